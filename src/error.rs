@@ -1,0 +1,108 @@
+//! The one error type of the crate.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// The result of every fallible call in this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What kind of failure an [`Error`] reports; this is what a program decides on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// An option is unknown, malformed, or contradicts another; the text names it and its value.
+    Config,
+    /// An argument breaks a documented rule, for example an empty topic.
+    InvalidInput,
+    /// A message that came in, or a stored value, is not what its format says.
+    Malformed,
+    /// A message is larger than the configured limit.
+    TooLarge,
+    /// The deadline passed first; nothing was sent.
+    Timeout,
+    /// The object was stopped, or the other side of an in-process channel is gone.
+    Stopped,
+    /// The driver, transport, or feature is not in this build.
+    Unsupported,
+    /// Somebody else holds the address.
+    AddressInUse,
+    /// The transport failed: refused, unreachable, out of resources.
+    Transport,
+    /// The operating system refused something: files, threads, permissions.
+    Io,
+}
+
+impl fmt::Display for ErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ErrorKind::Config => "configuration",
+            ErrorKind::InvalidInput => "invalid input",
+            ErrorKind::Malformed => "malformed message",
+            ErrorKind::TooLarge => "too large",
+            ErrorKind::Timeout => "timed out",
+            ErrorKind::Stopped => "stopped",
+            ErrorKind::Unsupported => "unsupported",
+            ErrorKind::AddressInUse => "address in use",
+            ErrorKind::Transport => "transport",
+            ErrorKind::Io => "system",
+        })
+    }
+}
+
+/// An error with its [`ErrorKind`], a text for people, and its cause, if there is one.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    context: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// Makes an error of `kind`; `context` says what was being done and with which value. Drivers use this.
+    pub fn new(kind: ErrorKind, context: impl Into<String>) -> Error {
+        Error(Box::new(Inner {
+            kind,
+            context: context.into(),
+            source: None,
+        }))
+    }
+
+    /// Adds the error that caused this one.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// What kind of failure this is.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0.kind, self.0.context)?;
+        match &self.0.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("context", &self.0.context)
+            .field("source", &self.0.source)
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,99 @@
+//! Typed tables: a table's name and the type of its rows, joined once for both sides.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::update::{Action, DbUpdate, Name};
+
+/// A table whose rows are JSON documents of type `T`.
+///
+/// ```
+/// use serde::{Deserialize, Serialize};
+/// use tablecast::Table;
+///
+/// #[derive(Serialize, Deserialize, Debug, PartialEq)]
+/// struct LogicalPort { chassis: String }
+/// const LPORT: Table<LogicalPort> = Table::new("lport");
+///
+/// let update = LPORT.create("port-1", &LogicalPort { chassis: "host1".into() })?;
+/// assert_eq!(LPORT.decode(&update)?, Some(LogicalPort { chassis: "host1".into() }));
+/// # Ok::<(), tablecast::Error>(())
+/// ```
+pub struct Table<T> {
+    name: &'static str,
+    row: PhantomData<fn() -> T>,
+}
+
+impl<T> Table<T> {
+    /// A table of this name.
+    pub const fn new(name: &'static str) -> Table<T> {
+        Table { name, row: PhantomData }
+    }
+
+    /// The table's name.
+    pub const fn name(&self) -> Name {
+        Name::from_static(self.name)
+    }
+
+    /// An update that tells that the row is gone.
+    pub fn delete(&self, key: impl Into<Name>) -> DbUpdate {
+        DbUpdate::new(self.name(), key, Action::Delete)
+    }
+}
+
+impl<T: Serialize> Table<T> {
+    /// An update that tells of a new row.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] if the row cannot be written as JSON.
+    pub fn create(&self, key: impl Into<Name>, row: &T) -> Result<DbUpdate> {
+        self.update(key, Action::Create, row)
+    }
+
+    /// An update that tells of a row's new value.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] if the row cannot be written as JSON.
+    pub fn set(&self, key: impl Into<Name>, row: &T) -> Result<DbUpdate> {
+        self.update(key, Action::Set, row)
+    }
+
+    fn update(&self, key: impl Into<Name>, action: Action, row: &T) -> Result<DbUpdate> {
+        let value = serde_json::to_string(row).map_err(|e| {
+            Error::new(ErrorKind::InvalidInput, format!("a row of table {} as JSON", self.name)).with_source(e)
+        })?;
+        Ok(DbUpdate::new(self.name(), key, action).value(value))
+    }
+}
+
+impl<T: DeserializeOwned> Table<T> {
+    /// The row that an update carries; `None` if it carries none, as a delete.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] if the value is not a JSON document of type `T`.
+    pub fn decode(&self, update: &DbUpdate) -> Result<Option<T>> {
+        let Some(value) = &update.value else { return Ok(None) };
+        serde_json::from_str(value).map(Some).map_err(|e| {
+            let context = format!("table {} key {}: value is not its row type", update.table, update.key);
+            Error::new(ErrorKind::Malformed, context).with_source(e)
+        })
+    }
+}
+
+impl<T> Clone for Table<T> {
+    fn clone(&self) -> Table<T> {
+        *self
+    }
+}
+
+impl<T> Copy for Table<T> {}
+
+impl<T> fmt::Debug for Table<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Table").field(&self.name).finish()
+    }
+}

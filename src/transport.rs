@@ -1,0 +1,128 @@
+//! The contract between the library and a driver: raw frames, no policy.
+//!
+//! A driver moves frames. Receive loops, the bookkeeping of topics and addresses, decoding, counting, stop and
+//! drop are written once, in [`Subscriber`](crate::Subscriber) and [`Publisher`](crate::Publisher).
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::update::Topic;
+
+/// A way to move frames: hands out both ends. This is the manager of the seeds.
+pub trait PubSub: fmt::Debug + Send + Sync {
+    /// A new sending end, bound or connected as the driver was configured.
+    fn outbound(&self) -> Result<Box<dyn Outbound>>;
+
+    /// A new receiving end, connected to nothing yet, and what wakes its [`Inbound::recv`].
+    fn inbound(&self) -> Result<(Box<dyn Inbound>, Arc<dyn Wake>)>;
+}
+
+/// The sending end.
+pub trait Outbound: Send {
+    /// Sends one frame, or fails by `deadline`. After an error nothing was sent.
+    ///
+    /// `topic` is what [`Inbound`] matches: usually a [`Topic`], but the publisher service passes on what came in.
+    fn send(&mut self, topic: &[u8], payload: &[u8], deadline: Instant) -> Result<()>;
+
+    /// The address that subscribers connect to, if this end has one; a port of 0 is resolved.
+    fn address(&self) -> Option<String> {
+        None
+    }
+
+    /// Takes what subscribers have asked for since the last call: the topics of their probes, each to be answered
+    /// with a hello on that topic. Never blocks. A transport that confirms by itself has none.
+    fn probes(&mut self) -> Result<Vec<Topic>> {
+        Ok(Vec::new())
+    }
+
+    /// How many subscribers are there, where the transport can tell.
+    fn subscribers(&self) -> Option<usize> {
+        None
+    }
+
+    /// What to wait on for the next [`Outbound::probes`] without holding this end; `None` if there never are any.
+    /// Asked once.
+    fn waiter(&mut self) -> Result<Option<(Box<dyn Waiter>, Arc<dyn Wake>)>> {
+        Ok(None)
+    }
+}
+
+/// Waits for something to do at an [`Outbound`].
+pub trait Waiter: Send {
+    /// Returns when [`Outbound::probes`] may have something, when the paired [`Wake`] was called, or after
+    /// `timeout` (`None`: never). May return early.
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<()>;
+}
+
+/// The receiving end; owned by one thread.
+///
+/// A driver whose transport reconnects by itself also subscribes again by itself, before it reports
+/// [`Received::Connected`]. Any other reports [`Received::Disconnected`] and waits to be connected again.
+pub trait Inbound: Send {
+    /// Begins to receive from `address`. Need not wait for the connection: [`Received::Connected`] tells of it.
+    fn connect(&mut self, address: &str) -> Result<()>;
+
+    /// Ends receiving from `address`.
+    fn disconnect(&mut self, address: &str) -> Result<()>;
+
+    /// Asks every address, present and future, for this topic. May deliver more; the subscriber compares exactly.
+    fn subscribe(&mut self, topic: &Topic) -> Result<()>;
+
+    /// Takes [`Inbound::subscribe`] back.
+    fn unsubscribe(&mut self, topic: &Topic) -> Result<()>;
+
+    /// Asks for a proof that all that was subscribed before this call is in force at `address`; it comes as
+    /// [`Received::Answer`] with the same `probe`. A newer probe replaces an older one of the same address.
+    fn probe(&mut self, address: &str, probe: &Topic) -> Result<()>;
+
+    /// The next thing that happens: returns [`Received::Idle`] after `timeout` (`None`: never, zero: do not wait).
+    ///
+    /// What is ready is returned before anything is waited for, and no source starves another.
+    fn recv(&mut self, timeout: Option<Duration>) -> Result<Received<'_>>;
+}
+
+/// What [`Inbound::recv`] returns.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Received<'a> {
+    /// A message.
+    Frame {
+        /// The topic, as sent.
+        topic: &'a [u8],
+        /// The payload, as sent.
+        payload: &'a [u8],
+    },
+    /// A message that has not the transport's form, for example three parts where two belong. It is counted.
+    Malformed,
+    /// The connection to this address is there; everything subscribed was asked for again.
+    Connected {
+        /// As given to [`Inbound::connect`].
+        address: &'a str,
+    },
+    /// The connection to this address was lost.
+    Disconnected {
+        /// As given to [`Inbound::connect`].
+        address: &'a str,
+    },
+    /// The proof that [`Inbound::probe`] asked for.
+    Answer {
+        /// As given to [`Inbound::connect`].
+        address: &'a str,
+        /// As given to [`Inbound::probe`].
+        probe: &'a [u8],
+        /// The publisher's hello; empty where the transport itself confirms.
+        hello: &'a [u8],
+    },
+    /// The paired [`Wake`] was called.
+    Woken,
+    /// Nothing happened in time.
+    Idle,
+}
+
+/// Wakes a blocked [`Inbound::recv`] or [`Waiter::wait`] from any thread.
+pub trait Wake: Send + Sync {
+    /// Never blocks; wakes that come together count as one. A wake that comes before the wait ends the next one.
+    fn wake(&self);
+}

@@ -1,0 +1,426 @@
+//! The vocabulary: one change of one row, and what else a program is told.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A short text that is cheap to clone: the name of a table, a row's key, a publisher's id.
+#[derive(Clone)]
+pub struct Name(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    Static(&'static str),
+    Shared(Arc<str>),
+}
+
+impl Name {
+    /// A name known at compile time; costs nothing.
+    pub const fn from_static(name: &'static str) -> Name {
+        Name(Repr::Static(name))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        match &self.0 {
+            Repr::Static(text) => text,
+            Repr::Shared(text) => text,
+        }
+    }
+}
+
+impl Deref for Name {
+    type Target = str;
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl From<&str> for Name {
+    fn from(text: &str) -> Name {
+        Name(Repr::Shared(text.into()))
+    }
+}
+
+impl From<String> for Name {
+    fn from(text: String) -> Name {
+        Name(Repr::Shared(text.into()))
+    }
+}
+
+impl From<&Name> for Name {
+    fn from(name: &Name) -> Name {
+        name.clone()
+    }
+}
+
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl AsRef<str> for Name {
+    fn as_ref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl PartialEq for Name {
+    fn eq(&self, other: &Name) -> bool {
+        self.as_str() == other.as_str()
+    }
+}
+
+impl Eq for Name {}
+
+impl PartialEq<str> for Name {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl PartialEq<&str> for Name {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
+    }
+}
+
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.as_str().hash(state);
+    }
+}
+
+impl PartialOrd for Name {
+    fn partial_cmp(&self, other: &Name) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Name {
+    fn cmp(&self, other: &Name) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+/// What a subscriber filters by, for example a tenant's id; also called a channel.
+///
+/// Two topics are the same only if they are equal to the letter: `D` never matches `Dxyz`.
+///
+/// ```
+/// use tablecast::Topic;
+/// assert_eq!(Topic::ALL.as_str(), "D");
+/// assert!(Topic::new("tenant1").is_ok());
+/// assert!(Topic::new("").is_err());
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Topic(Name);
+
+impl Topic {
+    /// `D`, the topic that reaches everyone (Dragonflow's `SEND_ALL_TOPIC`).
+    pub const ALL: Topic = Topic(Name::from_static("D"));
+
+    /// What the names of our own control topics begin with. U+10FFFF is not a character, so no real topic has it.
+    pub(crate) const RESERVED: &str = "\u{10FFFF}tablecast/";
+
+    /// A topic of this name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] if the name is empty (on ZeroMQ that means "everything") or begins like the
+    /// library's own control topics. Its length is limited where it is used, by the option `max_topic_bytes`.
+    pub fn new(name: impl Into<Name>) -> Result<Topic> {
+        let name = name.into();
+        if name.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidInput, "a topic must not be empty"));
+        }
+        if name.starts_with(Topic::RESERVED) {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!(
+                    "topic {:?}: names beginning with {:?} are reserved",
+                    &*name,
+                    Topic::RESERVED
+                ),
+            ));
+        }
+        Ok(Topic(name))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl Borrow<str> for Topic {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+impl TryFrom<&str> for Topic {
+    type Error = Error;
+    fn try_from(name: &str) -> Result<Topic> {
+        Topic::new(name)
+    }
+}
+
+/// What happened to the row.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Action {
+    /// The row is new.
+    Create,
+    /// The row has a new value.
+    Set,
+    /// The row is gone.
+    Delete,
+    /// A word of the application's own.
+    Other(Name),
+}
+
+impl Action {
+    /// The word on the wire: `create`, `set`, `delete`, or the application's own.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Action::Create => "create",
+            Action::Set => "set",
+            Action::Delete => "delete",
+            Action::Other(word) => word,
+        }
+    }
+}
+
+impl From<&str> for Action {
+    fn from(word: &str) -> Action {
+        match word {
+            "create" => Action::Create,
+            "set" => Action::Set,
+            "delete" => Action::Delete,
+            other => Action::Other(other.into()),
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Who sent an update, which run of it, and the update's number on its topic.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Origin {
+    /// The publisher's id.
+    pub publisher: Name,
+    /// Which run of the publisher: it differs after every restart.
+    pub epoch: u64,
+    /// Counts from 1 per publisher, epoch and topic.
+    pub seq: u64,
+}
+
+/// One change of one row of a table.
+///
+/// ```
+/// use tablecast::{Action, DbUpdate};
+/// let update = DbUpdate::new("lport", "port-1", Action::Create).value(r#"{"chassis":"host1"}"#).priority(1);
+/// assert_eq!(
+///     update.to_string(),
+///     r#"Action:create, Table:lport, Key:port-1 Value:{"chassis":"host1"} Topic:D"#,
+/// );
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct DbUpdate {
+    /// The table.
+    pub table: Name,
+    /// The row's key.
+    pub key: Name,
+    /// What happened to the row.
+    pub action: Action,
+    /// The row, as opaque text (usually a JSON document); `None` for a delete.
+    pub value: Option<String>,
+    /// Who it is for. Default: [`Topic::ALL`].
+    pub topic: Topic,
+    /// Lower is more urgent. Default: 5.
+    pub priority: i32,
+    /// When it was sent, by the sender's clock: microseconds since the Unix epoch, UTC.
+    pub timestamp: i64,
+    /// The row's version in the store, where it has one: every write raises it.
+    pub version: Option<u64>,
+    /// Who sent it; `None` before it is sent, and from publishers that do not number their updates.
+    pub origin: Option<Origin>,
+}
+
+impl DbUpdate {
+    /// The priority of an update that names none.
+    pub const DEFAULT_PRIORITY: i32 = 5;
+
+    /// An update for [`Topic::ALL`] with the default priority, stamped with the time now.
+    pub fn new(table: impl Into<Name>, key: impl Into<Name>, action: Action) -> DbUpdate {
+        DbUpdate {
+            table: table.into(),
+            key: key.into(),
+            action,
+            value: None,
+            topic: Topic::ALL,
+            priority: DbUpdate::DEFAULT_PRIORITY,
+            timestamp: now_micros(),
+            version: None,
+            origin: None,
+        }
+    }
+
+    /// Sets the row's text.
+    #[must_use]
+    pub fn value(mut self, value: impl Into<String>) -> DbUpdate {
+        self.value = Some(value.into());
+        self
+    }
+
+    /// Sets the topic.
+    #[must_use]
+    pub fn topic(mut self, topic: Topic) -> DbUpdate {
+        self.topic = topic;
+        self
+    }
+
+    /// Sets the priority; lower is more urgent.
+    #[must_use]
+    pub fn priority(mut self, priority: i32) -> DbUpdate {
+        self.priority = priority;
+        self
+    }
+
+    /// More urgent priority first, then the earlier timestamp, then the key: the order of the seeds' `__lt__`.
+    ///
+    /// This is not `Ord`: two updates that compare as equal here may differ in everything else.
+    pub fn urgency(&self, other: &DbUpdate) -> Ordering {
+        (self.priority, self.timestamp, &self.key).cmp(&(other.priority, other.timestamp, &other.key))
+    }
+
+    /// The dictionary form: a JSON object with the five fields that every message has.
+    pub fn to_dict(&self) -> serde_json::Map<String, serde_json::Value> {
+        let mut dict = serde_json::Map::new();
+        dict.insert("table".into(), self.table.as_str().into());
+        dict.insert("key".into(), self.key.as_str().into());
+        dict.insert("action".into(), self.action.as_str().into());
+        dict.insert("value".into(), self.value.clone().into());
+        dict.insert("topic".into(), self.topic.as_str().into());
+        dict
+    }
+}
+
+impl fmt::Display for DbUpdate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Action:{}, Table:{}, Key:{} Value:{} Topic:{}",
+            self.action,
+            self.table,
+            self.key,
+            self.value.as_deref().unwrap_or("None"),
+            self.topic,
+        )
+    }
+}
+
+/// Microseconds since the Unix epoch by this machine's clock.
+pub(crate) fn now_micros() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// What a program is told.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A row changed.
+    Update(DbUpdate),
+    /// Something may have been missed: read the store again.
+    Sync(SyncReason),
+}
+
+/// Why a program must read the store again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SyncReason {
+    /// The publisher at this address is live for the first time: read what there is, from now on changes follow.
+    Connected {
+        /// The listen address.
+        address: Name,
+    },
+    /// The connection was lost and is live again.
+    Reconnected {
+        /// The listen address.
+        address: Name,
+    },
+    /// The connection was lost; changes are missed until [`SyncReason::Reconnected`].
+    AddressLost {
+        /// The listen address.
+        address: Name,
+    },
+    /// The queue was full and updates were dropped.
+    Overflow {
+        /// How many.
+        dropped: u64,
+    },
+    /// A publisher asked for it (Dragonflow's `sync` action with no table).
+    Requested,
+}
+
+impl SyncReason {
+    /// The reason in one word, for logs and scripts.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            SyncReason::Connected { .. } => "connected",
+            SyncReason::Reconnected { .. } => "reconnected",
+            SyncReason::AddressLost { .. } => "address-lost",
+            SyncReason::Overflow { .. } => "overflow",
+            SyncReason::Requested => "requested",
+        }
+    }
+}
+
+impl fmt::Display for SyncReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())?;
+        match self {
+            SyncReason::Connected { address }
+            | SyncReason::Reconnected { address }
+            | SyncReason::AddressLost { address } => write!(f, " {address}"),
+            SyncReason::Overflow { dropped } => write!(f, " ({dropped} dropped)"),
+            SyncReason::Requested => Ok(()),
+        }
+    }
+}
