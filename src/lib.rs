@@ -18,6 +18,8 @@ mod thread;
 
 pub mod transport;
 
+pub mod drivers;
+
 pub use error::{Error, ErrorKind, Result};
 pub use table::Table;
 pub use update::{Action, DbUpdate, Event, Name, Origin, SyncReason, Topic};

@@ -17,6 +17,10 @@ pub trait PubSub: fmt::Debug + Send + Sync {
 
     /// A new receiving end, connected to nothing yet, and what wakes its [`Inbound::recv`].
     fn inbound(&self) -> Result<(Box<dyn Inbound>, Arc<dyn Wake>)>;
+
+    /// Fails with [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) or
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for what [`Inbound::connect`] could never take.
+    fn check_address(&self, address: &str) -> Result<()>;
 }
 
 /// The sending end.

@@ -169,6 +169,26 @@ impl Topic {
     pub fn as_str(&self) -> &str {
         self.0.as_str()
     }
+
+    /// A topic of which nobody else has the like, for [`Inbound::probe`](crate::transport::Inbound::probe).
+    pub(crate) fn probe(subscriber: u64, number: u64) -> Topic {
+        let name = format!("{}probe/{subscriber:016x}/{number}", Topic::RESERVED);
+        Topic(name.into())
+    }
+
+    /// True if this is the name of a probe.
+    pub(crate) fn is_probe(name: &[u8]) -> bool {
+        let rest = name.strip_prefix(Topic::RESERVED.as_bytes());
+        rest.is_some_and(|rest| rest.starts_with(b"probe/"))
+    }
+
+    /// The probe of this name, if it is one.
+    pub(crate) fn probe_from(name: &[u8]) -> Option<Topic> {
+        let name = std::str::from_utf8(name)
+            .ok()
+            .filter(|name| Topic::is_probe(name.as_bytes()));
+        name.map(|name| Topic(name.into()))
+    }
 }
 
 impl Borrow<str> for Topic {

@@ -1,0 +1,284 @@
+//! The in-process driver: a broker in memory, for the threads of one program.
+//!
+//! It is a driver as any other, not a mock: it has addresses, topics and bounds. A publisher need not be there
+//! before a subscriber connects, and any number of publishers may share an address.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::{Inbound, Outbound, PubSub, Received, Wake};
+use crate::update::Topic;
+
+/// Frames that a receiving end holds before a sender has to wait for it. Default of [`MemoryPubSub::new`].
+pub const DEFAULT_CAPACITY: usize = 65_536;
+
+/// The in-process driver; its alias is `memory`.
+///
+/// Addresses look like `memory://name`. Only ends of the same `MemoryPubSub` (or a clone) meet.
+#[derive(Debug, Clone)]
+pub struct MemoryPubSub {
+    world: Arc<World>,
+    publish: Arc<str>,
+    capacity: usize,
+}
+
+/// Everything that is connected.
+#[derive(Debug, Default)]
+struct World {
+    mailboxes: Mutex<Vec<Weak<Mailbox>>>,
+}
+
+/// What one receiving end has to read.
+#[derive(Debug)]
+struct Mailbox {
+    state: Mutex<State>,
+    /// Signalled when there is something to read.
+    filled: Condvar,
+    /// Signalled when there is room again.
+    emptied: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    addresses: BTreeSet<Arc<str>>,
+    topics: BTreeSet<Topic>,
+    frames: VecDeque<Frame>,
+    notes: VecDeque<Note>,
+    woken: bool,
+    closed: bool,
+}
+
+type Frame = (Arc<[u8]>, Arc<[u8]>);
+
+#[derive(Debug)]
+enum Note {
+    Connected(Arc<str>),
+    Answer(Arc<str>, Topic),
+}
+
+impl MemoryPubSub {
+    /// A world of its own, in which publishers use this address.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] if the address is not `memory://name`.
+    pub fn new(publish: &str) -> Result<MemoryPubSub> {
+        check(publish)?;
+        Ok(MemoryPubSub {
+            world: Arc::default(),
+            publish: publish.into(),
+            capacity: DEFAULT_CAPACITY,
+        })
+    }
+
+    /// The world that all of the process share; this is what the alias `memory` stands for.
+    ///
+    /// # Errors
+    /// As [`MemoryPubSub::new`].
+    pub fn shared(publish: &str) -> Result<MemoryPubSub> {
+        static SHARED: Mutex<Weak<World>> = Mutex::new(Weak::new());
+        let mut driver = MemoryPubSub::new(publish)?;
+        let mut shared = SHARED.lock();
+        match shared.upgrade() {
+            Some(world) => driver.world = world,
+            None => *shared = Arc::downgrade(&driver.world),
+        }
+        Ok(driver)
+    }
+
+    /// Sets how many frames a receiving end holds before senders wait for it.
+    #[must_use]
+    pub fn capacity(mut self, frames: usize) -> MemoryPubSub {
+        self.capacity = frames.max(1);
+        self
+    }
+}
+
+fn check(address: &str) -> Result<()> {
+    match address.strip_prefix("memory://") {
+        Some(name) if !name.is_empty() => Ok(()),
+        _ => {
+            let context = format!("address {address:?}: expected memory:// and a name");
+            Err(Error::new(ErrorKind::InvalidInput, context))
+        }
+    }
+}
+
+impl PubSub for MemoryPubSub {
+    fn outbound(&self) -> Result<Box<dyn Outbound>> {
+        Ok(Box::new(MemoryOutbound(self.clone())))
+    }
+
+    fn inbound(&self) -> Result<(Box<dyn Inbound>, Arc<dyn Wake>)> {
+        let mailbox = Arc::new(Mailbox {
+            state: Mutex::default(),
+            filled: Condvar::new(),
+            emptied: Condvar::new(),
+        });
+        let mut mailboxes = self.world.mailboxes.lock();
+        mailboxes.retain(|mailbox| mailbox.strong_count() > 0);
+        mailboxes.push(Arc::downgrade(&mailbox));
+        let inbound = MemoryInbound {
+            mailbox: Arc::clone(&mailbox),
+            _world: Arc::clone(&self.world),
+            frame: (Arc::default(), Arc::default()),
+            address: Arc::default(),
+            probe: None,
+        };
+        Ok((Box::new(inbound), Arc::new(MemoryWake(Arc::downgrade(&mailbox)))))
+    }
+
+    fn check_address(&self, address: &str) -> Result<()> {
+        check(address)
+    }
+}
+
+struct MemoryOutbound(MemoryPubSub);
+
+impl Outbound for MemoryOutbound {
+    /// Waits for room in every mailbox that wants the frame, and fails by `deadline` with nothing sent.
+    fn send(&mut self, topic: &[u8], payload: &[u8], deadline: Instant) -> Result<()> {
+        let MemoryPubSub {
+            world,
+            publish,
+            capacity,
+        } = &self.0;
+        let frame: Frame = (topic.into(), payload.into());
+        // Held while sending, so that room, once found, stays: receivers only make more of it.
+        let locked = world.mailboxes.try_lock_until(deadline);
+        let late = || {
+            let context = format!("a subscriber of {publish} does not keep up");
+            Error::new(ErrorKind::Timeout, context)
+        };
+        let mailboxes = locked.ok_or_else(late)?;
+        let wanted = |state: &State| {
+            let name = std::str::from_utf8(topic);
+            state.addresses.contains(publish) && name.is_ok_and(|name| state.topics.contains(name))
+        };
+        let receivers: Vec<_> = mailboxes.iter().filter_map(Weak::upgrade).collect();
+        for mailbox in &receivers {
+            let mut state = mailbox.state.lock();
+            while wanted(&state) && state.frames.len() >= *capacity && !state.closed {
+                if mailbox.emptied.wait_until(&mut state, deadline).timed_out() {
+                    return Err(late());
+                }
+            }
+        }
+        for mailbox in &receivers {
+            let mut state = mailbox.state.lock();
+            if wanted(&state) {
+                state.frames.push_back(frame.clone());
+                mailbox.filled.notify_one();
+            }
+        }
+        Ok(())
+    }
+
+    fn address(&self) -> Option<String> {
+        Some(self.0.publish.to_string())
+    }
+}
+
+struct MemoryInbound {
+    mailbox: Arc<Mailbox>,
+    /// Keeps the world alive, so that a publisher that comes later meets this end.
+    _world: Arc<World>,
+    frame: Frame,
+    address: Arc<str>,
+    probe: Option<Topic>,
+}
+
+impl Inbound for MemoryInbound {
+    fn connect(&mut self, address: &str) -> Result<()> {
+        check(address)?;
+        let mut state = self.mailbox.state.lock();
+        if state.addresses.insert(address.into()) {
+            state.notes.push_back(Note::Connected(address.into()));
+        }
+        Ok(())
+    }
+
+    fn disconnect(&mut self, address: &str) -> Result<()> {
+        self.mailbox.state.lock().addresses.remove(address);
+        Ok(())
+    }
+
+    fn subscribe(&mut self, topic: &Topic) -> Result<()> {
+        self.mailbox.state.lock().topics.insert(topic.clone());
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, topic: &Topic) -> Result<()> {
+        self.mailbox.state.lock().topics.remove(topic);
+        Ok(())
+    }
+
+    fn probe(&mut self, address: &str, probe: &Topic) -> Result<()> {
+        // A subscription is in force when the call returns: there is nothing to wait for.
+        let answer = Note::Answer(address.into(), probe.clone());
+        self.mailbox.state.lock().notes.push_back(answer);
+        Ok(())
+    }
+
+    fn recv(&mut self, timeout: Option<Duration>) -> Result<Received<'_>> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let mut state = self.mailbox.state.lock();
+        loop {
+            if std::mem::take(&mut state.woken) {
+                return Ok(Received::Woken);
+            }
+            match state.notes.pop_front() {
+                Some(Note::Connected(address)) => {
+                    self.address = address;
+                    return Ok(Received::Connected { address: &self.address });
+                }
+                Some(Note::Answer(address, probe)) => {
+                    self.address = address;
+                    return Ok(Received::Answer {
+                        address: &self.address,
+                        probe: self.probe.insert(probe).as_str().as_bytes(),
+                        hello: &[],
+                    });
+                }
+                None => {}
+            }
+            if let Some(frame) = state.frames.pop_front() {
+                self.frame = frame;
+                self.mailbox.emptied.notify_all();
+                let (topic, payload) = &self.frame;
+                return Ok(Received::Frame { topic, payload });
+            }
+            let timed_out = match deadline {
+                Some(deadline) => self.mailbox.filled.wait_until(&mut state, deadline).timed_out(),
+                None => {
+                    self.mailbox.filled.wait(&mut state);
+                    false
+                }
+            };
+            if timed_out {
+                return Ok(Received::Idle);
+            }
+        }
+    }
+}
+
+impl Drop for MemoryInbound {
+    fn drop(&mut self) {
+        self.mailbox.state.lock().closed = true;
+        self.mailbox.emptied.notify_all();
+    }
+}
+
+struct MemoryWake(Weak<Mailbox>);
+
+impl Wake for MemoryWake {
+    fn wake(&self) {
+        if let Some(mailbox) = self.0.upgrade() {
+            mailbox.state.lock().woken = true;
+            mailbox.filled.notify_one();
+        }
+    }
+}

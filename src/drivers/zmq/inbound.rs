@@ -1,0 +1,352 @@
+//! The receiving end: a SUB socket for each publisher, or a PULL socket for the processes of the host.
+//!
+//! One socket an address, so that connections, probes and their answers are known by address.
+
+use std::collections::BTreeSet;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::{Inbound, Received, Wake};
+use crate::update::Topic;
+
+use super::endpoint::{Endpoint, PathLock, Role};
+use super::monitor::{Change, Monitor};
+use super::wake::{self, Wakeable};
+use super::{Context, ZmqOptions, millis, zmq_error};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Sub,
+    Pull,
+}
+
+pub(super) struct ZmqInbound {
+    kind: Kind,
+    options: ZmqOptions,
+    topics: BTreeSet<Topic>,
+    peers: Vec<Peer>,
+    /// The peer to be read next, and how many more messages it may hand out before it is another's turn.
+    turn: usize,
+    turn_left: u32,
+    /// Connection changes that wait to be handed out.
+    changes: VecDeque<(Arc<str>, Happened)>,
+    /// What the last [`Received`] points into.
+    topic: zmq::Message,
+    payload: zmq::Message,
+    told: Arc<str>,
+    probe: Option<Topic>,
+    wakeable: Wakeable,
+    context: Arc<Context>,
+}
+
+struct Peer {
+    address: Arc<str>,
+    socket: zmq::Socket,
+    monitor: Option<Monitor>,
+    /// More than one only for a bound socket.
+    connections: usize,
+    probe: Option<Topic>,
+    _lock: Option<PathLock>,
+}
+
+enum Happened {
+    Connected,
+    Disconnected,
+    Confirmed(Topic),
+}
+
+/// After how many messages another peer, and the monitors, get their turn.
+const TURN: u32 = 64;
+
+impl ZmqInbound {
+    pub(super) fn open(kind: Kind, options: &ZmqOptions) -> Result<(ZmqInbound, Arc<dyn Wake>)> {
+        let (wakeable, waker) = wake::pair()?;
+        let inbound = ZmqInbound {
+            kind,
+            options: options.clone(),
+            topics: BTreeSet::new(),
+            peers: Vec::new(),
+            turn: 0,
+            turn_left: TURN,
+            changes: VecDeque::new(),
+            topic: zmq::Message::new(),
+            payload: zmq::Message::new(),
+            told: "".into(),
+            probe: None,
+            wakeable,
+            context: Context::shared(),
+        };
+        Ok((inbound, waker))
+    }
+
+    fn open_peer(&self, address: &str) -> Result<Peer> {
+        let endpoint = Endpoint::parse(address)?;
+        let (kind, role) = match self.kind {
+            Kind::Sub => (zmq::SUB, Role::Connect),
+            Kind::Pull => (zmq::PULL, Role::Bind),
+        };
+        let socket = self.context.socket(kind, Duration::ZERO, &self.options)?;
+        if self.kind == Kind::Sub {
+            // Subscriptions go through the send queue: above its limit libzmq drops them silently.
+            let unlimited = socket.set_sndhwm(0);
+            unlimited.map_err(|e| zmq_error(e, format!("cannot set up {endpoint}")))?;
+            for topic in &self.topics {
+                subscribe(&socket, topic)?;
+            }
+        }
+        let role = endpoint.role_or(role);
+        let told = self.kind == Kind::Sub && !endpoint.is_silent();
+        let monitor = if told {
+            Some(Monitor::of(&socket, &self.context)?)
+        } else {
+            None
+        };
+        let lock = match role {
+            Role::Bind => endpoint.bind(&socket)?.1,
+            Role::Connect => {
+                endpoint.connect(&socket)?;
+                None
+            }
+        };
+        Ok(Peer {
+            address: address.into(),
+            socket,
+            monitor,
+            connections: 0,
+            probe: None,
+            _lock: lock,
+        })
+    }
+
+    fn find(&self, address: &str) -> Option<usize> {
+        self.peers.iter().position(|peer| &*peer.address == address)
+    }
+
+    /// Reads the monitors, and queues what they tell.
+    fn look_at_connections(&mut self) {
+        for peer in &mut self.peers {
+            let Some(monitor) = &peer.monitor else { continue };
+            while let Some(change) = monitor.next() {
+                let happened = match change {
+                    Change::Connected => {
+                        peer.connections += 1;
+                        Happened::Connected
+                    }
+                    Change::Disconnected => {
+                        // A connection whose handshake failed ends with the same event.
+                        if peer.connections != 1 {
+                            peer.connections = peer.connections.saturating_sub(1);
+                            continue;
+                        }
+                        peer.connections = 0;
+                        Happened::Disconnected
+                    }
+                };
+                self.changes.push_back((Arc::clone(&peer.address), happened));
+            }
+        }
+    }
+
+    /// Reads one message, beginning with the peer whose turn it is.
+    fn read(&mut self) -> Result<Option<Read>> {
+        if self.turn_left == 0 {
+            self.turn += 1;
+            self.turn_left = TURN;
+            self.look_at_connections();
+        }
+        for step in 0..self.peers.len() {
+            let index = (self.turn + step) % self.peers.len();
+            let Some(peer) = self.peers.get_mut(index) else {
+                continue;
+            };
+            match peer.read(&mut self.topic, &mut self.payload) {
+                Ok(Some(read)) => {
+                    if step != 0 {
+                        (self.turn, self.turn_left) = (index, TURN);
+                    }
+                    self.turn_left -= 1;
+                    return Ok(Some(read));
+                }
+                Ok(None) => {}
+                Err(e) => return Err(zmq_error(e, format!("cannot receive from {}", peer.address))),
+            }
+        }
+        Ok(None)
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>) -> Result<bool> {
+        let sockets = self.peers.iter().flat_map(|peer| {
+            let monitor = peer.monitor.as_ref().map(|monitor| &monitor.0);
+            std::iter::once(&peer.socket).chain(monitor)
+        });
+        let mut items: Vec<_> = sockets.map(|socket| socket.as_poll_item(zmq::POLLIN)).collect();
+        items.push(zmq::PollItem::from_fd(self.wakeable.fd(), zmq::POLLIN));
+        // Rounded up: a wait of less than a millisecond must not become a busy loop.
+        let timeout = timeout.map_or(-1, |timeout| i64::from(millis(timeout + Duration::from_micros(999))));
+        match zmq::poll(&mut items, timeout) {
+            Ok(ready) => Ok(ready > 0),
+            Err(zmq::Error::EINTR) => Ok(false),
+            Err(e) => Err(zmq_error(e, "cannot wait for messages".into())),
+        }
+    }
+}
+
+impl Inbound for ZmqInbound {
+    fn connect(&mut self, address: &str) -> Result<()> {
+        if self.find(address).is_some() {
+            return Ok(());
+        }
+        let peer = self.open_peer(address)?;
+        if peer.monitor.is_none() {
+            self.changes.push_back((Arc::clone(&peer.address), Happened::Connected));
+        }
+        self.peers.push(peer);
+        Ok(())
+    }
+
+    fn disconnect(&mut self, address: &str) -> Result<()> {
+        if let Some(index) = self.find(address) {
+            self.peers.swap_remove(index);
+            self.changes.retain(|(of, _)| **of != *address);
+        }
+        Ok(())
+    }
+
+    fn subscribe(&mut self, topic: &Topic) -> Result<()> {
+        if self.kind == Kind::Sub && self.topics.insert(topic.clone()) {
+            self.peers.iter().try_for_each(|peer| subscribe(&peer.socket, topic))?;
+        }
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, topic: &Topic) -> Result<()> {
+        if self.topics.remove(topic) {
+            self.peers
+                .iter()
+                .try_for_each(|peer| unsubscribe(&peer.socket, topic))?;
+        }
+        Ok(())
+    }
+
+    fn probe(&mut self, address: &str, probe: &Topic) -> Result<()> {
+        let Some(peer) = self.find(address).and_then(|index| self.peers.get_mut(index)) else {
+            let context = format!("cannot probe {address}: not connected to it");
+            return Err(Error::new(ErrorKind::InvalidInput, context));
+        };
+        if self.kind == Kind::Pull {
+            let confirmed = Happened::Confirmed(probe.clone());
+            self.changes.push_back((Arc::clone(&peer.address), confirmed));
+            return Ok(());
+        }
+        // After a reconnect libzmq subscribes to everything again, but only when the socket next has its commands
+        // processed; this does that, so that the probe goes behind all of it.
+        let processed = peer.socket.get_events();
+        processed.map_err(|e| zmq_error(e, format!("cannot probe {address}")))?;
+        subscribe(&peer.socket, probe)?;
+        if let Some(old) = peer.probe.replace(probe.clone()) {
+            unsubscribe(&peer.socket, &old)?;
+        }
+        Ok(())
+    }
+
+    fn recv(&mut self, timeout: Option<Duration>) -> Result<Received<'_>> {
+        let mut waited = false;
+        loop {
+            if self.wakeable.take() {
+                return Ok(Received::Woken);
+            }
+            if let Some((address, happened)) = self.changes.pop_front() {
+                self.told = address;
+                return Ok(match happened {
+                    Happened::Connected => Received::Connected { address: &self.told },
+                    Happened::Disconnected => Received::Disconnected { address: &self.told },
+                    Happened::Confirmed(probe) => Received::Answer {
+                        address: &self.told,
+                        probe: self.probe.insert(probe).as_str().as_bytes(),
+                        hello: &[],
+                    },
+                });
+            }
+            match self.read()? {
+                Some(Read::Message) => {
+                    return Ok(Received::Frame {
+                        topic: &self.topic,
+                        payload: &self.payload,
+                    });
+                }
+                Some(Read::Answer(address)) => {
+                    self.told = address;
+                    return Ok(Received::Answer {
+                        address: &self.told,
+                        probe: &self.topic,
+                        hello: &self.payload,
+                    });
+                }
+                Some(Read::Stale) => continue,
+                Some(Read::Malformed) => return Ok(Received::Malformed),
+                None => {}
+            }
+            self.look_at_connections();
+            if !self.changes.is_empty() {
+                continue;
+            }
+            if waited || timeout == Some(Duration::ZERO) {
+                return Ok(Received::Idle);
+            }
+            waited = !self.poll(timeout)?;
+        }
+    }
+}
+
+enum Read {
+    Message,
+    Answer(Arc<str>),
+    /// The answer to a probe that was replaced by a newer one.
+    Stale,
+    Malformed,
+}
+
+impl Peer {
+    fn read(&mut self, topic: &mut zmq::Message, payload: &mut zmq::Message) -> zmq::Result<Option<Read>> {
+        match self.socket.recv(topic, zmq::DONTWAIT) {
+            Ok(()) => {}
+            Err(zmq::Error::EAGAIN | zmq::Error::EINTR) => return Ok(None),
+            Err(e) => return Err(e),
+        }
+        if !topic.get_more() {
+            return Ok(Some(Read::Malformed));
+        }
+        self.socket.recv(payload, 0)?;
+        if payload.get_more() {
+            while self.socket.get_rcvmore()? {
+                self.socket.recv(payload, 0)?;
+            }
+            return Ok(Some(Read::Malformed));
+        }
+        if Topic::is_probe(topic) {
+            let current = self
+                .probe
+                .as_ref()
+                .is_some_and(|probe| probe.as_str().as_bytes() == &**topic);
+            if !current {
+                return Ok(Some(Read::Stale));
+            }
+            self.probe = None;
+            self.socket.set_unsubscribe(topic)?;
+            return Ok(Some(Read::Answer(Arc::clone(&self.address))));
+        }
+        Ok(Some(Read::Message))
+    }
+}
+
+fn subscribe(socket: &zmq::Socket, topic: &Topic) -> Result<()> {
+    let done = socket.set_subscribe(topic.as_str().as_bytes());
+    done.map_err(|e| zmq_error(e, format!("cannot subscribe to {topic}")))
+}
+
+fn unsubscribe(socket: &zmq::Socket, topic: &Topic) -> Result<()> {
+    let done = socket.set_unsubscribe(topic.as_str().as_bytes());
+    done.map_err(|e| zmq_error(e, format!("cannot unsubscribe from {topic}")))
+}

@@ -1,0 +1,205 @@
+//! The ZeroMQ drivers: `zmq` (PUB/SUB over tcp, ipc, inproc, epgm) and `zmq-multiproc` (PUSH/PULL over ipc).
+//!
+//! An address may say what is done with it, as in CZMQ: `@tcp://…` binds, `>tcp://…` connects. Without a sign a
+//! publisher and the service's receiving end bind, and the others connect.
+
+mod endpoint;
+mod inbound;
+mod monitor;
+mod outbound;
+mod push;
+mod wake;
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::{Inbound, Outbound, PubSub, Wake};
+
+use endpoint::Endpoint;
+use inbound::ZmqInbound;
+use outbound::ZmqOutbound;
+use push::PushOutbound;
+
+/// What both drivers can be told about their sockets.
+#[derive(Debug, Clone)]
+pub struct ZmqOptions {
+    /// Messages queued per subscriber before libzmq drops (PUB) or blocks (PUSH). Default: 100,000.
+    pub send_hwm: i32,
+    /// Messages queued per publisher on the receiving side. Default: 100,000.
+    pub receive_hwm: i32,
+    /// How long a closed socket goes on sending what is queued. Default: 500 ms.
+    pub linger: Duration,
+    /// How often an idle connection is checked by ZMTP heartbeats. Default: 1 s.
+    pub heartbeat_interval: Duration,
+    /// How long a connection may stay silent before it is closed. Default: 3 s.
+    pub heartbeat_timeout: Duration,
+    /// The first wait before a lost connection is tried again; it doubles up to `reconnect_max`. Default: 100 ms.
+    pub reconnect_interval: Duration,
+    /// The longest wait between two tries. Default: 2 s.
+    pub reconnect_max: Duration,
+    /// The size at which libzmq closes a connection instead of receiving the message. It should be well above
+    /// the `max_message_bytes` of a subscriber, which only skips the message. Default: 64 MiB.
+    pub max_frame_bytes: i64,
+}
+
+impl Default for ZmqOptions {
+    fn default() -> ZmqOptions {
+        ZmqOptions {
+            send_hwm: 100_000,
+            receive_hwm: 100_000,
+            linger: Duration::from_millis(500),
+            heartbeat_interval: Duration::from_secs(1),
+            heartbeat_timeout: Duration::from_secs(3),
+            reconnect_interval: Duration::from_millis(100),
+            reconnect_max: Duration::from_secs(2),
+            max_frame_bytes: 64 << 20,
+        }
+    }
+}
+
+/// PUB/SUB, the network driver; its alias is `zmq`.
+#[derive(Debug)]
+pub struct ZmqPubSub {
+    publish: Endpoint,
+    options: ZmqOptions,
+}
+
+impl ZmqPubSub {
+    /// A driver whose publishers use this address, for example `tcp://127.0.0.1:8866`; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] for an address that is none, [`ErrorKind::Unsupported`] for a transport that
+    /// this libzmq lacks.
+    pub fn new(publish: &str, options: ZmqOptions) -> Result<ZmqPubSub> {
+        Ok(ZmqPubSub {
+            publish: Endpoint::parse(publish)?,
+            options,
+        })
+    }
+}
+
+impl PubSub for ZmqPubSub {
+    fn outbound(&self) -> Result<Box<dyn Outbound>> {
+        Ok(Box::new(ZmqOutbound::open(&self.publish, &self.options)?))
+    }
+
+    fn inbound(&self) -> Result<(Box<dyn Inbound>, Arc<dyn Wake>)> {
+        let (inbound, wake) = ZmqInbound::open(inbound::Kind::Sub, &self.options)?;
+        Ok((Box::new(inbound), wake))
+    }
+
+    fn check_address(&self, address: &str) -> Result<()> {
+        Endpoint::parse(address).map(drop)
+    }
+}
+
+/// PUSH/PULL between the processes of one host; its alias is `zmq-multiproc`.
+///
+/// Its sending end connects on the first send; its receiving end binds.
+#[derive(Debug)]
+pub struct ZmqMultiproc {
+    socket: Endpoint,
+    options: ZmqOptions,
+}
+
+impl ZmqMultiproc {
+    /// A driver on this socket, for example `ipc:///run/tablecast/publisher.sock`.
+    ///
+    /// # Errors
+    /// As [`ZmqPubSub::new`].
+    pub fn new(socket: &str, options: ZmqOptions) -> Result<ZmqMultiproc> {
+        Ok(ZmqMultiproc {
+            socket: Endpoint::parse(socket)?,
+            options,
+        })
+    }
+}
+
+impl PubSub for ZmqMultiproc {
+    fn outbound(&self) -> Result<Box<dyn Outbound>> {
+        Ok(Box::new(PushOutbound::new(self.socket.clone(), self.options.clone())))
+    }
+
+    fn inbound(&self) -> Result<(Box<dyn Inbound>, Arc<dyn Wake>)> {
+        let (inbound, wake) = ZmqInbound::open(inbound::Kind::Pull, &self.options)?;
+        Ok((Box::new(inbound), wake))
+    }
+
+    fn check_address(&self, address: &str) -> Result<()> {
+        Endpoint::parse(address).map(drop)
+    }
+}
+
+/// libzmq's version and what this build of it can do, for example `4.3.4 (ipc curve)`.
+pub fn libzmq() -> String {
+    let (major, minor, patch) = zmq::version();
+    let abilities = ["ipc", "pgm", "tipc", "norm", "curve", "gssapi", "draft"];
+    let has: Vec<_> = abilities
+        .into_iter()
+        .filter(|ability| zmq::has(ability) == Some(true))
+        .collect();
+    format!("{major}.{minor}.{patch} ({})", has.join(" "))
+}
+
+/// libzmq's context, shared by all sockets of the process (`inproc` needs that) and closed with the last of them,
+/// which waits up to `linger` for what is still being sent.
+#[derive(Debug)]
+struct Context(ContextHandle);
+
+struct ContextHandle(zmq::Context);
+
+impl std::fmt::Debug for ContextHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("zmq::Context")
+    }
+}
+
+impl Context {
+    fn shared() -> Arc<Context> {
+        static SHARED: Mutex<Weak<Context>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock();
+        shared.upgrade().unwrap_or_else(|| {
+            let context = Arc::new(Context(ContextHandle(zmq::Context::new())));
+            *shared = Arc::downgrade(&context);
+            context
+        })
+    }
+
+    /// A socket with the options that every kind needs, set before anything can be bound or connected.
+    fn socket(&self, kind: zmq::SocketType, linger: Duration, options: &ZmqOptions) -> Result<zmq::Socket> {
+        let open = || {
+            let socket = self.0.0.socket(kind)?;
+            socket.set_linger(millis(linger))?;
+            socket.set_ipv6(true)?;
+            socket.set_maxmsgsize(options.max_frame_bytes)?;
+            socket.set_heartbeat_ivl(millis(options.heartbeat_interval))?;
+            socket.set_heartbeat_timeout(millis(options.heartbeat_timeout))?;
+            socket.set_reconnect_ivl(millis(options.reconnect_interval).max(1))?;
+            socket.set_reconnect_ivl_max(millis(options.reconnect_max))?;
+            socket.set_sndhwm(options.send_hwm)?;
+            socket.set_rcvhwm(options.receive_hwm)?;
+            Ok(socket)
+        };
+        open().map_err(|e| zmq_error(e, "cannot open a ZeroMQ socket".into()))
+    }
+}
+
+fn millis(duration: Duration) -> i32 {
+    i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
+}
+
+/// The error of libzmq as one of ours.
+fn zmq_error(e: zmq::Error, context: String) -> Error {
+    let kind = match e {
+        zmq::Error::EADDRINUSE => ErrorKind::AddressInUse,
+        zmq::Error::EINVAL | zmq::Error::ENODEV | zmq::Error::ENAMETOOLONG => ErrorKind::InvalidInput,
+        zmq::Error::EPROTONOSUPPORT | zmq::Error::ENOTSUP | zmq::Error::ENOCOMPATPROTO => ErrorKind::Unsupported,
+        zmq::Error::EACCES | zmq::Error::ENOENT => ErrorKind::Io,
+        zmq::Error::EMSGSIZE => ErrorKind::TooLarge,
+        _ => ErrorKind::Transport,
+    };
+    Error::new(kind, context).with_source(e)
+}

@@ -1,0 +1,55 @@
+//! Connection events of a socket: libzmq reconnects without a word, only its monitor tells.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::error::Result;
+
+use super::{Context, zmq_error};
+
+/// Receives the connection events of one socket.
+pub(super) struct Monitor(pub(super) zmq::Socket);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    Connected,
+    Disconnected,
+}
+
+impl Monitor {
+    /// Watches `socket`; call it before the socket is bound or connected, so that nothing is missed.
+    pub(super) fn of(socket: &zmq::Socket, context: &Context) -> Result<Monitor> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("inproc://tablecast/monitor/{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let events = zmq::SocketEvent::HANDSHAKE_SUCCEEDED.to_raw() | zmq::SocketEvent::DISCONNECTED.to_raw();
+        let open = || {
+            let pair = context.0.0.socket(zmq::PAIR)?;
+            pair.set_linger(0)?;
+            // Without a limit: libzmq's I/O thread would block on a full one.
+            pair.set_rcvhwm(0)?;
+            socket.monitor(&name, i32::from(events))?;
+            pair.connect(&name)?;
+            Ok(pair)
+        };
+        open()
+            .map(Monitor)
+            .map_err(|e| zmq_error(e, "cannot watch a socket's connections".into()))
+    }
+
+    /// The next event, if there is one.
+    pub(super) fn next(&self) -> Option<Change> {
+        loop {
+            // An event is two frames: its number (two bytes) and value (four), then the address.
+            let event = self.0.recv_msg(zmq::DONTWAIT).ok()?;
+            while self.0.get_rcvmore().unwrap_or(false) {
+                self.0.recv_msg(0).ok()?;
+            }
+            let number = event.first_chunk::<2>().map(|bytes| u16::from_ne_bytes(*bytes));
+            if number == Some(zmq::SocketEvent::HANDSHAKE_SUCCEEDED.to_raw()) {
+                return Some(Change::Connected);
+            }
+            if number == Some(zmq::SocketEvent::DISCONNECTED.to_raw()) {
+                return Some(Change::Disconnected);
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! The publishing end: an XPUB socket, which is PUB plus the sight of its subscriptions.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::transport::{Outbound, Waiter, Wake};
+use crate::update::Topic;
+
+use super::endpoint::{Endpoint, PathLock, Role};
+use super::monitor::{Change, Monitor};
+use super::wake::{self, Wakeable};
+use super::{Context, ZmqOptions, millis, push, zmq_error};
+
+pub(super) struct ZmqOutbound {
+    socket: zmq::Socket,
+    endpoint: Endpoint,
+    address: Option<String>,
+    monitor: Monitor,
+    connections: usize,
+    subscriptions: usize,
+    // Fields drop in order: the lock goes after the socket.
+    _lock: Option<PathLock>,
+    _context: Arc<Context>,
+}
+
+impl ZmqOutbound {
+    pub(super) fn open(endpoint: &Endpoint, options: &ZmqOptions) -> Result<ZmqOutbound> {
+        let context = Context::shared();
+        let socket = context.socket(zmq::XPUB, options.linger, options)?;
+        // Also show a subscription that another subscriber has already: each probe must be answered.
+        let verbose = socket.set_xpub_verbose(true);
+        verbose.map_err(|e| zmq_error(e, format!("cannot set up {endpoint}")))?;
+        let monitor = Monitor::of(&socket, &context)?;
+        let (address, lock) = match endpoint.role_or(Role::Bind) {
+            Role::Bind => {
+                let (address, lock) = endpoint.bind(&socket)?;
+                (Some(address), lock)
+            }
+            Role::Connect => {
+                endpoint.connect(&socket)?;
+                (None, None)
+            }
+        };
+        Ok(ZmqOutbound {
+            socket,
+            endpoint: endpoint.clone(),
+            address,
+            monitor,
+            connections: 0,
+            subscriptions: 0,
+            _lock: lock,
+            _context: context,
+        })
+    }
+}
+
+impl Outbound for ZmqOutbound {
+    fn send(&mut self, topic: &[u8], payload: &[u8], deadline: Instant) -> Result<()> {
+        push::send(&self.socket, topic, payload, deadline, &self.endpoint)
+    }
+
+    fn address(&self) -> Option<String> {
+        self.address.clone()
+    }
+
+    fn probes(&mut self) -> Result<Vec<Topic>> {
+        while let Some(change) = self.monitor.next() {
+            match change {
+                Change::Connected => self.connections += 1,
+                Change::Disconnected => self.connections = self.connections.saturating_sub(1),
+            }
+        }
+        let mut probes = Vec::new();
+        loop {
+            let message = match self.socket.recv_msg(zmq::DONTWAIT) {
+                Ok(message) => message,
+                Err(zmq::Error::EAGAIN) => return Ok(probes),
+                Err(zmq::Error::EINTR) => continue,
+                Err(e) => {
+                    return Err(zmq_error(
+                        e,
+                        format!("cannot see the subscriptions of {}", self.endpoint),
+                    ));
+                }
+            };
+            // A subscription is a byte 1 and the topic; taking it back is a byte 0; anything else is a stranger's.
+            if let Some((1, topic)) = message.split_first() {
+                self.subscriptions += 1;
+                probes.extend(Topic::probe_from(topic));
+            }
+        }
+    }
+
+    fn subscribers(&self) -> Option<usize> {
+        // A connection counts once it has subscribed, but libzmq does not tell whose a subscription is.
+        Some(self.connections.min(self.subscriptions))
+    }
+
+    fn waiter(&mut self) -> Result<Option<(Box<dyn Waiter>, Arc<dyn Wake>)>> {
+        let fd = |socket: &zmq::Socket| {
+            let fd = socket.get_fd();
+            fd.map_err(|e| zmq_error(e, format!("cannot watch {}", self.endpoint)))
+        };
+        let (wakeable, waker) = wake::pair()?;
+        let waiter = FdWaiter {
+            sockets: [fd(&self.socket)?, fd(&self.monitor.0)?],
+            wakeable,
+        };
+        Ok(Some((Box::new(waiter), waker)))
+    }
+}
+
+/// Waits on the file descriptors by which libzmq signals that a socket has something to do. They say so once:
+/// after each wait, and whenever the socket was used by somebody else, [`Outbound::probes`] must be asked.
+struct FdWaiter {
+    sockets: [RawFd; 2],
+    wakeable: Wakeable,
+}
+
+impl Waiter for FdWaiter {
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
+        let [socket, monitor] = self.sockets;
+        let mut items = [socket, monitor, self.wakeable.fd()].map(|fd| zmq::PollItem::from_fd(fd, zmq::POLLIN));
+        let timeout = timeout.map_or(-1, |timeout| i64::from(millis(timeout)));
+        match zmq::poll(&mut items, timeout) {
+            Ok(_) | Err(zmq::Error::EINTR) => {}
+            Err(e) => return Err(zmq_error(e, "cannot wait for subscriptions".into())),
+        }
+        self.wakeable.take();
+        Ok(())
+    }
+}

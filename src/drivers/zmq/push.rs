@@ -1,0 +1,88 @@
+//! The sending end between processes: a PUSH socket that connects on the first send.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::Outbound;
+
+use super::endpoint::{Endpoint, Role};
+use super::{Context, ZmqOptions, millis, zmq_error};
+
+pub(super) struct PushOutbound {
+    endpoint: Endpoint,
+    options: ZmqOptions,
+    socket: Option<(zmq::Socket, Arc<Context>)>,
+}
+
+impl PushOutbound {
+    pub(super) fn new(endpoint: Endpoint, options: ZmqOptions) -> PushOutbound {
+        PushOutbound {
+            endpoint,
+            options,
+            socket: None,
+        }
+    }
+
+    fn open(&self) -> Result<(zmq::Socket, Arc<Context>)> {
+        let context = Context::shared();
+        let socket = context.socket(zmq::PUSH, self.options.linger, &self.options)?;
+        // Only a service that is there gets messages: with none, a send fails instead of queueing for nobody.
+        let immediate = socket.set_immediate(true);
+        immediate.map_err(|e| zmq_error(e, format!("cannot set up {}", self.endpoint)))?;
+        match self.endpoint.role_or(Role::Connect) {
+            Role::Connect => self.endpoint.connect(&socket)?,
+            Role::Bind => drop(self.endpoint.bind(&socket)?),
+        }
+        Ok((socket, context))
+    }
+}
+
+impl Outbound for PushOutbound {
+    fn send(&mut self, topic: &[u8], payload: &[u8], deadline: Instant) -> Result<()> {
+        let socket = match &self.socket {
+            Some((socket, _)) => socket,
+            None => {
+                let opened = self.open()?;
+                &self.socket.insert(opened).0
+            }
+        };
+        send(socket, topic, payload, deadline, &self.endpoint)
+    }
+}
+
+/// Sends the two frames of a message, or fails by `deadline` with nothing sent.
+pub(super) fn send(
+    socket: &zmq::Socket,
+    topic: &[u8],
+    payload: &[u8],
+    deadline: Instant,
+    endpoint: &Endpoint,
+) -> Result<()> {
+    let failed = |e| zmq_error(e, format!("cannot send to {endpoint}"));
+    loop {
+        match socket.send(topic, zmq::DONTWAIT | zmq::SNDMORE) {
+            Ok(()) => break,
+            Err(zmq::Error::EAGAIN) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    let context = format!("nobody takes messages at {endpoint}: is the publisher service running?");
+                    return Err(Error::new(ErrorKind::Timeout, context));
+                }
+                match socket.poll(zmq::POLLOUT, i64::from(millis(left).max(1))) {
+                    Ok(_) | Err(zmq::Error::EINTR) => {}
+                    Err(e) => return Err(failed(e)),
+                }
+            }
+            Err(zmq::Error::EINTR) => {}
+            Err(e) => return Err(failed(e)),
+        }
+    }
+    // The rest of a message that was begun is never refused for lack of room.
+    loop {
+        match socket.send(payload, 0) {
+            Err(zmq::Error::EINTR) => {}
+            sent => return sent.map_err(failed),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What wakes a thread that waits in `zmq_poll`: a socket pair whose one end is polled together with the data.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::Wake;
+
+/// The end that other threads hold.
+pub(super) struct Waker {
+    stream: UnixStream,
+    pending: AtomicBool,
+}
+
+/// The end that is polled.
+pub(super) struct Wakeable {
+    stream: UnixStream,
+    waker: Arc<Waker>,
+}
+
+pub(super) fn pair() -> Result<(Wakeable, Arc<Waker>)> {
+    let open = || {
+        let (wakeable, waker) = UnixStream::pair()?;
+        wakeable.set_nonblocking(true)?;
+        waker.set_nonblocking(true)?;
+        Ok::<_, std::io::Error>((wakeable, waker))
+    };
+    let (wakeable, stream) =
+        open().map_err(|e| Error::new(ErrorKind::Io, "cannot open a socket pair").with_source(e))?;
+    let waker = Arc::new(Waker {
+        stream,
+        pending: AtomicBool::new(false),
+    });
+    Ok((
+        Wakeable {
+            stream: wakeable,
+            waker: Arc::clone(&waker),
+        },
+        waker,
+    ))
+}
+
+impl Wake for Waker {
+    fn wake(&self) {
+        if !self.pending.swap(true, Ordering::AcqRel) {
+            // One byte into an empty socket pair: it cannot block, and fails only if the other end is gone.
+            let _ = (&self.stream).write(&[1]);
+        }
+    }
+}
+
+impl Wakeable {
+    pub(super) fn fd(&self) -> RawFd {
+        self.stream.as_raw_fd()
+    }
+
+    /// True if there was a wake since the last call. Costs one load when there was none.
+    pub(super) fn take(&mut self) -> bool {
+        if !self.waker.pending.load(Ordering::Relaxed) {
+            return false;
+        }
+        // The byte is taken before the flag is cleared: the other way round a wake in between would be lost.
+        let mut byte = [0; 8];
+        let read = self.stream.read(&mut byte);
+        // Without the byte the other thread is between its two steps; the poll returns at once when it comes.
+        if read.is_ok() {
+            self.waker.pending.store(false, Ordering::Release);
+        }
+        read.is_ok()
+    }
+}
