@@ -2,6 +2,8 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 /// The result of every fallible call in this crate.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -30,6 +32,8 @@ pub enum ErrorKind {
     Transport,
     /// The operating system refused something: files, threads, permissions.
     Io,
+    /// Code of the program's own panicked inside the library, for example a callback.
+    Panicked,
 }
 
 impl fmt::Display for ErrorKind {
@@ -45,6 +49,7 @@ impl fmt::Display for ErrorKind {
             ErrorKind::AddressInUse => "address in use",
             ErrorKind::Transport => "transport",
             ErrorKind::Io => "system",
+            ErrorKind::Panicked => "panic",
         })
     }
 }
@@ -105,4 +110,33 @@ impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_deref().map(|source| source as _)
     }
+}
+
+/// Is told of every failure in the background, where no caller waits for a result. Called on the thread that
+/// failed, so it must be quick.
+pub type ErrorHook = Arc<dyn Fn(&Error) + Send + Sync>;
+
+/// The one place where failures in the background go: the log, then the hook.
+pub(crate) fn report(error: &Error, hook: Option<&ErrorHook>) {
+    log::warn!("{error}");
+    if let Some(hook) = hook
+        && let Err(panic) = contain(|| "the error hook".into(), || hook(error))
+    {
+        log::error!("{panic}");
+    }
+}
+
+/// Runs code of the program's own; a panic in it becomes an error that says what panicked.
+pub(crate) fn contain<T>(what: impl FnOnce() -> String, run: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|payload| {
+        let message = match payload.downcast::<String>() {
+            Ok(message) => *message,
+            Err(payload) => payload
+                .downcast_ref::<&str>()
+                .copied()
+                .unwrap_or("no message")
+                .to_owned(),
+        };
+        Error::new(ErrorKind::Panicked, what()).with_source(message)
+    })
 }

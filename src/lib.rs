@@ -13,13 +13,24 @@
 pub mod error;
 pub mod update;
 
+pub mod codec;
 pub mod table;
 mod thread;
 
 pub mod transport;
 
+pub mod queue;
+
 pub mod drivers;
 
-pub use error::{Error, ErrorKind, Result};
+pub mod publisher;
+pub mod subscriber;
+
+pub mod service;
+
+pub use error::{Error, ErrorHook, ErrorKind, Result};
+pub use publisher::{Publisher, PublisherOptions};
+pub use service::{Service, ServiceOptions};
+pub use subscriber::{PeerState, Subscriber, SubscriberOptions};
 pub use table::Table;
 pub use update::{Action, DbUpdate, Event, Name, Origin, SyncReason, Topic};

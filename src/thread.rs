@@ -1,6 +1,9 @@
 //! Threads that are named, joined on drop, and never join themselves.
 
 use std::thread::JoinHandle;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -8,27 +11,49 @@ use crate::error::{Error, ErrorKind, Result};
 ///
 /// Whoever owns one must first have told the thread to end.
 #[derive(Debug)]
-pub(crate) struct Thread(Option<JoinHandle<()>>);
+pub(crate) struct Thread {
+    handle: Option<JoinHandle<()>>,
+    /// Carries nothing; it is disconnected when the thread's body has ended.
+    ended: Receiver<()>,
+}
 
 /// Starts a thread of this name.
 pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<Thread> {
-    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+    let (alive, ended) = crossbeam_channel::bounded(0);
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let _alive = alive;
+        body();
+    });
     let handle = thread.map_err(|e| Error::new(ErrorKind::Io, format!("cannot start thread {name}")).with_source(e))?;
-    Ok(Thread(Some(handle)))
+    Ok(Thread {
+        handle: Some(handle),
+        ended,
+    })
 }
 
 impl Thread {
     /// True on the thread itself.
     pub(crate) fn is_current(&self) -> bool {
         let current = std::thread::current().id();
-        self.0.as_ref().is_some_and(|handle| handle.thread().id() == current)
+        self.handle
+            .as_ref()
+            .is_some_and(|handle| handle.thread().id() == current)
+    }
+
+    /// Joins the thread if it ends by `deadline`; otherwise leaves it alone and returns false.
+    pub(crate) fn join_by(mut self, deadline: Instant) -> bool {
+        let ended = self.ended.recv_deadline(deadline) == Err(RecvTimeoutError::Disconnected);
+        if !ended {
+            self.handle = None;
+        }
+        ended
     }
 }
 
 impl Drop for Thread {
     fn drop(&mut self) {
         let is_current = self.is_current();
-        if let Some(handle) = self.0.take()
+        if let Some(handle) = self.handle.take()
             && !is_current
             && handle.join().is_err()
         {

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::update::Topic;
@@ -25,10 +25,10 @@ pub trait PubSub: fmt::Debug + Send + Sync {
 
 /// The sending end.
 pub trait Outbound: Send {
-    /// Sends one frame, or fails by `deadline`. After an error nothing was sent.
+    /// Sends one frame, or fails after `timeout`. After an error nothing was sent.
     ///
     /// `topic` is what [`Inbound`] matches: usually a [`Topic`], but the publisher service passes on what came in.
-    fn send(&mut self, topic: &[u8], payload: &[u8], deadline: Instant) -> Result<()>;
+    fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()>;
 
     /// The address that subscribers connect to, if this end has one; a port of 0 is resolved.
     fn address(&self) -> Option<String> {

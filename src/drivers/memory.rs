@@ -139,13 +139,14 @@ impl PubSub for MemoryPubSub {
 struct MemoryOutbound(MemoryPubSub);
 
 impl Outbound for MemoryOutbound {
-    /// Waits for room in every mailbox that wants the frame, and fails by `deadline` with nothing sent.
-    fn send(&mut self, topic: &[u8], payload: &[u8], deadline: Instant) -> Result<()> {
+    /// Waits for room in every mailbox that wants the frame, and fails after `timeout` with nothing sent.
+    fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
         let MemoryPubSub {
             world,
             publish,
             capacity,
         } = &self.0;
+        let deadline = Instant::now() + timeout;
         let frame: Frame = (topic.into(), payload.into());
         // Held while sending, so that room, once found, stays: receivers only make more of it.
         let locked = world.mailboxes.try_lock_until(deadline);

@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::Result;
 use crate::transport::{Outbound, Waiter, Wake};
@@ -57,8 +57,8 @@ impl ZmqOutbound {
 }
 
 impl Outbound for ZmqOutbound {
-    fn send(&mut self, topic: &[u8], payload: &[u8], deadline: Instant) -> Result<()> {
-        push::send(&self.socket, topic, payload, deadline, &self.endpoint)
+    fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
+        push::send(&self.socket, topic, payload, timeout, &self.endpoint)
     }
 
     fn address(&self) -> Option<String> {

@@ -1,7 +1,7 @@
 //! The sending end between processes: a PUSH socket that connects on the first send.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::Outbound;
@@ -39,7 +39,7 @@ impl PushOutbound {
 }
 
 impl Outbound for PushOutbound {
-    fn send(&mut self, topic: &[u8], payload: &[u8], deadline: Instant) -> Result<()> {
+    fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
         let socket = match &self.socket {
             Some((socket, _)) => socket,
             None => {
@@ -47,23 +47,26 @@ impl Outbound for PushOutbound {
                 &self.socket.insert(opened).0
             }
         };
-        send(socket, topic, payload, deadline, &self.endpoint)
+        send(socket, topic, payload, timeout, &self.endpoint)
     }
 }
 
-/// Sends the two frames of a message, or fails by `deadline` with nothing sent.
+/// Sends the two frames of a message, or fails after `timeout` with nothing sent.
 pub(super) fn send(
     socket: &zmq::Socket,
     topic: &[u8],
     payload: &[u8],
-    deadline: Instant,
+    timeout: Duration,
     endpoint: &Endpoint,
 ) -> Result<()> {
     let failed = |e| zmq_error(e, format!("cannot send to {endpoint}"));
+    // The clock is read only if there is something to wait for.
+    let mut deadline = None;
     loop {
         match socket.send(topic, zmq::DONTWAIT | zmq::SNDMORE) {
             Ok(()) => break,
             Err(zmq::Error::EAGAIN) => {
+                let deadline = *deadline.get_or_insert_with(|| Instant::now() + timeout);
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     let context = format!("nobody takes messages at {endpoint}: is the publisher service running?");

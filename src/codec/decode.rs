@@ -1,0 +1,191 @@
+//! Bytes to messages: what both formats share.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+use super::{Control, Message, json, msgpack};
+use crate::error::{Error, ErrorKind};
+use crate::update::{Action, DbUpdate, Name, Origin, Topic, now_micros};
+
+/// Reads payloads. Remembers the names that come again and again, so that most updates cost two allocations, the key
+/// and the value.
+#[derive(Debug, Default)]
+pub struct Decoder {
+    names: Names,
+}
+
+impl Decoder {
+    /// A decoder that remembers nothing yet.
+    pub fn new() -> Decoder {
+        Decoder::default()
+    }
+
+    /// Appends the messages of one payload to `out`; all or nothing. Every update gets `topic`, the frame's.
+    ///
+    /// Memory is bounded by a small multiple of the payload's length, whatever lengths it declares.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] if the payload is not what the [module](super) describes. The text is short and says
+    /// which field is at fault, where it is a field; it repeats no text of the payload.
+    pub fn decode(&mut self, topic: &Topic, payload: &[u8], out: &mut Vec<Message>) -> crate::Result<()> {
+        let before = out.len();
+        let mut sink = Sink {
+            topic,
+            names: &mut self.names,
+            received: None,
+            out,
+        };
+        // A map or an array begins above ASCII in MessagePack, so what begins in ASCII can only be JSON.
+        let (format, decoded) = match payload.first() {
+            None => ("payload", Err(Fault("payload", "empty"))),
+            Some(0x80..) => ("MessagePack", msgpack::decode(payload, &mut sink)),
+            Some(_) => ("JSON", json::decode(payload, &mut sink)),
+        };
+        decoded.map_err(|fault| {
+            out.truncate(before);
+            Error::new(ErrorKind::Malformed, format!("{format}: {fault}"))
+        })
+    }
+}
+
+/// Where something is wrong, and what.
+#[derive(Debug)]
+pub(super) struct Fault(pub(super) &'static str, pub(super) &'static str);
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0, self.1)
+    }
+}
+
+/// A field's content in one of the formats, about to be read. `None` is null.
+pub(super) trait Content<'a> {
+    fn text(self) -> Result<Option<Cow<'a, str>>, &'static str>;
+    fn integer<T: FromStr + TryFrom<u64> + TryFrom<i64>>(self) -> Result<Option<T>, &'static str>;
+    /// Text; or anything else, as its JSON text.
+    fn value(self) -> Result<Option<Cow<'a, str>>, &'static str>;
+    fn skip(self) -> Result<(), &'static str>;
+}
+
+/// The fields of one map, as far as they were read.
+#[derive(Default)]
+pub(super) struct Fields<'a> {
+    /// Outside: is the field there; inside: is it null.
+    table: Option<Option<Cow<'a, str>>>,
+    key: Option<Option<Cow<'a, str>>>,
+    action: Option<Cow<'a, str>>,
+    value: Option<Cow<'a, str>>,
+    priority: Option<i32>,
+    timestamp: Option<i64>,
+    publisher: Option<Cow<'a, str>>,
+    epoch: Option<u64>,
+    seq: Option<u64>,
+    version: Option<u64>,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn read(&mut self, name: &str, content: impl Content<'a>) -> Result<(), Fault> {
+        let (place, read) = match name {
+            "table" => ("table", content.text().map(|text| self.table = Some(text))),
+            "key" => ("key", content.text().map(|text| self.key = Some(text))),
+            "action" => ("action", content.text().map(|text| self.action = text)),
+            "value" => ("value", content.value().map(|text| self.value = text)),
+            "topic" => ("topic", content.text().map(drop)),
+            "priority" => ("priority", content.integer().map(|number| self.priority = number)),
+            "timestamp" => ("timestamp", content.integer().map(|number| self.timestamp = number)),
+            "publisher" => ("publisher", content.text().map(|text| self.publisher = text)),
+            "epoch" => ("epoch", content.integer().map(|number| self.epoch = number)),
+            "seq" => ("seq", content.integer().map(|number| self.seq = number)),
+            "version" => ("version", content.integer().map(|number| self.version = number)),
+            _ => ("unknown field", content.skip()),
+        };
+        read.map_err(|what| Fault(place, what))
+    }
+}
+
+/// Where the maps of one payload go.
+pub(super) struct Sink<'s> {
+    topic: &'s Topic,
+    names: &'s mut Names,
+    /// The time of receipt, once somebody has asked for it.
+    received: Option<i64>,
+    out: &'s mut Vec<Message>,
+}
+
+impl Sink<'_> {
+    pub(super) fn push(&mut self, fields: Fields<'_>) -> Result<(), Fault> {
+        let missing = |place| Fault(place, "missing");
+        let table = fields.table.ok_or(missing("table"))?;
+        let action = fields.action.ok_or(missing("action"))?;
+        if fields.seq == Some(0) {
+            return Err(Fault("seq", "counts from 1"));
+        }
+        let value = fields.value.map(Cow::into_owned);
+        let publisher = fields.publisher.map(|publisher| self.names.get(&publisher));
+        let Some(table) = table else {
+            let action = self.names.get(&action);
+            self.out.push(Message::Control(Control {
+                action,
+                value,
+                publisher,
+                epoch: fields.epoch,
+            }));
+            return Ok(());
+        };
+        let key = fields.key.ok_or(missing("key"))?;
+        let origin = match (publisher, fields.epoch, fields.seq) {
+            (Some(publisher), Some(epoch), Some(seq)) => Some(Origin { publisher, epoch, seq }),
+            _ => None,
+        };
+        self.out.push(Message::Update(DbUpdate {
+            table: self.names.get(&table),
+            key: key.as_deref().unwrap_or_default().into(),
+            action: Action::from(&*action),
+            value,
+            topic: self.topic.clone(),
+            priority: fields.priority.unwrap_or(DbUpdate::DEFAULT_PRIORITY),
+            timestamp: fields
+                .timestamp
+                .unwrap_or_else(|| *self.received.get_or_insert_with(now_micros)),
+            version: fields.version,
+            origin,
+        }));
+        Ok(())
+    }
+}
+
+/// A cache of names. Each text has one slot, and the newest takes it: there is nothing to grow and nothing to evict.
+#[derive(Debug)]
+pub(super) struct Names([Option<Name>; Names::SLOTS]);
+
+impl Names {
+    const SLOTS: usize = 64;
+
+    /// Longer names are rare, and not worth keeping memory for.
+    const MAX_BYTES: usize = 128;
+
+    fn get(&mut self, text: &str) -> Name {
+        if text.len() > Names::MAX_BYTES {
+            return text.into();
+        }
+        let slot = &mut self.0[Names::slot(text)];
+        match slot {
+            Some(name) if name == text => name.clone(),
+            _ => slot.insert(text.into()).clone(),
+        }
+    }
+
+    /// Names tend to differ at their end; two that share a slot only cost time.
+    fn slot(text: &str) -> usize {
+        let tail = text.bytes().rev().take(8);
+        let hash = tail.fold(text.len(), |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+        hash % Names::SLOTS
+    }
+}
+
+impl Default for Names {
+    fn default() -> Names {
+        Names([const { None }; Names::SLOTS])
+    }
+}

@@ -1,0 +1,220 @@
+//! Updates to bytes, in two steps, so that only the second one needs the publisher's lock.
+
+use std::sync::Arc;
+
+use rmp::encode::{write_array_len, write_map_len, write_nil, write_sint, write_str, write_uint};
+
+use super::{Codec, json};
+use crate::update::{DbUpdate, Name, Topic};
+
+/// Writes the messages of one publisher.
+///
+/// The sequence number closes an update: [`Encoder::begin`] writes all the rest, without a lock, then, under the lock
+/// that hands out numbers, [`Encoder::finish`] appends it. A batch has the same two steps, [`Encoder::push`] and
+/// [`Encoder::finish_batch`].
+#[derive(Debug, Clone)]
+pub struct Encoder {
+    codec: Codec,
+    /// The fields `publisher` and `epoch`, ready to be copied into every message.
+    sender: Arc<[u8]>,
+}
+
+impl Encoder {
+    /// Writes `codec` in the name of this run (`epoch`) of this publisher.
+    pub fn new(codec: Codec, publisher: Name, epoch: u64) -> Encoder {
+        let mut sender = Vec::new();
+        let mut writer = Writer {
+            codec,
+            buf: &mut sender,
+        };
+        writer.text("publisher", Some(&publisher));
+        writer.unsigned("epoch", epoch);
+        let sender = sender.into();
+        Encoder { codec, sender }
+    }
+
+    /// Appends the update without its number. `topic` goes into the payload, whatever `update.topic` says, and
+    /// `update.origin` is not looked at.
+    pub fn begin(&self, update: &DbUpdate, topic: &Topic, buf: &mut Vec<u8>) {
+        let texts = [
+            &update.table,
+            &update.key,
+            update.value.as_deref().unwrap_or(""),
+            topic.as_str(),
+        ];
+        buf.reserve(200 + self.sender.len() + texts.iter().map(|text| text.len()).sum::<usize>());
+        let mut writer = self.writer(buf);
+        writer.open(if update.version.is_some() { 11 } else { 10 });
+        writer.text("table", Some(&update.table));
+        writer.text("key", Some(&update.key));
+        writer.text("action", Some(update.action.as_str()));
+        writer.text("value", update.value.as_deref());
+        writer.text("topic", Some(topic.as_str()));
+        writer.signed("priority", update.priority.into());
+        writer.signed("timestamp", update.timestamp);
+        writer.buf.extend_from_slice(&self.sender);
+        if let Some(version) = update.version {
+            writer.unsigned("version", version);
+        }
+    }
+
+    /// Completes what [`Encoder::begin`] wrote, which must be the end of `buf`. Numbers count from 1.
+    pub fn finish(&self, seq: u64, buf: &mut Vec<u8>) {
+        let mut writer = self.writer(buf);
+        writer.unsigned("seq", seq);
+        writer.close();
+    }
+
+    /// Adds an update, without its number, to the end of `batch`; see [`Encoder::begin`].
+    pub fn push(&self, update: &DbUpdate, topic: &Topic, batch: &mut Batch) {
+        self.begin(update, topic, &mut batch.bodies);
+        batch.ends.push(batch.bodies.len());
+    }
+
+    /// Appends the batch as one payload, its updates numbered from `first` on. The batch stays as it is.
+    pub fn finish_batch(&self, first: u64, batch: &Batch, buf: &mut Vec<u8>) {
+        buf.reserve(batch.max_payload_len());
+        match self.codec {
+            Codec::Json => buf.push(b'['),
+            Codec::MessagePack => written(write_array_len(buf, length(batch.len()))),
+        }
+        let mut start = 0;
+        for (seq, &end) in (first..).zip(&batch.ends) {
+            if self.codec == Codec::Json && start > 0 {
+                buf.push(b',');
+            }
+            buf.extend_from_slice(&batch.bodies[start..end]);
+            self.finish(seq, buf);
+            start = end;
+        }
+        if self.codec == Codec::Json {
+            buf.push(b']');
+        }
+    }
+
+    /// Appends a message without a table, such as a hello. It is complete and has no number.
+    pub fn control(&self, action: &str, value: Option<&str>, topic: &Topic, buf: &mut Vec<u8>) {
+        let mut writer = self.writer(buf);
+        writer.open(7);
+        writer.text("table", None);
+        writer.text("key", None);
+        writer.text("action", Some(action));
+        writer.text("value", value);
+        writer.text("topic", Some(topic.as_str()));
+        writer.buf.extend_from_slice(&self.sender);
+        writer.close();
+    }
+
+    fn writer<'a>(&self, buf: &'a mut Vec<u8>) -> Writer<'a> {
+        Writer { codec: self.codec, buf }
+    }
+}
+
+/// Updates of one topic on their way into one payload; made with [`Encoder::push`] of one encoder.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    bodies: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Batch {
+    /// A batch of nothing.
+    pub fn new() -> Batch {
+        Batch::default()
+    }
+
+    /// How many updates there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// True if there is no update.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// An upper bound, in bytes, of the payload that [`Encoder::finish_batch`] writes; close enough to split by.
+    pub fn max_payload_len(&self) -> usize {
+        /// A comma, `,"seq":`, a number of 20 digits, and a brace; MessagePack needs less.
+        const NUMBER: usize = 29;
+        /// MessagePack's longest array header; JSON's two brackets are shorter.
+        const FRAME: usize = 5;
+        FRAME + self.bodies.len() + NUMBER * self.len()
+    }
+
+    /// Forgets the updates and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bodies.clear();
+        self.ends.clear();
+    }
+}
+
+/// Fields in either format.
+struct Writer<'a> {
+    codec: Codec,
+    buf: &'a mut Vec<u8>,
+}
+
+impl Writer<'_> {
+    /// Begins a map of so many fields.
+    fn open(&mut self, fields: u32) {
+        match self.codec {
+            Codec::Json => self.buf.push(b'{'),
+            Codec::MessagePack => written(write_map_len(self.buf, fields)),
+        }
+    }
+
+    fn close(&mut self) {
+        if self.codec == Codec::Json {
+            self.buf.push(b'}');
+        }
+    }
+
+    #[inline]
+    fn name(&mut self, name: &'static str) {
+        match self.codec {
+            Codec::Json => {
+                let first = self.buf.last() == Some(&b'{');
+                self.buf.extend_from_slice(if first { b"\"" } else { b",\"" });
+                self.buf.extend_from_slice(name.as_bytes());
+                self.buf.extend_from_slice(b"\":");
+            }
+            Codec::MessagePack => written(write_str(self.buf, name)),
+        }
+    }
+
+    fn text(&mut self, name: &'static str, text: Option<&str>) {
+        self.name(name);
+        match (self.codec, text) {
+            (Codec::Json, text) => json::write(&text, self.buf),
+            (Codec::MessagePack, Some(text)) => written(write_str(self.buf, text)),
+            (Codec::MessagePack, None) => written(write_nil(self.buf)),
+        }
+    }
+
+    fn unsigned(&mut self, name: &'static str, number: u64) {
+        self.name(name);
+        match self.codec {
+            Codec::Json => json::write(&number, self.buf),
+            Codec::MessagePack => written(write_uint(self.buf, number)),
+        }
+    }
+
+    fn signed(&mut self, name: &'static str, number: i64) {
+        self.name(name);
+        match self.codec {
+            Codec::Json => json::write(&number, self.buf),
+            Codec::MessagePack => written(write_sint(self.buf, number)),
+        }
+    }
+}
+
+/// Writing to memory cannot fail.
+fn written<T, E>(result: Result<T, E>) {
+    debug_assert!(result.is_ok());
+}
+
+/// MessagePack has no longer arrays; no transport would carry one either.
+fn length(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,118 @@
+//! The wire format: what the payload of a frame says.
+//!
+//! A payload is one map, or an array of maps (a batch, in order), as JSON or as MessagePack. A sender chooses with
+//! [`Codec`]; a receiver takes all of these at any time.
+//!
+//! | field | type | |
+//! |---|---|---|
+//! | `table`, `key`, `action`, `value`, `topic` | text or null | always sent; `value` and `topic` may be missing on receipt |
+//! | `priority`, `timestamp` | integer | when missing: 5, the time of receipt |
+//! | `publisher`, `epoch`, `seq` | text, integer, integer | [`Origin`](crate::Origin), if all three are there; `seq` is never 0 |
+//! | `version` | integer | optional |
+//!
+//! Unknown fields are skipped, null stands for a missing field, and of a field that comes twice the last one counts.
+//! `topic` is for people who read the traffic: the topic that counts is the frame's. A null `table` makes the map a
+//! [`Control`] message; with a table, a null `key` is the empty key. In MessagePack, `bin` is taken as text if it is
+//! UTF-8. A `value` that is no text is taken as its JSON text: in JSON to the letter, from MessagePack as a compact
+//! document. Values nest up to 32 levels deep.
+//!
+//! ```
+//! use tablecast::codec::{Codec, Decoder, Encoder, Message};
+//! use tablecast::{Action, DbUpdate, Topic};
+//!
+//! let encoder = Encoder::new(Codec::Json, "host1".into(), 7);
+//! let mut payload = Vec::new();
+//! encoder.begin(&DbUpdate::new("lport", "port-1", Action::Delete), &Topic::ALL, &mut payload);
+//! encoder.finish(1, &mut payload);
+//!
+//! let mut messages = Vec::new();
+//! Decoder::new().decode(&Topic::ALL, &payload, &mut messages)?;
+//! let Message::Update(update) = &messages[0] else { unreachable!() };
+//! assert_eq!(update.key, "port-1");
+//! # Ok::<(), tablecast::Error>(())
+//! ```
+
+mod decode;
+mod encode;
+mod json;
+mod msgpack;
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::update::{DbUpdate, Name};
+
+pub use decode::Decoder;
+pub use encode::{Batch, Encoder};
+
+/// How many arrays and maps may stand inside each other in a value or in a field that is skipped.
+const MAX_DEPTH: usize = 32;
+
+const TOO_DEEP: &str = "nested too deep";
+const NOT_UTF8: &str = "not UTF-8";
+
+/// What a sender writes; the option `codec`. Default: JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Codec {
+    /// `json`: readable everywhere.
+    #[default]
+    Json,
+    /// `msgpack`: smaller and faster, and what a Dragonflow process understands.
+    MessagePack,
+}
+
+impl Codec {
+    /// The option's word: `json` or `msgpack`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Codec::Json => "json",
+            Codec::MessagePack => "msgpack",
+        }
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Codec {
+    type Err = Error;
+
+    /// # Errors
+    /// [`ErrorKind::Config`] for any other word.
+    fn from_str(word: &str) -> Result<Codec> {
+        match word {
+            "json" => Ok(Codec::Json),
+            "msgpack" => Ok(Codec::MessagePack),
+            _ => Err(Error::new(
+                ErrorKind::Config,
+                format!("codec {word:?}: must be json or msgpack"),
+            )),
+        }
+    }
+}
+
+/// What one map of a payload says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Message {
+    /// A row changed.
+    Update(DbUpdate),
+    /// Something between publisher and subscriber.
+    Control(Control),
+}
+
+/// A message without a table: the library's own hello and goodbye, and what others send, such as Dragonflow's `sync`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Control {
+    /// What it is about, in one word.
+    pub action: Name,
+    /// Whatever belongs to the action.
+    pub value: Option<String>,
+    /// The sender's id.
+    pub publisher: Option<Name>,
+    /// Which run of the sender.
+    pub epoch: Option<u64>,
+}

@@ -1,0 +1,235 @@
+//! MessagePack, read by hand: borrowed from the payload, and no allocation for any length that is only declared.
+
+use std::borrow::Cow;
+
+use rmp::Marker;
+
+use super::decode::{Content, Fault, Fields, Sink};
+use super::{MAX_DEPTH, NOT_UTF8, TOO_DEEP, json};
+
+const TRUNCATED: &str = "truncated";
+
+pub(super) fn decode(payload: &[u8], sink: &mut Sink<'_>) -> Result<(), Fault> {
+    let at_payload = |what| Fault("payload", what);
+    let mut reader = Reader(payload);
+    match reader.token().map_err(at_payload)? {
+        Token::Map(len) => map(&mut reader, len, sink)?,
+        Token::Array(len) => {
+            for _ in 0..len {
+                match reader.token().map_err(at_payload)? {
+                    Token::Map(len) => map(&mut reader, len, sink)?,
+                    _ => return Err(at_payload("must be an array of maps")),
+                }
+            }
+        }
+        _ => return Err(at_payload("must be a map or an array of maps")),
+    }
+    if reader.0.is_empty() {
+        Ok(())
+    } else {
+        Err(at_payload("trailing bytes"))
+    }
+}
+
+fn map(reader: &mut Reader<'_>, len: u32, sink: &mut Sink<'_>) -> Result<(), Fault> {
+    let mut fields = Fields::default();
+    for _ in 0..len {
+        let name = reader.text().and_then(|name| name.ok_or("must be text"));
+        let name = name.map_err(|what| Fault("field name", what))?;
+        fields.read(&name, &mut *reader)?;
+    }
+    sink.push(fields)
+}
+
+/// What is left of the payload.
+struct Reader<'a>(&'a [u8]);
+
+/// A value, or the head of one that has parts.
+enum Token<'a> {
+    Nil,
+    Bool(bool),
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    /// `str` or `bin`.
+    Text(&'a [u8]),
+    Array(u32),
+    Map(u32),
+    Extension,
+}
+
+impl<'a> Reader<'a> {
+    #[inline]
+    fn token(&mut self) -> Result<Token<'a>, &'static str> {
+        Ok(match Marker::from_u8(u8::from_be_bytes(self.bytes()?)) {
+            Marker::Null => Token::Nil,
+            Marker::False => Token::Bool(false),
+            Marker::True => Token::Bool(true),
+            Marker::FixPos(number) => Token::Unsigned(number.into()),
+            Marker::U8 => Token::Unsigned(self.u8()?.into()),
+            Marker::U16 => Token::Unsigned(self.u16()?.into()),
+            Marker::U32 => Token::Unsigned(self.u32()?.into()),
+            Marker::U64 => Token::Unsigned(u64::from_be_bytes(self.bytes()?)),
+            Marker::FixNeg(number) => Token::Signed(number.into()),
+            Marker::I8 => Token::Signed(i8::from_be_bytes(self.bytes()?).into()),
+            Marker::I16 => Token::Signed(i16::from_be_bytes(self.bytes()?).into()),
+            Marker::I32 => Token::Signed(i32::from_be_bytes(self.bytes()?).into()),
+            Marker::I64 => Token::Signed(i64::from_be_bytes(self.bytes()?)),
+            Marker::F32 => Token::Float(f32::from_be_bytes(self.bytes()?).into()),
+            Marker::F64 => Token::Float(f64::from_be_bytes(self.bytes()?)),
+            Marker::FixStr(len) => Token::Text(self.take(len.into())?),
+            Marker::Str8 | Marker::Bin8 => self.u8().and_then(|len| self.take(len.into())).map(Token::Text)?,
+            Marker::Str16 | Marker::Bin16 => self.u16().and_then(|len| self.take(len.into())).map(Token::Text)?,
+            Marker::Str32 | Marker::Bin32 => self.u32().and_then(|len| self.take(len)).map(Token::Text)?,
+            Marker::FixArray(len) => Token::Array(len.into()),
+            Marker::Array16 => Token::Array(self.u16()?.into()),
+            Marker::Array32 => Token::Array(self.u32()?),
+            Marker::FixMap(len) => Token::Map(len.into()),
+            Marker::Map16 => Token::Map(self.u16()?.into()),
+            Marker::Map32 => Token::Map(self.u32()?),
+            Marker::FixExt1 => self.extension(1)?,
+            Marker::FixExt2 => self.extension(2)?,
+            Marker::FixExt4 => self.extension(4)?,
+            Marker::FixExt8 => self.extension(8)?,
+            Marker::FixExt16 => self.extension(16)?,
+            Marker::Ext8 => self.u8().and_then(|len| self.extension(len.into()))?,
+            Marker::Ext16 => self.u16().and_then(|len| self.extension(len.into()))?,
+            Marker::Ext32 => self.u32().and_then(|len| self.extension(len))?,
+            Marker::Reserved => return Err("the reserved byte 0xc1"),
+        })
+    }
+
+    fn extension(&mut self, len: u32) -> Result<Token<'a>, &'static str> {
+        self.u8()?; // its type
+        self.take(len)?;
+        Ok(Token::Extension)
+    }
+
+    fn u8(&mut self) -> Result<u8, &'static str> {
+        self.bytes().map(u8::from_be_bytes)
+    }
+
+    fn u16(&mut self) -> Result<u16, &'static str> {
+        self.bytes().map(u16::from_be_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, &'static str> {
+        self.bytes().map(u32::from_be_bytes)
+    }
+
+    #[inline]
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], &'static str> {
+        let (bytes, rest) = self.0.split_first_chunk().ok_or(TRUNCATED)?;
+        self.0 = rest;
+        Ok(*bytes)
+    }
+
+    #[inline]
+    fn take(&mut self, len: u32) -> Result<&'a [u8], &'static str> {
+        let len = usize::try_from(len).map_err(|_| TRUNCATED)?;
+        let (bytes, rest) = self.0.split_at_checked(len).ok_or(TRUNCATED)?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+
+    /// Passes over one value that has `depth` arrays and maps around it.
+    fn skip_value(&mut self, depth: usize) -> Result<(), &'static str> {
+        let parts = match self.token()? {
+            Token::Array(len) => u64::from(len),
+            Token::Map(len) => 2 * u64::from(len),
+            _ => return Ok(()),
+        };
+        let depth = deeper(depth)?;
+        (0..parts).try_for_each(|_| self.skip_value(depth))
+    }
+
+    /// Appends one value that has `depth` arrays and maps around it to `json`.
+    fn value_to_json(&mut self, depth: usize, json: &mut Vec<u8>) -> Result<(), &'static str> {
+        match self.token()? {
+            Token::Nil => json.extend_from_slice(b"null"),
+            Token::Bool(truth) => json::write(&truth, json),
+            Token::Unsigned(number) => json::write(&number, json),
+            Token::Signed(number) => json::write(&number, json),
+            Token::Float(number) if number.is_finite() => json::write(&number, json),
+            Token::Text(bytes) => json::write(utf8(bytes)?, json),
+            Token::Array(len) => {
+                let depth = deeper(depth)?;
+                json.push(b'[');
+                for i in 0..len {
+                    if i > 0 {
+                        json.push(b',');
+                    }
+                    self.value_to_json(depth, json)?;
+                }
+                json.push(b']');
+            }
+            Token::Map(len) => {
+                let depth = deeper(depth)?;
+                json.push(b'{');
+                for i in 0..len {
+                    if i > 0 {
+                        json.push(b',');
+                    }
+                    json::write(&*self.text()?.ok_or("a key must be text")?, json);
+                    json.push(b':');
+                    self.value_to_json(depth, json)?;
+                }
+                json.push(b'}');
+            }
+            Token::Float(_) | Token::Extension => return Err("has no form in JSON"),
+        }
+        Ok(())
+    }
+}
+
+impl<'a> Content<'a> for &mut Reader<'a> {
+    #[inline]
+    fn text(self) -> Result<Option<Cow<'a, str>>, &'static str> {
+        match self.token()? {
+            Token::Text(bytes) => utf8(bytes).map(|text| Some(Cow::Borrowed(text))),
+            Token::Nil => Ok(None),
+            _ => Err("must be text"),
+        }
+    }
+
+    #[inline]
+    fn integer<T: TryFrom<u64> + TryFrom<i64>>(self) -> Result<Option<T>, &'static str> {
+        let number = match self.token()? {
+            Token::Nil => return Ok(None),
+            Token::Unsigned(number) => T::try_from(number).ok(),
+            Token::Signed(number) => T::try_from(number).ok(),
+            _ => None,
+        };
+        number.map(Some).ok_or("must be an integer in range")
+    }
+
+    fn value(self) -> Result<Option<Cow<'a, str>>, &'static str> {
+        let start = self.0;
+        match self.token()? {
+            Token::Text(bytes) => return utf8(bytes).map(|text| Some(Cow::Borrowed(text))),
+            Token::Nil => return Ok(None),
+            _ => self.0 = start,
+        }
+        let mut json = Vec::new();
+        self.value_to_json(0, &mut json)?;
+        String::from_utf8(json)
+            .map(|json| Some(Cow::Owned(json)))
+            .map_err(|_| NOT_UTF8)
+    }
+
+    fn skip(self) -> Result<(), &'static str> {
+        self.skip_value(0)
+    }
+}
+
+fn deeper(depth: usize) -> Result<usize, &'static str> {
+    if depth < MAX_DEPTH {
+        Ok(depth + 1)
+    } else {
+        Err(TOO_DEEP)
+    }
+}
+
+fn utf8(bytes: &[u8]) -> Result<&str, &'static str> {
+    std::str::from_utf8(bytes).map_err(|_| NOT_UTF8)
+}

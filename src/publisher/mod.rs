@@ -1,0 +1,251 @@
+//! The sending end, written once for all drivers.
+
+mod link;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::codec::{Batch, Codec, Encoder};
+use crate::error::{Error, ErrorHook, ErrorKind, Result};
+use crate::transport::PubSub;
+use crate::update::{DbUpdate, Name, Topic, now_micros};
+
+pub(crate) use link::{Link, Sender};
+
+/// Identity, limits and times of a [`Publisher`].
+#[derive(Clone)]
+pub struct PublisherOptions {
+    /// The publisher's id, unique among those that run at a time. Default: made from the host's name, the process
+    /// id and a random number.
+    pub id: Option<Name>,
+    /// The format of what is sent. Default: JSON.
+    pub codec: Codec,
+    /// How long a send may take before it fails with [`ErrorKind::Timeout`]. Default: 1 s.
+    pub send_timeout: Duration,
+    /// A larger payload is refused. Default: 16 MiB.
+    pub max_message_bytes: usize,
+    /// A longer topic is refused. Default: 65,536 bytes.
+    pub max_topic_bytes: usize,
+    /// Told of every failure in the background. Default: none; failures are logged in any case.
+    pub hook: Option<ErrorHook>,
+}
+
+impl Default for PublisherOptions {
+    fn default() -> PublisherOptions {
+        PublisherOptions {
+            id: None,
+            codec: Codec::default(),
+            send_timeout: Duration::from_secs(1),
+            max_message_bytes: 16 << 20,
+            max_topic_bytes: 65_536,
+            hook: None,
+        }
+    }
+}
+
+impl fmt::Debug for PublisherOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PublisherOptions")
+            .field("id", &self.id)
+            .field("codec", &self.codec)
+            .field("send_timeout", &self.send_timeout)
+            .field("max_message_bytes", &self.max_message_bytes)
+            .field("max_topic_bytes", &self.max_topic_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a [`Publisher`] has counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PublisherStats {
+    /// Updates that the transport took.
+    pub sent: u64,
+    /// Updates that were refused; the caller got an error for each.
+    pub failed: u64,
+    /// Answers to subscribers that asked whether they are heard.
+    pub hellos: u64,
+}
+
+/// Sends updates. May be shared between threads; numbers every update per topic.
+///
+/// Dropping it closes the sending end; what is queued is still sent for as long as the driver lingers.
+#[derive(Debug)]
+pub struct Publisher {
+    link: Link,
+    encoder: Encoder,
+    id: Name,
+    epoch: u64,
+    options: PublisherOptions,
+    sent: AtomicU64,
+    failed: AtomicU64,
+}
+
+thread_local! {
+    /// Where a message is written before it is sent, so that sending allocates nothing.
+    static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A scratch buffer that has grown beyond this is given back.
+const MAX_SCRATCH: usize = 64 << 10;
+
+impl Publisher {
+    /// A publisher on a new sending end of `driver`.
+    ///
+    /// # Errors
+    /// What the driver says, for example [`ErrorKind::AddressInUse`].
+    pub fn new(driver: &dyn PubSub, options: PublisherOptions) -> Result<Publisher> {
+        let id = options.id.clone().unwrap_or_else(unique_id);
+        let epoch = new_epoch();
+        let encoder = Encoder::new(options.codec, id.clone(), epoch);
+        let link = Link::new(driver.outbound()?, encoder.clone(), options.hook.clone())?;
+        Ok(Publisher {
+            link,
+            encoder,
+            id,
+            epoch,
+            options,
+            sent: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        })
+    }
+
+    /// Sends an update on its own topic.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if the transport did not take it within the option `send_timeout`,
+    /// [`ErrorKind::TooLarge`] or [`ErrorKind::InvalidInput`] if it breaks a limit. After an error nothing was sent.
+    pub fn send_event(&self, update: &DbUpdate) -> Result<()> {
+        self.send_event_to(&update.topic, update)
+    }
+
+    /// Sends an update on this topic, whatever its own.
+    ///
+    /// # Errors
+    /// As [`Publisher::send_event`].
+    pub fn send_event_to(&self, topic: &Topic, update: &DbUpdate) -> Result<()> {
+        let sent = SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
+            Ok(mut buf) => self.send_one(topic, update, &mut buf),
+            Err(_) => self.send_one(topic, update, &mut Vec::new()),
+        });
+        self.count(1, sent)
+    }
+
+    fn send_one(&self, topic: &Topic, update: &DbUpdate, buf: &mut Vec<u8>) -> Result<()> {
+        buf.clear();
+        buf.shrink_to(MAX_SCRATCH);
+        self.encoder.begin(update, topic, buf);
+        self.send(topic, 1, |first| {
+            self.encoder.finish(first, buf);
+            buf
+        })
+    }
+
+    /// Sends updates in order as one message on this topic, whatever their own: one system call, all or nothing.
+    ///
+    /// # Errors
+    /// As [`Publisher::send_event`]; the limits hold for the batch as a whole.
+    pub fn send_batch(&self, topic: &Topic, updates: &[DbUpdate]) -> Result<()> {
+        if updates.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        for update in updates {
+            self.encoder.push(update, topic, &mut batch);
+        }
+        let mut buf = Vec::with_capacity(batch.max_payload_len());
+        let count = updates.len() as u64;
+        let sent = self.send(topic, count, |first| {
+            self.encoder.finish_batch(first, &batch, &mut buf);
+            &buf
+        });
+        self.count(count, sent)
+    }
+
+    /// Sends what `finish` makes of the first of `count` new numbers.
+    fn send<'a>(&self, topic: &Topic, count: u64, finish: impl FnOnce(u64) -> &'a [u8]) -> Result<()> {
+        let length = topic.as_str().len();
+        if length > self.options.max_topic_bytes {
+            let context = format!(
+                "a topic of {length} bytes; max_topic_bytes is {}",
+                self.options.max_topic_bytes
+            );
+            return Err(Error::new(ErrorKind::InvalidInput, context));
+        }
+        self.link
+            .send(self.options.send_timeout, |Sender { outbound, numbers }, timeout| {
+                let number = match numbers.get_mut(topic) {
+                    Some(number) => number,
+                    None => numbers.entry(topic.clone()).or_insert(0),
+                };
+                let payload = finish(*number + 1);
+                if payload.len() > self.options.max_message_bytes {
+                    let limit = self.options.max_message_bytes;
+                    let context = format!("a message of {} bytes; max_message_bytes is {limit}", payload.len());
+                    return Err(Error::new(ErrorKind::TooLarge, context));
+                }
+                outbound.send(topic.as_str().as_bytes(), payload, timeout)?;
+                // A number is used up only by what was sent, or subscribers would see a gap.
+                *number += count;
+                Ok(())
+            })
+    }
+
+    fn count(&self, updates: u64, sent: Result<()>) -> Result<()> {
+        let counter = if sent.is_ok() { &self.sent } else { &self.failed };
+        counter.fetch_add(updates, Ordering::Relaxed);
+        sent
+    }
+
+    /// Waits until so many subscribers are connected and have subscribed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if they did not come in time, [`ErrorKind::Unsupported`] if the driver cannot tell.
+    pub fn wait_subscribers(&self, count: usize, timeout: Duration) -> Result<()> {
+        self.link.wait_subscribers(count, timeout)
+    }
+
+    /// The listen address of this publisher, if it has one of its own; a port of 0 is resolved.
+    pub fn address(&self) -> Option<String> {
+        self.link.address()
+    }
+
+    /// The publisher's id, as subscribers see it.
+    pub fn id(&self) -> &Name {
+        &self.id
+    }
+
+    /// Which run of the publisher this is: microseconds since the Unix epoch at its start.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> PublisherStats {
+        PublisherStats {
+            sent: self.sent.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+            hellos: self.link.hellos(),
+        }
+    }
+}
+
+/// An id that nobody else has: neither another process of this host nor the same one in another container.
+pub(crate) fn unique_id() -> Name {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = match host.trim() {
+        "" => "host",
+        host => host,
+    };
+    let random = RandomState::new().hash_one(now_micros());
+    format!("{host}-{}-{random:08x}", std::process::id(), random = random as u32).into()
+}
+
+/// The number of this run: later runs have higher ones.
+pub(crate) fn new_epoch() -> u64 {
+    u64::try_from(now_micros()).unwrap_or(0)
+}

@@ -1,0 +1,185 @@
+//! The publisher service: one process a host that binds the port and passes on what the others send it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::codec::{Codec, Encoder};
+use crate::error::{Error, ErrorHook, ErrorKind, Result, report};
+use crate::publisher::{Link, new_epoch, unique_id};
+use crate::thread::{self, Thread};
+use crate::transport::{Inbound, PubSub, Received, Wake};
+
+/// Limits and times of a [`Service`].
+#[derive(Clone)]
+pub struct ServiceOptions {
+    /// How long the network driver may take to accept a frame before it is dropped. Default: 1 s.
+    pub send_timeout: Duration,
+    /// A larger payload is dropped and counted. Default: 16 MiB.
+    pub max_message_bytes: usize,
+    /// The format of the service's own answers to subscribers. Default: JSON.
+    pub codec: Codec,
+    /// Told of every failure in the background. Default: none; failures are logged in any case.
+    pub hook: Option<ErrorHook>,
+}
+
+impl Default for ServiceOptions {
+    fn default() -> ServiceOptions {
+        ServiceOptions {
+            send_timeout: Duration::from_secs(1),
+            max_message_bytes: 16 << 20,
+            codec: Codec::default(),
+            hook: None,
+        }
+    }
+}
+
+impl fmt::Debug for ServiceOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceOptions")
+            .field("send_timeout", &self.send_timeout)
+            .field("max_message_bytes", &self.max_message_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a [`Service`] has counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServiceStats {
+    /// Frames passed on to the network.
+    pub forwarded: u64,
+    /// Frames dropped because they had not two parts, or were too large.
+    pub malformed: u64,
+    /// Frames that the network driver refused.
+    pub failed: u64,
+    /// Answers to subscribers that asked whether they are heard.
+    pub hellos: u64,
+}
+
+/// Passes on frames from the processes of this host to the network, without looking into them. It runs on a thread
+/// of its own from the moment it is made; dropping it stops it.
+pub struct Service {
+    shared: Arc<Shared>,
+    wake: Arc<dyn Wake>,
+    thread: Mutex<Option<Thread>>,
+}
+
+struct Shared {
+    link: Link,
+    options: ServiceOptions,
+    stopping: AtomicBool,
+    forwarded: AtomicU64,
+    malformed: AtomicU64,
+    failed: AtomicU64,
+}
+
+impl Service {
+    /// Takes both ends, and begins to pass on: when this returns, processes and subscribers can connect.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AddressInUse`] if another service is there, and what else the drivers say.
+    pub fn start(
+        multiproc: &dyn PubSub,
+        socket: &str,
+        network: &dyn PubSub,
+        options: ServiceOptions,
+    ) -> Result<Service> {
+        let (mut inbound, wake) = multiproc.inbound()?;
+        // The local end first: where another service runs, this is what finds out.
+        inbound.connect(socket)?;
+        let encoder = Encoder::new(options.codec, unique_id(), new_epoch());
+        let link = Link::new(network.outbound()?, encoder, options.hook.clone())?;
+        let shared = Arc::new(Shared {
+            link,
+            options,
+            stopping: AtomicBool::new(false),
+            forwarded: AtomicU64::new(0),
+            malformed: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        });
+        let run = Arc::clone(&shared);
+        let thread = thread::spawn("tablecast-service", move || run.run(inbound))?;
+        Ok(Service {
+            shared,
+            wake,
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// The address that subscribers connect to; a port of 0 is resolved.
+    pub fn address(&self) -> Option<String> {
+        self.shared.link.address()
+    }
+
+    /// Stops passing on, and returns when both ends are closed. Frames that wait at the local end are lost.
+    pub fn stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        self.wake.wake();
+        let thread = self.thread.lock().take();
+        drop(thread);
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> ServiceStats {
+        ServiceStats {
+            forwarded: self.shared.forwarded.load(Ordering::Relaxed),
+            malformed: self.shared.malformed.load(Ordering::Relaxed),
+            failed: self.shared.failed.load(Ordering::Relaxed),
+            hellos: self.shared.link.hellos(),
+        }
+    }
+}
+
+impl Shared {
+    fn run(&self, mut inbound: Box<dyn Inbound>) {
+        while !self.stopping.load(Ordering::Acquire) {
+            match inbound.recv(None) {
+                Ok(Received::Frame { topic, payload }) => self.forward(topic, payload),
+                Ok(Received::Malformed) => count(&self.malformed),
+                Ok(_) => {}
+                Err(e) => return report(&e, self.options.hook.as_ref()),
+            }
+        }
+    }
+
+    fn forward(&self, topic: &[u8], payload: &[u8]) {
+        if payload.len() > self.options.max_message_bytes {
+            return count(&self.malformed);
+        }
+        let timeout = self.options.send_timeout;
+        let sent = self
+            .link
+            .send(timeout, |sender, timeout| sender.outbound.send(topic, payload, timeout));
+        match sent {
+            Ok(()) => count(&self.forwarded),
+            Err(e) => {
+                count(&self.failed);
+                let context = "a frame from a local process could not be passed on";
+                let error = Error::new(ErrorKind::Transport, context).with_source(e);
+                report(&error, self.options.hook.as_ref());
+            }
+        }
+    }
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service")
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,233 @@
+//! What a subscriber is meant to hear, and from whom it is known to hear it. Pure bookkeeping.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use crate::update::{Name, SyncReason, Topic};
+
+/// How a subscriber stands with one listen address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PeerState {
+    /// There is no connection.
+    Connecting,
+    /// There is a connection, but no proof yet that the subscriptions are in force.
+    Unconfirmed,
+    /// The publisher has confirmed every topic: nothing more is missed without a word.
+    Live,
+    /// The publisher does not answer, as one that sends no hellos (Dragonflow's): updates flow, unproven.
+    NoHello,
+}
+
+impl PeerState {
+    fn is_connected(self) -> bool {
+        self != PeerState::Connecting
+    }
+}
+
+/// The desired state, and what is known of each address.
+#[derive(Debug, Default)]
+pub(super) struct Live {
+    pub(super) topics: BTreeSet<Topic>,
+    /// Raised by every topic that is registered: a proof counts for the topics up to its generation.
+    generation: u64,
+    peers: BTreeMap<Name, Peer>,
+}
+
+#[derive(Debug)]
+struct Peer {
+    state: PeerState,
+    /// The generation of topics that the publisher has confirmed.
+    confirmed: u64,
+    /// The program was told that this address is live.
+    told: bool,
+    was_live: bool,
+    probe: Option<Probe>,
+}
+
+#[derive(Debug)]
+struct Probe {
+    topic: Topic,
+    generation: u64,
+    /// When to give up and ask again.
+    deadline: Instant,
+    patience: Duration,
+}
+
+/// The longest wait for an answer before a publisher without hellos is asked again.
+const MAX_PATIENCE: Duration = Duration::from_secs(60);
+
+impl Live {
+    pub(super) fn add_topic(&mut self, topic: Topic) -> Option<u64> {
+        self.topics.insert(topic).then(|| {
+            self.generation += 1;
+            self.generation
+        })
+    }
+
+    pub(super) fn add_address(&mut self, address: Name) -> bool {
+        let new = !self.peers.contains_key(&address);
+        if new {
+            self.peers.insert(
+                address,
+                Peer {
+                    state: PeerState::Connecting,
+                    confirmed: 0,
+                    told: false,
+                    was_live: false,
+                    probe: None,
+                },
+            );
+        }
+        new
+    }
+
+    pub(super) fn remove_address(&mut self, address: &str) -> bool {
+        self.peers.remove(address).is_some()
+    }
+
+    pub(super) fn has_address(&self, address: &str) -> bool {
+        self.peers.contains_key(address)
+    }
+
+    pub(super) fn addresses(&self) -> impl Iterator<Item = &Name> {
+        self.peers.keys()
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(super) fn states(&self) -> impl Iterator<Item = (&Name, PeerState)> {
+        self.peers.iter().map(|(address, peer)| (address, self.state_of(peer)))
+    }
+
+    /// A peer is live for the program only if all of today's topics are.
+    fn state_of(&self, peer: &Peer) -> PeerState {
+        match peer.state {
+            PeerState::Live if peer.confirmed < self.generation => PeerState::Unconfirmed,
+            state => state,
+        }
+    }
+
+    /// What keeps the subscriber from being live, for people; `None` if it is.
+    pub(super) fn missing(&self) -> Option<String> {
+        if self.peers.is_empty() {
+            return Some("no listen address is registered".into());
+        }
+        let mut missing = String::new();
+        for (address, state) in self.states() {
+            let why = match state {
+                PeerState::Live => continue,
+                PeerState::Connecting => "is not connected",
+                PeerState::Unconfirmed => "has not answered yet",
+                PeerState::NoHello => "sends no hellos",
+            };
+            let separator = if missing.is_empty() { "" } else { ", " };
+            // Writing to a String cannot fail.
+            let _ = write!(missing, "{separator}{address} {why}");
+        }
+        (!missing.is_empty()).then_some(missing)
+    }
+
+    /// The connection is there. The caller probes it with what [`Live::probed`] is then told.
+    pub(super) fn connected(&mut self, address: &str) {
+        if let Some(peer) = self.peers.get_mut(address) {
+            peer.state = PeerState::Unconfirmed;
+            peer.told = false;
+            peer.probe = None;
+        }
+    }
+
+    /// A probe was sent, for topics up to `generation`.
+    pub(super) fn probed(&mut self, address: &str, topic: Topic, generation: u64, now: Instant, patience: Duration) {
+        if let Some(peer) = self.peers.get_mut(address) {
+            peer.probe = Some(Probe {
+                topic,
+                generation,
+                deadline: now + patience,
+                patience,
+            });
+        }
+    }
+
+    /// An answer came; returns what the program is to be told.
+    pub(super) fn answered(&mut self, address: &str, probe: &[u8]) -> Option<SyncReason> {
+        let (name, peer) = self
+            .peers
+            .get_key_value(address)
+            .map(|(name, _)| name.clone())
+            .zip(self.peers.get_mut(address))?;
+        let probe = peer.probe.take_if(|asked| asked.topic.as_str().as_bytes() == probe)?;
+        peer.confirmed = probe.generation;
+        peer.state = PeerState::Live;
+        peer.tell(name)
+    }
+
+    /// The connection is gone; returns what the program is to be told.
+    pub(super) fn disconnected(&mut self, address: &str) -> Option<SyncReason> {
+        let (name, _) = self.peers.get_key_value(address)?;
+        let address = name.clone();
+        let peer = self.peers.get_mut(&*address)?;
+        peer.state = PeerState::Connecting;
+        peer.probe = None;
+        std::mem::take(&mut peer.told).then_some(SyncReason::AddressLost { address })
+    }
+
+    /// The addresses to be probed because topics were registered since they were last asked.
+    pub(super) fn unasked(&self, generation: u64) -> Vec<Name> {
+        let asked = |peer: &Peer| peer.probe.as_ref().map_or(peer.confirmed, |probe| probe.generation);
+        let unasked = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.state.is_connected() && asked(peer) < generation);
+        unasked.map(|(address, _)| address.clone()).collect()
+    }
+
+    /// When [`Live::expire`] has something to do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let probes = self.peers.values().filter_map(|peer| peer.probe.as_ref());
+        probes.map(|probe| probe.deadline).min()
+    }
+
+    /// Takes out the addresses that have not answered in time, to be probed again with more patience, and what the
+    /// program is to be told.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<(Name, Duration, Option<SyncReason>)> {
+        let mut expired = Vec::new();
+        for (address, peer) in &mut self.peers {
+            if let Some(probe) = peer.probe.take_if(|probe| probe.deadline <= now) {
+                let mut reason = None;
+                if peer.state == PeerState::Unconfirmed {
+                    peer.state = PeerState::NoHello;
+                    reason = peer.tell(address.clone());
+                }
+                expired.push((address.clone(), (probe.patience * 2).min(MAX_PATIENCE), reason));
+            }
+        }
+        expired
+    }
+
+    /// The subscriber stopped: nothing is connected.
+    pub(super) fn reset(&mut self) {
+        for peer in self.peers.values_mut() {
+            peer.state = PeerState::Connecting;
+            peer.confirmed = 0;
+            peer.told = false;
+            peer.probe = None;
+        }
+    }
+}
+
+impl Peer {
+    /// The reason to tell, once for each connection.
+    fn tell(&mut self, address: Name) -> Option<SyncReason> {
+        if std::mem::replace(&mut self.told, true) {
+            return None;
+        }
+        Some(match std::mem::replace(&mut self.was_live, true) {
+            false => SyncReason::Connected { address },
+            true => SyncReason::Reconnected { address },
+        })
+    }
+}
