@@ -14,6 +14,7 @@ pub mod error;
 pub mod update;
 
 pub mod codec;
+pub mod config;
 pub mod table;
 mod thread;
 
@@ -23,11 +24,15 @@ pub mod queue;
 
 pub mod drivers;
 
+pub mod dispatcher;
 pub mod publisher;
 pub mod subscriber;
 
 pub mod service;
 
+pub use config::Config;
+pub use dispatcher::{Dispatcher, DispatcherHandle, DispatcherOptions, Guard, Handler};
+pub use drivers::Drivers;
 pub use error::{Error, ErrorHook, ErrorKind, Result};
 pub use publisher::{Publisher, PublisherOptions};
 pub use service::{Service, ServiceOptions};

@@ -3,11 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::codec::{Codec, Encoder};
+use crate::config::Config;
+use crate::drivers::Drivers;
 use crate::error::{Error, ErrorHook, ErrorKind, Result, report};
 use crate::publisher::{Link, new_epoch, unique_id};
 use crate::thread::{self, Thread};
@@ -32,6 +34,17 @@ impl Default for ServiceOptions {
             send_timeout: Duration::from_secs(1),
             max_message_bytes: 16 << 20,
             codec: Codec::default(),
+            hook: None,
+        }
+    }
+}
+
+impl From<&Config> for ServiceOptions {
+    fn from(config: &Config) -> ServiceOptions {
+        ServiceOptions {
+            send_timeout: config.send_timeout_ms,
+            max_message_bytes: config.max_message_bytes,
+            codec: config.codec,
             hook: None,
         }
     }
@@ -77,7 +90,20 @@ struct Shared {
     failed: AtomicU64,
 }
 
+/// The longest that a service which is told to stop goes on passing on what has come in.
+const DRAIN: Duration = Duration::from_millis(200);
+
 impl Service {
+    /// The service as the options say; makes the folder of its socket if it is missing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if an option is wrong, and as [`Service::start`].
+    pub fn open(config: &Config, drivers: &Drivers) -> Result<Service> {
+        let (multiproc, network) = (drivers.multiproc(config)?, drivers.network(config)?);
+        config.check_socket_folder(true)?;
+        Service::start(&*multiproc, &config.multiproc_address(), &*network, config.into())
+    }
+
     /// Takes both ends, and begins to pass on: when this returns, processes and subscribers can connect.
     ///
     /// # Errors
@@ -115,7 +141,8 @@ impl Service {
         self.shared.link.address()
     }
 
-    /// Stops passing on, and returns when both ends are closed. Frames that wait at the local end are lost.
+    /// Stops passing on, and returns when both ends are closed. What the processes have sent until
+    /// then is still passed on, for at most 200 ms.
     pub fn stop(&self) {
         self.shared.stopping.store(true, Ordering::Release);
         self.wake.wake();
@@ -136,10 +163,19 @@ impl Service {
 
 impl Shared {
     fn run(&self, mut inbound: Box<dyn Inbound>) {
-        while !self.stopping.load(Ordering::Acquire) {
-            match inbound.recv(None) {
+        // What has already come in is still passed on when the service is told to stop.
+        let mut last_chance = None;
+        loop {
+            if last_chance.is_none() && self.stopping.load(Ordering::Acquire) {
+                last_chance = Some(Instant::now() + DRAIN);
+            }
+            if last_chance.is_some_and(|end| Instant::now() >= end) {
+                return;
+            }
+            match inbound.recv(last_chance.map(|_| Duration::ZERO)) {
                 Ok(Received::Frame { topic, payload }) => self.forward(topic, payload),
                 Ok(Received::Malformed) => count(&self.malformed),
+                Ok(Received::Idle) => return,
                 Ok(_) => {}
                 Err(e) => return report(&e, self.options.hook.as_ref()),
             }

@@ -1,5 +1,129 @@
-//! The drivers: each moves frames one way, without policy.
+//! The drivers, each of which moves frames one way and has no policy, and their registry by alias.
 
 pub mod memory;
 #[cfg(feature = "zmq")]
 pub mod zmq;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::error::{Error, ErrorKind, Result};
+use crate::transport::PubSub;
+
+/// Makes a driver from the options.
+type Factory = Arc<dyn Fn(&Config) -> Result<Arc<dyn PubSub>> + Send + Sync>;
+
+/// The drivers by alias; a program may add its own.
+///
+/// ```
+/// use std::sync::Arc;
+/// use tablecast::drivers::{Drivers, memory::MemoryPubSub};
+/// use tablecast::Config;
+///
+/// let mut drivers = Drivers::new();
+/// drivers.register("private", |_: &Config| Ok(Arc::new(MemoryPubSub::new("private")?)))?;
+///
+/// let mut config = Config::default();
+/// config.pub_sub_driver = "private".into();
+/// assert!(drivers.network(&config).is_ok());
+/// # Ok::<(), tablecast::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Drivers(BTreeMap<String, Factory>);
+
+impl Drivers {
+    /// The drivers that this build has: `memory`, and with the feature `zmq` also `zmq` and `zmq-multiproc`.
+    pub fn new() -> Drivers {
+        let mut factories = BTreeMap::<String, Factory>::new();
+        factories.insert("memory".into(), Arc::new(memory_driver));
+        #[cfg(feature = "zmq")]
+        {
+            factories.insert("zmq".into(), Arc::new(zmq_driver));
+            factories.insert("zmq-multiproc".into(), Arc::new(multiproc_driver));
+        }
+        Drivers(factories)
+    }
+
+    /// Adds a driver.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] if the alias is empty or taken.
+    pub fn register(
+        &mut self,
+        alias: impl Into<String>,
+        factory: impl Fn(&Config) -> Result<Arc<dyn PubSub>> + Send + Sync + 'static,
+    ) -> Result<()> {
+        let alias = alias.into();
+        if alias.is_empty() || self.0.contains_key(&alias) {
+            let context = format!("driver alias {alias:?}: expected one that is not empty and not taken");
+            return Err(Error::new(ErrorKind::InvalidInput, context));
+        }
+        self.0.insert(alias, Arc::new(factory));
+        Ok(())
+    }
+
+    /// The aliases that are known.
+    pub fn aliases(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// The driver between hosts: that of the option `pub_sub_driver`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if there is no such driver, and what the driver says of its options.
+    pub fn network(&self, config: &Config) -> Result<Arc<dyn PubSub>> {
+        self.open("pub_sub_driver", &config.pub_sub_driver, config)
+    }
+
+    /// The driver between the processes of a host: that of the option `pub_sub_multiproc_driver`.
+    ///
+    /// # Errors
+    /// As [`Drivers::network`].
+    pub fn multiproc(&self, config: &Config) -> Result<Arc<dyn PubSub>> {
+        self.open("pub_sub_multiproc_driver", &config.pub_sub_multiproc_driver, config)
+    }
+
+    fn open(&self, option: &str, alias: &str, config: &Config) -> Result<Arc<dyn PubSub>> {
+        let Some(factory) = self.0.get(alias) else {
+            let known: Vec<_> = self.aliases().collect();
+            let known = known.join(", ");
+            let context = format!("option {option}: there is no driver {alias:?}, expected one of {known}");
+            return Err(Error::new(ErrorKind::Config, context));
+        };
+        factory(config)
+    }
+}
+
+impl Default for Drivers {
+    fn default() -> Drivers {
+        Drivers::new()
+    }
+}
+
+impl fmt::Debug for Drivers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.aliases()).finish()
+    }
+}
+
+fn memory_driver(config: &Config) -> Result<Arc<dyn PubSub>> {
+    Ok(Arc::new(memory::MemoryPubSub::shared(&config.publish_address()?)?))
+}
+
+#[cfg(feature = "zmq")]
+fn zmq_driver(config: &Config) -> Result<Arc<dyn PubSub>> {
+    Ok(Arc::new(zmq::ZmqPubSub::new(
+        &config.publish_address()?,
+        config.into(),
+    )?))
+}
+
+#[cfg(feature = "zmq")]
+fn multiproc_driver(config: &Config) -> Result<Arc<dyn PubSub>> {
+    Ok(Arc::new(zmq::ZmqMultiproc::new(
+        &config.multiproc_address(),
+        config.into(),
+    )?))
+}

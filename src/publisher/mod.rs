@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::codec::{Batch, Codec, Encoder};
+use crate::config::Config;
+use crate::drivers::Drivers;
 use crate::error::{Error, ErrorHook, ErrorKind, Result};
 use crate::transport::PubSub;
 use crate::update::{DbUpdate, Name, Topic, now_micros};
@@ -30,6 +32,8 @@ pub struct PublisherOptions {
     pub max_message_bytes: usize,
     /// A longer topic is refused. Default: 65,536 bytes.
     pub max_topic_bytes: usize,
+    /// A longer key is refused. Default: 65,536 bytes.
+    pub max_key_bytes: usize,
     /// Told of every failure in the background. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
 }
@@ -42,6 +46,22 @@ impl Default for PublisherOptions {
             send_timeout: Duration::from_secs(1),
             max_message_bytes: 16 << 20,
             max_topic_bytes: 65_536,
+            max_key_bytes: 65_536,
+            hook: None,
+        }
+    }
+}
+
+impl From<&Config> for PublisherOptions {
+    fn from(config: &Config) -> PublisherOptions {
+        let id = config.publisher_id.as_str();
+        PublisherOptions {
+            id: (!id.is_empty()).then(|| id.into()),
+            codec: config.codec,
+            send_timeout: config.send_timeout_ms,
+            max_message_bytes: config.max_message_bytes,
+            max_topic_bytes: config.max_topic_bytes,
+            max_key_bytes: config.max_key_bytes,
             hook: None,
         }
     }
@@ -55,6 +75,7 @@ impl fmt::Debug for PublisherOptions {
             .field("send_timeout", &self.send_timeout)
             .field("max_message_bytes", &self.max_message_bytes)
             .field("max_topic_bytes", &self.max_topic_bytes)
+            .field("max_key_bytes", &self.max_key_bytes)
             .finish_non_exhaustive()
     }
 }
@@ -94,6 +115,19 @@ thread_local! {
 const MAX_SCRATCH: usize = 64 << 10;
 
 impl Publisher {
+    /// A publisher as the options say: through the publisher service of this host, or, without
+    /// `pub_sub_use_multiproc`, to the network itself.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if there is no such driver, and what the driver says.
+    pub fn open(config: &Config, drivers: &Drivers) -> Result<Publisher> {
+        let driver = match config.pub_sub_use_multiproc {
+            true => drivers.multiproc(config)?,
+            false => drivers.network(config)?,
+        };
+        Publisher::new(&*driver, config.into())
+    }
+
     /// A publisher on a new sending end of `driver`.
     ///
     /// # Errors
@@ -136,6 +170,7 @@ impl Publisher {
     }
 
     fn send_one(&self, topic: &Topic, update: &DbUpdate, buf: &mut Vec<u8>) -> Result<()> {
+        self.check_key(update)?;
         buf.clear();
         buf.shrink_to(MAX_SCRATCH);
         self.encoder.begin(update, topic, buf);
@@ -153,6 +188,7 @@ impl Publisher {
         if updates.is_empty() {
             return Ok(());
         }
+        updates.iter().try_for_each(|update| self.check_key(update))?;
         let mut batch = Batch::new();
         for update in updates {
             self.encoder.push(update, topic, &mut batch);
@@ -164,6 +200,15 @@ impl Publisher {
             &buf
         });
         self.count(count, sent)
+    }
+
+    fn check_key(&self, update: &DbUpdate) -> Result<()> {
+        let (length, limit) = (update.key.len(), self.options.max_key_bytes);
+        if length > limit {
+            let context = format!("a key of {length} bytes; max_key_bytes is {limit}");
+            return Err(Error::new(ErrorKind::InvalidInput, context));
+        }
+        Ok(())
     }
 
     /// Sends what `finish` makes of the first of `count` new numbers.

@@ -1,166 +1,451 @@
-//! A stand-in for the queue: first in, first out.
+//! The bounded priority queue between subscribers and the dispatcher.
+//!
+//! Updates are handed out by urgency ([`DbUpdate::urgency`]), with two limits. An update never overtakes an earlier
+//! one of the same row (table and key): a more urgent update lifts the earlier ones of its row with it. And what has
+//! waited longer than [`QueueOptions::max_overtake`] goes before anything younger.
+//!
+//! Senders put batches into a channel; the receiver drains it into a heap of its own. What must not wait behind the
+//! channel's content, or does not fit, goes into two places beside it: the pending sync events, and the backlog that
+//! keeps only the newest update of each row.
 
-use std::collections::{HashSet, VecDeque};
+mod backlog;
+mod heap;
+mod ranking;
+
+use std::fmt;
+use std::mem;
+use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::{Receiver, Select, Sender};
 
+use self::backlog::{Alerts, Aside, Backlog, Put};
+use self::heap::Heap;
 use crate::error::{Error, ErrorKind, Result};
 use crate::update::{DbUpdate, Event, Name, SyncReason};
 
-/// Options.
+/// How much a queue holds, and what it does when it is full.
 #[derive(Debug, Clone)]
 pub struct QueueOptions {
-    /// Capacity.
+    /// How many updates may be pending; at least 1. Sync events and what was handed out do not count. Default: 65 536.
     pub capacity: usize,
-    /// Policy.
+    /// What to do with more. Default: [`Overflow::Coalesce`].
     pub overflow: Overflow,
-    /// Ageing.
+    /// How long more urgent updates may overtake one, from when the receiver took it in. Default: 1 s.
     pub max_overtake: Duration,
 }
 
 impl Default for QueueOptions {
     fn default() -> QueueOptions {
         QueueOptions {
-            capacity: 65536,
-            overflow: Overflow::Coalesce,
+            capacity: 65_536,
+            overflow: Overflow::default(),
             max_overtake: Duration::from_secs(1),
         }
     }
 }
 
-/// Policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a queue does with more updates than it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Overflow {
-    /// Coalesce.
+    /// From half of the capacity on, an update replaces the last pending one of its row, whatever their actions, and
+    /// inherits its urgency. If that is not enough, as [`Overflow::DropAndSync`]. Never blocks. The default.
+    #[default]
     Coalesce,
-    /// Block.
+    /// The sender waits for space.
     Block,
-    /// Drop.
+    /// Updates are dropped, and one [`SyncReason::Overflow`] tells how many. Never blocks.
     DropAndSync,
 }
 
-/// Stats.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct QueueStats {
-    /// How many wait.
-    pub depth: usize,
-}
-
-/// What travels in the channel.
-#[derive(Debug)]
-pub struct Delivery(Vec<Event>);
-
-/// A queue.
-pub fn bounded(_options: QueueOptions) -> (QueueSender, QueueReceiver) {
-    let (sender, channel) = crossbeam_channel::unbounded();
-    let depth = Arc::new(AtomicUsize::new(0));
-    let receiver = QueueReceiver {
-        channel,
-        depth: Arc::clone(&depth),
-        waiting: VecDeque::new(),
-        held: HashSet::new(),
-    };
-    (QueueSender { sender, depth }, receiver)
-}
-
-/// The sending end.
-#[derive(Debug, Clone)]
-pub struct QueueSender {
-    sender: Sender<Delivery>,
-    depth: Arc<AtomicUsize>,
-}
-
-impl QueueSender {
-    /// Takes the updates.
-    ///
-    /// # Errors
-    /// Stopped.
-    pub fn push(&self, updates: &mut Vec<DbUpdate>, _stop: &Receiver<()>) -> Result<()> {
-        self.depth.fetch_add(updates.len(), Ordering::Relaxed);
-        let delivery = Delivery(updates.drain(..).map(Event::Update).collect());
-        let stopped = |_| Error::new(ErrorKind::Stopped, "the dispatcher is gone");
-        self.sender.send(delivery).map_err(stopped)
-    }
-
-    /// Takes a sync.
-    pub fn sync(&self, reason: SyncReason) {
-        self.depth.fetch_add(1, Ordering::Relaxed);
-        let _ = self.sender.send(Delivery(vec![Event::Sync(reason)]));
-    }
-
-    /// Stats.
-    pub fn stats(&self) -> QueueStats {
-        QueueStats {
-            depth: self.depth.load(Ordering::Relaxed),
+impl Overflow {
+    /// The word in the options: `coalesce`, `block` or `drop-and-sync`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Overflow::Coalesce => "coalesce",
+            Overflow::Block => "block",
+            Overflow::DropAndSync => "drop-and-sync",
         }
     }
 }
 
-/// The receiving end.
+impl fmt::Display for Overflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Overflow {
+    type Err = Error;
+
+    fn from_str(word: &str) -> Result<Overflow> {
+        let all = [Overflow::Coalesce, Overflow::Block, Overflow::DropAndSync];
+        all.into_iter()
+            .find(|overflow| overflow.as_str() == word)
+            .ok_or_else(|| {
+                let context = format!("overflow {word:?}: not coalesce, block or drop-and-sync");
+                Error::new(ErrorKind::Config, context)
+            })
+    }
+}
+
+/// What happened in a queue since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct QueueStats {
+    /// Updates pending now.
+    pub depth: usize,
+    /// The most that may be pending.
+    pub capacity: usize,
+    /// Updates replaced by a newer one of their row.
+    pub coalesced: u64,
+    /// Updates dropped.
+    pub dropped: u64,
+    /// Sync events handed out.
+    pub syncs: u64,
+}
+
+/// A new queue.
+pub fn bounded(options: QueueOptions) -> (QueueSender, QueueReceiver) {
+    let (sender, receiver) = crossbeam_channel::unbounded();
+    let heap = Heap::new(options.max_overtake);
+    let shared = Arc::new(Shared {
+        capacity: options.capacity.max(1),
+        overflow: options.overflow,
+        depth: AtomicUsize::new(0),
+        closed: AtomicBool::new(false),
+        backlog: Aside::default(),
+        alerts: Aside::default(),
+        waiting: AtomicUsize::new(0),
+        space: crossbeam_channel::bounded(1),
+        coalesced: AtomicU64::new(0),
+        dropped: AtomicU64::new(0),
+        syncs: AtomicU64::new(0),
+    });
+    let queue_receiver = QueueReceiver {
+        shared: Arc::clone(&shared),
+        channel: receiver,
+        accepted: Vec::new(),
+        heap,
+    };
+    (
+        QueueSender {
+            shared,
+            channel: sender,
+        },
+        queue_receiver,
+    )
+}
+
+/// The sending end; clones send to the same queue. What one of them sends of one row is handed out in that order.
+#[derive(Clone)]
+pub struct QueueSender {
+    shared: Arc<Shared>,
+    channel: Sender<Delivery>,
+}
+
+impl QueueSender {
+    /// Takes all updates out of `updates` and puts them into the queue, or does with them what [`Overflow`] says.
+    ///
+    /// Only [`Overflow::Block`] ever waits; a message in `stop`, which is left there, or its disconnection ends the
+    /// wait. Pass [`crossbeam_channel::never`] to wait for space alone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Stopped`] if `stop` ended the wait (`updates` holds what was not sent), or if the receiver is gone.
+    pub fn push(&self, updates: &mut Vec<DbUpdate>, stop: &Receiver<()>) -> Result<()> {
+        if self.shared.closed.load(Ordering::SeqCst) {
+            return Err(receiver_gone());
+        }
+        let limit = match self.shared.overflow {
+            // The other half is the backlog's, which needs room to be of use.
+            Overflow::Coalesce => self.shared.capacity / 2,
+            Overflow::Block | Overflow::DropAndSync => self.shared.capacity,
+        };
+        let wanted = updates.len();
+        // What is in the backlog is to be overtaken by nothing: while it is filled, everything goes through it.
+        if !self.shared.backlog.is_filled() && self.shared.reserve(wanted, wanted, limit) == wanted {
+            return match wanted {
+                0 => Ok(()),
+                _ => self.send(mem::replace(updates, Vec::with_capacity(wanted))),
+            };
+        }
+        match self.shared.overflow {
+            Overflow::Coalesce => self.push_coalescing(updates),
+            Overflow::Block => self.push_waiting(updates, stop),
+            Overflow::DropAndSync => self.push_what_fits(updates),
+        }
+    }
+
+    /// Puts a sync event before all pending updates. Never blocks and is never lost. One that is pending already is
+    /// told once; the numbers of [`SyncReason::Overflow`] are added up.
+    pub fn sync(&self, reason: SyncReason) {
+        let ((), first) = self.shared.alerts.edit(|alerts| (alerts.put(reason), true));
+        self.wake_if(first);
+    }
+
+    /// What happened since the queue was made.
+    pub fn stats(&self) -> QueueStats {
+        self.shared.stats()
+    }
+
+    fn push_coalescing(&self, updates: &mut Vec<DbUpdate>) -> Result<()> {
+        let (mut coalesced, mut dropped) = (0, 0);
+        let ((), first) = self.shared.backlog.edit(|backlog| {
+            for update in updates.drain(..) {
+                match backlog.put(update, || self.shared.reserve(1, 1, self.shared.capacity) == 1) {
+                    Put::Added => {}
+                    Put::Replaced => coalesced += 1,
+                    Put::Refused => dropped += 1,
+                }
+            }
+            ((), !backlog.is_empty())
+        });
+        self.wake_if(first);
+        self.shared.coalesced.fetch_add(coalesced, Ordering::Relaxed);
+        self.tell_dropped(dropped);
+        Ok(())
+    }
+
+    fn push_waiting(&self, updates: &mut Vec<DbUpdate>, stop: &Receiver<()>) -> Result<()> {
+        let mut rest = mem::take(updates).into_iter();
+        while rest.len() > 0 {
+            let sent = self.shared.reserve_waiting(rest.len(), stop);
+            if let Err(e) = sent.and_then(|room| self.send(rest.by_ref().take(room).collect())) {
+                updates.extend(rest);
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    fn push_what_fits(&self, updates: &mut Vec<DbUpdate>) -> Result<()> {
+        let room = self.shared.reserve(1, updates.len(), self.shared.capacity);
+        let dropped = updates.len() - room;
+        updates.truncate(room);
+        if room > 0 {
+            self.send(mem::take(updates))?;
+        }
+        self.tell_dropped(dropped as u64);
+        Ok(())
+    }
+
+    fn tell_dropped(&self, dropped: u64) {
+        if dropped > 0 {
+            self.shared.dropped.fetch_add(dropped, Ordering::Relaxed);
+            self.sync(SyncReason::Overflow { dropped });
+        }
+    }
+
+    /// Sends what there is room for already.
+    fn send(&self, batch: Vec<DbUpdate>) -> Result<()> {
+        self.channel.send(Delivery(batch)).map_err(|_| receiver_gone())
+    }
+
+    /// Wakes the receiver after something was put beside the channel where nothing was before; it takes all at once.
+    fn wake_if(&self, first: bool) {
+        if first {
+            // Without a receiver there is nobody to wake.
+            let _ = self.send(Vec::new());
+        }
+    }
+}
+
+impl fmt::Debug for QueueSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("QueueSender").field(&self.stats()).finish()
+    }
+}
+
+fn receiver_gone() -> Error {
+    Error::new(ErrorKind::Stopped, "the queue's receiver is gone")
+}
+
+/// Something for [`QueueReceiver::accept`]; an empty one only wakes.
 #[derive(Debug)]
+pub struct Delivery(Vec<DbUpdate>);
+
+/// The receiving end. Dropping it drops what is pending.
 pub struct QueueReceiver {
+    shared: Arc<Shared>,
     channel: Receiver<Delivery>,
-    depth: Arc<AtomicUsize>,
-    waiting: VecDeque<Event>,
-    held: HashSet<(Name, Name)>,
+    /// Given to [`QueueReceiver::accept`], not yet in the heap.
+    accepted: Vec<DbUpdate>,
+    heap: Heap,
 }
 
 impl QueueReceiver {
-    /// What to wait on.
+    /// What to wait on after [`QueueReceiver::pop`] had nothing. What comes goes to [`QueueReceiver::accept`].
     pub fn channel(&self) -> &Receiver<Delivery> {
         &self.channel
     }
 
-    /// Takes in what [`QueueReceiver::channel`] gave.
+    /// Takes in what was received from [`QueueReceiver::channel`].
     pub fn accept(&mut self, delivery: Delivery) {
-        for event in delivery.0 {
-            match event {
-                Event::Sync(_) => self.waiting.push_front(event),
-                Event::Update(_) => self.waiting.push_back(event),
+        self.accepted.extend(delivery.0);
+    }
+
+    /// The next event: sync events first, then the most urgent update. `None`: nothing is there.
+    ///
+    /// `now` must not go back; ageing is measured by it.
+    pub fn pop(&mut self, now: Instant) -> Option<Event> {
+        self.next(now, false)
+    }
+
+    /// As [`QueueReceiver::pop`], but holds an update's row: none of it is handed out until
+    /// [`QueueReceiver::release`]. `None`: nothing is there but updates of held rows.
+    pub fn pop_held(&mut self, now: Instant) -> Option<Event> {
+        self.next(now, true)
+    }
+
+    /// Ends holding a row.
+    pub fn release(&mut self, table: &Name, key: &Name) {
+        self.heap.release(table, key);
+    }
+
+    /// True if nothing is pending, also not of held rows.
+    pub fn is_empty(&self) -> bool {
+        self.shared.depth.load(Ordering::SeqCst) == 0 && !self.shared.alerts.is_filled()
+    }
+
+    fn next(&mut self, now: Instant, hold: bool) -> Option<Event> {
+        self.take_in(now);
+        if self.shared.alerts.is_filled()
+            && let (Some(reason), _) = self.shared.alerts.edit(|alerts| (alerts.pop(), !alerts.is_empty()))
+        {
+            self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+            return Some(Event::Sync(reason));
+        }
+        let update = self.heap.pop(now, hold)?;
+        self.shared.give_back(1);
+        Some(Event::Update(update))
+    }
+
+    fn take_in(&mut self, now: Instant) {
+        for update in self.accepted.drain(..) {
+            self.heap.push(update, now);
+        }
+        self.drain_channel(now);
+        if !self.shared.backlog.is_filled() {
+            return;
+        }
+        let shared = Arc::clone(&self.shared);
+        let (backlog, _) = shared.backlog.edit(|backlog| {
+            // What a sender sent before it turned to the backlog is in the channel by now, and goes first.
+            self.drain_channel(now);
+            (mem::take(backlog), false)
+        });
+        let mut coalesced = 0;
+        for (urgency, update) in backlog.into_updates() {
+            coalesced += usize::from(self.heap.coalesce(urgency, update, now));
+        }
+        self.shared.coalesced.fetch_add(coalesced as u64, Ordering::Relaxed);
+        self.shared.give_back(coalesced);
+    }
+
+    fn drain_channel(&mut self, now: Instant) {
+        while let Ok(delivery) = self.channel.try_recv() {
+            for update in delivery.0 {
+                self.heap.push(update, now);
             }
         }
     }
+}
 
-    /// The next.
-    pub fn pop(&mut self, _now: Instant) -> Option<Event> {
-        self.take_in();
-        let event = self.waiting.pop_front()?;
-        self.depth.fetch_sub(1, Ordering::Relaxed);
-        Some(event)
+impl Drop for QueueReceiver {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        self.shared.signal_space();
+        self.shared.backlog.edit(|backlog| (mem::take(backlog), false));
+    }
+}
+
+impl fmt::Debug for QueueReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("QueueReceiver").field(&self.shared.stats()).finish()
+    }
+}
+
+/// What both ends share.
+struct Shared {
+    capacity: usize,
+    overflow: Overflow,
+    /// Updates in the channel, the backlog and the heap. A sender reserves before it sends.
+    depth: AtomicUsize,
+    closed: AtomicBool,
+    backlog: Aside<Backlog>,
+    alerts: Aside<Alerts>,
+    /// Senders that wait for space.
+    waiting: AtomicUsize,
+    /// Carries at most one token: there may be space. Whoever takes it passes it on if there is still more.
+    space: (Sender<()>, Receiver<()>),
+    coalesced: AtomicU64,
+    dropped: AtomicU64,
+    syncs: AtomicU64,
+}
+
+impl Shared {
+    /// Reserves room for at most `most` updates within `limit`: how many, or 0 if there is not room for `least`.
+    fn reserve(&self, least: usize, most: usize, limit: usize) -> usize {
+        let room = |depth: usize| most.min(limit.saturating_sub(depth));
+        let reserved = self.depth.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |depth| {
+            let room = room(depth);
+            (room >= least).then_some(depth + room)
+        });
+        reserved.map_or(0, room)
     }
 
-    /// The next whose key is not held.
-    pub fn pop_held(&mut self, _now: Instant) -> Option<Event> {
-        self.take_in();
-        let held = &self.held;
-        let at = self.waiting.iter().position(|event| match event {
-            Event::Sync(_) => true,
-            Event::Update(update) => !held.contains(&(update.table.clone(), update.key.clone())),
-        })?;
-        let event = self.waiting.remove(at)?;
-        if let Event::Update(update) = &event {
-            self.held.insert((update.table.clone(), update.key.clone()));
+    /// Waits until there is room for some of `wanted` updates: how many.
+    fn reserve_waiting(&self, wanted: usize, stop: &Receiver<()>) -> Result<usize> {
+        // Counted before the first look, so that whoever makes room after it sees that somebody waits.
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let result = loop {
+            if self.closed.load(Ordering::SeqCst) {
+                break Err(receiver_gone());
+            }
+            let room = self.reserve(1, wanted, self.capacity);
+            if room > 0 {
+                break Ok(room);
+            }
+            let mut select = Select::new();
+            select.recv(&self.space.1);
+            let stopped = select.recv(stop);
+            if select.ready() == stopped {
+                break Err(Error::new(
+                    ErrorKind::Stopped,
+                    "stopped while waiting for space in the queue",
+                ));
+            }
+            let _ = self.space.1.try_recv();
+        };
+        let others = self.waiting.fetch_sub(1, Ordering::SeqCst) > 1;
+        if others && (self.closed.load(Ordering::SeqCst) || self.depth.load(Ordering::SeqCst) < self.capacity) {
+            self.signal_space();
         }
-        self.depth.fetch_sub(1, Ordering::Relaxed);
-        Some(event)
+        result
     }
 
-    /// Ends holding a key.
-    pub fn release(&mut self, table: &Name, key: &Name) {
-        self.held.remove(&(table.clone(), key.clone()));
+    /// Ends the reservation of updates that left the queue.
+    fn give_back(&self, count: usize) {
+        self.depth.fetch_sub(count, Ordering::SeqCst);
+        if self.waiting.load(Ordering::SeqCst) > 0 {
+            self.signal_space();
+        }
     }
 
-    /// True if nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.channel.is_empty()
+    fn signal_space(&self) {
+        // Full means that the token is there already.
+        let _ = self.space.0.try_send(());
     }
 
-    fn take_in(&mut self) {
-        while let Ok(delivery) = self.channel.try_recv() {
-            self.accept(delivery);
+    fn stats(&self) -> QueueStats {
+        QueueStats {
+            depth: self.depth.load(Ordering::Relaxed),
+            capacity: self.capacity,
+            coalesced: self.coalesced.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed),
+            syncs: self.syncs.load(Ordering::Relaxed),
         }
     }
 }

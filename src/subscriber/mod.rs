@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use crate::config::Config;
+use crate::drivers::Drivers;
 use crate::error::{Error, ErrorHook, ErrorKind, Result};
 use crate::queue::QueueSender;
 use crate::thread::{self, Thread};
@@ -45,6 +47,19 @@ impl Default for SubscriberOptions {
             live_timeout: Duration::from_secs(2),
             retry_interval: Duration::from_millis(100),
             retry_max: Duration::from_secs(2),
+            hook: None,
+        }
+    }
+}
+
+impl From<&Config> for SubscriberOptions {
+    fn from(config: &Config) -> SubscriberOptions {
+        SubscriberOptions {
+            max_message_bytes: config.max_message_bytes,
+            max_topic_bytes: config.max_topic_bytes,
+            live_timeout: config.live_timeout_ms,
+            retry_interval: config.reconnect_interval_ms,
+            retry_max: config.reconnect_max_ms,
             hook: None,
         }
     }
@@ -125,6 +140,21 @@ impl std::ops::DerefMut for Linked {
 }
 
 impl Subscriber {
+    /// A subscriber as the options say, with their topics and listen addresses, not running yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if there is no such driver or an option is wrong, and what the driver says of an address.
+    pub fn open(config: &Config, drivers: &Drivers, queue: QueueSender) -> Result<Subscriber> {
+        let subscriber = Subscriber::new(drivers.network(config)?, queue, config.into());
+        for topic in &config.topics {
+            subscriber.register_topic(topic)?;
+        }
+        for address in config.listen_addresses()? {
+            subscriber.register_listen_address(&address)?;
+        }
+        Ok(subscriber)
+    }
+
     /// A subscriber that is not running yet.
     pub fn new(driver: Arc<dyn PubSub>, queue: QueueSender, options: SubscriberOptions) -> Subscriber {
         Subscriber {

@@ -84,8 +84,13 @@ impl Endpoint {
         !(self.uri.starts_with("tcp:") || self.uri.starts_with("ipc:"))
     }
 
+    /// IPv6 only where the address says so: otherwise libzmq reports IPv4 addresses in a form that few know.
+    fn prepare(&self, socket: &zmq::Socket) -> zmq::Result<()> {
+        socket.set_ipv6(self.uri.contains('['))
+    }
+
     pub(super) fn connect(&self, socket: &zmq::Socket) -> Result<()> {
-        let connected = socket.connect(&self.uri);
+        let connected = self.prepare(socket).and_then(|()| socket.connect(&self.uri));
         connected.map_err(|e| zmq_error(e, format!("cannot connect to {self}")))
     }
 
@@ -95,7 +100,7 @@ impl Endpoint {
             Some(path) if !path.starts_with('@') => Some(PathLock::take(Path::new(path))?),
             _ => None,
         };
-        let bound = socket.bind(&self.uri);
+        let bound = self.prepare(socket).and_then(|()| socket.bind(&self.uri));
         bound.map_err(|e| zmq_error(e, format!("cannot bind {self}")))?;
         let address = match socket.get_last_endpoint() {
             Ok(Ok(address)) if !self.is_silent() => address.trim_end_matches('\0').to_owned(),

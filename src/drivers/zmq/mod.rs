@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Inbound, Outbound, PubSub, Wake};
 
@@ -56,6 +57,25 @@ impl Default for ZmqOptions {
             reconnect_interval: Duration::from_millis(100),
             reconnect_max: Duration::from_secs(2),
             max_frame_bytes: 64 << 20,
+        }
+    }
+}
+
+impl From<&Config> for ZmqOptions {
+    fn from(config: &Config) -> ZmqOptions {
+        let hwm = |messages: u32| i32::try_from(messages).unwrap_or(i32::MAX);
+        ZmqOptions {
+            send_hwm: hwm(config.send_hwm),
+            receive_hwm: hwm(config.receive_hwm),
+            linger: config.linger_ms,
+            heartbeat_interval: config.heartbeat_interval_ms,
+            heartbeat_timeout: config.heartbeat_timeout_ms,
+            reconnect_interval: config.reconnect_interval_ms,
+            reconnect_max: config.reconnect_max_ms,
+            // Well above what a subscriber skips: here the connection would be lost.
+            max_frame_bytes: i64::try_from(config.max_message_bytes)
+                .unwrap_or(i64::MAX)
+                .saturating_mul(4),
         }
     }
 }
@@ -173,7 +193,6 @@ impl Context {
         let open = || {
             let socket = self.0.0.socket(kind)?;
             socket.set_linger(millis(linger))?;
-            socket.set_ipv6(true)?;
             socket.set_maxmsgsize(options.max_frame_bytes)?;
             socket.set_heartbeat_ivl(millis(options.heartbeat_interval))?;
             socket.set_heartbeat_timeout(millis(options.heartbeat_timeout))?;

@@ -1,0 +1,168 @@
+//! The addresses that publishers bind and subscribers connect to.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::path::Path;
+use std::str::FromStr;
+
+use super::{Config, socket};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What the network driver runs over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Transport {
+    /// TCP; the default.
+    #[default]
+    Tcp,
+    /// Sockets of the file system, within one host.
+    Ipc,
+    /// Within one process.
+    Inproc,
+    /// Multicast: Pragmatic General Multicast, encapsulated in UDP.
+    Epgm,
+}
+
+impl Transport {
+    /// The scheme of its addresses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Transport::Tcp => "tcp",
+            Transport::Ipc => "ipc",
+            Transport::Inproc => "inproc",
+            Transport::Epgm => "epgm",
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Transport {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Transport> {
+        let all = [Transport::Tcp, Transport::Ipc, Transport::Inproc, Transport::Epgm];
+        let known = all.into_iter().find(|transport| transport.as_str() == text);
+        known.ok_or_else(|| {
+            let context = format!("a transport is tcp, ipc, inproc or epgm, not {text:?}");
+            Error::new(ErrorKind::Config, context)
+        })
+    }
+}
+
+impl Config {
+    /// The address that a publisher binds, for example `tcp://127.0.0.1:8866`, `tcp://*:8866` or `tcp://[::1]:8866`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if `publisher_bind_address` does not suit `publisher_transport`.
+    pub fn publish_address(&self) -> Result<String> {
+        let (transport, port) = (self.publisher_transport, self.publisher_port);
+        let address = self.publisher_bind_address.as_str();
+        let wrong = |expected| {
+            let context = format!(
+                "option publisher_bind_address: with publisher_transport {transport}, expected {expected}, got {address:?}"
+            );
+            Err(Error::new(ErrorKind::Config, context))
+        };
+        match transport {
+            Transport::Tcp if address == "*" || is_name(address) || is_bracketed(address) => {
+                Ok(format!("tcp://{address}:{port}"))
+            }
+            Transport::Tcp if is_ipv6(address) => Ok(format!("tcp://[{address}]:{port}")),
+            Transport::Tcp => wrong("an IP address, a host name, an interface, or *; the port is publisher_port"),
+            Transport::Ipc if address.contains('/') && socket::is_path(Path::new(address)) => {
+                Ok(format!("ipc://{address}"))
+            }
+            Transport::Ipc => wrong("a path with a / and of at most 107 bytes"),
+            Transport::Inproc => Ok(format!("inproc://{address}")),
+            Transport::Epgm if port == 0 => {
+                let context = "option publisher_port: with publisher_transport epgm, expected 1 to 65535, got 0";
+                Err(Error::new(ErrorKind::Config, context))
+            }
+            Transport::Epgm if address.contains(';') => Ok(format!("epgm://{address}:{port}")),
+            Transport::Epgm => wrong("interface;group, for example eth0;239.192.1.1"),
+        }
+    }
+
+    /// The address of the local end of the publisher service, for example `ipc:///run/tablecast/publisher.sock`.
+    pub fn multiproc_address(&self) -> String {
+        format!("ipc://{}", self.publisher_multiproc_socket.display())
+    }
+
+    /// The addresses that a subscriber connects to: `publishers`, or if there are none, the
+    /// [`publish_address`](Config::publish_address) as seen from this host.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] as `publish_address`, or if there are no `publishers` and `publisher_port` is 0.
+    pub fn listen_addresses(&self) -> Result<Vec<String>> {
+        if !self.publishers.is_empty() {
+            return Ok(self.publishers.clone());
+        }
+        let port = self.publisher_port;
+        if self.publisher_transport == Transport::Tcp {
+            if port == 0 {
+                let context = "option publishers: expected the address of a publisher, since publisher_port is 0, \
+                               which takes any free port";
+                return Err(Error::new(ErrorKind::Config, context));
+            }
+            match self.publisher_bind_address.as_str() {
+                "*" | "0.0.0.0" => return Ok(vec![format!("tcp://127.0.0.1:{port}")]),
+                "::" | "[::]" => return Ok(vec![format!("tcp://[::1]:{port}")]),
+                _ => {}
+            }
+        }
+        Ok(vec![self.publish_address()?])
+    }
+}
+
+/// Whether `uri` is a listen address; as in CZMQ, `@` before it means to bind it and `>` to connect to it.
+pub(super) fn is_uri(uri: &str) -> bool {
+    let (binds, uri) = match uri.strip_prefix('@') {
+        Some(uri) => (true, uri),
+        None => (false, uri.strip_prefix('>').unwrap_or(uri)),
+    };
+    let Some((scheme, rest)) = uri.split_once("://") else {
+        return false;
+    };
+    match scheme {
+        "tcp" => {
+            let any_host = rest.strip_prefix("*:").filter(|_| binds);
+            any_host.map_or_else(|| is_host_port(rest), is_port)
+        }
+        "ipc" => socket::is_path(Path::new(rest)),
+        "inproc" | "epgm" | "pgm" | "memory" | "redis" | "rediss" => {
+            !rest.is_empty() && !rest.contains(char::is_whitespace)
+        }
+        _ => false,
+    }
+}
+
+/// Whether `text` is `host:port`, where the host is a name, an IPv4 address, or an IPv6 address in brackets.
+pub(super) fn is_host_port(text: &str) -> bool {
+    let parts = text.rsplit_once(':');
+    parts.is_some_and(|(host, port)| (is_name(host) || is_bracketed(host)) && is_port(port))
+}
+
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+/// A host name, an IPv4 address, or an interface.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b))
+}
+
+/// An IPv6 address, perhaps with a zone, as `fe80::1%eth0`.
+fn is_ipv6(text: &str) -> bool {
+    let (address, zone) = text.split_once('%').unwrap_or((text, "lo"));
+    address.parse::<Ipv6Addr>().is_ok() && is_name(zone)
+}
+
+fn is_bracketed(text: &str) -> bool {
+    text.strip_prefix('[')
+        .and_then(|text| text.strip_suffix(']'))
+        .is_some_and(is_ipv6)
+}

@@ -1,0 +1,292 @@
+//! Options: defaults, then a TOML file, then `TABLECAST_*` environment variables, then flags.
+//!
+//! ```
+//! use tablecast::config::{Config, Source};
+//!
+//! let mut config = Config::from_toml("publisher_bind_address = '*'", "example.toml")?;
+//! config.apply_env([("TABLECAST_PUBLISHER_PORT", "9000")])?;
+//! config.set("linger_ms", "100", Source::Flag)?;
+//! assert_eq!(config.publish_address()?, "tcp://*:9000");
+//!
+//! let error = config.set("publisher_prot", "9000", Source::Flag).unwrap_err();
+//! assert_eq!(error.to_string(), "configuration: unknown flag --publisher-prot; did you mean --publisher-port?");
+//! # Ok::<(), tablecast::Error>(())
+//! ```
+
+mod address;
+mod options;
+mod socket;
+
+use std::ffi::OsString;
+use std::fmt::Write;
+use std::path::Path;
+
+pub use address::Transport;
+pub use options::{Config, OptionDoc};
+
+use crate::error::{Error, ErrorKind, Result};
+use options::OPTIONS;
+
+/// What the names of our environment variables begin with.
+const ENVIRONMENT_PREFIX: &str = "TABLECAST_";
+
+/// Variables of the project's own tests, which are no options.
+const TEST_PREFIX: &str = "TABLECAST_TEST_";
+
+/// Where a value came from; errors tell.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Source<'a> {
+    /// The TOML file of this name.
+    File(&'a str),
+    /// An environment variable.
+    Environment,
+    /// A flag of the command line.
+    Flag,
+    /// The program itself.
+    Program,
+}
+
+impl Source<'_> {
+    /// The option of this name, as it is written here.
+    fn spell(self, name: &str) -> String {
+        match self {
+            Source::File(_) | Source::Program => name.to_owned(),
+            Source::Environment => format!("{ENVIRONMENT_PREFIX}{}", name.to_ascii_uppercase()),
+            Source::Flag => format!("--{}", name.replace('_', "-")),
+        }
+    }
+
+    /// What to call the option that is spelled like this.
+    fn describe(self, spelled: &str) -> String {
+        match self {
+            Source::File(file) => format!("option {spelled} in file {file}"),
+            Source::Environment => format!("environment variable {spelled}"),
+            Source::Flag => format!("flag {spelled}"),
+            Source::Program => format!("option {spelled}"),
+        }
+    }
+}
+
+impl Config {
+    /// The options from the TOML file, if one is given, and the environment, validated.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] if the file cannot be read; [`ErrorKind::Config`] if an option is unknown, its value is
+    /// wrong, or options contradict each other. The text names the option, the value, its source, and what was expected.
+    pub fn load(file: Option<&Path>) -> Result<Config> {
+        Config::load_with_flags(file, [])
+    }
+
+    /// As [`Config::load`], and then the flags: names of options with their values.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_with_flags<'a>(
+        file: Option<&Path>,
+        flags: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Config> {
+        let mut config = match file {
+            None => Config::default(),
+            Some(file) => {
+                let name = file.display().to_string();
+                let text = std::fs::read_to_string(file).map_err(|e| {
+                    let context = format!("cannot read the options from file {name}");
+                    Error::new(ErrorKind::Io, context).with_source(e)
+                })?;
+                Config::from_toml(&text, &name)?
+            }
+        };
+        config.apply_env(std::env::vars_os())?;
+        for (name, value) in flags {
+            config.set(name, value, Source::Flag)?;
+        }
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// The defaults, changed by what a TOML text says; errors call it the file `name`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] as [`Config::load`]; what contradicts is left to [`Config::validate`].
+    pub fn from_toml(text: &str, name: &str) -> Result<Config> {
+        let table: toml::Table = toml::from_str(text).map_err(|e| {
+            let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            Error::new(
+                ErrorKind::Config,
+                format!("file {name}, line {line}: not TOML: {}", e.message()),
+            )
+        })?;
+        let mut config = Config::default();
+        for (key, value) in &table {
+            let source = Source::File(name);
+            let option = find(key).ok_or_else(|| unknown(key, source))?;
+            let text = toml_text(option, value).ok_or_else(|| wrong(option, &value.to_string(), source))?;
+            config.set(key, &text, source)?;
+        }
+        Ok(config)
+    }
+
+    /// Applies the variables whose names begin with `TABLECAST_`; the items of a list are separated by commas.
+    /// Those that begin with `TABLECAST_TEST_` belong to the project's tests and are skipped.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] as [`Config::load`], also for a variable that is not UTF-8.
+    pub fn apply_env<K: Into<OsString>, V: Into<OsString>>(
+        &mut self,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<()> {
+        for (variable, value) in variables {
+            let (variable, value) = (variable.into(), value.into());
+            let variable = variable.to_string_lossy();
+            if !variable.starts_with(ENVIRONMENT_PREFIX) || variable.starts_with(TEST_PREFIX) {
+                continue;
+            }
+            let option = OPTIONS.iter().find(|option| option.variable() == variable);
+            let option = option.ok_or_else(|| unknown(&variable, Source::Environment))?;
+            let text = value
+                .to_str()
+                .ok_or_else(|| wrong(option, &format!("{value:?}"), Source::Environment))?;
+            self.set(option.name, text, Source::Environment)?;
+        }
+        Ok(())
+    }
+
+    /// Sets the option of this name from text; the items of a list are separated by commas.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] if there is no such option or the value is wrong; the option then keeps its value.
+    pub fn set(&mut self, name: &str, value: &str, source: Source<'_>) -> Result<()> {
+        let option = find(name).ok_or_else(|| unknown(&source.spell(name), source))?;
+        (option.set)(self, value).map_err(|value| wrong(option, &value, source))
+    }
+
+    /// Checks every value, also those that the program assigned itself, and that no options contradict each other.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] with the option, its value, and what was expected.
+    pub fn validate(&self) -> Result<()> {
+        for option in OPTIONS {
+            (option.check)(self).map_err(|value| wrong(option, &value, Source::Program))?;
+        }
+        self.publish_address()?;
+        let (interval, timeout) = (self.heartbeat_interval_ms, self.heartbeat_timeout_ms);
+        if timeout <= interval {
+            return contradiction(
+                "heartbeat_timeout_ms",
+                timeout,
+                "more than heartbeat_interval_ms",
+                interval,
+            );
+        }
+        let (interval, max) = (self.reconnect_interval_ms, self.reconnect_max_ms);
+        if max < interval {
+            return contradiction("reconnect_max_ms", max, "at least reconnect_interval_ms", interval);
+        }
+        let long = self
+            .topics
+            .iter()
+            .find(|topic| topic.as_str().len() > self.max_topic_bytes);
+        match long {
+            Some(topic) => contradiction("topics", topic, "at most max_topic_bytes", self.max_topic_bytes),
+            None => Ok(()),
+        }
+    }
+
+    /// All options, in the order of the documentation.
+    pub fn options() -> &'static [OptionDoc] {
+        OPTIONS
+    }
+
+    /// All options as the table in Markdown that the README shows.
+    pub fn options_table() -> String {
+        let mut table = "| option | default | unit | accepts | meaning |\n|---|---|---|---|---|\n".to_owned();
+        for OptionDoc {
+            name,
+            default,
+            unit,
+            accepts,
+            doc,
+            ..
+        } in OPTIONS
+        {
+            let default = if default.is_empty() {
+                "(empty)".to_owned()
+            } else {
+                format!("`{default}`")
+            };
+            // Writing to a String cannot fail.
+            let _ = writeln!(table, "| `{name}` | {default} | {unit} | {accepts} | {doc} |");
+        }
+        table
+    }
+}
+
+/// The value as it would be written in the environment; `None` if it has the wrong type.
+fn toml_text(option: &OptionDoc, value: &toml::Value) -> Option<String> {
+    if value.type_str() != option.toml_type {
+        return None;
+    }
+    match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Array(items) => {
+            let items = items
+                .iter()
+                .map(|item| item.as_str().filter(|item| !item.is_empty() && !item.contains(',')));
+            items.collect::<Option<Vec<_>>>().map(|items| items.join(","))
+        }
+        number_or_flag => Some(number_or_flag.to_string()),
+    }
+}
+
+fn find(name: &str) -> Option<&'static OptionDoc> {
+    OPTIONS.iter().find(|option| option.name == name)
+}
+
+fn wrong(option: &OptionDoc, value: &str, source: Source<'_>) -> Error {
+    let what = source.describe(&source.spell(option.name));
+    let form = match (source, option.toml_type) {
+        (Source::File(_), "string") => "a string: ",
+        (Source::File(_), "array") => "an array of strings without commas: ",
+        _ => "",
+    };
+    let unit = if option.unit.is_empty() {
+        String::new()
+    } else {
+        format!(" {}", option.unit)
+    };
+    let context = format!("{what}: expected {form}{}{unit}, got {value}", option.accepts);
+    Error::new(ErrorKind::Config, context)
+}
+
+fn contradiction<T>(name: &str, value: impl std::fmt::Debug, expected: &str, other: impl std::fmt::Debug) -> Result<T> {
+    let context = format!("option {name}: expected {expected} ({other:?}), got {value:?}");
+    Err(Error::new(ErrorKind::Config, context))
+}
+
+fn unknown(spelled: &str, source: Source<'_>) -> Error {
+    let mut context = format!("unknown {}", source.describe(spelled));
+    let near = OPTIONS.iter().map(|option| source.spell(option.name));
+    let near = near.map(|known| (distance(&known, spelled), known)).min();
+    if let Some((distance, known)) = near
+        && distance <= 3
+    {
+        let _ = write!(context, "; did you mean {known}?");
+    }
+    Error::new(ErrorKind::Config, context)
+}
+
+/// How many characters have to be inserted, removed or replaced to make `a` into `b`.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, a) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in b.chars().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.chars().count()]
+}

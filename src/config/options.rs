@@ -1,0 +1,292 @@
+//! The one table of options; [`Config`], its defaults, its documentation and its parsers all come from it.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use super::address::{Transport, is_host_port, is_uri};
+use super::socket;
+use crate::codec::Codec;
+use crate::queue::Overflow;
+use crate::update::Topic;
+
+/// An option as it is documented, in the README's table and in `--help`.
+#[non_exhaustive]
+pub struct OptionDoc {
+    /// The name: a key of the TOML file and a field of [`Config`].
+    pub name: &'static str,
+    /// The default, as one would write it in the environment; empty for an empty text or list.
+    pub default: &'static str,
+    /// The unit of a number, for example `milliseconds`; may be empty.
+    pub unit: &'static str,
+    /// The values that it takes.
+    pub accepts: &'static str,
+    /// What it is for.
+    pub doc: &'static str,
+    /// The type in a TOML file, as `toml::Value::type_str` calls it.
+    pub(super) toml_type: &'static str,
+    /// Sets the option, or returns the part of the text that is wrong.
+    pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
+    /// Returns what is wrong with the value that the option has; a program may have assigned the field itself.
+    pub(super) check: fn(&Config) -> Result<(), String>,
+}
+
+impl OptionDoc {
+    /// The environment variable, for example `TABLECAST_PUBLISHER_PORT`.
+    pub fn variable(&self) -> String {
+        format!("{}{}", super::ENVIRONMENT_PREFIX, self.name.to_ascii_uppercase())
+    }
+
+    /// The flag without its dashes, for example `publisher-port`.
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+}
+
+impl fmt::Debug for OptionDoc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OptionDoc({})", self.name)
+    }
+}
+
+/// `name: type = default unit, [rule], doc;` for each option. A rule is a range of whole numbers, or a text that says
+/// what is accepted, and where the type does not decide that, a test of the value (`is`) or of each item (`each`).
+macro_rules! options {
+    ($($name:ident: $type:ty = $default:literal $($unit:literal)?, [$($rule:tt)+], $doc:literal;)+) => {
+        /// Every option, under the name that it has in a TOML file.
+        ///
+        /// A program may assign the fields itself and then call [`Config::validate`].
+        #[derive(Debug, Clone, PartialEq)]
+        #[non_exhaustive]
+        pub struct Config {
+            $(#[doc = concat!($doc, " Default: `", $default, "`" $(, " ", $unit)?, ".")] pub $name: $type,)+
+        }
+
+        impl Default for Config {
+            fn default() -> Config {
+                let config = Config { $($name: Value::parse(concat!($default)).unwrap_or_default(),)+ };
+                Config { publisher_multiproc_socket: socket::default_path(), ..config }
+            }
+        }
+
+        pub(super) static OPTIONS: &[OptionDoc] = &[$(OptionDoc {
+            name: stringify!($name),
+            default: concat!($default),
+            unit: concat!($($unit)?),
+            accepts: accepts!($($rule)+),
+            doc: $doc,
+            toml_type: <$type as Value>::TOML_TYPE,
+            set: |config, text| {
+                let value: $type = Value::parse(text).map_err(|wrong| format!("{wrong:?}"))?;
+                check!(value, $($rule)+)?;
+                config.$name = value;
+                Ok(())
+            },
+            check: |config| check!(config.$name, $($rule)+),
+        },)+];
+    };
+}
+
+macro_rules! accepts {
+    ($low:literal ..= $high:literal) => {
+        concat!("a whole number from ", $low, " to ", $high)
+    };
+    ($how:ident $accepts:literal $(, $test:expr)?) => {
+        $accepts
+    };
+}
+
+macro_rules! check {
+    ($value:expr, $low:literal ..= $high:literal) => {
+        within(&$value, $low, $high)
+    };
+    ($value:expr, is $accepts:literal) => {{
+        let _ = &$value;
+        Ok::<(), String>(())
+    }};
+    ($value:expr, $how:ident $accepts:literal, $test:expr) => {
+        $how(&$value, $test)
+    };
+}
+
+options! {
+    pub_sub_driver: String = "zmq", [is "an alias that is not empty", not_empty],
+        "The alias of the driver between hosts.";
+    pub_sub_multiproc_driver: String = "zmq-multiproc", [is "an alias that is not empty", not_empty],
+        "The alias of the driver between the processes of one host.";
+    pub_sub_use_multiproc: bool = true, [is "true or false"],
+        "Whether publishers send through the publisher service of their host, or each binds the address itself.";
+    publisher_transport: Transport = "tcp", [is "tcp, ipc, inproc or epgm"],
+        "What the network driver runs over.";
+    publisher_bind_address: String = "127.0.0.1", [is "an address that is not empty", not_empty],
+        "Where a publisher binds: an IPv4 or IPv6 address, a host name or an interface, `*` for all of them; \
+        with ipc a path, with inproc a name, with epgm `interface;group`.";
+    publisher_port: u16 = 8866, [0..=65535],
+        "The port that a publisher binds with tcp or epgm; with tcp, 0 takes any free one.";
+    publisher_multiproc_socket: PathBuf = "$XDG_RUNTIME_DIR/tablecast/publisher.sock",
+        [is "a path of at most 107 bytes that does not begin with @ or *", socket::is_path],
+        "The socket between the processes of one host and their publisher service; `ipc://` before the path is fine. \
+        Without `$XDG_RUNTIME_DIR` it is `tablecast-<user id>/publisher.sock` in the folder for temporary files.";
+    publishers: Vec<String> = "",
+        [each "tcp://host:port, ipc://path, or inproc, epgm, pgm, memory, redis or rediss and ://address; \
+        @ before it binds, > connects", is_uri],
+        "The listen addresses that a subscriber connects to; if there are none, where a publisher of this host binds.";
+    topics: Vec<Topic> = "D", [is "topics that are not empty"],
+        "The topics that a subscriber registers at its start.";
+    publisher_id: String = "", [is "at most 255 bytes without control characters", is_id],
+        "The publisher's id; if empty, one is made from the host name, the process id and a random part.";
+    codec: Codec = "json", [is "json or msgpack"],
+        "The format of what is sent; either is understood when received.";
+    send_timeout_ms: Duration = 1000 "milliseconds", [1..=600_000],
+        "How long a send may wait for the transport.";
+    linger_ms: Duration = 500 "milliseconds", [0..=60_000],
+        "How long a publisher that stops waits for what is still to be sent.";
+    live_timeout_ms: Duration = 2000 "milliseconds", [10..=600_000],
+        "How long a connected publisher may take to answer before it counts as one that sends no hellos.";
+    heartbeat_interval_ms: Duration = 1000 "milliseconds", [10..=600_000],
+        "How often the transport asks whether the other side is still there.";
+    heartbeat_timeout_ms: Duration = 3000 "milliseconds", [20..=600_000],
+        "How long the other side may be silent before the connection counts as lost.";
+    reconnect_interval_ms: Duration = 100 "milliseconds", [1..=60_000],
+        "How long to wait before the first try to connect again.";
+    reconnect_max_ms: Duration = 2000 "milliseconds", [1..=600_000],
+        "The most that this wait may grow to.";
+    send_hwm: u32 = 100_000 "messages", [1..=10_000_000],
+        "How many messages a publisher keeps per subscriber before the transport drops.";
+    receive_hwm: u32 = 100_000 "messages", [1..=10_000_000],
+        "How many messages the transport keeps for a subscriber.";
+    queue_capacity: usize = 65_536 "updates", [1..=10_000_000],
+        "How many updates wait for the dispatcher before the queue is full.";
+    queue_overflow: Overflow = "coalesce", [is "coalesce, block or drop-and-sync"],
+        "What a full queue does: keep the newest state of each row, make the subscriber wait, or drop and ask for a \
+        sync.";
+    queue_max_overtake_ms: Duration = 1000 "milliseconds", [0..=600_000],
+        "How long more urgent updates may overtake one that waits.";
+    dispatcher_workers: usize = 0 "threads", [0..=256],
+        "How many threads share the callbacks; with 0 the dispatcher calls them itself.";
+    max_message_bytes: usize = 16_777_216 "bytes", [64..=1_073_741_824],
+        "The largest message that is sent or received.";
+    max_topic_bytes: usize = 65_536 "bytes", [1..=1_048_576],
+        "The longest topic.";
+    max_key_bytes: usize = 65_536 "bytes", [1..=1_048_576],
+        "The longest key of a row.";
+    remote_db_hosts: Vec<String> = "", [each "host:port", is_host_port],
+        "The hosts of the database.";
+    nb_db_class: String = "memory", [is "an alias that is not empty", not_empty],
+        "The alias of the store.";
+}
+
+/// A type that an option can have.
+trait Value: Sized {
+    const TOML_TYPE: &'static str;
+
+    /// Returns the part of the text that is wrong if it cannot be parsed.
+    fn parse(text: &str) -> Result<Self, &str>;
+}
+
+macro_rules! value_from_str {
+    ($($type:ty: $toml_type:literal)+) => {$(
+        impl Value for $type {
+            const TOML_TYPE: &'static str = $toml_type;
+            fn parse(text: &str) -> Result<Self, &str> {
+                FromStr::from_str(text).map_err(|_| text)
+            }
+        }
+    )+};
+}
+
+value_from_str! {
+    bool: "boolean"
+    u16: "integer"
+    u32: "integer"
+    usize: "integer"
+    String: "string"
+    Transport: "string"
+    Codec: "string"
+    Overflow: "string"
+}
+
+impl Value for Duration {
+    const TOML_TYPE: &'static str = "integer";
+    fn parse(text: &str) -> Result<Duration, &str> {
+        text.parse().map(Duration::from_millis).map_err(|_| text)
+    }
+}
+
+impl Value for Topic {
+    const TOML_TYPE: &'static str = "string";
+    fn parse(text: &str) -> Result<Topic, &str> {
+        Topic::new(text).map_err(|_| text)
+    }
+}
+
+impl Value for PathBuf {
+    const TOML_TYPE: &'static str = "string";
+    fn parse(text: &str) -> Result<PathBuf, &str> {
+        Ok(text.strip_prefix("ipc://").unwrap_or(text).into())
+    }
+}
+
+impl<T: Value> Value for Vec<T> {
+    const TOML_TYPE: &'static str = "array";
+    fn parse(text: &str) -> Result<Vec<T>, &str> {
+        if text.trim().is_empty() {
+            return Ok(Vec::new());
+        }
+        text.split(',').map(|item| T::parse(item.trim())).collect()
+    }
+}
+
+/// A value that has a range.
+trait Number {
+    fn number(&self) -> u128;
+}
+
+macro_rules! number {
+    ($($type:ty)+) => {$(
+        impl Number for $type {
+            fn number(&self) -> u128 {
+                *self as u128
+            }
+        }
+    )+};
+}
+
+number! { u16 u32 usize }
+
+impl Number for Duration {
+    fn number(&self) -> u128 {
+        self.as_millis()
+    }
+}
+
+fn within(value: &impl Number, low: u128, high: u128) -> Result<(), String> {
+    let number = value.number();
+    if (low..=high).contains(&number) {
+        Ok(())
+    } else {
+        Err(number.to_string())
+    }
+}
+
+fn is<T: fmt::Debug + Borrow<B>, B: ?Sized>(value: &T, test: impl Fn(&B) -> bool) -> Result<(), String> {
+    if test(value.borrow()) {
+        Ok(())
+    } else {
+        Err(format!("{value:?}"))
+    }
+}
+
+fn each<T: fmt::Debug + Borrow<B>, B: ?Sized>(items: &[T], test: impl Fn(&B) -> bool) -> Result<(), String> {
+    items.iter().try_for_each(|item| is(item, &test))
+}
+
+fn not_empty(text: &str) -> bool {
+    !text.is_empty()
+}
+
+fn is_id(text: &str) -> bool {
+    text.len() <= 255 && !text.chars().any(char::is_control)
+}

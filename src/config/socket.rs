@@ -1,0 +1,97 @@
+//! The socket between the processes of one host and their publisher service: its path and its folder.
+
+use std::env;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::Config;
+use crate::error::{Error, ErrorKind, Result};
+
+/// What the operating system takes as the path of a socket, without the zero at its end.
+const MAX_PATH_BYTES: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+
+impl Config {
+    /// Checks that the folder of `publisher_multiproc_socket` is there and writable, as the publisher service needs
+    /// it; with `create`, makes it if it is missing, for this user alone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] with the folder and what is wrong with it.
+    pub fn check_socket_folder(&self, create: bool) -> Result<()> {
+        let socket = &self.publisher_multiproc_socket;
+        let folder = match socket.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        let fail = |what: &str| {
+            let context = format!(
+                "option publisher_multiproc_socket {}: the folder {} {what}",
+                socket.display(),
+                folder.display()
+            );
+            Error::new(ErrorKind::Io, context)
+        };
+        if create {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+            made.map_err(|e| fail("cannot be made").with_source(e))?;
+        }
+        let metadata = match fs::metadata(folder) {
+            Ok(metadata) if metadata.is_dir() => metadata,
+            Ok(_) => return Err(fail("is not a folder")),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(fail("does not exist")),
+            Err(e) => return Err(fail("cannot be looked at").with_source(e)),
+        };
+        // Where anyone may make folders, somebody else may have made this one to catch what we send.
+        let shared = [env::temp_dir(), "/tmp".into()];
+        if shared.map(private_folder).iter().any(|private| private == folder)
+            && user_id().is_some_and(|id| id != metadata.uid())
+        {
+            return Err(fail("belongs to another user"));
+        }
+        try_write(folder).map_err(|e| fail("is not writable").with_source(e))
+    }
+}
+
+/// Whether `path` can be that of a socket. ZeroMQ would take one with an `@` as abstract and a `*` as any.
+pub(super) fn is_path(path: &Path) -> bool {
+    let bytes = path.as_os_str().as_bytes();
+    matches!(bytes.first(), Some(first) if !b"@*".contains(first))
+        && bytes.len() <= MAX_PATH_BYTES
+        && !bytes.contains(&0)
+}
+
+/// The first of the usual places where the path is short enough.
+pub(super) fn default_path() -> PathBuf {
+    let runtime = env::var_os("XDG_RUNTIME_DIR")
+        .map(PathBuf::from)
+        .filter(|folder| folder.is_absolute());
+    let places = runtime.map(|folder| folder.join("tablecast"));
+    let mut places = places.into_iter().chain([private_folder(env::temp_dir())]);
+    let usable = places.find_map(|folder| Some(folder.join("publisher.sock")).filter(|path| is_path(path)));
+    usable.unwrap_or_else(|| private_folder("/tmp".into()).join("publisher.sock"))
+}
+
+/// This user's folder where everyone may make one.
+fn private_folder(shared: PathBuf) -> PathBuf {
+    let user = user_id().map(|id| id.to_string()).or_else(|| env::var("USER").ok());
+    shared.join(format!("tablecast-{}", user.as_deref().unwrap_or("user")))
+}
+
+/// The id of the user that this process runs as.
+fn user_id() -> Option<u32> {
+    let home = env::var_os("HOME");
+    let owner = fs::metadata("/proc/self").or_else(|e| home.map_or(Err(e), fs::metadata));
+    owner.ok().map(|metadata| metadata.uid())
+}
+
+/// The mode bits of a folder do not tell: there are access lists and read-only file systems.
+fn try_write(folder: &Path) -> io::Result<()> {
+    let file = folder.join(format!(".tablecast-{}", std::process::id()));
+    match OpenOptions::new().write(true).create_new(true).open(&file) {
+        Ok(_) => fs::remove_file(&file),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(e),
+    }
+}

@@ -1,0 +1,200 @@
+//! The dispatcher: the one thread that calls callbacks.
+//!
+//! ```
+//! use crossbeam_channel::{never, unbounded};
+//! use serde::Deserialize;
+//! use tablecast::{Action, DbUpdate, Dispatcher, DispatcherOptions, Table};
+//!
+//! #[derive(Deserialize)]
+//! struct LogicalPort { chassis: String }
+//! const LPORT: Table<LogicalPort> = Table::new("lport");
+//!
+//! let dispatcher = Dispatcher::new(DispatcherOptions::default())?;
+//! let (seen, chassis) = unbounded();
+//! let _ports = dispatcher.on_row(LPORT, move |_update, port| {
+//!     let _ = seen.send(port.map(|port| port.chassis));
+//! });
+//! let (all, updates) = unbounded();
+//! dispatcher.on_update(all).detach();
+//!
+//! // A subscriber does this.
+//! let update = DbUpdate::new("lport", "port-1", Action::Create).value(r#"{"chassis":"host1"}"#);
+//! dispatcher.queue().push(&mut vec![update.clone()], &never())?;
+//!
+//! assert_eq!(updates.recv(), Ok(update));
+//! assert_eq!(chassis.recv(), Ok(Some("host1".into())));
+//! # Ok::<(), tablecast::Error>(())
+//! ```
+//!
+//! No lock of the library is held while a callback runs, so a callback may do what any other code may: publish,
+//! register, unregister, stop, drop the dispatcher. It should not take long: updates wait in the queue meanwhile,
+//! unless there are workers.
+
+mod handler;
+mod registry;
+mod run;
+mod stats;
+mod workers;
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+pub use handler::Handler;
+pub use registry::Guard;
+pub use stats::DispatcherStats;
+
+use crate::error::{ErrorHook, Result};
+use crate::queue::{self, QueueOptions, QueueSender};
+use crate::table::Table;
+use crate::thread;
+use crate::update::{DbUpdate, Name, SyncReason, Topic};
+use registry::{Command, Scope};
+use run::{Run, Shared};
+use workers::Workers;
+
+/// How a dispatcher is made.
+#[derive(Clone, Default)]
+pub struct DispatcherOptions {
+    /// The queue in front of the dispatcher. Default: that of [`QueueOptions`].
+    pub queue: QueueOptions,
+    /// How many threads call the callbacks for updates.
+    ///
+    /// With workers, updates of different rows are handled at the same time, so that a slow callback holds up its
+    /// own row only. Updates of one row (table and key) are never handled at the same time, and stay in order. Sync
+    /// events, in order, have one more thread of their own, and run beside the updates.
+    ///
+    /// Default: 0, all callbacks run on the dispatcher thread, one after the other.
+    pub workers: usize,
+    /// Is told of every panic, every value that is not its table's row type, and every event that a channel did not
+    /// take; they are logged in any case. Default: none.
+    pub hook: Option<ErrorHook>,
+}
+
+impl fmt::Debug for DispatcherOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DispatcherOptions")
+            .field("queue", &self.queue)
+            .field("workers", &self.workers)
+            .field("hook", &self.hook.as_ref().map(|_| ".."))
+            .finish()
+    }
+}
+
+/// A running dispatcher. Dropping it is [`stop`](DispatcherHandle::stop).
+///
+/// Everything that it can do is a method of [`DispatcherHandle`]. A callback that wants the dispatcher captures a
+/// handle: it keeps nothing running.
+#[derive(Debug)]
+pub struct Dispatcher(DispatcherHandle);
+
+impl Dispatcher {
+    /// Starts a dispatcher.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if a thread cannot be started.
+    pub fn new(options: DispatcherOptions) -> Result<Dispatcher> {
+        let (sender, queue) = queue::bounded(options.queue);
+        let (edits, commands) = crossbeam_channel::unbounded();
+        let shared = Arc::new(Shared::new(edits, sender, options.hook));
+        let mut threads = Vec::new();
+        let workers = match options.workers {
+            0 => None,
+            count => Some(Workers::start(count, &shared, &mut threads)?),
+        };
+        let run = Run::new(Arc::clone(&shared), commands, queue, workers);
+        threads.push(thread::spawn("tc-dispatcher", move || run.run())?);
+        *shared.threads.lock() = threads;
+        Ok(Dispatcher(DispatcherHandle(shared)))
+    }
+
+    /// A handle on this dispatcher.
+    pub fn handle(&self) -> DispatcherHandle {
+        self.0.clone()
+    }
+}
+
+impl Deref for Dispatcher {
+    type Target = DispatcherHandle;
+    fn deref(&self) -> &DispatcherHandle {
+        &self.0
+    }
+}
+
+impl Drop for Dispatcher {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Registers callbacks, stops, and counts, from any thread and from inside callbacks; cheap to clone.
+///
+/// A callback is in force for every update that is pushed after the registering call has returned; it may get
+/// updates that were already waiting. For one update, the callbacks for all updates come first, then those for its
+/// table, then those for its topic, each in the order of registering. After the dispatcher has stopped, registering
+/// has no effect.
+#[derive(Debug, Clone)]
+pub struct DispatcherHandle(Arc<Shared>);
+
+impl DispatcherHandle {
+    /// What subscribers push into.
+    pub fn queue(&self) -> QueueSender {
+        self.0.queue.clone()
+    }
+
+    /// Calls `handler` for every update.
+    pub fn on_update(&self, handler: impl Handler<DbUpdate>) -> Guard {
+        self.register(Scope::All, move |update| handler.handle(update))
+    }
+
+    /// Calls `handler` for every update of this table.
+    pub fn on_table(&self, table: impl Into<Name>, handler: impl Handler<DbUpdate>) -> Guard {
+        self.register(Scope::Table(table.into()), move |update| handler.handle(update))
+    }
+
+    /// Calls `callback` for every update of this table, with the row that the update carries: `None` for a delete.
+    ///
+    /// If the value is not a `T`, that is counted and reported, and the callback is not called.
+    pub fn on_row<T: DeserializeOwned + 'static>(
+        &self,
+        table: Table<T>,
+        callback: impl Fn(&DbUpdate, Option<T>) + Send + Sync + 'static,
+    ) -> Guard {
+        self.register(Scope::Table(table.name()), move |update| {
+            callback(update, table.decode(update)?);
+            Ok(())
+        })
+    }
+
+    /// Calls `handler` for every update of this topic.
+    pub fn on_topic(&self, topic: Topic, handler: impl Handler<DbUpdate>) -> Guard {
+        self.register(Scope::Topic(topic), move |update| handler.handle(update))
+    }
+
+    /// Calls `handler` for every sync event: the program may have missed something and must read the store again.
+    pub fn on_sync(&self, handler: impl Handler<SyncReason>) -> Guard {
+        let call = move |reason: &SyncReason| handler.handle(reason);
+        Guard::new(self.0.commands.clone(), call, Command::AddSync, Command::SweepSync)
+    }
+
+    /// Ends the dispatcher: no callback is called any more, and updates that wait are dropped.
+    ///
+    /// It waits for callbacks that are running, but for no longer than 500 ms; the thread of one that takes longer is
+    /// left to end with it. From inside a callback it waits for nothing. To stop again does no harm.
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+
+    /// What the dispatcher did so far.
+    pub fn stats(&self) -> DispatcherStats {
+        self.0.counters.stats(self.0.queue.stats())
+    }
+
+    fn register(&self, scope: Scope, call: impl Fn(&DbUpdate) -> Result<()> + Send + Sync + 'static) -> Guard {
+        let removal = Command::SweepUpdate(scope.clone());
+        let add = move |callback| Command::AddUpdate(scope, callback);
+        Guard::new(self.0.commands.clone(), call, add, removal)
+    }
+}

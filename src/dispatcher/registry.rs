@@ -1,0 +1,154 @@
+//! Who is called for what. It belongs to the dispatcher thread; others edit it by sending commands.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::fmt;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::Sender;
+
+use crate::error::Result;
+use crate::update::{DbUpdate, Name, SyncReason, Topic};
+
+/// Keeps a callback registered: dropping it unregisters, [`Guard::detach`] keeps the callback for as long as the
+/// dispatcher runs.
+///
+/// Once the drop has returned, no new call begins; one that began before may still be running.
+#[must_use = "dropping the guard unregisters the callback"]
+pub struct Guard {
+    live: Arc<AtomicBool>,
+    commands: Sender<Command>,
+    /// What cleans up after the callback; `None` once detached.
+    removal: Option<Command>,
+}
+
+impl Guard {
+    /// Registers by what `command` makes of the callback.
+    pub(super) fn new<E>(
+        commands: Sender<Command>,
+        call: impl Fn(&E) -> Result<()> + Send + Sync + 'static,
+        register: impl FnOnce(Arc<Callback<E>>) -> Command,
+        removal: Command,
+    ) -> Guard {
+        let live = Arc::new(AtomicBool::new(true));
+        let callback = Arc::new(Callback {
+            live: Arc::clone(&live),
+            call: Box::new(call),
+        });
+        // A dispatcher that has ended calls nobody: that this has no effect is right.
+        let _ = commands.send(register(callback));
+        Guard {
+            live,
+            commands,
+            removal: Some(removal),
+        }
+    }
+
+    /// Lets go of the guard without unregistering.
+    pub fn detach(mut self) {
+        self.removal = None;
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(removal) = self.removal.take() {
+            self.live.store(false, Ordering::Release);
+            let _ = self.commands.send(removal);
+        }
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").finish_non_exhaustive()
+    }
+}
+
+/// A registered callback.
+pub(super) struct Callback<E> {
+    live: Arc<AtomicBool>,
+    pub(super) call: Call<E>,
+}
+
+type Call<E> = Box<dyn Fn(&E) -> Result<()> + Send + Sync>;
+
+impl<E> Callback<E> {
+    /// False as soon as its guard was dropped.
+    pub(super) fn is_live(&self) -> bool {
+        self.live.load(Ordering::Acquire)
+    }
+}
+
+/// Which updates a callback is for.
+#[derive(Clone)]
+pub(super) enum Scope {
+    All,
+    Table(Name),
+    Topic(Topic),
+}
+
+/// What other threads, and callbacks, ask of the dispatcher thread.
+pub(super) enum Command {
+    AddUpdate(Scope, Arc<Callback<DbUpdate>>),
+    AddSync(Arc<Callback<SyncReason>>),
+    /// Remove what is no longer live.
+    SweepUpdate(Scope),
+    SweepSync,
+    /// Look at the stop flag.
+    Wake,
+}
+
+type List<E> = Vec<Arc<Callback<E>>>;
+
+/// The callbacks. It is cloned only when edited while a worker uses it.
+#[derive(Clone, Default)]
+pub(super) struct Registry {
+    all: List<DbUpdate>,
+    tables: HashMap<Name, List<DbUpdate>>,
+    topics: HashMap<Topic, List<DbUpdate>>,
+    syncs: List<SyncReason>,
+}
+
+impl Registry {
+    pub(super) fn apply(&mut self, command: Command) {
+        match command {
+            Command::AddUpdate(Scope::All, callback) => self.all.push(callback),
+            Command::AddUpdate(Scope::Table(table), callback) => self.tables.entry(table).or_default().push(callback),
+            Command::AddUpdate(Scope::Topic(topic), callback) => self.topics.entry(topic).or_default().push(callback),
+            Command::AddSync(callback) => self.syncs.push(callback),
+            Command::SweepUpdate(Scope::All) => sweep(&mut self.all),
+            Command::SweepUpdate(Scope::Table(table)) => sweep_in(&mut self.tables, table),
+            Command::SweepUpdate(Scope::Topic(topic)) => sweep_in(&mut self.topics, topic),
+            Command::SweepSync => sweep(&mut self.syncs),
+            Command::Wake => {}
+        }
+    }
+
+    /// Who is called for this update, in order.
+    pub(super) fn for_update(&self, update: &DbUpdate) -> impl Iterator<Item = &Callback<DbUpdate>> {
+        let table = self.tables.get(&update.table).into_iter().flatten();
+        let topic = self.topics.get(&update.topic).into_iter().flatten();
+        self.all.iter().chain(table).chain(topic).map(|callback| &**callback)
+    }
+
+    /// Who is called for a sync event, in order.
+    pub(super) fn for_sync(&self) -> impl Iterator<Item = &Callback<SyncReason>> {
+        self.syncs.iter().map(|callback| &**callback)
+    }
+}
+
+fn sweep<E>(list: &mut List<E>) {
+    list.retain(|callback| callback.is_live());
+}
+
+fn sweep_in<K: Hash + Eq, E>(lists: &mut HashMap<K, List<E>>, key: K) {
+    if let Entry::Occupied(mut list) = lists.entry(key) {
+        sweep(list.get_mut());
+        if list.get().is_empty() {
+            list.remove();
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The dispatcher thread, and what it shares with handles and workers.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender, select};
+use parking_lot::Mutex;
+
+use super::registry::{Callback, Command, Registry};
+use super::stats::Counters;
+use super::workers::Workers;
+use crate::error::{self, Error, ErrorHook, ErrorKind};
+use crate::queue::{QueueReceiver, QueueSender};
+use crate::thread::Thread;
+use crate::update::Event;
+
+/// How long [`Shared::stop`] waits for callbacks that are running.
+const STOP_PATIENCE: Duration = Duration::from_millis(500);
+
+/// What everybody has: the handles, the dispatcher thread, the workers.
+///
+/// Since the threads own it too, it outlives them, and dropping it never waits for a callback.
+pub(super) struct Shared {
+    pub(super) commands: Sender<Command>,
+    pub(super) queue: QueueSender,
+    pub(super) counters: Counters,
+    pub(super) threads: Mutex<Vec<Thread>>,
+    hook: Option<ErrorHook>,
+    stopped: AtomicBool,
+}
+
+impl Shared {
+    pub(super) fn new(commands: Sender<Command>, queue: QueueSender, hook: Option<ErrorHook>) -> Shared {
+        Shared {
+            commands,
+            queue,
+            counters: Counters::default(),
+            threads: Mutex::default(),
+            hook,
+            stopped: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        let _ = self.commands.send(Command::Wake);
+        let threads = {
+            let mut threads = self.threads.lock();
+            if threads.iter().any(Thread::is_current) {
+                return;
+            }
+            std::mem::take(&mut *threads)
+        };
+        let deadline = Instant::now() + STOP_PATIENCE;
+        let ended = threads.into_iter().map(|thread| thread.join_by(deadline));
+        let running = ended.filter(|ended| !ended).count();
+        if running > 0 {
+            log::warn!("dispatcher: stopped, but {running} of its threads are still inside a callback: left alone");
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Calls everybody who registered for this event.
+    pub(super) fn deliver(&self, registry: &Registry, event: &Event) {
+        match event {
+            Event::Update(update) => {
+                self.counters.updates.add_one();
+                let mut handled = false;
+                for callback in registry.for_update(update) {
+                    handled = true;
+                    let what = || format!("a callback, called with table {} key {}", update.table, update.key);
+                    self.call(callback, update, what);
+                }
+                if !handled {
+                    self.counters.unhandled.add_one();
+                }
+            }
+            Event::Sync(reason) => {
+                self.counters.syncs.add_one();
+                for callback in registry.for_sync() {
+                    self.call(callback, reason, || format!("a callback, called with sync {reason}"));
+                }
+            }
+        }
+    }
+
+    fn call<E>(&self, callback: &Callback<E>, event: &E, what: impl FnOnce() -> String) {
+        if !callback.is_live() || self.is_stopped() {
+            return;
+        }
+        self.counters.calls.add_one();
+        let done = error::contain(what, || (callback.call)(event)).flatten();
+        if let Err(error) = done {
+            self.report(&error);
+        }
+    }
+
+    /// Drops what may be the last reference to callbacks, and with them what they captured.
+    pub(super) fn let_go<T>(&self, callbacks: T) {
+        self.edit(|| drop(callbacks));
+    }
+
+    /// Does what may drop callbacks, and with them what they captured.
+    fn edit(&self, edit: impl FnOnce()) {
+        if let Err(error) = error::contain(|| "dropping a callback".into(), edit) {
+            self.report(&error);
+        }
+    }
+
+    fn report(&self, error: &Error) {
+        let counter = match error.kind() {
+            ErrorKind::Panicked => &self.counters.panics,
+            ErrorKind::Malformed => &self.counters.mismatches,
+            _ => &self.counters.refused,
+        };
+        counter.add_one();
+        error::report(error, self.hook.as_ref());
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared")
+            .field("stopped", &self.stopped)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the dispatcher thread owns.
+pub(super) struct Run {
+    shared: Arc<Shared>,
+    commands: Receiver<Command>,
+    queue: QueueReceiver,
+    registry: Arc<Registry>,
+    workers: Option<Workers>,
+}
+
+impl Run {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        commands: Receiver<Command>,
+        queue: QueueReceiver,
+        workers: Option<Workers>,
+    ) -> Run {
+        Run {
+            shared,
+            commands,
+            queue,
+            registry: Arc::default(),
+            workers,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        while !self.shared.is_stopped() {
+            match self.next() {
+                Some(event) => {
+                    // Between taking the event and delivering it, so that whoever registers and then pushes is served.
+                    self.deliver(event);
+                    self.apply_waiting();
+                }
+                None => self.wait(),
+            }
+        }
+        let shared = Arc::clone(&self.shared);
+        shared.let_go(self);
+    }
+
+    /// The next event that can be delivered now.
+    fn next(&mut self) -> Option<Event> {
+        let Some(workers) = &mut self.workers else {
+            return self.queue.pop(Instant::now());
+        };
+        while let Ok(row) = workers.finished().try_recv() {
+            workers.finish(row, &mut self.queue);
+        }
+        if workers.has_idle() {
+            self.queue.pop_held(Instant::now())
+        } else {
+            None
+        }
+    }
+
+    fn deliver(&mut self, event: Event) {
+        match &mut self.workers {
+            None => self.shared.deliver(&self.registry, &event),
+            Some(workers) => workers.hand_out(event, &self.registry),
+        }
+    }
+
+    /// Waits until there is something to do, and does what is not an event.
+    fn wait(&mut self) {
+        let never = crossbeam_channel::never();
+        let finished = self.workers.as_ref().map_or(&never, Workers::finished);
+        select! {
+            recv(self.commands) -> command => if let Ok(command) = command {
+                self.apply(command);
+            },
+            recv(self.queue.channel()) -> delivery => if let Ok(delivery) = delivery {
+                self.queue.accept(delivery);
+            },
+            recv(finished) -> row => if let (Ok(row), Some(workers)) = (row, &mut self.workers) {
+                workers.finish(row, &mut self.queue);
+            },
+        }
+    }
+
+    fn apply_waiting(&mut self) {
+        while let Ok(command) = self.commands.try_recv() {
+            self.apply(command);
+        }
+    }
+
+    fn apply(&mut self, command: Command) {
+        let registry = &mut self.registry;
+        self.shared.edit(|| Arc::make_mut(registry).apply(command));
+    }
+}

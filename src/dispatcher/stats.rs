@@ -1,0 +1,66 @@
+//! What the dispatcher counts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::queue::QueueStats;
+
+/// What a dispatcher did since it started.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DispatcherStats {
+    /// Updates taken from the queue.
+    pub updates: u64,
+    /// Those of [`DispatcherStats::updates`] that nobody had registered for.
+    pub unhandled: u64,
+    /// Sync events taken from the queue.
+    pub syncs: u64,
+    /// Callbacks called, for updates and for sync events, whatever came of it.
+    pub calls: u64,
+    /// Callbacks that panicked.
+    pub panics: u64,
+    /// Typed callbacks that did not get the update, because its value is not the table's row type.
+    pub mismatches: u64,
+    /// Events that a handler did not take, for example a channel that stayed full.
+    pub refused: u64,
+    /// The queue in front of the dispatcher.
+    pub queue: QueueStats,
+}
+
+#[derive(Default)]
+pub(super) struct Counters {
+    pub(super) updates: Counter,
+    pub(super) unhandled: Counter,
+    pub(super) syncs: Counter,
+    pub(super) calls: Counter,
+    pub(super) panics: Counter,
+    pub(super) mismatches: Counter,
+    pub(super) refused: Counter,
+}
+
+impl Counters {
+    pub(super) fn stats(&self, queue: QueueStats) -> DispatcherStats {
+        DispatcherStats {
+            updates: self.updates.get(),
+            unhandled: self.unhandled.get(),
+            syncs: self.syncs.get(),
+            calls: self.calls.get(),
+            panics: self.panics.get(),
+            mismatches: self.mismatches.get(),
+            refused: self.refused.get(),
+            queue,
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(super) fn add_one(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
