@@ -14,8 +14,8 @@ use tablecast::codec::{Codec, Encoder};
 use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
 use tablecast::queue::{Overflow, QueueOptions};
 use tablecast::{
-    Action, DbUpdate, Dispatcher, DispatcherOptions, Publisher, PublisherOptions, Service, ServiceOptions, Subscriber,
-    SubscriberOptions, Topic,
+    Action, DbUpdate, Dispatcher, DispatcherOptions, Name, Publisher, PublisherOptions, Service, ServiceOptions,
+    Subscriber, SubscriberOptions, Topic,
 };
 
 /// Updates per round: long enough to fill pipes and caches, short enough for several rounds.
@@ -29,6 +29,12 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["send", how, address, count, rate] => send(how, address, count.parse().unwrap(), rate.parse().unwrap()),
+        // For a profiler: one way of moving updates, again and again.
+        ["only", how, rounds] => {
+            for _ in 0..rounds.parse().unwrap() {
+                println!("{how} {:.0}", rate(receive(how, COUNT, 0)));
+            }
+        }
         [] => run(5),
         [rounds] => run(rounds.parse().expect("a number of rounds")),
         _ => panic!("usage: end_to_end [rounds]"),
@@ -218,8 +224,9 @@ fn send_ours(how: &str, address: &str, count: usize, rate: usize) {
     };
     println!("{}", publisher.address().unwrap_or_default());
     let mut update = update();
+    let keys: Vec<Name> = (0..1000).map(|i| format!("port-{i:08}").into()).collect();
     paced(count, rate, |i| {
-        update.key = format!("port-{:08}", i % 1000).into();
+        update.key.clone_from(&keys[i % keys.len()]);
         if rate != 0 {
             update.timestamp = micros();
         }
