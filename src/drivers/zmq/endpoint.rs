@@ -117,10 +117,11 @@ impl fmt::Display for Endpoint {
 }
 
 /// Proof that no other process serves this Unix socket: libzmq would unlink a live server's socket and take its
-/// place without a word. The lock is a file beside the socket, which goes away with it; the kernel frees the lock
-/// when its holder dies.
+/// place without a word. The lock is a file beside the socket, and goes away with it (libzmq removes neither); the
+/// kernel frees the lock when its holder dies.
 #[derive(Debug)]
 pub(super) struct PathLock {
+    socket: PathBuf,
     path: PathBuf,
     _file: File,
 }
@@ -160,12 +161,17 @@ impl PathLock {
         if UnixStream::connect(socket).is_ok() {
             return in_use();
         }
-        Ok(PathLock { path, _file: file })
+        Ok(PathLock {
+            socket: socket.into(),
+            path,
+            _file: file,
+        })
     }
 }
 
 impl Drop for PathLock {
     fn drop(&mut self) {
+        let _ = fs::remove_file(&self.socket);
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -218,6 +224,7 @@ mod tests {
         assert_eq!(PathLock::take(&socket).unwrap_err().kind(), ErrorKind::AddressInUse);
         drop(listener);
         // What a killed server leaves: a socket that nobody answers.
-        PathLock::take(&socket).unwrap();
+        drop(PathLock::take(&socket).unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

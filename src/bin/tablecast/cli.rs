@@ -1,0 +1,127 @@
+//! The command line: the subcommands, and a flag for every option of the library.
+
+use std::env;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+use tablecast::config::{OptionDoc, Source};
+use tablecast::drivers::zmq::libzmq;
+use tablecast::{Config, Result};
+
+use crate::{publish, watch};
+
+/// The options that `-h` shows; the others are in `--help`.
+const COMMON: [&str; 5] = [
+    "pub_sub_driver",
+    "publisher_bind_address",
+    "publisher_port",
+    "publisher_multiproc_socket",
+    "codec",
+];
+
+static VERSION: LazyLock<String> = LazyLock::new(|| format!("{}, libzmq {}", env!("CARGO_PKG_VERSION"), libzmq()));
+
+/// Tells every process that cares that a row of a database table changed.
+///
+/// Results go to stdout, diagnostics to stderr. The exit code is 0 if it is done, 1 if it failed, 2 for wrong usage.
+#[derive(Debug, Parser)]
+#[command(name = "tablecast", version = VERSION.as_str(), arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Read options from this TOML file; the environment (TABLECAST_*) and flags override it.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Log more to stderr, twice even more; the environment variable RUST_LOG overrides it.
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
+    /// The options that were given as flags.
+    #[arg(skip)]
+    flags: Vec<(&'static str, String)>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the publisher service of this host: pass on to the network what its processes publish.
+    ///
+    /// Prints `ready <network address> <socket>` once both ends are bound.
+    Service,
+    Publish(publish::Args),
+    Watch(watch::Args),
+}
+
+impl Cli {
+    /// The command line of this process.
+    pub(crate) fn from_args() -> std::result::Result<Cli, clap::Error> {
+        let matches = Cli::command()
+            .args(Config::options().iter().map(flag))
+            .try_get_matches()?;
+        let mut cli = Cli::from_arg_matches(&matches)?;
+        let given = Config::options()
+            .iter()
+            .map(|option| (option.name, matches.get_one::<String>(option.name)));
+        cli.flags = given.filter_map(|(name, value)| Some((name, value?.clone()))).collect();
+        Ok(cli)
+    }
+
+    /// The options, where `defaults` stand for those that nobody has set.
+    pub(crate) fn config(&self, defaults: &[(&str, &str)]) -> Result<Config> {
+        let flags = self.flags.iter().map(|(name, value)| (*name, value.as_str()));
+        let mut config = Config::load_with_flags(self.config.as_deref(), flags)?;
+        for (name, value) in defaults {
+            if !self.is_set(name) {
+                config.set(name, value, Source::Program)?;
+            }
+        }
+        Ok(config)
+    }
+
+    /// Whether a flag, the environment, or the file sets this option.
+    fn is_set(&self, name: &str) -> bool {
+        let variable = |option: &&OptionDoc| option.name == name && env::var_os(option.variable()).is_some();
+        let in_file = |file: &PathBuf| {
+            let table = fs::read_to_string(file).ok()?.parse::<toml::Table>().ok()?;
+            Some(table.contains_key(name))
+        };
+        self.flags.iter().any(|(flag, _)| *flag == name)
+            || Config::options().iter().any(|option| variable(&option))
+            || self.config.as_ref().and_then(in_file).unwrap_or(false)
+    }
+}
+
+/// The flag of an option.
+fn flag(option: &'static OptionDoc) -> Arg {
+    let default = match option.default {
+        "" => "(empty)".to_owned(),
+        default => [default, option.unit].join(" "),
+    };
+    let help = format!("{} [default: {}]", option.doc, default.trim_end());
+    let long = format!("{help} [accepts: {}] [env: {}]", option.accepts, option.variable());
+    let arg = Arg::new(option.name)
+        .long(option.flag())
+        .value_name(match option.unit {
+            "" => "VALUE".to_owned(),
+            unit => unit.to_uppercase(),
+        })
+        .help(help)
+        .long_help(long)
+        .help_heading("Options of the library")
+        .hide_short_help(!COMMON.contains(&option.name))
+        .allow_negative_numbers(true)
+        .global(true);
+    match option.name {
+        "pub_sub_driver" => arg.visible_alias("driver"),
+        _ => arg,
+    }
+}
+
+/// A number of seconds, for example `0.5`.
+pub(crate) fn seconds(text: &str) -> std::result::Result<Duration, String> {
+    let seconds = text.parse().ok().map(Duration::try_from_secs_f64);
+    seconds
+        .and_then(|seconds| seconds.ok())
+        .ok_or_else(|| "expected a number of seconds".into())
+}
