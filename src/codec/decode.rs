@@ -85,19 +85,19 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn read(&mut self, name: &str, content: impl Content<'a>) -> Result<(), Fault> {
+    pub(super) fn read(&mut self, name: &[u8], content: impl Content<'a>) -> Result<(), Fault> {
         let (place, read) = match name {
-            "table" => ("table", content.text().map(|text| self.table = Some(text))),
-            "key" => ("key", content.text().map(|text| self.key = Some(text))),
-            "action" => ("action", content.text().map(|text| self.action = text)),
-            "value" => ("value", content.value().map(|text| self.value = text)),
-            "topic" => ("topic", content.text().map(drop)),
-            "priority" => ("priority", content.integer().map(|number| self.priority = number)),
-            "timestamp" => ("timestamp", content.integer().map(|number| self.timestamp = number)),
-            "publisher" => ("publisher", content.text().map(|text| self.publisher = text)),
-            "epoch" => ("epoch", content.integer().map(|number| self.epoch = number)),
-            "seq" => ("seq", content.integer().map(|number| self.seq = number)),
-            "version" => ("version", content.integer().map(|number| self.version = number)),
+            b"table" => ("table", content.text().map(|text| self.table = Some(text))),
+            b"key" => ("key", content.text().map(|text| self.key = Some(text))),
+            b"action" => ("action", content.text().map(|text| self.action = text)),
+            b"value" => ("value", content.value().map(|text| self.value = text)),
+            b"topic" => ("topic", content.text().map(drop)),
+            b"priority" => ("priority", content.integer().map(|number| self.priority = number)),
+            b"timestamp" => ("timestamp", content.integer().map(|number| self.timestamp = number)),
+            b"publisher" => ("publisher", content.text().map(|text| self.publisher = text)),
+            b"epoch" => ("epoch", content.integer().map(|number| self.epoch = number)),
+            b"seq" => ("seq", content.integer().map(|number| self.seq = number)),
+            b"version" => ("version", content.integer().map(|number| self.version = number)),
             _ => ("unknown field", content.skip()),
         };
         read.map_err(|what| Fault(place, what))

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::decode::{Content, Fault, Fields, Sink};
-use super::{MAX_DEPTH, NOT_UTF8, TOO_DEEP};
+use super::{MAX_DEPTH, NOT_UTF8, TOO_DEEP, TRUNCATED};
 
 /// Appends `value`, which must be text or a number.
 pub(super) fn write<T: Serialize + ?Sized>(value: &T, buf: &mut Vec<u8>) {
@@ -55,7 +55,7 @@ fn field<'a>(reader: &mut Reader<'a>, fields: &mut Fields<'a>) -> Result<(), Fau
     let name = reader.string().map_err(|what| Fault("field name", what))?;
     reader.expect(':', "expected : after a field name")?;
     reader.skip_whitespace();
-    fields.read(&name, reader)
+    fields.read(name.as_bytes(), reader)
 }
 
 /// What is left of the payload.
@@ -93,13 +93,15 @@ impl<'a> Reader<'a> {
     #[inline]
     fn string(&mut self) -> Result<Cow<'a, str>, &'static str> {
         let body = self.0.strip_prefix('"').ok_or("must be text")?;
-        let special = |byte| byte == b'"' || byte == b'\\' || byte < b' ';
-        let end = body.bytes().position(special).ok_or("truncated")?;
-        let (text, rest) = body.split_at(end);
-        match rest.strip_prefix('"') {
-            Some(rest) => {
+        let (text, rest) = split_plain(body).ok_or(TRUNCATED)?;
+        if let Some(rest) = rest.strip_prefix('"') {
+            self.0 = rest;
+            return Ok(Cow::Borrowed(text));
+        }
+        match unescape(body) {
+            Some((text, rest)) => {
                 self.0 = rest;
-                Ok(Cow::Borrowed(text))
+                Ok(Cow::Owned(text))
             }
             None => self.any().map(Cow::Owned),
         }
@@ -156,6 +158,35 @@ impl<'a> Content<'a> for &mut Reader<'a> {
 
     fn skip(self) -> Result<(), &'static str> {
         self.exact().map(drop)
+    }
+}
+
+/// Splits where a string's plain text ends: at its closing quote, an escape, or what may not stand in a string.
+#[inline]
+fn split_plain(body: &str) -> Option<(&str, &str)> {
+    let end = body
+        .bytes()
+        .position(|byte| byte == b'"' || byte == b'\\' || byte < b' ')?;
+    Some(body.split_at(end))
+}
+
+/// Reads a string with simple escapes, as a document inside a document has them, and returns what follows it.
+fn unescape(body: &str) -> Option<(String, &str)> {
+    let mut after = body.bytes();
+    pass_string(&mut after);
+    let mut text = String::with_capacity(body.len() - after.len());
+    let mut rest = body;
+    loop {
+        let (plain, special) = split_plain(rest)?;
+        text.push_str(plain);
+        text.push(match special.as_bytes() {
+            [b'"', ..] => return Some((text, &special[1..])),
+            [b'\\', b'"', ..] => '"',
+            [b'\\', b'\\', ..] => '\\',
+            [b'\\', b'n', ..] => '\n',
+            _ => return None,
+        });
+        rest = &special[2..];
     }
 }
 

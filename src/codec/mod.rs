@@ -51,6 +51,7 @@ const MAX_DEPTH: usize = 32;
 
 const TOO_DEEP: &str = "nested too deep";
 const NOT_UTF8: &str = "not UTF-8";
+const TRUNCATED: &str = "truncated";
 
 /// What a sender writes; the option `codec`. Default: JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

@@ -5,9 +5,7 @@ use std::borrow::Cow;
 use rmp::Marker;
 
 use super::decode::{Content, Fault, Fields, Sink};
-use super::{MAX_DEPTH, NOT_UTF8, TOO_DEEP, json};
-
-const TRUNCATED: &str = "truncated";
+use super::{MAX_DEPTH, NOT_UTF8, TOO_DEEP, TRUNCATED, json};
 
 pub(super) fn decode(payload: &[u8], sink: &mut Sink<'_>) -> Result<(), Fault> {
     let at_payload = |what| Fault("payload", what);
@@ -34,9 +32,11 @@ pub(super) fn decode(payload: &[u8], sink: &mut Sink<'_>) -> Result<(), Fault> {
 fn map(reader: &mut Reader<'_>, len: u32, sink: &mut Sink<'_>) -> Result<(), Fault> {
     let mut fields = Fields::default();
     for _ in 0..len {
-        let name = reader.text().and_then(|name| name.ok_or("must be text"));
-        let name = name.map_err(|what| Fault("field name", what))?;
-        fields.read(&name, &mut *reader)?;
+        match reader.token() {
+            Ok(Token::Text(name)) => fields.read(name, &mut *reader)?,
+            Ok(_) => return Err(Fault("field name", "must be text")),
+            Err(what) => return Err(Fault("field name", what)),
+        }
     }
     sink.push(fields)
 }

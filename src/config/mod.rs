@@ -25,6 +25,7 @@ pub use address::Transport;
 pub use options::{Config, OptionDoc};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::queue::QueueOptions;
 use options::OPTIONS;
 
 /// What the names of our environment variables begin with.
@@ -202,19 +203,17 @@ impl Config {
     /// All options as the table in Markdown that the README shows.
     pub fn options_table() -> String {
         let mut table = "| option | default | unit | accepts | meaning |\n|---|---|---|---|---|\n".to_owned();
-        for OptionDoc {
-            name,
-            default,
-            unit,
-            accepts,
-            doc,
-            ..
-        } in OPTIONS
-        {
-            let default = if default.is_empty() {
-                "(empty)".to_owned()
-            } else {
-                format!("`{default}`")
+        for option in OPTIONS {
+            let OptionDoc {
+                name,
+                unit,
+                accepts,
+                doc,
+                ..
+            } = option;
+            let default = match option.default {
+                "" => "(empty)",
+                default => &format!("`{default}`"),
             };
             // Writing to a String cannot fail.
             let _ = writeln!(table, "| `{name}` | {default} | {unit} | {accepts} | {doc} |");
@@ -240,23 +239,33 @@ fn toml_text(option: &OptionDoc, value: &toml::Value) -> Option<String> {
     }
 }
 
+impl From<&Config> for QueueOptions {
+    fn from(config: &Config) -> QueueOptions {
+        QueueOptions {
+            capacity: config.queue_capacity,
+            overflow: config.queue_overflow,
+            max_overtake: config.queue_max_overtake_ms,
+        }
+    }
+}
+
 fn find(name: &str) -> Option<&'static OptionDoc> {
     OPTIONS.iter().find(|option| option.name == name)
 }
 
 fn wrong(option: &OptionDoc, value: &str, source: Source<'_>) -> Error {
     let what = source.describe(&source.spell(option.name));
+    let option_from = match source {
+        Source::Environment | Source::Flag => format!("option {} from ", option.name),
+        Source::File(_) | Source::Program => String::new(),
+    };
     let form = match (source, option.toml_type) {
         (Source::File(_), "string") => "a string: ",
         (Source::File(_), "array") => "an array of strings without commas: ",
         _ => "",
     };
-    let unit = if option.unit.is_empty() {
-        String::new()
-    } else {
-        format!(" {}", option.unit)
-    };
-    let context = format!("{what}: expected {form}{}{unit}, got {value}", option.accepts);
+    let accepts = format!("{form}{} {}", option.accepts, option.unit);
+    let context = format!("{option_from}{what}: expected {}, got {value}", accepts.trim_end());
     Error::new(ErrorKind::Config, context)
 }
 

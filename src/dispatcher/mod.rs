@@ -46,6 +46,7 @@ pub use handler::Handler;
 pub use registry::Guard;
 pub use stats::DispatcherStats;
 
+use crate::config::Config;
 use crate::error::{ErrorHook, Result};
 use crate::queue::{self, QueueOptions, QueueSender};
 use crate::table::Table;
@@ -71,6 +72,16 @@ pub struct DispatcherOptions {
     /// Is told of every panic, every value that is not its table's row type, and every event that a channel did not
     /// take; they are logged in any case. Default: none.
     pub hook: Option<ErrorHook>,
+}
+
+impl From<&Config> for DispatcherOptions {
+    fn from(config: &Config) -> DispatcherOptions {
+        DispatcherOptions {
+            queue: config.into(),
+            workers: config.dispatcher_workers,
+            hook: None,
+        }
+    }
 }
 
 impl fmt::Debug for DispatcherOptions {

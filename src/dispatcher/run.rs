@@ -100,13 +100,8 @@ impl Shared {
         }
     }
 
-    /// Drops what may be the last reference to callbacks, and with them what they captured.
-    pub(super) fn let_go<T>(&self, callbacks: T) {
-        self.edit(|| drop(callbacks));
-    }
-
-    /// Does what may drop callbacks, and with them what they captured.
-    fn edit(&self, edit: impl FnOnce()) {
+    /// Does what may drop callbacks, and with them what they captured: code of the program's own.
+    pub(super) fn edit(&self, edit: impl FnOnce()) {
         if let Err(error) = error::contain(|| "dropping a callback".into(), edit) {
             self.report(&error);
         }
@@ -161,14 +156,14 @@ impl Run {
             match self.next() {
                 Some(event) => {
                     // Between taking the event and delivering it, so that whoever registers and then pushes is served.
-                    self.deliver(event);
                     self.apply_waiting();
+                    self.deliver(event);
                 }
                 None => self.wait(),
             }
         }
         let shared = Arc::clone(&self.shared);
-        shared.let_go(self);
+        shared.edit(|| drop(self));
     }
 
     /// The next event that can be delivered now.

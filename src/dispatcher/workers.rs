@@ -85,7 +85,7 @@ impl Workers {
 fn work(shared: &Shared, jobs: &Receiver<Job>, finish: &Sender<(Name, Name)>) {
     for Job { event, registry } in jobs {
         shared.deliver(&registry, &event);
-        shared.let_go(registry);
+        shared.edit(|| drop(registry));
         if let Event::Update(update) = event {
             let _ = finish.send((update.table, update.key));
         }

@@ -10,102 +10,22 @@
 
 mod backlog;
 mod heap;
+mod options;
 mod ranking;
 
 use std::fmt;
 use std::mem;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Select, Sender};
 
 use self::backlog::{Alerts, Aside, Backlog, Put};
 use self::heap::Heap;
+pub use self::options::{Overflow, QueueOptions, QueueStats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::update::{DbUpdate, Event, Name, SyncReason};
-
-/// How much a queue holds, and what it does when it is full.
-#[derive(Debug, Clone)]
-pub struct QueueOptions {
-    /// How many updates may be pending; at least 1. Sync events and what was handed out do not count. Default: 65 536.
-    pub capacity: usize,
-    /// What to do with more. Default: [`Overflow::Coalesce`].
-    pub overflow: Overflow,
-    /// How long more urgent updates may overtake one, from when the receiver took it in. Default: 1 s.
-    pub max_overtake: Duration,
-}
-
-impl Default for QueueOptions {
-    fn default() -> QueueOptions {
-        QueueOptions {
-            capacity: 65_536,
-            overflow: Overflow::default(),
-            max_overtake: Duration::from_secs(1),
-        }
-    }
-}
-
-/// What a queue does with more updates than it holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Overflow {
-    /// From half of the capacity on, an update replaces the last pending one of its row, whatever their actions, and
-    /// inherits its urgency. If that is not enough, as [`Overflow::DropAndSync`]. Never blocks. The default.
-    #[default]
-    Coalesce,
-    /// The sender waits for space.
-    Block,
-    /// Updates are dropped, and one [`SyncReason::Overflow`] tells how many. Never blocks.
-    DropAndSync,
-}
-
-impl Overflow {
-    /// The word in the options: `coalesce`, `block` or `drop-and-sync`.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            Overflow::Coalesce => "coalesce",
-            Overflow::Block => "block",
-            Overflow::DropAndSync => "drop-and-sync",
-        }
-    }
-}
-
-impl fmt::Display for Overflow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for Overflow {
-    type Err = Error;
-
-    fn from_str(word: &str) -> Result<Overflow> {
-        let all = [Overflow::Coalesce, Overflow::Block, Overflow::DropAndSync];
-        all.into_iter()
-            .find(|overflow| overflow.as_str() == word)
-            .ok_or_else(|| {
-                let context = format!("overflow {word:?}: not coalesce, block or drop-and-sync");
-                Error::new(ErrorKind::Config, context)
-            })
-    }
-}
-
-/// What happened in a queue since it was made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct QueueStats {
-    /// Updates pending now.
-    pub depth: usize,
-    /// The most that may be pending.
-    pub capacity: usize,
-    /// Updates replaced by a newer one of their row.
-    pub coalesced: u64,
-    /// Updates dropped.
-    pub dropped: u64,
-    /// Sync events handed out.
-    pub syncs: u64,
-}
 
 /// A new queue.
 pub fn bounded(options: QueueOptions) -> (QueueSender, QueueReceiver) {
@@ -271,7 +191,7 @@ pub struct QueueReceiver {
     shared: Arc<Shared>,
     channel: Receiver<Delivery>,
     /// Given to [`QueueReceiver::accept`], not yet in the heap.
-    accepted: Vec<DbUpdate>,
+    accepted: Vec<Delivery>,
     heap: Heap,
 }
 
@@ -283,7 +203,7 @@ impl QueueReceiver {
 
     /// Takes in what was received from [`QueueReceiver::channel`].
     pub fn accept(&mut self, delivery: Delivery) {
-        self.accepted.extend(delivery.0);
+        self.accepted.push(delivery);
     }
 
     /// The next event: sync events first, then the most urgent update. `None`: nothing is there.
@@ -323,7 +243,7 @@ impl QueueReceiver {
     }
 
     fn take_in(&mut self, now: Instant) {
-        for update in self.accepted.drain(..) {
+        for update in self.accepted.drain(..).flat_map(|delivery| delivery.0) {
             self.heap.push(update, now);
         }
         self.drain_channel(now);

@@ -1,0 +1,373 @@
+//! From `send_event` in one process to the callback in another over tcp, next to the zmq crate alone moving the same
+//! bytes in the same run: updates per second, and latency at 10,000 updates per second.
+//!
+//! `cargo bench --bench end_to_end [-- rounds]`. Every figure is the median over the rounds; the ratio is taken
+//! round by round, since the machine's speed changes between them.
+#![allow(missing_docs)]
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tablecast::codec::{Codec, Encoder};
+use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
+use tablecast::queue::{Overflow, QueueOptions};
+use tablecast::{
+    Action, DbUpdate, Dispatcher, DispatcherOptions, Publisher, PublisherOptions, Service, ServiceOptions, Subscriber,
+    SubscriberOptions, Topic,
+};
+
+/// Updates per round: long enough to fill pipes and caches, short enough for several rounds.
+const COUNT: usize = 500_000;
+/// Updates of a latency round, sent at this many per second.
+const RATE: usize = 10_000;
+const PACED: usize = 30_000;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["send", how, address, count, rate] => send(how, address, count.parse().unwrap(), rate.parse().unwrap()),
+        [] => run(5),
+        [rounds] => run(rounds.parse().expect("a number of rounds")),
+        _ => panic!("usage: end_to_end [rounds]"),
+    }
+}
+
+fn run(rounds: usize) {
+    println!(
+        "payload: JSON {} bytes, MessagePack {} bytes",
+        payload(Codec::Json).len(),
+        payload(Codec::MessagePack).len()
+    );
+    println!("\nthroughput, {COUNT} updates, two processes over tcp, updates/s");
+    let mut rates = [("json", vec![], vec![]), ("msgpack", vec![], vec![])];
+    for _ in 0..rounds {
+        for (codec, raw, ours) in &mut rates {
+            raw.push(rate(receive(&format!("raw-{codec}"), COUNT, 0)));
+            ours.push(rate(receive(codec, COUNT, 0)));
+        }
+    }
+    for (codec, raw, ours) in &rates {
+        let ratios: Vec<f64> = ours.iter().zip(raw).map(|(ours, raw)| ours / raw).collect();
+        println!(
+            "  {codec:8} zmq crate alone {:>9.0}   tablecast {:>9.0}   ratio {:.2}",
+            median(raw),
+            median(ours),
+            median(&ratios)
+        );
+    }
+
+    println!("\nlatency at {RATE} updates/s, microseconds");
+    let mut p99 = Vec::new();
+    for how in ["raw-msgpack", "msgpack", "raw-json", "json"] {
+        let mut rows = Vec::new();
+        for _ in 0..rounds.min(3) {
+            let mut latencies = receive(how, PACED, RATE).latencies;
+            latencies.sort_unstable();
+            rows.push((at(&latencies, 0.5), at(&latencies, 0.99)));
+        }
+        let (p50s, p99s): (Vec<f64>, Vec<f64>) = rows.into_iter().unzip();
+        println!("  {how:12} p50 {:>7.0}   p99 {:>7.0}", median(&p50s), median(&p99s));
+        p99.push(median(&p99s));
+    }
+    println!(
+        "  p99 ratio: msgpack {:.2}, json {:.2}",
+        p99[1] / p99[0],
+        p99[3] / p99[2]
+    );
+
+    println!("\na writer's own rate, {COUNT} updates, updates/s");
+    let mut direct = Vec::new();
+    let mut service = Vec::new();
+    for _ in 0..rounds {
+        direct.push(receive("json", COUNT, 0).sent_per_second);
+        service.push(receive("service-json", COUNT, 0).sent_per_second);
+    }
+    let ratios: Vec<f64> = service
+        .iter()
+        .zip(&direct)
+        .map(|(service, direct)| service / direct)
+        .collect();
+    println!(
+        "  to the network itself {:>9.0}   through the service {:>9.0}   ratio {:.2}",
+        median(&direct),
+        median(&service),
+        median(&ratios)
+    );
+}
+
+struct Measured {
+    received: usize,
+    took: Duration,
+    latencies: Vec<i64>,
+    sent_per_second: f64,
+}
+
+fn rate(measured: Measured) -> f64 {
+    measured.received as f64 / measured.took.as_secs_f64()
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+fn at(sorted: &[i64], quantile: f64) -> f64 {
+    sorted[((sorted.len() - 1) as f64 * quantile) as usize] as f64
+}
+
+fn update() -> DbUpdate {
+    let value = r#"{"id":"9b2e1f34","name":"vm-17","chassis":"host-3","lswitch":"net-1","version":7}"#;
+    DbUpdate::new("lport", "port-00000000", Action::Set).value(value)
+}
+
+fn payload(codec: Codec) -> Vec<u8> {
+    let encoder = Encoder::new(codec, "writer-1".into(), 1);
+    let mut buf = Vec::new();
+    encoder.begin(&update(), &Topic::ALL, &mut buf);
+    encoder.finish(123_456, &mut buf);
+    buf
+}
+
+fn codec_of(how: &str) -> Codec {
+    if how.ends_with("msgpack") {
+        Codec::MessagePack
+    } else {
+        Codec::Json
+    }
+}
+
+fn micros() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as i64
+}
+
+/// Unlimited on both sides, so that neither side drops: what is compared is the work per update.
+fn options() -> ZmqOptions {
+    ZmqOptions {
+        send_hwm: 0,
+        receive_hwm: 0,
+        linger: Duration::from_secs(30),
+        ..ZmqOptions::default()
+    }
+}
+
+// The sending process.
+
+fn send(how: &str, address: &str, count: usize, rate: usize) {
+    if how.starts_with("raw-") {
+        send_raw(how, address, count, rate)
+    } else {
+        send_ours(how, address, count, rate)
+    }
+}
+
+/// Calls `send` for each update, paced if `rate` is not 0, when the parent says so; then tells how fast that was.
+fn paced(count: usize, rate: usize, mut send: impl FnMut(usize)) {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).unwrap();
+    let start = Instant::now();
+    for i in 0..count {
+        if rate != 0 {
+            let due = start + Duration::from_secs_f64(i as f64 / rate as f64);
+            // Half of a wait is slept, so that the pace is even and the processor free.
+            while let Some(left) = due
+                .checked_duration_since(Instant::now())
+                .filter(|left| !left.is_zero())
+            {
+                std::thread::park_timeout(left / 2);
+            }
+        }
+        send(i);
+    }
+    println!("{}", count as f64 / start.elapsed().as_secs_f64());
+    // Keep the connection until the parent has everything.
+    std::io::stdin().read_line(&mut line).unwrap();
+}
+
+fn send_raw(how: &str, address: &str, count: usize, rate: usize) {
+    let context = zmq::Context::new();
+    let socket = context.socket(zmq::PUB).unwrap();
+    socket.set_sndhwm(0).unwrap();
+    socket.set_linger(30_000).unwrap();
+    socket.bind(address).unwrap();
+    println!("{}", socket.get_last_endpoint().unwrap().unwrap());
+    let mut payload = payload(codec_of(how));
+    let stamp = payload.len() - 8;
+    paced(count, rate, |_| {
+        if rate != 0 {
+            payload[stamp..].copy_from_slice(&micros().to_ne_bytes());
+        }
+        socket.send("D", zmq::SNDMORE).unwrap();
+        socket.send(&payload[..], 0).unwrap();
+    });
+}
+
+fn send_ours(how: &str, address: &str, count: usize, rate: usize) {
+    let options = PublisherOptions {
+        id: Some("writer-1".into()),
+        codec: codec_of(how),
+        ..PublisherOptions::default()
+    };
+    let publisher = if how.starts_with("service-") {
+        Publisher::new(&ZmqMultiproc::new(address, self::options()).unwrap(), options).unwrap()
+    } else {
+        Publisher::new(&ZmqPubSub::new(address, self::options()).unwrap(), options).unwrap()
+    };
+    println!("{}", publisher.address().unwrap_or_default());
+    let mut update = update();
+    paced(count, rate, |i| {
+        update.key = format!("port-{:08}", i % 1000).into();
+        if rate != 0 {
+            update.timestamp = micros();
+        }
+        publisher.send_event(&update).unwrap();
+    });
+}
+
+// The receiving process.
+
+struct Sender {
+    child: Child,
+    lines: BufReader<std::process::ChildStdout>,
+}
+
+impl Sender {
+    fn start(how: &str, address: &str, count: usize, rate: usize) -> (Sender, String) {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["send", how, address, &count.to_string(), &rate.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap());
+        let mut sender = Sender { child, lines };
+        let address = sender.line();
+        (sender, address)
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+
+    fn go(&mut self) {
+        self.child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+    }
+
+    fn finish(mut self) -> f64 {
+        let rate = self.line().parse().unwrap();
+        self.go();
+        self.child.wait().unwrap();
+        rate
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+    }
+}
+
+fn receive(how: &str, count: usize, rate: usize) -> Measured {
+    if how.starts_with("raw-") {
+        receive_raw(how, count, rate)
+    } else {
+        receive_ours(how, count, rate)
+    }
+}
+
+fn receive_raw(how: &str, count: usize, rate: usize) -> Measured {
+    let (mut sender, address) = Sender::start(how, "tcp://127.0.0.1:*", count, rate);
+    let context = zmq::Context::new();
+    let socket = context.socket(zmq::SUB).unwrap();
+    socket.set_rcvhwm(0).unwrap();
+    socket.set_rcvtimeo(60_000).unwrap();
+    socket.set_subscribe(b"D").unwrap();
+    let monitor = context.socket(zmq::PAIR).unwrap();
+    socket
+        .monitor("inproc://connected", zmq::SocketEvent::HANDSHAKE_SUCCEEDED as i32)
+        .unwrap();
+    monitor.connect("inproc://connected").unwrap();
+    socket.connect(&address).unwrap();
+    monitor.recv_multipart(0).unwrap();
+    // The publisher's side may still be reading the subscription: nothing on this side can tell.
+    std::thread::park_timeout(Duration::from_millis(100));
+    sender.go();
+    let (mut topic, mut payload) = (zmq::Message::new(), zmq::Message::new());
+    let mut latencies = Vec::with_capacity(count);
+    let mut start = None;
+    for _ in 0..count {
+        socket.recv(&mut topic, 0).unwrap();
+        socket.recv(&mut payload, 0).unwrap();
+        start.get_or_insert_with(Instant::now);
+        if rate != 0 {
+            latencies.push(micros() - i64::from_ne_bytes(*payload.last_chunk().unwrap()));
+        }
+    }
+    let took = start.unwrap().elapsed();
+    let sent_per_second = sender.finish();
+    Measured {
+        received: count,
+        took,
+        latencies,
+        sent_per_second,
+    }
+}
+
+fn receive_ours(how: &str, count: usize, rate: usize) -> Measured {
+    let dispatcher = Dispatcher::new(DispatcherOptions {
+        queue: QueueOptions {
+            overflow: Overflow::Block,
+            ..QueueOptions::default()
+        },
+        ..DispatcherOptions::default()
+    })
+    .unwrap();
+    let (done, finished) = crossbeam_channel::bounded(1);
+    let state = std::sync::Mutex::new((None, 0, Vec::with_capacity(count)));
+    let guard = dispatcher.on_update(move |update: &DbUpdate| {
+        let (start, received, latencies) = &mut *state.lock().unwrap();
+        let start: &mut Instant = start.get_or_insert_with(Instant::now);
+        if rate != 0 {
+            latencies.push(micros() - update.timestamp);
+        }
+        *received += 1;
+        if *received == count {
+            done.send((start.elapsed(), std::mem::take(latencies))).unwrap();
+        }
+    });
+    let network = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", options()).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let socket = format!("ipc://{}/socket", folder.path().display());
+    let multiproc = ZmqMultiproc::new(&socket, options()).unwrap();
+    let service = how
+        .starts_with("service-")
+        .then(|| Service::start(&multiproc, &socket, &*network, ServiceOptions::default()).unwrap());
+    let to = if service.is_some() {
+        &*socket
+    } else {
+        "tcp://127.0.0.1:0"
+    };
+    let (mut sender, address) = Sender::start(how, to, count, rate);
+    let address = service.as_ref().map_or(address, |service| service.address().unwrap());
+
+    let subscriber = Subscriber::new(network, dispatcher.queue(), SubscriberOptions::default());
+    subscriber.register_topic(&Topic::ALL).unwrap();
+    subscriber.register_listen_address(&address).unwrap();
+    subscriber.daemonize().unwrap();
+    subscriber.wait_live(PATIENCE).unwrap();
+    sender.go();
+    let (took, latencies) = finished.recv_timeout(PATIENCE).expect("all updates");
+    let sent_per_second = sender.finish();
+    drop(guard);
+    Measured {
+        received: count,
+        took,
+        latencies,
+        sent_per_second,
+    }
+}

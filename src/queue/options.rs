@@ -1,0 +1,88 @@
+//! What a queue can be told, and what it tells.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How much a queue holds, and what it does when it is full.
+#[derive(Debug, Clone)]
+pub struct QueueOptions {
+    /// How many updates may be pending; at least 1. Sync events and what was handed out do not count. Default: 65 536.
+    pub capacity: usize,
+    /// What to do with more. Default: [`Overflow::Coalesce`].
+    pub overflow: Overflow,
+    /// How long more urgent updates may overtake one, from when the receiver took it in. Default: 1 s.
+    pub max_overtake: Duration,
+}
+
+impl Default for QueueOptions {
+    fn default() -> QueueOptions {
+        QueueOptions {
+            capacity: 65_536,
+            overflow: Overflow::default(),
+            max_overtake: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What a queue does with more updates than it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Overflow {
+    /// From half of the capacity on, an update replaces the last pending one of its row, whatever their actions, and
+    /// inherits its urgency. If that is not enough, as [`Overflow::DropAndSync`]. Never blocks. The default.
+    #[default]
+    Coalesce,
+    /// The sender waits for space.
+    Block,
+    /// Updates are dropped, and one [`SyncReason::Overflow`](crate::SyncReason::Overflow) tells how many. Never blocks.
+    DropAndSync,
+}
+
+impl Overflow {
+    /// The word in the options: `coalesce`, `block` or `drop-and-sync`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Overflow::Coalesce => "coalesce",
+            Overflow::Block => "block",
+            Overflow::DropAndSync => "drop-and-sync",
+        }
+    }
+}
+
+impl fmt::Display for Overflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Overflow {
+    type Err = Error;
+
+    fn from_str(word: &str) -> Result<Overflow> {
+        let all = [Overflow::Coalesce, Overflow::Block, Overflow::DropAndSync];
+        all.into_iter()
+            .find(|overflow| overflow.as_str() == word)
+            .ok_or_else(|| {
+                let context = format!("overflow {word:?}: not coalesce, block or drop-and-sync");
+                Error::new(ErrorKind::Config, context)
+            })
+    }
+}
+
+/// What happened in a queue since it was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct QueueStats {
+    /// Updates pending now.
+    pub depth: usize,
+    /// The most that may be pending.
+    pub capacity: usize,
+    /// Updates replaced by a newer one of their row.
+    pub coalesced: u64,
+    /// Updates dropped.
+    pub dropped: u64,
+    /// Sync events handed out.
+    pub syncs: u64,
+}

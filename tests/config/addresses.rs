@@ -1,0 +1,166 @@
+//! Addresses, and the socket of the publisher service.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tablecast::ErrorKind;
+use tablecast::config::{Config, Source, Transport};
+
+use crate::assert_error;
+
+#[test]
+fn publish_and_listen_addresses() {
+    let cases = [
+        ("tcp", "127.0.0.1", "tcp://127.0.0.1:8866", "tcp://127.0.0.1:8866"),
+        ("tcp", "*", "tcp://*:8866", "tcp://127.0.0.1:8866"),
+        ("tcp", "0.0.0.0", "tcp://0.0.0.0:8866", "tcp://127.0.0.1:8866"),
+        ("tcp", "::1", "tcp://[::1]:8866", "tcp://[::1]:8866"),
+        ("tcp", "[::1]", "tcp://[::1]:8866", "tcp://[::1]:8866"),
+        ("tcp", "::", "tcp://[::]:8866", "tcp://[::1]:8866"),
+        (
+            "tcp",
+            "fe80::1%eth0",
+            "tcp://[fe80::1%eth0]:8866",
+            "tcp://[fe80::1%eth0]:8866",
+        ),
+        (
+            "tcp",
+            "host-1.example",
+            "tcp://host-1.example:8866",
+            "tcp://host-1.example:8866",
+        ),
+        ("tcp", "br_ex.100", "tcp://br_ex.100:8866", "tcp://br_ex.100:8866"),
+        ("ipc", "/run/x.sock", "ipc:///run/x.sock", "ipc:///run/x.sock"),
+        ("inproc", "x", "inproc://x", "inproc://x"),
+        (
+            "epgm",
+            "eth0;239.192.1.1",
+            "epgm://eth0;239.192.1.1:8866",
+            "epgm://eth0;239.192.1.1:8866",
+        ),
+    ];
+    for (transport, address, publish, listen) in cases {
+        let mut config = Config::default();
+        config.set("publisher_transport", transport, Source::Program).unwrap();
+        config.set("publisher_bind_address", address, Source::Program).unwrap();
+        config.validate().unwrap();
+        assert_eq!(config.publish_address().unwrap(), publish);
+        assert_eq!(config.listen_addresses().unwrap(), [listen]);
+        config.publishers = vec!["tcp://other:1".into()];
+        assert_eq!(config.listen_addresses().unwrap(), ["tcp://other:1"]);
+    }
+    for (transport, address) in [
+        (Transport::Tcp, "localhost:8866"),
+        (Transport::Tcp, "::g"),
+        (Transport::Tcp, "[::1"),
+        (Transport::Tcp, "a b"),
+        (Transport::Ipc, "127.0.0.1"),
+        (Transport::Epgm, "*"),
+    ] {
+        let mut config = Config::default();
+        config.publisher_transport = transport;
+        config.publisher_bind_address = address.into();
+        assert_error(
+            config.validate(),
+            &["publisher_bind_address", transport.as_str(), &format!("{address:?}")],
+        );
+    }
+}
+
+#[test]
+fn port_0_can_be_bound_but_not_listened_to() {
+    let mut config = Config::default();
+    config.publisher_port = 0;
+    config.validate().unwrap();
+    assert_eq!(config.publish_address().unwrap(), "tcp://127.0.0.1:0");
+    assert_error(config.listen_addresses(), &["publishers", "publisher_port is 0"]);
+}
+
+#[test]
+fn listen_addresses_are_checked() {
+    let mut config = Config::default();
+    let long = format!("ipc://{}", "x".repeat(108));
+    for uri in [
+        "tcp://a",
+        "tcp://a:0",
+        "tcp://a:65536",
+        "tcp://a:+1",
+        "tcp://:1",
+        "tcp://*:1",
+        "tcp://::1:1",
+        "tcp://[a]:1",
+        "a:1",
+        "udp://a:1",
+        "inproc://",
+        "ipc://",
+        "redis://a b",
+        "@@tcp://a:1",
+        "",
+        &long,
+    ] {
+        let list = format!("tcp://good:1,{uri}");
+        assert_error(
+            config.set("publishers", &list, Source::Flag),
+            &["--publishers", "tcp://host:port", &format!("got {uri:?}")],
+        );
+    }
+}
+
+#[test]
+fn the_path_of_the_socket_has_a_limit() {
+    let mut config = Config::default();
+    let mut set = |path: &str| {
+        config
+            .set("publisher_multiproc_socket", path, Source::Flag)
+            .map(|()| config.clone())
+    };
+    assert_eq!(
+        set("ipc:///run/x").unwrap().publisher_multiproc_socket,
+        PathBuf::from("/run/x")
+    );
+    let longest = format!("/{}", "x".repeat(106));
+    assert_eq!(
+        set(&longest).unwrap().publisher_multiproc_socket,
+        PathBuf::from(&longest)
+    );
+    for path in [&format!("{longest}x"), "", "@abstract", "*"] {
+        assert_error(
+            set(path),
+            &["--publisher-multiproc-socket", "107 bytes", &format!("{path:?}")],
+        );
+    }
+}
+
+#[test]
+fn the_folder_of_the_socket_is_checked() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("a/b");
+    let mut config = Config::default();
+    config.publisher_multiproc_socket = folder.join("x.sock");
+
+    let assert_fails = |config: &Config, create, folder: &Path, what: &str| {
+        let error = config.check_socket_folder(create).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        let text = error.to_string();
+        assert!(
+            text.contains(what) && text.contains(&folder.display().to_string()),
+            "{text}"
+        );
+    };
+    assert_fails(&config, false, &folder, "does not exist");
+    config.check_socket_folder(true).unwrap();
+    config.check_socket_folder(true).unwrap();
+    config.check_socket_folder(false).unwrap();
+    assert_eq!(folder.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+    assert_eq!(folder.read_dir().unwrap().count(), 0);
+
+    let file = folder.join("file");
+    std::fs::write(&file, "").unwrap();
+    config.publisher_multiproc_socket = file.join("x.sock");
+    assert_fails(&config, false, &file, "is not a folder");
+    assert_fails(&config, true, &file, "cannot be made");
+    if cfg!(target_os = "linux") {
+        config.publisher_multiproc_socket = "/proc/x.sock".into();
+        assert_fails(&config, false, Path::new("/proc"), "is not writable");
+    }
+}
