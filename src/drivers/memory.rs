@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::thread::deadline;
 use crate::transport::{Inbound, Outbound, PubSub, Received, Wake};
 use crate::update::Topic;
 
@@ -143,7 +144,7 @@ impl Outbound for MemoryOutbound {
             publish,
             capacity,
         } = &self.0;
-        let deadline = Instant::now() + timeout;
+        let deadline = deadline(timeout);
         let frame: Frame = (topic.into(), payload.into());
         // Held while sending, so that room, once found, stays: receivers only make more of it.
         let locked = world.mailboxes.try_lock_until(deadline);
@@ -222,7 +223,7 @@ impl Inbound for MemoryInbound {
     }
 
     fn recv(&mut self, timeout: Option<Duration>) -> Result<Received<'_>> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let deadline = timeout.map(deadline);
         let mut state = self.mailbox.state.lock();
         loop {
             if std::mem::take(&mut state.woken) {

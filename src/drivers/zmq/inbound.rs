@@ -184,7 +184,9 @@ impl ZmqInbound {
         let mut items: Vec<_> = sockets.map(|socket| socket.as_poll_item(zmq::POLLIN)).collect();
         items.push(zmq::PollItem::from_fd(self.wakeable.fd(), zmq::POLLIN));
         // Rounded up: a wait of less than a millisecond must not become a busy loop.
-        let timeout = timeout.map_or(-1, |timeout| i64::from(millis(timeout + Duration::from_micros(999))));
+        let timeout = timeout.map_or(-1, |timeout| {
+            i64::from(millis(timeout.saturating_add(Duration::from_micros(999))))
+        });
         match zmq::poll(&mut items, timeout) {
             Ok(ready) => Ok(ready > 0),
             Err(zmq::Error::EINTR) => Ok(false),

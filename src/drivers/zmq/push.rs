@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::thread;
 use crate::transport::Outbound;
 
 use super::endpoint::{Endpoint, Role};
@@ -66,7 +67,7 @@ pub(super) fn send(
         match socket.send(topic, zmq::DONTWAIT | zmq::SNDMORE) {
             Ok(()) => break,
             Err(zmq::Error::EAGAIN) => {
-                let deadline = *deadline.get_or_insert_with(|| Instant::now() + timeout);
+                let deadline = *deadline.get_or_insert_with(|| thread::deadline(timeout));
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     let context = format!("nobody takes messages at {endpoint}: is the publisher service running?");
