@@ -343,12 +343,21 @@ impl Peer {
     }
 }
 
+/// libzmq walks its subscriptions by one function call a byte, and a topic of 64 KiB overflows the stack. Since it
+/// matches prefixes anyway, the beginning is enough; it counts how often each was asked for.
+const MAX_FILTER: usize = 255;
+
+fn filter(topic: &Topic) -> &[u8] {
+    let topic = topic.as_str().as_bytes();
+    topic.get(..MAX_FILTER).unwrap_or(topic)
+}
+
 fn subscribe(socket: &zmq::Socket, topic: &Topic) -> Result<()> {
-    let done = socket.set_subscribe(topic.as_str().as_bytes());
+    let done = socket.set_subscribe(filter(topic));
     done.map_err(|e| zmq_error(e, format!("cannot subscribe to {topic}")))
 }
 
 fn unsubscribe(socket: &zmq::Socket, topic: &Topic) -> Result<()> {
-    let done = socket.set_unsubscribe(topic.as_str().as_bytes());
+    let done = socket.set_unsubscribe(filter(topic));
     done.map_err(|e| zmq_error(e, format!("cannot unsubscribe from {topic}")))
 }
