@@ -1,11 +1,19 @@
 //! Threads that are named, joined on drop, and never join themselves.
 
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::error::{Error, ErrorKind, Result};
+
+/// When `timeout` from now is over. One that no clock can tell, such as [`Duration::MAX`], means in a century.
+pub(crate) fn deadline(timeout: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(timeout).unwrap_or_else(|| now + CENTURY)
+}
+
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// A running thread. Dropping it joins it, unless the thread itself does the dropping.
 ///

@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::thread::deadline;
 use crate::transport::{Inbound, Outbound, PubSub, Received, Wake};
 use crate::update::Topic;
 
@@ -52,7 +53,8 @@ struct State {
     closed: bool,
 }
 
-type Frame = (Arc<[u8]>, Arc<[u8]>);
+/// The publisher's address, the topic, the payload.
+type Frame = (Arc<str>, Arc<[u8]>, Arc<[u8]>);
 
 #[derive(Debug)]
 enum Note {
@@ -121,7 +123,7 @@ impl PubSub for MemoryPubSub {
         let inbound = MemoryInbound {
             mailbox: Arc::clone(&mailbox),
             _world: Arc::clone(&self.world),
-            frame: (Arc::default(), Arc::default()),
+            frame: (Arc::default(), Arc::default(), Arc::default()),
             address: Arc::default(),
             probe: None,
         };
@@ -143,8 +145,8 @@ impl Outbound for MemoryOutbound {
             publish,
             capacity,
         } = &self.0;
-        let deadline = Instant::now() + timeout;
-        let frame: Frame = (topic.into(), payload.into());
+        let deadline = deadline(timeout);
+        let frame: Frame = (Arc::clone(publish), topic.into(), payload.into());
         // Held while sending, so that room, once found, stays: receivers only make more of it.
         let locked = world.mailboxes.try_lock_until(deadline);
         let late = || {
@@ -200,7 +202,14 @@ impl Inbound for MemoryInbound {
     }
 
     fn disconnect(&mut self, address: &str) -> Result<()> {
-        self.mailbox.state.lock().addresses.remove(address);
+        let mut state = self.mailbox.state.lock();
+        state.addresses.remove(address);
+        // What came in between is from an address that nobody listens to any more.
+        state.frames.retain(|(from, ..)| **from != *address);
+        state.notes.retain(|note| match note {
+            Note::Connected(of) | Note::Answer(of, _) => **of != *address,
+        });
+        self.mailbox.emptied.notify_all();
         Ok(())
     }
 
@@ -222,7 +231,7 @@ impl Inbound for MemoryInbound {
     }
 
     fn recv(&mut self, timeout: Option<Duration>) -> Result<Received<'_>> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let deadline = timeout.map(deadline);
         let mut state = self.mailbox.state.lock();
         loop {
             if std::mem::take(&mut state.woken) {
@@ -246,7 +255,7 @@ impl Inbound for MemoryInbound {
             if let Some(frame) = state.frames.pop_front() {
                 self.frame = frame;
                 self.mailbox.emptied.notify_all();
-                let (topic, payload) = &self.frame;
+                let (_, topic, payload) = &self.frame;
                 return Ok(Received::Frame { topic, payload });
             }
             let timed_out = match deadline {

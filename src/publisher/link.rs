@@ -114,7 +114,7 @@ impl Link {
             let context = "this driver cannot tell how many subscribers there are";
             return Err(Error::new(ErrorKind::Unsupported, context));
         }
-        let deadline = Instant::now() + timeout;
+        let deadline = thread::deadline(timeout);
         let mut subscribers = self.shared.subscribers.lock();
         while *subscribers < count {
             let waited = self.shared.subscribers_changed.wait_until(&mut subscribers, deadline);

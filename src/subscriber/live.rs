@@ -141,12 +141,19 @@ impl Live {
     }
 
     /// A probe was sent, for topics up to `generation`.
-    pub(super) fn probed(&mut self, address: &str, topic: Topic, generation: u64, now: Instant, patience: Duration) {
+    pub(super) fn probed(
+        &mut self,
+        address: &str,
+        topic: Topic,
+        generation: u64,
+        deadline: Instant,
+        patience: Duration,
+    ) {
         if let Some(peer) = self.peers.get_mut(address) {
             peer.probe = Some(Probe {
                 topic,
                 generation,
-                deadline: now + patience,
+                deadline,
                 patience,
             });
         }
@@ -202,7 +209,11 @@ impl Live {
                     peer.state = PeerState::NoHello;
                     reason = peer.tell(address.clone());
                 }
-                expired.push((address.clone(), (probe.patience * 2).min(MAX_PATIENCE), reason));
+                expired.push((
+                    address.clone(),
+                    probe.patience.saturating_mul(2).min(MAX_PATIENCE),
+                    reason,
+                ));
             }
         }
         expired

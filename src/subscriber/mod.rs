@@ -287,7 +287,7 @@ impl Subscriber {
     /// [`ErrorKind::Timeout`], naming each address that is missing and why. A publisher that sends no hellos, as
     /// Dragonflow's, is never live; its updates come all the same.
     pub fn wait_live(&self, timeout: Duration) -> Result<()> {
-        let deadline = Instant::now() + timeout;
+        let deadline = thread::deadline(timeout);
         let mut live = self.shared.live.lock();
         while let Some(missing) = live.missing() {
             if self.shared.changed.wait_until(&mut live, deadline).timed_out() && live.missing().is_some() {

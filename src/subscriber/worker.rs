@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use crate::codec::{Decoder, Message};
 use crate::error::{Error, report};
 use crate::queue::QueueSender;
+use crate::thread;
 use crate::transport::{Inbound, Received};
 use crate::update::{DbUpdate, Name, SyncReason, Topic};
 
@@ -221,8 +222,8 @@ impl State {
     fn connect(&mut self, inbound: &mut dyn Inbound, address: Name, wait: Duration) {
         if let Err(e) = inbound.connect(&address) {
             self.report(&e);
-            let at = Instant::now() + wait;
-            let wait = (wait * 2).min(self.options.retry_max);
+            let at = thread::deadline(wait);
+            let wait = wait.saturating_mul(2).min(self.options.retry_max);
             self.retries.insert(address, Retry { at, wait });
         }
     }
@@ -233,7 +234,7 @@ impl State {
         match inbound.probe(address, &probe) {
             Ok(()) => {
                 let mut live = self.shared.live.lock();
-                live.probed(address, probe, self.generation, Instant::now(), patience);
+                live.probed(address, probe, self.generation, thread::deadline(patience), patience);
             }
             Err(e) => self.report(&e),
         }
@@ -246,7 +247,7 @@ impl State {
         if self.shared.live.lock().has_address(address) {
             // A transport that reconnects by itself takes this as done.
             let wait = self.options.retry_interval;
-            let at = Instant::now() + wait;
+            let at = thread::deadline(wait);
             self.retries.insert(address.into(), Retry { at, wait });
         }
         self.look_ahead();

@@ -184,7 +184,9 @@ impl ZmqInbound {
         let mut items: Vec<_> = sockets.map(|socket| socket.as_poll_item(zmq::POLLIN)).collect();
         items.push(zmq::PollItem::from_fd(self.wakeable.fd(), zmq::POLLIN));
         // Rounded up: a wait of less than a millisecond must not become a busy loop.
-        let timeout = timeout.map_or(-1, |timeout| i64::from(millis(timeout + Duration::from_micros(999))));
+        let timeout = timeout.map_or(-1, |timeout| {
+            i64::from(millis(timeout.saturating_add(Duration::from_micros(999))))
+        });
         match zmq::poll(&mut items, timeout) {
             Ok(ready) => Ok(ready > 0),
             Err(zmq::Error::EINTR) => Ok(false),
@@ -341,12 +343,21 @@ impl Peer {
     }
 }
 
+/// libzmq walks its subscriptions by one function call a byte, and a topic of 64 KiB overflows the stack. Since it
+/// matches prefixes anyway, the beginning is enough; it counts how often each was asked for.
+const MAX_FILTER: usize = 255;
+
+fn filter(topic: &Topic) -> &[u8] {
+    let topic = topic.as_str().as_bytes();
+    topic.get(..MAX_FILTER).unwrap_or(topic)
+}
+
 fn subscribe(socket: &zmq::Socket, topic: &Topic) -> Result<()> {
-    let done = socket.set_subscribe(topic.as_str().as_bytes());
+    let done = socket.set_subscribe(filter(topic));
     done.map_err(|e| zmq_error(e, format!("cannot subscribe to {topic}")))
 }
 
 fn unsubscribe(socket: &zmq::Socket, topic: &Topic) -> Result<()> {
-    let done = socket.set_unsubscribe(topic.as_str().as_bytes());
+    let done = socket.set_unsubscribe(filter(topic));
     done.map_err(|e| zmq_error(e, format!("cannot unsubscribe from {topic}")))
 }

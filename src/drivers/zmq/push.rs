@@ -4,15 +4,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::thread;
 use crate::transport::Outbound;
 
-use super::endpoint::{Endpoint, Role};
+use super::endpoint::{Endpoint, PathLock, Role};
 use super::{Context, ZmqOptions, millis, zmq_error};
 
 pub(super) struct PushOutbound {
     endpoint: Endpoint,
     options: ZmqOptions,
-    socket: Option<(zmq::Socket, Arc<Context>)>,
+    socket: Option<Opened>,
+}
+
+// Fields drop in order: the lock goes after the socket.
+struct Opened {
+    socket: zmq::Socket,
+    _lock: Option<PathLock>,
+    _context: Arc<Context>,
 }
 
 impl PushOutbound {
@@ -24,27 +32,34 @@ impl PushOutbound {
         }
     }
 
-    fn open(&self) -> Result<(zmq::Socket, Arc<Context>)> {
+    fn open(&self) -> Result<Opened> {
         let context = Context::shared();
         let socket = context.socket(zmq::PUSH, self.options.linger, &self.options)?;
         // Only a service that is there gets messages: with none, a send fails instead of queueing for nobody.
         let immediate = socket.set_immediate(true);
         immediate.map_err(|e| zmq_error(e, format!("cannot set up {}", self.endpoint)))?;
-        match self.endpoint.role_or(Role::Connect) {
-            Role::Connect => self.endpoint.connect(&socket)?,
-            Role::Bind => drop(self.endpoint.bind(&socket)?),
-        }
-        Ok((socket, context))
+        let lock = match self.endpoint.role_or(Role::Connect) {
+            Role::Connect => {
+                self.endpoint.connect(&socket)?;
+                None
+            }
+            Role::Bind => self.endpoint.bind(&socket)?.1,
+        };
+        Ok(Opened {
+            socket,
+            _lock: lock,
+            _context: context,
+        })
     }
 }
 
 impl Outbound for PushOutbound {
     fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
         let socket = match &self.socket {
-            Some((socket, _)) => socket,
+            Some(opened) => &opened.socket,
             None => {
                 let opened = self.open()?;
-                &self.socket.insert(opened).0
+                &self.socket.insert(opened).socket
             }
         };
         send(socket, topic, payload, timeout, &self.endpoint)
@@ -66,7 +81,7 @@ pub(super) fn send(
         match socket.send(topic, zmq::DONTWAIT | zmq::SNDMORE) {
             Ok(()) => break,
             Err(zmq::Error::EAGAIN) => {
-                let deadline = *deadline.get_or_insert_with(|| Instant::now() + timeout);
+                let deadline = *deadline.get_or_insert_with(|| thread::deadline(timeout));
                 let left = deadline.saturating_duration_since(Instant::now());
                 if left.is_zero() {
                     let context = format!("nobody takes messages at {endpoint}: is the publisher service running?");

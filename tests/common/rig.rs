@@ -1,0 +1,120 @@
+//! A subscriber with its dispatcher, whose events come through channels.
+#![allow(dead_code, reason = "every test target uses a part of it")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, never, unbounded};
+use tablecast::queue::QueueOptions;
+use tablecast::transport::PubSub;
+use tablecast::{
+    Action, DbUpdate, Dispatcher, DispatcherOptions, Publisher, Subscriber, SubscriberOptions, SyncReason, Topic,
+};
+
+/// More than anything here may take on a busy machine.
+pub(crate) const LONG: Duration = Duration::from_secs(10);
+
+pub(crate) struct Rig {
+    // Dropped first, as a program would.
+    pub(crate) subscriber: Arc<Subscriber>,
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) updates: Receiver<DbUpdate>,
+    pub(crate) syncs: Receiver<SyncReason>,
+}
+
+impl Rig {
+    pub(crate) fn new(driver: &Arc<dyn PubSub>) -> Rig {
+        Rig::with(driver, SubscriberOptions::default(), QueueOptions::default())
+    }
+
+    pub(crate) fn with(driver: &Arc<dyn PubSub>, options: SubscriberOptions, queue: QueueOptions) -> Rig {
+        let options_of_dispatcher = DispatcherOptions {
+            queue,
+            ..DispatcherOptions::default()
+        };
+        let dispatcher = Dispatcher::new(options_of_dispatcher).unwrap();
+        let (sender, updates) = unbounded();
+        dispatcher.on_update(sender).detach();
+        let (sender, syncs) = unbounded();
+        dispatcher.on_sync(sender).detach();
+        let subscriber = Subscriber::new(Arc::clone(driver), dispatcher.queue(), options);
+        Rig {
+            subscriber: Arc::new(subscriber),
+            dispatcher,
+            updates,
+            syncs,
+        }
+    }
+
+    /// Registers, starts if it is not running, and waits until all is in force.
+    pub(crate) fn listen(&self, topics: &[&str], address: &str) -> &Rig {
+        for name in topics {
+            self.subscriber.register_topic(&topic(name)).unwrap();
+        }
+        self.subscriber.register_listen_address(address).unwrap();
+        if !self.subscriber.is_running() {
+            self.subscriber.daemonize().unwrap();
+        }
+        self.subscriber.wait_live(LONG).unwrap();
+        self
+    }
+
+    #[track_caller]
+    pub(crate) fn next(&self) -> DbUpdate {
+        self.updates.recv_timeout(LONG).expect("no update came")
+    }
+
+    /// The key of the next update.
+    #[track_caller]
+    pub(crate) fn next_key(&self) -> String {
+        self.next().key.to_string()
+    }
+
+    #[track_caller]
+    pub(crate) fn next_sync(&self) -> SyncReason {
+        self.syncs.recv_timeout(LONG).expect("no sync event came")
+    }
+
+    /// Everything that has come so far was the update with this key: `send` sends it, and what comes before it is
+    /// an error. One connection keeps order, so nothing else can still be on its way.
+    #[track_caller]
+    pub(crate) fn only(&self, key: &str, send: impl FnOnce()) {
+        send();
+        assert_eq!(self.next_key(), key);
+        assert!(self.updates.is_empty());
+    }
+}
+
+pub(crate) fn topic(name: &str) -> Topic {
+    Topic::new(name).unwrap()
+}
+
+/// An update for everyone.
+pub(crate) fn update(key: &str) -> DbUpdate {
+    DbUpdate::new("row", key, Action::Set).value("{}")
+}
+
+pub(crate) fn send(publisher: &Publisher, name: &str, key: &str) {
+    publisher.send_event(&update(key).topic(topic(name))).unwrap();
+}
+
+/// Lets time pass, where passing time is what is tested.
+pub(crate) fn pass(time: Duration) {
+    let _ = never::<()>().recv_timeout(time);
+}
+
+/// Runs `body` and fails if it takes longer than `limit`.
+#[track_caller]
+pub(crate) fn quickly<T>(limit: Duration, what: &str, body: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let result = body();
+    let took = start.elapsed();
+    assert!(took <= limit, "{what} took {took:?}");
+    result
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}

@@ -1,0 +1,90 @@
+//! What a driver may cost. These run alone, since they look at the whole process.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use crate::Setup;
+use crate::common::eventually;
+use crate::rig::{LONG, Rig, pass, send, topic};
+
+/// From a command given to an idle subscriber until it is in force, through the publisher and back.
+pub(crate) fn wakes_promptly(driver: &str, setup: fn() -> Setup) {
+    let setup = setup();
+    let (_publisher, rig) = setup.pair(&["D"]);
+    let mut waits: Vec<_> = (0..21)
+        .map(|number| {
+            // Idle again: the publisher's keeper has ended its ticking, and everybody sleeps.
+            pass(Duration::from_millis(15));
+            let start = Instant::now();
+            rig.subscriber.register_topic(&topic(&format!("t{number}"))).unwrap();
+            rig.subscriber.wait_live(LONG).unwrap();
+            start.elapsed()
+        })
+        .collect();
+    waits.sort_unstable();
+    let (median, worst) = (waits[10], waits[20]);
+    println!("{driver}: a command is in force after {median:?} (median), {worst:?} (worst)");
+    assert!(median < Duration::from_millis(10), "median {median:?}");
+}
+
+pub(crate) fn idles_without_work(driver: &str, setup: fn() -> Setup) {
+    let setup = setup();
+    let (publisher, rig) = setup.pair(&["D"]);
+    rig.only("1", || send(&publisher, "D", "1"));
+    pass(Duration::from_millis(100));
+    let before = cpu_time();
+    pass(Duration::from_millis(500));
+    let used = cpu_time().saturating_sub(before);
+    println!("{driver}: {used:?} of CPU in 500 ms of idling");
+    assert!(used < Duration::from_millis(5), "{used:?} of CPU in 500 ms of idling");
+}
+
+pub(crate) fn leaks_nothing(setup: fn() -> Setup) {
+    let cycle = || {
+        let setup = setup();
+        let (publisher, rig) = setup.pair(&["D"]);
+        rig.only("1", || send(&publisher, "D", "1"));
+    };
+    cycle();
+    // The last socket closes behind the drop.
+    let counts = || (fs::read_dir("/proc/self/fd").unwrap().count(), our_threads().count());
+    eventually(LONG, || our_threads().count() == 0);
+    let before = counts();
+    for _ in 0..50 {
+        cycle();
+    }
+    eventually(LONG, || counts() <= before);
+    // And while something else keeps libzmq's threads alive.
+    let setup_of_other = setup();
+    let other = Rig::new(&setup_of_other.driver);
+    let publisher = setup_of_other.publisher();
+    other.listen(&["D"], &setup_of_other.address(&publisher));
+    cycle();
+    let before = counts();
+    for _ in 0..50 {
+        cycle();
+    }
+    eventually(LONG, || counts() <= before);
+}
+
+/// The folders in `/proc` of the threads that the library and libzmq have started.
+fn our_threads() -> impl Iterator<Item = std::path::PathBuf> {
+    let threads = fs::read_dir("/proc/self/task")
+        .unwrap()
+        .flatten()
+        .map(|entry| entry.path());
+    threads.filter(|thread| {
+        let name = fs::read_to_string(thread.join("comm")).unwrap_or_default();
+        ["tablecast", "tc-", "ZMQbg"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+    })
+}
+
+fn cpu_time() -> Duration {
+    let nanos = our_threads().filter_map(|thread| {
+        let stat = fs::read_to_string(thread.join("schedstat")).ok()?;
+        stat.split(' ').next()?.parse::<u64>().ok()
+    });
+    Duration::from_nanos(nanos.sum())
+}

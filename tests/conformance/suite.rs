@@ -1,0 +1,430 @@
+//! What every driver has to do.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use parking_lot::RwLock;
+use tablecast::{ErrorKind, Publisher, PublisherOptions, SyncReason};
+
+use crate::Setup;
+use crate::common::{eventually, within};
+use crate::rig::{LONG, Rig, pass, quickly, send, topic, update};
+
+/// Held exclusively by what measures the process.
+static ALONE: RwLock<()> = RwLock::new(());
+
+/// Runs a case beside others.
+pub(crate) fn shared(case: impl FnOnce() + Send + 'static) {
+    let _others = ALONE.read();
+    within(Duration::from_secs(30), case);
+}
+
+/// Runs a case while no other runs.
+pub(crate) fn alone(case: impl FnOnce() + Send + 'static) {
+    let _nobody = ALONE.write();
+    within(Duration::from_secs(30), case);
+}
+
+impl Setup {
+    pub(crate) fn publisher(&self) -> Publisher {
+        Publisher::new(&*self.driver, PublisherOptions::default()).unwrap()
+    }
+
+    pub(crate) fn address(&self, publisher: &Publisher) -> String {
+        let address = self.address.clone().or_else(|| publisher.address());
+        address.expect("neither the setup nor the publisher has an address")
+    }
+
+    /// A publisher, and a subscriber that is live on these topics.
+    pub(crate) fn pair(&self, topics: &[&str]) -> (Publisher, Rig) {
+        let publisher = self.publisher();
+        let rig = Rig::new(&self.driver);
+        rig.listen(topics, &self.address(&publisher));
+        (publisher, rig)
+    }
+}
+
+pub(crate) fn delivers_in_order(setup: fn() -> Setup) {
+    let setup = setup();
+    let (publisher, rig) = setup.pair(&["D"]);
+    for number in 0..2000 {
+        let update = update(&format!("k{}", number % 7)).value(number.to_string());
+        publisher.send_event(&update).unwrap();
+    }
+    let mut last = BTreeMap::new();
+    for _ in 0..2000 {
+        let update = rig.next();
+        let number: i64 = update.value.unwrap().parse().unwrap();
+        let before = last.insert(update.key.to_string(), number);
+        assert_eq!(number - before.unwrap_or(number - 7), 7);
+    }
+    assert_eq!(publisher.stats().sent, 2000);
+    assert_eq!(rig.next_sync().as_str(), "connected");
+    assert!(rig.syncs.is_empty());
+    let stats = rig.subscriber.stats();
+    assert_eq!((stats.decoded, stats.malformed, stats.errors), (2000, 0, 0));
+}
+
+pub(crate) fn matches_topics_exactly(setup: fn() -> Setup) {
+    let setup = setup();
+    let (publisher, rig) = setup.pair(&["last"]);
+    let long = "x".repeat(65_536);
+    let wanted = [
+        "D",
+        "tenant1",
+        "*",
+        "?x",
+        "[a]",
+        "[",
+        "nul\0",
+        "\0",
+        "日本",
+        "é",
+        "\u{10FFFF}",
+        " ",
+        "\n",
+        &*long,
+    ];
+    let others = [
+        "Dxyz",
+        "d",
+        "D ",
+        "tenant10",
+        "tenant",
+        "**",
+        "?",
+        "a",
+        "[]",
+        "nul",
+        "nul\0\0",
+        "\0\0",
+        "日",
+        "日本語",
+        "e\u{301}",
+        "\u{10FFFF}t",
+        &long[1..],
+    ];
+    rig.listen(&wanted, &setup.address(&publisher));
+    for name in wanted.iter().chain(&others) {
+        send(&publisher, name, name);
+    }
+    // One connection keeps order, but the dispatcher goes by timestamps: what comes after this is told by the counters.
+    send(&publisher, "last", "last");
+    let mut got: Vec<_> = (0..=wanted.len()).map(|_| rig.next()).collect();
+    assert!(got.iter().all(|update| update.key == update.topic.as_str()));
+    let mut got: Vec<_> = got.drain(..).map(|update| update.topic.to_string()).collect();
+    got.sort_unstable();
+    let mut wanted: Vec<_> = wanted.iter().chain(&["last"]).map(|&name| name.to_owned()).collect();
+    wanted.sort_unstable();
+    assert_eq!(got, wanted);
+    assert!(rig.updates.is_empty());
+    assert_eq!(rig.subscriber.stats().malformed, 0);
+}
+
+pub(crate) fn takes_long_keys_and_topics(setup: fn() -> Setup) {
+    let setup = setup();
+    let (publisher, rig) = setup.pair(&["D"]);
+    let key = "é".repeat(32_768);
+    publisher.send_event(&update(&key)).unwrap();
+    assert_eq!(rig.next_key(), key);
+    for key in ["", "a\0b", "\"\\\n", "日本"] {
+        publisher.send_event(&update(key)).unwrap();
+        assert_eq!(rig.next_key(), key);
+    }
+    let refused = publisher.send_event(&update(&"k".repeat(65_537))).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    let long = topic(&"t".repeat(65_537));
+    assert_eq!(
+        publisher.send_event_to(&long, &update("k")).unwrap_err().kind(),
+        ErrorKind::InvalidInput
+    );
+    assert_eq!(
+        rig.subscriber.register_topic(&long).unwrap_err().kind(),
+        ErrorKind::InvalidInput
+    );
+    let large = update("k").value("v".repeat(17 << 20));
+    assert_eq!(publisher.send_event(&large).unwrap_err().kind(), ErrorKind::TooLarge);
+    assert_eq!(publisher.stats().failed, 3);
+    let large = update("large").value("v".repeat(5 << 20));
+    publisher.send_event(&large).unwrap();
+    assert_eq!(rig.next().value, large.value);
+}
+
+pub(crate) fn unregistering_stops_delivery(setup: fn() -> Setup) {
+    let setup = setup();
+    let (publisher, rig) = setup.pair(&["a", "b"]);
+    let address = setup.address(&publisher);
+    for _ in 0..10 {
+        rig.only("1", || send(&publisher, "a", "1"));
+        assert!(rig.subscriber.unregister_topic(&topic("a")));
+        assert!(!rig.subscriber.unregister_topic(&topic("a")));
+        send(&publisher, "a", "lost");
+        rig.only("2", || send(&publisher, "b", "2"));
+        assert!(rig.subscriber.register_topic(&topic("a")).unwrap());
+        assert!(!rig.subscriber.register_topic(&topic("a")).unwrap());
+        rig.subscriber.wait_live(LONG).unwrap();
+    }
+    assert!(rig.subscriber.unregister_listen_address(&address));
+    assert!(!rig.subscriber.unregister_listen_address(&address));
+    assert!(rig.subscriber.status().is_empty());
+    send(&publisher, "a", "lost");
+    // Back again: what was sent in between stays away.
+    rig.listen(&[], &address);
+    rig.only("3", || send(&publisher, "b", "3"));
+}
+
+pub(crate) fn registers_while_running(setup: fn() -> Setup) {
+    let setup = setup();
+    let rig = Rig::new(&setup.driver);
+    rig.subscriber.daemonize().unwrap();
+    let error = rig.subscriber.wait_live(Duration::from_millis(10)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout);
+    let publisher = setup.publisher();
+    rig.listen(&["first"], &setup.address(&publisher));
+    rig.only("1", || send(&publisher, "first", "1"));
+    for number in 0..20 {
+        let name = format!("topic{number}");
+        rig.listen(&[&name], &setup.address(&publisher));
+        rig.only(&name, || send(&publisher, &name, &name));
+    }
+    // Only the first confirmation is a sync: more topics are no reason to read the store again.
+    assert_eq!(rig.next_sync().as_str(), "connected");
+    assert!(rig.syncs.is_empty());
+}
+
+pub(crate) fn many_subscribers(setup: fn() -> Setup) {
+    let setup = setup();
+    let (publisher, first) = setup.pair(&["D"]);
+    if setup.address(&publisher).starts_with('@') {
+        // There it is the subscribers who bind: a port has one.
+        return;
+    }
+    let others: Vec<_> = (0..5).map(|_| Rig::new(&setup.driver)).collect();
+    for (number, rig) in others.iter().enumerate() {
+        rig.listen(&["D", &format!("own{number}")], &setup.address(&publisher));
+    }
+    for number in 0..100 {
+        send(&publisher, "D", &number.to_string());
+        send(&publisher, &format!("own{}", number % 5), "own");
+    }
+    for rig in &others {
+        let keys: Vec<_> = (0..120).map(|_| rig.next_key()).collect();
+        assert_eq!(keys.iter().filter(|key| *key == "own").count(), 20);
+    }
+    assert_eq!(
+        (0..100).map(|_| first.next_key()).filter(|key| key != "own").count(),
+        100
+    );
+    drop(others);
+    first.only("after", || send(&publisher, "D", "after"));
+}
+
+pub(crate) fn many_publishers(setup: fn() -> Setup) {
+    let setups = [setup(), setup(), setup()];
+    let publishers: Vec<_> = setups.iter().map(Setup::publisher).collect();
+    let rig = Rig::new(&setups[0].driver);
+    for (setup, publisher) in setups.iter().zip(&publishers) {
+        rig.listen(&["D"], &setup.address(publisher));
+    }
+    for number in 0..300 {
+        send(&publishers[number % 3], "D", &number.to_string());
+    }
+    let mut got: Vec<usize> = (0..300).map(|_| rig.next_key().parse().unwrap()).collect();
+    got.sort_unstable();
+    assert!(got.into_iter().eq(0..300));
+    assert_eq!(rig.subscriber.status().len(), 3);
+    let mut addresses: Vec<_> = (0..3)
+        .map(|_| match rig.next_sync() {
+            SyncReason::Connected { address } => address.to_string(),
+            other => panic!("{other}"),
+        })
+        .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    assert_eq!(addresses.len(), 3);
+    rig.subscriber
+        .unregister_listen_address(&setups[1].address(&publishers[1]));
+    send(&publishers[1], "D", "lost");
+    rig.only("0", || send(&publishers[0], "D", "0"));
+    rig.only("2", || send(&publishers[2], "D", "2"));
+    assert!(rig.syncs.is_empty(), "unregistering is no loss");
+}
+
+pub(crate) fn stops_and_starts_again(setup: fn() -> Setup) {
+    let setup = setup();
+    let (publisher, rig) = setup.pair(&["D"]);
+    for number in 0..5 {
+        let key = number.to_string();
+        rig.only(&key, || send(&publisher, "D", &key));
+        assert!(rig.subscriber.is_running());
+        let twice = rig.subscriber.daemonize().unwrap_err();
+        assert_eq!(twice.kind(), ErrorKind::InvalidInput);
+        quickly(Duration::from_secs(1), "stop", || rig.subscriber.stop());
+        assert!(!rig.subscriber.is_running());
+        quickly(Duration::from_millis(100), "a second stop", || rig.subscriber.stop());
+        send(&publisher, "D", "lost");
+        rig.listen(&[], &setup.address(&publisher));
+        let reason = rig.next_sync();
+        assert_eq!(reason.as_str(), if number == 0 { "connected" } else { "reconnected" });
+    }
+    assert_eq!(rig.next_sync().as_str(), "reconnected");
+}
+
+pub(crate) fn drops_promptly(setup: fn() -> Setup) {
+    let setup = setup();
+    for _ in 0..3 {
+        let (publisher, rig) = setup.pair(&["D"]);
+        send(&publisher, "D", "1");
+        quickly(Duration::from_secs(1), "drop of the subscriber", || drop(rig));
+        quickly(Duration::from_secs(1), "drop of the publisher", || drop(publisher));
+        // A port is free a moment after its socket was closed.
+        eventually(LONG, || {
+            Publisher::new(&*setup.driver, PublisherOptions::default()).is_ok()
+        });
+        eventually(LONG, || {
+            Publisher::new(&*setup.driver, PublisherOptions::default()).is_ok()
+        });
+        pass(Duration::from_millis(20));
+    }
+}
+
+/// Nobody reads: whether the driver drops or refuses, it does so in time, and afterwards all is well.
+pub(crate) fn send_is_bounded(setup: fn() -> Setup) {
+    let setup = setup();
+    let timeout = Duration::from_millis(50);
+    let options = PublisherOptions {
+        send_timeout: timeout,
+        ..PublisherOptions::default()
+    };
+    let publisher = Publisher::new(&*setup.driver, options).unwrap();
+    let (mut stuck, _wake) = setup.driver.inbound().unwrap();
+    stuck.subscribe(&topic("D")).unwrap();
+    stuck.connect(&setup.address(&publisher)).unwrap();
+    let mut refused = 0;
+    for number in 0..1005 {
+        let sent = quickly(timeout + Duration::from_millis(200), "send", || {
+            publisher.send_event(&update(&number.to_string()))
+        });
+        if let Err(error) = sent {
+            assert_eq!(error.kind(), ErrorKind::Timeout);
+            refused += 1;
+        }
+    }
+    let stats = publisher.stats();
+    assert_eq!((stats.sent, stats.failed), (1005 - refused, refused));
+    drop(stuck);
+    publisher.send_event(&update("after")).unwrap();
+}
+
+pub(crate) fn batches_arrive_whole(setup: fn() -> Setup) {
+    let setup = setup();
+    let (publisher, rig) = setup.pair(&["D", "other"]);
+    let updates: Vec<_> = (0..500).map(|n| update("row").value(n.to_string())).collect();
+    publisher.send_batch(&topic("other"), &updates).unwrap();
+    publisher.send_batch(&topic("other"), &[]).unwrap();
+    for number in 0..500 {
+        let update = rig.next();
+        assert_eq!(update.value, Some(number.to_string()));
+        assert_eq!(update.topic, topic("other"));
+        assert_eq!(update.origin.unwrap().seq, number + 1);
+    }
+    let large: Vec<_> = (0..20).map(|_| update("large").value("v".repeat(1 << 20))).collect();
+    assert_eq!(
+        publisher.send_batch(&topic("D"), &large).unwrap_err().kind(),
+        ErrorKind::TooLarge
+    );
+    rig.only("after", || send(&publisher, "other", "after"));
+    assert_eq!(publisher.stats().sent, 501);
+    assert_eq!(publisher.stats().failed, 20);
+}
+
+pub(crate) fn survives_binary_topics(setup: fn() -> Setup) {
+    let setup = setup();
+    survives(
+        &setup,
+        &[
+            b"D\xff",
+            b"\xff\xfe\x00",
+            b"",
+            b"D\0",
+            b"\xf4\x8f\xbf\xbftablecast/probe/x",
+        ],
+        &[b"{}"],
+        0,
+    );
+}
+
+pub(crate) fn survives_malformed_payloads(setup: fn() -> Setup) {
+    let setup = setup();
+    let payloads: [&[u8]; 6] = [b"", b"{", b"{}", b"\xff\xff", b"[[[[[[[", b"\xdf\xff\xff\xff\xff"];
+    survives(&setup, &[b"D"], &payloads, payloads.len() as u64);
+}
+
+/// Sends these from a bare sending end, and expects nothing but a count of them.
+fn survives(setup: &Setup, topics: &[&[u8]], payloads: &[&[u8]], malformed: u64) {
+    let mut outbound = setup.driver.outbound().unwrap();
+    let rig = Rig::new(&setup.driver);
+    let address = setup.address.clone().or_else(|| outbound.address()).unwrap();
+    rig.subscriber.register_topic(&topic("D")).unwrap();
+    rig.subscriber.register_listen_address(&address).unwrap();
+    rig.subscriber.daemonize().unwrap();
+    let valid = br#"{"table":"row","key":"valid","action":"set","value":null,"topic":"D"}"#;
+    let second = Duration::from_secs(1);
+    // A bare sending end answers no probes, so the connection shows only by what comes through.
+    eventually(LONG, || {
+        outbound.probes().unwrap();
+        outbound.send(b"D", valid, second).unwrap();
+        rig.updates.recv_timeout(Duration::from_millis(10)).is_ok()
+    });
+    pass(Duration::from_millis(20));
+    while rig.updates.try_recv().is_ok() {}
+    for topic in topics {
+        for payload in payloads {
+            outbound.send(topic, payload, second).unwrap();
+        }
+    }
+    let last = br#"{"table":"row","key":"last","action":"set","value":null,"topic":"D"}"#;
+    outbound.send(b"D", last, second).unwrap();
+    assert_eq!(rig.next_key(), "last");
+    eventually(LONG, || rig.subscriber.stats().malformed == malformed);
+    assert_eq!(rig.subscriber.stats().errors, 0);
+    assert!(rig.subscriber.is_running());
+    assert!(rig.syncs.try_iter().all(|reason| reason.as_str() == "connected"));
+}
+
+pub(crate) fn a_late_publisher_is_found(setup: fn() -> Setup) {
+    let setup = setup();
+    let Some(address) = setup.address.clone() else {
+        return;
+    };
+    let rig = Rig::new(&setup.driver);
+    rig.subscriber.register_topic(&topic("D")).unwrap();
+    rig.subscriber.register_listen_address(&address).unwrap();
+    rig.subscriber.daemonize().unwrap();
+    pass(Duration::from_millis(50));
+    let publisher = setup.publisher();
+    rig.subscriber.wait_live(LONG).unwrap();
+    rig.only("1", || send(&publisher, "D", "1"));
+}
+
+/// "For ever" is a duration too.
+pub(crate) fn waits_for_ever_when_asked(setup: fn() -> Setup) {
+    let setup = setup();
+    let options = PublisherOptions {
+        send_timeout: Duration::MAX,
+        ..PublisherOptions::default()
+    };
+    let publisher = Publisher::new(&*setup.driver, options).unwrap();
+    let rig = Rig::new(&setup.driver);
+    rig.subscriber.register_topic(&topic("D")).unwrap();
+    rig.subscriber
+        .register_listen_address(&setup.address(&publisher))
+        .unwrap();
+    rig.subscriber.daemonize().unwrap();
+    rig.subscriber.wait_live(Duration::MAX).unwrap();
+    match publisher.wait_subscribers(1, Duration::MAX) {
+        Ok(()) => {}
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported),
+    }
+    rig.only("1", || send(&publisher, "D", "1"));
+}
