@@ -11,7 +11,7 @@ use tablecast::config::{OptionDoc, Source};
 use tablecast::drivers::zmq::libzmq;
 use tablecast::{Config, Result};
 
-use crate::{publish, watch};
+use crate::{demo, publish, watch};
 
 /// The options that `-h` shows; the others are in `--help`.
 const COMMON: [&str; 5] = [
@@ -51,6 +51,11 @@ pub(crate) enum Command {
     Service,
     Publish(publish::Args),
     Watch(watch::Args),
+    Demo(demo::Args),
+    #[command(hide = true)]
+    DemoWriter(demo::WriterArgs),
+    #[command(hide = true)]
+    DemoSubscriber(demo::SubscriberArgs),
 }
 
 impl Cli {

@@ -3,6 +3,7 @@
 //! Exit code 0 means done, 1 that it failed, 2 wrong usage.
 
 mod cli;
+mod demo;
 mod output;
 mod publish;
 mod row;
@@ -44,6 +45,15 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Service => service::run(&cli.config(&[])?)?,
         Command::Publish(args) => publish::run(cli.config(publish::DEFAULTS)?, args)?,
         Command::Watch(args) => watch::run(cli.config(watch::DEFAULTS)?, args)?,
+        Command::Demo(args) => return demo::run(&cli.config(&[])?, args, &signal::channel(demo::GRACE)?),
+        Command::DemoWriter(args) => {
+            signal::ignore()?;
+            demo::run_writer(&cli.config(&[])?, args)?;
+        }
+        Command::DemoSubscriber(args) => {
+            signal::ignore()?;
+            demo::run_subscriber(&cli.config(&[])?, args)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

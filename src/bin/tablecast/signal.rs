@@ -15,7 +15,15 @@ pub(crate) fn channel(grace: Duration) -> Result<Receiver<()>> {
         let _ = never::<()>().recv_timeout(grace);
         std::process::exit(1);
     };
-    let set = ctrlc::set_handler(handler);
-    set.map_err(|e| Error::new(ErrorKind::Io, "cannot wait for signals").with_source(e))?;
+    set(handler)?;
     Ok(receiver)
+}
+
+/// Leaves signals to the process that started this one and will end it.
+pub(crate) fn ignore() -> Result<()> {
+    set(|| {})
+}
+
+fn set(handler: impl FnMut() + Send + 'static) -> Result<()> {
+    ctrlc::set_handler(handler).map_err(|e| Error::new(ErrorKind::Io, "cannot wait for signals").with_source(e))
 }

@@ -53,8 +53,8 @@ pub(crate) struct Args {
     /// How many processes subscribe, 1 to 64.
     #[arg(long, value_name = "S", default_value = "2", value_parser = processes)]
     subscribers: usize,
-    /// Send at most so many updates per second, 100 or more. [default: 250 for the network, generated updates as fast as they are
-    /// taken]
+    /// Send at most so many updates per second, 100 or more. [default: 250 for the network, generated updates as fast as
+    /// they are taken]
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(100..))]
     rate: Option<u64>,
     /// Give up when nothing has come through for so many seconds.
@@ -69,6 +69,9 @@ fn processes(text: &str) -> std::result::Result<usize, String> {
 
 /// How often subscribers are asked how many updates came.
 const TICK: Duration = Duration::from_millis(10);
+
+/// How long the demo may take to end after a signal.
+pub(crate) const GRACE: Duration = Duration::from_secs(3);
 
 /// How long duplicates may come after everything is there.
 const AFTERMATH: Duration = Duration::from_millis(200);

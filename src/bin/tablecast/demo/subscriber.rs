@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use tablecast::queue::QueueOptions;
-use tablecast::{Config, DbUpdate, Dispatcher, DispatcherOptions, Drivers, Result, Subscriber, SyncReason};
+use tablecast::{Config, DbUpdate, Dispatcher, Drivers, Result, Subscriber, SyncReason};
 
 use super::ledger::Ledger;
 use super::protocol::{self, Order, Report};
@@ -33,7 +32,7 @@ const LIVE_TIMEOUT: Duration = Duration::from_secs(60);
 /// # Errors
 /// What the subscriber and the dispatcher say.
 pub(crate) fn run(config: &Config, args: &SubscriberArgs) -> Result<()> {
-    let dispatcher = Dispatcher::new(dispatcher_options(config))?;
+    let dispatcher = Dispatcher::new(config.into())?;
     let ledger = Arc::new(Mutex::new(Ledger::default()));
     let record = Arc::clone(&ledger);
     let on_update = move |update: &DbUpdate| record.lock().record(update, now_micros());
@@ -57,18 +56,6 @@ pub(crate) fn run(config: &Config, args: &SubscriberArgs) -> Result<()> {
         protocol::report(&report)?;
     }
     Ok(())
-}
-
-fn dispatcher_options(config: &Config) -> DispatcherOptions {
-    DispatcherOptions {
-        queue: QueueOptions {
-            capacity: config.queue_capacity,
-            overflow: config.queue_overflow,
-            max_overtake: config.queue_max_overtake_ms,
-        },
-        workers: config.dispatcher_workers,
-        hook: None,
-    }
 }
 
 fn now_micros() -> i64 {
