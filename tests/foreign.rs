@@ -65,7 +65,7 @@ fn watch_hears_a_publisher_without_hellos() {
         watch.stderr()
     );
     let update = r#"{"event":"update","table":"lport","key":"port-1","action":"create","value":"{\"chassis\": \"host1\"}","topic":"tenant1","priority":5}"#;
-    let mut lines = Vec::new();
+    let mut lines: Vec<String> = Vec::new();
     while !lines.iter().any(|line| line == update) || !lines.iter().any(|line| line.contains("connected")) {
         lines.push(watch.line());
     }
