@@ -1,6 +1,7 @@
 //! The command line: the subcommands, and a flag for every option of the library.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::LazyLock;
@@ -59,11 +60,11 @@ pub(crate) enum Command {
 }
 
 impl Cli {
-    /// The command line of this process.
-    pub(crate) fn from_args() -> std::result::Result<Cli, clap::Error> {
+    /// Reads a command line, which begins with the name of the program.
+    pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> std::result::Result<Cli, clap::Error> {
         let matches = Cli::command()
             .args(Config::options().iter().map(flag))
-            .try_get_matches()?;
+            .try_get_matches_from(args)?;
         let mut cli = Cli::from_arg_matches(&matches)?;
         let given = Config::options()
             .iter()
@@ -129,4 +130,36 @@ pub(crate) fn seconds(text: &str) -> std::result::Result<Duration, String> {
     seconds
         .and_then(|seconds| seconds.ok())
         .ok_or_else(|| "expected a number of seconds".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn linger(args: &[&str]) -> u128 {
+        let args = [&["tablecast", "service"], args].concat();
+        let cli = Cli::read(args.into_iter().map(OsString::from)).unwrap();
+        cli.config(&[("linger_ms", "10000")]).unwrap().linger_ms.as_millis()
+    }
+
+    #[test]
+    fn a_default_gives_way_to_what_was_set() {
+        assert_eq!(linger(&[]), 10_000);
+        // Also where that is what the library would do.
+        assert_eq!(linger(&["--linger-ms", "500"]), 500);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tablecast.toml");
+        fs::write(&file, "linger_ms = 500").unwrap();
+        assert_eq!(linger(&["--config", file.to_str().unwrap()]), 500);
+        fs::write(&file, "publisher_port = 1").unwrap();
+        assert_eq!(linger(&["--config", file.to_str().unwrap()]), 10_000);
+    }
+
+    #[test]
+    fn seconds_may_have_fractions() {
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        for bad in ["", "x", "-1", "inf", "nan", "1e300"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
 }

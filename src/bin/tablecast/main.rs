@@ -18,7 +18,7 @@ use tablecast::{ErrorKind, Result};
 use cli::{Cli, Command};
 
 fn main() -> ExitCode {
-    let cli = match Cli::from_args() {
+    let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(usage) => {
             let _ = usage.print();
