@@ -118,7 +118,9 @@ fn loads_a_file_and_validates_after_the_flags() {
         Config::load(Some(&file)),
         &["publisher_bind_address", "ipc", "path", "127.0.0.1"],
     );
-    let config = Config::load_with_flags(Some(&file), [("publisher_bind_address", "/run/x")]).unwrap();
+    let config = Config::default()
+        .loaded(Some(&file), [("publisher_bind_address", "/run/x")])
+        .unwrap();
     assert_eq!(config.publish_address().unwrap(), "ipc:///run/x");
     assert_eq!(Config::load(None).unwrap(), Config::default());
 

@@ -75,26 +75,12 @@ impl Cli {
 
     /// The options, where `defaults` stand for those that nobody has set.
     pub(crate) fn config(&self, defaults: &[(&str, &str)]) -> Result<Config> {
-        let flags = self.flags.iter().map(|(name, value)| (*name, value.as_str()));
-        let mut config = Config::load_with_flags(self.config.as_deref(), flags)?;
+        let mut config = Config::default();
         for (name, value) in defaults {
-            if !self.is_set(name) {
-                config.set(name, value, Source::Program)?;
-            }
+            config.set(name, value, Source::Program)?;
         }
-        Ok(config)
-    }
-
-    /// Whether a flag, the environment, or the file sets this option.
-    fn is_set(&self, name: &str) -> bool {
-        let variable = |option: &&OptionDoc| option.name == name && env::var_os(option.variable()).is_some();
-        let in_file = |file: &PathBuf| {
-            let table = fs::read_to_string(file).ok()?.parse::<toml::Table>().ok()?;
-            Some(table.contains_key(name))
-        };
-        self.flags.iter().any(|(flag, _)| *flag == name)
-            || Config::options().iter().any(|option| variable(&option))
-            || self.config.as_ref().and_then(in_file).unwrap_or(false)
+        let flags = self.flags.iter().map(|(name, value)| (*name, value.as_str()));
+        config.loaded(self.config.as_deref(), flags)
     }
 }
 
