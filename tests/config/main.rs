@@ -149,8 +149,11 @@ fn a_wrong_value_is_reported_with_its_option_source_and_what_was_expected() {
     }
     let port = Config::from_toml("publisher_port = 65536", "/etc/x.toml");
     assert_error(port, &["publisher_port", "65536", "/etc/x.toml", "0 to 65535"]);
-    let linger = Config::from_toml("linger_ms = 901", "x.toml");
-    assert_error(linger, &["linger_ms in file x.toml", "901", "0 to 900 milliseconds"]);
+    let linger = Config::from_toml("linger_ms = 60001", "x.toml");
+    assert_error(
+        linger,
+        &["linger_ms in file x.toml", "60001", "0 to 60000 milliseconds"],
+    );
 }
 
 #[test]
@@ -294,8 +297,8 @@ fn the_table_for_the_readme_has_a_row_for_each_option() {
     assert_eq!(table.lines().count(), 2 + Config::options().len());
     assert!(table.lines().all(|line| line.matches('|').count() == 6), "{table}");
     assert!(
-        table.contains("| `linger_ms` | `500` | milliseconds | a whole number from 0 to 900 | How long"),
-        "{table}"
+        include_str!("../../README.md").contains(&table),
+        "the README should show:\n{table}"
     );
 }
 
