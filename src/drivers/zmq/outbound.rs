@@ -95,7 +95,8 @@ impl Outbound for ZmqOutbound {
 
     fn subscribers(&self) -> Option<usize> {
         // A connection counts once it has subscribed, but libzmq does not tell whose a subscription is.
-        Some(self.connections.min(self.subscriptions))
+        let known = self.connections.min(self.subscriptions);
+        (!self.endpoint.is_silent()).then_some(known)
     }
 
     fn waiter(&mut self) -> Result<Option<(Box<dyn Waiter>, Arc<dyn Wake>)>> {
