@@ -113,6 +113,12 @@ impl Outbound for ZmqOutbound {
     }
 }
 
+impl Drop for ZmqOutbound {
+    fn drop(&mut self) {
+        self.monitor.detach(&self.socket);
+    }
+}
+
 /// Waits on the file descriptors by which libzmq signals that a socket has something to do. They say so once:
 /// after each wait, and whenever the socket was used by somebody else, [`Outbound::probes`] must be asked.
 struct FdWaiter {
