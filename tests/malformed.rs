@@ -4,6 +4,8 @@
 mod common;
 #[path = "common/peer.rs"]
 mod peer;
+#[path = "common/random.rs"]
+mod random;
 #[path = "common/rig.rs"]
 mod rig;
 
@@ -13,7 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{eventually, within};
-use peer::{Random, await_subscription, bound};
+use peer::{await_subscription, bound};
+use random::Random;
 use rig::{LONG, Rig, free_port, send, topic, update};
 use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
 use tablecast::queue::QueueOptions;
