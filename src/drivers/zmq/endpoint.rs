@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -156,11 +156,17 @@ impl PathLock {
                 break file;
             }
         };
+        let lock = PathLock { path, _file: file };
+        // libzmq deletes whatever is there.
+        if fs::metadata(socket).is_ok_and(|there| !there.file_type().is_socket()) {
+            let context = format!("{}: is there already, and is no socket", socket.display());
+            return Err(Error::new(ErrorKind::Io, context));
+        }
         // A server that takes no locks, for example one written in another language, answers here.
         if UnixStream::connect(socket).is_ok() {
             return in_use();
         }
-        Ok(PathLock { path, _file: file })
+        Ok(lock)
     }
 }
 
