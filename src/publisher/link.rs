@@ -110,7 +110,7 @@ impl Link {
 
     /// Waits for `count` subscribers, and returns whether they came in time.
     pub(crate) fn wait_subscribers(&self, count: usize, timeout: Duration) -> Result<()> {
-        if self.keeper.is_none() {
+        if self.shared.sender.lock().outbound.subscribers().is_none() {
             let context = "this driver cannot tell how many subscribers there are";
             return Err(Error::new(ErrorKind::Unsupported, context));
         }

@@ -262,7 +262,6 @@ pub(crate) fn stops_and_starts_again(setup: fn() -> Setup) {
         quickly(Duration::from_secs(1), "stop", || rig.subscriber.stop());
         assert!(!rig.subscriber.is_running());
         quickly(Duration::from_millis(100), "a second stop", || rig.subscriber.stop());
-        send(&publisher, "D", "lost");
         rig.listen(&[], &setup.address(&publisher));
         let reason = rig.next_sync();
         assert_eq!(reason.as_str(), if number == 0 { "connected" } else { "reconnected" });
@@ -301,7 +300,7 @@ pub(crate) fn send_is_bounded(setup: fn() -> Setup) {
     stuck.subscribe(&topic("D")).unwrap();
     stuck.connect(&setup.address(&publisher)).unwrap();
     let mut refused = 0;
-    for number in 0..1005 {
+    for number in 0..1003 {
         let sent = quickly(timeout + Duration::from_millis(200), "send", || {
             publisher.send_event(&update(&number.to_string()))
         });
@@ -311,7 +310,7 @@ pub(crate) fn send_is_bounded(setup: fn() -> Setup) {
         }
     }
     let stats = publisher.stats();
-    assert_eq!((stats.sent, stats.failed), (1005 - refused, refused));
+    assert_eq!((stats.sent, stats.failed), (1003 - refused, refused));
     drop(stuck);
     publisher.send_event(&update("after")).unwrap();
 }

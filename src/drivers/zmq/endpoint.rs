@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -121,7 +121,8 @@ impl fmt::Display for Endpoint {
 /// kernel frees the lock when its holder dies.
 #[derive(Debug)]
 pub(super) struct PathLock {
-    socket: PathBuf,
+    /// Set once the path is known to be ours.
+    socket: Option<PathBuf>,
     path: PathBuf,
     _file: File,
 }
@@ -157,21 +158,30 @@ impl PathLock {
                 break file;
             }
         };
+        let mut lock = PathLock {
+            socket: None,
+            path,
+            _file: file,
+        };
+        // libzmq deletes whatever is there.
+        if fs::metadata(socket).is_ok_and(|there| !there.file_type().is_socket()) {
+            let context = format!("{}: is there already, and is no socket", socket.display());
+            return Err(Error::new(ErrorKind::Io, context));
+        }
         // A server that takes no locks, for example one written in another language, answers here.
         if UnixStream::connect(socket).is_ok() {
             return in_use();
         }
-        Ok(PathLock {
-            socket: socket.into(),
-            path,
-            _file: file,
-        })
+        lock.socket = Some(socket.to_owned());
+        Ok(lock)
     }
 }
 
 impl Drop for PathLock {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.socket);
+        if let Some(socket) = &self.socket {
+            let _ = fs::remove_file(socket);
+        }
         let _ = fs::remove_file(&self.path);
     }
 }

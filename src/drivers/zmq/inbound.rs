@@ -343,9 +343,18 @@ impl Peer {
     }
 }
 
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if let Some(monitor) = &self.monitor {
+            monitor.detach(&self.socket);
+        }
+    }
+}
+
 /// libzmq walks its subscriptions by one function call a byte, and a topic of 64 KiB overflows the stack. Since it
-/// matches prefixes anyway, the beginning is enough; it counts how often each was asked for.
-const MAX_FILTER: usize = 255;
+/// matches prefixes anyway, the beginning is enough; it counts how often each was asked for. Less than 246 bytes,
+/// because libzmq 4.3.4 writes a broken frame for those from 246 to 255.
+const MAX_FILTER: usize = 200;
 
 fn filter(topic: &Topic) -> &[u8] {
     let topic = topic.as_str().as_bytes();

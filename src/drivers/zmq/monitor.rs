@@ -18,8 +18,7 @@ pub(super) enum Change {
 impl Monitor {
     /// Watches `socket`; call it before the socket is bound or connected, so that nothing is missed.
     pub(super) fn of(socket: &zmq::Socket, context: &Context) -> Result<Monitor> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("inproc://tablecast/monitor/{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = unique_name();
         let events = zmq::SocketEvent::HANDSHAKE_SUCCEEDED.to_raw() | zmq::SocketEvent::DISCONNECTED.to_raw();
         let open = || {
             let pair = context.0.0.socket(zmq::PAIR)?;
@@ -33,6 +32,15 @@ impl Monitor {
         open()
             .map(Monitor)
             .map_err(|e| zmq_error(e, "cannot watch a socket's connections".into()))
+    }
+
+    /// Ends the watch. Must be called before either end is closed: an event that nobody can take any more blocks
+    /// libzmq's I/O thread for ever, and with it every socket of the process.
+    pub(super) fn detach(&self, socket: &zmq::Socket) {
+        // The `zmq` crate cannot take a monitor away, but a second one replaces the first; this one has no events.
+        if let Err(e) = socket.monitor(&unique_name(), 0) {
+            log::error!("cannot end watching a socket's connections: {e}");
+        }
     }
 
     /// The next event, if there is one.
@@ -52,4 +60,9 @@ impl Monitor {
             }
         }
     }
+}
+
+fn unique_name() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("inproc://tablecast/monitor/{}", NEXT.fetch_add(1, Ordering::Relaxed))
 }

@@ -95,7 +95,8 @@ impl Outbound for ZmqOutbound {
 
     fn subscribers(&self) -> Option<usize> {
         // A connection counts once it has subscribed, but libzmq does not tell whose a subscription is.
-        Some(self.connections.min(self.subscriptions))
+        let known = self.connections.min(self.subscriptions);
+        (!self.endpoint.is_silent()).then_some(known)
     }
 
     fn waiter(&mut self) -> Result<Option<WaiterAndWake>> {
@@ -109,6 +110,12 @@ impl Outbound for ZmqOutbound {
             wakeable,
         };
         Ok(Some((Box::new(waiter), waker)))
+    }
+}
+
+impl Drop for ZmqOutbound {
+    fn drop(&mut self) {
+        self.monitor.detach(&self.socket);
     }
 }
 

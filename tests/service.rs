@@ -1,0 +1,383 @@
+//! The publisher service, as a process where that matters.
+#![cfg(feature = "zmq")]
+
+mod common;
+#[path = "common/reexec.rs"]
+mod reexec;
+#[path = "common/rig.rs"]
+mod rig;
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{eventually, within};
+use reexec::Process;
+use rig::{LONG, Rig, free_port, pass, quickly, send, update};
+use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
+use tablecast::transport::PubSub;
+use tablecast::{Config, Drivers, ErrorKind, Publisher, PublisherOptions, Service, ServiceOptions};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn network(address: &str) -> Arc<dyn PubSub> {
+    Arc::new(ZmqPubSub::new(address, ZmqOptions::default()).unwrap())
+}
+
+fn service(socket: &str, address: &str) -> tablecast::Result<Service> {
+    let multiproc = ZmqMultiproc::new(socket, ZmqOptions::default())?;
+    Service::start(&multiproc, socket, &*network(address), ServiceOptions::default())
+}
+
+fn writer(socket: &str, send_timeout: Duration) -> Publisher {
+    let options = PublisherOptions {
+        send_timeout,
+        ..PublisherOptions::default()
+    };
+    let driver = ZmqMultiproc::new(socket, ZmqOptions::default()).unwrap();
+    Publisher::new(&driver, options).unwrap()
+}
+
+/// A socket's address in a folder of its own.
+fn socket() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = format!("ipc://{}/publisher.sock", folder.path().display());
+    (folder, socket)
+}
+
+fn rig(address: &str) -> Rig {
+    let rig = Rig::new(&network("tcp://127.0.0.1:0"));
+    rig.listen(&["D"], address);
+    rig
+}
+
+const SOCKET: &str = "TABLECAST_TEST_SOCKET";
+const ADDRESS: &str = "TABLECAST_TEST_ADDRESS";
+
+/// Not a test: the body of a process that [`start_process`] starts.
+#[test]
+fn process_of_the_service() {
+    let (Ok(socket), Ok(address)) = (std::env::var(SOCKET), std::env::var(ADDRESS)) else {
+        return;
+    };
+    let service = match service(&socket, &address) {
+        Ok(service) => service,
+        Err(error) => return println!("refused {}", error.kind()),
+    };
+    println!("ready {}", service.address().unwrap());
+    // Until whoever started this is gone.
+    let _ = std::io::stdin().read(&mut [0]);
+    service.stop();
+    println!("forwarded {}", service.stats().forwarded);
+}
+
+fn start_process(socket: &str, address: &str) -> Process {
+    Process::start("process_of_the_service", &[(SOCKET, socket), (ADDRESS, address)])
+}
+
+#[test]
+fn many_writers_lose_nothing_and_keep_order() {
+    within(Duration::from_secs(30), || {
+        let (_folder, socket) = socket();
+        let mut process = start_process(&socket, "tcp://127.0.0.1:0");
+        let rig = rig(&process.said("ready "));
+        let (publishers, threads, rounds) = (3, 2, 500);
+        let mut writers = Vec::new();
+        for publisher in 0..publishers {
+            let writer = Arc::new(self::writer(&socket, LONG));
+            for thread in 0..threads {
+                let writer = Arc::clone(&writer);
+                let key = format!("{publisher}-{thread}");
+                let write = move || {
+                    for number in 0..rounds {
+                        writer.send_event(&update(&key).value(number.to_string())).unwrap();
+                    }
+                };
+                writers.push(std::thread::Builder::new().spawn(write).unwrap());
+            }
+        }
+        let mut next: HashMap<String, usize> = HashMap::new();
+        let mut numbers: HashMap<String, u64> = HashMap::new();
+        for _ in 0..publishers * threads * rounds {
+            let update = rig.next();
+            let expected = next.entry(update.key.to_string()).or_default();
+            assert_eq!(update.value, Some(expected.to_string()), "key {}", update.key);
+            *expected += 1;
+            // The numbers of each publisher hold end to end.
+            let origin = update.origin.unwrap();
+            let highest = numbers.entry(origin.publisher.to_string()).or_default();
+            *highest = origin.seq.max(*highest);
+        }
+        assert!(numbers.values().all(|&highest| highest == (threads * rounds) as u64));
+        assert_eq!(numbers.len(), publishers);
+        for writer in writers {
+            writer.join().unwrap();
+        }
+        assert!(rig.updates.is_empty());
+        assert!(process.end());
+    });
+}
+
+#[test]
+fn a_killed_service_comes_back() {
+    within(Duration::from_secs(40), || {
+        let (folder, socket) = socket();
+        let address = format!("tcp://127.0.0.1:{}", free_port());
+        let mut process = start_process(&socket, &address);
+        process.said("ready ");
+        let rig = rig(&address);
+        let timeout = Duration::from_millis(200);
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut writers = Vec::new();
+        for number in 0..3 {
+            let (stop, writer) = (Arc::clone(&stop), writer(&socket, timeout));
+            let write = move || {
+                let (mut longest, mut sent, mut refused) = (Duration::ZERO, 0_u64, 0_u64);
+                while !stop.load(Ordering::Relaxed) {
+                    let update = update(&format!("{number}")).value(sent.to_string());
+                    let start = Instant::now();
+                    match writer.send_event(&update) {
+                        Ok(()) => sent += 1,
+                        Err(error) => {
+                            assert_eq!(error.kind(), ErrorKind::Timeout);
+                            refused += 1;
+                        }
+                    }
+                    longest = longest.max(start.elapsed());
+                    if sent % 50 == 0 {
+                        pass(Duration::from_millis(1));
+                    }
+                }
+                (longest, sent, refused)
+            };
+            writers.push(std::thread::Builder::new().spawn(write).unwrap());
+        }
+        assert_eq!(rig.next_sync().as_str(), "connected");
+        for round in 0..3 {
+            rig.next();
+            process.kill();
+            assert_eq!(rig.next_sync().as_str(), "address-lost");
+            assert!(
+                folder.path().join("publisher.sock").exists(),
+                "the stale socket is what is to be reused"
+            );
+            // Long enough for writers to be refused.
+            pass(Duration::from_millis(300));
+            while rig.updates.try_recv().is_ok() {}
+            process = start_process(&socket, &address);
+            process.said("ready ");
+            rig.subscriber.wait_live(LONG).unwrap();
+            assert_eq!(rig.next_sync().as_str(), "reconnected");
+            // Every writer gets through again.
+            let mut seen = std::collections::HashSet::new();
+            while seen.len() < 3 {
+                seen.insert(rig.next_key());
+            }
+            println!("round {round}: every writer is heard again");
+        }
+        stop.store(true, Ordering::Relaxed);
+        for writer in writers {
+            let (longest, sent, refused) = writer.join().unwrap();
+            println!("sent {sent}, refused {refused}, the longest send took {longest:?}");
+            assert!(
+                longest < timeout + Duration::from_millis(100),
+                "a send took {longest:?}"
+            );
+            assert!(refused > 0);
+        }
+        assert!(process.end());
+    });
+}
+
+#[test]
+fn a_second_service_is_refused() {
+    within(Duration::from_secs(20), || {
+        let (folder, socket) = socket();
+        let mut process = start_process(&socket, "tcp://127.0.0.1:0");
+        let rig = rig(&process.said("ready "));
+        let writer = writer(&socket, SECOND);
+        send(&writer, "D", "1");
+        assert_eq!(rig.next_key(), "1");
+        for _ in 0..3 {
+            let error = service(&socket, "tcp://127.0.0.1:0").unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AddressInUse);
+            assert!(error.to_string().contains(&*folder.path().to_string_lossy()), "{error}");
+            assert_eq!(
+                start_process(&socket, "tcp://127.0.0.1:0").said("refused "),
+                "address in use"
+            );
+            rig.only("2", || send(&writer, "D", "2"));
+        }
+        // The same path under another name.
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path(), &link).unwrap();
+        let error = service(&format!("ipc://{}/publisher.sock", link.display()), "tcp://127.0.0.1:0").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddressInUse);
+        // Even if somebody tidies up the lock file.
+        fs::remove_file(folder.path().join("publisher.sock.lock")).unwrap();
+        let error = service(&socket, "tcp://127.0.0.1:0").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddressInUse);
+        rig.only("3", || send(&writer, "D", "3"));
+        assert!(process.end());
+        eventually(LONG, || service(&socket, "tcp://127.0.0.1:0").is_ok());
+    });
+}
+
+/// As one written in another language.
+#[test]
+fn a_foreign_server_keeps_its_socket() {
+    within(LONG, || {
+        let (_folder, socket) = socket();
+        let context = zmq::Context::new();
+        let foreign = context.socket(zmq::PULL).unwrap();
+        foreign.set_rcvtimeo(5_000).unwrap();
+        foreign.bind(&socket).unwrap();
+        assert_eq!(
+            service(&socket, "tcp://127.0.0.1:0").unwrap_err().kind(),
+            ErrorKind::AddressInUse
+        );
+        let writer = writer(&socket, SECOND);
+        send(&writer, "D", "1");
+        assert_eq!(foreign.recv_multipart(0).unwrap().len(), 2);
+    });
+}
+
+#[test]
+fn a_taken_port_is_refused_and_frees_the_socket() {
+    within(LONG, || {
+        let (_folder, socket) = socket();
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("tcp://{}", taken.local_addr().unwrap());
+        let error = service(&socket, &address).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddressInUse);
+        assert!(error.to_string().contains(&address), "{error}");
+        drop(taken);
+        eventually(LONG, || service(&socket, &address).is_ok());
+    });
+}
+
+#[test]
+fn a_service_that_is_told_to_stop_forwards_what_it_has() {
+    within(Duration::from_secs(20), || {
+        for _ in 0..5 {
+            let (_folder, socket) = socket();
+            let service = service(&socket, "tcp://127.0.0.1:0").unwrap();
+            let rig = rig(&service.address().unwrap());
+            let writer = writer(&socket, SECOND);
+            for number in 0..500 {
+                send(&writer, "D", &number.to_string());
+            }
+            // What the service has is what was counted when it had taken all; the rest is on its way to it.
+            eventually(LONG, || service.stats().forwarded > 0);
+            let before = service.stats().forwarded;
+            quickly(SECOND, "stop", || service.stop());
+            assert!(service.stats().forwarded >= before);
+            let forwarded = service.stats().forwarded;
+            quickly(SECOND, "drop", || drop(service));
+            for number in 0..forwarded {
+                assert_eq!(rig.next_key(), number.to_string());
+            }
+        }
+    });
+}
+
+/// A socket closes behind its drop: the next service must not meet the last one's remains.
+#[test]
+fn a_service_restarts_at_once() {
+    within(Duration::from_secs(30), || {
+        let (_folder, socket) = socket();
+        let address = format!("tcp://127.0.0.1:{}", free_port());
+        // Keeps libzmq's threads, so that closing is left to them.
+        let _other = Publisher::new(&*network("tcp://127.0.0.1:0"), PublisherOptions::default()).unwrap();
+        let writer = writer(&socket, SECOND * 2);
+        let mut refused = 0;
+        for round in 0..20 {
+            let service = loop {
+                match service(&socket, &address) {
+                    Ok(service) => break service,
+                    Err(error) => {
+                        assert_eq!(error.kind(), ErrorKind::AddressInUse);
+                        refused += 1;
+                        pass(Duration::from_millis(2));
+                    }
+                }
+            };
+            writer.send_event(&update(&round.to_string())).unwrap();
+            eventually(LONG, || service.stats().forwarded == 1);
+            quickly(SECOND, "drop", || drop(service));
+        }
+        println!("refused {refused} times while the one before was closing");
+    });
+}
+
+#[test]
+fn paths_that_cannot_be() {
+    within(LONG, || {
+        let (folder, _) = socket();
+        let path = |name: &str| format!("ipc://{}/{name}", folder.path().display());
+        let error = service(&path(&"x".repeat(120)), "tcp://127.0.0.1:0").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("107"), "{error}");
+        let error = service(&path("missing/publisher.sock"), "tcp://127.0.0.1:0").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        assert!(error.to_string().contains("missing"), "{error}");
+        fs::write(folder.path().join("file"), "").unwrap();
+        let error = service(&path("file/publisher.sock"), "tcp://127.0.0.1:0").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        // A folder where the socket should be.
+        fs::create_dir(folder.path().join("folder")).unwrap();
+        assert!(service(&path("folder"), "tcp://127.0.0.1:0").is_err());
+        // A file of somebody's that is no socket is not to be deleted.
+        fs::write(folder.path().join("precious"), "data").unwrap();
+        let taken = service(&path("precious"), "tcp://127.0.0.1:0");
+        assert!(taken.is_err(), "a service replaced a file that is no socket");
+        assert_eq!(fs::read_to_string(folder.path().join("precious")).unwrap(), "data");
+    });
+}
+
+/// Root may write anywhere, so there this tells nothing.
+#[test]
+fn a_folder_that_is_not_writable() {
+    within(LONG, || {
+        let (folder, socket) = socket();
+        let lock = |mode| fs::set_permissions(folder.path(), fs::Permissions::from_mode(mode)).unwrap();
+        lock(0o500);
+        let writable = fs::write(folder.path().join("probe"), "").is_ok();
+        let started = service(&socket, "tcp://127.0.0.1:0");
+        lock(0o700);
+        match started {
+            Ok(_) => assert!(writable),
+            Err(error) => assert_eq!((error.kind(), writable), (ErrorKind::Io, false)),
+        }
+    });
+}
+
+#[test]
+fn opens_as_the_options_say() {
+    within(LONG, || {
+        let (folder, _) = socket();
+        let mut config = Config::default();
+        config.publisher_multiproc_socket = folder.path().join("new/folder/publisher.sock");
+        config.publisher_port = 0;
+        config.validate().unwrap();
+        let service = Service::open(&config, &Drivers::new()).unwrap();
+        let mode = fs::metadata(folder.path().join("new/folder"))
+            .unwrap()
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o700);
+        let rig = rig(&service.address().unwrap());
+        let publisher = Publisher::open(&config, &Drivers::new()).unwrap();
+        rig.only("1", || send(&publisher, "D", "1"));
+        config.publisher_multiproc_socket = Path::new("/proc/nowhere/publisher.sock").into();
+        assert_eq!(
+            Service::open(&config, &Drivers::new()).unwrap_err().kind(),
+            ErrorKind::Io
+        );
+    });
+}
