@@ -164,9 +164,9 @@ fn options() -> ZmqOptions {
 
 fn send(how: &str, address: &str, count: usize, rate: usize) {
     if how.starts_with("raw-") {
-        send_raw(how, address, count, rate)
+        send_raw(how, address, count, rate);
     } else {
-        send_ours(how, address, count, rate)
+        send_ours(how, address, count, rate);
     }
 }
 

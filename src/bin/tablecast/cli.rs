@@ -2,7 +2,6 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -120,6 +119,8 @@ pub(crate) fn seconds(text: &str) -> std::result::Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn linger(args: &[&str]) -> u128 {
