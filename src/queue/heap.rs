@@ -99,7 +99,7 @@ impl Heap {
         let lane = &mut self.lanes[slot];
         let update = lane.pop()?;
         if hold {
-            lane.held = Some((update.table.clone(), update.key.clone()));
+            lane.hold(&update);
         }
         self.resettle(slot);
         Some(update)
@@ -107,11 +107,9 @@ impl Heap {
 
     /// Hands out the row's updates again.
     pub(super) fn release(&mut self, table: &Name, key: &Name) {
-        let row = self
-            .rows
-            .find(self.hash(table, key), |&slot| self.lanes[slot].is_of(table, key));
-        if let Some(&slot) = row
-            && self.lanes[slot].held.take().is_some()
+        let hash = self.hash(table, key);
+        if let Some(&slot) = self.rows.find(hash, |&slot| self.lanes[slot].is_of(table, key))
+            && self.lanes[slot].release()
         {
             self.resettle(slot);
         }
@@ -125,11 +123,11 @@ impl Heap {
         }
         while let Some(oldest) = self.ages.front() {
             if oldest.is_pending(&self.lanes) {
-                if oldest.slot == most_urgent || clock().saturating_duration_since(oldest.arrived) <= self.max_overtake
-                {
+                let may_be_overtaken = || clock().saturating_duration_since(oldest.arrived) <= self.max_overtake;
+                if oldest.slot == most_urgent || may_be_overtaken() {
                     break;
                 }
-                if self.lanes[oldest.slot].held.is_none() {
+                if !self.lanes[oldest.slot].is_held() {
                     return Some(oldest.slot);
                 }
                 self.passed_over = oldest.arrival;
@@ -184,9 +182,9 @@ impl Heap {
     /// Puts a changed lane where it now belongs by urgency.
     fn rank(&mut self, slot: usize) {
         let lanes = &self.lanes;
-        let tie = |a: usize, b: usize| lanes[a].tie().cmp(&lanes[b].tie());
+        let tie = |a: usize, b: usize| lanes[a].tie(&lanes[b]);
         match lanes[slot].rank() {
-            Some((urgency, _)) if lanes[slot].held.is_none() => self.urgent.set(slot, urgency, tie),
+            Some((urgency, _)) if !lanes[slot].is_held() => self.urgent.set(slot, urgency, tie),
             _ => self.urgent.remove(slot, tie),
         }
     }
@@ -195,7 +193,7 @@ impl Heap {
     fn resettle(&mut self, slot: usize) {
         self.rank(slot);
         let lane = &mut self.lanes[slot];
-        if lane.held.is_some() {
+        if lane.is_held() {
             return;
         }
         if let Some(arrival) = lane.arrival() {

@@ -1,22 +1,19 @@
 //! The pending updates of one row.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use crate::update::{DbUpdate, Name};
 
 /// How urgent an update is among those of its row; between rows the key and the arrival decide where this is equal.
+///
+/// It is the priority, then the timestamp, as one number: comparing these is most of the work of a deep queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Urgency {
-    priority: i32,
-    timestamp: i64,
-}
+pub(super) struct Urgency(i128);
 
 impl Urgency {
     pub(super) fn of(update: &DbUpdate) -> Urgency {
-        Urgency {
-            priority: update.priority,
-            timestamp: update.timestamp,
-        }
+        Urgency((i128::from(update.priority) << 64) + i128::from(update.timestamp))
     }
 }
 
@@ -37,7 +34,7 @@ pub(super) struct Lane {
     /// The ranks of those in `rest` that are more urgent than all behind them: the first is the most urgent of `rest`.
     lifts: VecDeque<Rank>,
     /// The row, while nothing of it may be handed out.
-    pub(super) held: Option<(Name, Name)>,
+    held: Option<(Name, Name)>,
     /// Of the row.
     pub(super) hash: u64,
 }
@@ -55,20 +52,37 @@ impl Lane {
         self.head.is_none()
     }
 
+    pub(super) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    pub(super) fn hold(&mut self, update: &DbUpdate) {
+        self.held = Some((update.table.clone(), update.key.clone()));
+    }
+
+    /// True if it was held.
+    pub(super) fn release(&mut self) -> bool {
+        self.held.take().is_some()
+    }
+
     /// The arrival of the oldest update.
     pub(super) fn arrival(&self) -> Option<u64> {
         self.head.as_ref().map(|head| head.rank.1)
     }
 
-    /// The key and the arrival of the most urgent update: what decides between lanes of the same urgency.
-    pub(super) fn tie(&self) -> Option<(&Name, u64)> {
-        let head = self.head.as_ref()?;
-        Some((&head.update.key, self.most_urgent(head).1))
-    }
-
     /// The rank of the most urgent update.
     pub(super) fn rank(&self) -> Option<Rank> {
         self.head.as_ref().map(|head| self.most_urgent(head))
+    }
+
+    /// What decides between lanes of the same urgency: the key, then the arrival of the most urgent update.
+    #[inline(never)]
+    pub(super) fn tie(&self, other: &Lane) -> Ordering {
+        let (Some(head), Some(other_head)) = (&self.head, &other.head) else {
+            return Ordering::Equal;
+        };
+        let arrivals = || self.most_urgent(head).1.cmp(&other.most_urgent(other_head).1);
+        head.update.key.cmp(&other_head.update.key).then_with(arrivals)
     }
 
     /// True if this changes the rank.
@@ -85,16 +99,13 @@ impl Lane {
 
     /// The oldest update.
     pub(super) fn pop(&mut self) -> Option<DbUpdate> {
-        let head = if self.rest.is_empty() {
-            self.head.take()
-        } else {
-            let next = self.rest.pop_front();
-            if next.as_ref().map(|next| next.rank) == self.lifts.front().copied() {
-                self.lifts.pop_front();
-            }
-            std::mem::replace(&mut self.head, next)
-        };
-        head.map(|head| head.update)
+        let next = self.rest.pop_front();
+        if let (Some(next), Some(lift)) = (&next, self.lifts.front())
+            && next.rank == *lift
+        {
+            self.lifts.pop_front();
+        }
+        std::mem::replace(&mut self.head, next).map(|head| head.update)
     }
 
     /// Gives back the storage of an empty lane.
@@ -103,7 +114,7 @@ impl Lane {
         self.lifts = VecDeque::new();
     }
 
-    /// True if this changes the rank, maybe.
+    /// True if this may change the rank.
     pub(super) fn replace_last(&mut self, urgency: Urgency, update: DbUpdate) -> bool {
         let Some(last) = self.rest.back_mut().or(self.head.as_mut()) else {
             return false;

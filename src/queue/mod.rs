@@ -255,8 +255,8 @@ impl QueueReceiver {
     fn take_in(&mut self, clock: impl Fn() -> Instant) {
         if !self.accepted.is_empty() || !self.channel.is_empty() {
             let now = clock();
-            for update in self.accepted.drain(..).flat_map(|delivery| delivery.0) {
-                self.heap.push(update, now);
+            for delivery in self.accepted.drain(..) {
+                delivery.0.into_iter().for_each(|update| self.heap.push(update, now));
             }
             self.drain_channel(now);
         }
@@ -282,9 +282,7 @@ impl QueueReceiver {
 
     fn drain_channel(&mut self, now: Instant) {
         while let Ok(delivery) = self.channel.try_recv() {
-            for update in delivery.0 {
-                self.heap.push(update, now);
-            }
+            delivery.0.into_iter().for_each(|update| self.heap.push(update, now));
         }
     }
 }

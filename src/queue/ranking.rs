@@ -66,13 +66,10 @@ impl<R: Ord + Copy> Ranking<R> {
         }
         loop {
             let first = CHILDREN * place + 1;
-            let mut child = first;
-            for other in first + 1..self.heap.len().min(first + CHILDREN) {
-                if before(&self.heap[other], &self.heap[child]) {
-                    child = other;
-                }
-            }
-            if child >= self.heap.len() || !before(&self.heap[child], &entry) {
+            let children = first..self.heap.len().min(first + CHILDREN);
+            let least = |a: usize, b: usize| if before(&self.heap[b], &self.heap[a]) { b } else { a };
+            let Some(child) = children.reduce(least) else { break };
+            if !before(&self.heap[child], &entry) {
                 break;
             }
             place = self.fill(place, child);
