@@ -2,8 +2,7 @@
 //!
 //! One socket an address, so that connections, probes and their answers are known by address.
 
-use std::collections::BTreeSet;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,8 +44,10 @@ struct Peer {
     address: Arc<str>,
     socket: zmq::Socket,
     monitor: Option<Monitor>,
-    /// More than one only for a bound socket.
+    /// Connections that speak ZeroMQ; more than one only for a bound socket.
     connections: usize,
+    /// The file descriptors of those that have answered a probe: surely a publisher's.
+    known: HashSet<u32>,
     probe: Option<Topic>,
     _lock: Option<PathLock>,
 }
@@ -115,6 +116,7 @@ impl ZmqInbound {
             socket,
             monitor,
             connections: 0,
+            known: HashSet::new(),
             probe: None,
             _lock: lock,
         })
@@ -130,12 +132,16 @@ impl ZmqInbound {
             let Some(monitor) = &peer.monitor else { continue };
             while let Some(change) = monitor.next() {
                 let happened = match change {
-                    Change::Connected => {
+                    Change::Opened(_) => continue,
+                    Change::Greeted => {
                         peer.connections += 1;
                         Happened::Connected
                     }
-                    Change::Disconnected => {
-                        // A connection whose handshake failed ends with the same event.
+                    Change::Closed(connection) => {
+                        // A stranger's connection, whose handshake failed, ends with the same event.
+                        if !peer.known.remove(&connection) && peer.connections <= peer.known.len() {
+                            continue;
+                        }
                         if peer.connections != 1 {
                             peer.connections = peer.connections.saturating_sub(1);
                             continue;
@@ -328,6 +334,8 @@ impl Peer {
             return Ok(Some(Read::Malformed));
         }
         if Topic::is_probe(topic) {
+            self.known
+                .extend(topic.gets("__fd").and_then(|fd| fd.parse::<u32>().ok()));
             let current = self
                 .probe
                 .as_ref()

@@ -9,17 +9,21 @@ use super::{Context, zmq_error};
 /// Receives the connection events of one socket.
 pub(super) struct Monitor(pub(super) zmq::Socket);
 
+/// What happened to a connection; the number is its file descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    Connected,
-    Disconnected,
+    /// There is a connection, to whomever.
+    Opened(u32),
+    /// One of them turned out to speak ZeroMQ.
+    Greeted,
+    Closed(u32),
 }
 
 impl Monitor {
     /// Watches `socket`; call it before the socket is bound or connected, so that nothing is missed.
     pub(super) fn of(socket: &zmq::Socket, context: &Context) -> Result<Monitor> {
         let name = unique_name();
-        let events = zmq::SocketEvent::HANDSHAKE_SUCCEEDED.to_raw() | zmq::SocketEvent::DISCONNECTED.to_raw();
+        let events = EVENTS.iter().fold(0, |mask, (event, _)| mask | event.to_raw());
         let open = || {
             let pair = context.0.0.socket(zmq::PAIR)?;
             pair.set_linger(0)?;
@@ -51,16 +55,23 @@ impl Monitor {
             while self.0.get_rcvmore().unwrap_or(false) {
                 self.0.recv_msg(0).ok()?;
             }
-            let number = event.first_chunk::<2>().map(|bytes| u16::from_ne_bytes(*bytes));
-            if number == Some(zmq::SocketEvent::HANDSHAKE_SUCCEEDED.to_raw()) {
-                return Some(Change::Connected);
-            }
-            if number == Some(zmq::SocketEvent::DISCONNECTED.to_raw()) {
-                return Some(Change::Disconnected);
+            let (number, value) = event.split_first_chunk::<2>()?;
+            let number = u16::from_ne_bytes(*number);
+            let value = u32::from_ne_bytes(*value.first_chunk::<4>()?);
+            if let Some((_, change)) = EVENTS.iter().find(|(event, _)| event.to_raw() == number) {
+                return Some(change(value));
             }
         }
     }
 }
+
+/// What is watched. The value is the file descriptor where it is told; with a handshake it is not.
+const EVENTS: [(zmq::SocketEvent, fn(u32) -> Change); 4] = [
+    (zmq::SocketEvent::ACCEPTED, Change::Opened),
+    (zmq::SocketEvent::CONNECTED, Change::Opened),
+    (zmq::SocketEvent::HANDSHAKE_SUCCEEDED, |_| Change::Greeted),
+    (zmq::SocketEvent::DISCONNECTED, Change::Closed),
+];
 
 fn unique_name() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);

@@ -1,5 +1,6 @@
 //! The publishing end: an XPUB socket, which is PUB plus the sight of its subscriptions.
 
+use std::collections::HashSet;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +19,9 @@ pub(super) struct ZmqOutbound {
     endpoint: Endpoint,
     address: Option<String>,
     monitor: Monitor,
-    connections: usize,
-    subscriptions: usize,
+    /// The file descriptors of all connections, and of those that have subscribed to something.
+    connections: HashSet<u32>,
+    subscribers: HashSet<u32>,
     // Fields drop in order: the lock goes after the socket.
     _lock: Option<PathLock>,
     _context: Arc<Context>,
@@ -48,11 +50,26 @@ impl ZmqOutbound {
             endpoint: endpoint.clone(),
             address,
             monitor,
-            connections: 0,
-            subscriptions: 0,
+            connections: HashSet::new(),
+            subscribers: HashSet::new(),
             _lock: lock,
             _context: context,
         })
+    }
+
+    fn look_at_connections(&mut self) {
+        while let Some(change) = self.monitor.next() {
+            match change {
+                Change::Opened(connection) => {
+                    self.connections.insert(connection);
+                }
+                Change::Closed(connection) => {
+                    self.connections.remove(&connection);
+                    self.subscribers.remove(&connection);
+                }
+                Change::Greeted => {}
+            }
+        }
     }
 }
 
@@ -66,15 +83,10 @@ impl Outbound for ZmqOutbound {
     }
 
     fn probes(&mut self) -> Result<Vec<Topic>> {
-        while let Some(change) = self.monitor.next() {
-            match change {
-                Change::Connected => self.connections += 1,
-                Change::Disconnected => self.connections = self.connections.saturating_sub(1),
-            }
-        }
+        self.look_at_connections();
         let mut probes = Vec::new();
         loop {
-            let message = match self.socket.recv_msg(zmq::DONTWAIT) {
+            let mut message = match self.socket.recv_msg(zmq::DONTWAIT) {
                 Ok(message) => message,
                 Err(zmq::Error::EAGAIN) => return Ok(probes),
                 Err(zmq::Error::EINTR) => continue,
@@ -87,16 +99,20 @@ impl Outbound for ZmqOutbound {
             };
             // A subscription is a byte 1 and the topic; taking it back is a byte 0; anything else is a stranger's.
             if let Some((1, topic)) = message.split_first() {
-                self.subscriptions += 1;
                 probes.extend(Topic::probe_from(topic));
+                // Whose it is; that connection was opened before, and may be closed already.
+                if let Some(subscriber) = message.gets("__fd").and_then(|fd| fd.parse().ok()) {
+                    self.look_at_connections();
+                    if self.connections.contains(&subscriber) {
+                        self.subscribers.insert(subscriber);
+                    }
+                }
             }
         }
     }
 
     fn subscribers(&self) -> Option<usize> {
-        // A connection counts once it has subscribed, but libzmq does not tell whose a subscription is.
-        let known = self.connections.min(self.subscriptions);
-        (!self.endpoint.is_silent()).then_some(known)
+        (!self.endpoint.is_silent()).then_some(self.subscribers.len())
     }
 
     fn waiter(&mut self) -> Result<Option<WaiterAndWake>> {
