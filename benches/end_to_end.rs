@@ -66,23 +66,25 @@ fn run(rounds: usize) {
     }
 
     println!("\nlatency at {RATE} updates/s, microseconds");
-    let mut p99 = Vec::new();
-    for how in ["raw-msgpack", "msgpack", "raw-json", "json"] {
-        let mut rows = Vec::new();
-        for _ in 0..rounds.min(3) {
-            let mut latencies = receive(how, PACED, RATE).latencies;
-            latencies.sort_unstable();
-            rows.push((at(&latencies, 0.5), at(&latencies, 0.99)));
+    let mut quantiles = [("json", vec![], vec![]), ("msgpack", vec![], vec![])];
+    for _ in 0..rounds {
+        for (codec, raw, ours) in &mut quantiles {
+            raw.push(latencies(&format!("raw-{codec}")));
+            ours.push(latencies(codec));
         }
-        let (p50s, p99s): (Vec<f64>, Vec<f64>) = rows.into_iter().unzip();
-        println!("  {how:12} p50 {:>7.0}   p99 {:>7.0}", median(&p50s), median(&p99s));
-        p99.push(median(&p99s));
     }
-    println!(
-        "  p99 ratio: msgpack {:.2}, json {:.2}",
-        p99[1] / p99[0],
-        p99[3] / p99[2]
-    );
+    for (codec, raw, ours) in &quantiles {
+        let column = |rows: &[[f64; 2]], at: usize| rows.iter().map(|row| row[at]).collect::<Vec<_>>();
+        let ratios: Vec<f64> = ours.iter().zip(raw).map(|(ours, raw)| ours[1] / raw[1]).collect();
+        println!(
+            "  {codec:8} zmq crate alone p50 {:>5.0} p99 {:>6.0}   tablecast p50 {:>5.0} p99 {:>6.0}   p99 ratio {:.2}",
+            median(&column(raw, 0)),
+            median(&column(raw, 1)),
+            median(&column(ours, 0)),
+            median(&column(ours, 1)),
+            median(&ratios)
+        );
+    }
 
     println!("\na writer's own rate, {COUNT} updates, updates/s");
     let mut direct = Vec::new();
@@ -121,8 +123,11 @@ fn median(values: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-fn at(sorted: &[i64], quantile: f64) -> f64 {
-    sorted[((sorted.len() - 1) as f64 * quantile) as usize] as f64
+/// The median and the 99th percentile of a paced round.
+fn latencies(how: &str) -> [f64; 2] {
+    let mut sorted = receive(how, PACED, RATE).latencies;
+    sorted.sort_unstable();
+    [0.5, 0.99].map(|quantile| sorted[((sorted.len() - 1) as f64 * quantile) as usize] as f64)
 }
 
 fn update() -> DbUpdate {

@@ -65,8 +65,11 @@ impl Monitor {
     }
 }
 
+/// An event, and what is made of its value.
+type Watched = (zmq::SocketEvent, fn(u32) -> Change);
+
 /// What is watched. The value is the file descriptor where it is told; with a handshake it is not.
-const EVENTS: [(zmq::SocketEvent, fn(u32) -> Change); 4] = [
+const EVENTS: [Watched; 4] = [
     (zmq::SocketEvent::ACCEPTED, Change::Opened),
     (zmq::SocketEvent::CONNECTED, Change::Opened),
     (zmq::SocketEvent::HANDSHAKE_SUCCEEDED, |_| Change::Greeted),
