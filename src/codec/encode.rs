@@ -170,7 +170,7 @@ impl Writer<'_> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn name(&mut self, name: &'static str) {
         match self.codec {
             Codec::Json => {
@@ -183,6 +183,7 @@ impl Writer<'_> {
         }
     }
 
+    #[inline(always)]
     fn text(&mut self, name: &'static str, text: Option<&str>) {
         self.name(name);
         match (self.codec, text) {
@@ -192,6 +193,7 @@ impl Writer<'_> {
         }
     }
 
+    #[inline(always)]
     fn unsigned(&mut self, name: &'static str, number: u64) {
         self.name(name);
         match self.codec {
@@ -200,6 +202,7 @@ impl Writer<'_> {
         }
     }
 
+    #[inline(always)]
     fn signed(&mut self, name: &'static str, number: i64) {
         self.name(name);
         match self.codec {
