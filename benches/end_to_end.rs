@@ -232,9 +232,8 @@ fn send_ours(how: &str, address: &str, count: usize, rate: usize) {
     let keys: Vec<Name> = (0..1000).map(|i| format!("port-{i:08}").into()).collect();
     paced(count, rate, |i| {
         update.key.clone_from(&keys[i % keys.len()]);
-        if rate != 0 {
-            update.timestamp = micros();
-        }
+        // As in real life every update is later than the one before.
+        update.timestamp = if rate == 0 { update.timestamp + 1 } else { micros() };
         publisher.send_event(&update).unwrap();
     });
 }

@@ -14,6 +14,7 @@ mod lane;
 mod options;
 mod ranking;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::mem;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub fn bounded(options: QueueOptions) -> (QueueSender, QueueReceiver) {
         alerts: Aside::default(),
         waiting: AtomicUsize::new(0),
         space: crossbeam_channel::bounded(1),
+        spares: crossbeam_channel::bounded(SPARES),
         coalesced: AtomicU64::new(0),
         dropped: AtomicU64::new(0),
         syncs: AtomicU64::new(0),
@@ -48,7 +50,7 @@ pub fn bounded(options: QueueOptions) -> (QueueSender, QueueReceiver) {
     let queue_receiver = QueueReceiver {
         shared: Arc::clone(&shared),
         channel: receiver,
-        accepted: Vec::new(),
+        accepted: VecDeque::new(),
         heap,
     };
     (
@@ -89,7 +91,7 @@ impl QueueSender {
         if !self.shared.backlog.is_filled() && self.shared.reserve(wanted, wanted, limit) == wanted {
             return match wanted {
                 0 => Ok(()),
-                _ => self.send(mem::replace(updates, Vec::with_capacity(wanted))),
+                _ => self.send(mem::replace(updates, self.shared.empty_batch(wanted))),
             };
         }
         match self.shared.overflow {
@@ -187,12 +189,16 @@ fn receiver_gone() -> Error {
 #[derive(Debug)]
 pub struct Delivery(Vec<DbUpdate>);
 
+/// How many emptied batches are kept, and for how many updates at most each.
+const SPARES: usize = 16;
+const MAX_SPARE: usize = 1024;
+
 /// The receiving end. Dropping it drops what is pending.
 pub struct QueueReceiver {
     shared: Arc<Shared>,
     channel: Receiver<Delivery>,
     /// Given to [`QueueReceiver::accept`], not yet in the heap.
-    accepted: Vec<Delivery>,
+    accepted: VecDeque<Delivery>,
     heap: Heap,
 }
 
@@ -204,7 +210,7 @@ impl QueueReceiver {
 
     /// Takes in what was received from [`QueueReceiver::channel`].
     pub fn accept(&mut self, delivery: Delivery) {
-        self.accepted.push(delivery);
+        self.accepted.push_back(delivery);
     }
 
     /// The next event: sync events first, then the most urgent update. `None`: nothing is there.
@@ -255,8 +261,8 @@ impl QueueReceiver {
     fn take_in(&mut self, clock: impl Fn() -> Instant) {
         if !self.accepted.is_empty() || !self.channel.is_empty() {
             let now = clock();
-            for delivery in self.accepted.drain(..) {
-                delivery.0.into_iter().for_each(|update| self.heap.push(update, now));
+            while let Some(delivery) = self.accepted.pop_front() {
+                self.unpack(delivery, now);
             }
             self.drain_channel(now);
         }
@@ -282,7 +288,15 @@ impl QueueReceiver {
 
     fn drain_channel(&mut self, now: Instant) {
         while let Ok(delivery) = self.channel.try_recv() {
-            delivery.0.into_iter().for_each(|update| self.heap.push(update, now));
+            self.unpack(delivery, now);
+        }
+    }
+
+    fn unpack(&mut self, mut delivery: Delivery, now: Instant) {
+        delivery.0.drain(..).for_each(|update| self.heap.push(update, now));
+        if (1..=MAX_SPARE).contains(&delivery.0.capacity()) {
+            // If there are enough spares, this one is not needed.
+            let _ = self.shared.spares.0.try_send(delivery.0);
         }
     }
 }
@@ -314,12 +328,20 @@ struct Shared {
     waiting: AtomicUsize,
     /// Carries at most one token: there may be space. Whoever takes it passes it on if there is still more.
     space: (Sender<()>, Receiver<()>),
+    /// Emptied batches on their way back to the senders, so that a batch is not allocated each time.
+    spares: (Sender<Vec<DbUpdate>>, Receiver<Vec<DbUpdate>>),
     coalesced: AtomicU64,
     dropped: AtomicU64,
     syncs: AtomicU64,
 }
 
 impl Shared {
+    /// A batch for about so many updates.
+    fn empty_batch(&self, updates: usize) -> Vec<DbUpdate> {
+        let spare = self.spares.1.try_recv();
+        spare.unwrap_or_else(|_| Vec::with_capacity(updates))
+    }
+
     /// Reserves room for at most `most` updates within `limit`: how many, or 0 if there is not room for `least`.
     fn reserve(&self, least: usize, most: usize, limit: usize) -> usize {
         let room = |depth: usize| most.min(limit.saturating_sub(depth));
@@ -362,8 +384,9 @@ impl Shared {
 
     /// Ends the reservation of updates that left the queue.
     fn give_back(&self, count: usize) {
-        self.depth.fetch_sub(count, Ordering::SeqCst);
-        if self.waiting.load(Ordering::SeqCst) > 0 {
+        let depth = self.depth.fetch_sub(count, Ordering::SeqCst) - count;
+        // Not for every single place: a sender that waits should be worth waking.
+        if depth <= self.capacity - self.capacity / 8 - 1 && self.waiting.load(Ordering::SeqCst) > 0 {
             self.signal_space();
         }
     }
