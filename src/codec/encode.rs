@@ -187,8 +187,7 @@ impl Writer<'_> {
     fn text(&mut self, name: &'static str, text: Option<&str>) {
         self.name(name);
         match (self.codec, text) {
-            (Codec::Json, Some(text)) => json::write_text(text, self.buf),
-            (Codec::Json, None) => self.buf.extend_from_slice(b"null"),
+            (Codec::Json, text) => json::write(&text, self.buf),
             (Codec::MessagePack, Some(text)) => written(write_str(self.buf, text)),
             (Codec::MessagePack, None) => written(write_nil(self.buf)),
         }
