@@ -14,8 +14,8 @@ use tablecast::codec::{Codec, Encoder};
 use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
 use tablecast::queue::{Overflow, QueueOptions};
 use tablecast::{
-    Action, DbUpdate, Dispatcher, DispatcherOptions, Publisher, PublisherOptions, Service, ServiceOptions, Subscriber,
-    SubscriberOptions, Topic,
+    Action, DbUpdate, Dispatcher, DispatcherOptions, Name, Publisher, PublisherOptions, Service, ServiceOptions,
+    Subscriber, SubscriberOptions, Topic,
 };
 
 /// Updates per round: long enough to fill pipes and caches, short enough for several rounds.
@@ -29,6 +29,12 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["send", how, address, count, rate] => send(how, address, count.parse().unwrap(), rate.parse().unwrap()),
+        // For a profiler: one way of moving updates, again and again.
+        ["only", how, rounds] => {
+            for _ in 0..rounds.parse().unwrap() {
+                println!("{how} {:.0}", rate(receive(how, COUNT, 0)));
+            }
+        }
         [] => run(5),
         [rounds] => run(rounds.parse().expect("a number of rounds")),
         _ => panic!("usage: end_to_end [rounds]"),
@@ -60,23 +66,25 @@ fn run(rounds: usize) {
     }
 
     println!("\nlatency at {RATE} updates/s, microseconds");
-    let mut p99 = Vec::new();
-    for how in ["raw-msgpack", "msgpack", "raw-json", "json"] {
-        let mut rows = Vec::new();
-        for _ in 0..rounds.min(3) {
-            let mut latencies = receive(how, PACED, RATE).latencies;
-            latencies.sort_unstable();
-            rows.push((at(&latencies, 0.5), at(&latencies, 0.99)));
+    let mut quantiles = [("json", vec![], vec![]), ("msgpack", vec![], vec![])];
+    for _ in 0..rounds {
+        for (codec, raw, ours) in &mut quantiles {
+            raw.push(latencies(&format!("raw-{codec}")));
+            ours.push(latencies(codec));
         }
-        let (p50s, p99s): (Vec<f64>, Vec<f64>) = rows.into_iter().unzip();
-        println!("  {how:12} p50 {:>7.0}   p99 {:>7.0}", median(&p50s), median(&p99s));
-        p99.push(median(&p99s));
     }
-    println!(
-        "  p99 ratio: msgpack {:.2}, json {:.2}",
-        p99[1] / p99[0],
-        p99[3] / p99[2]
-    );
+    for (codec, raw, ours) in &quantiles {
+        let column = |rows: &[[f64; 2]], at: usize| rows.iter().map(|row| row[at]).collect::<Vec<_>>();
+        let ratios: Vec<f64> = ours.iter().zip(raw).map(|(ours, raw)| ours[1] / raw[1]).collect();
+        println!(
+            "  {codec:8} zmq crate alone p50 {:>5.0} p99 {:>6.0}   tablecast p50 {:>5.0} p99 {:>6.0}   p99 ratio {:.2}",
+            median(&column(raw, 0)),
+            median(&column(raw, 1)),
+            median(&column(ours, 0)),
+            median(&column(ours, 1)),
+            median(&ratios)
+        );
+    }
 
     println!("\na writer's own rate, {COUNT} updates, updates/s");
     let mut direct = Vec::new();
@@ -115,8 +123,11 @@ fn median(values: &[f64]) -> f64 {
     sorted[sorted.len() / 2]
 }
 
-fn at(sorted: &[i64], quantile: f64) -> f64 {
-    sorted[((sorted.len() - 1) as f64 * quantile) as usize] as f64
+/// The median and the 99th percentile of a paced round.
+fn latencies(how: &str) -> [f64; 2] {
+    let mut sorted = receive(how, PACED, RATE).latencies;
+    sorted.sort_unstable();
+    [0.5, 0.99].map(|quantile| sorted[((sorted.len() - 1) as f64 * quantile) as usize] as f64)
 }
 
 fn update() -> DbUpdate {
@@ -158,9 +169,9 @@ fn options() -> ZmqOptions {
 
 fn send(how: &str, address: &str, count: usize, rate: usize) {
     if how.starts_with("raw-") {
-        send_raw(how, address, count, rate)
+        send_raw(how, address, count, rate);
     } else {
-        send_ours(how, address, count, rate)
+        send_ours(how, address, count, rate);
     }
 }
 
@@ -218,8 +229,9 @@ fn send_ours(how: &str, address: &str, count: usize, rate: usize) {
     };
     println!("{}", publisher.address().unwrap_or_default());
     let mut update = update();
+    let keys: Vec<Name> = (0..1000).map(|i| format!("port-{i:08}").into()).collect();
     paced(count, rate, |i| {
-        update.key = format!("port-{:08}", i % 1000).into();
+        update.key.clone_from(&keys[i % keys.len()]);
         if rate != 0 {
             update.timestamp = micros();
         }

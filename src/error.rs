@@ -80,6 +80,18 @@ impl Error {
         self
     }
 
+    /// The context and the causes, without the kind, which is not to be said again of a cause of ours.
+    fn fmt_context(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, ": {}", self.0.context)?;
+        match &self.0.source {
+            None => Ok(()),
+            Some(source) => match source.downcast_ref::<Error>() {
+                Some(ours) => ours.fmt_context(f),
+                None => write!(f, ": {source}"),
+            },
+        }
+    }
+
     /// What kind of failure this is.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -88,11 +100,8 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.0.kind, self.0.context)?;
-        match &self.0.source {
-            Some(source) => write!(f, ": {source}"),
-            None => Ok(()),
-        }
+        write!(f, "{}", self.0.kind)?;
+        self.fmt_context(f)
     }
 }
 

@@ -1,4 +1,63 @@
 //! tablecast tells every process that cares that a row of a database table changed.
+//!
+//! A process writes an object to a database and publishes an update; any number of other processes subscribe by topic
+//! and get callbacks per table, most urgent first. Everything runs on plain OS threads, without an async runtime.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//! use tablecast::drivers::memory::MemoryPubSub;
+//! use tablecast::*;
+//!
+//! # fn main() -> Result<()> {
+//! let driver = Arc::new(MemoryPubSub::new("memory://network")?);
+//!
+//! let dispatcher = Dispatcher::new(DispatcherOptions::default())?;
+//! let (updates, received) = crossbeam_channel::unbounded();
+//! let _guard = dispatcher.on_table("lport", updates);
+//!
+//! let subscriber = Subscriber::new(driver.clone(), dispatcher.queue(), SubscriberOptions::default());
+//! subscriber.register_topic(&Topic::ALL)?;
+//! subscriber.register_listen_address("memory://network")?;
+//! subscriber.daemonize()?;
+//! subscriber.wait_live(Duration::from_secs(1))?;
+//!
+//! let publisher = Publisher::new(&*driver, PublisherOptions::default())?;
+//! publisher.send_event(&DbUpdate::new("lport", "port-1", Action::Create).value("{}"))?;
+//! let update: DbUpdate = received.recv_timeout(Duration::from_secs(1)).expect("it arrives");
+//! assert_eq!(update.key, "port-1");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The two flows
+//!
+//! ```text
+//! in:   Inbound::recv -> frame -> codec -> queue -> dispatcher -> callback
+//!       \____ subscriber's thread ____/    \__ dispatcher's thread __/
+//! out:  Publisher::send_event -> codec -> Outbound::send
+//! host: many processes -> zmq-multiproc -> Service -> zmq -> subscribers anywhere
+//! ```
+//!
+//! Who may wait for whom: application, dispatcher, subscriber, transport, never backwards. Callbacks run on the
+//! dispatcher's threads alone, and never while a lock of the library is held; so they may call anything in it.
+//!
+//! # Features
+//!
+//! | feature | default | |
+//! |---|---|---|
+//! | `zmq` | yes | the drivers `zmq` and `zmq-multiproc`; builds libzmq, which needs a C++ compiler |
+//! | `bin` | yes | the command-line tool |
+//!
+//! # Logs
+//!
+//! The library logs through [`log`] and installs no logger. `error`: a bug of the library. `warn`: a failure in the
+//! background, which also goes to the [`ErrorHook`] of the options. `info`: sync events.
+//!
+//! # Versions
+//!
+//! Before 1.0 a minor version may change the interface; the wire format stays understood. The oldest compiler that is
+//! supported is Rust 1.89; raising it is a minor version.
 #![cfg_attr(
     not(test),
     warn(
@@ -10,17 +69,19 @@
     )
 )]
 
+// In reading order: a module imports only what stands above it.
 pub mod error;
 pub mod update;
 
 pub mod codec;
-pub mod config;
 pub mod table;
 mod thread;
 
 pub mod transport;
 
 pub mod queue;
+
+pub mod config;
 
 pub mod drivers;
 

@@ -93,6 +93,9 @@ struct Shared {
 /// The longest that a service which is told to stop goes on passing on what has come in.
 const DRAIN: Duration = Duration::from_millis(200);
 
+/// How long to wait after receiving has failed.
+const RETRY: Duration = Duration::from_millis(100);
+
 impl Service {
     /// The service as the options say; makes the folder of its socket if it is missing.
     ///
@@ -177,7 +180,11 @@ impl Shared {
                 Ok(Received::Malformed) => count(&self.malformed),
                 Ok(Received::Idle) => return,
                 Ok(_) => {}
-                Err(e) => return report(&e, self.options.hook.as_ref()),
+                Err(e) => {
+                    report(&e, self.options.hook.as_ref());
+                    // What fails again and again must not keep a processor busy.
+                    let _ = crossbeam_channel::never::<()>().recv_timeout(RETRY);
+                }
             }
         }
     }

@@ -48,10 +48,13 @@ pub trait Outbound: Send {
 
     /// What to wait on for the next [`Outbound::probes`] without holding this end; `None` if there never are any.
     /// Asked once.
-    fn waiter(&mut self) -> Result<Option<(Box<dyn Waiter>, Arc<dyn Wake>)>> {
+    fn waiter(&mut self) -> Result<Option<WaiterAndWake>> {
         Ok(None)
     }
 }
+
+/// What [`Outbound::waiter`] hands out: the wait, and what ends it.
+pub type WaiterAndWake = (Box<dyn Waiter>, Arc<dyn Wake>);
 
 /// Waits for something to do at an [`Outbound`].
 pub trait Waiter: Send {

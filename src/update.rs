@@ -5,33 +5,27 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Deref;
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use smol_str::SmolStr;
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// A short text that is cheap to clone: the name of a table, a row's key, a publisher's id.
+///
+/// Up to 23 bytes are stored in place; only a longer text is allocated, once for all its clones.
 #[derive(Clone)]
-pub struct Name(Repr);
-
-#[derive(Clone)]
-enum Repr {
-    Static(&'static str),
-    Shared(Arc<str>),
-}
+pub struct Name(SmolStr);
 
 impl Name {
     /// A name known at compile time; costs nothing.
     pub const fn from_static(name: &'static str) -> Name {
-        Name(Repr::Static(name))
+        Name(SmolStr::new_static(name))
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        match &self.0 {
-            Repr::Static(text) => text,
-            Repr::Shared(text) => text,
-        }
+        self.0.as_str()
     }
 }
 
@@ -44,13 +38,13 @@ impl Deref for Name {
 
 impl From<&str> for Name {
     fn from(text: &str) -> Name {
-        Name(Repr::Shared(text.into()))
+        Name(text.into())
     }
 }
 
 impl From<String> for Name {
     fn from(text: String) -> Name {
-        Name(Repr::Shared(text.into()))
+        Name(text.into())
     }
 }
 

@@ -2,8 +2,8 @@
 #![cfg(feature = "zmq")]
 
 mod common;
-#[path = "common/process.rs"]
-mod process;
+#[path = "common/reexec.rs"]
+mod reexec;
 #[path = "common/rig.rs"]
 mod rig;
 
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{eventually, within};
-use process::Process;
+use reexec::Process;
 use rig::{LONG, Rig, free_port, pass, quickly, send, update};
 use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
 use tablecast::transport::PubSub;

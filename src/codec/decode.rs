@@ -8,15 +8,17 @@ use super::{Control, Message, json, msgpack};
 use crate::error::{Error, ErrorKind};
 use crate::update::{Action, DbUpdate, Name, Origin, Topic, now_micros};
 
-/// Reads payloads. Remembers the names that come again and again, so that most updates cost two allocations, the key
-/// and the value.
+/// Reads payloads. An update costs an allocation for its value, and one for each name of more than 23 bytes.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    names: Names,
+    scratch: Vec<u8>,
 }
 
+/// A scratch buffer that has grown beyond this is given back.
+const MAX_SCRATCH: usize = 64 << 10;
+
 impl Decoder {
-    /// A decoder that remembers nothing yet.
+    /// A decoder for any number of payloads.
     pub fn new() -> Decoder {
         Decoder::default()
     }
@@ -32,7 +34,6 @@ impl Decoder {
         let before = out.len();
         let mut sink = Sink {
             topic,
-            names: &mut self.names,
             received: None,
             out,
         };
@@ -40,8 +41,9 @@ impl Decoder {
         let (format, decoded) = match payload.first() {
             None => ("payload", Err(Fault("payload", "empty"))),
             Some(0x80..) => ("MessagePack", msgpack::decode(payload, &mut sink)),
-            Some(_) => ("JSON", json::decode(payload, &mut sink)),
+            Some(_) => ("JSON", json::decode(payload, &mut self.scratch, &mut sink)),
         };
+        self.scratch.shrink_to(MAX_SCRATCH);
         decoded.map_err(|fault| {
             out.truncate(before);
             Error::new(ErrorKind::Malformed, format!("{format}: {fault}"))
@@ -85,6 +87,7 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
+    #[inline]
     pub(super) fn read(&mut self, name: &[u8], content: impl Content<'a>) -> Result<(), Fault> {
         let (place, read) = match name {
             b"table" => ("table", content.text().map(|text| self.table = Some(text))),
@@ -107,7 +110,6 @@ impl<'a> Fields<'a> {
 /// Where the maps of one payload go.
 pub(super) struct Sink<'s> {
     topic: &'s Topic,
-    names: &'s mut Names,
     /// The time of receipt, once somebody has asked for it.
     received: Option<i64>,
     out: &'s mut Vec<Message>,
@@ -122,11 +124,10 @@ impl Sink<'_> {
             return Err(Fault("seq", "counts from 1"));
         }
         let value = fields.value.map(Cow::into_owned);
-        let publisher = fields.publisher.map(|publisher| self.names.get(&publisher));
+        let publisher = fields.publisher.map(|publisher| Name::from(&*publisher));
         let Some(table) = table else {
-            let action = self.names.get(&action);
             self.out.push(Message::Control(Control {
-                action,
+                action: (&*action).into(),
                 value,
                 publisher,
                 epoch: fields.epoch,
@@ -139,7 +140,7 @@ impl Sink<'_> {
             _ => None,
         };
         self.out.push(Message::Update(DbUpdate {
-            table: self.names.get(&table),
+            table: (&*table).into(),
             key: key.as_deref().unwrap_or_default().into(),
             action: Action::from(&*action),
             value,
@@ -152,40 +153,5 @@ impl Sink<'_> {
             origin,
         }));
         Ok(())
-    }
-}
-
-/// A cache of names. Each text has one slot, and the newest takes it: there is nothing to grow and nothing to evict.
-#[derive(Debug)]
-pub(super) struct Names([Option<Name>; Names::SLOTS]);
-
-impl Names {
-    const SLOTS: usize = 64;
-
-    /// Longer names are rare, and not worth keeping memory for.
-    const MAX_BYTES: usize = 128;
-
-    fn get(&mut self, text: &str) -> Name {
-        if text.len() > Names::MAX_BYTES {
-            return text.into();
-        }
-        let slot = &mut self.0[Names::slot(text)];
-        match slot {
-            Some(name) if name == text => name.clone(),
-            _ => slot.insert(text.into()).clone(),
-        }
-    }
-
-    /// Names tend to differ at their end; two that share a slot only cost time.
-    fn slot(text: &str) -> usize {
-        let tail = text.bytes().rev().take(8);
-        let hash = tail.fold(text.len(), |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
-        hash % Names::SLOTS
-    }
-}
-
-impl Default for Names {
-    fn default() -> Names {
-        Names([const { None }; Names::SLOTS])
     }
 }

@@ -170,7 +170,7 @@ impl Writer<'_> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn name(&mut self, name: &'static str) {
         match self.codec {
             Codec::Json => {
@@ -183,15 +183,18 @@ impl Writer<'_> {
         }
     }
 
+    #[inline(always)]
     fn text(&mut self, name: &'static str, text: Option<&str>) {
         self.name(name);
         match (self.codec, text) {
-            (Codec::Json, text) => json::write(&text, self.buf),
+            (Codec::Json, Some(text)) => json::write_text(text, self.buf),
+            (Codec::Json, None) => self.buf.extend_from_slice(b"null"),
             (Codec::MessagePack, Some(text)) => written(write_str(self.buf, text)),
             (Codec::MessagePack, None) => written(write_nil(self.buf)),
         }
     }
 
+    #[inline(always)]
     fn unsigned(&mut self, name: &'static str, number: u64) {
         self.name(name);
         match self.codec {
@@ -200,6 +203,7 @@ impl Writer<'_> {
         }
     }
 
+    #[inline(always)]
     fn signed(&mut self, name: &'static str, number: i64) {
         self.name(name);
         match self.codec {

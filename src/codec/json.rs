@@ -9,74 +9,102 @@ use serde_json::value::RawValue;
 use super::decode::{Content, Fault, Fields, Sink};
 use super::{MAX_DEPTH, NOT_UTF8, TOO_DEEP, TRUNCATED};
 
+/// Appends a string.
+pub(super) fn write_text(text: &str, buf: &mut Vec<u8>) {
+    let (bytes, start, mut at) = (text.as_bytes(), buf.len(), 0);
+    buf.push(b'"');
+    loop {
+        at = copy_plain(bytes, at, buf);
+        match bytes.get(at) {
+            None => return buf.push(b'"'),
+            Some(&byte @ (b'"' | b'\\')) => buf.extend_from_slice(&[b'\\', byte]),
+            Some(_) => break,
+        }
+        at += 1;
+    }
+    buf.truncate(start);
+    write(text, buf);
+}
+
 /// Appends `value`, which must be text or a number.
 pub(super) fn write<T: Serialize + ?Sized>(value: &T, buf: &mut Vec<u8>) {
     let written = serde_json::to_writer(buf, value);
     debug_assert!(written.is_ok(), "writing text or a number to memory cannot fail");
 }
 
-pub(super) fn decode(payload: &[u8], sink: &mut Sink<'_>) -> Result<(), Fault> {
+/// `scratch` is where strings with escapes are put together.
+pub(super) fn decode(payload: &[u8], scratch: &mut Vec<u8>, sink: &mut Sink<'_>) -> Result<(), Fault> {
     let text = std::str::from_utf8(payload).map_err(|_| Fault("payload", NOT_UTF8))?;
-    let mut reader = Reader(text);
-    if reader.accept('[') {
-        if !reader.accept(']') {
+    let mut reader = Reader { text, at: 0, scratch };
+    if reader.accept(b'[') {
+        if !reader.accept(b']') {
             object(&mut reader, sink)?;
-            while reader.accept(',') {
+            while reader.accept(b',') {
                 object(&mut reader, sink)?;
             }
-            reader.expect(']', "expected , or ] after an object")?;
+            reader.expect(b']', "expected , or ] after an object")?;
         }
     } else {
         object(&mut reader, sink)?;
     }
     reader.skip_whitespace();
-    if reader.0.is_empty() {
+    if reader.at == text.len() {
         Ok(())
     } else {
         Err(Fault("payload", "trailing bytes"))
     }
 }
 
-fn object(reader: &mut Reader<'_>, sink: &mut Sink<'_>) -> Result<(), Fault> {
+fn object(reader: &mut Reader<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Fault> {
     let mut fields = Fields::default();
-    reader.expect('{', "expected an object")?;
-    if !reader.accept('}') {
-        field(reader, &mut fields)?;
-        while reader.accept(',') {
-            field(reader, &mut fields)?;
+    reader.expect(b'{', "expected an object")?;
+    if !reader.accept(b'}') {
+        loop {
+            reader.skip_whitespace();
+            let name = reader.string().map_err(|what| Fault("field name", what))?;
+            reader.expect(b':', "expected : after a field name")?;
+            reader.skip_whitespace();
+            fields.read(name.as_bytes(), &mut *reader)?;
+            if !reader.accept(b',') {
+                break;
+            }
         }
-        reader.expect('}', "expected , or } after a field")?;
+        reader.expect(b'}', "expected , or } after a field")?;
     }
     sink.push(fields)
 }
 
-fn field<'a>(reader: &mut Reader<'a>, fields: &mut Fields<'a>) -> Result<(), Fault> {
-    reader.skip_whitespace();
-    let name = reader.string().map_err(|what| Fault("field name", what))?;
-    reader.expect(':', "expected : after a field name")?;
-    reader.skip_whitespace();
-    fields.read(name.as_bytes(), reader)
+struct Reader<'a, 's> {
+    text: &'a str,
+    /// Where the rest of the text begins.
+    at: usize,
+    scratch: &'s mut Vec<u8>,
 }
 
-/// What is left of the payload.
-struct Reader<'a>(&'a str);
+impl<'a> Reader<'a, '_> {
+    #[inline]
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
 
-impl<'a> Reader<'a> {
     #[inline]
     fn skip_whitespace(&mut self) {
-        self.0 = self.0.trim_start_matches([' ', '\t', '\n', '\r']);
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
+            self.at += 1;
+        }
     }
 
-    /// Takes this character, if it is the next one after whitespace.
+    /// Takes this byte of ASCII, if it is the next one after whitespace.
     #[inline]
-    fn accept(&mut self, token: char) -> bool {
+    fn accept(&mut self, token: u8) -> bool {
         self.skip_whitespace();
-        let rest = self.0.strip_prefix(token);
-        self.0 = rest.unwrap_or(self.0);
-        rest.is_some()
+        let accepted = self.peek() == Some(token);
+        self.at += usize::from(accepted);
+        accepted
     }
 
-    fn expect(&mut self, token: char, otherwise: &'static str) -> Result<(), Fault> {
+    #[inline]
+    fn expect(&mut self, token: u8, otherwise: &'static str) -> Result<(), Fault> {
         if self.accept(token) {
             Ok(())
         } else {
@@ -84,34 +112,55 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     fn accept_null(&mut self) -> bool {
-        let rest = self.0.strip_prefix("null");
-        self.0 = rest.unwrap_or(self.0);
-        rest.is_some()
+        let null = self.text.as_bytes().get(self.at..self.at + 4) == Some(b"null");
+        self.at += 4 * usize::from(null);
+        null
     }
 
-    #[inline]
+    #[inline(always)]
     fn string(&mut self) -> Result<Cow<'a, str>, &'static str> {
-        let body = self.0.strip_prefix('"').ok_or("must be text")?;
-        let (text, rest) = split_plain(body).ok_or(TRUNCATED)?;
-        if let Some(rest) = rest.strip_prefix('"') {
-            self.0 = rest;
-            return Ok(Cow::Borrowed(text));
+        if self.peek() != Some(b'"') {
+            return Err("must be text");
         }
-        match unescape(body) {
-            Some((text, rest)) => {
-                self.0 = rest;
-                Ok(Cow::Owned(text))
+        let start = self.at + 1;
+        let end = plain_end(self.text.as_bytes(), start, |_| ());
+        match self.text.as_bytes().get(end) {
+            None => Err(TRUNCATED),
+            Some(b'"') => {
+                self.at = end + 1;
+                Ok(Cow::Borrowed(self.text.get(start..end).unwrap_or_default()))
             }
-            None => self.any().map(Cow::Owned),
+            Some(_) => self.escaped().map(Cow::Owned),
         }
+    }
+
+    /// Takes a string with escapes: the simple ones that a document inside a document has, or whatever JSON allows.
+    #[inline(never)]
+    fn escaped(&mut self) -> Result<String, &'static str> {
+        let (bytes, mut at) = (self.text.as_bytes(), self.at + 1);
+        self.scratch.clear();
+        loop {
+            at = copy_plain(bytes, at, self.scratch);
+            self.scratch.push(match (bytes.get(at), bytes.get(at + 1)) {
+                (Some(b'"'), _) => break,
+                (Some(b'\\'), Some(&byte @ (b'"' | b'\\'))) => byte,
+                (Some(b'\\'), Some(b'n')) => b'\n',
+                _ => return self.any(),
+            });
+            at += 2;
+        }
+        self.at = at + 1;
+        String::from_utf8(self.scratch.as_slice().into()).map_err(|_| NOT_UTF8)
     }
 
     /// Takes the next value with all that JSON allows.
+    #[cold]
     fn any<T: Deserialize<'a>>(&mut self) -> Result<T, &'static str> {
-        let mut values = serde_json::Deserializer::from_str(self.0).into_iter();
+        let mut values = serde_json::Deserializer::from_str(self.text.get(self.at..).unwrap_or_default()).into_iter();
         let value = values.next().and_then(Result::ok).ok_or("not JSON")?;
-        self.0 = &self.0[values.byte_offset()..];
+        self.at += values.byte_offset();
         Ok(value)
     }
 
@@ -123,8 +172,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-impl<'a> Content<'a> for &mut Reader<'a> {
-    #[inline]
+impl<'a> Content<'a> for &mut Reader<'a, '_> {
+    #[inline(never)]
     fn text(self) -> Result<Option<Cow<'a, str>>, &'static str> {
         if self.accept_null() {
             Ok(None)
@@ -134,23 +183,29 @@ impl<'a> Content<'a> for &mut Reader<'a> {
     }
 
     #[inline]
-    fn integer<T: FromStr>(self) -> Result<Option<T>, &'static str> {
+    fn integer<T: FromStr + TryFrom<u64>>(self) -> Result<Option<T>, &'static str> {
         if self.accept_null() {
             return Ok(None);
         }
-        let in_number = |byte: u8| byte.is_ascii_digit() || b"+-.eE".contains(&byte);
-        let end = self.0.bytes().position(|byte| !in_number(byte)).unwrap_or(self.0.len());
-        let (number, rest) = self.0.split_at(end);
-        self.0 = rest;
-        let digits = number.strip_prefix('-').unwrap_or(number);
-        if digits.starts_with('+') || digits.len() > 1 && digits.starts_with('0') {
-            return Err("not JSON");
+        let bytes = self.text.as_bytes();
+        let start = self.at + usize::from(self.peek() == Some(b'-'));
+        let (mut end, mut number) = (start, 0_u64);
+        while let Some(digit @ b'0'..=b'9') = bytes.get(end) {
+            number = number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
+            end += 1;
         }
-        number.parse().map(Some).map_err(|_| "must be an integer in range")
+        let number = match (end - start, bytes.get(start), bytes.get(end)) {
+            (0, ..) | (_, _, Some(b'.' | b'e' | b'E')) => None,
+            (2.., Some(b'0'), _) => return Err("not JSON"),
+            (..20, ..) if start == self.at => T::try_from(number).ok(),
+            _ => self.text.get(self.at..end).and_then(|number| number.parse().ok()),
+        };
+        self.at = end;
+        number.map(Some).ok_or("must be an integer in range")
     }
 
     fn value(self) -> Result<Option<Cow<'a, str>>, &'static str> {
-        match self.0.as_bytes().first() {
+        match self.peek() {
             Some(b'"' | b'n') => self.text(),
             _ => self.exact().map(|text| Some(Cow::Borrowed(text))),
         }
@@ -161,61 +216,65 @@ impl<'a> Content<'a> for &mut Reader<'a> {
     }
 }
 
-/// Splits where a string's plain text ends: at its closing quote, an escape, or what may not stand in a string.
+/// Where the plain part of a string that begins at `at` ends. `each` gets its bytes, and some more after the last one.
 #[inline]
-fn split_plain(body: &str) -> Option<(&str, &str)> {
-    let end = body
-        .bytes()
-        .position(|byte| byte == b'"' || byte == b'\\' || byte < b' ')?;
-    Some(body.split_at(end))
+fn plain_end(bytes: &[u8], mut at: usize, mut each: impl FnMut(&[u8])) -> usize {
+    loop {
+        let word = word(bytes, at);
+        let plain = plain(word);
+        each(&word);
+        at += plain;
+        if plain < word.len() {
+            return at;
+        }
+    }
 }
 
-/// Reads a string with simple escapes, as a document inside a document has them, and returns what follows it.
-fn unescape(body: &str) -> Option<(String, &str)> {
-    let mut after = body.bytes();
-    pass_string(&mut after);
-    let mut text = String::with_capacity(body.len() - after.len());
-    let mut rest = body;
-    loop {
-        let (plain, special) = split_plain(rest)?;
-        text.push_str(plain);
-        text.push(match special.as_bytes() {
-            [b'"', ..] => return Some((text, &special[1..])),
-            [b'\\', b'"', ..] => '"',
-            [b'\\', b'\\', ..] => '\\',
-            [b'\\', b'n', ..] => '\n',
-            _ => return None,
-        });
-        rest = &special[2..];
-    }
+/// Appends the plain part of a string that begins at `at` to `out`, and returns where it ends.
+#[inline]
+fn copy_plain(bytes: &[u8], at: usize, out: &mut Vec<u8>) -> usize {
+    let length = out.len();
+    let end = plain_end(bytes, at, |word| out.extend_from_slice(word));
+    out.truncate(length + end - at);
+    end
+}
+
+/// The eight bytes from `at` on; zeros follow the last one.
+#[inline]
+fn word(bytes: &[u8], at: usize) -> [u8; 8] {
+    let rest = bytes.get(at..).unwrap_or_default();
+    rest.first_chunk().copied().unwrap_or_else(|| {
+        let mut padded = [0; 8];
+        padded.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        padded
+    })
+}
+
+/// How many bytes come before a quote, an escape, or what may not stand in a string.
+#[inline]
+fn plain(word: [u8; 8]) -> usize {
+    const ONES: u64 = u64::MAX / 255;
+    let word = u64::from_le_bytes(word);
+    // Marks every byte below `limit`, and perhaps bytes that come after one of them.
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word & (ONES * 0x80);
+    let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    let marks = below(word, 0x20) | equal(b'"') | equal(b'\\');
+    marks.trailing_zeros() as usize / 8
 }
 
 /// serde_json passes over a raw value without recursion, so it bounds no depth.
 fn check_depth(json: &str) -> Result<(), &'static str> {
-    if !json.starts_with(['{', '[']) {
-        return Ok(());
-    }
-    let mut depth = 0;
-    let mut bytes = json.bytes();
+    let (mut depth, mut in_string, mut bytes) = (0, false, json.bytes());
     while let Some(byte) = bytes.next() {
         match byte {
+            b'\\' => drop(bytes.next()),
+            b'"' => in_string = !in_string,
+            _ if in_string => {}
             b'{' | b'[' if depth == MAX_DEPTH => return Err(TOO_DEEP),
             b'{' | b'[' => depth += 1,
             b'}' | b']' => depth -= 1,
-            b'"' => pass_string(&mut bytes),
             _ => {}
         }
     }
     Ok(())
-}
-
-/// Passes over the rest of a string.
-fn pass_string(bytes: &mut impl Iterator<Item = u8>) {
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'"' => return,
-            b'\\' => drop(bytes.next()),
-            _ => {}
-        }
-    }
 }

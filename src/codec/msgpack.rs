@@ -59,7 +59,7 @@ enum Token<'a> {
 }
 
 impl<'a> Reader<'a> {
-    #[inline]
+    #[inline(always)]
     fn token(&mut self) -> Result<Token<'a>, &'static str> {
         Ok(match Marker::from_u8(u8::from_be_bytes(self.bytes()?)) {
             Marker::Null => Token::Nil,
@@ -183,7 +183,7 @@ impl<'a> Reader<'a> {
 }
 
 impl<'a> Content<'a> for &mut Reader<'a> {
-    #[inline]
+    #[inline(never)]
     fn text(self) -> Result<Option<Cow<'a, str>>, &'static str> {
         match self.token()? {
             Token::Text(bytes) => utf8(bytes).map(|text| Some(Cow::Borrowed(text))),

@@ -76,34 +76,32 @@ impl Config {
     /// [`ErrorKind::Io`] if the file cannot be read; [`ErrorKind::Config`] if an option is unknown, its value is
     /// wrong, or options contradict each other. The text names the option, the value, its source, and what was expected.
     pub fn load(file: Option<&Path>) -> Result<Config> {
-        Config::load_with_flags(file, [])
+        Config::default().loaded(file, [])
     }
 
-    /// As [`Config::load`], and then the flags: names of options with their values.
+    /// As [`Config::load`], but over the values that it has, and then the flags: names of options with their values.
     ///
     /// # Errors
     /// As [`Config::load`].
-    pub fn load_with_flags<'a>(
+    pub fn loaded<'a>(
+        mut self,
         file: Option<&Path>,
         flags: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Config> {
-        let mut config = match file {
-            None => Config::default(),
-            Some(file) => {
-                let name = file.display().to_string();
-                let text = std::fs::read_to_string(file).map_err(|e| {
-                    let context = format!("cannot read the options from file {name}");
-                    Error::new(ErrorKind::Io, context).with_source(e)
-                })?;
-                Config::from_toml(&text, &name)?
-            }
-        };
-        config.apply_env(std::env::vars_os())?;
-        for (name, value) in flags {
-            config.set(name, value, Source::Flag)?;
+        if let Some(file) = file {
+            let name = file.display().to_string();
+            let text = std::fs::read_to_string(file).map_err(|e| {
+                let context = format!("cannot read the options from file {name}");
+                Error::new(ErrorKind::Io, context).with_source(e)
+            })?;
+            self.apply_toml(&text, &name)?;
         }
-        config.validate()?;
-        Ok(config)
+        self.apply_env(std::env::vars_os())?;
+        for (name, value) in flags {
+            self.set(name, value, Source::Flag)?;
+        }
+        self.validate()?;
+        Ok(self)
     }
 
     /// The defaults, changed by what a TOML text says; errors call it the file `name`.
@@ -111,6 +109,12 @@ impl Config {
     /// # Errors
     /// [`ErrorKind::Config`] as [`Config::load`]; what contradicts is left to [`Config::validate`].
     pub fn from_toml(text: &str, name: &str) -> Result<Config> {
+        let mut config = Config::default();
+        config.apply_toml(text, name)?;
+        Ok(config)
+    }
+
+    fn apply_toml(&mut self, text: &str, name: &str) -> Result<()> {
         let table: toml::Table = toml::from_str(text).map_err(|e| {
             let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
@@ -119,14 +123,13 @@ impl Config {
                 format!("file {name}, line {line}: not TOML: {}", e.message()),
             )
         })?;
-        let mut config = Config::default();
         for (key, value) in &table {
             let source = Source::File(name);
             let option = find(key).ok_or_else(|| unknown(key, source))?;
             let text = toml_text(option, value).ok_or_else(|| wrong(option, &value.to_string(), source))?;
-            config.set(key, &text, source)?;
+            self.set(key, &text, source)?;
         }
-        Ok(config)
+        Ok(())
     }
 
     /// Applies the variables whose names begin with `TABLECAST_`; the items of a list are separated by commas.

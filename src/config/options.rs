@@ -173,9 +173,9 @@ options! {
     max_key_bytes: usize = 65_536 "bytes", [1..=1_048_576],
         "The longest key of a row.";
     remote_db_hosts: Vec<String> = "", [each "host:port", is_host_port],
-        "The hosts of the database.";
+        "The hosts of the database; no store reads it yet.";
     nb_db_class: String = "memory", [is "an alias that is not empty", not_empty],
-        "The alias of the store.";
+        "The alias of the store; none reads it yet.";
 }
 
 /// A type that an option can have.

@@ -1,13 +1,13 @@
 //! Who is called for what. It belongs to the dispatcher thread; others edit it by sending commands.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::Sender;
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 use crate::error::Result;
 use crate::update::{DbUpdate, Name, SyncReason, Topic};

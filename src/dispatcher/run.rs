@@ -169,15 +169,15 @@ impl Run {
     /// The next event that can be delivered now.
     fn next(&mut self) -> Option<Event> {
         let Some(workers) = &mut self.workers else {
-            return self.queue.pop(Instant::now());
+            return self.queue.next(Instant::now, false);
         };
         while let Ok(row) = workers.finished().try_recv() {
             workers.finish(row, &mut self.queue);
         }
         if workers.has_idle() {
-            self.queue.pop_held(Instant::now())
+            self.queue.next(Instant::now, true)
         } else {
-            None
+            self.queue.pop_sync().map(Event::Sync)
         }
     }
 
@@ -206,7 +206,10 @@ impl Run {
     }
 
     fn apply_waiting(&mut self) {
-        while let Ok(command) = self.commands.try_recv() {
+        // To look first is much cheaper than to try.
+        while !self.commands.is_empty()
+            && let Ok(command) = self.commands.try_recv()
+        {
             self.apply(command);
         }
     }

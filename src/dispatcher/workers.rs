@@ -66,7 +66,7 @@ impl Workers {
         self.idle += 1;
     }
 
-    /// Hands out an event that was popped while [`Workers::has_idle`] was true.
+    /// Hands out an event; an update only while [`Workers::has_idle`] is true.
     pub(super) fn hand_out(&mut self, event: Event, registry: &Arc<Registry>) {
         let jobs = match event {
             Event::Update(_) => {

@@ -114,10 +114,12 @@ fn memory_driver(config: &Config) -> Result<Arc<dyn PubSub>> {
 
 #[cfg(feature = "zmq")]
 fn zmq_driver(config: &Config) -> Result<Arc<dyn PubSub>> {
-    Ok(Arc::new(zmq::ZmqPubSub::new(
-        &config.publish_address()?,
-        config.into(),
-    )?))
+    let driver = zmq::ZmqPubSub::new(&config.publish_address()?, config.into());
+    let named = driver.map_err(|e| {
+        let context = format!("option publisher_transport: {}", config.publisher_transport);
+        Error::new(e.kind(), context).with_source(e)
+    });
+    Ok(Arc::new(named?))
 }
 
 #[cfg(feature = "zmq")]

@@ -1,11 +1,12 @@
 //! What waits beside the channel: sync events, and under pressure the newest state of each row.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use hashbrown::HashMap;
 use parking_lot::Mutex;
 
-use super::heap::Urgency;
+use super::lane::Urgency;
 use crate::update::{DbUpdate, Name, SyncReason};
 
 /// A value behind a lock, with a flag that tells without the lock that there is nothing in it.

@@ -1,29 +1,19 @@
 //! The order of the queue: urgency, lifting, ageing and holding. No threads and no clock of its own.
 
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use super::lane::{Lane, Pending, Urgency};
 use super::ranking::Ranking;
 use crate::update::{DbUpdate, Name};
 
-/// An emptied heap whose storage is larger than this many rows gives it back.
-const KEPT_ROWS: usize = 1024;
-
-/// How urgent an update is among those of its row; between rows the key and the arrival decide where this is equal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Urgency {
-    priority: i32,
-    timestamp: i64,
-}
-
-impl Urgency {
-    pub(super) fn of(update: &DbUpdate) -> Urgency {
-        Urgency {
-            priority: update.priority,
-            timestamp: update.timestamp,
-        }
-    }
-}
+/// An emptied heap whose storage is larger than this many rows or updates gives it back.
+const KEPT: usize = 1024;
 
 /// Pending updates, in one lane for each row.
 ///
@@ -34,14 +24,34 @@ pub(super) struct Heap {
     max_overtake: Duration,
     /// How many updates have ever arrived: numbers them in order.
     arrivals: u64,
-    /// The slot in `lanes` of each row that is pending or held.
-    rows: HashMap<(Name, Name), usize>,
+    /// The slot in `lanes` of each row that is pending or held, by [`Heap::hash`].
+    rows: HashTable<usize>,
+    hasher: DefaultHashBuilder,
     lanes: Vec<Lane>,
     free: Vec<usize>,
-    /// The lanes that may be handed out by urgency, key, arrival: [`DbUpdate::urgency`], and first come first served.
-    urgent: Ranking<(Urgency, Name, u64)>,
-    /// The same lanes by the arrival of their oldest update.
-    oldest: Ranking<u64>,
+    /// The lanes that may be handed out by urgency; then by key and arrival: [`DbUpdate::urgency`], and first come
+    /// first served.
+    urgent: Ranking<Urgency>,
+    /// All that arrived, oldest first. What was handed out since goes when it is first, or when there is too much of it.
+    ages: VecDeque<Age>,
+    /// The last to be taken out of `ages` while it was pending: it was the oldest, but its row was held.
+    passed_over: u64,
+    /// The lanes that are held no more, with the arrival of their oldest update, if that was passed over.
+    late: BinaryHeap<Reverse<(u64, usize)>>,
+}
+
+/// When an update arrived.
+#[derive(Debug, Clone, Copy)]
+struct Age {
+    arrival: u64,
+    slot: usize,
+    arrived: Instant,
+}
+
+impl Age {
+    fn is_pending(&self, lanes: &[Lane]) -> bool {
+        lanes[self.slot].arrival().is_some_and(|oldest| oldest <= self.arrival)
+    }
 }
 
 impl Heap {
@@ -49,11 +59,14 @@ impl Heap {
         Heap {
             max_overtake,
             arrivals: 0,
-            rows: HashMap::new(),
+            rows: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
             lanes: Vec::new(),
             free: Vec::new(),
             urgent: Ranking::new(),
-            oldest: Ranking::new(),
+            ages: VecDeque::new(),
+            passed_over: 0,
+            late: BinaryHeap::new(),
         }
     }
 
@@ -68,7 +81,7 @@ impl Heap {
     /// It takes the arrival of the one that it replaces, and the more urgent of both urgencies.
     pub(super) fn coalesce(&mut self, urgency: Urgency, update: DbUpdate, now: Instant) -> bool {
         let slot = self.slot(&update);
-        if self.lanes[slot].head.is_none() {
+        if self.lanes[slot].is_empty() {
             self.append(slot, urgency, update, now);
             return false;
         }
@@ -79,152 +92,123 @@ impl Heap {
     }
 
     /// The next update that is not of a held row; `hold` holds its row until [`Heap::release`].
-    pub(super) fn pop(&mut self, now: Instant, hold: bool) -> Option<DbUpdate> {
-        let oldest = self.oldest.first()?;
-        let slot = match &self.lanes[oldest].head {
-            Some(head) if now.saturating_duration_since(head.arrived) > self.max_overtake => oldest,
-            _ => self.urgent.first()?,
-        };
+    ///
+    /// `clock` is read only if what is most urgent is not what came first.
+    pub(super) fn pop(&mut self, clock: impl Fn() -> Instant, hold: bool) -> Option<DbUpdate> {
+        let slot = self.next(clock)?;
         let lane = &mut self.lanes[slot];
-        let update = lane.pop()?.update;
-        lane.held = hold;
-        self.rank(slot);
-        self.free_if_unused(slot, &update.table, &update.key);
+        let update = lane.pop()?;
+        if hold {
+            lane.hold(&update);
+        }
+        self.resettle(slot);
         Some(update)
     }
 
     /// Hands out the row's updates again.
     pub(super) fn release(&mut self, table: &Name, key: &Name) {
-        if let Some(&slot) = self.rows.get(&(table.clone(), key.clone())) {
-            self.lanes[slot].held = false;
-            self.rank(slot);
-            self.free_if_unused(slot, table, key);
+        let hash = self.hash(table, key);
+        if let Some(&slot) = self.rows.find(hash, |&slot| self.lanes[slot].is_of(table, key))
+            && self.lanes[slot].release()
+        {
+            self.resettle(slot);
         }
+    }
+
+    /// The lane whose turn it is.
+    fn next(&mut self, clock: impl Fn() -> Instant) -> Option<usize> {
+        let most_urgent = self.urgent.first()?;
+        if let Some(Reverse((_, slot))) = self.late.pop() {
+            return Some(slot);
+        }
+        while let Some(oldest) = self.ages.front() {
+            if oldest.is_pending(&self.lanes) {
+                let may_be_overtaken = || clock().saturating_duration_since(oldest.arrived) <= self.max_overtake;
+                if oldest.slot == most_urgent || may_be_overtaken() {
+                    break;
+                }
+                if !self.lanes[oldest.slot].is_held() {
+                    return Some(oldest.slot);
+                }
+                self.passed_over = oldest.arrival;
+            }
+            self.ages.pop_front();
+        }
+        Some(most_urgent)
     }
 
     /// The slot of the update's row, which may be a new one.
     fn slot(&mut self, update: &DbUpdate) -> usize {
-        let row = (update.table.clone(), update.key.clone());
-        *self.rows.entry(row).or_insert_with(|| {
-            self.free.pop().unwrap_or_else(|| {
-                self.lanes.push(Lane::default());
-                self.lanes.len() - 1
-            })
-        })
+        let (table, key) = (&update.table, &update.key);
+        let hash = self.hash(table, key);
+        let is_it = |&slot: &usize| self.lanes[slot].is_of(table, key);
+        match self.rows.entry(hash, is_it, |&slot| self.lanes[slot].hash) {
+            Entry::Occupied(row) => *row.get(),
+            Entry::Vacant(row) => {
+                let slot = self.free.pop().unwrap_or_else(|| {
+                    self.lanes.push(Lane::default());
+                    self.lanes.len() - 1
+                });
+                self.lanes[slot].hash = hash;
+                *row.insert(slot).get()
+            }
+        }
+    }
+
+    fn hash(&self, table: &Name, key: &Name) -> u64 {
+        self.hasher.hash_one((table, key))
     }
 
     fn append(&mut self, slot: usize, urgency: Urgency, update: DbUpdate, now: Instant) {
         self.arrivals += 1;
-        let pending = Pending {
-            update,
-            rank: (urgency, self.arrivals),
-            arrived: now,
-        };
-        if self.lanes[slot].push(pending) {
+        self.note_age(slot, now);
+        let rank = (urgency, self.arrivals);
+        if self.lanes[slot].push(Pending { update, rank }) {
             self.rank(slot);
         }
     }
 
-    /// Puts a changed lane where it now belongs.
+    fn note_age(&mut self, slot: usize, arrived: Instant) {
+        if self.ages.len() == self.ages.capacity() {
+            let lanes = &self.lanes;
+            self.ages.retain(|age| age.is_pending(lanes));
+            // As much room as is in use, so that this is seldom needed.
+            self.ages.reserve(self.ages.len() + 1);
+        }
+        let arrival = self.arrivals;
+        self.ages.push_back(Age { arrival, slot, arrived });
+    }
+
+    /// Puts a changed lane where it now belongs by urgency.
     fn rank(&mut self, slot: usize) {
-        let lane = &self.lanes[slot];
-        match (&lane.head, lane.held) {
-            (Some(head), false) => {
-                let (urgency, arrival) = lane.most_urgent(head);
-                self.urgent.set(slot, (urgency, head.update.key.clone(), arrival));
-                self.oldest.set(slot, head.rank.1);
-            }
-            _ => {
-                self.urgent.remove(slot);
-                self.oldest.remove(slot);
-            }
+        let lanes = &self.lanes;
+        let tie = |a: usize, b: usize| lanes[a].tie(&lanes[b]);
+        match lanes[slot].rank() {
+            Some((urgency, _)) if !lanes[slot].is_held() => self.urgent.set(slot, urgency, tie),
+            _ => self.urgent.remove(slot, tie),
         }
     }
 
-    fn free_if_unused(&mut self, slot: usize, table: &Name, key: &Name) {
+    /// Puts a lane where it now belongs after its oldest update was handed out or it was released.
+    fn resettle(&mut self, slot: usize) {
+        self.rank(slot);
         let lane = &mut self.lanes[slot];
-        if lane.head.is_some() || lane.held {
+        if lane.is_held() {
             return;
         }
-        lane.rest = VecDeque::new();
-        lane.lifts = VecDeque::new();
+        if let Some(arrival) = lane.arrival() {
+            if arrival <= self.passed_over {
+                self.late.push(Reverse((arrival, slot)));
+            }
+            return;
+        }
+        lane.shrink();
+        if let Ok(row) = self.rows.find_entry(lane.hash, |&other| other == slot) {
+            row.remove();
+        }
         self.free.push(slot);
-        self.rows.remove(&(table.clone(), key.clone()));
-        if self.rows.is_empty() && self.lanes.len() > KEPT_ROWS {
+        if self.rows.is_empty() && self.lanes.len().max(self.ages.capacity()) > KEPT {
             *self = Heap::new(self.max_overtake);
         }
-    }
-}
-
-/// An update's urgency, then its arrival: no two are equal.
-type Rank = (Urgency, u64);
-
-#[derive(Debug)]
-struct Pending {
-    update: DbUpdate,
-    rank: Rank,
-    arrived: Instant,
-}
-
-/// The pending updates of one row, the oldest first. Most rows have one at a time, which needs no allocation.
-#[derive(Debug, Default)]
-struct Lane {
-    head: Option<Pending>,
-    rest: VecDeque<Pending>,
-    /// The ranks of those in `rest` that are more urgent than all behind them: the first is the most urgent of `rest`.
-    lifts: VecDeque<Rank>,
-    held: bool,
-}
-
-impl Lane {
-    /// True if this changes where the lane belongs.
-    fn push(&mut self, pending: Pending) -> bool {
-        let Some(head) = &self.head else {
-            self.head = Some(pending);
-            return true;
-        };
-        let changes = pending.rank < self.most_urgent(head);
-        self.lift(pending.rank);
-        self.rest.push_back(pending);
-        changes
-    }
-
-    fn pop(&mut self) -> Option<Pending> {
-        let next = self.rest.pop_front();
-        if let (Some(next), Some(lift)) = (&next, self.lifts.front())
-            && next.rank == *lift
-        {
-            self.lifts.pop_front();
-        }
-        std::mem::replace(&mut self.head, next)
-    }
-
-    /// True if this changes where the lane belongs.
-    fn replace_last(&mut self, urgency: Urgency, update: DbUpdate) -> bool {
-        let Some(last) = self.rest.back_mut().or(self.head.as_mut()) else {
-            return false;
-        };
-        last.update = update;
-        if urgency >= last.rank.0 {
-            return false;
-        }
-        last.rank.0 = urgency;
-        let rank = last.rank;
-        if !self.rest.is_empty() {
-            self.lift(rank);
-        }
-        true
-    }
-
-    /// Notes the rank of the last in `rest`.
-    fn lift(&mut self, rank: Rank) {
-        while self.lifts.back().is_some_and(|lift| *lift > rank) {
-            self.lifts.pop_back();
-        }
-        self.lifts.push_back(rank);
-    }
-
-    fn most_urgent(&self, head: &Pending) -> Rank {
-        self.lifts.front().map_or(head.rank, |lift| head.rank.min(*lift))
     }
 }

@@ -10,6 +10,7 @@
 
 mod backlog;
 mod heap;
+mod lane;
 mod options;
 mod ranking;
 
@@ -210,13 +211,24 @@ impl QueueReceiver {
     ///
     /// `now` must not go back; ageing is measured by it.
     pub fn pop(&mut self, now: Instant) -> Option<Event> {
-        self.next(now, false)
+        self.next(|| now, false)
     }
 
     /// As [`QueueReceiver::pop`], but holds an update's row: none of it is handed out until
     /// [`QueueReceiver::release`]. `None`: nothing is there but updates of held rows.
     pub fn pop_held(&mut self, now: Instant) -> Option<Event> {
-        self.next(now, true)
+        self.next(|| now, true)
+    }
+
+    /// The next sync event, if there is one: for when no update is wanted.
+    pub fn pop_sync(&mut self) -> Option<SyncReason> {
+        if !self.shared.alerts.is_filled() {
+            return None;
+        }
+        let (reason, _) = self.shared.alerts.edit(|alerts| (alerts.pop(), !alerts.is_empty()));
+        let reason = reason?;
+        self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+        Some(reason)
     }
 
     /// Ends holding a row.
@@ -229,27 +241,31 @@ impl QueueReceiver {
         self.shared.depth.load(Ordering::SeqCst) == 0 && !self.shared.alerts.is_filled()
     }
 
-    fn next(&mut self, now: Instant, hold: bool) -> Option<Event> {
-        self.take_in(now);
-        if self.shared.alerts.is_filled()
-            && let (Some(reason), _) = self.shared.alerts.edit(|alerts| (alerts.pop(), !alerts.is_empty()))
-        {
-            self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+    /// The next event, as of now by `clock`, which is read only if it matters.
+    pub(crate) fn next(&mut self, clock: impl Fn() -> Instant, hold: bool) -> Option<Event> {
+        self.take_in(&clock);
+        if let Some(reason) = self.pop_sync() {
             return Some(Event::Sync(reason));
         }
-        let update = self.heap.pop(now, hold)?;
+        let update = self.heap.pop(clock, hold)?;
         self.shared.give_back(1);
         Some(Event::Update(update))
     }
 
-    fn take_in(&mut self, now: Instant) {
-        for update in self.accepted.drain(..).flat_map(|delivery| delivery.0) {
-            self.heap.push(update, now);
+    fn take_in(&mut self, clock: impl Fn() -> Instant) {
+        if !self.accepted.is_empty() || !self.channel.is_empty() {
+            let now = clock();
+            for delivery in self.accepted.drain(..) {
+                delivery.0.into_iter().for_each(|update| self.heap.push(update, now));
+            }
+            self.drain_channel(now);
         }
-        self.drain_channel(now);
-        if !self.shared.backlog.is_filled() {
-            return;
+        if self.shared.backlog.is_filled() {
+            self.take_backlog(clock());
         }
+    }
+
+    fn take_backlog(&mut self, now: Instant) {
         let shared = Arc::clone(&self.shared);
         let (backlog, _) = shared.backlog.edit(|backlog| {
             // What a sender sent before it turned to the backlog is in the channel by now, and goes first.
@@ -266,9 +282,7 @@ impl QueueReceiver {
 
     fn drain_channel(&mut self, now: Instant) {
         while let Ok(delivery) = self.channel.try_recv() {
-            for update in delivery.0 {
-                self.heap.push(update, now);
-            }
+            delivery.0.into_iter().for_each(|update| self.heap.push(update, now));
         }
     }
 }

@@ -1,12 +1,17 @@
 //! A heap of slots whose ranks can be changed and taken out at any time.
 
+use std::cmp::Ordering;
+
 /// What [`Ranking::places`] says of a slot that has no rank.
 const NOWHERE: usize = usize::MAX;
 
 /// How many children an entry of the heap has: more than two make it flatter, with fewer cache misses when it is deep.
 const CHILDREN: usize = 4;
 
-/// Slots (small numbers) by rank, the smallest first. Equal ranks are allowed, in no particular order.
+/// Slots (small numbers) by rank, the smallest first.
+///
+/// What changes it is given `tie`, which compares two slots of equal rank: what that looks at is not in the heap,
+/// which makes the heap small.
 #[derive(Debug)]
 pub(super) struct Ranking<R> {
     /// No entry ranks before its parent.
@@ -15,7 +20,7 @@ pub(super) struct Ranking<R> {
     places: Vec<usize>,
 }
 
-impl<R: Ord> Ranking<R> {
+impl<R: Ord + Copy> Ranking<R> {
     pub(super) fn new() -> Ranking<R> {
         Ranking {
             heap: Vec::new(),
@@ -29,7 +34,7 @@ impl<R: Ord> Ranking<R> {
     }
 
     /// Gives `slot` this rank instead of the one that it had, if any.
-    pub(super) fn set(&mut self, slot: usize, rank: R) {
+    pub(super) fn set(&mut self, slot: usize, rank: R, tie: impl Fn(usize, usize) -> Ordering) {
         if slot >= self.places.len() {
             self.places.resize(slot + 1, NOWHERE);
         }
@@ -37,51 +42,47 @@ impl<R: Ord> Ranking<R> {
         if place == NOWHERE {
             place = self.heap.len();
             self.heap.push((rank, slot));
-        } else {
-            self.heap[place].0 = rank;
         }
-        self.settle(place);
+        self.settle(place, (rank, slot), tie);
     }
 
     /// Takes `slot` out, if it is in.
-    pub(super) fn remove(&mut self, slot: usize) {
+    pub(super) fn remove(&mut self, slot: usize, tie: impl Fn(usize, usize) -> Ordering) {
         let Some(place) = self.places.get_mut(slot) else { return };
         let place = std::mem::replace(place, NOWHERE);
-        if place != NOWHERE {
-            self.heap.swap_remove(place);
-            if place < self.heap.len() {
-                self.settle(place);
-            }
+        if place != NOWHERE
+            && let Some(last) = self.heap.pop()
+            && place < self.heap.len()
+        {
+            self.settle(place, last, tie);
         }
     }
 
-    /// Moves the entry at `place`, the only one that may be wrong, to where it belongs.
-    fn settle(&mut self, mut place: usize) {
-        while place > 0 && self.before(place, (place - 1) / CHILDREN) {
-            place = self.exchange(place, (place - 1) / CHILDREN);
+    /// Puts `entry` where it belongs instead of the one at `place`.
+    fn settle(&mut self, mut place: usize, entry: (R, usize), tie: impl Fn(usize, usize) -> Ordering) {
+        let before = |a: &(R, usize), b: &(R, usize)| a.0 < b.0 || (a.0 == b.0 && tie(a.1, b.1).is_lt());
+        while place > 0 && before(&entry, &self.heap[(place - 1) / CHILDREN]) {
+            place = self.fill(place, (place - 1) / CHILDREN);
         }
         loop {
             let first = CHILDREN * place + 1;
             let children = first..self.heap.len().min(first + CHILDREN);
-            let Some(child) = children.min_by(|&a, &b| self.heap[a].0.cmp(&self.heap[b].0)) else {
-                break;
-            };
-            if !self.before(child, place) {
+            let least = |a: usize, b: usize| if before(&self.heap[b], &self.heap[a]) { b } else { a };
+            let Some(child) = children.reduce(least) else { break };
+            if !before(&self.heap[child], &entry) {
                 break;
             }
-            place = self.exchange(place, child);
+            place = self.fill(place, child);
         }
-        self.places[self.heap[place].1] = place;
+        self.heap[place] = entry;
+        self.places[entry.1] = place;
     }
 
-    fn before(&self, a: usize, b: usize) -> bool {
-        self.heap[a].0 < self.heap[b].0
-    }
-
-    /// Swaps two entries and returns the new place of the first; that one's `places` is left to [`Ranking::settle`].
-    fn exchange(&mut self, from: usize, to: usize) -> usize {
-        self.heap.swap(from, to);
-        self.places[self.heap[from].1] = from;
-        to
+    /// Moves the entry at `from` to `place`, and returns `from`.
+    fn fill(&mut self, place: usize, from: usize) -> usize {
+        let entry = self.heap[from];
+        self.heap[place] = entry;
+        self.places[entry.1] = place;
+        from
     }
 }

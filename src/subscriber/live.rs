@@ -1,7 +1,7 @@
 //! What a subscriber is meant to hear, and from whom it is known to hear it. Pure bookkeeping.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::time::{Duration, Instant};
 
 use crate::update::{Name, SyncReason, Topic};
@@ -18,6 +18,17 @@ pub enum PeerState {
     Live,
     /// The publisher does not answer, as one that sends no hellos (Dragonflow's): updates flow, unproven.
     NoHello,
+}
+
+impl fmt::Display for PeerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PeerState::Connecting => "not connected",
+            PeerState::Unconfirmed => "has not answered yet",
+            PeerState::Live => "live",
+            PeerState::NoHello => "sends no hellos",
+        })
+    }
 }
 
 impl PeerState {
@@ -118,15 +129,11 @@ impl Live {
         }
         let mut missing = String::new();
         for (address, state) in self.states() {
-            let why = match state {
-                PeerState::Live => continue,
-                PeerState::Connecting => "is not connected",
-                PeerState::Unconfirmed => "has not answered yet",
-                PeerState::NoHello => "sends no hellos",
-            };
-            let separator = if missing.is_empty() { "" } else { ", " };
-            // Writing to a String cannot fail.
-            let _ = write!(missing, "{separator}{address} {why}");
+            if state != PeerState::Live {
+                let separator = if missing.is_empty() { "" } else { ", " };
+                // Writing to a String cannot fail.
+                let _ = write!(missing, "{separator}{address} ({state})");
+            }
         }
         (!missing.is_empty()).then_some(missing)
     }

@@ -1,4 +1,5 @@
 //! Deadlines for tests.
+#![allow(dead_code)] // Each test target uses what it needs.
 
 use std::time::{Duration, Instant};
 

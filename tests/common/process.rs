@@ -1,53 +1,134 @@
-//! This test program once more, as another process.
+//! Child processes with deadlines, killed when the test ends.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdout, Command, Stdio};
+// Each test crate uses a part of it.
+#![allow(dead_code)]
 
-/// A process that is killed when this is dropped.
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+
+/// The longest that a test waits for anything.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// A running child.
 pub(crate) struct Process {
     child: Child,
-    output: BufReader<ChildStdout>,
+    stdin: Option<ChildStdin>,
+    stdout: Receiver<String>,
+    stderr: Receiver<String>,
+    /// What was read from stderr so far, for messages.
+    said: Vec<String>,
+}
+
+/// How a child ended, and what nobody had read yet.
+#[derive(Debug)]
+pub(crate) struct End {
+    /// The exit code; `None` if a signal killed it.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: Vec<String>,
+    /// All of it.
+    pub(crate) stderr: String,
+}
+
+/// The tool, without what the environment of the tests may say.
+pub(crate) fn tablecast<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tablecast"));
+    for (name, _) in std::env::vars_os() {
+        if name == "RUST_LOG" || name.to_string_lossy().starts_with("TABLECAST_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(args);
+    command
+}
+
+/// A script for Python.
+pub(crate) fn python(script: &str, arg: &str) -> Command {
+    let python = std::env::var_os("TABLECAST_TEST_PYTHON").unwrap_or_else(|| "python3".into());
+    let mut command = Command::new(python);
+    command.args(["-u", "-c", script, arg]);
+    command
 }
 
 impl Process {
-    /// Runs the test of this name alone, with these variables.
-    pub(crate) fn start(test: &str, variables: &[(&str, &str)]) -> Process {
-        let program = std::env::current_exe().unwrap();
-        let mut command = Command::new(program);
-        command
-            .args(["--exact", test, "--nocapture"])
-            .envs(variables.iter().copied());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        Process { child, output }
+    pub(crate) fn start(mut command: Command) -> Process {
+        let piped = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = piped.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
+        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        Process {
+            child,
+            stdin,
+            stdout: lines(stdout.unwrap()),
+            stderr: lines(stderr.unwrap()),
+            said: Vec::new(),
+        }
     }
 
-    /// Waits for a line with this word, and returns what follows the word.
-    pub(crate) fn said(&mut self, word: &str) -> String {
-        let mut line = String::new();
-        loop {
-            line.clear();
-            assert!(
-                self.output.read_line(&mut line).unwrap() > 0,
-                "it ended without saying {word:?}"
-            );
-            if let Some((_, rest)) = line.split_once(word) {
-                return rest.trim().to_owned();
+    /// The next line of stdout.
+    pub(crate) fn line(&mut self) -> String {
+        match self.stdout.recv_timeout(LIMIT) {
+            Ok(line) => line,
+            Err(e) => panic!("no line on stdout: {e}; stderr: {:#?}", self.stderr()),
+        }
+    }
+
+    /// Waits for a line on stderr that contains this text.
+    pub(crate) fn await_stderr(&mut self, text: &str) {
+        let deadline = Instant::now() + LIMIT;
+        while !self.said.last().is_some_and(|line| line.contains(text)) {
+            match self.stderr.recv_deadline(deadline) {
+                Ok(line) => self.said.push(line),
+                Err(e) => panic!("no {text:?} on stderr: {e}; but {:#?}", self.said),
             }
         }
     }
 
-    /// Sends SIGKILL.
-    pub(crate) fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    /// What it has said on stderr until now.
+    pub(crate) fn stderr(&mut self) -> String {
+        self.said.extend(self.stderr.try_iter());
+        self.said.join("\n")
     }
 
-    /// Tells it to end by closing its input, and waits.
-    pub(crate) fn end(mut self) -> bool {
-        let _ = self.child.stdin.take().map(|mut input| input.flush());
-        self.child.wait().unwrap().success()
+    /// Writes to its stdin.
+    pub(crate) fn write(&mut self, text: &str) {
+        self.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Closes its stdin.
+    pub(crate) fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Reads one line more of its stdout at most, then closes the pipe.
+    pub(crate) fn ignore_stdout(&mut self) {
+        self.stdout = unbounded().1;
+    }
+
+    /// Sends a signal, for example `TERM`.
+    pub(crate) fn signal(&self, signal: &str) {
+        let kill = format!("kill -{signal} {}", self.child.id());
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn end(&mut self) -> End {
+        self.stdin = None;
+        let deadline = Instant::now() + LIMIT;
+        let said = drain(&self.stderr, deadline);
+        self.said.extend(said);
+        let stdout = drain(&self.stdout, deadline);
+        let code = self.child.wait().unwrap().code();
+        End {
+            code,
+            stdout,
+            stderr: self.said.join("\n"),
+        }
     }
 }
 
@@ -55,5 +136,35 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Runs it to its end.
+pub(crate) fn run(command: Command) -> End {
+    Process::start(command).end()
+}
+
+fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, lines) = unbounded();
+    let read = move || {
+        for line in BufReader::new(pipe).lines() {
+            if line.is_err() || line.is_ok_and(|line| sender.send(line).is_err()) {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().spawn(read).unwrap();
+    lines
+}
+
+/// The lines until the pipe is closed, which a child does by ending.
+fn drain(lines: &Receiver<String>, deadline: Instant) -> Vec<String> {
+    let mut all = Vec::new();
+    loop {
+        match lines.recv_deadline(deadline) {
+            Ok(line) => all.push(line),
+            Err(RecvTimeoutError::Disconnected) => return all,
+            Err(RecvTimeoutError::Timeout) => panic!("still running; it wrote {all:#?}"),
+        }
     }
 }

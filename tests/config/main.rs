@@ -118,7 +118,9 @@ fn loads_a_file_and_validates_after_the_flags() {
         Config::load(Some(&file)),
         &["publisher_bind_address", "ipc", "path", "127.0.0.1"],
     );
-    let config = Config::load_with_flags(Some(&file), [("publisher_bind_address", "/run/x")]).unwrap();
+    let config = Config::default()
+        .loaded(Some(&file), [("publisher_bind_address", "/run/x")])
+        .unwrap();
     assert_eq!(config.publish_address().unwrap(), "ipc:///run/x");
     assert_eq!(Config::load(None).unwrap(), Config::default());
 
@@ -147,8 +149,11 @@ fn a_wrong_value_is_reported_with_its_option_source_and_what_was_expected() {
     }
     let port = Config::from_toml("publisher_port = 65536", "/etc/x.toml");
     assert_error(port, &["publisher_port", "65536", "/etc/x.toml", "0 to 65535"]);
-    let linger = Config::from_toml("linger_ms = 901", "x.toml");
-    assert_error(linger, &["linger_ms in file x.toml", "901", "0 to 900 milliseconds"]);
+    let linger = Config::from_toml("linger_ms = 60001", "x.toml");
+    assert_error(
+        linger,
+        &["linger_ms in file x.toml", "60001", "0 to 60000 milliseconds"],
+    );
 }
 
 #[test]
@@ -292,8 +297,8 @@ fn the_table_for_the_readme_has_a_row_for_each_option() {
     assert_eq!(table.lines().count(), 2 + Config::options().len());
     assert!(table.lines().all(|line| line.matches('|').count() == 6), "{table}");
     assert!(
-        table.contains("| `linger_ms` | `500` | milliseconds | a whole number from 0 to 900 | How long"),
-        "{table}"
+        include_str!("../../README.md").contains(&table),
+        "the README should show:\n{table}"
     );
 }
 

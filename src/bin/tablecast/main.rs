@@ -1,2 +1,59 @@
-//! The command-line tool.
-fn main() {}
+//! The command-line tool: results go to stdout, all else to stderr.
+//!
+//! Exit code 0 means done, 1 that it failed, 2 wrong usage.
+
+mod cli;
+mod demo;
+mod output;
+mod publish;
+mod row;
+mod service;
+mod signal;
+mod watch;
+
+use std::process::ExitCode;
+
+use tablecast::{ErrorKind, Result};
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(usage) => {
+            let _ = usage.print();
+            return ExitCode::from(if usage.use_stderr() { 2 } else { 0 });
+        }
+    };
+    output::init_log(cli.verbose);
+    match run(&cli) {
+        Ok(code) => code,
+        // Whoever reads has seen enough.
+        Err(e) if output::is_broken_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) => {
+            output::say(&format!("tablecast: error: {e}"));
+            ExitCode::from(match e.kind() {
+                ErrorKind::Config | ErrorKind::InvalidInput => 2,
+                _ => 1,
+            })
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<ExitCode> {
+    match &cli.command {
+        Command::Service => service::run(&cli.config(&[])?)?,
+        Command::Publish(args) => publish::run(cli.config(publish::DEFAULTS)?, args)?,
+        Command::Watch(args) => watch::run(cli.config(watch::DEFAULTS)?, args)?,
+        Command::Demo(args) => return demo::run(&cli.config(&[])?, args, &signal::channel(demo::GRACE)?),
+        Command::DemoWriter(args) => {
+            signal::ignore()?;
+            demo::run_writer(&cli.config(&[])?, args)?;
+        }
+        Command::DemoSubscriber(args) => {
+            signal::ignore()?;
+            demo::run_subscriber(&cli.config(&[])?, args)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -117,10 +117,12 @@ impl fmt::Display for Endpoint {
 }
 
 /// Proof that no other process serves this Unix socket: libzmq would unlink a live server's socket and take its
-/// place without a word. The lock is a file beside the socket, which goes away with it; the kernel frees the lock
-/// when its holder dies.
+/// place without a word. The lock is a file beside the socket, and goes away with it (libzmq removes neither); the
+/// kernel frees the lock when its holder dies.
 #[derive(Debug)]
 pub(super) struct PathLock {
+    /// Set once the path is known to be ours.
+    socket: Option<PathBuf>,
     path: PathBuf,
     _file: File,
 }
@@ -156,7 +158,11 @@ impl PathLock {
                 break file;
             }
         };
-        let lock = PathLock { path, _file: file };
+        let mut lock = PathLock {
+            socket: None,
+            path,
+            _file: file,
+        };
         // libzmq deletes whatever is there.
         if fs::metadata(socket).is_ok_and(|there| !there.file_type().is_socket()) {
             let context = format!("{}: is there already, and is no socket", socket.display());
@@ -166,12 +172,16 @@ impl PathLock {
         if UnixStream::connect(socket).is_ok() {
             return in_use();
         }
+        lock.socket = Some(socket.to_owned());
         Ok(lock)
     }
 }
 
 impl Drop for PathLock {
     fn drop(&mut self) {
+        if let Some(socket) = &self.socket {
+            let _ = fs::remove_file(socket);
+        }
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -224,6 +234,7 @@ mod tests {
         assert_eq!(PathLock::take(&socket).unwrap_err().kind(), ErrorKind::AddressInUse);
         drop(listener);
         // What a killed server leaves: a socket that nobody answers.
-        PathLock::take(&socket).unwrap();
+        drop(PathLock::take(&socket).unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

@@ -23,7 +23,7 @@ impl Monitor {
     /// Watches `socket`; call it before the socket is bound or connected, so that nothing is missed.
     pub(super) fn of(socket: &zmq::Socket, context: &Context) -> Result<Monitor> {
         let name = unique_name();
-        let events = EVENTS.iter().fold(0, |mask, event| mask | event.to_raw());
+        let events = EVENTS.iter().fold(0, |mask, (event, _)| mask | event.to_raw());
         let open = || {
             let pair = context.0.0.socket(zmq::PAIR)?;
             pair.set_linger(0)?;
@@ -56,24 +56,24 @@ impl Monitor {
                 self.0.recv_msg(0).ok()?;
             }
             let (number, value) = event.split_first_chunk::<2>()?;
-            // The value is the file descriptor; with a handshake it is not.
+            let number = u16::from_ne_bytes(*number);
             let value = u32::from_ne_bytes(*value.first_chunk::<4>()?);
-            return match zmq::SocketEvent::from_raw(u16::from_ne_bytes(*number)) {
-                zmq::SocketEvent::ACCEPTED | zmq::SocketEvent::CONNECTED => Some(Change::Opened(value)),
-                zmq::SocketEvent::HANDSHAKE_SUCCEEDED => Some(Change::Greeted),
-                zmq::SocketEvent::DISCONNECTED => Some(Change::Closed(value)),
-                _ => continue,
-            };
+            if let Some((_, change)) = EVENTS.iter().find(|(event, _)| event.to_raw() == number) {
+                return Some(change(value));
+            }
         }
     }
 }
 
-/// What is watched; each has its own arm in [`Monitor::next`].
-const EVENTS: [zmq::SocketEvent; 4] = [
-    zmq::SocketEvent::ACCEPTED,
-    zmq::SocketEvent::CONNECTED,
-    zmq::SocketEvent::HANDSHAKE_SUCCEEDED,
-    zmq::SocketEvent::DISCONNECTED,
+/// An event, and what is made of its value.
+type Watched = (zmq::SocketEvent, fn(u32) -> Change);
+
+/// What is watched. The value is the file descriptor where it is told; with a handshake it is not.
+const EVENTS: [Watched; 4] = [
+    (zmq::SocketEvent::ACCEPTED, Change::Opened),
+    (zmq::SocketEvent::CONNECTED, Change::Opened),
+    (zmq::SocketEvent::HANDSHAKE_SUCCEEDED, |_| Change::Greeted),
+    (zmq::SocketEvent::DISCONNECTED, Change::Closed),
 ];
 
 fn unique_name() -> String {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::transport::{Outbound, Waiter, Wake};
+use crate::transport::{Outbound, Waiter, WaiterAndWake};
 use crate::update::Topic;
 
 use super::endpoint::{Endpoint, PathLock, Role};
@@ -115,7 +115,7 @@ impl Outbound for ZmqOutbound {
         (!self.endpoint.is_silent()).then_some(self.subscribers.len())
     }
 
-    fn waiter(&mut self) -> Result<Option<(Box<dyn Waiter>, Arc<dyn Wake>)>> {
+    fn waiter(&mut self) -> Result<Option<WaiterAndWake>> {
         let fd = |socket: &zmq::Socket| {
             let fd = socket.get_fd();
             fd.map_err(|e| zmq_error(e, format!("cannot watch {}", self.endpoint)))

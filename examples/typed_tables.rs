@@ -1,0 +1,77 @@
+//! Tables with a row type: values are decoded before the callback, and what does not fit is reported.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tablecast::drivers::memory::MemoryPubSub;
+use tablecast::{
+    Action, DbUpdate, Dispatcher, DispatcherOptions, Publisher, PublisherOptions, Result, Subscriber,
+    SubscriberOptions, Table, Topic,
+};
+
+#[derive(Debug, Serialize, Deserialize)]
+struct LogicalPort {
+    chassis: String,
+    macs: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct LogicalSwitch {
+    name: String,
+    mtu: u32,
+}
+
+// The name of a table and the type of its rows, joined once for both sides.
+const LPORT: Table<LogicalPort> = Table::new("lport");
+const LSWITCH: Table<LogicalSwitch> = Table::new("lswitch");
+
+fn main() -> Result<()> {
+    let driver = Arc::new(MemoryPubSub::new("memory://network")?);
+    let (seen, rows) = crossbeam_channel::unbounded();
+    let dispatcher = Dispatcher::new(DispatcherOptions {
+        hook: Some(Arc::new(|error| println!("reported: {error}"))),
+        ..DispatcherOptions::default()
+    })?;
+    let ports = seen.clone();
+    let _ports = dispatcher.on_row(LPORT, move |update, port| {
+        match port {
+            Some(port) => println!("{} of {} is on {}", update.action, update.key, port.chassis),
+            None => println!("{} of {}", update.action, update.key),
+        }
+        let _ = ports.send(());
+    });
+    let _switches = dispatcher.on_row(LSWITCH, move |update, switch| {
+        println!("{} of {}: {switch:?}", update.action, update.key);
+        let _ = seen.send(());
+    });
+
+    let subscriber = Subscriber::new(driver.clone(), dispatcher.queue(), SubscriberOptions::default());
+    subscriber.register_topic(&Topic::ALL)?;
+    subscriber.register_listen_address("memory://network")?;
+    subscriber.daemonize()?;
+    subscriber.wait_live(Duration::from_secs(1))?;
+
+    let publisher = Publisher::new(&*driver, PublisherOptions::default())?;
+    let port = LogicalPort {
+        chassis: "host1".into(),
+        macs: vec!["fa:16:3e:00:00:01".into()],
+    };
+    let switch = LogicalSwitch {
+        name: "private".into(),
+        mtu: 1450,
+    };
+    publisher.send_event(&LSWITCH.create("net-1", &switch)?)?;
+    publisher.send_event(&LPORT.create("port-1", &port)?)?;
+    // Not a port: no callback gets it, the hook hears of it, everything else goes on.
+    publisher.send_event(&DbUpdate::new("lport", "port-2", Action::Create).value("42"))?;
+    publisher.send_event(&LPORT.delete("port-1"))?;
+
+    for _ in 0..3 {
+        rows.recv_timeout(Duration::from_secs(1)).expect("three rows arrive");
+    }
+    // The rows may have overtaken the one that did not fit.
+    drop(subscriber);
+    println!("{:?}", dispatcher.stats());
+    Ok(())
+}

@@ -1,0 +1,152 @@
+//! The command line: the subcommands, and a flag for every option of the library.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+use tablecast::config::{OptionDoc, Source};
+use tablecast::drivers::zmq::libzmq;
+use tablecast::{Config, Result};
+
+use crate::{demo, publish, watch};
+
+/// The options that `-h` shows; the others are in `--help`.
+const COMMON: [&str; 5] = [
+    "pub_sub_driver",
+    "publisher_bind_address",
+    "publisher_port",
+    "publisher_multiproc_socket",
+    "codec",
+];
+
+static VERSION: LazyLock<String> = LazyLock::new(|| format!("{}, libzmq {}", env!("CARGO_PKG_VERSION"), libzmq()));
+
+/// Tells every process that cares that a row of a database table changed.
+///
+/// Results go to stdout, diagnostics to stderr. The exit code is 0 if it is done, 1 if it failed, 2 for wrong usage.
+#[derive(Debug, Parser)]
+#[command(name = "tablecast", version = VERSION.as_str(), arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Read options from this TOML file; the environment (TABLECAST_*) and flags override it.
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Log more to stderr, twice even more; the environment variable RUST_LOG overrides it.
+    #[arg(short, long, action = ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
+    /// The options that were given as flags.
+    #[arg(skip)]
+    flags: Vec<(&'static str, String)>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the publisher service of this host: pass on to the network what its processes publish.
+    ///
+    /// Prints `ready <network address> <socket>` once both ends are bound.
+    Service,
+    Publish(publish::Args),
+    Watch(watch::Args),
+    Demo(demo::Args),
+    #[command(hide = true)]
+    DemoWriter(demo::WriterArgs),
+    #[command(hide = true)]
+    DemoSubscriber(demo::SubscriberArgs),
+}
+
+impl Cli {
+    /// Reads a command line, which begins with the name of the program.
+    pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> std::result::Result<Cli, clap::Error> {
+        let matches = Cli::command()
+            .args(Config::options().iter().map(flag))
+            .try_get_matches_from(args)?;
+        let mut cli = Cli::from_arg_matches(&matches)?;
+        let given = Config::options()
+            .iter()
+            .map(|option| (option.name, matches.get_one::<String>(option.name)));
+        cli.flags = given.filter_map(|(name, value)| Some((name, value?.clone()))).collect();
+        Ok(cli)
+    }
+
+    /// The options, where `defaults` stand for those that nobody has set.
+    pub(crate) fn config(&self, defaults: &[(&str, &str)]) -> Result<Config> {
+        let mut config = Config::default();
+        for (name, value) in defaults {
+            config.set(name, value, Source::Program)?;
+        }
+        let flags = self.flags.iter().map(|(name, value)| (*name, value.as_str()));
+        config.loaded(self.config.as_deref(), flags)
+    }
+}
+
+/// The flag of an option.
+fn flag(option: &'static OptionDoc) -> Arg {
+    let default = match option.default {
+        "" => "(empty)".to_owned(),
+        default => [default, option.unit].join(" "),
+    };
+    let help = format!("{} [default: {}]", option.doc, default.trim_end());
+    let long = format!("{help} [accepts: {}] [env: {}]", option.accepts, option.variable());
+    let arg = Arg::new(option.name)
+        .long(option.flag())
+        .value_name(match option.unit {
+            "" => "VALUE".to_owned(),
+            unit => unit.to_uppercase(),
+        })
+        .help(help)
+        .long_help(long)
+        .help_heading("Options of the library")
+        .hide_short_help(!COMMON.contains(&option.name))
+        .allow_negative_numbers(true)
+        .global(true);
+    match option.name {
+        "pub_sub_driver" => arg.visible_alias("driver"),
+        _ => arg,
+    }
+}
+
+/// A number of seconds, for example `0.5`.
+pub(crate) fn seconds(text: &str) -> std::result::Result<Duration, String> {
+    let seconds = text.parse().ok().map(Duration::try_from_secs_f64);
+    seconds
+        .and_then(|seconds| seconds.ok())
+        .ok_or_else(|| "expected a number of seconds".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn linger(args: &[&str]) -> u128 {
+        let args = [&["tablecast", "service"], args].concat();
+        let cli = Cli::read(args.into_iter().map(OsString::from)).unwrap();
+        cli.config(&[("linger_ms", "10000")]).unwrap().linger_ms.as_millis()
+    }
+
+    #[test]
+    fn a_default_gives_way_to_what_was_set() {
+        assert_eq!(linger(&[]), 10_000);
+        // Also where that is what the library would do.
+        assert_eq!(linger(&["--linger-ms", "500"]), 500);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tablecast.toml");
+        fs::write(&file, "linger_ms = 500").unwrap();
+        assert_eq!(linger(&["--config", file.to_str().unwrap()]), 500);
+        fs::write(&file, "publisher_port = 1").unwrap();
+        assert_eq!(linger(&["--config", file.to_str().unwrap()]), 10_000);
+    }
+
+    #[test]
+    fn seconds_may_have_fractions() {
+        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
+        for bad in ["", "x", "-1", "inf", "nan", "1e300"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

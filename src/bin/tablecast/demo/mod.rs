@@ -1,0 +1,232 @@
+//! `tablecast demo`: a publisher service, writers and subscribers as processes, and a judgement of what came through.
+//!
+//! ```text
+//! demo -orders-> writers ==PUSH==> service ==PUB==> subscribers <-orders- demo
+//!      <-what they sent-                              -what they got->
+//! ```
+
+mod cast;
+mod judge;
+mod latency;
+mod ledger;
+mod pacer;
+mod process;
+mod protocol;
+mod subscriber;
+mod table;
+mod workload;
+mod writer;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use indicatif::{ProgressBar, ProgressStyle};
+use tablecast::{Config, Error, ErrorKind, Result};
+
+use cast::{Cast, unexpected, writer_id};
+use judge::{Sent, judge};
+use ledger::History;
+use pacer::Pacer;
+use process::Who;
+use protocol::{Order, Report};
+use table::Table;
+use workload::Workload;
+
+pub(crate) use subscriber::{SubscriberArgs, run as run_subscriber};
+pub(crate) use writer::{WriterArgs, run as run_writer};
+
+/// Starts a publisher service, writers and subscribers as processes on this machine, and shows that every update
+/// reaches whom it is for, once and in order.
+///
+/// The writers tell the life of a small network with several tenants. The first subscriber listens to everything,
+/// each other one to a tenant and to what is for everyone. Of the options only codec is used.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Send so many generated updates of about 240 bytes instead.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    updates: Option<u64>,
+    /// How many processes write, 1 to 64.
+    #[arg(long, value_name = "W", default_value = "3", value_parser = processes)]
+    writers: usize,
+    /// How many processes subscribe, 1 to 64.
+    #[arg(long, value_name = "S", default_value = "2", value_parser = processes)]
+    subscribers: usize,
+    /// Send at most so many updates per second, 100 or more. [default: 250 for the network, generated updates as fast as
+    /// they are taken]
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(100..))]
+    rate: Option<u64>,
+    /// Give up when nothing has come through for so many seconds.
+    #[arg(long, value_name = "S", default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: u64,
+}
+
+fn processes(text: &str) -> std::result::Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (1..=64).contains(number));
+    number.ok_or_else(|| "expected a number from 1 to 64".into())
+}
+
+/// How often subscribers are asked how many updates came.
+const TICK: Duration = Duration::from_millis(10);
+
+/// How long the demo may take to end after a signal.
+pub(crate) const GRACE: Duration = Duration::from_secs(3);
+
+/// How long duplicates may come after everything is there.
+const AFTERMATH: Duration = Duration::from_millis(200);
+
+/// Runs the demo: success if every subscriber got every update of its topics, once and in order.
+///
+/// # Errors
+/// If a process cannot be started or ends too early, or if a signal came.
+pub(crate) fn run(config: &Config, args: &Args, signals: &Receiver<()>) -> Result<ExitCode> {
+    let topics = topics_of(args.subscribers);
+    let workload = Workload::new(args.updates);
+    let rate = args.rate.or(args.updates.is_none().then_some(250));
+    let (writers, subscribers) = (args.writers, args.subscribers);
+    let mut progress = Progress::new(workload.len());
+    progress.say(&format!(
+        "starting a publisher service, writers: {writers}, subscribers: {subscribers}"
+    ));
+
+    let mut cast = Cast::start(config, args, &topics, signals)?;
+    let mut pacer = Pacer::new(writers, &topics, rate);
+    let start = Instant::now();
+    play(&mut cast, &mut pacer, Duration::from_secs(args.timeout), &mut progress)?;
+    let seconds = start.elapsed().as_secs_f64();
+    cast.rest(AFTERMATH)?;
+    let histories = histories(&mut cast, subscribers)?;
+    let ended = cast.end();
+    progress.end();
+
+    let total = pacer.total_sent();
+    let sent = pacer.into_sent().into_iter().enumerate();
+    let sent: Sent = sent.map(|(number, sent)| (writer_id(number), sent)).collect();
+    let mut good = total == workload.len();
+    let mut table = Table::default();
+    for (topics, history) in topics.iter().zip(&histories) {
+        let verdict = judge(&sent, topics, history);
+        good &= verdict.is_good();
+        table.add(topics.join(" "), &verdict, history);
+    }
+    let (planned, per_second) = (workload.len(), total as f64 / seconds);
+    let text = format!(
+        "{table}\n{total} of {planned} updates were sent in {seconds:.1} s, {per_second:.0} per second. \
+         Latency is from send to callback{}.\n{}\n",
+        if rate.is_none() {
+            "; at full speed it is mostly waiting"
+        } else {
+            ""
+        },
+        match good {
+            true => "Every subscriber got every update of its topics, once and in order.",
+            false => "NOT every subscriber got every update of its topics, once and in order.",
+        }
+    );
+    let written = io::stdout().lock().write_all(text.as_bytes());
+    written.map_err(|e| Error::new(ErrorKind::Io, "cannot write the result").with_source(e))?;
+    ended?;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The topics of each subscriber: everything for the first; for the others a tenant, and what is for everyone.
+fn topics_of(subscribers: usize) -> Vec<Vec<String>> {
+    let all = Workload::topics();
+    let (everyone, tenants) = all.split_at(1);
+    let rest = tenants
+        .iter()
+        .cycle()
+        .map(|tenant| [everyone, std::slice::from_ref(tenant)].concat());
+    [all.clone()].into_iter().chain(rest).take(subscribers).collect()
+}
+
+/// Lets the writers write until everything was delivered, or nothing has moved for `timeout`.
+fn play(cast: &mut Cast, pacer: &mut Pacer, timeout: Duration, progress: &mut Progress) -> Result<()> {
+    let start = Instant::now();
+    let mut moved = start;
+    let mut tick = start;
+    let mut asked = vec![false; pacer.subscribers()];
+    while !pacer.is_done() && moved.elapsed() < timeout {
+        for (writer, up_to) in pacer.grants(start.elapsed()) {
+            cast.order_writer(writer, up_to)?;
+        }
+        let news = match cast.hear(tick)? {
+            Some((Who::Writer(number), Report::Sent { topics, done })) => pacer.sent(number, topics, done),
+            Some((Who::Subscriber(number), Report::Delivered(updates))) => {
+                asked[number] = false;
+                pacer.delivered(number, updates)
+            }
+            Some((who, report)) => return Err(unexpected(who, &report)),
+            None => {
+                tick = Instant::now() + TICK;
+                for (number, asked) in asked.iter_mut().enumerate().filter(|(_, asked)| !**asked) {
+                    cast.order_subscriber(number, &Order::Count)?;
+                    *asked = true;
+                }
+                progress.at(pacer.total_sent());
+                false
+            }
+        };
+        if news {
+            moved = Instant::now();
+        }
+    }
+    Ok(())
+}
+
+/// What each subscriber got.
+fn histories(cast: &mut Cast, subscribers: usize) -> Result<Vec<History>> {
+    for number in 0..subscribers {
+        cast.order_subscriber(number, &Order::Tell)?;
+    }
+    let mut histories: Vec<Option<History>> = (0..subscribers).map(|_| None).collect();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while histories.iter().any(Option::is_none) {
+        match cast.hear(deadline)? {
+            Some((Who::Subscriber(number), Report::History(history))) => histories[number] = Some(history),
+            // Late answers to what was asked before.
+            Some((_, Report::Delivered(_) | Report::Sent { .. })) => {}
+            Some((who, report)) => return Err(unexpected(who, &report)),
+            None => return Err(cast::late("a subscriber does not tell what it got")),
+        }
+    }
+    Ok(histories.into_iter().flatten().collect())
+}
+
+/// Shows how far the writers are: a bar on a terminal, otherwise a line now and then.
+struct Progress {
+    bar: ProgressBar,
+    said: Instant,
+}
+
+impl Progress {
+    fn new(total: u64) -> Progress {
+        let bar = ProgressBar::new(total);
+        let style = ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} sent");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Progress {
+            bar,
+            said: Instant::now(),
+        }
+    }
+
+    fn say(&self, what: &str) {
+        match self.bar.is_hidden() {
+            true => eprintln!("{what}"),
+            false => self.bar.println(what),
+        }
+    }
+
+    fn at(&mut self, sent: u64) {
+        self.bar.set_position(sent);
+        if self.bar.is_hidden() && self.said.elapsed() > Duration::from_secs(5) {
+            self.said = Instant::now();
+            eprintln!("{sent} of {} sent", self.bar.length().unwrap_or(0));
+        }
+    }
+
+    fn end(&self) {
+        self.bar.finish_and_clear();
+    }
+}

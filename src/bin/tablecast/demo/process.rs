@@ -1,0 +1,137 @@
+//! A child process that does not outlive its handle.
+
+use std::env;
+use std::fmt;
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tablecast::{Error, ErrorKind, Result};
+
+use super::protocol::{self, Order};
+
+/// Which child it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Who {
+    Service,
+    Writer(usize),
+    Subscriber(usize),
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Who::Service => f.write_str("the publisher service"),
+            Who::Writer(number) => write!(f, "writer {}", number + 1),
+            Who::Subscriber(number) => write!(f, "subscriber {}", number + 1),
+        }
+    }
+}
+
+/// What a child said on its stdout; `None` when it ended.
+pub(super) type Heard = (Who, Option<String>);
+
+/// Dropping it kills the child.
+#[derive(Debug)]
+pub(super) struct Process {
+    who: Who,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    reader: Option<JoinHandle<()>>,
+    /// Carries nothing; disconnected when the child has closed its stdout, which it does when it ends.
+    ended: Receiver<()>,
+}
+
+impl Process {
+    /// Starts this program with other arguments and with these options as its whole configuration.
+    pub(super) fn start(
+        who: Who,
+        arguments: &[String],
+        options: &[(&str, String)],
+        heard: Sender<Heard>,
+    ) -> Result<Process> {
+        let program = env::current_exe().map_err(|e| failed(who, "cannot find this program", e))?;
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // A process group of its own: Ctrl-C is for the demo, which then ends the children.
+        command.process_group(0);
+        let inherited = env::vars_os().map(|(name, _)| name);
+        for name in inherited.filter(|name| name.to_string_lossy().starts_with("TABLECAST_")) {
+            command.env_remove(name);
+        }
+        command.envs(options.iter().map(|(name, value)| (format!("TABLECAST_{name}"), value)));
+        let mut child = command.spawn().map_err(|e| failed(who, "cannot start", e))?;
+        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
+        let (alive, ended) = crossbeam_channel::bounded(0);
+        let mut process = Process {
+            who,
+            child,
+            stdin,
+            reader: None,
+            ended,
+        };
+        let read = move || {
+            let _alive = alive;
+            let lines = stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines());
+            // Nobody hears it only when the demo is ending.
+            lines
+                .map_while(io::Result::ok)
+                .for_each(|line| drop(heard.send((who, Some(line)))));
+            let _ = heard.send((who, None));
+        };
+        let reader = Builder::new().name("demo-reader".into()).spawn(read);
+        process.reader = Some(reader.map_err(|e| failed(who, "cannot start a thread", e))?);
+        Ok(process)
+    }
+
+    /// Sends an order.
+    pub(super) fn order(&mut self, order: &Order) -> Result<()> {
+        let sent = match &mut self.stdin {
+            Some(stdin) => protocol::write(stdin, order),
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+        };
+        sent.map_err(|e| failed(self.who, "cannot tell it what to do", e))
+    }
+
+    /// Tells the child to end: by the end of its stdin, and the service by SIGTERM.
+    pub(super) fn dismiss(&mut self) {
+        self.stdin = None;
+        if let (Who::Service, Ok(pid)) = (self.who, i32::try_from(self.child.id())) {
+            // It fails only if the service has ended; that is found out by whoever waits for it.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+    }
+
+    /// Waits for a child that was dismissed.
+    pub(super) fn wait(mut self, timeout: Duration) -> Result<()> {
+        if self.ended.recv_deadline(Instant::now() + timeout) != Err(RecvTimeoutError::Disconnected) {
+            let context = format!("{} did not end within {timeout:?} and was killed", self.who);
+            return Err(Error::new(ErrorKind::Timeout, context));
+        }
+        let status = self.child.wait().map_err(|e| failed(self.who, "cannot wait", e))?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::Io, format!("{} ended with {status}", self.who))),
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Both fail only for a child that has been waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+    }
+}
+
+fn failed(who: Who, what: &str, e: io::Error) -> Error {
+    Error::new(ErrorKind::Io, format!("{who}: {what}")).with_source(e)
+}

@@ -1,0 +1,64 @@
+//! `demo-subscriber`: writes down what it gets, and tells.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use tablecast::{Config, DbUpdate, Dispatcher, Drivers, Result, Subscriber, SyncReason};
+
+use super::ledger::Ledger;
+use super::protocol::{self, Order, Report};
+
+/// What a subscriber of the demo must know; the demo passes it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SubscriberArgs {
+    /// Which subscriber this is, from 0.
+    #[arg(long)]
+    number: usize,
+}
+
+impl SubscriberArgs {
+    /// The arguments that make these.
+    pub(super) fn command_line(number: usize) -> Vec<String> {
+        vec!["demo-subscriber".into(), format!("--number={number}")]
+    }
+}
+
+/// How long the publisher service may take to confirm the topics; the demo does not wait that long.
+const LIVE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Runs a subscriber.
+///
+/// # Errors
+/// What the subscriber and the dispatcher say.
+pub(crate) fn run(config: &Config, args: &SubscriberArgs) -> Result<()> {
+    let dispatcher = Dispatcher::new(config.into())?;
+    let ledger = Arc::new(Mutex::new(Ledger::default()));
+    let record = Arc::clone(&ledger);
+    let on_update = move |update: &DbUpdate| record.lock().record(update, now_micros());
+    dispatcher.on_update(on_update).detach();
+    let number = args.number + 1;
+    let on_sync = move |reason: &SyncReason| match reason {
+        SyncReason::Connected { .. } => {}
+        reason => log::warn!("subscriber {number}: {reason}"),
+    };
+    dispatcher.on_sync(on_sync).detach();
+    let subscriber = Subscriber::open(config, &Drivers::new(), dispatcher.queue())?;
+    subscriber.daemonize()?;
+    subscriber.wait_live(LIVE_TIMEOUT)?;
+    protocol::report(&Report::Live)?;
+    for order in protocol::orders() {
+        let report = match order? {
+            Order::Count => Report::Delivered(ledger.lock().delivered()),
+            Order::Tell => Report::History(ledger.lock().history()),
+            order => return Err(protocol::not_for_me(&order)),
+        };
+        protocol::report(&report)?;
+    }
+    Ok(())
+}
+
+fn now_micros() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_micros() as i64)
+}

@@ -1,0 +1,76 @@
+//! The table at the end.
+
+use std::fmt;
+
+use super::judge::Verdict;
+use super::ledger::History;
+
+/// One row for each subscriber.
+#[derive(Debug, Default)]
+pub(super) struct Table(Vec<[String; COLUMNS.len()]>);
+
+const COLUMNS: [&str; 12] = [
+    "subscriber",
+    "topics",
+    "sent",
+    "delivered",
+    "lost",
+    "duplicated",
+    "out of order",
+    "stray",
+    "updates/s",
+    "p50 ms",
+    "p99 ms",
+    "max ms",
+];
+
+impl Table {
+    pub(super) fn add(&mut self, topics: String, verdict: &Verdict, history: &History) {
+        let number = self.0.len() + 1;
+        let numbers = [
+            verdict.sent,
+            verdict.delivered,
+            verdict.lost,
+            verdict.duplicated,
+            verdict.out_of_order,
+            verdict.stray,
+            history.rate as u64,
+        ];
+        let [sent, delivered, lost, duplicated, out_of_order, stray, rate] = numbers.map(|number| number.to_string());
+        let [p50, p99, max] = [history.p50, history.p99, history.max].map(|us| format!("{:.2}", us as f64 / 1e3));
+        let number = number.to_string();
+        self.0.push([
+            number,
+            topics,
+            sent,
+            delivered,
+            lost,
+            duplicated,
+            out_of_order,
+            stray,
+            rate,
+            p50,
+            p99,
+            max,
+        ]);
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let head = COLUMNS.map(str::to_owned);
+        let rows = || [&head].into_iter().chain(&self.0);
+        for row in rows() {
+            for (column, cell) in row.iter().enumerate() {
+                let width = rows().map(|row| row[column].len()).max().unwrap_or(0);
+                match column {
+                    0 => write!(f, "{cell:<width$}")?,
+                    1 => write!(f, "  {cell:<width$}")?,
+                    _ => write!(f, "  {cell:>width$}")?,
+                }
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}

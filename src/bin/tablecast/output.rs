@@ -1,0 +1,52 @@
+//! What goes to stdout and stderr, without a panic if nobody reads it.
+
+use std::error::Error as _;
+use std::io::{self, Write};
+
+use log::{Level, LevelFilter};
+use tablecast::{Error, ErrorKind, Result};
+
+/// Writes a line to stdout at once.
+pub(crate) fn result(line: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(failed)
+}
+
+/// The error of a write to stdout.
+pub(crate) fn failed(e: io::Error) -> Error {
+    Error::new(ErrorKind::Io, "cannot write the result").with_source(e)
+}
+
+/// Whether this comes from a write to stdout that nobody reads any more.
+pub(crate) fn is_broken_pipe(error: &Error) -> bool {
+    let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Writes one line to stderr.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{}", text.replace('\n', " "));
+}
+
+/// Sends the log to stderr; `verbose` is how often `-v` was given.
+pub(crate) fn init_log(verbose: u8) {
+    let level = match verbose {
+        0 => LevelFilter::Warn,
+        1 => LevelFilter::Info,
+        2 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    };
+    let mut log = env_logger::Builder::new();
+    log.filter_level(level).parse_default_env();
+    if verbose == 0 {
+        log.format(|out, record| {
+            let level = match record.level() {
+                Level::Error => "error",
+                Level::Warn => "warning",
+                _ => "note",
+            };
+            writeln!(out, "tablecast: {level}: {}", record.args())
+        });
+    }
+    log.init();
+}

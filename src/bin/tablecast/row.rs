@@ -1,0 +1,112 @@
+//! Updates as people and scripts write them: one JSON object a line, or flags.
+
+use std::borrow::Cow;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tablecast::{Action, DbUpdate, Error, ErrorKind, Result, Topic};
+
+/// What is wrong with a line.
+pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
+
+/// One line of a file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Row<'a> {
+    #[serde(borrow)]
+    table: Cow<'a, str>,
+    #[serde(borrow)]
+    key: Cow<'a, str>,
+    #[serde(borrow)]
+    action: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    value: Option<&'a RawValue>,
+    #[serde(borrow)]
+    topic: Option<Cow<'a, str>>,
+    priority: Option<i32>,
+    timestamp: Option<i64>,
+}
+
+/// The update that a line of a file describes.
+pub(crate) fn parse(line: &str) -> std::result::Result<DbUpdate, Fault> {
+    // serde_json counts lines within this one.
+    let row = serde_json::from_str(line).map_err(|e| e.to_string().replace(" at line 1 column ", " at column "));
+    let row: Row<'_> = row?;
+    let mut update = update(&row.table, &row.key, row.action.as_deref(), row.topic.as_deref())?;
+    update.value = row.value.map(text);
+    update.priority = row.priority.unwrap_or(update.priority);
+    update.timestamp = row.timestamp.unwrap_or(update.timestamp);
+    Ok(update)
+}
+
+/// An update without a value; the default action is to set.
+pub(crate) fn update(table: &str, key: &str, action: Option<&str>, topic: Option<&str>) -> Result<DbUpdate> {
+    let action = action.unwrap_or("set");
+    for (name, text) in [("table", table), ("action", action)] {
+        if text.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidInput, format!("{name} must not be empty")));
+        }
+    }
+    let update = DbUpdate::new(table, key, Action::from(action));
+    match topic {
+        Some(topic) => Ok(update.topic(Topic::new(topic)?)),
+        None => Ok(update),
+    }
+}
+
+/// A string stands for itself, anything else for its JSON text.
+fn text(value: &RawValue) -> String {
+    serde_json::from_str(value.get()).unwrap_or_else(|_| value.get().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_becomes_an_update() {
+        let update = parse(r#"{"table":"t","key":"k"}"#).unwrap();
+        assert_eq!(
+            (&*update.table, &*update.key, update.action, update.value),
+            ("t", "k", Action::Set, None)
+        );
+        assert_eq!((update.topic, update.priority), (Topic::ALL, 5));
+
+        let line =
+            r#" {"table":"t\"","key":"","action":"move","topic":"x","priority":-1,"timestamp":7,"value":"\"a\""} "#;
+        let update = parse(line).unwrap();
+        assert_eq!((&*update.table, update.action.as_str()), ("t\"", "move"));
+        assert_eq!((update.topic.as_str(), update.priority, update.timestamp), ("x", -1, 7));
+        assert_eq!(update.value.as_deref(), Some("\"a\""));
+    }
+
+    #[test]
+    fn a_value_is_text_or_taken_as_its_text() {
+        let values = [
+            ("null", None),
+            (r#""""#, Some("")),
+            ("1.50", Some("1.50")),
+            (r#"{"b": [1]}"#, Some(r#"{"b": [1]}"#)),
+        ];
+        for (json, value) in values {
+            let update = parse(&format!(r#"{{"table":"t","key":"k","value":{json}}}"#)).unwrap();
+            assert_eq!(update.value.as_deref(), value);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let bad = [
+            ("x", "column 1"),
+            (r#"{"table":"t"}"#, "`key`"),
+            (r#"{"table":"t","key":"k","colour":1}"#, "`colour`"),
+            (r#"{"table":"t","key":"k","topic":""}"#, "topic"),
+            (r#"{"table":"","key":"k"}"#, "table"),
+            (r#"{"table":"t","key":"k","priority":9999999999}"#, "9999999999"),
+        ];
+        for (line, named) in bad {
+            let error = parse(line).unwrap_err().to_string();
+            assert!(error.contains(named), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! `tablecast service`: the publisher service of this host.
+
+use std::time::Duration;
+
+use tablecast::{Config, Drivers, Result, Service};
+
+use crate::{output, signal};
+
+/// What the service needs to stop, beside the time that it lingers.
+const GRACE: Duration = Duration::from_millis(400);
+
+/// Runs the service until a signal comes.
+pub(crate) fn run(config: &Config) -> Result<()> {
+    let signal = signal::channel(GRACE + config.linger_ms)?;
+    let service = Service::open(config, &Drivers::new())?;
+    let network = service.address().map_or_else(|| config.publish_address(), Ok)?;
+    output::result(&format!("ready {network} {}", config.multiproc_address()))?;
+    // An error would mean that no signal can come any more.
+    let _ = signal.recv();
+    service.stop();
+    log::info!("stopped: {:?}", service.stats());
+    Ok(())
+}

@@ -1,0 +1,236 @@
+//! `tablecast watch`: prints what a subscriber is told.
+
+use std::collections::BTreeSet;
+use std::io::{self, BufWriter, Write};
+use std::iter;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, after, bounded, never, select};
+use serde::Serialize;
+use tablecast::{
+    Config, DbUpdate, Dispatcher, DispatcherOptions, Drivers, Error, ErrorKind, Event, PeerState, Result, Subscriber,
+    SyncReason, Topic,
+};
+
+use crate::{output, signal};
+
+/// Print updates as they come, one JSON object per line; says `ready` on stderr once it is live.
+///
+/// Lines are {"event":"update","table":..,"key":..,"action":..,"value":..,"topic":..,"priority":..}, and
+/// {"event":"sync","reason":..} where updates may have been missed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Listen to this topic; may be repeated [default: the option topics].
+    #[arg(long, value_name = "TOPIC")]
+    topic: Vec<String>,
+    /// Print only updates of this table; may be repeated.
+    #[arg(long, value_name = "TABLE")]
+    table: Vec<String>,
+    /// Listen to the publisher at this address; may be repeated [default: the option publishers].
+    #[arg(long, value_name = "URI")]
+    publisher: Vec<String>,
+    /// End when so many updates were printed.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End after so many seconds; with --count this means that it failed.
+    #[arg(long, value_name = "S", value_parser = crate::cli::seconds)]
+    timeout: Option<Duration>,
+}
+
+/// Who watches wants to see every update.
+pub(crate) const DEFAULTS: &[(&str, &str)] = &[("queue_overflow", "block")];
+
+/// How many events may wait to be printed, and how many are printed at most before stdout is flushed.
+const CAPACITY: usize = 1024;
+
+/// How long to wait in silence for a connection.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// How long a signal waits for whoever reads stdout.
+const GRACE: Duration = Duration::from_millis(900);
+
+/// Prints until the count, the timeout or a signal.
+pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
+    let signal = signal::channel(GRACE)?;
+    if !args.topic.is_empty() {
+        let topics = args.topic.iter().map(|topic| Topic::new(topic.as_str()));
+        config.topics = topics.collect::<Result<_>>()?;
+    }
+    if !args.publisher.is_empty() {
+        config.publishers.clone_from(&args.publisher);
+    }
+    // Workers would only change the order.
+    config.dispatcher_workers = 0;
+    config.validate()?;
+
+    let dispatcher = Dispatcher::new(DispatcherOptions::from(&config))?;
+    let events = register(&dispatcher, &args.table);
+    let subscriber = Subscriber::open(&config, &Drivers::new(), dispatcher.queue())?;
+    subscriber.daemonize()?;
+    let watch = Watch {
+        events,
+        subscriber: &subscriber,
+        count: args.count,
+        printed: 0,
+        ready: false,
+    };
+    watch.run(&signal, args.timeout)
+}
+
+/// The events of these tables, or of all if there are none.
+fn register(dispatcher: &Dispatcher, tables: &[String]) -> Receiver<Event> {
+    let (sender, events) = bounded(CAPACITY);
+    // Waits for the printing: nothing may be lost. It is refused only at the end.
+    let handler = || {
+        let sender = sender.clone();
+        move |update: &DbUpdate| drop(sender.send(Event::Update(update.clone())))
+    };
+    match tables {
+        [] => dispatcher.on_update(handler()).detach(),
+        tables => {
+            for table in tables.iter().collect::<BTreeSet<_>>() {
+                dispatcher.on_table(table.as_str(), handler()).detach();
+            }
+        }
+    }
+    let sync = move |reason: &SyncReason| drop(sender.send(Event::Sync(reason.clone())));
+    dispatcher.on_sync(sync).detach();
+    events
+}
+
+struct Watch<'a> {
+    events: Receiver<Event>,
+    subscriber: &'a Subscriber,
+    count: Option<u64>,
+    printed: u64,
+    ready: bool,
+}
+
+impl Watch<'_> {
+    fn run(mut self, signal: &Receiver<()>, timeout: Option<Duration>) -> Result<()> {
+        let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+        let deadline = timeout.map_or_else(never, after);
+        let silence = after(SILENCE);
+        loop {
+            select! {
+                recv(self.events) -> event => {
+                    let event = event.map_err(|_| Error::new(ErrorKind::Stopped, "the dispatcher ended"))?;
+                    if self.print(event, &mut out).map_err(output::failed)? {
+                        return Ok(());
+                    }
+                }
+                recv(signal) -> _ => return self.end(ErrorKind::Stopped, "a signal came"),
+                recv(deadline) -> _ => return self.end(ErrorKind::Timeout, "the time is over"),
+                recv(silence) -> _ => self.complain(),
+            }
+        }
+    }
+
+    /// Prints this event and those that wait; true if that was enough.
+    fn print(&mut self, first: Event, out: &mut impl Write) -> io::Result<bool> {
+        let mut enough = false;
+        let mut synced = false;
+        for event in iter::once(first).chain(self.events.try_iter()).take(CAPACITY) {
+            let line = match &event {
+                Event::Update(update) => {
+                    self.printed += 1;
+                    Line::from(update)
+                }
+                Event::Sync(reason) => {
+                    synced = true;
+                    Line::from(reason)
+                }
+                _ => continue,
+            };
+            serde_json::to_writer(&mut *out, &line)?;
+            out.write_all(b"\n")?;
+            enough = Some(self.printed) == self.count;
+            if enough {
+                break;
+            }
+        }
+        out.flush()?;
+        // Whenever a publisher becomes live, or proves to be one without hellos, a sync event tells.
+        if synced && !self.ready && self.subscriber.status().iter().all(|(_, state)| is_settled(*state)) {
+            self.ready = true;
+            output::say("ready");
+        }
+        Ok(enough)
+    }
+
+    /// The end without enough updates.
+    fn end(&self, kind: ErrorKind, why: &str) -> Result<()> {
+        match self.count {
+            None => Ok(()),
+            Some(count) => Err(Error::new(
+                kind,
+                format!("{why} after {} of {count} updates", self.printed),
+            )),
+        }
+    }
+
+    fn complain(&self) {
+        let status = self.subscriber.status();
+        let missing = status.iter().filter(|(_, state)| *state == PeerState::Connecting);
+        let missing: Vec<_> = missing.map(|(address, _)| address.as_str()).collect();
+        if !missing.is_empty() {
+            log::warn!("no connection yet to {}; still trying", missing.join(", "));
+        }
+    }
+}
+
+/// The subscriber itself has warned of a publisher that sends no hellos.
+fn is_settled(state: PeerState) -> bool {
+    matches!(state, PeerState::Live | PeerState::NoHello)
+}
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Line<'a> {
+    Update {
+        table: &'a str,
+        key: &'a str,
+        action: &'a str,
+        value: Option<&'a str>,
+        topic: &'a str,
+        priority: i32,
+    },
+    Sync {
+        reason: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        address: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        dropped: Option<u64>,
+    },
+}
+
+impl<'a> From<&'a DbUpdate> for Line<'a> {
+    fn from(update: &'a DbUpdate) -> Line<'a> {
+        Line::Update {
+            table: &update.table,
+            key: &update.key,
+            action: update.action.as_str(),
+            value: update.value.as_deref(),
+            topic: update.topic.as_str(),
+            priority: update.priority,
+        }
+    }
+}
+
+impl<'a> From<&'a SyncReason> for Line<'a> {
+    fn from(reason: &'a SyncReason) -> Line<'a> {
+        let (address, dropped) = match reason {
+            SyncReason::Connected { address }
+            | SyncReason::Reconnected { address }
+            | SyncReason::AddressLost { address } => (Some(address.as_str()), None),
+            SyncReason::Overflow { dropped } => (None, Some(*dropped)),
+            _ => (None, None),
+        };
+        let reason = reason.as_str();
+        Line::Sync {
+            reason,
+            address,
+            dropped,
+        }
+    }
+}

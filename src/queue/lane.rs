@@ -1,0 +1,145 @@
+//! The pending updates of one row.
+
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+
+use crate::update::{DbUpdate, Name};
+
+/// How urgent an update is among those of its row; between rows the key and the arrival decide where this is equal.
+///
+/// It is the priority, then the timestamp, as one number: comparing these is most of the work of a deep queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Urgency(i128);
+
+impl Urgency {
+    pub(super) fn of(update: &DbUpdate) -> Urgency {
+        Urgency((i128::from(update.priority) << 64) + i128::from(update.timestamp))
+    }
+}
+
+/// An update's urgency, then its arrival: no two are equal.
+pub(super) type Rank = (Urgency, u64);
+
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) update: DbUpdate,
+    pub(super) rank: Rank,
+}
+
+/// The pending updates of one row, the oldest first. Most rows have one at a time, which needs no allocation.
+#[derive(Debug, Default)]
+pub(super) struct Lane {
+    head: Option<Pending>,
+    rest: VecDeque<Pending>,
+    /// The ranks of those in `rest` that are more urgent than all behind them: the first is the most urgent of `rest`.
+    lifts: VecDeque<Rank>,
+    /// The row, while nothing of it may be handed out.
+    held: Option<(Name, Name)>,
+    /// Of the row.
+    pub(super) hash: u64,
+}
+
+impl Lane {
+    pub(super) fn is_of(&self, table: &Name, key: &Name) -> bool {
+        match (&self.head, &self.held) {
+            (Some(head), _) => head.update.key == *key && head.update.table == *table,
+            (None, Some(held)) => held.1 == *key && held.0 == *table,
+            (None, None) => false,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.head.is_none()
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
+    pub(super) fn hold(&mut self, update: &DbUpdate) {
+        self.held = Some((update.table.clone(), update.key.clone()));
+    }
+
+    /// True if it was held.
+    pub(super) fn release(&mut self) -> bool {
+        self.held.take().is_some()
+    }
+
+    /// The arrival of the oldest update.
+    pub(super) fn arrival(&self) -> Option<u64> {
+        self.head.as_ref().map(|head| head.rank.1)
+    }
+
+    /// The rank of the most urgent update.
+    pub(super) fn rank(&self) -> Option<Rank> {
+        self.head.as_ref().map(|head| self.most_urgent(head))
+    }
+
+    /// What decides between lanes of the same urgency: the key, then the arrival of the most urgent update.
+    #[inline(never)]
+    pub(super) fn tie(&self, other: &Lane) -> Ordering {
+        let (Some(head), Some(other_head)) = (&self.head, &other.head) else {
+            return Ordering::Equal;
+        };
+        let arrivals = || self.most_urgent(head).1.cmp(&other.most_urgent(other_head).1);
+        head.update.key.cmp(&other_head.update.key).then_with(arrivals)
+    }
+
+    /// True if this changes the rank.
+    pub(super) fn push(&mut self, pending: Pending) -> bool {
+        let Some(head) = &self.head else {
+            self.head = Some(pending);
+            return true;
+        };
+        let changes = pending.rank < self.most_urgent(head);
+        self.lift(pending.rank);
+        self.rest.push_back(pending);
+        changes
+    }
+
+    /// The oldest update.
+    pub(super) fn pop(&mut self) -> Option<DbUpdate> {
+        let next = self.rest.pop_front();
+        if let (Some(next), Some(lift)) = (&next, self.lifts.front())
+            && next.rank == *lift
+        {
+            self.lifts.pop_front();
+        }
+        std::mem::replace(&mut self.head, next).map(|head| head.update)
+    }
+
+    /// Gives back the storage of an empty lane.
+    pub(super) fn shrink(&mut self) {
+        self.rest = VecDeque::new();
+        self.lifts = VecDeque::new();
+    }
+
+    /// True if this may change the rank.
+    pub(super) fn replace_last(&mut self, urgency: Urgency, update: DbUpdate) -> bool {
+        let Some(last) = self.rest.back_mut().or(self.head.as_mut()) else {
+            return false;
+        };
+        last.update = update;
+        if urgency >= last.rank.0 {
+            return false;
+        }
+        last.rank.0 = urgency;
+        let rank = last.rank;
+        if !self.rest.is_empty() {
+            self.lift(rank);
+        }
+        true
+    }
+
+    /// Notes the rank of the last in `rest`.
+    fn lift(&mut self, rank: Rank) {
+        while self.lifts.back().is_some_and(|lift| *lift > rank) {
+            self.lifts.pop_back();
+        }
+        self.lifts.push_back(rank);
+    }
+
+    fn most_urgent(&self, head: &Pending) -> Rank {
+        self.lifts.front().map_or(head.rank, |lift| head.rank.min(*lift))
+    }
+}

@@ -1,0 +1,508 @@
+//! The command-line tool as other programs drive it.
+#![cfg(feature = "bin")]
+
+#[path = "common/process.rs"]
+mod process;
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use process::{End, Process, run, tablecast};
+use serde_json::{Value, json};
+use tablecast::Config;
+use tempfile::TempDir;
+
+/// A publisher service on a free port.
+struct Host {
+    service: Process,
+    folder: TempDir,
+    network: String,
+}
+
+impl Host {
+    fn start() -> Host {
+        let folder = tempfile::tempdir().unwrap();
+        let (service, network) = serve(&socket(folder.path()));
+        Host {
+            service,
+            folder,
+            network,
+        }
+    }
+
+    fn publish(&self, args: &[&str]) -> Process {
+        let mut command = tablecast(["publish"]);
+        command
+            .args(args)
+            .arg("--publisher-multiproc-socket")
+            .arg(socket(self.folder.path()));
+        Process::start(command)
+    }
+
+    fn watch(&self, args: &[&str]) -> Process {
+        let mut command = tablecast(["watch", "--publisher", &self.network]);
+        command.args(args);
+        Process::start(command)
+    }
+
+    /// A watch that is live, and has said so.
+    fn live_watch(&self, args: &[&str]) -> Process {
+        let mut watch = self.watch(args);
+        watch.await_stderr("ready");
+        let connected = format!(
+            r#"{{"event":"sync","reason":"connected","address":"{}"}}"#,
+            self.network
+        );
+        assert_eq!(watch.line(), connected);
+        watch
+    }
+}
+
+fn socket(folder: &Path) -> PathBuf {
+    folder.join("publisher.sock")
+}
+
+fn service(socket: &Path) -> std::process::Command {
+    let mut command = tablecast(["service", "--publisher-port", "0", "--publisher-multiproc-socket"]);
+    command.arg(socket);
+    command
+}
+
+/// A service and its network address.
+fn serve(socket: &Path) -> (Process, String) {
+    let mut service = Process::start(service(socket));
+    let ready = service.line();
+    let words: Vec<_> = ready.split(' ').collect();
+    assert_eq!((words.len(), words[0]), (3, "ready"), "{ready}");
+    assert!(
+        words[1].starts_with("tcp://127.0.0.1:") && !words[1].ends_with(":0"),
+        "{ready}"
+    );
+    assert_eq!(words[2], format!("ipc://{}", socket.display()));
+    let network = words[1].to_owned();
+    (service, network)
+}
+
+fn json(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))
+}
+
+/// Asserts an exit code, nothing on stdout, and one line on stderr that contains all of `named`.
+fn assert_fails(end: &End, code: i32, named: &[&str]) {
+    assert_eq!(end.code, Some(code), "{end:?}");
+    assert!(end.stdout.is_empty(), "{end:?}");
+    assert_eq!(end.stderr.lines().count(), 1, "{end:?}");
+    assert!(end.stderr.starts_with("tablecast: error: "), "{end:?}");
+    for name in named {
+        assert!(end.stderr.contains(name), "{name}: {end:?}");
+    }
+}
+
+#[test]
+fn an_update_goes_from_publish_through_the_service_to_watch() {
+    let host = Host::start();
+    let mut all = host.live_watch(&[]);
+    let mut some = host.live_watch(&[
+        "--topic", "tenant1", "--topic", "tenant2", "--table", "lport", "--count", "2",
+    ]);
+
+    let one = [
+        "--table",
+        "lport",
+        "--key",
+        "port-1",
+        "--action",
+        "create",
+        "--value",
+        r#"{"n": 1}"#,
+    ];
+    let end = host.publish(&one).end();
+    assert_eq!((end.code, end.stdout), (Some(0), vec!["published 1".into()]));
+    assert_eq!(
+        all.line(),
+        r#"{"event":"update","table":"lport","key":"port-1","action":"create","value":"{\"n\": 1}","topic":"D","priority":5}"#
+    );
+    let other = ["--table", "lrouter", "--key", "r", "--topic", "tenant1"];
+    assert_eq!(host.publish(&other).end().code, Some(0));
+    let first = [
+        "--table",
+        "lport",
+        "--key",
+        "p",
+        "--topic",
+        "tenant1",
+        "--action",
+        "delete",
+        "--priority",
+        "-1",
+    ];
+    assert_eq!(host.publish(&first).end().code, Some(0));
+    let second = [
+        "--table", "lport", "--key", "-k", "--topic", "tenant2", "--action", "move", "--value", "-v",
+    ];
+    assert_eq!(host.publish(&second).end().code, Some(0));
+
+    let end = some.end();
+    assert_eq!(end.code, Some(0));
+    assert_eq!(
+        end.stdout,
+        [
+            r#"{"event":"update","table":"lport","key":"p","action":"delete","value":null,"topic":"tenant1","priority":-1}"#,
+            r#"{"event":"update","table":"lport","key":"-k","action":"move","value":"-v","topic":"tenant2","priority":5}"#,
+        ]
+    );
+    all.signal("TERM");
+    assert_eq!(all.end().code, Some(0));
+}
+
+#[test]
+fn a_file_is_published_line_by_line() {
+    let host = Host::start();
+    let mut watch = host.live_watch(&["--count", "3"]);
+    let mut publish = host.publish(&["--file", "-"]);
+    // Each line goes out when it comes, not when the file ends.
+    publish.write("{\"table\":\"t\",\"key\":\"1\",\"value\":\"text\"}\n");
+    assert_eq!(json(&watch.line())["value"], "text");
+    publish.write("\n  \n{\"table\":\"t\",\"key\":\"2\",\"value\":{\"b\":[1, 2]},\"action\":\"create\"}\n");
+    assert_eq!(json(&watch.line())["value"], r#"{"b":[1, 2]}"#);
+    publish.write("{\"table\":\"t\",\"key\":\"3\",\"action\":\"delete\",\"priority\":1}");
+    let end = publish.end();
+    assert_eq!((end.code, end.stdout), (Some(0), vec!["published 3".into()]));
+    let end = watch.end();
+    assert_eq!((end.code, end.stdout.len()), (Some(0), 1));
+}
+
+#[test]
+fn a_bad_line_ends_it_with_its_number() {
+    let host = Host::start();
+    let good = r#"{"table":"t","key":"k"}"#;
+    let bad = [
+        ("{\"table\":\"t\"}", "`key`"),
+        (r#"{"table":"t","key":"k","colour":"red"}"#, "`colour`"),
+        (r#"{"table":"t","key":"k","topic":""}"#, "topic"),
+        (
+            &format!(r#"{{"table":"t","key":"{}"}}"#, "k".repeat(100)),
+            "max_key_bytes",
+        ),
+    ];
+    for (line, named) in bad {
+        let file = host.folder.path().join("lines");
+        std::fs::write(&file, format!("{good}\n\n{good}\n{line}\n{good}\n")).unwrap();
+        let end = host
+            .publish(&["--max-key-bytes", "99", "--file", file.to_str().unwrap()])
+            .end();
+        assert_eq!(
+            (end.code, end.stdout),
+            (Some(1), vec!["published 2".into()]),
+            "{}",
+            end.stderr
+        );
+        assert!(
+            end.stderr.contains("line 4") && end.stderr.contains(named),
+            "{}",
+            end.stderr
+        );
+    }
+    assert_fails(&host.publish(&["--file", "/nowhere"]).end(), 1, &["/nowhere"]);
+}
+
+#[test]
+fn publishing_without_a_service_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = tablecast(["publish", "--table", "t", "--key", "k", "--send-timeout-ms", "100"]);
+    command.arg("--publisher-multiproc-socket").arg(socket(folder.path()));
+    let end = run(command);
+    assert_eq!((end.code, end.stdout), (Some(1), vec!["published 0".into()]));
+    assert!(end.stderr.contains("publisher.sock"), "{}", end.stderr);
+}
+
+#[test]
+fn a_publisher_of_its_own_waits_for_subscribers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("network.sock");
+    let address = format!("ipc://{}", path.display());
+    let publish = |args: &[&str]| {
+        let mut command = tablecast(["publish", "--no-multiproc", "--publisher-transport", "ipc"]);
+        command
+            .args(["--table", "t", "--key", "k", "--publisher-bind-address"])
+            .arg(&path)
+            .args(args);
+        Process::start(command)
+    };
+    let end = publish(&["--wait-subscribers", "1", "--wait-timeout", "0.2"]).end();
+    assert_eq!((end.code, end.stdout), (Some(1), vec!["published 0".into()]));
+    assert!(end.stderr.contains("fewer than 1 subscribers"), "{}", end.stderr);
+
+    let end = publish(&[]).end();
+    assert_eq!((end.code, end.stdout), (Some(0), vec!["published 1".into()]));
+    assert!(
+        end.stderr.contains("warning: there are no subscribers"),
+        "{}",
+        end.stderr
+    );
+
+    let mut watch = Process::start(tablecast(["watch", "--publisher", &address, "--count", "1"]));
+    let end = publish(&["--wait-subscribers", "1"]).end();
+    assert_eq!(
+        (end.code, end.stdout, end.stderr),
+        (Some(0), vec!["published 1".into()], String::new())
+    );
+    let end = watch.end();
+    assert_eq!(end.code, Some(0), "{}", end.stderr);
+
+    let mut waiting = publish(&["--wait-subscribers", "1", "--verbose"]);
+    waiting.await_stderr("publishing at ipc://");
+    let start = Instant::now();
+    waiting.signal("INT");
+    let end = waiting.end();
+    assert_eq!((end.code, end.stdout), (Some(1), vec!["published 0".into()]));
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
+
+#[test]
+fn a_signal_ends_publishing_from_stdin() {
+    let host = Host::start();
+    let mut watch = host.live_watch(&["--count", "1"]);
+    let mut publish = host.publish(&["--file", "-"]);
+    publish.write("{\"table\":\"t\",\"key\":\"1\"}\n");
+    assert_eq!(watch.end().code, Some(0));
+    let start = Instant::now();
+    publish.signal("TERM");
+    assert_eq!(publish.line(), "published 1");
+    assert!(start.elapsed() < Duration::from_secs(1));
+    assert_eq!(publish.end().code, Some(1));
+}
+
+#[test]
+fn watch_ends_by_count_timeout_or_signal() {
+    let host = Host::start();
+    let end = host.watch(&["--timeout", "0.3"]).end();
+    assert_eq!(end.code, Some(0));
+    let end = host.watch(&["--timeout", "0.3", "--count", "2"]).end();
+    assert_eq!(end.code, Some(1));
+    assert!(end.stderr.contains("0 of 2"), "{}", end.stderr);
+
+    let mut counting = host.live_watch(&["--count", "2"]);
+    counting.signal("INT");
+    assert_eq!(counting.end().code, Some(1));
+}
+
+#[test]
+fn watch_waits_for_a_publisher_that_comes_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("network.sock");
+    let address = format!("ipc://{}", path.display());
+    let mut watch = Process::start(tablecast(["watch", "--publisher", &address, "--count", "1"]));
+    watch.await_stderr(&format!("no connection yet to {address}"));
+    let mut command = tablecast([
+        "publish",
+        "--no-multiproc",
+        "--publisher-transport",
+        "ipc",
+        "--table",
+        "t",
+    ]);
+    command
+        .args(["--key", "k", "--wait-subscribers", "1", "--publisher-bind-address"])
+        .arg(&path);
+    assert_eq!(run(command).code, Some(0));
+    assert_eq!(watch.end().code, Some(0));
+}
+
+#[test]
+fn a_reader_that_leaves_ends_watch_quietly() {
+    let host = Host::start();
+    let mut watch = host.live_watch(&[]);
+    watch.ignore_stdout();
+    let mut publish = host.publish(&["--file", "-"]);
+    for _ in 0..10 {
+        publish.write("{\"table\":\"t\",\"key\":\"1\"}\n");
+    }
+    publish.close_stdin();
+    assert_eq!(publish.end().code, Some(0));
+    // One more, for the case that all of them went out in one piece.
+    assert_eq!(host.publish(&["--table", "t", "--key", "k"]).end().code, Some(0));
+    let end = watch.end();
+    assert_eq!((end.code, end.stderr.as_str()), (Some(0), "ready"));
+}
+
+#[test]
+fn a_signal_ends_a_watch_whose_reader_hangs() {
+    let host = Host::start();
+    // Nobody reads this pipe.
+    let mut command = tablecast(["watch", "--publisher", &host.network]);
+    let (_reader, writer) = std::io::pipe().unwrap();
+    command.stdout(writer).stderr(std::process::Stdio::piped());
+    let mut watch = command.spawn().unwrap();
+    drop(command);
+    let mut said = String::new();
+    let mut stderr = std::io::BufReader::new(watch.stderr.take().unwrap());
+    std::io::BufRead::read_line(&mut stderr, &mut said).unwrap();
+    assert_eq!(said, "ready\n");
+
+    let mut publish = host.publish(&["--file", "-"]);
+    let line = json!({"table": "t", "key": "k", "value": "v".repeat(1000)});
+    for _ in 0..1000 {
+        publish.write(&format!("{line}\n"));
+    }
+    assert_eq!(publish.end().code, Some(0));
+    let start = Instant::now();
+    let kill = format!("kill -TERM {}", watch.id());
+    assert!(
+        std::process::Command::new("sh")
+            .args(["-c", &kill])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(watch.wait().unwrap().code(), Some(1));
+    assert!(start.elapsed() < Duration::from_millis(1500));
+}
+
+#[test]
+fn the_service_stops_promptly_and_leaves_nothing() {
+    for signal in ["TERM", "INT"] {
+        let mut host = Host::start();
+        assert_eq!(std::fs::read_dir(host.folder.path()).unwrap().count(), 2);
+        let start = Instant::now();
+        host.service.signal(signal);
+        let end = host.service.end();
+        assert!(start.elapsed() < Duration::from_secs(1));
+        assert_eq!((end.code, end.stderr.as_str()), (Some(0), ""));
+        assert_eq!(std::fs::read_dir(host.folder.path()).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn a_second_service_is_refused_and_a_killed_one_replaced() {
+    let mut host = Host::start();
+    let path = socket(host.folder.path());
+    assert_fails(&run(service(&path)), 1, &["publisher.sock", "another process"]);
+    // It did not harm the first one.
+    let mut watch = host.live_watch(&["--count", "1"]);
+    assert_eq!(host.publish(&["--table", "t", "--key", "k"]).end().code, Some(0));
+    assert_eq!(watch.end().code, Some(0));
+
+    host.service.signal("KILL");
+    host.service.end();
+    assert!(path.exists());
+    (host.service, host.network) = serve(&path);
+    let mut watch = host.live_watch(&["--count", "1"]);
+    assert_eq!(host.publish(&["--table", "t", "--key", "k"]).end().code, Some(0));
+    assert_eq!(watch.end().code, Some(0));
+}
+
+#[test]
+fn wrong_usage_is_told_apart_from_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tablecast.toml");
+    std::fs::write(&file, "publisher_prot = 1").unwrap();
+    let file = file.to_str().unwrap();
+    let cases: &[(&[&str], i32, &[&str])] = &[
+        (
+            &["service", "--publisher-port", "99999"],
+            2,
+            &["publisher_port", "99999"],
+        ),
+        (&["service", "--publisher-port", "-1"], 2, &["publisher_port", "-1"]),
+        (&["watch", "--publisher", "nonsense"], 2, &["publishers", "nonsense"]),
+        (
+            &["watch", "--publishers", "tcp://a:1,nonsense"],
+            2,
+            &["publishers", "nonsense"],
+        ),
+        (&["watch", "--topic", ""], 2, &["topic"]),
+        (
+            &["watch", "--config", file],
+            2,
+            &["publisher_prot", "publisher_port", file],
+        ),
+        (&["watch", "--config", "/nowhere"], 1, &["/nowhere"]),
+        (&["watch", "--driver", "pigeon"], 2, &["pub_sub_driver", "pigeon"]),
+        (
+            &["service", "--pub-sub-multiproc-driver", "pigeon"],
+            2,
+            &["pub_sub_multiproc_driver", "pigeon"],
+        ),
+        (
+            &["service", "--publisher-multiproc-socket", "/proc/none/publisher.sock"],
+            1,
+            &["publisher_multiproc_socket", "/proc/none"],
+        ),
+        (&["publish", "--table", "", "--key", "k"], 2, &["table"]),
+        (
+            &["publish", "--table", "t", "--key", "k", "--wait-subscribers", "1"],
+            2,
+            &["--no-multiproc"],
+        ),
+    ];
+    for (args, code, named) in cases {
+        assert_fails(&run(tablecast(*args)), *code, named);
+    }
+    let usages: &[&[&str]] = &[
+        &[],
+        &["publish"],
+        &["publish", "--table", "t"],
+        &["publish", "--file", "-", "--key", "k"],
+        &["watch", "--count", "0"],
+        &["watch", "--timeout", "soon"],
+        &["service", "--no-such-option"],
+    ];
+    for args in usages {
+        let end = run(tablecast(*args));
+        assert_eq!((end.code, end.stdout.len()), (Some(2), 0), "{args:?}: {end:?}");
+        assert!(!end.stderr.is_empty());
+    }
+}
+
+#[test]
+fn a_transport_that_libzmq_lacks_is_named() {
+    if zmq::has("pgm") == Some(true) {
+        return;
+    }
+    let address = [
+        "--publisher-transport",
+        "epgm",
+        "--publisher-bind-address",
+        "eth0;239.192.1.1",
+    ];
+    let mut command = tablecast(["publish", "--no-multiproc", "--table", "t", "--key", "k"]);
+    command.args(address);
+    assert_fails(&run(command), 1, &["epgm", "unsupported"]);
+}
+
+#[test]
+fn the_environment_stands_between_file_and_flags() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tablecast.toml");
+    std::fs::write(&file, "publisher_port = 1\npublisher_bind_address = 'file'").unwrap();
+    let mut command = service(&socket(folder.path()));
+    command
+        .arg("--config")
+        .arg(&file)
+        .env("TABLECAST_PUBLISHER_BIND_ADDRESS", "127.0.0.1");
+    let mut service = Process::start(command);
+    assert!(service.line().starts_with("ready tcp://127.0.0.1:"));
+}
+
+#[test]
+fn help_names_every_option_and_version_libzmq() {
+    for command in ["service", "publish", "watch"] {
+        let end = run(tablecast([command, "--help"]));
+        assert_eq!(end.code, Some(0));
+        let help = end.stdout.join("\n");
+        for option in Config::options() {
+            assert!(
+                help.contains(&format!("--{} ", option.flag())),
+                "{command} {}",
+                option.name
+            );
+        }
+        let short = run(tablecast([command, "-h"])).stdout.join("\n");
+        assert!(short.contains("--driver") && short.contains("--codec") && !short.contains("--linger-ms"));
+    }
+    let end = run(tablecast(["--version"]));
+    let libzmq = tablecast::drivers::zmq::libzmq();
+    let version = format!("tablecast {}, libzmq {libzmq}", env!("CARGO_PKG_VERSION"));
+    assert_eq!((end.code, end.stdout), (Some(0), vec![version]));
+}

@@ -1,0 +1,183 @@
+//! The demo as a user runs it: what it says, and what it leaves behind.
+#![cfg(all(feature = "bin", target_os = "linux"))]
+
+mod common;
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{eventually, within};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tablecast::{Action, Config, DbUpdate, Drivers, Publisher};
+use tempfile::TempDir;
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A running demo with a folder for temporary files that is its own, by which its processes are also known.
+struct Demo {
+    child: Child,
+    folder: TempDir,
+}
+
+impl Demo {
+    fn start(arguments: &[&str]) -> Demo {
+        let folder = TempDir::new().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tablecast"));
+        command.arg("demo").args(arguments).env("TMPDIR", folder.path());
+        // What is said of another service must not matter.
+        command.env("TABLECAST_PUBLISHERS", "tcp://127.0.0.1:1");
+        command.env("TABLECAST_PUBLISHER_MULTIPROC_SOCKET", "/nowhere/publisher.sock");
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        Demo { child, folder }
+    }
+
+    /// Waits for the end; checks that nothing is left behind.
+    fn end(mut self) -> (ExitStatus, String) {
+        let mut output = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
+        let status = self.child.wait().unwrap();
+        assert_eq!(processes(self.folder.path(), ""), []);
+        assert_eq!(fs::read_dir(self.folder.path()).unwrap().count(), 0);
+        (status, output)
+    }
+
+    /// Waits until there is this many processes with `word` on their command line.
+    fn wait_for(&self, word: &str, count: usize) -> Vec<Pid> {
+        eventually(LIMIT, || processes(self.folder.path(), word).len() >= count);
+        processes(self.folder.path(), word)
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The processes that have this folder in their environment and `word` on their command line.
+fn processes(folder: &Path, word: &str) -> Vec<Pid> {
+    let folder = format!("TMPDIR={}\0", folder.display());
+    let contains = |file, text: &str| {
+        let content = fs::read(file).unwrap_or_default();
+        String::from_utf8_lossy(&content).contains(text)
+    };
+    let all = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let ours = all.filter(|path| contains(path.join("environ"), &folder) && contains(path.join("cmdline"), word));
+    let pids = ours.map(|path| Pid::from_raw(path.file_name().unwrap().to_str().unwrap().parse().unwrap()));
+    pids.collect()
+}
+
+/// Checks the table: everything sent was delivered, and the columns of what went wrong are zero.
+fn check_table(output: &str, subscribers: usize, sent: &str) {
+    let rows = output.lines().skip(1).take_while(|line| !line.is_empty());
+    // The topics take a varying number of words; ten columns follow them, from `sent` on.
+    let rows = rows.map(|row| row.split_whitespace().rev().take(10).collect::<Vec<_>>());
+    let rows: Vec<Vec<_>> = rows.map(|row| row.into_iter().rev().collect()).collect();
+    assert_eq!(rows.len(), subscribers, "{output}");
+    assert_eq!(rows[0][0], sent, "{output}");
+    for row in rows {
+        assert!(row[0].parse::<u64>().unwrap() > 0, "{output}");
+        assert_eq!(row[0], row[1], "{output}");
+        assert_eq!(row[2..6], ["0"; 4], "{output}");
+    }
+}
+
+#[test]
+fn network_arrives() {
+    within(LIMIT, || {
+        let (status, output) = Demo::start(&[]).end();
+        assert!(status.success(), "{output}");
+        check_table(&output, 2, "475");
+    });
+}
+
+#[test]
+fn generated_updates_arrive() {
+    within(LIMIT, || {
+        let demo = Demo::start(&["--updates", "20000", "--writers", "4", "--subscribers", "3"]);
+        let (status, output) = demo.end();
+        assert!(status.success(), "{output}");
+        check_table(&output, 3, "20000");
+    });
+}
+
+/// Somebody else who uses the demo's publisher service: as a stranger, and under a writer's name.
+#[test]
+fn strays_and_duplicates_are_noticed() {
+    within(LIMIT, || {
+        let mut demo = Demo::start(&["--updates", "2000", "--rate", "2000", "--writers", "1"]);
+        demo.wait_for("demo-writer", 1);
+        let own = fs::read_dir(demo.folder.path()).unwrap().next().unwrap().unwrap();
+        let mut config = Config::default();
+        config.publisher_multiproc_socket = own.path().join("publisher.sock");
+        let others = ["stranger", "writer-1"].map(|id| {
+            config.publisher_id = id.into();
+            Publisher::open(&config, &Drivers::new()).unwrap()
+        });
+        eventually(LIMIT, || {
+            let update = DbUpdate::new("lport", "port", Action::Set);
+            // At the end nobody takes it any more.
+            others.iter().for_each(|other| drop(other.send_event(&update)));
+            demo.child.try_wait().unwrap().is_some()
+        });
+        let (status, output) = demo.end();
+        assert_eq!(status.code(), Some(1), "{output}");
+        let row = output
+            .lines()
+            .nth(1)
+            .unwrap()
+            .split_whitespace()
+            .rev()
+            .collect::<Vec<_>>();
+        let (stray, duplicated) = (row[4], row[6]);
+        assert!(stray != "0" && duplicated != "0" && output.contains("NOT"), "{output}");
+    });
+}
+
+#[test]
+fn signals_end_it_at_any_time() {
+    within(LIMIT, || {
+        let moments = [
+            (Signal::SIGTERM, "service", 1),
+            (Signal::SIGINT, "demo-subscriber", 1),
+            (Signal::SIGINT, "demo-writer", 3),
+        ];
+        for (signal, word, count) in moments {
+            let demo = Demo::start(&["--updates", "100000000"]);
+            demo.wait_for(word, count);
+            let start = Instant::now();
+            kill(Pid::from_raw(demo.child.id().try_into().unwrap()), signal).unwrap();
+            let (status, output) = demo.end();
+            let took = start.elapsed();
+            assert_eq!((status.code(), status.signal(), output.as_str()), (Some(1), None, ""));
+            assert!(took < Duration::from_secs(2), "{took:?}");
+        }
+    });
+}
+
+#[test]
+fn death_of_any_child_ends_it() {
+    within(LIMIT, || {
+        for word in ["service", "demo-writer", "demo-subscriber"] {
+            let demo = Demo::start(&["--updates", "100000000"]);
+            demo.wait_for("demo-writer", 3);
+            kill(demo.wait_for(word, 1)[0], Signal::SIGKILL).unwrap();
+            assert_eq!(demo.end().0.code(), Some(1));
+        }
+    });
+}
+
+#[test]
+fn wrong_usage_is_told() {
+    within(LIMIT, || {
+        for arguments in [["--writers", "0"], ["--subscribers", "65"], ["--updates", "0"]] {
+            assert_eq!(Demo::start(&arguments).end().0.code(), Some(2));
+        }
+    });
+}

@@ -1,0 +1,129 @@
+//! Processes in another language that speak ZeroMQ and MessagePack as Dragonflow does.
+#![cfg(feature = "bin")]
+
+#[path = "common/process.rs"]
+mod process;
+
+use process::{Process, python, run, tablecast};
+
+/// Binds a PUB socket on a free port, prints its address, and repeats one update for up to 30 s.
+const PUBLISHER: &str = r#"
+import sys, time, msgpack, zmq
+socket = zmq.Context().socket(zmq.PUB)
+socket.linger = 0
+print('tcp://127.0.0.1:%d' % socket.bind_to_random_port('tcp://127.0.0.1'))
+update = {'table': 'lport', 'key': 'port-1', 'action': 'create', 'value': '{"chassis": "host1"}', 'topic': sys.argv[1]}
+for _ in range(600):
+    socket.send_multipart([sys.argv[1].encode(), msgpack.packb(update, use_bin_type=True)])
+    time.sleep(0.05)
+"#;
+
+/// Connects a SUB socket, and prints the first message for up to 30 s.
+const SUBSCRIBER: &str = r#"
+import sys, msgpack, zmq
+socket = zmq.Context().socket(zmq.SUB)
+socket.linger = 0
+socket.subscribe(b'tenant1')
+socket.connect(sys.argv[1])
+if not socket.poll(30000):
+    sys.exit('nothing came')
+topic, payload = socket.recv_multipart()
+update = msgpack.unpackb(payload, raw=False)
+print(topic.decode())
+for field in ('table', 'key', 'action', 'value', 'topic'):
+    print(field, type(update[field]).__name__, update[field])
+"#;
+
+/// Connects a PUSH socket and sends one update.
+const PUSHER: &str = r#"
+import sys, msgpack, zmq
+socket = zmq.Context().socket(zmq.PUSH)
+socket.linger = 10000
+socket.sndtimeo = 10000
+socket.connect(sys.argv[1])
+update = {'table': 'lport', 'key': 'port-1', 'action': 'delete', 'value': None, 'topic': 'D'}
+socket.send_multipart([b'D', msgpack.packb(update, use_bin_type=True)])
+"#;
+
+#[test]
+fn watch_hears_a_publisher_without_hellos() {
+    let mut publisher = Process::start(python(PUBLISHER, "tenant1"));
+    let address = publisher.line();
+    let args = [
+        "--topic",
+        "tenant1",
+        "--live-timeout-ms",
+        "200",
+        "--publisher",
+        &address,
+    ];
+    let mut watch = Process::start(tablecast(["watch"].iter().chain(&args)));
+    watch.await_stderr("ready");
+    assert!(
+        watch.stderr().contains(&format!("warning: {address} ")),
+        "{}",
+        watch.stderr()
+    );
+    let update = r#"{"event":"update","table":"lport","key":"port-1","action":"create","value":"{\"chassis\": \"host1\"}","topic":"tenant1","priority":5}"#;
+    let mut lines: Vec<String> = Vec::new();
+    while !lines.iter().any(|line| line == update) || !lines.iter().any(|line| line.contains("connected")) {
+        lines.push(watch.line());
+    }
+}
+
+#[test]
+fn a_foreign_subscriber_hears_publish() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("network.sock");
+    let mut subscriber = Process::start(python(SUBSCRIBER, &format!("ipc://{}", path.display())));
+    let row = [
+        "--table", "lport", "--key", "port-1", "--value", "text", "--topic", "tenant1",
+    ];
+    let how = [
+        "--no-multiproc",
+        "--wait-subscribers",
+        "1",
+        "--codec",
+        "msgpack",
+        "--publisher-transport",
+        "ipc",
+    ];
+    let mut command = tablecast(["publish", "--publisher-bind-address"]);
+    command.arg(&path).args(row).args(how);
+    let end = run(command);
+    assert_eq!(
+        (end.code, end.stdout),
+        (Some(0), vec!["published 1".into()]),
+        "{}",
+        end.stderr
+    );
+    let end = subscriber.end();
+    let heard = [
+        "tenant1",
+        "table str lport",
+        "key str port-1",
+        "action str set",
+        "value str text",
+        "topic str tenant1",
+    ];
+    assert_eq!(end.stdout, heard, "{}", end.stderr);
+}
+
+#[test]
+fn the_service_passes_on_what_a_foreign_process_pushes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = tablecast(["service", "--publisher-port", "0", "--publisher-multiproc-socket"]);
+    command.arg(folder.path().join("publisher.sock"));
+    let mut service = Process::start(command);
+    let ready = service.line();
+    let [_, network, local] = ready.split(' ').collect::<Vec<_>>().try_into().unwrap();
+    let mut watch = Process::start(tablecast(["watch", "--count", "1", "--publisher", network]));
+    watch.await_stderr("ready");
+    let end = run(python(PUSHER, local));
+    assert_eq!(end.code, Some(0), "{}", end.stderr);
+    let end = watch.end();
+    assert_eq!(end.code, Some(0), "{}", end.stderr);
+    let update =
+        r#"{"event":"update","table":"lport","key":"port-1","action":"delete","value":null,"topic":"D","priority":5}"#;
+    assert_eq!(end.stdout.last().map(String::as_str), Some(update));
+}
