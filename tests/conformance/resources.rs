@@ -1,13 +1,14 @@
 //! What a driver may cost. These run alone, since they look at the whole process.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::TryRecvError;
 
 use crate::Setup;
 use crate::common::eventually;
-use crate::rig::{LONG, Rig, pass, send, topic};
+use crate::rig::{LONG, pass, send, topic};
 
 /// From a command given to an idle subscriber until it is in force, through the publisher and back.
 pub(crate) fn wakes_promptly(driver: &str, setup: fn() -> Setup) {
@@ -58,30 +59,59 @@ pub(crate) fn leaks_nothing(setup: fn() -> Setup) {
         let (publisher, rig) = setup.pair(&["D"]);
         rig.only("1", || send(&publisher, "D", "1"));
     };
-    cycle();
-    // The last socket closes behind the drop.
-    let counts = || (fs::read_dir("/proc/self/fd").unwrap().count(), our_threads().count());
-    eventually(LONG, || our_threads().count() == 0);
-    let before = counts();
-    for _ in 0..50 {
+    let no_more_than_after_the_first = |cycles: usize| {
         cycle();
-    }
-    eventually(LONG, || counts() <= before);
+        let before = Holdings::now();
+        for _ in 0..cycles {
+            cycle();
+        }
+        before.come_back();
+    };
+    // The cases before this one are over.
+    let mut nothing = Holdings::now();
+    nothing.threads.clear();
+    nothing.come_back();
+    no_more_than_after_the_first(50);
     // And while something else keeps libzmq's threads alive.
     let setup_of_other = setup();
-    let other = Rig::new(&setup_of_other.driver);
-    let publisher = setup_of_other.publisher();
-    other.listen(&["D"], &setup_of_other.address(&publisher));
-    cycle();
-    let before = counts();
-    for _ in 0..50 {
-        cycle();
+    let (publisher, rig) = setup_of_other.pair(&["D"]);
+    rig.only("1", || send(&publisher, "D", "1"));
+    no_more_than_after_the_first(20);
+}
+
+/// What the process has open, by name.
+#[derive(Debug)]
+struct Holdings {
+    files: Vec<String>,
+    threads: Vec<String>,
+}
+
+impl Holdings {
+    fn now() -> Holdings {
+        let files = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let name = |thread: PathBuf| fs::read_to_string(thread.join("comm")).unwrap_or_default();
+        Holdings {
+            files: files
+                .map(|file| format!("{:?}", fs::read_link(file.path()).unwrap_or_default()))
+                .collect(),
+            threads: our_threads().map(name).collect(),
+        }
     }
-    eventually(LONG, || counts() <= before);
+
+    /// Waits until there is not more than this.
+    fn come_back(&self) {
+        let start = Instant::now();
+        let mut now = Holdings::now();
+        while now.files.len() > self.files.len() || now.threads.len() > self.threads.len() {
+            assert!(start.elapsed() < LONG, "before: {self:#?}, after: {now:#?}");
+            pass(Duration::from_millis(5));
+            now = Holdings::now();
+        }
+    }
 }
 
 /// The folders in `/proc` of the threads that the library and libzmq have started.
-fn our_threads() -> impl Iterator<Item = std::path::PathBuf> {
+fn our_threads() -> impl Iterator<Item = PathBuf> {
     let threads = fs::read_dir("/proc/self/task")
         .unwrap()
         .flatten()

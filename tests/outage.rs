@@ -1,0 +1,256 @@
+//! Publishers that go and come back, that are foreign, or that fall silent, over ZeroMQ.
+#![cfg(feature = "zmq")]
+
+mod common;
+#[path = "common/peer.rs"]
+mod peer;
+#[path = "common/rig.rs"]
+mod rig;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use common::{eventually, within};
+use crossbeam_channel::bounded;
+use peer::{await_subscription, bound};
+use rig::{LONG, Rig, free_port, pass, quickly, send, topic};
+use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
+use tablecast::queue::QueueOptions;
+use tablecast::transport::PubSub;
+use tablecast::{ErrorKind, PeerState, Publisher, PublisherOptions, SubscriberOptions, SyncReason};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn driver(address: &str) -> Arc<dyn PubSub> {
+    Arc::new(ZmqPubSub::new(address, ZmqOptions::default()).unwrap())
+}
+
+fn publisher(address: &str) -> Publisher {
+    // A port is free a moment after its last socket was closed.
+    let deadline = Instant::now() + LONG;
+    loop {
+        match Publisher::new(&*driver(address), PublisherOptions::default()) {
+            Err(error) if error.kind() == ErrorKind::AddressInUse && Instant::now() < deadline => {
+                pass(Duration::from_millis(5));
+            }
+            publisher => return publisher.unwrap(),
+        }
+    }
+}
+
+fn rig() -> Rig {
+    Rig::new(&driver("tcp://127.0.0.1:0"))
+}
+
+fn impatient() -> Rig {
+    let options = SubscriberOptions {
+        live_timeout: Duration::from_millis(100),
+        ..SubscriberOptions::default()
+    };
+    Rig::with(&driver("tcp://127.0.0.1:0"), options, QueueOptions::default())
+}
+
+fn start(rig: &Rig, name: &str, address: &str) {
+    rig.subscriber.register_topic(&topic(name)).unwrap();
+    rig.subscriber.register_listen_address(address).unwrap();
+    rig.subscriber.daemonize().unwrap();
+}
+
+#[test]
+fn a_publisher_comes_back_with_every_topic() {
+    within(Duration::from_secs(20), || {
+        let address = format!("tcp://127.0.0.1:{}", free_port());
+        let first = publisher(&address);
+        let rig = rig();
+        let names: Vec<_> = (0..1500).map(|number| format!("tenant{number}")).collect();
+        let topics: Vec<_> = names.iter().map(String::as_str).collect();
+        rig.listen(&topics, &address);
+        assert_eq!(
+            rig.next_sync(),
+            SyncReason::Connected {
+                address: address.as_str().into()
+            }
+        );
+        drop(first);
+        assert_eq!(
+            rig.next_sync(),
+            SyncReason::AddressLost {
+                address: address.as_str().into()
+            }
+        );
+        let error = rig.subscriber.wait_live(Duration::from_millis(10)).unwrap_err();
+        assert!(error.to_string().contains(&address), "{error}");
+        let second = publisher(&address);
+        rig.subscriber.wait_live(LONG).unwrap();
+        assert_eq!(
+            rig.next_sync(),
+            SyncReason::Reconnected {
+                address: address.as_str().into()
+            }
+        );
+        // At once: being live is the promise that all of them are in force.
+        for name in &names {
+            send(&second, name, name);
+        }
+        let mut came: Vec<_> = names.iter().map(|_| rig.next_key()).collect();
+        let mut sent = names.clone();
+        came.sort_unstable();
+        sent.sort_unstable();
+        assert_eq!(came, sent);
+        assert!(rig.syncs.is_empty());
+    });
+}
+
+/// What is registered while the connection is down is in force when it is back.
+#[test]
+fn topics_registered_during_an_outage_count() {
+    within(Duration::from_secs(20), || {
+        let address = format!("tcp://127.0.0.1:{}", free_port());
+        let rig = rig();
+        let mut current = publisher(&address);
+        rig.listen(&["old", "gone"], &address);
+        for round in 0..3 {
+            drop(current);
+            eventually(LONG, || rig.subscriber.status()[0].1 == PeerState::Connecting);
+            let name = format!("new{round}");
+            rig.subscriber.register_topic(&topic(&name)).unwrap();
+            rig.subscriber.unregister_topic(&topic("gone"));
+            current = publisher(&address);
+            rig.subscriber.wait_live(LONG).unwrap();
+            send(&current, "gone", "lost");
+            rig.only("1", || send(&current, &name, "1"));
+            rig.only("2", || send(&current, "old", "2"));
+        }
+    });
+}
+
+/// Dragonflow's publishers are plain PUB sockets that know nothing of hellos.
+#[test]
+fn a_publisher_without_hellos_is_understood() {
+    within(LONG, || {
+        let context = zmq::Context::new();
+        let (foreign, address) = bound(&context, zmq::PUB);
+        let rig = impatient();
+        start(&rig, "D", &address);
+        let error = rig.subscriber.wait_live(Duration::from_millis(300)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert!(error.to_string().contains(&address), "{error}");
+        assert_eq!(rig.subscriber.status(), [(address.as_str().into(), PeerState::NoHello)]);
+        // The program is told to read the store all the same.
+        assert_eq!(rig.next_sync().as_str(), "connected");
+        let mut message = vec![0x85];
+        for (name, text) in [
+            ("table", Some("lport")),
+            ("key", Some("port-1")),
+            ("action", Some("create")),
+            ("value", Some(r#"{"id":"port-1"}"#)),
+            ("topic", None),
+        ] {
+            message.push(0xa0 | name.len() as u8);
+            message.extend(name.bytes());
+            match text {
+                Some(text) => {
+                    message.push(0xa0 | text.len() as u8);
+                    message.extend(text.bytes());
+                }
+                None => message.push(0xc0),
+            }
+        }
+        foreign.send_multipart([&b"D"[..], &message], 0).unwrap();
+        let update = rig.next();
+        assert_eq!(
+            (&*update.table, &*update.key, update.action.as_str()),
+            ("lport", "port-1", "create")
+        );
+        assert_eq!(update.value.as_deref(), Some(r#"{"id":"port-1"}"#));
+        assert_eq!(
+            (update.priority, update.topic.as_str(), &update.origin),
+            (5, "D", &None)
+        );
+        assert!(rig.syncs.is_empty());
+        // Its `sync` asks everybody to read everything again.
+        let sync = br#"{"table":null,"key":null,"action":"sync","value":null,"topic":"D"}"#;
+        foreign.send_multipart([&b"D"[..], sync], 0).unwrap();
+        assert_eq!(rig.next_sync(), SyncReason::Requested);
+        // It goes and comes back.
+        drop(foreign);
+        assert_eq!(rig.next_sync().as_str(), "address-lost");
+        let foreign = context.socket(zmq::XPUB).unwrap();
+        eventually(LONG, || foreign.bind(&address).is_ok());
+        await_subscription(&foreign, "D");
+        assert_eq!(rig.next_sync().as_str(), "reconnected");
+        foreign.send_multipart([&b"D"[..], &message], 0).unwrap();
+        assert_eq!(rig.next_key(), "port-1");
+    });
+}
+
+/// A foreign subscriber, a plain SUB socket, gets two frames.
+#[test]
+fn a_foreign_subscriber_is_served() {
+    within(LONG, || {
+        let publisher = publisher("tcp://127.0.0.1:0");
+        let context = zmq::Context::new();
+        let foreign = context.socket(zmq::SUB).unwrap();
+        foreign.set_rcvtimeo(10_000).unwrap();
+        foreign.set_subscribe(b"D").unwrap();
+        foreign.connect(&publisher.address().unwrap()).unwrap();
+        publisher.wait_subscribers(1, LONG).unwrap();
+        send(&publisher, "D", "1");
+        let frames = foreign.recv_multipart(0).unwrap();
+        assert_eq!((frames.len(), &*frames[0], frames[1][0]), (2, &b"D"[..], b'{'));
+        drop(foreign);
+        let error = publisher.wait_subscribers(2, Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+    });
+}
+
+/// A connection that fell silent, as when a cable is cut: a proxy that stops passing bytes on.
+#[test]
+fn a_silent_connection_is_noticed() {
+    within(Duration::from_secs(20), || {
+        let publisher = publisher("tcp://127.0.0.1:0");
+        let target = publisher.address().unwrap().replace("tcp://", "");
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("tcp://{}", listener.local_addr().unwrap());
+        let options = ZmqOptions {
+            heartbeat_interval: Duration::from_millis(100),
+            heartbeat_timeout: Duration::from_millis(300),
+            ..ZmqOptions::default()
+        };
+        let driver: Arc<dyn PubSub> = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", options).unwrap());
+        let (cut, is_cut) = bounded::<()>(0);
+        let proxy = std::thread::Builder::new().spawn(move || {
+            for stream in listener.incoming().take(1) {
+                let (near, far) = (stream.unwrap(), std::net::TcpStream::connect(&target).unwrap());
+                for (mut from, mut to) in [
+                    (near.try_clone().unwrap(), far.try_clone().unwrap()),
+                    (far.try_clone().unwrap(), near.try_clone().unwrap()),
+                ] {
+                    let is_cut = is_cut.clone();
+                    let copy = move || {
+                        let mut buf = [0; 4096];
+                        use std::io::{Read, Write};
+                        while let Ok(length @ 1..) = from.read(&mut buf) {
+                            let open = is_cut.try_recv() == Err(crossbeam_channel::TryRecvError::Empty);
+                            if open && to.write_all(&buf[..length]).is_err() {
+                                return;
+                            }
+                        }
+                    };
+                    std::thread::Builder::new().spawn(copy).unwrap();
+                }
+            }
+        });
+        let rig = Rig::new(&driver);
+        rig.listen(&["D"], &address);
+        assert_eq!(rig.next_sync().as_str(), "connected");
+        rig.only("1", || send(&publisher, "D", "1"));
+        drop(cut);
+        quickly(Duration::from_secs(2), "noticing the silence", || {
+            assert_eq!(rig.next_sync().as_str(), "address-lost");
+        });
+        proxy.unwrap().join().unwrap();
+        quickly(SECOND, "stop", || rig.subscriber.stop());
+    });
+}
