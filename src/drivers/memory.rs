@@ -31,6 +31,8 @@ pub struct MemoryPubSub {
 #[derive(Debug, Default)]
 struct World {
     mailboxes: Mutex<Vec<Weak<Mailbox>>>,
+    /// Held while sending, so that room, once found, stays: receivers only make more of it.
+    sending: Mutex<()>,
 }
 
 /// What one receiving end has to read.
@@ -147,18 +149,16 @@ impl Outbound for MemoryOutbound {
         } = &self.0;
         let deadline = deadline(timeout);
         let frame: Frame = (Arc::clone(publish), topic.into(), payload.into());
-        // Held while sending, so that room, once found, stays: receivers only make more of it.
-        let locked = world.mailboxes.try_lock_until(deadline);
         let late = || {
             let context = format!("a subscriber of {publish} does not keep up");
             Error::new(ErrorKind::Timeout, context)
         };
-        let mailboxes = locked.ok_or_else(late)?;
+        let _sending = world.sending.try_lock_until(deadline).ok_or_else(late)?;
         let wanted = |state: &State| {
             let name = std::str::from_utf8(topic);
             state.addresses.contains(publish) && name.is_ok_and(|name| state.topics.contains(name))
         };
-        let receivers: Vec<_> = mailboxes.iter().filter_map(Weak::upgrade).collect();
+        let receivers: Vec<_> = world.mailboxes.lock().iter().filter_map(Weak::upgrade).collect();
         for mailbox in &receivers {
             let mut state = mailbox.state.lock();
             while wanted(&state) && state.frames.len() >= *capacity && !state.closed {
