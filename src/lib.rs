@@ -71,6 +71,7 @@
 
 // In reading order: a module imports only what stands above it.
 pub mod error;
+mod name;
 pub mod update;
 
 pub mod codec;

@@ -126,7 +126,7 @@ impl Worker {
                 }
                 Ok(Received::Woken) => {
                     if state.stop.try_recv() == Err(TryRecvError::Disconnected) {
-                        return;
+                        return state.flush();
                     }
                     state.on_commands(inbound);
                 }
