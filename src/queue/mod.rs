@@ -386,7 +386,7 @@ impl Shared {
     fn give_back(&self, count: usize) {
         let depth = self.depth.fetch_sub(count, Ordering::SeqCst) - count;
         // Not for every single place: a sender that waits should be worth waking.
-        if depth <= self.capacity - self.capacity / 8 - 1 && self.waiting.load(Ordering::SeqCst) > 0 {
+        if depth < self.capacity - self.capacity / 8 && self.waiting.load(Ordering::SeqCst) > 0 {
             self.signal_space();
         }
     }
