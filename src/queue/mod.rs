@@ -273,17 +273,18 @@ impl QueueReceiver {
 
     fn take_backlog(&mut self, now: Instant) {
         let shared = Arc::clone(&self.shared);
-        let (backlog, _) = shared.backlog.edit(|backlog| {
+        shared.backlog.edit(|backlog| {
             // What a sender sent before it turned to the backlog is in the channel by now, and goes first.
             self.drain_channel(now);
-            (mem::take(backlog), false)
+            let mut coalesced = 0;
+            for (urgency, update) in mem::take(backlog).into_updates() {
+                coalesced += usize::from(self.heap.coalesce(urgency, update, now));
+            }
+            shared.coalesced.fetch_add(coalesced as u64, Ordering::Relaxed);
+            // Before a sender can look again: it would drop for want of room that is there.
+            shared.give_back(coalesced);
+            ((), false)
         });
-        let mut coalesced = 0;
-        for (urgency, update) in backlog.into_updates() {
-            coalesced += usize::from(self.heap.coalesce(urgency, update, now));
-        }
-        self.shared.coalesced.fetch_add(coalesced as u64, Ordering::Relaxed);
-        self.shared.give_back(coalesced);
     }
 
     fn drain_channel(&mut self, now: Instant) {
