@@ -77,17 +77,18 @@ pub struct ServiceStats {
 /// of its own from the moment it is made; dropping it stops it.
 pub struct Service {
     shared: Arc<Shared>,
+    address: Option<String>,
     wake: Arc<dyn Wake>,
     thread: Mutex<Option<Thread>>,
 }
 
 struct Shared {
-    link: Link,
     options: ServiceOptions,
     stopping: AtomicBool,
     forwarded: AtomicU64,
     malformed: AtomicU64,
     failed: AtomicU64,
+    hellos: Arc<AtomicU64>,
 }
 
 /// The longest that a service which is told to stop goes on passing on what has come in.
@@ -104,7 +105,12 @@ impl Service {
     pub fn open(config: &Config, drivers: &Drivers) -> Result<Service> {
         let (multiproc, network) = (drivers.multiproc(config)?, drivers.network(config)?);
         config.check_socket_folder(true)?;
-        Service::start(&*multiproc, &config.multiproc_address(), &*network, config.into())
+        let service = Service::start(&*multiproc, &config.multiproc_address(), &*network, config.into());
+        service.map_err(|e| {
+            let socket = &config.publisher_multiproc_socket;
+            let context = format!("{}, publisher_multiproc_socket {socket:?}", config.where_bound());
+            Error::new(e.kind(), context).with_source(e)
+        })
     }
 
     /// Takes both ends, and begins to pass on: when this returns, processes and subscribers can connect.
@@ -123,17 +129,20 @@ impl Service {
         let encoder = Encoder::new(options.codec, unique_id(), new_epoch());
         let link = Link::new(network.outbound()?, encoder, options.hook.clone())?;
         let shared = Arc::new(Shared {
-            link,
             options,
             stopping: AtomicBool::new(false),
             forwarded: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            hellos: link.hellos(),
         });
+        let address = link.address();
         let run = Arc::clone(&shared);
-        let thread = thread::spawn("tablecast-service", move || run.run(inbound))?;
+        // The thread owns both ends, and closes them when it ends.
+        let thread = thread::spawn("tablecast-service", move || run.run(&mut *inbound, &link))?;
         Ok(Service {
             shared,
+            address,
             wake,
             thread: Mutex::new(Some(thread)),
         })
@@ -141,7 +150,7 @@ impl Service {
 
     /// The address that subscribers connect to; a port of 0 is resolved.
     pub fn address(&self) -> Option<String> {
-        self.shared.link.address()
+        self.address.clone()
     }
 
     /// Stops passing on, and returns when both ends are closed. What the processes have sent until
@@ -159,13 +168,13 @@ impl Service {
             forwarded: self.shared.forwarded.load(Ordering::Relaxed),
             malformed: self.shared.malformed.load(Ordering::Relaxed),
             failed: self.shared.failed.load(Ordering::Relaxed),
-            hellos: self.shared.link.hellos(),
+            hellos: self.shared.hellos.load(Ordering::Relaxed),
         }
     }
 }
 
 impl Shared {
-    fn run(&self, mut inbound: Box<dyn Inbound>) {
+    fn run(&self, inbound: &mut dyn Inbound, link: &Link) {
         // What has already come in is still passed on when the service is told to stop.
         let mut last_chance = None;
         loop {
@@ -176,7 +185,7 @@ impl Shared {
                 return;
             }
             match inbound.recv(last_chance.map(|_| Duration::ZERO)) {
-                Ok(Received::Frame { topic, payload }) => self.forward(topic, payload),
+                Ok(Received::Frame { topic, payload }) => self.forward(link, topic, payload),
                 Ok(Received::Malformed) => count(&self.malformed),
                 Ok(Received::Idle) => return,
                 Ok(_) => {}
@@ -189,14 +198,12 @@ impl Shared {
         }
     }
 
-    fn forward(&self, topic: &[u8], payload: &[u8]) {
+    fn forward(&self, link: &Link, topic: &[u8], payload: &[u8]) {
         if payload.len() > self.options.max_message_bytes {
             return count(&self.malformed);
         }
         let timeout = self.options.send_timeout;
-        let sent = self
-            .link
-            .send(timeout, |sender, timeout| sender.outbound.send(topic, payload, timeout));
+        let sent = link.send(timeout, |sender, timeout| sender.outbound.send(topic, payload, timeout));
         match sent {
             Ok(()) => count(&self.forwarded),
             Err(e) => {

@@ -63,12 +63,14 @@ impl Topic {
     }
 
     /// True if this is the name of a probe.
+    #[cfg(feature = "zmq")]
     pub(crate) fn is_probe(name: &[u8]) -> bool {
         let rest = name.strip_prefix(Topic::RESERVED.as_bytes());
         rest.is_some_and(|rest| rest.starts_with(b"probe/"))
     }
 
     /// The probe of this name, if it is one.
+    #[cfg(feature = "zmq")]
     pub(crate) fn probe_from(name: &[u8]) -> Option<Topic> {
         let name = std::str::from_utf8(name)
             .ok()

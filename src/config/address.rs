@@ -87,6 +87,12 @@ impl Config {
         }
     }
 
+    /// The options that say where a publisher binds, with their values, for errors.
+    pub(crate) fn where_bound(&self) -> String {
+        let (address, port) = (&self.publisher_bind_address, self.publisher_port);
+        format!("options publisher_bind_address {address:?} and publisher_port {port}")
+    }
+
     /// The address of the local end of the publisher service, for example `ipc:///run/tablecast/publisher.sock`.
     pub fn multiproc_address(&self) -> String {
         format!("ipc://{}", self.publisher_multiproc_socket.display())

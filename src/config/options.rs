@@ -121,7 +121,7 @@ options! {
     publisher_transport: Transport = "tcp", [is "tcp, ipc, inproc or epgm"],
         "What the network driver runs over.";
     publisher_bind_address: String = "127.0.0.1", [is "an address that is not empty", not_empty],
-        "Where a publisher binds: an IPv4 or IPv6 address, a host name or an interface, `*` for all of them; \
+        "Where a publisher binds: an IPv4 or IPv6 address, a host name, `*` for all, or an interface if libzmq can; \
         with ipc a path, with inproc a name, with epgm `interface;group`.";
     publisher_port: u16 = 8866, [0..=65535],
         "The port that a publisher binds with tcp or epgm; with tcp, 0 takes any free one.";

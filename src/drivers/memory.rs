@@ -31,7 +31,7 @@ pub struct MemoryPubSub {
 #[derive(Debug, Default)]
 struct World {
     mailboxes: Mutex<Vec<Weak<Mailbox>>>,
-    /// Held while sending, so that room, once found, stays: receivers only make more of it.
+    /// Held while sending, not while waiting: room that was found stays, since receivers only make more of it.
     sending: Mutex<()>,
 }
 
@@ -153,28 +153,31 @@ impl Outbound for MemoryOutbound {
             let context = format!("a subscriber of {publish} does not keep up");
             Error::new(ErrorKind::Timeout, context)
         };
-        let _sending = world.sending.try_lock_until(deadline).ok_or_else(late)?;
         let wanted = |state: &State| {
             let name = std::str::from_utf8(topic);
             state.addresses.contains(publish) && name.is_ok_and(|name| state.topics.contains(name))
         };
+        let is_full = |state: &State| wanted(state) && state.frames.len() >= *capacity && !state.closed;
         let receivers: Vec<_> = world.mailboxes.lock().iter().filter_map(Weak::upgrade).collect();
-        for mailbox in &receivers {
-            let mut state = mailbox.state.lock();
-            while wanted(&state) && state.frames.len() >= *capacity && !state.closed {
-                if mailbox.emptied.wait_until(&mut state, deadline).timed_out() {
-                    return Err(late());
+        loop {
+            let sending = world.sending.lock();
+            let Some(full) = receivers.iter().find(|mailbox| is_full(&mailbox.state.lock())) else {
+                for mailbox in &receivers {
+                    let mut state = mailbox.state.lock();
+                    if wanted(&state) {
+                        state.frames.push_back(frame.clone());
+                        mailbox.filled.notify_one();
+                    }
                 }
+                return Ok(());
+            };
+            // Others may send elsewhere meanwhile, and take the room that is waited for.
+            drop(sending);
+            let mut state = full.state.lock();
+            if is_full(&state) && full.emptied.wait_until(&mut state, deadline).timed_out() {
+                return Err(late());
             }
         }
-        for mailbox in &receivers {
-            let mut state = mailbox.state.lock();
-            if wanted(&state) {
-                state.frames.push_back(frame.clone());
-                mailbox.filled.notify_one();
-            }
-        }
-        Ok(())
     }
 
     fn address(&self) -> Option<String> {

@@ -30,7 +30,7 @@ struct Shared {
     stopping: AtomicBool,
     subscribers: Mutex<usize>,
     subscribers_changed: Condvar,
-    hellos: AtomicU64,
+    hellos: Arc<AtomicU64>,
     encoder: Encoder,
     hook: Option<ErrorHook>,
 }
@@ -61,7 +61,7 @@ impl Link {
             stopping: AtomicBool::new(false),
             subscribers: Mutex::new(0),
             subscribers_changed: Condvar::new(),
-            hellos: AtomicU64::new(0),
+            hellos: Arc::default(),
             encoder,
             hook,
         });
@@ -126,9 +126,9 @@ impl Link {
         Ok(())
     }
 
-    /// How many hellos were sent.
-    pub(crate) fn hellos(&self) -> u64 {
-        self.shared.hellos.load(Ordering::Relaxed)
+    /// Counts the hellos that are sent.
+    pub(crate) fn hellos(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.shared.hellos)
     }
 }
 
@@ -151,10 +151,12 @@ impl fmt::Debug for Link {
 impl Shared {
     fn run(&self, mut waiter: Box<dyn Waiter>) {
         while !self.stopping.load(Ordering::Acquire) {
-            let tick = self.active.swap(false, Ordering::AcqRel).then_some(TICK);
+            let tick = self.active.load(Ordering::Acquire).then_some(TICK);
             if let Err(e) = waiter.wait(tick) {
                 return report(&e, self.hook.as_ref());
             }
+            // Before the look at the socket, so that a send after it wakes again.
+            self.active.store(false, Ordering::Release);
             if let Err(e) = self.answer() {
                 report(&e, self.hook.as_ref());
             }

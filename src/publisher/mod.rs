@@ -121,11 +121,11 @@ impl Publisher {
     /// # Errors
     /// [`ErrorKind::Config`] if there is no such driver, and what the driver says.
     pub fn open(config: &Config, drivers: &Drivers) -> Result<Publisher> {
-        let driver = match config.pub_sub_use_multiproc {
-            true => drivers.multiproc(config)?,
-            false => drivers.network(config)?,
-        };
-        Publisher::new(&*driver, config.into())
+        if config.pub_sub_use_multiproc {
+            return Publisher::new(&*drivers.multiproc(config)?, config.into());
+        }
+        let publisher = Publisher::new(&*drivers.network(config)?, config.into());
+        publisher.map_err(|e| Error::new(e.kind(), config.where_bound()).with_source(e))
     }
 
     /// A publisher on a new sending end of `driver`.
@@ -274,7 +274,7 @@ impl Publisher {
         PublisherStats {
             sent: self.sent.load(Ordering::Relaxed),
             failed: self.failed.load(Ordering::Relaxed),
-            hellos: self.link.hellos(),
+            hellos: self.link.hellos().load(Ordering::Relaxed),
         }
     }
 }

@@ -76,19 +76,16 @@ impl Heap {
         self.append(slot, Urgency::of(&update), update, now);
     }
 
-    /// As [`Heap::push`], but replaces the last pending update of the row, if there is one: true if so.
-    ///
-    /// It takes the arrival of the one that it replaces, and the more urgent of both urgencies.
-    pub(super) fn coalesce(&mut self, urgency: Urgency, update: DbUpdate, now: Instant) -> bool {
+    /// As [`Heap::push`], but replaces what is pending of the row: how many updates that was.
+    pub(super) fn coalesce(&mut self, urgency: Urgency, update: DbUpdate, now: Instant) -> usize {
         let slot = self.slot(&update);
         if self.lanes[slot].is_empty() {
             self.append(slot, urgency, update, now);
-            return false;
+            return 0;
         }
-        if self.lanes[slot].replace_last(urgency, update) {
-            self.rank(slot);
-        }
-        true
+        let replaced = self.lanes[slot].replace(urgency, update);
+        self.rank(slot);
+        replaced
     }
 
     /// The next update that is not of a held row; `hold` holds its row until [`Heap::release`].

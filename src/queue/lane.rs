@@ -114,21 +114,17 @@ impl Lane {
         self.lifts = VecDeque::new();
     }
 
-    /// True if this may change the rank.
-    pub(super) fn replace_last(&mut self, urgency: Urgency, update: DbUpdate) -> bool {
-        let Some(last) = self.rest.back_mut().or(self.head.as_mut()) else {
-            return false;
-        };
-        last.update = update;
-        if urgency >= last.rank.0 {
-            return false;
-        }
-        last.rank.0 = urgency;
-        let rank = last.rank;
-        if !self.rest.is_empty() {
-            self.lift(rank);
-        }
-        true
+    /// Leaves this update alone in place of all that are pending: how many they were. It takes the arrival of the
+    /// oldest, and the most urgent of all urgencies.
+    pub(super) fn replace(&mut self, urgency: Urgency, update: DbUpdate) -> usize {
+        let Some(head) = &mut self.head else { return 0 };
+        let lifted = self.lifts.front().map_or(urgency, |lift| urgency.min(lift.0));
+        head.rank.0 = head.rank.0.min(lifted);
+        head.update = update;
+        let replaced = 1 + self.rest.len();
+        self.rest.clear();
+        self.lifts.clear();
+        replaced
     }
 
     /// Notes the rank of the last in `rest`.

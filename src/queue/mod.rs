@@ -278,7 +278,7 @@ impl QueueReceiver {
             self.drain_channel(now);
             let mut coalesced = 0;
             for (urgency, update) in mem::take(backlog).into_updates() {
-                coalesced += usize::from(self.heap.coalesce(urgency, update, now));
+                coalesced += self.heap.coalesce(urgency, update, now);
             }
             shared.coalesced.fetch_add(coalesced as u64, Ordering::Relaxed);
             // Before a sender can look again: it would drop for want of room that is there.

@@ -189,13 +189,13 @@ impl Live {
         std::mem::take(&mut peer.told).then_some(SyncReason::AddressLost { address })
     }
 
-    /// The addresses to be probed because topics were registered since they were last asked.
+    /// The addresses to be probed because topics were registered since they were last asked. One that is being asked
+    /// is asked again when it has answered: a probe after each topic would never let an answer count.
     pub(super) fn unasked(&self, generation: u64) -> Vec<Name> {
-        let asked = |peer: &Peer| peer.probe.as_ref().map_or(peer.confirmed, |probe| probe.generation);
         let unasked = self
             .peers
             .iter()
-            .filter(|(_, peer)| peer.state.is_connected() && asked(peer) < generation);
+            .filter(|(_, peer)| peer.state.is_connected() && peer.probe.is_none() && peer.confirmed < generation);
         unasked.map(|(address, _)| address.clone()).collect()
     }
 

@@ -285,11 +285,15 @@ impl Subscriber {
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`], naming each address that is missing and why. A publisher that sends no hellos, as
-    /// Dragonflow's, is never live; its updates come all the same.
+    /// Dragonflow's, is never live; its updates come all the same. [`ErrorKind::Stopped`] if it is stopped meanwhile.
     pub fn wait_live(&self, timeout: Duration) -> Result<()> {
         let deadline = thread::deadline(timeout);
         let mut live = self.shared.live.lock();
+        let was_running = live.link.is_some();
         while let Some(missing) = live.missing() {
+            if was_running && live.link.is_none() {
+                return Err(Error::new(ErrorKind::Stopped, "the subscriber was stopped"));
+            }
             if self.shared.changed.wait_until(&mut live, deadline).timed_out() && live.missing().is_some() {
                 return Err(Error::new(
                     ErrorKind::Timeout,

@@ -38,8 +38,11 @@ struct State {
     queue: QueueSender,
     options: SubscriberOptions,
     topics: HashSet<Topic>,
-    /// The generation of topics that the receiving end has been asked for.
-    generation: u64,
+    /// The generation of the newest topic.
+    latest: u64,
+    /// Topics that the receiving end refused, with their generations; asked for again from time to time.
+    refused: HashMap<Topic, u64>,
+    refused_until: Option<Instant>,
     id: u64,
     probes: u64,
     /// Addresses that are to be connected again.
@@ -53,6 +56,9 @@ struct State {
     unflushed: usize,
     stats: SubscriberStats,
 }
+
+/// So many decoded messages keep their place in memory.
+const MAX_KEPT: usize = 1024;
 
 struct Retry {
     at: Instant,
@@ -82,7 +88,9 @@ impl Worker {
                 decoder: Decoder::new(),
                 options,
                 topics: HashSet::new(),
-                generation: 0,
+                latest: 0,
+                refused: HashMap::new(),
+                refused_until: None,
                 id: RandomState::new().hash_one(0),
                 probes: 0,
                 retries: HashMap::new(),
@@ -123,6 +131,7 @@ impl Worker {
                 Ok(Received::Answer { address, probe, .. }) => {
                     let reason = state.shared.live.lock().answered(address, probe);
                     state.tell(reason);
+                    state.ask(inbound);
                 }
                 Ok(Received::Woken) => {
                     if state.stop.try_recv() == Err(TryRecvError::Disconnected) {
@@ -175,6 +184,8 @@ impl State {
                 }
             }
         }
+        // What a message with very many parts took is given back.
+        self.messages.shrink_to(MAX_KEPT);
     }
 
     /// Hands on what was decoded. An error means that the subscriber or the dispatcher is stopping.
@@ -190,13 +201,14 @@ impl State {
         while let Ok(command) = self.commands.try_recv() {
             let done = match command {
                 Command::Subscribe(topic, generation) => {
-                    let done = inbound.subscribe(&topic);
-                    self.topics.insert(topic);
-                    self.generation = generation;
-                    done
+                    self.latest = generation;
+                    self.topics.insert(topic.clone());
+                    self.subscribe(inbound, topic, generation);
+                    Ok(())
                 }
                 Command::Unsubscribe(topic) => {
                     self.topics.remove(&topic);
+                    self.refused.remove(&topic);
                     inbound.unsubscribe(&topic)
                 }
                 Command::Connect(address) => {
@@ -212,7 +224,12 @@ impl State {
                 self.report(&e);
             }
         }
-        let unasked = self.shared.live.lock().unasked(self.generation);
+        self.ask(inbound);
+    }
+
+    /// Probes who has not confirmed every topic.
+    fn ask(&mut self, inbound: &mut dyn Inbound) {
+        let unasked = self.shared.live.lock().unasked(self.generation());
         for address in unasked {
             self.probe(inbound, &address, self.options.live_timeout);
         }
@@ -228,16 +245,31 @@ impl State {
         }
     }
 
+    fn subscribe(&mut self, inbound: &mut dyn Inbound, topic: Topic, generation: u64) {
+        if let Err(e) = inbound.subscribe(&topic) {
+            self.report(&e);
+            self.refused.insert(topic, generation);
+            self.refused_until = Some(thread::deadline(self.options.retry_interval));
+        }
+    }
+
+    /// The generation up to which the receiving end has been asked for every topic.
+    fn generation(&self) -> u64 {
+        let refused = self.refused.values().min();
+        refused.map_or(self.latest, |generation| generation - 1)
+    }
+
     fn probe(&mut self, inbound: &mut dyn Inbound, address: &Name, patience: Duration) {
         self.probes += 1;
         let probe = Topic::probe(self.id, self.probes);
-        match inbound.probe(address, &probe) {
-            Ok(()) => {
-                let mut live = self.shared.live.lock();
-                live.probed(address, probe, self.generation, thread::deadline(patience), patience);
-            }
-            Err(e) => self.report(&e),
+        if let Err(e) = inbound.probe(address, &probe) {
+            // Nothing will answer, so that it is asked again.
+            self.report(&e);
         }
+        let generation = self.generation();
+        let mut live = self.shared.live.lock();
+        live.probed(address, probe, generation, thread::deadline(patience), patience);
+        drop(live);
         self.look_ahead();
     }
 
@@ -272,13 +304,18 @@ impl State {
         for (address, retry) in due {
             self.connect(inbound, address, retry.wait);
         }
-        self.look_ahead();
+        if self.refused_until.take_if(|at| *at <= now).is_some() {
+            for (topic, generation) in std::mem::take(&mut self.refused) {
+                self.subscribe(inbound, topic, generation);
+            }
+        }
+        self.ask(inbound);
     }
 
     fn look_ahead(&mut self) {
         let probes = self.shared.live.lock().deadline();
         let retries = self.retries.values().map(|retry| retry.at);
-        self.deadline = retries.chain(probes).min();
+        self.deadline = retries.chain(probes).chain(self.refused_until).min();
     }
 
     /// Tells the program, and whoever waits for a change.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -84,13 +85,19 @@ impl Endpoint {
         !(self.uri.starts_with("tcp:") || self.uri.starts_with("ipc:"))
     }
 
-    /// IPv6 only where the address says so: otherwise libzmq reports IPv4 addresses in a form that few know.
-    fn prepare(&self, socket: &zmq::Socket) -> zmq::Result<()> {
-        socket.set_ipv6(self.uri.contains('['))
+    /// What to bind: libzmq takes an address or an interface, and for a host name that name's address.
+    fn bind_uri(&self) -> String {
+        let named = self
+            .uri
+            .strip_prefix("tcp://")
+            .filter(|rest| !rest.starts_with(['*', '[']));
+        let resolved = named.and_then(|rest| rest.to_socket_addrs().ok());
+        let resolved = resolved.and_then(|found| found.min_by_key(SocketAddr::is_ipv6));
+        resolved.map_or_else(|| self.uri.clone(), |address| format!("tcp://{address}"))
     }
 
     pub(super) fn connect(&self, socket: &zmq::Socket) -> Result<()> {
-        let connected = self.prepare(socket).and_then(|()| socket.connect(&self.uri));
+        let connected = prepare(socket, &self.uri).and_then(|()| socket.connect(&self.uri));
         connected.map_err(|e| zmq_error(e, format!("cannot connect to {self}")))
     }
 
@@ -100,7 +107,8 @@ impl Endpoint {
             Some(path) if !path.starts_with('@') => Some(PathLock::take(Path::new(path))?),
             _ => None,
         };
-        let bound = self.prepare(socket).and_then(|()| socket.bind(&self.uri));
+        let uri = self.bind_uri();
+        let bound = prepare(socket, &uri).and_then(|()| socket.bind(&uri));
         bound.map_err(|e| zmq_error(e, format!("cannot bind {self}")))?;
         let address = match socket.get_last_endpoint() {
             Ok(Ok(address)) if !self.is_silent() => address.trim_end_matches('\0').to_owned(),
@@ -108,6 +116,11 @@ impl Endpoint {
         };
         Ok((address, lock))
     }
+}
+
+/// IPv6 only where the address says so: otherwise libzmq reports IPv4 addresses in a form that few know.
+fn prepare(socket: &zmq::Socket, uri: &str) -> zmq::Result<()> {
+    socket.set_ipv6(uri.contains('['))
 }
 
 impl fmt::Display for Endpoint {

@@ -27,13 +27,18 @@ pub(super) struct ZmqOutbound {
     _context: Arc<Context>,
 }
 
+/// The longest subscription that is accepted, in bytes; our own are at most 200 bytes long.
+const MAX_SUBSCRIPTION: i64 = 16 << 10;
+
 impl ZmqOutbound {
     pub(super) fn open(endpoint: &Endpoint, options: &ZmqOptions) -> Result<ZmqOutbound> {
         let context = Context::shared();
         let socket = context.socket(zmq::XPUB, options.linger, options)?;
         // Also show a subscription that another subscriber has already: each probe must be answered.
         let verbose = socket.set_xpub_verbose(true);
-        verbose.map_err(|e| zmq_error(e, format!("cannot set up {endpoint}")))?;
+        // All that comes in is subscriptions, and libzmq keeps a hundred times the size of each.
+        let limited = verbose.and_then(|()| socket.set_maxmsgsize(MAX_SUBSCRIPTION));
+        limited.map_err(|e| zmq_error(e, format!("cannot set up {endpoint}")))?;
         let monitor = Monitor::of(&socket, &context)?;
         let (address, lock) = match endpoint.role_or(Role::Bind) {
             Role::Bind => {
