@@ -9,7 +9,7 @@ mod random;
 #[path = "common/rig.rs"]
 mod rig;
 
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -249,12 +249,16 @@ fn huge_subscriptions_do_no_harm() {
             let mut bytes = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\0NULL".to_vec();
             bytes.resize(64, 0);
             bytes.extend(b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x03SUB");
+            stranger.write_all(&bytes).unwrap();
+            // As a real peer, it waits for the other side's greeting and the beginning of its READY.
+            stranger.read_exact(&mut [0; 65]).unwrap();
+            bytes.clear();
             let mut frame = |body: &[u8]| {
                 bytes.push(2);
                 bytes.extend((body.len() as u64).to_be_bytes());
                 bytes.extend(body);
             };
-            let mut long = vec![b'x'; 1 << 20];
+            let mut long = vec![b'x'; 8 << 10];
             for sign in [1, 0, 1] {
                 long[0] = sign;
                 frame(&long);
@@ -273,7 +277,14 @@ fn huge_subscriptions_do_no_harm() {
             stranger.write_all(&bytes).unwrap();
             eventually(LONG, || publisher.stats().hellos > hellos);
             rig.only("1", || send(&publisher, "D", "1"));
-            drop(stranger);
+            // One that is far longer than any topic costs its sender the connection.
+            let mut huge = vec![2];
+            huge.extend((1_u64 << 20).to_be_bytes());
+            huge.resize(1 << 20, b'x');
+            let _ = stranger.write_all(&huge);
+            stranger.set_read_timeout(Some(LONG)).unwrap();
+            let end = stranger.read_to_end(&mut Vec::new()).map_err(|e| e.kind());
+            assert!(matches!(end, Ok(_) | Err(ErrorKind::ConnectionReset)), "{end:?}");
             rig.only("2", || send(&publisher, "D", "2"));
         }
         publisher.send_event(&update("3")).unwrap();

@@ -151,12 +151,14 @@ impl fmt::Debug for Link {
 impl Shared {
     fn run(&self, mut waiter: Box<dyn Waiter>) {
         while !self.stopping.load(Ordering::Acquire) {
-            let tick = self.active.load(Ordering::Acquire).then_some(TICK);
-            if let Err(e) = waiter.wait(tick) {
+            let active = self.active.load(Ordering::Acquire);
+            if let Err(e) = waiter.wait(active.then_some(TICK)) {
                 return report(&e, self.hook.as_ref());
             }
-            // Before the look at the socket, so that a send after it wakes again.
-            self.active.store(false, Ordering::Release);
+            if active {
+                // Before the look at the socket, so that a send after it wakes again.
+                self.active.store(false, Ordering::Release);
+            }
             if let Err(e) = self.answer() {
                 report(&e, self.hook.as_ref());
             }
