@@ -3,6 +3,7 @@
 //! One socket an address, so that connections, probes and their answers are known by address.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ pub(super) struct ZmqInbound {
     /// The peer to be read next, and how many more messages it may hand out before it is another's turn.
     turn: usize,
     turn_left: u32,
+    /// Every socket was read until it had nothing: only a signal says that there is more.
+    drained: bool,
     /// Connection changes that wait to be handed out.
     changes: VecDeque<(Arc<str>, Happened)>,
     /// What the last [`Received`] points into.
@@ -44,6 +47,8 @@ struct Peer {
     address: Arc<str>,
     socket: zmq::Socket,
     monitor: Option<Monitor>,
+    /// What to wait on: of the socket, and of the monitor.
+    signals: [Option<RawFd>; 2],
     /// Connections that speak ZeroMQ; more than one only for a bound socket.
     connections: usize,
     /// The file descriptors of those that have answered a probe: surely a publisher's.
@@ -71,6 +76,7 @@ impl ZmqInbound {
             peers: Vec::new(),
             turn: 0,
             turn_left: TURN,
+            drained: false,
             changes: VecDeque::new(),
             topic: zmq::Message::new(),
             payload: zmq::Message::new(),
@@ -111,7 +117,13 @@ impl ZmqInbound {
                 None
             }
         };
+        let signal = |socket: &zmq::Socket| {
+            let fd = socket.get_fd();
+            fd.map_err(|e| zmq_error(e, format!("cannot wait for {endpoint}")))
+        };
+        let monitored = monitor.as_ref().map(|monitor| signal(&monitor.0)).transpose()?;
         Ok(Peer {
+            signals: [Some(signal(&socket)?), monitored],
             address: address.into(),
             socket,
             monitor,
@@ -182,27 +194,37 @@ impl ZmqInbound {
         Ok(None)
     }
 
+    /// Waits until there is something to read, on file descriptors: `zmq_poll` on sockets costs several times the system
+    /// calls. They stay signalled until the socket was read.
     fn poll(&mut self, timeout: Option<Duration>) -> Result<bool> {
-        let sockets = self.peers.iter().flat_map(|peer| {
-            let monitor = peer.monitor.as_ref().map(|monitor| &monitor.0);
-            std::iter::once(&peer.socket).chain(monitor)
-        });
-        let mut items: Vec<_> = sockets.map(|socket| socket.as_poll_item(zmq::POLLIN)).collect();
-        items.push(zmq::PollItem::from_fd(self.wakeable.fd(), zmq::POLLIN));
+        let signals = self.peers.iter().flat_map(|peer| peer.signals.into_iter().flatten());
+        let fds = signals.chain([self.wakeable.fd()]);
+        let mut items: Vec<_> = fds.map(|fd| zmq::PollItem::from_fd(fd, zmq::POLLIN)).collect();
         // Rounded up: a wait of less than a millisecond must not become a busy loop.
         let timeout = timeout.map_or(-1, |timeout| {
             i64::from(millis(timeout.saturating_add(Duration::from_micros(999))))
         });
-        match zmq::poll(&mut items, timeout) {
-            Ok(ready) => Ok(ready > 0),
-            Err(zmq::Error::EINTR) => Ok(false),
-            Err(e) => Err(zmq_error(e, "cannot wait for messages".into())),
+        let ready = match zmq::poll(&mut items, timeout) {
+            Ok(ready) => ready > 0,
+            Err(zmq::Error::EINTR) => false,
+            Err(e) => return Err(zmq_error(e, "cannot wait for messages".into())),
+        };
+        let mut items = items.iter().map(zmq::PollItem::is_readable);
+        let mut monitored = false;
+        for peer in &self.peers {
+            self.drained &= items.next() != Some(true);
+            monitored |= peer.monitor.is_some() && items.next() == Some(true);
         }
+        if monitored {
+            self.look_at_connections();
+        }
+        Ok(ready)
     }
 }
 
 impl Inbound for ZmqInbound {
     fn connect(&mut self, address: &str) -> Result<()> {
+        self.drained = false;
         if self.find(address).is_some() {
             return Ok(());
         }
@@ -211,10 +233,13 @@ impl Inbound for ZmqInbound {
             self.changes.push_back((Arc::clone(&peer.address), Happened::Connected));
         }
         self.peers.push(peer);
+        // libzmq signals only to who has read until there was nothing.
+        self.look_at_connections();
         Ok(())
     }
 
     fn disconnect(&mut self, address: &str) -> Result<()> {
+        self.drained = false;
         if let Some(index) = self.find(address) {
             self.peers.swap_remove(index);
             self.changes.retain(|(of, _)| **of != *address);
@@ -223,6 +248,7 @@ impl Inbound for ZmqInbound {
     }
 
     fn subscribe(&mut self, topic: &Topic) -> Result<()> {
+        self.drained = false;
         if self.kind == Kind::Sub && self.topics.insert(topic.clone()) {
             self.peers.iter().try_for_each(|peer| subscribe(&peer.socket, topic))?;
         }
@@ -230,6 +256,7 @@ impl Inbound for ZmqInbound {
     }
 
     fn unsubscribe(&mut self, topic: &Topic) -> Result<()> {
+        self.drained = false;
         if self.topics.remove(topic) {
             self.peers
                 .iter()
@@ -250,6 +277,7 @@ impl Inbound for ZmqInbound {
         }
         // After a reconnect libzmq subscribes to everything again, but only when the socket next has its commands
         // processed; this does that, so that the probe goes behind all of it.
+        self.drained = false;
         let processed = peer.socket.get_events();
         processed.map_err(|e| zmq_error(e, format!("cannot probe {address}")))?;
         subscribe(&peer.socket, probe)?;
@@ -277,6 +305,13 @@ impl Inbound for ZmqInbound {
                     },
                 });
             }
+            if self.drained {
+                if waited {
+                    return Ok(Received::Idle);
+                }
+                waited = !self.poll(timeout)?;
+                continue;
+            }
             match self.read()? {
                 Some(Read::Message) => {
                     return Ok(Received::Frame {
@@ -294,16 +329,11 @@ impl Inbound for ZmqInbound {
                 }
                 Some(Read::Stale) => continue,
                 Some(Read::Malformed) => return Ok(Received::Malformed),
-                None => {}
+                None => self.drained = true,
             }
-            self.look_at_connections();
-            if !self.changes.is_empty() {
-                continue;
-            }
-            if waited || timeout == Some(Duration::ZERO) {
+            if timeout == Some(Duration::ZERO) {
                 return Ok(Received::Idle);
             }
-            waited = !self.poll(timeout)?;
         }
     }
 }
@@ -320,7 +350,9 @@ impl Peer {
     fn read(&mut self, topic: &mut zmq::Message, payload: &mut zmq::Message) -> zmq::Result<Option<Read>> {
         match self.socket.recv(topic, zmq::DONTWAIT) {
             Ok(()) => {}
-            Err(zmq::Error::EAGAIN | zmq::Error::EINTR) => return Ok(None),
+            Err(zmq::Error::EAGAIN) => return Ok(None),
+            // Not yet read until it had nothing.
+            Err(zmq::Error::EINTR) => return self.read(topic, payload),
             Err(e) => return Err(e),
         }
         if !topic.get_more() {

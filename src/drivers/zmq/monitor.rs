@@ -51,7 +51,10 @@ impl Monitor {
     pub(super) fn next(&self) -> Option<Change> {
         loop {
             // An event is two frames: its number (two bytes) and value (four), then the address.
-            let event = self.0.recv_msg(zmq::DONTWAIT).ok()?;
+            let event = match self.0.recv_msg(zmq::DONTWAIT) {
+                Err(zmq::Error::EINTR) => continue,
+                event => event.ok()?,
+            };
             while self.0.get_rcvmore().unwrap_or(false) {
                 self.0.recv_msg(0).ok()?;
             }
