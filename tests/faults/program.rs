@@ -1,0 +1,334 @@
+//! A program that subscribes: it keeps a copy of the store's rows of its topics, and reads the store on every sync event.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
+use tablecast::queue::{Overflow, QueueOptions};
+use tablecast::{Action, DbUpdate, Dispatcher, DispatcherOptions, Subscriber, SubscriberOptions, SyncReason, Topic};
+
+use super::actor;
+use super::checker::PROGRAM;
+use super::history::{Change, Event, Log, Number, Row, Tail, Time, Told, now};
+use super::holdings;
+use super::store::{Store, digest};
+
+/// What a program is to be.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ProgramSpec {
+    pub(crate) name: String,
+    pub(crate) folder: PathBuf,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) topics: BTreeSet<String>,
+    pub(crate) hello_interval: Duration,
+    /// Whether the library looks for gaps; without it the checker must find what is lost.
+    pub(crate) continuity: bool,
+    /// How long each callback takes.
+    pub(crate) slow: Duration,
+    pub(crate) queue_capacity: usize,
+    pub(crate) receive_hwm: i32,
+    /// The history of an earlier run, whose rows it begins with.
+    pub(crate) after: Option<PathBuf>,
+}
+
+/// What a program can be told; it answers each.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Waits until every topic is live.
+    WaitLive,
+    Register(String),
+    Unregister(String),
+    Report,
+    /// As [`Program::end`].
+    End,
+}
+
+/// What a program says of itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Report {
+    /// As [`Store::digest`].
+    pub(crate) digest: u64,
+    pub(crate) delivered: u64,
+    pub(crate) live: bool,
+}
+
+pub(crate) struct Program {
+    inner: Arc<Inner>,
+    subscriber: Arc<Subscriber>,
+    dispatcher: Dispatcher,
+    /// Dropped to end the thread.
+    stop: Sender<()>,
+    watch: JoinHandle<()>,
+}
+
+/// What the callbacks work on.
+struct Inner {
+    log: Log,
+    replica: Mutex<Replica>,
+    topics: Mutex<BTreeSet<String>>,
+    delivered: AtomicU64,
+    live: AtomicBool,
+    slow: Duration,
+}
+
+struct Replica {
+    store: Store,
+    rows: BTreeMap<Row, Change>,
+    /// When something last changed.
+    since: Time,
+}
+
+/// How often the program looks whether it is live.
+const LOOK: Duration = Duration::from_millis(2);
+
+impl Program {
+    pub(crate) fn start(spec: &ProgramSpec) -> Program {
+        let inner = Arc::new(Inner {
+            log: Log::append_to(&spec.folder.join(format!("{PROGRAM}{}", spec.name))),
+            replica: Mutex::new(Replica {
+                store: Store::of(&spec.folder),
+                rows: spec.after.as_deref().map_or_else(BTreeMap::new, rows_of),
+                since: now(),
+            }),
+            topics: Mutex::new(spec.topics.clone()),
+            delivered: AtomicU64::new(0),
+            live: AtomicBool::new(false),
+            slow: spec.slow,
+        });
+        let queue = QueueOptions {
+            capacity: spec.queue_capacity,
+            overflow: Overflow::Coalesce,
+            ..QueueOptions::default()
+        };
+        let dispatcher = Dispatcher::new(DispatcherOptions {
+            queue,
+            ..DispatcherOptions::default()
+        });
+        let dispatcher = dispatcher.unwrap();
+        let on = Arc::clone(&inner);
+        dispatcher
+            .on_update(move |update: &DbUpdate| on.update(update))
+            .detach();
+        let on = Arc::clone(&inner);
+        dispatcher.on_sync(move |reason: &SyncReason| on.sync(reason)).detach();
+        for topic in &spec.topics {
+            inner.log.note(Event::Registered(topic.clone()));
+        }
+        let subscriber = Arc::new(subscriber(spec, &dispatcher));
+        subscriber.daemonize().unwrap();
+        let (stop, stopped) = bounded(0);
+        let (watching, watched) = (Arc::clone(&inner), Arc::clone(&subscriber));
+        let watch = move || {
+            while stopped.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                watching.look(&watched);
+            }
+        };
+        Program {
+            inner,
+            subscriber,
+            dispatcher,
+            stop,
+            watch: std::thread::Builder::new().name("watch".into()).spawn(watch).unwrap(),
+        }
+    }
+
+    pub(crate) fn wait_live(&self) -> Result<(), String> {
+        let live = self.subscriber.wait_live(actor::LIMIT);
+        self.inner.look(&self.subscriber);
+        live.map_err(|error| error.to_string())
+    }
+
+    pub(crate) fn register(&self, topic: &str) {
+        self.inner.topics.lock().insert(topic.into());
+        self.inner.log.note(Event::Registered(topic.into()));
+        self.subscriber.register_topic(&Topic::new(topic).unwrap()).unwrap();
+    }
+
+    pub(crate) fn unregister(&self, topic: &str) {
+        self.subscriber.unregister_topic(&Topic::new(topic).unwrap());
+        self.inner.log.note(Event::Unregistered(topic.into()));
+        self.inner.topics.lock().remove(topic);
+        let mut replica = self.inner.replica.lock();
+        replica.rows.retain(|_, change| change.topic != topic);
+    }
+
+    pub(crate) fn report(&self) -> Report {
+        Report {
+            digest: digest(self.inner.replica.lock().rows.values()),
+            delivered: self.inner.delivered.load(Ordering::Relaxed),
+            live: self.inner.live.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn subscriber(&self) -> &Subscriber {
+        &self.subscriber
+    }
+
+    pub(crate) fn dispatcher(&self) -> &Dispatcher {
+        &self.dispatcher
+    }
+
+    /// Drops the subscriber and the dispatcher, logs the rows that it has, and tells how long the drop took.
+    pub(crate) fn end(self) -> Duration {
+        let Program {
+            inner,
+            subscriber,
+            dispatcher,
+            stop,
+            watch,
+        } = self;
+        drop(stop);
+        watch.join().unwrap();
+        let coalesced = dispatcher.stats().queue.coalesced;
+        let start = Instant::now();
+        drop(subscriber);
+        drop(dispatcher);
+        let took = start.elapsed();
+        let replica = inner.replica.lock();
+        for change in replica.rows.values().filter(|change| !change.deleted) {
+            inner.log.note(Event::Row(change.clone()));
+        }
+        let since = replica.since;
+        inner.log.write(Event::Settled { since, coalesced });
+        took
+    }
+}
+
+impl Inner {
+    fn update(&self, update: &DbUpdate) {
+        let change = Change {
+            topic: update.topic.to_string(),
+            table: update.table.to_string(),
+            key: update.key.to_string(),
+            version: update.version.unwrap_or(0),
+            deleted: update.action == Action::Delete,
+        };
+        let number = update.origin.as_ref().map(|origin| Number {
+            publisher: origin.publisher.to_string(),
+            epoch: origin.epoch,
+            seq: origin.seq,
+        });
+        self.log.note(Event::Update {
+            change: change.clone(),
+            number,
+        });
+        self.replica.lock().apply(change);
+        self.delivered.fetch_add(1, Ordering::Relaxed);
+        if !self.slow.is_zero() {
+            let _ = crossbeam_channel::never::<()>().recv_timeout(self.slow);
+        }
+    }
+
+    fn sync(&self, reason: &SyncReason) {
+        self.log.note(Event::Sync(told(reason)));
+        let topics = self.topics.lock().clone();
+        self.replica.lock().read(&topics);
+        self.log.flush();
+    }
+
+    /// Logs whether everything is live, if that has changed.
+    fn look(&self, subscriber: &Subscriber) {
+        let live = subscriber.wait_live(Duration::ZERO).is_ok();
+        if self.live.swap(live, Ordering::Relaxed) != live {
+            self.log.note(Event::Live(live));
+        }
+        self.log.flush();
+    }
+}
+
+impl Replica {
+    /// An update that was waiting may be older than what was read meanwhile.
+    fn apply(&mut self, change: Change) {
+        let row = self.rows.entry(change.row()).or_insert_with(|| Change {
+            version: 0,
+            ..change.clone()
+        });
+        if row.version < change.version {
+            *row = change;
+            self.since = now();
+        }
+    }
+
+    fn read(&mut self, topics: &BTreeSet<String>) {
+        let rows = self
+            .store
+            .read()
+            .iter()
+            .filter(|(_, change)| topics.contains(&change.topic));
+        let rows = rows.map(|(row, change)| (row.clone(), change.clone())).collect();
+        if self.rows != rows {
+            self.rows = rows;
+            self.since = now();
+        }
+    }
+}
+
+/// The body of a program's process.
+pub(crate) fn run(spec: &ProgramSpec) {
+    // What the first sockets of a process cost, stays.
+    drop(subscriber(
+        spec,
+        &Dispatcher::new(DispatcherOptions::default()).unwrap(),
+    ));
+    let orders = actor::orders::<Order>();
+    let before = holdings::now();
+    let program = Program::start(spec);
+    program.inner.log.write(Event::Before(before));
+    actor::answer(&());
+    for order in orders {
+        match order {
+            Order::WaitLive => actor::answer(&program.wait_live()),
+            Order::Register(topic) => actor::answer(&program.register(&topic)),
+            Order::Unregister(topic) => actor::answer(&program.unregister(&topic)),
+            Order::Report => actor::answer(&program.report()),
+            Order::End => {
+                let log = Arc::clone(&program.inner);
+                let took = program.end();
+                log.log.write(Event::After(holdings::come_back(before)));
+                return actor::answer(&took);
+            }
+        }
+    }
+}
+
+/// A subscriber that is not running yet.
+fn subscriber(spec: &ProgramSpec, dispatcher: &Dispatcher) -> Subscriber {
+    let options = ZmqOptions {
+        receive_hwm: spec.receive_hwm,
+        ..ZmqOptions::default()
+    };
+    let driver = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", options).unwrap());
+    let subscriber = Subscriber::new(driver, dispatcher.queue(), SubscriberOptions::default());
+    for topic in &spec.topics {
+        subscriber.register_topic(&Topic::new(topic.as_str()).unwrap()).unwrap();
+    }
+    for address in &spec.addresses {
+        subscriber.register_listen_address(address).unwrap();
+    }
+    subscriber
+}
+
+/// The rows that a program had according to its history.
+fn rows_of(path: &Path) -> BTreeMap<Row, Change> {
+    let mut rows = BTreeMap::new();
+    for line in Tail::of(path).next() {
+        if let Event::Update { change, .. } = line.event {
+            rows.insert(change.row(), change);
+        }
+    }
+    rows
+}
+
+fn told(reason: &SyncReason) -> Told {
+    Told {
+        reason: reason.as_str().into(),
+        ..Told::default()
+    }
+}

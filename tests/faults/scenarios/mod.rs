@@ -1,0 +1,3 @@
+//! The faults, a test each.
+
+mod killed;
