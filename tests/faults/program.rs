@@ -12,12 +12,16 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
 use tablecast::queue::{Overflow, QueueOptions};
-use tablecast::{Action, DbUpdate, Dispatcher, DispatcherOptions, Subscriber, SubscriberOptions, SyncReason, Topic};
+use tablecast::{
+    Action, DbUpdate, Dispatcher, DispatcherOptions, Subscriber, SubscriberOptions, SyncReason, Topic,
+    subscriber::TopicState,
+};
 
 use super::actor;
 use super::checker::PROGRAM;
 use super::history::{Change, Event, Log, Number, Row, Tail, Time, Told, now};
 use super::holdings;
+use super::stage::pass;
 use super::store::{Store, digest};
 
 /// What a program is to be.
@@ -27,13 +31,12 @@ pub(crate) struct ProgramSpec {
     pub(crate) folder: PathBuf,
     pub(crate) addresses: Vec<String>,
     pub(crate) topics: BTreeSet<String>,
-    pub(crate) hello_interval: Duration,
     /// Whether the library looks for gaps; without it the checker must find what is lost.
     pub(crate) continuity: bool,
     /// How long each callback takes.
     pub(crate) slow: Duration,
     pub(crate) queue_capacity: usize,
-    pub(crate) receive_hwm: i32,
+    pub(crate) heartbeat: (Duration, Duration),
     /// The history of an earlier run, whose rows it begins with.
     pub(crate) after: Option<PathBuf>,
 }
@@ -57,6 +60,8 @@ pub(crate) struct Report {
     pub(crate) digest: u64,
     pub(crate) delivered: u64,
     pub(crate) live: bool,
+    /// What the library did not deliver a second time.
+    pub(crate) duplicates: u64,
 }
 
 pub(crate) struct Program {
@@ -86,12 +91,16 @@ struct Replica {
 }
 
 /// How often the program looks whether it is live.
+const MANY: usize = 100;
 const LOOK: Duration = Duration::from_millis(2);
 
+/// What does not change for so long is at rest.
+const CALM: Duration = Duration::from_millis(100);
+
 impl Program {
-    pub(crate) fn start(spec: &ProgramSpec) -> Program {
+    pub(crate) fn start(spec: &ProgramSpec, log: Log) -> Program {
         let inner = Arc::new(Inner {
-            log: Log::append_to(&spec.folder.join(format!("{PROGRAM}{}", spec.name))),
+            log,
             replica: Mutex::new(Replica {
                 store: Store::of(&spec.folder),
                 rows: spec.after.as_deref().map_or_else(BTreeMap::new, rows_of),
@@ -164,6 +173,7 @@ impl Program {
             digest: digest(self.inner.replica.lock().rows.values()),
             delivered: self.inner.delivered.load(Ordering::Relaxed),
             live: self.inner.live.load(Ordering::Relaxed),
+            duplicates: self.subscriber.stats().duplicates,
         }
     }
 
@@ -175,8 +185,25 @@ impl Program {
         &self.dispatcher
     }
 
+    /// Waits until nothing more comes: the store may be known before the last updates are.
+    fn come_to_rest(&self) {
+        let state = || (self.subscriber.stats().decoded, self.dispatcher.stats().queue.depth);
+        let deadline = Instant::now() + actor::LIMIT;
+        let mut before = state();
+        loop {
+            pass(CALM);
+            let now = state();
+            if now == before && now.1 == 0 {
+                return;
+            }
+            assert!(Instant::now() < deadline, "it does not come to rest: {now:?}");
+            before = now;
+        }
+    }
+
     /// Drops the subscriber and the dispatcher, logs the rows that it has, and tells how long the drop took.
     pub(crate) fn end(self) -> Duration {
+        self.come_to_rest();
         let Program {
             inner,
             subscriber,
@@ -222,7 +249,7 @@ impl Inner {
         self.replica.lock().apply(change);
         self.delivered.fetch_add(1, Ordering::Relaxed);
         if !self.slow.is_zero() {
-            let _ = crossbeam_channel::never::<()>().recv_timeout(self.slow);
+            pass(self.slow);
         }
     }
 
@@ -235,7 +262,12 @@ impl Inner {
 
     /// Logs whether everything is live, if that has changed.
     fn look(&self, subscriber: &Subscriber) {
-        let live = subscriber.wait_live(Duration::ZERO).is_ok();
+        let mut live = subscriber.wait_live(Duration::ZERO).is_ok();
+        // Either word counts. With very many topics the status is not worth its price every time.
+        if self.topics.lock().len() < MANY {
+            let topics = subscriber.status().topics;
+            live |= !topics.is_empty() && topics.iter().all(|topic| topic.state == TopicState::Live);
+        }
         if self.live.swap(live, Ordering::Relaxed) != live {
             self.log.note(Event::Live(live));
         }
@@ -278,9 +310,10 @@ pub(crate) fn run(spec: &ProgramSpec) {
         &Dispatcher::new(DispatcherOptions::default()).unwrap(),
     ));
     let orders = actor::orders::<Order>();
+    let log = log(spec);
     let before = holdings::now();
-    let program = Program::start(spec);
-    program.inner.log.write(Event::Before(before));
+    log.note(Event::Before(before));
+    let program = Program::start(spec, log);
     actor::answer(&());
     for order in orders {
         match order {
@@ -298,14 +331,24 @@ pub(crate) fn run(spec: &ProgramSpec) {
     }
 }
 
+/// The program's history.
+pub(crate) fn log(spec: &ProgramSpec) -> Log {
+    Log::append_to(&spec.folder.join(format!("{PROGRAM}{}", spec.name)))
+}
+
 /// A subscriber that is not running yet.
 fn subscriber(spec: &ProgramSpec, dispatcher: &Dispatcher) -> Subscriber {
     let options = ZmqOptions {
-        receive_hwm: spec.receive_hwm,
+        heartbeat_interval: spec.heartbeat.0,
+        heartbeat_timeout: spec.heartbeat.1,
         ..ZmqOptions::default()
     };
     let driver = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", options).unwrap());
-    let subscriber = Subscriber::new(driver, dispatcher.queue(), SubscriberOptions::default());
+    let options = SubscriberOptions {
+        continuity: spec.continuity,
+        ..SubscriberOptions::default()
+    };
+    let subscriber = Subscriber::new(driver, dispatcher.queue(), options);
     for topic in &spec.topics {
         subscriber.register_topic(&Topic::new(topic.as_str()).unwrap()).unwrap();
     }
@@ -327,8 +370,18 @@ fn rows_of(path: &Path) -> BTreeMap<Row, Change> {
 }
 
 fn told(reason: &SyncReason) -> Told {
+    let (publisher, range) = match reason {
+        SyncReason::Gap {
+            publisher, from, to, ..
+        } => (Some(publisher.to_string()), Some((*from, *to))),
+        SyncReason::Restarted { publisher } => (Some(publisher.to_string()), None),
+        _ => (None, None),
+    };
+    let topics = reason.topics();
     Told {
         reason: reason.as_str().into(),
-        ..Told::default()
+        publisher,
+        topics: topics.map(|topics| topics.iter().map(Topic::to_string).collect()),
+        range,
     }
 }

@@ -78,6 +78,11 @@ impl Stage {
         self.hello().mul_f64(count)
     }
 
+    /// How often a connection is checked, and how long it may be silent: together less than three hello periods.
+    pub(crate) fn heartbeat(&self) -> (Duration, Duration) {
+        (self.hellos(0.5), self.hellos(2.0))
+    }
+
     /// How soon everyone must have everything.
     pub(crate) fn bound(&self) -> Duration {
         self.hellos(3.0) + Duration::from_secs(2)
@@ -116,8 +121,14 @@ impl Stage {
             "--publisher-multiproc-socket",
             &socket,
         ];
-        let hello: [&str; 0] = [/*"--hello-interval-ms", &hello*/];
-        tablecast(own.iter().chain(&hello).chain(flags))
+        let heartbeat = self.heartbeat();
+        let [interval, timeout] = [heartbeat.0, heartbeat.1].map(|time| time.as_millis().to_string());
+        let times = [
+            ["--hello-interval-ms", &hello],
+            ["--heartbeat-interval-ms", &interval],
+            ["--heartbeat-timeout-ms", &timeout],
+        ];
+        tablecast(own.iter().chain(times.as_flattened()).chain(flags))
     }
 
     /// A writer that sends through the service, or binds a port.
@@ -135,6 +146,7 @@ impl Stage {
             hello_interval: self.hello(),
             send_timeout: Duration::from_millis(500),
             send_hwm: 100_000,
+            heartbeat: self.heartbeat(),
         }
     }
 
@@ -151,11 +163,10 @@ impl Stage {
             folder: self.folder().to_owned(),
             addresses: addresses.iter().map(|address| (*address).into()).collect(),
             topics: topics.iter().map(|topic| (*topic).into()).collect(),
-            hello_interval: self.hello(),
             continuity: true,
             slow: Duration::ZERO,
             queue_capacity: 65_536,
-            receive_hwm: 100_000,
+            heartbeat: self.heartbeat(),
             after: None,
         }
     }
@@ -195,13 +206,18 @@ impl Stage {
     /// Ends the programs, and demands that no promise was broken, when everything had to be there by `bound` after
     /// `quiet`. Prints the scenario's line.
     pub(crate) fn verdict(&self, quiet: Time, programs: Vec<Program>, figures: impl Display) {
+        self.end(programs);
+        let (violations, total) = self.judge(quiet);
+        self.say(format!("{figures}; {total}"));
+        assert!(violations.is_empty(), "{}: {}", self.name, listed(&violations));
+    }
+
+    /// Ends the programs, which must be quick.
+    pub(crate) fn end(&self, programs: Vec<Program>) {
         for program in programs {
             let took = program.end();
             assert!(took <= Duration::from_secs(1), "stop took {took:?}");
         }
-        let (violations, total) = self.judge(quiet);
-        self.say(format!("{figures}; {total}"));
-        assert!(violations.is_empty(), "{}: {}", self.name, listed(&violations));
     }
 
     /// What the checker finds.

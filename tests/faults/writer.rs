@@ -34,6 +34,7 @@ pub(crate) struct WriterSpec {
     pub(crate) hello_interval: Duration,
     pub(crate) send_timeout: Duration,
     pub(crate) send_hwm: i32,
+    pub(crate) heartbeat: (Duration, Duration),
 }
 
 /// What the writer takes for the time.
@@ -84,6 +85,7 @@ impl Writer {
         let options = PublisherOptions {
             id: spec.id.as_deref().map(Into::into),
             send_timeout: spec.send_timeout,
+            hello_interval: spec.hello_interval,
             ..PublisherOptions::default()
         };
         let publisher = Publisher::new(&*driver(&spec)?, options)?;
@@ -245,6 +247,8 @@ fn versions(path: &Path, spec: &WriterSpec) -> HashMap<usize, u64> {
 fn driver(spec: &WriterSpec) -> Result<Box<dyn PubSub>> {
     let options = ZmqOptions {
         send_hwm: spec.send_hwm,
+        heartbeat_interval: spec.heartbeat.0,
+        heartbeat_timeout: spec.heartbeat.1,
         ..ZmqOptions::default()
     };
     Ok(match spec.address.starts_with("ipc://") {

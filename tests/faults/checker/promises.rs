@@ -149,10 +149,14 @@ impl<'a> Attention<'a> {
             registered: BTreeMap::new(),
             live: Vec::new(),
             told: Vec::new(),
-            ended: program.lines.last().map_or(0, |line| line.at),
+            ended: 0,
         };
         for line in &program.lines {
             let at = line.at;
+            if line.event != Event::Killed {
+                // What was sent just before it was killed may have been on its way.
+                attention.ended = at - GRACE;
+            }
             match &line.event {
                 Event::Registered(topic) => attention.registered.entry(topic).or_default().push((at, true)),
                 Event::Unregistered(topic) => attention.registered.entry(topic).or_default().push((at, false)),
@@ -164,9 +168,15 @@ impl<'a> Attention<'a> {
                         attention.live.push((at, false));
                     }
                 }
-                Event::Settled { .. } => attention.ended = at,
                 _ => {}
             }
+        }
+        if let Some(settled) = program
+            .lines
+            .iter()
+            .find(|line| matches!(line.event, Event::Settled { .. }))
+        {
+            attention.ended = settled.at;
         }
         attention
     }
@@ -201,14 +211,10 @@ fn state(changes: &[(Time, bool)], at: Time) -> bool {
     next > 0 && changes[next - 1].1
 }
 
+/// A program that is told of a topic reads all of it, whatever it was told.
 fn concerns(told: &Told, send: &Send<'_>) -> bool {
-    let (topic, publisher, _, seq) = send.key;
-    told.publisher.as_ref().is_none_or(|told| told == publisher)
-        && told
-            .topics
-            .as_ref()
-            .is_none_or(|told| told.iter().any(|told| told == topic))
-        && told.range.is_none_or(|(from, to)| (from..=to).contains(&seq))
+    let topics = told.topics.as_ref();
+    topics.is_none_or(|topics| topics.contains(&send.change.topic))
 }
 
 /// C4: no callback for a topic that was not registered at that time. What was sent before it was unregistered, or a
