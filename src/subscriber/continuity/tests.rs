@@ -72,7 +72,9 @@ impl World {
 
     fn delivered(&mut self) -> Vec<u64> {
         let out = std::mem::take(&mut self.out);
-        out.into_iter().filter_map(|update| update.origin.map(|origin| origin.seq)).collect()
+        out.into_iter()
+            .filter_map(|update| update.origin.map(|origin| origin.seq))
+            .collect()
     }
 }
 
@@ -104,7 +106,11 @@ fn a_gap_is_told_once_with_its_topic_and_numbers() {
         world.hear(millis, "a", seq, 0);
     }
     world.hear(5, "b", 1, 0);
-    assert_eq!(world.delivered(), [1, 1], "what came early waits for what it has overtaken");
+    assert_eq!(
+        world.delivered(),
+        [1, 1],
+        "what came early waits for what it has overtaken"
+    );
     assert_eq!(world.pass(1_000), [gap("a", 2, 6)]);
     assert_eq!(world.delivered(), [4, 5, 7]);
     let counters = world.known.counters();
@@ -160,7 +166,12 @@ fn a_publisher_heard_in_the_middle_is_proven_by_its_idle_time() {
     assert_eq!(world.pass(2_000), []);
     // The number before was sent afterwards, and never came.
     world.hear(2_100, "b", 8, 2_000);
-    assert_eq!(world.pass(3_000), [SyncReason::Unproven { topics: vec![topic("b")] }]);
+    assert_eq!(
+        world.pass(3_000),
+        [SyncReason::Unproven {
+            topics: vec![topic("b")]
+        }]
+    );
 }
 
 #[test]
@@ -192,7 +203,12 @@ fn silence_is_told_once_within_three_periods_and_ends_with_a_word() {
     world.hello(1, 100, &[], false);
     world.hear(200, "a", 1, 0);
     assert_eq!(world.pass(2_700), []);
-    assert_eq!(world.pass(3_100), [SyncReason::Silence { publishers: vec!["p".into()] }]);
+    assert_eq!(
+        world.pass(3_100),
+        [SyncReason::Silence {
+            publishers: vec!["p".into()]
+        }]
+    );
     assert_eq!(world.pass(60_000), []);
     world.hear(60_000, "a", 2, 59_800);
     assert_eq!(world.pass(61_000), []);
@@ -214,7 +230,10 @@ fn who_says_no_hellos_is_never_silent() {
     let mut world = World::new();
     world.hear(1, "a", 1, 0);
     assert_eq!(world.pass(600_000), []);
-    assert_eq!(world.known.status(true, world.at(0))[0].publishers[0].state, TopicState::Unconfirmed);
+    assert_eq!(
+        world.known.status(true, world.at(0))[0].publishers[0].state,
+        TopicState::Unconfirmed
+    );
 }
 
 #[test]
@@ -281,7 +300,12 @@ fn a_process_that_was_stopped_hears_what_waits_before_it_judges() {
     assert!(world.known.check(now, &mut world.out).syncs.is_empty());
     world.hello(1, 30_001, &[], false);
     assert_eq!(world.pass(32_000), []);
-    assert_eq!(world.pass(33_500), [SyncReason::Silence { publishers: vec!["p".into()] }]);
+    assert_eq!(
+        world.pass(33_500),
+        [SyncReason::Silence {
+            publishers: vec!["p".into()]
+        }]
+    );
 }
 
 #[test]
@@ -291,9 +315,18 @@ fn what_is_remembered_is_bounded() {
         world.hear_of(&publisher.to_string(), 1, publisher / 1_000, "a", 1, 0);
     }
     assert!(world.known.size <= MAX_SIZE);
-    let counted: usize = world.known.publishers.values().flatten().map(|run| 1 + run.topics.len()).sum();
+    let counted: usize = world
+        .known
+        .publishers
+        .values()
+        .flatten()
+        .map(|run| 1 + run.topics.len())
+        .sum();
     assert_eq!(world.known.size, counted);
-    assert!(world.known.publishers.contains_key(&*(MAX_SIZE - 1).to_string()), "the newest is kept");
+    assert!(
+        world.known.publishers.contains_key(&*(MAX_SIZE - 1).to_string()),
+        "the newest is kept"
+    );
 }
 
 proptest! {
