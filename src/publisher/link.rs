@@ -139,6 +139,11 @@ impl Link {
     /// Tells that this is the end, with the last numbers. Waits for a short while only: who does not hear it notices the
     /// silence.
     pub(crate) fn say_goodbye(&self) {
+        // A word to nobody would only linger.
+        let looked = self.shared.answer();
+        if looked.is_ok() && self.shared.sender.lock().outbound.subscribers() == Some(0) {
+            return;
+        }
         if let Err(e) = self.shared.say(GOODBYE, HELLO_TIMEOUT) {
             log::debug!("no goodbye: {e}");
         }
