@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::process::Process;
 use super::program::{self, ProgramSpec};
+use super::stops::{self, StopsSpec};
 use super::writer::{self, WriterSpec};
 
 /// The longest that anything here may take.
@@ -21,6 +22,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) enum Part {
     Writer(WriterSpec),
     Program(ProgramSpec),
+    Stops(StopsSpec),
 }
 
 const PART: &str = "TABLECAST_TEST_PART";
@@ -34,6 +36,7 @@ pub(crate) fn run() {
     match serde_json::from_str(&part).unwrap() {
         Part::Writer(spec) => writer::run(spec),
         Part::Program(spec) => program::run(&spec),
+        Part::Stops(spec) => stops::run(&spec),
     }
 }
 

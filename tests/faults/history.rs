@@ -61,7 +61,8 @@ pub(crate) struct Number {
 pub(crate) struct Told {
     /// The reason in one word.
     pub(crate) reason: String,
-    pub(crate) publisher: Option<String>,
+    /// Those that it names.
+    pub(crate) publishers: Vec<String>,
     /// `None`: every topic.
     pub(crate) topics: Option<Vec<String>>,
     /// The first and the last number that is missing.

@@ -4,6 +4,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/junk.rs"]
+mod junk;
 #[path = "../common/process.rs"]
 mod process;
 #[path = "../common/random.rs"]
@@ -19,6 +21,7 @@ mod program;
 mod proxy;
 mod scenarios;
 mod stage;
+mod stops;
 mod store;
 mod writer;
 

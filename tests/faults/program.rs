@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
 use tablecast::queue::{Overflow, QueueOptions};
 use tablecast::{
-    Action, DbUpdate, Dispatcher, DispatcherOptions, Subscriber, SubscriberOptions, SyncReason, Topic,
+    Action, DbUpdate, Dispatcher, DispatcherOptions, Error, ErrorKind, Subscriber, SubscriberOptions, SyncReason, Topic,
     subscriber::TopicState,
 };
 
@@ -33,10 +33,12 @@ pub(crate) struct ProgramSpec {
     pub(crate) topics: BTreeSet<String>,
     /// Whether the library looks for gaps; without it the checker must find what is lost.
     pub(crate) continuity: bool,
-    /// How long each callback takes.
-    pub(crate) slow: Duration,
     pub(crate) queue_capacity: usize,
     pub(crate) heartbeat: (Duration, Duration),
+    pub(crate) max_message_bytes: usize,
+    pub(crate) workers: usize,
+    /// Callbacks for `chassis` panic, and the first for `secgroup` takes so long.
+    pub(crate) trouble: Option<Duration>,
     /// The history of an earlier run, whose rows it begins with.
     pub(crate) after: Option<PathBuf>,
 }
@@ -49,6 +51,8 @@ pub(crate) enum Order {
     Register(String),
     Unregister(String),
     Report,
+    /// How many topics are live.
+    LiveTopics,
     /// As [`Program::end`].
     End,
 }
@@ -59,9 +63,16 @@ pub(crate) struct Report {
     /// As [`Store::digest`].
     pub(crate) digest: u64,
     pub(crate) delivered: u64,
-    pub(crate) live: bool,
     /// What the library did not deliver a second time.
     pub(crate) duplicates: u64,
+    /// As the library counts them.
+    pub(crate) clashes: u64,
+    pub(crate) malformed: u64,
+    pub(crate) filtered: u64,
+    pub(crate) errors: u64,
+    pub(crate) panics: u64,
+    /// How many panics the hook was told of.
+    pub(crate) reported: u64,
 }
 
 pub(crate) struct Program {
@@ -80,7 +91,7 @@ struct Inner {
     topics: Mutex<BTreeSet<String>>,
     delivered: AtomicU64,
     live: AtomicBool,
-    slow: Duration,
+    reported: AtomicU64,
 }
 
 struct Replica {
@@ -109,16 +120,22 @@ impl Program {
             topics: Mutex::new(spec.topics.clone()),
             delivered: AtomicU64::new(0),
             live: AtomicBool::new(false),
-            slow: spec.slow,
+            reported: AtomicU64::new(0),
         });
         let queue = QueueOptions {
             capacity: spec.queue_capacity,
             overflow: Overflow::Coalesce,
             ..QueueOptions::default()
         };
+        let on = Arc::clone(&inner);
+        let hook = move |error: &Error| {
+            let is_panic = error.kind() == ErrorKind::Panicked;
+            on.reported.fetch_add(u64::from(is_panic), Ordering::Relaxed);
+        };
         let dispatcher = Dispatcher::new(DispatcherOptions {
             queue,
-            ..DispatcherOptions::default()
+            workers: spec.workers,
+            hook: Some(Arc::new(hook)),
         });
         let dispatcher = dispatcher.unwrap();
         let on = Arc::clone(&inner);
@@ -127,6 +144,9 @@ impl Program {
             .detach();
         let on = Arc::clone(&inner);
         dispatcher.on_sync(move |reason: &SyncReason| on.sync(reason)).detach();
+        if let Some(asleep) = spec.trouble {
+            make_trouble(&dispatcher, asleep);
+        }
         for topic in &spec.topics {
             inner.log.note(Event::Registered(topic.clone()));
         }
@@ -169,12 +189,23 @@ impl Program {
     }
 
     pub(crate) fn report(&self) -> Report {
+        let stats = self.subscriber.stats();
         Report {
             digest: digest(self.inner.replica.lock().rows.values()),
             delivered: self.inner.delivered.load(Ordering::Relaxed),
-            live: self.inner.live.load(Ordering::Relaxed),
-            duplicates: self.subscriber.stats().duplicates,
+            duplicates: stats.duplicates,
+            clashes: stats.clashes,
+            malformed: stats.malformed,
+            filtered: stats.filtered,
+            errors: stats.errors,
+            panics: self.dispatcher.stats().panics,
+            reported: self.inner.reported.load(Ordering::Relaxed),
         }
+    }
+
+    fn live_topics(&self) -> usize {
+        let topics = self.subscriber.status().topics.into_iter();
+        topics.filter(|topic| topic.state == TopicState::Live).count()
     }
 
     pub(crate) fn subscriber(&self) -> &Subscriber {
@@ -248,9 +279,6 @@ impl Inner {
         });
         self.replica.lock().apply(change);
         self.delivered.fetch_add(1, Ordering::Relaxed);
-        if !self.slow.is_zero() {
-            pass(self.slow);
-        }
     }
 
     fn sync(&self, reason: &SyncReason) {
@@ -321,6 +349,7 @@ pub(crate) fn run(spec: &ProgramSpec) {
             Order::Register(topic) => actor::answer(&program.register(&topic)),
             Order::Unregister(topic) => actor::answer(&program.unregister(&topic)),
             Order::Report => actor::answer(&program.report()),
+            Order::LiveTopics => actor::answer(&program.live_topics()),
             Order::End => {
                 let log = Arc::clone(&program.inner);
                 let took = program.end();
@@ -329,6 +358,17 @@ pub(crate) fn run(spec: &ProgramSpec) {
             }
         }
     }
+}
+
+fn make_trouble(dispatcher: &Dispatcher, asleep: Duration) {
+    dispatcher.on_table("chassis", |_: &DbUpdate| panic!("as it was told to")).detach();
+    let slept = AtomicBool::new(false);
+    let sleep = move |_: &DbUpdate| {
+        if !slept.swap(true, Ordering::Relaxed) {
+            pass(asleep);
+        }
+    };
+    dispatcher.on_table("secgroup", sleep).detach();
 }
 
 /// The program's history.
@@ -346,6 +386,7 @@ fn subscriber(spec: &ProgramSpec, dispatcher: &Dispatcher) -> Subscriber {
     let driver = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", options).unwrap());
     let options = SubscriberOptions {
         continuity: spec.continuity,
+        max_message_bytes: spec.max_message_bytes,
         ..SubscriberOptions::default()
     };
     let subscriber = Subscriber::new(driver, dispatcher.queue(), options);
@@ -370,17 +411,16 @@ fn rows_of(path: &Path) -> BTreeMap<Row, Change> {
 }
 
 fn told(reason: &SyncReason) -> Told {
-    let (publisher, range) = match reason {
-        SyncReason::Gap {
-            publisher, from, to, ..
-        } => (Some(publisher.to_string()), Some((*from, *to))),
-        SyncReason::Restarted { publisher } => (Some(publisher.to_string()), None),
-        _ => (None, None),
+    let (publishers, range) = match reason {
+        SyncReason::Gap { publisher, from, to, .. } => (vec![publisher.to_string()], Some((*from, *to))),
+        SyncReason::Restarted { publisher } => (vec![publisher.to_string()], None),
+        SyncReason::Silence { publishers } => (publishers.iter().map(ToString::to_string).collect(), None),
+        _ => (Vec::new(), None),
     };
     let topics = reason.topics();
     Told {
         reason: reason.as_str().into(),
-        publisher,
+        publishers,
         topics: topics.map(|topics| topics.iter().map(Topic::to_string).collect()),
         range,
     }

@@ -12,11 +12,11 @@ use tempfile::TempDir;
 use super::actor::{Actor, LIMIT, Part};
 use super::checker::{Deadline, Figures, Histories, PROGRAM, Violation};
 use super::common::within;
-use super::history::{Event, Line, Log, Tail, Time, Told, micros, now};
+use super::history::{Event, History, Line, Log, Tail, Time, Told, micros, now};
 use super::process::{Process, tablecast};
 use super::program::{Order, ProgramSpec, Report};
 use super::random::Random;
-use super::store::Store;
+use super::store::{Store, WRITER};
 use super::writer::{self, Clock, Sent, WriterSpec};
 
 /// Whether a scenario takes so much of the machine that others would miss their deadlines.
@@ -35,6 +35,9 @@ pub(crate) struct Stage {
     /// In the long form everything lasts as long as in the field.
     pub(crate) long: bool,
 }
+
+/// How long a writer's call may take.
+pub(crate) const SEND_TIMEOUT: Duration = Duration::from_millis(500);
 
 static MACHINE: RwLock<()> = RwLock::new(());
 
@@ -123,11 +126,12 @@ impl Stage {
         ];
         let heartbeat = self.heartbeat();
         let [interval, timeout] = [heartbeat.0, heartbeat.1].map(|time| time.as_millis().to_string());
-        let times = [
+        let mut times = vec![
             ["--hello-interval-ms", &hello],
             ["--heartbeat-interval-ms", &interval],
             ["--heartbeat-timeout-ms", &timeout],
         ];
+        times.retain(|time| !flags.contains(&time[0]));
         tablecast(own.iter().chain(times.as_flattened()).chain(flags))
     }
 
@@ -140,11 +144,12 @@ impl Stage {
             topics: topics.iter().map(|topic| (*topic).into()).collect(),
             rows: 50,
             bytes: 100,
+            odd: false,
             clock: Clock::Off(0),
             seed: self.random.next(),
             id: None,
             hello_interval: self.hello(),
-            send_timeout: Duration::from_millis(500),
+            send_timeout: SEND_TIMEOUT,
             send_hwm: 100_000,
             heartbeat: self.heartbeat(),
         }
@@ -164,9 +169,11 @@ impl Stage {
             addresses: addresses.iter().map(|address| (*address).into()).collect(),
             topics: topics.iter().map(|topic| (*topic).into()).collect(),
             continuity: true,
-            slow: Duration::ZERO,
             queue_capacity: 65_536,
             heartbeat: self.heartbeat(),
+            max_message_bytes: 16 << 20,
+            workers: 0,
+            trouble: None,
             after: None,
         }
     }
@@ -205,11 +212,12 @@ impl Stage {
 
     /// Ends the programs, and demands that no promise was broken, when everything had to be there by `bound` after
     /// `quiet`. Prints the scenario's line.
-    pub(crate) fn verdict(&self, quiet: Time, programs: Vec<Program>, figures: impl Display) {
+    pub(crate) fn verdict(&self, quiet: Time, programs: Vec<Program>, figures: impl Display) -> Figures {
         self.end(programs);
         let (violations, total) = self.judge(quiet);
         self.say(format!("{figures}; {total}"));
         assert!(violations.is_empty(), "{}: {}", self.name, listed(&violations));
+        total
     }
 
     /// Ends the programs, which must be quick.
@@ -225,6 +233,16 @@ impl Stage {
         let histories = Histories::read(self.folder());
         let violations = histories.check(Deadline::after(quiet, self.bound()));
         (violations, histories.figures())
+    }
+
+    /// How many updates of this table a writer has published.
+    pub(crate) fn published(&self, writer: &str, table: &str) -> u64 {
+        let history = History::read(&self.folder().join(format!("{WRITER}{writer}")));
+        let pairs = history.lines.windows(2).filter(|pair| {
+            let is_of = matches!(&pair[0].event, Event::Stored(change) if change.table == table);
+            is_of && matches!(pair[1].event, Event::Sent { .. })
+        });
+        pairs.count() as u64
     }
 
     /// Prints the one line of this scenario.
@@ -257,16 +275,32 @@ pub(crate) struct Writer {
 impl Writer {
     /// Sends so many updates, so many a second, and waits until that is done.
     pub(crate) fn send(&mut self, count: u64, rate: u64) -> Sent {
-        self.actor.ask(&writer::Order::Send(count, rate))
+        self.order(count, rate);
+        self.outcome()
+    }
+
+    /// Begins to send so many updates, so many a second; [`Writer::outcome`] is to follow.
+    pub(crate) fn order(&mut self, count: u64, rate: u64) {
+        self.actor.tell(&writer::Order::Send(count, rate));
+    }
+
+    /// Waits for the end of what was ordered.
+    pub(crate) fn outcome(&mut self) -> Sent {
+        self.actor.answer()
     }
 
     /// Sends so many updates a second until it is told to stop.
     pub(crate) fn begin(&mut self, rate: u64) {
-        self.actor.tell(&writer::Order::Send(u64::MAX, rate));
+        self.order(u64::MAX, rate);
     }
 
     pub(crate) fn stop(&mut self) -> Sent {
         self.actor.ask(&writer::Order::Stop)
+    }
+
+    /// As [`Writer::stop`], whatever came of it.
+    pub(crate) fn halt(&mut self) {
+        self.stop();
     }
 
     pub(crate) fn repair(&mut self) {
@@ -303,6 +337,11 @@ impl Program {
 
     pub(crate) fn report(&mut self) -> Report {
         self.actor.ask(&Order::Report)
+    }
+
+    /// How many topics are live by its status.
+    pub(crate) fn live_topics(&mut self) -> usize {
+        self.actor.ask(&Order::LiveTopics)
     }
 
     /// What it has logged so far.

@@ -27,6 +27,8 @@ pub(crate) struct WriterSpec {
     pub(crate) rows: usize,
     /// The length of a value.
     pub(crate) bytes: usize,
+    /// Whether tables and keys have names that look like something else.
+    pub(crate) odd: bool,
     pub(crate) clock: Clock,
     pub(crate) seed: u64,
     /// The publisher's id, if it is not to make one.
@@ -65,6 +67,12 @@ pub(crate) enum Order {
     Repair,
 }
 
+const TABLES: &[&str] = &["lport", "chassis", "secgroup"];
+
+const ODD: &[&str] = &[
+    "", "*", "?", "[a]", "a.b", "{}", "\"", "\\", "\n", "\0", "é", "hello", "goodbye", "sync", "D", "\u{10FFFF}tablecast/hello",
+];
+
 pub(crate) struct Writer {
     spec: WriterSpec,
     log: Log,
@@ -81,7 +89,7 @@ impl Writer {
     /// A writer that goes on where one of the same name has ended.
     pub(crate) fn open(spec: WriterSpec) -> Result<Writer> {
         let path = spec.folder.join(format!("{WRITER}{}", spec.name));
-        let versions = versions(&path, &spec);
+        let versions = versions(&path);
         let options = PublisherOptions {
             id: spec.id.as_deref().map(Into::into),
             send_timeout: spec.send_timeout,
@@ -142,12 +150,16 @@ impl Writer {
     /// The store's write: with it, everything before is in the file.
     pub(crate) fn store(&mut self, row: usize) -> DbUpdate {
         let topic = &self.spec.topics[row % self.spec.topics.len()];
+        let (tables, keys) = match self.spec.odd {
+            true => (ODD, ODD),
+            false => (TABLES, &[""][..]),
+        };
         let version = self.versions.entry(row).or_default();
         *version += 1;
         let change = Change {
             topic: topic.clone(),
-            table: ["lport", "chassis", "secgroup"][row % 3].into(),
-            key: format!("{}-{row}", self.spec.name),
+            table: tables[row % tables.len()].into(),
+            key: format!("{}{}-{row}", self.spec.name, keys[row % keys.len()]),
             version: *version,
             deleted: *version > 1 && self.random.below(8) == 0,
         };
@@ -233,11 +245,11 @@ pub(crate) fn run(spec: WriterSpec) {
 }
 
 /// The versions that the rows had when a writer of this name ended.
-fn versions(path: &Path, spec: &WriterSpec) -> HashMap<usize, u64> {
+fn versions(path: &Path) -> HashMap<usize, u64> {
     let mut versions = HashMap::new();
     for line in Tail::of(path).next() {
         if let Event::Stored(change) = line.event {
-            let row = change.key.strip_prefix(&format!("{}-", spec.name)).unwrap();
+            let (_, row) = change.key.rsplit_once('-').unwrap();
             versions.insert(row.parse().unwrap(), change.version);
         }
     }

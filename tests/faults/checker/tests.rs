@@ -67,7 +67,7 @@ const HELD: Held = Held {
 fn sync(reason: &str, publisher: Option<&str>, topics: Option<&[&str]>, range: Option<(u64, u64)>) -> Event {
     Event::Sync(Told {
         reason: reason.into(),
-        publisher: publisher.map(str::to_owned),
+        publishers: publisher.into_iter().map(str::to_owned).collect(),
         topics: topics.map(|topics| topics.iter().map(|topic| (*topic).to_owned()).collect()),
         range,
     })

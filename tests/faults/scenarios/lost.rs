@@ -138,8 +138,8 @@ fn without_the_sequence_check_the_checker_fails() {
         losses.recv_timeout(stage.bound()).unwrap();
         let quiet = now();
         pass(stage.bound());
-        writer.close();
         stage.end(vec![program]);
+        writer.close();
         let (violations, figures) = stage.judge(quiet);
         let lost = |violation: &&Violation| matches!(violation, Violation::Lost { .. });
         let diverged = |violation: &&Violation| matches!(violation, Violation::Diverged { .. });

@@ -1,8 +1,13 @@
 //! The faults, a test each.
 
+mod callbacks;
+mod flood;
 mod killed;
 mod lost;
+mod names;
 mod network;
+mod odd;
+mod stopped;
 
 use serde_json::Value;
 
