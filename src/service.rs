@@ -191,7 +191,7 @@ impl Shared {
                 return;
             }
             match inbound.recv(last_chance.map(|_| Duration::ZERO)) {
-                Ok(Received::Frame { topic, payload }) => self.forward(link, topic, payload),
+                Ok(Received::Frame { topic, payload, .. }) => self.forward(link, topic, payload),
                 Ok(Received::Malformed) => count(&self.malformed),
                 Ok(Received::Idle) => return,
                 Ok(_) => {}

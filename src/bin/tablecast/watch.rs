@@ -12,7 +12,7 @@ use tablecast::{
     Subscriber, SyncReason, Topic,
 };
 
-use crate::{output, signal};
+use crate::{cli, output, signal};
 
 /// Print updates as they come, one JSON object per line; says `ready` on stderr once it is live.
 ///
@@ -20,20 +20,16 @@ use crate::{output, signal};
 /// {"event":"sync","reason":..} where updates may have been missed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Listen to this topic; may be repeated [default: the option topics].
-    #[arg(long, value_name = "TOPIC")]
-    topic: Vec<String>,
+    #[command(flatten)]
+    listen: cli::Listen,
     /// Print only updates of this table; may be repeated.
     #[arg(long, value_name = "TABLE")]
     table: Vec<String>,
-    /// Listen to the publisher at this address; may be repeated [default: the option publishers].
-    #[arg(long, value_name = "URI")]
-    publisher: Vec<String>,
     /// End when so many updates were printed.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// End after so many seconds; with --count this means that it failed.
-    #[arg(long, value_name = "S", value_parser = crate::cli::seconds)]
+    #[arg(long, value_name = "S", value_parser = cli::seconds)]
     timeout: Option<Duration>,
 }
 
@@ -52,16 +48,9 @@ const GRACE: Duration = Duration::from_millis(900);
 /// Prints until the count, the timeout or a signal.
 pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     let signal = signal::channel(GRACE)?;
-    if !args.topic.is_empty() {
-        let topics = args.topic.iter().map(|topic| Topic::new(topic.as_str()));
-        config.topics = topics.collect::<Result<_>>()?;
-    }
-    if !args.publisher.is_empty() {
-        config.publishers.clone_from(&args.publisher);
-    }
     // Workers would only change the order.
     config.dispatcher_workers = 0;
-    config.validate()?;
+    args.listen.apply(&mut config)?;
 
     let dispatcher = Dispatcher::new(DispatcherOptions::from(&config))?;
     let events = register(&dispatcher, &args.table);

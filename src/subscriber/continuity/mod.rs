@@ -74,6 +74,14 @@ struct Interest {
     covered: Instant,
 }
 
+/// From whom something came, and how.
+#[derive(Debug)]
+pub(super) struct Sender<'a> {
+    pub(super) address: &'a str,
+    pub(super) publisher: &'a Name,
+    pub(super) epoch: u64,
+}
+
 /// What a [`Continuity`] has counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counters {
@@ -145,7 +153,7 @@ impl Continuity {
     }
 
     /// An update of a registered topic came: hands out to `out` what is to be delivered.
-    pub(super) fn update(&mut self, update: DbUpdate, now: Instant, out: &mut Vec<DbUpdate>) {
+    pub(super) fn update(&mut self, address: &str, update: DbUpdate, now: Instant, out: &mut Vec<DbUpdate>) {
         let Some(origin) = &update.origin else {
             self.counters.unnumbered += 1;
             return out.push(update);
@@ -161,14 +169,19 @@ impl Continuity {
             sequence.advance();
             return out.push(update);
         }
-        self.unusual(update, now, out);
+        self.unusual(address, update, now, out);
     }
 
     /// An update that is not simply the next one.
-    fn unusual(&mut self, update: DbUpdate, now: Instant, out: &mut Vec<DbUpdate>) {
+    fn unusual(&mut self, address: &str, update: DbUpdate, now: Instant, out: &mut Vec<DbUpdate>) {
         let Some(origin) = update.origin.clone() else { return };
         let topic = update.topic.clone();
-        self.hear(&origin.publisher, origin.epoch, now);
+        let from = Sender {
+            address,
+            publisher: &origin.publisher,
+            epoch: origin.epoch,
+        };
+        self.hear(&from, now);
         let previous_by = now.checked_sub(origin.idle).unwrap_or(now);
         let is_covered = self.is_covered(&topic, previous_by);
         let Some(run) = find(&mut self.publishers, &origin.publisher, origin.epoch) else {
@@ -197,9 +210,10 @@ impl Continuity {
     }
 
     /// A hello came, or with `last` a goodbye.
-    pub(super) fn hello(&mut self, publisher: &Name, epoch: u64, hello: &Hello, last: bool, now: Instant) {
+    pub(super) fn hello(&mut self, from: &Sender<'_>, hello: &Hello, last: bool, now: Instant) {
+        let (publisher, epoch) = (from.publisher, from.epoch);
         self.counters.hellos += 1;
-        self.hear(publisher, epoch, now);
+        self.hear(from, now);
         for (name, number, age) in &hello.topics {
             let Some((topic, _)) = self.topics.get_key_value(name.as_str()) else {
                 continue;
@@ -239,10 +253,14 @@ impl Continuity {
     }
 
     /// Something came from this run of a publisher.
-    pub(super) fn hear(&mut self, publisher: &Name, epoch: u64, now: Instant) {
+    fn hear(&mut self, from: &Sender<'_>, now: Instant) {
+        let (publisher, epoch) = (from.publisher, from.epoch);
         let runs = self.publishers.entry(publisher.clone()).or_default();
         if let Some(run) = runs.iter_mut().find(|run| run.epoch == epoch) {
             run.heard = now;
+            if run.address != *from.address {
+                run.address = from.address.into();
+            }
             match run.state {
                 RunState::Silent => run.state = RunState::Running,
                 RunState::Replaced(at) if now.saturating_duration_since(at) > STRAGGLERS => {
@@ -264,9 +282,19 @@ impl Continuity {
                 run.state = RunState::Replaced(now);
             }
         }
-        runs.push(Run::new(epoch, now));
+        runs.push(Run::new(epoch, from.address.into(), now));
         self.size += 1;
         self.scan = earlier(self.scan, Some(now + SWEEP));
+    }
+
+    /// The connection to this address is gone, and the program is told: of whom it has heard through it, silence is no
+    /// news.
+    pub(super) fn lose(&mut self, address: &str) {
+        for run in self.publishers.values_mut().flatten() {
+            if run.state == RunState::Running && run.address == *address {
+                run.state = RunState::Silent;
+            }
+        }
     }
 
     /// True if this publisher has said goodbye.

@@ -5,12 +5,14 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 
 use super::sequence::Sequence;
-use crate::update::{DbUpdate, Topic};
+use crate::update::{DbUpdate, Name, Topic};
 
 /// One run of a publisher: from its start to its end.
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) epoch: u64,
+    /// Through which listen address it was last heard.
+    pub(super) address: Name,
     pub(super) state: RunState,
     /// When something of it was last received.
     pub(super) heard: Instant,
@@ -22,7 +24,7 @@ pub(super) struct Run {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RunState {
     Running,
-    /// Nothing was heard of it for too long.
+    /// Nothing was heard of it for too long, or its address was lost; the program was told.
     Silent,
     /// It said goodbye.
     Gone,
@@ -38,9 +40,10 @@ const REMEMBER_SILENT: Duration = Duration::from_secs(600);
 const REMEMBER_OTHER: Duration = Duration::from_secs(3600);
 
 impl Run {
-    pub(super) fn new(epoch: u64, now: Instant) -> Run {
+    pub(super) fn new(epoch: u64, address: Name, now: Instant) -> Run {
         Run {
             epoch,
+            address,
             state: RunState::Running,
             heard: now,
             period: None,

@@ -47,7 +47,7 @@ impl World {
             idle: Duration::from_millis(idle),
         });
         let now = self.at(millis);
-        self.known.update(update, now, &mut self.out);
+        self.known.update("here", update, now, &mut self.out);
     }
 
     fn hello(&mut self, epoch: u64, millis: u64, topics: &[(&str, u64, u64)], last: bool) {
@@ -57,7 +57,12 @@ impl World {
             ..Hello::of(SECOND)
         };
         let now = self.at(millis);
-        self.known.hello(&"p".into(), epoch, &hello, last, now);
+        let from = Sender {
+            address: "here",
+            publisher: &"p".into(),
+            epoch,
+        };
+        self.known.hello(&from, &hello, last, now);
     }
 
     /// Lets the time pass to this moment, as the subscriber's thread does, and returns what is told.
@@ -213,6 +218,17 @@ fn silence_is_told_once_within_three_periods_and_ends_with_a_word() {
     world.hear(60_000, "a", 2, 59_800);
     assert_eq!(world.pass(61_000), []);
     assert_eq!(world.delivered(), [1, 2]);
+}
+
+#[test]
+fn of_a_lost_address_no_silence_is_told() {
+    let mut world = World::new();
+    world.hello(1, 100, &[], false);
+    world.known.lose("elsewhere");
+    world.known.lose("here");
+    assert_eq!(world.pass(10_000), []);
+    world.hello(1, 10_100, &[], false);
+    assert_eq!(world.pass(13_000).len(), 1);
 }
 
 #[test]

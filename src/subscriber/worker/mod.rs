@@ -15,7 +15,7 @@ use crate::queue::QueueSender;
 use crate::transport::{Inbound, Received};
 use crate::update::{DbUpdate, Name, SyncReason, Topic};
 
-use super::continuity::Continuity;
+use super::continuity::{Continuity, Sender};
 use super::{Shared, SubscriberOptions, SubscriberStats};
 
 /// What other threads tell the subscriber's thread.
@@ -117,8 +117,12 @@ impl Worker {
                 false => Some(Duration::ZERO),
             };
             match inbound.recv(timeout) {
-                Ok(Received::Frame { topic, payload }) => {
-                    state.on_frame(topic, payload);
+                Ok(Received::Frame {
+                    address,
+                    topic,
+                    payload,
+                }) => {
+                    state.on_frame(address, topic, payload);
                     if state.unflushed < BATCH {
                         continue;
                     }
@@ -134,7 +138,7 @@ impl Worker {
                 Ok(Received::Disconnected { address }) => state.on_disconnected(address),
                 Ok(Received::Answer { address, probe, hello }) => {
                     // In this order: the program is to have all that came before it is told to read the store.
-                    let owner = state.on_hello(hello);
+                    let owner = state.on_hello(address, hello);
                     let reason = state.shared.live.lock().answered(address, probe, owner);
                     state.settle();
                     state.flush();
@@ -179,7 +183,7 @@ impl State {
     }
 
     /// The path of every message: nothing here may cost more than it must.
-    fn on_frame(&mut self, topic: &[u8], payload: &[u8]) {
+    fn on_frame(&mut self, address: &str, topic: &[u8], payload: &[u8]) {
         if self.unflushed == 0 {
             self.now = Instant::now();
         }
@@ -188,7 +192,7 @@ impl State {
         let known = std::str::from_utf8(topic).ok().and_then(|topic| self.topics.get(topic));
         let Some(topic) = known else {
             if topic == Topic::hello().as_str().as_bytes() && self.options.continuity {
-                self.on_hello(payload);
+                self.on_hello(address, payload);
             } else {
                 self.stats.filtered += 1;
             }
@@ -204,7 +208,7 @@ impl State {
         let mut continuity = self.shared.continuity.lock();
         for message in self.messages.drain(..) {
             match (message, &mut *continuity) {
-                (Message::Update(update), Some(continuity)) => continuity.update(update, self.now, &mut self.batch),
+                (Message::Update(update), Some(known)) => known.update(address, update, self.now, &mut self.batch),
                 (Message::Update(update), None) => self.batch.push(update),
                 (Message::Control(control), _) => requested |= control.action == "sync",
             }
@@ -218,7 +222,7 @@ impl State {
     }
 
     /// A publisher tells of itself; returns its id.
-    fn on_hello(&mut self, payload: &[u8]) -> Option<Name> {
+    fn on_hello(&mut self, address: &str, payload: &[u8]) -> Option<Name> {
         let decoded = self.decoder.decode(&Topic::hello(), payload, &mut self.messages);
         let message = self.messages.pop().filter(|_| decoded.is_ok());
         self.messages.clear();
@@ -237,7 +241,12 @@ impl State {
         match Hello::parse(value.as_deref()) {
             Ok(hello) if last || action == HELLO => {
                 if let Some(continuity) = &mut *self.shared.continuity.lock() {
-                    continuity.hello(&publisher, epoch, &hello, last, Instant::now());
+                    let from = Sender {
+                        address,
+                        publisher: &publisher,
+                        epoch,
+                    };
+                    continuity.hello(&from, &hello, last, Instant::now());
                 }
             }
             _ => self.stats.malformed += 1,

@@ -100,14 +100,16 @@ impl State {
         let reason = live.disconnected(address);
         drop(live);
         // Who has said goodbye, with all its numbers heard, is no loss.
-        let gone = |owner: &Name| {
-            self.shared
-                .continuity
-                .lock()
-                .as_ref()
-                .is_some_and(|known| known.is_gone(owner))
+        let gone = match &mut *self.shared.continuity.lock() {
+            Some(continuity) => {
+                let gone = owner.is_some_and(|owner| continuity.is_gone(&owner));
+                if !gone {
+                    continuity.lose(address);
+                }
+                gone
+            }
+            None => false,
         };
-        let gone = owner.as_ref().is_some_and(gone);
         self.tell(reason.filter(|_| !gone));
         self.settle();
         if self.shared.live.lock().has_address(address) {
