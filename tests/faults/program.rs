@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
 use tablecast::queue::{Overflow, QueueOptions};
 use tablecast::{
-    Action, DbUpdate, Dispatcher, DispatcherOptions, Error, ErrorKind, Subscriber, SubscriberOptions, SyncReason, Topic,
-    subscriber::TopicState,
+    Action, DbUpdate, Dispatcher, DispatcherOptions, Error, ErrorKind, Subscriber, SubscriberOptions, SyncReason,
+    Topic, subscriber::TopicState,
 };
 
 use super::actor;
@@ -361,7 +361,9 @@ pub(crate) fn run(spec: &ProgramSpec) {
 }
 
 fn make_trouble(dispatcher: &Dispatcher, asleep: Duration) {
-    dispatcher.on_table("chassis", |_: &DbUpdate| panic!("as it was told to")).detach();
+    dispatcher
+        .on_table("chassis", |_: &DbUpdate| panic!("as it was told to"))
+        .detach();
     let slept = AtomicBool::new(false);
     let sleep = move |_: &DbUpdate| {
         if !slept.swap(true, Ordering::Relaxed) {
@@ -412,7 +414,9 @@ fn rows_of(path: &Path) -> BTreeMap<Row, Change> {
 
 fn told(reason: &SyncReason) -> Told {
     let (publishers, range) = match reason {
-        SyncReason::Gap { publisher, from, to, .. } => (vec![publisher.to_string()], Some((*from, *to))),
+        SyncReason::Gap {
+            publisher, from, to, ..
+        } => (vec![publisher.to_string()], Some((*from, *to))),
         SyncReason::Restarted { publisher } => (vec![publisher.to_string()], None),
         SyncReason::Silence { publishers } => (publishers.iter().map(ToString::to_string).collect(), None),
         _ => (Vec::new(), None),

@@ -51,7 +51,7 @@ impl fmt::Display for Stops {
 }
 
 /// How many rounds there are between two answers.
-const STEP: usize = 20;
+const STEP: usize = 10;
 
 /// The body of the process.
 pub(crate) fn run(spec: &StopsSpec) {
@@ -111,7 +111,9 @@ fn round(random: &mut Random, hello_interval: Duration, stops: &mut Stops) {
     let (release, released) = bounded::<()>(0);
     if is_full {
         stops.full += 1;
-        rig.dispatcher.on_update(move |_: &DbUpdate| drop(released.recv())).detach();
+        rig.dispatcher
+            .on_update(move |_: &DbUpdate| drop(released.recv()))
+            .detach();
     }
     rig.subscriber.register_topic(&topic("D")).unwrap();
     // A peer that never speaks beside the service, or nobody but it.
@@ -121,7 +123,9 @@ fn round(random: &mut Random, hello_interval: Duration, stops: &mut Stops) {
         let address = format!("tcp://{}", silent.local_addr().unwrap());
         rig.subscriber.register_listen_address(&address).unwrap();
     }
-    rig.subscriber.register_listen_address(&service.address().unwrap()).unwrap();
+    rig.subscriber
+        .register_listen_address(&service.address().unwrap())
+        .unwrap();
     rig.subscriber.daemonize().unwrap();
     let stop = Arc::new(AtomicBool::new(false));
     let (sending, stopped) = (Arc::clone(&publisher), Arc::clone(&stop));

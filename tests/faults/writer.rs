@@ -70,7 +70,22 @@ pub(crate) enum Order {
 const TABLES: &[&str] = &["lport", "chassis", "secgroup"];
 
 const ODD: &[&str] = &[
-    "", "*", "?", "[a]", "a.b", "{}", "\"", "\\", "\n", "\0", "é", "hello", "goodbye", "sync", "D", "\u{10FFFF}tablecast/hello",
+    "",
+    "*",
+    "?",
+    "[a]",
+    "a.b",
+    "{}",
+    "\"",
+    "\\",
+    "\n",
+    "\0",
+    "é",
+    "hello",
+    "goodbye",
+    "sync",
+    "D",
+    "\u{10FFFF}tablecast/hello",
 ];
 
 pub(crate) struct Writer {

@@ -24,7 +24,8 @@ fn trouble(stage: &mut Stage, workers: usize) {
     let sent = writer.send(400, 1_000);
     let others = |program: &mut crate::stage::Program| {
         let lines = program.lines().iter();
-        let lports = lines.filter(|line| matches!(&line.event, Event::Update { change, .. } if change.table == "lport"));
+        let lports =
+            lines.filter(|line| matches!(&line.event, Event::Update { change, .. } if change.table == "lport"));
         lports.count() as u64
     };
     let expected = stage.published("a", "lport");
@@ -54,18 +55,22 @@ fn trouble(stage: &mut Stage, workers: usize) {
 
 #[test]
 fn callbacks_in_trouble() {
-    play("callbacks panic and sleep, with workers", Load::Light, |stage| trouble(stage, 2));
+    play("callbacks panic and sleep, with workers", Load::Light, |stage| {
+        trouble(stage, 2)
+    });
 }
 
 #[test]
 fn callbacks_in_trouble_on_one_thread() {
-    play("callbacks panic and sleep, on one thread", Load::Light, |stage| trouble(stage, 0));
+    play("callbacks panic and sleep, on one thread", Load::Light, |stage| {
+        trouble(stage, 0)
+    });
 }
 
 #[test]
 fn stop_and_drop_at_any_moment() {
     play("stop and drop at any moment", Load::Light, |stage| {
-        let rounds = stage.either(60, 2_000);
+        let rounds = stage.either(12, 1_000);
         let seed = stage.random.next();
         let hello_interval = stage.hello();
         let mut actor = Actor::start(&Part::Stops(StopsSpec {
@@ -82,13 +87,13 @@ fn stop_and_drop_at_any_moment() {
         };
         actor.end();
         let Stops {
-            longest,
-            before,
-            after,
-            ..
+            longest, before, after, ..
         } = stops;
         assert!(longest <= Duration::from_secs(1), "{stops:?}");
-        assert!(after.threads <= before.threads && after.files <= before.files, "{stops:?}");
+        assert!(
+            after.threads <= before.threads && after.files <= before.files,
+            "{stops:?}"
+        );
         assert!(after.kib <= before.kib + crate::checker::SPARE_KIB, "{stops:?}");
         stage.say(format!("{rounds} rounds, {stops}"));
     });

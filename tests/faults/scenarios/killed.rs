@@ -126,7 +126,9 @@ fn writer_killed_between_store_and_publish() {
         });
         let killed = now();
         direct.kill();
-        let lost = programs.each_mut().map(|program| program.await_sync(killed, |_| true).0);
+        let lost = programs
+            .each_mut()
+            .map(|program| program.await_sync(killed, |_| true).0);
         living.stop();
         let quiet = now();
         let [p, q] = &mut programs;

@@ -108,21 +108,34 @@ fn clocks_an_hour_apart() {
             writer
         });
         pass(stage.hellos(5.0));
-        assert_eq!(program.syncs().len(), 1, "somebody alive was evicted: {:?}", program.syncs());
+        assert_eq!(
+            program.syncs().len(),
+            1,
+            "somebody alive was evicted: {:?}",
+            program.syncs()
+        );
         let [.., dying] = &mut writers;
         dying.stop();
         let [living @ .., dying] = writers;
         let killed = now();
         dying.kill();
         let (told, sync) = program.await_sync(killed, |_| true);
-        assert_eq!((&*sync.reason, &*sync.publishers), ("silence", &["dying".to_owned()][..]));
+        assert_eq!(
+            (&*sync.reason, &*sync.publishers),
+            ("silence", &["dying".to_owned()][..])
+        );
         assert!(told <= stage.hellos(3.0), "told after {told:?}");
         pass(stage.hellos(5.0));
         let mut living = living;
         living.iter_mut().for_each(Writer::halt);
         let quiet = now();
         let converged = stage.converge(&mut [&mut program]);
-        assert_eq!(program.syncs().len(), 2, "somebody alive was evicted: {:?}", program.syncs());
+        assert_eq!(
+            program.syncs().len(),
+            2,
+            "somebody alive was evicted: {:?}",
+            program.syncs()
+        );
         living.into_iter().for_each(Writer::close);
         let told = stage.in_hellos(told);
         let figures = format!("the one killed noticed after {told} (bound 3 H), converged after {converged:.1?}");

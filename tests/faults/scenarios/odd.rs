@@ -14,11 +14,46 @@ use crate::stage::{Load, Writer, play, wait_for};
 /// Prefixes of one another, globs, white space, what looks alike, names of our own, and long ones.
 fn topics() -> Vec<String> {
     let short = [
-        "D", "DD", "Dxyz", "tenant", "tenant-1", "tenant-10", "tenant-1*", "*", "?", "[a-z]", "{a,b}", "a.b", "a/b", "a+",
-        " ", "\n", "\0", "\0D", "é", "e\u{301}", "日本", "hello", "goodbye", "sync", "probe/", "tablecast/hello",
-        "\u{10FFFF}", "\u{10FFFF}tablecast", "null", "\"", "\\",
+        "D",
+        "DD",
+        "Dxyz",
+        "tenant",
+        "tenant-1",
+        "tenant-10",
+        "tenant-1*",
+        "*",
+        "?",
+        "[a-z]",
+        "{a,b}",
+        "a.b",
+        "a/b",
+        "a+",
+        " ",
+        "\n",
+        "\0",
+        "\0D",
+        "é",
+        "e\u{301}",
+        "日本",
+        "hello",
+        "goodbye",
+        "sync",
+        "probe/",
+        "tablecast/hello",
+        "\u{10FFFF}",
+        "\u{10FFFF}tablecast",
+        "null",
+        "\"",
+        "\\",
     ];
-    let long = [(200, "a"), (200, "b"), (255, ""), (256, ""), (MAX - 1, "a"), (MAX - 1, "b")];
+    let long = [
+        (200, "a"),
+        (200, "b"),
+        (255, ""),
+        (256, ""),
+        (MAX - 1, "a"),
+        (MAX - 1, "b"),
+    ];
     let long = long.map(|(length, end)| "x".repeat(length) + end);
     short.into_iter().map(str::to_owned).chain(long).collect()
 }
@@ -89,8 +124,17 @@ fn what_cannot_be_is_refused() {
         let rig = Rig::new(&driver);
         rig.listen(&["D"], &publisher.address().unwrap());
         let refused = |result: tablecast::Result<bool>| result.unwrap_err().kind();
-        for name in ["", "\u{10FFFF}tablecast/", "\u{10FFFF}tablecast/hello", "\u{10FFFF}tablecast/probe/1"] {
-            assert_eq!(refused(Topic::new(name).map(|_| true)), ErrorKind::InvalidInput, "{name:?}");
+        for name in [
+            "",
+            "\u{10FFFF}tablecast/",
+            "\u{10FFFF}tablecast/hello",
+            "\u{10FFFF}tablecast/probe/1",
+        ] {
+            assert_eq!(
+                refused(Topic::new(name).map(|_| true)),
+                ErrorKind::InvalidInput,
+                "{name:?}"
+            );
         }
         let long = Topic::new("x".repeat(MAX + 1)).unwrap();
         assert_eq!(refused(rig.subscriber.register_topic(&long)), ErrorKind::InvalidInput);

@@ -18,7 +18,8 @@ fn subscriber_stopped() {
     play("subscriber stopped", Load::Heavy, |stage| {
         let (hwm, bytes) = (1_000, 2_000);
         // The service does not hang up on it, so that its queue fills.
-        let flags = ["--send-hwm", "1000", "--heartbeat-interval-ms", "600000"];
+        let patient = ["--heartbeat-interval-ms", "100000", "--heartbeat-timeout-ms", "600000"];
+        let flags = [&["--send-hwm", "1000"], &patient[..]].concat();
         let mut service = stage.service(free_port(), &flags);
         let mut victim = stage.program(stage.program_spec("victim", &[&service.address], TOPICS));
         let mut other = stage.program(stage.program_spec("other", &[&service.address], TOPICS));
