@@ -90,7 +90,7 @@ struct Inner {
     replica: Mutex<Replica>,
     topics: Mutex<BTreeSet<String>>,
     delivered: AtomicU64,
-    live: AtomicBool,
+    live: Mutex<bool>,
     reported: AtomicU64,
 }
 
@@ -119,7 +119,7 @@ impl Program {
             }),
             topics: Mutex::new(spec.topics.clone()),
             delivered: AtomicU64::new(0),
-            live: AtomicBool::new(false),
+            live: Mutex::new(false),
             reported: AtomicU64::new(0),
         });
         let queue = QueueOptions {
@@ -174,13 +174,21 @@ impl Program {
         live.map_err(|error| error.to_string())
     }
 
-    pub(crate) fn register(&self, topic: &str) {
+    /// Registers a topic, and reads what the store has of it once it is live.
+    fn register(&self, topic: &str) -> Result<(), String> {
         self.inner.topics.lock().insert(topic.into());
+        let mut live = self.inner.live.lock();
+        *live = false;
+        self.inner.log.note(Event::Live(false));
         self.inner.log.note(Event::Registered(topic.into()));
         self.subscriber.register_topic(&Topic::new(topic).unwrap()).unwrap();
+        drop(live);
+        let live = self.wait_live();
+        self.inner.read();
+        live
     }
 
-    pub(crate) fn unregister(&self, topic: &str) {
+    fn unregister(&self, topic: &str) {
         self.subscriber.unregister_topic(&Topic::new(topic).unwrap());
         self.inner.log.note(Event::Unregistered(topic.into()));
         self.inner.topics.lock().remove(topic);
@@ -277,26 +285,36 @@ impl Inner {
             change: change.clone(),
             number,
         });
-        self.replica.lock().apply(change);
+        let mut replica = self.replica.lock();
+        // What was on its way when its topic was unregistered is of no interest.
+        if self.topics.lock().contains(&change.topic) {
+            replica.apply(change);
+        }
+        drop(replica);
         self.delivered.fetch_add(1, Ordering::Relaxed);
     }
 
     fn sync(&self, reason: &SyncReason) {
         self.log.note(Event::Sync(told(reason)));
-        let topics = self.topics.lock().clone();
-        self.replica.lock().read(&topics);
+        self.read();
         self.log.flush();
+    }
+
+    fn read(&self) {
+        let mut replica = self.replica.lock();
+        replica.read(&self.topics.lock());
     }
 
     /// Logs whether everything is live, if that has changed.
     fn look(&self, subscriber: &Subscriber) {
+        let mut told = self.live.lock();
         let mut live = subscriber.wait_live(Duration::ZERO).is_ok();
         // Either word counts. With very many topics the status is not worth its price every time.
         if self.topics.lock().len() < MANY {
             let topics = subscriber.status().topics;
             live |= !topics.is_empty() && topics.iter().all(|topic| topic.state == TopicState::Live);
         }
-        if self.live.swap(live, Ordering::Relaxed) != live {
+        if std::mem::replace(&mut *told, live) != live {
             self.log.note(Event::Live(live));
         }
         self.log.flush();

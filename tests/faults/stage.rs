@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::never;
 use parking_lot::RwLock;
+use tablecast::Config;
 use tempfile::TempDir;
 
 use super::actor::{Actor, LIMIT, Part};
@@ -81,9 +82,11 @@ impl Stage {
         self.hello().mul_f64(count)
     }
 
-    /// How often a connection is checked, and how long it may be silent: together less than three hello periods.
+    /// How often a connection is checked, and how long it may be silent: as by default, but in hello periods.
     pub(crate) fn heartbeat(&self) -> (Duration, Duration) {
-        (self.hellos(0.5), self.hellos(2.0))
+        let config = Config::default();
+        let scale = |time: Duration| self.hello().mul_f64(time.div_duration_f64(config.hello_interval_ms));
+        (scale(config.heartbeat_interval_ms), scale(config.heartbeat_timeout_ms))
     }
 
     /// How soon everyone must have everything.
@@ -337,6 +340,18 @@ impl Program {
 
     pub(crate) fn report(&mut self) -> Report {
         self.actor.ask(&Order::Report)
+    }
+
+    /// Registers a topic, and waits until it is live.
+    pub(crate) fn register(&mut self, topic: &str) {
+        self.topics.insert(topic.into());
+        let live: Result<(), String> = self.actor.ask(&Order::Register(topic.into()));
+        live.unwrap();
+    }
+
+    pub(crate) fn unregister(&mut self, topic: &str) {
+        self.topics.remove(topic);
+        self.actor.ask(&Order::Unregister(topic.into()))
     }
 
     /// How many topics are live by its status.

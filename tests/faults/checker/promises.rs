@@ -181,11 +181,13 @@ impl<'a> Attention<'a> {
         attention
     }
 
-    /// True if the topic was live when this was sent, and stayed registered.
+    /// True if the topic was live when this was sent, and stayed registered for long enough to get it.
     fn is_due(&self, send: &Send<'_>) -> bool {
         let registered = self.registered.get(&*send.change.topic);
-        let stayed = registered
-            .is_some_and(|changes| state(changes, send.at) && changes.iter().all(|(at, now)| *at <= send.at || *now));
+        let stayed = registered.is_some_and(|changes| {
+            let mut later = changes.iter().filter(|(at, _)| *at > send.at);
+            state(changes, send.at) && later.all(|(at, now)| *now || *at > send.at + GRACE)
+        });
         send.certain && stayed && state(&self.live, send.at) && send.at < self.ended
     }
 

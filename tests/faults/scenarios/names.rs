@@ -68,8 +68,8 @@ fn two_services_on_one_path() {
         let socket = stage.socket();
         let spec = stage.writer_spec("a", &socket, TOPICS);
         let mut writer = stage.writer(spec);
-        writer.begin(500);
-        let attempts = stage.either(5, 50);
+        writer.begin(2_000);
+        let attempts = stage.either(30, 300);
         for _ in 0..attempts {
             let end = process::run(stage.service_command(free_port(), &[]));
             assert_eq!(end.code, Some(1), "{end:?}");

@@ -1,6 +1,7 @@
 //! Topics, tables and keys that look like something else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
 use tablecast::transport::PubSub;
@@ -8,8 +9,11 @@ use tablecast::{ErrorKind, Publisher, PublisherOptions, Topic};
 
 use crate::history::now;
 use crate::junk::valid;
+use crate::proxy::{Fate, Proxy};
+use crate::random::Random;
 use crate::rig::{Rig, free_port, update};
-use crate::stage::{Load, Writer, play, wait_for};
+use crate::scenarios::is_update;
+use crate::stage::{Load, Writer, pass, play, since, wait_for};
 
 /// Prefixes of one another, globs, white space, what looks alike, names of our own, and long ones.
 fn topics() -> Vec<String> {
@@ -112,6 +116,47 @@ fn each_comes_to_its_own() {
         writers.into_iter().for_each(Writer::close);
         let figures = format!("{} topics, converged after {converged:.1?}", topics.len());
         stage.verdict(quiet, programs.into(), figures);
+    });
+}
+
+/// A topic that is registered is read from the store once it is live; of one that was unregistered nothing is told.
+#[test]
+fn topics_come_and_go() {
+    play("topics come and go under load", Load::Light, |stage| {
+        let service = stage.service(free_port(), &[]);
+        let topics: Vec<_> = (0..20).map(|number| format!("tenant-{number}")).collect();
+        let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+        let mut random = Random::from_seed(stage.random.next());
+        let proxy = Proxy::to(&service.address);
+        proxy.judge(move |message| match is_update(message) && random.below(200) == 0 {
+            true => Fate::Drop,
+            false => Fate::Pass,
+        });
+        let mut program = stage.program(stage.program_spec("p", &[proxy.address()], &topics[..1]));
+        let socket = stage.socket();
+        let mut spec = stage.writer_spec("a", &socket, &topics);
+        spec.rows = 3;
+        let mut writer = stage.writer(spec);
+        writer.begin(1_000);
+        let mut changes = 0;
+        let start = now();
+        while since(start) < stage.either(Duration::from_secs(2), Duration::from_secs(30)) {
+            // The first one stays.
+            let topic = topics[1 + stage.random.below(topics.len() - 1)];
+            changes += 1;
+            match program.topics.contains(topic) {
+                true => program.unregister(topic),
+                false => program.register(topic),
+            }
+            pass(Duration::from_millis(stage.random.below(30) as u64));
+        }
+        writer.halt();
+        let quiet = now();
+        let converged = stage.converge(&mut [&mut program]);
+        writer.close();
+        let figures = format!("{changes} changes, converged after {converged:.1?}");
+        let figures = stage.verdict(quiet, vec![program], figures);
+        assert!(figures.declared > 0, "nothing was lost: the proxy did nothing");
     });
 }
 

@@ -6,7 +6,7 @@ use crate::history::now;
 use crate::holdings::memory;
 use crate::proxy::{Proxy, Way};
 use crate::rig::free_port;
-use crate::stage::{Load, Writer, pass, play};
+use crate::stage::{Load, Writer, later, pass, play, since};
 
 const TOPICS: &[&str] = &["D", "tenant-1"];
 
@@ -99,5 +99,47 @@ fn high_water_mark() {
         );
         let figures = stage.verdict(quiet, vec![slow], figures);
         assert!(figures.declared > 0, "nothing was lost: the fault was none");
+    });
+}
+
+/// A publisher that hangs: its connections stay, and nothing comes any more.
+#[test]
+fn publisher_stopped() {
+    play("publisher stopped", Load::Light, |stage| {
+        let service = stage.service(free_port(), &[]);
+        let mut program = stage.program(stage.program_spec("p", &[&service.address], TOPICS));
+        let socket = stage.socket();
+        let spec = stage.writer_spec("a", &socket, TOPICS);
+        let mut writer = stage.writer(spec);
+        writer.begin(200);
+        pass(stage.hello() + stage.hello().mul_f64(stage.random.below(100) as f64 / 100.0));
+        let stopped = now();
+        service.process.signal("STOP");
+        let (told, sync) = program.await_sync(stopped, |_| true);
+        pass(stage.hellos(stage.either(3.0, 10.0)));
+        let continued = now();
+        service.process.signal("CONT");
+        program.wait_live();
+        let back = since(continued);
+        pass(stage.hello());
+        let refused = writer.stop().refused;
+        writer.repair();
+        let quiet = now();
+        let converged = stage.converge(&mut [&mut program]);
+        writer.close();
+        let bound = stage.hellos(3.0);
+        assert!(told <= bound, "told after {told:?}");
+        assert!(
+            !program.was_live(later(stopped, bound), continued),
+            "live while it was stopped"
+        );
+        let figures = format!(
+            "{} told after {} (bound 3 H), live again {} after it went on, refused {refused}, \
+             converged after {converged:.1?}",
+            sync.reason,
+            stage.in_hellos(told),
+            stage.in_hellos(back),
+        );
+        stage.verdict(quiet, vec![program], figures);
     });
 }
