@@ -128,7 +128,7 @@ fn topics_come_and_go() {
         let topics: Vec<_> = topics.iter().map(String::as_str).collect();
         let mut random = Random::from_seed(stage.random.next());
         let proxy = Proxy::to(&service.address);
-        proxy.judge(move |message| match is_update(message) && random.below(200) == 0 {
+        proxy.judge(move |message| match is_update(message) && random.below(40) == 0 {
             true => Fate::Drop,
             false => Fate::Pass,
         });
@@ -148,7 +148,7 @@ fn topics_come_and_go() {
                 true => program.unregister(topic),
                 false => program.register(topic),
             }
-            pass(Duration::from_millis(stage.random.below(30) as u64));
+            pass(Duration::from_millis(stage.random.below(150) as u64));
         }
         writer.halt();
         let quiet = now();
