@@ -401,7 +401,15 @@ impl Program {
 
     /// Waits until so many updates came.
     pub(crate) fn await_delivered(&mut self, count: u64) {
-        wait_for(LIMIT, "not all came", || self.report().delivered >= count);
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let report = self.report();
+            if report.delivered >= count {
+                return;
+            }
+            assert!(Instant::now() < deadline, "not all {count} came: {report:?}, {:?}", self.syncs());
+            pass(Duration::from_millis(5));
+        }
     }
 
     pub(crate) fn kill(mut self) {

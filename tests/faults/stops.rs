@@ -112,7 +112,9 @@ fn round(random: &mut Random, hello_interval: Duration, stops: &mut Stops) {
     if is_full {
         stops.full += 1;
         rig.dispatcher
-            .on_update(move |_: &DbUpdate| drop(released.recv()))
+            .on_update(move |_: &DbUpdate| {
+                let _ = released.recv();
+            })
             .detach();
     }
     rig.subscriber.register_topic(&topic("D")).unwrap();

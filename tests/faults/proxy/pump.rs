@@ -41,9 +41,9 @@ fn read(shared: &Shared, way: Way, mut from: TcpStream, due: &Sender<Due>) {
         for piece in splitter.split(&buffer[..length]) {
             let due_now = match piece {
                 Piece::Message(message) if way == Way::ToSubscriber => judge(shared, &mut held, message),
-                Piece::Plain(bytes) | Piece::Message(Message { bytes, .. }) => vec![(Duration::ZERO, bytes)],
+                Piece::Plain(bytes) | Piece::Message(Message { bytes, .. }) => Some((Duration::ZERO, bytes)),
             };
-            for (delay, bytes) in due_now {
+            if let Some((delay, bytes)) = due_now {
                 if due.send(Due(Instant::now() + delay, bytes)).is_err() {
                     return;
                 }
@@ -53,21 +53,19 @@ fn read(shared: &Shared, way: Way, mut from: TcpStream, due: &Sender<Due>) {
 }
 
 /// What is to be written for this message, and how much later.
-fn judge(shared: &Shared, held: &mut Option<Vec<u8>>, message: Message) -> Vec<(Duration, Vec<u8>)> {
+fn judge(shared: &Shared, held: &mut Option<Vec<u8>>, message: Message) -> Option<(Duration, Vec<u8>)> {
     let fate = shared.judge(&message);
     let bytes = message.bytes;
-    let mut due = match fate {
-        Fate::Pass => vec![(Duration::ZERO, bytes)],
-        Fate::Drop => return Vec::new(),
-        Fate::Twice => vec![(Duration::ZERO, bytes.clone()), (Duration::ZERO, bytes)],
-        Fate::Late(delay) => vec![(delay, bytes)],
-        Fate::Behind => {
-            let earlier = held.replace(bytes);
-            return earlier.map(|bytes| (Duration::ZERO, bytes)).into_iter().collect();
-        }
+    let (delay, mut due) = match fate {
+        Fate::Pass => (Duration::ZERO, bytes),
+        Fate::Drop => return None,
+        Fate::Twice => (Duration::ZERO, bytes.repeat(2)),
+        Fate::Late(delay) => (delay, bytes),
+        Fate::Behind => return held.replace(bytes).map(|earlier| (Duration::ZERO, earlier)),
     };
-    due.extend(held.take().map(|bytes| (Duration::ZERO, bytes)));
-    due
+    // In one piece with what has overtaken it, so that it is late by no time.
+    due.extend(held.take().into_iter().flatten());
+    Some((delay, due))
 }
 
 fn write(shared: &Shared, way: Way, mut to: TcpStream, waiting: &Receiver<Due>) {

@@ -10,11 +10,17 @@ use crate::stage::{Load, Stage, later, pass, play};
 
 const TOPICS: &[&str] = &["D", "tenant-1"];
 
-fn cut(stage: &mut Stage, ways: &[Way]) {
-    let spec = stage.writer_spec("a", "tcp://127.0.0.1:0", TOPICS);
+/// Heartbeats of the transport that notice nothing in time.
+const PATIENT: (Duration, Duration) = (Duration::from_secs(100), Duration::from_secs(200));
+
+fn cut(stage: &mut Stage, ways: &[Way], heartbeat: (Duration, Duration)) {
+    let mut spec = stage.writer_spec("a", "tcp://127.0.0.1:0", TOPICS);
+    spec.heartbeat = heartbeat;
     let mut writer = stage.writer(spec);
     let proxy = Proxy::to(&writer.address);
-    let mut far = stage.program(stage.program_spec("far", &[proxy.address()], TOPICS));
+    let mut spec = stage.program_spec("far", &[proxy.address()], TOPICS);
+    spec.heartbeat = heartbeat;
+    let mut far = stage.program(spec);
     let mut near = stage.program(stage.program_spec("near", &[&writer.address], TOPICS));
     writer.begin(200);
     // The cut may come at any moment between two hellos.
@@ -47,20 +53,37 @@ fn cut(stage: &mut Stage, ways: &[Way]) {
 
 #[test]
 fn cut_both_ways() {
-    play("network cut both ways", Load::Light, |stage| cut(stage, BOTH_WAYS));
+    play("network cut both ways", Load::Light, |stage| {
+        cut(stage, BOTH_WAYS, stage.heartbeat());
+    });
 }
 
 #[test]
 fn cut_to_the_subscriber() {
     play("network cut to the subscriber", Load::Light, |stage| {
-        cut(stage, &[Way::ToSubscriber]);
+        cut(stage, &[Way::ToSubscriber], stage.heartbeat());
+    });
+}
+
+/// Here only the publisher can notice, by the transport's heartbeats: the subscriber hears everything.
+#[test]
+fn cut_to_the_publisher() {
+    play("network cut to the publisher", Load::Light, |stage| {
+        cut(stage, &[Way::ToPublisher], stage.heartbeat());
     });
 }
 
 #[test]
-fn cut_to_the_publisher() {
-    play("network cut to the publisher", Load::Light, |stage| {
-        cut(stage, &[Way::ToPublisher]);
+fn cut_both_ways_without_heartbeats() {
+    play("network cut both ways, no heartbeats", Load::Light, |stage| {
+        cut(stage, BOTH_WAYS, PATIENT);
+    });
+}
+
+#[test]
+fn cut_to_the_subscriber_without_heartbeats() {
+    play("network cut to the subscriber, no heartbeats", Load::Light, |stage| {
+        cut(stage, &[Way::ToSubscriber], PATIENT);
     });
 }
 
@@ -119,6 +142,8 @@ fn a_byte_at_a_time() {
         let quiet = now();
         let converged = stage.converge(&mut [&mut program]);
         writer.close();
+        // The goodbye comes a byte at a time too.
+        pass(stage.hellos(4.0));
         assert_eq!(program.syncs().len(), 1, "{:?}", program.syncs());
         stage.verdict(quiet, vec![program], format!("converged after {converged:.1?}"));
     });
