@@ -4,6 +4,7 @@
 //! publisher and the service's receiving end bind, and the others connect.
 
 mod endpoint;
+mod filter;
 mod inbound;
 mod monitor;
 mod outbound;
