@@ -1,6 +1,5 @@
 //! What the library promises, and the faults under which it keeps it.
 #![cfg(feature = "bin")]
-#![allow(dead_code)]
 
 #[path = "../common/mod.rs"]
 mod common;

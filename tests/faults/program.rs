@@ -216,14 +216,6 @@ impl Program {
         topics.filter(|topic| topic.state == TopicState::Live).count()
     }
 
-    pub(crate) fn subscriber(&self) -> &Subscriber {
-        &self.subscriber
-    }
-
-    pub(crate) fn dispatcher(&self) -> &Dispatcher {
-        &self.dispatcher
-    }
-
     /// Waits until nothing more comes: the store may be known before the last updates are.
     fn come_to_rest(&self) {
         let state = || (self.subscriber.stats().decoded, self.dispatcher.stats().queue.depth);

@@ -307,11 +307,11 @@ impl Writer {
     }
 
     pub(crate) fn repair(&mut self) {
-        self.actor.ask(&writer::Order::Repair)
+        self.actor.ask::<()>(&writer::Order::Repair);
     }
 
     pub(crate) fn store_only(&mut self) {
-        self.actor.ask(&writer::Order::StoreOnly)
+        self.actor.ask::<()>(&writer::Order::StoreOnly);
     }
 
     pub(crate) fn kill(mut self) {
@@ -351,7 +351,7 @@ impl Program {
 
     pub(crate) fn unregister(&mut self, topic: &str) {
         self.topics.remove(topic);
-        self.actor.ask(&Order::Unregister(topic.into()))
+        self.actor.ask::<()>(&Order::Unregister(topic.into()));
     }
 
     /// How many topics are live by its status.
@@ -407,7 +407,11 @@ impl Program {
             if report.delivered >= count {
                 return;
             }
-            assert!(Instant::now() < deadline, "not all {count} came: {report:?}, {:?}", self.syncs());
+            assert!(
+                Instant::now() < deadline,
+                "not all {count} came: {report:?}, {:?}",
+                self.syncs()
+            );
             pass(Duration::from_millis(5));
         }
     }

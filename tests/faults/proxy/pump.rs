@@ -43,10 +43,10 @@ fn read(shared: &Shared, way: Way, mut from: TcpStream, due: &Sender<Due>) {
                 Piece::Message(message) if way == Way::ToSubscriber => judge(shared, &mut held, message),
                 Piece::Plain(bytes) | Piece::Message(Message { bytes, .. }) => Some((Duration::ZERO, bytes)),
             };
-            if let Some((delay, bytes)) = due_now {
-                if due.send(Due(Instant::now() + delay, bytes)).is_err() {
-                    return;
-                }
+            if let Some((delay, bytes)) = due_now
+                && due.send(Due(Instant::now() + delay, bytes)).is_err()
+            {
+                return;
             }
         }
     }

@@ -56,14 +56,14 @@ fn trouble(stage: &mut Stage, workers: usize) {
 #[test]
 fn callbacks_in_trouble() {
     play("callbacks panic and sleep, with workers", Load::Light, |stage| {
-        trouble(stage, 2)
+        trouble(stage, 2);
     });
 }
 
 #[test]
 fn callbacks_in_trouble_on_one_thread() {
     play("callbacks panic and sleep, on one thread", Load::Light, |stage| {
-        trouble(stage, 0)
+        trouble(stage, 0);
     });
 }
 

@@ -43,7 +43,9 @@ fn lose_last(stage: &Stage, writer: &mut Writer, program: &mut Program, losses: 
 }
 
 fn last_of_a_burst(stage: &mut Stage, address: &str, mut writer: Writer) {
-    let (proxy, losses) = lossy(address, |message| fields(message)["seq"].as_u64().unwrap() % BURST == 0);
+    let (proxy, losses) = lossy(address, |message| {
+        fields(message)["seq"].as_u64().unwrap().is_multiple_of(BURST)
+    });
     let mut program = stage.program(stage.program_spec("p", &[proxy.address()], &[TOPIC]));
     let told = lose_last(stage, &mut writer, &mut program, &losses);
     let quiet = now();

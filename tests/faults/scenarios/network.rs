@@ -101,6 +101,10 @@ fn doubled_delayed_reordered() {
                 return Fate::Pass;
             }
             left -= 1;
+            if count - left < 50 {
+                // Where nothing was heard before, nobody knows that something was overtaken.
+                return Fate::Pass;
+            }
             match random.below(100) {
                 // The last one must not wait for another.
                 _ if left < 10 => Fate::Pass,
