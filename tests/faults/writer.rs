@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use serde::{Deserialize, Serialize};
 use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
 use tablecast::transport::PubSub;
@@ -220,7 +220,12 @@ impl Writer {
             // Sleeping for less than this costs more than it is worth.
             let due = due.checked_sub(Duration::from_millis(1)).unwrap_or(start);
             // It is told to stop, or whoever would tell it is gone.
-            if orders.recv_deadline(due) != Err(RecvTimeoutError::Timeout) {
+            let told = match due > Instant::now() {
+                true => orders.recv_deadline(due) != Err(RecvTimeoutError::Timeout),
+                // A wait that is over when it begins would still let others run first.
+                false => orders.try_recv() != Err(TryRecvError::Empty),
+            };
+            if told {
                 break;
             }
             match self.write() {

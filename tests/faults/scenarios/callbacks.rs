@@ -70,7 +70,7 @@ fn callbacks_in_trouble_on_one_thread() {
 #[test]
 fn stop_and_drop_at_any_moment() {
     play("stop and drop at any moment", Load::Light, |stage| {
-        let rounds = stage.either(12, 1_000);
+        let rounds = stage.either(12, 300);
         let seed = stage.random.next();
         let hello_interval = stage.hello();
         let mut actor = Actor::start(&Part::Stops(StopsSpec {
