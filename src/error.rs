@@ -20,7 +20,7 @@ pub enum ErrorKind {
     Malformed,
     /// A message is larger than the configured limit.
     TooLarge,
-    /// The deadline passed first; nothing was sent.
+    /// The deadline passed first; nothing was sent, nothing written.
     Timeout,
     /// The object was stopped, or the other side of an in-process channel is gone.
     Stopped,
@@ -28,6 +28,17 @@ pub enum ErrorKind {
     Unsupported,
     /// Somebody else holds the address.
     AddressInUse,
+    /// There is no such row. Never said of an outage.
+    NotFound,
+    /// There is such a row already.
+    AlreadyExists,
+    /// The row is not the one that the write was meant for: somebody else has written it since.
+    Conflict,
+    /// The store cannot be reached, or does not answer as it should: nothing is known of the row, and a write may or
+    /// may not have been made.
+    Unavailable,
+    /// There is no room left, for example on the disk; nothing was written.
+    Full,
     /// The transport failed: refused, unreachable, out of resources.
     Transport,
     /// The operating system refused something: files, threads, permissions.
@@ -47,6 +58,11 @@ impl fmt::Display for ErrorKind {
             ErrorKind::Stopped => "stopped",
             ErrorKind::Unsupported => "unsupported",
             ErrorKind::AddressInUse => "address in use",
+            ErrorKind::NotFound => "not found",
+            ErrorKind::AlreadyExists => "already exists",
+            ErrorKind::Conflict => "conflict",
+            ErrorKind::Unavailable => "unavailable",
+            ErrorKind::Full => "no room",
             ErrorKind::Transport => "transport",
             ErrorKind::Io => "system",
             ErrorKind::Panicked => "panic",

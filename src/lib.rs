@@ -78,6 +78,7 @@ pub mod codec;
 pub mod table;
 mod thread;
 
+pub mod store;
 pub mod transport;
 
 pub mod queue;
@@ -85,6 +86,7 @@ pub mod queue;
 pub mod config;
 
 pub mod drivers;
+pub mod stores;
 
 pub mod dispatcher;
 pub mod publisher;
@@ -98,6 +100,8 @@ pub use drivers::Drivers;
 pub use error::{Error, ErrorHook, ErrorKind, Result};
 pub use publisher::{Publisher, PublisherOptions};
 pub use service::{Service, ServiceOptions};
+pub use store::Store;
+pub use stores::Stores;
 pub use subscriber::{PeerState, Subscriber, SubscriberOptions};
 pub use table::Table;
 pub use update::{Action, DbUpdate, Event, Name, Origin, SyncReason, Topic};
