@@ -47,6 +47,7 @@
 //! | feature | default | |
 //! |---|---|---|
 //! | `zmq` | yes | the drivers `zmq` and `zmq-multiproc`; builds libzmq, which needs a C++ compiler |
+//! | `sqlite` | yes | the store `sqlite`; builds SQLite, which needs a C compiler |
 //! | `bin` | yes | the command-line tool |
 //!
 //! # Logs

@@ -12,8 +12,8 @@
 //! - **Tables** come into being with their first row. [`Store::create_table`] only makes an empty one.
 //! - **Cost.** No call costs more for what is in other tables, or, if it names a topic, in other topics.
 //! - **Errors.** What cannot be done changes nothing: [`ErrorKind::AlreadyExists`] to create a row that is there,
-//!   [`ErrorKind::NotFound`] to set or delete one that is not. An outage is [`ErrorKind::Unavailable`] or
-//!   [`ErrorKind::Timeout`], and never one of those two.
+//!   [`ErrorKind::NotFound`] to set or delete one that is not. An outage is never one of those two, but for example
+//!   [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`].
 //!
 //! A driver implements six calls; the others follow from them. `tests/stores` holds the suite that every store passes.
 //!
@@ -39,14 +39,30 @@
 //! [`ErrorKind::Timeout`]: crate::ErrorKind::Timeout
 
 use std::fmt;
+use std::time::Duration;
 use std::vec;
 
 use crate::codec::Codec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::update::{Name, Topic};
 
-/// How many rows a page of a listing has at most, unless the options say otherwise.
-pub const DEFAULT_BATCH_AMOUNT: usize = 1000;
+/// Limits and times of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// How many rows a page of a listing has at most. Default: 1,000.
+    pub batch_amount: usize,
+    /// How long a call may take before it fails with [`ErrorKind::Timeout`] or [`ErrorKind::Unavailable`]. Default: 5 s.
+    pub timeout: Duration,
+}
+
+impl Default for StoreOptions {
+    fn default() -> StoreOptions {
+        StoreOptions {
+            batch_amount: 1000,
+            timeout: Duration::from_secs(5),
+        }
+    }
+}
 
 /// A page of a listing ends early once its keys and values have so many bytes, so that large rows do not fill the
 /// memory.
@@ -171,6 +187,29 @@ impl<'a> Write<'a> {
         self
     }
 
+    /// Whether this write is to be made, given the topic and the version of the `row` that is there, or the version of
+    /// the `delete` that is remembered of it. For stores that look first and then write, under a lock.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    pub fn check(&self, row: Option<(&Topic, u64)>, delete: Option<u64>) -> Result<()> {
+        let version = match (self.change, row) {
+            (Change::Create(_), Some(_)) => return Err(self.already_exists()),
+            (Change::Create(_), None) => delete,
+            (Change::Set(_) | Change::Delete, Some((topic, version)))
+                if self.topic.is_none_or(|wanted| wanted == topic) =>
+            {
+                Some(version)
+            }
+            (Change::Set(_) | Change::Delete, _) => return Err(self.not_found()),
+        };
+        match self.version {
+            None => Ok(()),
+            wanted if wanted == version => Ok(()),
+            Some(_) => Err(self.conflict()),
+        }
+    }
+
     /// What a store answers if there is no such row.
     pub fn not_found(&self) -> Error {
         not_found(self.table, self.key, self.topic)
@@ -185,10 +224,8 @@ impl<'a> Write<'a> {
     pub fn conflict(&self) -> Error {
         let row = row_name(self.table, self.key);
         let version = self.version.unwrap_or_default();
-        Error::new(
-            ErrorKind::Conflict,
-            format!("{row} was written by somebody else after version {version}"),
-        )
+        let context = format!("{row} was written by somebody else after version {version}");
+        Error::new(ErrorKind::Conflict, context)
     }
 }
 
@@ -321,29 +358,52 @@ impl<T> Default for Page<T> {
     }
 }
 
-impl<T> Page<T> {
-    /// Takes items until there are no more, or `limit` of them, or [`PAGE_BYTES`]; `measure` tells an item's key and
-    /// how many bytes it has.
+/// What a listing has: rows or keys.
+pub trait Item {
+    /// The row's key.
+    fn key(&self) -> &Name;
+
+    /// Roughly how much memory it takes, in bytes.
+    fn size(&self) -> usize;
+}
+
+impl Item for Row {
+    fn key(&self) -> &Name {
+        &self.key
+    }
+
+    fn size(&self) -> usize {
+        self.key.len() + self.value.len()
+    }
+}
+
+impl Item for Name {
+    fn key(&self) -> &Name {
+        self
+    }
+
+    fn size(&self) -> usize {
+        self.len()
+    }
+}
+
+impl<T: Item> Page<T> {
+    /// Takes items until there are no more, or `limit` of them, or [`PAGE_BYTES`].
     ///
     /// # Errors
     /// The first one among the items.
-    pub fn fill(
-        items: impl IntoIterator<Item = Result<T>>,
-        limit: usize,
-        measure: impl Fn(&T) -> (&Name, usize),
-    ) -> Result<Page<T>> {
+    pub fn fill<E>(items: impl IntoIterator<Item = Result<T, E>>, limit: usize) -> Result<Page<T>, E> {
         let mut page = Page::default();
         let mut bytes = 0;
         for item in items {
             let item = item?;
-            let (key, size) = measure(&item);
-            bytes += size;
-            if page.items.len() + 1 >= limit || bytes >= PAGE_BYTES {
-                page.next = Some(key.clone());
-                page.items.push(item);
+            bytes += item.size();
+            let is_full = page.items.len() + 1 >= limit || bytes >= PAGE_BYTES;
+            page.next = is_full.then(|| item.key().clone());
+            page.items.push(item);
+            if is_full {
                 break;
             }
-            page.items.push(item);
         }
         Ok(page)
     }

@@ -8,14 +8,14 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::Result;
-use crate::store::{Change, DEFAULT_BATCH_AMOUNT, DELETES_REMEMBERED, Page, Row, Store, Write, Written, not_found};
+use crate::store::{Change, DELETES_REMEMBERED, Page, Row, Store, StoreOptions, Write, Written, not_found};
 use crate::update::{Name, Topic};
 
 /// The store in memory; its alias is `memory`. Clones share their rows, which are gone with the last one.
 #[derive(Clone)]
 pub struct MemoryStore {
     world: Arc<World>,
-    batch_amount: usize,
+    options: StoreOptions,
 }
 
 type World = RwLock<HashMap<Name, Table>>;
@@ -56,7 +56,7 @@ impl MemoryStore {
     pub fn new() -> MemoryStore {
         MemoryStore {
             world: Arc::default(),
-            batch_amount: DEFAULT_BATCH_AMOUNT,
+            options: StoreOptions::default(),
         }
     }
 
@@ -73,10 +73,10 @@ impl MemoryStore {
         store
     }
 
-    /// Sets how many rows a page of a listing has at most. Default: [`DEFAULT_BATCH_AMOUNT`].
+    /// The same rows with other options; of these only `batch_amount` counts here, since nothing waits.
     #[must_use]
-    pub fn batch_amount(mut self, rows: usize) -> MemoryStore {
-        self.batch_amount = rows.max(1);
+    pub fn with_options(mut self, options: StoreOptions) -> MemoryStore {
+        self.options = options;
         self
     }
 
@@ -112,10 +112,15 @@ impl Store for MemoryStore {
     }
 
     fn write(&self, write: &Write<'_>) -> Result<Written> {
-        self.change(write.table, |table| match write.change {
-            Change::Create(value) => table.create(write, value),
-            Change::Set(value) => table.set(write, value),
-            Change::Delete => table.delete(write),
+        self.change(write.table, |table| {
+            let Content { rows, deletes, .. } = &table.content;
+            let row = rows.get(write.key).map(|stored| (&stored.topic, stored.version));
+            write.check(row, deletes.by_key.get(write.key).copied())?;
+            match write.change {
+                Change::Create(value) => Ok(table.create(write, value)),
+                Change::Set(value) => table.set(write, value),
+                Change::Delete => table.delete(write),
+            }
         })
     }
 
@@ -123,9 +128,7 @@ impl Store for MemoryStore {
         let page = self.read(table, |content| {
             let rows = content.after(topic, after);
             let rows = rows.map(|(key, stored)| Ok(stored.row(key)));
-            Page::fill(rows, self.batch_amount, |row| {
-                (&row.key, row.key.len() + row.value.len())
-            })
+            Page::fill(rows, self.options.batch_amount)
         });
         page.unwrap_or_else(|| Ok(Page::default()))
     }
@@ -133,7 +136,7 @@ impl Store for MemoryStore {
     fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
         let page = self.read(table, |content| {
             let keys = content.after(topic, after).map(|(key, _)| Ok(key.clone()));
-            Page::fill(keys, self.batch_amount, |key| (key, key.len()))
+            Page::fill(keys, self.options.batch_amount)
         });
         page.unwrap_or_else(|| Ok(Page::default()))
     }
@@ -160,14 +163,8 @@ impl Store for MemoryStore {
 }
 
 impl Table {
-    fn create(&mut self, write: &Write<'_>, value: &str) -> Result<Written> {
+    fn create(&mut self, write: &Write<'_>, value: &str) -> Written {
         let Content { rows, keys, deletes } = &mut self.content;
-        if rows.contains_key(write.key) {
-            return Err(write.already_exists());
-        }
-        if write.version.is_some() && write.version != deletes.by_key.get(write.key).copied() {
-            return Err(write.conflict());
-        }
         self.exists = true;
         self.version += 1;
         deletes.forget(write.key);
@@ -181,15 +178,11 @@ impl Table {
         keys.entry(stored.topic.clone()).or_default().insert(key.clone());
         let written = stored.written(self.version, None);
         rows.insert(key, stored);
-        Ok(written)
+        written
     }
 
     fn set(&mut self, write: &Write<'_>, value: &str) -> Result<Written> {
-        let stored = self.content.rows.get_mut(write.key);
-        let Some(stored) = stored.filter(|stored| stored.has(write.topic)) else {
-            return Err(write.not_found());
-        };
-        stored.check(write)?;
+        let stored = self.content.rows.get_mut(write.key).ok_or_else(|| write.not_found())?;
         if write.unless_equal && stored.value == value {
             let before = write.returning.then(|| value.to_owned());
             let unchanged = stored.written(stored.version, before);
@@ -208,11 +201,7 @@ impl Table {
 
     fn delete(&mut self, write: &Write<'_>) -> Result<Written> {
         let Content { rows, keys, deletes } = &mut self.content;
-        let stored = rows.get(write.key).filter(|stored| stored.has(write.topic));
-        stored.ok_or_else(|| write.not_found())?.check(write)?;
-        let Some((key, mut stored)) = rows.remove_entry(write.key) else {
-            return Err(write.not_found());
-        };
+        let (key, mut stored) = rows.remove_entry(write.key).ok_or_else(|| write.not_found())?;
         if let Some(of_topic) = keys.get_mut(&stored.topic) {
             of_topic.remove(&key);
             if of_topic.is_empty() {
@@ -247,13 +236,6 @@ impl Content {
 impl Stored {
     fn has(&self, topic: Option<&Topic>) -> bool {
         topic.is_none_or(|topic| *topic == self.topic)
-    }
-
-    fn check(&self, write: &Write<'_>) -> Result<()> {
-        match write.version {
-            Some(version) if version != self.version => Err(write.conflict()),
-            _ => Ok(()),
-        }
     }
 
     fn row(&self, key: &Name) -> Row {
@@ -300,7 +282,7 @@ impl Deletes {
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryStore")
-            .field("batch_amount", &self.batch_amount)
+            .field("options", &self.options)
             .finish_non_exhaustive()
     }
 }

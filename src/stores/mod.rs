@@ -1,6 +1,8 @@
 //! The stores, and their registry by alias.
 
 pub mod memory;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,10 +35,12 @@ type Factory = Arc<dyn Fn(&Config) -> Result<Arc<dyn Store>> + Send + Sync>;
 pub struct Stores(BTreeMap<String, Factory>);
 
 impl Stores {
-    /// The stores that this build has: `memory`.
+    /// The stores that this build has: `memory`, and with the feature `sqlite` also `sqlite`.
     pub fn new() -> Stores {
         let mut factories = BTreeMap::<String, Factory>::new();
         factories.insert("memory".into(), Arc::new(memory_store));
+        #[cfg(feature = "sqlite")]
+        factories.insert("sqlite".into(), Arc::new(sqlite_store));
         Stores(factories)
     }
 
@@ -92,6 +96,13 @@ impl fmt::Debug for Stores {
 }
 
 fn memory_store(config: &Config) -> Result<Arc<dyn Store>> {
-    let _ = config;
-    Ok(Arc::new(memory::MemoryStore::shared()))
+    Ok(Arc::new(memory::MemoryStore::shared().with_options(config.into())))
+}
+
+#[cfg(feature = "sqlite")]
+fn sqlite_store(config: &Config) -> Result<Arc<dyn Store>> {
+    let path = &config.sqlite_path;
+    let store = sqlite::SqliteStore::open(path, config.into());
+    let named = store.map_err(|e| Error::new(e.kind(), "option sqlite_path").with_source(e));
+    Ok(Arc::new(named?))
 }
