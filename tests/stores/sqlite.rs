@@ -176,7 +176,8 @@ fn a_damaged_file_is_never_a_missing_row() {
     drop(store);
     // The first pages, which say what tables there are, stay.
     let mut bytes = fs::read(&path).unwrap();
-    bytes[12 * 4096..].fill(0xff);
+    let damaged_from = bytes.len() * 3 / 5;
+    bytes[damaged_from..].fill(0xff);
     fs::write(&path, bytes).unwrap();
     let store = open(&path).unwrap();
     let (mut read, mut damaged) = (0, 0);
@@ -190,7 +191,7 @@ fn a_damaged_file_is_never_a_missing_row() {
         }
     }
     println!("{read} rows read, {damaged} damaged");
-    assert!(damaged > 0 && read + damaged == 300);
+    assert!(read > 0 && damaged > 0 && read + damaged == 300);
     let listed: Result<Vec<_>> = store.entries("t", None).collect();
     assert_kind(listed, ErrorKind::Malformed);
 }
