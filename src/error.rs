@@ -34,8 +34,7 @@ pub enum ErrorKind {
     AlreadyExists,
     /// The row is not the one that the write was meant for: somebody else has written it since.
     Conflict,
-    /// The store cannot be reached, or does not answer as it should: nothing is known of the row, and a write may or
-    /// may not have been made.
+    /// The store cannot be reached, or does not work as it should: nothing is known of the row, nothing was written.
     Unavailable,
     /// There is no room left, for example on the disk; nothing was written.
     Full,
@@ -43,6 +42,8 @@ pub enum ErrorKind {
     Transport,
     /// The operating system refused something: files, threads, permissions.
     Io,
+    /// It was sent, but the answer did not come: it may have been done, or may be yet.
+    Unconfirmed,
     /// Code of the program's own panicked inside the library, for example a callback.
     Panicked,
 }
@@ -65,6 +66,7 @@ impl fmt::Display for ErrorKind {
             ErrorKind::Full => "no room",
             ErrorKind::Transport => "transport",
             ErrorKind::Io => "system",
+            ErrorKind::Unconfirmed => "unconfirmed",
             ErrorKind::Panicked => "panic",
         })
     }

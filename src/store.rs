@@ -13,7 +13,8 @@
 //! - **Cost.** No call costs more for what is in other tables, or, if it names a topic, in other topics.
 //! - **Errors.** What cannot be done changes nothing: [`ErrorKind::AlreadyExists`] to create a row that is there,
 //!   [`ErrorKind::NotFound`] to set or delete one that is not. An outage is never one of those two, but for example
-//!   [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`].
+//!   [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`]. Only after [`ErrorKind::Unconfirmed`] a write may have been
+//!   made all the same.
 //!
 //! A driver implements six calls; the others follow from them. `tests/stores` holds the suite that every store passes.
 //!
@@ -37,6 +38,7 @@
 //! [`ErrorKind::NotFound`]: crate::ErrorKind::NotFound
 //! [`ErrorKind::Unavailable`]: crate::ErrorKind::Unavailable
 //! [`ErrorKind::Timeout`]: crate::ErrorKind::Timeout
+//! [`ErrorKind::Unconfirmed`]: crate::ErrorKind::Unconfirmed
 
 use std::fmt;
 use std::time::Duration;
@@ -258,7 +260,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// # Errors
     /// [`ErrorKind::AlreadyExists`], [`ErrorKind::NotFound`] and [`ErrorKind::Conflict`], looked for in this order, and
     /// whatever is wrong with the store. A write that may have been made in spite of an error says
-    /// [`ErrorKind::Unavailable`]; after any other error it was not.
+    /// [`ErrorKind::Unconfirmed`]; after any other error it was not.
     fn write(&self, write: &Write<'_>) -> Result<Written>;
 
     /// The rows after the key `after`, or from the first one on, in the order of their keys' bytes; no more than the
@@ -472,7 +474,7 @@ pub trait Announcer: Send + Sync {
     /// ever sees one without the other, whoever is killed whenever.
     ///
     /// # Errors
-    /// As [`Store::write`]. After [`ErrorKind::Unavailable`] both may have happened, after any other error neither.
+    /// As [`Store::write`]. After [`ErrorKind::Unconfirmed`] both may have happened, after any other error neither.
     fn write_and_publish(&self, write: &Write<'_>, announcement: &Announcement<'_>) -> Result<Written>;
 }
 

@@ -14,7 +14,7 @@ use tablecast::{ErrorKind, Result};
 /// An accepted value of each option that is not its default, as text.
 fn other_value(option: &OptionDoc) -> String {
     match option.name {
-        "pub_sub_use_multiproc" => "false",
+        "pub_sub_use_multiproc" | "continuity" => "false",
         "publisher_transport" => "epgm",
         "publishers" => "tcp://a:1,>tcp://[::1]:65535,@tcp://*:2,ipc:///run/x,inproc://x,memory://x,redis://h:1",
         "topics" => "tenant1,tenant2",
@@ -32,6 +32,10 @@ fn is_number(option: &OptionDoc) -> bool {
     option.accepts.starts_with("a whole number")
 }
 
+fn is_flag(option: &OptionDoc) -> bool {
+    option.accepts == "true or false"
+}
+
 fn is_list(option: &OptionDoc) -> bool {
     ["publishers", "topics", "remote_db_hosts"].contains(&option.name)
 }
@@ -39,7 +43,7 @@ fn is_list(option: &OptionDoc) -> bool {
 /// `name = value` in TOML.
 fn toml(option: &OptionDoc, value: &str) -> String {
     let value = match option.name {
-        "pub_sub_use_multiproc" => value.to_owned(),
+        _ if is_flag(option) => value.to_owned(),
         _ if is_number(option) => value.to_owned(),
         _ if is_list(option) => format!("{:?}", value.split(',').collect::<Vec<_>>()),
         _ => format!("{value:?}"),
@@ -62,8 +66,8 @@ fn defaults_are_what_the_table_says() {
     let mut config = Config::default();
     config.validate().unwrap();
     for option in Config::options() {
-        // Its default depends on the environment.
-        if option.name != "publisher_multiproc_socket" {
+        // The defaults of these depend on the environment.
+        if !["publisher_multiproc_socket", "sqlite_path"].contains(&option.name) {
             config.set(option.name, option.default, Source::Program).unwrap();
         }
     }
@@ -73,6 +77,7 @@ fn defaults_are_what_the_table_says() {
     assert_eq!(config.linger_ms, Duration::from_millis(500));
     assert_eq!(config.publish_address().unwrap(), "tcp://127.0.0.1:8866");
     assert!(config.publisher_multiproc_socket.ends_with("publisher.sock"));
+    assert!(config.sqlite_path.is_absolute() && config.sqlite_path.ends_with("tablecast/tablecast.db"));
 }
 
 #[test]
@@ -136,7 +141,11 @@ fn a_wrong_value_is_reported_with_its_option_source_and_what_was_expected() {
         if ["publisher_bind_address", "topics"].contains(&option.name) || option.name.ends_with("_driver") {
             continue;
         }
-        let value = if option.name == "nb_db_class" { "" } else { "@\u{7}" };
+        let value = if ["nb_db_class", "sqlite_path"].contains(&option.name) {
+            ""
+        } else {
+            "@\u{7}"
+        };
         let mut config = Config::default();
         let (variable, flag) = (option.variable(), format!("--{}", option.flag()));
         let shown = format!("{value:?}");
@@ -170,7 +179,7 @@ fn a_wrong_type_in_the_file_is_an_error() {
             "1979-05-27",
         ] {
             let right = match option {
-                o if o.name == "pub_sub_use_multiproc" => value == "true",
+                o if is_flag(o) => value == "true",
                 o if is_number(o) => value == "8866",
                 o if is_list(o) => value == "['D']",
                 _ => value.starts_with('\''),

@@ -26,6 +26,8 @@ pub(super) struct Connections {
 pub(super) enum Failure {
     Ours(Error),
     Sqlite(rusqlite::Error),
+    /// Trouble with the commit itself.
+    Commit(rusqlite::Error),
 }
 
 /// More connections than these are closed after use.
@@ -94,7 +96,7 @@ impl Connections {
         let result = retry(deadline, || {
             let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let result = change(&transaction)?;
-            transaction.commit()?;
+            transaction.commit().map_err(Failure::Commit)?;
             Ok(result)
         });
         result.map_err(|failure| failure.explain(&self.path))
@@ -130,7 +132,7 @@ impl Failure {
     fn kind(&self) -> ErrorKind {
         let e = match self {
             Failure::Ours(error) => return error.kind(),
-            Failure::Sqlite(e) => e,
+            Failure::Sqlite(e) | Failure::Commit(e) => e,
         };
         match e.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ErrorKind::Timeout,
@@ -138,6 +140,8 @@ impl Failure {
             Some(ErrorCode::TooBig) => ErrorKind::TooLarge,
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => ErrorKind::Malformed,
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => ErrorKind::Io,
+            // What was written may be found again after a crash, though it could not be made sure of.
+            Some(_) if matches!(self, Failure::Commit(_)) => ErrorKind::Unconfirmed,
             Some(_) => ErrorKind::Unavailable,
             None => match e {
                 rusqlite::Error::NulError(_) => ErrorKind::InvalidInput,
@@ -156,7 +160,7 @@ impl Failure {
         let error = Error::new(kind, context);
         match self {
             Failure::Ours(e) => error.with_source(e),
-            Failure::Sqlite(e) => error.with_source(e),
+            Failure::Sqlite(e) | Failure::Commit(e) => error.with_source(e),
         }
     }
 }
