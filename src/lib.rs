@@ -93,9 +93,12 @@ pub mod dispatcher;
 pub mod publisher;
 pub mod subscriber;
 
+pub mod database;
+
 pub mod service;
 
 pub use config::Config;
+pub use database::{Database, DatabaseOptions};
 pub use dispatcher::{Dispatcher, DispatcherHandle, DispatcherOptions, Guard, Handler};
 pub use drivers::Drivers;
 pub use error::{Error, ErrorHook, ErrorKind, Result};

@@ -493,6 +493,13 @@ pub struct Announcement<'a> {
 }
 
 impl Announcement<'_> {
+    /// An upper bound of the payload's length in bytes.
+    pub fn max_payload_len(&self) -> usize {
+        /// The digits of the highest version in JSON; MessagePack needs less.
+        const VERSION: usize = 20;
+        self.head.len() + VERSION + self.tail.len()
+    }
+
     /// The payload with this version.
     pub fn payload(&self, version: u64) -> Vec<u8> {
         let mut payload = self.head.to_vec();
