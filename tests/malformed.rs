@@ -2,6 +2,8 @@
 #![cfg(feature = "zmq")]
 
 mod common;
+#[path = "common/junk.rs"]
+mod junk;
 #[path = "common/peer.rs"]
 mod peer;
 #[path = "common/random.rs"]
@@ -15,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{eventually, within};
+use junk::{malformed, valid};
 use peer::{await_subscription, bound};
 use random::Random;
 use rig::{LONG, Rig, free_port, send, topic, update};
@@ -37,68 +40,11 @@ fn rig() -> Rig {
     Rig::with(&driver("tcp://127.0.0.1:0"), options, QueueOptions::default())
 }
 
-fn valid(key: usize) -> Vec<u8> {
-    format!(r#"{{"table":"row","key":"{key}","action":"set","value":"{{}}","topic":"D"}}"#).into_bytes()
-}
-
-/// A message of any number of frames that is not an update. The first frame is the topic D, so that it comes through.
-fn malformed(random: &mut Random) -> Vec<Vec<u8>> {
-    let mut payload = match random.below(14) {
-        0 => random.bytes(200),
-        1 => {
-            let mut valid = valid(1);
-            valid.truncate(random.below(valid.len()));
-            valid
-        }
-        2 => return vec![b"D".to_vec()],
-        3 => return vec![b"D".to_vec(), valid(1), valid(1)],
-        4 => {
-            let extra = random.below(20);
-            return (0..extra + 3).map(|_| b"D".to_vec()).collect();
-        }
-        5 => Vec::new(),
-        // Maps, arrays, texts and binaries that claim to be huge.
-        6 => {
-            let head = [0xdf, 0xdd, 0xdb, 0xc6, 0xc9][random.below(5)];
-            let mut payload = vec![head, 0xff, 0xff, 0xff, 0xff];
-            payload.extend(random.bytes(20));
-            payload
-        }
-        7 => br#"{"table":7,"key":"k","action":"set","value":null,"topic":"D"}"#.to_vec(),
-        8 => br#"{"table":"t","key":["k"],"action":"set"}"#.to_vec(),
-        9 => br#"{"table":"t","key":"k","action":null}"#.to_vec(),
-        10 => {
-            let depth = random.below(1500);
-            let (open, close) = [("[", "]"), ("{\"a\":", "}")][random.below(2)];
-            let deep = format!("{}1{}", open.repeat(depth.max(33)), close.repeat(depth.max(33)));
-            let deep = deep.into_bytes();
-            let mut payload = br#"{"table":"t","key":"k","action":"set","value":"#.to_vec();
-            payload.extend(deep);
-            payload.push(b'}');
-            payload
-        }
-        11 => vec![[0x91, 0x81, 0xc1][random.below(3)]; 33 + random.below(3000)],
-        // Valid, but over the limit.
-        12 => {
-            let mut payload = br#"{"table":"t","key":"k","action":"set","value":""#.to_vec();
-            payload.resize(LIMIT + random.below(LIMIT), b'v');
-            payload.extend(b"\"}");
-            payload
-        }
-        _ => b"[1,2,{}]".to_vec(),
-    };
-    // By chance this could be an array of nothing, which is a valid batch of no updates.
-    if payload == b"[]" || payload.first() == Some(&0x90) || payload.first() == Some(&0xdc) {
-        payload = b"x".to_vec();
-    }
-    vec![b"D".to_vec(), payload]
-}
-
 fn interleave(socket: &zmq::Socket, what: &str) -> (usize, u64) {
     let mut random = Random::new(what);
     let (mut good, mut bad) = (0, 0);
     while bad < 10_000 {
-        socket.send_multipart(malformed(&mut random), 0).unwrap();
+        socket.send_multipart(malformed(&mut random, LIMIT), 0).unwrap();
         bad += 1;
         if random.below(10) == 0 {
             socket.send_multipart([b"D".to_vec(), valid(good)], 0).unwrap();

@@ -154,9 +154,9 @@ options! {
         two of these, a publisher that is gone within three.";
     continuity: bool = true, [is "true or false"],
         "Whether a subscriber looks for losses: with false no gap, restart or silence is told.";
-    heartbeat_interval_ms: Duration = 1000 "milliseconds", [10..=600_000],
+    heartbeat_interval_ms: Duration = 500 "milliseconds", [10..=600_000],
         "How often the transport asks whether the other side is still there.";
-    heartbeat_timeout_ms: Duration = 3000 "milliseconds", [20..=600_000],
+    heartbeat_timeout_ms: Duration = 2000 "milliseconds", [20..=600_000],
         "How long the other side may be silent before the connection counts as lost.";
     reconnect_interval_ms: Duration = 100 "milliseconds", [1..=60_000],
         "How long to wait before the first try to connect again.";

@@ -1,4 +1,5 @@
 //! Random numbers whose seed is printed.
+#![allow(dead_code, reason = "every test target uses a part of it")]
 
 use std::time::Duration;
 
@@ -15,6 +16,16 @@ impl Random {
         let seed = given.unwrap_or(now.unwrap_or(Duration::ZERO).as_nanos() as u64);
         println!("{what}: TABLECAST_TEST_SEED={seed}");
         Random(seed)
+    }
+
+    /// The numbers of this seed.
+    pub(crate) fn from_seed(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    /// From here on the same numbers come again.
+    pub(crate) fn seed(&self) -> u64 {
+        self.0
     }
 
     pub(crate) fn next(&mut self) -> u64 {

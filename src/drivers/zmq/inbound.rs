@@ -12,6 +12,7 @@ use crate::transport::{Inbound, Received, Wake};
 use crate::update::Topic;
 
 use super::endpoint::{Endpoint, PathLock, Role};
+use super::filter::{subscribe, unsubscribe};
 use super::monitor::{Change, Monitor};
 use super::wake::{self, Wakeable};
 use super::{Context, ZmqOptions, millis, zmq_error};
@@ -61,7 +62,8 @@ struct Peer {
 
 enum Happened {
     Connected,
-    Disconnected,
+    /// So many messages may have come before: they go first.
+    Disconnected(i32),
     Confirmed(Topic),
 }
 
@@ -162,12 +164,35 @@ impl ZmqInbound {
                             continue;
                         }
                         peer.connections = 0;
-                        Happened::Disconnected
+                        Happened::Disconnected(self.options.receive_hwm)
                     }
                 };
                 self.changes.push_back((Arc::clone(&peer.address), happened));
             }
         }
+    }
+
+    /// The peer whose connection was lost, if what came from it before is still to be read.
+    fn lost(&mut self) -> Option<usize> {
+        let Some((address, Happened::Disconnected(left @ 1..))) = self.changes.front_mut() else {
+            return None;
+        };
+        *left -= 1;
+        let address = Arc::clone(address);
+        self.find(&address)
+    }
+
+    fn read_lost(&mut self, index: usize) -> Result<Option<Read>> {
+        let Some(peer) = self.peers.get_mut(index) else {
+            return Ok(None);
+        };
+        let read = peer.read(&mut self.topic, &mut self.payload);
+        let read = read.map_err(|e| zmq_error(e, format!("cannot receive from {}", peer.address)))?;
+        self.from = index;
+        if let (None, Some((_, Happened::Disconnected(left)))) = (&read, self.changes.front_mut()) {
+            *left = 0;
+        }
+        Ok(read)
     }
 
     /// Reads one message, beginning with the peer whose turn it is.
@@ -297,26 +322,33 @@ impl Inbound for ZmqInbound {
             if self.wakeable.take() {
                 return Ok(Received::Woken);
             }
-            if let Some((address, happened)) = self.changes.pop_front() {
-                self.told = address;
-                return Ok(match happened {
-                    Happened::Connected => Received::Connected { address: &self.told },
-                    Happened::Disconnected => Received::Disconnected { address: &self.told },
-                    Happened::Confirmed(probe) => Received::Answer {
-                        address: &self.told,
-                        probe: self.probe.insert(probe).as_str().as_bytes(),
-                        hello: &[],
-                    },
-                });
-            }
-            if self.drained {
-                if waited {
-                    return Ok(Received::Idle);
+            let lost = self.lost();
+            if lost.is_none() {
+                if let Some((address, happened)) = self.changes.pop_front() {
+                    self.told = address;
+                    return Ok(match happened {
+                        Happened::Connected => Received::Connected { address: &self.told },
+                        Happened::Disconnected(_) => Received::Disconnected { address: &self.told },
+                        Happened::Confirmed(probe) => Received::Answer {
+                            address: &self.told,
+                            probe: self.probe.insert(probe).as_str().as_bytes(),
+                            hello: &[],
+                        },
+                    });
                 }
-                waited = !self.poll(timeout)?;
-                continue;
+                if self.drained {
+                    if waited {
+                        return Ok(Received::Idle);
+                    }
+                    waited = !self.poll(timeout)?;
+                    continue;
+                }
             }
-            match self.read()? {
+            let read = match lost {
+                Some(index) => self.read_lost(index)?,
+                None => self.read()?,
+            };
+            match read {
                 Some(Read::Message) => {
                     return Ok(Received::Frame {
                         address: self.peers.get(self.from).map_or("", |peer| &*peer.address),
@@ -334,6 +366,7 @@ impl Inbound for ZmqInbound {
                 }
                 Some(Read::Stale) => continue,
                 Some(Read::Malformed) => return Ok(Received::Malformed),
+                None if lost.is_some() => continue,
                 None => self.drained = true,
             }
             if timeout == Some(Duration::ZERO) {
@@ -394,24 +427,4 @@ impl Drop for Peer {
             monitor.detach(&self.socket);
         }
     }
-}
-
-/// libzmq walks its subscriptions by one function call a byte, and a topic of 64 KiB overflows the stack. Since it
-/// matches prefixes anyway, the beginning is enough; it counts how often each was asked for. Less than 246 bytes,
-/// because libzmq 4.3.4 writes a broken frame for those from 246 to 255.
-const MAX_FILTER: usize = 200;
-
-fn filter(topic: &Topic) -> &[u8] {
-    let topic = topic.as_str().as_bytes();
-    topic.get(..MAX_FILTER).unwrap_or(topic)
-}
-
-fn subscribe(socket: &zmq::Socket, topic: &Topic) -> Result<()> {
-    let done = socket.set_subscribe(filter(topic));
-    done.map_err(|e| zmq_error(e, format!("cannot subscribe to {topic}")))
-}
-
-fn unsubscribe(socket: &zmq::Socket, topic: &Topic) -> Result<()> {
-    let done = socket.set_unsubscribe(filter(topic));
-    done.map_err(|e| zmq_error(e, format!("cannot unsubscribe from {topic}")))
 }

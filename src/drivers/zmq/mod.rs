@@ -4,6 +4,7 @@
 //! publisher and the service's receiving end bind, and the others connect.
 
 mod endpoint;
+mod filter;
 mod inbound;
 mod monitor;
 mod outbound;
@@ -33,9 +34,10 @@ pub struct ZmqOptions {
     pub receive_hwm: i32,
     /// How long a closed socket goes on sending what is queued. Default: 500 ms.
     pub linger: Duration,
-    /// How often an idle connection is checked by ZMTP heartbeats. Default: 1 s.
+    /// How often an idle connection is checked by ZMTP heartbeats. Default: 500 ms.
     pub heartbeat_interval: Duration,
-    /// How long a connection may stay silent before it is closed. Default: 3 s.
+    /// How long an answer to that may take before the connection is closed. With the interval it is less than three
+    /// hello periods, because a publisher that is not heard by its subscribers notices only by this. Default: 2 s.
     pub heartbeat_timeout: Duration,
     /// The first wait before a lost connection is tried again; it doubles up to `reconnect_max`. Default: 100 ms.
     pub reconnect_interval: Duration,
@@ -52,8 +54,8 @@ impl Default for ZmqOptions {
             send_hwm: 100_000,
             receive_hwm: 100_000,
             linger: Duration::from_millis(500),
-            heartbeat_interval: Duration::from_secs(1),
-            heartbeat_timeout: Duration::from_secs(3),
+            heartbeat_interval: Duration::from_millis(500),
+            heartbeat_timeout: Duration::from_secs(2),
             reconnect_interval: Duration::from_millis(100),
             reconnect_max: Duration::from_secs(2),
             max_frame_bytes: 64 << 20,

@@ -1,0 +1,172 @@
+//! The checker: one function per promise, over what writers and programs have logged.
+//!
+//! A function returns what breaks its promise, each with the lines that show it. The checker knows nothing of how the
+//! library works: a writer's own count of what it sent is what tells which update a number belongs to.
+
+mod index;
+mod promises;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::path::Path;
+
+use super::history::{History, Row, Time, micros};
+use super::store::WRITER;
+pub(crate) use index::Sends;
+pub(crate) use promises::{converged, filter, leaks, loss, order, unique};
+
+/// What the names of the programs' files begin with.
+pub(crate) const PROGRAM: &str = "program-";
+
+/// The histories of one scenario.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Histories {
+    pub(crate) writers: Vec<History>,
+    pub(crate) programs: Vec<History>,
+}
+
+/// A line of a history.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place {
+    pub(crate) history: String,
+    /// From 1.
+    pub(crate) line: usize,
+}
+
+/// Something that breaks a promise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Violation {
+    /// C1: these two updates of one row came in another order than the one in which they were sent.
+    Disorder { first: Place, second: Place },
+    /// C2: one number came twice.
+    Twice { first: Place, second: Place },
+    /// C2: a number came with another update than the one that it was given to, or was never given.
+    Foreign { came: Place, sent: Option<Place> },
+    /// C3: never came, though it was sent on a live topic, and no sync event told.
+    Lost { program: String, sent: Place },
+    /// C3: so many were replaced by newer ones, which is more than the queue says.
+    Replaced {
+        program: String,
+        replaced: u64,
+        declared: u64,
+    },
+    /// C4: came though its topic was not registered.
+    Unasked { came: Place },
+    /// C5: more was held after the end than before the beginning.
+    Leak {
+        after: Place,
+        what: &'static str,
+        more: u64,
+    },
+    /// C6: the program ended with another state of this row than the store's.
+    Diverged {
+        program: String,
+        row: Row,
+        stored: Option<u64>,
+        ended: Option<u64>,
+    },
+    /// C6: the program had the store's content too late.
+    Late { settled: Place, by: Time },
+    /// C5, C6: the history has not the line that would tell.
+    Missing { program: String, what: &'static str },
+}
+
+/// When everything must have arrived.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline(pub(crate) Time);
+
+impl Histories {
+    /// Reads what is in this folder.
+    pub(crate) fn read(folder: &Path) -> Histories {
+        Histories {
+            writers: History::read_all(folder, WRITER),
+            programs: History::read_all(folder, PROGRAM),
+        }
+    }
+
+    /// Everything that breaks any promise.
+    pub(crate) fn check(&self, deadline: Deadline) -> Vec<Violation> {
+        let sends = Sends::of(&self.writers);
+        let mut violations = order(self, &sends);
+        violations.extend(unique(self, &sends));
+        violations.extend(loss(self, &sends));
+        violations.extend(filter(self, &sends));
+        violations.extend(leaks(self));
+        violations.extend(converged(self, deadline));
+        violations
+    }
+
+    /// The figures of these histories.
+    pub(crate) fn figures(&self) -> Figures {
+        let sends = Sends::of(&self.writers);
+        let mut figures = promises::figures(self, &sends);
+        figures.sent = sends.len() as u64;
+        figures.longest_call = sends.longest_call;
+        figures
+    }
+}
+
+/// What happened, in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Figures {
+    /// Updates that the library took.
+    pub(crate) sent: u64,
+    /// Callbacks, of all programs.
+    pub(crate) delivered: u64,
+    /// Updates that did not come, but of which a sync event told.
+    pub(crate) declared: u64,
+    /// Updates that were replaced by newer ones.
+    pub(crate) replaced: u64,
+    /// Sync events, of all programs.
+    pub(crate) syncs: u64,
+    /// The longest call that published, in microseconds.
+    pub(crate) longest_call: Time,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Figures {
+            sent,
+            delivered,
+            declared,
+            replaced,
+            syncs,
+            longest_call,
+        } = self;
+        write!(
+            f,
+            "sent {sent}, delivered {delivered}, declared lost {declared}, coalesced {replaced}, syncs {syncs}, \
+             longest publish {:.1} ms",
+            *longest_call as f64 / 1e3,
+        )
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.history, self.line)
+    }
+}
+
+impl Place {
+    pub(crate) fn new(history: &History, index: usize) -> Place {
+        Place {
+            history: history.name.clone(),
+            line: index + 1,
+        }
+    }
+}
+
+/// How long after a topic was unregistered an update that was sent meanwhile may still come.
+pub(crate) const GRACE: Time = 500_000;
+
+/// The memory that a process need not have given back at its end, in KiB: the allocator keeps some.
+pub(crate) const SPARE_KIB: u64 = 32 << 10;
+
+impl Deadline {
+    /// So long after `start`.
+    pub(crate) fn after(start: Time, bound: std::time::Duration) -> Deadline {
+        Deadline(start + micros(bound))
+    }
+}

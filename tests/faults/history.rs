@@ -1,0 +1,232 @@
+//! What writers and programs log: one event a line, with its time, in a file of its own.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+/// Microseconds since the Unix epoch, by the one clock of this machine.
+pub(crate) type Time = i64;
+
+pub(crate) fn now() -> Time {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_micros()).unwrap()
+}
+
+/// As microseconds.
+pub(crate) fn micros(time: Duration) -> Time {
+    i64::try_from(time.as_micros()).unwrap()
+}
+
+/// One event of a history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Line {
+    pub(crate) at: Time,
+    pub(crate) event: Event,
+}
+
+/// A row of the store after one write of it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Change {
+    pub(crate) topic: String,
+    pub(crate) table: String,
+    pub(crate) key: String,
+    /// The row's own counter: every write raises it.
+    pub(crate) version: u64,
+    pub(crate) deleted: bool,
+}
+
+/// A table and a key.
+pub(crate) type Row = (String, String);
+
+impl Change {
+    pub(crate) fn row(&self) -> Row {
+        (self.table.clone(), self.key.clone())
+    }
+}
+
+/// The number that the library gave to an update.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Number {
+    pub(crate) publisher: String,
+    pub(crate) epoch: u64,
+    pub(crate) seq: u64,
+}
+
+/// A sync event, as far as it says what it concerns.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Told {
+    /// The reason in one word.
+    pub(crate) reason: String,
+    /// Those that it names.
+    pub(crate) publishers: Vec<String>,
+    /// `None`: every topic.
+    pub(crate) topics: Option<Vec<String>>,
+    /// The first and the last number that is missing.
+    pub(crate) range: Option<(u64, u64)>,
+}
+
+/// What a process held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Held {
+    pub(crate) threads: u64,
+    pub(crate) files: u64,
+    pub(crate) kib: u64,
+}
+
+/// What can happen to a writer, and to a program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Event {
+    /// A publisher was made.
+    Opened {
+        publisher: String,
+        epoch: u64,
+    },
+    /// A row is about to be published: this line is the store's write.
+    Stored(Change),
+    /// What was stored last was published, as the number `seq` of its topic; the call took so many microseconds.
+    Sent {
+        seq: u64,
+        took: Time,
+    },
+    /// It was not.
+    Refused {
+        kind: String,
+        took: Time,
+    },
+    /// The publisher is gone, with a goodbye.
+    Closed,
+
+    /// The topic is about to be registered.
+    Registered(String),
+    /// The topic was unregistered.
+    Unregistered(String),
+    /// A callback was called.
+    Update {
+        change: Change,
+        number: Option<Number>,
+    },
+    /// A sync event came; the program then read the store.
+    Sync(Told),
+    /// Every topic is live, or not any more.
+    Live(bool),
+    /// What the process held before it made the subscriber, and after it had dropped it.
+    Before(Held),
+    After(Held),
+    /// A row as the program has it at its end.
+    Row(Change),
+    /// The end: when what the program has last changed, and what its queue has replaced by newer updates.
+    Settled {
+        since: Time,
+        coalesced: u64,
+    },
+    /// It was killed.
+    Killed,
+}
+
+/// A file that is being written.
+#[derive(Debug)]
+pub(crate) struct Log(Mutex<BufWriter<File>>);
+
+impl Log {
+    /// Appends to what is there.
+    pub(crate) fn append_to(path: &Path) -> Log {
+        let file = File::options().create(true).append(true).open(path).unwrap();
+        Log(Mutex::new(BufWriter::with_capacity(1 << 16, file)))
+    }
+
+    /// Writes an event that need not be in the file at once.
+    pub(crate) fn note(&self, event: Event) {
+        self.note_at(now(), event);
+    }
+
+    fn note_at(&self, at: Time, event: Event) {
+        let mut line = serde_json::to_vec(&Line { at, event }).unwrap();
+        line.push(b'\n');
+        self.0.lock().write_all(&line).unwrap();
+    }
+
+    /// Writes an event, and everything before it.
+    pub(crate) fn write(&self, event: Event) {
+        self.note(event);
+        self.flush();
+    }
+
+    pub(crate) fn flush(&self) {
+        self.0.lock().flush().unwrap();
+    }
+}
+
+/// A file that is read while it is written.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    path: PathBuf,
+    read: u64,
+    /// A line that is not whole yet.
+    rest: Vec<u8>,
+}
+
+impl Tail {
+    pub(crate) fn of(path: &Path) -> Tail {
+        Tail {
+            path: path.to_owned(),
+            read: 0,
+            rest: Vec::new(),
+        }
+    }
+
+    /// The lines since the last call.
+    pub(crate) fn next(&mut self) -> Vec<Line> {
+        let Ok(mut file) = File::open(&self.path) else {
+            return Vec::new();
+        };
+        file.seek(SeekFrom::Start(self.read)).unwrap();
+        self.read += file.read_to_end(&mut self.rest).unwrap() as u64;
+        let whole = self
+            .rest
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |end| end + 1);
+        let lines = self.rest[..whole]
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty());
+        let lines = lines.map(|line| serde_json::from_slice(line).unwrap()).collect();
+        self.rest.drain(..whole);
+        lines
+    }
+}
+
+/// All that one process has logged.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct History {
+    pub(crate) name: String,
+    pub(crate) lines: Vec<Line>,
+}
+
+impl History {
+    pub(crate) fn read(path: &Path) -> History {
+        History {
+            name: path.file_name().unwrap().to_string_lossy().into_owned(),
+            lines: Tail::of(path).next(),
+        }
+    }
+
+    /// The histories in this folder whose names begin like this, by name.
+    pub(crate) fn read_all(folder: &Path, prefix: &str) -> Vec<History> {
+        paths(folder, prefix).iter().map(|path| History::read(path)).collect()
+    }
+}
+
+/// The files in this folder whose names begin like this, by name.
+pub(crate) fn paths(folder: &Path, prefix: &str) -> Vec<PathBuf> {
+    let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap());
+    let mut paths: Vec<_> = files
+        .filter(|file| file.file_name().to_string_lossy().starts_with(prefix))
+        .map(|file| file.path())
+        .collect();
+    paths.sort_unstable();
+    paths
+}

@@ -1,0 +1,31 @@
+//! What the library promises, and the faults under which it keeps it.
+#![cfg(feature = "bin")]
+
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../common/junk.rs"]
+mod junk;
+#[path = "../common/process.rs"]
+mod process;
+#[path = "../common/random.rs"]
+mod random;
+#[path = "../common/rig.rs"]
+mod rig;
+
+mod actor;
+mod checker;
+mod history;
+mod holdings;
+mod program;
+mod proxy;
+mod scenarios;
+mod stage;
+mod stops;
+mod store;
+mod writer;
+
+/// Not a test: the body of the processes that the scenarios start.
+#[test]
+fn process() {
+    actor::run();
+}

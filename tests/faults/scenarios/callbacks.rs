@@ -1,0 +1,100 @@
+//! Callbacks that panic, callbacks that take long, and ends at any moment.
+
+use std::time::{Duration, Instant};
+
+use crate::actor::{Actor, Part};
+use crate::history::{Event, now};
+use crate::rig::free_port;
+use crate::stage::{Load, Stage, play, wait_for};
+use crate::stops::{Stops, StopsSpec};
+
+const TOPICS: &[&str] = &["D", "tenant-1"];
+
+/// Every callback for `chassis` panics, and the first for `secgroup` sleeps; `lport` must not notice.
+fn trouble(stage: &mut Stage, workers: usize) {
+    let asleep = stage.either(Duration::from_secs(2), Duration::from_secs(10));
+    let service = stage.service(free_port(), &[]);
+    let mut spec = stage.program_spec("p", &[&service.address], TOPICS);
+    (spec.workers, spec.trouble) = (workers, Some(asleep));
+    let mut program = stage.program(spec);
+    let socket = stage.socket();
+    let spec = stage.writer_spec("a", &socket, TOPICS);
+    let mut writer = stage.writer(spec);
+    let start = Instant::now();
+    let sent = writer.send(400, 1_000);
+    let others = |program: &mut crate::stage::Program| {
+        let lines = program.lines().iter();
+        let lports =
+            lines.filter(|line| matches!(&line.event, Event::Update { change, .. } if change.table == "lport"));
+        lports.count() as u64
+    };
+    let expected = stage.published("a", "lport");
+    let mut came = 0;
+    if workers > 0 {
+        wait_for(asleep, "the others do not go on", || {
+            came = others(&mut program);
+            came == expected
+        });
+        assert!(start.elapsed() < asleep, "the others waited");
+    }
+    program.await_delivered(sent.sent);
+    let quiet = now();
+    let converged = stage.converge(&mut [&mut program]);
+    writer.close();
+    let report = program.report();
+    assert_eq!(report.panics, stage.published("a", "chassis"));
+    assert_eq!(report.reported, report.panics);
+    assert_eq!(program.syncs().len(), 1, "{:?}", program.syncs());
+    let figures = format!(
+        "{} panics, each reported; {came} of {expected} others handled during a sleep of {asleep:?}, \
+         converged after {converged:.1?}",
+        report.panics
+    );
+    stage.verdict(quiet, vec![program], figures);
+}
+
+#[test]
+fn callbacks_in_trouble() {
+    play("callbacks panic and sleep, with workers", Load::Light, |stage| {
+        trouble(stage, 2);
+    });
+}
+
+#[test]
+fn callbacks_in_trouble_on_one_thread() {
+    play("callbacks panic and sleep, on one thread", Load::Light, |stage| {
+        trouble(stage, 0);
+    });
+}
+
+#[test]
+fn stop_and_drop_at_any_moment() {
+    play("stop and drop at any moment", Load::Light, |stage| {
+        let rounds = stage.either(12, 1_000);
+        let seed = stage.random.next();
+        let hello_interval = stage.hello();
+        let mut actor = Actor::start(&Part::Stops(StopsSpec {
+            rounds,
+            seed,
+            hello_interval,
+        }));
+        let stops = loop {
+            // It says how far it is, so that no answer takes long.
+            let (left, stops): (usize, Stops) = actor.answer();
+            if left == 0 {
+                break stops;
+            }
+        };
+        actor.end();
+        let Stops {
+            longest, before, after, ..
+        } = stops;
+        assert!(longest <= Duration::from_secs(1), "{stops:?}");
+        assert!(
+            after.threads <= before.threads && after.files <= before.files,
+            "{stops:?}"
+        );
+        assert!(after.kib <= before.kib + crate::checker::SPARE_KIB, "{stops:?}");
+        stage.say(format!("{rounds} rounds, {stops}"));
+    });
+}

@@ -1,0 +1,153 @@
+//! Single messages that are lost.
+
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, unbounded};
+
+use crate::checker::Violation;
+use crate::history::{Time, now};
+use crate::proxy::{Fate, Message, Proxy};
+use crate::rig::free_port;
+use crate::scenarios::{fields, is_update};
+use crate::stage::{Load, Program, Stage, Writer, pass, play};
+
+const TOPIC: &str = "tenant-1";
+
+/// A program behind a proxy that loses what is given here, and when it did.
+fn lossy(address: &str, mut is_lost: impl FnMut(&Message) -> bool + Send + 'static) -> (Proxy, Receiver<Time>) {
+    let (sender, losses) = unbounded();
+    let proxy = Proxy::to(address);
+    proxy.judge(move |message| {
+        if !is_update(message) || !is_lost(message) {
+            return Fate::Pass;
+        }
+        sender.send(now()).unwrap();
+        Fate::Drop
+    });
+    (proxy, losses)
+}
+
+const BURST: u64 = 100;
+
+/// Loses the last update of each burst; returns how long each time it took until that was told.
+fn lose_last(stage: &Stage, writer: &mut Writer, program: &mut Program, losses: &Receiver<Time>) -> Vec<Duration> {
+    let rounds = stage.either(4, 20);
+    let told = (0..rounds).map(|_| {
+        writer.send(BURST, 5_000);
+        let lost = losses.recv_timeout(stage.bound()).unwrap();
+        let (told, sync) = program.await_sync(lost, |_| true);
+        assert_eq!((&*sync.reason, sync.topics), ("gap", Some(vec![TOPIC.into()])));
+        told
+    });
+    told.collect()
+}
+
+fn last_of_a_burst(stage: &mut Stage, address: &str, mut writer: Writer) {
+    let (proxy, losses) = lossy(address, |message| {
+        fields(message)["seq"].as_u64().unwrap().is_multiple_of(BURST)
+    });
+    let mut program = stage.program(stage.program_spec("p", &[proxy.address()], &[TOPIC]));
+    let told = lose_last(stage, &mut writer, &mut program, &losses);
+    let quiet = now();
+    let converged = stage.converge(&mut [&mut program]);
+    let worst = *told.iter().max().unwrap();
+    assert!(worst <= stage.hellos(2.0), "told after {worst:?}");
+    assert_eq!(program.syncs().len(), 1 + told.len(), "{:?}", program.syncs());
+    writer.close();
+    let worst = stage.in_hellos(worst);
+    let figures = format!("told after {worst} at worst (bound 2 H), converged after {converged:.1?}");
+    stage.verdict(quiet, vec![program], figures);
+}
+
+#[test]
+fn the_last_of_a_burst() {
+    play("last update of a burst lost", Load::Light, |stage| {
+        let spec = stage.writer_spec("a", "tcp://127.0.0.1:0", &[TOPIC]);
+        let writer = stage.writer(spec);
+        let address = writer.address.clone();
+        last_of_a_burst(stage, &address, writer);
+    });
+}
+
+#[test]
+fn the_last_of_a_burst_behind_the_service() {
+    play(
+        "last update of a burst lost, behind the service",
+        Load::Light,
+        |stage| {
+            let service = stage.service(free_port(), &[]);
+            let socket = stage.socket();
+            let spec = stage.writer_spec("a", &socket, &[TOPIC]);
+            let writer = stage.writer(spec);
+            last_of_a_burst(stage, &service.address, writer);
+        },
+    );
+}
+
+/// The window between a topic being live and the first number that is heard of a writer which has sent before.
+#[test]
+fn the_first_after_live() {
+    play("first update after live lost", Load::Light, |stage| {
+        let service = stage.service(free_port(), &[]);
+        let socket = stage.socket();
+        let mut worst = Duration::ZERO;
+        let mut programs = Vec::new();
+        let mut quiet = 0;
+        for round in 0..stage.either(4, 20) {
+            let spec = stage.writer_spec(&format!("a{round}"), &socket, &[TOPIC]);
+            let mut writer = stage.writer(spec);
+            writer.send(50, 10_000);
+            let mut left = 1;
+            let (proxy, losses) = lossy(&service.address, move |_| {
+                left -= 1;
+                left == 0
+            });
+            let mut program = stage.program(stage.program_spec(&format!("p{round}"), &[proxy.address()], &[TOPIC]));
+            // In every other round nothing follows the lost update but silence.
+            writer.send(1 + round % 2, 10_000);
+            let lost = losses.recv_timeout(stage.bound()).unwrap();
+            let (told, sync) = program.await_sync(lost, |_| true);
+            assert!(["unproven", "gap"].contains(&&*sync.reason), "{sync:?}");
+            assert_eq!(sync.topics, Some(vec![TOPIC.into()]));
+            worst = worst.max(told);
+            quiet = now();
+            stage.converge(&mut [&mut program]);
+            programs.push((program, proxy));
+            writer.close();
+        }
+        assert!(worst <= stage.hellos(2.0), "told after {worst:?}");
+        let worst = stage.in_hellos(worst);
+        // The proxies go after the programs.
+        let (mut programs, proxies): (Vec<_>, Vec<_>) = programs.into_iter().unzip();
+        let syncs = programs.iter_mut().map(|program| program.syncs().len()).max().unwrap();
+        let figures = format!("told after {worst} at worst (bound 2 H), at most {syncs} syncs a program");
+        stage.verdict(quiet, programs, figures);
+        drop(proxies);
+    });
+}
+
+/// The checker is worth nothing if it does not fail where it should: the same loss, and nobody looks for gaps.
+#[test]
+fn without_the_sequence_check_the_checker_fails() {
+    play("the sequence check is off", Load::Light, |stage| {
+        let spec = stage.writer_spec("a", "tcp://127.0.0.1:0", &[TOPIC]);
+        let mut writer = stage.writer(spec);
+        let (proxy, losses) = lossy(&writer.address, |message| fields(message)["seq"] == BURST);
+        let mut spec = stage.program_spec("p", &[proxy.address()], &[TOPIC]);
+        spec.continuity = false;
+        let program = stage.program(spec);
+        writer.send(BURST, 5_000);
+        losses.recv_timeout(stage.bound()).unwrap();
+        let quiet = now();
+        pass(stage.bound());
+        stage.end(vec![program]);
+        writer.close();
+        let (violations, figures) = stage.judge(quiet);
+        let lost = |violation: &&Violation| matches!(violation, Violation::Lost { .. });
+        let diverged = |violation: &&Violation| matches!(violation, Violation::Diverged { .. });
+        assert_eq!(violations.iter().filter(lost).count(), 1, "{violations:?}");
+        assert_eq!(violations.iter().filter(diverged).count(), 1, "{violations:?}");
+        assert_eq!(violations.len(), 2, "{violations:?}");
+        stage.say(format!("as it should, the checker finds {violations:?}; {figures}"));
+    });
+}

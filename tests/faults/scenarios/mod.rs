@@ -1,0 +1,25 @@
+//! The faults, a test each.
+
+mod callbacks;
+mod flood;
+mod killed;
+mod lost;
+mod names;
+mod network;
+mod odd;
+mod stopped;
+
+use serde_json::Value;
+
+use crate::proxy::Message;
+
+/// The fields of the update, or of the first of a batch; null for what is no JSON.
+fn fields(message: &Message) -> Value {
+    let payload = message.frames.get(1).map_or(&[][..], |payload| payload);
+    serde_json::from_slice(payload).unwrap_or_default()
+}
+
+/// True for an update, false for what publisher and subscriber tell one another.
+fn is_update(message: &Message) -> bool {
+    fields(message)["table"].is_string()
+}

@@ -1,0 +1,461 @@
+//! What every scenario needs: a folder, a seed, processes, waiting, and the verdict.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::never;
+use parking_lot::RwLock;
+use tablecast::Config;
+use tempfile::TempDir;
+
+use super::actor::{Actor, LIMIT, Part};
+use super::checker::{Deadline, Figures, Histories, PROGRAM, Violation};
+use super::common::within;
+use super::history::{Event, History, Line, Log, Tail, Time, Told, micros, now};
+use super::process::{Process, tablecast};
+use super::program::{Order, ProgramSpec, Report};
+use super::random::Random;
+use super::store::{Store, WRITER};
+use super::writer::{self, Clock, Sent, WriterSpec};
+
+/// Whether a scenario takes so much of the machine that others would miss their deadlines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Load {
+    Light,
+    Heavy,
+}
+
+/// A scenario that is being played.
+pub(crate) struct Stage {
+    name: &'static str,
+    folder: TempDir,
+    seed: u64,
+    pub(crate) random: Random,
+    /// In the long form everything lasts as long as in the field.
+    pub(crate) long: bool,
+}
+
+/// How long a writer's call may take.
+pub(crate) const SEND_TIMEOUT: Duration = Duration::from_millis(500);
+
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// Plays a scenario: `TABLECAST_TEST_FAULTS=long` for the long form, `TABLECAST_TEST_SEED` to play one again.
+pub(crate) fn play(name: &'static str, load: Load, body: impl FnOnce(&mut Stage) + Send + 'static) {
+    let long = std::env::var("TABLECAST_TEST_FAULTS").is_ok_and(|form| form == "long");
+    // A panic elsewhere is told there.
+    let (_shared, _alone) = match load {
+        Load::Light if !long => (Some(MACHINE.read()), None),
+        _ => (None, Some(MACHINE.write())),
+    };
+    let limit = Duration::from_secs(if long { 1200 } else { 90 });
+    within(limit, move || {
+        let random = Random::new(name);
+        let mut stage = Stage {
+            name,
+            folder: tempfile::tempdir().unwrap(),
+            seed: random.seed(),
+            random,
+            long,
+        };
+        body(&mut stage);
+    });
+}
+
+/// The publisher service as a process, killed when this is dropped.
+pub(crate) struct Service {
+    pub(crate) process: Process,
+    /// Where subscribers connect to.
+    pub(crate) address: String,
+}
+
+impl Stage {
+    /// The hello period.
+    pub(crate) fn hello(&self) -> Duration {
+        Duration::from_millis(if self.long { 1000 } else { 200 })
+    }
+
+    /// So many hello periods.
+    pub(crate) fn hellos(&self, count: f64) -> Duration {
+        self.hello().mul_f64(count)
+    }
+
+    /// How often a connection is checked, and how long it may be silent: as by default, but in hello periods.
+    pub(crate) fn heartbeat(&self) -> (Duration, Duration) {
+        let config = Config::default();
+        let scale = |time: Duration| self.hello().mul_f64(time.div_duration_f64(config.hello_interval_ms));
+        (scale(config.heartbeat_interval_ms), scale(config.heartbeat_timeout_ms))
+    }
+
+    /// How soon everyone must have everything.
+    pub(crate) fn bound(&self) -> Duration {
+        self.hellos(3.0) + Duration::from_secs(2)
+    }
+
+    /// What the short form shortens.
+    pub(crate) fn either<T>(&self, short: T, long: T) -> T {
+        if self.long { long } else { short }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The socket of this host's writers.
+    pub(crate) fn socket(&self) -> String {
+        format!("ipc://{}/publisher.sock", self.folder().display())
+    }
+
+    /// A service on this port, with these flags.
+    pub(crate) fn service(&self, port: u16, flags: &[&str]) -> Service {
+        let mut process = Process::start(self.service_command(port, flags));
+        let line = process.line();
+        let address = line.split(' ').nth(1).unwrap().to_owned();
+        Service { process, address }
+    }
+
+    pub(crate) fn service_command(&self, port: u16, flags: &[&str]) -> std::process::Command {
+        let socket = self.socket();
+        let port = port.to_string();
+        let hello = self.hello().as_millis().to_string();
+        let own = [
+            "service",
+            "--publisher-port",
+            &port,
+            "--publisher-multiproc-socket",
+            &socket,
+        ];
+        let heartbeat = self.heartbeat();
+        let [interval, timeout] = [heartbeat.0, heartbeat.1].map(|time| time.as_millis().to_string());
+        let mut times = vec![
+            ["--hello-interval-ms", &hello],
+            ["--heartbeat-interval-ms", &interval],
+            ["--heartbeat-timeout-ms", &timeout],
+        ];
+        times.retain(|time| !flags.contains(&time[0]));
+        tablecast(own.iter().chain(times.as_flattened()).chain(flags))
+    }
+
+    /// A writer that sends through the service, or binds a port.
+    pub(crate) fn writer_spec(&mut self, name: &str, address: &str, topics: &[&str]) -> WriterSpec {
+        WriterSpec {
+            name: name.into(),
+            folder: self.folder().to_owned(),
+            address: address.into(),
+            topics: topics.iter().map(|topic| (*topic).into()).collect(),
+            rows: 50,
+            bytes: 100,
+            odd: false,
+            clock: Clock::Off(0),
+            seed: self.random.next(),
+            id: None,
+            hello_interval: self.hello(),
+            send_timeout: SEND_TIMEOUT,
+            send_hwm: 100_000,
+            heartbeat: self.heartbeat(),
+        }
+    }
+
+    pub(crate) fn writer(&self, spec: WriterSpec) -> Writer {
+        let mut actor = Actor::start(&Part::Writer(spec));
+        let opened: Result<String, String> = actor.answer();
+        let address = opened.unwrap();
+        Writer { actor, address }
+    }
+
+    pub(crate) fn program_spec(&self, name: &str, addresses: &[&str], topics: &[&str]) -> ProgramSpec {
+        ProgramSpec {
+            name: name.into(),
+            folder: self.folder().to_owned(),
+            addresses: addresses.iter().map(|address| (*address).into()).collect(),
+            topics: topics.iter().map(|topic| (*topic).into()).collect(),
+            continuity: true,
+            queue_capacity: 65_536,
+            heartbeat: self.heartbeat(),
+            max_message_bytes: 16 << 20,
+            workers: 0,
+            trouble: None,
+            after: None,
+        }
+    }
+
+    /// Starts a program and waits until it is live.
+    pub(crate) fn program(&self, spec: ProgramSpec) -> Program {
+        let mut program = self.unconfirmed_program(spec);
+        program.wait_live();
+        program
+    }
+
+    pub(crate) fn unconfirmed_program(&self, spec: ProgramSpec) -> Program {
+        let path = self.folder().join(format!("{PROGRAM}{}", spec.name));
+        let mut actor = Actor::start(&Part::Program(spec.clone()));
+        actor.answer::<()>();
+        Program {
+            actor,
+            topics: spec.topics,
+            tail: Tail::of(&path),
+            lines: Vec::new(),
+            path,
+        }
+    }
+
+    /// Waits until these programs have what the store has; tells how long that took.
+    pub(crate) fn converge(&self, programs: &mut [&mut Program]) -> Duration {
+        let start = Instant::now();
+        let mut store = Store::of(self.folder());
+        for program in programs {
+            wait_for(LIMIT, "a program has not the store's content", || {
+                program.report().digest == store.digest(&program.topics)
+            });
+        }
+        start.elapsed()
+    }
+
+    /// Ends the programs, and demands that no promise was broken, when everything had to be there by `bound` after
+    /// `quiet`. Prints the scenario's line.
+    pub(crate) fn verdict(&self, quiet: Time, programs: Vec<Program>, figures: impl Display) -> Figures {
+        self.end(programs);
+        let (violations, total) = self.judge(quiet);
+        self.say(format!("{figures}; {total}"));
+        assert!(violations.is_empty(), "{}: {}", self.name, listed(&violations));
+        total
+    }
+
+    /// Ends the programs, which must be quick.
+    pub(crate) fn end(&self, programs: Vec<Program>) {
+        for program in programs {
+            let took = program.end();
+            assert!(took <= Duration::from_secs(1), "stop took {took:?}");
+        }
+    }
+
+    /// What the checker finds.
+    pub(crate) fn judge(&self, quiet: Time) -> (Vec<Violation>, Figures) {
+        let histories = Histories::read(self.folder());
+        let violations = histories.check(Deadline::after(quiet, self.bound()));
+        (violations, histories.figures())
+    }
+
+    /// How many updates of this table a writer has published.
+    pub(crate) fn published(&self, writer: &str, table: &str) -> u64 {
+        let history = History::read(&self.folder().join(format!("{WRITER}{writer}")));
+        let pairs = history.lines.windows(2).filter(|pair| {
+            let is_of = matches!(&pair[0].event, Event::Stored(change) if change.table == table);
+            is_of && matches!(pair[1].event, Event::Sent { .. })
+        });
+        pairs.count() as u64
+    }
+
+    /// Prints the one line of this scenario.
+    pub(crate) fn say(&self, figures: impl Display) {
+        println!("{}: {figures} (TABLECAST_TEST_SEED={})", self.name, self.seed);
+    }
+
+    /// A time in hello periods.
+    pub(crate) fn in_hellos(&self, time: Duration) -> String {
+        format!("{:.2} H", time.as_secs_f64() / self.hello().as_secs_f64())
+    }
+}
+
+fn listed(violations: &[Violation]) -> String {
+    let first: Vec<_> = violations
+        .iter()
+        .take(10)
+        .map(|violation| format!("{violation:?}"))
+        .collect();
+    format!("{} violations:\n{}", violations.len(), first.join("\n"))
+}
+
+/// A writer's process.
+pub(crate) struct Writer {
+    pub(crate) actor: Actor,
+    /// Where it is bound, if it is.
+    pub(crate) address: String,
+}
+
+impl Writer {
+    /// Sends so many updates, so many a second, and waits until that is done.
+    pub(crate) fn send(&mut self, count: u64, rate: u64) -> Sent {
+        self.order(count, rate);
+        self.outcome()
+    }
+
+    /// Begins to send so many updates, so many a second; [`Writer::outcome`] is to follow.
+    pub(crate) fn order(&mut self, count: u64, rate: u64) {
+        self.actor.tell(&writer::Order::Send(count, rate));
+    }
+
+    /// Waits for the end of what was ordered.
+    pub(crate) fn outcome(&mut self) -> Sent {
+        self.actor.answer()
+    }
+
+    /// Sends so many updates a second until it is told to stop.
+    pub(crate) fn begin(&mut self, rate: u64) {
+        self.order(u64::MAX, rate);
+    }
+
+    pub(crate) fn stop(&mut self) -> Sent {
+        self.actor.ask(&writer::Order::Stop)
+    }
+
+    /// As [`Writer::stop`], whatever came of it.
+    pub(crate) fn halt(&mut self) {
+        self.stop();
+    }
+
+    pub(crate) fn repair(&mut self) {
+        self.actor.ask::<()>(&writer::Order::Repair);
+    }
+
+    pub(crate) fn store_only(&mut self) {
+        self.actor.ask::<()>(&writer::Order::StoreOnly);
+    }
+
+    pub(crate) fn kill(mut self) {
+        self.actor.process().kill();
+    }
+
+    /// Lets it say goodbye.
+    pub(crate) fn close(self) {
+        self.actor.end();
+    }
+}
+
+/// A program's process.
+pub(crate) struct Program {
+    pub(crate) actor: Actor,
+    pub(crate) topics: BTreeSet<String>,
+    pub(crate) path: PathBuf,
+    tail: Tail,
+    lines: Vec<Line>,
+}
+
+impl Program {
+    pub(crate) fn wait_live(&mut self) {
+        self.actor.ask::<Result<(), String>>(&Order::WaitLive).unwrap();
+    }
+
+    pub(crate) fn report(&mut self) -> Report {
+        self.actor.ask(&Order::Report)
+    }
+
+    /// Registers a topic, and waits until it is live.
+    pub(crate) fn register(&mut self, topic: &str) {
+        self.topics.insert(topic.into());
+        let live: Result<(), String> = self.actor.ask(&Order::Register(topic.into()));
+        live.unwrap();
+    }
+
+    pub(crate) fn unregister(&mut self, topic: &str) {
+        self.topics.remove(topic);
+        self.actor.ask::<()>(&Order::Unregister(topic.into()));
+    }
+
+    /// How many topics are live by its status.
+    pub(crate) fn live_topics(&mut self) -> usize {
+        self.actor.ask(&Order::LiveTopics)
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn lines(&mut self) -> &[Line] {
+        self.lines.extend(self.tail.next());
+        &self.lines
+    }
+
+    /// The sync events so far.
+    pub(crate) fn syncs(&mut self) -> Vec<(Time, Told)> {
+        let syncs = self.lines().iter().filter_map(|line| match &line.event {
+            Event::Sync(told) => Some((line.at, told.clone())),
+            _ => None,
+        });
+        syncs.collect()
+    }
+
+    /// Waits for a sync event since `start` for which this holds, and tells how long after `start` it came.
+    pub(crate) fn await_sync(&mut self, start: Time, mut is_it: impl FnMut(&Told) -> bool) -> (Duration, Told) {
+        let mut found = None;
+        wait_for(LIMIT, "no such sync event", || {
+            let mut syncs = self.syncs().into_iter();
+            found = syncs.find(|(at, told)| *at >= start && is_it(told));
+            found.is_some()
+        });
+        let (at, told) = found.unwrap();
+        (duration(at - start), told)
+    }
+
+    /// True if it took itself for live at any time in this span.
+    pub(crate) fn was_live(&mut self, from: Time, to: Time) -> bool {
+        let mut live = false;
+        let mut was_live = false;
+        for line in self.lines() {
+            if let Event::Live(now) = line.event {
+                was_live |= live && line.at >= from;
+                live = now && line.at <= to;
+            }
+        }
+        was_live || live
+    }
+
+    /// Waits until so many updates came.
+    pub(crate) fn await_delivered(&mut self, count: u64) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let report = self.report();
+            if report.delivered >= count {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "not all {count} came: {report:?}, {:?}",
+                self.syncs()
+            );
+            pass(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn kill(mut self) {
+        self.actor.process().kill();
+        // The last line may be half a line.
+        let rest = std::fs::read(&self.path).unwrap();
+        let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        std::fs::write(&self.path, &rest[..whole]).unwrap();
+        Log::append_to(&self.path).write(Event::Killed);
+    }
+
+    fn end(mut self) -> Duration {
+        let took = self.actor.ask(&Order::End);
+        self.actor.end();
+        took
+    }
+}
+
+/// Waits until this holds, and fails with `what` if it does not within `limit`.
+pub(crate) fn wait_for(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what} within {limit:?}");
+        pass(Duration::from_millis(5));
+    }
+}
+
+/// Lets time pass, where passing time is what is tested.
+pub(crate) fn pass(time: Duration) {
+    let _ = never::<()>().recv_timeout(time);
+}
+
+pub(crate) fn duration(time: Time) -> Duration {
+    Duration::from_micros(u64::try_from(time).unwrap())
+}
+
+/// How long ago that was.
+pub(crate) fn since(time: Time) -> Duration {
+    duration(now() - time)
+}
+
+/// As a time after `start`.
+pub(crate) fn later(start: Time, by: Duration) -> Time {
+    start + micros(by)
+}

@@ -1,0 +1,285 @@
+//! A writer: stores each change in its log, then publishes it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use serde::{Deserialize, Serialize};
+use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
+use tablecast::transport::PubSub;
+use tablecast::{Action, DbUpdate, Publisher, PublisherOptions, Result, Topic};
+
+use super::actor;
+use super::history::{Change, Event, Log, Tail, now};
+use super::random::Random;
+use super::store::WRITER;
+
+/// What a writer is to be.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct WriterSpec {
+    pub(crate) name: String,
+    pub(crate) folder: PathBuf,
+    /// The publisher service's socket, `ipc://..`, or the address to bind, `tcp://..`.
+    pub(crate) address: String,
+    pub(crate) topics: Vec<String>,
+    /// How many rows each topic has.
+    pub(crate) rows: usize,
+    /// The length of a value.
+    pub(crate) bytes: usize,
+    /// Whether tables and keys have names that look like something else.
+    pub(crate) odd: bool,
+    pub(crate) clock: Clock,
+    pub(crate) seed: u64,
+    /// The publisher's id, if it is not to make one.
+    pub(crate) id: Option<String>,
+    pub(crate) hello_interval: Duration,
+    pub(crate) send_timeout: Duration,
+    pub(crate) send_hwm: i32,
+    pub(crate) heartbeat: (Duration, Duration),
+}
+
+/// What the writer takes for the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Clock {
+    /// So many seconds away from the right time.
+    Off(i64),
+    /// Goes forth and back by up to an hour with every update.
+    Steps,
+}
+
+/// What became of an order to send.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Sent {
+    pub(crate) sent: u64,
+    pub(crate) refused: u64,
+}
+
+/// What a writer can be told; it answers each when it is done, [`Order::Send`] also when it is told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Sends so many updates, so many a second.
+    Send(u64, u64),
+    Stop,
+    /// Stores one more change and does not publish it.
+    StoreOnly,
+    /// Writes every row again whose last change could not be published.
+    Repair,
+}
+
+const TABLES: &[&str] = &["lport", "chassis", "secgroup"];
+
+const ODD: &[&str] = &[
+    "",
+    "*",
+    "?",
+    "[a]",
+    "a.b",
+    "{}",
+    "\"",
+    "\\",
+    "\n",
+    "\0",
+    "é",
+    "hello",
+    "goodbye",
+    "sync",
+    "D",
+    "\u{10FFFF}tablecast/hello",
+];
+
+pub(crate) struct Writer {
+    spec: WriterSpec,
+    log: Log,
+    publisher: Publisher,
+    random: Random,
+    versions: HashMap<usize, u64>,
+    /// The last number of each topic.
+    numbers: HashMap<usize, u64>,
+    /// Rows whose last change could not be published.
+    unpublished: Vec<usize>,
+}
+
+impl Writer {
+    /// A writer that goes on where one of the same name has ended.
+    pub(crate) fn open(spec: WriterSpec) -> Result<Writer> {
+        let path = spec.folder.join(format!("{WRITER}{}", spec.name));
+        let versions = versions(&path);
+        let options = PublisherOptions {
+            id: spec.id.as_deref().map(Into::into),
+            send_timeout: spec.send_timeout,
+            hello_interval: spec.hello_interval,
+            ..PublisherOptions::default()
+        };
+        let publisher = Publisher::new(&*driver(&spec)?, options)?;
+        let log = Log::append_to(&path);
+        log.write(Event::Opened {
+            publisher: publisher.id().to_string(),
+            epoch: publisher.epoch(),
+        });
+        Ok(Writer {
+            random: Random::from_seed(spec.seed),
+            spec,
+            log,
+            publisher,
+            versions,
+            numbers: HashMap::new(),
+            unpublished: Vec::new(),
+        })
+    }
+
+    pub(crate) fn address(&self) -> String {
+        self.publisher.address().unwrap_or_default()
+    }
+
+    /// Changes a row at random and publishes that; true if it was taken.
+    pub(crate) fn write(&mut self) -> bool {
+        let row = self.random.below(self.spec.topics.len() * self.spec.rows);
+        self.write_row(row)
+    }
+
+    fn write_row(&mut self, row: usize) -> bool {
+        let update = self.store(row);
+        let start = Instant::now();
+        let sent = self.publisher.send_event(&update);
+        let took = i64::try_from(start.elapsed().as_micros()).unwrap();
+        match sent {
+            Ok(()) => {
+                let number = self.numbers.entry(row % self.spec.topics.len()).or_default();
+                *number += 1;
+                self.log.note(Event::Sent { seq: *number, took });
+                self.unpublished.retain(|other| *other != row);
+                true
+            }
+            Err(error) => {
+                let kind = error.kind().to_string();
+                self.log.note(Event::Refused { kind, took });
+                if !self.unpublished.contains(&row) {
+                    self.unpublished.push(row);
+                }
+                false
+            }
+        }
+    }
+
+    /// The store's write: with it, everything before is in the file.
+    pub(crate) fn store(&mut self, row: usize) -> DbUpdate {
+        let topic = &self.spec.topics[row % self.spec.topics.len()];
+        let (tables, keys) = match self.spec.odd {
+            true => (ODD, ODD),
+            false => (TABLES, &[""][..]),
+        };
+        let version = self.versions.entry(row).or_default();
+        *version += 1;
+        let change = Change {
+            topic: topic.clone(),
+            table: tables[row % tables.len()].into(),
+            key: format!("{}{}-{row}", self.spec.name, keys[row % keys.len()]),
+            version: *version,
+            deleted: *version > 1 && self.random.below(8) == 0,
+        };
+        self.log.write(Event::Stored(change.clone()));
+        let (action, value) = match (change.deleted, *version) {
+            (true, _) => (Action::Delete, None),
+            (_, 1) => (Action::Create, Some("x".repeat(self.spec.bytes))),
+            _ => (Action::Set, Some("x".repeat(self.spec.bytes))),
+        };
+        let mut update = DbUpdate::new(&*change.table, &*change.key, action);
+        update.topic = Topic::new(&*change.topic).unwrap();
+        update.value = value;
+        update.version = Some(change.version);
+        update.priority = 1 + self.random.below(9) as i32;
+        update.timestamp = match self.spec.clock {
+            Clock::Off(seconds) => now() + seconds * 1_000_000,
+            Clock::Steps => now() + (self.random.below(7_200_000_000) as i64) - 3_600_000_000,
+        };
+        update
+    }
+
+    /// Writes every row again whose last change could not be published, until it can.
+    pub(crate) fn repair(&mut self) {
+        let deadline = Instant::now() + actor::LIMIT;
+        while let Some(row) = self.unpublished.first().copied() {
+            assert!(Instant::now() < deadline, "row {row} cannot be published");
+            self.write_row(row);
+        }
+        self.log.flush();
+    }
+
+    /// Says goodbye.
+    pub(crate) fn close(self) {
+        drop(self.publisher);
+        self.log.write(Event::Closed);
+    }
+
+    fn send(&mut self, count: u64, rate: u64, orders: &Receiver<Order>) -> Sent {
+        let start = Instant::now();
+        let mut result = Sent::default();
+        for number in 0..count {
+            let due = start + Duration::from_secs_f64(number as f64 / rate as f64);
+            // Sleeping for less than this costs more than it is worth.
+            let due = due.checked_sub(Duration::from_millis(1)).unwrap_or(start);
+            // It is told to stop, or whoever would tell it is gone.
+            if orders.recv_deadline(due) != Err(RecvTimeoutError::Timeout) {
+                break;
+            }
+            match self.write() {
+                true => result.sent += 1,
+                false => result.refused += 1,
+            }
+        }
+        self.log.flush();
+        result
+    }
+}
+
+/// The body of a writer's process.
+pub(crate) fn run(spec: WriterSpec) {
+    let mut writer = match Writer::open(spec) {
+        Ok(writer) => writer,
+        Err(error) => return actor::answer(&Err::<String, _>(error.kind().to_string())),
+    };
+    actor::answer(&Ok::<_, String>(writer.address()));
+    let orders = actor::orders::<Order>();
+    for order in &orders {
+        match order {
+            Order::Send(count, rate) => actor::answer(&writer.send(count, rate, &orders)),
+            // It came too late to stop anything.
+            Order::Stop => {}
+            Order::StoreOnly => {
+                writer.store(0);
+                actor::answer(&());
+            }
+            Order::Repair => {
+                writer.repair();
+                actor::answer(&());
+            }
+        }
+    }
+    writer.close();
+}
+
+/// The versions that the rows had when a writer of this name ended.
+fn versions(path: &Path) -> HashMap<usize, u64> {
+    let mut versions = HashMap::new();
+    for line in Tail::of(path).next() {
+        if let Event::Stored(change) = line.event {
+            let (_, row) = change.key.rsplit_once('-').unwrap();
+            versions.insert(row.parse().unwrap(), change.version);
+        }
+    }
+    versions
+}
+
+fn driver(spec: &WriterSpec) -> Result<Box<dyn PubSub>> {
+    let options = ZmqOptions {
+        send_hwm: spec.send_hwm,
+        heartbeat_interval: spec.heartbeat.0,
+        heartbeat_timeout: spec.heartbeat.1,
+        ..ZmqOptions::default()
+    };
+    Ok(match spec.address.starts_with("ipc://") {
+        true => Box::new(ZmqMultiproc::new(&spec.address, options)?),
+        false => Box::new(ZmqPubSub::new(&spec.address, options)?),
+    })
+}
