@@ -47,6 +47,7 @@
 //! | feature | default | |
 //! |---|---|---|
 //! | `zmq` | yes | the drivers `zmq` and `zmq-multiproc`; builds libzmq, which needs a C++ compiler |
+//! | `sqlite` | yes | the store `sqlite`; builds SQLite, which needs a C compiler |
 //! | `bin` | yes | the command-line tool |
 //!
 //! # Logs
@@ -78,6 +79,7 @@ pub mod codec;
 pub mod table;
 mod thread;
 
+pub mod store;
 pub mod transport;
 
 pub mod queue;
@@ -85,19 +87,25 @@ pub mod queue;
 pub mod config;
 
 pub mod drivers;
+pub mod stores;
 
 pub mod dispatcher;
 pub mod publisher;
 pub mod subscriber;
 
+pub mod database;
+
 pub mod service;
 
 pub use config::Config;
+pub use database::{Database, DatabaseOptions};
 pub use dispatcher::{Dispatcher, DispatcherHandle, DispatcherOptions, Guard, Handler};
 pub use drivers::Drivers;
 pub use error::{Error, ErrorHook, ErrorKind, Result};
 pub use publisher::{Publisher, PublisherOptions};
 pub use service::{Service, ServiceOptions};
+pub use store::Store;
+pub use stores::Stores;
 pub use subscriber::{PeerState, Subscriber, SubscriberOptions, TopicState};
 pub use table::Table;
 pub use update::{Action, DbUpdate, Event, Name, Origin, SyncReason, Topic};

@@ -39,6 +39,10 @@ impl<T> Table<T> {
         Name::from_static(self.name)
     }
 
+    pub(crate) const fn as_str(&self) -> &'static str {
+        self.name
+    }
+
     /// An update that tells that the row is gone.
     pub fn delete(&self, key: impl Into<Name>) -> DbUpdate {
         DbUpdate::new(self.name(), key, Action::Delete)
@@ -63,10 +67,14 @@ impl<T: Serialize> Table<T> {
     }
 
     fn update(&self, key: impl Into<Name>, action: Action, row: &T) -> Result<DbUpdate> {
-        let value = serde_json::to_string(row).map_err(|e| {
+        Ok(DbUpdate::new(self.name(), key, action).value(self.write(row)?))
+    }
+
+    /// The row as JSON.
+    pub(crate) fn write(&self, row: &T) -> Result<String> {
+        serde_json::to_string(row).map_err(|e| {
             Error::new(ErrorKind::InvalidInput, format!("a row of table {} as JSON", self.name)).with_source(e)
-        })?;
-        Ok(DbUpdate::new(self.name(), key, action).value(value))
+        })
     }
 }
 
@@ -76,9 +84,16 @@ impl<T: DeserializeOwned> Table<T> {
     /// # Errors
     /// [`ErrorKind::Malformed`] if the value is not a JSON document of type `T`.
     pub fn decode(&self, update: &DbUpdate) -> Result<Option<T>> {
-        let Some(value) = &update.value else { return Ok(None) };
-        serde_json::from_str(value).map(Some).map_err(|e| {
-            let context = format!("table {} key {}: value is not its row type", update.table, update.key);
+        let value = update.value.as_ref();
+        value
+            .map(|value| Table::read(&update.table, &update.key, value))
+            .transpose()
+    }
+
+    /// The row that this JSON says.
+    pub(crate) fn read(table: &str, key: &str, value: &str) -> Result<T> {
+        serde_json::from_str(value).map_err(|e| {
+            let context = format!("table {table} key {key}: value is not its row type");
             Error::new(ErrorKind::Malformed, context).with_source(e)
         })
     }

@@ -37,6 +37,21 @@ impl Encoder {
     /// Appends the update without its number. `topic` goes into the payload, whatever `update.topic` says, and
     /// `update.origin` is not looked at.
     pub fn begin(&self, update: &DbUpdate, topic: &Topic, buf: &mut Vec<u8>) {
+        let fields = if update.version.is_some() { 11 } else { 10 };
+        let mut writer = self.begin_fields(fields, update, topic, buf);
+        if let Some(version) = update.version {
+            writer.unsigned("version", version);
+        }
+    }
+
+    /// As [`Encoder::begin`], but leaves the version out, for whoever comes to know it. Returns where in `buf` it
+    /// belongs, after all was written.
+    pub(crate) fn begin_without_version(&self, update: &DbUpdate, topic: &Topic, buf: &mut Vec<u8>) -> usize {
+        self.begin_fields(11, update, topic, buf).name("version");
+        buf.len()
+    }
+
+    fn begin_fields<'a>(&self, fields: u32, update: &DbUpdate, topic: &Topic, buf: &'a mut Vec<u8>) -> Writer<'a> {
         let texts = [
             &update.table,
             &update.key,
@@ -45,7 +60,7 @@ impl Encoder {
         ];
         buf.reserve(200 + self.sender.len() + texts.iter().map(|text| text.len()).sum::<usize>());
         let mut writer = self.writer(buf);
-        writer.open(if update.version.is_some() { 11 } else { 10 });
+        writer.open(fields);
         writer.text("table", Some(&update.table));
         writer.text("key", Some(&update.key));
         writer.text("action", Some(update.action.as_str()));
@@ -54,9 +69,7 @@ impl Encoder {
         writer.signed("priority", update.priority.into());
         writer.signed("timestamp", update.timestamp);
         writer.buf.extend_from_slice(&self.sender);
-        if let Some(version) = update.version {
-            writer.unsigned("version", version);
-        }
+        writer
     }
 
     /// Completes what [`Encoder::begin`] wrote from `start` to the end of `buf`. Numbers count from 1; `idle` is the time

@@ -14,6 +14,7 @@
 //! ```
 
 mod address;
+mod database;
 mod options;
 mod socket;
 
@@ -26,6 +27,7 @@ pub use options::{Config, OptionDoc};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::QueueOptions;
+use crate::store::StoreOptions;
 use options::OPTIONS;
 
 /// What the names of our environment variables begin with.
@@ -248,6 +250,15 @@ impl From<&Config> for QueueOptions {
             capacity: config.queue_capacity,
             overflow: config.queue_overflow,
             max_overtake: config.queue_max_overtake_ms,
+        }
+    }
+}
+
+impl From<&Config> for StoreOptions {
+    fn from(config: &Config) -> StoreOptions {
+        StoreOptions {
+            batch_amount: config.batch_amount,
+            timeout: config.store_timeout_ms,
         }
     }
 }

@@ -90,7 +90,11 @@ impl Link {
 
     /// Calls `send` with the sending end and the time it may take, which is what `timeout` has left after waiting
     /// for other threads.
-    pub(crate) fn send(&self, timeout: Duration, send: impl FnOnce(&mut Sender, Duration) -> Result<()>) -> Result<()> {
+    pub(crate) fn send<T>(
+        &self,
+        timeout: Duration,
+        send: impl FnOnce(&mut Sender, Duration) -> Result<T>,
+    ) -> Result<T> {
         let mut left = timeout;
         let mut sender = match self.shared.sender.try_lock() {
             Some(sender) => sender,

@@ -14,6 +14,7 @@ use crate::codec::{Batch, Codec, Encoder};
 use crate::config::Config;
 use crate::drivers::Drivers;
 use crate::error::{Error, ErrorHook, ErrorKind, Result};
+use crate::store::{Announcement, Written};
 use crate::transport::PubSub;
 use crate::update::{DbUpdate, Name, Topic, now_micros};
 
@@ -161,7 +162,8 @@ impl Publisher {
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if the transport did not take it within the option `send_timeout`,
-    /// [`ErrorKind::TooLarge`] or [`ErrorKind::InvalidInput`] if it breaks a limit. After an error nothing was sent.
+    /// [`ErrorKind::TooLarge`] or [`ErrorKind::InvalidInput`] if it breaks a limit. After an error nothing was sent,
+    /// unless it is [`ErrorKind::Unconfirmed`].
     pub fn send_event(&self, update: &DbUpdate) -> Result<()> {
         self.send_event_to(&update.topic, update)
     }
@@ -220,28 +222,74 @@ impl Publisher {
         Ok(())
     }
 
+    /// Has a store write a row and publish the update in one step: `write` gets all of the message but the version.
+    /// If the store answers that nothing changed, nothing was sent.
+    pub(crate) fn send_stored(
+        &self,
+        topic: &Topic,
+        update: &DbUpdate,
+        write: impl FnOnce(&Announcement<'_>) -> Result<Written>,
+    ) -> Result<Written> {
+        self.check_key(update)?;
+        self.check_topic(topic)?;
+        let mut buf = Vec::new();
+        let hole = self.encoder.begin_without_version(update, topic, &mut buf);
+        let written = self.link.send(self.options.send_timeout, |Sender { numbers, .. }, _| {
+            numbers.send(topic, 1, |first, idle| {
+                self.encoder.finish(0, first, idle, &mut buf);
+                let (head, tail) = buf.split_at(hole);
+                let announcement = Announcement {
+                    topic,
+                    head,
+                    tail,
+                    codec: self.options.codec,
+                };
+                self.check_size(announcement.max_payload_len())?;
+                let written = write(&announcement)?;
+                let changed = written.changed;
+                Ok((written, changed))
+            })
+        });
+        let counter = match &written {
+            Ok(written) => written.changed.then_some(&self.sent),
+            Err(_) => Some(&self.failed),
+        };
+        if let Some(counter) = counter {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        written
+    }
+
     /// Sends what `finish` makes of the first of `count` new numbers and the time since the number before it.
     fn send<'a>(&self, topic: &Topic, count: u64, finish: impl FnOnce(u64, Duration) -> &'a [u8]) -> Result<()> {
-        let length = topic.as_str().len();
-        if length > self.options.max_topic_bytes {
-            let context = format!(
-                "a topic of {length} bytes; max_topic_bytes is {}",
-                self.options.max_topic_bytes
-            );
-            return Err(Error::new(ErrorKind::InvalidInput, context));
-        }
+        self.check_topic(topic)?;
         self.link
             .send(self.options.send_timeout, |Sender { outbound, numbers }, timeout| {
                 numbers.send(topic, count, |first, idle| {
                     let payload = finish(first, idle);
-                    if payload.len() > self.options.max_message_bytes {
-                        let limit = self.options.max_message_bytes;
-                        let context = format!("a message of {} bytes; max_message_bytes is {limit}", payload.len());
-                        return Err(Error::new(ErrorKind::TooLarge, context));
-                    }
-                    outbound.send(topic.as_str().as_bytes(), payload, timeout)
+                    self.check_size(payload.len())?;
+                    outbound.send(topic.as_str().as_bytes(), payload, timeout)?;
+                    Ok(((), true))
                 })
             })
+    }
+
+    fn check_topic(&self, topic: &Topic) -> Result<()> {
+        let (length, limit) = (topic.as_str().len(), self.options.max_topic_bytes);
+        if length > limit {
+            let context = format!("a topic of {length} bytes; max_topic_bytes is {limit}");
+            return Err(Error::new(ErrorKind::InvalidInput, context));
+        }
+        Ok(())
+    }
+
+    fn check_size(&self, length: usize) -> Result<()> {
+        let limit = self.options.max_message_bytes;
+        if length > limit {
+            let context = format!("a message of {length} bytes; max_message_bytes is {limit}");
+            return Err(Error::new(ErrorKind::TooLarge, context));
+        }
+        Ok(())
     }
 
     fn count(&self, updates: u64, sent: Result<()>) -> Result<()> {

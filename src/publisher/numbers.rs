@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 
 use crate::codec::Hello;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::update::Topic;
 
 /// The last number of each topic. A topic that was ever used stays, at about a hundred bytes.
@@ -28,6 +28,9 @@ struct Used {
     is_recent: bool,
 }
 
+/// Whether something was sent.
+type IsSent = bool;
+
 /// A topic is told of in so many hellos after its last use: one who is cut off for longer notices the silence.
 const TOLD: u64 = 5;
 
@@ -36,14 +39,14 @@ const MAX_TOPICS: usize = 256;
 const MAX_BYTES: usize = 32 << 10;
 
 impl Numbers {
-    /// Calls `send` with the next number of this topic and the time since the one before it; if that succeeds, `count`
-    /// numbers are used up. After an error none is, or subscribers would see a gap.
-    pub(super) fn send(
+    /// Calls `send` with the next number of this topic and the time since the one before it. `count` numbers are used
+    /// up if it says that it has sent them, or cannot tell. Otherwise none is, or subscribers would see a gap.
+    pub(super) fn send<T>(
         &mut self,
         topic: &Topic,
         count: u64,
-        send: impl FnOnce(u64, Duration) -> Result<()>,
-    ) -> Result<()> {
+        send: impl FnOnce(u64, Duration) -> Result<(T, IsSent)>,
+    ) -> Result<T> {
         let now = Instant::now();
         let used = match self.topics.get_mut(topic) {
             Some(used) => used,
@@ -54,14 +57,21 @@ impl Numbers {
                 is_recent: false,
             }),
         };
-        send(used.last + 1, now.saturating_duration_since(used.at))?;
-        used.last += count;
-        (used.at, used.hello) = (now, self.hellos);
-        if !std::mem::replace(&mut used.is_recent, true) {
-            self.recent.push(topic.clone());
+        let result = send(used.last + 1, now.saturating_duration_since(used.at));
+        let is_sent = match &result {
+            Ok((_, is_sent)) => *is_sent,
+            // Given again, the number would make one update look like the other.
+            Err(e) => e.kind() == ErrorKind::Unconfirmed,
+        };
+        if is_sent {
+            used.last += count;
+            (used.at, used.hello) = (now, self.hellos);
+            if !std::mem::replace(&mut used.is_recent, true) {
+                self.recent.push(topic.clone());
+            }
+            self.is_used = true;
         }
-        self.is_used = true;
-        Ok(())
+        result.map(|(value, _)| value)
     }
 
     /// True if something was ever sent.

@@ -7,7 +7,7 @@ use super::continuity::Counters;
 use crate::config::Config;
 use crate::error::ErrorHook;
 
-/// Limits and times of a [`Subscriber`].
+/// Limits and times of a [`Subscriber`](super::Subscriber).
 #[derive(Clone)]
 pub struct SubscriberOptions {
     /// A larger payload is counted as malformed and skipped. Default: 16 MiB.
@@ -64,7 +64,7 @@ impl fmt::Debug for SubscriberOptions {
     }
 }
 
-/// What a [`Subscriber`] has counted since it was made.
+/// What a [`Subscriber`](super::Subscriber) has counted since it was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubscriberStats {

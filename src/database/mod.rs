@@ -1,0 +1,236 @@
+//! A store and a publisher together: every write is stored, then published.
+
+mod rows;
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::config::Config;
+use crate::drivers::Drivers;
+use crate::error::{Error, ErrorKind, Result};
+use crate::publisher::Publisher;
+use crate::store::{Announcer, Change, Store, Write, Written};
+use crate::stores::Stores;
+use crate::table::Table;
+use crate::update::{Action, DbUpdate, Topic};
+
+pub use rows::{Entry, Rows};
+
+/// Times of a [`Database`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DatabaseOptions {
+    /// How long a write may wait for other threads that write the same row. Default: 5 s.
+    pub timeout: Duration,
+}
+
+impl Default for DatabaseOptions {
+    fn default() -> DatabaseOptions {
+        DatabaseOptions {
+            timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+impl From<&Config> for DatabaseOptions {
+    fn from(config: &Config) -> DatabaseOptions {
+        DatabaseOptions {
+            timeout: config.store_timeout_ms,
+        }
+    }
+}
+
+/// A store whose changes are published, each on the topic of its row and with the row's version.
+///
+/// Where the store can publish by itself, both are one step. Elsewhere the write comes first; if the update cannot be
+/// sent, the write is undone, unless somebody else has written the row meanwhile. A process that is killed in between
+/// leaves a change that was stored and not published.
+///
+/// May be shared between threads: they write a row one after the other, so that its updates are sent in the order of
+/// its versions. Other processes know nothing of that order; there, versions tell what is newer.
+///
+/// ```
+/// use std::sync::Arc;
+/// use serde::{Deserialize, Serialize};
+/// use tablecast::drivers::memory::MemoryPubSub;
+/// use tablecast::stores::memory::MemoryStore;
+/// use tablecast::*;
+///
+/// #[derive(Serialize, Deserialize, Debug, PartialEq)]
+/// struct LogicalPort { chassis: String }
+/// const LPORT: Table<LogicalPort> = Table::new("lport");
+///
+/// # fn main() -> Result<()> {
+/// let publisher = Publisher::new(&MemoryPubSub::new("memory://network")?, PublisherOptions::default())?;
+/// let database = Database::new(Arc::new(MemoryStore::new()), publisher, DatabaseOptions::default());
+/// let tenant = Topic::new("tenant1")?;
+/// let ports = database.rows(LPORT).topic(&tenant);
+/// ports.create("port-1", &LogicalPort { chassis: "host1".into() })?;
+/// assert!(ports.set("port-1", &LogicalPort { chassis: "host2".into() })?.is_some());
+/// assert!(ports.set("port-1", &LogicalPort { chassis: "host2".into() })?.is_none(), "nothing changed");
+/// assert_eq!(ports.get("port-1")?.row.chassis, "host2");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Database {
+    store: Arc<dyn Store>,
+    publisher: Publisher,
+    /// Where the publisher's subscribers listen.
+    address: Option<String>,
+    options: DatabaseOptions,
+    /// Held while a row is stored and published; some rows share one.
+    turns: [Mutex<()>; 64],
+    hasher: RandomState,
+}
+
+impl Database {
+    /// A database as the options say: the store of `nb_db_class`, and a publisher as [`Publisher::open`] makes it.
+    ///
+    /// # Errors
+    /// As [`Stores::open`] and [`Publisher::open`].
+    pub fn open(config: &Config, stores: &Stores, drivers: &Drivers) -> Result<Database> {
+        let (store, publisher) = (stores.open(config)?, Publisher::open(config, drivers)?);
+        Ok(Database::new(store, publisher, config.into()))
+    }
+
+    /// Joins a store and a publisher.
+    pub fn new(store: Arc<dyn Store>, publisher: Publisher, options: DatabaseOptions) -> Database {
+        Database {
+            store,
+            address: publisher.address(),
+            publisher,
+            options,
+            turns: [const { Mutex::new(()) }; 64],
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// The rows of a table, with their type.
+    pub fn rows<T>(&self, table: Table<T>) -> Rows<'_, T> {
+        Rows::new(self, table)
+    }
+
+    /// The store, for reading, and for writes that nobody is to hear of.
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// The publisher, for updates that are no rows.
+    pub fn publisher(&self) -> &Publisher {
+        &self.publisher
+    }
+
+    /// Makes one write and publishes it with this priority; if it changed nothing, nothing is published. To set or
+    /// delete a row in one round trip, where the store publishes by itself, name its topic in the write.
+    ///
+    /// # Errors
+    /// As [`Store::write`] and [`Publisher::send_event`]. After [`ErrorKind::Unconfirmed`] the row may have been
+    /// written, and the update may have been sent; after any other error neither, unless somebody else wrote the row in
+    /// between, and then it is as they left it.
+    pub fn write(&self, write: &Write<'_>, priority: i32) -> Result<Written> {
+        let _turn = self.turn(write)?;
+        let announcer = self
+            .address
+            .as_deref()
+            .and_then(|address| self.store.announcer(address));
+        match announcer {
+            Some(announcer) => self.write_and_publish(announcer, write, priority),
+            None => self.write_then_publish(write, priority),
+        }
+    }
+
+    /// Waits until no other thread writes the row.
+    fn turn(&self, write: &Write<'_>) -> Result<MutexGuard<'_, ()>> {
+        let hash = self.hasher.hash_one((write.table, write.key));
+        let turn = &self.turns[hash as usize % self.turns.len()];
+        turn.try_lock_for(self.options.timeout).ok_or_else(|| {
+            let context = format!(
+                "table {:?} key {:?}: other threads were writing it all the time",
+                write.table, write.key
+            );
+            Error::new(ErrorKind::Timeout, context)
+        })
+    }
+
+    fn write_and_publish(&self, announcer: &dyn Announcer, write: &Write<'_>, priority: i32) -> Result<Written> {
+        let publish = |topic: &Topic| {
+            let write = Write {
+                topic: Some(topic),
+                ..*write
+            };
+            let update = update(&write, priority);
+            self.publisher.send_stored(topic, &update, |announcement| {
+                announcer.write_and_publish(&write, announcement)
+            })
+        };
+        match (write.topic, write.change) {
+            (Some(topic), _) => publish(topic),
+            (None, Change::Create(_)) => publish(&Topic::ALL),
+            (None, Change::Set(_) | Change::Delete) => loop {
+                let topic = self.store.get(write.table, write.key, None)?.topic;
+                match publish(&topic) {
+                    // It may have been created again, with another topic.
+                    Err(e) if e.kind() == ErrorKind::NotFound => {}
+                    result => return result,
+                }
+            },
+        }
+    }
+
+    fn write_then_publish(&self, write: &Write<'_>, priority: i32) -> Result<Written> {
+        let mut written = self.store.write(&write.returning())?;
+        if written.changed {
+            let mut update = update(write, priority).topic(written.topic.clone());
+            update.version = Some(written.version);
+            if let Err(e) = self.publisher.send_event(&update) {
+                return Err(self.undo(write, &written, e));
+            }
+        }
+        written.before = written.before.filter(|_| write.returning);
+        Ok(written)
+    }
+
+    /// Takes back what could not be published, and returns why it could not.
+    fn undo(&self, write: &Write<'_>, written: &Written, e: Error) -> Error {
+        let context = |outcome| format!("table {:?} key {:?}: not published, {outcome}", write.table, write.key);
+        if e.kind() == ErrorKind::Unconfirmed {
+            // Who heard of it would wait in vain for an update that takes it back.
+            return Error::new(e.kind(), context("as far as is known, but stored")).with_source(e);
+        }
+        let before = written.before.as_deref().unwrap_or_default();
+        let undo = match write.change {
+            Change::Create(_) => Write::delete(write.table, write.key),
+            Change::Set(_) => Write::set(write.table, write.key, before),
+            Change::Delete => Write::create(write.table, write.key, before).topic(&written.topic),
+        };
+        match self.store.write(&undo.version(written.version)) {
+            Ok(_) => Error::new(e.kind(), context("and undone")).with_source(e),
+            Err(undone) => match (undone.kind(), write.change) {
+                (ErrorKind::NotFound | ErrorKind::AlreadyExists, _)
+                | (ErrorKind::Conflict, Change::Set(_) | Change::Create(_)) => {
+                    Error::new(e.kind(), context("and written by somebody else since")).with_source(e)
+                }
+                // A delete that the store has forgotten cannot be told from one that somebody else made.
+                _ => {
+                    let context = context(&format!("and not undone ({undone})"));
+                    Error::new(ErrorKind::Unconfirmed, context).with_source(e)
+                }
+            },
+        }
+    }
+}
+
+/// What tells of the write; its version is not known yet.
+fn update(write: &Write<'_>, priority: i32) -> DbUpdate {
+    let (action, value) = match write.change {
+        Change::Create(value) => (Action::Create, Some(value)),
+        Change::Set(value) => (Action::Set, Some(value)),
+        Change::Delete => (Action::Delete, None),
+    };
+    let mut update = DbUpdate::new(write.table, write.key, action).priority(priority);
+    update.value = value.map(str::to_owned);
+    update
+}

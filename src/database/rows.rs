@@ -1,0 +1,146 @@
+//! The rows of one table, typed.
+
+use std::fmt;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Database;
+use crate::error::Result;
+use crate::store::{Listing, Row, Write, Written};
+use crate::table::Table;
+use crate::update::{DbUpdate, Name, Topic};
+
+/// The rows of a table of a [`Database`], or those of one topic.
+#[must_use]
+pub struct Rows<'a, T> {
+    database: &'a Database,
+    table: Table<T>,
+    topic: Option<Topic>,
+    priority: i32,
+}
+
+/// A row with what the store knows of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry<T> {
+    /// The key.
+    pub key: Name,
+    /// The row.
+    pub row: T,
+    /// Who is told of its changes.
+    pub topic: Topic,
+    /// Every write raises it.
+    pub version: u64,
+}
+
+impl<'a, T> Rows<'a, T> {
+    pub(super) fn new(database: &'a Database, table: Table<T>) -> Rows<'a, T> {
+        Rows {
+            database,
+            table,
+            topic: None,
+            priority: DbUpdate::DEFAULT_PRIORITY,
+        }
+    }
+
+    /// Only the rows of this topic: those that are created get it, and others are not found. Default: the rows of all
+    /// topics, and new ones for [`Topic::ALL`].
+    pub fn topic(mut self, topic: &Topic) -> Rows<'a, T> {
+        self.topic = Some(topic.clone());
+        self
+    }
+
+    /// Sets how urgent the updates are; lower is more urgent. Default: 5.
+    pub fn priority(mut self, priority: i32) -> Rows<'a, T> {
+        self.priority = priority;
+        self
+    }
+
+    /// Deletes a row; returns the version of the delete.
+    ///
+    /// # Errors
+    /// As [`Database::write`], for example [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
+    pub fn delete(&self, key: &str) -> Result<u64> {
+        Ok(self.write(Write::delete(self.table.as_str(), key))?.version)
+    }
+
+    /// All keys, in the order of their bytes, page by page.
+    pub fn keys(&self) -> Listing<'_, Name> {
+        self.database.store.keys(self.table.as_str(), self.topic.as_ref())
+    }
+
+    fn write(&self, write: Write<'_>) -> Result<Written> {
+        let topic = self.topic.as_ref();
+        self.database.write(&Write { topic, ..write }, self.priority)
+    }
+}
+
+impl<T: Serialize> Rows<'_, T> {
+    /// Creates a row; returns its version.
+    ///
+    /// # Errors
+    /// As [`Database::write`], for example [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists);
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the row cannot be written as JSON.
+    pub fn create(&self, key: &str, row: &T) -> Result<u64> {
+        let value = self.table.write(row)?;
+        Ok(self.write(Write::create(self.table.as_str(), key, &value))?.version)
+    }
+
+    /// Sets a row; returns its new version. If its JSON text is the same as before, nothing is written and nobody is
+    /// told: `None`.
+    ///
+    /// # Errors
+    /// As [`Database::write`], for example [`ErrorKind::NotFound`](crate::ErrorKind::NotFound);
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the row cannot be written as JSON.
+    pub fn set(&self, key: &str, row: &T) -> Result<Option<u64>> {
+        let value = self.table.write(row)?;
+        let written = self.write(Write::set(self.table.as_str(), key, &value).unless_equal())?;
+        Ok(written.changed.then_some(written.version))
+    }
+}
+
+impl<T: DeserializeOwned> Rows<'_, T> {
+    /// The row of this key.
+    ///
+    /// # Errors
+    /// As [`Store::get`](crate::Store::get); [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) if its value is not
+    /// a JSON document of type `T`.
+    pub fn get(&self, key: &str) -> Result<Entry<T>> {
+        let row = self.database.store.get(self.table.as_str(), key, self.topic.as_ref())?;
+        self.entry(row)
+    }
+
+    /// All rows, in the order of their keys' bytes, page by page. One that is malformed is an error, and the next ones
+    /// follow; after an error of the store nothing does.
+    pub fn list(&self) -> impl Iterator<Item = Result<Entry<T>>> {
+        let rows = self.database.store.entries(self.table.as_str(), self.topic.as_ref());
+        rows.map(|row| self.entry(row?))
+    }
+
+    fn entry(
+        &self,
+        Row {
+            key,
+            value,
+            topic,
+            version,
+        }: Row,
+    ) -> Result<Entry<T>> {
+        Ok(Entry {
+            row: Table::read(self.table.as_str(), &key, &value)?,
+            key,
+            topic,
+            version,
+        })
+    }
+}
+
+impl<T> fmt::Debug for Rows<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rows")
+            .field("table", &self.table)
+            .field("topic", &self.topic)
+            .field("priority", &self.priority)
+            .finish_non_exhaustive()
+    }
+}

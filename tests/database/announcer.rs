@@ -1,0 +1,153 @@
+//! A store that publishes what it writes: here one in memory, through the driver of its subscribers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tablecast::codec::Codec;
+use tablecast::drivers::memory::MemoryPubSub;
+use tablecast::store::{Announcement, Announcer, Page, Row, Store, Write, Written};
+use tablecast::stores::memory::MemoryStore;
+use tablecast::transport::{Outbound, PubSub};
+use tablecast::{Database, DatabaseOptions, ErrorKind, Name, Publisher, PublisherOptions, Result, Topic};
+
+use crate::common::within;
+use crate::rig::{Rig, topic};
+use crate::suite::assert_kind;
+
+const ADDRESS: &str = "memory://network";
+
+/// Stores and publishes under one lock.
+struct Both {
+    rows: MemoryStore,
+    outbound: Mutex<Box<dyn Outbound>>,
+    /// The next answer is lost on its way.
+    is_cut: Mutex<bool>,
+}
+
+impl std::fmt::Debug for Both {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Both")
+    }
+}
+
+impl Announcer for Both {
+    fn write_and_publish(&self, write: &Write<'_>, announcement: &Announcement<'_>) -> Result<Written> {
+        assert_eq!(write.topic, Some(announcement.topic));
+        let mut outbound = self.outbound.lock();
+        let written = self.rows.write(write)?;
+        if written.changed {
+            let payload = announcement.payload(written.version);
+            assert!(payload.len() <= announcement.max_payload_len());
+            outbound.send(announcement.topic.as_str().as_bytes(), &payload, Duration::from_secs(1))?;
+        }
+        match std::mem::take(&mut *self.is_cut.lock()) {
+            true => Err(tablecast::Error::new(ErrorKind::Unconfirmed, "the answer was lost")),
+            false => Ok(written),
+        }
+    }
+}
+
+impl Store for Both {
+    fn announcer(&self, address: &str) -> Option<&dyn Announcer> {
+        (address == ADDRESS).then_some(self)
+    }
+
+    fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
+        self.rows.get(table, key, topic)
+    }
+
+    fn write(&self, _: &Write<'_>) -> Result<Written> {
+        panic!("stored without being published");
+    }
+
+    fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
+        self.rows.page_of_entries(table, topic, after)
+    }
+
+    fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
+        self.rows.page_of_keys(table, topic, after)
+    }
+
+    fn create_table(&self, table: &str) -> Result<bool> {
+        self.rows.create_table(table)
+    }
+
+    fn delete_table(&self, table: &str) -> Result<bool> {
+        self.rows.delete_table(table)
+    }
+
+    fn allocate_unique_key(&self, table: &str) -> Result<u64> {
+        self.rows.allocate_unique_key(table)
+    }
+}
+
+fn with_codec(codec: Codec) {
+    let driver: Arc<dyn PubSub> = Arc::new(MemoryPubSub::new(ADDRESS).unwrap());
+    let store = Arc::new(Both {
+        rows: MemoryStore::new(),
+        outbound: Mutex::new(driver.outbound().unwrap()),
+        is_cut: Mutex::new(false),
+    });
+    let options = PublisherOptions {
+        codec,
+        ..PublisherOptions::default()
+    };
+    let publisher = Publisher::new(&*driver, options).unwrap();
+    let database = Database::new(store.clone(), publisher, DatabaseOptions::default());
+    let (rig, tenant) = (Rig::new(&driver), topic("tenant"));
+    rig.listen(&["D", "tenant"], ADDRESS);
+    let write = |write: Write<'_>| database.write(&write, 3);
+    let mut seqs = std::collections::BTreeMap::new();
+    let mut told = |action: &str, value: Option<&str>, topic: &str, version: u64| {
+        let update = rig.next();
+        assert_eq!((update.action.as_str(), update.value.as_deref()), (action, value));
+        assert_eq!(
+            (update.topic.as_str(), update.version, update.priority),
+            (topic, Some(version), 3)
+        );
+        // Numbers without gaps and repetitions.
+        let seq = seqs.entry(topic.to_owned()).or_insert(0);
+        *seq += 1;
+        assert_eq!(update.origin.unwrap().seq, *seq);
+    };
+
+    let created = write(Write::create("t", "a", "1")).unwrap();
+    told("create", Some("1"), "D", created.version);
+    let created = write(Write::create("t", "b", "1").topic(&tenant)).unwrap();
+    told("create", Some("1"), "tenant", created.version);
+    // The topic is looked up.
+    let set = write(Write::set("t", "b", "2")).unwrap();
+    told("set", Some("2"), "tenant", set.version);
+    assert!(!write(Write::set("t", "b", "2").unless_equal()).unwrap().changed);
+    assert_kind(write(Write::create("t", "b", "3")), ErrorKind::AlreadyExists);
+    assert_kind(write(Write::set("t", "b", "3").topic(&Topic::ALL)), ErrorKind::NotFound);
+    assert_kind(write(Write::delete("t", "none")), ErrorKind::NotFound);
+    let large = "x".repeat(17 << 20);
+    assert_kind(write(Write::set("t", "b", &large)), ErrorKind::TooLarge);
+    assert_eq!(database.store().get("t", "b", None).unwrap().version, set.version);
+    // A version of many digits, after many writes.
+    for number in 0..300 {
+        let set = write(Write::set("t", "b", &number.to_string()).topic(&tenant)).unwrap();
+        told("set", Some(&number.to_string()), "tenant", set.version);
+    }
+    // What may have been sent has used up its number, or the next update would look like it.
+    *store.is_cut.lock() = true;
+    assert_kind(write(Write::set("t", "b", "cut")), ErrorKind::Unconfirmed);
+    let row = database.store().get("t", "b", None).unwrap();
+    assert_eq!(row.value, "cut");
+    told("set", Some("cut"), "tenant", row.version);
+    let deleted = write(Write::delete("t", "b")).unwrap();
+    told("delete", None, "tenant", deleted.version);
+    assert!(rig.updates.is_empty());
+}
+
+#[test]
+fn one_step_in_json() {
+    within(Duration::from_secs(30), || with_codec(Codec::Json));
+}
+
+#[test]
+fn one_step_in_messagepack() {
+    within(Duration::from_secs(30), || with_codec(Codec::MessagePack));
+}

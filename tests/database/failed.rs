@@ -1,0 +1,162 @@
+//! A publisher that nobody takes anything from: processes of a host without their publisher service.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tablecast::drivers::zmq::ZmqMultiproc;
+use tablecast::store::{Row, Write};
+use tablecast::{Database, DatabaseOptions, ErrorKind, Publisher, PublisherOptions, Store, Topic};
+
+use crate::common::{eventually, within};
+use crate::rig::topic;
+use crate::suite::assert_kind;
+use crate::{Opened, memory_store};
+
+const SEND_TIMEOUT: Duration = Duration::from_millis(500);
+
+struct Alone {
+    database: Arc<Database>,
+    store: Arc<dyn Store>,
+    _folders: (tempfile::TempDir, Option<tempfile::TempDir>),
+}
+
+impl Alone {
+    fn new((store, _folder): Opened) -> Alone {
+        let sockets = tempfile::tempdir().unwrap();
+        let address = format!("ipc://{}", sockets.path().join("publisher.sock").display());
+        let driver = ZmqMultiproc::new(&address, Default::default()).unwrap();
+        let options = PublisherOptions {
+            send_timeout: SEND_TIMEOUT,
+            ..PublisherOptions::default()
+        };
+        let publisher = Publisher::new(&driver, options).unwrap();
+        Alone {
+            database: Arc::new(Database::new(Arc::clone(&store), publisher, DatabaseOptions::default())),
+            store,
+            _folders: (sockets, _folder),
+        }
+    }
+
+    fn row(&self) -> Option<Row> {
+        match self.store.get("t", "k", None) {
+            Ok(row) => Some(row),
+            Err(e) => {
+                assert_eq!(e.kind(), ErrorKind::NotFound);
+                None
+            }
+        }
+    }
+
+    /// Makes a write, and while it waits to be published, what somebody else does.
+    fn while_it_waits(&self, write: Write<'static>, somebody_else: impl FnOnce()) -> tablecast::Error {
+        let before = self.row();
+        let database = Arc::clone(&self.database);
+        let writer = std::thread::Builder::new()
+            .spawn(move || database.write(&write, 5))
+            .unwrap();
+        eventually(Duration::from_secs(5), || self.row() != before);
+        somebody_else();
+        assert!(!writer.is_finished(), "it had been undone before");
+        let error = writer.join().unwrap().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        error
+    }
+}
+
+fn for_each_store(body: fn(&Alone)) {
+    within(Duration::from_secs(30), move || {
+        body(&Alone::new(memory_store()));
+        #[cfg(feature = "sqlite")]
+        body(&Alone::new(crate::sqlite_store()));
+    });
+}
+
+#[test]
+fn a_failed_publish_undoes_the_write() {
+    for_each_store(|alone| {
+        let tenant = topic("tenant");
+        assert_kind(
+            alone.database.write(&Write::create("t", "k", "one"), 5),
+            ErrorKind::Timeout,
+        );
+        assert_eq!(alone.row(), None);
+
+        let version = alone.store.create("t", "k", "one", &tenant).unwrap();
+        let error = alone.database.write(&Write::set("t", "k", "two"), 5).unwrap_err();
+        assert!(
+            error.kind() == ErrorKind::Timeout && error.to_string().contains("undone"),
+            "{error}"
+        );
+        let row = alone.row().unwrap();
+        assert_eq!((row.value.as_str(), &row.topic), ("one", &tenant));
+        // Who read the other value in between must not be able to write over this one.
+        assert!(row.version > version);
+
+        assert_kind(alone.database.write(&Write::delete("t", "k"), 5), ErrorKind::Timeout);
+        let again = alone.row().unwrap();
+        assert_eq!((again.value.as_str(), &again.topic), ("one", &tenant));
+        assert_eq!(alone.store.keys("t", Some(&tenant)).count(), 1);
+        let stats = alone.database.publisher().stats();
+        assert_eq!((stats.sent, stats.failed), (0, 3));
+    });
+}
+
+#[test]
+fn what_somebody_else_wrote_since_stays() {
+    for_each_store(|alone| {
+        let store = &alone.store;
+        // A new row, which somebody sets.
+        alone.while_it_waits(Write::create("t", "k", "mine"), || {
+            store.set("t", "k", "theirs").unwrap();
+        });
+        assert_eq!(alone.row().unwrap().value, "theirs");
+        // A row that was set, which somebody sets to what it was before, or to the same.
+        for value in ["theirs", "mine"] {
+            let error = alone.while_it_waits(Write::set("t", "k", "mine"), || _ = store.set("t", "k", value).unwrap());
+            assert!(error.to_string().contains("somebody else"), "{error}");
+            assert_eq!(alone.row().unwrap().value, value);
+            store.set("t", "k", "theirs").unwrap();
+        }
+        // A row that was set, which somebody deletes.
+        alone.while_it_waits(Write::set("t", "k", "mine"), || _ = store.delete("t", "k").unwrap());
+        assert_eq!(alone.row(), None);
+        // A new row, which somebody deletes and creates again, of the same value.
+        alone.while_it_waits(Write::create("t", "k", "mine"), || {
+            store.delete("t", "k").unwrap();
+            store.create("t", "k", "mine", &Topic::ALL).unwrap();
+        });
+        assert_eq!(alone.row().unwrap().value, "mine");
+        // A row that was deleted, which somebody creates.
+        alone.while_it_waits(Write::delete("t", "k"), || {
+            store.create("t", "k", "theirs", &Topic::ALL).unwrap();
+        });
+        assert_eq!(alone.row().unwrap().value, "theirs");
+    });
+}
+
+#[test]
+fn a_delete_is_not_undone_over_another_one() {
+    for_each_store(|alone| {
+        alone.store.create("t", "k", "mine", &Topic::ALL).unwrap();
+        let (database, store) = (Arc::clone(&alone.database), &alone.store);
+        let write = move || database.write(&Write::delete("t", "k"), 5);
+        let writer = std::thread::Builder::new().spawn(write).unwrap();
+        eventually(Duration::from_secs(5), || alone.row().is_none());
+        store.create("t", "k", "theirs", &Topic::ALL).unwrap();
+        store.delete("t", "k").unwrap();
+        assert!(!writer.is_finished());
+        assert_kind(writer.join().unwrap(), ErrorKind::Unconfirmed);
+        assert_eq!(alone.row(), None);
+    });
+}
+
+#[test]
+fn a_write_that_was_not_made_is_not_published() {
+    for_each_store(|alone| {
+        // Had it tried to publish, it would have waited.
+        let start = std::time::Instant::now();
+        assert_kind(alone.database.write(&Write::set("t", "k", "x"), 5), ErrorKind::NotFound);
+        assert!(start.elapsed() < SEND_TIMEOUT);
+        assert_eq!(alone.database.publisher().stats().failed, 0);
+    });
+}
