@@ -210,12 +210,10 @@ fn a_silent_connection_is_noticed() {
         let target = publisher.address().unwrap().replace("tcp://", "");
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("tcp://{}", listener.local_addr().unwrap());
-        let options = ZmqOptions {
-            heartbeat_interval: Duration::from_millis(100),
-            heartbeat_timeout: Duration::from_millis(300),
-            ..ZmqOptions::default()
+        let options = SubscriberOptions {
+            hello_interval: Duration::from_millis(400),
+            ..SubscriberOptions::default()
         };
-        let driver: Arc<dyn PubSub> = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", options).unwrap());
         let (cut, is_cut) = bounded::<()>(0);
         let proxy = std::thread::Builder::new().spawn(move || {
             for stream in listener.incoming().take(1) {
@@ -239,7 +237,7 @@ fn a_silent_connection_is_noticed() {
                 }
             }
         });
-        let rig = Rig::new(&driver);
+        let rig = Rig::with(&driver("tcp://127.0.0.1:0"), options, QueueOptions::default());
         rig.listen(&["D"], &address);
         assert_eq!(rig.next_sync().as_str(), "connected");
         rig.only("1", || send(&publisher, "D", "1"));

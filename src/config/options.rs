@@ -150,14 +150,14 @@ options! {
     live_timeout_ms: Duration = 2000 "milliseconds", [10..=600_000],
         "How long a connected publisher may take to answer before it counts as one that sends no hellos.";
     hello_interval_ms: Duration = 1000 "milliseconds", [10..=600_000],
-        "How often a publisher, or the publisher service, tells that it is there: a lost last update is noticed within \
-        two of these, a publisher that is gone within three.";
+        "How often a publisher, or the publisher service, tells that it is there, and a subscriber asks: a lost last \
+        update is noticed within two of these, a publisher that is gone or cut off within three.";
     continuity: bool = true, [is "true or false"],
         "Whether a subscriber looks for losses: with false no gap, restart or silence is told.";
-    heartbeat_interval_ms: Duration = 500 "milliseconds", [10..=600_000],
-        "How often the transport asks whether the other side is still there.";
-    heartbeat_timeout_ms: Duration = 2000 "milliseconds", [20..=600_000],
-        "How long the other side may be silent before the connection counts as lost.";
+    heartbeat_interval_ms: Duration = 1000 "milliseconds", [10..=600_000],
+        "How often the system checks an idle TCP connection, rounded up to seconds.";
+    heartbeat_timeout_ms: Duration = 3000 "milliseconds", [20..=600_000],
+        "How long the other system may not answer that before the connection counts as lost.";
     reconnect_interval_ms: Duration = 100 "milliseconds", [1..=60_000],
         "How long to wait before the first try to connect again.";
     reconnect_max_ms: Duration = 2000 "milliseconds", [1..=600_000],

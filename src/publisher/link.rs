@@ -47,6 +47,8 @@ struct Shared {
 pub(crate) struct Sender {
     pub(crate) outbound: Box<dyn Outbound>,
     pub(crate) numbers: Numbers,
+    /// A hello was said.
+    introduced: bool,
 }
 
 /// How often the keeper looks after a socket that is being used.
@@ -71,6 +73,8 @@ impl Link {
             sender: Mutex::new(Sender {
                 outbound,
                 numbers: Numbers::default(),
+                // Who listens to this end itself asks.
+                introduced: waiter.is_some(),
             }),
             active: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -106,7 +110,10 @@ impl Link {
                 locked.ok_or_else(late)?
             }
         };
-        let sent = send(&mut sender, left);
+        let sent = match self.shared.introduce(&mut sender, left) {
+            Ok(()) => send(&mut sender, left),
+            Err(e) => Err(e),
+        };
         drop(sender);
         if self.shared.is_asked
             && !self.shared.active.load(Ordering::Relaxed)
@@ -209,6 +216,20 @@ impl Shared {
             .mul_f64(1.0 - 0.2 * f64::from(random) / f64::from(u32::MAX))
     }
 
+    /// Says hello before the first update, so that a publisher which dies soon after it is missed.
+    fn introduce(&self, sender: &mut Sender, timeout: Duration) -> Result<()> {
+        if sender.introduced {
+            return Ok(());
+        }
+        let (topic, mut message) = (Topic::hello(), Vec::new());
+        let hello = Hello::of(self.interval).to_text();
+        self.encoder.control(HELLO, Some(&hello), &topic, &mut message);
+        sender.outbound.send(topic.as_str().as_bytes(), &message, timeout)?;
+        self.hellos.fetch_add(1, Ordering::Relaxed);
+        sender.introduced = true;
+        Ok(())
+    }
+
     /// Tells of the recent topics, in as many messages as it takes, the last of which is `action`. A publisher that
     /// connects on its first send says nothing before that.
     fn say(&self, action: &str, timeout: Duration) -> Result<()> {
@@ -218,7 +239,7 @@ impl Shared {
         while let Some(begin) = from {
             // Numbers and message go out under one lock: a hello never tells of what is sent after it.
             let mut sender = self.sender.lock();
-            if !self.is_asked && !sender.numbers.is_used() {
+            if !sender.introduced {
                 return Ok(());
             }
             let hello;

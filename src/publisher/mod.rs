@@ -263,15 +263,17 @@ impl Publisher {
     /// Sends what `finish` makes of the first of `count` new numbers and the time since the number before it.
     fn send<'a>(&self, topic: &Topic, count: u64, finish: impl FnOnce(u64, Duration) -> &'a [u8]) -> Result<()> {
         self.check_topic(topic)?;
-        self.link
-            .send(self.options.send_timeout, |Sender { outbound, numbers }, timeout| {
+        self.link.send(
+            self.options.send_timeout,
+            |Sender { outbound, numbers, .. }, timeout| {
                 numbers.send(topic, count, |first, idle| {
                     let payload = finish(first, idle);
                     self.check_size(payload.len())?;
                     outbound.send(topic.as_str().as_bytes(), payload, timeout)?;
                     Ok(((), true))
                 })
-            })
+            },
+        )
     }
 
     fn check_topic(&self, topic: &Topic) -> Result<()> {

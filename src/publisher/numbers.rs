@@ -16,7 +16,6 @@ pub(crate) struct Numbers {
     recent: Vec<Topic>,
     /// How many hellos were said.
     hellos: u64,
-    is_used: bool,
 }
 
 #[derive(Debug)]
@@ -69,14 +68,8 @@ impl Numbers {
             if !std::mem::replace(&mut used.is_recent, true) {
                 self.recent.push(topic.clone());
             }
-            self.is_used = true;
         }
         result.map(|(value, _)| value)
-    }
-
-    /// True if something was ever sent.
-    pub(super) fn is_used(&self) -> bool {
-        self.is_used
     }
 
     /// What a hello tells of the recent topics from this one on, and with which one the next begins; `None`: that

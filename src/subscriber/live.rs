@@ -16,9 +16,6 @@ pub enum PeerState {
     Unconfirmed,
     /// The publisher has confirmed every topic: nothing more is missed without a word.
     Live,
-    /// The publisher was live, and nothing was heard of it for three hello periods: it has stopped, or the network
-    /// is cut without either side being told.
-    Silent,
     /// The publisher does not answer, as one that sends no hellos (Dragonflow's): updates flow, unproven.
     NoHello,
 }
@@ -29,7 +26,6 @@ impl fmt::Display for PeerState {
             PeerState::Connecting => "not connected",
             PeerState::Unconfirmed => "has not answered yet",
             PeerState::Live => "live",
-            PeerState::Silent => "silent",
             PeerState::NoHello => "sends no hellos",
         })
     }
@@ -60,6 +56,8 @@ struct Peer {
     was_live: bool,
     /// Who answers there.
     owner: Option<Name>,
+    /// When one that is live is asked whether it still is.
+    ask_at: Option<Instant>,
     probe: Option<Probe>,
 }
 
@@ -70,6 +68,17 @@ struct Probe {
     /// When to give up and ask again.
     deadline: Instant,
     patience: Duration,
+}
+
+/// What is due with an address.
+#[derive(Debug)]
+pub(super) enum Expired {
+    /// It is to be asked whether it is still there.
+    Ask(Name),
+    /// It does not answer any more, and is to be connected anew; true if the program is to be told.
+    Lost(Name, bool),
+    /// It has not answered: to be asked again with this patience, and what the program is told.
+    NoHello(Name, Duration, Option<SyncReason>),
 }
 
 /// The longest wait for an answer before a publisher without hellos is asked again.
@@ -94,6 +103,7 @@ impl Live {
                     told: false,
                     was_live: false,
                     owner: None,
+                    ask_at: None,
                     probe: None,
                 },
             );
@@ -150,6 +160,7 @@ impl Live {
         if let Some(peer) = self.peers.get_mut(address) {
             peer.state = PeerState::Unconfirmed;
             peer.told = false;
+            peer.ask_at = None;
             peer.probe = None;
         }
     }
@@ -174,7 +185,14 @@ impl Live {
     }
 
     /// An answer came, from this publisher if it tells; returns what the program is to be told.
-    pub(super) fn answered(&mut self, address: &str, probe: &[u8], owner: Option<Name>) -> Option<SyncReason> {
+    /// `ask_at` is when to ask it again.
+    pub(super) fn answered(
+        &mut self,
+        address: &str,
+        probe: &[u8],
+        owner: Option<Name>,
+        ask_at: Instant,
+    ) -> Option<SyncReason> {
         let (name, peer) = self
             .peers
             .get_key_value(address)
@@ -184,6 +202,7 @@ impl Live {
         peer.confirmed = probe.generation;
         peer.state = PeerState::Live;
         peer.owner = owner;
+        peer.ask_at = Some(ask_at);
         peer.tell(name)
     }
 
@@ -191,10 +210,8 @@ impl Live {
     pub(super) fn disconnected(&mut self, address: &str) -> Option<SyncReason> {
         let (name, _) = self.peers.get_key_value(address)?;
         let address = name.clone();
-        let peer = self.peers.get_mut(&*address)?;
-        peer.state = PeerState::Connecting;
-        peer.probe = None;
-        std::mem::take(&mut peer.told).then_some(SyncReason::AddressLost { address })
+        let told = self.peers.get_mut(&*address)?.lose();
+        told.then_some(SyncReason::AddressLost { address })
     }
 
     /// Who answers at this address, as far as that is known.
@@ -202,14 +219,14 @@ impl Live {
         self.peers.get(address)?.owner.as_ref()
     }
 
-    /// These publishers are silent; returns the addresses at which they answered, to be probed again.
+    /// These publishers are silent, and the program is told; returns the addresses at which they answered, to be
+    /// connected anew.
     pub(super) fn silent(&mut self, publishers: &[Name]) -> Vec<Name> {
         let mut silent = Vec::new();
         for (address, peer) in &mut self.peers {
             let owner = peer.owner.as_ref().is_some_and(|owner| publishers.contains(owner));
             if owner && peer.state == PeerState::Live {
-                peer.state = PeerState::Silent;
-                peer.told = false;
+                peer.lose();
                 silent.push(address.clone());
             }
         }
@@ -245,32 +262,54 @@ impl Live {
 
     /// When [`Live::expire`] has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let probes = self.peers.values().filter_map(|peer| peer.probe.as_ref());
-        probes.map(|probe| probe.deadline).min()
+        let peers = self.peers.values();
+        peers
+            .filter_map(|peer| match &peer.probe {
+                Some(probe) => Some(probe.deadline),
+                None => peer.ask_at,
+            })
+            .min()
     }
 
-    /// Takes out the addresses that have not answered in time, to be probed again with more patience, and what the
-    /// program is to be told.
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<(Name, Duration, Option<SyncReason>)> {
+    /// Takes out what is due. Everything that came by `drained` was seen: an answer that may still be unread is waited
+    /// for.
+    pub(super) fn expire(&mut self, now: Instant, drained: Instant) -> Vec<Expired> {
         let mut expired = Vec::new();
         for (address, peer) in &mut self.peers {
-            if let Some(probe) = peer.probe.take_if(|probe| probe.deadline <= now) {
-                let mut reason = None;
-                if peer.state == PeerState::NoHello {
-                    // It has had its time to hear of the topics.
-                    peer.confirmed = peer.confirmed.max(probe.generation);
+            let address = address.clone();
+            let Some(probe) = &mut peer.probe else {
+                if peer.ask_at.take_if(|at| *at <= now).is_some() {
+                    expired.push(Expired::Ask(address));
                 }
-                if peer.state == PeerState::Unconfirmed {
-                    peer.confirmed = probe.generation;
-                    peer.state = PeerState::NoHello;
-                    reason = peer.tell(address.clone());
-                }
-                let patience = match peer.state {
-                    PeerState::NoHello => probe.patience.saturating_mul(2).min(MAX_PATIENCE),
-                    _ => probe.patience,
-                };
-                expired.push((address.clone(), patience, reason));
+                continue;
+            };
+            if probe.deadline > now {
+                continue;
             }
+            if drained < probe.deadline || now.saturating_duration_since(probe.deadline) > probe.patience / 2 {
+                // This process was busy, or stopped.
+                probe.deadline = now + probe.patience / 2;
+                continue;
+            }
+            let (patience, generation) = (probe.patience, probe.generation);
+            peer.probe = None;
+            expired.push(match peer.state {
+                PeerState::Live | PeerState::Connecting => {
+                    let told = peer.lose();
+                    Expired::Lost(address, told)
+                }
+                PeerState::Unconfirmed => {
+                    peer.state = PeerState::NoHello;
+                    peer.confirmed = generation;
+                    let reason = peer.tell(address.clone());
+                    Expired::NoHello(address, patience.saturating_mul(2).min(MAX_PATIENCE), reason)
+                }
+                PeerState::NoHello => {
+                    // It has had its time to hear of the topics.
+                    peer.confirmed = peer.confirmed.max(generation);
+                    Expired::NoHello(address, patience.saturating_mul(2).min(MAX_PATIENCE), None)
+                }
+            });
         }
         expired
     }
@@ -281,12 +320,21 @@ impl Live {
             peer.state = PeerState::Connecting;
             peer.confirmed = 0;
             peer.told = false;
+            peer.ask_at = None;
             peer.probe = None;
         }
     }
 }
 
 impl Peer {
+    /// There is no connection any more; true if the program was told that it is live.
+    fn lose(&mut self) -> bool {
+        self.state = PeerState::Connecting;
+        self.probe = None;
+        self.ask_at = None;
+        std::mem::take(&mut self.told)
+    }
+
     /// The reason to tell, once for each connection.
     fn tell(&mut self, address: Name) -> Option<SyncReason> {
         if std::mem::replace(&mut self.told, true) {

@@ -20,6 +20,9 @@ pub struct SubscriberOptions {
     pub retry_interval: Duration,
     /// The longest wait between two tries. Default: 2 s.
     pub retry_max: Duration,
+    /// How often a publisher that is live is asked whether it still is, about: one that does not answer is lost within three
+    /// of these. Best the same as the publishers' own. Default: 1 s.
+    pub hello_interval: Duration,
     /// Whether losses are looked for: with false no gap, restart or silence is told. Default: true.
     pub continuity: bool,
     /// Told of every failure in the background. Default: none; failures are logged in any case.
@@ -34,6 +37,7 @@ impl Default for SubscriberOptions {
             live_timeout: Duration::from_secs(2),
             retry_interval: Duration::from_millis(100),
             retry_max: Duration::from_secs(2),
+            hello_interval: Duration::from_secs(1),
             continuity: true,
             hook: None,
         }
@@ -48,6 +52,7 @@ impl From<&Config> for SubscriberOptions {
             live_timeout: config.live_timeout_ms,
             retry_interval: config.reconnect_interval_ms,
             retry_max: config.reconnect_max_ms,
+            hello_interval: config.hello_interval_ms,
             continuity: config.continuity,
             hook: None,
         }

@@ -272,7 +272,7 @@ fn contradictions_name_both_options() {
     };
     check(
         |c| c.heartbeat_interval_ms = c.heartbeat_timeout_ms,
-        &["heartbeat_timeout_ms", "heartbeat_interval_ms", "2s"],
+        &["heartbeat_timeout_ms", "heartbeat_interval_ms", "3s"],
     );
     check(
         |c| c.reconnect_max_ms = Duration::from_millis(99),

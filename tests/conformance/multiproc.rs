@@ -54,6 +54,8 @@ fn moves_frames(host: &Host) {
     let mut expected = 0;
     while expected < 1000 {
         match inbound.recv(Some(LONG)).unwrap() {
+            // A hello goes before the first.
+            Received::Frame { topic, .. } if topic.starts_with("\u{10FFFF}".as_bytes()) => {}
             Received::Frame { topic, payload, .. } => {
                 let name = if expected == 500 {
                     "x".repeat(65_536)

@@ -34,7 +34,7 @@ pub(crate) struct ProgramSpec {
     /// Whether the library looks for gaps; without it the checker must find what is lost.
     pub(crate) continuity: bool,
     pub(crate) queue_capacity: usize,
-    pub(crate) heartbeat: (Duration, Duration),
+    pub(crate) hello_interval: Duration,
     pub(crate) max_message_bytes: usize,
     pub(crate) workers: usize,
     /// Callbacks for `chassis` panic, and the first for `secgroup` takes so long.
@@ -390,13 +390,9 @@ pub(crate) fn log(spec: &ProgramSpec) -> Log {
 
 /// A subscriber that is not running yet.
 fn subscriber(spec: &ProgramSpec, dispatcher: &Dispatcher) -> Subscriber {
-    let options = ZmqOptions {
-        heartbeat_interval: spec.heartbeat.0,
-        heartbeat_timeout: spec.heartbeat.1,
-        ..ZmqOptions::default()
-    };
-    let driver = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", options).unwrap());
+    let driver = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap());
     let options = SubscriberOptions {
+        hello_interval: spec.hello_interval,
         continuity: spec.continuity,
         max_message_bytes: spec.max_message_bytes,
         ..SubscriberOptions::default()

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::never;
 use parking_lot::RwLock;
-use tablecast::Config;
 use tempfile::TempDir;
 
 use super::actor::{Actor, LIMIT, Part};
@@ -82,13 +81,6 @@ impl Stage {
         self.hello().mul_f64(count)
     }
 
-    /// How often a connection is checked, and how long it may be silent: as by default, but in hello periods.
-    pub(crate) fn heartbeat(&self) -> (Duration, Duration) {
-        let config = Config::default();
-        let scale = |time: Duration| self.hello().mul_f64(time.div_duration_f64(config.hello_interval_ms));
-        (scale(config.heartbeat_interval_ms), scale(config.heartbeat_timeout_ms))
-    }
-
     /// How soon everyone must have everything.
     pub(crate) fn bound(&self) -> Duration {
         self.hellos(3.0) + Duration::from_secs(2)
@@ -127,13 +119,7 @@ impl Stage {
             "--publisher-multiproc-socket",
             &socket,
         ];
-        let heartbeat = self.heartbeat();
-        let [interval, timeout] = [heartbeat.0, heartbeat.1].map(|time| time.as_millis().to_string());
-        let mut times = vec![
-            ["--hello-interval-ms", &hello],
-            ["--heartbeat-interval-ms", &interval],
-            ["--heartbeat-timeout-ms", &timeout],
-        ];
+        let mut times = vec![["--hello-interval-ms", &hello]];
         times.retain(|time| !flags.contains(&time[0]));
         tablecast(own.iter().chain(times.as_flattened()).chain(flags))
     }
@@ -154,7 +140,6 @@ impl Stage {
             hello_interval: self.hello(),
             send_timeout: SEND_TIMEOUT,
             send_hwm: 100_000,
-            heartbeat: self.heartbeat(),
         }
     }
 
@@ -173,7 +158,7 @@ impl Stage {
             topics: topics.iter().map(|topic| (*topic).into()).collect(),
             continuity: true,
             queue_capacity: 65_536,
-            heartbeat: self.heartbeat(),
+            hello_interval: self.hello(),
             max_message_bytes: 16 << 20,
             workers: 0,
             trouble: None,

@@ -36,7 +36,6 @@ pub(crate) struct WriterSpec {
     pub(crate) hello_interval: Duration,
     pub(crate) send_timeout: Duration,
     pub(crate) send_hwm: i32,
-    pub(crate) heartbeat: (Duration, Duration),
 }
 
 /// What the writer takes for the time.
@@ -279,8 +278,6 @@ fn versions(path: &Path) -> HashMap<usize, u64> {
 fn driver(spec: &WriterSpec) -> Result<Box<dyn PubSub>> {
     let options = ZmqOptions {
         send_hwm: spec.send_hwm,
-        heartbeat_interval: spec.heartbeat.0,
-        heartbeat_timeout: spec.heartbeat.1,
         ..ZmqOptions::default()
     };
     Ok(match spec.address.starts_with("ipc://") {

@@ -99,7 +99,6 @@ fn describe(state: PeerState) -> &'static str {
         PeerState::Connecting => "not connected",
         PeerState::Unconfirmed => "unconfirmed",
         PeerState::Live => "live",
-        PeerState::Silent => "silent",
         PeerState::NoHello => "sends no hellos",
         _ => "unknown",
     }

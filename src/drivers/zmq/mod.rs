@@ -34,10 +34,9 @@ pub struct ZmqOptions {
     pub receive_hwm: i32,
     /// How long a closed socket goes on sending what is queued. Default: 500 ms.
     pub linger: Duration,
-    /// How often an idle connection is checked by ZMTP heartbeats. Default: 500 ms.
+    /// How often an idle TCP connection is checked by the system (`TCP_KEEPALIVE`), in whole seconds, rounded up. Default: 1 s.
     pub heartbeat_interval: Duration,
-    /// How long an answer to that may take before the connection is closed. With the interval it is less than three
-    /// hello periods, because a publisher that is not heard by its subscribers notices only by this. Default: 2 s.
+    /// How long the other system may be silent before the connection is closed. Default: 3 s.
     pub heartbeat_timeout: Duration,
     /// The first wait before a lost connection is tried again; it doubles up to `reconnect_max`. Default: 100 ms.
     pub reconnect_interval: Duration,
@@ -54,8 +53,8 @@ impl Default for ZmqOptions {
             send_hwm: 100_000,
             receive_hwm: 100_000,
             linger: Duration::from_millis(500),
-            heartbeat_interval: Duration::from_millis(500),
-            heartbeat_timeout: Duration::from_secs(2),
+            heartbeat_interval: Duration::from_secs(1),
+            heartbeat_timeout: Duration::from_secs(3),
             reconnect_interval: Duration::from_millis(100),
             reconnect_max: Duration::from_secs(2),
             max_frame_bytes: 64 << 20,
@@ -196,8 +195,14 @@ impl Context {
             let socket = self.0.0.socket(kind)?;
             socket.set_linger(millis(linger))?;
             socket.set_maxmsgsize(options.max_frame_bytes)?;
-            socket.set_heartbeat_ivl(millis(options.heartbeat_interval))?;
-            socket.set_heartbeat_timeout(millis(options.heartbeat_timeout))?;
+            // Not ZMTP's own heartbeats: libzmq aborts the process if one falls due on a connection that was lost while its
+            // receive queue was full.
+            let every = options.heartbeat_interval.as_secs_f64().ceil().max(1.0);
+            let times = (options.heartbeat_timeout.as_secs_f64() / every).ceil().max(1.0);
+            socket.set_tcp_keepalive(1)?;
+            socket.set_tcp_keepalive_idle(every as i32)?;
+            socket.set_tcp_keepalive_intvl(every as i32)?;
+            socket.set_tcp_keepalive_cnt(times as i32)?;
             socket.set_reconnect_ivl(millis(options.reconnect_interval).max(1))?;
             socket.set_reconnect_ivl_max(millis(options.reconnect_max))?;
             socket.set_sndhwm(options.send_hwm)?;

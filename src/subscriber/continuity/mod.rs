@@ -25,7 +25,7 @@ use run::{Run, RunState};
 use sequence::{Accepted, Sequence};
 
 /// After so many hello periods in silence a publisher is told to be silent: within the third.
-const SILENT: f64 = 2.6;
+const SILENT: f64 = 2.4;
 
 /// So many publishers and sequences are followed; beyond, the publishers that were not heard for longest are forgotten.
 const MAX_SIZE: usize = 1 << 18;

@@ -8,7 +8,7 @@ use crate::update::{DbUpdate, SyncReason};
 
 /// Those who have missed two hellos are told together with those who have missed more: what cuts off one often cuts off
 /// others.
-const ALMOST_SILENT: f64 = 2.2;
+const ALMOST_SILENT: f64 = 2.1;
 
 /// How long after a look at who is silent the next one is at the earliest.
 const BREATH: Duration = Duration::from_millis(20);

@@ -57,6 +57,8 @@ struct State {
     /// Frames since the last flush, and when the first of them came.
     unflushed: usize,
     now: Instant,
+    /// Everything that had come by then was seen.
+    drained: Instant,
     stats: SubscriberStats,
 }
 
@@ -102,6 +104,7 @@ impl Worker {
                 batch: Vec::with_capacity(BATCH),
                 unflushed: 0,
                 now: Instant::now(),
+                drained: Instant::now(),
                 stats,
             },
         }
@@ -139,7 +142,9 @@ impl Worker {
                 Ok(Received::Answer { address, probe, hello }) => {
                     // In this order: the program is to have all that came before it is told to read the store.
                     let owner = state.on_hello(address, hello);
-                    let reason = state.shared.live.lock().answered(address, probe, owner);
+                    let ask_at = Instant::now() + state.options.hello_interval.mul_f64(upkeep::ASK);
+                    let reason = state.shared.live.lock().answered(address, probe, owner, ask_at);
+                    state.look_ahead();
                     state.settle();
                     state.flush();
                     state.tell(reason);
@@ -152,8 +157,9 @@ impl Worker {
                     state.on_commands(inbound);
                 }
                 Ok(Received::Idle) => {
+                    state.drained = Instant::now();
                     if let Some(continuity) = &mut *state.shared.continuity.lock() {
-                        continuity.drained(Instant::now());
+                        continuity.drained(state.drained);
                     }
                 }
                 Err(e) => {

@@ -2,12 +2,18 @@
 
 use std::time::{Duration, Instant};
 
+use super::super::live::Expired;
 use super::{Command, Retry, State};
 use crate::thread;
 use crate::transport::Inbound;
 use crate::update::{Name, SyncReason, Topic};
 
 use super::Continuity;
+
+/// A publisher that is live is asked again after so much of a hello period, and has so much of one to answer: together that
+/// is less than three.
+pub(super) const ASK: f64 = 0.6;
+const ANSWER: f64 = 1.7;
 
 impl State {
     pub(super) fn on_commands(&mut self, inbound: &mut dyn Inbound) {
@@ -64,6 +70,15 @@ impl State {
             let wait = wait.saturating_mul(2).min(self.options.retry_max);
             self.retries.insert(address, Retry { at, wait });
         }
+    }
+
+    /// Begins anew with an address whose connection may be dead without anybody having been told.
+    fn reconnect(&mut self, inbound: &mut dyn Inbound, address: Name) {
+        if let Err(e) = inbound.disconnect(&address) {
+            self.report(&e);
+        }
+        self.settle();
+        self.connect(inbound, address, self.options.retry_interval);
     }
 
     fn subscribe(&mut self, inbound: &mut dyn Inbound, topic: Topic, generation: u64) {
@@ -129,14 +144,31 @@ impl State {
             return;
         }
         self.check(inbound, now);
-        let expired = self.shared.live.lock().expire(now);
-        for (address, patience, reason) in expired {
-            if reason.is_some() {
-                log::warn!("{address} does not answer: a publisher without hellos? What it loses is not noticed");
+        let expired = self.shared.live.lock().expire(now, self.drained);
+        for expired in expired {
+            match expired {
+                Expired::Ask(address) => self.probe(inbound, &address, self.options.hello_interval.mul_f64(ANSWER)),
+                Expired::Lost(address, told) => {
+                    if let Some(continuity) = &mut *self.shared.continuity.lock() {
+                        continuity.lose(&address);
+                    }
+                    let reason = SyncReason::AddressLost {
+                        address: address.clone(),
+                    };
+                    self.tell(Some(reason).filter(|_| told));
+                    self.reconnect(inbound, address);
+                }
+                Expired::NoHello(address, patience, reason) => {
+                    if reason.is_some() {
+                        log::warn!(
+                            "{address} does not answer: a publisher without hellos? What it loses is not noticed"
+                        );
+                    }
+                    self.settle();
+                    self.tell(reason);
+                    self.probe(inbound, &address, patience);
+                }
             }
-            self.settle();
-            self.tell(reason);
-            self.probe(inbound, &address, patience);
         }
         let due: Vec<_> = self.retries.extract_if(|_, retry| retry.at <= now).collect();
         for (address, retry) in due {
@@ -168,7 +200,7 @@ impl State {
             };
             self.tell(Some(reason));
             for address in silent {
-                self.probe(inbound, &address, self.options.live_timeout);
+                self.reconnect(inbound, address);
             }
         }
     }

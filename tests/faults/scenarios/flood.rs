@@ -108,12 +108,7 @@ fn on_the_port(address: &str, count: u64, mut random: Random) -> JoinHandle<Dura
 }
 
 fn service(stage: &Stage) -> Service {
-    let (interval, timeout) = stage.heartbeat();
-    let zmq = ZmqOptions {
-        heartbeat_interval: interval,
-        heartbeat_timeout: timeout,
-        ..ZmqOptions::default()
-    };
+    let zmq = ZmqOptions::default();
     let multiproc = ZmqMultiproc::new(&stage.socket(), zmq.clone()).unwrap();
     let network = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", zmq).unwrap());
     let options = ServiceOptions {

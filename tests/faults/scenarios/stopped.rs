@@ -17,10 +17,7 @@ const SERVICE_KIB: u64 = 16 << 10;
 fn subscriber_stopped() {
     play("subscriber stopped", Load::Heavy, |stage| {
         let (hwm, bytes) = (1_000, 2_000);
-        // The service does not hang up on it, so that its queue fills.
-        let patient = ["--heartbeat-interval-ms", "100000", "--heartbeat-timeout-ms", "600000"];
-        let flags = [&["--send-hwm", "1000"], &patient[..]].concat();
-        let mut service = stage.service(free_port(), &flags);
+        let mut service = stage.service(free_port(), &["--send-hwm", "1000"]);
         let mut victim = stage.program(stage.program_spec("victim", &[&service.address], TOPICS));
         let mut other = stage.program(stage.program_spec("other", &[&service.address], TOPICS));
         let socket = stage.socket();
