@@ -1,102 +1,17 @@
 //! The command-line tool as other programs drive it.
 #![cfg(feature = "bin")]
 
+#[path = "common/host.rs"]
+mod host;
 #[path = "common/process.rs"]
 mod process;
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use process::{End, Process, run, tablecast};
-use serde_json::{Value, json};
+use host::{Host, json, serve, service, socket};
+use process::{Process, assert_fails, run, tablecast};
+use serde_json::json;
 use tablecast::Config;
-use tempfile::TempDir;
-
-/// A publisher service on a free port.
-struct Host {
-    service: Process,
-    folder: TempDir,
-    network: String,
-}
-
-impl Host {
-    fn start() -> Host {
-        let folder = tempfile::tempdir().unwrap();
-        let (service, network) = serve(&socket(folder.path()));
-        Host {
-            service,
-            folder,
-            network,
-        }
-    }
-
-    fn publish(&self, args: &[&str]) -> Process {
-        let mut command = tablecast(["publish"]);
-        command
-            .args(args)
-            .arg("--publisher-multiproc-socket")
-            .arg(socket(self.folder.path()));
-        Process::start(command)
-    }
-
-    fn watch(&self, args: &[&str]) -> Process {
-        let mut command = tablecast(["watch", "--publisher", &self.network]);
-        command.args(args);
-        Process::start(command)
-    }
-
-    /// A watch that is live, and has said so.
-    fn live_watch(&self, args: &[&str]) -> Process {
-        let mut watch = self.watch(args);
-        watch.await_stderr("ready");
-        let connected = format!(
-            r#"{{"event":"sync","reason":"connected","address":"{}"}}"#,
-            self.network
-        );
-        assert_eq!(watch.line(), connected);
-        watch
-    }
-}
-
-fn socket(folder: &Path) -> PathBuf {
-    folder.join("publisher.sock")
-}
-
-fn service(socket: &Path) -> std::process::Command {
-    let mut command = tablecast(["service", "--publisher-port", "0", "--publisher-multiproc-socket"]);
-    command.arg(socket);
-    command
-}
-
-/// A service and its network address.
-fn serve(socket: &Path) -> (Process, String) {
-    let mut service = Process::start(service(socket));
-    let ready = service.line();
-    let words: Vec<_> = ready.split(' ').collect();
-    assert_eq!((words.len(), words[0]), (3, "ready"), "{ready}");
-    assert!(
-        words[1].starts_with("tcp://127.0.0.1:") && !words[1].ends_with(":0"),
-        "{ready}"
-    );
-    assert_eq!(words[2], format!("ipc://{}", socket.display()));
-    let network = words[1].to_owned();
-    (service, network)
-}
-
-fn json(line: &str) -> Value {
-    serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))
-}
-
-/// Asserts an exit code, nothing on stdout, and one line on stderr that contains all of `named`.
-fn assert_fails(end: &End, code: i32, named: &[&str]) {
-    assert_eq!(end.code, Some(code), "{end:?}");
-    assert!(end.stdout.is_empty(), "{end:?}");
-    assert_eq!(end.stderr.lines().count(), 1, "{end:?}");
-    assert!(end.stderr.starts_with("tablecast: error: "), "{end:?}");
-    for name in named {
-        assert!(end.stderr.contains(name), "{name}: {end:?}");
-    }
-}
 
 #[test]
 fn an_update_goes_from_publish_through_the_service_to_watch() {
@@ -487,7 +402,7 @@ fn the_environment_stands_between_file_and_flags() {
 
 #[test]
 fn help_names_every_option_and_version_libzmq() {
-    for command in ["service", "publish", "watch"] {
+    for command in ["service", "publish", "watch", "db"] {
         let end = run(tablecast([command, "--help"]));
         assert_eq!(end.code, Some(0));
         let help = end.stdout.join("\n");
@@ -499,7 +414,12 @@ fn help_names_every_option_and_version_libzmq() {
             );
         }
         let short = run(tablecast([command, "-h"])).stdout.join("\n");
-        assert!(short.contains("--driver") && short.contains("--codec") && !short.contains("--linger-ms"));
+        assert!(
+            short.contains("--driver")
+                && short.contains("--store")
+                && short.contains("--codec")
+                && !short.contains("--linger-ms")
+        );
     }
     let end = run(tablecast(["--version"]));
     let libzmq = tablecast::drivers::zmq::libzmq();

@@ -155,6 +155,17 @@ pub(crate) fn run(command: Command) -> End {
     Process::start(command).end()
 }
 
+/// Asserts an exit code, nothing on stdout, and one line on stderr that contains all of `named`.
+pub(crate) fn assert_fails(end: &End, code: i32, named: &[&str]) {
+    assert_eq!(end.code, Some(code), "{end:?}");
+    assert!(end.stdout.is_empty(), "{end:?}");
+    assert_eq!(end.stderr.lines().count(), 1, "{end:?}");
+    assert!(end.stderr.starts_with("tablecast: error: "), "{end:?}");
+    for name in named {
+        assert!(end.stderr.contains(name), "{name}: {end:?}");
+    }
+}
+
 fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, lines) = unbounded();
     let read = move || {

@@ -11,11 +11,12 @@ use tablecast::config::{OptionDoc, Source};
 use tablecast::drivers::zmq::libzmq;
 use tablecast::{Config, Result, Topic};
 
-use crate::{demo, publish, status, watch};
+use crate::{db, demo, publish, status, watch};
 
 /// The options that `-h` shows; the others are in `--help`.
-const COMMON: [&str; 5] = [
+const COMMON: [&str; 6] = [
     "pub_sub_driver",
+    "nb_db_class",
     "publisher_bind_address",
     "publisher_port",
     "publisher_multiproc_socket",
@@ -52,6 +53,7 @@ pub(crate) enum Command {
     Publish(publish::Args),
     Watch(watch::Args),
     Status(status::Args),
+    Db(db::Args),
     Demo(demo::Args),
     #[command(hide = true)]
     DemoWriter(demo::WriterArgs),
@@ -131,6 +133,7 @@ fn flag(option: &'static OptionDoc) -> Arg {
         .global(true);
     match option.name {
         "pub_sub_driver" => arg.visible_alias("driver"),
+        "nb_db_class" => arg.visible_alias("store"),
         _ => arg,
     }
 }

@@ -3,6 +3,7 @@
 //! Exit code 0 means done, 1 that it failed, 2 wrong usage.
 
 mod cli;
+mod db;
 mod demo;
 mod output;
 mod publish;
@@ -47,6 +48,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Publish(args) => publish::run(cli.config(publish::DEFAULTS)?, args)?,
         Command::Watch(args) => watch::run(cli.config(watch::DEFAULTS)?, args)?,
         Command::Status(args) => status::run(cli.config(&[])?, args)?,
+        Command::Db(args) => db::run(&cli.config(db::DEFAULTS)?, args)?,
         Command::Demo(args) => return demo::run(&cli.config(&[])?, args, &signal::channel(demo::GRACE)?),
         Command::DemoWriter(args) => {
             signal::ignore()?;

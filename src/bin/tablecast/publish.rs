@@ -127,8 +127,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
 /// Waits for as many subscribers as were asked for.
 fn wait_subscribers(publisher: &Publisher, wait: Option<(usize, Duration)>, shared: &Shared) -> Result<()> {
     let Some((count, timeout)) = wait else {
-        let nobody = publisher.wait_subscribers(1, Duration::ZERO);
-        if nobody.is_err_and(|e| e.kind() == ErrorKind::Timeout) {
+        if has_no_subscribers(publisher) {
             log::warn!("there are no subscribers yet, so nobody may hear this; --wait-subscribers waits for them");
         }
         return Ok(());
@@ -145,6 +144,12 @@ fn wait_subscribers(publisher: &Publisher, wait: Option<(usize, Duration)>, shar
             done => return done,
         }
     }
+}
+
+/// Whether the driver knows that nobody hears it.
+pub(crate) fn has_no_subscribers(publisher: &Publisher) -> bool {
+    let nobody = publisher.wait_subscribers(1, Duration::ZERO);
+    nobody.is_err_and(|e| e.kind() == ErrorKind::Timeout)
 }
 
 /// Where the updates come from.

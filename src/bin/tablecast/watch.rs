@@ -16,8 +16,8 @@ use crate::{cli, output, signal};
 
 /// Print updates as they come, one JSON object per line; says `ready` on stderr once it is live.
 ///
-/// Lines are {"event":"update","table":..,"key":..,"action":..,"value":..,"topic":..,"priority":..}, and
-/// {"event":"sync","reason":..} where updates may have been missed.
+/// Lines are {"event":"update","table":..,"key":..,"action":..,"value":..,"topic":..,"priority":..}, with
+/// "version":.. if the row has one, and {"event":"sync","reason":..} where updates may have been missed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -189,6 +189,8 @@ enum Line<'a> {
         value: Option<&'a str>,
         topic: &'a str,
         priority: i32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        version: Option<u64>,
     },
     Sync(SyncLine<'a>),
 }
@@ -223,6 +225,7 @@ impl<'a> From<&'a DbUpdate> for Line<'a> {
             value: update.value.as_deref(),
             topic: update.topic.as_str(),
             priority: update.priority,
+            version: update.version,
         }
     }
 }

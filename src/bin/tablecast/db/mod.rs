@@ -1,0 +1,259 @@
+//! `tablecast db`: rows of the database, written and read.
+
+mod read;
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use tablecast::store::{Change, Write};
+use tablecast::{Config, Database, DbUpdate, Drivers, Error, ErrorKind, Result, Store, Stores, Topic};
+
+use crate::{output, publish, signal};
+
+/// Write and read rows of the database; who subscribes is told of each change.
+///
+/// The database is the option --store: by default sqlite, the file of --sqlite-path, which the processes of this host share.
+/// A change is stored and then published, by default through the publisher service of this host. If it cannot be
+/// published it is undone, and the exit code is 1.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Create a row; prints `created version N`. It fails if there is one under this key.
+    Create {
+        #[command(flatten)]
+        change: ChangeArgs,
+        #[command(flatten)]
+        value: Value,
+    },
+    /// Print a row as a JSON object on one line.
+    ///
+    /// The line is {"table":..,"key":..,"value":..,"topic":..,"version":..}, with the value as a string.
+    Get(RowArgs),
+    /// Give a row another value; prints `set version N`, or `unchanged version N` if it has the value already.
+    Set {
+        #[command(flatten)]
+        change: ChangeArgs,
+        #[command(flatten)]
+        value: Value,
+        /// Only if nobody has written the row since this version of it.
+        #[arg(long, value_name = "N")]
+        if_version: Option<u64>,
+    },
+    /// Delete a row; prints `deleted version N`.
+    Delete {
+        #[command(flatten)]
+        change: ChangeArgs,
+        /// Only if nobody has written the row since this version of it.
+        #[arg(long, value_name = "N")]
+        if_version: Option<u64>,
+    },
+    /// Print all rows of a table, one a line, as get does; in the order of their keys' bytes.
+    List {
+        /// The table; one that does not exist has no rows.
+        #[arg(long)]
+        table: String,
+        /// Only the rows of this topic.
+        #[arg(long)]
+        topic: Option<String>,
+        /// Print only the keys, each as a JSON string.
+        #[arg(long)]
+        keys: bool,
+    },
+    /// Create or delete a whole table; nobody is told.
+    #[command(subcommand)]
+    Table(TableCommand),
+    /// Print a number that nobody else gets for this table; they count from 1.
+    Unique {
+        /// The table; it need not exist.
+        table: String,
+    },
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum TableCommand {
+    /// Create an empty table; prints `created`. Rows need none: their table comes with the first of them.
+    Create {
+        /// The table.
+        table: String,
+    },
+    /// Delete a table with all its rows; prints `deleted`.
+    Delete {
+        /// The table.
+        table: String,
+    },
+}
+
+/// Which row.
+#[derive(Debug, clap::Args)]
+struct RowArgs {
+    /// The table.
+    #[arg(long)]
+    table: String,
+    /// The row's key.
+    #[arg(long, allow_hyphen_values = true)]
+    key: String,
+    /// The row's topic. To create: who is told of its changes [default: D, everyone]. Else: a row of another topic is
+    /// not found [default: any].
+    #[arg(long)]
+    topic: Option<String>,
+}
+
+/// Which row, and who is told that it changes.
+#[derive(Debug, clap::Args)]
+struct ChangeArgs {
+    #[command(flatten)]
+    row: RowArgs,
+    /// Only store it, and tell nobody.
+    #[arg(long)]
+    no_publish: bool,
+    /// How urgent the update is; lower is more urgent.
+    #[arg(long, value_name = "N", default_value_t = DbUpdate::DEFAULT_PRIORITY, allow_negative_numbers = true)]
+    priority: i32,
+}
+
+#[derive(Debug, clap::Args)]
+struct Value {
+    /// The row, usually a JSON document; - reads it from stdin, as it is.
+    #[arg(long, allow_hyphen_values = true)]
+    value: String,
+}
+
+/// The update must not be cut off when the command ends.
+pub(crate) const DEFAULTS: &[(&str, &str)] = publish::DEFAULTS;
+
+/// Does what was asked for.
+pub(crate) fn run(config: &Config, args: &Args) -> Result<()> {
+    if config.nb_db_class == "memory" {
+        log::warn!("the store memory ends with this command");
+    }
+    match &args.command {
+        Command::Create { change, value } => {
+            let value = value.read(config)?;
+            change.make(config, Write::create(&change.row.table, &change.row.key, &value))
+        }
+        Command::Set {
+            change,
+            value,
+            if_version,
+        } => {
+            let value = value.read(config)?;
+            let mut write = Write::set(&change.row.table, &change.row.key, &value).unless_equal();
+            write.version = *if_version;
+            change.make(config, write)
+        }
+        Command::Delete { change, if_version } => {
+            let mut write = Write::delete(&change.row.table, &change.row.key);
+            write.version = *if_version;
+            change.make(config, write)
+        }
+        Command::Get(row) => read::get(config, row),
+        Command::List { table, topic, keys } => read::list(config, table, topic.as_deref(), *keys),
+        Command::Table(TableCommand::Create { table }) => {
+            let is_new = in_table(config, table, |store| store.create_table(table))?;
+            expect(is_new, ErrorKind::AlreadyExists, table)?;
+            output::result("created")
+        }
+        Command::Table(TableCommand::Delete { table }) => {
+            let was_there = in_table(config, table, |store| store.delete_table(table))?;
+            expect(was_there, ErrorKind::NotFound, table)?;
+            output::result("deleted")
+        }
+        Command::Unique { table } => {
+            let number = in_table(config, table, |store| store.allocate_unique_key(table))?;
+            output::result(&number.to_string())
+        }
+    }
+}
+
+impl Value {
+    fn read(&self, config: &Config) -> Result<String> {
+        if self.value != "-" {
+            return Ok(self.value.clone());
+        }
+        let fail = |kind| Error::new(kind, "the value from stdin");
+        // What is larger could not be published.
+        let limit = config.max_message_bytes;
+        let mut value = Vec::new();
+        let read = io::stdin().take(limit as u64 + 1).read_to_end(&mut value);
+        read.map_err(|e| fail(ErrorKind::Io).with_source(e))?;
+        if value.len() > limit {
+            return Err(fail(ErrorKind::TooLarge).with_source(format!("max_message_bytes is {limit}")));
+        }
+        String::from_utf8(value).map_err(|e| fail(ErrorKind::Io).with_source(e))
+    }
+}
+
+impl ChangeArgs {
+    /// Makes a write of this row, and says what became of it.
+    fn make(&self, config: &Config, write: Write<'_>) -> Result<()> {
+        let topic = self.row.topic()?;
+        // This one can borrow the topic.
+        let mut write = write;
+        write.topic = topic.as_ref();
+        // A signal must not come between storing and publishing, or before what was not published is undone.
+        let _signal = signal::channel(2 * config.store_timeout_ms + config.send_timeout_ms)?;
+        let named = |e| about(&self.row.name(), e);
+        let (database, written);
+        if self.no_publish {
+            written = open_store(config).and_then(|store| store.write(&write));
+        } else {
+            database = Database::open(config, &Stores::new(), &Drivers::new()).map_err(named)?;
+            if publish::has_no_subscribers(database.publisher()) {
+                log::warn!("there are no subscribers yet, so nobody may hear this; the publisher service has them");
+            }
+            written = database.write(&write, self.priority);
+        }
+        let written = written.map_err(named)?;
+        let done = match write.change {
+            _ if !written.changed => "unchanged",
+            Change::Create(_) => "created",
+            Change::Set(_) => "set",
+            Change::Delete => "deleted",
+        };
+        output::result(&format!("{done} version {}", written.version))
+    }
+}
+
+impl RowArgs {
+    fn topic(&self) -> Result<Option<Topic>> {
+        self.topic.as_deref().map(Topic::new).transpose()
+    }
+
+    fn name(&self) -> String {
+        format!("{} key {:?}", table_name(&self.table), self.key)
+    }
+}
+
+fn open_store(config: &Config) -> Result<Arc<dyn Store>> {
+    Stores::new().open(config)
+}
+
+fn in_table<T>(config: &Config, table: &str, act: impl FnOnce(&dyn Store) -> Result<T>) -> Result<T> {
+    let result = open_store(config).and_then(|store| act(&*store));
+    result.map_err(|e| about(&table_name(table), e))
+}
+
+fn table_name(table: &str) -> String {
+    format!("table {table:?}")
+}
+
+/// What a store calls false has failed here.
+fn expect(done: bool, otherwise: ErrorKind, table: &str) -> Result<()> {
+    if done {
+        return Ok(());
+    }
+    Err(Error::new(otherwise, table_name(table)))
+}
+
+/// The error with a word on what it is about, if it does not say so itself: that of an outage may not.
+fn about(name: &str, e: Error) -> Error {
+    if e.kind() == ErrorKind::Config || e.to_string().contains(name) {
+        return e;
+    }
+    Error::new(e.kind(), name).with_source(e)
+}

@@ -1,0 +1,488 @@
+//! `tablecast db` as other programs drive it.
+#![cfg(feature = "bin")]
+
+mod common;
+#[path = "common/host.rs"]
+mod host;
+#[path = "common/process.rs"]
+mod process;
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read};
+use std::iter;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{eventually, within};
+use crossbeam_channel::never;
+use host::{Host, json, socket};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use process::{End, LIMIT, Process, assert_fails, run, tablecast};
+use rusqlite::Connection;
+use serde_json::json;
+use tablecast::store::StoreOptions;
+use tablecast::stores::sqlite::SqliteStore;
+use tablecast::{Store, Topic};
+use tempfile::TempDir;
+
+/// The database of a host, in a folder where the publisher service may be.
+struct Db {
+    folder: PathBuf,
+}
+
+impl Db {
+    fn of(folder: &TempDir) -> Db {
+        Db {
+            folder: folder.path().to_owned(),
+        }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.join("rows.db")
+    }
+
+    /// The same database, for the test itself.
+    fn store(&self) -> SqliteStore {
+        SqliteStore::open(self.file(), StoreOptions::default()).unwrap()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = tablecast(["db", "--sqlite-path"]);
+        command.arg(self.file()).arg("--publisher-multiproc-socket");
+        // A busy machine is no outage.
+        let patience = [
+            ("TABLECAST_SEND_TIMEOUT_MS", "20000"),
+            ("TABLECAST_STORE_TIMEOUT_MS", "20000"),
+        ];
+        command.arg(socket(&self.folder)).args(args).envs(patience);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> End {
+        run(self.command(args))
+    }
+
+    /// What it prints if it succeeds.
+    #[track_caller]
+    fn prints(&self, args: &[&str]) -> Vec<String> {
+        let end = self.run(args);
+        assert_eq!((end.code, end.stderr.as_str()), (Some(0), ""), "{args:?}");
+        end.stdout
+    }
+}
+
+/// A command about the row `port-1`.
+fn port<'a>(command: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&[command, "--table", "lport", "--key", "port-1"], more].concat()
+}
+
+/// The name of that row in errors.
+const PORT: &str = r#"table "lport" key "port-1""#;
+
+#[test]
+fn changes_are_stored_and_published() {
+    let host = Host::start();
+    let db = Db::of(&host.folder);
+    let mut watch = host.live_watch(&["--topic", "tenant1"]);
+    let create = port("create", &["--value", r#"{"n": 1}"#, "--topic", "tenant1"]);
+    assert_eq!(db.prints(&create), ["created version 1"]);
+    assert_eq!(
+        watch.line(),
+        r#"{"event":"update","table":"lport","key":"port-1","action":"create","value":"{\"n\": 1}","topic":"tenant1","priority":5,"version":1}"#
+    );
+    let row = r#"{"table":"lport","key":"port-1","value":"{\"n\": 1}","topic":"tenant1","version":1}"#;
+    assert_eq!(db.prints(&port("get", &[])), [row]);
+    assert_eq!(db.prints(&port("get", &["--topic", "tenant1"])), [row]);
+    assert_fails(
+        &db.run(&port("get", &["--topic", "other"])),
+        1,
+        &["not found", PORT, "other"],
+    );
+
+    // Only what changes something is published.
+    assert_eq!(
+        db.prints(&port("set", &["--value", r#"{"n": 1}"#])),
+        ["unchanged version 1"]
+    );
+    let other = db.run(&port("set", &["--value", "-2", "--topic", "other"]));
+    assert_fails(&other, 1, &["not found", PORT]);
+    let late = db.run(&port("set", &["--value", "-2", "--if-version", "2"]));
+    assert_fails(&late, 1, &["conflict", PORT]);
+    let silent = port("set", &["--value", "-2", "--no-publish", "--if-version", "1"]);
+    assert_eq!(db.prints(&silent), ["set version 2"]);
+    let set = port("set", &["--value", "-3", "--if-version", "2", "--priority", "-1"]);
+    assert_eq!(db.prints(&set), ["set version 3"]);
+    assert_eq!(
+        watch.line(),
+        r#"{"event":"update","table":"lport","key":"port-1","action":"set","value":"-3","topic":"tenant1","priority":-1,"version":3}"#
+    );
+    assert_fails(&db.run(&create), 1, &["already exists", PORT]);
+    assert_fails(&db.run(&port("delete", &["--if-version", "2"])), 1, &["conflict", PORT]);
+    let delete = port("delete", &["--if-version", "3", "--topic", "tenant1"]);
+    assert_eq!(db.prints(&delete), ["deleted version 4"]);
+    assert_eq!(
+        watch.line(),
+        r#"{"event":"update","table":"lport","key":"port-1","action":"delete","value":null,"topic":"tenant1","priority":5,"version":4}"#
+    );
+    for gone in [port("get", &[]), port("set", &["--value", ""]), port("delete", &[])] {
+        assert_fails(&db.run(&gone), 1, &["not found", PORT]);
+    }
+    watch.signal("TERM");
+    assert_eq!(watch.end().stdout, [""; 0]);
+}
+
+#[test]
+fn what_nobody_can_be_told_of_is_undone() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::of(&folder);
+    let fails = |args: Vec<&str>| {
+        let args = [&args[..], &["--send-timeout-ms", "100"]].concat();
+        let named = ["not published, and undone", "publisher.sock", PORT];
+        assert_fails(&db.run(&args), 1, &named);
+    };
+    fails(port("create", &["--value", "1"]));
+    assert_fails(&db.run(&port("get", &[])), 1, &["not found", PORT]);
+
+    db.prints(&port("create", &["--value", "1", "--no-publish", "--topic", "tenant1"]));
+    fails(port("set", &["--value", "2"]));
+    fails(port("delete", &[]));
+    let row = json(&db.prints(&port("get", &[]))[0]);
+    assert_eq!((&row["value"], &row["topic"]), (&json!("1"), &json!("tenant1")));
+    // Who changes nothing has nothing to tell.
+    let unchanged = format!("unchanged version {}", row["version"]);
+    assert_eq!(db.prints(&port("set", &["--value", "1"])), [unchanged]);
+}
+
+#[test]
+fn a_signal_waits_until_a_change_is_undone() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::of(&folder);
+    let create = port("create", &["--value", "1", "--send-timeout-ms", "3000"]);
+    let mut create = Process::start(db.command(&create));
+    let store = db.store();
+    eventually(LIMIT, || store.get("lport", "port-1", None).is_ok());
+    create.signal("INT");
+    assert_fails(&create.end(), 1, &["not published, and undone", PORT]);
+    assert_fails(&db.run(&port("get", &[])), 1, &["not found", PORT]);
+}
+
+#[test]
+fn a_publisher_of_its_own_says_that_it_is_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::of(&folder);
+    let bind = ["--pub-sub-use-multiproc", "false", "--publisher-transport", "ipc"];
+    let mut command = db.command(&port("create", &["--value", "1"]));
+    command
+        .args(bind)
+        .arg("--publisher-bind-address")
+        .arg(folder.path().join("network.sock"));
+    let end = run(command);
+    assert_eq!((end.code, end.stdout), (Some(0), vec!["created version 1".into()]));
+    assert!(
+        end.stderr.contains("warning: there are no subscribers"),
+        "{}",
+        end.stderr
+    );
+}
+
+#[test]
+fn a_value_comes_from_stdin() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::of(&folder);
+    let from_stdin = |args: &[&str], input: &str| {
+        let args = port("create", &[&["--no-publish", "--value", "-"], args].concat());
+        let mut process = Process::start(db.command(&args));
+        process.write(input);
+        process.end()
+    };
+    let value = format!("{{\"text\": \"{}\"}}\n", "ü".repeat(200_000));
+    assert_eq!(from_stdin(&[], &value).code, Some(0));
+    assert_eq!(json(&db.prints(&port("get", &[]))[0])["value"], value);
+    let end = from_stdin(&["--max-message-bytes", "64"], &"ü".repeat(33));
+    assert_fails(&end, 1, &["too large", "stdin", "max_message_bytes is 64"]);
+
+    let mut reading = Process::start(db.command(&port("create", &["--value", "-"])));
+    reading.write("1");
+    reading.signal("INT");
+    assert_eq!(reading.end().code, None);
+}
+
+#[test]
+fn names_stay_literal() {
+    let host = Host::start();
+    let db = Db::of(&host.folder);
+    let rows = [
+        ("", "", "D*", ""),
+        ("a", "b.c", "tenant", "null"),
+        ("a.b", "c", "ten", "\\"),
+        ("*?[]{}", "*", "*", "*"),
+        ("--table", "--key", "--topic", "--value"),
+        ("two\nlines", "\t\r\n", " ", "\n"),
+        ("täble 🦀", "'; DROP TABLE entries; --", "\u{202e}", "ü"),
+        ("lport", "\"\\u0000%00$HOME", "_", "\u{7f}"),
+    ];
+    let topics: Vec<_> = rows.iter().map(|(_, _, topic, _)| format!("--topic={topic}")).collect();
+    let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+    let mut watch = host.live_watch(&topics);
+    for (table, key, topic, value) in rows {
+        let (table_flag, key_flag) = (&*format!("--table={table}"), &*format!("--key={key}"));
+        let (topic_flag, value_flag) = (&*format!("--topic={topic}"), &*format!("--value={value}"));
+        let created = db.prints(&["create", table_flag, key_flag, topic_flag, value_flag]);
+        assert_eq!(created, ["created version 1"]);
+        let row = json!({"table": table, "key": key, "value": value, "topic": topic, "version": 1});
+        let update = json(&watch.line());
+        for (name, value) in row.as_object().unwrap() {
+            assert_eq!(&update[name], value, "{update}");
+        }
+        let line = db.prints(&["get", table_flag, key_flag]);
+        assert_eq!(line.iter().map(|line| json(line)).collect::<Vec<_>>(), [row]);
+        assert_eq!(db.prints(&["list", table_flag]), line);
+        assert_eq!(db.prints(&["list", table_flag, topic_flag]), line);
+        assert_eq!(db.prints(&["list", table_flag, "--topic=other"]), [""; 0]);
+        let keys = db.prints(&["list", table_flag, "--keys"]);
+        assert_eq!(keys.iter().map(|key| json(key)).collect::<Vec<_>>(), [key]);
+    }
+}
+
+#[test]
+fn four_processes_set_one_row() {
+    const SETS: usize = 8;
+    let host = Host::start();
+    let db = Db::of(&host.folder);
+    let mut watch = host.live_watch(&["--count", "33"]);
+    db.prints(&port("create", &["--value", "new"]));
+    let writer = |name: usize| {
+        let set = |number| {
+            let value = format!("{name}-{number}");
+            let said = db.prints(&port("set", &["--value", &value]));
+            let version = said[0].strip_prefix("set version ").unwrap();
+            (version.parse().unwrap(), value)
+        };
+        (0..SETS).map(set).collect::<Vec<(u64, _)>>()
+    };
+    let sets: Vec<_> = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4).map(|name| scope.spawn(move || writer(name))).collect();
+        writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    // Nobody writes what is older than what it wrote before.
+    assert!(sets.iter().all(|sets| sets.is_sorted()));
+    let mut sets: Vec<_> = sets.into_iter().flatten().collect();
+    sets.push((1, "new".into()));
+    sets.sort();
+    assert!(sets.iter().map(|(version, _)| *version).eq(1..=33), "{sets:?}");
+
+    let read = |line: &String| {
+        let row = json(line);
+        let value = row["value"].as_str().unwrap().to_owned();
+        (row["version"].as_u64().unwrap(), value)
+    };
+    assert_eq!(read(&db.prints(&port("get", &[]))[0]), sets[32]);
+    let mut heard: Vec<_> = watch.end().stdout.iter().map(read).collect();
+    heard.sort();
+    assert_eq!(heard, sets);
+}
+
+const ROWS: usize = 10_000;
+
+/// A list of many rows that writes to a pipe; nobody takes more of it than the test does.
+struct List {
+    child: Child,
+    rows: Box<dyn Iterator<Item = io::Result<String>>>,
+}
+
+impl List {
+    /// Starts it, and takes the first row.
+    fn start(db: &Db) -> List {
+        let (reader, writer) = io::pipe().unwrap();
+        let mut command = db.command(&["list", "--table", "t", "--batch-amount", "100"]);
+        let child = command.stdout(writer).stderr(Stdio::piped()).spawn().unwrap();
+        let mut rows = Box::new(BufReader::new(reader).lines());
+        assert_eq!(json(&rows.next().unwrap().unwrap())["key"], "00000");
+        List { child, rows }
+    }
+
+    fn interrupt(&self) {
+        kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGINT).unwrap();
+    }
+
+    /// The exit code and what it said.
+    fn end(&mut self) -> (Option<i32>, String) {
+        eventually(LIMIT, || self.child.try_wait().unwrap().is_some());
+        let mut said = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        (self.child.wait().unwrap().code(), said)
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_long_list_streams() {
+    within(3 * LIMIT, || {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::of(&folder);
+        let store = fill(&db);
+        a_list_has_all(&db);
+        a_slow_reader_gets_what_is_there_then(&db, &store);
+        a_reader_that_leaves_ends_it_quietly(&db);
+        a_signal_ends_it(&db);
+        a_signal_ends_it_if_the_reader_hangs(&db);
+    });
+}
+
+/// Long enough that the pipe takes a small part of the rows.
+const VALUE: &str = "The value of a row that is one of many, and that says so at some length, so that ten thousand of them are far more than a pipe takes while nobody reads from it.";
+
+/// Adds the rows behind the store's back, since as many commits would take long on a slow disk.
+fn fill(db: &Db) -> SqliteStore {
+    let store = db.store();
+    store.create("t", "00000", VALUE, &Topic::ALL).unwrap();
+    let copy = format!(
+        "WITH RECURSIVE numbers (number) AS (SELECT 1 UNION ALL SELECT number + 1 FROM numbers WHERE number + 1 < {ROWS})
+        INSERT INTO entries (table_id, key, topic, version, value)
+        SELECT table_id, printf('%05d', number), topic, 1, value FROM entries, numbers"
+    );
+    let copied = Connection::open(db.file()).unwrap().execute(&copy, []);
+    assert_eq!(copied.unwrap(), ROWS - 1);
+    store
+}
+
+fn a_list_has_all(db: &Db) {
+    let key = |number| format!("{number:05}");
+    let rows = db.prints(&["list", "--table", "t"]);
+    assert_eq!(rows.len(), ROWS);
+    for (number, row) in rows.iter().enumerate() {
+        let expected = json!({"table": "t", "key": key(number), "value": VALUE, "topic": "D", "version": 1});
+        assert_eq!(json(row), expected);
+    }
+    let keys = db.prints(&["list", "--table", "t", "--keys"]);
+    assert!(
+        keys.into_iter()
+            .eq((0..ROWS).map(|number| format!("{:?}", key(number))))
+    );
+}
+
+fn a_slow_reader_gets_what_is_there_then(db: &Db, store: &SqliteStore) {
+    let mut list = List::start(db);
+    store.delete("t", &format!("{:05}", ROWS - 1)).unwrap();
+    assert_eq!(list.rows.by_ref().count(), ROWS - 2);
+    assert_eq!(list.end(), (Some(0), String::new()));
+}
+
+fn a_reader_that_leaves_ends_it_quietly(db: &Db) {
+    let mut list = List::start(db);
+    list.rows = Box::new(iter::empty());
+    assert_eq!(list.end(), (Some(0), String::new()));
+}
+
+fn a_signal_ends_it(db: &Db) {
+    let mut list = List::start(db);
+    list.interrupt();
+    // All rows would take ten seconds.
+    let pause = || never::<()>().recv_timeout(Duration::from_millis(1)).is_err();
+    let rows = list.rows.by_ref().take_while(|_| pause()).count();
+    assert!(rows < ROWS / 2, "{rows}");
+    assert_eq!(list.end().0, Some(1));
+}
+
+fn a_signal_ends_it_if_the_reader_hangs(db: &Db) {
+    let mut list = List::start(db);
+    let start = Instant::now();
+    list.interrupt();
+    assert_eq!(list.end().0, Some(1));
+    assert!(start.elapsed() < Duration::from_millis(1500));
+}
+
+#[test]
+fn tables_and_unique_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::of(&folder);
+    assert_eq!(db.prints(&["list", "--table", "t"]), [""; 0]);
+    assert_fails(&db.run(&["table", "delete", "t"]), 1, &["not found", r#"table "t""#]);
+    assert_eq!(db.prints(&["table", "create", "t"]), ["created"]);
+    assert_fails(
+        &db.run(&["table", "create", "t"]),
+        1,
+        &["already exists", r#"table "t""#],
+    );
+    db.prints(&["create", "--table", "t", "--key", "k", "--value", "", "--no-publish"]);
+    assert_eq!(db.prints(&["table", "delete", "t"]), ["deleted"]);
+    assert_eq!(db.prints(&["list", "--table", "t"]), [""; 0]);
+    assert_eq!(db.prints(&["unique", "t"]), ["1"]);
+    assert_eq!(db.prints(&["unique", "t"]), ["2"]);
+    assert_eq!(db.prints(&["unique", "--", "--other"]), ["1"]);
+}
+
+#[test]
+fn outages_name_the_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::of(&folder);
+    fs::write(db.file(), "of another program".repeat(100)).unwrap();
+    let file = db.file().display().to_string();
+    let commands = [
+        port("create", &["--value", "1"]),
+        port("create", &["--value", "1", "--no-publish"]),
+        port("get", &[]),
+        port("set", &["--value", "1"]),
+        port("delete", &[]),
+    ];
+    for command in commands {
+        assert_fails(&db.run(&command), 1, &[PORT, &file]);
+    }
+    for command in [
+        &["list", "--table", "lport"][..],
+        &["unique", "lport"],
+        &["table", "create", "lport"],
+        &["table", "delete", "lport"],
+    ] {
+        assert_fails(&db.run(command), 1, &[r#"table "lport""#, &file]);
+    }
+}
+
+#[test]
+fn wrong_usage_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::of(&folder);
+    let pigeon = port("get", &["--store", "pigeon"]);
+    assert_fails(&db.run(&pigeon), 2, &["nb_db_class", "pigeon", "sqlite"]);
+    let topic = port("create", &["--value", "1", "--topic", ""]);
+    assert_fails(&db.run(&topic), 2, &["topic"]);
+    let long = port("create", &["--value", "1", "--max-key-bytes", "3"]);
+    assert_fails(&db.run(&long), 2, &["undone", "max_key_bytes", PORT]);
+    assert_fails(&db.run(&port("get", &[])), 1, &["not found"]);
+    let usages = [
+        vec![],
+        vec!["get", "--table", "t"],
+        vec!["list"],
+        vec!["table"],
+        vec!["unique"],
+        port("create", &[]),
+        port("set", &[]),
+        port("set", &["--value", "1", "--if-version", "-1"]),
+        port("get", &["--value", "1"]),
+        port("get", &["--no-publish"]),
+        port("create", &["--value", "1", "--if-version", "1"]),
+    ];
+    for args in usages {
+        let end = db.run(&args);
+        assert_eq!((end.code, end.stdout.len()), (Some(2), 0), "{args:?}: {end:?}");
+        assert!(end.stderr.contains("Usage: tablecast db"), "{args:?}: {end:?}");
+    }
+}
+
+#[test]
+fn the_store_memory_warns_that_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::of(&folder);
+    let end = db.run(&port("create", &["--value", "1", "--no-publish", "--store", "memory"]));
+    assert_eq!((end.code, end.stdout), (Some(0), vec!["created version 1".into()]));
+    assert!(end.stderr.contains("warning: the store memory ends"), "{}", end.stderr);
+    assert!(!db.file().exists());
+}
