@@ -16,8 +16,9 @@ const SERVICE_KIB: u64 = 16 << 10;
 #[test]
 fn subscriber_stopped() {
     play("subscriber stopped", Load::Heavy, |stage| {
-        let (hwm, bytes) = (1_000, 2_000);
-        let mut service = stage.service(free_port(), &["--send-hwm", "1000"]);
+        // Enough that a program which only has to wait for a processor loses nothing.
+        let (hwm, bytes) = (3_000, 2_000);
+        let mut service = stage.service(free_port(), &["--send-hwm", &hwm.to_string()]);
         let mut victim = stage.program(stage.program_spec("victim", &[&service.address], TOPICS));
         let mut other = stage.program(stage.program_spec("other", &[&service.address], TOPICS));
         let socket = stage.socket();
