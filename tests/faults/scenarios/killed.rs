@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use crate::cast::Writer;
 use crate::history::now;
 use crate::rig::free_port;
-use crate::stage::{Load, SEND_TIMEOUT, Writer, duration, pass, play, since};
+use crate::stage::{Load, SEND_TIMEOUT, duration, pass, play, since};
 
 const TOPICS: &[&str] = &["D", "tenant-1", "tenant-2"];
 
