@@ -106,6 +106,9 @@ impl Link {
                 locked.ok_or_else(late)?
             }
         };
+        if !self.shared.is_asked && !sender.numbers.is_used() {
+            left = self.shared.introduce(&mut sender, left)?;
+        }
         let sent = send(&mut sender, left);
         drop(sender);
         if self.shared.is_asked
@@ -234,6 +237,18 @@ impl Shared {
             self.hellos.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Says hello before the first update, where nobody can ask for it: one that dies before its next hello would pass
+    /// for a publisher without hellos, whose silence means nothing. Returns what is left of `timeout`.
+    fn introduce(&self, sender: &mut Sender, timeout: Duration) -> Result<Duration> {
+        let start = Instant::now();
+        let (topic, hello) = (Topic::hello(), Hello::of(self.interval).to_text());
+        let mut message = Vec::new();
+        self.encoder.control(HELLO, Some(&hello), &topic, &mut message);
+        sender.outbound.send(topic.as_str().as_bytes(), &message, timeout)?;
+        self.hellos.fetch_add(1, Ordering::Relaxed);
+        Ok(timeout.saturating_sub(start.elapsed()))
     }
 
     /// Answers every probe that came, and counts the subscribers.
