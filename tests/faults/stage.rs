@@ -66,7 +66,7 @@ pub(crate) fn play(name: &'static str, load: Load, body: impl FnOnce(&mut Stage)
 impl Stage {
     /// The hello period.
     pub(crate) fn hello(&self) -> Duration {
-        Duration::from_millis(if self.long { 1000 } else { 200 })
+        Duration::from_millis(if self.long { 1000 } else { 250 })
     }
 
     /// So many hello periods.
