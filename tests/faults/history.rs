@@ -180,24 +180,38 @@ impl Tail {
 
     /// The lines since the last call.
     pub(crate) fn next(&mut self) -> Vec<Line> {
-        let Ok(mut file) = File::open(&self.path) else {
-            return Vec::new();
-        };
-        file.seek(SeekFrom::Start(self.read)).unwrap();
-        self.read += file.read_to_end(&mut self.rest).unwrap() as u64;
-        let whole = self
-            .rest
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |end| end + 1);
-        let lines = self.rest[..whole]
-            .split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty());
-        let lines = lines.map(|line| serde_json::from_slice(line).unwrap()).collect();
-        self.rest.drain(..whole);
+        let mut lines = Vec::new();
+        self.read(|line| lines.push(line));
         lines
     }
+
+    /// Hands out the lines since the last call one by one, in little memory.
+    pub(crate) fn read(&mut self, mut take: impl FnMut(Line)) {
+        let Ok(mut file) = File::open(&self.path) else {
+            return;
+        };
+        file.seek(SeekFrom::Start(self.read)).unwrap();
+        loop {
+            let read = Read::take(&mut file, CHUNK).read_to_end(&mut self.rest).unwrap();
+            if read == 0 {
+                return;
+            }
+            self.read += read as u64;
+            let whole = self
+                .rest
+                .iter()
+                .rposition(|byte| *byte == b'\n')
+                .map_or(0, |end| end + 1);
+            let lines = self.rest[..whole].split(|byte| *byte == b'\n');
+            let lines = lines.filter(|line| !line.is_empty());
+            lines.for_each(|line| take(serde_json::from_slice(line).unwrap()));
+            self.rest.drain(..whole);
+        }
+    }
 }
+
+/// How much of a file is read at a time.
+const CHUNK: u64 = 64 << 10;
 
 /// All that one process has logged.
 #[derive(Debug, Clone, Default)]

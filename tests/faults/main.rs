@@ -13,11 +13,13 @@ mod random;
 mod rig;
 
 mod actor;
+mod cast;
 mod checker;
 mod history;
 mod holdings;
 mod program;
 mod proxy;
+mod replica;
 mod scenarios;
 mod stage;
 mod stops;

@@ -1,23 +1,23 @@
 //! What every scenario needs: a folder, a seed, processes, waiting, and the verdict.
 
-use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::never;
 use parking_lot::RwLock;
 use tempfile::TempDir;
 
-use super::actor::{Actor, LIMIT, Part};
-use super::checker::{Deadline, Figures, Histories, PROGRAM, Violation};
+use super::actor::LIMIT;
+use super::cast::{Program, Service, Writer};
+use super::checker::{Deadline, Figures, Histories, Violation};
 use super::common::within;
-use super::history::{Event, History, Line, Log, Tail, Time, Told, micros, now};
-use super::process::{Process, tablecast};
-use super::program::{Order, ProgramSpec, Report};
+use super::history::{Event, History, Time, micros, now};
+use super::process::tablecast;
+use super::program::ProgramSpec;
 use super::random::Random;
 use super::store::{Store, WRITER};
-use super::writer::{self, Clock, Sent, WriterSpec};
+use super::writer::{Clock, WriterSpec};
 
 /// Whether a scenario takes so much of the machine that others would miss their deadlines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,6 @@ static MACHINE: RwLock<()> = RwLock::new(());
 /// Plays a scenario: `TABLECAST_TEST_FAULTS=long` for the long form, `TABLECAST_TEST_SEED` to play one again.
 pub(crate) fn play(name: &'static str, load: Load, body: impl FnOnce(&mut Stage) + Send + 'static) {
     let long = std::env::var("TABLECAST_TEST_FAULTS").is_ok_and(|form| form == "long");
-    // A panic elsewhere is told there.
     let (_shared, _alone) = match load {
         Load::Light if !long => (Some(MACHINE.read()), None),
         _ => (None, Some(MACHINE.write())),
@@ -63,17 +62,10 @@ pub(crate) fn play(name: &'static str, load: Load, body: impl FnOnce(&mut Stage)
     });
 }
 
-/// The publisher service as a process, killed when this is dropped.
-pub(crate) struct Service {
-    pub(crate) process: Process,
-    /// Where subscribers connect to.
-    pub(crate) address: String,
-}
-
 impl Stage {
     /// The hello period.
     pub(crate) fn hello(&self) -> Duration {
-        Duration::from_millis(if self.long { 1000 } else { 200 })
+        Duration::from_millis(if self.long { 1000 } else { 250 })
     }
 
     /// So many hello periods.
@@ -102,10 +94,7 @@ impl Stage {
 
     /// A service on this port, with these flags.
     pub(crate) fn service(&self, port: u16, flags: &[&str]) -> Service {
-        let mut process = Process::start(self.service_command(port, flags));
-        let line = process.line();
-        let address = line.split(' ').nth(1).unwrap().to_owned();
-        Service { process, address }
+        Service::start(self.service_command(port, flags))
     }
 
     pub(crate) fn service_command(&self, port: u16, flags: &[&str]) -> std::process::Command {
@@ -144,10 +133,7 @@ impl Stage {
     }
 
     pub(crate) fn writer(&self, spec: WriterSpec) -> Writer {
-        let mut actor = Actor::start(&Part::Writer(spec));
-        let opened: Result<String, String> = actor.answer();
-        let address = opened.unwrap();
-        Writer { actor, address }
+        Writer::start(spec)
     }
 
     pub(crate) fn program_spec(&self, name: &str, addresses: &[&str], topics: &[&str]) -> ProgramSpec {
@@ -157,7 +143,6 @@ impl Stage {
             addresses: addresses.iter().map(|address| (*address).into()).collect(),
             topics: topics.iter().map(|topic| (*topic).into()).collect(),
             continuity: true,
-            queue_capacity: 65_536,
             hello_interval: self.hello(),
             max_message_bytes: 16 << 20,
             workers: 0,
@@ -168,22 +153,9 @@ impl Stage {
 
     /// Starts a program and waits until it is live.
     pub(crate) fn program(&self, spec: ProgramSpec) -> Program {
-        let mut program = self.unconfirmed_program(spec);
+        let mut program = Program::start(spec);
         program.wait_live();
         program
-    }
-
-    pub(crate) fn unconfirmed_program(&self, spec: ProgramSpec) -> Program {
-        let path = self.folder().join(format!("{PROGRAM}{}", spec.name));
-        let mut actor = Actor::start(&Part::Program(spec.clone()));
-        actor.answer::<()>();
-        Program {
-            actor,
-            topics: spec.topics,
-            tail: Tail::of(&path),
-            lines: Vec::new(),
-            path,
-        }
     }
 
     /// Waits until these programs have what the store has; tells how long that took.
@@ -251,170 +223,6 @@ fn listed(violations: &[Violation]) -> String {
         .map(|violation| format!("{violation:?}"))
         .collect();
     format!("{} violations:\n{}", violations.len(), first.join("\n"))
-}
-
-/// A writer's process.
-pub(crate) struct Writer {
-    pub(crate) actor: Actor,
-    /// Where it is bound, if it is.
-    pub(crate) address: String,
-}
-
-impl Writer {
-    /// Sends so many updates, so many a second, and waits until that is done.
-    pub(crate) fn send(&mut self, count: u64, rate: u64) -> Sent {
-        self.order(count, rate);
-        self.outcome()
-    }
-
-    /// Begins to send so many updates, so many a second; [`Writer::outcome`] is to follow.
-    pub(crate) fn order(&mut self, count: u64, rate: u64) {
-        self.actor.tell(&writer::Order::Send(count, rate));
-    }
-
-    /// Waits for the end of what was ordered.
-    pub(crate) fn outcome(&mut self) -> Sent {
-        self.actor.answer()
-    }
-
-    /// Sends so many updates a second until it is told to stop.
-    pub(crate) fn begin(&mut self, rate: u64) {
-        self.order(u64::MAX, rate);
-    }
-
-    pub(crate) fn stop(&mut self) -> Sent {
-        self.actor.ask(&writer::Order::Stop)
-    }
-
-    /// As [`Writer::stop`], whatever came of it.
-    pub(crate) fn halt(&mut self) {
-        self.stop();
-    }
-
-    pub(crate) fn repair(&mut self) {
-        self.actor.ask::<()>(&writer::Order::Repair);
-    }
-
-    pub(crate) fn store_only(&mut self) {
-        self.actor.ask::<()>(&writer::Order::StoreOnly);
-    }
-
-    pub(crate) fn kill(mut self) {
-        self.actor.process().kill();
-    }
-
-    /// Lets it say goodbye.
-    pub(crate) fn close(self) {
-        self.actor.end();
-    }
-}
-
-/// A program's process.
-pub(crate) struct Program {
-    pub(crate) actor: Actor,
-    pub(crate) topics: BTreeSet<String>,
-    pub(crate) path: PathBuf,
-    tail: Tail,
-    lines: Vec<Line>,
-}
-
-impl Program {
-    pub(crate) fn wait_live(&mut self) {
-        self.actor.ask::<Result<(), String>>(&Order::WaitLive).unwrap();
-    }
-
-    pub(crate) fn report(&mut self) -> Report {
-        self.actor.ask(&Order::Report)
-    }
-
-    /// Registers a topic, and waits until it is live.
-    pub(crate) fn register(&mut self, topic: &str) {
-        self.topics.insert(topic.into());
-        let live: Result<(), String> = self.actor.ask(&Order::Register(topic.into()));
-        live.unwrap();
-    }
-
-    pub(crate) fn unregister(&mut self, topic: &str) {
-        self.topics.remove(topic);
-        self.actor.ask::<()>(&Order::Unregister(topic.into()));
-    }
-
-    /// How many topics are live by its status.
-    pub(crate) fn live_topics(&mut self) -> usize {
-        self.actor.ask(&Order::LiveTopics)
-    }
-
-    /// What it has logged so far.
-    pub(crate) fn lines(&mut self) -> &[Line] {
-        self.lines.extend(self.tail.next());
-        &self.lines
-    }
-
-    /// The sync events so far.
-    pub(crate) fn syncs(&mut self) -> Vec<(Time, Told)> {
-        let syncs = self.lines().iter().filter_map(|line| match &line.event {
-            Event::Sync(told) => Some((line.at, told.clone())),
-            _ => None,
-        });
-        syncs.collect()
-    }
-
-    /// Waits for a sync event since `start` for which this holds, and tells how long after `start` it came.
-    pub(crate) fn await_sync(&mut self, start: Time, mut is_it: impl FnMut(&Told) -> bool) -> (Duration, Told) {
-        let mut found = None;
-        wait_for(LIMIT, "no such sync event", || {
-            let mut syncs = self.syncs().into_iter();
-            found = syncs.find(|(at, told)| *at >= start && is_it(told));
-            found.is_some()
-        });
-        let (at, told) = found.unwrap();
-        (duration(at - start), told)
-    }
-
-    /// True if it took itself for live at any time in this span.
-    pub(crate) fn was_live(&mut self, from: Time, to: Time) -> bool {
-        let mut live = false;
-        let mut was_live = false;
-        for line in self.lines() {
-            if let Event::Live(now) = line.event {
-                was_live |= live && line.at >= from;
-                live = now && line.at <= to;
-            }
-        }
-        was_live || live
-    }
-
-    /// Waits until so many updates came.
-    pub(crate) fn await_delivered(&mut self, count: u64) {
-        let deadline = Instant::now() + LIMIT;
-        loop {
-            let report = self.report();
-            if report.delivered >= count {
-                return;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "not all {count} came: {report:?}, {:?}",
-                self.syncs()
-            );
-            pass(Duration::from_millis(5));
-        }
-    }
-
-    pub(crate) fn kill(mut self) {
-        self.actor.process().kill();
-        // The last line may be half a line.
-        let rest = std::fs::read(&self.path).unwrap();
-        let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        std::fs::write(&self.path, &rest[..whole]).unwrap();
-        Log::append_to(&self.path).write(Event::Killed);
-    }
-
-    fn end(mut self) -> Duration {
-        let took = self.actor.ask(&Order::End);
-        self.actor.end();
-        took
-    }
 }
 
 /// Waits until this holds, and fails with `what` if it does not within `limit`.

@@ -31,11 +31,12 @@ impl Store {
     pub(crate) fn read(&mut self) -> &BTreeMap<Row, Change> {
         for path in paths(&self.folder, WRITER) {
             let tail = self.tails.entry(path).or_insert_with_key(|path| Tail::of(path));
-            for line in tail.next() {
+            let rows = &mut self.rows;
+            tail.read(|line| {
                 if let Event::Stored(change) = line.event {
-                    self.rows.insert(change.row(), change);
+                    rows.insert(change.row(), change);
                 }
-            }
+            });
         }
         &self.rows
     }

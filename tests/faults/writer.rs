@@ -87,7 +87,7 @@ const ODD: &[&str] = &[
     "\u{10FFFF}tablecast/hello",
 ];
 
-pub(crate) struct Writer {
+struct Writer {
     spec: WriterSpec,
     log: Log,
     publisher: Publisher,
@@ -101,7 +101,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// A writer that goes on where one of the same name has ended.
-    pub(crate) fn open(spec: WriterSpec) -> Result<Writer> {
+    fn open(spec: WriterSpec) -> Result<Writer> {
         let path = spec.folder.join(format!("{WRITER}{}", spec.name));
         let versions = versions(&path);
         let options = PublisherOptions {
@@ -127,12 +127,12 @@ impl Writer {
         })
     }
 
-    pub(crate) fn address(&self) -> String {
+    fn address(&self) -> String {
         self.publisher.address().unwrap_or_default()
     }
 
     /// Changes a row at random and publishes that; true if it was taken.
-    pub(crate) fn write(&mut self) -> bool {
+    fn write(&mut self) -> bool {
         let row = self.random.below(self.spec.topics.len() * self.spec.rows);
         self.write_row(row)
     }
@@ -162,7 +162,7 @@ impl Writer {
     }
 
     /// The store's write: with it, everything before is in the file.
-    pub(crate) fn store(&mut self, row: usize) -> DbUpdate {
+    fn store(&mut self, row: usize) -> DbUpdate {
         let topic = &self.spec.topics[row % self.spec.topics.len()];
         let (tables, keys) = match self.spec.odd {
             true => (ODD, ODD),
@@ -196,7 +196,7 @@ impl Writer {
     }
 
     /// Writes every row again whose last change could not be published, until it can.
-    pub(crate) fn repair(&mut self) {
+    fn repair(&mut self) {
         let deadline = Instant::now() + actor::LIMIT;
         while let Some(row) = self.unpublished.first().copied() {
             assert!(Instant::now() < deadline, "row {row} cannot be published");
@@ -206,7 +206,7 @@ impl Writer {
     }
 
     /// Says goodbye.
-    pub(crate) fn close(self) {
+    fn close(self) {
         drop(self.publisher);
         self.log.write(Event::Closed);
     }

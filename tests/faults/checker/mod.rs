@@ -69,7 +69,22 @@ pub(crate) enum Violation {
     /// C6: the program had the store's content too late.
     Late { settled: Place, by: Time },
     /// C5, C6: the history has not the line that would tell.
-    Missing { program: String, what: &'static str },
+    Missing { program: String, promise: &'static str },
+}
+
+impl Violation {
+    /// Which promise it breaks.
+    pub(crate) fn promise(&self) -> &'static str {
+        match self {
+            Violation::Disorder { .. } => "C1",
+            Violation::Twice { .. } | Violation::Foreign { .. } => "C2",
+            Violation::Lost { .. } | Violation::Replaced { .. } => "C3",
+            Violation::Unasked { .. } => "C4",
+            Violation::Leak { .. } => "C5",
+            Violation::Diverged { .. } | Violation::Late { .. } => "C6",
+            Violation::Missing { promise, .. } => promise,
+        }
+    }
 }
 
 /// When everything must have arrived.

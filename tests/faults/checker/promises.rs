@@ -255,7 +255,7 @@ pub(crate) fn leaks(histories: &Histories) -> Vec<Violation> {
             }
         }
         if !compared {
-            violations.push(missing(program, "what it held before and after"));
+            violations.push(missing(program, "C5"));
         }
     }
     violations
@@ -304,7 +304,7 @@ fn converged_one(program: &History, store: &BTreeMap<Row, &Change>, deadline: De
         }
     }
     let Some((index, since)) = settled else {
-        return vec![missing(program, "its end")];
+        return vec![missing(program, "C6")];
     };
     let is_there = |change: &&&Change| topics.contains(&*change.topic) && !change.deleted;
     let rows: BTreeSet<_> = store.keys().chain(ended.keys()).collect();
@@ -335,9 +335,9 @@ fn was_killed(program: &History) -> bool {
     program.lines.last().is_some_and(|line| line.event == Event::Killed)
 }
 
-fn missing(program: &History, what: &'static str) -> Violation {
+fn missing(program: &History, promise: &'static str) -> Violation {
     let program = program.name.clone();
-    Violation::Missing { program, what }
+    Violation::Missing { program, promise }
 }
 
 /// What the programs' histories say in numbers.

@@ -402,12 +402,12 @@ fn a_program_must_say_how_it_ended_unless_it_was_killed() {
     silent
         .lines
         .retain(|line| !matches!(line.event, Event::Settled { .. } | Event::After(_)));
-    let missing = |what| Violation::Missing {
+    let missing = |promise| Violation::Missing {
         program: "program-p".into(),
-        what,
+        promise,
     };
     let found = check(silent.clone());
-    assert_eq!(found, [missing("what it held before and after"), missing("its end")]);
+    assert_eq!(found, [missing("C5"), missing("C6")]);
     silent.lines.push(Line {
         at: 30_000,
         event: Event::Killed,

@@ -22,7 +22,7 @@ fn trouble(stage: &mut Stage, workers: usize) {
     let mut writer = stage.writer(spec);
     let start = Instant::now();
     let sent = writer.send(400, 1_000);
-    let others = |program: &mut crate::stage::Program| {
+    let others = |program: &mut crate::cast::Program| {
         let lines = program.lines().iter();
         let lports =
             lines.filter(|line| matches!(&line.event, Event::Update { change, .. } if change.table == "lport"));

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
 use tablecast::{Service, ServiceOptions};
 
+use crate::cast::Writer;
 use crate::history::now;
 use crate::junk::malformed;
 use crate::random::Random;
 use crate::rig::free_port;
-use crate::stage::{Load, Stage, Writer, pass, play, wait_for};
+use crate::stage::{Load, Stage, pass, play, wait_for};
 
 const TOPICS: &[&str] = &["D", "tenant-1"];
 

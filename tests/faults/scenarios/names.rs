@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use crate::cast::Writer;
 use crate::history::now;
 use crate::process;
 use crate::proxy::{Fate, Proxy};
 use crate::rig::free_port;
 use crate::scenarios::{fields, is_update};
-use crate::stage::{Load, Writer, pass, play};
+use crate::stage::{Load, pass, play};
 use crate::writer::Clock;
 
 const TOPICS: &[&str] = &["D", "tenant-1"];

@@ -7,13 +7,14 @@ use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
 use tablecast::transport::PubSub;
 use tablecast::{ErrorKind, Publisher, PublisherOptions, Topic};
 
+use crate::cast::Writer;
 use crate::history::now;
 use crate::junk::valid;
 use crate::proxy::{Fate, Proxy};
 use crate::random::Random;
 use crate::rig::{Rig, free_port, update};
 use crate::scenarios::is_update;
-use crate::stage::{Load, Writer, pass, play, since, wait_for};
+use crate::stage::{Load, pass, play, since, wait_for};
 
 /// Prefixes of one another, globs, white space, what looks alike, names of our own, and long ones.
 fn topics() -> Vec<String> {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use crate::cast::Writer;
 use crate::history::now;
 use crate::holdings::memory;
 use crate::proxy::{Proxy, Way};
 use crate::rig::free_port;
-use crate::stage::{Load, Writer, later, pass, play, since};
+use crate::stage::{Load, later, pass, play, since};
 
 const TOPICS: &[&str] = &["D", "tenant-1"];
 

@@ -1,0 +1,223 @@
+//! The processes of a scenario, as it sees them.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::actor::{Actor, LIMIT, Part};
+use super::checker::PROGRAM;
+use super::history::{Event, Line, Log, Tail, Time, Told};
+use super::process::Process;
+use super::program::{Order, ProgramSpec, Report};
+use super::stage::{duration, pass, wait_for};
+use super::writer::{self, Sent, WriterSpec};
+
+/// The publisher service as a process, killed when this is dropped.
+pub(crate) struct Service {
+    pub(crate) process: Process,
+    /// Where subscribers connect to.
+    pub(crate) address: String,
+}
+
+impl Service {
+    pub(crate) fn start(command: Command) -> Service {
+        let mut process = Process::start(command);
+        let line = process.line();
+        let address = line.split(' ').nth(1).unwrap().to_owned();
+        Service { process, address }
+    }
+}
+
+/// A writer's process.
+pub(crate) struct Writer {
+    pub(crate) actor: Actor,
+    /// Where it is bound, if it is.
+    pub(crate) address: String,
+}
+
+impl Writer {
+    pub(crate) fn start(spec: WriterSpec) -> Writer {
+        let mut actor = Actor::start(&Part::Writer(spec));
+        let opened: Result<String, String> = actor.answer();
+        let address = opened.unwrap();
+        Writer { actor, address }
+    }
+
+    /// Sends so many updates, so many a second, and waits until that is done.
+    pub(crate) fn send(&mut self, count: u64, rate: u64) -> Sent {
+        // An answer must not take too long.
+        let step = rate * LIMIT.as_secs() / 3;
+        let mut all = Sent::default();
+        for begin in (0..count).step_by(step as usize) {
+            self.order(step.min(count - begin), rate);
+            let Sent { sent, refused } = self.outcome();
+            (all.sent, all.refused) = (all.sent + sent, all.refused + refused);
+        }
+        all
+    }
+
+    /// Begins to send so many updates, so many a second; [`Writer::outcome`] is to follow.
+    pub(crate) fn order(&mut self, count: u64, rate: u64) {
+        self.actor.tell(&writer::Order::Send(count, rate));
+    }
+
+    /// Waits for the end of what was ordered.
+    pub(crate) fn outcome(&mut self) -> Sent {
+        self.actor.answer()
+    }
+
+    /// Sends so many updates a second until it is told to stop.
+    pub(crate) fn begin(&mut self, rate: u64) {
+        self.order(u64::MAX, rate);
+    }
+
+    pub(crate) fn stop(&mut self) -> Sent {
+        self.actor.ask(&writer::Order::Stop)
+    }
+
+    /// As [`Writer::stop`], whatever came of it.
+    pub(crate) fn halt(&mut self) {
+        self.stop();
+    }
+
+    pub(crate) fn repair(&mut self) {
+        self.actor.ask::<()>(&writer::Order::Repair);
+    }
+
+    pub(crate) fn store_only(&mut self) {
+        self.actor.ask::<()>(&writer::Order::StoreOnly);
+    }
+
+    pub(crate) fn kill(mut self) {
+        self.actor.process().kill();
+    }
+
+    /// Lets it say goodbye.
+    pub(crate) fn close(self) {
+        self.actor.end();
+    }
+}
+
+/// A program's process.
+pub(crate) struct Program {
+    pub(crate) actor: Actor,
+    pub(crate) topics: BTreeSet<String>,
+    pub(crate) path: PathBuf,
+    tail: Tail,
+    lines: Vec<Line>,
+}
+
+impl Program {
+    pub(crate) fn start(spec: ProgramSpec) -> Program {
+        let path = spec.folder.join(format!("{PROGRAM}{}", spec.name));
+        let topics = spec.topics.clone();
+        let mut actor = Actor::start(&Part::Program(spec));
+        actor.answer::<()>();
+        Program {
+            actor,
+            topics,
+            tail: Tail::of(&path),
+            lines: Vec::new(),
+            path,
+        }
+    }
+
+    pub(crate) fn wait_live(&mut self) {
+        self.actor.ask::<Result<(), String>>(&Order::WaitLive).unwrap();
+    }
+
+    pub(crate) fn report(&mut self) -> Report {
+        self.actor.ask(&Order::Report)
+    }
+
+    /// Registers a topic, and waits until it is live.
+    pub(crate) fn register(&mut self, topic: &str) {
+        self.topics.insert(topic.into());
+        let live: Result<(), String> = self.actor.ask(&Order::Register(topic.into()));
+        live.unwrap();
+    }
+
+    pub(crate) fn unregister(&mut self, topic: &str) {
+        self.topics.remove(topic);
+        self.actor.ask::<()>(&Order::Unregister(topic.into()));
+    }
+
+    /// How many topics are live by its status.
+    pub(crate) fn live_topics(&mut self) -> usize {
+        self.actor.ask(&Order::LiveTopics)
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn lines(&mut self) -> &[Line] {
+        self.lines.extend(self.tail.next());
+        &self.lines
+    }
+
+    /// The sync events so far.
+    pub(crate) fn syncs(&mut self) -> Vec<(Time, Told)> {
+        let syncs = self.lines().iter().filter_map(|line| match &line.event {
+            Event::Sync(told) => Some((line.at, told.clone())),
+            _ => None,
+        });
+        syncs.collect()
+    }
+
+    /// Waits for a sync event since `start` for which this holds, and tells how long after `start` it came.
+    pub(crate) fn await_sync(&mut self, start: Time, mut is_it: impl FnMut(&Told) -> bool) -> (Duration, Told) {
+        let mut found = None;
+        wait_for(LIMIT, "no such sync event", || {
+            let mut syncs = self.syncs().into_iter();
+            found = syncs.find(|(at, told)| *at >= start && is_it(told));
+            found.is_some()
+        });
+        let (at, told) = found.unwrap();
+        (duration(at - start), told)
+    }
+
+    /// True if it took itself for live at any time in this span.
+    pub(crate) fn was_live(&mut self, from: Time, to: Time) -> bool {
+        let mut live = false;
+        let mut was_live = false;
+        for line in self.lines() {
+            if let Event::Live(now) = line.event {
+                was_live |= live && line.at >= from;
+                live = now && line.at <= to;
+            }
+        }
+        was_live || live
+    }
+
+    /// Waits until so many updates came.
+    pub(crate) fn await_delivered(&mut self, count: u64) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let report = self.report();
+            if report.delivered >= count {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "not all {count} came: {report:?}, {:?}",
+                self.syncs()
+            );
+            pass(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn kill(mut self) {
+        self.actor.process().kill();
+        // The last line may be half a line.
+        let rest = std::fs::read(&self.path).unwrap();
+        let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+        std::fs::write(&self.path, &rest[..whole]).unwrap();
+        Log::append_to(&self.path).write(Event::Killed);
+    }
+
+    /// Lets it say how it ended; tells how long its subscriber's drop took.
+    pub(crate) fn end(mut self) -> Duration {
+        let took = self.actor.ask(&Order::End);
+        self.actor.end();
+        took
+    }
+}
