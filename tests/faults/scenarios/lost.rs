@@ -104,7 +104,9 @@ fn the_first_after_live() {
                 left -= 1;
                 left == 0
             });
+            let begun = now();
             let mut program = stage.program(stage.program_spec(&format!("p{round}"), &[proxy.address()], &[TOPIC]));
+            program.await_sync(begun, |sync| sync.reason == "connected");
             // In every other round nothing follows the lost update but silence.
             writer.send(1 + round % 2, 10_000);
             let lost = losses.recv_timeout(stage.bound()).unwrap();
