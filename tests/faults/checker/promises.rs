@@ -149,14 +149,10 @@ impl<'a> Attention<'a> {
             registered: BTreeMap::new(),
             live: Vec::new(),
             told: Vec::new(),
-            ended: 0,
+            ended: end_of(program),
         };
         for line in &program.lines {
             let at = line.at;
-            if line.event != Event::Killed {
-                // What was sent just before it was killed may have been on its way.
-                attention.ended = at - GRACE;
-            }
             match &line.event {
                 Event::Registered(topic) => attention.registered.entry(topic).or_default().push((at, true)),
                 Event::Unregistered(topic) => attention.registered.entry(topic).or_default().push((at, false)),
@@ -164,19 +160,12 @@ impl<'a> Attention<'a> {
                 Event::Sync(told) => {
                     attention.told.push((at, told));
                     // The log of what is live is taken from time to time only; this says so at once.
-                    if ["address-lost", "silence"].contains(&&*told.reason) {
+                    if told.reason == "address-lost" {
                         attention.live.push((at, false));
                     }
                 }
                 _ => {}
             }
-        }
-        if let Some(settled) = program
-            .lines
-            .iter()
-            .find(|line| matches!(line.event, Event::Settled { .. }))
-        {
-            attention.ended = settled.at;
         }
         attention
     }
@@ -205,6 +194,20 @@ impl<'a> Attention<'a> {
         let mut ends = changes.iter().filter(|(since, now)| !now && *since <= at);
         state(changes, at) || ends.any(|(end, _)| sent <= end + GRACE)
     }
+}
+
+/// Until when a program got what was sent.
+fn end_of(program: &History) -> Time {
+    let mut ended = 0;
+    for line in &program.lines {
+        match line.event {
+            Event::Settled { .. } => return line.at,
+            Event::Killed => {}
+            // What was sent just before it was killed may have been on its way.
+            _ => ended = line.at - GRACE,
+        }
+    }
+    ended
 }
 
 /// What was so at this time.

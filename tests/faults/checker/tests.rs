@@ -259,6 +259,19 @@ fn what_is_sent_while_not_live_is_not_missed() {
 }
 
 #[test]
+fn what_was_on_its_way_when_its_topic_was_unregistered_is_not_missed() {
+    let unregistered = |at| {
+        let mut program = program(vec![update("a", "k", 1, 1), update("a", "m", 1, 3)], vec![]);
+        let event = Event::Unregistered("a".into());
+        program.lines.insert(4, Line { at, event });
+        check(program)
+    };
+    // The call that is missed begins at 10390.
+    assert_eq!(unregistered(10_390 + GRACE), []);
+    assert_eq!(unregistered(10_391 + GRACE), lost(&[1]));
+}
+
+#[test]
 fn what_was_replaced_is_not_lost_if_the_queue_says_so() {
     let coalesced = |count| {
         let mut program = program(vec![update("a", "k", 2, 2), update("a", "m", 1, 3)], good_rows());
