@@ -32,6 +32,10 @@ pub enum ErrorKind {
     Transport,
     /// The operating system refused something: files, threads, permissions.
     Io,
+    /// The other side refuses: a wrong password, or no right to do this.
+    Denied,
+    /// It was sent, but the answer did not come: it may have been done, or may be yet.
+    Unconfirmed,
     /// Code of the program's own panicked inside the library, for example a callback.
     Panicked,
 }
@@ -49,6 +53,8 @@ impl fmt::Display for ErrorKind {
             ErrorKind::AddressInUse => "address in use",
             ErrorKind::Transport => "transport",
             ErrorKind::Io => "system",
+            ErrorKind::Denied => "denied",
+            ErrorKind::Unconfirmed => "unconfirmed",
             ErrorKind::Panicked => "panic",
         })
     }

@@ -15,6 +15,7 @@ use tablecast::{ErrorKind, Result};
 fn other_value(option: &OptionDoc) -> String {
     match option.name {
         "pub_sub_use_multiproc" => "false",
+        "redis_tls" => "true",
         "publisher_transport" => "epgm",
         "publishers" => "tcp://a:1,>tcp://[::1]:65535,@tcp://*:2,ipc:///run/x,inproc://x,memory://x,redis://h:1",
         "topics" => "tenant1,tenant2",
@@ -39,7 +40,7 @@ fn is_list(option: &OptionDoc) -> bool {
 /// `name = value` in TOML.
 fn toml(option: &OptionDoc, value: &str) -> String {
     let value = match option.name {
-        "pub_sub_use_multiproc" => value.to_owned(),
+        "pub_sub_use_multiproc" | "redis_tls" => value.to_owned(),
         _ if is_number(option) => value.to_owned(),
         _ if is_list(option) => format!("{:?}", value.split(',').collect::<Vec<_>>()),
         _ => format!("{value:?}"),
