@@ -236,6 +236,9 @@ impl Cluster {
             "0",
             "--repl-diskless-sync-delay",
             "0",
+            // A replica that has never heard of its master is not told of.
+            "--repl-ping-replica-period",
+            "1",
         ];
         let cluster = Cluster {
             nodes: (0..6).map(|_| Server::with(&[&options, args].concat())).collect(),
@@ -320,7 +323,8 @@ impl Server {
     fn is_well(&self, whole: bool) -> bool {
         let info: RedisResult<String> = self.try_ask(&["CLUSTER", "INFO"]);
         let nodes: RedisResult<String> = self.try_ask(&["CLUSTER", "NODES"]);
-        let (Ok(info), Ok(nodes)) = (info, nodes) else {
+        let slots: RedisResult<Vec<Vec<redis::Value>>> = self.try_ask(&["CLUSTER", "SLOTS"]);
+        let (Ok(info), Ok(nodes), Ok(slots)) = (info, nodes, slots) else {
             return false;
         };
         let masters: BTreeSet<_> = nodes
@@ -329,7 +333,9 @@ impl Server {
             .filter(|id| *id != "-")
             .collect();
         let linked = self.role() == "master" || self.info("replication", "master_link_status").as_deref() == Some("up");
-        let whole = !whole || (nodes.lines().count() == 6 && masters.len() == 3 && !nodes.contains("fail"));
+        let all_known = nodes.lines().count() == 6 && masters.len() == 3 && !nodes.contains("fail");
+        // Each range has its two ends, the master, and the replica.
+        let whole = !whole || (all_known && slots.iter().all(|range| range.len() == 4));
         info.contains("cluster_state:ok") && linked && whole
     }
 

@@ -17,12 +17,8 @@ pub(super) struct RedisOutbound {
 
 struct Link {
     conn: Conn,
-    used: Instant,
     checked: Instant,
 }
-
-/// A connection that was not used for so long may have been closed meanwhile.
-const IDLE: Duration = Duration::from_millis(10);
 
 /// How long to wait when no node would do.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -47,24 +43,20 @@ impl RedisOutbound {
             }
         }
         let (conn, _) = self.finder.connect(limit)?;
-        Ok(Link {
-            conn,
-            used: now,
-            checked: now,
-        })
+        Ok(Link { conn, checked: now })
     }
 }
 
 impl Link {
     fn check(&mut self, now: Instant, interval: Duration, limit: Limit<'_>) -> Result<()> {
-        if now.duration_since(self.used) >= IDLE && self.conn.fill()? {
+        // Found now, a closed connection leaves no doubt whether the message was sent.
+        if self.conn.fill()? {
             return Err(self.conn.nonsense("it says what nobody asked for"));
         }
         if now.duration_since(self.checked) >= interval {
             Health::check(&mut self.conn, limit.share(interval))?;
             self.checked = now;
         }
-        self.used = now;
         Ok(())
     }
 }
