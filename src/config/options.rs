@@ -178,7 +178,7 @@ options! {
         "The longest key of a row.";
     remote_db_hosts: Vec<String> = "127.0.0.1:6379", [each "host:port", is_host_port],
         "The hosts of the database: a Redis server, or some of the nodes of a Redis cluster, which tell the others.";
-    redis_user: String = "", [is "a name"],
+    redis_user: String = "", [is "at most 255 bytes without control characters", is_id],
         "The user of Redis' access lists; if empty, `default`.";
     redis_password: Secret = "", [is "a password"],
         "The password for Redis. Others on the host can see a flag: better set it in the file or the environment.";

@@ -134,7 +134,15 @@ fn loads_a_file_and_validates_after_the_flags() {
 fn a_wrong_value_is_reported_with_its_option_source_and_what_was_expected() {
     for option in Config::options() {
         // Free text that even accepts this.
-        if ["publisher_bind_address", "topics"].contains(&option.name) || option.name.ends_with("_driver") {
+        let free = [
+            "publisher_bind_address",
+            "topics",
+            "redis_password",
+            "redis_tls_ca",
+            "redis_tls_cert",
+            "redis_tls_key",
+        ];
+        if free.contains(&option.name) || option.name.ends_with("_driver") {
             continue;
         }
         let value = if option.name == "nb_db_class" { "" } else { "@\u{7}" };
@@ -171,7 +179,7 @@ fn a_wrong_type_in_the_file_is_an_error() {
             "1979-05-27",
         ] {
             let right = match option {
-                o if o.name == "pub_sub_use_multiproc" => value == "true",
+                o if ["pub_sub_use_multiproc", "redis_tls"].contains(&o.name) => value == "true",
                 o if is_number(o) => value == "8866",
                 o if is_list(o) => value == "['D']",
                 _ => value.starts_with('\''),
@@ -288,6 +296,9 @@ fn what_a_program_assigns_is_checked() {
         &["option queue_capacity", "1 to 10000000 updates", "got 0"],
     );
     config.queue_capacity = 1;
+    config.redis_tls_cert = "x.crt".into();
+    assert_error(config.validate(), &["redis_tls_cert", "x.crt", "redis_tls_key"]);
+    config.redis_tls_key = "x.key".into();
     config.nb_db_class.clear();
     assert_error(config.validate(), &["nb_db_class", "not empty"]);
 }

@@ -52,7 +52,7 @@ impl Connecting {
         let (results, outcomes) = crossbeam_channel::unbounded();
         let (interval, max) = (options.reconnect_interval, options.reconnect_max);
         let thread = thread::spawn("tablecast-connect", move || {
-            run(finder, &theirs, &results, wait, (interval, max))
+            run(finder, &theirs, &results, wait, (interval, max));
         })?;
         Ok(Connecting {
             signal: Some(signal),
