@@ -151,7 +151,7 @@ fn payload(codec: Codec) -> Vec<u8> {
     let encoder = Encoder::new(codec, "writer-1".into(), 1);
     let mut buf = Vec::new();
     encoder.begin(&update(), &Topic::ALL, &mut buf);
-    encoder.finish(123_456, &mut buf);
+    encoder.finish(0, 123_456, Duration::ZERO, &mut buf);
     buf
 }
 

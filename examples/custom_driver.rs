@@ -140,7 +140,11 @@ impl Inbound for UdpInbound {
             .split_first_chunk()
             .and_then(|(length, rest)| rest.split_at_checked(usize::from(u16::from_be_bytes(*length))));
         Ok(match frame {
-            Some((topic, payload)) => Received::Frame { topic, payload },
+            Some((topic, payload)) => Received::Frame {
+                address: &self.address,
+                topic,
+                payload,
+            },
             None => Received::Malformed,
         })
     }

@@ -103,6 +103,6 @@ pub use drivers::Drivers;
 pub use error::{Error, ErrorHook, ErrorKind, Result};
 pub use publisher::{Publisher, PublisherOptions};
 pub use service::{Service, ServiceOptions};
-pub use subscriber::{PeerState, Subscriber, SubscriberOptions};
+pub use subscriber::{PeerState, Subscriber, SubscriberOptions, TopicState};
 pub use table::Table;
 pub use update::{Action, DbUpdate, Event, Name, Origin, SyncReason, Topic};

@@ -24,6 +24,9 @@ pub struct ServiceOptions {
     pub max_message_bytes: usize,
     /// The format of the service's own answers to subscribers. Default: JSON.
     pub codec: Codec,
+    /// How often the service tells that it is there: subscribers notice within three of these that it is gone.
+    /// Default: 1 s.
+    pub hello_interval: Duration,
     /// Told of every failure in the background. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
 }
@@ -34,6 +37,7 @@ impl Default for ServiceOptions {
             send_timeout: Duration::from_secs(1),
             max_message_bytes: 16 << 20,
             codec: Codec::default(),
+            hello_interval: Duration::from_secs(1),
             hook: None,
         }
     }
@@ -45,6 +49,7 @@ impl From<&Config> for ServiceOptions {
             send_timeout: config.send_timeout_ms,
             max_message_bytes: config.max_message_bytes,
             codec: config.codec,
+            hello_interval: config.hello_interval_ms,
             hook: None,
         }
     }
@@ -69,7 +74,7 @@ pub struct ServiceStats {
     pub malformed: u64,
     /// Frames that the network driver refused.
     pub failed: u64,
-    /// Answers to subscribers that asked whether they are heard.
+    /// The service's own hellos: answers to subscribers that asked, and those of the option `hello_interval`.
     pub hellos: u64,
 }
 
@@ -127,7 +132,8 @@ impl Service {
         // The local end first: where another service runs, this is what finds out.
         inbound.connect(socket)?;
         let encoder = Encoder::new(options.codec, unique_id(), new_epoch());
-        let link = Link::new(network.outbound()?, encoder, options.hook.clone())?;
+        let (interval, hook) = (options.hello_interval, options.hook.clone());
+        let link = Link::new(network.outbound()?, encoder, interval, hook)?;
         let shared = Arc::new(Shared {
             options,
             stopping: AtomicBool::new(false),
@@ -185,7 +191,7 @@ impl Shared {
                 return;
             }
             match inbound.recv(last_chance.map(|_| Duration::ZERO)) {
-                Ok(Received::Frame { topic, payload }) => self.forward(link, topic, payload),
+                Ok(Received::Frame { topic, payload, .. }) => self.forward(link, topic, payload),
                 Ok(Received::Malformed) => count(&self.malformed),
                 Ok(Received::Idle) => return,
                 Ok(_) => {}

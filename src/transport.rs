@@ -96,6 +96,8 @@ pub trait Inbound: Send {
 pub enum Received<'a> {
     /// A message.
     Frame {
+        /// Where it came from: as given to [`Inbound::connect`].
+        address: &'a str,
         /// The topic, as sent.
         topic: &'a [u8],
         /// The payload, as sent.

@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, ErrorKind, Result};
 pub use crate::name::Name;
@@ -54,6 +54,11 @@ impl Topic {
     /// The name.
     pub fn as_str(&self) -> &str {
         self.0.as_str()
+    }
+
+    /// Where publishers tell of themselves.
+    pub(crate) const fn hello() -> Topic {
+        Topic(Name::from_static("\u{10FFFF}tablecast/hello"))
     }
 
     /// A topic of which nobody else has the like, for [`Inbound::probe`](crate::transport::Inbound::probe).
@@ -156,6 +161,9 @@ pub struct Origin {
     pub epoch: u64,
     /// Counts from 1 per publisher, epoch and topic.
     pub seq: u64,
+    /// How long before this one the publisher sent the number before it, in whole milliseconds, rounded down. A subscriber
+    /// that hears of a publisher for the first time tells by it whether it has missed anything.
+    pub idle: Duration,
 }
 
 /// One change of one row of a table.
@@ -298,6 +306,33 @@ pub enum SyncReason {
         /// The listen address.
         address: Name,
     },
+    /// Updates of this publisher on this topic were lost.
+    Gap {
+        /// The publisher's id.
+        publisher: Name,
+        /// The topic.
+        topic: Topic,
+        /// The first number that is missing.
+        from: u64,
+        /// The last number that is missing; of those in between some may have come.
+        to: u64,
+    },
+    /// Publishers were heard for the first time in the middle of their numbers, and what they sent before may have been
+    /// lost after these topics became live. Told once for all who are heard first at about the same time.
+    Unproven {
+        /// The topics, in order.
+        topics: Vec<Topic>,
+    },
+    /// A publisher began anew without having said goodbye: what it last sent, or wrote and did not send, may be missing.
+    Restarted {
+        /// The publisher's id.
+        publisher: Name,
+    },
+    /// Nothing was heard of these publishers for three hello periods: they have died, or are cut off.
+    Silence {
+        /// The publishers' ids, in order.
+        publishers: Vec<Name>,
+    },
     /// The queue was full and updates were dropped.
     Overflow {
         /// How many.
@@ -308,12 +343,25 @@ pub enum SyncReason {
 }
 
 impl SyncReason {
+    /// The topics of which something may have been missed; `None`: every registered topic.
+    pub fn topics(&self) -> Option<&[Topic]> {
+        match self {
+            SyncReason::Gap { topic, .. } => Some(std::slice::from_ref(topic)),
+            SyncReason::Unproven { topics } => Some(topics),
+            _ => None,
+        }
+    }
+
     /// The reason in one word, for logs and scripts.
     pub fn as_str(&self) -> &'static str {
         match self {
             SyncReason::Connected { .. } => "connected",
             SyncReason::Reconnected { .. } => "reconnected",
             SyncReason::AddressLost { .. } => "address-lost",
+            SyncReason::Gap { .. } => "gap",
+            SyncReason::Unproven { .. } => "unproven",
+            SyncReason::Restarted { .. } => "restarted",
+            SyncReason::Silence { .. } => "silence",
             SyncReason::Overflow { .. } => "overflow",
             SyncReason::Requested => "requested",
         }
@@ -327,6 +375,15 @@ impl fmt::Display for SyncReason {
             SyncReason::Connected { address }
             | SyncReason::Reconnected { address }
             | SyncReason::AddressLost { address } => write!(f, " {address}"),
+            SyncReason::Gap {
+                publisher,
+                topic,
+                from,
+                to,
+            } => write!(f, ": {publisher} on topic {topic}, numbers {from} to {to}"),
+            SyncReason::Unproven { topics } => write!(f, " {topics:?}"),
+            SyncReason::Restarted { publisher } => write!(f, " {publisher}"),
+            SyncReason::Silence { publishers } => write!(f, " {publishers:?}"),
             SyncReason::Overflow { dropped } => write!(f, " ({dropped} dropped)"),
             SyncReason::Requested => Ok(()),
         }

@@ -51,7 +51,9 @@ fn typed_tables() {
 fn many_writers() {
     let text = run("many_writers");
     assert_eq!(text.matches(": 250").count(), 4, "{text}");
-    assert!(text.contains("forwarded: 1000"), "{text}");
+    // Besides the updates, four goodbyes and perhaps some hellos.
+    let forwarded = text.split("forwarded: ").nth(1).and_then(|rest| rest.split(',').next());
+    assert!(forwarded.unwrap().parse::<u64>().unwrap() >= 1004, "{text}");
 }
 
 #[test]

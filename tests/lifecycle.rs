@@ -66,7 +66,7 @@ fn stops_while_nobody_serves() {
         let error = rig.subscriber.wait_live(Duration::from_millis(50)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout);
         assert!(error.to_string().contains(&address), "{error}");
-        assert_eq!(rig.subscriber.status()[0].1, PeerState::Connecting);
+        assert_eq!(rig.peers()[0].1, PeerState::Connecting);
         ends_promptly(rig);
     });
 }
@@ -78,7 +78,7 @@ fn stops_while_the_peer_never_speaks() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         start(&rig, "D", &format!("tcp://{}", listener.local_addr().unwrap()));
         let accepted = listener.accept().unwrap();
-        assert_eq!(rig.subscriber.status()[0].1, PeerState::Connecting);
+        assert_eq!(rig.peers()[0].1, PeerState::Connecting);
         ends_promptly(rig);
         drop(accepted);
     });
@@ -284,6 +284,6 @@ fn registers_in_every_state() {
         rig.listen(&["c"], &one);
         send(&first, "b", "lost");
         rig.only("3", || send(&first, "c", "3"));
-        assert_eq!(rig.subscriber.status(), [(one.as_str().into(), PeerState::Live)]);
+        assert_eq!(rig.peers(), [(one.clone(), PeerState::Live)]);
     });
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use super::{Control, Message, json, msgpack};
 use crate::error::{Error, ErrorKind};
@@ -83,6 +84,7 @@ pub(super) struct Fields<'a> {
     publisher: Option<Cow<'a, str>>,
     epoch: Option<u64>,
     seq: Option<u64>,
+    idle: Option<u64>,
     version: Option<u64>,
 }
 
@@ -100,6 +102,7 @@ impl<'a> Fields<'a> {
             b"publisher" => ("publisher", content.text().map(|text| self.publisher = text)),
             b"epoch" => ("epoch", content.integer().map(|number| self.epoch = number)),
             b"seq" => ("seq", content.integer().map(|number| self.seq = number)),
+            b"idle" => ("idle", content.integer().map(|number| self.idle = number)),
             b"version" => ("version", content.integer().map(|number| self.version = number)),
             _ => ("unknown field", content.skip()),
         };
@@ -136,7 +139,12 @@ impl Sink<'_> {
         };
         let key = fields.key.ok_or(missing("key"))?;
         let origin = match (publisher, fields.epoch, fields.seq) {
-            (Some(publisher), Some(epoch), Some(seq)) => Some(Origin { publisher, epoch, seq }),
+            (Some(publisher), Some(epoch), Some(seq)) => Some(Origin {
+                publisher,
+                epoch,
+                seq,
+                idle: Duration::from_millis(fields.idle.unwrap_or(0)),
+            }),
             _ => None,
         };
         self.out.push(Message::Update(DbUpdate {

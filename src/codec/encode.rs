@@ -1,6 +1,7 @@
 //! Updates to bytes, in two steps, so that only the second one needs the publisher's lock.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rmp::encode::{write_array_len, write_map_len, write_nil, write_sint, write_str, write_uint};
 
@@ -58,10 +59,16 @@ impl Encoder {
         }
     }
 
-    /// Completes what [`Encoder::begin`] wrote, which must be the end of `buf`. Numbers count from 1.
-    pub fn finish(&self, seq: u64, buf: &mut Vec<u8>) {
+    /// Completes what [`Encoder::begin`] wrote from `start` to the end of `buf`. Numbers count from 1; `idle` is the time
+    /// since the number before was sent.
+    pub fn finish(&self, start: usize, seq: u64, idle: Duration, buf: &mut Vec<u8>) {
         let mut writer = self.writer(buf);
         writer.unsigned("seq", seq);
+        let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
+        if idle > 0 {
+            writer.unsigned("idle", idle);
+            writer.add_field(start);
+        }
         writer.close();
     }
 
@@ -71,21 +78,24 @@ impl Encoder {
         batch.ends.push(batch.bodies.len());
     }
 
-    /// Appends the batch as one payload, its updates numbered from `first` on. The batch stays as it is.
-    pub fn finish_batch(&self, first: u64, batch: &Batch, buf: &mut Vec<u8>) {
+    /// Appends the batch as one payload, its updates numbered from `first` on, which was sent `idle` after the number
+    /// before it. The batch stays as it is.
+    pub fn finish_batch(&self, first: u64, idle: Duration, batch: &Batch, buf: &mut Vec<u8>) {
         buf.reserve(batch.max_payload_len());
         match self.codec {
             Codec::Json => buf.push(b'['),
             Codec::MessagePack => written(write_array_len(buf, length(batch.len()))),
         }
-        let mut start = 0;
+        let mut begin = 0;
         for (seq, &end) in (first..).zip(&batch.ends) {
-            if self.codec == Codec::Json && start > 0 {
+            if self.codec == Codec::Json && begin > 0 {
                 buf.push(b',');
             }
-            buf.extend_from_slice(&batch.bodies[start..end]);
-            self.finish(seq, buf);
-            start = end;
+            let start = buf.len();
+            buf.extend_from_slice(&batch.bodies[begin..end]);
+            let idle = if begin == 0 { idle } else { Duration::ZERO };
+            self.finish(start, seq, idle, buf);
+            begin = end;
         }
         if self.codec == Codec::Json {
             buf.push(b']');
@@ -137,8 +147,8 @@ impl Batch {
     pub fn max_payload_len(&self) -> usize {
         /// A comma, `,"seq":`, a number of 20 digits, and a brace; MessagePack needs less.
         const NUMBER: usize = 29;
-        /// MessagePack's longest array header; JSON's two brackets are shorter.
-        const FRAME: usize = 5;
+        /// MessagePack's longest array header, JSON's two brackets are shorter; and once `,"idle":` with 20 digits.
+        const FRAME: usize = 5 + 28;
         FRAME + self.bodies.len() + NUMBER * self.len()
     }
 
@@ -161,6 +171,15 @@ impl Writer<'_> {
         match self.codec {
             Codec::Json => self.buf.push(b'{'),
             Codec::MessagePack => written(write_map_len(self.buf, fields)),
+        }
+    }
+
+    /// The map that was opened at `start` has one field more. So few fields are counted in the low bits of one byte.
+    fn add_field(&mut self, start: usize) {
+        if self.codec == Codec::MessagePack
+            && let Some(header) = self.buf.get_mut(start)
+        {
+            *header += 1;
         }
     }
 

@@ -8,6 +8,7 @@
 //! | `table`, `key`, `action`, `value`, `topic` | text or null | always sent; `value` and `topic` may be missing on receipt |
 //! | `priority`, `timestamp` | integer | when missing: 5, the time of receipt |
 //! | `publisher`, `epoch`, `seq` | text, integer, integer | [`Origin`](crate::Origin), if all three are there; `seq` is never 0 |
+//! | `idle` | integer | milliseconds since the number before `seq` was sent; when missing: 0 |
 //! | `version` | integer | optional |
 //!
 //! Unknown fields are skipped, null stands for a missing field, and of a field that comes twice the last one counts.
@@ -18,12 +19,13 @@
 //!
 //! ```
 //! use tablecast::codec::{Codec, Decoder, Encoder, Message};
+//! use std::time::Duration;
 //! use tablecast::{Action, DbUpdate, Topic};
 //!
 //! let encoder = Encoder::new(Codec::Json, "host1".into(), 7);
 //! let mut payload = Vec::new();
 //! encoder.begin(&DbUpdate::new("lport", "port-1", Action::Delete), &Topic::ALL, &mut payload);
-//! encoder.finish(1, &mut payload);
+//! encoder.finish(0, 1, Duration::ZERO, &mut payload);
 //!
 //! let mut messages = Vec::new();
 //! Decoder::new().decode(&Topic::ALL, &payload, &mut messages)?;
@@ -34,6 +36,7 @@
 
 mod decode;
 mod encode;
+mod hello;
 mod json;
 mod msgpack;
 
@@ -45,6 +48,7 @@ use crate::update::{DbUpdate, Name};
 
 pub use decode::Decoder;
 pub use encode::{Batch, Encoder};
+pub(crate) use hello::{GOODBYE, HELLO, Hello};
 
 /// How many arrays and maps may stand inside each other in a value or in a field that is skipped.
 const MAX_DEPTH: usize = 32;

@@ -149,6 +149,11 @@ options! {
         "How long a publisher that stops waits for what is still to be sent.";
     live_timeout_ms: Duration = 2000 "milliseconds", [10..=600_000],
         "How long a connected publisher may take to answer before it counts as one that sends no hellos.";
+    hello_interval_ms: Duration = 1000 "milliseconds", [10..=600_000],
+        "How often a publisher, or the publisher service, tells that it is there: a lost last update is noticed within \
+        two of these, a publisher that is gone within three.";
+    continuity: bool = true, [is "true or false"],
+        "Whether a subscriber looks for losses: with false no gap, restart or silence is told.";
     heartbeat_interval_ms: Duration = 1000 "milliseconds", [10..=600_000],
         "How often the transport asks whether the other side is still there.";
     heartbeat_timeout_ms: Duration = 3000 "milliseconds", [20..=600_000],

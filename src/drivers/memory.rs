@@ -258,8 +258,12 @@ impl Inbound for MemoryInbound {
             if let Some(frame) = state.frames.pop_front() {
                 self.frame = frame;
                 self.mailbox.emptied.notify_all();
-                let (_, topic, payload) = &self.frame;
-                return Ok(Received::Frame { topic, payload });
+                let (address, topic, payload) = &self.frame;
+                return Ok(Received::Frame {
+                    address,
+                    topic,
+                    payload,
+                });
             }
             let timed_out = match deadline {
                 Some(deadline) => self.mailbox.filled.wait_until(&mut state, deadline).timed_out(),

@@ -1,23 +1,27 @@
-//! The sending end as many threads share it, and the thread that answers those who ask whether it is there.
+//! The sending end as many threads share it, and the thread that tells subscribers that it is there: those who ask, and
+//! from time to time all.
 
-use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::Receiver;
 use parking_lot::{Condvar, Mutex};
 
-use crate::codec::Encoder;
+use crate::codec::{Encoder, GOODBYE, HELLO, Hello};
 use crate::error::{Error, ErrorHook, ErrorKind, Result, report};
 use crate::thread::{self, Thread};
-use crate::transport::{Outbound, Waiter, Wake};
+use crate::transport::{Outbound, Waiter, WaiterAndWake, Wake};
 use crate::update::Topic;
 
-/// A driver's sending end with its keeper: the thread that answers probes with hellos, also while nobody sends.
+use super::numbers::Numbers;
+
+/// A driver's sending end with its keeper: the thread that says hello, also while nobody sends.
 pub(crate) struct Link {
     shared: Arc<Shared>,
-    wake: Option<Arc<dyn Wake>>,
+    wake: Arc<dyn Wake>,
     // Joined when the link is dropped, after `wake` told it to end.
     keeper: Option<Thread>,
 }
@@ -32,30 +36,41 @@ struct Shared {
     subscribers_changed: Condvar,
     hellos: Arc<AtomicU64>,
     encoder: Encoder,
+    /// The most that passes between two hellos.
+    interval: Duration,
+    /// Whether there are probes to look for.
+    is_asked: bool,
     hook: Option<ErrorHook>,
 }
 
 /// What a send works with, under the link's lock.
 pub(crate) struct Sender {
     pub(crate) outbound: Box<dyn Outbound>,
-    /// The last number used on each topic.
-    pub(crate) numbers: HashMap<Topic, u64>,
+    pub(crate) numbers: Numbers,
 }
 
 /// How often the keeper looks after a socket that is being used.
 const TICK: Duration = Duration::from_millis(10);
 
+/// More hellos than that help nobody.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+
 /// How long the keeper may wait for a hello to be taken; a lost one is asked for again.
 const HELLO_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl Link {
-    /// Shares `outbound`; hellos are written by `encoder`.
-    pub(crate) fn new(mut outbound: Box<dyn Outbound>, encoder: Encoder, hook: Option<ErrorHook>) -> Result<Link> {
+    /// Shares `outbound`; hellos are written by `encoder`, at least once every `interval`.
+    pub(crate) fn new(
+        mut outbound: Box<dyn Outbound>,
+        encoder: Encoder,
+        interval: Duration,
+        hook: Option<ErrorHook>,
+    ) -> Result<Link> {
         let waiter = outbound.waiter()?;
         let shared = Arc::new(Shared {
             sender: Mutex::new(Sender {
                 outbound,
-                numbers: HashMap::new(),
+                numbers: Numbers::default(),
             }),
             active: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -63,19 +78,14 @@ impl Link {
             subscribers_changed: Condvar::new(),
             hellos: Arc::default(),
             encoder,
+            interval: interval.max(MIN_INTERVAL),
+            is_asked: waiter.is_some(),
             hook,
         });
-        let Some((waiter, wake)) = waiter else {
-            let (wake, keeper) = (None, None);
-            return Ok(Link { shared, wake, keeper });
-        };
+        let (waiter, wake) = waiter.unwrap_or_else(parked);
         let keep = Arc::clone(&shared);
-        let keeper = thread::spawn("tablecast-keeper", move || keep.run(waiter))?;
-        Ok(Link {
-            shared,
-            wake: Some(wake),
-            keeper: Some(keeper),
-        })
+        let keeper = Some(thread::spawn("tablecast-keeper", move || keep.run(waiter))?);
+        Ok(Link { shared, wake, keeper })
     }
 
     /// Calls `send` with the sending end and the time it may take, which is what `timeout` has left after waiting
@@ -94,11 +104,11 @@ impl Link {
         };
         let sent = send(&mut sender, left);
         drop(sender);
-        if let Some(wake) = &self.wake
+        if self.shared.is_asked
             && !self.shared.active.load(Ordering::Relaxed)
             && !self.shared.active.swap(true, Ordering::AcqRel)
         {
-            wake.wake();
+            self.wake.wake();
         }
         sent
     }
@@ -126,6 +136,19 @@ impl Link {
         Ok(())
     }
 
+    /// Tells that this is the end, with the last numbers. Waits for a short while only: who does not hear it notices the
+    /// silence.
+    pub(crate) fn say_goodbye(&self) {
+        // A word to nobody would only linger.
+        let looked = self.shared.answer();
+        if looked.is_ok() && self.shared.sender.lock().outbound.subscribers() == Some(0) {
+            return;
+        }
+        if let Err(e) = self.shared.say(GOODBYE, HELLO_TIMEOUT) {
+            log::debug!("no goodbye: {e}");
+        }
+    }
+
     /// Counts the hellos that are sent.
     pub(crate) fn hellos(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.shared.hellos)
@@ -135,9 +158,7 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::Release);
-        if let Some(wake) = &self.wake {
-            wake.wake();
-        }
+        self.wake.wake();
         drop(self.keeper.take());
     }
 }
@@ -150,28 +171,75 @@ impl fmt::Debug for Link {
 
 impl Shared {
     fn run(&self, mut waiter: Box<dyn Waiter>) {
+        let mut hello_at = Instant::now() + self.jittered();
         while !self.stopping.load(Ordering::Acquire) {
-            let active = self.active.load(Ordering::Acquire);
-            if let Err(e) = waiter.wait(active.then_some(TICK)) {
+            let active = self.is_asked && self.active.load(Ordering::Acquire);
+            let timeout = hello_at.saturating_duration_since(Instant::now());
+            let timeout = if active { timeout.min(TICK) } else { timeout };
+            if let Err(e) = waiter.wait(Some(timeout)) {
                 return report(&e, self.hook.as_ref());
             }
             if active {
                 // Before the look at the socket, so that a send after it wakes again.
                 self.active.store(false, Ordering::Release);
             }
-            if let Err(e) = self.answer() {
+            if Instant::now() >= hello_at {
+                hello_at = Instant::now() + self.jittered();
+                if let Err(e) = self.say(HELLO, Duration::ZERO) {
+                    // Nobody takes anything: those who send are told so themselves.
+                    log::debug!("no hello: {e}");
+                }
+            }
+            if self.is_asked
+                && let Err(e) = self.answer()
+            {
                 report(&e, self.hook.as_ref());
             }
         }
     }
 
+    /// The time to the next hello: not the same for all, so that those who started together do not speak together.
+    fn jittered(&self) -> Duration {
+        let random = RandomState::new().hash_one(0) as u32;
+        self.interval
+            .mul_f64(1.0 - 0.2 * f64::from(random) / f64::from(u32::MAX))
+    }
+
+    /// Tells of the recent topics, in as many messages as it takes, the last of which is `action`. A publisher that
+    /// connects on its first send says nothing before that.
+    fn say(&self, action: &str, timeout: Duration) -> Result<()> {
+        let topic = Topic::hello();
+        let mut message = Vec::new();
+        let mut from = Some(0);
+        while let Some(begin) = from {
+            // Numbers and message go out under one lock: a hello never tells of what is sent after it.
+            let mut sender = self.sender.lock();
+            if !self.is_asked && !sender.numbers.is_used() {
+                return Ok(());
+            }
+            let hello;
+            (hello, from) = sender.numbers.hello(begin, self.interval, Instant::now());
+            let action = if from.is_none() { action } else { HELLO };
+            message.clear();
+            self.encoder
+                .control(action, Some(&hello.to_text()), &topic, &mut message);
+            sender.outbound.send(topic.as_str().as_bytes(), &message, timeout)?;
+            if from.is_none() {
+                sender.numbers.told();
+            }
+            self.hellos.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// Answers every probe that came, and counts the subscribers.
     fn answer(&self) -> Result<()> {
         let mut sender = self.sender.lock();
-        let mut hello = Vec::new();
+        let (mut hello, mut text) = (Vec::new(), None);
         for probe in sender.outbound.probes()? {
             hello.clear();
-            self.encoder.control("hello", None, &probe, &mut hello);
+            let text = text.get_or_insert_with(|| Hello::of(self.interval).to_text());
+            self.encoder.control(HELLO, Some(text), &probe, &mut hello);
             sender.outbound.send(probe.as_str().as_bytes(), &hello, HELLO_TIMEOUT)?;
             self.hellos.fetch_add(1, Ordering::Relaxed);
         }
@@ -183,5 +251,29 @@ impl Shared {
             self.subscribers_changed.notify_all();
         }
         Ok(())
+    }
+}
+
+/// What a keeper waits on where there are no probes to wait for.
+fn parked() -> WaiterAndWake {
+    let (token, tokens) = crossbeam_channel::bounded(1);
+    (Box::new(Parked(tokens)), Arc::new(Unpark(token)))
+}
+
+struct Parked(Receiver<()>);
+
+impl Waiter for Parked {
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
+        let _ = self.0.recv_timeout(timeout.unwrap_or(Duration::MAX));
+        Ok(())
+    }
+}
+
+struct Unpark(crossbeam_channel::Sender<()>);
+
+impl Wake for Unpark {
+    fn wake(&self) {
+        // Full means that it is woken already.
+        let _ = self.0.try_send(());
     }
 }

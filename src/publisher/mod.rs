@@ -1,6 +1,7 @@
 //! The sending end, written once for all drivers.
 
 mod link;
+mod numbers;
 
 use std::cell::RefCell;
 use std::fmt;
@@ -34,6 +35,9 @@ pub struct PublisherOptions {
     pub max_topic_bytes: usize,
     /// A longer key is refused. Default: 65,536 bytes.
     pub max_key_bytes: usize,
+    /// How often the publisher tells that it is there, and its last numbers. A subscriber notices within two of
+    /// these that the last update was lost, and within three that the publisher is gone. Default: 1 s.
+    pub hello_interval: Duration,
     /// Told of every failure in the background. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
 }
@@ -47,6 +51,7 @@ impl Default for PublisherOptions {
             max_message_bytes: 16 << 20,
             max_topic_bytes: 65_536,
             max_key_bytes: 65_536,
+            hello_interval: Duration::from_secs(1),
             hook: None,
         }
     }
@@ -62,6 +67,7 @@ impl From<&Config> for PublisherOptions {
             max_message_bytes: config.max_message_bytes,
             max_topic_bytes: config.max_topic_bytes,
             max_key_bytes: config.max_key_bytes,
+            hello_interval: config.hello_interval_ms,
             hook: None,
         }
     }
@@ -76,6 +82,7 @@ impl fmt::Debug for PublisherOptions {
             .field("max_message_bytes", &self.max_message_bytes)
             .field("max_topic_bytes", &self.max_topic_bytes)
             .field("max_key_bytes", &self.max_key_bytes)
+            .field("hello_interval", &self.hello_interval)
             .finish_non_exhaustive()
     }
 }
@@ -88,13 +95,14 @@ pub struct PublisherStats {
     pub sent: u64,
     /// Updates that were refused; the caller got an error for each.
     pub failed: u64,
-    /// Answers to subscribers that asked whether they are heard.
+    /// Hellos: answers to subscribers that asked whether they are heard, and those of the option `hello_interval`.
     pub hellos: u64,
 }
 
 /// Sends updates. May be shared between threads; numbers every update per topic.
 ///
-/// Dropping it closes the sending end; what is queued is still sent for as long as the driver lingers.
+/// Dropping it says goodbye to the subscribers, so that its end is no loss, and closes the sending end; what is queued is
+/// still sent for as long as the driver lingers.
 #[derive(Debug)]
 pub struct Publisher {
     link: Link,
@@ -136,7 +144,8 @@ impl Publisher {
         let id = options.id.clone().unwrap_or_else(unique_id);
         let epoch = new_epoch();
         let encoder = Encoder::new(options.codec, id.clone(), epoch);
-        let link = Link::new(driver.outbound()?, encoder.clone(), options.hook.clone())?;
+        let (interval, hook) = (options.hello_interval, options.hook.clone());
+        let link = Link::new(driver.outbound()?, encoder.clone(), interval, hook)?;
         Ok(Publisher {
             link,
             encoder,
@@ -174,8 +183,8 @@ impl Publisher {
         buf.clear();
         buf.shrink_to(MAX_SCRATCH);
         self.encoder.begin(update, topic, buf);
-        self.send(topic, 1, |first| {
-            self.encoder.finish(first, buf);
+        self.send(topic, 1, |first, idle| {
+            self.encoder.finish(0, first, idle, buf);
             buf
         })
     }
@@ -195,8 +204,8 @@ impl Publisher {
         }
         let mut buf = Vec::with_capacity(batch.max_payload_len());
         let count = updates.len() as u64;
-        let sent = self.send(topic, count, |first| {
-            self.encoder.finish_batch(first, &batch, &mut buf);
+        let sent = self.send(topic, count, |first, idle| {
+            self.encoder.finish_batch(first, idle, &batch, &mut buf);
             &buf
         });
         self.count(count, sent)
@@ -211,8 +220,8 @@ impl Publisher {
         Ok(())
     }
 
-    /// Sends what `finish` makes of the first of `count` new numbers.
-    fn send<'a>(&self, topic: &Topic, count: u64, finish: impl FnOnce(u64) -> &'a [u8]) -> Result<()> {
+    /// Sends what `finish` makes of the first of `count` new numbers and the time since the number before it.
+    fn send<'a>(&self, topic: &Topic, count: u64, finish: impl FnOnce(u64, Duration) -> &'a [u8]) -> Result<()> {
         let length = topic.as_str().len();
         if length > self.options.max_topic_bytes {
             let context = format!(
@@ -223,20 +232,15 @@ impl Publisher {
         }
         self.link
             .send(self.options.send_timeout, |Sender { outbound, numbers }, timeout| {
-                let number = match numbers.get_mut(topic) {
-                    Some(number) => number,
-                    None => numbers.entry(topic.clone()).or_insert(0),
-                };
-                let payload = finish(*number + 1);
-                if payload.len() > self.options.max_message_bytes {
-                    let limit = self.options.max_message_bytes;
-                    let context = format!("a message of {} bytes; max_message_bytes is {limit}", payload.len());
-                    return Err(Error::new(ErrorKind::TooLarge, context));
-                }
-                outbound.send(topic.as_str().as_bytes(), payload, timeout)?;
-                // A number is used up only by what was sent, or subscribers would see a gap.
-                *number += count;
-                Ok(())
+                numbers.send(topic, count, |first, idle| {
+                    let payload = finish(first, idle);
+                    if payload.len() > self.options.max_message_bytes {
+                        let limit = self.options.max_message_bytes;
+                        let context = format!("a message of {} bytes; max_message_bytes is {limit}", payload.len());
+                        return Err(Error::new(ErrorKind::TooLarge, context));
+                    }
+                    outbound.send(topic.as_str().as_bytes(), payload, timeout)
+                })
             })
     }
 
@@ -276,6 +280,12 @@ impl Publisher {
             failed: self.failed.load(Ordering::Relaxed),
             hellos: self.link.hellos().load(Ordering::Relaxed),
         }
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        self.link.say_goodbye();
     }
 }
 

@@ -1,13 +1,13 @@
 //! What waits beside the channel: sync events, and under pressure the newest state of each row.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use super::lane::Urgency;
-use crate::update::{DbUpdate, Name, SyncReason};
+use crate::update::{DbUpdate, Name, SyncReason, Topic};
 
 /// A value behind a lock, with a flag that tells without the lock that there is nothing in it.
 #[derive(Debug, Default)]
@@ -79,27 +79,57 @@ impl Backlog {
 
 /// The sync events to come: each once.
 #[derive(Debug, Default)]
-pub(super) struct Alerts(VecDeque<SyncReason>);
+pub(super) struct Alerts {
+    /// In the order in which they are handed out.
+    pending: BTreeMap<u64, SyncReason>,
+    places: HashMap<What, u64>,
+    next: u64,
+}
+
+/// What is told once.
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum What {
+    Overflow,
+    Gap(Name, Topic),
+    Other(SyncReason),
+}
+
+impl What {
+    fn of(reason: &SyncReason) -> What {
+        match reason {
+            SyncReason::Overflow { .. } => What::Overflow,
+            SyncReason::Gap { publisher, topic, .. } => What::Gap(publisher.clone(), topic.clone()),
+            other => What::Other(other.clone()),
+        }
+    }
+}
 
 impl Alerts {
-    /// Puts a reason last, also if it is pending already, so that the last word on an address stays the last; drops
-    /// are added to those not told yet.
+    /// Puts a reason last, also if it is pending already, so that the last word on an address stays the last. Drops
+    /// are added to those not told yet, and gaps of one publisher and topic are joined.
     pub(super) fn put(&mut self, mut reason: SyncReason) {
-        self.0.retain(|pending| match (pending, &mut reason) {
-            (SyncReason::Overflow { dropped: before }, SyncReason::Overflow { dropped }) => {
-                *dropped += before;
-                false
-            }
-            (pending, reason) => *pending != *reason,
-        });
-        self.0.push_back(reason);
+        self.next += 1;
+        let before = self.places.insert(What::of(&reason), self.next);
+        match (before.and_then(|place| self.pending.remove(&place)), &mut reason) {
+            (Some(SyncReason::Overflow { dropped: before }), SyncReason::Overflow { dropped }) => *dropped += before,
+            (
+                Some(SyncReason::Gap {
+                    from: first, to: last, ..
+                }),
+                SyncReason::Gap { from, to, .. },
+            ) => (*from, *to) = (first.min(*from), last.max(*to)),
+            _ => {}
+        }
+        self.pending.insert(self.next, reason);
     }
 
     pub(super) fn pop(&mut self) -> Option<SyncReason> {
-        self.0.pop_front()
+        let (_, reason) = self.pending.pop_first()?;
+        self.places.remove(&What::of(&reason));
+        Some(reason)
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.pending.is_empty()
     }
 }

@@ -16,6 +16,9 @@ pub enum PeerState {
     Unconfirmed,
     /// The publisher has confirmed every topic: nothing more is missed without a word.
     Live,
+    /// The publisher was live, and nothing was heard of it for three hello periods: it has stopped, or the network
+    /// is cut without either side being told.
+    Silent,
     /// The publisher does not answer, as one that sends no hellos (Dragonflow's): updates flow, unproven.
     NoHello,
 }
@@ -26,6 +29,7 @@ impl fmt::Display for PeerState {
             PeerState::Connecting => "not connected",
             PeerState::Unconfirmed => "has not answered yet",
             PeerState::Live => "live",
+            PeerState::Silent => "silent",
             PeerState::NoHello => "sends no hellos",
         })
     }
@@ -54,6 +58,8 @@ struct Peer {
     /// The program was told that this address is live.
     told: bool,
     was_live: bool,
+    /// Who answers there.
+    owner: Option<Name>,
     probe: Option<Probe>,
 }
 
@@ -87,6 +93,7 @@ impl Live {
                     confirmed: 0,
                     told: false,
                     was_live: false,
+                    owner: None,
                     probe: None,
                 },
             );
@@ -166,8 +173,8 @@ impl Live {
         }
     }
 
-    /// An answer came; returns what the program is to be told.
-    pub(super) fn answered(&mut self, address: &str, probe: &[u8]) -> Option<SyncReason> {
+    /// An answer came, from this publisher if it tells; returns what the program is to be told.
+    pub(super) fn answered(&mut self, address: &str, probe: &[u8], owner: Option<Name>) -> Option<SyncReason> {
         let (name, peer) = self
             .peers
             .get_key_value(address)
@@ -176,6 +183,7 @@ impl Live {
         let probe = peer.probe.take_if(|asked| asked.topic.as_str().as_bytes() == probe)?;
         peer.confirmed = probe.generation;
         peer.state = PeerState::Live;
+        peer.owner = owner;
         peer.tell(name)
     }
 
@@ -187,6 +195,42 @@ impl Live {
         peer.state = PeerState::Connecting;
         peer.probe = None;
         std::mem::take(&mut peer.told).then_some(SyncReason::AddressLost { address })
+    }
+
+    /// Who answers at this address, as far as that is known.
+    pub(super) fn owner(&self, address: &str) -> Option<&Name> {
+        self.peers.get(address)?.owner.as_ref()
+    }
+
+    /// These publishers are silent; returns the addresses at which they answered, to be probed again.
+    pub(super) fn silent(&mut self, publishers: &[Name]) -> Vec<Name> {
+        let mut silent = Vec::new();
+        for (address, peer) in &mut self.peers {
+            let owner = peer.owner.as_ref().is_some_and(|owner| publishers.contains(owner));
+            if owner && peer.state == PeerState::Live {
+                peer.state = PeerState::Silent;
+                peer.told = false;
+                silent.push(address.clone());
+            }
+        }
+        silent
+    }
+
+    /// The generation of topics that was confirmed wherever there is a connection, and whether there is an address of
+    /// which the program is still to be told that it is live.
+    pub(super) fn settled(&self) -> (u64, bool) {
+        let peers = self.peers.values();
+        let settled = peers.filter(|peer| matches!(peer.state, PeerState::Live | PeerState::NoHello));
+        let settled = settled.map(|peer| peer.confirmed).min().unwrap_or(0);
+        let unsure = self.peers.values().any(|peer| peer.state == PeerState::Unconfirmed);
+        (settled, unsure)
+    }
+
+    /// True if nothing can be missed without a word as far as the connections go.
+    pub(super) fn is_whole(&self) -> bool {
+        self.peers
+            .values()
+            .all(|peer| matches!(peer.state, PeerState::Live | PeerState::NoHello))
     }
 
     /// The addresses to be probed because topics were registered since they were last asked. One that is being asked
@@ -212,15 +256,20 @@ impl Live {
         for (address, peer) in &mut self.peers {
             if let Some(probe) = peer.probe.take_if(|probe| probe.deadline <= now) {
                 let mut reason = None;
+                if peer.state == PeerState::NoHello {
+                    // It has had its time to hear of the topics.
+                    peer.confirmed = peer.confirmed.max(probe.generation);
+                }
                 if peer.state == PeerState::Unconfirmed {
+                    peer.confirmed = probe.generation;
                     peer.state = PeerState::NoHello;
                     reason = peer.tell(address.clone());
                 }
-                expired.push((
-                    address.clone(),
-                    probe.patience.saturating_mul(2).min(MAX_PATIENCE),
-                    reason,
-                ));
+                let patience = match peer.state {
+                    PeerState::NoHello => probe.patience.saturating_mul(2).min(MAX_PATIENCE),
+                    _ => probe.patience,
+                };
+                expired.push((address.clone(), patience, reason));
             }
         }
         expired

@@ -1,6 +1,8 @@
 //! The receiving end, written once for all drivers: a thread that turns frames into updates in a queue.
 
+mod continuity;
 mod live;
+mod status;
 mod worker;
 
 use std::fmt;
@@ -18,8 +20,10 @@ use crate::thread::{self, Thread};
 use crate::transport::{PubSub, Wake};
 use crate::update::{Name, Topic};
 
+use continuity::{Continuity, Counters};
 use live::Live;
 pub use live::PeerState;
+pub use status::{AddressStatus, PublisherStatus, SubscriberStatus, TopicState, TopicStatus};
 use worker::{Command, Worker};
 
 /// Limits and times of a [`Subscriber`].
@@ -35,6 +39,8 @@ pub struct SubscriberOptions {
     pub retry_interval: Duration,
     /// The longest wait between two tries. Default: 2 s.
     pub retry_max: Duration,
+    /// Whether losses are looked for: with false no gap, restart or silence is told. Default: true.
+    pub continuity: bool,
     /// Told of every failure in the background. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
 }
@@ -47,6 +53,7 @@ impl Default for SubscriberOptions {
             live_timeout: Duration::from_secs(2),
             retry_interval: Duration::from_millis(100),
             retry_max: Duration::from_secs(2),
+            continuity: true,
             hook: None,
         }
     }
@@ -60,6 +67,7 @@ impl From<&Config> for SubscriberOptions {
             live_timeout: config.live_timeout_ms,
             retry_interval: config.reconnect_interval_ms,
             retry_max: config.reconnect_max_ms,
+            continuity: config.continuity,
             hook: None,
         }
     }
@@ -91,6 +99,29 @@ pub struct SubscriberStats {
     pub syncs: u64,
     /// Failures in the background.
     pub errors: u64,
+    /// Updates that were not delivered, because they had been already, or had been declared missing.
+    pub duplicates: u64,
+    /// How often numbers were found missing.
+    pub gaps: u64,
+    /// How many numbers were found missing.
+    pub lost: u64,
+    /// Updates without numbers: what is lost of them is not noticed.
+    pub unnumbered: u64,
+    /// How often two publishers turned out to use one id.
+    pub clashes: u64,
+    /// Hellos and goodbyes of publishers.
+    pub hellos: u64,
+}
+
+impl SubscriberStats {
+    fn count(&mut self, counters: Counters) {
+        self.duplicates = counters.duplicates;
+        self.gaps = counters.gaps;
+        self.lost = counters.lost;
+        self.unnumbered = counters.unnumbered;
+        self.clashes = counters.clashes;
+        self.hellos = counters.hellos;
+    }
 }
 
 /// Receives updates from any number of publishers, and puts them into a dispatcher's queue.
@@ -109,6 +140,8 @@ pub struct Subscriber {
 struct Shared {
     live: Mutex<Linked>,
     changed: Condvar,
+    /// While it runs, and losses are looked for. Never locked together with `live`.
+    continuity: Mutex<Option<Continuity>>,
     stats: Mutex<SubscriberStats>,
 }
 
@@ -164,6 +197,7 @@ impl Subscriber {
             shared: Arc::new(Shared {
                 live: Mutex::default(),
                 changed: Condvar::new(),
+                continuity: Mutex::new(None),
                 stats: Mutex::default(),
             }),
             thread: Mutex::new(None),
@@ -304,10 +338,21 @@ impl Subscriber {
         Ok(())
     }
 
-    /// How it stands with each registered address.
-    pub fn status(&self) -> Vec<(Name, PeerState)> {
+    /// How it stands with each registered address, topic, and publisher. Topics are known only while it runs and the
+    /// option `continuity` is on.
+    pub fn status(&self) -> SubscriberStatus {
         let live = self.shared.live.lock();
-        live.states().map(|(address, state)| (address.clone(), state)).collect()
+        let addresses = live.states().map(|(address, state)| AddressStatus {
+            address: address.clone(),
+            state,
+        });
+        let addresses = addresses.collect();
+        let is_whole = live.is_whole();
+        drop(live);
+        let continuity = self.shared.continuity.lock();
+        let topics = continuity.as_ref().map(|known| known.status(is_whole, Instant::now()));
+        let topics = topics.unwrap_or_default();
+        SubscriberStatus { addresses, topics }
     }
 
     /// What was counted since the subscriber was made.

@@ -2,6 +2,8 @@
 
 mod malformed;
 
+use std::time::Duration;
+
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -44,8 +46,13 @@ fn encode(codec: Codec, update: &DbUpdate) -> Vec<u8> {
     let encoder = Encoder::new(codec, origin.publisher.clone(), origin.epoch);
     let mut payload = Vec::new();
     encoder.begin(update, &update.topic, &mut payload);
-    encoder.finish(origin.seq, &mut payload);
+    encoder.finish(0, origin.seq, origin.idle, &mut payload);
     payload
+}
+
+/// Nothing, which is not written, or some milliseconds.
+fn any_idle() -> impl Strategy<Value = Duration> {
+    prop_oneof![Just(0), any::<u64>()].prop_map(Duration::from_millis)
 }
 
 prop_compose! {
@@ -53,14 +60,14 @@ prop_compose! {
         (table, key, action, topic) in (any::<String>(), any::<String>(), any::<String>(), "\\PC{1,40}"),
         value in option::of(any::<String>()),
         (priority, timestamp, version) in (any::<i32>(), any::<i64>(), option::of(any::<u64>())),
-        (publisher, epoch, seq) in (any::<String>(), any::<u64>(), 1..=u64::MAX),
+        (publisher, epoch, seq, idle) in (any::<String>(), any::<u64>(), 1..=u64::MAX, any_idle()),
     ) -> DbUpdate {
         let mut update = DbUpdate::new(table, key, Action::from(&*action)).priority(priority);
         update.value = value;
         update.topic = Topic::new(topic).expect("a topic");
         update.timestamp = timestamp;
         update.version = version;
-        update.origin = Some(Origin { publisher: publisher.into(), epoch, seq });
+        update.origin = Some(Origin { publisher: publisher.into(), epoch, seq, idle });
         update
     }
 }
@@ -76,17 +83,18 @@ proptest! {
     }
 
     #[test]
-    fn a_batch_survives_the_wire(updates in vec(any_update(), 0..20), first in 1..u64::MAX / 2) {
+    fn a_batch_survives_the_wire(updates in vec(any_update(), 0..20), first in 1..u64::MAX / 2, idle in any_idle()) {
         let topic = Topic::new("tenant1").expect("a topic");
         for codec in BOTH {
             let encoder = Encoder::new(codec, "host1".into(), 7);
             let (mut batch, mut payload, mut out) = (Batch::new(), Vec::new(), Vec::new());
             updates.iter().for_each(|update| encoder.push(update, &topic, &mut batch));
-            encoder.finish_batch(first, &batch, &mut payload);
+            encoder.finish_batch(first, idle, &batch, &mut payload);
             prop_assert!(payload.len() <= batch.max_payload_len());
             Decoder::new().decode(&topic, &payload, &mut out).expect("our own payload");
             let expected = updates.iter().zip(first..).map(|(update, seq)| {
-                let origin = Some(Origin { publisher: "host1".into(), epoch: 7, seq });
+                let idle = if seq == first { idle } else { Duration::ZERO };
+                let origin = Some(Origin { publisher: "host1".into(), epoch: 7, seq, idle });
                 Message::Update(DbUpdate { topic: topic.clone(), origin, ..update.clone() })
             });
             prop_assert_eq!(out, expected.collect::<Vec<_>>());
@@ -115,7 +123,7 @@ fn fields_stand_in_the_documented_order() {
     let encoder = Encoder::new(Codec::Json, "host1".into(), 7);
     let mut payload = Vec::new();
     encoder.begin(&update, &Topic::ALL, &mut payload);
-    encoder.finish(42, &mut payload);
+    encoder.finish(0, 42, Duration::ZERO, &mut payload);
     let expected = r#"{"table":"lport","key":"port-1","action":"create","value":"{}","topic":"D","priority":1,"#
         .to_owned()
         + r#""timestamp":1700000000000000,"publisher":"host1","epoch":7,"version":3,"seq":42}"#;
@@ -230,6 +238,7 @@ fn long_names_survive_the_wire() {
             publisher: (&*text).into(),
             epoch: 1,
             seq: 1,
+            idle: Duration::ZERO,
         });
         for codec in BOTH {
             assert_eq!(

@@ -8,7 +8,8 @@ use crossbeam_channel::{Receiver, never, unbounded};
 use tablecast::queue::QueueOptions;
 use tablecast::transport::PubSub;
 use tablecast::{
-    Action, DbUpdate, Dispatcher, DispatcherOptions, Publisher, Subscriber, SubscriberOptions, SyncReason, Topic,
+    Action, DbUpdate, Dispatcher, DispatcherOptions, PeerState, Publisher, Subscriber, SubscriberOptions, SyncReason,
+    Topic,
 };
 
 /// More than anything here may take on a busy machine.
@@ -57,6 +58,12 @@ impl Rig {
         }
         self.subscriber.wait_live(LONG).unwrap();
         self
+    }
+
+    /// The addresses and their states.
+    pub(crate) fn peers(&self) -> Vec<(String, PeerState)> {
+        let peers = self.subscriber.status().addresses.into_iter();
+        peers.map(|peer| (peer.address.to_string(), peer.state)).collect()
     }
 
     #[track_caller]

@@ -14,7 +14,7 @@ use tablecast::{ErrorKind, Result};
 /// An accepted value of each option that is not its default, as text.
 fn other_value(option: &OptionDoc) -> String {
     match option.name {
-        "pub_sub_use_multiproc" => "false",
+        "pub_sub_use_multiproc" | "continuity" => "false",
         "redis_tls" => "true",
         "publisher_transport" => "epgm",
         "publishers" => "tcp://a:1,>tcp://[::1]:65535,@tcp://*:2,ipc:///run/x,inproc://x,memory://x,redis://h:1",
@@ -33,6 +33,10 @@ fn is_number(option: &OptionDoc) -> bool {
     option.accepts.starts_with("a whole number")
 }
 
+fn is_flag(option: &OptionDoc) -> bool {
+    option.accepts == "true or false"
+}
+
 fn is_list(option: &OptionDoc) -> bool {
     ["publishers", "topics", "remote_db_hosts"].contains(&option.name)
 }
@@ -40,7 +44,7 @@ fn is_list(option: &OptionDoc) -> bool {
 /// `name = value` in TOML.
 fn toml(option: &OptionDoc, value: &str) -> String {
     let value = match option.name {
-        "pub_sub_use_multiproc" | "redis_tls" => value.to_owned(),
+        _ if is_flag(option) => value.to_owned(),
         _ if is_number(option) => value.to_owned(),
         _ if is_list(option) => format!("{:?}", value.split(',').collect::<Vec<_>>()),
         _ => format!("{value:?}"),
@@ -179,7 +183,7 @@ fn a_wrong_type_in_the_file_is_an_error() {
             "1979-05-27",
         ] {
             let right = match option {
-                o if ["pub_sub_use_multiproc", "redis_tls"].contains(&o.name) => value == "true",
+                o if is_flag(o) => value == "true",
                 o if is_number(o) => value == "8866",
                 o if is_list(o) => value == "['D']",
                 _ => value.starts_with('\''),

@@ -54,7 +54,7 @@ fn moves_frames(host: &Host) {
     let mut expected = 0;
     while expected < 1000 {
         match inbound.recv(Some(LONG)).unwrap() {
-            Received::Frame { topic, payload } => {
+            Received::Frame { topic, payload, .. } => {
                 let name = if expected == 500 {
                     "x".repeat(65_536)
                 } else {

@@ -34,7 +34,7 @@ fn a_password_is_wanted() {
             start(&refused, &["D"], &server.address());
             let (kind, text) = errors.recv_timeout(LONG).unwrap();
             assert_eq!(kind, ErrorKind::Denied, "{text}");
-            assert_eq!(refused.subscriber.status()[0].1, PeerState::Connecting);
+            assert_eq!(refused.peers()[0].1, PeerState::Connecting);
         }
     });
 }
@@ -230,7 +230,7 @@ mod tls {
                 start(&rig, &["D"], &address);
                 let (_, text) = errors.recv_timeout(LONG).unwrap();
                 println!("{text}");
-                assert_eq!(rig.subscriber.status()[0].1, PeerState::Connecting);
+                assert_eq!(rig.peers()[0].1, PeerState::Connecting);
             }
         });
     }

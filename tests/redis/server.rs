@@ -36,7 +36,7 @@ fn a_server_comes_back_with_every_topic() {
                     address: address.as_str().into()
                 }
             );
-            assert_eq!(rig.subscriber.status()[0].1, PeerState::Connecting);
+            assert_eq!(rig.peers()[0].1, PeerState::Connecting);
             // What is registered, or not any more, while it is away, counts when it is back.
             let name = format!("new{round}");
             rig.subscriber.register_topic(&topic(&name)).unwrap();
@@ -321,7 +321,7 @@ fn an_address_without_a_server_disturbs_nobody() {
             (0..1000).for_each(|_| drop(rig.next()))
         });
         assert!(errors.is_empty(), "it is reported once");
-        let states: Vec<_> = rig.subscriber.status().into_iter().map(|(_, state)| state).collect();
+        let states: Vec<_> = rig.peers().into_iter().map(|(_, state)| state).collect();
         assert!(states.contains(&PeerState::Live) && states.contains(&PeerState::Connecting));
         quickly(SECOND, "stop", || rig.subscriber.stop());
     });

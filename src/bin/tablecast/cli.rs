@@ -9,9 +9,9 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tablecast::config::{OptionDoc, Source};
 use tablecast::drivers::zmq::libzmq;
-use tablecast::{Config, Result};
+use tablecast::{Config, Result, Topic};
 
-use crate::{demo, publish, watch};
+use crate::{demo, publish, status, watch};
 
 /// The options that `-h` shows; the others are in `--help`.
 const COMMON: [&str; 5] = [
@@ -51,11 +51,37 @@ pub(crate) enum Command {
     Service,
     Publish(publish::Args),
     Watch(watch::Args),
+    Status(status::Args),
     Demo(demo::Args),
     #[command(hide = true)]
     DemoWriter(demo::WriterArgs),
     #[command(hide = true)]
     DemoSubscriber(demo::SubscriberArgs),
+}
+
+/// Whom to listen to, and for what.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Listen {
+    /// Listen to this topic; may be repeated [default: the option topics].
+    #[arg(long, value_name = "TOPIC")]
+    topic: Vec<String>,
+    /// Listen to the publisher at this address; may be repeated [default: the option publishers].
+    #[arg(long, value_name = "URI")]
+    publisher: Vec<String>,
+}
+
+impl Listen {
+    /// Puts what was given in the place of the options.
+    pub(crate) fn apply(&self, config: &mut Config) -> Result<()> {
+        if !self.topic.is_empty() {
+            let topics = self.topic.iter().map(|topic| Topic::new(topic.as_str()));
+            config.topics = topics.collect::<Result<_>>()?;
+        }
+        if !self.publisher.is_empty() {
+            config.publishers.clone_from(&self.publisher);
+        }
+        config.validate()
+    }
 }
 
 impl Cli {

@@ -9,6 +9,7 @@ mod publish;
 mod row;
 mod service;
 mod signal;
+mod status;
 mod watch;
 
 use std::process::ExitCode;
@@ -45,6 +46,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Service => service::run(&cli.config(&[])?)?,
         Command::Publish(args) => publish::run(cli.config(publish::DEFAULTS)?, args)?,
         Command::Watch(args) => watch::run(cli.config(watch::DEFAULTS)?, args)?,
+        Command::Status(args) => status::run(cli.config(&[])?, args)?,
         Command::Demo(args) => return demo::run(&cli.config(&[])?, args, &signal::channel(demo::GRACE)?),
         Command::DemoWriter(args) => {
             signal::ignore()?;

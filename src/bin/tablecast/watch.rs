@@ -8,11 +8,11 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, after, bounded, never, select};
 use serde::Serialize;
 use tablecast::{
-    Config, DbUpdate, Dispatcher, DispatcherOptions, Drivers, Error, ErrorKind, Event, PeerState, Result, Subscriber,
-    SyncReason, Topic,
+    Config, DbUpdate, Dispatcher, DispatcherOptions, Drivers, Error, ErrorKind, Event, Name, PeerState, Result,
+    Subscriber, SyncReason, Topic,
 };
 
-use crate::{output, signal};
+use crate::{cli, output, signal};
 
 /// Print updates as they come, one JSON object per line; says `ready` on stderr once it is live.
 ///
@@ -20,20 +20,16 @@ use crate::{output, signal};
 /// {"event":"sync","reason":..} where updates may have been missed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Listen to this topic; may be repeated [default: the option topics].
-    #[arg(long, value_name = "TOPIC")]
-    topic: Vec<String>,
+    #[command(flatten)]
+    listen: cli::Listen,
     /// Print only updates of this table; may be repeated.
     #[arg(long, value_name = "TABLE")]
     table: Vec<String>,
-    /// Listen to the publisher at this address; may be repeated [default: the option publishers].
-    #[arg(long, value_name = "URI")]
-    publisher: Vec<String>,
     /// End when so many updates were printed.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// End after so many seconds; with --count this means that it failed.
-    #[arg(long, value_name = "S", value_parser = crate::cli::seconds)]
+    #[arg(long, value_name = "S", value_parser = cli::seconds)]
     timeout: Option<Duration>,
 }
 
@@ -52,16 +48,9 @@ const GRACE: Duration = Duration::from_millis(900);
 /// Prints until the count, the timeout or a signal.
 pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     let signal = signal::channel(GRACE)?;
-    if !args.topic.is_empty() {
-        let topics = args.topic.iter().map(|topic| Topic::new(topic.as_str()));
-        config.topics = topics.collect::<Result<_>>()?;
-    }
-    if !args.publisher.is_empty() {
-        config.publishers.clone_from(&args.publisher);
-    }
     // Workers would only change the order.
     config.dispatcher_workers = 0;
-    config.validate()?;
+    args.listen.apply(&mut config)?;
 
     let dispatcher = Dispatcher::new(DispatcherOptions::from(&config))?;
     let events = register(&dispatcher, &args.table);
@@ -151,7 +140,7 @@ impl Watch<'_> {
         }
         out.flush()?;
         // Whenever a publisher becomes live, or proves to be one without hellos, a sync event tells.
-        if synced && !self.ready && self.subscriber.status().iter().all(|(_, state)| is_settled(*state)) {
+        if synced && !self.ready && self.is_settled() {
             self.ready = true;
             output::say("ready");
         }
@@ -169,19 +158,23 @@ impl Watch<'_> {
         }
     }
 
+    /// Of a publisher that sends no hellos the subscriber itself has warned.
+    fn is_settled(&self) -> bool {
+        let mut peers = self.subscriber.status().addresses.into_iter();
+        peers.all(|peer| matches!(peer.state, PeerState::Live | PeerState::NoHello))
+    }
+
     fn complain(&self) {
         let status = self.subscriber.status();
-        let missing = status.iter().filter(|(_, state)| *state == PeerState::Connecting);
-        let missing: Vec<_> = missing.map(|(address, _)| address.as_str()).collect();
+        let missing = status
+            .addresses
+            .iter()
+            .filter(|peer| peer.state == PeerState::Connecting);
+        let missing: Vec<_> = missing.map(|peer| peer.address.as_str()).collect();
         if !missing.is_empty() {
             log::warn!("no connection yet to {}; still trying", missing.join(", "));
         }
     }
-}
-
-/// The subscriber itself has warned of a publisher that sends no hellos.
-fn is_settled(state: PeerState) -> bool {
-    matches!(state, PeerState::Live | PeerState::NoHello)
 }
 
 #[derive(Serialize)]
@@ -195,13 +188,28 @@ enum Line<'a> {
         topic: &'a str,
         priority: i32,
     },
-    Sync {
-        reason: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        address: Option<&'a str>,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        dropped: Option<u64>,
-    },
+    Sync(SyncLine<'a>),
+}
+
+#[derive(Serialize, Default)]
+struct SyncLine<'a> {
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    publisher: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    publishers: Option<Vec<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topics: Option<Vec<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped: Option<u64>,
 }
 
 impl<'a> From<&'a DbUpdate> for Line<'a> {
@@ -219,18 +227,29 @@ impl<'a> From<&'a DbUpdate> for Line<'a> {
 
 impl<'a> From<&'a SyncReason> for Line<'a> {
     fn from(reason: &'a SyncReason) -> Line<'a> {
-        let (address, dropped) = match reason {
+        let mut line = SyncLine {
+            reason: reason.as_str(),
+            ..SyncLine::default()
+        };
+        match reason {
             SyncReason::Connected { address }
             | SyncReason::Reconnected { address }
-            | SyncReason::AddressLost { address } => (Some(address.as_str()), None),
-            SyncReason::Overflow { dropped } => (None, Some(*dropped)),
-            _ => (None, None),
-        };
-        let reason = reason.as_str();
-        Line::Sync {
-            reason,
-            address,
-            dropped,
+            | SyncReason::AddressLost { address } => line.address = Some(address),
+            SyncReason::Gap {
+                publisher,
+                topic,
+                from,
+                to,
+            } => {
+                (line.publisher, line.topic) = (Some(publisher.as_str()), Some(topic.as_str()));
+                (line.from, line.to) = (Some(*from), Some(*to));
+            }
+            SyncReason::Unproven { topics } => line.topics = Some(topics.iter().map(Topic::as_str).collect()),
+            SyncReason::Restarted { publisher } => line.publisher = Some(publisher),
+            SyncReason::Silence { publishers } => line.publishers = Some(publishers.iter().map(Name::as_str).collect()),
+            SyncReason::Overflow { dropped } => line.dropped = Some(*dropped),
+            _ => {}
         }
+        Line::Sync(line)
     }
 }

@@ -263,10 +263,15 @@ impl Inbound for RedisInbound {
                 return Ok(Received::Idle);
             }
         };
-        Ok(match self.peers.get(index).map(|peer| &peer.state) {
-            Some(State::Linked(link)) => {
+        let peer = self.peers.get(index);
+        Ok(match peer.map(|peer| (&*peer.address, &peer.state)) {
+            Some((address, State::Linked(link))) => {
                 let [topic, payload] = link.message();
-                Received::Frame { topic, payload }
+                Received::Frame {
+                    address,
+                    topic,
+                    payload,
+                }
             }
             _ => Received::Idle,
         })

@@ -23,6 +23,9 @@ struct Link {
 /// How long to wait when no node would do.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// What "without waiting" means where every message is confirmed.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
 impl RedisOutbound {
     pub(super) fn new(finder: Finder, address: String, interval: Duration) -> RedisOutbound {
         RedisOutbound {
@@ -65,6 +68,7 @@ impl Outbound for RedisOutbound {
     /// Waits until the node has confirmed that it has the message, or that it was never sent: then another node is
     /// tried for as long as there is time.
     fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
+        let timeout = if timeout.is_zero() { AT_ONCE } else { timeout };
         let limit = Limit {
             deadline: thread::deadline(timeout),
             cancel: None,

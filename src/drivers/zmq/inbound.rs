@@ -34,6 +34,8 @@ pub(super) struct ZmqInbound {
     drained: bool,
     /// Connection changes that wait to be handed out.
     changes: VecDeque<(Arc<str>, Happened)>,
+    /// The peer of the last message.
+    from: usize,
     /// What the last [`Received`] points into.
     topic: zmq::Message,
     payload: zmq::Message,
@@ -76,6 +78,7 @@ impl ZmqInbound {
             peers: Vec::new(),
             turn: 0,
             turn_left: TURN,
+            from: 0,
             drained: false,
             changes: VecDeque::new(),
             topic: zmq::Message::new(),
@@ -185,6 +188,7 @@ impl ZmqInbound {
                         (self.turn, self.turn_left) = (index, TURN);
                     }
                     self.turn_left -= 1;
+                    self.from = index;
                     return Ok(Some(read));
                 }
                 Ok(None) => {}
@@ -315,6 +319,7 @@ impl Inbound for ZmqInbound {
             match self.read()? {
                 Some(Read::Message) => {
                     return Ok(Received::Frame {
+                        address: self.peers.get(self.from).map_or("", |peer| &*peer.address),
                         topic: &self.topic,
                         payload: &self.payload,
                     });

@@ -67,6 +67,8 @@ mod tests {
     use tablecast::{Action, DbUpdate, Origin, Topic};
 
     use super::super::ledger::Ledger;
+    use std::time::Duration;
+
     use super::*;
 
     /// The verdict on a subscriber of `a` that got these (writer, topic, key, number), after the writer `w` sent 4
@@ -81,6 +83,7 @@ mod tests {
                 publisher: (*writer).into(),
                 epoch: 1,
                 seq: *seq,
+                idle: Duration::ZERO,
             });
             ledger.record(&update, update.timestamp + 100);
         }

@@ -1,5 +1,7 @@
 //! The subscriber's thread: the one place where frames become updates in the queue.
 
+mod upkeep;
+
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -7,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
-use crate::codec::{Decoder, Message};
+use crate::codec::{Control, Decoder, GOODBYE, HELLO, Hello, Message};
 use crate::error::{Error, report};
 use crate::queue::QueueSender;
-use crate::thread;
 use crate::transport::{Inbound, Received};
 use crate::update::{DbUpdate, Name, SyncReason, Topic};
 
+use super::continuity::{Continuity, Sender};
 use super::{Shared, SubscriberOptions, SubscriberStats};
 
 /// What other threads tell the subscriber's thread.
@@ -52,8 +54,9 @@ struct State {
     decoder: Decoder,
     messages: Vec<Message>,
     batch: Vec<DbUpdate>,
-    /// Frames since the last flush.
+    /// Frames since the last flush, and when the first of them came.
     unflushed: usize,
+    now: Instant,
     stats: SubscriberStats,
 }
 
@@ -98,6 +101,7 @@ impl Worker {
                 messages: Vec::new(),
                 batch: Vec::with_capacity(BATCH),
                 unflushed: 0,
+                now: Instant::now(),
                 stats,
             },
         }
@@ -106,16 +110,19 @@ impl Worker {
     /// Receives until told to stop.
     pub(super) fn run(mut self) {
         let (inbound, state) = (&mut *self.inbound, &mut self.state);
-        state.on_commands(inbound);
+        state.begin(inbound);
         loop {
             let timeout = match state.unflushed == 0 {
                 true => state.deadline.map(|at| at.saturating_duration_since(Instant::now())),
                 false => Some(Duration::ZERO),
             };
             match inbound.recv(timeout) {
-                Ok(Received::Frame { topic, payload }) => {
-                    state.on_frame(topic, payload);
-                    state.unflushed += 1;
+                Ok(Received::Frame {
+                    address,
+                    topic,
+                    payload,
+                }) => {
+                    state.on_frame(address, topic, payload);
                     if state.unflushed < BATCH {
                         continue;
                     }
@@ -124,12 +131,17 @@ impl Worker {
                 Ok(Received::Connected { address }) => {
                     let address = Name::from(address);
                     state.shared.live.lock().connected(&address);
+                    state.settle();
                     state.retries.remove(&address);
                     state.probe(inbound, &address, state.options.live_timeout);
                 }
                 Ok(Received::Disconnected { address }) => state.on_disconnected(address),
-                Ok(Received::Answer { address, probe, .. }) => {
-                    let reason = state.shared.live.lock().answered(address, probe);
+                Ok(Received::Answer { address, probe, hello }) => {
+                    // In this order: the program is to have all that came before it is told to read the store.
+                    let owner = state.on_hello(address, hello);
+                    let reason = state.shared.live.lock().answered(address, probe, owner);
+                    state.settle();
+                    state.flush();
                     state.tell(reason);
                     state.ask(inbound);
                 }
@@ -139,7 +151,11 @@ impl Worker {
                     }
                     state.on_commands(inbound);
                 }
-                Ok(Received::Idle) => {}
+                Ok(Received::Idle) => {
+                    if let Some(continuity) = &mut *state.shared.continuity.lock() {
+                        continuity.drained(Instant::now());
+                    }
+                }
                 Err(e) => {
                     state.report(&e);
                     // What fails is tried again after a while; stop ends the while.
@@ -156,12 +172,30 @@ impl Worker {
 }
 
 impl State {
+    fn begin(&mut self, inbound: &mut dyn Inbound) {
+        if self.options.continuity {
+            *self.shared.continuity.lock() = Some(Continuity::new(Instant::now()));
+            if let Err(e) = inbound.subscribe(&Topic::hello()) {
+                self.report(&e);
+            }
+        }
+        self.on_commands(inbound);
+    }
+
     /// The path of every message: nothing here may cost more than it must.
-    fn on_frame(&mut self, topic: &[u8], payload: &[u8]) {
+    fn on_frame(&mut self, address: &str, topic: &[u8], payload: &[u8]) {
+        if self.unflushed == 0 {
+            self.now = Instant::now();
+        }
+        self.unflushed += 1;
         self.stats.received += 1;
-        let topic = std::str::from_utf8(topic).ok().and_then(|topic| self.topics.get(topic));
-        let Some(topic) = topic else {
-            self.stats.filtered += 1;
+        let known = std::str::from_utf8(topic).ok().and_then(|topic| self.topics.get(topic));
+        let Some(topic) = known else {
+            if topic == Topic::hello().as_str().as_bytes() && self.options.continuity {
+                self.on_hello(address, payload);
+            } else {
+                self.stats.filtered += 1;
+            }
             return;
         };
         if payload.len() > self.options.max_message_bytes
@@ -170,152 +204,68 @@ impl State {
             self.stats.malformed += 1;
             return;
         }
+        let mut requested = false;
+        let mut continuity = self.shared.continuity.lock();
         for message in self.messages.drain(..) {
-            match message {
-                Message::Update(update) => {
-                    self.stats.decoded += 1;
-                    self.batch.push(update);
-                }
-                Message::Control(control) => {
-                    if control.action == "sync" {
-                        self.stats.syncs += 1;
-                        self.queue.sync(SyncReason::Requested);
-                    }
-                }
+            match (message, &mut *continuity) {
+                (Message::Update(update), Some(known)) => known.update(address, update, self.now, &mut self.batch),
+                (Message::Update(update), None) => self.batch.push(update),
+                (Message::Control(control), _) => requested |= control.action == "sync",
             }
         }
+        drop(continuity);
         // What a message with very many parts took is given back.
         self.messages.shrink_to(MAX_KEPT);
+        if requested {
+            self.tell(Some(SyncReason::Requested));
+        }
+    }
+
+    /// A publisher tells of itself; returns its id.
+    fn on_hello(&mut self, address: &str, payload: &[u8]) -> Option<Name> {
+        let decoded = self.decoder.decode(&Topic::hello(), payload, &mut self.messages);
+        let message = self.messages.pop().filter(|_| decoded.is_ok());
+        self.messages.clear();
+        let Some(Message::Control(Control {
+            action,
+            value,
+            publisher: Some(publisher),
+            epoch: Some(epoch),
+        })) = message
+        else {
+            // A transport that confirms by itself has no hello.
+            self.stats.malformed += u64::from(!payload.is_empty());
+            return None;
+        };
+        let last = action == GOODBYE;
+        match Hello::parse(value.as_deref()) {
+            Ok(hello) if last || action == HELLO => {
+                if let Some(continuity) = &mut *self.shared.continuity.lock() {
+                    let from = Sender {
+                        address,
+                        publisher: &publisher,
+                        epoch,
+                    };
+                    continuity.hello(&from, &hello, last, Instant::now());
+                }
+            }
+            _ => self.stats.malformed += 1,
+        }
+        Some(publisher)
     }
 
     /// Hands on what was decoded. An error means that the subscriber or the dispatcher is stopping.
     fn flush(&mut self) {
+        self.stats.decoded += self.batch.len() as u64;
         if !self.batch.is_empty() && self.queue.push(&mut self.batch, &self.stop).is_err() {
             self.batch.clear();
         }
         self.unflushed = 0;
+        if let Some(continuity) = &*self.shared.continuity.lock() {
+            self.deadline = self.deadline.into_iter().chain(continuity.deadline()).min();
+            self.stats.count(continuity.counters());
+        }
         *self.shared.stats.lock() = self.stats;
-    }
-
-    fn on_commands(&mut self, inbound: &mut dyn Inbound) {
-        while let Ok(command) = self.commands.try_recv() {
-            let done = match command {
-                Command::Subscribe(topic, generation) => {
-                    self.latest = generation;
-                    self.topics.insert(topic.clone());
-                    self.subscribe(inbound, topic, generation);
-                    Ok(())
-                }
-                Command::Unsubscribe(topic) => {
-                    self.topics.remove(&topic);
-                    self.refused.remove(&topic);
-                    inbound.unsubscribe(&topic)
-                }
-                Command::Connect(address) => {
-                    self.connect(inbound, address, self.options.retry_interval);
-                    Ok(())
-                }
-                Command::Disconnect(address) => {
-                    self.retries.remove(&address);
-                    inbound.disconnect(&address)
-                }
-            };
-            if let Err(e) = done {
-                self.report(&e);
-            }
-        }
-        self.ask(inbound);
-    }
-
-    /// Probes who has not confirmed every topic.
-    fn ask(&mut self, inbound: &mut dyn Inbound) {
-        let unasked = self.shared.live.lock().unasked(self.generation());
-        for address in unasked {
-            self.probe(inbound, &address, self.options.live_timeout);
-        }
-        self.look_ahead();
-    }
-
-    fn connect(&mut self, inbound: &mut dyn Inbound, address: Name, wait: Duration) {
-        if let Err(e) = inbound.connect(&address) {
-            self.report(&e);
-            let at = thread::deadline(wait);
-            let wait = wait.saturating_mul(2).min(self.options.retry_max);
-            self.retries.insert(address, Retry { at, wait });
-        }
-    }
-
-    fn subscribe(&mut self, inbound: &mut dyn Inbound, topic: Topic, generation: u64) {
-        if let Err(e) = inbound.subscribe(&topic) {
-            self.report(&e);
-            self.refused.insert(topic, generation);
-            self.refused_until = Some(thread::deadline(self.options.retry_interval));
-        }
-    }
-
-    /// The generation up to which the receiving end has been asked for every topic.
-    fn generation(&self) -> u64 {
-        let refused = self.refused.values().min();
-        refused.map_or(self.latest, |generation| generation - 1)
-    }
-
-    fn probe(&mut self, inbound: &mut dyn Inbound, address: &Name, patience: Duration) {
-        self.probes += 1;
-        let probe = Topic::probe(self.id, self.probes);
-        if let Err(e) = inbound.probe(address, &probe) {
-            // Nothing will answer, so that it is asked again.
-            self.report(&e);
-        }
-        let generation = self.generation();
-        let mut live = self.shared.live.lock();
-        live.probed(address, probe, generation, thread::deadline(patience), patience);
-        drop(live);
-        self.look_ahead();
-    }
-
-    fn on_disconnected(&mut self, address: &str) {
-        let reason = self.shared.live.lock().disconnected(address);
-        self.tell(reason);
-        if self.shared.live.lock().has_address(address) {
-            // A transport that reconnects by itself takes this as done.
-            let wait = self.options.retry_interval;
-            let at = thread::deadline(wait);
-            self.retries.insert(address.into(), Retry { at, wait });
-        }
-        self.look_ahead();
-    }
-
-    /// Does what is due.
-    fn on_time(&mut self, inbound: &mut dyn Inbound) {
-        let Some(deadline) = self.deadline else { return };
-        let now = Instant::now();
-        if now < deadline {
-            return;
-        }
-        let expired = self.shared.live.lock().expire(now);
-        for (address, patience, reason) in expired {
-            if reason.is_some() {
-                log::warn!("{address} does not answer: a publisher without hellos? What it loses is not noticed");
-            }
-            self.tell(reason);
-            self.probe(inbound, &address, patience);
-        }
-        let due: Vec<_> = self.retries.extract_if(|_, retry| retry.at <= now).collect();
-        for (address, retry) in due {
-            self.connect(inbound, address, retry.wait);
-        }
-        if self.refused_until.take_if(|at| *at <= now).is_some() {
-            for (topic, generation) in std::mem::take(&mut self.refused) {
-                self.subscribe(inbound, topic, generation);
-            }
-        }
-        self.ask(inbound);
-    }
-
-    fn look_ahead(&mut self) {
-        let probes = self.shared.live.lock().deadline();
-        let retries = self.retries.values().map(|retry| retry.at);
-        self.deadline = retries.chain(probes).chain(self.refused_until).min();
     }
 
     /// Tells the program, and whoever waits for a change.
@@ -323,6 +273,11 @@ impl State {
         if let Some(reason) = reason {
             log::info!("sync: {reason}");
             self.stats.syncs += 1;
+            if let Some(continuity) = &mut *self.shared.continuity.lock()
+                && reason.topics().is_none()
+            {
+                continuity.cover(Instant::now());
+            }
             self.queue.sync(reason);
         }
         self.shared.changed.notify_all();
@@ -340,6 +295,7 @@ impl Drop for State {
         live.reset();
         live.link = None;
         drop(live);
+        *self.shared.continuity.lock() = None;
         *self.shared.stats.lock() = self.stats;
         self.shared.changed.notify_all();
     }

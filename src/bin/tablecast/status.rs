@@ -1,0 +1,121 @@
+//! `tablecast status`: how a subscriber would stand.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, after, select};
+use tablecast::subscriber::SubscriberStatus;
+use tablecast::{Config, Dispatcher, Drivers, Error, ErrorKind, PeerState, Result, Subscriber};
+
+use crate::{cli, output, signal};
+
+/// Connect as a subscriber would, and print how it stands with every address, topic and publisher.
+///
+/// Listens until everything is live, and then for one hello period, so that publishers can tell of themselves: those that
+/// published lately show with their last numbers. The exit code is 1 if something is not live in time.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    listen: cli::Listen,
+    /// How long to wait until everything is live.
+    #[arg(long, value_name = "S", value_parser = cli::seconds, default_value = "3")]
+    timeout: Duration,
+}
+
+/// How long a signal waits for whoever reads stdout.
+const GRACE: Duration = Duration::from_millis(900);
+
+/// How often it is looked whether everything is live.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Prints the status.
+pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
+    let signal = signal::channel(GRACE)?;
+    args.listen.apply(&mut config)?;
+    // What comes is not looked at.
+    let dispatcher = Dispatcher::new((&config).into())?;
+    let subscriber = Subscriber::open(&config, &Drivers::new(), dispatcher.queue())?;
+    subscriber.daemonize()?;
+    let start = Instant::now();
+    let live = loop {
+        match subscriber.wait_live(LOOK) {
+            Err(e) if e.kind() == ErrorKind::Timeout && start.elapsed() < args.timeout => {}
+            live => break live,
+        }
+        if signal.try_recv().is_ok() {
+            break Err(interrupted());
+        }
+    };
+    if live.is_ok() {
+        listen(config.hello_interval_ms, &signal)?;
+    }
+    output::result(table(&subscriber.status()).trim_end())?;
+    live.map_err(|e| match e.kind() {
+        ErrorKind::Timeout => Error::new(ErrorKind::Timeout, format!("not live within {:?}", args.timeout)),
+        _ => e,
+    })
+}
+
+/// Lets the publishers tell of themselves.
+fn listen(period: Duration, signal: &Receiver<()>) -> Result<()> {
+    select! {
+        recv(after(period.mul_f64(1.1))) -> _ => Ok(()),
+        recv(signal) -> _ => Err(interrupted()),
+    }
+}
+
+fn interrupted() -> Error {
+    Error::new(ErrorKind::Stopped, "interrupted")
+}
+
+fn table(status: &SubscriberStatus) -> String {
+    let mut addresses = vec![["address", "state"].map(str::to_owned)];
+    for peer in &status.addresses {
+        addresses.push([peer.address.to_string(), describe(peer.state).to_owned()]);
+    }
+    let mut topics = vec![["topic", "state", "publisher", "state", "last number", "heard"].map(str::to_owned)];
+    for topic in &status.topics {
+        let (name, state) = (topic.topic.to_string(), topic.state.to_string());
+        if topic.publishers.is_empty() {
+            topics.push([name, state, "-".into(), "-".into(), "-".into(), "-".into()]);
+            continue;
+        }
+        for publisher in &topic.publishers {
+            topics.push([
+                name.clone(),
+                state.clone(),
+                publisher.publisher.to_string(),
+                publisher.state.to_string(),
+                publisher.last.to_string(),
+                format!("{:.1} s ago", publisher.age.as_secs_f64()),
+            ]);
+        }
+    }
+    format!("{}\n{}", columns(&addresses), columns(&topics))
+}
+
+fn describe(state: PeerState) -> &'static str {
+    match state {
+        PeerState::Connecting => "not connected",
+        PeerState::Unconfirmed => "unconfirmed",
+        PeerState::Live => "live",
+        PeerState::Silent => "silent",
+        PeerState::NoHello => "sends no hellos",
+        _ => "unknown",
+    }
+}
+
+fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+            // Writing to a String cannot fail.
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}

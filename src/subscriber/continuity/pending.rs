@@ -1,0 +1,91 @@
+//! Sync events that wait for the end of a burst, so that a burst is told once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::sequence::Missing;
+use crate::update::{Name, SyncReason, Topic};
+
+/// A burst is over when nothing was added to it for so long...
+const CALM: Duration = Duration::from_millis(50);
+
+/// ... and is told after so long even if it goes on.
+const LONGEST: Duration = Duration::from_secs(1);
+
+/// What is to be told.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    /// The first and the last number of each publisher and topic.
+    gaps: BTreeMap<(Topic, Name), (u64, u64)>,
+    unproven: BTreeSet<Topic>,
+    restarted: BTreeSet<Name>,
+    /// When the burst began, and when something was last added.
+    burst: Option<(Instant, Instant)>,
+}
+
+impl Pending {
+    pub(super) fn gap(&mut self, publisher: Name, topic: Topic, missing: Missing, now: Instant) {
+        let (from, to) = self
+            .gaps
+            .entry((topic, publisher))
+            .or_insert((missing.from, missing.to));
+        (*from, *to) = (missing.from.min(*from), missing.to.max(*to));
+        self.added(now);
+    }
+
+    pub(super) fn unproven(&mut self, topic: Topic, now: Instant) {
+        self.unproven.insert(topic);
+        self.added(now);
+    }
+
+    pub(super) fn restarted(&mut self, publisher: Name, now: Instant) {
+        self.restarted.insert(publisher);
+        self.added(now);
+    }
+
+    fn added(&mut self, now: Instant) {
+        let (first, _) = self.burst.unwrap_or((now, now));
+        self.burst = Some((first, now));
+    }
+
+    /// Something that concerns every topic is told: nothing of this needs to be told any more.
+    pub(super) fn clear(&mut self) {
+        *self = Pending::default();
+    }
+
+    /// The topic is of no interest any more.
+    pub(super) fn forget(&mut self, topic: &Topic) {
+        self.gaps.retain(|(of, _), _| of != topic);
+        self.unproven.remove(topic);
+    }
+
+    /// When [`Pending::take`] has something.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.burst.map(|(first, last)| (last + CALM).min(first + LONGEST))
+    }
+
+    /// What is to be told now.
+    pub(super) fn take(&mut self, now: Instant) -> Vec<SyncReason> {
+        if self.deadline().is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        let all = std::mem::take(self);
+        let restarted = all
+            .restarted
+            .into_iter()
+            .map(|publisher| SyncReason::Restarted { publisher });
+        let gaps = all
+            .gaps
+            .into_iter()
+            .map(|((topic, publisher), (from, to))| SyncReason::Gap {
+                publisher,
+                topic,
+                from,
+                to,
+            });
+        let unproven = (!all.unproven.is_empty()).then(|| SyncReason::Unproven {
+            topics: all.unproven.into_iter().collect(),
+        });
+        restarted.chain(gaps).chain(unproven).collect()
+    }
+}

@@ -1,0 +1,186 @@
+//! The numbers of one run of a publisher on one topic: what is in order, doubled, early, or missing.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// What comes early is held back until what it has overtaken is there, but for no longer than this...
+pub(super) const WINDOW: Duration = Duration::from_millis(50);
+
+/// ... and for no more than so many.
+pub(super) const MAX_HELD: usize = 64;
+
+/// The state of one sequence; `T` is what carries a number.
+#[derive(Debug)]
+pub(super) struct Sequence<T> {
+    /// Everything up to this number was handed out, was given up, or lies before the beginning.
+    last: u64,
+    early: Option<Box<Early<T>>>,
+}
+
+/// What is known beyond a number that has not come.
+#[derive(Debug)]
+struct Early<T> {
+    held: BTreeMap<u64, Held<T>>,
+    /// The highest number that is known to have been sent, and when it was sent at the latest.
+    sent: u64,
+    sent_by: Instant,
+    since: Instant,
+}
+
+#[derive(Debug)]
+struct Held<T> {
+    item: T,
+    /// When the number before it was sent at the latest.
+    previous_by: Instant,
+}
+
+/// What became of a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accepted {
+    /// It was handed out, with those that had waited for it.
+    InOrder,
+    /// It was there before, or was given up.
+    Duplicate,
+    /// It has overtaken others, and waits for them.
+    Early,
+}
+
+/// Numbers that will not come any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Missing {
+    pub(super) from: u64,
+    pub(super) to: u64,
+    /// How many of them are missing: some in between may have come.
+    pub(super) count: u64,
+    /// When the last of them was sent at the latest.
+    pub(super) sent_by: Instant,
+}
+
+impl<T> Sequence<T> {
+    /// A sequence that goes on after `last`.
+    pub(super) fn after(last: u64) -> Sequence<T> {
+        Sequence { last, early: None }
+    }
+
+    /// The highest number that needs not be waited for.
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// True if this number goes on where the sequence is, and nothing waits: then [`Sequence::accept`] hands it out.
+    pub(super) fn is_next(&self, number: u64) -> bool {
+        self.early.is_none() && Some(number) == self.last.checked_add(1)
+    }
+
+    /// The number that [is next](Sequence::is_next) was handed out.
+    pub(super) fn advance(&mut self) {
+        self.last += 1;
+    }
+
+    /// True if something is missing that may still come.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.early.is_some()
+    }
+
+    /// Takes the item with this number, whose predecessor was sent at `previous_by` at the latest; hands out to `out`
+    /// what is in order.
+    pub(super) fn accept(
+        &mut self,
+        number: u64,
+        item: T,
+        previous_by: Instant,
+        now: Instant,
+        out: &mut Vec<T>,
+    ) -> Accepted {
+        if number == self.last.saturating_add(1) {
+            self.last = number;
+            out.push(item);
+            if self.early.is_some() {
+                self.hand_out(out);
+            }
+            return Accepted::InOrder;
+        }
+        if number <= self.last {
+            return Accepted::Duplicate;
+        }
+        let early = self.early.get_or_insert_with(|| Box::new(Early::new(now)));
+        if early.held.contains_key(&number) {
+            return Accepted::Duplicate;
+        }
+        early.held.insert(number, Held { item, previous_by });
+        early.learn(number, now);
+        Accepted::Early
+    }
+
+    /// Learns that `number` was sent, at `sent_by` at the latest.
+    pub(super) fn learn(&mut self, number: u64, sent_by: Instant, now: Instant) {
+        if number > self.last {
+            let early = self.early.get_or_insert_with(|| Box::new(Early::new(now)));
+            early.learn(number, sent_by);
+        }
+    }
+
+    /// When what is missing is to be given up; `None` if nothing is.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let early = self.early.as_ref()?;
+        let full = early.held.len() >= MAX_HELD;
+        Some(if full { early.since } else { early.since + WINDOW })
+    }
+
+    /// Gives up what is missing, hands out what has waited for it, and returns what will not come.
+    pub(super) fn give_up(&mut self, out: &mut Vec<T>) -> Option<Missing> {
+        let early = self.early.take()?;
+        let from = self.last + 1;
+        let (mut to, mut count, mut sent_by) = (self.last, 0, early.since);
+        for (number, held) in early.held {
+            if number > self.last + 1 {
+                (to, sent_by) = (number - 1, held.previous_by);
+                count += number - self.last - 1;
+            }
+            self.last = number;
+            out.push(held.item);
+        }
+        if early.sent > self.last {
+            (to, sent_by) = (early.sent, early.sent_by);
+            count += early.sent - self.last;
+            self.last = early.sent;
+        }
+        (count > 0).then_some(Missing {
+            from,
+            to,
+            count,
+            sent_by,
+        })
+    }
+
+    /// Hands out what is in order by now.
+    fn hand_out(&mut self, out: &mut Vec<T>) {
+        let Some(early) = &mut self.early else { return };
+        while let Some(next) = self.last.checked_add(1)
+            && let Some(held) = early.held.remove(&next)
+        {
+            self.last = next;
+            out.push(held.item);
+        }
+        if early.sent <= self.last {
+            self.early = None;
+        }
+    }
+}
+
+impl<T> Early<T> {
+    fn new(now: Instant) -> Early<T> {
+        Early {
+            held: BTreeMap::new(),
+            sent: 0,
+            sent_by: now,
+            since: now,
+        }
+    }
+
+    fn learn(&mut self, number: u64, sent_by: Instant) {
+        if number > self.sent {
+            (self.sent, self.sent_by) = (number, sent_by);
+        }
+    }
+}

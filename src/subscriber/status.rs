@@ -1,0 +1,78 @@
+//! How a subscriber stands with its addresses, topics and publishers.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::update::{Name, Topic};
+
+use super::live::PeerState;
+
+/// What [`Subscriber::status`](super::Subscriber::status) tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubscriberStatus {
+    /// Every registered listen address.
+    pub addresses: Vec<AddressStatus>,
+    /// Every registered topic.
+    pub topics: Vec<TopicStatus>,
+}
+
+/// How it stands with a listen address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AddressStatus {
+    /// As it was registered.
+    pub address: Name,
+    /// What is known of it.
+    pub state: PeerState,
+}
+
+/// How it stands with a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TopicStatus {
+    /// The topic.
+    pub topic: Topic,
+    /// Live if every publisher that is connected has confirmed it, and none of the connected is silent.
+    pub state: TopicState,
+    /// Who was heard on it.
+    pub publishers: Vec<PublisherStatus>,
+}
+
+/// How it stands with a publisher on a topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PublisherStatus {
+    /// Its id.
+    pub publisher: Name,
+    /// Which run of it.
+    pub epoch: u64,
+    /// Live if its hellos come, stale if they have ceased, unconfirmed if it sends none.
+    pub state: TopicState,
+    /// The last number that was delivered, or declared missing.
+    pub last: u64,
+    /// How long ago something of this publisher was last received.
+    pub age: Duration,
+}
+
+/// Whether something can be missed without a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TopicState {
+    /// Nothing is missed without a word.
+    Live,
+    /// It was live; nothing was heard for too long.
+    Stale,
+    /// There is no proof, or not yet.
+    Unconfirmed,
+}
+
+impl fmt::Display for TopicState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            TopicState::Live => "live",
+            TopicState::Stale => "stale",
+            TopicState::Unconfirmed => "unconfirmed",
+        })
+    }
+}
