@@ -115,11 +115,12 @@ impl Server {
     }
 
     fn is_running(&self) -> bool {
-        // A zombie has no command line.
-        let command = |running: &Running| fs::read(format!("/proc/{}/cmdline", running.pid)).unwrap_or_default();
-        self.running
-            .as_ref()
-            .is_some_and(|running| !command(running).is_empty())
+        let Some(Running { pid, .. }) = self.running else {
+            return false;
+        };
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // After the name, in parentheses, comes the state.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
     }
 
     fn log(&self) -> String {
@@ -164,7 +165,7 @@ impl Server {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
-    pub(crate) fn try_ask<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
+    fn connect(&self) -> RedisResult<redis::Connection> {
         let settings = RedisConnectionInfo::default();
         let settings = match &self.password {
             Some(password) => settings.set_password(password.as_str()),
@@ -173,13 +174,17 @@ impl Server {
         let address = ConnectionAddr::Tcp("127.0.0.1".into(), self.port);
         let info: ConnectionInfo = redis::IntoConnectionInfo::into_connection_info(address)?;
         let client = redis::Client::open(info.set_redis_settings(settings))?;
-        let mut connection = client.get_connection_with_timeout(Duration::from_secs(2))?;
+        let connection = client.get_connection_with_timeout(Duration::from_secs(2))?;
         connection.set_read_timeout(Some(Duration::from_secs(2)))?;
+        Ok(connection)
+    }
+
+    pub(crate) fn try_ask<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
         let mut command = redis::Cmd::new();
         for word in words {
             command.arg(*word);
         }
-        command.query(&mut connection)
+        command.query(&mut self.connect()?)
     }
 
     /// What it answers.
@@ -301,6 +306,21 @@ impl Cluster {
     pub(crate) fn addresses(&self) -> String {
         let hosts: Vec<_> = self.nodes.iter().map(Server::host).collect();
         format!("redis://{}", hosts.join(","))
+    }
+
+    /// Waits until all that was published so far has reached every node: they pass it on after they have confirmed it.
+    pub(crate) fn settle(&self) {
+        let mut listening: Vec<_> = self.nodes.iter().map(|node| node.connect().unwrap()).collect();
+        let mut ears: Vec<_> = listening.iter_mut().map(redis::Connection::as_pubsub).collect();
+        for ear in &mut ears {
+            ear.subscribe("settled").unwrap();
+        }
+        for node in &self.nodes {
+            let () = node.ask(&["PUBLISH", "settled", ""]);
+        }
+        for ear in &mut ears {
+            self.nodes.iter().for_each(|_| drop(ear.get_message().unwrap()));
+        }
     }
 
     /// The nodes that have subscribers to this channel.

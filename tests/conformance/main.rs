@@ -148,7 +148,10 @@ struct Lease(Option<servers::Cluster>);
 #[cfg(feature = "redis")]
 impl Drop for Lease {
     fn drop(&mut self) {
-        CLUSTERS.lock().extend(self.0.take());
+        if let Some(cluster) = self.0.take() {
+            cluster.settle();
+            CLUSTERS.lock().push(cluster);
+        }
     }
 }
 

@@ -51,6 +51,7 @@ fn a_user_may_have_few_rights() {
             ">secret",
             "resetchannels",
             "&tenant1",
+            "&\u{10FFFF}tablecast/*",
             "-@all",
             "+publish",
             "+subscribe",

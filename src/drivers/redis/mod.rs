@@ -24,7 +24,8 @@ use outbound::RedisOutbound;
 ///
 /// It needs Redis 6 or newer. What it asks of a server, for its access lists: `PUBLISH`; `SUBSCRIBE`, `UNSUBSCRIBE` and
 /// `PING`; and with a cluster `CLUSTER SLOTS` and `CLUSTER INFO`. Without the last two it works, but is not spread over
-/// nodes that it was not told, and does not notice that a node is cut off from its cluster.
+/// nodes that it was not told, and does not notice that a node is cut off from its cluster. The channels are the topics,
+/// and the library's own, whose names begin with U+10FFFF and `tablecast/`.
 #[derive(Debug)]
 pub struct RedisPubSub {
     servers: Servers,
