@@ -37,12 +37,13 @@ pub(crate) const SILENCE: Duration = Duration::from_millis(500);
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
 pub(crate) fn options() -> RedisOptions {
-    let mut options = RedisOptions::default();
-    options.heartbeat_interval = BEAT;
-    options.heartbeat_timeout = SILENCE;
-    options.reconnect_interval = Duration::from_millis(20);
-    options.reconnect_max = Duration::from_millis(200);
-    options
+    RedisOptions {
+        heartbeat_interval: BEAT,
+        heartbeat_timeout: SILENCE,
+        reconnect_interval: Duration::from_millis(20),
+        reconnect_max: Duration::from_millis(200),
+        ..RedisOptions::default()
+    }
 }
 
 pub(crate) fn driver(address: &str) -> Arc<dyn PubSub> {

@@ -328,7 +328,7 @@ fn an_address_without_a_server_disturbs_nobody() {
             send(&publisher, "D", &number.to_string());
         }
         quickly(SECOND, "a thousand updates", || {
-            (0..1000).for_each(|_| drop(rig.next()))
+            (0..1000).for_each(|_| drop(rig.next()));
         });
         assert!(errors.is_empty(), "it is reported once");
         let states: Vec<_> = rig.peers().into_iter().map(|(_, state)| state).collect();
