@@ -70,6 +70,26 @@ fn run(rounds: usize) {
         );
     }
 
+    println!("\nwhat looking for losses costs, {COUNT} updates, updates/s");
+    for codec in ["json", "msgpack"] {
+        let (mut without, mut with) = (Vec::new(), Vec::new());
+        for _ in 0..2 * rounds {
+            without.push(rate(receive(&format!("unchecked-{codec}"), COUNT, 0)));
+            with.push(rate(receive(codec, COUNT, 0)));
+        }
+        let ratios: Vec<f64> = with
+            .iter()
+            .zip(&without)
+            .map(|(with, without)| with / without)
+            .collect();
+        println!(
+            "  {codec:8} without {:>9.0}   with {:>9.0}   ratio {:.2}",
+            median(&without),
+            median(&with),
+            median(&ratios)
+        );
+    }
+
     println!("\nlatency at {RATE} updates/s, microseconds");
     let mut quantiles = [("json", vec![], vec![]), ("msgpack", vec![], vec![])];
     for _ in 0..4 * rounds {
@@ -163,6 +183,11 @@ fn codec_of(how: &str) -> Codec {
     }
 }
 
+/// Hellos as usual, or none within a round.
+fn hello_interval(how: &str) -> Duration {
+    Duration::from_secs(if how.starts_with("unchecked-") { 600 } else { 1 })
+}
+
 fn micros() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as i64
 }
@@ -232,6 +257,7 @@ fn send_ours(how: &str, address: &str, count: usize, rate: usize) {
     let options = PublisherOptions {
         id: Some("writer-1".into()),
         codec: codec_of(how),
+        hello_interval: hello_interval(how),
         ..PublisherOptions::default()
     };
     let publisher = if how.starts_with("service-") {
@@ -378,7 +404,11 @@ fn receive_ours(how: &str, count: usize, rate: usize) -> Measured {
     let (mut sender, address) = Sender::start(how, to, count, rate);
     let address = service.as_ref().map_or(address, |service| service.address().unwrap());
 
-    let subscriber = Subscriber::new(network, dispatcher.queue(), SubscriberOptions::default());
+    let options = SubscriberOptions {
+        continuity: !how.starts_with("unchecked-"),
+        ..SubscriberOptions::default()
+    };
+    let subscriber = Subscriber::new(network, dispatcher.queue(), options);
     subscriber.register_topic(&Topic::ALL).unwrap();
     subscriber.register_listen_address(&address).unwrap();
     subscriber.daemonize().unwrap();

@@ -506,3 +506,59 @@ fn help_names_every_option_and_version_libzmq() {
     let version = format!("tablecast {}, libzmq {libzmq}", env!("CARGO_PKG_VERSION"));
     assert_eq!((end.code, end.stdout), (Some(0), vec![version]));
 }
+
+#[test]
+fn status_tells_of_addresses_topics_and_publishers() {
+    let host = Host::start();
+    let mut publish = host.publish(&[
+        "--file",
+        "-",
+        "--hello-interval-ms",
+        "100",
+        "--publisher-id",
+        "writer-1",
+    ]);
+    publish.write("{\"table\":\"t\",\"key\":\"k\",\"topic\":\"tenant1\"}\n");
+    let args = [
+        "--topic",
+        "tenant1",
+        "--topic",
+        "quiet",
+        "--hello-interval-ms",
+        "800",
+        "--publisher",
+    ];
+    let status = || tablecast([&["status"], &args[..], &[&host.network]].concat());
+    // The first may be there before the writer.
+    let deadline = Instant::now() + process::LIMIT;
+    let rows = loop {
+        let end = Process::start(status()).end();
+        assert_eq!((end.code, &*end.stderr), (Some(0), ""));
+        let rows: Vec<Vec<_>> = end.stdout.iter().map(|line| words(line)).collect();
+        if rows.last().is_some_and(|row| row[2] != "-") || Instant::now() > deadline {
+            break rows;
+        }
+        // Publishers tell of what they used lately.
+        publish.write("{\"table\":\"t\",\"key\":\"k\",\"topic\":\"tenant1\"}\n");
+    };
+    assert_eq!(rows[1], [&*host.network, "live"]);
+    assert_eq!(rows[4][..4], ["quiet", "live", "-", "-"]);
+    assert_eq!(rows[5][..5], ["tenant1", "live", "writer-1", "live", &*rows[5][4]]);
+    assert!(rows[5][4].parse::<u64>().unwrap() >= 1);
+    publish.close_stdin();
+    assert_eq!(publish.end().code, Some(0));
+
+    let Host {
+        mut service, network, ..
+    } = host;
+    service.signal("TERM");
+    assert_eq!(service.end().code, Some(0));
+    let end = Process::start(tablecast(["status", "--timeout", "0.2", "--publisher", &network])).end();
+    assert_eq!(end.code, Some(1));
+    assert_eq!(words(&end.stdout[1]), [&*network, "not", "connected"]);
+    assert!(end.stderr.contains("not live within 200ms"), "{}", end.stderr);
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
+}

@@ -161,7 +161,9 @@ fn a_killed_service_comes_back() {
         for round in 0..3 {
             rig.next();
             process.kill();
-            assert_eq!(rig.next_sync().as_str(), "address-lost");
+            // What writers sent just before the subscriber was back may be declared once more.
+            let lost = std::iter::repeat_with(|| rig.next_sync()).find(|reason| reason.topics().is_none());
+            assert_eq!(lost.unwrap().as_str(), "address-lost");
             assert!(
                 folder.path().join("publisher.sock").exists(),
                 "the stale socket is what is to be reused"

@@ -91,7 +91,10 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     let input = Input::open(args)?;
     let publisher = Publisher::open(&config, &Drivers::new())?;
     if let Some(address) = publisher.address() {
-        log::info!("publishing at {address}");
+        match config.publisher_port {
+            0 => output::say(&format!("publishing at {address}")),
+            _ => log::info!("publishing at {address}"),
+        }
     }
     let wait = args.wait_subscribers.map(|count| (count, args.wait_timeout));
 

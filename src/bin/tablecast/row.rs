@@ -29,6 +29,9 @@ struct Row<'a> {
 
 /// The update that a line of a file describes.
 pub(crate) fn parse(line: &str) -> std::result::Result<DbUpdate, Fault> {
+    if !line.trim_start().starts_with('{') {
+        return Err("not a JSON object, at column 1".into());
+    }
     // serde_json counts lines within this one.
     let row = serde_json::from_str(line).map_err(|e| e.to_string().replace(" at line 1 column ", " at column "));
     let row: Row<'_> = row?;
@@ -98,6 +101,7 @@ mod tests {
     fn what_is_wrong_is_named() {
         let bad = [
             ("x", "column 1"),
+            (r#"["t","k",null,null,null,null,null]"#, "object"),
             (r#"{"table":"t"}"#, "`key`"),
             (r#"{"table":"t","key":"k","colour":1}"#, "`colour`"),
             (r#"{"table":"t","key":"k","topic":""}"#, "topic"),

@@ -63,7 +63,9 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         printed: 0,
         ready: false,
     };
-    watch.run(&signal, args.timeout)
+    let watched = watch.run(&signal, args.timeout);
+    log::info!("{:?}", subscriber.stats());
+    watched
 }
 
 /// The events of these tables, or of all if there are none.

@@ -7,10 +7,11 @@
 mod pending;
 mod run;
 mod sequence;
+mod state;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -19,24 +20,18 @@ use crate::codec::Hello;
 use crate::error::{Error, ErrorKind};
 use crate::update::{DbUpdate, Name, SyncReason, Topic};
 
-use super::status::{PublisherStatus, TopicState, TopicStatus};
 use pending::Pending;
 use run::{Run, RunState};
 use sequence::{Accepted, Sequence};
 
-/// After so many hello periods in silence a publisher is told to be silent, within the third...
+/// After so many hello periods in silence a publisher is told to be silent: within the third.
 const SILENT: f64 = 2.6;
-/// ... together with all that have missed two: what cuts off one often cuts off others.
-const ALMOST_SILENT: f64 = 2.2;
 
 /// So many publishers and sequences are followed; beyond, the publishers that were not heard for longest are forgotten.
 const MAX_SIZE: usize = 1 << 18;
 
 /// How long what a replaced run has sent may be on its way.
 const STRAGGLERS: Duration = Duration::from_secs(1);
-
-/// How long after a look at who is silent the next one is at the earliest.
-const BREATH: Duration = Duration::from_millis(20);
 
 /// How often it is looked whether somebody can be forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
@@ -343,51 +338,6 @@ impl Continuity {
         std::mem::take(&mut self.findings)
     }
 
-    /// How it stands with every topic; `is_whole` if every connection is live.
-    pub(super) fn status(&self, is_whole: bool, now: Instant) -> Vec<TopicStatus> {
-        let mut topics: BTreeMap<_, _> = self
-            .topics
-            .iter()
-            .map(|(topic, interest)| {
-                let state = match interest.generation <= self.settled {
-                    true if is_whole => TopicState::Live,
-                    true => TopicState::Stale,
-                    false => TopicState::Unconfirmed,
-                };
-                (topic.clone(), (state, Vec::new()))
-            })
-            .collect();
-        for (publisher, runs) in &self.publishers {
-            for run in runs {
-                let state = match (run.state, run.period) {
-                    (RunState::Gone | RunState::Replaced(_), _) => continue,
-                    (RunState::Silent, _) => TopicState::Stale,
-                    (RunState::Running, None) => TopicState::Unconfirmed,
-                    (RunState::Running, Some(_)) => TopicState::Live,
-                };
-                for (topic, sequence) in &run.topics {
-                    if let Some((_, publishers)) = topics.get_mut(topic) {
-                        publishers.push(PublisherStatus {
-                            publisher: publisher.clone(),
-                            epoch: run.epoch,
-                            state,
-                            last: sequence.last(),
-                            age: now.saturating_duration_since(run.heard),
-                        });
-                    }
-                }
-            }
-        }
-        let topics = topics.into_iter();
-        topics
-            .map(|(topic, (state, publishers))| TopicStatus {
-                topic,
-                state,
-                publishers,
-            })
-            .collect()
-    }
-
     pub(super) fn counters(&self) -> Counters {
         self.counters
     }
@@ -396,97 +346,6 @@ impl Continuity {
     fn is_covered(&self, topic: &Topic, sent_by: Instant) -> bool {
         let interest = self.topics.get(topic);
         interest.is_none_or(|topic| topic.generation > self.settled || sent_by <= topic.covered)
-    }
-
-    fn give_up(&mut self, now: Instant, out: &mut Vec<DbUpdate>) {
-        self.due = None;
-        for (publisher, epoch, topic) in std::mem::take(&mut self.waiting) {
-            let sequence = find(&mut self.publishers, &publisher, epoch).and_then(|run| run.topics.get_mut(&topic));
-            let Some(sequence) = sequence else { continue };
-            match sequence.deadline() {
-                None => continue,
-                Some(at) if at > now => {
-                    self.due = earlier(self.due, Some(at));
-                    self.waiting.push((publisher, epoch, topic));
-                    continue;
-                }
-                Some(_) => {}
-            }
-            let Some(missing) = sequence.give_up(out) else { continue };
-            self.counters.gaps += 1;
-            self.counters.lost = self.counters.lost.saturating_add(missing.count);
-            if !self.is_covered(&topic, missing.sent_by) {
-                self.pending.gap(publisher, topic, missing, now);
-            }
-        }
-    }
-
-    /// Looks for publishers that have fallen silent, and forgets those that are gone.
-    fn look_for_silent(&mut self, now: Instant) {
-        let late = self.scan.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-        let period = self.publishers.values().flatten().filter_map(|run| run.period).min();
-        if period.is_some_and(|period| late > period / 2) {
-            // This process was stopped, or had no processor: what came meanwhile is still to be read.
-            self.awake = now;
-        }
-        let silent = |run: &Run, times| run.silent_at(times, self.awake).is_some_and(|at| at <= self.drained);
-        let mut publishers = Vec::new();
-        if self.publishers.values().flatten().any(|run| silent(run, SILENT)) {
-            for (publisher, runs) in &mut self.publishers {
-                for run in runs.iter_mut().filter(|run| silent(run, ALMOST_SILENT)) {
-                    run.state = RunState::Silent;
-                    publishers.push(publisher.clone());
-                }
-            }
-        }
-        self.publishers.retain(|_, runs| {
-            runs.retain(|run| {
-                let keep = !run.is_over(now);
-                self.size -= if keep { 0 } else { 1 + run.topics.len() };
-                keep
-            });
-            !runs.is_empty()
-        });
-        let runs = self.publishers.values().flatten();
-        // What is overdue waits for the next look at everything that has come.
-        let next = runs
-            .filter_map(|run| run.silent_at(SILENT, self.awake))
-            .map(|at| at.max(now + BREATH));
-        self.scan = next.chain((!self.publishers.is_empty()).then(|| now + SWEEP)).min();
-        if !publishers.is_empty() {
-            publishers.sort();
-            publishers.dedup();
-            self.findings.syncs.push(SyncReason::Silence { publishers });
-            self.cover(now);
-        }
-    }
-
-    /// Forgets who was not heard for longest when there are too many.
-    fn limit(&mut self) {
-        if self.size <= MAX_SIZE {
-            return;
-        }
-        let runs = self
-            .publishers
-            .iter()
-            .flat_map(|(name, runs)| runs.iter().map(move |run| (run.heard, name, run.epoch)));
-        let mut runs: Vec<_> = runs.map(|(heard, name, epoch)| (heard, name.clone(), epoch)).collect();
-        runs.sort();
-        for (_, name, epoch) in runs {
-            if self.size <= MAX_SIZE / 4 * 3 {
-                break;
-            }
-            if let Some(runs) = self.publishers.get_mut(&name) {
-                runs.retain(|run| {
-                    let keep = run.epoch != epoch;
-                    self.size -= if keep { 0 } else { 1 + run.topics.len() };
-                    keep
-                });
-                if runs.is_empty() {
-                    self.publishers.remove(&name);
-                }
-            }
-        }
     }
 }
 

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::sequence::{MAX_HELD, Missing};
 use super::*;
+use crate::subscriber::TopicState;
 use crate::update::{Action, Origin};
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,0 +1,106 @@
+//! What a subscriber can be told, and what it counts.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::continuity::Counters;
+use crate::config::Config;
+use crate::error::ErrorHook;
+
+/// Limits and times of a [`Subscriber`].
+#[derive(Clone)]
+pub struct SubscriberOptions {
+    /// A larger payload is counted as malformed and skipped. Default: 16 MiB.
+    pub max_message_bytes: usize,
+    /// A longer topic cannot be registered. Default: 65,536 bytes.
+    pub max_topic_bytes: usize,
+    /// How long a connected publisher may take to answer before it counts as one that sends no hellos. Default: 2 s.
+    pub live_timeout: Duration,
+    /// The first wait before something that failed is tried again; it doubles up to `retry_max`. Default: 100 ms.
+    pub retry_interval: Duration,
+    /// The longest wait between two tries. Default: 2 s.
+    pub retry_max: Duration,
+    /// Whether losses are looked for: with false no gap, restart or silence is told. Default: true.
+    pub continuity: bool,
+    /// Told of every failure in the background. Default: none; failures are logged in any case.
+    pub hook: Option<ErrorHook>,
+}
+
+impl Default for SubscriberOptions {
+    fn default() -> SubscriberOptions {
+        SubscriberOptions {
+            max_message_bytes: 16 << 20,
+            max_topic_bytes: 65_536,
+            live_timeout: Duration::from_secs(2),
+            retry_interval: Duration::from_millis(100),
+            retry_max: Duration::from_secs(2),
+            continuity: true,
+            hook: None,
+        }
+    }
+}
+
+impl From<&Config> for SubscriberOptions {
+    fn from(config: &Config) -> SubscriberOptions {
+        SubscriberOptions {
+            max_message_bytes: config.max_message_bytes,
+            max_topic_bytes: config.max_topic_bytes,
+            live_timeout: config.live_timeout_ms,
+            retry_interval: config.reconnect_interval_ms,
+            retry_max: config.reconnect_max_ms,
+            continuity: config.continuity,
+            hook: None,
+        }
+    }
+}
+
+impl fmt::Debug for SubscriberOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SubscriberOptions")
+            .field("max_message_bytes", &self.max_message_bytes)
+            .field("max_topic_bytes", &self.max_topic_bytes)
+            .field("live_timeout", &self.live_timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a [`Subscriber`] has counted since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SubscriberStats {
+    /// Frames that came in.
+    pub received: u64,
+    /// Frames of topics that are not registered: ZeroMQ matches topics by prefix.
+    pub filtered: u64,
+    /// Updates that went into the queue.
+    pub decoded: u64,
+    /// Frames that were no valid message.
+    pub malformed: u64,
+    /// Sync events that this subscriber told.
+    pub syncs: u64,
+    /// Failures in the background.
+    pub errors: u64,
+    /// Updates that were not delivered, because they had been already, or had been declared missing.
+    pub duplicates: u64,
+    /// How often numbers were found missing.
+    pub gaps: u64,
+    /// How many numbers were found missing.
+    pub lost: u64,
+    /// Updates without numbers: what is lost of them is not noticed.
+    pub unnumbered: u64,
+    /// How often two publishers turned out to use one id.
+    pub clashes: u64,
+    /// Hellos and goodbyes of publishers.
+    pub hellos: u64,
+}
+
+impl SubscriberStats {
+    pub(super) fn count(&mut self, counters: Counters) {
+        self.duplicates = counters.duplicates;
+        self.gaps = counters.gaps;
+        self.lost = counters.lost;
+        self.unnumbered = counters.unnumbered;
+        self.clashes = counters.clashes;
+        self.hellos = counters.hellos;
+    }
+}
