@@ -49,6 +49,7 @@
 //! | `zmq` | yes | the drivers `zmq` and `zmq-multiproc`; builds libzmq, which needs a C++ compiler |
 //! | `redis` | yes | the driver `redis` |
 //! | `redis-tls` | no | Redis over TLS; builds ring, which needs a C compiler |
+//! | `sqlite` | yes | the store `sqlite`; builds SQLite, which needs a C compiler |
 //! | `bin` | yes | the command-line tool |
 //!
 //! # Logs
@@ -80,6 +81,7 @@ pub mod codec;
 pub mod table;
 mod thread;
 
+pub mod store;
 pub mod transport;
 
 pub mod queue;
@@ -90,6 +92,7 @@ pub mod config;
 pub mod redis;
 
 pub mod drivers;
+pub mod stores;
 
 pub mod dispatcher;
 pub mod publisher;
@@ -103,6 +106,8 @@ pub use drivers::Drivers;
 pub use error::{Error, ErrorHook, ErrorKind, Result};
 pub use publisher::{Publisher, PublisherOptions};
 pub use service::{Service, ServiceOptions};
+pub use store::Store;
+pub use stores::Stores;
 pub use subscriber::{PeerState, Subscriber, SubscriberOptions, TopicState};
 pub use table::Table;
 pub use update::{Action, DbUpdate, Event, Name, Origin, SyncReason, Topic};

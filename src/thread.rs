@@ -13,6 +13,12 @@ pub(crate) fn deadline(timeout: Duration) -> Instant {
     now.checked_add(timeout).unwrap_or_else(|| now + CENTURY)
 }
 
+/// Lets `time` pass, where there is nothing to wait on: another process has to get on first.
+#[cfg(feature = "sqlite")]
+pub(crate) fn pause(time: Duration) {
+    let _ = crossbeam_channel::never::<()>().recv_timeout(time);
+}
+
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// A running thread. Dropping it joins it, unless the thread itself does the dropping.

@@ -14,6 +14,7 @@
 //! ```
 
 mod address;
+mod database;
 mod options;
 mod secret;
 mod socket;
@@ -30,6 +31,7 @@ pub use secret::Secret;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::QueueOptions;
+use crate::store::StoreOptions;
 use options::OPTIONS;
 
 /// What the names of our environment variables begin with.
@@ -256,6 +258,15 @@ impl From<&Config> for QueueOptions {
             capacity: config.queue_capacity,
             overflow: config.queue_overflow,
             max_overtake: config.queue_max_overtake_ms,
+        }
+    }
+}
+
+impl From<&Config> for StoreOptions {
+    fn from(config: &Config) -> StoreOptions {
+        StoreOptions {
+            batch_amount: config.batch_amount,
+            timeout: config.store_timeout_ms,
         }
     }
 }

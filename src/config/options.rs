@@ -2,13 +2,13 @@
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use super::address::{Transport, is_host_port, is_uri};
 use super::secret::Secret;
-use super::socket;
+use super::{database, socket};
 use crate::codec::Codec;
 use crate::queue::Overflow;
 use crate::update::Topic;
@@ -70,7 +70,11 @@ macro_rules! options {
         impl Default for Config {
             fn default() -> Config {
                 let config = Config { $($name: Value::parse(concat!($default)).unwrap_or_default(),)+ };
-                Config { publisher_multiproc_socket: socket::default_path(), ..config }
+                Config {
+                    publisher_multiproc_socket: socket::default_path(),
+                    sqlite_path: database::default_path(),
+                    ..config
+                }
             }
         }
 
@@ -195,8 +199,16 @@ options! {
         "The PEM file with our own certificate, for servers that ask for one.";
     redis_tls_key: PathBuf = "", [is "a path"],
         "The PEM file with the key of our own certificate.";
-    nb_db_class: String = "memory", [is "an alias that is not empty", not_empty],
-        "The alias of the store; none reads it yet.";
+    nb_db_class: String = "sqlite", [is "an alias that is not empty", not_empty],
+        "The alias of the store: `sqlite`, a file that the processes of a host share, `redis`, a server or a cluster, or \
+        `memory`, within one process.";
+    sqlite_path: PathBuf = "$XDG_DATA_HOME/tablecast/tablecast.db", [is "a path that is not empty", not_empty_path],
+        "The file of the store `sqlite`; it is made if it is missing, with its folder. `$XDG_DATA_HOME` is \
+        `$HOME/.local/share` if it is not set, and without a home the folder is `/var/lib/tablecast`.";
+    batch_amount: usize = 1000 "rows", [1..=1_000_000],
+        "How many rows a listing takes from the store at a time.";
+    store_timeout_ms: Duration = 5000 "milliseconds", [1..=600_000],
+        "How long a call of the store may take, for example while other processes write.";
 }
 
 /// A type that an option can have.
@@ -317,6 +329,10 @@ fn each<T: fmt::Debug + Borrow<B>, B: ?Sized>(items: &[T], test: impl Fn(&B) -> 
 
 fn not_empty(text: &str) -> bool {
     !text.is_empty()
+}
+
+fn not_empty_path(path: &Path) -> bool {
+    !path.as_os_str().is_empty()
 }
 
 fn is_id(text: &str) -> bool {

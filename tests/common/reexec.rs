@@ -1,6 +1,9 @@
 //! This test program once more, as another process.
 
-use std::io::{BufRead, BufReader, Write};
+// Each test crate uses a part of it.
+#![allow(dead_code)]
+
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// A process that is killed when this is dropped.
@@ -12,8 +15,11 @@ pub(crate) struct Process {
 impl Process {
     /// Runs the test of this name alone, with these variables.
     pub(crate) fn start(test: &str, variables: &[(&str, &str)]) -> Process {
-        let program = std::env::current_exe().unwrap();
-        let mut command = Command::new(program);
+        Process::start_with(Command::new(std::env::current_exe().unwrap()), test, variables)
+    }
+
+    /// As [`Process::start`], by a command that runs this program with the arguments that are added to it.
+    pub(crate) fn start_with(mut command: Command, test: &str, variables: &[(&str, &str)]) -> Process {
         command
             .args(["--exact", test, "--nocapture"])
             .envs(variables.iter().copied());
@@ -25,23 +31,43 @@ impl Process {
 
     /// Waits for a line with this word, and returns what follows the word.
     pub(crate) fn said(&mut self, word: &str) -> String {
-        let mut line = String::new();
+        let lines = self.until(word);
+        let line = lines.lines().last().unwrap();
+        line.split_once(word).unwrap().1.trim().to_owned()
+    }
+
+    /// Waits for a line with this word, and returns all lines up to it.
+    pub(crate) fn until(&mut self, word: &str) -> String {
+        let mut lines = String::new();
         loop {
-            line.clear();
-            assert!(
-                self.output.read_line(&mut line).unwrap() > 0,
-                "it ended without saying {word:?}"
-            );
-            if let Some((_, rest)) = line.split_once(word) {
-                return rest.trim().to_owned();
+            let start = lines.len();
+            let length = self.output.read_line(&mut lines).unwrap();
+            assert!(length > 0, "it ended without saying {word:?}");
+            if lines[start..].contains(word) {
+                return lines;
             }
         }
     }
 
-    /// Sends SIGKILL.
-    pub(crate) fn kill(mut self) {
+    /// Sends SIGKILL, and returns what it had still said.
+    pub(crate) fn kill(mut self) -> String {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        self.rest()
+    }
+
+    /// Tells it to end by closing its input, and returns what it still says. It must end well.
+    pub(crate) fn finish(mut self) -> String {
+        drop(self.child.stdin.take());
+        let rest = self.rest();
+        assert!(self.child.wait().unwrap().success(), "it failed: {rest}");
+        rest
+    }
+
+    fn rest(&mut self) -> String {
+        let mut rest = String::new();
+        self.output.read_to_string(&mut rest).unwrap();
+        rest
     }
 
     /// Tells it to end by closing its input, and waits.

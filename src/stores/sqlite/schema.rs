@@ -1,0 +1,78 @@
+//! What the file looks like, and how it is told from other files.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::connection::Failure;
+use crate::error::{Error, ErrorKind};
+
+/// Marks the file as ours: "tcst" in SQLite's `application_id`.
+const APPLICATION: i64 = 0x7463_7374;
+
+/// Which form of the tables this is, in SQLite's `user_version`. A change of the form raises it.
+const VERSION: i64 = 1;
+
+/// `version` and `unique_key` are the last that were given; they outlive the rows, so `live` tells whether the table
+/// exists. `deletes` has the keys that were deleted lately and not created again.
+const TABLES: &str = "
+    CREATE TABLE tables (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        live INTEGER NOT NULL DEFAULT 0,
+        version INTEGER NOT NULL DEFAULT 0,
+        unique_key INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE TABLE entries (
+        table_id INTEGER NOT NULL,
+        key TEXT NOT NULL,
+        topic TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (table_id, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX entries_by_topic ON entries (table_id, topic, key);
+    CREATE TABLE deletes (
+        table_id INTEGER NOT NULL,
+        key TEXT NOT NULL,
+        version INTEGER NOT NULL,
+        PRIMARY KEY (table_id, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX deletes_by_version ON deletes (table_id, version);
+";
+
+/// Checks that the file is ours, or makes it so if it is new.
+pub(super) fn prepare(connection: &mut Connection) -> Result<(), Failure> {
+    let is_new = check(connection)?;
+    // Only now: a file of another program stays as it was.
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+    if mode != "wal" {
+        let context = format!("the database cannot have a write-ahead log here, only the journal mode {mode:?}");
+        return Err(Error::new(ErrorKind::Unsupported, context).into());
+    }
+    if is_new {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Another process may have been faster.
+        if check(&transaction)? {
+            transaction.execute_batch(TABLES)?;
+            transaction.pragma_update(None, "application_id", APPLICATION)?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+            transaction.commit()?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the file is new. Fails if it is of another program, or of another version of this one.
+fn check(connection: &Connection) -> Result<bool, Failure> {
+    let query = "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)
+        FROM pragma_application_id, pragma_user_version";
+    let found = connection.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    match found {
+        (0, 0, 0) => Ok(true),
+        (APPLICATION, VERSION, _) => Ok(false),
+        (APPLICATION, version, _) => {
+            let context = format!("the database has version {version}, this build knows version {VERSION}");
+            Err(Error::new(ErrorKind::Unsupported, context).into())
+        }
+        _ => Err(Error::new(ErrorKind::Malformed, "the database is of another program").into()),
+    }
+}

@@ -1,0 +1,78 @@
+//! What a call costs must not depend on what is in other tables and topics.
+
+use std::time::{Duration, Instant};
+
+use tablecast::{Store, Topic};
+
+use crate::Setup;
+use crate::suite::{all, topic};
+
+/// Rows that are looked at, and rows that are not.
+const MINE: usize = 100;
+const OTHERS: usize = 8_000;
+
+/// The least that `call` takes: what else the machine does only adds to it.
+fn least(mut call: impl FnMut()) -> Duration {
+    let time = || {
+        let start = Instant::now();
+        call();
+        start.elapsed()
+    };
+    std::iter::repeat_with(time).take(15).min().unwrap()
+}
+
+/// Calls with the times that they took.
+fn measure(store: &dyn Store, mine: &Topic) -> Vec<(&'static str, Duration)> {
+    vec![
+        (
+            "entries of a topic",
+            least(|| assert_eq!(all(store.entries("t", Some(mine))).len(), MINE)),
+        ),
+        (
+            "keys of a topic",
+            least(|| assert_eq!(all(store.keys("t", Some(mine))).len(), MINE)),
+        ),
+        (
+            "entries of a table",
+            least(|| assert_eq!(all(store.entries("small", None)).len(), MINE)),
+        ),
+        (
+            "keys of a table",
+            least(|| assert_eq!(all(store.keys("small", None)).len(), MINE)),
+        ),
+        (
+            "gets",
+            least(|| {
+                (0..MINE).for_each(|number| assert!(store.get("t", &format!("mine{number}"), Some(mine)).is_ok()));
+            }),
+        ),
+    ]
+}
+
+pub(crate) fn costs_what_it_returns(setup: Setup) {
+    let store = setup.open();
+    let mine = topic("mine");
+    for number in 0..MINE {
+        store.create("t", &format!("mine{number}"), "value", &mine).unwrap();
+        store
+            .create("small", &format!("{number}"), "value", &Topic::ALL)
+            .unwrap();
+    }
+    let before = measure(&*store, &mine);
+    for number in 0..OTHERS {
+        let (table, name) = if number % 2 == 0 {
+            ("t", "other")
+        } else {
+            ("large", "mine")
+        };
+        store
+            .create(table, &format!("{number}"), "value", &topic(name))
+            .unwrap();
+    }
+    for ((what, before), (_, after)) in before.into_iter().zip(measure(&*store, &mine)) {
+        let ratio = after.as_secs_f64() / before.as_secs_f64();
+        println!("{what}: {before:?}, beside {OTHERS} other rows {after:?}, ratio {ratio:.2}");
+        // A look at the other rows would cost forty times as much.
+        assert!(ratio < 5.0, "{what}: {ratio}");
+    }
+}

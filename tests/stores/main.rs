@@ -1,0 +1,92 @@
+//! One suite for every store. Another store needs one line at the end of this file, and a function for it that makes a
+//! [`Setup`]: every call must give an empty store of its own.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod cost;
+mod model;
+#[cfg(feature = "sqlite")]
+#[path = "../common/reexec.rs"]
+mod reexec;
+mod registry;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+#[cfg(feature = "sqlite")]
+mod sqlite_processes;
+mod suite;
+
+use std::sync::Arc;
+
+use tablecast::Store;
+use tablecast::store::StoreOptions;
+use tablecast::stores::memory::MemoryStore;
+
+/// A store, and how to have it again as another program would.
+pub(crate) struct Setup {
+    open: Box<dyn Fn(StoreOptions) -> Arc<dyn Store> + Send + Sync>,
+    /// Removed at the end.
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Setup {
+    pub(crate) fn open(&self) -> Arc<dyn Store> {
+        (self.open)(StoreOptions::default())
+    }
+
+    pub(crate) fn with_batches_of(&self, batch_amount: usize) -> Arc<dyn Store> {
+        let options = StoreOptions {
+            batch_amount,
+            ..StoreOptions::default()
+        };
+        (self.open)(options)
+    }
+}
+
+macro_rules! conforms {
+    ($store:ident, $setup:path: $($module:ident::$case:ident)*) => {
+        mod $store {
+            $(#[test]
+            fn $case() {
+                crate::common::within(std::time::Duration::from_secs(60), || crate::$module::$case($setup()));
+            })*
+        }
+    };
+    ($store:ident, $setup:path) => {
+        conforms! { $store, $setup:
+            suite::a_row_lives suite::what_cannot_be_done_changes_nothing suite::versions_rise
+            suite::topics_are_exact suite::names_are_literal suite::writes_only_the_version_that_was_read
+            suite::creates_again_only_what_it_deleted suite::writes_only_what_differs suite::returns_what_was_before
+            suite::lists_in_batches suite::large_rows_make_short_pages suite::lists_what_stays_while_others_write
+            suite::tables_come_and_go suite::unique_numbers_are_unique suite::one_of_many_creates
+            suite::no_increment_is_lost suite::large_rows
+            model::does_what_the_model_does cost::costs_what_it_returns
+        }
+    };
+}
+
+fn memory() -> Setup {
+    let store = MemoryStore::new();
+    let open = move |options| Arc::new(store.clone().with_options(options)) as Arc<dyn Store>;
+    Setup {
+        open: Box::new(open),
+        _folder: None,
+    }
+}
+
+#[cfg(feature = "sqlite")]
+fn sqlite() -> Setup {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let open = move |options| {
+        let store = tablecast::stores::sqlite::SqliteStore::open(&path, options).unwrap();
+        Arc::new(store) as Arc<dyn Store>
+    };
+    Setup {
+        open: Box::new(open),
+        _folder: Some(folder),
+    }
+}
+
+conforms!(memory_store, crate::memory);
+#[cfg(feature = "sqlite")]
+conforms!(sqlite_store, crate::sqlite);
