@@ -199,6 +199,9 @@ options! {
         "The PEM file with our own certificate, for servers that ask for one.";
     redis_tls_key: PathBuf = "", [is "a path"],
         "The PEM file with the key of our own certificate.";
+    redis_retries: u32 = 3 "retries", [0..=1000],
+        "How often the store makes a request again after a server was lost or could not do it yet; the wait before it begins \
+        with `reconnect_interval_ms` and doubles.";
     nb_db_class: String = "sqlite", [is "an alias that is not empty", not_empty],
         "The alias of the store: `sqlite`, a file that the processes of a host share, `redis`, a server or a cluster, or \
         `memory`, within one process.";

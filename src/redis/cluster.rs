@@ -8,7 +8,7 @@ use super::resp::Value;
 use super::stream::Limit;
 
 /// A range of slots, its ends included, and who has it: the master first.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Range {
     pub(crate) slots: (u16, u16),
     pub(crate) nodes: Vec<Node>,

@@ -6,11 +6,14 @@
 //! done, and because a message is to be decoded from where it was received.
 
 mod buffer;
+mod client;
 mod cluster;
 mod conn;
 mod finder;
 mod node;
+mod pool;
 mod resp;
+mod slots;
 mod stream;
 #[cfg(feature = "redis-tls")]
 mod tls;
@@ -21,6 +24,7 @@ use std::time::Duration;
 use crate::config::{Config, Secret};
 use crate::error::{Error, ErrorKind, Result};
 
+pub(crate) use client::{Client, Request};
 pub(crate) use cluster::{Health, cut_off};
 pub(crate) use conn::{Conn, Incoming};
 pub(crate) use finder::{Finder, turns};
@@ -51,6 +55,9 @@ pub struct RedisOptions {
     pub reconnect_max: Duration,
     /// A larger message is skipped and counted as malformed. Default: 64 MiB.
     pub max_frame_bytes: usize,
+    /// How often a request of the store is made again after a server was lost or could not do it yet. The first time
+    /// after `reconnect_interval`, then after twice as long each time. Default: 3.
+    pub retries: u32,
 }
 
 impl Default for RedisOptions {
@@ -66,6 +73,7 @@ impl Default for RedisOptions {
             reconnect_interval: Duration::from_millis(100),
             reconnect_max: Duration::from_secs(2),
             max_frame_bytes: 64 << 20,
+            retries: 3,
         }
     }
 }
@@ -83,6 +91,7 @@ impl From<&Config> for RedisOptions {
             reconnect_interval: config.reconnect_interval_ms,
             reconnect_max: config.reconnect_max_ms,
             max_frame_bytes: config.max_message_bytes.saturating_mul(4),
+            retries: config.redis_retries,
         }
     }
 }

@@ -27,6 +27,23 @@ impl Node {
     }
 }
 
+impl Node {
+    /// The server that `from` tells of as `host:port`; it may leave out the host that it has itself, and put an IPv6
+    /// address without brackets.
+    pub(crate) fn told(text: &str, from: &Node) -> Option<Node> {
+        let (host, port) = text.rsplit_once(':')?;
+        let host = if host.is_empty() || host == "?" {
+            &from.host
+        } else {
+            host
+        };
+        Some(Node {
+            host: host.to_owned(),
+            port: port.parse().ok()?,
+        })
+    }
+}
+
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host.contains(':') {
@@ -87,6 +104,20 @@ impl fmt::Display for Servers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_may_leave_its_own_host_out() {
+        let from = Node::parse("db1:1").unwrap();
+        for (text, expected) in [
+            ("db2:2", "db2:2"),
+            (":3", "db1:3"),
+            ("?:3", "db1:3"),
+            ("::1:4", "[::1]:4"),
+        ] {
+            assert_eq!(Node::told(text, &from).unwrap().to_string(), expected);
+        }
+        assert_eq!(Node::told("db2", &from), None);
+    }
 
     #[test]
     fn addresses_name_servers() {

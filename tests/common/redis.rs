@@ -339,6 +339,41 @@ impl Cluster {
     }
 }
 
+/// A cluster that one test has at a time, since making one takes seconds.
+pub(crate) struct Lease(Option<Cluster>);
+
+static CLUSTERS: Mutex<Vec<Cluster>> = Mutex::new(Vec::new());
+
+impl Lease {
+    pub(crate) fn new() -> Lease {
+        let cluster = CLUSTERS.lock().unwrap().pop();
+        Lease(Some(cluster.unwrap_or_else(Cluster::start)))
+    }
+
+    /// Removes everything that is stored.
+    pub(crate) fn clear(&self) {
+        for master in self.masters() {
+            let () = self.nodes[master].ask(&["FLUSHALL"]);
+        }
+    }
+}
+
+impl std::ops::Deref for Lease {
+    type Target = Cluster;
+    fn deref(&self) -> &Cluster {
+        self.0.as_ref().unwrap()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(cluster) = self.0.take() {
+            cluster.settle();
+            CLUSTERS.lock().unwrap().push(cluster);
+        }
+    }
+}
+
 impl Server {
     fn is_well(&self, whole: bool) -> bool {
         let info: RedisResult<String> = self.try_ask(&["CLUSTER", "INFO"]);

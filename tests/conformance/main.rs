@@ -134,25 +134,8 @@ fn redis_server() -> Setup {
 /// A cluster of its own, which another case has next.
 #[cfg(feature = "redis")]
 fn redis_cluster() -> Setup {
-    let lease = Lease(Some(CLUSTERS.lock().pop().unwrap_or_else(servers::Cluster::start)));
-    let address = lease.0.as_ref().unwrap().address();
-    redis_at(address, lease)
-}
-
-#[cfg(feature = "redis")]
-static CLUSTERS: parking_lot::Mutex<Vec<servers::Cluster>> = parking_lot::Mutex::new(Vec::new());
-
-#[cfg(feature = "redis")]
-struct Lease(Option<servers::Cluster>);
-
-#[cfg(feature = "redis")]
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let Some(cluster) = self.0.take() {
-            cluster.settle();
-            CLUSTERS.lock().push(cluster);
-        }
-    }
+    let lease = servers::Lease::new();
+    redis_at(lease.address(), lease)
 }
 
 conforms!(memory_driver, crate::memory);
