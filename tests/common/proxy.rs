@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     Delay(Duration),
     /// What the server says comes one byte in a packet.
     Trickle,
+    /// What the server says next vanishes, and the connection with it; then all is well again.
+    LoseAnswer,
 }
 
 /// Listens until it is dropped, which cuts every connection.
@@ -67,6 +69,10 @@ impl Proxy {
     /// From now on; also for connections that are there.
     pub(crate) fn set(&self, fault: Fault) {
         *self.shared.fault.lock() = fault;
+    }
+
+    pub(crate) fn fault(&self) -> parking_lot::MutexGuard<'_, Fault> {
+        self.shared.fault.lock()
     }
 
     /// Closes every connection.
@@ -132,6 +138,10 @@ impl Shared {
                     count
                 }
                 Fault::Trickle if of_server => 1,
+                Fault::LoseAnswer if of_server => {
+                    *self.fault.lock() = Fault::None;
+                    break;
+                }
                 _ => count,
             };
             for piece in bytes[..count].chunks(piece) {

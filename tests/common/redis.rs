@@ -323,6 +323,45 @@ impl Cluster {
         }
     }
 
+    /// The slot of a table of the store.
+    pub(crate) fn slot(&self, table: &str) -> u16 {
+        let key = format!("tablecast{{{}:{table}}}/rows", table.len());
+        self.nodes[0].ask(&["CLUSTER", "KEYSLOT", &key])
+    }
+
+    /// The master that has this slot in a new cluster.
+    pub(crate) fn first_owner(&self, slot: u16) -> usize {
+        let last = |number: usize| ((number + 1) * 16_384 / 3 - 1) as u16;
+        (0..3).find(|number| slot <= last(*number)).unwrap()
+    }
+
+    /// Moves a slot with all its keys from one master to another.
+    pub(crate) fn move_slot(&self, slot: u16, from: usize, to: usize) {
+        let number = slot;
+        let (slot, port) = (slot.to_string(), self.nodes[to].port.to_string());
+        let [from, to] = [from, to].map(|index| &self.nodes[index]);
+        let id = |node: &Server| node.ask::<String>(&["CLUSTER", "MYID"]);
+        let (from_id, to_id) = (id(from), id(to));
+        let () = to.ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]);
+        let () = from.ask(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]);
+        loop {
+            let keys: Vec<String> = from.ask(&["CLUSTER", "GETKEYSINSLOT", &slot, "10"]);
+            if keys.is_empty() {
+                break;
+            }
+            let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+            migrate.extend(keys.iter().map(String::as_str));
+            let () = from.ask(&migrate);
+        }
+        for master in self.masters() {
+            let () = self.nodes[master].ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]);
+        }
+        // Moved on before all know of it, it may end with two who each hold the other one for its owner.
+        eventually(LONG, || {
+            self.nodes.iter().all(|node| node.owner(number) == Some(to.port))
+        });
+    }
+
     /// The nodes that have subscribers to this channel.
     pub(crate) fn subscribed(&self, channel: &str) -> Vec<usize> {
         let has = |node: &Server| {
@@ -394,7 +433,20 @@ impl Server {
         info.contains("cluster_state:ok") && linked && whole
     }
 
-    fn role(&self) -> String {
+    /// The port of the master that has this slot, as this node knows it.
+    fn owner(&self, slot: u16) -> Option<u16> {
+        // The ends of the range, then the master: its host, its port, its id, and more.
+        type Range = (u16, u16, (String, u16, String, redis::Value));
+        let ranges: Vec<Vec<redis::Value>> = self.try_ask(&["CLUSTER", "SLOTS"]).ok()?;
+        let ranges = ranges.into_iter().map(|mut range| {
+            range.truncate(3);
+            redis::from_redis_value::<Range>(redis::Value::Array(range)).unwrap()
+        });
+        let range = ranges.into_iter().find(|range| (range.0..=range.1).contains(&slot))?;
+        Some(range.2.1)
+    }
+
+    pub(crate) fn role(&self) -> String {
         self.info("replication", "role").unwrap_or_default()
     }
 

@@ -13,11 +13,15 @@ mod network;
 mod process;
 #[path = "../common/proxy.rs"]
 mod proxy;
+#[path = "../common/reexec.rs"]
+mod reexec;
 #[path = "../common/rig.rs"]
 mod rig;
 mod server;
 #[path = "../common/redis.rs"]
 mod servers;
+mod store;
+mod store_cluster;
 
 use std::sync::Arc;
 use std::time::Duration;
