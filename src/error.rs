@@ -42,6 +42,8 @@ pub enum ErrorKind {
     Transport,
     /// The operating system refused something: files, threads, permissions.
     Io,
+    /// The other side refuses: a wrong password, or no right to do this.
+    Denied,
     /// It was sent, but the answer did not come: it may have been done, or may be yet.
     Unconfirmed,
     /// Code of the program's own panicked inside the library, for example a callback.
@@ -66,6 +68,7 @@ impl fmt::Display for ErrorKind {
             ErrorKind::Full => "no room",
             ErrorKind::Transport => "transport",
             ErrorKind::Io => "system",
+            ErrorKind::Denied => "denied",
             ErrorKind::Unconfirmed => "unconfirmed",
             ErrorKind::Panicked => "panic",
         })

@@ -47,6 +47,8 @@
 //! | feature | default | |
 //! |---|---|---|
 //! | `zmq` | yes | the drivers `zmq` and `zmq-multiproc`; builds libzmq, which needs a C++ compiler |
+//! | `redis` | yes | the driver `redis` |
+//! | `redis-tls` | no | Redis over TLS; builds ring, which needs a C compiler |
 //! | `sqlite` | yes | the store `sqlite`; builds SQLite, which needs a C compiler |
 //! | `bin` | yes | the command-line tool |
 //!
@@ -85,6 +87,9 @@ pub mod transport;
 pub mod queue;
 
 pub mod config;
+
+#[cfg(feature = "redis")]
+pub mod redis;
 
 pub mod drivers;
 pub mod stores;

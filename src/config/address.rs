@@ -98,14 +98,25 @@ impl Config {
         format!("ipc://{}", self.publisher_multiproc_socket.display())
     }
 
+    /// The address that publishers and subscribers share with Redis, for example `redis://db1:6379,db2:6379`; with
+    /// `redis_tls` its scheme is `rediss`.
+    pub fn redis_address(&self) -> String {
+        let scheme = if self.redis_tls { "rediss" } else { "redis" };
+        format!("{scheme}://{}", self.remote_db_hosts.join(","))
+    }
+
     /// The addresses that a subscriber connects to: `publishers`, or if there are none, the
-    /// [`publish_address`](Config::publish_address) as seen from this host.
+    /// [`publish_address`](Config::publish_address) as seen from this host, and with the driver `redis` the
+    /// [`redis_address`](Config::redis_address).
     ///
     /// # Errors
     /// [`ErrorKind::Config`] as `publish_address`, or if there are no `publishers` and `publisher_port` is 0.
     pub fn listen_addresses(&self) -> Result<Vec<String>> {
         if !self.publishers.is_empty() {
             return Ok(self.publishers.clone());
+        }
+        if self.pub_sub_driver == "redis" {
+            return Ok(vec![self.redis_address()]);
         }
         let port = self.publisher_port;
         if self.publisher_transport == Transport::Tcp {
@@ -147,7 +158,7 @@ pub(super) fn is_uri(uri: &str) -> bool {
 }
 
 /// Whether `text` is `host:port`, where the host is a name, an IPv4 address, or an IPv6 address in brackets.
-pub(super) fn is_host_port(text: &str) -> bool {
+pub(crate) fn is_host_port(text: &str) -> bool {
     let parts = text.rsplit_once(':');
     parts.is_some_and(|(host, port)| (is_name(host) || is_bracketed(host)) && is_port(port))
 }

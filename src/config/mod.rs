@@ -16,6 +16,7 @@
 mod address;
 mod database;
 mod options;
+mod secret;
 mod socket;
 
 use std::ffi::OsString;
@@ -23,7 +24,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 pub use address::Transport;
+#[cfg(feature = "redis")]
+pub(crate) use address::is_host_port;
 pub use options::{Config, OptionDoc};
+pub use secret::Secret;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::QueueOptions;
@@ -186,6 +190,10 @@ impl Config {
                 interval,
             );
         }
+        if self.redis_tls_cert.as_os_str().is_empty() != self.redis_tls_key.as_os_str().is_empty() {
+            let (cert, key) = (&self.redis_tls_cert, &self.redis_tls_key);
+            return contradiction("redis_tls_cert", cert, "to be set together with redis_tls_key", key);
+        }
         let (interval, max) = (self.reconnect_interval_ms, self.reconnect_max_ms);
         if max < interval {
             return contradiction("reconnect_max_ms", max, "at least reconnect_interval_ms", interval);
@@ -278,6 +286,7 @@ fn wrong(option: &OptionDoc, value: &str, source: Source<'_>) -> Error {
         (Source::File(_), "array") => "an array of strings without commas: ",
         _ => "",
     };
+    let value = if option.secret { "one that is not shown" } else { value };
     let accepts = format!("{form}{} {}", option.accepts, option.unit);
     let context = format!("{option_from}{what}: expected {}, got {value}", accepts.trim_end());
     Error::new(ErrorKind::Config, context)

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::address::{Transport, is_host_port, is_uri};
+use super::secret::Secret;
 use super::{database, socket};
 use crate::codec::Codec;
 use crate::queue::Overflow;
@@ -27,6 +28,8 @@ pub struct OptionDoc {
     pub doc: &'static str,
     /// The type in a TOML file, as `toml::Value::type_str` calls it.
     pub(super) toml_type: &'static str,
+    /// No error shows its value.
+    pub(super) secret: bool,
     /// Sets the option, or returns the part of the text that is wrong.
     pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
     /// Returns what is wrong with the value that the option has; a program may have assigned the field itself.
@@ -82,6 +85,7 @@ macro_rules! options {
             accepts: accepts!($($rule)+),
             doc: $doc,
             toml_type: <$type as Value>::TOML_TYPE,
+            secret: <$type as Value>::SECRET,
             set: |config, text| {
                 let value: $type = Value::parse(text).map_err(|wrong| format!("{wrong:?}"))?;
                 check!(value, $($rule)+)?;
@@ -181,10 +185,26 @@ options! {
         "The longest topic.";
     max_key_bytes: usize = 65_536 "bytes", [1..=1_048_576],
         "The longest key of a row.";
-    remote_db_hosts: Vec<String> = "", [each "host:port", is_host_port],
-        "The hosts of the database; no store reads it yet.";
+    remote_db_hosts: Vec<String> = "127.0.0.1:6379", [each "host:port", is_host_port],
+        "The hosts of the database: a Redis server, or some of the nodes of a Redis cluster, which tell the others.";
+    redis_user: String = "", [is "at most 255 bytes without control characters", is_id],
+        "The user of Redis' access lists; if empty, `default`.";
+    redis_password: Secret = "", [is "a password"],
+        "The password for Redis. Others on the host can see a flag: better set it in the file or the environment.";
+    redis_tls: bool = false, [is "true or false"],
+        "Whether Redis is spoken to over TLS.";
+    redis_tls_ca: PathBuf = "", [is "a path"],
+        "The PEM file with the certificates of those who vouch for Redis' servers; if empty, the system's.";
+    redis_tls_cert: PathBuf = "", [is "a path"],
+        "The PEM file with our own certificate, for servers that ask for one.";
+    redis_tls_key: PathBuf = "", [is "a path"],
+        "The PEM file with the key of our own certificate.";
+    redis_retries: u32 = 3 "retries", [0..=1000],
+        "How often the store makes a request again after a server was lost or could not do it yet; the wait before it begins \
+        with `reconnect_interval_ms` and doubles.";
     nb_db_class: String = "sqlite", [is "an alias that is not empty", not_empty],
-        "The alias of the store: `sqlite`, a file that the processes of a host share, or `memory`, within one process.";
+        "The alias of the store: `sqlite`, a file that the processes of a host share, `redis`, a server or a cluster, or \
+        `memory`, within one process.";
     sqlite_path: PathBuf = "$XDG_DATA_HOME/tablecast/tablecast.db", [is "a path that is not empty", not_empty_path],
         "The file of the store `sqlite`; it is made if it is missing, with its folder. `$XDG_DATA_HOME` is \
         `$HOME/.local/share` if it is not set, and without a home the folder is `/var/lib/tablecast`.";
@@ -197,6 +217,9 @@ options! {
 /// A type that an option can have.
 trait Value: Sized {
     const TOML_TYPE: &'static str;
+
+    /// Its value is not to be shown.
+    const SECRET: bool = false;
 
     /// Returns the part of the text that is wrong if it cannot be parsed.
     fn parse(text: &str) -> Result<Self, &str>;
@@ -235,6 +258,14 @@ impl Value for Topic {
     const TOML_TYPE: &'static str = "string";
     fn parse(text: &str) -> Result<Topic, &str> {
         Topic::new(text).map_err(|_| text)
+    }
+}
+
+impl Value for Secret {
+    const TOML_TYPE: &'static str = "string";
+    const SECRET: bool = true;
+    fn parse(text: &str) -> Result<Secret, &str> {
+        Ok(Secret::new(text))
     }
 }
 

@@ -1,6 +1,10 @@
 //! The drivers, each of which moves frames one way and has no policy, and their registry by alias.
 
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(any(feature = "zmq", feature = "redis"))]
+mod wake;
 #[cfg(feature = "zmq")]
 pub mod zmq;
 
@@ -34,10 +38,13 @@ type Factory = Arc<dyn Fn(&Config) -> Result<Arc<dyn PubSub>> + Send + Sync>;
 pub struct Drivers(BTreeMap<String, Factory>);
 
 impl Drivers {
-    /// The drivers that this build has: `memory`, and with the feature `zmq` also `zmq` and `zmq-multiproc`.
+    /// The drivers that this build has: `memory`, with the feature `zmq` also `zmq` and `zmq-multiproc`, and with the
+    /// feature `redis` also `redis`.
     pub fn new() -> Drivers {
         let mut factories = BTreeMap::<String, Factory>::new();
         factories.insert("memory".into(), Arc::new(memory_driver));
+        #[cfg(feature = "redis")]
+        factories.insert("redis".into(), Arc::new(redis_driver));
         #[cfg(feature = "zmq")]
         {
             factories.insert("zmq".into(), Arc::new(zmq_driver));
@@ -110,6 +117,12 @@ impl fmt::Debug for Drivers {
 
 fn memory_driver(config: &Config) -> Result<Arc<dyn PubSub>> {
     Ok(Arc::new(memory::MemoryPubSub::shared(&config.publish_address()?)?))
+}
+
+#[cfg(feature = "redis")]
+fn redis_driver(config: &Config) -> Result<Arc<dyn PubSub>> {
+    let driver = redis::RedisPubSub::new(&config.redis_address(), config.into());
+    Ok(Arc::new(driver?))
 }
 
 #[cfg(feature = "zmq")]

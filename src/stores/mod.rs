@@ -1,6 +1,8 @@
 //! The stores, and their registry by alias.
 
 pub mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -35,10 +37,12 @@ type Factory = Arc<dyn Fn(&Config) -> Result<Arc<dyn Store>> + Send + Sync>;
 pub struct Stores(BTreeMap<String, Factory>);
 
 impl Stores {
-    /// The stores that this build has: `memory`, and with the feature `sqlite` also `sqlite`.
+    /// The stores that this build has: `memory`, and with the features of their names also `redis` and `sqlite`.
     pub fn new() -> Stores {
         let mut factories = BTreeMap::<String, Factory>::new();
         factories.insert("memory".into(), Arc::new(memory_store));
+        #[cfg(feature = "redis")]
+        factories.insert("redis".into(), Arc::new(redis_store));
         #[cfg(feature = "sqlite")]
         factories.insert("sqlite".into(), Arc::new(sqlite_store));
         Stores(factories)
@@ -97,6 +101,12 @@ impl fmt::Debug for Stores {
 
 fn memory_store(config: &Config) -> Result<Arc<dyn Store>> {
     Ok(Arc::new(memory::MemoryStore::shared().with_options(config.into())))
+}
+
+#[cfg(feature = "redis")]
+fn redis_store(config: &Config) -> Result<Arc<dyn Store>> {
+    let store = redis::RedisStore::new(&config.redis_address(), config.into(), &config.into())?;
+    Ok(Arc::new(store))
 }
 
 #[cfg(feature = "sqlite")]

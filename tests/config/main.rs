@@ -15,6 +15,7 @@ use tablecast::{ErrorKind, Result};
 fn other_value(option: &OptionDoc) -> String {
     match option.name {
         "pub_sub_use_multiproc" | "continuity" => "false",
+        "redis_tls" => "true",
         "publisher_transport" => "epgm",
         "publishers" => "tcp://a:1,>tcp://[::1]:65535,@tcp://*:2,ipc:///run/x,inproc://x,memory://x,redis://h:1",
         "topics" => "tenant1,tenant2",
@@ -138,7 +139,15 @@ fn loads_a_file_and_validates_after_the_flags() {
 fn a_wrong_value_is_reported_with_its_option_source_and_what_was_expected() {
     for option in Config::options() {
         // Free text that even accepts this.
-        if ["publisher_bind_address", "topics"].contains(&option.name) || option.name.ends_with("_driver") {
+        let free = [
+            "publisher_bind_address",
+            "topics",
+            "redis_password",
+            "redis_tls_ca",
+            "redis_tls_cert",
+            "redis_tls_key",
+        ];
+        if free.contains(&option.name) || option.name.ends_with("_driver") {
             continue;
         }
         let value = if ["nb_db_class", "sqlite_path"].contains(&option.name) {
@@ -296,6 +305,9 @@ fn what_a_program_assigns_is_checked() {
         &["option queue_capacity", "1 to 10000000 updates", "got 0"],
     );
     config.queue_capacity = 1;
+    config.redis_tls_cert = "x.crt".into();
+    assert_error(config.validate(), &["redis_tls_cert", "x.crt", "redis_tls_key"]);
+    config.redis_tls_key = "x.key".into();
     config.nb_db_class.clear();
     assert_error(config.validate(), &["nb_db_class", "not empty"]);
 }

@@ -8,6 +8,9 @@ mod multiproc;
 mod resources;
 #[path = "../common/rig.rs"]
 mod rig;
+#[cfg(feature = "redis")]
+#[path = "../common/redis.rs"]
+mod servers;
 mod suite;
 
 use std::sync::Arc;
@@ -20,8 +23,8 @@ pub(crate) struct Setup {
     pub(crate) driver: Arc<dyn PubSub>,
     /// Where subscribers listen; `None`: where the publisher says.
     pub(crate) address: Option<String>,
-    /// Removed at the end.
-    _folder: Option<tempfile::TempDir>,
+    /// What is removed at the end.
+    _resource: Option<Box<dyn std::any::Any>>,
 }
 
 macro_rules! conforms {
@@ -65,7 +68,7 @@ fn memory() -> Setup {
     Setup {
         driver: Arc::new(MemoryPubSub::shared(&address).unwrap().capacity(1000)),
         address: Some(address),
-        _folder: None,
+        _resource: None,
     }
 }
 
@@ -75,7 +78,7 @@ fn zmq(publish: &str, address: Option<&str>) -> Setup {
     Setup {
         driver: Arc::new(driver),
         address: address.map(str::to_owned),
-        _folder: None,
+        _resource: None,
     }
 }
 
@@ -102,7 +105,7 @@ fn ipc() -> Setup {
     let folder = tempfile::tempdir().unwrap();
     let address = format!("ipc://{}/publisher.sock", folder.path().display());
     let mut setup = zmq(&address, Some(&address));
-    setup._folder = Some(folder);
+    setup._resource = Some(Box::new(folder));
     setup
 }
 
@@ -112,7 +115,34 @@ fn inproc() -> Setup {
     zmq(&address, Some(&address))
 }
 
+#[cfg(feature = "redis")]
+fn redis_at(address: String, resource: impl std::any::Any) -> Setup {
+    let driver = tablecast::drivers::redis::RedisPubSub::new(&address, Default::default()).unwrap();
+    Setup {
+        driver: Arc::new(driver),
+        address: Some(address),
+        _resource: Some(Box::new(resource)),
+    }
+}
+
+#[cfg(feature = "redis")]
+fn redis_server() -> Setup {
+    let server = servers::Server::start();
+    redis_at(server.address(), server)
+}
+
+/// A cluster of its own, which another case has next.
+#[cfg(feature = "redis")]
+fn redis_cluster() -> Setup {
+    let lease = servers::Lease::new();
+    redis_at(lease.address(), lease)
+}
+
 conforms!(memory_driver, crate::memory);
+#[cfg(feature = "redis")]
+conforms!(redis, crate::redis_server);
+#[cfg(feature = "redis")]
+conforms!(redis_cluster, crate::redis_cluster);
 #[cfg(feature = "zmq")]
 conforms!(zmq_tcp, crate::tcp);
 #[cfg(feature = "zmq")]

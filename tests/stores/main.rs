@@ -9,6 +9,9 @@ mod model;
 #[path = "../common/reexec.rs"]
 mod reexec;
 mod registry;
+#[cfg(feature = "redis")]
+#[path = "../common/redis.rs"]
+mod servers;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(feature = "sqlite")]
@@ -24,8 +27,8 @@ use tablecast::stores::memory::MemoryStore;
 /// A store, and how to have it again as another program would.
 pub(crate) struct Setup {
     open: Box<dyn Fn(StoreOptions) -> Arc<dyn Store> + Send + Sync>,
-    /// Removed at the end.
-    _folder: Option<tempfile::TempDir>,
+    /// What is removed at the end.
+    _resource: Option<Box<dyn std::any::Any + Send>>,
 }
 
 impl Setup {
@@ -69,7 +72,7 @@ fn memory() -> Setup {
     let open = move |options| Arc::new(store.clone().with_options(options)) as Arc<dyn Store>;
     Setup {
         open: Box::new(open),
-        _folder: None,
+        _resource: None,
     }
 }
 
@@ -83,10 +86,39 @@ fn sqlite() -> Setup {
     };
     Setup {
         open: Box::new(open),
-        _folder: Some(folder),
+        _resource: Some(Box::new(folder)),
     }
 }
 
+#[cfg(feature = "redis")]
+fn redis_at(address: String, resource: impl std::any::Any + Send) -> Setup {
+    let open = move |options| {
+        let store = tablecast::stores::redis::RedisStore::new(&address, options, &Default::default()).unwrap();
+        Arc::new(store) as Arc<dyn Store>
+    };
+    Setup {
+        open: Box::new(open),
+        _resource: Some(Box::new(resource)),
+    }
+}
+
+#[cfg(feature = "redis")]
+fn redis() -> Setup {
+    let server = servers::Server::start();
+    redis_at(server.address(), server)
+}
+
+#[cfg(feature = "redis")]
+fn redis_cluster() -> Setup {
+    let lease = servers::Lease::new();
+    lease.clear();
+    redis_at(lease.address(), lease)
+}
+
 conforms!(memory_store, crate::memory);
+#[cfg(feature = "redis")]
+conforms!(redis_store, crate::redis);
+#[cfg(feature = "redis")]
+conforms!(redis_cluster_store, crate::redis_cluster);
 #[cfg(feature = "sqlite")]
 conforms!(sqlite_store, crate::sqlite);

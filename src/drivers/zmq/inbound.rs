@@ -3,10 +3,11 @@
 //! One socket an address, so that connections, probes and their answers are known by address.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::drivers::wake::{self, Wakeable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Inbound, Received, Wake};
 use crate::update::Topic;
@@ -14,7 +15,6 @@ use crate::update::Topic;
 use super::endpoint::{Endpoint, PathLock, Role};
 use super::filter::{subscribe, unsubscribe};
 use super::monitor::{Change, Monitor};
-use super::wake::{self, Wakeable};
 use super::{Context, ZmqOptions, millis, zmq_error};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -227,7 +227,7 @@ impl ZmqInbound {
     /// calls. They stay signalled until the socket was read.
     fn poll(&mut self, timeout: Option<Duration>) -> Result<bool> {
         let signals = self.peers.iter().flat_map(|peer| peer.signals.into_iter().flatten());
-        let fds = signals.chain([self.wakeable.fd()]);
+        let fds = signals.chain([self.wakeable.as_fd().as_raw_fd()]);
         let mut items: Vec<_> = fds.map(|fd| zmq::PollItem::from_fd(fd, zmq::POLLIN)).collect();
         // Rounded up: a wait of less than a millisecond must not become a busy loop.
         let timeout = timeout.map_or(-1, |timeout| {

@@ -9,7 +9,6 @@ mod inbound;
 mod monitor;
 mod outbound;
 mod push;
-mod wake;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;

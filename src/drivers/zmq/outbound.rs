@@ -1,17 +1,17 @@
 //! The publishing end: an XPUB socket, which is PUB plus the sight of its subscriptions.
 
 use std::collections::HashSet;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::drivers::wake::{self, Wakeable};
 use crate::error::Result;
 use crate::transport::{Outbound, Waiter, WaiterAndWake};
 use crate::update::Topic;
 
 use super::endpoint::{Endpoint, PathLock, Role};
 use super::monitor::{Change, Monitor};
-use super::wake::{self, Wakeable};
 use super::{Context, ZmqOptions, millis, push, zmq_error};
 
 pub(super) struct ZmqOutbound {
@@ -150,7 +150,8 @@ struct FdWaiter {
 impl Waiter for FdWaiter {
     fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
         let [socket, monitor] = self.sockets;
-        let mut items = [socket, monitor, self.wakeable.fd()].map(|fd| zmq::PollItem::from_fd(fd, zmq::POLLIN));
+        let mut items =
+            [socket, monitor, self.wakeable.as_fd().as_raw_fd()].map(|fd| zmq::PollItem::from_fd(fd, zmq::POLLIN));
         let timeout = timeout.map_or(-1, |timeout| i64::from(millis(timeout)));
         match zmq::poll(&mut items, timeout) {
             Ok(_) | Err(zmq::Error::EINTR) => {}

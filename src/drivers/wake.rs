@@ -1,7 +1,7 @@
-//! What wakes a thread that waits in `zmq_poll`: a socket pair whose one end is polled together with the data.
+//! What wakes a thread that polls file descriptors: a socket pair whose one end is polled together with the data.
 
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,11 +52,13 @@ impl Wake for Waker {
     }
 }
 
-impl Wakeable {
-    pub(super) fn fd(&self) -> RawFd {
-        self.stream.as_raw_fd()
+impl AsFd for Wakeable {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
     }
+}
 
+impl Wakeable {
     /// True if there was a wake since the last call. Costs one load when there was none.
     pub(super) fn take(&mut self) -> bool {
         if !self.waker.pending.load(Ordering::Relaxed) {

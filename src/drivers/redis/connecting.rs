@@ -1,0 +1,115 @@
+//! Connects on a thread of its own, again and again until it succeeds or is dropped: looking up names, handshakes and
+//! nodes that hang must not hold up what comes from other addresses.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::redis::{Conn, Finder, Health, Limit, RedisOptions};
+use crate::thread::{self, Thread};
+
+/// What comes of it.
+pub(super) enum Outcome {
+    /// It did not succeed at once, and goes on; told once.
+    Failed(Error),
+    Connected(Box<Found>),
+}
+
+/// A connection, and what found it.
+pub(super) struct Found {
+    pub(super) conn: Conn,
+    pub(super) health: Option<Health>,
+    pub(super) finder: Finder,
+}
+
+/// The thread that connects.
+pub(super) struct Connecting {
+    /// Readable when there is an outcome; the thread gives up when this is dropped.
+    signal: Option<UnixStream>,
+    outcomes: Receiver<Outcome>,
+    thread: Option<Thread>,
+}
+
+/// How long dropping waits for a thread that was told to end. Only looking up a name can take longer; it then ends by
+/// itself.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+impl Connecting {
+    /// Begins after `wait`.
+    pub(super) fn start(finder: Finder, options: &RedisOptions, wait: Duration) -> Result<Connecting> {
+        let open = || {
+            let (ours, theirs) = UnixStream::pair()?;
+            ours.set_nonblocking(true)?;
+            theirs.set_nonblocking(true)?;
+            Ok::<_, std::io::Error>((ours, theirs))
+        };
+        let (signal, theirs) =
+            open().map_err(|e| Error::new(ErrorKind::Io, "cannot open a socket pair").with_source(e))?;
+        let (results, outcomes) = crossbeam_channel::unbounded();
+        let (interval, max) = (options.reconnect_interval, options.reconnect_max);
+        let thread = thread::spawn("tablecast-connect", move || {
+            run(finder, &theirs, &results, wait, (interval, max));
+        })?;
+        Ok(Connecting {
+            signal: Some(signal),
+            outcomes,
+            thread: Some(thread),
+        })
+    }
+
+    /// What to wait on.
+    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.signal.as_ref().map(UnixStream::as_fd)
+    }
+
+    /// What came of it since the last call.
+    pub(super) fn outcome(&mut self) -> Option<Outcome> {
+        if let Some(signal) = &mut self.signal {
+            // What it says is in the channel. Once the thread has ended it is readable for ever.
+            let _ = signal.read(&mut [0; 8]);
+        }
+        self.outcomes.try_recv().ok()
+    }
+}
+
+impl Drop for Connecting {
+    fn drop(&mut self) {
+        self.signal = None;
+        if let Some(thread) = self.thread.take() {
+            thread.join_by(Instant::now() + PATIENCE);
+        }
+    }
+}
+
+fn run(
+    mut finder: Finder,
+    mut signal: &UnixStream,
+    results: &Sender<Outcome>,
+    mut wait: Duration,
+    (interval, max): (Duration, Duration),
+) {
+    let limit = Limit {
+        deadline: thread::deadline(Duration::MAX),
+        cancel: Some(signal),
+    };
+    let mut told = false;
+    while limit.pause(wait) {
+        let outcome = match finder.connect(limit) {
+            Ok((conn, health)) => {
+                let _ = results.send(Outcome::Connected(Box::new(Found { conn, health, finder })));
+                return;
+            }
+            Err(e) => Outcome::Failed(e),
+        };
+        if !std::mem::replace(&mut told, true) {
+            // Neither can fail but when nobody listens any more; then the next pause ends this.
+            let _ = results.send(outcome);
+            let _ = signal.write(&[1]);
+        }
+        wait = (wait * 2).clamp(interval, max);
+    }
+}

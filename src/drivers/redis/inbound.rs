@@ -1,0 +1,332 @@
+//! The receiving end: for each address a connection to one node, with the subscriptions on it.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+
+use crate::drivers::wake::{self, Wakeable};
+use crate::error::{Error, ErrorKind, Result};
+use crate::redis::{Access, Finder, RedisOptions, Servers, poll};
+use crate::thread;
+use crate::transport::{Inbound, Received, Wake};
+use crate::update::Topic;
+
+use super::connecting::{Connecting, Outcome};
+use super::link::{Link, Read};
+
+pub(super) struct RedisInbound {
+    options: RedisOptions,
+    turns: Arc<AtomicUsize>,
+    topics: BTreeSet<Topic>,
+    peers: Vec<Peer>,
+    /// The peer to be read next, and how many more messages it may hand out before others are looked after.
+    turn: usize,
+    turn_left: u32,
+    /// What is to be handed out before any message.
+    changes: VecDeque<(Arc<str>, Happened)>,
+    /// What the last [`Received`] points into.
+    told: Arc<str>,
+    probe: Option<Topic>,
+    wakeable: Wakeable,
+}
+
+struct Peer {
+    address: Arc<str>,
+    finder: Finder,
+    state: State,
+    /// How long to wait before connecting again.
+    wait: Duration,
+}
+
+enum State {
+    Lost,
+    Connecting(Connecting),
+    Linked(Box<Link>),
+}
+
+enum Happened {
+    Connected,
+    Disconnected,
+    Confirmed(Topic),
+    Failed(Error),
+}
+
+/// After how many messages others get their turn.
+const TURN: u32 = 64;
+
+impl RedisInbound {
+    pub(super) fn open(options: &RedisOptions, turns: &Arc<AtomicUsize>) -> Result<(RedisInbound, Arc<dyn Wake>)> {
+        let (wakeable, waker) = wake::pair()?;
+        let inbound = RedisInbound {
+            options: options.clone(),
+            turns: Arc::clone(turns),
+            topics: BTreeSet::new(),
+            peers: Vec::new(),
+            turn: 0,
+            turn_left: TURN,
+            changes: VecDeque::new(),
+            told: "".into(),
+            probe: None,
+            wakeable,
+        };
+        Ok((inbound, waker))
+    }
+
+    fn links(&mut self) -> impl Iterator<Item = &mut Link> {
+        self.peers.iter_mut().filter_map(|peer| match &mut peer.state {
+            State::Linked(link) => Some(&mut **link),
+            _ => None,
+        })
+    }
+
+    /// Takes the next message from the peer whose turn it is; what else is there goes to the changes.
+    fn read(&mut self) -> Option<(usize, Read)> {
+        for step in 0..self.peers.len() {
+            let index = (self.turn + step) % self.peers.len();
+            let Some(peer) = self.peers.get_mut(index) else {
+                continue;
+            };
+            let State::Linked(link) = &mut peer.state else {
+                continue;
+            };
+            let happened = match link.read(self.options.max_frame_bytes) {
+                Ok(None) => continue,
+                Ok(Some(read @ (Read::Message | Read::TooLarge))) => {
+                    if step != 0 {
+                        (self.turn, self.turn_left) = (index, TURN);
+                    }
+                    self.turn_left -= 1;
+                    return Some((index, read));
+                }
+                Ok(Some(Read::Confirmed(probe))) => Happened::Confirmed(probe),
+                Ok(Some(Read::Refused(e))) => Happened::Failed(e),
+                Ok(Some(Read::Failover)) => {
+                    // The connection is good, but what was told on it may not hold any more.
+                    let lost = (Arc::clone(&peer.address), Happened::Disconnected);
+                    self.changes.push_back(lost);
+                    Happened::Connected
+                }
+                Err(e) => {
+                    peer.lose(&e, &self.options, &mut self.changes);
+                    return None;
+                }
+            };
+            self.changes.push_back((Arc::clone(&peer.address), happened));
+            return None;
+        }
+        None
+    }
+
+    /// Waits until something can be read or is to be done; true if there is something to be read.
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<bool> {
+        let now = Instant::now();
+        let beats = self.peers.iter().filter_map(|peer| match &peer.state {
+            State::Linked(link) => Some(link.next_beat(&self.options)),
+            _ => None,
+        });
+        let left = beats.min().map(|beat| beat.saturating_duration_since(now));
+        let timeout = match (timeout, left) {
+            (Some(timeout), Some(left)) => Some(timeout.min(left)),
+            (timeout, left) => timeout.or(left),
+        };
+        let wanted = self.peers.iter().filter_map(|peer| match &peer.state {
+            State::Linked(link) => Some((link.conn().as_fd(), link.conn().news())),
+            State::Connecting(connecting) => Some((connecting.fd()?, PollFlags::IN)),
+            State::Lost => None,
+        });
+        let wanted = wanted.chain([(self.wakeable.as_fd(), PollFlags::IN)]);
+        let mut fds: Vec<_> = wanted.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)).collect();
+        let waited = poll(&mut fds, timeout);
+        waited.map_err(|e| Error::new(ErrorKind::Io, "cannot wait for messages").with_source(e))?;
+        let ready: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+        let waited_for = self.peers.iter_mut().filter(|peer| !matches!(peer.state, State::Lost));
+        for (peer, ready) in waited_for.zip(&ready) {
+            if *ready {
+                peer.on_ready(&self.topics, &self.options, &mut self.changes);
+            }
+        }
+        self.tend();
+        Ok(ready.contains(&true))
+    }
+
+    /// Sends what is to be sent, and repairs what is not well.
+    fn tend(&mut self) {
+        let now = Instant::now();
+        for peer in &mut self.peers {
+            if let State::Linked(link) = &mut peer.state
+                && let Err(e) = link.tend(now, &self.options)
+            {
+                peer.lose(&e, &self.options, &mut self.changes);
+            }
+        }
+    }
+}
+
+impl Inbound for RedisInbound {
+    fn connect(&mut self, address: &str) -> Result<()> {
+        if let Some(peer) = self.peers.iter_mut().find(|peer| *peer.address == *address) {
+            return match peer.state {
+                State::Lost => peer.connect(&self.options),
+                State::Connecting(_) | State::Linked(_) => Ok(()),
+            };
+        }
+        let servers = Servers::parse(address)?;
+        let access = Access::new(&self.options, servers.tls)?;
+        let mut peer = Peer {
+            address: address.into(),
+            finder: Finder::new(servers, access, self.options.heartbeat_timeout, Arc::clone(&self.turns)),
+            state: State::Lost,
+            wait: Duration::ZERO,
+        };
+        peer.connect(&self.options)?;
+        self.peers.push(peer);
+        Ok(())
+    }
+
+    fn disconnect(&mut self, address: &str) -> Result<()> {
+        self.peers.retain(|peer| *peer.address != *address);
+        self.changes.retain(|(of, _)| **of != *address);
+        Ok(())
+    }
+
+    fn subscribe(&mut self, topic: &Topic) -> Result<()> {
+        if self.topics.insert(topic.clone()) {
+            self.links().for_each(|link| link.subscribe(topic));
+        }
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, topic: &Topic) -> Result<()> {
+        if self.topics.remove(topic) {
+            self.links().for_each(|link| link.unsubscribe(topic));
+        }
+        Ok(())
+    }
+
+    fn probe(&mut self, address: &str, probe: &Topic) -> Result<()> {
+        match self.peers.iter_mut().find(|peer| *peer.address == *address) {
+            None => {
+                let context = format!("cannot probe {address}: not connected to it");
+                return Err(Error::new(ErrorKind::InvalidInput, context));
+            }
+            Some(Peer {
+                state: State::Linked(link),
+                ..
+            }) => link.probe(probe),
+            // It is about to be told that this one is lost.
+            Some(_) => {}
+        }
+        self.tend();
+        Ok(())
+    }
+
+    fn recv(&mut self, timeout: Option<Duration>) -> Result<Received<'_>> {
+        // The clock is read only if there is something to wait for.
+        let mut until = None;
+        let index = loop {
+            if self.wakeable.take() {
+                return Ok(Received::Woken);
+            }
+            if let Some((address, happened)) = self.changes.pop_front() {
+                self.told = address;
+                return match happened {
+                    Happened::Connected => Ok(Received::Connected { address: &self.told }),
+                    Happened::Disconnected => Ok(Received::Disconnected { address: &self.told }),
+                    Happened::Confirmed(probe) => Ok(Received::Answer {
+                        address: &self.told,
+                        probe: self.probe.insert(probe).as_str().as_bytes(),
+                        hello: &[],
+                    }),
+                    Happened::Failed(e) => Err(e),
+                };
+            }
+            if self.turn_left == 0 {
+                (self.turn, self.turn_left) = (self.turn + 1, TURN);
+                self.wait(Some(Duration::ZERO))?;
+                continue;
+            }
+            match self.read() {
+                Some((index, Read::Message)) => break index,
+                Some(_) => return Ok(Received::Malformed),
+                None if !self.changes.is_empty() => continue,
+                None => {}
+            }
+            let left = timeout.map(|timeout| {
+                let end = *until.get_or_insert_with(|| thread::deadline(timeout));
+                end.saturating_duration_since(Instant::now())
+            });
+            if !self.wait(left)? && left == Some(Duration::ZERO) {
+                return Ok(Received::Idle);
+            }
+        };
+        let peer = self.peers.get(index);
+        Ok(match peer.map(|peer| (&*peer.address, &peer.state)) {
+            Some((address, State::Linked(link))) => {
+                let [topic, payload] = link.message();
+                Received::Frame {
+                    address,
+                    topic,
+                    payload,
+                }
+            }
+            _ => Received::Idle,
+        })
+    }
+}
+
+impl Peer {
+    fn connect(&mut self, options: &RedisOptions) -> Result<()> {
+        let connecting = Connecting::start(self.finder.clone(), options, self.wait)?;
+        self.state = State::Connecting(connecting);
+        Ok(())
+    }
+
+    /// The connection is lost: tells so, and goes for another one.
+    fn lose(&mut self, error: &Error, options: &RedisOptions, changes: &mut VecDeque<(Arc<str>, Happened)>) {
+        log::warn!("the connection to {} is lost: {error}", self.address);
+        changes.push_back((Arc::clone(&self.address), Happened::Disconnected));
+        if let State::Linked(link) = std::mem::replace(&mut self.state, State::Lost) {
+            self.finder.shun(link.conn().node());
+            // One that was good for a while is replaced at once.
+            self.wait = match link.since.elapsed() < options.reconnect_max {
+                true => (self.wait * 2).clamp(options.reconnect_interval, options.reconnect_max),
+                false => Duration::ZERO,
+            };
+        }
+        if let Err(e) = self.connect(options) {
+            // It is asked for again, since it was told that the connection is lost.
+            changes.push_back((Arc::clone(&self.address), Happened::Failed(e)));
+        }
+    }
+
+    /// What was waited for is there.
+    fn on_ready(
+        &mut self,
+        topics: &BTreeSet<Topic>,
+        options: &RedisOptions,
+        changes: &mut VecDeque<(Arc<str>, Happened)>,
+    ) {
+        let connecting = match &mut self.state {
+            State::Lost => return,
+            State::Linked(link) => return link.may_read(),
+            State::Connecting(connecting) => connecting,
+        };
+        match connecting.outcome() {
+            None => {}
+            Some(Outcome::Failed(e)) => changes.push_back((Arc::clone(&self.address), Happened::Failed(e))),
+            Some(Outcome::Connected(found)) => {
+                self.finder = found.finder;
+                let mut link = Box::new(Link::new(found.conn, found.health, options));
+                for topic in topics {
+                    link.subscribe(topic);
+                }
+                self.state = State::Linked(link);
+                changes.push_back((Arc::clone(&self.address), Happened::Connected));
+            }
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! A connection that has subscriptions: what was asked on it, and what is known of it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::redis::{Conn, Health, Incoming, RedisOptions, Value, cut_off, refused};
+use crate::update::Topic;
+
+/// A connection to one node.
+pub(super) struct Link {
+    conn: Conn,
+    pub(super) since: Instant,
+    /// What is to be answered, in this order.
+    asked: VecDeque<Asked>,
+    /// Topics that the node has refused, and why.
+    refused: BTreeMap<Topic, String>,
+    /// When something came last.
+    heard: Instant,
+    /// When the node is asked next whether it is well; or, while it is being asked, when it was.
+    beat: Instant,
+    beating: bool,
+    health: Option<Health>,
+    /// Since when it has not been well.
+    failing: Option<Instant>,
+}
+
+enum Asked {
+    Subscribe(Topic),
+    Unsubscribe,
+    Probe(Topic),
+    Beat,
+}
+
+/// What came of a read.
+pub(super) enum Read {
+    /// A message; [`Link::message`] has it.
+    Message,
+    /// A message that was over the limit.
+    TooLarge,
+    /// All subscriptions that were asked for before this probe are in force.
+    Confirmed(Topic),
+    /// Subscriptions that were asked for before a probe are not in force.
+    Refused(Error),
+    /// The cluster has had a failover: what was told before may not hold any more.
+    Failover,
+}
+
+impl Link {
+    pub(super) fn new(conn: Conn, health: Option<Health>, options: &RedisOptions) -> Link {
+        let now = Instant::now();
+        Link {
+            conn,
+            since: now,
+            asked: VecDeque::new(),
+            refused: BTreeMap::new(),
+            heard: now,
+            beat: now + options.heartbeat_interval,
+            beating: false,
+            health,
+            failing: None,
+        }
+    }
+
+    pub(super) fn conn(&self) -> &Conn {
+        &self.conn
+    }
+
+    /// There may be something to read.
+    pub(super) fn may_read(&mut self) {
+        self.conn.may_read();
+    }
+
+    pub(super) fn subscribe(&mut self, topic: &Topic) {
+        self.refused.remove(topic);
+        self.conn.push(&[b"SUBSCRIBE", topic.as_str().as_bytes()]);
+        self.asked.push_back(Asked::Subscribe(topic.clone()));
+    }
+
+    pub(super) fn unsubscribe(&mut self, topic: &Topic) {
+        self.refused.remove(topic);
+        self.conn.push(&[b"UNSUBSCRIBE", topic.as_str().as_bytes()]);
+        self.asked.push_back(Asked::Unsubscribe);
+    }
+
+    /// Asks again for what was refused, and then for a sign that all was heard.
+    pub(super) fn probe(&mut self, probe: &Topic) {
+        for topic in std::mem::take(&mut self.refused).into_keys() {
+            self.subscribe(&topic);
+        }
+        self.conn.push(&[b"PING", probe.as_str().as_bytes()]);
+        self.asked.push_back(Asked::Probe(probe.clone()));
+    }
+
+    /// The next thing that came, without waiting. An error means that the connection is lost.
+    pub(super) fn read(&mut self, max_payload: usize) -> Result<Option<Read>> {
+        loop {
+            match self.conn.next(max_payload)? {
+                Some(Incoming::Message) => return Ok(Some(Read::Message)),
+                Some(Incoming::TooLarge) => return Ok(Some(Read::TooLarge)),
+                Some(Incoming::Value(value)) => {
+                    if let Some(read) = self.answered(value)? {
+                        return Ok(Some(read));
+                    }
+                }
+                None if self.conn.is_drained() => return Ok(None),
+                None => {
+                    if self.conn.fill()? {
+                        self.heard = Instant::now();
+                    }
+                }
+            }
+        }
+    }
+
+    /// The channel and the payload of the message that was just read.
+    pub(super) fn message(&self) -> [&[u8]; 2] {
+        self.conn.message()
+    }
+
+    /// The server answers in the order in which it was asked, and what it says unasked stands in between.
+    fn answered(&mut self, value: Value) -> Result<Option<Read>> {
+        if let Value::Push(push) = &value
+            && !matches!(push.first().and_then(Value::text), Some("subscribe" | "unsubscribe"))
+        {
+            return Ok(None);
+        }
+        let is_push = matches!(value, Value::Push(_));
+        match (self.asked.pop_front(), value) {
+            (Some(Asked::Subscribe(topic)), Value::Refused(why)) => {
+                self.refused.insert(topic, why);
+                Ok(None)
+            }
+            (Some(Asked::Subscribe(_)), _) if is_push => Ok(None),
+            (Some(Asked::Unsubscribe), Value::Refused(_)) => Ok(None),
+            (Some(Asked::Unsubscribe), _) if is_push => Ok(None),
+            (Some(Asked::Probe(_)), Value::Refused(why)) => Ok(Some(Read::Refused(refused(self.conn.node(), &why)))),
+            (Some(Asked::Probe(probe)), Value::Text(_)) => Ok(Some(match self.refused.first_key_value() {
+                None => Read::Confirmed(probe),
+                Some((first, why)) => {
+                    let count = self.refused.len();
+                    let context = format!("{count} topics cannot be subscribed, among them {first}");
+                    let cause = refused(self.conn.node(), why);
+                    Read::Refused(Error::new(cause.kind(), context).with_source(cause))
+                }
+            })),
+            (Some(Asked::Beat), answer) if !is_push => Ok(self.on_beat(&answer)),
+            _ => Err(self.conn.nonsense("it answers what nobody asked")),
+        }
+    }
+
+    fn on_beat(&mut self, answer: &Value) -> Option<Read> {
+        self.beating = false;
+        let health = Health::read(answer)?;
+        if !health.ok {
+            self.failing.get_or_insert_with(Instant::now);
+            return None;
+        }
+        self.failing = None;
+        let before = self.health.replace(health)?;
+        (before.epoch != health.epoch).then_some(Read::Failover)
+    }
+
+    /// When [`Link::tend`] has something to do.
+    pub(super) fn next_beat(&self, options: &RedisOptions) -> Instant {
+        match self.beating {
+            true => self.heard.max(self.beat) + options.heartbeat_timeout,
+            false => self.beat,
+        }
+    }
+
+    /// Sends what is to be sent, and sees to it that the node is alive and well. An error means that it is not.
+    pub(super) fn tend(&mut self, now: Instant, options: &RedisOptions) -> Result<()> {
+        if self.next_beat(options) <= now {
+            if !self.beating {
+                self.conn.push(Health::question(self.conn.in_cluster));
+                self.asked.push_back(Asked::Beat);
+                self.beating = true;
+                self.beat = now;
+            } else if !self.conn.fill()? {
+                return Err(silent(&self.conn, options.heartbeat_timeout));
+            } else {
+                // It was us who did not look.
+                self.heard = now;
+            }
+        }
+        if self
+            .failing
+            .is_some_and(|since| now.duration_since(since) > options.heartbeat_timeout)
+        {
+            return Err(cut_off(&self.conn));
+        }
+        self.conn.send_some().map(drop)
+    }
+}
+
+fn silent(conn: &Conn, timeout: Duration) -> Error {
+    let context = format!("Redis at {} has said nothing for {timeout:?}", conn.node());
+    Error::new(ErrorKind::Timeout, context)
+}

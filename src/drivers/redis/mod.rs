@@ -1,0 +1,81 @@
+//! The Redis driver: the topic is the channel, the message its payload.
+//!
+//! An address names a Redis: one server, `redis://db1:6379`, or some nodes of a cluster, `redis://db1:6379,db2:6379`,
+//! which tell the others; with `rediss` it is spoken to over TLS. Every end has one connection to one node, another one
+//! each time, so that many ends are spread over the nodes.
+
+mod connecting;
+mod inbound;
+mod link;
+mod outbound;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use crate::error::Result;
+pub use crate::redis::RedisOptions;
+use crate::redis::{self, Access, Finder, Servers};
+use crate::transport::{Inbound, Outbound, PubSub, Wake};
+
+use inbound::RedisInbound;
+use outbound::RedisOutbound;
+
+/// Publish and subscribe through Redis; its alias is `redis`.
+///
+/// It needs Redis 6 or newer. What it asks of a server, for its access lists: `PUBLISH`; `SUBSCRIBE`, `UNSUBSCRIBE` and
+/// `PING`; and with a cluster `CLUSTER SLOTS` and `CLUSTER INFO`. Without the last two it works, but is not spread over
+/// nodes that it was not told, and does not notice that a node is cut off from its cluster. The channels are the topics,
+/// and the library's own, whose names begin with U+10FFFF and `tablecast/`.
+#[derive(Debug)]
+pub struct RedisPubSub {
+    servers: Servers,
+    options: RedisOptions,
+    access: Access,
+    turns: Arc<AtomicUsize>,
+}
+
+impl RedisPubSub {
+    /// A driver whose publishers use this address, for example `redis://127.0.0.1:6379`. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an address that is none,
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for `rediss` without the feature `redis-tls`, and
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) or [`ErrorKind::Io`](crate::ErrorKind::Io) for certificates
+    /// that cannot be used.
+    pub fn new(address: &str, options: RedisOptions) -> Result<RedisPubSub> {
+        let servers = Servers::parse(address)?;
+        Ok(RedisPubSub {
+            access: Access::new(&options, servers.tls)?,
+            servers,
+            options,
+            turns: redis::turns(),
+        })
+    }
+}
+
+impl PubSub for RedisPubSub {
+    fn outbound(&self) -> Result<Box<dyn Outbound>> {
+        let finder = Finder::new(
+            self.servers.clone(),
+            self.access.clone(),
+            self.options.heartbeat_timeout,
+            Arc::clone(&self.turns),
+        );
+        let address = self.servers.to_string();
+        Ok(Box::new(RedisOutbound::new(
+            finder,
+            address,
+            self.options.heartbeat_interval,
+        )))
+    }
+
+    fn inbound(&self) -> Result<(Box<dyn Inbound>, Arc<dyn Wake>)> {
+        let (inbound, wake) = RedisInbound::open(&self.options, &self.turns)?;
+        Ok((Box::new(inbound), wake))
+    }
+
+    fn check_address(&self, address: &str) -> Result<()> {
+        let servers = Servers::parse(address)?;
+        Access::new(&self.options, servers.tls).map(drop)
+    }
+}

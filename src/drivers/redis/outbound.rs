@@ -1,0 +1,128 @@
+//! The publishing end: a connection to one node, repaired by the send that finds it broken.
+
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::redis::{Conn, Finder, Health, Limit, Value, refused};
+use crate::thread;
+use crate::transport::Outbound;
+
+pub(super) struct RedisOutbound {
+    finder: Finder,
+    address: String,
+    /// After this long a node is asked again whether it is well.
+    interval: Duration,
+    link: Option<Link>,
+}
+
+struct Link {
+    conn: Conn,
+    checked: Instant,
+}
+
+/// How long to wait when no node would do.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What "without waiting" means where every message is confirmed.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
+impl RedisOutbound {
+    pub(super) fn new(finder: Finder, address: String, interval: Duration) -> RedisOutbound {
+        RedisOutbound {
+            finder,
+            address,
+            interval,
+            link: None,
+        }
+    }
+
+    /// A connection that is good as far as can be told.
+    fn link(&mut self, limit: Limit<'_>) -> Result<Link> {
+        let now = Instant::now();
+        if let Some(mut link) = self.link.take() {
+            match link.check(now, self.interval, limit) {
+                Ok(()) => return Ok(link),
+                Err(_) => self.finder.shun(link.conn.node()),
+            }
+        }
+        let (conn, _) = self.finder.connect(limit)?;
+        Ok(Link { conn, checked: now })
+    }
+}
+
+impl Link {
+    fn check(&mut self, now: Instant, interval: Duration, limit: Limit<'_>) -> Result<()> {
+        // Found now, a closed connection leaves no doubt whether the message was sent.
+        if self.conn.fill()? {
+            return Err(self.conn.nonsense("it says what nobody asked for"));
+        }
+        if now.duration_since(self.checked) >= interval {
+            Health::check(&mut self.conn, limit.share(interval))?;
+            self.checked = now;
+        }
+        Ok(())
+    }
+}
+
+impl Outbound for RedisOutbound {
+    /// Waits until the node has confirmed that it has the message, or that it was never sent: then another node is
+    /// tried for as long as there is time.
+    fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
+        let timeout = if timeout.is_zero() { AT_ONCE } else { timeout };
+        let limit = Limit {
+            deadline: thread::deadline(timeout),
+            cancel: None,
+        };
+        loop {
+            let failed = match self.link(limit) {
+                Ok(mut link) => {
+                    link.conn.push(&[b"PUBLISH", topic, payload]);
+                    match link.conn.flush(limit) {
+                        Ok(()) => return self.confirm(link, limit),
+                        Err(e) => {
+                            self.finder.shun(link.conn.node());
+                            e
+                        }
+                    }
+                }
+                Err(e) => e,
+            };
+            if failed.kind() == ErrorKind::Denied {
+                return Err(failed);
+            }
+            limit.pause(PAUSE);
+            if limit.is_over() {
+                let context = format!("nobody takes messages at {}", self.address);
+                return Err(Error::new(ErrorKind::Timeout, context).with_source(failed));
+            }
+        }
+    }
+
+    fn address(&self) -> Option<String> {
+        Some(self.address.clone())
+    }
+}
+
+impl RedisOutbound {
+    /// Waits for the answer to what was sent, and keeps the connection if it comes.
+    fn confirm(&mut self, mut link: Link, limit: Limit<'_>) -> Result<()> {
+        match link.conn.reply(limit) {
+            Ok(Value::Refused(why)) => {
+                let error = refused(link.conn.node(), &why);
+                if error.kind() == ErrorKind::Denied {
+                    self.link = Some(link);
+                }
+                Err(error)
+            }
+            Ok(_) => {
+                self.link = Some(link);
+                Ok(())
+            }
+            Err(e) => {
+                self.finder.shun(link.conn.node());
+                let context = "a message was sent, but it was not confirmed";
+                Err(Error::new(ErrorKind::Unconfirmed, context).with_source(e))
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Finds a server that will do, another one each time.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+
+use super::Access;
+use super::cluster::{self, Health};
+use super::conn::Conn;
+use super::node::{Node, Servers};
+use super::stream::Limit;
+
+/// Chooses servers: connections made one after the other go to one server after the other, beginning anywhere.
+#[derive(Debug, Clone)]
+pub(crate) struct Finder {
+    servers: Vec<Node>,
+    access: Access,
+    patience: Duration,
+    turns: Arc<AtomicUsize>,
+    /// All servers, once one was asked.
+    known: Vec<Node>,
+    /// The server that failed last; it is tried after all others.
+    shunned: Option<Node>,
+}
+
+/// Whose turn it is; processes that start together begin at different servers.
+pub(crate) fn turns() -> Arc<AtomicUsize> {
+    Arc::new(AtomicUsize::new(RandomState::new().hash_one(0) as usize >> 1))
+}
+
+impl Finder {
+    /// `patience` is how long a server may take to let us in.
+    pub(crate) fn new(servers: Servers, access: Access, patience: Duration, turns: Arc<AtomicUsize>) -> Finder {
+        Finder {
+            servers: servers.nodes,
+            access,
+            patience,
+            turns,
+            known: Vec::new(),
+            shunned: None,
+        }
+    }
+
+    /// This server failed.
+    pub(crate) fn shun(&mut self, node: &Node) {
+        self.shunned = Some(node.clone());
+    }
+
+    /// A connection to a server that answers and, in a cluster, is not cut off from it.
+    ///
+    /// # Errors
+    /// That of the last server which was tried.
+    pub(crate) fn connect(&mut self, limit: Limit<'_>) -> Result<(Conn, Option<Health>)> {
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        let mut error = Error::new(ErrorKind::InvalidInput, "there are no Redis servers to connect to");
+        let mut learnt = None;
+        if self.known.is_empty() {
+            for node in self.in_turn(&self.servers, turn) {
+                match self.learn(&node, limit.share(self.patience)) {
+                    Ok(conn) => {
+                        learnt = Some(conn);
+                        break;
+                    }
+                    Err(e) => error = e,
+                }
+            }
+        }
+        for node in self.in_turn(&self.known, turn) {
+            let limit = limit.share(self.patience);
+            let conn = match learnt.take_if(|conn| *conn.node() == node) {
+                Some(conn) => Ok(conn),
+                None => self.learn(&node, limit),
+            };
+            match conn.and_then(|mut conn| Health::check(&mut conn, limit).map(|health| (conn, health))) {
+                Ok(found) => return Ok(found),
+                Err(e) => error = e,
+            }
+        }
+        // Perhaps all of them have moved.
+        self.known.clear();
+        Err(error)
+    }
+
+    /// Connects to a server and, if it is one of a cluster, asks for the others.
+    fn learn(&mut self, node: &Node, limit: Limit<'_>) -> Result<Conn> {
+        let mut conn = Conn::open(node, &self.access, limit)?;
+        let ranges = match conn.in_cluster {
+            true => cluster::ranges(&mut conn, limit)?,
+            false => Vec::new(),
+        };
+        let nodes: BTreeSet<_> = ranges.into_iter().flat_map(|range| range.nodes).collect();
+        self.known = match nodes.is_empty() {
+            true => self.servers.clone(),
+            false => nodes.into_iter().collect(),
+        };
+        Ok(conn)
+    }
+
+    /// These servers, beginning with the one whose turn it is.
+    fn in_turn(&self, nodes: &[Node], turn: usize) -> Vec<Node> {
+        let mut nodes = nodes.to_vec();
+        if !nodes.is_empty() {
+            let turn = turn % nodes.len();
+            nodes.rotate_left(turn);
+        }
+        nodes.sort_by_key(|node| self.shunned.as_ref() == Some(node));
+        nodes
+    }
+}

@@ -1,0 +1,135 @@
+//! Connections to Redis, which the driver and the store have in common: a single server or a cluster, with or without
+//! a password, plain or over TLS.
+//!
+//! The protocol is spoken here rather than by a client library, because every wait has to have a deadline for the
+//! whole of it and something that ends it early, because it must be known of every request whether it may have been
+//! done, and because a message is to be decoded from where it was received.
+
+mod buffer;
+mod client;
+mod cluster;
+mod conn;
+mod finder;
+mod node;
+mod pool;
+mod resp;
+mod slots;
+mod stream;
+#[cfg(feature = "redis-tls")]
+mod tls;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::{Config, Secret};
+use crate::error::{Error, ErrorKind, Result};
+
+pub(crate) use client::{Client, Request};
+pub(crate) use cluster::{Health, cut_off};
+pub(crate) use conn::{Conn, Incoming};
+pub(crate) use finder::{Finder, turns};
+pub(crate) use node::{Node, Servers};
+pub(crate) use resp::Value;
+pub(crate) use stream::{Limit, poll};
+
+/// How to reach Redis, and how patient to be.
+#[derive(Debug, Clone)]
+pub struct RedisOptions {
+    /// The user of Redis' access lists. Default: empty, which means `default`.
+    pub user: String,
+    /// The password. Default: none.
+    pub password: Secret,
+    /// The certificates of those who may vouch for a server, as a PEM file. Default: empty, which means the system's.
+    pub tls_ca: PathBuf,
+    /// Our own certificate, as a PEM file, for servers that ask for one. Default: empty, which means none.
+    pub tls_cert: PathBuf,
+    /// The key of our own certificate, as a PEM file.
+    pub tls_key: PathBuf,
+    /// How often a server is asked whether it is still there. Default: 1 s.
+    pub heartbeat_interval: Duration,
+    /// How long a server may be silent before it counts as lost. Default: 3 s.
+    pub heartbeat_timeout: Duration,
+    /// The first wait before a lost server is tried again; it doubles up to `reconnect_max`. Default: 100 ms.
+    pub reconnect_interval: Duration,
+    /// The longest wait between two tries. Default: 2 s.
+    pub reconnect_max: Duration,
+    /// A larger message is skipped and counted as malformed. Default: 64 MiB.
+    pub max_frame_bytes: usize,
+    /// How often a request of the store is made again after a server was lost or could not do it yet. The first time
+    /// after `reconnect_interval`, then after twice as long each time. Default: 3.
+    pub retries: u32,
+}
+
+impl Default for RedisOptions {
+    fn default() -> RedisOptions {
+        RedisOptions {
+            user: String::new(),
+            password: Secret::default(),
+            tls_ca: PathBuf::new(),
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
+            heartbeat_interval: Duration::from_secs(1),
+            heartbeat_timeout: Duration::from_secs(3),
+            reconnect_interval: Duration::from_millis(100),
+            reconnect_max: Duration::from_secs(2),
+            max_frame_bytes: 64 << 20,
+            retries: 3,
+        }
+    }
+}
+
+impl From<&Config> for RedisOptions {
+    fn from(config: &Config) -> RedisOptions {
+        RedisOptions {
+            user: config.redis_user.clone(),
+            password: config.redis_password.clone(),
+            tls_ca: config.redis_tls_ca.clone(),
+            tls_cert: config.redis_tls_cert.clone(),
+            tls_key: config.redis_tls_key.clone(),
+            heartbeat_interval: config.heartbeat_interval_ms,
+            heartbeat_timeout: config.heartbeat_timeout_ms,
+            reconnect_interval: config.reconnect_interval_ms,
+            reconnect_max: config.reconnect_max_ms,
+            max_frame_bytes: config.max_message_bytes.saturating_mul(4),
+            retries: config.redis_retries,
+        }
+    }
+}
+
+/// What a connection needs to be let in.
+#[derive(Debug, Clone)]
+pub(crate) struct Access {
+    user: String,
+    password: Secret,
+    #[cfg(feature = "redis-tls")]
+    tls: Option<tls::Tls>,
+}
+
+impl Access {
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] for TLS in a build without it; [`ErrorKind::Config`] or [`ErrorKind::Io`] if the
+    /// certificates cannot be used.
+    pub(crate) fn new(options: &RedisOptions, tls: bool) -> Result<Access> {
+        #[cfg(not(feature = "redis-tls"))]
+        if tls {
+            let context = "Redis over TLS needs the feature redis-tls, which this build has not";
+            return Err(Error::new(ErrorKind::Unsupported, context));
+        }
+        Ok(Access {
+            user: options.user.clone(),
+            password: options.password.clone(),
+            #[cfg(feature = "redis-tls")]
+            tls: if tls { Some(tls::Tls::new(options)?) } else { None },
+        })
+    }
+}
+
+/// The error for what a server refused.
+pub(crate) fn refused(node: &Node, why: &str) -> Error {
+    let reason = why.split(' ').next().unwrap_or_default();
+    let kind = match reason {
+        "NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" => ErrorKind::Denied,
+        _ => ErrorKind::Transport,
+    };
+    Error::new(kind, format!("Redis at {node} refuses: {why}"))
+}

@@ -1,0 +1,169 @@
+//! Connections to all servers that are needed, and what is known of who has which keys. All threads share them.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+
+use super::cluster::{self, Health};
+use super::conn::Conn;
+use super::node::{Node, Servers};
+use super::slots::Slots;
+use super::stream::Limit;
+use super::{Access, RedisOptions};
+
+pub(crate) struct Pool {
+    servers: Servers,
+    access: Access,
+    options: RedisOptions,
+    known: Mutex<Known>,
+    /// Connections that nobody uses right now.
+    idle: Mutex<HashMap<Node, Vec<Pooled>>>,
+    /// Whose turn it is to be asked.
+    turn: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Known {
+    slots: Slots,
+    /// It may have changed: somebody is to be asked again.
+    is_stale: bool,
+}
+
+/// A connection of the pool.
+pub(crate) struct Pooled {
+    pub(crate) conn: Conn,
+    /// When the server was last known to be well.
+    checked: Instant,
+}
+
+/// So many connections to a server are kept when nobody uses them.
+const MAX_IDLE: usize = 16;
+
+impl Pool {
+    /// Nothing is connected yet.
+    pub(crate) fn new(servers: Servers, options: &RedisOptions) -> Result<Pool> {
+        Ok(Pool {
+            access: Access::new(options, servers.tls)?,
+            servers,
+            options: options.clone(),
+            known: Mutex::default(),
+            idle: Mutex::default(),
+            turn: AtomicUsize::new(0),
+        })
+    }
+
+    pub(crate) fn servers(&self) -> &Servers {
+        &self.servers
+    }
+
+    pub(crate) fn options(&self) -> &RedisOptions {
+        &self.options
+    }
+
+    /// Whether one of these is known to be one of ours.
+    pub(crate) fn knows(&self, servers: &Servers) -> bool {
+        let known = self.known.lock();
+        let mut ours = known.slots.nodes().chain(&self.servers.nodes);
+        servers.tls == self.servers.tls && ours.any(|node| servers.nodes.contains(node))
+    }
+
+    /// Who has this slot; asks if it is not known.
+    pub(crate) fn node_of(&self, slot: u16, limit: Limit<'_>) -> Result<Node> {
+        let known = self.known.lock();
+        if let Some(node) = known.slots.node(slot).filter(|_| !known.is_stale) {
+            return Ok(node.clone());
+        }
+        let mut candidates: Vec<_> = self.servers.nodes.iter().chain(known.slots.nodes()).cloned().collect();
+        drop(known);
+        candidates.sort();
+        candidates.dedup();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % candidates.len().max(1);
+        candidates.rotate_left(turn);
+        let mut error = Error::new(ErrorKind::InvalidInput, "there are no Redis servers to ask");
+        for candidate in candidates {
+            match self.learn(&candidate, limit.share(self.options.heartbeat_timeout)) {
+                Ok(slots) => {
+                    let node = slots.node(slot).cloned().unwrap_or(candidate);
+                    *self.known.lock() = Known { slots, is_stale: false };
+                    return Ok(node);
+                }
+                Err(e) => error = e,
+            }
+        }
+        Err(error)
+    }
+
+    fn learn(&self, node: &Node, limit: Limit<'_>) -> Result<Slots> {
+        let mut pooled = self.take(node, limit)?;
+        let ranges = match pooled.conn.in_cluster {
+            true => cluster::ranges(&mut pooled.conn, limit)?,
+            false => Vec::new(),
+        };
+        self.put(pooled);
+        Ok(Slots::new(ranges, node.clone()))
+    }
+
+    /// A server says that another one has this slot.
+    pub(crate) fn moved(&self, slot: u16, node: &Node) {
+        self.known.lock().slots.moved(slot, node.clone());
+    }
+
+    /// Who has what may have changed.
+    pub(crate) fn doubt(&self) {
+        self.known.lock().is_stale = true;
+    }
+
+    /// A connection that is good as far as can be told. A single server has to be a master.
+    pub(crate) fn take(&self, node: &Node, limit: Limit<'_>) -> Result<Pooled> {
+        while let Some(mut pooled) = self.idle.lock().get_mut(node).and_then(Vec::pop) {
+            // Found now, a closed connection leaves no doubt whether the request was sent.
+            if matches!(pooled.conn.fill(), Ok(false)) {
+                pooled.check(self.options.heartbeat_interval, limit)?;
+                return Ok(pooled);
+            }
+        }
+        let mut conn = Conn::open(node, &self.access, limit)?;
+        if !conn.in_cluster {
+            Health::check(&mut conn, limit)?;
+        }
+        let checked = Instant::now();
+        Ok(Pooled { conn, checked })
+    }
+
+    /// Gives a connection back that has nothing more to say.
+    pub(crate) fn put(&self, pooled: Pooled) {
+        let mut idle = self.idle.lock();
+        let node = pooled.conn.node();
+        match idle.get_mut(node) {
+            Some(conns) if conns.len() < MAX_IDLE => conns.push(pooled),
+            Some(_) => {}
+            None => {
+                idle.insert(node.clone(), vec![pooled]);
+            }
+        }
+    }
+
+    /// A server is lost: its other connections are of no use either.
+    pub(crate) fn lose(&self, node: &Node) {
+        let lost = self.idle.lock().remove(node);
+        drop(lost);
+    }
+}
+
+impl Pooled {
+    /// In a cluster a server says by itself when it is not asked right.
+    fn check(&mut self, interval: Duration, limit: Limit<'_>) -> Result<()> {
+        if !self.conn.in_cluster {
+            let now = Instant::now();
+            if now.duration_since(self.checked) >= interval {
+                Health::check(&mut self.conn, limit)?;
+                self.checked = now;
+            }
+        }
+        Ok(())
+    }
+}

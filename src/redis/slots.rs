@@ -1,0 +1,106 @@
+//! Which server has a key.
+
+use std::collections::HashMap;
+
+use super::cluster::Range;
+use super::node::Node;
+
+/// The keys of a cluster are dealt to so many slots.
+const SLOTS: u16 = 16_384;
+
+/// What is known of who has which slot.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Slots {
+    ranges: Vec<Range>,
+    /// What servers have said since.
+    moved: HashMap<u16, Node>,
+    /// Has what nobody is known to have: the only server, or one that will know.
+    other: Option<Node>,
+}
+
+impl Slots {
+    pub(crate) fn new(mut ranges: Vec<Range>, other: Node) -> Slots {
+        ranges.sort_by_key(|range| range.slots);
+        Slots {
+            ranges,
+            moved: HashMap::new(),
+            other: Some(other),
+        }
+    }
+
+    /// Who has this slot.
+    pub(crate) fn node(&self, slot: u16) -> Option<&Node> {
+        let index = self.ranges.partition_point(|range| range.slots.1 < slot);
+        let range = self.ranges.get(index).filter(|range| range.slots.0 <= slot);
+        let known = range.and_then(|range| range.nodes.first());
+        self.moved.get(&slot).or(known).or(self.other.as_ref())
+    }
+
+    /// A server says that another one has this slot.
+    pub(crate) fn moved(&mut self, slot: u16, node: Node) {
+        self.moved.insert(slot, node);
+    }
+
+    /// All servers that have slots, or repeat those that do.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        let known = self.ranges.iter().flat_map(|range| &range.nodes);
+        known.chain(self.moved.values()).chain(&self.other)
+    }
+}
+
+/// The slot of a key: that of the part between its first `{` and the next `}`, if there is something between them.
+pub(crate) fn slot(key: &[u8]) -> u16 {
+    let tag = || {
+        let start = key.iter().position(|byte| *byte == b'{')? + 1;
+        let length = key.get(start..)?.iter().position(|byte| *byte == b'}')?;
+        key.get(start..start + length).filter(|tag| !tag.is_empty())
+    };
+    crc16(tag().unwrap_or(key)) % SLOTS
+}
+
+/// The checksum called XMODEM.
+fn crc16(bytes: &[u8]) -> u16 {
+    bytes.iter().fold(0, |crc, byte| {
+        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| match crc & 0x8000 {
+            0 => crc << 1,
+            _ => (crc << 1) ^ 0x1021,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `CLUSTER KEYSLOT` says.
+    #[test]
+    fn slots_are_those_of_redis() {
+        for (key, expected) in [
+            ("123456789", 12739),
+            ("foo", 12182),
+            ("{foo}bar", 12182),
+            ("x{foo}{bar}", 12182),
+            ("foo{}{bar}", 8363),
+            ("foo{{bar}}zap", 4015),
+        ] {
+            assert_eq!(slot(key.as_bytes()), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn who_has_a_slot() {
+        let node = |port| Node { host: "h".into(), port };
+        let range = |slots, port| Range {
+            slots,
+            nodes: vec![node(port), node(port + 10)],
+        };
+        let mut slots = Slots::new(vec![range((100, 199), 2), range((0, 99), 1)], node(9));
+        for (slot, port) in [(0, 1), (99, 1), (100, 2), (199, 2), (200, 9), (16_383, 9)] {
+            assert_eq!(slots.node(slot), Some(&node(port)), "{slot}");
+        }
+        slots.moved(50, node(7));
+        assert_eq!((slots.node(50), slots.node(51)), (Some(&node(7)), Some(&node(1))));
+        assert_eq!(Slots::default().node(0), None);
+        assert_eq!(slots.nodes().count(), 6);
+    }
+}

@@ -1,0 +1,208 @@
+//! The bytes of a connection, plain or over TLS. It never blocks: waiting is separate, has a limit and can be
+//! called off.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::node::Node;
+#[cfg(feature = "redis-tls")]
+use super::tls::Session;
+
+/// How long something may take, and what calls it off.
+#[derive(Clone, Copy)]
+pub(crate) struct Limit<'a> {
+    pub(crate) deadline: Instant,
+    /// Whoever waits gives up when the other end of this is dropped.
+    pub(crate) cancel: Option<&'a UnixStream>,
+}
+
+impl Limit<'_> {
+    /// The same, but no longer than `time` from now, nor than half of what is left: somebody else is to have a try.
+    pub(crate) fn share(self, time: Duration) -> Self {
+        let now = Instant::now();
+        let share = self.left_at(now) / 2;
+        Limit {
+            deadline: now + share.min(time),
+            ..self
+        }
+    }
+
+    fn left_at(&self, now: Instant) -> Duration {
+        self.deadline.saturating_duration_since(now)
+    }
+
+    /// Waits until one of `flags` holds for `fd`.
+    pub(crate) fn wait(&self, fd: BorrowedFd<'_>, flags: PollFlags) -> io::Result<()> {
+        loop {
+            let left = self.left_at(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            let own = PollFd::from_borrowed_fd(fd, flags);
+            let cancel = self
+                .cancel
+                .map(|cancel| PollFd::from_borrowed_fd(cancel.as_fd(), PollFlags::IN));
+            let mut fds = [own.clone(), cancel.unwrap_or(own)];
+            poll(&mut fds, Some(left))?;
+            let [own, cancel] = fds;
+            if self.cancel.is_some() && !cancel.revents().is_empty() {
+                return Err(io::Error::other("called off"));
+            }
+            if !own.revents().is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Lets `time` pass, or what is left; false if that was called off.
+    pub(crate) fn pause(&self, time: Duration) -> bool {
+        let now = Instant::now();
+        let end = now + time.min(self.left_at(now));
+        let cancel = self
+            .cancel
+            .map(|cancel| PollFd::from_borrowed_fd(cancel.as_fd(), PollFlags::IN));
+        let mut fds: Vec<_> = cancel.into_iter().collect();
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            if poll(&mut fds, Some(left)).is_err() || fds.iter().any(|fd| !fd.revents().is_empty()) {
+                return false;
+            }
+        }
+    }
+
+    /// True if the time is over.
+    pub(crate) fn is_over(&self) -> bool {
+        self.left_at(Instant::now()).is_zero()
+    }
+}
+
+/// Waits for one of these, at most for `timeout` (`None`: for ever). May return early.
+pub(crate) fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
+    // What does not fit is some hundred billion years.
+    let timeout = timeout.and_then(|timeout| rustix::event::Timespec::try_from(timeout).ok());
+    match rustix::event::poll(fds, timeout.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    #[cfg(feature = "redis-tls")]
+    Tls(Box<Session>, TcpStream),
+}
+
+/// Connects to a server, at the first of its addresses that answers.
+pub(crate) fn connect(node: &Node, limit: Limit<'_>) -> io::Result<TcpStream> {
+    // Only this waits for as long as it likes; for an IP address it does nothing.
+    let addresses: Vec<_> = (&*node.host, node.port).to_socket_addrs()?.collect();
+    let mut error = io::Error::other("the host has no address");
+    for address in addresses {
+        match connect_to(address, limit) {
+            Ok(stream) => return Ok(stream),
+            Err(e) => error = e,
+        }
+    }
+    Err(error)
+}
+
+fn connect_to(address: SocketAddr, limit: Limit<'_>) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&address.into()) {
+        Ok(()) => {}
+        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
+            limit.wait(socket.as_fd(), PollFlags::OUT)?;
+            if let Some(e) = socket.take_error()? {
+                return Err(e);
+            }
+        }
+        Err(e) => return Err(e),
+    }
+    Ok(socket.into())
+}
+
+impl Stream {
+    /// Reads what is there. Fails with `WouldBlock` if nothing is; 0 means that the other side has closed.
+    pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        retry(|| match self {
+            Stream::Plain(socket) => socket.read(into),
+            #[cfg(feature = "redis-tls")]
+            Stream::Tls(session, socket) => session.read(socket, into),
+        })
+    }
+
+    /// Writes what there is room for. Fails with `WouldBlock` if there is none.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        retry(|| match self {
+            Stream::Plain(socket) => socket.write(bytes),
+            #[cfg(feature = "redis-tls")]
+            Stream::Tls(session, socket) => session.write(socket, bytes),
+        })
+    }
+
+    /// Passes on what [`Stream::write`] took. Fails with `WouldBlock` if there is no room.
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Stream::Plain(_) => Ok(()),
+            #[cfg(feature = "redis-tls")]
+            Stream::Tls(session, socket) => retry(|| session.flush(socket)),
+        }
+    }
+
+    /// True if a short read means that there is no more: what is in the socket shows in a poll, but not what TLS holds.
+    pub(crate) fn shows_all(&self) -> bool {
+        matches!(self, Stream::Plain(_))
+    }
+
+    /// What to wait for when [`Stream::write`] would have blocked: in a handshake it is the other side's turn.
+    pub(crate) fn room(&self) -> PollFlags {
+        match self {
+            Stream::Plain(_) => PollFlags::OUT,
+            #[cfg(feature = "redis-tls")]
+            Stream::Tls(session, _) if session.wants_write() => PollFlags::OUT,
+            #[cfg(feature = "redis-tls")]
+            Stream::Tls(..) => PollFlags::IN,
+        }
+    }
+
+    /// What to wait for when [`Stream::read`] would have blocked.
+    pub(crate) fn news(&self) -> PollFlags {
+        match self {
+            Stream::Plain(_) => PollFlags::IN,
+            #[cfg(feature = "redis-tls")]
+            Stream::Tls(session, _) if session.wants_write() => PollFlags::IN | PollFlags::OUT,
+            #[cfg(feature = "redis-tls")]
+            Stream::Tls(..) => PollFlags::IN,
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Stream::Plain(socket) => socket.as_fd(),
+            #[cfg(feature = "redis-tls")]
+            Stream::Tls(_, socket) => socket.as_fd(),
+        }
+    }
+}
+
+fn retry<T>(mut step: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match step() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}

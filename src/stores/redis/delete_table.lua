@@ -1,0 +1,9 @@
+-- True if the table existed, also to one who asks again since no answer came. Its last version and unique number stay.
+local rows, keys, topics, deletes, order, about = unpack(KEYS)
+local token = ARGV[1]
+if redis.call('HDEL', about, 'exists') == 0 then
+    return redis.call('HGET', about, 'deleted') == token
+end
+redis.call('HSET', about, 'deleted', token)
+redis.call('UNLINK', rows, keys, topics, deletes, order)
+return true

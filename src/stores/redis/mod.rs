@@ -1,0 +1,322 @@
+//! The store in Redis: a server or a cluster, for all processes that reach it.
+//!
+//! All of a table is in one slot, and so on one node of a cluster; different tables are on different nodes. A write is one
+//! script, which also publishes if it is asked to, so that nobody ever sees half of it. A write whose answer got lost is
+//! made again, and notices if it was made already. After a failover the database may be where it was a moment ago:
+//! Redis confirms a write before its replicas have it.
+//!
+//! What it asks of a server, for its access lists: `EVAL`, `EVALSHA`, the commands of the scripts (`HGET`, `HMGET`, `HSET`,
+//! `HSETNX`, `HDEL`, `HINCRBY`, `ZADD`, `ZREM`, `ZRANGEBYLEX`, `ZRANGEBYSCORE`, `UNLINK`, `PUBLISH`), and with a cluster
+//! `CLUSTER SLOTS` and `ASKING`. Its keys begin with `tablecast{`.
+
+mod row;
+mod script;
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::codec::Codec;
+use crate::error::{Error, ErrorKind, Result};
+use crate::redis::{Client, RedisOptions, Request, Servers, Value};
+use crate::store::{
+    Announcement, Announcer, Change, DELETES_REMEMBERED, Item, PAGE_BYTES, Page, Row, Store, StoreOptions, Write,
+    Written, not_found,
+};
+use crate::update::{Name, Topic, now_micros};
+
+use script::Script;
+
+/// The store in Redis; its alias is `redis`. Clones share their connections.
+#[derive(Clone)]
+pub struct RedisStore(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    options: StoreOptions,
+    /// Nobody else's tokens have this.
+    id: u64,
+    tokens: AtomicU32,
+}
+
+/// The keys under which a table is stored.
+struct Keys([Vec<u8>; 6]);
+
+const ROWS: usize = 0;
+const KEYS: usize = 1;
+const TOPICS: usize = 2;
+const ABOUT: usize = 5;
+
+impl Keys {
+    fn of(table: &str) -> Keys {
+        // With its length before it no table's name can look like another one's with more behind it, and the part in
+        // braces, which decides about the slot, is never empty.
+        let key = |part| format!("tablecast{{{}:{table}}}/{part}", table.len()).into_bytes();
+        Keys(["rows", "keys", "topics", "deletes", "order", "about"].map(key))
+    }
+
+    fn get(&self, part: usize) -> &[u8] {
+        self.0.get(part).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl RedisStore {
+    /// A store at this address, for example `redis://127.0.0.1:6379`, or with some nodes of a cluster. Nothing is
+    /// connected yet.
+    ///
+    /// # Errors
+    /// As [`RedisPubSub::new`](crate::drivers::redis::RedisPubSub::new).
+    pub fn new(address: &str, options: StoreOptions, redis: &RedisOptions) -> Result<RedisStore> {
+        Ok(RedisStore(Arc::new(Inner {
+            client: Client::new(Servers::parse(address)?, redis)?,
+            options,
+            id: RandomState::new().hash_one(now_micros()),
+            tokens: AtomicU32::new(0),
+        })))
+    }
+}
+
+impl Inner {
+    /// What tells a write from all others, for when it is made again.
+    fn token(&self) -> [u8; 12] {
+        let mut token = [0; 12];
+        let number = self.tokens.fetch_add(1, Ordering::Relaxed);
+        let bytes = self.id.to_be_bytes().into_iter().chain(number.to_be_bytes());
+        token.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+        token
+    }
+
+    fn call(&self, key: &[u8], words: &[&[u8]], writes: bool) -> Result<Value> {
+        let request = Request {
+            key,
+            words,
+            script: None,
+            writes,
+        };
+        self.client.call(&request, self.options.timeout)
+    }
+
+    fn run(&self, script: &Script, keys: &[&[u8]], args: &[&[u8]], writes: bool) -> Result<Value> {
+        let count = keys.len().to_string();
+        let words = [
+            &[&b"EVALSHA"[..], script.name().as_bytes(), count.as_bytes()],
+            keys,
+            args,
+        ]
+        .concat();
+        let request = Request {
+            key: keys.first().copied().unwrap_or_default(),
+            words: &words,
+            script: Some(script.text),
+            writes,
+        };
+        self.client.call(&request, self.options.timeout)
+    }
+
+    fn write(&self, write: &Write<'_>, announcement: Option<&Announcement<'_>>) -> Result<Written> {
+        let keys = Keys::of(write.table);
+        let keys = keys.0.each_ref().map(Vec::as_slice);
+        let (what, value) = match write.change {
+            Change::Create(value) => ("create", value),
+            Change::Set(value) => ("set", value),
+            Change::Delete => ("delete", ""),
+        };
+        let topic = match (write.change, write.topic) {
+            (Change::Create(_), None) => Topic::ALL.as_str().to_owned(),
+            (_, topic) => topic.map_or("", Topic::as_str).to_owned(),
+        };
+        let flag = |is| if is { "1" } else { "" };
+        let version = write.version.map_or(String::new(), |version| version.to_string());
+        let remembered = DELETES_REMEMBERED.to_string();
+        let token = self.token();
+        let mut args: Vec<&[u8]> = vec![
+            what.as_bytes(),
+            write.key.as_bytes(),
+            value.as_bytes(),
+            topic.as_bytes(),
+            version.as_bytes(),
+            flag(write.unless_equal).as_bytes(),
+            flag(write.returning).as_bytes(),
+            &token,
+            remembered.as_bytes(),
+        ];
+        if let Some(Announcement {
+            topic,
+            head,
+            tail,
+            codec,
+        }) = announcement
+        {
+            let is_text = flag(*codec == Codec::Json).as_bytes();
+            args.extend([topic.as_str().as_bytes(), head, tail, is_text]);
+        }
+        read_answer(self.run(&script::WRITE, &keys, &args, true)?, write)
+    }
+
+    /// A page of an index, of which `item` reads one key after the other, with what follows it.
+    fn page<T: Item>(
+        &self,
+        (table, topic, after): (&str, Option<&Topic>, Option<&str>),
+        with_rows: bool,
+        item: impl Fn(Name, &mut dyn Iterator<Item = Value>) -> Result<T>,
+    ) -> Result<Page<T>> {
+        let keys = Keys::of(table);
+        let (index, prefix) = match topic {
+            None => (keys.get(KEYS), Vec::new()),
+            Some(topic) => {
+                let name = topic.as_str().as_bytes();
+                // A topic is limited to far less than what fits.
+                let length = u32::try_from(name.len()).unwrap_or(u32::MAX).to_be_bytes();
+                (keys.get(TOPICS), [&length, name].concat())
+            }
+        };
+        let from = match after {
+            Some(after) => [b"(", &*prefix, after.as_bytes()].concat(),
+            None => [b"[", &*prefix].concat(),
+        };
+        // Behind every key, since those are UTF-8.
+        let to = [b"(", &*prefix, b"\xff"].concat();
+        let numbers = [self.options.batch_amount.max(1), PAGE_BYTES, prefix.len()].map(|number| number.to_string());
+        let [limit, room, prefix] = numbers.each_ref().map(String::as_bytes);
+        let with_rows = if with_rows { b"1" } else { b"0" };
+        let args = [&*from, &*to, limit, room, prefix, with_rows];
+        let answer = self.run(&script::PAGE, &[index, keys.get(ROWS)], &args, false)?;
+        let Value::List(answer) = answer else {
+            return Err(nonsense());
+        };
+        let mut answer = answer.into_iter();
+        let is_last = answer.next() == Some(Value::Number(0));
+        let mut page = Page::default();
+        while let Some(key) = answer.next() {
+            page.items.push(item(text(Some(key))?.into(), &mut answer)?);
+        }
+        let last = page.items.last().filter(|_| !is_last);
+        page.next = last.map(|item| item.key().clone());
+        Ok(page)
+    }
+}
+
+impl Store for RedisStore {
+    fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
+        let keys = Keys::of(table);
+        let rows = keys.get(ROWS);
+        let not_found = || not_found(table, key, topic);
+        let row = match self.0.call(rows, &[b"HGET", rows, key.as_bytes()], false)? {
+            Value::Null => return Err(not_found()),
+            Value::Text(packed) => row::unpack(table, key.into(), packed)?,
+            _ => return Err(nonsense()),
+        };
+        let is_it = topic.is_none_or(|topic| *topic == row.topic);
+        is_it.then_some(row).ok_or_else(not_found)
+    }
+
+    fn write(&self, write: &Write<'_>) -> Result<Written> {
+        self.0.write(write, None)
+    }
+
+    fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
+        self.0
+            .page((table, topic, after), true, |key, values| match values.next() {
+                Some(Value::Text(packed)) => row::unpack(table, key, packed),
+                _ => Err(nonsense()),
+            })
+    }
+
+    fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
+        self.0.page((table, topic, after), false, |key, _| Ok(key))
+    }
+
+    fn create_table(&self, table: &str) -> Result<bool> {
+        let keys = Keys::of(table);
+        let answer = self
+            .0
+            .run(&script::CREATE_TABLE, &[keys.get(ABOUT)], &[&self.0.token()], true)?;
+        Ok(answer == Value::Number(1))
+    }
+
+    fn delete_table(&self, table: &str) -> Result<bool> {
+        let keys = Keys::of(table);
+        let keys = keys.0.each_ref().map(Vec::as_slice);
+        let answer = self.0.run(&script::DELETE_TABLE, &keys, &[&self.0.token()], true)?;
+        Ok(answer == Value::Number(1))
+    }
+
+    fn allocate_unique_key(&self, table: &str) -> Result<u64> {
+        let keys = Keys::of(table);
+        let about = keys.get(ABOUT);
+        // Made twice it loses a number.
+        let number = self.0.call(about, &[b"HINCRBY", about, b"unique", b"1"], false)?;
+        unsigned(Some(number))
+    }
+
+    fn announcer(&self, address: &str) -> Option<&dyn Announcer> {
+        self.0.client.is_at(address).then_some(self)
+    }
+}
+
+impl Announcer for RedisStore {
+    fn write_and_publish(&self, write: &Write<'_>, announcement: &Announcement<'_>) -> Result<Written> {
+        self.0.write(write, Some(announcement))
+    }
+}
+
+/// What `write.lua` returned: a number that says what became of it, then the version, the topic, and the value before.
+fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
+    let Value::List(answer) = answer else {
+        return Err(nonsense());
+    };
+    let mut answer = answer.into_iter();
+    let outcome = match answer.next() {
+        Some(Value::Number(outcome)) => outcome,
+        _ => return Err(nonsense()),
+    };
+    match outcome {
+        0 | 4 | 5 => {}
+        1 => return Err(write.already_exists()),
+        2 => return Err(write.not_found()),
+        3 => return Err(write.conflict()),
+        _ => return Err(nonsense()),
+    }
+    if outcome == 4 && write.returning && !matches!(write.change, Change::Create(_)) {
+        let context = "the write was made, but the answer with the value before it was lost";
+        return Err(Error::new(ErrorKind::Unconfirmed, context));
+    }
+    Ok(Written {
+        version: unsigned(answer.next())?,
+        topic: Topic::new(text(answer.next())?).map_err(|_| nonsense())?,
+        changed: outcome != 5,
+        before: match answer.next() {
+            None | Some(Value::Null) => None,
+            before => Some(text(before)?),
+        },
+    })
+}
+
+fn unsigned(value: Option<Value>) -> Result<u64> {
+    match value {
+        Some(Value::Number(number)) => u64::try_from(number).map_err(|_| nonsense()),
+        _ => Err(nonsense()),
+    }
+}
+
+fn text(value: Option<Value>) -> Result<String> {
+    match value {
+        Some(Value::Text(text)) => String::from_utf8(text).map_err(|_| nonsense()),
+        _ => Err(nonsense()),
+    }
+}
+
+/// The error for an answer of another form than the scripts return.
+fn nonsense() -> Error {
+    Error::new(ErrorKind::Malformed, "Redis has answered something else than was asked")
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("servers", &self.0.client)
+            .field("options", &self.0.options)
+            .finish_non_exhaustive()
+    }
+}

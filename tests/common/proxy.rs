@@ -1,0 +1,161 @@
+//! A TCP proxy that makes a network bad: cut, silent, slow, or a byte at a time.
+#![allow(dead_code, reason = "every test target uses a part of it")]
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+/// What happens to bytes on their way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    None,
+    /// They vanish, both ways, and nobody is told.
+    Silence,
+    /// What the server says vanishes; what it is told arrives.
+    MuteServer,
+    /// Every piece waits for so long, both ways.
+    Delay(Duration),
+    /// What the server says comes one byte in a packet.
+    Trickle,
+    /// What the server says next vanishes, and the connection with it; then all is well again.
+    LoseAnswer,
+}
+
+/// Listens until it is dropped, which cuts every connection.
+pub(crate) struct Proxy {
+    port: u16,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    target: u16,
+    fault: Mutex<Fault>,
+    refusing: AtomicBool,
+    accepted: AtomicUsize,
+    streams: Mutex<Vec<TcpStream>>,
+    over: AtomicBool,
+}
+
+impl Proxy {
+    /// A proxy before this port.
+    pub(crate) fn to(target: u16) -> Proxy {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let shared = Arc::new(Shared {
+            target,
+            fault: Mutex::new(Fault::None),
+            refusing: AtomicBool::new(false),
+            accepted: AtomicUsize::new(0),
+            streams: Mutex::default(),
+            over: AtomicBool::new(false),
+        });
+        let accept = Arc::clone(&shared);
+        spawn(move || accept.accept(&listener));
+        Proxy { port, shared }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// From now on; also for connections that are there.
+    pub(crate) fn set(&self, fault: Fault) {
+        *self.shared.fault.lock() = fault;
+    }
+
+    pub(crate) fn fault(&self) -> parking_lot::MutexGuard<'_, Fault> {
+        self.shared.fault.lock()
+    }
+
+    /// Closes every connection.
+    pub(crate) fn cut(&self) {
+        for stream in self.shared.streams.lock().drain(..) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    /// Closes every new connection at once, or no more.
+    pub(crate) fn refuse(&self, refuse: bool) {
+        self.shared.refusing.store(refuse, Ordering::SeqCst);
+    }
+
+    /// How many connections came.
+    pub(crate) fn accepted(&self) -> usize {
+        self.shared.accepted.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::SeqCst);
+        self.cut();
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+impl Shared {
+    fn accept(self: Arc<Shared>, listener: &TcpListener) {
+        for near in listener.incoming() {
+            if self.over.load(Ordering::SeqCst) {
+                return;
+            }
+            self.accepted.fetch_add(1, Ordering::SeqCst);
+            let Ok(near) = near else { continue };
+            if self.refusing.load(Ordering::SeqCst) {
+                continue;
+            }
+            let Ok(far) = TcpStream::connect(("127.0.0.1", self.target)) else {
+                continue;
+            };
+            for stream in [&near, &far] {
+                stream.set_nodelay(true).unwrap();
+                self.streams.lock().push(stream.try_clone().unwrap());
+            }
+            let (near_too, far_too) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+            let (up, down) = (Arc::clone(&self), Arc::clone(&self));
+            spawn(move || up.pass(near, far, false));
+            spawn(move || down.pass(far_too, near_too, true));
+        }
+    }
+
+    fn pass(&self, mut from: TcpStream, mut to: TcpStream, of_server: bool) {
+        let mut bytes = vec![0; 64 << 10];
+        while let Ok(count @ 1..) = from.read(&mut bytes) {
+            let fault = *self.fault.lock();
+            let piece = match fault {
+                Fault::Silence => continue,
+                Fault::MuteServer if of_server => continue,
+                Fault::Delay(time) => {
+                    let _ = crossbeam_channel::never::<()>().recv_timeout(time);
+                    count
+                }
+                Fault::Trickle if of_server => 1,
+                Fault::LoseAnswer if of_server => {
+                    *self.fault.lock() = Fault::None;
+                    break;
+                }
+                _ => count,
+            };
+            for piece in bytes[..count].chunks(piece) {
+                if to.write_all(piece).is_err() {
+                    break;
+                }
+            }
+        }
+        for stream in [from, to] {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+fn spawn(body: impl FnOnce() + Send + 'static) {
+    std::thread::Builder::new().name("proxy".into()).spawn(body).unwrap();
+}

@@ -1,0 +1,483 @@
+//! Redis servers of our own, alone and as a cluster. They end with the test, however it ends.
+#![allow(dead_code, reason = "every test target uses a part of it")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use redis::{ConnectionAddr, ConnectionInfo, FromRedisValue, RedisConnectionInfo, RedisResult};
+
+use crate::common::eventually;
+
+/// More than a server needs on a busy machine.
+const LONG: Duration = Duration::from_secs(20);
+
+/// One server, in a folder of its own.
+pub(crate) struct Server {
+    port: u16,
+    folder: tempfile::TempDir,
+    args: Vec<String>,
+    /// With what the tests ask it something.
+    password: Option<String>,
+    running: Option<Running>,
+}
+
+/// A shell that runs the server and kills it when its own input ends: when this is dropped, and also when the test
+/// program was killed. It then removes the folder, unless it was told to keep it.
+struct Running {
+    shell: Child,
+    pid: u32,
+}
+
+const SHELL: &str = r#""$@" >>log 2>&1 & echo $!; read -r keep; kill -9 $!; wait; [ "$keep" ] || rm -rf "$PWD""#;
+
+impl Server {
+    /// A server that takes requests, without a password.
+    pub(crate) fn start() -> Server {
+        Server::with(&[])
+    }
+
+    /// A server with these options in addition.
+    pub(crate) fn with(args: &[&str]) -> Server {
+        let deadline = Instant::now() + LONG;
+        loop {
+            let mut server = Server {
+                port: free_port(),
+                folder: tempfile::tempdir().unwrap(),
+                args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+                password: None,
+                running: None,
+            };
+            if let Some(at) = args.iter().position(|arg| *arg == "--requirepass") {
+                server.password = args.get(at + 1).map(|password| (*password).to_owned());
+            }
+            // Somebody else may take the port first.
+            if server.try_restart() {
+                return server;
+            }
+            assert!(Instant::now() < deadline, "no server starts; its log: {}", server.log());
+        }
+    }
+
+    /// Starts it again after [`Server::kill`], on the same port and with the same folder.
+    pub(crate) fn restart(&mut self) {
+        assert!(
+            self.try_restart(),
+            "the server does not start again; its log: {}",
+            self.log()
+        );
+    }
+
+    fn try_restart(&mut self) -> bool {
+        self.kill();
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            SHELL,
+            "sh",
+            "redis-server",
+            "--save",
+            "",
+            "--bind",
+            "127.0.0.1",
+            "-::1",
+        ]);
+        command.args(["--daemonize", "no"]);
+        if !self.args.iter().any(|arg| arg == "--tls-port") {
+            command.args(["--port", &self.port.to_string()]);
+        }
+        let args = self.args.iter().map(|arg| match &**arg {
+            "PORT" => self.port.to_string(),
+            arg => arg.to_owned(),
+        });
+        command.args(args).current_dir(self.folder.path());
+        let mut shell = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut pid = String::new();
+        let output = shell.stdout.take().unwrap();
+        BufReader::new(output).read_line(&mut pid).unwrap();
+        let pid = pid.trim().parse().unwrap();
+        self.running = Some(Running { shell, pid });
+        let deadline = Instant::now() + LONG;
+        loop {
+            if self.log().contains("Ready to accept connections") && self.is_running() {
+                return true;
+            }
+            if !self.is_running() || Instant::now() > deadline {
+                self.kill();
+                return false;
+            }
+            pause();
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        let Some(Running { pid, .. }) = self.running else {
+            return false;
+        };
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // After the name, in parentheses, comes the state.
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `host:port`.
+    pub(crate) fn host(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// As the driver takes it.
+    pub(crate) fn address(&self) -> String {
+        format!("redis://{}", self.host())
+    }
+
+    /// Sends it SIGKILL.
+    pub(crate) fn kill(&mut self) {
+        if let Some(Running { shell, .. }) = &mut self.running {
+            shell.stdin.as_mut().unwrap().write_all(b"keep\n").unwrap();
+        }
+        self.running = None;
+        let _ = fs::remove_file(self.folder.path().join("log"));
+    }
+
+    /// Makes it hang, until [`Server::resume`].
+    pub(crate) fn hang(&self) {
+        self.signal("STOP");
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.running.as_ref().unwrap().pid;
+        let kill = format!("kill -{signal} {pid}");
+        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+    }
+
+    fn connect(&self) -> RedisResult<redis::Connection> {
+        let settings = RedisConnectionInfo::default();
+        let settings = match &self.password {
+            Some(password) => settings.set_password(password.as_str()),
+            None => settings,
+        };
+        let address = ConnectionAddr::Tcp("127.0.0.1".into(), self.port);
+        let info: ConnectionInfo = redis::IntoConnectionInfo::into_connection_info(address)?;
+        let client = redis::Client::open(info.set_redis_settings(settings))?;
+        let connection = client.get_connection_with_timeout(Duration::from_secs(2))?;
+        connection.set_read_timeout(Some(Duration::from_secs(2)))?;
+        Ok(connection)
+    }
+
+    pub(crate) fn try_ask<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
+        let mut command = redis::Cmd::new();
+        for word in words {
+            command.arg(*word);
+        }
+        command.query(&mut self.connect()?)
+    }
+
+    /// What it answers.
+    #[track_caller]
+    pub(crate) fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
+        self.try_ask(words).unwrap_or_else(|e| panic!("{words:?}: {e}"))
+    }
+
+    /// How many connections of the library's it has.
+    pub(crate) fn clients(&self) -> usize {
+        let clients: String = self.ask(&["CLIENT", "LIST"]);
+        clients
+            .lines()
+            .filter(|client| client.contains(" name=tablecast "))
+            .count()
+    }
+
+    /// Waits until so many have subscribed to this channel here.
+    pub(crate) fn await_subscribers(&self, channel: &str, count: i64) {
+        eventually(LONG, || {
+            self.ask::<(String, i64)>(&["PUBSUB", "NUMSUB", channel]).1 == count
+        });
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.shell.stdin.take());
+        let _ = self.shell.wait();
+    }
+}
+
+/// Three masters, each with a replica.
+pub(crate) struct Cluster {
+    pub(crate) nodes: Vec<Server>,
+}
+
+/// After this long without an answer a node counts as failed; its replica is promoted a second or two later.
+const NODE_TIMEOUT: &str = "1000";
+
+impl Cluster {
+    pub(crate) fn start() -> Cluster {
+        Cluster::with(&[])
+    }
+
+    /// A cluster whose nodes have these options in addition.
+    pub(crate) fn with(args: &[&str]) -> Cluster {
+        let options = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            NODE_TIMEOUT,
+            "--cluster-replica-validity-factor",
+            "0",
+            "--repl-diskless-sync-delay",
+            "0",
+            // A replica that has never heard of its master is not told of.
+            "--repl-ping-replica-period",
+            "1",
+        ];
+        let cluster = Cluster {
+            nodes: (0..6).map(|_| Server::with(&[&options, args].concat())).collect(),
+        };
+        let (masters, replicas) = cluster.nodes.split_at(3);
+        for (number, master) in masters.iter().enumerate() {
+            let (first, last) = (number * 16_384 / 3, (number + 1) * 16_384 / 3 - 1);
+            let () = master.ask(&["CLUSTER", "SET-CONFIG-EPOCH", &(number + 1).to_string()]);
+            let () = master.ask(&["CLUSTER", "ADDSLOTSRANGE", &first.to_string(), &last.to_string()]);
+        }
+        for other in &cluster.nodes[1..] {
+            let () = other.ask(&["CLUSTER", "MEET", "127.0.0.1", &masters[0].port.to_string()]);
+        }
+        for (master, replica) in masters.iter().zip(replicas) {
+            let id: String = master.ask(&["CLUSTER", "MYID"]);
+            // Until it has heard of the master.
+            eventually(LONG, || replica.try_ask::<()>(&["CLUSTER", "REPLICATE", &id]).is_ok());
+        }
+        cluster.await_ok();
+        cluster
+    }
+
+    /// Waits until all nodes that run agree that all is well, with a replica for each master if all six run.
+    pub(crate) fn await_ok(&self) {
+        let running: Vec<_> = self.nodes.iter().filter(|node| node.running.is_some()).collect();
+        eventually(LONG, || running.iter().all(|node| node.is_well(running.len() == 6)));
+    }
+
+    /// The masters, as those see it who run.
+    pub(crate) fn masters(&self) -> Vec<usize> {
+        let is_master = |node: &Server| node.running.is_some() && node.role() == "master";
+        (0..self.nodes.len())
+            .filter(|&index| is_master(&self.nodes[index]))
+            .collect()
+    }
+
+    /// A running replica of this master.
+    pub(crate) fn replica_of(&self, master: usize) -> usize {
+        let port = self.nodes[master].port.to_string();
+        let is_its = |node: &Server| {
+            node.running.is_some()
+                && node.role() == "slave"
+                && node.info("replication", "master_port") == Some(port.clone())
+        };
+        let replica = self.nodes.iter().position(is_its);
+        replica.expect("it has no replica")
+    }
+
+    /// The index of the node on this port.
+    pub(crate) fn on_port(&self, port: u16) -> usize {
+        self.nodes.iter().position(|node| node.port == port).unwrap()
+    }
+
+    /// As the driver takes it; one node is enough, the others are found.
+    pub(crate) fn address(&self) -> String {
+        self.nodes[0].address()
+    }
+
+    /// The address of all nodes.
+    pub(crate) fn addresses(&self) -> String {
+        let hosts: Vec<_> = self.nodes.iter().map(Server::host).collect();
+        format!("redis://{}", hosts.join(","))
+    }
+
+    /// Waits until all that was published so far has reached every node: they pass it on after they have confirmed it.
+    pub(crate) fn settle(&self) {
+        let mut listening: Vec<_> = self.nodes.iter().map(|node| node.connect().unwrap()).collect();
+        let mut ears: Vec<_> = listening.iter_mut().map(redis::Connection::as_pubsub).collect();
+        for ear in &mut ears {
+            ear.subscribe("settled").unwrap();
+        }
+        for node in &self.nodes {
+            let () = node.ask(&["PUBLISH", "settled", ""]);
+        }
+        for ear in &mut ears {
+            self.nodes.iter().for_each(|_| drop(ear.get_message().unwrap()));
+        }
+    }
+
+    /// The slot of a table of the store.
+    pub(crate) fn slot(&self, table: &str) -> u16 {
+        let key = format!("tablecast{{{}:{table}}}/rows", table.len());
+        self.nodes[0].ask(&["CLUSTER", "KEYSLOT", &key])
+    }
+
+    /// The master that has this slot in a new cluster.
+    pub(crate) fn first_owner(&self, slot: u16) -> usize {
+        let last = |number: usize| ((number + 1) * 16_384 / 3 - 1) as u16;
+        (0..3).find(|number| slot <= last(*number)).unwrap()
+    }
+
+    /// Moves a slot with all its keys from one master to another.
+    pub(crate) fn move_slot(&self, slot: u16, from: usize, to: usize) {
+        let number = slot;
+        let (slot, port) = (slot.to_string(), self.nodes[to].port.to_string());
+        let [from, to] = [from, to].map(|index| &self.nodes[index]);
+        let id = |node: &Server| node.ask::<String>(&["CLUSTER", "MYID"]);
+        let (from_id, to_id) = (id(from), id(to));
+        let () = to.ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]);
+        let () = from.ask(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]);
+        loop {
+            let keys: Vec<String> = from.ask(&["CLUSTER", "GETKEYSINSLOT", &slot, "10"]);
+            if keys.is_empty() {
+                break;
+            }
+            let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+            migrate.extend(keys.iter().map(String::as_str));
+            let () = from.ask(&migrate);
+        }
+        for master in self.masters() {
+            let () = self.nodes[master].ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]);
+        }
+        // Moved on before all know of it, it may end with two who each hold the other one for its owner.
+        eventually(LONG, || {
+            self.nodes.iter().all(|node| node.owner(number) == Some(to.port))
+        });
+    }
+
+    /// The nodes that have subscribers to this channel.
+    pub(crate) fn subscribed(&self, channel: &str) -> Vec<usize> {
+        let has = |node: &Server| {
+            node.try_ask::<(String, i64)>(&["PUBSUB", "NUMSUB", channel])
+                .is_ok_and(|n| n.1 > 0)
+        };
+        (0..self.nodes.len()).filter(|&index| has(&self.nodes[index])).collect()
+    }
+
+    /// The subscribers of this channel, at each node.
+    pub(crate) fn spread(&self, channel: &str) -> Vec<i64> {
+        let count = |node: &Server| node.ask::<(String, i64)>(&["PUBSUB", "NUMSUB", channel]).1;
+        self.nodes.iter().map(count).collect()
+    }
+}
+
+/// A cluster that one test has at a time, since making one takes seconds.
+pub(crate) struct Lease(Option<Cluster>);
+
+static CLUSTERS: Mutex<Vec<Cluster>> = Mutex::new(Vec::new());
+
+impl Lease {
+    pub(crate) fn new() -> Lease {
+        let cluster = CLUSTERS.lock().unwrap().pop();
+        Lease(Some(cluster.unwrap_or_else(Cluster::start)))
+    }
+
+    /// Removes everything that is stored.
+    pub(crate) fn clear(&self) {
+        for master in self.masters() {
+            let () = self.nodes[master].ask(&["FLUSHALL"]);
+        }
+    }
+}
+
+impl std::ops::Deref for Lease {
+    type Target = Cluster;
+    fn deref(&self) -> &Cluster {
+        self.0.as_ref().unwrap()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(cluster) = self.0.take() {
+            cluster.settle();
+            CLUSTERS.lock().unwrap().push(cluster);
+        }
+    }
+}
+
+impl Server {
+    fn is_well(&self, whole: bool) -> bool {
+        let info: RedisResult<String> = self.try_ask(&["CLUSTER", "INFO"]);
+        let nodes: RedisResult<String> = self.try_ask(&["CLUSTER", "NODES"]);
+        let slots: RedisResult<Vec<Vec<redis::Value>>> = self.try_ask(&["CLUSTER", "SLOTS"]);
+        let (Ok(info), Ok(nodes), Ok(slots)) = (info, nodes, slots) else {
+            return false;
+        };
+        let masters: BTreeSet<_> = nodes
+            .lines()
+            .filter_map(|line| line.split(' ').nth(3))
+            .filter(|id| *id != "-")
+            .collect();
+        let linked = self.role() == "master" || self.info("replication", "master_link_status").as_deref() == Some("up");
+        let all_known = nodes.lines().count() == 6 && masters.len() == 3 && !nodes.contains("fail");
+        // Each range has its two ends, the master, and the replica.
+        let whole = !whole || (all_known && slots.iter().all(|range| range.len() == 4));
+        info.contains("cluster_state:ok") && linked && whole
+    }
+
+    /// The port of the master that has this slot, as this node knows it.
+    fn owner(&self, slot: u16) -> Option<u16> {
+        // The ends of the range, then the master: its host, its port, its id, and more.
+        type Range = (u16, u16, (String, u16, String, redis::Value));
+        let ranges: Vec<Vec<redis::Value>> = self.try_ask(&["CLUSTER", "SLOTS"]).ok()?;
+        let ranges = ranges.into_iter().map(|mut range| {
+            range.truncate(3);
+            redis::from_redis_value::<Range>(redis::Value::Array(range)).unwrap()
+        });
+        let range = ranges.into_iter().find(|range| (range.0..=range.1).contains(&slot))?;
+        Some(range.2.1)
+    }
+
+    pub(crate) fn role(&self) -> String {
+        self.info("replication", "role").unwrap_or_default()
+    }
+
+    /// A field of this section of INFO.
+    pub(crate) fn info(&self, section: &str, field: &str) -> Option<String> {
+        let info: String = self.try_ask(&["INFO", section]).ok()?;
+        let value = info
+            .lines()
+            .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+        value.map(str::to_owned)
+    }
+}
+
+/// A port that is free together with the one of the cluster's bus, ten thousand above; neither is one of those that
+/// the system gives to connections.
+fn free_port() -> u16 {
+    static NEXT: Mutex<u16> = Mutex::new(0);
+    let mut next = NEXT.lock().unwrap();
+    if *next == 0 {
+        *next = (std::process::id() % 10_000) as u16;
+    }
+    loop {
+        *next = (*next + 1) % 10_000;
+        let port = 11_000 + *next;
+        let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if free(port) && free(port + 10_000) {
+            return port;
+        }
+    }
+}
+
+fn pause() {
+    let _ = crossbeam_channel::never::<()>().recv_timeout(Duration::from_millis(2));
+}

@@ -1,0 +1,290 @@
+//! Who is let in: passwords, access lists, TLS.
+
+use std::time::Duration;
+
+use tablecast::config::{Config, Secret, Source};
+use tablecast::drivers::redis::RedisPubSub;
+use tablecast::{Drivers, ErrorKind, PeerState};
+
+use crate::common::{eventually, within};
+use crate::rig::{LONG, Rig, send, topic, update};
+use crate::servers::Server;
+use crate::{driver, options, publisher, start, syncs, told, with};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+const PASSWORD: &str = "correct horse";
+
+#[test]
+fn a_password_is_wanted() {
+    within(LIMIT, || {
+        let server = Server::with(&["--requirepass", PASSWORD]);
+        let mut known = options();
+        known.password = Secret::new(PASSWORD);
+        let open = with(&server.address(), known.clone());
+        let rig = Rig::new(&open);
+        rig.listen(&["D"], &server.address());
+        rig.only("1", || send(&publisher(&open), "D", "1"));
+        for wrong in ["", "wrong horse"] {
+            known.password = Secret::new(wrong);
+            let closed = with(&server.address(), known.clone());
+            let error = publisher(&closed).send_event(&update("k")).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+            let (refused, errors) = told(&closed);
+            start(&refused, &["D"], &server.address());
+            let (kind, text) = errors.recv_timeout(LONG).unwrap();
+            assert_eq!(kind, ErrorKind::Denied, "{text}");
+            assert_eq!(refused.peers()[0].1, PeerState::Connecting);
+        }
+    });
+}
+
+#[test]
+fn a_user_may_have_few_rights() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let () = server.ask(&[
+            "ACL",
+            "SETUSER",
+            "caster",
+            "on",
+            ">secret",
+            "resetchannels",
+            "&tenant1",
+            "&\u{10FFFF}tablecast/*",
+            "-@all",
+            "+publish",
+            "+subscribe",
+            "+unsubscribe",
+            "+ping",
+        ]);
+        let mut options = options();
+        options.user = "caster".into();
+        options.password = Secret::new("secret");
+        let driver = with(&server.address(), options);
+        let publisher = publisher(&driver);
+        let (rig, errors) = told(&driver);
+        start(&rig, &["tenant1"], &server.address());
+        rig.subscriber.wait_live(LONG).unwrap();
+        rig.only("1", || send(&publisher, "tenant1", "1"));
+        syncs(&rig, &["connected"]);
+        assert!(errors.is_empty());
+
+        let refused = publisher.send_event(&update("k").topic(topic("tenant2"))).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Denied, "{refused}");
+        assert!(refused.to_string().contains("NOPERM"), "{refused}");
+        for number in 2..100 {
+            rig.subscriber
+                .register_topic(&topic(&format!("tenant{number}")))
+                .unwrap();
+        }
+        let error = rig.subscriber.wait_live(Duration::from_millis(300)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        let (kind, text) = errors.recv_timeout(LONG).unwrap();
+        assert_eq!(kind, ErrorKind::Denied, "{text}");
+        assert!(text.contains("tenant"), "{text}");
+        // Not one report for each topic.
+        assert!(errors.try_iter().count() < 5);
+        // What it may is as good as before, and what it may from now on comes by itself.
+        rig.only("2", || send(&publisher, "tenant1", "2"));
+        let () = server.ask(&["ACL", "SETUSER", "caster", "allchannels"]);
+        rig.subscriber.wait_live(LONG).unwrap();
+        rig.only("3", || send(&publisher, "tenant99", "3"));
+    });
+}
+
+#[test]
+fn a_password_is_never_shown() {
+    let mut config = Config::default();
+    config.set("redis_password", "hunter2", Source::Flag).unwrap();
+    config.set("pub_sub_driver", "redis", Source::Flag).unwrap();
+    config.validate().unwrap();
+    let driver = Drivers::new().network(&config).unwrap();
+    let inbound = driver.check_address("redis://user:hunter2@host:1").unwrap_err();
+    let own = RedisPubSub::new("redis://:hunter2@host:1", (&config).into()).unwrap_err();
+    let typed = Config::from_toml("redis_password = 222", "x.toml").unwrap_err();
+    let options = tablecast::drivers::redis::RedisOptions::from(&config);
+    for shown in [
+        format!("{config:?} {config:#?}"),
+        format!("{driver:?} {options:?} {typed}"),
+        format!("{inbound} {inbound:?} {own} {own:?}"),
+    ] {
+        assert!(!shown.contains("hunter2") && !shown.contains("222"), "{shown}");
+    }
+    assert_eq!(options.password.expose(), "hunter2");
+}
+
+#[cfg(feature = "redis-tls")]
+mod tls {
+    use std::fs;
+    use std::path::Path;
+    use std::process::Command;
+
+    use super::*;
+
+    /// What `openssl` makes: an authority, and certificates of a server and of a client.
+    struct Certificates(tempfile::TempDir);
+
+    impl Certificates {
+        fn new() -> Certificates {
+            let certificates = Certificates(tempfile::tempdir().unwrap());
+            let folder = certificates.0.path();
+            fs::write(folder.join("names"), "subjectAltName=IP:127.0.0.1,DNS:localhost").unwrap();
+            for who in ["ca", "other-ca"] {
+                openssl(
+                    folder,
+                    &format!(
+                        "req -x509 -newkey rsa:2048 -nodes -keyout {who}.key -out {who}.crt -days 2 -subj /CN={who}"
+                    ),
+                );
+            }
+            for who in ["server", "client"] {
+                openssl(
+                    folder,
+                    &format!("req -newkey rsa:2048 -nodes -keyout {who}.key -out {who}.csr -subj /CN={who}"),
+                );
+                let by = "-CA ca.crt -CAkey ca.key -CAcreateserial -days 2";
+                openssl(
+                    folder,
+                    &format!("x509 -req -in {who}.csr {by} -extfile names -out {who}.crt"),
+                );
+            }
+            certificates
+        }
+
+        fn path(&self, name: &str) -> std::path::PathBuf {
+            self.0.path().join(name)
+        }
+
+        fn server(&self, clients: &str) -> Server {
+            let path = |name: &str| self.path(name).display().to_string();
+            Server::with(&[
+                "--port",
+                "0",
+                "--tls-port",
+                "PORT",
+                "--tls-cert-file",
+                &path("server.crt"),
+                "--tls-key-file",
+                &path("server.key"),
+                "--tls-ca-cert-file",
+                &path("ca.crt"),
+                "--tls-auth-clients",
+                clients,
+            ])
+        }
+    }
+
+    fn openssl(folder: &Path, args: &str) {
+        let mut command = Command::new("openssl");
+        let output = command
+            .args(args.split_whitespace())
+            .current_dir(folder)
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{args}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    #[test]
+    fn the_server_has_to_prove_who_it_is() {
+        within(LIMIT, || {
+            let certificates = Certificates::new();
+            let mut server = certificates.server("no");
+            let mut trusting = options();
+            trusting.tls_ca = certificates.path("ca.crt");
+            for host in ["127.0.0.1", "localhost"] {
+                let address = format!("rediss://{host}:{}", server.port());
+                let driver = with(&address, trusting.clone());
+                let publisher = publisher(&driver);
+                let rig = Rig::new(&driver);
+                rig.listen(&["D"], &address);
+                rig.only("1", || send(&publisher, "D", "1"));
+                let large = update("large").value("v".repeat(5 << 20));
+                publisher.send_event(&large).unwrap();
+                assert_eq!(rig.next().value, large.value);
+                syncs(&rig, &["connected"]);
+                server.kill();
+                syncs(&rig, &["address-lost"]);
+                server.restart();
+                rig.subscriber.wait_live(LONG).unwrap();
+                rig.only("2", || send(&publisher, "D", "2"));
+                let topics: Vec<_> = (0..2000).map(|number| format!("tenant{number}")).collect();
+                rig.listen(&topics.iter().map(String::as_str).collect::<Vec<_>>(), &address);
+                rig.only("3", || send(&publisher, "tenant1999", "3"));
+            }
+            // Somebody else vouches for it, or nobody we know, or it does not speak TLS.
+            let address = server.address().replace("redis://", "rediss://");
+            let mut doubting = options();
+            doubting.tls_ca = certificates.path("other-ca.crt");
+            let plain = Server::start();
+            for (address, options) in [
+                (address.clone(), doubting),
+                (address, options()),
+                (plain.address().replace("redis://", "rediss://"), trusting.clone()),
+                (server.address(), trusting),
+            ] {
+                let (rig, errors) = told(&with(&address, options));
+                start(&rig, &["D"], &address);
+                let (_, text) = errors.recv_timeout(LONG).unwrap();
+                println!("{text}");
+                assert_eq!(rig.peers()[0].1, PeerState::Connecting);
+            }
+        });
+    }
+
+    #[test]
+    fn the_server_may_ask_for_a_certificate() {
+        within(LIMIT, || {
+            let certificates = Certificates::new();
+            let server = certificates.server("yes");
+            let address = server.address().replace("redis://", "rediss://");
+            let mut options = options();
+            options.tls_ca = certificates.path("ca.crt");
+            let (rig, errors) = told(&with(&address, options.clone()));
+            start(&rig, &["D"], &address);
+            errors.recv_timeout(LONG).unwrap();
+            options.tls_cert = certificates.path("client.crt");
+            options.tls_key = certificates.path("client.key");
+            let driver = with(&address, options.clone());
+            let rig = Rig::new(&driver);
+            rig.listen(&["D"], &address);
+            rig.only("1", || send(&publisher(&driver), "D", "1"));
+
+            options.tls_key = certificates.path("missing");
+            assert_eq!(
+                RedisPubSub::new(&address, options.clone()).unwrap_err().kind(),
+                ErrorKind::Io
+            );
+            options.tls_key = certificates.path("names");
+            assert_eq!(
+                RedisPubSub::new(&address, options).unwrap_err().kind(),
+                ErrorKind::Config
+            );
+        });
+    }
+}
+
+/// Without a word from the server nobody is kept waiting: the try is over, and the next one comes.
+#[test]
+fn a_server_that_takes_nobody_more_is_tried_again() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let driver = driver(&server.address());
+        let publisher = publisher(&driver);
+        send(&publisher, "D", "k");
+        let () = server.ask(&["CONFIG", "SET", "maxclients", "1"]);
+        let (rig, errors) = told(&driver);
+        start(&rig, &["D"], &server.address());
+        let (_, text) = errors.recv_timeout(LONG).unwrap();
+        assert!(text.contains("max number of clients"), "{text}");
+        drop(publisher);
+        eventually(LONG, || {
+            server.try_ask::<()>(&["CONFIG", "SET", "maxclients", "100"]).is_ok()
+        });
+        rig.subscriber.wait_live(LONG).unwrap();
+    });
+}

@@ -1,0 +1,68 @@
+//! redis-py at the other end.
+
+use std::time::Duration;
+
+use crate::common::within;
+use crate::process::{Process, python};
+use crate::rig::{Rig, send};
+use crate::servers::Server;
+use crate::{driver, publisher, syncs};
+
+const SCRIPT: &str = r#"
+import json, redis, sys
+
+port = int(sys.argv[1])
+client = redis.Redis(host="127.0.0.1", port=port)
+channel = client.pubsub()
+channel.subscribe("tenant1")
+assert channel.get_message(timeout=10)["type"] == "subscribe"
+print("ready", flush=True)
+heard = channel.get_message(timeout=10)
+print(heard["channel"].decode(), json.dumps(json.loads(heard["data"]), sort_keys=True), flush=True)
+sys.stdin.readline()
+update = {"table": "lport", "key": "port-1", "action": "create", "value": json.dumps({"id": 1}), "topic": "tenant1"}
+print(client.publish("tenant1", json.dumps(update)), flush=True)
+print(client.publish("tenant1", b"\xff no update"), flush=True)
+update = {"table": "lport", "key": "port-1", "action": "delete", "value": None, "topic": "tenant1"}
+print(client.publish("tenant1", json.dumps(update)), flush=True)
+"#;
+
+#[test]
+fn redis_py_publishes_and_hears() {
+    within(Duration::from_secs(30), || {
+        let server = Server::start();
+        let mut peer = Process::start(python(SCRIPT, &server.port().to_string()));
+        assert_eq!(peer.line(), "ready");
+        let driver = driver(&server.address());
+        send(&publisher(&driver), "tenant1", "k");
+        let heard = peer.line();
+        let (channel, message) = heard.split_once(' ').unwrap();
+        let message: serde_json::Value = serde_json::from_str(message).unwrap();
+        assert_eq!(channel, "tenant1");
+        assert_eq!(message["table"], "row");
+        assert_eq!(message["key"], "k");
+        assert_eq!(message["action"], "set");
+        assert_eq!(message["value"], "{}");
+        assert_eq!(message["topic"], "tenant1");
+        assert_eq!(message["seq"], 1);
+
+        let rig = Rig::new(&driver);
+        rig.listen(&["tenant1"], &server.address());
+        peer.write("\n");
+        let update = rig.next();
+        assert_eq!(
+            (&*update.table, &*update.key, update.action.as_str()),
+            ("lport", "port-1", "create")
+        );
+        assert_eq!(update.value.as_deref(), Some(r#"{"id": 1}"#));
+        let update = rig.next();
+        assert_eq!((update.action.as_str(), update.value), ("delete", None));
+        assert_eq!(rig.subscriber.stats().malformed, 1);
+        for _ in 0..3 {
+            // Each reached the subscriber, and the script's own subscription.
+            assert_eq!(peer.line(), "2");
+        }
+        assert_eq!(peer.end().code, Some(0));
+        syncs(&rig, &["connected"]);
+    });
+}

@@ -1,0 +1,95 @@
+//! The Redis driver against real servers that are killed, hang, are promoted, or are not to be reached.
+#![cfg(feature = "redis")]
+
+mod access;
+mod cluster;
+#[path = "../common/mod.rs"]
+mod common;
+#[cfg(feature = "zmq")]
+mod foreign;
+mod network;
+#[cfg(feature = "zmq")]
+#[path = "../common/process.rs"]
+mod process;
+#[path = "../common/proxy.rs"]
+mod proxy;
+#[path = "../common/reexec.rs"]
+mod reexec;
+#[path = "../common/rig.rs"]
+mod rig;
+mod server;
+#[path = "../common/redis.rs"]
+mod servers;
+mod store;
+mod store_cluster;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, unbounded};
+use tablecast::drivers::redis::{RedisOptions, RedisPubSub};
+use tablecast::queue::QueueOptions;
+use tablecast::transport::PubSub;
+use tablecast::{Error, ErrorKind, Publisher, PublisherOptions, SubscriberOptions};
+
+use rig::Rig;
+
+/// Long enough for a busy machine, short enough not to wait for.
+pub(crate) const BEAT: Duration = Duration::from_millis(100);
+pub(crate) const SILENCE: Duration = Duration::from_millis(500);
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+
+pub(crate) fn options() -> RedisOptions {
+    RedisOptions {
+        heartbeat_interval: BEAT,
+        heartbeat_timeout: SILENCE,
+        reconnect_interval: Duration::from_millis(20),
+        reconnect_max: Duration::from_millis(200),
+        ..RedisOptions::default()
+    }
+}
+
+pub(crate) fn driver(address: &str) -> Arc<dyn PubSub> {
+    with(address, options())
+}
+
+pub(crate) fn with(address: &str, options: RedisOptions) -> Arc<dyn PubSub> {
+    Arc::new(RedisPubSub::new(address, options).unwrap())
+}
+
+pub(crate) fn publisher(driver: &Arc<dyn PubSub>) -> Publisher {
+    Publisher::new(&**driver, PublisherOptions::default()).unwrap()
+}
+
+/// A subscriber, and what it reports in the background.
+pub(crate) fn told(driver: &Arc<dyn PubSub>) -> (Rig, Receiver<(ErrorKind, String)>) {
+    let (sender, errors) = unbounded();
+    let hook = move |error: &Error| {
+        // The test may be over.
+        let _ = sender.send((error.kind(), error.to_string()));
+    };
+    let options = SubscriberOptions {
+        hook: Some(Arc::new(hook)),
+        live_timeout: Duration::from_millis(200),
+        ..SubscriberOptions::default()
+    };
+    (Rig::with(driver, options, QueueOptions::default()), errors)
+}
+
+pub(crate) fn start(rig: &Rig, topics: &[&str], address: &str) {
+    for topic in topics {
+        rig.subscriber.register_topic(&rig::topic(topic)).unwrap();
+    }
+    rig.subscriber.register_listen_address(address).unwrap();
+    rig.subscriber.daemonize().unwrap();
+}
+
+/// The next sync events are these, and there are no others.
+#[track_caller]
+pub(crate) fn syncs(rig: &Rig, expected: &[&str]) {
+    let next: Vec<_> = expected.iter().map(|_| rig.next_sync().as_str()).collect();
+    assert_eq!(next, expected);
+    let more: Vec<_> = rig.syncs.try_iter().collect();
+    assert!(more.is_empty(), "{more:?}");
+}

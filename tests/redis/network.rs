@@ -1,0 +1,163 @@
+//! Networks that are slow, silent, or cut.
+
+use std::time::Duration;
+
+use tablecast::{ErrorKind, Publisher, PublisherOptions};
+
+use crate::common::{eventually, within};
+use crate::proxy::{Fault, Proxy};
+use crate::rig::{LONG, Rig, pass, quickly, send, topic, update};
+use crate::servers::Server;
+use crate::{SECOND, SILENCE, driver, publisher, start, syncs, told};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+#[test]
+fn answers_may_come_a_byte_at_a_time() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let proxy = Proxy::to(server.port());
+        proxy.set(Fault::Trickle);
+        let driver = driver(&proxy.address());
+        let publisher = publisher(&driver);
+        let rig = Rig::new(&driver);
+        rig.listen(&["D"], &proxy.address());
+        for number in 0..20 {
+            let name = format!("topic{number}");
+            rig.listen(&[&name], &proxy.address());
+            rig.only(&name, || send(&publisher, &name, &name));
+        }
+        let large = update("large").value("v".repeat(20_000));
+        publisher.send_event(&large).unwrap();
+        assert_eq!(rig.next().value, large.value);
+        syncs(&rig, &["connected"]);
+        assert_eq!(rig.subscriber.stats().errors, 0);
+    });
+}
+
+#[test]
+fn answers_may_come_late() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let proxy = Proxy::to(server.port());
+        proxy.set(Fault::Delay(Duration::from_millis(50)));
+        let driver = driver(&proxy.address());
+        let publisher = publisher(&driver);
+        let rig = Rig::new(&driver);
+        rig.listen(&["D"], &proxy.address());
+        for key in ["1", "2", "3"] {
+            rig.only(key, || send(&publisher, "D", key));
+        }
+        syncs(&rig, &["connected"]);
+    });
+}
+
+#[test]
+fn a_server_that_never_answers_is_given_up_in_time() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let proxy = Proxy::to(server.port());
+        proxy.set(Fault::MuteServer);
+        let driver = driver(&proxy.address());
+        let (rig, errors) = told(&driver);
+        start(&rig, &["D"], &proxy.address());
+        let options = PublisherOptions {
+            send_timeout: Duration::from_millis(300),
+            ..PublisherOptions::default()
+        };
+        let publisher = Publisher::new(&*driver, options).unwrap();
+        let sent = quickly(Duration::from_millis(800), "send", || {
+            publisher.send_event(&update("k"))
+        });
+        assert_eq!(sent.unwrap_err().kind(), ErrorKind::Timeout);
+        assert_eq!(errors.recv_timeout(LONG).unwrap().0, ErrorKind::Timeout);
+        assert!(rig.subscriber.wait_live(Duration::from_millis(10)).is_err());
+        // It goes on trying.
+        let tries = proxy.accepted();
+        eventually(LONG, || proxy.accepted() > tries);
+        assert!(rig.syncs.is_empty());
+        proxy.set(Fault::None);
+        rig.subscriber.wait_live(LONG).unwrap();
+        syncs(&rig, &["connected"]);
+        rig.only("1", || send(&publisher, "D", "1"));
+    });
+}
+
+#[test]
+fn a_stop_ends_what_is_being_connected() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let proxy = Proxy::to(server.port());
+        proxy.set(Fault::Silence);
+        let rig = Rig::new(&crate::with(&proxy.address(), Default::default()));
+        for _ in 0..3 {
+            start(&rig, &["D"], &proxy.address());
+            let before = proxy.accepted();
+            eventually(LONG, || proxy.accepted() > before);
+            quickly(SECOND, "stop", || rig.subscriber.stop());
+        }
+    });
+}
+
+/// One way or both ways: whoever hears nothing has lost the connection.
+#[test]
+fn a_connection_that_fell_silent_is_replaced() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let proxy = Proxy::to(server.port());
+        let driver = driver(&proxy.address());
+        let publisher = publisher(&driver);
+        let rig = Rig::new(&driver);
+        rig.listen(&["D"], &proxy.address());
+        rig.only("1", || send(&publisher, "D", "1"));
+        syncs(&rig, &["connected"]);
+        for (number, fault) in [Fault::Silence, Fault::MuteServer].into_iter().enumerate() {
+            proxy.set(fault);
+            quickly(SILENCE + SECOND, "noticing the silence", || {
+                syncs(&rig, &["address-lost"]);
+            });
+            let error = publisher.send_event(&update("lost")).unwrap_err();
+            // The check before it found the silence, or nobody confirmed it.
+            assert!(
+                [ErrorKind::Timeout, ErrorKind::Unconfirmed].contains(&error.kind()),
+                "{error}"
+            );
+            proxy.set(Fault::None);
+            rig.subscriber.wait_live(LONG).unwrap();
+            syncs(&rig, &["reconnected"]);
+            let key = number.to_string();
+            rig.only(&key, || send(&publisher, "D", &key));
+        }
+    });
+}
+
+#[test]
+fn a_connection_that_is_cut_is_replaced() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let proxy = Proxy::to(server.port());
+        let driver = driver(&proxy.address());
+        let publisher = publisher(&driver);
+        let rig = Rig::new(&driver);
+        rig.listen(&["D"], &proxy.address());
+        syncs(&rig, &["connected"]);
+        for round in 0..10 {
+            let key = round.to_string();
+            rig.only(&key, || send(&publisher, "D", &key));
+            proxy.cut();
+            syncs(&rig, &["address-lost", "reconnected"]);
+        }
+        // One that is cut again and again is not tried in a tight loop.
+        proxy.refuse(true);
+        proxy.cut();
+        let before = proxy.accepted();
+        pass(SECOND);
+        let tries = proxy.accepted() - before;
+        assert!((2..=30).contains(&tries), "{tries} tries in a second");
+        proxy.refuse(false);
+        syncs(&rig, &["address-lost", "reconnected"]);
+        rig.subscriber.register_topic(&topic("more")).unwrap();
+        rig.subscriber.wait_live(LONG).unwrap();
+        rig.only("after", || send(&publisher, "more", "after"));
+    });
+}

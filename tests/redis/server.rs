@@ -1,0 +1,394 @@
+//! One server that comes and goes.
+
+use std::time::{Duration, Instant};
+
+use tablecast::config::{Config, Source};
+use tablecast::queue::{Overflow, QueueOptions};
+use tablecast::{
+    Drivers, ErrorKind, PeerState, Publisher, PublisherOptions, Subscriber, SubscriberOptions, SyncReason,
+};
+
+use crate::common::{eventually, within};
+use crate::rig::{LONG, Rig, pass, quickly, send, topic, update};
+use crate::servers::Server;
+use crate::{SECOND, SILENCE, driver, options, publisher, start, syncs, told, with};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+#[test]
+fn a_server_comes_back_with_every_topic() {
+    within(LIMIT, || {
+        let mut server = Server::start();
+        let address = server.address();
+        let driver = driver(&address);
+        let publisher = publisher(&driver);
+        let (rig, errors) = told(&driver);
+        let names: Vec<_> = (0..1500).map(|number| format!("tenant{number}")).collect();
+        let topics: Vec<_> = names.iter().map(String::as_str).collect();
+        rig.listen(&topics, &address);
+        syncs(&rig, &["connected"]);
+        for round in 0..3 {
+            server.kill();
+            let lost = rig.next_sync();
+            assert_eq!(
+                lost,
+                SyncReason::AddressLost {
+                    address: address.as_str().into()
+                }
+            );
+            assert_eq!(rig.peers()[0].1, PeerState::Connecting);
+            // What is registered, or not any more, while it is away, counts when it is back.
+            let name = format!("new{round}");
+            rig.subscriber.register_topic(&topic(&name)).unwrap();
+            rig.subscriber.unregister_topic(&topic("tenant0"));
+            server.restart();
+            rig.subscriber.wait_live(LONG).unwrap();
+            syncs(&rig, &["reconnected"]);
+            for name in names[1..].iter().chain([&name]) {
+                send(&publisher, name, name);
+            }
+            let mut came: Vec<_> = names.iter().map(|_| rig.next_key()).collect();
+            let mut sent: Vec<_> = names[1..].iter().chain([&name]).cloned().collect();
+            came.sort_unstable();
+            sent.sort_unstable();
+            assert_eq!(came, sent);
+            // Whoever wants to know is told once why it does not come back.
+            let reported: Vec<_> = errors.try_iter().collect();
+            assert!(
+                reported.len() <= 1 && reported.iter().all(|(kind, _)| *kind == ErrorKind::Transport),
+                "{reported:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_publisher_returns_the_error_and_repairs_the_connection() {
+    within(LIMIT, || {
+        let mut server = Server::start();
+        let driver = driver(&server.address());
+        let rig = Rig::new(&driver);
+        rig.listen(&["D"], &server.address());
+        let options = PublisherOptions {
+            send_timeout: Duration::from_millis(100),
+            ..PublisherOptions::default()
+        };
+        let publisher = Publisher::new(&*driver, options).unwrap();
+        for round in 1..4 {
+            rig.only("before", || send(&publisher, "D", "before"));
+            server.kill();
+            for _ in 0..3 {
+                let sent = quickly(Duration::from_millis(300), "send", || {
+                    publisher.send_event(&update("k"))
+                });
+                let error = sent.unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+                assert!(error.to_string().contains(&server.host()), "{error}");
+            }
+            server.restart();
+            rig.subscriber.wait_live(LONG).unwrap();
+            // The first one after it already arrives.
+            rig.only("after", || send(&publisher, "D", "after"));
+            let stats = publisher.stats();
+            assert_eq!((stats.sent, stats.failed), (2 * round, 3 * round));
+        }
+    });
+}
+
+#[test]
+fn a_publisher_that_was_idle_notices_a_restart() {
+    within(LIMIT, || {
+        let mut server = Server::start();
+        let publisher = publisher(&driver(&server.address()));
+        for _ in 0..3 {
+            send(&publisher, "D", "k");
+            pass(Duration::from_millis(20));
+            server.kill();
+            server.restart();
+        }
+        send(&publisher, "D", "k");
+        assert_eq!(publisher.stats().failed, 0);
+    });
+}
+
+/// The server takes the message but does not say so: perhaps it will be published.
+#[test]
+fn a_server_that_hangs_is_noticed_on_both_ends() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let driver = driver(&server.address());
+        let publisher = publisher(&driver);
+        let (rig, errors) = told(&driver);
+        rig.listen(&["D"], &server.address());
+        rig.only("1", || send(&publisher, "D", "1"));
+        syncs(&rig, &["connected"]);
+        server.hang();
+        let start = Instant::now();
+        let error = publisher.send_event(&update("2")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unconfirmed, "{error}");
+        assert!(start.elapsed() < 2 * SECOND);
+        let error = publisher.send_event(&update("3")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        syncs(&rig, &["address-lost"]);
+        // It accepts connections, but nobody gets an answer: it is not live.
+        let error = rig.subscriber.wait_live(2 * SILENCE).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Timeout);
+        assert_eq!(errors.recv_timeout(LONG).unwrap().0, ErrorKind::Timeout);
+        server.resume();
+        rig.subscriber.wait_live(LONG).unwrap();
+        syncs(&rig, &["reconnected"]);
+        send(&publisher, "D", "4");
+        // The second one may come late; one that was refused for sure does not come.
+        let mut keys = vec![rig.next_key()];
+        if keys == ["2"] {
+            keys.push(rig.next_key());
+        }
+        assert_eq!(keys.last().unwrap(), "4");
+    });
+}
+
+#[test]
+fn silence_is_noticed_within_the_heartbeat_timeout() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let driver = driver(&server.address());
+        let rig = Rig::new(&driver);
+        rig.listen(&["D"], &server.address());
+        syncs(&rig, &["connected"]);
+        server.hang();
+        let start = Instant::now();
+        syncs(&rig, &["address-lost"]);
+        let took = start.elapsed();
+        println!("a hung server is noticed after {took:?}");
+        assert!(took < SILENCE + SECOND, "{took:?}");
+        quickly(SECOND, "stop", || rig.subscriber.stop());
+    });
+}
+
+/// A subscriber that is busy for longer than the timeout has not lost its server.
+#[test]
+fn a_busy_subscriber_keeps_its_connection() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let driver = driver(&server.address());
+        let publisher = publisher(&driver);
+        let queue = QueueOptions {
+            capacity: 4,
+            overflow: Overflow::Block,
+            ..QueueOptions::default()
+        };
+        let rig = Rig::with(&driver, SubscriberOptions::default(), queue);
+        let (block, blocked) = crossbeam_channel::bounded::<()>(0);
+        let guard = rig.dispatcher.on_table("row", move |_: &tablecast::DbUpdate| {
+            let _ = blocked.recv();
+        });
+        rig.listen(&["D"], &server.address());
+        for number in 0..1000 {
+            send(&publisher, "D", &number.to_string());
+        }
+        pass(3 * SILENCE);
+        drop(block);
+        for _ in 0..1000 {
+            rig.next();
+        }
+        syncs(&rig, &["connected"]);
+        drop(guard);
+    });
+}
+
+/// The server closes the connection of one who does not read.
+#[test]
+fn a_subscriber_that_is_too_slow_is_told() {
+    within(LIMIT, || {
+        let server = Server::with(&["--client-output-buffer-limit", "pubsub 1mb 1mb 1"]);
+        let driver = driver(&server.address());
+        let publisher = publisher(&driver);
+        let queue = QueueOptions {
+            capacity: 4,
+            overflow: Overflow::Block,
+            ..QueueOptions::default()
+        };
+        let rig = Rig::with(&driver, SubscriberOptions::default(), queue);
+        let (block, blocked) = crossbeam_channel::bounded::<()>(0);
+        let guard = rig.dispatcher.on_table("row", move |_: &tablecast::DbUpdate| {
+            let _ = blocked.recv();
+        });
+        rig.listen(&["D"], &server.address());
+        syncs(&rig, &["connected"]);
+        // So many that the subscriber cannot but wait for the callback.
+        for _ in 0..1000 {
+            publisher.send_event(&update("small")).unwrap();
+        }
+        let large = update("large").value("v".repeat(1 << 20));
+        while server.clients() == 2 {
+            publisher.send_event(&large).unwrap();
+        }
+        drop(block);
+        syncs(&rig, &["address-lost", "reconnected"]);
+        send(&publisher, "D", "after");
+        while rig.next_key() != "after" {}
+        drop(guard);
+    });
+}
+
+#[test]
+fn a_message_over_the_limit_costs_nothing_else() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let mut options = options();
+        options.max_frame_bytes = 1 << 20;
+        let driver = with(&server.address(), options);
+        let publisher = publisher(&driver);
+        let rig = Rig::new(&driver);
+        rig.listen(&["D"], &server.address());
+        for round in 1..4 {
+            rig.only("small", || send(&publisher, "D", "small"));
+            let large = update("large").value("v".repeat(5 << 20));
+            publisher.send_event(&large).unwrap();
+            rig.only("after", || send(&publisher, "D", "after"));
+            eventually(LONG, || rig.subscriber.stats().malformed == round);
+        }
+        // It is lost, which the numbers tell.
+        eventually(LONG, || rig.subscriber.stats().lost == 3);
+        assert_eq!(rig.next_sync().as_str(), "connected");
+        assert_eq!(rig.next_sync().as_str(), "gap");
+        assert!(rig.syncs.try_iter().all(|sync| sync.as_str() == "gap"));
+    });
+}
+
+#[test]
+fn an_idle_subscriber_takes_a_topic_at_once_and_misses_nothing() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let driver = driver(&server.address());
+        let rig = Rig::new(&driver);
+        rig.listen(&["D"], &server.address());
+        let sender = {
+            let publisher = publisher(&driver);
+            let (stop, stopped) = crossbeam_channel::bounded::<()>(0);
+            let send_on = move || {
+                let mut sent = 0;
+                while stopped.try_recv() == Err(crossbeam_channel::TryRecvError::Empty) {
+                    send(&publisher, "D", "steady");
+                    sent += 1;
+                }
+                sent
+            };
+            (std::thread::Builder::new().spawn(send_on).unwrap(), stop)
+        };
+        let other = publisher(&driver);
+        let mut worst = Duration::ZERO;
+        for number in 0..100 {
+            let name = format!("topic{number}");
+            let start = Instant::now();
+            rig.subscriber.register_topic(&topic(&name)).unwrap();
+            rig.subscriber.wait_live(LONG).unwrap();
+            worst = worst.max(start.elapsed());
+            send(&other, &name, &name);
+        }
+        drop(sender.1);
+        let steady: usize = sender.0.join().unwrap();
+        send(&other, "D", "last");
+        let mut counts = (0, 0);
+        loop {
+            match rig.next_key().as_str() {
+                "steady" => counts.0 += 1,
+                "last" if counts == (steady, 100) => break,
+                "last" => {}
+                _ => counts.1 += 1,
+            }
+            if counts == (steady, 100) {
+                break;
+            }
+        }
+        println!("a topic was in force after {worst:?} at worst, beside {steady} messages");
+        assert!(worst < Duration::from_millis(50), "{worst:?}");
+        syncs(&rig, &["connected"]);
+    });
+}
+
+/// An address where nobody is holds up no other.
+#[test]
+fn an_address_without_a_server_disturbs_nobody() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let driver = driver(&server.address());
+        let publisher = publisher(&driver);
+        let (rig, errors) = told(&driver);
+        let nobody = format!("redis://127.0.0.1:{}", crate::rig::free_port());
+        rig.listen(&["D"], &server.address());
+        rig.subscriber.register_listen_address(&nobody).unwrap();
+        let (kind, text) = errors.recv_timeout(LONG).unwrap();
+        assert_eq!(kind, ErrorKind::Transport);
+        assert!(
+            nobody.contains(text.split("Redis at ").nth(1).unwrap().split(':').next().unwrap()),
+            "{text}"
+        );
+        for number in 0..1000 {
+            send(&publisher, "D", &number.to_string());
+        }
+        quickly(SECOND, "a thousand updates", || {
+            (0..1000).for_each(|_| drop(rig.next()));
+        });
+        assert!(errors.is_empty(), "it is reported once");
+        let states: Vec<_> = rig.peers().into_iter().map(|(_, state)| state).collect();
+        assert!(states.contains(&PeerState::Live) && states.contains(&PeerState::Connecting));
+        quickly(SECOND, "stop", || rig.subscriber.stop());
+    });
+}
+
+/// The other hosts are for when one is gone.
+#[test]
+fn another_host_is_taken_when_one_is_gone() {
+    within(LIMIT, || {
+        let (mut first, second) = (Server::start(), Server::start());
+        // A replica does not do: what is published there reaches nobody else.
+        let () = second.ask(&["REPLICAOF", "127.0.0.1", &first.port().to_string()]);
+        let address = format!("redis://{},{}", second.host(), first.host());
+        let driver = driver(&address);
+        let publisher = publisher(&driver);
+        let rig = Rig::new(&driver);
+        rig.listen(&["D"], &address);
+        rig.only("1", || send(&publisher, "D", "1"));
+        assert_eq!((first.clients(), second.clients()), (2, 0));
+        first.kill();
+        let () = second.ask(&["REPLICAOF", "NO", "ONE"]);
+        syncs(&rig, &["connected", "address-lost", "reconnected"]);
+        rig.only("2", || send(&publisher, "D", "2"));
+        // A master that becomes a replica keeps its connections, but is left.
+        first.restart();
+        let () = second.ask(&["REPLICAOF", "127.0.0.1", &first.port().to_string()]);
+        syncs(&rig, &["address-lost", "reconnected"]);
+        rig.only("3", || send(&publisher, "D", "3"));
+        assert_eq!((first.clients(), second.clients()), (2, 0));
+    });
+}
+
+#[test]
+fn the_options_alone_are_enough() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let mut config = Config::default();
+        for (name, value) in [
+            ("pub_sub_driver", "redis"),
+            ("remote_db_hosts", &server.host()),
+            ("pub_sub_use_multiproc", "false"),
+        ] {
+            config.set(name, value, Source::Program).unwrap();
+        }
+        config.validate().unwrap();
+        assert_eq!(config.listen_addresses().unwrap(), [server.address()]);
+        let rig = Rig::new(&driver(&server.address()));
+        let subscriber = Subscriber::open(&config, &Drivers::new(), rig.dispatcher.queue()).unwrap();
+        subscriber.daemonize().unwrap();
+        subscriber.wait_live(LONG).unwrap();
+        let publisher = Publisher::open(&config, &Drivers::new()).unwrap();
+        assert_eq!(publisher.address(), Some(server.address()));
+        rig.only("1", || send(&publisher, "D", "1"));
+        start(&rig, &[], &server.address());
+        for wrong in ["tcp://127.0.0.1:1", "redis://", "redis://host", "redis://a:b@host:1"] {
+            let error = subscriber.register_listen_address(wrong).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        }
+    });
+}

@@ -1,0 +1,451 @@
+//! The store on one server, which is killed, hangs, refuses, or does not get its answers through.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use tablecast::codec::Codec;
+use tablecast::config::Secret;
+use tablecast::drivers::redis::RedisOptions;
+use tablecast::store::{Announcement, StoreOptions, Write};
+use tablecast::stores::redis::RedisStore;
+use tablecast::{Action, Error, ErrorKind, Store, Topic};
+
+use crate::common::{eventually, within};
+use crate::proxy::{Fault, Proxy};
+use crate::reexec::Process;
+use crate::rig::{LONG, Rig, pass, quickly, topic};
+use crate::servers::Server;
+use crate::{SECOND, driver, options};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub(crate) fn store(address: &str) -> RedisStore {
+    store_with(address, options())
+}
+
+pub(crate) fn store_with(address: &str, redis: RedisOptions) -> RedisStore {
+    RedisStore::new(address, StoreOptions::default(), &redis).unwrap()
+}
+
+/// A server that has its rows again after it was killed.
+fn durable() -> Server {
+    Server::with(&["--appendonly", "yes", "--appendfsync", "always"])
+}
+
+pub(crate) fn is_outage(error: &Error) -> bool {
+    let outages = [ErrorKind::Unavailable, ErrorKind::Timeout, ErrorKind::Unconfirmed];
+    outages.contains(&error.kind())
+}
+
+/// Makes the server know the scripts, so that their first use is like any other.
+fn teach(store: &dyn Store, address: &str) {
+    announce(store, address, "taught", "k").unwrap();
+    assert!(!store.create_table("taught").unwrap());
+    assert!(store.delete_table("taught").unwrap());
+}
+
+/// Creates the row and tells of it in one step.
+pub(crate) fn announce(store: &dyn Store, address: &str, table: &str, key: &str) -> tablecast::Result<u64> {
+    let head = format!(r#"{{"table":"{table}","key":"{key}","action":"create","value":"v","topic":"D","version":"#);
+    let announcement = Announcement {
+        topic: &Topic::ALL,
+        head: head.as_bytes(),
+        tail: b"}",
+        codec: Codec::Json,
+    };
+    let announcer = store.announcer(address).expect("the same Redis");
+    let write = Write::create(table, key, "v").topic(announcement.topic);
+    Ok(announcer.write_and_publish(&write, &announcement)?.version)
+}
+
+#[test]
+fn a_write_whose_answer_got_lost_is_made_once() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let proxy = Proxy::to(server.port());
+        let address = proxy.address();
+        let store = store(&address);
+        let other = crate::store::store(&server.address());
+        teach(&other, &server.address());
+        let rig = Rig::new(&driver(&server.address()));
+        rig.listen(&["D"], &server.address());
+        let lost = |what: &str, call: &dyn Fn() -> u64| {
+            // The connection is there, so that it is the answer that is lost.
+            let _ = store.get("t", "k", None);
+            proxy.set(Fault::LoseAnswer);
+            let version = call();
+            assert_eq!(*proxy.fault(), Fault::None, "{what}: nothing was lost");
+            version
+        };
+        assert_eq!(
+            lost("create", &|| store.create("t", "k", "one", &Topic::ALL).unwrap()),
+            1
+        );
+        assert_eq!(other.get("t", "k", None).unwrap().version, 1);
+        assert_eq!(lost("set", &|| store.set("t", "k", "two").unwrap()), 2);
+        let versioned = Write::set("t", "k", "three").version(2);
+        assert_eq!(
+            lost("set of a version", &|| store.write(&versioned).unwrap().version),
+            3
+        );
+        assert_eq!(lost("delete", &|| store.delete("t", "k").unwrap()), 4);
+        let again = Write::create("t", "k", "four").version(4);
+        assert_eq!(lost("create again", &|| store.write(&again).unwrap().version), 5);
+        assert_eq!(
+            lost("create and publish", &|| announce(&store, &address, "t", "told")
+                .unwrap()),
+            6
+        );
+        assert_eq!(rig.next_key(), "told");
+        assert!(store.create("t", "told", "x", &Topic::ALL).unwrap_err().kind() == ErrorKind::AlreadyExists);
+        let topic = &topic("other");
+        let elsewhere = Write::create("t", "elsewhere", "x").topic(topic);
+        let written = lost("its topic", &|| {
+            let written = store.write(&elsewhere).unwrap();
+            assert_eq!((&written.topic, written.changed), (topic, true));
+            written.version
+        });
+        assert_eq!(written, 7);
+        lost("create of a table", &|| u64::from(store.create_table("new").unwrap()));
+        assert!(!store.create_table("new").unwrap());
+        let deleted = |table: &str| u64::from(store.delete_table(table).unwrap());
+        assert_eq!(lost("delete of a table", &|| deleted("new")), 1);
+        assert_eq!(deleted("new"), 0);
+        // What was before cannot be told any more, and that is said.
+        store.create("t", "before", "one", &Topic::ALL).unwrap();
+        proxy.set(Fault::LoseAnswer);
+        let error = store.write(&Write::set("t", "before", "two").returning()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unconfirmed, "{error}");
+        assert_eq!(store.get("t", "before", None).unwrap().value, "two");
+        // Nothing was published twice.
+        announce(&store, &address, "t", "last").unwrap();
+        rig.only("last", || {});
+    });
+}
+
+/// Somebody else is faster than the second try.
+#[test]
+fn a_write_is_recognized_after_others() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let proxy = Proxy::to(server.port());
+        let mut slow = options();
+        slow.reconnect_interval = Duration::from_millis(300);
+        slow.reconnect_max = slow.reconnect_interval;
+        let mine = store_with(&proxy.address(), slow);
+        let others = store(&server.address());
+        teach(&others, &server.address());
+        let while_it_waits = |call: &(dyn Fn() -> u64 + Sync), meanwhile: &dyn Fn()| {
+            let _ = mine.get("t", "k", None);
+            proxy.set(Fault::LoseAnswer);
+            std::thread::scope(|scope| {
+                let call = std::thread::Builder::new().spawn_scoped(scope, call).unwrap();
+                eventually(LONG, || *proxy.fault() == Fault::None);
+                meanwhile();
+                call.join().unwrap()
+            })
+        };
+        let version = while_it_waits(&|| mine.create("t", "k", "mine", &Topic::ALL).unwrap(), &|| {
+            others.set("t", "k", "theirs").unwrap();
+        });
+        assert_eq!(
+            (version, others.get("t", "k", None).unwrap().value),
+            (1, "theirs".into())
+        );
+        let version = while_it_waits(&|| mine.set("t", "k", "mine").unwrap(), &|| {
+            others.delete("t", "k").unwrap();
+        });
+        assert_eq!(version, 3);
+        assert_eq!(others.get("t", "k", None).unwrap_err().kind(), ErrorKind::NotFound);
+        others.create("t", "k", "again", &Topic::ALL).unwrap();
+        let version = while_it_waits(&|| mine.delete("t", "k").unwrap(), &|| {
+            others.create("t", "k", "theirs", &Topic::ALL).unwrap();
+        });
+        assert_eq!(
+            (version, others.get("t", "k", None).unwrap().value),
+            (6, "theirs".into())
+        );
+    });
+}
+
+#[test]
+fn an_outage_is_never_not_found() {
+    within(LIMIT, || {
+        let mut server = durable();
+        let address = server.address();
+        let store = store(&address);
+        store.create("t", "k", "one", &Topic::ALL).unwrap();
+        server.kill();
+        let calls: [(&str, &dyn Fn() -> tablecast::Result<()>); 9] = [
+            ("get", &|| store.get("t", "k", None).map(drop)),
+            ("create", &|| store.create("t", "k2", "x", &Topic::ALL).map(drop)),
+            ("set", &|| store.set("t", "k", "x").map(drop)),
+            ("delete", &|| store.delete("t", "k").map(drop)),
+            ("entries", &|| {
+                store.entries("t", None).try_for_each(|row| row.map(drop))
+            }),
+            ("keys", &|| store.keys("t", None).try_for_each(|row| row.map(drop))),
+            ("create table", &|| store.create_table("u").map(drop)),
+            ("delete table", &|| store.delete_table("t").map(drop)),
+            ("unique", &|| store.allocate_unique_key("t").map(drop)),
+        ];
+        for (what, call) in calls {
+            let error = quickly(SECOND, what, call).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{what}: {error}");
+            assert!(error.to_string().contains(&server.host()), "{error}");
+        }
+        server.restart();
+        assert_eq!(store.get("t", "k", None).unwrap().value, "one");
+        assert_eq!(store.keys("t", None).count(), 1);
+        // Connections that have died meanwhile cost nothing, not even a second try.
+        let mut hasty = options();
+        hasty.retries = 0;
+        let hasty = store_with(&address, hasty);
+        for _ in 0..5 {
+            hasty.set("t", "k", "two").unwrap();
+            server.kill();
+            server.restart();
+        }
+        hasty.set("t", "k", "three").unwrap();
+    });
+}
+
+/// A server that comes back while it is tried again.
+#[test]
+fn a_short_outage_is_ridden_out() {
+    within(LIMIT, || {
+        let mut server = durable();
+        let mut patient = options();
+        (patient.retries, patient.reconnect_max) = (1000, Duration::from_millis(50));
+        let store = store_with(&server.address(), patient);
+        store.create("t", "k", "0", &Topic::ALL).unwrap();
+        let writer = {
+            let store = store.clone();
+            let write = move || {
+                let all = (1..3000).map(|number| store.set("t", "k", &number.to_string()).unwrap());
+                all.collect::<Vec<_>>()
+            };
+            std::thread::Builder::new().spawn(write).unwrap()
+        };
+        for _ in 0..3 {
+            pass(Duration::from_millis(50));
+            server.kill();
+            server.restart();
+        }
+        let versions = writer.join().unwrap();
+        assert!(versions.is_sorted_by(|one, next| one < next));
+        let row = store.get("t", "k", None).unwrap();
+        // Each was made once: not one version more than writes.
+        assert_eq!((&*row.value, row.version), ("2999", 3000));
+    });
+}
+
+#[test]
+fn a_server_that_hangs_costs_no_more_than_the_timeout() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let timeout = Duration::from_millis(700);
+        let limits = StoreOptions {
+            timeout,
+            ..StoreOptions::default()
+        };
+        let store = RedisStore::new(&server.address(), limits, &options()).unwrap();
+        store.create("t", "k", "one", &Topic::ALL).unwrap();
+        server.hang();
+        let error = quickly(timeout + SECOND, "get", || store.get("t", "k", None)).unwrap_err();
+        assert!(is_outage(&error) && error.kind() != ErrorKind::Unconfirmed, "{error}");
+        // Nobody has taken it: connecting already fails.
+        let error = quickly(timeout + SECOND, "set", || store.set("t", "k", "two")).unwrap_err();
+        assert!(is_outage(&error) && error.kind() != ErrorKind::Unconfirmed, "{error}");
+        server.resume();
+        eventually(LONG, || store.set("t", "k", "three").is_ok());
+        server.hang();
+        let error = store.set("t", "k", "four").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unconfirmed, "{error}");
+        server.resume();
+        eventually(LONG, || store.get("t", "k", None).is_ok_and(|row| row.value == "four"));
+        // It is made once, however often it was asked for.
+        assert_eq!(store.get("t", "k", None).unwrap().version, 3);
+    });
+}
+
+#[test]
+fn what_is_refused_fails_at_once() {
+    within(LIMIT, || {
+        let server = Server::with(&["--requirepass", "right"]);
+        let mut known = options();
+        known.password = Secret::new("right");
+        known.reconnect_interval = LONG;
+        known.reconnect_max = LONG;
+        let store = store_with(&server.address(), known.clone());
+        store.create("t", "k", "one", &Topic::ALL).unwrap();
+        let refused = |kind: ErrorKind, call: &dyn Fn() -> tablecast::Result<u64>| {
+            let error = quickly(SECOND, "call", call).unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(!format!("{error} {error:?}").contains("right"), "{error:?}");
+        };
+        known.password = Secret::new("wrong");
+        let closed = store_with(&server.address(), known);
+        refused(ErrorKind::Denied, &|| closed.get("t", "k", None).map(|row| row.version));
+        let () = server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+        refused(ErrorKind::Full, &|| store.create("t", "k2", "x", &Topic::ALL));
+        let () = server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+        let () = server.ask(&["SET", "tablecast{6:broken}/rows", "x"]);
+        refused(ErrorKind::Malformed, &|| store.create("broken", "k", "x", &Topic::ALL));
+        let () = server.ask(&["HSET", "tablecast{3:bad}/rows", "k", "x"]);
+        refused(ErrorKind::Malformed, &|| {
+            store.get("bad", "k", None).map(|row| row.version)
+        });
+        assert_eq!(store.keys("t", None).count(), 1);
+        assert!(!format!("{store:?}").contains("right"));
+    });
+}
+
+#[test]
+fn a_row_may_be_announced_in_every_codec() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let address = server.address();
+        let store = store(&address);
+        let rig = Rig::new(&driver(&address));
+        rig.listen(&["D"], &address);
+        for number in 1..4 {
+            let key = format!("k{number}");
+            assert_eq!(announce(&store, &address, "t", &key).unwrap(), number);
+            let update = rig.next();
+            assert_eq!((update.key.as_str(), update.version), (&*key, Some(number)));
+            assert_eq!(update.action, Action::Create);
+        }
+        // The same in MessagePack, with a version of every length.
+        let head = b"\x86\xa5table\xa1t\xa3key\xa1m\xa6action\xa3set\xa5value\xc0\xa5topic\xa1D\xa7version";
+        let announcement = Announcement {
+            topic: &Topic::ALL,
+            head,
+            tail: b"",
+            codec: Codec::MessagePack,
+        };
+        let announcer = store.announcer(&address).unwrap();
+        store.create("t", "m", "", &Topic::ALL).unwrap();
+        for version in [1, 255, 256, 70_000, (1 << 32) + 1, (1 << 53) - 2] {
+            let () = server.ask(&["HSET", "tablecast{1:t}/about", "version", &version.to_string()]);
+            let write = Write::set("t", "m", "x").topic(announcement.topic);
+            let written = announcer.write_and_publish(&write, &announcement).unwrap();
+            assert_eq!(written.version, version + 1);
+            let update = rig.next();
+            assert_eq!((update.key.as_str(), update.version), ("m", Some(version + 1)));
+            assert_eq!(store.get("t", "m", None).unwrap().version, version + 1);
+        }
+        // What changes nothing is not told, and neither is what cannot be done.
+        let same = Write::set("t", "m", "x").topic(announcement.topic).unless_equal();
+        assert!(!announcer.write_and_publish(&same, &announcement).unwrap().changed);
+        let exists = Write::create("t", "m", "x");
+        let error = announcer.write_and_publish(&exists, &announcement).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        assert_eq!(announce(&store, &address, "u", "last").unwrap(), 1);
+        rig.only("last", || {});
+        // Another Redis is another Redis.
+        assert!(store.announcer("redis://127.0.0.1:1").is_none());
+        assert!(store.announcer(&address.replace("redis:", "rediss:")).is_none());
+        assert!(store.announcer("memory://x").is_none());
+    });
+}
+
+const ADDRESS: &str = "TABLECAST_TEST_REDIS";
+
+/// Not a test: the body of a process that writes until it is killed.
+#[test]
+fn announcing_writer() {
+    let Ok(address) = std::env::var(ADDRESS) else { return };
+    let store = store(&address);
+    println!("writing");
+    for number in 0.. {
+        let key = format!("{}-{number}", std::process::id());
+        announce(&store, &address, "t", &key).unwrap();
+    }
+}
+
+/// Whenever it is killed, what it has stored it has told, and the other way round.
+#[test]
+fn a_writer_that_is_killed_leaves_nothing_untold() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let address = server.address();
+        let rig = Rig::new(&driver(&address));
+        rig.listen(&["D"], &address);
+        for round in 0..20 {
+            let mut writer = Process::start("store::announcing_writer", &[(ADDRESS, &address)]);
+            writer.said("writing");
+            pass(Duration::from_millis(5 + 3 * round));
+            drop(writer.kill());
+        }
+        let store = store(&address);
+        let stored: BTreeMap<_, _> = store
+            .entries("t", None)
+            .map(|row| row.map(|row| (row.key.to_string(), row.version)).unwrap())
+            .collect();
+        assert!(stored.len() > 20, "{}", stored.len());
+        announce(&store, &address, "t", "last").unwrap();
+        let mut told = BTreeMap::new();
+        loop {
+            let update = rig.next();
+            if update.key == "last" {
+                break;
+            }
+            told.insert(update.key.to_string(), update.version.unwrap());
+        }
+        println!("{} rows of twenty killed writers", stored.len());
+        assert!(told == stored, "{} told, {} stored", told.len(), stored.len());
+    });
+}
+
+/// Reading ten thousand rows beside a million other keys.
+#[test]
+fn other_keys_cost_nothing() {
+    within(2 * LIMIT, || {
+        let server = Server::with(&["--enable-debug-command", "yes"]);
+        let store = store(&server.address());
+        let names: BTreeSet<_> = (0..10_000).map(|number| format!("key{number}")).collect();
+        for name in &names {
+            store
+                .create("t", name, "a value of some length, as rows have it", &Topic::ALL)
+                .unwrap();
+        }
+        let read = || {
+            let start = Instant::now();
+            assert_eq!(store.entries("t", None).filter(Result::is_ok).count(), names.len());
+            start.elapsed()
+        };
+        let least = || (0..10).map(|_| read()).min().unwrap();
+        let alone = least();
+        for part in 0..10 {
+            let () = server.ask(&["DEBUG", "POPULATE", "100000", &format!("other{part}")]);
+        }
+        let beside = least();
+        let ratio = beside.as_secs_f64() / alone.as_secs_f64();
+        println!("10,000 rows: {alone:?}, beside a million other keys {beside:?}, ratio {ratio:.2}");
+        assert!(ratio < 3.0, "{ratio}");
+    });
+}
+
+#[test]
+fn threads_share_connections() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let store = store(&server.address());
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let store = &store;
+                let write = move || {
+                    for number in 0..100 {
+                        store
+                            .create("t", &format!("{thread}-{number}"), "x", &Topic::ALL)
+                            .unwrap();
+                    }
+                };
+                std::thread::Builder::new().spawn_scoped(scope, write).unwrap();
+            }
+        });
+        assert_eq!(store.keys("t", None).count(), 800);
+        assert!(server.clients() <= 8, "{}", server.clients());
+    });
+}
