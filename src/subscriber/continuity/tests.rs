@@ -208,7 +208,7 @@ fn silence_is_told_once_within_three_periods_and_ends_with_a_word() {
     let mut world = World::new();
     world.hello(1, 100, &[], false);
     world.hear(200, "a", 1, 0);
-    assert_eq!(world.pass(2_700), []);
+    assert_eq!(world.pass(2_500), []);
     assert_eq!(
         world.pass(3_100),
         [SyncReason::Silence {
