@@ -82,6 +82,11 @@ fn a_master_is_killed() {
         for publisher in &publishers {
             send(publisher, "tenant0", "before");
         }
+        for rig in &rigs {
+            for _ in 0..6 {
+                assert_eq!(rig.next_key(), "before");
+            }
+        }
         let victim = cluster.masters()[0];
         let heir = cluster.replica_of(victim);
         let start = Instant::now();
@@ -104,9 +109,6 @@ fn a_master_is_killed() {
         cluster.await_ok();
         for rig in &rigs {
             rig.subscriber.wait_live(LONG).unwrap();
-            for _ in 0..6 {
-                assert_eq!(rig.next_key(), "before");
-            }
         }
         for publisher in &publishers {
             for name in &names {

@@ -262,16 +262,17 @@ impl State {
 
     /// Hands on what was decoded. An error means that the subscriber or the dispatcher is stopping.
     fn flush(&mut self) {
-        self.stats.decoded += self.batch.len() as u64;
-        if !self.batch.is_empty() && self.queue.push(&mut self.batch, &self.stop).is_err() {
-            self.batch.clear();
-        }
         self.unflushed = 0;
+        self.stats.decoded += self.batch.len() as u64;
         if let Some(continuity) = &*self.shared.continuity.lock() {
             self.deadline = self.deadline.into_iter().chain(continuity.deadline()).min();
             self.stats.count(continuity.counters());
         }
+        // Before a callback can look at them.
         *self.shared.stats.lock() = self.stats;
+        if !self.batch.is_empty() && self.queue.push(&mut self.batch, &self.stop).is_err() {
+            self.batch.clear();
+        }
     }
 
     /// Tells the program, and whoever waits for a change.
