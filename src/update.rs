@@ -306,6 +306,20 @@ pub enum SyncReason {
         /// The listen address.
         address: Name,
     },
+    /// The connection to this address was lost, and all topics were unregistered, as the option `resubscribe` says if it is
+    /// `manual`. Told once there is an address that is live: register those that are still wanted again. Nothing comes on
+    /// them before, and [`SyncReason::Resubscribed`] follows.
+    Cleared {
+        /// The listen address.
+        address: Name,
+        /// The topics that were unregistered, in order.
+        topics: Vec<Topic>,
+    },
+    /// Topics that were cleared and then registered again are in force.
+    Resubscribed {
+        /// The topics, in order.
+        topics: Vec<Topic>,
+    },
     /// Updates of this publisher on this topic were lost.
     Gap {
         /// The publisher's id.
@@ -347,7 +361,9 @@ impl SyncReason {
     pub fn topics(&self) -> Option<&[Topic]> {
         match self {
             SyncReason::Gap { topic, .. } => Some(std::slice::from_ref(topic)),
-            SyncReason::Unproven { topics } => Some(topics),
+            SyncReason::Unproven { topics }
+            | SyncReason::Cleared { topics, .. }
+            | SyncReason::Resubscribed { topics } => Some(topics),
             _ => None,
         }
     }
@@ -358,6 +374,8 @@ impl SyncReason {
             SyncReason::Connected { .. } => "connected",
             SyncReason::Reconnected { .. } => "reconnected",
             SyncReason::AddressLost { .. } => "address-lost",
+            SyncReason::Cleared { .. } => "cleared",
+            SyncReason::Resubscribed { .. } => "resubscribed",
             SyncReason::Gap { .. } => "gap",
             SyncReason::Unproven { .. } => "unproven",
             SyncReason::Restarted { .. } => "restarted",
@@ -381,7 +399,8 @@ impl fmt::Display for SyncReason {
                 from,
                 to,
             } => write!(f, ": {publisher} on topic {topic}, numbers {from} to {to}"),
-            SyncReason::Unproven { topics } => write!(f, " {topics:?}"),
+            SyncReason::Cleared { address, topics } => write!(f, " {address}: {topics:?}"),
+            SyncReason::Unproven { topics } | SyncReason::Resubscribed { topics } => write!(f, " {topics:?}"),
             SyncReason::Restarted { publisher } => write!(f, " {publisher}"),
             SyncReason::Silence { publishers } => write!(f, " {publishers:?}"),
             SyncReason::Overflow { dropped } => write!(f, " ({dropped} dropped)"),

@@ -16,6 +16,7 @@
 mod address;
 mod database;
 mod options;
+mod resubscribe;
 mod secret;
 mod socket;
 
@@ -27,6 +28,7 @@ pub use address::Transport;
 #[cfg(feature = "redis")]
 pub(crate) use address::is_host_port;
 pub use options::{Config, OptionDoc};
+pub use resubscribe::Resubscribe;
 pub use secret::Secret;
 
 use crate::error::{Error, ErrorKind, Result};

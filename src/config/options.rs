@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::address::{Transport, is_host_port, is_uri};
+use super::resubscribe::Resubscribe;
 use super::secret::Secret;
 use super::{database, socket};
 use crate::codec::Codec;
@@ -158,6 +159,9 @@ options! {
         update is noticed within two of these, a publisher that is gone or cut off within three.";
     continuity: bool = true, [is "true or false"],
         "Whether a subscriber looks for losses: with false no gap, restart or silence is told.";
+    resubscribe: Resubscribe = "automatic", [is "automatic or manual"],
+        "What becomes of a subscriber's topics when the connection to an address that was live is lost: they are subscribed \
+        again when it is back, or they are cleared, and the program, which is told, registers them again.";
     heartbeat_interval_ms: Duration = 1000 "milliseconds", [10..=600_000],
         "How often the system checks an idle TCP connection, rounded up to seconds.";
     heartbeat_timeout_ms: Duration = 3000 "milliseconds", [20..=600_000],
@@ -245,6 +249,7 @@ value_from_str! {
     Transport: "string"
     Codec: "string"
     Overflow: "string"
+    Resubscribe: "string"
 }
 
 impl Value for Duration {

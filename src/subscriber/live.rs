@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::time::{Duration, Instant};
 
+use super::cleared::Cleared;
 use crate::update::{Name, SyncReason, Topic};
 
 /// How a subscriber stands with one listen address.
@@ -44,6 +45,7 @@ pub(super) struct Live {
     /// Raised by every topic that is registered: a proof counts for the topics up to its generation.
     generation: u64,
     peers: BTreeMap<Name, Peer>,
+    cleared: Cleared,
 }
 
 #[derive(Debug)]
@@ -86,10 +88,32 @@ const MAX_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Live {
     pub(super) fn add_topic(&mut self, topic: Topic) -> Option<u64> {
-        self.topics.insert(topic).then(|| {
-            self.generation += 1;
-            self.generation
-        })
+        if !self.topics.insert(topic.clone()) {
+            return None;
+        }
+        self.generation += 1;
+        self.cleared.registered(&topic, self.generation);
+        Some(self.generation)
+    }
+
+    pub(super) fn remove_topic(&mut self, topic: &Topic) -> bool {
+        self.cleared.unregistered(topic);
+        self.topics.remove(topic)
+    }
+
+    /// The connection to this address was lost: no topic is registered any more. Returns those that were.
+    pub(super) fn clear_topics(&mut self, address: &Name) -> BTreeSet<Topic> {
+        let topics = std::mem::take(&mut self.topics);
+        self.cleared.clear(address, topics.clone());
+        topics
+    }
+
+    /// What the program is to be told of topics that were cleared: that they were, once there is an address at which they
+    /// can be in force again; and that they are.
+    pub(super) fn tell_cleared(&mut self) -> [Option<SyncReason>; 2] {
+        let is_live = self.peers.values().any(|peer| peer.told);
+        let cleared = if is_live { self.cleared.tell() } else { None };
+        [cleared, self.cleared.in_force(self.settled().0)]
     }
 
     pub(super) fn add_address(&mut self, address: Name) -> bool {
@@ -316,6 +340,7 @@ impl Live {
 
     /// The subscriber stopped: nothing is connected.
     pub(super) fn reset(&mut self) {
+        self.cleared.reset();
         for peer in self.peers.values_mut() {
             peer.state = PeerState::Connecting;
             peer.confirmed = 0;

@@ -1,5 +1,6 @@
 //! The receiving end, written once for all drivers: a thread that turns frames into updates in a queue.
 
+mod cleared;
 mod continuity;
 mod live;
 mod options;
@@ -110,6 +111,9 @@ impl Subscriber {
 
     /// Begins to listen to this topic; true if it was not registered.
     ///
+    /// With [`Resubscribe::Manual`](crate::config::Resubscribe::Manual) topics are unregistered when a connection is
+    /// lost; this registers them again.
+    ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if it is longer than the option `max_topic_bytes`.
     pub fn register_topic(&self, topic: &Topic) -> Result<bool> {
@@ -129,7 +133,7 @@ impl Subscriber {
     /// Ends listening to this topic; true if it was registered. Updates that are in the queue still come.
     pub fn unregister_topic(&self, topic: &Topic) -> bool {
         let mut live = self.shared.live.lock();
-        let changed = live.topics.remove(topic);
+        let changed = live.remove_topic(topic);
         if changed {
             live.command(Command::Unsubscribe(topic.clone()));
         }
@@ -292,6 +296,14 @@ impl Linked {
             // It fails only if the thread is just ending: a new one learns all from the bookkeeping.
             let _ = link.commands.send(command);
             link.wake.wake();
+        }
+    }
+
+    /// The connection to this address was lost: unregisters every topic.
+    fn clear(&mut self, address: &Name) {
+        for topic in self.live.clear_topics(address) {
+            // In its turn: what was registered before may still be on its way to the thread.
+            self.command(Command::Unsubscribe(topic));
         }
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::continuity::Counters;
-use crate::config::Config;
+use crate::config::{Config, Resubscribe};
 use crate::error::ErrorHook;
 
 /// Limits and times of a [`Subscriber`](super::Subscriber).
@@ -25,6 +25,9 @@ pub struct SubscriberOptions {
     pub hello_interval: Duration,
     /// Whether losses are looked for: with false no gap, restart or silence is told. Default: true.
     pub continuity: bool,
+    /// What becomes of the topics when the connection to an address that was live is lost. Default:
+    /// [`Resubscribe::Automatic`].
+    pub resubscribe: Resubscribe,
     /// Told of every failure in the background. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
 }
@@ -39,6 +42,7 @@ impl Default for SubscriberOptions {
             retry_max: Duration::from_secs(2),
             hello_interval: Duration::from_secs(1),
             continuity: true,
+            resubscribe: Resubscribe::Automatic,
             hook: None,
         }
     }
@@ -54,6 +58,7 @@ impl From<&Config> for SubscriberOptions {
             retry_max: config.reconnect_max_ms,
             hello_interval: config.hello_interval_ms,
             continuity: config.continuity,
+            resubscribe: config.resubscribe,
             hook: None,
         }
     }

@@ -21,6 +21,7 @@ fn other_value(option: &OptionDoc) -> String {
         "topics" => "tenant1,tenant2",
         "codec" => "msgpack",
         "queue_overflow" => "block",
+        "resubscribe" => "manual",
         "remote_db_hosts" => "db1:6379,[::1]:6380",
         "dispatcher_workers" => "4",
         _ if is_number(option) => "700",

@@ -15,6 +15,7 @@ mod process;
 mod proxy;
 #[path = "../common/reexec.rs"]
 mod reexec;
+mod resubscribe;
 #[path = "../common/rig.rs"]
 mod rig;
 mod server;

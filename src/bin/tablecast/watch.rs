@@ -129,6 +129,9 @@ impl Watch<'_> {
                 }
                 Event::Sync(reason) => {
                     synced = true;
+                    if let SyncReason::Cleared { topics, .. } = reason {
+                        self.listen_again(topics);
+                    }
                     Line::from(reason)
                 }
                 _ => continue,
@@ -147,6 +150,15 @@ impl Watch<'_> {
             output::say("ready");
         }
         Ok(enough)
+    }
+
+    /// The topics were cleared, as the option `resubscribe` says.
+    fn listen_again(&self, topics: &[Topic]) {
+        for topic in topics {
+            if let Err(e) = self.subscriber.register_topic(topic) {
+                log::warn!("cannot listen to {topic} again: {e}");
+            }
+        }
     }
 
     /// The end without enough updates.
@@ -240,6 +252,10 @@ impl<'a> From<&'a SyncReason> for Line<'a> {
             SyncReason::Connected { address }
             | SyncReason::Reconnected { address }
             | SyncReason::AddressLost { address } => line.address = Some(address),
+            SyncReason::Cleared { address, topics } => {
+                line.address = Some(address);
+                line.topics = Some(topics.iter().map(Topic::as_str).collect());
+            }
             SyncReason::Gap {
                 publisher,
                 topic,
@@ -249,7 +265,9 @@ impl<'a> From<&'a SyncReason> for Line<'a> {
                 (line.publisher, line.topic) = (Some(publisher.as_str()), Some(topic.as_str()));
                 (line.from, line.to) = (Some(*from), Some(*to));
             }
-            SyncReason::Unproven { topics } => line.topics = Some(topics.iter().map(Topic::as_str).collect()),
+            SyncReason::Unproven { topics } | SyncReason::Resubscribed { topics } => {
+                line.topics = Some(topics.iter().map(Topic::as_str).collect());
+            }
             SyncReason::Restarted { publisher } => line.publisher = Some(publisher),
             SyncReason::Silence { publishers } => line.publishers = Some(publishers.iter().map(Name::as_str).collect()),
             SyncReason::Overflow { dropped } => line.dropped = Some(*dropped),

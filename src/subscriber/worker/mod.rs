@@ -138,7 +138,10 @@ impl Worker {
                     state.retries.remove(&address);
                     state.probe(inbound, &address, state.options.live_timeout);
                 }
-                Ok(Received::Disconnected { address }) => state.on_disconnected(address),
+                Ok(Received::Disconnected { address }) => {
+                    let address = Name::from(address);
+                    state.on_disconnected(inbound, &address);
+                }
                 Ok(Received::Answer { address, probe, hello }) => {
                     // In this order: the program is to have all that came before it is told to read the store.
                     let owner = state.on_hello(address, hello);
@@ -148,6 +151,7 @@ impl Worker {
                     state.settle();
                     state.flush();
                     state.tell(reason);
+                    state.tell_cleared();
                     state.ask(inbound);
                 }
                 Ok(Received::Woken) => {
@@ -288,6 +292,14 @@ impl State {
             self.queue.sync(reason);
         }
         self.shared.changed.notify_all();
+    }
+
+    /// Tells what became of topics that were cleared.
+    fn tell_cleared(&mut self) {
+        let reasons = self.shared.live.lock().tell_cleared();
+        for reason in reasons.into_iter().flatten() {
+            self.tell(Some(reason));
+        }
     }
 
     fn report(&mut self, error: &Error) {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::super::live::Expired;
 use super::{Command, Retry, State};
+use crate::config::Resubscribe;
 use crate::thread;
 use crate::transport::Inbound;
 use crate::update::{Name, SyncReason, Topic};
@@ -44,6 +45,7 @@ impl State {
                     self.retries.remove(&address);
                     let done = inbound.disconnect(&address);
                     self.settle();
+                    self.tell_cleared();
                     done
                 }
             };
@@ -109,7 +111,7 @@ impl State {
         self.look_ahead();
     }
 
-    pub(super) fn on_disconnected(&mut self, address: &str) {
+    pub(super) fn on_disconnected(&mut self, inbound: &mut dyn Inbound, address: &Name) {
         let mut live = self.shared.live.lock();
         let owner = live.owner(address).cloned();
         let reason = live.disconnected(address);
@@ -125,15 +127,28 @@ impl State {
             }
             None => false,
         };
+        if reason.is_some() {
+            self.clear(inbound, address);
+        }
         self.tell(reason.filter(|_| !gone));
         self.settle();
+        self.tell_cleared();
         if self.shared.live.lock().has_address(address) {
             // A transport that reconnects by itself takes this as done.
             let wait = self.options.retry_interval;
             let at = thread::deadline(wait);
-            self.retries.insert(address.into(), Retry { at, wait });
+            self.retries.insert(address.clone(), Retry { at, wait });
         }
         self.look_ahead();
+    }
+
+    /// The connection to an address that was live is lost: if the options say so, no topic is registered any more.
+    fn clear(&mut self, inbound: &mut dyn Inbound, address: &Name) {
+        if self.options.resubscribe == Resubscribe::Manual {
+            self.shared.live.lock().clear(address);
+            // Before there can be another connection, on which they would be subscribed again.
+            self.on_commands(inbound);
+        }
     }
 
     /// Does what is due.
@@ -155,8 +170,12 @@ impl State {
                     let reason = SyncReason::AddressLost {
                         address: address.clone(),
                     };
-                    self.tell(Some(reason).filter(|_| told));
+                    if told {
+                        self.clear(inbound, &address);
+                        self.tell(Some(reason));
+                    }
                     self.reconnect(inbound, address);
+                    self.tell_cleared();
                 }
                 Expired::NoHello(address, patience, reason) => {
                     if reason.is_some() {
@@ -166,6 +185,7 @@ impl State {
                     }
                     self.settle();
                     self.tell(reason);
+                    self.tell_cleared();
                     self.probe(inbound, &address, patience);
                 }
             }
@@ -198,10 +218,14 @@ impl State {
                 SyncReason::Silence { publishers } => self.shared.live.lock().silent(publishers),
                 _ => Vec::new(),
             };
+            for address in &silent {
+                self.clear(inbound, address);
+            }
             self.tell(Some(reason));
             for address in silent {
                 self.reconnect(inbound, address);
             }
+            self.tell_cleared();
         }
     }
 
