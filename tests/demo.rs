@@ -2,6 +2,9 @@
 #![cfg(all(feature = "bin", target_os = "linux"))]
 
 mod common;
+#[cfg(feature = "redis")]
+#[path = "common/redis.rs"]
+mod servers;
 
 use std::fs;
 use std::io::Read;
@@ -26,8 +29,11 @@ struct Demo {
 
 impl Demo {
     fn start(arguments: &[&str]) -> Demo {
+        Demo::spawn(Command::new(env!("CARGO_BIN_EXE_tablecast")), arguments)
+    }
+
+    fn spawn(mut command: Command, arguments: &[&str]) -> Demo {
         let folder = TempDir::new().unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tablecast"));
         command.arg("demo").args(arguments).env("TMPDIR", folder.path());
         // What is said of another service must not matter.
         command.env("TABLECAST_PUBLISHERS", "tcp://127.0.0.1:1");
@@ -60,32 +66,49 @@ impl Drop for Demo {
     }
 }
 
-/// The processes that have this folder in their environment and `word` on their command line.
+/// The processes that have this folder in their environment, or work in it (a Redis server writes over its environment),
+/// and `word` on their command line.
 fn processes(folder: &Path, word: &str) -> Vec<Pid> {
-    let folder = format!("TMPDIR={}\0", folder.display());
+    let works_in = |path: &Path| fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd.starts_with(folder));
+    let named = format!("TMPDIR={}\0", folder.display());
     let contains = |file, text: &str| {
         let content = fs::read(file).unwrap_or_default();
         String::from_utf8_lossy(&content).contains(text)
     };
     let all = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
-    let ours = all.filter(|path| contains(path.join("environ"), &folder) && contains(path.join("cmdline"), word));
+    let ours = all.filter(|path| contains(path.join("environ"), &named) || works_in(path));
+    let ours = ours.filter(|path| contains(path.join("cmdline"), word));
     let pids = ours.map(|path| Pid::from_raw(path.file_name().unwrap().to_str().unwrap().parse().unwrap()));
     pids.collect()
 }
 
 /// Checks the table: everything sent was delivered, and the columns of what went wrong are zero.
 fn check_table(output: &str, subscribers: usize, sent: &str) {
+    check_columns(output, subscribers, sent, 10);
+}
+
+/// As [`check_table`], for a demo with a store: there are rows, and none differs from the store's.
+fn check_stored(output: &str, subscribers: usize, sent: &str) {
+    for row in check_columns(output, subscribers, sent, 12) {
+        assert!(row[10].parse::<u64>().unwrap() > 0 && row[11] == "0", "{output}");
+    }
+    assert!(output.contains("rows") && !output.contains("NOT"), "{output}");
+}
+
+/// The rows of the table, from the column `sent` on.
+fn check_columns<'a>(output: &'a str, subscribers: usize, sent: &str, columns: usize) -> Vec<Vec<&'a str>> {
     let rows = output.lines().skip(1).take_while(|line| !line.is_empty());
-    // The topics take a varying number of words; ten columns follow them, from `sent` on.
-    let rows = rows.map(|row| row.split_whitespace().rev().take(10).collect::<Vec<_>>());
+    // The topics take a varying number of words.
+    let rows = rows.map(|row| row.split_whitespace().rev().take(columns).collect::<Vec<_>>());
     let rows: Vec<Vec<_>> = rows.map(|row| row.into_iter().rev().collect()).collect();
     assert_eq!(rows.len(), subscribers, "{output}");
     assert_eq!(rows[0][0], sent, "{output}");
-    for row in rows {
+    for row in &rows {
         assert!(row[0].parse::<u64>().unwrap() > 0, "{output}");
         assert_eq!(row[0], row[1], "{output}");
         assert_eq!(row[2..6], ["0"; 4], "{output}");
     }
+    rows
 }
 
 #[test]
@@ -176,8 +199,140 @@ fn death_of_any_child_ends_it() {
 #[test]
 fn wrong_usage_is_told() {
     within(LIMIT, || {
-        for arguments in [["--writers", "0"], ["--subscribers", "65"], ["--updates", "0"]] {
+        for arguments in [
+            ["--writers", "0"],
+            ["--subscribers", "65"],
+            ["--updates", "0"],
+            ["--store", "memory"],
+            ["--driver", "memory"],
+            ["--redis", "redis://127.0.0.1:1"],
+        ] {
             assert_eq!(Demo::start(&arguments).end().0.code(), Some(2));
         }
     });
+}
+
+#[test]
+fn rows_in_sqlite_arrive() {
+    within(LIMIT, || {
+        let (status, output) = Demo::start(&["--store", "sqlite", "--updates", "300"]).end();
+        assert!(status.success(), "{output}");
+        check_stored(&output, 2, "300");
+    });
+}
+
+#[cfg(feature = "redis")]
+mod with_redis {
+    use tablecast::Store;
+    use tablecast::drivers::redis::RedisOptions;
+    use tablecast::store::StoreOptions;
+    use tablecast::stores::redis::RedisStore;
+
+    use super::servers::Server;
+    use super::*;
+
+    #[test]
+    fn updates_arrive_through_a_server_of_our_own() {
+        within(LIMIT, || {
+            let (status, output) = Demo::start(&["--driver", "redis", "--updates", "2000"]).end();
+            assert!(status.success(), "{output}");
+            check_table(&output, 2, "2000");
+        });
+    }
+
+    #[test]
+    fn rows_arrive_in_one_step_and_in_two() {
+        within(LIMIT, || {
+            for driver in ["redis", "zmq"] {
+                let flags = ["--store", "redis", "--driver", driver, "--updates", "2000"];
+                let (status, output) = Demo::start(&[&flags[..], &["--codec", "msgpack"]].concat()).end();
+                assert!(status.success(), "{output}");
+                check_stored(&output, 2, "2000");
+            }
+        });
+    }
+
+    const BOTH: [&str; 4] = ["--store", "redis", "--driver", "redis"];
+
+    #[test]
+    fn somebody_elses_server_is_left_as_it_was() {
+        within(LIMIT, || {
+            let server = Server::with(&["--requirepass", "secret"]);
+            let () = server.ask(&["SET", "theirs", "1"]);
+            let mut command = Command::new(env!("CARGO_BIN_EXE_tablecast"));
+            command.env("TABLECAST_REDIS_PASSWORD", "secret");
+            let flags = ["--redis", &server.address()];
+            let (status, output) = Demo::spawn(command, &[&BOTH[..], &flags].concat()).end();
+            assert!(status.success(), "{output}");
+            check_stored(&output, 2, "475");
+            assert!(!output.contains("tablecast-demo"), "{output}");
+            let keys: Vec<String> = server.ask(&["KEYS", "*"]);
+            assert!(keys.iter().all(|key| !key.ends_with("/rows")), "{keys:?}");
+            assert!(keys.contains(&"theirs".to_owned()), "{keys:?}");
+        });
+    }
+
+    /// A row that nobody was told of.
+    #[test]
+    fn a_row_that_is_missing_is_noticed() {
+        within(LIMIT, || {
+            let server = Server::start();
+            let store = RedisStore::new(&server.address(), StoreOptions::default(), &RedisOptions::default()).unwrap();
+            let flags = ["--redis", &server.address(), "--updates", "2000", "--rate", "1000"];
+            let demo = Demo::start(&[&BOTH[..], &flags].concat());
+            let mut tables = Vec::<String>::new();
+            eventually(LIMIT, || {
+                tables = server.ask(&["KEYS", "*/lport}/rows"]);
+                !tables.is_empty()
+            });
+            let table = tables[0].split_once(':').unwrap().1.strip_suffix("}/rows").unwrap();
+            let topic = table.replace("lport", "D");
+            let created = store.create(table, "secret", "{}", &tablecast::Topic::new(topic).unwrap());
+            created.unwrap();
+            let (status, output) = demo.end();
+            assert_eq!(status.code(), Some(1), "{output}");
+            assert!(output.contains("NOT those"), "{output}");
+        });
+    }
+
+    #[test]
+    fn without_any_server_it_says_what_to_do() {
+        within(LIMIT, || {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_tablecast"));
+            command.args(["demo", "--driver", "redis"]).env("PATH", "/nowhere");
+            let output = command.output().unwrap();
+            let stderr = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{stderr}");
+            assert!(
+                stderr.contains("redis-server") && stderr.contains("--redis redis://"),
+                "{stderr}"
+            );
+        });
+    }
+
+    #[test]
+    fn its_server_ends_with_it_however_that_ends() {
+        within(LIMIT, || {
+            let endless = ["--driver", "redis", "--updates", "100000000"];
+            // A child dies, the server among them.
+            for word in ["redis-server 127", "demo-redis", "demo-writer"] {
+                let demo = Demo::start(&endless);
+                demo.wait_for("demo-writer", 3);
+                kill(demo.wait_for(word, 1)[0], Signal::SIGKILL).unwrap();
+                assert_eq!(demo.end().0.code(), Some(1));
+            }
+            // The user ends it, while the server starts and later.
+            for word in ["demo-redis", "demo-writer"] {
+                let demo = Demo::start(&endless);
+                demo.wait_for(word, 1);
+                kill(Pid::from_raw(demo.child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+                assert_eq!(demo.end().0.code(), Some(1));
+            }
+            // It cannot even say goodbye.
+            let mut demo = Demo::start(&endless);
+            demo.wait_for("demo-writer", 3);
+            demo.child.kill().unwrap();
+            eventually(LIMIT, || processes(demo.folder.path(), "").is_empty());
+        });
+    }
 }

@@ -58,6 +58,8 @@ pub(crate) enum Command {
     #[command(hide = true)]
     DemoWriter(demo::WriterArgs),
     #[command(hide = true)]
+    DemoRedis(demo::RedisArgs),
+    #[command(hide = true)]
     DemoSubscriber(demo::SubscriberArgs),
 }
 
@@ -98,6 +100,12 @@ impl Cli {
             .map(|option| (option.name, matches.get_one::<String>(option.name)));
         cli.flags = given.filter_map(|(name, value)| Some((name, value?.clone()))).collect();
         Ok(cli)
+    }
+
+    /// The value that an option was given as a flag.
+    pub(crate) fn flag(&self, option: &str) -> Option<&str> {
+        let given = self.flags.iter().find(|(name, _)| *name == option);
+        given.map(|(_, value)| value.as_str())
     }
 
     /// The options, where `defaults` stand for those that nobody has set.

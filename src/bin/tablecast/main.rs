@@ -49,10 +49,20 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Watch(args) => watch::run(cli.config(watch::DEFAULTS)?, args)?,
         Command::Status(args) => status::run(cli.config(&[])?, args)?,
         Command::Db(args) => db::run(&cli.config(db::DEFAULTS)?, args)?,
-        Command::Demo(args) => return demo::run(&cli.config(&[])?, args, &signal::channel(demo::GRACE)?),
+        Command::Demo(args) => {
+            let flags = demo::Flags {
+                driver: cli.flag("pub_sub_driver"),
+                store: cli.flag("nb_db_class"),
+            };
+            return demo::run(&cli.config(&[])?, args, flags, &signal::channel(demo::GRACE)?);
+        }
         Command::DemoWriter(args) => {
             signal::ignore()?;
             demo::run_writer(&cli.config(&[])?, args)?;
+        }
+        Command::DemoRedis(args) => {
+            signal::ignore()?;
+            demo::run_redis(args)?;
         }
         Command::DemoSubscriber(args) => {
             signal::ignore()?;

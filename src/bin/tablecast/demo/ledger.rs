@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 use tablecast::{DbUpdate, Name, Topic};
 
+use super::holdings::{Held, Holdings};
 use super::latency::Latency;
 
 /// What came to one subscriber so far.
@@ -18,6 +19,8 @@ pub(super) struct Ledger {
     latency: Latency,
     /// When the first update was sent and the last one came, in microseconds.
     span: Option<(i64, i64)>,
+    /// The rows, if they are wanted.
+    holdings: Option<Holdings>,
 }
 
 /// What came from one publisher on one topic.
@@ -45,6 +48,8 @@ pub(super) struct History {
     pub(super) p50: u64,
     pub(super) p99: u64,
     pub(super) max: u64,
+    /// The rows that it holds, if they were wanted.
+    pub(super) rows: Vec<Held>,
 }
 
 /// What came from one publisher on one topic.
@@ -65,11 +70,22 @@ pub(super) struct TrackHistory {
 }
 
 impl Ledger {
+    /// A ledger that also keeps the rows, if they are wanted.
+    pub(super) fn new(with_rows: bool) -> Ledger {
+        Ledger {
+            holdings: with_rows.then(Holdings::default),
+            ..Ledger::default()
+        }
+    }
+
     /// Writes down an update that came at `now`, in microseconds since the Unix epoch.
     pub(super) fn record(&mut self, update: &DbUpdate, now: i64) {
         self.latency.record(u64::try_from(now - update.timestamp).unwrap_or(0));
         let (first, _) = self.span.unwrap_or((update.timestamp, now));
         self.span = Some((first.min(update.timestamp), now));
+        if let Some(holdings) = &mut self.holdings {
+            holdings.apply(update);
+        }
         let Some(origin) = &update.origin else {
             self.unnumbered += 1;
             return;
@@ -102,6 +118,7 @@ impl Ledger {
             p50: self.latency.quantile(0.50),
             p99: self.latency.quantile(0.99),
             max: self.latency.max(),
+            rows: self.holdings.as_ref().map_or_else(Vec::new, Holdings::rows),
         }
     }
 }

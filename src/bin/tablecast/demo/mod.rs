@@ -6,12 +6,15 @@
 //! ```
 
 mod cast;
+mod holdings;
 mod judge;
 mod latency;
 mod ledger;
 mod pacer;
 mod process;
 mod protocol;
+mod redis;
+mod setup;
 mod subscriber;
 mod table;
 mod workload;
@@ -19,11 +22,12 @@ mod writer;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 use indicatif::{ProgressBar, ProgressStyle};
-use tablecast::{Config, Error, ErrorKind, Result};
+use tablecast::{Config, Error, ErrorKind, Result, Store};
 
 use cast::{Cast, unexpected, writer_id};
 use judge::{Sent, judge};
@@ -31,17 +35,25 @@ use ledger::History;
 use pacer::Pacer;
 use process::Who;
 use protocol::{Order, Report};
+use setup::{Redis, Setup};
 use table::Table;
 use workload::Workload;
 
+pub(crate) use redis::{RedisArgs, run as run_redis};
+pub(crate) use setup::Flags;
 pub(crate) use subscriber::{SubscriberArgs, run as run_subscriber};
 pub(crate) use writer::{WriterArgs, run as run_writer};
 
-/// Starts a publisher service, writers and subscribers as processes on this machine, and shows that every update
-/// reaches whom it is for, once and in order.
+/// Starts writers and subscribers as processes on this machine, with a publisher service or a Redis server between them,
+/// and shows that every update reaches whom it is for, once and in order.
 ///
 /// The writers tell the life of a small network with several tenants. The first subscriber listens to everything,
-/// each other one to a tenant and to what is for everyone. Of the options only codec is used.
+/// each other one to a tenant and to what is for everyone. Of the options only codec is used, and with --redis those
+/// that begin with redis.
+///
+/// --driver zmq or redis says what updates go through. With --store sqlite or redis, writers write rows, which are stored and
+/// then published (with both of redis, in one step), and at the end the rows that each subscriber holds are compared
+/// with the store.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Send so many generated updates of about 240 bytes instead.
@@ -57,6 +69,11 @@ pub(crate) struct Args {
     /// they are taken]
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(100..))]
     rate: Option<u64>,
+    /// Use this Redis, for example redis://127.0.0.1:6379, instead of a redis-server that the demo starts; several hosts
+    /// of a cluster are separated by commas. Topics and tables get names of their own there, and the rows are deleted at
+    /// the end.
+    #[arg(long, value_name = "URL")]
+    redis: Option<String>,
     /// Give up when nothing has come through for so many seconds.
     #[arg(long, value_name = "S", default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
@@ -76,27 +93,51 @@ pub(crate) const GRACE: Duration = Duration::from_secs(3);
 /// How long duplicates may come after everything is there.
 const AFTERMATH: Duration = Duration::from_millis(200);
 
-/// Runs the demo: success if every subscriber got every update of its topics, once and in order.
+/// Runs the demo: success if every subscriber got every update of its topics, once and in order, and holds what the store
+/// has, if there is one.
 ///
 /// # Errors
 /// If a process cannot be started or ends too early, or if a signal came.
-pub(crate) fn run(config: &Config, args: &Args, signals: &Receiver<()>) -> Result<ExitCode> {
-    let topics = topics_of(args.subscribers);
+pub(crate) fn run(config: &Config, args: &Args, flags: Flags<'_>, signals: &Receiver<()>) -> Result<ExitCode> {
+    let setup = Setup::new(config, flags, args.redis.as_deref())?;
+    let topics = topics_of(args.subscribers, &setup.namespace);
     let workload = Workload::new(args.updates);
     let rate = args.rate.or(args.updates.is_none().then_some(250));
     let (writers, subscribers) = (args.writers, args.subscribers);
     let mut progress = Progress::new(workload.len());
     progress.say(&format!(
-        "starting a publisher service, writers: {writers}, subscribers: {subscribers}"
+        "starting {}writers: {writers}, subscribers: {subscribers}",
+        setup.describe()
     ));
 
-    let mut cast = Cast::start(config, args, &topics, signals)?;
+    let tables: Vec<_> = workload
+        .tables()?
+        .iter()
+        .map(|table| setup.namespace.clone() + table)
+        .collect();
+    // Outlives the writers, also when something fails.
+    let mut cleanup = Cleanup {
+        tables: &tables,
+        store: None,
+    };
+    let mut cast = Cast::start(&setup, args, &topics, signals)?;
+    let store = setup.store.map(|_| cast.open_store()).transpose()?;
+    if let Some(Redis::Running(_)) = setup.redis {
+        cleanup.store.clone_from(&store);
+    }
     let mut pacer = Pacer::new(writers, &topics, rate);
     let start = Instant::now();
     play(&mut cast, &mut pacer, Duration::from_secs(args.timeout), &mut progress)?;
     let seconds = start.elapsed().as_secs_f64();
     cast.rest(AFTERMATH)?;
     let histories = histories(&mut cast, subscribers)?;
+    let mut differ = Vec::new();
+    for (topics, history) in topics.iter().zip(&histories) {
+        differ.push(match &store {
+            Some(store) => holdings::differing(&history.rows, &holdings::stored(&**store, &tables, topics)?),
+            None => 0,
+        });
+    }
     let ended = cast.end();
     progress.end();
 
@@ -104,11 +145,12 @@ pub(crate) fn run(config: &Config, args: &Args, signals: &Receiver<()>) -> Resul
     let sent = pacer.into_sent().into_iter().enumerate();
     let sent: Sent = sent.map(|(number, sent)| (writer_id(number), sent)).collect();
     let mut good = total == workload.len();
-    let mut table = Table::default();
-    for (topics, history) in topics.iter().zip(&histories) {
+    let mut table = Table::new(store.is_some());
+    for ((topics, history), differ) in topics.iter().zip(&histories).zip(&differ) {
         let verdict = judge(&sent, topics, history);
         good &= verdict.is_good();
-        table.add(topics.join(" "), &verdict, history);
+        let names: Vec<_> = topics.iter().map(|topic| &topic[setup.namespace.len()..]).collect();
+        table.add(names.join(" "), &verdict, history, *differ);
     }
     let (planned, per_second) = (workload.len(), total as f64 / seconds);
     let text = format!(
@@ -124,15 +166,29 @@ pub(crate) fn run(config: &Config, args: &Args, signals: &Receiver<()>) -> Resul
             false => "NOT every subscriber got every update of its topics, once and in order.",
         }
     );
+    let same = differ.iter().all(|differ| *differ == 0);
+    let about_rows = match (&store, same) {
+        (None, _) => "",
+        (_, true) => "The rows that every subscriber holds are those of its topics in the store.\n",
+        (_, false) => "The rows that every subscriber holds are NOT those of its topics in the store.\n",
+    };
+    let text = text + about_rows;
     let written = io::stdout().lock().write_all(text.as_bytes());
     written.map_err(|e| Error::new(ErrorKind::Io, "cannot write the result").with_source(e))?;
     ended?;
-    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if good && same {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// The topics of each subscriber: everything for the first; for the others a tenant, and what is for everyone.
-fn topics_of(subscribers: usize) -> Vec<Vec<String>> {
-    let all = Workload::topics();
+fn topics_of(subscribers: usize, namespace: &str) -> Vec<Vec<String>> {
+    let all: Vec<_> = Workload::topics()
+        .iter()
+        .map(|topic| namespace.to_owned() + topic)
+        .collect();
     let (everyone, tenants) = all.split_at(1);
     let rest = tenants
         .iter()
@@ -173,6 +229,26 @@ fn play(cast: &mut Cast, pacer: &mut Pacer, timeout: Duration, progress: &mut Pr
         }
     }
     Ok(())
+}
+
+/// Deletes the tables of a store that lives on, also when the demo fails.
+struct Cleanup<'a> {
+    tables: &'a [String],
+    store: Option<Arc<dyn Store>>,
+}
+
+impl Drop for Cleanup<'_> {
+    fn drop(&mut self) {
+        for (store, table) in self
+            .store
+            .iter()
+            .flat_map(|store| self.tables.iter().map(move |table| (store, table)))
+        {
+            if let Err(e) = store.delete_table(table) {
+                log::warn!("the table {table} is left in the store: {e}");
+            }
+        }
+    }
 }
 
 /// What each subscriber got.

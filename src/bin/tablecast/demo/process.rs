@@ -9,16 +9,18 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tablecast::{Error, ErrorKind, Result};
 
 use super::protocol::{self, Order};
+use super::setup::Choice;
 
 /// Which child it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Who {
     Service,
+    Redis,
     Writer(usize),
     Subscriber(usize),
 }
@@ -26,6 +28,7 @@ pub(super) enum Who {
 impl fmt::Display for Who {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Who::Redis => f.write_str("the Redis server"),
             Who::Service => f.write_str("the publisher service"),
             Who::Writer(number) => write!(f, "writer {}", number + 1),
             Who::Subscriber(number) => write!(f, "subscriber {}", number + 1),
@@ -36,6 +39,9 @@ impl fmt::Display for Who {
 /// What a child said on its stdout; `None` when it ended.
 pub(super) type Heard = (Who, Option<String>);
 
+/// How long a child that has started another one may take to end that.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Dropping it kills the child.
 #[derive(Debug)]
 pub(super) struct Process {
@@ -45,16 +51,12 @@ pub(super) struct Process {
     reader: Option<JoinHandle<()>>,
     /// Carries nothing; disconnected when the child has closed its stdout, which it does when it ends.
     ended: Receiver<()>,
+    waited: bool,
 }
 
 impl Process {
     /// Starts this program with other arguments and with these options as its whole configuration.
-    pub(super) fn start(
-        who: Who,
-        arguments: &[String],
-        options: &[(&str, String)],
-        heard: Sender<Heard>,
-    ) -> Result<Process> {
+    pub(super) fn start(who: Who, arguments: &[String], options: &[Choice], heard: Sender<Heard>) -> Result<Process> {
         let program = env::current_exe().map_err(|e| failed(who, "cannot find this program", e))?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -64,7 +66,11 @@ impl Process {
         for name in inherited.filter(|name| name.to_string_lossy().starts_with("TABLECAST_")) {
             command.env_remove(name);
         }
-        command.envs(options.iter().map(|(name, value)| (format!("TABLECAST_{name}"), value)));
+        command.envs(
+            options
+                .iter()
+                .map(|(name, value)| (format!("TABLECAST_{}", name.to_ascii_uppercase()), value)),
+        );
         let mut child = command.spawn().map_err(|e| failed(who, "cannot start", e))?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let (alive, ended) = crossbeam_channel::bounded(0);
@@ -74,6 +80,7 @@ impl Process {
             stdin,
             reader: None,
             ended,
+            waited: false,
         };
         let read = move || {
             let _alive = alive;
@@ -114,6 +121,7 @@ impl Process {
             return Err(Error::new(ErrorKind::Timeout, context));
         }
         let status = self.child.wait().map_err(|e| failed(self.who, "cannot wait", e))?;
+        self.waited = true;
         match status.success() {
             true => Ok(()),
             false => Err(Error::new(ErrorKind::Io, format!("{} ended with {status}", self.who))),
@@ -121,8 +129,25 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Kills the child with all that it has started, for a child that was killed and could not do that itself.
+    fn kill_group(&self) {
+        // Until it is waited for its number is nobody else's.
+        if let (false, Ok(pid)) = (self.waited, i32::try_from(self.child.id())) {
+            // It fails only if all of them have ended.
+            let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
+        self.stdin = None;
+        if self.who == Who::Redis {
+            // It ends what it has started, which nobody else can.
+            let _ = self.ended.recv_timeout(GRACE);
+            self.kill_group();
+        }
         // Both fail only for a child that has been waited for.
         let _ = self.child.kill();
         let _ = self.child.wait();

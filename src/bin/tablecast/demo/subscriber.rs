@@ -15,12 +15,16 @@ pub(crate) struct SubscriberArgs {
     /// Which subscriber this is, from 0.
     #[arg(long)]
     number: usize,
+    /// Keep the rows, to be held against the store.
+    #[arg(long)]
+    stored: bool,
 }
 
 impl SubscriberArgs {
     /// The arguments that make these.
-    pub(super) fn command_line(number: usize) -> Vec<String> {
-        vec!["demo-subscriber".into(), format!("--number={number}")]
+    pub(super) fn command_line(number: usize, stored: bool) -> Vec<String> {
+        let line = ["demo-subscriber".into(), format!("--number={number}")];
+        line.into_iter().chain(stored.then(|| "--stored".into())).collect()
     }
 }
 
@@ -33,7 +37,7 @@ const LIVE_TIMEOUT: Duration = Duration::from_secs(60);
 /// What the subscriber and the dispatcher say.
 pub(crate) fn run(config: &Config, args: &SubscriberArgs) -> Result<()> {
     let dispatcher = Dispatcher::new(config.into())?;
-    let ledger = Arc::new(Mutex::new(Ledger::default()));
+    let ledger = Arc::new(Mutex::new(Ledger::new(args.stored)));
     let record = Arc::clone(&ledger);
     let on_update = move |update: &DbUpdate| record.lock().record(update, now_micros());
     dispatcher.on_update(on_update).detach();

@@ -7,7 +7,11 @@ use super::ledger::History;
 
 /// One row for each subscriber.
 #[derive(Debug, Default)]
-pub(super) struct Table(Vec<[String; COLUMNS.len()]>);
+pub(super) struct Table {
+    rows: Vec<Vec<String>>,
+    /// With what the store says.
+    stored: bool,
+}
 
 const COLUMNS: [&str; 12] = [
     "subscriber",
@@ -24,9 +28,20 @@ const COLUMNS: [&str; 12] = [
     "max ms",
 ];
 
+/// These are there if there is a store.
+const STORED: [&str; 2] = ["rows", "differ"];
+
 impl Table {
-    pub(super) fn add(&mut self, topics: String, verdict: &Verdict, history: &History) {
-        let number = self.0.len() + 1;
+    pub(super) fn new(stored: bool) -> Table {
+        Table {
+            rows: Vec::new(),
+            stored,
+        }
+    }
+
+    /// `differ` is how many rows are not as in the store.
+    pub(super) fn add(&mut self, topics: String, verdict: &Verdict, history: &History, differ: usize) {
+        let number = self.rows.len() + 1;
         let numbers = [
             verdict.sent,
             verdict.delivered,
@@ -39,7 +54,7 @@ impl Table {
         let [sent, delivered, lost, duplicated, out_of_order, stray, rate] = numbers.map(|number| number.to_string());
         let [p50, p99, max] = [history.p50, history.p99, history.max].map(|us| format!("{:.2}", us as f64 / 1e3));
         let number = number.to_string();
-        self.0.push([
+        let mut row = vec![
             number,
             topics,
             sent,
@@ -52,14 +67,19 @@ impl Table {
             p50,
             p99,
             max,
-        ]);
+        ];
+        if self.stored {
+            row.extend([history.rows.len(), differ].map(|number| number.to_string()));
+        }
+        self.rows.push(row);
     }
 }
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head = COLUMNS.map(str::to_owned);
-        let rows = || [&head].into_iter().chain(&self.0);
+        let stored = STORED.iter().filter(|_| self.stored);
+        let head = COLUMNS.iter().chain(stored).map(|name| (*name).to_owned()).collect();
+        let rows = || [&head].into_iter().chain(&self.rows);
         for row in rows() {
             for (column, cell) in row.iter().enumerate() {
                 let width = rows().map(|row| row[column].len()).max().unwrap_or(0);

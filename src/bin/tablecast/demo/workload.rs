@@ -1,5 +1,6 @@
 //! What the writers send: the life of an example network, or generated updates.
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::Deserialize;
@@ -38,6 +39,18 @@ impl Workload {
     pub(super) fn topics() -> Vec<String> {
         let all = Topic::ALL.to_string();
         [all].into_iter().chain(TENANTS.map(str::to_owned)).collect()
+    }
+
+    /// Every table that is used.
+    pub(super) fn tables(self) -> Result<Vec<String>> {
+        let tables: BTreeSet<_> = match self {
+            Workload::Network => NETWORK
+                .lines()
+                .map(|line| Ok(parse(line)?.table.to_string()))
+                .collect::<Result<_>>()?,
+            Workload::Generated(_) => TABLES.iter().map(|table| (*table).to_owned()).collect(),
+        };
+        Ok(tables.into_iter().collect())
     }
 
     /// The updates that writer `number` (from 0) of `writers` sends: a row belongs to one writer, so that the order of
@@ -86,6 +99,9 @@ fn parse(line: &str) -> Result<DbUpdate> {
 /// How many rows a writer changes.
 const ROWS: u64 = 1_000;
 
+/// The tables of the rows in turn.
+const TABLES: [&str; 4] = ["lport", "lport", "floatingip", "secgroup"];
+
 /// How many updates of a row follow one another; their priorities differ, which must not change their order.
 const BURST: [i32; 4] = [5, 9, 1, 5];
 
@@ -101,7 +117,7 @@ fn generate(writer: u64, index: u64) -> DbUpdate {
         (round, step) if round == LIFE - 1 && step == BURST.len() as u64 - 1 => Action::Delete,
         _ => Action::Set,
     };
-    let table = ["lport", "lport", "floatingip", "secgroup"][row as usize % 4];
+    let table = TABLES[row as usize % TABLES.len()];
     let topic = match row % 16 {
         0 => Topic::ALL,
         _ => Topic::new(TENANTS[row as usize % TENANTS.len()]).unwrap_or(Topic::ALL),
@@ -128,7 +144,7 @@ fn row_text(key: &str, row: u64, version: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeSet, HashMap};
+    use std::collections::HashMap;
 
     use super::*;
 

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use tablecast::{Config, Drivers, Publisher, Result};
+use tablecast::store::Write;
+use tablecast::{Action, Config, Database, DbUpdate, Drivers, Publisher, Result, Stores, Topic};
 
+use super::Args;
 use super::protocol::{self, Order, Report};
+use super::setup::Setup;
 use super::workload::Workload;
 
 /// What a writer of the demo must know; the demo passes it.
@@ -19,17 +22,25 @@ pub(crate) struct WriterArgs {
     /// As the demo's.
     #[arg(long)]
     updates: Option<u64>,
+    /// What the names of topics and tables begin with.
+    #[arg(long, default_value = "")]
+    namespace: String,
+    /// Write rows, which are then published.
+    #[arg(long)]
+    stored: bool,
 }
 
 impl WriterArgs {
     /// The arguments that make these.
-    pub(super) fn command_line(number: usize, writers: usize, updates: Option<u64>) -> Vec<String> {
+    pub(super) fn command_line(number: usize, args: &Args, setup: &Setup) -> Vec<String> {
         let mut line = vec![
             "demo-writer".into(),
             format!("--number={number}"),
-            format!("--writers={writers}"),
+            format!("--writers={}", args.writers),
+            format!("--namespace={}", setup.namespace),
         ];
-        line.extend(updates.map(|updates| format!("--updates={updates}")));
+        line.extend(setup.store.map(|_| "--stored".to_owned()));
+        line.extend(args.updates.map(|updates| format!("--updates={updates}")));
         line
     }
 }
@@ -37,9 +48,9 @@ impl WriterArgs {
 /// Runs a writer.
 ///
 /// # Errors
-/// What the publisher says.
+/// What the publisher and the store say.
 pub(crate) fn run(config: &Config, args: &WriterArgs) -> Result<()> {
-    let publisher = Publisher::open(config, &Drivers::new())?;
+    let teller = Teller::open(config, args.stored)?;
     let mut updates = Workload::new(args.updates).share(args.number, args.writers.max(1));
     let mut topics = BTreeMap::<String, u64>::new();
     let mut sent = 0;
@@ -54,8 +65,12 @@ pub(crate) fn run(config: &Config, args: &WriterArgs) -> Result<()> {
                 done = true;
                 break;
             };
-            let update = update?;
-            publisher.send_event(&update)?;
+            let mut update = update?;
+            if !args.namespace.is_empty() {
+                update.table = format!("{}{}", args.namespace, update.table).into();
+                update.topic = Topic::new(format!("{}{}", args.namespace, update.topic))?;
+            }
+            teller.tell(&update)?;
             sent += 1;
             match topics.get_mut(update.topic.as_str()) {
                 Some(count) => *count += 1,
@@ -68,4 +83,34 @@ pub(crate) fn run(config: &Config, args: &WriterArgs) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// How updates are told: as they are, or as writes of rows.
+enum Teller {
+    Publisher(Box<Publisher>),
+    Database(Box<Database>),
+}
+
+impl Teller {
+    fn open(config: &Config, stored: bool) -> Result<Teller> {
+        Ok(match stored {
+            false => Teller::Publisher(Box::new(Publisher::open(config, &Drivers::new())?)),
+            true => Teller::Database(Box::new(Database::open(config, &Stores::new(), &Drivers::new())?)),
+        })
+    }
+
+    fn tell(&self, update: &DbUpdate) -> Result<()> {
+        let database = match self {
+            Teller::Publisher(publisher) => return publisher.send_event(update),
+            Teller::Database(database) => database,
+        };
+        let (table, key) = (update.table.as_str(), update.key.as_str());
+        let value = update.value.as_deref().unwrap_or_default();
+        let write = match update.action {
+            Action::Create => Write::create(table, key, value),
+            Action::Delete => Write::delete(table, key),
+            _ => Write::set(table, key, value),
+        };
+        database.write(&write.topic(&update.topic), update.priority).map(drop)
+    }
 }

@@ -1,0 +1,204 @@
+//! What the demo runs on: a driver, perhaps a store, and perhaps a Redis, our own or somebody else's.
+
+use std::path::PathBuf;
+
+use tablecast::config::Source;
+use tablecast::{Config, Error, ErrorKind, Result};
+
+use super::redis;
+
+/// The flags that decide, as they were given.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Flags<'a> {
+    /// `--driver`
+    pub(crate) driver: Option<&'a str>,
+    /// `--store`
+    pub(crate) store: Option<&'a str>,
+}
+
+/// What the demo runs on.
+#[derive(Debug)]
+pub(super) struct Setup {
+    pub(super) driver: Driver,
+    pub(super) store: Option<Store>,
+    /// Which Redis, if the driver or the store is one.
+    pub(super) redis: Option<Redis>,
+    /// What the names of topics and tables begin with, so that nobody else is disturbed.
+    pub(super) namespace: String,
+    /// Options for every child.
+    pub(super) common: Vec<Choice>,
+}
+
+/// An option with its value.
+pub(super) type Choice = (&'static str, String);
+
+/// What updates go through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Driver {
+    Zmq,
+    Redis,
+}
+
+/// Where rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Store {
+    Sqlite,
+    Redis,
+}
+
+#[derive(Debug)]
+pub(super) enum Redis {
+    /// To be started, with this program.
+    Own(PathBuf),
+    /// Somebody else's, with these options.
+    Running(Vec<Choice>),
+}
+
+impl Setup {
+    /// # Errors
+    /// [`ErrorKind::Config`] if the flags cannot be followed.
+    pub(super) fn new(config: &Config, flags: Flags<'_>, redis: Option<&str>) -> Result<Setup> {
+        let driver = match flags.driver {
+            None | Some("zmq") => Driver::Zmq,
+            Some("redis") => Driver::Redis,
+            Some("memory") => return Err(one_process("driver")),
+            Some(other) => return Err(wrong(format!("--driver {other}: the demo takes zmq or redis"))),
+        };
+        let store = match flags.store {
+            None => None,
+            Some("sqlite") => Some(Store::Sqlite),
+            Some("redis") => Some(Store::Redis),
+            Some("memory") => return Err(one_process("store")),
+            Some(other) => return Err(wrong(format!("--store {other}: the demo takes sqlite or redis"))),
+        };
+        let wants_redis = driver == Driver::Redis || store == Some(Store::Redis);
+        let redis = match redis {
+            _ if wants_redis && !cfg!(feature = "redis") => return Err(wrong("this build has no Redis".into())),
+            None if !wants_redis => None,
+            None => Some(Redis::Own(redis::find()?)),
+            Some(_) if !wants_redis => {
+                return Err(wrong("--redis is for --driver redis and --store redis".into()));
+            }
+            Some(url) => Some(Redis::Running(running(config, url)?)),
+        };
+        Ok(Setup {
+            driver,
+            store,
+            namespace: match redis {
+                Some(Redis::Running(_)) => format!("tablecast-demo-{:08x}/", random()),
+                _ => String::new(),
+            },
+            redis,
+            common: vec![("codec", config.codec.to_string())],
+        })
+    }
+
+    /// What there is besides writers and subscribers, for people.
+    pub(super) fn describe(&self) -> String {
+        let mut parts = Vec::new();
+        if self.driver == Driver::Zmq {
+            parts.push("a publisher service");
+        }
+        if let Some(Redis::Own(_)) = self.redis {
+            parts.push("a Redis server");
+        }
+        parts.iter().map(|part| format!("{part}, ")).collect()
+    }
+}
+
+/// The options that lead to this Redis; who we are to it stands in our own.
+fn running(config: &Config, url: &str) -> Result<Vec<Choice>> {
+    let (tls, hosts) = match url.split_once("://") {
+        Some(("redis", hosts)) if !hosts.is_empty() => (false, hosts),
+        Some(("rediss", hosts)) if !hosts.is_empty() => (true, hosts),
+        _ => {
+            return Err(wrong(format!(
+                "--redis {url}: expected redis://host:port, or rediss for TLS"
+            )));
+        }
+    };
+    let path = |path: &PathBuf| path.display().to_string();
+    let mut options = vec![
+        ("remote_db_hosts", hosts.trim_end_matches('/').to_owned()),
+        ("redis_tls", tls.to_string()),
+        ("redis_user", config.redis_user.clone()),
+        ("redis_password", config.redis_password.expose().to_owned()),
+        ("redis_tls_ca", path(&config.redis_tls_ca)),
+        ("redis_tls_cert", path(&config.redis_tls_cert)),
+        ("redis_tls_key", path(&config.redis_tls_key)),
+    ];
+    options.retain(|(_, value)| !value.is_empty());
+    config_of(&options)?;
+    Ok(options)
+}
+
+/// A configuration with these options and otherwise defaults.
+pub(super) fn config_of(options: &[Choice]) -> Result<Config> {
+    let mut config = Config::default();
+    for (name, value) in options {
+        config.set(name, value, Source::Program)?;
+    }
+    config.validate()?;
+    Ok(config)
+}
+
+fn one_process(what: &str) -> Error {
+    wrong(format!(
+        "--{what} memory: that lives within one process, and the demo's are several"
+    ))
+}
+
+fn wrong(context: String) -> Error {
+    Error::new(ErrorKind::Config, context)
+}
+
+fn random() -> u32 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(std::process::id()) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setup(driver: Option<&str>, store: Option<&str>, redis: Option<&str>) -> Result<Setup> {
+        Setup::new(&Config::default(), Flags { driver, store }, redis)
+    }
+
+    #[test]
+    fn without_flags_it_is_as_ever() {
+        let setup = setup(None, None, None).unwrap();
+        assert_eq!((setup.driver, setup.store), (Driver::Zmq, None));
+        assert!(setup.redis.is_none() && setup.namespace.is_empty());
+        assert_eq!(setup.describe(), "a publisher service, ");
+    }
+
+    #[test]
+    fn what_cannot_be_followed_says_why() {
+        for (driver, store, redis, why) in [
+            (Some("memory"), None, None, "one process"),
+            (None, Some("memory"), None, "one process"),
+            (Some("zmq-multiproc"), None, None, "zmq or redis"),
+            (None, Some("etcd"), None, "sqlite or redis"),
+            (None, Some("sqlite"), Some("redis://h:1"), "--redis is for"),
+        ] {
+            let error = setup(driver, store, redis).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert!(error.to_string().contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "redis")]
+    fn a_running_redis_is_not_disturbed() {
+        let running = setup(Some("redis"), None, Some("redis://h:1,g:2/")).unwrap();
+        assert!(!running.namespace.is_empty());
+        let Some(Redis::Running(options)) = running.redis else {
+            panic!("{running:?}")
+        };
+        assert_eq!(config_of(&options).unwrap().redis_address(), "redis://h:1,g:2");
+        for wrong in ["h:1", "tcp://h:1", "redis://", "redis://h"] {
+            assert!(setup(Some("redis"), None, Some(wrong)).is_err(), "{wrong}");
+        }
+    }
+}
