@@ -11,6 +11,7 @@ mod network;
 #[cfg(feature = "zmq")]
 #[path = "../common/process.rs"]
 mod process;
+mod programs;
 #[path = "../common/proxy.rs"]
 mod proxy;
 #[path = "../common/reexec.rs"]

@@ -16,7 +16,7 @@ use crate::{SECOND, options, syncs};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Tables that are on all three masters.
-fn tables(cluster: &Cluster) -> Vec<String> {
+pub(crate) fn tables(cluster: &Cluster) -> Vec<String> {
     let mut tables = BTreeMap::new();
     for number in 0.. {
         let table = format!("t{number}");
