@@ -58,7 +58,7 @@ fn report(name: &str, store: Arc<dyn Store>) {
     }
     let reading = (0..ROUNDS).map(|_| read(&*store)).min().expect("at least one round");
 
-    let driver = MemoryPubSub::new(format!("memory://bench-{name}")).expect("a driver");
+    let driver = MemoryPubSub::new(&format!("memory://bench-{name}")).expect("a driver");
     let publisher = Publisher::new(&driver, PublisherOptions::default()).expect("a publisher");
     let options = MonitorOptions {
         interval: Duration::ZERO,
