@@ -100,6 +100,8 @@ pub mod subscriber;
 
 pub mod database;
 
+pub mod monitor;
+
 pub mod service;
 
 pub use config::Config;
@@ -107,6 +109,7 @@ pub use database::{Database, DatabaseOptions};
 pub use dispatcher::{Dispatcher, DispatcherHandle, DispatcherOptions, Guard, Handler};
 pub use drivers::Drivers;
 pub use error::{Error, ErrorHook, ErrorKind, Result};
+pub use monitor::{Monitor, MonitorOptions};
 pub use publisher::{Publisher, PublisherOptions};
 pub use service::{Service, ServiceOptions};
 pub use store::Store;

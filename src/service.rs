@@ -103,7 +103,8 @@ const DRAIN: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_millis(100);
 
 impl Service {
-    /// The service as the options say; makes the folder of its socket if it is missing.
+    /// The service as the options say; makes the folder of its socket if it is missing. The monitors of tables, which
+    /// belong beside it, are begun by [`Monitors::open`](crate::monitor::Monitors::open).
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if an option is wrong, and as [`Service::start`].

@@ -286,7 +286,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn create_table(&self, table: &str) -> Result<bool>;
 
     /// Removes a table with all its rows, at once for every reader; returns false if there is none. Takes as long as
-    /// the table is large. Versions and unique numbers go on where they were if the table is used again.
+    /// the table is large. Versions and unique numbers go on where they were if the table is used again; a store that
+    /// tells the [`Store::table_version`] counts this as a write.
     ///
     /// # Errors
     /// Those of an outage.
@@ -297,6 +298,19 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// # Errors
     /// Those of an outage; a number may be lost then.
     fn allocate_unique_key(&self, table: &str) -> Result<u64>;
+
+    /// The highest version that was given in this table so far, or 0 if none was; `None` if the store cannot tell. It
+    /// costs the same however large the table is.
+    ///
+    /// It rises with every write of the table, also with deletes and with [`Store::delete_table`]. So if it is the same
+    /// as before, nothing was changed in between.
+    ///
+    /// # Errors
+    /// Those of an outage.
+    fn table_version(&self, table: &str) -> Result<Option<u64>> {
+        let _ = table;
+        Ok(None)
+    }
 
     /// The store itself as a publisher, if what it publishes reaches those who listen at this address. Then a write and
     /// its update can be one step.

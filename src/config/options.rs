@@ -212,6 +212,11 @@ options! {
     sqlite_path: PathBuf = "$XDG_DATA_HOME/tablecast/tablecast.db", [is "a path that is not empty", not_empty_path],
         "The file of the store `sqlite`; it is made if it is missing, with its folder. `$XDG_DATA_HOME` is \
         `$HOME/.local/share` if it is not set, and without a home the folder is `/var/lib/tablecast`.";
+    monitor_tables: Vec<String> = "", [each "tables, whose names are not empty", not_empty],
+        "The tables that the publisher service monitors, for those who write them without publishing. What it has told is \
+        remembered in the store under `publisher_id`, or, if that is empty, the host name and the service's socket.";
+    monitor_interval_ms: Duration = 1000 "milliseconds", [10..=86_400_000],
+        "How long the publisher service waits before it looks at the monitored tables again.";
     batch_amount: usize = 1000 "rows", [1..=1_000_000],
         "How many rows a listing takes from the store at a time.";
     store_timeout_ms: Duration = 5000 "milliseconds", [1..=600_000],

@@ -341,13 +341,18 @@ impl Drop for Publisher {
 
 /// An id that nobody else has: neither another process of this host nor the same one in another container.
 pub(crate) fn unique_id() -> Name {
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = match host.trim() {
-        "" => "host",
-        host => host,
-    };
+    let host = host_name();
     let random = RandomState::new().hash_one(now_micros());
     format!("{host}-{}-{random:08x}", std::process::id(), random = random as u32).into()
+}
+
+/// What the host calls itself.
+pub(crate) fn host_name() -> String {
+    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match host.trim() {
+        "" => "host".to_owned(),
+        host => host.to_owned(),
+    }
 }
 
 /// The number of this run: later runs have higher ones.

@@ -23,7 +23,7 @@ type World = RwLock<HashMap<Name, Table>>;
 #[derive(Default)]
 struct Table {
     exists: bool,
-    /// The version of the last write.
+    /// The version of the last write, or of the table's own delete.
     version: u64,
     /// The unique number that was last given.
     unique: u64,
@@ -149,6 +149,7 @@ impl Store for MemoryStore {
         // What was in it is dropped after the lock.
         let (existed, _content) = self.change(table, |table| {
             let existed = std::mem::replace(&mut table.exists, false);
+            table.version += u64::from(existed);
             (existed, std::mem::take(&mut table.content))
         });
         Ok(existed)
@@ -159,6 +160,11 @@ impl Store for MemoryStore {
             table.unique += 1;
             table.unique
         }))
+    }
+
+    fn table_version(&self, table: &str) -> Result<Option<u64>> {
+        let tables = self.world.read();
+        Ok(Some(tables.get(table).map_or(0, |table| table.version)))
     }
 }
 

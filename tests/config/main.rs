@@ -19,6 +19,7 @@ fn other_value(option: &OptionDoc) -> String {
         "publisher_transport" => "epgm",
         "publishers" => "tcp://a:1,>tcp://[::1]:65535,@tcp://*:2,ipc:///run/x,inproc://x,memory://x,redis://h:1",
         "topics" => "tenant1,tenant2",
+        "monitor_tables" => "lport,chassis",
         "codec" => "msgpack",
         "queue_overflow" => "block",
         "resubscribe" => "manual",
@@ -39,7 +40,7 @@ fn is_flag(option: &OptionDoc) -> bool {
 }
 
 fn is_list(option: &OptionDoc) -> bool {
-    ["publishers", "topics", "remote_db_hosts"].contains(&option.name)
+    ["publishers", "topics", "remote_db_hosts", "monitor_tables"].contains(&option.name)
 }
 
 /// `name = value` in TOML.
@@ -143,6 +144,7 @@ fn a_wrong_value_is_reported_with_its_option_source_and_what_was_expected() {
         let free = [
             "publisher_bind_address",
             "topics",
+            "monitor_tables",
             "redis_password",
             "redis_tls_ca",
             "redis_tls_cert",

@@ -450,6 +450,36 @@ pub(crate) fn tables_come_and_go(setup: Setup) {
     assert!(store.create_table("t").unwrap());
 }
 
+/// A store may be unable to tell; all of ours can.
+pub(crate) fn tables_have_versions(setup: Setup) {
+    let (store, other) = (setup.open(), setup.open());
+    let version = |table| other.table_version(table).unwrap();
+    let mut last = version("t");
+    assert_eq!((last, version("a{t}/")), (Some(0), Some(0)));
+    let mut rises = |least: u64| {
+        let now = version("t");
+        assert!(now > last && now >= Some(least), "{now:?} after {last:?}, {least}");
+        last = now;
+    };
+    rises(store.create("t", "k", "x", &topic("tenant")).unwrap());
+    rises(store.set("t", "k", "x").unwrap());
+    rises(store.create("t", "k2", "x", &Topic::ALL).unwrap());
+    rises(store.delete("t", "k").unwrap());
+    assert!(store.delete_table("t").unwrap());
+    rises(0);
+    rises(store.create("t", "k", "x", &Topic::ALL).unwrap());
+
+    // What writes nothing leaves it as it is.
+    let same = version("t");
+    assert_kind(store.create("t", "k", "y", &Topic::ALL), ErrorKind::AlreadyExists);
+    assert_kind(store.set("t", "none", "y"), ErrorKind::NotFound);
+    assert_kind(store.delete("t", "none"), ErrorKind::NotFound);
+    assert!(!store.write(&Write::set("t", "k", "x").unless_equal()).unwrap().changed);
+    assert_eq!(store.get("t", "k", None).unwrap().value, "x");
+    store.create("t2", "k", "x", &Topic::ALL).unwrap();
+    assert_eq!((version("t"), version("none")), (same, Some(0)));
+}
+
 pub(crate) fn unique_numbers_are_unique(setup: Setup) {
     let threads: Vec<_> = (0..4)
         .map(|_| {

@@ -5,5 +5,6 @@ if redis.call('HDEL', about, 'exists') == 0 then
     return redis.call('HGET', about, 'deleted') == token
 end
 redis.call('HSET', about, 'deleted', token)
+redis.call('HINCRBY', about, 'version', 1)
 redis.call('UNLINK', rows, keys, topics, deletes, order)
 return true

@@ -250,6 +250,15 @@ impl Store for RedisStore {
         unsigned(Some(number))
     }
 
+    fn table_version(&self, table: &str) -> Result<Option<u64>> {
+        let keys = Keys::of(table);
+        let about = keys.get(ABOUT);
+        match self.0.call(about, &[b"HGET", about, b"version"], false)? {
+            Value::Null => Ok(Some(0)),
+            version => text(Some(version))?.parse().map(Some).map_err(|_| nonsense()),
+        }
+    }
+
     fn announcer(&self, address: &str) -> Option<&dyn Announcer> {
         self.0.client.is_at(address).then_some(self)
     }

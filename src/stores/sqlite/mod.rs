@@ -122,7 +122,7 @@ impl Store for SqliteStore {
 
     fn delete_table(&self, table: &str) -> Result<bool> {
         self.connections.write(|transaction| {
-            let hide = "UPDATE tables SET live = 0 WHERE name = ?1 AND live RETURNING id";
+            let hide = "UPDATE tables SET live = 0, version = version + 1 WHERE name = ?1 AND live RETURNING id";
             let table_id = transaction.prepare_cached(hide)?.query_row([table], |row| row.get(0));
             let Some(table_id): Option<i64> = table_id.optional()? else {
                 return Ok(false);
@@ -145,6 +145,14 @@ impl Store for SqliteStore {
                 .prepare_cached(statement)?
                 .query_row([table], |row| unsigned(row, 0));
             Ok(key?)
+        })
+    }
+
+    fn table_version(&self, table: &str) -> Result<Option<u64>> {
+        let query = "SELECT version FROM tables WHERE name = ?1";
+        self.connections.read(|reader| {
+            let version = reader.prepare_cached(query)?.query_row([table], |row| unsigned(row, 0));
+            Ok(Some(version.optional()?.unwrap_or(0)))
         })
     }
 }

@@ -1,0 +1,271 @@
+//! Monitors of tables: they look at a table again and again, and publish what others have changed in it without
+//! publishing it themselves.
+//!
+//! - **What is told.** A new row as a create, a row with another version as a set, a row that is gone as a delete; each
+//!   on the row's topic. Changes between two polls are told as one: of a row that came and went nobody hears. A row
+//!   that was deleted and created again is told as set, or, if its topic is another one now, as deleted to the old
+//!   topic and created to the new one.
+//! - **Versions.** Creates and sets have the row's version. A delete has one that is above all that was told of the row,
+//!   and below all that come later; the store's own may be another.
+//! - **What is remembered.** Keys, versions and topics of what was told are in the store itself, in a table of the
+//!   monitor's own; so a monitor that starts again also tells what changed while there was none. A change is
+//!   published before it is remembered: after a crash it may be told twice, with the same version.
+//! - **The first time,** when nothing is remembered, every row is told as a create. Receivers that have it already can
+//!   tell so by its version.
+//! - **Outages** of the store or of the transport are failures: what could not be told is tried again at the next poll.
+//!   Deletes are told only after a whole listing.
+//! - **Cost.** Where the store tells the [`Store::table_version`], a table in which nothing was written is not read.
+//!
+//! Rows that are written by a [`Database`](crate::Database) are published by it, so a monitor of their table tells them a second time, with
+//! the same version: monitors are for tables that others write.
+//!
+//! Rows are told apart by their versions alone. A database that was put back to an earlier state, for example by Redis
+//! after it lost a master, may give a version a second time; a row of such a version is not told.
+
+mod open;
+mod told;
+mod worker;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, bounded};
+use parking_lot::Mutex;
+
+use crate::config::Config;
+use crate::error::{Error, ErrorHook, Result, report};
+use crate::publisher::Publisher;
+use crate::store::Store;
+use crate::thread::{self, Thread};
+
+pub use open::Monitors;
+use worker::Worker;
+
+/// Times of a [`Monitor`].
+#[derive(Clone)]
+pub struct MonitorOptions {
+    /// How long it waits between two polls. Default: 1 s.
+    pub interval: Duration,
+    /// How long it waits before the first one, so that those who are to hear it can connect. Default: not at all.
+    pub delay: Duration,
+    /// Told of every failure. Default: none; failures are logged in any case.
+    pub hook: Option<ErrorHook>,
+}
+
+impl Default for MonitorOptions {
+    fn default() -> MonitorOptions {
+        MonitorOptions {
+            interval: Duration::from_secs(1),
+            delay: Duration::ZERO,
+            hook: None,
+        }
+    }
+}
+
+impl From<&Config> for MonitorOptions {
+    /// The first poll is made when the subscribers of an earlier run have had the time to connect again.
+    fn from(config: &Config) -> MonitorOptions {
+        MonitorOptions {
+            interval: config.monitor_interval_ms,
+            delay: config.reconnect_max_ms + config.hello_interval_ms,
+            hook: None,
+        }
+    }
+}
+
+impl fmt::Debug for MonitorOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MonitorOptions")
+            .field("interval", &self.interval)
+            .field("delay", &self.delay)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a [`Monitor`] has counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MonitorStats {
+    /// How often it looked at the table, with or without success.
+    pub polls: u64,
+    /// Those of them that read no row, since the table had not changed.
+    pub skipped: u64,
+    /// Rows that were read from the table.
+    pub rows_read: u64,
+    /// Creates that were published.
+    pub created: u64,
+    /// Sets that were published.
+    pub set: u64,
+    /// Deletes that were published.
+    pub deleted: u64,
+    /// Polls that failed, and rows that nobody can be told of since they break a limit of the publisher.
+    pub failures: u64,
+}
+
+/// Looks at one table of a store and publishes what has changed. It runs on a thread of its own from the moment it is
+/// made; dropping it stops it.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use tablecast::drivers::memory::MemoryPubSub;
+/// use tablecast::monitor::{Monitor, MonitorOptions};
+/// use tablecast::stores::memory::MemoryStore;
+/// use tablecast::{Publisher, PublisherOptions, Store, Topic};
+///
+/// # fn main() -> tablecast::Result<()> {
+/// let store = Arc::new(MemoryStore::new());
+/// let publisher = Publisher::new(&MemoryPubSub::new("memory://network")?, PublisherOptions::default())?;
+/// let options = MonitorOptions { interval: Duration::from_millis(10), ..MonitorOptions::default() };
+/// let monitor = Monitor::new(store.clone(), Arc::new(publisher), "lport", "host1", options)?;
+/// store.create("lport", "port-1", "{}", &Topic::ALL)?; // nobody is told by this
+/// # let (_never, wait) = crossbeam_channel::bounded::<()>(0);
+/// while monitor.stats().created == 0 {
+///     // The monitor has not looked yet.
+/// #   let _ = wait.recv_timeout(Duration::from_millis(1));
+/// }
+/// monitor.stop();
+/// # Ok(())
+/// # }
+/// ```
+pub struct Monitor {
+    table: String,
+    shared: Arc<Shared>,
+    /// The thread ends its waiting when this is gone.
+    alive: Mutex<Option<Sender<()>>>,
+    thread: Mutex<Option<Thread>>,
+}
+
+/// What the handle and the thread share.
+struct Shared {
+    options: MonitorOptions,
+    stopping: AtomicBool,
+    polls: AtomicU64,
+    skipped: AtomicU64,
+    rows_read: AtomicU64,
+    created: AtomicU64,
+    set: AtomicU64,
+    deleted: AtomicU64,
+    failures: AtomicU64,
+}
+
+/// How long a stop waits for the thread. One that waits for a store which does not answer ends when it has its answer.
+const STOP: Duration = Duration::from_millis(300);
+
+impl Monitor {
+    /// Begins to monitor this table. What was told is remembered in `store` under `id`: the same for every run of one
+    /// publisher service, and another one for each service that has this store.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if there can be no thread. What is wrong with the store is a failure of
+    /// the poll.
+    pub fn new(
+        store: Arc<dyn Store>,
+        publisher: Arc<Publisher>,
+        table: &str,
+        id: &str,
+        options: MonitorOptions,
+    ) -> Result<Monitor> {
+        let shared = Arc::new(Shared::new(options));
+        let (alive, stop) = bounded(0);
+        let worker = Worker::new(store, publisher, (table, id), Arc::clone(&shared), stop);
+        let thread = thread::spawn("tablecast-monitor", move || worker.run())?;
+        Ok(Monitor {
+            table: table.to_owned(),
+            shared,
+            alive: Mutex::new(Some(alive)),
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// The table that it looks at.
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> MonitorStats {
+        self.shared.stats()
+    }
+
+    /// Stops, and remembers what was told. Waits for at most 300 ms, also if the store does not answer; the thread
+    /// then ends when it does.
+    pub fn stop(&self) {
+        self.tell_to_stop();
+        self.join_by(Instant::now() + STOP);
+    }
+
+    fn tell_to_stop(&self) {
+        self.shared.stopping.store(true, Ordering::Release);
+        drop(self.alive.lock().take());
+    }
+
+    fn join_by(&self, deadline: Instant) {
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread
+            && !thread.is_current()
+            && !thread.join_by(deadline)
+        {
+            log::warn!("the monitor of table {:?} still waits for the store", self.table);
+        }
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl fmt::Debug for Monitor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Monitor")
+            .field("table", &self.table)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn new(options: MonitorOptions) -> Shared {
+        Shared {
+            options,
+            stopping: AtomicBool::new(false),
+            polls: AtomicU64::new(0),
+            skipped: AtomicU64::new(0),
+            rows_read: AtomicU64::new(0),
+            created: AtomicU64::new(0),
+            set: AtomicU64::new(0),
+            deleted: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+        }
+    }
+
+    fn stats(&self) -> MonitorStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        MonitorStats {
+            polls: read(&self.polls),
+            skipped: read(&self.skipped),
+            rows_read: read(&self.rows_read),
+            created: read(&self.created),
+            set: read(&self.set),
+            deleted: read(&self.deleted),
+            failures: read(&self.failures),
+        }
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    fn fail(&self, error: &Error) {
+        count(&self.failures, 1);
+        report(error, self.options.hook.as_ref());
+    }
+}
+
+fn count(counter: &AtomicU64, more: u64) {
+    counter.fetch_add(more, Ordering::Relaxed);
+}

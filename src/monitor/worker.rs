@@ -1,0 +1,174 @@
+//! The thread of a monitor: polls, compares, publishes, remembers.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::told::Told;
+use super::{Shared, count};
+use crate::error::{Error, ErrorKind, Result, contain};
+use crate::publisher::Publisher;
+use crate::store::{Row, Store};
+use crate::update::{Action, DbUpdate};
+
+pub(super) struct Worker {
+    store: Arc<dyn Store>,
+    publisher: Arc<Publisher>,
+    table: String,
+    id: String,
+    shared: Arc<Shared>,
+    /// Disconnected when it is to stop.
+    stop: Receiver<()>,
+    /// `None` until it could be read.
+    told: Option<Told>,
+    /// What the table's version was when all that was in it was told and remembered.
+    done: Option<u64>,
+}
+
+/// How long one that is to stop may go on storing what it has told.
+const REMEMBER: Duration = Duration::from_millis(200);
+
+impl Worker {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        publisher: Arc<Publisher>,
+        (table, id): (&str, &str),
+        shared: Arc<Shared>,
+        stop: Receiver<()>,
+    ) -> Worker {
+        Worker {
+            store,
+            publisher,
+            table: table.to_owned(),
+            id: id.to_owned(),
+            shared,
+            stop,
+            told: None,
+            done: None,
+        }
+    }
+
+    pub(super) fn run(mut self) {
+        let mut wait = self.shared.options.delay;
+        while self.stop.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+            let name = format!("the monitor of table {:?}", self.table);
+            let polled = contain(|| name.clone(), || self.poll()).flatten();
+            if let Err(e) = polled
+                && e.kind() != ErrorKind::Stopped
+            {
+                self.shared.fail(&Error::new(e.kind(), name).with_source(e));
+            }
+            wait = self.shared.options.interval;
+        }
+    }
+
+    fn poll(&mut self) -> Result<()> {
+        count(&self.shared.polls, 1);
+        let mut told = match self.told.take() {
+            Some(told) => told,
+            None => Told::load(&*self.store, &self.table, &self.id, |e| self.shared.fail(e))?,
+        };
+        let result = self.poll_with(&mut told);
+        self.told = Some(told);
+        result
+    }
+
+    fn poll_with(&mut self, told: &mut Told) -> Result<()> {
+        // Before the rows are read: what is written from now on makes it another one.
+        let version = self.store.table_version(&self.table)?;
+        if version.is_some() && version == self.done {
+            count(&self.shared.skipped, 1);
+            return Ok(());
+        }
+        self.done = None;
+        let compared = self.compare(told, version);
+        // Also if it failed: some of it was told.
+        let remembered = self.remember(told);
+        compared?;
+        remembered?;
+        self.done = version;
+        Ok(())
+    }
+
+    /// Reads all rows, and tells what is not as it was told.
+    fn compare(&self, told: &mut Told, version: Option<u64>) -> Result<()> {
+        told.begin();
+        let mut after = None;
+        loop {
+            let page = self.store.page_of_entries(&self.table, None, after.as_deref())?;
+            count(&self.shared.rows_read, page.items.len() as u64);
+            for row in page.items {
+                self.go_on()?;
+                self.tell(told, row)?;
+            }
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        for (key, last) in told.missing() {
+            self.go_on()?;
+            // The delete's own version is not known. The row was seen to be missing after `version` was read, so
+            // whatever is written under this key from then on has a higher one.
+            let deleted = version.unwrap_or(0).max(last.version + 1);
+            let update = DbUpdate::new(&*self.table, &*key, Action::Delete).topic(last.topic);
+            self.publish(update, deleted, &self.shared.deleted)?;
+            told.told_deleted(&key);
+        }
+        Ok(())
+    }
+
+    fn tell(&self, told: &mut Told, row: Row) -> Result<()> {
+        let action = match told.look(&row) {
+            None => Action::Create,
+            Some(last) if last.version == row.version => return Ok(()),
+            Some(last) if last.topic == row.topic => Action::Set,
+            Some(last) => {
+                let update = DbUpdate::new(&*self.table, &*row.key, Action::Delete).topic(last.topic.clone());
+                self.publish(update, last.version + 1, &self.shared.deleted)?;
+                told.told_deleted(&row.key);
+                Action::Create
+            }
+        };
+        let counter = match action {
+            Action::Create => &self.shared.created,
+            _ => &self.shared.set,
+        };
+        let update = DbUpdate::new(&*self.table, &*row.key, action);
+        let update = update.topic(row.topic.clone()).value(row.value);
+        self.publish(update, row.version, counter)?;
+        told.told(row.key, row.version, row.topic);
+        Ok(())
+    }
+
+    /// Publishes an update. One that breaks a limit of the publisher is a failure, but not tried again: it would stand in
+    /// the way of all others.
+    fn publish(&self, mut update: DbUpdate, version: u64, counter: &AtomicU64) -> Result<()> {
+        update.version = Some(version);
+        match self.publisher.send_event(&update) {
+            Ok(()) => count(counter, 1),
+            Err(e) if matches!(e.kind(), ErrorKind::TooLarge | ErrorKind::InvalidInput) => {
+                let context = format!("table {:?} key {:?}: nobody can be told", self.table, &*update.key);
+                self.shared.fail(&Error::new(e.kind(), context).with_source(e));
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(())
+    }
+
+    fn remember(&self, told: &mut Told) -> Result<()> {
+        let mut until = None;
+        told.save(&*self.store, || {
+            !self.shared.is_stopping() || Instant::now() < *until.get_or_insert_with(|| Instant::now() + REMEMBER)
+        })
+    }
+
+    fn go_on(&self) -> Result<()> {
+        if self.shared.is_stopping() {
+            return Err(Error::new(ErrorKind::Stopped, "the monitor is stopping"));
+        }
+        Ok(())
+    }
+}
