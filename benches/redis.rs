@@ -257,6 +257,7 @@ fn write(server: &Server, rounds: usize) {
     let payload = payload(123_456);
     let keys: Vec<Name> = (0..1000).map(|i| format!("port-{i:08}").into()).collect();
     let database = Database::new(Arc::new(server.store()), publisher(server), DatabaseOptions::default());
+    let topic = Topic::ALL;
     for key in &keys {
         database.write(&Write::create("lport", key, VALUE), 5).unwrap();
     }
@@ -276,9 +277,9 @@ fn write(server: &Server, rounds: usize) {
         || {
             rate(TRIPS, || {
                 for i in 0..TRIPS {
-                    database
-                        .write(&Write::set("lport", &keys[i % keys.len()], VALUE), 5)
-                        .unwrap();
+                    // Without its topic a row would have to be read first.
+                    let write = Write::set("lport", &keys[i % keys.len()], VALUE).topic(&topic);
+                    database.write(&write, 5).unwrap();
                 }
             })
         },

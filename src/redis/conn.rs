@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use ::redis::{Cmd, Parser, Value, cmd};
 use rustix::event::PollFlags;
@@ -27,6 +28,8 @@ pub(crate) struct Conn {
     length: usize,
     /// All that came was read.
     drained: bool,
+    /// When something came last.
+    pub(crate) heard: Instant,
     /// What is to be sent, and how much of it was.
     output: Vec<u8>,
     sent: usize,
@@ -45,6 +48,10 @@ pub(crate) enum Incoming {
 
 /// An output buffer that has grown beyond this is given back when it is empty.
 const MAX_KEPT: usize = 1 << 20;
+
+/// A connection on which something came so recently is not looked at before the next request: that is less than the
+/// request itself takes, during which the server may be lost as well.
+const FRESH: Duration = Duration::from_micros(100);
 
 impl Conn {
     /// Connects and introduces itself.
@@ -70,6 +77,7 @@ impl Conn {
             message: [(0, 0); 2],
             length: 0,
             drained: false,
+            heard: Instant::now(),
             output: Vec::new(),
             sent: 0,
             in_cluster: false,
@@ -209,6 +217,7 @@ impl Conn {
             Ok((0, _)) => Err(lost(&self.node, io::ErrorKind::ConnectionAborted.into())),
             Ok((_, full)) => {
                 self.drained = !full && self.stream.shows_all();
+                self.heard = Instant::now();
                 Ok(true)
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -217,6 +226,18 @@ impl Conn {
             }
             Err(e) => Err(lost(&self.node, e)),
         }
+    }
+
+    /// Looks whether the other side has closed, before a request is made: found now, it leaves no doubt whether the
+    /// request was sent.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Transport`] if the connection is of no use any more.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        if self.heard.elapsed() >= FRESH && self.fill()? {
+            return Err(self.nonsense("it says what nobody asked for"));
+        }
+        Ok(())
     }
 
     /// True if only a wait for [`Conn::news`] can tell that there is more to read.

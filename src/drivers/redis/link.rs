@@ -17,8 +17,6 @@ pub(super) struct Link {
     asked: VecDeque<Asked>,
     /// Topics that the node has refused, and why.
     refused: BTreeMap<Topic, ServerError>,
-    /// When something came last.
-    heard: Instant,
     /// When the node is asked next whether it is well; or, while it is being asked, when it was.
     beat: Instant,
     beating: bool,
@@ -56,7 +54,6 @@ impl Link {
             since: now,
             asked: VecDeque::new(),
             refused: BTreeMap::new(),
-            heard: now,
             beat: now + options.heartbeat_interval,
             beating: false,
             health,
@@ -107,9 +104,7 @@ impl Link {
                 }
                 None if self.conn.is_drained() => return Ok(None),
                 None => {
-                    if self.conn.fill()? {
-                        self.heard = Instant::now();
-                    }
+                    self.conn.fill()?;
                 }
             }
         }
@@ -169,7 +164,7 @@ impl Link {
     /// When [`Link::tend`] has something to do.
     pub(super) fn next_beat(&self, options: &RedisOptions) -> Instant {
         match self.beating {
-            true => self.heard.max(self.beat) + options.heartbeat_timeout,
+            true => self.conn.heard.max(self.beat) + options.heartbeat_timeout,
             false => self.beat,
         }
     }
@@ -183,10 +178,8 @@ impl Link {
                 self.beating = true;
                 self.beat = now;
             } else if !self.conn.fill()? {
+                // It was not us who did not look.
                 return Err(silent(&self.conn, options.heartbeat_timeout));
-            } else {
-                // It was us who did not look.
-                self.heard = now;
             }
         }
         if self

@@ -54,10 +54,7 @@ impl RedisOutbound {
 
 impl Link {
     fn check(&mut self, now: Instant, interval: Duration, limit: Limit<'_>) -> Result<()> {
-        // Found now, a closed connection leaves no doubt whether the message was sent.
-        if self.conn.fill()? {
-            return Err(self.conn.nonsense("it says what nobody asked for"));
-        }
+        self.conn.check()?;
         if now.duration_since(self.checked) >= interval {
             Health::check(&mut self.conn, limit.share(interval))?;
             self.checked = now;
