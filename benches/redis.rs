@@ -46,7 +46,11 @@ fn main() {
 
 fn run(rounds: usize, only: &str) {
     let server = Server::start();
-    println!("payload: JSON {} bytes; rates per second", payload(1).len());
+    println!(
+        "payload: JSON {} bytes, MessagePack {} bytes; rates per second",
+        payload(Codec::Json, 123_456).len(),
+        payload(Codec::MessagePack, 123_456).len()
+    );
     let wanted = |what: &str| what.starts_with(only);
     if wanted("publish") {
         publish(&server, rounds);
@@ -55,7 +59,9 @@ fn run(rounds: usize, only: &str) {
         batch(&server, rounds);
     }
     if wanted("receive") {
-        receive(&server, rounds);
+        println!("\nreceiving: the crate's get_message, which decodes nothing, and a callback's updates");
+        receive(&server, rounds, Codec::Json, "updates, JSON");
+        receive(&server, rounds, Codec::MessagePack, "updates, MessagePack");
     }
     if wanted("write") {
         write(&server, rounds);
@@ -96,8 +102,8 @@ fn update() -> DbUpdate {
 }
 
 /// What a publisher sends for its update of this number.
-fn payload(seq: u64) -> Vec<u8> {
-    let encoder = Encoder::new(Codec::Json, "writer-1".into(), 1);
+fn payload(codec: Codec, seq: u64) -> Vec<u8> {
+    let encoder = Encoder::new(codec, "writer-1".into(), 1);
     let mut buf = Vec::new();
     encoder.begin(&update(), &Topic::ALL, &mut buf);
     encoder.finish(0, seq, Duration::ZERO, &mut buf);
@@ -117,7 +123,7 @@ fn publish(server: &Server, rounds: usize) {
     let mut connection = server.connect();
     let publisher = publisher(server);
     let mut outbound = server.driver().outbound().unwrap();
-    let (payload, mut update) = (payload(123_456), update());
+    let (payload, mut update) = (payload(Codec::Json, 123_456), update());
     let mut theirs = || {
         rate(TRIPS, || {
             for _ in 0..TRIPS {
@@ -148,7 +154,7 @@ fn publish(server: &Server, rounds: usize) {
 fn batch(server: &Server, rounds: usize) {
     let mut connection = server.connect();
     let publisher = publisher(server);
-    let payload = payload(123_456);
+    let payload = payload(Codec::Json, 123_456);
     let updates = vec![update(); BATCH];
     println!("\n{BATCH} at once: the crate's pipeline, and send_batch");
     compare(
@@ -177,9 +183,9 @@ fn batch(server: &Server, rounds: usize) {
 
 /// From the socket to the program. The server holds all of it before the clock starts, so that neither waits for who
 /// sends, and nobody takes a processor from the receiver but the server.
-fn receive(server: &Server, rounds: usize) {
+fn receive(server: &Server, rounds: usize, codec: Codec, what: &str) {
     let mut pump = server.connect();
-    let messages: Vec<Vec<u8>> = (1..=COUNT as u64).map(payload).collect();
+    let messages: Vec<Vec<u8>> = (1..=COUNT as u64).map(|seq| payload(codec, seq)).collect();
     let mut pump = || {
         for part in messages.chunks(1000) {
             let mut pipeline = pipe();
@@ -190,9 +196,8 @@ fn receive(server: &Server, rounds: usize) {
         }
     };
     let pump = std::cell::RefCell::new(&mut pump);
-    println!("\nreceiving: the crate's get_message, and a callback's updates");
     compare(
-        "updates",
+        what,
         rounds,
         || {
             let mut connection = server.connect();
@@ -254,7 +259,7 @@ fn receive_ours(server: &Server, pump: &mut dyn FnMut()) -> f64 {
 /// A write that is published: one step, against two round trips.
 fn write(server: &Server, rounds: usize) {
     let mut connection = server.connect();
-    let payload = payload(123_456);
+    let payload = payload(Codec::Json, 123_456);
     let keys: Vec<Name> = (0..1000).map(|i| format!("port-{i:08}").into()).collect();
     let database = Database::new(Arc::new(server.store()), publisher(server), DatabaseOptions::default());
     let topic = Topic::ALL;
