@@ -3,15 +3,16 @@
 use std::fmt;
 use std::time::Duration;
 
+use ::redis::{Arg, Cmd, ServerError, ServerErrorKind, Value, cmd};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
 
 use super::node::{Node, Servers};
 use super::pool::Pool;
-use super::resp::Value;
 use super::slots::slot;
 use super::stream::Limit;
-use super::{Conn, RedisOptions, refused};
+use super::{Conn, RedisOptions, refusal, refused};
 
 /// Makes requests; any thread may.
 pub(crate) struct Client(Pool);
@@ -20,7 +21,7 @@ pub(crate) struct Client(Pool);
 pub(crate) struct Request<'a> {
     /// A key; all keys of a request are in one slot.
     pub(crate) key: &'a [u8],
-    pub(crate) words: &'a [&'a [u8]],
+    pub(crate) command: &'a Cmd,
     /// For `EVALSHA`: the script, which the server may not know.
     pub(crate) script: Option<&'a str>,
     /// It may change something.
@@ -126,10 +127,9 @@ impl Client {
             Err(e) => return Outcome::NotYet(e),
         };
         let conn = &mut pooled.conn;
-        let mut outcome = exchange(conn, request.words, ask, limit);
-        if let (Outcome::NoScript, Some(script), [_, _, rest @ ..]) = (&outcome, request.script, request.words) {
-            let eval = [&[&b"EVAL"[..], script.as_bytes()], rest].concat();
-            outcome = exchange(conn, &eval, ask, limit);
+        let mut outcome = exchange(conn, request.command, ask, limit);
+        if let (Outcome::NoScript, Some(script)) = (&outcome, request.script) {
+            outcome = exchange(conn, &eval(request.command, script), ask, limit);
         }
         match outcome {
             Outcome::Lost(_) | Outcome::Unknown(_) => pool.lose(conn.node()),
@@ -143,43 +143,53 @@ impl Client {
     }
 }
 
-/// Sends the words and waits for the answer.
-fn exchange(conn: &mut Conn, words: &[&[u8]], ask: bool, limit: Limit<'_>) -> Outcome {
+/// Sends a command and waits for the answer.
+fn exchange(conn: &mut Conn, command: &Cmd, ask: bool, limit: Limit<'_>) -> Outcome {
     if ask {
-        conn.push(&[b"ASKING"]);
+        conn.push(&cmd("ASKING"));
     }
-    conn.push(words);
+    conn.push(command);
     if let Err(e) = conn.flush(limit) {
         return Outcome::Lost(e);
     }
     let asked = if ask { conn.reply(limit).map(drop) } else { Ok(()) };
     match asked.and_then(|()| conn.reply(limit)) {
-        Ok(Value::Refused(why)) => on_refusal(conn.node(), &why),
+        Ok(Value::ServerError(why)) => on_refusal(conn.node(), &why),
         Ok(answer) => Outcome::Answer(answer),
         Err(e) => Outcome::Unknown(e),
     }
 }
 
-/// What a server that refuses means; the first word says it, unless a script hides it.
-fn on_refusal(node: &Node, why: &str) -> Outcome {
-    let mut words = why.split(' ');
-    let error = |kind| Error::new(kind, format!("Redis at {node} refuses: {why}"));
-    match words.next().unwrap_or_default() {
-        reason @ ("MOVED" | "ASK") => match words.nth(1).and_then(|other| Node::told(other, node)) {
-            Some(node) => Outcome::Elsewhere {
-                node,
-                ask: reason == "ASK",
-            },
+/// The `EVAL` of an `EVALSHA`: the script in place of its name.
+fn eval(command: &Cmd, script: &str) -> Cmd {
+    let mut eval = cmd("EVAL");
+    eval.arg(script);
+    for arg in command.args_iter().skip(2) {
+        if let Arg::Simple(arg) = arg {
+            eval.arg(arg);
+        }
+    }
+    eval
+}
+
+/// What a server that refuses means; the code says it, unless a script hides it.
+fn on_refusal(node: &Node, why: &ServerError) -> Outcome {
+    use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved, NoScript, ReadOnly, TryAgain};
+    let error = |kind| refusal(kind, node, why);
+    let details = why.details().unwrap_or_default();
+    match (why.kind(), why.code()) {
+        (Some(kind @ (Moved | Ask)), _) => match details.split(' ').nth(1).and_then(|other| Node::told(other, node)) {
+            Some(node) => Outcome::Elsewhere { node, ask: kind == Ask },
             None => Outcome::NotYet(error(ErrorKind::Unavailable)),
         },
-        "NOSCRIPT" => Outcome::NoScript,
-        "TRYAGAIN" | "CLUSTERDOWN" | "LOADING" | "READONLY" | "MASTERDOWN" | "BUSY" | "NOREPLICAS" => {
+        (Some(NoScript), _) => Outcome::NoScript,
+        (Some(TryAgain | ClusterDown | BusyLoading | ReadOnly | MasterDown), _) | (_, "BUSY" | "NOREPLICAS") => {
             Outcome::NotYet(error(ErrorKind::Unavailable))
         }
-        "OOM" => Outcome::Never(error(ErrorKind::Full)),
-        "WRONGTYPE" => Outcome::Never(error(ErrorKind::Malformed)),
-        _ if why.contains("READONLY ") => Outcome::NotYet(error(ErrorKind::Unavailable)),
-        _ if why.contains("OOM ") => Outcome::Never(error(ErrorKind::Full)),
+        (_, "OOM") => Outcome::Never(error(ErrorKind::Full)),
+        (_, "WRONGTYPE") => Outcome::Never(error(ErrorKind::Malformed)),
+        _ if details.contains("READONLY ") => Outcome::NotYet(error(ErrorKind::Unavailable)),
+        _ if details.contains("OOM ") => Outcome::Never(error(ErrorKind::Full)),
         _ => Outcome::Never(match refused(node, why) {
             denied if denied.kind() == ErrorKind::Denied => denied,
             _ => error(ErrorKind::Unavailable),

@@ -1,10 +1,12 @@
 //! What a server of a cluster knows of the cluster.
 
+use ::redis::{Cmd, Value, cmd, from_redis_value, from_redis_value_ref};
+
 use crate::error::{Error, ErrorKind, Result};
 
 use super::conn::Conn;
+use super::field;
 use super::node::Node;
-use super::resp::Value;
 use super::stream::Limit;
 
 /// A range of slots, its ends included, and who has it: the master first.
@@ -25,31 +27,30 @@ pub(crate) struct Health {
 
 impl Health {
     /// The request whose answer [`Health::read`] reads.
-    pub(crate) fn question(in_cluster: bool) -> &'static [&'static [u8]] {
-        if in_cluster {
-            &[b"CLUSTER", b"INFO"]
-        } else {
-            &[b"HELLO"]
+    pub(crate) fn question(in_cluster: bool) -> Cmd {
+        match in_cluster {
+            true => cluster("INFO"),
+            false => cmd("HELLO"),
         }
     }
 
     /// Reads the answer; `None` if it says nothing, as for a user who may not ask.
     pub(crate) fn read(answer: &Value) -> Option<Health> {
-        if let Some(role) = answer.entry("role") {
-            let ok = role.text() == Some("master");
+        if let Some(role) = field(answer, "role") {
+            let ok = role == "master";
             return Some(Health { ok, epoch: 0 });
         }
-        let lines = || answer.text().unwrap_or_default().lines();
-        let field = |name: &str| lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let text: String = from_redis_value_ref(answer).ok()?;
+        let line = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         Some(Health {
-            ok: field("cluster_state")? == "ok",
-            epoch: field("cluster_current_epoch")?.parse().ok()?,
+            ok: line("cluster_state")? == "ok",
+            epoch: line("cluster_current_epoch")?.parse().ok()?,
         })
     }
 
     /// Asks a server, and fails if it is not well; `None` if we may not ask.
     pub(crate) fn check(conn: &mut Conn, limit: Limit<'_>) -> Result<Option<Health>> {
-        match conn.ask(Health::question(conn.in_cluster), limit) {
+        match conn.ask(&Health::question(conn.in_cluster), limit) {
             Ok(answer) => match Health::read(&answer) {
                 Some(health) if !health.ok => Err(cut_off(conn)),
                 health => Ok(health),
@@ -70,43 +71,41 @@ pub(crate) fn cut_off(conn: &Conn) -> Error {
 
 /// Asks a server who has which slots; nothing if we may not.
 pub(crate) fn ranges(conn: &mut Conn, limit: Limit<'_>) -> Result<Vec<Range>> {
-    let answer = match conn.ask(&[b"CLUSTER", b"SLOTS"], limit) {
+    let answer = match conn.ask(&cluster("SLOTS"), limit) {
         Err(e) if e.kind() == ErrorKind::Denied => return Ok(Vec::new()),
         answer => answer?,
     };
-    let ranges = answer
-        .list()
-        .unwrap_or_default()
-        .iter()
-        .map(|range| read(range, conn.node()));
-    let ranges: Option<Vec<_>> = ranges.collect();
+    let ranges = answer.into_sequence().unwrap_or_default().into_iter();
+    let ranges: Option<Vec<_>> = ranges.map(|range| read(range, conn.node())).collect();
     ranges.ok_or_else(|| conn.nonsense("no answer to CLUSTER SLOTS"))
 }
 
+fn cluster(what: &str) -> Cmd {
+    let mut question = cmd("CLUSTER");
+    question.arg(what);
+    question
+}
+
 /// One range: its ends, then for each node a host, a port, and more.
-fn read(range: &Value, asked: &Node) -> Option<Range> {
-    let (ends, nodes) = range.list()?.split_at_checked(2)?;
-    let slot = |value: &Value| match value {
-        Value::Number(slot) => u16::try_from(*slot).ok(),
-        _ => None,
-    };
-    let node = |value: &Value| {
-        let host = match value.list()?.first()? {
-            // It does not know its own name, or is not to tell: it is where we asked.
-            Value::Null => &asked.host,
-            host => match host.text()? {
-                "" | "?" => &asked.host,
-                host => host,
-            },
-        };
-        let port = slot(value.list()?.get(1)?)?;
+fn read(range: Value, asked: &Node) -> Option<Range> {
+    let mut parts = range.into_sequence().ok()?.into_iter();
+    let slots = (number(parts.next()?)?, number(parts.next()?)?);
+    let node = |value: Value| {
+        let mut parts = value.into_sequence().ok()?.into_iter();
+        let host: Option<String> = from_redis_value(parts.next()?).ok()?;
+        // It does not know its own name, or is not to tell: it is where we asked.
+        let host = host.filter(|host| !matches!(&**host, "" | "?"));
         Some(Node {
-            host: host.to_owned(),
-            port,
+            host: host.unwrap_or_else(|| asked.host.clone()),
+            port: number(parts.next()?)?,
         })
     };
     Some(Range {
-        slots: (slot(ends.first()?)?, slot(ends.last()?)?),
-        nodes: nodes.iter().map(node).collect::<Option<_>>()?,
+        slots,
+        nodes: parts.map(node).collect::<Option<_>>()?,
     })
+}
+
+fn number(value: Value) -> Option<u16> {
+    u16::try_from(from_redis_value::<i64>(value).ok()?).ok()
 }

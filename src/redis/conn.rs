@@ -2,28 +2,34 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
 
+use ::redis::{Cmd, Parser, Value, cmd};
 use rustix::event::PollFlags;
 
 use crate::error::{Error, ErrorKind, Result};
 
 use super::buffer::Buffer;
+use super::message::{Message, message};
 use super::node::Node;
-use super::resp::{self, Message, Parser, Value};
+use super::reply::Search;
 use super::stream::{self, Limit, Stream};
-use super::{Access, refused};
+use super::{Access, field, refused};
 
 /// A connection on which the server has let us in. After an error it is of no use any more.
 pub(crate) struct Conn {
     node: Node,
     stream: Stream,
-    parser: Parser,
     input: Buffer,
+    search: Search,
+    parser: Parser,
     /// Where the last message has its channel and its payload, and how long it is.
     message: [(usize, usize); 2],
     length: usize,
     /// All that came was read.
     drained: bool,
+    /// When something came last.
+    pub(crate) heard: Instant,
     /// What is to be sent, and how much of it was.
     output: Vec<u8>,
     sent: usize,
@@ -43,6 +49,10 @@ pub(crate) enum Incoming {
 /// An output buffer that has grown beyond this is given back when it is empty.
 const MAX_KEPT: usize = 1 << 20;
 
+/// A connection on which something came so recently is not looked at before the next request: that is less than the
+/// request itself takes, during which the server may be lost as well.
+const FRESH: Duration = Duration::from_micros(100);
+
 impl Conn {
     /// Connects and introduces itself.
     ///
@@ -61,24 +71,27 @@ impl Conn {
         let mut conn = Conn {
             node: node.clone(),
             stream,
-            parser: Parser::default(),
             input: Buffer::default(),
+            search: Search::default(),
+            parser: Parser::default(),
             message: [(0, 0); 2],
             length: 0,
             drained: false,
+            heard: Instant::now(),
             output: Vec::new(),
             sent: 0,
             in_cluster: false,
         };
-        let (user, password) = (access.user.as_bytes(), access.password.expose().as_bytes());
-        let mut hello: Vec<&[u8]> = vec![b"HELLO", b"3"];
+        let (user, password) = (&*access.user, access.password.expose());
+        let mut hello = cmd("HELLO");
+        hello.arg(3);
         if !password.is_empty() {
-            let user = if user.is_empty() { b"default" } else { user };
-            hello.extend([b"AUTH", user, password]);
+            let user = if user.is_empty() { "default" } else { user };
+            hello.arg("AUTH").arg(user).arg(password);
         }
-        hello.extend([&b"SETNAME"[..], b"tablecast"]);
+        hello.arg("SETNAME").arg("tablecast");
         let about = conn.ask(&hello, limit)?;
-        let Some(mode) = about.entry("mode").and_then(Value::text) else {
+        let Some(mode) = field(&about, "mode") else {
             return Err(conn.nonsense("no answer to HELLO"));
         };
         conn.in_cluster = mode == "cluster";
@@ -93,23 +106,23 @@ impl Conn {
     ///
     /// # Errors
     /// As [`Conn::flush`] and [`Conn::reply`]; and what the server says if it refuses.
-    pub(crate) fn ask(&mut self, words: &[&[u8]], limit: Limit<'_>) -> Result<Value> {
-        self.push(words);
+    pub(crate) fn ask(&mut self, request: &Cmd, limit: Limit<'_>) -> Result<Value> {
+        self.push(request);
         self.flush(limit)?;
         match self.reply(limit)? {
-            Value::Refused(why) => Err(refused(&self.node, &why)),
+            Value::ServerError(why) => Err(refused(&self.node, &why)),
             value => Ok(value),
         }
     }
 
     /// Adds a request to what is to be sent.
-    pub(crate) fn push(&mut self, words: &[&[u8]]) {
+    pub(crate) fn push(&mut self, request: &Cmd) {
         if self.sent == self.output.len() {
             self.output.clear();
             self.output.shrink_to(MAX_KEPT);
             self.sent = 0;
         }
-        resp::command(&mut self.output, words);
+        request.write_packed_command(&mut self.output);
     }
 
     /// Sends what there is to be sent.
@@ -131,7 +144,7 @@ impl Conn {
     pub(crate) fn reply(&mut self, limit: Limit<'_>) -> Result<Value> {
         loop {
             match self.next(usize::MAX)? {
-                Some(Incoming::Value(Value::Push(_)) | Incoming::Message | Incoming::TooLarge) => continue,
+                Some(Incoming::Value(Value::Push { .. }) | Incoming::Message | Incoming::TooLarge) => continue,
                 Some(Incoming::Value(value)) => return Ok(value),
                 None => {}
             }
@@ -161,29 +174,33 @@ impl Conn {
 
     /// What has come, without reading or waiting. A message whose payload is over the limit is left out.
     pub(crate) fn next(&mut self, max_payload: usize) -> Result<Option<Incoming>> {
-        let broken = |e| lost(&self.node, io::Error::new(io::ErrorKind::InvalidData, e));
-        if self.parser.is_empty() {
-            match resp::message(self.input.bytes(), max_payload).map_err(broken)? {
-                Message::Whole {
-                    channel,
-                    payload,
-                    length,
-                } => {
-                    self.input.consume(length);
-                    (self.message, self.length) = ([channel, payload], length);
-                    return Ok(Some(Incoming::Message));
-                }
-                Message::TooLarge { length } => {
-                    self.input.consume(length);
-                    return Ok(Some(Incoming::TooLarge));
-                }
-                Message::Partial => return Ok(None),
-                Message::Other => {}
+        let input = self.input.bytes();
+        let node = &self.node;
+        let found = message(input, max_payload).map_err(|e| broken(node, e))?;
+        match found {
+            Message::Whole {
+                channel,
+                payload,
+                length,
+            } => {
+                self.input.consume(length);
+                (self.message, self.length) = ([channel, payload], length);
+                return Ok(Some(Incoming::Message));
             }
+            Message::TooLarge { length } => {
+                self.input.consume(length);
+                return Ok(Some(Incoming::TooLarge));
+            }
+            Message::Partial => return Ok(None),
+            Message::Other => {}
         }
-        let (value, used) = self.parser.next(self.input.bytes()).map_err(broken)?;
-        self.input.consume(used);
-        Ok(value.map(Incoming::Value))
+        let Some(end) = self.search.end(input).map_err(|e| broken(node, e))? else {
+            return Ok(None);
+        };
+        let reply = input.get(..end).unwrap_or_default();
+        let value = self.parser.parse_value(reply).map_err(|e| broken(node, e))?;
+        self.input.consume(end);
+        Ok(Some(Incoming::Value(value)))
     }
 
     /// The channel and the payload of the message that [`Conn::next`] has just told of.
@@ -200,6 +217,7 @@ impl Conn {
             Ok((0, _)) => Err(lost(&self.node, io::ErrorKind::ConnectionAborted.into())),
             Ok((_, full)) => {
                 self.drained = !full && self.stream.shows_all();
+                self.heard = Instant::now();
                 Ok(true)
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -208,6 +226,18 @@ impl Conn {
             }
             Err(e) => Err(lost(&self.node, e)),
         }
+    }
+
+    /// Looks whether the other side has closed, before a request is made: found now, it leaves no doubt whether the
+    /// request was sent.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Transport`] if the connection is of no use any more.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        if self.heard.elapsed() >= FRESH && self.fill()? {
+            return Err(self.nonsense("it says what nobody asked for"));
+        }
+        Ok(())
     }
 
     /// True if only a wait for [`Conn::news`] can tell that there is more to read.
@@ -247,4 +277,9 @@ fn lost(node: &Node, e: io::Error) -> Error {
         _ => ErrorKind::Transport,
     };
     Error::new(kind, format!("Redis at {node}")).with_source(e)
+}
+
+/// The error for bytes that are not what the protocol says.
+fn broken(node: &Node, e: impl std::error::Error + Send + Sync + 'static) -> Error {
+    lost(node, io::Error::new(io::ErrorKind::InvalidData, e))
 }

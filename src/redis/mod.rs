@@ -1,18 +1,19 @@
 //! Connections to Redis, which the driver and the store have in common: a single server or a cluster, with or without
 //! a password, plain or over TLS.
 //!
-//! The protocol is spoken here rather than by a client library, because every wait has to have a deadline for the
-//! whole of it and something that ends it early, because it must be known of every request whether it may have been
-//! done, and because a message is to be decoded from where it was received.
+//! Requests are built, replies parsed and refusals told apart by the `redis` crate. Its connections are not used: here
+//! every wait has a deadline for the whole of it and something that ends it early, it is known of every request whether
+//! it may have been done, and a message is decoded from where it was received.
 
 mod buffer;
 mod client;
 mod cluster;
 mod conn;
 mod finder;
+mod message;
 mod node;
 mod pool;
-mod resp;
+mod reply;
 mod slots;
 mod stream;
 #[cfg(feature = "redis-tls")]
@@ -20,6 +21,8 @@ mod tls;
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+use ::redis::{ServerError, Value, from_redis_value_ref};
 
 use crate::config::{Config, Secret};
 use crate::error::{Error, ErrorKind, Result};
@@ -29,7 +32,6 @@ pub(crate) use cluster::{Health, cut_off};
 pub(crate) use conn::{Conn, Incoming};
 pub(crate) use finder::{Finder, turns};
 pub(crate) use node::{Node, Servers};
-pub(crate) use resp::Value;
 pub(crate) use stream::{Limit, poll};
 
 /// How to reach Redis, and how patient to be.
@@ -125,11 +127,23 @@ impl Access {
 }
 
 /// The error for what a server refused.
-pub(crate) fn refused(node: &Node, why: &str) -> Error {
-    let reason = why.split(' ').next().unwrap_or_default();
-    let kind = match reason {
+pub(crate) fn refused(node: &Node, why: &ServerError) -> Error {
+    let kind = match why.code() {
         "NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" => ErrorKind::Denied,
         _ => ErrorKind::Transport,
     };
-    Error::new(kind, format!("Redis at {node} refuses: {why}"))
+    refusal(kind, node, why)
+}
+
+/// An error that tells what a server said.
+fn refusal(kind: ErrorKind, node: &Node, why: &ServerError) -> Error {
+    let (code, details) = (why.code(), why.details().unwrap_or_default());
+    Error::new(kind, format!("Redis at {node} refuses: {code} {details}"))
+}
+
+/// What an answer that is a map says under this name.
+fn field(answer: &Value, name: &str) -> Option<String> {
+    let text = |value| from_redis_value_ref::<String>(value).ok();
+    let mut entries = answer.as_map_iter()?;
+    entries.find_map(|(key, value)| text(key).filter(|key| key == name).and_then(|_| text(value)))
 }

@@ -120,8 +120,7 @@ impl Pool {
     /// A connection that is good as far as can be told. A single server has to be a master.
     pub(crate) fn take(&self, node: &Node, limit: Limit<'_>) -> Result<Pooled> {
         while let Some(mut pooled) = self.idle.lock().get_mut(node).and_then(Vec::pop) {
-            // Found now, a closed connection leaves no doubt whether the request was sent.
-            if matches!(pooled.conn.fill(), Ok(false)) {
+            if pooled.conn.check().is_ok() {
                 pooled.check(self.options.heartbeat_interval, limit)?;
                 return Ok(pooled);
             }

@@ -45,13 +45,12 @@ impl Limit<'_> {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             let own = PollFd::from_borrowed_fd(fd, flags);
-            let cancel = self
-                .cancel
-                .map(|cancel| PollFd::from_borrowed_fd(cancel.as_fd(), PollFlags::IN));
-            let mut fds = [own.clone(), cancel.unwrap_or(own)];
-            poll(&mut fds, Some(left))?;
+            let cancel = self.cancel.map_or(fd, AsFd::as_fd);
+            let mut fds = [own, PollFd::from_borrowed_fd(cancel, PollFlags::IN)];
+            let count = 1 + usize::from(self.cancel.is_some());
+            poll(fds.get_mut(..count).unwrap_or_default(), Some(left))?;
             let [own, cancel] = fds;
-            if self.cancel.is_some() && !cancel.revents().is_empty() {
+            if !cancel.revents().is_empty() {
                 return Err(io::Error::other("called off"));
             }
             if !own.revents().is_empty() {

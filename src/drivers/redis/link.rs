@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
+use ::redis::{PushKind, ServerError, Value, cmd};
+
 use crate::error::{Error, ErrorKind, Result};
-use crate::redis::{Conn, Health, Incoming, RedisOptions, Value, cut_off, refused};
+use crate::redis::{Conn, Health, Incoming, RedisOptions, cut_off, refused};
 use crate::update::Topic;
 
 /// A connection to one node.
@@ -14,9 +16,7 @@ pub(super) struct Link {
     /// What is to be answered, in this order.
     asked: VecDeque<Asked>,
     /// Topics that the node has refused, and why.
-    refused: BTreeMap<Topic, String>,
-    /// When something came last.
-    heard: Instant,
+    refused: BTreeMap<Topic, ServerError>,
     /// When the node is asked next whether it is well; or, while it is being asked, when it was.
     beat: Instant,
     beating: bool,
@@ -54,7 +54,6 @@ impl Link {
             since: now,
             asked: VecDeque::new(),
             refused: BTreeMap::new(),
-            heard: now,
             beat: now + options.heartbeat_interval,
             beating: false,
             health,
@@ -73,13 +72,13 @@ impl Link {
 
     pub(super) fn subscribe(&mut self, topic: &Topic) {
         self.refused.remove(topic);
-        self.conn.push(&[b"SUBSCRIBE", topic.as_str().as_bytes()]);
+        self.conn.push(cmd("SUBSCRIBE").arg(topic.as_str()));
         self.asked.push_back(Asked::Subscribe(topic.clone()));
     }
 
     pub(super) fn unsubscribe(&mut self, topic: &Topic) {
         self.refused.remove(topic);
-        self.conn.push(&[b"UNSUBSCRIBE", topic.as_str().as_bytes()]);
+        self.conn.push(cmd("UNSUBSCRIBE").arg(topic.as_str()));
         self.asked.push_back(Asked::Unsubscribe);
     }
 
@@ -88,7 +87,7 @@ impl Link {
         for topic in std::mem::take(&mut self.refused).into_keys() {
             self.subscribe(&topic);
         }
-        self.conn.push(&[b"PING", probe.as_str().as_bytes()]);
+        self.conn.push(cmd("PING").arg(probe.as_str()));
         self.asked.push_back(Asked::Probe(probe.clone()));
     }
 
@@ -105,9 +104,7 @@ impl Link {
                 }
                 None if self.conn.is_drained() => return Ok(None),
                 None => {
-                    if self.conn.fill()? {
-                        self.heard = Instant::now();
-                    }
+                    self.conn.fill()?;
                 }
             }
         }
@@ -120,22 +117,25 @@ impl Link {
 
     /// The server answers in the order in which it was asked, and what it says unasked stands in between.
     fn answered(&mut self, value: Value) -> Result<Option<Read>> {
-        if let Value::Push(push) = &value
-            && !matches!(push.first().and_then(Value::text), Some("subscribe" | "unsubscribe"))
-        {
-            return Ok(None);
-        }
-        let is_push = matches!(value, Value::Push(_));
+        let is_push = match &value {
+            Value::Push { kind, .. } if !matches!(kind, PushKind::Subscribe | PushKind::Unsubscribe) => {
+                return Ok(None);
+            }
+            Value::Push { .. } => true,
+            _ => false,
+        };
         match (self.asked.pop_front(), value) {
-            (Some(Asked::Subscribe(topic)), Value::Refused(why)) => {
+            (Some(Asked::Subscribe(topic)), Value::ServerError(why)) => {
                 self.refused.insert(topic, why);
                 Ok(None)
             }
             (Some(Asked::Subscribe(_)), _) if is_push => Ok(None),
-            (Some(Asked::Unsubscribe), Value::Refused(_)) => Ok(None),
+            (Some(Asked::Unsubscribe), Value::ServerError(_)) => Ok(None),
             (Some(Asked::Unsubscribe), _) if is_push => Ok(None),
-            (Some(Asked::Probe(_)), Value::Refused(why)) => Ok(Some(Read::Refused(refused(self.conn.node(), &why)))),
-            (Some(Asked::Probe(probe)), Value::Text(_)) => Ok(Some(match self.refused.first_key_value() {
+            (Some(Asked::Probe(_)), Value::ServerError(why)) => {
+                Ok(Some(Read::Refused(refused(self.conn.node(), &why))))
+            }
+            (Some(Asked::Probe(probe)), Value::BulkString(_)) => Ok(Some(match self.refused.first_key_value() {
                 None => Read::Confirmed(probe),
                 Some((first, why)) => {
                     let count = self.refused.len();
@@ -164,7 +164,7 @@ impl Link {
     /// When [`Link::tend`] has something to do.
     pub(super) fn next_beat(&self, options: &RedisOptions) -> Instant {
         match self.beating {
-            true => self.heard.max(self.beat) + options.heartbeat_timeout,
+            true => self.conn.heard.max(self.beat) + options.heartbeat_timeout,
             false => self.beat,
         }
     }
@@ -173,15 +173,13 @@ impl Link {
     pub(super) fn tend(&mut self, now: Instant, options: &RedisOptions) -> Result<()> {
         if self.next_beat(options) <= now {
             if !self.beating {
-                self.conn.push(Health::question(self.conn.in_cluster));
+                self.conn.push(&Health::question(self.conn.in_cluster));
                 self.asked.push_back(Asked::Beat);
                 self.beating = true;
                 self.beat = now;
             } else if !self.conn.fill()? {
+                // It was not us who did not look.
                 return Err(silent(&self.conn, options.heartbeat_timeout));
-            } else {
-                // It was us who did not look.
-                self.heard = now;
             }
         }
         if self

@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use ::redis::{Value, cmd};
+
 use crate::error::{Error, ErrorKind, Result};
-use crate::redis::{Conn, Finder, Health, Limit, Value, refused};
+use crate::redis::{Conn, Finder, Health, Limit, refused};
 use crate::thread;
 use crate::transport::Outbound;
 
@@ -52,10 +54,7 @@ impl RedisOutbound {
 
 impl Link {
     fn check(&mut self, now: Instant, interval: Duration, limit: Limit<'_>) -> Result<()> {
-        // Found now, a closed connection leaves no doubt whether the message was sent.
-        if self.conn.fill()? {
-            return Err(self.conn.nonsense("it says what nobody asked for"));
-        }
+        self.conn.check()?;
         if now.duration_since(self.checked) >= interval {
             Health::check(&mut self.conn, limit.share(interval))?;
             self.checked = now;
@@ -76,7 +75,7 @@ impl Outbound for RedisOutbound {
         loop {
             let failed = match self.link(limit) {
                 Ok(mut link) => {
-                    link.conn.push(&[b"PUBLISH", topic, payload]);
+                    link.conn.push(cmd("PUBLISH").arg(topic).arg(payload));
                     match link.conn.flush(limit) {
                         Ok(()) => return self.confirm(link, limit),
                         Err(e) => {
@@ -107,7 +106,7 @@ impl RedisOutbound {
     /// Waits for the answer to what was sent, and keeps the connection if it comes.
     fn confirm(&mut self, mut link: Link, limit: Limit<'_>) -> Result<()> {
         match link.conn.reply(limit) {
-            Ok(Value::Refused(why)) => {
+            Ok(Value::ServerError(why)) => {
                 let error = refused(link.conn.node(), &why);
                 if error.kind() == ErrorKind::Denied {
                     self.link = Some(link);

@@ -17,9 +17,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use ::redis::{Cmd, Value, cmd, from_redis_value};
+
 use crate::codec::Codec;
 use crate::error::{Error, ErrorKind, Result};
-use crate::redis::{Client, RedisOptions, Request, Servers, Value};
+use crate::redis::{Client, RedisOptions, Request, Servers};
 use crate::store::{
     Announcement, Announcer, Change, DELETES_REMEMBERED, Item, PAGE_BYTES, Page, Row, Store, StoreOptions, Write,
     Written, not_found,
@@ -87,10 +89,10 @@ impl Inner {
         token
     }
 
-    fn call(&self, key: &[u8], words: &[&[u8]], writes: bool) -> Result<Value> {
+    fn call(&self, key: &[u8], command: &Cmd, writes: bool) -> Result<Value> {
         let request = Request {
             key,
-            words,
+            command,
             script: None,
             writes,
         };
@@ -98,16 +100,11 @@ impl Inner {
     }
 
     fn run(&self, script: &Script, keys: &[&[u8]], args: &[&[u8]], writes: bool) -> Result<Value> {
-        let count = keys.len().to_string();
-        let words = [
-            &[&b"EVALSHA"[..], script.name().as_bytes(), count.as_bytes()],
-            keys,
-            args,
-        ]
-        .concat();
+        let mut command = cmd("EVALSHA");
+        command.arg(script.name()).arg(keys.len()).arg(keys).arg(args);
         let request = Request {
             key: keys.first().copied().unwrap_or_default(),
-            words: &words,
+            command: &command,
             script: Some(script.text),
             writes,
         };
@@ -182,11 +179,8 @@ impl Inner {
         let with_rows = if with_rows { b"1" } else { b"0" };
         let args = [&*from, &*to, limit, room, prefix, with_rows];
         let answer = self.run(&script::PAGE, &[index, keys.get(ROWS)], &args, false)?;
-        let Value::List(answer) = answer else {
-            return Err(nonsense());
-        };
-        let mut answer = answer.into_iter();
-        let is_last = answer.next() == Some(Value::Number(0));
+        let mut answer = answer.into_sequence().map_err(|_| nonsense())?.into_iter();
+        let is_last = answer.next() == Some(Value::Int(0));
         let mut page = Page::default();
         while let Some(key) = answer.next() {
             page.items.push(item(text(Some(key))?.into(), &mut answer)?);
@@ -202,9 +196,9 @@ impl Store for RedisStore {
         let keys = Keys::of(table);
         let rows = keys.get(ROWS);
         let not_found = || not_found(table, key, topic);
-        let row = match self.0.call(rows, &[b"HGET", rows, key.as_bytes()], false)? {
-            Value::Null => return Err(not_found()),
-            Value::Text(packed) => row::unpack(table, key.into(), packed)?,
+        let row = match self.0.call(rows, cmd("HGET").arg(rows).arg(key), false)? {
+            Value::Nil => return Err(not_found()),
+            Value::BulkString(packed) => row::unpack(table, key.into(), packed)?,
             _ => return Err(nonsense()),
         };
         let is_it = topic.is_none_or(|topic| *topic == row.topic);
@@ -218,7 +212,7 @@ impl Store for RedisStore {
     fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
         self.0
             .page((table, topic, after), true, |key, values| match values.next() {
-                Some(Value::Text(packed)) => row::unpack(table, key, packed),
+                Some(Value::BulkString(packed)) => row::unpack(table, key, packed),
                 _ => Err(nonsense()),
             })
     }
@@ -232,21 +226,23 @@ impl Store for RedisStore {
         let answer = self
             .0
             .run(&script::CREATE_TABLE, &[keys.get(ABOUT)], &[&self.0.token()], true)?;
-        Ok(answer == Value::Number(1))
+        Ok(answer == Value::Int(1))
     }
 
     fn delete_table(&self, table: &str) -> Result<bool> {
         let keys = Keys::of(table);
         let keys = keys.0.each_ref().map(Vec::as_slice);
         let answer = self.0.run(&script::DELETE_TABLE, &keys, &[&self.0.token()], true)?;
-        Ok(answer == Value::Number(1))
+        Ok(answer == Value::Int(1))
     }
 
     fn allocate_unique_key(&self, table: &str) -> Result<u64> {
         let keys = Keys::of(table);
         let about = keys.get(ABOUT);
         // Made twice it loses a number.
-        let number = self.0.call(about, &[b"HINCRBY", about, b"unique", b"1"], false)?;
+        let number = self
+            .0
+            .call(about, cmd("HINCRBY").arg(about).arg("unique").arg(1), false)?;
         unsigned(Some(number))
     }
 
@@ -272,14 +268,8 @@ impl Announcer for RedisStore {
 
 /// What `write.lua` returned: a number that says what became of it, then the version, the topic, and the value before.
 fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
-    let Value::List(answer) = answer else {
-        return Err(nonsense());
-    };
-    let mut answer = answer.into_iter();
-    let outcome = match answer.next() {
-        Some(Value::Number(outcome)) => outcome,
-        _ => return Err(nonsense()),
-    };
+    let mut answer = answer.into_sequence().map_err(|_| nonsense())?.into_iter();
+    let outcome = unsigned(answer.next())?;
     match outcome {
         0 | 4 | 5 => {}
         1 => return Err(write.already_exists()),
@@ -296,7 +286,7 @@ fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
         topic: Topic::new(text(answer.next())?).map_err(|_| nonsense())?,
         changed: outcome != 5,
         before: match answer.next() {
-            None | Some(Value::Null) => None,
+            None | Some(Value::Nil) => None,
             before => Some(text(before)?),
         },
     })
@@ -304,16 +294,13 @@ fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
 
 fn unsigned(value: Option<Value>) -> Result<u64> {
     match value {
-        Some(Value::Number(number)) => u64::try_from(number).map_err(|_| nonsense()),
+        Some(Value::Int(number)) => u64::try_from(number).map_err(|_| nonsense()),
         _ => Err(nonsense()),
     }
 }
 
 fn text(value: Option<Value>) -> Result<String> {
-    match value {
-        Some(Value::Text(text)) => String::from_utf8(text).map_err(|_| nonsense()),
-        _ => Err(nonsense()),
-    }
+    from_redis_value(value.unwrap_or_default()).map_err(|_| nonsense())
 }
 
 /// The error for an answer of another form than the scripts return.

@@ -2,17 +2,15 @@
 
 use std::sync::LazyLock;
 
-use sha1_smol::Sha1;
-
 /// A script, and the name under which a server that has seen it knows it.
 pub(super) struct Script {
     pub(super) text: &'static str,
-    name: LazyLock<String>,
+    named: LazyLock<redis::Script>,
 }
 
 impl Script {
     pub(super) fn name(&self) -> &str {
-        &self.name
+        self.named.get_hash()
     }
 }
 
@@ -20,7 +18,7 @@ macro_rules! scripts {
     ($($name:ident: $file:literal)+) => {$(
         pub(super) static $name: Script = Script {
             text: include_str!($file),
-            name: LazyLock::new(|| Sha1::from(include_str!($file)).digest().to_string()),
+            named: LazyLock::new(|| redis::Script::new(include_str!($file))),
         };
     )+};
 }

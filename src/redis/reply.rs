@@ -1,0 +1,198 @@
+//! Where replies end. The `redis` crate parses them, but only from input that it may wait for, and which it takes for
+//! itself: so each is looked for in what came, in pieces, without waiting, and handed over when it is all there.
+
+use std::fmt;
+
+/// The bytes are not what the protocol says.
+#[derive(Debug, PartialEq)]
+pub(super) struct Broken(pub(super) &'static str);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no Redis protocol: {}", self.0)
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// Looks for the end of one reply after the other; each byte is looked at once, but for a line's.
+#[derive(Default)]
+pub(super) struct Search {
+    /// Up to here the reply is known; this may be beyond what has come.
+    at: usize,
+    /// How many elements are missing of each array that is not complete yet, the outermost first.
+    open: Vec<usize>,
+}
+
+/// No server nests deeper.
+const MAX_DEPTH: usize = 32;
+
+/// No server says more at once.
+const MAX_REPLY: usize = 1 << 30;
+
+impl Search {
+    /// How long the reply is with which `input` begins; `None` if it is not all there. The same input is to be given
+    /// again until it is, with more behind it.
+    pub(super) fn end(&mut self, input: &[u8]) -> Result<Option<usize>, Broken> {
+        while self.at == 0 || !self.open.is_empty() {
+            let rest = input.get(self.at..).unwrap_or_default();
+            let Some((line, length)) = line(rest)? else {
+                return Ok(None);
+            };
+            self.at += length;
+            let (text, elements) = head(line)?;
+            self.at += text;
+            if self.at > MAX_REPLY || elements > MAX_REPLY {
+                return Err(Broken("more than any server says"));
+            }
+            match elements {
+                0 => self.close(),
+                _ if self.open.len() == MAX_DEPTH => return Err(Broken("nested too deeply")),
+                _ => self.open.push(elements),
+            }
+        }
+        if input.len() < self.at {
+            return Ok(None);
+        }
+        Ok(Some(std::mem::take(&mut self.at)))
+    }
+
+    /// An element is complete, and with it perhaps what it is in.
+    fn close(&mut self) {
+        while let Some(left) = self.open.last_mut() {
+            *left -= 1;
+            if *left > 0 {
+                break;
+            }
+            self.open.pop();
+        }
+    }
+}
+
+/// How many bytes and how many elements follow a line.
+fn head(line: &[u8]) -> Result<(usize, usize), Broken> {
+    let (kind, rest) = line.split_first().ok_or(Broken("an empty line"))?;
+    match kind {
+        b'+' | b'-' | b':' | b',' | b'(' | b'#' | b'_' => Ok((0, 0)),
+        // Nothing at all.
+        b'$' | b'*' if rest == b"-1" => Ok((0, 0)),
+        b'$' | b'=' | b'!' => Ok((count(rest)? + 2, 0)),
+        b'*' | b'~' | b'>' => Ok((0, count(rest)?)),
+        b'%' => Ok((0, count(rest)? * 2)),
+        _ => Err(Broken("an unknown type")),
+    }
+}
+
+/// No line is longer: texts of any length come as `$`.
+const MAX_LINE: usize = 64 << 10;
+
+/// The first line without its end, and its length with it.
+pub(super) fn line(input: &[u8]) -> Result<Option<(&[u8], usize)>, Broken> {
+    match input.iter().take(MAX_LINE).position(|&byte| byte == b'\n') {
+        Some(end) => {
+            let line = input.get(..end).and_then(|line| line.strip_suffix(b"\r"));
+            line.map(|line| Some((line, end + 1)))
+                .ok_or(Broken("a line that ends too early"))
+        }
+        None if input.len() >= MAX_LINE => Err(Broken("a line that does not end")),
+        None => Ok(None),
+    }
+}
+
+/// How long a text is, or how many elements follow.
+pub(super) fn count(digits: &[u8]) -> Result<usize, Broken> {
+    let count = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+    count
+        .filter(|count| *count <= MAX_REPLY)
+        .ok_or(Broken("a length that is none"))
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::{Value, parse_redis_value};
+
+    use super::*;
+
+    #[test]
+    fn finds_where_replies_end() {
+        for reply in [
+            "+OK\r\n",
+            "-ERR no\r\n",
+            "!6\r\nERR no\r\n",
+            ":-12\r\n",
+            "$3\r\na\r\n\r\n",
+            "$0\r\n\r\n",
+            "=8\r\ntxt:abcd\r\n",
+            "$-1\r\n",
+            "*-1\r\n",
+            "_\r\n",
+            "#t\r\n",
+            ",1.5\r\n",
+            "(123456789012345678901234567890\r\n",
+            "*0\r\n",
+            "~1\r\n:1\r\n",
+            "%1\r\n+a\r\n:1\r\n",
+            "*3\r\n*2\r\n$2\r\n\r\n\r\n*0\r\n%0\r\n*1\r\n_\r\n",
+            ">2\r\n+a\r\n*1\r\n*0\r\n",
+        ] {
+            let input = format!("{reply}+more\r\n");
+            assert_eq!(
+                Search::default().end(input.as_bytes()),
+                Ok(Some(reply.len())),
+                "{reply:?}"
+            );
+            // And a byte at a time.
+            let mut search = Search::default();
+            for length in 0..reply.len() {
+                assert_eq!(search.end(&input.as_bytes()[..length]), Ok(None), "{reply:?} {length}");
+            }
+            assert_eq!(search.end(reply.as_bytes()), Ok(Some(reply.len())), "{reply:?}");
+            assert_eq!(search.end(b"+more\r\n"), Ok(Some(7)), "{reply:?}");
+            // And the crate finds the same.
+            assert!(parse_redis_value(reply.as_bytes()).is_ok(), "{reply:?}");
+            assert!(
+                parse_redis_value(&reply.as_bytes()[..reply.len() - 1]).is_err(),
+                "{reply:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_protocol() {
+        let deep = "*1\r\n".repeat(40);
+        let endless = "+".repeat(MAX_LINE + 1);
+        for input in [
+            "\r\n",
+            "\n",
+            "?\r\n",
+            "$x\r\n",
+            "$-2\r\n",
+            ">-1\r\n",
+            "*99999999999\r\n",
+            &deep,
+            &endless,
+        ] {
+            assert!(Search::default().end(input.as_bytes()).is_err(), "{input:?}");
+        }
+        // What has an end but is wrong before it is the crate's to refuse.
+        for input in [":x\r\n", "$1\r\nab\r\n", "#x\r\n"] {
+            assert!(parse_redis_value(input.as_bytes()).is_err(), "{input:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_reply_comes_whole() {
+        let long = "x".repeat(100_000);
+        let reply = format!("*2\r\n$100000\r\n{long}\r\n$1\r\ny\r\n");
+        let mut search = Search::default();
+        for length in (0..reply.len()).step_by(997) {
+            assert_eq!(search.end(&reply.as_bytes()[..length]), Ok(None));
+        }
+        let end = search.end(reply.as_bytes()).unwrap().unwrap();
+        let texts = [long.as_bytes(), b"y"].map(|text| Value::BulkString(text.to_vec()));
+        assert_eq!(
+            parse_redis_value(&reply.as_bytes()[..end]).unwrap(),
+            Value::Array(texts.to_vec())
+        );
+    }
+}
