@@ -249,8 +249,8 @@ impl Store for RedisStore {
     fn table_version(&self, table: &str) -> Result<Option<u64>> {
         let keys = Keys::of(table);
         let about = keys.get(ABOUT);
-        match self.0.call(about, &[b"HGET", about, b"version"], false)? {
-            Value::Null => Ok(Some(0)),
+        match self.0.call(about, cmd("HGET").arg(about).arg("version"), false)? {
+            Value::Nil => Ok(Some(0)),
             version => text(Some(version))?.parse().map(Some).map_err(|_| nonsense()),
         }
     }
