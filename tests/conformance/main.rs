@@ -23,6 +23,8 @@ pub(crate) struct Setup {
     pub(crate) driver: Arc<dyn PubSub>,
     /// Where subscribers listen; `None`: where the publisher says.
     pub(crate) address: Option<String>,
+    /// What was sent before a connection was made may come on it: nodes of a cluster pass it on to each other.
+    pub(crate) comes_late: bool,
     /// What is removed at the end.
     _resource: Option<Box<dyn std::any::Any>>,
 }
@@ -68,6 +70,7 @@ fn memory() -> Setup {
     Setup {
         driver: Arc::new(MemoryPubSub::shared(&address).unwrap().capacity(1000)),
         address: Some(address),
+        comes_late: false,
         _resource: None,
     }
 }
@@ -78,6 +81,7 @@ fn zmq(publish: &str, address: Option<&str>) -> Setup {
     Setup {
         driver: Arc::new(driver),
         address: address.map(str::to_owned),
+        comes_late: false,
         _resource: None,
     }
 }
@@ -121,6 +125,7 @@ fn redis_at(address: String, resource: impl std::any::Any) -> Setup {
     Setup {
         driver: Arc::new(driver),
         address: Some(address),
+        comes_late: false,
         _resource: Some(Box::new(resource)),
     }
 }
@@ -135,7 +140,10 @@ fn redis_server() -> Setup {
 #[cfg(feature = "redis")]
 fn redis_cluster() -> Setup {
     let lease = servers::Lease::new();
-    redis_at(lease.address(), lease)
+    Setup {
+        comes_late: true,
+        ..redis_at(lease.address(), lease)
+    }
 }
 
 conforms!(memory_driver, crate::memory);

@@ -170,7 +170,10 @@ pub(crate) fn unregistering_stops_delivery(setup: fn() -> Setup) {
     send(&publisher, "a", "lost");
     // Back again: what was sent in between stays away.
     rig.listen(&[], &address);
-    rig.only("3", || send(&publisher, "b", "3"));
+    send(&publisher, "b", "3");
+    let mut keys = std::iter::repeat_with(|| rig.next_key()).skip_while(|key| setup.comes_late && key != "3");
+    assert_eq!(keys.next().unwrap(), "3");
+    assert!(rig.updates.is_empty());
 }
 
 pub(crate) fn registers_while_running(setup: fn() -> Setup) {

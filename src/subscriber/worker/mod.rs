@@ -2,12 +2,13 @@
 
 mod upkeep;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+use hashbrown::HashSet;
 
 use crate::codec::{Control, Decoder, GOODBYE, HELLO, Hello, Message};
 use crate::error::{Error, report};

@@ -1,6 +1,7 @@
 //! `demo-subscriber`: writes down what it gets, and tells.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -49,8 +50,21 @@ pub(crate) fn run(config: &Config, args: &SubscriberArgs) -> Result<()> {
     dispatcher.on_sync(on_sync).detach();
     let subscriber = Subscriber::open(config, &Drivers::new(), dispatcher.queue())?;
     subscriber.daemonize()?;
-    subscriber.wait_live(LIVE_TIMEOUT)?;
-    protocol::report(&Report::Live)?;
+    // The end of the orders ends the waiting too, so that this process never outlives the demo.
+    let (served, live) = thread::scope(|scope| {
+        let live = scope.spawn(|| {
+            subscriber.wait_live(LIVE_TIMEOUT)?;
+            protocol::report(&Report::Live)
+        });
+        let served = serve(&ledger);
+        subscriber.stop();
+        (served, live.join())
+    });
+    served?;
+    live.unwrap_or(Ok(()))
+}
+
+fn serve(ledger: &Mutex<Ledger>) -> Result<()> {
     for order in protocol::orders() {
         let report = match order? {
             Order::Count => Report::Delivered(ledger.lock().delivered()),
