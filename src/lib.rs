@@ -101,6 +101,7 @@ pub mod subscriber;
 pub mod database;
 
 pub mod monitor;
+pub mod registry;
 
 pub mod service;
 

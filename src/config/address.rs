@@ -105,7 +105,7 @@ impl Config {
         format!("{scheme}://{}", self.remote_db_hosts.join(","))
     }
 
-    /// The addresses that a subscriber connects to: `publishers`, or if there are none, the
+    /// The addresses that a subscriber connects to: `publishers`, or if there are none and they are not to be discovered, the
     /// [`publish_address`](Config::publish_address) as seen from this host, and with the driver `redis` the
     /// [`redis_address`](Config::redis_address).
     ///
@@ -117,6 +117,9 @@ impl Config {
         }
         if self.pub_sub_driver == "redis" {
             return Ok(vec![self.redis_address()]);
+        }
+        if self.discover {
+            return Ok(Vec::new());
         }
         let port = self.publisher_port;
         if self.publisher_transport == Transport::Tcp {

@@ -217,6 +217,21 @@ options! {
         remembered in the store under `publisher_id`, or, if that is empty, the host name and the service's socket.";
     monitor_interval_ms: Duration = 1000 "milliseconds", [10..=86_400_000],
         "How long the publisher service waits before it looks at the monitored tables again.";
+    discover: bool = false, [is "true or false"],
+        "Whether publishers that bind a port register themselves in the store, and subscribers follow those who are registered, beside \
+        the addresses of `publishers`.";
+    discover_roles: Vec<String> = "", [each "roles", is_id],
+        "The roles of the publishers that subscribers follow; if empty, all.";
+    discover_interval_ms: Duration = 1000 "milliseconds", [10..=3_600_000],
+        "How often subscribers look who is registered, but at least four times within `publisher_timeout_ms`.";
+    publisher_role: String = "", [is "at most 255 bytes without control characters", is_id],
+        "What the publisher is for: subscribers may follow some roles only.";
+    publisher_timeout_ms: Duration = 30_000 "milliseconds", [100..=86_400_000],
+        "A publisher that has not renewed its registration for so long is gone; it renews at a third of that. The same for all who share \
+        a store.";
+    publisher_advertise: String = "", [is "a host or an IP address, or nothing", is_id],
+        "The host that a registered publisher is reached at, if it is not the one of `publisher_bind_address`; if empty and that is all \
+        addresses, the host's name.";
     batch_amount: usize = 1000 "rows", [1..=1_000_000],
         "How many rows a listing takes from the store at a time.";
     store_timeout_ms: Duration = 5000 "milliseconds", [1..=600_000],

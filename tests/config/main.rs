@@ -15,7 +15,8 @@ use tablecast::{ErrorKind, Result};
 fn other_value(option: &OptionDoc) -> String {
     match option.name {
         "pub_sub_use_multiproc" | "continuity" => "false",
-        "redis_tls" => "true",
+        "redis_tls" | "discover" => "true",
+        "discover_roles" => "chassis,server",
         "publisher_transport" => "epgm",
         "publishers" => "tcp://a:1,>tcp://[::1]:65535,@tcp://*:2,ipc:///run/x,inproc://x,memory://x,redis://h:1",
         "topics" => "tenant1,tenant2",
@@ -40,7 +41,10 @@ fn is_flag(option: &OptionDoc) -> bool {
 }
 
 fn is_list(option: &OptionDoc) -> bool {
-    ["publishers", "topics", "remote_db_hosts", "monitor_tables"].contains(&option.name)
+    matches!(
+        option.name,
+        "publishers" | "topics" | "remote_db_hosts" | "monitor_tables" | "discover_roles"
+    )
 }
 
 /// `name = value` in TOML.

@@ -11,7 +11,7 @@ use tablecast::config::{OptionDoc, Source};
 use tablecast::drivers::zmq::libzmq;
 use tablecast::{Config, Result, Topic};
 
-use crate::{db, demo, publish, status, watch};
+use crate::{db, demo, publish, publishers, status, watch};
 
 /// The options that `-h` shows; the others are in `--help`.
 const COMMON: [&str; 6] = [
@@ -53,6 +53,7 @@ pub(crate) enum Command {
     Publish(publish::Args),
     Watch(watch::Args),
     Status(status::Args),
+    Publishers(publishers::Args),
     Db(db::Args),
     Demo(demo::Args),
     #[command(hide = true)]

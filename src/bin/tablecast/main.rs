@@ -7,6 +7,7 @@ mod db;
 mod demo;
 mod output;
 mod publish;
+mod publishers;
 mod row;
 mod service;
 mod signal;
@@ -48,6 +49,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Publish(args) => publish::run(cli.config(publish::DEFAULTS)?, args)?,
         Command::Watch(args) => watch::run(cli.config(watch::DEFAULTS)?, args)?,
         Command::Status(args) => status::run(cli.config(&[])?, args)?,
+        Command::Publishers(args) => publishers::run(&cli.config(&[])?, args)?,
         Command::Db(args) => db::run(&cli.config(db::DEFAULTS)?, args)?,
         Command::Demo(args) => {
             let flags = demo::Flags {

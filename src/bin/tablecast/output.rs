@@ -1,6 +1,7 @@
 //! What goes to stdout and stderr, without a panic if nobody reads it.
 
 use std::error::Error as _;
+use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use log::{Level, LevelFilter};
@@ -49,4 +50,20 @@ pub(crate) fn init_log(verbose: u8) {
         });
     }
     log.init();
+}
+
+/// Rows as lines of text, each column as wide as its widest cell.
+pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (column, cell) in row.iter().enumerate() {
+            let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+            // Writing to a String cannot fail.
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
 }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, select};
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
-use tablecast::{Config, DbUpdate, Drivers, Error, ErrorKind, Publisher, Result};
+use tablecast::registry::Registration;
+use tablecast::{Config, DbUpdate, Drivers, Error, ErrorKind, Publisher, Result, Stores};
 
 use crate::{output, row, signal};
 
@@ -96,6 +97,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
             _ => log::info!("publishing at {address}"),
         }
     }
+    let _registration = Registration::of_publisher(&config, &Stores::new(), publisher.address(), None)?;
     let wait = args.wait_subscribers.map(|count| (count, args.wait_timeout));
 
     let shared = Arc::new(Shared::default());

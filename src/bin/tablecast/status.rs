@@ -1,11 +1,12 @@
 //! `tablecast status`: how a subscriber would stand.
 
-use std::fmt::Write;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, select};
+use tablecast::registry::Discovery;
 use tablecast::subscriber::SubscriberStatus;
-use tablecast::{Config, Dispatcher, Drivers, Error, ErrorKind, PeerState, Result, Subscriber};
+use tablecast::{Config, Dispatcher, Drivers, Error, ErrorKind, PeerState, Result, Stores, Subscriber};
 
 use crate::{cli, output, signal};
 
@@ -34,7 +35,8 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     args.listen.apply(&mut config)?;
     // What comes is not looked at.
     let dispatcher = Dispatcher::new((&config).into())?;
-    let subscriber = Subscriber::open(&config, &Drivers::new(), dispatcher.queue())?;
+    let subscriber = Arc::new(Subscriber::open(&config, &Drivers::new(), dispatcher.queue())?);
+    let _discovery = Discovery::open(&config, &Stores::new(), &subscriber, None)?;
     subscriber.daemonize()?;
     let start = Instant::now();
     let live = loop {
@@ -91,7 +93,7 @@ fn table(status: &SubscriberStatus) -> String {
             ]);
         }
     }
-    format!("{}\n{}", columns(&addresses), columns(&topics))
+    format!("{}\n{}", output::columns(&addresses), output::columns(&topics))
 }
 
 fn describe(state: PeerState) -> &'static str {
@@ -102,19 +104,4 @@ fn describe(state: PeerState) -> &'static str {
         PeerState::NoHello => "sends no hellos",
         _ => "unknown",
     }
-}
-
-fn columns<const N: usize>(rows: &[[String; N]]) -> String {
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-            // Writing to a String cannot fail.
-            let _ = write!(line, "{cell:<width$}  ");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
 }

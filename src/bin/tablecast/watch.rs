@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::io::{self, BufWriter, Write};
 use std::iter;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, bounded, never, select};
 use serde::Serialize;
+use tablecast::registry::Discovery;
 use tablecast::{
-    Config, DbUpdate, Dispatcher, DispatcherOptions, Drivers, Error, ErrorKind, Event, Name, PeerState, Result,
+    Config, DbUpdate, Dispatcher, DispatcherOptions, Drivers, Error, ErrorKind, Event, Name, PeerState, Result, Stores,
     Subscriber, SyncReason, Topic,
 };
 
@@ -54,8 +56,9 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
 
     let dispatcher = Dispatcher::new(DispatcherOptions::from(&config))?;
     let events = register(&dispatcher, &args.table);
-    let subscriber = Subscriber::open(&config, &Drivers::new(), dispatcher.queue())?;
+    let subscriber = Arc::new(Subscriber::open(&config, &Drivers::new(), dispatcher.queue())?);
     subscriber.daemonize()?;
+    let _discovery = Discovery::open(&config, &Stores::new(), &subscriber, None)?;
     let watch = Watch {
         events,
         subscriber: &subscriber,

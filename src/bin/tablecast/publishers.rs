@@ -1,0 +1,84 @@
+//! `tablecast publishers`: who is registered.
+
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, after, select, unbounded};
+use tablecast::registry::{PUBLISHERS, Presence, PresenceState, RegistryOptions, Watch};
+use tablecast::{Config, Error, ErrorKind, Result, Stores};
+
+use crate::{cli, output, signal};
+
+/// Print the publishers that are registered in the store, and whether they are alive.
+///
+/// Watches them until each was seen to renew its registration, or long enough to know that it does not. Nothing is changed:
+/// those that are gone are removed by the subscribers that follow them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How long to watch; who was not seen by then is `unknown` [default: until all is known].
+    #[arg(long, value_name = "S", value_parser = cli::seconds)]
+    timeout: Option<Duration>,
+}
+
+/// How long a signal waits for whoever reads stdout.
+const GRACE: Duration = Duration::from_millis(900);
+
+/// Prints the publishers.
+pub(crate) fn run(config: &Config, args: &Args) -> Result<()> {
+    let signal = signal::channel(GRACE)?;
+    let store = Stores::new().open(config)?;
+    // Said at once if the store is not there, rather than again and again in the background.
+    store.page_of_keys(PUBLISHERS, None, None)?;
+    let (sender, looks) = unbounded();
+    let options = RegistryOptions::from(config);
+    // The renewal may be late by a look.
+    let limit = args.timeout.unwrap_or(options.timeout + options.interval);
+    let tell = move |present: &[Presence]| drop(sender.send(present.to_vec()));
+    let watch = Watch::new(store, PUBLISHERS, options, false, tell)?;
+    let present = watch_for(&looks, limit, &signal)?;
+    drop(watch);
+    let mut rows = vec![["id", "epoch", "address", "role", "state", "renewed"].map(str::to_owned)];
+    rows.extend(present.into_iter().map(|presence| {
+        let member = presence.member;
+        [
+            member.id,
+            member.epoch.to_string(),
+            member.address,
+            if member.role.is_empty() {
+                "-".into()
+            } else {
+                member.role
+            },
+            presence.state.as_str().to_owned(),
+            match presence.state {
+                PresenceState::Alive => format!("{:.1} s ago", presence.age.as_secs_f64()),
+                _ => "-".into(),
+            },
+        ]
+    }));
+    output::result(output::columns(&rows).trim_end())
+}
+
+/// Who is there once all is known, or the time is over.
+fn watch_for(looks: &Receiver<Vec<Presence>>, limit: Duration, signal: &Receiver<()>) -> Result<Vec<Presence>> {
+    let start = Instant::now();
+    let over = after(limit);
+    let mut last = Vec::new();
+    let mut waited = false;
+    loop {
+        select! {
+            recv(looks) -> look => {
+                last = look.map_err(|_| Error::new(ErrorKind::Stopped, "the watch ended"))?;
+                let is_known = |presence: &Presence| presence.state != PresenceState::Unknown;
+                if last.iter().all(is_known) {
+                    return Ok(last);
+                }
+                if !waited && start.elapsed() > Duration::from_secs(1) {
+                    waited = true;
+                    output::say(&format!("waiting for renewals, for {:.0} s at most", limit.as_secs_f64()));
+                }
+            }
+            recv(over) -> _ => return Ok(last),
+            recv(signal) -> _ => return Err(Error::new(ErrorKind::Stopped, "a signal came")),
+        }
+    }
+}

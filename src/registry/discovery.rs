@@ -1,0 +1,114 @@
+//! A subscriber that follows the publishers which are registered.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{PUBLISHERS, Presence, RegistryOptions, Watch};
+use crate::config::Config;
+use crate::error::{ErrorHook, Result, report};
+use crate::store::Store;
+use crate::stores::Stores;
+use crate::subscriber::Subscriber;
+
+/// Has a subscriber listen to every publisher that is registered, from the moment it is made until it is dropped:
+/// new ones are connected, those that are gone disconnected, and one that moved is followed. Addresses that the program
+/// has registered itself are left alone. The rows of those that are gone are removed.
+///
+/// One that comes is connected within the option `discover_interval_ms`, one that stops cleanly is disconnected within
+/// it, and one that dies within it and `publisher_timeout_ms`.
+#[derive(Debug)]
+pub struct Discovery {
+    watch: Watch,
+}
+
+impl Discovery {
+    /// As the options say; `None` without `discover`.
+    ///
+    /// # Errors
+    /// As [`Stores::open`] and [`Discovery::new`].
+    pub fn open(
+        config: &Config,
+        stores: &Stores,
+        subscriber: &Arc<Subscriber>,
+        hook: Option<ErrorHook>,
+    ) -> Result<Option<Discovery>> {
+        if !config.discover {
+            return Ok(None);
+        }
+        let options = RegistryOptions { hook, ..config.into() };
+        let subscriber = Arc::clone(subscriber);
+        Discovery::new(stores.open(config)?, subscriber, &config.discover_roles, options).map(Some)
+    }
+
+    /// Follows publishers of these roles, or all if none are given.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if there can be no thread. What is wrong with the store or with an
+    /// address goes to the hook.
+    pub fn new(
+        store: Arc<dyn Store>,
+        subscriber: Arc<Subscriber>,
+        roles: &[String],
+        options: RegistryOptions,
+    ) -> Result<Discovery> {
+        let mut follower = Follower {
+            subscriber,
+            roles: roles.iter().cloned().collect(),
+            followed: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            hook: options.hook.clone(),
+        };
+        let watch = Watch::new(store, PUBLISHERS, options, true, move |present| {
+            follower.follow(present);
+        })?;
+        Ok(Discovery { watch })
+    }
+
+    /// Ends following; what is connected stays. Waits for at most 300 ms, also if the store does not answer.
+    pub fn stop(&self) {
+        self.watch.stop();
+    }
+}
+
+struct Follower {
+    subscriber: Arc<Subscriber>,
+    roles: BTreeSet<String>,
+    /// The addresses that are registered with the subscriber because of this.
+    followed: BTreeSet<String>,
+    /// Addresses that it cannot take.
+    refused: BTreeSet<String>,
+    hook: Option<ErrorHook>,
+}
+
+impl Follower {
+    fn follow(&mut self, present: &[Presence]) {
+        let members = present.iter().map(|presence| &presence.member);
+        let wanted: BTreeSet<&str> = members
+            .filter(|member| self.roles.is_empty() || self.roles.contains(&member.role))
+            .map(|member| member.address.as_str())
+            .collect();
+        self.refused.retain(|address| wanted.contains(address.as_str()));
+        // New ones first: who has moved is heard at the one place or at the other.
+        for &address in &wanted {
+            if self.followed.contains(address) || self.refused.contains(address) {
+                continue;
+            }
+            match self.subscriber.register_listen_address(address) {
+                Ok(true) => drop(self.followed.insert(address.to_owned())),
+                // The program listens to it anyway.
+                Ok(false) => {}
+                Err(e) => {
+                    report(&e, self.hook.as_ref());
+                    self.refused.insert(address.to_owned());
+                }
+            }
+        }
+        self.followed.retain(|address| {
+            let stays = wanted.contains(address.as_str());
+            if !stays {
+                self.subscriber.unregister_listen_address(address);
+            }
+            stays
+        });
+    }
+}

@@ -1,0 +1,127 @@
+//! Who is there: rows that their owners renew, and what others make of them.
+//!
+//! - A [`Registration`] keeps a row in a table of the store: it creates the row, writes it again at a third of the
+//!   timeout, with jitter, and deletes it when it stops. Nothing of this is published.
+//! - A [`Watch`] reads the table again and again and tells who is there. Each write gives a row another version, so a
+//!   row whose version stays the same for the timeout has an owner that is gone. The time is the observer's own, and
+//!   counts only while it looks; no two clocks are compared. Whoever notices removes the row, only in the version
+//!   that was seen: one that its owner wrote meanwhile stays.
+//! - A [`Discovery`] makes a [`Subscriber`](crate::Subscriber) follow the publishers of such a table.
+//!
+//! A member that was taken for dead, for example because its process was stopped for long, registers again with its
+//! next renewal.
+
+mod discovery;
+mod registration;
+mod roster;
+mod watch;
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::error::{Error, ErrorHook, ErrorKind, Result};
+use crate::store::Row;
+use crate::update::Name;
+
+pub use discovery::Discovery;
+pub use registration::Registration;
+pub use roster::{Presence, PresenceState};
+pub use watch::Watch;
+
+/// The table in which publishers are registered.
+pub const PUBLISHERS: &str = "publisher";
+
+/// What a row says of its owner; the row's key is the owner's id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Unique among those that run at a time, and the same after a restart.
+    #[serde(skip)]
+    pub id: String,
+    /// Which run of it; later runs have higher ones.
+    pub epoch: u64,
+    /// Where it is reached: a publisher's listen address.
+    pub address: String,
+    /// What it is for, if it says so: a subscriber may follow some roles only.
+    #[serde(default)]
+    pub role: String,
+}
+
+impl Member {
+    /// What a row says.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] if this is no row of a member.
+    pub fn from_row(row: &Row) -> Result<Member> {
+        let member: Member = serde_json::from_str(&row.value).map_err(|e| {
+            let context = format!("row {:?} tells of no member", row.key);
+            Error::new(ErrorKind::Malformed, context).with_source(e)
+        })?;
+        Ok(Member {
+            id: row.key.to_string(),
+            ..member
+        })
+    }
+
+    fn to_value(&self) -> Result<String> {
+        serde_json::to_string(self)
+            .map_err(|e| Error::new(ErrorKind::InvalidInput, "cannot write a member").with_source(e))
+    }
+
+    /// Whether this is the same run at the same place.
+    fn is_run_of(&self, other: &Member) -> bool {
+        self.epoch == other.epoch && self.address == other.address
+    }
+}
+
+/// Times of the registry.
+#[derive(Clone)]
+pub struct RegistryOptions {
+    /// Who has not renewed its row for so long is gone. The same for all who share a table. Default: 30 s.
+    pub timeout: Duration,
+    /// How often the table is read by those who follow it, but at least four times within the timeout. Default: 1 s.
+    pub interval: Duration,
+    /// Told of every failure. Default: none; failures are logged in any case.
+    pub hook: Option<ErrorHook>,
+}
+
+impl Default for RegistryOptions {
+    fn default() -> RegistryOptions {
+        RegistryOptions {
+            timeout: Duration::from_secs(30),
+            interval: Duration::from_secs(1),
+            hook: None,
+        }
+    }
+}
+
+impl From<&Config> for RegistryOptions {
+    fn from(config: &Config) -> RegistryOptions {
+        RegistryOptions {
+            timeout: config.publisher_timeout_ms,
+            interval: config.discover_interval_ms,
+            hook: None,
+        }
+    }
+}
+
+impl RegistryOptions {
+    /// How often the table is read.
+    fn look(&self) -> Duration {
+        self.interval.min(self.timeout / 4)
+    }
+}
+
+impl fmt::Debug for RegistryOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RegistryOptions")
+            .field("timeout", &self.timeout)
+            .field("interval", &self.interval)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A row as it was seen.
+type Version = (Name, u64);

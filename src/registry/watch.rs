@@ -1,0 +1,139 @@
+//! The thread that reads a table of members again and again.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::Mutex;
+
+use super::roster::{Presence, Roster};
+use super::{RegistryOptions, Version};
+use crate::error::{Error, ErrorKind, Result, contain, report};
+use crate::store::{Row, Store, Write};
+use crate::thread::{self, Thread};
+
+/// Tells who is in a table of members, from the moment it is made; dropping it ends that.
+pub struct Watch {
+    table: String,
+    /// The thread ends its waiting when this is gone.
+    alive: Mutex<Option<Sender<()>>>,
+    thread: Mutex<Option<Thread>>,
+}
+
+/// How long a stop waits for the thread. One that waits for a store which does not answer ends when it has its answer.
+const STOP: Duration = Duration::from_millis(300);
+
+impl Watch {
+    /// Begins to watch this table. `tell` is called on the watch's thread whenever the table was read, with all members;
+    /// it must be quick. With `remove`, the rows of those that are gone are removed, and not told any more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] if there can be no thread. What is wrong with the store goes to the hook.
+    pub fn new(
+        store: Arc<dyn Store>,
+        table: &str,
+        options: RegistryOptions,
+        remove: bool,
+        tell: impl FnMut(&[Presence]) + Send + 'static,
+    ) -> Result<Watch> {
+        let (alive, stop) = bounded(0);
+        let worker = Worker {
+            roster: Roster::new(options.timeout),
+            store,
+            table: table.to_owned(),
+            options,
+            remove,
+            tell,
+            stop,
+        };
+        let thread = thread::spawn("tablecast-watch", move || worker.run())?;
+        Ok(Watch {
+            table: table.to_owned(),
+            alive: Mutex::new(Some(alive)),
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Ends watching. Waits for at most 300 ms, also if the store does not answer.
+    pub fn stop(&self) {
+        drop(self.alive.lock().take());
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread
+            && !thread.is_current()
+            && !thread.join_by(Instant::now() + STOP)
+        {
+            log::warn!("the watch of table {:?} still waits for the store", self.table);
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch")
+            .field("table", &self.table)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Worker<F> {
+    roster: Roster,
+    store: Arc<dyn Store>,
+    table: String,
+    options: RegistryOptions,
+    remove: bool,
+    tell: F,
+    /// Disconnected when it is to stop.
+    stop: Receiver<()>,
+}
+
+impl<F: FnMut(&[Presence])> Worker<F> {
+    fn run(mut self) {
+        loop {
+            let name = format!("the watch of table {:?}", self.table);
+            if let Err(e) = contain(|| name.clone(), || self.look()).flatten() {
+                let error = Error::new(e.kind(), name).with_source(e);
+                report(&error, self.options.hook.as_ref());
+            }
+            if self.stop.recv_timeout(self.options.look()) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
+        }
+    }
+
+    fn look(&mut self) -> Result<()> {
+        let rows = self.store.entries(&self.table, None).collect::<Result<Vec<Row>>>()?;
+        let now = Instant::now();
+        self.roster.look(rows, now);
+        if self.remove {
+            for stale in self.roster.stale(now) {
+                self.remove(&stale)?;
+            }
+        }
+        (self.tell)(&self.roster.presences(now));
+        Ok(())
+    }
+
+    /// Removes the row of one that is gone, unless it was written since it was seen.
+    fn remove(&mut self, (key, version): &Version) -> Result<()> {
+        match self.store.write(&Write::delete(&self.table, key).version(*version)) {
+            Ok(_) => log::info!(
+                "table {:?}: {key} has not renewed its row for the timeout: removed",
+                self.table
+            ),
+            // Somebody else has noticed.
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            // It is there after all: the next look shows.
+            Err(e) if e.kind() == ErrorKind::Conflict => return Ok(()),
+            Err(e) => return Err(e),
+        }
+        self.roster.forget(key);
+        Ok(())
+    }
+}

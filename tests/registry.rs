@@ -1,0 +1,214 @@
+//! Publishers register themselves, and subscribers follow them.
+#![cfg(feature = "bin")]
+
+mod common;
+#[path = "common/host.rs"]
+mod host;
+#[path = "common/process.rs"]
+mod process;
+#[path = "common/rig.rs"]
+mod rig;
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::{eventually, within};
+use host::{json, socket};
+use process::{Process, run, tablecast};
+use rig::{LONG, Rig, send};
+use tablecast::drivers::memory::MemoryPubSub;
+use tablecast::registry::{Discovery, Member, PUBLISHERS, Registration, RegistryOptions};
+use tablecast::stores::memory::MemoryStore;
+use tablecast::transport::PubSub;
+use tablecast::{Publisher, PublisherOptions, Store, Topic};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn options(timeout: Duration) -> RegistryOptions {
+    RegistryOptions {
+        timeout,
+        interval: Duration::from_millis(10),
+        ..RegistryOptions::default()
+    }
+}
+
+/// Nobody is taken for dead within a test.
+fn patient() -> RegistryOptions {
+    options(Duration::from_secs(600))
+}
+
+fn store() -> Arc<dyn Store> {
+    Arc::new(MemoryStore::new())
+}
+
+fn member(id: &str, epoch: u64, address: &str, role: &str) -> Member {
+    Member {
+        id: id.to_owned(),
+        epoch,
+        address: address.to_owned(),
+        role: role.to_owned(),
+    }
+}
+
+fn register(store: &Arc<dyn Store>, member: Member, options: RegistryOptions) -> Registration {
+    Registration::new(Arc::clone(store), PUBLISHERS, member, options).unwrap()
+}
+
+fn registered(store: &Arc<dyn Store>) -> Vec<Member> {
+    let rows = store.entries(PUBLISHERS, None);
+    rows.map(|row| Member::from_row(&row.unwrap()).unwrap()).collect()
+}
+
+fn publisher() -> (Publisher, String, Arc<dyn PubSub>) {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let address = format!("memory://registry-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let driver: Arc<dyn PubSub> = Arc::new(MemoryPubSub::shared(&address).unwrap());
+    let publisher = Publisher::new(&*driver, PublisherOptions::default()).unwrap();
+    (publisher, address, driver)
+}
+
+fn connected(rig: &Rig) -> Vec<String> {
+    let status = rig.subscriber.status();
+    status.addresses.iter().map(|peer| peer.address.to_string()).collect()
+}
+
+#[test]
+fn a_subscriber_follows_who_comes_moves_and_goes() {
+    within(LIMIT, || {
+        let store = store();
+        let (one, at_one, driver) = publisher();
+        let (two, at_two, _) = publisher();
+        let (_own, at_own, _) = publisher();
+        let rig = Rig::new(&driver);
+        rig.listen(&["D"], &at_own);
+        let subscriber = Arc::clone(&rig.subscriber);
+        let discovery = Discovery::new(Arc::clone(&store), subscriber, &["chassis".into()], patient()).unwrap();
+        let other = register(
+            &store,
+            member("other", 1, "memory://registry-other", "server"),
+            patient(),
+        );
+        let _first = register(&store, member("host", 1, &at_one, "chassis"), patient());
+        eventually(LONG, || connected(&rig).contains(&at_one));
+        rig.subscriber.wait_live(LONG).unwrap();
+        rig.only("1", || send(&one, "D", "1"));
+        // It begins anew elsewhere, and the run before has not cleaned up.
+        let second = register(&store, member("host", 2, &at_two, "chassis"), patient());
+        eventually(LONG, || {
+            connected(&rig).contains(&at_two) && !connected(&rig).contains(&at_one)
+        });
+        rig.subscriber.wait_live(LONG).unwrap();
+        rig.only("2", || send(&two, "D", "2"));
+        assert!(!connected(&rig).contains(&"memory://registry-other".to_owned()));
+        // It stops; what the program has registered itself stays, also if it is registered and goes.
+        let own = register(&store, member("own", 1, &at_own, "chassis"), patient());
+        eventually(LONG, || registered(&store).len() == 3);
+        drop((second, own));
+        eventually(LONG, || connected(&rig) == [at_own.as_str()]);
+        drop(other);
+        eventually(LONG, || registered(&store).is_empty());
+        drop(discovery);
+    });
+}
+
+#[test]
+fn who_renews_stays_and_who_does_not_is_removed_once() {
+    within(LIMIT, || {
+        let store = store();
+        let (_alive, at_alive, driver) = publisher();
+        let rig = Rig::new(&driver);
+        rig.listen(&["D"], &at_alive);
+        let timeout = Duration::from_millis(1500);
+        let alive = register(
+            &store,
+            member("alive", 1, "memory://registry-alive", ""),
+            options(timeout),
+        );
+        // One that was killed, with a clock an hour ahead: only that its row does not change counts.
+        let dead = r#"{"epoch":99999999999999999,"address":"memory://registry-dead"}"#;
+        store.create(PUBLISHERS, "dead", dead, &Topic::ALL).unwrap();
+        let followers: Vec<_> = (0..2)
+            .map(|_| {
+                let subscriber = Arc::clone(&rig.subscriber);
+                Discovery::new(Arc::clone(&store), subscriber, &[], options(timeout)).unwrap()
+            })
+            .collect();
+        eventually(LONG, || connected(&rig).contains(&"memory://registry-dead".to_owned()));
+        eventually(LONG, || registered(&store) == [alive.member().clone()]);
+        eventually(LONG, || !connected(&rig).contains(&"memory://registry-dead".to_owned()));
+        // Taken for dead all the same, it comes back.
+        store.delete(PUBLISHERS, "alive").unwrap();
+        eventually(LONG, || registered(&store) == [alive.member().clone()]);
+        drop(followers);
+    });
+}
+
+#[test]
+fn two_with_one_id_are_both_followed_and_reported() {
+    within(LIMIT, || {
+        let store = store();
+        let (sender, errors) = crossbeam_channel::unbounded();
+        let told = RegistryOptions {
+            hook: Some(Arc::new(move |e: &tablecast::Error| drop(sender.send(e.to_string())))),
+            ..options(Duration::from_millis(300))
+        };
+        let _first = register(&store, member("same", 1, "tcp://one:1", ""), told);
+        eventually(LONG, || registered(&store).len() == 1);
+        let _second = register(&store, member("same", 2, "tcp://two:1", ""), patient());
+        eventually(LONG, || {
+            let mut addresses: Vec<_> = registered(&store).into_iter().map(|member| member.address).collect();
+            addresses.sort();
+            addresses == ["tcp://one:1", "tcp://two:1"]
+        });
+        let error = errors.recv_timeout(LONG).unwrap();
+        assert!(error.contains("\"same\""), "{error}");
+    });
+}
+
+fn with_store(mut command: Command, folder: &Path) -> Command {
+    command.args(["--discover", "true", "--discover-interval-ms", "50"]);
+    command.args(["--publisher-timeout-ms", "3000", "--hello-interval-ms", "200"]);
+    command.arg("--sqlite-path").arg(folder.join("rows.db"));
+    command
+}
+
+fn serve(folder: &Path, socket: &Path) -> (Process, String) {
+    let mut command = tablecast(["service", "--publisher-port", "0", "--publisher-multiproc-socket"]);
+    command.arg(socket);
+    let mut service = Process::start(with_store(command, folder));
+    let network = service.line().split(' ').nth(1).unwrap().to_owned();
+    (service, network)
+}
+
+fn listed(folder: &Path) -> String {
+    let end = run(with_store(tablecast(["publishers"]), folder));
+    assert_eq!(end.code, Some(0), "{end:?}");
+    end.stdout.join("\n")
+}
+
+#[test]
+fn processes_find_each_other_through_the_store() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        assert_eq!(listed(path).lines().count(), 1);
+        let mut watch = Process::start(with_store(tablecast(["watch"]), path));
+        let (service, network) = serve(path, &socket(path));
+        watch.await_stderr("ready");
+        assert_eq!(json(&watch.line())["reason"], "connected");
+        let mut command = tablecast(["publish", "--table", "t", "--key", "k", "--publisher-multiproc-socket"]);
+        command.arg(socket(path));
+        assert_eq!(run(command).code, Some(0));
+        assert_eq!(json(&watch.line())["key"], "k");
+        let list = listed(path);
+        assert!(list.contains(&network) && list.contains("alive"), "{list}");
+        // Killed, it says nothing more: whoever watches removes it.
+        drop(service);
+        eventually(LIMIT, || !listed(path).contains(&network));
+        let (_service, network) = serve(path, &path.join("another.sock"));
+        eventually(LONG, || listed(path).contains(&network));
+    });
+}
