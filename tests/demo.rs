@@ -47,7 +47,9 @@ impl Demo {
         let mut output = String::new();
         self.child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
         let status = self.child.wait().unwrap();
-        assert_eq!(processes(self.folder.path(), ""), []);
+        // What was killed and is nobody's child any more needs a moment to go.
+        let patience = Duration::from_secs(1);
+        eventually(patience, || processes(self.folder.path(), "").is_empty());
         assert_eq!(fs::read_dir(self.folder.path()).unwrap().count(), 0);
         (status, output)
     }
