@@ -1,0 +1,54 @@
+//! Writing and publishing in one step.
+
+use super::{Write, Written};
+use crate::codec::Codec;
+use crate::error::Result;
+use crate::update::Topic;
+
+/// A store that can publish what it writes.
+pub trait Announcer: Send + Sync {
+    /// As [`Store::write`](super::Store::write), and if that changed something, publishes the announcement in the same atomic step: nobody
+    /// ever sees one without the other, whoever is killed whenever.
+    ///
+    /// # Errors
+    /// As [`Store::write`](super::Store::write). After [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed) both
+    /// may have happened, after any other error neither.
+    fn write_and_publish(&self, write: &Write<'_>, announcement: &Announcement<'_>) -> Result<Written>;
+}
+
+/// A message that is complete but for the version, which only the store knows: `head`, the version, `tail`.
+#[derive(Debug, Clone, Copy)]
+pub struct Announcement<'a> {
+    /// Where to publish it. The row has this topic: the write asks for it.
+    pub topic: &'a Topic,
+    /// What comes before the version.
+    pub head: &'a [u8],
+    /// What comes after it.
+    pub tail: &'a [u8],
+    /// How the version is written. JSON: in decimal digits. MessagePack: as `uint 64`, which is the byte 0xcf and then
+    /// eight bytes, the most significant one first.
+    pub codec: Codec,
+}
+
+impl Announcement<'_> {
+    /// An upper bound of the payload's length in bytes.
+    pub fn max_payload_len(&self) -> usize {
+        /// The digits of the highest version in JSON; MessagePack needs less.
+        const VERSION: usize = 20;
+        self.head.len() + VERSION + self.tail.len()
+    }
+
+    /// The payload with this version.
+    pub fn payload(&self, version: u64) -> Vec<u8> {
+        let mut payload = self.head.to_vec();
+        match self.codec {
+            Codec::Json => payload.extend_from_slice(version.to_string().as_bytes()),
+            Codec::MessagePack => {
+                payload.push(0xcf);
+                payload.extend_from_slice(&version.to_be_bytes());
+            }
+        }
+        payload.extend_from_slice(self.tail);
+        payload
+    }
+}

@@ -1,0 +1,198 @@
+//! The contract between the library and a store: rows, without a network of our own and without policy.
+//!
+//! A row lives in a table, under a key that is unique there. It has a value, a topic and a version.
+//!
+//! - **Names.** Tables and keys are any UTF-8 text, also an empty one, and stay literal: no character has a meaning, and
+//!   table `a` with key `b.c` never meets table `a.b` with key `c`.
+//! - **Topic.** It is given when the row is created, [`Topic::ALL`] by default, and stays until the row is deleted: a row
+//!   that moved would have to be told as deleted to one topic and as created to another. Whoever names a topic sees the
+//!   rows of that topic only; a row of another one is not found.
+//! - **Version.** Every write gives the row a version that is higher than all before it in its table, also if the row
+//!   was deleted in between, or the whole table. Versions stay below 2^53. The highest version of a row is its newest.
+//! - **Tables** come into being with their first row. [`Store::create_table`] only makes an empty one.
+//! - **Cost.** No call costs more for what is in other tables, or, if it names a topic, in other topics.
+//! - **Errors.** What cannot be done changes nothing: [`ErrorKind::AlreadyExists`] to create a row that is there,
+//!   [`ErrorKind::NotFound`] to set or delete one that is not. An outage is never one of those two, but for example
+//!   [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`]. Only after [`ErrorKind::Unconfirmed`] a write may have been
+//!   made all the same.
+//!
+//! A driver implements six calls; the others follow from them. `tests/stores` holds the suite that every store passes.
+//!
+//! ```
+//! use tablecast::store::Store;
+//! use tablecast::stores::memory::MemoryStore;
+//! use tablecast::{ErrorKind, Topic};
+//!
+//! let store = MemoryStore::new();
+//! let first = store.create("lport", "port-1", "{}", &Topic::new("tenant1")?)?;
+//! let second = store.set("lport", "port-1", r#"{"chassis":"host1"}"#)?;
+//! assert!(second > first);
+//! for row in store.entries("lport", Some(&Topic::new("tenant1")?)) {
+//!     assert_eq!(row?.value, r#"{"chassis":"host1"}"#);
+//! }
+//! assert_eq!(store.get("lport", "port-2", None).unwrap_err().kind(), ErrorKind::NotFound);
+//! # Ok::<(), tablecast::Error>(())
+//! ```
+//!
+//! [`ErrorKind::AlreadyExists`]: crate::ErrorKind::AlreadyExists
+//! [`ErrorKind::NotFound`]: crate::ErrorKind::NotFound
+//! [`ErrorKind::Unavailable`]: crate::ErrorKind::Unavailable
+//! [`ErrorKind::Timeout`]: crate::ErrorKind::Timeout
+//! [`ErrorKind::Unconfirmed`]: crate::ErrorKind::Unconfirmed
+
+mod announce;
+mod listing;
+mod write;
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::update::{Name, Topic};
+
+pub use announce::{Announcement, Announcer};
+pub use listing::{Item, Listing, PAGE_BYTES, Page};
+pub use write::{Change, DELETES_REMEMBERED, Write, Written, not_found};
+
+/// Limits and times of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// How many rows a page of a listing has at most. Default: 1,000.
+    pub batch_amount: usize,
+    /// How long a call may take before it fails with [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) or
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable). Default: 5 s.
+    pub timeout: Duration,
+}
+
+impl Default for StoreOptions {
+    fn default() -> StoreOptions {
+        StoreOptions {
+            batch_amount: 1000,
+            timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+/// A row as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The key.
+    pub key: Name,
+    /// Opaque text, usually a JSON document.
+    pub value: String,
+    /// Who is told of its changes.
+    pub topic: Topic,
+    /// Every write raises it.
+    pub version: u64,
+}
+/// A database of rows. See [the module](self) for what all stores have in common.
+///
+/// Any thread may call it; a call blocks until it is done or the time of the option `store_timeout_ms` is over. What
+/// returned `Ok` is there for every reader that begins after that, in any process that has the same store.
+pub trait Store: fmt::Debug + Send + Sync {
+    /// The row of this key. `topic`: only if it has this topic.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if there is none.
+    fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row>;
+
+    /// Makes one write, whole or not at all.
+    ///
+    /// # Errors
+    /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists), [`NotFound`](crate::ErrorKind::NotFound) and
+    /// [`Conflict`](crate::ErrorKind::Conflict), looked for in this order, and whatever is wrong with the store. A write
+    /// that may have been made in spite of an error says [`Unconfirmed`](crate::ErrorKind::Unconfirmed); after any other
+    /// error it was not.
+    fn write(&self, write: &Write<'_>) -> Result<Written>;
+
+    /// The rows after the key `after`, or from the first one on, in the order of their keys' bytes; no more than the
+    /// option `batch_amount`, nor many more than [`PAGE_BYTES`].
+    ///
+    /// A row that is there all the time is in exactly one page; one that comes or goes meanwhile may be in one.
+    ///
+    /// # Errors
+    /// Those of an outage. A table that does not exist has no rows.
+    fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>>;
+
+    /// As [`Store::page_of_entries`], but only the keys.
+    ///
+    /// # Errors
+    /// As [`Store::page_of_entries`].
+    fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>>;
+
+    /// Makes an empty table; returns false if it exists. Only of use to a program that wants tables to be seen before
+    /// they have rows: writes need none.
+    ///
+    /// # Errors
+    /// Those of an outage.
+    fn create_table(&self, table: &str) -> Result<bool>;
+
+    /// Removes a table with all its rows, at once for every reader; returns false if there is none. Takes as long as
+    /// the table is large. Versions and unique numbers go on where they were if the table is used again; a store that
+    /// tells the [`Store::table_version`] counts this as a write.
+    ///
+    /// # Errors
+    /// Those of an outage.
+    fn delete_table(&self, table: &str) -> Result<bool>;
+
+    /// A number that nobody else gets for this table, ever: they count from 1. The table need not exist.
+    ///
+    /// # Errors
+    /// Those of an outage; a number may be lost then.
+    fn allocate_unique_key(&self, table: &str) -> Result<u64>;
+
+    /// The highest version that was given in this table so far, or 0 if none was; `None` if the store cannot tell. It
+    /// costs the same however large the table is.
+    ///
+    /// It rises with every write of the table, also with deletes and with [`Store::delete_table`]. So if it is the same
+    /// as before, nothing was changed in between.
+    ///
+    /// # Errors
+    /// Those of an outage.
+    fn table_version(&self, table: &str) -> Result<Option<u64>> {
+        let _ = table;
+        Ok(None)
+    }
+
+    /// The store itself as a publisher, if what it publishes reaches those who listen at this address. Then a write and
+    /// its update can be one step.
+    fn announcer(&self, address: &str) -> Option<&dyn Announcer> {
+        let _ = address;
+        None
+    }
+
+    /// Creates a row of this topic; returns its version.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) if there is one under this key, of whatever topic.
+    fn create(&self, table: &str, key: &str, value: &str, topic: &Topic) -> Result<u64> {
+        let written = self.write(&Write::create(table, key, value).topic(topic))?;
+        Ok(written.version)
+    }
+
+    /// Gives a row this value, also if it has it already; returns its new version.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if there is no such row.
+    fn set(&self, table: &str, key: &str, value: &str) -> Result<u64> {
+        Ok(self.write(&Write::set(table, key, value))?.version)
+    }
+
+    /// Removes a row; returns the version of the delete.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if there is no such row.
+    fn delete(&self, table: &str, key: &str) -> Result<u64> {
+        Ok(self.write(&Write::delete(table, key))?.version)
+    }
+
+    /// All rows of the table, or of its rows those of this topic, page by page.
+    fn entries<'a>(&'a self, table: &'a str, topic: Option<&'a Topic>) -> Listing<'a, Row> {
+        Listing::new(move |after| self.page_of_entries(table, topic, after))
+    }
+
+    /// All keys of the table, or those of this topic, page by page.
+    fn keys<'a>(&'a self, table: &'a str, topic: Option<&'a Topic>) -> Listing<'a, Name> {
+        Listing::new(move |after| self.page_of_keys(table, topic, after))
+    }
+}

@@ -1,0 +1,165 @@
+//! One write of one row, and what becomes of it.
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::update::Topic;
+
+/// A store remembers the version of a delete for at least so many writes of the same table; see [`Write::version`].
+pub const DELETES_REMEMBERED: u64 = 1000;
+
+/// One write of one row, and when it is to be made.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub struct Write<'a> {
+    /// The table.
+    pub table: &'a str,
+    /// The row's key.
+    pub key: &'a str,
+    /// What to do.
+    pub change: Change<'a>,
+    /// To create: the new row's topic; `None` is [`Topic::ALL`]. To set and delete: the topic that the row must have, or
+    /// it is not found; `None` is any.
+    pub topic: Option<&'a Topic>,
+    /// Only if this is the version of the last write of the row, or else [`ErrorKind::Conflict`]. To create, this is the
+    /// version of the delete: it conflicts if somebody has created the row since, even if it is deleted again, and if
+    /// the store has forgotten the delete, which it may after [`DELETES_REMEMBERED`] writes.
+    pub version: Option<u64>,
+    /// To set: only if the row has another value; otherwise nothing is written, and [`Written::changed`] says so.
+    pub unless_equal: bool,
+    /// Whether [`Written::before`] is wanted.
+    pub returning: bool,
+}
+
+/// What a [`Write`] does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// Makes a new row of this value.
+    Create(&'a str),
+    /// Gives a row this value.
+    Set(&'a str),
+    /// Removes a row.
+    Delete,
+}
+
+/// What became of a [`Write`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// The version of this write, also of a delete; that of the row if nothing was changed.
+    pub version: u64,
+    /// The row's topic.
+    pub topic: Topic,
+    /// False if the row had the value already and [`Write::unless_equal`] asked for nothing to be done then.
+    pub changed: bool,
+    /// The value before a set or a delete, if [`Write::returning`] asked for it.
+    pub before: Option<String>,
+}
+
+impl<'a> Write<'a> {
+    fn new(table: &'a str, key: &'a str, change: Change<'a>) -> Write<'a> {
+        Write {
+            table,
+            key,
+            change,
+            topic: None,
+            version: None,
+            unless_equal: false,
+            returning: false,
+        }
+    }
+
+    /// Creates a row.
+    pub fn create(table: &'a str, key: &'a str, value: &'a str) -> Write<'a> {
+        Write::new(table, key, Change::Create(value))
+    }
+
+    /// Sets a row.
+    pub fn set(table: &'a str, key: &'a str, value: &'a str) -> Write<'a> {
+        Write::new(table, key, Change::Set(value))
+    }
+
+    /// Deletes a row.
+    pub fn delete(table: &'a str, key: &'a str) -> Write<'a> {
+        Write::new(table, key, Change::Delete)
+    }
+
+    /// Sets [`Write::topic`].
+    #[must_use]
+    pub fn topic(mut self, topic: &'a Topic) -> Write<'a> {
+        self.topic = Some(topic);
+        self
+    }
+
+    /// Sets [`Write::version`].
+    #[must_use]
+    pub fn version(mut self, version: u64) -> Write<'a> {
+        self.version = Some(version);
+        self
+    }
+
+    /// Sets [`Write::unless_equal`].
+    #[must_use]
+    pub fn unless_equal(mut self) -> Write<'a> {
+        self.unless_equal = true;
+        self
+    }
+
+    /// Sets [`Write::returning`].
+    #[must_use]
+    pub fn returning(mut self) -> Write<'a> {
+        self.returning = true;
+        self
+    }
+
+    /// Whether this write is to be made, given the topic and the version of the `row` that is there, or the version of
+    /// the `delete` that is remembered of it. For stores that look first and then write, under a lock.
+    ///
+    /// # Errors
+    /// As [`Store::write`](super::Store::write).
+    pub fn check(&self, row: Option<(&Topic, u64)>, delete: Option<u64>) -> Result<()> {
+        let version = match (self.change, row) {
+            (Change::Create(_), Some(_)) => return Err(self.already_exists()),
+            (Change::Create(_), None) => delete,
+            (Change::Set(_) | Change::Delete, Some((topic, version)))
+                if self.topic.is_none_or(|wanted| wanted == topic) =>
+            {
+                Some(version)
+            }
+            (Change::Set(_) | Change::Delete, _) => return Err(self.not_found()),
+        };
+        match self.version {
+            None => Ok(()),
+            wanted if wanted == version => Ok(()),
+            Some(_) => Err(self.conflict()),
+        }
+    }
+
+    /// What a store answers if there is no such row.
+    pub fn not_found(&self) -> Error {
+        not_found(self.table, self.key, self.topic)
+    }
+
+    /// What a store answers if there is such a row.
+    pub fn already_exists(&self) -> Error {
+        Error::new(ErrorKind::AlreadyExists, row_name(self.table, self.key))
+    }
+
+    /// What a store answers if the row has another version.
+    pub fn conflict(&self) -> Error {
+        let row = row_name(self.table, self.key);
+        let version = self.version.unwrap_or_default();
+        let context = format!("{row} was written by somebody else after version {version}");
+        Error::new(ErrorKind::Conflict, context)
+    }
+}
+
+/// What a store answers if there is no such row.
+pub fn not_found(table: &str, key: &str, topic: Option<&Topic>) -> Error {
+    let mut context = row_name(table, key);
+    if let Some(topic) = topic {
+        context.push_str(&format!(" of topic {topic:?}"));
+    }
+    Error::new(ErrorKind::NotFound, context)
+}
+
+fn row_name(table: &str, key: &str) -> String {
+    format!("table {table:?} key {key:?}")
+}
