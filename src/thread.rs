@@ -3,7 +3,8 @@
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -73,5 +74,71 @@ impl Drop for Thread {
         {
             log::error!("a thread of the library panicked: this is a bug");
         }
+    }
+}
+
+/// A thread that works with a store again and again, until it is told to stop; dropping this tells it.
+pub(crate) struct Background {
+    /// What it is, for the log.
+    what: String,
+    /// [`Stop`] is told when this is gone.
+    alive: Mutex<Option<Sender<()>>>,
+    thread: Mutex<Option<Thread>>,
+}
+
+/// Tells a [`Background`] thread to stop.
+pub(crate) struct Stop(Receiver<()>);
+
+/// How long a stop waits for the thread. One that waits for a store which does not answer ends when it has its answer.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+impl Background {
+    /// Starts a thread of this name.
+    pub(crate) fn spawn(name: &str, what: String, body: impl FnOnce(Stop) + Send + 'static) -> Result<Background> {
+        let (alive, stop) = crossbeam_channel::bounded(0);
+        let thread = spawn(name, move || body(Stop(stop)))?;
+        Ok(Background {
+            what,
+            alive: Mutex::new(Some(alive)),
+            thread: Mutex::new(Some(thread)),
+        })
+    }
+
+    /// Stops the thread. Waits for at most 300 ms.
+    pub(crate) fn stop(&self) {
+        Background::stop_all([self]);
+    }
+
+    /// Stops them all, and takes no longer than for one.
+    pub(crate) fn stop_all<'a>(all: impl IntoIterator<Item = &'a Background> + Clone) {
+        all.clone().into_iter().for_each(|it| drop(it.alive.lock().take()));
+        let deadline = Instant::now() + PATIENCE;
+        for it in all {
+            let thread = it.thread.lock().take();
+            if let Some(thread) = thread
+                && !thread.is_current()
+                && !thread.join_by(deadline)
+            {
+                log::warn!("{} still waits for the store", it.what);
+            }
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Stop {
+    /// Lets `time` pass: true if it is to stop, at once then.
+    pub(crate) fn within(&self, time: Duration) -> bool {
+        self.0.recv_timeout(time) != Err(RecvTimeoutError::Timeout)
+    }
+
+    /// True if it is to stop.
+    pub(crate) fn is_told(&self) -> bool {
+        self.0.try_recv() == Err(TryRecvError::Disconnected)
     }
 }

@@ -28,17 +28,14 @@ mod worker;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Sender, bounded};
-use parking_lot::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::error::{Error, ErrorHook, Result, report};
 use crate::publisher::Publisher;
 use crate::store::Store;
-use crate::thread::{self, Thread};
+use crate::thread::Background;
 
 pub use open::Monitors;
 use worker::Worker;
@@ -133,15 +130,12 @@ pub struct MonitorStats {
 pub struct Monitor {
     table: String,
     shared: Arc<Shared>,
-    /// The thread ends its waiting when this is gone.
-    alive: Mutex<Option<Sender<()>>>,
-    thread: Mutex<Option<Thread>>,
+    thread: Background,
 }
 
 /// What the handle and the thread share.
 struct Shared {
     options: MonitorOptions,
-    stopping: AtomicBool,
     polls: AtomicU64,
     skipped: AtomicU64,
     rows_read: AtomicU64,
@@ -150,9 +144,6 @@ struct Shared {
     deleted: AtomicU64,
     failures: AtomicU64,
 }
-
-/// How long a stop waits for the thread. One that waits for a store which does not answer ends when it has its answer.
-const STOP: Duration = Duration::from_millis(300);
 
 impl Monitor {
     /// Begins to monitor this table. What was told is remembered in `store` under `id`: the same for every run of one
@@ -169,14 +160,16 @@ impl Monitor {
         options: MonitorOptions,
     ) -> Result<Monitor> {
         let shared = Arc::new(Shared::new(options));
-        let (alive, stop) = bounded(0);
-        let worker = Worker::new(store, publisher, (table, id), Arc::clone(&shared), stop);
-        let thread = thread::spawn("tablecast-monitor", move || worker.run())?;
+        let begin = {
+            let (table, id) = (table.to_owned(), id.to_owned());
+            let shared = Arc::clone(&shared);
+            move |stop| Worker::new(store, publisher, (table, id), shared, stop).run()
+        };
+        let thread = Background::spawn("tablecast-monitor", format!("the monitor of table {table:?}"), begin)?;
         Ok(Monitor {
             table: table.to_owned(),
             shared,
-            alive: Mutex::new(Some(alive)),
-            thread: Mutex::new(Some(thread)),
+            thread,
         })
     }
 
@@ -193,29 +186,7 @@ impl Monitor {
     /// Stops, and remembers what was told. Waits for at most 300 ms, also if the store does not answer; the thread
     /// then ends when it does.
     pub fn stop(&self) {
-        self.tell_to_stop();
-        self.join_by(Instant::now() + STOP);
-    }
-
-    fn tell_to_stop(&self) {
-        self.shared.stopping.store(true, Ordering::Release);
-        drop(self.alive.lock().take());
-    }
-
-    fn join_by(&self, deadline: Instant) {
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread
-            && !thread.is_current()
-            && !thread.join_by(deadline)
-        {
-            log::warn!("the monitor of table {:?} still waits for the store", self.table);
-        }
-    }
-}
-
-impl Drop for Monitor {
-    fn drop(&mut self) {
-        self.stop();
+        self.thread.stop();
     }
 }
 
@@ -232,7 +203,6 @@ impl Shared {
     fn new(options: MonitorOptions) -> Shared {
         Shared {
             options,
-            stopping: AtomicBool::new(false),
             polls: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             rows_read: AtomicU64::new(0),
@@ -254,10 +224,6 @@ impl Shared {
             deleted: read(&self.deleted),
             failures: read(&self.failures),
         }
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
     }
 
     fn fail(&self, error: &Error) {

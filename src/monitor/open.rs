@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Instant;
 
-use super::{Monitor, MonitorOptions, STOP};
+use super::{Monitor, MonitorOptions};
 use crate::config::Config;
 use crate::drivers::Drivers;
 use crate::error::{ErrorHook, Result};
 use crate::publisher::{Publisher, PublisherOptions, host_name};
 use crate::stores::Stores;
+use crate::thread::Background;
 
 /// The monitors of the option `monitor_tables`: one for each table, with a publisher that they share. They belong into
 /// the publisher service of the host, so that there is one of each.
@@ -53,9 +53,7 @@ impl Monitors {
 
     /// Stops all of them, as [`Monitor::stop`], and takes no longer than for one.
     pub fn stop(&self) {
-        self.0.iter().for_each(Monitor::tell_to_stop);
-        let deadline = Instant::now() + STOP;
-        self.0.iter().for_each(|monitor| monitor.join_by(deadline));
+        Background::stop_all(self.0.iter().map(|monitor| &monitor.thread));
     }
 }
 

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
-
 use super::told::Told;
 use super::{Shared, count};
 use crate::error::{Error, ErrorKind, Result, contain};
 use crate::publisher::Publisher;
 use crate::store::{Row, Store};
+use crate::thread::Stop;
 use crate::update::{Action, DbUpdate};
 
 pub(super) struct Worker {
@@ -19,8 +18,7 @@ pub(super) struct Worker {
     table: String,
     id: String,
     shared: Arc<Shared>,
-    /// Disconnected when it is to stop.
-    stop: Receiver<()>,
+    stop: Stop,
     /// `None` until it could be read.
     told: Option<Told>,
     /// What the table's version was when all that was in it was told and remembered.
@@ -34,15 +32,15 @@ impl Worker {
     pub(super) fn new(
         store: Arc<dyn Store>,
         publisher: Arc<Publisher>,
-        (table, id): (&str, &str),
+        (table, id): (String, String),
         shared: Arc<Shared>,
-        stop: Receiver<()>,
+        stop: Stop,
     ) -> Worker {
         Worker {
             store,
             publisher,
-            table: table.to_owned(),
-            id: id.to_owned(),
+            table,
+            id,
             shared,
             stop,
             told: None,
@@ -52,7 +50,7 @@ impl Worker {
 
     pub(super) fn run(mut self) {
         let mut wait = self.shared.options.delay;
-        while self.stop.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
+        while !self.stop.within(wait) {
             let name = format!("the monitor of table {:?}", self.table);
             let polled = contain(|| name.clone(), || self.poll()).flatten();
             if let Err(e) = polled
@@ -161,12 +159,12 @@ impl Worker {
     fn remember(&self, told: &mut Told) -> Result<()> {
         let mut until = None;
         told.save(&*self.store, || {
-            !self.shared.is_stopping() || Instant::now() < *until.get_or_insert_with(|| Instant::now() + REMEMBER)
+            !self.stop.is_told() || Instant::now() < *until.get_or_insert_with(|| Instant::now() + REMEMBER)
         })
     }
 
     fn go_on(&self) -> Result<()> {
-        if self.shared.is_stopping() {
+        if self.stop.is_told() {
             return Err(Error::new(ErrorKind::Stopped, "the monitor is stopping"));
         }
         Ok(())

@@ -3,10 +3,7 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use parking_lot::Mutex;
+use std::time::Duration;
 
 use super::{Member, PUBLISHERS, RegistryOptions};
 use crate::config::Config;
@@ -14,19 +11,14 @@ use crate::error::{Error, ErrorHook, ErrorKind, Result, contain, report};
 use crate::publisher::{host_name, new_epoch};
 use crate::store::{Store, Write};
 use crate::stores::Stores;
-use crate::thread::{self, Thread};
+use crate::thread::{Background, Stop};
 use crate::update::Topic;
 
 /// Keeps a member registered, from the moment it is made, on a thread of its own; dropping it removes the row.
 pub struct Registration {
     member: Member,
-    /// The thread ends its waiting when this is gone.
-    alive: Mutex<Option<Sender<()>>>,
-    thread: Mutex<Option<Thread>>,
+    thread: Background,
 }
-
-/// How long a stop waits for the thread. One that waits for a store which does not answer ends when it has its answer.
-const STOP: Duration = Duration::from_millis(300);
 
 /// Somebody else may write the row between two looks at it; that does not go on for ever.
 const TRIES: usize = 4;
@@ -67,7 +59,7 @@ impl Registration {
     /// # Errors
     /// [`ErrorKind::Io`] if there can be no thread. What is wrong with the store goes to the hook, and is tried again.
     pub fn new(store: Arc<dyn Store>, table: &str, member: Member, options: RegistryOptions) -> Result<Registration> {
-        let (alive, stop) = bounded(0);
+        let what = format!("the registration of {:?} in table {table:?}", member.id);
         let worker = Worker {
             store,
             table: table.to_owned(),
@@ -77,14 +69,9 @@ impl Registration {
             version: None,
             was_there: false,
             options,
-            stop,
         };
-        let thread = thread::spawn("tablecast-registration", move || worker.run())?;
-        Ok(Registration {
-            member,
-            alive: Mutex::new(Some(alive)),
-            thread: Mutex::new(Some(thread)),
-        })
+        let thread = Background::spawn("tablecast-registration", what, move |stop| worker.run(&stop))?;
+        Ok(Registration { member, thread })
     }
 
     /// Who is registered.
@@ -94,20 +81,7 @@ impl Registration {
 
     /// Removes the row. Waits for at most 300 ms, also if the store does not answer.
     pub fn stop(&self) {
-        drop(self.alive.lock().take());
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread
-            && !thread.is_current()
-            && !thread.join_by(Instant::now() + STOP)
-        {
-            log::warn!("the registration of {:?} still waits for the store", self.member.id);
-        }
-    }
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        self.stop();
+        self.thread.stop();
     }
 }
 
@@ -130,12 +104,10 @@ struct Worker {
     /// The row was there once.
     was_there: bool,
     options: RegistryOptions,
-    /// Disconnected when it is to stop.
-    stop: Receiver<()>,
 }
 
 impl Worker {
-    fn run(mut self) {
+    fn run(mut self, stop: &Stop) {
         let renewal = self.options.timeout / 3;
         loop {
             let name = format!("the registration of {:?} in table {:?}", self.key, self.table);
@@ -148,7 +120,7 @@ impl Worker {
                     jittered(renewal / 4)
                 }
             };
-            if self.stop.recv_timeout(wait) != Err(RecvTimeoutError::Timeout) {
+            if stop.within(wait) {
                 return self.leave();
             }
         }

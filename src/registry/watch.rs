@@ -2,27 +2,19 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use parking_lot::Mutex;
+use std::time::Instant;
 
 use super::roster::{Presence, Roster};
 use super::{RegistryOptions, Version};
 use crate::error::{Error, ErrorKind, Result, contain, report};
 use crate::store::{Row, Store, Write};
-use crate::thread::{self, Thread};
+use crate::thread::{Background, Stop};
 
 /// Tells who is in a table of members, from the moment it is made; dropping it ends that.
 pub struct Watch {
     table: String,
-    /// The thread ends its waiting when this is gone.
-    alive: Mutex<Option<Sender<()>>>,
-    thread: Mutex<Option<Thread>>,
+    thread: Background,
 }
-
-/// How long a stop waits for the thread. One that waits for a store which does not answer ends when it has its answer.
-const STOP: Duration = Duration::from_millis(300);
 
 impl Watch {
     /// Begins to watch this table. `tell` is called on the watch's thread whenever the table was read, with all members;
@@ -37,7 +29,6 @@ impl Watch {
         remove: bool,
         tell: impl FnMut(&[Presence]) + Send + 'static,
     ) -> Result<Watch> {
-        let (alive, stop) = bounded(0);
         let worker = Worker {
             roster: Roster::new(options.timeout),
             store,
@@ -45,32 +36,18 @@ impl Watch {
             options,
             remove,
             tell,
-            stop,
         };
-        let thread = thread::spawn("tablecast-watch", move || worker.run())?;
+        let what = format!("the watch of table {table:?}");
+        let thread = Background::spawn("tablecast-watch", what, move |stop| worker.run(&stop))?;
         Ok(Watch {
             table: table.to_owned(),
-            alive: Mutex::new(Some(alive)),
-            thread: Mutex::new(Some(thread)),
+            thread,
         })
     }
 
     /// Ends watching. Waits for at most 300 ms, also if the store does not answer.
     pub fn stop(&self) {
-        drop(self.alive.lock().take());
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread
-            && !thread.is_current()
-            && !thread.join_by(Instant::now() + STOP)
-        {
-            log::warn!("the watch of table {:?} still waits for the store", self.table);
-        }
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.stop();
+        self.thread.stop();
     }
 }
 
@@ -89,19 +66,17 @@ struct Worker<F> {
     options: RegistryOptions,
     remove: bool,
     tell: F,
-    /// Disconnected when it is to stop.
-    stop: Receiver<()>,
 }
 
 impl<F: FnMut(&[Presence])> Worker<F> {
-    fn run(mut self) {
+    fn run(mut self, stop: &Stop) {
         loop {
             let name = format!("the watch of table {:?}", self.table);
             if let Err(e) = contain(|| name.clone(), || self.look()).flatten() {
                 let error = Error::new(e.kind(), name).with_source(e);
                 report(&error, self.options.hook.as_ref());
             }
-            if self.stop.recv_timeout(self.options.look()) != Err(RecvTimeoutError::Timeout) {
+            if stop.within(self.options.look()) {
                 return;
             }
         }
