@@ -148,6 +148,13 @@ impl Program {
         self.actor.ask(&Order::LiveTopics)
     }
 
+    /// Waits until it hears these publishers.
+    pub(crate) fn await_heard(&mut self, publishers: &[&str]) {
+        let publishers: Vec<String> = publishers.iter().map(|id| (*id).into()).collect();
+        let what = format!("{publishers:?} are not all heard");
+        wait_for(LIMIT, &what, || self.actor.ask(&Order::Hears(publishers.clone())));
+    }
+
     /// What it has logged so far.
     pub(crate) fn lines(&mut self) -> &[Line] {
         self.lines.extend(self.tail.next());
@@ -165,14 +172,19 @@ impl Program {
 
     /// Waits for a sync event since `start` for which this holds, and tells how long after `start` it came.
     pub(crate) fn await_sync(&mut self, start: Time, mut is_it: impl FnMut(&Told) -> bool) -> (Duration, Told) {
-        let mut found = None;
-        wait_for(LIMIT, "no such sync event", || {
+        let deadline = Instant::now() + LIMIT;
+        loop {
             let mut syncs = self.syncs().into_iter();
-            found = syncs.find(|(at, told)| *at >= start && is_it(told));
-            found.is_some()
-        });
-        let (at, told) = found.unwrap();
-        (duration(at - start), told)
+            if let Some((at, told)) = syncs.find(|(at, told)| *at >= start && is_it(told)) {
+                return (duration(at - start), told);
+            }
+            if Instant::now() >= deadline {
+                let syncs = self.syncs().into_iter().map(|(at, told)| (at - start, told));
+                let syncs: Vec<_> = syncs.collect();
+                panic!("no such sync event within {LIMIT:?}; in microseconds from then: {syncs:#?}");
+            }
+            pass(Duration::from_millis(5));
+        }
     }
 
     /// True if it took itself for live at any time in this span.

@@ -48,6 +48,8 @@ pub(crate) enum Order {
     Report,
     /// How many topics are live.
     LiveTopics,
+    /// Whether these publishers are heard, so that each would be missed.
+    Hears(Vec<String>),
     /// Ends the subscriber, says in the log how it ended, and tells how long that took.
     End,
 }
@@ -163,6 +165,14 @@ impl Program {
         topics.filter(|topic| topic.state == TopicState::Live).count()
     }
 
+    fn hears(&self, publishers: &[String]) -> bool {
+        let topics = self.subscriber.status().topics;
+        let heard = topics.iter().flat_map(|topic| &topic.publishers);
+        let heard: Vec<_> = heard.filter(|heard| heard.state == TopicState::Live).collect();
+        let is_heard = |id: &String| heard.iter().any(|heard| *heard.publisher == **id);
+        publishers.iter().all(is_heard)
+    }
+
     /// Waits until nothing more comes: the store may be known before the last updates are.
     fn come_to_rest(&self) {
         let state = || (self.subscriber.stats().decoded, self.dispatcher.stats().queue.depth);
@@ -213,6 +223,7 @@ pub(crate) fn run(spec: &ProgramSpec) {
             Order::Unregister(topic) => actor::answer(&program.unregister(&topic)),
             Order::Report => actor::answer(&program.report()),
             Order::LiveTopics => actor::answer(&program.live_topics()),
+            Order::Hears(publishers) => actor::answer(&program.hears(&publishers)),
             Order::End => {
                 let (took, witness) = program.end();
                 witness.write(Event::After(holdings::come_back(before)));

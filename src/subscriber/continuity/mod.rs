@@ -264,8 +264,9 @@ impl Continuity {
                     let context = format!("two publishers at a time use the id {publisher}: give each its own");
                     self.findings.errors.push(Error::new(ErrorKind::InvalidInput, context));
                 }
-                _ => {}
+                _ => return,
             }
+            self.scan = earlier(self.scan, run.silent_at(SILENT, now));
             return;
         }
         for run in runs.iter_mut() {

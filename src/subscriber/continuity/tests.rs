@@ -222,6 +222,16 @@ fn silence_is_told_once_within_three_periods_and_ends_with_a_word() {
 }
 
 #[test]
+fn who_was_silent_and_dies_after_an_update_is_told_as_soon_as_anybody() {
+    let mut world = World::new();
+    world.hello(1, 100, &[], false);
+    world.hear(200, "a", 1, 0);
+    assert_eq!(world.pass(10_000).len(), 1);
+    world.hear(10_000, "a", 2, 9_800);
+    assert_eq!(world.pass(13_000).len(), 1);
+}
+
+#[test]
 fn of_a_lost_address_no_silence_is_told() {
     let mut world = World::new();
     world.hello(1, 100, &[], false);

@@ -122,9 +122,14 @@ fn writer_killed_between_store_and_publish() {
         let mut young = stage.writer_spec("young", &socket, TOPICS);
         young.id = Some("young".into());
         let mut young = stage.writer(young);
-        young.send(1, 1);
+        // It may take it longer than its timeout to find the service.
+        while young.send(1, 1).sent == 0 {}
         young.store_only();
         let killed = now();
+        // Of one whose word has not even left it, or who is silent already, nothing more could be told.
+        for program in &mut programs {
+            program.await_heard(&["young", "local"]);
+        }
         young.kill();
         local.kill();
         let silent = ["young", "local"].map(|name| {
