@@ -1,0 +1,437 @@
+//! The node's end: gives each status update to one listener, and waits for its answer.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::LISTENERS;
+use super::choice::Choice;
+use super::envelope::{self, Answer, EventId};
+use super::in_flight::{InFlight, Step};
+use super::latency::Latency;
+use super::options::{Delivery, NotifierOptions, NotifierStats};
+use crate::dispatcher::{DispatcherHandle, Guard};
+use crate::error::{Error, ErrorKind, Result, report};
+use crate::publisher::{Publisher, new_epoch, unique_id};
+use crate::registry::{Member, Presence, PresenceState, Watch};
+use crate::store::Store;
+use crate::subscriber::Subscriber;
+use crate::thread::{self, Thread, deadline};
+use crate::update::{DbUpdate, Name, Topic};
+
+/// Gives status updates to listeners, each to one.
+///
+/// Answers come through the program's subscriber and its dispatcher: it must run, and its callbacks must not wait for this
+/// notifier.
+pub struct Notifier {
+    shared: Arc<Shared>,
+    /// Where answers come; none for [`Delivery::AtMostOnce`].
+    replies: Mutex<Option<Replies>>,
+    watch: Watch,
+}
+
+struct Replies {
+    subscriber: Arc<Subscriber>,
+    topic: Topic,
+    _guard: Guard,
+    thread: Thread,
+}
+
+struct Shared {
+    publisher: Arc<Publisher>,
+    options: NotifierOptions,
+    commands: Sender<Command>,
+    state: Mutex<State>,
+    /// Signalled when there is less pending, or other listeners are alive, or it was stopped.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    stats: NotifierStats,
+    latency: Latency,
+    listeners: Vec<Member>,
+    /// For updates of which nothing is kept.
+    choice: Choice,
+    stopped: bool,
+}
+
+enum Command {
+    Notify(u64, DbUpdate),
+    Answer(u64, Answer),
+    Listeners(Vec<(Name, bool)>),
+    /// Ends the thread, which says what was never acknowledged.
+    Stop(Sender<Vec<DbUpdate>>),
+}
+
+impl Notifier {
+    /// Begins to watch for listeners, and to hear answers, on a topic of its own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] if the id makes no topic that the subscriber takes, and [`ErrorKind::Io`] if there can be no thread.
+    /// What is wrong with the store goes to the hook, and is tried again.
+    pub fn new(
+        store: Arc<dyn Store>,
+        subscriber: &Arc<Subscriber>,
+        dispatcher: &DispatcherHandle,
+        publisher: &Arc<Publisher>,
+        options: NotifierOptions,
+    ) -> Result<Notifier> {
+        let (commands, receiver) = unbounded();
+        let shared = Arc::new(Shared {
+            publisher: Arc::clone(publisher),
+            options,
+            commands,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let replies = match shared.options.delivery {
+            Delivery::AtMostOnce => None,
+            Delivery::ExactlyOnce => Some(Replies::new(&shared, subscriber, dispatcher, receiver)?),
+        };
+        let told = Arc::clone(&shared);
+        let registry = shared.options.registry();
+        let watch = Watch::new(store, LISTENERS, registry, true, move |present| told.follow(present))?;
+        Ok(Notifier {
+            shared,
+            replies: Mutex::new(replies),
+            watch,
+        })
+    }
+
+    /// Gives an update to one listener. It returns at once; that the update is processed is told by [`Notifier::flush`] and
+    /// [`Notifier::stats`]. If no listener is alive, it waits for one.
+    ///
+    /// With [`Delivery::AtMostOnce`] it is published before this returns.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if there are too many pending for all of the option `notify_timeout`, [`ErrorKind::Stopped`], and what the
+    /// publisher says of an update that breaks a limit. With [`Delivery::AtMostOnce`] also [`ErrorKind::Unavailable`] if no listener
+    /// is alive, and what the publisher says.
+    pub fn notify(&self, update: DbUpdate) -> Result<()> {
+        self.shared.notify(update)
+    }
+
+    /// Waits until nothing is pending: every update that was given to it is processed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if that takes longer, and [`ErrorKind::Stopped`].
+    pub fn flush(&self, timeout: Duration) -> Result<()> {
+        let what = |state: &State| format!("{} status updates are not acknowledged", state.stats.pending);
+        self.shared.wait(timeout, |state| state.stats.pending == 0, what)
+    }
+
+    /// Waits until so many listeners are alive.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if that takes longer, and [`ErrorKind::Stopped`].
+    pub fn wait_listeners(&self, count: usize, timeout: Duration) -> Result<()> {
+        let what = |state: &State| format!("{} listeners are alive, of {count}", state.listeners.len());
+        self.shared.wait(timeout, |state| state.listeners.len() >= count, what)
+    }
+
+    /// The listeners that may be chosen, as they were last seen.
+    pub fn listeners(&self) -> Vec<Member> {
+        self.shared.state.lock().listeners.clone()
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> NotifierStats {
+        self.shared.state.lock().stats
+    }
+
+    /// How long it took from [`Notifier::notify`] to the answer that an update is processed.
+    pub fn latency(&self) -> Latency {
+        self.shared.state.lock().latency.clone()
+    }
+
+    /// Stops, and returns the updates that were never acknowledged, in order: they may have been processed, or may be yet.
+    /// Waits for nothing but a send that is under way.
+    pub fn stop(&self) -> Vec<DbUpdate> {
+        self.shared.state.lock().stopped = true;
+        self.shared.changed.notify_all();
+        self.watch.stop();
+        let Some(replies) = self.replies.lock().take() else {
+            return Vec::new();
+        };
+        let (sender, pending) = bounded(1);
+        let _ = self.shared.commands.send(Command::Stop(sender));
+        let pending = pending.recv().unwrap_or_default();
+        replies.subscriber.unregister_topic(&replies.topic);
+        drop(replies.thread);
+        pending
+    }
+}
+
+impl Drop for Notifier {
+    fn drop(&mut self) {
+        let pending = self.stop();
+        if !pending.is_empty() {
+            let context = format!("{} status updates were never acknowledged", pending.len());
+            report(
+                &Error::new(ErrorKind::Unconfirmed, context),
+                self.shared.options.hook.as_ref(),
+            );
+        }
+    }
+}
+
+impl fmt::Debug for Notifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notifier")
+            .field("options", &self.shared.options)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Replies {
+    fn new(
+        shared: &Arc<Shared>,
+        subscriber: &Arc<Subscriber>,
+        dispatcher: &DispatcherHandle,
+        commands: Receiver<Command>,
+    ) -> Result<Replies> {
+        let id = shared.options.id.clone().unwrap_or_else(unique_id);
+        let topic = Topic::new(format!("notifier/{id}/{}", new_epoch()))?;
+        subscriber.register_topic(&topic)?;
+        let (answers, hook) = (shared.commands.clone(), shared.options.hook.clone());
+        let guard = dispatcher.on_topic(topic.clone(), move |update: &DbUpdate| {
+            match envelope::answered(update) {
+                Ok((id, answer)) => drop(answers.send(Command::Answer(id.number, answer))),
+                Err(e) => report(&e, hook.as_ref()),
+            }
+        });
+        let options = &shared.options;
+        let worker = Worker {
+            in_flight: InFlight::new(options.ack_timeout, options.window),
+            shared: Arc::clone(shared),
+            topic: topic.clone(),
+            commands,
+            is_failing: false,
+        };
+        Ok(Replies {
+            subscriber: Arc::clone(subscriber),
+            topic,
+            _guard: guard,
+            thread: thread::spawn("tablecast-notifier", move || worker.run())?,
+        })
+    }
+}
+
+impl Shared {
+    fn notify(&self, update: DbUpdate) -> Result<()> {
+        self.publisher.check(&update.topic, &update)?;
+        let plain = self.options.delivery == Delivery::AtMostOnce;
+        let mut state = self.state.lock();
+        if plain && !state.stopped {
+            let chosen = state.choice.draw(|_| true);
+            drop(state);
+            return self.publish(chosen, &update);
+        }
+        let capacity = self.options.capacity.max(1) as u64;
+        let deadline = deadline(self.options.notify_timeout);
+        while state.stats.pending >= capacity && !state.stopped {
+            if self.changed.wait_until(&mut state, deadline).timed_out() && state.stats.pending >= capacity {
+                let context = format!("{capacity} status updates are pending, no room for another");
+                return Err(Error::new(ErrorKind::Timeout, context));
+            }
+        }
+        if state.stopped {
+            return Err(stopped());
+        }
+        state.stats.notified += 1;
+        state.stats.pending += 1;
+        // Under the lock, so that numbers are in order.
+        let _ = self.commands.send(Command::Notify(state.stats.notified, update));
+        Ok(())
+    }
+
+    /// In the seeds' plain form: published, and that is all.
+    fn publish(&self, chosen: Option<Name>, update: &DbUpdate) -> Result<()> {
+        let Some(listener) = chosen else { return Err(nobody()) };
+        self.publisher.send_event_to(&Topic::new(listener)?, update)?;
+        let mut state = self.state.lock();
+        state.stats.notified += 1;
+        state.stats.sent += 1;
+        Ok(())
+    }
+
+    fn wait(&self, timeout: Duration, done: impl Fn(&State) -> bool, what: impl Fn(&State) -> String) -> Result<()> {
+        let deadline = deadline(timeout);
+        let mut state = self.state.lock();
+        while !done(&state) {
+            if state.stopped {
+                return Err(stopped());
+            }
+            if self.changed.wait_until(&mut state, deadline).timed_out() && !done(&state) {
+                return Err(Error::new(
+                    ErrorKind::Timeout,
+                    format!("after {timeout:?} {}", what(&state)),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The table of listeners was read.
+    fn follow(&self, present: &[Presence]) {
+        let may_be_chosen = |presence: &&Presence| presence.state != PresenceState::Stale && !presence.member.leaving;
+        let chosen: Vec<Member> = present
+            .iter()
+            .filter(may_be_chosen)
+            .map(|presence| presence.member.clone())
+            .collect();
+        let topics = present.iter().map(|presence| {
+            let may = chosen.iter().any(|member| member.address == presence.member.address);
+            (Name::from(presence.member.address.as_str()), !may)
+        });
+        let topics: Vec<(Name, bool)> = topics.collect();
+        let mut state = self.state.lock();
+        state.choice.set(
+            topics
+                .iter()
+                .filter(|(_, leaving)| !leaving)
+                .map(|(topic, _)| topic.clone())
+                .collect(),
+        );
+        state.listeners = chosen;
+        drop(state);
+        self.changed.notify_all();
+        let _ = self.commands.send(Command::Listeners(topics));
+    }
+
+    fn count(&self, count: impl FnOnce(&mut MutexGuard<'_, State>)) {
+        count(&mut self.state.lock());
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Stopped, "the notifier was stopped")
+}
+
+fn nobody() -> Error {
+    Error::new(ErrorKind::Unavailable, "no listener is alive to take status updates")
+}
+
+struct Worker {
+    in_flight: InFlight,
+    shared: Arc<Shared>,
+    topic: Topic,
+    commands: Receiver<Command>,
+    /// The last send has failed.
+    is_failing: bool,
+}
+
+/// How many commands are taken in before what follows from them is done.
+const COMMANDS: usize = 256;
+
+impl Worker {
+    fn run(mut self) {
+        loop {
+            let command = match self.in_flight.due() {
+                Some(due) => self.commands.recv_deadline(due),
+                None => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            let first = match command {
+                Ok(command) => Some(command),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let commands = self.commands.clone();
+            for command in first.into_iter().chain(commands.try_iter().take(COMMANDS)) {
+                let now = Instant::now();
+                match command {
+                    Command::Notify(number, update) => self.in_flight.add(number, update, now),
+                    Command::Answer(number, answer) => self.in_flight.answered(number, answer, now),
+                    Command::Listeners(listeners) => self.in_flight.listeners(listeners, now),
+                    Command::Stop(pending) => {
+                        self.in_flight.confirm();
+                        self.act();
+                        let _ = pending.send(self.in_flight.into_pending());
+                        return;
+                    }
+                }
+            }
+            self.in_flight.tick(Instant::now());
+            self.act();
+        }
+    }
+
+    fn act(&mut self) {
+        // What cannot be sent now is sent again when its answer does not come.
+        let mut may_send = true;
+        for step in self.in_flight.steps() {
+            let (message, listener) = match step {
+                Step::Processed { failed, took } => {
+                    self.processed(failed, took);
+                    continue;
+                }
+                Step::Nobody => {
+                    report(&nobody(), self.shared.options.hook.as_ref());
+                    continue;
+                }
+                Step::Send {
+                    number,
+                    attempt,
+                    listener,
+                } => {
+                    let Some(update) = self.in_flight.update(number) else {
+                        continue;
+                    };
+                    self.shared.count(|state| {
+                        state.stats.sent += 1;
+                        state.stats.retried += u64::from(attempt > 1);
+                    });
+                    (envelope::event(&self.id(number), attempt, update), listener)
+                }
+                Step::Ask {
+                    number,
+                    attempt,
+                    listener,
+                } => (envelope::question(&self.id(number), attempt), listener),
+                Step::Confirm { numbers, listener } => (envelope::confirmation(&self.topic, &numbers), listener),
+            };
+            if may_send {
+                may_send = self.send(message, &listener);
+            }
+        }
+    }
+
+    fn id(&self, number: u64) -> EventId {
+        EventId {
+            notifier: self.topic.clone(),
+            number,
+        }
+    }
+
+    /// False if the transport does not take anything.
+    fn send(&mut self, message: Result<DbUpdate>, listener: &Name) -> bool {
+        let sent = message.and_then(|message| {
+            let topic = Topic::new(listener)?;
+            self.shared.publisher.send_event_to(&topic, &message)
+        });
+        let was_failing = std::mem::replace(&mut self.is_failing, sent.is_err());
+        let Err(e) = sent else { return true };
+        let goes_on = matches!(e.kind(), ErrorKind::TooLarge | ErrorKind::InvalidInput);
+        if !was_failing {
+            let error = Error::new(e.kind(), "a status update could not be sent, and is tried again").with_source(e);
+            report(&error, self.shared.options.hook.as_ref());
+        }
+        goes_on
+    }
+
+    fn processed(&self, failed: bool, took: Duration) {
+        self.shared.count(|state| {
+            state.stats.pending -= 1;
+            state.stats.acknowledged += 1;
+            state.stats.failed += u64::from(failed);
+            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            state.latency.record(micros);
+        });
+        self.shared.changed.notify_all();
+    }
+}
