@@ -121,19 +121,27 @@ impl Claims {
     }
 }
 
-/// Removes the claims of listeners that are gone, which no notifier has confirmed. How long they are there is judged by versions:
+/// Removes the claims that no notifier has confirmed: of listeners that are gone, and those of our own that we do not know of. How long they are there is judged by versions:
 /// no two clocks are compared.
 #[derive(Debug, Default)]
 pub(super) struct Sweep(HashMap<Name, (u64, Instant)>);
 
 impl Sweep {
     /// Looks at all claims, and removes those that were the same for `retention`.
-    pub(super) fn sweep(&mut self, claims: &Claims, retention: Duration, now: Instant) -> Result<()> {
+    /// `is_stray` tells, by owner and event, of those of our own.
+    pub(super) fn sweep(
+        &mut self,
+        claims: &Claims,
+        is_stray: impl Fn(&str, &str) -> bool,
+        retention: Duration,
+        now: Instant,
+    ) -> Result<()> {
         let registered = claims.registered()?;
         let mut seen = HashMap::new();
         for row in claims.0.entries(CLAIMS, None) {
             let row = row?;
-            if Value::from_row(&row).is_ok_and(|claim| registered.contains(&claim.owner)) {
+            let owner = Value::from_row(&row).map(|claim| claim.owner);
+            if owner.is_ok_and(|owner| registered.contains(&owner) && !is_stray(&owner, &row.key)) {
                 continue;
             }
             let since = match self.0.get(&row.key) {

@@ -277,6 +277,11 @@ impl Desk {
         done.iter().try_for_each(|(id, owner)| self.claims.mark_done(id, owner))
     }
 
+    /// Whether an event of this id was begun here, and is not settled.
+    pub(super) fn knows(&self, event: &str) -> bool {
+        EventId::parse(event).is_ok_and(|id| self.book.lock().events.contains_key(&id))
+    }
+
     /// The events that were processed so long ago without a confirmation; they are forgotten.
     pub(super) fn expire(&self, retention: Duration) -> Vec<EventId> {
         let mut book = self.book.lock();

@@ -41,8 +41,8 @@ pub(super) struct InFlight {
     ack_timeout: Duration,
     window: usize,
     choice: Choice,
-    /// Who is registered, also those that are leaving.
-    present: BTreeSet<Name>,
+    /// Who is registered, and whether it may be chosen.
+    present: BTreeMap<Name, bool>,
     /// Who has said that it is leaving.
     leaving: BTreeSet<Name>,
     events: BTreeMap<u64, Event>,
@@ -97,7 +97,7 @@ impl InFlight {
             ack_timeout,
             window: window.max(1),
             choice: Choice::default(),
-            present: BTreeSet::new(),
+            present: BTreeMap::new(),
             leaving: BTreeSet::new(),
             events: BTreeMap::new(),
             ready: VecDeque::new(),
@@ -135,14 +135,11 @@ impl InFlight {
         self.pump(now);
     }
 
-    /// Who is registered now, and whether it is leaving.
-    pub(super) fn listeners(&mut self, listeners: Vec<(Name, bool)>, now: Instant) {
-        let leaves = listeners.iter().filter(|(_, leaving)| *leaving);
-        self.leaving.extend(leaves.map(|(name, _)| name.clone()));
-        let present: BTreeSet<Name> = listeners.into_iter().map(|(name, _)| name).collect();
-        self.leaving.retain(|name| present.contains(name));
-        let is_anyone_gone = !self.present.is_subset(&present);
+    /// Who is registered now, and whether it may be chosen.
+    pub(super) fn listeners(&mut self, present: BTreeMap<Name, bool>, now: Instant) {
+        let is_anyone_gone = self.present.keys().any(|name| !present.contains_key(name));
         self.present = present;
+        self.leaving.retain(|name| self.present.contains_key(name));
         self.choose_among();
         if is_anyone_gone {
             let numbers: Vec<u64> = self.events.keys().copied().collect();
@@ -152,8 +149,9 @@ impl InFlight {
     }
 
     fn choose_among(&mut self) {
-        let stay = self.present.iter().filter(|name| !self.leaving.contains(*name));
-        self.choice.set(stay.cloned().collect());
+        let may = |(name, may): &(&Name, &bool)| **may && !self.leaving.contains(*name);
+        let chosen = self.present.iter().filter(may).map(|(name, _)| name.clone());
+        self.choice.set(chosen.collect());
         self.told_nobody &= self.choice.is_empty();
     }
 
@@ -163,10 +161,10 @@ impl InFlight {
             return;
         };
         for (name, tried) in &mut event.tries {
-            tried.answered |= !self.present.contains(name);
+            tried.answered |= !self.present.contains_key(name);
         }
         match &event.phase {
-            Phase::Sent(name) | Phase::Taken(name) if !self.present.contains(name) => self.send(number, now),
+            Phase::Sent(name) | Phase::Taken(name) if !self.present.contains_key(name) => self.send(number, now),
             Phase::Settling(..) => self.settle(number, now),
             _ => {}
         }
@@ -272,12 +270,17 @@ impl InFlight {
     fn send(&mut self, number: u64, now: Instant) {
         let Some(event) = self.events.get(&number) else { return };
         let owner = match &event.phase {
-            Phase::Taken(owner) if self.present.contains(owner) => Some(owner.clone()),
+            Phase::Taken(owner) if self.present.contains_key(owner) => Some(owner.clone()),
             _ => None,
         };
-        // The owner itself knows best; if it does not answer, others find out whether it is gone.
-        let is_silent = |name: &Name| event.tries.get(name).is_some_and(|tried| !tried.answered);
-        let listener = match owner.clone().filter(|owner| !is_silent(owner)) {
+        // The owner itself knows best; every other time another one finds out whether it is gone.
+        let was_asked = |name: &Name| {
+            event
+                .tries
+                .get(name)
+                .is_some_and(|tried| tried.attempt == event.attempt)
+        };
+        let listener = match owner.clone().filter(|owner| !was_asked(owner)) {
             Some(owner) => Some(owner),
             None => {
                 let other = |name: &Name| owner.as_ref() != Some(name);
@@ -371,7 +374,7 @@ impl InFlight {
         self.confirm_due = None;
         for (holder, numbers) in std::mem::take(&mut self.confirms) {
             // Of one that is gone any other removes the claims; if there is none they go with the time.
-            let listener = if self.present.contains(&holder) {
+            let listener = if self.present.contains_key(&holder) {
                 Some(holder)
             } else {
                 self.choice.draw(|_| true)
@@ -415,3 +418,6 @@ impl InFlight {
         pending.map(|event| event.update).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

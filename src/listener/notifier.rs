@@ -1,11 +1,12 @@
 //! The node's end: gives each status update to one listener, and waits for its answer.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use super::LISTENERS;
 use super::choice::Choice;
@@ -28,7 +29,7 @@ use crate::update::{DbUpdate, Name, Topic};
 /// notifier.
 pub struct Notifier {
     shared: Arc<Shared>,
-    /// Where answers come; none for [`Delivery::AtMostOnce`].
+    /// What hears answers, if there are any.
     replies: Mutex<Option<Replies>>,
     watch: Watch,
 }
@@ -41,6 +42,8 @@ struct Replies {
 }
 
 struct Shared {
+    /// Where answers come; none for [`Delivery::AtMostOnce`].
+    topic: Option<Topic>,
     publisher: Arc<Publisher>,
     options: NotifierOptions,
     commands: Sender<Command>,
@@ -62,7 +65,7 @@ struct State {
 enum Command {
     Notify(u64, DbUpdate),
     Answer(u64, Answer),
-    Listeners(Vec<(Name, bool)>),
+    Listeners(BTreeMap<Name, bool>),
     /// Ends the thread, which says what was never acknowledged.
     Stop(Sender<Vec<DbUpdate>>),
 }
@@ -81,20 +84,28 @@ impl Notifier {
         options: NotifierOptions,
     ) -> Result<Notifier> {
         let (commands, receiver) = unbounded();
+        let topic = match options.delivery {
+            Delivery::AtMostOnce => None,
+            Delivery::ExactlyOnce => {
+                let id = options.id.clone().unwrap_or_else(unique_id);
+                Some(Topic::new(format!("notifier/{id}/{}", new_epoch()))?)
+            }
+        };
         let shared = Arc::new(Shared {
+            topic,
             publisher: Arc::clone(publisher),
             options,
             commands,
             state: Mutex::default(),
             changed: Condvar::new(),
         });
-        let replies = match shared.options.delivery {
-            Delivery::AtMostOnce => None,
-            Delivery::ExactlyOnce => Some(Replies::new(&shared, subscriber, dispatcher, receiver)?),
-        };
         let told = Arc::clone(&shared);
         let registry = shared.options.registry();
         let watch = Watch::new(store, LISTENERS, registry, true, move |present| told.follow(present))?;
+        let replies = match &shared.topic {
+            None => None,
+            Some(topic) => Some(Replies::new(&shared, topic, subscriber, dispatcher, receiver)?),
+        };
         Ok(Notifier {
             shared,
             replies: Mutex::new(replies),
@@ -191,13 +202,12 @@ impl fmt::Debug for Notifier {
 impl Replies {
     fn new(
         shared: &Arc<Shared>,
+        topic: &Topic,
         subscriber: &Arc<Subscriber>,
         dispatcher: &DispatcherHandle,
         commands: Receiver<Command>,
     ) -> Result<Replies> {
-        let id = shared.options.id.clone().unwrap_or_else(unique_id);
-        let topic = Topic::new(format!("notifier/{id}/{}", new_epoch()))?;
-        subscriber.register_topic(&topic)?;
+        subscriber.register_topic(topic)?;
         let (answers, hook) = (shared.commands.clone(), shared.options.hook.clone());
         let guard = dispatcher.on_topic(topic.clone(), move |update: &DbUpdate| {
             match envelope::answered(update) {
@@ -205,35 +215,37 @@ impl Replies {
                 Err(e) => report(&e, hook.as_ref()),
             }
         });
-        let options = &shared.options;
         let worker = Worker {
-            in_flight: InFlight::new(options.ack_timeout, options.window),
+            in_flight: InFlight::new(shared.options.ack_timeout, shared.options.window),
             shared: Arc::clone(shared),
             topic: topic.clone(),
             commands,
             is_failing: false,
         };
+        let thread = thread::spawn("tablecast-notifier", move || worker.run());
         Ok(Replies {
+            thread: thread.inspect_err(|_| {
+                subscriber.unregister_topic(topic);
+            })?,
             subscriber: Arc::clone(subscriber),
-            topic,
+            topic: topic.clone(),
             _guard: guard,
-            thread: thread::spawn("tablecast-notifier", move || worker.run())?,
         })
     }
 }
 
 impl Shared {
     fn notify(&self, update: DbUpdate) -> Result<()> {
-        self.publisher.check(&update.topic, &update)?;
-        let plain = self.options.delivery == Delivery::AtMostOnce;
-        let mut state = self.state.lock();
-        if plain && !state.stopped {
-            let chosen = state.choice.draw(|_| true);
-            drop(state);
-            return self.publish(chosen, &update);
-        }
+        let Some(topic) = &self.topic else {
+            return self.publish(&update);
+        };
+        // What can never be sent is refused here, where somebody hears of it.
+        let (notifier, number) = (topic.clone(), u64::MAX);
+        let message = envelope::event(&EventId { notifier, number }, u32::MAX, &update)?;
+        self.publisher.check(topic, &message)?;
         let capacity = self.options.capacity.max(1) as u64;
         let deadline = deadline(self.options.notify_timeout);
+        let mut state = self.state.lock();
         while state.stats.pending >= capacity && !state.stopped {
             if self.changed.wait_until(&mut state, deadline).timed_out() && state.stats.pending >= capacity {
                 let context = format!("{capacity} status updates are pending, no room for another");
@@ -250,13 +262,19 @@ impl Shared {
         Ok(())
     }
 
-    /// In the seeds' plain form: published, and that is all.
-    fn publish(&self, chosen: Option<Name>, update: &DbUpdate) -> Result<()> {
-        let Some(listener) = chosen else { return Err(nobody()) };
-        self.publisher.send_event_to(&Topic::new(listener)?, update)?;
+    /// The plain form: published, and that is all.
+    fn publish(&self, update: &DbUpdate) -> Result<()> {
         let mut state = self.state.lock();
-        state.stats.notified += 1;
-        state.stats.sent += 1;
+        if state.stopped {
+            return Err(stopped());
+        }
+        let listener = state.choice.draw(|_| true).ok_or_else(nobody)?;
+        drop(state);
+        self.publisher.send_event_to(&Topic::new(listener)?, update)?;
+        self.count(|state| {
+            state.stats.notified += 1;
+            state.stats.sent += 1;
+        });
         Ok(())
     }
 
@@ -279,32 +297,23 @@ impl Shared {
 
     /// The table of listeners was read.
     fn follow(&self, present: &[Presence]) {
-        let may_be_chosen = |presence: &&Presence| presence.state != PresenceState::Stale && !presence.member.leaving;
-        let chosen: Vec<Member> = present
+        let may = |presence: &Presence| presence.state != PresenceState::Stale && !presence.member.leaving;
+        let topics = present
             .iter()
-            .filter(may_be_chosen)
-            .map(|presence| presence.member.clone())
-            .collect();
-        let topics = present.iter().map(|presence| {
-            let may = chosen.iter().any(|member| member.address == presence.member.address);
-            (Name::from(presence.member.address.as_str()), !may)
-        });
-        let topics: Vec<(Name, bool)> = topics.collect();
+            .map(|presence| (presence.member.address.as_str().into(), may(presence)));
+        let topics: BTreeMap<Name, bool> = topics.collect();
+        let chosen = present.iter().filter(|presence| may(presence));
         let mut state = self.state.lock();
-        state.choice.set(
-            topics
-                .iter()
-                .filter(|(_, leaving)| !leaving)
-                .map(|(topic, _)| topic.clone())
-                .collect(),
-        );
-        state.listeners = chosen;
+        state.listeners = chosen.map(|presence| presence.member.clone()).collect();
+        let addresses = state.listeners.iter().map(|member| member.address.as_str().into());
+        let addresses = addresses.collect();
+        state.choice.set(addresses);
         drop(state);
         self.changed.notify_all();
         let _ = self.commands.send(Command::Listeners(topics));
     }
 
-    fn count(&self, count: impl FnOnce(&mut MutexGuard<'_, State>)) {
+    fn count(&self, count: impl FnOnce(&mut State)) {
         count(&mut self.state.lock());
     }
 }

@@ -78,9 +78,9 @@ impl Listener {
             desk: Arc::new(desk),
             options,
         };
+        let watch = Watch::new(store, LISTENERS, base.options.registry(), true, |_| ())?;
         let (current, guard) = base.begin(&base.id)?;
         let current = Arc::new(Mutex::new(current));
-        let watch = Watch::new(store, LISTENERS, base.options.registry(), true, |_| ())?;
         let (alive, stop) = bounded(0);
         let keeper = Keeper {
             claims,
@@ -301,7 +301,9 @@ impl Keeper {
             self.unsettled.pop_front();
         }
         if is_time {
-            self.sweep.sweep(&self.claims, retention, Instant::now())?;
+            let topic = self.current.lock().run.topic.clone();
+            let is_ours = |owner: &str, event: &str| owner == topic.as_str() && !self.base.desk.knows(event);
+            self.sweep.sweep(&self.claims, is_ours, retention, Instant::now())?;
         }
         Ok(())
     }
