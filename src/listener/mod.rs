@@ -62,6 +62,10 @@ mod notifier;
 mod options;
 mod server;
 
+use std::time::Duration;
+
+use crate::subscriber::Subscriber;
+
 pub use latency::Latency;
 pub use notifier::Notifier;
 pub use options::{Delivery, ListenerOptions, ListenerStats, NotifierOptions, NotifierStats};
@@ -73,3 +77,12 @@ pub const LISTENERS: &str = "listener";
 
 /// The table of the events that listeners have claimed. A claim is removed when nobody can see its event any more.
 pub const CLAIMS: &str = "listener_claim";
+
+/// Waits until topics that were just registered are in force, but not for long: what is lost before is sent again.
+fn wait_live(subscriber: &Subscriber) {
+    if subscriber.is_running()
+        && let Err(e) = subscriber.wait_live(Duration::from_millis(500))
+    {
+        log::debug!("status updates begin before all is live: {e}");
+    }
+}

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
 
-use super::LISTENERS;
 use super::choice::Choice;
 use super::envelope::{self, Answer, EventId};
 use super::in_flight::{InFlight, Step};
 use super::latency::Latency;
 use super::options::{Delivery, NotifierOptions, NotifierStats};
+use super::{LISTENERS, wait_live};
 use crate::dispatcher::{DispatcherHandle, Guard};
 use crate::error::{Error, ErrorKind, Result, report};
 use crate::publisher::{Publisher, new_epoch, unique_id};
@@ -101,7 +101,14 @@ impl Notifier {
         });
         let told = Arc::clone(&shared);
         let registry = shared.options.registry();
-        let watch = Watch::new(store, LISTENERS, registry, true, move |present| told.follow(present))?;
+        let mut hears = Some(Arc::clone(subscriber)).filter(|_| shared.topic.is_some());
+        let watch = Watch::new(store, LISTENERS, registry, true, move |present| {
+            // Nothing is sent before answers can be heard.
+            if let Some(subscriber) = hears.take() {
+                wait_live(&subscriber);
+            }
+            told.follow(present);
+        })?;
         let replies = match &shared.topic {
             None => None,
             Some(topic) => Some(Replies::new(&shared, topic, subscriber, dispatcher, receiver)?),

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
 use parking_lot::Mutex;
 
-use super::LISTENERS;
 use super::claims::{Claims, Sweep};
 use super::desk::{Desk, Run};
 use super::envelope::EventId;
 use super::options::{ListenerOptions, ListenerStats};
+use super::{LISTENERS, wait_live};
 use crate::dispatcher::{DispatcherHandle, Guard};
 use crate::error::{Error, ErrorKind, Result, report};
 use crate::publisher::{Publisher, new_epoch, unique_id};
@@ -48,9 +48,6 @@ const STOP: Duration = Duration::from_millis(900);
 
 /// How long a listener that stops waits for confirmations before it hands over what is left.
 const DRAIN: Duration = Duration::from_millis(400);
-
-/// How long a listener that begins waits for its topic to be heard everywhere before it registers.
-const LIVE: Duration = Duration::from_millis(500);
 
 impl Listener {
     /// Begins to listen: registers a topic of its own with the subscriber, and then itself in the store. Answers go out through `publisher`.
@@ -195,11 +192,9 @@ impl Base {
         let mut subscriber = Some(Arc::clone(&self.subscriber));
         let (desk, dispatcher) = (Arc::clone(&self.desk), self.dispatcher.clone());
         let renewal = move |member: &mut Member| {
-            if let Some(subscriber) = subscriber.take()
-                && subscriber.is_running()
-                && let Err(e) = subscriber.wait_live(LIVE)
-            {
-                log::debug!("a listener registers before it is heard everywhere: {e}");
+            // Nobody is told of a topic before it can be heard.
+            if let Some(subscriber) = subscriber.take() {
+                wait_live(&subscriber);
             }
             member.load = Load {
                 handled: desk.stats().handled,
