@@ -80,14 +80,13 @@ impl Claims {
             if claim.done {
                 return Ok(Claim::Done(Topic::new(claim.owner)?));
             }
-            // By a try of which nobody knew whether it was made.
-            if claim.owner == owner.as_str() {
-                return Ok(Claim::Ours);
-            }
-            if self.registered()?.contains(&claim.owner) {
+            let is_ours = claim.owner == owner.as_str();
+            if !is_ours && self.registered()?.contains(&claim.owner) {
                 return Ok(Claim::Theirs(Topic::new(claim.owner)?));
             }
+            // Ours by a try of which nobody knew whether it was made: written again, so that nobody takes it for a stray one.
             match self.0.write(&Write::set(CLAIMS, event, &value).version(row.version)) {
+                Ok(_) if is_ours => return Ok(Claim::Ours),
                 Ok(_) => return Ok(Claim::TakenOver),
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
                 Err(e) => return Err(e),
@@ -121,14 +120,14 @@ impl Claims {
     }
 }
 
-/// Removes the claims that no notifier has confirmed: of listeners that are gone, and those of our own that we do not know of. How long they are there is judged by versions:
-/// no two clocks are compared.
+/// Removes the claims that no notifier has confirmed. How long they are there is judged by versions: no two clocks are
+/// compared.
 #[derive(Debug, Default)]
 pub(super) struct Sweep(HashMap<Name, (u64, Instant)>);
 
 impl Sweep {
-    /// Looks at all claims, and removes those that were the same for `retention`.
-    /// `is_stray` tells, by owner and event, of those of our own.
+    /// Looks at all claims. Those of listeners that are gone say nothing, and are removed; but if their events were processed, they stay
+    /// for the `retention`. So do those of our own that `is_stray`, by owner and event, says are not known here.
     pub(super) fn sweep(
         &mut self,
         claims: &Claims,
@@ -136,19 +135,22 @@ impl Sweep {
         retention: Duration,
         now: Instant,
     ) -> Result<()> {
+        let rows = claims.0.entries(CLAIMS, None).collect::<Result<Vec<Row>>>()?;
+        // Read after the claims: whoever has claimed something was registered before.
         let registered = claims.registered()?;
         let mut seen = HashMap::new();
-        for row in claims.0.entries(CLAIMS, None) {
-            let row = row?;
-            let owner = Value::from_row(&row).map(|claim| claim.owner);
-            if owner.is_ok_and(|owner| registered.contains(&owner) && !is_stray(&owner, &row.key)) {
+        for row in rows {
+            let claim = Value::from_row(&row).ok();
+            let is_registered = claim.as_ref().is_some_and(|claim| registered.contains(&claim.owner));
+            if is_registered && !claim.as_ref().is_some_and(|claim| is_stray(&claim.owner, &row.key)) {
                 continue;
             }
+            let says_nothing = !is_registered && claim.is_some_and(|claim| !claim.done);
             let since = match self.0.get(&row.key) {
                 Some((version, since)) if *version == row.version => *since,
                 _ => now,
             };
-            if now.saturating_duration_since(since) < retention {
+            if !says_nothing && now.saturating_duration_since(since) < retention {
                 seen.insert(row.key, (row.version, since));
                 continue;
             }

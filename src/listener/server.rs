@@ -1,6 +1,6 @@
 //! The server's end: a listener, and the thread that keeps it registered and removes claims.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -75,7 +75,16 @@ impl Listener {
             desk: Arc::new(desk),
             options,
         };
-        let watch = Watch::new(store, LISTENERS, base.options.registry(), true, |_| ())?;
+        let (goes, gone) = bounded(1);
+        let mut before = BTreeSet::new();
+        let watch = Watch::new(store, LISTENERS, base.options.registry(), true, move |present| {
+            let now = present.iter().map(|presence| presence.member.address.clone()).collect();
+            if before.difference(&now).next().is_some() {
+                // Full: it is known that somebody is gone.
+                let _ = goes.try_send(());
+            }
+            before = now;
+        })?;
         let (current, guard) = base.begin(&base.id)?;
         let current = Arc::new(Mutex::new(current));
         let (alive, stop) = bounded(0);
@@ -85,6 +94,7 @@ impl Listener {
             swept: Instant::now(),
             unsettled: VecDeque::new(),
             confirmed,
+            gone,
             stop,
             current: Arc::clone(&current),
             _watch: watch,
@@ -225,6 +235,8 @@ struct Keeper {
     /// Claims that are to be removed.
     unsettled: VecDeque<EventId>,
     confirmed: Receiver<Vec<EventId>>,
+    /// Has something when a listener is gone.
+    gone: Receiver<()>,
     /// Disconnected when it is to stop.
     stop: Receiver<()>,
     current: Arc<Mutex<Current>>,
@@ -241,16 +253,17 @@ impl Keeper {
             if is_lost {
                 guard = self.begin_anew(&run, guard);
             }
-            let mut stopped = false;
+            let (mut is_time, mut is_stopped) = (false, false);
             select! {
                 recv(self.confirmed) -> ids => self.unsettled.extend(ids.into_iter().flatten()),
-                recv(self.stop) -> _ => stopped = true,
-                default(tick) => {},
+                recv(self.gone) -> _ => is_time = true,
+                recv(self.stop) -> _ => is_stopped = true,
+                default(tick) => is_time = self.swept.elapsed() > self.base.options.retention / 4,
             }
-            if stopped {
+            if is_stopped {
                 return self.leave(&run, guard);
             }
-            let upkept = self.upkeep();
+            let upkept = self.upkeep(is_time);
             self.report(upkept);
         }
     }
@@ -281,10 +294,9 @@ impl Keeper {
     }
 
     /// Removes what claims can be removed. An outage leaves them for the next time.
-    fn upkeep(&mut self) -> Result<()> {
+    fn upkeep(&mut self, is_time: bool) -> Result<()> {
         self.unsettled.extend(self.confirmed.try_iter().flatten());
         let retention = self.base.options.retention;
-        let is_time = self.swept.elapsed() > retention / 4;
         if is_time {
             self.swept = Instant::now();
             self.unsettled.extend(self.base.desk.expire(retention));
