@@ -163,3 +163,77 @@ impl Sweep {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stores::memory::MemoryStore;
+
+    const RETENTION: Duration = Duration::from_secs(60);
+
+    fn topic(name: &str) -> Topic {
+        Topic::new(name).unwrap()
+    }
+
+    fn claims() -> (Claims, Arc<dyn Store>) {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        (Claims::new(Arc::clone(&store)), store)
+    }
+
+    fn register(store: &Arc<dyn Store>, name: &str) {
+        let member = format!(r#"{{"epoch":1,"address":"{name}"}}"#);
+        store.create(LISTENERS, name, &member, &Topic::ALL).unwrap();
+    }
+
+    fn left(store: &Arc<dyn Store>) -> Vec<String> {
+        store.keys(CLAIMS, None).map(|key| key.unwrap().to_string()).collect()
+    }
+
+    #[test]
+    fn an_event_has_one_owner_until_that_is_gone() {
+        let (claims, store) = claims();
+        let (a, b) = (topic("a"), topic("b"));
+        ["a", "b"].iter().for_each(|name| register(&store, name));
+        assert_eq!(claims.claim("e", &a).unwrap(), Claim::Ours);
+        assert_eq!(claims.claim("e", &b).unwrap(), Claim::Theirs(a.clone()));
+        assert_eq!(claims.claim("e", &a).unwrap(), Claim::Ours);
+        store.delete(LISTENERS, "a").unwrap();
+        assert_eq!(claims.claim("e", &b).unwrap(), Claim::TakenOver);
+        assert_eq!(claims.claim("e", &a).unwrap(), Claim::Theirs(b.clone()));
+        // It has ended cleanly.
+        claims.mark_done("e", &b).unwrap();
+        store.delete(LISTENERS, "b").unwrap();
+        assert_eq!(claims.claim("e", &a).unwrap(), Claim::Done(b));
+        claims.remove("e").unwrap();
+        claims.remove("e").unwrap();
+        claims.mark_done("e", &a).unwrap();
+        assert_eq!(claims.claim("e", &a).unwrap(), Claim::Ours);
+    }
+
+    #[test]
+    fn what_nobody_confirms_is_removed() {
+        let (claims, store) = claims();
+        let (a, gone) = (topic("a"), topic("gone"));
+        register(&store, "a");
+        for event in ["known", "stray"] {
+            claims.claim(event, &a).unwrap();
+        }
+        claims.claim("lost", &gone).unwrap();
+        claims.claim("done", &gone).unwrap();
+        claims.mark_done("done", &gone).unwrap();
+        store.create(CLAIMS, "malformed", "?", &Topic::ALL).unwrap();
+        let mut sweep = Sweep::default();
+        let start = Instant::now();
+        let mut look = |after: Duration| {
+            let is_stray = |owner: &str, event: &str| owner == "a" && event == "stray";
+            sweep.sweep(&claims, is_stray, RETENTION, start + after).unwrap();
+            left(&store)
+        };
+        assert_eq!(look(Duration::ZERO), ["done", "known", "malformed", "stray"]);
+        assert_eq!(look(RETENTION / 2), ["done", "known", "malformed", "stray"]);
+        // It was claimed again in between.
+        claims.claim("stray", &a).unwrap();
+        assert_eq!(look(RETENTION), ["known", "stray"]);
+        assert_eq!(look(RETENTION * 2), ["known"]);
+    }
+}

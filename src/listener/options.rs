@@ -89,7 +89,7 @@ pub struct ListenerStats {
     pub handled: u64,
     /// Those of them with which it panicked.
     pub failed: u64,
-    /// Events that were taken over from listeners that are gone.
+    /// Events that were taken over from listeners that are gone, not counting those whose claims had been removed already.
     pub taken_over: u64,
     /// Events that were left to another listener, which had claimed them.
     pub left: u64,

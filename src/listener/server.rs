@@ -75,7 +75,9 @@ impl Listener {
             desk: Arc::new(desk),
             options,
         };
+        // It begins with one: what is there may be of listeners that are long gone.
         let (goes, gone) = bounded(1);
+        let _ = goes.send(());
         let mut before = BTreeSet::new();
         let watch = Watch::new(store, LISTENERS, base.options.registry(), true, move |present| {
             let now = present.iter().map(|presence| presence.member.address.clone()).collect();

@@ -210,13 +210,13 @@ impl Program {
 }
 
 /// A listener in a program of its own, and the keys that it was given.
-pub(crate) struct Server1 {
+pub(crate) struct Serving {
     pub(crate) listener: Listener,
     pub(crate) seen: Receiver<DbUpdate>,
     pub(crate) program: Program,
 }
 
-pub(crate) fn server(world: &World) -> Server1 {
+pub(crate) fn server(world: &World) -> Serving {
     server_with(world, listening(), |_| ())
 }
 
@@ -224,21 +224,21 @@ pub(crate) fn server_with(
     world: &World,
     options: ListenerOptions,
     also: impl Fn(&DbUpdate) + Send + Sync + 'static,
-) -> Server1 {
+) -> Serving {
     let program = world.program(0);
     let (sender, seen) = unbounded();
     let listener = program.listener(options, move |update| {
         sender.send(update.clone()).unwrap();
         also(update);
     });
-    Server1 {
+    Serving {
         listener,
         seen,
         program,
     }
 }
 
-impl Server1 {
+impl Serving {
     pub(crate) fn keys(&self) -> Vec<String> {
         self.seen.try_iter().map(|update| update.key.to_string()).collect()
     }
@@ -290,4 +290,13 @@ pub(crate) fn counted(keys: impl IntoIterator<Item = String>) -> BTreeMap<String
 /// Lets time pass, where passing time is what is tested.
 pub(crate) fn pass(time: Duration) {
     let _ = never::<()>().recv_timeout(time);
+}
+
+/// A Redis server as a store whose calls take no longer than this.
+pub(crate) fn redis_store(server: &Server, timeout: Duration) -> Arc<dyn Store> {
+    let mut config = Config::default();
+    config.nb_db_class = "redis".into();
+    config.remote_db_hosts = vec![server.host()];
+    config.store_timeout_ms = timeout;
+    Stores::new().open(&config).unwrap()
 }
