@@ -44,7 +44,7 @@ impl EventId {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Heard {
     /// An event, for the so-manieth time.
-    Event(EventId, u32, DbUpdate),
+    Event(EventId, u32, Box<DbUpdate>),
     /// An event that is settled, and whether copies of it are still on their way, for the so-manieth time.
     Asked(EventId, u32),
     /// Nobody can send these events any more, or hold a copy of them: their claims have done their service.
@@ -180,7 +180,7 @@ pub(super) fn heard(update: &DbUpdate) -> Result<Heard> {
         version: inner.version,
         origin: update.origin.clone(),
     };
-    Ok(Heard::Event(id, inner.attempt, event))
+    Ok(Heard::Event(id, inner.attempt, Box::new(event)))
 }
 
 /// What a message says that came on a notifier's topic.
@@ -218,7 +218,7 @@ mod tests {
         };
         let said = event(&id(), 4, &update).unwrap();
         assert_eq!(said.priority, 2);
-        assert_eq!(heard(&said).unwrap(), Heard::Event(id(), 4, update.clone()));
+        assert_eq!(heard(&said).unwrap(), Heard::Event(id(), 4, Box::new(update.clone())));
         assert_eq!(heard(&update).unwrap(), Heard::Plain);
         assert_eq!(heard(&question(&id(), 5).unwrap()).unwrap(), Heard::Asked(id(), 5));
         let Heard::Confirmed(ids) = heard(&confirmation(&id().notifier, &[3, 8]).unwrap()).unwrap() else {

@@ -139,18 +139,34 @@ impl Listener {
     /// Stops, and hands over at once: nothing new is taken, what waits is sent back, and what is being processed is finished
     /// and acknowledged. Then the listener is no longer registered.
     ///
-    /// Waits for at most 900 ms; a handler that takes longer is finished in the background, as long as the process lives. From
-    /// inside the handler it waits for nothing.
+    /// Waits for at most 900 ms; what takes longer is finished in the background, as long as the process lives. From inside the
+    /// handler it waits for nothing. To stop again does no harm.
     pub fn stop(&self) {
+        if let Err(e) = self.stop_within(STOP) {
+            log::info!("{e}");
+        }
+    }
+
+    /// As [`Listener::stop`], but waits for as long as this: of use before a process ends, if handlers take their time.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if it is not finished by then; it goes on in the background.
+    pub fn stop_within(&self, timeout: Duration) -> Result<()> {
         self.desk.begin_to_stop();
         drop(self.alive.lock().take());
         let Some(thread) = self.thread.lock().take() else {
-            return;
+            return Ok(());
         };
-        let patience = if self.desk.is_handling() { Duration::ZERO } else { STOP };
-        if !thread.is_current() && !thread.join_by(Instant::now() + patience) {
-            log::info!("listener {:?} stops in the background", self.member().id);
+        let timeout = if self.desk.is_handling() {
+            Duration::ZERO
+        } else {
+            timeout
+        };
+        if thread.is_current() || thread.join_by(deadline(timeout)) {
+            return Ok(());
         }
+        let context = format!("listener {:?} has not finished within {timeout:?}", self.member().id);
+        Err(Error::new(ErrorKind::Timeout, context))
     }
 }
 

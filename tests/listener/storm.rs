@@ -39,7 +39,7 @@ fn a_listener_process() {
     println!("topic {}", listener.member().address);
     let _ = std::io::stdin().read(&mut [0]);
     let start = Instant::now();
-    listener.stop();
+    listener.stop_within(LONG).unwrap();
     println!("stopped {} {:?}", start.elapsed().as_millis(), listener.stats());
 }
 
@@ -350,7 +350,7 @@ fn while_they_are_stopped(world: World, what: &str) {
 #[test]
 fn two_are_killed_and_one_is_suspended_over_the_service_and_sqlite() {
     within(LIMIT, || {
-        while_they_are_stopped(World::service(), "service, sqlite, suspended")
+        while_they_are_stopped(World::service(), "service, sqlite, suspended");
     });
 }
 

@@ -92,21 +92,21 @@ fn who_comes_takes_a_share_and_who_stops_hands_over(world: &World) {
 #[test]
 fn who_comes_and_stops_in_memory() {
     within(LIMIT, || {
-        who_comes_takes_a_share_and_who_stops_hands_over(&World::memory())
+        who_comes_takes_a_share_and_who_stops_hands_over(&World::memory());
     });
 }
 
 #[test]
 fn who_comes_and_stops_over_the_service() {
     within(LIMIT, || {
-        who_comes_takes_a_share_and_who_stops_hands_over(&World::service())
+        who_comes_takes_a_share_and_who_stops_hands_over(&World::service());
     });
 }
 
 #[test]
 fn who_comes_and_stops_over_redis() {
     within(LIMIT, || {
-        who_comes_takes_a_share_and_who_stops_hands_over(&World::redis())
+        who_comes_takes_a_share_and_who_stops_hands_over(&World::redis());
     });
 }
 
