@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 
-use super::{Member, PUBLISHERS, RegistryOptions};
+use super::{Load, Member, PUBLISHERS, RegistryOptions};
 use crate::config::Config;
 use crate::error::{Error, ErrorHook, ErrorKind, Result, contain, report};
 use crate::publisher::{host_name, new_epoch};
@@ -20,7 +20,7 @@ use crate::update::Topic;
 /// Keeps a member registered, from the moment it is made, on a thread of its own; dropping it removes the row.
 pub struct Registration {
     member: Member,
-    lease: Arc<Shared>,
+    shared: Arc<Shared>,
     timeout: Duration,
     /// Something in it: the row is renewed at once. The thread ends its waiting when this is gone.
     alive: Mutex<Option<Sender<()>>>,
@@ -30,6 +30,7 @@ pub struct Registration {
 /// What the handle and the thread share.
 struct Shared {
     lease: Mutex<Lease>,
+    load: Mutex<Load>,
     changed: Condvar,
 }
 
@@ -127,8 +128,9 @@ impl Registration {
         renewal: impl FnMut(&mut Member) + Send + 'static,
     ) -> Result<Registration> {
         let (alive, stop) = bounded(1);
-        let lease = Arc::new(Shared {
+        let shared = Arc::new(Shared {
             lease: Mutex::new(Lease::Wanted),
+            load: Mutex::default(),
             changed: Condvar::new(),
         });
         let timeout = options.timeout;
@@ -140,7 +142,7 @@ impl Registration {
             version: None,
             was_there: false,
             rejoins,
-            lease: Arc::clone(&lease),
+            shared: Arc::clone(&shared),
             renewal,
             options,
             stop,
@@ -148,7 +150,7 @@ impl Registration {
         let thread = thread::spawn("tablecast-registration", move || worker.run())?;
         Ok(Registration {
             member,
-            lease,
+            shared,
             timeout,
             alive: Mutex::new(Some(alive)),
             thread: Mutex::new(Some(thread)),
@@ -160,22 +162,27 @@ impl Registration {
         &self.member
     }
 
+    /// Sets how busy the member is; told with the next renewals.
+    pub fn set_load(&self, load: Load) {
+        *self.shared.load.lock() = load;
+    }
+
     /// Whether nobody can have taken this run for dead yet: the last renewal that was made began less than the timeout
     /// ago.
     pub(crate) fn is_held(&self) -> bool {
-        self.lease.lease.lock().is_held(self.timeout)
+        self.shared.lease.lock().is_held(self.timeout)
     }
 
     /// Waits until the row is written; false if it is not by then, or is lost.
     pub(crate) fn wait_held(&self, deadline: Instant) -> bool {
-        let mut lease = self.lease.lease.lock();
-        while *lease == Lease::Wanted && !self.lease.changed.wait_until(&mut lease, deadline).timed_out() {}
+        let mut lease = self.shared.lease.lock();
+        while *lease == Lease::Wanted && !self.shared.changed.wait_until(&mut lease, deadline).timed_out() {}
         lease.is_held(self.timeout)
     }
 
     /// Whether others have taken this run for dead, and it was not registered again.
     pub(crate) fn is_lost(&self) -> bool {
-        *self.lease.lease.lock() == Lease::Lost
+        *self.shared.lease.lock() == Lease::Lost
     }
 
     /// Writes the row again now.
@@ -224,7 +231,7 @@ struct Worker<F> {
     was_there: bool,
     /// Whether a row that others have removed is made again.
     rejoins: bool,
-    lease: Arc<Shared>,
+    shared: Arc<Shared>,
     renewal: F,
     options: RegistryOptions,
     /// Disconnected when it is to stop.
@@ -240,11 +247,11 @@ impl<F: FnMut(&mut Member)> Worker<F> {
             let renewed = contain(|| name.clone(), || self.renew()).flatten();
             let wait = match renewed {
                 Ok(true) => {
-                    self.lease.set(Lease::Held(start));
+                    self.shared.set(Lease::Held(start));
                     jittered(renewal)
                 }
                 Ok(false) => {
-                    self.lease.set(Lease::Lost);
+                    self.shared.set(Lease::Lost);
                     return;
                 }
                 Err(e) => {
@@ -261,6 +268,7 @@ impl<F: FnMut(&mut Member)> Worker<F> {
 
     /// Writes the row; false if it is lost.
     fn renew(&mut self) -> Result<bool> {
+        self.member.load = *self.shared.load.lock();
         (self.renewal)(&mut self.member);
         let value = self.member.to_value()?;
         if let Some(version) = self.version {
