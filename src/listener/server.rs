@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded, select, unbounded};
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::claims::{Claims, Sweep};
 use super::desk::{Desk, Run};
@@ -31,10 +31,16 @@ use crate::update::{DbUpdate, Topic};
 /// another topic.
 pub struct Listener {
     desk: Arc<Desk>,
-    current: Arc<Mutex<Current>>,
+    runs: Arc<Runs>,
     /// The thread stops when this is gone.
     alive: Mutex<Option<Sender<()>>>,
     thread: Mutex<Option<Thread>>,
+}
+
+struct Runs {
+    current: Mutex<Current>,
+    /// Signalled when it is another one.
+    changed: Condvar,
 }
 
 /// The run that there is now.
@@ -88,7 +94,10 @@ impl Listener {
             before = now;
         })?;
         let (current, guard) = base.begin(&base.id)?;
-        let current = Arc::new(Mutex::new(current));
+        let runs = Arc::new(Runs {
+            current: Mutex::new(current),
+            changed: Condvar::new(),
+        });
         let (alive, stop) = bounded(0);
         let keeper = Keeper {
             claims,
@@ -98,7 +107,7 @@ impl Listener {
             confirmed,
             gone,
             stop,
-            current: Arc::clone(&current),
+            runs: Arc::clone(&runs),
             _watch: watch,
             base,
         };
@@ -106,7 +115,7 @@ impl Listener {
         let thread = thread::spawn("tablecast-listener", move || keeper.run(guard))?;
         Ok(Listener {
             desk,
-            current,
+            runs,
             alive: Mutex::new(Some(alive)),
             thread: Mutex::new(Some(thread)),
         })
@@ -114,7 +123,7 @@ impl Listener {
 
     /// How it is registered: the address is its topic, the epoch tells its runs apart.
     pub fn member(&self) -> Member {
-        self.current.lock().member.clone()
+        self.runs.current.lock().member.clone()
     }
 
     /// Waits until it is registered.
@@ -122,12 +131,22 @@ impl Listener {
     /// # Errors
     /// [`ErrorKind::Timeout`] if it is not by then.
     pub fn wait_registered(&self, timeout: Duration) -> Result<()> {
-        let run = Arc::clone(&self.current.lock().run);
-        let registration = run.registration.get();
-        if registration.is_some_and(|registration| registration.wait_held(deadline(timeout))) {
-            return Ok(());
+        let deadline = deadline(timeout);
+        let mut current = self.runs.current.lock();
+        loop {
+            let run = Arc::clone(&current.run);
+            let registration = run.registration.get();
+            let wait = || registration.is_some_and(|registration| registration.wait_held(deadline));
+            if MutexGuard::unlocked(&mut current, wait) {
+                return Ok(());
+            }
+            // Others have removed it, or the time is over.
+            if Arc::ptr_eq(&run, &current.run) && self.runs.changed.wait_until(&mut current, deadline).timed_out() {
+                break;
+            }
         }
-        let context = format!("listener {:?} is not registered within {timeout:?}", self.member().id);
+        let id = current.member.id.clone();
+        let context = format!("listener {id:?} is not registered within {timeout:?}");
         Err(Error::new(ErrorKind::Timeout, context))
     }
 
@@ -257,7 +276,7 @@ struct Keeper {
     gone: Receiver<()>,
     /// Disconnected when it is to stop.
     stop: Receiver<()>,
-    current: Arc<Mutex<Current>>,
+    runs: Arc<Runs>,
     _watch: Watch,
 }
 
@@ -266,7 +285,7 @@ impl Keeper {
         let mut guard = Some(guard);
         let tick = self.base.options.interval.min(self.base.options.timeout / 4);
         loop {
-            let run = Arc::clone(&self.current.lock().run);
+            let run = Arc::clone(&self.runs.current.lock().run);
             let is_lost = guard.is_none() || run.registration.get().is_some_and(Registration::is_lost);
             if is_lost {
                 guard = self.begin_anew(&run, guard);
@@ -297,11 +316,12 @@ impl Keeper {
     fn begin_anew(&mut self, run: &Arc<Run>, guard: Option<Guard>) -> Option<Guard> {
         self.base.subscriber.unregister_topic(&run.topic);
         drop(guard);
-        let id = self.base.next_id(&self.current.lock().member);
+        let id = self.base.next_id(&self.runs.current.lock().member);
         match self.base.begin(&id) {
             Ok((current, guard)) => {
                 log::info!("listener {id:?} was taken for dead, and begins anew");
-                *self.current.lock() = current;
+                *self.runs.current.lock() = current;
+                self.runs.changed.notify_all();
                 Some(guard)
             }
             Err(e) => {
@@ -326,7 +346,7 @@ impl Keeper {
             self.unsettled.pop_front();
         }
         if is_time {
-            let topic = self.current.lock().run.topic.clone();
+            let topic = self.runs.current.lock().run.topic.clone();
             let is_ours = |owner: &str, event: &str| owner == topic.as_str() && !self.base.desk.knows(event);
             self.sweep.sweep(&self.claims, is_ours, retention, Instant::now())?;
         }

@@ -176,7 +176,11 @@ impl Registration {
     /// Waits until the row is written; false if it is not by then, or is lost.
     pub(crate) fn wait_held(&self, deadline: Instant) -> bool {
         let mut lease = self.shared.lease.lock();
-        while *lease == Lease::Wanted && !self.shared.changed.wait_until(&mut lease, deadline).timed_out() {}
+        while !lease.is_held(self.timeout) && *lease != Lease::Lost {
+            if self.shared.changed.wait_until(&mut lease, deadline).timed_out() {
+                break;
+            }
+        }
         lease.is_held(self.timeout)
     }
 

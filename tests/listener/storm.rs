@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
 use tablecast::registry::Member;
-use tablecast::{Config, ListenerOptions, Notifier, NotifierOptions, Topic};
+use tablecast::{Config, Error, ListenerOptions, Notifier, NotifierOptions, Topic};
 
 use crate::common::{eventually, within};
 use crate::program::{Program, World, no_claims_are_left, pass, status, to_toml};
@@ -31,6 +32,7 @@ fn a_listener_process() {
     let file = OpenOptions::new().create(true).append(true).open(log).unwrap();
     let options = ListenerOptions {
         id: Some(name.as_str().into()),
+        hook: Some(Arc::new(move |e: &Error| eprintln!("listener {name}: {e}"))),
         ..(&config).into()
     };
     let listener = program.listener(options, move |update| {
