@@ -54,6 +54,7 @@
 
 mod choice;
 mod claims;
+mod courier;
 mod desk;
 mod envelope;
 mod in_flight;

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex};
 
 use super::choice::Choice;
-use super::envelope::{self, Answer, EventId};
-use super::in_flight::{InFlight, Step};
+use super::courier::{Command, Courier};
+use super::envelope::{self, EventId};
 use super::latency::Latency;
 use super::options::{Delivery, NotifierOptions, NotifierStats};
 use super::{LISTENERS, wait_live};
@@ -41,11 +41,11 @@ struct Replies {
     thread: Thread,
 }
 
-struct Shared {
+pub(super) struct Shared {
     /// Where answers come; none for [`Delivery::AtMostOnce`].
     topic: Option<Topic>,
-    publisher: Arc<Publisher>,
-    options: NotifierOptions,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) options: NotifierOptions,
     commands: Sender<Command>,
     state: Mutex<State>,
     /// Signalled when there is less pending, or other listeners are alive, or it was stopped.
@@ -60,14 +60,6 @@ struct State {
     /// For updates of which nothing is kept.
     choice: Choice,
     stopped: bool,
-}
-
-enum Command {
-    Notify(u64, DbUpdate),
-    Answer(u64, Answer),
-    Listeners(BTreeMap<Name, bool>),
-    /// Ends the thread, which says what was never acknowledged.
-    Stop(Sender<Vec<DbUpdate>>),
 }
 
 impl Notifier {
@@ -222,14 +214,8 @@ impl Replies {
                 Err(e) => report(&e, hook.as_ref()),
             }
         });
-        let worker = Worker {
-            in_flight: InFlight::new(shared.options.ack_timeout, shared.options.window),
-            shared: Arc::clone(shared),
-            topic: topic.clone(),
-            commands,
-            is_failing: false,
-        };
-        let thread = thread::spawn("tablecast-notifier", move || worker.run());
+        let courier = Courier::new(shared, topic, commands);
+        let thread = thread::spawn("tablecast-notifier", move || courier.run());
         Ok(Replies {
             thread: thread.inspect_err(|_| {
                 subscriber.unregister_topic(topic);
@@ -278,10 +264,8 @@ impl Shared {
         let listener = state.choice.draw(|_| true).ok_or_else(nobody)?;
         drop(state);
         self.publisher.send_event_to(&Topic::new(listener)?, update)?;
-        self.count(|state| {
-            state.stats.notified += 1;
-            state.stats.sent += 1;
-        });
+        self.state.lock().stats.notified += 1;
+        self.sent(1);
         Ok(())
     }
 
@@ -320,8 +304,23 @@ impl Shared {
         let _ = self.commands.send(Command::Listeners(topics));
     }
 
-    fn count(&self, count: impl FnOnce(&mut State)) {
-        count(&mut self.state.lock());
+    /// An update was sent for the so-manieth time, or is just about to be.
+    pub(super) fn sent(&self, attempt: u32) {
+        let mut state = self.state.lock();
+        state.stats.sent += 1;
+        state.stats.retried += u64::from(attempt > 1);
+    }
+
+    pub(super) fn processed(&self, failed: bool, took: Duration) {
+        let mut state = self.state.lock();
+        state.stats.pending -= 1;
+        state.stats.acknowledged += 1;
+        state.stats.failed += u64::from(failed);
+        state
+            .latency
+            .record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        drop(state);
+        self.changed.notify_all();
     }
 }
 
@@ -329,125 +328,6 @@ fn stopped() -> Error {
     Error::new(ErrorKind::Stopped, "the notifier was stopped")
 }
 
-fn nobody() -> Error {
+pub(super) fn nobody() -> Error {
     Error::new(ErrorKind::Unavailable, "no listener is alive to take status updates")
-}
-
-struct Worker {
-    in_flight: InFlight,
-    shared: Arc<Shared>,
-    topic: Topic,
-    commands: Receiver<Command>,
-    /// The last send has failed.
-    is_failing: bool,
-}
-
-/// How many commands are taken in before what follows from them is done.
-const COMMANDS: usize = 256;
-
-impl Worker {
-    fn run(mut self) {
-        loop {
-            let command = match self.in_flight.due() {
-                Some(due) => self.commands.recv_deadline(due),
-                None => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            let first = match command {
-                Ok(command) => Some(command),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            let commands = self.commands.clone();
-            for command in first.into_iter().chain(commands.try_iter().take(COMMANDS)) {
-                let now = Instant::now();
-                match command {
-                    Command::Notify(number, update) => self.in_flight.add(number, update, now),
-                    Command::Answer(number, answer) => self.in_flight.answered(number, answer, now),
-                    Command::Listeners(listeners) => self.in_flight.listeners(listeners, now),
-                    Command::Stop(pending) => {
-                        self.in_flight.confirm();
-                        self.act();
-                        let _ = pending.send(self.in_flight.into_pending());
-                        return;
-                    }
-                }
-            }
-            self.in_flight.tick(Instant::now());
-            self.act();
-        }
-    }
-
-    fn act(&mut self) {
-        // What cannot be sent now is sent again when its answer does not come.
-        let mut may_send = true;
-        for step in self.in_flight.steps() {
-            let (message, listener) = match step {
-                Step::Processed { failed, took } => {
-                    self.processed(failed, took);
-                    continue;
-                }
-                Step::Nobody => {
-                    report(&nobody(), self.shared.options.hook.as_ref());
-                    continue;
-                }
-                Step::Send {
-                    number,
-                    attempt,
-                    listener,
-                } => {
-                    let Some(update) = self.in_flight.update(number) else {
-                        continue;
-                    };
-                    self.shared.count(|state| {
-                        state.stats.sent += 1;
-                        state.stats.retried += u64::from(attempt > 1);
-                    });
-                    (envelope::event(&self.id(number), attempt, update), listener)
-                }
-                Step::Ask {
-                    number,
-                    attempt,
-                    listener,
-                } => (envelope::question(&self.id(number), attempt), listener),
-                Step::Confirm { numbers, listener } => (envelope::confirmation(&self.topic, &numbers), listener),
-            };
-            if may_send {
-                may_send = self.send(message, &listener);
-            }
-        }
-    }
-
-    fn id(&self, number: u64) -> EventId {
-        EventId {
-            notifier: self.topic.clone(),
-            number,
-        }
-    }
-
-    /// False if the transport does not take anything.
-    fn send(&mut self, message: Result<DbUpdate>, listener: &Name) -> bool {
-        let sent = message.and_then(|message| {
-            let topic = Topic::new(listener)?;
-            self.shared.publisher.send_event_to(&topic, &message)
-        });
-        let was_failing = std::mem::replace(&mut self.is_failing, sent.is_err());
-        let Err(e) = sent else { return true };
-        let goes_on = matches!(e.kind(), ErrorKind::TooLarge | ErrorKind::InvalidInput);
-        if !was_failing {
-            let error = Error::new(e.kind(), "a status update could not be sent, and is tried again").with_source(e);
-            report(&error, self.shared.options.hook.as_ref());
-        }
-        goes_on
-    }
-
-    fn processed(&self, failed: bool, took: Duration) {
-        self.shared.count(|state| {
-            state.stats.pending -= 1;
-            state.stats.acknowledged += 1;
-            state.stats.failed += u64::from(failed);
-            let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            state.latency.record(micros);
-        });
-        self.shared.changed.notify_all();
-    }
 }

@@ -208,6 +208,33 @@ fn while_the_store_does_not_answer_updates_wait() {
 }
 
 #[test]
+fn while_the_publisher_service_is_away_updates_wait() {
+    within(LIMIT, || {
+        let mut world = World::service();
+        let servers = [server(&world), server(&world)];
+        let node = world.program(0);
+        let (sender, errors) = unbounded();
+        let notifier = node.notifier(NotifierOptions {
+            hook: Some(Arc::new(move |e: &Error| sender.send(e.kind()).unwrap())),
+            ..impatient()
+        });
+        notifier.wait_listeners(2, LONG).unwrap();
+        (0..20).for_each(|key| notifier.notify(status(key)).unwrap());
+        notifier.flush(LONG).unwrap();
+        world.end_service();
+        (20..40).for_each(|key| notifier.notify(status(key)).unwrap());
+        errors.recv_timeout(LONG).unwrap();
+        assert!(notifier.stats().acknowledged < 40);
+        world.begin_service();
+        notifier.flush(LONG).unwrap();
+        let counts = counted(servers.iter().flat_map(|server| server.keys()));
+        assert_eq!(counts.len(), 40);
+        assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+        no_claims_are_left(&node.store);
+    });
+}
+
+#[test]
 fn what_is_malformed_is_reported_and_does_no_harm() {
     within(LIMIT, || {
         let world = World::memory();

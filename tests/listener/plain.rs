@@ -118,6 +118,45 @@ fn a_handler_that_panics_is_reported_and_the_update_counts_as_processed() {
 }
 
 #[test]
+fn listeners_tell_how_much_they_have_handled() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let options = ListenerOptions {
+            timeout: Duration::from_millis(900),
+            ..listening()
+        };
+        let _server = server_with(&world, options, |_| ());
+        let node = world.program(0);
+        let notifier = node.notifier(notifying());
+        (0..10).for_each(|key| notifier.notify(status(key)).unwrap());
+        notifier.flush(LONG).unwrap();
+        eventually(LONG, || {
+            notifier.listeners().iter().any(|member| member.load.handled == 10)
+        });
+        assert!(notifier.latency().quantile(0.5) > 0);
+        assert!(notifier.latency().max() < 30_000_000);
+    });
+}
+
+#[test]
+fn with_workers_a_listener_uses_more_than_one_core() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let program = world.program(4);
+        // Each waits until four are being handled.
+        let barrier = std::sync::Barrier::new(4);
+        let listener = program.listener(listening(), move |_| {
+            barrier.wait();
+        });
+        let node = world.program(0);
+        let notifier = node.notifier(notifying());
+        (0..40).for_each(|key| notifier.notify(status(key)).unwrap());
+        notifier.flush(LONG).unwrap();
+        assert_eq!(listener.stats().handled, 40);
+    });
+}
+
+#[test]
 fn without_a_listener_updates_wait_and_it_is_said_once() {
     within(LIMIT, || {
         let world = World::memory();

@@ -28,7 +28,7 @@ pub(crate) enum World {
         config: Box<Config>,
         _folder: tempfile::TempDir,
         _server: Option<Server>,
-        _service: Option<Service>,
+        service: Option<Service>,
     },
 }
 
@@ -52,7 +52,7 @@ impl World {
             config: Box::new(config),
             _folder: folder,
             _server: None,
-            _service: Some(service),
+            service: Some(service),
         }
     }
 
@@ -67,7 +67,26 @@ impl World {
             config: Box::new(config),
             _folder: folder,
             _server: None,
-            _service: None,
+            service: None,
+        }
+    }
+
+    /// Ends the publisher service, as its process would.
+    pub(crate) fn end_service(&mut self) {
+        if let World::Config { config, service, .. } = self {
+            let address = service.as_ref().unwrap().address().unwrap();
+            config.publisher_port = address.rsplit(':').next().unwrap().parse().unwrap();
+            *service = None;
+        }
+    }
+
+    /// Begins it again, at the same place.
+    pub(crate) fn begin_service(&mut self) {
+        if let World::Config { config, service, .. } = self {
+            eventually(LONG, || {
+                *service = Service::open(config, &Drivers::new()).ok();
+                service.is_some()
+            });
         }
     }
 
@@ -83,7 +102,7 @@ impl World {
             config: Box::new(config),
             _folder: folder,
             _server: Some(server),
-            _service: None,
+            service: None,
         }
     }
 
