@@ -344,6 +344,23 @@ pub trait Store: fmt::Debug + Send + Sync {
         Ok(self.write(&Write::delete(table, key))?.version)
     }
 
+    /// Removes the rows of these keys, as far as they are there; returns how many. It is as good as so many single deletes, but
+    /// quicker where the store can make one step of them.
+    ///
+    /// # Errors
+    /// Those of an outage. Some may have been removed then.
+    fn delete_rows(&self, table: &str, keys: &[Name]) -> Result<usize> {
+        let mut removed = 0;
+        for key in keys {
+            match self.delete(table, key) {
+                Ok(_) => removed += 1,
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(removed)
+    }
+
     /// All rows of the table, or of its rows those of this topic, page by page.
     fn entries<'a>(&'a self, table: &'a str, topic: Option<&'a Topic>) -> Listing<'a, Row> {
         Listing::new(move |after| self.page_of_entries(table, topic, after))

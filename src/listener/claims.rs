@@ -105,11 +105,8 @@ impl Claims {
         }
     }
 
-    pub(super) fn remove(&self, event: &str) -> Result<()> {
-        match self.0.delete(CLAIMS, event) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-            removed => removed.map(drop),
-        }
+    pub(super) fn remove(&self, events: &[Name]) -> Result<()> {
+        self.0.delete_rows(CLAIMS, events).map(drop)
     }
 
     /// The topics of the listeners that are in the table.
@@ -204,8 +201,7 @@ mod tests {
         claims.mark_done("e", &b).unwrap();
         store.delete(LISTENERS, "b").unwrap();
         assert_eq!(claims.claim("e", &a).unwrap(), Claim::Done(b));
-        claims.remove("e").unwrap();
-        claims.remove("e").unwrap();
+        claims.remove(&["e".into(), "missing".into()]).unwrap();
         claims.mark_done("e", &a).unwrap();
         assert_eq!(claims.claim("e", &a).unwrap(), Claim::Ours);
     }

@@ -20,7 +20,7 @@ use crate::registry::{Load, Member, Registration, Watch};
 use crate::store::Store;
 use crate::subscriber::Subscriber;
 use crate::thread::{self, Thread, deadline};
-use crate::update::{DbUpdate, Topic};
+use crate::update::{DbUpdate, Name, Topic};
 
 /// Takes a share of the status updates, from the moment it is made until it is stopped or dropped.
 ///
@@ -51,6 +51,9 @@ struct Current {
 
 /// How long a stop waits for the thread.
 const STOP: Duration = Duration::from_millis(900);
+
+/// How many claims are removed in one step.
+const BUNDLE: usize = 256;
 
 /// How long a listener that stops waits for confirmations before it hands over what is left.
 const DRAIN: Duration = Duration::from_millis(400);
@@ -339,11 +342,8 @@ impl Keeper {
             self.swept = Instant::now();
             self.unsettled.extend(self.base.desk.expire(retention));
         }
-        while let Some(id) = self.unsettled.front()
-            && !self.base.desk.is_stopping()
-        {
-            self.claims.remove(&id.to_string())?;
-            self.unsettled.pop_front();
+        while !self.unsettled.is_empty() && !self.base.desk.is_stopping() {
+            self.remove_some()?;
         }
         if is_time {
             let topic = self.runs.current.lock().run.topic.clone();
@@ -367,8 +367,15 @@ impl Keeper {
         registration.inspect(|registration| registration.stop());
         self.base.subscriber.unregister_topic(&run.topic);
         drop(guard);
-        while let Some(id) = self.unsettled.pop_front()
-            && self.claims.remove(&id.to_string()).is_ok()
-        {}
+        while !self.unsettled.is_empty() && self.remove_some().is_ok() {}
+    }
+
+    fn remove_some(&mut self) -> Result<()> {
+        let count = self.unsettled.len().min(BUNDLE);
+        let events = self.unsettled.iter().take(count);
+        let events: Vec<Name> = events.map(|id| id.to_string().into()).collect();
+        self.claims.remove(&events)?;
+        self.unsettled.drain(..count);
+        Ok(())
     }
 }
