@@ -103,6 +103,8 @@ pub mod database;
 pub mod monitor;
 pub mod registry;
 
+pub mod listener;
+
 pub mod service;
 
 pub use config::Config;
@@ -110,6 +112,7 @@ pub use database::{Database, DatabaseOptions};
 pub use dispatcher::{Dispatcher, DispatcherHandle, DispatcherOptions, Guard, Handler};
 pub use drivers::Drivers;
 pub use error::{Error, ErrorHook, ErrorKind, Result};
+pub use listener::{Delivery, Listener, ListenerOptions, Notifier, NotifierOptions};
 pub use monitor::{Monitor, MonitorOptions};
 pub use publisher::{Publisher, PublisherOptions};
 pub use service::{Service, ServiceOptions};

@@ -50,6 +50,7 @@ fn member(id: &str, epoch: u64, address: &str, role: &str) -> Member {
         epoch,
         address: address.to_owned(),
         role: role.to_owned(),
+        ..Member::default()
     }
 }
 

@@ -232,6 +232,11 @@ options! {
     publisher_advertise: String = "", [is "a host or an IP address, or nothing", is_id],
         "The host that a registered publisher is reached at, if it is not the one of `publisher_bind_address`; if empty and that is all \
         addresses, the host's name.";
+    listener_timeout_ms: Duration = 10_000 "milliseconds", [100..=86_400_000],
+        "A listener of status updates that has not renewed its registration for so long is gone, and others take over what it has \
+        claimed; it renews at a third of that. The same for all who share a store.";
+    ack_timeout_ms: Duration = 1000 "milliseconds", [10..=600_000],
+        "How long a status update waits for a listener's answer before another one is chosen.";
     batch_amount: usize = 1000 "rows", [1..=1_000_000],
         "How many rows a listing takes from the store at a time.";
     store_timeout_ms: Duration = 5000 "milliseconds", [1..=600_000],

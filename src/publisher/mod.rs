@@ -213,6 +213,16 @@ impl Publisher {
         self.count(count, sent)
     }
 
+    /// Whether an update may be sent on this topic, as far as the limits say.
+    pub(crate) fn check(&self, topic: &Topic, update: &DbUpdate) -> Result<()> {
+        self.check_key(update)?;
+        self.check_topic(topic)?;
+        let mut buf = Vec::new();
+        self.encoder.begin(update, topic, &mut buf);
+        // Its number and the time before it are at most this long.
+        self.check_size(buf.len() + 64)
+    }
+
     fn check_key(&self, update: &DbUpdate) -> Result<()> {
         let (length, limit) = (update.key.len(), self.options.max_key_bytes);
         if length > limit {

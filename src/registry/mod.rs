@@ -35,7 +35,7 @@ pub use watch::Watch;
 pub const PUBLISHERS: &str = "publisher";
 
 /// What a row says of its owner; the row's key is the owner's id.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// Unique among those that run at a time, and the same after a restart.
     #[serde(skip)]
@@ -47,6 +47,21 @@ pub struct Member {
     /// What it is for, if it says so: a subscriber may follow some roles only.
     #[serde(default)]
     pub role: String,
+    /// How busy it was when it last renewed the row.
+    #[serde(default)]
+    pub load: Load,
+    /// It is about to end, and takes nothing new.
+    #[serde(default)]
+    pub leaving: bool,
+}
+
+/// How busy a member is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// How many updates it has handled, or sent, since it began.
+    pub handled: u64,
+    /// How many wait.
+    pub waiting: u64,
 }
 
 impl Member {

@@ -3,22 +3,66 @@
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{Member, PUBLISHERS, RegistryOptions};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use parking_lot::{Condvar, Mutex};
+
+use super::{Load, Member, PUBLISHERS, RegistryOptions};
 use crate::config::Config;
 use crate::error::{Error, ErrorHook, ErrorKind, Result, contain, report};
 use crate::publisher::{host_name, new_epoch};
 use crate::store::{Store, Write};
 use crate::stores::Stores;
-use crate::thread::{Background, Stop};
+use crate::thread::{self, Thread};
 use crate::update::Topic;
 
 /// Keeps a member registered, from the moment it is made, on a thread of its own; dropping it removes the row.
 pub struct Registration {
     member: Member,
-    thread: Background,
+    shared: Arc<Shared>,
+    timeout: Duration,
+    /// Something in it: the row is renewed at once. The thread ends its waiting when this is gone.
+    alive: Mutex<Option<Sender<()>>>,
+    thread: Mutex<Option<Thread>>,
 }
+
+/// What the handle and the thread share.
+struct Shared {
+    lease: Mutex<Lease>,
+    load: Mutex<Load>,
+    changed: Condvar,
+}
+
+/// How it stands with the row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lease {
+    /// It was not written yet.
+    Wanted,
+    /// When the last write began of which it is known that it was made.
+    Held(Instant),
+    /// Others have removed or replaced it.
+    Lost,
+}
+
+impl Shared {
+    fn set(&self, lease: Lease) {
+        *self.lease.lock() = lease;
+        self.changed.notify_all();
+    }
+}
+
+impl Lease {
+    fn is_held(self, timeout: Duration) -> bool {
+        match self {
+            Lease::Held(since) => since.elapsed() < timeout,
+            Lease::Wanted | Lease::Lost => false,
+        }
+    }
+}
+
+/// How long a stop waits for the thread. One that waits for a store which does not answer ends when it has its answer.
+const STOP: Duration = Duration::from_millis(300);
 
 /// Somebody else may write the row between two looks at it; that does not go on for ever.
 const TRIES: usize = 4;
@@ -48,6 +92,7 @@ impl Registration {
             epoch: new_epoch(),
             address,
             role: config.publisher_role.clone(),
+            ..Member::default()
         };
         let options = RegistryOptions { hook, ..config.into() };
         Registration::new(stores.open(config)?, PUBLISHERS, member, options).map(Some)
@@ -59,19 +104,57 @@ impl Registration {
     /// # Errors
     /// [`ErrorKind::Io`] if there can be no thread. What is wrong with the store goes to the hook, and is tried again.
     pub fn new(store: Arc<dyn Store>, table: &str, member: Member, options: RegistryOptions) -> Result<Registration> {
-        let what = format!("the registration of {:?} in table {table:?}", member.id);
+        Registration::begin(store, table, member, options, true, |_| ())
+    }
+
+    /// Registers a run of a member that does not outlive its row: if others have taken it for dead and removed the row, it
+    /// is not registered again, and [`Registration::is_lost`]. `renewal` may change what the row says before each write of it.
+    pub(crate) fn lease(
+        store: Arc<dyn Store>,
+        table: &str,
+        member: Member,
+        options: RegistryOptions,
+        renewal: impl FnMut(&mut Member) + Send + 'static,
+    ) -> Result<Registration> {
+        Registration::begin(store, table, member, options, false, renewal)
+    }
+
+    fn begin(
+        store: Arc<dyn Store>,
+        table: &str,
+        member: Member,
+        options: RegistryOptions,
+        rejoins: bool,
+        renewal: impl FnMut(&mut Member) + Send + 'static,
+    ) -> Result<Registration> {
+        let (alive, stop) = bounded(1);
+        let shared = Arc::new(Shared {
+            lease: Mutex::new(Lease::Wanted),
+            load: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let timeout = options.timeout;
         let worker = Worker {
             store,
             table: table.to_owned(),
             key: member.id.clone(),
-            value: member.to_value()?,
             member: member.clone(),
             version: None,
             was_there: false,
+            rejoins,
+            shared: Arc::clone(&shared),
+            renewal,
             options,
+            stop,
         };
-        let thread = Background::spawn("tablecast-registration", what, move |stop| worker.run(&stop))?;
-        Ok(Registration { member, thread })
+        let thread = thread::spawn("tablecast-registration", move || worker.run())?;
+        Ok(Registration {
+            member,
+            shared,
+            timeout,
+            alive: Mutex::new(Some(alive)),
+            thread: Mutex::new(Some(thread)),
+        })
     }
 
     /// Who is registered.
@@ -79,9 +162,57 @@ impl Registration {
         &self.member
     }
 
+    /// Sets how busy the member is; told with the next renewals.
+    pub fn set_load(&self, load: Load) {
+        *self.shared.load.lock() = load;
+    }
+
+    /// Whether nobody can have taken this run for dead yet: the last renewal that was made began less than the timeout
+    /// ago.
+    pub(crate) fn is_held(&self) -> bool {
+        self.shared.lease.lock().is_held(self.timeout)
+    }
+
+    /// Waits until the row is written; false if it is not by then, or is lost.
+    pub(crate) fn wait_held(&self, deadline: Instant) -> bool {
+        let mut lease = self.shared.lease.lock();
+        while !lease.is_held(self.timeout) && *lease != Lease::Lost {
+            if self.shared.changed.wait_until(&mut lease, deadline).timed_out() {
+                break;
+            }
+        }
+        lease.is_held(self.timeout)
+    }
+
+    /// Whether others have taken this run for dead, and it was not registered again.
+    pub(crate) fn is_lost(&self) -> bool {
+        *self.shared.lease.lock() == Lease::Lost
+    }
+
+    /// Writes the row again now.
+    pub(crate) fn renew(&self) {
+        if let Some(alive) = &*self.alive.lock() {
+            // Full: it is about to.
+            let _ = alive.try_send(());
+        }
+    }
+
     /// Removes the row. Waits for at most 300 ms, also if the store does not answer.
     pub fn stop(&self) {
-        self.thread.stop();
+        drop(self.alive.lock().take());
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread
+            && !thread.is_current()
+            && !thread.join_by(Instant::now() + STOP)
+        {
+            log::warn!("the registration of {:?} still waits for the store", self.member.id);
+        }
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -93,63 +224,81 @@ impl fmt::Debug for Registration {
     }
 }
 
-struct Worker {
+struct Worker<F> {
     store: Arc<dyn Store>,
     table: String,
     key: String,
-    value: String,
     member: Member,
     /// Of the row as it was written last.
     version: Option<u64>,
     /// The row was there once.
     was_there: bool,
+    /// Whether a row that others have removed is made again.
+    rejoins: bool,
+    shared: Arc<Shared>,
+    renewal: F,
     options: RegistryOptions,
+    /// Disconnected when it is to stop.
+    stop: Receiver<()>,
 }
 
-impl Worker {
-    fn run(mut self, stop: &Stop) {
+impl<F: FnMut(&mut Member)> Worker<F> {
+    fn run(mut self) {
         let renewal = self.options.timeout / 3;
         loop {
             let name = format!("the registration of {:?} in table {:?}", self.key, self.table);
+            let start = Instant::now();
             let renewed = contain(|| name.clone(), || self.renew()).flatten();
             let wait = match renewed {
-                Ok(()) => jittered(renewal),
+                Ok(true) => {
+                    self.shared.set(Lease::Held(start));
+                    jittered(renewal)
+                }
+                Ok(false) => {
+                    self.shared.set(Lease::Lost);
+                    return;
+                }
                 Err(e) => {
                     let error = Error::new(e.kind(), name).with_source(e);
                     report(&error, self.options.hook.as_ref());
                     jittered(renewal / 4)
                 }
             };
-            if stop.within(wait) {
+            if self.stop.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {
                 return self.leave();
             }
         }
     }
 
-    fn renew(&mut self) -> Result<()> {
+    /// Writes the row; false if it is lost.
+    fn renew(&mut self) -> Result<bool> {
+        self.member.load = *self.shared.load.lock();
+        (self.renewal)(&mut self.member);
+        let value = self.member.to_value()?;
         if let Some(version) = self.version {
-            let set = Write::set(&self.table, &self.key, &self.value).version(version);
+            let set = Write::set(&self.table, &self.key, &value).version(version);
             match self.store.write(&set) {
-                Ok(written) => {
-                    self.version = Some(written.version);
-                    return Ok(());
-                }
+                Ok(written) => return Ok(self.joined(written.version)),
                 // Taken for gone, or written by somebody else, or by a try of ours that was not confirmed.
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => self.version = None,
                 Err(e) => return Err(e),
             }
         }
-        self.join()
+        self.join(&value)
     }
 
-    fn join(&mut self) -> Result<()> {
+    fn join(&mut self, value: &str) -> Result<bool> {
+        let may_create = self.rejoins || !self.was_there;
         for _ in 0..TRIES {
-            match self.store.create(&self.table, &self.key, &self.value, &Topic::ALL) {
-                Ok(version) => return self.joined(version),
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(e),
+            if may_create {
+                match self.store.create(&self.table, &self.key, value, &Topic::ALL) {
+                    Ok(version) => return Ok(self.joined(version)),
+                    Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                    Err(e) => return Err(e),
+                }
             }
             let row = match self.store.get(&self.table, &self.key, None) {
+                Err(e) if e.kind() == ErrorKind::NotFound && !may_create => return Ok(false),
                 Err(e) if e.kind() == ErrorKind::NotFound => continue,
                 row => row?,
             };
@@ -161,12 +310,15 @@ impl Worker {
                     self.key
                 );
                 report(&Error::new(ErrorKind::Conflict, context), self.options.hook.as_ref());
+                if !self.rejoins {
+                    return Ok(false);
+                }
                 self.key = format!("{} {}", self.member.id, self.member.epoch);
                 continue;
             }
-            let set = Write::set(&self.table, &self.key, &self.value).version(row.version);
+            let set = Write::set(&self.table, &self.key, value).version(row.version);
             match self.store.write(&set) {
-                Ok(written) => return self.joined(written.version),
+                Ok(written) => return Ok(self.joined(written.version)),
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
                 Err(e) => return Err(e),
             }
@@ -177,10 +329,10 @@ impl Worker {
         ))
     }
 
-    fn joined(&mut self, version: u64) -> Result<()> {
+    fn joined(&mut self, version: u64) -> bool {
         self.version = Some(version);
         self.was_there = true;
-        Ok(())
+        true
     }
 
     fn leave(self) {

@@ -47,7 +47,7 @@ mod write;
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::update::{Name, Topic};
 
 pub use announce::{Announcement, Announcer};
@@ -184,6 +184,23 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if there is no such row.
     fn delete(&self, table: &str, key: &str) -> Result<u64> {
         Ok(self.write(&Write::delete(table, key))?.version)
+    }
+
+    /// Removes the rows of these keys, as far as they are there; returns how many. It is as good as so many single
+    /// deletes, but quicker where the store can make one step of them.
+    ///
+    /// # Errors
+    /// Those of an outage. Some may have been removed then.
+    fn delete_rows(&self, table: &str, keys: &[Name]) -> Result<usize> {
+        let mut removed = 0;
+        for key in keys {
+            match self.delete(table, key) {
+                Ok(_) => removed += 1,
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(removed)
     }
 
     /// All rows of the table, or of its rows those of this topic, page by page.

@@ -29,6 +29,11 @@ impl Process {
         Process { child, output }
     }
 
+    /// The process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits for a line with this word, and returns what follows the word.
     pub(crate) fn said(&mut self, word: &str) -> String {
         let lines = self.until(word);

@@ -61,6 +61,23 @@ pub(crate) fn a_row_lives(setup: Setup) {
     assert!(all(store.keys("t", None)).is_empty());
 }
 
+pub(crate) fn deletes_many_rows(setup: Setup) {
+    let store = setup.open();
+    let names = |keys: &[&str]| keys.iter().map(|key| (*key).into()).collect::<Vec<tablecast::Name>>();
+    assert_eq!(store.delete_rows("t", &names(&["a"])).unwrap(), 0);
+    let mut last = 0;
+    for key in ["a", "b", "c", "d"] {
+        last = store.create("t", key, "x", &topic("tenant")).unwrap();
+        store.create("other", key, "x", &Topic::ALL).unwrap();
+    }
+    assert_eq!(store.delete_rows("t", &[]).unwrap(), 0);
+    assert_eq!(store.delete_rows("t", &names(&["d", "missing", "a", "a"])).unwrap(), 2);
+    assert_eq!(keys(&*setup.open(), "t", None), ["b", "c"]);
+    assert_eq!(keys(&*store, "other", None).len(), 4);
+    // Versions rise as with single deletes.
+    assert!(store.create("t", "a", "y", &Topic::ALL).unwrap() > last + 2);
+}
+
 pub(crate) fn what_cannot_be_done_changes_nothing(setup: Setup) {
     let store = setup.open();
     for table in ["t", "never used"] {

@@ -36,7 +36,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<()> {
     let watch = Watch::new(store, PUBLISHERS, options, false, tell)?;
     let present = watch_for(&looks, limit, &signal)?;
     drop(watch);
-    let mut rows = vec![["id", "epoch", "address", "role", "state", "renewed"].map(str::to_owned)];
+    let mut rows = vec![["id", "epoch", "address", "role", "sent", "state", "renewed"].map(str::to_owned)];
     rows.extend(present.into_iter().map(|presence| {
         let member = presence.member;
         [
@@ -48,6 +48,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<()> {
             } else {
                 member.role
             },
+            member.load.handled.to_string(),
             presence.state.as_str().to_owned(),
             match presence.state {
                 PresenceState::Alive => format!("{:.1} s ago", presence.age.as_secs_f64()),

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use crossbeam_channel::RecvTimeoutError;
 use tablecast::monitor::Monitors;
-use tablecast::registry::Registration;
+use tablecast::registry::{Load, Registration};
 use tablecast::{Config, Drivers, Result, Service, Stores};
 
 use crate::{output, signal};
 
 /// What the service needs to stop, beside the time that it lingers.
 const GRACE: Duration = Duration::from_millis(700);
+
+/// How often the service notes how much it has sent, for its next renewal.
+const LOAD: Duration = Duration::from_secs(1);
 
 /// Runs the service until a signal comes.
 pub(crate) fn run(config: &Config) -> Result<()> {
@@ -19,8 +23,15 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     let registration = Registration::of_publisher(config, &Stores::new(), service.address(), None)?;
     let network = service.address().map_or_else(|| config.publish_address(), Ok)?;
     output::result(&format!("ready {network} {}", config.multiproc_address()))?;
-    // An error would mean that no signal can come any more.
-    let _ = signal.recv();
+    // Another error would mean that no signal can come any more.
+    while signal.recv_timeout(LOAD) == Err(RecvTimeoutError::Timeout) {
+        if let Some(registration) = &registration {
+            registration.set_load(Load {
+                handled: service.stats().forwarded,
+                waiting: 0,
+            });
+        }
+    }
     drop(registration);
     // What they have published is still passed on.
     monitors.stop();

@@ -148,6 +148,21 @@ impl Store for SqliteStore {
         })
     }
 
+    fn delete_rows(&self, table: &str, keys: &[Name]) -> Result<usize> {
+        self.connections.write(|transaction| {
+            let mut removed = 0;
+            for key in keys {
+                let delete = Write::delete(table, key);
+                let found = find(transaction, &delete)?;
+                if found.row.is_some() {
+                    found.apply(transaction, &delete)?;
+                    removed += 1;
+                }
+            }
+            Ok(removed)
+        })
+    }
+
     fn table_version(&self, table: &str) -> Result<Option<u64>> {
         let query = "SELECT version FROM tables WHERE name = ?1";
         self.connections.read(|reader| {

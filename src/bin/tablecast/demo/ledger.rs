@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tablecast::{DbUpdate, Name, Topic};
 
 use super::holdings::{Held, Holdings};
-use super::latency::Latency;
+use tablecast::listener::Latency;
 
 /// What came to one subscriber so far.
 #[derive(Debug, Default)]

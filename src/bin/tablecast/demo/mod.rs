@@ -8,7 +8,6 @@
 mod cast;
 mod holdings;
 mod judge;
-mod latency;
 mod ledger;
 mod pacer;
 mod process;

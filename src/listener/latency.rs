@@ -3,8 +3,9 @@
 /// Values below this are counted one by one; above, each doubling has half as many buckets.
 const EXACT: u64 = 64;
 
-#[derive(Debug, Default)]
-pub(super) struct Latency {
+/// How long things took, in microseconds; a few kilobytes, however many there are.
+#[derive(Debug, Clone, Default)]
+pub struct Latency {
     /// How many values each bucket has; grown on demand, to at most about two thousand.
     buckets: Vec<u64>,
     count: u64,
@@ -12,7 +13,8 @@ pub(super) struct Latency {
 }
 
 impl Latency {
-    pub(super) fn record(&mut self, micros: u64) {
+    /// Counts one.
+    pub fn record(&mut self, micros: u64) {
         let bucket = bucket_of(micros);
         if bucket >= self.buckets.len() {
             self.buckets.resize(bucket + 1, 0);
@@ -22,12 +24,13 @@ impl Latency {
         self.max = self.max.max(micros);
     }
 
-    pub(super) fn max(&self) -> u64 {
+    /// The longest; 0 if there is none.
+    pub fn max(&self) -> u64 {
         self.max
     }
 
-    /// What this share of the values does not exceed.
-    pub(super) fn quantile(&self, share: f64) -> u64 {
+    /// What this share of them, from 0 to 1, does not exceed: at most 3 % too high; 0 if there is none.
+    pub fn quantile(&self, share: f64) -> u64 {
         let mut rest = (self.count as f64 * share).ceil() as u64;
         for (bucket, count) in self.buckets.iter().enumerate() {
             if *count >= rest {

@@ -1,0 +1,89 @@
+//! Status updates: each goes to one of many servers, and is processed there exactly once.
+//!
+//! Servers run a [`Listener`] each. It has a topic of its own, registered in the store's table [`LISTENERS`] and renewed. Nodes have a
+//! [`Notifier`], which publishes each status update on the topic of one listener, chosen at random among those alive.
+//!
+//! - **Delivery is acknowledged.** Without an answer in time, another listener is chosen; if nobody is there, the update waits.
+//! - **Exactly one processes it.** Before a listener processes an event it claims it in the store, in the table [`CLAIMS`], and
+//!   others that see the event leave it to the owner of the claim. If the owner dies, another takes over.
+//! - **Nobody restarts anything.** Servers that come and go are seen in the store, by versions: no two clocks are compared.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//! use tablecast::drivers::memory::MemoryPubSub;
+//! use tablecast::stores::memory::MemoryStore;
+//! use tablecast::*;
+//!
+//! # fn main() -> Result<()> {
+//! // What every program has. Here the server and the node are one, so they share it.
+//! let driver = Arc::new(MemoryPubSub::new("memory://network")?);
+//! let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+//! let dispatcher = Dispatcher::new(DispatcherOptions::default())?;
+//! let subscriber = Subscriber::new(driver.clone(), dispatcher.queue(), SubscriberOptions::default());
+//! subscriber.register_listen_address("memory://network")?;
+//! subscriber.daemonize()?;
+//! let subscriber = Arc::new(subscriber);
+//! let publisher = Arc::new(Publisher::new(&*driver, PublisherOptions::default())?);
+//!
+//! // The server.
+//! let (seen, statuses) = crossbeam_channel::unbounded();
+//! let (store_of_server, options) = (Arc::clone(&store), ListenerOptions::default());
+//! let handler = move |update: &DbUpdate| drop(seen.send(update.clone()));
+//! let listener = Listener::new(store_of_server, &subscriber, &dispatcher, &publisher, options, handler)?;
+//!
+//! // The node.
+//! let notifier = Notifier::new(store, &subscriber, &dispatcher, &publisher, NotifierOptions::default())?;
+//! notifier.notify(DbUpdate::new("lport", "port-1", Action::Set).value(r#"{"status":"up"}"#))?;
+//! notifier.flush(Duration::from_secs(10))?;
+//! assert_eq!(statuses.try_recv().map(|update| update.key), Ok("port-1".into()));
+//! assert_eq!(notifier.stats().acknowledged, 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Limits
+//!
+//! - A server that is killed after it has processed an event, and before its answer has reached the node, cannot tell anybody:
+//!   another one processes the event again. A server that stops cleanly, or panics in the handler, leaves no such doubt.
+//! - A handler that is running while its process is stopped, or its host sleeps, for longer than the option `timeout` may be repeated by
+//!   another server: the process cannot know. Before an event is begun, the listener makes sure that it is still registered.
+//! - Claims are as durable as the store. One that loses writes may let an event be processed twice.
+//! - Updates of one row (table and key) from one notifier are processed in the order in which they were given to it, one
+//!   after the other. There is no order among others.
+
+mod choice;
+mod claims;
+mod courier;
+mod desk;
+mod envelope;
+mod in_flight;
+mod latency;
+mod notifier;
+mod options;
+mod server;
+
+use std::time::Duration;
+
+use crate::subscriber::Subscriber;
+
+pub use latency::Latency;
+pub use notifier::Notifier;
+pub use options::{Delivery, ListenerOptions, ListenerStats, NotifierOptions, NotifierStats};
+pub use server::Listener;
+
+/// The table in which listeners are registered: each row is a [`Member`](crate::registry::Member), whose address is the
+/// listener's topic.
+pub const LISTENERS: &str = "listener";
+
+/// The table of the events that listeners have claimed. A claim is removed when nobody can see its event any more.
+pub const CLAIMS: &str = "listener_claim";
+
+/// Waits until topics that were just registered are in force, but not for long: what is lost before is sent again.
+fn wait_live(subscriber: &Subscriber) {
+    if subscriber.is_running()
+        && let Err(e) = subscriber.wait_live(Duration::from_millis(500))
+    {
+        log::debug!("status updates begin before all is live: {e}");
+    }
+}

@@ -1,0 +1,333 @@
+//! The node's end: gives each status update to one listener, and waits for its answer.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use parking_lot::{Condvar, Mutex};
+
+use super::choice::Choice;
+use super::courier::{Command, Courier};
+use super::envelope::{self, EventId};
+use super::latency::Latency;
+use super::options::{Delivery, NotifierOptions, NotifierStats};
+use super::{LISTENERS, wait_live};
+use crate::dispatcher::{DispatcherHandle, Guard};
+use crate::error::{Error, ErrorKind, Result, report};
+use crate::publisher::{Publisher, new_epoch, unique_id};
+use crate::registry::{Member, Presence, PresenceState, Watch};
+use crate::store::Store;
+use crate::subscriber::Subscriber;
+use crate::thread::{self, Thread, deadline};
+use crate::update::{DbUpdate, Name, Topic};
+
+/// Gives status updates to listeners, each to one.
+///
+/// Answers come through the program's subscriber and its dispatcher: it must run, and its callbacks must not wait for this
+/// notifier.
+pub struct Notifier {
+    shared: Arc<Shared>,
+    /// What hears answers, if there are any.
+    replies: Mutex<Option<Replies>>,
+    watch: Watch,
+}
+
+struct Replies {
+    subscriber: Arc<Subscriber>,
+    topic: Topic,
+    _guard: Guard,
+    thread: Thread,
+}
+
+pub(super) struct Shared {
+    /// Where answers come; none for [`Delivery::AtMostOnce`].
+    topic: Option<Topic>,
+    pub(super) publisher: Arc<Publisher>,
+    pub(super) options: NotifierOptions,
+    commands: Sender<Command>,
+    state: Mutex<State>,
+    /// Signalled when there is less pending, or other listeners are alive, or it was stopped.
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    stats: NotifierStats,
+    latency: Latency,
+    listeners: Vec<Member>,
+    /// For updates of which nothing is kept.
+    choice: Choice,
+    stopped: bool,
+}
+
+impl Notifier {
+    /// Begins to watch for listeners, and to hear answers, on a topic of its own.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] if the id makes no topic that the subscriber takes, and [`ErrorKind::Io`] if there can be no thread.
+    /// What is wrong with the store goes to the hook, and is tried again.
+    pub fn new(
+        store: Arc<dyn Store>,
+        subscriber: &Arc<Subscriber>,
+        dispatcher: &DispatcherHandle,
+        publisher: &Arc<Publisher>,
+        options: NotifierOptions,
+    ) -> Result<Notifier> {
+        let (commands, receiver) = unbounded();
+        let topic = match options.delivery {
+            Delivery::AtMostOnce => None,
+            Delivery::ExactlyOnce => {
+                let id = options.id.clone().unwrap_or_else(unique_id);
+                Some(Topic::new(format!("notifier/{id}/{}", new_epoch()))?)
+            }
+        };
+        let shared = Arc::new(Shared {
+            topic,
+            publisher: Arc::clone(publisher),
+            options,
+            commands,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let told = Arc::clone(&shared);
+        let registry = shared.options.registry();
+        let mut hears = Some(Arc::clone(subscriber)).filter(|_| shared.topic.is_some());
+        let watch = Watch::new(store, LISTENERS, registry, true, move |present| {
+            // Nothing is sent before answers can be heard.
+            if let Some(subscriber) = hears.take() {
+                wait_live(&subscriber);
+            }
+            told.follow(present);
+        })?;
+        let replies = match &shared.topic {
+            None => None,
+            Some(topic) => Some(Replies::new(&shared, topic, subscriber, dispatcher, receiver)?),
+        };
+        Ok(Notifier {
+            shared,
+            replies: Mutex::new(replies),
+            watch,
+        })
+    }
+
+    /// Gives an update to one listener. It returns at once; that the update is processed is told by [`Notifier::flush`] and
+    /// [`Notifier::stats`]. If no listener is alive, it waits for one.
+    ///
+    /// With [`Delivery::AtMostOnce`] it is published before this returns.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if there are too many pending for all of the option `notify_timeout`, [`ErrorKind::Stopped`], and what the
+    /// publisher says of an update that breaks a limit. With [`Delivery::AtMostOnce`] also [`ErrorKind::Unavailable`] if no listener
+    /// is alive, and what the publisher says.
+    pub fn notify(&self, update: DbUpdate) -> Result<()> {
+        self.shared.notify(update)
+    }
+
+    /// Waits until nothing is pending: every update that was given to it is processed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if that takes longer, and [`ErrorKind::Stopped`].
+    pub fn flush(&self, timeout: Duration) -> Result<()> {
+        let what = |state: &State| format!("{} status updates are not acknowledged", state.stats.pending);
+        self.shared.wait(timeout, |state| state.stats.pending == 0, what)
+    }
+
+    /// Waits until so many listeners are alive.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if that takes longer, and [`ErrorKind::Stopped`].
+    pub fn wait_listeners(&self, count: usize, timeout: Duration) -> Result<()> {
+        let what = |state: &State| format!("{} listeners are alive, of {count}", state.listeners.len());
+        self.shared.wait(timeout, |state| state.listeners.len() >= count, what)
+    }
+
+    /// The listeners that may be chosen, as they were last seen.
+    pub fn listeners(&self) -> Vec<Member> {
+        self.shared.state.lock().listeners.clone()
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> NotifierStats {
+        self.shared.state.lock().stats
+    }
+
+    /// How long it took from [`Notifier::notify`] to the answer that an update is processed.
+    pub fn latency(&self) -> Latency {
+        self.shared.state.lock().latency.clone()
+    }
+
+    /// Stops, and returns the updates that were never acknowledged, in order: they may have been processed, or may be yet.
+    /// Waits for nothing but a send that is under way.
+    pub fn stop(&self) -> Vec<DbUpdate> {
+        self.shared.state.lock().stopped = true;
+        self.shared.changed.notify_all();
+        self.watch.stop();
+        let Some(replies) = self.replies.lock().take() else {
+            return Vec::new();
+        };
+        let (sender, pending) = bounded(1);
+        let _ = self.shared.commands.send(Command::Stop(sender));
+        let pending = pending.recv().unwrap_or_default();
+        replies.subscriber.unregister_topic(&replies.topic);
+        drop(replies.thread);
+        pending
+    }
+}
+
+impl Drop for Notifier {
+    fn drop(&mut self) {
+        let pending = self.stop();
+        if !pending.is_empty() {
+            let context = format!("{} status updates were never acknowledged", pending.len());
+            report(
+                &Error::new(ErrorKind::Unconfirmed, context),
+                self.shared.options.hook.as_ref(),
+            );
+        }
+    }
+}
+
+impl fmt::Debug for Notifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Notifier")
+            .field("options", &self.shared.options)
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Replies {
+    fn new(
+        shared: &Arc<Shared>,
+        topic: &Topic,
+        subscriber: &Arc<Subscriber>,
+        dispatcher: &DispatcherHandle,
+        commands: Receiver<Command>,
+    ) -> Result<Replies> {
+        subscriber.register_topic(topic)?;
+        let (answers, hook) = (shared.commands.clone(), shared.options.hook.clone());
+        let guard = dispatcher.on_topic(topic.clone(), move |update: &DbUpdate| {
+            match envelope::answered(update) {
+                Ok((id, answer)) => drop(answers.send(Command::Answer(id.number, answer))),
+                Err(e) => report(&e, hook.as_ref()),
+            }
+        });
+        let courier = Courier::new(shared, topic, commands);
+        let thread = thread::spawn("tablecast-notifier", move || courier.run());
+        Ok(Replies {
+            thread: thread.inspect_err(|_| {
+                subscriber.unregister_topic(topic);
+            })?,
+            subscriber: Arc::clone(subscriber),
+            topic: topic.clone(),
+            _guard: guard,
+        })
+    }
+}
+
+impl Shared {
+    fn notify(&self, update: DbUpdate) -> Result<()> {
+        let Some(topic) = &self.topic else {
+            return self.publish(&update);
+        };
+        // What can never be sent is refused here, where somebody hears of it.
+        let (notifier, number) = (topic.clone(), u64::MAX);
+        let message = envelope::event(&EventId { notifier, number }, u32::MAX, &update)?;
+        self.publisher.check(topic, &message)?;
+        let capacity = self.options.capacity.max(1) as u64;
+        let deadline = deadline(self.options.notify_timeout);
+        let mut state = self.state.lock();
+        while state.stats.pending >= capacity && !state.stopped {
+            if self.changed.wait_until(&mut state, deadline).timed_out() && state.stats.pending >= capacity {
+                let context = format!("{capacity} status updates are pending, no room for another");
+                return Err(Error::new(ErrorKind::Timeout, context));
+            }
+        }
+        if state.stopped {
+            return Err(stopped());
+        }
+        state.stats.notified += 1;
+        state.stats.pending += 1;
+        // Under the lock, so that numbers are in order.
+        let _ = self.commands.send(Command::Notify(state.stats.notified, update));
+        Ok(())
+    }
+
+    /// The plain form: published, and that is all.
+    fn publish(&self, update: &DbUpdate) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.stopped {
+            return Err(stopped());
+        }
+        let listener = state.choice.draw(|_| true).ok_or_else(nobody)?;
+        drop(state);
+        self.publisher.send_event_to(&Topic::new(listener)?, update)?;
+        self.state.lock().stats.notified += 1;
+        self.sent(1);
+        Ok(())
+    }
+
+    fn wait(&self, timeout: Duration, done: impl Fn(&State) -> bool, what: impl Fn(&State) -> String) -> Result<()> {
+        let deadline = deadline(timeout);
+        let mut state = self.state.lock();
+        while !done(&state) {
+            if state.stopped {
+                return Err(stopped());
+            }
+            if self.changed.wait_until(&mut state, deadline).timed_out() && !done(&state) {
+                return Err(Error::new(
+                    ErrorKind::Timeout,
+                    format!("after {timeout:?} {}", what(&state)),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The table of listeners was read.
+    fn follow(&self, present: &[Presence]) {
+        let may = |presence: &Presence| presence.state != PresenceState::Stale && !presence.member.leaving;
+        let topics = present
+            .iter()
+            .map(|presence| (presence.member.address.as_str().into(), may(presence)));
+        let topics: BTreeMap<Name, bool> = topics.collect();
+        let chosen = present.iter().filter(|presence| may(presence));
+        let mut state = self.state.lock();
+        state.listeners = chosen.map(|presence| presence.member.clone()).collect();
+        let addresses = state.listeners.iter().map(|member| member.address.as_str().into());
+        let addresses = addresses.collect();
+        state.choice.set(addresses);
+        drop(state);
+        self.changed.notify_all();
+        let _ = self.commands.send(Command::Listeners(topics));
+    }
+
+    /// An update was sent for the so-manieth time, or is just about to be.
+    pub(super) fn sent(&self, attempt: u32) {
+        let mut state = self.state.lock();
+        state.stats.sent += 1;
+        state.stats.retried += u64::from(attempt > 1);
+    }
+
+    pub(super) fn processed(&self, failed: bool, took: Duration) {
+        let mut state = self.state.lock();
+        state.stats.pending -= 1;
+        state.stats.acknowledged += 1;
+        state.stats.failed += u64::from(failed);
+        state
+            .latency
+            .record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        drop(state);
+        self.changed.notify_all();
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(ErrorKind::Stopped, "the notifier was stopped")
+}
+
+pub(super) fn nobody() -> Error {
+    Error::new(ErrorKind::Unavailable, "no listener is alive to take status updates")
+}

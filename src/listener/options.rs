@@ -1,0 +1,199 @@
+//! What listeners and notifiers can be told, and what they count.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::error::ErrorHook;
+use crate::registry::RegistryOptions;
+use crate::update::Name;
+
+/// What is promised of a status update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Delivery {
+    /// It is processed by exactly one listener, as long as one is there. The default.
+    #[default]
+    ExactlyOnce,
+    /// It is published to one listener, and nothing more is done: no answer is waited for, nothing is claimed. It is lost
+    /// if that listener has just died, or the network loses it.
+    AtMostOnce,
+}
+
+/// Identity and times of a [`Listener`](super::Listener).
+#[derive(Clone)]
+pub struct ListenerOptions {
+    /// The listener's id, unique among those that run at a time. One that begins under the id of one that was killed replaces it at
+    /// once. Default: made from the host's name, the process id and a random number.
+    pub id: Option<Name>,
+    /// Who has not renewed its registration for so long is gone. The same for all listeners and notifiers of a store.
+    /// Default: 10 s.
+    pub timeout: Duration,
+    /// How often it is looked who is registered, but at least four times within the timeout. Default: 1 s.
+    pub interval: Duration,
+    /// How long a claim is kept that nobody has confirmed, because the notifier is gone or cut off: the longest time for which
+    /// a notifier may be cut off in the middle of a delivery. Default: 10 min.
+    pub retention: Duration,
+    /// Told of every failure in the background, and of every panic of the handler. Default: none; they are logged in any case.
+    pub hook: Option<ErrorHook>,
+}
+
+impl Default for ListenerOptions {
+    fn default() -> ListenerOptions {
+        ListenerOptions {
+            id: None,
+            timeout: Duration::from_secs(10),
+            interval: Duration::from_secs(1),
+            retention: Duration::from_secs(600),
+            hook: None,
+        }
+    }
+}
+
+impl From<&Config> for ListenerOptions {
+    fn from(config: &Config) -> ListenerOptions {
+        ListenerOptions {
+            timeout: config.listener_timeout_ms,
+            interval: config.discover_interval_ms,
+            ..ListenerOptions::default()
+        }
+    }
+}
+
+impl ListenerOptions {
+    pub(super) fn registry(&self) -> RegistryOptions {
+        RegistryOptions {
+            timeout: self.timeout,
+            interval: self.interval,
+            hook: self.hook.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for ListenerOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ListenerOptions")
+            .field("id", &self.id)
+            .field("timeout", &self.timeout)
+            .field("interval", &self.interval)
+            .field("retention", &self.retention)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a [`Listener`](super::Listener) has counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListenerStats {
+    /// Updates that the handler was called with, also those of [`Delivery::AtMostOnce`].
+    pub handled: u64,
+    /// Those of them with which it panicked.
+    pub failed: u64,
+    /// Events that were taken over from listeners that are gone, not counting those whose claims had been removed already.
+    pub taken_over: u64,
+    /// Events that were left to another listener, which had claimed them.
+    pub left: u64,
+    /// Events that came again after they were processed, and were only answered.
+    pub repeated: u64,
+    /// Events that were sent back, because the listener was stopping.
+    pub moved: u64,
+    /// Events that were dropped, for another listener to take: the store did not answer, or the listener was not registered any more.
+    pub dropped: u64,
+    /// Events that were claimed and not confirmed yet.
+    pub claims: u64,
+}
+
+/// Promise, limits and times of a [`Notifier`](super::Notifier).
+#[derive(Clone)]
+pub struct NotifierOptions {
+    /// The notifier's id. Default: made from the host's name, the process id and a random number.
+    pub id: Option<Name>,
+    /// What is promised. Default: [`Delivery::ExactlyOnce`].
+    pub delivery: Delivery,
+    /// How long to wait for a listener's answer before another is chosen. After all were tried it doubles, up to 16 times as long.
+    /// Default: 1 s.
+    pub ack_timeout: Duration,
+    /// How many updates may be on their way at a time; others wait for their answers. Default: 256.
+    pub window: usize,
+    /// How many updates may wait or be on their way. Default: 65,536.
+    pub capacity: usize,
+    /// How long [`Notifier::notify`](super::Notifier::notify) waits when there are so many. Default: 1 s.
+    pub notify_timeout: Duration,
+    /// A listener that has not renewed its registration for so long is gone. The same for all listeners and notifiers of a
+    /// store. Default: 10 s.
+    pub timeout: Duration,
+    /// How often it is looked who is registered, but at least four times within the timeout. Default: 1 s.
+    pub interval: Duration,
+    /// Told of every failure in the background. Default: none; failures are logged in any case.
+    pub hook: Option<ErrorHook>,
+}
+
+impl Default for NotifierOptions {
+    fn default() -> NotifierOptions {
+        NotifierOptions {
+            id: None,
+            delivery: Delivery::default(),
+            ack_timeout: Duration::from_secs(1),
+            window: 256,
+            capacity: 65_536,
+            notify_timeout: Duration::from_secs(1),
+            timeout: Duration::from_secs(10),
+            interval: Duration::from_secs(1),
+            hook: None,
+        }
+    }
+}
+
+impl From<&Config> for NotifierOptions {
+    fn from(config: &Config) -> NotifierOptions {
+        NotifierOptions {
+            ack_timeout: config.ack_timeout_ms,
+            notify_timeout: config.send_timeout_ms,
+            timeout: config.listener_timeout_ms,
+            interval: config.discover_interval_ms,
+            ..NotifierOptions::default()
+        }
+    }
+}
+
+impl NotifierOptions {
+    pub(super) fn registry(&self) -> RegistryOptions {
+        RegistryOptions {
+            timeout: self.timeout,
+            interval: self.interval,
+            hook: self.hook.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for NotifierOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NotifierOptions")
+            .field("id", &self.id)
+            .field("delivery", &self.delivery)
+            .field("ack_timeout", &self.ack_timeout)
+            .field("window", &self.window)
+            .field("capacity", &self.capacity)
+            .field("timeout", &self.timeout)
+            .field("interval", &self.interval)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a [`Notifier`](super::Notifier) has counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NotifierStats {
+    /// Updates that were given to it.
+    pub notified: u64,
+    /// Messages with updates that it has published; an update may need several.
+    pub sent: u64,
+    /// Messages that followed another one with the same update.
+    pub retried: u64,
+    /// Updates of which a listener has answered that they are processed.
+    pub acknowledged: u64,
+    /// Those of them with which the listener's handler panicked.
+    pub failed: u64,
+    /// Updates that are not yet acknowledged.
+    pub pending: u64,
+}

@@ -1,0 +1,278 @@
+//! Answers that are lost, listeners that are slow, or taken for dead, and a store that does not answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{bounded, unbounded};
+use tablecast::drivers::memory::MemoryPubSub;
+use tablecast::listener::LISTENERS;
+use tablecast::{Action, DbUpdate, Error, ErrorKind, Listener, ListenerOptions, NotifierOptions, Topic};
+
+use crate::common::{eventually, within};
+use crate::program::{
+    Program, World, counted, listening, no_claims_are_left, notifying, pass, redis_store, server, server_with, status,
+};
+use crate::servers::Server;
+use crate::{LIMIT, LONG};
+
+fn impatient() -> NotifierOptions {
+    NotifierOptions {
+        ack_timeout: Duration::from_millis(200),
+        ..notifying()
+    }
+}
+
+/// Keeps the program's dispatcher busy until the sender is dropped.
+fn keep_busy(program: &Program) -> crossbeam_channel::Sender<()> {
+    let (go, wait) = bounded::<()>(0);
+    let (begun, begins) = bounded(1);
+    let guard = program.dispatcher.on_table("busy", move |_: &DbUpdate| {
+        begun.send(()).unwrap();
+        assert!(wait.recv().is_err());
+    });
+    guard.detach();
+    let mut busy = vec![DbUpdate::new("busy", "", Action::Set)];
+    program
+        .dispatcher
+        .queue()
+        .push(&mut busy, &crossbeam_channel::never())
+        .unwrap();
+    begins.recv_timeout(LONG).unwrap();
+    go
+}
+
+#[test]
+fn an_event_that_two_can_see_is_processed_by_one() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let (slow, quick) = (server(&world), server(&world));
+        let node = world.program(0);
+        let notifier = node.notifier(impatient());
+        notifier.wait_listeners(2, LONG).unwrap();
+        let go = keep_busy(&slow.program);
+        (0..40).for_each(|key| notifier.notify(status(key)).unwrap());
+        notifier.flush(LONG).unwrap();
+        assert_eq!((slow.seen.len(), quick.seen.len()), (0, 40));
+        assert!(notifier.stats().retried >= 20, "{:?}", notifier.stats());
+        // Now it sees its copies, and their claims are still there.
+        drop(go);
+        let stats = || slow.listener.stats();
+        eventually(LONG, || stats().left + stats().repeated >= 20);
+        no_claims_are_left(&node.store);
+        assert_eq!((slow.seen.len(), quick.seen.len()), (0, 40));
+        // It is as good as any again.
+        (0..10).for_each(|key| notifier.notify(status(key)).unwrap());
+        notifier.flush(LONG).unwrap();
+        assert!(!slow.seen.is_empty());
+    });
+}
+
+#[test]
+fn an_answer_that_is_lost_is_given_again() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let (go, wait) = bounded::<()>(0);
+        let server = server_with(&world, listening(), move |_| {
+            let _ = wait.recv_timeout(LONG);
+        });
+        let node = world.program(0);
+        let notifier = node.notifier(impatient());
+        notifier.wait_listeners(1, LONG).unwrap();
+        notifier.notify(status(1)).unwrap();
+        server.seen.recv_timeout(LONG).unwrap();
+        // Nobody hears the answer.
+        node.subscriber.stop();
+        go.send(()).unwrap();
+        eventually(LONG, || server.listener.stats().handled == 1);
+        pass(Duration::from_millis(300));
+        assert_eq!(notifier.stats().pending, 1);
+        node.subscriber.daemonize().unwrap();
+        notifier.flush(LONG).unwrap();
+        assert_eq!(server.seen.len(), 0);
+        assert!(server.listener.stats().repeated > 0);
+        no_claims_are_left(&node.store);
+    });
+}
+
+#[test]
+fn what_one_that_is_taken_for_dead_has_claimed_is_taken_over() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let (go, wait) = bounded::<()>(0);
+        let slow = server_with(&world, listening_as("slow"), move |_| {
+            let _ = wait.recv_timeout(LONG);
+        });
+        let node = world.program(0);
+        let notifier = node.notifier(impatient());
+        notifier.wait_listeners(1, LONG).unwrap();
+        notifier.notify(status(1)).unwrap();
+        slow.seen.recv_timeout(LONG).unwrap();
+        let quick = server(&world);
+        notifier.wait_listeners(2, LONG).unwrap();
+        // The owner is alive: nobody else does it.
+        pass(Duration::from_millis(700));
+        assert_eq!((quick.seen.len(), notifier.stats().pending), (0, 1));
+        // As whoever notices would.
+        node.store.delete(LISTENERS, "slow").unwrap();
+        assert_eq!(quick.seen.recv_timeout(LONG).unwrap().key, "1");
+        notifier.flush(LONG).unwrap();
+        // What the first one says afterwards does no harm.
+        drop(go);
+        eventually(LONG, || slow.listener.stats().handled == 1);
+        no_claims_are_left(&node.store);
+        assert_eq!(notifier.stats().acknowledged, 1);
+    });
+}
+
+fn listening_as(id: &str) -> ListenerOptions {
+    ListenerOptions {
+        id: Some(id.into()),
+        ..listening()
+    }
+}
+
+#[test]
+fn who_is_taken_for_dead_begins_anew_and_two_of_one_id_get_along() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let (sender, errors) = unbounded();
+        let options = ListenerOptions {
+            timeout: Duration::from_millis(900),
+            hook: Some(Arc::new(move |e: &Error| sender.send(e.kind()).unwrap())),
+            ..listening_as("same")
+        };
+        let first = server_with(&world, options.clone(), |_| ());
+        let before = first.listener.member();
+        let node = world.program(0);
+        let notifier = node.notifier(notifying());
+        notifier.wait_listeners(1, LONG).unwrap();
+        node.store.delete(LISTENERS, "same").unwrap();
+        eventually(LONG, || first.listener.member().address != before.address);
+        first.listener.wait_registered(LONG).unwrap();
+        assert_eq!(first.listener.member().id, "same");
+        notifier.notify(status(1)).unwrap();
+        notifier.flush(LONG).unwrap();
+        // Another one takes its id.
+        let second = server_with(&world, options, |_| ());
+        eventually(LONG, || notifier.listeners().len() == 2);
+        (0..100).for_each(|key| notifier.notify(status(key)).unwrap());
+        notifier.flush(LONG).unwrap();
+        let counts = counted(first.keys().into_iter().chain(second.keys()));
+        assert_eq!(counts.values().sum::<usize>(), 101);
+        assert!(errors.try_iter().any(|kind| kind == ErrorKind::Conflict));
+    });
+}
+
+/// Two servers and a node whose store is a Redis server, and which hear each other in memory.
+#[test]
+fn while_the_store_does_not_answer_updates_wait() {
+    within(LIMIT, || {
+        let redis = Server::start();
+        let address = "memory://outage";
+        let driver = Arc::new(MemoryPubSub::new(address).unwrap());
+        let world = World::Memory(driver, address.into(), redis_store(&redis, Duration::from_millis(300)));
+        let (sender, errors) = unbounded();
+        let options = ListenerOptions {
+            timeout: Duration::from_millis(1500),
+            hook: Some(Arc::new(move |e: &Error| sender.send(e.kind()).unwrap())),
+            ..listening()
+        };
+        let servers = [0, 1].map(|_| server_with(&world, options.clone(), |_| ()));
+        let node = world.program(0);
+        let notifier = node.notifier(NotifierOptions {
+            timeout: Duration::from_millis(1500),
+            ..impatient()
+        });
+        notifier.wait_listeners(2, LONG).unwrap();
+        (0..20).for_each(|key| notifier.notify(status(key)).unwrap());
+        notifier.flush(LONG).unwrap();
+        redis.hang();
+        (20..60).for_each(|key| notifier.notify(status(key)).unwrap());
+        let dropped = || {
+            servers
+                .iter()
+                .map(|server| server.listener.stats().dropped)
+                .sum::<u64>()
+        };
+        eventually(LONG, || dropped() > 5);
+        pass(Duration::from_secs(2));
+        assert_eq!(notifier.stats().acknowledged, 20);
+        assert!(!errors.is_empty());
+        redis.resume();
+        notifier.flush(LONG).unwrap();
+        let counts = counted(servers.iter().flat_map(|server| server.keys()));
+        assert_eq!(counts.len(), 60);
+        assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+        no_claims_are_left(&node.store);
+    });
+}
+
+#[test]
+fn while_the_publisher_service_is_away_updates_wait() {
+    within(LIMIT, || {
+        let mut world = World::service();
+        let servers = [server(&world), server(&world)];
+        let node = world.program(0);
+        let (sender, errors) = unbounded();
+        let notifier = node.notifier(NotifierOptions {
+            hook: Some(Arc::new(move |e: &Error| sender.send(e.kind()).unwrap())),
+            ..impatient()
+        });
+        notifier.wait_listeners(2, LONG).unwrap();
+        (0..20).for_each(|key| notifier.notify(status(key)).unwrap());
+        notifier.flush(LONG).unwrap();
+        world.end_service();
+        (20..40).for_each(|key| notifier.notify(status(key)).unwrap());
+        errors.recv_timeout(LONG).unwrap();
+        assert!(notifier.stats().acknowledged < 40);
+        world.begin_service();
+        notifier.flush(LONG).unwrap();
+        let counts = counted(servers.iter().flat_map(|server| server.keys()));
+        assert_eq!(counts.len(), 40);
+        assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+        no_claims_are_left(&node.store);
+    });
+}
+
+#[test]
+fn what_is_malformed_is_reported_and_does_no_harm() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let (sender, errors) = unbounded();
+        let options = ListenerOptions {
+            hook: Some(Arc::new(move |e: &Error| sender.send(e.kind()).unwrap())),
+            ..listening()
+        };
+        let server = server_with(&world, options, |_| ());
+        let node = world.program(0);
+        let topic = Topic::new(server.listener.member().address).unwrap();
+        for (key, value) in [("x", "{}"), ("notifier/x/1/2", "{}"), ("notifier/x/1/2", "[")] {
+            let update = DbUpdate::new("\u{10FFFF}tablecast/status", key, Action::Set).value(value);
+            node.publisher.send_event_to(&topic, &update).unwrap();
+            assert_eq!(errors.recv_timeout(LONG).unwrap(), ErrorKind::Malformed);
+        }
+        let notifier = node.notifier(notifying());
+        notifier.notify(status(1)).unwrap();
+        notifier.flush(LONG).unwrap();
+        assert_eq!(server.keys(), ["1"]);
+    });
+}
+
+#[test]
+fn an_id_that_makes_no_topic_is_refused() {
+    within(LIMIT, || {
+        let program = World::memory().program(0);
+        let long = "x".repeat(70_000);
+        let (subscriber, publisher) = (&program.subscriber, &program.publisher);
+        let store = Arc::clone(&program.store);
+        let listener = Listener::new(
+            store,
+            subscriber,
+            &program.dispatcher,
+            publisher,
+            listening_as(&long),
+            |_| (),
+        );
+        assert_eq!(listener.unwrap_err().kind(), ErrorKind::InvalidInput);
+    });
+}

@@ -1,0 +1,321 @@
+//! What a program has, over one of the drivers and stores.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, never, unbounded};
+use tablecast::drivers::memory::MemoryPubSub;
+use tablecast::registry::{Discovery, Registration};
+use tablecast::stores::memory::MemoryStore;
+use tablecast::transport::PubSub;
+use tablecast::{
+    Action, Config, DbUpdate, Delivery, Dispatcher, DispatcherOptions, Drivers, Listener, ListenerOptions, Notifier,
+    NotifierOptions, Publisher, PublisherOptions, Service, Store, Stores, Subscriber, SubscriberOptions,
+};
+
+use crate::LONG;
+use crate::common::eventually;
+use crate::servers::Server;
+
+/// Where programs find each other.
+pub(crate) enum World {
+    /// In one process.
+    Memory(Arc<dyn PubSub>, String, Arc<dyn Store>),
+    /// As these options say; what they name lasts as long as this.
+    Config {
+        config: Box<Config>,
+        _folder: tempfile::TempDir,
+        _server: Option<Server>,
+        service: Option<Service>,
+    },
+}
+
+impl World {
+    pub(crate) fn memory() -> World {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let address = format!("memory://listener-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let driver = Arc::new(MemoryPubSub::shared(&address).unwrap());
+        World::Memory(driver, address, Arc::new(MemoryStore::new()))
+    }
+
+    /// Every program publishes over ipc to the publisher service, which publishes over tcp; rows are in a file.
+    pub(crate) fn service() -> World {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = base(&folder);
+        config.publisher_multiproc_socket = folder.path().join("publisher.sock");
+        config.publisher_port = 0;
+        let service = Service::open(&config, &Drivers::new()).unwrap();
+        config.publishers = vec![service.address().unwrap()];
+        World::Config {
+            config: Box::new(config),
+            _folder: folder,
+            _server: None,
+            service: Some(service),
+        }
+    }
+
+    /// Every program binds a tcp port of its own, and they find each other in the store.
+    pub(crate) fn direct() -> World {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = base(&folder);
+        config.pub_sub_use_multiproc = false;
+        config.publisher_port = 0;
+        config.discover = true;
+        World::Config {
+            config: Box::new(config),
+            _folder: folder,
+            _server: None,
+            service: None,
+        }
+    }
+
+    /// Ends the publisher service, as its process would.
+    pub(crate) fn end_service(&mut self) {
+        if let World::Config { config, service, .. } = self {
+            let address = service.as_ref().unwrap().address().unwrap();
+            config.publisher_port = address.rsplit(':').next().unwrap().parse().unwrap();
+            *service = None;
+        }
+    }
+
+    /// Begins it again, at the same place.
+    pub(crate) fn begin_service(&mut self) {
+        if let World::Config { config, service, .. } = self {
+            eventually(LONG, || {
+                *service = Service::open(config, &Drivers::new()).ok();
+                service.is_some()
+            });
+        }
+    }
+
+    pub(crate) fn redis() -> World {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start();
+        let mut config = base(&folder);
+        config.pub_sub_driver = "redis".into();
+        config.pub_sub_use_multiproc = false;
+        config.nb_db_class = "redis".into();
+        config.remote_db_hosts = vec![server.host()];
+        World::Config {
+            config: Box::new(config),
+            _folder: folder,
+            _server: Some(server),
+            service: None,
+        }
+    }
+
+    pub(crate) fn program(&self, workers: usize) -> Program {
+        match self {
+            World::Memory(driver, address, store) => Program::in_memory(driver, address, store, workers),
+            World::Config { config, .. } => {
+                let mut config = config.clone();
+                config.dispatcher_workers = workers;
+                Program::open(&config)
+            }
+        }
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        match self {
+            World::Memory(..) => panic!("no other process can share it"),
+            World::Config { config, .. } => config,
+        }
+    }
+}
+
+fn base(folder: &tempfile::TempDir) -> Config {
+    let mut config = Config::default();
+    config.sqlite_path = folder.path().join("rows.db");
+    config.discover_interval_ms = Duration::from_millis(100);
+    config.topics = Vec::new();
+    config
+}
+
+/// The options that differ from the defaults, for another process.
+pub(crate) fn to_toml(config: &Config) -> String {
+    let quoted = |texts: &[String]| {
+        texts
+            .iter()
+            .map(|text| format!("{text:?}"))
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    format!(
+        "topics = []\npub_sub_driver = {:?}\npub_sub_use_multiproc = {}\npublisher_port = {}\npublisher_multiproc_socket = {:?}\n\
+         publishers = [{}]\ndiscover = {}\ndiscover_interval_ms = {}\nnb_db_class = {:?}\nremote_db_hosts = [{}]\n\
+         sqlite_path = {:?}\nlistener_timeout_ms = {}\nack_timeout_ms = {}\n",
+        config.pub_sub_driver,
+        config.pub_sub_use_multiproc,
+        config.publisher_port,
+        config.publisher_multiproc_socket,
+        quoted(&config.publishers),
+        config.discover,
+        config.discover_interval_ms.as_millis(),
+        config.nb_db_class,
+        quoted(&config.remote_db_hosts),
+        config.sqlite_path,
+        config.listener_timeout_ms.as_millis(),
+        config.ack_timeout_ms.as_millis(),
+    )
+}
+
+/// A subscriber, a dispatcher, a publisher and a store. A program of its own, though others may be in the same process.
+pub(crate) struct Program {
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) subscriber: Arc<Subscriber>,
+    pub(crate) publisher: Arc<Publisher>,
+    pub(crate) store: Arc<dyn Store>,
+    _discovery: Option<Discovery>,
+    _registration: Option<Registration>,
+}
+
+impl Program {
+    fn in_memory(driver: &Arc<dyn PubSub>, address: &str, store: &Arc<dyn Store>, workers: usize) -> Program {
+        let options = DispatcherOptions {
+            workers,
+            ..DispatcherOptions::default()
+        };
+        let dispatcher = Dispatcher::new(options).unwrap();
+        let subscriber = Subscriber::new(Arc::clone(driver), dispatcher.queue(), SubscriberOptions::default());
+        subscriber.register_listen_address(address).unwrap();
+        subscriber.daemonize().unwrap();
+        let publisher = Publisher::new(&**driver, PublisherOptions::default()).unwrap();
+        Program {
+            dispatcher,
+            subscriber: Arc::new(subscriber),
+            publisher: Arc::new(publisher),
+            store: Arc::clone(store),
+            _discovery: None,
+            _registration: None,
+        }
+    }
+
+    pub(crate) fn open(config: &Config) -> Program {
+        let (drivers, stores) = (Drivers::new(), Stores::new());
+        let dispatcher = Dispatcher::new(config.into()).unwrap();
+        let subscriber = Arc::new(Subscriber::open(config, &drivers, dispatcher.queue()).unwrap());
+        subscriber.daemonize().unwrap();
+        let publisher = Publisher::open(config, &drivers).unwrap();
+        let registration = Registration::of_publisher(config, &stores, publisher.address(), None).unwrap();
+        Program {
+            dispatcher,
+            publisher: Arc::new(publisher),
+            store: stores.open(config).unwrap(),
+            _discovery: Discovery::open(config, &stores, &subscriber, None).unwrap(),
+            subscriber,
+            _registration: registration,
+        }
+    }
+
+    /// A listener that is registered.
+    pub(crate) fn listener(
+        &self,
+        options: ListenerOptions,
+        handler: impl Fn(&DbUpdate) + Send + Sync + 'static,
+    ) -> Listener {
+        let store = Arc::clone(&self.store);
+        let (subscriber, publisher) = (&self.subscriber, &self.publisher);
+        let listener = Listener::new(store, subscriber, &self.dispatcher, publisher, options, handler).unwrap();
+        listener.wait_registered(LONG).unwrap();
+        listener
+    }
+
+    pub(crate) fn notifier(&self, options: NotifierOptions) -> Notifier {
+        let store = Arc::clone(&self.store);
+        Notifier::new(store, &self.subscriber, &self.dispatcher, &self.publisher, options).unwrap()
+    }
+}
+
+/// A listener in a program of its own, and the keys that it was given.
+pub(crate) struct Serving {
+    pub(crate) listener: Listener,
+    pub(crate) seen: Receiver<DbUpdate>,
+    pub(crate) program: Program,
+}
+
+pub(crate) fn server(world: &World) -> Serving {
+    server_with(world, listening(), |_| ())
+}
+
+pub(crate) fn server_with(
+    world: &World,
+    options: ListenerOptions,
+    also: impl Fn(&DbUpdate) + Send + Sync + 'static,
+) -> Serving {
+    let program = world.program(0);
+    let (sender, seen) = unbounded();
+    let listener = program.listener(options, move |update| {
+        sender.send(update.clone()).unwrap();
+        also(update);
+    });
+    Serving {
+        listener,
+        seen,
+        program,
+    }
+}
+
+impl Serving {
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.seen.try_iter().map(|update| update.key.to_string()).collect()
+    }
+}
+
+/// Nobody is taken for dead within a test.
+pub(crate) fn listening() -> ListenerOptions {
+    ListenerOptions {
+        timeout: Duration::from_secs(600),
+        interval: Duration::from_millis(20),
+        ..ListenerOptions::default()
+    }
+}
+
+pub(crate) fn notifying() -> NotifierOptions {
+    NotifierOptions {
+        timeout: Duration::from_secs(600),
+        interval: Duration::from_millis(20),
+        ..NotifierOptions::default()
+    }
+}
+
+pub(crate) fn at_most_once() -> NotifierOptions {
+    NotifierOptions {
+        delivery: Delivery::AtMostOnce,
+        ..notifying()
+    }
+}
+
+pub(crate) fn status(key: impl ToString) -> DbUpdate {
+    DbUpdate::new("lport", key.to_string(), Action::Set).value(r#"{"status":"up"}"#)
+}
+
+/// The rows of the table of claims; waits until there are none.
+pub(crate) fn no_claims_are_left(store: &Arc<dyn Store>) {
+    let count = || store.keys(tablecast::listener::CLAIMS, None).count();
+    eventually(LONG, || count() == 0);
+}
+
+/// How often each key is there.
+pub(crate) fn counted(keys: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for key in keys {
+        *counts.entry(key).or_insert(0) += 1;
+    }
+    counts
+}
+
+/// Lets time pass, where passing time is what is tested.
+pub(crate) fn pass(time: Duration) {
+    let _ = never::<()>().recv_timeout(time);
+}
+
+/// A Redis server as a store whose calls take no longer than this.
+pub(crate) fn redis_store(server: &Server, timeout: Duration) -> Arc<dyn Store> {
+    let mut config = Config::default();
+    config.nb_db_class = "redis".into();
+    config.remote_db_hosts = vec![server.host()];
+    config.store_timeout_ms = timeout;
+    Stores::new().open(&config).unwrap()
+}

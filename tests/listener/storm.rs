@@ -1,0 +1,368 @@
+//! Twenty thousand status updates to four listeners, which are processes: in peace, and while they are killed, stopped and
+//! continued.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, unbounded};
+use tablecast::registry::Member;
+use tablecast::{Config, Error, ListenerOptions, Notifier, NotifierOptions, Topic};
+
+use crate::common::{eventually, within};
+use crate::program::{Program, World, no_claims_are_left, pass, status, to_toml};
+use crate::reexec::Process;
+use crate::{LIMIT, LONG};
+
+const OPTIONS: &str = "TABLECAST_TEST_LISTENER";
+const NAME: &str = "TABLECAST_TEST_NAME";
+const LOG: &str = "TABLECAST_TEST_LOG";
+
+/// Not a test: the body of a process with a listener, until its input is closed. It writes down each key that it processes.
+#[test]
+fn a_listener_process() {
+    let (Ok(options), Ok(name), Ok(log)) = (std::env::var(OPTIONS), std::env::var(NAME), std::env::var(LOG)) else {
+        return;
+    };
+    let config = Config::from_toml(&options, "options").unwrap();
+    let program = Program::open(&config);
+    let file = OpenOptions::new().create(true).append(true).open(log).unwrap();
+    let options = ListenerOptions {
+        id: Some(name.as_str().into()),
+        hook: Some(Arc::new(move |e: &Error| eprintln!("listener {name}: {e}"))),
+        ..(&config).into()
+    };
+    let listener = program.listener(options, move |update| {
+        (&file).write_all(format!("{}\n", update.key).as_bytes()).unwrap();
+    });
+    println!("topic {}", listener.member().address);
+    let _ = std::io::stdin().read(&mut [0]);
+    let start = Instant::now();
+    listener.stop_within(LONG).unwrap();
+    println!("stopped {} {:?}", start.elapsed().as_millis(), listener.stats());
+}
+
+struct Server {
+    process: Option<Process>,
+    topic: String,
+    log: PathBuf,
+}
+
+impl Server {
+    fn start(config: &Config, folder: &Path, name: &str) -> Server {
+        let log = folder.join(name);
+        let options = to_toml(config);
+        let variables = [(OPTIONS, options.as_str()), (NAME, name), (LOG, log.to_str().unwrap())];
+        let mut process = Process::start("storm::a_listener_process", &variables);
+        Server {
+            topic: process.said("topic "),
+            process: Some(process),
+            log,
+        }
+    }
+
+    /// The keys that it has processed, in order.
+    fn keys(&self) -> Vec<String> {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn kill(&mut self) {
+        self.process.take().unwrap().kill();
+    }
+
+    fn stop(&mut self) -> String {
+        self.process.take().unwrap().finish()
+    }
+
+    fn signal(&self, signal: &str) {
+        let id = self.process.as_ref().unwrap().id().to_string();
+        assert!(
+            std::process::Command::new("kill")
+                .args([signal, &id])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+}
+
+struct Storm {
+    servers: Vec<Server>,
+    notifier: Notifier,
+    node: Program,
+    folder: tempfile::TempDir,
+    config: Config,
+    _world: World,
+}
+
+const COUNT: u64 = 20_000;
+
+impl Storm {
+    fn begin(world: World, timeout: Duration, ack_timeout: Duration) -> Storm {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = world.config().clone();
+        config.listener_timeout_ms = timeout;
+        config.ack_timeout_ms = ack_timeout;
+        let names = ["a", "b", "c", "d"];
+        let servers = names.map(|name| Server::start(&config, folder.path(), name)).into();
+        let node = Program::open(&config);
+        let notifier = node.notifier(NotifierOptions::from(&config));
+        notifier.wait_listeners(4, LONG).unwrap();
+        node.subscriber.wait_live(LONG).unwrap();
+        if node.publisher.address().is_some() {
+            // Those of the servers, and its own.
+            node.publisher.wait_subscribers(5, LONG).unwrap();
+        }
+        (0..COUNT).for_each(|key| notifier.notify(status(key)).unwrap());
+        Storm {
+            servers,
+            notifier,
+            node,
+            folder,
+            config,
+            _world: world,
+        }
+    }
+
+    /// Waits until so many are acknowledged.
+    fn until(&self, count: u64) {
+        eventually(LIMIT, || self.notifier.stats().acknowledged >= count);
+    }
+
+    /// Stops a process where it is, but not in the middle of a write of the file of rows: nobody else could write then.
+    fn suspend(&self, number: usize) {
+        eventually(LONG, || {
+            self.servers[number].signal("-STOP");
+            let written = self.node.store.create("probe", "probe", "", &Topic::ALL);
+            let written = written.and_then(|_| self.node.store.delete("probe", "probe"));
+            if written.is_err() {
+                self.servers[number].signal("-CONT");
+            }
+            written.is_ok()
+        });
+    }
+
+    fn end(&self, what: &str, start: Instant) {
+        self.notifier.flush(LIMIT).unwrap();
+        let (stats, latency) = (self.notifier.stats(), self.notifier.latency());
+        println!(
+            "{what}: {COUNT} in {:.1} s, {stats:?}, processed after {} ms (median), {} ms (p99), {} ms at most",
+            start.elapsed().as_secs_f64(),
+            latency.quantile(0.5) / 1000,
+            latency.quantile(0.99) / 1000,
+            latency.max() / 1000,
+        );
+        assert_eq!((stats.acknowledged, stats.failed, stats.pending), (COUNT, 0, 0));
+    }
+
+    /// Who has processed each key, by number.
+    fn processed(&self) -> BTreeMap<u64, Vec<usize>> {
+        let mut by: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
+        for (number, server) in self.servers.iter().enumerate() {
+            for key in server.keys() {
+                by.entry(key.parse().unwrap()).or_default().push(number);
+            }
+        }
+        by
+    }
+}
+
+/// Whether shares are as even as by fair lot: the chi-squared test at 1 %, with three degrees of freedom.
+fn assert_even(shares: &[usize]) {
+    assert_eq!(shares.len(), 4);
+    let expected = shares.iter().sum::<usize>() as f64 / shares.len() as f64;
+    let chi: f64 = shares
+        .iter()
+        .map(|share| (*share as f64 - expected).powi(2) / expected)
+        .sum();
+    println!("shares {shares:?}, chi-squared {chi:.2}");
+    assert!(chi < 11.345, "{shares:?}: {chi}");
+}
+
+fn in_peace(world: World, what: &str) {
+    let start = Instant::now();
+    // How even the choice is shows if nobody is chosen because another one, on a busy machine, is slow.
+    let mut storm = Storm::begin(world, Duration::from_secs(30), Duration::from_secs(10));
+    storm.end(what, start);
+    let by = storm.processed();
+    assert_eq!(by.len() as u64, COUNT);
+    assert!(by.values().all(|servers| servers.len() == 1));
+    let shares: Vec<usize> = storm.servers.iter().map(|server| server.keys().len()).collect();
+    assert_even(&shares);
+    no_claims_are_left(&storm.node.store);
+    for server in &mut storm.servers {
+        let rest = server.stop();
+        println!("{}", rest.lines().find(|line| line.starts_with("stopped")).unwrap());
+    }
+}
+
+#[test]
+fn in_peace_over_the_service_and_sqlite() {
+    within(LIMIT, || in_peace(World::service(), "service, sqlite"));
+}
+
+#[test]
+fn in_peace_over_ports_of_their_own_and_sqlite() {
+    within(LIMIT, || in_peace(World::direct(), "ports, sqlite"));
+}
+
+#[test]
+fn in_peace_over_redis() {
+    within(LIMIT, || in_peace(World::redis(), "redis"));
+}
+
+/// Sees what is sent to a listener.
+struct Spy {
+    seen: Receiver<tablecast::DbUpdate>,
+    _program: Program,
+}
+
+impl Spy {
+    fn on(config: &Config, topic: &str) -> Spy {
+        let program = Program::open(config);
+        let (sender, seen) = unbounded();
+        program.dispatcher.on_update(sender).detach();
+        program.subscriber.register_topic(&Topic::new(topic).unwrap()).unwrap();
+        program.subscriber.wait_live(LONG).unwrap();
+        Spy {
+            seen,
+            _program: program,
+        }
+    }
+
+    /// From now on nothing is sent there.
+    fn assert_quiet_from_now(self) -> impl FnOnce() {
+        // What was sent before is still on its way.
+        pass(Duration::from_millis(300));
+        assert!(!self.seen.is_empty(), "the spy has seen nothing");
+        let before = self.seen.len();
+        move || assert_eq!(self.seen.len(), before, "something was sent to a listener that is gone")
+    }
+}
+
+fn while_they_go(world: World, what: &str) {
+    let start = Instant::now();
+    let mut storm = Storm::begin(world, Duration::from_secs(3), Duration::from_secs(1));
+    let knows = |storm: &Storm, topic: &str| {
+        let listeners = storm.notifier.listeners();
+        listeners.iter().any(|member: &Member| member.address == topic)
+    };
+    let spies = [0, 1, 2].map(|number| Spy::on(&storm.config, &storm.servers[number].topic));
+    let [first, second, third] = spies;
+    storm.until(2000);
+    storm.servers[0].kill();
+    storm.until(3000);
+    storm.servers[1].kill();
+    // Stopped cleanly: at once it is neither sent to nor waited for.
+    storm.until(4000);
+    let stop = Instant::now();
+    let rest = storm.servers[2].stop();
+    println!(
+        "{what}: {}, process ended after {:?}",
+        rest.lines().find(|l| l.starts_with("stopped")).unwrap(),
+        stop.elapsed()
+    );
+    eventually(LONG, || !knows(&storm, &storm.servers[2].topic));
+    let third = third.assert_quiet_from_now();
+    // Meanwhile there is another one.
+    let late = Server::start(&storm.config, storm.folder.path(), "late");
+    storm.servers.push(late);
+    for number in 0..2 {
+        eventually(LONG, || !knows(&storm, &storm.servers[number].topic));
+    }
+    println!(
+        "{what}: those killed were known to be dead at {} acknowledged",
+        storm.notifier.stats().acknowledged
+    );
+    let (first, second) = (first.assert_quiet_from_now(), second.assert_quiet_from_now());
+    storm.end(what, start);
+    first();
+    second();
+    third();
+    let by = storm.processed();
+    assert_eq!(by.len() as u64, COUNT, "some were lost");
+    let twice: Vec<_> = by.iter().filter(|(_, servers)| servers.len() > 1).collect();
+    println!(
+        "{what}: processed again after their processor was killed: {}",
+        twice.len()
+    );
+    for (key, servers) in &by {
+        let alive = servers.iter().filter(|server| **server >= 2).count();
+        assert!(alive <= 1, "{key} by {servers:?}");
+    }
+    assert!(storm.servers[4].keys().len() > 100);
+    no_claims_are_left(&storm.node.store);
+}
+
+#[test]
+fn two_are_killed_and_one_stops_over_the_service_and_sqlite() {
+    within(LIMIT, || while_they_go(World::service(), "service, sqlite, going"));
+}
+
+#[test]
+fn two_are_killed_and_one_stops_over_redis() {
+    within(LIMIT, || while_they_go(World::redis(), "redis, going"));
+}
+
+fn while_they_are_stopped(world: World, what: &str) {
+    let start = Instant::now();
+    let mut storm = Storm::begin(world, Duration::from_secs(3), Duration::from_secs(1));
+    storm.until(2000);
+    storm.servers[0].kill();
+    storm.servers[1].kill();
+    storm.suspend(2);
+    eventually(LONG, || storm.notifier.listeners().len() == 1);
+    let before = storm.servers[2].keys();
+    storm.servers[2].signal("-CONT");
+    // It was taken for dead: it begins anew.
+    eventually(LONG, || storm.notifier.listeners().len() == 2);
+    let anew = storm
+        .notifier
+        .listeners()
+        .into_iter()
+        .find(|member| member.id == "c")
+        .unwrap();
+    assert_ne!(anew.address, storm.servers[2].topic);
+    (COUNT..COUNT + 100).for_each(|key| storm.notifier.notify(status(key)).unwrap());
+    storm.notifier.flush(LIMIT).unwrap();
+    println!(
+        "{what}: {:.1} s, {:?}",
+        start.elapsed().as_secs_f64(),
+        storm.notifier.stats()
+    );
+    let by = storm.processed();
+    assert_eq!(by.len() as u64, COUNT + 100, "some were lost");
+    let mut again = 0;
+    for (key, servers) in &by {
+        let alive: Vec<_> = servers.iter().filter(|server| **server >= 2).collect();
+        if alive.len() > 1 {
+            // At the moment of the stop this was being processed, or its answer was on its way out.
+            let at = before.iter().rposition(|k| *k == key.to_string());
+            assert!(
+                at.is_some_and(|at| before.len() - at <= 3),
+                "{key} by {servers:?}, {at:?} of {}",
+                before.len()
+            );
+            again += 1;
+        }
+    }
+    println!("{what}: repeated because their processor was stopped: {again}");
+    assert!(storm.servers[2].keys().len() > before.len());
+    no_claims_are_left(&storm.node.store);
+}
+
+#[test]
+fn two_are_killed_and_one_is_suspended_over_the_service_and_sqlite() {
+    within(LIMIT, || {
+        while_they_are_stopped(World::service(), "service, sqlite, suspended");
+    });
+}
+
+#[test]
+fn two_are_killed_and_one_is_suspended_over_redis() {
+    within(LIMIT, || while_they_are_stopped(World::redis(), "redis, suspended"));
+}

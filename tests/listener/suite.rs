@@ -1,0 +1,127 @@
+//! What holds over every driver and store.
+
+use std::time::{Duration, Instant};
+
+use crate::common::{eventually, within};
+use crate::program::{World, counted, no_claims_are_left, notifying, server, status};
+use crate::{LIMIT, LONG};
+
+fn each_is_processed_once(world: &World, count: usize) {
+    let servers: Vec<_> = (0..3).map(|_| server(world)).collect();
+    let nodes: Vec<_> = (0..2).map(|_| world.program(0)).collect();
+    let notifiers: Vec<_> = nodes.iter().map(|node| node.notifier(notifying())).collect();
+    for (number, notifier) in notifiers.iter().enumerate() {
+        notifier.wait_listeners(3, LONG).unwrap();
+        for key in 0..count {
+            notifier.notify(status(format!("{number}-{key}"))).unwrap();
+        }
+    }
+    for notifier in &notifiers {
+        notifier.flush(LONG).unwrap();
+        let stats = notifier.stats();
+        assert_eq!(
+            (stats.notified, stats.acknowledged, stats.pending),
+            (count as u64, count as u64, 0)
+        );
+        assert_eq!(stats.failed, 0);
+    }
+    let shares: Vec<Vec<String>> = servers.iter().map(|server| server.keys()).collect();
+    let counts = counted(shares.iter().flatten().cloned());
+    assert_eq!(counts.len(), 2 * count);
+    assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+    assert!(shares.iter().all(|share| !share.is_empty()));
+    no_claims_are_left(&servers[0].program.store);
+    eventually(LONG, || {
+        servers.iter().all(|server| server.listener.stats().claims == 0)
+    });
+}
+
+#[test]
+fn in_memory() {
+    within(LIMIT, || each_is_processed_once(&World::memory(), 500));
+}
+
+#[test]
+fn over_the_service_and_sqlite() {
+    within(LIMIT, || each_is_processed_once(&World::service(), 200));
+}
+
+#[test]
+fn over_ports_of_their_own_and_sqlite() {
+    within(LIMIT, || each_is_processed_once(&World::direct(), 200));
+}
+
+#[test]
+fn over_redis() {
+    within(LIMIT, || each_is_processed_once(&World::redis(), 500));
+}
+
+fn who_comes_takes_a_share_and_who_stops_hands_over(world: &World) {
+    let first = server(world);
+    let node = world.program(0);
+    let notifier = node.notifier(notifying());
+    notifier.wait_listeners(1, LONG).unwrap();
+    let mut sent = 0;
+    let mut send_until = |condition: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + LONG;
+        while !condition() {
+            assert!(Instant::now() < deadline);
+            notifier.notify(status(sent)).unwrap();
+            sent += 1;
+            crate::program::pass(Duration::from_millis(1));
+        }
+    };
+    send_until(&|| first.seen.len() > 20);
+    let second = server(world);
+    send_until(&|| second.seen.len() > 20);
+    // It stops while it is being sent to: what it has not begun goes to the other one, at once.
+    let start = Instant::now();
+    first.listener.stop();
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    let (of_first, of_second) = (first.seen.len(), second.seen.len());
+    send_until(&|| second.seen.len() > of_second + 20);
+    notifier.flush(LONG).unwrap();
+    assert_eq!(first.seen.len(), of_first);
+    let counts = counted(first.keys().into_iter().chain(second.keys()));
+    assert_eq!(counts.len(), sent);
+    assert!(counts.values().all(|count| *count == 1), "{counts:?}");
+    assert_eq!(notifier.listeners().len(), 1);
+    no_claims_are_left(&node.store);
+}
+
+#[test]
+fn who_comes_and_stops_in_memory() {
+    within(LIMIT, || {
+        who_comes_takes_a_share_and_who_stops_hands_over(&World::memory());
+    });
+}
+
+#[test]
+fn who_comes_and_stops_over_the_service() {
+    within(LIMIT, || {
+        who_comes_takes_a_share_and_who_stops_hands_over(&World::service());
+    });
+}
+
+#[test]
+fn who_comes_and_stops_over_redis() {
+    within(LIMIT, || {
+        who_comes_takes_a_share_and_who_stops_hands_over(&World::redis());
+    });
+}
+
+#[test]
+fn one_program_can_be_server_and_node() {
+    within(LIMIT, || {
+        for world in [World::memory(), World::service(), World::redis()] {
+            let (first, second) = (server(&world), server(&world));
+            let notifier = first.program.notifier(notifying());
+            notifier.wait_listeners(2, LONG).unwrap();
+            (0..50).for_each(|key| notifier.notify(status(key)).unwrap());
+            notifier.flush(LONG).unwrap();
+            let counts = counted(first.keys().into_iter().chain(second.keys()));
+            assert_eq!(counts.values().sum::<usize>(), 50);
+            assert_eq!(counts.len(), 50);
+        }
+    });
+}
