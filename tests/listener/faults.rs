@@ -211,7 +211,12 @@ fn while_the_store_does_not_answer_updates_wait() {
 fn while_the_publisher_service_is_away_updates_wait() {
     within(LIMIT, || {
         let mut world = World::service();
-        let servers = [server(&world), server(&world)];
+        let options = || ListenerOptions {
+            // What a confirmation that gets lost with the service leaves behind goes by itself.
+            retention: Duration::from_secs(5),
+            ..listening()
+        };
+        let servers = [(); 2].map(|()| server_with(&world, options(), |_| ()));
         let node = world.program(0);
         let (sender, errors) = unbounded();
         let notifier = node.notifier(NotifierOptions {
