@@ -11,7 +11,7 @@ use tablecast::config::{OptionDoc, Source};
 use tablecast::drivers::zmq::libzmq;
 use tablecast::{Config, Result, Topic};
 
-use crate::{db, demo, publish, publishers, status, watch};
+use crate::{db, demo, listen, members, notify, publish, status, watch};
 
 /// The options that `-h` shows; the others are in `--help`.
 const COMMON: [&str; 6] = [
@@ -53,7 +53,18 @@ pub(crate) enum Command {
     Publish(publish::Args),
     Watch(watch::Args),
     Status(status::Args),
-    Publishers(publishers::Args),
+    /// Print the publishers that are registered in the store, and whether they are alive.
+    ///
+    /// Watches them until each was seen to renew its registration, or long enough to know that it does not. Nothing is
+    /// changed: those that are gone are removed by the subscribers that follow them.
+    Publishers(members::Args),
+    /// Print the listeners of status updates that are registered in the store, whether they are alive, and their load.
+    ///
+    /// Watches them until each was seen to renew its registration, or long enough to know that it does not. Nothing is
+    /// changed: those that are gone are removed by the other listeners and by the nodes.
+    Listeners(members::Args),
+    Listen(listen::Args),
+    Notify(notify::Args),
     Db(db::Args),
     Demo(demo::Args),
     #[command(hide = true)]

@@ -5,10 +5,15 @@
 mod cli;
 mod db;
 mod demo;
+mod input;
+mod line;
+mod listen;
+mod members;
+mod notify;
 mod output;
 mod publish;
-mod publishers;
 mod row;
+mod seat;
 mod service;
 mod signal;
 mod status;
@@ -49,7 +54,10 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Publish(args) => publish::run(cli.config(publish::DEFAULTS)?, args)?,
         Command::Watch(args) => watch::run(cli.config(watch::DEFAULTS)?, args)?,
         Command::Status(args) => status::run(cli.config(&[])?, args)?,
-        Command::Publishers(args) => publishers::run(&cli.config(&[])?, args)?,
+        Command::Publishers(args) => members::run_publishers(&cli.config(&[])?, args)?,
+        Command::Listeners(args) => members::run_listeners(&cli.config(&[])?, args)?,
+        Command::Listen(args) => listen::run(cli.config(watch::DEFAULTS)?, args)?,
+        Command::Notify(args) => notify::run(cli.config(publish::DEFAULTS)?, args)?,
         Command::Db(args) => db::run(&cli.config(db::DEFAULTS)?, args)?,
         Command::Demo(args) => {
             let flags = demo::Flags {

@@ -1,19 +1,16 @@
 //! `tablecast publish`: one update, or one for each line of a file.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, select};
-use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use tablecast::registry::Registration;
 use tablecast::{Config, DbUpdate, Drivers, Error, ErrorKind, Publisher, Result, Stores};
 
-use crate::{output, row, signal};
+use crate::input::{Input, InputArgs};
+use crate::{output, signal};
 
 /// Publish an update, or one for each line of a file; prints `published N`.
 ///
@@ -22,32 +19,8 @@ use crate::{output, row, signal};
 /// skipped; a bad one ends it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The table.
-    #[arg(long, required_unless_present = "file", requires = "key")]
-    table: Option<String>,
-    /// The row's key.
-    #[arg(
-        long,
-        required_unless_present = "file",
-        requires = "table",
-        allow_hyphen_values = true
-    )]
-    key: Option<String>,
-    /// create, set, delete, or any other word [default: set].
-    #[arg(long)]
-    action: Option<String>,
-    /// The row, usually a JSON document.
-    #[arg(long, allow_hyphen_values = true)]
-    value: Option<String>,
-    /// Who it is for [default: D, everyone].
-    #[arg(long)]
-    topic: Option<String>,
-    /// Lower is more urgent [default: 5].
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    priority: Option<i32>,
-    /// Read updates from this file, - for stdin.
-    #[arg(long, conflicts_with_all = ["table", "key", "action", "value", "topic", "priority"])]
-    file: Option<PathBuf>,
+    #[command(flatten)]
+    input: InputArgs,
     /// Bind the port instead of sending through the publisher service of this host.
     #[arg(long)]
     no_multiproc: bool,
@@ -79,6 +52,12 @@ impl Shared {
     fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
+
+    fn publish(&self, publisher: &Publisher, update: DbUpdate) -> Result<()> {
+        publisher.send_event(&update)?;
+        self.published.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
 }
 
 /// Publishes; a signal ends it.
@@ -89,7 +68,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         let context = "--wait-subscribers needs --no-multiproc: only who binds the port sees subscribers";
         return Err(Error::new(ErrorKind::InvalidInput, context));
     }
-    let input = Input::open(args)?;
+    let input = Input::open(&args.input)?;
     let publisher = Publisher::open(&config, &Drivers::new())?;
     if let Some(address) = publisher.address() {
         match config.publisher_port {
@@ -105,7 +84,8 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     let work = Arc::clone(&shared);
     // Left alone if a signal comes while it reads from stdin.
     let body = move || {
-        let result = wait_subscribers(&publisher, wait, &work).and_then(|()| input.publish(&publisher, &work));
+        let result = wait_subscribers(&publisher, wait, &work)
+            .and_then(|()| input.each(|| work.is_stopped(), |update| work.publish(&publisher, update)));
         // Waits until all is on its way.
         drop(publisher);
         let _ = done.send(result);
@@ -152,79 +132,4 @@ fn wait_subscribers(publisher: &Publisher, wait: Option<(usize, Duration)>, shar
 pub(crate) fn has_no_subscribers(publisher: &Publisher) -> bool {
     let nobody = publisher.wait_subscribers(1, Duration::ZERO);
     nobody.is_err_and(|e| e.kind() == ErrorKind::Timeout)
-}
-
-/// Where the updates come from.
-enum Input {
-    One(DbUpdate),
-    Lines {
-        name: String,
-        lines: Box<dyn BufRead + Send>,
-    },
-}
-
-impl Input {
-    fn open(args: &Args) -> Result<Input> {
-        let Some(file) = &args.file else {
-            let (table, key) = (args.table.as_deref(), args.key.as_deref());
-            let (action, topic) = (args.action.as_deref(), args.topic.as_deref());
-            let mut update = row::update(table.unwrap_or_default(), key.unwrap_or_default(), action, topic)?;
-            update.value.clone_from(&args.value);
-            update.priority = args.priority.unwrap_or(update.priority);
-            return Ok(Input::One(update));
-        };
-        if file.as_os_str() == "-" {
-            let lines = Box::new(BufReader::new(io::stdin()));
-            return Ok(Input::Lines {
-                name: "stdin".into(),
-                lines,
-            });
-        }
-        let name = file.display().to_string();
-        let opened = File::open(file);
-        let opened = opened.map_err(|e| Error::new(ErrorKind::Io, format!("cannot open {name}")).with_source(e))?;
-        let lines = Box::new(BufReader::with_capacity(1 << 16, opened));
-        Ok(Input::Lines { name, lines })
-    }
-
-    fn publish(self, publisher: &Publisher, shared: &Shared) -> Result<()> {
-        let count = || {
-            shared.published.fetch_add(1, Ordering::Relaxed);
-        };
-        let (name, lines) = match self {
-            Input::One(update) => return publisher.send_event(&update).map(|()| count()),
-            Input::Lines { name, lines } => (name, lines),
-        };
-        // Hidden where stderr is no terminal.
-        let progress = ProgressBar::new_spinner()
-            .with_style(style())
-            .with_finish(ProgressFinish::AndClear);
-        for (number, line) in (1..).zip(lines.lines()) {
-            if shared.is_stopped() {
-                break;
-            }
-            let bad =
-                |e: row::Fault| Error::new(ErrorKind::Malformed, format!("line {number} of {name}")).with_source(e);
-            let line = line.map_err(|e| match e.kind() {
-                io::ErrorKind::InvalidData => bad("not UTF-8".into()),
-                _ => Error::new(ErrorKind::Io, format!("cannot read line {number} of {name}")).with_source(e),
-            })?;
-            if line.trim_ascii().is_empty() {
-                continue;
-            }
-            let update = row::parse(&line).map_err(bad)?;
-            publisher.send_event(&update).map_err(|e| match e.kind() {
-                ErrorKind::InvalidInput | ErrorKind::TooLarge => bad(e.into()),
-                _ => e,
-            })?;
-            count();
-            progress.inc(1);
-        }
-        Ok(())
-    }
-}
-
-fn style() -> ProgressStyle {
-    let style = ProgressStyle::with_template("{spinner} {human_pos} published, {per_sec}");
-    style.unwrap_or_else(|_| ProgressStyle::default_spinner())
 }

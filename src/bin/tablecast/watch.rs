@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, bounded, never, select};
-use serde::Serialize;
 use tablecast::registry::Discovery;
 use tablecast::{
-    Config, DbUpdate, Dispatcher, DispatcherOptions, Drivers, Error, ErrorKind, Event, Name, PeerState, Result, Stores,
+    Config, DbUpdate, Dispatcher, DispatcherOptions, Drivers, Error, ErrorKind, Event, PeerState, Result, Stores,
     Subscriber, SyncReason, Topic,
 };
 
+use crate::line::Line;
 use crate::{cli, output, signal};
 
 /// Print updates as they come, one JSON object per line; says `ready` on stderr once it is live.
@@ -191,91 +191,5 @@ impl Watch<'_> {
         if !missing.is_empty() {
             log::warn!("no connection yet to {}; still trying", missing.join(", "));
         }
-    }
-}
-
-#[derive(Serialize)]
-#[serde(tag = "event", rename_all = "lowercase")]
-enum Line<'a> {
-    Update {
-        table: &'a str,
-        key: &'a str,
-        action: &'a str,
-        value: Option<&'a str>,
-        topic: &'a str,
-        priority: i32,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        version: Option<u64>,
-    },
-    Sync(SyncLine<'a>),
-}
-
-#[derive(Serialize, Default)]
-struct SyncLine<'a> {
-    reason: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    publisher: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    publishers: Option<Vec<&'a str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    topic: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    topics: Option<Vec<&'a str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    to: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dropped: Option<u64>,
-}
-
-impl<'a> From<&'a DbUpdate> for Line<'a> {
-    fn from(update: &'a DbUpdate) -> Line<'a> {
-        Line::Update {
-            table: &update.table,
-            key: &update.key,
-            action: update.action.as_str(),
-            value: update.value.as_deref(),
-            topic: update.topic.as_str(),
-            priority: update.priority,
-            version: update.version,
-        }
-    }
-}
-
-impl<'a> From<&'a SyncReason> for Line<'a> {
-    fn from(reason: &'a SyncReason) -> Line<'a> {
-        let mut line = SyncLine {
-            reason: reason.as_str(),
-            ..SyncLine::default()
-        };
-        match reason {
-            SyncReason::Connected { address }
-            | SyncReason::Reconnected { address }
-            | SyncReason::AddressLost { address } => line.address = Some(address),
-            SyncReason::Cleared { address, topics } => {
-                line.address = Some(address);
-                line.topics = Some(topics.iter().map(Topic::as_str).collect());
-            }
-            SyncReason::Gap {
-                publisher,
-                topic,
-                from,
-                to,
-            } => {
-                (line.publisher, line.topic) = (Some(publisher.as_str()), Some(topic.as_str()));
-                (line.from, line.to) = (Some(*from), Some(*to));
-            }
-            SyncReason::Unproven { topics } | SyncReason::Resubscribed { topics } => {
-                line.topics = Some(topics.iter().map(Topic::as_str).collect());
-            }
-            SyncReason::Restarted { publisher } => line.publisher = Some(publisher),
-            SyncReason::Silence { publishers } => line.publishers = Some(publishers.iter().map(Name::as_str).collect()),
-            SyncReason::Overflow { dropped } => line.dropped = Some(*dropped),
-            _ => {}
-        }
-        Line::Sync(line)
     }
 }

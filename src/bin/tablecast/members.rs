@@ -1,17 +1,15 @@
-//! `tablecast publishers`: who is registered.
+//! `tablecast publishers` and `tablecast listeners`: who is registered.
 
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, select, unbounded};
-use tablecast::registry::{PUBLISHERS, Presence, PresenceState, RegistryOptions, Watch};
+use tablecast::listener::LISTENERS;
+use tablecast::registry::{Member, PUBLISHERS, Presence, PresenceState, RegistryOptions, Watch};
 use tablecast::{Config, Error, ErrorKind, Result, Stores};
 
 use crate::{cli, output, signal};
 
-/// Print the publishers that are registered in the store, and whether they are alive.
-///
-/// Watches them until each was seen to renew its registration, or long enough to know that it does not. Nothing is changed:
-/// those that are gone are removed by the subscribers that follow them.
+/// How to look.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// How long to watch; who was not seen by then is `unknown` [default: until all is known].
@@ -23,38 +21,57 @@ pub(crate) struct Args {
 const GRACE: Duration = Duration::from_millis(900);
 
 /// Prints the publishers.
-pub(crate) fn run(config: &Config, args: &Args) -> Result<()> {
+pub(crate) fn run_publishers(config: &Config, args: &Args) -> Result<()> {
+    let head = ["id", "epoch", "address", "role", "sent", "state", "renewed"];
+    print(config, args, PUBLISHERS, config.into(), head, |member| {
+        let role = if member.role.is_empty() { "-" } else { &member.role };
+        [role.to_owned(), member.load.handled.to_string()]
+    })
+}
+
+/// Prints the listeners.
+pub(crate) fn run_listeners(config: &Config, args: &Args) -> Result<()> {
+    let head = ["id", "epoch", "topic", "handled", "waiting", "state", "renewed"];
+    let options = RegistryOptions {
+        timeout: config.listener_timeout_ms,
+        ..config.into()
+    };
+    print(config, args, LISTENERS, options, head, |member| {
+        [member.load.handled, member.load.waiting].map(|count| count.to_string())
+    })
+}
+
+/// Prints a table of members, of which `about` tells what the two kinds do not share.
+fn print(
+    config: &Config,
+    args: &Args,
+    table: &str,
+    options: RegistryOptions,
+    head: [&str; 7],
+    about: impl Fn(&Member) -> [String; 2],
+) -> Result<()> {
     let signal = signal::channel(GRACE)?;
     let store = Stores::new().open(config)?;
     // Said at once if the store is not there, rather than again and again in the background.
-    store.page_of_keys(PUBLISHERS, None, None)?;
+    store.page_of_keys(table, None, None)?;
     let (sender, looks) = unbounded();
-    let options = RegistryOptions::from(config);
     // The renewal may be late by a look.
     let limit = args.timeout.unwrap_or(options.timeout + options.interval);
     let tell = move |present: &[Presence]| drop(sender.send(present.to_vec()));
-    let watch = Watch::new(store, PUBLISHERS, options, false, tell)?;
+    let watch = Watch::new(store, table, options, false, tell)?;
     let present = watch_for(&looks, limit, &signal)?;
     drop(watch);
-    let mut rows = vec![["id", "epoch", "address", "role", "sent", "state", "renewed"].map(str::to_owned)];
+    let mut rows = vec![head.map(str::to_owned)];
     rows.extend(present.into_iter().map(|presence| {
+        let [first, second] = about(&presence.member);
+        let renewed = match presence.state {
+            PresenceState::Alive => format!("{:.1} s ago", presence.age.as_secs_f64()),
+            _ => "-".into(),
+        };
         let member = presence.member;
-        [
-            member.id,
-            member.epoch.to_string(),
-            member.address,
-            if member.role.is_empty() {
-                "-".into()
-            } else {
-                member.role
-            },
-            member.load.handled.to_string(),
-            presence.state.as_str().to_owned(),
-            match presence.state {
-                PresenceState::Alive => format!("{:.1} s ago", presence.age.as_secs_f64()),
-                _ => "-".into(),
-            },
-        ]
+        let state = presence.state.as_str().to_owned();
+        let epoch = member.epoch.to_string();
+        [member.id, epoch, member.address, first, second, state, renewed]
     }));
     output::result(output::columns(&rows).trim_end())
 }

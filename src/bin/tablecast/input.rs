@@ -1,0 +1,117 @@
+//! The updates that a command is given: one by flags, or one for each line of a file.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::PathBuf;
+
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use tablecast::{DbUpdate, Error, ErrorKind, Result};
+
+use crate::row;
+
+/// An update, or a file of them.
+#[derive(Debug, clap::Args)]
+pub(crate) struct InputArgs {
+    /// The table.
+    #[arg(long, required_unless_present = "file", requires = "key")]
+    table: Option<String>,
+    /// The row's key.
+    #[arg(
+        long,
+        required_unless_present = "file",
+        requires = "table",
+        allow_hyphen_values = true
+    )]
+    key: Option<String>,
+    /// create, set, delete, or any other word [default: set].
+    #[arg(long)]
+    action: Option<String>,
+    /// The row, usually a JSON document.
+    #[arg(long, allow_hyphen_values = true)]
+    value: Option<String>,
+    /// Who it is for [default: D, everyone].
+    #[arg(long)]
+    topic: Option<String>,
+    /// Lower is more urgent [default: 5].
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    priority: Option<i32>,
+    /// Read updates from this file, - for stdin.
+    #[arg(long, conflicts_with_all = ["table", "key", "action", "value", "topic", "priority"])]
+    file: Option<PathBuf>,
+}
+
+/// Where the updates come from.
+pub(crate) enum Input {
+    One(DbUpdate),
+    Lines {
+        name: String,
+        lines: Box<dyn BufRead + Send>,
+    },
+}
+
+impl Input {
+    /// Reads one from the flags, or prepares to read a file.
+    pub(crate) fn open(args: &InputArgs) -> Result<Input> {
+        let Some(file) = &args.file else {
+            let (table, key) = (args.table.as_deref(), args.key.as_deref());
+            let (action, topic) = (args.action.as_deref(), args.topic.as_deref());
+            let mut update = row::update(table.unwrap_or_default(), key.unwrap_or_default(), action, topic)?;
+            update.value.clone_from(&args.value);
+            update.priority = args.priority.unwrap_or(update.priority);
+            return Ok(Input::One(update));
+        };
+        if file.as_os_str() == "-" {
+            let lines = Box::new(BufReader::new(io::stdin()));
+            return Ok(Input::Lines {
+                name: "stdin".into(),
+                lines,
+            });
+        }
+        let name = file.display().to_string();
+        let opened = File::open(file);
+        let opened = opened.map_err(|e| Error::new(ErrorKind::Io, format!("cannot open {name}")).with_source(e))?;
+        let lines = Box::new(BufReader::with_capacity(1 << 16, opened));
+        Ok(Input::Lines { name, lines })
+    }
+
+    /// Hands on one update after the other, until `take` fails or it is stopped; shows how far it is on a terminal.
+    pub(crate) fn each(
+        self,
+        is_stopped: impl Fn() -> bool,
+        mut take: impl FnMut(DbUpdate) -> Result<()>,
+    ) -> Result<()> {
+        let (name, lines) = match self {
+            Input::One(update) => return take(update),
+            Input::Lines { name, lines } => (name, lines),
+        };
+        // Hidden where stderr is no terminal.
+        let progress = ProgressBar::new_spinner()
+            .with_style(style())
+            .with_finish(ProgressFinish::AndClear);
+        for (number, line) in (1..).zip(lines.lines()) {
+            if is_stopped() {
+                break;
+            }
+            let bad =
+                |e: row::Fault| Error::new(ErrorKind::Malformed, format!("line {number} of {name}")).with_source(e);
+            let line = line.map_err(|e| match e.kind() {
+                io::ErrorKind::InvalidData => bad("not UTF-8".into()),
+                _ => Error::new(ErrorKind::Io, format!("cannot read line {number} of {name}")).with_source(e),
+            })?;
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            take(row::parse(&line).map_err(bad)?).map_err(|e| match e.kind() {
+                ErrorKind::InvalidInput | ErrorKind::TooLarge => bad(e.into()),
+                _ => e,
+            })?;
+            progress.inc(1);
+        }
+        Ok(())
+    }
+}
+
+fn style() -> ProgressStyle {
+    let style = ProgressStyle::with_template("{spinner} {human_pos} published, {per_sec}");
+    style.unwrap_or_else(|_| ProgressStyle::default_spinner())
+}

@@ -1,0 +1,91 @@
+//! What is printed of updates and sync events: a JSON object a line.
+
+use serde::Serialize;
+use tablecast::{DbUpdate, Name, SyncReason, Topic};
+
+/// One line.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub(crate) enum Line<'a> {
+    Update {
+        table: &'a str,
+        key: &'a str,
+        action: &'a str,
+        value: Option<&'a str>,
+        topic: &'a str,
+        priority: i32,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        version: Option<u64>,
+    },
+    Sync(SyncLine<'a>),
+}
+
+#[derive(Serialize, Default)]
+pub(crate) struct SyncLine<'a> {
+    reason: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    publisher: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    publishers: Option<Vec<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topic: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    topics: Option<Vec<&'a str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dropped: Option<u64>,
+}
+
+impl<'a> From<&'a DbUpdate> for Line<'a> {
+    fn from(update: &'a DbUpdate) -> Line<'a> {
+        Line::Update {
+            table: &update.table,
+            key: &update.key,
+            action: update.action.as_str(),
+            value: update.value.as_deref(),
+            topic: update.topic.as_str(),
+            priority: update.priority,
+            version: update.version,
+        }
+    }
+}
+
+impl<'a> From<&'a SyncReason> for Line<'a> {
+    fn from(reason: &'a SyncReason) -> Line<'a> {
+        let mut line = SyncLine {
+            reason: reason.as_str(),
+            ..SyncLine::default()
+        };
+        match reason {
+            SyncReason::Connected { address }
+            | SyncReason::Reconnected { address }
+            | SyncReason::AddressLost { address } => line.address = Some(address),
+            SyncReason::Cleared { address, topics } => {
+                line.address = Some(address);
+                line.topics = Some(topics.iter().map(Topic::as_str).collect());
+            }
+            SyncReason::Gap {
+                publisher,
+                topic,
+                from,
+                to,
+            } => {
+                (line.publisher, line.topic) = (Some(publisher.as_str()), Some(topic.as_str()));
+                (line.from, line.to) = (Some(*from), Some(*to));
+            }
+            SyncReason::Unproven { topics } | SyncReason::Resubscribed { topics } => {
+                line.topics = Some(topics.iter().map(Topic::as_str).collect());
+            }
+            SyncReason::Restarted { publisher } => line.publisher = Some(publisher),
+            SyncReason::Silence { publishers } => line.publishers = Some(publishers.iter().map(Name::as_str).collect()),
+            SyncReason::Overflow { dropped } => line.dropped = Some(*dropped),
+            _ => {}
+        }
+        Line::Sync(line)
+    }
+}

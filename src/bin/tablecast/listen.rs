@@ -1,0 +1,93 @@
+//! `tablecast listen`: a server that takes its share of the status updates.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, after, never, select, unbounded};
+use tablecast::{Config, DbUpdate, Error, ErrorKind, Listener, ListenerOptions, Result};
+
+use crate::line::Line;
+use crate::seat::{Seat, SeatArgs};
+use crate::{cli, output, signal};
+
+/// Take a share of the status updates, as one of any number of servers, and print each, one JSON object per line.
+///
+/// Says `ready` on stderr once it is registered. A signal hands over to the others: what is being printed is finished.
+/// On ZeroMQ it has to hear the publishers of the nodes, and they its own: the easiest is `--discover true`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    seat: SeatArgs,
+    /// Its id, unique among those that run [default: made from the host, the process and a random number].
+    #[arg(long)]
+    id: Option<String>,
+    /// End when so many updates were printed; a few more may be.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End after so many seconds; with --count this means that it failed.
+    #[arg(long, value_name = "S", value_parser = cli::seconds)]
+    timeout: Option<Duration>,
+}
+
+/// How long a signal waits for updates that are being printed.
+const GRACE: Duration = Duration::from_millis(900);
+const STOP: Duration = Duration::from_millis(800);
+
+/// How long a signal may go unnoticed while it registers.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// Prints until the count, the timeout or a signal.
+pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
+    let signal = signal::channel(GRACE)?;
+    let options = ListenerOptions {
+        id: args.id.as_deref().map(Into::into),
+        ..ListenerOptions::from(&config)
+    };
+    let seat = Seat::take(config, &args.seat)?;
+    let (sender, printed) = unbounded();
+    let handler = move |update: &DbUpdate| {
+        let line = serde_json::to_string(&Line::from(update)).map_err(|e| output::failed(e.into()));
+        // Refused when it is ending.
+        let _ = sender.send(line.and_then(|line| output::result(&line)));
+    };
+    let (store, handle) = (Arc::clone(&seat.store), seat.dispatcher.handle());
+    let listener = Listener::new(store, &seat.subscriber, &handle, &seat.publisher, options, handler)?;
+    let ended = listen(&listener, &printed, args, &signal);
+    let stopped = listener.stop_within(STOP);
+    log::info!("{:?}", listener.stats());
+    ended.and(stopped)
+}
+
+fn listen(listener: &Listener, printed: &Receiver<Result<()>>, args: &Args, signal: &Receiver<()>) -> Result<()> {
+    let deadline = args.timeout.map_or_else(never, after);
+    while listener.wait_registered(SLICE).is_err() {
+        if signal.try_recv().is_ok() {
+            return Ok(());
+        }
+        if deadline.try_recv().is_ok() {
+            return Err(Error::new(
+                ErrorKind::Timeout,
+                "the listener could not be registered in time",
+            ));
+        }
+    }
+    output::say("ready");
+    let mut count = 0;
+    let end = |kind, why: &str, count| match args.count {
+        None => Ok(()),
+        Some(wanted) => Err(Error::new(kind, format!("{why} after {count} of {wanted} updates"))),
+    };
+    loop {
+        select! {
+            recv(printed) -> line => {
+                line.map_err(|_| Error::new(ErrorKind::Stopped, "the listener ended"))??;
+                count += 1;
+                if Some(count) == args.count {
+                    return Ok(());
+                }
+            }
+            recv(signal) -> _ => return end(ErrorKind::Stopped, "a signal came", count),
+            recv(deadline) -> _ => return end(ErrorKind::Timeout, "the time is over", count),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! `tablecast notify`: a node that has status updates processed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{bounded, select};
+use tablecast::{Config, DbUpdate, Delivery, Error, ErrorKind, Notifier, NotifierOptions, Result};
+
+use crate::input::{Input, InputArgs};
+use crate::seat::{Seat, SeatArgs};
+use crate::{cli, output, signal};
+
+/// Have each status update processed by one of the listeners, chosen at random; prints `acknowledged N of M`.
+///
+/// Waits until every update is acknowledged; exits with 1 if one is not in time, and names it on stderr. The lines of a
+/// file are as for `publish`. On ZeroMQ it has to hear the publishers of the listeners, and they its own: the easiest is
+/// `--discover true`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    seat: SeatArgs,
+    /// How many seconds to wait for acknowledgements, and before that for a listener.
+    #[arg(long, value_name = "S", default_value = "30", value_parser = cli::seconds)]
+    timeout: Duration,
+    /// Publish each to one listener, and wait for nothing: prints `sent N`.
+    #[arg(long)]
+    at_most_once: bool,
+}
+
+/// How long a signal may go unnoticed while something is waited for, and how long it waits at the end.
+const SLICE: Duration = Duration::from_millis(100);
+const GRACE: Duration = Duration::from_millis(900);
+
+/// So many updates that were not acknowledged are named.
+const NAMED: usize = 10;
+
+/// Notifies; a signal ends it.
+pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
+    let signal = signal::channel(GRACE)?;
+    let input = Input::open(&args.input)?;
+    let options = NotifierOptions {
+        delivery: match args.at_most_once {
+            true => Delivery::AtMostOnce,
+            false => Delivery::ExactlyOnce,
+        },
+        ..NotifierOptions::from(&config)
+    };
+    let seat = Seat::take(config, &args.seat)?;
+    let (store, handle) = (Arc::clone(&seat.store), seat.dispatcher.handle());
+    let notifier = Arc::new(Notifier::new(
+        store,
+        &seat.subscriber,
+        &handle,
+        &seat.publisher,
+        options,
+    )?);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (done, end) = bounded(1);
+    let work = {
+        let (notifier, stop, timeout) = (Arc::clone(&notifier), Arc::clone(&stop), args.timeout);
+        let is_once = args.at_most_once;
+        // Left alone if a signal comes while it reads from stdin.
+        move || drop(done.send(notify(&notifier, input, timeout, is_once, &stop)))
+    };
+    let thread = thread::Builder::new().name("notify".into()).spawn(work);
+    thread.map_err(|e| Error::new(ErrorKind::Io, "cannot start a thread").with_source(e))?;
+    let interrupted = || Err(Error::new(ErrorKind::Stopped, "a signal came"));
+    let result = select! {
+        recv(end) -> result => result.unwrap_or_else(|_| interrupted()),
+        recv(signal) -> _ => {
+            stop.store(true, Ordering::Relaxed);
+            interrupted()
+        }
+    };
+    let left = notifier.stop();
+    for update in left.iter().take(NAMED) {
+        output::say(&format!("not acknowledged: {update}"));
+    }
+    if left.len() > NAMED {
+        output::say(&format!("not acknowledged: {} more", left.len() - NAMED));
+    }
+    result.and(summary(&notifier, args.at_most_once))
+}
+
+/// Hands on all updates, and waits until they are processed.
+fn notify(notifier: &Notifier, input: Input, timeout: Duration, is_once: bool, stop: &AtomicBool) -> Result<()> {
+    let is_stopped = || stop.load(Ordering::Relaxed);
+    // At first nobody is known; without acknowledgements it would have to be now.
+    wait(timeout, &is_stopped, |slice| notifier.wait_listeners(1, slice))?;
+    input.each(is_stopped, |update: DbUpdate| {
+        wait(timeout, &is_stopped, |_| notifier.notify(update.clone()))
+    })?;
+    match is_once {
+        true => Ok(()),
+        false => wait(timeout, &is_stopped, |slice| notifier.flush(slice)),
+    }
+}
+
+/// Tries again, a slice at a time, what may take this long.
+fn wait(timeout: Duration, is_stopped: &impl Fn() -> bool, attempt: impl Fn(Duration) -> Result<()>) -> Result<()> {
+    let start = Instant::now();
+    loop {
+        let left = timeout.saturating_sub(start.elapsed());
+        match attempt(left.min(SLICE)) {
+            Err(e) if e.kind() == ErrorKind::Timeout && left > SLICE && !is_stopped() => {}
+            done => return done,
+        }
+    }
+}
+
+fn summary(notifier: &Notifier, is_once: bool) -> Result<()> {
+    let stats = notifier.stats();
+    if is_once {
+        return output::result(&format!("sent {}", stats.sent));
+    }
+    output::result(&format!("acknowledged {} of {}", stats.acknowledged, stats.notified))?;
+    let latency = notifier.latency();
+    let ms = |micros: u64| micros as f64 / 1000.0;
+    log::info!(
+        "{} sent again, {} failed in the listener; acknowledged after {:.1} ms (median), {:.1} ms (p99), {:.1} ms at most",
+        stats.retried,
+        stats.failed,
+        ms(latency.quantile(0.5)),
+        ms(latency.quantile(0.99)),
+        ms(latency.max())
+    );
+    Ok(())
+}
