@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, select};
-use tablecast::{Config, DbUpdate, Delivery, Error, ErrorKind, Notifier, NotifierOptions, Result};
+use tablecast::{Config, Delivery, Error, ErrorKind, Notifier, NotifierOptions, Result};
 
 use crate::input::{Input, InputArgs};
 use crate::seat::{Seat, SeatArgs};
@@ -31,8 +31,7 @@ pub(crate) struct Args {
     at_most_once: bool,
 }
 
-/// How long a signal may go unnoticed while something is waited for, and how long it waits at the end.
-const SLICE: Duration = Duration::from_millis(100);
+/// How long a signal waits for a send that is under way.
 const GRACE: Duration = Duration::from_millis(900);
 
 /// So many updates that were not acknowledged are named.
@@ -88,27 +87,22 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
 
 /// Hands on all updates, and waits until they are processed.
 fn notify(notifier: &Notifier, input: Input, timeout: Duration, is_once: bool, stop: &AtomicBool) -> Result<()> {
-    let is_stopped = || stop.load(Ordering::Relaxed);
     // At first nobody is known; without acknowledgements it would have to be now.
-    wait(timeout, &is_stopped, |slice| notifier.wait_listeners(1, slice))?;
-    input.each(is_stopped, |update: DbUpdate| {
-        wait(timeout, &is_stopped, |_| notifier.notify(update.clone()))
+    notifier.wait_listeners(1, timeout)?;
+    let is_stopped = || stop.load(Ordering::Relaxed);
+    input.each(is_stopped, |update| {
+        let start = Instant::now();
+        loop {
+            match notifier.notify(update.clone()) {
+                // Too many wait: that may still change.
+                Err(e) if e.kind() == ErrorKind::Timeout && start.elapsed() < timeout && !is_stopped() => {}
+                done => return done,
+            }
+        }
     })?;
     match is_once {
         true => Ok(()),
-        false => wait(timeout, &is_stopped, |slice| notifier.flush(slice)),
-    }
-}
-
-/// Tries again, a slice at a time, what may take this long.
-fn wait(timeout: Duration, is_stopped: &impl Fn() -> bool, attempt: impl Fn(Duration) -> Result<()>) -> Result<()> {
-    let start = Instant::now();
-    loop {
-        let left = timeout.saturating_sub(start.elapsed());
-        match attempt(left.min(SLICE)) {
-            Err(e) if e.kind() == ErrorKind::Timeout && left > SLICE && !is_stopped() => {}
-            done => return done,
-        }
+        false => notifier.flush(timeout),
     }
 }
 
