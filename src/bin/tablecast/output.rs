@@ -1,7 +1,7 @@
 //! What goes to stdout and stderr, without a panic if nobody reads it.
 
 use std::error::Error as _;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 
 use log::{Level, LevelFilter};
@@ -15,13 +15,25 @@ pub(crate) fn result(line: &str) -> Result<()> {
 
 /// The error of a write to stdout.
 pub(crate) fn failed(e: io::Error) -> Error {
-    Error::new(ErrorKind::Io, "cannot write the result").with_source(e)
+    Error::new(ErrorKind::Io, "cannot write the result").with_source(ResultError(e))
 }
+
+/// Tells a failed write to stdout from one to somewhere else.
+#[derive(Debug)]
+struct ResultError(io::Error);
+
+impl fmt::Display for ResultError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for ResultError {}
 
 /// Whether this comes from a write to stdout that nobody reads any more.
 pub(crate) fn is_broken_pipe(error: &Error) -> bool {
-    let cause = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+    let cause = error.source().and_then(|source| source.downcast_ref::<ResultError>());
+    cause.is_some_and(|cause| cause.0.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// Writes one line to stderr.
