@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, unbounded};
 use tablecast::registry::Member;
-use tablecast::{Config, Error, ErrorKind, ListenerOptions, Notifier, NotifierOptions, Topic};
+use tablecast::{Config, Error, ErrorKind, ListenerOptions, Notifier, NotifierOptions, Stores, Topic};
 
 use crate::common::{eventually, within};
 use crate::program::{Program, World, no_claims_are_left, pass, status, to_toml};
@@ -136,10 +136,19 @@ impl Storm {
 
     /// Stops a process where it is, but not in the middle of a write of the file of rows: nobody else could write then.
     fn suspend(&self, number: usize) {
-        eventually(LONG, || {
+        let mut config = self.config.clone();
+        // Many tries: it writes most of the time.
+        config.store_timeout_ms = Duration::from_millis(200);
+        let store = Stores::new().open(&config).unwrap();
+        eventually(LIMIT, || {
             self.servers[number].signal("-STOP");
-            let written = self.node.store.create("probe", "probe", "", &Topic::ALL);
-            let written = written.and_then(|_| self.node.store.delete("probe", "probe"));
+            let written = store.create("probe", "probe", "", &Topic::ALL).map(drop);
+            let written = match written {
+                // The delete before did not get through.
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+                written => written,
+            };
+            let written = written.and_then(|()| store.delete("probe", "probe"));
             if written.is_err() {
                 self.servers[number].signal("-CONT");
             }
