@@ -59,8 +59,8 @@ pub use write::{Change, DELETES_REMEMBERED, Write, Written, not_found};
 pub struct StoreOptions {
     /// How many rows a page of a listing has at most. Default: 1,000.
     pub batch_amount: usize,
-    /// How long a call may take before it fails with [`ErrorKind::Timeout`](crate::ErrorKind::Timeout) or
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable). Default: 5 s.
+    /// How long a call may take before it fails with [`ErrorKind::Timeout`] or
+    /// [`ErrorKind::Unavailable`]. Default: 5 s.
     pub timeout: Duration,
 }
 
@@ -93,7 +93,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// The row of this key. `topic`: only if it has this topic.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if there is none.
+    /// [`ErrorKind::NotFound`] if there is none.
     fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row>;
 
     /// Makes one write, whole or not at all.
@@ -164,7 +164,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Creates a row of this topic; returns its version.
     ///
     /// # Errors
-    /// [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) if there is one under this key, of whatever topic.
+    /// [`ErrorKind::AlreadyExists`] if there is one under this key, of whatever topic.
     fn create(&self, table: &str, key: &str, value: &str, topic: &Topic) -> Result<u64> {
         let written = self.write(&Write::create(table, key, value).topic(topic))?;
         Ok(written.version)
@@ -173,7 +173,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Gives a row this value, also if it has it already; returns its new version.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if there is no such row.
+    /// [`ErrorKind::NotFound`] if there is no such row.
     fn set(&self, table: &str, key: &str, value: &str) -> Result<u64> {
         Ok(self.write(&Write::set(table, key, value))?.version)
     }
@@ -181,7 +181,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Removes a row; returns the version of the delete.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`](crate::ErrorKind::NotFound) if there is no such row.
+    /// [`ErrorKind::NotFound`] if there is no such row.
     fn delete(&self, table: &str, key: &str) -> Result<u64> {
         Ok(self.write(&Write::delete(table, key))?.version)
     }
