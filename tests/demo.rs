@@ -317,14 +317,14 @@ mod with_redis {
         within(LIMIT, || {
             let endless = ["--driver", "redis", "--updates", "100000000"];
             // A child dies, the server among them.
-            for word in ["redis-server 127", "demo-redis", "demo-writer"] {
+            for word in ["redis-server 127", "own-redis", "demo-writer"] {
                 let demo = Demo::start(&endless);
                 demo.wait_for("demo-writer", 3);
                 kill(demo.wait_for(word, 1)[0], Signal::SIGKILL).unwrap();
                 assert_eq!(demo.end().0.code(), Some(1));
             }
             // The user ends it, while the server starts and later.
-            for word in ["demo-redis", "demo-writer"] {
+            for word in ["own-redis", "demo-writer"] {
                 let demo = Demo::start(&endless);
                 demo.wait_for(word, 1);
                 kill(Pid::from_raw(demo.child.id().try_into().unwrap()), Signal::SIGINT).unwrap();

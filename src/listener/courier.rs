@@ -33,6 +33,9 @@ pub(super) struct Courier {
 /// How many commands are taken in before what follows from them is done.
 const COMMANDS: usize = 256;
 
+/// How many updates make one message, at most.
+const BUNDLE: usize = 64;
+
 impl Courier {
     pub(super) fn new(shared: &Arc<Shared>, topic: &Topic, commands: Receiver<Command>) -> Courier {
         Courier {
@@ -76,8 +79,7 @@ impl Courier {
     }
 
     fn act(&mut self) {
-        // What cannot be sent now is sent again when its answer does not come.
-        let mut may_send = true;
+        let mut outbox: BTreeMap<Name, Vec<DbUpdate>> = BTreeMap::new();
         for step in self.in_flight.steps() {
             let (message, listener) = match step {
                 Step::Processed { failed, took } => {
@@ -106,8 +108,20 @@ impl Courier {
                 } => (envelope::question(&self.id(number), attempt), listener),
                 Step::Confirm { numbers, listener } => (envelope::confirmation(&self.topic, &numbers), listener),
             };
-            if may_send {
-                may_send = self.send(message, &listener);
+            match message {
+                Ok(message) => outbox.entry(listener).or_default().push(message),
+                Err(e) => self.note(Err(e)),
+            }
+        }
+        for (listener, messages) in outbox {
+            for bundle in messages.chunks(BUNDLE) {
+                let sent = self.send(&listener, bundle);
+                let is_stuck = sent.as_ref().is_err_and(|e| !is_refused(e));
+                self.note(sent);
+                if is_stuck {
+                    // What cannot be sent now is sent again when its answer does not come.
+                    return;
+                }
             }
         }
     }
@@ -119,19 +133,30 @@ impl Courier {
         }
     }
 
-    /// False if the transport does not take anything.
-    fn send(&mut self, message: Result<DbUpdate>, listener: &Name) -> bool {
-        let sent = message.and_then(|message| {
-            let topic = Topic::new(listener)?;
-            self.shared.publisher.send_event_to(&topic, &message)
-        });
+    /// Sends messages as one, or if they are too large for that, one by one.
+    fn send(&self, listener: &Name, messages: &[DbUpdate]) -> Result<()> {
+        let topic = Topic::new(listener)?;
+        match self.shared.publisher.send_batch(&topic, messages) {
+            Err(e) if is_refused(&e) && messages.len() > 1 => {
+                let mut singly = messages.chunks(1);
+                singly.try_for_each(|message| self.shared.publisher.send_batch(&topic, message))
+            }
+            sent => sent,
+        }
+    }
+
+    /// Of sends that fail one after the other only the first failure is passed on.
+    fn note(&mut self, sent: Result<()>) {
         let was_failing = std::mem::replace(&mut self.is_failing, sent.is_err());
-        let Err(e) = sent else { return true };
-        let goes_on = matches!(e.kind(), ErrorKind::TooLarge | ErrorKind::InvalidInput);
+        let Err(e) = sent else { return };
         if !was_failing {
             let error = Error::new(e.kind(), "a status update could not be sent, and is tried again").with_source(e);
             report(&error, self.shared.options.hook.as_ref());
         }
-        goes_on
     }
+}
+
+/// The transport could take others.
+fn is_refused(e: &Error) -> bool {
+    matches!(e.kind(), ErrorKind::TooLarge | ErrorKind::InvalidInput)
 }

@@ -324,11 +324,10 @@ impl InFlight {
         self.set_due(number, Some(now + patience));
     }
 
-    /// How long an answer is waited for: longer after all were tried.
+    /// How long an answer is waited for: longer after each try, for it may be that all are just busy.
     fn patience(&self, number: u64) -> Duration {
         let attempt = self.events.get(&number).map_or(0, |event| event.attempt);
-        let rounds = attempt.saturating_sub(1) / u32::try_from(self.present.len().max(1)).unwrap_or(u32::MAX);
-        self.ack_timeout * (1 << rounds.min(DOUBLINGS))
+        self.ack_timeout * (1 << attempt.saturating_sub(1).min(DOUBLINGS))
     }
 
     /// Does what is due.

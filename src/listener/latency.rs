@@ -24,6 +24,18 @@ impl Latency {
         self.max = self.max.max(micros);
     }
 
+    /// Counts all that `other` has counted.
+    pub fn merge(&mut self, other: &Latency) {
+        if other.buckets.len() > self.buckets.len() {
+            self.buckets.resize(other.buckets.len(), 0);
+        }
+        for (bucket, count) in self.buckets.iter_mut().zip(&other.buckets) {
+            *bucket += count;
+        }
+        self.count += other.count;
+        self.max = self.max.max(other.max);
+    }
+
     /// The longest; 0 if there is none.
     pub fn max(&self) -> u64 {
         self.max
@@ -67,6 +79,24 @@ mod tests {
             let highest = highest_in(bucket_of(value));
             prop_assert!(value <= highest && highest - value <= value / 32, "{value} {highest}");
             prop_assert!(bucket_of(highest) == bucket_of(value) && bucket_of(highest + 1) == bucket_of(value) + 1);
+        }
+
+        #[test]
+        fn merged_is_counted_together(
+            one in proptest::collection::vec(0..1u64 << 30, 0..50),
+            other in proptest::collection::vec(0..1u64 << 30, 0..50),
+            share in 0.0..=1.0,
+        ) {
+            let counted = |values: &[u64]| {
+                let mut latency = Latency::default();
+                values.iter().for_each(|value| latency.record(*value));
+                latency
+            };
+            let mut merged = counted(&one);
+            merged.merge(&counted(&other));
+            let together = counted(&[one, other].concat());
+            prop_assert_eq!(merged.quantile(share), together.quantile(share));
+            prop_assert_eq!(merged.max(), together.max());
         }
     }
 

@@ -110,8 +110,7 @@ pub struct NotifierOptions {
     pub id: Option<Name>,
     /// What is promised. Default: [`Delivery::ExactlyOnce`].
     pub delivery: Delivery,
-    /// How long to wait for a listener's answer before another is chosen. After all were tried it doubles, up to 16 times as long.
-    /// Default: 1 s.
+    /// How long to wait for a listener's answer before another is chosen. It doubles with each, up to 16 times as long. Default: 1 s.
     pub ack_timeout: Duration,
     /// How many updates may be on their way at a time; others wait for their answers. Default: 256.
     pub window: usize,

@@ -11,7 +11,7 @@ use tablecast::config::{OptionDoc, Source};
 use tablecast::drivers::zmq::libzmq;
 use tablecast::{Config, Result, Topic};
 
-use crate::{db, demo, listen, members, notify, publish, status, watch};
+use crate::{db, demo, listen, members, notify, publish, stage, status, storm, watch};
 
 /// The options that `-h` shows; the others are in `--help`.
 const COMMON: [&str; 6] = [
@@ -67,10 +67,13 @@ pub(crate) enum Command {
     Notify(notify::Args),
     Db(db::Args),
     Demo(demo::Args),
+    Storm(storm::Args),
+    #[command(hide = true)]
+    StormListener(storm::ListenerArgs),
     #[command(hide = true)]
     DemoWriter(demo::WriterArgs),
     #[command(hide = true)]
-    DemoRedis(demo::RedisArgs),
+    OwnRedis(stage::RedisArgs),
     #[command(hide = true)]
     DemoSubscriber(demo::SubscriberArgs),
 }

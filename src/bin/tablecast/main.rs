@@ -16,7 +16,9 @@ mod row;
 mod seat;
 mod service;
 mod signal;
+mod stage;
 mod status;
+mod storm;
 mod watch;
 
 use std::process::ExitCode;
@@ -60,19 +62,22 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Notify(args) => notify::run(cli.config(publish::DEFAULTS)?, args)?,
         Command::Db(args) => db::run(&cli.config(db::DEFAULTS)?, args)?,
         Command::Demo(args) => {
-            let flags = demo::Flags {
-                driver: cli.flag("pub_sub_driver"),
-                store: cli.flag("nb_db_class"),
-            };
-            return demo::run(&cli.config(&[])?, args, flags, &signal::channel(demo::GRACE)?);
+            return demo::run(&cli.config(&[])?, args, flags(cli), &signal::channel(stage::GRACE)?);
+        }
+        Command::Storm(args) => {
+            return storm::run(&cli.config(&[])?, args, flags(cli), &signal::channel(stage::GRACE)?);
+        }
+        Command::StormListener(args) => {
+            signal::ignore()?;
+            storm::run_listener(cli.config(&[])?, args)?;
         }
         Command::DemoWriter(args) => {
             signal::ignore()?;
             demo::run_writer(&cli.config(&[])?, args)?;
         }
-        Command::DemoRedis(args) => {
+        Command::OwnRedis(args) => {
             signal::ignore()?;
-            demo::run_redis(args)?;
+            stage::run_redis(args)?;
         }
         Command::DemoSubscriber(args) => {
             signal::ignore()?;
@@ -80,4 +85,12 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a command that starts processes runs on.
+fn flags(cli: &Cli) -> stage::Flags<'_> {
+    stage::Flags {
+        driver: cli.flag("pub_sub_driver"),
+        store: cli.flag("nb_db_class"),
+    }
 }

@@ -32,12 +32,23 @@ pub(crate) struct Seat {
 }
 
 impl Seat {
-    /// Takes it, as the options say; hears nothing yet but what is for itself.
+    /// Takes it, as the options and the arguments say, and tells a port that nobody chose.
     pub(crate) fn take(mut config: Config, args: &SeatArgs) -> Result<Seat> {
         config.pub_sub_use_multiproc &= !args.no_multiproc;
         if !args.publisher.is_empty() {
             config.publishers.clone_from(&args.publisher);
         }
+        let seat = Seat::open(&mut config)?;
+        if let Some(address) = seat.publisher.address()
+            && config.publisher_port == 0
+        {
+            output::say(&format!("publishing at {address}"));
+        }
+        Ok(seat)
+    }
+
+    /// Takes it, as the options say; hears nothing yet but what is for itself.
+    pub(crate) fn open(config: &mut Config) -> Result<Seat> {
         config.topics.clear();
         config.validate()?;
         let (drivers, stores) = (Drivers::new(), Stores::new());
@@ -45,19 +56,14 @@ impl Seat {
             let context = "store memory: listeners and nodes meet in a store that they share; choose sqlite or redis";
             return Err(Error::new(ErrorKind::InvalidInput, context));
         }
-        let store = stores.open(&config)?;
-        let publisher = Arc::new(Publisher::open(&config, &drivers)?);
-        if let Some(address) = publisher.address()
-            && config.publisher_port == 0
-        {
-            output::say(&format!("publishing at {address}"));
-        }
-        let dispatcher = Dispatcher::new(DispatcherOptions::from(&config))?;
-        let subscriber = Arc::new(Subscriber::open(&config, &drivers, dispatcher.queue())?);
+        let store = stores.open(config)?;
+        let publisher = Arc::new(Publisher::open(config, &drivers)?);
+        let dispatcher = Dispatcher::new(DispatcherOptions::from(&*config))?;
+        let subscriber = Arc::new(Subscriber::open(config, &drivers, dispatcher.queue())?);
         subscriber.daemonize()?;
         Ok(Seat {
-            _registration: Registration::of_publisher(&config, &stores, publisher.address(), None)?,
-            _discovery: Discovery::open(&config, &stores, &subscriber, None)?,
+            _registration: Registration::of_publisher(config, &stores, publisher.address(), None)?,
+            _discovery: Discovery::open(config, &stores, &subscriber, None)?,
             store,
             publisher,
             subscriber,

@@ -116,13 +116,15 @@ fn without_an_answer_another_is_chosen_and_then_it_backs_off() {
     desk.tick(1000);
     let second = desk.sent(1, 2);
     assert_eq!(second, other(&first));
-    desk.tick(2000);
-    desk.sent(1, 3);
-    // Each had it: now there is twice the time.
-    desk.tick(3999);
-    desk.idle();
-    desk.tick(4000);
-    desk.sent(1, 4);
+    // Now there is twice the time, and so on, but not for ever.
+    let mut now = 1000;
+    for (attempt, seconds) in (3..).zip([2, 4, 8, 16, 16]) {
+        now += seconds * 1000;
+        desk.tick(now - 1);
+        desk.idle();
+        desk.tick(now);
+        desk.sent(1, attempt);
+    }
 }
 
 #[test]
@@ -195,20 +197,20 @@ fn the_owner_of_what_is_claimed_is_asked_and_others_whether_it_is_there() {
     let second = desk.sent(1, 2);
     desk.answer(1001, 1, &second, 2, State::Taken, &owner);
     desk.idle();
-    desk.tick(2001);
+    desk.tick(3001);
     assert_eq!(desk.sent(1, 3), owner);
     // It does not answer: another one looks whether it is there, and so on.
-    desk.tick(4001);
+    desk.tick(7001);
     assert_eq!(desk.sent(1, 4), second);
-    desk.answer(4002, 1, &second, 4, State::Taken, &owner);
-    desk.tick(6002);
+    desk.answer(7002, 1, &second, 4, State::Taken, &owner);
+    desk.tick(15_002);
     assert_eq!(desk.sent(1, 5), owner);
     // It is gone.
-    desk.present(6003, &[&second]);
+    desk.present(15_003, &[&second]);
     assert_eq!(desk.sent(1, 6), second);
-    desk.done(6004, 1, &second, 6);
-    desk.processed(6004);
-    desk.tick(6104);
+    desk.done(15_004, 1, &second, 6);
+    desk.processed(15_004);
+    desk.tick(15_104);
     desk.confirmed(&second, &[1]);
 }
 

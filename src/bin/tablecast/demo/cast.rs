@@ -3,17 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, select};
-use tablecast::{Error, ErrorKind, Result, Stores};
-use tempfile::TempDir;
+use crossbeam_channel::Receiver;
+use tablecast::{Result, Stores};
 
 use super::Args;
-use super::process::{Heard, Process, Who};
-use super::protocol::{self, Order, Report};
-use super::redis::RedisArgs;
-use super::setup::{Choice, Driver, Redis, Setup, Store, config_of};
+use super::protocol::{Order, Report};
 use super::subscriber::SubscriberArgs;
 use super::writer::WriterArgs;
+use crate::stage::{self, Choice, Driver, Process, Setup, Stage, Who, config_of, wire};
 
 /// The writers and the subscribers, and what is between them.
 #[derive(Debug)]
@@ -25,42 +22,17 @@ pub(super) struct Cast {
     servers: Vec<Process>,
     /// How a process finds the store.
     store: Vec<Choice>,
-    ears: Ears,
-    _folder: TempDir,
+    stage: Stage,
 }
-
-/// Hears the children and the user.
-#[derive(Debug)]
-struct Ears {
-    heard: Receiver<Heard>,
-    signals: Receiver<()>,
-}
-
-/// How long a child may take to begin, and to end.
-const START: Duration = Duration::from_secs(20);
-const END: Duration = Duration::from_secs(2);
 
 impl Cast {
     /// Starts the processes, with subscribers of these topics; returns when nothing can be missed any more.
     pub(super) fn start(setup: &Setup, args: &Args, topics: &[Vec<String>], signals: &Receiver<()>) -> Result<Cast> {
-        let (sender, heard) = crossbeam_channel::unbounded();
-        let ears = Ears {
-            heard,
-            signals: signals.clone(),
-        };
-        let folder = folder()?;
-        let deadline = Instant::now() + START;
-        let mut servers = Vec::new();
-        let mut common = setup.common.clone();
-        match &setup.redis {
-            None => {}
-            Some(Redis::Running(options)) => common.extend_from_slice(options),
-            Some(Redis::Own(program)) => {
-                let arguments = RedisArgs::command_line(program, folder.path());
-                servers.push(Process::start(Who::Redis, &arguments, &[], sender.clone())?);
-                common.push(("remote_db_hosts", ears.ready(Who::Redis, deadline)?));
-            }
-        }
+        let stage = Stage::new(signals)?;
+        let deadline = Instant::now() + stage::START;
+        let (redis, to_redis) = stage.start_redis(setup, deadline)?;
+        let mut servers = Vec::from_iter(redis);
+        let common = [&setup.common[..], &to_redis].concat();
         let (mut to_send, mut to_listen) = (common.clone(), common.clone());
         match setup.driver {
             Driver::Redis => {
@@ -72,27 +44,13 @@ impl Cast {
                 to_listen.extend_from_slice(&choice);
             }
             Driver::Zmq => {
-                let socket = folder.path().join("publisher.sock").display().to_string();
-                to_send.push(("publisher_multiproc_socket", socket));
+                to_send.push(("publisher_multiproc_socket", stage.path("publisher.sock")));
                 let options = [&to_send[..], &[("publisher_port", "0".into())]].concat();
-                servers.push(Process::start(
-                    Who::Service,
-                    &["service".into()],
-                    &options,
-                    sender.clone(),
-                )?);
-                to_listen.push(("publishers", ears.ready(Who::Service, deadline)?));
+                servers.push(stage.start(Who::Service, &["service".into()], &options)?);
+                to_listen.push(("publishers", stage.ready(Who::Service, deadline)?));
             }
         }
-        let mut store = common;
-        match setup.store {
-            None => {}
-            Some(Store::Redis) => store.push(("nb_db_class", "redis".into())),
-            Some(Store::Sqlite) => {
-                let file = folder.path().join("rows.db").display().to_string();
-                store.extend([("nb_db_class", "sqlite".into()), ("sqlite_path", file)]);
-            }
-        }
+        let store = [common, stage.store(setup)].concat();
         to_send.extend_from_slice(&store);
         let patience = || "10000".to_owned();
         to_send.extend([("send_timeout_ms", patience()), ("store_timeout_ms", patience())]);
@@ -101,26 +59,25 @@ impl Cast {
         let subscriber = |(number, topics): (usize, &Vec<String>)| {
             let options = [&to_listen[..], &[("topics", topics.join(","))]].concat();
             let arguments = SubscriberArgs::command_line(number, stored);
-            Process::start(Who::Subscriber(number), &arguments, &options, sender.clone())
+            stage.start(Who::Subscriber(number), &arguments, &options)
         };
         let writer = |number| {
             let options = [&to_send[..], &[("publisher_id", writer_id(number))]].concat();
             let arguments = WriterArgs::command_line(number, args, setup);
-            Process::start(Who::Writer(number), &arguments, &options, sender.clone())
+            stage.start(Who::Writer(number), &arguments, &options)
         };
         let cast = Cast {
             subscribers: topics.iter().enumerate().map(subscriber).collect::<Result<_>>()?,
             writers: (0..args.writers).map(writer).collect::<Result<_>>()?,
             servers,
             store,
-            ears,
-            _folder: folder,
+            stage,
         };
         for _ in topics {
             match cast.hear(deadline)? {
                 Some((_, Report::Live)) => {}
-                Some((who, report)) => return Err(unexpected(who, &report)),
-                None => return Err(late("not every subscriber is live")),
+                Some((who, report)) => return Err(stage::unexpected(who, &report)),
+                None => return Err(stage::late("not every subscriber is live")),
             }
         }
         Ok(cast)
@@ -129,10 +86,10 @@ impl Cast {
     /// The next report of a child; `None` if there is none by `deadline`.
     ///
     /// # Errors
-    /// [`ErrorKind::Stopped`] if a child ended, or the user wants to end.
+    /// As of [`Stage::hear`].
     pub(super) fn hear(&self, deadline: Instant) -> Result<Option<(Who, Report)>> {
-        let heard = self.ears.hear(deadline)?;
-        heard.map(|(who, line)| Ok((who, protocol::read(&line)?))).transpose()
+        let heard = self.stage.hear(deadline)?;
+        heard.map(|(who, line)| Ok((who, wire::read(&line)?))).transpose()
     }
 
     pub(super) fn order_writer(&mut self, number: usize, up_to: u64) -> Result<()> {
@@ -150,86 +107,27 @@ impl Cast {
 
     /// Does nothing for a while.
     pub(super) fn rest(&self, time: Duration) -> Result<()> {
-        match self.ears.signals.recv_timeout(time) {
-            Err(RecvTimeoutError::Timeout) => Ok(()),
-            _ => Err(interrupted()),
-        }
+        self.stage.rest(time)
     }
 
     /// Lets every process end by itself.
     ///
     /// # Errors
-    /// What one of them failed with, or [`ErrorKind::Timeout`] if it had to be killed.
+    /// As of [`stage::end`].
     pub(super) fn end(self) -> Result<()> {
+        // The stage goes last.
         let Cast {
             writers,
             subscribers,
             servers,
             store: _,
-            ears: _,
-            _folder,
+            stage: _stage,
         } = self;
-        for group in [writers, subscribers, servers] {
-            let mut group = group;
-            group.iter_mut().for_each(Process::dismiss);
-            group.into_iter().try_for_each(|process| process.wait(END))?;
-        }
-        Ok(())
-    }
-}
-
-impl Ears {
-    fn hear(&self, deadline: Instant) -> Result<Option<(Who, String)>> {
-        let timeout = deadline.saturating_duration_since(Instant::now());
-        select! {
-            recv(self.heard) -> heard => match heard {
-                Ok((who, Some(line))) => Ok(Some((who, line))),
-                Ok((who, None)) => Err(Error::new(ErrorKind::Stopped, format!("{who} ended too early"))),
-                Err(_) => Err(Error::new(ErrorKind::Stopped, "every child ended too early")),
-            },
-            recv(self.signals) -> _ => Err(interrupted()),
-            default(timeout) => Ok(None),
-        }
-    }
-
-    /// The address in `ready <address> ...`, which is the first that `who` says.
-    fn ready(&self, who: Who, deadline: Instant) -> Result<String> {
-        let Some((of, line)) = self.hear(deadline)? else {
-            return Err(late(&format!("{who} is not ready")));
-        };
-        let mut words = line.split(' ');
-        match (words.next(), words.next()) {
-            (Some("ready"), Some(address)) if of == who => Ok(address.to_owned()),
-            _ => Err(Error::new(ErrorKind::Malformed, format!("{of} said {line:?}"))),
-        }
+        [writers, subscribers, servers].into_iter().try_for_each(stage::end)
     }
 }
 
 /// The id of a writer's publisher.
 pub(super) fn writer_id(number: usize) -> String {
     format!("writer-{}", number + 1)
-}
-
-pub(super) fn unexpected(who: Who, report: &Report) -> Error {
-    Error::new(ErrorKind::Malformed, format!("{who} said {report:?} at the wrong time"))
-}
-
-pub(super) fn late(what: &str) -> Error {
-    Error::new(ErrorKind::Timeout, what)
-}
-
-fn interrupted() -> Error {
-    Error::new(ErrorKind::Stopped, "interrupted")
-}
-
-/// A folder of our own whose name leaves room for a socket's.
-fn folder() -> Result<TempDir> {
-    let usual = std::env::temp_dir();
-    let short = usual.as_os_str().len() < 60;
-    let place = if short { usual } else { "/tmp".into() };
-    let made = tempfile::Builder::new().prefix("tablecast-demo-").tempdir_in(&place);
-    made.map_err(|e| {
-        let context = format!("cannot make a folder in {}", place.display());
-        Error::new(ErrorKind::Io, context).with_source(e)
-    })
 }

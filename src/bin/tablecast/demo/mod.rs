@@ -10,10 +10,7 @@ mod holdings;
 mod judge;
 mod ledger;
 mod pacer;
-mod process;
 mod protocol;
-mod redis;
-mod setup;
 mod subscriber;
 mod table;
 mod workload;
@@ -25,21 +22,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use indicatif::{ProgressBar, ProgressStyle};
 use tablecast::{Config, Error, ErrorKind, Result, Store};
 
-use cast::{Cast, unexpected, writer_id};
+use crate::stage::progress::Progress;
+use crate::stage::{Flags, Redis, Setup, Who, late, unexpected};
+use cast::{Cast, writer_id};
 use judge::{Sent, judge};
 use ledger::History;
 use pacer::Pacer;
-use process::Who;
 use protocol::{Order, Report};
-use setup::{Redis, Setup};
 use table::Table;
 use workload::Workload;
 
-pub(crate) use redis::{RedisArgs, run as run_redis};
-pub(crate) use setup::Flags;
 pub(crate) use subscriber::{SubscriberArgs, run as run_subscriber};
 pub(crate) use writer::{WriterArgs, run as run_writer};
 
@@ -86,9 +80,6 @@ fn processes(text: &str) -> std::result::Result<usize, String> {
 /// How often subscribers are asked how many updates came.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How long the demo may take to end after a signal.
-pub(crate) const GRACE: Duration = Duration::from_secs(3);
-
 /// How long duplicates may come after everything is there.
 const AFTERMATH: Duration = Duration::from_millis(200);
 
@@ -103,7 +94,7 @@ pub(crate) fn run(config: &Config, args: &Args, flags: Flags<'_>, signals: &Rece
     let workload = Workload::new(args.updates);
     let rate = args.rate.or(args.updates.is_none().then_some(250));
     let (writers, subscribers) = (args.writers, args.subscribers);
-    let mut progress = Progress::new(workload.len());
+    let mut progress = Progress::new(workload.len(), "sent");
     progress.say(&format!(
         "starting {}writers: {writers}, subscribers: {subscribers}",
         setup.describe()
@@ -263,45 +254,8 @@ fn histories(cast: &mut Cast, subscribers: usize) -> Result<Vec<History>> {
             // Late answers to what was asked before.
             Some((_, Report::Delivered(_) | Report::Sent { .. })) => {}
             Some((who, report)) => return Err(unexpected(who, &report)),
-            None => return Err(cast::late("a subscriber does not tell what it got")),
+            None => return Err(late("a subscriber does not tell what it got")),
         }
     }
     Ok(histories.into_iter().flatten().collect())
-}
-
-/// Shows how far the writers are: a bar on a terminal, otherwise a line now and then.
-struct Progress {
-    bar: ProgressBar,
-    said: Instant,
-}
-
-impl Progress {
-    fn new(total: u64) -> Progress {
-        let bar = ProgressBar::new(total);
-        let style = ProgressStyle::with_template("{bar:40} {human_pos} of {human_len} sent");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-        Progress {
-            bar,
-            said: Instant::now(),
-        }
-    }
-
-    fn say(&self, what: &str) {
-        match self.bar.is_hidden() {
-            true => eprintln!("{what}"),
-            false => self.bar.println(what),
-        }
-    }
-
-    fn at(&mut self, sent: u64) {
-        self.bar.set_position(sent);
-        if self.bar.is_hidden() && self.said.elapsed() > Duration::from_secs(5) {
-            self.said = Instant::now();
-            eprintln!("{sent} of {} sent", self.bar.length().unwrap_or(0));
-        }
-    }
-
-    fn end(&self) {
-        self.bar.finish_and_clear();
-    }
 }

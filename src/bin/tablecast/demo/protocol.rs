@@ -1,12 +1,9 @@
-//! What the demo and its children say to each other: one JSON object a line, on the child's stdin and stdout.
-//!
-//! Every order is answered by one report. A child ends when its stdin does, so none outlives the demo.
+//! What the demo and its children say to each other.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
-use tablecast::{Error, ErrorKind, Result};
+use tablecast::{Error, ErrorKind};
 
 use super::ledger::History;
 
@@ -34,34 +31,6 @@ pub(super) enum Report {
     Delivered(u64),
     /// A subscriber: what came.
     History(History),
-}
-
-/// Writes a message as a line.
-pub(super) fn write(to: &mut impl Write, message: &impl Serialize) -> io::Result<()> {
-    let mut line = serde_json::to_vec(message)?;
-    line.push(b'\n');
-    to.write_all(&line)?;
-    to.flush()
-}
-
-/// Reads a message from a line.
-pub(super) fn read<'a, T: Deserialize<'a>>(line: &'a str) -> Result<T> {
-    serde_json::from_str(line)
-        .map_err(|e| Error::new(ErrorKind::Malformed, format!("what is this: {line:?}")).with_source(e))
-}
-
-/// A child's: reports to the demo.
-pub(super) fn report(report: &Report) -> Result<()> {
-    write(&mut io::stdout().lock(), report)
-        .map_err(|e| Error::new(ErrorKind::Io, "cannot report to the demo").with_source(e))
-}
-
-/// A child's: the orders of the demo, until it wants no more.
-pub(super) fn orders() -> impl Iterator<Item = Result<Order>> {
-    io::stdin().lines().map(|line| {
-        let line = line.map_err(|e| Error::new(ErrorKind::Io, "cannot hear the demo").with_source(e))?;
-        read(&line)
-    })
 }
 
 /// A child's: what an order is that is not for it.

@@ -9,6 +9,7 @@ use tablecast::{Config, DbUpdate, Dispatcher, Drivers, Result, Subscriber, SyncR
 
 use super::ledger::Ledger;
 use super::protocol::{self, Order, Report};
+use crate::stage::wire;
 
 /// What a subscriber of the demo must know; the demo passes it.
 #[derive(Debug, clap::Args)]
@@ -54,7 +55,7 @@ pub(crate) fn run(config: &Config, args: &SubscriberArgs) -> Result<()> {
     let (served, live) = thread::scope(|scope| {
         let live = scope.spawn(|| {
             subscriber.wait_live(LIVE_TIMEOUT)?;
-            protocol::report(&Report::Live)
+            wire::report(&Report::Live)
         });
         let served = serve(&ledger);
         subscriber.stop();
@@ -65,13 +66,13 @@ pub(crate) fn run(config: &Config, args: &SubscriberArgs) -> Result<()> {
 }
 
 fn serve(ledger: &Mutex<Ledger>) -> Result<()> {
-    for order in protocol::orders() {
+    for order in wire::orders() {
         let report = match order? {
             Order::Count => Report::Delivered(ledger.lock().delivered()),
             Order::Tell => Report::History(ledger.lock().history()),
             order => return Err(protocol::not_for_me(&order)),
         };
-        protocol::report(&report)?;
+        wire::report(&report)?;
     }
     Ok(())
 }

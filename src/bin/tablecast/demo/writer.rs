@@ -7,8 +7,8 @@ use tablecast::{Action, Config, Database, DbUpdate, Drivers, Publisher, Result, 
 
 use super::Args;
 use super::protocol::{self, Order, Report};
-use super::setup::Setup;
 use super::workload::Workload;
+use crate::stage::{Setup, wire};
 
 /// What a writer of the demo must know; the demo passes it.
 #[derive(Debug, clap::Args)]
@@ -55,7 +55,7 @@ pub(crate) fn run(config: &Config, args: &WriterArgs) -> Result<()> {
     let mut topics = BTreeMap::<String, u64>::new();
     let mut sent = 0;
     let mut done = false;
-    for order in protocol::orders() {
+    for order in wire::orders() {
         let up_to = match order? {
             Order::Send { up_to } => up_to,
             order => return Err(protocol::not_for_me(&order)),
@@ -77,7 +77,7 @@ pub(crate) fn run(config: &Config, args: &WriterArgs) -> Result<()> {
                 None => drop(topics.insert(update.topic.to_string(), 1)),
             }
         }
-        protocol::report(&Report::Sent {
+        wire::report(&Report::Sent {
             topics: topics.clone(),
             done,
         })?;

@@ -1,4 +1,4 @@
-//! What the demo runs on: a driver, perhaps a store, and perhaps a Redis, our own or somebody else's.
+//! What it runs on: a driver, perhaps a store, and perhaps a Redis, our own or somebody else's.
 
 use std::path::PathBuf;
 
@@ -16,38 +16,38 @@ pub(crate) struct Flags<'a> {
     pub(crate) store: Option<&'a str>,
 }
 
-/// What the demo runs on.
+/// What it runs on.
 #[derive(Debug)]
-pub(super) struct Setup {
-    pub(super) driver: Driver,
-    pub(super) store: Option<Store>,
+pub(crate) struct Setup {
+    pub(crate) driver: Driver,
+    pub(crate) store: Option<Store>,
     /// Which Redis, if the driver or the store is one.
-    pub(super) redis: Option<Redis>,
+    pub(crate) redis: Option<Redis>,
     /// What the names of topics and tables begin with, so that nobody else is disturbed.
-    pub(super) namespace: String,
+    pub(crate) namespace: String,
     /// Options for every child.
-    pub(super) common: Vec<Choice>,
+    pub(crate) common: Vec<Choice>,
 }
 
 /// An option with its value.
-pub(super) type Choice = (&'static str, String);
+pub(crate) type Choice = (&'static str, String);
 
 /// What updates go through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Driver {
+pub(crate) enum Driver {
     Zmq,
     Redis,
 }
 
 /// Where rows are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Store {
+pub(crate) enum Store {
     Sqlite,
     Redis,
 }
 
 #[derive(Debug)]
-pub(super) enum Redis {
+pub(crate) enum Redis {
     /// To be started, with this program.
     Own(PathBuf),
     /// Somebody else's, with these options.
@@ -57,19 +57,19 @@ pub(super) enum Redis {
 impl Setup {
     /// # Errors
     /// [`ErrorKind::Config`] if the flags cannot be followed.
-    pub(super) fn new(config: &Config, flags: Flags<'_>, redis: Option<&str>) -> Result<Setup> {
+    pub(crate) fn new(config: &Config, flags: Flags<'_>, redis: Option<&str>) -> Result<Setup> {
         let driver = match flags.driver {
             None | Some("zmq") => Driver::Zmq,
             Some("redis") => Driver::Redis,
             Some("memory") => return Err(one_process("driver")),
-            Some(other) => return Err(wrong(format!("--driver {other}: the demo takes zmq or redis"))),
+            Some(other) => return Err(wrong(format!("--driver {other}: expected zmq or redis"))),
         };
         let store = match flags.store {
             None => None,
             Some("sqlite") => Some(Store::Sqlite),
             Some("redis") => Some(Store::Redis),
             Some("memory") => return Err(one_process("store")),
-            Some(other) => return Err(wrong(format!("--store {other}: the demo takes sqlite or redis"))),
+            Some(other) => return Err(wrong(format!("--store {other}: expected sqlite or redis"))),
         };
         let wants_redis = driver == Driver::Redis || store == Some(Store::Redis);
         let redis = match redis {
@@ -94,7 +94,7 @@ impl Setup {
     }
 
     /// What there is besides writers and subscribers, for people.
-    pub(super) fn describe(&self) -> String {
+    pub(crate) fn describe(&self) -> String {
         let mut parts = Vec::new();
         if self.driver == Driver::Zmq {
             parts.push("a publisher service");
@@ -133,7 +133,7 @@ fn running(config: &Config, url: &str) -> Result<Vec<Choice>> {
 }
 
 /// A configuration with these options and otherwise defaults.
-pub(super) fn config_of(options: &[Choice]) -> Result<Config> {
+pub(crate) fn config_of(options: &[Choice]) -> Result<Config> {
     let mut config = Config::default();
     for (name, value) in options {
         config.set(name, value, Source::Program)?;
@@ -144,7 +144,7 @@ pub(super) fn config_of(options: &[Choice]) -> Result<Config> {
 
 fn one_process(what: &str) -> Error {
     wrong(format!(
-        "--{what} memory: that lives within one process, and the demo's are several"
+        "--{what} memory: that lives within one process, and this command starts several"
     ))
 }
 

@@ -1,4 +1,4 @@
-//! `demo-redis`: a Redis server of the demo's own. It ends when the demo does, however that ends.
+//! `own-redis`: a Redis server of a command's own. It ends when the command does, however that ends.
 
 use std::env;
 use std::io::{self, BufRead, BufReader};
@@ -13,7 +13,7 @@ use tablecast::{Error, ErrorKind, Result};
 
 use crate::output;
 
-/// What the Redis server of the demo must know; the demo passes it.
+/// What such a Redis server must know; the command passes it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RedisArgs {
     /// The server's program.
@@ -28,7 +28,7 @@ impl RedisArgs {
     /// The arguments that make these.
     pub(super) fn command_line(program: &Path, folder: &Path) -> Vec<String> {
         let program = format!("--program={}", program.display());
-        vec!["demo-redis".into(), program, format!("--folder={}", folder.display())]
+        vec!["own-redis".into(), program, format!("--folder={}", folder.display())]
     }
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &RedisArgs) -> Result<()> {
             let _ = server.kill();
         }
     };
-    let watch = Builder::new().name("demo-stdin".into()).spawn(watch);
+    let watch = Builder::new().name("tablecast-stdin".into()).spawn(watch);
     watch.map_err(|e| failed("cannot start a thread", e))?;
     let mut said = String::new();
     for _ in 0..TRIES {

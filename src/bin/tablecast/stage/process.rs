@@ -11,18 +11,19 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use serde::Serialize;
 use tablecast::{Error, ErrorKind, Result};
 
-use super::protocol::{self, Order};
-use super::setup::Choice;
+use super::{Choice, Heard, wire};
 
 /// Which child it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Who {
+pub(crate) enum Who {
     Service,
     Redis,
     Writer(usize),
     Subscriber(usize),
+    Listener(usize),
 }
 
 impl fmt::Display for Who {
@@ -32,19 +33,17 @@ impl fmt::Display for Who {
             Who::Service => f.write_str("the publisher service"),
             Who::Writer(number) => write!(f, "writer {}", number + 1),
             Who::Subscriber(number) => write!(f, "subscriber {}", number + 1),
+            Who::Listener(number) => write!(f, "listener {}", number + 1),
         }
     }
 }
-
-/// What a child said on its stdout; `None` when it ended.
-pub(super) type Heard = (Who, Option<String>);
 
 /// How long a child that has started another one may take to end that.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Dropping it kills the child.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     who: Who,
     child: Child,
     stdin: Option<ChildStdin>,
@@ -60,7 +59,7 @@ impl Process {
         let program = env::current_exe().map_err(|e| failed(who, "cannot find this program", e))?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
-        // A process group of its own: Ctrl-C is for the demo, which then ends the children.
+        // A process group of its own: Ctrl-C is for the command, which then ends the children.
         command.process_group(0);
         let inherited = env::vars_os().map(|(name, _)| name);
         for name in inherited.filter(|name| name.to_string_lossy().starts_with("TABLECAST_")) {
@@ -85,28 +84,28 @@ impl Process {
         let read = move || {
             let _alive = alive;
             let lines = stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines());
-            // Nobody hears it only when the demo is ending.
+            // Nobody hears it only when the command is ending.
             lines
                 .map_while(io::Result::ok)
                 .for_each(|line| drop(heard.send((who, Some(line)))));
             let _ = heard.send((who, None));
         };
-        let reader = Builder::new().name("demo-reader".into()).spawn(read);
+        let reader = Builder::new().name("tablecast-child".into()).spawn(read);
         process.reader = Some(reader.map_err(|e| failed(who, "cannot start a thread", e))?);
         Ok(process)
     }
 
     /// Sends an order.
-    pub(super) fn order(&mut self, order: &Order) -> Result<()> {
+    pub(crate) fn order(&mut self, order: &impl Serialize) -> Result<()> {
         let sent = match &mut self.stdin {
-            Some(stdin) => protocol::write(stdin, order),
+            Some(stdin) => wire::write(stdin, order),
             None => Err(io::ErrorKind::BrokenPipe.into()),
         };
         sent.map_err(|e| failed(self.who, "cannot tell it what to do", e))
     }
 
     /// Tells the child to end: by the end of its stdin, and the service by SIGTERM.
-    pub(super) fn dismiss(&mut self) {
+    pub(crate) fn dismiss(&mut self) {
         self.stdin = None;
         if let (Who::Service, Ok(pid)) = (self.who, i32::try_from(self.child.id())) {
             // It fails only if the service has ended; that is found out by whoever waits for it.
@@ -115,7 +114,7 @@ impl Process {
     }
 
     /// Waits for a child that was dismissed.
-    pub(super) fn wait(mut self, timeout: Duration) -> Result<()> {
+    pub(crate) fn wait(mut self, timeout: Duration) -> Result<()> {
         if self.ended.recv_deadline(Instant::now() + timeout) != Err(RecvTimeoutError::Disconnected) {
             let context = format!("{} did not end within {timeout:?} and was killed", self.who);
             return Err(Error::new(ErrorKind::Timeout, context));

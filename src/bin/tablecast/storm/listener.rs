@@ -1,0 +1,93 @@
+//! `storm-listener`: a server that takes its share, and tells what it got.
+
+use std::sync::Arc;
+
+use nix::time::{ClockId, clock_gettime};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tablecast::{Config, DbUpdate, Listener, ListenerOptions, Result};
+
+use crate::seat::Seat;
+use crate::stage::{self, wire};
+
+/// What a listener of the storm must know; the storm passes it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListenerArgs {
+    /// How many microseconds of computing each update takes.
+    #[arg(long)]
+    work: u64,
+}
+
+impl ListenerArgs {
+    /// The arguments that make these.
+    pub(super) fn command_line(work: u64) -> Vec<String> {
+        vec!["storm-listener".into(), format!("--work={work}")]
+    }
+}
+
+/// What the storm asks.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Order {
+    /// Say how many events are not settled.
+    Count,
+    /// Say all about what came.
+    Tell,
+}
+
+/// What a listener tells.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Report {
+    /// It is registered, and has used so much processor time, in microseconds.
+    Ready { cpu: u64 },
+    /// So many events are claimed, and not confirmed yet.
+    Unsettled(u64),
+    /// The updates that it has processed, and how much processor time it has used.
+    Processed { keys: Vec<u32>, cpu: u64 },
+}
+
+/// Runs a listener.
+///
+/// # Errors
+/// What the listener, the publisher and the subscriber say.
+pub(crate) fn run(mut config: Config, args: &ListenerArgs) -> Result<()> {
+    let seat = Seat::open(&mut config)?;
+    let keys = Arc::new(Mutex::new(Vec::new()));
+    let (record, work) = (Arc::clone(&keys), args.work);
+    let handler = move |update: &DbUpdate| {
+        compute(work);
+        // What nobody has sent is no number of an update.
+        record.lock().push(update.key.parse().unwrap_or(u32::MAX));
+    };
+    let (store, handle) = (Arc::clone(&seat.store), seat.dispatcher.handle());
+    let options = ListenerOptions::from(&config);
+    let listener = Listener::new(store, &seat.subscriber, &handle, &seat.publisher, options, handler)?;
+    listener.wait_registered(stage::START)?;
+    let cpu = || micros(ClockId::CLOCK_PROCESS_CPUTIME_ID);
+    wire::report(&Report::Ready { cpu: cpu() })?;
+    for order in wire::orders() {
+        let report = match order? {
+            Order::Count => Report::Unsettled(listener.stats().claims),
+            Order::Tell => Report::Processed {
+                keys: keys.lock().clone(),
+                cpu: cpu(),
+            },
+        };
+        wire::report(&report)?;
+    }
+    listener.stop_within(stage::END / 2)
+}
+
+/// Uses the processor for so many microseconds.
+fn compute(work: u64) {
+    let now = || micros(ClockId::CLOCK_THREAD_CPUTIME_ID);
+    let start = now();
+    while work > 0 && now() < start + work {
+        std::hint::spin_loop();
+    }
+}
+
+fn micros(clock: ClockId) -> u64 {
+    // Both clocks are there wherever this is built.
+    let time = clock_gettime(clock).map_or_else(|_| std::time::Duration::ZERO, Into::into);
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
