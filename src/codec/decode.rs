@@ -12,7 +12,29 @@ use crate::update::{Action, DbUpdate, Name, Origin, Topic, now_micros};
 /// Reads payloads. An update costs an allocation for its value, and one for each name of more than 23 bytes.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    scratch: Vec<u8>,
+    scratch: Scratch,
+}
+
+/// What is kept from one payload to the next.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// Where text with escapes is put together.
+    pub(super) text: Vec<u8>,
+    pub(super) spares: Spares,
+}
+
+/// Texts that are not needed any more, for values to come: an allocation that another thread frees is dear.
+#[derive(Debug, Default)]
+pub(super) struct Spares(Vec<String>);
+
+impl Spares {
+    #[inline]
+    pub(super) fn owned(&mut self, text: &str) -> String {
+        let mut owned = self.0.pop().unwrap_or_default();
+        owned.clear();
+        owned.push_str(text);
+        owned
+    }
 }
 
 /// A scratch buffer that has grown beyond this is given back.
@@ -41,14 +63,28 @@ impl Decoder {
         // A map or an array begins above ASCII in MessagePack, so what begins in ASCII can only be JSON.
         let (format, decoded) = match payload.first() {
             None => ("payload", Err(Fault("payload", "empty"))),
-            Some(0x80..) => ("MessagePack", msgpack::decode(payload, &mut sink)),
+            Some(0x80..) => (
+                "MessagePack",
+                msgpack::decode(payload, &mut self.scratch.spares, &mut sink),
+            ),
             Some(_) => ("JSON", json::decode(payload, &mut self.scratch, &mut sink)),
         };
-        self.scratch.shrink_to(MAX_SCRATCH);
+        self.scratch.text.truncate(MAX_SCRATCH);
+        self.scratch.text.shrink_to(MAX_SCRATCH);
         decoded.map_err(|fault| {
             out.truncate(before);
             Error::new(ErrorKind::Malformed, format!("{format}: {fault}"))
         })
+    }
+
+    /// How many values it can read without an allocation.
+    pub(crate) fn spares(&self) -> usize {
+        self.scratch.spares.0.len()
+    }
+
+    /// Gives it texts whose memory it may use for values.
+    pub(crate) fn reuse(&mut self, mut texts: Vec<String>) {
+        self.scratch.spares.0.append(&mut texts);
     }
 }
 
@@ -71,6 +107,43 @@ pub(super) trait Content<'a> {
     fn skip(self) -> Result<(), &'static str>;
 }
 
+macro_rules! fields {
+    ($($field:ident $name:literal),*) => {
+        /// A field of a map.
+        #[derive(Clone, Copy, PartialEq)]
+        pub(super) enum Field {
+            $($field,)*
+            Unknown,
+        }
+
+        impl Field {
+            /// All that have a name, in the order in which an encoder writes them.
+            pub(super) const NAMED: &[(Field, &[u8])] = &[$((Field::$field, $name)),*];
+
+            #[inline]
+            pub(super) fn named(name: &[u8]) -> Field {
+                match name {
+                    $($name => Field::$field,)*
+                    _ => Field::Unknown,
+                }
+            }
+        }
+    };
+}
+
+fields!(
+    Table b"table", Key b"key", Action b"action", Value b"value", Topic b"topic", Priority b"priority",
+    Timestamp b"timestamp", Publisher b"publisher", Epoch b"epoch", Version b"version", Seq b"seq", Idle b"idle"
+);
+
+impl Field {
+    fn as_str(self) -> &'static str {
+        let named = Field::NAMED.iter().find(|(field, _)| *field == self);
+        let name = named.and_then(|(_, name)| std::str::from_utf8(name).ok());
+        name.unwrap_or("unknown field")
+    }
+}
+
 /// The fields of one map, as far as they were read.
 #[derive(Default)]
 pub(super) struct Fields<'a> {
@@ -90,23 +163,23 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     #[inline]
-    pub(super) fn read(&mut self, name: &[u8], content: impl Content<'a>) -> Result<(), Fault> {
-        let (place, read) = match name {
-            b"table" => ("table", content.text().map(|text| self.table = Some(text))),
-            b"key" => ("key", content.text().map(|text| self.key = Some(text))),
-            b"action" => ("action", content.text().map(|text| self.action = text)),
-            b"value" => ("value", content.value().map(|text| self.value = text)),
-            b"topic" => ("topic", content.text().map(drop)),
-            b"priority" => ("priority", content.integer().map(|number| self.priority = number)),
-            b"timestamp" => ("timestamp", content.integer().map(|number| self.timestamp = number)),
-            b"publisher" => ("publisher", content.text().map(|text| self.publisher = text)),
-            b"epoch" => ("epoch", content.integer().map(|number| self.epoch = number)),
-            b"seq" => ("seq", content.integer().map(|number| self.seq = number)),
-            b"idle" => ("idle", content.integer().map(|number| self.idle = number)),
-            b"version" => ("version", content.integer().map(|number| self.version = number)),
-            _ => ("unknown field", content.skip()),
+    pub(super) fn read(&mut self, field: Field, content: impl Content<'a>) -> Result<(), Fault> {
+        let read = match field {
+            Field::Table => content.text().map(|text| self.table = Some(text)),
+            Field::Key => content.text().map(|text| self.key = Some(text)),
+            Field::Action => content.text().map(|text| self.action = text),
+            Field::Value => content.value().map(|text| self.value = text),
+            Field::Topic => content.text().map(drop),
+            Field::Priority => content.integer().map(|number| self.priority = number),
+            Field::Timestamp => content.integer().map(|number| self.timestamp = number),
+            Field::Publisher => content.text().map(|text| self.publisher = text),
+            Field::Epoch => content.integer().map(|number| self.epoch = number),
+            Field::Version => content.integer().map(|number| self.version = number),
+            Field::Seq => content.integer().map(|number| self.seq = number),
+            Field::Idle => content.integer().map(|number| self.idle = number),
+            Field::Unknown => content.skip(),
         };
-        read.map_err(|what| Fault(place, what))
+        read.map_err(|what| Fault(field.as_str(), what))
     }
 }
 
@@ -119,14 +192,17 @@ pub(super) struct Sink<'s> {
 }
 
 impl Sink<'_> {
-    pub(super) fn push(&mut self, fields: Fields<'_>) -> Result<(), Fault> {
+    pub(super) fn push(&mut self, fields: Fields<'_>, spares: &mut Spares) -> Result<(), Fault> {
         let missing = |place| Fault(place, "missing");
         let table = fields.table.ok_or(missing("table"))?;
         let action = fields.action.ok_or(missing("action"))?;
         if fields.seq == Some(0) {
             return Err(Fault("seq", "counts from 1"));
         }
-        let value = fields.value.map(Cow::into_owned);
+        let value = fields.value.map(|value| match value {
+            Cow::Borrowed(value) => spares.owned(value),
+            Cow::Owned(value) => value,
+        });
         let publisher = fields.publisher.map(|publisher| Name::from(&*publisher));
         let Some(table) = table else {
             self.out.push(Message::Control(Control {

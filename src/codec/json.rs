@@ -1,12 +1,13 @@
 //! JSON: the structure of a payload is read by hand, straight into fields; serde_json reads whatever is not plain.
 
 use std::borrow::Cow;
+use std::slice;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::decode::{Content, Fault, Fields, Sink};
+use super::decode::{Content, Fault, Field, Fields, Scratch, Sink};
 use super::{MAX_DEPTH, NOT_UTF8, TOO_DEEP, TRUNCATED};
 
 /// Appends `value`, which must be text or a number.
@@ -15,8 +16,7 @@ pub(super) fn write<T: Serialize + ?Sized>(value: &T, buf: &mut Vec<u8>) {
     debug_assert!(written.is_ok(), "writing text or a number to memory cannot fail");
 }
 
-/// `scratch` is where strings with escapes are put together.
-pub(super) fn decode(payload: &[u8], scratch: &mut Vec<u8>, sink: &mut Sink<'_>) -> Result<(), Fault> {
+pub(super) fn decode(payload: &[u8], scratch: &mut Scratch, sink: &mut Sink<'_>) -> Result<(), Fault> {
     let text = std::str::from_utf8(payload).map_err(|_| Fault("payload", NOT_UTF8))?;
     let mut reader = Reader { text, at: 0, scratch };
     if reader.accept(b'[') {
@@ -42,26 +42,33 @@ fn object(reader: &mut Reader<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Fault>
     let mut fields = Fields::default();
     reader.expect(b'{', "expected an object")?;
     if !reader.accept(b'}') {
+        let mut expected = Field::NAMED.iter();
         loop {
             reader.skip_whitespace();
-            let name = reader.name().map_err(|what| Fault("field name", what))?;
-            reader.expect(b':', "expected : after a field name")?;
+            let field = match reader.expected(&mut expected) {
+                Some(field) => field,
+                None => {
+                    let name = reader.string().map_err(|what| Fault("field name", what))?;
+                    reader.expect(b':', "expected : after a field name")?;
+                    Field::named(name.as_bytes())
+                }
+            };
             reader.skip_whitespace();
-            fields.read(name.as_bytes(), &mut *reader)?;
+            fields.read(field, &mut *reader)?;
             if !reader.accept(b',') {
                 break;
             }
         }
         reader.expect(b'}', "expected , or } after a field")?;
     }
-    sink.push(fields)
+    sink.push(fields, &mut reader.scratch.spares)
 }
 
 struct Reader<'a, 's> {
     text: &'a str,
     /// Where the rest of the text begins.
     at: usize,
-    scratch: &'s mut Vec<u8>,
+    scratch: &'s mut Scratch,
 }
 
 impl<'a> Reader<'a, '_> {
@@ -102,17 +109,17 @@ impl<'a> Reader<'a, '_> {
         null
     }
 
-    /// As [`Reader::string`], and faster for the names that are known: they have only small letters.
+    /// Takes the name of one of the next two of `fields`, with its colon: most messages have an encoder's order.
     #[inline]
-    fn name(&mut self) -> Result<Cow<'a, str>, &'static str> {
-        let rest = self.text.as_bytes().get(self.at + 1..).unwrap_or_default();
-        let length = rest.iter().take_while(|byte| byte.is_ascii_lowercase()).count();
-        if self.peek() == Some(b'"') && rest.get(length) == Some(&b'"') {
-            let start = self.at + 1;
-            self.at = start + length + 1;
-            return Ok(Cow::Borrowed(self.text.get(start..start + length).unwrap_or_default()));
+    fn expected(&mut self, fields: &mut slice::Iter<'_, (Field, &[u8])>) -> Option<Field> {
+        let rest = self.text.as_bytes().get(self.at..)?.strip_prefix(b"\"")?;
+        for (field, name) in fields.by_ref().take(2) {
+            if rest.strip_prefix(*name).is_some_and(|after| after.starts_with(b"\":")) {
+                self.at += name.len() + 3;
+                return Some(*field);
+            }
         }
-        self.string()
+        None
     }
 
     #[inline(never)]
@@ -121,7 +128,7 @@ impl<'a> Reader<'a, '_> {
             return Err("must be text");
         }
         let start = self.at + 1;
-        let end = plain_end(self.text.as_bytes(), start, |_| ());
+        let end = plain_end(self.text.as_bytes(), start);
         match self.text.as_bytes().get(end) {
             None => Err(TRUNCATED),
             Some(b'"') => {
@@ -135,22 +142,50 @@ impl<'a> Reader<'a, '_> {
     /// Takes a string with escapes: the simple ones that a document inside a document has, or whatever JSON allows.
     #[inline(never)]
     fn escaped(&mut self) -> Result<String, &'static str> {
-        let (bytes, mut at) = (self.text.as_bytes(), self.at + 1);
-        self.scratch.clear();
-        loop {
-            let (length, start) = (self.scratch.len(), at);
-            at = plain_end(bytes, at, |word| self.scratch.extend_from_slice(word));
-            self.scratch.truncate(length + at - start);
-            self.scratch.push(match (bytes.get(at), bytes.get(at + 1)) {
-                (Some(b'"'), _) => break,
-                (Some(b'\\'), Some(&byte @ (b'"' | b'\\'))) => byte,
-                (Some(b'\\'), Some(b'n')) => b'\n',
-                _ => return self.any(),
-            });
-            at += 2;
+        let bytes = self.text.as_bytes();
+        let (mut at, mut length) = (self.at + 1, 0);
+        // Whole words are copied, so there is one too many.
+        let room = bytes.len() - self.at + size_of::<u64>();
+        if self.scratch.text.len() < room {
+            self.scratch.text.resize(room, 0);
+        }
+        let scratch = self.scratch.text.as_mut_slice();
+        'text: loop {
+            let word = word(bytes, at);
+            let plain = plain(word);
+            if let Some(to) = scratch.get_mut(length..).and_then(|to| to.first_chunk_mut()) {
+                *to = word;
+            }
+            (at, length) = (at + plain, length + plain);
+            if plain == word.len() {
+                continue;
+            }
+            loop {
+                let escape = match (bytes.get(at), bytes.get(at + 1)) {
+                    (Some(b'"'), _) => break 'text,
+                    (Some(b'\\'), Some(&byte @ (b'"' | b'\\'))) => byte,
+                    (Some(b'\\'), Some(b'n')) => b'\n',
+                    _ => return self.any(),
+                };
+                // Between two texts of a document there is but one byte.
+                match (scratch.get_mut(length..length + 2), bytes.get(at + 2..at + 5)) {
+                    (Some(to), Some(&[between @ (b':' | b','), b'\\', b'"'])) => {
+                        to.copy_from_slice(&[escape, between]);
+                        (at, length) = (at + 3, length + 2);
+                    }
+                    (Some([to, _]), _) => {
+                        *to = escape;
+                        (at, length) = (at + 2, length + 1);
+                        break;
+                    }
+                    _ => return self.any(),
+                }
+            }
         }
         self.at = at + 1;
-        String::from_utf8(self.scratch.as_slice().into()).map_err(|_| NOT_UTF8)
+        let text = self.scratch.text.get(..length).unwrap_or_default();
+        let text = std::str::from_utf8(text).map_err(|_| NOT_UTF8)?;
+        Ok(self.scratch.spares.owned(text))
     }
 
     /// Takes the next value with all that JSON allows.
@@ -214,13 +249,12 @@ impl<'a> Content<'a> for &mut Reader<'a, '_> {
     }
 }
 
-/// Where the plain part of a string that begins at `at` ends. `each` gets its bytes, and some more after the last one.
+/// Where the plain part of a string that begins at `at` ends.
 #[inline]
-fn plain_end(bytes: &[u8], mut at: usize, mut each: impl FnMut(&[u8])) -> usize {
+fn plain_end(bytes: &[u8], mut at: usize) -> usize {
     loop {
         let word = word(bytes, at);
         let plain = plain(word);
-        each(&word);
         at += plain;
         if plain < word.len() {
             return at;

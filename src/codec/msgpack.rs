@@ -4,18 +4,18 @@ use std::borrow::Cow;
 
 use rmp::Marker;
 
-use super::decode::{Content, Fault, Fields, Sink};
+use super::decode::{Content, Fault, Field, Fields, Sink, Spares};
 use super::{MAX_DEPTH, NOT_UTF8, TOO_DEEP, TRUNCATED, json};
 
-pub(super) fn decode(payload: &[u8], sink: &mut Sink<'_>) -> Result<(), Fault> {
+pub(super) fn decode(payload: &[u8], spares: &mut Spares, sink: &mut Sink<'_>) -> Result<(), Fault> {
     let at_payload = |what| Fault("payload", what);
     let mut reader = Reader(payload);
     match reader.token().map_err(at_payload)? {
-        Token::Map(len) => map(&mut reader, len, sink)?,
+        Token::Map(len) => map(&mut reader, len, spares, sink)?,
         Token::Array(len) => {
             for _ in 0..len {
                 match reader.token().map_err(at_payload)? {
-                    Token::Map(len) => map(&mut reader, len, sink)?,
+                    Token::Map(len) => map(&mut reader, len, spares, sink)?,
                     _ => return Err(at_payload("must be an array of maps")),
                 }
             }
@@ -29,16 +29,16 @@ pub(super) fn decode(payload: &[u8], sink: &mut Sink<'_>) -> Result<(), Fault> {
     }
 }
 
-fn map(reader: &mut Reader<'_>, len: u32, sink: &mut Sink<'_>) -> Result<(), Fault> {
+fn map(reader: &mut Reader<'_>, len: u32, spares: &mut Spares, sink: &mut Sink<'_>) -> Result<(), Fault> {
     let mut fields = Fields::default();
     for _ in 0..len {
         match reader.token() {
-            Ok(Token::Text(name)) => fields.read(name, &mut *reader)?,
+            Ok(Token::Text(name)) => fields.read(Field::named(name), &mut *reader)?,
             Ok(_) => return Err(Fault("field name", "must be text")),
             Err(what) => return Err(Fault("field name", what)),
         }
     }
-    sink.push(fields)
+    sink.push(fields, spares)
 }
 
 /// What is left of the payload.

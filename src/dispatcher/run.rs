@@ -183,7 +183,12 @@ impl Run {
 
     fn deliver(&mut self, event: Event) {
         match &mut self.workers {
-            None => self.shared.deliver(&self.registry, &event),
+            None => {
+                self.shared.deliver(&self.registry, &event);
+                if let Event::Update(update) = event {
+                    self.queue.recycle(update);
+                }
+            }
             Some(workers) => workers.hand_out(event, &self.registry),
         }
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::codec::{Encoder, GOODBYE, HELLO, Hello};
 use crate::error::{Error, ErrorHook, ErrorKind, Result, report};
@@ -31,6 +31,8 @@ struct Shared {
     /// Set by every send: the keeper looks after the socket from time to time while it is, since a send may have
     /// used up the signal that it waits for.
     active: AtomicBool,
+    /// The keeper waits for the lock, which those who send all the time would never leave to it.
+    waiting: AtomicBool,
     stopping: AtomicBool,
     subscribers: Mutex<usize>,
     subscribers_changed: Condvar,
@@ -77,6 +79,7 @@ impl Link {
                 introduced: waiter.is_some(),
             }),
             active: AtomicBool::new(false),
+            waiting: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             subscribers: Mutex::new(0),
             subscribers_changed: Condvar::new(),
@@ -114,7 +117,10 @@ impl Link {
             Ok(()) => send(&mut sender, left),
             Err(e) => Err(e),
         };
-        drop(sender);
+        match self.shared.waiting.load(Ordering::Relaxed) {
+            true => MutexGuard::unlock_fair(sender),
+            false => drop(sender),
+        }
         if self.shared.is_asked
             && !self.shared.active.load(Ordering::Relaxed)
             && !self.shared.active.swap(true, Ordering::AcqRel)
@@ -209,6 +215,14 @@ impl Shared {
         }
     }
 
+    /// The sender, as soon as it is free.
+    fn lock(&self) -> MutexGuard<'_, Sender> {
+        self.waiting.store(true, Ordering::Relaxed);
+        let sender = self.sender.lock();
+        self.waiting.store(false, Ordering::Relaxed);
+        sender
+    }
+
     /// The time to the next hello: not the same for all, so that those who started together do not speak together.
     fn jittered(&self) -> Duration {
         let random = RandomState::new().hash_one(0) as u32;
@@ -238,7 +252,7 @@ impl Shared {
         let mut from = Some(0);
         while let Some(begin) = from {
             // Numbers and message go out under one lock: a hello never tells of what is sent after it.
-            let mut sender = self.sender.lock();
+            let mut sender = self.lock();
             if !sender.introduced {
                 return Ok(());
             }
@@ -259,7 +273,7 @@ impl Shared {
 
     /// Answers every probe that came, and counts the subscribers.
     fn answer(&self) -> Result<()> {
-        let mut sender = self.sender.lock();
+        let mut sender = self.lock();
         let (mut hello, mut text) = (Vec::new(), None);
         for probe in sender.outbound.probes()? {
             hello.clear();

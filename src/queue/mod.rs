@@ -43,6 +43,7 @@ pub fn bounded(options: QueueOptions) -> (QueueSender, QueueReceiver) {
         waiting: AtomicUsize::new(0),
         space: crossbeam_channel::bounded(1),
         spares: crossbeam_channel::bounded(SPARES),
+        values: crossbeam_channel::bounded(SPARES),
         coalesced: AtomicU64::new(0),
         dropped: AtomicU64::new(0),
         syncs: AtomicU64::new(0),
@@ -52,6 +53,7 @@ pub fn bounded(options: QueueOptions) -> (QueueSender, QueueReceiver) {
         channel: receiver,
         accepted: VecDeque::new(),
         heap,
+        values: Vec::new(),
     };
     (
         QueueSender {
@@ -111,6 +113,11 @@ impl QueueSender {
     /// What happened since the queue was made.
     pub fn stats(&self) -> QueueStats {
         self.shared.stats()
+    }
+
+    /// Values whose memory may be used again.
+    pub(crate) fn spare_values(&self) -> Option<Vec<String>> {
+        self.shared.values.1.try_recv().ok()
     }
 
     fn push_coalescing(&self, updates: &mut Vec<DbUpdate>) -> Result<()> {
@@ -193,6 +200,10 @@ pub struct Delivery(Vec<DbUpdate>);
 const SPARES: usize = 16;
 const MAX_SPARE: usize = 1024;
 
+/// How many values go back together, and how long the longest may be, in bytes.
+const VALUES: usize = 64;
+const MAX_VALUE: usize = 512;
+
 /// The receiving end. Dropping it drops what is pending.
 pub struct QueueReceiver {
     shared: Arc<Shared>,
@@ -200,6 +211,8 @@ pub struct QueueReceiver {
     /// Given to [`QueueReceiver::accept`], not yet in the heap.
     accepted: VecDeque<Delivery>,
     heap: Heap,
+    /// On their way back to the senders.
+    values: Vec<String>,
 }
 
 impl QueueReceiver {
@@ -240,6 +253,17 @@ impl QueueReceiver {
     /// Ends holding a row.
     pub fn release(&mut self, table: &Name, key: &Name) {
         self.heap.release(table, key);
+    }
+
+    /// Takes back what was handed out, when it was handled.
+    pub(crate) fn recycle(&mut self, update: DbUpdate) {
+        let value = update.value.filter(|value| (1..=MAX_VALUE).contains(&value.capacity()));
+        self.values.extend(value);
+        if self.values.len() == VALUES {
+            let values = mem::replace(&mut self.values, Vec::with_capacity(VALUES));
+            // If there are enough spares, these are not needed.
+            let _ = self.shared.values.0.try_send(values);
+        }
     }
 
     /// True if nothing is pending, also not of held rows.
@@ -331,6 +355,8 @@ struct Shared {
     space: (Sender<()>, Receiver<()>),
     /// Emptied batches on their way back to the senders, so that a batch is not allocated each time.
     spares: (Sender<Vec<DbUpdate>>, Receiver<Vec<DbUpdate>>),
+    /// Values of updates that were handled, on the same way.
+    values: (Sender<Vec<String>>, Receiver<Vec<String>>),
     coalesced: AtomicU64,
     dropped: AtomicU64,
     syncs: AtomicU64,

@@ -56,7 +56,7 @@ enum Happened {
 }
 
 /// After how many messages others get their turn.
-const TURN: u32 = 64;
+const TURN: u32 = 256;
 
 impl RedisInbound {
     pub(super) fn open(options: &RedisOptions, turns: &Arc<AtomicUsize>) -> Result<(RedisInbound, Arc<dyn Wake>)> {

@@ -1,5 +1,5 @@
 -- True if the table existed, also to one who asks again since no answer came. Its last version and unique number stay.
-local rows, keys, topics, deletes, order, about = unpack(KEYS)
+local rows, about, deletes, keys, topics, order = unpack(KEYS)
 local token = ARGV[1]
 if redis.call('HDEL', about, 'exists') == 0 then
     return redis.call('HGET', about, 'deleted') == token

@@ -19,12 +19,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use ::redis::{Cmd, Value, cmd, from_redis_value};
 
-use crate::codec::Codec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::redis::{Client, RedisOptions, Request, Servers};
 use crate::store::{
-    Announcement, Announcer, Change, DELETES_REMEMBERED, Item, PAGE_BYTES, Page, Row, Store, StoreOptions, Write,
-    Written, not_found,
+    Announcement, Announcer, Change, Item, PAGE_BYTES, Page, Row, Store, StoreOptions, Write, Written, not_found,
 };
 use crate::update::{Name, Topic, now_micros};
 
@@ -35,6 +33,7 @@ use script::Script;
 pub struct RedisStore(Arc<Inner>);
 
 struct Inner {
+    address: String,
     client: Client,
     options: StoreOptions,
     /// Nobody else's tokens have this.
@@ -42,25 +41,19 @@ struct Inner {
     tokens: AtomicU32,
 }
 
-/// The keys under which a table is stored.
-struct Keys([Vec<u8>; 6]);
+/// What of a table is stored, each under a key of its own.
+const ROWS: &str = "rows";
+const ABOUT: &str = "about";
+const DELETES: &str = "deletes";
+const KEYS: &str = "keys";
+const TOPICS: &str = "topics";
+const ORDER: &str = "order";
 
-const ROWS: usize = 0;
-const KEYS: usize = 1;
-const TOPICS: usize = 2;
-const ABOUT: usize = 5;
-
-impl Keys {
-    fn of(table: &str) -> Keys {
-        // With its length before it no table's name can look like another one's with more behind it, and the part in
-        // braces, which decides about the slot, is never empty.
-        let key = |part| format!("tablecast{{{}:{table}}}/{part}", table.len()).into_bytes();
-        Keys(["rows", "keys", "topics", "deletes", "order", "about"].map(key))
-    }
-
-    fn get(&self, part: usize) -> &[u8] {
-        self.0.get(part).map_or(&[], Vec::as_slice)
-    }
+/// The key under which this part of a table is stored.
+fn key_of(table: &str, part: &str) -> Vec<u8> {
+    // With its length before it no table's name can look like another one's with more behind it, and the part in
+    // braces, which decides about the slot, is never empty.
+    format!("tablecast{{{}:{table}}}/{part}", table.len()).into_bytes()
 }
 
 impl RedisStore {
@@ -71,6 +64,7 @@ impl RedisStore {
     /// As [`RedisPubSub::new`](crate::drivers::redis::RedisPubSub::new).
     pub fn new(address: &str, options: StoreOptions, redis: &RedisOptions) -> Result<RedisStore> {
         Ok(RedisStore(Arc::new(Inner {
+            address: address.to_owned(),
             client: Client::new(Servers::parse(address)?, redis)?,
             options,
             id: RandomState::new().hash_one(now_micros()),
@@ -99,56 +93,48 @@ impl Inner {
         self.client.call(&request, self.options.timeout)
     }
 
-    fn run(&self, script: &Script, keys: &[&[u8]], args: &[&[u8]], writes: bool) -> Result<Value> {
+    fn run(&self, script: &Script, (table, parts): (&str, &[&str]), args: &[&[u8]], writes: bool) -> Result<Value> {
+        let keys: Vec<_> = parts.iter().map(|part| key_of(table, part)).collect();
         let mut command = cmd("EVALSHA");
-        command.arg(script.name()).arg(keys.len()).arg(keys).arg(args);
+        command.arg(script.name()).arg(keys.len()).arg(&keys).arg(args);
         let request = Request {
-            key: keys.first().copied().unwrap_or_default(),
+            key: keys.first().map(Vec::as_slice).unwrap_or_default(),
             command: &command,
-            script: Some(script.text),
+            script: Some(script.text()),
             writes,
         };
         self.client.call(&request, self.options.timeout)
     }
 
     fn write(&self, write: &Write<'_>, announcement: Option<&Announcement<'_>>) -> Result<Written> {
-        let keys = Keys::of(write.table);
-        let keys = keys.0.each_ref().map(Vec::as_slice);
-        let (what, value) = match write.change {
-            Change::Create(value) => ("create", value),
-            Change::Set(value) => ("set", value),
-            Change::Delete => ("delete", ""),
+        let parts = [ROWS, ABOUT, DELETES, KEYS, TOPICS, ORDER];
+        let (what, value, parts) = match write.change {
+            Change::Create(value) => ("create", value, &parts[..]),
+            Change::Set(value) => ("set", value, &parts[..3]),
+            Change::Delete => ("delete", "", &parts[..]),
         };
-        let topic = match (write.change, write.topic) {
-            (Change::Create(_), None) => Topic::ALL.as_str().to_owned(),
-            (_, topic) => topic.map_or("", Topic::as_str).to_owned(),
-        };
-        let flag = |is| if is { "1" } else { "" };
+        let all_topics = Topic::ALL;
+        let default = matches!(write.change, Change::Create(_)).then_some(&all_topics);
+        let topic = write.topic.or(default).map_or("", Topic::as_str);
         let version = write.version.map_or(String::new(), |version| version.to_string());
-        let remembered = DELETES_REMEMBERED.to_string();
+        let flags: &[u8] = match (write.unless_equal, write.returning) {
+            (false, false) => b"",
+            (true, false) => b"e",
+            (false, true) => b"r",
+            (true, true) => b"er",
+        };
         let token = self.token();
-        let mut args: Vec<&[u8]> = vec![
-            what.as_bytes(),
-            write.key.as_bytes(),
-            value.as_bytes(),
-            topic.as_bytes(),
-            version.as_bytes(),
-            flag(write.unless_equal).as_bytes(),
-            flag(write.returning).as_bytes(),
-            &token,
-            remembered.as_bytes(),
-        ];
-        if let Some(Announcement {
-            topic,
-            head,
-            tail,
-            codec,
-        }) = announcement
-        {
-            let is_text = flag(*codec == Codec::Json).as_bytes();
-            args.extend([topic.as_str().as_bytes(), head, tail, is_text]);
-        }
-        read_answer(self.run(&script::WRITE, &keys, &args, true)?, write)
+        let [what, key, value, topic, version] = [what, write.key, value, topic, &version].map(str::as_bytes);
+        let args = [what, key, value, topic, version, flags, &token];
+        let table = (write.table, parts);
+        let answer = match announcement {
+            None => self.run(&script::WRITE, table, &args, true),
+            Some(Announcement { head, tail, .. }) => {
+                let args = [what, key, value, topic, version, flags, &token, head, tail];
+                self.run(&script::WRITE, table, &args, true)
+            }
+        };
+        read_answer(answer?, write)
     }
 
     /// A page of an index, of which `item` reads one key after the other, with what follows it.
@@ -158,14 +144,13 @@ impl Inner {
         with_rows: bool,
         item: impl Fn(Name, &mut dyn Iterator<Item = Value>) -> Result<T>,
     ) -> Result<Page<T>> {
-        let keys = Keys::of(table);
         let (index, prefix) = match topic {
-            None => (keys.get(KEYS), Vec::new()),
+            None => (KEYS, Vec::new()),
             Some(topic) => {
                 let name = topic.as_str().as_bytes();
                 // A topic is limited to far less than what fits.
                 let length = u32::try_from(name.len()).unwrap_or(u32::MAX).to_be_bytes();
-                (keys.get(TOPICS), [&length, name].concat())
+                (TOPICS, [&length, name].concat())
             }
         };
         let from = match after {
@@ -178,7 +163,7 @@ impl Inner {
         let [limit, room, prefix] = numbers.each_ref().map(String::as_bytes);
         let with_rows = if with_rows { b"1" } else { b"0" };
         let args = [&*from, &*to, limit, room, prefix, with_rows];
-        let answer = self.run(&script::PAGE, &[index, keys.get(ROWS)], &args, false)?;
+        let answer = self.run(&script::PAGE, (table, &[index, ROWS]), &args, false)?;
         let mut answer = answer.into_sequence().map_err(|_| nonsense())?.into_iter();
         let is_last = answer.next() == Some(Value::Int(0));
         let mut page = Page::default();
@@ -193,8 +178,7 @@ impl Inner {
 
 impl Store for RedisStore {
     fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
-        let keys = Keys::of(table);
-        let rows = keys.get(ROWS);
+        let rows = &*key_of(table, ROWS);
         let not_found = || not_found(table, key, topic);
         let row = match self.0.call(rows, cmd("HGET").arg(rows).arg(key), false)? {
             Value::Nil => return Err(not_found()),
@@ -222,23 +206,22 @@ impl Store for RedisStore {
     }
 
     fn create_table(&self, table: &str) -> Result<bool> {
-        let keys = Keys::of(table);
         let answer = self
             .0
-            .run(&script::CREATE_TABLE, &[keys.get(ABOUT)], &[&self.0.token()], true)?;
+            .run(&script::CREATE_TABLE, (table, &[ABOUT]), &[&self.0.token()], true)?;
         Ok(answer == Value::Int(1))
     }
 
     fn delete_table(&self, table: &str) -> Result<bool> {
-        let keys = Keys::of(table);
-        let keys = keys.0.each_ref().map(Vec::as_slice);
-        let answer = self.0.run(&script::DELETE_TABLE, &keys, &[&self.0.token()], true)?;
+        let parts = [ROWS, ABOUT, DELETES, KEYS, TOPICS, ORDER];
+        let answer = self
+            .0
+            .run(&script::DELETE_TABLE, (table, &parts), &[&self.0.token()], true)?;
         Ok(answer == Value::Int(1))
     }
 
     fn allocate_unique_key(&self, table: &str) -> Result<u64> {
-        let keys = Keys::of(table);
-        let about = keys.get(ABOUT);
+        let about = &*key_of(table, ABOUT);
         // Made twice it loses a number.
         let number = self
             .0
@@ -247,8 +230,7 @@ impl Store for RedisStore {
     }
 
     fn table_version(&self, table: &str) -> Result<Option<u64>> {
-        let keys = Keys::of(table);
-        let about = keys.get(ABOUT);
+        let about = &*key_of(table, ABOUT);
         match self.0.call(about, cmd("HGET").arg(about).arg("version"), false)? {
             Value::Nil => Ok(Some(0)),
             version => text(Some(version))?.parse().map(Some).map_err(|_| nonsense()),
@@ -256,7 +238,7 @@ impl Store for RedisStore {
     }
 
     fn announcer(&self, address: &str) -> Option<&dyn Announcer> {
-        self.0.client.is_at(address).then_some(self)
+        (address == self.0.address || self.0.client.is_at(address)).then_some(self)
     }
 }
 
@@ -266,8 +248,17 @@ impl Announcer for RedisStore {
     }
 }
 
-/// What `write.lua` returned: a number that says what became of it, then the version, the topic, and the value before.
+/// What `write.lua` returned: the version, if nothing else is new; or a number that says what became of it, then the
+/// version, the topic, and the value before.
 fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
+    if let Value::Int(_) = answer {
+        return Ok(Written {
+            version: unsigned(Some(answer))?,
+            topic: write.topic.cloned().unwrap_or(Topic::ALL),
+            changed: true,
+            before: None,
+        });
+    }
     let mut answer = answer.into_sequence().map_err(|_| nonsense())?.into_iter();
     let outcome = unsigned(answer.next())?;
     match outcome {

@@ -2,24 +2,30 @@
 
 use std::sync::LazyLock;
 
+use crate::store::DELETES_REMEMBERED;
+
 /// A script, and the name under which a server that has seen it knows it.
-pub(super) struct Script {
-    pub(super) text: &'static str,
-    named: LazyLock<redis::Script>,
-}
+pub(super) struct Script(LazyLock<(String, redis::Script)>);
 
 impl Script {
-    pub(super) fn name(&self) -> &str {
-        self.named.get_hash()
+    pub(super) fn text(&self) -> &str {
+        &self.0.0
     }
+
+    pub(super) fn name(&self) -> &str {
+        self.0.1.get_hash()
+    }
+}
+
+fn script(file: &str) -> (String, redis::Script) {
+    let text = format!("local REMEMBERED = {DELETES_REMEMBERED}\n{file}");
+    let named = redis::Script::new(&text);
+    (text, named)
 }
 
 macro_rules! scripts {
     ($($name:ident: $file:literal)+) => {$(
-        pub(super) static $name: Script = Script {
-            text: include_str!($file),
-            named: LazyLock::new(|| redis::Script::new(include_str!($file))),
-        };
+        pub(super) static $name: Script = Script(LazyLock::new(|| script(include_str!($file))));
     )+};
 }
 

@@ -1,8 +1,10 @@
 -- Makes one write, and publishes it. A row, or what is remembered of a deleted one, is
 --   its version (8 bytes), the length of its topic (4), the number of bytes of its history (1),
 --   the history: its last writes, the newest first, each with its token (12) and its version (8), the topic, the value.
-local rows, keys, topics, deletes, order, about = unpack(KEYS)
-local what, key, value, topic, wanted, unless_equal, returning, token, remembered, channel = unpack(ARGV, 1, 10)
+-- A set needs only the first three keys. With `head` the write is published, on the row's topic, as head, version, tail.
+local rows, about, deletes, keys, topics, order = unpack(KEYS)
+local what, key, value, topic, wanted, flags, token, head, tail = unpack(ARGV)
+local unless_equal, returning = flags == 'e' or flags == 'er', flags == 'r' or flags == 'er'
 local call, sub, pack, unpack_bytes = redis.call, string.sub, struct.pack, struct.unpack
 
 local packed = call('HGET', rows, key)
@@ -36,24 +38,24 @@ end
 local before = false
 if what == 'create' then
     of_topic = topic
-elseif unless_equal == '1' or returning == '1' then
+elseif unless_equal or returning then
     before = sub(packed, value_at)
-    if unless_equal == '1' and what == 'set' and before == value then
-        return {5, version, of_topic, returning == '1' and before}
+    if unless_equal and what == 'set' and before == value then
+        return {5, version, of_topic, returning and before}
     end
-    before = returning == '1' and before
+    before = returning and before
 end
 
 version = call('HINCRBY', about, 'version', 1)
 local version_bytes = pack('>I8', version)
 history = sub(history, 1, 60)
-local head = version_bytes .. pack('>I4B', #of_topic, #history + 20) .. token .. version_bytes .. history .. of_topic
+local row = version_bytes .. pack('>I4B', #of_topic, #history + 20) .. token .. version_bytes .. history .. of_topic
 if what == 'set' then
-    call('HSET', rows, key, head .. value)
+    call('HSET', rows, key, row .. value)
 else
     local in_topic = pack('>I4', #of_topic) .. of_topic .. key
     if what == 'create' then
-        call('HSET', rows, key, head .. value)
+        call('HSET', rows, key, row .. value)
         call('ZADD', keys, 0, key)
         call('ZADD', topics, 0, in_topic)
         call('HSETNX', about, 'exists', token)
@@ -65,9 +67,9 @@ else
         call('HDEL', rows, key)
         call('ZREM', keys, key)
         call('ZREM', topics, in_topic)
-        call('HSET', deletes, key, head)
+        call('HSET', deletes, key, row)
         call('ZADD', order, version, key)
-        local oldest = version - tonumber(remembered) - 1
+        local oldest = version - REMEMBERED - 1
         for _, forgotten in ipairs(call('ZRANGEBYSCORE', order, '-inf', oldest, 'LIMIT', 0, 10)) do
             call('ZREM', order, forgotten)
             call('HDEL', deletes, forgotten)
@@ -75,8 +77,12 @@ else
     end
 end
 
-if channel then
-    local number = ARGV[13] == '1' and string.format('%d', version) or '\207' .. version_bytes
-    call('PUBLISH', channel, ARGV[11] .. number .. ARGV[12])
+if head then
+    -- A map of MessagePack begins above ASCII.
+    local number = string.byte(head) < 128 and string.format('%d', version) or '\207' .. version_bytes
+    call('PUBLISH', of_topic, head .. number .. tail)
+end
+if topic ~= '' and not before then
+    return version
 end
 return {0, version, of_topic, before}

@@ -278,6 +278,11 @@ impl State {
         if !self.batch.is_empty() && self.queue.push(&mut self.batch, &self.stop).is_err() {
             self.batch.clear();
         }
+        if self.decoder.spares() < BATCH
+            && let Some(values) = self.queue.spare_values()
+        {
+            self.decoder.reuse(values);
+        }
     }
 
     /// Tells the program, and whoever waits for a change.
