@@ -5,83 +5,31 @@ mod common;
 #[cfg(feature = "redis")]
 #[path = "common/redis.rs"]
 mod servers;
+#[path = "common/staged.rs"]
+mod staged;
 
 use std::fs;
-use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{eventually, within};
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use staged::{Staged, processes};
 use tablecast::{Action, Config, DbUpdate, Drivers, Publisher};
-use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A running demo with a folder for temporary files that is its own, by which its processes are also known.
-struct Demo {
-    child: Child,
-    folder: TempDir,
+fn demo(arguments: &[&str]) -> Staged {
+    demo_of(Command::new(env!("CARGO_BIN_EXE_tablecast")), arguments)
 }
 
-impl Demo {
-    fn start(arguments: &[&str]) -> Demo {
-        Demo::spawn(Command::new(env!("CARGO_BIN_EXE_tablecast")), arguments)
-    }
-
-    fn spawn(mut command: Command, arguments: &[&str]) -> Demo {
-        let folder = TempDir::new().unwrap();
-        command.arg("demo").args(arguments).env("TMPDIR", folder.path());
-        // What is said of another service must not matter.
-        command.env("TABLECAST_PUBLISHERS", "tcp://127.0.0.1:1");
-        command.env("TABLECAST_PUBLISHER_MULTIPROC_SOCKET", "/nowhere/publisher.sock");
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
-        Demo { child, folder }
-    }
-
-    /// Waits for the end; checks that nothing is left behind.
-    fn end(mut self) -> (ExitStatus, String) {
-        let mut output = String::new();
-        self.child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
-        let status = self.child.wait().unwrap();
-        // What was killed and is nobody's child any more needs a moment to go.
-        let patience = Duration::from_secs(1);
-        eventually(patience, || processes(self.folder.path(), "").is_empty());
-        assert_eq!(fs::read_dir(self.folder.path()).unwrap().count(), 0);
-        (status, output)
-    }
-
-    /// Waits until there is this many processes with `word` on their command line.
-    fn wait_for(&self, word: &str, count: usize) -> Vec<Pid> {
-        eventually(LIMIT, || processes(self.folder.path(), word).len() >= count);
-        processes(self.folder.path(), word)
-    }
-}
-
-impl Drop for Demo {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The processes that have this folder in their environment, or work in it (a Redis server writes over its environment),
-/// and `word` on their command line.
-fn processes(folder: &Path, word: &str) -> Vec<Pid> {
-    let works_in = |path: &Path| fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd.starts_with(folder));
-    let named = format!("TMPDIR={}\0", folder.display());
-    let contains = |file, text: &str| {
-        let content = fs::read(file).unwrap_or_default();
-        String::from_utf8_lossy(&content).contains(text)
-    };
-    let all = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
-    let ours = all.filter(|path| contains(path.join("environ"), &named) || works_in(path));
-    let ours = ours.filter(|path| contains(path.join("cmdline"), word));
-    let pids = ours.map(|path| Pid::from_raw(path.file_name().unwrap().to_str().unwrap().parse().unwrap()));
-    pids.collect()
+fn demo_of(mut command: Command, arguments: &[&str]) -> Staged {
+    command.arg("demo").args(arguments);
+    // What is said of another service must not matter.
+    command.env("TABLECAST_PUBLISHERS", "tcp://127.0.0.1:1");
+    command.env("TABLECAST_PUBLISHER_MULTIPROC_SOCKET", "/nowhere/publisher.sock");
+    Staged::start(command)
 }
 
 /// Checks the table: everything sent was delivered, and the columns of what went wrong are zero.
@@ -116,7 +64,7 @@ fn check_columns<'a>(output: &'a str, subscribers: usize, sent: &str, columns: u
 #[test]
 fn network_arrives() {
     within(LIMIT, || {
-        let (status, output) = Demo::start(&[]).end();
+        let (status, output) = demo(&[]).end();
         assert!(status.success(), "{output}");
         check_table(&output, 2, "475");
     });
@@ -125,7 +73,7 @@ fn network_arrives() {
 #[test]
 fn generated_updates_arrive() {
     within(LIMIT, || {
-        let demo = Demo::start(&["--updates", "20000", "--writers", "4", "--subscribers", "3"]);
+        let demo = demo(&["--updates", "20000", "--writers", "4", "--subscribers", "3"]);
         let (status, output) = demo.end();
         assert!(status.success(), "{output}");
         check_table(&output, 3, "20000");
@@ -136,9 +84,9 @@ fn generated_updates_arrive() {
 #[test]
 fn strays_and_duplicates_are_noticed() {
     within(LIMIT, || {
-        let mut demo = Demo::start(&["--updates", "2000", "--rate", "2000", "--writers", "1"]);
+        let mut demo = demo(&["--updates", "2000", "--rate", "2000", "--writers", "1"]);
         demo.wait_for("demo-writer", 1);
-        let own = fs::read_dir(demo.folder.path()).unwrap().next().unwrap().unwrap();
+        let own = fs::read_dir(demo.folder()).unwrap().next().unwrap().unwrap();
         let mut config = Config::default();
         config.publisher_multiproc_socket = own.path().join("publisher.sock");
         let others = ["stranger", "writer-1"].map(|id| {
@@ -149,7 +97,7 @@ fn strays_and_duplicates_are_noticed() {
             let update = DbUpdate::new("lport", "port", Action::Set);
             // At the end nobody takes it any more.
             others.iter().for_each(|other| drop(other.send_event(&update)));
-            demo.child.try_wait().unwrap().is_some()
+            demo.has_ended()
         });
         let (status, output) = demo.end();
         assert_eq!(status.code(), Some(1), "{output}");
@@ -174,10 +122,10 @@ fn signals_end_it_at_any_time() {
             (Signal::SIGINT, "demo-writer", 3),
         ];
         for (signal, word, count) in moments {
-            let demo = Demo::start(&["--updates", "100000000"]);
+            let demo = demo(&["--updates", "100000000"]);
             demo.wait_for(word, count);
             let start = Instant::now();
-            kill(Pid::from_raw(demo.child.id().try_into().unwrap()), signal).unwrap();
+            demo.signal(signal);
             let (status, output) = demo.end();
             let took = start.elapsed();
             assert_eq!((status.code(), status.signal(), output.as_str()), (Some(1), None, ""));
@@ -190,7 +138,7 @@ fn signals_end_it_at_any_time() {
 fn death_of_any_child_ends_it() {
     within(LIMIT, || {
         for word in ["service", "demo-writer", "demo-subscriber"] {
-            let demo = Demo::start(&["--updates", "100000000"]);
+            let demo = demo(&["--updates", "100000000"]);
             demo.wait_for("demo-writer", 3);
             kill(demo.wait_for(word, 1)[0], Signal::SIGKILL).unwrap();
             assert_eq!(demo.end().0.code(), Some(1));
@@ -209,7 +157,7 @@ fn wrong_usage_is_told() {
             ["--driver", "memory"],
             ["--redis", "redis://127.0.0.1:1"],
         ] {
-            assert_eq!(Demo::start(&arguments).end().0.code(), Some(2));
+            assert_eq!(demo(&arguments).end().0.code(), Some(2));
         }
     });
 }
@@ -217,7 +165,7 @@ fn wrong_usage_is_told() {
 #[test]
 fn rows_in_sqlite_arrive() {
     within(LIMIT, || {
-        let (status, output) = Demo::start(&["--store", "sqlite", "--updates", "300"]).end();
+        let (status, output) = demo(&["--store", "sqlite", "--updates", "300"]).end();
         assert!(status.success(), "{output}");
         check_stored(&output, 2, "300");
     });
@@ -236,7 +184,7 @@ mod with_redis {
     #[test]
     fn updates_arrive_through_a_server_of_our_own() {
         within(LIMIT, || {
-            let (status, output) = Demo::start(&["--driver", "redis", "--updates", "2000"]).end();
+            let (status, output) = demo(&["--driver", "redis", "--updates", "2000"]).end();
             assert!(status.success(), "{output}");
             check_table(&output, 2, "2000");
         });
@@ -247,7 +195,7 @@ mod with_redis {
         within(LIMIT, || {
             for driver in ["redis", "zmq"] {
                 let flags = ["--store", "redis", "--driver", driver, "--updates", "2000"];
-                let (status, output) = Demo::start(&[&flags[..], &["--codec", "msgpack"]].concat()).end();
+                let (status, output) = demo(&[&flags[..], &["--codec", "msgpack"]].concat()).end();
                 assert!(status.success(), "{output}");
                 check_stored(&output, 2, "2000");
             }
@@ -264,7 +212,7 @@ mod with_redis {
             let mut command = Command::new(env!("CARGO_BIN_EXE_tablecast"));
             command.env("TABLECAST_REDIS_PASSWORD", "secret");
             let flags = ["--redis", &server.address()];
-            let (status, output) = Demo::spawn(command, &[&BOTH[..], &flags].concat()).end();
+            let (status, output) = demo_of(command, &[&BOTH[..], &flags].concat()).end();
             assert!(status.success(), "{output}");
             check_stored(&output, 2, "475");
             assert!(!output.contains("tablecast-demo"), "{output}");
@@ -281,7 +229,7 @@ mod with_redis {
             let server = Server::start();
             let store = RedisStore::new(&server.address(), StoreOptions::default(), &RedisOptions::default()).unwrap();
             let flags = ["--redis", &server.address(), "--updates", "2000", "--rate", "1000"];
-            let demo = Demo::start(&[&BOTH[..], &flags].concat());
+            let demo = demo(&[&BOTH[..], &flags].concat());
             let mut tables = Vec::<String>::new();
             eventually(LIMIT, || {
                 tables = server.ask(&["KEYS", "*/lport}/rows"]);
@@ -318,23 +266,23 @@ mod with_redis {
             let endless = ["--driver", "redis", "--updates", "100000000"];
             // A child dies, the server among them.
             for word in ["redis-server 127", "own-redis", "demo-writer"] {
-                let demo = Demo::start(&endless);
+                let demo = demo(&endless);
                 demo.wait_for("demo-writer", 3);
                 kill(demo.wait_for(word, 1)[0], Signal::SIGKILL).unwrap();
                 assert_eq!(demo.end().0.code(), Some(1));
             }
             // The user ends it, while the server starts and later.
             for word in ["own-redis", "demo-writer"] {
-                let demo = Demo::start(&endless);
+                let demo = demo(&endless);
                 demo.wait_for(word, 1);
-                kill(Pid::from_raw(demo.child.id().try_into().unwrap()), Signal::SIGINT).unwrap();
+                demo.signal(Signal::SIGINT);
                 assert_eq!(demo.end().0.code(), Some(1));
             }
             // It cannot even say goodbye.
-            let mut demo = Demo::start(&endless);
+            let demo = demo(&endless);
             demo.wait_for("demo-writer", 3);
-            demo.child.kill().unwrap();
-            eventually(LIMIT, || processes(demo.folder.path(), "").is_empty());
+            demo.signal(Signal::SIGKILL);
+            eventually(LIMIT, || processes(demo.folder(), "").is_empty());
         });
     }
 }

@@ -5,20 +5,21 @@ use std::process::Command;
 use std::time::Duration;
 
 mod common;
+#[cfg(feature = "bin")]
+#[path = "common/process.rs"]
+mod process;
 
 use common::within;
 
-/// Runs an example that `cargo test` has built beside this test.
+/// An example that `cargo test` has built beside this test.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().unwrap().parent().unwrap().join("examples").join(name)
+}
+
 fn run(name: &'static str) -> String {
     within(Duration::from_secs(60), move || {
-        let test = std::env::current_exe().unwrap();
-        let example: PathBuf = [
-            test.parent().unwrap().parent().unwrap(),
-            "examples".as_ref(),
-            name.as_ref(),
-        ]
-        .iter()
-        .collect();
+        let example = example(name);
         let output = Command::new(&example)
             .output()
             .unwrap_or_else(|e| panic!("{}: {e}", example.display()));
@@ -60,4 +61,31 @@ fn many_writers() {
 fn custom_driver() {
     let text = run("custom_driver");
     assert!(text.contains("Action:create, Table:lport, Key:port-1"), "{text}");
+}
+
+#[cfg(feature = "bin")]
+#[test]
+fn status_server_and_status_node() {
+    within(Duration::from_secs(60), || {
+        let folder = tempfile::tempdir().unwrap();
+        let start = |name| {
+            let mut command = Command::new(example(name));
+            command.arg(folder.path());
+            process::Process::start(command)
+        };
+        let mut servers = [(); 2].map(|()| start("status_server"));
+        for server in &mut servers {
+            assert_eq!(server.line(), "ready");
+        }
+        let node = start("status_node").end();
+        assert_eq!(node.stdout, ["acknowledged: 20"], "{node:?}");
+        // Its input ends.
+        let ends = servers.each_mut().map(process::Process::end);
+        assert!(ends.iter().all(|end| end.code == Some(0)), "{ends:?}");
+        let mut lines: Vec<_> = ends.iter().flat_map(|end| &end.stdout).collect();
+        let mut expected: Vec<_> = (1..=20).map(|port| format!("port-{port} is up")).collect();
+        lines.sort();
+        expected.sort();
+        assert_eq!(lines, expected.iter().collect::<Vec<_>>());
+    });
 }

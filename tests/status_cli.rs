@@ -4,6 +4,9 @@
 mod common;
 #[path = "common/process.rs"]
 mod process;
+#[cfg(feature = "redis")]
+#[path = "common/redis.rs"]
+mod servers;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -15,32 +18,66 @@ use process::{End, Process, run, tablecast};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// The command, in a network of processes that meet in the store of this folder.
-fn meeting(folder: &Path, command: &str, args: &[&str]) -> Command {
-    let store = folder.join("rows.db");
-    let network = [
-        command,
-        "--sqlite-path",
-        store.to_str().unwrap(),
-        "--discover",
-        "true",
-        "--publisher-port",
-        "0",
-        "--discover-interval-ms",
-        "100",
-    ];
-    // What only gives up when the time is over shall not make the test wait.
-    tablecast(network.iter().chain(args))
+/// How processes meet: options of the tool.
+struct Network(Vec<String>);
+
+impl Network {
+    /// In a store in this folder, at ports of their own.
+    fn of_ports(folder: &Path) -> Network {
+        let store = folder.join("rows.db");
+        Network::with(&[
+            "--sqlite-path",
+            store.to_str().unwrap(),
+            "--discover",
+            "true",
+            "--publisher-port",
+            "0",
+        ])
+    }
+
+    /// In a server, which also carries what they say.
+    #[cfg(feature = "redis")]
+    fn of_redis(server: &servers::Server) -> Network {
+        let (driver, store) = (["--driver", "redis"], ["--store", "redis"]);
+        Network::with(
+            &[
+                &driver[..],
+                &store,
+                &["--remote-db-hosts", &format!("127.0.0.1:{}", server.port())],
+            ]
+            .concat(),
+        )
+    }
+
+    fn with(options: &[&str]) -> Network {
+        let options = options.iter().chain(&["--discover-interval-ms", "100"]);
+        Network(options.map(|option| (*option).to_owned()).collect())
+    }
+
+    fn command(&self, command: &str, args: &[&str]) -> Command {
+        let options = self.0.iter().map(String::as_str);
+        tablecast([command].into_iter().chain(options).chain(args.iter().copied()))
+    }
+
+    fn listen(&self, id: &str) -> Process {
+        let mut server = Process::start(self.command("listen", &["--no-multiproc", "--id", id]));
+        server.await_stderr("ready");
+        server
+    }
+
+    fn notify(&self, args: &[&str]) -> End {
+        run(self.command("notify", &[&["--no-multiproc"], args].concat()))
+    }
 }
 
-fn listen(folder: &Path, id: &str) -> Process {
-    let mut server = Process::start(meeting(folder, "listen", &["--no-multiproc", "--id", id]));
-    server.await_stderr("ready");
-    server
-}
-
-fn notify(folder: &Path, args: &[&str]) -> End {
-    run(meeting(folder, "notify", &[&["--no-multiproc"], args].concat()))
+/// Runs a test in each sort of network.
+fn in_each(test: impl Fn(&Network) + Send + 'static) {
+    within(LIMIT, move || {
+        let folder = tempfile::tempdir().unwrap();
+        test(&Network::of_ports(folder.path()));
+        #[cfg(feature = "redis")]
+        test(&Network::of_redis(&servers::Server::start()));
+    });
 }
 
 fn key(line: &str) -> String {
@@ -52,10 +89,9 @@ fn key(line: &str) -> String {
 
 #[test]
 fn every_update_goes_to_one_server_also_when_the_other_is_killed() {
-    within(LIMIT, || {
-        let folder = tempfile::tempdir().unwrap();
-        let mut servers = ["a", "b"].map(|id| listen(folder.path(), id));
-        let mut node = Process::start(meeting(folder.path(), "notify", &["--no-multiproc", "--file", "-"]));
+    in_each(|network| {
+        let mut servers = ["a", "b"].map(|id| network.listen(id));
+        let mut node = Process::start(network.command("notify", &["--no-multiproc", "--file", "-"]));
         let lines: String = (0..40)
             .map(|n| format!("{{\"table\":\"lport\",\"key\":\"port-{n}\",\"value\":{{\"status\":\"up\"}}}}\n"))
             .collect();
@@ -64,12 +100,12 @@ fn every_update_goes_to_one_server_also_when_the_other_is_killed() {
         assert_eq!(node.line(), "acknowledged 40 of 40");
         assert_eq!(node.end().code, Some(0));
 
-        let table = run(meeting(folder.path(), "listeners", &[])).stdout;
+        let table = run(network.command("listeners", &[])).stdout;
         assert!(table[0].starts_with("id "), "{table:?}");
         assert_eq!(table.iter().filter(|row| row.contains("alive")).count(), 2, "{table:?}");
 
         servers[0].kill();
-        let end = notify(folder.path(), &["--table", "lport", "--key", "last", "--value", "{}"]);
+        let end = network.notify(&["--table", "lport", "--key", "last", "--value", "{}"]);
         assert_eq!(
             (end.code, end.stdout),
             (Some(0), vec!["acknowledged 1 of 1".to_owned()])
@@ -87,16 +123,15 @@ fn every_update_goes_to_one_server_also_when_the_other_is_killed() {
         assert_eq!(keys.iter().flatten().collect::<BTreeSet<_>>().len(), 41);
 
         // Who stops cleanly is not registered any more.
-        let table = run(meeting(folder.path(), "listeners", &["--timeout", "0.3"])).stdout;
+        let table = run(network.command("listeners", &["--timeout", "0.3"])).stdout;
         assert!(!table.iter().any(|row| row.starts_with("b ")), "{table:?}");
     });
 }
 
 #[test]
 fn without_a_promise_nothing_is_waited_for() {
-    within(LIMIT, || {
-        let folder = tempfile::tempdir().unwrap();
-        let mut server = Process::start(meeting(folder.path(), "listen", &["--no-multiproc", "--count", "1"]));
+    in_each(|network| {
+        let mut server = Process::start(network.command("listen", &["--no-multiproc", "--count", "1"]));
         server.await_stderr("ready");
         let lines: String = (0..200)
             .map(|n| format!("{{\"table\":\"lport\",\"key\":\"port-{n}\"}}\n"))
@@ -114,7 +149,7 @@ fn without_a_promise_nothing_is_waited_for() {
                 "--file",
                 "-",
             ];
-            let mut node = Process::start(meeting(folder.path(), "notify", &args));
+            let mut node = Process::start(network.command("notify", &args));
             node.write(&lines);
             node.close_stdin();
             let sent = node.end().stdout.concat();
@@ -128,25 +163,24 @@ fn without_a_promise_nothing_is_waited_for() {
 
 #[test]
 fn what_nobody_takes_is_an_error() {
-    within(LIMIT, || {
+    in_each(|network| {
         let fails = |end: End, code: i32, text: &str| {
             assert_eq!(end.code, Some(code), "{end:?}");
             assert!(end.stderr.contains(text), "{text}: {end:?}");
         };
-        let folder = tempfile::tempdir().unwrap();
         let update = ["--table", "lport", "--key", "port-1", "--timeout", "0.5"];
-        fails(notify(folder.path(), &update), 1, "0 listeners are alive");
-        let memory = [&update[..], &["--store", "memory"]].concat();
-        fails(notify(folder.path(), &memory), 2, "choose sqlite or redis");
+        fails(network.notify(&update), 1, "0 listeners are alive");
+        let memory = [&["notify", "--no-multiproc", "--store", "memory"], &update[..]].concat();
+        fails(run(tablecast(memory)), 2, "choose sqlite or redis");
         let unheard = ["--no-multiproc", "--timeout", "0.5", "--count", "1"];
-        fails(run(meeting(folder.path(), "listen", &unheard)), 1, "0 of 1 updates");
+        fails(run(network.command("listen", &unheard)), 1, "0 of 1 updates");
 
         // A server that is stopped answers nothing: what was not acknowledged is named.
-        let server = listen(folder.path(), "a");
+        let server = network.listen("a");
         server.signal("STOP");
         let update = ["--table", "lport", "--key", "port-1", "--timeout", "3"];
         fails(
-            notify(folder.path(), &update),
+            network.notify(&update),
             1,
             "not acknowledged: Action:set, Table:lport, Key:port-1",
         );

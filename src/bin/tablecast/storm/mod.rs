@@ -23,8 +23,9 @@ pub(crate) use listener::{ListenerArgs, run as run_listener};
 /// nodes; one for each other number of nodes, with the most listeners; and one for each other number of workers, with
 /// the fewest listeners. Exits with 1 if an update was lost, or processed twice.
 ///
-/// --driver zmq (the default) uses a port for each process, found in the store; --driver redis starts a redis-server. --store is
-/// sqlite, or redis with that driver. Of the options, codec, ack_timeout_ms and listener_timeout_ms are used too.
+/// --driver zmq (the default) uses a port for each process, found in the store, which is --store sqlite (the default) or
+/// redis; --driver redis has --store redis by default. Either redis starts a redis-server of the storm's own. Of the
+/// options, codec, ack_timeout_ms and listener_timeout_ms are used too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// How many nodes.

@@ -1,0 +1,44 @@
+//! A node that reports the status of its ports to whichever server is there; see `status_server`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tablecast::registry::{Discovery, Registration};
+use tablecast::{
+    Action, Config, DbUpdate, Dispatcher, DispatcherOptions, Drivers, Notifier, NotifierOptions, Publisher, Result,
+    Stores, Subscriber,
+};
+
+fn main() -> Result<()> {
+    let folder = std::env::args().nth(1).expect("usage: status_node FOLDER");
+    // As the servers have it: both sides publish and subscribe.
+    let mut config = Config::default();
+    config.sqlite_path = Path::new(&folder).join("rows.db");
+    config.discover = true;
+    config.pub_sub_use_multiproc = false;
+    config.publisher_port = 0;
+
+    let (drivers, stores) = (Drivers::new(), Stores::new());
+    let publisher = Arc::new(Publisher::open(&config, &drivers)?);
+    let dispatcher = Dispatcher::new(DispatcherOptions::from(&config))?;
+    let subscriber = Arc::new(Subscriber::open(&config, &drivers, dispatcher.queue())?);
+    subscriber.daemonize()?;
+    let _registration = Registration::of_publisher(&config, &stores, publisher.address(), None)?;
+    let _discovery = Discovery::open(&config, &stores, &subscriber, None)?;
+
+    let notifier = Notifier::new(
+        stores.open(&config)?,
+        &subscriber,
+        &dispatcher.handle(),
+        &publisher,
+        NotifierOptions::from(&config),
+    )?;
+    for port in 1..=20 {
+        notifier.notify(DbUpdate::new("lport", format!("port-{port}"), Action::Set).value("up"))?;
+    }
+    // Until a server has processed each of them, however many servers come and go meanwhile.
+    notifier.flush(Duration::from_secs(30))?;
+    println!("acknowledged: {}", notifier.stats().acknowledged);
+    Ok(())
+}

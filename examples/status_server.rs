@@ -1,0 +1,48 @@
+//! One of several servers that share the status updates of all nodes: each update is processed by exactly one of them.
+//!
+//! Start it in two terminals, and the node of `status_node` in a third one, all with the same folder:
+//! `cargo run --example status_server -- /tmp/network`. Enter ends it; what it has not processed goes to the others.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tablecast::registry::{Discovery, Registration};
+use tablecast::{
+    Config, DbUpdate, Dispatcher, DispatcherOptions, Drivers, Listener, ListenerOptions, Publisher, Result, Stores,
+    Subscriber,
+};
+
+fn main() -> Result<()> {
+    let folder = std::env::args().nth(1).expect("usage: status_server FOLDER");
+    // Servers and nodes meet in a store, here a file; they need no addresses of each other.
+    let mut config = Config::default();
+    config.sqlite_path = Path::new(&folder).join("rows.db");
+    config.discover = true;
+    // Without a publisher service: this process publishes by itself, at any free port.
+    config.pub_sub_use_multiproc = false;
+    config.publisher_port = 0;
+
+    let (drivers, stores) = (Drivers::new(), Stores::new());
+    let publisher = Arc::new(Publisher::open(&config, &drivers)?);
+    let dispatcher = Dispatcher::new(DispatcherOptions::from(&config))?;
+    let subscriber = Arc::new(Subscriber::open(&config, &drivers, dispatcher.queue())?);
+    subscriber.daemonize()?;
+    let _registration = Registration::of_publisher(&config, &stores, publisher.address(), None)?;
+    let _discovery = Discovery::open(&config, &stores, &subscriber, None)?;
+
+    let listener = Listener::new(
+        stores.open(&config)?,
+        &subscriber,
+        &dispatcher.handle(),
+        &publisher,
+        ListenerOptions::from(&config),
+        // Its return is the acknowledgement: here a server would write the status into its database.
+        |update: &DbUpdate| println!("{} is {}", update.key, update.value.as_deref().unwrap_or("gone")),
+    )?;
+    listener.wait_registered(Duration::from_secs(10))?;
+    println!("ready");
+
+    let _ = std::io::stdin().read_line(&mut String::new());
+    listener.stop_within(Duration::from_secs(5))
+}
