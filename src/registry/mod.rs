@@ -4,8 +4,8 @@
 //!   timeout, with jitter, and deletes it when it stops. Nothing of this is published.
 //! - A [`Watch`] reads the table again and again and tells who is there. Each write gives a row another version, so a
 //!   row whose version stays the same for the timeout has an owner that is gone. The time is the observer's own, and
-//!   counts only while it looks; no two clocks are compared. Whoever notices removes the row, only in the version
-//!   that was seen: one that its owner wrote meanwhile stays.
+//!   counts only while it looks, and while the store can be read and written; no two clocks are compared. Whoever
+//!   notices removes the row, only in the version that was seen: one that its owner wrote meanwhile stays.
 //! - A [`Discovery`] makes a [`Subscriber`](crate::Subscriber) follow the publishers of such a table.
 //!
 //! A member that was taken for dead, for example because its process was stopped for long, registers again with its

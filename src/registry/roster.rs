@@ -49,6 +49,8 @@ pub(super) struct Roster {
     rows: BTreeMap<Name, Seen>,
     /// When it was last looked.
     looked: Option<Instant>,
+    /// The time since then counts for nobody.
+    is_unwatched: bool,
 }
 
 #[derive(Debug)]
@@ -61,21 +63,39 @@ struct Seen {
     was_renewed: bool,
 }
 
+impl Seen {
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.since)
+    }
+}
+
 impl Roster {
     pub(super) fn new(timeout: Duration) -> Roster {
         Roster {
             timeout,
             rows: BTreeMap::new(),
             looked: None,
+            is_unwatched: false,
         }
+    }
+
+    /// The store could not be read or written: since the last look nobody could be seen to renew.
+    pub(super) fn skip(&mut self) {
+        self.is_unwatched = true;
+    }
+
+    /// Whether somebody has not been seen to renew for so long that it matters whether the store takes writes.
+    pub(super) fn is_in_doubt(&self, now: Instant) -> bool {
+        let mut rows = self.rows.values();
+        rows.any(|seen| seen.member.is_some() && seen.age(now) > self.timeout / 2)
     }
 
     /// Takes note of all rows of the table, as they were read `now`.
     pub(super) fn look(&mut self, rows: Vec<Row>, now: Instant) {
         let last = self.looked.replace(now).unwrap_or(now);
         let gap = now.saturating_duration_since(last);
-        // While nobody looked, or the store could not be read, nobody could be seen to renew.
-        let unwatched = if gap > self.timeout / 2 { gap } else { Duration::ZERO };
+        let is_unwatched = std::mem::take(&mut self.is_unwatched) || gap > self.timeout / 2;
+        let unwatched = if is_unwatched { gap } else { Duration::ZERO };
         let mut before = std::mem::take(&mut self.rows);
         for row in rows {
             let seen = match before.remove(&row.key) {
@@ -96,10 +116,8 @@ impl Roster {
 
     /// The rows whose owners are gone, in the versions in which they were seen.
     pub(super) fn stale(&self, now: Instant) -> Vec<Version> {
-        let stale = self.rows.iter().filter(|(_, seen)| {
-            let age = now.saturating_duration_since(seen.since);
-            seen.member.is_some() && age > self.timeout
-        });
+        let rows = self.rows.iter();
+        let stale = rows.filter(|(_, seen)| seen.member.is_some() && seen.age(now) > self.timeout);
         stale.map(|(key, seen)| (key.clone(), seen.version)).collect()
     }
 
@@ -110,7 +128,7 @@ impl Roster {
 
     pub(super) fn presences(&self, now: Instant) -> Vec<Presence> {
         let members = self.rows.values().filter_map(|seen| {
-            let age = now.saturating_duration_since(seen.since);
+            let age = seen.age(now);
             let state = match (age > self.timeout, seen.was_renewed) {
                 (true, _) => PresenceState::Stale,
                 (false, true) => PresenceState::Alive,
@@ -181,6 +199,29 @@ mod tests {
         }
         assert!(roster.stale(now + Duration::from_secs(3)).is_empty());
         assert_eq!(roster.stale(now + Duration::from_millis(3001)).len(), 1);
+    }
+
+    #[test]
+    fn time_in_which_nobody_could_renew_counts_for_nobody() {
+        let start = Instant::now();
+        let mut roster = Roster::new(TIMEOUT);
+        roster.look(vec![row("a", 1)], start);
+        let second = |seconds| start + Duration::from_secs(seconds);
+        let mut longest = Duration::ZERO;
+        for now in (1..100).map(second) {
+            if roster.is_in_doubt(now) {
+                roster.skip();
+            }
+            roster.look(vec![row("a", 1)], now);
+            longest = roster.presences(now)[0].age.max(longest);
+        }
+        assert_eq!(longest, Duration::from_secs(1));
+        // The store takes writes again.
+        roster.look(vec![row("a", 1)], second(100));
+        assert!(roster.is_in_doubt(second(100)) && roster.stale(second(100)).is_empty());
+        roster.look(vec![row("a", 2)], second(101));
+        assert_eq!(states(&roster, second(101)), ["alive"]);
+        assert!(!roster.is_in_doubt(second(102)));
     }
 
     #[test]

@@ -83,15 +83,31 @@ impl<F: FnMut(&[Presence])> Worker<F> {
     }
 
     fn look(&mut self) -> Result<()> {
-        let rows = self.store.entries(&self.table, None).collect::<Result<Vec<Row>>>()?;
+        let rows = self.store.entries(&self.table, None).collect::<Result<Vec<Row>>>();
+        let rows = rows.inspect_err(|_| self.roster.skip())?;
         let now = Instant::now();
+        let writable = self.check_writable(now).inspect_err(|_| self.roster.skip());
         self.roster.look(rows, now);
+        let removed = self.remove_stale(now);
+        (self.tell)(&self.roster.presences(now));
+        writable.and(removed)
+    }
+
+    /// Whoever removes others must know that they could have renewed: a store that is full, or locked, can still be read.
+    /// That is asked only when it matters.
+    fn check_writable(&self, now: Instant) -> Result<()> {
+        if self.remove && self.roster.is_in_doubt(now) {
+            self.store.allocate_unique_key(&self.table)?;
+        }
+        Ok(())
+    }
+
+    fn remove_stale(&mut self, now: Instant) -> Result<()> {
         if self.remove {
             for stale in self.roster.stale(now) {
                 self.remove(&stale)?;
             }
         }
-        (self.tell)(&self.roster.presences(now));
         Ok(())
     }
 
