@@ -1,6 +1,6 @@
 //! The processes of a scenario, as it sees them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -141,6 +141,19 @@ impl Program {
     pub(crate) fn unregister(&mut self, topic: &str) {
         self.topics.remove(topic);
         self.actor.ask::<()>(&Order::Unregister(topic.into()));
+    }
+
+    /// Waits until it listens to these addresses, no others, and all are live.
+    pub(crate) fn await_following(&mut self, addresses: &[&str]) {
+        let wanted = addresses.iter().map(|address| ((*address).to_owned(), true));
+        let wanted: BTreeMap<String, bool> = wanted.collect();
+        let what = format!("{addresses:?} are not followed, and only they");
+        wait_for(LIMIT, &what, || self.addresses() == wanted);
+    }
+
+    /// The addresses that it listens to, and whether they are live.
+    pub(crate) fn addresses(&mut self) -> BTreeMap<String, bool> {
+        self.actor.ask(&Order::Addresses)
     }
 
     /// How many topics are live by its status.

@@ -9,6 +9,9 @@ mod junk;
 mod process;
 #[path = "../common/random.rs"]
 mod random;
+#[cfg(feature = "redis")]
+#[path = "../common/redis.rs"]
+mod redis_server;
 #[path = "../common/rig.rs"]
 mod rig;
 
@@ -19,6 +22,7 @@ mod history;
 mod holdings;
 mod program;
 mod proxy;
+mod registry;
 mod replica;
 mod scenarios;
 mod stage;

@@ -1,6 +1,6 @@
 //! A program that subscribes: it keeps a copy of the store's rows of its topics, and reads the store on every sync event.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use serde::{Deserialize, Serialize};
 use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
-use tablecast::subscriber::TopicState;
+use tablecast::registry::Discovery;
+use tablecast::subscriber::{PeerState, TopicState};
 use tablecast::{DbUpdate, Dispatcher, DispatcherOptions, Error, Subscriber, SubscriberOptions, SyncReason, Topic};
 
 use super::actor;
 use super::checker::PROGRAM;
 use super::history::{Event, Log};
 use super::holdings;
+use super::registry::RegistrySpec;
 use super::replica::Witness;
 use super::stage::pass;
 
@@ -26,6 +28,8 @@ pub(crate) struct ProgramSpec {
     pub(crate) name: String,
     pub(crate) folder: PathBuf,
     pub(crate) addresses: Vec<String>,
+    /// Where it finds more of them, if it looks.
+    pub(crate) registry: Option<RegistrySpec>,
     pub(crate) topics: BTreeSet<String>,
     /// Whether the library looks for gaps; without it the checker must find what is lost.
     pub(crate) continuity: bool,
@@ -50,6 +54,8 @@ pub(crate) enum Order {
     LiveTopics,
     /// Whether these publishers are heard, so that each would be missed.
     Hears(Vec<String>),
+    /// The addresses that it listens to, and which of them are live.
+    Addresses,
     /// Ends the subscriber, says in the log how it ended, and tells how long that took.
     End,
 }
@@ -74,6 +80,7 @@ pub(crate) struct Report {
 
 struct Program {
     witness: Arc<Witness>,
+    discovery: Option<Discovery>,
     subscriber: Arc<Subscriber>,
     dispatcher: Dispatcher,
     /// Dropped to end the thread.
@@ -107,6 +114,8 @@ impl Program {
         }
         let subscriber = Arc::new(subscriber(spec, &dispatcher));
         subscriber.daemonize().unwrap();
+        let registry = spec.registry.as_ref();
+        let discovery = registry.map(|registry| registry.follow(&subscriber));
         let (stop, stopped) = bounded(0);
         let (watching, watched) = (Arc::clone(&witness), Arc::clone(&subscriber));
         let watch = move || {
@@ -116,6 +125,7 @@ impl Program {
         };
         Program {
             witness,
+            discovery,
             subscriber,
             dispatcher,
             stop,
@@ -160,6 +170,12 @@ impl Program {
         }
     }
 
+    fn addresses(&self) -> BTreeMap<String, bool> {
+        let addresses = self.subscriber.status().addresses.into_iter();
+        let live = addresses.map(|peer| (peer.address.to_string(), peer.state == PeerState::Live));
+        live.collect()
+    }
+
     fn live_topics(&self) -> usize {
         let topics = self.subscriber.status().topics.into_iter();
         topics.filter(|topic| topic.state == TopicState::Live).count()
@@ -196,6 +212,7 @@ impl Program {
         self.watch.join().unwrap();
         let coalesced = self.dispatcher.stats().queue.coalesced;
         let start = Instant::now();
+        drop(self.discovery);
         drop(self.subscriber);
         drop(self.dispatcher);
         let took = start.elapsed();
@@ -223,6 +240,7 @@ pub(crate) fn run(spec: &ProgramSpec) {
             Order::Unregister(topic) => actor::answer(&program.unregister(&topic)),
             Order::Report => actor::answer(&program.report()),
             Order::LiveTopics => actor::answer(&program.live_topics()),
+            Order::Addresses => actor::answer(&program.addresses()),
             Order::Hears(publishers) => actor::answer(&program.hears(&publishers)),
             Order::End => {
                 let (took, witness) = program.end();

@@ -129,6 +129,7 @@ impl Stage {
             hello_interval: self.hello(),
             send_timeout: SEND_TIMEOUT,
             send_hwm: 100_000,
+            registry: None,
         }
     }
 
@@ -141,6 +142,7 @@ impl Stage {
             name: name.into(),
             folder: self.folder().to_owned(),
             addresses: addresses.iter().map(|address| (*address).into()).collect(),
+            registry: None,
             topics: topics.iter().map(|topic| (*topic).into()).collect(),
             continuity: true,
             hello_interval: self.hello(),

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use serde::{Deserialize, Serialize};
 use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
+use tablecast::registry::Registration;
 use tablecast::transport::PubSub;
 use tablecast::{Action, DbUpdate, Publisher, PublisherOptions, Result, Topic};
 
 use super::actor;
 use super::history::{Change, Event, Log, Tail, now};
 use super::random::Random;
+use super::registry::RegistrySpec;
 use super::store::WRITER;
 
 /// What a writer is to be.
@@ -36,6 +38,8 @@ pub(crate) struct WriterSpec {
     pub(crate) hello_interval: Duration,
     pub(crate) send_timeout: Duration,
     pub(crate) send_hwm: i32,
+    /// Where it is registered under its name, if it is.
+    pub(crate) registry: Option<RegistrySpec>,
 }
 
 /// What the writer takes for the time.
@@ -45,6 +49,16 @@ pub(crate) enum Clock {
     Off(i64),
     /// Goes forth and back by up to an hour with every update.
     Steps,
+}
+
+impl Clock {
+    /// How wrong it is to begin with.
+    fn seconds(self) -> i64 {
+        match self {
+            Clock::Off(seconds) => seconds,
+            Clock::Steps => 0,
+        }
+    }
 }
 
 /// What became of an order to send.
@@ -91,6 +105,8 @@ struct Writer {
     spec: WriterSpec,
     log: Log,
     publisher: Publisher,
+    /// Gone after the publisher.
+    _registration: Option<Registration>,
     random: Random,
     versions: HashMap<usize, u64>,
     /// The last number of each topic.
@@ -116,8 +132,12 @@ impl Writer {
             publisher: publisher.id().to_string(),
             epoch: publisher.epoch(),
         });
+        let wrong = spec.clock.seconds() * 1_000_000;
+        let registry = spec.registry.as_ref();
+        let registration = registry.map(|registry| registry.register(&spec.name, &publisher, wrong));
         Ok(Writer {
             random: Random::from_seed(spec.seed),
+            _registration: registration,
             spec,
             log,
             publisher,

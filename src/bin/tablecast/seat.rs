@@ -23,10 +23,11 @@ pub(crate) struct SeatArgs {
 
 /// Takes part in the network, until it is dropped.
 pub(crate) struct Seat {
-    _registration: Option<Registration>,
     _discovery: Option<Discovery>,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) publisher: Arc<Publisher>,
+    /// Gone after the publisher: who follows it has its goodbye by then.
+    _registration: Option<Registration>,
     pub(crate) subscriber: Arc<Subscriber>,
     pub(crate) dispatcher: Dispatcher,
 }
@@ -62,9 +63,9 @@ impl Seat {
         let subscriber = Arc::new(Subscriber::open(config, &drivers, dispatcher.queue())?);
         subscriber.daemonize()?;
         Ok(Seat {
-            _registration: Registration::of_publisher(config, &stores, publisher.address(), None)?,
             _discovery: Discovery::open(config, &stores, &subscriber, None)?,
             store,
+            _registration: Registration::of_publisher(config, &stores, publisher.address(), None)?,
             publisher,
             subscriber,
             dispatcher,

@@ -32,12 +32,13 @@ pub(crate) fn run(config: &Config) -> Result<()> {
             });
         }
     }
-    drop(registration);
     // What they have published is still passed on.
     monitors.stop();
     monitors.iter().for_each(|monitor| log::info!("stopped: {monitor:?}"));
     drop(monitors);
     service.stop();
+    // Who follows it has its goodbye by now.
+    drop(registration);
     log::info!("stopped: {:?}", service.stats());
     Ok(())
 }

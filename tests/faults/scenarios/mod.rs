@@ -7,6 +7,7 @@ mod lost;
 mod names;
 mod network;
 mod odd;
+mod registry;
 mod stopped;
 
 use serde_json::Value;
