@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::cast::{Program, Writer};
-use crate::history::now;
+use crate::history::{Time, Told, now};
 use crate::registry::RegistrySpec;
 use crate::stage::{Load, Stage, pass, play, since, wait_for};
 use crate::writer::Clock;
@@ -57,8 +57,14 @@ impl<'a> Scene<'a> {
         }
     }
 
-    fn syncs(&mut self) -> [usize; 2] {
-        self.programs.each_mut().map(|program| program.syncs().len())
+    fn syncs(&mut self) -> [Vec<(Time, Told)>; 2] {
+        self.programs.each_mut().map(Program::syncs)
+    }
+
+    /// Those of a start too, which may take its time.
+    fn settled_syncs(&mut self) -> [Vec<(Time, Told)>; 2] {
+        pass(self.stage.hellos(2.0));
+        self.syncs()
     }
 
     /// A time within which two readings and a renewal fall, and more than that after which a publisher is missed.
@@ -102,7 +108,7 @@ fn follow(stage: &mut Stage, store: &str) {
 
     // It takes its leave: that is no loss.
     late.halt();
-    let syncs = scene.syncs();
+    let syncs = scene.settled_syncs();
     late.close();
     let start = now();
     scene.await_following(&[]);
@@ -163,7 +169,7 @@ fn nobody_is_removed(stage: &mut Stage, store: &str, away: impl FnOnce(Duration)
     wait_for(SPARE, "not both are seen", || {
         attendance.has("steady") && attendance.has("other")
     });
-    let (syncs, long) = (scene.syncs(), scene.while_away());
+    let (syncs, long) = (scene.settled_syncs(), scene.while_away());
     away(long);
     scene.await_following(&[&other]);
     pass(long);
