@@ -150,11 +150,10 @@ fn follow(stage: &mut Stage, store: &str) {
     for took in [came, went, moved] {
         assert!(took <= interval + SPARE, "{figures}");
     }
-    // Its last renewal was up to a third of the timeout before.
-    assert!(
-        timeout * 2 / 3 <= died && died <= timeout + interval + SPARE,
-        "{figures}"
-    );
+    // Its last renewal was up to a third of the timeout before. Time in which a busy machine let nobody look counts for
+    // nobody.
+    assert!(timeout * 2 / 3 <= died, "{figures}");
+    assert!(died <= timeout * 2 + interval + SPARE, "{figures}");
     assert!(back <= timeout / 3 + interval + SPARE, "{figures}");
     scene.end(vec![mover], figures);
 }
