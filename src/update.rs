@@ -301,7 +301,8 @@ pub enum SyncReason {
         /// The listen address.
         address: Name,
     },
-    /// The connection was lost; changes are missed until [`SyncReason::Reconnected`].
+    /// The connection was lost; changes are missed until [`SyncReason::Reconnected`]. Told again if discovery ends listening
+    /// there before that, and also if a publisher that it has found came and went without ever being live.
     AddressLost {
         /// The listen address.
         address: Name,

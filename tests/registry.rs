@@ -18,12 +18,13 @@ use std::time::Duration;
 use common::{eventually, within};
 use host::{json, socket};
 use process::{Process, run, tablecast};
-use rig::{LONG, Rig, send};
+use rig::{LONG, Rig, free_port, send};
 use tablecast::drivers::memory::MemoryPubSub;
+use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
 use tablecast::registry::{Discovery, Member, PUBLISHERS, Registration, RegistryOptions};
 use tablecast::stores::memory::MemoryStore;
 use tablecast::transport::PubSub;
-use tablecast::{Publisher, PublisherOptions, Store, Topic};
+use tablecast::{Publisher, PublisherOptions, Store, SyncReason, Topic};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -60,7 +61,8 @@ fn register(store: &Arc<dyn Store>, member: Member, options: RegistryOptions) ->
 
 fn registered(store: &Arc<dyn Store>) -> Vec<Member> {
     let rows = store.entries(PUBLISHERS, None);
-    rows.map(|row| Member::from_row(&row.unwrap()).unwrap()).collect()
+    let members = rows.map(|row| Member::from_row(&row.unwrap()).unwrap());
+    members.filter(|member| !member.leaving).collect()
 }
 
 fn publisher() -> (Publisher, String, Arc<dyn PubSub>) {
@@ -68,6 +70,13 @@ fn publisher() -> (Publisher, String, Arc<dyn PubSub>) {
     let address = format!("memory://registry-{}", NEXT.fetch_add(1, Ordering::Relaxed));
     let driver: Arc<dyn PubSub> = Arc::new(MemoryPubSub::shared(&address).unwrap());
     let publisher = Publisher::new(&*driver, PublisherOptions::default()).unwrap();
+    (publisher, address, driver)
+}
+
+fn over_tcp() -> (Publisher, String, Arc<dyn PubSub>) {
+    let driver = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap());
+    let publisher = Publisher::new(&*driver, PublisherOptions::default()).unwrap();
+    let address = publisher.address().unwrap();
     (publisher, address, driver)
 }
 
@@ -111,6 +120,58 @@ fn a_subscriber_follows_who_comes_moves_and_goes() {
         eventually(LONG, || connected(&rig) == [at_own.as_str()]);
         drop(other);
         eventually(LONG, || registered(&store).is_empty());
+        drop(discovery);
+    });
+}
+
+#[test]
+fn who_comes_and_goes_unheard_is_told() {
+    within(LIMIT, || {
+        let store = store();
+        let (steady, at_steady, driver) = over_tcp();
+        let rig = Rig::new(&driver);
+        rig.listen(&["D"], &at_steady);
+        let connected_to = |address: &str| SyncReason::Connected {
+            address: address.into(),
+        };
+        let lost = |address: &str| SyncReason::AddressLost {
+            address: address.into(),
+        };
+        assert_eq!(rig.next_sync(), connected_to(&at_steady));
+        // One that is gone before the others look leaves word.
+        let rare = RegistryOptions {
+            interval: LIMIT,
+            ..patient()
+        };
+        drop(register(
+            &store,
+            member("before", 1, "memory://registry-before", ""),
+            rare,
+        ));
+        let row = store.get(PUBLISHERS, "before", None).unwrap();
+        assert!(Member::from_row(&row).unwrap().leaving);
+        let subscriber = Arc::clone(&rig.subscriber);
+        let discovery = Discovery::new(Arc::clone(&store), subscriber, &[], patient()).unwrap();
+        let dead = &*format!("tcp://127.0.0.1:{}", free_port());
+        let row = format!(r#"{{"epoch":1,"address":"{dead}"}}"#);
+        store.create(PUBLISHERS, "dead", &row, &Topic::ALL).unwrap();
+        eventually(LONG, || connected(&rig).contains(&dead.to_owned()));
+        store.delete(PUBLISHERS, "dead").unwrap();
+        assert_eq!(rig.next_sync(), lost(dead));
+        let brief = &*format!("tcp://127.0.0.1:{}", free_port());
+        let row = format!(r#"{{"epoch":1,"address":"{brief}","leaving":true}}"#);
+        store.create(PUBLISHERS, "brief", &row, &Topic::ALL).unwrap();
+        assert_eq!(rig.next_sync(), lost(brief));
+        // Who says goodbye is not missed.
+        let (polite, at_polite, _) = over_tcp();
+        let registration = register(&store, member("polite", 1, &at_polite, ""), patient());
+        assert_eq!(rig.next_sync(), connected_to(&at_polite));
+        drop((polite, registration));
+        eventually(LONG, || connected(&rig) == [at_steady.as_str()]);
+        // All that the subscriber was told before is done.
+        rig.listen(&["E"], &at_steady);
+        rig.only("1", || send(&steady, "E", "1"));
+        assert!(rig.syncs.is_empty());
         drop(discovery);
     });
 }

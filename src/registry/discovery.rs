@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{PUBLISHERS, Presence, RegistryOptions, Watch};
+use super::{Member, PUBLISHERS, Presence, RegistryOptions, Watch};
 use crate::config::Config;
 use crate::error::{ErrorHook, Result, report};
 use crate::store::Store;
@@ -15,7 +15,8 @@ use crate::subscriber::Subscriber;
 /// has registered itself are left alone. The rows of those that are gone are removed.
 ///
 /// One that comes is connected within the option `discover_interval_ms`, one that stops cleanly is disconnected within
-/// it, and one that dies within it and `publisher_timeout_ms`.
+/// it, and one that dies within it and `publisher_timeout_ms`. Of one that came and went before it was live, or that died,
+/// the program is told [`SyncReason::AddressLost`](crate::SyncReason::AddressLost).
 #[derive(Debug)]
 pub struct Discovery {
     watch: Watch,
@@ -54,6 +55,7 @@ impl Discovery {
         let mut follower = Follower {
             subscriber,
             roles: roles.iter().cloned().collect(),
+            runs: None,
             followed: BTreeSet::new(),
             refused: BTreeSet::new(),
             hook: options.hook.clone(),
@@ -73,6 +75,8 @@ impl Discovery {
 struct Follower {
     subscriber: Arc<Subscriber>,
     roles: BTreeSet<String>,
+    /// Who was there at the last look: the id, and which run of it.
+    runs: Option<BTreeSet<(String, u64)>>,
     /// The addresses that are registered with the subscriber because of this.
     followed: BTreeSet<String>,
     /// Addresses that it cannot take.
@@ -83,32 +87,45 @@ struct Follower {
 impl Follower {
     fn follow(&mut self, present: &[Presence]) {
         let members = present.iter().map(|presence| &presence.member);
-        let wanted: BTreeSet<&str> = members
+        let (left, stay): (Vec<&Member>, Vec<&Member>) = members
             .filter(|member| self.roles.is_empty() || self.roles.contains(&member.role))
-            .map(|member| member.address.as_str())
-            .collect();
+            .partition(|member| member.leaving);
+        let runs = stay.iter().chain(&left).map(|member| (member.id.clone(), member.epoch));
+        let runs_before = self.runs.replace(runs.collect());
+        let wanted: BTreeSet<&str> = stay.iter().map(|member| &*member.address).collect();
         self.refused.retain(|address| wanted.contains(address.as_str()));
         // New ones first: who has moved is heard at the one place or at the other.
-        for &address in &wanted {
-            if self.followed.contains(address) || self.refused.contains(address) {
-                continue;
-            }
-            match self.subscriber.register_listen_address(address) {
-                Ok(true) => drop(self.followed.insert(address.to_owned())),
-                // The program listens to it anyway.
-                Ok(false) => {}
-                Err(e) => {
-                    report(&e, self.hook.as_ref());
-                    self.refused.insert(address.to_owned());
-                }
+        for address in &wanted {
+            self.listen(address);
+        }
+        // Who was gone before anybody looked may have been missed.
+        for member in left {
+            let is_new = |runs: &BTreeSet<_>| !runs.contains(&(member.id.clone(), member.epoch));
+            if runs_before.as_ref().is_some_and(is_new) {
+                self.listen(&member.address);
             }
         }
         self.followed.retain(|address| {
             let stays = wanted.contains(address.as_str());
             if !stays {
-                self.subscriber.unregister_listen_address(address);
+                self.subscriber.give_up_listen_address(address);
             }
             stays
         });
+    }
+
+    fn listen(&mut self, address: &str) {
+        if self.followed.contains(address) || self.refused.contains(address) {
+            return;
+        }
+        match self.subscriber.register_listen_address(address) {
+            Ok(true) => drop(self.followed.insert(address.to_owned())),
+            // The program listens to it anyway.
+            Ok(false) => {}
+            Err(e) => {
+                report(&e, self.hook.as_ref());
+                self.refused.insert(address.to_owned());
+            }
+        }
     }
 }

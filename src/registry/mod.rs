@@ -1,7 +1,8 @@
 //! Who is there: rows that their owners renew, and what others make of them.
 //!
 //! - A [`Registration`] keeps a row in a table of the store: it creates the row, writes it again at a third of the
-//!   timeout, with jitter, and deletes it when it stops. Nothing of this is published.
+//!   timeout, with jitter, and deletes it when it stops. Nothing of this is published. One that stops before all can have
+//!   seen it leaves its row, which says so, to whoever removes those of the dead.
 //! - A [`Watch`] reads the table again and again and tells who is there. Each write gives a row another version, so a
 //!   row whose version stays the same for the timeout has an owner that is gone. The time is the observer's own, and
 //!   counts only while it looks, and while the store can be read and written; no two clocks are compared. Whoever

@@ -140,7 +140,7 @@ impl Registration {
             key: member.id.clone(),
             member: member.clone(),
             version: None,
-            was_there: false,
+            since: None,
             rejoins,
             shared: Arc::clone(&shared),
             renewal,
@@ -231,8 +231,8 @@ struct Worker<F> {
     member: Member,
     /// Of the row as it was written last.
     version: Option<u64>,
-    /// The row was there once.
-    was_there: bool,
+    /// When the row was first there.
+    since: Option<Instant>,
     /// Whether a row that others have removed is made again.
     rejoins: bool,
     shared: Arc<Shared>,
@@ -288,7 +288,7 @@ impl<F: FnMut(&mut Member)> Worker<F> {
     }
 
     fn join(&mut self, value: &str) -> Result<bool> {
-        let may_create = self.rejoins || !self.was_there;
+        let may_create = self.rejoins || self.since.is_none();
         for _ in 0..TRIES {
             if may_create {
                 match self.store.create(&self.table, &self.key, value, &Topic::ALL) {
@@ -304,7 +304,7 @@ impl<F: FnMut(&mut Member)> Worker<F> {
             };
             let owner = Member::from_row(&row).ok();
             let is_ours = owner.is_some_and(|owner| owner.is_run_of(&self.member));
-            if self.was_there && !is_ours {
+            if self.since.is_some() && !is_ours {
                 let context = format!(
                     "another one is registered as {:?}: give each an id of its own",
                     self.key
@@ -331,16 +331,28 @@ impl<F: FnMut(&mut Member)> Worker<F> {
 
     fn joined(&mut self, version: u64) -> bool {
         self.version = Some(version);
-        self.was_there = true;
+        self.since.get_or_insert_with(Instant::now);
         true
     }
 
-    fn leave(self) {
+    fn leave(mut self) {
         let Some(version) = self.version else { return };
-        match self
-            .store
-            .write(&Write::delete(&self.table, &self.key).version(version))
-        {
+        let is_unseen = self
+            .since
+            .is_some_and(|since| since.elapsed() < self.options.look() * 2);
+        let value = match is_unseen && self.rejoins {
+            true => {
+                self.member.leaving = true;
+                self.member.to_value().ok()
+            }
+            false => None,
+        };
+        let write = match &value {
+            // Whoever looks later is to know that somebody was there.
+            Some(value) => Write::set(&self.table, &self.key, value),
+            None => Write::delete(&self.table, &self.key),
+        };
+        match self.store.write(&write.version(version)) {
             Ok(_) => {}
             // It is somebody else's by now.
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}

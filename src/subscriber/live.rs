@@ -56,11 +56,24 @@ struct Peer {
     /// The program was told that this address is live.
     told: bool,
     was_live: bool,
+    /// Whoever was there has said goodbye, and nobody has come since.
+    is_at_peace: bool,
     /// Who answers there.
     owner: Option<Name>,
     /// When one that is live is asked whether it still is.
     ask_at: Option<Instant>,
     probe: Option<Probe>,
+}
+
+/// Who was at an address that nobody listens to any more.
+#[derive(Debug)]
+pub(super) enum Departed {
+    /// One who had said goodbye, or nobody in particular: a broker answers there.
+    Nobody,
+    /// This publisher was live to the last.
+    Live(Name),
+    /// Changes from there were missed.
+    Unheard,
 }
 
 #[derive(Debug)]
@@ -126,6 +139,7 @@ impl Live {
                     confirmed: 0,
                     told: false,
                     was_live: false,
+                    is_at_peace: false,
                     owner: None,
                     ask_at: None,
                     probe: None,
@@ -137,6 +151,17 @@ impl Live {
 
     pub(super) fn remove_address(&mut self, address: &str) -> bool {
         self.peers.remove(address).is_some()
+    }
+
+    /// Nobody will come to this address any more; `None` if it is not registered.
+    pub(super) fn give_up(&mut self, address: &str) -> Option<Departed> {
+        let peer = self.peers.remove(address)?;
+        Some(match (peer.told, peer.owner) {
+            (true, Some(owner)) => Departed::Live(owner),
+            (true, None) => Departed::Nobody,
+            (false, _) if peer.is_at_peace => Departed::Nobody,
+            (false, _) => Departed::Unheard,
+        })
     }
 
     pub(super) fn has_address(&self, address: &str) -> bool {
@@ -184,6 +209,7 @@ impl Live {
         if let Some(peer) = self.peers.get_mut(address) {
             peer.state = PeerState::Unconfirmed;
             peer.told = false;
+            peer.is_at_peace = false;
             peer.ask_at = None;
             peer.probe = None;
         }
@@ -230,12 +256,16 @@ impl Live {
         peer.tell(name)
     }
 
-    /// The connection is gone; returns what the program is to be told.
-    pub(super) fn disconnected(&mut self, address: &str) -> Option<SyncReason> {
-        let (name, _) = self.peers.get_key_value(address)?;
-        let address = name.clone();
-        let told = self.peers.get_mut(&*address)?.lose();
-        told.then_some(SyncReason::AddressLost { address })
+    /// The connection is gone; true if the program was told that it is live.
+    pub(super) fn disconnected(&mut self, address: &str) -> bool {
+        self.peers.get_mut(address).is_some_and(Peer::lose)
+    }
+
+    /// Whoever was at this address had said goodbye.
+    pub(super) fn rest(&mut self, address: &str) {
+        if let Some(peer) = self.peers.get_mut(address) {
+            peer.is_at_peace = true;
+        }
     }
 
     /// Who answers at this address, as far as that is known.
@@ -345,6 +375,7 @@ impl Live {
             peer.state = PeerState::Connecting;
             peer.confirmed = 0;
             peer.told = false;
+            peer.is_at_peace = false;
             peer.ask_at = None;
             peer.probe = None;
         }

@@ -166,6 +166,15 @@ impl Subscriber {
         changed
     }
 
+    /// Ends listening to the publisher at this address, which is gone; the program is told, unless that one has said goodbye.
+    pub(crate) fn give_up_listen_address(&self, address: &str) {
+        let mut live = self.shared.live.lock();
+        if let Some(departed) = live.give_up(address) {
+            live.command(Command::Disconnect(address.into()));
+            live.command(Command::GivenUp(address.into(), departed));
+        }
+    }
+
     /// Receives on the calling thread until [`Subscriber::stop`] is called from another.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ use crate::transport::{Inbound, Received};
 use crate::update::{DbUpdate, Name, SyncReason, Topic};
 
 use super::continuity::{Continuity, Sender};
+use super::live::Departed;
 use super::{Shared, SubscriberOptions, SubscriberStats};
 
 /// What other threads tell the subscriber's thread.
@@ -25,6 +26,8 @@ pub(super) enum Command {
     Unsubscribe(Topic),
     Connect(Name),
     Disconnect(Name),
+    /// The program is told that this address is lost for good, unless who was there has said goodbye.
+    GivenUp(Name, Departed),
 }
 
 pub(super) struct Worker {

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::live::Expired;
+use super::super::live::{Departed, Expired};
 use super::{Command, Retry, State};
 use crate::config::Resubscribe;
 use crate::thread;
@@ -47,6 +47,15 @@ impl State {
                     self.settle();
                     self.tell_cleared();
                     done
+                }
+                Command::GivenUp(address, departed) => {
+                    let is_missed = match departed {
+                        Departed::Nobody => false,
+                        Departed::Live(publisher) => !self.is_gone(Some(&publisher)),
+                        Departed::Unheard => true,
+                    };
+                    self.tell(is_missed.then(|| address_lost(&address)));
+                    Ok(())
                 }
             };
             if let Err(e) = done {
@@ -114,23 +123,20 @@ impl State {
     pub(super) fn on_disconnected(&mut self, inbound: &mut dyn Inbound, address: &Name) {
         let mut live = self.shared.live.lock();
         let owner = live.owner(address).cloned();
-        let reason = live.disconnected(address);
+        let told = live.disconnected(address);
         drop(live);
-        // Who has said goodbye, with all its numbers heard, is no loss.
-        let gone = match &mut *self.shared.continuity.lock() {
-            Some(continuity) => {
-                let gone = owner.is_some_and(|owner| continuity.is_gone(&owner));
-                if !gone {
-                    continuity.lose(address);
-                }
-                gone
-            }
-            None => false,
-        };
-        if reason.is_some() {
+        let gone = self.is_gone(owner.as_ref());
+        if !gone && let Some(continuity) = &mut *self.shared.continuity.lock() {
+            continuity.lose(address);
+        }
+        if told {
             self.clear(inbound, address);
         }
-        self.tell(reason.filter(|_| !gone));
+        match (told, gone) {
+            (true, true) => self.shared.live.lock().rest(address),
+            (true, false) => self.tell(Some(address_lost(address))),
+            (false, _) => {}
+        }
         self.settle();
         self.tell_cleared();
         if self.shared.live.lock().has_address(address) {
@@ -140,6 +146,15 @@ impl State {
             self.retries.insert(address.clone(), Retry { at, wait });
         }
         self.look_ahead();
+    }
+
+    /// Whether this publisher has said goodbye, which is no loss.
+    fn is_gone(&self, publisher: Option<&Name>) -> bool {
+        let continuity = self.shared.continuity.lock();
+        let continuity = continuity.as_ref();
+        continuity
+            .zip(publisher)
+            .is_some_and(|(known, publisher)| known.is_gone(publisher))
     }
 
     /// The connection to an address that was live is lost: if the options say so, no topic is registered any more.
@@ -167,12 +182,9 @@ impl State {
                     if let Some(continuity) = &mut *self.shared.continuity.lock() {
                         continuity.lose(&address);
                     }
-                    let reason = SyncReason::AddressLost {
-                        address: address.clone(),
-                    };
                     if told {
                         self.clear(inbound, &address);
-                        self.tell(Some(reason));
+                        self.tell(Some(address_lost(&address)));
                     }
                     self.reconnect(inbound, address);
                     self.tell_cleared();
@@ -243,4 +255,9 @@ impl State {
         let retries = self.retries.values().map(|retry| retry.at);
         self.deadline = retries.chain(probes).chain(missing).chain(self.refused_until).min();
     }
+}
+
+fn address_lost(address: &Name) -> SyncReason {
+    let address = address.clone();
+    SyncReason::AddressLost { address }
 }
