@@ -51,7 +51,7 @@ pub struct Member {
     /// How busy it was when it last renewed the row.
     #[serde(default)]
     pub load: Load,
-    /// It is about to end, and takes nothing new.
+    /// It is about to end, and takes nothing new, or has just ended.
     #[serde(default)]
     pub leaving: bool,
 }

@@ -69,9 +69,20 @@ fn print(
             _ => "-".into(),
         };
         let member = presence.member;
-        let state = presence.state.as_str().to_owned();
+        let state = match member.leaving {
+            true => "leaving",
+            false => presence.state.as_str(),
+        };
         let epoch = member.epoch.to_string();
-        [member.id, epoch, member.address, first, second, state, renewed]
+        [
+            member.id,
+            epoch,
+            member.address,
+            first,
+            second,
+            state.to_owned(),
+            renewed,
+        ]
     }));
     output::result(output::columns(&rows).trim_end())
 }
@@ -86,7 +97,7 @@ fn watch_for(looks: &Receiver<Vec<Presence>>, limit: Duration, signal: &Receiver
         select! {
             recv(looks) -> look => {
                 last = look.map_err(|_| Error::new(ErrorKind::Stopped, "the watch ended"))?;
-                let is_known = |presence: &Presence| presence.state != PresenceState::Unknown;
+                let is_known = |presence: &Presence| presence.member.leaving || presence.state != PresenceState::Unknown;
                 if last.iter().all(is_known) {
                     return Ok(last);
                 }
