@@ -56,7 +56,9 @@ fn member(id: &str, epoch: u64, address: &str, role: &str) -> Member {
 }
 
 fn register(store: &Arc<dyn Store>, member: Member, options: RegistryOptions) -> Registration {
-    Registration::new(Arc::clone(store), PUBLISHERS, member, options).unwrap()
+    let registration = Registration::new(Arc::clone(store), PUBLISHERS, member, options).unwrap();
+    registration.wait_registered(LONG).unwrap();
+    registration
 }
 
 fn registered(store: &Arc<dyn Store>) -> Vec<Member> {

@@ -173,6 +173,19 @@ impl Registration {
         self.shared.lease.lock().is_held(self.timeout)
     }
 
+    /// Waits until the row is written. What is published after that, whoever follows publishers hears, or is told that it may have
+    /// missed something, even if the process is killed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if it is not by then.
+    pub fn wait_registered(&self, timeout: Duration) -> Result<()> {
+        if self.wait_held(thread::deadline(timeout)) {
+            return Ok(());
+        }
+        let context = format!("{:?} is not registered within {timeout:?}", self.member.id);
+        Err(Error::new(ErrorKind::Timeout, context))
+    }
+
     /// Waits until the row is written; false if it is not by then, or is lost.
     pub(crate) fn wait_held(&self, deadline: Instant) -> bool {
         let mut lease = self.shared.lease.lock();
