@@ -281,19 +281,20 @@ pub(crate) fn stops_and_starts_again(setup: fn() -> Setup) {
 
 pub(crate) fn drops_promptly(setup: fn() -> Setup) {
     let setup = setup();
+    let mut publisher = setup.publisher();
     for _ in 0..3 {
-        let (publisher, rig) = setup.pair(&["D"]);
+        let rig = Rig::new(&setup.driver);
+        rig.listen(&["D"], &setup.address(&publisher));
         send(&publisher, "D", "1");
         quickly(Duration::from_secs(1), "drop of the subscriber", || drop(rig));
         quickly(Duration::from_secs(1), "drop of the publisher", || drop(publisher));
-        // A port is free a moment after its socket was closed.
+        // An address is free a moment after its socket was closed.
+        let mut next = None;
         eventually(LONG, || {
-            Publisher::new(&*setup.driver, PublisherOptions::default()).is_ok()
+            next = Publisher::new(&*setup.driver, PublisherOptions::default()).ok();
+            next.is_some()
         });
-        eventually(LONG, || {
-            Publisher::new(&*setup.driver, PublisherOptions::default()).is_ok()
-        });
-        pass(Duration::from_millis(20));
+        publisher = next.unwrap();
     }
 }
 
@@ -385,8 +386,6 @@ fn survives(setup: &Setup, topics: &[&[u8]], payloads: &[&[u8]], malformed: u64)
         outbound.send(b"D", valid, second).unwrap();
         rig.updates.recv_timeout(Duration::from_millis(10)).is_ok()
     });
-    pass(Duration::from_millis(20));
-    while rig.updates.try_recv().is_ok() {}
     for topic in topics {
         for payload in payloads {
             outbound.send(topic, payload, second).unwrap();
@@ -394,7 +393,9 @@ fn survives(setup: &Setup, topics: &[&[u8]], payloads: &[&[u8]], malformed: u64)
     }
     let last = br#"{"table":"row","key":"last","action":"set","value":null,"topic":"D"}"#;
     outbound.send(b"D", last, second).unwrap();
-    assert_eq!(rig.next_key(), "last");
+    // Some of those that showed the connection may still be on their way.
+    let mut others = iter::repeat_with(|| rig.next_key()).skip_while(|key| key == "valid");
+    assert_eq!(others.next().unwrap(), "last");
     eventually(LONG, || rig.subscriber.stats().malformed == malformed);
     assert_eq!(rig.subscriber.stats().errors, 0);
     assert!(rig.subscriber.is_running());
