@@ -6,9 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, select};
-use tablecast::{Config, Delivery, Error, ErrorKind, Notifier, NotifierOptions, Result};
+use tablecast::{Config, DbUpdate, Delivery, Error, ErrorKind, Notifier, NotifierOptions, Publisher, Result};
 
 use crate::input::{Input, InputArgs};
+use crate::publish::{SLICE, wait_subscribers};
 use crate::seat::{Seat, SeatArgs};
 use crate::{cli, output, signal};
 
@@ -23,10 +24,11 @@ pub(crate) struct Args {
     input: InputArgs,
     #[command(flatten)]
     seat: SeatArgs,
-    /// How many seconds to wait for acknowledgements, and before that for a listener.
+    /// How many seconds to wait for acknowledgements, and before that for a listener, and to be heard.
     #[arg(long, value_name = "S", default_value = "30", value_parser = cli::seconds)]
     timeout: Duration,
-    /// Publish each to one listener, and wait for nothing: prints `sent N`.
+    /// Publish each to one listener, and wait for no answer: prints `sent N`. Who binds the port waits first until all
+    /// listeners hear it.
     #[arg(long)]
     at_most_once: bool,
 }
@@ -59,12 +61,14 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
     )?);
     let stop = Arc::new(AtomicBool::new(false));
     let (done, end) = bounded(1);
-    let work = {
-        let (notifier, stop, timeout) = (Arc::clone(&notifier), Arc::clone(&stop), args.timeout);
-        let is_once = args.at_most_once;
-        // Left alone if a signal comes while it reads from stdin.
-        move || drop(done.send(notify(&notifier, input, timeout, is_once, &stop)))
+    let work = Work {
+        notifier: Arc::clone(&notifier),
+        unheard: args.at_most_once.then(|| Arc::clone(&seat.publisher)),
+        timeout: args.timeout,
+        stop: Arc::clone(&stop),
     };
+    // Left alone if a signal comes while it reads from stdin.
+    let work = move || drop(done.send(work.run(input)));
     let thread = thread::Builder::new().name("notify".into()).spawn(work);
     thread.map_err(|e| Error::new(ErrorKind::Io, "cannot start a thread").with_source(e))?;
     let interrupted = || Err(Error::new(ErrorKind::Stopped, "a signal came"));
@@ -72,6 +76,7 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
         recv(end) -> result => result.unwrap_or_else(|_| interrupted()),
         recv(signal) -> _ => {
             stop.store(true, Ordering::Relaxed);
+            let _ = end.recv_timeout(2 * SLICE);
             interrupted()
         }
     };
@@ -85,24 +90,57 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
     result.and(summary(&notifier, args.at_most_once))
 }
 
-/// Hands on all updates, and waits until they are processed.
-fn notify(notifier: &Notifier, input: Input, timeout: Duration, is_once: bool, stop: &AtomicBool) -> Result<()> {
-    // At first nobody is known; without acknowledgements it would have to be now.
-    notifier.wait_listeners(1, timeout)?;
-    let is_stopped = || stop.load(Ordering::Relaxed);
-    input.each(is_stopped, |update| {
+struct Work {
+    notifier: Arc<Notifier>,
+    /// What has to be heard before anything is sent, because nothing is sent again.
+    unheard: Option<Arc<Publisher>>,
+    timeout: Duration,
+    stop: Arc<AtomicBool>,
+}
+
+impl Work {
+    /// Hands on all updates, and waits until they are processed.
+    fn run(mut self, input: Input) -> Result<()> {
+        // At first nobody is known; without acknowledgements it would have to be now.
+        self.notifier.wait_listeners(1, self.timeout)?;
+        let unheard = self.unheard.take();
+        let is_once = unheard.is_some();
+        if let Some(publisher) = unheard {
+            self.await_ears(&publisher)?;
+        }
+        input.each(|| self.is_stopped(), |update| self.notify(&update))?;
+        match is_once {
+            true => Ok(()),
+            false => self.notifier.flush(self.timeout),
+        }
+    }
+
+    /// Waits until as many hear the publisher as there are listeners, where that can be told.
+    fn await_ears(&self, publisher: &Publisher) -> Result<()> {
+        let count = self.notifier.listeners().len();
+        match wait_subscribers(publisher, count, self.timeout, || self.is_stopped()) {
+            Err(e) if e.kind() == ErrorKind::Timeout => {
+                output::say(&format!("{e}: what goes to a listener that does not hear this is lost"));
+                Ok(())
+            }
+            Err(e) if e.kind() == ErrorKind::Unsupported => Ok(()),
+            heard => heard,
+        }
+    }
+
+    fn notify(&self, update: &DbUpdate) -> Result<()> {
         let start = Instant::now();
         loop {
-            match notifier.notify(update.clone()) {
+            match self.notifier.notify(update.clone()) {
                 // Too many wait: that may still change.
-                Err(e) if e.kind() == ErrorKind::Timeout && start.elapsed() < timeout && !is_stopped() => {}
+                Err(e) if e.kind() == ErrorKind::Timeout && start.elapsed() < self.timeout && !self.is_stopped() => {}
                 done => return done,
             }
         }
-    })?;
-    match is_once {
-        true => Ok(()),
-        false => notifier.flush(timeout),
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 }
 

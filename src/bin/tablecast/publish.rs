@@ -39,7 +39,7 @@ pub(crate) const DEFAULTS: &[(&str, &str)] = &[("linger_ms", "10000")];
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long a signal may go unnoticed while subscribers are waited for.
-const SLICE: Duration = Duration::from_millis(100);
+pub(crate) const SLICE: Duration = Duration::from_millis(100);
 
 /// What the main thread and the one that publishes share.
 #[derive(Default)]
@@ -84,8 +84,18 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     let work = Arc::clone(&shared);
     // Left alone if a signal comes while it reads from stdin.
     let body = move || {
-        let result = wait_subscribers(&publisher, wait, &work)
-            .and_then(|()| input.each(|| work.is_stopped(), |update| work.publish(&publisher, update)));
+        let heard = match wait {
+            Some((count, timeout)) => wait_subscribers(&publisher, count, timeout, || work.is_stopped()),
+            None => {
+                if has_no_subscribers(&publisher) {
+                    log::warn!(
+                        "there are no subscribers yet, so nobody may hear this; --wait-subscribers waits for them"
+                    );
+                }
+                Ok(())
+            }
+        };
+        let result = heard.and_then(|()| input.each(|| work.is_stopped(), |update| work.publish(&publisher, update)));
         // Waits until all is on its way.
         drop(publisher);
         let _ = done.send(result);
@@ -106,19 +116,18 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     result.and(written)
 }
 
-/// Waits for as many subscribers as were asked for.
-fn wait_subscribers(publisher: &Publisher, wait: Option<(usize, Duration)>, shared: &Shared) -> Result<()> {
-    let Some((count, timeout)) = wait else {
-        if has_no_subscribers(publisher) {
-            log::warn!("there are no subscribers yet, so nobody may hear this; --wait-subscribers waits for them");
-        }
-        return Ok(());
-    };
+/// Waits for so many subscribers, or until it is stopped.
+pub(crate) fn wait_subscribers(
+    publisher: &Publisher,
+    count: usize,
+    timeout: Duration,
+    is_stopped: impl Fn() -> bool,
+) -> Result<()> {
     let start = Instant::now();
     loop {
         let left = timeout.saturating_sub(start.elapsed());
         match publisher.wait_subscribers(count, left.min(SLICE)) {
-            Err(e) if e.kind() == ErrorKind::Timeout && left > SLICE && !shared.is_stopped() => {}
+            Err(e) if e.kind() == ErrorKind::Timeout && left > SLICE && !is_stopped() => {}
             Err(e) if e.kind() == ErrorKind::Timeout => {
                 let context = format!("fewer than {count} subscribers came within {timeout:?}");
                 return Err(Error::new(ErrorKind::Timeout, context));
