@@ -34,15 +34,18 @@ for field in ('table', 'key', 'action', 'value', 'topic'):
     print(field, type(update[field]).__name__, update[field])
 "#;
 
-/// Connects a PUSH socket and sends one update.
+/// Connects a PUSH socket and sends one update. pyzmq does not wait for `linger` at exit: only `term` does.
 const PUSHER: &str = r#"
 import sys, msgpack, zmq
-socket = zmq.Context().socket(zmq.PUSH)
+context = zmq.Context()
+socket = context.socket(zmq.PUSH)
 socket.linger = 10000
 socket.sndtimeo = 10000
 socket.connect(sys.argv[1])
 update = {'table': 'lport', 'key': 'port-1', 'action': 'delete', 'value': None, 'topic': 'D'}
 socket.send_multipart([b'D', msgpack.packb(update, use_bin_type=True)])
+socket.close()
+context.term()
 "#;
 
 #[test]
