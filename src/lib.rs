@@ -77,6 +77,7 @@ pub mod error;
 mod name;
 pub mod update;
 
+mod clock;
 pub mod codec;
 pub mod table;
 mod thread;

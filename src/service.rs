@@ -134,7 +134,7 @@ impl Service {
         inbound.connect(socket)?;
         let encoder = Encoder::new(options.codec, unique_id(), new_epoch());
         let (interval, hook) = (options.hello_interval, options.hook.clone());
-        let link = Link::new(network.outbound()?, encoder, interval, hook)?;
+        let link = Link::new(network.outbound()?, encoder, interval, options.max_message_bytes, hook)?;
         let shared = Arc::new(Shared {
             options,
             stopping: AtomicBool::new(false),

@@ -84,6 +84,13 @@ pub trait Inbound: Send {
     /// [`Received::Answer`] with the same `probe`. A newer probe replaces an older one of the same address.
     fn probe(&mut self, address: &str, probe: &Topic) -> Result<()>;
 
+    /// How many bytes the transport has received from `address` since it connected, where it can tell that more exactly
+    /// than by frames: of a large frame on a slow link much may be there while nothing is returned. Asked rarely, before an
+    /// address on which nothing comes is given up. Default: `None`.
+    fn received_bytes(&mut self, _address: &str) -> Option<u64> {
+        None
+    }
+
     /// The next thing that happens: returns [`Received::Idle`] after `timeout` (`None`: never, zero: do not wait).
     ///
     /// What is ready is returned before anything is waited for, and no source starves another.

@@ -348,6 +348,12 @@ pub enum SyncReason {
         /// The publishers' ids, in order.
         publishers: Vec<Name>,
     },
+    /// So many hellos of these publishers were missed in a row that the last updates which they sent may have been lost
+    /// without any hello that says so.
+    HellosMissed {
+        /// The publishers' ids, in order.
+        publishers: Vec<Name>,
+    },
     /// The queue was full and updates were dropped.
     Overflow {
         /// How many.
@@ -381,6 +387,7 @@ impl SyncReason {
             SyncReason::Unproven { .. } => "unproven",
             SyncReason::Restarted { .. } => "restarted",
             SyncReason::Silence { .. } => "silence",
+            SyncReason::HellosMissed { .. } => "hellos-missed",
             SyncReason::Overflow { .. } => "overflow",
             SyncReason::Requested => "requested",
         }
@@ -403,7 +410,9 @@ impl fmt::Display for SyncReason {
             SyncReason::Cleared { address, topics } => write!(f, " {address}: {topics:?}"),
             SyncReason::Unproven { topics } | SyncReason::Resubscribed { topics } => write!(f, " {topics:?}"),
             SyncReason::Restarted { publisher } => write!(f, " {publisher}"),
-            SyncReason::Silence { publishers } => write!(f, " {publishers:?}"),
+            SyncReason::Silence { publishers } | SyncReason::HellosMissed { publishers } => {
+                write!(f, " {publishers:?}")
+            }
             SyncReason::Overflow { dropped } => write!(f, " ({dropped} dropped)"),
             SyncReason::Requested => Ok(()),
         }

@@ -14,13 +14,32 @@ pub(crate) struct Hello {
     /// Of each topic that was used lately: its name, the last number, and how many milliseconds ago that was sent.
     #[serde(default)]
     pub(crate) topics: Vec<(String, u64, u64)>,
+    /// The number of this round of hellos, from 1; left out where the hello is no part of a round, as in an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) round: Option<u64>,
+    /// Which message of its round this is, from 0.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) part: u32,
+    /// More messages of the round follow.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) more: bool,
 }
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// A topic is told of in so many rounds after its last use: a subscriber that misses fewer in a row hears its last number.
+pub(crate) const TOLD: u64 = 5;
 
 /// A publisher tells its subscribers of itself.
 pub(crate) const HELLO: &str = "hello";
 
 /// A publisher's last word.
 pub(crate) const GOODBYE: &str = "goodbye";
+
+/// A hello of so many bytes is always sent and taken, whatever `max_message_bytes` is.
+pub(crate) const MIN_HELLO: usize = 4 << 10;
 
 /// A longer period cannot be told from none.
 const MAX_PERIOD: Duration = Duration::from_secs(24 * 3600);
@@ -31,7 +50,7 @@ impl Hello {
         let every = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
         Hello {
             every,
-            topics: Vec::new(),
+            ..Hello::default()
         }
     }
 

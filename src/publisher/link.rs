@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::codec::{Encoder, GOODBYE, HELLO, Hello};
+use crate::clock;
+use crate::codec::{Encoder, GOODBYE, HELLO, Hello, MIN_HELLO};
 use crate::error::{Error, ErrorHook, ErrorKind, Result, report};
 use crate::thread::{self, Thread};
 use crate::transport::{Outbound, Waiter, WaiterAndWake, Wake};
 use crate::update::Topic;
 
-use super::numbers::Numbers;
+use super::numbers::{MAX_TOPICS, Numbers, Part};
 
 /// A driver's sending end with its keeper: the thread that says hello, also while nobody sends.
 pub(crate) struct Link {
@@ -40,6 +41,8 @@ struct Shared {
     encoder: Encoder,
     /// The most that passes between two hellos.
     interval: Duration,
+    /// A larger hello is divided.
+    max_hello: usize,
     /// Whether there are probes to look for.
     is_asked: bool,
     hook: Option<ErrorHook>,
@@ -63,11 +66,13 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 const HELLO_TIMEOUT: Duration = Duration::from_millis(100);
 
 impl Link {
-    /// Shares `outbound`; hellos are written by `encoder`, at least once every `interval`.
+    /// Shares `outbound`; hellos are written by `encoder`, at least once every `interval`, in messages within
+    /// `max_message_bytes`.
     pub(crate) fn new(
         mut outbound: Box<dyn Outbound>,
         encoder: Encoder,
         interval: Duration,
+        max_message_bytes: usize,
         hook: Option<ErrorHook>,
     ) -> Result<Link> {
         let waiter = outbound.waiter()?;
@@ -86,6 +91,7 @@ impl Link {
             hellos: Arc::default(),
             encoder,
             interval: interval.max(MIN_INTERVAL),
+            max_hello: max_message_bytes.max(MIN_HELLO),
             is_asked: waiter.is_some(),
             hook,
         });
@@ -249,21 +255,28 @@ impl Shared {
     fn say(&self, action: &str, timeout: Duration) -> Result<()> {
         let topic = Topic::hello();
         let mut message = Vec::new();
-        let mut from = Some(0);
-        while let Some(begin) = from {
+        let mut part = Some(Part::default());
+        while let Some(this) = part {
             // Numbers and message go out under one lock: a hello never tells of what is sent after it.
             let mut sender = self.lock();
             if !sender.introduced {
                 return Ok(());
             }
-            let hello;
-            (hello, from) = sender.numbers.hello(begin, self.interval, Instant::now());
-            let action = if from.is_none() { action } else { HELLO };
-            message.clear();
-            self.encoder
-                .control(action, Some(&hello.to_text()), &topic, &mut message);
+            let mut most = MAX_TOPICS;
+            loop {
+                let (hello, next) = sender.numbers.hello(this, most, self.interval, clock::now());
+                let action = if next.is_none() { action } else { HELLO };
+                message.clear();
+                self.encoder
+                    .control(action, Some(&hello.to_text()), &topic, &mut message);
+                part = next;
+                if message.len() <= self.max_hello || hello.topics.is_empty() {
+                    break;
+                }
+                most = hello.topics.len() / 2;
+            }
             sender.outbound.send(topic.as_str().as_bytes(), &message, timeout)?;
-            if from.is_none() {
+            if part.is_none() {
                 sender.numbers.told();
             }
             self.hellos.fetch_add(1, Ordering::Relaxed);

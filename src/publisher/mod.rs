@@ -146,7 +146,13 @@ impl Publisher {
         let epoch = new_epoch();
         let encoder = Encoder::new(options.codec, id.clone(), epoch);
         let (interval, hook) = (options.hello_interval, options.hook.clone());
-        let link = Link::new(driver.outbound()?, encoder.clone(), interval, hook)?;
+        let link = Link::new(
+            driver.outbound()?,
+            encoder.clone(),
+            interval,
+            options.max_message_bytes,
+            hook,
+        )?;
         Ok(Publisher {
             link,
             encoder,

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
-use crate::codec::Hello;
+use crate::clock;
+use crate::codec::{Hello, TOLD};
 use crate::error::{ErrorKind, Result};
 use crate::update::Topic;
 
@@ -14,28 +15,33 @@ pub(crate) struct Numbers {
     topics: HashMap<Topic, Used>,
     /// Topics that the hellos tell of, each once.
     recent: Vec<Topic>,
-    /// How many hellos were said.
-    hellos: u64,
+    /// How many rounds of hellos were said.
+    rounds: u64,
 }
 
 #[derive(Debug)]
 struct Used {
     last: u64,
     at: Instant,
-    /// The hello before which it was last used.
-    hello: u64,
+    /// The round before which it was last used.
+    round: u64,
     is_recent: bool,
 }
 
 /// Whether something was sent.
 type IsSent = bool;
 
-/// A topic is told of in so many hellos after its last use: one who is cut off for longer notices the silence.
-const TOLD: u64 = 5;
-
-/// A hello tells of at most so many topics, and of so many bytes of their names; then another one follows.
-const MAX_TOPICS: usize = 256;
+/// A message of a round tells of at most so many topics, and of so many bytes of their names; then another one follows.
+pub(super) const MAX_TOPICS: usize = 256;
 const MAX_BYTES: usize = 32 << 10;
+
+/// A message of a round of hellos.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Part {
+    /// From which of the recent topics on.
+    from: usize,
+    number: u32,
+}
 
 impl Numbers {
     /// Calls `send` with the next number of this topic and the time since the one before it. `count` numbers are used
@@ -46,13 +52,13 @@ impl Numbers {
         count: u64,
         send: impl FnOnce(u64, Duration) -> Result<(T, IsSent)>,
     ) -> Result<T> {
-        let now = Instant::now();
+        let now = clock::now();
         let used = match self.topics.get_mut(topic) {
             Some(used) => used,
             None => self.topics.entry(topic.clone()).or_insert(Used {
                 last: 0,
                 at: now,
-                hello: 0,
+                round: 0,
                 is_recent: false,
             }),
         };
@@ -64,7 +70,8 @@ impl Numbers {
         };
         if is_sent {
             used.last += count;
-            (used.at, used.hello) = (now, self.hellos);
+            // What `send` did may have taken long: before this moment it had not happened for sure.
+            (used.at, used.round) = (clock::now(), self.rounds);
             if !std::mem::replace(&mut used.is_recent, true) {
                 self.recent.push(topic.clone());
             }
@@ -72,43 +79,46 @@ impl Numbers {
         result.map(|(value, _)| value)
     }
 
-    /// What a hello tells of the recent topics from this one on, and with which one the next begins; `None`: that
-    /// was all of them.
-    pub(super) fn hello(&self, from: usize, every: Duration, now: Instant) -> (Hello, Option<usize>) {
+    /// A message of the round of hellos that is being said, which tells of at most `most` topics, and the part after it;
+    /// `None`: that was the last. With 0 a topic is left out for which no message is large enough.
+    pub(super) fn hello(&self, part: Part, most: usize, every: Duration, now: Instant) -> (Hello, Option<Part>) {
         let mut topics = Vec::new();
         let mut bytes = 0;
-        for (index, topic) in self.recent.iter().enumerate().skip(from) {
-            if topics.len() == MAX_TOPICS || bytes > MAX_BYTES {
-                return (
-                    Hello {
-                        topics,
-                        ..Hello::of(every)
-                    },
-                    Some(index),
-                );
+        let mut end = part.from;
+        for topic in self.recent.iter().skip(part.from) {
+            if topics.len() >= most || bytes > MAX_BYTES {
+                break;
             }
+            end += 1;
             let Some(used) = self.topics.get(topic) else { continue };
             bytes += topic.as_str().len();
             let age = millis(now.saturating_duration_since(used.at));
             topics.push((topic.as_str().to_owned(), used.last, age));
         }
-        (
-            Hello {
-                topics,
-                ..Hello::of(every)
-            },
-            None,
-        )
+        let end = if most == 0 { part.from + 1 } else { end };
+        let more = end < self.recent.len();
+        let hello = Hello {
+            topics,
+            round: Some(self.rounds + 1),
+            part: part.number,
+            more,
+            ..Hello::of(every)
+        };
+        let next = Part {
+            from: end,
+            number: part.number.saturating_add(1),
+        };
+        (hello, more.then_some(next))
     }
 
-    /// All hellos of this time were said: forgets topics of which enough was told.
+    /// All messages of a round were said: forgets topics of which enough was told.
     pub(super) fn told(&mut self) {
-        self.hellos += 1;
-        let (hellos, topics) = (self.hellos, &mut self.topics);
+        self.rounds += 1;
+        let (rounds, topics) = (self.rounds, &mut self.topics);
         self.recent.retain(|topic| {
             let used = topics.get_mut(topic);
             used.is_some_and(|used| {
-                used.is_recent = hellos - used.hello < TOLD;
+                used.is_recent = rounds - used.round < TOLD;
                 used.is_recent
             })
         });

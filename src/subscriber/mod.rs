@@ -1,33 +1,32 @@
 //! The receiving end, written once for all drivers: a thread that turns frames into updates in a queue.
 
-mod cleared;
-mod continuity;
-mod live;
 mod options;
+mod session;
+mod shared;
 mod status;
 mod worker;
 
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Sender;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
 
+use crate::clock;
 use crate::config::Config;
 use crate::drivers::Drivers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::QueueSender;
 use crate::thread::{self, Thread};
-use crate::transport::{PubSub, Wake};
+use crate::transport::PubSub;
 use crate::update::{Name, Topic};
 
-use continuity::Continuity;
-use live::Live;
-pub use live::PeerState;
 pub use options::{SubscriberOptions, SubscriberStats};
-pub use status::{AddressStatus, PublisherStatus, SubscriberStatus, TopicState, TopicStatus};
-use worker::{Command, Worker};
+use session::{Command, Session};
+use shared::{Link, Shared, State};
+pub use status::{AddressStatus, PeerState, PublisherStatus, SubscriberStatus, TopicState, TopicStatus};
+use worker::Worker;
 
 /// Receives updates from any number of publishers, and puts them into a dispatcher's queue.
 ///
@@ -39,42 +38,6 @@ pub struct Subscriber {
     options: SubscriberOptions,
     shared: Arc<Shared>,
     thread: Mutex<Option<Thread>>,
-}
-
-/// What the handle and the thread share.
-struct Shared {
-    live: Mutex<Linked>,
-    changed: Condvar,
-    /// While it runs, and losses are looked for. Never locked together with `live`.
-    continuity: Mutex<Option<Continuity>>,
-    stats: Mutex<SubscriberStats>,
-}
-
-/// The bookkeeping, and the way to the thread while there is one.
-#[derive(Default)]
-struct Linked {
-    live: Live,
-    link: Option<Link>,
-}
-
-struct Link {
-    commands: Sender<Command>,
-    /// Dropped to stop the thread; `None` once that was done.
-    stop: Option<Sender<()>>,
-    wake: Arc<dyn Wake>,
-}
-
-impl std::ops::Deref for Linked {
-    type Target = Live;
-    fn deref(&self) -> &Live {
-        &self.live
-    }
-}
-
-impl std::ops::DerefMut for Linked {
-    fn deref_mut(&mut self) -> &mut Live {
-        &mut self.live
-    }
 }
 
 impl Subscriber {
@@ -99,12 +62,7 @@ impl Subscriber {
             driver,
             queue,
             options,
-            shared: Arc::new(Shared {
-                live: Mutex::default(),
-                changed: Condvar::new(),
-                continuity: Mutex::new(None),
-                stats: Mutex::default(),
-            }),
+            shared: Arc::new(Shared::new()),
             thread: Mutex::new(None),
         }
     }
@@ -122,22 +80,12 @@ impl Subscriber {
             let context = format!("a topic of {length} bytes; max_topic_bytes is {limit}");
             return Err(Error::new(ErrorKind::InvalidInput, context));
         }
-        let mut live = self.shared.live.lock();
-        let generation = live.add_topic(topic.clone());
-        if let Some(generation) = generation {
-            live.command(Command::Subscribe(topic.clone(), generation));
-        }
-        Ok(generation.is_some())
+        Ok(self.shared.state.lock().add_topic(topic))
     }
 
     /// Ends listening to this topic; true if it was registered. Updates that are in the queue still come.
     pub fn unregister_topic(&self, topic: &Topic) -> bool {
-        let mut live = self.shared.live.lock();
-        let changed = live.remove_topic(topic);
-        if changed {
-            live.command(Command::Unsubscribe(topic.clone()));
-        }
-        changed
+        self.shared.state.lock().remove_topic(topic)
     }
 
     /// Begins to listen to the publisher at this address; true if it was not registered.
@@ -147,32 +95,17 @@ impl Subscriber {
     /// That nobody is there is not an error: it is tried again and again.
     pub fn register_listen_address(&self, address: &str) -> Result<bool> {
         self.driver.check_address(address)?;
-        let address = Name::from(address);
-        let mut live = self.shared.live.lock();
-        let changed = live.add_address(address.clone());
-        if changed {
-            live.command(Command::Connect(address));
-        }
-        Ok(changed)
+        Ok(self.shared.state.lock().add_address(Name::from(address)))
     }
 
     /// Ends listening to the publisher at this address; true if it was registered.
     pub fn unregister_listen_address(&self, address: &str) -> bool {
-        let mut live = self.shared.live.lock();
-        let changed = live.remove_address(address);
-        if changed {
-            live.command(Command::Disconnect(address.into()));
-        }
-        changed
+        self.shared.state.lock().remove_address(address, Command::Disconnect)
     }
 
     /// Ends listening to the publisher at this address, which is gone; the program is told, unless that one has said goodbye.
     pub(crate) fn give_up_listen_address(&self, address: &str) {
-        let mut live = self.shared.live.lock();
-        if let Some(departed) = live.give_up(address) {
-            live.command(Command::Disconnect(address.into()));
-            live.command(Command::GivenUp(address.into(), departed));
-        }
+        self.shared.state.lock().remove_address(address, Command::GiveUp);
     }
 
     /// Receives on the calling thread until [`Subscriber::stop`] is called from another.
@@ -196,39 +129,34 @@ impl Subscriber {
     }
 
     fn start(&self) -> Result<Worker> {
-        let mut live = self.shared.live.lock();
-        if live.link.is_some() {
+        let mut state = self.shared.state.lock();
+        if state.is_running() {
             return Err(Error::new(ErrorKind::InvalidInput, "the subscriber is running already"));
         }
         let (inbound, wake) = self.driver.inbound()?;
-        let (commands, receiver) = crossbeam_channel::unbounded();
+        let (commands, messages) = crossbeam_channel::unbounded();
         let (stop, stopped) = crossbeam_channel::bounded(0);
-        live.link = Some(Link {
+        let (generation, memory) = state.begin(Link {
             commands,
             stop: Some(stop),
             wake,
         });
-        let generation = live.generation();
-        for topic in &live.topics {
-            live.command(Command::Subscribe(topic.clone(), generation));
-        }
-        for address in live.addresses() {
-            live.command(Command::Connect(address.clone()));
-        }
-        drop(live);
-        Ok(Worker::new(
+        let seed = RandomState::new().hash_one(generation);
+        let session = Session::new(&self.options, memory, generation, seed, clock::now());
+        Ok(Worker {
             inbound,
-            receiver,
-            stopped,
-            Arc::clone(&self.shared),
-            self.queue.clone(),
-            self.options.clone(),
-        ))
+            messages,
+            stop: stopped,
+            shared: Arc::clone(&self.shared),
+            queue: self.queue.clone(),
+            options: self.options.clone(),
+            session,
+        })
     }
 
     /// True from `run` or `daemonize` until it has stopped.
     pub fn is_running(&self) -> bool {
-        self.shared.live.lock().link.is_some()
+        self.shared.state.lock().is_running()
     }
 
     /// Waits until every registered topic is confirmed by the publisher at every registered address: from then on
@@ -239,13 +167,13 @@ impl Subscriber {
     /// Dragonflow's, is never live; its updates come all the same. [`ErrorKind::Stopped`] if it is stopped meanwhile.
     pub fn wait_live(&self, timeout: Duration) -> Result<()> {
         let deadline = thread::deadline(timeout);
-        let mut live = self.shared.live.lock();
-        let was_running = live.link.is_some();
-        while let Some(missing) = live.missing() {
-            if was_running && live.link.is_none() {
+        let mut state = self.shared.state.lock();
+        let was_running = state.is_running();
+        while let Some(missing) = state.missing() {
+            if was_running && !state.is_running() {
                 return Err(Error::new(ErrorKind::Stopped, "the subscriber was stopped"));
             }
-            if self.shared.changed.wait_until(&mut live, deadline).timed_out() && live.missing().is_some() {
+            if self.shared.changed.wait_until(&mut state, deadline).timed_out() && state.missing().is_some() {
                 return Err(Error::new(
                     ErrorKind::Timeout,
                     format!("not live within {timeout:?}: {missing}"),
@@ -255,72 +183,37 @@ impl Subscriber {
         Ok(())
     }
 
-    /// How it stands with each registered address, topic, and publisher. Topics are known only while it runs and the
-    /// option `continuity` is on.
+    /// The state of each registered address, topic, and publisher. Topics are known only while it runs and the option
+    /// `continuity` is on. Waits for the subscriber's thread for at most 500 ms; if that waits for room in the queue, the
+    /// topics are as they were last known.
     pub fn status(&self) -> SubscriberStatus {
-        let live = self.shared.live.lock();
-        let addresses = live.states().map(|(address, state)| AddressStatus {
-            address: address.clone(),
-            state,
-        });
-        let addresses = addresses.collect();
-        let is_whole = live.is_whole();
-        drop(live);
-        let continuity = self.shared.continuity.lock();
-        let topics = continuity.as_ref().map(|known| known.status(is_whole, Instant::now()));
-        let topics = topics.unwrap_or_default();
+        let (addresses, topics) = self.shared.status();
         SubscriberStatus { addresses, topics }
     }
 
     /// What was counted since the subscriber was made.
     pub fn stats(&self) -> SubscriberStats {
-        *self.shared.stats.lock()
+        self.shared.counts.get()
     }
 
     /// Ends receiving, and returns when it has ended, well within a second. Does nothing if it is not running.
     pub fn stop(&self) {
         let thread = self.thread.lock().take();
-        let mut live = self.shared.live.lock();
-        live.stop();
+        let mut state = self.shared.state.lock();
+        state.stop();
         match thread {
             Some(thread) => {
-                drop(live);
+                drop(state);
                 drop(thread);
             }
-            None => self.wait_stopped(&mut live),
+            None => self.wait_stopped(&mut state),
         }
     }
 
     /// Waits for a `run` on another thread.
-    fn wait_stopped(&self, live: &mut MutexGuard<'_, Linked>) {
+    fn wait_stopped(&self, state: &mut MutexGuard<'_, State>) {
         let deadline = Instant::now() + Duration::from_millis(900);
-        while live.link.is_some() && !self.shared.changed.wait_until(live, deadline).timed_out() {}
-    }
-}
-
-impl Linked {
-    /// Tells the thread, if there is one.
-    fn command(&self, command: Command) {
-        if let Some(link) = &self.link {
-            // It fails only if the thread is just ending: a new one learns all from the bookkeeping.
-            let _ = link.commands.send(command);
-            link.wake.wake();
-        }
-    }
-
-    /// The connection to this address was lost: unregisters every topic.
-    fn clear(&mut self, address: &Name) {
-        for topic in self.live.clear_topics(address) {
-            // In its turn: what was registered before may still be on its way to the thread.
-            self.command(Command::Unsubscribe(topic));
-        }
-    }
-
-    fn stop(&mut self) {
-        if let Some(link) = &mut self.link {
-            link.stop = None;
-            link.wake.wake();
-        }
+        while state.is_running() && !self.shared.changed.wait_until(state, deadline).timed_out() {}
     }
 }
 

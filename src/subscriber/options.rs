@@ -1,9 +1,9 @@
 //! What a subscriber can be told, and what it counts.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::continuity::Counters;
 use crate::config::{Config, Resubscribe};
 use crate::error::ErrorHook;
 
@@ -104,13 +104,36 @@ pub struct SubscriberStats {
     pub hellos: u64,
 }
 
-impl SubscriberStats {
-    pub(super) fn count(&mut self, counters: Counters) {
-        self.duplicates = counters.duplicates;
-        self.gaps = counters.gaps;
-        self.lost = counters.lost;
-        self.unnumbered = counters.unnumbered;
-        self.clashes = counters.clashes;
-        self.hellos = counters.hellos;
+/// The statistics as one thread writes and others read them.
+#[derive(Debug, Default)]
+pub(super) struct Counts([AtomicU64; 12]);
+
+impl Counts {
+    pub(super) fn set(&self, stats: &SubscriberStats) {
+        for (count, value) in self.0.iter().zip(stats.to_array()) {
+            count.store(value, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn get(&self) -> SubscriberStats {
+        SubscriberStats::from_array(self.0.each_ref().map(|count| count.load(Ordering::Relaxed)))
     }
 }
+
+macro_rules! array {
+    ($($field:ident),*) => {
+        impl SubscriberStats {
+            fn to_array(self) -> [u64; 12] {
+                [$(self.$field),*]
+            }
+
+            fn from_array([$($field),*]: [u64; 12]) -> SubscriberStats {
+                SubscriberStats { $($field),* }
+            }
+        }
+    };
+}
+
+array!(
+    received, filtered, decoded, malformed, syncs, errors, duplicates, gaps, lost, unnumbered, clashes, hellos
+);

@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use crate::update::{Name, Topic};
 
-use super::live::PeerState;
-
 /// What [`Subscriber::status`](super::Subscriber::status) tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -73,6 +71,31 @@ impl fmt::Display for TopicState {
             TopicState::Live => "live",
             TopicState::Stale => "stale",
             TopicState::Unconfirmed => "unconfirmed",
+        })
+    }
+}
+
+/// How a subscriber stands with one listen address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PeerState {
+    /// There is no connection.
+    Connecting,
+    /// There is a connection, but no proof yet that the subscriptions are in force.
+    Unconfirmed,
+    /// The publisher has confirmed every topic: nothing more is missed without a word.
+    Live,
+    /// The publisher does not answer, as one that sends no hellos (Dragonflow's): updates flow, unproven.
+    NoHello,
+}
+
+impl fmt::Display for PeerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PeerState::Connecting => "not connected",
+            PeerState::Unconfirmed => "has not answered yet",
+            PeerState::Live => "live",
+            PeerState::NoHello => "sends no hellos",
         })
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Pending {
     gaps: BTreeMap<(Topic, Name), (u64, u64)>,
     unproven: BTreeSet<Topic>,
     restarted: BTreeSet<Name>,
+    /// Publishers of which too many hellos were missed.
+    missed: BTreeSet<Name>,
     /// When the burst began, and when something was last added.
     burst: Option<(Instant, Instant)>,
 }
@@ -43,6 +45,11 @@ impl Pending {
         self.added(now);
     }
 
+    pub(super) fn missed(&mut self, publisher: Name, now: Instant) {
+        self.missed.insert(publisher);
+        self.added(now);
+    }
+
     fn added(&mut self, now: Instant) {
         let (first, _) = self.burst.unwrap_or((now, now));
         self.burst = Some((first, now));
@@ -59,14 +66,17 @@ impl Pending {
         self.unproven.remove(topic);
     }
 
-    /// When [`Pending::take`] has something.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.burst.map(|(first, last)| (last + CALM).min(first + LONGEST))
+    /// When [`Pending::take`] has something. With `is_unsure` what covers all of this may soon be told: that is waited
+    /// for.
+    pub(super) fn deadline(&self, is_unsure: bool) -> Option<Instant> {
+        let (first, last) = self.burst?;
+        let longest = first + LONGEST;
+        Some(if is_unsure { longest } else { longest.min(last + CALM) })
     }
 
     /// What is to be told now.
-    pub(super) fn take(&mut self, now: Instant) -> Vec<SyncReason> {
-        if self.deadline().is_none_or(|at| at > now) {
+    pub(super) fn take(&mut self, now: Instant, is_unsure: bool) -> Vec<SyncReason> {
+        if self.deadline(is_unsure).is_none_or(|at| at > now) {
             return Vec::new();
         }
         let all = std::mem::take(self);
@@ -74,6 +84,9 @@ impl Pending {
             .restarted
             .into_iter()
             .map(|publisher| SyncReason::Restarted { publisher });
+        let missed = (!all.missed.is_empty()).then(|| SyncReason::HellosMissed {
+            publishers: all.missed.into_iter().collect(),
+        });
         let gaps = all
             .gaps
             .into_iter()
@@ -86,6 +99,6 @@ impl Pending {
         let unproven = (!all.unproven.is_empty()).then(|| SyncReason::Unproven {
             topics: all.unproven.into_iter().collect(),
         });
-        restarted.chain(gaps).chain(unproven).collect()
+        restarted.chain(missed).chain(gaps).chain(unproven).collect()
     }
 }

@@ -1,20 +1,26 @@
-//! What is told to who asks how it stands.
+//! The per-topic part of `Subscriber::status`.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::Continuity;
 use super::run::RunState;
+use super::{Continuity, Topics};
 use crate::subscriber::status::{PublisherStatus, TopicState, TopicStatus};
 
 impl Continuity {
-    /// How it stands with every topic; `is_whole` if every connection is live.
-    pub(in crate::subscriber) fn status(&self, is_whole: bool, now: Instant) -> Vec<TopicStatus> {
-        let mut topics: BTreeMap<_, _> = self
-            .topics
+    /// The state of every topic. Topics up to the generation `settled` are in force wherever there is a connection;
+    /// `is_whole` if every connection is live.
+    pub(in crate::subscriber::session) fn status(
+        &self,
+        topics: &Topics,
+        settled: u64,
+        is_whole: bool,
+        now: Instant,
+    ) -> Vec<TopicStatus> {
+        let mut all: BTreeMap<_, _> = topics
             .iter()
-            .map(|(topic, interest)| {
-                let state = match interest.generation <= self.settled {
+            .map(|(topic, generation)| {
+                let state = match generation <= settled {
                     true if is_whole => TopicState::Live,
                     true => TopicState::Stale,
                     false => TopicState::Unconfirmed,
@@ -25,13 +31,13 @@ impl Continuity {
         for (publisher, runs) in &self.publishers {
             for run in runs {
                 let state = match (run.state, run.period) {
-                    (RunState::Gone | RunState::Replaced(_), _) => continue,
+                    (RunState::Gone(_) | RunState::Left | RunState::Replaced(_), _) => continue,
                     (RunState::Silent, _) => TopicState::Stale,
                     (RunState::Running, None) => TopicState::Unconfirmed,
                     (RunState::Running, Some(_)) => TopicState::Live,
                 };
                 for (topic, sequence) in &run.topics {
-                    if let Some((_, publishers)) = topics.get_mut(topic) {
+                    if let Some((_, publishers)) = all.get_mut(topic) {
                         publishers.push(PublisherStatus {
                             publisher: publisher.clone(),
                             epoch: run.epoch,
@@ -43,8 +49,7 @@ impl Continuity {
                 }
             }
         }
-        let topics = topics.into_iter();
-        topics
+        all.into_iter()
             .map(|(topic, (state, publishers))| TopicStatus {
                 topic,
                 state,

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// What comes early is held back until what it has overtaken is there, but for no longer than this...
-pub(super) const WINDOW: Duration = Duration::from_millis(50);
+pub(in crate::subscriber::session) const WINDOW: Duration = Duration::from_millis(50);
 
 /// ... and for no more than so many.
-pub(super) const MAX_HELD: usize = 64;
+pub(in crate::subscriber::session) const MAX_HELD: usize = 64;
 
 /// The state of one sequence; `T` is what carries a number.
 #[derive(Debug)]
-pub(super) struct Sequence<T> {
+pub(in crate::subscriber::session) struct Sequence<T> {
     /// Everything up to this number was handed out, was given up, or lies before the beginning.
     last: u64,
     early: Option<Box<Early<T>>>,
@@ -36,7 +36,7 @@ struct Held<T> {
 
 /// What became of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Accepted {
+pub(in crate::subscriber::session) enum Accepted {
     /// It was handed out, with those that had waited for it.
     InOrder,
     /// It was there before, or was given up.
@@ -47,44 +47,44 @@ pub(super) enum Accepted {
 
 /// Numbers that will not come any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Missing {
-    pub(super) from: u64,
-    pub(super) to: u64,
+pub(in crate::subscriber::session) struct Missing {
+    pub(in crate::subscriber::session) from: u64,
+    pub(in crate::subscriber::session) to: u64,
     /// How many of them are missing: some in between may have come.
-    pub(super) count: u64,
+    pub(in crate::subscriber::session) count: u64,
     /// When the last of them was sent at the latest.
-    pub(super) sent_by: Instant,
+    pub(in crate::subscriber::session) sent_by: Instant,
 }
 
 impl<T> Sequence<T> {
     /// A sequence that goes on after `last`.
-    pub(super) fn after(last: u64) -> Sequence<T> {
+    pub(in crate::subscriber::session) fn after(last: u64) -> Sequence<T> {
         Sequence { last, early: None }
     }
 
     /// The highest number that needs not be waited for.
-    pub(super) fn last(&self) -> u64 {
+    pub(in crate::subscriber::session) fn last(&self) -> u64 {
         self.last
     }
 
     /// True if this number goes on where the sequence is, and nothing waits: then [`Sequence::accept`] hands it out.
-    pub(super) fn is_next(&self, number: u64) -> bool {
+    pub(in crate::subscriber::session) fn is_next(&self, number: u64) -> bool {
         self.early.is_none() && Some(number) == self.last.checked_add(1)
     }
 
     /// The number that [is next](Sequence::is_next) was handed out.
-    pub(super) fn advance(&mut self) {
+    pub(in crate::subscriber::session) fn advance(&mut self) {
         self.last += 1;
     }
 
     /// True if something is missing that may still come.
-    pub(super) fn is_waiting(&self) -> bool {
+    pub(in crate::subscriber::session) fn is_waiting(&self) -> bool {
         self.early.is_some()
     }
 
     /// Takes the item with this number, whose predecessor was sent at `previous_by` at the latest; hands out to `out`
     /// what is in order.
-    pub(super) fn accept(
+    pub(in crate::subscriber::session) fn accept(
         &mut self,
         number: u64,
         item: T,
@@ -113,7 +113,7 @@ impl<T> Sequence<T> {
     }
 
     /// Learns that `number` was sent, at `sent_by` at the latest.
-    pub(super) fn learn(&mut self, number: u64, sent_by: Instant, now: Instant) {
+    pub(in crate::subscriber::session) fn learn(&mut self, number: u64, sent_by: Instant, now: Instant) {
         if number > self.last {
             let early = self.early.get_or_insert_with(|| Box::new(Early::new(now)));
             early.learn(number, sent_by);
@@ -121,14 +121,22 @@ impl<T> Sequence<T> {
     }
 
     /// When what is missing is to be given up; `None` if nothing is.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(in crate::subscriber::session) fn deadline(&self) -> Option<Instant> {
         let early = self.early.as_ref()?;
-        let full = early.held.len() >= MAX_HELD;
-        Some(if full { early.since } else { early.since + WINDOW })
+        Some(if self.is_full() {
+            early.since
+        } else {
+            early.since + WINDOW
+        })
+    }
+
+    /// True if no more can be held back.
+    pub(in crate::subscriber::session) fn is_full(&self) -> bool {
+        self.early.as_ref().is_some_and(|early| early.held.len() >= MAX_HELD)
     }
 
     /// Gives up what is missing, hands out what has waited for it, and returns what will not come.
-    pub(super) fn give_up(&mut self, out: &mut Vec<T>) -> Option<Missing> {
+    pub(in crate::subscriber::session) fn give_up(&mut self, out: &mut Vec<T>) -> Option<Missing> {
         let early = self.early.take()?;
         let from = self.last + 1;
         let (mut to, mut count, mut sent_by) = (self.last, 0, early.since);

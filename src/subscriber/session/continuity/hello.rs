@@ -1,0 +1,88 @@
+//! What a hello says of the publisher's numbers.
+
+use std::time::{Duration, Instant};
+
+use super::run::{Heard, RunState};
+use super::sequence::Sequence;
+use super::{Continuity, Scope, Sender, earlier, find, grow, shrink};
+use crate::codec::{Hello, TOLD};
+
+impl Continuity {
+    /// A hello came, or with `last` a goodbye.
+    pub(in crate::subscriber::session) fn hello(
+        &mut self,
+        scope: Scope<'_>,
+        from: &Sender<'_>,
+        hello: &Hello,
+        last: bool,
+        now: Instant,
+    ) {
+        self.counters.hellos += 1;
+        self.hear(from, now);
+        self.hear_round(scope, from, hello, now);
+        for (name, number, age) in &hello.topics {
+            let Some(topic) = scope.topics.get(name.as_bytes()).cloned() else {
+                continue;
+            };
+            let sent_by = now.checked_sub(Duration::from_millis(*age)).unwrap_or(now);
+            let Some(run) = find(&mut self.publishers, from.publisher, from.epoch) else {
+                return;
+            };
+            match run.topics.get_mut(&topic) {
+                Some(sequence) => {
+                    let was_waiting = sequence.is_waiting();
+                    sequence.learn(*number, sent_by, now);
+                    self.due = earlier(self.due, sequence.deadline());
+                    if sequence.is_waiting() && !was_waiting {
+                        self.waiting.push((from.publisher.clone(), from.epoch, topic));
+                    }
+                }
+                None => {
+                    grow(&mut self.sizes, &run.charged);
+                    run.topics.insert(topic.clone(), Sequence::after(*number));
+                    if !scope.is_covered(&topic, from.address, sent_by) {
+                        self.pending.unproven(topic, now);
+                    }
+                }
+            }
+        }
+        if let Some(run) = find(&mut self.publishers, from.publisher, from.epoch)
+            // What is said of it elsewhere while it is heard here may be a lie.
+            && run.address == *from.address
+        {
+            run.period = Some(hello.period());
+            if last {
+                run.state = RunState::Gone(now);
+            }
+            self.scan = earlier(self.scan, run.silent_at(self.silent));
+        }
+        self.limit(from.address);
+    }
+
+    /// A topic is told of in [`TOLD`] rounds after its last use: if none of so many rounds came whole, its last updates
+    /// may be missing without a word.
+    fn hear_round(&mut self, scope: Scope<'_>, from: &Sender<'_>, hello: &Hello, now: Instant) {
+        let Some(round) = hello.round else { return };
+        let Some(run) = find(&mut self.publishers, from.publisher, from.epoch) else {
+            return;
+        };
+        match run.rounds.hear(round, hello.part, !hello.more, TOLD) {
+            Heard::Expected => {}
+            Heard::Missed => {
+                // What this round does not tell of was sent before this at the latest.
+                let rounds = u32::try_from(TOLD - 1).unwrap_or(u32::MAX);
+                let untold = hello.period().mul_f64(0.75).saturating_mul(rounds);
+                let sent_by = now.checked_sub(untold).unwrap_or(now);
+                let mut topics = scope.topics.iter();
+                if topics.any(|(topic, _)| !scope.is_covered(topic, from.address, sent_by)) {
+                    self.pending.missed(from.publisher.clone(), now);
+                }
+            }
+            Heard::Anew => {
+                shrink(&mut self.sizes, &run.charged, run.topics.len());
+                run.topics.clear();
+                self.pending.restarted(from.publisher.clone(), now);
+            }
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! What is known of one run of a publisher.
+
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+
+use super::sequence::Sequence;
+use crate::error::{Error, ErrorKind};
+use crate::update::{DbUpdate, Name, Topic};
+
+/// One run of a publisher: from its start to its end.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) epoch: u64,
+    /// Through which listen address it is heard.
+    pub(super) address: Name,
+    /// The address whose budget it is on.
+    pub(super) charged: Name,
+    pub(super) state: RunState,
+    /// When something of it was last received, or the process could not look.
+    pub(super) heard: Instant,
+    /// How often it says hello; `None` if it never did.
+    pub(super) period: Option<Duration>,
+    pub(super) rounds: Rounds,
+    pub(super) topics: HashMap<Topic, Sequence<DbUpdate>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RunState {
+    Running,
+    /// Nothing was heard of it for too long, or its address was lost; the program was told.
+    Silent,
+    /// Its address is not listened to any more.
+    Left,
+    /// It said goodbye, then.
+    Gone(Instant),
+    /// Another run of the same publisher began without a goodbye of this one.
+    Replaced(Instant),
+}
+
+/// Which of its hellos have come. A hello is a round of messages, and a topic is told of in several rounds.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    /// The last round of which all parts have come.
+    whole: u64,
+    /// The round that is coming in, and how many of its parts have.
+    current: (u64, u32),
+    /// The round that a publisher which seems to count anew has told.
+    anew: Option<u64>,
+}
+
+/// What a hello's round says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Nothing is wrong.
+    Expected,
+    /// Of so many rounds in a row some part is missing that a topic may have been told of in none that came.
+    Missed,
+    /// The publisher counts anew within one run.
+    Anew,
+}
+
+/// For so long a run that said goodbye, or was replaced, is remembered: something of it may come late.
+const REMEMBER_GONE: Duration = Duration::from_secs(60);
+/// For so long one that is silent is remembered; after that it begins anew.
+const REMEMBER_SILENT: Duration = Duration::from_secs(600);
+/// For so long one that does not say hellos is remembered.
+const REMEMBER_OTHER: Duration = Duration::from_secs(3600);
+
+/// A shorter hello period is judged as this one: less than a process may be without a processor.
+const MIN_PERIOD: Duration = Duration::from_millis(50);
+
+impl Run {
+    pub(super) fn new(epoch: u64, address: Name, now: Instant) -> Run {
+        Run {
+            epoch,
+            charged: address.clone(),
+            address,
+            state: RunState::Running,
+            heard: now,
+            period: None,
+            rounds: Rounds::default(),
+            topics: HashMap::new(),
+        }
+    }
+
+    /// How many entries it is: itself and its sequences.
+    pub(super) fn size(&self) -> usize {
+        1 + self.topics.len()
+    }
+
+    /// When it will have been silent for `times` hello periods; `None` if it is not expected to say anything.
+    pub(super) fn silent_at(&self, times: f64) -> Option<Instant> {
+        let period = self.period.filter(|_| self.state == RunState::Running)?;
+        Some(self.heard + period.max(MIN_PERIOD).mul_f64(times))
+    }
+
+    /// The process could not look for so long: if that is much of a period, it has another chance.
+    pub(super) fn excuse(&mut self, late: Duration, now: Instant) {
+        if self.period.is_some_and(|period| late > period.max(MIN_PERIOD) / 2) {
+            self.heard = self.heard.max(now);
+        }
+    }
+
+    /// True if it can be forgotten.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        let remember = match self.state {
+            RunState::Gone(_) | RunState::Left | RunState::Replaced(_) => REMEMBER_GONE,
+            RunState::Silent => REMEMBER_SILENT,
+            RunState::Running if self.period.is_some() => return false,
+            RunState::Running => REMEMBER_OTHER,
+        };
+        now.saturating_duration_since(self.heard) > remember
+    }
+}
+
+impl Rounds {
+    /// A part of a round came; a topic is told of in `told` rounds.
+    pub(super) fn hear(&mut self, round: u64, part: u32, is_last: bool, told: u64) -> Heard {
+        let (current, parts) = self.current;
+        if round < current {
+            // One that counts anew says one round after the other; what comes late stands between newer ones.
+            let is_anew = self.anew.is_some_and(|before| round == before + 1);
+            self.anew = Some(round);
+            if !is_anew {
+                return Heard::Expected;
+            }
+            *self = Rounds {
+                whole: round,
+                current: (round, 0),
+                anew: None,
+            };
+            return Heard::Anew;
+        }
+        self.anew = None;
+        let parts = if round > current { 0 } else { parts };
+        self.current = (round, parts.max(if part == parts { part + 1 } else { 0 }));
+        let missed = round.saturating_sub(self.whole).saturating_sub(1) >= told;
+        if missed {
+            self.whole = round - 1;
+        }
+        if is_last && part == parts {
+            self.whole = round;
+        }
+        if missed { Heard::Missed } else { Heard::Expected }
+    }
+}
+
+pub(super) fn clash(publisher: &Name) -> Error {
+    let context = format!("two publishers at a time use the id {publisher}: give each its own");
+    Error::new(ErrorKind::InvalidInput, context)
+}

@@ -1,0 +1,171 @@
+//! What is done from time to time: giving up what does not come, noticing who is silent, forgetting who is gone.
+
+use std::time::{Duration, Instant};
+
+use super::run::{Run, RunState};
+use super::{Continuity, Findings, MAX_SIZE, Proof, SWEEP, Scope, earlier, find, shrink};
+use crate::update::{DbUpdate, SyncReason};
+
+/// Those who have missed two hellos are told together with those who have missed more: what cuts off one often cuts off
+/// others.
+const ALMOST_SILENT: f64 = 2.1;
+
+/// How long after a look at who is silent the next one is at the earliest.
+const BREATH: Duration = Duration::from_millis(20);
+
+/// What has waited in vain is given up only when everything that has come was read, but after so long in any case.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// How soon it is tried again to give up what was not, because there was more to read.
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// True if nothing that a run has sent lately can still be on its way: its address has answered a question that was asked
+/// after it had been silent for long enough. One that answers nothing proves nothing.
+fn is_proven(run: &Run, scope: Scope<'_>) -> bool {
+    let Some(peer) = scope.peers.get(&run.address) else {
+        return true;
+    };
+    match (peer.proof(), run.silent_at(ALMOST_SILENT)) {
+        (Proof::None, _) => true,
+        (Proof::Awaited, _) => false,
+        (Proof::Until(asked), at) => at.is_none_or(|at| at <= asked),
+    }
+}
+
+impl Continuity {
+    /// When [`Continuity::check`] has something to do. With `is_unsure` an address may soon be told of: that covers what
+    /// is pending.
+    pub(in crate::subscriber::session) fn deadline(&self, is_unsure: bool) -> Option<Instant> {
+        let pending = self.pending.deadline(is_unsure);
+        earlier(earlier(self.due, self.scan), pending)
+    }
+
+    /// Does what is due; hands out to `out` what has waited in vain for what was before it.
+    pub(in crate::subscriber::session) fn check(
+        &mut self,
+        scope: Scope<'_>,
+        is_unsure: bool,
+        now: Instant,
+        out: &mut Vec<DbUpdate>,
+    ) -> Findings {
+        if self.due.is_some_and(|at| at <= now) {
+            self.give_up(scope, now, out);
+        }
+        let mut findings = Findings {
+            errors: std::mem::take(&mut self.errors),
+            ..Findings::default()
+        };
+        if self.scan.is_some_and(|at| at <= now) {
+            self.look_for_silent(scope, now, &mut findings);
+        }
+        findings.syncs.extend(self.pending.take(now, is_unsure));
+        findings
+    }
+
+    fn give_up(&mut self, scope: Scope<'_>, now: Instant, out: &mut Vec<DbUpdate>) {
+        self.due = None;
+        for (publisher, epoch, topic) in std::mem::take(&mut self.waiting) {
+            let Some(run) = find(&mut self.publishers, &publisher, epoch) else {
+                continue;
+            };
+            let Some(sequence) = run.topics.get_mut(&topic) else {
+                continue;
+            };
+            let Some(at) = sequence.deadline() else { continue };
+            let may_still_be_unread = !sequence.is_full() && self.drained < at && now < at + LONGEST_WAIT;
+            if at > now || may_still_be_unread {
+                self.due = earlier(self.due, Some(at.max(now + AGAIN)));
+                self.waiting.push((publisher, epoch, topic));
+                continue;
+            }
+            let Some(missing) = sequence.give_up(out) else { continue };
+            self.counters.gaps += 1;
+            self.counters.lost = self.counters.lost.saturating_add(missing.count);
+            if !scope.is_covered(&topic, &run.address, missing.sent_by) {
+                self.pending.gap(publisher, topic, missing, now);
+            }
+        }
+    }
+
+    /// Looks for publishers that have fallen silent, and forgets those that are gone.
+    fn look_for_silent(&mut self, scope: Scope<'_>, now: Instant, findings: &mut Findings) {
+        let late = self.scan.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
+        let drained = self.drained;
+        let is_quiet = |run: &Run, times| run.silent_at(times).is_some_and(|at| at <= drained);
+        let mut is_silent = false;
+        for run in self.publishers.values_mut().flatten() {
+            // This process was stopped, or had no processor: what came meanwhile is still to be read.
+            run.excuse(late, now);
+            if is_quiet(run, self.silent) {
+                match is_proven(run, scope) {
+                    true => is_silent = true,
+                    false => findings.asks.push(run.address.clone()),
+                }
+            }
+        }
+        let mut publishers = Vec::new();
+        if is_silent {
+            for (publisher, runs) in &mut self.publishers {
+                for run in runs.iter_mut() {
+                    if is_quiet(run, ALMOST_SILENT) && is_proven(run, scope) {
+                        run.state = RunState::Silent;
+                        publishers.push(publisher.clone());
+                    }
+                }
+            }
+        }
+        self.publishers.retain(|_, runs| {
+            runs.retain(|run| {
+                let keep = !run.is_over(now);
+                shrink(&mut self.sizes, &run.charged, if keep { 0 } else { run.size() });
+                keep
+            });
+            !runs.is_empty()
+        });
+        let runs = self.publishers.values().flatten();
+        // What is overdue waits for the next look at everything that has come.
+        let next = runs
+            .filter_map(|run| run.silent_at(self.silent))
+            .map(|at| at.max(now + BREATH));
+        self.scan = next.chain((!self.publishers.is_empty()).then(|| now + SWEEP)).min();
+        findings.asks.sort();
+        findings.asks.dedup();
+        publishers.sort();
+        publishers.dedup();
+        if !publishers.is_empty() {
+            findings.syncs.push(SyncReason::Silence { publishers });
+        }
+    }
+
+    /// Forgets which of the runs of this address was not heard for longest when there are too many.
+    pub(super) fn limit(&mut self, address: &str) {
+        if self.sizes.get(address).is_none_or(|size| *size <= MAX_SIZE) {
+            return;
+        }
+        let runs = self
+            .publishers
+            .iter()
+            .flat_map(|(name, runs)| runs.iter().map(move |run| (name, run)));
+        let runs = runs.filter(|(_, run)| run.charged == *address);
+        // A publisher that says hello is rather a real one.
+        let mut runs: Vec<_> = runs
+            .map(|(name, run)| (run.period.is_some(), run.heard, name.clone(), run.epoch))
+            .collect();
+        runs.sort();
+        for (_, _, name, epoch) in runs {
+            if self.sizes.get(address).is_none_or(|size| *size <= MAX_SIZE / 4 * 3) {
+                break;
+            }
+            if let Some(runs) = self.publishers.get_mut(&name) {
+                runs.retain(|run| {
+                    let keep = run.epoch != epoch;
+                    shrink(&mut self.sizes, &run.charged, if keep { 0 } else { run.size() });
+                    keep
+                });
+                if runs.is_empty() {
+                    self.publishers.remove(&name);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! What comes in frames: updates of registered topics, and hellos.
+
+use std::time::Instant;
+
+use crate::codec::{Control, GOODBYE, HELLO, Hello, MIN_HELLO, Message};
+use crate::error::{Error, ErrorKind};
+use crate::update::{Name, SyncReason, Topic};
+
+use super::continuity::{Scope, Sender};
+use super::{Action, Session};
+
+/// From where frames are coming. What follows from that is done once for all that come together.
+#[derive(Debug, Default)]
+pub(super) struct Hearing {
+    address: Option<Name>,
+    /// When the last one came.
+    at: Option<Instant>,
+    /// One made sense.
+    sense: bool,
+}
+
+/// So many decoded messages keep their place in memory.
+const MAX_KEPT: usize = 1024;
+
+impl Session {
+    /// A frame came. `heard` is about the time now, `clock` the time: it is read where it matters.
+    ///
+    /// The path of every message: nothing here may cost more than it must.
+    pub(in crate::subscriber) fn handle_frame(
+        &mut self,
+        address: &str,
+        topic: &[u8],
+        payload: &[u8],
+        heard: Instant,
+        clock: impl Fn() -> Instant,
+    ) {
+        self.stats.received += 1;
+        self.hear(address, heard);
+        let Some(topic) = self.topics.get(topic) else {
+            if topic == Topic::hello().as_str().as_bytes() && self.options.continuity {
+                self.on_hello(address, payload, clock());
+            } else {
+                self.stats.filtered += 1;
+            }
+            return;
+        };
+        if payload.len() > self.options.max_message_bytes
+            || self.decoder.decode(topic, payload, &mut self.messages).is_err()
+        {
+            return self.on_malformed(address);
+        }
+        self.hearing.sense = true;
+        let (mut is_requested, mut is_unusual) = (false, false);
+        let scope = Scope {
+            topics: &self.topics,
+            peers: &self.peers,
+        };
+        for message in self.messages.drain(..) {
+            match (message, &mut self.continuity) {
+                (Message::Update(update), Some(continuity)) => {
+                    is_unusual |= continuity.update(scope, address, update, heard, &clock, &mut self.updates);
+                }
+                (Message::Update(update), None) => self.updates.push(update),
+                (Message::Control(control), _) => is_requested |= control.action == "sync",
+            }
+        }
+        if is_unusual {
+            self.deadline = None;
+        }
+        // What a message with very many parts took is given back.
+        self.messages.shrink_to(MAX_KEPT);
+        if is_requested {
+            self.tell(SyncReason::Requested, clock());
+        }
+    }
+
+    /// A frame came that has not the transport's form.
+    pub(in crate::subscriber) fn handle_malformed(&mut self) {
+        self.stats.malformed += 1;
+    }
+
+    /// To be called when no frame follows at once.
+    pub(in crate::subscriber) fn settle_hearing(&mut self) {
+        let Some(at) = self.hearing.at.take() else { return };
+        let sense = std::mem::take(&mut self.hearing.sense);
+        let Some(address) = self.hearing.address.clone() else {
+            return;
+        };
+        let Some(peer) = self.peers.get_mut(&address) else {
+            return;
+        };
+        if sense {
+            peer.understood(true);
+        }
+        if peer.hear(at) {
+            let patience = peer.patience(&self.times);
+            self.probe(&address, patience, at);
+        }
+    }
+
+    #[inline]
+    pub(super) fn hear(&mut self, address: &str, heard: Instant) {
+        if self.hearing.address.as_deref() != Some(address) {
+            self.settle_hearing();
+            self.hearing.address = Some(address.into());
+        }
+        self.hearing.at = Some(heard);
+    }
+
+    fn on_malformed(&mut self, address: &str) {
+        self.stats.malformed += 1;
+        self.settle_hearing();
+        if self.peers.get_mut(address).is_some_and(|peer| peer.understood(false)) {
+            let context = format!("everything that comes from {address} is malformed: is it a publisher of updates?");
+            self.act(Action::Report(Error::new(ErrorKind::Malformed, context)));
+        }
+    }
+
+    /// A publisher tells of itself; returns its id and which run of it this is.
+    pub(super) fn on_hello(&mut self, address: &str, payload: &[u8], now: Instant) -> Option<(Name, u64)> {
+        if payload.is_empty() {
+            // A transport that confirms by itself has no hello.
+            return None;
+        }
+        let decoded = match payload.len() > self.options.max_message_bytes.max(MIN_HELLO) {
+            true => None,
+            false => self.decoder.decode(&Topic::hello(), payload, &mut self.messages).ok(),
+        };
+        let message = self.messages.pop().filter(|_| decoded.is_some());
+        self.messages.clear();
+        let Some(Message::Control(Control {
+            action,
+            value,
+            publisher,
+            epoch,
+        })) = message
+        else {
+            self.on_malformed(address);
+            return None;
+        };
+        let is_last = action == GOODBYE;
+        let hello = Hello::parse(value.as_deref())
+            .ok()
+            .filter(|_| is_last || action == HELLO);
+        let Some(hello) = hello else {
+            self.on_malformed(address);
+            return None;
+        };
+        self.hearing.sense = true;
+        let Some((publisher, epoch)) = publisher.zip(epoch) else {
+            // A service that writes messages anew, as Dragonflow's, leaves out who said it.
+            self.stats.filtered += 1;
+            return None;
+        };
+        if let Some(peer) = self.peers.get_mut(address) {
+            peer.hint(now, &self.times);
+        }
+        if let Some(continuity) = &mut self.continuity {
+            let scope = Scope {
+                topics: &self.topics,
+                peers: &self.peers,
+            };
+            let from = Sender {
+                address,
+                publisher: &publisher,
+                epoch,
+            };
+            continuity.hello(scope, &from, &hello, is_last, now);
+            self.deadline = None;
+        }
+        Some((publisher, epoch))
+    }
+}

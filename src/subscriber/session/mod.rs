@@ -1,0 +1,445 @@
+//! What a subscriber knows of its addresses, topics and publishers: pure state, without threads, sockets, locks or a
+//! clock.
+//!
+//! What happens goes in (`handle_…`, [`Session::tick`]), what is to be done comes out ([`Session::poll`]), and
+//! [`Session::deadline`] says when to call `tick`. Every loss is told once, and every rule about liveness is here.
+
+mod cleared;
+mod continuity;
+mod frames;
+mod peer;
+#[cfg(test)]
+mod tests;
+mod topics;
+mod upkeep;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Instant;
+
+use crate::codec::{Decoder, Message};
+use crate::error::Error;
+use crate::update::{DbUpdate, Name, SyncReason, Topic};
+
+use super::options::{SubscriberOptions, SubscriberStats};
+use super::status::{PeerState, TopicStatus};
+use cleared::Cleared;
+use continuity::{Continuity, Counters};
+use peer::{Peer, Proof, Times};
+use topics::Topics;
+
+/// The registered addresses.
+type Peers = BTreeMap<Name, Peer>;
+
+/// What the program has changed.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// A topic was registered, in this generation.
+    Subscribe(Topic, u64),
+    Unsubscribe(Topic),
+    /// An address was registered; the number tells its registrations apart.
+    Connect(Name, u64),
+    Disconnect(Name),
+    /// The publisher at this address is gone; the program is told, unless that one has said goodbye.
+    GiveUp(Name),
+}
+
+/// What is to be done, in this order.
+#[derive(Debug)]
+pub(super) enum Action {
+    /// What is in [`Session::updates`] goes into the queue.
+    Deliver,
+    Tell(SyncReason),
+    Report(Error),
+    /// A failure is told by [`Session::handle_refused`].
+    Subscribe(Topic),
+    Unsubscribe(Topic),
+    /// A failure is told by [`Session::handle_not_connecting`].
+    Connect(Name),
+    Disconnect(Name),
+    Probe(Name, Topic),
+    /// How many bytes have come from there is told by [`Session::handle_weight`].
+    Weigh(Name),
+    /// These topics, of these generations, are not registered any more.
+    Clear(BTreeMap<Topic, u64>),
+}
+
+/// That an address is lost is told within so much of a hello period, at random: when many subscribers lose a publisher,
+/// their programs do not all read the store at once. The longer time is for a loss that is noticed at once.
+const MOST_HELD: f64 = 0.5;
+const LEAST_HELD: f64 = 0.3;
+
+/// What outlives a run of the subscriber.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Addresses that were live, and in which registration.
+    were_live: BTreeMap<Name, u64>,
+    cleared: Cleared,
+    stats: SubscriberStats,
+}
+
+impl Memory {
+    /// The program does not want this topic any more.
+    pub(super) fn unregistered(&mut self, topic: &Topic) {
+        self.cleared.unregistered(topic);
+    }
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Session {
+    options: SubscriberOptions,
+    times: Times,
+    topics: Topics,
+    peers: Peers,
+    cleared: Cleared,
+    /// Addresses that were live in an earlier run, and in which registration.
+    were_live: BTreeMap<Name, u64>,
+    /// While losses are looked for.
+    continuity: Option<Continuity>,
+    decoder: Decoder,
+    messages: Vec<Message>,
+    updates: Vec<DbUpdate>,
+    actions: VecDeque<Action>,
+    hearing: frames::Hearing,
+    /// Everything that had come by then was seen.
+    drained: Instant,
+    /// The names of probes: who asks, and which question it is.
+    id: u64,
+    probes: u64,
+    /// When refused topics are asked for again.
+    refused_at: Option<Instant>,
+    /// The result of [`Session::deadline`], while it holds.
+    deadline: Option<Option<Instant>>,
+    /// What [`Session::addresses`] returns has changed.
+    has_changed: bool,
+    stats: SubscriberStats,
+    jitter: fastrand::Rng,
+}
+
+impl Session {
+    /// A session that listens to nothing yet; topics up to `generation` were registered before. `seed` makes it differ
+    /// from others: in the names of its probes, and in when it does what all do at about the same time.
+    pub(super) fn new(
+        options: &SubscriberOptions,
+        memory: Memory,
+        generation: u64,
+        seed: u64,
+        now: Instant,
+    ) -> Session {
+        let mut jitter = fastrand::Rng::with_seed(seed);
+        let mut session = Session {
+            times: options.into(),
+            topics: Topics::new(generation, now),
+            peers: Peers::new(),
+            cleared: memory.cleared,
+            were_live: memory.were_live,
+            continuity: options.continuity.then(|| Continuity::new(now, &mut jitter)),
+            decoder: Decoder::new(),
+            messages: Vec::new(),
+            updates: Vec::new(),
+            actions: options
+                .continuity
+                .then(|| Action::Subscribe(Topic::hello()))
+                .into_iter()
+                .collect(),
+            hearing: frames::Hearing::default(),
+            drained: now,
+            id: jitter.u64(..),
+            probes: 0,
+            refused_at: None,
+            deadline: None,
+            has_changed: true,
+            stats: memory.stats,
+            options: options.clone(),
+            jitter,
+        };
+        session.count_from(&memory.stats);
+        session
+    }
+
+    /// What the next run is to know of this one.
+    pub(super) fn memory(&mut self) -> Memory {
+        let live = self.peers.iter().filter(|(_, peer)| peer.was_live());
+        self.were_live
+            .extend(live.map(|(address, peer)| (address.clone(), peer.registration)));
+        let mut cleared = std::mem::take(&mut self.cleared);
+        cleared.reset();
+        Memory {
+            were_live: std::mem::take(&mut self.were_live),
+            cleared,
+            stats: self.stats(),
+        }
+    }
+
+    /// The next thing to do.
+    pub(super) fn poll(&mut self) -> Option<Action> {
+        // The program is to have all that came before it is told to read the store.
+        if !self.updates.is_empty() {
+            self.stats.decoded += self.updates.len() as u64;
+            return Some(Action::Deliver);
+        }
+        self.actions.pop_front()
+    }
+
+    /// True if there is something to do that cannot wait until more has come.
+    pub(super) fn is_urgent(&self) -> bool {
+        !self.actions.is_empty()
+    }
+
+    /// What is to be delivered; whoever does it takes it out.
+    pub(super) fn updates(&mut self) -> &mut Vec<DbUpdate> {
+        &mut self.updates
+    }
+
+    /// For values whose memory may be used again.
+    pub(super) fn decoder(&mut self) -> &mut Decoder {
+        &mut self.decoder
+    }
+
+    pub(super) fn stats(&self) -> SubscriberStats {
+        let counters = self.continuity.as_ref().map(Continuity::counters).unwrap_or_default();
+        SubscriberStats {
+            duplicates: counters.duplicates,
+            gaps: counters.gaps,
+            lost: counters.lost,
+            unnumbered: counters.unnumbered,
+            clashes: counters.clashes,
+            hellos: counters.hellos,
+            ..self.stats
+        }
+    }
+
+    fn count_from(&mut self, stats: &SubscriberStats) {
+        if let Some(continuity) = &mut self.continuity {
+            continuity.count_from(Counters {
+                duplicates: stats.duplicates,
+                gaps: stats.gaps,
+                lost: stats.lost,
+                unnumbered: stats.unnumbered,
+                clashes: stats.clashes,
+                hellos: stats.hellos,
+            });
+        }
+    }
+
+    /// A failure in the background was reported.
+    pub(super) fn handle_failed(&mut self) {
+        self.stats.errors += 1;
+    }
+
+    pub(super) fn handle_command(&mut self, command: Command, now: Instant) {
+        self.settle_hearing();
+        match command {
+            Command::Subscribe(topic, generation) => {
+                self.topics.register(topic.clone(), generation, now);
+                let patience = self.times.live_timeout;
+                self.cleared.registered(&topic, generation, patience, now);
+                self.act(Action::Subscribe(topic));
+            }
+            Command::Unsubscribe(topic) => {
+                self.cleared.unregistered(&topic);
+                if self.topics.unregister(&topic) {
+                    self.unsubscribe(std::iter::once(&topic));
+                }
+            }
+            Command::Connect(address, registration) => {
+                let was_live = self.were_live.remove(&address) == Some(registration);
+                let peer = Peer::new(registration, was_live, now, &self.times);
+                self.peers.insert(address.clone(), peer);
+                self.act(Action::Connect(address));
+                self.changed();
+            }
+            Command::Disconnect(address) => {
+                self.remove(&address);
+                self.settled(now);
+            }
+            Command::GiveUp(address) => {
+                let is_missed = self.is_missed(&address);
+                self.remove(&address);
+                if is_missed {
+                    self.tell(SyncReason::AddressLost { address }, now);
+                }
+                self.settled(now);
+            }
+        }
+    }
+
+    /// To be called after [`Session::handle_command`], once for all that came together.
+    pub(super) fn handled_commands(&mut self, now: Instant) {
+        self.ask(now);
+    }
+
+    /// The driver could not subscribe to this topic.
+    pub(super) fn handle_refused(&mut self, topic: Topic, now: Instant) {
+        let generation = self.topics.refuse(topic);
+        self.peers.values_mut().for_each(|peer| peer.limit(generation));
+        let at = crate::clock::after(now, self.times.retry_interval);
+        self.refused_at.get_or_insert(at);
+        self.deadline = None;
+    }
+
+    /// The driver could not begin to connect to this address.
+    pub(super) fn handle_not_connecting(&mut self, address: &str, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(address) {
+            peer.refused(now, &self.times, &mut self.jitter);
+        }
+        self.deadline = None;
+    }
+
+    /// The driver has a connection to this address.
+    pub(super) fn handle_connected(&mut self, address: &str, now: Instant) {
+        self.settle_hearing();
+        let Some((name, peer)) = entry(&mut self.peers, address) else {
+            return;
+        };
+        peer.connected(now, &self.times);
+        let patience = peer.patience(&self.times);
+        self.probe(&name, patience, now);
+        self.changed();
+    }
+
+    /// The driver has lost the connection to this address.
+    pub(super) fn handle_disconnected(&mut self, address: &str, now: Instant) {
+        self.settle_hearing();
+        let Some((name, peer)) = entry(&mut self.peers, address) else {
+            return;
+        };
+        let told = peer.disconnected(now, &self.times);
+        self.lost(&name, told, MOST_HELD, now);
+    }
+
+    /// An answer to a probe came, with the publisher's hello if it has one.
+    pub(super) fn handle_answer(&mut self, address: &str, probe: &[u8], hello: &[u8], now: Instant) {
+        self.hear(address, now);
+        let owner = self.on_hello(address, hello, now);
+        let Some((name, peer)) = entry(&mut self.peers, address) else {
+            return;
+        };
+        if !peer.answered(probe, owner, now, &self.times, &mut self.jitter) {
+            return;
+        }
+        if let Some(continuity) = &mut self.continuity {
+            continuity.look_again(now);
+        }
+        let is_lost = peer.take_lost();
+        let reason = peer.tell(&name);
+        if is_lost {
+            self.tell(SyncReason::AddressLost { address: name }, now);
+        }
+        self.changed();
+        self.live(reason, now);
+        self.ask(now);
+    }
+
+    /// The driver has received so many bytes from this address so far, if it can tell.
+    pub(super) fn handle_weight(&mut self, address: &str, received: Option<u64>, now: Instant) {
+        let Some((name, peer)) = entry(&mut self.peers, address) else {
+            return;
+        };
+        if peer.weighed(received, now) {
+            let told = peer.stall(now, &self.times, &mut self.jitter);
+            log::info!("nothing comes from {name}");
+            self.lost(&name, told, LEAST_HELD, now);
+        }
+        self.deadline = None;
+    }
+
+    /// Everything that has come was handled: there is nothing more to read.
+    pub(super) fn handle_drained(&mut self, now: Instant) {
+        self.drained = now;
+        if let Some(continuity) = &mut self.continuity {
+            continuity.drained(now);
+        }
+    }
+
+    /// Every address, which registration of it this is, its state, and the generation of topics in force there.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (&Name, u64, PeerState, u64)> {
+        self.peers.iter().map(|(address, peer)| {
+            let generation = peer.generation();
+            (address, peer.registration, peer.state(generation), generation)
+        })
+    }
+
+    /// True if [`Session::addresses`] has changed since the last call.
+    pub(super) fn take_changed(&mut self) -> bool {
+        std::mem::take(&mut self.has_changed)
+    }
+
+    /// The state of each topic, if losses are looked for.
+    pub(super) fn topics(&self, now: Instant) -> Vec<TopicStatus> {
+        let Some(continuity) = &self.continuity else {
+            return Vec::new();
+        };
+        let is_whole = self.peers.values().all(Peer::is_settled);
+        continuity.status(&self.topics, self.settled_generation(), is_whole, now)
+    }
+
+    fn act(&mut self, action: Action) {
+        self.actions.push_back(action);
+        self.deadline = None;
+    }
+
+    fn changed(&mut self) {
+        self.has_changed = true;
+        self.deadline = None;
+    }
+
+    /// Tells the program. What concerns every topic covers what was lost before.
+    fn tell(&mut self, reason: SyncReason, now: Instant) {
+        match reason.topics() {
+            None => {
+                self.topics.cover_all(now);
+                if let Some(continuity) = &mut self.continuity {
+                    continuity.covered();
+                }
+            }
+            Some(topics) => topics.iter().for_each(|topic| self.topics.cover(topic, now)),
+        }
+        self.stats.syncs += 1;
+        self.act(Action::Tell(reason));
+    }
+
+    /// Ends listening to an address.
+    fn remove(&mut self, address: &Name) {
+        self.peers.remove(address);
+        if let Some(continuity) = &mut self.continuity {
+            continuity.forget(address);
+        }
+        self.act(Action::Disconnect(address.clone()));
+        self.changed();
+    }
+
+    /// True if changes from an address that is given up were or may be missed: nobody there has said goodbye.
+    fn is_missed(&self, address: &Name) -> bool {
+        let Some(peer) = self.peers.get(address) else {
+            return false;
+        };
+        match (peer.is_told(), peer.owner()) {
+            (true, Some((publisher, epoch))) => !self.is_gone(publisher, epoch),
+            // A broker answers there.
+            (true, None) => false,
+            (false, _) => !peer.is_at_peace(),
+        }
+    }
+
+    fn is_gone(&self, publisher: &Name, epoch: u64) -> bool {
+        let continuity = self.continuity.as_ref();
+        continuity.is_some_and(|continuity| continuity.is_gone(publisher, epoch))
+    }
+
+    /// Takes in that topics are not registered any more.
+    fn unsubscribe<'a>(&mut self, topics: impl Iterator<Item = &'a Topic> + Clone) {
+        if let Some(continuity) = &mut self.continuity {
+            continuity.unregister(topics.clone());
+        }
+        for topic in topics {
+            self.act(Action::Unsubscribe(topic.clone()));
+        }
+    }
+}
+
+fn entry<'a>(peers: &'a mut Peers, address: &str) -> Option<(Name, &'a mut Peer)> {
+    let (name, _) = peers.get_key_value(address)?;
+    let name = name.clone();
+    peers.get_mut(address).map(|peer| (name, peer))
+}

@@ -1,0 +1,563 @@
+//! What is known of one listen address: whether there is a connection, whether it lives, and since when which topics are
+//! in force there. Pure.
+//!
+//! An address lives as long as anything is received from it. It is asked (probed) only when nothing came for longer than
+//! a hello period, and an unanswered probe counts only if nothing at all came since: the answer may stand behind a
+//! backlog.
+
+use std::time::{Duration, Instant};
+
+use crate::clock::after;
+use crate::subscriber::SubscriberOptions;
+use crate::subscriber::status::PeerState;
+use crate::update::{Name, SyncReason, Topic};
+
+/// After so many hello periods without a word an address is asked, and it has so many more to answer: together less
+/// than three. The first is a range, so that many subscribers do not ask at once.
+const ASK: (f64, f64) = (1.1, 1.3);
+const ANSWER: f64 = 1.3;
+
+/// The longest wait for an answer before an address is asked again.
+const MAX_PATIENCE: Duration = Duration::from_secs(600);
+
+/// The longest wait before a connection on which nothing comes is begun anew.
+const MAX_RENEWAL: Duration = Duration::from_secs(5);
+
+/// So many confirmations of an address are told apart.
+const MAX_CONFIRMATIONS: usize = 64;
+
+/// A shorter hello interval is taken for this one: less than a process may be without a processor.
+const MIN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The options that are times, within bounds that arithmetic and a processor can bear.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    pub(super) live_timeout: Duration,
+    pub(super) hello_interval: Duration,
+    pub(super) retry_interval: Duration,
+    pub(super) retry_max: Duration,
+}
+
+impl From<&SubscriberOptions> for Times {
+    fn from(options: &SubscriberOptions) -> Times {
+        let bounded = |time: Duration| time.clamp(Duration::from_millis(10), Duration::from_secs(24 * 3600));
+        Times {
+            live_timeout: bounded(options.live_timeout),
+            hello_interval: bounded(options.hello_interval).max(MIN_INTERVAL),
+            retry_interval: bounded(options.retry_interval),
+            retry_max: bounded(options.retry_max),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// Which registration of the address this is.
+    pub(super) registration: u64,
+    phase: Phase,
+    /// The generations of topics that were confirmed on this connection, rising, and when.
+    confirmed: Vec<(u64, Instant)>,
+    /// The program was told that this address is live.
+    told: bool,
+    was_live: bool,
+    /// Who was there has said goodbye, and nobody has come since.
+    is_at_peace: bool,
+    /// It has answered since it was registered.
+    has_answered: bool,
+    /// The publisher that answers there, and which run of it.
+    owner: Option<(Name, u64)>,
+    /// When something was last received from there.
+    heard: Instant,
+    /// When the last question was asked that it has answered.
+    proven: Instant,
+    /// Silence up to this moment does not count: this process could not look.
+    excused: Instant,
+    /// What the transport had received from there when the address was asked, in bytes.
+    received: Option<u64>,
+    probe: Option<Probe>,
+    /// When the program is told that the address is lost.
+    lost_at: Option<Instant>,
+    retry_wait: Duration,
+    renew_wait: Duration,
+    /// Frames that made no sense, until one does.
+    malformed: Option<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// There is no connection; the driver is asked again for one at this time.
+    Down { retry_at: Option<Instant> },
+    /// There is a connection; the answer is awaited.
+    Unconfirmed,
+    /// It has answered.
+    Live { ask_at: Instant },
+    /// It does not answer. Topics up to this generation are taken to be in force at this time.
+    NoHello { assume: Option<(u64, Instant)> },
+    /// Nothing comes any more. The connection stays until it is begun anew at this time, or something comes.
+    Stalled { renew_at: Instant },
+}
+
+#[derive(Debug)]
+struct Probe {
+    topic: Topic,
+    generation: u64,
+    asked: Instant,
+    /// When to ask again: the answer may have been dropped. A new question makes the answer to the old one worthless,
+    /// which may stand behind a backlog, so each waits twice as long as the one before.
+    again_at: Instant,
+    patience: Duration,
+    /// The transport is being asked whether bytes have come.
+    is_weighed: bool,
+}
+
+/// What an address has proven of what was sent from there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// It answers nothing.
+    None,
+    /// It may soon.
+    Awaited,
+    /// Everything that was sent by then has come, or is lost.
+    Until(Instant),
+}
+
+/// What is due with an address.
+#[derive(Debug, PartialEq)]
+pub(super) enum Due {
+    /// It is to be probed, again after this time.
+    Ask(Duration),
+    /// The transport is to say how many bytes it has received from there, for [`Peer::weighed`].
+    Weigh,
+    /// It has not answered: to be probed again with this patience, and what the program is told.
+    NoHello(Duration, Option<SyncReason>),
+    /// Topics are taken to be in force there.
+    Assumed,
+    /// The driver is to be asked for a connection again.
+    Connect,
+    /// The connection is to be begun anew.
+    Renew,
+    /// The program is to be told that the address is lost.
+    TellLost,
+}
+
+impl Peer {
+    pub(super) fn new(registration: u64, was_live: bool, now: Instant, times: &Times) -> Peer {
+        Peer {
+            registration,
+            phase: Phase::Down { retry_at: None },
+            confirmed: Vec::new(),
+            told: false,
+            was_live,
+            is_at_peace: false,
+            has_answered: false,
+            owner: None,
+            heard: now,
+            proven: now,
+            excused: now,
+            received: None,
+            probe: None,
+            lost_at: None,
+            retry_wait: times.retry_interval,
+            renew_wait: Duration::ZERO,
+            malformed: Some(0),
+        }
+    }
+
+    /// The state as programs see it: live only if all of today's topics are in force.
+    pub(super) fn state(&self, generation: u64) -> PeerState {
+        match self.phase {
+            Phase::Down { .. } => PeerState::Connecting,
+            Phase::Unconfirmed | Phase::Stalled { .. } => PeerState::Unconfirmed,
+            Phase::Live { .. } if self.generation() < generation => PeerState::Unconfirmed,
+            Phase::Live { .. } => PeerState::Live,
+            Phase::NoHello { .. } => PeerState::NoHello,
+        }
+    }
+
+    /// True if it answers, or is taken to be one that never does.
+    pub(super) fn is_settled(&self) -> bool {
+        matches!(self.phase, Phase::Live { .. } | Phase::NoHello { .. })
+    }
+
+    /// True if a connection is there and the program is soon told more of it.
+    pub(super) fn is_unsure(&self) -> bool {
+        matches!(self.phase, Phase::Unconfirmed | Phase::Stalled { .. })
+    }
+
+    /// True if the program knows it as live.
+    pub(super) fn is_told(&self) -> bool {
+        self.told
+    }
+
+    /// True if the program was ever told that it is live.
+    pub(super) fn was_live(&self) -> bool {
+        self.was_live
+    }
+
+    /// The generation of topics that is in force there.
+    pub(super) fn generation(&self) -> u64 {
+        self.confirmed.last().map_or(0, |(generation, _)| *generation)
+    }
+
+    /// Since when topics of this generation are in force there; `None` if they are not.
+    pub(super) fn in_force_since(&self, generation: u64) -> Option<Instant> {
+        let at = self.confirmed.partition_point(|(confirmed, _)| *confirmed < generation);
+        self.confirmed.get(at).map(|(_, since)| *since)
+    }
+
+    pub(super) fn owner(&self) -> Option<(&Name, u64)> {
+        self.owner.as_ref().map(|(publisher, epoch)| (publisher, *epoch))
+    }
+
+    /// Something was received from there; true if it was stalled, and is to be probed.
+    pub(super) fn hear(&mut self, now: Instant) -> bool {
+        self.heard = self.heard.max(now);
+        match &mut self.phase {
+            Phase::Stalled { renew_at } => {
+                // It lives: the answer to what it was asked may still be on its way.
+                *renew_at = after(now, MAX_RENEWAL);
+                self.probe.as_ref().is_none_or(|probe| probe.again_at <= now)
+            }
+            _ => false,
+        }
+    }
+
+    /// A hello came from there: one that is taken to send none is asked again soon.
+    pub(super) fn hint(&mut self, now: Instant, times: &Times) {
+        if let (Phase::NoHello { .. }, Some(probe)) = (self.phase, &mut self.probe) {
+            let soon = after(probe.asked, times.live_timeout * 2).max(now);
+            probe.again_at = probe.again_at.min(soon);
+        }
+    }
+
+    /// How long it may take to answer the next probe. On a new connection it then counts as one that sends no hellos; one
+    /// that has answered before is given more time: it may be overloaded.
+    pub(super) fn patience(&self, times: &Times) -> Duration {
+        match (&self.probe, self.phase) {
+            (Some(probe), _) => probe.longer(),
+            (None, Phase::Unconfirmed) if self.has_answered => times.live_timeout * 5,
+            (None, _) => times.live_timeout,
+        }
+    }
+
+    /// A frame from there made sense, or not: true if it is to be said that none ever did.
+    pub(super) fn understood(&mut self, sense: bool) -> bool {
+        /// So many senseless frames in a row are no accident.
+        const SENSELESS: u32 = 8;
+        match &mut self.malformed {
+            malformed if sense => *malformed = None,
+            Some(count) => {
+                *count = count.saturating_add(1);
+                return *count == SENSELESS;
+            }
+            None => {}
+        }
+        false
+    }
+
+    /// The driver has a connection. The caller probes it with what [`Peer::probed`] is then told.
+    pub(super) fn connected(&mut self, now: Instant, times: &Times) {
+        self.phase = Phase::Unconfirmed;
+        self.confirmed.clear();
+        self.told = false;
+        self.is_at_peace = false;
+        self.probe = None;
+        self.heard = now;
+        self.received = None;
+        self.retry_wait = times.retry_interval;
+        self.malformed = Some(0);
+    }
+
+    /// The driver could not begin to connect: it is asked again.
+    pub(super) fn refused(&mut self, now: Instant, times: &Times, jitter: &mut fastrand::Rng) {
+        if let Phase::Down { retry_at } = &mut self.phase {
+            *retry_at = Some(after(now, self.retry_wait.mul_f64(1.0 - 0.2 * jitter.f64())));
+            self.retry_wait = self
+                .retry_wait
+                .saturating_mul(2)
+                .min(times.retry_max.max(times.retry_interval));
+        }
+    }
+
+    /// A probe was sent, for topics up to `generation`.
+    pub(super) fn probed(&mut self, topic: Topic, generation: u64, patience: Duration, now: Instant) {
+        self.probe = Some(Probe {
+            topic,
+            generation,
+            asked: now,
+            again_at: after(now, patience),
+            patience,
+            is_weighed: false,
+        });
+    }
+
+    /// Topics of this generation were not asked for after all.
+    pub(super) fn limit(&mut self, generation: u64) {
+        if let Some(probe) = &mut self.probe {
+            probe.generation = probe.generation.min(generation);
+        }
+    }
+
+    /// True if it is to be probed for topics up to this generation. One that is being asked is asked again when it has
+    /// answered: a probe after each topic would never let an answer count.
+    pub(super) fn is_unasked(&mut self, generation: u64, now: Instant, times: &Times) -> bool {
+        if self.generation() >= generation {
+            return false;
+        }
+        match &mut self.phase {
+            Phase::Unconfirmed | Phase::Live { .. } => self.probe.is_none(),
+            Phase::NoHello { assume } => {
+                assume.get_or_insert((generation, after(now, times.live_timeout)));
+                false
+            }
+            Phase::Down { .. } | Phase::Stalled { .. } => false,
+        }
+    }
+
+    /// An answer came, from this publisher if it says who it is. True if it counts.
+    pub(super) fn answered(
+        &mut self,
+        probe: &[u8],
+        owner: Option<(Name, u64)>,
+        now: Instant,
+        times: &Times,
+        jitter: &mut fastrand::Rng,
+    ) -> bool {
+        let answered = self.probe.take_if(|asked| asked.topic.as_str().as_bytes() == probe);
+        let Some(probe) = answered else { return false };
+        self.phase = Phase::Live {
+            ask_at: ask_at(now, times, jitter),
+        };
+        self.confirm(probe.generation, now);
+        (self.has_answered, self.owner) = (true, owner);
+        self.renew_wait = Duration::ZERO;
+        self.proven = probe.asked;
+        true
+    }
+
+    /// What the program is told when the address is live, or taken to be one without hellos; once for each connection.
+    pub(super) fn tell(&mut self, address: &Name) -> Option<SyncReason> {
+        if std::mem::replace(&mut self.told, true) {
+            return None;
+        }
+        let address = address.clone();
+        Some(match std::mem::replace(&mut self.was_live, true) {
+            false => SyncReason::Connected { address },
+            true => SyncReason::Reconnected { address },
+        })
+    }
+
+    /// The connection is gone; true if the program was told that it is live.
+    pub(super) fn disconnected(&mut self, now: Instant, times: &Times) -> bool {
+        // A transport that reconnects by itself takes being asked again as done.
+        let retry_at = Some(after(now, times.retry_interval));
+        self.end(Phase::Down { retry_at })
+    }
+
+    /// The connection is about to be begun anew.
+    pub(super) fn renewed(&mut self) {
+        self.end(Phase::Down { retry_at: None });
+    }
+
+    /// Nothing comes any more; true if the program was told that it is live.
+    pub(super) fn stall(&mut self, now: Instant, times: &Times, jitter: &mut fastrand::Rng) -> bool {
+        let wait = self.renew_wait.max(times.hello_interval.min(MAX_RENEWAL));
+        self.renew_wait = wait.saturating_mul(2).min(MAX_RENEWAL);
+        let renew_at = after(now, wait.mul_f64(0.3 + 0.7 * jitter.f64()));
+        let probe = self.probe.take();
+        let told = self.end(Phase::Stalled { renew_at });
+        self.probe = probe;
+        told
+    }
+
+    fn end(&mut self, phase: Phase) -> bool {
+        self.phase = phase;
+        self.confirmed.clear();
+        self.probe = None;
+        std::mem::take(&mut self.told)
+    }
+
+    /// The program is to be told at this time that the address is lost.
+    pub(super) fn tell_lost_at(&mut self, at: Instant) {
+        self.lost_at = Some(at);
+    }
+
+    /// True if the program is still to be told that the address is lost.
+    pub(super) fn take_lost(&mut self) -> bool {
+        self.lost_at.take().is_some()
+    }
+
+    /// Who was there has said goodbye.
+    pub(super) fn rest(&mut self) {
+        self.is_at_peace = true;
+    }
+
+    /// True if who was there last has said goodbye.
+    pub(super) fn is_at_peace(&self) -> bool {
+        self.is_at_peace
+    }
+
+    /// What is proven of what was sent from there.
+    pub(super) fn proof(&self) -> Proof {
+        match self.phase {
+            Phase::Live { .. } => Proof::Until(self.proven),
+            Phase::Unconfirmed => Proof::Awaited,
+            Phase::Down { .. } | Phase::NoHello { .. } | Phase::Stalled { .. } => Proof::None,
+        }
+    }
+
+    /// True if it answers, and is not being asked.
+    pub(super) fn is_askable(&self) -> bool {
+        self.is_live() && self.probe.is_none()
+    }
+
+    /// True if it has answered on this connection, and nothing is known against it.
+    pub(super) fn is_live(&self) -> bool {
+        matches!(self.phase, Phase::Live { .. })
+    }
+
+    /// The transport has received so many bytes from there so far. True if the address is to be [stalled](Peer::stall):
+    /// nothing has come since it was asked.
+    pub(super) fn weighed(&mut self, received: Option<u64>, now: Instant) -> bool {
+        let has_grown = received.is_some() && received != self.received;
+        self.received = received;
+        let Some(probe) = self.probe.as_mut().filter(|probe| probe.is_weighed) else {
+            return false;
+        };
+        probe.is_weighed = false;
+        if has_grown {
+            self.heard = now;
+        }
+        !has_grown
+    }
+
+    /// When [`Peer::expire`] has something.
+    pub(super) fn deadline(&self, times: &Times) -> Option<Instant> {
+        let again_at = self.probe.as_ref().map(|probe| probe.again_at);
+        let phase = match self.phase {
+            Phase::Down { retry_at } => retry_at,
+            Phase::Unconfirmed => again_at,
+            Phase::Live { ask_at } => again_at.map_or(Some(ask_at), |again_at| {
+                self.stalled_at(times).into_iter().chain([again_at]).min()
+            }),
+            Phase::NoHello { assume } => assume.map(|(_, at)| at).into_iter().chain(again_at).min(),
+            Phase::Stalled { renew_at } => Some(renew_at),
+        };
+        phase.into_iter().chain(self.lost_at).min()
+    }
+
+    /// When nothing will have come for too long since it was asked.
+    fn stalled_at(&self, times: &Times) -> Option<Instant> {
+        let probe = self.probe.as_ref().filter(|probe| !probe.is_weighed)?;
+        let since = self.heard.max(probe.asked).max(self.excused);
+        Some(after(since, times.hello_interval.mul_f64(ANSWER)))
+    }
+
+    /// Takes out what is due; to be called until there is nothing. What came by `drained` was seen: what may still be
+    /// unread is waited for.
+    pub(super) fn expire(
+        &mut self,
+        address: &Name,
+        now: Instant,
+        drained: Instant,
+        times: &Times,
+        jitter: &mut fastrand::Rng,
+    ) -> Option<Due> {
+        if self.lost_at.take_if(|at| *at <= now).is_some() {
+            return Some(Due::TellLost);
+        }
+        match self.phase {
+            Phase::Down { retry_at } => {
+                retry_at.filter(|at| *at <= now)?;
+                self.phase = Phase::Down { retry_at: None };
+                Some(Due::Connect)
+            }
+            Phase::Stalled { renew_at } => (renew_at <= now).then_some(Due::Renew),
+            Phase::Unconfirmed => {
+                let (generation, patience) = self.probe.as_mut()?.late(now, drained)?;
+                self.phase = Phase::NoHello { assume: None };
+                self.has_answered = false;
+                self.confirm(generation, now);
+                let reason = self.tell(address);
+                Some(Due::NoHello(patience, reason))
+            }
+            Phase::NoHello { assume } => {
+                if let Some((generation, _)) = assume.filter(|(_, at)| *at <= now) {
+                    self.phase = Phase::NoHello { assume: None };
+                    self.confirm(generation, now);
+                    return Some(Due::Assumed);
+                }
+                let (_, patience) = self.probe.as_mut()?.late(now, drained)?;
+                Some(Due::Ask(patience))
+            }
+            Phase::Live { ask_at } if self.probe.is_none() => {
+                if ask_at > now {
+                    return None;
+                }
+                // What came since puts it off.
+                let ask_at = self::ask_at(self.heard, times, jitter);
+                self.phase = Phase::Live { ask_at };
+                (ask_at <= now).then_some(Due::Ask(times.live_timeout))
+            }
+            Phase::Live { .. } => {
+                if let Some(at) = self.stalled_at(times).filter(|at| *at <= now) {
+                    let wait = times.hello_interval.mul_f64(ANSWER);
+                    if drained < at || now.saturating_duration_since(at) > wait / 2 {
+                        // This process was busy, or stopped.
+                        self.excused = after(now, wait / 2).checked_sub(wait).unwrap_or(now);
+                        return None;
+                    }
+                    let probe = self.probe.as_mut()?;
+                    probe.is_weighed = true;
+                    return Some(Due::Weigh);
+                }
+                let probe = self.probe.as_mut().filter(|probe| probe.again_at <= now)?;
+                Some(Due::Ask(probe.longer()))
+            }
+        }
+    }
+
+    fn confirm(&mut self, generation: u64, now: Instant) {
+        if generation <= self.generation() && !self.confirmed.is_empty() {
+            return;
+        }
+        self.confirmed.push((generation, now));
+        if self.confirmed.len() > MAX_CONFIRMATIONS {
+            // The topics of the second count as in force since the first: rather told of than not.
+            let (_, since) = self.confirmed.remove(0);
+            if let Some(first) = self.confirmed.first_mut() {
+                first.1 = since;
+            }
+        }
+    }
+}
+
+impl Probe {
+    /// If it has not been answered in time, as far as what has come was seen: its generation, and the patience for the
+    /// next one.
+    fn late(&mut self, now: Instant, drained: Instant) -> Option<(u64, Duration)> {
+        if self.again_at > now {
+            return None;
+        }
+        if drained < self.again_at || now.saturating_duration_since(self.again_at) > self.patience / 2 {
+            // This process was busy, or stopped.
+            self.again_at = after(now, self.patience / 2);
+            return None;
+        }
+        Some((self.generation, self.longer()))
+    }
+
+    /// The patience for the next one.
+    fn longer(&self) -> Duration {
+        self.patience.saturating_mul(2).min(MAX_PATIENCE)
+    }
+}
+
+/// When to ask an address that was last heard at this time.
+fn ask_at(heard: Instant, times: &Times, jitter: &mut fastrand::Rng) -> Instant {
+    let (least, most) = ASK;
+    after(
+        heard,
+        times.hello_interval.mul_f64(least + (most - least) * jitter.f64()),
+    )
+}

@@ -1,0 +1,229 @@
+//! Whether an address lives: what was received decides.
+
+use super::*;
+
+#[test]
+fn an_address_is_told_once_and_asked_nothing_while_something_comes() {
+    let mut world = World::with(SubscriberOptions::default());
+    world.register("a");
+    world.listen("here");
+    assert_eq!(world.told(), [connected("here")]);
+    assert_eq!(world.count(is_probe), 1);
+    for second in 1..60 {
+        world.hello(1, second * 1_000, &[], false);
+    }
+    assert_eq!(world.told(), []);
+    assert_eq!(world.count(is_probe), 0);
+    assert_eq!(world.state("here"), PeerState::Live);
+}
+
+#[test]
+fn an_address_that_is_quiet_is_asked_and_stays_live() {
+    let mut world = World::new();
+    assert_eq!(world.told_by(60_000), []);
+    let probes = world.count(is_probe);
+    assert!((40..60).contains(&probes), "{probes}");
+    assert_eq!(world.state("here"), PeerState::Live);
+}
+
+#[test]
+fn an_address_from_which_nothing_comes_is_lost_within_three_periods_and_begun_anew() {
+    let mut world = World::new();
+    world.hello(1, 1_000, &[], false);
+    world.mute.insert("here".into());
+    assert_eq!(world.told_by(3_300), []);
+    assert_eq!(world.told_by(4_000), [lost("here")], "and no silence");
+    assert_ne!(world.state("here"), PeerState::Live);
+    world.pass(5_000);
+    assert_eq!(world.count(is_disconnect), 1);
+    world.mute.clear();
+    world.connect("here");
+    assert_eq!(world.told_by(9_000), [reconnected("here")]);
+}
+
+/// An answer may stand behind a backlog for as long as it likes: what comes proves that the connection lives.
+#[test]
+fn an_unanswered_probe_does_not_count_while_frames_come() {
+    let mut world = World::new();
+    world.mute.insert("here".into());
+    world.register("c");
+    for number in 1..600u64 {
+        world.hear(number * 100, "a", number, 100);
+    }
+    assert_eq!(world.told(), []);
+    assert_eq!(world.count(is_disconnect), 0);
+    assert_eq!(
+        world.state("here"),
+        PeerState::Unconfirmed,
+        "the new topic is not confirmed"
+    );
+}
+
+/// Of a large frame on a slow link nothing comes for long, but bytes do.
+#[test]
+fn an_unanswered_probe_does_not_count_while_bytes_come() {
+    let mut world = World::new();
+    world.hello(1, 1, &[], false);
+    world.mute.insert("here".into());
+    for second in 1..60 {
+        world.received.insert("here".into(), second * 1_000_000);
+        world.pass(second * 1_000);
+    }
+    assert_eq!(world.told(), [], "neither lost, nor silent");
+    assert_eq!(world.count(is_disconnect), 0);
+    assert_eq!(world.told_by(64_000), [lost("here")], "no bytes come any more");
+}
+
+/// What was queued for a connection is not thrown away to find out whether it lives.
+#[test]
+fn an_address_that_was_lost_and_delivers_again_is_not_begun_anew() {
+    let mut world = World::new();
+    world.mute.insert("here".into());
+    world.pass(2_700);
+    world.hear(2_750, "b", 1, 0);
+    assert_eq!(world.told_by(3_100), [lost("here")]);
+    // Overloaded for long, it delivers one frame each second.
+    for number in 1..20u64 {
+        world.hear(3_000 + number * 1_000, "a", number, 1_000);
+    }
+    assert_eq!(world.done.iter().filter(|action| is_disconnect(action)).count(), 0);
+    world.answer("here", &[]);
+    assert_eq!(world.told(), [reconnected("here")]);
+}
+
+#[test]
+fn an_address_that_never_answers_sends_no_hellos_and_gates_no_other() {
+    let mut world = World::new();
+    world.mute.insert("old".into());
+    world.listen("old");
+    assert_eq!(world.told_by(5_000), [connected("old")]);
+    assert_eq!(world.state("old"), PeerState::NoHello);
+    // A gap on a new topic at the other address is told at once.
+    world.pass(100_000);
+    world.register("c");
+    world.hear(100_010, "c", 1, 0);
+    world.hear(100_020, "c", 3, 0);
+    assert_eq!(world.told_by(101_200), [gap("c", 2, 2)]);
+}
+
+#[test]
+fn a_publisher_that_has_answered_before_is_given_more_time() {
+    let mut world = World::new();
+    world.disconnect("here");
+    world.pass(1_000);
+    world.told.clear();
+    world.mute.insert("here".into());
+    world.connect("here");
+    assert_eq!(world.told_by(9_000), []);
+    assert_eq!(world.told_by(20_000), [reconnected("here")]);
+    assert_eq!(world.state("here"), PeerState::NoHello);
+}
+
+#[test]
+fn the_driver_is_asked_again_for_a_connection_that_could_not_be_begun() {
+    let mut world = World::with(SubscriberOptions::default());
+    world.command(Command::Connect("here".into(), 1));
+    for _ in 0..8 {
+        assert_eq!(world.count(is_connect), 1);
+        let now = world.now();
+        world.session.handle_not_connecting("here", now);
+        world.pass(world.millis + 2_001);
+    }
+}
+
+#[test]
+fn an_address_that_was_unregistered_is_not_connected_again() {
+    let mut world = World::new();
+    world.listen("there");
+    world.mute.extend(["here".into(), "there".into()]);
+    world.pass(2_700);
+    world.command(Command::Disconnect("there".into()));
+    world.count(is_connect);
+    world.pass(60_000);
+    let connected = world
+        .done
+        .iter()
+        .filter(|action| matches!(action, Action::Connect(to) if to == "there"));
+    assert_eq!(connected.count(), 0);
+}
+
+#[test]
+fn many_subscribers_do_not_do_the_same_at_once() {
+    let mut lost_at = BTreeSet::new();
+    let mut asked_at = BTreeSet::new();
+    for seed in 0..100 {
+        let mut world = World::new();
+        world.session.jitter = fastrand::Rng::with_seed(seed);
+        world.hello(1, 1_000, &[], false);
+        let deadline = world.session.deadline().unwrap();
+        asked_at.insert((deadline - world.start).as_millis() / 10);
+        world.disconnect("here");
+        world.pass(3_000);
+        let (at, _) = world.told[0].clone();
+        lost_at.insert(at / 10);
+    }
+    assert!(lost_at.len() > 25, "{lost_at:?}");
+    assert!(lost_at.iter().all(|at| *at <= 150));
+    let mut stalled_at = BTreeSet::new();
+    for seed in 0..100 {
+        let mut world = World::with(SubscriberOptions::default());
+        world.session = Session::new(&SubscriberOptions::default(), Memory::default(), 0, seed, world.start);
+        world.register("a");
+        world.listen("here");
+        world.mute.insert("here".into());
+        world.told.clear();
+        world.pass(4_000);
+        stalled_at.insert(world.told[0].0 / 10);
+    }
+    assert!(stalled_at.len() > 25, "{stalled_at:?}");
+    assert!(stalled_at.iter().all(|at| *at <= 301), "{stalled_at:?}");
+}
+
+#[test]
+fn options_of_every_size_are_borne() {
+    for time in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
+        let options = SubscriberOptions {
+            live_timeout: time,
+            retry_interval: time,
+            retry_max: time,
+            hello_interval: time,
+            ..SubscriberOptions::default()
+        };
+        let mut world = World::with(options);
+        world.register("a");
+        world.listen("here");
+        world.mute.insert("here".into());
+        world.hello_of("p", 1, "here", &Hello::of(Duration::from_millis(1)), false);
+        world.pass(10_000);
+        world.disconnect("here");
+        world.pass(20_000);
+        assert!(world.count(is_probe) < 2_000);
+    }
+}
+
+#[test]
+fn a_peer_that_makes_no_sense_is_named_once() {
+    let mut world = World::new();
+    for _ in 0..100 {
+        world.frame("here", "a", b"nonsense");
+    }
+    assert_eq!(world.errors.len(), 1);
+    assert!(world.errors[0].contains("here"), "{}", world.errors[0]);
+    let mut world = World::new();
+    world.hear(1, "a", 1, 0);
+    for _ in 0..100 {
+        world.frame("here", "a", b"nonsense");
+    }
+    assert_eq!(world.errors.len(), 0, "one of them did");
+    assert_eq!(world.session.stats().malformed, 100);
+}
+
+/// A service that writes messages anew, as Dragonflow's, leaves out who says hello.
+#[test]
+fn a_hello_of_nobody_is_not_malformed() {
+    let mut world = World::new();
+    let hello = br#"{"table":null,"key":null,"action":"hello","value":"{\"every\":1000}","topic":"x"}"#;
+    world.frame("here", Topic::hello().as_str(), hello);
+    let stats = world.session.stats();
+    assert_eq!((stats.malformed, stats.filtered), (0, 1));
+}

@@ -1,0 +1,335 @@
+//! Numbers that are missing, doubled, early or unproven; publishers that fall silent.
+
+use super::*;
+
+#[test]
+fn what_is_in_order_is_delivered_at_once_and_nothing_is_told() {
+    let mut world = World::new();
+    (1..=5).for_each(|seq| world.hear(seq, "a", seq, 0));
+    assert_eq!(world.delivered(), [1, 2, 3, 4, 5]);
+    assert_eq!(world.told_by(50_000), []);
+}
+
+#[test]
+fn a_gap_is_told_once_with_its_topic_and_numbers() {
+    let mut world = World::new();
+    for (millis, seq) in [(1, 1), (2, 4), (3, 5), (4, 7)] {
+        world.hear(millis, "a", seq, 0);
+    }
+    world.hear(5, "b", 1, 0);
+    assert_eq!(
+        world.delivered(),
+        [1, 1],
+        "what came early waits for what it has overtaken"
+    );
+    assert_eq!(world.told_by(1_000), [gap("a", 2, 6)]);
+    assert_eq!(world.delivered(), [4, 5, 7]);
+    let stats = world.session.stats();
+    assert_eq!((stats.gaps, stats.lost), (1, 3));
+}
+
+#[test]
+fn what_comes_late_inside_the_window_is_put_in_order_and_nothing_is_told() {
+    let mut world = World::new();
+    for (millis, seq) in [(1, 1), (2, 3), (3, 4), (20, 2), (21, 5)] {
+        world.hear(millis, "a", seq, 0);
+    }
+    assert_eq!(world.delivered(), [1, 2, 3, 4, 5]);
+    assert_eq!(world.told_by(1_000), []);
+}
+
+#[test]
+fn what_is_overtaken_is_not_given_up_while_there_is_more_to_read_but_after_a_second_in_any_case() {
+    let mut world = World::new();
+    world.hear(1, "a", 1, 0);
+    world.hear(2, "a", 3, 0);
+    // The process was stopped: nothing was read until the end of what has come.
+    world.millis = 500;
+    world.session.tick(world.now());
+    world.drive();
+    assert_eq!(world.delivered(), [1]);
+    world.hear_of("p", 1, "here", "a", 2, 0);
+    assert_eq!(world.delivered(), [2, 3]);
+    assert_eq!(world.told(), []);
+    world.hear_of("p", 1, "here", "a", 5, 0);
+    for millis in (500..2_000).step_by(10) {
+        world.millis = millis;
+        world.session.tick(world.now());
+        world.drive();
+    }
+    assert_eq!(world.told(), [gap("a", 4, 4)]);
+}
+
+#[test]
+fn what_comes_twice_or_too_late_is_not_delivered() {
+    let mut world = World::new();
+    for seq in [1, 2, 2, 1, 4, 4] {
+        world.hear(1, "a", seq, 0);
+    }
+    assert_eq!(world.told_by(500), [gap("a", 3, 3)]);
+    world.hear(501, "a", 3, 0);
+    assert_eq!(world.delivered(), [1, 2, 4]);
+    assert_eq!(world.session.stats().duplicates, 4);
+}
+
+#[test]
+fn a_lost_last_update_is_told_by_a_hello() {
+    let mut world = World::new();
+    world.hear(1, "a", 1, 0);
+    world.hello(1, 900, &[("a", 3, 800), ("other", 7, 1)], false);
+    assert_eq!(world.told_by(1_200), [gap("a", 2, 3)]);
+    world.hear(1_300, "a", 4, 0);
+    assert_eq!(world.delivered(), [1, 4]);
+}
+
+#[test]
+fn a_publisher_heard_in_the_middle_is_proven_by_its_idle_time() {
+    let mut world = World::new();
+    // The number before was sent before the topic was live.
+    world.hear(1_000, "a", 8, 1_000);
+    assert_eq!(world.told_by(2_000), []);
+    // The number before was sent afterwards, and never came.
+    world.hear(2_100, "b", 8, 2_000);
+    assert_eq!(world.told_by(3_000), [unproven(&["b"])]);
+}
+
+#[test]
+fn publishers_heard_in_the_middle_are_told_of_together() {
+    let mut world = World::new();
+    for (index, publisher) in (0..).zip(["p", "q", "r"]) {
+        world.pass(10 + index);
+        world.hear_of(publisher, 1, "here", "a", 5, 0);
+        world.hear_of(publisher, 1, "here", "b", 5, 0);
+    }
+    assert_eq!(world.told_by(1_000), [unproven(&["a", "b"])]);
+}
+
+#[test]
+fn what_was_lost_before_the_program_was_told_to_read_is_not_told_again() {
+    let mut world = World::new();
+    world.hear(1, "a", 1, 0);
+    world.pass(5_000);
+    world.frame("here", "a", br#"{"table":null,"key":null,"action":"sync"}"#);
+    assert_eq!(world.told(), [SyncReason::Requested]);
+    world.hear(6_000, "a", 9, 1_001);
+    assert_eq!(world.told_by(7_000), []);
+    world.hear(8_000, "a", 11, 1_000);
+    assert_eq!(world.told_by(9_000), [gap("a", 10, 10)]);
+}
+
+/// All frames of a batch have about the same time; that does not cover what was lost after a request inside it.
+#[test]
+fn a_request_covers_nothing_that_was_sent_after_it() {
+    let mut world = World::new();
+    world.hear(1, "a", 1, 0);
+    let (heard, later) = (world.at(1_000), world.at(1_500));
+    let request = br#"{"table":null,"key":null,"action":"sync"}"#;
+    world.session.handle_frame("here", b"a", request, heard, || later);
+    // The number before this one was sent 100 ms ago: after the request was heard, though before the batch's time.
+    let payload = update("p", 1, "a", 3, 100);
+    world.session.handle_frame("here", b"a", &payload, heard, || {
+        world.start + Duration::from_millis(1_700)
+    });
+    world.millis = 1_700;
+    world.drive();
+    assert_eq!(world.told_by(3_000), [SyncReason::Requested, gap("a", 2, 2)]);
+}
+
+#[test]
+fn silence_is_told_once_within_three_periods_and_ends_with_a_word() {
+    let mut world = World::new();
+    world.hello(1, 100, &[], false);
+    world.hear(200, "a", 1, 0);
+    assert_eq!(world.told_by(2_500), []);
+    assert_eq!(world.told_by(3_200), [silence()]);
+    assert_eq!(world.told_by(60_000), []);
+    world.hear(60_000, "a", 2, 59_800);
+    assert_eq!(world.told_by(61_000), []);
+    assert_eq!(world.delivered(), [1, 2]);
+}
+
+#[test]
+fn a_publisher_that_was_silent_and_dies_after_an_update_is_told_as_any_other() {
+    let mut world = World::new();
+    world.hello(1, 100, &[], false);
+    world.hear(200, "a", 1, 0);
+    assert_eq!(world.told_by(10_000), [silence()]);
+    world.hear(10_000, "a", 2, 9_800);
+    assert_eq!(world.told_by(13_100), [silence()]);
+}
+
+#[test]
+fn a_publisher_with_a_short_period_delays_no_word_about_others() {
+    let mut world = World::new();
+    world.hello(1, 100, &[], false);
+    let quick = Hello::of(Duration::from_millis(10));
+    for millis in (100..4_000).step_by(10) {
+        // The process is late by more than the quick one's period again and again.
+        world.millis = millis;
+        if millis % 70 == 0 {
+            world.pass(millis);
+        }
+        world.hello_of("quick", 1, "here", &quick, false);
+    }
+    assert_eq!(world.told(), [silence()]);
+}
+
+#[test]
+fn of_a_lost_address_no_silence_is_told() {
+    let mut world = World::new();
+    world.hello(1, 100, &[], false);
+    world.disconnect("here");
+    world.pass(200);
+    assert_eq!(world.told_by(10_000), [lost("here")]);
+    world.connect("here");
+    world.hello(1, 10_100, &[], false);
+    assert_eq!(world.told_by(13_200), [reconnected("here"), silence()]);
+}
+
+#[test]
+fn of_an_address_that_is_not_registered_any_more_no_silence_is_told() {
+    let mut world = World::new();
+    world.listen("there");
+    world.told.clear();
+    world.hello_of("q", 1, "there", &hello(&[]), false);
+    world.hello(1, 100, &[], false);
+    world.command(Command::Disconnect("there".into()));
+    assert_eq!(world.told_by(10_000), [silence()]);
+}
+
+#[test]
+fn a_goodbye_is_no_silence_but_tells_what_was_lost() {
+    let mut world = World::new();
+    world.hello(1, 100, &[], false);
+    world.hear(200, "a", 1, 0);
+    world.hello(1, 300, &[("a", 2, 50)], true);
+    assert_eq!(world.told_by(200_000), [gap("a", 2, 2)]);
+    assert!(
+        world.session.continuity.as_ref().unwrap().is_empty(),
+        "what is gone is forgotten"
+    );
+}
+
+/// A peer cannot say goodbye for a publisher that is heard elsewhere, or change its period.
+#[test]
+fn a_goodbye_counts_where_the_publisher_is_heard() {
+    let mut world = World::new();
+    world.listen("there");
+    world.told.clear();
+    world.hello(1, 100, &[], false);
+    let forged = Hello::of(Duration::from_secs(3600));
+    world.hello_of("p", 1, "there", &forged, false);
+    world.hello_of("p", 1, "there", &forged, true);
+    assert_eq!(world.told_by(3_300), [silence()]);
+    // Nor does one that is followed by hellos.
+    world.hello(1, 4_000, &[], true);
+    world.hello(1, 6_000, &[], false);
+    assert_eq!(world.told_by(10_000), [silence()]);
+}
+
+#[test]
+fn a_publisher_without_hellos_is_never_silent() {
+    let mut world = World::new();
+    world.hear(1, "a", 1, 0);
+    assert_eq!(world.told_by(600_000), []);
+    let topics = world.session.topics(world.now());
+    assert_eq!(
+        topics[0].publishers[0].state,
+        crate::subscriber::TopicState::Unconfirmed
+    );
+}
+
+#[test]
+fn a_process_that_was_stopped_hears_what_waits_before_it_judges() {
+    let mut world = World::new();
+    world.hello(1, 0, &[], false);
+    world.millis = 30_000;
+    world.session.handle_drained(world.now());
+    world.session.tick(world.now());
+    world.drive();
+    assert_eq!(world.told(), []);
+    world.hello(1, 30_001, &[], false);
+    assert_eq!(world.told_by(32_000), []);
+    assert_eq!(world.told_by(33_500), [silence()]);
+}
+
+/// A topic is told of in five rounds of hellos: if none of them comes, its last update may be lost without a word.
+#[test]
+fn too_many_missed_hellos_are_told() {
+    let missed = || SyncReason::HellosMissed {
+        publishers: vec!["p".into()],
+    };
+    for (next, told) in [(2, vec![]), (6, vec![]), (7, vec![missed()]), (100, vec![missed()])] {
+        let mut world = World::new();
+        world.hello_of("p", 1, "here", &round(1, &[]), false);
+        for millis in (500..8_000).step_by(500) {
+            // Other things come, so that nothing looks silent.
+            world.hear(millis, "b", millis / 500, 0);
+        }
+        world.hello_of("p", 1, "here", &round(next, &[]), false);
+        assert_eq!(world.told_by(8_300), told, "round {next}");
+        world.hello_of("p", 1, "here", &round(next + 1, &[]), false);
+        assert_eq!(world.told_by(8_600), []);
+    }
+}
+
+#[test]
+fn a_round_counts_when_all_its_parts_have_come() {
+    let mut world = World::new();
+    let part = |number, part, more| Hello {
+        part,
+        more,
+        ..round(number, &[])
+    };
+    world.hello_of("p", 1, "here", &round(1, &[]), false);
+    for number in 2..9 {
+        world.hear(number * 1_000, "b", number - 1, 0);
+        world.hello_of("p", 1, "here", &part(number, 0, true), false);
+        // The second of three is always lost.
+        world.hello_of("p", 1, "here", &part(number, 2, false), false);
+    }
+    let reasons = world.told_by(9_000);
+    assert_eq!(
+        reasons.iter().map(SyncReason::as_str).collect::<Vec<_>>(),
+        ["hellos-missed"]
+    );
+}
+
+#[test]
+fn a_publisher_first_heard_late_in_its_life_may_have_been_missed() {
+    let mut world = World::new();
+    world.pass(10_000);
+    world.hello_of("p", 1, "here", &round(50, &[]), false);
+    let reasons = world.told_by(10_500);
+    assert_eq!(
+        reasons.iter().map(SyncReason::as_str).collect::<Vec<_>>(),
+        ["hellos-missed"]
+    );
+    // One that is heard soon after the address became live was there before.
+    let mut world = World::new();
+    world.pass(900);
+    world.hello_of("p", 1, "here", &round(50, &[]), false);
+    assert_eq!(world.told_by(1_500), []);
+}
+
+/// Whatever is held back because more is about to be told, is told after a second.
+#[test]
+fn gaps_are_held_back_while_an_address_is_unsure_for_a_second_at_most() {
+    let mut world = World::new();
+    world.mute.insert("there".into());
+    world.hear(1, "a", 1, 0);
+    world.listen("there");
+    world.hear(2, "a", 3, 0);
+    assert_eq!(world.told_by(900), []);
+    assert_eq!(world.told_by(1_100), [gap("a", 2, 2)]);
+    // It is live meanwhile: what was lost is covered.
+    let mut world = World::new();
+    world.hear(1, "a", 1, 0);
+    world.mute.insert("there".into());
+    world.listen("there");
+    world.hear(2, "a", 3, 0);
+    world.pass(500);
+    world.mute.clear();
+    world.connect("there");
+    assert_eq!(world.told_by(5_000), [connected("there")]);
+}

@@ -1,0 +1,305 @@
+//! Every rule by a hand-made clock, and laws over arbitrary histories.
+
+mod laws;
+mod liveness;
+mod losses;
+mod numbers;
+mod restarts;
+mod topics;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::codec::{Codec, Encoder, GOODBYE, HELLO, Hello};
+use crate::update::Action as What;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A session, what it was told and did, and the driver's part: addresses answer unless they are made mute.
+struct World {
+    start: Instant,
+    millis: u64,
+    session: Session,
+    delivered: Vec<DbUpdate>,
+    told: Vec<(u64, SyncReason)>,
+    done: Vec<Action>,
+    errors: Vec<String>,
+    /// Addresses that answer no probe.
+    mute: BTreeSet<String>,
+    /// What the transport has received from each address.
+    received: BTreeMap<String, u64>,
+    registrations: u64,
+    generation: u64,
+}
+
+impl World {
+    /// The topics a and b, live at the address "here" at the time 0.
+    fn new() -> World {
+        let mut world = World::with(SubscriberOptions::default());
+        world.register("a");
+        world.register("b");
+        world.listen("here");
+        world.told.clear();
+        world.done.clear();
+        world
+    }
+
+    fn with(options: SubscriberOptions) -> World {
+        let start = Instant::now() + Duration::from_secs(3600);
+        World {
+            start,
+            millis: 0,
+            session: Session::new(&options, Memory::default(), 0, 7, start),
+            delivered: Vec::new(),
+            told: Vec::new(),
+            done: Vec::new(),
+            errors: Vec::new(),
+            mute: BTreeSet::new(),
+            received: BTreeMap::new(),
+            registrations: 0,
+            generation: 0,
+        }
+    }
+
+    fn at(&self, millis: u64) -> Instant {
+        self.start + Duration::from_millis(millis)
+    }
+
+    fn now(&self) -> Instant {
+        self.at(self.millis)
+    }
+
+    fn command(&mut self, command: Command) {
+        let now = self.now();
+        self.session.handle_command(command, now);
+        self.session.handled_commands(now);
+        self.drive();
+    }
+
+    fn register(&mut self, name: &str) {
+        self.generation += 1;
+        self.command(Command::Subscribe(topic(name), self.generation));
+    }
+
+    /// Registers an address, and has it connected.
+    fn listen(&mut self, address: &str) {
+        self.registrations += 1;
+        self.command(Command::Connect(address.into(), self.registrations));
+        self.connect(address);
+    }
+
+    fn connect(&mut self, address: &str) {
+        self.session.handle_connected(address, self.now());
+        self.drive();
+    }
+
+    fn disconnect(&mut self, address: &str) {
+        self.session.handle_disconnected(address, self.now());
+        self.drive();
+    }
+
+    fn frame(&mut self, address: &str, topic: &str, payload: &[u8]) {
+        let now = self.now();
+        self.session
+            .handle_frame(address, topic.as_bytes(), payload, now, || now);
+        self.session.settle_hearing();
+        self.drive();
+    }
+
+    /// This number of publisher p, sent `idle` milliseconds after the one before.
+    fn hear(&mut self, millis: u64, name: &str, seq: u64, idle: u64) {
+        self.pass(millis);
+        self.hear_of("p", 1, "here", name, seq, idle);
+    }
+
+    fn hear_of(&mut self, publisher: &str, epoch: u64, address: &str, name: &str, seq: u64, idle: u64) {
+        let payload = update(publisher, epoch, name, seq, idle);
+        self.frame(address, name, &payload);
+    }
+
+    /// A hello of publisher p's run, once it is so late.
+    fn hello(&mut self, epoch: u64, millis: u64, topics: &[(&str, u64, u64)], last: bool) {
+        self.pass(millis);
+        self.hello_of("p", epoch, "here", &hello(topics), last);
+    }
+
+    fn hello_of(&mut self, publisher: &str, epoch: u64, address: &str, hello: &Hello, last: bool) {
+        let payload = hello_payload(publisher, epoch, hello, last);
+        self.frame(address, Topic::hello().as_str(), &payload);
+    }
+
+    /// The address answers what it was last asked, with this hello.
+    fn answer(&mut self, address: &str, hello: &[u8]) {
+        let asked = self.done.iter().rev().find_map(|action| match action {
+            Action::Probe(to, probe) if to == address => Some(probe.clone()),
+            _ => None,
+        });
+        let probe = asked.expect("it was asked");
+        let now = self.now();
+        self.session
+            .handle_answer(address, probe.as_str().as_bytes(), hello, now);
+        self.drive();
+    }
+
+    /// Lets the time pass to this moment, as the subscriber's thread does when nothing comes.
+    fn pass(&mut self, until: u64) {
+        loop {
+            let deadline = self.session.deadline();
+            let due = deadline.map(|at| at.saturating_duration_since(self.start));
+            let due = due.map(|due| u64::try_from(due.as_nanos().div_ceil(1_000_000)).unwrap());
+            let Some(due) = due.filter(|due| *due <= until) else {
+                break;
+            };
+            self.millis = self.millis.max(due);
+            self.session.handle_drained(self.now());
+            self.session.tick(self.now());
+            self.drive();
+        }
+        self.millis = self.millis.max(until);
+        self.session.handle_drained(self.now());
+    }
+
+    /// Does what the session wants done.
+    fn drive(&mut self) {
+        let now = self.now();
+        while let Some(action) = self.session.poll() {
+            match action {
+                Action::Deliver => self.delivered.append(self.session.updates()),
+                Action::Tell(reason) => self.told.push((self.millis, reason)),
+                Action::Report(error) => self.errors.push(error.to_string()),
+                Action::Probe(address, probe) => {
+                    if !self.mute.contains(address.as_str()) {
+                        self.session
+                            .handle_answer(&address, probe.as_str().as_bytes(), &[], now);
+                    }
+                    self.done.push(Action::Probe(address, probe));
+                }
+                Action::Weigh(address) => {
+                    let received = self.received.get(address.as_str()).copied();
+                    self.session.handle_weight(&address, received, now);
+                }
+                other => self.done.push(other),
+            }
+        }
+    }
+
+    /// What was told since the last call.
+    fn told(&mut self) -> Vec<SyncReason> {
+        std::mem::take(&mut self.told)
+            .into_iter()
+            .map(|(_, reason)| reason)
+            .collect()
+    }
+
+    /// What was told until this moment.
+    fn told_by(&mut self, until: u64) -> Vec<SyncReason> {
+        self.pass(until);
+        self.told()
+    }
+
+    fn delivered(&mut self) -> Vec<u64> {
+        let delivered = std::mem::take(&mut self.delivered);
+        let origins = delivered.into_iter().filter_map(|update| update.origin);
+        origins.map(|origin| origin.seq).collect()
+    }
+
+    fn state(&self, address: &str) -> PeerState {
+        let mut addresses = self.session.addresses();
+        let (_, _, state, generation) = addresses.find(|(of, ..)| *of == address).expect("registered");
+        match state {
+            PeerState::Live if generation < self.generation => PeerState::Unconfirmed,
+            state => state,
+        }
+    }
+
+    /// How often the driver was asked to do this since the last call.
+    fn count(&mut self, what: fn(&Action) -> bool) -> usize {
+        let done = std::mem::take(&mut self.done);
+        done.iter().filter(|action| what(action)).count()
+    }
+}
+
+fn is_probe(action: &Action) -> bool {
+    matches!(action, Action::Probe(..))
+}
+
+fn is_disconnect(action: &Action) -> bool {
+    matches!(action, Action::Disconnect(_))
+}
+
+fn is_connect(action: &Action) -> bool {
+    matches!(action, Action::Connect(_))
+}
+
+fn topic(name: &str) -> Topic {
+    Topic::new(name).unwrap()
+}
+
+fn update(publisher: &str, epoch: u64, name: &str, seq: u64, idle: u64) -> Vec<u8> {
+    let encoder = Encoder::new(Codec::Json, publisher.into(), epoch);
+    let update = DbUpdate::new("t", seq.to_string(), What::Set).topic(topic(name));
+    let mut payload = Vec::new();
+    encoder.begin(&update, &topic(name), &mut payload);
+    encoder.finish(0, seq, Duration::from_millis(idle), &mut payload);
+    payload
+}
+
+/// A hello of a publisher with a period of a second, of no round.
+fn hello(topics: &[(&str, u64, u64)]) -> Hello {
+    let topics = topics.iter().map(|(name, last, age)| ((*name).into(), *last, *age));
+    Hello {
+        topics: topics.collect(),
+        ..Hello::of(SECOND)
+    }
+}
+
+fn hello_payload(publisher: &str, epoch: u64, hello: &Hello, last: bool) -> Vec<u8> {
+    let encoder = Encoder::new(Codec::Json, publisher.into(), epoch);
+    let (mut payload, action) = (Vec::new(), if last { GOODBYE } else { HELLO });
+    encoder.control(action, Some(&hello.to_text()), &Topic::hello(), &mut payload);
+    payload
+}
+
+fn round(round: u64, topics: &[(&str, u64, u64)]) -> Hello {
+    Hello {
+        round: Some(round),
+        ..hello(topics)
+    }
+}
+
+fn gap(name: &str, from: u64, to: u64) -> SyncReason {
+    SyncReason::Gap {
+        publisher: "p".into(),
+        topic: topic(name),
+        from,
+        to,
+    }
+}
+
+fn unproven(names: &[&str]) -> SyncReason {
+    SyncReason::Unproven {
+        topics: names.iter().map(|name| topic(name)).collect(),
+    }
+}
+
+fn silence() -> SyncReason {
+    SyncReason::Silence {
+        publishers: vec!["p".into()],
+    }
+}
+
+fn lost(address: &str) -> SyncReason {
+    let address = address.into();
+    SyncReason::AddressLost { address }
+}
+
+fn connected(address: &str) -> SyncReason {
+    let address = address.into();
+    SyncReason::Connected { address }
+}
+
+fn reconnected(address: &str) -> SyncReason {
+    let address = address.into();
+    SyncReason::Reconnected { address }
+}

@@ -1,0 +1,63 @@
+//! The law of one sequence of numbers.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use crate::subscriber::session::continuity::sequence::{MAX_HELD, Missing, Sequence};
+
+#[test]
+fn a_full_window_does_not_wait() {
+    let start = Instant::now();
+    let mut sequence = Sequence::after(1);
+    let mut out = Vec::new();
+    for number in 3..3 + MAX_HELD as u64 {
+        sequence.accept(number, number, start, start, &mut out);
+    }
+    assert_eq!(sequence.deadline(), Some(start));
+    assert!(sequence.is_full());
+    let missing = sequence.give_up(&mut out).unwrap();
+    assert_eq!((missing.from, missing.to, out.len()), (2, 2, MAX_HELD));
+}
+
+proptest! {
+    /// Whatever is lost, doubled, or comes in another order: what is handed out is in order, no number twice, and what
+    /// is not handed out is declared missing. Whatever is only shuffled inside the window is handed out whole.
+    #[test]
+    fn every_number_is_handed_out_or_declared(
+        numbers in prop::collection::vec((1..60u64, 0..30u64), 1..120),
+        shuffled_only in any::<bool>(),
+    ) {
+        let start = Instant::now();
+        let mut now = start;
+        let mut sequence = Sequence::after(0);
+        let (mut out, mut missing) = (Vec::new(), BTreeSet::new());
+        let mut sent = BTreeSet::new();
+        let mut declare = |lost: Option<Missing>, out: &Vec<u64>| {
+            if let Some(lost) = lost {
+                let absent: Vec<_> = (lost.from..=lost.to).filter(|number| !out.contains(number)).collect();
+                prop_assert_eq!(absent.len() as u64, lost.count);
+                missing.extend(absent);
+            }
+            Ok(())
+        };
+        for (number, wait) in numbers {
+            now += if shuffled_only { Duration::ZERO } else { Duration::from_millis(wait) };
+            if sequence.deadline().is_some_and(|at| at <= now) {
+                declare(sequence.give_up(&mut out), &out)?;
+            }
+            sent.insert(number);
+            sequence.accept(number, number, now, now, &mut out);
+        }
+        let highest = *sent.last().unwrap();
+        if shuffled_only && sent.len() as u64 == highest {
+            prop_assert_eq!(out.len() as u64, highest);
+        }
+        sequence.learn(70, now, now);
+        declare(sequence.give_up(&mut out), &out)?;
+        prop_assert!(sequence.deadline().is_none());
+        prop_assert!(out.windows(2).all(|pair| pair[0] < pair[1]), "in order, none twice: {:?}", out);
+        prop_assert_eq!(out.len() + missing.len(), 70, "{:?} {:?}", out, missing);
+    }
+}

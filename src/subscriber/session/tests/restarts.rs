@@ -1,0 +1,121 @@
+//! Publishers that begin anew, two under one id, and what is remembered of them.
+
+use super::*;
+use crate::subscriber::session::continuity::MAX_SIZE;
+
+fn restarted() -> SyncReason {
+    SyncReason::Restarted { publisher: "p".into() }
+}
+
+#[test]
+fn a_restart_without_a_goodbye_is_told_once() {
+    let mut world = World::new();
+    world.hear(1, "a", 1, 0);
+    world.pass(500);
+    world.hear_of("p", 2, "here", "a", 1, 0);
+    world.hear_of("p", 2, "here", "a", 2, 0);
+    assert_eq!(world.told_by(5_000), [restarted()]);
+    assert_eq!(world.session.stats().clashes, 0);
+    assert_eq!(world.delivered(), [1, 1, 2]);
+}
+
+#[test]
+fn a_restart_after_a_goodbye_is_not_told() {
+    let mut world = World::new();
+    world.hear(1, "a", 1, 0);
+    world.hello(1, 100, &[("a", 1, 99)], true);
+    world.pass(500);
+    world.hear_of("p", 2, "here", "a", 1, 0);
+    assert_eq!(world.told_by(5_000), []);
+}
+
+/// What a silent run did before it died came after the program was told of the silence.
+#[test]
+fn a_restart_after_silence_is_told() {
+    let mut world = World::new();
+    world.hello(1, 1, &[], false);
+    assert_eq!(world.told_by(10_000), [silence()]);
+    world.hear_of("p", 2, "here", "a", 1, 0);
+    assert_eq!(world.told_by(11_000), [restarted()]);
+}
+
+#[test]
+fn a_restart_that_a_lost_connection_goes_with_is_told_once() {
+    let mut world = World::new();
+    world.hear(1, "a", 1, 0);
+    world.disconnect("here");
+    assert_eq!(world.told_by(1_000), [lost("here")]);
+    world.mute.insert("here".into());
+    world.connect("here");
+    world.hello_of("p", 2, "here", &hello(&[]), false);
+    world.answer("here", &hello_payload("p", 2, &hello(&[]), false));
+    assert_eq!(world.told_by(3_000), [reconnected("here")]);
+}
+
+/// A machine that was put back to an older state counts anew within one run.
+#[test]
+fn numbers_that_go_backwards_are_a_restart() {
+    let mut world = World::new();
+    for number in 1..=20 {
+        world.pass(number * 1_000);
+        world.hear_of("p", 1, "here", "a", number, 0);
+        world.hello_of("p", 1, "here", &round(number, &[("a", number, 0)]), false);
+    }
+    world.told.clear();
+    world.delivered.clear();
+    for number in 6..=9 {
+        world.pass((number + 15) * 1_000);
+        world.hear_of("p", 1, "here", "a", number, 1_000);
+        world.hello_of("p", 1, "here", &round(number, &[("a", number, 0)]), false);
+    }
+    let reasons = world.told_by(25_000);
+    assert!(reasons.contains(&restarted()), "{reasons:?}");
+    assert_eq!(world.delivered(), [8, 9]);
+    // A network that says everything twice, late, is no restart.
+    let mut world = World::new();
+    for number in 1..=20u64 {
+        world.pass(number * 1_000);
+        world.hello_of("p", 1, "here", &round(number, &[]), false);
+        if number > 3 {
+            world.hello_of("p", 1, "here", &round(number - 3, &[]), false);
+        }
+    }
+    assert_eq!(world.told(), []);
+}
+
+#[test]
+fn two_publishers_with_one_id_are_reported_and_both_are_followed() {
+    let mut world = World::new();
+    for number in 0..10 {
+        for epoch in [1, 2] {
+            world.pass(400 * number + epoch);
+            world.hear_of("p", epoch, "here", "a", number + 1, 0);
+        }
+    }
+    assert_eq!(world.told_by(6_000), [restarted()]);
+    assert_eq!(world.session.stats().clashes, 1);
+    assert_eq!(world.errors.len(), 1, "{:?}", world.errors);
+    world.hear_of("p", 1, "here", "a", 12, 0);
+    world.hear_of("p", 2, "here", "a", 11, 0);
+    assert_eq!(world.told_by(7_000), [gap("a", 11, 11)]);
+}
+
+#[test]
+fn what_a_peer_makes_us_remember_is_bounded_and_does_not_push_out_what_comes_from_others() {
+    let mut world = World::new();
+    world.listen("there");
+    world.told.clear();
+    world.hello(1, 1, &[], false);
+    world.hear(1, "a", 1, 0);
+    for publisher in 0..MAX_SIZE as u64 {
+        world.hear_of(&publisher.to_string(), 1, "there", "a", 1, 0);
+    }
+    let continuity = world.session.continuity.as_ref().unwrap();
+    assert!(continuity.len() <= MAX_SIZE + 2);
+    continuity.check_sizes();
+    assert!(continuity.knows("p"), "an honest publisher elsewhere");
+    assert!(continuity.knows(&(MAX_SIZE - 1).to_string()), "the newest");
+    // The honest one's losses are still found.
+    world.hear(2, "a", 3, 0);
+    assert_eq!(world.told_by(1_000), [gap("a", 2, 2)]);
+}

@@ -1,0 +1,232 @@
+//! Topics that come into force, are refused, and are cleared.
+
+use super::*;
+use crate::config::Resubscribe;
+
+fn manual() -> World {
+    let mut world = World::with(SubscriberOptions {
+        resubscribe: Resubscribe::Manual,
+        ..SubscriberOptions::default()
+    });
+    for name in ["a", "b"] {
+        world.register(name);
+    }
+    for address in ["here", "there"] {
+        world.listen(address);
+    }
+    world.told.clear();
+    world.done.clear();
+    world
+}
+
+fn topics(names: &[&str]) -> Vec<Topic> {
+    names.iter().map(|name| topic(name)).collect()
+}
+
+fn cleared(names: &[&str]) -> SyncReason {
+    SyncReason::Cleared {
+        address: "here".into(),
+        topics: topics(names),
+    }
+}
+
+fn resubscribed(names: &[&str]) -> SyncReason {
+    SyncReason::Resubscribed { topics: topics(names) }
+}
+
+#[test]
+fn nothing_is_told_of_a_topic_that_is_not_live_yet_or_was_unregistered() {
+    let mut world = World::new();
+    world.mute.insert("here".into());
+    world.register("c");
+    world.hear(2, "c", 7, 0);
+    world.hear(3, "c", 9, 0);
+    world.hear(4, "a", 1, 0);
+    world.hear(5, "a", 3, 0);
+    world.command(Command::Unsubscribe(topic("a")));
+    assert_eq!(world.told_by(1_000), []);
+    world.answer("here", &[]);
+    world.hear(1_100, "c", 11, 50);
+    assert_eq!(world.told_by(2_000), [gap("c", 10, 10)]);
+}
+
+/// Each address confirms for itself: what was lost at the first between its answer and another's is told.
+#[test]
+fn a_late_answer_of_one_address_covers_nothing_that_was_lost_at_another() {
+    let mut world = World::new();
+    world.listen("slow");
+    world.told.clear();
+    world.mute.insert("slow".into());
+    world.register("c");
+    for millis in [500, 1_000, 1_400] {
+        world.pass(millis);
+        world.frame("slow", "x", b"");
+    }
+    world.hear(1_450, "c", 1, 450);
+    world.pass(1_500);
+    // Number 2 is lost at 1,480; the slow address answers at 1,500; a hello says so at 1,600.
+    world.answer("slow", &[]);
+    world.hello(1, 1_600, &[("c", 2, 120)], false);
+    assert_eq!(world.told_by(2_500), [gap("c", 2, 2)]);
+}
+
+#[test]
+fn a_refused_topic_is_asked_for_again_and_confirmed_only_then() {
+    let mut world = World::new();
+    world.generation += 1;
+    let now = world.now();
+    world.session.handle_command(Command::Subscribe(topic("c"), 3), now);
+    world.session.handled_commands(now);
+    // The driver refuses what is done before the probe that follows it.
+    let mut refused = false;
+    while let Some(action) = world.session.poll() {
+        match action {
+            Action::Subscribe(topic) => {
+                world.session.handle_refused(topic, now);
+                refused = true;
+            }
+            Action::Probe(address, probe) => {
+                let probe = probe.as_str().as_bytes();
+                world.session.handle_answer(&address, probe, &[], now);
+            }
+            _ => {}
+        }
+    }
+    assert!(refused);
+    assert_eq!(world.state("here"), PeerState::Unconfirmed);
+    world.pass(1_000);
+    assert_eq!(world.state("here"), PeerState::Live);
+}
+
+#[test]
+fn topics_that_were_unregistered_before_the_start_are_not_waited_for() {
+    let start = Instant::now();
+    let mut world = World::new();
+    world.session = Session::new(&SubscriberOptions::default(), Memory::default(), 9, 1, start);
+    world.start = start;
+    world.generation = 9;
+    world.listen("here");
+    assert_eq!(world.state("here"), PeerState::Live);
+}
+
+#[test]
+fn a_lost_address_clears_every_topic_and_it_is_told_when_they_are_back() {
+    let mut world = manual();
+    world.disconnect("here");
+    assert_eq!(
+        world.told(),
+        [lost("here"), cleared(&["a", "b"])],
+        "another one is live"
+    );
+    world.register("a");
+    assert_eq!(world.told(), [resubscribed(&["a"])]);
+    world.connect("here");
+    assert_eq!(world.told_by(5_000), [reconnected("here")]);
+}
+
+#[test]
+fn what_is_registered_again_before_it_is_told_is_told_when_it_is_in_force() {
+    let mut world = manual();
+    world.command(Command::Disconnect("there".into()));
+    world.disconnect("here");
+    assert_eq!(world.told(), [lost("here")]);
+    world.register("a");
+    world.mute.insert("here".into());
+    world.connect("here");
+    // Registered after the probe was sent: its answer does not confirm it.
+    world.register("b");
+    world.answer("here", &[]);
+    assert_eq!(world.told(), [reconnected("here")], "covers a");
+    world.answer("here", &[]);
+    assert_eq!(world.told(), [resubscribed(&["b"])]);
+}
+
+#[test]
+fn an_address_that_does_not_answer_delays_resubscribed_for_the_live_timeout_at_most() {
+    let mut world = manual();
+    world.disconnect("here");
+    world.told.clear();
+    world.mute.insert("here".into());
+    world.connect("here");
+    world.pass(20_000);
+    world.told.clear();
+    world.register("a");
+    let told = world.told_by(22_200);
+    assert_eq!(told, [resubscribed(&["a"])]);
+    // Over a link with a backlog the answer comes late: told twice.
+    let mut world = manual();
+    world.disconnect("here");
+    world.connect("here");
+    world.told.clear();
+    world.mute.insert("there".into());
+    world.register("b");
+    for number in 1..100 {
+        world.pass(number * 100);
+        world.frame("there", "x", b"");
+    }
+    assert_eq!(world.told(), [resubscribed(&["b"])]);
+    world.answer("there", &[]);
+    assert_eq!(world.told(), [resubscribed(&["b"])]);
+}
+
+/// Over a transport that reorders, numbers 11 and 10 of a topic that was registered again come in this order.
+#[test]
+fn what_overtakes_on_a_topic_that_is_registered_again_is_put_in_order() {
+    let mut world = manual();
+    for number in 1..=5 {
+        world.hear(number, "a", number, 0);
+    }
+    world.disconnect("here");
+    world.connect("here");
+    world.register("a");
+    world.told.clear();
+    world.delivered.clear();
+    world.pass(1_000);
+    world.hear_of("p", 1, "here", "a", 11, 1);
+    world.hear_of("p", 1, "here", "a", 10, 500);
+    let told = world.told_by(2_000);
+    let delivered = world.delivered();
+    assert!(
+        delivered == [10, 11] || told == [unproven(&["a"])],
+        "{delivered:?} {told:?}"
+    );
+}
+
+#[test]
+fn what_was_cleared_is_said_to_the_handle_with_its_generation() {
+    let mut world = manual();
+    world.disconnect("here");
+    let cleared = world.done.iter().find_map(|action| match action {
+        Action::Clear(topics) => Some(topics.clone()),
+        _ => None,
+    });
+    assert_eq!(cleared, Some(BTreeMap::from([(topic("a"), 1), (topic("b"), 2)])));
+}
+
+#[test]
+fn an_address_that_is_given_up_is_a_loss_unless_its_publisher_said_goodbye() {
+    let answer = |world: &mut World, epoch| {
+        world.answer("q", &hello_payload("q", epoch, &hello(&[]), false));
+    };
+    let mut world = World::new();
+    world.mute.insert("q".into());
+    world.listen("q");
+    answer(&mut world, 1);
+    assert_eq!(world.told(), [connected("q")]);
+    world.command(Command::GiveUp("q".into()));
+    assert_eq!(world.told(), [lost("q")]);
+    // It said goodbye, and another run of it is heard elsewhere already.
+    world.listen("q");
+    answer(&mut world, 2);
+    world.told.clear();
+    world.hello_of("q", 2, "q", &hello(&[]), true);
+    world.hello_of("q", 3, "here", &hello(&[]), false);
+    world.disconnect("q");
+    assert_eq!(world.told_by(2_000), []);
+    world.command(Command::GiveUp("q".into()));
+    assert_eq!(world.told(), []);
+    // It never was live.
+    world.listen("q");
+    world.command(Command::GiveUp("q".into()));
+    assert_eq!(world.told(), [lost("q")]);
+}

@@ -1,0 +1,238 @@
+//! What is done when its time has come, and what follows when topics come into force.
+
+use std::time::{Duration, Instant};
+
+use crate::clock::after;
+use crate::config::Resubscribe;
+use crate::update::{Name, SyncReason, Topic};
+
+use super::continuity::Scope;
+use super::peer::{Due, Peer};
+use super::{Action, Session};
+
+impl Session {
+    /// When [`Session::tick`] has something to do.
+    pub(in crate::subscriber) fn deadline(&mut self) -> Option<Instant> {
+        if let Some(deadline) = self.deadline {
+            return deadline;
+        }
+        let is_unsure = self.peers.values().any(Peer::is_unsure);
+        let losses = self.continuity.as_ref().and_then(|known| known.deadline(is_unsure));
+        let peers = self.peers.values().filter_map(|peer| peer.deadline(&self.times));
+        let deadline = peers
+            .chain(losses)
+            .chain(self.cleared.deadline())
+            .chain(self.refused_at)
+            .min();
+        *self.deadline.insert(deadline)
+    }
+
+    /// Does what is due.
+    pub(in crate::subscriber) fn tick(&mut self, now: Instant) {
+        self.settle_hearing();
+        self.deadline = None;
+        self.check_losses(now);
+        self.check_peers(now);
+        if self.refused_at.take_if(|at| *at <= now).is_some() {
+            for topic in self.topics.take_refused() {
+                self.actions.push_back(Action::Subscribe(topic));
+            }
+        }
+        self.settled(now);
+        self.ask(now);
+    }
+
+    /// Tells what was missed.
+    fn check_losses(&mut self, now: Instant) {
+        let Some(continuity) = &mut self.continuity else { return };
+        let scope = Scope {
+            topics: &self.topics,
+            peers: &self.peers,
+        };
+        let is_unsure = self.peers.values().any(Peer::is_unsure);
+        let findings = continuity.check(scope, is_unsure, now, &mut self.updates);
+        for error in findings.errors {
+            self.act(Action::Report(error));
+        }
+        for address in findings.asks {
+            if self.peers.get(&address).is_some_and(Peer::is_askable) {
+                self.probe(&address, self.times.live_timeout, now);
+            }
+        }
+        for reason in findings.syncs {
+            let silent = match &reason {
+                SyncReason::Silence { publishers } => self.stall_silent(publishers, now),
+                _ => Vec::new(),
+            };
+            silent.iter().for_each(|address| self.clear(address));
+            self.tell(reason, now);
+            self.tell_cleared(!silent.is_empty(), now);
+        }
+    }
+
+    /// These publishers are silent, and the program is told: so are the addresses at which they answered.
+    fn stall_silent(&mut self, publishers: &[Name], now: Instant) -> Vec<Name> {
+        let mut silent = Vec::new();
+        let Some(continuity) = &mut self.continuity else {
+            return silent;
+        };
+        for (address, peer) in &mut self.peers {
+            let is_silent = peer.owner().is_some_and(|(publisher, epoch)| {
+                publishers.binary_search(publisher).is_ok() && continuity.is_silent(publisher, epoch)
+            });
+            if is_silent && peer.is_live() {
+                peer.stall(now, &self.times, &mut self.jitter);
+                continuity.lose(address);
+                silent.push(address.clone());
+                self.has_changed = true;
+            }
+        }
+        silent
+    }
+
+    fn check_peers(&mut self, now: Instant) {
+        let is_due = |peer: &Peer| peer.deadline(&self.times).is_some_and(|at| at <= now);
+        let due = self.peers.iter().filter(|(_, peer)| is_due(peer));
+        let due: Vec<Name> = due.map(|(address, _)| address.clone()).collect();
+        for address in due {
+            while let Some(peer) = self.peers.get_mut(&address)
+                && let Some(due) = peer.expire(&address, now, self.drained, &self.times, &mut self.jitter)
+            {
+                self.on_due(&address, due, now);
+            }
+        }
+    }
+
+    fn on_due(&mut self, address: &Name, due: Due, now: Instant) {
+        match due {
+            Due::Ask(patience) => self.probe(address, patience, now),
+            Due::Weigh => self.act(Action::Weigh(address.clone())),
+            Due::NoHello(patience, reason) => {
+                if reason.is_some() {
+                    log::warn!("{address} does not answer: a publisher without hellos? What it loses is not noticed");
+                }
+                self.live(reason, now);
+                self.probe(address, patience, now);
+                self.changed();
+            }
+            Due::Assumed => self.changed(),
+            Due::Connect => self.act(Action::Connect(address.clone())),
+            Due::Renew => {
+                if let Some(peer) = self.peers.get_mut(address) {
+                    peer.renewed();
+                }
+                self.act(Action::Disconnect(address.clone()));
+                self.act(Action::Connect(address.clone()));
+                self.changed();
+            }
+            Due::TellLost => {
+                let address = address.clone();
+                self.tell(SyncReason::AddressLost { address }, now);
+            }
+        }
+    }
+
+    /// Probes each address that has not confirmed every topic.
+    pub(super) fn ask(&mut self, now: Instant) {
+        let (generation, times) = (self.topics.generation(), &self.times);
+        let unasked = self.peers.iter_mut().filter(|(_, peer)| peer.generation() < generation);
+        let mut addresses = Vec::new();
+        for (address, peer) in unasked {
+            if peer.is_unasked(generation, now, times) {
+                addresses.push(address.clone());
+            }
+        }
+        for address in addresses {
+            self.probe(&address, self.times.live_timeout, now);
+        }
+        self.deadline = None;
+    }
+
+    pub(super) fn probe(&mut self, address: &Name, patience: Duration, now: Instant) {
+        let Some(peer) = self.peers.get_mut(address) else {
+            return;
+        };
+        self.probes += 1;
+        let topic = Topic::probe(self.id, self.probes);
+        peer.probed(topic.clone(), self.topics.generation(), patience, now);
+        let is_live = peer.is_live();
+        self.act(Action::Probe(address.clone(), topic));
+        if is_live {
+            // To see what has come since.
+            self.act(Action::Weigh(address.clone()));
+        }
+    }
+
+    /// Nothing comes from this address any more, which the program had been told is live if `told`. It is told within so
+    /// much of a hello period.
+    pub(super) fn lost(&mut self, address: &Name, told: bool, held: f64, now: Instant) {
+        let owner = self.peers.get(address).and_then(Peer::owner);
+        let is_gone = owner.is_some_and(|(publisher, epoch)| self.is_gone(publisher, epoch));
+        if !is_gone && let Some(continuity) = &mut self.continuity {
+            continuity.lose(address);
+        }
+        if told {
+            self.clear(address);
+            let is_cleared = self.options.resubscribe == Resubscribe::Manual;
+            let wait = self.times.hello_interval.mul_f64(held * self.jitter.f64());
+            match self.peers.get_mut(address) {
+                Some(peer) if is_gone => peer.rest(),
+                // Before it is told that topics are cleared.
+                Some(_) if is_cleared => {
+                    let address = address.clone();
+                    self.tell(SyncReason::AddressLost { address }, now);
+                }
+                Some(peer) => peer.tell_lost_at(after(now, wait)),
+                None => {}
+            }
+            self.tell_cleared(is_cleared, now);
+        }
+        self.settled(now);
+        self.changed();
+    }
+
+    /// An address is live, or taken for one without hellos: tells so, and what follows.
+    pub(super) fn live(&mut self, reason: Option<SyncReason>, now: Instant) {
+        if let Some(reason) = reason {
+            self.tell(reason, now);
+            self.tell_cleared(true, now);
+        }
+        self.settled(now);
+    }
+
+    /// Topics up to this generation are in force wherever there is a connection.
+    pub(super) fn settled_generation(&self) -> u64 {
+        let settled = self.peers.values().filter(|peer| peer.is_settled());
+        settled.map(Peer::generation).min().unwrap_or(0)
+    }
+
+    /// Tells which topics that had been cleared are in force again.
+    pub(super) fn settled(&mut self, now: Instant) {
+        let settled = self.settled_generation();
+        let somewhere = self.peers.values().filter(|peer| peer.is_settled());
+        let somewhere = somewhere.map(Peer::generation).max().unwrap_or(0);
+        if let Some(reason) = self.cleared.in_force(settled, somewhere, now) {
+            self.tell(reason, now);
+        }
+    }
+
+    /// The connection to an address that was live is lost: if the options say so, no topic is registered any more.
+    fn clear(&mut self, address: &Name) {
+        if self.options.resubscribe == Resubscribe::Manual {
+            let topics = self.topics.clear();
+            self.cleared.clear(address, topics.keys().cloned());
+            self.unsubscribe(topics.keys());
+            self.act(Action::Clear(topics));
+        }
+    }
+
+    /// Tells which topics were cleared, if there was a change and there is an address at which they can be in force again.
+    fn tell_cleared(&mut self, has_changed: bool, now: Instant) {
+        if has_changed
+            && self.peers.values().any(Peer::is_told)
+            && let Some(reason) = self.cleared.tell(self.settled_generation())
+        {
+            self.tell(reason, now);
+        }
+    }
+}

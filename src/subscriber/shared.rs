@@ -1,0 +1,246 @@
+//! What a subscriber's handle and its thread share.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use parking_lot::{Condvar, Mutex};
+
+use crate::transport::Wake;
+use crate::update::{Name, Topic};
+
+use super::options::Counts;
+use super::session::{Command, Memory};
+use super::status::{AddressStatus, PeerState, TopicStatus};
+
+pub(super) struct Shared {
+    /// No frame needs it.
+    pub(super) state: Mutex<State>,
+    /// Signalled when the thread has changed the state.
+    pub(super) changed: Condvar,
+    pub(super) counts: Counts,
+}
+
+/// What is registered, what the thread last said of it, and the way to the thread while there is one.
+#[derive(Default)]
+pub(super) struct State {
+    /// Each topic with its generation, which registering it has raised.
+    topics: BTreeMap<Topic, u64>,
+    generation: u64,
+    /// Each address with a number that tells its registrations apart.
+    addresses: BTreeMap<Name, u64>,
+    registrations: u64,
+    /// What the thread knows of addresses.
+    seen: BTreeMap<Name, Seen>,
+    link: Option<Link>,
+    report: Report,
+    /// What is known from earlier runs of the thread, while there is none.
+    memory: Memory,
+}
+
+/// What the thread knows of an address.
+struct Seen {
+    registration: u64,
+    state: PeerState,
+    /// Topics up to this generation are in force there.
+    generation: u64,
+}
+
+/// The way to the thread.
+pub(super) struct Link {
+    pub(super) commands: Sender<Message>,
+    /// Dropped to stop the thread; `None` once that was done.
+    pub(super) stop: Option<Sender<()>>,
+    pub(super) wake: Arc<dyn Wake>,
+}
+
+/// What the thread is told.
+pub(super) enum Message {
+    Command(Command),
+    /// Somebody waits for the state of the topics.
+    Report,
+}
+
+/// The state of each topic, made when somebody asks.
+#[derive(Default)]
+struct Report {
+    asked: u64,
+    made: u64,
+    topics: Vec<TopicStatus>,
+}
+
+/// How long the thread is waited for to say how it stands with the topics: it may be waiting for room in the queue.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+impl Shared {
+    pub(super) fn new() -> Shared {
+        Shared {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// The state of every address and topic; of topics what was last known, if the thread does not say in time.
+    pub(super) fn status(&self) -> (Vec<AddressStatus>, Vec<TopicStatus>) {
+        let mut state = self.state.lock();
+        if state.is_running() {
+            state.report.asked += 1;
+            let asked = state.report.asked;
+            state.send(Message::Report);
+            let deadline = Instant::now() + PATIENCE;
+            while state.is_running()
+                && state.report.made < asked
+                && !self.changed.wait_until(&mut state, deadline).timed_out()
+            {}
+        }
+        (state.addresses().collect(), state.report.topics.clone())
+    }
+}
+
+impl State {
+    pub(super) fn is_running(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// Adds a topic: true if it is new.
+    pub(super) fn add_topic(&mut self, topic: &Topic) -> bool {
+        if self.topics.contains_key(topic) {
+            return false;
+        }
+        self.generation += 1;
+        self.topics.insert(topic.clone(), self.generation);
+        self.command(Command::Subscribe(topic.clone(), self.generation));
+        true
+    }
+
+    /// Removes a topic: true if it was there.
+    pub(super) fn remove_topic(&mut self, topic: &Topic) -> bool {
+        // One that was cleared is to be forgotten as well.
+        match self.is_running() {
+            true => self.command(Command::Unsubscribe(topic.clone())),
+            false => self.memory.unregistered(topic),
+        }
+        self.topics.remove(topic).is_some()
+    }
+
+    /// The thread has cleared these topics. One that was registered anew meanwhile stays.
+    pub(super) fn clear_topics(&mut self, cleared: &BTreeMap<Topic, u64>) {
+        self.topics
+            .retain(|topic, generation| cleared.get(topic) != Some(generation));
+    }
+
+    /// Adds an address: true if it is new.
+    pub(super) fn add_address(&mut self, address: Name) -> bool {
+        if self.addresses.contains_key(&address) {
+            return false;
+        }
+        self.registrations += 1;
+        self.addresses.insert(address.clone(), self.registrations);
+        self.command(Command::Connect(address, self.registrations));
+        true
+    }
+
+    /// Removes an address, and sends the command that is made of it: true if it was there.
+    pub(super) fn remove_address(&mut self, address: &str, command: impl FnOnce(Name) -> Command) -> bool {
+        let removed = self.addresses.remove_entry(address);
+        let found = removed.is_some();
+        if let Some((address, _)) = removed {
+            self.command(command(address));
+        }
+        found
+    }
+
+    /// The thread begins: it is told all that is registered. Returns the generation of the topics, and what is known from
+    /// earlier runs.
+    pub(super) fn begin(&mut self, link: Link) -> (u64, Memory) {
+        self.link = Some(link);
+        for (topic, generation) in &self.topics {
+            self.command(Command::Subscribe(topic.clone(), *generation));
+        }
+        for (address, registration) in &self.addresses {
+            self.command(Command::Connect(address.clone(), *registration));
+        }
+        (self.generation, std::mem::take(&mut self.memory))
+    }
+
+    /// The thread has ended.
+    pub(super) fn end(&mut self, memory: Memory) {
+        self.memory = memory;
+        self.link = None;
+        self.seen.clear();
+        self.report.topics.clear();
+    }
+
+    pub(super) fn stop(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.stop = None;
+            link.wake.wake();
+        }
+    }
+
+    /// The thread says what it knows of the addresses.
+    pub(super) fn see<'a>(&mut self, addresses: impl Iterator<Item = (&'a Name, u64, PeerState, u64)>) {
+        let seen = addresses.map(|(address, registration, state, generation)| {
+            let seen = Seen {
+                registration,
+                state,
+                generation,
+            };
+            (address.clone(), seen)
+        });
+        self.seen = seen.collect();
+    }
+
+    /// The thread says how it stands with the topics.
+    pub(super) fn report(&mut self, topics: Vec<TopicStatus>) {
+        self.report.made = self.report.asked;
+        self.report.topics = topics;
+    }
+
+    /// What keeps the subscriber from being live, for people; `None` if it is.
+    pub(super) fn missing(&self) -> Option<String> {
+        if self.addresses.is_empty() {
+            return Some("no listen address is registered".into());
+        }
+        let mut missing = String::new();
+        for AddressStatus { address, state } in self.addresses() {
+            if state != PeerState::Live {
+                let separator = if missing.is_empty() { "" } else { ", " };
+                // Writing to a String cannot fail.
+                let _ = write!(missing, "{separator}{address} ({state})");
+            }
+        }
+        (!missing.is_empty()).then_some(missing)
+    }
+
+    /// The state of each address: live only if all of today's topics are in force there.
+    fn addresses(&self) -> impl Iterator<Item = AddressStatus> {
+        self.addresses.iter().map(|(address, registration)| {
+            let seen = self.seen.get(address).filter(|seen| seen.registration == *registration);
+            let state = match seen {
+                None => PeerState::Connecting,
+                Some(seen) if seen.state == PeerState::Live && seen.generation < self.generation => {
+                    PeerState::Unconfirmed
+                }
+                Some(seen) => seen.state,
+            };
+            let address = address.clone();
+            AddressStatus { address, state }
+        })
+    }
+
+    fn command(&self, command: Command) {
+        self.send(Message::Command(command));
+    }
+
+    fn send(&self, message: Message) {
+        if let Some(link) = &self.link {
+            // It fails only if the thread is just ending: a new one is told all that is registered.
+            let _ = link.commands.send(message);
+            link.wake.wake();
+        }
+    }
+}
