@@ -82,6 +82,13 @@ pub mod codec;
 pub mod table;
 mod thread;
 
+#[cfg(any(feature = "redis", feature = "zmq"))]
+#[cfg_attr(
+    not(feature = "redis"),
+    expect(dead_code, reason = "only the Redis driver connects by itself")
+)]
+mod lookup;
+
 pub mod store;
 pub mod transport;
 

@@ -63,6 +63,12 @@ impl Thread {
         }
         ended
     }
+
+    /// Leaves the thread alone: it ends by itself.
+    #[cfg(any(feature = "redis", feature = "zmq"))]
+    pub(crate) fn detach(mut self) {
+        self.handle = None;
+    }
 }
 
 impl Drop for Thread {

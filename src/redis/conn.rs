@@ -1,6 +1,7 @@
 //! One connection to one server.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use rustix::event::PollFlags;
 use crate::error::{Error, ErrorKind, Result};
 
 use super::buffer::Buffer;
+use super::cluster::{Health, cut_off};
 use super::message::{Message, message};
 use super::node::Node;
 use super::reply::Search;
@@ -54,13 +56,35 @@ const MAX_KEPT: usize = 1 << 20;
 const FRESH: Duration = Duration::from_micros(100);
 
 impl Conn {
-    /// Connects and introduces itself.
+    /// Connects at the first address of the server that answers, and introduces itself. One that does not answer takes
+    /// no more than its part of the time.
     ///
     /// # Errors
-    /// [`ErrorKind::Transport`] or [`ErrorKind::Timeout`] if nobody answers, [`ErrorKind::Denied`] if the server
+    /// [`ErrorKind::Transport`] or [`ErrorKind::Timeout`] if there is no answer, [`ErrorKind::Denied`] if the server
     /// does not let us in.
     pub(crate) fn open(node: &Node, access: &Access, limit: Limit<'_>) -> Result<Conn> {
-        let socket = stream::connect(node, limit).map_err(|e| lost(node, e))?;
+        let looked_up = stream::look_up(node, limit);
+        let mut addresses = looked_up.map_err(|e| Error::new(e.kind(), format!("Redis at {node}")).with_source(e))?;
+        let count = addresses.len();
+        access.answered.put_first(node, &mut addresses);
+        let mut error = lost(node, io::ErrorKind::AddrNotAvailable.into());
+        for (number, address) in addresses.into_iter().enumerate() {
+            match Conn::open_at(address, node, access, limit.part(count - number)) {
+                Ok(conn) => {
+                    if count > 1 {
+                        access.answered.remember(node, address);
+                    }
+                    return Ok(conn);
+                }
+                Err(e) if e.kind() == ErrorKind::Denied => return Err(e),
+                Err(e) => error = e,
+            }
+        }
+        Err(error)
+    }
+
+    fn open_at(address: SocketAddr, node: &Node, access: &Access, limit: Limit<'_>) -> Result<Conn> {
+        let socket = stream::connect(address, limit).map_err(|e| lost(node, e))?;
         #[cfg(feature = "redis-tls")]
         let stream = match &access.tls {
             None => Stream::Plain(socket),
@@ -95,6 +119,10 @@ impl Conn {
             return Err(conn.nonsense("no answer to HELLO"));
         };
         conn.in_cluster = mode == "cluster";
+        // One name may stand for a master and its replicas.
+        if !conn.in_cluster && Health::read(&about).is_some_and(|health| !health.ok) {
+            return Err(cut_off(&conn));
+        }
         Ok(conn)
     }
 

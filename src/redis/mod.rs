@@ -19,10 +19,14 @@ mod stream;
 #[cfg(feature = "redis-tls")]
 mod tls;
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::{ServerError, Value, from_redis_value_ref};
+use parking_lot::Mutex;
 
 use crate::config::{Config, Secret};
 use crate::error::{Error, ErrorKind, Result};
@@ -105,6 +109,23 @@ pub(crate) struct Access {
     password: Secret,
     #[cfg(feature = "redis-tls")]
     tls: Option<tls::Tls>,
+    answered: Answered,
+}
+
+/// Of servers with several addresses the one where they answered last, which is tried first. Clones share it.
+#[derive(Debug, Clone, Default)]
+struct Answered(Arc<Mutex<HashMap<Node, SocketAddr>>>);
+
+impl Answered {
+    fn put_first(&self, node: &Node, addresses: &mut [SocketAddr]) {
+        if let Some(good) = self.0.lock().get(node) {
+            addresses.sort_by_key(|address| address != good);
+        }
+    }
+
+    fn remember(&self, node: &Node, address: SocketAddr) {
+        self.0.lock().insert(node.clone(), address);
+    }
 }
 
 impl Access {
@@ -122,6 +143,7 @@ impl Access {
             password: options.password.clone(),
             #[cfg(feature = "redis-tls")]
             tls: if tls { Some(tls::Tls::new(options)?) } else { None },
+            answered: Answered::default(),
         })
     }
 }

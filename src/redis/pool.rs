@@ -125,10 +125,7 @@ impl Pool {
                 return Ok(pooled);
             }
         }
-        let mut conn = Conn::open(node, &self.access, limit)?;
-        if !conn.in_cluster {
-            Health::check(&mut conn, limit)?;
-        }
+        let conn = Conn::open(node, &self.access, limit)?;
         let checked = Instant::now();
         Ok(Pooled { conn, checked })
     }

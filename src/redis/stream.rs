@@ -2,13 +2,16 @@
 //! called off.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::lookup::Lookup;
 
 use super::node::Node;
 #[cfg(feature = "redis-tls")]
@@ -29,6 +32,16 @@ impl Limit<'_> {
         let share = self.left_at(now) / 2;
         Limit {
             deadline: now + share.min(time),
+            ..self
+        }
+    }
+
+    /// An equal part of what is left, for the first of `count` that are to have a try.
+    pub(crate) fn part(self, count: usize) -> Self {
+        let now = Instant::now();
+        let count = u32::try_from(count.max(1)).unwrap_or(u32::MAX);
+        Limit {
+            deadline: now + self.left_at(now) / count,
             ..self
         }
     }
@@ -100,21 +113,30 @@ pub(crate) enum Stream {
     Tls(Box<Session>, TcpStream),
 }
 
-/// Connects to a server, at the first of its addresses that answers.
-pub(crate) fn connect(node: &Node, limit: Limit<'_>) -> io::Result<TcpStream> {
-    // Only this waits for as long as it likes; for an IP address it does nothing.
-    let addresses: Vec<_> = (&*node.host, node.port).to_socket_addrs()?.collect();
-    let mut error = io::Error::other("the host has no address");
-    for address in addresses {
-        match connect_to(address, limit) {
-            Ok(stream) => return Ok(stream),
-            Err(e) => error = e,
-        }
+/// All addresses of a server.
+///
+/// # Errors
+/// As [`Lookup::wait`].
+pub(crate) fn look_up(node: &Node, limit: Limit<'_>) -> Result<Vec<SocketAddr>> {
+    if limit.cancel.is_none() {
+        return Lookup::begin(&node.host, node.port, || {}).wait(limit.deadline);
     }
-    Err(error)
+    let pair = UnixStream::pair();
+    let (answered, signal) = pair.map_err(|e| Error::new(ErrorKind::Io, "cannot open a socket pair").with_source(e))?;
+    let lookup = Lookup::begin(&node.host, node.port, move || drop(signal));
+    let waited = limit.wait(answered.as_fd(), PollFlags::IN);
+    lookup.poll().unwrap_or_else(|| {
+        Err(match waited {
+            Err(e) if e.kind() != io::ErrorKind::TimedOut => {
+                Error::new(ErrorKind::Transport, "cannot wait for the name server").with_source(e)
+            }
+            _ => lookup.unanswered(),
+        })
+    })
 }
 
-fn connect_to(address: SocketAddr, limit: Limit<'_>) -> io::Result<TcpStream> {
+/// Connects to a server at this address.
+pub(crate) fn connect(address: SocketAddr, limit: Limit<'_>) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;

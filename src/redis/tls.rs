@@ -55,7 +55,9 @@ impl Tls {
 
     /// A session with this server, which has to prove its name. The handshake happens with the first bytes.
     pub(crate) fn session(&self, node: &Node) -> io::Result<Session> {
-        let name = ServerName::try_from(node.host.clone()).map_err(io::Error::other)?;
+        // The scope of an IP address means something on this host only.
+        let host = node.host.split('%').next().unwrap_or_default().to_owned();
+        let name = ServerName::try_from(host).map_err(io::Error::other)?;
         let session = ClientConnection::new(Arc::clone(&self.0), name);
         session.map(Session).map_err(io::Error::other)
     }

@@ -1,4 +1,4 @@
-//! Connects on a thread of its own, again and again until it succeeds or is dropped: looking up names, handshakes and
+//! Connects on a thread of its own, again and again until it succeeds or is dropped: names, handshakes and
 //! nodes that hang must not hold up what comes from other addresses.
 
 use std::io::{Read, Write};
@@ -34,8 +34,7 @@ pub(super) struct Connecting {
     thread: Option<Thread>,
 }
 
-/// How long dropping waits for a thread that was told to end. Only looking up a name can take longer; it then ends by
-/// itself.
+/// How long dropping waits for a thread that was told to end. One that takes longer ends by itself.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 impl Connecting {
