@@ -238,9 +238,10 @@ impl DbUpdate {
         self
     }
 
-    /// More urgent priority first, then the earlier timestamp, then the key: the order of the seeds' `__lt__`.
+    /// More urgent priority first, then the earlier timestamp, then the key: the order of Dragonflow's `__lt__`.
     ///
-    /// This is not `Ord`: two updates that compare as equal here may differ in everything else.
+    /// This is not `Ord`: two updates that compare as equal here may differ in everything else. It is for programs that
+    /// sort updates; the [queue](crate::queue) puts arrival in the place of the key.
     pub fn urgency(&self, other: &DbUpdate) -> Ordering {
         (self.priority, self.timestamp, &self.key).cmp(&(other.priority, other.timestamp, &other.key))
     }

@@ -108,7 +108,12 @@ impl Model {
         let key = if now - *arrived > Model::MAX_OVERTAKE {
             oldest.key.clone()
         } else {
-            free().min_by(|a, b| a.1.urgency(&b.1))?.1.key.clone()
+            // Of those that are equal the first.
+            free()
+                .min_by_key(|(_, update)| (update.priority, update.timestamp))?
+                .1
+                .key
+                .clone()
         };
         let place = self.pending.iter().position(|(_, update)| update.key == key)?;
         if hold {
@@ -206,6 +211,21 @@ proptest! {
             prop_assert!(number <= covered || delivered.and_then(|numbers| numbers.last()) == Some(&number));
         }
     }
+}
+
+#[test]
+fn what_is_equally_urgent_is_handed_out_as_it_arrived() {
+    let (sender, mut receiver) = bounded(QueueOptions::default());
+    let numbers: Vec<u64> = (0..10_000).collect();
+    for chunk in numbers.chunks(7) {
+        let updates = chunk.iter().map(|&number| {
+            let mut update = plain(0, number);
+            update.key = format!("{:05}", 10_000 - number).into();
+            update
+        });
+        push(&sender, updates.collect());
+    }
+    assert_eq!(drain(&mut receiver), (numbers, vec![]));
 }
 
 #[test]

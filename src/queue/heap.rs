@@ -29,9 +29,8 @@ pub(super) struct Heap {
     hasher: DefaultHashBuilder,
     lanes: Vec<Lane>,
     free: Vec<usize>,
-    /// The lanes that may be handed out by urgency; then by key and arrival: [`DbUpdate::urgency`], and first come
-    /// first served.
-    urgent: Ranking<Urgency>,
+    /// The lanes that may be handed out: by urgency, then first come first served.
+    urgent: Ranking,
     /// All that arrived, oldest first. What was handed out since goes when it is first, or when there is too much of it.
     ages: VecDeque<Age>,
     /// The last to be taken out of `ages` while it was pending: it was the oldest, but its row was held.
@@ -178,11 +177,10 @@ impl Heap {
 
     /// Puts a changed lane where it now belongs by urgency.
     fn rank(&mut self, slot: usize) {
-        let lanes = &self.lanes;
-        let tie = |a: usize, b: usize| lanes[a].tie(&lanes[b]);
-        match lanes[slot].rank() {
-            Some((urgency, _)) if !lanes[slot].is_held() => self.urgent.set(slot, urgency, tie),
-            _ => self.urgent.remove(slot, tie),
+        let lane = &self.lanes[slot];
+        match lane.rank() {
+            Some(rank) if !lane.is_held() => self.urgent.set(slot, rank),
+            _ => self.urgent.remove(slot),
         }
     }
 

@@ -1,11 +1,10 @@
 //! The pending updates of one row.
 
-use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use crate::update::{DbUpdate, Name};
 
-/// How urgent an update is among those of its row; between rows the key and the arrival decide where this is equal.
+/// How urgent an update is; where this is equal, the arrival decides.
 ///
 /// It is the priority, then the timestamp, as one number: comparing these is most of the work of a deep queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -73,16 +72,6 @@ impl Lane {
     /// The rank of the most urgent update.
     pub(super) fn rank(&self) -> Option<Rank> {
         self.head.as_ref().map(|head| self.most_urgent(head))
-    }
-
-    /// What decides between lanes of the same urgency: the key, then the arrival of the most urgent update.
-    #[inline(never)]
-    pub(super) fn tie(&self, other: &Lane) -> Ordering {
-        let (Some(head), Some(other_head)) = (&self.head, &other.head) else {
-            return Ordering::Equal;
-        };
-        let arrivals = || self.most_urgent(head).1.cmp(&other.most_urgent(other_head).1);
-        head.update.key.cmp(&other_head.update.key).then_with(arrivals)
     }
 
     /// True if this changes the rank.

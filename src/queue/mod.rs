@@ -1,8 +1,8 @@
 //! The bounded priority queue between subscribers and the dispatcher.
 //!
-//! Updates are handed out by urgency ([`DbUpdate::urgency`]), with two limits. An update never overtakes an earlier
-//! one of the same row (table and key): a more urgent update lifts the earlier ones of its row with it. And what has
-//! waited longer than [`QueueOptions::max_overtake`] goes before anything younger.
+//! Updates are handed out by priority, then by timestamp, then in the order in which they arrived, with two limits. An
+//! update never overtakes an earlier one of the same row (table and key): a more urgent update lifts the earlier ones
+//! of its row with it. And what has waited longer than [`QueueOptions::max_overtake`] goes before anything younger.
 //!
 //! Senders put batches into a channel; the receiver drains it into a heap of its own. What must not wait behind the
 //! channel's content, or does not fit, goes into two places beside it: the pending sync events, and the backlog that
