@@ -346,13 +346,23 @@ pub enum SyncReason {
     },
     /// Nothing was heard of these publishers for three hello periods: they have died, or are cut off.
     Silence {
-        /// The publishers' ids, in order.
+        /// The publishers' ids, in order. While the program is busy those of several events are joined, up to 1,024.
         publishers: Vec<Name>,
     },
-    /// The queue was full and updates were dropped.
+    /// The queue was full and updates were dropped. Told after the updates that wait, within about a second. If some still
+    /// wait then, the dispatcher drops those with a version: the store that the program reads now has them.
+    ///
+    /// A program without a callback for sync events reads no store, and gets all that waits.
     Overflow {
-        /// How many.
+        /// How many, with those that waited.
         dropped: u64,
+    },
+    /// Other events, of which more waited than are kept apart: gaps, restarts, words on addresses.
+    Joined {
+        /// The topics that they concern, in order; `None`: every registered topic.
+        topics: Option<Vec<Topic>>,
+        /// How many events.
+        events: u64,
     },
     /// A publisher asked for it (Dragonflow's `sync` action with no table).
     Requested,
@@ -366,6 +376,7 @@ impl SyncReason {
             SyncReason::Unproven { topics }
             | SyncReason::Cleared { topics, .. }
             | SyncReason::Resubscribed { topics } => Some(topics),
+            SyncReason::Joined { topics, .. } => topics.as_deref(),
             _ => None,
         }
     }
@@ -383,6 +394,7 @@ impl SyncReason {
             SyncReason::Restarted { .. } => "restarted",
             SyncReason::Silence { .. } => "silence",
             SyncReason::Overflow { .. } => "overflow",
+            SyncReason::Joined { .. } => "joined",
             SyncReason::Requested => "requested",
         }
     }
@@ -406,6 +418,10 @@ impl fmt::Display for SyncReason {
             SyncReason::Restarted { publisher } => write!(f, " {publisher}"),
             SyncReason::Silence { publishers } => write!(f, " {publishers:?}"),
             SyncReason::Overflow { dropped } => write!(f, " ({dropped} dropped)"),
+            SyncReason::Joined { topics, events } => match topics {
+                Some(topics) => write!(f, " ({events} events) {topics:?}"),
+                None => write!(f, " ({events} events)"),
+            },
             SyncReason::Requested => Ok(()),
         }
     }

@@ -87,6 +87,24 @@ impl Heap {
         replaced
     }
 
+    /// True if an update of the same row is pending.
+    pub(super) fn is_pending(&self, update: &DbUpdate) -> bool {
+        let row = self.find(&update.table, &update.key);
+        row.is_some_and(|slot| !self.lanes[slot].is_empty())
+    }
+
+    /// Removes the pending updates for which `is_it` is true: how many.
+    pub(super) fn remove(&mut self, is_it: impl Fn(&DbUpdate) -> bool) -> usize {
+        self.late.clear();
+        let slots: Vec<usize> = self.rows.iter().copied().collect();
+        let mut removed = 0;
+        for slot in slots {
+            removed += self.lanes[slot].remove(&is_it);
+            self.resettle(slot);
+        }
+        removed
+    }
+
     /// The next update that is not of a held row; `hold` holds its row until [`Heap::release`].
     ///
     /// `clock` is read only if what is most urgent is not what came first.
@@ -103,8 +121,7 @@ impl Heap {
 
     /// Hands out the row's updates again.
     pub(super) fn release(&mut self, table: &Name, key: &Name) {
-        let hash = self.hash(table, key);
-        if let Some(&slot) = self.rows.find(hash, |&slot| self.lanes[slot].is_of(table, key))
+        if let Some(slot) = self.find(table, key)
             && self.lanes[slot].release()
         {
             self.resettle(slot);
@@ -131,6 +148,12 @@ impl Heap {
             self.ages.pop_front();
         }
         Some(most_urgent)
+    }
+
+    fn find(&self, table: &Name, key: &Name) -> Option<usize> {
+        let hash = self.hash(table, key);
+        let is_it = |&slot: &usize| self.lanes[slot].is_of(table, key);
+        self.rows.find(hash, is_it).copied()
     }
 
     /// The slot of the update's row, which may be a new one.

@@ -97,6 +97,18 @@ impl Lane {
         std::mem::replace(&mut self.head, next).map(|head| head.update)
     }
 
+    /// Removes the updates for which `is_it` is true: how many.
+    pub(super) fn remove(&mut self, is_it: impl Fn(&DbUpdate) -> bool) -> usize {
+        self.lifts.clear();
+        let rest = std::mem::take(&mut self.rest);
+        let (removed, kept): (Vec<_>, Vec<_>) =
+            (self.head.take().into_iter().chain(rest)).partition(|pending| is_it(&pending.update));
+        for pending in kept {
+            self.push(pending);
+        }
+        removed.len()
+    }
+
     /// Gives back the storage of an empty lane.
     pub(super) fn shrink(&mut self) {
         self.rest = VecDeque::new();

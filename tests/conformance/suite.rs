@@ -85,7 +85,9 @@ pub(crate) fn keeps_the_order_of_sending(setup: fn() -> Setup) {
     let key = |number: usize| format!("{:05}", COUNT - number);
     let check = |rig: &Rig, send: &mut dyn FnMut(usize)| {
         let (open, gate) = bounded::<()>(0);
-        let guard = rig.dispatcher.on_update(move |_: &DbUpdate| drop(gate.recv()));
+        let guard = rig.dispatcher.on_update(move |_: &DbUpdate| {
+            let _ = gate.recv();
+        });
         let before = rig.subscriber.stats().decoded;
         for number in 0..COUNT {
             send(number);
