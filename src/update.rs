@@ -190,7 +190,8 @@ pub struct DbUpdate {
     pub topic: Topic,
     /// Lower is more urgent. Default: 5.
     pub priority: i32,
-    /// When it was sent, by the sender's clock: microseconds since the Unix epoch, UTC.
+    /// When it was sent, by the sender's clock: microseconds since the Unix epoch, UTC. On their way from one publisher
+    /// timestamps rise strictly: one that would not is raised.
     pub timestamp: i64,
     /// The row's version in the store, where it has one: every write raises it.
     pub version: Option<u64>,

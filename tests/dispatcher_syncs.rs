@@ -109,40 +109,44 @@ fn resident() -> usize {
 
 #[test]
 fn made_up_publishers_take_up_no_memory_while_a_callback_is_stuck() {
-    within(LIMIT, || {
-        let dispatcher = start(1, 1000);
-        let (open, syncs) = stuck(&dispatcher);
-        let queue = dispatcher.queue();
-        let before = resident();
-        for number in 0..500_000_u32 {
-            let publisher = format!("{number:0255}").into();
-            queue.sync(match number % 3 {
-                0 => SyncReason::Restarted { publisher },
-                1 => SyncReason::Silence {
-                    publishers: vec![publisher],
-                },
-                _ => SyncReason::Gap {
-                    publisher,
-                    topic: Topic::ALL,
-                    from: 1,
-                    to: 1,
-                },
-            });
-        }
-        let grown = resident().saturating_sub(before);
-        assert!(grown < 16 << 20, "{grown} bytes more");
-        dispatcher
-            .queue()
-            .sync(SyncReason::Connected { address: "last".into() });
-        drop(open);
-        let reasons: Vec<SyncReason> = std::iter::repeat_with(|| syncs.recv_timeout(LIMIT).unwrap())
-            .take(3)
-            .collect();
-        let words: Vec<&str> = reasons.iter().map(SyncReason::as_str).collect();
-        assert_eq!(words, ["connected", "silence", "joined"]);
-        assert_eq!(reasons[2].topics(), None);
-        eventually(LIMIT, || dispatcher.stats().syncs == 4);
-    });
+    for workers in [0, 1] {
+        within(LIMIT, move || make_up_publishers(workers));
+    }
+}
+
+fn make_up_publishers(workers: usize) {
+    let dispatcher = start(workers, 1000);
+    let (open, syncs) = stuck(&dispatcher);
+    let queue = dispatcher.queue();
+    let before = resident();
+    for number in 0..500_000_u32 {
+        let publisher = format!("{number:0255}").into();
+        queue.sync(match number % 3 {
+            0 => SyncReason::Restarted { publisher },
+            1 => SyncReason::Silence {
+                publishers: vec![publisher],
+            },
+            _ => SyncReason::Gap {
+                publisher,
+                topic: Topic::ALL,
+                from: 1,
+                to: 1,
+            },
+        });
+    }
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 16 << 20, "{grown} bytes more");
+    dispatcher
+        .queue()
+        .sync(SyncReason::Connected { address: "last".into() });
+    drop(open);
+    let reasons: Vec<SyncReason> = std::iter::repeat_with(|| syncs.recv_timeout(LIMIT).unwrap())
+        .take(3)
+        .collect();
+    let words: Vec<&str> = reasons.iter().map(SyncReason::as_str).collect();
+    assert_eq!(words, ["connected", "silence", "joined"]);
+    assert_eq!(reasons[2].topics(), None);
+    eventually(LIMIT, || dispatcher.stats().syncs == 4);
 }
 
 /// Rows in a store, the newest of which has this version.

@@ -77,8 +77,8 @@ pub(crate) fn delivers_in_order(setup: fn() -> Setup) {
     assert_eq!((stats.decoded, stats.malformed, stats.errors), (2000, 0, 0));
 }
 
-/// Rows of one topic and priority, while a callback makes the queue deep: with a clock that stands still, and from a
-/// publisher that says no time at all.
+/// Rows of one topic and priority, while a callback makes the queue deep: with a clock that stands still and then goes
+/// back, and from a publisher that says no time at all.
 pub(crate) fn keeps_the_order_of_sending(setup: fn() -> Setup) {
     const COUNT: usize = 10_000;
     // None is behind the one that was sent before it by its key.
@@ -112,7 +112,7 @@ pub(crate) fn keeps_the_order_of_sending(setup: fn() -> Setup) {
     let now = update("").timestamp;
     check(&rig, &mut |number| {
         let mut update = update(&key(number));
-        update.timestamp = now;
+        update.timestamp = now - number.saturating_sub(COUNT / 2) as i64;
         publisher.send_event(&update).unwrap();
     });
     drop((publisher, rig));
