@@ -228,13 +228,6 @@ impl Sink<'_> {
             }),
             _ => None,
         };
-        let (received, latest) = (&mut self.received, &mut *self.latest);
-        let mut time_of_receipt = || {
-            *received.get_or_insert_with(|| {
-                *latest = now_micros().max(*latest);
-                *latest
-            })
-        };
         self.out.push(Message::Update(DbUpdate {
             table: (&*table).into(),
             key: key.as_deref().unwrap_or_default().into(),
@@ -242,7 +235,12 @@ impl Sink<'_> {
             value,
             topic: self.topic.clone(),
             priority: fields.priority.unwrap_or(DbUpdate::DEFAULT_PRIORITY),
-            timestamp: fields.timestamp.unwrap_or_else(|| time_of_receipt()),
+            timestamp: fields.timestamp.unwrap_or_else(|| {
+                *self.received.get_or_insert_with(|| {
+                    *self.latest = now_micros().max(*self.latest);
+                    *self.latest
+                })
+            }),
             version: fields.version,
             origin,
         }));

@@ -45,8 +45,8 @@ impl Turns {
         let left = match self.turn {
             Turn::Updates(until) if now < until => return None,
             Turn::Syncs(left) => left,
-            _ if alerts.len() == 0 => return None,
-            _ => alerts.len(),
+            _ if alerts.waiting() == 0 => return None,
+            _ => alerts.waiting(),
         };
         let reason = if left > 0 { alerts.pop() } else { None };
         self.turn = match &reason {
@@ -60,7 +60,7 @@ impl Turns {
     pub(super) fn without_updates(&mut self, alerts: &mut Alerts) -> Option<SyncReason> {
         let reason = alerts.pop();
         self.turn = match &reason {
-            Some(_) => Turn::Syncs(alerts.len()),
+            Some(_) => Turn::Syncs(alerts.waiting()),
             None => Turn::Free,
         };
         reason.or_else(|| self.overflow(alerts))
