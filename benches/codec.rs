@@ -39,7 +39,7 @@ fn run(codec: Codec, update: &DbUpdate) {
     let topic = Topic::ALL;
     let mut payload = Vec::new();
     encoder.begin(update, &topic, &mut payload);
-    encoder.finish(0, 123_456, Duration::ZERO, &mut payload);
+    encoder.finish(0, update.timestamp, 123_456, Duration::ZERO, &mut payload);
     println!("{codec}, {} bytes", payload.len());
 
     let plain: Plain = match codec {
@@ -57,13 +57,13 @@ fn run(codec: Codec, update: &DbUpdate) {
     let ours = nanos(|| {
         buf.clear();
         encoder.begin(black_box(update), &topic, &mut buf);
-        encoder.finish(0, 123_456, Duration::ZERO, &mut buf);
+        encoder.finish(0, update.timestamp, 123_456, Duration::ZERO, &mut buf);
         black_box(&buf);
     });
     report("encode", ours, theirs);
     let finish = nanos(|| {
         buf.clear();
-        encoder.finish(0, black_box(123_456), Duration::ZERO, &mut buf);
+        encoder.finish(0, update.timestamp, black_box(123_456), Duration::ZERO, &mut buf);
         black_box(&buf);
     });
     report("  of it under the lock", finish, theirs);
@@ -86,7 +86,7 @@ fn run(codec: Codec, update: &DbUpdate) {
     let mut batch = Batch::new();
     (0..BATCH).for_each(|_| encoder.push(update, &topic, &mut batch));
     buf.clear();
-    encoder.finish_batch(1, Duration::ZERO, &batch, &mut buf);
+    encoder.finish_batch(1, Duration::ZERO, |own| own, &batch, &mut buf);
     let ours = nanos(|| {
         out.clear();
         decoder.decode(&topic, black_box(&buf), &mut out).expect("valid");
@@ -95,7 +95,7 @@ fn run(codec: Codec, update: &DbUpdate) {
     report("decode, per update of a batch", ours / BATCH as f64, theirs);
     let ours = nanos(|| {
         buf.clear();
-        encoder.finish_batch(1, Duration::ZERO, black_box(&batch), &mut buf);
+        encoder.finish_batch(1, Duration::ZERO, |own| own, black_box(&batch), &mut buf);
     });
     report("finish_batch, per update", ours / BATCH as f64, theirs);
 

@@ -173,8 +173,9 @@ fn update() -> DbUpdate {
 fn payload(codec: Codec) -> Vec<u8> {
     let encoder = Encoder::new(codec, "writer-1".into(), 1);
     let mut buf = Vec::new();
-    encoder.begin(&update(), &Topic::ALL, &mut buf);
-    encoder.finish(0, 123_456, Duration::ZERO, &mut buf);
+    let update = update();
+    encoder.begin(&update, &Topic::ALL, &mut buf);
+    encoder.finish(0, update.timestamp, 123_456, Duration::ZERO, &mut buf);
     buf
 }
 

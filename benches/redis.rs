@@ -105,8 +105,9 @@ fn update() -> DbUpdate {
 fn payload(codec: Codec, seq: u64) -> Vec<u8> {
     let encoder = Encoder::new(codec, "writer-1".into(), 1);
     let mut buf = Vec::new();
-    encoder.begin(&update(), &Topic::ALL, &mut buf);
-    encoder.finish(0, seq, Duration::ZERO, &mut buf);
+    let update = update();
+    encoder.begin(&update, &Topic::ALL, &mut buf);
+    encoder.finish(0, update.timestamp, seq, Duration::ZERO, &mut buf);
     buf
 }
 

@@ -190,7 +190,8 @@ pub struct DbUpdate {
     pub topic: Topic,
     /// Lower is more urgent. Default: 5.
     pub priority: i32,
-    /// When it was sent, by the sender's clock: microseconds since the Unix epoch, UTC.
+    /// When it was sent, by the sender's clock: microseconds since the Unix epoch, UTC. On their way from one publisher
+    /// timestamps rise strictly: one that would not is raised.
     pub timestamp: i64,
     /// The row's version in the store, where it has one: every write raises it.
     pub version: Option<u64>,
@@ -238,9 +239,10 @@ impl DbUpdate {
         self
     }
 
-    /// More urgent priority first, then the earlier timestamp, then the key: the order of the seeds' `__lt__`.
+    /// More urgent priority first, then the earlier timestamp, then the key: the order of Dragonflow's `__lt__`.
     ///
-    /// This is not `Ord`: two updates that compare as equal here may differ in everything else.
+    /// This is not `Ord`: two updates that compare as equal here may differ in everything else. It is for programs that
+    /// sort updates; the [queue](crate::queue) puts arrival in the place of the key.
     pub fn urgency(&self, other: &DbUpdate) -> Ordering {
         (self.priority, self.timestamp, &self.key).cmp(&(other.priority, other.timestamp, &other.key))
     }
@@ -345,19 +347,29 @@ pub enum SyncReason {
     },
     /// Nothing was heard of these publishers for three hello periods: they have died, or are cut off.
     Silence {
-        /// The publishers' ids, in order.
+        /// The publishers' ids, in order. While the program is busy those of several events are joined, up to 1,024.
         publishers: Vec<Name>,
     },
     /// So many hellos of these publishers were missed in a row that the last updates which they sent may have been lost
     /// without any hello that says so.
     HellosMissed {
-        /// The publishers' ids, in order.
+        /// The publishers' ids, in order. While the program is busy those of several events are joined, up to 1,024.
         publishers: Vec<Name>,
     },
-    /// The queue was full and updates were dropped.
+    /// The queue was full and updates were dropped. Told after the updates that wait, within about a second. If some still
+    /// wait then, the dispatcher drops those with a version: the store that the program reads now has them.
+    ///
+    /// A program without a callback for sync events reads no store, and gets all that waits.
     Overflow {
-        /// How many.
+        /// How many, with those that waited.
         dropped: u64,
+    },
+    /// Other events, of which more waited than are kept apart: gaps, restarts, words on addresses.
+    Joined {
+        /// The topics that they concern, in order; `None`: every registered topic.
+        topics: Option<Vec<Topic>>,
+        /// How many events.
+        events: u64,
     },
     /// A publisher asked for it (Dragonflow's `sync` action with no table).
     Requested,
@@ -371,6 +383,7 @@ impl SyncReason {
             SyncReason::Unproven { topics }
             | SyncReason::Cleared { topics, .. }
             | SyncReason::Resubscribed { topics } => Some(topics),
+            SyncReason::Joined { topics, .. } => topics.as_deref(),
             _ => None,
         }
     }
@@ -389,6 +402,7 @@ impl SyncReason {
             SyncReason::Silence { .. } => "silence",
             SyncReason::HellosMissed { .. } => "hellos-missed",
             SyncReason::Overflow { .. } => "overflow",
+            SyncReason::Joined { .. } => "joined",
             SyncReason::Requested => "requested",
         }
     }
@@ -414,6 +428,10 @@ impl fmt::Display for SyncReason {
                 write!(f, " {publishers:?}")
             }
             SyncReason::Overflow { dropped } => write!(f, " ({dropped} dropped)"),
+            SyncReason::Joined { topics, events } => match topics {
+                Some(topics) => write!(f, " ({events} events) {topics:?}"),
+                None => write!(f, " ({events} events)"),
+            },
             SyncReason::Requested => Ok(()),
         }
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{eventually, within};
-use junk::{key, malformed, valid};
+use junk::{malformed, valid};
 use peer::{await_subscription, bound};
 use random::Random;
 use rig::{LONG, Rig, free_port, send, topic, update};
@@ -66,8 +66,8 @@ fn a_subscriber_skips_and_counts() {
         rig.subscriber.daemonize().unwrap();
         await_subscription(&xpub, "D");
         let (good, bad) = interleave(&xpub, "a_subscriber_skips_and_counts");
-        for number in 0..good {
-            assert_eq!(rig.next_key(), key(number));
+        for key in 0..good {
+            assert_eq!(rig.next_key(), key.to_string());
         }
         eventually(LONG, || rig.subscriber.stats().decoded == good as u64);
         let stats = rig.subscriber.stats();
@@ -95,8 +95,8 @@ fn a_service_passes_on_what_is_whole() {
         let push = context.socket(zmq::PUSH).unwrap();
         push.connect(&socket).unwrap();
         let (good, bad) = interleave(&push, "a_service_passes_on_what_is_whole");
-        for number in 0..good {
-            assert_eq!(rig.next_key(), key(number));
+        for key in 0..good {
+            assert_eq!(rig.next_key(), key.to_string());
         }
         eventually(LONG, || {
             let stats = service.stats();

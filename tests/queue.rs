@@ -1,6 +1,6 @@
 //! The laws of the queue, against a naive model, and its behaviour between threads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crossbeam_channel::never;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tablecast::queue::{Overflow, QueueOptions, QueueReceiver, QueueSender, bounded};
-use tablecast::{Action, DbUpdate, ErrorKind, Event, Name, SyncReason};
+use tablecast::{Action, DbUpdate, ErrorKind, Event, Name, SyncReason, Topic};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -75,7 +75,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             3 => Just(Step::PopHeld),
             3 => (0..100usize).prop_map(Step::Release),
             2 => (1..80u64).prop_map(Step::Wait),
-            1 => Just(Step::Sync),
+            1 => (400..700u64).prop_map(Step::Wait),
+            2 => Just(Step::Sync),
         ],
         0..80,
     )
@@ -89,6 +90,17 @@ struct Model {
     pending: Vec<(Duration, DbUpdate)>,
     held: Vec<Name>,
     sync: bool,
+    turn: Turn,
+}
+
+/// Whose turn it is.
+#[derive(Default, Clone, Copy)]
+enum Turn {
+    #[default]
+    Free,
+    /// A sync event has just been handed out.
+    Told,
+    UpdatesUntil(Duration),
 }
 
 impl Model {
@@ -96,8 +108,20 @@ impl Model {
 
     fn pop(&mut self, now: Duration, hold: bool) -> Option<Event> {
         self.pending.extend(self.pushed.drain(..).map(|update| (now, update)));
-        if std::mem::take(&mut self.sync) {
+        if let Turn::Told = self.turn {
+            self.turn = Turn::UpdatesUntil(now + Duration::from_secs(1));
+        }
+        let after = match self.turn {
+            Turn::UpdatesUntil(until) => until,
+            _ => Duration::ZERO,
+        };
+        let has_update = self.pending.iter().any(|(_, update)| !self.held.contains(&update.key));
+        if self.sync && (now >= after || !has_update) {
+            (self.sync, self.turn) = (false, Turn::Told);
             return Some(Event::Sync(SyncReason::Requested));
+        }
+        if !has_update {
+            self.turn = Turn::Free;
         }
         let free = || {
             self.pending
@@ -108,7 +132,12 @@ impl Model {
         let key = if now - *arrived > Model::MAX_OVERTAKE {
             oldest.key.clone()
         } else {
-            free().min_by(|a, b| a.1.urgency(&b.1))?.1.key.clone()
+            // Of those that are equal the first.
+            free()
+                .min_by_key(|(_, update)| (update.priority, update.timestamp))?
+                .1
+                .key
+                .clone()
         };
         let place = self.pending.iter().position(|(_, update)| update.key == key)?;
         if hold {
@@ -209,6 +238,26 @@ proptest! {
 }
 
 #[test]
+fn what_is_equally_urgent_is_handed_out_as_it_arrived() {
+    let (sender, mut receiver) = bounded(QueueOptions::default());
+    let numbers: Vec<u64> = (0..10_000).collect();
+    for chunk in numbers.chunks(7) {
+        let updates = chunk.iter().map(|&number| {
+            let mut update = plain(0, number);
+            update.key = format!("{:05}", 10_000 - number).into();
+            update
+        });
+        push(&sender, updates.collect());
+    }
+    let (drained, reasons) = drain(&mut receiver);
+    assert_eq!((drained.len(), reasons), (numbers.len(), vec![]));
+    assert_eq!(
+        drained.iter().zip(&numbers).find(|(got, expected)| got != expected),
+        None
+    );
+}
+
+#[test]
 fn coalescing_keeps_the_newest_state_of_each_row_without_a_sync() {
     let (sender, mut receiver) = bounded(options(64, Overflow::Coalesce));
     let mut numbers = Vec::new();
@@ -257,6 +306,213 @@ fn overflow_tells_one_sync_per_burst() {
             assert_eq!(sender.stats().syncs, burst);
         }
     }
+}
+
+/// The row is in the receiver's heap, where the sender cannot see it.
+#[test]
+fn at_full_capacity_an_update_replaces_the_one_of_its_row_wherever_that_is() {
+    let (sender, mut receiver) = bounded(options(8, Overflow::Coalesce));
+    push(&sender, (0..4).map(|key| plain(key, 0)).collect());
+    let first = receiver.pop(Instant::now());
+    assert!(matches!(first, Some(Event::Update(update)) if update.key == "0"));
+    push(&sender, (4..9).map(|key| plain(key, 0)).collect());
+    assert_eq!(sender.stats().depth, 8);
+    push(&sender, (1..9).map(|key| plain(key, key.into())).collect());
+    assert_eq!(sender.stats().depth, 8);
+    assert_eq!(drain(&mut receiver), ((1..9).collect(), vec![]));
+    assert_eq!((sender.stats().dropped, sender.stats().coalesced), (0, 8));
+}
+
+/// Only the receiver can find out that there are too many rows.
+#[test]
+fn what_replaces_nothing_at_full_capacity_is_dropped_and_told() {
+    let (sender, mut receiver) = bounded(options(8, Overflow::Coalesce));
+    push(&sender, (0..4).map(|key| plain(key, 0)).collect());
+    assert!(receiver.pop(Instant::now()).is_some());
+    push(&sender, (4..9).map(|key| plain(key, 0)).collect());
+    push(&sender, vec![plain(9, 9), plain(1, 1), plain(10, 10)]);
+    let (numbers, reasons) = drain(&mut receiver);
+    assert_eq!((numbers.len(), reasons), (8, vec![SyncReason::Overflow { dropped: 2 }]));
+    assert!(numbers.contains(&1));
+    assert_eq!((sender.stats().depth, sender.stats().dropped), (0, 2));
+}
+
+#[test]
+fn an_overflow_lets_the_pending_updates_go_first_for_a_second() {
+    let (sender, mut receiver) = bounded(options(100, Overflow::DropAndSync));
+    let now = Instant::now();
+    let is_update = |event| matches!(event, Some(Event::Update(_)));
+    push(&sender, (0..120).map(|key| plain(key, 0)).collect());
+    for millis in [0, 500, 999] {
+        assert!(is_update(receiver.pop(now + Duration::from_millis(millis))));
+    }
+    let later = now + Duration::from_secs(1);
+    assert_eq!(
+        receiver.pop(later),
+        Some(Event::Sync(SyncReason::Overflow { dropped: 20 }))
+    );
+    push(&sender, (0..10).map(|key| plain(key, 0)).collect());
+    for _ in 0..100 {
+        assert!(is_update(receiver.pop(later)));
+    }
+    assert_eq!(
+        receiver.pop(later),
+        Some(Event::Sync(SyncReason::Overflow { dropped: 7 }))
+    );
+    assert_eq!(receiver.pop(later), None);
+}
+
+#[test]
+fn sync_events_that_never_end_leave_the_updates_their_turn() {
+    let (sender, mut receiver) = bounded(QueueOptions::default());
+    let address = |number: usize| SyncReason::Connected {
+        address: number.to_string().into(),
+    };
+    push(&sender, (0..100).map(|key| plain(key, 0)).collect());
+    (0..3).for_each(|number| sender.sync(address(number)));
+    let (mut now, mut updates, mut count) = (Instant::now(), 0, 3);
+    while updates < 100 {
+        match receiver.pop(now).expect("updates are left") {
+            // Each takes its time, in which more come.
+            Event::Sync(_) => {
+                for _ in 0..2 {
+                    sender.sync(address(count));
+                    count += 1;
+                }
+                now += Duration::from_millis(200);
+            }
+            _ => {
+                updates += 1;
+                now += Duration::from_millis(20);
+            }
+        }
+        assert!(count < 1000, "no update has a turn");
+    }
+    assert!(count > 10, "and the others have theirs");
+}
+
+/// Topics that are told of, or all.
+fn concerned(reasons: &[SyncReason]) -> Option<HashSet<Topic>> {
+    let topics = reasons.iter().map(|reason| reason.topics().map(<[Topic]>::to_vec));
+    topics
+        .collect::<Option<Vec<_>>>()
+        .map(|topics| topics.concat().into_iter().collect())
+}
+
+fn any_reason() -> impl Strategy<Value = SyncReason> {
+    let name = || (0..2000u32).prop_map(|number| Name::from(number.to_string()));
+    let topic = || name().prop_map(|name| Topic::new(name).unwrap());
+    prop_oneof![
+        8 => (name(), topic(), 1..9u64, 0..9u64).prop_map(|(publisher, topic, from, more)| {
+            SyncReason::Gap { publisher, topic, from, to: from + more }
+        }),
+        1 => vec(topic(), 1..4).prop_map(|topics| SyncReason::Unproven { topics }),
+        1 => (name(), vec(topic(), 1..4)).prop_map(|(address, topics)| SyncReason::Cleared { address, topics }),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// However they are joined, what is told concerns every topic that what was put in concerned.
+    #[test]
+    fn what_is_joined_concerns_all_that_its_parts_concern(
+        reasons in vec(any_reason(), 0..400),
+        restarts in prop_oneof![Just(0), 0..100u32],
+    ) {
+        let (sender, mut receiver) = bounded(QueueOptions::default());
+        reasons.iter().for_each(|reason| sender.sync(reason.clone()));
+        for number in 0..restarts {
+            sender.sync(SyncReason::Restarted { publisher: number.to_string().into() });
+        }
+        let (_, told) = drain(&mut receiver);
+        if restarts == 0 {
+            prop_assert_eq!(concerned(&told), concerned(&reasons));
+        } else {
+            prop_assert_eq!(concerned(&told), None);
+        }
+        let count = |word: &str| told.iter().filter(|reason| reason.as_str() == word).count();
+        prop_assert!(count("gap") <= 64 && count("restarted") <= 64 && count("joined") <= 1);
+        prop_assert_eq!(count("unproven"), usize::from(reasons.iter().any(|reason| reason.as_str() == "unproven")));
+    }
+}
+
+#[test]
+fn the_last_word_on_an_address_stays_the_last_whatever_publishers_do() {
+    let (sender, mut receiver) = bounded(QueueOptions::default());
+    let lost = SyncReason::AddressLost { address: "a".into() };
+    let back = SyncReason::Reconnected { address: "a".into() };
+    sender.sync(back.clone());
+    for number in 0..1000 {
+        sender.sync(SyncReason::Restarted {
+            publisher: number.to_string().into(),
+        });
+    }
+    sender.sync(lost.clone());
+    let (_, reasons) = drain(&mut receiver);
+    let joined = SyncReason::Joined {
+        topics: None,
+        events: 1000,
+    };
+    assert_eq!(reasons, [back, lost, joined]);
+    // What comes after that is told apart again.
+    sender.sync(SyncReason::Restarted { publisher: "p".into() });
+    assert_eq!(
+        drain(&mut receiver).1,
+        [SyncReason::Restarted { publisher: "p".into() }]
+    );
+}
+
+#[test]
+fn beyond_every_bound_what_is_told_concerns_every_topic() {
+    let (sender, mut receiver) = bounded(QueueOptions::default());
+    let name = |number: usize| Name::from(format!("{number}"));
+    for number in 0..1100 {
+        sender.sync(SyncReason::Connected { address: name(number) });
+    }
+    let joined = SyncReason::Joined {
+        topics: None,
+        events: 1100,
+    };
+    assert_eq!(drain(&mut receiver).1, [joined]);
+    for number in 0..140_000 {
+        sender.sync(SyncReason::Gap {
+            publisher: "p".into(),
+            topic: Topic::new(name(number)).unwrap(),
+            from: 1,
+            to: 1,
+        });
+    }
+    let topics = (0..140_000).map(|number| Topic::new(name(number)).unwrap()).collect();
+    sender.sync(SyncReason::Unproven { topics });
+    sender.sync(SyncReason::Silence {
+        publishers: (0..2000).map(name).collect(),
+    });
+    let (_, told) = drain(&mut receiver);
+    assert_eq!(
+        told.iter().map(SyncReason::as_str).collect::<Vec<_>>(),
+        ["silence", "joined"]
+    );
+    assert!(told.iter().all(|reason| reason.topics().is_none()));
+    assert!(matches!(&told[0], SyncReason::Silence { publishers } if publishers.len() == 1024));
+}
+
+#[test]
+fn gaps_and_silence_of_few_are_joined_each_by_each() {
+    let (sender, mut receiver) = bounded(QueueOptions::default());
+    let gap = |from, to| SyncReason::Gap {
+        publisher: "p".into(),
+        topic: Topic::ALL,
+        from,
+        to,
+    };
+    let silence = |names: &[&str]| SyncReason::Silence {
+        publishers: names.iter().map(|&name| name.into()).collect(),
+    };
+    for reason in [gap(5, 6), silence(&["b", "c"]), gap(2, 3), silence(&["a", "c"])] {
+        sender.sync(reason);
+    }
+    assert_eq!(drain(&mut receiver).1, [gap(2, 6), silence(&["a", "b", "c"])]);
 }
 
 #[test]

@@ -13,6 +13,8 @@ use crate::update::{Action, DbUpdate, Name, Origin, Topic, now_micros};
 #[derive(Debug, Default)]
 pub struct Decoder {
     scratch: Scratch,
+    /// The latest time of receipt that an update without a timestamp got.
+    received: i64,
 }
 
 /// What is kept from one payload to the next.
@@ -58,6 +60,7 @@ impl Decoder {
         let mut sink = Sink {
             topic,
             received: None,
+            latest: &mut self.received,
             out,
         };
         // A map or an array begins above ASCII in MessagePack, so what begins in ASCII can only be JSON.
@@ -133,7 +136,7 @@ macro_rules! fields {
 
 fields!(
     Table b"table", Key b"key", Action b"action", Value b"value", Topic b"topic", Priority b"priority",
-    Timestamp b"timestamp", Publisher b"publisher", Epoch b"epoch", Version b"version", Seq b"seq", Idle b"idle"
+    Publisher b"publisher", Epoch b"epoch", Version b"version", Timestamp b"timestamp", Seq b"seq", Idle b"idle"
 );
 
 impl Field {
@@ -188,6 +191,8 @@ pub(super) struct Sink<'s> {
     topic: &'s Topic,
     /// The time of receipt, once somebody has asked for it.
     received: Option<i64>,
+    /// The latest one so far: it never goes back, though the clock may.
+    latest: &'s mut i64,
     out: &'s mut Vec<Message>,
 }
 
@@ -230,12 +235,33 @@ impl Sink<'_> {
             value,
             topic: self.topic.clone(),
             priority: fields.priority.unwrap_or(DbUpdate::DEFAULT_PRIORITY),
-            timestamp: fields
-                .timestamp
-                .unwrap_or_else(|| *self.received.get_or_insert_with(now_micros)),
+            timestamp: fields.timestamp.unwrap_or_else(|| {
+                *self.received.get_or_insert_with(|| {
+                    *self.latest = now_micros().max(*self.latest);
+                    *self.latest
+                })
+            }),
             version: fields.version,
             origin,
         }));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_receipt_never_goes_back_though_the_clock_does() {
+        let ahead = now_micros() + 3_600_000_000;
+        let mut decoder = Decoder {
+            received: ahead,
+            ..Decoder::default()
+        };
+        let mut out = Vec::new();
+        let payload = br#"{"table":"t","key":"k","action":"set"}"#;
+        decoder.decode(&Topic::ALL, payload, &mut out).unwrap();
+        assert!(matches!(&out[..], [Message::Update(update)] if update.timestamp == ahead));
     }
 }

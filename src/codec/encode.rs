@@ -10,8 +10,8 @@ use crate::update::{DbUpdate, Name, Topic};
 
 /// Writes the messages of one publisher.
 ///
-/// The sequence number closes an update: [`Encoder::begin`] writes all the rest, without a lock, then, under the lock
-/// that hands out numbers, [`Encoder::finish`] appends it. A batch has the same two steps, [`Encoder::push`] and
+/// Timestamp and sequence number close an update: [`Encoder::begin`] writes all the rest, without a lock, then, under the
+/// lock that hands them out, [`Encoder::finish`] appends them. A batch has the same two steps, [`Encoder::push`] and
 /// [`Encoder::finish_batch`].
 #[derive(Debug, Clone)]
 pub struct Encoder {
@@ -34,7 +34,7 @@ impl Encoder {
         Encoder { codec, sender }
     }
 
-    /// Appends the update without its number. `topic` goes into the payload, whatever `update.topic` says, and
+    /// Appends the update without timestamp and number. `topic` goes into the payload, whatever `update.topic` says, and
     /// `update.origin` is not looked at.
     pub fn begin(&self, update: &DbUpdate, topic: &Topic, buf: &mut Vec<u8>) {
         let fields = if update.version.is_some() { 11 } else { 10 };
@@ -67,15 +67,15 @@ impl Encoder {
         writer.text("value", update.value.as_deref());
         writer.text("topic", Some(topic.as_str()));
         writer.signed("priority", update.priority.into());
-        writer.signed("timestamp", update.timestamp);
         writer.buf.extend_from_slice(&self.sender);
         writer
     }
 
     /// Completes what [`Encoder::begin`] wrote from `start` to the end of `buf`. Numbers count from 1; `idle` is the time
     /// since the number before was sent.
-    pub fn finish(&self, start: usize, seq: u64, idle: Duration, buf: &mut Vec<u8>) {
+    pub fn finish(&self, start: usize, timestamp: i64, seq: u64, idle: Duration, buf: &mut Vec<u8>) {
         let mut writer = self.writer(buf);
+        writer.signed("timestamp", timestamp);
         writer.unsigned("seq", seq);
         let idle = u64::try_from(idle.as_millis()).unwrap_or(u64::MAX);
         if idle > 0 {
@@ -85,29 +85,36 @@ impl Encoder {
         writer.close();
     }
 
-    /// Adds an update, without its number, to the end of `batch`; see [`Encoder::begin`].
+    /// Adds an update, without timestamp and number, to the end of `batch`; see [`Encoder::begin`].
     pub fn push(&self, update: &DbUpdate, topic: &Topic, batch: &mut Batch) {
         self.begin(update, topic, &mut batch.bodies);
-        batch.ends.push(batch.bodies.len());
+        batch.updates.push((batch.bodies.len(), update.timestamp));
     }
 
     /// Appends the batch as one payload, its updates numbered from `first` on, which was sent `idle` after the number
-    /// before it. The batch stays as it is.
-    pub fn finish_batch(&self, first: u64, idle: Duration, batch: &Batch, buf: &mut Vec<u8>) {
+    /// before it. `stamp` makes of each update's timestamp, in order, the one that is sent. The batch stays as it is.
+    pub fn finish_batch(
+        &self,
+        first: u64,
+        idle: Duration,
+        mut stamp: impl FnMut(i64) -> i64,
+        batch: &Batch,
+        buf: &mut Vec<u8>,
+    ) {
         buf.reserve(batch.max_payload_len());
         match self.codec {
             Codec::Json => buf.push(b'['),
             Codec::MessagePack => written(write_array_len(buf, length(batch.len()))),
         }
         let mut begin = 0;
-        for (seq, &end) in (first..).zip(&batch.ends) {
+        for (seq, &(end, timestamp)) in (first..).zip(&batch.updates) {
             if self.codec == Codec::Json && begin > 0 {
                 buf.push(b',');
             }
             let start = buf.len();
             buf.extend_from_slice(&batch.bodies[begin..end]);
             let idle = if begin == 0 { idle } else { Duration::ZERO };
-            self.finish(start, seq, idle, buf);
+            self.finish(start, stamp(timestamp), seq, idle, buf);
             begin = end;
         }
         if self.codec == Codec::Json {
@@ -137,7 +144,8 @@ impl Encoder {
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     bodies: Vec<u8>,
-    ends: Vec<usize>,
+    /// Where in `bodies` each ends, and its timestamp.
+    updates: Vec<(usize, i64)>,
 }
 
 impl Batch {
@@ -148,18 +156,18 @@ impl Batch {
 
     /// How many updates there are.
     pub fn len(&self) -> usize {
-        self.ends.len()
+        self.updates.len()
     }
 
     /// True if there is no update.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.updates.is_empty()
     }
 
     /// An upper bound, in bytes, of the payload that [`Encoder::finish_batch`] writes; close enough to split by.
     pub fn max_payload_len(&self) -> usize {
-        /// A comma, `,"seq":`, a number of 20 digits, and a brace; MessagePack needs less.
-        const NUMBER: usize = 29;
+        /// A comma, `,"timestamp":` and `,"seq":` with 20 digits each, and a brace; MessagePack needs less.
+        const NUMBER: usize = 62;
         /// MessagePack's longest array header, JSON's two brackets are shorter; and once `,"idle":` with 20 digits.
         const FRAME: usize = 5 + 28;
         FRAME + self.bodies.len() + NUMBER * self.len()
@@ -168,7 +176,7 @@ impl Batch {
     /// Forgets the updates and keeps the memory.
     pub fn clear(&mut self) {
         self.bodies.clear();
-        self.ends.clear();
+        self.updates.clear();
     }
 }
 

@@ -25,7 +25,7 @@
 //! let encoder = Encoder::new(Codec::Json, "host1".into(), 7);
 //! let mut payload = Vec::new();
 //! encoder.begin(&DbUpdate::new("lport", "port-1", Action::Delete), &Topic::ALL, &mut payload);
-//! encoder.finish(0, 1, Duration::ZERO, &mut payload);
+//! encoder.finish(0, 1_700_000_000_000_000, 1, Duration::ZERO, &mut payload);
 //!
 //! let mut messages = Vec::new();
 //! Decoder::new().decode(&Topic::ALL, &payload, &mut messages)?;

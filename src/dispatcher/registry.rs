@@ -134,6 +134,11 @@ impl Registry {
         self.all.iter().chain(table).chain(topic).map(|callback| &**callback)
     }
 
+    /// True if somebody is told of sync events.
+    pub(super) fn hears_syncs(&self) -> bool {
+        self.syncs.iter().any(|callback| callback.is_live())
+    }
+
     /// Who is called for a sync event, in order.
     pub(super) fn for_sync(&self) -> impl Iterator<Item = &Callback<SyncReason>> {
         self.syncs.iter().map(|callback| &**callback)

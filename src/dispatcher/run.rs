@@ -14,7 +14,7 @@ use super::workers::Workers;
 use crate::error::{self, Error, ErrorHook, ErrorKind};
 use crate::queue::{QueueReceiver, QueueSender};
 use crate::thread::Thread;
-use crate::update::Event;
+use crate::update::{Event, SyncReason};
 
 /// How long [`Shared::stop`] waits for callbacks that are running.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
@@ -171,17 +171,26 @@ impl Run {
         let Some(workers) = &mut self.workers else {
             return self.queue.next(Instant::now, false);
         };
-        while let Ok(row) = workers.finished().try_recv() {
-            workers.finish(row, &mut self.queue);
+        while let Ok(finished) = workers.finished().try_recv() {
+            workers.finish(finished, &mut self.queue);
         }
-        if workers.has_idle() {
-            self.queue.next(Instant::now, true)
-        } else {
-            self.queue.pop_sync().map(Event::Sync)
+        if workers.take_syncs()
+            && let Some(reason) = self.queue.next_sync(Instant::now)
+        {
+            return Some(Event::Sync(reason));
         }
+        if !workers.take_updates() {
+            return None;
+        }
+        self.queue.next_update(Instant::now, true).map(Event::Update)
     }
 
-    fn deliver(&mut self, event: Event) {
+    fn deliver(&mut self, mut event: Event) {
+        if let Event::Sync(SyncReason::Overflow { dropped }) = &mut event
+            && self.registry.hears_syncs()
+        {
+            *dropped = dropped.saturating_add(self.queue.cover(Instant::now));
+        }
         match &mut self.workers {
             None => {
                 self.shared.deliver(&self.registry, &event);
@@ -197,6 +206,9 @@ impl Run {
     fn wait(&mut self) {
         let never = crossbeam_channel::never();
         let finished = self.workers.as_ref().map_or(&never, Workers::finished);
+        let takes_syncs = self.workers.as_ref().is_some_and(Workers::take_syncs);
+        let due = self.queue.sync_due().filter(|_| takes_syncs);
+        let due = due.map_or_else(crossbeam_channel::never, crossbeam_channel::at);
         select! {
             recv(self.commands) -> command => if let Ok(command) = command {
                 self.apply(command);
@@ -204,9 +216,10 @@ impl Run {
             recv(self.queue.channel()) -> delivery => if let Ok(delivery) = delivery {
                 self.queue.accept(delivery);
             },
-            recv(finished) -> row => if let (Ok(row), Some(workers)) = (row, &mut self.workers) {
-                workers.finish(row, &mut self.queue);
+            recv(finished) -> done => if let (Ok(done), Some(workers)) = (done, &mut self.workers) {
+                workers.finish(done, &mut self.queue);
             },
+            recv(due) -> _ => {}
         }
     }
 

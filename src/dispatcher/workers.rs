@@ -11,18 +11,23 @@ use crate::queue::QueueReceiver;
 use crate::thread::{self, Thread};
 use crate::update::{Event, Name};
 
-/// How many sync events wait for the callbacks of earlier ones.
-const SYNC_BACKLOG: usize = 1024;
-
 /// The workers, as the dispatcher thread sees them. Dropping this ends them.
 ///
 /// Sync events have a thread of their own: they stay in order, and a program that reads the whole store in such a
-/// callback holds up no update, nor the other way round.
+/// callback holds up no update, nor the other way round. Either kind waits in the queue until a thread is free.
 pub(super) struct Workers {
     updates: Sender<Job>,
     syncs: Sender<Job>,
-    finished: Receiver<(Name, Name)>,
+    finished: Receiver<Finished>,
     idle: usize,
+    syncs_idle: bool,
+}
+
+/// What a thread has handled.
+pub(super) enum Finished {
+    /// An update of this row.
+    Row(Name, Name),
+    Sync,
 }
 
 struct Job {
@@ -34,7 +39,7 @@ impl Workers {
     /// Starts the workers; adds their threads to `threads`.
     pub(super) fn start(count: usize, shared: &Arc<Shared>, threads: &mut Vec<Thread>) -> Result<Workers> {
         let (updates, update_jobs) = crossbeam_channel::bounded(count);
-        let (syncs, sync_jobs) = crossbeam_channel::bounded(SYNC_BACKLOG);
+        let (syncs, sync_jobs) = crossbeam_channel::bounded(1);
         let (finish, finished) = crossbeam_channel::unbounded();
         for number in 1..=count {
             let (jobs, finish, shared) = (update_jobs.clone(), finish.clone(), Arc::clone(shared));
@@ -48,46 +53,62 @@ impl Workers {
             syncs,
             finished,
             idle: count,
+            syncs_idle: true,
         })
     }
 
-    pub(super) fn has_idle(&self) -> bool {
+    /// True if an update can be handed out.
+    pub(super) fn take_updates(&self) -> bool {
         self.idle > 0
     }
 
-    /// What has something when a worker has finished an update: give it to [`Workers::finish`].
-    pub(super) fn finished(&self) -> &Receiver<(Name, Name)> {
+    /// True if a sync event can be handed out.
+    pub(super) fn take_syncs(&self) -> bool {
+        self.syncs_idle
+    }
+
+    /// What has something when a thread has finished an event: give it to [`Workers::finish`].
+    pub(super) fn finished(&self) -> &Receiver<Finished> {
         &self.finished
     }
 
-    /// Releases the row and counts its worker as idle.
-    pub(super) fn finish(&mut self, (table, key): (Name, Name), queue: &mut QueueReceiver) {
-        queue.release(&table, &key);
-        self.idle += 1;
+    /// Counts a thread as idle, and releases the row that it has handled.
+    pub(super) fn finish(&mut self, finished: Finished, queue: &mut QueueReceiver) {
+        match finished {
+            Finished::Row(table, key) => {
+                queue.release(&table, &key);
+                self.idle += 1;
+            }
+            Finished::Sync => self.syncs_idle = true,
+        }
     }
 
-    /// Hands out an event; an update only while [`Workers::has_idle`] is true.
+    /// Hands out an event, for which a thread must be idle.
     pub(super) fn hand_out(&mut self, event: Event, registry: &Arc<Registry>) {
         let jobs = match event {
             Event::Update(_) => {
                 self.idle -= 1;
                 &self.updates
             }
-            Event::Sync(_) => &self.syncs,
+            Event::Sync(_) => {
+                self.syncs_idle = false;
+                &self.syncs
+            }
         };
-        // Never full for updates. A sync event that finds it full is covered by those that wait: they come later.
+        // Never full: there is room for as many jobs as there are threads.
         let registry = Arc::clone(registry);
         let _ = jobs.try_send(Job { event, registry });
     }
 }
 
 /// What a worker does until it is told, by a disconnect, to end.
-fn work(shared: &Shared, jobs: &Receiver<Job>, finish: &Sender<(Name, Name)>) {
+fn work(shared: &Shared, jobs: &Receiver<Job>, finish: &Sender<Finished>) {
     for Job { event, registry } in jobs {
         shared.deliver(&registry, &event);
         shared.edit(|| drop(registry));
-        if let Event::Update(update) = event {
-            let _ = finish.send((update.table, update.key));
-        }
+        let _ = finish.send(match event {
+            Event::Update(update) => Finished::Row(update.table, update.key),
+            Event::Sync(_) => Finished::Sync,
+        });
     }
 }

@@ -19,6 +19,7 @@ use crate::transport::PubSub;
 use crate::update::{DbUpdate, Name, Topic, now_micros};
 
 pub(crate) use link::{Link, Sender};
+use numbers::Next;
 
 /// Identity, limits and times of a [`Publisher`].
 #[derive(Clone)]
@@ -166,6 +167,9 @@ impl Publisher {
 
     /// Sends an update on its own topic.
     ///
+    /// The timestamp that is sent is later than that of everything this publisher sent before: if the update's own is not,
+    /// it is the least that is. So subscribers get what has one topic and priority in the order of sending.
+    ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if the transport did not take it within the option `send_timeout`,
     /// [`ErrorKind::TooLarge`] or [`ErrorKind::InvalidInput`] if it breaks a limit. After an error nothing was sent,
@@ -191,8 +195,9 @@ impl Publisher {
         buf.clear();
         buf.shrink_to(MAX_SCRATCH);
         self.encoder.begin(update, topic, buf);
-        self.send(topic, 1, |first, idle| {
-            self.encoder.finish(0, first, idle, buf);
+        self.send(topic, 1, |Next { seq, idle, timestamps }| {
+            let timestamp = timestamps.next(update.timestamp);
+            self.encoder.finish(0, timestamp, seq, idle, buf);
             buf
         })
     }
@@ -212,8 +217,9 @@ impl Publisher {
         }
         let mut buf = Vec::with_capacity(batch.max_payload_len());
         let count = updates.len() as u64;
-        let sent = self.send(topic, count, |first, idle| {
-            self.encoder.finish_batch(first, idle, &batch, &mut buf);
+        let sent = self.send(topic, count, |Next { seq, idle, timestamps }| {
+            let stamp = |own| timestamps.next(own);
+            self.encoder.finish_batch(seq, idle, stamp, &batch, &mut buf);
             &buf
         });
         self.count(count, sent)
@@ -225,8 +231,8 @@ impl Publisher {
         self.check_topic(topic)?;
         let mut buf = Vec::new();
         self.encoder.begin(update, topic, &mut buf);
-        // Its number and the time before it are at most this long.
-        self.check_size(buf.len() + 64)
+        // Its timestamp, its number and the time before it are at most this long.
+        self.check_size(buf.len() + 96)
     }
 
     fn check_key(&self, update: &DbUpdate) -> Result<()> {
@@ -251,8 +257,9 @@ impl Publisher {
         let mut buf = Vec::new();
         let hole = self.encoder.begin_without_version(update, topic, &mut buf);
         let written = self.link.send(self.options.send_timeout, |Sender { numbers, .. }, _| {
-            numbers.send(topic, 1, |first, idle| {
-                self.encoder.finish(0, first, idle, &mut buf);
+            numbers.send(topic, 1, |Next { seq, idle, timestamps }| {
+                let timestamp = timestamps.next(update.timestamp);
+                self.encoder.finish(0, timestamp, seq, idle, &mut buf);
                 let (head, tail) = buf.split_at(hole);
                 let announcement = Announcement {
                     topic,
@@ -276,14 +283,14 @@ impl Publisher {
         written
     }
 
-    /// Sends what `finish` makes of the first of `count` new numbers and the time since the number before it.
-    fn send<'a>(&self, topic: &Topic, count: u64, finish: impl FnOnce(u64, Duration) -> &'a [u8]) -> Result<()> {
+    /// Sends what `finish` makes of the first of `count` new numbers.
+    fn send<'a>(&self, topic: &Topic, count: u64, finish: impl FnOnce(Next<'_>) -> &'a [u8]) -> Result<()> {
         self.check_topic(topic)?;
         self.link.send(
             self.options.send_timeout,
             |Sender { outbound, numbers, .. }, timeout| {
-                numbers.send(topic, count, |first, idle| {
-                    let payload = finish(first, idle);
+                numbers.send(topic, count, |next| {
+                    let payload = finish(next);
                     self.check_size(payload.len())?;
                     outbound.send(topic.as_str().as_bytes(), payload, timeout)?;
                     Ok(((), true))

@@ -17,6 +17,34 @@ pub(crate) struct Numbers {
     recent: Vec<Topic>,
     /// How many rounds of hellos were said.
     rounds: u64,
+    timestamps: Timestamps,
+}
+
+/// What the next message gets.
+pub(super) struct Next<'a> {
+    /// Its number, or the first of them.
+    pub(super) seq: u64,
+    /// The time since the number before it.
+    pub(super) idle: Duration,
+    pub(super) timestamps: &'a mut Timestamps,
+}
+
+/// Timestamps that rise strictly, whatever the clock does: the queues of subscribers go by them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Timestamps(i64);
+
+impl Timestamps {
+    /// The update's own, or the least that is later than the last one.
+    pub(super) fn next(&mut self, own: i64) -> i64 {
+        self.0 = own.max(self.0.saturating_add(1));
+        self.0
+    }
+}
+
+impl Default for Timestamps {
+    fn default() -> Timestamps {
+        Timestamps(i64::MIN)
+    }
 }
 
 #[derive(Debug)]
@@ -44,13 +72,13 @@ pub(super) struct Part {
 }
 
 impl Numbers {
-    /// Calls `send` with the next number of this topic and the time since the one before it. `count` numbers are used
-    /// up if it says that it has sent them, or cannot tell. Otherwise none is, or subscribers would see a gap.
+    /// Calls `send` with what comes next on this topic. `count` numbers are used up if it says that it has sent them, or
+    /// cannot tell. Otherwise none is, or subscribers would see a gap.
     pub(super) fn send<T>(
         &mut self,
         topic: &Topic,
         count: u64,
-        send: impl FnOnce(u64, Duration) -> Result<(T, IsSent)>,
+        send: impl FnOnce(Next<'_>) -> Result<(T, IsSent)>,
     ) -> Result<T> {
         let now = clock::now();
         let used = match self.topics.get_mut(topic) {
@@ -62,13 +90,19 @@ impl Numbers {
                 is_recent: false,
             }),
         };
-        let result = send(used.last + 1, now.saturating_duration_since(used.at));
+        let mut timestamps = self.timestamps;
+        let result = send(Next {
+            seq: used.last + 1,
+            idle: now.saturating_duration_since(used.at),
+            timestamps: &mut timestamps,
+        });
         let is_sent = match &result {
             Ok((_, is_sent)) => *is_sent,
             // Given again, the number would make one update look like the other.
             Err(e) => e.kind() == ErrorKind::Unconfirmed,
         };
         if is_sent {
+            self.timestamps = timestamps;
             used.last += count;
             // What `send` did may have taken long: before this moment it had not happened for sure.
             (used.at, used.round) = (clock::now(), self.rounds);

@@ -1,13 +1,12 @@
-//! What waits beside the channel: sync events, and under pressure the newest state of each row.
+//! What waits beside the channel under pressure: the newest state of each row.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 
 use super::lane::Urgency;
-use crate::update::{DbUpdate, Name, SyncReason, Topic};
+use crate::update::{DbUpdate, Name};
 
 /// A value behind a lock, with a flag that tells without the lock that there is nothing in it.
 #[derive(Debug, Default)]
@@ -35,7 +34,16 @@ impl<T> Aside<T> {
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     places: HashMap<(Name, Name), usize>,
-    updates: Vec<(Urgency, DbUpdate)>,
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) urgency: Urgency,
+    pub(super) update: DbUpdate,
+    /// There is room for it. For the others there is if their row turns out to be pending in the heap, which only the
+    /// receiver knows, or has made room by then.
+    pub(super) reserved: bool,
 }
 
 /// What became of an update in the [`Backlog`].
@@ -50,86 +58,36 @@ pub(super) enum Put {
 
 impl Backlog {
     /// Puts an update in. It takes the place of an earlier one of its row and the more urgent of both urgencies;
-    /// otherwise `room` says whether there is room for one more.
-    pub(super) fn put(&mut self, update: DbUpdate, room: impl FnOnce() -> bool) -> Put {
+    /// otherwise `reserve` says whether there is room for one more. Where there is none it is taken all the same, as long
+    /// as there are less than `limit` rows.
+    pub(super) fn put(&mut self, update: DbUpdate, limit: usize, reserve: impl FnOnce() -> bool) -> Put {
         let urgency = Urgency::of(&update);
         let row = (update.table.clone(), update.key.clone());
         if let Some(&place) = self.places.get(&row) {
-            let earlier = &mut self.updates[place];
-            *earlier = (earlier.0.min(urgency), update);
+            let earlier = &mut self.entries[place];
+            earlier.urgency = earlier.urgency.min(urgency);
+            earlier.update = update;
             return Put::Replaced;
         }
-        if !room() {
+        let reserved = reserve();
+        if !reserved && self.entries.len() >= limit {
             return Put::Refused;
         }
-        self.places.insert(row, self.updates.len());
-        self.updates.push((urgency, update));
+        self.places.insert(row, self.entries.len());
+        self.entries.push(Entry {
+            urgency,
+            update,
+            reserved,
+        });
         Put::Added
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.updates.is_empty()
+        self.entries.is_empty()
     }
 
     /// Its content, to be taken out in this order.
-    pub(super) fn into_updates(self) -> Vec<(Urgency, DbUpdate)> {
-        self.updates
-    }
-}
-
-/// The sync events to come: each once.
-#[derive(Debug, Default)]
-pub(super) struct Alerts {
-    /// In the order in which they are handed out.
-    pending: BTreeMap<u64, SyncReason>,
-    places: HashMap<What, u64>,
-    next: u64,
-}
-
-/// What is told once.
-#[derive(Debug, PartialEq, Eq, Hash)]
-enum What {
-    Overflow,
-    Gap(Name, Topic),
-    Other(SyncReason),
-}
-
-impl What {
-    fn of(reason: &SyncReason) -> What {
-        match reason {
-            SyncReason::Overflow { .. } => What::Overflow,
-            SyncReason::Gap { publisher, topic, .. } => What::Gap(publisher.clone(), topic.clone()),
-            other => What::Other(other.clone()),
-        }
-    }
-}
-
-impl Alerts {
-    /// Puts a reason last, also if it is pending already, so that the last word on an address stays the last. Drops
-    /// are added to those not told yet, and gaps of one publisher and topic are joined.
-    pub(super) fn put(&mut self, mut reason: SyncReason) {
-        self.next += 1;
-        let before = self.places.insert(What::of(&reason), self.next);
-        match (before.and_then(|place| self.pending.remove(&place)), &mut reason) {
-            (Some(SyncReason::Overflow { dropped: before }), SyncReason::Overflow { dropped }) => *dropped += before,
-            (
-                Some(SyncReason::Gap {
-                    from: first, to: last, ..
-                }),
-                SyncReason::Gap { from, to, .. },
-            ) => (*from, *to) = (first.min(*from), last.max(*to)),
-            _ => {}
-        }
-        self.pending.insert(self.next, reason);
-    }
-
-    pub(super) fn pop(&mut self) -> Option<SyncReason> {
-        let (_, reason) = self.pending.pop_first()?;
-        self.places.remove(&What::of(&reason));
-        Some(reason)
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.pending.is_empty()
+    pub(super) fn into_entries(self) -> Vec<Entry> {
+        self.entries
     }
 }

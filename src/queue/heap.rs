@@ -29,9 +29,8 @@ pub(super) struct Heap {
     hasher: DefaultHashBuilder,
     lanes: Vec<Lane>,
     free: Vec<usize>,
-    /// The lanes that may be handed out by urgency; then by key and arrival: [`DbUpdate::urgency`], and first come
-    /// first served.
-    urgent: Ranking<Urgency>,
+    /// The lanes that may be handed out: by urgency, then first come first served.
+    urgent: Ranking,
     /// All that arrived, oldest first. What was handed out since goes when it is first, or when there is too much of it.
     ages: VecDeque<Age>,
     /// The last to be taken out of `ages` while it was pending: it was the oldest, but its row was held.
@@ -88,6 +87,24 @@ impl Heap {
         replaced
     }
 
+    /// True if an update of the same row is pending.
+    pub(super) fn is_pending(&self, update: &DbUpdate) -> bool {
+        let row = self.find(&update.table, &update.key);
+        row.is_some_and(|slot| !self.lanes[slot].is_empty())
+    }
+
+    /// Removes the pending updates for which `is_it` is true: how many.
+    pub(super) fn remove(&mut self, is_it: impl Fn(&DbUpdate) -> bool) -> usize {
+        self.late.clear();
+        let slots: Vec<usize> = self.rows.iter().copied().collect();
+        let mut removed = 0;
+        for slot in slots {
+            removed += self.lanes[slot].remove(&is_it);
+            self.resettle(slot);
+        }
+        removed
+    }
+
     /// The next update that is not of a held row; `hold` holds its row until [`Heap::release`].
     ///
     /// `clock` is read only if what is most urgent is not what came first.
@@ -104,8 +121,7 @@ impl Heap {
 
     /// Hands out the row's updates again.
     pub(super) fn release(&mut self, table: &Name, key: &Name) {
-        let hash = self.hash(table, key);
-        if let Some(&slot) = self.rows.find(hash, |&slot| self.lanes[slot].is_of(table, key))
+        if let Some(slot) = self.find(table, key)
             && self.lanes[slot].release()
         {
             self.resettle(slot);
@@ -132,6 +148,12 @@ impl Heap {
             self.ages.pop_front();
         }
         Some(most_urgent)
+    }
+
+    fn find(&self, table: &Name, key: &Name) -> Option<usize> {
+        let hash = self.hash(table, key);
+        let is_it = |&slot: &usize| self.lanes[slot].is_of(table, key);
+        self.rows.find(hash, is_it).copied()
     }
 
     /// The slot of the update's row, which may be a new one.
@@ -178,11 +200,10 @@ impl Heap {
 
     /// Puts a changed lane where it now belongs by urgency.
     fn rank(&mut self, slot: usize) {
-        let lanes = &self.lanes;
-        let tie = |a: usize, b: usize| lanes[a].tie(&lanes[b]);
-        match lanes[slot].rank() {
-            Some((urgency, _)) if !lanes[slot].is_held() => self.urgent.set(slot, urgency, tie),
-            _ => self.urgent.remove(slot, tie),
+        let lane = &self.lanes[slot];
+        match lane.rank() {
+            Some(rank) if !lane.is_held() => self.urgent.set(slot, rank),
+            _ => self.urgent.remove(slot),
         }
     }
 
@@ -209,3 +230,6 @@ impl Heap {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

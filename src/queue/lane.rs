@@ -1,11 +1,10 @@
 //! The pending updates of one row.
 
-use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use crate::update::{DbUpdate, Name};
 
-/// How urgent an update is among those of its row; between rows the key and the arrival decide where this is equal.
+/// How urgent an update is; where this is equal, the arrival decides.
 ///
 /// It is the priority, then the timestamp, as one number: comparing these is most of the work of a deep queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,16 +74,6 @@ impl Lane {
         self.head.as_ref().map(|head| self.most_urgent(head))
     }
 
-    /// What decides between lanes of the same urgency: the key, then the arrival of the most urgent update.
-    #[inline(never)]
-    pub(super) fn tie(&self, other: &Lane) -> Ordering {
-        let (Some(head), Some(other_head)) = (&self.head, &other.head) else {
-            return Ordering::Equal;
-        };
-        let arrivals = || self.most_urgent(head).1.cmp(&other.most_urgent(other_head).1);
-        head.update.key.cmp(&other_head.update.key).then_with(arrivals)
-    }
-
     /// True if this changes the rank.
     pub(super) fn push(&mut self, pending: Pending) -> bool {
         let Some(head) = &self.head else {
@@ -106,6 +95,18 @@ impl Lane {
             self.lifts.pop_front();
         }
         std::mem::replace(&mut self.head, next).map(|head| head.update)
+    }
+
+    /// Removes the updates for which `is_it` is true: how many.
+    pub(super) fn remove(&mut self, is_it: impl Fn(&DbUpdate) -> bool) -> usize {
+        self.lifts.clear();
+        let rest = std::mem::take(&mut self.rest);
+        let (removed, kept): (Vec<_>, Vec<_>) =
+            (self.head.take().into_iter().chain(rest)).partition(|pending| is_it(&pending.update));
+        for pending in kept {
+            self.push(pending);
+        }
+        removed.len()
     }
 
     /// Gives back the storage of an empty lane.

@@ -32,6 +32,9 @@ impl Default for QueueOptions {
 pub enum Overflow {
     /// From half of the capacity on, an update replaces the last pending one of its row, whatever their actions, and
     /// inherits its urgency. If that is not enough, as [`Overflow::DropAndSync`]. Never blocks. The default.
+    ///
+    /// While the receiver handles something, as many updates again as the capacity may wait until it can find out whether
+    /// they replace any.
     #[default]
     Coalesce,
     /// The sender waits for space.
@@ -81,8 +84,11 @@ pub struct QueueStats {
     pub capacity: usize,
     /// Updates replaced by a newer one of their row.
     pub coalesced: u64,
-    /// Updates dropped.
+    /// Updates dropped, because there was no room for them.
     pub dropped: u64,
+    /// Updates dropped that waited when a callback for [`SyncReason::Overflow`](crate::SyncReason::Overflow) was about
+    /// to read the store, which had them.
+    pub covered: u64,
     /// Sync events handed out.
     pub syncs: u64,
 }

@@ -46,7 +46,7 @@ fn encode(codec: Codec, update: &DbUpdate) -> Vec<u8> {
     let encoder = Encoder::new(codec, origin.publisher.clone(), origin.epoch);
     let mut payload = Vec::new();
     encoder.begin(update, &update.topic, &mut payload);
-    encoder.finish(0, origin.seq, origin.idle, &mut payload);
+    encoder.finish(0, update.timestamp, origin.seq, origin.idle, &mut payload);
     payload
 }
 
@@ -89,7 +89,7 @@ proptest! {
             let encoder = Encoder::new(codec, "host1".into(), 7);
             let (mut batch, mut payload, mut out) = (Batch::new(), Vec::new(), Vec::new());
             updates.iter().for_each(|update| encoder.push(update, &topic, &mut batch));
-            encoder.finish_batch(first, idle, &batch, &mut payload);
+            encoder.finish_batch(first, idle, |own| own, &batch, &mut payload);
             prop_assert!(payload.len() <= batch.max_payload_len());
             Decoder::new().decode(&topic, &payload, &mut out).expect("our own payload");
             let expected = updates.iter().zip(first..).map(|(update, seq)| {
@@ -123,10 +123,10 @@ fn fields_stand_in_the_documented_order() {
     let encoder = Encoder::new(Codec::Json, "host1".into(), 7);
     let mut payload = Vec::new();
     encoder.begin(&update, &Topic::ALL, &mut payload);
-    encoder.finish(0, 42, Duration::ZERO, &mut payload);
+    encoder.finish(0, update.timestamp, 42, Duration::ZERO, &mut payload);
     let expected = r#"{"table":"lport","key":"port-1","action":"create","value":"{}","topic":"D","priority":1,"#
         .to_owned()
-        + r#""timestamp":1700000000000000,"publisher":"host1","epoch":7,"version":3,"seq":42}"#;
+        + r#""publisher":"host1","epoch":7,"version":3,"timestamp":1700000000000000,"seq":42}"#;
     assert_eq!(String::from_utf8(payload).expect("text"), expected);
 }
 

@@ -2,14 +2,8 @@
 
 use crate::random::Random;
 
-/// The number as a key: the updates that arrive together are handed out in the order of their keys.
-pub(crate) fn key(number: usize) -> String {
-    format!("{number:05}")
-}
-
-/// An update of topic `D` with this [`key`], as Dragonflow would send it.
-pub(crate) fn valid(number: usize) -> Vec<u8> {
-    let key = key(number);
+/// An update of topic `D`, as Dragonflow would send it.
+pub(crate) fn valid(key: usize) -> Vec<u8> {
     format!(r#"{{"table":"row","key":"{key}","action":"set","value":"{{}}","topic":"D"}}"#).into_bytes()
 }
 

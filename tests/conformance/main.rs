@@ -52,7 +52,7 @@ macro_rules! conforms {
     };
     ($driver:ident, $setup:path) => {
         conforms! { $driver, $setup:
-            delivers_in_order matches_topics_exactly takes_long_keys_and_topics unregistering_stops_delivery
+            delivers_in_order keeps_the_order_of_sending matches_topics_exactly takes_long_keys_and_topics unregistering_stops_delivery
             registers_while_running many_subscribers many_publishers stops_and_starts_again drops_promptly
             send_is_bounded batches_arrive_whole survives_binary_topics survives_malformed_payloads
             a_late_publisher_is_found waits_for_ever_when_asked

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::iter;
 use std::time::Duration;
 
+use crossbeam_channel::bounded;
 use parking_lot::RwLock;
-use tablecast::{ErrorKind, Publisher, PublisherOptions, SyncReason};
+use tablecast::transport::Outbound;
+use tablecast::{DbUpdate, ErrorKind, Publisher, PublisherOptions, SyncReason};
 
 use crate::Setup;
 use crate::common::{eventually, within};
@@ -73,6 +75,56 @@ pub(crate) fn delivers_in_order(setup: fn() -> Setup) {
     assert!(rig.syncs.is_empty());
     let stats = rig.subscriber.stats();
     assert_eq!((stats.decoded, stats.malformed, stats.errors), (2000, 0, 0));
+}
+
+/// Rows of one topic and priority, while a callback makes the queue deep: with a clock that stands still and then goes
+/// back, and from a publisher that says no time at all.
+pub(crate) fn keeps_the_order_of_sending(setup: fn() -> Setup) {
+    const COUNT: usize = 10_000;
+    // None is behind the one that was sent before it by its key.
+    let key = |number: usize| format!("{:05}", COUNT - number);
+    let check = |rig: &Rig, send: &mut dyn FnMut(usize)| {
+        let (open, gate) = bounded::<()>(0);
+        let guard = rig.dispatcher.on_update(move |_: &DbUpdate| {
+            let _ = gate.recv();
+        });
+        let before = rig.subscriber.stats().decoded;
+        for number in 0..COUNT {
+            send(number);
+            // Within what every transport holds.
+            if number % 500 == 499 {
+                eventually(LONG, || rig.subscriber.stats().decoded > before + number as u64);
+            }
+        }
+        drop(open);
+        // Some of those that showed the connection may still be on their way.
+        let keys = iter::repeat_with(|| rig.next_key()).filter(|key| key != "valid");
+        let keys: Vec<String> = keys.take(COUNT).collect();
+        drop(guard);
+        assert_eq!(
+            keys.iter().zip(0..COUNT).find(|(got, number)| **got != key(*number)),
+            None
+        );
+    };
+
+    let setup = setup();
+    let (publisher, rig) = setup.pair(&["D"]);
+    let now = update("").timestamp;
+    check(&rig, &mut |number| {
+        let mut update = update(&key(number));
+        update.timestamp = now - number.saturating_sub(COUNT / 2) as i64;
+        publisher.send_event(&update).unwrap();
+    });
+    drop((publisher, rig));
+
+    let (mut outbound, rig) = unnumbered(&setup);
+    check(&rig, &mut |number| {
+        let payload = format!(
+            r#"{{"table":"row","key":"{}","action":"set","value":"{{}}"}}"#,
+            key(number)
+        );
+        outbound.send(b"D", payload.as_bytes(), LONG).unwrap();
+    });
 }
 
 pub(crate) fn matches_topics_exactly(setup: fn() -> Setup) {
@@ -370,8 +422,8 @@ pub(crate) fn survives_malformed_payloads(setup: fn() -> Setup) {
     survives(&setup, &[b"D"], &payloads, payloads.len() as u64);
 }
 
-/// Sends these from a bare sending end, and expects nothing but a count of them.
-fn survives(setup: &Setup, topics: &[&[u8]], payloads: &[&[u8]], malformed: u64) {
+/// A bare sending end, and a subscriber that it is heard by.
+fn unnumbered(setup: &Setup) -> (Box<dyn Outbound>, Rig) {
     let mut outbound = setup.driver.outbound().unwrap();
     let rig = Rig::new(&setup.driver);
     let address = setup.address.clone().or_else(|| outbound.address()).unwrap();
@@ -379,13 +431,19 @@ fn survives(setup: &Setup, topics: &[&[u8]], payloads: &[&[u8]], malformed: u64)
     rig.subscriber.register_listen_address(&address).unwrap();
     rig.subscriber.daemonize().unwrap();
     let valid = br#"{"table":"row","key":"valid","action":"set","value":null,"topic":"D"}"#;
-    let second = Duration::from_secs(1);
-    // A bare sending end answers no probes, so the connection shows only by what comes through.
+    // It answers no probes, so the connection shows only by what comes through.
     eventually(LONG, || {
         outbound.probes().unwrap();
-        outbound.send(b"D", valid, second).unwrap();
+        outbound.send(b"D", valid, LONG).unwrap();
         rig.updates.recv_timeout(Duration::from_millis(10)).is_ok()
     });
+    (outbound, rig)
+}
+
+/// Sends these from a bare sending end, and expects nothing but a count of them.
+fn survives(setup: &Setup, topics: &[&[u8]], payloads: &[&[u8]], malformed: u64) {
+    let (mut outbound, rig) = unnumbered(setup);
+    let second = Duration::from_secs(1);
     for topic in topics {
         for payload in payloads {
             outbound.send(topic, payload, second).unwrap();

@@ -12,7 +12,7 @@ use tablecast::transport::{Outbound, PubSub};
 use tablecast::{Database, DatabaseOptions, ErrorKind, Name, Publisher, PublisherOptions, Result, Topic};
 
 use crate::common::within;
-use crate::rig::{Rig, topic};
+use crate::rig::{Rig, topic, update};
 use crate::suite::assert_kind;
 
 const ADDRESS: &str = "memory://network";
@@ -140,6 +140,14 @@ fn with_codec(codec: Codec) {
     let deleted = write(Write::delete("t", "b")).unwrap();
     told("delete", None, "tenant", deleted.version);
     assert!(rig.updates.is_empty());
+
+    // The clock of what was sent last was an hour ahead.
+    let mut ahead = update("ahead");
+    ahead.timestamp += 3_600_000_000;
+    database.publisher().send_event(&ahead).unwrap();
+    write(Write::create("t", "c", "1")).unwrap();
+    let timestamps = [rig.next().timestamp, rig.next().timestamp];
+    assert_eq!(timestamps, [ahead.timestamp, ahead.timestamp + 1]);
 }
 
 #[test]

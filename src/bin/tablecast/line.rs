@@ -39,6 +39,8 @@ pub(crate) struct SyncLine<'a> {
     to: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dropped: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    events: Option<u64>,
 }
 
 impl<'a> From<&'a DbUpdate> for Line<'a> {
@@ -83,6 +85,12 @@ impl<'a> From<&'a SyncReason> for Line<'a> {
             }
             SyncReason::Restarted { publisher } => line.publisher = Some(publisher),
             SyncReason::Silence { publishers } => line.publishers = Some(publishers.iter().map(Name::as_str).collect()),
+            SyncReason::Joined { topics, events } => {
+                line.topics = topics
+                    .as_deref()
+                    .map(|topics| topics.iter().map(Topic::as_str).collect());
+                line.events = Some(*events);
+            }
             SyncReason::Overflow { dropped } => line.dropped = Some(*dropped),
             _ => {}
         }

@@ -241,7 +241,7 @@ fn update(publisher: &str, epoch: u64, name: &str, seq: u64, idle: u64) -> Vec<u
     let update = DbUpdate::new("t", seq.to_string(), What::Set).topic(topic(name));
     let mut payload = Vec::new();
     encoder.begin(&update, &topic(name), &mut payload);
-    encoder.finish(0, seq, Duration::from_millis(idle), &mut payload);
+    encoder.finish(0, update.timestamp, seq, Duration::from_millis(idle), &mut payload);
     payload
 }
 

@@ -1,0 +1,241 @@
+//! The receiving end.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+
+use super::Delivery;
+use super::alerts::Alerts;
+use super::heap::Heap;
+use super::shared::Shared;
+use super::turns::Turns;
+use crate::update::{DbUpdate, Event, Name, SyncReason};
+
+/// For how many updates an emptied batch may be that is kept.
+const MAX_SPARE: usize = 1024;
+
+/// How many values go back together, and how long the longest may be, in bytes.
+const VALUES: usize = 64;
+const MAX_VALUE: usize = 512;
+
+/// The receiving end. Dropping it drops what is pending.
+pub struct QueueReceiver {
+    shared: Arc<Shared>,
+    channel: Receiver<Delivery>,
+    /// Given to [`QueueReceiver::accept`], not yet in the heap.
+    accepted: VecDeque<Delivery>,
+    heap: Heap,
+    turns: Turns,
+    /// On their way back to the senders.
+    values: Vec<String>,
+}
+
+impl QueueReceiver {
+    pub(super) fn new(shared: Arc<Shared>, channel: Receiver<Delivery>, max_overtake: Duration) -> QueueReceiver {
+        QueueReceiver {
+            shared,
+            channel,
+            accepted: VecDeque::new(),
+            heap: Heap::new(max_overtake),
+            turns: Turns::default(),
+            values: Vec::new(),
+        }
+    }
+
+    /// What to wait on after [`QueueReceiver::pop`] had nothing. What comes goes to [`QueueReceiver::accept`].
+    pub fn channel(&self) -> &Receiver<Delivery> {
+        &self.channel
+    }
+
+    /// Takes in what was received from [`QueueReceiver::channel`].
+    pub fn accept(&mut self, delivery: Delivery) {
+        self.accepted.push_back(delivery);
+    }
+
+    /// The next event: sync events, then the most urgent update, in the turns that the [module](super) describes.
+    /// `None`: nothing is there.
+    ///
+    /// `now` must not go back; ageing and turns are measured by it.
+    pub fn pop(&mut self, now: Instant) -> Option<Event> {
+        self.next(|| now, false)
+    }
+
+    /// As [`QueueReceiver::pop`], but holds an update's row: none of it is handed out until
+    /// [`QueueReceiver::release`]. `None`: nothing is there but updates of held rows.
+    pub fn pop_held(&mut self, now: Instant) -> Option<Event> {
+        self.next(|| now, true)
+    }
+
+    /// The next sync event, if there is one, for a program that handles them beside the updates: they have no turns
+    /// then, but [`SyncReason::Overflow`] waits as always.
+    pub fn pop_sync(&mut self, now: Instant) -> Option<SyncReason> {
+        self.next_sync(|| now)
+    }
+
+    /// The next update, as [`QueueReceiver::pop_held`] and for the same kind of program as [`QueueReceiver::pop_sync`].
+    pub fn pop_update_held(&mut self, now: Instant) -> Option<DbUpdate> {
+        self.next_update(|| now, true)
+    }
+
+    /// Ends holding a row.
+    pub fn release(&mut self, table: &Name, key: &Name) {
+        self.heap.release(table, key);
+    }
+
+    /// Takes back what was handed out, when it was handled.
+    pub(crate) fn recycle(&mut self, update: DbUpdate) {
+        let value = update.value.filter(|value| (1..=MAX_VALUE).contains(&value.capacity()));
+        self.values.extend(value);
+        if self.values.len() == VALUES {
+            let values = mem::replace(&mut self.values, Vec::with_capacity(VALUES));
+            // If there are enough spares, these are not needed.
+            let _ = self.shared.values.0.try_send(values);
+        }
+    }
+
+    /// True if nothing is pending, also not of held rows.
+    pub fn is_empty(&self) -> bool {
+        self.shared.depth.load(Ordering::SeqCst) == 0 && !self.shared.alerts.is_filled()
+    }
+
+    /// The next event, as of now by `clock`, which is read only if it matters.
+    pub(crate) fn next(&mut self, clock: impl Fn() -> Instant, hold: bool) -> Option<Event> {
+        self.take_in(&clock);
+        if (self.turns.is_of_syncs() || self.shared.alerts.is_filled())
+            && let Some(reason) = self.tell(|turns, alerts| turns.before_updates(alerts, clock()))
+        {
+            return Some(Event::Sync(reason));
+        }
+        let Some(update) = self.heap.pop(clock, hold) else {
+            return self.tell(Turns::without_updates).map(Event::Sync);
+        };
+        self.shared.give_back(1);
+        Some(Event::Update(update))
+    }
+
+    /// The next sync event beside the updates.
+    pub(crate) fn next_sync(&mut self, clock: impl Fn() -> Instant) -> Option<SyncReason> {
+        if !self.shared.alerts.is_filled() {
+            return None;
+        }
+        let drained = self.shared.depth.load(Ordering::SeqCst) == 0 && !self.shared.backlog.is_filled();
+        self.tell(|turns, alerts| match alerts.pop() {
+            None if drained => turns.overflow(alerts),
+            None => turns.due_overflow(alerts, clock()),
+            reason => reason,
+        })
+    }
+
+    /// The next update beside the sync events.
+    pub(crate) fn next_update(&mut self, clock: impl Fn() -> Instant, hold: bool) -> Option<DbUpdate> {
+        self.take_in(&clock);
+        let update = self.heap.pop(clock, hold)?;
+        self.shared.give_back(1);
+        Some(update)
+    }
+
+    /// When [`QueueReceiver::next_sync`] has something at the latest, though nothing comes.
+    pub(crate) fn sync_due(&self) -> Option<Instant> {
+        self.turns.overflow_due().filter(|_| self.shared.alerts.is_filled())
+    }
+
+    /// Drops the pending updates that the store has, since the program is about to read it: how many, with those that were
+    /// dropped and not told yet.
+    ///
+    /// An update without a version may be in no store, and stays.
+    pub(crate) fn cover(&mut self, clock: impl Fn() -> Instant) -> u64 {
+        self.take_in(&clock);
+        let covered = self.heap.remove(|update| update.version.is_some());
+        self.shared.give_back(covered);
+        self.shared.covered.fetch_add(covered as u64, Ordering::Relaxed);
+        let edit = |alerts: &mut Alerts| (alerts.pop_overflow().unwrap_or(0), !alerts.is_empty());
+        let (dropped, _) = self.shared.alerts.edit(edit);
+        dropped.saturating_add(covered as u64)
+    }
+
+    /// Takes a sync event out, and counts it.
+    fn tell(&mut self, take: impl FnOnce(&mut Turns, &mut Alerts) -> Option<SyncReason>) -> Option<SyncReason> {
+        let turns = &mut self.turns;
+        let edit = |alerts: &mut Alerts| (take(turns, alerts), !alerts.is_empty());
+        let (reason, _) = self.shared.alerts.edit(edit);
+        if reason.is_some() {
+            self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+        }
+        reason
+    }
+
+    fn take_in(&mut self, clock: impl Fn() -> Instant) {
+        if !self.accepted.is_empty() || !self.channel.is_empty() {
+            let now = clock();
+            while let Some(delivery) = self.accepted.pop_front() {
+                self.unpack(delivery, now);
+            }
+            self.drain_channel(now);
+        }
+        if self.shared.backlog.is_filled() {
+            self.take_backlog(clock());
+        }
+    }
+
+    fn take_backlog(&mut self, now: Instant) {
+        let shared = Arc::clone(&self.shared);
+        let (dropped, _) = shared.backlog.edit(|backlog| {
+            // What a sender sent before it turned to the backlog is in the channel by now, and goes first.
+            self.drain_channel(now);
+            let (mut coalesced, mut back) = (0, 0);
+            let mut homeless = Vec::new();
+            for entry in mem::take(backlog).into_entries() {
+                if !entry.reserved && !self.heap.is_pending(&entry.update) {
+                    homeless.push(entry);
+                    continue;
+                }
+                let replaced = self.heap.coalesce(entry.urgency, entry.update, now);
+                coalesced += replaced;
+                back += replaced - usize::from(!entry.reserved);
+            }
+            shared.coalesced.fetch_add(coalesced as u64, Ordering::Relaxed);
+            // Before a sender can look again: it would drop for want of room that is there.
+            shared.give_back(back);
+            let room = shared.reserve(0, homeless.len(), shared.capacity);
+            let dropped = homeless.len() - room;
+            for entry in homeless.into_iter().take(room) {
+                self.heap.coalesce(entry.urgency, entry.update, now);
+            }
+            (dropped, false)
+        });
+        shared.tell_dropped(dropped as u64);
+    }
+
+    fn drain_channel(&mut self, now: Instant) {
+        while let Ok(delivery) = self.channel.try_recv() {
+            self.unpack(delivery, now);
+        }
+    }
+
+    fn unpack(&mut self, mut delivery: Delivery, now: Instant) {
+        delivery.0.drain(..).for_each(|update| self.heap.push(update, now));
+        if (1..=MAX_SPARE).contains(&delivery.0.capacity()) {
+            // If there are enough spares, this one is not needed.
+            let _ = self.shared.spares.0.try_send(delivery.0);
+        }
+    }
+}
+
+impl Drop for QueueReceiver {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::SeqCst);
+        self.shared.signal_space();
+        self.shared.backlog.edit(|backlog| (mem::take(backlog), false));
+    }
+}
+
+impl fmt::Debug for QueueReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("QueueReceiver").field(&self.shared.stats()).finish()
+    }
+}

@@ -1,0 +1,141 @@
+//! The sending end.
+
+use std::fmt;
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::backlog::Put;
+use super::shared::{Shared, receiver_gone};
+use super::{Delivery, Overflow, QueueStats};
+use crate::error::Result;
+use crate::update::{DbUpdate, SyncReason};
+
+/// The sending end; clones send to the same queue. What one of them sends of one row is handed out in that order.
+#[derive(Clone)]
+pub struct QueueSender {
+    shared: Arc<Shared>,
+    channel: Sender<Delivery>,
+}
+
+impl QueueSender {
+    pub(super) fn new(shared: Arc<Shared>, channel: Sender<Delivery>) -> QueueSender {
+        QueueSender { shared, channel }
+    }
+
+    /// Takes all updates out of `updates` and puts them into the queue, or does with them what [`Overflow`] says.
+    ///
+    /// Only [`Overflow::Block`] ever waits; a message in `stop`, which is left there, or its disconnection ends the
+    /// wait. Pass [`crossbeam_channel::never`] to wait for space alone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) if `stop` ended the wait (`updates` holds what was not sent), or if the receiver is gone.
+    pub fn push(&self, updates: &mut Vec<DbUpdate>, stop: &Receiver<()>) -> Result<()> {
+        if self.shared.closed.load(Ordering::SeqCst) {
+            return Err(receiver_gone());
+        }
+        let limit = match self.shared.overflow {
+            // The other half is the backlog's, which needs room to be of use.
+            Overflow::Coalesce => self.shared.capacity / 2,
+            Overflow::Block | Overflow::DropAndSync => self.shared.capacity,
+        };
+        let wanted = updates.len();
+        // What is in the backlog is to be overtaken by nothing: while it is filled, everything goes through it.
+        if !self.shared.backlog.is_filled() && self.shared.reserve(wanted, wanted, limit) == wanted {
+            return match wanted {
+                0 => Ok(()),
+                _ => self.send(mem::replace(updates, self.shared.empty_batch(wanted))),
+            };
+        }
+        match self.shared.overflow {
+            Overflow::Coalesce => self.push_coalescing(updates),
+            Overflow::Block => self.push_waiting(updates, stop),
+            Overflow::DropAndSync => self.push_what_fits(updates),
+        }
+    }
+
+    /// Puts a sync event before the pending updates. Never blocks, and is never lost: one that is pending already is
+    /// told once, numbers are added up, and where there are many they are joined by kind.
+    ///
+    /// Pending are at most, each kind on its own: 64 gaps and 64 restarts with 64 KiB of names; 1,024 words on addresses
+    /// with 1 MiB of names; the silence of 1,024 publishers with 64 KiB of names. The gaps and restarts above that
+    /// are one [`SyncReason::Joined`], with at most 131,072 topics and 8 MiB of their names, or every topic; the same
+    /// holds for [`SyncReason::Unproven`]. [`SyncReason::Cleared`] and [`SyncReason::Resubscribed`] name what the
+    /// program itself has registered, and are kept as they are.
+    pub fn sync(&self, reason: SyncReason) {
+        let first = self.shared.tell(reason);
+        self.wake_if(first);
+    }
+
+    /// What happened since the queue was made.
+    pub fn stats(&self) -> QueueStats {
+        self.shared.stats()
+    }
+
+    /// Values whose memory may be used again.
+    pub(crate) fn spare_values(&self) -> Option<Vec<String>> {
+        self.shared.values.1.try_recv().ok()
+    }
+
+    fn push_coalescing(&self, updates: &mut Vec<DbUpdate>) -> Result<()> {
+        let (mut coalesced, mut dropped) = (0, 0);
+        let ((), first) = self.shared.backlog.edit(|backlog| {
+            for update in updates.drain(..) {
+                match backlog.put(update, self.shared.capacity, || self.shared.reserve_one()) {
+                    Put::Added => {}
+                    Put::Replaced => coalesced += 1,
+                    Put::Refused => dropped += 1,
+                }
+            }
+            ((), !backlog.is_empty())
+        });
+        self.wake_if(first);
+        self.shared.coalesced.fetch_add(coalesced, Ordering::Relaxed);
+        self.wake_if(self.shared.tell_dropped(dropped));
+        Ok(())
+    }
+
+    fn push_waiting(&self, updates: &mut Vec<DbUpdate>, stop: &Receiver<()>) -> Result<()> {
+        let mut rest = mem::take(updates).into_iter();
+        while rest.len() > 0 {
+            let sent = self.shared.reserve_waiting(rest.len(), stop);
+            if let Err(e) = sent.and_then(|room| self.send(rest.by_ref().take(room).collect())) {
+                updates.extend(rest);
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    fn push_what_fits(&self, updates: &mut Vec<DbUpdate>) -> Result<()> {
+        let room = self.shared.reserve(1, updates.len(), self.shared.capacity);
+        let dropped = updates.len() - room;
+        updates.truncate(room);
+        if room > 0 {
+            self.send(mem::take(updates))?;
+        }
+        self.wake_if(self.shared.tell_dropped(dropped as u64));
+        Ok(())
+    }
+
+    /// Sends what there is room for already.
+    fn send(&self, batch: Vec<DbUpdate>) -> Result<()> {
+        self.channel.send(Delivery(batch)).map_err(|_| receiver_gone())
+    }
+
+    /// Wakes the receiver after something was put beside the channel where nothing was before; it takes all at once.
+    fn wake_if(&self, first: bool) {
+        if first {
+            // Without a receiver there is nobody to wake.
+            let _ = self.send(Vec::new());
+        }
+    }
+}
+
+impl fmt::Debug for QueueSender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("QueueSender").field(&self.stats()).finish()
+    }
+}

@@ -1,0 +1,153 @@
+//! What both ends of the queue share.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use crossbeam_channel::{Receiver, Select, Sender};
+
+use super::alerts::Alerts;
+use super::backlog::{Aside, Backlog};
+use super::{Overflow, QueueStats};
+use crate::error::{Error, ErrorKind, Result};
+use crate::update::{DbUpdate, SyncReason};
+
+/// How many emptied batches are kept, and as many batches of values.
+const SPARES: usize = 16;
+
+/// What both ends share.
+pub(super) struct Shared {
+    pub(super) capacity: usize,
+    pub(super) overflow: Overflow,
+    /// Updates in the channel, the backlog and the heap. A sender reserves before it sends.
+    pub(super) depth: AtomicUsize,
+    pub(super) closed: AtomicBool,
+    pub(super) backlog: Aside<Backlog>,
+    pub(super) alerts: Aside<Alerts>,
+    /// Senders that wait for space.
+    waiting: AtomicUsize,
+    /// Carries at most one token: there may be space. Whoever takes it passes it on if there is still more.
+    space: (Sender<()>, Receiver<()>),
+    /// Emptied batches on their way back to the senders, so that a batch is not allocated each time.
+    pub(super) spares: (Sender<Vec<DbUpdate>>, Receiver<Vec<DbUpdate>>),
+    /// Values of updates that were handled, on the same way.
+    pub(super) values: (Sender<Vec<String>>, Receiver<Vec<String>>),
+    pub(super) coalesced: AtomicU64,
+    dropped: AtomicU64,
+    pub(super) covered: AtomicU64,
+    pub(super) syncs: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(capacity: usize, overflow: Overflow) -> Shared {
+        Shared {
+            capacity: capacity.max(1),
+            overflow,
+            depth: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            backlog: Aside::default(),
+            alerts: Aside::default(),
+            waiting: AtomicUsize::new(0),
+            space: crossbeam_channel::bounded(1),
+            spares: crossbeam_channel::bounded(SPARES),
+            values: crossbeam_channel::bounded(SPARES),
+            coalesced: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            covered: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
+        }
+    }
+
+    /// A batch for about so many updates.
+    pub(super) fn empty_batch(&self, updates: usize) -> Vec<DbUpdate> {
+        let spare = self.spares.1.try_recv();
+        spare.unwrap_or_else(|_| Vec::with_capacity(updates))
+    }
+
+    /// Reserves room for at most `most` updates within `limit`: how many, or 0 if there is not room for `least`.
+    pub(super) fn reserve(&self, least: usize, most: usize, limit: usize) -> usize {
+        let room = |depth: usize| most.min(limit.saturating_sub(depth));
+        let reserved = self.depth.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |depth| {
+            let room = room(depth);
+            (room >= least).then_some(depth + room)
+        });
+        reserved.map_or(0, room)
+    }
+
+    /// Reserves room for one update; false if there is none.
+    pub(super) fn reserve_one(&self) -> bool {
+        self.reserve(1, 1, self.capacity) == 1
+    }
+
+    /// Waits until there is room for some of `wanted` updates: how many.
+    pub(super) fn reserve_waiting(&self, wanted: usize, stop: &Receiver<()>) -> Result<usize> {
+        // Counted before the first look, so that whoever makes room after it sees that somebody waits.
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        let result = loop {
+            if self.closed.load(Ordering::SeqCst) {
+                break Err(receiver_gone());
+            }
+            let room = self.reserve(1, wanted, self.capacity);
+            if room > 0 {
+                break Ok(room);
+            }
+            let mut select = Select::new();
+            select.recv(&self.space.1);
+            let stopped = select.recv(stop);
+            if select.ready() == stopped {
+                break Err(Error::new(
+                    ErrorKind::Stopped,
+                    "stopped while waiting for space in the queue",
+                ));
+            }
+            let _ = self.space.1.try_recv();
+        };
+        let others = self.waiting.fetch_sub(1, Ordering::SeqCst) > 1;
+        if others && (self.closed.load(Ordering::SeqCst) || self.depth.load(Ordering::SeqCst) < self.capacity) {
+            self.signal_space();
+        }
+        result
+    }
+
+    /// Ends the reservation of updates that left the queue.
+    pub(super) fn give_back(&self, count: usize) {
+        let depth = self.depth.fetch_sub(count, Ordering::SeqCst) - count;
+        // Not for every single place: a sender that waits should be worth waking.
+        if depth < self.capacity - self.capacity / 8 && self.waiting.load(Ordering::SeqCst) > 0 {
+            self.signal_space();
+        }
+    }
+
+    pub(super) fn signal_space(&self) {
+        // Full means that the token is there already.
+        let _ = self.space.0.try_send(());
+    }
+
+    /// Puts a sync event in. True if the receiver may be asleep and must be woken.
+    pub(super) fn tell(&self, reason: SyncReason) -> bool {
+        let ((), first) = self.alerts.edit(|alerts| (alerts.put(reason), true));
+        first
+    }
+
+    /// Counts and tells so many dropped updates; as [`Shared::tell`].
+    pub(super) fn tell_dropped(&self, dropped: u64) -> bool {
+        if dropped == 0 {
+            return false;
+        }
+        self.dropped.fetch_add(dropped, Ordering::Relaxed);
+        self.tell(SyncReason::Overflow { dropped })
+    }
+
+    pub(super) fn stats(&self) -> QueueStats {
+        QueueStats {
+            depth: self.depth.load(Ordering::Relaxed),
+            capacity: self.capacity,
+            coalesced: self.coalesced.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed),
+            covered: self.covered.load(Ordering::Relaxed),
+            syncs: self.syncs.load(Ordering::Relaxed),
+        }
+    }
+}
+
+pub(super) fn receiver_gone() -> Error {
+    Error::new(ErrorKind::Stopped, "the queue's receiver is gone")
+}

@@ -1,0 +1,89 @@
+//! Whose turn it is where both sync events and updates wait. No clock of its own.
+
+use std::time::{Duration, Instant};
+
+use super::alerts::Alerts;
+use crate::update::SyncReason;
+
+/// How long updates go first.
+const TURN: Duration = Duration::from_secs(1);
+
+/// Sync events go first, but not for ever: those that come while others are handed out wait for the updates' turn,
+/// which ends after a second, or when none is left.
+///
+/// An overflow always lets the updates go first: what was dropped does not come any sooner, and once the queue has been
+/// drained the burst is over, so that it is told once.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    turn: Turn,
+    /// Until when the overflow that is pending waits.
+    overflow_due: Option<Instant>,
+}
+
+#[derive(Debug, Default)]
+enum Turn {
+    /// Whoever comes first.
+    #[default]
+    Free,
+    /// So many more sync events.
+    Syncs(usize),
+    /// The updates, until then.
+    Updates(Instant),
+}
+
+impl Turns {
+    /// True right after a sync event: what comes next may begin the updates' turn.
+    pub(super) fn is_of_syncs(&self) -> bool {
+        matches!(self.turn, Turn::Syncs(_))
+    }
+
+    /// The sync event that goes before the updates that wait, if there are any.
+    pub(super) fn before_updates(&mut self, alerts: &mut Alerts, now: Instant) -> Option<SyncReason> {
+        if let Some(overflow) = self.due_overflow(alerts, now) {
+            return Some(overflow);
+        }
+        let left = match self.turn {
+            Turn::Updates(until) if now < until => return None,
+            Turn::Syncs(left) => left,
+            _ if alerts.waiting() == 0 => return None,
+            _ => alerts.waiting(),
+        };
+        let reason = if left > 0 { alerts.pop() } else { None };
+        self.turn = match &reason {
+            Some(_) => Turn::Syncs(left - 1),
+            None => Turn::Updates(now + TURN),
+        };
+        reason
+    }
+
+    /// The next sync event where no update is left to wait.
+    pub(super) fn without_updates(&mut self, alerts: &mut Alerts) -> Option<SyncReason> {
+        let reason = alerts.pop();
+        self.turn = match &reason {
+            Some(_) => Turn::Syncs(alerts.waiting()),
+            None => Turn::Free,
+        };
+        reason.or_else(|| self.overflow(alerts))
+    }
+
+    /// The overflow, if it has waited for its time.
+    pub(super) fn due_overflow(&mut self, alerts: &mut Alerts, now: Instant) -> Option<SyncReason> {
+        if !alerts.has_overflow() {
+            return None;
+        }
+        let due = *self.overflow_due.get_or_insert(now + TURN);
+        if now < due { None } else { self.overflow(alerts) }
+    }
+
+    /// The overflow, at once.
+    pub(super) fn overflow(&mut self, alerts: &mut Alerts) -> Option<SyncReason> {
+        self.overflow_due = None;
+        let dropped = alerts.pop_overflow()?;
+        Some(SyncReason::Overflow { dropped })
+    }
+
+    /// Until when the overflow waits that was looked at.
+    pub(super) fn overflow_due(&self) -> Option<Instant> {
+        self.overflow_due
+    }
+}
