@@ -84,6 +84,14 @@ pub trait Inbound: Send {
     /// [`Received::Answer`] with the same `probe`. A newer probe replaces an older one of the same address.
     fn probe(&mut self, address: &str, probe: &Topic) -> Result<()>;
 
+    /// How many bytes have come from `address` at the level of the transport, on the connection that is there now: a message
+    /// that is on its way for long counts before it is whole. `None` where the transport does not tell, or there is no
+    /// connection. Costs system calls.
+    fn received_bytes(&mut self, address: &str) -> Option<u64> {
+        let _ = address;
+        None
+    }
+
     /// The next thing that happens: returns [`Received::Idle`] after `timeout` (`None`: never, zero: do not wait).
     ///
     /// What is ready is returned before anything is waited for, and no source starves another.
