@@ -56,7 +56,8 @@ pub(super) enum News {
     Opened(u32),
     /// One that was opened speaks ZeroMQ.
     Greeted,
-    Closed(u32),
+    /// With whether it may have greeted.
+    Closed(u32, bool),
 }
 
 /// How long a connection may take: with other addresses to try, at first, and without.
@@ -144,11 +145,11 @@ impl Connection {
     /// The next news, if there are any.
     pub(super) fn news(&mut self, now: Instant) -> Option<News> {
         loop {
-            let change = self.line.as_mut()?.next()?;
-            let news = match change {
+            let line = self.line.as_mut()?;
+            let news = match line.next()? {
                 Change::Opened(fd, _) => News::Opened(fd),
                 Change::Greeted => News::Greeted,
-                Change::Closed(fd) => News::Closed(fd),
+                Change::Closed(fd) => News::Closed(fd, line.may_have_greeted(fd)),
                 Change::Retried if matches!(self.stage, Stage::Trying(_)) => {
                     self.rest(now);
                     continue;
@@ -169,7 +170,7 @@ impl Connection {
                 self.stage = Stage::Opened(now + greeting);
             }
             News::Greeted => self.greeted(now),
-            News::Closed(_) => {
+            News::Closed(..) => {
                 if let Stage::Greeted(since) = self.stage {
                     // The name may stand for another host by now.
                     self.left.clear();
@@ -208,6 +209,11 @@ impl Connection {
     /// Whether it is there for good: bound, or of a kind that libzmq has no events of.
     pub(super) fn is_standing(&self) -> bool {
         matches!(self.stage, Stage::Standing)
+    }
+
+    /// Whether it is about to be begun anew.
+    pub(super) fn is_resting(&self) -> bool {
+        matches!(self.stage, Stage::Resting(_))
     }
 
     pub(super) fn connects(&self) -> bool {

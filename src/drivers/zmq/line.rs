@@ -37,6 +37,10 @@ pub(super) struct Line {
     keepalive: Keepalive,
     /// The connections that are open, by descriptor, where they are of TCP and the system lets us look at them.
     ends: HashMap<u32, Ends>,
+    /// For each connection whether it may have greeted: the event that says so does not say of which.
+    greeted: HashMap<u32, bool>,
+    /// One has failed to greet, and is closed next.
+    is_failing: bool,
     story: Story,
     _lock: Option<PathLock>,
     _seat: Seat,
@@ -73,6 +77,8 @@ impl Line {
             address: None,
             keepalive: Keepalive::of(options, kind.sends),
             ends: HashMap::new(),
+            greeted: HashMap::new(),
+            is_failing: false,
             story: Story::default(),
             uri,
             _lock: None,
@@ -136,20 +142,31 @@ impl Line {
         match &change {
             Change::Opened(fd, address) => {
                 self.story.opened = true;
+                self.greeted.insert(*fd, false);
                 // The number may have been another's.
                 self.ends.remove(fd);
                 if let Some(ends) = keepalive::apply(self.keepalive, *fd, address) {
                     self.ends.insert(*fd, ends);
                 }
             }
-            Change::Greeted => self.story.greeted = true,
-            Change::Failed(failure) => self.story.failure = Some(*failure),
+            Change::Greeted => {
+                self.story.greeted = true;
+                self.greeted.values_mut().for_each(|greeted| *greeted = true);
+            }
+            Change::Failed(failure) => (self.story.failure, self.is_failing) = (Some(*failure), true),
             Change::Closed(fd) => {
                 self.ends.remove(fd);
             }
             Change::Retried => self.story.retried = true,
         }
         Some(change)
+    }
+
+    /// Whether the connection that was closed, of which [`Line::next`] has just told, may have spoken ZeroMQ: strangers end
+    /// with the same event.
+    pub(super) fn may_have_greeted(&mut self, fd: u32) -> bool {
+        let is_failing = std::mem::take(&mut self.is_failing);
+        self.greeted.remove(&fd).unwrap_or(true) && !is_failing
     }
 
     /// How many bytes have come on the connections that are open, where the system says so.

@@ -110,7 +110,7 @@ impl ZmqOutbound {
                 News::Opened(connection) => {
                     self.connections.insert(connection);
                 }
-                News::Closed(connection) => {
+                News::Closed(connection, _) => {
                     self.connections.remove(&connection);
                     self.subscribers.remove(&connection);
                 }

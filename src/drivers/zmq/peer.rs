@@ -92,7 +92,7 @@ impl Peer {
     /// Takes note of what became of connections, and does what is due.
     pub(super) fn look(&mut self, topics: &BTreeSet<Topic>, now: Instant, mut tell: impl FnMut(Change)) {
         self.take_news(topics, now, &mut tell);
-        if !self.is_draining && self.connection.is_due(now) {
+        if !self.is_draining && self.connection.is_due(now) && !self.has_unread() {
             if let Some(e) = self.connection.tend(now) {
                 tell(Change::Failed(e));
             }
@@ -105,6 +105,14 @@ impl Peer {
                 tell(Change::Connected);
             }
         }
+    }
+
+    /// Whether something is still to be read from a line that is about to be replaced: libzmq says that a connection has ended
+    /// before it hands over the last messages.
+    fn has_unread(&self) -> bool {
+        let line = self.connection.line().filter(|_| self.connection.is_resting());
+        let events = line.map(|line| patiently(|| line.socket().get_events()));
+        matches!(events, Some(Ok(events)) if events.contains(zmq::POLLIN))
     }
 
     /// A message came though there was no greeting: this peer has none.
@@ -130,11 +138,11 @@ impl Peer {
                     self.connections += 1;
                     tell(Change::Connected);
                 }
-                News::Closed(fd) if self.is_counted() && self.was_last(fd) => {
+                News::Closed(fd, greeted) if self.is_counted() && self.was_last(fd, greeted) => {
                     self.is_draining = true;
                     tell(Change::Lost);
                 }
-                News::Greeted | News::Closed(_) => {}
+                News::Greeted | News::Closed(..) => {}
             }
         }
     }
@@ -146,14 +154,14 @@ impl Peer {
     }
 
     /// A connection was closed: whether it was the last of those that speak ZeroMQ.
-    fn was_last(&mut self, fd: u32) -> bool {
+    fn was_last(&mut self, fd: u32, greeted: bool) -> bool {
         if self.connection.connects() {
             (self.is_ready, self.probe) = (false, None);
             return std::mem::take(&mut self.connections) > 0;
         }
         self.closed.insert(fd);
-        // A stranger's connection, whose handshake failed, ends with the same event.
-        if !self.known.remove(&fd) && self.connections <= self.known.len() {
+        let is_known = self.known.remove(&fd);
+        if !is_known && (!greeted || self.connections <= self.known.len()) {
             return false;
         }
         let was_last = self.connections == 1;
