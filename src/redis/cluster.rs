@@ -93,10 +93,9 @@ fn read(range: Value, asked: &Node) -> Option<Range> {
     let node = |value: Value| {
         let mut parts = value.into_sequence().ok()?.into_iter();
         let host: Option<String> = from_redis_value(parts.next()?).ok()?;
-        // It does not know its own name, or is not to tell: it is where we asked.
-        let host = host.filter(|host| !matches!(&**host, "" | "?"));
         Some(Node {
-            host: host.unwrap_or_else(|| asked.host.clone()),
+            // One that does not know its own name, or is not to tell, is where we asked.
+            host: asked.host_told(host.as_deref().unwrap_or_default()),
             port: number(parts.next()?)?,
         })
     };

@@ -1,6 +1,7 @@
 //! Where a server is, and the addresses that name servers.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use crate::config;
 use crate::error::{Error, ErrorKind, Result};
@@ -32,15 +33,21 @@ impl Node {
     /// address without brackets.
     pub(crate) fn told(text: &str, from: &Node) -> Option<Node> {
         let (host, port) = text.rsplit_once(':')?;
-        let host = if host.is_empty() || host == "?" {
-            &from.host
-        } else {
-            host
-        };
         Some(Node {
-            host: host.to_owned(),
+            host: from.host_told(host),
             port: port.parse().ok()?,
         })
+    }
+
+    /// The host that this server calls `host`: its own if that is empty or `?`, and a link-local address on the link of
+    /// its own.
+    pub(crate) fn host_told(&self, host: &str) -> String {
+        let is_link_local = || host.parse().is_ok_and(|it: Ipv6Addr| it.is_unicast_link_local());
+        match (host, self.host.split_once('%')) {
+            ("" | "?", _) => self.host.clone(),
+            (_, Some((_, scope))) if is_link_local() => format!("{host}%{scope}"),
+            _ => host.to_owned(),
+        }
     }
 }
 
@@ -106,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_may_leave_its_own_host_out() {
+    fn a_server_may_leave_out_its_own_host_and_scope() {
         let from = Node::parse("db1:1").unwrap();
         for (text, expected) in [
             ("db2:2", "db2:2"),
@@ -117,6 +124,16 @@ mod tests {
             assert_eq!(Node::told(text, &from).unwrap().to_string(), expected);
         }
         assert_eq!(Node::told("db2", &from), None);
+        let from = Node::parse("[fe80::1%eth0]:1").unwrap();
+        for (text, expected) in [
+            (":2", "[fe80::1%eth0]:2"),
+            ("fe80::2:3", "[fe80::2%eth0]:3"),
+            ("fe80::2%eth1:3", "[fe80::2%eth1]:3"),
+            ("::1:4", "[::1]:4"),
+            ("db2:5", "db2:5"),
+        ] {
+            assert_eq!(Node::told(text, &from).unwrap().to_string(), expected);
+        }
     }
 
     #[test]

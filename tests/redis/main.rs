@@ -7,6 +7,9 @@ mod cluster;
 mod common;
 #[cfg(feature = "zmq")]
 mod foreign;
+mod names;
+#[path = "../common/network.rs"]
+mod net;
 mod network;
 #[cfg(feature = "zmq")]
 #[path = "../common/process.rs"]

@@ -3,6 +3,10 @@
 //! An address names a Redis: one server, `redis://db1:6379`, or some nodes of a cluster, `redis://db1:6379,db2:6379`,
 //! which tell the others; with `rediss` it is spoken to over TLS. Every end has one connection to one node, another one
 //! each time, so that many ends are spread over the nodes.
+//!
+//! A host is an IP address, with a scope if it needs one (`redis://[fe80::1%eth0]:6379`), or a name. A name is looked up
+//! for every connection, within the time limit of the call; each of its addresses is tried, first the one that answered
+//! last.
 
 mod connecting;
 mod inbound;
