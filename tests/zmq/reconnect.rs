@@ -1,13 +1,4 @@
 //! No ZeroMQ address dies for good: whatever ended a connection, it is begun anew. Every kind of socket, bound and connected.
-#![cfg(feature = "zmq")]
-
-mod common;
-#[path = "common/receiver.rs"]
-mod receiver;
-#[path = "common/rig.rs"]
-mod rig;
-#[path = "common/zmtp.rs"]
-mod zmtp;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -15,58 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{eventually, within};
-use receiver::{Event, Receiver};
-use rig::{LONG, free_port, pass};
-use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
+use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
 use tablecast::transport::PubSub;
 use tablecast::{Config, ErrorKind, Topic};
-use zmtp::Zmtp;
 
-const LIMIT: Duration = Duration::from_secs(60);
-const LARGEST: i64 = 100_000;
+use crate::common::{eventually, within};
+use crate::receiver::{Event, Receiver, frame};
+use crate::rig::{LONG, free_port, pass};
+use crate::zmtp::Zmtp;
+use crate::{LIMIT, bare, multiproc, pub_sub, send};
 
-fn options() -> ZmqOptions {
-    ZmqOptions {
-        reconnect_interval: Duration::from_millis(20),
-        reconnect_max: Duration::from_millis(200),
-        max_frame_bytes: LARGEST,
-        ..ZmqOptions::default()
-    }
-}
-
-fn pub_sub(publish: &str) -> ZmqPubSub {
-    ZmqPubSub::new(publish, options()).unwrap()
-}
-
-fn multiproc(socket: &str) -> ZmqMultiproc {
-    ZmqMultiproc::new(socket, options()).unwrap()
-}
-
-/// A bare socket that is bound or connected to this address.
-fn bare(context: &zmq::Context, kind: zmq::SocketType, binds: bool, address: &str) -> zmq::Socket {
-    let socket = context.socket(kind).unwrap();
-    socket.set_linger(0).unwrap();
-    socket.set_sndhwm(0).unwrap();
-    socket.set_reconnect_ivl(20).unwrap();
-    match binds {
-        // The port, or the path, is free a moment after its last owner.
-        true => eventually(LONG, || socket.bind(address).is_ok()),
-        false => socket.connect(address).unwrap(),
-    }
-    socket
-}
-
-/// Sends this on topic `D` if there is anybody to take it.
-fn send(socket: &zmq::Socket, payload: &[u8]) {
-    if socket.send(&b"D"[..], zmq::DONTWAIT | zmq::SNDMORE).is_ok() {
-        socket.send(payload, zmq::DONTWAIT).unwrap();
-    }
-}
-
-fn frame(payload: &str) -> Event {
-    Event::Frame(payload.into())
-}
+/// The limit of every socket here, see [`crate::options`].
+const LARGEST: usize = 100_000;
 
 /// Messages over the limit: before and after each, others come.
 fn survives_large_messages(driver: &dyn PubSub, kind: zmq::SocketType, binds: bool) {
@@ -78,7 +29,7 @@ fn survives_large_messages(driver: &dyn PubSub, kind: zmq::SocketType, binds: bo
     let mut receiver = Receiver::connect(driver, &[&ours]);
     receiver.await_while(&frame("first"), || send(&sender, b"first"));
     for round in 0..3 {
-        send(&sender, &vec![b'x'; LARGEST as usize + 1]);
+        send(&sender, &vec![b'x'; LARGEST + 1]);
         let next = format!("next {round}");
         receiver.await_while(&frame(&next), || send(&sender, next.as_bytes()));
     }
@@ -419,7 +370,7 @@ fn what_came_before_the_end_comes_first() {
             for number in 0..1000 {
                 send(&sender, format!("{round} {number}").as_bytes());
             }
-            send(&sender, &vec![b'x'; LARGEST as usize + 1]);
+            send(&sender, &vec![b'x'; LARGEST + 1]);
             // Until it has all arrived and the connection is gone, nothing is read.
             pass(Duration::from_millis(100));
             drop(sender);

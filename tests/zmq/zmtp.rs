@@ -1,5 +1,4 @@
 //! ZeroMQ's protocol by hand, for what libzmq does not do.
-#![allow(dead_code, reason = "every test target uses a part of it")]
 
 use std::io::{Read, Result, Write};
 use std::net::TcpStream;

@@ -1,5 +1,4 @@
 //! The receiving end of a driver, without a subscriber.
-#![allow(dead_code, reason = "every test target uses a part of it")]
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -16,6 +15,11 @@ pub(crate) enum Event {
     Disconnected(String),
     Answer,
     Failed(String),
+}
+
+/// A frame with this payload.
+pub(crate) fn frame(payload: &str) -> Event {
+    Event::Frame(payload.into())
 }
 
 pub(crate) struct Receiver {
