@@ -84,10 +84,12 @@ pub trait Inbound: Send {
     /// [`Received::Answer`] with the same `probe`. A newer probe replaces an older one of the same address.
     fn probe(&mut self, address: &str, probe: &Topic) -> Result<()>;
 
-    /// How many bytes the transport has received from `address` since it connected, where it can tell that more exactly
-    /// than by frames: of a large frame on a slow link much may be there while nothing is returned. Asked rarely, before an
-    /// address on which nothing comes is given up. Default: `None`.
-    fn received_bytes(&mut self, _address: &str) -> Option<u64> {
+    /// How many bytes have come from `address` at the level of the transport, on the connection that is there now: a message
+    /// that is on its way for long counts before it is whole. `None` where the transport does not tell, or there is no
+    /// connection. May cost system calls: asked rarely, before an address from which no frame comes is given up.
+    /// Default: `None`.
+    fn received_bytes(&mut self, address: &str) -> Option<u64> {
+        let _ = address;
         None
     }
 

@@ -1,6 +1,6 @@
 //! What wakes a thread that polls file descriptors: a socket pair whose one end is polled together with the data.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind as Io, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -46,8 +46,9 @@ pub(super) fn pair() -> Result<(Wakeable, Arc<Waker>)> {
 impl Wake for Waker {
     fn wake(&self) {
         if !self.pending.swap(true, Ordering::AcqRel) {
-            // One byte into an empty socket pair: it cannot block, and fails only if the other end is gone.
-            let _ = (&self.stream).write(&[1]);
+            // One byte into an empty socket pair: it cannot block, and fails only if the other end is gone, or to a signal,
+            // after which the byte is still to be written.
+            while (&self.stream).write(&[1]).is_err_and(|e| e.kind() == Io::Interrupted) {}
         }
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Conn {
     drained: bool,
     /// When something came last.
     pub(crate) heard: Instant,
+    /// How many bytes came.
+    pub(crate) received: u64,
     /// What is to be sent, and how much of it was.
     output: Vec<u8>,
     sent: usize,
@@ -102,6 +104,7 @@ impl Conn {
             length: 0,
             drained: false,
             heard: Instant::now(),
+            received: 0,
             output: Vec::new(),
             sent: 0,
             in_cluster: false,
@@ -243,7 +246,8 @@ impl Conn {
     pub(crate) fn fill(&mut self) -> Result<bool> {
         match self.input.fill(|room| self.stream.read(room)) {
             Ok((0, _)) => Err(lost(&self.node, io::ErrorKind::ConnectionAborted.into())),
-            Ok((_, full)) => {
+            Ok((read, full)) => {
+                self.received += read as u64;
                 self.drained = !full && self.stream.shows_all();
                 self.heard = Instant::now();
                 Ok(true)

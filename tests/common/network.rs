@@ -2,12 +2,13 @@
 #![allow(dead_code, reason = "every test target uses a part of it")]
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use socket2::{Domain, Socket, Type};
 
 use crate::reexec::Process;
 
@@ -58,6 +59,29 @@ pub(crate) fn alone(test: &str, hosts: &str, body: impl FnOnce(&NameServer)) {
         "it ended after {:?}",
         end.elapsed()
     );
+}
+
+/// Connects here hang: its queue is full, and the system answers nothing.
+pub(crate) fn deaf(address: SocketAddr) -> (Socket, Vec<Socket>) {
+    let socket = || Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    let listener = socket();
+    listener.bind(&address.into()).unwrap();
+    listener.listen(0).unwrap();
+    let fill = |_| {
+        let filling = socket();
+        filling.set_nonblocking(true).unwrap();
+        let _ = filling.connect(&address.into());
+        filling
+    };
+    let filling = (0..4).map(fill).collect();
+    assert!(TcpStream::connect_timeout(&address, Duration::from_millis(100)).is_err());
+    (listener, filling)
+}
+
+/// Runs `ip` with these arguments.
+pub(crate) fn ip(args: &str) {
+    let done = Command::new("ip").args(args.split(' ')).status();
+    assert!(done.unwrap().success(), "ip {args}");
 }
 
 /// A name server that says nothing about names which it was not told.

@@ -88,8 +88,11 @@ fn works_the_other_way_round() {
 fn a_bound_sender_holds_its_path() {
     shared(|| {
         let host = host("@", ">");
-        let (mut inbound, _wake) = host.driver.inbound().unwrap();
+        let (mut inbound, wake) = host.driver.inbound().unwrap();
         inbound.connect(&host.socket).unwrap();
+        // A driver goes on connecting while it is received from.
+        let receiver =
+            std::thread::Builder::new().spawn(move || while !matches!(inbound.recv(None).unwrap(), Received::Woken) {});
         let first = publisher(&host, LONG);
         first.send_event(&update("k")).unwrap();
         let second = publisher(&host, Duration::from_millis(50));
@@ -99,6 +102,8 @@ fn a_bound_sender_holds_its_path() {
         );
         assert!(host.folder.path().join("socket").exists());
         first.send_event(&update("k")).unwrap();
+        wake.wake();
+        receiver.unwrap().join().unwrap();
     });
 }
 

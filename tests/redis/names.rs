@@ -1,17 +1,16 @@
 //! Servers by name: name servers that say nothing or answer late, names with several addresses, names that move.
 
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::process::Command;
 use std::time::Duration;
 
-use socket2::{Domain, Socket, Type};
 use tablecast::drivers::redis::RedisOptions;
 use tablecast::store::StoreOptions;
 use tablecast::stores::redis::RedisStore;
 use tablecast::{ErrorKind, Publisher, PublisherOptions, Store, Topic};
 
 use crate::common::{eventually, within};
-use crate::net::alone;
+use crate::net::{alone, deaf};
 use crate::rig::{LONG, Rig, quickly, send, update};
 use crate::servers::Server;
 use crate::{SECOND, driver, start, syncs, told, with};
@@ -148,23 +147,6 @@ fn an_answer_that_comes_late_is_taken() {
         });
     };
     within(LIMIT, test);
-}
-
-/// Connects here hang: its queue is full, and the system answers nothing.
-fn deaf(address: SocketAddr) -> (Socket, Vec<Socket>) {
-    let socket = || Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-    let listener = socket();
-    listener.bind(&address.into()).unwrap();
-    listener.listen(0).unwrap();
-    let fill = |_| {
-        let filling = socket();
-        filling.set_nonblocking(true).unwrap();
-        let _ = filling.connect(&address.into());
-        filling
-    };
-    let filling = (0..4).map(fill).collect();
-    assert!(TcpStream::connect_timeout(&address, SECOND / 10).is_err());
-    (listener, filling)
 }
 
 #[test]

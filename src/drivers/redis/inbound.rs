@@ -224,6 +224,14 @@ impl Inbound for RedisInbound {
         Ok(())
     }
 
+    fn received_bytes(&mut self, address: &str) -> Option<u64> {
+        let peer = self.peers.iter().find(|peer| *peer.address == *address)?;
+        match &peer.state {
+            State::Linked(link) => Some(link.conn().received),
+            State::Lost | State::Connecting(_) => None,
+        }
+    }
+
     fn recv(&mut self, timeout: Option<Duration>) -> Result<Received<'_>> {
         // The clock is read only if there is something to wait for.
         let mut until = None;

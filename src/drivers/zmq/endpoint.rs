@@ -1,16 +1,13 @@
 //! Addresses, and binding to them without stealing from a live server.
 
 use std::fmt;
-use std::fs::{self, File, TryLockError};
-use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::zmq_error;
+use super::path_lock::PathLock;
+use super::{patiently, zmq_error};
 
 /// A parsed address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,30 +82,53 @@ impl Endpoint {
         !(self.uri.starts_with("tcp:") || self.uri.starts_with("ipc:"))
     }
 
-    /// What to bind: libzmq takes an address or an interface, and for a host name that name's address.
-    fn bind_uri(&self) -> String {
-        let named = self
-            .uri
-            .strip_prefix("tcp://")
-            .filter(|rest| !rest.starts_with(['*', '[']));
-        let resolved = named.and_then(|rest| rest.to_socket_addrs().ok());
-        let resolved = resolved.and_then(|found| found.min_by_key(SocketAddr::is_ipv6));
-        resolved.map_or_else(|| self.uri.clone(), |address| format!("tcp://{address}"))
+    pub(super) fn is_tcp(&self) -> bool {
+        self.uri.starts_with("tcp:")
     }
 
-    pub(super) fn connect(&self, socket: &zmq::Socket) -> Result<()> {
-        let connected = prepare(socket, &self.uri).and_then(|()| socket.connect(&self.uri));
+    pub(super) fn is_inproc(&self) -> bool {
+        self.uri.starts_with("inproc:")
+    }
+
+    /// The host and port that must become numbers before libzmq has them: it looks names up on its only I/O thread.
+    pub(super) fn host(&self, role: Role) -> Option<(&str, u16)> {
+        let (host, port) = self.tcp()?.1.rsplit_once(':')?;
+        // What binds may name an interface, which libzmq finds without a name server.
+        let is_interface = role == Role::Bind && Path::new("/sys/class/net").join(host).exists();
+        (host != "*" && !is_interface).then_some((host, port.parse().ok()?))
+    }
+
+    /// The address as libzmq takes it, with this instead of the host and port.
+    pub(super) fn at(&self, address: SocketAddr) -> String {
+        let source = self.tcp().map_or("", |(source, _)| source);
+        format!("tcp://{source}{address}")
+    }
+
+    /// Of a TCP address the part that says where from, with its semicolon, and where to.
+    fn tcp(&self) -> Option<(&str, &str)> {
+        let rest = self.uri.strip_prefix("tcp://")?;
+        Some(rest.split_at(rest.rfind(';').map_or(0, |semicolon| semicolon + 1)))
+    }
+
+    /// The address as it was given, which libzmq takes if there is no [`Endpoint::host`].
+    pub(super) fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// Connects to `uri`, which is this one in numbers.
+    pub(super) fn connect(&self, socket: &zmq::Socket, uri: &str) -> Result<()> {
+        let connected = prepare(socket, uri).and_then(|()| patiently(|| socket.connect(uri)));
         connected.map_err(|e| zmq_error(e, format!("cannot connect to {self}")))
     }
 
-    /// Binds, and returns the address with its real port, and the lock that must be held as long.
-    pub(super) fn bind(&self, socket: &zmq::Socket) -> Result<(String, Option<PathLock>)> {
-        let lock = match self.uri.strip_prefix("ipc://") {
+    /// Binds `uri`, which is this one in numbers. Returns the address with its real port, and the lock that must be held
+    /// as long.
+    pub(super) fn bind(&self, socket: &zmq::Socket, uri: &str) -> Result<(String, Option<PathLock>)> {
+        let lock = match uri.strip_prefix("ipc://") {
             Some(path) if !path.starts_with('@') => Some(PathLock::take(Path::new(path))?),
             _ => None,
         };
-        let uri = self.bind_uri();
-        let bound = prepare(socket, &uri).and_then(|()| socket.bind(&uri));
+        let bound = prepare(socket, uri).and_then(|()| patiently(|| socket.bind(uri)));
         bound.map_err(|e| zmq_error(e, format!("cannot bind {self}")))?;
         let address = match socket.get_last_endpoint() {
             Ok(Ok(address)) if !self.is_silent() => address.trim_end_matches('\0').to_owned(),
@@ -126,76 +146,6 @@ fn prepare(socket: &zmq::Socket, uri: &str) -> zmq::Result<()> {
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.uri)
-    }
-}
-
-/// Proof that no other process serves this Unix socket: libzmq would unlink a live server's socket and take its
-/// place without a word. The lock is a file beside the socket, and goes away with it (libzmq removes neither); the
-/// kernel frees the lock when its holder dies.
-#[derive(Debug)]
-pub(super) struct PathLock {
-    /// Set once the path is known to be ours.
-    socket: Option<PathBuf>,
-    path: PathBuf,
-    _file: File,
-}
-
-impl PathLock {
-    fn take(socket: &Path) -> Result<PathLock> {
-        let mut path = socket.as_os_str().to_owned();
-        path.push(".lock");
-        let path = PathBuf::from(path);
-        let in_use = || {
-            let context = format!("{}: another process serves this socket", socket.display());
-            Err(Error::new(ErrorKind::AddressInUse, context))
-        };
-        let failed = |e: io::Error| {
-            let context = format!("cannot lock {}", path.display());
-            Error::new(ErrorKind::Io, context).with_source(e)
-        };
-        let file = loop {
-            let file = File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)
-                .map_err(failed)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return in_use(),
-                Err(TryLockError::Error(e)) => return Err(failed(e)),
-            }
-            // The holder before us may have removed the file after we opened it: then the lock is worth nothing.
-            let ours = file.metadata().map_err(failed)?;
-            if fs::metadata(&path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
-                break file;
-            }
-        };
-        let mut lock = PathLock {
-            socket: None,
-            path,
-            _file: file,
-        };
-        // libzmq deletes whatever is there.
-        if fs::metadata(socket).is_ok_and(|there| !there.file_type().is_socket()) {
-            let context = format!("{}: is there already, and is no socket", socket.display());
-            return Err(Error::new(ErrorKind::Io, context));
-        }
-        // A server that takes no locks, for example one written in another language, answers here.
-        if UnixStream::connect(socket).is_ok() {
-            return in_use();
-        }
-        lock.socket = Some(socket.to_owned());
-        Ok(lock)
-    }
-}
-
-impl Drop for PathLock {
-    fn drop(&mut self) {
-        if let Some(socket) = &self.socket {
-            let _ = fs::remove_file(socket);
-        }
-        let _ = fs::remove_file(&self.path);
     }
 }
 
@@ -236,18 +186,29 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_served_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let socket = folder.path().join("socket");
-        let lock = PathLock::take(&socket).unwrap();
-        assert_eq!(PathLock::take(&socket).unwrap_err().kind(), ErrorKind::AddressInUse);
-        drop(lock);
-        drop(PathLock::take(&socket).unwrap());
-        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        assert_eq!(PathLock::take(&socket).unwrap_err().kind(), ErrorKind::AddressInUse);
-        drop(listener);
-        // What a killed server leaves: a socket that nobody answers.
-        drop(PathLock::take(&socket).unwrap());
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    fn hosts_become_numbers() {
+        let hosts = |address: &str, role| {
+            let endpoint = Endpoint::parse(address).unwrap();
+            let host = endpoint.host(role);
+            host.map(|(host, port)| (host.to_owned(), port))
+        };
+        for role in [Role::Bind, Role::Connect] {
+            assert_eq!(hosts("tcp://db1.example:80", role), Some(("db1.example".into(), 80)));
+            assert_eq!(
+                hosts(">tcp://[fe80::1%eth0]:8866", role),
+                Some(("[fe80::1%eth0]".into(), 8866))
+            );
+            for other in ["tcp://*:80", "ipc:///run/a:1", "inproc://a:1"] {
+                assert_eq!(hosts(other, role), None, "{other}");
+            }
+        }
+        assert_eq!(hosts("tcp://lo:80", Role::Bind), None);
+        assert_eq!(hosts("tcp://lo:80", Role::Connect), Some(("lo".into(), 80)));
+        let endpoint = Endpoint::parse("tcp://10.0.0.1:0;db1:80").unwrap();
+        assert_eq!(endpoint.host(Role::Connect), Some(("db1", 80)));
+        assert_eq!(
+            endpoint.at("[fe80::1%2]:80".parse().unwrap()),
+            "tcp://10.0.0.1:0;[fe80::1%2]:80"
+        );
     }
 }

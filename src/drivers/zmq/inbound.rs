@@ -2,26 +2,20 @@
 //!
 //! One socket an address, so that connections, probes and their answers are known by address.
 
-use std::collections::{BTreeSet, HashSet, VecDeque};
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::collections::{BTreeSet, VecDeque};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::drivers::wake::{self, Wakeable};
 use crate::error::{Error, ErrorKind, Result};
+use crate::thread;
 use crate::transport::{Inbound, Received, Wake};
 use crate::update::Topic;
 
-use super::endpoint::{Endpoint, PathLock, Role};
-use super::filter::{subscribe, unsubscribe};
-use super::monitor::{Change, Monitor};
-use super::{Context, ZmqOptions, millis, zmq_error};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    Sub,
-    Pull,
-}
+use super::line::{Kind, Line};
+use super::peer::{Change, Peer, Read};
+use super::{ZmqOptions, poll, zmq_error};
 
 pub(super) struct ZmqInbound {
     kind: Kind,
@@ -43,21 +37,7 @@ pub(super) struct ZmqInbound {
     told: Arc<str>,
     probe: Option<Topic>,
     wakeable: Wakeable,
-    context: Arc<Context>,
-}
-
-struct Peer {
-    address: Arc<str>,
-    socket: zmq::Socket,
-    monitor: Option<Monitor>,
-    /// What to wait on: of the socket, and of the monitor.
-    signals: [Option<RawFd>; 2],
-    /// Connections that speak ZeroMQ; more than one only for a bound socket.
-    connections: usize,
-    /// The file descriptors of those that have answered a probe: surely a publisher's.
-    known: HashSet<u32>,
-    probe: Option<Topic>,
-    _lock: Option<PathLock>,
+    waker: Arc<dyn Wake>,
 }
 
 enum Happened {
@@ -65,6 +45,7 @@ enum Happened {
     /// So many messages may have come before: they go first.
     Disconnected(i32),
     Confirmed(Topic),
+    Failed(Error),
 }
 
 /// After how many messages another peer, and the monitors, get their turn.
@@ -88,88 +69,29 @@ impl ZmqInbound {
             told: "".into(),
             probe: None,
             wakeable,
-            context: Context::shared(),
+            waker: Arc::clone(&waker) as Arc<dyn Wake>,
         };
         Ok((inbound, waker))
-    }
-
-    fn open_peer(&self, address: &str) -> Result<Peer> {
-        let endpoint = Endpoint::parse(address)?;
-        let (kind, role) = match self.kind {
-            Kind::Sub => (zmq::SUB, Role::Connect),
-            Kind::Pull => (zmq::PULL, Role::Bind),
-        };
-        let socket = self.context.socket(kind, Duration::ZERO, &self.options)?;
-        if self.kind == Kind::Sub {
-            // Subscriptions go through the send queue: above its limit libzmq drops them silently.
-            let unlimited = socket.set_sndhwm(0);
-            unlimited.map_err(|e| zmq_error(e, format!("cannot set up {endpoint}")))?;
-            for topic in &self.topics {
-                subscribe(&socket, topic)?;
-            }
-        }
-        let role = endpoint.role_or(role);
-        let told = self.kind == Kind::Sub && !endpoint.is_silent();
-        let monitor = if told {
-            Some(Monitor::of(&socket, &self.context)?)
-        } else {
-            None
-        };
-        let lock = match role {
-            Role::Bind => endpoint.bind(&socket)?.1,
-            Role::Connect => {
-                endpoint.connect(&socket)?;
-                None
-            }
-        };
-        let signal = |socket: &zmq::Socket| {
-            let fd = socket.get_fd();
-            fd.map_err(|e| zmq_error(e, format!("cannot wait for {endpoint}")))
-        };
-        let monitored = monitor.as_ref().map(|monitor| signal(&monitor.0)).transpose()?;
-        Ok(Peer {
-            signals: [Some(signal(&socket)?), monitored],
-            address: address.into(),
-            socket,
-            monitor,
-            connections: 0,
-            known: HashSet::new(),
-            probe: None,
-            _lock: lock,
-        })
     }
 
     fn find(&self, address: &str) -> Option<usize> {
         self.peers.iter().position(|peer| &*peer.address == address)
     }
 
-    /// Reads the monitors, and queues what they tell.
-    fn look_at_connections(&mut self) {
+    /// Takes note of what became of connections, and does what is due.
+    fn look(&mut self) {
+        let now = Instant::now();
         for peer in &mut self.peers {
-            let Some(monitor) = &peer.monitor else { continue };
-            while let Some(change) = monitor.next() {
-                let happened = match change {
-                    Change::Opened(_) => continue,
-                    Change::Greeted => {
-                        peer.connections += 1;
-                        Happened::Connected
-                    }
-                    Change::Closed(connection) => {
-                        // A stranger's connection, whose handshake failed, ends with the same event.
-                        if !peer.known.remove(&connection) && peer.connections <= peer.known.len() {
-                            continue;
-                        }
-                        if peer.connections != 1 {
-                            peer.connections = peer.connections.saturating_sub(1);
-                            continue;
-                        }
-                        peer.connections = 0;
-                        Happened::Disconnected(self.options.receive_hwm)
-                    }
-                };
-                self.changes.push_back((Arc::clone(&peer.address), happened));
-            }
+            let address = Arc::clone(&peer.address);
+            let hwm = self.options.receive_hwm;
+            let tell = |change| {
+                self.changes
+                    .push_back((Arc::clone(&address), Happened::of(change, hwm)))
+            };
+            peer.look(&self.topics, now, tell);
         }
+        // Sockets may be others by now.
+        self.drained = false;
     }
 
     /// The peer whose connection was lost, if what came from it before is still to be read.
@@ -180,6 +102,14 @@ impl ZmqInbound {
         *left -= 1;
         let address = Arc::clone(address);
         self.find(&address)
+    }
+
+    /// The peer whose loss is handed out now: what came before it was read.
+    fn begin_anew(&mut self) {
+        let index = self.find(&self.told);
+        if let Some(peer) = index.and_then(|index| self.peers.get_mut(index)) {
+            peer.is_draining = false;
+        }
     }
 
     fn read_lost(&mut self, index: usize) -> Result<Option<Read>> {
@@ -200,7 +130,7 @@ impl ZmqInbound {
         if self.turn_left == 0 {
             self.turn += 1;
             self.turn_left = TURN;
-            self.look_at_connections();
+            self.look();
         }
         for step in 0..self.peers.len() {
             let index = (self.turn + step) % self.peers.len();
@@ -209,6 +139,14 @@ impl ZmqInbound {
             };
             match peer.read(&mut self.topic, &mut self.payload) {
                 Ok(Some(read)) => {
+                    if peer.is_unheard() {
+                        let (address, hwm) = (Arc::clone(&peer.address), self.options.receive_hwm);
+                        let tell = |change| {
+                            self.changes
+                                .push_back((Arc::clone(&address), Happened::of(change, hwm)))
+                        };
+                        peer.hear(&self.topics, tell);
+                    }
                     if step != 0 {
                         (self.turn, self.turn_left) = (index, TURN);
                     }
@@ -223,47 +161,45 @@ impl ZmqInbound {
         Ok(None)
     }
 
-    /// Waits until there is something to read, on file descriptors: `zmq_poll` on sockets costs several times the system
-    /// calls. They stay signalled until the socket was read.
-    fn poll(&mut self, timeout: Option<Duration>) -> Result<bool> {
-        let signals = self.peers.iter().flat_map(|peer| peer.signals.into_iter().flatten());
-        let fds = signals.chain([self.wakeable.as_fd().as_raw_fd()]);
+    /// Waits until there is something to read or to do, on file descriptors: `zmq_poll` on sockets costs several times the
+    /// system calls. They stay signalled until the socket was read. True if there may be something.
+    fn wait(&mut self, until: Option<Instant>) -> Result<bool> {
+        let due = self.peers.iter().filter_map(Peer::deadline).min();
+        let lines = || self.peers.iter().filter_map(Peer::line).map(Line::signals);
+        let fds = lines().flatten().flatten().chain([self.wakeable.as_fd().as_raw_fd()]);
         let mut items: Vec<_> = fds.map(|fd| zmq::PollItem::from_fd(fd, zmq::POLLIN)).collect();
-        // Rounded up: a wait of less than a millisecond must not become a busy loop.
-        let timeout = timeout.map_or(-1, |timeout| {
-            i64::from(millis(timeout.saturating_add(Duration::from_micros(999))))
-        });
-        let ready = match zmq::poll(&mut items, timeout) {
-            Ok(ready) => ready > 0,
-            Err(zmq::Error::EINTR) => false,
-            Err(e) => return Err(zmq_error(e, "cannot wait for messages".into())),
-        };
+        let ready = poll(&mut items, until.into_iter().chain(due).min());
+        let ready = ready.map_err(|e| zmq_error(e, "cannot wait for messages".into()))?;
         let mut items = items.iter().map(zmq::PollItem::is_readable);
-        let mut monitored = false;
-        for peer in &self.peers {
-            self.drained &= items.next() != Some(true);
-            monitored |= peer.monitor.is_some() && items.next() == Some(true);
+        let mut is_due = due.is_some_and(|due| due <= Instant::now());
+        for [socket, monitor] in lines() {
+            self.drained &= socket.is_none() || items.next() != Some(true);
+            is_due |= monitor.is_some() && items.next() == Some(true);
         }
-        if monitored {
-            self.look_at_connections();
+        if is_due {
+            self.look();
         }
-        Ok(ready)
+        Ok(ready || is_due)
+    }
+}
+
+impl Happened {
+    fn of(change: Change, receive_hwm: i32) -> Happened {
+        match change {
+            Change::Connected => Happened::Connected,
+            Change::Lost => Happened::Disconnected(receive_hwm),
+            Change::Failed(e) => Happened::Failed(e),
+        }
     }
 }
 
 impl Inbound for ZmqInbound {
     fn connect(&mut self, address: &str) -> Result<()> {
-        self.drained = false;
-        if self.find(address).is_some() {
-            return Ok(());
+        if self.find(address).is_none() {
+            let peer = Peer::open(address, self.kind, &self.options, Arc::clone(&self.waker))?;
+            self.peers.push(peer);
+            self.look();
         }
-        let peer = self.open_peer(address)?;
-        if peer.monitor.is_none() {
-            self.changes.push_back((Arc::clone(&peer.address), Happened::Connected));
-        }
-        self.peers.push(peer);
-        // libzmq signals only to who has read until there was nothing.
-        self.look_at_connections();
         Ok(())
     }
 
@@ -278,8 +214,8 @@ impl Inbound for ZmqInbound {
 
     fn subscribe(&mut self, topic: &Topic) -> Result<()> {
         self.drained = false;
-        if self.kind == Kind::Sub && self.topics.insert(topic.clone()) {
-            self.peers.iter().try_for_each(|peer| subscribe(&peer.socket, topic))?;
+        if self.topics.insert(topic.clone()) {
+            self.peers.iter().try_for_each(|peer| peer.subscribe(topic))?;
         }
         Ok(())
     }
@@ -287,9 +223,7 @@ impl Inbound for ZmqInbound {
     fn unsubscribe(&mut self, topic: &Topic) -> Result<()> {
         self.drained = false;
         if self.topics.remove(topic) {
-            self.peers
-                .iter()
-                .try_for_each(|peer| unsubscribe(&peer.socket, topic))?;
+            self.peers.iter().try_for_each(|peer| peer.unsubscribe(topic))?;
         }
         Ok(())
     }
@@ -299,49 +233,53 @@ impl Inbound for ZmqInbound {
             let context = format!("cannot probe {address}: not connected to it");
             return Err(Error::new(ErrorKind::InvalidInput, context));
         };
-        if self.kind == Kind::Pull {
+        if self.kind.socket == zmq::PULL {
             let confirmed = Happened::Confirmed(probe.clone());
             self.changes.push_back((Arc::clone(&peer.address), confirmed));
             return Ok(());
         }
-        // After a reconnect libzmq subscribes to everything again, but only when the socket next has its commands
-        // processed; this does that, so that the probe goes behind all of it.
         self.drained = false;
-        let processed = peer.socket.get_events();
-        processed.map_err(|e| zmq_error(e, format!("cannot probe {address}")))?;
-        subscribe(&peer.socket, probe)?;
-        if let Some(old) = peer.probe.replace(probe.clone()) {
-            unsubscribe(&peer.socket, &old)?;
-        }
-        Ok(())
+        peer.probe(probe)
+    }
+
+    fn received_bytes(&mut self, address: &str) -> Option<u64> {
+        let peer = self.peers.get(self.find(address)?)?;
+        peer.line()?.received_bytes()
     }
 
     fn recv(&mut self, timeout: Option<Duration>) -> Result<Received<'_>> {
-        let mut waited = false;
+        // The clock is read only if there is something to wait for.
+        let mut until = None;
         loop {
             if self.wakeable.take() {
+                // It may be a name that was looked up.
+                self.look();
                 return Ok(Received::Woken);
             }
             let lost = self.lost();
             if lost.is_none() {
                 if let Some((address, happened)) = self.changes.pop_front() {
                     self.told = address;
-                    return Ok(match happened {
-                        Happened::Connected => Received::Connected { address: &self.told },
-                        Happened::Disconnected(_) => Received::Disconnected { address: &self.told },
-                        Happened::Confirmed(probe) => Received::Answer {
+                    return match happened {
+                        Happened::Connected => Ok(Received::Connected { address: &self.told }),
+                        Happened::Disconnected(_) => {
+                            self.begin_anew();
+                            Ok(Received::Disconnected { address: &self.told })
+                        }
+                        Happened::Confirmed(probe) => Ok(Received::Answer {
                             address: &self.told,
                             probe: self.probe.insert(probe).as_str().as_bytes(),
                             hello: &[],
-                        },
-                    });
+                        }),
+                        Happened::Failed(e) => Err(e),
+                    };
                 }
                 if self.drained {
-                    if waited {
-                        return Ok(Received::Idle);
+                    let until = timeout.map(|timeout| *until.get_or_insert_with(|| thread::deadline(timeout)));
+                    match self.wait(until)? {
+                        true => continue,
+                        false => return Ok(Received::Idle),
                     }
-                    waited = !self.poll(timeout)?;
-                    continue;
                 }
             }
             let read = match lost {
@@ -372,59 +310,6 @@ impl Inbound for ZmqInbound {
             if timeout == Some(Duration::ZERO) {
                 return Ok(Received::Idle);
             }
-        }
-    }
-}
-
-enum Read {
-    Message,
-    Answer(Arc<str>),
-    /// The answer to a probe that was replaced by a newer one.
-    Stale,
-    Malformed,
-}
-
-impl Peer {
-    fn read(&mut self, topic: &mut zmq::Message, payload: &mut zmq::Message) -> zmq::Result<Option<Read>> {
-        match self.socket.recv(topic, zmq::DONTWAIT) {
-            Ok(()) => {}
-            Err(zmq::Error::EAGAIN) => return Ok(None),
-            // Not yet read until it had nothing.
-            Err(zmq::Error::EINTR) => return self.read(topic, payload),
-            Err(e) => return Err(e),
-        }
-        if !topic.get_more() {
-            return Ok(Some(Read::Malformed));
-        }
-        self.socket.recv(payload, 0)?;
-        if payload.get_more() {
-            while self.socket.get_rcvmore()? {
-                self.socket.recv(payload, 0)?;
-            }
-            return Ok(Some(Read::Malformed));
-        }
-        if Topic::is_probe(topic) {
-            self.known
-                .extend(topic.gets("__fd").and_then(|fd| fd.parse::<u32>().ok()));
-            let current = self
-                .probe
-                .as_ref()
-                .is_some_and(|probe| probe.as_str().as_bytes() == &**topic);
-            if !current {
-                return Ok(Some(Read::Stale));
-            }
-            self.probe = None;
-            self.socket.set_unsubscribe(topic)?;
-            return Ok(Some(Read::Answer(Arc::clone(&self.address))));
-        }
-        Ok(Some(Read::Message))
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        if let Some(monitor) = &self.monitor {
-            monitor.detach(&self.socket);
         }
     }
 }

@@ -3,17 +3,23 @@
 //! An address may say what is done with it, as in CZMQ: `@tcp://…` binds, `>tcp://…` connects. Without a sign a
 //! publisher and the service's receiving end bind, and the others connect.
 
+mod backoff;
+mod connection;
+mod context;
 mod endpoint;
 mod filter;
 mod inbound;
+mod keepalive;
+mod line;
 mod monitor;
 mod outbound;
+mod path_lock;
+mod peer;
 mod push;
+mod traffic;
 
-use std::sync::{Arc, Weak};
-use std::time::Duration;
-
-use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
@@ -33,16 +39,19 @@ pub struct ZmqOptions {
     pub receive_hwm: i32,
     /// How long a closed socket goes on sending what is queued. Default: 500 ms.
     pub linger: Duration,
-    /// How often an idle TCP connection is checked by the system (`TCP_KEEPALIVE`), in whole seconds, rounded up. Default: 1 s.
+    /// How often an idle TCP connection is checked by the system (`TCP_KEEPALIVE`), in whole seconds, rounded up. On Linux,
+    /// where the process may copy its own descriptors (`pidfd_getfd`). Default: 1 s.
     pub heartbeat_interval: Duration,
-    /// How long the other system may be silent before the connection is closed. Default: 3 s.
+    /// How long the other system may be silent before the connection is closed. The sending end, to which a receiver that is
+    /// merely slow looks alike, waits twenty times as long. Default: 3 s.
     pub heartbeat_timeout: Duration,
-    /// The first wait before a lost connection is tried again; it doubles up to `reconnect_max`. Default: 100 ms.
+    /// The first wait before a connection that ended or could not be made is tried again; it doubles up to `reconnect_max`,
+    /// and each is shortened by up to a half at random. Default: 100 ms.
     pub reconnect_interval: Duration,
     /// The longest wait between two tries. Default: 2 s.
     pub reconnect_max: Duration,
-    /// The size at which libzmq closes a connection instead of receiving the message. It should be well above
-    /// the `max_message_bytes` of a subscriber, which only skips the message. Default: 64 MiB.
+    /// The size above which libzmq closes a connection instead of receiving the message; the connection is begun anew. It
+    /// should be well above the `max_message_bytes` of a subscriber, which only skips the message. Default: 64 MiB.
     pub max_frame_bytes: i64,
 }
 
@@ -72,13 +81,17 @@ impl From<&Config> for ZmqOptions {
             heartbeat_timeout: config.heartbeat_timeout_ms,
             reconnect_interval: config.reconnect_interval_ms,
             reconnect_max: config.reconnect_max_ms,
-            // Well above what a subscriber skips: here the connection would be lost.
+            // Well above what a subscriber skips: here the connection would be lost. Topics and hellos have to fit too.
             max_frame_bytes: i64::try_from(config.max_message_bytes)
                 .unwrap_or(i64::MAX)
-                .saturating_mul(4),
+                .saturating_mul(4)
+                .max(LEAST_FRAME),
         }
     }
 }
+
+/// The least that the largest message may be, for libzmq: a topic has up to 1 MiB.
+const LEAST_FRAME: i64 = 4 << 20;
 
 /// PUB/SUB, the network driver; its alias is `zmq`.
 #[derive(Debug)]
@@ -107,7 +120,7 @@ impl PubSub for ZmqPubSub {
     }
 
     fn inbound(&self) -> Result<(Box<dyn Inbound>, Arc<dyn Wake>)> {
-        let (inbound, wake) = ZmqInbound::open(inbound::Kind::Sub, &self.options)?;
+        let (inbound, wake) = ZmqInbound::open(peer::SUB, &self.options)?;
         Ok((Box::new(inbound), wake))
     }
 
@@ -144,7 +157,7 @@ impl PubSub for ZmqMultiproc {
     }
 
     fn inbound(&self) -> Result<(Box<dyn Inbound>, Arc<dyn Wake>)> {
-        let (inbound, wake) = ZmqInbound::open(inbound::Kind::Pull, &self.options)?;
+        let (inbound, wake) = ZmqInbound::open(peer::PULL, &self.options)?;
         Ok((Box::new(inbound), wake))
     }
 
@@ -164,54 +177,6 @@ pub fn libzmq() -> String {
     format!("{major}.{minor}.{patch} ({})", has.join(" "))
 }
 
-/// libzmq's context, shared by all sockets of the process (`inproc` needs that) and closed with the last of them,
-/// which waits up to `linger` for what is still being sent.
-#[derive(Debug)]
-struct Context(ContextHandle);
-
-struct ContextHandle(zmq::Context);
-
-impl std::fmt::Debug for ContextHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("zmq::Context")
-    }
-}
-
-impl Context {
-    fn shared() -> Arc<Context> {
-        static SHARED: Mutex<Weak<Context>> = Mutex::new(Weak::new());
-        let mut shared = SHARED.lock();
-        shared.upgrade().unwrap_or_else(|| {
-            let context = Arc::new(Context(ContextHandle(zmq::Context::new())));
-            *shared = Arc::downgrade(&context);
-            context
-        })
-    }
-
-    /// A socket with the options that every kind needs, set before anything can be bound or connected.
-    fn socket(&self, kind: zmq::SocketType, linger: Duration, options: &ZmqOptions) -> Result<zmq::Socket> {
-        let open = || {
-            let socket = self.0.0.socket(kind)?;
-            socket.set_linger(millis(linger))?;
-            socket.set_maxmsgsize(options.max_frame_bytes)?;
-            // Not ZMTP's own heartbeats: libzmq aborts the process if one falls due on a connection that was lost while its
-            // receive queue was full.
-            let every = options.heartbeat_interval.as_secs_f64().ceil().max(1.0);
-            let times = (options.heartbeat_timeout.as_secs_f64() / every).ceil().max(1.0);
-            socket.set_tcp_keepalive(1)?;
-            socket.set_tcp_keepalive_idle(every as i32)?;
-            socket.set_tcp_keepalive_intvl(every as i32)?;
-            socket.set_tcp_keepalive_cnt(times as i32)?;
-            socket.set_reconnect_ivl(millis(options.reconnect_interval).max(1))?;
-            socket.set_reconnect_ivl_max(millis(options.reconnect_max))?;
-            socket.set_sndhwm(options.send_hwm)?;
-            socket.set_rcvhwm(options.receive_hwm)?;
-            Ok(socket)
-        };
-        open().map_err(|e| zmq_error(e, "cannot open a ZeroMQ socket".into()))
-    }
-}
-
 fn millis(duration: Duration) -> i32 {
     i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
 }
@@ -227,4 +192,28 @@ fn zmq_error(e: zmq::Error, context: String) -> Error {
         _ => ErrorKind::Transport,
     };
     Error::new(kind, context).with_source(e)
+}
+
+/// Calls libzmq until no signal interrupts it before it begins.
+fn patiently<T>(mut call: impl FnMut() -> zmq::Result<T>) -> zmq::Result<T> {
+    loop {
+        match call() {
+            Err(zmq::Error::EINTR) => {}
+            done => return done,
+        }
+    }
+}
+
+/// Waits until one of `items` is ready, or the deadline has passed (`None`: never). A signal does not end the wait. True if
+/// one is ready.
+fn poll(items: &mut [zmq::PollItem<'_>], deadline: Option<Instant>) -> zmq::Result<bool> {
+    patiently(|| {
+        let left = deadline.map_or(-1, |deadline| {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // Rounded up: a wait of less than a millisecond must not become a busy loop.
+            i64::from(millis(left.saturating_add(Duration::from_micros(999))))
+        });
+        zmq::poll(items, left)
+    })
+    .map(|ready| ready > 0)
 }

@@ -1,83 +1,107 @@
-//! Connection events of a socket: libzmq reconnects without a word, only its monitor tells.
+//! Connection events of a socket: only its monitor says what becomes of connections.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::error::Result;
-
-use super::{Context, zmq_error};
+use super::context::Seat;
+use super::patiently;
 
 /// Receives the connection events of one socket.
-pub(super) struct Monitor(pub(super) zmq::Socket);
+pub(super) struct Monitor(zmq::Socket);
 
 /// What happened to a connection; the number is its file descriptor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
-    /// There is a connection, to whomever.
-    Opened(u32),
+    /// There is a connection, to anybody. The text is the address of the end that connections are made to.
+    Opened(u32, String),
     /// One of them turned out to speak ZeroMQ.
     Greeted,
+    /// One of them did not, or refuses: the connection closes next.
+    Failed(Failure),
     Closed(u32),
+    /// A connection could not be made, or was lost by the network's fault or the other end's, and libzmq would wait.
+    Retried,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// It was closed before it was over.
+    Closed,
+    /// The other end speaks something else, or has not the kind of socket that belongs here.
+    Protocol,
+    /// The other end does not let us in, or we it.
+    Denied,
 }
 
 impl Monitor {
     /// Watches `socket`; call it before the socket is bound or connected, so that nothing is missed.
-    pub(super) fn of(socket: &zmq::Socket, context: &Context) -> Result<Monitor> {
+    pub(super) fn of(socket: &zmq::Socket, seat: &Seat) -> zmq::Result<Monitor> {
         let name = unique_name();
         let events = EVENTS.iter().fold(0, |mask, (event, _)| mask | event.to_raw());
-        let open = || {
-            let pair = context.0.0.socket(zmq::PAIR)?;
-            pair.set_linger(0)?;
-            // Without a limit: libzmq's I/O thread would block on a full one.
-            pair.set_rcvhwm(0)?;
-            socket.monitor(&name, i32::from(events))?;
-            pair.connect(&name)?;
-            Ok(pair)
-        };
-        open()
-            .map(Monitor)
-            .map_err(|e| zmq_error(e, "cannot watch a socket's connections".into()))
+        let pair = seat.socket(zmq::PAIR)?;
+        pair.set_linger(0)?;
+        // Without a limit: libzmq's I/O thread would block on a full one.
+        pair.set_rcvhwm(0)?;
+        socket.monitor(&name, i32::from(events))?;
+        patiently(|| pair.connect(&name))?;
+        Ok(Monitor(pair))
     }
 
     /// Ends the watch. Must be called before either end is closed: an event that nobody can take any more blocks
     /// libzmq's I/O thread for ever, and with it every socket of the process.
     pub(super) fn detach(&self, socket: &zmq::Socket) {
-        // The `zmq` crate cannot take a monitor away, but a second one replaces the first; this one has no events.
-        if let Err(e) = socket.monitor(&unique_name(), 0) {
-            log::error!("cannot end watching a socket's connections: {e}");
-        }
+        // The `zmq` crate cannot take a monitor away, but a second one replaces the first; this one has no events. If there is
+        // no room for it, the first is gone all the same.
+        let _ = socket.monitor(&unique_name(), 0);
+    }
+
+    /// What to wait on: libzmq signals there once, and again after [`Monitor::next`] had nothing.
+    pub(super) fn socket(&self) -> &zmq::Socket {
+        &self.0
     }
 
     /// The next event, if there is one.
     pub(super) fn next(&self) -> Option<Change> {
         loop {
             // An event is two frames: its number (two bytes) and value (four), then the address.
-            let event = match self.0.recv_msg(zmq::DONTWAIT) {
-                Err(zmq::Error::EINTR) => continue,
-                event => event.ok()?,
-            };
+            let event = patiently(|| self.0.recv_msg(zmq::DONTWAIT)).ok()?;
+            let mut address = zmq::Message::new();
             while self.0.get_rcvmore().unwrap_or(false) {
-                self.0.recv_msg(0).ok()?;
+                patiently(|| self.0.recv(&mut address, 0)).ok()?;
             }
             let (number, value) = event.split_first_chunk::<2>()?;
             let number = u16::from_ne_bytes(*number);
             let value = u32::from_ne_bytes(*value.first_chunk::<4>()?);
             if let Some((_, change)) = EVENTS.iter().find(|(event, _)| event.to_raw() == number) {
-                return Some(change(value));
+                return Some(change(value, &address));
             }
         }
     }
 }
 
-/// An event, and what is made of its value.
-type Watched = (zmq::SocketEvent, fn(u32) -> Change);
+/// An event, and what is made of its value and address.
+type Watched = (zmq::SocketEvent, fn(u32, &[u8]) -> Change);
 
 /// What is watched. The value is the file descriptor where it is told; with a handshake it is not.
-const EVENTS: [Watched; 4] = [
-    (zmq::SocketEvent::ACCEPTED, Change::Opened),
-    (zmq::SocketEvent::CONNECTED, Change::Opened),
-    (zmq::SocketEvent::HANDSHAKE_SUCCEEDED, |_| Change::Greeted),
-    (zmq::SocketEvent::DISCONNECTED, Change::Closed),
+const EVENTS: [Watched; 8] = [
+    (zmq::SocketEvent::ACCEPTED, opened),
+    (zmq::SocketEvent::CONNECTED, opened),
+    (zmq::SocketEvent::HANDSHAKE_SUCCEEDED, |_, _| Change::Greeted),
+    (zmq::SocketEvent::HANDSHAKE_FAILED_NO_DETAIL, |_, _| {
+        Change::Failed(Failure::Closed)
+    }),
+    (zmq::SocketEvent::HANDSHAKE_FAILED_PROTOCOL, |_, _| {
+        Change::Failed(Failure::Protocol)
+    }),
+    (zmq::SocketEvent::HANDSHAKE_FAILED_AUTH, |_, _| {
+        Change::Failed(Failure::Denied)
+    }),
+    (zmq::SocketEvent::DISCONNECTED, |fd, _| Change::Closed(fd)),
+    (zmq::SocketEvent::CONNECT_RETRIED, |_, _| Change::Retried),
 ];
+
+fn opened(fd: u32, address: &[u8]) -> Change {
+    Change::Opened(fd, String::from_utf8_lossy(address).into_owned())
+}
 
 fn unique_name() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);

@@ -3,160 +3,206 @@
 use std::collections::HashSet;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::drivers::wake::{self, Wakeable};
-use crate::error::Result;
-use crate::transport::{Outbound, Waiter, WaiterAndWake};
+use crate::error::{Error, Result};
+use crate::thread;
+use crate::transport::{Outbound, Waiter, WaiterAndWake, Wake};
 use crate::update::Topic;
 
-use super::endpoint::{Endpoint, PathLock, Role};
-use super::monitor::{Change, Monitor};
-use super::{Context, ZmqOptions, millis, push, zmq_error};
+use super::connection::{Connection, News};
+use super::endpoint::{Endpoint, Role};
+use super::line::{Kind, Line};
+use super::{ZmqOptions, patiently, poll, push, zmq_error};
 
 pub(super) struct ZmqOutbound {
-    socket: zmq::Socket,
-    endpoint: Endpoint,
-    address: Option<String>,
-    monitor: Monitor,
+    connection: Connection,
     /// The file descriptors of all connections, and of those that have subscribed to something.
     connections: HashSet<u32>,
     subscribers: HashSet<u32>,
-    // Fields drop in order: the lock goes after the socket.
-    _lock: Option<PathLock>,
-    _context: Arc<Context>,
+    /// What went wrong and was not told yet.
+    trouble: Option<Error>,
+    watched: Arc<Mutex<Watched>>,
+    wakeable: Option<Wakeable>,
+    waker: Arc<dyn Wake>,
 }
+
+/// What there is to wait on, and until when.
+#[derive(Clone, PartialEq, Eq, Default)]
+struct Watched {
+    signals: [Option<RawFd>; 2],
+    deadline: Option<Instant>,
+}
+
+const XPUB: Kind = Kind {
+    socket: zmq::XPUB,
+    role: Role::Bind,
+    sends: true,
+    counts: true,
+    prepare: |socket| {
+        // Also show a subscription that another subscriber has already: each probe must be answered.
+        socket.set_xpub_verbose(true)?;
+        // All that comes in is subscriptions, and libzmq keeps a hundred times the size of each.
+        socket.set_maxmsgsize(MAX_SUBSCRIPTION)
+    },
+};
 
 /// The longest subscription that is accepted, in bytes; our own are at most 200 bytes long.
 const MAX_SUBSCRIPTION: i64 = 16 << 10;
 
+/// How long the name of the address to bind may take to be looked up.
+const NAME_PATIENCE: Duration = Duration::from_secs(5);
+
 impl ZmqOutbound {
     pub(super) fn open(endpoint: &Endpoint, options: &ZmqOptions) -> Result<ZmqOutbound> {
-        let context = Context::shared();
-        let socket = context.socket(zmq::XPUB, options.linger, options)?;
-        // Also show a subscription that another subscriber has already: each probe must be answered.
-        let verbose = socket.set_xpub_verbose(true);
-        // All that comes in is subscriptions, and libzmq keeps a hundred times the size of each.
-        let limited = verbose.and_then(|()| socket.set_maxmsgsize(MAX_SUBSCRIPTION));
-        limited.map_err(|e| zmq_error(e, format!("cannot set up {endpoint}")))?;
-        let monitor = Monitor::of(&socket, &context)?;
-        let (address, lock) = match endpoint.role_or(Role::Bind) {
-            Role::Bind => {
-                let (address, lock) = endpoint.bind(&socket)?;
-                (Some(address), lock)
-            }
-            Role::Connect => {
-                endpoint.connect(&socket)?;
-                (None, None)
-            }
-        };
-        Ok(ZmqOutbound {
-            socket,
-            endpoint: endpoint.clone(),
-            address,
-            monitor,
+        let (wakeable, waker) = wake::pair()?;
+        let waker: Arc<dyn Wake> = waker;
+        let mut outbound = ZmqOutbound {
+            connection: Connection::open(endpoint.clone(), XPUB, options, Arc::clone(&waker))?,
             connections: HashSet::new(),
             subscribers: HashSet::new(),
-            _lock: lock,
-            _context: context,
-        })
+            trouble: None,
+            watched: Arc::default(),
+            wakeable: Some(wakeable),
+            waker,
+        };
+        if !outbound.connection.connects() {
+            // Where it is bound is to be known.
+            outbound
+                .connection
+                .wait_for_name(thread::deadline(NAME_PATIENCE))
+                .map_err(|e| Error::new(e.kind(), format!("cannot bind {endpoint}")).with_source(e))?;
+        }
+        outbound.look();
+        match outbound.trouble.take() {
+            Some(e) => Err(e),
+            None => Ok(outbound),
+        }
     }
 
-    fn look_at_connections(&mut self) {
-        while let Some(change) = self.monitor.next() {
-            match change {
-                Change::Opened(connection) => {
+    /// Takes note of what became of connections, and does what is due.
+    fn look(&mut self) {
+        let now = Instant::now();
+        self.take_news(now);
+        if self.connection.is_due(now) {
+            let trouble = self.connection.tend(now);
+            self.trouble = self.trouble.take().or(trouble);
+            // libzmq signals only to who has read until there was nothing.
+            self.take_news(now);
+        }
+        let watched = Watched {
+            signals: self.connection.line().map_or([None, None], Line::signals),
+            deadline: self.connection.deadline(),
+        };
+        let mut before = self.watched.lock();
+        if *before != watched {
+            *before = watched;
+            self.waker.wake();
+        }
+    }
+
+    fn take_news(&mut self, now: Instant) {
+        while let Some(news) = self.connection.news(now) {
+            match news {
+                News::Opened(connection) => {
                     self.connections.insert(connection);
                 }
-                Change::Closed(connection) => {
+                News::Closed(connection, _) => {
                     self.connections.remove(&connection);
                     self.subscribers.remove(&connection);
                 }
-                Change::Greeted => {}
+                News::Greeted => {}
+            }
+        }
+    }
+
+    /// Reads the next subscription.
+    fn read(&self) -> Result<Option<zmq::Message>> {
+        let Some(line) = self.connection.line() else {
+            return Ok(None);
+        };
+        match patiently(|| line.socket().recv_msg(zmq::DONTWAIT)) {
+            Ok(message) => Ok(Some(message)),
+            Err(zmq::Error::EAGAIN) => Ok(None),
+            Err(e) => {
+                let context = format!("cannot see the subscriptions of {}", self.connection.endpoint());
+                Err(zmq_error(e, context))
             }
         }
     }
 }
 
 impl Outbound for ZmqOutbound {
-    fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
-        push::send(&self.socket, topic, payload, timeout, &self.endpoint)
+    fn send(&mut self, topic: &[u8], payload: &[u8], _timeout: Duration) -> Result<()> {
+        // Without a line there is nobody to send to.
+        let Some(line) = self.connection.line() else {
+            return Ok(());
+        };
+        // libzmq drops for a subscriber that is too slow, rather than to refuse.
+        push::send(line.socket(), topic, payload)
+            .map(drop)
+            .map_err(|e| zmq_error(e, format!("cannot send to {}", self.connection.endpoint())))
     }
 
     fn address(&self) -> Option<String> {
-        self.address.clone()
+        self.connection.line()?.address().map(str::to_owned)
     }
 
     fn probes(&mut self) -> Result<Vec<Topic>> {
-        self.look_at_connections();
+        self.look();
         let mut probes = Vec::new();
-        loop {
-            let mut message = match self.socket.recv_msg(zmq::DONTWAIT) {
-                Ok(message) => message,
-                Err(zmq::Error::EAGAIN) => return Ok(probes),
-                Err(zmq::Error::EINTR) => continue,
-                Err(e) => {
-                    return Err(zmq_error(
-                        e,
-                        format!("cannot see the subscriptions of {}", self.endpoint),
-                    ));
-                }
-            };
+        while let Some(mut message) = self.read()? {
             // A subscription is a byte 1 and the topic; taking it back is a byte 0; anything else is a stranger's.
             if let Some((1, topic)) = message.split_first() {
                 probes.extend(Topic::probe_from(topic));
                 // Whose it is; that connection was opened before, and may be closed already.
                 if let Some(subscriber) = message.gets("__fd").and_then(|fd| fd.parse().ok()) {
-                    self.look_at_connections();
+                    self.take_news(Instant::now());
                     if self.connections.contains(&subscriber) {
                         self.subscribers.insert(subscriber);
                     }
                 }
             }
         }
+        match self.trouble.take_if(|_| probes.is_empty()) {
+            Some(e) => Err(e),
+            None => Ok(probes),
+        }
     }
 
     fn subscribers(&self) -> Option<usize> {
-        (!self.endpoint.is_silent()).then_some(self.subscribers.len())
+        (!self.connection.endpoint().is_silent()).then_some(self.subscribers.len())
     }
 
     fn waiter(&mut self) -> Result<Option<WaiterAndWake>> {
-        let fd = |socket: &zmq::Socket| {
-            let fd = socket.get_fd();
-            fd.map_err(|e| zmq_error(e, format!("cannot watch {}", self.endpoint)))
+        let Some(wakeable) = self.wakeable.take() else {
+            return Ok(None);
         };
-        let (wakeable, waker) = wake::pair()?;
-        let waiter = FdWaiter {
-            sockets: [fd(&self.socket)?, fd(&self.monitor.0)?],
-            wakeable,
-        };
-        Ok(Some((Box::new(waiter), waker)))
-    }
-}
-
-impl Drop for ZmqOutbound {
-    fn drop(&mut self) {
-        self.monitor.detach(&self.socket);
+        let watched = Arc::clone(&self.watched);
+        Ok(Some((
+            Box::new(FdWaiter { watched, wakeable }),
+            Arc::clone(&self.waker),
+        )))
     }
 }
 
 /// Waits on the file descriptors by which libzmq signals that a socket has something to do. They say so once:
 /// after each wait, and whenever the socket was used by somebody else, [`Outbound::probes`] must be asked.
 struct FdWaiter {
-    sockets: [RawFd; 2],
+    watched: Arc<Mutex<Watched>>,
     wakeable: Wakeable,
 }
 
 impl Waiter for FdWaiter {
     fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
-        let [socket, monitor] = self.sockets;
-        let mut items =
-            [socket, monitor, self.wakeable.as_fd().as_raw_fd()].map(|fd| zmq::PollItem::from_fd(fd, zmq::POLLIN));
-        let timeout = timeout.map_or(-1, |timeout| i64::from(millis(timeout)));
-        match zmq::poll(&mut items, timeout) {
-            Ok(_) | Err(zmq::Error::EINTR) => {}
-            Err(e) => return Err(zmq_error(e, "cannot wait for subscriptions".into())),
-        }
+        let Watched { signals, deadline } = self.watched.lock().clone();
+        let fds = signals.into_iter().flatten().chain([self.wakeable.as_fd().as_raw_fd()]);
+        let mut items: Vec<_> = fds.map(|fd| zmq::PollItem::from_fd(fd, zmq::POLLIN)).collect();
+        let until = timeout.map(thread::deadline).into_iter().chain(deadline).min();
+        poll(&mut items, until).map_err(|e| zmq_error(e, "cannot wait for subscriptions".into()))?;
         self.wakeable.take();
         Ok(())
     }

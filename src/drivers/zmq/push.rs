@@ -1,106 +1,135 @@
 //! The sending end between processes: a PUSH socket that connects on the first send.
 
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
+use crate::drivers::wake::{self, Wakeable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
 use crate::transport::Outbound;
 
-use super::endpoint::{Endpoint, PathLock, Role};
-use super::{Context, ZmqOptions, millis, zmq_error};
+use super::connection::Connection;
+use super::endpoint::{Endpoint, Role};
+use super::line::Kind;
+use super::{ZmqOptions, patiently, poll, zmq_error};
 
 pub(super) struct PushOutbound {
     endpoint: Endpoint,
     options: ZmqOptions,
-    socket: Option<Opened>,
+    opened: Option<Opened>,
 }
 
-// Fields drop in order: the lock goes after the socket.
 struct Opened {
-    socket: zmq::Socket,
-    _lock: Option<PathLock>,
-    _context: Arc<Context>,
+    connection: Connection,
+    wakeable: Wakeable,
+    /// When the connection is looked after next, even if messages find their way.
+    look_at: Instant,
 }
+
+const PUSH: Kind = Kind {
+    socket: zmq::PUSH,
+    role: Role::Connect,
+    sends: true,
+    counts: false,
+    // Only a service that is there gets messages: with none, a send fails instead of queueing for nobody.
+    prepare: |socket| socket.set_immediate(true),
+};
+
+const LOOK: Duration = Duration::from_secs(1);
 
 impl PushOutbound {
     pub(super) fn new(endpoint: Endpoint, options: ZmqOptions) -> PushOutbound {
         PushOutbound {
             endpoint,
             options,
-            socket: None,
+            opened: None,
         }
     }
 
     fn open(&self) -> Result<Opened> {
-        let context = Context::shared();
-        let socket = context.socket(zmq::PUSH, self.options.linger, &self.options)?;
-        // Only a service that is there gets messages: with none, a send fails instead of queueing for nobody.
-        let immediate = socket.set_immediate(true);
-        immediate.map_err(|e| zmq_error(e, format!("cannot set up {}", self.endpoint)))?;
-        let lock = match self.endpoint.role_or(Role::Connect) {
-            Role::Connect => {
-                self.endpoint.connect(&socket)?;
-                None
-            }
-            Role::Bind => self.endpoint.bind(&socket)?.1,
-        };
+        let (wakeable, waker) = wake::pair()?;
         Ok(Opened {
-            socket,
-            _lock: lock,
-            _context: context,
+            connection: Connection::open(self.endpoint.clone(), PUSH, &self.options, waker)?,
+            wakeable,
+            look_at: Instant::now(),
         })
+    }
+}
+
+impl Opened {
+    fn try_send(&self, topic: &[u8], payload: &[u8]) -> zmq::Result<bool> {
+        match self.connection.line() {
+            Some(line) => send(line.socket(), topic, payload),
+            None => Ok(false),
+        }
+    }
+
+    /// Takes note of what became of the connection, and does what is due.
+    fn look(&mut self, now: Instant) {
+        self.look_at = now + LOOK;
+        while self.connection.news(now).is_some() {}
+        if let Some(e) = self.connection.tend(now) {
+            // Who sends is told so, if it goes on.
+            log::warn!("{e}");
+        }
+    }
+
+    /// Waits until a message may find its way, something became of the connection, or `deadline` has passed.
+    fn wait(&mut self, deadline: Instant) -> zmq::Result<()> {
+        let wakeable = self.wakeable.as_fd().as_raw_fd();
+        let mut items = vec![zmq::PollItem::from_fd(wakeable, zmq::POLLIN)];
+        if let Some(line) = self.connection.line() {
+            items.push(line.socket().as_poll_item(zmq::POLLOUT));
+            items.extend(line.monitor().map(|monitor| monitor.as_poll_item(zmq::POLLIN)));
+        }
+        let until = self.connection.deadline().map_or(deadline, |due| due.min(deadline));
+        poll(&mut items, Some(until))?;
+        self.wakeable.take();
+        Ok(())
     }
 }
 
 impl Outbound for PushOutbound {
     fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
-        let socket = match &self.socket {
-            Some(opened) => &opened.socket,
+        let opened = match &mut self.opened {
+            Some(opened) => opened,
             None => {
                 let opened = self.open()?;
-                &self.socket.insert(opened).socket
+                self.opened.insert(opened)
             }
         };
-        send(socket, topic, payload, timeout, &self.endpoint)
+        let failed = |e| zmq_error(e, format!("cannot send to {}", self.endpoint));
+        let mut now = Instant::now();
+        if now >= opened.look_at {
+            opened.look(now);
+        }
+        let mut deadline = None;
+        while !opened.try_send(topic, payload).map_err(failed)? {
+            opened.look(now);
+            let deadline = *deadline.get_or_insert_with(|| thread::deadline(timeout));
+            if now >= deadline {
+                let endpoint = &self.endpoint;
+                let context = format!("nobody takes messages at {endpoint}: is the publisher service running?");
+                let error = Error::new(ErrorKind::Timeout, context);
+                return Err(match opened.connection.trouble() {
+                    Some(trouble) => error.with_source(trouble.to_owned()),
+                    None => error,
+                });
+            }
+            opened.wait(deadline).map_err(failed)?;
+            now = Instant::now();
+        }
+        Ok(())
     }
 }
 
-/// Sends the two frames of a message, or fails after `timeout` with nothing sent.
-pub(super) fn send(
-    socket: &zmq::Socket,
-    topic: &[u8],
-    payload: &[u8],
-    timeout: Duration,
-    endpoint: &Endpoint,
-) -> Result<()> {
-    let failed = |e| zmq_error(e, format!("cannot send to {endpoint}"));
-    // The clock is read only if there is something to wait for.
-    let mut deadline = None;
-    loop {
-        match socket.send(topic, zmq::DONTWAIT | zmq::SNDMORE) {
-            Ok(()) => break,
-            Err(zmq::Error::EAGAIN) => {
-                let deadline = *deadline.get_or_insert_with(|| thread::deadline(timeout));
-                let left = deadline.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    let context = format!("nobody takes messages at {endpoint}: is the publisher service running?");
-                    return Err(Error::new(ErrorKind::Timeout, context));
-                }
-                match socket.poll(zmq::POLLOUT, i64::from(millis(left).max(1))) {
-                    Ok(_) | Err(zmq::Error::EINTR) => {}
-                    Err(e) => return Err(failed(e)),
-                }
-            }
-            Err(zmq::Error::EINTR) => {}
-            Err(e) => return Err(failed(e)),
-        }
+/// Sends the two frames of a message. False if there is nobody to take it, or no room: then nothing was sent.
+pub(super) fn send(socket: &zmq::Socket, topic: &[u8], payload: &[u8]) -> zmq::Result<bool> {
+    match patiently(|| socket.send(topic, zmq::DONTWAIT | zmq::SNDMORE)) {
+        Ok(()) => {}
+        Err(zmq::Error::EAGAIN) => return Ok(false),
+        Err(e) => return Err(e),
     }
     // The rest of a message that was begun is never refused for lack of room.
-    loop {
-        match socket.send(payload, 0) {
-            Err(zmq::Error::EINTR) => {}
-            sent => return sent.map_err(failed),
-        }
-    }
+    patiently(|| socket.send(payload, 0)).map(|()| true)
 }

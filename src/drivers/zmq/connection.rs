@@ -1,0 +1,349 @@
+//! An address, and how a connection to it is begun anew, whatever ended it.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::lookup::Lookup;
+use crate::transport::Wake;
+
+use super::ZmqOptions;
+use super::backoff::Backoff;
+use super::context::check_descriptors;
+use super::endpoint::{Endpoint, Role};
+use super::line::{Kind, Line};
+use super::monitor::{Change, Failure};
+
+/// An address that is bound, or kept connected. The owner asks for [`Connection::news`] when a descriptor of the line is
+/// readable, and calls [`Connection::tend`] when the [`Connection::deadline`] has passed or the wake was called.
+pub(super) struct Connection {
+    endpoint: Endpoint,
+    kind: Kind,
+    options: ZmqOptions,
+    /// Called when a name was looked up.
+    wake: Arc<dyn Wake>,
+    stage: Stage,
+    line: Option<Line>,
+    /// The addresses of the name that are still to be tried in this round, as libzmq takes them.
+    left: VecDeque<String>,
+    /// How long an address may take to answer before the next one is tried; the last one of a round has longer.
+    patience: Duration,
+    backoff: Backoff,
+    /// How often the other end has closed the connection before it has greeted.
+    hang_ups: u32,
+    /// The errors that were handed out: each is told once, until a connection has lasted.
+    told: Vec<String>,
+}
+
+enum Stage {
+    /// Bound, or of a kind that libzmq has no events of.
+    Standing,
+    /// Begun anew at this time.
+    Resting(Instant),
+    LookingUp(Lookup),
+    /// Given up at this time.
+    Trying(Instant),
+    /// There is a connection, which has until then to greet.
+    Opened(Instant),
+    /// The connection speaks ZeroMQ, since then.
+    Greeted(Instant),
+}
+
+/// What has become of a connection; the number is its file descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum News {
+    Opened(u32),
+    /// One that was opened speaks ZeroMQ.
+    Greeted,
+    /// With whether it may have greeted.
+    Closed(u32, bool),
+}
+
+/// How long a connection may take: with other addresses to try, at first, and without.
+const FIRST_PATIENCE: Duration = Duration::from_millis(250);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long the other end may take to greet: with other addresses to try, and without.
+const SHORT_GREETING: Duration = Duration::from_secs(3);
+const GREETING: Duration = Duration::from_secs(30);
+
+/// libzmq says why a connection has ended a moment after it says that.
+const LEAST_REST: Duration = Duration::from_millis(5);
+
+/// A service that is being stopped hangs up too; one that always does is something else.
+const HANG_UPS: u32 = 3;
+
+impl Connection {
+    /// Begins. What can be found wrong at once is an error.
+    pub(super) fn open(
+        endpoint: Endpoint,
+        kind: Kind,
+        options: &ZmqOptions,
+        wake: Arc<dyn Wake>,
+    ) -> Result<Connection> {
+        let now = Instant::now();
+        let mut connection = Connection {
+            endpoint,
+            kind,
+            options: options.clone(),
+            wake,
+            stage: Stage::Resting(now),
+            line: None,
+            left: VecDeque::new(),
+            patience: FIRST_PATIENCE,
+            backoff: Backoff::new(options.reconnect_interval, options.reconnect_max),
+            hang_ups: 0,
+            told: Vec::new(),
+        };
+        match connection.tend(now) {
+            None => Ok(connection),
+            Some(e) => Err(e),
+        }
+    }
+
+    /// Does what is due, and returns what went wrong, if it is not known yet. Afterwards the line may be another one.
+    pub(super) fn tend(&mut self, now: Instant) -> Option<Error> {
+        let done = match self.stage {
+            Stage::Resting(until) if until <= now => {
+                let verdict = self.verdict();
+                self.begin(now).and(verdict.map_or(Ok(()), Err))
+            }
+            Stage::LookingUp(_) => self.looked_up(now),
+            Stage::Trying(until) if until <= now => self.try_next(now),
+            Stage::Opened(until) if until <= now => {
+                let silent = format!(
+                    "{} accepts connections, but does not greet as ZeroMQ does",
+                    self.endpoint
+                );
+                self.try_next(now).and(Err(Error::new(ErrorKind::Malformed, silent)))
+            }
+            _ => Ok(()),
+        };
+        let error = done.err()?;
+        let text = error.to_string();
+        let is_news = !self.told.contains(&text);
+        if is_news {
+            self.told.push(text);
+        }
+        is_news.then_some(error)
+    }
+
+    /// Whether [`Connection::tend`] may have something to do.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        matches!(self.stage, Stage::LookingUp(_)) || self.deadline().is_some_and(|at| at <= now)
+    }
+
+    /// When [`Connection::tend`] has something to do without being asked.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Resting(at) | Stage::Trying(at) | Stage::Opened(at) => Some(at),
+            Stage::Standing | Stage::LookingUp(_) | Stage::Greeted(_) => None,
+        }
+    }
+
+    /// The next news, if there are any.
+    pub(super) fn news(&mut self, now: Instant) -> Option<News> {
+        loop {
+            let line = self.line.as_mut()?;
+            let news = match line.next()? {
+                Change::Opened(fd, _) => News::Opened(fd),
+                Change::Greeted => News::Greeted,
+                Change::Closed(fd) => News::Closed(fd, line.may_have_greeted(fd)),
+                Change::Retried if matches!(self.stage, Stage::Trying(_)) => {
+                    self.rest(now);
+                    continue;
+                }
+                Change::Failed(_) | Change::Retried => continue,
+            };
+            if self.connects() {
+                self.follow(news, now);
+            }
+            return Some(news);
+        }
+    }
+
+    fn follow(&mut self, news: News, now: Instant) {
+        match news {
+            News::Opened(_) => {
+                let greeting = if self.left.is_empty() { GREETING } else { SHORT_GREETING };
+                self.stage = Stage::Opened(now + greeting);
+            }
+            News::Greeted => self.greeted(now),
+            News::Closed(..) => {
+                if let Stage::Greeted(since) = self.stage {
+                    // The name may stand for another host by now.
+                    self.left.clear();
+                    if self.backoff.lasted(now.saturating_duration_since(since)) {
+                        self.told.clear();
+                    }
+                }
+                self.rest(now);
+            }
+        }
+    }
+
+    fn greeted(&mut self, now: Instant) {
+        self.stage = Stage::Greeted(now);
+        (self.patience, self.hang_ups) = (FIRST_PATIENCE, 0);
+    }
+
+    /// A message came: peers that speak old versions of ZMTP do not greet otherwise. True if that is news.
+    pub(super) fn heard(&mut self, now: Instant) -> bool {
+        let is_news = self.is_unheard();
+        if is_news {
+            self.greeted(now);
+        }
+        is_news
+    }
+
+    pub(super) fn is_unheard(&self) -> bool {
+        matches!(self.stage, Stage::Opened(_))
+    }
+
+    /// The line, whose connection may have ended.
+    pub(super) fn line(&self) -> Option<&Line> {
+        self.line.as_ref()
+    }
+
+    /// Whether it is there for good: bound, or of a kind that libzmq has no events of.
+    pub(super) fn is_standing(&self) -> bool {
+        matches!(self.stage, Stage::Standing)
+    }
+
+    /// Whether it is about to be begun anew.
+    pub(super) fn is_resting(&self) -> bool {
+        matches!(self.stage, Stage::Resting(_))
+    }
+
+    pub(super) fn connects(&self) -> bool {
+        self.endpoint.role_or(self.kind.role) == Role::Connect
+    }
+
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// What is known to be wrong.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.told.last().map(String::as_str)
+    }
+
+    /// Waits for the name that is being looked up.
+    pub(super) fn wait_for_name(&self, deadline: Instant) -> Result<()> {
+        match &self.stage {
+            Stage::LookingUp(lookup) => lookup.wait(deadline).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    /// The next address of this round, or another round after a while.
+    fn rest(&mut self, now: Instant) {
+        let wait = match self.left.is_empty() {
+            true => {
+                self.patience = (self.patience * 2).min(PATIENCE);
+                self.backoff.wait()
+            }
+            false => Duration::ZERO,
+        };
+        self.stage = Stage::Resting(now + wait.max(LEAST_REST));
+    }
+
+    fn begin(&mut self, now: Instant) -> Result<()> {
+        if !self.left.is_empty() {
+            return self.try_next(now);
+        }
+        let Some((host, port)) = self.endpoint.host(self.endpoint.role_or(self.kind.role)) else {
+            self.left.push_back(self.endpoint.uri().to_owned());
+            return self.try_next(now);
+        };
+        let wake = Arc::clone(&self.wake);
+        self.stage = Stage::LookingUp(Lookup::begin(host, port, move || wake.wake()));
+        self.looked_up(now)
+    }
+
+    fn looked_up(&mut self, now: Instant) -> Result<()> {
+        let Stage::LookingUp(lookup) = &self.stage else {
+            return Ok(());
+        };
+        match lookup.poll() {
+            None => Ok(()),
+            Some(Ok(mut addresses)) => {
+                if !self.connects() {
+                    addresses.sort_by_key(std::net::SocketAddr::is_ipv6);
+                }
+                self.left = addresses.into_iter().map(|address| self.endpoint.at(address)).collect();
+                self.try_next(now)
+            }
+            Some(Err(e)) => {
+                self.rest(now);
+                Err(Error::new(e.kind(), format!("cannot reach {}", self.endpoint)).with_source(e))
+            }
+        }
+    }
+
+    /// Tries the next address; if there is none, or it cannot even be tried, rests.
+    fn try_next(&mut self, now: Instant) -> Result<()> {
+        let Some(uri) = self.left.pop_front() else {
+            self.rest(now);
+            return Ok(());
+        };
+        if let Err(e) = self.try_one(uri) {
+            if e.kind() == ErrorKind::AddressInUse {
+                self.left.clear();
+            }
+            if !self.left.is_empty() {
+                return self.try_next(now);
+            }
+            self.rest(now);
+            return Err(e);
+        }
+        let patience = if self.left.is_empty() { PATIENCE } else { self.patience };
+        self.stage = match self.connects() && !self.endpoint.is_silent() {
+            true => Stage::Trying(now + patience),
+            false => Stage::Standing,
+        };
+        Ok(())
+    }
+
+    fn try_one(&mut self, uri: String) -> Result<()> {
+        if let Some(line) = self.line.as_mut().filter(|line| line.is_unused()) {
+            check_descriptors(&self.endpoint)?;
+            return line.retry(&self.endpoint, uri);
+        }
+        self.line = None;
+        check_descriptors(&self.endpoint)?;
+        self.line = Some(Line::open(&self.endpoint, uri, &self.kind, &self.options)?);
+        Ok(())
+    }
+
+    /// What ended the connection of the line, if it was not the network or the end of the other side.
+    fn verdict(&mut self) -> Option<Error> {
+        let story = self.line.as_mut()?.take_story()?;
+        if story.greeted && story.retried {
+            return None;
+        }
+        let address = &self.endpoint;
+        let (kind, what) = match (story.greeted, story.failure) {
+            (true, _) => {
+                let limit = self.options.max_frame_bytes;
+                let what = format!("{address} sent a message of more than {limit} bytes: the connection was closed");
+                (ErrorKind::TooLarge, what)
+            }
+            (false, Some(Failure::Denied)) => (ErrorKind::Denied, format!("{address} does not let us in")),
+            (false, _) if story.retried => {
+                self.hang_ups += 1;
+                if self.hang_ups < HANG_UPS {
+                    return None;
+                }
+                let what = format!("{address} hangs up before it greets: is it a ZeroMQ publisher?");
+                (ErrorKind::Malformed, what)
+            }
+            (false, _) => {
+                let what = format!("{address} does not speak ZeroMQ, or not as what belongs there");
+                (ErrorKind::Malformed, what)
+            }
+        };
+        Some(Error::new(kind, what))
+    }
+}

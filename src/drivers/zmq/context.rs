@@ -1,0 +1,75 @@
+//! libzmq's contexts, and what a process must have left for their sockets.
+
+use std::fs::File;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+
+use super::endpoint::Endpoint;
+
+/// A context of libzmq. It is closed with the last of its seats, and waits up to `linger` for what is still being sent.
+struct Context {
+    zmq: zmq::Context,
+    /// How many lines have a seat.
+    lines: AtomicUsize,
+}
+
+/// The place of one line in a context.
+pub(super) struct Seat(Arc<Context>);
+
+/// libzmq allows 1,023 sockets in a context, which the `zmq` crate cannot change. A line takes three, for a moment one
+/// more, and closed ones stay for a while.
+const LINES: usize = 200;
+
+/// More than one line takes, and libzmq's threads with the first: it ends the process where it finds none for those.
+const DESCRIPTORS: usize = 24;
+
+impl Seat {
+    /// A place in the first context that has one. Addresses within the process find each other only in the same context.
+    pub(super) fn take(inproc: bool) -> Seat {
+        static CONTEXTS: Mutex<Vec<Weak<Context>>> = Mutex::new(Vec::new());
+        let mut contexts = CONTEXTS.lock();
+        contexts.retain(|context| context.strong_count() > 0);
+        let has_place = |context: &Arc<Context>| inproc || context.lines.load(Ordering::Relaxed) < LINES;
+        let context = contexts.iter().filter_map(Weak::upgrade).find(has_place);
+        let context = context.unwrap_or_else(|| {
+            let context = Arc::new(Context {
+                zmq: zmq::Context::new(),
+                lines: AtomicUsize::new(0),
+            });
+            contexts.push(Arc::downgrade(&context));
+            context
+        });
+        context.lines.fetch_add(1, Ordering::Relaxed);
+        Seat(context)
+    }
+
+    pub(super) fn socket(&self, kind: zmq::SocketType) -> zmq::Result<zmq::Socket> {
+        self.0.zmq.socket(kind)
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.lines.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Fails if the process has too few file descriptors left for another line to this address.
+pub(super) fn check_descriptors(endpoint: &Endpoint) -> Result<()> {
+    let open = || {
+        let null = File::open("/dev/null")?;
+        (1..DESCRIPTORS)
+            .map(|_| null.try_clone())
+            .collect::<Result<Vec<_>, _>>()
+    };
+    open().map(drop).map_err(|e| {
+        let context = format!(
+            "no file descriptors are left for {endpoint}: raise the limit of open files (`ulimit -n`, `LimitNOFILE=`)"
+        );
+        Error::new(ErrorKind::Io, context).with_source(e)
+    })
+}

@@ -1,0 +1,157 @@
+//! What notices that the other system is gone: options of TCP that libzmq does not set, or only in some builds.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::ZmqOptions;
+
+/// When the system takes a connection for dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Keepalive {
+    /// An idle connection is checked so often, in seconds, and is dead after so many checks without an answer.
+    pub(super) interval: u16,
+    pub(super) checks: u8,
+    /// It is dead if what was sent is not acknowledged for so long, in milliseconds.
+    pub(super) user_timeout: u32,
+}
+
+/// A receiver that is stopped or slow acknowledges nothing new for as long; that is no reason to cut it off soon.
+const SLOW: u32 = 20;
+
+impl Keepalive {
+    pub(super) fn of(options: &ZmqOptions, sends: bool) -> Keepalive {
+        // What the system takes; a second is the least of its intervals.
+        let interval = options.heartbeat_interval.as_secs_f64().ceil().clamp(1.0, 32_767.0);
+        let checks = (options.heartbeat_timeout.as_secs_f64() / interval)
+            .ceil()
+            .clamp(1.0, 127.0);
+        let timeout = u32::try_from(options.heartbeat_timeout.as_millis()).unwrap_or(u32::MAX);
+        let timeout = timeout.max(1).saturating_mul(if sends { SLOW } else { 1 });
+        Keepalive {
+            interval: interval as u16,
+            checks: checks as u8,
+            user_timeout: timeout.min(i32::MAX as u32),
+        }
+    }
+}
+
+/// Both ends of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ends {
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+}
+
+#[cfg(target_os = "linux")]
+pub(super) use linux::apply;
+
+#[cfg(not(target_os = "linux"))]
+pub(super) fn apply(_: Keepalive, _: u32, _: &str) -> Option<Ends> {
+    None
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::net::SocketAddr;
+    use std::os::fd::OwnedFd;
+    use std::sync::Once;
+
+    use rustix::io::{Errno, Result};
+    use rustix::net::{getpeername, getsockname, sockopt};
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+
+    use super::{Duration, Ends, Keepalive};
+
+    /// Sets the options of the connection that libzmq has under this descriptor, and returns its ends. `address` is
+    /// libzmq's: the far end of a connection that was made, the near end of one that was accepted.
+    pub(in super::super) fn apply(keepalive: Keepalive, fd: u32, address: &str) -> Option<Ends> {
+        let address = address.strip_prefix("tcp://")?;
+        let copy = copy(fd).map_err(warn).ok()?;
+        // The connection may be gone, and the number somebody else's by now.
+        let ends = ends(&copy)?;
+        if address != ends.remote.to_string() && address != ends.local.to_string() {
+            return None;
+        }
+        set(keepalive, &copy).map_err(warn).ok()?;
+        Some(ends)
+    }
+
+    /// A copy of a descriptor of this process, of which only the number is known.
+    fn copy(fd: u32) -> Result<OwnedFd> {
+        let number = i32::try_from(fd).map_err(|_| Errno::BADF)?;
+        let this = pidfd_open(getpid(), PidfdFlags::empty())?;
+        pidfd_getfd(this, number, PidfdGetfdFlags::empty())
+    }
+
+    fn ends(socket: &OwnedFd) -> Option<Ends> {
+        Some(Ends {
+            local: SocketAddr::try_from(getsockname(socket).ok()?).ok()?,
+            remote: SocketAddr::try_from(getpeername(socket).ok()??).ok()?,
+        })
+    }
+
+    fn set(keepalive: Keepalive, socket: &OwnedFd) -> Result<()> {
+        let interval = Duration::from_secs(keepalive.interval.into());
+        sockopt::set_socket_keepalive(socket, true)?;
+        sockopt::set_tcp_keepidle(socket, interval)?;
+        sockopt::set_tcp_keepintvl(socket, interval)?;
+        sockopt::set_tcp_keepcnt(socket, keepalive.checks.into())?;
+        sockopt::set_tcp_user_timeout(socket, keepalive.user_timeout)
+    }
+
+    /// Says once that this system does not allow it; a connection that is gone already is no news.
+    fn warn(e: Errno) {
+        static ONCE: Once = Once::new();
+        if e != Errno::BADF {
+            ONCE.call_once(|| {
+                log::warn!("heartbeat_interval_ms and heartbeat_timeout_ms have no effect on ZeroMQ here: {e}");
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keepalive(interval: Duration, timeout: Duration, sends: bool) -> Keepalive {
+        let options = ZmqOptions {
+            heartbeat_interval: interval,
+            heartbeat_timeout: timeout,
+            ..ZmqOptions::default()
+        };
+        Keepalive::of(&options, sends)
+    }
+
+    #[test]
+    fn seconds_are_rounded_up_and_milliseconds_kept() {
+        let ms = Duration::from_millis;
+        let expected = |interval, checks, user_timeout| Keepalive {
+            interval,
+            checks,
+            user_timeout,
+        };
+        assert_eq!(keepalive(ms(1000), ms(3000), false), expected(1, 3, 3000));
+        assert_eq!(keepalive(ms(1001), ms(3000), false), expected(2, 2, 3000));
+        assert_eq!(keepalive(ms(10), ms(20), false), expected(1, 1, 20));
+        assert_eq!(keepalive(ms(1000), ms(3000), true), expected(1, 3, 60_000));
+    }
+
+    #[test]
+    fn every_duration_is_one_that_the_system_takes() {
+        let all = [
+            Duration::ZERO,
+            Duration::from_nanos(1),
+            Duration::from_secs(3),
+            Duration::MAX,
+        ];
+        for (interval, timeout) in all.iter().flat_map(|interval| all.map(|timeout| (*interval, timeout))) {
+            for sends in [false, true] {
+                let keepalive = keepalive(interval, timeout, sends);
+                assert!((1..=32_767).contains(&keepalive.interval), "{keepalive:?}");
+                assert!((1..=127).contains(&keepalive.checks), "{keepalive:?}");
+                assert!((1..=i32::MAX as u32).contains(&keepalive.user_timeout), "{keepalive:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! One socket of libzmq with what belongs to it: it is bound, or tries one connection, and is then replaced.
+
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use crate::error::Result;
+
+use super::context::Seat;
+use super::endpoint::{Endpoint, Role};
+use super::keepalive::{self, Ends, Keepalive};
+use super::monitor::{Change, Failure, Monitor};
+use super::path_lock::PathLock;
+use super::{ZmqOptions, millis, patiently, traffic, zmq_error};
+
+/// What a line is for.
+#[derive(Clone, Copy)]
+pub(super) struct Kind {
+    pub(super) socket: zmq::SocketType,
+    /// What it does with an address that says nothing of that.
+    pub(super) role: Role,
+    /// Whether messages go out; otherwise they come in.
+    pub(super) sends: bool,
+    /// Whether it matters who is connected, beyond that.
+    pub(super) counts: bool,
+    pub(super) prepare: fn(&zmq::Socket) -> zmq::Result<()>,
+}
+
+pub(super) struct Line {
+    // Fields drop in order: the lock goes after the socket, and the context last.
+    socket: zmq::Socket,
+    monitor: Option<Monitor>,
+    signals: [Option<RawFd>; 2],
+    uri: String,
+    /// Where it is bound, with the real port.
+    address: Option<String>,
+    keepalive: Keepalive,
+    /// The connections that are open, by descriptor, where they are of TCP and the system lets us look at them.
+    ends: HashMap<u32, Ends>,
+    /// For each connection whether it may have greeted: the event that says so does not say of which.
+    greeted: HashMap<u32, bool>,
+    /// One has failed to greet, and is closed next.
+    is_failing: bool,
+    story: Story,
+    _lock: Option<PathLock>,
+    _seat: Seat,
+}
+
+/// What has happened to the connection that a line has tried.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Story {
+    pub(super) opened: bool,
+    pub(super) greeted: bool,
+    pub(super) failure: Option<Failure>,
+    /// It could not be made, or ended by the network's fault or the other end's, not by an error of the protocol.
+    pub(super) retried: bool,
+}
+
+impl Line {
+    /// Binds or connects to `uri`, which is the endpoint in numbers.
+    pub(super) fn open(endpoint: &Endpoint, uri: String, kind: &Kind, options: &ZmqOptions) -> Result<Line> {
+        let role = endpoint.role_or(kind.role);
+        let seat = Seat::take(endpoint.is_inproc());
+        let failed = |e| zmq_error(e, format!("cannot open a ZeroMQ socket for {endpoint}"));
+        let socket = set_up(&seat, kind, role, options).map_err(failed)?;
+        let monitored = !endpoint.is_silent() && (kind.counts || endpoint.is_tcp() || role == Role::Connect);
+        let monitor = if monitored {
+            Some(Monitor::of(&socket, &seat).map_err(failed)?)
+        } else {
+            None
+        };
+        // From here on the monitor is taken away whatever happens.
+        let mut line = Line {
+            signals: [None, None],
+            socket,
+            monitor,
+            address: None,
+            keepalive: Keepalive::of(options, kind.sends),
+            ends: HashMap::new(),
+            greeted: HashMap::new(),
+            is_failing: false,
+            story: Story::default(),
+            uri,
+            _lock: None,
+            _seat: seat,
+        };
+        let monitor = line.monitor.as_ref().map(Monitor::socket);
+        line.signals = [
+            Some(line.socket.get_fd().map_err(failed)?),
+            monitor.map(zmq::Socket::get_fd).transpose().map_err(failed)?,
+        ];
+        match role {
+            Role::Connect => endpoint.connect(&line.socket, &line.uri)?,
+            Role::Bind => {
+                let (address, lock) = endpoint.bind(&line.socket, &line.uri)?;
+                (line.address, line._lock) = (Some(address), lock);
+            }
+        }
+        Ok(line)
+    }
+
+    /// Whether it can try once more: nothing has come of the connection that it has tried.
+    pub(super) fn is_unused(&self) -> bool {
+        self.story.retried && !self.story.opened
+    }
+
+    /// Tries once more, where nothing came of it.
+    pub(super) fn retry(&mut self, endpoint: &Endpoint, uri: String) -> Result<()> {
+        let forgotten = patiently(|| self.socket.disconnect(&self.uri));
+        forgotten.map_err(|e| zmq_error(e, format!("cannot connect to {endpoint} again")))?;
+        endpoint.connect(&self.socket, &uri)?;
+        (self.uri, self.story) = (uri, Story::default());
+        Ok(())
+    }
+
+    pub(super) fn socket(&self) -> &zmq::Socket {
+        &self.socket
+    }
+
+    pub(super) fn monitor(&self) -> Option<&zmq::Socket> {
+        self.monitor.as_ref().map(Monitor::socket)
+    }
+
+    /// The descriptors to wait on, of the socket and of its monitor. libzmq signals there once: both must be read until they
+    /// have nothing.
+    pub(super) fn signals(&self) -> [Option<RawFd>; 2] {
+        self.signals
+    }
+
+    pub(super) fn address(&self) -> Option<&str> {
+        self.address.as_deref()
+    }
+
+    /// What has happened, if there was a connection; told once.
+    pub(super) fn take_story(&mut self) -> Option<Story> {
+        self.story.opened.then(|| std::mem::take(&mut self.story))
+    }
+
+    /// The next change of a connection, if there is one.
+    pub(super) fn next(&mut self) -> Option<Change> {
+        let change = self.monitor.as_ref()?.next()?;
+        match &change {
+            Change::Opened(fd, address) => {
+                self.story.opened = true;
+                self.greeted.insert(*fd, false);
+                // The number may have been another's.
+                self.ends.remove(fd);
+                if let Some(ends) = keepalive::apply(self.keepalive, *fd, address) {
+                    self.ends.insert(*fd, ends);
+                }
+            }
+            Change::Greeted => {
+                self.story.greeted = true;
+                self.greeted.values_mut().for_each(|greeted| *greeted = true);
+            }
+            Change::Failed(failure) => (self.story.failure, self.is_failing) = (Some(*failure), true),
+            Change::Closed(fd) => {
+                self.ends.remove(fd);
+            }
+            Change::Retried => self.story.retried = true,
+        }
+        Some(change)
+    }
+
+    /// Whether the connection that was closed, of which [`Line::next`] has just told, may have spoken ZeroMQ: strangers end
+    /// with the same event.
+    pub(super) fn may_have_greeted(&mut self, fd: u32) -> bool {
+        let is_failing = std::mem::take(&mut self.is_failing);
+        self.greeted.remove(&fd).unwrap_or(true) && !is_failing
+    }
+
+    /// How many bytes have come on the connections that are open, where the system says so.
+    pub(super) fn received_bytes(&self) -> Option<u64> {
+        traffic::received(self.ends.values())
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        if let Some(monitor) = &self.monitor {
+            monitor.detach(&self.socket);
+        }
+    }
+}
+
+/// A socket with its options, which must be set before it is bound or connected.
+fn set_up(seat: &Seat, kind: &Kind, role: Role, options: &ZmqOptions) -> zmq::Result<zmq::Socket> {
+    let socket = seat.socket(kind.socket)?;
+    socket.set_linger(millis(if kind.sends { options.linger } else { Duration::ZERO }))?;
+    socket.set_maxmsgsize(options.max_frame_bytes)?;
+    // Not ZMTP's own heartbeats: libzmq aborts the process if one falls due on a connection that was lost while its
+    // receive queue was full.
+    let keepalive = Keepalive::of(options, kind.sends);
+    socket.set_tcp_keepalive(1)?;
+    socket.set_tcp_keepalive_idle(keepalive.interval.into())?;
+    socket.set_tcp_keepalive_intvl(keepalive.interval.into())?;
+    socket.set_tcp_keepalive_cnt(keepalive.checks.into())?;
+    // Never by itself: it ends a session for good on an error of the protocol, and knows one address of a name.
+    socket.set_reconnect_ivl(i32::MAX)?;
+    if role == Role::Connect {
+        // A peer of ZMTP 2 is cut off by this timer also when it has greeted; whoever connects has one of their own.
+        socket.set_handshake_ivl(0)?;
+    }
+    socket.set_sndhwm(options.send_hwm)?;
+    socket.set_rcvhwm(options.receive_hwm)?;
+    (kind.prepare)(&socket)?;
+    Ok(socket)
+}

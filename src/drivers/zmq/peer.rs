@@ -1,0 +1,248 @@
+//! One address of the receiving end: its connection, what it is subscribed to, and what is read from it.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::transport::Wake;
+use crate::update::Topic;
+
+use super::connection::{Connection, News};
+use super::endpoint::{Endpoint, Role};
+use super::filter::{subscribe, unsubscribe};
+use super::line::{Kind, Line};
+use super::{ZmqOptions, patiently, zmq_error};
+
+pub(super) struct Peer {
+    pub(super) address: Arc<str>,
+    kind: Kind,
+    connection: Connection,
+    /// The socket that is there can be subscribed, and has all that was asked for.
+    is_ready: bool,
+    /// Connections that speak ZeroMQ; more than one only for a bound socket.
+    connections: usize,
+    /// Of a bound socket the file descriptors of those that have answered a probe: surely a publisher's.
+    known: HashSet<u32>,
+    /// Those that were closed since the socket was last read until it had nothing: what still comes from one of them says
+    /// nothing about the next connection of that number.
+    closed: HashSet<u32>,
+    probe: Option<Topic>,
+    /// It is lost, and what came before is still being read: nothing is begun before that.
+    pub(super) is_draining: bool,
+}
+
+/// What was read from a peer.
+pub(super) enum Read {
+    Message,
+    Answer(Arc<str>),
+    /// The answer to a probe that was replaced by a newer one.
+    Stale,
+    Malformed,
+}
+
+/// What has become of a peer.
+pub(super) enum Change {
+    Connected,
+    Lost,
+    Failed(Error),
+}
+
+pub(super) const SUB: Kind = Kind {
+    socket: zmq::SUB,
+    role: Role::Connect,
+    sends: false,
+    counts: true,
+    // Subscriptions go through the send queue: above its limit libzmq drops them silently.
+    prepare: |socket| socket.set_sndhwm(0),
+};
+
+pub(super) const PULL: Kind = Kind {
+    socket: zmq::PULL,
+    role: Role::Bind,
+    sends: false,
+    counts: false,
+    prepare: |_| Ok(()),
+};
+
+impl Peer {
+    pub(super) fn open(address: &str, kind: Kind, options: &ZmqOptions, wake: Arc<dyn Wake>) -> Result<Peer> {
+        Ok(Peer {
+            connection: Connection::open(Endpoint::parse(address)?, kind, options, wake)?,
+            address: address.into(),
+            kind,
+            is_ready: false,
+            connections: 0,
+            known: HashSet::new(),
+            closed: HashSet::new(),
+            probe: None,
+            is_draining: false,
+        })
+    }
+
+    pub(super) fn line(&self) -> Option<&Line> {
+        self.connection.line()
+    }
+
+    /// When [`Peer::look`] has something to do without anything having come.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.connection.deadline().filter(|_| !self.is_draining)
+    }
+
+    /// Takes note of what became of connections, and does what is due.
+    pub(super) fn look(&mut self, topics: &BTreeSet<Topic>, now: Instant, mut tell: impl FnMut(Change)) {
+        self.take_news(topics, now, &mut tell);
+        if !self.is_draining && self.connection.is_due(now) && !self.has_unread() {
+            if let Some(e) = self.connection.tend(now) {
+                tell(Change::Failed(e));
+            }
+            // libzmq signals only to who has read until there was nothing.
+            self.take_news(topics, now, &mut tell);
+        }
+        if self.connection.is_standing() && !self.is_ready {
+            self.make_ready(topics, &mut tell);
+            if !self.is_counted() {
+                tell(Change::Connected);
+            }
+        }
+    }
+
+    /// Whether something is still to be read from a line that is about to be replaced: libzmq says that a connection has ended
+    /// before it hands over the last messages.
+    fn has_unread(&self) -> bool {
+        let line = self.connection.line().filter(|_| self.connection.is_resting());
+        let events = line.map(|line| patiently(|| line.socket().get_events()));
+        matches!(events, Some(Ok(events)) if events.contains(zmq::POLLIN))
+    }
+
+    /// A message came though there was no greeting: this peer has none.
+    pub(super) fn hear(&mut self, topics: &BTreeSet<Topic>, mut tell: impl FnMut(Change)) {
+        let now = Instant::now();
+        self.take_news(topics, now, &mut tell);
+        if self.connection.heard(now) {
+            self.connections = 1;
+            tell(Change::Connected);
+        }
+    }
+
+    pub(super) fn is_unheard(&self) -> bool {
+        self.connection.is_unheard()
+    }
+
+    fn take_news(&mut self, topics: &BTreeSet<Topic>, now: Instant, tell: &mut dyn FnMut(Change)) {
+        while let Some(news) = self.connection.news(now) {
+            match news {
+                News::Opened(_) if self.connection.connects() => self.make_ready(topics, tell),
+                News::Opened(_) => {}
+                News::Greeted if self.is_counted() => {
+                    self.connections += 1;
+                    tell(Change::Connected);
+                }
+                News::Closed(fd, greeted) if self.is_counted() && self.was_last(fd, greeted) => {
+                    self.is_draining = true;
+                    tell(Change::Lost);
+                }
+                News::Greeted | News::Closed(..) => {}
+            }
+        }
+    }
+
+    /// Whether its connections are told of, rather than that it is there.
+    fn is_counted(&self) -> bool {
+        let endpoint = self.connection.endpoint();
+        !endpoint.is_silent() && (self.kind.counts || self.connection.connects())
+    }
+
+    /// A connection was closed: whether it was the last of those that speak ZeroMQ.
+    fn was_last(&mut self, fd: u32, greeted: bool) -> bool {
+        if self.connection.connects() {
+            (self.is_ready, self.probe) = (false, None);
+            return std::mem::take(&mut self.connections) > 0;
+        }
+        self.closed.insert(fd);
+        let is_known = self.known.remove(&fd);
+        if !is_known && (!greeted || self.connections <= self.known.len()) {
+            return false;
+        }
+        let was_last = self.connections == 1;
+        self.connections = self.connections.saturating_sub(1);
+        was_last
+    }
+
+    /// Asks the socket that is there for all topics, and then for the probe.
+    fn make_ready(&mut self, topics: &BTreeSet<Topic>, tell: &mut dyn FnMut(Change)) {
+        self.is_ready = true;
+        let socket = self.connection.line().map(Line::socket);
+        let Some(socket) = socket.filter(|_| self.kind.socket == zmq::SUB) else {
+            return;
+        };
+        let mut all = topics.iter().chain(&self.probe);
+        if let Err(e) = all.try_for_each(|topic| subscribe(socket, topic)) {
+            tell(Change::Failed(e));
+        }
+    }
+
+    /// The socket, if it is to be told at once of each topic.
+    fn subscribed(&self) -> Option<&zmq::Socket> {
+        let is_subscribed = self.is_ready && self.kind.socket == zmq::SUB;
+        self.connection.line().map(Line::socket).filter(|_| is_subscribed)
+    }
+
+    pub(super) fn subscribe(&self, topic: &Topic) -> Result<()> {
+        self.subscribed().map_or(Ok(()), |socket| subscribe(socket, topic))
+    }
+
+    pub(super) fn unsubscribe(&self, topic: &Topic) -> Result<()> {
+        self.subscribed().map_or(Ok(()), |socket| unsubscribe(socket, topic))
+    }
+
+    /// Asks for the proof that all topics are in force; without a connection, on the next one.
+    pub(super) fn probe(&mut self, probe: &Topic) -> Result<()> {
+        let old = self.probe.replace(probe.clone());
+        let Some(socket) = self.subscribed() else {
+            return Ok(());
+        };
+        // A connection that was accepted is asked for all topics when the socket next has its commands processed; this does
+        // that, so that the probe goes behind all of it.
+        let processed = patiently(|| socket.get_events());
+        processed.map_err(|e| zmq_error(e, format!("cannot probe {}", self.address)))?;
+        subscribe(socket, probe)?;
+        old.map_or(Ok(()), |old| unsubscribe(socket, &old))
+    }
+
+    pub(super) fn read(&mut self, topic: &mut zmq::Message, payload: &mut zmq::Message) -> zmq::Result<Option<Read>> {
+        let Some(socket) = self.connection.line().map(Line::socket) else {
+            return Ok(None);
+        };
+        match patiently(|| socket.recv(topic, zmq::DONTWAIT)) {
+            Ok(()) => {}
+            Err(zmq::Error::EAGAIN) => {
+                self.closed.clear();
+                return Ok(None);
+            }
+            Err(e) => return Err(e),
+        }
+        if !topic.get_more() {
+            return Ok(Some(Read::Malformed));
+        }
+        patiently(|| socket.recv(payload, 0))?;
+        if payload.get_more() {
+            while socket.get_rcvmore()? {
+                patiently(|| socket.recv(payload, 0))?;
+            }
+            return Ok(Some(Read::Malformed));
+        }
+        if !Topic::is_probe(topic) {
+            return Ok(Some(Read::Message));
+        }
+        let fd = topic.gets("__fd").and_then(|fd| fd.parse::<u32>().ok());
+        self.known.extend(fd.filter(|fd| !self.closed.contains(fd)));
+        let current = self.probe.as_ref().map(|probe| probe.as_str().as_bytes());
+        if current != Some(&**topic) {
+            return Ok(Some(Read::Stale));
+        }
+        socket.set_unsubscribe(topic)?;
+        self.probe = None;
+        Ok(Some(Read::Answer(Arc::clone(&self.address))))
+    }
+}

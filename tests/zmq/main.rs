@@ -1,0 +1,67 @@
+//! The ZeroMQ drivers by themselves, against bare sockets, strangers, and networks that fail.
+#![cfg(feature = "zmq")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod cut;
+mod descriptors;
+mod names;
+#[path = "../common/network.rs"]
+mod net;
+mod receiver;
+mod reconnect;
+#[path = "../common/reexec.rs"]
+mod reexec;
+#[path = "../common/rig.rs"]
+mod rig;
+mod signals;
+mod zmtp;
+
+use std::time::Duration;
+
+use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
+
+use common::eventually;
+use rig::LONG;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn options() -> ZmqOptions {
+    ZmqOptions {
+        reconnect_interval: Duration::from_millis(20),
+        reconnect_max: Duration::from_millis(200),
+        max_frame_bytes: 100_000,
+        ..ZmqOptions::default()
+    }
+}
+
+fn pub_sub(publish: &str) -> ZmqPubSub {
+    ZmqPubSub::new(publish, options()).unwrap()
+}
+
+fn multiproc(socket: &str) -> ZmqMultiproc {
+    ZmqMultiproc::new(socket, options()).unwrap()
+}
+
+/// A bare socket that is bound or connected to this address.
+fn bare(context: &zmq::Context, kind: zmq::SocketType, binds: bool, address: &str) -> zmq::Socket {
+    let socket = context.socket(kind).unwrap();
+    socket.set_linger(0).unwrap();
+    socket.set_sndhwm(0).unwrap();
+    socket.set_reconnect_ivl(20).unwrap();
+    socket.set_ipv6(address.contains('[')).unwrap();
+    match binds {
+        // The port, or the path, is free a moment after its last owner.
+        true => eventually(LONG, || socket.bind(address).is_ok()),
+        false => socket.connect(address).unwrap(),
+    }
+    socket
+}
+
+/// Sends this on topic `D` if there is anybody to take it.
+fn send(socket: &zmq::Socket, payload: &[u8]) {
+    if socket.send(&b"D"[..], zmq::DONTWAIT | zmq::SNDMORE).is_ok() {
+        socket.send(payload, zmq::DONTWAIT).unwrap();
+    }
+}
