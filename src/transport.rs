@@ -2,6 +2,12 @@
 //!
 //! A driver moves frames. Receive loops, the bookkeeping of topics and addresses, decoding, counting, stop and
 //! drop are written once, in [`Subscriber`](crate::Subscriber) and [`Publisher`](crate::Publisher).
+//!
+//! Topics that begin with U+10FFFF and `tablecast/` are the library's own: hellos, probes and answers. A driver moves
+//! them like all others, and needs to know none of them.
+//!
+//! A time limit holds for everything that a call waits for, also for the look-up of a name. Zero means not to wait, and
+//! [`Duration::MAX`] for ever; a signal that interrupts a wait does not end it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,7 +31,11 @@ pub trait PubSub: fmt::Debug + Send + Sync {
 
 /// The sending end.
 pub trait Outbound: Send {
-    /// Sends one frame, or fails after `timeout`. After an error nothing was sent.
+    /// Sends one frame, or fails after `timeout`: with zero it is tried once.
+    ///
+    /// `Ok` means that the transport has it, not that anybody received it. After
+    /// [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed) it may have been sent; after any other error it was not, and
+    /// will not be. The next call may succeed: what is broken is mended within calls, or in the background.
     ///
     /// `topic` is what [`Inbound`] matches: usually a [`Topic`], but the publisher service passes on what came in.
     fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()>;
@@ -37,6 +47,8 @@ pub trait Outbound: Send {
 
     /// Takes what subscribers have asked for since the last call: the topics of their probes, each to be answered
     /// with a hello on that topic. Never blocks. A transport that confirms by itself has none.
+    ///
+    /// A driver that connects does so here too, and an error may be news of that: it is told once, and the next call goes on.
     fn probes(&mut self) -> Result<Vec<Topic>> {
         Ok(Vec::new())
     }
@@ -63,15 +75,24 @@ pub trait Waiter: Send {
     fn wait(&mut self, timeout: Option<Duration>) -> Result<()>;
 }
 
-/// The receiving end; owned by one thread.
+/// The receiving end; owned by one thread, which receives all the time: much of the work is done within [`Inbound::recv`].
 ///
-/// A driver whose transport reconnects by itself also subscribes again by itself, before it reports
-/// [`Received::Connected`]. Any other reports [`Received::Disconnected`] and waits to be connected again.
+/// A connection that ended, whatever ended it, or that could not be made, is begun anew by the driver, with pauses that grow
+/// and differ; it looks names up again, and tries each of their addresses. Before it reports [`Received::Connected`] it has
+/// asked for everything that was subscribed. A driver that cannot do so by itself reports [`Received::Disconnected`] and
+/// waits for the next [`Inbound::connect`]. The caller, which cannot tell the two apart, connects again after each
+/// [`Received::Disconnected`]; it disconnects first if it wants an end of what is there.
 pub trait Inbound: Send {
-    /// Begins to receive from `address`. Need not wait for the connection: [`Received::Connected`] tells of it.
+    /// Begins to receive from `address`. Need not wait for the connection, nor for the look-up of its name:
+    /// [`Received::Connected`] tells of it. May be repeated: does nothing if a connection is there or is being tried.
+    ///
+    /// # Errors
+    /// What can be known at once to be wrong, also what may be right later, for example an address that is in use or too few
+    /// file descriptors. The address is not known then, and may be connected again.
     fn connect(&mut self, address: &str) -> Result<()>;
 
-    /// Ends receiving from `address`.
+    /// Ends receiving from `address`, and drops all that is known of it: nothing is reported of it any more. One that is not
+    /// known is no error.
     fn disconnect(&mut self, address: &str) -> Result<()>;
 
     /// Asks every address, present and future, for this topic. May deliver more; the subscriber compares exactly.
@@ -81,7 +102,8 @@ pub trait Inbound: Send {
     fn unsubscribe(&mut self, topic: &Topic) -> Result<()>;
 
     /// Asks for a proof that all that was subscribed before this call is in force at `address`; it comes as
-    /// [`Received::Answer`] with the same `probe`. A newer probe replaces an older one of the same address.
+    /// [`Received::Answer`] with the same `probe`. A newer probe replaces an older one of the same address, and a connection
+    /// that ends takes the probe with it.
     fn probe(&mut self, address: &str, probe: &Topic) -> Result<()>;
 
     /// How many bytes have come from `address` at the level of the transport, on the connection that is there now: a message
@@ -93,9 +115,16 @@ pub trait Inbound: Send {
         None
     }
 
-    /// The next thing that happens: returns [`Received::Idle`] after `timeout` (`None`: never, zero: do not wait).
+    /// The next thing that happens: returns [`Received::Idle`] after `timeout` (`None`: never, zero: do not wait), and not
+    /// before.
     ///
-    /// What is ready is returned before anything is waited for, and no source starves another.
+    /// What is ready is returned before anything is waited for, and no source starves another. What has come on a
+    /// connection is returned before its end is, but for what the transport hands over late.
+    ///
+    /// # Errors
+    /// News of what went wrong with an address, which the text names; each is told once, not with each retry. Nothing is lost
+    /// by an error, nothing ends, and the next call goes on. Only an error that comes again at once is one of the whole
+    /// receiving end: let some time pass before the next call.
     fn recv(&mut self, timeout: Option<Duration>) -> Result<Received<'_>>;
 }
 
@@ -133,7 +162,7 @@ pub enum Received<'a> {
         /// The publisher's hello; empty where the transport itself confirms.
         hello: &'a [u8],
     },
-    /// The paired [`Wake`] was called.
+    /// The paired [`Wake`] was called. May also come for reasons of the driver's own.
     Woken,
     /// Nothing happened in time.
     Idle,

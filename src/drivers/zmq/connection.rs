@@ -10,10 +10,10 @@ use crate::transport::Wake;
 
 use super::ZmqOptions;
 use super::backoff::Backoff;
-use super::context::check_descriptors;
 use super::endpoint::{Endpoint, Role};
 use super::line::{Kind, Line};
 use super::monitor::{Change, Failure};
+use super::room;
 
 /// An address that is bound, or kept connected. The owner asks for [`Connection::news`] when a descriptor of the line is
 /// readable, and calls [`Connection::tend`] when the [`Connection::deadline`] has passed or the wake was called.
@@ -120,7 +120,9 @@ impl Connection {
             }
             _ => Ok(()),
         };
-        let error = done.err()?;
+        let is_crowded = self.line.as_mut().is_some_and(Line::take_crowded);
+        let crowded = is_crowded.then(|| room::crowded(self.address().unwrap_or(self.endpoint.uri())));
+        let error = done.err().or(crowded)?;
         let text = error.to_string();
         let is_news = !self.told.contains(&text);
         if is_news {
@@ -131,7 +133,8 @@ impl Connection {
 
     /// Whether [`Connection::tend`] may have something to do.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        matches!(self.stage, Stage::LookingUp(_)) || self.deadline().is_some_and(|at| at <= now)
+        let is_crowded = self.line.as_ref().is_some_and(Line::is_crowded);
+        is_crowded || matches!(self.stage, Stage::LookingUp(_)) || self.deadline().is_some_and(|at| at <= now)
     }
 
     /// When [`Connection::tend`] has something to do without being asked.
@@ -218,6 +221,11 @@ impl Connection {
 
     pub(super) fn connects(&self) -> bool {
         self.endpoint.role_or(self.kind.role) == Role::Connect
+    }
+
+    /// Where it is bound, with the real port.
+    pub(super) fn address(&self) -> Option<&str> {
+        self.line.as_ref()?.address()
     }
 
     pub(super) fn endpoint(&self) -> &Endpoint {
@@ -308,11 +316,11 @@ impl Connection {
 
     fn try_one(&mut self, uri: String) -> Result<()> {
         if let Some(line) = self.line.as_mut().filter(|line| line.is_unused()) {
-            check_descriptors(&self.endpoint)?;
+            room::check(self.endpoint.uri())?;
             return line.retry(&self.endpoint, uri);
         }
         self.line = None;
-        check_descriptors(&self.endpoint)?;
+        room::check(self.endpoint.uri())?;
         self.line = Some(Line::open(&self.endpoint, uri, &self.kind, &self.options)?);
         Ok(())
     }

@@ -1,14 +1,9 @@
-//! libzmq's contexts, and what a process must have left for their sockets.
+//! libzmq's contexts.
 
-use std::fs::File;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-
-use crate::error::{Error, ErrorKind, Result};
-
-use super::endpoint::Endpoint;
 
 /// A context of libzmq. It is closed with the last of its seats, and waits up to `linger` for what is still being sent.
 struct Context {
@@ -23,9 +18,6 @@ pub(super) struct Seat(Arc<Context>);
 /// libzmq allows 1,023 sockets in a context, which the `zmq` crate cannot change. A line takes three, for a moment one
 /// more, and closed ones stay for a while.
 const LINES: usize = 200;
-
-/// More than one line takes, and libzmq's threads with the first: it ends the process where it finds none for those.
-const DESCRIPTORS: usize = 24;
 
 impl Seat {
     /// A place in the first context that has one. Addresses within the process find each other only in the same context.
@@ -56,20 +48,4 @@ impl Drop for Seat {
     fn drop(&mut self) {
         self.0.lines.fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// Fails if the process has too few file descriptors left for another line to this address.
-pub(super) fn check_descriptors(endpoint: &Endpoint) -> Result<()> {
-    let open = || {
-        let null = File::open("/dev/null")?;
-        (1..DESCRIPTORS)
-            .map(|_| null.try_clone())
-            .collect::<Result<Vec<_>, _>>()
-    };
-    open().map(drop).map_err(|e| {
-        let context = format!(
-            "no file descriptors are left for {endpoint}: raise the limit of open files (`ulimit -n`, `LimitNOFILE=`)"
-        );
-        Error::new(ErrorKind::Io, context).with_source(e)
-    })
 }

@@ -82,10 +82,6 @@ impl Endpoint {
         !(self.uri.starts_with("tcp:") || self.uri.starts_with("ipc:"))
     }
 
-    pub(super) fn is_tcp(&self) -> bool {
-        self.uri.starts_with("tcp:")
-    }
-
     pub(super) fn is_inproc(&self) -> bool {
         self.uri.starts_with("inproc:")
     }

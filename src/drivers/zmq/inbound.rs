@@ -84,10 +84,8 @@ impl ZmqInbound {
         for peer in &mut self.peers {
             let address = Arc::clone(&peer.address);
             let hwm = self.options.receive_hwm;
-            let tell = |change| {
-                self.changes
-                    .push_back((Arc::clone(&address), Happened::of(change, hwm)))
-            };
+            let changes = &mut self.changes;
+            let tell = |change| changes.push_back((Arc::clone(&address), Happened::of(change, hwm)));
             peer.look(&self.topics, now, tell);
         }
         // Sockets may be others by now.
@@ -141,10 +139,8 @@ impl ZmqInbound {
                 Ok(Some(read)) => {
                     if peer.is_unheard() {
                         let (address, hwm) = (Arc::clone(&peer.address), self.options.receive_hwm);
-                        let tell = |change| {
-                            self.changes
-                                .push_back((Arc::clone(&address), Happened::of(change, hwm)))
-                        };
+                        let changes = &mut self.changes;
+                        let tell = |change| changes.push_back((Arc::clone(&address), Happened::of(change, hwm)));
                         peer.hear(&self.topics, tell);
                     }
                     if step != 0 {

@@ -1,8 +1,5 @@
 //! What notices that the other system is gone: options of TCP that libzmq does not set, or only in some builds.
 
-use std::net::SocketAddr;
-use std::time::Duration;
-
 use super::ZmqOptions;
 
 /// When the system takes a connection for dead.
@@ -35,83 +32,10 @@ impl Keepalive {
     }
 }
 
-/// Both ends of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ends {
-    pub(super) local: SocketAddr,
-    pub(super) remote: SocketAddr,
-}
-
-#[cfg(target_os = "linux")]
-pub(super) use linux::apply;
-
-#[cfg(not(target_os = "linux"))]
-pub(super) fn apply(_: Keepalive, _: u32, _: &str) -> Option<Ends> {
-    None
-}
-
-#[cfg(target_os = "linux")]
-mod linux {
-    use std::net::SocketAddr;
-    use std::os::fd::OwnedFd;
-    use std::sync::Once;
-
-    use rustix::io::{Errno, Result};
-    use rustix::net::{getpeername, getsockname, sockopt};
-    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
-
-    use super::{Duration, Ends, Keepalive};
-
-    /// Sets the options of the connection that libzmq has under this descriptor, and returns its ends. `address` is
-    /// libzmq's: the far end of a connection that was made, the near end of one that was accepted.
-    pub(in super::super) fn apply(keepalive: Keepalive, fd: u32, address: &str) -> Option<Ends> {
-        let address = address.strip_prefix("tcp://")?;
-        let copy = copy(fd).map_err(warn).ok()?;
-        // The connection may be gone, and the number somebody else's by now.
-        let ends = ends(&copy)?;
-        if address != ends.remote.to_string() && address != ends.local.to_string() {
-            return None;
-        }
-        set(keepalive, &copy).map_err(warn).ok()?;
-        Some(ends)
-    }
-
-    /// A copy of a descriptor of this process, of which only the number is known.
-    fn copy(fd: u32) -> Result<OwnedFd> {
-        let number = i32::try_from(fd).map_err(|_| Errno::BADF)?;
-        let this = pidfd_open(getpid(), PidfdFlags::empty())?;
-        pidfd_getfd(this, number, PidfdGetfdFlags::empty())
-    }
-
-    fn ends(socket: &OwnedFd) -> Option<Ends> {
-        Some(Ends {
-            local: SocketAddr::try_from(getsockname(socket).ok()?).ok()?,
-            remote: SocketAddr::try_from(getpeername(socket).ok()??).ok()?,
-        })
-    }
-
-    fn set(keepalive: Keepalive, socket: &OwnedFd) -> Result<()> {
-        let interval = Duration::from_secs(keepalive.interval.into());
-        sockopt::set_socket_keepalive(socket, true)?;
-        sockopt::set_tcp_keepidle(socket, interval)?;
-        sockopt::set_tcp_keepintvl(socket, interval)?;
-        sockopt::set_tcp_keepcnt(socket, keepalive.checks.into())?;
-        sockopt::set_tcp_user_timeout(socket, keepalive.user_timeout)
-    }
-
-    /// Says once that this system does not allow it; a connection that is gone already is no news.
-    fn warn(e: Errno) {
-        static ONCE: Once = Once::new();
-        if e != Errno::BADF {
-            ONCE.call_once(|| {
-                log::warn!("heartbeat_interval_ms and heartbeat_timeout_ms have no effect on ZeroMQ here: {e}");
-            });
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn keepalive(interval: Duration, timeout: Duration, sends: bool) -> Keepalive {

@@ -7,10 +7,12 @@ use std::time::Duration;
 use crate::error::Result;
 
 use super::context::Seat;
+use super::copy::{Connection, Ends};
 use super::endpoint::{Endpoint, Role};
-use super::keepalive::{self, Ends, Keepalive};
+use super::keepalive::Keepalive;
 use super::monitor::{Change, Failure, Monitor};
 use super::path_lock::PathLock;
+use super::room::Doorkeeper;
 use super::{ZmqOptions, millis, patiently, traffic, zmq_error};
 
 /// What a line is for.
@@ -35,6 +37,10 @@ pub(super) struct Line {
     /// Where it is bound, with the real port.
     address: Option<String>,
     keepalive: Keepalive,
+    /// Of one that is bound.
+    doorkeeper: Option<Doorkeeper>,
+    /// A connection was turned away.
+    is_crowded: bool,
     /// The connections that are open, by descriptor, where they are of TCP and the system lets us look at them.
     ends: HashMap<u32, Ends>,
     /// For each connection whether it may have greeted: the event that says so does not say of which.
@@ -63,8 +69,7 @@ impl Line {
         let seat = Seat::take(endpoint.is_inproc());
         let failed = |e| zmq_error(e, format!("cannot open a ZeroMQ socket for {endpoint}"));
         let socket = set_up(&seat, kind, role, options).map_err(failed)?;
-        let monitored = !endpoint.is_silent() && (kind.counts || endpoint.is_tcp() || role == Role::Connect);
-        let monitor = if monitored {
+        let monitor = if !endpoint.is_silent() {
             Some(Monitor::of(&socket, &seat).map_err(failed)?)
         } else {
             None
@@ -76,6 +81,8 @@ impl Line {
             monitor,
             address: None,
             keepalive: Keepalive::of(options, kind.sends),
+            doorkeeper: (role == Role::Bind).then(Doorkeeper::default),
+            is_crowded: false,
             ends: HashMap::new(),
             greeted: HashMap::new(),
             is_failing: false,
@@ -145,8 +152,15 @@ impl Line {
                 self.greeted.insert(*fd, false);
                 // The number may have been another's.
                 self.ends.remove(fd);
-                if let Some(ends) = keepalive::apply(self.keepalive, *fd, address) {
-                    self.ends.insert(*fd, ends);
+                if let Some(doorkeeper) = &mut self.doorkeeper
+                    && !doorkeeper.admits(*fd, address)
+                {
+                    self.is_crowded = true;
+                } else if address.starts_with("tcp:")
+                    && let Some(connection) = Connection::copy(*fd, address)
+                {
+                    connection.keep_alive(self.keepalive);
+                    self.ends.extend(connection.ends().map(|ends| (*fd, ends)));
                 }
             }
             Change::Greeted => {
@@ -160,6 +174,15 @@ impl Line {
             Change::Retried => self.story.retried = true,
         }
         Some(change)
+    }
+
+    pub(super) fn is_crowded(&self) -> bool {
+        self.is_crowded
+    }
+
+    /// Whether a connection was turned away since the last call, for want of descriptors.
+    pub(super) fn take_crowded(&mut self) -> bool {
+        std::mem::take(&mut self.is_crowded)
     }
 
     /// Whether the connection that was closed, of which [`Line::next`] has just told, may have spoken ZeroMQ: strangers end

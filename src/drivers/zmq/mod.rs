@@ -6,6 +6,7 @@
 mod backoff;
 mod connection;
 mod context;
+mod copy;
 mod endpoint;
 mod filter;
 mod inbound;
@@ -16,6 +17,7 @@ mod outbound;
 mod path_lock;
 mod peer;
 mod push;
+mod room;
 mod traffic;
 
 use std::sync::Arc;

@@ -148,7 +148,7 @@ impl Outbound for ZmqOutbound {
     }
 
     fn address(&self) -> Option<String> {
-        self.connection.line()?.address().map(str::to_owned)
+        self.connection.address().map(str::to_owned)
     }
 
     fn probes(&mut self) -> Result<Vec<Topic>> {

@@ -1,6 +1,6 @@
 //! How many bytes have come on a TCP connection, by the system's own count.
 
-use super::keepalive::Ends;
+use super::copy::Ends;
 
 /// The sum for these connections. `None` if there are none, or the system does not say.
 pub(super) fn received<'a>(connections: impl Iterator<Item = &'a Ends>) -> Option<u64> {

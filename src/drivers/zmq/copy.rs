@@ -1,0 +1,118 @@
+//! Copies of libzmq's own descriptors, of which only the numbers are known: Linux hands them out (`pidfd_getfd`).
+
+use std::net::SocketAddr;
+
+use super::keepalive::Keepalive;
+
+/// Both ends of a TCP connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ends {
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+}
+
+#[cfg(target_os = "linux")]
+pub(super) use linux::Connection;
+
+#[cfg(not(target_os = "linux"))]
+pub(super) struct Connection;
+
+#[cfg(not(target_os = "linux"))]
+impl Connection {
+    pub(super) fn copy(_: u32, _: &str) -> Option<Connection> {
+        None
+    }
+
+    pub(super) fn ends(&self) -> Option<Ends> {
+        None
+    }
+
+    pub(super) fn keep_alive(&self, _: Keepalive) {}
+
+    pub(super) fn hang_up(&self) {}
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::net::SocketAddr;
+    use std::os::fd::OwnedFd;
+    use std::sync::Once;
+    use std::time::Duration;
+
+    use rustix::io::{Errno, Result};
+    use rustix::net::{Shutdown, SocketAddrUnix, getpeername, getsockname, shutdown, sockopt};
+    use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+
+    use super::{Ends, Keepalive};
+
+    /// A copy of a connection.
+    pub(in super::super) struct Connection(OwnedFd);
+
+    impl Connection {
+        /// Copies the connection that libzmq has under this descriptor. `address` is libzmq's: the far end of one that was
+        /// made, the near end of one that was accepted.
+        pub(in super::super) fn copy(fd: u32, address: &str) -> Option<Connection> {
+            let number = i32::try_from(fd).ok()?;
+            let copy = pidfd_open(getpid(), PidfdFlags::empty())
+                .and_then(|this| pidfd_getfd(this, number, PidfdGetfdFlags::empty()));
+            // The connection may be gone, and the number somebody else's by now.
+            let copy = Connection(copy.map_err(warn).ok()?);
+            copy.is_at(address).then_some(copy)
+        }
+
+        fn is_at(&self, address: &str) -> bool {
+            let is = |end: SocketAddr| address.strip_prefix("tcp://") == Some(&end.to_string());
+            match self.ends() {
+                Some(ends) => is(ends.remote) || is(ends.local),
+                None => self
+                    .path()
+                    .is_some_and(|path| address.strip_prefix("ipc://") == Some(&path)),
+            }
+        }
+
+        /// The path of a Unix socket, if it has one: one that was accepted.
+        fn path(&self) -> Option<String> {
+            let local = SocketAddrUnix::try_from(getsockname(&self.0).ok()?).ok()?;
+            Some(local.path()?.to_string_lossy().into_owned())
+        }
+
+        /// The ends of a TCP connection.
+        pub(in super::super) fn ends(&self) -> Option<Ends> {
+            Some(Ends {
+                local: SocketAddr::try_from(getsockname(&self.0).ok()?).ok()?,
+                remote: SocketAddr::try_from(getpeername(&self.0).ok()??).ok()?,
+            })
+        }
+
+        /// Sets the options of a TCP connection.
+        pub(in super::super) fn keep_alive(&self, keepalive: Keepalive) {
+            // Those that fail are of a connection that is gone.
+            let _ = self.set(keepalive);
+        }
+
+        fn set(&self, keepalive: Keepalive) -> Result<()> {
+            let interval = Duration::from_secs(keepalive.interval.into());
+            sockopt::set_socket_keepalive(&self.0, true)?;
+            sockopt::set_tcp_keepidle(&self.0, interval)?;
+            sockopt::set_tcp_keepintvl(&self.0, interval)?;
+            sockopt::set_tcp_keepcnt(&self.0, keepalive.checks.into())?;
+            sockopt::set_tcp_user_timeout(&self.0, keepalive.user_timeout)
+        }
+
+        /// Ends the connection, as if the other end had: libzmq then closes its descriptor.
+        pub(in super::super) fn hang_up(&self) {
+            let _ = shutdown(&self.0, Shutdown::Both);
+        }
+    }
+
+    /// Says once that this system does not allow it. A connection that is gone already is no news, and one for whose copy there
+    /// was no room is left as it is.
+    fn warn(e: Errno) {
+        static ONCE: Once = Once::new();
+        if ![Errno::BADF, Errno::MFILE, Errno::NFILE].contains(&e) {
+            ONCE.call_once(|| {
+                log::warn!("heartbeat_interval_ms and heartbeat_timeout_ms have no effect on ZeroMQ here: {e}");
+            });
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The limit of open files. Where libzmq finds no descriptor it ends the process (for its threads, and for a connection over a
+//! Unix socket), or keeps a processor busy (for one over TCP): it must not come to that.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use rustix::process::{Resource, getrlimit};
+
+use crate::error::{Error, ErrorKind, Result};
+
+use super::copy::Connection;
+
+/// More than a line takes, and libzmq's threads with the first.
+const ROOM: u64 = 24;
+
+/// Of the limit, this part is kept free of connections that were accepted: several may come before the first is turned away.
+const PART: u64 = 8;
+
+/// What copying a connection takes, and a bit more, since others take what is given back.
+const SPARE: usize = 4;
+
+/// Fails if too few descriptors are left for another line to this address.
+pub(super) fn check(address: &str) -> Result<()> {
+    let open = || {
+        let lowest = File::open("/dev/null")?;
+        match is_room(lowest.as_raw_fd().unsigned_abs(), ROOM) {
+            true => Ok(()),
+            false => Err(io::Error::from(rustix::io::Errno::MFILE)),
+        }
+    };
+    open().map_err(|e: io::Error| crowded(address).with_source(e))
+}
+
+/// The error that there are too few.
+pub(super) fn crowded(address: &str) -> Error {
+    let context = format!(
+        "no file descriptors are left for {address}: raise the limit of open files (`ulimit -n`, `LimitNOFILE=`)"
+    );
+    Error::new(ErrorKind::Io, context)
+}
+
+/// Whether there is room for more: the system hands out the lowest number, so all that are lower are taken.
+fn is_room(lowest: u32, more: u64) -> bool {
+    limit().is_none_or(|limit| u64::from(lowest) + more <= limit)
+}
+
+fn limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
+/// Turns away those who connect when there is no room.
+#[derive(Default)]
+pub(super) struct Doorkeeper {
+    /// Given back for as long as it takes to hang up.
+    spare: Vec<File>,
+}
+
+impl Doorkeeper {
+    /// A connection was accepted. False if it was hung up, since there would not be room for others.
+    pub(super) fn admits(&mut self, fd: u32, address: &str) -> bool {
+        let room = limit().map_or(ROOM, |limit| ROOM.max(limit / PART));
+        if is_room(fd, room) {
+            self.refill();
+            return true;
+        }
+        self.spare.clear();
+        if let Some(connection) = Connection::copy(fd, address) {
+            connection.hang_up();
+        }
+        self.refill();
+        false
+    }
+
+    fn refill(&mut self) {
+        while self.spare.len() < SPARE
+            && let Ok(file) = File::open("/dev/null")
+        {
+            self.spare.push(file);
+        }
+    }
+}
