@@ -23,7 +23,7 @@ pub(crate) const HELLO: &str = "hello";
 pub(crate) const GOODBYE: &str = "goodbye";
 
 /// A longer period cannot be told from none.
-const MAX_PERIOD: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const MAX_PERIOD: Duration = Duration::from_secs(24 * 3600);
 
 impl Hello {
     /// A hello that tells of no topic.

@@ -48,7 +48,7 @@ use crate::update::{DbUpdate, Name};
 
 pub use decode::Decoder;
 pub use encode::{Batch, Encoder};
-pub(crate) use hello::{GOODBYE, HELLO, Hello};
+pub(crate) use hello::{GOODBYE, HELLO, Hello, MAX_PERIOD};
 
 /// How many arrays and maps may stand inside each other in a value or in a field that is skipped.
 const MAX_DEPTH: usize = 32;

@@ -215,7 +215,11 @@ impl Replies {
             }
         });
         let courier = Courier::new(shared, topic, commands);
-        let thread = thread::spawn("tablecast-notifier", move || courier.run());
+        let body = move || {
+            courier.run();
+            Ok(())
+        };
+        let thread = thread::spawn_fallible("tablecast-notifier", shared.options.hook.clone(), body);
         Ok(Replies {
             thread: thread.inspect_err(|_| {
                 subscriber.unregister_topic(topic);
@@ -248,10 +252,11 @@ impl Shared {
         if state.stopped {
             return Err(stopped());
         }
+        // Under the lock, so that numbers are in order. It fails if the thread has ended unasked.
+        let command = Command::Notify(state.stats.notified + 1, update);
+        self.commands.send(command).map_err(|_| stopped())?;
         state.stats.notified += 1;
         state.stats.pending += 1;
-        // Under the lock, so that numbers are in order.
-        let _ = self.commands.send(Command::Notify(state.stats.notified, update));
         Ok(())
     }
 

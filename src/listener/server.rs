@@ -115,7 +115,12 @@ impl Listener {
             base,
         };
         let desk = Arc::clone(&keeper.base.desk);
-        let thread = thread::spawn("tablecast-listener", move || keeper.run(guard))?;
+        let hook = keeper.base.options.hook.clone();
+        let body = move || {
+            keeper.run(guard);
+            Ok(())
+        };
+        let thread = thread::spawn_fallible("tablecast-listener", hook, body)?;
         Ok(Listener {
             desk,
             runs,

@@ -1,7 +1,6 @@
 //! The thread that keeps a member's row.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use crate::error::{Error, ErrorHook, ErrorKind, Result, contain, report};
 use crate::publisher::{host_name, new_epoch};
 use crate::store::{Store, Write};
 use crate::stores::Stores;
-use crate::thread::{self, Thread};
+use crate::thread::{self, Thread, jittered};
 use crate::update::Topic;
 
 /// Keeps a member registered, from the moment it is made, on a thread of its own; dropping it removes the row.
@@ -147,7 +146,12 @@ impl Registration {
             options,
             stop,
         };
-        let thread = thread::spawn("tablecast-registration", move || worker.run())?;
+        let hook = worker.options.hook.clone();
+        let body = move || {
+            worker.run();
+            Ok(())
+        };
+        let thread = thread::spawn_fallible("tablecast-registration", hook, body)?;
         Ok(Registration {
             member,
             shared,
@@ -386,10 +390,4 @@ fn advertised(config: &Config, bound: &str) -> String {
         (host, _) => host.to_owned(),
     };
     format!("tcp://{host}:{port}")
-}
-
-/// Up to a fifth less, so that those who started together do not write together.
-fn jittered(time: Duration) -> Duration {
-    let random = RandomState::new().hash_one(0) as u32;
-    time.mul_f64(1.0 - 0.2 * f64::from(random) / f64::from(u32::MAX))
 }

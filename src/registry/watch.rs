@@ -38,7 +38,8 @@ impl Watch {
             tell,
         };
         let what = format!("the watch of table {table:?}");
-        let thread = Background::spawn("tablecast-watch", what, move |stop| worker.run(&stop))?;
+        let hook = worker.options.hook.clone();
+        let thread = Background::spawn("tablecast-watch", what, hook, move |stop| worker.run(&stop))?;
         Ok(Watch {
             table: table.to_owned(),
             thread,

@@ -73,7 +73,9 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
     thread.map_err(|e| Error::new(ErrorKind::Io, "cannot start a thread").with_source(e))?;
     let interrupted = || Err(Error::new(ErrorKind::Stopped, "a signal came"));
     let result = select! {
-        recv(end) -> result => result.unwrap_or_else(|_| interrupted()),
+        recv(end) -> result => result.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Panicked, "the thread that notifies has ended unasked"))
+        }),
         recv(signal) -> _ => {
             stop.store(true, Ordering::Relaxed);
             let _ = end.recv_timeout(2 * SLICE);

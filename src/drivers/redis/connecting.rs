@@ -66,6 +66,11 @@ impl Connecting {
         self.signal.as_ref().map(UnixStream::as_fd)
     }
 
+    /// True if the thread has ended unasked: nothing more will come of it.
+    pub(super) fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_some_and(Thread::has_ended) && self.outcomes.is_empty()
+    }
+
     /// What came of it since the last call.
     pub(super) fn outcome(&mut self) -> Option<Outcome> {
         if let Some(signal) = &mut self.signal {

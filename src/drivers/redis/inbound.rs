@@ -303,6 +303,15 @@ impl Peer {
         }
     }
 
+    /// The thread that connects has ended unasked, which was reported: begins another one.
+    fn restart(&mut self, options: &RedisOptions, changes: &mut VecDeque<(Arc<str>, Happened)>) {
+        (self.state, self.wait) = (State::Lost, options.reconnect_max);
+        if let Err(e) = self.connect(options) {
+            let lost = [Happened::Failed(e), Happened::Disconnected];
+            changes.extend(lost.map(|happened| (Arc::clone(&self.address), happened)));
+        }
+    }
+
     /// What was waited for is there.
     fn on_ready(
         &mut self,
@@ -316,6 +325,7 @@ impl Peer {
             State::Connecting(connecting) => connecting,
         };
         match connecting.outcome() {
+            None if connecting.has_ended() => self.restart(options, changes),
             None => {}
             Some(Outcome::Failed(e)) => changes.push_back((Arc::clone(&self.address), Happened::Failed(e))),
             Some(Outcome::Connected(found)) => {
