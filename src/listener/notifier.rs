@@ -66,8 +66,9 @@ impl Notifier {
     /// Begins to watch for listeners, and to hear answers, on a topic of its own.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] if the id makes no topic that the subscriber takes, and [`ErrorKind::Io`] if there can be no thread.
-    /// What is wrong with the store goes to the hook, and is tried again.
+    /// [`ErrorKind::InvalidInput`] if the id makes no topic that the subscriber takes, [`ErrorKind::Config`] for a timeout of
+    /// less than 10 ms, and [`ErrorKind::Io`] if there can be no thread. What is wrong with the store goes to the hook, and is
+    /// tried again.
     pub fn new(
         store: Arc<dyn Store>,
         subscriber: &Arc<Subscriber>,

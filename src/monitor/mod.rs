@@ -43,7 +43,7 @@ use worker::Worker;
 /// Times of a [`Monitor`].
 #[derive(Clone)]
 pub struct MonitorOptions {
-    /// How long it waits between two polls. Default: 1 s.
+    /// How long it waits between two polls, at least a millisecond. Default: 1 s.
     pub interval: Duration,
     /// How long it waits before the first one, so that those who are to hear it can connect. Default: not at all.
     pub delay: Duration,

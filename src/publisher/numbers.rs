@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
-use crate::codec::Hello;
+use crate::codec::{Hello, MAX_TOPICS};
 use crate::error::{ErrorKind, Result};
 use crate::update::Topic;
 
@@ -33,8 +33,7 @@ type IsSent = bool;
 /// A topic is told of in so many hellos after its last use: one who is cut off for longer notices the silence.
 const TOLD: u64 = 5;
 
-/// A hello tells of at most so many topics, and of so many bytes of their names; then another one follows.
-const MAX_TOPICS: usize = 256;
+/// A hello tells of topics with at most so many bytes in their names; then another one follows.
 const MAX_BYTES: usize = 32 << 10;
 
 impl Numbers {

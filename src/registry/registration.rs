@@ -101,7 +101,8 @@ impl Registration {
     /// it. If its owner is alive, that one notices, reports it, and goes on under its id and its epoch.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] if there can be no thread. What is wrong with the store goes to the hook, and is tried again.
+    /// [`ErrorKind::Config`] for a timeout of less than 10 ms, and [`ErrorKind::Io`] if there can be no thread. What is wrong
+    /// with the store goes to the hook, and is tried again.
     pub fn new(store: Arc<dyn Store>, table: &str, member: Member, options: RegistryOptions) -> Result<Registration> {
         Registration::begin(store, table, member, options, true, |_| ())
     }
@@ -126,6 +127,7 @@ impl Registration {
         rejoins: bool,
         renewal: impl FnMut(&mut Member) + Send + 'static,
     ) -> Result<Registration> {
+        options.check()?;
         let (alive, stop) = bounded(1);
         let shared = Arc::new(Shared {
             lease: Mutex::new(Lease::Wanted),

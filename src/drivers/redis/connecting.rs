@@ -50,10 +50,9 @@ impl Connecting {
         let (signal, theirs) =
             open().map_err(|e| Error::new(ErrorKind::Io, "cannot open a socket pair").with_source(e))?;
         let (results, outcomes) = crossbeam_channel::unbounded();
-        let (interval, max) = (options.reconnect_interval, options.reconnect_max);
-        let thread = thread::spawn("tablecast-connect", move || {
-            run(finder, &theirs, &results, wait, (interval, max));
-        })?;
+        let options = options.clone();
+        let body = move || run(finder, &theirs, &results, wait, &options);
+        let thread = thread::spawn("tablecast-connect", body)?;
         Ok(Connecting {
             signal: Some(signal),
             outcomes,
@@ -95,7 +94,7 @@ fn run(
     mut signal: &UnixStream,
     results: &Sender<Outcome>,
     mut wait: Duration,
-    (interval, max): (Duration, Duration),
+    options: &RedisOptions,
 ) {
     let limit = Limit {
         deadline: thread::deadline(Duration::MAX),
@@ -115,6 +114,6 @@ fn run(
             let _ = results.send(outcome);
             let _ = signal.write(&[1]);
         }
-        wait = (wait * 2).clamp(interval, max);
+        wait = options.next_wait(wait);
     }
 }

@@ -293,7 +293,7 @@ impl Peer {
             self.finder.shun(link.conn().node());
             // One that was good for a while is replaced at once.
             self.wait = match link.since.elapsed() < options.reconnect_max {
-                true => (self.wait * 2).clamp(options.reconnect_interval, options.reconnect_max),
+                true => options.next_wait(self.wait),
                 false => Duration::ZERO,
             };
         }
@@ -330,7 +330,7 @@ impl Peer {
             Some(Outcome::Failed(e)) => changes.push_back((Arc::clone(&self.address), Happened::Failed(e))),
             Some(Outcome::Connected(found)) => {
                 self.finder = found.finder;
-                let mut link = Box::new(Link::new(found.conn, found.health, options));
+                let mut link = Box::new(Link::new(found.conn, found.health));
                 for topic in topics {
                     link.subscribe(topic);
                 }
