@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use common::within;
@@ -55,9 +56,13 @@ fn filled(head: &[u8], body: &[u8], separator: &[u8], tail: &[u8]) -> Vec<u8> {
 
 const ROW: &[u8] = b"\x84\xa5table\xa1t\xa3key\xa1k\xa6action\xa1s\xa5value";
 
+/// One test at a time.
+static TURN: Mutex<()> = Mutex::new(());
+
 #[test]
 fn a_payload_costs_a_small_multiple_of_its_length() {
     within(Duration::from_secs(100), || {
+        let _turn = TURN.lock();
         let many = |body: &[u8]| filled(b"\xdd\x00\x20\x00\x00", body, b"", b"");
         let value = |body: &[u8]| filled(&[ROW, b"\xdd\x7f\xff\xff\xff"].concat(), body, b"", b"");
         let tiny = br#"{"table":"t","key":"k","action":"s"}"#;
@@ -125,10 +130,10 @@ fn a_payload_costs_a_small_multiple_of_its_length() {
 #[test]
 fn messages_that_are_kept_have_short_ids() {
     within(Duration::from_secs(100), || {
+        let _turn = TURN.lock();
         let hello = |id: usize| {
-            let head = format!(
-                r#"{{"table":null,"key":null,"action":"hello","value":"{{\"every\":1000}}","epoch":1,"publisher":""#
-            );
+            let head =
+                r#"{"table":null,"key":null,"action":"hello","value":"{\"every\":1000}","epoch":1,"publisher":""#;
             [head.as_bytes(), &vec![b'i'; id], b"\"}"].concat()
         };
         let mut decoder = Decoder::new();
@@ -143,7 +148,7 @@ fn messages_that_are_kept_have_short_ids() {
         let size = size_of::<Message>();
         println!(
             "{MAX_UPDATES} updates of one payload take {} KiB",
-            MAX_UPDATES * size >> 10
+            (MAX_UPDATES * size) >> 10
         );
         assert!(size <= 256, "{size}");
     });

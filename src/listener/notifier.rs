@@ -121,7 +121,7 @@ impl Notifier {
     /// # Errors
     /// [`ErrorKind::Timeout`] if there are too many pending for all of the option `notify_timeout`, [`ErrorKind::Stopped`], and what the
     /// publisher says of an update that breaks a limit. With [`Delivery::AtMostOnce`] also [`ErrorKind::Unavailable`] if no listener
-    /// is alive, and what the publisher says.
+    /// is alive, or, where the driver can tell, none of them hears the publisher, and what the publisher says.
     pub fn notify(&self, update: DbUpdate) -> Result<()> {
         self.shared.notify(update)
     }
@@ -269,10 +269,29 @@ impl Shared {
         }
         let listener = state.choice.draw(|_| true).ok_or_else(nobody)?;
         drop(state);
-        self.publisher.send_event_to(&Topic::new(listener)?, update)?;
+        let mut topic = Topic::new(listener)?;
+        // Nothing would make up for what a listener does not hear.
+        if self.publisher.is_subscribed(&topic) == Some(false) {
+            topic = self.draw_heard()?;
+        }
+        self.publisher.send_event_to(&topic, update)?;
         self.state.lock().stats.notified += 1;
         self.sent(1);
         Ok(())
+    }
+
+    /// One of the listeners that have subscribed at this publisher.
+    fn draw_heard(&self) -> Result<Topic> {
+        let listeners = self.state.lock().listeners.clone();
+        let topics = listeners.iter().filter_map(|member| Topic::new(&*member.address).ok());
+        // The publisher may be at a send that takes its time: not while the state is locked.
+        let heard: Vec<Topic> = topics
+            .filter(|topic| self.publisher.is_subscribed(topic) != Some(false))
+            .collect();
+        let is_heard = |name: &Name| heard.iter().any(|topic| topic.as_str() == name.as_str());
+        let chosen = self.state.lock().choice.draw(is_heard);
+        let unheard = || Error::new(ErrorKind::Unavailable, "no listener hears this publisher yet");
+        Topic::new(chosen.ok_or_else(unheard)?)
     }
 
     fn wait(&self, timeout: Duration, done: impl Fn(&State) -> bool, what: impl Fn(&State) -> String) -> Result<()> {

@@ -157,6 +157,37 @@ impl Link {
         Ok(())
     }
 
+    /// Whether somebody has subscribed to this topic, where the driver can tell.
+    pub(crate) fn is_subscribed(&self, topic: &Topic) -> Option<bool> {
+        self.shared.sender.lock().outbound.is_subscribed(topic)
+    }
+
+    /// Waits until somebody has subscribed to this topic.
+    pub(crate) fn wait_subscribed(&self, topic: &Topic, timeout: Duration) -> Result<()> {
+        let deadline = thread::deadline(timeout);
+        // Held from the look to the wait, so that no change is missed in between.
+        let mut changes = self.shared.subscribers.lock();
+        loop {
+            match self.is_subscribed(topic) {
+                Some(true) => return Ok(()),
+                Some(false) => {}
+                None => {
+                    let context = "this driver cannot tell what is subscribed to";
+                    return Err(Error::new(ErrorKind::Unsupported, context));
+                }
+            }
+            if self
+                .shared
+                .subscribers_changed
+                .wait_until(&mut changes, deadline)
+                .timed_out()
+            {
+                let context = format!("no subscriber of topic {topic} came within {timeout:?}");
+                return Err(Error::new(ErrorKind::Timeout, context));
+            }
+        }
+    }
+
     /// Tells that this is the end, with the last numbers. Waits for a short while only: who does not hear it notices the
     /// silence.
     pub(crate) fn say_goodbye(&self) {
@@ -290,11 +321,9 @@ impl Shared {
         }
         let now = sender.outbound.subscribers().unwrap_or(0);
         drop(sender);
-        let mut subscribers = self.subscribers.lock();
-        if *subscribers != now {
-            *subscribers = now;
-            self.subscribers_changed.notify_all();
-        }
+        *self.subscribers.lock() = now;
+        // Also if there are as many as before: one of them may have subscribed to more.
+        self.subscribers_changed.notify_all();
         Ok(())
     }
 }

@@ -330,6 +330,19 @@ impl Publisher {
         self.link.wait_subscribers(count, timeout)
     }
 
+    /// Waits until somebody has subscribed to this topic: then what is sent on it is for somebody.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if nobody has in time, [`ErrorKind::Unsupported`] if the driver cannot tell.
+    pub fn wait_subscribed(&self, topic: &Topic, timeout: Duration) -> Result<()> {
+        self.link.wait_subscribed(topic, timeout)
+    }
+
+    /// Whether somebody has subscribed to this topic, where the driver can tell.
+    pub(crate) fn is_subscribed(&self, topic: &Topic) -> Option<bool> {
+        self.link.is_subscribed(topic)
+    }
+
     /// The listen address of this publisher, if it has one of its own; a port of 0 is resolved.
     pub fn address(&self) -> Option<String> {
         self.link.address()

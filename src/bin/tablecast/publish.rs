@@ -119,7 +119,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
 }
 
 /// Waits for so many subscribers, or until it is stopped.
-pub(crate) fn wait_subscribers(
+fn wait_subscribers(
     publisher: &Publisher,
     count: usize,
     timeout: Duration,

@@ -3,6 +3,7 @@
 //! An address may say what is done with it, as in CZMQ: `@tcp://…` binds, `>tcp://…` connects. Without a sign a
 //! publisher and the service's receiving end bind, and the others connect.
 
+mod census;
 mod endpoint;
 mod filter;
 mod inbound;

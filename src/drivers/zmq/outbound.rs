@@ -1,6 +1,5 @@
 //! The publishing end: an XPUB socket, which is PUB plus the sight of its subscriptions.
 
-use std::collections::HashSet;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +9,9 @@ use crate::error::Result;
 use crate::transport::{Outbound, Waiter, WaiterAndWake};
 use crate::update::Topic;
 
+use super::census::Census;
 use super::endpoint::{Endpoint, PathLock, Role};
+use super::filter::filter;
 use super::monitor::{Change, Monitor};
 use super::{Context, ZmqOptions, millis, push, zmq_error};
 
@@ -19,9 +20,7 @@ pub(super) struct ZmqOutbound {
     endpoint: Endpoint,
     address: Option<String>,
     monitor: Monitor,
-    /// The file descriptors of all connections, and of those that have subscribed to something.
-    connections: HashSet<u32>,
-    subscribers: HashSet<u32>,
+    census: Census,
     // Fields drop in order: the lock goes after the socket.
     _lock: Option<PathLock>,
     _context: Arc<Context>,
@@ -55,8 +54,7 @@ impl ZmqOutbound {
             endpoint: endpoint.clone(),
             address,
             monitor,
-            connections: HashSet::new(),
-            subscribers: HashSet::new(),
+            census: Census::default(),
             _lock: lock,
             _context: context,
         })
@@ -65,13 +63,8 @@ impl ZmqOutbound {
     fn look_at_connections(&mut self) {
         while let Some(change) = self.monitor.next() {
             match change {
-                Change::Opened(connection) => {
-                    self.connections.insert(connection);
-                }
-                Change::Closed(connection) => {
-                    self.connections.remove(&connection);
-                    self.subscribers.remove(&connection);
-                }
+                Change::Opened(connection) => self.census.opened(connection),
+                Change::Closed(connection) => self.census.closed(connection),
                 Change::Greeted => {}
             }
         }
@@ -102,22 +95,27 @@ impl Outbound for ZmqOutbound {
                     ));
                 }
             };
+            // Whose it is, if it is told; that connection was opened before, and may be closed already.
+            let connection = message.gets("__fd").and_then(|fd| fd.parse().ok());
             // A subscription is a byte 1 and the topic; taking it back is a byte 0; anything else is a stranger's.
-            if let Some((1, topic)) = message.split_first() {
-                probes.extend(Topic::probe_from(topic));
-                // Whose it is; that connection was opened before, and may be closed already.
-                if let Some(subscriber) = message.gets("__fd").and_then(|fd| fd.parse().ok()) {
+            match message.split_first() {
+                Some((1, topic)) => {
+                    probes.extend(Topic::probe_from(topic));
                     self.look_at_connections();
-                    if self.connections.contains(&subscriber) {
-                        self.subscribers.insert(subscriber);
-                    }
+                    self.census.subscribed(connection, topic);
                 }
+                Some((0, topic)) => self.census.unsubscribed(topic),
+                _ => {}
             }
         }
     }
 
     fn subscribers(&self) -> Option<usize> {
-        (!self.endpoint.is_silent()).then_some(self.subscribers.len())
+        (!self.endpoint.is_silent()).then_some(self.census.subscribers())
+    }
+
+    fn is_subscribed(&self, topic: &Topic) -> Option<bool> {
+        self.census.is_subscribed(filter(topic))
     }
 
     fn waiter(&mut self) -> Result<Option<WaiterAndWake>> {
