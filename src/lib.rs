@@ -128,4 +128,5 @@ pub use store::Store;
 pub use stores::Stores;
 pub use subscriber::{PeerState, Subscriber, SubscriberOptions, TopicState};
 pub use table::Table;
+pub use thread::failed_threads;
 pub use update::{Action, DbUpdate, Event, Name, Origin, SyncReason, Topic};

@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 use crate::codec::{Codec, Encoder};
 use crate::config::Config;
 use crate::drivers::Drivers;
-use crate::error::{Error, ErrorHook, ErrorKind, Result, report};
+use crate::error::{Error, ErrorHook, ErrorKind, Result, contain, report};
 use crate::publisher::{Link, new_epoch, unique_id};
-use crate::thread::{self, Thread};
+use crate::thread::{self, Failures, Thread};
 use crate::transport::{Inbound, PubSub, Received, Wake};
 
 /// Limits and times of a [`Service`].
@@ -74,6 +74,8 @@ pub struct ServiceStats {
     pub malformed: u64,
     /// Frames that the network driver refused.
     pub failed: u64,
+    /// Failures to receive from the local processes; the service tries again.
+    pub errors: u64,
     /// The service's own hellos: answers to subscribers that asked, and those of the option `hello_interval`.
     pub hellos: u64,
 }
@@ -93,14 +95,12 @@ struct Shared {
     forwarded: AtomicU64,
     malformed: AtomicU64,
     failed: AtomicU64,
+    errors: AtomicU64,
     hellos: Arc<AtomicU64>,
 }
 
 /// The longest that a service which is told to stop goes on passing on what has come in.
 const DRAIN: Duration = Duration::from_millis(200);
-
-/// How long to wait after receiving has failed.
-const RETRY: Duration = Duration::from_millis(100);
 
 impl Service {
     /// The service as the options say; makes the folder of its socket if it is missing. The monitors of tables, which
@@ -141,12 +141,15 @@ impl Service {
             forwarded: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
             failed: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
             hellos: link.hellos(),
         });
         let address = link.address();
         let run = Arc::clone(&shared);
         // The thread owns both ends, and closes them when it ends.
-        let thread = thread::spawn("tablecast-service", move || run.run(&mut *inbound, &link))?;
+        let hook = run.options.hook.clone();
+        let body = move || run.run(&mut *inbound, &link);
+        let thread = thread::spawn_fallible("tablecast-service", hook, body)?;
         Ok(Service {
             shared,
             address,
@@ -169,38 +172,65 @@ impl Service {
         drop(thread);
     }
 
+    /// True until it is stopped. False before that means that it can pass on nothing any more: the driver between the
+    /// processes has said [`ErrorKind::Stopped`]. The hook was told.
+    pub fn is_running(&self) -> bool {
+        self.thread.lock().as_ref().is_some_and(|thread| !thread.has_ended())
+    }
+
     /// What was counted so far.
     pub fn stats(&self) -> ServiceStats {
         ServiceStats {
             forwarded: self.shared.forwarded.load(Ordering::Relaxed),
             malformed: self.shared.malformed.load(Ordering::Relaxed),
             failed: self.shared.failed.load(Ordering::Relaxed),
+            errors: self.shared.errors.load(Ordering::Relaxed),
             hellos: self.shared.hellos.load(Ordering::Relaxed),
         }
     }
 }
 
 impl Shared {
-    fn run(&self, inbound: &mut dyn Inbound, link: &Link) {
-        // What has already come in is still passed on when the service is told to stop.
-        let mut last_chance = None;
+    /// Passes on until it is told to stop, whatever fails; an error means that there can be nothing more to pass on.
+    fn run(&self, inbound: &mut dyn Inbound, link: &Link) -> Result<()> {
+        let (mut last_chance, mut failures) = (None, Failures::default());
         loop {
+            let what = || "the publisher service".into();
+            let done = contain(what, || self.pass_on(inbound, link, &mut last_chance, &mut failures));
+            match done.flatten() {
+                Err(e) if e.kind() != ErrorKind::Stopped => {
+                    count(&self.errors);
+                    failures.add(&e, self.options.hook.as_ref());
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Passes on until it is told to stop, or receiving fails.
+    fn pass_on(
+        &self,
+        inbound: &mut dyn Inbound,
+        link: &Link,
+        last_chance: &mut Option<Instant>,
+        failures: &mut Failures,
+    ) -> Result<()> {
+        loop {
+            // What has already come in is still passed on when the service is told to stop.
             if last_chance.is_none() && self.stopping.load(Ordering::Acquire) {
-                last_chance = Some(Instant::now() + DRAIN);
+                *last_chance = Some(Instant::now() + DRAIN);
             }
             if last_chance.is_some_and(|end| Instant::now() >= end) {
-                return;
+                return Ok(());
             }
-            match inbound.recv(last_chance.map(|_| Duration::ZERO)) {
-                Ok(Received::Frame { topic, payload, .. }) => self.forward(link, topic, payload),
-                Ok(Received::Malformed) => count(&self.malformed),
-                Ok(Received::Idle) => return,
-                Ok(_) => {}
-                Err(e) => {
-                    report(&e, self.options.hook.as_ref());
-                    // What fails again and again must not keep a processor busy.
-                    let _ = crossbeam_channel::never::<()>().recv_timeout(RETRY);
-                }
+            let received = inbound.recv(last_chance.map(|_| Duration::ZERO))?;
+            failures.end();
+            match received {
+                Received::Frame { topic, payload, .. } => self.forward(link, topic, payload),
+                Received::Malformed => count(&self.malformed),
+                Received::Idle if last_chance.is_some() => return Ok(()),
+                // Nothing ends the wait for the next frame but the stop: a driver may return early.
+                _ => {}
             }
         }
     }

@@ -1,26 +1,45 @@
-//! Threads that are named, joined on drop, and never join themselves.
+//! Threads that are named, joined on drop, never join themselves, and do not end unnoticed.
 
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use parking_lot::Mutex;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorHook, ErrorKind, Result, contain, report};
+
+/// How many threads of the library have ended in this process without having been told to, because they panicked or could not
+/// go on: 0 unless something is broken. Each was logged, and told to the [`ErrorHook`] of its object.
+pub fn failed_threads() -> u64 {
+    FAILED.load(Ordering::Relaxed)
+}
+
+static FAILED: AtomicU64 = AtomicU64::new(0);
 
 /// When `timeout` from now is over. One that no clock can tell, such as [`Duration::MAX`], means in a century.
 pub(crate) fn deadline(timeout: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(timeout).unwrap_or_else(|| now + CENTURY)
+    after(Instant::now(), timeout)
 }
 
-/// Lets `time` pass, where there is nothing to wait on: another process has to get on first.
-#[cfg(feature = "sqlite")]
-pub(crate) fn pause(time: Duration) {
-    let _ = crossbeam_channel::never::<()>().recv_timeout(time);
+/// When `time` after `start` is over; see [`deadline`].
+pub(crate) fn after(start: Instant, time: Duration) -> Instant {
+    start.checked_add(time).unwrap_or_else(|| start + CENTURY)
 }
 
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Up to a fifth less, so that those who started together do not act together.
+pub(crate) fn jittered(time: Duration) -> Duration {
+    let random = RandomState::new().hash_one(0) as u32;
+    time.saturating_sub(time.mul_f64(0.2 * f64::from(random) / f64::from(u32::MAX)))
+}
+
+/// Lets `time` pass, where there is nothing to wait on.
+pub(crate) fn pause(time: Duration) {
+    let _ = crossbeam_channel::never::<()>().recv_timeout(time);
+}
 
 /// A running thread. Dropping it joins it, unless the thread itself does the dropping.
 ///
@@ -32,12 +51,30 @@ pub(crate) struct Thread {
     ended: Receiver<()>,
 }
 
-/// Starts a thread of this name.
+/// Starts a thread of this name, whose body returns only when it was told to end.
 pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<Thread> {
+    let body = || {
+        body();
+        Ok(())
+    };
+    spawn_fallible(name, None, body)
+}
+
+/// Starts a thread of this name, whose body returns an error if it ends without having been told to. That, and a panic, is
+/// logged, counted, and goes to the hook.
+pub(crate) fn spawn_fallible(
+    name: &str,
+    hook: Option<ErrorHook>,
+    body: impl FnOnce() -> Result<()> + Send + 'static,
+) -> Result<Thread> {
     let (alive, ended) = crossbeam_channel::bounded(0);
+    let what = format!("thread {name} has ended unasked");
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         let _alive = alive;
-        body();
+        if let Err(e) = contain(|| "a panic".into(), body).flatten() {
+            FAILED.fetch_add(1, Ordering::Relaxed);
+            report(&Error::new(e.kind(), what).with_source(e), hook.as_ref());
+        }
     });
     let handle = thread.map_err(|e| Error::new(ErrorKind::Io, format!("cannot start thread {name}")).with_source(e))?;
     Ok(Thread {
@@ -53,6 +90,11 @@ impl Thread {
         self.handle
             .as_ref()
             .is_some_and(|handle| handle.thread().id() == current)
+    }
+
+    /// True once its body has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.try_recv() == Err(TryRecvError::Disconnected)
     }
 
     /// Joins the thread if it ends by `deadline`; otherwise leaves it alone and returns false.
@@ -83,6 +125,33 @@ impl Drop for Thread {
     }
 }
 
+/// What fails again and again: reported once, and tried again after a pause, so that it keeps no processor busy.
+#[derive(Debug, Default)]
+pub(crate) struct Failures(u64);
+
+/// The pause after a failure.
+const RETRY: Duration = Duration::from_millis(100);
+
+impl Failures {
+    /// Reports the first of failures in a row, and pauses after each.
+    pub(crate) fn add(&mut self, error: &Error, hook: Option<&ErrorHook>) {
+        self.0 += 1;
+        if self.0 == 1 {
+            report(error, hook);
+        }
+        pause(RETRY);
+    }
+
+    /// It succeeded.
+    #[inline]
+    pub(crate) fn end(&mut self) {
+        if self.0 > 0 {
+            let count = std::mem::take(&mut self.0);
+            log::info!("goes on after {count} failures");
+        }
+    }
+}
+
 /// A thread that works with a store again and again, until it is told to stop; dropping this tells it.
 pub(crate) struct Background {
     /// What it is, for the log.
@@ -99,10 +168,19 @@ pub(crate) struct Stop(Receiver<()>);
 const PATIENCE: Duration = Duration::from_millis(300);
 
 impl Background {
-    /// Starts a thread of this name.
-    pub(crate) fn spawn(name: &str, what: String, body: impl FnOnce(Stop) + Send + 'static) -> Result<Background> {
+    /// Starts a thread of this name; a panic of it goes to the hook.
+    pub(crate) fn spawn(
+        name: &str,
+        what: String,
+        hook: Option<ErrorHook>,
+        body: impl FnOnce(Stop) + Send + 'static,
+    ) -> Result<Background> {
         let (alive, stop) = crossbeam_channel::bounded(0);
-        let thread = spawn(name, move || body(Stop(stop)))?;
+        let body = move || {
+            body(Stop(stop));
+            Ok(())
+        };
+        let thread = spawn_fallible(name, hook, body)?;
         Ok(Background {
             what,
             alive: Mutex::new(Some(alive)),
@@ -146,5 +224,60 @@ impl Stop {
     /// True if it is to stop.
     pub(crate) fn is_told(&self) -> bool {
         self.0.try_recv() == Err(TryRecvError::Disconnected)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// The hook, and what it is told.
+    fn hook() -> (Option<ErrorHook>, Receiver<(ErrorKind, String)>) {
+        let (sender, told) = crossbeam_channel::unbounded();
+        let hook = move |e: &Error| drop(sender.send((e.kind(), e.to_string())));
+        (Some(Arc::new(hook)), told)
+    }
+
+    #[test]
+    fn a_thread_that_ends_unasked_is_reported() {
+        let (hook, told) = hook();
+        let before = failed_threads();
+        let thread = spawn_fallible("told", hook.clone(), || Ok(())).unwrap();
+        assert!(thread.join_by(deadline(LIMIT)));
+        let panicking = spawn_fallible("panicking", hook.clone(), || panic!("boom")).unwrap();
+        let (kind, text) = told.recv_timeout(LIMIT).unwrap();
+        assert_eq!(kind, ErrorKind::Panicked);
+        assert_eq!(text, "panic: thread panicking has ended unasked: a panic: boom");
+        assert!(panicking.join_by(deadline(LIMIT)));
+        let body = || Err(Error::new(ErrorKind::Stopped, "the transport is gone"));
+        let failing = spawn_fallible("failing", hook, body).unwrap();
+        let (kind, text) = told.recv_timeout(LIMIT).unwrap();
+        assert_eq!(kind, ErrorKind::Stopped);
+        assert_eq!(text, "stopped: thread failing has ended unasked: the transport is gone");
+        while !failing.has_ended() {
+            pause(Duration::from_millis(1));
+        }
+        assert!(told.is_empty());
+        assert_eq!(failed_threads() - before, 2);
+    }
+
+    #[test]
+    fn times_of_every_length() {
+        let now = Instant::now();
+        assert_eq!(after(now, Duration::from_secs(1)), now + Duration::from_secs(1));
+        assert_eq!(after(now, Duration::MAX), now + CENTURY);
+        for time in [
+            Duration::ZERO,
+            Duration::from_nanos(1),
+            Duration::from_secs(1),
+            Duration::MAX,
+        ] {
+            let jittered = jittered(time);
+            assert!(jittered <= time && jittered >= time / 10 * 7, "{jittered:?}");
+        }
     }
 }

@@ -58,6 +58,12 @@ pub trait Outbound: Send {
         None
     }
 
+    /// Whether somebody has subscribed to this topic, as of the last [`Outbound::probes`], where the transport can tell.
+    fn is_subscribed(&self, topic: &Topic) -> Option<bool> {
+        let _ = topic;
+        None
+    }
+
     /// What to wait on for the next [`Outbound::probes`] without holding this end; `None` if there never are any.
     /// Asked once.
     fn waiter(&mut self) -> Result<Option<WaiterAndWake>> {

@@ -131,7 +131,7 @@ fn every_update_goes_to_one_server_also_when_the_other_is_killed() {
 #[test]
 fn without_a_promise_nothing_is_waited_for() {
     in_each(|network| {
-        let mut server = Process::start(network.command("listen", &["--no-multiproc", "--count", "1"]));
+        let mut server = Process::start(network.command("listen", &["--no-multiproc", "--count", "200"]));
         server.await_stderr("ready");
         let lines: String = (0..200)
             .map(|n| format!("{{\"table\":\"lport\",\"key\":\"port-{n}\"}}\n"))
@@ -141,10 +141,73 @@ fn without_a_promise_nothing_is_waited_for() {
         node.write(&lines);
         node.close_stdin();
         let sent = node.end();
-        assert_eq!((sent.code, sent.stdout), (Some(0), vec!["sent 200".to_owned()]));
+        assert_eq!(
+            (sent.code, &*sent.stdout),
+            (Some(0), &["sent 200".to_owned()][..]),
+            "{sent:?}"
+        );
         let end = server.end();
         assert_eq!(end.code, Some(0), "{end:?}");
+        assert_eq!(end.stdout.len(), 200);
         assert_eq!(key(&end.stdout[0]), "port-0");
+    });
+}
+
+#[test]
+fn without_a_promise_nothing_goes_to_a_listener_that_does_not_hear() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().unwrap();
+        let network = Network::of_ports(folder.path());
+        // It is registered, but listens to an address at which nobody is.
+        let store = folder.path().join("rows.db");
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let nobody = format!("tcp://{}", nobody.local_addr().unwrap());
+        let args = [
+            "listen",
+            "--no-multiproc",
+            "--publisher-port",
+            "0",
+            "--id",
+            "deaf",
+            "--publisher",
+            &nobody,
+        ];
+        let mut deaf = Process::start(tablecast(
+            args.iter().chain(&["--sqlite-path", store.to_str().unwrap()]),
+        ));
+        deaf.await_stderr("ready");
+        let update = [
+            "--at-most-once",
+            "--table",
+            "lport",
+            "--key",
+            "port-1",
+            "--timeout",
+            "1",
+        ];
+        // The node itself hears its publisher: that is not who is meant.
+        let end = network.notify(&update);
+        assert_eq!(
+            (end.code, &*end.stdout),
+            (Some(1), &["sent 0".to_owned()][..]),
+            "{end:?}"
+        );
+        for text in ["\"deaf\" does not hear this", "no listener hears this publisher"] {
+            assert!(end.stderr.contains(text), "{text}: {end:?}");
+        }
+        // Another one does, and gets all.
+        let mut server = network.listen("hearing");
+        for _ in 0..3 {
+            let end = network.notify(&update);
+            assert_eq!(
+                (end.code, &*end.stdout),
+                (Some(0), &["sent 1".to_owned()][..]),
+                "{end:?}"
+            );
+            assert_eq!(key(&server.line()), "port-1");
+        }
+        deaf.signal("TERM");
+        assert!(deaf.end().stdout.is_empty());
     });
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Control, Message, json, msgpack};
+use super::{Control, MAX_ACTION_BYTES, MAX_ID_BYTES, MAX_UPDATES, Message, json, msgpack};
 use crate::error::{Error, ErrorKind};
 use crate::update::{Action, DbUpdate, Name, Origin, Topic, now_micros};
 
@@ -42,6 +42,9 @@ impl Spares {
 /// A scratch buffer that has grown beyond this is given back.
 const MAX_SCRATCH: usize = 64 << 10;
 
+/// So much room for messages is left after a payload that was refused.
+const MAX_ROOM: usize = 64;
+
 impl Decoder {
     /// A decoder for any number of payloads.
     pub fn new() -> Decoder {
@@ -50,7 +53,8 @@ impl Decoder {
 
     /// Appends the messages of one payload to `out`; all or nothing. Every update gets `topic`, the frame's.
     ///
-    /// Memory is bounded by a small multiple of the payload's length, whatever lengths it declares.
+    /// Memory is bounded by a small multiple of the payload's length, whatever lengths it declares, and by what
+    /// [`MAX_UPDATES`](super::MAX_UPDATES) messages take.
     ///
     /// # Errors
     /// [`ErrorKind::Malformed`] if the payload is not what the [module](super) describes. The text is short and says
@@ -61,6 +65,7 @@ impl Decoder {
             topic,
             received: None,
             latest: &mut self.received,
+            full: before + MAX_UPDATES,
             out,
         };
         // A map or an array begins above ASCII in MessagePack, so what begins in ASCII can only be JSON.
@@ -76,6 +81,7 @@ impl Decoder {
         self.scratch.text.shrink_to(MAX_SCRATCH);
         decoded.map_err(|fault| {
             out.truncate(before);
+            out.shrink_to(before + MAX_ROOM);
             Error::new(ErrorKind::Malformed, format!("{format}: {fault}"))
         })
     }
@@ -170,12 +176,12 @@ impl<'a> Fields<'a> {
         let read = match field {
             Field::Table => content.text().map(|text| self.table = Some(text)),
             Field::Key => content.text().map(|text| self.key = Some(text)),
-            Field::Action => content.text().map(|text| self.action = text),
+            Field::Action => short(content.text(), MAX_ACTION_BYTES).map(|text| self.action = text),
             Field::Value => content.value().map(|text| self.value = text),
             Field::Topic => content.text().map(drop),
             Field::Priority => content.integer().map(|number| self.priority = number),
             Field::Timestamp => content.integer().map(|number| self.timestamp = number),
-            Field::Publisher => content.text().map(|text| self.publisher = text),
+            Field::Publisher => short(content.text(), MAX_ID_BYTES).map(|text| self.publisher = text),
             Field::Epoch => content.integer().map(|number| self.epoch = number),
             Field::Version => content.integer().map(|number| self.version = number),
             Field::Seq => content.integer().map(|number| self.seq = number),
@@ -186,6 +192,18 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Refuses a text that is too long to be kept.
+#[inline]
+fn short<'a>(
+    text: Result<Option<Cow<'a, str>>, &'static str>,
+    limit: usize,
+) -> Result<Option<Cow<'a, str>>, &'static str> {
+    match text {
+        Ok(Some(text)) if text.len() > limit => Err("too long"),
+        text => text,
+    }
+}
+
 /// Where the maps of one payload go.
 pub(super) struct Sink<'s> {
     topic: &'s Topic,
@@ -193,11 +211,16 @@ pub(super) struct Sink<'s> {
     received: Option<i64>,
     /// The latest one so far: it never goes back, though the clock may.
     latest: &'s mut i64,
+    /// How many messages are too many.
+    full: usize,
     out: &'s mut Vec<Message>,
 }
 
 impl Sink<'_> {
     pub(super) fn push(&mut self, fields: Fields<'_>, spares: &mut Spares) -> Result<(), Fault> {
+        if self.out.len() >= self.full {
+            return Err(Fault("payload", "too many updates"));
+        }
         let missing = |place| Fault(place, "missing");
         let table = fields.table.ok_or(missing("table"))?;
         let action = fields.action.ok_or(missing("action"))?;

@@ -1,8 +1,10 @@
 //! What a hello says: the value of the control messages `hello` and `goodbye`.
 
+use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -12,7 +14,7 @@ pub(crate) struct Hello {
     /// How many milliseconds pass until the next hello at the most; who is silent for several times as long is gone.
     pub(crate) every: u64,
     /// Of each topic that was used lately: its name, the last number, and how many milliseconds ago that was sent.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "few")]
     pub(crate) topics: Vec<(String, u64, u64)>,
     /// The number of this round of hellos, from 1; left out where the hello is no part of a round, as in an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,6 +34,9 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 /// A topic is told of in so many rounds after its last use: a subscriber that misses fewer in a row hears its last number.
 pub(crate) const TOLD: u64 = 5;
 
+/// A hello tells of at most so many topics; then another one follows.
+pub(crate) const MAX_TOPICS: usize = 256;
+
 /// A publisher tells its subscribers of itself.
 pub(crate) const HELLO: &str = "hello";
 
@@ -42,7 +47,7 @@ pub(crate) const GOODBYE: &str = "goodbye";
 pub(crate) const MIN_HELLO: usize = 4 << 10;
 
 /// A longer period cannot be told from none.
-const MAX_PERIOD: Duration = Duration::from_secs(24 * 3600);
+pub(crate) const MAX_PERIOD: Duration = Duration::from_secs(24 * 3600);
 
 impl Hello {
     /// A hello that tells of no topic.
@@ -60,7 +65,7 @@ impl Hello {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Reads a hello.
+    /// Reads a hello; it keeps no more than a hello may tell of.
     ///
     /// # Errors
     /// [`ErrorKind::Malformed`] if it is none.
@@ -76,5 +81,56 @@ impl Hello {
     /// The time until the next hello at the most.
     pub(crate) fn period(&self) -> Duration {
         Duration::from_millis(self.every)
+    }
+}
+
+/// Reads topics, as long as they are no more than a hello tells of.
+fn few<'de, D: Deserializer<'de>>(topics: D) -> Result<Vec<(String, u64, u64)>, D::Error> {
+    struct Few;
+
+    impl<'de> Visitor<'de> for Few {
+        type Value = Vec<(String, u64, u64)>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MAX_TOPICS} topics")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+            let mut topics = Vec::new();
+            while let Some(topic) = seq.next_element()? {
+                if topics.len() == MAX_TOPICS {
+                    return Err(A::Error::invalid_length(MAX_TOPICS + 1, &self));
+                }
+                topics.push(topic);
+            }
+            Ok(topics)
+        }
+    }
+
+    topics.deserialize_seq(Few)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hello_is_bounded() {
+        let hello = |topics: usize| Hello {
+            every: 1000,
+            topics: (0..topics).map(|topic| (topic.to_string(), 1, 1)).collect(),
+            ..Hello::default()
+        };
+        let full = hello(MAX_TOPICS);
+        assert_eq!(Hello::parse(Some(&full.to_text())).unwrap(), full);
+        let parse = |text: &str| Hello::parse(Some(text)).unwrap_err().kind();
+        assert_eq!(parse(&hello(MAX_TOPICS + 1).to_text()), ErrorKind::Malformed);
+        assert_eq!(parse(r#"{"every":0}"#), ErrorKind::Malformed);
+        assert_eq!(
+            parse(&Hello::of(MAX_PERIOD + Duration::from_millis(1)).to_text()),
+            ErrorKind::Malformed
+        );
+        assert!(Hello::parse(Some(&Hello::of(MAX_PERIOD).to_text())).is_ok());
+        assert_eq!(Hello::parse(None).unwrap_err().kind(), ErrorKind::Malformed);
     }
 }

@@ -17,6 +17,9 @@
 //! UTF-8. A `value` that is no text is taken as its JSON text: in JSON to the letter, from MessagePack as a compact
 //! document. Values nest up to 32 levels deep.
 //!
+//! A payload has at most [`MAX_UPDATES`] maps, a publisher's id at most [`MAX_ID_BYTES`] and an action at most
+//! [`MAX_ACTION_BYTES`] bytes; what has more is malformed.
+//!
 //! ```
 //! use tablecast::codec::{Codec, Decoder, Encoder, Message};
 //! use std::time::Duration;
@@ -48,7 +51,16 @@ use crate::update::{DbUpdate, Name};
 
 pub use decode::Decoder;
 pub use encode::{Batch, Encoder};
-pub(crate) use hello::{GOODBYE, HELLO, Hello, MIN_HELLO, TOLD};
+pub(crate) use hello::{GOODBYE, HELLO, Hello, MAX_PERIOD, MAX_TOPICS, MIN_HELLO, TOLD};
+
+/// The most updates that one payload may have.
+pub const MAX_UPDATES: usize = 16_384;
+
+/// The longest id of a publisher, in bytes.
+pub const MAX_ID_BYTES: usize = 255;
+
+/// The longest word for an action, in bytes.
+pub const MAX_ACTION_BYTES: usize = 255;
 
 /// How many arrays and maps may stand inside each other in a value or in a field that is skipped.
 const MAX_DEPTH: usize = 32;

@@ -1,11 +1,13 @@
 //! MessagePack, read by hand: borrowed from the payload, and no allocation for any length that is only declared.
 
 use std::borrow::Cow;
+use std::io;
 
 use rmp::Marker;
+use serde::Serialize;
 
 use super::decode::{Content, Fault, Field, Fields, Sink, Spares};
-use super::{MAX_DEPTH, NOT_UTF8, TOO_DEEP, TRUNCATED, json};
+use super::{MAX_DEPTH, NOT_UTF8, TOO_DEEP, TRUNCATED};
 
 pub(super) fn decode(payload: &[u8], spares: &mut Spares, sink: &mut Sink<'_>) -> Result<(), Fault> {
     let at_payload = |what| Fault("payload", what);
@@ -144,40 +146,82 @@ impl<'a> Reader<'a> {
     }
 
     /// Appends one value that has `depth` arrays and maps around it to `json`.
-    fn value_to_json(&mut self, depth: usize, json: &mut Vec<u8>) -> Result<(), &'static str> {
+    fn value_to_json(&mut self, depth: usize, json: &mut Document) -> Result<(), &'static str> {
         match self.token()? {
-            Token::Nil => json.extend_from_slice(b"null"),
-            Token::Bool(truth) => json::write(&truth, json),
-            Token::Unsigned(number) => json::write(&number, json),
-            Token::Signed(number) => json::write(&number, json),
-            Token::Float(number) if number.is_finite() => json::write(&number, json),
-            Token::Text(bytes) => json::write(utf8(bytes)?, json),
+            Token::Nil => json.put(&()),
+            Token::Bool(truth) => json.put(&truth),
+            Token::Unsigned(number) => json.put(&number),
+            Token::Signed(number) => json.put(&number),
+            Token::Float(number) if number.is_finite() => json.put(&number),
+            Token::Text(bytes) => json.put(utf8(bytes)?),
             Token::Array(len) => {
                 let depth = deeper(depth)?;
-                json.push(b'[');
+                json.sign(b'[')?;
                 for i in 0..len {
                     if i > 0 {
-                        json.push(b',');
+                        json.sign(b',')?;
                     }
                     self.value_to_json(depth, json)?;
                 }
-                json.push(b']');
+                json.sign(b']')
             }
             Token::Map(len) => {
                 let depth = deeper(depth)?;
-                json.push(b'{');
+                json.sign(b'{')?;
                 for i in 0..len {
                     if i > 0 {
-                        json.push(b',');
+                        json.sign(b',')?;
                     }
-                    json::write(&*self.text()?.ok_or("a key must be text")?, json);
-                    json.push(b':');
+                    json.put(&*self.text()?.ok_or("a key must be text")?)?;
+                    json.sign(b':')?;
                     self.value_to_json(depth, json)?;
                 }
-                json.push(b'}');
+                json.sign(b'}')
             }
-            Token::Float(_) | Token::Extension => return Err("has no form in JSON"),
+            Token::Float(_) | Token::Extension => Err("has no form in JSON"),
         }
+    }
+}
+
+/// A JSON text on its way, and how long it may become: a null of one byte is four there, and a float of five up to twenty.
+struct Document {
+    text: Vec<u8>,
+    limit: usize,
+}
+
+/// A document may be so much longer than what it is made of, and a short one by so much more.
+const GROWTH: usize = 4;
+const SHORT: usize = 64 << 10;
+
+impl Document {
+    /// For what is left of a payload.
+    fn of(rest: &[u8]) -> Document {
+        Document {
+            text: Vec::new(),
+            limit: rest.len().saturating_mul(GROWTH).saturating_add(SHORT),
+        }
+    }
+
+    /// Appends text, a number, or a truth value; the unit is null.
+    fn put<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), &'static str> {
+        serde_json::to_writer(self, value).map_err(|_| "too long as JSON")
+    }
+
+    fn sign(&mut self, sign: u8) -> Result<(), &'static str> {
+        io::Write::write_all(self, &[sign]).map_err(|_| "too long as JSON")
+    }
+}
+
+impl io::Write for Document {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.text.len() + bytes.len() > self.limit {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -210,11 +254,11 @@ impl<'a> Content<'a> for &mut Reader<'a> {
             Token::Nil => return Ok(None),
             _ => self.0 = start,
         }
-        let mut json = Vec::new();
+        let mut json = Document::of(start);
         self.value_to_json(0, &mut json)?;
-        String::from_utf8(json)
-            .map(|json| Some(Cow::Owned(json)))
-            .map_err(|_| NOT_UTF8)
+        let mut json = String::from_utf8(json.text).map_err(|_| NOT_UTF8)?;
+        json.shrink_to_fit();
+        Ok(Some(Cow::Owned(json)))
     }
 
     fn skip(self) -> Result<(), &'static str> {

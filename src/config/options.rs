@@ -10,7 +10,7 @@ use super::address::{Transport, is_host_port, is_uri};
 use super::resubscribe::Resubscribe;
 use super::secret::Secret;
 use super::{database, socket};
-use crate::codec::Codec;
+use crate::codec::{Codec, MAX_ID_BYTES};
 use crate::queue::Overflow;
 use crate::update::Topic;
 
@@ -369,5 +369,5 @@ fn not_empty_path(path: &Path) -> bool {
 }
 
 fn is_id(text: &str) -> bool {
-    text.len() <= 255 && !text.chars().any(char::is_control)
+    text.len() <= MAX_ID_BYTES && !text.chars().any(char::is_control)
 }

@@ -47,7 +47,7 @@ pub use registry::Guard;
 pub use stats::DispatcherStats;
 
 use crate::config::Config;
-use crate::error::{ErrorHook, Result};
+use crate::error::{Error, ErrorHook, ErrorKind, Result};
 use crate::queue::{self, QueueOptions, QueueSender};
 use crate::table::Table;
 use crate::thread;
@@ -68,7 +68,7 @@ pub struct DispatcherOptions {
     /// events, in order, have one more thread of their own, and run beside the updates. What its callback is too slow
     /// for waits in the queue, where it is joined.
     ///
-    /// Default: 0, all callbacks run on the dispatcher thread, one after the other.
+    /// Default: 0, all callbacks run on the dispatcher thread, one after the other. At most 1,024.
     pub workers: usize,
     /// Is told of every panic, every value that is not its table's row type, and every event that a channel did not
     /// take; they are logged in any case. Default: none.
@@ -95,6 +95,9 @@ impl fmt::Debug for DispatcherOptions {
     }
 }
 
+/// More threads than that are a mistake.
+const MAX_WORKERS: usize = 1024;
+
 /// A running dispatcher. Dropping it is [`stop`](DispatcherHandle::stop).
 ///
 /// Everything that it can do is a method of [`DispatcherHandle`]. A callback that wants the dispatcher captures a
@@ -106,13 +109,18 @@ impl Dispatcher {
     /// Starts a dispatcher.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if a thread cannot be started.
+    /// [`ErrorKind::Config`] for too many workers, and [`ErrorKind::Io`] if a thread cannot be started.
     pub fn new(options: DispatcherOptions) -> Result<Dispatcher> {
+        let workers = options.workers;
+        if workers > MAX_WORKERS {
+            let context = format!("option dispatcher_workers: expected at most {MAX_WORKERS} threads, got {workers}");
+            return Err(Error::new(ErrorKind::Config, context));
+        }
         let (sender, queue) = queue::bounded(options.queue);
         let (edits, commands) = crossbeam_channel::unbounded();
         let shared = Arc::new(Shared::new(edits, sender, options.hook));
         let mut threads = Vec::new();
-        let workers = match options.workers {
+        let workers = match workers {
             0 => None,
             count => Some(Workers::start(count, &shared, &mut threads)?),
         };

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::choice::Choice;
 use super::envelope::{Answer, State};
+use crate::thread::after;
 use crate::update::{DbUpdate, Name};
 
 /// What is to be done.
@@ -32,6 +33,9 @@ const BUNDLE: usize = 256;
 /// How often a listener is asked for the answer to an event that is done with. After that the claim stays for the time of
 /// the option `retention`.
 const QUESTIONS: u32 = 3;
+
+/// No listener answers sooner.
+const MIN_ACK_TIMEOUT: Duration = Duration::from_millis(10);
 
 /// The most that the time for an answer is doubled.
 const DOUBLINGS: u32 = 4;
@@ -94,7 +98,7 @@ struct Try {
 impl InFlight {
     pub(super) fn new(ack_timeout: Duration, window: usize) -> InFlight {
         InFlight {
-            ack_timeout,
+            ack_timeout: ack_timeout.max(MIN_ACK_TIMEOUT),
             window: window.max(1),
             choice: Choice::default(),
             present: BTreeMap::new(),
@@ -192,7 +196,7 @@ impl InFlight {
                     && event.phase != Phase::Waiting
                 {
                     event.phase = Phase::Taken(answer.owner);
-                    self.set_due(number, Some(now + patience));
+                    self.set_due(number, Some(after(now, patience)));
                 }
             }
             State::Moved => {
@@ -222,7 +226,7 @@ impl InFlight {
             Some(Some(next)) => self.ready.push_back(next),
             _ => drop(self.rows.remove(&row)),
         }
-        self.set_due(number, Some(now + self.ack_timeout));
+        self.set_due(number, Some(after(now, self.ack_timeout)));
         self.settle(number, now);
     }
 
@@ -321,13 +325,14 @@ impl InFlight {
             listener,
         });
         let patience = self.patience(number);
-        self.set_due(number, Some(now + patience));
+        self.set_due(number, Some(after(now, patience)));
     }
 
     /// How long an answer is waited for: longer after each try, for it may be that all are just busy.
     fn patience(&self, number: u64) -> Duration {
         let attempt = self.events.get(&number).map_or(0, |event| event.attempt);
-        self.ack_timeout * (1 << attempt.saturating_sub(1).min(DOUBLINGS))
+        self.ack_timeout
+            .saturating_mul(1 << attempt.saturating_sub(1).min(DOUBLINGS))
     }
 
     /// Does what is due.
@@ -365,7 +370,7 @@ impl InFlight {
         if let Phase::Settling(_, count) = &mut event.phase {
             *count = asked + 1;
         }
-        self.set_due(number, Some(now + self.ack_timeout * (2 << asked)));
+        self.set_due(number, Some(after(now, self.ack_timeout.saturating_mul(2 << asked))));
     }
 
     /// Says now what is settled.

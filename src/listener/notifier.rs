@@ -66,8 +66,9 @@ impl Notifier {
     /// Begins to watch for listeners, and to hear answers, on a topic of its own.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] if the id makes no topic that the subscriber takes, and [`ErrorKind::Io`] if there can be no thread.
-    /// What is wrong with the store goes to the hook, and is tried again.
+    /// [`ErrorKind::InvalidInput`] if the id makes no topic that the subscriber takes, [`ErrorKind::Config`] for a timeout of
+    /// less than 10 ms, and [`ErrorKind::Io`] if there can be no thread. What is wrong with the store goes to the hook, and is
+    /// tried again.
     pub fn new(
         store: Arc<dyn Store>,
         subscriber: &Arc<Subscriber>,
@@ -120,7 +121,7 @@ impl Notifier {
     /// # Errors
     /// [`ErrorKind::Timeout`] if there are too many pending for all of the option `notify_timeout`, [`ErrorKind::Stopped`], and what the
     /// publisher says of an update that breaks a limit. With [`Delivery::AtMostOnce`] also [`ErrorKind::Unavailable`] if no listener
-    /// is alive, and what the publisher says.
+    /// is alive, or, where the driver can tell, none of them hears the publisher, and what the publisher says.
     pub fn notify(&self, update: DbUpdate) -> Result<()> {
         self.shared.notify(update)
     }
@@ -215,7 +216,11 @@ impl Replies {
             }
         });
         let courier = Courier::new(shared, topic, commands);
-        let thread = thread::spawn("tablecast-notifier", move || courier.run());
+        let body = move || {
+            courier.run();
+            Ok(())
+        };
+        let thread = thread::spawn_fallible("tablecast-notifier", shared.options.hook.clone(), body);
         Ok(Replies {
             thread: thread.inspect_err(|_| {
                 subscriber.unregister_topic(topic);
@@ -248,10 +253,11 @@ impl Shared {
         if state.stopped {
             return Err(stopped());
         }
+        // Under the lock, so that numbers are in order. It fails if the thread has ended unasked.
+        let command = Command::Notify(state.stats.notified + 1, update);
+        self.commands.send(command).map_err(|_| stopped())?;
         state.stats.notified += 1;
         state.stats.pending += 1;
-        // Under the lock, so that numbers are in order.
-        let _ = self.commands.send(Command::Notify(state.stats.notified, update));
         Ok(())
     }
 
@@ -263,10 +269,29 @@ impl Shared {
         }
         let listener = state.choice.draw(|_| true).ok_or_else(nobody)?;
         drop(state);
-        self.publisher.send_event_to(&Topic::new(listener)?, update)?;
+        let mut topic = Topic::new(listener)?;
+        // Nothing would make up for what a listener does not hear.
+        if self.publisher.is_subscribed(&topic) == Some(false) {
+            topic = self.draw_heard()?;
+        }
+        self.publisher.send_event_to(&topic, update)?;
         self.state.lock().stats.notified += 1;
         self.sent(1);
         Ok(())
+    }
+
+    /// One of the listeners that have subscribed at this publisher.
+    fn draw_heard(&self) -> Result<Topic> {
+        let listeners = self.state.lock().listeners.clone();
+        let topics = listeners.iter().filter_map(|member| Topic::new(&*member.address).ok());
+        // The publisher may be at a send that takes its time: not while the state is locked.
+        let heard: Vec<Topic> = topics
+            .filter(|topic| self.publisher.is_subscribed(topic) != Some(false))
+            .collect();
+        let is_heard = |name: &Name| heard.iter().any(|topic| topic.as_str() == name.as_str());
+        let chosen = self.state.lock().choice.draw(is_heard);
+        let unheard = || Error::new(ErrorKind::Unavailable, "no listener hears this publisher yet");
+        Topic::new(chosen.ok_or_else(unheard)?)
     }
 
     fn wait(&self, timeout: Duration, done: impl Fn(&State) -> bool, what: impl Fn(&State) -> String) -> Result<()> {

@@ -26,10 +26,11 @@ pub struct ListenerOptions {
     /// The listener's id, unique among those that run at a time. One that begins under the id of one that was killed replaces it at
     /// once. Default: made from the host's name, the process id and a random number.
     pub id: Option<Name>,
-    /// Who has not renewed its registration for so long is gone. The same for all listeners and notifiers of a store.
-    /// Default: 10 s.
+    /// Who has not renewed its registration for so long is gone; at least 10 ms. The same for all listeners and notifiers of
+    /// a store. Default: 10 s.
     pub timeout: Duration,
-    /// How often it is looked who is registered, but at least four times within the timeout. Default: 1 s.
+    /// How often it is looked who is registered, but at least four times within the timeout, and at most every millisecond.
+    /// Default: 1 s.
     pub interval: Duration,
     /// How long a claim is kept that nobody has confirmed, because the notifier is gone or cut off: the longest time for which
     /// a notifier may be cut off in the middle of a delivery. Default: 10 min.
@@ -110,7 +111,8 @@ pub struct NotifierOptions {
     pub id: Option<Name>,
     /// What is promised. Default: [`Delivery::ExactlyOnce`].
     pub delivery: Delivery,
-    /// How long to wait for a listener's answer before another is chosen. It doubles with each, up to 16 times as long. Default: 1 s.
+    /// How long to wait for a listener's answer before another is chosen, at least 10 ms. It doubles with each, up to 16
+    /// times as long. Default: 1 s.
     pub ack_timeout: Duration,
     /// How many updates may be on their way at a time; others wait for their answers. Default: 256.
     pub window: usize,
@@ -118,10 +120,11 @@ pub struct NotifierOptions {
     pub capacity: usize,
     /// How long [`Notifier::notify`](super::Notifier::notify) waits when there are so many. Default: 1 s.
     pub notify_timeout: Duration,
-    /// A listener that has not renewed its registration for so long is gone. The same for all listeners and notifiers of a
-    /// store. Default: 10 s.
+    /// A listener that has not renewed its registration for so long is gone; at least 10 ms. The same for all listeners and
+    /// notifiers of a store. Default: 10 s.
     pub timeout: Duration,
-    /// How often it is looked who is registered, but at least four times within the timeout. Default: 1 s.
+    /// How often it is looked who is registered, but at least four times within the timeout, and at most every millisecond.
+    /// Default: 1 s.
     pub interval: Duration,
     /// Told of every failure in the background. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,

@@ -62,8 +62,9 @@ impl Listener {
     /// Begins to listen: registers a topic of its own with the subscriber, and then itself in the store. Answers go out through `publisher`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] if the id makes no topic that the subscriber takes, and [`ErrorKind::Io`] if there can be no thread.
-    /// What is wrong with the store goes to the hook, and is tried again.
+    /// [`ErrorKind::InvalidInput`] if the id makes no topic that the subscriber takes, [`ErrorKind::Config`] for a timeout of
+    /// less than 10 ms, and [`ErrorKind::Io`] if there can be no thread. What is wrong with the store goes to the hook, and is
+    /// tried again.
     pub fn new(
         store: Arc<dyn Store>,
         subscriber: &Arc<Subscriber>,
@@ -115,7 +116,12 @@ impl Listener {
             base,
         };
         let desk = Arc::clone(&keeper.base.desk);
-        let thread = thread::spawn("tablecast-listener", move || keeper.run(guard))?;
+        let hook = keeper.base.options.hook.clone();
+        let body = move || {
+            keeper.run(guard);
+            Ok(())
+        };
+        let thread = thread::spawn_fallible("tablecast-listener", hook, body)?;
         Ok(Listener {
             desk,
             runs,
@@ -286,7 +292,7 @@ struct Keeper {
 impl Keeper {
     fn run(mut self, guard: Guard) {
         let mut guard = Some(guard);
-        let tick = self.base.options.interval.min(self.base.options.timeout / 4);
+        let tick = self.base.options.registry().look();
         loop {
             let run = Arc::clone(&self.runs.current.lock().run);
             let is_lost = guard.is_none() || run.registration.get().is_some_and(Registration::is_lost);

@@ -43,7 +43,7 @@ use worker::Worker;
 /// Times of a [`Monitor`].
 #[derive(Clone)]
 pub struct MonitorOptions {
-    /// How long it waits between two polls. Default: 1 s.
+    /// How long it waits between two polls, at least a millisecond. Default: 1 s.
     pub interval: Duration,
     /// How long it waits before the first one, so that those who are to hear it can connect. Default: not at all.
     pub delay: Duration,
@@ -66,7 +66,7 @@ impl From<&Config> for MonitorOptions {
     fn from(config: &Config) -> MonitorOptions {
         MonitorOptions {
             interval: config.monitor_interval_ms,
-            delay: config.reconnect_max_ms + config.hello_interval_ms,
+            delay: config.reconnect_max_ms.saturating_add(config.hello_interval_ms),
             hook: None,
         }
     }
@@ -165,7 +165,8 @@ impl Monitor {
             let shared = Arc::clone(&shared);
             move |stop| Worker::new(store, publisher, (table, id), shared, stop).run()
         };
-        let thread = Background::spawn("tablecast-monitor", format!("the monitor of table {table:?}"), begin)?;
+        let (what, hook) = (format!("the monitor of table {table:?}"), shared.options.hook.clone());
+        let thread = Background::spawn("tablecast-monitor", what, hook, begin)?;
         Ok(Monitor {
             table: table.to_owned(),
             shared,

@@ -25,6 +25,9 @@ pub(super) struct Worker {
     done: Option<u64>,
 }
 
+/// It polls no more often than that.
+const MIN_INTERVAL: Duration = Duration::from_millis(1);
+
 /// How long one that is to stop may go on storing what it has told.
 const REMEMBER: Duration = Duration::from_millis(200);
 
@@ -58,7 +61,7 @@ impl Worker {
             {
                 self.shared.fail(&Error::new(e.kind(), name).with_source(e));
             }
-            wait = self.shared.options.interval;
+            wait = self.shared.options.interval.max(MIN_INTERVAL);
         }
     }
 

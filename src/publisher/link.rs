@@ -2,7 +2,6 @@
 //! from time to time all.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -11,13 +10,13 @@ use crossbeam_channel::Receiver;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::clock;
-use crate::codec::{Encoder, GOODBYE, HELLO, Hello, MIN_HELLO};
-use crate::error::{Error, ErrorHook, ErrorKind, Result, report};
-use crate::thread::{self, Thread};
+use crate::codec::{Encoder, GOODBYE, HELLO, Hello, MAX_PERIOD, MAX_TOPICS, MIN_HELLO};
+use crate::error::{Error, ErrorHook, ErrorKind, Result, contain};
+use crate::thread::{self, Failures, Thread, jittered};
 use crate::transport::{Outbound, Waiter, WaiterAndWake, Wake};
 use crate::update::Topic;
 
-use super::numbers::{MAX_TOPICS, Numbers, Part};
+use super::numbers::{Numbers, Part};
 
 /// A driver's sending end with its keeper: the thread that says hello, also while nobody sends.
 pub(crate) struct Link {
@@ -59,8 +58,8 @@ pub(crate) struct Sender {
 /// How often the keeper looks after a socket that is being used.
 const TICK: Duration = Duration::from_millis(10);
 
-/// More hellos than that help nobody.
-const MIN_INTERVAL: Duration = Duration::from_millis(10);
+/// The least and the most that passes between two hellos. A longer time is one that no subscriber takes for a period.
+const INTERVALS: (Duration, Duration) = (Duration::from_millis(10), MAX_PERIOD);
 
 /// How long the keeper may wait for a hello to be taken; a lost one is asked for again.
 const HELLO_TIMEOUT: Duration = Duration::from_millis(100);
@@ -90,14 +89,19 @@ impl Link {
             subscribers_changed: Condvar::new(),
             hellos: Arc::default(),
             encoder,
-            interval: interval.max(MIN_INTERVAL),
+            interval: interval.clamp(INTERVALS.0, INTERVALS.1),
             max_hello: max_message_bytes.max(MIN_HELLO),
             is_asked: waiter.is_some(),
             hook,
         });
-        let (waiter, wake) = waiter.unwrap_or_else(parked);
+        let (mut waiter, wake) = waiter.unwrap_or_else(parked);
         let keep = Arc::clone(&shared);
-        let keeper = Some(thread::spawn("tablecast-keeper", move || keep.run(waiter))?);
+        let hook = keep.hook.clone();
+        let body = move || {
+            keep.run(&mut *waiter);
+            Ok(())
+        };
+        let keeper = Some(thread::spawn_fallible("tablecast-keeper", hook, body)?);
         Ok(Link { shared, wake, keeper })
     }
 
@@ -159,6 +163,37 @@ impl Link {
         Ok(())
     }
 
+    /// Whether somebody has subscribed to this topic, where the driver can tell.
+    pub(crate) fn is_subscribed(&self, topic: &Topic) -> Option<bool> {
+        self.shared.sender.lock().outbound.is_subscribed(topic)
+    }
+
+    /// Waits until somebody has subscribed to this topic.
+    pub(crate) fn wait_subscribed(&self, topic: &Topic, timeout: Duration) -> Result<()> {
+        let deadline = thread::deadline(timeout);
+        // Held from the look to the wait, so that no change is missed in between.
+        let mut changes = self.shared.subscribers.lock();
+        loop {
+            match self.is_subscribed(topic) {
+                Some(true) => return Ok(()),
+                Some(false) => {}
+                None => {
+                    let context = "this driver cannot tell what is subscribed to";
+                    return Err(Error::new(ErrorKind::Unsupported, context));
+                }
+            }
+            if self
+                .shared
+                .subscribers_changed
+                .wait_until(&mut changes, deadline)
+                .timed_out()
+            {
+                let context = format!("no subscriber of topic {topic} came within {timeout:?}");
+                return Err(Error::new(ErrorKind::Timeout, context));
+            }
+        }
+    }
+
     /// Tells that this is the end, with the last numbers. Waits for a short while only: who does not hear it notices the
     /// silence.
     pub(crate) fn say_goodbye(&self) {
@@ -193,32 +228,41 @@ impl fmt::Debug for Link {
 }
 
 impl Shared {
-    fn run(&self, mut waiter: Box<dyn Waiter>) {
-        let mut hello_at = Instant::now() + self.jittered();
+    /// Keeps on until it is told to stop, whatever fails.
+    fn run(&self, waiter: &mut dyn Waiter) {
+        let mut hello_at = Instant::now() + jittered(self.interval);
+        let mut failures = Failures::default();
         while !self.stopping.load(Ordering::Acquire) {
-            let active = self.is_asked && self.active.load(Ordering::Acquire);
-            let timeout = hello_at.saturating_duration_since(Instant::now());
-            let timeout = if active { timeout.min(TICK) } else { timeout };
-            if let Err(e) = waiter.wait(Some(timeout)) {
-                return report(&e, self.hook.as_ref());
-            }
-            if active {
-                // Before the look at the socket, so that a send after it wakes again.
-                self.active.store(false, Ordering::Release);
-            }
-            if Instant::now() >= hello_at {
-                hello_at = Instant::now() + self.jittered();
-                if let Err(e) = self.say(HELLO, Duration::ZERO) {
-                    // Nobody takes anything: those who send are told so themselves.
-                    log::debug!("no hello: {e}");
-                }
-            }
-            if self.is_asked
-                && let Err(e) = self.answer()
-            {
-                report(&e, self.hook.as_ref());
+            let kept = contain(
+                || "the keeper of a publisher".into(),
+                || self.keep(waiter, &mut hello_at),
+            );
+            match kept.flatten() {
+                Ok(()) => failures.end(),
+                Err(e) => failures.add(&e, self.hook.as_ref()),
             }
         }
+    }
+
+    /// Waits for what is to be done, and does it, also if the waiting fails.
+    fn keep(&self, waiter: &mut dyn Waiter, hello_at: &mut Instant) -> Result<()> {
+        let active = self.is_asked && self.active.load(Ordering::Acquire);
+        let timeout = hello_at.saturating_duration_since(Instant::now());
+        let timeout = if active { timeout.min(TICK) } else { timeout };
+        let waited = waiter.wait(Some(timeout));
+        if active {
+            // Before the look at the socket, so that a send after it wakes again.
+            self.active.store(false, Ordering::Release);
+        }
+        if Instant::now() >= *hello_at {
+            *hello_at = Instant::now() + jittered(self.interval);
+            if let Err(e) = self.say(HELLO, Duration::ZERO) {
+                // Nobody takes anything: those who send are told so themselves.
+                log::debug!("no hello: {e}");
+            }
+        }
+        let answered = if self.is_asked { self.answer() } else { Ok(()) };
+        waited.and(answered)
     }
 
     /// The sender, as soon as it is free.
@@ -227,13 +271,6 @@ impl Shared {
         let sender = self.sender.lock();
         self.waiting.store(false, Ordering::Relaxed);
         sender
-    }
-
-    /// The time to the next hello: not the same for all, so that those who started together do not speak together.
-    fn jittered(&self) -> Duration {
-        let random = RandomState::new().hash_one(0) as u32;
-        self.interval
-            .mul_f64(1.0 - 0.2 * f64::from(random) / f64::from(u32::MAX))
     }
 
     /// Says hello before the first update, so that a publisher which dies soon after it is missed.
@@ -297,11 +334,9 @@ impl Shared {
         }
         let now = sender.outbound.subscribers().unwrap_or(0);
         drop(sender);
-        let mut subscribers = self.subscribers.lock();
-        if *subscribers != now {
-            *subscribers = now;
-            self.subscribers_changed.notify_all();
-        }
+        *self.subscribers.lock() = now;
+        // Also if there are as many as before: one of them may have subscribed to more.
+        self.subscribers_changed.notify_all();
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::codec::{Batch, Codec, Encoder};
+use crate::codec::{Batch, Codec, Encoder, MAX_ACTION_BYTES, MAX_ID_BYTES, MAX_UPDATES};
 use crate::config::Config;
 use crate::drivers::Drivers;
 use crate::error::{Error, ErrorHook, ErrorKind, Result};
@@ -24,8 +24,8 @@ use numbers::Next;
 /// Identity, limits and times of a [`Publisher`].
 #[derive(Clone)]
 pub struct PublisherOptions {
-    /// The publisher's id, unique among those that run at a time. Default: made from the host's name, the process
-    /// id and a random number.
+    /// The publisher's id, unique among those that run at a time, of at most 255 bytes. Default: made from the host's
+    /// name, the process id and a random number.
     pub id: Option<Name>,
     /// The format of what is sent. Default: JSON.
     pub codec: Codec,
@@ -141,9 +141,11 @@ impl Publisher {
     /// A publisher on a new sending end of `driver`.
     ///
     /// # Errors
-    /// What the driver says, for example [`ErrorKind::AddressInUse`].
+    /// [`ErrorKind::Config`] for an id that is too long, and what the driver says, for example
+    /// [`ErrorKind::AddressInUse`].
     pub fn new(driver: &dyn PubSub, options: PublisherOptions) -> Result<Publisher> {
         let id = options.id.clone().unwrap_or_else(unique_id);
+        check_id(&id)?;
         let epoch = new_epoch();
         let encoder = Encoder::new(options.codec, id.clone(), epoch);
         let (interval, hook) = (options.hello_interval, options.hook.clone());
@@ -191,7 +193,7 @@ impl Publisher {
     }
 
     fn send_one(&self, topic: &Topic, update: &DbUpdate, buf: &mut Vec<u8>) -> Result<()> {
-        self.check_key(update)?;
+        self.check_update(update)?;
         buf.clear();
         buf.shrink_to(MAX_SCRATCH);
         self.encoder.begin(update, topic, buf);
@@ -205,12 +207,17 @@ impl Publisher {
     /// Sends updates in order as one message on this topic, whatever their own: one system call, all or nothing.
     ///
     /// # Errors
-    /// As [`Publisher::send_event`]; the limits hold for the batch as a whole.
+    /// As [`Publisher::send_event`]; the limits hold for the batch as a whole. [`ErrorKind::TooLarge`] also for more
+    /// than [`MAX_UPDATES`] updates.
     pub fn send_batch(&self, topic: &Topic, updates: &[DbUpdate]) -> Result<()> {
         if updates.is_empty() {
             return Ok(());
         }
-        updates.iter().try_for_each(|update| self.check_key(update))?;
+        if updates.len() > MAX_UPDATES {
+            let context = format!("a batch of {} updates; a message takes {MAX_UPDATES}", updates.len());
+            return Err(Error::new(ErrorKind::TooLarge, context));
+        }
+        updates.iter().try_for_each(|update| self.check_update(update))?;
         let mut batch = Batch::new();
         for update in updates {
             self.encoder.push(update, topic, &mut batch);
@@ -227,7 +234,7 @@ impl Publisher {
 
     /// Whether an update may be sent on this topic, as far as the limits say.
     pub(crate) fn check(&self, topic: &Topic, update: &DbUpdate) -> Result<()> {
-        self.check_key(update)?;
+        self.check_update(update)?;
         self.check_topic(topic)?;
         let mut buf = Vec::new();
         self.encoder.begin(update, topic, &mut buf);
@@ -235,10 +242,15 @@ impl Publisher {
         self.check_size(buf.len() + 96)
     }
 
-    fn check_key(&self, update: &DbUpdate) -> Result<()> {
+    fn check_update(&self, update: &DbUpdate) -> Result<()> {
         let (length, limit) = (update.key.len(), self.options.max_key_bytes);
         if length > limit {
             let context = format!("a key of {length} bytes; max_key_bytes is {limit}");
+            return Err(Error::new(ErrorKind::InvalidInput, context));
+        }
+        let length = update.action.as_str().len();
+        if length > MAX_ACTION_BYTES {
+            let context = format!("an action of {length} bytes; the longest has {MAX_ACTION_BYTES}");
             return Err(Error::new(ErrorKind::InvalidInput, context));
         }
         Ok(())
@@ -252,7 +264,7 @@ impl Publisher {
         update: &DbUpdate,
         write: impl FnOnce(&Announcement<'_>) -> Result<Written>,
     ) -> Result<Written> {
-        self.check_key(update)?;
+        self.check_update(update)?;
         self.check_topic(topic)?;
         let mut buf = Vec::new();
         let hole = self.encoder.begin_without_version(update, topic, &mut buf);
@@ -331,6 +343,19 @@ impl Publisher {
         self.link.wait_subscribers(count, timeout)
     }
 
+    /// Waits until somebody has subscribed to this topic: then what is sent on it is for somebody.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if nobody has in time, [`ErrorKind::Unsupported`] if the driver cannot tell.
+    pub fn wait_subscribed(&self, topic: &Topic, timeout: Duration) -> Result<()> {
+        self.link.wait_subscribed(topic, timeout)
+    }
+
+    /// Whether somebody has subscribed to this topic, where the driver can tell.
+    pub(crate) fn is_subscribed(&self, topic: &Topic) -> Option<bool> {
+        self.link.is_subscribed(topic)
+    }
+
     /// The listen address of this publisher, if it has one of its own; a port of 0 is resolved.
     pub fn address(&self) -> Option<String> {
         self.link.address()
@@ -360,6 +385,17 @@ impl Drop for Publisher {
     fn drop(&mut self) {
         self.link.say_goodbye();
     }
+}
+
+/// Refuses an id that receivers would not take.
+fn check_id(id: &str) -> Result<()> {
+    let length = id.len();
+    if length <= MAX_ID_BYTES {
+        return Ok(());
+    }
+    let begin: String = id.chars().take(40).collect();
+    let context = format!("option publisher_id: expected at most {MAX_ID_BYTES} bytes, got {length}: {begin:?}...");
+    Err(Error::new(ErrorKind::Config, context))
 }
 
 /// An id that nobody else has: neither another process of this host nor the same one in another container.

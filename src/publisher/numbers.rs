@@ -59,8 +59,7 @@ struct Used {
 /// Whether something was sent.
 type IsSent = bool;
 
-/// A message of a round tells of at most so many topics, and of so many bytes of their names; then another one follows.
-pub(super) const MAX_TOPICS: usize = 256;
+/// A message of a round tells of topics with at most so many bytes in their names; then another one follows.
 const MAX_BYTES: usize = 32 << 10;
 
 /// A message of a round of hellos.

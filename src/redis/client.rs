@@ -109,7 +109,7 @@ impl Client {
             }
             limit.pause(wait);
             retries += 1;
-            wait = (wait * 2).min(options.reconnect_max);
+            wait = options.next_wait(wait);
         }
     }
 

@@ -51,11 +51,12 @@ pub struct RedisOptions {
     pub tls_cert: PathBuf,
     /// The key of our own certificate, as a PEM file.
     pub tls_key: PathBuf,
-    /// How often a server is asked whether it is still there. Default: 1 s.
+    /// How often a server is asked whether it is still there, at least 10 ms. Default: 1 s.
     pub heartbeat_interval: Duration,
-    /// How long a server may be silent before it counts as lost. Default: 3 s.
+    /// How long a server may be silent before it counts as lost, at least 20 ms. Default: 3 s.
     pub heartbeat_timeout: Duration,
-    /// The first wait before a lost server is tried again; it doubles up to `reconnect_max`. Default: 100 ms.
+    /// The first wait before a lost server is tried again, at least a millisecond; it doubles up to `reconnect_max`.
+    /// Default: 100 ms.
     pub reconnect_interval: Duration,
     /// The longest wait between two tries. Default: 2 s.
     pub reconnect_max: Duration,
@@ -64,6 +65,33 @@ pub struct RedisOptions {
     /// How often a request of the store is made again after a server was lost or could not do it yet. The first time
     /// after `reconnect_interval`, then after twice as long each time. Default: 3.
     pub retries: u32,
+}
+
+/// The shortest times that make sense: `heartbeat_interval`, `heartbeat_timeout`, `reconnect_interval`.
+const SHORTEST: [Duration; 3] = [
+    Duration::from_millis(10),
+    Duration::from_millis(20),
+    Duration::from_millis(1),
+];
+
+impl RedisOptions {
+    /// The same, with times that are no shorter than they may be.
+    pub(crate) fn bounded(&self) -> RedisOptions {
+        let [interval, timeout, reconnect] = SHORTEST;
+        RedisOptions {
+            heartbeat_interval: self.heartbeat_interval.max(interval),
+            heartbeat_timeout: self.heartbeat_timeout.max(timeout),
+            reconnect_interval: self.reconnect_interval.max(reconnect),
+            reconnect_max: self.reconnect_max.max(reconnect),
+            ..self.clone()
+        }
+    }
+
+    /// How long to wait before the next try, after one that came after `wait`.
+    pub(crate) fn next_wait(&self, wait: Duration) -> Duration {
+        let doubled = wait.saturating_mul(2).max(self.reconnect_interval);
+        doubled.min(self.reconnect_max)
+    }
 }
 
 impl Default for RedisOptions {

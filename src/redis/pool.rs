@@ -49,7 +49,7 @@ impl Pool {
         Ok(Pool {
             access: Access::new(options, servers.tls)?,
             servers,
-            options: options.clone(),
+            options: options.bounded(),
             known: Mutex::default(),
             idle: Mutex::default(),
             turn: AtomicUsize::new(0),

@@ -44,8 +44,7 @@ impl Discovery {
     /// Follows publishers of these roles, or all if none are given.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if there can be no thread. What is wrong with the store or with an
-    /// address goes to the hook.
+    /// As [`Watch::new`]; also what is wrong with an address goes to the hook.
     pub fn new(
         store: Arc<dyn Store>,
         subscriber: Arc<Subscriber>,

@@ -95,9 +95,10 @@ impl Member {
 /// Times of the registry.
 #[derive(Clone)]
 pub struct RegistryOptions {
-    /// Who has not renewed its row for so long is gone. The same for all who share a table. Default: 30 s.
+    /// Who has not renewed its row for so long is gone; at least 10 ms. The same for all who share a table. Default: 30 s.
     pub timeout: Duration,
-    /// How often the table is read by those who follow it, but at least four times within the timeout. Default: 1 s.
+    /// How often the table is read by those who follow it, but at least four times within the timeout, and at most every
+    /// millisecond. Default: 1 s.
     pub interval: Duration,
     /// Told of every failure. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
@@ -123,10 +124,28 @@ impl From<&Config> for RegistryOptions {
     }
 }
 
+/// Within less no store is written and read.
+const MIN_TIMEOUT: Duration = Duration::from_millis(10);
+
+/// Tables are read no more often than that.
+const MIN_INTERVAL: Duration = Duration::from_millis(1);
+
 impl RegistryOptions {
     /// How often the table is read.
-    fn look(&self) -> Duration {
-        self.interval.min(self.timeout / 4)
+    pub(crate) fn look(&self) -> Duration {
+        self.interval.min(self.timeout / 4).max(MIN_INTERVAL)
+    }
+
+    /// Refuses a time within which nobody could renew its row.
+    fn check(&self) -> Result<()> {
+        if self.timeout >= MIN_TIMEOUT {
+            return Ok(());
+        }
+        let context = format!(
+            "timeout of the registry: expected at least {MIN_TIMEOUT:?}, got {:?}",
+            self.timeout
+        );
+        Err(Error::new(ErrorKind::Config, context))
     }
 }
 

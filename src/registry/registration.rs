@@ -1,7 +1,6 @@
 //! The thread that keeps a member's row.
 
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use crate::error::{Error, ErrorHook, ErrorKind, Result, contain, report};
 use crate::publisher::{host_name, new_epoch};
 use crate::store::{Store, Write};
 use crate::stores::Stores;
-use crate::thread::{self, Thread};
+use crate::thread::{self, Thread, jittered};
 use crate::update::Topic;
 
 /// Keeps a member registered, from the moment it is made, on a thread of its own; dropping it removes the row.
@@ -102,7 +101,8 @@ impl Registration {
     /// it. If its owner is alive, that one notices, reports it, and goes on under its id and its epoch.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] if there can be no thread. What is wrong with the store goes to the hook, and is tried again.
+    /// [`ErrorKind::Config`] for a timeout of less than 10 ms, and [`ErrorKind::Io`] if there can be no thread. What is wrong
+    /// with the store goes to the hook, and is tried again.
     pub fn new(store: Arc<dyn Store>, table: &str, member: Member, options: RegistryOptions) -> Result<Registration> {
         Registration::begin(store, table, member, options, true, |_| ())
     }
@@ -127,6 +127,7 @@ impl Registration {
         rejoins: bool,
         renewal: impl FnMut(&mut Member) + Send + 'static,
     ) -> Result<Registration> {
+        options.check()?;
         let (alive, stop) = bounded(1);
         let shared = Arc::new(Shared {
             lease: Mutex::new(Lease::Wanted),
@@ -147,7 +148,12 @@ impl Registration {
             options,
             stop,
         };
-        let thread = thread::spawn("tablecast-registration", move || worker.run())?;
+        let hook = worker.options.hook.clone();
+        let body = move || {
+            worker.run();
+            Ok(())
+        };
+        let thread = thread::spawn_fallible("tablecast-registration", hook, body)?;
         Ok(Registration {
             member,
             shared,
@@ -386,10 +392,4 @@ fn advertised(config: &Config, bound: &str) -> String {
         (host, _) => host.to_owned(),
     };
     format!("tcp://{host}:{port}")
-}
-
-/// Up to a fifth less, so that those who started together do not write together.
-fn jittered(time: Duration) -> Duration {
-    let random = RandomState::new().hash_one(0) as u32;
-    time.mul_f64(1.0 - 0.2 * f64::from(random) / f64::from(u32::MAX))
 }

@@ -21,7 +21,8 @@ impl Watch {
     /// it must be quick. With `remove`, the rows of those that are gone are removed, and not told any more.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] if there can be no thread. What is wrong with the store goes to the hook.
+    /// [`ErrorKind::Config`] for a timeout of less than 10 ms, and [`ErrorKind::Io`] if there can be no thread. What is
+    /// wrong with the store goes to the hook.
     pub fn new(
         store: Arc<dyn Store>,
         table: &str,
@@ -29,6 +30,7 @@ impl Watch {
         remove: bool,
         tell: impl FnMut(&[Presence]) + Send + 'static,
     ) -> Result<Watch> {
+        options.check()?;
         let worker = Worker {
             roster: Roster::new(options.timeout),
             store,
@@ -38,7 +40,8 @@ impl Watch {
             tell,
         };
         let what = format!("the watch of table {table:?}");
-        let thread = Background::spawn("tablecast-watch", what, move |stop| worker.run(&stop))?;
+        let hook = worker.options.hook.clone();
+        let thread = Background::spawn("tablecast-watch", what, hook, move |stop| worker.run(&stop))?;
         Ok(Watch {
             table: table.to_owned(),
             thread,

@@ -3,10 +3,10 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tablecast::codec::{Codec, Decoder};
+use tablecast::codec::{Codec, Decoder, MAX_ACTION_BYTES, MAX_ID_BYTES, MAX_UPDATES};
 use tablecast::{ErrorKind, Topic};
 
-use super::{BOTH, any_update, decode, encode, foreign};
+use super::{BOTH, any_update, control, decode, encode, foreign};
 
 #[track_caller]
 fn refused(payload: &[u8]) -> String {
@@ -265,6 +265,53 @@ fn nesting_is_bounded_alike_in_both_formats() {
     }
     for open in [&b"["[..], b"{\"value\":", b"\x91", b"\x81\xa5value"] {
         refused(&open.repeat(1_000_000));
+    }
+}
+
+#[test]
+fn what_is_too_long_or_too_much_is_refused() {
+    let with = |field: &str, length: usize| {
+        let mut document = json!({"table": null, "key": null, "action": "hello", "publisher": "p", "epoch": 1});
+        // In JSON one of them has an escape, and takes the other way.
+        document[field] = json!("x".repeat(length));
+        let escaped = json!(format!("\n{}", "x".repeat(length - 1)));
+        let mut other = document.clone();
+        other[field] = escaped;
+        [document, other]
+    };
+    for (field, limit) in [("publisher", MAX_ID_BYTES), ("action", MAX_ACTION_BYTES)] {
+        for codec in BOTH {
+            for document in with(field, limit) {
+                assert!(decode(&foreign(codec, &document)).is_ok());
+            }
+            for document in with(field, limit + 1) {
+                assert!(refused(&foreign(codec, &document)).contains(field));
+            }
+        }
+    }
+    let batch = |count: usize| Value::from(vec![json!({"table": "t", "key": "k", "action": "set"}); count]);
+    for codec in BOTH {
+        assert_eq!(decode(&foreign(codec, &batch(MAX_UPDATES))).unwrap().len(), MAX_UPDATES);
+        assert!(refused(&foreign(codec, &batch(MAX_UPDATES + 1))).contains("too many updates"));
+    }
+    // A null is one byte in MessagePack and four in JSON: short documents may grow, long ones only so much.
+    let nulls = |count: usize| json!({"table": "t", "key": "k", "action": "set", "value": vec![Value::Null; count]});
+    assert!(decode(&foreign(Codec::MessagePack, &nulls(10_000))).is_ok());
+    assert!(refused(&foreign(Codec::MessagePack, &nulls(1_000_000))).contains("value"));
+    assert!(decode(&foreign(Codec::Json, &nulls(1_000_000))).is_ok());
+}
+
+/// A service that decodes and encodes anew only what it knows, as Dragonflow's, leaves a hello without its sender.
+#[test]
+fn a_hello_without_its_sender_is_still_a_message() {
+    for codec in BOTH {
+        let document =
+            json!({"table": null, "key": null, "action": "hello", "value": "{\"every\":1000}", "topic": "D"});
+        let control = control(&foreign(codec, &document));
+        assert_eq!(
+            (&*control.action, &control.publisher, control.epoch),
+            ("hello", &None, None)
+        );
     }
 }
 

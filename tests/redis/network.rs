@@ -8,7 +8,7 @@ use crate::common::{eventually, within};
 use crate::proxy::{Fault, Proxy};
 use crate::rig::{LONG, Rig, pass, quickly, send, topic, update};
 use crate::servers::Server;
-use crate::{SECOND, SILENCE, driver, publisher, start, syncs, told};
+use crate::{BEAT, SECOND, SILENCE, driver, publisher, start, syncs, told};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -159,5 +159,25 @@ fn a_connection_that_is_cut_is_replaced() {
         rig.subscriber.register_topic(&topic("more")).unwrap();
         rig.subscriber.wait_live(LONG).unwrap();
         rig.only("after", || send(&publisher, "more", "after"));
+    });
+}
+
+#[test]
+fn an_idle_server_is_asked_once_an_interval() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let rig = Rig::new(&driver(&server.address()));
+        rig.listen(&["D"], &server.address());
+        let asked = || -> u64 {
+            let stats: String = server.ask(&["INFO", "commandstats"]);
+            let calls = stats
+                .lines()
+                .find_map(|line| line.strip_prefix("cmdstat_hello:calls=")?.split(',').next());
+            calls.unwrap().parse().unwrap()
+        };
+        let before = asked();
+        pass(10 * BEAT);
+        let times = asked() - before;
+        assert!((1..20).contains(&times), "asked {times} times within ten intervals");
     });
 }

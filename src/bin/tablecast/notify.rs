@@ -6,10 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, select};
-use tablecast::{Config, DbUpdate, Delivery, Error, ErrorKind, Notifier, NotifierOptions, Publisher, Result};
+use tablecast::{Config, DbUpdate, Delivery, Error, ErrorKind, Notifier, NotifierOptions, Publisher, Result, Topic};
 
 use crate::input::{Input, InputArgs};
-use crate::publish::{SLICE, wait_subscribers};
+use crate::publish::SLICE;
 use crate::seat::{Seat, SeatArgs};
 use crate::{cli, output, signal};
 
@@ -73,7 +73,9 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
     thread.map_err(|e| Error::new(ErrorKind::Io, "cannot start a thread").with_source(e))?;
     let interrupted = || Err(Error::new(ErrorKind::Stopped, "a signal came"));
     let result = select! {
-        recv(end) -> result => result.unwrap_or_else(|_| interrupted()),
+        recv(end) -> result => result.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Panicked, "the thread that notifies has ended unasked"))
+        }),
         recv(signal) -> _ => {
             stop.store(true, Ordering::Relaxed);
             let _ = end.recv_timeout(2 * SLICE);
@@ -115,17 +117,30 @@ impl Work {
         }
     }
 
-    /// Waits until as many hear the publisher as there are listeners, where that can be told.
+    /// Waits until every listener hears the publisher, where that can be told.
     fn await_ears(&self, publisher: &Publisher) -> Result<()> {
-        let count = self.notifier.listeners().len();
-        match wait_subscribers(publisher, count, self.timeout, || self.is_stopped()) {
-            Err(e) if e.kind() == ErrorKind::Timeout => {
-                output::say(&format!("{e}: what goes to a listener that does not hear this is lost"));
-                Ok(())
+        let start = Instant::now();
+        for listener in self.notifier.listeners() {
+            let topic = Topic::new(&*listener.address)?;
+            loop {
+                let left = self.timeout.saturating_sub(start.elapsed());
+                match publisher.wait_subscribed(&topic, left.min(SLICE)) {
+                    Ok(()) => break,
+                    Err(e) if e.kind() == ErrorKind::Unsupported => return Ok(()),
+                    Err(e) if e.kind() != ErrorKind::Timeout => return Err(e),
+                    Err(_) if self.is_stopped() => return Ok(()),
+                    Err(_) if left <= SLICE => {
+                        let (id, timeout) = (&listener.id, self.timeout);
+                        output::say(&format!(
+                            "listener {id:?} does not hear this within {timeout:?}: it gets nothing"
+                        ));
+                        break;
+                    }
+                    Err(_) => {}
+                }
             }
-            Err(e) if e.kind() == ErrorKind::Unsupported => Ok(()),
-            heard => heard,
         }
+        Ok(())
     }
 
     fn notify(&self, update: &DbUpdate) -> Result<()> {

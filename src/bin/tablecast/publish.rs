@@ -105,7 +105,9 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
 
     let interrupted = || Err(Error::new(ErrorKind::Stopped, "a signal came"));
     let result = select! {
-        recv(end) -> result => result.unwrap_or_else(|_| interrupted()),
+        recv(end) -> result => result.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Panicked, "the thread that publishes has ended unasked"))
+        }),
         recv(signal) -> _ => {
             shared.stop.store(true, Ordering::Relaxed);
             let _ = end.recv_timeout(PATIENCE);
@@ -117,7 +119,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
 }
 
 /// Waits for so many subscribers, or until it is stopped.
-pub(crate) fn wait_subscribers(
+fn wait_subscribers(
     publisher: &Publisher,
     count: usize,
     timeout: Duration,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crossbeam_channel::RecvTimeoutError;
 use tablecast::monitor::Monitors;
 use tablecast::registry::{Load, Registration};
-use tablecast::{Config, Drivers, Result, Service, Stores};
+use tablecast::{Config, Drivers, Error, ErrorKind, Result, Service, Stores};
 
 use crate::{output, signal};
 
@@ -25,6 +25,10 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     output::result(&format!("ready {network} {}", config.multiproc_address()))?;
     // Another error would mean that no signal can come any more.
     while signal.recv_timeout(LOAD) == Err(RecvTimeoutError::Timeout) {
+        if !service.is_running() {
+            let context = "the service cannot pass on anything any more; the log says why";
+            return Err(Error::new(ErrorKind::Stopped, context));
+        }
         if let Some(registration) = &registration {
             registration.set_load(Load {
                 handled: service.stats().forwarded,

@@ -49,10 +49,9 @@ impl Connecting {
         let (signal, theirs) =
             open().map_err(|e| Error::new(ErrorKind::Io, "cannot open a socket pair").with_source(e))?;
         let (results, outcomes) = crossbeam_channel::unbounded();
-        let (interval, max) = (options.reconnect_interval, options.reconnect_max);
-        let thread = thread::spawn("tablecast-connect", move || {
-            run(finder, &theirs, &results, wait, (interval, max));
-        })?;
+        let options = options.clone();
+        let body = move || run(finder, &theirs, &results, wait, &options);
+        let thread = thread::spawn("tablecast-connect", body)?;
         Ok(Connecting {
             signal: Some(signal),
             outcomes,
@@ -63,6 +62,11 @@ impl Connecting {
     /// What to wait on.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.signal.as_ref().map(UnixStream::as_fd)
+    }
+
+    /// True if the thread has ended unasked: nothing more will come of it.
+    pub(super) fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_some_and(Thread::has_ended) && self.outcomes.is_empty()
     }
 
     /// What came of it since the last call.
@@ -89,7 +93,7 @@ fn run(
     mut signal: &UnixStream,
     results: &Sender<Outcome>,
     mut wait: Duration,
-    (interval, max): (Duration, Duration),
+    options: &RedisOptions,
 ) {
     let limit = Limit {
         deadline: thread::deadline(Duration::MAX),
@@ -109,6 +113,6 @@ fn run(
             let _ = results.send(outcome);
             let _ = signal.write(&[1]);
         }
-        wait = (wait * 2).clamp(interval, max);
+        wait = options.next_wait(wait);
     }
 }

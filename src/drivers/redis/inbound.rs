@@ -301,13 +301,22 @@ impl Peer {
             self.finder.shun(link.conn().node());
             // One that was good for a while is replaced at once.
             self.wait = match link.since.elapsed() < options.reconnect_max {
-                true => (self.wait * 2).clamp(options.reconnect_interval, options.reconnect_max),
+                true => options.next_wait(self.wait),
                 false => Duration::ZERO,
             };
         }
         if let Err(e) = self.connect(options) {
             // It is asked for again, since it was told that the connection is lost.
             changes.push_back((Arc::clone(&self.address), Happened::Failed(e)));
+        }
+    }
+
+    /// The thread that connects has ended unasked, which was reported: begins another one.
+    fn restart(&mut self, options: &RedisOptions, changes: &mut VecDeque<(Arc<str>, Happened)>) {
+        (self.state, self.wait) = (State::Lost, options.reconnect_max);
+        if let Err(e) = self.connect(options) {
+            let lost = [Happened::Failed(e), Happened::Disconnected];
+            changes.extend(lost.map(|happened| (Arc::clone(&self.address), happened)));
         }
     }
 
@@ -324,11 +333,12 @@ impl Peer {
             State::Connecting(connecting) => connecting,
         };
         match connecting.outcome() {
+            None if connecting.has_ended() => self.restart(options, changes),
             None => {}
             Some(Outcome::Failed(e)) => changes.push_back((Arc::clone(&self.address), Happened::Failed(e))),
             Some(Outcome::Connected(found)) => {
                 self.finder = found.finder;
-                let mut link = Box::new(Link::new(found.conn, found.health, options));
+                let mut link = Box::new(Link::new(found.conn, found.health));
                 for topic in topics {
                     link.subscribe(topic);
                 }

@@ -7,6 +7,7 @@ use ::redis::{PushKind, ServerError, Value, cmd};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::redis::{Conn, Health, Incoming, RedisOptions, cut_off, refused};
+use crate::thread::after;
 use crate::update::Topic;
 
 /// A connection to one node.
@@ -17,7 +18,7 @@ pub(super) struct Link {
     asked: VecDeque<Asked>,
     /// Topics that the node has refused, and why.
     refused: BTreeMap<Topic, ServerError>,
-    /// When the node is asked next whether it is well; or, while it is being asked, when it was.
+    /// When the node was last asked whether it is well.
     beat: Instant,
     beating: bool,
     health: Option<Health>,
@@ -47,14 +48,14 @@ pub(super) enum Read {
 }
 
 impl Link {
-    pub(super) fn new(conn: Conn, health: Option<Health>, options: &RedisOptions) -> Link {
+    pub(super) fn new(conn: Conn, health: Option<Health>) -> Link {
         let now = Instant::now();
         Link {
             conn,
             since: now,
             asked: VecDeque::new(),
             refused: BTreeMap::new(),
-            beat: now + options.heartbeat_interval,
+            beat: now,
             beating: false,
             health,
             failing: None,
@@ -164,8 +165,8 @@ impl Link {
     /// When [`Link::tend`] has something to do.
     pub(super) fn next_beat(&self, options: &RedisOptions) -> Instant {
         match self.beating {
-            true => self.conn.heard.max(self.beat) + options.heartbeat_timeout,
-            false => self.beat,
+            true => after(self.conn.heard.max(self.beat), options.heartbeat_timeout),
+            false => after(self.beat, options.heartbeat_interval),
         }
     }
 

@@ -51,7 +51,7 @@ impl RedisPubSub {
         Ok(RedisPubSub {
             access: Access::new(&options, servers.tls)?,
             servers,
-            options,
+            options: options.bounded(),
             turns: redis::turns(),
         })
     }

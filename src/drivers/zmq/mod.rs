@@ -4,6 +4,7 @@
 //! publisher and the service's receiving end bind, and the others connect.
 
 mod backoff;
+mod census;
 mod connection;
 mod context;
 mod copy;

@@ -1,6 +1,5 @@
 //! The publishing end: an XPUB socket, which is PUB plus the sight of its subscriptions.
 
-use std::collections::HashSet;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,16 +12,16 @@ use crate::thread;
 use crate::transport::{Outbound, Waiter, WaiterAndWake, Wake};
 use crate::update::Topic;
 
+use super::census::Census;
 use super::connection::{Connection, News};
 use super::endpoint::{Endpoint, Role};
+use super::filter::filter;
 use super::line::{Kind, Line};
 use super::{ZmqOptions, patiently, poll, push, zmq_error};
 
 pub(super) struct ZmqOutbound {
     connection: Connection,
-    /// The file descriptors of all connections, and of those that have subscribed to something.
-    connections: HashSet<u32>,
-    subscribers: HashSet<u32>,
+    census: Census,
     /// What went wrong and was not told yet.
     trouble: Option<Error>,
     watched: Arc<Mutex<Watched>>,
@@ -62,8 +61,7 @@ impl ZmqOutbound {
         let waker: Arc<dyn Wake> = waker;
         let mut outbound = ZmqOutbound {
             connection: Connection::open(endpoint.clone(), XPUB, options, Arc::clone(&waker))?,
-            connections: HashSet::new(),
-            subscribers: HashSet::new(),
+            census: Census::default(),
             trouble: None,
             watched: Arc::default(),
             wakeable: Some(wakeable),
@@ -107,13 +105,8 @@ impl ZmqOutbound {
     fn take_news(&mut self, now: Instant) {
         while let Some(news) = self.connection.news(now) {
             match news {
-                News::Opened(connection) => {
-                    self.connections.insert(connection);
-                }
-                News::Closed(connection, _) => {
-                    self.connections.remove(&connection);
-                    self.subscribers.remove(&connection);
-                }
+                News::Opened(connection) => self.census.opened(connection),
+                News::Closed(connection, _) => self.census.closed(connection),
                 News::Greeted => {}
             }
         }
@@ -155,16 +148,17 @@ impl Outbound for ZmqOutbound {
         self.look();
         let mut probes = Vec::new();
         while let Some(mut message) = self.read()? {
+            // Whose it is, if it is told; that connection was opened before, and may be closed already.
+            let connection = message.gets("__fd").and_then(|fd| fd.parse().ok());
             // A subscription is a byte 1 and the topic; taking it back is a byte 0; anything else is a stranger's.
-            if let Some((1, topic)) = message.split_first() {
-                probes.extend(Topic::probe_from(topic));
-                // Whose it is; that connection was opened before, and may be closed already.
-                if let Some(subscriber) = message.gets("__fd").and_then(|fd| fd.parse().ok()) {
+            match message.split_first() {
+                Some((1, topic)) => {
+                    probes.extend(Topic::probe_from(topic));
                     self.take_news(Instant::now());
-                    if self.connections.contains(&subscriber) {
-                        self.subscribers.insert(subscriber);
-                    }
+                    self.census.subscribed(connection, topic);
                 }
+                Some((0, topic)) => self.census.unsubscribed(topic),
+                _ => {}
             }
         }
         match self.trouble.take_if(|_| probes.is_empty()) {
@@ -174,7 +168,11 @@ impl Outbound for ZmqOutbound {
     }
 
     fn subscribers(&self) -> Option<usize> {
-        (!self.connection.endpoint().is_silent()).then_some(self.subscribers.len())
+        (!self.connection.endpoint().is_silent()).then_some(self.census.subscribers())
+    }
+
+    fn is_subscribed(&self, topic: &Topic) -> Option<bool> {
+        self.census.is_subscribed(filter(topic))
     }
 
     fn waiter(&mut self) -> Result<Option<WaiterAndWake>> {

@@ -49,6 +49,9 @@ const KEYS: &str = "keys";
 const TOPICS: &str = "topics";
 const ORDER: &str = "order";
 
+/// No page has more rows, whatever the options say.
+const MAX_BATCH: usize = 1_000_000;
+
 /// The key under which this part of a table is stored.
 fn key_of(table: &str, part: &str) -> Vec<u8> {
     // With its length before it no table's name can look like another one's with more behind it, and the part in
@@ -159,7 +162,8 @@ impl Inner {
         };
         // Behind every key, since those are UTF-8.
         let to = [b"(", &*prefix, b"\xff"].concat();
-        let numbers = [self.options.batch_amount.max(1), PAGE_BYTES, prefix.len()].map(|number| number.to_string());
+        let numbers =
+            [self.options.batch_amount.clamp(1, MAX_BATCH), PAGE_BYTES, prefix.len()].map(|number| number.to_string());
         let [limit, room, prefix] = numbers.each_ref().map(String::as_bytes);
         let with_rows = if with_rows { b"1" } else { b"0" };
         let args = [&*from, &*to, limit, room, prefix, with_rows];

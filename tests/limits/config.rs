@@ -1,0 +1,111 @@
+//! The least and the most of every option of the configuration.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tablecast::config::Source;
+use tablecast::monitor::{Monitor, MonitorOptions};
+use tablecast::{
+    Config, Dispatcher, Drivers, ErrorKind, Listener, ListenerOptions, Notifier, NotifierOptions, Publisher, Service,
+    Stores, Subscriber,
+};
+
+use crate::common::eventually;
+use crate::rig::{LONG, update};
+use crate::{alone, rests};
+
+/// The least and the most that every option of the configuration takes.
+fn bounds() -> Vec<(&'static str, u64, u64)> {
+    let bounds = Config::options().iter().filter_map(|option| {
+        let (low, high) = option
+            .accepts
+            .strip_prefix("a whole number from ")?
+            .split_once(" to ")?;
+        Some((option.name, low.parse().ok()?, high.parse().ok()?))
+    });
+    bounds.collect()
+}
+
+#[test]
+fn options_of_the_configuration() {
+    alone(|| {
+        assert!(bounds().len() > 20);
+        for (name, low, high) in bounds() {
+            let mut config = Config::default();
+            for good in [low, high] {
+                config.set(name, &good.to_string(), Source::Program).unwrap();
+            }
+            let mut bad = vec![high + 1, u64::MAX];
+            bad.extend(low.checked_sub(1));
+            for bad in bad {
+                let error = config.set(name, &bad.to_string(), Source::Program).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Config);
+                let text = error.to_string();
+                assert!(text.contains(name) && text.contains(&bad.to_string()), "{text}");
+            }
+        }
+        let mut config = Config::default();
+        config.hello_interval_ms = Duration::MAX;
+        let text = config.validate().unwrap_err().to_string();
+        assert!(text.contains("hello_interval_ms"), "{text}");
+
+        // All parts, with the least and with the most of everything.
+        for is_least in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut config = Config::default();
+            for (name, low, high) in bounds() {
+                // Nothing is as small as the least of these, or as patient as the most of that.
+                if name.starts_with("max_") && is_least || name == "linger_ms" {
+                    continue;
+                }
+                let value = if is_least { low } else { high };
+                config.set(name, &value.to_string(), Source::Program).unwrap();
+            }
+            if is_least {
+                config.send_timeout_ms = Duration::from_secs(5);
+                config.store_timeout_ms = Duration::from_secs(5);
+                config.publisher_timeout_ms = Duration::from_secs(5);
+                config.listener_timeout_ms = Duration::from_secs(5);
+            }
+            config.heartbeat_interval_ms = config.heartbeat_interval_ms.min(config.heartbeat_timeout_ms / 2);
+            config.publisher_port = 0;
+            config.publisher_multiproc_socket = folder.path().join("publisher.sock");
+            config.sqlite_path = folder.path().join("rows.db");
+            config.validate().unwrap();
+            all_parts(&mut config);
+        }
+    });
+}
+
+fn all_parts(config: &mut Config) {
+    let (drivers, stores) = (Drivers::new(), Stores::new());
+    let service = Service::open(config, &drivers).unwrap();
+    config.publishers = vec![service.address().unwrap()];
+    let store = stores.open(config).unwrap();
+    let dispatcher = Dispatcher::new((&*config).into()).unwrap();
+    let (sender, updates) = crossbeam_channel::unbounded();
+    dispatcher.on_table("row", sender).detach();
+    let subscriber = Arc::new(Subscriber::open(config, &drivers, dispatcher.queue()).unwrap());
+    subscriber.daemonize().unwrap();
+    let publisher = Arc::new(Publisher::open(config, &drivers).unwrap());
+    let handle = dispatcher.handle();
+    let (sender, seen) = crossbeam_channel::unbounded();
+    let handler = move |update: &tablecast::DbUpdate| drop(sender.send(update.key.clone()));
+    let options = ListenerOptions::from(&*config);
+    let listener = Listener::new(Arc::clone(&store), &subscriber, &handle, &publisher, options, handler).unwrap();
+    // Whoever looks before it is there looks again only when the interval is over.
+    listener.wait_registered(LONG).unwrap();
+    let options = NotifierOptions::from(&*config);
+    let notifier = Notifier::new(Arc::clone(&store), &subscriber, &handle, &publisher, options).unwrap();
+    let options = MonitorOptions::from(&*config);
+    let monitor = Monitor::new(Arc::clone(&store), Arc::clone(&publisher), "monitored", "id", options).unwrap();
+    let arrives = || {
+        publisher.send_event(&update("key")).unwrap();
+        updates.recv_timeout(Duration::from_millis(20)).is_ok()
+    };
+    eventually(LONG, arrives);
+    notifier.notify(update("status")).unwrap();
+    seen.recv_timeout(LONG).unwrap();
+    rests("all parts");
+    drop((notifier, listener, monitor));
+}
