@@ -464,6 +464,40 @@ fn the_last_word_on_an_address_stays_the_last_whatever_publishers_do() {
 }
 
 #[test]
+fn beyond_every_bound_what_is_told_concerns_every_topic() {
+    let (sender, mut receiver) = bounded(QueueOptions::default());
+    let name = |number: usize| Name::from(format!("{number}"));
+    for number in 0..1100 {
+        sender.sync(SyncReason::Connected { address: name(number) });
+    }
+    let joined = SyncReason::Joined {
+        topics: None,
+        events: 1100,
+    };
+    assert_eq!(drain(&mut receiver).1, [joined]);
+    for number in 0..140_000 {
+        sender.sync(SyncReason::Gap {
+            publisher: "p".into(),
+            topic: Topic::new(name(number)).unwrap(),
+            from: 1,
+            to: 1,
+        });
+    }
+    let topics = (0..140_000).map(|number| Topic::new(name(number)).unwrap()).collect();
+    sender.sync(SyncReason::Unproven { topics });
+    sender.sync(SyncReason::Silence {
+        publishers: (0..2000).map(name).collect(),
+    });
+    let (_, told) = drain(&mut receiver);
+    assert_eq!(
+        told.iter().map(SyncReason::as_str).collect::<Vec<_>>(),
+        ["silence", "joined"]
+    );
+    assert!(told.iter().all(|reason| reason.topics().is_none()));
+    assert!(matches!(&told[0], SyncReason::Silence { publishers } if publishers.len() == 1024));
+}
+
+#[test]
 fn gaps_and_silence_of_few_are_joined_each_by_each() {
     let (sender, mut receiver) = bounded(QueueOptions::default());
     let gap = |from, to| SyncReason::Gap {

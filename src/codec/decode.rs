@@ -197,6 +197,14 @@ pub(super) struct Sink<'s> {
 }
 
 impl Sink<'_> {
+    #[cold]
+    fn time_of_receipt(&mut self) -> i64 {
+        *self.received.get_or_insert_with(|| {
+            *self.latest = now_micros().max(*self.latest);
+            *self.latest
+        })
+    }
+
     pub(super) fn push(&mut self, fields: Fields<'_>, spares: &mut Spares) -> Result<(), Fault> {
         let missing = |place| Fault(place, "missing");
         let table = fields.table.ok_or(missing("table"))?;
@@ -228,12 +236,9 @@ impl Sink<'_> {
             }),
             _ => None,
         };
-        let (received, latest) = (&mut self.received, &mut *self.latest);
-        let mut time_of_receipt = || {
-            *received.get_or_insert_with(|| {
-                *latest = now_micros().max(*latest);
-                *latest
-            })
+        let timestamp = match fields.timestamp {
+            Some(timestamp) => timestamp,
+            None => self.time_of_receipt(),
         };
         self.out.push(Message::Update(DbUpdate {
             table: (&*table).into(),
@@ -242,7 +247,7 @@ impl Sink<'_> {
             value,
             topic: self.topic.clone(),
             priority: fields.priority.unwrap_or(DbUpdate::DEFAULT_PRIORITY),
-            timestamp: fields.timestamp.unwrap_or_else(|| time_of_receipt()),
+            timestamp,
             version: fields.version,
             origin,
         }));

@@ -65,7 +65,8 @@ pub struct DispatcherOptions {
     ///
     /// With workers, updates of different rows are handled at the same time, so that a slow callback holds up its
     /// own row only. Updates of one row (table and key) are never handled at the same time, and stay in order. Sync
-    /// events, in order, have one more thread of their own, and run beside the updates.
+    /// events, in order, have one more thread of their own, and run beside the updates. What its callback is too slow
+    /// for waits in the queue, where it is joined.
     ///
     /// Default: 0, all callbacks run on the dispatcher thread, one after the other.
     pub workers: usize,
@@ -185,6 +186,9 @@ impl DispatcherHandle {
     }
 
     /// Calls `handler` for every sync event: the program may have missed something and must read the store again.
+    ///
+    /// Before it is called with [`SyncReason::Overflow`], the stored updates that still wait are dropped, for every callback
+    /// of this dispatcher: what it reads has them. Without a handler for sync events they are not.
     pub fn on_sync(&self, handler: impl Handler<SyncReason>) -> Guard {
         let call = move |reason: &SyncReason| handler.handle(reason);
         Guard::new(self.0.commands.clone(), call, Command::AddSync, Command::SweepSync)

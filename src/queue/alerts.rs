@@ -167,13 +167,13 @@ impl Alerts {
     }
 
     /// How many there are but the [`SyncReason::Overflow`].
-    pub(super) fn len(&self) -> usize {
+    pub(super) fn waiting(&self) -> usize {
         let others = [self.silent.is_some(), self.unproven.is_some(), self.joined.is_some()];
         self.words.len() + others.into_iter().filter(|is_there| *is_there).count()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0 && !self.has_overflow()
+        self.waiting() == 0 && !self.has_overflow()
     }
 
     fn put_word(&mut self, mut word: SyncReason) {

@@ -230,3 +230,6 @@ impl Heap {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,10 +4,10 @@
 //! update never overtakes an earlier one of the same row (table and key): a more urgent update lifts the earlier ones
 //! of its row with it. And what has waited longer than [`QueueOptions::max_overtake`] goes before anything younger.
 //!
-//! Sync events go before updates, with limits that keep either from waiting for ever. Those that come while others are
-//! handed out wait until the updates have had a second, or none is left; and [`SyncReason::Overflow`] waits as long from
-//! the first update that was dropped, so that one burst is told once. Where a program has many sync events waiting they
-//! are joined: see [`SyncReason::Joined`]. None is ever dropped.
+//! Sync events go before updates, in turns that keep either from waiting for ever. Those that come while others are
+//! handed out wait until the updates have had a second, or none is left. An [`Overflow`](crate::SyncReason::Overflow)
+//! always waits as long, so that one burst is told once. Where many sync events wait they are
+//! [`Joined`](crate::SyncReason::Joined); none is ever dropped.
 //!
 //! Senders put batches into a channel; the receiver drains it into a heap of its own. What must not wait behind the
 //! channel's content, or does not fit, goes into two places beside it: the pending sync events, and the backlog that

@@ -31,7 +31,7 @@ impl QueueSender {
     /// wait. Pass [`crossbeam_channel::never`] to wait for space alone.
     ///
     /// # Errors
-    /// [`ErrorKind::Stopped`] if `stop` ended the wait (`updates` holds what was not sent), or if the receiver is gone.
+    /// [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) if `stop` ended the wait (`updates` holds what was not sent), or if the receiver is gone.
     pub fn push(&self, updates: &mut Vec<DbUpdate>, stop: &Receiver<()>) -> Result<()> {
         if self.shared.closed.load(Ordering::SeqCst) {
             return Err(receiver_gone());
