@@ -188,10 +188,9 @@ enum Seen {
 
 const PLAIN: u64 = 10;
 
-/// A dispatcher with a queue for 1,000, and a burst of 3,000 that came while the first updates were handled; each
-/// of the others takes `each`. The ten least urgent ones that came before it are in no store.
-fn burst(workers: usize, store: &Versions, each: Duration) -> (Dispatcher, Sender<()>, Receiver<u64>) {
-    let dispatcher = start(workers, 1000);
+/// A burst of 3,000 for a queue for 1,000, that came while the first updates were handled; each of the others takes
+/// `each`. The ten least urgent ones that came before it are in no store.
+fn burst(dispatcher: &Dispatcher, workers: usize, store: &Versions, each: Duration) -> (Sender<()>, Receiver<u64>) {
     let (open, gate) = bounded::<()>(0);
     let (saw, seen) = unbounded();
     let callback = move |update: &DbUpdate| {
@@ -200,14 +199,14 @@ fn burst(workers: usize, store: &Versions, each: Duration) -> (Dispatcher, Sende
         let _ = never::<()>().recv_timeout(each);
     };
     dispatcher.on_update(callback).detach();
-    push(&dispatcher, (0..workers.max(1)).map(|_| store.write()));
+    push(dispatcher, (0..workers.max(1)).map(|_| store.write()));
     for _ in 0..workers.max(1) {
         seen.recv_timeout(LIMIT).unwrap();
     }
     let plain = |number| DbUpdate::new("t", format!("plain{number}"), Action::Set).priority(i32::MAX);
-    push(&dispatcher, (0..PLAIN).map(plain));
-    push(&dispatcher, (0..3000).map(|_| store.write()));
-    (dispatcher, open, seen)
+    push(dispatcher, (0..PLAIN).map(plain));
+    push(dispatcher, (0..3000).map(|_| store.write()));
+    (open, seen)
 }
 
 #[test]
@@ -215,7 +214,7 @@ fn a_full_queue_moves_while_more_comes_and_its_burst_is_told_once() {
     for workers in [0, 2] {
         within(LIMIT, move || {
             let store = Versions::default();
-            let (dispatcher, open, seen) = burst(workers, &store, Duration::ZERO);
+            let dispatcher = start(workers, 1000);
             let (synced, syncs) = unbounded();
             let stored = store.clone();
             let read_all = move |reason: &SyncReason| {
@@ -223,6 +222,7 @@ fn a_full_queue_moves_while_more_comes_and_its_burst_is_told_once() {
                 let _ = never::<()>().recv_timeout(Duration::from_millis(200));
             };
             dispatcher.on_sync(read_all).detach();
+            let (open, seen) = burst(&dispatcher, workers, &store, Duration::ZERO);
             drop(open);
             // Until one that came after the reading is there, updates keep coming.
             let tick = crossbeam_channel::tick(Duration::from_millis(50));
@@ -247,7 +247,8 @@ fn a_full_queue_moves_while_more_comes_and_its_burst_is_told_once() {
 fn what_waits_when_the_store_is_read_is_dropped_as_covered() {
     within(LIMIT, || {
         let store = Versions::default();
-        let (dispatcher, open, updates) = burst(0, &store, Duration::from_millis(5));
+        let dispatcher = start(0, 1000);
+        let (open, updates) = burst(&dispatcher, 0, &store, Duration::from_millis(5));
         let (saw, seen) = unbounded();
         let (saw_too, stored) = (saw.clone(), store.clone());
         let read_all = move |reason: &SyncReason| {
@@ -294,7 +295,8 @@ fn what_waits_when_the_store_is_read_is_dropped_as_covered() {
 fn without_a_callback_for_sync_events_nothing_that_waits_is_dropped() {
     within(LIMIT, || {
         let store = Versions::default();
-        let (dispatcher, open, updates) = burst(0, &store, Duration::from_millis(2));
+        let dispatcher = start(0, 1000);
+        let (open, updates) = burst(&dispatcher, 0, &store, Duration::from_millis(2));
         drop(open);
         // It takes two seconds, in the middle of which the overflow is due.
         let seen: BTreeSet<u64> = (0..1000).map(|_| updates.recv_timeout(LIMIT).unwrap()).collect();

@@ -217,6 +217,14 @@ pub(super) struct Sink<'s> {
 }
 
 impl Sink<'_> {
+    #[cold]
+    fn time_of_receipt(&mut self) -> i64 {
+        *self.received.get_or_insert_with(|| {
+            *self.latest = now_micros().max(*self.latest);
+            *self.latest
+        })
+    }
+
     pub(super) fn push(&mut self, fields: Fields<'_>, spares: &mut Spares) -> Result<(), Fault> {
         if self.out.len() >= self.full {
             return Err(Fault("payload", "too many updates"));
@@ -251,6 +259,10 @@ impl Sink<'_> {
             }),
             _ => None,
         };
+        let timestamp = match fields.timestamp {
+            Some(timestamp) => timestamp,
+            None => self.time_of_receipt(),
+        };
         self.out.push(Message::Update(DbUpdate {
             table: (&*table).into(),
             key: key.as_deref().unwrap_or_default().into(),
@@ -258,12 +270,7 @@ impl Sink<'_> {
             value,
             topic: self.topic.clone(),
             priority: fields.priority.unwrap_or(DbUpdate::DEFAULT_PRIORITY),
-            timestamp: fields.timestamp.unwrap_or_else(|| {
-                *self.received.get_or_insert_with(|| {
-                    *self.latest = now_micros().max(*self.latest);
-                    *self.latest
-                })
-            }),
+            timestamp,
             version: fields.version,
             origin,
         }));

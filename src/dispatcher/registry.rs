@@ -134,7 +134,7 @@ impl Registry {
         self.all.iter().chain(table).chain(topic).map(|callback| &**callback)
     }
 
-    /// True if somebody is told of sync events.
+    /// True if a callback for sync events is registered.
     pub(super) fn hears_syncs(&self) -> bool {
         self.syncs.iter().any(|callback| callback.is_live())
     }

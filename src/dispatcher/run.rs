@@ -182,7 +182,7 @@ impl Run {
         if !workers.take_updates() {
             return None;
         }
-        self.queue.next_update(Instant::now, true).map(Event::Update)
+        self.queue.next_update(Instant::now).map(Event::Update)
     }
 
     fn deliver(&mut self, mut event: Event) {

@@ -121,10 +121,14 @@ impl Alerts {
                 self.dropped = Some(self.dropped.unwrap_or(0).saturating_add(dropped));
             }
             SyncReason::Silence { publishers } => {
-                self.silent.get_or_insert_default().insert_some(publishers, MAX_PUBLISHERS);
+                self.silent
+                    .get_or_insert_default()
+                    .insert_some(publishers, MAX_PUBLISHERS);
             }
             SyncReason::HellosMissed { publishers } => {
-                self.missed.get_or_insert_default().insert_some(publishers, MAX_PUBLISHERS);
+                self.missed
+                    .get_or_insert_default()
+                    .insert_some(publishers, MAX_PUBLISHERS);
             }
             SyncReason::Unproven { topics } => {
                 let unproven = self.unproven.get_or_insert_default();

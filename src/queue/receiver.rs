@@ -71,15 +71,10 @@ impl QueueReceiver {
         self.next(|| now, true)
     }
 
-    /// The next sync event, if there is one, for a program that handles them beside the updates: they have no turns
+    /// The next sync event, if there is one, for a program that handles sync events beside the updates: there are no turns
     /// then, but [`SyncReason::Overflow`] waits as always.
     pub fn pop_sync(&mut self, now: Instant) -> Option<SyncReason> {
         self.next_sync(|| now)
-    }
-
-    /// The next update, as [`QueueReceiver::pop_held`] and for the same kind of program as [`QueueReceiver::pop_sync`].
-    pub fn pop_update_held(&mut self, now: Instant) -> Option<DbUpdate> {
-        self.next_update(|| now, true)
     }
 
     /// Ends holding a row.
@@ -111,11 +106,15 @@ impl QueueReceiver {
         {
             return Some(Event::Sync(reason));
         }
-        let Some(update) = self.heap.pop(clock, hold) else {
-            return self.tell(Turns::without_updates).map(Event::Sync);
-        };
-        self.shared.give_back(1);
-        Some(Event::Update(update))
+        if let Some(update) = self.heap.pop(clock, hold) {
+            self.shared.give_back(1);
+            return Some(Event::Update(update));
+        }
+        self.turns.end();
+        if !self.shared.alerts.is_filled() {
+            return None;
+        }
+        self.tell(Turns::without_updates).map(Event::Sync)
     }
 
     /// The next sync event beside the updates.
@@ -131,21 +130,21 @@ impl QueueReceiver {
         })
     }
 
-    /// The next update beside the sync events.
-    pub(crate) fn next_update(&mut self, clock: impl Fn() -> Instant, hold: bool) -> Option<DbUpdate> {
+    /// The next update beside the sync events; holds its row.
+    pub(crate) fn next_update(&mut self, clock: impl Fn() -> Instant) -> Option<DbUpdate> {
         self.take_in(&clock);
-        let update = self.heap.pop(clock, hold)?;
+        let update = self.heap.pop(clock, true)?;
         self.shared.give_back(1);
         Some(update)
     }
 
-    /// When [`QueueReceiver::next_sync`] has something at the latest, though nothing comes.
+    /// When [`QueueReceiver::next_sync`] hands out an overflow at the latest.
     pub(crate) fn sync_due(&self) -> Option<Instant> {
         self.turns.overflow_due().filter(|_| self.shared.alerts.is_filled())
     }
 
-    /// Drops the pending updates that the store has, since the program is about to read it: how many, with those that were
-    /// dropped and not told yet.
+    /// Drops the pending updates that are in the store, since the program is about to read it. Returns how many, with those
+    /// that were dropped for want of room meanwhile.
     ///
     /// An update without a version may be in no store, and stays.
     pub(crate) fn cover(&mut self, clock: impl Fn() -> Instant) -> u64 {

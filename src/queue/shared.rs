@@ -123,8 +123,14 @@ impl Shared {
 
     /// Puts a sync event in. True if the receiver may be asleep and must be woken.
     pub(super) fn tell(&self, reason: SyncReason) -> bool {
-        let ((), first) = self.alerts.edit(|alerts| (alerts.put(reason), true));
-        first
+        let put = |alerts: &mut Alerts| {
+            let before = alerts.waiting();
+            alerts.put(reason);
+            // Beside an overflow, which lets others wait, it may be the first that need not wait.
+            (before == 0 && alerts.waiting() > 0, true)
+        };
+        let (first_at_once, first) = self.alerts.edit(put);
+        first_at_once || first
     }
 
     /// Counts and tells so many dropped updates; as [`Shared::tell`].

@@ -11,8 +11,7 @@ const TURN: Duration = Duration::from_secs(1);
 /// Sync events go first, but not for ever: those that come while others are handed out wait for the updates' turn,
 /// which ends after a second, or when none is left.
 ///
-/// An overflow always lets the updates go first: what was dropped does not come any sooner, and once the queue has been
-/// drained the burst is over, so that it is told once.
+/// An overflow always lets the updates go first: once the queue is drained the burst is over, so that it is told once.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     turn: Turn,
@@ -22,7 +21,7 @@ pub(super) struct Turns {
 
 #[derive(Debug, Default)]
 enum Turn {
-    /// Whoever comes first.
+    /// Sync events, if there are any.
     #[default]
     Free,
     /// So many more sync events.
@@ -56,13 +55,17 @@ impl Turns {
         reason
     }
 
+    /// No update is left.
+    pub(super) fn end(&mut self) {
+        self.turn = Turn::Free;
+    }
+
     /// The next sync event where no update is left to wait.
     pub(super) fn without_updates(&mut self, alerts: &mut Alerts) -> Option<SyncReason> {
         let reason = alerts.pop();
-        self.turn = match &reason {
-            Some(_) => Turn::Syncs(alerts.waiting()),
-            None => Turn::Free,
-        };
+        if reason.is_some() {
+            self.turn = Turn::Syncs(alerts.waiting());
+        }
         reason.or_else(|| self.overflow(alerts))
     }
 

@@ -142,7 +142,7 @@ fn with_codec(codec: Codec) {
     assert!(rig.updates.is_empty());
 
     // The clock of what was sent last was an hour ahead.
-    let mut ahead = update("ahead");
+    let mut ahead = update("ahead").priority(3);
     ahead.timestamp += 3_600_000_000;
     database.publisher().send_event(&ahead).unwrap();
     write(Write::create("t", "c", "1")).unwrap();
