@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     Delay(Duration),
     /// What the server says comes one byte in a packet.
     Trickle,
+    /// What the server says comes at so many bytes a second.
+    Rate(usize),
     /// What the server says next vanishes, and the connection with it; then all is well again.
     LoseAnswer,
 }
@@ -127,13 +129,18 @@ impl Shared {
     }
 
     fn pass(&self, mut from: TcpStream, mut to: TcpStream, of_server: bool) {
-        let mut bytes = vec![0; 64 << 10];
+        let mut bytes = vec![0; 16 << 10];
         while let Ok(count @ 1..) = from.read(&mut bytes) {
             let fault = *self.fault.lock();
             let piece = match fault {
                 Fault::Silence => continue,
                 Fault::MuteServer if of_server => continue,
                 Fault::Delay(time) => {
+                    let _ = crossbeam_channel::never::<()>().recv_timeout(time);
+                    count
+                }
+                Fault::Rate(rate) if of_server => {
+                    let time = Duration::from_secs_f64(count as f64 / rate as f64);
                     let _ = crossbeam_channel::never::<()>().recv_timeout(time);
                     count
                 }

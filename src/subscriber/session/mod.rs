@@ -24,7 +24,7 @@ use super::options::{SubscriberOptions, SubscriberStats};
 use super::status::{PeerState, TopicStatus};
 use cleared::Cleared;
 use continuity::{Continuity, Counters};
-use peer::{Peer, Proof, Times};
+use peer::{MOST_HELD, Peer, Proof, Times};
 use topics::Topics;
 
 /// The registered addresses.
@@ -63,9 +63,7 @@ pub(super) enum Action {
     Clear(BTreeMap<Topic, u64>),
 }
 
-/// That an address is lost is told within so much of a hello period, at random: when many subscribers lose a publisher,
-/// their programs do not all read the store at once. The longer time is for a loss that is noticed at once.
-const MOST_HELD: f64 = 0.5;
+/// As [`MOST_HELD`], for a loss that was not noticed at once.
 const LEAST_HELD: f64 = 0.3;
 
 /// What outlives a run of the subscriber.
@@ -321,13 +319,9 @@ impl Session {
         if let Some(continuity) = &mut self.continuity {
             continuity.look_again(now);
         }
-        let is_lost = peer.take_lost();
-        let reason = peer.tell(&name);
-        if is_lost {
-            self.tell(SyncReason::AddressLost { address: name }, now);
-        }
         self.changed();
-        self.live(reason, now);
+        self.check_peer(&name, now);
+        self.settled(now);
         self.ask(now);
     }
 

@@ -17,6 +17,10 @@ use crate::update::{Name, SyncReason, Topic};
 const ASK: (f64, f64) = (1.1, 1.3);
 const ANSWER: f64 = 1.3;
 
+/// That an address was lost, or is live again, is told within so much of a hello period, at random: when many subscribers
+/// lose a publisher, their programs do not all read the store at once.
+pub(super) const MOST_HELD: f64 = 0.5;
+
 /// The longest wait for an answer before an address is asked again.
 const MAX_PATIENCE: Duration = Duration::from_secs(600);
 
@@ -75,8 +79,9 @@ pub(super) struct Peer {
     /// What the transport had received from there when the address was asked, in bytes.
     received: Option<u64>,
     probe: Option<Probe>,
-    /// When the program is told that the address is lost.
+    /// When the program is told that the address is lost, and that it is live.
     lost_at: Option<Instant>,
+    live_at: Option<Instant>,
     retry_wait: Duration,
     renew_wait: Duration,
     /// Frames that made no sense, until one does.
@@ -138,6 +143,8 @@ pub(super) enum Due {
     Renew,
     /// The program is to be told that the address is lost.
     TellLost,
+    /// The program is to be told that the address is live.
+    TellLive,
 }
 
 impl Peer {
@@ -157,6 +164,7 @@ impl Peer {
             received: None,
             probe: None,
             lost_at: None,
+            live_at: None,
             retry_wait: times.retry_interval,
             renew_wait: Duration::ZERO,
             malformed: Some(0),
@@ -168,7 +176,7 @@ impl Peer {
         match self.phase {
             Phase::Down { .. } => PeerState::Connecting,
             Phase::Unconfirmed | Phase::Stalled { .. } => PeerState::Unconfirmed,
-            Phase::Live { .. } if self.generation() < generation => PeerState::Unconfirmed,
+            Phase::Live { .. } if self.generation() < generation || !self.told => PeerState::Unconfirmed,
             Phase::Live { .. } => PeerState::Live,
             Phase::NoHello { .. } => PeerState::NoHello,
         }
@@ -181,7 +189,7 @@ impl Peer {
 
     /// True if a connection is there and the program is soon told more of it.
     pub(super) fn is_unsure(&self) -> bool {
-        matches!(self.phase, Phase::Unconfirmed | Phase::Stalled { .. })
+        self.live_at.is_some() || matches!(self.phase, Phase::Unconfirmed | Phase::Stalled { .. })
     }
 
     /// True if the program knows it as live.
@@ -332,6 +340,10 @@ impl Peer {
         (self.has_answered, self.owner) = (true, owner);
         self.renew_wait = Duration::ZERO;
         self.proven = probe.asked;
+        if !self.told {
+            let held = times.hello_interval.mul_f64(MOST_HELD * jitter.f64());
+            self.live_at = Some(if self.was_live { after(now, held) } else { now });
+        }
         true
     }
 
@@ -372,6 +384,7 @@ impl Peer {
 
     fn end(&mut self, phase: Phase) -> bool {
         self.phase = phase;
+        self.live_at = None;
         self.confirmed.clear();
         self.probe = None;
         std::mem::take(&mut self.told)
@@ -443,7 +456,7 @@ impl Peer {
             Phase::NoHello { assume } => assume.map(|(_, at)| at).into_iter().chain(again_at).min(),
             Phase::Stalled { renew_at } => Some(renew_at),
         };
-        phase.into_iter().chain(self.lost_at).min()
+        phase.into_iter().chain(self.lost_at).chain(self.live_at).min()
     }
 
     /// When nothing will have come for too long since it was asked.
@@ -465,6 +478,9 @@ impl Peer {
     ) -> Option<Due> {
         if self.lost_at.take_if(|at| *at <= now).is_some() {
             return Some(Due::TellLost);
+        }
+        if self.live_at.take_if(|at| *at <= now).is_some() {
+            return Some(Due::TellLive);
         }
         match self.phase {
             Phase::Down { retry_at } => {

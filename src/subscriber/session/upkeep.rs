@@ -95,11 +95,15 @@ impl Session {
         let due = self.peers.iter().filter(|(_, peer)| is_due(peer));
         let due: Vec<Name> = due.map(|(address, _)| address.clone()).collect();
         for address in due {
-            while let Some(peer) = self.peers.get_mut(&address)
-                && let Some(due) = peer.expire(&address, now, self.drained, &self.times, &mut self.jitter)
-            {
-                self.on_due(&address, due, now);
-            }
+            self.check_peer(&address, now);
+        }
+    }
+
+    pub(super) fn check_peer(&mut self, address: &Name, now: Instant) {
+        while let Some(peer) = self.peers.get_mut(address)
+            && let Some(due) = peer.expire(address, now, self.drained, &self.times, &mut self.jitter)
+        {
+            self.on_due(address, due, now);
         }
     }
 
@@ -125,9 +129,14 @@ impl Session {
                 self.act(Action::Connect(address.clone()));
                 self.changed();
             }
-            Due::TellLost => {
-                let address = address.clone();
-                self.tell(SyncReason::AddressLost { address }, now);
+            Due::TellLost => self.tell_lost(address, now),
+            Due::TellLive => {
+                if self.peers.get_mut(address).is_some_and(Peer::take_lost) {
+                    self.tell_lost(address, now);
+                }
+                let reason = self.peers.get_mut(address).and_then(|peer| peer.tell(address));
+                self.live(reason, now);
+                self.changed();
             }
         }
     }
@@ -178,10 +187,7 @@ impl Session {
             match self.peers.get_mut(address) {
                 Some(peer) if is_gone => peer.rest(),
                 // Before it is told that topics are cleared.
-                Some(_) if is_cleared => {
-                    let address = address.clone();
-                    self.tell(SyncReason::AddressLost { address }, now);
-                }
+                Some(_) if is_cleared => self.tell_lost(address, now),
                 Some(peer) => peer.tell_lost_at(after(now, wait)),
                 None => {}
             }
@@ -189,6 +195,11 @@ impl Session {
         }
         self.settled(now);
         self.changed();
+    }
+
+    fn tell_lost(&mut self, address: &Name, now: Instant) {
+        let address = address.clone();
+        self.tell(SyncReason::AddressLost { address }, now);
     }
 
     /// An address is live, or taken for one without hellos: tells so, and what follows.
