@@ -8,8 +8,11 @@ mod cleared;
 mod continuity;
 mod frames;
 mod peer;
+mod ports;
+mod probe;
 #[cfg(test)]
 mod tests;
+mod times;
 mod topics;
 mod upkeep;
 
@@ -17,51 +20,19 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use crate::codec::{Decoder, Message};
-use crate::error::Error;
 use crate::update::{DbUpdate, Name, SyncReason, Topic};
 
 use super::options::{SubscriberOptions, SubscriberStats};
 use super::status::{PeerState, TopicStatus};
 use cleared::Cleared;
 use continuity::{Continuity, Counters};
-use peer::{MOST_HELD, Peer, Proof, Times};
+use peer::{MOST_HELD, Peer, Proof};
+pub(super) use ports::{Action, Command};
+use times::Times;
 use topics::Topics;
 
 /// The registered addresses.
 type Peers = BTreeMap<Name, Peer>;
-
-/// What the program has changed.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// A topic was registered, in this generation.
-    Subscribe(Topic, u64),
-    Unsubscribe(Topic),
-    /// An address was registered; the number tells its registrations apart.
-    Connect(Name, u64),
-    Disconnect(Name),
-    /// The publisher at this address is gone; the program is told, unless that one has said goodbye.
-    GiveUp(Name),
-}
-
-/// What is to be done, in this order.
-#[derive(Debug)]
-pub(super) enum Action {
-    /// What is in [`Session::updates`] goes into the queue.
-    Deliver,
-    Tell(SyncReason),
-    Report(Error),
-    /// A failure is told by [`Session::handle_refused`].
-    Subscribe(Topic),
-    Unsubscribe(Topic),
-    /// A failure is told by [`Session::handle_not_connecting`].
-    Connect(Name),
-    Disconnect(Name),
-    Probe(Name, Topic),
-    /// How many bytes have come from there is told by [`Session::handle_weight`].
-    Weigh(Name),
-    /// These topics, of these generations, are not registered any more.
-    Clear(BTreeMap<Topic, u64>),
-}
 
 /// As [`MOST_HELD`], for a loss that was not noticed at once.
 const LEAST_HELD: f64 = 0.3;

@@ -8,9 +8,11 @@
 use std::time::{Duration, Instant};
 
 use crate::clock::after;
-use crate::subscriber::SubscriberOptions;
 use crate::subscriber::status::PeerState;
 use crate::update::{Name, SyncReason, Topic};
+
+use super::probe::Probe;
+use super::times::Times;
 
 /// After so many hello periods without a word an address is asked, and it has so many more to answer: together less
 /// than three. The first is a range, so that many subscribers do not ask at once.
@@ -21,38 +23,11 @@ const ANSWER: f64 = 1.3;
 /// lose a publisher, their programs do not all read the store at once.
 pub(super) const MOST_HELD: f64 = 0.5;
 
-/// The longest wait for an answer before an address is asked again.
-const MAX_PATIENCE: Duration = Duration::from_secs(600);
-
 /// The longest wait before a connection on which nothing comes is begun anew.
 const MAX_RENEWAL: Duration = Duration::from_secs(5);
 
 /// So many confirmations of an address are told apart.
 const MAX_CONFIRMATIONS: usize = 64;
-
-/// A shorter hello interval is taken for this one: less than a process may be without a processor.
-const MIN_INTERVAL: Duration = Duration::from_millis(100);
-
-/// The options that are times, within bounds that arithmetic and a processor can bear.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Times {
-    pub(super) live_timeout: Duration,
-    pub(super) hello_interval: Duration,
-    pub(super) retry_interval: Duration,
-    pub(super) retry_max: Duration,
-}
-
-impl From<&SubscriberOptions> for Times {
-    fn from(options: &SubscriberOptions) -> Times {
-        let bounded = |time: Duration| time.clamp(Duration::from_millis(10), Duration::from_secs(24 * 3600));
-        Times {
-            live_timeout: bounded(options.live_timeout),
-            hello_interval: bounded(options.hello_interval).max(MIN_INTERVAL),
-            retry_interval: bounded(options.retry_interval),
-            retry_max: bounded(options.retry_max),
-        }
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -100,19 +75,6 @@ enum Phase {
     NoHello { assume: Option<(u64, Instant)> },
     /// Nothing comes any more. The connection stays until it is begun anew at this time, or something comes.
     Stalled { renew_at: Instant },
-}
-
-#[derive(Debug)]
-struct Probe {
-    topic: Topic,
-    generation: u64,
-    asked: Instant,
-    /// When to ask again: the answer may have been dropped. A new question makes the answer to the old one worthless,
-    /// which may stand behind a backlog, so each waits twice as long as the one before.
-    again_at: Instant,
-    patience: Duration,
-    /// The transport is being asked whether bytes have come.
-    is_weighed: bool,
 }
 
 /// What an address has proven of what was sent from there.
@@ -289,14 +251,7 @@ impl Peer {
 
     /// A probe was sent, for topics up to `generation`.
     pub(super) fn probed(&mut self, topic: Topic, generation: u64, patience: Duration, now: Instant) {
-        self.probe = Some(Probe {
-            topic,
-            generation,
-            asked: now,
-            again_at: after(now, patience),
-            patience,
-            is_weighed: false,
-        });
+        self.probe = Some(Probe::new(topic, generation, patience, now));
     }
 
     /// Topics of this generation were not asked for after all.
@@ -545,27 +500,6 @@ impl Peer {
                 first.1 = since;
             }
         }
-    }
-}
-
-impl Probe {
-    /// If it has not been answered in time, as far as what has come was seen: its generation, and the patience for the
-    /// next one.
-    fn late(&mut self, now: Instant, drained: Instant) -> Option<(u64, Duration)> {
-        if self.again_at > now {
-            return None;
-        }
-        if drained < self.again_at || now.saturating_duration_since(self.again_at) > self.patience / 2 {
-            // This process was busy, or stopped.
-            self.again_at = after(now, self.patience / 2);
-            return None;
-        }
-        Some((self.generation, self.longer()))
-    }
-
-    /// The patience for the next one.
-    fn longer(&self) -> Duration {
-        self.patience.saturating_mul(2).min(MAX_PATIENCE)
     }
 }
 

@@ -1,0 +1,55 @@
+//! A question to an address: are all topics in force, do you live?
+
+use std::time::{Duration, Instant};
+
+use crate::clock::after;
+use crate::update::Topic;
+
+/// The longest wait for an answer before an address is asked again.
+const MAX_PATIENCE: Duration = Duration::from_secs(600);
+
+#[derive(Debug)]
+pub(super) struct Probe {
+    pub(super) topic: Topic,
+    pub(super) generation: u64,
+    pub(super) asked: Instant,
+    /// When to ask again: the answer may have been dropped. A new question makes the answer to the old one worthless,
+    /// which may stand behind a backlog, so each waits twice as long as the one before.
+    pub(super) again_at: Instant,
+    patience: Duration,
+    /// The transport is being asked whether bytes have come.
+    pub(super) is_weighed: bool,
+}
+
+impl Probe {
+    /// A probe that is sent now, for topics up to `generation`.
+    pub(super) fn new(topic: Topic, generation: u64, patience: Duration, now: Instant) -> Probe {
+        Probe {
+            topic,
+            generation,
+            asked: now,
+            again_at: after(now, patience),
+            patience,
+            is_weighed: false,
+        }
+    }
+
+    /// If it has not been answered in time, as far as what has come was seen: its generation, and the patience for the
+    /// next one.
+    pub(super) fn late(&mut self, now: Instant, drained: Instant) -> Option<(u64, Duration)> {
+        if self.again_at > now {
+            return None;
+        }
+        if drained < self.again_at || now.saturating_duration_since(self.again_at) > self.patience / 2 {
+            // This process was busy, or stopped.
+            self.again_at = after(now, self.patience / 2);
+            return None;
+        }
+        Some((self.generation, self.longer()))
+    }
+
+    /// The patience for the next one.
+    pub(super) fn longer(&self) -> Duration {
+        self.patience.saturating_mul(2).min(MAX_PATIENCE)
+    }
+}
