@@ -13,8 +13,8 @@ use tablecast::codec::{Decoder, MAX_UPDATES, Message};
 
 const MIB: usize = 1 << 20;
 
-/// What a subscriber takes by default.
-const LARGE: usize = 16 * MIB;
+/// Half of what a subscriber takes by default.
+const LARGE: usize = 8 * MIB;
 
 /// A field of `/proc/self/status`, in bytes.
 fn memory(field: &str) -> usize {

@@ -118,8 +118,8 @@ fn every_update_goes_to_one_server_also_when_the_other_is_killed() {
             .map(|end| end.stdout.iter().map(|line| key(line)).collect())
             .collect();
         assert_eq!(keys[1].last().map(String::as_str), Some("last"));
-        // Dealt like cards.
-        assert_eq!((keys[0].len(), keys[1].len()), (20, 21));
+        // Each once, whoever was heard first.
+        assert_eq!(keys[0].len() + keys[1].len(), 41);
         assert_eq!(keys.iter().flatten().collect::<BTreeSet<_>>().len(), 41);
 
         // Who stops cleanly is not registered any more.
