@@ -83,10 +83,6 @@ pub mod table;
 mod thread;
 
 #[cfg(any(feature = "redis", feature = "zmq"))]
-#[cfg_attr(
-    not(feature = "redis"),
-    expect(dead_code, reason = "only the Redis driver connects by itself")
-)]
 mod lookup;
 
 pub mod store;

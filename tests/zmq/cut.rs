@@ -75,7 +75,7 @@ fn a_subscriber_notices_though_it_has_something_to_say() {
     let test = || is_noticed(&subscribers(), zmq::XPUB, "", true);
     within(LIMIT, move || {
         alone("cut::a_subscriber_notices_though_it_has_something_to_say", "", |_| {
-            test()
+            test();
         });
     });
 }
@@ -91,7 +91,7 @@ fn a_connecting_service_notices() {
     let driver = || ZmqMultiproc::new("ipc:///none", ZmqOptions::default()).unwrap();
     let test = move || is_noticed(&driver(), zmq::PUSH, ">", false);
     within(LIMIT, move || {
-        alone("cut::a_connecting_service_notices", "", |_| test())
+        alone("cut::a_connecting_service_notices", "", |_| test());
     });
 }
 

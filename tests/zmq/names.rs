@@ -54,7 +54,7 @@ fn a_silent_name_server_hurts_no_other_address() {
             quickly(SECOND, "a send", || publisher.send(b"D", b"x", SECOND).unwrap());
             quickly(SECOND, "dropping the publisher", || drop(publisher));
             quickly(SECOND, "disconnecting", || {
-                receiver.inbound.disconnect(&silent[0]).unwrap()
+                receiver.inbound.disconnect(&silent[0]).unwrap();
             });
             quickly(SECOND, "dropping the receiver", || drop(receiver));
         });
@@ -94,7 +94,7 @@ fn one_address_of_a_name_that_answers_will_do() {
             let sender = at(&context, &good.ip().to_string());
             let mut receiver = receiver(&[NAMED]);
             quickly(8 * SECOND, "connecting", || {
-                receiver.expect(&Event::Connected(NAMED.into()))
+                receiver.expect(&Event::Connected(NAMED.into()));
             });
             receiver.await_while(&frame("1"), || send(&sender, b"1"));
             // A writer has its service's name, and its own limit.

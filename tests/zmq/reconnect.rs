@@ -70,14 +70,14 @@ fn a_bound_subscriber_survives_large_messages() {
 #[test]
 fn a_service_survives_large_messages() {
     within(LIMIT, || {
-        survives_large_messages(&multiproc("ipc:///none"), zmq::PUSH, false)
+        survives_large_messages(&multiproc("ipc:///none"), zmq::PUSH, false);
     });
 }
 
 #[test]
 fn a_connecting_service_survives_large_messages() {
     within(LIMIT, || {
-        survives_large_messages(&multiproc("ipc:///none"), zmq::PUSH, true)
+        survives_large_messages(&multiproc("ipc:///none"), zmq::PUSH, true);
     });
 }
 
