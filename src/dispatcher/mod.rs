@@ -125,7 +125,11 @@ impl Dispatcher {
             count => Some(Workers::start(count, &shared, &mut threads)?),
         };
         let run = Run::new(Arc::clone(&shared), commands, queue, workers);
-        threads.push(thread::spawn("tc-dispatcher", move || run.run())?);
+        let body = move || {
+            run.run();
+            Ok(())
+        };
+        threads.push(thread::spawn_fallible("tc-dispatcher", shared.hook(), body)?);
         *shared.threads.lock() = threads;
         Ok(Dispatcher(DispatcherHandle(shared)))
     }

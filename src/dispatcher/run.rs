@@ -61,6 +61,10 @@ impl Shared {
         }
     }
 
+    pub(super) fn hook(&self) -> Option<ErrorHook> {
+        self.hook.clone()
+    }
+
     fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
     }

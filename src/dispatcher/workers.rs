@@ -43,11 +43,19 @@ impl Workers {
         let (finish, finished) = crossbeam_channel::unbounded();
         for number in 1..=count {
             let (jobs, finish, shared) = (update_jobs.clone(), finish.clone(), Arc::clone(shared));
-            let body = move || work(&shared, &jobs, &finish);
-            threads.push(thread::spawn(&format!("tc-worker-{number}"), body)?);
+            let (name, hook) = (format!("tc-worker-{number}"), shared.hook());
+            let body = move || {
+                work(&shared, &jobs, &finish);
+                Ok(())
+            };
+            threads.push(thread::spawn_fallible(&name, hook, body)?);
         }
-        let shared = Arc::clone(shared);
-        threads.push(thread::spawn("tc-syncs", move || work(&shared, &sync_jobs, &finish))?);
+        let (shared, hook) = (Arc::clone(shared), shared.hook());
+        let body = move || {
+            work(&shared, &sync_jobs, &finish);
+            Ok(())
+        };
+        threads.push(thread::spawn_fallible("tc-syncs", hook, body)?);
         Ok(Workers {
             updates,
             syncs,

@@ -124,7 +124,11 @@ impl Subscriber {
     pub fn daemonize(&self) -> Result<()> {
         let mut thread = self.thread.lock();
         let worker = self.start()?;
-        *thread = Some(thread::spawn("tablecast-subscriber", move || worker.run())?);
+        let body = move || {
+            worker.run();
+            Ok(())
+        };
+        *thread = Some(thread::spawn_fallible("tablecast-subscriber", self.options.hook.clone(), body)?);
         Ok(())
     }
 
