@@ -249,3 +249,40 @@ fn a_silent_connection_is_noticed() {
         quickly(SECOND, "stop", || rig.subscriber.stop());
     });
 }
+
+/// libzmq closes a connection on which a message over the limit comes: what publishers tell of themselves fits, however
+/// many topics there are and however small the limit is.
+#[test]
+fn hellos_fit_the_limit() {
+    within(Duration::from_secs(60), || {
+        let options = ZmqOptions {
+            max_frame_bytes: 4_000,
+            ..ZmqOptions::default()
+        };
+        let driver: Arc<dyn PubSub> = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", options).unwrap());
+        let options = PublisherOptions {
+            max_message_bytes: 1_000,
+            hello_interval: Duration::from_millis(50),
+            ..PublisherOptions::default()
+        };
+        let publisher = Publisher::new(&*driver, options).unwrap();
+        let options = SubscriberOptions {
+            max_message_bytes: 1_000,
+            ..SubscriberOptions::default()
+        };
+        let rig = Rig::with(&driver, options, QueueOptions::default());
+        let names: Vec<_> = (0..150)
+            .map(|number| format!("a topic with a name of some length {number}"))
+            .collect();
+        let topics: Vec<_> = names.iter().map(String::as_str).collect();
+        rig.listen(&topics, &publisher.address().unwrap());
+        assert_eq!(rig.next_sync().as_str(), "connected");
+        names.iter().for_each(|name| send(&publisher, name, name));
+        let before = publisher.stats().hellos;
+        // A round takes several messages, and each topic is told of in five.
+        eventually(LONG, || publisher.stats().hellos > before + 60);
+        names.iter().for_each(|_| _ = rig.next());
+        rig.only("last", || send(&publisher, topics[0], "last"));
+        assert!(rig.syncs.is_empty(), "{:?}", rig.syncs.try_iter().collect::<Vec<_>>());
+    });
+}

@@ -19,6 +19,9 @@ pub(crate) struct Hello {
     /// The number of this round of hellos, from 1; left out where the hello is no part of a round, as in an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) round: Option<u64>,
+    /// How many milliseconds after the publisher's start the round was said.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) at: u64,
     /// Which message of its round this is, from 0.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) part: u32,
@@ -44,7 +47,7 @@ pub(crate) const HELLO: &str = "hello";
 pub(crate) const GOODBYE: &str = "goodbye";
 
 /// A hello of so many bytes is always sent and taken, whatever `max_message_bytes` is.
-pub(crate) const MIN_HELLO: usize = 4 << 10;
+pub(crate) const MIN_HELLO: usize = 1 << 10;
 
 /// A longer period cannot be told from none.
 pub(crate) const MAX_PERIOD: Duration = Duration::from_secs(24 * 3600);

@@ -18,6 +18,8 @@ pub(crate) struct Numbers {
     /// How many rounds of hellos were said.
     rounds: u64,
     timestamps: Timestamps,
+    /// When the first round was said.
+    begun: Option<Instant>,
 }
 
 /// What the next message gets.
@@ -114,7 +116,8 @@ impl Numbers {
 
     /// A message of the round of hellos that is being said, which tells of at most `most` topics, and the part after it;
     /// `None`: that was the last. With 0 a topic is left out for which no message is large enough.
-    pub(super) fn hello(&self, part: Part, most: usize, every: Duration, now: Instant) -> (Hello, Option<Part>) {
+    pub(super) fn hello(&mut self, part: Part, most: usize, every: Duration, now: Instant) -> (Hello, Option<Part>) {
+        let begun = *self.begun.get_or_insert(now);
         let mut topics = Vec::new();
         let mut bytes = 0;
         let mut end = part.from;
@@ -133,6 +136,7 @@ impl Numbers {
         let hello = Hello {
             topics,
             round: Some(self.rounds + 1),
+            at: millis(now.saturating_duration_since(begun)),
             part: part.number,
             more,
             ..Hello::of(every)
@@ -160,4 +164,63 @@ impl Numbers {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn topic(name: &str) -> Topic {
+        Topic::new(name).unwrap()
+    }
+
+    /// What a slow store has written and published was sent when it said so, not when it was asked: otherwise what is lost
+    /// in between would count as known to a program that was told to read in between.
+    #[test]
+    fn an_update_was_sent_when_sending_ended() {
+        let mut numbers = Numbers::default();
+        let slow = |_: Next<'_>| {
+            let begun = clock::now();
+            while clock::now() < begun + Duration::from_millis(60) {
+                std::thread::yield_now();
+            }
+            Ok(((), true))
+        };
+        numbers.send(&topic("a"), 1, slow).unwrap();
+        let now = clock::now();
+        let (hello, _) = numbers.hello(Part::default(), 256, Duration::from_secs(1), now);
+        assert!(hello.topics[0].2 < 60, "{hello:?}");
+        let idle = |next: Next<'_>| Ok((next.idle, true));
+        assert!(numbers.send(&topic("a"), 1, idle).unwrap() < Duration::from_millis(60));
+    }
+
+    /// Every recent topic is told of in five rounds, in parts within the limit, whatever its name.
+    #[test]
+    fn rounds_tell_of_every_recent_topic_five_times() {
+        let mut numbers = Numbers::default();
+        for number in 0..600 {
+            numbers
+                .send(&topic(&number.to_string()), 1, |_| Ok(((), true)))
+                .unwrap();
+        }
+        let mut told = HashMap::new();
+        for round in 1..=7 {
+            let (mut part, mut parts) = (Some(Part::default()), 0);
+            while let Some(this) = part {
+                let (hello, next) = numbers.hello(this, 256, Duration::from_secs(1), clock::now());
+                assert_eq!(
+                    (hello.round, hello.part, hello.more),
+                    (Some(round), parts, next.is_some())
+                );
+                assert!(hello.topics.len() <= 256);
+                for (name, ..) in hello.topics {
+                    *told.entry(name).or_insert(0) += 1;
+                }
+                (part, parts) = (next, parts + 1);
+            }
+            numbers.told();
+        }
+        assert_eq!(told.len(), 600);
+        assert!(told.values().all(|times| *times == TOLD));
+    }
 }

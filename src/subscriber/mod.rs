@@ -128,7 +128,11 @@ impl Subscriber {
             worker.run();
             Ok(())
         };
-        *thread = Some(thread::spawn_fallible("tablecast-subscriber", self.options.hook.clone(), body)?);
+        *thread = Some(thread::spawn_fallible(
+            "tablecast-subscriber",
+            self.options.hook.clone(),
+            body,
+        )?);
         Ok(())
     }
 

@@ -71,6 +71,8 @@ fn a_publisher_returns_the_error_and_repairs_the_connection() {
         rig.listen(&["D"], &server.address());
         let options = PublisherOptions {
             send_timeout: Duration::from_millis(100),
+            // A hello that is just being said is waited for as well.
+            hello_interval: Duration::from_secs(60),
             ..PublisherOptions::default()
         };
         let publisher = Publisher::new(&*driver, options).unwrap();

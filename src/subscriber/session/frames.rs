@@ -1,6 +1,6 @@
 //! What comes in frames: updates of registered topics, and hellos.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::codec::{Control, GOODBYE, HELLO, Hello, MIN_HELLO, Message};
 use crate::error::{Error, ErrorKind};
@@ -154,6 +154,10 @@ impl Session {
         };
         if let Some(peer) = self.peers.get_mut(address) {
             peer.hint(now, &self.times);
+            if hello.round.is_some() && hello.part == 0 {
+                let said = Duration::from_millis(hello.at);
+                peer.hear_round(&publisher, epoch, said, now, &self.times);
+            }
         }
         if let Some(continuity) = &mut self.continuity {
             let scope = Scope {

@@ -6,6 +6,7 @@
 
 mod cleared;
 mod continuity;
+mod delay;
 mod frames;
 mod peer;
 mod ports;
@@ -35,7 +36,7 @@ use topics::Topics;
 type Peers = BTreeMap<Name, Peer>;
 
 /// As [`MOST_HELD`], for a loss that was not noticed at once.
-const LEAST_HELD: f64 = 0.3;
+const LEAST_HELD: f64 = 0.2;
 
 /// What outlives a run of the subscriber.
 #[derive(Debug, Default)]
@@ -208,7 +209,10 @@ impl Session {
             Command::Unsubscribe(topic) => {
                 self.cleared.unregistered(&topic);
                 if self.topics.unregister(&topic) {
-                    self.unsubscribe(std::iter::once(&topic));
+                    if let Some(continuity) = &mut self.continuity {
+                        continuity.unregister(&topic);
+                    }
+                    self.act(Action::Unsubscribe(topic));
                 }
             }
             Command::Connect(address, registration) => {
@@ -302,9 +306,8 @@ impl Session {
             return;
         };
         if peer.weighed(received, now) {
-            let told = peer.stall(now, &self.times, &mut self.jitter);
             log::info!("nothing comes from {name}");
-            self.lost(&name, told, LEAST_HELD, now);
+            self.stall(&name, now);
         }
         self.deadline = None;
     }
@@ -390,16 +393,6 @@ impl Session {
     fn is_gone(&self, publisher: &Name, epoch: u64) -> bool {
         let continuity = self.continuity.as_ref();
         continuity.is_some_and(|continuity| continuity.is_gone(publisher, epoch))
-    }
-
-    /// Takes in that topics are not registered any more.
-    fn unsubscribe<'a>(&mut self, topics: impl Iterator<Item = &'a Topic> + Clone) {
-        if let Some(continuity) = &mut self.continuity {
-            continuity.unregister(topics.clone());
-        }
-        for topic in topics {
-            self.act(Action::Unsubscribe(topic.clone()));
-        }
     }
 }
 

@@ -11,13 +11,22 @@ use crate::clock::after;
 use crate::subscriber::status::PeerState;
 use crate::update::{Name, SyncReason, Topic};
 
-use super::probe::Probe;
+use super::delay::Delay;
+use super::probe::{Probe, SOON};
 use super::times::Times;
 
-/// After so many hello periods without a word an address is asked, and it has so many more to answer: together less
-/// than three. The first is a range, so that many subscribers do not ask at once.
-const ASK: (f64, f64) = (1.1, 1.3);
-const ANSWER: f64 = 1.3;
+/// An address is asked so many hello periods after it has answered: a range, so that many subscribers do not ask at once.
+const ASK: (f64, f64) = (0.55, 0.7);
+
+/// It is lost if nothing at all comes for so many periods after it was asked: together, and with the time until that is
+/// told, less than three...
+const ANSWER: f64 = 1.7;
+
+/// ... or if so many rounds of its hellos come without delay, and no answer: it does not hear us.
+const PASSED_BY: u32 = 2;
+
+/// A hello that was on its way for less than so much of a hello period more than others was not delayed.
+const UNDELAYED: f64 = 0.3;
 
 /// That an address was lost, or is live again, is told within so much of a hello period, at random: when many subscribers
 /// lose a publisher, their programs do not all read the store at once.
@@ -54,6 +63,7 @@ pub(super) struct Peer {
     /// What the transport had received from there when the address was asked, in bytes.
     received: Option<u64>,
     probe: Option<Probe>,
+    delay: Delay,
     /// When the program is told that the address is lost, and that it is live.
     lost_at: Option<Instant>,
     live_at: Option<Instant>,
@@ -93,6 +103,8 @@ pub(super) enum Proof {
 pub(super) enum Due {
     /// It is to be probed, again after this time.
     Ask(Duration),
+    /// It lives, and does not hear us: it is to be [stalled](Peer::stall).
+    Deaf,
     /// The transport is to say how many bytes it has received from there, for [`Peer::weighed`].
     Weigh,
     /// It has not answered: to be probed again with this patience, and what the program is told.
@@ -125,6 +137,7 @@ impl Peer {
             excused: now,
             received: None,
             probe: None,
+            delay: Delay::default(),
             lost_at: None,
             live_at: None,
             retry_wait: times.retry_interval,
@@ -189,6 +202,20 @@ impl Peer {
                 self.probe.as_ref().is_none_or(|probe| probe.again_at <= now)
             }
             _ => false,
+        }
+    }
+
+    /// A round of hellos came from this run of a publisher, said at this time by its own clock.
+    pub(super) fn hear_round(&mut self, publisher: &Name, epoch: u64, said: Duration, now: Instant, times: &Times) {
+        if self.owner() != Some((publisher, epoch)) {
+            return;
+        }
+        let late = self.delay.hear(said, now);
+        if let Some(probe) = &mut self.probe {
+            probe.passed_by = match late < times.hello_interval.mul_f64(UNDELAYED) {
+                true => probe.passed_by + 1,
+                false => 0,
+            };
         }
     }
 
@@ -292,6 +319,9 @@ impl Peer {
             ask_at: ask_at(now, times, jitter),
         };
         self.confirm(probe.generation, now);
+        if self.owner != owner {
+            self.delay = Delay::default();
+        }
         (self.has_answered, self.owner) = (true, owner);
         self.renew_wait = Duration::ZERO;
         self.proven = probe.asked;
@@ -406,6 +436,8 @@ impl Peer {
             Phase::Down { retry_at } => retry_at,
             Phase::Unconfirmed => again_at,
             Phase::Live { ask_at } => again_at.map_or(Some(ask_at), |again_at| {
+                let passed_by = self.probe.as_ref().is_some_and(|probe| probe.passed_by >= PASSED_BY);
+                let again_at = if passed_by { self.proven } else { again_at };
                 self.stalled_at(times).into_iter().chain([again_at]).min()
             }),
             Phase::NoHello { assume } => assume.map(|(_, at)| at).into_iter().chain(again_at).min(),
@@ -465,25 +497,33 @@ impl Peer {
                 if ask_at > now {
                     return None;
                 }
-                // What came since puts it off.
-                let ask_at = self::ask_at(self.heard, times, jitter);
-                self.phase = Phase::Live { ask_at };
-                (ask_at <= now).then_some(Due::Ask(times.live_timeout))
+                Some(Due::Ask(times.live_timeout))
             }
             Phase::Live { .. } => {
                 if let Some(at) = self.stalled_at(times).filter(|at| *at <= now) {
                     let wait = times.hello_interval.mul_f64(ANSWER);
-                    if drained < at || now.saturating_duration_since(at) > wait / 2 {
-                        // This process was busy, or stopped.
-                        self.excused = after(now, wait / 2).checked_sub(wait).unwrap_or(now);
+                    let excuse = match now.saturating_duration_since(at) {
+                        // This process was stopped, or had no processor.
+                        late if late > wait / 2 => wait / 2,
+                        _ if drained < at => SOON,
+                        _ => Duration::ZERO,
+                    };
+                    if !excuse.is_zero() {
+                        self.excused = after(now, excuse).checked_sub(wait).unwrap_or(now);
                         return None;
                     }
                     let probe = self.probe.as_mut()?;
                     probe.is_weighed = true;
                     return Some(Due::Weigh);
                 }
-                let probe = self.probe.as_mut().filter(|probe| probe.again_at <= now)?;
-                Some(Due::Ask(probe.longer()))
+                let probe = self
+                    .probe
+                    .as_mut()
+                    .filter(|probe| probe.passed_by >= PASSED_BY || probe.again_at <= now)?;
+                Some(match probe.passed_by >= PASSED_BY {
+                    true => Due::Deaf,
+                    false => Due::Ask(probe.longer()),
+                })
             }
         }
     }

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 use crate::clock::after;
 use crate::update::Topic;
 
+/// How soon it is looked again whether everything that has come was seen.
+pub(super) const SOON: Duration = Duration::from_millis(5);
+
 /// The longest wait for an answer before an address is asked again.
 const MAX_PATIENCE: Duration = Duration::from_secs(600);
 
@@ -17,6 +20,8 @@ pub(super) struct Probe {
     /// which may stand behind a backlog, so each waits twice as long as the one before.
     pub(super) again_at: Instant,
     patience: Duration,
+    /// How many rounds of hellos have come since, without delay, of the one that is asked.
+    pub(super) passed_by: u32,
     /// The transport is being asked whether bytes have come.
     pub(super) is_weighed: bool,
 }
@@ -30,6 +35,7 @@ impl Probe {
             asked: now,
             again_at: after(now, patience),
             patience,
+            passed_by: 0,
             is_weighed: false,
         }
     }
@@ -40,9 +46,13 @@ impl Probe {
         if self.again_at > now {
             return None;
         }
-        if drained < self.again_at || now.saturating_duration_since(self.again_at) > self.patience / 2 {
-            // This process was busy, or stopped.
+        if now.saturating_duration_since(self.again_at) > self.patience / 2 {
+            // This process was stopped, or had no processor.
             self.again_at = after(now, self.patience / 2);
+            return None;
+        }
+        if drained < self.again_at {
+            self.again_at = after(now, SOON);
             return None;
         }
         Some((self.generation, self.longer()))

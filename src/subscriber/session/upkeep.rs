@@ -6,6 +6,7 @@ use crate::clock::after;
 use crate::config::Resubscribe;
 use crate::update::{Name, SyncReason, Topic};
 
+use super::LEAST_HELD;
 use super::continuity::Scope;
 use super::peer::{Due, Peer};
 use super::{Action, Session};
@@ -110,6 +111,10 @@ impl Session {
     fn on_due(&mut self, address: &Name, due: Due, now: Instant) {
         match due {
             Due::Ask(patience) => self.probe(address, patience, now),
+            Due::Deaf => {
+                log::info!("{address} does not hear what it is asked");
+                self.stall(address, now);
+            }
             Due::Weigh => self.act(Action::Weigh(address.clone())),
             Due::NoHello(patience, reason) => {
                 if reason.is_some() {
@@ -197,6 +202,14 @@ impl Session {
         self.changed();
     }
 
+    /// Nothing comes from this address any more, or nothing arrives there.
+    pub(super) fn stall(&mut self, address: &Name, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(address) {
+            let told = peer.stall(now, &self.times, &mut self.jitter);
+            self.lost(address, told, LEAST_HELD, now);
+        }
+    }
+
     fn tell_lost(&mut self, address: &Name, now: Instant) {
         let address = address.clone();
         self.tell(SyncReason::AddressLost { address }, now);
@@ -232,7 +245,11 @@ impl Session {
         if self.options.resubscribe == Resubscribe::Manual {
             let topics = self.topics.clear();
             self.cleared.clear(address, topics.keys().cloned());
-            self.unsubscribe(topics.keys());
+            if let Some(continuity) = &mut self.continuity {
+                continuity.unregister_all();
+            }
+            let unsubscribe = topics.keys().cloned().map(Action::Unsubscribe);
+            self.actions.extend(unsubscribe);
             self.act(Action::Clear(topics));
         }
     }

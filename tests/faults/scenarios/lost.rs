@@ -1,6 +1,8 @@
 //! Single messages that are lost.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
@@ -127,6 +129,51 @@ fn the_first_after_live() {
         let figures = format!("told after {worst} at worst (bound 2 H), at most {syncs} syncs a program");
         stage.verdict(quiet, programs, figures);
         drop(proxies);
+    });
+}
+
+/// A subscriber that stalls while its publisher's queue for it overflows misses updates and hellos alike; what it was asked
+/// is answered. Then nothing more is sent: only the numbers of the hellos say that something is missing.
+#[test]
+fn every_update_and_hello_for_ten_periods() {
+    play("updates and hellos dropped for 10 H", Load::Light, |stage| {
+        let spec = stage.writer_spec("a", "tcp://127.0.0.1:0", &[TOPIC]);
+        let mut writer = stage.writer(spec);
+        let dropping = Arc::new(AtomicBool::new(false));
+        let (sender, passed) = unbounded();
+        let proxy = Proxy::to(&writer.address);
+        let is_dropping = Arc::clone(&dropping);
+        proxy.judge(move |message| {
+            let is_hello = message
+                .frames
+                .first()
+                .is_some_and(|topic| topic.ends_with(b"tablecast/hello"));
+            if is_dropping.load(Ordering::SeqCst) && (is_hello || is_update(message)) {
+                return Fate::Drop;
+            }
+            if is_hello {
+                sender.send(now()).unwrap_or(());
+            }
+            Fate::Pass
+        });
+        let mut program = stage.program(stage.program_spec("p", &[proxy.address()], &[TOPIC]));
+        writer.send(BURST, 5_000);
+        program.await_delivered(BURST);
+        dropping.store(true, Ordering::SeqCst);
+        writer.send(BURST, 5_000);
+        pass(stage.hellos(10.0));
+        while passed.try_recv().is_ok() {}
+        dropping.store(false, Ordering::SeqCst);
+        let first = passed.recv_timeout(stage.bound()).unwrap();
+        let (told, sync) = program.await_sync(first, |_| true);
+        assert_eq!((&*sync.reason, sync.topics), ("hellos-missed", None));
+        assert!(told <= stage.hellos(3.0), "told after {told:?}");
+        let quiet = now();
+        let converged = stage.converge(&mut [&mut program]);
+        writer.close();
+        let told = stage.in_hellos(told);
+        let figures = format!("told after {told} (bound 3 H), converged after {converged:.1?}");
+        stage.verdict(quiet, vec![program], figures);
     });
 }
 

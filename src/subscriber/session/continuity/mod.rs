@@ -27,9 +27,9 @@ use sequence::{Accepted, Sequence};
 /// subscribers do not tell it at once.
 const SILENT: (f64, f64) = (2.3, 2.6);
 
-/// So many publishers and sequences heard through one address are followed; beyond, the runs of that address that were
-/// not heard for longest are forgotten.
-pub(super) const MAX_SIZE: usize = 1 << 17;
+/// So many publishers and sequences heard through one address are followed (about 40 MiB at most); beyond, the runs of that
+/// address that were not heard for longest are forgotten.
+pub(super) const MAX_SIZE: usize = 1 << 16;
 
 /// How long what a replaced run has sent may be on its way, or comes late after a goodbye.
 const STRAGGLERS: Duration = Duration::from_secs(1);
@@ -121,12 +121,21 @@ impl Continuity {
         }
     }
 
-    /// Topics are not registered any more.
-    pub(super) fn unregister<'a>(&mut self, topics: impl Iterator<Item = &'a Topic> + Clone) {
-        topics.clone().for_each(|topic| self.pending.forget(topic));
+    /// A topic is not registered any more.
+    pub(super) fn unregister(&mut self, topic: &Topic) {
+        self.pending.forget(topic);
         for run in self.publishers.values_mut().flatten() {
-            let removed = topics.clone().filter_map(|topic| run.topics.remove(topic)).count();
-            shrink(&mut self.sizes, &run.charged, removed);
+            let removed = run.topics.remove(topic).is_some();
+            shrink(&mut self.sizes, &run.charged, usize::from(removed));
+        }
+    }
+
+    /// No topic is registered any more.
+    pub(super) fn unregister_all(&mut self) {
+        self.pending.forget_all();
+        for run in self.publishers.values_mut().flatten() {
+            shrink(&mut self.sizes, &run.charged, run.topics.len());
+            run.topics.clear();
         }
     }
 

@@ -66,6 +66,12 @@ impl Pending {
         self.unproven.remove(topic);
     }
 
+    /// No topic is of interest any more.
+    pub(super) fn forget_all(&mut self) {
+        self.gaps.clear();
+        self.unproven.clear();
+    }
+
     /// When [`Pending::take`] has something. With `is_unsure` what covers all of this may soon be told: that is waited
     /// for.
     pub(super) fn deadline(&self, is_unsure: bool) -> Option<Instant> {

@@ -45,8 +45,8 @@ pub(super) struct Rounds {
     whole: u64,
     /// The round that is coming in, and how many of its parts have.
     current: (u64, u32),
-    /// The round that a publisher which seems to count anew has told.
-    anew: Option<u64>,
+    /// The last round of a publisher that seems to count anew, and how many there were, one after the other.
+    anew: (u64, u32),
 }
 
 /// What a hello's round says.
@@ -59,6 +59,9 @@ pub(super) enum Heard {
     /// The publisher counts anew within one run.
     Anew,
 }
+
+/// After so many rounds one after the other, all below those that were heard before, a publisher counts anew.
+const ANEW: u32 = 8;
 
 /// For so long a run that said goodbye, or was replaced, is remembered: something of it may come late.
 const REMEMBER_GONE: Duration = Duration::from_secs(60);
@@ -119,20 +122,25 @@ impl Rounds {
     pub(super) fn hear(&mut self, round: u64, part: u32, is_last: bool, told: u64) -> Heard {
         let (current, parts) = self.current;
         if round < current {
-            // One that counts anew says one round after the other; what comes late stands between newer ones.
-            let is_anew = self.anew.is_some_and(|before| round == before + 1);
-            self.anew = Some(round);
-            if !is_anew {
+            // One that counts anew says one round after the other; what comes late by another way stands between newer ones,
+            // or catches up.
+            let (before, count) = self.anew;
+            self.anew = match round.checked_sub(before) {
+                Some(0) => (round, count),
+                Some(1) => (round, count + 1),
+                _ => (round, 1),
+            };
+            if self.anew.1 < ANEW {
                 return Heard::Expected;
             }
             *self = Rounds {
                 whole: round,
                 current: (round, 0),
-                anew: None,
+                anew: (0, 0),
             };
             return Heard::Anew;
         }
-        self.anew = None;
+        self.anew = (0, 0);
         let parts = if round > current { 0 } else { parts };
         self.current = (round, parts.max(if part == parts { part + 1 } else { 0 }));
         let missed = round.saturating_sub(self.whole).saturating_sub(1) >= told;

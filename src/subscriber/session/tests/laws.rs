@@ -218,7 +218,11 @@ impl Play {
         let topics: Vec<_> = recent
             .map(|(topic, (seq, at, _))| (TOPICS[*topic], *seq, now - at))
             .collect();
-        let payload = hello_payload(PUBLISHERS[publisher], sender.epoch, &super::round(round, &topics), last);
+        let hello = Hello {
+            at: now,
+            ..super::round(round, &topics)
+        };
+        let payload = hello_payload(PUBLISHERS[publisher], sender.epoch, &hello, last);
         self.carry(publisher / 2, Carried::Frame(Topic::hello().as_str().into(), payload));
     }
 
