@@ -200,11 +200,13 @@ impl Connection {
         is_news
     }
 
+    #[inline]
     pub(super) fn is_unheard(&self) -> bool {
         matches!(self.stage, Stage::Opened(_))
     }
 
     /// The line, whose connection may have ended.
+    #[inline]
     pub(super) fn line(&self) -> Option<&Line> {
         self.line.as_ref()
     }

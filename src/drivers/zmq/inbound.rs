@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use crate::drivers::wake::{self, Wakeable};
 use crate::error::{Error, ErrorKind, Result};
-use crate::thread;
 use crate::transport::{Inbound, Received, Wake};
 use crate::update::Topic;
 
@@ -159,12 +158,12 @@ impl ZmqInbound {
 
     /// Waits until there is something to read or to do, on file descriptors: `zmq_poll` on sockets costs several times the
     /// system calls. They stay signalled until the socket was read. True if there may be something.
-    fn wait(&mut self, until: Option<Instant>) -> Result<bool> {
+    fn wait(&mut self, until: Option<Instant>, now: Instant) -> Result<bool> {
         let due = self.peers.iter().filter_map(Peer::deadline).min();
         let lines = || self.peers.iter().filter_map(Peer::line).map(Line::signals);
         let fds = lines().flatten().flatten().chain([self.wakeable.as_fd().as_raw_fd()]);
         let mut items: Vec<_> = fds.map(|fd| zmq::PollItem::from_fd(fd, zmq::POLLIN)).collect();
-        let ready = poll(&mut items, until.into_iter().chain(due).min());
+        let ready = poll(&mut items, until.into_iter().chain(due).min(), now);
         let ready = ready.map_err(|e| zmq_error(e, "cannot wait for messages".into()))?;
         let mut items = items.iter().map(zmq::PollItem::is_readable);
         let mut is_due = due.is_some_and(|due| due <= Instant::now());
@@ -271,8 +270,9 @@ impl Inbound for ZmqInbound {
                     };
                 }
                 if self.drained {
-                    let until = timeout.map(|timeout| *until.get_or_insert_with(|| thread::deadline(timeout)));
-                    match self.wait(until)? {
+                    let now = Instant::now();
+                    let until = *until.get_or_insert_with(|| timeout.and_then(|timeout| now.checked_add(timeout)));
+                    match self.wait(until, now)? {
                         true => continue,
                         false => return Ok(Received::Idle),
                     }

@@ -120,6 +120,7 @@ impl Line {
         Ok(())
     }
 
+    #[inline]
     pub(super) fn socket(&self) -> &zmq::Socket {
         &self.socket
     }

@@ -207,16 +207,18 @@ fn patiently<T>(mut call: impl FnMut() -> zmq::Result<T>) -> zmq::Result<T> {
     }
 }
 
-/// Waits until one of `items` is ready, or the deadline has passed (`None`: never). A signal does not end the wait. True if
-/// one is ready.
-fn poll(items: &mut [zmq::PollItem<'_>], deadline: Option<Instant>) -> zmq::Result<bool> {
-    patiently(|| {
-        let left = deadline.map_or(-1, |deadline| {
-            let left = deadline.saturating_duration_since(Instant::now());
+/// Waits until one of `items` is ready, or `until` has passed (`None`: never). `now` is the time of the call. A signal does not
+/// end the wait. True if one is ready.
+fn poll(items: &mut [zmq::PollItem<'_>], until: Option<Instant>, mut now: Instant) -> zmq::Result<bool> {
+    loop {
+        let left = until.map_or(-1, |until| {
+            let left = until.saturating_duration_since(now);
             // Rounded up: a wait of less than a millisecond must not become a busy loop.
             i64::from(millis(left.saturating_add(Duration::from_micros(999))))
         });
-        zmq::poll(items, left)
-    })
-    .map(|ready| ready > 0)
+        match zmq::poll(items, left) {
+            Err(zmq::Error::EINTR) => now = Instant::now(),
+            done => return done.map(|ready| ready > 0),
+        }
+    }
 }

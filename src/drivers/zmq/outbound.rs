@@ -199,8 +199,10 @@ impl Waiter for FdWaiter {
         let Watched { signals, deadline } = self.watched.lock().clone();
         let fds = signals.into_iter().flatten().chain([self.wakeable.as_fd().as_raw_fd()]);
         let mut items: Vec<_> = fds.map(|fd| zmq::PollItem::from_fd(fd, zmq::POLLIN)).collect();
-        let until = timeout.map(thread::deadline).into_iter().chain(deadline).min();
-        poll(&mut items, until).map_err(|e| zmq_error(e, "cannot wait for subscriptions".into()))?;
+        let now = Instant::now();
+        let until = timeout.and_then(|timeout| now.checked_add(timeout));
+        poll(&mut items, until.into_iter().chain(deadline).min(), now)
+            .map_err(|e| zmq_error(e, "cannot wait for subscriptions".into()))?;
         self.wakeable.take();
         Ok(())
     }

@@ -125,6 +125,7 @@ impl Peer {
         }
     }
 
+    #[inline]
     pub(super) fn is_unheard(&self) -> bool {
         self.connection.is_unheard()
     }

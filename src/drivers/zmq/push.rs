@@ -75,7 +75,7 @@ impl Opened {
     }
 
     /// Waits until a message may find its way, something became of the connection, or `deadline` has passed.
-    fn wait(&mut self, deadline: Instant) -> zmq::Result<()> {
+    fn wait(&mut self, deadline: Instant, now: Instant) -> zmq::Result<()> {
         let wakeable = self.wakeable.as_fd().as_raw_fd();
         let mut items = vec![zmq::PollItem::from_fd(wakeable, zmq::POLLIN)];
         if let Some(line) = self.connection.line() {
@@ -83,7 +83,7 @@ impl Opened {
             items.extend(line.monitor().map(|monitor| monitor.as_poll_item(zmq::POLLIN)));
         }
         let until = self.connection.deadline().map_or(deadline, |due| due.min(deadline));
-        poll(&mut items, Some(until))?;
+        poll(&mut items, Some(until), now)?;
         self.wakeable.take();
         Ok(())
     }
@@ -116,7 +116,7 @@ impl Outbound for PushOutbound {
                     None => error,
                 });
             }
-            opened.wait(deadline).map_err(failed)?;
+            opened.wait(deadline, now).map_err(failed)?;
             now = Instant::now();
         }
         Ok(())
