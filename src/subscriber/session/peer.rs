@@ -455,14 +455,7 @@ impl Peer {
 
     /// Takes out what is due; to be called until there is nothing. What came by `drained` was seen: what may still be
     /// unread is waited for.
-    pub(super) fn expire(
-        &mut self,
-        address: &Name,
-        now: Instant,
-        drained: Instant,
-        times: &Times,
-        jitter: &mut fastrand::Rng,
-    ) -> Option<Due> {
+    pub(super) fn expire(&mut self, address: &Name, now: Instant, drained: Instant, times: &Times) -> Option<Due> {
         if self.lost_at.take_if(|at| *at <= now).is_some() {
             return Some(Due::TellLost);
         }

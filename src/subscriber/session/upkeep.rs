@@ -102,7 +102,7 @@ impl Session {
 
     pub(super) fn check_peer(&mut self, address: &Name, now: Instant) {
         while let Some(peer) = self.peers.get_mut(address)
-            && let Some(due) = peer.expire(address, now, self.drained, &self.times, &mut self.jitter)
+            && let Some(due) = peer.expire(address, now, self.drained, &self.times)
         {
             self.on_due(address, due, now);
         }

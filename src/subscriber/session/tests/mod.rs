@@ -27,6 +27,8 @@ struct World {
     errors: Vec<String>,
     /// Addresses that answer no probe.
     mute: BTreeSet<String>,
+    /// The hello with which the others answer.
+    greeting: Vec<u8>,
     /// What the transport has received from each address.
     received: BTreeMap<String, u64>,
     registrations: u64,
@@ -56,6 +58,7 @@ impl World {
             done: Vec::new(),
             errors: Vec::new(),
             mute: BTreeSet::new(),
+            greeting: Vec::new(),
             received: BTreeMap::new(),
             registrations: 0,
             generation: 0,
@@ -170,8 +173,9 @@ impl World {
                 Action::Report(error) => self.errors.push(error.to_string()),
                 Action::Probe(address, probe) => {
                     if !self.mute.contains(address.as_str()) {
+                        let greeting = self.greeting.clone();
                         self.session
-                            .handle_answer(&address, probe.as_str().as_bytes(), &[], now);
+                            .handle_answer(&address, probe.as_str().as_bytes(), &greeting, now);
                     }
                     self.done.push(Action::Probe(address, probe));
                 }
