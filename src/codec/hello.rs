@@ -22,6 +22,9 @@ pub(crate) struct Hello {
     /// How many milliseconds after the publisher's start the round was said.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) at: u64,
+    /// How many subscribers the publisher has, where it can tell.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub(crate) crowd: u32,
     /// Which message of its round this is, from 0.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) part: u32,

@@ -301,7 +301,9 @@ impl Shared {
             }
             let mut most = MAX_TOPICS;
             loop {
-                let (hello, next) = sender.numbers.hello(this, most, self.interval, clock::now());
+                let (mut hello, next) = sender.numbers.hello(this, most, self.interval, clock::now());
+                let crowd = sender.outbound.subscribers().unwrap_or(0);
+                hello.crowd = u32::try_from(crowd).unwrap_or(u32::MAX);
                 let action = if next.is_none() { action } else { HELLO };
                 message.clear();
                 self.encoder

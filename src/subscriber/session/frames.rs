@@ -156,7 +156,7 @@ impl Session {
             peer.hint(now, &self.times);
             if hello.round.is_some() && hello.part == 0 {
                 let said = Duration::from_millis(hello.at);
-                peer.hear_round(&publisher, epoch, said, now, &self.times);
+                peer.hear_round((&publisher, epoch), said, hello.crowd, now, &self.times);
             }
         }
         if let Some(continuity) = &mut self.continuity {

@@ -15,15 +15,22 @@ use super::delay::Delay;
 use super::probe::{Probe, SOON};
 use super::times::Times;
 
-/// An address is asked so many hello periods after it has answered: a range, so that many subscribers do not ask at once.
-const ASK: (f64, f64) = (0.55, 0.7);
+/// An address is asked so many hello periods after something came from there, and so many after it has answered: ranges, so
+/// that many subscribers do not ask at once.
+const ASK: (f64, f64) = (1.1, 1.3);
+const ASK_AGAIN: (f64, f64) = (0.9, 1.1);
+
+/// All subscribers of a publisher together ask it about so often a second: the more there are, the more rarely each asks while
+/// something comes.
+const ASKED_A_SECOND: f64 = 300.0;
 
 /// It is lost if nothing at all comes for so many periods after it was asked: together, and with the time until that is
-/// told, less than three...
-const ANSWER: f64 = 1.7;
+/// told, less than three.
+const ANSWER: f64 = 1.3;
 
-/// ... or if so many rounds of its hellos come without delay, and no answer: it does not hear us.
-const PASSED_BY: u32 = 2;
+/// So much of a period, beside the time that answers take, is given to a question until it must have arrived, and to the
+/// answer to a hello that has passed it by.
+const PASSING: f64 = 0.2;
 
 /// A hello that was on its way for less than so much of a hello period more than others was not delayed.
 const UNDELAYED: f64 = 0.3;
@@ -64,6 +71,10 @@ pub(super) struct Peer {
     received: Option<u64>,
     probe: Option<Probe>,
     delay: Delay,
+    /// How long the last answer took.
+    took: Duration,
+    /// How many subscribers the publisher there has.
+    crowd: u32,
     /// When the program is told that the address is lost, and that it is live.
     lost_at: Option<Instant>,
     live_at: Option<Instant>,
@@ -79,8 +90,8 @@ enum Phase {
     Down { retry_at: Option<Instant> },
     /// There is a connection; the answer is awaited.
     Unconfirmed,
-    /// It has answered.
-    Live { ask_at: Instant },
+    /// It has answered. It is asked again at this time, or if nothing came for so long.
+    Live { ask_at: Instant, patience: Duration },
     /// It does not answer. Topics up to this generation are taken to be in force at this time.
     NoHello { assume: Option<(u64, Instant)> },
     /// Nothing comes any more. The connection stays until it is begun anew at this time, or something comes.
@@ -138,6 +149,8 @@ impl Peer {
             received: None,
             probe: None,
             delay: Delay::default(),
+            took: Duration::ZERO,
+            crowd: 0,
             lost_at: None,
             live_at: None,
             retry_wait: times.retry_interval,
@@ -205,16 +218,20 @@ impl Peer {
         }
     }
 
-    /// A round of hellos came from this run of a publisher, said at this time by its own clock.
-    pub(super) fn hear_round(&mut self, publisher: &Name, epoch: u64, said: Duration, now: Instant, times: &Times) {
-        if self.owner() != Some((publisher, epoch)) {
+    /// A round of hellos came from this run of a publisher, said at this time by its own clock, to so many subscribers.
+    pub(super) fn hear_round(&mut self, from: (&Name, u64), said: Duration, crowd: u32, now: Instant, times: &Times) {
+        if self.owner() != Some(from) {
             return;
         }
+        self.crowd = crowd;
         let late = self.delay.hear(said, now);
+        let margin = times.hello_interval.mul_f64(PASSING) + self.took * 2;
         if let Some(probe) = &mut self.probe {
-            probe.passed_by = match late < times.hello_interval.mul_f64(UNDELAYED) {
-                true => probe.passed_by + 1,
-                false => 0,
+            let is_undelayed = late < times.hello_interval.mul_f64(UNDELAYED);
+            let has_passed = is_undelayed && now >= after(probe.asked, margin + late);
+            probe.passed_by = match has_passed {
+                true => probe.passed_by.or(Some(after(now, margin))),
+                false => None,
             };
         }
     }
@@ -315,8 +332,13 @@ impl Peer {
     ) -> bool {
         let answered = self.probe.take_if(|asked| asked.topic.as_str().as_bytes() == probe);
         let Some(probe) = answered else { return false };
+        let crowd = Duration::from_secs_f64(f64::from(self.crowd) / ASKED_A_SECOND);
+        let again = within(times.hello_interval.max(crowd), ASK_AGAIN, jitter);
+        self.took = now.saturating_duration_since(probe.asked);
+        self.heard = now;
         self.phase = Phase::Live {
-            ask_at: ask_at(now, times, jitter),
+            ask_at: after(now, again),
+            patience: within(times.hello_interval, ASK, jitter),
         };
         self.confirm(probe.generation, now);
         if self.owner != owner {
@@ -435,11 +457,13 @@ impl Peer {
         let phase = match self.phase {
             Phase::Down { retry_at } => retry_at,
             Phase::Unconfirmed => again_at,
-            Phase::Live { ask_at } => again_at.map_or(Some(ask_at), |again_at| {
-                let passed_by = self.probe.as_ref().is_some_and(|probe| probe.passed_by >= PASSED_BY);
-                let again_at = if passed_by { self.proven } else { again_at };
-                self.stalled_at(times).into_iter().chain([again_at]).min()
-            }),
+            Phase::Live { ask_at, patience } => match &self.probe {
+                None => Some(ask_at.min(after(self.heard, patience))),
+                Some(probe) => {
+                    let ends = [self.stalled_at(times), probe.passed_by, Some(probe.again_at)];
+                    ends.into_iter().flatten().min()
+                }
+            },
             Phase::NoHello { assume } => assume.map(|(_, at)| at).into_iter().chain(again_at).min(),
             Phase::Stalled { renew_at } => Some(renew_at),
         };
@@ -486,11 +510,9 @@ impl Peer {
                 let (_, patience) = self.probe.as_mut()?.late(now, drained)?;
                 Some(Due::Ask(patience))
             }
-            Phase::Live { ask_at } if self.probe.is_none() => {
-                if ask_at > now {
-                    return None;
-                }
-                Some(Due::Ask(times.live_timeout))
+            Phase::Live { ask_at, patience } if self.probe.is_none() => {
+                let is_due = ask_at.min(after(self.heard, patience)) <= now;
+                is_due.then_some(Due::Ask(times.live_timeout))
             }
             Phase::Live { .. } => {
                 if let Some(at) = self.stalled_at(times).filter(|at| *at <= now) {
@@ -509,14 +531,11 @@ impl Peer {
                     probe.is_weighed = true;
                     return Some(Due::Weigh);
                 }
-                let probe = self
-                    .probe
-                    .as_mut()
-                    .filter(|probe| probe.passed_by >= PASSED_BY || probe.again_at <= now)?;
-                Some(match probe.passed_by >= PASSED_BY {
-                    true => Due::Deaf,
-                    false => Due::Ask(probe.longer()),
-                })
+                let probe = self.probe.as_ref()?;
+                match probe.passed_by {
+                    Some(at) if at <= now => Some(Due::Deaf),
+                    _ => (probe.again_at <= now).then(|| Due::Ask(probe.longer())),
+                }
             }
         }
     }
@@ -536,11 +555,7 @@ impl Peer {
     }
 }
 
-/// When to ask an address that was last heard at this time.
-fn ask_at(heard: Instant, times: &Times, jitter: &mut fastrand::Rng) -> Instant {
-    let (least, most) = ASK;
-    after(
-        heard,
-        times.hello_interval.mul_f64(least + (most - least) * jitter.f64()),
-    )
+/// A moment in this range of so many periods.
+fn within(period: Duration, (least, most): (f64, f64), jitter: &mut fastrand::Rng) -> Duration {
+    period.mul_f64(least + (most - least) * jitter.f64())
 }

@@ -20,8 +20,8 @@ pub(super) struct Probe {
     /// which may stand behind a backlog, so each waits twice as long as the one before.
     pub(super) again_at: Instant,
     patience: Duration,
-    /// How many rounds of hellos have come since, without delay, of the one that is asked.
-    pub(super) passed_by: u32,
+    /// A hello has come that was said after the question should have arrived: when the answer should be there too.
+    pub(super) passed_by: Option<Instant>,
     /// The transport is being asked whether bytes have come.
     pub(super) is_weighed: bool,
 }
@@ -35,7 +35,7 @@ impl Probe {
             asked: now,
             again_at: after(now, patience),
             patience,
-            passed_by: 0,
+            passed_by: None,
             is_weighed: false,
         }
     }

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn an_address_is_told_once_and_asked_about_three_times_in_two_periods() {
+fn an_address_is_told_once_and_asked_about_once_a_period() {
     let mut world = World::with(SubscriberOptions::default());
     world.register("a");
     world.listen("here");
@@ -14,7 +14,7 @@ fn an_address_is_told_once_and_asked_about_three_times_in_two_periods() {
     }
     assert_eq!(world.told(), []);
     let probes = world.count(is_probe);
-    assert!((80..110).contains(&probes), "{probes}");
+    assert!((50..70).contains(&probes), "{probes}");
     assert_eq!(world.state("here"), PeerState::Live);
 }
 
@@ -33,6 +33,23 @@ fn with_owner() -> World {
     world.pass(1_000);
     world.told.clear();
     world
+}
+
+/// The more subscribers there are, the more rarely each asks.
+#[test]
+fn a_crowd_asks_rarely() {
+    let mut world = with_owner();
+    world.count(is_probe);
+    for number in 1..=60 {
+        world.pass(1_000 + number * 1_000);
+        let hello = Hello {
+            crowd: 1_000,
+            ..said(number, number * 1_000)
+        };
+        world.hello_of("p", 1, "here", &hello, false);
+    }
+    let probes = world.count(is_probe);
+    assert!((15..22).contains(&probes), "{probes}");
 }
 
 fn said(number: u64, at: u64) -> Hello {
@@ -82,7 +99,7 @@ fn an_address_from_which_nothing_comes_is_lost_within_three_periods_and_begun_an
     let mut world = World::new();
     world.hello(1, 1_000, &[], false);
     world.mute.insert("here".into());
-    assert_eq!(world.told_by(2_600), []);
+    assert_eq!(world.told_by(2_200), []);
     assert_eq!(world.told_by(4_000), [lost("here")], "and no silence");
     assert_ne!(world.state("here"), PeerState::Live);
     world.pass(5_000);
