@@ -30,6 +30,8 @@ pub(super) struct Connection {
     /// How long an address may take to answer before the next one is tried; the last one of a round has longer.
     patience: Duration,
     backoff: Backoff,
+    /// When those who are still to be turned away are, of one that is bound.
+    turn_away_at: Option<Instant>,
     /// How often the other end has closed the connection before it has greeted.
     hang_ups: u32,
     /// The errors that were handed out: each is told once, until a connection has lasted.
@@ -71,6 +73,9 @@ const GREETING: Duration = Duration::from_secs(30);
 /// libzmq says why a connection has ended a moment after it says that.
 const LEAST_REST: Duration = Duration::from_millis(5);
 
+/// How soon somebody is turned away who could not be at once.
+const TURN_AWAY: Duration = Duration::from_millis(50);
+
 /// A service that is being stopped hangs up too; one that always does is something else.
 const HANG_UPS: u32 = 3;
 
@@ -93,6 +98,7 @@ impl Connection {
             left: VecDeque::new(),
             patience: FIRST_PATIENCE,
             backoff: Backoff::new(options.reconnect_interval, options.reconnect_max),
+            turn_away_at: None,
             hang_ups: 0,
             told: Vec::new(),
         };
@@ -120,6 +126,7 @@ impl Connection {
             }
             _ => Ok(()),
         };
+        self.turn_away(now);
         let is_crowded = self.line.as_mut().is_some_and(Line::take_crowded);
         let crowded = is_crowded.then(|| room::crowded(self.address().unwrap_or(self.endpoint.uri())));
         let error = done.err().or(crowded)?;
@@ -129,6 +136,15 @@ impl Connection {
             self.told.push(text);
         }
         is_news.then_some(error)
+    }
+
+    /// Hangs up those who came when there was no room, again if that did not succeed.
+    fn turn_away(&mut self, now: Instant) {
+        let busy = self.line.as_mut().filter(|line| line.is_busy());
+        self.turn_away_at = busy.and_then(|line| {
+            line.turn_away();
+            line.is_busy().then(|| now + TURN_AWAY)
+        });
     }
 
     /// Whether [`Connection::tend`] may have something to do.
@@ -141,7 +157,8 @@ impl Connection {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::Resting(at) | Stage::Trying(at) | Stage::Opened(at) => Some(at),
-            Stage::Standing | Stage::LookingUp(_) | Stage::Greeted(_) => None,
+            Stage::Standing => self.turn_away_at,
+            Stage::LookingUp(_) | Stage::Greeted(_) => None,
         }
     }
 

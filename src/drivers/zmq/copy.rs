@@ -11,6 +11,15 @@ pub(super) struct Ends {
     pub(super) remote: SocketAddr,
 }
 
+/// Why there is no copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Miss {
+    /// The connection is gone, or the system does not allow it.
+    Gone,
+    /// There is no descriptor left for it.
+    NoRoom,
+}
+
 #[cfg(target_os = "linux")]
 pub(super) use linux::Connection;
 
@@ -19,8 +28,8 @@ pub(super) struct Connection;
 
 #[cfg(not(target_os = "linux"))]
 impl Connection {
-    pub(super) fn copy(_: u32, _: &str) -> Option<Connection> {
-        None
+    pub(super) fn copy(_: u32, _: &str) -> Result<Connection, Miss> {
+        Err(Miss::Gone)
     }
 
     pub(super) fn ends(&self) -> Option<Ends> {
@@ -39,11 +48,11 @@ mod linux {
     use std::sync::Once;
     use std::time::Duration;
 
-    use rustix::io::{Errno, Result};
+    use rustix::io::Errno;
     use rustix::net::{Shutdown, SocketAddrUnix, getpeername, getsockname, shutdown, sockopt};
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-    use super::{Ends, Keepalive};
+    use super::{Ends, Keepalive, Miss};
 
     /// A copy of a connection.
     pub(in super::super) struct Connection(OwnedFd);
@@ -51,13 +60,19 @@ mod linux {
     impl Connection {
         /// Copies the connection that libzmq has under this descriptor. `address` is libzmq's: the far end of one that was
         /// made, the near end of one that was accepted.
-        pub(in super::super) fn copy(fd: u32, address: &str) -> Option<Connection> {
-            let number = i32::try_from(fd).ok()?;
+        pub(in super::super) fn copy(fd: u32, address: &str) -> Result<Connection, Miss> {
+            let number = i32::try_from(fd).map_err(|_| Miss::Gone)?;
             let copy = pidfd_open(getpid(), PidfdFlags::empty())
                 .and_then(|this| pidfd_getfd(this, number, PidfdGetfdFlags::empty()));
+            let copy = Connection(copy.map_err(|e| match e {
+                Errno::MFILE | Errno::NFILE => Miss::NoRoom,
+                e => {
+                    warn(e);
+                    Miss::Gone
+                }
+            })?);
             // The connection may be gone, and the number somebody else's by now.
-            let copy = Connection(copy.map_err(warn).ok()?);
-            copy.is_at(address).then_some(copy)
+            if copy.is_at(address) { Ok(copy) } else { Err(Miss::Gone) }
         }
 
         fn is_at(&self, address: &str) -> bool {
@@ -90,7 +105,7 @@ mod linux {
             let _ = self.set(keepalive);
         }
 
-        fn set(&self, keepalive: Keepalive) -> Result<()> {
+        fn set(&self, keepalive: Keepalive) -> rustix::io::Result<()> {
             let interval = Duration::from_secs(keepalive.interval.into());
             sockopt::set_socket_keepalive(&self.0, true)?;
             sockopt::set_tcp_keepidle(&self.0, interval)?;
@@ -105,11 +120,10 @@ mod linux {
         }
     }
 
-    /// Says once that this system does not allow it. A connection that is gone already is no news, and one for whose copy there
-    /// was no room is left as it is.
+    /// Says once that this system does not allow it. A connection that is gone already is no news.
     fn warn(e: Errno) {
         static ONCE: Once = Once::new();
-        if ![Errno::BADF, Errno::MFILE, Errno::NFILE].contains(&e) {
+        if e != Errno::BADF {
             ONCE.call_once(|| {
                 log::warn!("heartbeat_interval_ms and heartbeat_timeout_ms have no effect on ZeroMQ here: {e}");
             });

@@ -158,7 +158,7 @@ impl Line {
                 {
                     self.is_crowded = true;
                 } else if address.starts_with("tcp:")
-                    && let Some(connection) = Connection::copy(*fd, address)
+                    && let Ok(connection) = Connection::copy(*fd, address)
                 {
                     connection.keep_alive(self.keepalive);
                     self.ends.extend(connection.ends().map(|ends| (*fd, ends)));
@@ -179,6 +179,17 @@ impl Line {
 
     pub(super) fn is_crowded(&self) -> bool {
         self.is_crowded
+    }
+
+    /// Whether somebody is still to be turned away, by [`Line::turn_away`].
+    pub(super) fn is_busy(&self) -> bool {
+        self.doorkeeper.as_ref().is_some_and(Doorkeeper::is_busy)
+    }
+
+    pub(super) fn turn_away(&mut self) {
+        if let Some(doorkeeper) = &mut self.doorkeeper {
+            doorkeeper.turn_away();
+        }
     }
 
     /// Whether a connection was turned away since the last call, for want of descriptors.

@@ -9,7 +9,7 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::copy::Connection;
+use super::copy::{Connection, Miss};
 
 /// More than a line takes, and libzmq's threads with the first.
 const ROOM: u64 = 24;
@@ -54,29 +54,43 @@ fn limit() -> Option<u64> {
 pub(super) struct Doorkeeper {
     /// Given back for as long as it takes to hang up.
     spare: Vec<File>,
+    /// Who is still to be turned away, by descriptor, and at which address.
+    crowd: Vec<(u32, String)>,
 }
 
 impl Doorkeeper {
-    /// A connection was accepted. False if it was hung up, since there would not be room for others.
+    /// A connection was accepted. False if it is turned away, since there would not be room for others.
     pub(super) fn admits(&mut self, fd: u32, address: &str) -> bool {
         let room = limit().map_or(ROOM, |limit| ROOM.max(limit / PART));
-        if is_room(fd, room) {
-            self.refill();
-            return true;
+        let admits = is_room(fd, room);
+        if !admits {
+            self.crowd.push((fd, address.to_owned()));
         }
-        self.spare.clear();
-        if let Some(connection) = Connection::copy(fd, address) {
-            connection.hang_up();
-        }
-        self.refill();
-        false
+        self.turn_away();
+        admits
     }
 
-    fn refill(&mut self) {
+    /// Hangs up those who are still there.
+    pub(super) fn turn_away(&mut self) {
+        if !self.crowd.is_empty() {
+            self.spare.clear();
+            self.crowd.retain(|(fd, address)| match Connection::copy(*fd, address) {
+                Ok(connection) => {
+                    connection.hang_up();
+                    false
+                }
+                Err(miss) => miss == Miss::NoRoom,
+            });
+        }
         while self.spare.len() < SPARE
             && let Ok(file) = File::open("/dev/null")
         {
             self.spare.push(file);
         }
+    }
+
+    /// Whether somebody is still to be turned away.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.crowd.is_empty()
     }
 }
