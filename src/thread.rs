@@ -51,13 +51,14 @@ pub(crate) struct Thread {
     ended: Receiver<()>,
 }
 
-/// Starts a thread of this name, whose body returns only when it was told to end.
-pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<Thread> {
+/// Starts a thread of this name, whose body returns only when it was told to end. A panic is told as by
+/// [`spawn_fallible`].
+pub(crate) fn spawn(name: &str, hook: Option<ErrorHook>, body: impl FnOnce() + Send + 'static) -> Result<Thread> {
     let body = || {
         body();
         Ok(())
     };
-    spawn_fallible(name, None, body)
+    spawn_fallible(name, hook, body)
 }
 
 /// Starts a thread of this name, whose body returns an error if it ends without having been told to. That, and a panic, is

@@ -125,11 +125,7 @@ impl Dispatcher {
             count => Some(Workers::start(count, &shared, &mut threads)?),
         };
         let run = Run::new(Arc::clone(&shared), commands, queue, workers);
-        let body = move || {
-            run.run();
-            Ok(())
-        };
-        threads.push(thread::spawn_fallible("tc-dispatcher", shared.hook(), body)?);
+        threads.push(thread::spawn("tc-dispatcher", shared.hook(), move || run.run())?);
         *shared.threads.lock() = threads;
         Ok(Dispatcher(DispatcherHandle(shared)))
     }

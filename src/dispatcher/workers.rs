@@ -44,18 +44,12 @@ impl Workers {
         for number in 1..=count {
             let (jobs, finish, shared) = (update_jobs.clone(), finish.clone(), Arc::clone(shared));
             let (name, hook) = (format!("tc-worker-{number}"), shared.hook());
-            let body = move || {
-                work(&shared, &jobs, &finish);
-                Ok(())
-            };
-            threads.push(thread::spawn_fallible(&name, hook, body)?);
+            let body = move || work(&shared, &jobs, &finish);
+            threads.push(thread::spawn(&name, hook, body)?);
         }
         let (shared, hook) = (Arc::clone(shared), shared.hook());
-        let body = move || {
-            work(&shared, &sync_jobs, &finish);
-            Ok(())
-        };
-        threads.push(thread::spawn_fallible("tc-syncs", hook, body)?);
+        let body = move || work(&shared, &sync_jobs, &finish);
+        threads.push(thread::spawn("tc-syncs", hook, body)?);
         Ok(Workers {
             updates,
             syncs,

@@ -124,15 +124,8 @@ impl Subscriber {
     pub fn daemonize(&self) -> Result<()> {
         let mut thread = self.thread.lock();
         let worker = self.start()?;
-        let body = move || {
-            worker.run();
-            Ok(())
-        };
-        *thread = Some(thread::spawn_fallible(
-            "tablecast-subscriber",
-            self.options.hook.clone(),
-            body,
-        )?);
+        let hook = self.options.hook.clone();
+        *thread = Some(thread::spawn("tablecast-subscriber", hook, move || worker.run())?);
         Ok(())
     }
 

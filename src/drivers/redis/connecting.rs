@@ -51,7 +51,7 @@ impl Connecting {
         let (results, outcomes) = crossbeam_channel::unbounded();
         let options = options.clone();
         let body = move || run(finder, &theirs, &results, wait, &options);
-        let thread = thread::spawn("tablecast-connect", body)?;
+        let thread = thread::spawn("tablecast-connect", None, body)?;
         Ok(Connecting {
             signal: Some(signal),
             outcomes,
