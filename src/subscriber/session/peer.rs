@@ -257,7 +257,7 @@ impl Peer {
     /// A frame from there made sense, or not: true if it is to be said that none ever did.
     pub(super) fn understood(&mut self, sense: bool) -> bool {
         /// So many senseless frames in a row are no accident.
-        const SENSELESS: u32 = 8;
+        const SENSELESS: u32 = 100;
         match &mut self.malformed {
             malformed if sense => *malformed = None,
             Some(count) => {
