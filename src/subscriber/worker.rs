@@ -28,10 +28,14 @@ pub(super) struct Worker {
 /// After so many frames what they brought goes into the queue, even if more are there.
 const BATCH: usize = 64;
 
+/// So many failures in a row are reported without a pause; after each of the following it is longer by this.
+const FREE: u32 = 8;
+const PAUSE: Duration = Duration::from_millis(2);
+
 impl Worker {
     /// Receives until told to stop.
     pub(super) fn run(mut self) {
-        let (mut frames, mut now) = (0, clock::now());
+        let (mut frames, mut failures, mut now) = (0, 0, clock::now());
         self.handle_messages();
         self.act();
         loop {
@@ -43,7 +47,9 @@ impl Worker {
                 _ => Some(Duration::ZERO),
             };
             let session = &mut self.session;
-            match self.inbound.recv(timeout) {
+            let received = self.inbound.recv(timeout);
+            let is_failed = received.is_err();
+            match received {
                 Ok(Received::Frame {
                     address,
                     topic,
@@ -72,13 +78,17 @@ impl Worker {
                     self.handle_messages();
                 }
                 Err(e) => {
+                    failures += 1;
                     self.report(&e);
-                    // What fails is tried again after a while; stop ends the while.
-                    let wait = self.options.retry_interval;
+                    // One may be news of an address; what fails again and again is tried after a while. Stop ends it.
+                    let wait = PAUSE.saturating_mul(u32::saturating_sub(failures, FREE)).min(self.options.retry_interval);
                     if self.stop.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {
                         return;
                     }
                 }
+            }
+            if !is_failed {
+                failures = 0;
             }
             frames = 0;
             self.session.settle_hearing();

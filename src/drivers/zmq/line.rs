@@ -12,7 +12,7 @@ use super::endpoint::{Endpoint, Role};
 use super::keepalive::Keepalive;
 use super::monitor::{Change, Failure, Monitor};
 use super::path_lock::PathLock;
-use super::room::Doorkeeper;
+use super::room::{self, Doorkeeper};
 use super::{ZmqOptions, millis, patiently, traffic, zmq_error};
 
 /// What a line is for.
@@ -67,7 +67,11 @@ impl Line {
     pub(super) fn open(endpoint: &Endpoint, uri: String, kind: &Kind, options: &ZmqOptions) -> Result<Line> {
         let role = endpoint.role_or(kind.role);
         let seat = Seat::take(endpoint.is_inproc());
-        let failed = |e| zmq_error(e, format!("cannot open a ZeroMQ socket for {endpoint}"));
+        let failed = |e| match e {
+            // Others were quicker.
+            zmq::Error::EMFILE => room::crowded(endpoint.uri()).with_source(e),
+            e => zmq_error(e, format!("cannot open a ZeroMQ socket for {endpoint}")),
+        };
         let socket = set_up(&seat, kind, role, options).map_err(failed)?;
         let monitor = if !endpoint.is_silent() {
             Some(Monitor::of(&socket, &seat).map_err(failed)?)
