@@ -81,7 +81,9 @@ impl Worker {
                     failures += 1;
                     self.report(&e);
                     // One may be news of an address; what fails again and again is tried after a while. Stop ends it.
-                    let wait = PAUSE.saturating_mul(u32::saturating_sub(failures, FREE)).min(self.options.retry_interval);
+                    let wait = PAUSE
+                        .saturating_mul(u32::saturating_sub(failures, FREE))
+                        .min(self.options.retry_interval);
                     if self.stop.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {
                         return;
                     }
