@@ -267,7 +267,8 @@ fn writer_outlives(stranger: impl FnOnce(&zmq::Context, &str) -> zmq::Socket) {
         assert_eq!(error.kind(), ErrorKind::Timeout);
         let text = error.to_string();
         assert!(
-            text.contains(&socket) && text.contains("does not speak ZeroMQ"),
+            // What is noticed first depends on which end is quicker.
+            text.contains(&socket) && (text.contains("does not speak ZeroMQ") || text.contains("before it greets")),
             "{text}"
         );
     }
