@@ -1,9 +1,9 @@
 //! What is known of one listen address: whether there is a connection, whether it lives, and since when which topics are
 //! in force there. Pure.
 //!
-//! An address lives as long as anything is received from it. It is asked (probed) only when nothing came for longer than
-//! a hello period, and an unanswered probe counts only if nothing at all came since: the answer may stand behind a
-//! backlog.
+//! An address lives as long as anything is received from it. It is asked (probed) when nothing came for longer than a hello
+//! period, and from time to time in any case. An unanswered probe counts only if nothing at all came since, since the answer
+//! may stand behind a backlog; or if a hello that was not delayed has passed it by.
 
 use std::time::{Duration, Instant};
 
@@ -71,6 +71,8 @@ pub(super) struct Peer {
     received: Option<u64>,
     probe: Option<Probe>,
     delay: Delay,
+    /// It does not hear us: that something comes from there is no reason to keep the connection.
+    is_deaf: bool,
     /// How long the last answer took.
     took: Duration,
     /// How many subscribers the publisher there has.
@@ -149,6 +151,7 @@ impl Peer {
             received: None,
             probe: None,
             delay: Delay::default(),
+            is_deaf: false,
             took: Duration::ZERO,
             crowd: 0,
             lost_at: None,
@@ -210,8 +213,10 @@ impl Peer {
         self.heard = self.heard.max(now);
         match &mut self.phase {
             Phase::Stalled { renew_at } => {
-                // It lives: the answer to what it was asked may still be on its way.
-                *renew_at = after(now, MAX_RENEWAL);
+                if !self.is_deaf {
+                    // It lives: the answer to what it was asked may still be on its way.
+                    *renew_at = after(now, MAX_RENEWAL);
+                }
                 self.probe.as_ref().is_none_or(|probe| probe.again_at <= now)
             }
             _ => false,
@@ -272,6 +277,7 @@ impl Peer {
     /// The driver has a connection. The caller probes it with what [`Peer::probed`] is then told.
     pub(super) fn connected(&mut self, now: Instant, times: &Times) {
         self.phase = Phase::Unconfirmed;
+        self.is_deaf = false;
         self.confirmed.clear();
         self.told = false;
         self.is_at_peace = false;
@@ -334,6 +340,7 @@ impl Peer {
         let Some(probe) = answered else { return false };
         let crowd = Duration::from_secs_f64(f64::from(self.crowd) / ASKED_A_SECOND);
         let again = within(times.hello_interval.max(crowd), ASK_AGAIN, jitter);
+        self.is_deaf = false;
         self.took = now.saturating_duration_since(probe.asked);
         self.heard = now;
         self.phase = Phase::Live {
@@ -533,7 +540,10 @@ impl Peer {
                 }
                 let probe = self.probe.as_ref()?;
                 match probe.passed_by {
-                    Some(at) if at <= now => Some(Due::Deaf),
+                    Some(at) if at <= now => {
+                        self.is_deaf = true;
+                        Some(Due::Deaf)
+                    }
                     _ => (probe.again_at <= now).then(|| Due::Ask(probe.longer())),
                 }
             }

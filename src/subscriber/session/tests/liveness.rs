@@ -73,8 +73,14 @@ fn an_address_that_does_not_hear_us_is_lost_within_three_periods() {
         world.pass(number * 1_000);
         world.hello_of("p", 1, "here", &said(number, number * 1_000), false);
     }
-    assert_eq!(world.told_by(8_000), [lost("here")]);
+    // What goes on coming does not keep a connection that is of no use.
+    for tick in 71..110 {
+        world.pass(tick * 100);
+        world.frame("here", "x", b"");
+    }
+    assert_eq!(world.told(), [lost("here")]);
     assert_ne!(world.state("here"), PeerState::Live);
+    assert_eq!(world.count(is_disconnect), 1);
 }
 
 /// The same hellos behind a backlog prove nothing: the answer stands behind it too.
