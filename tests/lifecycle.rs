@@ -49,6 +49,9 @@ fn start(rig: &Rig, name: &str, address: &str) {
 /// Stops, starts, stops and drops a running subscriber, and takes the time.
 fn ends_promptly(rig: Rig) {
     quickly(SECOND, "stop", || rig.subscriber.stop());
+    // Whoever begins to wait for it just now is not left waiting.
+    let waiting = quickly(SECOND, "wait_live", || rig.subscriber.wait_live(LONG));
+    assert_eq!(waiting.unwrap_err().kind(), ErrorKind::Stopped);
     rig.subscriber.daemonize().unwrap();
     let Rig {
         subscriber, dispatcher, ..
@@ -176,8 +179,8 @@ fn run_is_stopped_from_another_thread() {
         for _ in 0..3 {
             let subscriber = Arc::clone(&rig.subscriber);
             let runner = std::thread::Builder::new().spawn(move || subscriber.run()).unwrap();
+            eventually(LONG, || rig.subscriber.is_running());
             rig.subscriber.wait_live(LONG).unwrap();
-            assert!(rig.subscriber.is_running());
             assert_eq!(rig.subscriber.run().unwrap_err().kind(), ErrorKind::InvalidInput);
             assert_eq!(rig.subscriber.daemonize().unwrap_err().kind(), ErrorKind::InvalidInput);
             rig.only("1", || send(&publisher, "D", "1"));

@@ -165,13 +165,13 @@ impl Subscriber {
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`], naming each address that is missing and why. A publisher that sends no hellos, as
-    /// Dragonflow's, is never live; its updates come all the same. [`ErrorKind::Stopped`] if it is stopped meanwhile.
+    /// Dragonflow's, is never live; its updates come all the same. [`ErrorKind::Stopped`] if it was stopped and not
+    /// started again; before the first start it waits.
     pub fn wait_live(&self, timeout: Duration) -> Result<()> {
         let deadline = thread::deadline(timeout);
         let mut state = self.shared.state.lock();
-        let was_running = state.is_running();
         while let Some(missing) = state.missing() {
-            if was_running && !state.is_running() {
+            if state.is_stopped() {
                 return Err(Error::new(ErrorKind::Stopped, "the subscriber was stopped"));
             }
             if self.shared.changed.wait_until(&mut state, deadline).timed_out() && state.missing().is_some() {

@@ -35,6 +35,8 @@ pub(super) struct State {
     /// What the thread knows of addresses.
     seen: BTreeMap<Name, Seen>,
     link: Option<Link>,
+    /// It was stopped, and not begun again.
+    stopped: bool,
     report: Report,
     /// What is known from earlier runs of the thread, while there is none.
     memory: Memory,
@@ -105,6 +107,10 @@ impl State {
         self.link.is_some()
     }
 
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
     /// Adds a topic: true if it is new.
     pub(super) fn add_topic(&mut self, topic: &Topic) -> bool {
         if self.topics.contains_key(topic) {
@@ -157,6 +163,7 @@ impl State {
     /// earlier runs.
     pub(super) fn begin(&mut self, link: Link) -> (u64, Memory) {
         self.link = Some(link);
+        self.stopped = false;
         for (topic, generation) in &self.topics {
             self.command(Command::Subscribe(topic.clone(), *generation));
         }
@@ -170,6 +177,7 @@ impl State {
     pub(super) fn end(&mut self, memory: Memory) {
         self.memory = memory;
         self.link = None;
+        self.stopped = true;
         self.seen.clear();
         self.report.topics.clear();
     }
