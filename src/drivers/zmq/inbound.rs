@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::drivers::wake::{self, Wakeable};
@@ -26,6 +27,8 @@ pub(super) struct ZmqInbound {
     turn_left: u32,
     /// Every socket was read until it had nothing: only a signal says that there is more.
     drained: bool,
+    /// Something was read since the last wait.
+    is_fresh: bool,
     /// Connection changes that wait to be handed out.
     changes: VecDeque<(Arc<str>, Happened)>,
     /// The peer of the last message.
@@ -62,6 +65,7 @@ impl ZmqInbound {
             turn_left: TURN,
             from: 0,
             drained: false,
+            is_fresh: false,
             changes: VecDeque::new(),
             topic: zmq::Message::new(),
             payload: zmq::Message::new(),
@@ -109,7 +113,8 @@ impl ZmqInbound {
         }
     }
 
-    fn read_lost(&mut self, index: usize) -> Result<Option<Read>> {
+    /// Reads one message of the peer whose connection was lost, or of the one that was read last.
+    fn read_of(&mut self, index: usize) -> Result<Option<Read>> {
         let Some(peer) = self.peers.get_mut(index) else {
             return Ok(None);
         };
@@ -252,6 +257,7 @@ impl Inbound for ZmqInbound {
                 return Ok(Received::Woken);
             }
             let lost = self.lost();
+            let mut again = None;
             if lost.is_none() {
                 if let Some((address, happened)) = self.changes.pop_front() {
                     self.told = address;
@@ -269,7 +275,11 @@ impl Inbound for ZmqInbound {
                         Happened::Failed(e) => Err(e),
                     };
                 }
-                if self.drained {
+                if self.drained && std::mem::take(&mut self.is_fresh) {
+                    // More may have come once others had the processor: where it is short, this spares many a wake-up.
+                    thread::yield_now();
+                    again = Some(self.from);
+                } else if self.drained {
                     let now = Instant::now();
                     let until = *until.get_or_insert_with(|| timeout.and_then(|timeout| now.checked_add(timeout)));
                     match self.wait(until, now)? {
@@ -278,10 +288,12 @@ impl Inbound for ZmqInbound {
                     }
                 }
             }
-            let read = match lost {
-                Some(index) => self.read_lost(index)?,
+            let read = match lost.or(again) {
+                Some(index) => self.read_of(index)?,
                 None => self.read()?,
             };
+            self.drained &= read.is_none();
+            self.is_fresh |= read.is_some();
             match read {
                 Some(Read::Message) => {
                     return Ok(Received::Frame {
@@ -300,7 +312,7 @@ impl Inbound for ZmqInbound {
                 }
                 Some(Read::Stale) => continue,
                 Some(Read::Malformed) => return Ok(Received::Malformed),
-                None if lost.is_some() => continue,
+                None if lost.or(again).is_some() => continue,
                 None => self.drained = true,
             }
             if timeout == Some(Duration::ZERO) {
