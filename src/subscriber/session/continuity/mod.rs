@@ -218,7 +218,9 @@ impl Continuity {
         let (publisher, epoch) = (from.publisher, from.epoch);
         let runs = self.publishers.entry(publisher.clone()).or_default();
         if let Some(run) = runs.iter_mut().find(|run| run.epoch == epoch) {
-            run.heard = now;
+            if run.address == *from.address || run.state != RunState::Running {
+                run.heard = now;
+            }
             match run.state {
                 RunState::Silent | RunState::Left => run.state = RunState::Running,
                 // The goodbye was somebody else's.
@@ -281,6 +283,12 @@ impl Continuity {
         let runs = self.publishers.get(publisher);
         let run = runs.and_then(|runs| runs.iter().find(|run| run.epoch == epoch));
         run.is_some_and(|run| matches!(run.state, RunState::Gone(_)))
+    }
+
+    /// True if something is missing of what is heard through this address.
+    pub(super) fn is_waiting(&self, address: &str) -> bool {
+        let runs = self.publishers.values().flatten().filter(|run| run.address == *address);
+        runs.flat_map(|run| run.topics.values()).any(Sequence::is_waiting)
     }
 
     /// True if this run of a publisher was found silent.

@@ -333,3 +333,129 @@ fn gaps_are_held_back_while_an_address_is_unsure_for_a_second_at_most() {
     world.connect("there");
     assert_eq!(world.told_by(5_000), [connected("there")]);
 }
+
+/// What concerns every topic covers the gaps of the same burst.
+#[test]
+fn a_burst_that_concerns_every_topic_is_told_without_its_gaps() {
+    let mut world = World::new();
+    world.hear(1, "a", 1, 0);
+    world.hear(2, "a", 3, 0);
+    world.pass(40);
+    world.hear_of("p", 2, "here", "a", 1, 0);
+    assert_eq!(world.told_by(5_000), [SyncReason::Restarted { publisher: "p".into() }]);
+    let mut world = World::new();
+    world.hello_of("p", 1, "here", &round(1, &[]), false);
+    world.hear(1, "a", 1, 0);
+    for millis in (500..8_000).step_by(500) {
+        world.hear(millis, "b", millis / 500, 0);
+    }
+    world.hello_of("p", 1, "here", &round(7, &[("a", 3, 100)]), false);
+    let publishers = vec!["p".into()];
+    assert_eq!(world.told_by(9_000), [SyncReason::HellosMissed { publishers }]);
+    // Of the publishers one falls silent, and in the same moment a gap is told.
+    let mut world = World::new();
+    world.hello_of("q", 1, "here", &hello(&[]), false);
+    world.hear(1, "a", 1, 0);
+    let publishers = vec!["q".into()];
+    let silence = SyncReason::Silence { publishers };
+    let silent_at = (0..)
+        .map(|tick| 2_000 + tick * 10)
+        .find(|at| {
+            world.pass(*at);
+            !world.told.is_empty()
+        })
+        .unwrap();
+    assert_eq!(world.told(), [silence.clone()]);
+    for early in 1..12 {
+        let mut world = World::new();
+        world.hello_of("q", 1, "here", &hello(&[]), false);
+        world.hear(1, "a", 1, 0);
+        world.hear(silent_at - early * 10, "a", 3, 0);
+        let told = world.told_by(silent_at + 1_000);
+        assert!(
+            told == [gap("a", 2, 2), silence.clone()] || told == [silence.clone()],
+            "{told:?}"
+        );
+    }
+}
+
+/// Somebody elsewhere makes up numbers and hellos of p, which is heard here.
+#[test]
+fn what_is_said_of_a_publisher_elsewhere_than_where_it_is_heard_counts_for_nothing() {
+    let mut world = World::new();
+    world.listen("there");
+    world.told.clear();
+    world.hello(1, 100, &[], false);
+    world.hear(200, "a", 1, 0);
+    world.hello_of("p", 1, "there", &round(1_000_000, &[("a", 1_000_000, 0)]), false);
+    world.pass(400);
+    world.hear(500, "a", 2, 0);
+    world.hear(600, "a", 3, 0);
+    assert_eq!(world.delivered(), [1, 2, 3]);
+    assert_eq!(world.told_by(1_000), []);
+    for tick in 6..50 {
+        world.pass(tick * 200);
+        world.hello_of("p", 1, "there", &hello(&[]), false);
+    }
+    assert_eq!(world.told(), [silence()]);
+}
+
+/// Whose address it is that answers is heard there, whoever spoke of it first.
+#[test]
+fn a_publisher_is_heard_where_it_answers() {
+    let mut world = World::new();
+    world.listen("there");
+    world.hello_of("p", 1, "there", &hello(&[]), false);
+    world.greeting = hello_payload("p", 1, &hello(&[]), false);
+    world.connect("here");
+    world.pass(1_000);
+    world.told.clear();
+    world.hear(1_100, "a", 1, 0);
+    world.hello(1, 1_200, &[("a", 2, 50)], false);
+    assert_eq!(world.told_by(1_500), [gap("a", 2, 2)]);
+}
+
+/// There is always more to read, but what was sent before the answer to a question was read when that came.
+#[test]
+fn a_flood_does_not_hide_silence() {
+    let mut world = World::new();
+    world.hello_of("q", 1, "here", &hello(&[]), false);
+    for number in 1..800 {
+        world.millis = number * 5;
+        world.hear_of("p", 1, "here", "a", number, 5);
+        if world.session.deadline().is_some_and(|at| at <= world.now()) {
+            world.session.tick(world.now());
+        }
+        world.drive();
+    }
+    let publishers = vec!["q".into()];
+    assert_eq!(world.told(), [SyncReason::Silence { publishers }]);
+}
+
+/// Its last update was lost, its goodbye says so, and its connection ends before that is given up.
+#[test]
+fn a_publisher_that_is_gone_leaves_no_loss_untold() {
+    for given_up in [false, true] {
+        let mut world = World::new();
+        world.greeting = hello_payload("p", 1, &hello(&[]), false);
+        world.connect("here");
+        world.pass(1_000);
+        world.told.clear();
+        world.hear(1_100, "a", 1, 0);
+        world.hello(1, 1_110, &[("a", 2, 1)], true);
+        match given_up {
+            false => world.disconnect("here"),
+            true => world.command(Command::GiveUp("here".into())),
+        }
+        assert_eq!(world.told_by(10_000), [lost("here")], "given up: {given_up}");
+    }
+}
+
+#[test]
+fn the_last_of_all_numbers_comes_once() {
+    let mut world = World::new();
+    for millis in 1..4 {
+        world.hear(millis, "a", u64::MAX, 0);
+    }
+    assert_eq!(world.delivered(), [u64::MAX]);
+}

@@ -231,3 +231,30 @@ fn an_address_that_is_given_up_is_a_loss_unless_its_publisher_said_goodbye() {
     world.command(Command::GiveUp("q".into()));
     assert_eq!(world.told(), [lost("q")]);
 }
+
+#[test]
+fn an_address_that_is_given_up_without_having_answered_is_a_loss() {
+    let mut world = World::new();
+    world.mute.insert("q".into());
+    world.listen("q");
+    assert_eq!(world.told_by(5_000), [connected("q")]);
+    world.command(Command::GiveUp("q".into()));
+    assert_eq!(world.told(), [lost("q")]);
+    // A broker answers, and has no name.
+    world.command(Command::GiveUp("here".into()));
+    assert_eq!(world.told(), []);
+}
+
+#[test]
+fn a_topic_is_live_only_where_every_address_answers() {
+    use crate::subscriber::TopicState;
+    let state = |world: &World| world.session.topics(world.now())[0].state;
+    let mut world = World::new();
+    assert_eq!(state(&world), TopicState::Live);
+    world.mute.insert("old".into());
+    world.listen("old");
+    assert_eq!(state(&world), TopicState::Stale);
+    world.pass(5_000);
+    assert_eq!(world.state("old"), PeerState::NoHello);
+    assert_eq!(state(&world), TopicState::Unconfirmed);
+}
