@@ -31,6 +31,9 @@ const SILENT: (f64, f64) = (2.3, 2.6);
 /// address that were not heard for longest are forgotten.
 pub(super) const MAX_SIZE: usize = 1 << 16;
 
+/// So many runs of one publisher are followed; beyond, the one that was not heard for longest is forgotten.
+const MAX_RUNS: usize = 16;
+
 /// How long what a replaced run has sent may be on its way, or comes late after a goodbye.
 const STRAGGLERS: Duration = Duration::from_secs(1);
 
@@ -245,6 +248,12 @@ impl Continuity {
             if !matches!(run.state, RunState::Gone(_)) {
                 run.state = RunState::Replaced(now);
             }
+        }
+        if runs.len() >= MAX_RUNS
+            && let Some(oldest) = (0..runs.len()).min_by_key(|index| runs[*index].heard)
+        {
+            let run = runs.swap_remove(oldest);
+            shrink(&mut self.sizes, &run.charged, run.size());
         }
         let run = Run::new(epoch, from.address.into(), now);
         grow(&mut self.sizes, &run.charged);
