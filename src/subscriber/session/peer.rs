@@ -241,7 +241,7 @@ impl Peer {
             let has_passed = is_undelayed && now >= after(probe.asked, margin + late);
             match has_passed {
                 true => probe.pass_by(margin, now),
-                false => probe.passed_by = None,
+                false => (probe.passed_by, probe.is_passed_again) = (None, false),
             }
         }
     }
@@ -313,6 +313,12 @@ impl Peer {
             (probe.first_asked, probe.unread_since) = (before.first_asked, before.unread_since);
         }
         self.probe = Some(probe);
+    }
+
+    /// The question that it is being asked.
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> Option<Topic> {
+        self.probe.as_ref().map(|probe| probe.topic.clone())
     }
 
     /// Topics of this generation were not asked for after all.

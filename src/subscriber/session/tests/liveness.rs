@@ -341,7 +341,9 @@ fn an_answer_that_is_still_to_be_read_is_waited_for() {
     world.session.handle_drained(world.now());
     world.session.tick(world.now());
     world.drive();
-    assert_eq!(world.told(), []);
+    world.answer("here", &world.greeting.clone());
+    assert_eq!(world.state("here"), PeerState::Live);
+    assert_eq!(world.told_by(8_500), []);
 }
 
 /// While there is always more to read, the next hello decides: what was sent before it was read.

@@ -359,18 +359,19 @@ fn a_burst_that_concerns_every_topic_is_told_without_its_gaps() {
     let publishers = vec!["q".into()];
     let silence = SyncReason::Silence { publishers };
     let silent_at = (0..)
-        .map(|tick| 2_000 + tick * 10)
+        .map(|tick| 2_000 + tick)
         .find(|at| {
             world.pass(*at);
             !world.told.is_empty()
         })
         .unwrap();
     assert_eq!(world.told(), [silence.clone()]);
-    for early in 1..12 {
+    // It is given up after 50 ms, and told after another 50.
+    for early in 90..110 {
         let mut world = World::new();
         world.hello_of("q", 1, "here", &hello(&[]), false);
         world.hear(1, "a", 1, 0);
-        world.hear(silent_at - early * 10, "a", 3, 0);
+        world.hear(silent_at - early, "a", 3, 0);
         let told = world.told_by(silent_at + 1_000);
         assert!(
             told == [gap("a", 2, 2), silence.clone()] || told == [silence.clone()],
@@ -458,4 +459,87 @@ fn the_last_of_all_numbers_comes_once() {
         world.hear(millis, "a", u64::MAX, 0);
     }
     assert_eq!(world.delivered(), [u64::MAX]);
+}
+
+#[test]
+fn a_gap_on_a_topic_that_is_unregistered_before_it_is_told_is_not_told() {
+    let mut world = World::new();
+    world.hear(1, "a", 1, 0);
+    world.hear(2, "a", 3, 0);
+    world.pass(70);
+    assert_eq!(world.session.stats().gaps, 1);
+    world.command(Command::Unsubscribe(topic("a")));
+    assert_eq!(world.told_by(1_000), []);
+}
+
+/// A new connection may have more to say: it is awaited.
+#[test]
+fn silence_is_not_told_while_an_answer_is_awaited() {
+    let mut world = World::new();
+    world.disconnect("here");
+    world.mute.insert("here".into());
+    world.connect("here");
+    world.pass(600);
+    world.hello(1, 700, &[], false);
+    assert_eq!(world.told(), [lost("here")]);
+    assert_eq!(world.told_by(9_000), []);
+    // It does not come.
+    assert_eq!(world.told_by(20_000), [reconnected("here"), silence()]);
+}
+
+#[test]
+fn a_topic_that_a_hello_tells_of_first_may_have_been_missed() {
+    let mut world = World::new();
+    world.hello(1, 1_000, &[("a", 5, 1_200)], false);
+    assert_eq!(world.told_by(2_000), [], "before the topic was live");
+    world.hello(1, 2_100, &[("b", 5, 100)], false);
+    assert_eq!(world.told_by(3_000), [unproven(&["b"])]);
+}
+
+/// A topic is told of in five rounds, and a round comes at least every period.
+#[test]
+fn how_long_ago_untold_updates_were_sent_is_known() {
+    for (millis, count) in [(2_500, 0), (4_500, 1)] {
+        let mut world = World::new();
+        world.pass(millis);
+        world.hello_of("p", 1, "here", &round(50, &[]), false);
+        assert_eq!(world.told_by(millis + 500).len(), count, "{millis}");
+    }
+}
+
+/// The round that shows that others were missed is not whole itself.
+#[test]
+fn a_part_of_a_round_does_not_make_it_whole() {
+    let mut world = World::new();
+    let part = |number, more| Hello {
+        more,
+        ..round(number, &[])
+    };
+    world.pass(5_000);
+    world.hello_of("p", 1, "here", &part(1, false), false);
+    for (number, told) in [(7, 1), (12, 1)] {
+        for millis in (500..8_000).step_by(500) {
+            world.hear(number * 10_000 + millis, "b", number * 100 + millis / 500, 0);
+        }
+        world.pass(number * 10_000 + 8_000);
+        world.told.clear();
+        world.hello_of("p", 1, "here", &part(number, true), false);
+        let reasons = world.told_by(number * 10_000 + 8_500);
+        let missed = reasons.iter().filter(|reason| reason.as_str() == "hellos-missed");
+        assert_eq!(missed.count(), told, "round {number}: {reasons:?}");
+    }
+}
+
+/// Who is told of a gap reads the topic.
+#[test]
+fn a_gap_covers_what_was_lost_on_its_topic_before() {
+    let mut world = World::new();
+    world.hear(1, "a", 1, 0);
+    world.hear(2, "a", 3, 0);
+    assert_eq!(world.told_by(1_000), [gap("a", 2, 2)]);
+    // The number before was sent at 50.
+    world.hear_of("q", 1, "here", "a", 5, 950);
+    assert_eq!(world.told_by(2_000), []);
+    world.hear_of("q", 1, "here", "b", 5, 1_950);
+    assert_eq!(world.told_by(3_000), [unproven(&["b"])]);
 }

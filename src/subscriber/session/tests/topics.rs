@@ -258,3 +258,34 @@ fn a_topic_is_live_only_where_every_address_answers() {
     assert_eq!(world.state("old"), PeerState::NoHello);
     assert_eq!(state(&world), TopicState::Unconfirmed);
 }
+
+#[test]
+fn a_refused_topic_that_is_unregistered_is_not_asked_for_again() {
+    let mut world = World::new();
+    world.generation += 1;
+    let now = world.now();
+    world.session.handle_command(Command::Subscribe(topic("c"), 3), now);
+    world.session.handle_refused(topic("c"), now);
+    world.command(Command::Unsubscribe(topic("c")));
+    world.done.clear();
+    world.pass(5_000);
+    assert_eq!(world.count(|action| matches!(action, Action::Subscribe(_))), 0);
+    world.register("d");
+    assert_eq!(world.state("here"), PeerState::Live);
+}
+
+/// What was registered again is cleared again before it was in force.
+#[test]
+fn a_topic_that_is_cleared_twice_is_not_told_to_be_in_force_in_between() {
+    let mut world = manual();
+    world.disconnect("here");
+    world.mute.insert("there".into());
+    world.register("a");
+    world.told.clear();
+    world.disconnect("there");
+    world.mute.clear();
+    world.connect("there");
+    let told = world.told_by(5_000);
+    let resubscribed = told.iter().filter(|reason| reason.as_str() == "resubscribed");
+    assert_eq!(resubscribed.count(), 0, "{told:?}");
+}
