@@ -108,7 +108,7 @@ pub trait Inbound: Send {
     fn unsubscribe(&mut self, topic: &Topic) -> Result<()>;
 
     /// Asks for a proof that all that was subscribed before this call is in force at `address`; it comes as
-    /// [`Received::Answer`] with the same `probe`. A newer probe replaces an older one of the same address, and a connection
+    /// [`Received::Answer`] with the same `probe`, behind everything that came from there before. A newer probe replaces an older one of the same address, and a connection
     /// that ends takes the probe with it.
     fn probe(&mut self, address: &str, probe: &Topic) -> Result<()>;
 

@@ -297,7 +297,17 @@ fn a_service_restarts_at_once() {
         let address = format!("tcp://127.0.0.1:{}", free_port());
         // Keeps libzmq's threads, so that closing is left to them.
         let _other = Publisher::new(&*network("tcp://127.0.0.1:0"), PublisherOptions::default()).unwrap();
-        let writer = writer(&socket, SECOND * 2);
+        // Between its tries are no long pauses.
+        let options = ZmqOptions {
+            reconnect_max: Duration::from_millis(100),
+            ..ZmqOptions::default()
+        };
+        let driver = ZmqMultiproc::new(&socket, options).unwrap();
+        let options = PublisherOptions {
+            send_timeout: LONG,
+            ..PublisherOptions::default()
+        };
+        let writer = Publisher::new(&driver, options).unwrap();
         let mut refused = 0;
         for round in 0..20 {
             let service = loop {

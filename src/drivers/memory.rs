@@ -49,8 +49,11 @@ struct Mailbox {
 struct State {
     addresses: BTreeSet<Arc<str>>,
     topics: BTreeSet<Topic>,
-    frames: VecDeque<Frame>,
-    notes: VecDeque<Note>,
+    incoming: VecDeque<Incoming>,
+    /// How many frames there are among what is coming in.
+    frames: usize,
+    /// What has become connected.
+    connected: VecDeque<Arc<str>>,
     woken: bool,
     closed: bool,
 }
@@ -58,10 +61,19 @@ struct State {
 /// The publisher's address, the topic, the payload.
 type Frame = (Arc<str>, Arc<[u8]>, Arc<[u8]>);
 
+/// What comes in, in this order: an answer says that everything before it has come.
 #[derive(Debug)]
-enum Note {
-    Connected(Arc<str>),
+enum Incoming {
+    Frame(Frame),
     Answer(Arc<str>, Topic),
+}
+
+impl Incoming {
+    fn address(&self) -> &str {
+        match self {
+            Incoming::Frame((address, ..)) | Incoming::Answer(address, _) => address,
+        }
+    }
 }
 
 impl MemoryPubSub {
@@ -157,7 +169,7 @@ impl Outbound for MemoryOutbound {
             let name = std::str::from_utf8(topic);
             state.addresses.contains(publish) && name.is_ok_and(|name| state.topics.contains(name))
         };
-        let is_full = |state: &State| wanted(state) && state.frames.len() >= *capacity && !state.closed;
+        let is_full = |state: &State| wanted(state) && state.frames >= *capacity && !state.closed;
         let receivers: Vec<_> = world.mailboxes.lock().iter().filter_map(Weak::upgrade).collect();
         loop {
             let sending = world.sending.lock();
@@ -165,7 +177,8 @@ impl Outbound for MemoryOutbound {
                 for mailbox in &receivers {
                     let mut state = mailbox.state.lock();
                     if wanted(&state) {
-                        state.frames.push_back(frame.clone());
+                        state.incoming.push_back(Incoming::Frame(frame.clone()));
+                        state.frames += 1;
                         mailbox.filled.notify_one();
                     }
                 }
@@ -199,7 +212,7 @@ impl Inbound for MemoryInbound {
         check(address)?;
         let mut state = self.mailbox.state.lock();
         if state.addresses.insert(address.into()) {
-            state.notes.push_back(Note::Connected(address.into()));
+            state.connected.push_back(address.into());
         }
         Ok(())
     }
@@ -208,10 +221,13 @@ impl Inbound for MemoryInbound {
         let mut state = self.mailbox.state.lock();
         state.addresses.remove(address);
         // What came in between is from an address that nobody listens to any more.
-        state.frames.retain(|(from, ..)| **from != *address);
-        state.notes.retain(|note| match note {
-            Note::Connected(of) | Note::Answer(of, _) => **of != *address,
-        });
+        state.incoming.retain(|incoming| incoming.address() != address);
+        let frames = state
+            .incoming
+            .iter()
+            .filter(|incoming| matches!(incoming, Incoming::Frame(_)));
+        state.frames = frames.count();
+        state.connected.retain(|of| **of != *address);
         self.mailbox.emptied.notify_all();
         Ok(())
     }
@@ -228,8 +244,8 @@ impl Inbound for MemoryInbound {
 
     fn probe(&mut self, address: &str, probe: &Topic) -> Result<()> {
         // A subscription is in force when the call returns: there is nothing to wait for.
-        let answer = Note::Answer(address.into(), probe.clone());
-        self.mailbox.state.lock().notes.push_back(answer);
+        let answer = Incoming::Answer(address.into(), probe.clone());
+        self.mailbox.state.lock().incoming.push_back(answer);
         Ok(())
     }
 
@@ -240,12 +256,12 @@ impl Inbound for MemoryInbound {
             if std::mem::take(&mut state.woken) {
                 return Ok(Received::Woken);
             }
-            match state.notes.pop_front() {
-                Some(Note::Connected(address)) => {
-                    self.address = address;
-                    return Ok(Received::Connected { address: &self.address });
-                }
-                Some(Note::Answer(address, probe)) => {
+            if let Some(address) = state.connected.pop_front() {
+                self.address = address;
+                return Ok(Received::Connected { address: &self.address });
+            }
+            match state.incoming.pop_front() {
+                Some(Incoming::Answer(address, probe)) => {
                     self.address = address;
                     return Ok(Received::Answer {
                         address: &self.address,
@@ -253,17 +269,18 @@ impl Inbound for MemoryInbound {
                         hello: &[],
                     });
                 }
+                Some(Incoming::Frame(frame)) => {
+                    self.frame = frame;
+                    state.frames -= 1;
+                    self.mailbox.emptied.notify_all();
+                    let (address, topic, payload) = &self.frame;
+                    return Ok(Received::Frame {
+                        address,
+                        topic,
+                        payload,
+                    });
+                }
                 None => {}
-            }
-            if let Some(frame) = state.frames.pop_front() {
-                self.frame = frame;
-                self.mailbox.emptied.notify_all();
-                let (address, topic, payload) = &self.frame;
-                return Ok(Received::Frame {
-                    address,
-                    topic,
-                    payload,
-                });
             }
             let timed_out = match deadline {
                 Some(deadline) => self.mailbox.filled.wait_until(&mut state, deadline).timed_out(),
@@ -294,5 +311,38 @@ impl Wake for MemoryWake {
             mailbox.state.lock().woken = true;
             mailbox.filled.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The answer to a question proves that everything that was sent before it has come.
+    #[test]
+    fn an_answer_comes_behind_what_was_sent_before() {
+        let driver = MemoryPubSub::new("memory://x").unwrap().capacity(2);
+        let (mut inbound, _wake) = driver.inbound().unwrap();
+        let mut outbound = driver.outbound().unwrap();
+        let topic = Topic::new("a").unwrap();
+        inbound.connect("memory://x").unwrap();
+        inbound.subscribe(&topic).unwrap();
+        outbound.send(b"a", b"1", Duration::ZERO).unwrap();
+        inbound.probe("memory://x", &topic).unwrap();
+        outbound.send(b"a", b"2", Duration::ZERO).unwrap();
+        assert!(
+            outbound.send(b"a", b"3", Duration::ZERO).is_err(),
+            "an answer takes no room"
+        );
+        let mut came = Vec::new();
+        loop {
+            match inbound.recv(Some(Duration::ZERO)).unwrap() {
+                Received::Frame { payload, .. } => came.push(payload[0]),
+                Received::Answer { .. } => came.push(b'!'),
+                Received::Idle => break,
+                _ => {}
+            }
+        }
+        assert_eq!(came, *b"1!2");
     }
 }

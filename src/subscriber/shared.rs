@@ -61,8 +61,8 @@ pub(super) struct Link {
 /// What the thread is told.
 pub(super) enum Message {
     Command(Command),
-    /// Somebody waits for the state of the topics.
-    Report,
+    /// Somebody waits for the state of the topics, with this number.
+    Report(u64),
 }
 
 /// The state of each topic, made when somebody asks.
@@ -91,7 +91,7 @@ impl Shared {
         if state.is_running() {
             state.report.asked += 1;
             let asked = state.report.asked;
-            state.send(Message::Report);
+            state.send(Message::Report(asked));
             let deadline = Instant::now() + PATIENCE;
             while state.is_running()
                 && state.report.made < asked
@@ -202,9 +202,10 @@ impl State {
         self.seen = seen.collect();
     }
 
-    /// The thread says how it stands with the topics.
-    pub(super) fn report(&mut self, topics: Vec<TopicStatus>) {
-        self.report.made = self.report.asked;
+    /// The thread says how it stands with the topics, for those who asked up to this number: who asked later is answered
+    /// later, since what they did before may be missing.
+    pub(super) fn report(&mut self, asked: u64, topics: Vec<TopicStatus>) {
+        self.report.made = asked;
         self.report.topics = topics;
     }
 

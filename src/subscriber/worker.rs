@@ -106,17 +106,17 @@ impl Worker {
 
     fn handle_messages(&mut self) {
         let now = clock::now();
-        let mut is_asked = false;
+        let mut asked = None;
         while let Ok(message) = self.messages.try_recv() {
             match message {
                 Message::Command(command) => self.session.handle_command(command, now),
-                Message::Report => is_asked = true,
+                Message::Report(number) => asked = Some(number),
             }
         }
         self.session.handled_commands(now);
-        if is_asked {
+        if let Some(asked) = asked {
             let topics = self.session.topics(now);
-            self.shared.state.lock().report(topics);
+            self.shared.state.lock().report(asked, topics);
             self.shared.changed.notify_all();
         }
     }

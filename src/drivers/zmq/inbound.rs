@@ -214,8 +214,12 @@ impl Inbound for ZmqInbound {
 
     fn subscribe(&mut self, topic: &Topic) -> Result<()> {
         self.drained = false;
-        if self.topics.insert(topic.clone()) {
-            self.peers.iter().try_for_each(|peer| peer.subscribe(topic))?;
+        if self.topics.insert(topic.clone())
+            && let Err(e) = self.peers.iter().try_for_each(|peer| peer.subscribe(topic))
+        {
+            // It is asked for again.
+            self.topics.remove(topic);
+            return Err(e);
         }
         Ok(())
     }

@@ -223,6 +223,10 @@ impl Session {
                 self.changed();
             }
             Command::Disconnect(address) => {
+                // It was lost before.
+                if self.peers.get_mut(&address).is_some_and(Peer::take_lost) {
+                    self.tell_lost(&address, now);
+                }
                 self.remove(&address);
                 self.settled(now);
             }
@@ -305,7 +309,7 @@ impl Session {
         let Some((name, peer)) = entry(&mut self.peers, address) else {
             return;
         };
-        if peer.weighed(received, now) {
+        if peer.weighed(received, now, &self.times) {
             log::info!("nothing comes from {name}");
             self.stall(&name, now);
         }
@@ -338,8 +342,13 @@ impl Session {
         let Some(continuity) = &self.continuity else {
             return Vec::new();
         };
-        let is_whole = self.peers.values().all(Peer::is_settled);
-        continuity.status(&self.topics, self.settled_generation(), is_whole, now)
+        let is_whole = self.peers.values().all(|peer| peer.is_live() && peer.is_told());
+        let settled = match self.peers.values().any(|peer| peer.is_settled() && !peer.is_live()) {
+            // What never answers proves nothing.
+            true => 0,
+            false => self.settled_generation(),
+        };
+        continuity.status(&self.topics, settled, is_whole, now)
     }
 
     fn act(&mut self, action: Action) {
@@ -383,16 +392,20 @@ impl Session {
             return false;
         };
         match (peer.is_told(), peer.owner()) {
-            (true, Some((publisher, epoch))) => !self.is_gone(publisher, epoch),
-            // A broker answers there.
-            (true, None) => false,
+            (true, Some(_)) => !self.has_left(address),
+            // A broker answers there, or nobody.
+            (true, None) => !peer.is_live(),
             (false, _) => !peer.is_at_peace(),
         }
     }
 
-    fn is_gone(&self, publisher: &Name, epoch: u64) -> bool {
-        let continuity = self.continuity.as_ref();
-        continuity.is_some_and(|continuity| continuity.is_gone(publisher, epoch))
+    /// True if the publisher at this address has said goodbye, and all has come that is known to have been sent from there.
+    fn has_left(&self, address: &Name) -> bool {
+        let owner = self.peers.get(address).and_then(Peer::owner);
+        let (Some((publisher, epoch)), Some(continuity)) = (owner, &self.continuity) else {
+            return false;
+        };
+        continuity.is_gone(publisher, epoch) && !continuity.is_waiting(address)
     }
 }
 

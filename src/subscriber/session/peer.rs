@@ -96,8 +96,9 @@ enum Phase {
     Live { ask_at: Instant, patience: Duration },
     /// It does not answer. Topics up to this generation are taken to be in force at this time.
     NoHello { assume: Option<(u64, Instant)> },
-    /// Nothing comes any more. The connection stays until it is begun anew at this time, or something comes.
-    Stalled { renew_at: Instant },
+    /// Nothing comes any more. The connection stays until it is begun anew at this time, or something comes; a little longer
+    /// if not all was read that has come.
+    Stalled { renew_at: Instant, latest: Instant },
 }
 
 /// What an address has proven of what was sent from there.
@@ -211,11 +212,15 @@ impl Peer {
     /// Something was received from there; true if it was stalled, and is to be probed.
     pub(super) fn hear(&mut self, now: Instant) -> bool {
         self.heard = self.heard.max(now);
+        if let Some(probe) = &mut self.probe {
+            probe.unread_since = None;
+        }
         match &mut self.phase {
-            Phase::Stalled { renew_at } => {
+            Phase::Stalled { renew_at, latest } => {
                 if !self.is_deaf {
                     // It lives: the answer to what it was asked may still be on its way.
                     *renew_at = after(now, MAX_RENEWAL);
+                    *latest = after(*renew_at, MAX_RENEWAL);
                 }
                 self.probe.as_ref().is_none_or(|probe| probe.again_at <= now)
             }
@@ -234,10 +239,10 @@ impl Peer {
         if let Some(probe) = &mut self.probe {
             let is_undelayed = late < times.hello_interval.mul_f64(UNDELAYED);
             let has_passed = is_undelayed && now >= after(probe.asked, margin + late);
-            probe.passed_by = match has_passed {
-                true => probe.passed_by.or(Some(after(now, margin))),
-                false => None,
-            };
+            match has_passed {
+                true => probe.pass_by(margin, now),
+                false => (probe.passed_by, probe.is_passed_again) = (None, false),
+            }
         }
     }
 
@@ -281,6 +286,8 @@ impl Peer {
         self.confirmed.clear();
         self.told = false;
         self.is_at_peace = false;
+        // Who is there now has not said.
+        self.owner = None;
         self.probe = None;
         self.heard = now;
         self.received = None;
@@ -301,7 +308,17 @@ impl Peer {
 
     /// A probe was sent, for topics up to `generation`.
     pub(super) fn probed(&mut self, topic: Topic, generation: u64, patience: Duration, now: Instant) {
-        self.probe = Some(Probe::new(topic, generation, patience, now));
+        let mut probe = Probe::new(topic, generation, patience, now);
+        if let Some(before) = self.probe.as_ref().filter(|_| self.is_live()) {
+            (probe.first_asked, probe.unread_since) = (before.first_asked, before.unread_since);
+        }
+        self.probe = Some(probe);
+    }
+
+    /// The question that it is being asked.
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> Option<Topic> {
+        self.probe.as_ref().map(|probe| probe.topic.clone())
     }
 
     /// Topics of this generation were not asked for after all.
@@ -391,7 +408,8 @@ impl Peer {
         self.renew_wait = wait.saturating_mul(2).min(MAX_RENEWAL);
         let renew_at = after(now, wait.mul_f64(0.3 + 0.7 * jitter.f64()));
         let probe = self.probe.take();
-        let told = self.end(Phase::Stalled { renew_at });
+        let latest = after(renew_at, MAX_RENEWAL);
+        let told = self.end(Phase::Stalled { renew_at, latest });
         self.probe = probe;
         told
     }
@@ -445,17 +463,32 @@ impl Peer {
 
     /// The transport has received so many bytes from there so far. True if the address is to be [stalled](Peer::stall):
     /// nothing has come since it was asked.
-    pub(super) fn weighed(&mut self, received: Option<u64>, now: Instant) -> bool {
+    pub(super) fn weighed(&mut self, received: Option<u64>, now: Instant, times: &Times) -> bool {
         let has_grown = received.is_some() && received != self.received;
-        self.received = received;
-        let Some(probe) = self.probe.as_mut().filter(|probe| probe.is_weighed) else {
-            return false;
-        };
-        probe.is_weighed = false;
+        let before = std::mem::replace(&mut self.received, received);
+        let Some(probe) = &mut self.probe else { return false };
+        let is_weighed = std::mem::take(&mut probe.is_weighed);
         if has_grown {
-            self.heard = now;
+            if is_weighed || before.is_some() {
+                (self.heard, probe.unread_since) = (now, None);
+            }
+            return false;
         }
-        !has_grown
+        let wait = times.hello_interval.mul_f64(ANSWER);
+        if is_weighed && received.is_none() && probe.is_unread {
+            // Something may have come that is still to be read. No source starves another, so that is not waited for long.
+            let since = *probe.unread_since.get_or_insert(now);
+            if now < after(since, wait * 2) {
+                self.excuse(SOON, wait, now);
+                return false;
+            }
+        }
+        is_weighed
+    }
+
+    /// Silence counts only after so long, of the `wait` for an answer.
+    fn excuse(&mut self, time: Duration, wait: Duration, now: Instant) {
+        self.excused = after(now, time).checked_sub(wait).unwrap_or(now);
     }
 
     /// When [`Peer::expire`] has something.
@@ -472,7 +505,7 @@ impl Peer {
                 }
             },
             Phase::NoHello { assume } => assume.map(|(_, at)| at).into_iter().chain(again_at).min(),
-            Phase::Stalled { renew_at } => Some(renew_at),
+            Phase::Stalled { renew_at, .. } => Some(renew_at),
         };
         phase.into_iter().chain(self.lost_at).chain(self.live_at).min()
     }
@@ -480,7 +513,7 @@ impl Peer {
     /// When nothing will have come for too long since it was asked.
     fn stalled_at(&self, times: &Times) -> Option<Instant> {
         let probe = self.probe.as_ref().filter(|probe| !probe.is_weighed)?;
-        let since = self.heard.max(probe.asked).max(self.excused);
+        let since = self.heard.max(probe.first_asked).max(self.excused);
         Some(after(since, times.hello_interval.mul_f64(ANSWER)))
     }
 
@@ -499,7 +532,13 @@ impl Peer {
                 self.phase = Phase::Down { retry_at: None };
                 Some(Due::Connect)
             }
-            Phase::Stalled { renew_at } => (renew_at <= now).then_some(Due::Renew),
+            Phase::Stalled { renew_at, .. } if renew_at > now => None,
+            Phase::Stalled { renew_at, latest } if drained < renew_at && now < latest && !self.is_deaf => {
+                let renew_at = after(now, SOON);
+                self.phase = Phase::Stalled { renew_at, latest };
+                None
+            }
+            Phase::Stalled { .. } => Some(Due::Renew),
             Phase::Unconfirmed => {
                 let (generation, patience) = self.probe.as_mut()?.late(now, drained)?;
                 self.phase = Phase::NoHello { assume: None };
@@ -524,28 +563,21 @@ impl Peer {
             Phase::Live { .. } => {
                 if let Some(at) = self.stalled_at(times).filter(|at| *at <= now) {
                     let wait = times.hello_interval.mul_f64(ANSWER);
-                    let excuse = match now.saturating_duration_since(at) {
+                    if now.saturating_duration_since(at) > wait / 2 {
                         // This process was stopped, or had no processor.
-                        late if late > wait / 2 => wait / 2,
-                        _ if drained < at => SOON,
-                        _ => Duration::ZERO,
-                    };
-                    if !excuse.is_zero() {
-                        self.excused = after(now, excuse).checked_sub(wait).unwrap_or(now);
+                        self.excuse(wait / 2, wait, now);
                         return None;
                     }
                     let probe = self.probe.as_mut()?;
-                    probe.is_weighed = true;
+                    (probe.is_weighed, probe.is_unread) = (true, drained < at);
                     return Some(Due::Weigh);
                 }
-                let probe = self.probe.as_ref()?;
-                match probe.passed_by {
-                    Some(at) if at <= now => {
-                        self.is_deaf = true;
-                        Some(Due::Deaf)
-                    }
-                    _ => (probe.again_at <= now).then(|| Due::Ask(probe.longer())),
+                let probe = self.probe.as_mut()?;
+                if probe.is_passed_by(times.hello_interval.mul_f64(PASSING), now, drained) {
+                    self.is_deaf = true;
+                    return Some(Due::Deaf);
                 }
+                (probe.again_at <= now).then(|| Due::Ask(probe.longer()))
             }
         }
     }

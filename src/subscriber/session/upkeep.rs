@@ -180,8 +180,7 @@ impl Session {
     /// Nothing comes from this address any more, which the program had been told is live if `told`. It is told within so
     /// much of a hello period.
     pub(super) fn lost(&mut self, address: &Name, told: bool, held: f64, now: Instant) {
-        let owner = self.peers.get(address).and_then(Peer::owner);
-        let is_gone = owner.is_some_and(|(publisher, epoch)| self.is_gone(publisher, epoch));
+        let is_gone = self.has_left(address);
         if !is_gone && let Some(continuity) = &mut self.continuity {
             continuity.lose(address);
         }
@@ -210,7 +209,7 @@ impl Session {
         }
     }
 
-    fn tell_lost(&mut self, address: &Name, now: Instant) {
+    pub(super) fn tell_lost(&mut self, address: &Name, now: Instant) {
         let address = address.clone();
         self.tell(SyncReason::AddressLost { address }, now);
     }

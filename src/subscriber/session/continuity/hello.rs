@@ -6,6 +6,7 @@ use super::run::{Heard, RunState};
 use super::sequence::Sequence;
 use super::{Continuity, Scope, Sender, earlier, find, grow, shrink};
 use crate::codec::{Hello, TOLD};
+use crate::subscriber::session::peer::Peer;
 
 impl Continuity {
     /// A hello came, or with `last` a goodbye.
@@ -19,6 +20,14 @@ impl Continuity {
     ) {
         self.counters.hellos += 1;
         self.hear(from, now);
+        let owner = scope.peers.get(from.address).and_then(Peer::owner);
+        let is_owner = owner == Some((from.publisher, from.epoch));
+        match find(&mut self.publishers, from.publisher, from.epoch) {
+            Some(run) if is_owner && run.state == RunState::Running => run.address = from.address.into(),
+            // What is said of it elsewhere while it is heard here may be a lie.
+            Some(run) if run.address != *from.address => return,
+            _ => {}
+        }
         self.hear_round(scope, from, hello, now);
         for (name, number, age) in &hello.topics {
             let Some(topic) = scope.topics.get(name.as_bytes()).cloned() else {
@@ -46,10 +55,7 @@ impl Continuity {
                 }
             }
         }
-        if let Some(run) = find(&mut self.publishers, from.publisher, from.epoch)
-            // What is said of it elsewhere while it is heard here may be a lie.
-            && run.address == *from.address
-        {
+        if let Some(run) = find(&mut self.publishers, from.publisher, from.epoch) {
             run.period = Some(hello.period());
             if last {
                 run.state = RunState::Gone(now);

@@ -31,6 +31,9 @@ const SILENT: (f64, f64) = (2.3, 2.6);
 /// address that were not heard for longest are forgotten.
 pub(super) const MAX_SIZE: usize = 1 << 16;
 
+/// So many runs of one publisher are followed; beyond, the one that was not heard for longest is forgotten.
+const MAX_RUNS: usize = 16;
+
 /// How long what a replaced run has sent may be on its way, or comes late after a goodbye.
 const STRAGGLERS: Duration = Duration::from_secs(1);
 
@@ -218,7 +221,9 @@ impl Continuity {
         let (publisher, epoch) = (from.publisher, from.epoch);
         let runs = self.publishers.entry(publisher.clone()).or_default();
         if let Some(run) = runs.iter_mut().find(|run| run.epoch == epoch) {
-            run.heard = now;
+            if run.address == *from.address || run.state != RunState::Running {
+                run.heard = now;
+            }
             match run.state {
                 RunState::Silent | RunState::Left => run.state = RunState::Running,
                 // The goodbye was somebody else's.
@@ -243,6 +248,12 @@ impl Continuity {
             if !matches!(run.state, RunState::Gone(_)) {
                 run.state = RunState::Replaced(now);
             }
+        }
+        if runs.len() >= MAX_RUNS
+            && let Some(oldest) = (0..runs.len()).min_by_key(|index| runs[*index].heard)
+        {
+            let run = runs.swap_remove(oldest);
+            shrink(&mut self.sizes, &run.charged, run.size());
         }
         let run = Run::new(epoch, from.address.into(), now);
         grow(&mut self.sizes, &run.charged);
@@ -281,6 +292,12 @@ impl Continuity {
         let runs = self.publishers.get(publisher);
         let run = runs.and_then(|runs| runs.iter().find(|run| run.epoch == epoch));
         run.is_some_and(|run| matches!(run.state, RunState::Gone(_)))
+    }
+
+    /// True if something is missing of what is heard through this address.
+    pub(super) fn is_waiting(&self, address: &str) -> bool {
+        let runs = self.publishers.values().flatten().filter(|run| run.address == *address);
+        runs.flat_map(|run| run.topics.values()).any(Sequence::is_waiting)
     }
 
     /// True if this run of a publisher was found silent.

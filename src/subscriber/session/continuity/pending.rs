@@ -85,7 +85,11 @@ impl Pending {
         if self.deadline(is_unsure).is_none_or(|at| at > now) {
             return Vec::new();
         }
-        let all = std::mem::take(self);
+        let mut all = std::mem::take(self);
+        if !all.restarted.is_empty() || !all.missed.is_empty() {
+            // These concern every topic.
+            (all.gaps, all.unproven) = (BTreeMap::new(), BTreeSet::new());
+        }
         let restarted = all
             .restarted
             .into_iter()

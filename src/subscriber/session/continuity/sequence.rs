@@ -92,16 +92,16 @@ impl<T> Sequence<T> {
         now: Instant,
         out: &mut Vec<T>,
     ) -> Accepted {
-        if number == self.last.saturating_add(1) {
+        if number <= self.last {
+            return Accepted::Duplicate;
+        }
+        if number - self.last == 1 {
             self.last = number;
             out.push(item);
             if self.early.is_some() {
                 self.hand_out(out);
             }
             return Accepted::InOrder;
-        }
-        if number <= self.last {
-            return Accepted::Duplicate;
         }
         let early = self.early.get_or_insert_with(|| Box::new(Early::new(now)));
         if early.held.contains_key(&number) {

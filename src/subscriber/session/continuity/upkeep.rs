@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::run::{Run, RunState};
 use super::{Continuity, Findings, MAX_SIZE, Proof, SWEEP, Scope, earlier, find, shrink};
+use crate::subscriber::session::peer::Peer;
 use crate::update::{DbUpdate, SyncReason};
 
 /// Those who have missed two hellos are told together with those who have missed more: what cuts off one often cuts off
@@ -19,16 +20,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// How soon it is tried again to give up what was not, because there was more to read.
 const AGAIN: Duration = Duration::from_millis(10);
 
-/// True if nothing that a run has sent lately can still be on its way: its address has answered a question that was asked
-/// after it had been silent for long enough. One that answers nothing proves nothing.
-fn is_proven(run: &Run, scope: Scope<'_>) -> bool {
-    let Some(peer) = scope.peers.get(&run.address) else {
-        return true;
-    };
-    match (peer.proof(), run.silent_at(ALMOST_SILENT)) {
-        (Proof::None, _) => true,
-        (Proof::Awaited, _) => false,
-        (Proof::Until(asked), at) => at.is_none_or(|at| at <= asked),
+/// True if nothing that a run has sent by this moment can still be on its way, or unread: its address has answered a question
+/// that was asked afterwards. One that answers nothing proves nothing; then all is to have been read that had come by then.
+fn is_proven(run: &Run, scope: Scope<'_>, at: Instant, drained: Instant) -> bool {
+    match scope.peers.get(&run.address).map_or(Proof::None, Peer::proof) {
+        Proof::None => at <= drained,
+        Proof::Awaited => false,
+        Proof::Until(asked) => at <= asked,
     }
 }
 
@@ -57,6 +55,10 @@ impl Continuity {
         };
         if self.scan.is_some_and(|at| at <= now) {
             self.look_for_silent(scope, now, &mut findings);
+        }
+        if !findings.syncs.is_empty() {
+            // Silence concerns every topic.
+            self.pending.clear();
         }
         findings.syncs.extend(self.pending.take(now, is_unsure));
         findings
@@ -91,13 +93,14 @@ impl Continuity {
     fn look_for_silent(&mut self, scope: Scope<'_>, now: Instant, findings: &mut Findings) {
         let late = self.scan.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
         let drained = self.drained;
-        let is_quiet = |run: &Run, times| run.silent_at(times).is_some_and(|at| at <= drained);
+        let quiet_at = |run: &Run, times| run.silent_at(times).filter(|at| *at <= now);
         let mut is_silent = false;
         for run in self.publishers.values_mut().flatten() {
             // This process was stopped, or had no processor: what came meanwhile is still to be read.
             run.excuse(late, now);
-            if is_quiet(run, self.silent) {
-                match is_proven(run, scope) {
+            if let Some(at) = quiet_at(run, self.silent) {
+                let almost = run.silent_at(ALMOST_SILENT).unwrap_or(at);
+                match is_proven(run, scope, almost, drained) {
                     true => is_silent = true,
                     false => findings.asks.push(run.address.clone()),
                 }
@@ -107,7 +110,7 @@ impl Continuity {
         if is_silent {
             for (publisher, runs) in &mut self.publishers {
                 for run in runs.iter_mut() {
-                    if is_quiet(run, ALMOST_SILENT) && is_proven(run, scope) {
+                    if quiet_at(run, ALMOST_SILENT).is_some_and(|at| is_proven(run, scope, at, drained)) {
                         run.state = RunState::Silent;
                         publishers.push(publisher.clone());
                     }

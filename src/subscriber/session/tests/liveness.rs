@@ -304,3 +304,175 @@ fn a_hello_of_nobody_is_not_malformed() {
     let stats = world.session.stats();
     assert_eq!((stats.malformed, stats.filtered), (0, 1));
 }
+
+/// The answer stands unread behind the hello while the process has no processor.
+#[test]
+fn an_answer_that_is_still_to_be_read_is_waited_for() {
+    let mut world = with_owner();
+    for number in 1..=5 {
+        world.pass(number * 1_000);
+        world.hello_of("p", 1, "here", &said(number, number * 1_000), false);
+    }
+    world.mute.insert("here".into());
+    for number in 6..=7 {
+        world.pass(number * 1_000);
+        world.hello_of("p", 1, "here", &said(number, number * 1_000), false);
+    }
+    // It should have come by 7,200.
+    for millis in (7_210..8_000).step_by(10) {
+        world.millis = millis;
+        world.session.tick(world.now());
+        world.drive();
+    }
+    world.answer("here", &world.greeting.clone());
+    world.mute.clear();
+    assert_eq!(world.told_by(8_100), []);
+    assert_eq!(world.count(is_disconnect), 0);
+    // The same after a stop: what has come meanwhile is read before anything is judged.
+    let mut world = with_owner();
+    for number in 1..=7 {
+        if number == 6 {
+            world.mute.insert("here".into());
+        }
+        world.pass(number * 1_000);
+        world.hello_of("p", 1, "here", &said(number, number * 1_000), false);
+    }
+    world.millis = 8_000;
+    world.session.handle_drained(world.now());
+    world.session.tick(world.now());
+    world.drive();
+    world.answer("here", &world.greeting.clone());
+    assert_eq!(world.state("here"), PeerState::Live);
+    assert_eq!(world.told_by(8_500), []);
+}
+
+/// While there is always more to read, the next hello decides: what was sent before it was read.
+#[test]
+fn a_flood_does_not_hide_that_an_address_does_not_hear_us() {
+    let mut world = with_owner();
+    world.mute.insert("here".into());
+    for millis in 1_001..8_000u64 {
+        world.millis = millis;
+        if millis % 1_000 == 0 {
+            world.hello_of("p", 1, "here", &said(millis / 1_000, millis), false);
+        }
+        world.frame("here", "x", b"");
+        if world.session.deadline().is_some_and(|at| at <= world.now()) {
+            world.session.tick(world.now());
+        }
+        world.drive();
+    }
+    assert_eq!(world.told(), [lost("here")]);
+}
+
+/// Another address keeps us busy: there is always more to read.
+#[test]
+fn a_flood_from_one_address_does_not_hide_that_another_is_cut() {
+    for tells_bytes in [true, false] {
+        let mut world = World::new();
+        world.listen("there");
+        world.told.clear();
+        world.hello_of("q", 1, "there", &hello(&[]), false);
+        world.mute.insert("there".into());
+        if tells_bytes {
+            world.received.insert("there".into(), 7);
+        }
+        for number in 1..1_300 {
+            world.millis = number * 5;
+            world.hear_of("p", 1, "here", "a", number, 5);
+            if world.session.deadline().is_some_and(|at| at <= world.now()) {
+                world.session.tick(world.now());
+            }
+            world.drive();
+        }
+        assert_eq!(world.told(), [lost("there")], "{tells_bytes}");
+    }
+}
+
+/// It delivers again, but this process has no processor to read that.
+#[test]
+fn a_lost_address_is_not_begun_anew_before_what_has_come_is_read() {
+    let mut world = World::new();
+    world.mute.insert("here".into());
+    while world.state("here") == PeerState::Live {
+        world.pass(world.millis + 10);
+    }
+    for _ in 0..200 {
+        world.millis += 10;
+        world.session.tick(world.now());
+        world.drive();
+    }
+    assert_eq!(world.count(is_disconnect), 0);
+    // Not for ever.
+    for _ in 0..600 {
+        world.millis += 10;
+        world.session.tick(world.now());
+        world.drive();
+    }
+    assert_eq!(world.count(is_disconnect), 1);
+}
+
+/// It is asked again and again meanwhile.
+#[test]
+fn an_address_is_lost_within_three_periods_however_long_they_are() {
+    for seconds in [1, 3, 10, 60] {
+        let mut world = World::with(SubscriberOptions {
+            hello_interval: Duration::from_secs(seconds),
+            ..SubscriberOptions::default()
+        });
+        world.register("a");
+        world.listen("here");
+        world.told.clear();
+        world.mute.insert("here".into());
+        assert_eq!(world.told_by(3_000 * seconds), [lost("here")], "{seconds} s");
+    }
+}
+
+/// A period is longer than what a question waits: bytes that come between two questions are life too.
+#[test]
+fn bytes_count_between_two_questions() {
+    let mut world = World::with(SubscriberOptions {
+        hello_interval: Duration::from_secs(10),
+        ..SubscriberOptions::default()
+    });
+    world.register("a");
+    world.listen("here");
+    world.told.clear();
+    world.received.insert("here".into(), 1);
+    world.pass(9_000);
+    world.mute.insert("here".into());
+    while world.count(is_probe) == 0 {
+        world.pass(world.millis + 10);
+    }
+    let asked = world.millis;
+    world.received.insert("here".into(), 2);
+    assert_eq!(
+        world.told_by(asked + 14_500),
+        [],
+        "they came within two seconds of the question"
+    );
+    assert_eq!(world.told_by(asked + 40_000), [lost("here")]);
+}
+
+/// One that says goodbye is followed by another that answers nothing; that this one goes is a loss.
+#[test]
+fn the_goodbye_of_a_publisher_says_nothing_of_the_next_one() {
+    let mut world = with_owner();
+    world.hello_of("p", 1, "here", &hello(&[]), true);
+    world.disconnect("here");
+    assert_eq!(world.told_by(1_500), []);
+    world.mute.insert("here".into());
+    world.connect("here");
+    assert_eq!(world.told_by(20_000), [reconnected("here")]);
+    assert_eq!(world.state("here"), PeerState::NoHello);
+    world.disconnect("here");
+    assert_eq!(world.told_by(25_000), [lost("here")]);
+}
+
+#[test]
+fn an_address_that_was_lost_is_told_of_when_it_is_unregistered() {
+    let mut world = World::new();
+    world.disconnect("here");
+    world.command(Command::Disconnect("here".into()));
+    assert_eq!(world.told_by(5_000), [lost("here")]);
+}

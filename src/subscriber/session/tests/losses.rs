@@ -333,3 +333,213 @@ fn gaps_are_held_back_while_an_address_is_unsure_for_a_second_at_most() {
     world.connect("there");
     assert_eq!(world.told_by(5_000), [connected("there")]);
 }
+
+/// What concerns every topic covers the gaps of the same burst.
+#[test]
+fn a_burst_that_concerns_every_topic_is_told_without_its_gaps() {
+    let mut world = World::new();
+    world.hear(1, "a", 1, 0);
+    world.hear(2, "a", 3, 0);
+    world.pass(40);
+    world.hear_of("p", 2, "here", "a", 1, 0);
+    assert_eq!(world.told_by(5_000), [SyncReason::Restarted { publisher: "p".into() }]);
+    let mut world = World::new();
+    world.hello_of("p", 1, "here", &round(1, &[]), false);
+    world.hear(1, "a", 1, 0);
+    for millis in (500..8_000).step_by(500) {
+        world.hear(millis, "b", millis / 500, 0);
+    }
+    world.hello_of("p", 1, "here", &round(7, &[("a", 3, 100)]), false);
+    let publishers = vec!["p".into()];
+    assert_eq!(world.told_by(9_000), [SyncReason::HellosMissed { publishers }]);
+    // Of the publishers one falls silent, and in the same moment a gap is told.
+    let mut world = World::new();
+    world.hello_of("q", 1, "here", &hello(&[]), false);
+    world.hear(1, "a", 1, 0);
+    let publishers = vec!["q".into()];
+    let silence = SyncReason::Silence { publishers };
+    let silent_at = (0..)
+        .map(|tick| 2_000 + tick)
+        .find(|at| {
+            world.pass(*at);
+            !world.told.is_empty()
+        })
+        .unwrap();
+    assert_eq!(world.told(), std::slice::from_ref(&silence));
+    // It is given up after 50 ms, and told after another 50.
+    for early in 90..110 {
+        let mut world = World::new();
+        world.hello_of("q", 1, "here", &hello(&[]), false);
+        world.hear(1, "a", 1, 0);
+        world.hear(silent_at - early, "a", 3, 0);
+        let told = world.told_by(silent_at + 1_000);
+        assert!(
+            told == [gap("a", 2, 2), silence.clone()] || told == [silence.clone()],
+            "{told:?}"
+        );
+    }
+}
+
+/// Somebody elsewhere makes up numbers and hellos of p, which is heard here.
+#[test]
+fn what_is_said_of_a_publisher_elsewhere_than_where_it_is_heard_counts_for_nothing() {
+    let mut world = World::new();
+    world.listen("there");
+    world.told.clear();
+    world.hello(1, 100, &[], false);
+    world.hear(200, "a", 1, 0);
+    world.hello_of("p", 1, "there", &round(1_000_000, &[("a", 1_000_000, 0)]), false);
+    world.pass(400);
+    world.hear(500, "a", 2, 0);
+    world.hear(600, "a", 3, 0);
+    assert_eq!(world.delivered(), [1, 2, 3]);
+    assert_eq!(world.told_by(1_000), []);
+    for tick in 6..50 {
+        world.pass(tick * 200);
+        world.hello_of("p", 1, "there", &hello(&[]), false);
+    }
+    assert_eq!(world.told(), [silence()]);
+}
+
+/// Whose address it is that answers is heard there, whoever spoke of it first.
+#[test]
+fn a_publisher_is_heard_where_it_answers() {
+    let mut world = World::new();
+    world.listen("there");
+    world.hello_of("p", 1, "there", &hello(&[]), false);
+    world.greeting = hello_payload("p", 1, &hello(&[]), false);
+    world.connect("here");
+    world.pass(1_000);
+    world.told.clear();
+    world.hear(1_100, "a", 1, 0);
+    world.hello(1, 1_200, &[("a", 2, 50)], false);
+    assert_eq!(world.told_by(1_500), [gap("a", 2, 2)]);
+}
+
+/// There is always more to read, but what was sent before the answer to a question was read when that came.
+#[test]
+fn a_flood_does_not_hide_silence() {
+    let mut world = World::new();
+    world.hello_of("q", 1, "here", &hello(&[]), false);
+    for number in 1..800 {
+        world.millis = number * 5;
+        world.hear_of("p", 1, "here", "a", number, 5);
+        if world.session.deadline().is_some_and(|at| at <= world.now()) {
+            world.session.tick(world.now());
+        }
+        world.drive();
+    }
+    let publishers = vec!["q".into()];
+    assert_eq!(world.told(), [SyncReason::Silence { publishers }]);
+}
+
+/// Its last update was lost, its goodbye says so, and its connection ends before that is given up.
+#[test]
+fn a_publisher_that_is_gone_leaves_no_loss_untold() {
+    for given_up in [false, true] {
+        let mut world = World::new();
+        world.greeting = hello_payload("p", 1, &hello(&[]), false);
+        world.connect("here");
+        world.pass(1_000);
+        world.told.clear();
+        world.hear(1_100, "a", 1, 0);
+        world.hello(1, 1_110, &[("a", 2, 1)], true);
+        match given_up {
+            false => world.disconnect("here"),
+            true => world.command(Command::GiveUp("here".into())),
+        }
+        assert_eq!(world.told_by(10_000), [lost("here")], "given up: {given_up}");
+    }
+}
+
+#[test]
+fn the_last_of_all_numbers_comes_once() {
+    let mut world = World::new();
+    for millis in 1..4 {
+        world.hear(millis, "a", u64::MAX, 0);
+    }
+    assert_eq!(world.delivered(), [u64::MAX]);
+}
+
+#[test]
+fn a_gap_on_a_topic_that_is_unregistered_before_it_is_told_is_not_told() {
+    let mut world = World::new();
+    world.hear(1, "a", 1, 0);
+    world.hear(2, "a", 3, 0);
+    world.pass(70);
+    assert_eq!(world.session.stats().gaps, 1);
+    world.command(Command::Unsubscribe(topic("a")));
+    assert_eq!(world.told_by(1_000), []);
+}
+
+/// A new connection may have more to say: it is awaited.
+#[test]
+fn silence_is_not_told_while_an_answer_is_awaited() {
+    let mut world = World::new();
+    world.disconnect("here");
+    world.mute.insert("here".into());
+    world.connect("here");
+    world.pass(600);
+    world.hello(1, 700, &[], false);
+    assert_eq!(world.told(), [lost("here")]);
+    assert_eq!(world.told_by(9_000), []);
+    // It does not come.
+    assert_eq!(world.told_by(20_000), [reconnected("here"), silence()]);
+}
+
+#[test]
+fn a_topic_that_a_hello_tells_of_first_may_have_been_missed() {
+    let mut world = World::new();
+    world.hello(1, 1_000, &[("a", 5, 1_200)], false);
+    assert_eq!(world.told_by(2_000), [], "before the topic was live");
+    world.hello(1, 2_100, &[("b", 5, 100)], false);
+    assert_eq!(world.told_by(3_000), [unproven(&["b"])]);
+}
+
+/// A topic is told of in five rounds, and a round comes at least every period.
+#[test]
+fn how_long_ago_untold_updates_were_sent_is_known() {
+    for (millis, count) in [(2_500, 0), (4_500, 1)] {
+        let mut world = World::new();
+        world.pass(millis);
+        world.hello_of("p", 1, "here", &round(50, &[]), false);
+        assert_eq!(world.told_by(millis + 500).len(), count, "{millis}");
+    }
+}
+
+/// The round that shows that others were missed is not whole itself.
+#[test]
+fn a_part_of_a_round_does_not_make_it_whole() {
+    let mut world = World::new();
+    let part = |number, more| Hello {
+        more,
+        ..round(number, &[])
+    };
+    world.pass(5_000);
+    world.hello_of("p", 1, "here", &part(1, false), false);
+    for (number, told) in [(7, 1), (12, 1)] {
+        for millis in (500..8_000).step_by(500) {
+            world.hear(number * 10_000 + millis, "b", number * 100 + millis / 500, 0);
+        }
+        world.pass(number * 10_000 + 8_000);
+        world.told.clear();
+        world.hello_of("p", 1, "here", &part(number, true), false);
+        let reasons = world.told_by(number * 10_000 + 8_500);
+        let missed = reasons.iter().filter(|reason| reason.as_str() == "hellos-missed");
+        assert_eq!(missed.count(), told, "round {number}: {reasons:?}");
+    }
+}
+
+/// Who is told of a gap reads the topic.
+#[test]
+fn a_gap_covers_what_was_lost_on_its_topic_before() {
+    let mut world = World::new();
+    world.hear(1, "a", 1, 0);
+    world.hear(2, "a", 3, 0);
+    assert_eq!(world.told_by(1_000), [gap("a", 2, 2)]);
+    // The number before was sent at 50.
+    world.hear_of("q", 1, "here", "a", 5, 950);
+    assert_eq!(world.told_by(2_000), []);
+    world.hear_of("q", 1, "here", "b", 5, 1_950);
+    assert_eq!(world.told_by(3_000), [unproven(&["b"])]);
+}

@@ -4,6 +4,7 @@ mod laws;
 mod liveness;
 mod losses;
 mod numbers;
+mod questions;
 mod restarts;
 mod topics;
 

@@ -121,3 +121,73 @@ fn what_a_peer_makes_us_remember_is_bounded_and_does_not_push_out_what_comes_fro
     world.hear(2, "a", 3, 0);
     assert_eq!(world.told_by(1_000), [gap("a", 2, 2)]);
 }
+
+/// What was on its way when another run began is no second publisher.
+#[test]
+fn what_comes_late_of_a_run_that_was_replaced_is_no_clash() {
+    let mut world = World::new();
+    world.hear(1, "a", 1, 0);
+    world.pass(500);
+    world.hear_of("p", 2, "here", "a", 1, 0);
+    world.pass(600);
+    world.hear_of("p", 1, "here", "a", 2, 0);
+    assert_eq!(world.session.stats().clashes, 0);
+    assert_eq!(world.delivered(), [1, 1, 2]);
+}
+
+/// Its address was unregistered: that it ended is of no interest.
+#[test]
+fn a_restart_of_what_was_heard_through_an_unregistered_address_is_not_told() {
+    let mut world = World::new();
+    world.listen("there");
+    world.told.clear();
+    world.hello(1, 1, &[], false);
+    assert_eq!(world.told_by(10_000), [silence()]);
+    world.command(Command::Disconnect("here".into()));
+    world.hear_of("p", 2, "there", "a", 1, 0);
+    assert_eq!(world.told_by(11_000), []);
+}
+
+/// Parts of one round count as one.
+#[test]
+fn rounds_in_parts_that_go_backwards_are_a_restart() {
+    let mut world = World::new();
+    world.hello_of("p", 1, "here", &round(100, &[]), false);
+    world.pass(500);
+    world.told.clear();
+    for number in 6..=16 {
+        world.pass((number - 5) * 1_000);
+        for (part, more) in [(0, true), (1, false)] {
+            let hello = Hello {
+                part,
+                more,
+                ..round(number, &[])
+            };
+            world.hello_of("p", 1, "here", &hello, false);
+        }
+    }
+    assert_eq!(world.told_by(12_000), [restarted()]);
+}
+
+/// Each message looks through the runs of its publisher.
+#[test]
+fn made_up_runs_of_one_publisher_are_few() {
+    let mut world = World::new();
+    world.listen("there");
+    world.told.clear();
+    world.hear(1, "a", 1, 0);
+    for epoch in 2..1_000 {
+        world.hear_of("p", epoch, "there", "a", 1, 0);
+        world.millis += 1;
+        world.hear_of("p", 1, "here", "a", epoch, 0);
+    }
+    let continuity = world.session.continuity.as_ref().unwrap();
+    assert!(continuity.len() <= 32, "{}", continuity.len());
+    continuity.check_sizes();
+    // The true one is not pushed out.
+    world.told_by(5_000);
+    world.delivered.clear();
+    world.hear_of("p", 1, "here", "a", 1_001, 0);
+    assert_eq!(world.told_by(6_000), [gap("a", 1_000, 1_000)]);
+    assert_eq!(world.delivered(), [1_001]);
+}

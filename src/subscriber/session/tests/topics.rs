@@ -231,3 +231,61 @@ fn an_address_that_is_given_up_is_a_loss_unless_its_publisher_said_goodbye() {
     world.command(Command::GiveUp("q".into()));
     assert_eq!(world.told(), [lost("q")]);
 }
+
+#[test]
+fn an_address_that_is_given_up_without_having_answered_is_a_loss() {
+    let mut world = World::new();
+    world.mute.insert("q".into());
+    world.listen("q");
+    assert_eq!(world.told_by(5_000), [connected("q")]);
+    world.command(Command::GiveUp("q".into()));
+    assert_eq!(world.told(), [lost("q")]);
+    // A broker answers, and has no name.
+    world.command(Command::GiveUp("here".into()));
+    assert_eq!(world.told(), []);
+}
+
+#[test]
+fn a_topic_is_live_only_where_every_address_answers() {
+    use crate::subscriber::TopicState;
+    let state = |world: &World| world.session.topics(world.now())[0].state;
+    let mut world = World::new();
+    assert_eq!(state(&world), TopicState::Live);
+    world.mute.insert("old".into());
+    world.listen("old");
+    assert_eq!(state(&world), TopicState::Stale);
+    world.pass(5_000);
+    assert_eq!(world.state("old"), PeerState::NoHello);
+    assert_eq!(state(&world), TopicState::Unconfirmed);
+}
+
+#[test]
+fn a_refused_topic_that_is_unregistered_is_not_asked_for_again() {
+    let mut world = World::new();
+    world.generation += 1;
+    let now = world.now();
+    world.session.handle_command(Command::Subscribe(topic("c"), 3), now);
+    world.session.handle_refused(topic("c"), now);
+    world.command(Command::Unsubscribe(topic("c")));
+    world.done.clear();
+    world.pass(5_000);
+    assert_eq!(world.count(|action| matches!(action, Action::Subscribe(_))), 0);
+    world.register("d");
+    assert_eq!(world.state("here"), PeerState::Live);
+}
+
+/// What was registered again is cleared again before it was in force.
+#[test]
+fn a_topic_that_is_cleared_twice_is_not_told_to_be_in_force_in_between() {
+    let mut world = manual();
+    world.disconnect("here");
+    world.mute.insert("there".into());
+    world.register("a");
+    world.told.clear();
+    world.disconnect("there");
+    world.mute.clear();
+    world.connect("there");
+    let told = world.told_by(5_000);
+    let resubscribed = told.iter().filter(|reason| reason.as_str() == "resubscribed");
+    assert_eq!(resubscribed.count(), 0, "{told:?}");
+}
