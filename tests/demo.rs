@@ -195,7 +195,7 @@ mod with_redis {
         within(LIMIT, || {
             for driver in ["redis", "zmq"] {
                 let flags = ["--store", "redis", "--driver", driver, "--updates", "2000"];
-                let (status, output) = demo(&[&flags[..], &["--codec", "msgpack"]].concat()).end();
+                let (status, output) = demo(&[&flags[..], &["--codec", "json"]].concat()).end();
                 assert!(status.success(), "{output}");
                 check_stored(&output, 2, "2000");
             }

@@ -86,8 +86,6 @@ fn a_foreign_subscriber_hears_publish() {
         "--no-multiproc",
         "--wait-subscribers",
         "1",
-        "--codec",
-        "msgpack",
         "--publisher-transport",
         "ipc",
     ];

@@ -69,13 +69,13 @@ const TOO_DEEP: &str = "nested too deep";
 const NOT_UTF8: &str = "not UTF-8";
 const TRUNCATED: &str = "truncated";
 
-/// What a sender writes; the option `codec`. Default: JSON.
+/// What a sender writes; the option `codec`. Default: MessagePack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Codec {
     /// `json`: readable everywhere.
-    #[default]
     Json,
     /// `msgpack`: smaller and faster, and what a Dragonflow process understands.
+    #[default]
     MessagePack,
 }
 

@@ -146,7 +146,7 @@ options! {
         "The topics that a subscriber registers at its start.";
     publisher_id: String = "", [is "at most 255 bytes without control characters", is_id],
         "The publisher's id; if empty, one is made from the host name, the process id and a random part.";
-    codec: Codec = "json", [is "json or msgpack"],
+    codec: Codec = "msgpack", [is "json or msgpack"],
         "The format of what is sent; either is understood when received.";
     send_timeout_ms: Duration = 1000 "milliseconds", [1..=600_000],
         "How long a send may wait for the transport.";

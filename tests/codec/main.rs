@@ -273,6 +273,6 @@ fn the_option_has_two_words() {
     for codec in BOTH {
         assert_eq!(codec.to_string().parse::<Codec>().expect("its own word"), codec);
     }
-    assert_eq!(Codec::default().to_string(), "json");
+    assert_eq!(Codec::default().to_string(), "msgpack");
     assert_eq!("xml".parse::<Codec>().expect_err("unknown").kind(), ErrorKind::Config);
 }
