@@ -69,18 +69,14 @@ impl Client {
     /// open whether a write was made; [`ErrorKind::Denied`], [`ErrorKind::Full`] and others for what is refused.
     pub(crate) fn call(&self, request: &Request<'_>, timeout: Duration) -> Result<Value> {
         let (pool, options) = (&self.0, self.0.options());
-        let limit = Limit {
-            deadline: thread::deadline(timeout),
-            cancel: None,
-        };
+        let limit = Limit::until(thread::deadline(timeout));
         let slot = slot(request.key);
         let (mut retries, mut redirects) = (0, 0);
         let mut elsewhere = None;
         let mut wait = options.reconnect_interval;
         let mut is_unconfirmed = false;
         loop {
-            let share = limit.share(options.heartbeat_timeout);
-            let error = match self.attempt(request, slot, elsewhere.take(), share) {
+            let error = match self.attempt(request, slot, elsewhere.take(), limit) {
                 Outcome::Answer(value) => return Ok(value),
                 Outcome::Elsewhere { node, ask } if redirects < MAX_REDIRECTS => {
                     if !ask {
@@ -114,19 +110,19 @@ impl Client {
     }
 
     fn attempt(&self, request: &Request<'_>, slot: u16, elsewhere: Option<(Node, bool)>, limit: Limit<'_>) -> Outcome {
-        let pool = &self.0;
+        let (pool, patience) = (&self.0, self.0.options().heartbeat_timeout);
         let node = match elsewhere {
             Some((node, ask)) => Ok((node, ask)),
             None => pool.node_of(slot, limit).map(|node| (node, false)),
         };
-        let taken = node.and_then(|(node, ask)| Ok((pool.take(&node, limit)?, ask)));
+        let taken = node.and_then(|(node, ask)| Ok((pool.take(&node, limit.share(patience))?, ask)));
         let (mut pooled, ask) = match taken {
             Ok(taken) => taken,
             // Nobody lets us in tomorrow whom we do not know the password of today.
             Err(e) if e.kind() == ErrorKind::Denied => return Outcome::Never(e),
             Err(e) => return Outcome::NotYet(e),
         };
-        let conn = &mut pooled.conn;
+        let (conn, limit) = (&mut pooled.conn, limit.patient(patience));
         let mut outcome = exchange(conn, request.command, ask, limit);
         if let (Outcome::NoScript, Some(script)) = (&outcome, request.script) {
             outcome = exchange(conn, &eval(request.command, script), ask, limit);

@@ -60,7 +60,7 @@ impl Finder {
         let mut learnt = None;
         if self.known.is_empty() {
             for node in self.in_turn(&self.servers, turn) {
-                match self.learn(&node, limit.share(self.patience)) {
+                match self.learn(&node, limit) {
                     Ok(conn) => {
                         learnt = Some(conn);
                         break;
@@ -70,13 +70,13 @@ impl Finder {
             }
         }
         for node in self.in_turn(&self.known, turn) {
-            let limit = limit.share(self.patience);
             let conn = match learnt.take_if(|conn| *conn.node() == node) {
                 Some(conn) => Ok(conn),
                 None => self.learn(&node, limit),
             };
-            match conn.and_then(|mut conn| Health::check(&mut conn, limit).map(|health| (conn, health))) {
-                Ok(found) => return Ok(found),
+            let check = |mut conn| Ok((Health::check(&mut conn, limit.share(self.patience))?, conn));
+            match conn.and_then(check) {
+                Ok((health, conn)) => return Ok((conn, health)),
                 Err(e) => error = e,
             }
         }
@@ -87,9 +87,9 @@ impl Finder {
 
     /// Connects to a server and, if it is one of a cluster, asks for the others.
     fn learn(&mut self, node: &Node, limit: Limit<'_>) -> Result<Conn> {
-        let mut conn = Conn::open(node, &self.access, limit)?;
+        let mut conn = Conn::open(node, &self.access, limit.share(self.patience))?;
         let ranges = match conn.in_cluster {
-            true => cluster::ranges(&mut conn, limit)?,
+            true => cluster::ranges(&mut conn, limit.patient(self.patience))?,
             false => Vec::new(),
         };
         let nodes: BTreeSet<_> = ranges.into_iter().flat_map(|range| range.nodes).collect();

@@ -85,7 +85,7 @@ impl Pool {
         candidates.rotate_left(turn);
         let mut error = Error::new(ErrorKind::InvalidInput, "there are no Redis servers to ask");
         for candidate in candidates {
-            match self.learn(&candidate, limit.share(self.options.heartbeat_timeout)) {
+            match self.learn(&candidate, limit) {
                 Ok(slots) => {
                     let node = slots.node(slot).cloned().unwrap_or(candidate);
                     *self.known.lock() = Known { slots, is_stale: false };
@@ -98,9 +98,10 @@ impl Pool {
     }
 
     fn learn(&self, node: &Node, limit: Limit<'_>) -> Result<Slots> {
-        let mut pooled = self.take(node, limit)?;
+        let patience = self.options.heartbeat_timeout;
+        let mut pooled = self.take(node, limit.share(patience))?;
         let ranges = match pooled.conn.in_cluster {
-            true => cluster::ranges(&mut pooled.conn, limit)?,
+            true => cluster::ranges(&mut pooled.conn, limit.patient(patience))?,
             false => Vec::new(),
         };
         self.put(pooled);
@@ -119,15 +120,24 @@ impl Pool {
 
     /// A connection that is good as far as can be told. A single server has to be a master.
     pub(crate) fn take(&self, node: &Node, limit: Limit<'_>) -> Result<Pooled> {
-        while let Some(mut pooled) = self.idle.lock().get_mut(node).and_then(Vec::pop) {
-            if pooled.conn.check().is_ok() {
-                pooled.check(self.options.heartbeat_interval, limit)?;
-                return Ok(pooled);
+        while let Some(mut pooled) = self.take_idle(node) {
+            if pooled.conn.check().is_err() {
+                continue;
+            }
+            // A new connection is to have a try as well.
+            match pooled.check(self.options.heartbeat_interval, limit.share(Duration::MAX)) {
+                Ok(()) => return Ok(pooled),
+                Err(_) => self.lose(node),
             }
         }
         let conn = Conn::open(node, &self.access, limit)?;
         let checked = Instant::now();
         Ok(Pooled { conn, checked })
+    }
+
+    /// The lock is not held any more when this returns: what is done with the connection takes a while.
+    fn take_idle(&self, node: &Node) -> Option<Pooled> {
+        self.idle.lock().get_mut(node)?.pop()
     }
 
     /// Gives a connection back that has nothing more to say.

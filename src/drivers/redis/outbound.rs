@@ -68,10 +68,7 @@ impl Outbound for RedisOutbound {
     /// tried for as long as there is time.
     fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
         let timeout = if timeout.is_zero() { AT_ONCE } else { timeout };
-        let limit = Limit {
-            deadline: thread::deadline(timeout),
-            cancel: None,
-        };
+        let limit = Limit::until(thread::deadline(timeout));
         loop {
             let failed = match self.link(limit) {
                 Ok(mut link) => {
