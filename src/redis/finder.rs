@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use super::Access;
 use super::cluster::{self, Health};
 use super::conn::Conn;
-use super::node::{Node, Servers};
+use super::node::{self, Node, Servers};
 use super::stream::Limit;
 
 /// Chooses servers: connections made one after the other go to one server after the other, beginning anywhere.
@@ -23,8 +23,8 @@ pub(crate) struct Finder {
     turns: Arc<AtomicUsize>,
     /// All servers, once one was asked.
     known: Vec<Node>,
-    /// The server that failed last; it is tried after all others.
-    shunned: Option<Node>,
+    /// Servers that have failed; they are tried after all others.
+    shunned: BTreeSet<Node>,
 }
 
 /// Whose turn it is; processes that start together begin at different servers.
@@ -41,13 +41,13 @@ impl Finder {
             patience,
             turns,
             known: Vec::new(),
-            shunned: None,
+            shunned: BTreeSet::new(),
         }
     }
 
     /// This server failed.
     pub(crate) fn shun(&mut self, node: &Node) {
-        self.shunned = Some(node.clone());
+        self.shunned.insert(node.clone());
     }
 
     /// A connection to a server that answers and, in a cluster, is not cut off from it.
@@ -69,20 +69,39 @@ impl Finder {
                 }
             }
         }
-        for node in self.in_turn(&self.known, turn) {
+        for node in self.candidates(turn) {
             let conn = match learnt.take_if(|conn| *conn.node() == node) {
                 Some(conn) => Ok(conn),
                 None => self.learn(&node, limit),
             };
             let check = |mut conn| Ok((Health::check(&mut conn, limit.share(self.patience))?, conn));
             match conn.and_then(check) {
-                Ok((health, conn)) => return Ok((conn, health)),
-                Err(e) => error = e,
+                Ok((health, conn)) => {
+                    self.shunned.remove(&node);
+                    return Ok((conn, health));
+                }
+                Err(e) => {
+                    self.shun(&node);
+                    error = e;
+                }
             }
         }
         // Perhaps all of them have moved.
         self.known.clear();
+        self.shunned.clear();
         Err(error)
+    }
+
+    /// The servers to try: those that a cluster tells of, and after the first of them those that we were told, since what
+    /// a cluster tells need not be reached from here.
+    fn candidates(&self, turn: usize) -> Vec<Node> {
+        let mut nodes = self.in_turn(&self.known, turn);
+        let told: Vec<_> = nodes.clone();
+        let ours = self.in_turn(&self.servers, turn);
+        let first = nodes.len().min(1);
+        nodes.splice(first..first, ours.into_iter().filter(|node| !told.contains(node)));
+        nodes.sort_by_key(|node| self.shunned.contains(node));
+        nodes
     }
 
     /// Connects to a server and, if it is one of a cluster, asks for the others.
@@ -97,17 +116,15 @@ impl Finder {
             true => self.servers.clone(),
             false => nodes.into_iter().collect(),
         };
+        let (known, servers) = (&self.known, &self.servers);
+        self.shunned.retain(|node| known.contains(node) || servers.contains(node));
         Ok(conn)
     }
 
     /// These servers, beginning with the one whose turn it is.
     fn in_turn(&self, nodes: &[Node], turn: usize) -> Vec<Node> {
-        let mut nodes = nodes.to_vec();
-        if !nodes.is_empty() {
-            let turn = turn % nodes.len();
-            nodes.rotate_left(turn);
-        }
-        nodes.sort_by_key(|node| self.shunned.as_ref() == Some(node));
+        let mut nodes = node::in_turn(nodes.to_vec(), turn);
+        nodes.sort_by_key(|node| self.shunned.contains(node));
         nodes
     }
 }

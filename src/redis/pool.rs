@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 use super::cluster::{self, Health};
 use super::conn::Conn;
-use super::node::{Node, Servers};
+use super::node::{Node, Servers, in_turn};
 use super::slots::Slots;
 use super::stream::Limit;
 use super::{Access, RedisOptions};
@@ -31,6 +31,8 @@ struct Known {
     slots: Slots,
     /// It may have changed: somebody is to be asked again.
     is_stale: bool,
+    /// Servers that were not reached where the cluster says that they are, but where we were told.
+    aliases: HashMap<Node, Node>,
 }
 
 /// A connection of the pool.
@@ -77,18 +79,21 @@ impl Pool {
         if let Some(node) = known.slots.node(slot).filter(|_| !known.is_stale) {
             return Ok(node.clone());
         }
-        let mut candidates: Vec<_> = self.servers.nodes.iter().chain(known.slots.nodes()).cloned().collect();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        // What we were told first: what a cluster tells need not be reached from here.
+        let mut candidates = in_turn(self.servers.nodes.clone(), turn);
+        let mut others: Vec<_> = known.slots.nodes().cloned().collect();
         drop(known);
-        candidates.sort();
-        candidates.dedup();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % candidates.len().max(1);
-        candidates.rotate_left(turn);
+        others.sort();
+        others.dedup();
+        others.retain(|node| !candidates.contains(node));
+        candidates.extend(in_turn(others, turn));
         let mut error = Error::new(ErrorKind::InvalidInput, "there are no Redis servers to ask");
         for candidate in candidates {
             match self.learn(&candidate, limit) {
                 Ok(slots) => {
                     let node = slots.node(slot).cloned().unwrap_or(candidate);
-                    *self.known.lock() = Known { slots, is_stale: false };
+                    self.known.lock().set(slots);
                     return Ok(node);
                 }
                 Err(e) => error = e,
@@ -108,9 +113,47 @@ impl Pool {
         Ok(Slots::new(ranges, node.clone()))
     }
 
-    /// A server says that another one has this slot.
+    /// This server has this slot, in spite of what was known.
     pub(crate) fn moved(&self, slot: u16, node: &Node) {
         self.known.lock().slots.moved(slot, node.clone());
+    }
+
+    /// Where a server may be reached that `from` has told of.
+    pub(crate) fn places(&self, node: &Node, from: Option<&Node>) -> Vec<Node> {
+        let known = self.known.lock();
+        let Some(from) = from.filter(|_| node.is_unnamed()) else {
+            return known.aliases.get(node).into_iter().chain([node]).cloned().collect();
+        };
+        let all = known.slots.nodes().chain(&self.servers.nodes);
+        let is_candidate = |other: &&Node| other.port == node.port && *other != from && !other.is_unnamed();
+        let mut places: Vec<_> = all.filter(is_candidate).cloned().collect();
+        places.sort();
+        places.dedup();
+        if places.is_empty() {
+            places.push(Node {
+                host: from.host.clone(),
+                port: node.port,
+            });
+        }
+        places
+    }
+
+    /// Where a server of a cluster may be that is not reached where the cluster says: at an address that we were told and
+    /// that the cluster does not know.
+    pub(crate) fn stand_ins(&self) -> Vec<Node> {
+        let known = self.known.lock();
+        let is_known = |node: &&Node| known.slots.nodes().any(|other| other == *node);
+        let given = self.servers.nodes.iter().filter(|_| known.slots.is_cluster());
+        given.filter(|node| !is_known(node)).cloned().collect()
+    }
+
+    /// This server was reached here.
+    pub(crate) fn found(&self, node: &Node, place: &Node) {
+        let mut known = self.known.lock();
+        match node == place {
+            true => known.aliases.remove(node),
+            false => known.aliases.insert(node.clone(), place.clone()),
+        };
     }
 
     /// Who has what may have changed.
@@ -157,6 +200,13 @@ impl Pool {
     pub(crate) fn lose(&self, node: &Node) {
         let lost = self.idle.lock().remove(node);
         drop(lost);
+    }
+}
+
+impl Known {
+    fn set(&mut self, slots: Slots) {
+        self.aliases.retain(|node, _| slots.nodes().any(|other| other == node));
+        (self.slots, self.is_stale) = (slots, false);
     }
 }
 

@@ -176,11 +176,17 @@ pub(crate) fn look_up(node: &Node, limit: Limit<'_>) -> Result<Vec<SocketAddr>> 
     })
 }
 
+/// The system takes no more than this beyond what is on its way: that a request is still going out is to show.
+#[cfg(target_os = "linux")]
+const MAX_UNSENT: u32 = 128 << 10;
+
 /// Begins to connect to a server at this address; when the socket is ready to write, [`connected`] says what came of it.
 pub(crate) fn connect(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_notsent_lowat(MAX_UNSENT)?;
     match socket.connect(&address.into()) {
         Err(e) if e.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Err(e),
         _ => Ok(socket),

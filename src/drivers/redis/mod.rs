@@ -66,11 +66,7 @@ impl PubSub for RedisPubSub {
             Arc::clone(&self.turns),
         );
         let address = self.servers.to_string();
-        Ok(Box::new(RedisOutbound::new(
-            finder,
-            address,
-            self.options.heartbeat_interval,
-        )))
+        Ok(Box::new(RedisOutbound::new(finder, address, &self.options)))
     }
 
     fn inbound(&self) -> Result<(Box<dyn Inbound>, Arc<dyn Wake>)> {

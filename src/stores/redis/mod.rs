@@ -5,9 +5,9 @@
 //! made again, and notices if it was made already. After a failover the database may be where it was a moment ago:
 //! Redis confirms a write before its replicas have it.
 //!
-//! What it asks of a server, for its access lists: `EVAL`, `EVALSHA`, the commands of the scripts (`HGET`, `HMGET`, `HSET`,
-//! `HSETNX`, `HDEL`, `HINCRBY`, `ZADD`, `ZREM`, `ZRANGEBYLEX`, `ZRANGEBYSCORE`, `UNLINK`, `PUBLISH`), and with a cluster
-//! `CLUSTER SLOTS` and `ASKING`. Its keys begin with `tablecast{`.
+//! What it asks of a server, for its access lists: `EVAL`, `EVALSHA`, the commands of the scripts (`HGET`, `HSET`,
+//! `HSETNX`, `HDEL`, `HINCRBY`, `ZADD`, `ZREM`, `ZRANGEBYLEX`, `ZRANGEBYSCORE`, `UNLINK`, `PUBLISH`), `INCR`, and with a
+//! cluster `CLUSTER SLOTS`, `ASKING` and `EXISTS`. Its keys begin with `tablecast{`.
 
 mod row;
 mod script;
@@ -48,6 +48,10 @@ const DELETES: &str = "deletes";
 const KEYS: &str = "keys";
 const TOPICS: &str = "topics";
 const ORDER: &str = "order";
+/// All of it, as the scripts name it.
+const PARTS: [&str; 6] = [ROWS, ABOUT, DELETES, KEYS, TOPICS, ORDER];
+/// A counter, which no script names.
+const UNIQUE: &str = "unique";
 
 /// No page has more rows, whatever the options say.
 const MAX_BATCH: usize = 1_000_000;
@@ -110,11 +114,10 @@ impl Inner {
     }
 
     fn write(&self, write: &Write<'_>, announcement: Option<&Announcement<'_>>) -> Result<Written> {
-        let parts = [ROWS, ABOUT, DELETES, KEYS, TOPICS, ORDER];
         let (what, value, parts) = match write.change {
-            Change::Create(value) => ("create", value, &parts[..]),
-            Change::Set(value) => ("set", value, &parts[..3]),
-            Change::Delete => ("delete", "", &parts[..]),
+            Change::Create(value) => ("create", value, &PARTS[..]),
+            Change::Set(value) => ("set", value, &PARTS[..3]),
+            Change::Delete => ("delete", "", &PARTS[..]),
         };
         let all_topics = Topic::ALL;
         let default = matches!(write.change, Change::Create(_)).then_some(&all_topics);
@@ -212,24 +215,21 @@ impl Store for RedisStore {
     fn create_table(&self, table: &str) -> Result<bool> {
         let answer = self
             .0
-            .run(&script::CREATE_TABLE, (table, &[ABOUT]), &[&self.0.token()], true)?;
+            .run(&script::CREATE_TABLE, (table, &PARTS), &[&self.0.token()], true)?;
         Ok(answer == Value::Int(1))
     }
 
     fn delete_table(&self, table: &str) -> Result<bool> {
-        let parts = [ROWS, ABOUT, DELETES, KEYS, TOPICS, ORDER];
         let answer = self
             .0
-            .run(&script::DELETE_TABLE, (table, &parts), &[&self.0.token()], true)?;
+            .run(&script::DELETE_TABLE, (table, &PARTS), &[&self.0.token()], true)?;
         Ok(answer == Value::Int(1))
     }
 
     fn allocate_unique_key(&self, table: &str) -> Result<u64> {
-        let about = &*key_of(table, ABOUT);
+        let unique = &*key_of(table, UNIQUE);
         // Made twice it loses a number.
-        let number = self
-            .0
-            .call(about, cmd("HINCRBY").arg(about).arg("unique").arg(1), false)?;
+        let number = self.0.call(unique, cmd("INCR").arg(unique), false)?;
         unsigned(Some(number))
     }
 
