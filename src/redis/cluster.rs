@@ -106,10 +106,10 @@ fn read(range: Value, asked: &Node) -> Option<Range> {
             port,
         })
     };
-    Some(Range {
-        slots,
-        nodes: parts.map(node).collect::<Option<_>>()?,
-    })
+    let mut nodes = parts.map(node).collect::<Option<Vec<_>>>()?;
+    // Of one that the server has lost it does not even tell the port.
+    nodes.retain(|node| node.port != 0);
+    Some(Range { slots, nodes })
 }
 
 fn number(value: Value) -> Option<u16> {

@@ -117,7 +117,8 @@ impl Finder {
             false => nodes.into_iter().collect(),
         };
         let (known, servers) = (&self.known, &self.servers);
-        self.shunned.retain(|node| known.contains(node) || servers.contains(node));
+        self.shunned
+            .retain(|node| known.contains(node) || servers.contains(node));
         Ok(conn)
     }
 

@@ -15,7 +15,8 @@ use super::conn::{Conn, lost};
 use super::node::Node;
 use super::stream::{self, Limit};
 
-/// After this long without an answer the next address is tried as well; earlier if the time is short.
+/// After this long without an answer the next address is tried as well; earlier if the time is short: the last one is to
+/// have a third of it at least.
 const HEAD_START: Duration = Duration::from_millis(250);
 
 /// A try of one address.
@@ -61,7 +62,7 @@ impl Conn {
                 }
                 next_start = match addresses.len() {
                     0 => limit.deadline,
-                    left => limit.part(left + 1).min(Instant::now() + HEAD_START),
+                    left => limit.part(2 * left + 1).min(Instant::now() + HEAD_START),
                 };
             }
             let fds = tries.iter().map(|(_, it)| it.news()).collect();

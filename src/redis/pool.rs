@@ -125,7 +125,7 @@ impl Pool {
             return known.aliases.get(node).into_iter().chain([node]).cloned().collect();
         };
         let all = known.slots.nodes().chain(&self.servers.nodes);
-        let is_candidate = |other: &&Node| other.port == node.port && *other != from && !other.is_unnamed();
+        let is_candidate = |other: &&Node| other.port == node.port && *other != from;
         let mut places: Vec<_> = all.filter(is_candidate).cloned().collect();
         places.sort();
         places.dedup();

@@ -5,8 +5,9 @@
 //! each time, so that many ends are spread over the nodes.
 //!
 //! A host is an IP address, with a scope if it needs one (`redis://[fe80::1%eth0]:6379`), or a name. A name is looked up
-//! for every connection, within the time limit of the call; each of its addresses is tried, first the one that answered
-//! last.
+//! for every connection, within the time limit of the call; its addresses are tried side by side, first the one that
+//! answered last. A node of a cluster that is not reached where the others say it is, is looked for at the addresses that
+//! were given.
 
 mod connecting;
 mod inbound;
