@@ -132,7 +132,7 @@ impl Client {
             match &outcome {
                 Outcome::NotReached(_) => {
                     if place == node {
-                        places.extend(pool.stand_ins());
+                        places.extend(pool.stand_ins(&node));
                     }
                     missed = Some(outcome);
                     continue;

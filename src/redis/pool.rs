@@ -138,13 +138,13 @@ impl Pool {
         places
     }
 
-    /// Where a server of a cluster may be that is not reached where the cluster says: at an address that we were told and
-    /// that the cluster does not know.
-    pub(crate) fn stand_ins(&self) -> Vec<Node> {
+    /// Where a node of a cluster may be that is not reached where the cluster says: at an address that we were told and that
+    /// no other node has.
+    pub(crate) fn stand_ins(&self, node: &Node) -> Vec<Node> {
         let known = self.known.lock();
-        let is_known = |node: &&Node| known.slots.nodes().any(|other| other == *node);
+        let is_known = |given: &&Node| *given == node || known.slots.nodes().any(|other| other == *given);
         let given = self.servers.nodes.iter().filter(|_| known.slots.is_cluster());
-        given.filter(|node| !is_known(node)).cloned().collect()
+        given.filter(|given| !is_known(given)).cloned().collect()
     }
 
     /// This server was reached here.

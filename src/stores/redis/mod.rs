@@ -41,17 +41,17 @@ struct Inner {
     tokens: AtomicU32,
 }
 
-/// What of a table is stored, each under a key of its own.
+/// The counter of a table's unique numbers, under a key of its own that no script names.
+const UNIQUE: &str = "unique";
+
+/// What of a table is stored, each under a key of its own; the scripts name them in this order.
 const ROWS: &str = "rows";
 const ABOUT: &str = "about";
 const DELETES: &str = "deletes";
 const KEYS: &str = "keys";
 const TOPICS: &str = "topics";
 const ORDER: &str = "order";
-/// All of it, as the scripts name it.
 const PARTS: [&str; 6] = [ROWS, ABOUT, DELETES, KEYS, TOPICS, ORDER];
-/// A counter, which no script names.
-const UNIQUE: &str = "unique";
 
 /// No page has more rows, whatever the options say.
 const MAX_BATCH: usize = 1_000_000;
@@ -114,10 +114,11 @@ impl Inner {
     }
 
     fn write(&self, write: &Write<'_>, announcement: Option<&Announcement<'_>>) -> Result<Written> {
+        let parts = [ROWS, ABOUT, DELETES, KEYS, TOPICS, ORDER];
         let (what, value, parts) = match write.change {
-            Change::Create(value) => ("create", value, &PARTS[..]),
-            Change::Set(value) => ("set", value, &PARTS[..3]),
-            Change::Delete => ("delete", "", &PARTS[..]),
+            Change::Create(value) => ("create", value, &parts[..]),
+            Change::Set(value) => ("set", value, &parts[..3]),
+            Change::Delete => ("delete", "", &parts[..]),
         };
         let all_topics = Topic::ALL;
         let default = matches!(write.change, Change::Create(_)).then_some(&all_topics);
@@ -220,9 +221,10 @@ impl Store for RedisStore {
     }
 
     fn delete_table(&self, table: &str) -> Result<bool> {
+        let parts = [ROWS, ABOUT, DELETES, KEYS, TOPICS, ORDER];
         let answer = self
             .0
-            .run(&script::DELETE_TABLE, (table, &PARTS), &[&self.0.token()], true)?;
+            .run(&script::DELETE_TABLE, (table, &parts), &[&self.0.token()], true)?;
         Ok(answer == Value::Int(1))
     }
 
