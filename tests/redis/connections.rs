@@ -12,13 +12,10 @@ use crate::common::within;
 use crate::proxy::{Fault, Proxy};
 use crate::rig::{pass, quickly};
 use crate::servers::Server;
-use crate::store::{is_outage, store};
+use crate::store::store;
 use crate::{BEAT, SECOND, options};
 
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// What a busy machine adds.
-const SLACK: Duration = Duration::from_secs(1);
 
 const THREADS: usize = 16;
 
@@ -49,7 +46,7 @@ fn with_idle_connections(server: &Server, proxy: &Proxy, timeout: Duration) -> R
     store(&server.address()).create("t", "k", "v", &Topic::ALL).unwrap();
     let store = with_timeout(&proxy.address(), timeout);
     // So slow that no thread finds a connection that another one has given back.
-    proxy.set(Fault::Delay(Duration::from_millis(100)));
+    proxy.set(Fault::Delay(Duration::from_millis(30)));
     for (got, _) in together(|| store.get("t", "k", None)) {
         got.unwrap();
     }
@@ -57,20 +54,6 @@ fn with_idle_connections(server: &Server, proxy: &Proxy, timeout: Duration) -> R
     proxy.set(Fault::None);
     pass(2 * BEAT);
     store
-}
-
-#[test]
-fn a_silent_server_costs_every_thread_the_timeout_at_most() {
-    within(LIMIT, || {
-        let (server, timeout) = (Server::start(), SECOND);
-        let proxy = Proxy::to(server.port());
-        let store = with_idle_connections(&server, &proxy, timeout);
-        proxy.set(Fault::Silence);
-        for (got, took) in together(|| store.get("t", "k", None)) {
-            assert!(is_outage(&got.unwrap_err()));
-            assert!(took < timeout + SLACK, "{took:?}");
-        }
-    });
 }
 
 #[test]
@@ -155,7 +138,11 @@ fn a_refusal_keeps_its_words_whatever_its_bytes() {
 fn a_page_costs_the_server_no_more_than_a_page() {
     within(LIMIT, || {
         let server = Server::start();
-        let store = with_timeout(&server.address(), 20 * SECOND);
+        let limits = StoreOptions {
+            timeout: 20 * SECOND,
+            ..StoreOptions::default()
+        };
+        let store = RedisStore::new(&server.address(), limits, &RedisOptions::default()).unwrap();
         let large = "v".repeat(2 << 20);
         for number in 0..144 {
             let value = if number < 16 { "v" } else { &large };

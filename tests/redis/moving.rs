@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use tablecast::{ErrorKind, Result, Store, Topic};
 
-use crate::common::within;
-use crate::servers::Cluster;
-use crate::store::store;
+use crate::common::{eventually, within};
+use crate::rig::{LONG, quickly};
+use crate::servers::{Cluster, Server};
+use crate::store::{is_outage, store};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -101,5 +102,26 @@ fn a_table_that_is_made_meanwhile() {
         use_all(&store, "t").unwrap();
         moving.end();
         use_all(&store, "t").unwrap();
+    });
+}
+
+/// It is one of those that we were told, and not one that has slots.
+#[test]
+fn a_slot_is_on_its_way_to_a_node_that_is_gone() {
+    within(LIMIT, || {
+        let cluster = Cluster::start();
+        let mut heir = Server::with(&["--cluster-enabled", "yes"]);
+        let store = store(&format!("{},{}", cluster.addresses(), heir.host()));
+        let slot = cluster.slot("t");
+        let owner = &cluster.nodes[cluster.first_owner(slot)];
+        let () = heir.ask(&["CLUSTER", "MEET", "127.0.0.1", &owner.port().to_string()]);
+        let id: String = heir.ask(&["CLUSTER", "MYID"]);
+        let move_it = ["CLUSTER", "SETSLOT", &slot.to_string(), "MIGRATING", &id];
+        eventually(LONG, || owner.try_ask::<()>(&move_it).is_ok());
+        heir.kill();
+        let created = quickly(LONG, "create", || store.create("t", "k", "v", &Topic::ALL));
+        assert!(is_outage(&created.unwrap_err()));
+        let () = owner.ask(&["CLUSTER", "SETSLOT", &slot.to_string(), "STABLE"]);
+        store.create("t", "k", "v", &Topic::ALL).unwrap();
     });
 }
