@@ -291,7 +291,7 @@ fn nodes_are_reached_where_we_were_told_if_not_where_they_say() {
                 let rig = Rig::new(&with(&address, RedisOptions::default()));
                 rig.listen(&["D"], &address);
                 quickly(2 * SECOND + SLACK, "send", || {
-                    rig.only(key, || send(&publisher, "D", key))
+                    rig.only(key, || send(&publisher, "D", key));
                 });
                 // Once it is known where they are, it costs nothing.
                 for table in tables(&cluster) {
