@@ -155,7 +155,8 @@ fn drops_from_inside_a_callback() {
         let all = std::sync::Mutex::new(Some(rig));
         let (done, dropped) = bounded(1);
         let drop_all = move |_: &tablecast::DbUpdate| {
-            if let Some(rig) = all.lock().unwrap().take() {
+            let rig = all.lock().unwrap().take();
+            if let Some(rig) = rig {
                 let start = Instant::now();
                 drop(rig);
                 let _ = done.send(start.elapsed());

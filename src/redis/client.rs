@@ -1,5 +1,6 @@
 //! Requests about keys, wherever those are: to the right server of a cluster, and again when one is lost.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
@@ -31,11 +32,11 @@ pub(crate) struct Request<'a> {
 /// What came of one try.
 enum Outcome {
     Answer(Value),
-    /// Another server has the slot, or, if `ask`, what this request is about.
-    Elsewhere {
-        node: Node,
-        ask: bool,
-    },
+    Elsewhere(Redirect),
+    /// Some of the keys are not there, and may be where the slot is moved to, or from.
+    Incomplete(Error),
+    /// There is no connection.
+    NotReached(Error),
     /// It was not done, but may be soon, here or elsewhere.
     NotYet(Error),
     /// The same, and the connection is lost.
@@ -46,6 +47,13 @@ enum Outcome {
     Never(Error),
     /// It was not done, since the server does not know the script.
     NoScript,
+}
+
+/// A server says that another one has the slot, or, if `ask`, what a request is about.
+struct Redirect {
+    node: Node,
+    from: Node,
+    ask: bool,
 }
 
 /// So often in a row a request is sent elsewhere at once, each time as a server says.
@@ -69,37 +77,31 @@ impl Client {
     /// open whether a write was made; [`ErrorKind::Denied`], [`ErrorKind::Full`] and others for what is refused.
     pub(crate) fn call(&self, request: &Request<'_>, timeout: Duration) -> Result<Value> {
         let (pool, options) = (&self.0, self.0.options());
-        let limit = Limit {
-            deadline: thread::deadline(timeout),
-            cancel: None,
-        };
+        let limit = Limit::until(thread::deadline(timeout));
         let slot = slot(request.key);
         let (mut retries, mut redirects) = (0, 0);
         let mut elsewhere = None;
         let mut wait = options.reconnect_interval;
         let mut is_unconfirmed = false;
         loop {
-            let share = limit.share(options.heartbeat_timeout);
-            let error = match self.attempt(request, slot, elsewhere.take(), share) {
+            let error = match self.attempt(request, slot, elsewhere.take(), limit) {
                 Outcome::Answer(value) => return Ok(value),
-                Outcome::Elsewhere { node, ask } if redirects < MAX_REDIRECTS => {
-                    if !ask {
-                        pool.moved(slot, &node);
+                Outcome::Elsewhere(redirect) if redirects < MAX_REDIRECTS => {
+                    if !redirect.ask && !redirect.node.is_unnamed() {
+                        pool.moved(slot, &redirect.node);
                     }
                     redirects += 1;
-                    elsewhere = Some((node, ask));
+                    elsewhere = Some(redirect);
                     continue;
                 }
-                Outcome::Elsewhere { .. } => {
-                    Error::new(ErrorKind::Unavailable, "each server says that another one has it")
-                }
+                Outcome::Elsewhere(_) => Error::new(ErrorKind::Unavailable, "each server says that another one has it"),
                 Outcome::Never(e) if is_unconfirmed => return Err(self.failed(ErrorKind::Unconfirmed, e)),
                 Outcome::Never(e) => return Err(e),
                 Outcome::Unknown(e) => {
                     is_unconfirmed |= request.writes;
                     e
                 }
-                Outcome::NotYet(e) | Outcome::Lost(e) => e,
+                Outcome::NotReached(e) | Outcome::NotYet(e) | Outcome::Incomplete(e) | Outcome::Lost(e) => e,
                 Outcome::NoScript => Error::new(ErrorKind::Unavailable, "a server does not know what it was just told"),
             };
             pool.doubt();
@@ -113,29 +115,89 @@ impl Client {
         }
     }
 
-    fn attempt(&self, request: &Request<'_>, slot: u16, elsewhere: Option<(Node, bool)>, limit: Limit<'_>) -> Outcome {
+    /// Goes from one place where the server may be to the next, until one has an answer.
+    fn attempt(&self, request: &Request<'_>, slot: u16, redirect: Option<Redirect>, limit: Limit<'_>) -> Outcome {
         let pool = &self.0;
-        let node = match elsewhere {
-            Some((node, ask)) => Ok((node, ask)),
-            None => pool.node_of(slot, limit).map(|node| (node, false)),
+        let (node, from, ask) = match redirect {
+            Some(Redirect { node, from, ask }) => (node, Some(from), ask),
+            None => match pool.node_of(slot, limit) {
+                Ok(node) => (node, None, false),
+                Err(e) => return not_reached(e),
+            },
         };
-        let taken = node.and_then(|(node, ask)| Ok((pool.take(&node, limit)?, ask)));
-        let (mut pooled, ask) = match taken {
-            Ok(taken) => taken,
-            // Nobody lets us in tomorrow whom we do not know the password of today.
-            Err(e) if e.kind() == ErrorKind::Denied => return Outcome::Never(e),
-            Err(e) => return Outcome::NotYet(e),
+        let mut places = VecDeque::from(pool.places(&node, from.as_ref()));
+        let mut missed = None;
+        while let Some(place) = places.pop_front() {
+            let outcome = self.attempt_at(&place, request, from.as_ref().filter(|_| ask), limit);
+            match &outcome {
+                Outcome::NotReached(_) => {
+                    if place == node {
+                        places.extend(pool.stand_ins(&node));
+                    }
+                    missed = Some(outcome);
+                    continue;
+                }
+                Outcome::Elsewhere(redirect) if redirect.node == node => {
+                    missed.get_or_insert(outcome);
+                    continue;
+                }
+                Outcome::Answer(_) if node.is_unnamed() && !ask => pool.moved(slot, &place),
+                Outcome::Answer(_) if missed.is_some() && !node.is_unnamed() => pool.found(&node, &place),
+                _ => {}
+            }
+            return outcome;
+        }
+        missed
+            .unwrap_or_else(|| Outcome::Never(Error::new(ErrorKind::Unavailable, "there are no Redis servers to ask")))
+    }
+
+    /// One try at one place. `asking`: the server that has sent us there for this request alone.
+    fn attempt_at(&self, place: &Node, request: &Request<'_>, asking: Option<&Node>, limit: Limit<'_>) -> Outcome {
+        let (pool, patience) = (&self.0, self.0.options().heartbeat_timeout);
+        let mut pooled = match pool.take(place, limit.share(patience)) {
+            Ok(pooled) => pooled,
+            Err(e) => return not_reached(e),
         };
-        let conn = &mut pooled.conn;
+        let (conn, limit, ask) = (&mut pooled.conn, limit.patient(patience), asking.is_some());
         let mut outcome = exchange(conn, request.command, ask, limit);
         if let (Outcome::NoScript, Some(script)) = (&outcome, request.script) {
             outcome = exchange(conn, &eval(request.command, script), ask, limit);
+        }
+        if let (Outcome::Incomplete(_), Some(script), Some(from)) = (&outcome, request.script, asking)
+            && self.has_none(from, request.command, limit)
+        {
+            outcome = exchange(conn, &eval_by_one_key(request.command, script), ask, limit);
         }
         match outcome {
             Outcome::Lost(_) | Outcome::Unknown(_) => pool.lose(conn.node()),
             _ => pool.put(pooled),
         }
         outcome
+    }
+
+    /// True if a server whose slot is being moved has none of the keys of this script any more, and so never will.
+    fn has_none(&self, node: &Node, command: &Cmd, limit: Limit<'_>) -> bool {
+        let pool = &self.0;
+        let Ok(mut pooled) = pool.take(node, limit.share(pool.options().heartbeat_timeout)) else {
+            return false;
+        };
+        let (keys, _) = keys_and_args(command);
+        for key in &keys {
+            pooled.conn.push(cmd("EXISTS").arg(key));
+        }
+        if pooled.conn.flush(limit).is_err() {
+            return false;
+        }
+        let mut has_none = true;
+        for _ in &keys {
+            match pooled.conn.reply(limit) {
+                Ok(Value::ServerError(why)) => has_none &= why.kind() == Some(ServerErrorKind::Ask),
+                Ok(_) => has_none = false,
+                Err(_) => return false,
+            }
+        }
+        pool.put(pooled);
+        has_none
     }
 
     fn failed(&self, kind: ErrorKind, cause: Error) -> Error {
@@ -160,16 +222,43 @@ fn exchange(conn: &mut Conn, command: &Cmd, ask: bool, limit: Limit<'_>) -> Outc
     }
 }
 
+/// The keys and the other arguments of an `EVALSHA`.
+fn keys_and_args(command: &Cmd) -> (Vec<&[u8]>, Vec<&[u8]>) {
+    let mut args = command.args_iter().skip(2).filter_map(|arg| match arg {
+        Arg::Simple(arg) => Some(arg),
+        _ => None,
+    });
+    let count = args.next().and_then(|count| str::from_utf8(count).ok()?.parse().ok());
+    let keys = args.by_ref().take(count.unwrap_or(0)).collect();
+    (keys, args.collect())
+}
+
 /// The `EVAL` of an `EVALSHA`: the script in place of its name.
 fn eval(command: &Cmd, script: &str) -> Cmd {
+    let (keys, args) = keys_and_args(command);
     let mut eval = cmd("EVAL");
-    eval.arg(script);
-    for arg in command.args_iter().skip(2) {
-        if let Arg::Simple(arg) = arg {
-            eval.arg(arg);
-        }
-    }
+    eval.arg(script).arg(keys.len()).arg(keys).arg(args);
     eval
+}
+
+/// The same, but it names one key alone, and is told of the others: a server to which a slot is being moved runs no
+/// script that names several keys of which one does not exist.
+fn eval_by_one_key(command: &Cmd, script: &str) -> Cmd {
+    const TAKE_KEYS: &str = "for _ = 1, tonumber(table.remove(ARGV, 1)) do KEYS[#KEYS + 1] = table.remove(ARGV, 1) end";
+    let (keys, args) = keys_and_args(command);
+    let (first, others) = keys.split_at(keys.len().min(1));
+    let mut eval = cmd("EVAL");
+    eval.arg(format!("{TAKE_KEYS}\n{script}"));
+    eval.arg(first.len()).arg(first).arg(others.len()).arg(others).arg(args);
+    eval
+}
+
+fn not_reached(e: Error) -> Outcome {
+    match e.kind() {
+        // Authentication failures are permanent.
+        ErrorKind::Denied => Outcome::Never(e),
+        _ => Outcome::NotReached(e),
+    }
 }
 
 /// What a server that refuses means; the code says it, unless a script hides it.
@@ -179,11 +268,16 @@ fn on_refusal(node: &Node, why: &ServerError) -> Outcome {
     let details = why.details().unwrap_or_default();
     match (why.kind(), why.code()) {
         (Some(kind @ (Moved | Ask)), _) => match details.split(' ').nth(1).and_then(|other| Node::told(other, node)) {
-            Some(node) => Outcome::Elsewhere { node, ask: kind == Ask },
+            Some(other) => Outcome::Elsewhere(Redirect {
+                node: other,
+                from: node.clone(),
+                ask: kind == Ask,
+            }),
             None => Outcome::NotYet(error(ErrorKind::Unavailable)),
         },
         (Some(NoScript), _) => Outcome::NoScript,
-        (Some(TryAgain | ClusterDown | BusyLoading | ReadOnly | MasterDown), _) | (_, "BUSY" | "NOREPLICAS") => {
+        (Some(TryAgain), _) => Outcome::Incomplete(error(ErrorKind::Unavailable)),
+        (Some(ClusterDown | BusyLoading | ReadOnly | MasterDown), _) | (_, "BUSY" | "NOREPLICAS") => {
             Outcome::NotYet(error(ErrorKind::Unavailable))
         }
         (_, "OOM") => Outcome::Never(error(ErrorKind::Full)),

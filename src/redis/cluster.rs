@@ -86,23 +86,30 @@ fn cluster(what: &str) -> Cmd {
     question
 }
 
-/// One range: its ends, then for each node a host, a port, and more.
+/// One range: its ends, then for each node a host, a port, an id, and other names of the host.
 fn read(range: Value, asked: &Node) -> Option<Range> {
     let mut parts = range.into_sequence().ok()?.into_iter();
     let slots = (number(parts.next()?)?, number(parts.next()?)?);
     let node = |value: Value| {
         let mut parts = value.into_sequence().ok()?.into_iter();
         let host: Option<String> = from_redis_value(parts.next()?).ok()?;
+        let port = number(parts.next()?)?;
+        // A server that is not to tell its host is where we asked.
+        let host = asked.host_told(host.as_deref().unwrap_or_default());
+        let node = Node { host, port };
+        if !node.is_unnamed() {
+            return Some(node);
+        }
+        let ip = parts.nth(1).and_then(|names| field(&names, "ip")).unwrap_or_default();
         Some(Node {
-            // One that does not know its own name, or is not to tell, is where we asked.
-            host: asked.host_told(host.as_deref().unwrap_or_default()),
-            port: number(parts.next()?)?,
+            host: asked.host_told(&ip),
+            port,
         })
     };
-    Some(Range {
-        slots,
-        nodes: parts.map(node).collect::<Option<_>>()?,
-    })
+    let mut nodes = parts.map(node).collect::<Option<Vec<_>>>()?;
+    // Of one that the server has lost it does not even tell the port.
+    nodes.retain(|node| node.port != 0);
+    Some(Range { slots, nodes })
 }
 
 fn number(value: Value) -> Option<u16> {

@@ -1,7 +1,7 @@
 //! One connection to one server.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use super::cluster::{Health, cut_off};
 use super::message::{Message, message};
 use super::node::Node;
 use super::reply::Search;
-use super::stream::{self, Limit, Stream};
+use super::stream::{Limit, Stream};
 use super::{Access, field, refused};
 
 /// A connection on which the server has let us in. After an error it is of no use any more.
@@ -58,35 +58,8 @@ const MAX_KEPT: usize = 1 << 20;
 const FRESH: Duration = Duration::from_micros(100);
 
 impl Conn {
-    /// Connects at the first address of the server that answers, and introduces itself. One that does not answer takes
-    /// no more than its part of the time.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Transport`] or [`ErrorKind::Timeout`] if there is no answer, [`ErrorKind::Denied`] if the server
-    /// does not let us in.
-    pub(crate) fn open(node: &Node, access: &Access, limit: Limit<'_>) -> Result<Conn> {
-        let looked_up = stream::look_up(node, limit);
-        let mut addresses = looked_up.map_err(|e| Error::new(e.kind(), format!("Redis at {node}")).with_source(e))?;
-        let count = addresses.len();
-        access.answered.put_first(node, &mut addresses);
-        let mut error = lost(node, io::ErrorKind::AddrNotAvailable.into());
-        for (number, address) in addresses.into_iter().enumerate() {
-            match Conn::open_at(address, node, access, limit.part(count - number)) {
-                Ok(conn) => {
-                    if count > 1 {
-                        access.answered.remember(node, address);
-                    }
-                    return Ok(conn);
-                }
-                Err(e) if e.kind() == ErrorKind::Denied => return Err(e),
-                Err(e) => error = e,
-            }
-        }
-        Err(error)
-    }
-
-    fn open_at(address: SocketAddr, node: &Node, access: &Access, limit: Limit<'_>) -> Result<Conn> {
-        let socket = stream::connect(address, limit).map_err(|e| lost(node, e))?;
+    /// A connection on which the server is about to be asked to let us in.
+    pub(super) fn greet(socket: TcpStream, node: &Node, access: &Access) -> Result<Conn> {
         #[cfg(feature = "redis-tls")]
         let stream = match &access.tls {
             None => Stream::Plain(socket),
@@ -117,16 +90,31 @@ impl Conn {
             hello.arg("AUTH").arg(user).arg(password);
         }
         hello.arg("SETNAME").arg("tablecast");
-        let about = conn.ask(&hello, limit)?;
-        let Some(mode) = field(&about, "mode") else {
-            return Err(conn.nonsense("no answer to HELLO"));
-        };
-        conn.in_cluster = mode == "cluster";
-        // One name may stand for a master and its replicas.
-        if !conn.in_cluster && Health::read(&about).is_some_and(|health| !health.ok) {
-            return Err(cut_off(&conn));
-        }
+        conn.push(&hello);
         Ok(conn)
+    }
+
+    /// Goes on with what [`Conn::greet`] began, without waiting; true if the server has let us in.
+    pub(super) fn is_welcome(&mut self) -> Result<bool> {
+        self.send_some()?;
+        let about = loop {
+            match self.next(usize::MAX)? {
+                Some(Incoming::Value(Value::ServerError(why))) => return Err(refused(&self.node, &why)),
+                Some(Incoming::Value(about)) => break about,
+                Some(_) => {}
+                None if self.fill()? => {}
+                None => return Ok(false),
+            }
+        };
+        let Some(mode) = field(&about, "mode") else {
+            return Err(self.nonsense("no answer to HELLO"));
+        };
+        self.in_cluster = mode == "cluster";
+        // One name may stand for a master and its replicas.
+        if !self.in_cluster && Health::read(&about).is_some_and(|health| !health.ok) {
+            return Err(cut_off(self));
+        }
+        Ok(true)
     }
 
     pub(crate) fn node(&self) -> &Node {
@@ -229,7 +217,12 @@ impl Conn {
             return Ok(None);
         };
         let reply = input.get(..end).unwrap_or_default();
-        let value = self.parser.parse_value(reply).map_err(|e| broken(node, e))?;
+        let value = match reply.starts_with(b"-") {
+            // Redis quotes what it refuses, cut anywhere; the parser takes only UTF-8.
+            true => self.parser.parse_value(String::from_utf8_lossy(reply).as_bytes()),
+            false => self.parser.parse_value(reply),
+        };
+        let value = value.map_err(|e| broken(node, e))?;
         self.input.consume(end);
         Ok(Some(Incoming::Value(value)))
     }
@@ -303,7 +296,7 @@ impl AsFd for Conn {
 }
 
 /// The error for a connection that failed.
-fn lost(node: &Node, e: io::Error) -> Error {
+pub(super) fn lost(node: &Node, e: io::Error) -> Error {
     let kind = match e.kind() {
         io::ErrorKind::TimedOut => ErrorKind::Timeout,
         _ => ErrorKind::Transport,

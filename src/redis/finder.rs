@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use super::Access;
 use super::cluster::{self, Health};
 use super::conn::Conn;
-use super::node::{Node, Servers};
+use super::node::{self, Node, Servers};
 use super::stream::Limit;
 
 /// Chooses servers: connections made one after the other go to one server after the other, beginning anywhere.
@@ -23,8 +23,8 @@ pub(crate) struct Finder {
     turns: Arc<AtomicUsize>,
     /// All servers, once one was asked.
     known: Vec<Node>,
-    /// The server that failed last; it is tried after all others.
-    shunned: Option<Node>,
+    /// Servers that have failed; they are tried after all others.
+    shunned: BTreeSet<Node>,
 }
 
 /// Whose turn it is; processes that start together begin at different servers.
@@ -41,13 +41,13 @@ impl Finder {
             patience,
             turns,
             known: Vec::new(),
-            shunned: None,
+            shunned: BTreeSet::new(),
         }
     }
 
     /// This server failed.
     pub(crate) fn shun(&mut self, node: &Node) {
-        self.shunned = Some(node.clone());
+        self.shunned.insert(node.clone());
     }
 
     /// A connection to a server that answers and, in a cluster, is not cut off from it.
@@ -60,7 +60,7 @@ impl Finder {
         let mut learnt = None;
         if self.known.is_empty() {
             for node in self.in_turn(&self.servers, turn) {
-                match self.learn(&node, limit.share(self.patience)) {
+                match self.learn(&node, limit) {
                     Ok(conn) => {
                         learnt = Some(conn);
                         break;
@@ -69,27 +69,46 @@ impl Finder {
                 }
             }
         }
-        for node in self.in_turn(&self.known, turn) {
-            let limit = limit.share(self.patience);
+        for node in self.candidates(turn) {
             let conn = match learnt.take_if(|conn| *conn.node() == node) {
                 Some(conn) => Ok(conn),
                 None => self.learn(&node, limit),
             };
-            match conn.and_then(|mut conn| Health::check(&mut conn, limit).map(|health| (conn, health))) {
-                Ok(found) => return Ok(found),
-                Err(e) => error = e,
+            let check = |mut conn| Ok((Health::check(&mut conn, limit.share(self.patience))?, conn));
+            match conn.and_then(check) {
+                Ok((health, conn)) => {
+                    self.shunned.remove(&node);
+                    return Ok((conn, health));
+                }
+                Err(e) => {
+                    self.shun(&node);
+                    error = e;
+                }
             }
         }
         // Perhaps all of them have moved.
         self.known.clear();
+        self.shunned.clear();
         Err(error)
+    }
+
+    /// The servers to try: those that a cluster tells of, and after the first of them those that we were told, since what
+    /// a cluster tells need not be reached from here.
+    fn candidates(&self, turn: usize) -> Vec<Node> {
+        let mut nodes = self.in_turn(&self.known, turn);
+        let told: Vec<_> = nodes.clone();
+        let ours = self.in_turn(&self.servers, turn);
+        let first = nodes.len().min(1);
+        nodes.splice(first..first, ours.into_iter().filter(|node| !told.contains(node)));
+        nodes.sort_by_key(|node| self.shunned.contains(node));
+        nodes
     }
 
     /// Connects to a server and, if it is one of a cluster, asks for the others.
     fn learn(&mut self, node: &Node, limit: Limit<'_>) -> Result<Conn> {
-        let mut conn = Conn::open(node, &self.access, limit)?;
+        let mut conn = Conn::open(node, &self.access, limit.share(self.patience))?;
         let ranges = match conn.in_cluster {
-            true => cluster::ranges(&mut conn, limit)?,
+            true => cluster::ranges(&mut conn, limit.patient(self.patience))?,
             false => Vec::new(),
         };
         let nodes: BTreeSet<_> = ranges.into_iter().flat_map(|range| range.nodes).collect();
@@ -97,17 +116,16 @@ impl Finder {
             true => self.servers.clone(),
             false => nodes.into_iter().collect(),
         };
+        let (known, servers) = (&self.known, &self.servers);
+        self.shunned
+            .retain(|node| known.contains(node) || servers.contains(node));
         Ok(conn)
     }
 
     /// These servers, beginning with the one whose turn it is.
     fn in_turn(&self, nodes: &[Node], turn: usize) -> Vec<Node> {
-        let mut nodes = nodes.to_vec();
-        if !nodes.is_empty() {
-            let turn = turn % nodes.len();
-            nodes.rotate_left(turn);
-        }
-        nodes.sort_by_key(|node| self.shunned.as_ref() == Some(node));
+        let mut nodes = node::in_turn(nodes.to_vec(), turn);
+        nodes.sort_by_key(|node| self.shunned.contains(node));
         nodes
     }
 }

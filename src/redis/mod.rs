@@ -12,6 +12,7 @@ mod conn;
 mod finder;
 mod message;
 mod node;
+mod opening;
 mod pool;
 mod reply;
 mod slots;

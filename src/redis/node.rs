@@ -28,6 +28,9 @@ impl Node {
     }
 }
 
+/// The host of a server that says it does not know its name.
+const UNNAMED: &str = "?";
+
 impl Node {
     /// The server that `from` tells of as `host:port`; it may leave out the host that it has itself, and put an IPv6
     /// address without brackets.
@@ -39,15 +42,20 @@ impl Node {
         })
     }
 
-    /// The host that this server calls `host`: its own if that is empty or `?`, and a link-local address on the link of
-    /// its own.
+    /// The host that this server calls `host`: its own if that is empty, and a link-local address on the link of its
+    /// own.
     pub(crate) fn host_told(&self, host: &str) -> String {
         let is_link_local = || host.parse().is_ok_and(|it: Ipv6Addr| it.is_unicast_link_local());
         match (host, self.host.split_once('%')) {
-            ("" | "?", _) => self.host.clone(),
+            ("", _) => self.host.clone(),
             (_, Some((_, scope))) if is_link_local() => format!("{host}%{scope}"),
             _ => host.to_owned(),
         }
+    }
+
+    /// True if only its port is known.
+    pub(crate) fn is_unnamed(&self) -> bool {
+        self.host == UNNAMED
     }
 }
 
@@ -58,6 +66,13 @@ impl fmt::Display for Node {
             false => write!(f, "{}:{}", self.host, self.port),
         }
     }
+}
+
+/// These, beginning with the one whose turn it is.
+pub(crate) fn in_turn(mut nodes: Vec<Node>, turn: usize) -> Vec<Node> {
+    let turn = turn % nodes.len().max(1);
+    nodes.rotate_left(turn);
+    nodes
 }
 
 /// Some servers of one Redis; the others of a cluster are asked for.
@@ -115,12 +130,7 @@ mod tests {
     #[test]
     fn a_server_may_leave_out_its_own_host_and_scope() {
         let from = Node::parse("db1:1").unwrap();
-        for (text, expected) in [
-            ("db2:2", "db2:2"),
-            (":3", "db1:3"),
-            ("?:3", "db1:3"),
-            ("::1:4", "[::1]:4"),
-        ] {
+        for (text, expected) in [("db2:2", "db2:2"), (":3", "db1:3"), ("::1:4", "[::1]:4")] {
             assert_eq!(Node::told(text, &from).unwrap().to_string(), expected);
         }
         assert_eq!(Node::told("db2", &from), None);

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 use super::cluster::{self, Health};
 use super::conn::Conn;
-use super::node::{Node, Servers};
+use super::node::{Node, Servers, in_turn};
 use super::slots::Slots;
 use super::stream::Limit;
 use super::{Access, RedisOptions};
@@ -31,6 +31,8 @@ struct Known {
     slots: Slots,
     /// It may have changed: somebody is to be asked again.
     is_stale: bool,
+    /// Servers that were not reached where the cluster says that they are, but where we were told.
+    aliases: HashMap<Node, Node>,
 }
 
 /// A connection of the pool.
@@ -77,18 +79,21 @@ impl Pool {
         if let Some(node) = known.slots.node(slot).filter(|_| !known.is_stale) {
             return Ok(node.clone());
         }
-        let mut candidates: Vec<_> = self.servers.nodes.iter().chain(known.slots.nodes()).cloned().collect();
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        // What we were told first: what a cluster tells need not be reached from here.
+        let mut candidates = in_turn(self.servers.nodes.clone(), turn);
+        let mut others: Vec<_> = known.slots.nodes().cloned().collect();
         drop(known);
-        candidates.sort();
-        candidates.dedup();
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed) % candidates.len().max(1);
-        candidates.rotate_left(turn);
+        others.sort();
+        others.dedup();
+        others.retain(|node| !candidates.contains(node));
+        candidates.extend(in_turn(others, turn));
         let mut error = Error::new(ErrorKind::InvalidInput, "there are no Redis servers to ask");
         for candidate in candidates {
-            match self.learn(&candidate, limit.share(self.options.heartbeat_timeout)) {
+            match self.learn(&candidate, limit) {
                 Ok(slots) => {
                     let node = slots.node(slot).cloned().unwrap_or(candidate);
-                    *self.known.lock() = Known { slots, is_stale: false };
+                    self.known.lock().set(slots);
                     return Ok(node);
                 }
                 Err(e) => error = e,
@@ -98,18 +103,57 @@ impl Pool {
     }
 
     fn learn(&self, node: &Node, limit: Limit<'_>) -> Result<Slots> {
-        let mut pooled = self.take(node, limit)?;
+        let patience = self.options.heartbeat_timeout;
+        let mut pooled = self.take(node, limit.share(patience))?;
         let ranges = match pooled.conn.in_cluster {
-            true => cluster::ranges(&mut pooled.conn, limit)?,
+            true => cluster::ranges(&mut pooled.conn, limit.patient(patience))?,
             false => Vec::new(),
         };
         self.put(pooled);
         Ok(Slots::new(ranges, node.clone()))
     }
 
-    /// A server says that another one has this slot.
+    /// This server has this slot, in spite of what was known.
     pub(crate) fn moved(&self, slot: u16, node: &Node) {
         self.known.lock().slots.moved(slot, node.clone());
+    }
+
+    /// Where a server may be reached that `from` has told of.
+    pub(crate) fn places(&self, node: &Node, from: Option<&Node>) -> Vec<Node> {
+        let known = self.known.lock();
+        let Some(from) = from.filter(|_| node.is_unnamed()) else {
+            return known.aliases.get(node).into_iter().chain([node]).cloned().collect();
+        };
+        let all = known.slots.nodes().chain(&self.servers.nodes);
+        let is_candidate = |other: &&Node| other.port == node.port && *other != from;
+        let mut places: Vec<_> = all.filter(is_candidate).cloned().collect();
+        places.sort();
+        places.dedup();
+        if places.is_empty() {
+            places.push(Node {
+                host: from.host.clone(),
+                port: node.port,
+            });
+        }
+        places
+    }
+
+    /// Where a node of a cluster may be that is not reached where the cluster says: at an address that we were told and that
+    /// no other node has.
+    pub(crate) fn stand_ins(&self, node: &Node) -> Vec<Node> {
+        let known = self.known.lock();
+        let is_known = |given: &&Node| *given == node || known.slots.nodes().any(|other| other == *given);
+        let given = self.servers.nodes.iter().filter(|_| known.slots.is_cluster());
+        given.filter(|given| !is_known(given)).cloned().collect()
+    }
+
+    /// This server was reached here.
+    pub(crate) fn found(&self, node: &Node, place: &Node) {
+        let mut known = self.known.lock();
+        match node == place {
+            true => known.aliases.remove(node),
+            false => known.aliases.insert(node.clone(), place.clone()),
+        };
     }
 
     /// Who has what may have changed.
@@ -119,15 +163,24 @@ impl Pool {
 
     /// A connection that is good as far as can be told. A single server has to be a master.
     pub(crate) fn take(&self, node: &Node, limit: Limit<'_>) -> Result<Pooled> {
-        while let Some(mut pooled) = self.idle.lock().get_mut(node).and_then(Vec::pop) {
-            if pooled.conn.check().is_ok() {
-                pooled.check(self.options.heartbeat_interval, limit)?;
-                return Ok(pooled);
+        while let Some(mut pooled) = self.take_idle(node) {
+            if pooled.conn.check().is_err() {
+                continue;
+            }
+            // A new connection is to have a try as well.
+            match pooled.check(self.options.heartbeat_interval, limit.share(Duration::MAX)) {
+                Ok(()) => return Ok(pooled),
+                Err(_) => self.lose(node),
             }
         }
         let conn = Conn::open(node, &self.access, limit)?;
         let checked = Instant::now();
         Ok(Pooled { conn, checked })
+    }
+
+    /// The lock is not held any more when this returns: what is done with the connection takes a while.
+    fn take_idle(&self, node: &Node) -> Option<Pooled> {
+        self.idle.lock().get_mut(node)?.pop()
     }
 
     /// Gives a connection back that has nothing more to say.
@@ -147,6 +200,13 @@ impl Pool {
     pub(crate) fn lose(&self, node: &Node) {
         let lost = self.idle.lock().remove(node);
         drop(lost);
+    }
+}
+
+impl Known {
+    fn set(&mut self, slots: Slots) {
+        self.aliases.retain(|node, _| slots.nodes().any(|other| other == node));
+        (self.slots, self.is_stale) = (slots, false);
     }
 }
 

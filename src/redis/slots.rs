@@ -41,6 +41,11 @@ impl Slots {
         self.moved.insert(slot, node);
     }
 
+    /// Whether these are slots of a cluster.
+    pub(crate) fn is_cluster(&self) -> bool {
+        !(self.ranges.is_empty() && self.moved.is_empty())
+    }
+
     /// All servers that have slots, or repeat those that do.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
         let known = self.ranges.iter().flat_map(|range| &range.nodes);

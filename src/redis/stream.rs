@@ -12,6 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::lookup::Lookup;
+use crate::thread;
 
 use super::node::Node;
 #[cfg(feature = "redis-tls")]
@@ -21,11 +22,29 @@ use super::tls::Session;
 #[derive(Clone, Copy)]
 pub(crate) struct Limit<'a> {
     pub(crate) deadline: Instant,
+    /// A single wait takes no longer: what comes, or goes out, a piece at a time has until the deadline.
+    silence: Duration,
     /// Whoever waits gives up when the other end of this is dropped.
-    pub(crate) cancel: Option<&'a UnixStream>,
+    cancel: Option<&'a UnixStream>,
 }
 
-impl Limit<'_> {
+impl<'a> Limit<'a> {
+    pub(crate) fn until(deadline: Instant) -> Self {
+        Limit {
+            deadline,
+            silence: Duration::MAX,
+            cancel: None,
+        }
+    }
+
+    /// No limit but that the other end of `cancel` is dropped.
+    pub(crate) fn cancelled_by(cancel: &'a UnixStream) -> Self {
+        Limit {
+            cancel: Some(cancel),
+            ..Limit::until(thread::deadline(Duration::MAX))
+        }
+    }
+
     /// The same, but no longer than `time` from now, nor than half of what is left: somebody else is to have a try.
     pub(crate) fn share(self, time: Duration) -> Self {
         let now = Instant::now();
@@ -36,14 +55,20 @@ impl Limit<'_> {
         }
     }
 
-    /// An equal part of what is left, for the first of `count` that are to have a try.
-    pub(crate) fn part(self, count: usize) -> Self {
-        let now = Instant::now();
-        let count = u32::try_from(count.max(1)).unwrap_or(u32::MAX);
+    /// The same, but with no silence longer than `time`, nor than half of what is left. Life is what comes: a long reply
+    /// on a slow link may take until the deadline.
+    pub(crate) fn patient(self, time: Duration) -> Self {
+        let share = self.left_at(Instant::now()) / 2;
         Limit {
-            deadline: now + self.left_at(now) / count,
+            silence: share.min(time),
             ..self
         }
+    }
+
+    /// When the first of `count` equal parts of what is left is over.
+    pub(crate) fn part(&self, count: usize) -> Instant {
+        let now = Instant::now();
+        now + self.left_at(now) / u32::try_from(count.max(1)).unwrap_or(u32::MAX)
     }
 
     fn left_at(&self, now: Instant) -> Duration {
@@ -52,24 +77,40 @@ impl Limit<'_> {
 
     /// Waits until one of `flags` holds for `fd`.
     pub(crate) fn wait(&self, fd: BorrowedFd<'_>, flags: PollFlags) -> io::Result<()> {
+        let end = self.deadline.min(thread::deadline(self.silence));
+        let own = PollFd::from_borrowed_fd(fd, flags);
+        let cancel = PollFd::from_borrowed_fd(self.cancel.map_or(fd, AsFd::as_fd), PollFlags::IN);
+        let mut fds = [own, cancel];
+        let count = 1 + usize::from(self.cancel.is_some());
+        while !self.poll(fds.get_mut(..count).unwrap_or_default(), end)? {}
+        Ok(())
+    }
+
+    /// Waits until one of these is ready, or `end` has come; says which are.
+    pub(crate) fn wait_any<'fd>(&'fd self, mut fds: Vec<PollFd<'fd>>, end: Instant) -> io::Result<Vec<bool>> {
+        let cancel = self.cancel.map(AsFd::as_fd);
+        fds.extend(cancel.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         loop {
-            let left = self.left_at(Instant::now());
-            if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            let own = PollFd::from_borrowed_fd(fd, flags);
-            let cancel = self.cancel.map_or(fd, AsFd::as_fd);
-            let mut fds = [own, PollFd::from_borrowed_fd(cancel, PollFlags::IN)];
-            let count = 1 + usize::from(self.cancel.is_some());
-            poll(fds.get_mut(..count).unwrap_or_default(), Some(left))?;
-            let [own, cancel] = fds;
-            if !cancel.revents().is_empty() {
-                return Err(io::Error::other("called off"));
-            }
-            if !own.revents().is_empty() {
-                return Ok(());
+            match self.poll(&mut fds, end.min(self.deadline)) {
+                Ok(false) => continue,
+                Err(e) if e.kind() != io::ErrorKind::TimedOut || self.deadline <= end => return Err(e),
+                _ => return Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect()),
             }
         }
+    }
+
+    /// Waits once for one of these, of which the last is `cancel` if there is one; true if one is ready.
+    fn poll(&self, fds: &mut [PollFd<'_>], end: Instant) -> io::Result<bool> {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        poll(fds, Some(left))?;
+        let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+        if self.cancel.is_some() && fds.last().is_some_and(is_ready) {
+            return Err(io::Error::other("called off"));
+        }
+        Ok(fds.iter().any(is_ready))
     }
 
     /// Lets `time` pass, or what is left; false if that was called off.
@@ -135,22 +176,29 @@ pub(crate) fn look_up(node: &Node, limit: Limit<'_>) -> Result<Vec<SocketAddr>> 
     })
 }
 
-/// Connects to a server at this address.
-pub(crate) fn connect(address: SocketAddr, limit: Limit<'_>) -> io::Result<TcpStream> {
+/// The system takes no more than this beyond what is on its way: that a request is still going out is to show.
+#[cfg(target_os = "linux")]
+const MAX_UNSENT: u32 = 128 << 10;
+
+/// Begins to connect to a server at this address; when the socket is ready to write, [`connected`] says what came of it.
+pub(crate) fn connect(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_notsent_lowat(MAX_UNSENT)?;
     match socket.connect(&address.into()) {
-        Ok(()) => {}
-        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
-            limit.wait(socket.as_fd(), PollFlags::OUT)?;
-            if let Some(e) = socket.take_error()? {
-                return Err(e);
-            }
-        }
-        Err(e) => return Err(e),
+        Err(e) if e.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Err(e),
+        _ => Ok(socket),
     }
-    Ok(socket.into())
+}
+
+/// The socket, if it is connected.
+pub(crate) fn connected(socket: Socket) -> io::Result<TcpStream> {
+    match socket.take_error()? {
+        Some(e) => Err(e),
+        None => Ok(socket.into()),
+    }
 }
 
 impl Stream {

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "every test target uses a part of it")]
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -23,13 +23,15 @@ pub(crate) enum Fault {
     Trickle,
     /// What the server says comes at so many bytes a second.
     Rate(usize),
+    /// What the server is told comes at so many bytes a second.
+    SlowRequest(usize),
     /// What the server says next vanishes, and the connection with it; then all is well again.
     LoseAnswer,
 }
 
 /// Listens until it is dropped, which cuts every connection.
 pub(crate) struct Proxy {
-    port: u16,
+    address: SocketAddr,
     shared: Arc<Shared>,
 }
 
@@ -39,33 +41,41 @@ struct Shared {
     refusing: AtomicBool,
     accepted: AtomicUsize,
     streams: Mutex<Vec<TcpStream>>,
+    /// So many of the connections were forgotten.
+    forgotten: AtomicUsize,
     over: AtomicBool,
 }
 
 impl Proxy {
     /// A proxy before this port.
     pub(crate) fn to(target: u16) -> Proxy {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
+        Proxy::at("127.0.0.1:0", target)
+    }
+
+    /// A proxy at this address.
+    pub(crate) fn at(address: &str, target: u16) -> Proxy {
+        let listener = TcpListener::bind(address).unwrap();
+        let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             target,
             fault: Mutex::new(Fault::None),
             refusing: AtomicBool::new(false),
             accepted: AtomicUsize::new(0),
             streams: Mutex::default(),
+            forgotten: AtomicUsize::new(0),
             over: AtomicBool::new(false),
         });
         let accept = Arc::clone(&shared);
         spawn(move || accept.accept(&listener));
-        Proxy { port, shared }
+        Proxy { address, shared }
     }
 
     pub(crate) fn address(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}", self.address)
     }
 
     pub(crate) fn host(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        self.address.to_string()
     }
 
     /// From now on; also for connections that are there.
@@ -84,6 +94,11 @@ impl Proxy {
         }
     }
 
+    /// What is said on the connections that are there vanishes from now on, as when a firewall has forgotten them.
+    pub(crate) fn forget(&self) {
+        self.shared.forgotten.store(self.accepted(), Ordering::SeqCst);
+    }
+
     /// Closes every new connection at once, or no more.
     pub(crate) fn refuse(&self, refuse: bool) {
         self.shared.refusing.store(refuse, Ordering::SeqCst);
@@ -99,7 +114,7 @@ impl Drop for Proxy {
     fn drop(&mut self) {
         self.shared.over.store(true, Ordering::SeqCst);
         self.cut();
-        let _ = TcpStream::connect(("127.0.0.1", self.port));
+        let _ = TcpStream::connect(self.address);
     }
 }
 
@@ -109,7 +124,7 @@ impl Shared {
             if self.over.load(Ordering::SeqCst) {
                 return;
             }
-            self.accepted.fetch_add(1, Ordering::SeqCst);
+            let number = self.accepted.fetch_add(1, Ordering::SeqCst);
             let Ok(near) = near else { continue };
             if self.refusing.load(Ordering::SeqCst) {
                 continue;
@@ -117,20 +132,25 @@ impl Shared {
             let Ok(far) = TcpStream::connect(("127.0.0.1", self.target)) else {
                 continue;
             };
+            // What is on its way is not to hide in here.
+            rustix::net::sockopt::set_socket_recv_buffer_size(&near, 64 << 10).unwrap();
             for stream in [&near, &far] {
                 stream.set_nodelay(true).unwrap();
                 self.streams.lock().push(stream.try_clone().unwrap());
             }
             let (near_too, far_too) = (near.try_clone().unwrap(), far.try_clone().unwrap());
             let (up, down) = (Arc::clone(&self), Arc::clone(&self));
-            spawn(move || up.pass(near, far, false));
-            spawn(move || down.pass(far_too, near_too, true));
+            spawn(move || up.pass(near, far, number, false));
+            spawn(move || down.pass(far_too, near_too, number, true));
         }
     }
 
-    fn pass(&self, mut from: TcpStream, mut to: TcpStream, of_server: bool) {
+    fn pass(&self, mut from: TcpStream, mut to: TcpStream, number: usize, of_server: bool) {
         let mut bytes = vec![0; 16 << 10];
         while let Ok(count @ 1..) = from.read(&mut bytes) {
+            if number < self.forgotten.load(Ordering::SeqCst) {
+                continue;
+            }
             let fault = *self.fault.lock();
             let piece = match fault {
                 Fault::Silence => continue,
@@ -139,7 +159,7 @@ impl Shared {
                     let _ = crossbeam_channel::never::<()>().recv_timeout(time);
                     count
                 }
-                Fault::Rate(rate) if of_server => {
+                Fault::Rate(rate) | Fault::SlowRequest(rate) if of_server == matches!(fault, Fault::Rate(_)) => {
                     let time = Duration::from_secs_f64(count as f64 / rate as f64);
                     let _ = crossbeam_channel::never::<()>().recv_timeout(time);
                     count

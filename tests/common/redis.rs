@@ -165,13 +165,40 @@ impl Server {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
+    /// How much memory the server has before `body`, and at most meanwhile.
+    pub(crate) fn growth(&self, body: impl FnOnce()) -> (u64, u64) {
+        let pid = self.running.as_ref().unwrap().pid;
+        let read = |field: &str| -> u64 {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let kib = status
+                .lines()
+                .find_map(|line| line.strip_prefix(field)?.split_whitespace().nth(1));
+            kib.unwrap().parse::<u64>().unwrap() << 10
+        };
+        // The peak begins anew.
+        fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+        let before = read("VmRSS");
+        body();
+        (before, read("VmHWM"))
+    }
+
     fn connect(&self) -> RedisResult<redis::Connection> {
         let settings = RedisConnectionInfo::default();
         let settings = match &self.password {
             Some(password) => settings.set_password(password.as_str()),
             None => settings,
         };
-        let address = ConnectionAddr::Tcp("127.0.0.1".into(), self.port);
+        let option = |name: &str| {
+            self.args
+                .iter()
+                .rposition(|arg| arg == name)
+                .and_then(|at| self.args.get(at + 1))
+        };
+        let host = option("--bind").map_or("127.0.0.1", String::as_str);
+        let port = option("--port")
+            .and_then(|port| port.parse().ok())
+            .filter(|port| *port != 0);
+        let address = ConnectionAddr::Tcp(host.into(), port.unwrap_or(self.port));
         let info: ConnectionInfo = redis::IntoConnectionInfo::into_connection_info(address)?;
         let client = redis::Client::open(info.set_redis_settings(settings))?;
         let connection = client.get_connection_with_timeout(Duration::from_secs(2))?;
@@ -335,24 +362,34 @@ impl Cluster {
         (0..3).find(|number| slot <= last(*number)).unwrap()
     }
 
-    /// Moves a slot with all its keys from one master to another.
-    pub(crate) fn move_slot(&self, slot: u16, from: usize, to: usize) {
-        let number = slot;
+    /// Begins to move a slot from one master to another.
+    pub(crate) fn begin_move(&self, slot: u16, from: usize, to: usize) {
+        let slot = slot.to_string();
+        let id = |index: usize| self.nodes[index].ask::<String>(&["CLUSTER", "MYID"]);
+        let () = self.nodes[to].ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &id(from)]);
+        let () = self.nodes[from].ask(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &id(to)]);
+    }
+
+    /// Moves all keys of a slot that is being moved.
+    pub(crate) fn move_keys(&self, slot: u16, from: usize, to: usize) {
         let (slot, port) = (slot.to_string(), self.nodes[to].port.to_string());
-        let [from, to] = [from, to].map(|index| &self.nodes[index]);
-        let id = |node: &Server| node.ask::<String>(&["CLUSTER", "MYID"]);
-        let (from_id, to_id) = (id(from), id(to));
-        let () = to.ask(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id]);
-        let () = from.ask(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id]);
         loop {
-            let keys: Vec<String> = from.ask(&["CLUSTER", "GETKEYSINSLOT", &slot, "10"]);
+            let keys: Vec<String> = self.nodes[from].ask(&["CLUSTER", "GETKEYSINSLOT", &slot, "10"]);
             if keys.is_empty() {
                 break;
             }
             let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
             migrate.extend(keys.iter().map(String::as_str));
-            let () = from.ask(&migrate);
+            let () = self.nodes[from].ask(&migrate);
         }
+    }
+
+    /// Moves a slot with all its keys from one master to another.
+    pub(crate) fn move_slot(&self, number: u16, from: usize, to: usize) {
+        self.begin_move(number, from, to);
+        self.move_keys(number, from, to);
+        let (slot, to) = (number.to_string(), &self.nodes[to]);
+        let to_id: String = to.ask(&["CLUSTER", "MYID"]);
         for master in self.masters() {
             let () = self.nodes[master].ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]);
         }

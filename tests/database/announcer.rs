@@ -41,7 +41,8 @@ impl Announcer for Both {
             assert!(payload.len() <= announcement.max_payload_len());
             outbound.send(announcement.topic.as_str().as_bytes(), &payload, Duration::from_secs(1))?;
         }
-        match std::mem::take(&mut *self.is_cut.lock()) {
+        let is_cut = std::mem::take(&mut *self.is_cut.lock());
+        match is_cut {
             true => Err(tablecast::Error::new(ErrorKind::Unconfirmed, "the answer was lost")),
             false => Ok(written),
         }

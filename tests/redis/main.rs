@@ -5,8 +5,10 @@ mod access;
 mod cluster;
 #[path = "../common/mod.rs"]
 mod common;
+mod connections;
 #[cfg(feature = "zmq")]
 mod foreign;
+mod moving;
 mod names;
 #[path = "../common/network.rs"]
 mod net;

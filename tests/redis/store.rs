@@ -132,6 +132,8 @@ fn a_write_is_recognized_after_others() {
         let mut slow = options();
         slow.reconnect_interval = Duration::from_millis(300);
         slow.reconnect_max = slow.reconnect_interval;
+        // The answer that is lost is that of the write.
+        slow.heartbeat_interval = LONG;
         let mine = store_with(&proxy.address(), slow);
         let others = store(&server.address());
         teach(&others, &server.address());

@@ -95,10 +95,7 @@ fn run(
     mut wait: Duration,
     options: &RedisOptions,
 ) {
-    let limit = Limit {
-        deadline: thread::deadline(Duration::MAX),
-        cancel: Some(signal),
-    };
+    let limit = Limit::cancelled_by(signal);
     let mut told = false;
     while limit.pause(wait) {
         let outcome = match finder.connect(limit) {

@@ -5,8 +5,9 @@
 //! each time, so that many ends are spread over the nodes.
 //!
 //! A host is an IP address, with a scope if it needs one (`redis://[fe80::1%eth0]:6379`), or a name. A name is looked up
-//! for every connection, within the time limit of the call; each of its addresses is tried, first the one that answered
-//! last.
+//! for every connection, within the time limit of the call; its addresses are tried side by side, first the one that
+//! answered last. A node of a cluster that is not reached where the others say it is, is looked for at the addresses that
+//! were given.
 
 mod connecting;
 mod inbound;
@@ -66,11 +67,7 @@ impl PubSub for RedisPubSub {
             Arc::clone(&self.turns),
         );
         let address = self.servers.to_string();
-        Ok(Box::new(RedisOutbound::new(
-            finder,
-            address,
-            self.options.heartbeat_interval,
-        )))
+        Ok(Box::new(RedisOutbound::new(finder, address, &self.options)))
     }
 
     fn inbound(&self) -> Result<(Box<dyn Inbound>, Arc<dyn Wake>)> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ::redis::{Value, cmd};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::redis::{Conn, Finder, Health, Limit, refused};
+use crate::redis::{Conn, Finder, Health, Limit, RedisOptions, refused};
 use crate::thread;
 use crate::transport::Outbound;
 
@@ -14,6 +14,8 @@ pub(super) struct RedisOutbound {
     address: String,
     /// After this long a node is asked again whether it is well.
     interval: Duration,
+    /// So long it may be silent then.
+    patience: Duration,
     link: Option<Link>,
 }
 
@@ -29,11 +31,12 @@ const PAUSE: Duration = Duration::from_millis(20);
 const AT_ONCE: Duration = Duration::from_millis(100);
 
 impl RedisOutbound {
-    pub(super) fn new(finder: Finder, address: String, interval: Duration) -> RedisOutbound {
+    pub(super) fn new(finder: Finder, address: String, options: &RedisOptions) -> RedisOutbound {
         RedisOutbound {
             finder,
             address,
-            interval,
+            interval: options.heartbeat_interval,
+            patience: options.heartbeat_timeout,
             link: None,
         }
     }
@@ -42,7 +45,7 @@ impl RedisOutbound {
     fn link(&mut self, limit: Limit<'_>) -> Result<Link> {
         let now = Instant::now();
         if let Some(mut link) = self.link.take() {
-            match link.check(now, self.interval, limit) {
+            match link.check(now, self.interval, limit.share(self.patience)) {
                 Ok(()) => return Ok(link),
                 Err(_) => self.finder.shun(link.conn.node()),
             }
@@ -56,7 +59,7 @@ impl Link {
     fn check(&mut self, now: Instant, interval: Duration, limit: Limit<'_>) -> Result<()> {
         self.conn.check()?;
         if now.duration_since(self.checked) >= interval {
-            Health::check(&mut self.conn, limit.share(interval))?;
+            Health::check(&mut self.conn, limit)?;
             self.checked = now;
         }
         Ok(())
@@ -68,10 +71,7 @@ impl Outbound for RedisOutbound {
     /// tried for as long as there is time.
     fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
         let timeout = if timeout.is_zero() { AT_ONCE } else { timeout };
-        let limit = Limit {
-            deadline: thread::deadline(timeout),
-            cancel: None,
-        };
+        let limit = Limit::until(thread::deadline(timeout));
         loop {
             let failed = match self.link(limit) {
                 Ok(mut link) => {

@@ -6,5 +6,7 @@ if redis.call('HDEL', about, 'exists') == 0 then
 end
 redis.call('HSET', about, 'deleted', token)
 redis.call('HINCRBY', about, 'version', 1)
-redis.call('UNLINK', rows, keys, topics, deletes, order)
+for _, key in ipairs({rows, keys, topics, deletes, order}) do
+    redis.call('UNLINK', key)
+end
 return true

@@ -5,9 +5,9 @@
 //! made again, and notices if it was made already. After a failover the database may be where it was a moment ago:
 //! Redis confirms a write before its replicas have it.
 //!
-//! What it asks of a server, for its access lists: `EVAL`, `EVALSHA`, the commands of the scripts (`HGET`, `HMGET`, `HSET`,
-//! `HSETNX`, `HDEL`, `HINCRBY`, `ZADD`, `ZREM`, `ZRANGEBYLEX`, `ZRANGEBYSCORE`, `UNLINK`, `PUBLISH`), and with a cluster
-//! `CLUSTER SLOTS` and `ASKING`. Its keys begin with `tablecast{`.
+//! What it asks of a server, for its access lists: `EVAL`, `EVALSHA`, the commands of the scripts (`HGET`, `HSET`,
+//! `HSETNX`, `HDEL`, `HINCRBY`, `ZADD`, `ZREM`, `ZRANGEBYLEX`, `ZRANGEBYSCORE`, `UNLINK`, `PUBLISH`), `INCR`, and with a
+//! cluster `CLUSTER SLOTS`, `ASKING` and `EXISTS`. Its keys begin with `tablecast{`.
 
 mod row;
 mod script;
@@ -41,13 +41,17 @@ struct Inner {
     tokens: AtomicU32,
 }
 
-/// What of a table is stored, each under a key of its own.
+/// The counter of a table's unique numbers, under a key of its own that no script names.
+const UNIQUE: &str = "unique";
+
+/// What of a table is stored, each under a key of its own; the scripts name them in this order.
 const ROWS: &str = "rows";
 const ABOUT: &str = "about";
 const DELETES: &str = "deletes";
 const KEYS: &str = "keys";
 const TOPICS: &str = "topics";
 const ORDER: &str = "order";
+const PARTS: [&str; 6] = [ROWS, ABOUT, DELETES, KEYS, TOPICS, ORDER];
 
 /// No page has more rows, whatever the options say.
 const MAX_BATCH: usize = 1_000_000;
@@ -212,7 +216,7 @@ impl Store for RedisStore {
     fn create_table(&self, table: &str) -> Result<bool> {
         let answer = self
             .0
-            .run(&script::CREATE_TABLE, (table, &[ABOUT]), &[&self.0.token()], true)?;
+            .run(&script::CREATE_TABLE, (table, &PARTS), &[&self.0.token()], true)?;
         Ok(answer == Value::Int(1))
     }
 
@@ -225,11 +229,9 @@ impl Store for RedisStore {
     }
 
     fn allocate_unique_key(&self, table: &str) -> Result<u64> {
-        let about = &*key_of(table, ABOUT);
+        let unique = &*key_of(table, UNIQUE);
         // Made twice it loses a number.
-        let number = self
-            .0
-            .call(about, cmd("HINCRBY").arg(about).arg("unique").arg(1), false)?;
+        let number = self.0.call(unique, cmd("INCR").arg(unique), false)?;
         unsigned(Some(number))
     }
 

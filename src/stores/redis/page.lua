@@ -1,34 +1,38 @@
 -- A part of an index, from one member to another, with the rows if they are wanted, until there are enough members or bytes.
 -- What stands before the key in each member is left out. Comes first: whether there may be more.
+-- One row is read at a time: how long the next one is shows only then.
 local index, rows = unpack(KEYS)
 local from, to, limit, room, prefix, with_rows = unpack(ARGV)
-local members = redis.call('ZRANGEBYLEX', index, from, to, 'LIMIT', 0, limit)
-room = tonumber(room)
-prefix = tonumber(prefix)
-local page = {0}
-local at = 1
-local few = 16
-while at <= #members and room > 0 do
-    local part = {}
-    for i = at, math.min(#members, at + few - 1) do
-        part[#part + 1] = prefix > 0 and string.sub(members[i], prefix + 1) or members[i]
-    end
-    at = at + #part
-    local values = with_rows == '1' and redis.call('HMGET', rows, unpack(part))
-    for i, key in ipairs(part) do
-        page[#page + 1] = key
+local call, sub = redis.call, string.sub
+limit, room, prefix, with_rows = tonumber(limit), tonumber(room), tonumber(prefix) + 1, with_rows == '1'
+local few = 1000
+local page, last = {1}, 1
+while limit > 0 do
+    local members = call('ZRANGEBYLEX', index, from, to, 'LIMIT', 0, limit < few and limit or few)
+    for at = 1, #members do
+        local key = members[at]
+        from = key
+        if prefix > 1 then
+            key = sub(key, prefix)
+        end
+        last = last + 1
+        page[last] = key
         room = room - #key
-        if values then
-            page[#page + 1] = values[i]
-            room = room - #values[i]
+        if with_rows then
+            local row = call('HGET', rows, key)
+            last = last + 1
+            page[last] = row
+            room = room - #(row or '')
         end
         if room <= 0 then
-            break
+            return page
         end
     end
-    few = 128
-end
-if room <= 0 or #members == tonumber(limit) then
-    page[1] = 1
+    if #members < few then
+        page[1] = #members < limit and 0 or 1
+        return page
+    end
+    from = '(' .. from
+    limit = limit - few
 end
 return page

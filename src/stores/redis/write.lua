@@ -58,7 +58,9 @@ else
         call('HSET', rows, key, row .. value)
         call('ZADD', keys, 0, key)
         call('ZADD', topics, 0, in_topic)
-        call('HSETNX', about, 'exists', token)
+        if call('HSETNX', about, 'exists', token) == 1 then
+            keep(rows, deletes, keys, topics, order)
+        end
         if deleted then
             call('HDEL', deletes, key)
             call('ZREM', order, key)

@@ -1,0 +1,117 @@
+//! Connects to a server: at its addresses side by side, so that one which does not answer costs the others no time.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags};
+use socket2::Socket;
+
+use crate::error::{Error, ErrorKind, Result};
+
+use super::Access;
+use super::conn::{Conn, lost};
+use super::node::Node;
+use super::stream::{self, Limit};
+
+/// After this long without an answer the next address is tried as well; earlier if the time is short: the last one is to
+/// have a third of it at least.
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// A try of one address.
+enum Try {
+    Connecting(Socket),
+    /// The server was asked to let us in.
+    Greeting(Box<Conn>),
+}
+
+enum Step {
+    Wait(Try),
+    Open(Box<Conn>),
+}
+
+impl Conn {
+    /// Connects at the first address of the server that answers, and introduces itself. The address that answered last
+    /// is tried first.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Transport`] or [`ErrorKind::Timeout`] if there is no answer, [`ErrorKind::Denied`] if the server
+    /// does not let us in.
+    pub(crate) fn open(node: &Node, access: &Access, limit: Limit<'_>) -> Result<Conn> {
+        let looked_up = stream::look_up(node, limit);
+        let mut addresses = looked_up.map_err(|e| Error::new(e.kind(), format!("Redis at {node}")).with_source(e))?;
+        let count = addresses.len();
+        access.answered.put_first(node, &mut addresses);
+        let mut addresses = addresses.into_iter();
+        let mut tries: Vec<(SocketAddr, Try)> = Vec::with_capacity(count);
+        let mut error = lost(node, io::ErrorKind::AddrNotAvailable.into());
+        let mut next_start = Instant::now();
+        loop {
+            if tries.is_empty() || next_start <= Instant::now() {
+                match addresses.next() {
+                    Some(address) => match stream::connect(address) {
+                        Ok(socket) => tries.push((address, Try::Connecting(socket))),
+                        Err(e) => {
+                            error = lost(node, e);
+                            continue;
+                        }
+                    },
+                    None if tries.is_empty() => return Err(error),
+                    None => {}
+                }
+                next_start = match addresses.len() {
+                    0 => limit.deadline,
+                    left => limit.part(2 * left + 1).min(Instant::now() + HEAD_START),
+                };
+            }
+            let fds = tries.iter().map(|(_, it)| it.news()).collect();
+            let ready = limit.wait_any(fds, next_start).map_err(|e| lost(node, e))?;
+            for ((address, it), is_ready) in std::mem::take(&mut tries).into_iter().zip(ready) {
+                match if is_ready {
+                    it.go_on(node, access)
+                } else {
+                    Ok(Step::Wait(it))
+                } {
+                    Ok(Step::Open(conn)) => {
+                        if count > 1 {
+                            access.answered.remember(node, address);
+                        }
+                        return Ok(*conn);
+                    }
+                    Ok(Step::Wait(it)) => tries.push((address, it)),
+                    Err(e) if e.kind() == ErrorKind::Denied => return Err(e),
+                    Err(e) => {
+                        error = e;
+                        next_start = Instant::now();
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Try {
+    /// What to wait for.
+    fn news(&self) -> PollFd<'_> {
+        match self {
+            Try::Connecting(socket) => PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::OUT),
+            Try::Greeting(conn) => PollFd::from_borrowed_fd(conn.as_fd(), conn.news()),
+        }
+    }
+
+    /// What it was waited for is there.
+    fn go_on(self, node: &Node, access: &Access) -> Result<Step> {
+        let mut conn = match self {
+            Try::Connecting(socket) => {
+                let socket = stream::connected(socket).map_err(|e| lost(node, e))?;
+                Box::new(Conn::greet(socket, node, access)?)
+            }
+            Try::Greeting(conn) => conn,
+        };
+        match conn.is_welcome()? {
+            true => Ok(Step::Open(conn)),
+            false => Ok(Step::Wait(Try::Greeting(conn))),
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! The connections that the threads of a program share: slow, forgotten on the way, or in each other's way.
+
+use std::thread::{Builder, scope};
+use std::time::{Duration, Instant};
+
+use tablecast::drivers::redis::RedisOptions;
+use tablecast::store::StoreOptions;
+use tablecast::stores::redis::RedisStore;
+use tablecast::{ErrorKind, Result, Store, Topic};
+
+use crate::common::within;
+use crate::proxy::{Fault, Proxy};
+use crate::rig::{pass, quickly};
+use crate::servers::Server;
+use crate::store::store;
+use crate::{BEAT, SECOND, options};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+const THREADS: usize = 16;
+
+fn with_timeout(address: &str, timeout: Duration) -> RedisStore {
+    let limits = StoreOptions {
+        timeout,
+        ..StoreOptions::default()
+    };
+    RedisStore::new(address, limits, &options()).unwrap()
+}
+
+/// Calls from as many threads at once; returns what came of each, and how long it took.
+fn together<T: Send>(call: impl Fn() -> T + Sync) -> Vec<(T, Duration)> {
+    let timed = || {
+        let start = Instant::now();
+        (call(), start.elapsed())
+    };
+    scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|_| Builder::new().spawn_scoped(scope, timed).unwrap())
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// A store with as many idle connections through the proxy, which are due to be looked at.
+fn with_idle_connections(server: &Server, proxy: &Proxy, timeout: Duration) -> RedisStore {
+    store(&server.address()).create("t", "k", "v", &Topic::ALL).unwrap();
+    let store = with_timeout(&proxy.address(), timeout);
+    // So slow that no thread finds a connection that another one has given back.
+    proxy.set(Fault::Delay(Duration::from_millis(30)));
+    for (got, _) in together(|| store.get("t", "k", None)) {
+        got.unwrap();
+    }
+    assert!(server.clients() > THREADS / 2);
+    proxy.set(Fault::None);
+    pass(2 * BEAT);
+    store
+}
+
+#[test]
+fn one_forgotten_connection_stands_for_all() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let proxy = Proxy::to(server.port());
+        let store = with_idle_connections(&server, &proxy, 3 * SECOND);
+        proxy.forget();
+        let before = proxy.accepted();
+        store.get("t", "k", None).unwrap();
+        for _ in 0..THREADS {
+            quickly(SECOND, "get", || store.get("t", "k", None)).unwrap();
+        }
+        assert!(proxy.accepted() <= before + 2);
+    });
+}
+
+/// Several times as long as a server may be silent.
+#[test]
+fn a_reply_that_is_still_arriving_is_waited_for() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let value = "v".repeat(100 << 10);
+        for number in 0..20 {
+            let key = format!("k{number}");
+            store(&server.address()).create("t", &key, &value, &Topic::ALL).unwrap();
+        }
+        let proxy = Proxy::to(server.port());
+        let store = with_timeout(&proxy.address(), 20 * SECOND);
+        store.get("t", "k0", None).unwrap();
+        proxy.set(Fault::Rate(1 << 20));
+        let start = Instant::now();
+        let rows: Result<Vec<_>> = store.entries("t", None).collect();
+        assert_eq!(rows.unwrap().len(), 20);
+        assert!(start.elapsed() > 3 * options().heartbeat_timeout);
+        // One that says no more is given up as soon as ever.
+        let before = proxy.accepted();
+        let cut = Builder::new().spawn({
+            let store = store.clone();
+            move || store.entries("t", None).collect::<Result<Vec<_>>>()
+        });
+        pass(options().heartbeat_timeout);
+        proxy.forget();
+        assert_eq!(cut.unwrap().join().unwrap().unwrap().len(), 20);
+        assert_eq!(proxy.accepted(), before + 1);
+    });
+}
+
+#[test]
+fn a_request_that_is_still_going_out_is_waited_for() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let proxy = Proxy::to(server.port());
+        let store = with_timeout(&proxy.address(), 20 * SECOND);
+        store.create("t", "k", "v", &Topic::ALL).unwrap();
+        proxy.set(Fault::SlowRequest(4 << 20));
+        let value = "v".repeat(16 << 20);
+        let start = Instant::now();
+        assert_eq!(store.set("t", "k", &value).unwrap(), 2);
+        assert!(start.elapsed() > 3 * options().heartbeat_timeout);
+    });
+}
+
+#[test]
+fn a_refusal_keeps_its_words_whatever_its_bytes() {
+    within(LIMIT, || {
+        let server = Server::with(&["--rename-command", "HGET", "HGET-IS-NOT-HERE"]);
+        let store = store(&server.address());
+        // Redis quotes the beginning of what it was sent, and cuts it within a character: at one of these for sure.
+        for shift in ["", "x"] {
+            let key = format!("{shift}{}", "é".repeat(200));
+            let error = store.get("t", &key, None).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+            assert!(error.to_string().contains("unknown command 'HGET'"), "{error}");
+        }
+    });
+}
+
+/// Sixteen small rows, and then large ones.
+#[test]
+fn a_page_costs_the_server_no_more_than_a_page() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let limits = StoreOptions {
+            timeout: 20 * SECOND,
+            ..StoreOptions::default()
+        };
+        let store = RedisStore::new(&server.address(), limits, &RedisOptions::default()).unwrap();
+        let large = "v".repeat(2 << 20);
+        for number in 0..144 {
+            let value = if number < 16 { "v" } else { &large };
+            store.create("t", &format!("{number:03}"), value, &Topic::ALL).unwrap();
+        }
+        let (before, after) = server.growth(|| {
+            let page = store.page_of_entries("t", None, None).unwrap();
+            assert_eq!(page.items.len(), 18);
+        });
+        let grown = after.saturating_sub(before) >> 20;
+        println!("the server has grown by {grown} MiB");
+        assert!(grown < 64, "{grown} MiB");
+        assert_eq!(store.entries("t", None).filter(Result::is_ok).count(), 144);
+        assert_eq!(store.keys("t", None).count(), 144);
+    });
+}
+
+/// Connections are looked at now and then; nobody waits for that but the one who has taken one.
+#[test]
+fn threads_do_not_wait_for_each_other() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let proxy = Proxy::to(server.port());
+        store(&server.address()).create("t", "k", "v", &Topic::ALL).unwrap();
+        let redis = RedisOptions {
+            // Each call looks first.
+            heartbeat_interval: Duration::from_millis(10),
+            heartbeat_timeout: 5 * SECOND,
+            ..options()
+        };
+        let store = RedisStore::new(&proxy.address(), StoreOptions::default(), &redis).unwrap();
+        proxy.set(Fault::Delay(Duration::from_millis(100)));
+        drop(together(|| store.get("t", "k", None).unwrap()));
+        pass(2 * BEAT);
+        // A look and a request: four times the delay.
+        let longest = together(|| store.get("t", "k", None).unwrap())
+            .into_iter()
+            .map(|(_, took)| took)
+            .max();
+        println!("the longest of {THREADS} calls has taken {longest:?}");
+        assert!(longest.unwrap() < 2 * SECOND, "{longest:?}");
+    });
+}
