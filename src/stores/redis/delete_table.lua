@@ -5,6 +5,8 @@ if redis.call('HDEL', about, 'exists') == 0 then
     return redis.call('HGET', about, 'deleted') == token
 end
 redis.call('HSET', about, 'deleted', token)
-redis.call('HINCRBY', about, 'version', 1)
+if redis.call('HINCRBY', about, 'version', 1) == 1 then
+    redis.call('HSET', about, 'incarnation', token)
+end
 redis.call('UNLINK', rows, keys, topics, deletes, order)
 return true
