@@ -19,11 +19,11 @@
 //! Rows that are written by a [`Database`](crate::Database) are published by it, so a monitor of their table tells them a second time, with
 //! the same version: monitors are for tables that others write.
 //!
-//! **A store that went back** to an earlier state, by `FLUSHALL`, an older file, or a master that took its last writes with it,
-//! is the truth: the next poll tells what is in it now. Versions begin anew then, so the monitor also leaves a gap in the
-//! numbers of the topics, and whoever goes by versions is told to read the store. Rows are compared by version, topic, and a
-//! 32-bit sum of the value. One case is not seen until the next write of the table: a store that lost its last writes, and was given just as many
-//! others between two polls.
+//! **A store that went back** to an earlier state, by `FLUSHALL`, an older file, or a master that took its last writes with
+//! it, is the truth: the next poll tells what is in it now. Versions begin anew then, so the monitor also leaves a gap in the
+//! numbers of the topics that it told something on: a program that goes by versions is told to read the store. Rows are
+//! compared by version, topic, and a 32-bit sum of the value. One case shows only with the next write of the table: a store
+//! that lost its last writes, and was given just as many others between two polls.
 
 mod open;
 mod told;

@@ -365,7 +365,8 @@ fn a_log_that_nobody_may_write_back_is_said_to_be_in_the_way() {
         lock(folder.path(), false);
         create(&open(&path).unwrap(), "k").unwrap();
         let mut guest = Process::start("sqlite_files::guest", &[(PATH, path.to_str().unwrap())]);
-        assert!(guest.said("found ").starts_with("k w0 w1 w2 w3 w4 w5"));
+        let found = guest.said("found ");
+        assert!(found.starts_with("k w0 w1") && found.contains(" w5"), "{found}");
         guest.finish();
     });
 }

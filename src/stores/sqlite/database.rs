@@ -151,10 +151,12 @@ impl Database {
         drop(connections);
         // If there is no time for it, the next call does it.
         if let Some(mut open) = self.connections.try_write_until(deadline)
-            && open.as_ref().is_some_and(|now| *now.files() == files)
+            && let Some(now) = open.as_ref().filter(|now| *now.files() == files)
         {
             log::warn!("{replaced}");
-            self.paths.remove_left_behind(&files);
+            if now.can_write() {
+                self.paths.remove_left_behind(&files);
+            }
             *open = None;
         }
         replaced

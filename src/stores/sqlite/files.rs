@@ -27,6 +27,10 @@ struct Id {
     content: Option<(u64, Option<SystemTime>)>,
 }
 
+/// Their places.
+const MAIN: usize = 0;
+const LOG: usize = 1;
+
 const NAMES: [&str; 3] = ["the file", "its -wal", "its -shm"];
 
 impl Paths {
@@ -44,7 +48,7 @@ impl Paths {
     }
 
     pub(super) fn main(&self) -> &Path {
-        &self.0[0]
+        &self.0[MAIN]
     }
 
     /// The files that are there now.
@@ -70,15 +74,19 @@ impl Paths {
 
     /// Whether there is a write-ahead log with something in it.
     pub(super) fn has_log(&self) -> bool {
-        fs::metadata(&self.0[1]).is_ok_and(|log| log.len() > 0)
+        fs::metadata(&self.0[LOG]).is_ok_and(|log| log.len() > 0)
     }
 
-    /// Removes what SQLite keeps beside `files`, which are still open, if another database is in their place: it would be
-    /// taken for a part of that.
+    /// Removes what does not belong to the files that are there now, but to `files`, which are still open: SQLite would take
+    /// the log of another database for a part of this one, and the index of another log for that of this one.
     pub(super) fn remove_left_behind(&self, files: &Files) {
-        let now = self.look();
-        if now.has_main() && !now.has_same_main(files) {
-            self.remove_beside(|at| now.0[at] == files.0[at]);
+        let (now, old) = (&self.look().0, &files.0);
+        let is_of_another = |at: usize| {
+            let of = if now[MAIN] == old[MAIN] { LOG } else { MAIN };
+            at > of && now[of] != old[of] && now[at] == old[at]
+        };
+        if now[MAIN].is_some() {
+            self.remove_beside(is_of_another);
         }
     }
 
@@ -92,7 +100,7 @@ impl Paths {
 
     fn remove_beside(&self, is_old: impl Fn(usize) -> bool) {
         for (_, path) in self.0.iter().enumerate().skip(1).filter(|(at, _)| is_old(*at)) {
-            if let Ok(()) = fs::remove_file(path) {
+            if fs::remove_file(path).is_ok() {
                 log::warn!("{}: removed, since its database is gone", path.display());
             }
         }
@@ -118,14 +126,14 @@ impl Paths {
 impl Files {
     /// Tells the database from others that were at the same path.
     pub(super) fn number(&self) -> u64 {
-        self.0[0].as_ref().map_or(0, |file| file.inode)
+        self.0[MAIN].as_ref().map_or(0, |file| file.inode)
     }
 
     pub(super) fn has_main(&self) -> bool {
-        self.0[0].is_some()
+        self.0[MAIN].is_some()
     }
 
     pub(super) fn has_same_main(&self, other: &Files) -> bool {
-        self.0[0] == other.0[0]
+        self.0[MAIN] == other.0[MAIN]
     }
 }

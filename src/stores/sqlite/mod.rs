@@ -5,14 +5,15 @@
 //! own, `-wal` and `-shm`, that belong to it. It must be on a local file system: those of a network lack what the
 //! processes need to agree.
 //!
-//! **Files that are removed or replaced** while they are open, in whole or in part, are noticed by the next call. It fails with
-//! [`ErrorKind::Io`](crate::ErrorKind::Io), or, if it had just written, with [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed); nothing is answered
-//! from files that are not there any more. The call after it opens what is there then; a write makes a file that is missing, a
-//! read does not. To put another database in the place of one that is open, move it there: a file that is written over is
-//! not noticed, and damaged by those who have it open.
+//! **Files that are removed or replaced** while they are open, in whole or in part, are noticed by the next call. It fails
+//! with [`ErrorKind::Io`](crate::ErrorKind::Io), or, if it had just written, with
+//! [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed); nothing is answered from files that are not there any more. The
+//! call after it opens what is there then; a write makes a file that is missing, a read does not. To put another database in
+//! the place of one that is open, move it there: a file that is written over is not noticed, and damaged by those who have
+//! it open.
 //!
-//! **Without the right to write** the file or its folder, rows are read while a process that writes is there, and also if the last
-//! one ended cleanly. If it was killed, its log has to be written back first, and the error says so.
+//! **Without the right to write** the file or its folder, rows are read while a process that writes is there, and also if
+//! the last one ended cleanly. If it was killed, its log may have to be written back first; the error says so.
 
 mod connection;
 mod database;
@@ -57,8 +58,8 @@ struct Found {
 }
 
 impl SqliteStore {
-    /// Opens the file, and makes it and its folder if they are missing. One that this process may only read is opened to read:
-    /// writes fail with [`ErrorKind::Io`](crate::ErrorKind::Io).
+    /// Opens the file, and makes it and its folder if they are missing. One that this process may only read is opened to
+    /// read: writes fail with [`ErrorKind::Io`](crate::ErrorKind::Io).
     ///
     /// # Errors
     /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the file cannot be opened or made,
