@@ -8,6 +8,8 @@ mod host;
 mod process;
 #[path = "common/rig.rs"]
 mod rig;
+#[path = "common/swap.rs"]
+mod swap;
 
 use std::path::Path;
 use std::process::Command;
@@ -19,6 +21,7 @@ use common::{eventually, within};
 use host::{json, socket};
 use process::{Process, run, tablecast};
 use rig::{LONG, Rig, free_port, send};
+use swap::Swap;
 use tablecast::drivers::memory::MemoryPubSub;
 use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
 use tablecast::registry::{Discovery, Member, PUBLISHERS, Registration, RegistryOptions};
@@ -229,6 +232,95 @@ fn two_with_one_id_are_both_followed_and_reported() {
         });
         let error = errors.recv_timeout(LONG).unwrap();
         assert!(error.contains("\"same\""), "{error}");
+    });
+}
+
+#[test]
+fn who_lives_stays_when_the_store_goes_back() {
+    within(LIMIT, || {
+        let swap = Swap::new(store());
+        let store: Arc<dyn Store> = swap.clone();
+        let (_publisher, address, driver) = publisher();
+        let rig = Rig::new(&driver);
+        rig.listen(&["D"], &address);
+        let subscriber = Arc::clone(&rig.subscriber);
+        let _discovery = Discovery::new(Arc::clone(&store), subscriber, &[], patient()).unwrap();
+        // It renews its row long after all this.
+        let _live = register(&store, member("live", 1, "memory://registry-live", ""), patient());
+        let moved = |address: &str, epoch| format!(r#"{{"epoch":{epoch},"address":"{address}"}}"#);
+        let create = |store: &dyn Store, address: &str, epoch: u64| {
+            store
+                .create(PUBLISHERS, "mover", &moved(address, epoch), &Topic::ALL)
+                .unwrap()
+        };
+        let before = create(&*store, "memory://registry-before", 1);
+        let is_connected = |address: &str| connected(&rig).contains(&address.to_owned());
+        eventually(LONG, || {
+            is_connected("memory://registry-live") && is_connected("memory://registry-before")
+        });
+        for round in 2..5 {
+            let address = format!("memory://registry-after-{round}");
+            swap.at_once(|store| {
+                *store = Arc::new(MemoryStore::new());
+                // The versions come round to the same.
+                store.create(PUBLISHERS, "other", "no member", &Topic::ALL).unwrap();
+                assert_eq!(create(&**store, &address, round), before);
+            });
+            eventually(LONG, || is_connected(&address));
+            assert!(is_connected("memory://registry-live"), "{:?}", connected(&rig));
+            eventually(LONG, || connected(&rig).len() == 3);
+        }
+    });
+}
+
+#[test]
+fn who_does_not_live_is_missed_when_the_store_went_back() {
+    within(LIMIT, || {
+        let swap = Swap::new(store());
+        let store: Arc<dyn Store> = swap.clone();
+        let (_steady, steady, driver) = over_tcp();
+        let (_publisher, address, _) = over_tcp();
+        let rig = Rig::new(&driver);
+        rig.listen(&["D"], &steady);
+        let timeout = Duration::from_millis(1500);
+        let subscriber = Arc::clone(&rig.subscriber);
+        let _discovery = Discovery::new(Arc::clone(&store), subscriber, &[], options(timeout)).unwrap();
+        let live = register(&store, member("live", 1, &address, ""), options(timeout));
+        let dead = format!("tcp://127.0.0.1:{}", free_port());
+        let row = format!(r#"{{"epoch":1,"address":"{dead}"}}"#);
+        store.create(PUBLISHERS, "dead", &row, &Topic::ALL).unwrap();
+        eventually(LONG, || connected(&rig).contains(&dead));
+        swap.at_once(|store| *store = Arc::new(MemoryStore::new()));
+        eventually(LONG, || registered(&store) == [live.member().clone()]);
+        eventually(LONG, || !connected(&rig).contains(&dead));
+        assert!(connected(&rig).contains(&address));
+        let lost =
+            |reason: &SyncReason| matches!(reason, SyncReason::AddressLost { address: lost } if *lost == *address);
+        assert!(!rig.syncs.try_iter().any(|reason| lost(&reason)));
+    });
+}
+
+#[test]
+fn a_row_of_an_earlier_run_that_is_there_again_is_nobodys() {
+    within(LIMIT, || {
+        let swap = Swap::new(store());
+        let store: Arc<dyn Store> = swap.clone();
+        let (sender, errors) = crossbeam_channel::unbounded();
+        let told = RegistryOptions {
+            hook: Some(Arc::new(move |e: &tablecast::Error| drop(sender.send(e.to_string())))),
+            ..options(Duration::from_millis(300))
+        };
+        let live = register(&store, member("same", 2, "tcp://two:1", ""), told);
+        let older = r#"{"epoch":1,"address":"tcp://one:1"}"#;
+        swap.at_once(|store| {
+            *store = Arc::new(MemoryStore::new());
+            store.create(PUBLISHERS, "other", older, &Topic::ALL).unwrap();
+            store.create(PUBLISHERS, "same", older, &Topic::ALL).unwrap();
+        });
+        let row = || Member::from_row(&store.get(PUBLISHERS, "same", None).unwrap()).unwrap();
+        eventually(LONG, || row() == *live.member());
+        assert_eq!(registered(&store).len(), 2);
+        assert!(errors.is_empty(), "{:?}", errors.try_recv());
     });
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{Row, Store, Write};
+use crate::store::{Row, Store, TableVersion, Write};
 use crate::update::{Name, Topic};
 
 /// The rows by the hash of their key, in parts that are stored as a row each: to remember a few changes costs a few
@@ -11,12 +11,14 @@ use crate::update::{Name, Topic};
 pub(super) struct Told {
     /// The table where it is stored.
     name: String,
+    /// Where that table stood, as far as it was seen.
+    seen: Option<TableVersion>,
     parts: Vec<Part>,
     /// Tells the rows of this listing from those of earlier ones.
     listing: u64,
 }
 
-/// The format is a JSON array of `[key, version, topic]`.
+/// The format is a JSON array of `[key, version, topic, print]`.
 #[derive(Default)]
 struct Part {
     rows: BTreeMap<Name, Last>,
@@ -30,6 +32,8 @@ struct Part {
 pub(super) struct Last {
     pub(super) version: u64,
     pub(super) topic: Topic,
+    /// Of the value: a store that went back may give a version once more.
+    print: u32,
     listing: u64,
 }
 
@@ -45,6 +49,7 @@ impl Told {
     pub(super) fn load(store: &dyn Store, table: &str, id: &str, fail: impl Fn(&Error)) -> Result<Told> {
         // With the length before it, no id with a table looks like another one.
         let name = format!("tablecast/monitor/{}:{id}/{table}", id.len());
+        let seen = store.table_version(&name)?;
         let mut parts: Vec<Part> = (0..PARTS).map(|_| Part::default()).collect();
         for row in store.entries(&name, None) {
             let row = row?;
@@ -61,6 +66,7 @@ impl Told {
         }
         Ok(Told {
             name,
+            seen,
             parts,
             listing: 0,
         })
@@ -86,17 +92,17 @@ impl Told {
         missing.map(|(key, last)| (key.clone(), last.clone())).collect()
     }
 
-    /// The row was told with this version.
-    pub(super) fn told(&mut self, key: Name, version: u64, topic: Topic) {
-        let listing = self.listing;
-        let part = self.part(&key);
-        part.is_changed = true;
+    /// The row was told.
+    pub(super) fn told(&mut self, row: Row) {
         let last = Last {
-            version,
-            topic,
-            listing,
+            version: row.version,
+            topic: row.topic,
+            print: print(&row.value),
+            listing: self.listing,
         };
-        part.rows.insert(key, last);
+        let part = self.part(&row.key);
+        part.is_changed = true;
+        part.rows.insert(row.key, last);
     }
 
     /// The row was told as deleted.
@@ -105,21 +111,65 @@ impl Told {
         part.is_changed |= part.rows.remove(key).is_some();
     }
 
-    /// Stores what has changed, as long as it is to `go_on`.
+    /// Stores what has changed, as long as it is to `go_on`; and if the store went back, what it has lost.
     ///
     /// # Errors
     /// Those of an outage; and [`ErrorKind::Conflict`] if somebody else has written there. What was not stored then is
     /// stored the next time.
     pub(super) fn save(&mut self, store: &dyn Store, mut go_on: impl FnMut() -> bool) -> Result<()> {
+        let conflict = match self.save_changed(store, &mut go_on) {
+            Err(e) if is_conflict(&e) => e,
+            saved => return saved,
+        };
+        let saved = match self.find(store)? {
+            true => self.save_changed(store, &mut go_on),
+            // Unless it is as it should be: the answer to a write was lost.
+            false if self.parts.iter().any(|part| part.is_changed) => Err(conflict),
+            false => Ok(()),
+        };
+        saved.map_err(|e| match is_conflict(&e) {
+            true => Error::new(ErrorKind::Conflict, "another monitor of this id may be running").with_source(e),
+            false => e,
+        })
+    }
+
+    fn save_changed(&mut self, store: &dyn Store, go_on: &mut dyn FnMut() -> bool) -> Result<()> {
         let changed = self.parts.iter_mut().enumerate().filter(|(_, part)| part.is_changed);
         for (number, part) in changed {
             if !go_on() {
                 let context = "what was told was not remembered";
                 return Err(Error::new(ErrorKind::Stopped, context));
             }
-            part.save(store, &self.name, &number.to_string())?;
+            let version = part.save(store, &self.name, &number.to_string())?;
+            if let Some(seen) = &mut self.seen {
+                seen.version = seen.version.max(version);
+            }
         }
         Ok(())
+    }
+
+    /// Looks for what is stored, and what of it is not as it should be. Returns whether the store went back: nobody takes
+    /// away what was stored here.
+    ///
+    /// # Errors
+    /// Those of an outage.
+    pub(super) fn find(&mut self, store: &dyn Store) -> Result<bool> {
+        let now = store.table_version(&self.name)?;
+        let rows = store.entries(&self.name, None).collect::<Result<Vec<_>>>()?;
+        let mut went_back = now.zip(self.seen).is_some_and(|(now, seen)| now.went_back_since(&seen));
+        let mut rows: BTreeMap<Name, Row> = rows.into_iter().map(|row| (row.key.clone(), row)).collect();
+        for (number, part) in self.parts.iter_mut().enumerate() {
+            let row = rows.remove(number.to_string().as_str());
+            let version = row.as_ref().map(|row| row.version);
+            went_back |= version < part.version;
+            part.version = version;
+            part.is_changed = match row {
+                Some(row) => row.value != part.write()?,
+                None => !part.rows.is_empty(),
+            };
+        }
+        self.seen = now;
+        Ok(went_back)
     }
 
     fn part(&mut self, key: &str) -> &mut Part {
@@ -128,44 +178,31 @@ impl Told {
     }
 }
 
+impl Last {
+    /// Whether this is what was told.
+    pub(super) fn is(&self, row: &Row) -> bool {
+        self.version == row.version && self.topic == row.topic && self.print == print(&row.value)
+    }
+}
+
 impl Part {
-    fn save(&mut self, store: &dyn Store, table: &str, key: &str) -> Result<()> {
+    /// Stores it, and returns the version.
+    fn save(&mut self, store: &dyn Store, table: &str, key: &str) -> Result<u64> {
         let value = self.write()?;
         let write = match self.version {
             None => Write::create(table, key, &value),
             Some(version) => Write::set(table, key, &value).version(version),
         };
-        match store.write(&write) {
-            Ok(written) => {
-                self.version = Some(written.version);
-                self.is_changed = false;
-                Ok(())
-            }
-            Err(e) => match e.kind() {
-                ErrorKind::AlreadyExists | ErrorKind::NotFound | ErrorKind::Conflict => {
-                    self.find(store, table, key)?;
-                    let context = "another monitor of this id may be running, or an answer was lost";
-                    Err(Error::new(ErrorKind::Conflict, context).with_source(e))
-                }
-                _ => Err(e),
-            },
-        }
-    }
-
-    /// Looks for the row again that it is to be stored in.
-    fn find(&mut self, store: &dyn Store, table: &str, key: &str) -> Result<()> {
-        self.version = match store.get(table, key, None) {
-            Ok(row) => Some(row.version),
-            Err(e) if e.kind() == ErrorKind::NotFound => None,
-            Err(e) => return Err(e),
-        };
-        Ok(())
+        let version = store.write(&write)?.version;
+        self.version = Some(version);
+        self.is_changed = false;
+        Ok(version)
     }
 
     fn write(&self) -> Result<String> {
         let rows = self.rows.iter();
         let rows: Vec<_> = rows
-            .map(|(key, last)| (key.as_str(), last.version, last.topic.as_str()))
+            .map(|(key, last)| (key.as_str(), last.version, last.topic.as_str(), last.print))
             .collect();
         serde_json::to_string(&rows)
             .map_err(|e| Error::new(ErrorKind::InvalidInput, "what the monitor has told").with_source(e))
@@ -173,16 +210,30 @@ impl Part {
 }
 
 fn read(value: &str) -> Result<BTreeMap<Name, Last>, Box<dyn std::error::Error + Send + Sync>> {
-    let rows: Vec<(String, u64, String)> = serde_json::from_str(value)?;
-    let rows = rows.into_iter().map(|(key, version, topic)| {
+    let rows: Vec<(String, u64, String, u32)> = serde_json::from_str(value)?;
+    let rows = rows.into_iter().map(|(key, version, topic, print)| {
         let last = Last {
             version,
             topic: Topic::new(topic)?,
+            print,
             listing: 0,
         };
         Ok((Name::from(key), last))
     });
     rows.collect()
+}
+
+fn is_conflict(e: &Error) -> bool {
+    matches!(
+        e.kind(),
+        ErrorKind::AlreadyExists | ErrorKind::NotFound | ErrorKind::Conflict
+    )
+}
+
+/// Tells a value from others.
+fn print(value: &str) -> u32 {
+    let hash = hash(value);
+    (hash ^ (hash >> 32)) as u32
 }
 
 /// FNV-1a, which is the same in every run.
@@ -201,6 +252,15 @@ mod tests {
         Told::load(store, "t", id, |e| panic!("{e}")).unwrap()
     }
 
+    fn row(key: &str, version: u64, topic: Topic) -> Row {
+        Row {
+            key: key.into(),
+            value: "x".into(),
+            topic,
+            version,
+        }
+    }
+
     fn last(told: &mut Told, key: &str) -> Option<(u64, Topic)> {
         let row = told.part(key).rows.get(key);
         row.map(|last| (last.version, last.topic.clone()))
@@ -212,10 +272,10 @@ mod tests {
         let mut told = load(&store, "a");
         let tenant = Topic::new("tenant \"1\" \u{1F980}").unwrap();
         for number in 0..1000 {
-            told.told(format!("{number}").into(), number, tenant.clone());
+            told.told(row(&format!("{number}"), number, tenant.clone()));
         }
         told.save(&store, || true).unwrap();
-        told.told("1".into(), 5000, Topic::ALL);
+        told.told(row("1", 5000, Topic::ALL));
         told.told_deleted("2");
         told.save(&store, || true).unwrap();
         let mut again = load(&store, "a");
@@ -229,8 +289,8 @@ mod tests {
     fn two_of_one_id_notice_it() {
         let store = MemoryStore::new();
         let (mut one, mut other) = (load(&store, "a"), load(&store, "a"));
-        one.told("k".into(), 1, Topic::ALL);
-        other.told("k".into(), 2, Topic::ALL);
+        one.told(row("k", 1, Topic::ALL));
+        other.told(row("k", 2, Topic::ALL));
         one.save(&store, || true).unwrap();
         assert_eq!(other.save(&store, || true).unwrap_err().kind(), ErrorKind::Conflict);
         other.save(&store, || true).unwrap();
@@ -238,14 +298,37 @@ mod tests {
     }
 
     #[test]
+    fn what_the_store_has_lost_is_stored_again_at_once() {
+        let store = MemoryStore::new();
+        let mut told = load(&store, "a");
+        for number in 0..1000 {
+            told.told(row(&format!("{number}"), number, Topic::ALL));
+        }
+        told.save(&store, || true).unwrap();
+        let name = told.name.clone();
+        store.delete_table(&name).unwrap();
+        told.told(row("1", 5000, Topic::ALL));
+        told.save(&store, || true).unwrap();
+        let mut again = load(&store, "a");
+        assert!((0..1000).all(|number| last(&mut again, &format!("{number}")).is_some()));
+        assert_eq!(last(&mut again, "1"), Some((5000, Topic::ALL)));
+    }
+
+    #[test]
     fn nonsense_counts_as_never_told() {
         let store = MemoryStore::new();
         let mut told = load(&store, "a");
-        told.told("k".into(), 1, Topic::ALL);
+        told.told(row("k", 1, Topic::ALL));
         told.save(&store, || true).unwrap();
         let name = told.name.clone();
         let part = store.keys(&name, None).next().unwrap().unwrap();
-        for value in ["", "nonsense", r#"[["k",1]]"#, r#"[["k",1,""]]"#, r#"[["k",-1,"D"]]"#] {
+        for value in [
+            "",
+            "nonsense",
+            r#"[["k",1,"D"]]"#,
+            r#"[["k",1,"",7]]"#,
+            r#"[["k",-1,"D",7]]"#,
+        ] {
             store.set(&name, &part, value).unwrap();
             let failed = std::cell::Cell::new(false);
             let mut told = Told::load(&store, "t", "a", |e| {
@@ -254,7 +337,7 @@ mod tests {
             })
             .unwrap();
             assert!(failed.get() && told.missing().is_empty(), "{value}");
-            told.told("k".into(), 3, Topic::ALL);
+            told.told(row("k", 3, Topic::ALL));
             told.save(&store, || true).unwrap();
             assert_eq!(last(&mut load(&store, "a"), "k"), Some((3, Topic::ALL)));
         }

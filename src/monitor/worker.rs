@@ -1,16 +1,16 @@
 //! The thread of a monitor: polls, compares, publishes, remembers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use super::told::Told;
 use super::{Shared, count};
 use crate::error::{Error, ErrorKind, Result, contain};
 use crate::publisher::Publisher;
-use crate::store::{Row, Store};
+use crate::store::{Row, Store, TableVersion};
 use crate::thread::Stop;
-use crate::update::{Action, DbUpdate};
+use crate::update::{Action, DbUpdate, Topic};
 
 pub(super) struct Worker {
     store: Arc<dyn Store>,
@@ -21,8 +21,14 @@ pub(super) struct Worker {
     stop: Stop,
     /// `None` until it could be read.
     told: Option<Told>,
-    /// What the table's version was when all that was in it was told and remembered.
-    done: Option<u64>,
+    /// Where the table stood when all that was in it was told and remembered.
+    done: Option<TableVersion>,
+    /// Where it stood at the last look.
+    seen: Option<TableVersion>,
+    /// The store went back, and not everybody was told yet. Versions begin anew.
+    went_back: bool,
+    /// The topics on which something was told in this poll, or since the store went back.
+    topics: BTreeSet<Topic>,
 }
 
 /// It polls no more often than that.
@@ -48,6 +54,9 @@ impl Worker {
             stop,
             told: None,
             done: None,
+            seen: None,
+            went_back: false,
+            topics: BTreeSet::new(),
         }
     }
 
@@ -84,17 +93,45 @@ impl Worker {
             return Ok(());
         }
         self.done = None;
-        let compared = self.compare(told, version);
+        if let (Some(now), Some(seen)) = (version, self.seen) {
+            self.went_back |= now.went_back_since(&seen);
+        }
+        self.seen = version;
+        if !self.went_back {
+            self.topics.clear();
+        }
+        let compared = self.compare(told, version.map(|now| now.version));
+        let repaired = match &compared {
+            Ok(()) if self.went_back => self.repair(told),
+            _ => Ok(()),
+        };
         // Also if it failed: some of it was told.
         let remembered = self.remember(told);
-        compared?;
+        compared.and(repaired)?;
         remembered?;
         self.done = version;
         Ok(())
     }
 
+    /// The store went back, and what is in it now was told. Who goes by versions has to read it; and what it has lost of
+    /// what was remembered is to be stored again.
+    fn repair(&mut self, told: &mut Told) -> Result<()> {
+        told.find(&*self.store)?;
+        while let Some(topic) = self.topics.first() {
+            self.publisher.skip(topic)?;
+            self.topics.pop_first();
+        }
+        self.went_back = false;
+        count(&self.shared.went_back, 1);
+        log::warn!(
+            "the monitor of table {:?}: the store went back to an earlier state",
+            self.table
+        );
+        Ok(())
+    }
+
     /// Reads all rows, and tells what is not as it was told.
-    fn compare(&self, told: &mut Told, version: Option<u64>) -> Result<()> {
+    fn compare(&mut self, told: &mut Told, version: Option<u64>) -> Result<()> {
         told.begin();
         let mut after = None;
         loop {
@@ -113,43 +150,52 @@ impl Worker {
             self.go_on()?;
             // The delete's own version is not known. The row was seen to be missing after `version` was read, so
             // whatever is written under this key from then on has a higher one.
-            let deleted = version.unwrap_or(0).max(last.version + 1);
+            let deleted = match version {
+                Some(version) if last.version != version => version,
+                _ => last.version + 1,
+            };
+            self.went_back |= deleted < last.version;
             let update = DbUpdate::new(&*self.table, &*key, Action::Delete).topic(last.topic);
-            self.publish(update, deleted, &self.shared.deleted)?;
+            self.publish(update, deleted)?;
             told.told_deleted(&key);
         }
         Ok(())
     }
 
-    fn tell(&self, told: &mut Told, row: Row) -> Result<()> {
+    fn tell(&mut self, told: &mut Told, row: Row) -> Result<()> {
         let action = match told.look(&row) {
             None => Action::Create,
-            Some(last) if last.version == row.version => return Ok(()),
-            Some(last) if last.topic == row.topic => Action::Set,
+            Some(last) if last.is(&row) => return Ok(()),
             Some(last) => {
-                let update = DbUpdate::new(&*self.table, &*row.key, Action::Delete).topic(last.topic.clone());
-                self.publish(update, last.version + 1, &self.shared.deleted)?;
-                told.told_deleted(&row.key);
-                Action::Create
+                self.went_back |= row.version <= last.version;
+                match last.topic == row.topic {
+                    true => Action::Set,
+                    false => {
+                        let update = DbUpdate::new(&*self.table, &*row.key, Action::Delete).topic(last.topic.clone());
+                        let deleted = (last.version + 1).min(row.version.saturating_sub(1));
+                        self.publish(update, deleted)?;
+                        told.told_deleted(&row.key);
+                        Action::Create
+                    }
+                }
             }
         };
-        let counter = match action {
-            Action::Create => &self.shared.created,
-            _ => &self.shared.set,
-        };
         let update = DbUpdate::new(&*self.table, &*row.key, action);
-        let update = update.topic(row.topic.clone()).value(row.value);
-        self.publish(update, row.version, counter)?;
-        told.told(row.key, row.version, row.topic);
+        let update = update.topic(row.topic.clone()).value(row.value.clone());
+        self.publish(update, row.version)?;
+        told.told(row);
         Ok(())
     }
 
     /// Publishes an update. One that breaks a limit of the publisher is a failure, but not tried again: it would stand in
     /// the way of all others.
-    fn publish(&self, mut update: DbUpdate, version: u64, counter: &AtomicU64) -> Result<()> {
+    fn publish(&mut self, mut update: DbUpdate, version: u64) -> Result<()> {
         update.version = Some(version);
         match self.publisher.send_event(&update) {
-            Ok(()) => count(counter, 1),
+            Ok(()) => {
+                count(self.shared.counter(&update.action), 1);
+                self.topics.insert(update.topic);
+            }
             Err(e) if matches!(e.kind(), ErrorKind::TooLarge | ErrorKind::InvalidInput) => {
                 let context = format!("table {:?} key {:?}: nobody can be told", self.table, &*update.key);
                 self.shared.fail(&Error::new(e.kind(), context).with_source(e));

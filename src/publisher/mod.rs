@@ -204,6 +204,17 @@ impl Publisher {
         })
     }
 
+    /// Uses up a number of this topic: subscribers find it missing, and read the store.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if other threads were sending all the time.
+    pub(crate) fn skip(&self, topic: &Topic) -> Result<()> {
+        let timeout = self.options.send_timeout;
+        self.link.send(timeout, |Sender { numbers, .. }, _| {
+            numbers.send(topic, 1, |_| Ok(((), true)))
+        })
+    }
+
     /// Sends updates in order as one message on this topic, whatever their own: one system call, all or nothing.
     ///
     /// # Errors

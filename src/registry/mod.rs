@@ -9,6 +9,9 @@
 //!   notices removes the row, only in the version that was seen: one that its owner wrote meanwhile stays.
 //! - A [`Discovery`] makes a [`Subscriber`](crate::Subscriber) follow the publishers of such a table.
 //!
+//! If the store went back to an earlier state, by `FLUSHALL` or an older file, the rows that are missing were not removed
+//! by anybody: their owners count as there for the timeout, within which those that live write their rows again.
+//!
 //! A member that was taken for dead, for example because its process was stopped for long, registers again with its
 //! next renewal.
 

@@ -322,7 +322,10 @@ impl<F: FnMut(&mut Member)> Worker<F> {
                 row => row?,
             };
             let owner = Member::from_row(&row).ok();
-            let is_ours = owner.is_some_and(|owner| owner.is_run_of(&self.member));
+            // An earlier run's is there again if the store went back. If that one is alive after all, it notices.
+            let is_ours = owner.is_some_and(|owner| {
+                owner.is_run_of(&self.member) || (self.rejoins && owner.epoch < self.member.epoch)
+            });
             if self.since.is_some() && !is_ours {
                 let context = format!(
                     "another one is registered as {:?}: give each an id of its own",

@@ -47,6 +47,8 @@ pub struct Presence {
 pub(super) struct Roster {
     timeout: Duration,
     rows: BTreeMap<Name, Seen>,
+    /// Members whose rows went when the store went back. Those that live write them again.
+    missed: BTreeMap<Name, Seen>,
     /// When it was last looked.
     looked: Option<Instant>,
     /// The time since then counts for nobody.
@@ -58,6 +60,7 @@ struct Seen {
     /// `None`: somebody else's row.
     member: Option<Member>,
     version: u64,
+    value: String,
     /// Since when it has this version, as far as it was watched.
     since: Instant,
     was_renewed: bool,
@@ -67,6 +70,14 @@ impl Seen {
     fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.since)
     }
+
+    /// Whether this is the member of the `other` row, or a later run of it.
+    fn is_same_or_later(&self, other: &Seen) -> bool {
+        match (&self.member, &other.member) {
+            (Some(this), Some(other)) => this.is_run_of(other) || this.epoch > other.epoch,
+            _ => false,
+        }
+    }
 }
 
 impl Roster {
@@ -74,6 +85,7 @@ impl Roster {
         Roster {
             timeout,
             rows: BTreeMap::new(),
+            missed: BTreeMap::new(),
             looked: None,
             is_unwatched: false,
         }
@@ -86,31 +98,71 @@ impl Roster {
 
     /// Whether somebody has not been seen to renew for so long that it matters whether the store takes writes.
     pub(super) fn is_in_doubt(&self, now: Instant) -> bool {
-        let mut rows = self.rows.values();
+        let mut rows = self.rows.values().chain(self.missed.values());
         rows.any(|seen| seen.member.is_some() && seen.age(now) > self.timeout / 2)
     }
 
-    /// Takes note of all rows of the table, as they were read `now`.
-    pub(super) fn look(&mut self, rows: Vec<Row>, now: Instant) {
+    /// Whether something that was there is missing among these rows, or another or older one: they were deleted, or the
+    /// store went back.
+    pub(super) fn has_less(&self, rows: &[Row]) -> bool {
+        let rows: BTreeMap<&Name, &Row> = rows.iter().map(|row| (&row.key, row)).collect();
+        self.rows.iter().any(|(key, seen)| match rows.get(key) {
+            Some(row) => row.version < seen.version || (row.version == seen.version && row.value != seen.value),
+            None => true,
+        })
+    }
+
+    /// The highest version among the rows.
+    pub(super) fn version(&self) -> u64 {
+        self.rows.values().map(|seen| seen.version).max().unwrap_or(0)
+    }
+
+    /// Takes note of all rows of the table, as they were read `now`. If the store `went_back`, what is missing was not
+    /// deleted by anybody.
+    pub(super) fn look(&mut self, rows: Vec<Row>, now: Instant, went_back: bool) {
         let last = self.looked.replace(now).unwrap_or(now);
         let gap = now.saturating_duration_since(last);
         let is_unwatched = std::mem::take(&mut self.is_unwatched) || gap > self.timeout / 2;
         let unwatched = if is_unwatched { gap } else { Duration::ZERO };
+        self.missed.values_mut().for_each(|seen| seen.since += unwatched);
         let mut before = std::mem::take(&mut self.rows);
         for row in rows {
             let seen = match before.remove(&row.key) {
-                Some(mut seen) if seen.version == row.version => {
+                Some(mut seen) if seen.version == row.version && seen.value == row.value => {
                     seen.since += unwatched;
                     seen
                 }
-                older => Seen {
-                    member: Member::from_row(&row).inspect_err(|e| log::debug!("skipped: {e}")).ok(),
-                    version: row.version,
-                    since: now,
-                    was_renewed: older.is_some(),
-                },
+                older => {
+                    let is_known = older.is_some();
+                    if let Some(older) = older.filter(|_| went_back) {
+                        self.miss(row.key.clone(), older, now);
+                    }
+                    Seen {
+                        member: Member::from_row(&row).inspect_err(|e| log::debug!("skipped: {e}")).ok(),
+                        version: row.version,
+                        value: row.value,
+                        since: now,
+                        was_renewed: is_known && !went_back,
+                    }
+                }
             };
             self.rows.insert(row.key, seen);
+        }
+        if went_back {
+            before.into_iter().for_each(|(key, seen)| self.miss(key, seen, now));
+        }
+        let (rows, timeout) = (&self.rows, self.timeout);
+        self.missed.retain(|key, missed| {
+            let is_back = rows.get(key).is_some_and(|seen| seen.is_same_or_later(missed));
+            !is_back && missed.age(now) <= timeout
+        });
+    }
+
+    /// The time begins anew: it can renew as it could before.
+    fn miss(&mut self, key: Name, seen: Seen, now: Instant) {
+        let missed = Seen { since: now, ..seen };
+        if missed.member.is_some() {
+            self.missed.insert(key, missed);
         }
     }
 
@@ -127,9 +179,11 @@ impl Roster {
     }
 
     pub(super) fn presences(&self, now: Instant) -> Vec<Presence> {
-        let members = self.rows.values().filter_map(|seen| {
+        let rows = self.rows.values().map(|seen| (seen, seen.was_renewed));
+        let missed = self.missed.values().map(|seen| (seen, false));
+        let members = rows.chain(missed).filter_map(|(seen, was_renewed)| {
             let age = seen.age(now);
-            let state = match (age > self.timeout, seen.was_renewed) {
+            let state = match (age > self.timeout, was_renewed) {
                 (true, _) => PresenceState::Stale,
                 (false, true) => PresenceState::Alive,
                 (false, false) => PresenceState::Unknown,
@@ -171,7 +225,7 @@ mod tests {
         let mut roster = Roster::new(TIMEOUT);
         for second in 0..4 {
             let now = start + Duration::from_secs(second);
-            roster.look(vec![row("a", second + 1), row("b", 1)], now);
+            roster.look(vec![row("a", second + 1), row("b", 1)], now, false);
             assert!(roster.stale(now).is_empty());
             assert_eq!(
                 states(&roster, now),
@@ -189,13 +243,13 @@ mod tests {
     fn time_in_which_nobody_looked_counts_for_nobody() {
         let start = Instant::now();
         let mut roster = Roster::new(TIMEOUT);
-        roster.look(vec![row("a", 1)], start);
+        roster.look(vec![row("a", 1)], start, false);
         let now = start + Duration::from_secs(3600);
-        roster.look(vec![row("a", 1)], now);
+        roster.look(vec![row("a", 1)], now, false);
         assert!(roster.stale(now).is_empty());
         // From then on it does.
         for second in 1..=3 {
-            roster.look(vec![row("a", 1)], now + Duration::from_secs(second));
+            roster.look(vec![row("a", 1)], now + Duration::from_secs(second), false);
         }
         assert!(roster.stale(now + Duration::from_secs(3)).is_empty());
         assert_eq!(roster.stale(now + Duration::from_millis(3001)).len(), 1);
@@ -205,23 +259,57 @@ mod tests {
     fn time_in_which_nobody_could_renew_counts_for_nobody() {
         let start = Instant::now();
         let mut roster = Roster::new(TIMEOUT);
-        roster.look(vec![row("a", 1)], start);
+        roster.look(vec![row("a", 1)], start, false);
         let second = |seconds| start + Duration::from_secs(seconds);
         let mut longest = Duration::ZERO;
         for now in (1..100).map(second) {
             if roster.is_in_doubt(now) {
                 roster.skip();
             }
-            roster.look(vec![row("a", 1)], now);
+            roster.look(vec![row("a", 1)], now, false);
             longest = roster.presences(now)[0].age.max(longest);
         }
         assert_eq!(longest, Duration::from_secs(1));
         // The store takes writes again.
-        roster.look(vec![row("a", 1)], second(100));
+        roster.look(vec![row("a", 1)], second(100), false);
         assert!(roster.is_in_doubt(second(100)) && roster.stale(second(100)).is_empty());
-        roster.look(vec![row("a", 2)], second(101));
+        roster.look(vec![row("a", 2)], second(101), false);
         assert_eq!(states(&roster, second(101)), ["alive"]);
         assert!(!roster.is_in_doubt(second(102)));
+    }
+
+    #[test]
+    fn whose_row_went_with_the_store_has_the_timeout_to_write_it_again() {
+        let start = Instant::now();
+        let second = |seconds| start + Duration::from_secs(seconds);
+        let mut roster = Roster::new(TIMEOUT);
+        roster.look(vec![row("a", 5), row("b", 6), row("c", 7)], start, false);
+        let now = vec![row("b", 6), row("c", 1)];
+        assert!(roster.has_less(&now) && roster.version() == 7);
+        roster.look(now, second(1), true);
+        // `b` may be as it was, `c` is there with an earlier state of the same run, and `a` is missed.
+        assert_eq!(roster.presences(second(1)).len(), 3);
+        for seconds in 2..=4 {
+            let renewed = vec![row("b", 5 + seconds), row("c", seconds)];
+            roster.look(renewed, second(seconds), false);
+            assert!(roster.stale(second(seconds)).is_empty());
+            assert_eq!(states(&roster, second(seconds)), ["alive", "alive", "unknown"]);
+        }
+        assert!(roster.is_in_doubt(second(4)));
+        roster.look(vec![row("b", 10), row("c", 5)], second(5), false);
+        assert_eq!(states(&roster, second(5)), ["alive", "alive"]);
+        // A row that is deleted is no loss of the store.
+        roster.look(vec![row("b", 11)], second(6), false);
+        assert_eq!(states(&roster, second(6)), ["alive"]);
+        // It may be another one with the same version.
+        let other = Row {
+            value: r#"{"epoch":2,"address":"tcp://host:2"}"#.into(),
+            ..row("b", 11)
+        };
+        assert!(!roster.has_less(&[row("b", 11)]) && roster.has_less(std::slice::from_ref(&other)));
+        roster.look(vec![other], second(7), true);
+        let present = roster.presences(second(7));
+        assert_eq!((present.len(), present[0].member.epoch), (1, 2));
     }
 
     #[test]
@@ -233,7 +321,7 @@ mod tests {
             ..row("a", 1)
         };
         for second in 0..10 {
-            roster.look(vec![other.clone()], start + Duration::from_secs(second));
+            roster.look(vec![other.clone()], start + Duration::from_secs(second), false);
         }
         assert!(roster.stale(start + Duration::from_secs(10)).is_empty());
         assert!(roster.presences(start).is_empty());

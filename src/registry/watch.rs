@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::roster::{Presence, Roster};
 use super::{RegistryOptions, Version};
 use crate::error::{Error, ErrorKind, Result, contain, report};
-use crate::store::{Row, Store, Write};
+use crate::store::{Row, Store, TableVersion, Write};
 use crate::thread::{Background, Stop};
 
 /// Tells who is in a table of members, from the moment it is made; dropping it ends that.
@@ -33,6 +33,7 @@ impl Watch {
         options.check()?;
         let worker = Worker {
             roster: Roster::new(options.timeout),
+            seen: None,
             store,
             table: table.to_owned(),
             options,
@@ -64,6 +65,8 @@ impl fmt::Debug for Watch {
 
 struct Worker<F> {
     roster: Roster,
+    /// Where the table stood when it was last asked.
+    seen: Option<TableVersion>,
     store: Arc<dyn Store>,
     table: String,
     options: RegistryOptions,
@@ -86,14 +89,37 @@ impl<F: FnMut(&[Presence])> Worker<F> {
     }
 
     fn look(&mut self) -> Result<()> {
-        let rows = self.store.entries(&self.table, None).collect::<Result<Vec<Row>>>();
-        let rows = rows.inspect_err(|_| self.roster.skip())?;
+        let (rows, went_back) = self.read().inspect_err(|_| self.roster.skip())?;
         let now = Instant::now();
         let writable = self.check_writable(now).inspect_err(|_| self.roster.skip());
-        self.roster.look(rows, now);
+        self.roster.look(rows, now, went_back);
         let removed = self.remove_stale(now);
         (self.tell)(&self.roster.presences(now));
         writable.and(removed)
+    }
+
+    /// The rows, and whether the store went back since the last look. It is asked only if something is less than it was.
+    fn read(&mut self) -> Result<(Vec<Row>, bool)> {
+        if self.seen.is_none_or(|seen| seen.version == 0) {
+            self.seen = self.store.table_version(&self.table)?;
+        }
+        let rows = self.store.entries(&self.table, None).collect::<Result<Vec<Row>>>()?;
+        if !self.roster.has_less(&rows) {
+            return Ok((rows, false));
+        }
+        let now = self.store.table_version(&self.table)?;
+        let went_back = now.zip(self.seen).is_some_and(|(now, mut seen)| {
+            seen.version = seen.version.max(self.roster.version());
+            now.went_back_since(&seen)
+        });
+        self.seen = now;
+        if went_back {
+            log::warn!(
+                "the watch of table {:?}: the store went back to an earlier state",
+                self.table
+            );
+        }
+        Ok((rows, went_back))
     }
 
     /// Whoever removes others must know that they could have renewed: a store that is full, or locked, can still be read.

@@ -8,7 +8,8 @@
 //!   that moved would have to be told as deleted to one topic and as created to another. Whoever names a topic sees the
 //!   rows of that topic only; a row of another one is not found.
 //! - **Version.** Every write gives the row a version that is higher than all before it in its table, also if the row
-//!   was deleted in between, or the whole table. Versions stay below 2^53. The highest version of a row is its newest.
+//!   was deleted in between, or the whole table. Versions stay below 2^53. The highest version of a row is its newest, unless
+//!   the store went back to an earlier state: [`Store::table_version`] shows that.
 //! - **Tables** come into being with their first row. [`Store::create_table`] only makes an empty one.
 //! - **Cost.** No call costs more for what is in other tables, or, if it names a topic, in other topics.
 //! - **Errors.** What cannot be done changes nothing: [`ErrorKind::AlreadyExists`] to create a row that is there,
@@ -85,6 +86,24 @@ pub struct Row {
     /// Every write raises it.
     pub version: u64,
 }
+
+/// Where a table stands: which table it is, and the number of its last write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TableVersion {
+    /// A random number that the table gets with its first write, and another one when it begins anew: after `FLUSHALL`,
+    /// or in another file at the same path. Versions of two incarnations cannot be compared. 0: nothing was written.
+    pub incarnation: u64,
+    /// The highest version that was given so far; 0 if none was.
+    pub version: u64,
+}
+
+impl TableVersion {
+    /// Whether the store went back since the table stood like this: to another incarnation, or to an earlier version.
+    pub fn went_back_since(&self, seen: &TableVersion) -> bool {
+        seen.version > 0 && (self.incarnation != seen.incarnation || self.version < seen.version)
+    }
+}
+
 /// A database of rows. See [the module](self) for what all stores have in common.
 ///
 /// Any thread may call it; a call blocks until it is done or the time of the option `store_timeout_ms` is over. What
@@ -141,15 +160,19 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Those of an outage; a number may be lost then.
     fn allocate_unique_key(&self, table: &str) -> Result<u64>;
 
-    /// The highest version that was given in this table so far, or 0 if none was; `None` if the store cannot tell. It
-    /// costs the same however large the table is.
+    /// Where the table stands; `None` if the store cannot tell. It costs the same however large the table is.
     ///
-    /// It rises with every write of the table, also with deletes and with [`Store::delete_table`]. So if it is the same
-    /// as before, nothing was changed in between.
+    /// The version rises with every write of the table, also with deletes and with [`Store::delete_table`]. So if both
+    /// numbers are the same as before, nothing was changed in between. If the incarnation is another one, or the version
+    /// is lower, the store went back: what it has now is the truth, and its versions begin anew.
+    ///
+    /// What this does not show: a store that lost its last writes, as Redis may with its master, and was given just as
+    /// many others before the next look. The incarnation is the same then, and so is the version. A reader that compares
+    /// its rows finds those whose version or value differs.
     ///
     /// # Errors
     /// Those of an outage.
-    fn table_version(&self, table: &str) -> Result<Option<u64>> {
+    fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
         let _ = table;
         Ok(None)
     }

@@ -8,7 +8,9 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, RwLock};
 
 use crate::error::Result;
-use crate::store::{Change, DELETES_REMEMBERED, Page, Row, Store, StoreOptions, Write, Written, not_found};
+use crate::store::{
+    Change, DELETES_REMEMBERED, Page, Row, Store, StoreOptions, TableVersion, Write, Written, not_found,
+};
 use crate::update::{Name, Topic};
 
 /// The store in memory; its alias is `memory`. Clones share their rows, which are gone with the last one.
@@ -20,8 +22,8 @@ pub struct MemoryStore {
 
 type World = RwLock<HashMap<Name, Table>>;
 
-#[derive(Default)]
 struct Table {
+    incarnation: u64,
     exists: bool,
     /// The version of the last write, or of the table's own delete.
     version: u64,
@@ -162,13 +164,33 @@ impl Store for MemoryStore {
         }))
     }
 
-    fn table_version(&self, table: &str) -> Result<Option<u64>> {
+    fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
         let tables = self.world.read();
-        Ok(Some(tables.get(table).map_or(0, |table| table.version)))
+        let written = tables.get(table).filter(|table| table.version > 0);
+        Ok(Some(written.map(Table::state).unwrap_or_default()))
+    }
+}
+
+impl Default for Table {
+    fn default() -> Table {
+        Table {
+            incarnation: fastrand::u64(1..),
+            exists: false,
+            version: 0,
+            unique: 0,
+            content: Content::default(),
+        }
     }
 }
 
 impl Table {
+    fn state(&self) -> TableVersion {
+        TableVersion {
+            incarnation: self.incarnation,
+            version: self.version,
+        }
+    }
+
     fn create(&mut self, write: &Write<'_>, value: &str) -> Written {
         let Content { rows, keys, deletes } = &mut self.content;
         self.exists = true;

@@ -34,6 +34,13 @@ impl Process {
         self.child.id()
     }
 
+    /// Writes this to its input.
+    pub(crate) fn say(&mut self, text: &str) {
+        let input = self.child.stdin.as_mut().unwrap();
+        input.write_all(text.as_bytes()).unwrap();
+        input.flush().unwrap();
+    }
+
     /// Waits for a line with this word, and returns what follows the word.
     pub(crate) fn said(&mut self, word: &str) -> String {
         let lines = self.until(word);

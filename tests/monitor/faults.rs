@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
-use tablecast::store::{Page, Row, Write, Written};
+use tablecast::store::{Page, Row, TableVersion, Write, Written};
 use tablecast::stores::memory::MemoryStore;
 use tablecast::{Action, Error, ErrorKind, Monitor, MonitorOptions, Name, PublisherOptions, Result, Store, Topic};
 
@@ -115,7 +115,7 @@ impl Store for Faulty {
         self.rows.allocate_unique_key(table)
     }
 
-    fn table_version(&self, table: &str) -> Result<Option<u64>> {
+    fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
         self.check(false)?;
         if self.can_tell {
             return self.rows.table_version(table);

@@ -1,5 +1,6 @@
 //! Monitors of tables: what others write is told, once, and nothing that did not happen.
 
+mod back;
 #[path = "../common/mod.rs"]
 mod common;
 mod faults;
@@ -19,6 +20,8 @@ mod servers;
 #[cfg(feature = "bin")]
 mod service;
 mod suite;
+#[path = "../common/swap.rs"]
+mod swap;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -14,7 +14,7 @@ use crate::rig::LONG;
 use crate::servers::Server;
 
 /// A store that gives up soon.
-fn store(server: &Server) -> Arc<dyn Store> {
+pub(crate) fn store(server: &Server) -> Arc<dyn Store> {
     let options = StoreOptions {
         batch_amount: 10,
         timeout: Duration::from_millis(300),

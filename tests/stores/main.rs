@@ -1,6 +1,7 @@
 //! One suite for every store. Another store needs one line at the end of this file, and a function for it that makes a
 //! [`Setup`]: every call must give an empty store of its own.
 
+mod anew;
 #[path = "../common/mod.rs"]
 mod common;
 mod cost;
@@ -14,6 +15,8 @@ mod registry;
 mod servers;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "sqlite")]
+mod sqlite_files;
 #[cfg(feature = "sqlite")]
 mod sqlite_processes;
 mod suite;

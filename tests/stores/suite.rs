@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use tablecast::store::{DELETES_REMEMBERED, Listing, PAGE_BYTES, Row, Write};
+use tablecast::store::{DELETES_REMEMBERED, Listing, PAGE_BYTES, Row, TableVersion, Write};
 use tablecast::{ErrorKind, Result, Store, Topic};
 
 use crate::Setup;
@@ -470,13 +470,17 @@ pub(crate) fn tables_come_and_go(setup: Setup) {
 /// A store may be unable to tell; all of ours can.
 pub(crate) fn tables_have_versions(setup: Setup) {
     let (store, other) = (setup.open(), setup.open());
-    let version = |table| other.table_version(table).unwrap();
-    let mut last = version("t");
-    assert_eq!((last, version("a{t}/")), (Some(0), Some(0)));
+    let version = |table| other.table_version(table).unwrap().unwrap();
+    assert_eq!([version("t"), version("a{t}/")], [TableVersion::default(); 2]);
+    let mut last: Option<TableVersion> = None;
     let mut rises = |least: u64| {
         let now = version("t");
-        assert!(now > last && now >= Some(least), "{now:?} after {last:?}, {least}");
-        last = now;
+        let before = last.replace(now).unwrap_or(TableVersion { version: 0, ..now });
+        assert!(now.incarnation == before.incarnation && now.incarnation != 0);
+        assert!(
+            now.version > before.version && now.version >= least,
+            "{now:?} after {before:?}, {least}"
+        );
     };
     rises(store.create("t", "k", "x", &topic("tenant")).unwrap());
     rises(store.set("t", "k", "x").unwrap());
@@ -494,7 +498,11 @@ pub(crate) fn tables_have_versions(setup: Setup) {
     assert!(!store.write(&Write::set("t", "k", "x").unless_equal()).unwrap().changed);
     assert_eq!(store.get("t", "k", None).unwrap().value, "x");
     store.create("t2", "k", "x", &Topic::ALL).unwrap();
-    assert_eq!((version("t"), version("none")), (same, Some(0)));
+    assert_eq!((version("t"), version("none")), (same, TableVersion::default()));
+    assert_ne!(version("t2").incarnation, same.incarnation);
+    // Also if nothing but its delete is written.
+    assert!(store.create_table("t3").unwrap() && store.delete_table("t3").unwrap());
+    assert_ne!(version("t3").incarnation, 0);
 }
 
 pub(crate) fn unique_numbers_are_unique(setup: Setup) {

@@ -5,7 +5,9 @@ if redis.call('HDEL', about, 'exists') == 0 then
     return redis.call('HGET', about, 'deleted') == token
 end
 redis.call('HSET', about, 'deleted', token)
-redis.call('HINCRBY', about, 'version', 1)
+if redis.call('HINCRBY', about, 'version', 1) == 1 then
+    redis.call('HSET', about, 'incarnation', token)
+end
 for _, key in ipairs({rows, keys, topics, deletes, order}) do
     redis.call('UNLINK', key)
 end

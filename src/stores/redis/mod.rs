@@ -22,7 +22,8 @@ use ::redis::{Cmd, Value, cmd, from_redis_value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::redis::{Client, RedisOptions, Request, Servers};
 use crate::store::{
-    Announcement, Announcer, Change, Item, PAGE_BYTES, Page, Row, Store, StoreOptions, Write, Written, not_found,
+    Announcement, Announcer, Change, Item, PAGE_BYTES, Page, Row, Store, StoreOptions, TableVersion, Write, Written,
+    not_found,
 };
 use crate::update::{Name, Topic, now_micros};
 
@@ -235,11 +236,25 @@ impl Store for RedisStore {
         unsigned(Some(number))
     }
 
-    fn table_version(&self, table: &str) -> Result<Option<u64>> {
+    fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
         let about = &*key_of(table, ABOUT);
-        match self.0.call(about, cmd("HGET").arg(about).arg("version"), false)? {
-            Value::Nil => Ok(Some(0)),
-            version => text(Some(version))?.parse().map(Some).map_err(|_| nonsense()),
+        let command = &mut cmd("HMGET");
+        let answer = self
+            .0
+            .call(about, command.arg(about).arg("version").arg("incarnation"), false)?;
+        match &*answer.into_sequence().map_err(|_| nonsense())? {
+            [Value::Nil, _] => Ok(Some(TableVersion::default())),
+            [Value::BulkString(version), token] => Ok(Some(TableVersion {
+                incarnation: match token {
+                    Value::BulkString(token) => incarnation(token),
+                    _ => 0,
+                },
+                version: std::str::from_utf8(version)
+                    .ok()
+                    .and_then(|version| version.parse().ok())
+                    .ok_or_else(nonsense)?,
+            })),
+            _ => Err(nonsense()),
         }
     }
 
@@ -252,6 +267,13 @@ impl Announcer for RedisStore {
     fn write_and_publish(&self, write: &Write<'_>, announcement: &Announcement<'_>) -> Result<Written> {
         self.0.write(write, Some(announcement))
     }
+}
+
+/// Of the token of the write that the table began with, as one number.
+fn incarnation(token: &[u8]) -> u64 {
+    token
+        .iter()
+        .fold(0, |number: u64, byte| number.rotate_left(8) ^ u64::from(*byte))
 }
 
 /// What `write.lua` returned: the version, if nothing else is new; or a number that says what became of it, then the

@@ -47,6 +47,9 @@ elseif unless_equal or returning then
 end
 
 version = call('HINCRBY', about, 'version', 1)
+if version == 1 then
+    call('HSET', about, 'incarnation', token)
+end
 local version_bytes = pack('>I8', version)
 history = sub(history, 1, 60)
 local row = version_bytes .. pack('>I4B', #of_topic, #history + 20) .. token .. version_bytes .. history .. of_topic

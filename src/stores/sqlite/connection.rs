@@ -1,37 +1,45 @@
-//! The connections to the file: one that writes and some that read, and what SQLite's errors mean.
+//! The connections to the files: one that writes and some that read.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
+use super::failure::Failure;
+use super::files::{Files, Paths};
 use super::schema;
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
 
-/// The connections of one store. Those that read wait for none that writes: in SQLite's write-ahead log they see the
-/// state before.
+/// The connections to files that are there. Those that read wait for none that writes: in SQLite's write-ahead log they
+/// see the state before.
+///
+/// Each call makes sure that its answer is of the files that have their names now.
 #[derive(Debug)]
 pub(super) struct Connections {
-    path: PathBuf,
-    timeout: Duration,
-    writer: Mutex<Connection>,
+    files: Files,
+    access: Access,
     /// Those that nobody uses at the moment.
     readers: Mutex<Vec<Connection>>,
+    /// Closed after the others: the last one writes the log back. `None` if nothing can be written.
+    writer: Option<Mutex<Connection>>,
 }
 
-/// What stops a call: an answer to the caller, or trouble with the database.
-pub(super) enum Failure {
-    Ours(Error),
-    Sqlite(rusqlite::Error),
-    /// Trouble with the commit itself.
-    Commit(rusqlite::Error),
+/// What is done with the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// Made if they are missing.
+    Create,
+    Write,
+    /// By a process that may not write them. Others may.
+    Read,
+    /// Nobody writes: there is no log.
+    ReadAlone,
 }
 
 /// More connections than these are closed after use.
-const IDLE_READERS: usize = 4;
+const IDLE_READERS: usize = 8;
 
 /// The pauses between tries while another process writes. SQLite itself would pause up to 100 ms, and a process that
 /// waits among busy ones would find no turn for seconds.
@@ -42,76 +50,176 @@ const LAST_PAUSE: Duration = Duration::from_micros(800);
 const MAX_IDLE_LOG_BYTES: i64 = 64 << 20;
 
 impl Connections {
-    /// Opens the file, and makes it and its folder if they are missing.
-    pub(super) fn open(path: &Path, timeout: Duration) -> Result<Connections> {
-        let fail = |e| Error::new(ErrorKind::Io, format!("database {}", path.display())).with_source(e);
-        // An absolute path stays the same when the process changes its folder, and means nothing else to SQLite, as
-        // `:memory:` would.
-        let path = std::path::absolute(path).map_err(fail)?;
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(fail)?;
-        }
-        let writer = retry(thread::deadline(timeout), || {
-            let mut writer = connect(&path, OpenFlags::SQLITE_OPEN_CREATE)?;
+    /// Opens the files to write, and with [`Access::Create`] makes them if they are missing.
+    pub(super) fn open(paths: &Paths, access: Access, deadline: Instant) -> Result<Connections, Failure> {
+        let before = paths.look();
+        let writer = retry(deadline, || {
+            let mut writer = connect(paths.main(), access)?;
             schema::prepare(&mut writer)?;
+            if writer.is_readonly("main")? {
+                let context = "its file or folder cannot be written by this process";
+                return Err(Error::new(ErrorKind::Io, context).into());
+            }
             Ok(writer)
-        });
-        Ok(Connections {
-            writer: Mutex::new(writer.map_err(|failure| failure.explain(&path))?),
+        })?;
+        let connections = Connections {
+            files: paths.look(),
+            access,
             readers: Mutex::default(),
-            timeout,
-            path,
+            writer: Some(Mutex::new(writer)),
+        };
+        if before.has_main() && !before.has_same_main(&connections.files) {
+            return Err(paths.replaced(&before).into());
+        }
+        Ok(connections)
+    }
+
+    /// Opens the files to read, by a process that may not write them.
+    pub(super) fn open_to_read(paths: &Paths) -> Result<Connections, Failure> {
+        let open = |access: Access| {
+            let before = access.look(paths);
+            let reader = connect(paths.main(), access)?;
+            if schema::check(&reader)? {
+                return Err(Error::new(ErrorKind::Malformed, "it is empty, and cannot be written").into());
+            }
+            Ok(Connections {
+                // With others that write, its log may have been made just now.
+                files: if access == Access::Read {
+                    access.look(paths)
+                } else {
+                    before
+                },
+                access,
+                readers: Mutex::new(vec![reader]),
+                writer: None,
+            })
+        };
+        open(Access::Read).or_else(|failure: Failure| {
+            if failure.kind() != ErrorKind::Io || !paths.look().has_main() {
+                return Err(failure);
+            }
+            if paths.has_log() {
+                let context = "it can only be read, and its last process has left a write-ahead log: have a process that may \
+                    write it and its folder open it once, or be there";
+                let error = Error::new(ErrorKind::Io, context);
+                return Err(match failure {
+                    Failure::Sqlite(e) => error.with_source(e),
+                    _ => error,
+                }
+                .into());
+            }
+            // Without a log all is in the file.
+            open(Access::ReadAlone)
         })
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    pub(super) fn can_write(&self) -> bool {
+        self.writer.is_some()
+    }
+
+    pub(super) fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// Whether these are still the files at `paths`.
+    pub(super) fn are_at(&self, paths: &Paths) -> bool {
+        self.access.look(paths) == self.files
     }
 
     /// Calls `read` with a connection. It sees one state of the database if it makes one query.
-    pub(super) fn read<T>(&self, read: impl Fn(&Connection) -> Result<T, Failure>) -> Result<T> {
-        let result = retry(thread::deadline(self.timeout), || {
+    pub(super) fn read<T>(
+        &self,
+        paths: &Paths,
+        deadline: Instant,
+        read: impl Fn(&Connection) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        retry(deadline, || {
             let idle = self.readers.lock().pop();
-            let reader = idle.map_or_else(|| connect(&self.path, OpenFlags::empty()), Ok)?;
+            let reader = match idle {
+                Some(reader) => reader,
+                None if self.are_at(paths) => connect(paths.main(), self.access.of_a_reader())?,
+                None => return Err(paths.replaced(&self.files).into()),
+            };
             let result = read(&reader);
             let mut readers = self.readers.lock();
             if readers.len() < IDLE_READERS {
                 readers.push(reader);
             }
             result
-        });
-        result.map_err(|failure| failure.explain(&self.path))
+        })
     }
 
-    /// Calls `change` in a transaction, while no other process writes; what it did counts only if it returns `Ok`.
-    pub(super) fn write<T>(&self, change: impl Fn(&Transaction<'_>) -> Result<T, Failure>) -> Result<T> {
-        let deadline = thread::deadline(self.timeout);
-        let Some(mut writer) = self.writer.try_lock_until(deadline) else {
-            let context = format!(
-                "database {}: other threads were writing all the time",
-                self.path.display()
-            );
-            return Err(Error::new(ErrorKind::Timeout, context));
+    /// Calls `change` in a transaction, while nobody else writes; what it did counts only if it returns `Ok`.
+    pub(super) fn write<T>(
+        &self,
+        paths: &Paths,
+        deadline: Instant,
+        change: impl Fn(&Transaction<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let writer = self.writer.as_ref().and_then(|writer| writer.try_lock_until(deadline));
+        let Some(mut writer) = writer else {
+            return Err(Error::new(ErrorKind::Timeout, "other threads were writing all the time").into());
         };
-        let result = retry(deadline, || {
+        retry(deadline, || {
             let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let result = change(&transaction)?;
+            if !self.are_at(paths) {
+                return Err(paths.replaced(&self.files).into());
+            }
             transaction.commit().map_err(Failure::Commit)?;
             Ok(result)
-        });
-        result.map_err(|failure| failure.explain(&self.path))
+        })
     }
 }
 
-fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, Failure> {
-    let flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags)?;
+impl Access {
+    fn flags(self) -> OpenFlags {
+        match self {
+            Access::Create => OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
+            Access::Write => OpenFlags::SQLITE_OPEN_READ_WRITE,
+            Access::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
+            Access::ReadAlone => OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI,
+        }
+    }
+
+    /// No reader makes a file.
+    fn of_a_reader(self) -> Access {
+        if self == Access::Create { Access::Write } else { self }
+    }
+
+    /// What shows that the files are still the same.
+    fn look(self, paths: &Paths) -> Files {
+        match self {
+            Access::ReadAlone => paths.look_inside(),
+            _ => paths.look(),
+        }
+    }
+}
+
+fn connect(path: &Path, access: Access) -> Result<Connection, Failure> {
+    let flags = access.flags() | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = match access {
+        Access::ReadAlone => Connection::open_with_flags(unchanging(path), flags)?,
+        _ => Connection::open_with_flags(path, flags)?,
+    };
     connection.busy_timeout(Duration::ZERO)?;
     connection.set_prepared_statement_cache_capacity(32);
     // Every commit is on the disk when it returns.
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "journal_size_limit", MAX_IDLE_LOG_BYTES)?;
     Ok(connection)
+}
+
+/// The path as SQLite takes it for a file that nobody writes, which needs no locks and no other files.
+fn unchanging(path: &Path) -> String {
+    let mut uri = String::from("file:");
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'/' | b'-' | b'.' | b'_' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => uri.push(char::from(*byte)),
+            _ => uri.push_str(&format!("%{byte:02x}")),
+        }
+    }
+    uri + "?immutable=1"
 }
 
 /// Tries again for as long as another process is in the way, until the deadline.
@@ -125,54 +233,5 @@ fn retry<T>(deadline: Instant, mut attempt: impl FnMut() -> Result<T, Failure>) 
             }
             result => return result,
         }
-    }
-}
-
-impl Failure {
-    fn kind(&self) -> ErrorKind {
-        let e = match self {
-            Failure::Ours(error) => return error.kind(),
-            Failure::Sqlite(e) | Failure::Commit(e) => e,
-        };
-        match e.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ErrorKind::Timeout,
-            Some(ErrorCode::DiskFull) => ErrorKind::Full,
-            Some(ErrorCode::TooBig) => ErrorKind::TooLarge,
-            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => ErrorKind::Malformed,
-            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => ErrorKind::Io,
-            // What was written may be found again after a crash, though it could not be made sure of.
-            Some(_) if matches!(self, Failure::Commit(_)) => ErrorKind::Unconfirmed,
-            Some(_) => ErrorKind::Unavailable,
-            None => match e {
-                rusqlite::Error::NulError(_) => ErrorKind::InvalidInput,
-                _ => ErrorKind::Malformed,
-            },
-        }
-    }
-
-    fn explain(self, path: &Path) -> Error {
-        let kind = self.kind();
-        let path = path.display();
-        let context = match kind {
-            ErrorKind::Timeout => format!("database {path}: other processes were writing all the time"),
-            _ => format!("database {path}"),
-        };
-        let error = Error::new(kind, context);
-        match self {
-            Failure::Ours(e) => error.with_source(e),
-            Failure::Sqlite(e) | Failure::Commit(e) => error.with_source(e),
-        }
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Failure {
-        Failure::Ours(error)
-    }
-}
-
-impl From<rusqlite::Error> for Failure {
-    fn from(e: rusqlite::Error) -> Failure {
-        Failure::Sqlite(e)
     }
 }

@@ -4,27 +4,45 @@
 //! leaves a whole database behind. Writers take turns, readers never wait for them. Beside the file are two of SQLite's
 //! own, `-wal` and `-shm`, that belong to it. It must be on a local file system: those of a network lack what the
 //! processes need to agree.
+//!
+//! **Files that are removed or replaced** while they are open, in whole or in part, are noticed by the next call. It fails
+//! with [`ErrorKind::Io`](crate::ErrorKind::Io), or, if it had just written, with
+//! [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed); nothing is answered from files that are not there any more. The
+//! call after it opens what is there then; a write makes a file that is missing, a read does not. To put another database in
+//! the place of one that is open, move it there: a file that is written over is not noticed, and damaged by those who have
+//! it open.
+//!
+//! **Without the right to write** the file or its folder, rows are read while a process that writes is there, and also if
+//! the last one ended cleanly. If it was killed, its log may have to be written back first; the error says so.
 
 mod connection;
+mod database;
+mod failure;
+mod files;
 mod schema;
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Transaction, named_params, params};
 
 use crate::error::Result;
-use crate::store::{Change, DELETES_REMEMBERED, Item, Page, Row, Store, StoreOptions, Write, Written, not_found};
+use crate::store::{
+    Change, DELETES_REMEMBERED, Item, Page, Row, Store, StoreOptions, TableVersion, Write, Written, not_found,
+};
 use crate::update::{Name, Topic};
-use connection::{Connections, Failure};
+use database::Database;
+use failure::Failure;
 
-/// The store in a file; its alias is `sqlite`. Clones share their connections.
+/// The store in a file; its alias is `sqlite`. All of a process that have one file open share their connections.
 #[derive(Clone)]
 pub struct SqliteStore {
-    connections: Arc<Connections>,
+    database: Arc<Database>,
     batch_amount: usize,
+    timeout: Duration,
 }
 
 /// What a write finds.
@@ -40,16 +58,18 @@ struct Found {
 }
 
 impl SqliteStore {
-    /// Opens the file, and makes it and its folder if they are missing.
+    /// Opens the file, and makes it and its folder if they are missing. One that this process may only read is opened to
+    /// read: writes fail with [`ErrorKind::Io`](crate::ErrorKind::Io).
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the file or its folder cannot be written,
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the file cannot be opened or made,
     /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) if it is no database, or one of another program, which is
     /// left as it is, and [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if it is of a later version.
     pub fn open(path: impl AsRef<Path>, options: StoreOptions) -> Result<SqliteStore> {
         Ok(SqliteStore {
-            connections: Arc::new(Connections::open(path.as_ref(), options.timeout)?),
+            database: Database::open(path.as_ref(), options.timeout)?,
             batch_amount: options.batch_amount.max(1),
+            timeout: options.timeout,
         })
     }
 
@@ -71,7 +91,7 @@ impl SqliteStore {
             ORDER BY key LIMIT :limit"
         );
         let limit = i64::try_from(self.batch_amount).unwrap_or(i64::MAX);
-        self.connections.read(|reader| {
+        self.database.read(self.timeout, |reader, _| {
             let mut statement = reader.prepare_cached(&query)?;
             let parameters = named_params! {
                 ":table": table, ":topic": topic.map(Topic::as_str), ":after": after.unwrap_or(""), ":limit": limit,
@@ -86,7 +106,7 @@ impl Store for SqliteStore {
     fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
         let query = "SELECT key, topic, version, value FROM entries
             WHERE table_id = (SELECT id FROM tables WHERE name = ?1) AND key = ?2";
-        self.connections.read(|reader| {
+        self.database.read(self.timeout, |reader, _| {
             let row = reader.prepare_cached(query)?.query_row([table, key], read_row);
             let row = row
                 .optional()?
@@ -96,7 +116,7 @@ impl Store for SqliteStore {
     }
 
     fn write(&self, write: &Write<'_>) -> Result<Written> {
-        self.connections.write(|transaction| {
+        self.database.write(self.timeout, |transaction| {
             let found = find(transaction, write)?;
             let row = found.row.as_ref().map(|(topic, version)| (topic, *version));
             write.check(row, found.delete)?;
@@ -116,12 +136,13 @@ impl Store for SqliteStore {
     fn create_table(&self, table: &str) -> Result<bool> {
         let statement = "INSERT INTO tables (name, live) VALUES (?1, 1)
             ON CONFLICT (name) DO UPDATE SET live = 1 WHERE NOT live";
-        self.connections
-            .write(|transaction| Ok(transaction.prepare_cached(statement)?.execute([table])? > 0))
+        self.database.write(self.timeout, |transaction| {
+            Ok(transaction.prepare_cached(statement)?.execute([table])? > 0)
+        })
     }
 
     fn delete_table(&self, table: &str) -> Result<bool> {
-        self.connections.write(|transaction| {
+        self.database.write(self.timeout, |transaction| {
             let hide = "UPDATE tables SET live = 0, version = version + 1 WHERE name = ?1 AND live RETURNING id";
             let table_id = transaction.prepare_cached(hide)?.query_row([table], |row| row.get(0));
             let Some(table_id): Option<i64> = table_id.optional()? else {
@@ -140,7 +161,7 @@ impl Store for SqliteStore {
     fn allocate_unique_key(&self, table: &str) -> Result<u64> {
         let statement = "INSERT INTO tables (name, unique_key) VALUES (?1, 1)
             ON CONFLICT (name) DO UPDATE SET unique_key = unique_key + 1 RETURNING unique_key";
-        self.connections.write(|transaction| {
+        self.database.write(self.timeout, |transaction| {
             let key = transaction
                 .prepare_cached(statement)?
                 .query_row([table], |row| unsigned(row, 0));
@@ -149,7 +170,7 @@ impl Store for SqliteStore {
     }
 
     fn delete_rows(&self, table: &str, keys: &[Name]) -> Result<usize> {
-        self.connections.write(|transaction| {
+        self.database.write(self.timeout, |transaction| {
             let mut removed = 0;
             for key in keys {
                 let delete = Write::delete(table, key);
@@ -163,11 +184,17 @@ impl Store for SqliteStore {
         })
     }
 
-    fn table_version(&self, table: &str) -> Result<Option<u64>> {
-        let query = "SELECT version FROM tables WHERE name = ?1";
-        self.connections.read(|reader| {
-            let version = reader.prepare_cached(query)?.query_row([table], |row| unsigned(row, 0));
-            Ok(Some(version.optional()?.unwrap_or(0)))
+    fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
+        let query = "SELECT incarnation, version FROM tables WHERE name = ?1 AND version > 0";
+        self.database.read(self.timeout, |reader, file| {
+            let state = reader.prepare_cached(query)?.query_row([table], |row| {
+                Ok(TableVersion {
+                    // A copy of the file is another one: it may be an older one.
+                    incarnation: row.get::<_, i64>(0)?.cast_unsigned() ^ file,
+                    version: unsigned(row, 1)?,
+                })
+            });
+            Ok(Some(state.optional()?.unwrap_or_default()))
         })
     }
 }
@@ -302,7 +329,7 @@ fn signed(number: u64) -> i64 {
 impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteStore")
-            .field("path", &self.connections.path())
+            .field("path", &self.database.path())
             .finish_non_exhaustive()
     }
 }

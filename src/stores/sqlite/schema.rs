@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, TransactionBehavior};
 
-use super::connection::Failure;
+use super::failure::Failure;
 use crate::error::{Error, ErrorKind};
 
 /// Marks the file as ours: "tcst" in SQLite's `application_id`.
@@ -12,13 +12,14 @@ const APPLICATION: i64 = 0x7463_7374;
 const VERSION: i64 = 1;
 
 /// `version` and `unique_key` are the last that were given; they outlive the rows, so `live` tells whether the table
-/// exists. `deletes` has the keys that were deleted lately and not created again.
+/// exists. `incarnation` is a table's for as long as the file is there. `deletes` has the keys that were deleted lately and not created again.
 const TABLES: &str = "
     CREATE TABLE tables (
         id INTEGER PRIMARY KEY,
         name TEXT NOT NULL UNIQUE,
         live INTEGER NOT NULL DEFAULT 0,
         version INTEGER NOT NULL DEFAULT 0,
+        incarnation INTEGER NOT NULL DEFAULT (random()),
         unique_key INTEGER NOT NULL DEFAULT 0
     ) STRICT;
     CREATE TABLE entries (
@@ -62,7 +63,7 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<(), Failure> {
 }
 
 /// Whether the file is new. Fails if it is of another program, or of another version of this one.
-fn check(connection: &Connection) -> Result<bool, Failure> {
+pub(super) fn check(connection: &Connection) -> Result<bool, Failure> {
     let query = "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)
         FROM pragma_application_id, pragma_user_version";
     let found = connection.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;

@@ -210,6 +210,30 @@ fn sqlite_locked() {
     });
 }
 
+fn removed(stage: &mut Stage, suffixes: &[&str]) {
+    let file = file(stage);
+    nobody_is_removed(stage, &file, |long| {
+        for suffix in suffixes {
+            std::fs::remove_file(format!("{file}{suffix}")).unwrap();
+        }
+        pass(long);
+    });
+}
+
+#[test]
+fn sqlite_files_removed() {
+    play("registry in sqlite whose files are removed", Load::Light, |stage| {
+        removed(stage, &["", "-wal", "-shm"]);
+    });
+}
+
+#[test]
+fn sqlite_log_removed() {
+    play("registry in sqlite whose log is removed", Load::Light, |stage| {
+        removed(stage, &["-wal"]);
+    });
+}
+
 #[cfg(feature = "redis")]
 mod redis {
     use super::*;
@@ -231,6 +255,17 @@ mod redis {
                 server.hang();
                 pass(long);
                 server.resume();
+            });
+        });
+    }
+
+    #[test]
+    fn redis_is_flushed() {
+        play("registry in a Redis that is flushed", Load::Light, |stage| {
+            let server = Server::start();
+            nobody_is_removed(stage, &server.address(), |long| {
+                server.ask::<()>(&["FLUSHALL"]);
+                pass(long);
             });
         });
     }

@@ -1,0 +1,179 @@
+//! A database as all of the process share it, opened anew when its files were replaced.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
+use rusqlite::{Connection, Transaction};
+
+use super::connection::{Access, Connections};
+use super::failure::Failure;
+use super::files::Paths;
+use crate::error::{Error, ErrorKind, Result};
+use crate::thread;
+
+/// The database at a path. There is one in a process: SQLite shares locks and the log's index between all connections of
+/// a process to a file, so all have to be closed before other files are opened.
+#[derive(Debug)]
+pub(super) struct Database {
+    paths: Paths,
+    /// `None`: closed, since other files were found in the place of those that were open.
+    connections: RwLock<Option<Connections>>,
+}
+
+impl Database {
+    /// Opens the database, and makes its file and the folder if they are missing. A file that can only be read is opened
+    /// to read.
+    pub(super) fn open(path: &Path, timeout: Duration) -> Result<Arc<Database>> {
+        let fail = |e| Error::new(ErrorKind::Io, format!("database {}", path.display())).with_source(e);
+        // An absolute path stays the same when the process changes its folder, and means nothing else to SQLite, as
+        // `:memory:` would.
+        let path = std::path::absolute(path).map_err(fail)?;
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(fail)?;
+        }
+        let database = Database::shared(path);
+        let deadline = thread::deadline(timeout);
+        let written = database.enter(deadline, Access::Create).map(drop);
+        match written {
+            Err(e) if e.kind() == ErrorKind::Io && database.path().is_file() => {
+                database.enter(deadline, Access::Read).map(drop)?;
+            }
+            written => written?,
+        }
+        Ok(database)
+    }
+
+    fn shared(path: PathBuf) -> Arc<Database> {
+        static SHARED: Mutex<BTreeMap<PathBuf, Weak<Database>>> = Mutex::new(BTreeMap::new());
+        let mut shared = SHARED.lock();
+        shared.retain(|_, database| database.strong_count() > 0);
+        let database = shared.entry(real(&path)).or_default();
+        database.upgrade().unwrap_or_else(|| {
+            let new = Arc::new(Database {
+                paths: Paths::of(path),
+                connections: RwLock::default(),
+            });
+            *database = Arc::downgrade(&new);
+            new
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        self.paths.main()
+    }
+
+    /// Calls `read` with a connection, and a number that tells these files from others at the same path.
+    pub(super) fn read<T>(
+        &self,
+        timeout: Duration,
+        read: impl Fn(&Connection, u64) -> Result<T, Failure>,
+    ) -> Result<T> {
+        let deadline = thread::deadline(timeout);
+        loop {
+            let connections = self.enter(deadline, Access::Read)?;
+            let number = connections.files().number();
+            let result = connections.read(&self.paths, deadline, |reader| read(reader, number));
+            if connections.are_at(&self.paths) {
+                return result.map_err(|failure| failure.explain(self.path()));
+            }
+            let was_written = connections.can_write();
+            let replaced = self.close(connections, deadline);
+            // Of files that others write it is no news that they have changed.
+            if was_written || Instant::now() >= deadline {
+                return Err(replaced);
+            }
+        }
+    }
+
+    /// Calls `change` in a transaction, while no other process writes; what it did counts only if it returns `Ok`.
+    pub(super) fn write<T>(
+        &self,
+        timeout: Duration,
+        change: impl Fn(&Transaction<'_>) -> Result<T, Failure>,
+    ) -> Result<T> {
+        let deadline = thread::deadline(timeout);
+        let connections = self.enter(deadline, Access::Write)?;
+        let result = connections.write(&self.paths, deadline, change);
+        if connections.are_at(&self.paths) {
+            return result.map_err(|failure| failure.explain(self.path()));
+        }
+        let replaced = self.close(connections, deadline);
+        let may_be_there = match result {
+            Ok(_) => true,
+            Err(failure) => failure.kind() == ErrorKind::Unconfirmed,
+        };
+        Err(match may_be_there {
+            true => Error::new(ErrorKind::Unconfirmed, "it was written when that was noticed").with_source(replaced),
+            false => replaced,
+        })
+    }
+
+    /// The connections, opened if need be.
+    fn enter(&self, deadline: Instant, access: Access) -> Result<MappedRwLockReadGuard<'_, Connections>> {
+        let can_do_it = |connections: &&Connections| access == Access::Read || connections.can_write();
+        loop {
+            let open = self.connections.try_read_until(deadline).ok_or_else(|| self.busy())?;
+            match RwLockReadGuard::try_map(open, |open| open.as_ref().filter(can_do_it)) {
+                Ok(connections) => return Ok(connections),
+                Err(open) => drop(open),
+            }
+            let mut open = self.connections.try_write_until(deadline).ok_or_else(|| self.busy())?;
+            if open.as_ref().filter(can_do_it).is_none() {
+                // All are closed before one is opened.
+                *open = None;
+                let opened = self.reopen(access, deadline);
+                *open = Some(opened.map_err(|failure| failure.explain(self.path()))?);
+            }
+        }
+    }
+
+    fn reopen(&self, access: Access, deadline: Instant) -> Result<Connections, Failure> {
+        if access == Access::Read {
+            let opened = Connections::open(&self.paths, Access::Write, deadline);
+            return opened.or_else(|failure| match failure.kind() {
+                ErrorKind::Io => Connections::open_to_read(&self.paths),
+                _ => Err(failure),
+            });
+        }
+        // What was removed is made again.
+        self.paths.remove_orphans();
+        Connections::open(&self.paths, Access::Create, deadline)
+    }
+
+    /// Closes these connections, since other files have the names of theirs.
+    fn close(&self, connections: MappedRwLockReadGuard<'_, Connections>, deadline: Instant) -> Error {
+        let files = connections.files().clone();
+        let replaced = Failure::from(self.paths.replaced(&files)).explain(self.path());
+        drop(connections);
+        // If there is no time for it, the next call does it.
+        if let Some(mut open) = self.connections.try_write_until(deadline)
+            && let Some(now) = open.as_ref().filter(|now| *now.files() == files)
+        {
+            log::warn!("{replaced}");
+            if now.can_write() {
+                self.paths.remove_left_behind(&files);
+            }
+            *open = None;
+        }
+        replaced
+    }
+
+    fn busy(&self) -> Error {
+        let context = format!("database {}: it is being opened anew", self.path().display());
+        Error::new(ErrorKind::Timeout, context)
+    }
+}
+
+/// The path without links, also of a file that is not there yet.
+fn real(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| match (path.parent(), path.file_name()) {
+        (Some(folder), Some(name)) => {
+            fs::canonicalize(folder).map_or_else(|_| path.to_owned(), |folder| folder.join(name))
+        }
+        _ => path.to_owned(),
+    })
+}

@@ -1,0 +1,64 @@
+//! What stops a call, and what SQLite's errors mean.
+
+use std::path::Path;
+
+use rusqlite::ErrorCode;
+
+use crate::error::{Error, ErrorKind};
+
+/// What stops a call: an answer to the caller, or trouble with the database.
+pub(super) enum Failure {
+    Ours(Error),
+    Sqlite(rusqlite::Error),
+    /// Trouble with the commit itself.
+    Commit(rusqlite::Error),
+}
+
+impl Failure {
+    pub(super) fn kind(&self) -> ErrorKind {
+        let e = match self {
+            Failure::Ours(error) => return error.kind(),
+            Failure::Sqlite(e) | Failure::Commit(e) => e,
+        };
+        match e.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ErrorKind::Timeout,
+            Some(ErrorCode::DiskFull) => ErrorKind::Full,
+            Some(ErrorCode::TooBig) => ErrorKind::TooLarge,
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => ErrorKind::Malformed,
+            Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => ErrorKind::Io,
+            // What was written may be found again after a crash, though it could not be made sure of.
+            Some(_) if matches!(self, Failure::Commit(_)) => ErrorKind::Unconfirmed,
+            Some(_) => ErrorKind::Unavailable,
+            None => match e {
+                rusqlite::Error::NulError(_) => ErrorKind::InvalidInput,
+                _ => ErrorKind::Malformed,
+            },
+        }
+    }
+
+    pub(super) fn explain(self, path: &Path) -> Error {
+        let kind = self.kind();
+        let path = path.display();
+        let context = match kind {
+            ErrorKind::Timeout => format!("database {path}: other processes were writing all the time"),
+            _ => format!("database {path}"),
+        };
+        let error = Error::new(kind, context);
+        match self {
+            Failure::Ours(e) => error.with_source(e),
+            Failure::Sqlite(e) | Failure::Commit(e) => error.with_source(e),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Ours(error)
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(e: rusqlite::Error) -> Failure {
+        Failure::Sqlite(e)
+    }
+}

@@ -1,0 +1,57 @@
+//! A store that is put back to another state, while nobody can look.
+#![allow(dead_code, reason = "every test target uses a part of it")]
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use tablecast::store::{Page, Row, TableVersion, Write, Written};
+use tablecast::{Name, Result, Store, Topic};
+
+/// In front of another store, which can be changed while every call waits.
+#[derive(Debug)]
+pub(crate) struct Swap(RwLock<Arc<dyn Store>>);
+
+impl Swap {
+    pub(crate) fn new(store: Arc<dyn Store>) -> Arc<Swap> {
+        Arc::new(Swap(RwLock::new(store)))
+    }
+
+    /// Changes the store, or has another one from then on; no call sees anything in between.
+    pub(crate) fn at_once(&self, change: impl FnOnce(&mut Arc<dyn Store>)) {
+        change(&mut self.0.write());
+    }
+}
+
+impl Store for Swap {
+    fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
+        self.0.read().get(table, key, topic)
+    }
+
+    fn write(&self, write: &Write<'_>) -> Result<Written> {
+        self.0.read().write(write)
+    }
+
+    fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
+        self.0.read().page_of_entries(table, topic, after)
+    }
+
+    fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
+        self.0.read().page_of_keys(table, topic, after)
+    }
+
+    fn create_table(&self, table: &str) -> Result<bool> {
+        self.0.read().create_table(table)
+    }
+
+    fn delete_table(&self, table: &str) -> Result<bool> {
+        self.0.read().delete_table(table)
+    }
+
+    fn allocate_unique_key(&self, table: &str) -> Result<u64> {
+        self.0.read().allocate_unique_key(table)
+    }
+
+    fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
+        self.0.read().table_version(table)
+    }
+}
