@@ -72,7 +72,7 @@ impl World {
     fn new() -> World {
         let now = Instant::now();
         let notifier = |number| Notifier {
-            in_flight: InFlight::new(ACK, 6),
+            in_flight: InFlight::new(ACK, 6, ACK * 100),
             topic: Topic::new(format!("notifier/{number}")).unwrap(),
             given: 0,
         };
