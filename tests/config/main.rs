@@ -21,7 +21,7 @@ fn other_value(option: &OptionDoc) -> String {
         "publishers" => "tcp://a:1,>tcp://[::1]:65535,@tcp://*:2,ipc:///run/x,inproc://x,memory://x,redis://h:1",
         "topics" => "tenant1,tenant2",
         "monitor_tables" => "lport,chassis",
-        "codec" => "msgpack",
+        "codec" => "json",
         "queue_overflow" => "block",
         "resubscribe" => "manual",
         "remote_db_hosts" => "db1:6379,[::1]:6380",

@@ -116,11 +116,13 @@ impl Store for SqliteStore {
     }
 
     fn write(&self, write: &Write<'_>) -> Result<Written> {
+        self.database
+            .write(self.timeout, |transaction| Ok(make(transaction, write)??))
+    }
+
+    fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
         self.database.write(self.timeout, |transaction| {
-            let found = find(transaction, write)?;
-            let row = found.row.as_ref().map(|(topic, version)| (topic, *version));
-            write.check(row, found.delete)?;
-            found.apply(transaction, write)
+            writes.iter().map(|write| make(transaction, write)).collect()
         })
     }
 
@@ -196,6 +198,16 @@ impl Store for SqliteStore {
             });
             Ok(Some(state.optional()?.unwrap_or_default()))
         })
+    }
+}
+
+/// Makes a write, or says why it is not to be made.
+fn make(transaction: &Transaction<'_>, write: &Write<'_>) -> Result<Result<Written>, Failure> {
+    let found = find(transaction, write)?;
+    let row = found.row.as_ref().map(|(topic, version)| (topic, *version));
+    match write.check(row, found.delete) {
+        Ok(()) => found.apply(transaction, write).map(Ok),
+        Err(e) => Ok(Err(e)),
     }
 }
 
