@@ -84,12 +84,7 @@ impl Numbers {
         let now = clock::now();
         let used = match self.topics.get_mut(topic) {
             Some(used) => used,
-            None => self.topics.entry(topic.clone()).or_insert(Used {
-                last: 0,
-                at: now,
-                round: 0,
-                is_recent: false,
-            }),
+            None => self.topics.entry(topic.clone()).or_insert(Used::new(now)),
         };
         let mut timestamps = self.timestamps;
         let result = send(Next {
@@ -104,14 +99,24 @@ impl Numbers {
         };
         if is_sent {
             self.timestamps = timestamps;
-            used.last += count;
             // What `send` did may have taken long: before this moment it had not happened for sure.
-            (used.at, used.round) = (clock::now(), self.rounds);
-            if !std::mem::replace(&mut used.is_recent, true) {
-                self.recent.push(topic.clone());
-            }
+            used.note(topic, count, clock::now(), self.rounds, &mut self.recent);
         }
         result.map(|(value, _)| value)
+    }
+
+    /// Uses up a number of this topic, or of every topic that was used, for what was not sent by `at`: subscribers find
+    /// it missing.
+    pub(super) fn skip(&mut self, topic: Option<&Topic>, at: Instant) {
+        let (rounds, recent) = (self.rounds, &mut self.recent);
+        if let Some(topic) = topic {
+            let used = self.topics.entry(topic.clone()).or_insert(Used::new(at));
+            used.note(topic, 1, at, rounds, recent);
+            return;
+        }
+        for (topic, used) in &mut self.topics {
+            used.note(topic, 1, at, rounds, recent);
+        }
     }
 
     /// A message of the round of hellos that is being said, which tells of at most `most` topics, and the part after it;
@@ -159,6 +164,26 @@ impl Numbers {
                 used.is_recent
             })
         });
+    }
+}
+
+impl Used {
+    fn new(now: Instant) -> Used {
+        Used {
+            last: 0,
+            at: now,
+            round: 0,
+            is_recent: false,
+        }
+    }
+
+    /// `count` numbers were used up, the last of them by `at`.
+    fn note(&mut self, topic: &Topic, count: u64, at: Instant, round: u64, recent: &mut Vec<Topic>) {
+        self.last += count;
+        (self.at, self.round) = (self.at.max(at), round);
+        if !std::mem::replace(&mut self.is_recent, true) {
+            recent.push(topic.clone());
+        }
     }
 }
 
