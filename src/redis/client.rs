@@ -24,6 +24,8 @@ pub(crate) struct Request<'a> {
     pub(crate) command: &'a Cmd,
     /// For `EVALSHA`: the script, which the server may not know.
     pub(crate) script: Option<&'a str>,
+    /// The command after a try that may have been done, if it is another.
+    pub(crate) again: Option<&'a dyn Fn() -> Cmd>,
     /// It may change something.
     pub(crate) writes: bool,
 }
@@ -78,9 +80,11 @@ impl Client {
         let mut elsewhere = None;
         let mut wait = options.reconnect_interval;
         let mut is_unconfirmed = false;
+        let mut again = None;
         loop {
             let share = limit.share(options.heartbeat_timeout);
-            let error = match self.attempt(request, slot, elsewhere.take(), share) {
+            let command = again.as_ref().unwrap_or(request.command);
+            let error = match self.attempt((command, request.script), slot, elsewhere.take(), share) {
                 Outcome::Answer(value) => return Ok(value),
                 Outcome::Elsewhere { node, ask } if redirects < MAX_REDIRECTS => {
                     if !ask {
@@ -97,6 +101,7 @@ impl Client {
                 Outcome::Never(e) => return Err(e),
                 Outcome::Unknown(e) => {
                     is_unconfirmed |= request.writes;
+                    again = again.or_else(|| request.again.map(|again| again()));
                     e
                 }
                 Outcome::NotYet(e) | Outcome::Lost(e) => e,
@@ -113,7 +118,13 @@ impl Client {
         }
     }
 
-    fn attempt(&self, request: &Request<'_>, slot: u16, elsewhere: Option<(Node, bool)>, limit: Limit<'_>) -> Outcome {
+    fn attempt(
+        &self,
+        (command, script): (&Cmd, Option<&str>),
+        slot: u16,
+        elsewhere: Option<(Node, bool)>,
+        limit: Limit<'_>,
+    ) -> Outcome {
         let pool = &self.0;
         let node = match elsewhere {
             Some((node, ask)) => Ok((node, ask)),
@@ -127,9 +138,9 @@ impl Client {
             Err(e) => return Outcome::NotYet(e),
         };
         let conn = &mut pooled.conn;
-        let mut outcome = exchange(conn, request.command, ask, limit);
-        if let (Outcome::NoScript, Some(script)) = (&outcome, request.script) {
-            outcome = exchange(conn, &eval(request.command, script), ask, limit);
+        let mut outcome = exchange(conn, command, ask, limit);
+        if let (Outcome::NoScript, Some(script)) = (&outcome, script) {
+            outcome = exchange(conn, &eval(command, script), ask, limit);
         }
         match outcome {
             Outcome::Lost(_) | Outcome::Unknown(_) => pool.lose(conn.node()),
@@ -190,6 +201,8 @@ fn on_refusal(node: &Node, why: &ServerError) -> Outcome {
         (_, "WRONGTYPE") => Outcome::Never(error(ErrorKind::Malformed)),
         _ if details.contains("READONLY ") => Outcome::NotYet(error(ErrorKind::Unavailable)),
         _ if details.contains("OOM ") => Outcome::Never(error(ErrorKind::Full)),
+        // Before Redis 7.2 what an access list refuses to a script has no code of its own.
+        _ if details.contains("The user executing the script") => Outcome::Never(error(ErrorKind::Denied)),
         _ => Outcome::Never(match refused(node, why) {
             denied if denied.kind() == ErrorKind::Denied => denied,
             _ => error(ErrorKind::Unavailable),

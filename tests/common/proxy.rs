@@ -25,6 +25,8 @@ pub(crate) enum Fault {
     Rate(usize),
     /// What the server says next vanishes, and the connection with it; then all is well again.
     LoseAnswer,
+    /// What the server is told next comes only when [`Proxy::release`] says so, even if the connection is given up before.
+    HoldRequest,
 }
 
 /// Listens until it is dropped, which cuts every connection.
@@ -40,6 +42,7 @@ struct Shared {
     accepted: AtomicUsize,
     streams: Mutex<Vec<TcpStream>>,
     over: AtomicBool,
+    released: AtomicBool,
 }
 
 impl Proxy {
@@ -54,6 +57,7 @@ impl Proxy {
             accepted: AtomicUsize::new(0),
             streams: Mutex::default(),
             over: AtomicBool::new(false),
+            released: AtomicBool::new(false),
         });
         let accept = Arc::clone(&shared);
         spawn(move || accept.accept(&listener));
@@ -87,6 +91,11 @@ impl Proxy {
     /// Closes every new connection at once, or no more.
     pub(crate) fn refuse(&self, refuse: bool) {
         self.shared.refusing.store(refuse, Ordering::SeqCst);
+    }
+
+    /// Lets go on what was held.
+    pub(crate) fn release(&self) {
+        self.shared.released.store(true, Ordering::SeqCst);
     }
 
     /// How many connections came.
@@ -148,6 +157,13 @@ impl Shared {
                 Fault::LoseAnswer if of_server => {
                     *self.fault.lock() = Fault::None;
                     break;
+                }
+                Fault::HoldRequest if !of_server => {
+                    *self.fault.lock() = Fault::None;
+                    while !self.released.load(Ordering::SeqCst) && !self.over.load(Ordering::SeqCst) {
+                        let _ = crossbeam_channel::never::<()>().recv_timeout(Duration::from_millis(1));
+                    }
+                    count
                 }
                 _ => count,
             };

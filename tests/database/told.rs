@@ -207,24 +207,30 @@ fn what_is_undone_is_told_to_those_who_have_seen_it() {
                 host.database.write(&create, 5).unwrap();
             }
             eventually(LONG, || host.program.value("deleted").is_some());
-            host.lose();
-            for write in [
-                Write::create(TABLE, "created", "two").topic(&tenant),
-                Write::set(TABLE, "set", "two"),
-                Write::delete(TABLE, "deleted"),
-            ] {
+            for (number, (write, value)) in [
+                (Write::create(TABLE, "created", "two").topic(&tenant), None),
+                (Write::set(TABLE, "set", "two"), Some("one")),
+                (Write::delete(TABLE, "deleted"), Some("one")),
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                host.lose();
                 host.read_in_between(write);
+                let stored = host.store.get(TABLE, write.key, None).ok().map(|row| row.value);
+                assert_eq!(stored.as_deref(), value, "{write:?}");
+                assert_ne!(host.program.value(write.key).as_deref(), value, "{write:?}");
+                host.way.refuse(false);
+                let (key, unheard) = (format!("after {number}"), topic("unheard"));
+                let after = Write::create("elsewhere", &key, "").topic(&unheard);
+                eventually(LONG, || host.database.write(&after, 5).is_ok());
+                // What is said next on the topic.
+                let key = format!("next {number}");
+                host.database
+                    .write(&Write::create(TABLE, &key, "").topic(&tenant), 5)
+                    .unwrap();
+                eventually(LONG, || host.program.has_what_is_stored());
             }
-            let rows = [("created", None), ("set", Some("one")), ("deleted", Some("one"))];
-            for (key, value) in rows {
-                let stored = host.store.get(TABLE, key, None).ok().map(|row| row.value);
-                assert_eq!(stored.as_deref(), value, "{key}");
-                assert_ne!(host.program.value(key).as_deref(), value, "{key}");
-            }
-            host.way.refuse(false);
-            let after = Write::create(TABLE, "after", "").topic(&tenant);
-            eventually(LONG, || host.database.write(&after, 5).is_ok());
-            eventually(LONG, || host.program.has_what_is_stored());
         }
     });
 }
@@ -253,17 +259,19 @@ mod processes {
     use super::*;
     use crate::process::{Process, tablecast};
 
-    /// Writes to random rows until it is told to stop; returns how many writes failed.
+    /// Writes to rows of its own until it is told to stop, each so rarely that nothing is mended by the next write;
+    /// returns how many writes failed.
     fn write_on(database: &Database, seed: u64, over: &AtomicBool) -> usize {
-        let (mut random, mut failed) = (crate::random::Random::from_seed(seed), 0);
+        let (mut random, mut failed, mut rows) = (crate::random::Random::from_seed(seed), 0, 0);
         while !over.load(Ordering::SeqCst) {
-            let key = format!("row{}", random.next() % 20);
             let value = random.next().to_string();
-            let write = match random.next() % 4 {
-                0 => Write::create(TABLE, &key, &value),
-                1 => Write::delete(TABLE, &key),
-                _ => Write::set(TABLE, &key, &value),
+            let (new, old) = (format!("{seed}-{rows}"), format!("{seed}-{}", random.below(rows + 1)));
+            let write = match random.below(4) {
+                0 => Write::set(TABLE, &old, &value),
+                1 => Write::delete(TABLE, &old),
+                _ => Write::create(TABLE, &new, &value),
             };
+            rows += 1;
             failed += usize::from(database.write(&write, 5).is_err_and(|e| e.kind() == ErrorKind::Timeout));
             pass(Duration::from_millis(1));
         }

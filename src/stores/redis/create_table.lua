@@ -1,3 +1,10 @@
--- True if the table did not exist, also to one who asks again since no answer came.
-local about, token = KEYS[1], ARGV[1]
-return redis.call('HSETNX', about, 'exists', token) == 1 or redis.call('HGET', about, 'exists') == token
+-- 1 if the table did not exist.
+if exists then
+    return 0
+end
+if call('EXISTS', rows, deletes, keys, topics, order) > 0 then
+    return {within and 6 or 7}
+end
+begin()
+note(last or 0, pack('>I8I8', number, 0))
+return outcome(1)

@@ -1,8 +1,14 @@
 -- A part of an index, from one member to another, with the rows if they are wanted, until there are enough members or bytes.
--- What stands before the key in each member is left out. Comes first: whether there may be more.
-local index, rows = unpack(KEYS)
+-- What stands before the key in each member is left out. Comes first: whether there may be more, or 2 if the table is not
+-- whole.
+local index, rows, about = unpack(KEYS)
 local from, to, limit, room, prefix, with_rows = unpack(ARGV)
 local members = redis.call('ZRANGEBYLEX', index, from, to, 'LIMIT', 0, limit)
+local exists = redis.call('HEXISTS', about, 'exists')
+local is_indexed = redis.call('ZSCORE', index, '\255') and 1 or 0
+if exists ~= is_indexed or exists ~= redis.call('HEXISTS', rows, '\255') then
+    return {2}
+end
 room = tonumber(room)
 prefix = tonumber(prefix)
 local page = {0}

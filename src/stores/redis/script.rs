@@ -4,6 +4,9 @@ use std::sync::LazyLock;
 
 use crate::store::DELETES_REMEMBERED;
 
+/// More sessions than these are not kept of a table; `recall.lua` says what they are.
+const SESSIONS: usize = 1000;
+
 /// A script, and the name under which a server that has seen it knows it.
 pub(super) struct Script(LazyLock<(String, redis::Script)>);
 
@@ -17,21 +20,23 @@ impl Script {
     }
 }
 
-fn script(file: &str) -> (String, redis::Script) {
-    let text = format!("local REMEMBERED = {DELETES_REMEMBERED}\n{file}");
+fn script(files: &[&str]) -> (String, redis::Script) {
+    let text = format!("local REMEMBERED, SESSIONS = {DELETES_REMEMBERED}, {SESSIONS}\n") + &files.concat();
     let named = redis::Script::new(&text);
     (text, named)
 }
 
 macro_rules! scripts {
-    ($($name:ident: $file:literal)+) => {$(
-        pub(super) static $name: Script = Script(LazyLock::new(|| script(include_str!($file))));
+    ($($name:ident: $($file:literal)+)+) => {$(
+        pub(super) static $name: Script = Script(LazyLock::new(|| script(&[$(include_str!($file)),+])));
     )+};
 }
 
 scripts! {
-    WRITE: "write.lua"
+    WRITE: "recall.lua" "write.lua" "steps.lua" "create_delete.lua"
+    CREATE_TABLE: "recall.lua" "steps.lua" "create_table.lua"
+    DELETE_TABLE: "recall.lua" "steps.lua" "delete_table.lua"
+    UNIQUE: "unique.lua"
+    IS_WHOLE: "is_whole.lua"
     PAGE: "page.lua"
-    CREATE_TABLE: "create_table.lua"
-    DELETE_TABLE: "delete_table.lua"
 }

@@ -1,0 +1,42 @@
+-- How scripts that write begin: they look whether they have run already.
+--
+-- A table is six keys that come and go together. While it exists, five of them have the member or field '\255', which is
+-- no key, and `about` has the field `exists`: where only some have it, the server has evicted a key.
+--
+-- Of its writes that are under way a client gives each a session: a field of `about` with the number of the write that
+-- the session has made last in this table (8 bytes), its version (8), and the topic if the client did not name one. So a
+-- write that is asked for again is recognized, however many were made in between, and one that comes late is refused.
+-- `within` is there if it is asked for again: it was first asked for within so many milliseconds.
+local rows, about, deletes, keys, topics, order = unpack(KEYS)
+local session, number, within = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local call, sub, pack, unpack_bytes = redis.call, string.sub, struct.pack, struct.unpack
+-- What a session has that has made no write.
+local NEVER = string.rep('\0', 16)
+
+local last, exists, kept = unpack(call('HMGET', about, 'version', 'exists', session))
+if kept then
+    local made, version = unpack_bytes('>I8I8', kept)
+    if made == number then
+        return {4, version, sub(kept, 17)}
+    elseif made > number then
+        return {6}
+    end
+elseif within or call('HLEN', about) > SESSIONS then
+    local forgot, time = call('HGET', about, 'forgot'), call('TIME')
+    time = time[1] * 1000 + math.floor(time[2] / 1000)
+    if within and forgot and time - forgot <= within then
+        return {6}
+    end
+    -- The half of the sessions that was used last stays.
+    local sessions, fields = {}, call('HGETALL', about)
+    for i = 1, #fields, 2 do
+        if sub(fields[i], 1, 1) == '@' then
+            sessions[#sessions + 1] = {fields[i], (unpack_bytes('>I8', fields[i + 1], 9))}
+        end
+    end
+    table.sort(sessions, function(one, other) return one[2] > other[2] end)
+    for i = SESSIONS / 2 + 1, #sessions do
+        call('HDEL', about, sessions[i][1])
+        call('HSET', about, 'forgot', time)
+    end
+end
