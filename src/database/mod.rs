@@ -4,7 +4,6 @@ mod rows;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -50,8 +49,7 @@ impl From<&Config> for DatabaseOptions {
 /// a version of its own, and is published: who has read the store in between is told. If it cannot be published either,
 /// a number of the publisher's is used up, and subscribers that hear the publisher again find a
 /// [gap](crate::SyncReason::Gap). A process that is killed in between leaves a change that was stored and not
-/// published; its publisher had said hello before, so that subscribers are told of its
-/// [silence](crate::SyncReason::Silence).
+/// published.
 ///
 /// May be shared between threads: they write a row one after the other, so that its updates are sent in the order of
 /// its versions. Other processes know nothing of that order; there, versions tell what is newer.
@@ -86,8 +84,6 @@ pub struct Database {
     /// Where the publisher's subscribers listen.
     address: Option<String>,
     options: DatabaseOptions,
-    /// The publisher has said hello.
-    introduced: AtomicBool,
     /// Held while a row is stored and published; some rows share one.
     turns: [Mutex<()>; 64],
     hasher: RandomState,
@@ -110,7 +106,6 @@ impl Database {
             address: publisher.address(),
             publisher,
             options,
-            introduced: AtomicBool::new(false),
             turns: [const { Mutex::new(()) }; 64],
             hasher: RandomState::new(),
         }
@@ -189,10 +184,6 @@ impl Database {
     }
 
     fn write_then_publish(&self, write: &Write<'_>, priority: i32) -> Result<Written> {
-        if !self.introduced.load(Ordering::Relaxed) {
-            self.publisher.introduce()?;
-            self.introduced.store(true, Ordering::Relaxed);
-        }
         let mut written = match self.store.write(&write.returning()) {
             Ok(written) => written,
             Err(e) => {

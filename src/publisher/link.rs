@@ -315,7 +315,7 @@ impl Shared {
     }
 
     /// Tells of the recent topics, in as many messages as it takes, the last of which is `action`. A publisher that
-    /// connects on its first send says nothing before that.
+    /// connects on its first send says nothing before that, unless it has used up numbers.
     fn say(&self, action: &str, timeout: Duration) -> Result<()> {
         let topic = Topic::hello();
         let mut message = Vec::new();
@@ -323,10 +323,10 @@ impl Shared {
         while let Some(this) = part {
             // Numbers and message go out under one lock: a hello never tells of what is sent after it.
             let mut sender = self.lock();
-            if !sender.introduced {
+            self.use_up(&mut sender);
+            if !sender.introduced && !sender.numbers.is_used() {
                 return Ok(());
             }
-            self.use_up(&mut sender);
             let mut most = MAX_TOPICS;
             loop {
                 let (mut hello, next) = sender.numbers.hello(this, most, self.interval, clock::now());
@@ -343,6 +343,7 @@ impl Shared {
                 most = hello.topics.len() / 2;
             }
             sender.outbound.send(topic.as_str().as_bytes(), &message, timeout)?;
+            sender.introduced = true;
             if part.is_none() {
                 sender.numbers.told();
             }

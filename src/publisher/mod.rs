@@ -223,14 +223,6 @@ impl Publisher {
         self.link.skip(topic);
     }
 
-    /// Makes sure that the publisher has said hello, so that it is missed if it ends without a goodbye.
-    ///
-    /// # Errors
-    /// As [`Publisher::send_event`].
-    pub(crate) fn introduce(&self) -> Result<()> {
-        self.link.send(self.options.send_timeout, |_, _| Ok(()))
-    }
-
     /// Sends updates in order as one message on this topic, whatever their own: one system call, all or nothing.
     ///
     /// # Errors

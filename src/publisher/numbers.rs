@@ -105,6 +105,11 @@ impl Numbers {
         result.map(|(value, _)| value)
     }
 
+    /// Whether there are numbers to tell of.
+    pub(super) fn is_used(&self) -> bool {
+        !self.recent.is_empty()
+    }
+
     /// Uses up a number of this topic, or of every topic that was used, for what was not sent by `at`: subscribers find
     /// it missing.
     pub(super) fn skip(&mut self, topic: Option<&Topic>, at: Instant) {
@@ -217,6 +222,26 @@ mod tests {
         assert!(hello.topics[0].2 < 60, "{hello:?}");
         let idle = |next: Next<'_>| Ok((next.idle, true));
         assert!(numbers.send(&topic("a"), 1, idle).unwrap() < Duration::from_millis(60));
+    }
+
+    /// What could not be told has a number all the same, which hellos tell of, since the moment when it happened.
+    #[test]
+    fn a_number_that_is_skipped_is_told_of() {
+        let mut numbers = Numbers::default();
+        let (a, b) = (topic("a"), topic("b"));
+        numbers.send(&a, 1, |_| Ok(((), true))).unwrap();
+        let at = clock::now() + Duration::from_secs(1);
+        numbers.skip(Some(&a), at);
+        numbers.skip(Some(&b), at);
+        numbers.skip(None, at);
+        let (hello, _) = numbers.hello(
+            Part::default(),
+            256,
+            Duration::from_secs(1),
+            at + Duration::from_secs(2),
+        );
+        assert_eq!(hello.topics, [("a".to_owned(), 3, 2000), ("b".to_owned(), 2, 2000)]);
+        assert_eq!(numbers.send(&a, 1, |next| Ok((next.seq, true))).unwrap(), 4);
     }
 
     /// Every recent topic is told of in five rounds, in parts within the limit, whatever its name.

@@ -14,9 +14,6 @@ mod proxy;
 #[cfg(feature = "bin")]
 #[path = "../common/random.rs"]
 mod random;
-#[cfg(all(feature = "sqlite", feature = "zmq"))]
-#[path = "../common/reexec.rs"]
-mod reexec;
 #[path = "../common/rig.rs"]
 mod rig;
 mod suite;

@@ -2,7 +2,6 @@
 //! could not be published in between.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle, scope};
@@ -11,17 +10,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::select;
 use parking_lot::Mutex;
 use tablecast::drivers::zmq::{ZmqMultiproc, ZmqPubSub};
-use tablecast::store::{Change, Page, Row, StoreOptions, Write, Written};
-use tablecast::stores::sqlite::SqliteStore;
+use tablecast::store::{Change, Write};
 use tablecast::transport::PubSub;
 use tablecast::{
-    Action, Database, DatabaseOptions, DbUpdate, ErrorKind, Name, Publisher, PublisherOptions, Result, Service,
-    ServiceOptions, Store, Topic,
+    Action, Database, DatabaseOptions, DbUpdate, ErrorKind, Publisher, PublisherOptions, Service, ServiceOptions, Store,
 };
 
 use crate::common::{eventually, within};
 use crate::proxy::Proxy;
-use crate::reexec::Process;
 use crate::rig::{LONG, Rig, free_port, pass, topic, update};
 use crate::{Opened, memory_store, sqlite_store};
 
@@ -136,7 +132,7 @@ struct Host {
 }
 
 impl Host {
-    fn new((store, _folder): Opened) -> Host {
+    fn new((store, _folder): Opened, hello_interval: Duration) -> Host {
         let driver: Arc<dyn PubSub> = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", Default::default()).unwrap());
         let port = free_port();
         let socket = format!("tcp://127.0.0.1:{port}");
@@ -146,8 +142,7 @@ impl Host {
         let through = ZmqMultiproc::new(&format!("tcp://{}", way.host()), Default::default()).unwrap();
         let options = PublisherOptions {
             send_timeout: Duration::from_millis(250),
-            // So that nobody is told of its silence.
-            hello_interval: Duration::from_secs(20),
+            hello_interval,
             ..PublisherOptions::default()
         };
         let publisher = Publisher::new(&through, options).unwrap();
@@ -200,7 +195,8 @@ impl Host {
 fn what_is_undone_is_told_to_those_who_have_seen_it() {
     within(Duration::from_secs(60), || {
         for opened in [memory_store(), sqlite_store()] {
-            let host = Host::new(opened);
+            // So rarely that nobody is told of its silence.
+            let host = Host::new(opened, Duration::from_secs(20));
             let tenant = topic("tenant");
             for key in ["set", "deleted"] {
                 let create = Write::create(TABLE, key, "one").topic(&tenant);
@@ -235,11 +231,24 @@ fn what_is_undone_is_told_to_those_who_have_seen_it() {
     });
 }
 
+/// The first word of a publisher is that subscribers have to read, if they do.
+#[test]
+fn what_is_undone_is_told_by_a_publisher_that_nobody_knows() {
+    within(Duration::from_secs(60), || {
+        let host = Host::new(memory_store(), Duration::from_millis(500));
+        host.way.refuse(true);
+        host.read_in_between(Write::create(TABLE, "k", "one").topic(&topic("tenant")));
+        assert!(!host.program.has_what_is_stored());
+        host.way.refuse(false);
+        eventually(LONG, || host.program.has_what_is_stored());
+    });
+}
+
 /// What the publisher refuses by itself is undone and told at once.
 #[test]
 fn an_undo_has_a_version_and_a_number() {
     within(Duration::from_secs(30), || {
-        let host = Host::new(memory_store());
+        let host = Host::new(memory_store(), Duration::from_secs(1));
         host.database.write(&Write::create(TABLE, "k", "one"), 5).unwrap();
         eventually(LONG, || host.program.value("k").is_some());
         let large = "x".repeat(17 << 20);
@@ -342,75 +351,4 @@ mod processes {
             assert!(failed > 0);
         });
     }
-}
-
-const FOLDER: &str = "TABLECAST_TEST_FOLDER";
-
-/// Not a test: the body of a process that stores its first row, and is killed before it can publish it.
-#[test]
-fn mortal_writer() {
-    let Ok(folder) = std::env::var(FOLDER) else { return };
-    let folder = Path::new(&folder);
-    let store = SqliteStore::open(folder.join("store.db"), StoreOptions::default()).unwrap();
-    let socket = format!("ipc://{}", folder.join("publisher.sock").display());
-    let driver = ZmqMultiproc::new(&socket, Default::default()).unwrap();
-    let publisher = Publisher::new(&driver, PublisherOptions::default()).unwrap();
-    let database = Database::new(Arc::new(Mortal(store)), publisher, DatabaseOptions::default());
-    let _ = database.write(&Write::create(TABLE, "k", "one"), 5);
-}
-
-/// Comes no further than to have stored a row.
-#[derive(Debug)]
-struct Mortal(SqliteStore);
-
-impl Store for Mortal {
-    fn write(&self, write: &Write<'_>) -> Result<Written> {
-        self.0.write(write)?;
-        println!("stored");
-        let _ = crossbeam_channel::never::<()>().recv();
-        unreachable!("it is killed");
-    }
-
-    fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
-        self.0.get(table, key, topic)
-    }
-
-    fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
-        self.0.page_of_entries(table, topic, after)
-    }
-
-    fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
-        self.0.page_of_keys(table, topic, after)
-    }
-
-    fn create_table(&self, table: &str) -> Result<bool> {
-        self.0.create_table(table)
-    }
-
-    fn delete_table(&self, table: &str) -> Result<bool> {
-        self.0.delete_table(table)
-    }
-
-    fn allocate_unique_key(&self, table: &str) -> Result<u64> {
-        self.0.allocate_unique_key(table)
-    }
-}
-
-/// Also one that had published nothing before is missed.
-#[test]
-fn a_writer_that_is_killed_after_it_has_stored_is_missed() {
-    within(Duration::from_secs(60), || {
-        let folder = tempfile::tempdir().unwrap();
-        let driver: Arc<dyn PubSub> = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", Default::default()).unwrap());
-        let socket = format!("ipc://{}", folder.path().join("publisher.sock").display());
-        let multiproc = ZmqMultiproc::new(&socket, Default::default()).unwrap();
-        let service = Service::start(&multiproc, &socket, &*driver, ServiceOptions::default()).unwrap();
-        let store = SqliteStore::open(folder.path().join("store.db"), StoreOptions::default()).unwrap();
-        let program = Program::new(&driver, &service.address().unwrap(), &(Arc::new(store) as _));
-        let mut writer = Process::start("told::mortal_writer", &[(FOLDER, folder.path().to_str().unwrap())]);
-        writer.said("stored");
-        assert!(!program.has_what_is_stored());
-        writer.kill();
-        eventually(2 * LONG, || program.has_what_is_stored());
-    });
 }

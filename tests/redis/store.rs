@@ -139,6 +139,8 @@ impl Race {
         let patient = RedisOptions {
             retries: 10_000,
             reconnect_max: Duration::from_millis(20),
+            // It would be the answer about the server's health that is lost.
+            heartbeat_interval: LONG,
             ..options()
         };
         let limits = StoreOptions {
@@ -486,7 +488,6 @@ fn what_was_evicted_is_called_so() {
                     "create",
                     "set",
                     "delete",
-                    "unique",
                     "entries",
                     "keys",
                     "entries of a topic",

@@ -1,5 +1,6 @@
 -- The rest of `write.lua`: creates and deletes.
 local in_topic = topic_bytes .. key
+local oldest, outdated = next_version - REMEMBERED - 1, {}
 if what == 'create' then
     if not exists then
         begin()
@@ -7,16 +8,16 @@ if what == 'create' then
     note(next_version, made)
     if deleted then
         step({'HSET', deletes, key, deleted}, 'HDEL', deletes, key)
-        step({'ZADD', order, version, key}, 'ZREM', order, key)
     end
     step({'HDEL', rows, key}, 'HSET', rows, key, row)
     step({'ZREM', keys, key}, 'ZADD', keys, 0, key)
     step({'ZREM', topics, in_topic}, 'ZADD', topics, 0, in_topic)
 else
+    outdated = call('ZRANGEBYSCORE', order, '-inf', oldest, 'LIMIT', 0, 10)
     note_in_any_case(next_version, made, function()
         step({'HSET', rows, key, packed}, 'HDEL', rows, key)
     end)
-    -- Stays: alone it says nothing.
+    -- Alone it says nothing, also after the row was created again.
     step(nil, 'ZADD', order, next_version, key)
     step({'ZADD', keys, 0, key}, 'ZREM', keys, key)
     step({'ZADD', topics, 0, in_topic}, 'ZREM', topics, in_topic)
@@ -25,11 +26,8 @@ end
 if message then
     step(nil, 'PUBLISH', of_topic, message)
 end
-if not refusal and what == 'delete' then
-    local oldest = next_version - REMEMBERED - 1
-    for _, forgotten in ipairs(call('ZRANGEBYSCORE', order, '-inf', oldest, 'LIMIT', 0, 10)) do
-        call('ZREM', order, forgotten)
-        call('HDEL', deletes, forgotten)
-    end
+for _, forgotten in ipairs(refusal and {} or outdated) do
+    redis.pcall('ZREM', order, forgotten)
+    redis.pcall('HDEL', deletes, forgotten)
 end
 return outcome(reply)

@@ -364,7 +364,7 @@ fn text(value: Option<Value>) -> Result<String> {
 fn undecided(outcome: u64, table: &str) -> Error {
     match outcome {
         6 => {
-            let context = format!("table {table:?}: the write may have been made, and cannot be found any more");
+            let context = format!("table {table:?}: the write may have been made: what is known of it is gone");
             Error::new(ErrorKind::Unconfirmed, context)
         }
         7 => evicted(table),

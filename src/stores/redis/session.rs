@@ -70,3 +70,21 @@ impl Drop for Session<'_> {
         self.sessions.free.lock().0.push(self.which);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_has_one_write_at_a_time() {
+        let sessions = Sessions::default();
+        let (one, other) = (sessions.take(), sessions.take());
+        assert_ne!(one.field(), other.field());
+        let (field, number) = (other.field(), other.number);
+        drop(one);
+        drop(other);
+        let next = sessions.take();
+        assert!(next.field() == field && next.number > number);
+        assert_ne!(Sessions::default().take().field(), next.field());
+    }
+}
