@@ -1,5 +1,5 @@
 -- 1 if the table did not exist.
-if exists then
+if call('HEXISTS', about, 'exists') == 1 then
     return 0
 end
 if call('EXISTS', rows, deletes, keys, topics, order) > 0 then

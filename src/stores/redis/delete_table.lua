@@ -1,4 +1,5 @@
 -- 1 if the table existed, or a part of it that was not evicted. Its last version and unique number stay.
+local exists = call('HEXISTS', about, 'exists') == 1
 if not exists and call('EXISTS', rows, deletes, keys, topics, order) == 0 then
     return 0
 end

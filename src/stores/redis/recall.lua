@@ -11,9 +11,9 @@ local rows, about, deletes, keys, topics, order = unpack(KEYS)
 local session, number, within = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local call, sub, pack, unpack_bytes = redis.call, string.sub, struct.pack, struct.unpack
 -- What a session has that has made no write.
-local NEVER = string.rep('\0', 16)
+local NEVER = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
 
-local last, exists, kept = unpack(call('HMGET', about, 'version', 'exists', session))
+local last, kept = unpack(call('HMGET', about, 'version', session))
 if kept then
     local made, version = unpack_bytes('>I8I8', kept)
     if made == number then
@@ -21,12 +21,12 @@ if kept then
     elseif made > number then
         return {6}
     end
-elseif within or call('HLEN', about) > SESSIONS then
-    local forgot, time = call('HGET', about, 'forgot'), call('TIME')
-    time = time[1] * 1000 + math.floor(time[2] / 1000)
-    if within and forgot and time - forgot <= within then
+elseif within then
+    local forgot = call('HGET', about, 'forgot')
+    if forgot and (call('TIME')[1] - forgot) * 1000 <= within then
         return {6}
     end
+elseif call('HLEN', about) > SESSIONS then
     -- The half of the sessions that was used last stays.
     local sessions, fields = {}, call('HGETALL', about)
     for i = 1, #fields, 2 do
@@ -37,6 +37,7 @@ elseif within or call('HLEN', about) > SESSIONS then
     table.sort(sessions, function(one, other) return one[2] > other[2] end)
     for i = SESSIONS / 2 + 1, #sessions do
         call('HDEL', about, sessions[i][1])
-        call('HSET', about, 'forgot', time)
     end
+    -- In seconds; the one that has begun is not over.
+    call('HSET', about, 'forgot', call('TIME')[1] + 1)
 end

@@ -5,6 +5,7 @@ local what, key, value, topic, wanted, flags, head, tail = unpack(ARGV, 4)
 local unless_equal, returning = flags == 'e' or flags == 'er', flags == 'r' or flags == 'er'
 
 local packed = call('HGET', rows, key)
+local exists = packed and last or call('HEXISTS', about, 'exists') == 1
 local is_there = packed or call('HEXISTS', rows, '\255') == 1
 local version, deleted, of_topic, value_at
 if not exists ~= not is_there or (what == 'create' and not exists and call('EXISTS', deletes, keys, topics, order) > 0) then
