@@ -45,8 +45,11 @@ impl From<&Config> for DatabaseOptions {
 /// A store whose changes are published, each on the topic of its row and with the row's version.
 ///
 /// Where the store can publish by itself, both are one step. Elsewhere the write comes first; if the update cannot be
-/// sent, the write is undone, unless somebody else has written the row meanwhile. A process that is killed in between
-/// leaves a change that was stored and not published.
+/// sent, the write is undone, unless somebody else has written the row meanwhile. An undo is a write like any other, with
+/// a version of its own, and is published: who has read the store in between is told. If it cannot be published either,
+/// a number of the publisher's is used up, and subscribers that hear the publisher again find a
+/// [gap](crate::SyncReason::Gap). A process that is killed in between leaves a change that was stored and not
+/// published.
 ///
 /// May be shared between threads: they write a row one after the other, so that its updates are sent in the order of
 /// its versions. Other processes know nothing of that order; there, versions tell what is newer.
@@ -181,20 +184,40 @@ impl Database {
     }
 
     fn write_then_publish(&self, write: &Write<'_>, priority: i32) -> Result<Written> {
-        let mut written = self.store.write(&write.returning())?;
-        if written.changed {
-            let mut update = update(write, priority).topic(written.topic.clone());
-            update.version = Some(written.version);
-            if let Err(e) = self.publisher.send_event(&update) {
-                return Err(self.undo(write, &written, e));
+        let mut written = match self.store.write(&write.returning()) {
+            Ok(written) => written,
+            Err(e) => {
+                if e.kind() == ErrorKind::Unconfirmed {
+                    self.skip(write);
+                }
+                return Err(e);
             }
+        };
+        if written.changed
+            && let Err(e) = self.publisher.send_event(&stored(write, &written, priority))
+        {
+            return Err(self.undo(write, &written, priority, e));
         }
         written.before = written.before.filter(|_| write.returning);
         Ok(written)
     }
 
-    /// Takes back what could not be published, and returns why it could not.
-    fn undo(&self, write: &Write<'_>, written: &Written, e: Error) -> Error {
+    /// Readers may have seen a write of which nobody can be told, since it is not known whether it was made.
+    fn skip(&self, write: &Write<'_>) {
+        let found;
+        let topic = match (write.topic, write.change) {
+            (Some(topic), _) => Some(topic),
+            (None, Change::Create(_)) => Some(&Topic::ALL),
+            (None, Change::Set(_) | Change::Delete) => {
+                found = self.store.get(write.table, write.key, None);
+                found.as_ref().ok().map(|row| &row.topic)
+            }
+        };
+        self.publisher.skip(topic);
+    }
+
+    /// Takes back what could not be published, tells those who have seen it, and returns why it could not.
+    fn undo(&self, write: &Write<'_>, written: &Written, priority: i32, e: Error) -> Error {
         let context = |outcome| format!("table {:?} key {:?}: not published, {outcome}", write.table, write.key);
         if e.kind() == ErrorKind::Unconfirmed {
             // Who heard of it would wait in vain for an update that takes it back.
@@ -207,20 +230,35 @@ impl Database {
             Change::Delete => Write::create(write.table, write.key, before).topic(&written.topic),
         };
         match self.store.write(&undo.version(written.version)) {
-            Ok(_) => Error::new(e.kind(), context("and undone")).with_source(e),
+            Ok(undone) => {
+                // Who has waited in vain for as long as a send may take does not wait again.
+                let has_waited = e.kind() == ErrorKind::Timeout;
+                let timeout = has_waited.then_some(Duration::ZERO);
+                self.publisher.send_or_skip(&stored(&undo, &undone, priority), timeout);
+                Error::new(e.kind(), context("and undone")).with_source(e)
+            }
             Err(undone) => match (undone.kind(), write.change) {
+                // Their update says more than ours would.
                 (ErrorKind::NotFound | ErrorKind::AlreadyExists, _)
                 | (ErrorKind::Conflict, Change::Set(_) | Change::Create(_)) => {
                     Error::new(e.kind(), context("and written by somebody else since")).with_source(e)
                 }
                 // A delete that the store has forgotten cannot be told from one that somebody else made.
                 _ => {
+                    self.publisher.skip(Some(&written.topic));
                     let context = context(&format!("and not undone ({undone})"));
                     Error::new(ErrorKind::Unconfirmed, context).with_source(e)
                 }
             },
         }
     }
+}
+
+/// What tells of a write that was made.
+fn stored(write: &Write<'_>, written: &Written, priority: i32) -> DbUpdate {
+    let mut update = update(write, priority).topic(written.topic.clone());
+    update.version = Some(written.version);
+    update
 }
 
 /// What tells of the write; its version is not known yet.

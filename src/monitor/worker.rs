@@ -117,9 +117,8 @@ impl Worker {
     /// what was remembered is to be stored again.
     fn repair(&mut self, told: &mut Told) -> Result<()> {
         told.find(&*self.store)?;
-        while let Some(topic) = self.topics.first() {
-            self.publisher.skip(topic)?;
-            self.topics.pop_first();
+        for topic in std::mem::take(&mut self.topics) {
+            self.publisher.skip(Some(&topic));
         }
         self.went_back = false;
         count(&self.shared.went_back, 1);

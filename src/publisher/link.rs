@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
+use hashbrown::HashMap;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::clock;
@@ -34,6 +35,10 @@ struct Shared {
     /// The keeper waits for the lock, which those who send all the time would never leave to it.
     waiting: AtomicBool,
     stopping: AtomicBool,
+    /// Topics of which numbers are to be used up, `None` for all, and for what happened when: by those who cannot wait
+    /// for the sender. The flag says that there are some.
+    skipped: Mutex<HashMap<Option<Topic>, Instant>>,
+    has_skipped: AtomicBool,
     subscribers: Mutex<usize>,
     subscribers_changed: Condvar,
     hellos: Arc<AtomicU64>,
@@ -85,6 +90,8 @@ impl Link {
             active: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            skipped: Mutex::default(),
+            has_skipped: AtomicBool::new(false),
             subscribers: Mutex::new(0),
             subscribers_changed: Condvar::new(),
             hellos: Arc::default(),
@@ -123,6 +130,7 @@ impl Link {
                 locked.ok_or_else(late)?
             }
         };
+        self.shared.use_up(&mut sender);
         let sent = match self.shared.introduce(&mut sender, left) {
             Ok(()) => send(&mut sender, left),
             Err(e) => Err(e),
@@ -138,6 +146,14 @@ impl Link {
             self.wake.wake();
         }
         sent
+    }
+
+    /// Uses up a number of this topic, or of all that were used, for what has happened until now and could not be told.
+    /// Waits for nothing.
+    pub(crate) fn skip(&self, topic: Option<&Topic>) {
+        let mut skipped = self.shared.skipped.lock();
+        skipped.insert(topic.cloned(), clock::now());
+        self.shared.has_skipped.store(true, Ordering::Release);
     }
 
     /// The address that subscribers connect to.
@@ -273,6 +289,17 @@ impl Shared {
         sender
     }
 
+    /// Uses up the numbers that are to be.
+    fn use_up(&self, sender: &mut Sender) {
+        if self.has_skipped.load(Ordering::Acquire) {
+            let mut skipped = self.skipped.lock();
+            self.has_skipped.store(false, Ordering::Release);
+            for (topic, at) in skipped.drain() {
+                sender.numbers.skip(topic.as_ref(), at);
+            }
+        }
+    }
+
     /// Says hello before the first update, so that a publisher which dies soon after it is missed.
     fn introduce(&self, sender: &mut Sender, timeout: Duration) -> Result<()> {
         if sender.introduced {
@@ -288,7 +315,7 @@ impl Shared {
     }
 
     /// Tells of the recent topics, in as many messages as it takes, the last of which is `action`. A publisher that
-    /// connects on its first send says nothing before that.
+    /// connects on its first send says nothing before that, unless it has used up numbers.
     fn say(&self, action: &str, timeout: Duration) -> Result<()> {
         let topic = Topic::hello();
         let mut message = Vec::new();
@@ -296,7 +323,8 @@ impl Shared {
         while let Some(this) = part {
             // Numbers and message go out under one lock: a hello never tells of what is sent after it.
             let mut sender = self.lock();
-            if !sender.introduced {
+            self.use_up(&mut sender);
+            if !sender.introduced && !sender.numbers.is_used() {
                 return Ok(());
             }
             let mut most = MAX_TOPICS;
@@ -315,6 +343,7 @@ impl Shared {
                 most = hello.topics.len() / 2;
             }
             sender.outbound.send(topic.as_str().as_bytes(), &message, timeout)?;
+            sender.introduced = true;
             if part.is_none() {
                 sender.numbers.told();
             }

@@ -185,34 +185,42 @@ impl Publisher {
     /// # Errors
     /// As [`Publisher::send_event`].
     pub fn send_event_to(&self, topic: &Topic, update: &DbUpdate) -> Result<()> {
+        let timeout = self.options.send_timeout;
         let sent = SCRATCH.with(|scratch| match scratch.try_borrow_mut() {
-            Ok(mut buf) => self.send_one(topic, update, &mut buf),
-            Err(_) => self.send_one(topic, update, &mut Vec::new()),
+            Ok(mut buf) => self.send_one(topic, update, timeout, &mut buf),
+            Err(_) => self.send_one(topic, update, timeout, &mut Vec::new()),
         });
         self.count(1, sent)
     }
 
-    fn send_one(&self, topic: &Topic, update: &DbUpdate, buf: &mut Vec<u8>) -> Result<()> {
+    fn send_one(&self, topic: &Topic, update: &DbUpdate, timeout: Duration, buf: &mut Vec<u8>) -> Result<()> {
         self.check_update(update)?;
         buf.clear();
         buf.shrink_to(MAX_SCRATCH);
         self.encoder.begin(update, topic, buf);
-        self.send(topic, 1, |Next { seq, idle, timestamps }| {
+        self.send(topic, 1, timeout, |Next { seq, idle, timestamps }| {
             let timestamp = timestamps.next(update.timestamp);
             self.encoder.finish(0, timestamp, seq, idle, buf);
             buf
         })
     }
 
-    /// Uses up a number of this topic: subscribers find it missing, and read the store.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Timeout`] if other threads were sending all the time.
-    pub(crate) fn skip(&self, topic: &Topic) -> Result<()> {
-        let timeout = self.options.send_timeout;
-        self.link.send(timeout, |Sender { numbers, .. }, _| {
-            numbers.send(topic, 1, |_| Ok(((), true)))
-        })
+    /// Sends an update without which subscribers that have read the store would be wrong: if it cannot be sent, a
+    /// number is used up, so that they find something missing and read again.
+    pub(crate) fn send_or_skip(&self, update: &DbUpdate, timeout: Option<Duration>) {
+        let timeout = timeout.unwrap_or(self.options.send_timeout);
+        match self.send_one(&update.topic, update, timeout, &mut Vec::new()) {
+            Ok(()) => _ = self.sent.fetch_add(1, Ordering::Relaxed),
+            // Its number is used up already.
+            Err(e) if e.kind() == ErrorKind::Unconfirmed => {}
+            Err(_) => self.skip(Some(&update.topic)),
+        }
+    }
+
+    /// Uses up a number of this topic, or of all topics that were used: something has happened of which subscribers
+    /// could not be told otherwise.
+    pub(crate) fn skip(&self, topic: Option<&Topic>) {
+        self.link.skip(topic);
     }
 
     /// Sends updates in order as one message on this topic, whatever their own: one system call, all or nothing.
@@ -235,7 +243,8 @@ impl Publisher {
         }
         let mut buf = Vec::with_capacity(batch.max_payload_len());
         let count = updates.len() as u64;
-        let sent = self.send(topic, count, |Next { seq, idle, timestamps }| {
+        let timeout = self.options.send_timeout;
+        let sent = self.send(topic, count, timeout, |Next { seq, idle, timestamps }| {
             let stamp = |own| timestamps.next(own);
             self.encoder.finish_batch(seq, idle, stamp, &batch, &mut buf);
             &buf
@@ -307,19 +316,22 @@ impl Publisher {
     }
 
     /// Sends what `finish` makes of the first of `count` new numbers.
-    fn send<'a>(&self, topic: &Topic, count: u64, finish: impl FnOnce(Next<'_>) -> &'a [u8]) -> Result<()> {
+    fn send<'a>(
+        &self,
+        topic: &Topic,
+        count: u64,
+        timeout: Duration,
+        finish: impl FnOnce(Next<'_>) -> &'a [u8],
+    ) -> Result<()> {
         self.check_topic(topic)?;
-        self.link.send(
-            self.options.send_timeout,
-            |Sender { outbound, numbers, .. }, timeout| {
-                numbers.send(topic, count, |next| {
-                    let payload = finish(next);
-                    self.check_size(payload.len())?;
-                    outbound.send(topic.as_str().as_bytes(), payload, timeout)?;
-                    Ok(((), true))
-                })
-            },
-        )
+        self.link.send(timeout, |Sender { outbound, numbers, .. }, timeout| {
+            numbers.send(topic, count, |next| {
+                let payload = finish(next);
+                self.check_size(payload.len())?;
+                outbound.send(topic.as_str().as_bytes(), payload, timeout)?;
+                Ok(((), true))
+            })
+        })
     }
 
     fn check_topic(&self, topic: &Topic) -> Result<()> {

@@ -84,12 +84,7 @@ impl Numbers {
         let now = clock::now();
         let used = match self.topics.get_mut(topic) {
             Some(used) => used,
-            None => self.topics.entry(topic.clone()).or_insert(Used {
-                last: 0,
-                at: now,
-                round: 0,
-                is_recent: false,
-            }),
+            None => self.topics.entry(topic.clone()).or_insert(Used::new(now)),
         };
         let mut timestamps = self.timestamps;
         let result = send(Next {
@@ -104,14 +99,29 @@ impl Numbers {
         };
         if is_sent {
             self.timestamps = timestamps;
-            used.last += count;
             // What `send` did may have taken long: before this moment it had not happened for sure.
-            (used.at, used.round) = (clock::now(), self.rounds);
-            if !std::mem::replace(&mut used.is_recent, true) {
-                self.recent.push(topic.clone());
-            }
+            used.note(topic, count, clock::now(), self.rounds, &mut self.recent);
         }
         result.map(|(value, _)| value)
+    }
+
+    /// Whether there are numbers to tell of.
+    pub(super) fn is_used(&self) -> bool {
+        !self.recent.is_empty()
+    }
+
+    /// Uses up a number of this topic, or of every topic that was used, for what was not sent by `at`: subscribers find
+    /// it missing.
+    pub(super) fn skip(&mut self, topic: Option<&Topic>, at: Instant) {
+        let (rounds, recent) = (self.rounds, &mut self.recent);
+        if let Some(topic) = topic {
+            let used = self.topics.entry(topic.clone()).or_insert(Used::new(at));
+            used.note(topic, 1, at, rounds, recent);
+            return;
+        }
+        for (topic, used) in &mut self.topics {
+            used.note(topic, 1, at, rounds, recent);
+        }
     }
 
     /// A message of the round of hellos that is being said, which tells of at most `most` topics, and the part after it;
@@ -162,6 +172,26 @@ impl Numbers {
     }
 }
 
+impl Used {
+    fn new(now: Instant) -> Used {
+        Used {
+            last: 0,
+            at: now,
+            round: 0,
+            is_recent: false,
+        }
+    }
+
+    /// `count` numbers were used up, the last of them by `at`.
+    fn note(&mut self, topic: &Topic, count: u64, at: Instant, round: u64, recent: &mut Vec<Topic>) {
+        self.last += count;
+        (self.at, self.round) = (self.at.max(at), round);
+        if !std::mem::replace(&mut self.is_recent, true) {
+            recent.push(topic.clone());
+        }
+    }
+}
+
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -192,6 +222,26 @@ mod tests {
         assert!(hello.topics[0].2 < 60, "{hello:?}");
         let idle = |next: Next<'_>| Ok((next.idle, true));
         assert!(numbers.send(&topic("a"), 1, idle).unwrap() < Duration::from_millis(60));
+    }
+
+    /// What could not be told has a number all the same, which hellos tell of, since the moment when it happened.
+    #[test]
+    fn a_number_that_is_skipped_is_told_of() {
+        let mut numbers = Numbers::default();
+        let (a, b) = (topic("a"), topic("b"));
+        numbers.send(&a, 1, |_| Ok(((), true))).unwrap();
+        let at = clock::now() + Duration::from_secs(1);
+        numbers.skip(Some(&a), at);
+        numbers.skip(Some(&b), at);
+        numbers.skip(None, at);
+        let (hello, _) = numbers.hello(
+            Part::default(),
+            256,
+            Duration::from_secs(1),
+            at + Duration::from_secs(2),
+        );
+        assert_eq!(hello.topics, [("a".to_owned(), 3, 2000), ("b".to_owned(), 2, 2000)]);
+        assert_eq!(numbers.send(&a, 1, |next| Ok((next.seq, true))).unwrap(), 4);
     }
 
     /// Every recent topic is told of in five rounds, in parts within the limit, whatever its name.

@@ -25,6 +25,8 @@ pub(crate) struct Request<'a> {
     pub(crate) command: &'a Cmd,
     /// For `EVALSHA`: the script, which the server may not know.
     pub(crate) script: Option<&'a str>,
+    /// The command after a try that may have been done, if it is another.
+    pub(crate) again: Option<&'a dyn Fn() -> Cmd>,
     /// It may change something.
     pub(crate) writes: bool,
 }
@@ -83,8 +85,10 @@ impl Client {
         let mut elsewhere = None;
         let mut wait = options.reconnect_interval;
         let mut is_unconfirmed = false;
+        let mut again = None;
         loop {
-            let error = match self.attempt(request, slot, elsewhere.take(), limit) {
+            let command = again.as_ref().unwrap_or(request.command);
+            let error = match self.attempt((command, request.script), slot, elsewhere.take(), limit) {
                 Outcome::Answer(value) => return Ok(value),
                 Outcome::Elsewhere(redirect) if redirects < MAX_REDIRECTS => {
                     if !redirect.ask && !redirect.node.is_unnamed() {
@@ -99,6 +103,7 @@ impl Client {
                 Outcome::Never(e) => return Err(e),
                 Outcome::Unknown(e) => {
                     is_unconfirmed |= request.writes;
+                    again = again.or_else(|| request.again.map(|again| again()));
                     e
                 }
                 Outcome::NotReached(e) | Outcome::NotYet(e) | Outcome::Incomplete(e) | Outcome::Lost(e) => e,
@@ -116,7 +121,13 @@ impl Client {
     }
 
     /// Goes from one place where the server may be to the next, until one has an answer.
-    fn attempt(&self, request: &Request<'_>, slot: u16, redirect: Option<Redirect>, limit: Limit<'_>) -> Outcome {
+    fn attempt(
+        &self,
+        request: (&Cmd, Option<&str>),
+        slot: u16,
+        redirect: Option<Redirect>,
+        limit: Limit<'_>,
+    ) -> Outcome {
         let pool = &self.0;
         let (node, from, ask) = match redirect {
             Some(Redirect { node, from, ask }) => (node, Some(from), ask),
@@ -152,21 +163,27 @@ impl Client {
     }
 
     /// One try at one place. `asking`: the server that has sent us there for this request alone.
-    fn attempt_at(&self, place: &Node, request: &Request<'_>, asking: Option<&Node>, limit: Limit<'_>) -> Outcome {
+    fn attempt_at(
+        &self,
+        place: &Node,
+        (command, script): (&Cmd, Option<&str>),
+        asking: Option<&Node>,
+        limit: Limit<'_>,
+    ) -> Outcome {
         let (pool, patience) = (&self.0, self.0.options().heartbeat_timeout);
         let mut pooled = match pool.take(place, limit.share(patience)) {
             Ok(pooled) => pooled,
             Err(e) => return not_reached(e),
         };
         let (conn, limit, ask) = (&mut pooled.conn, limit.patient(patience), asking.is_some());
-        let mut outcome = exchange(conn, request.command, ask, limit);
-        if let (Outcome::NoScript, Some(script)) = (&outcome, request.script) {
-            outcome = exchange(conn, &eval(request.command, script), ask, limit);
+        let mut outcome = exchange(conn, command, ask, limit);
+        if let (Outcome::NoScript, Some(script)) = (&outcome, script) {
+            outcome = exchange(conn, &eval(command, script), ask, limit);
         }
-        if let (Outcome::Incomplete(_), Some(script), Some(from)) = (&outcome, request.script, asking)
-            && self.has_none(from, request.command, limit)
+        if let (Outcome::Incomplete(_), Some(script), Some(from)) = (&outcome, script, asking)
+            && self.has_none(from, command, limit)
         {
-            outcome = exchange(conn, &eval_by_one_key(request.command, script), ask, limit);
+            outcome = exchange(conn, &eval_by_one_key(command, script), ask, limit);
         }
         match outcome {
             Outcome::Lost(_) | Outcome::Unknown(_) => pool.lose(conn.node()),
@@ -284,6 +301,8 @@ fn on_refusal(node: &Node, why: &ServerError) -> Outcome {
         (_, "WRONGTYPE") => Outcome::Never(error(ErrorKind::Malformed)),
         _ if details.contains("READONLY ") => Outcome::NotYet(error(ErrorKind::Unavailable)),
         _ if details.contains("OOM ") => Outcome::Never(error(ErrorKind::Full)),
+        // Before Redis 7.2 what an access list refuses to a script has no code of its own.
+        _ if details.contains("The user executing the script") => Outcome::Never(error(ErrorKind::Denied)),
         _ => Outcome::Never(match refused(node, why) {
             denied if denied.kind() == ErrorKind::Denied => denied,
             _ => error(ErrorKind::Unavailable),

@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     SlowRequest(usize),
     /// What the server says next vanishes, and the connection with it; then all is well again.
     LoseAnswer,
+    /// What the server is told next comes only when [`Proxy::release`] says so, even if the connection is given up before.
+    HoldRequest,
 }
 
 /// Listens until it is dropped, which cuts every connection.
@@ -44,6 +46,7 @@ struct Shared {
     /// So many of the connections were forgotten.
     forgotten: AtomicUsize,
     over: AtomicBool,
+    released: AtomicBool,
 }
 
 impl Proxy {
@@ -64,6 +67,7 @@ impl Proxy {
             streams: Mutex::default(),
             forgotten: AtomicUsize::new(0),
             over: AtomicBool::new(false),
+            released: AtomicBool::new(false),
         });
         let accept = Arc::clone(&shared);
         spawn(move || accept.accept(&listener));
@@ -102,6 +106,11 @@ impl Proxy {
     /// Closes every new connection at once, or no more.
     pub(crate) fn refuse(&self, refuse: bool) {
         self.shared.refusing.store(refuse, Ordering::SeqCst);
+    }
+
+    /// Lets go on what was held.
+    pub(crate) fn release(&self) {
+        self.shared.released.store(true, Ordering::SeqCst);
     }
 
     /// How many connections came.
@@ -168,6 +177,13 @@ impl Shared {
                 Fault::LoseAnswer if of_server => {
                     *self.fault.lock() = Fault::None;
                     break;
+                }
+                Fault::HoldRequest if !of_server => {
+                    *self.fault.lock() = Fault::None;
+                    while !self.released.load(Ordering::SeqCst) && !self.over.load(Ordering::SeqCst) {
+                        let _ = crossbeam_channel::never::<()>().recv_timeout(Duration::from_millis(1));
+                    }
+                    count
                 }
                 _ => count,
             };

@@ -5,9 +5,20 @@ mod announcer;
 mod common;
 #[cfg(feature = "zmq")]
 mod failed;
+#[cfg(feature = "bin")]
+#[path = "../common/process.rs"]
+mod process;
+#[cfg(all(feature = "sqlite", feature = "zmq"))]
+#[path = "../common/proxy.rs"]
+mod proxy;
+#[cfg(feature = "bin")]
+#[path = "../common/random.rs"]
+mod random;
 #[path = "../common/rig.rs"]
 mod rig;
 mod suite;
+#[cfg(all(feature = "sqlite", feature = "zmq"))]
+mod told;
 
 use std::sync::Arc;
 

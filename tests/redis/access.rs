@@ -1,14 +1,19 @@
 //! Who is let in: passwords, access lists, TLS.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tablecast::codec::Codec;
 use tablecast::config::{Config, Secret, Source};
 use tablecast::drivers::redis::RedisPubSub;
-use tablecast::{Drivers, ErrorKind, PeerState};
+use tablecast::store::{Announcement, Write};
+use tablecast::stores::redis::RedisStore;
+use tablecast::{Drivers, ErrorKind, PeerState, Store, Topic};
 
 use crate::common::{eventually, within};
 use crate::rig::{LONG, Rig, send, topic, update};
 use crate::servers::Server;
+use crate::store::{store, store_with};
 use crate::{driver, options, publisher, start, syncs, told, with};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -90,6 +95,113 @@ fn a_user_may_have_few_rights() {
         let () = server.ask(&["ACL", "SETUSER", "caster", "allchannels"]);
         rig.subscriber.wait_live(LONG).unwrap();
         rig.only("3", || send(&publisher, "tenant99", "3"));
+    });
+}
+
+/// A store whose user may do everything but this, and all keys of its table.
+struct Limited {
+    server: Server,
+    store: RedisStore,
+    user: RedisStore,
+    address: String,
+}
+
+impl Limited {
+    fn new(rights: &[&str]) -> Limited {
+        let server = Server::start();
+        let user = ["ACL", "SETUSER", "writer", "on", ">secret", "~*", "&*", "+@all"];
+        let () = server.ask(&[&user, rights].concat());
+        let mut limited = options();
+        limited.user = "writer".into();
+        limited.password = Secret::new("secret");
+        let address = server.address();
+        Limited {
+            store: store(&address),
+            user: store_with(&address, limited),
+            server,
+            address,
+        }
+    }
+
+    /// All that readers can see of the table.
+    fn dump(&self) -> String {
+        let key = |part: &str| format!("tablecast{{1:t}}/{part}");
+        let hash = |part: &str| self.server.ask::<BTreeMap<Vec<u8>, Vec<u8>>>(&["HGETALL", &key(part)]);
+        let list = |part: &str| self.server.ask::<Vec<Vec<u8>>>(&["ZRANGE", &key(part), "0", "-1"]);
+        format!(
+            "{:?} {:?} {:?} {:?}",
+            hash("rows"),
+            hash("deletes"),
+            list("keys"),
+            list("topics")
+        )
+    }
+
+    /// Makes a write and publishes it.
+    fn announce(&self, write: Write<'_>) -> tablecast::Result<()> {
+        let topic = write.topic.unwrap();
+        let announcement = Announcement {
+            topic,
+            head: b"{\"table\":\"t\",\"key\":\"k\",\"action\":\"set\",\"version\":",
+            tail: b"}",
+            codec: Codec::Json,
+        };
+        let announcer = self.user.announcer(&self.address).unwrap();
+        announcer.write_and_publish(&write, &announcement).map(drop)
+    }
+}
+
+/// Whatever is refused in the middle of a write, nothing of it stays.
+#[test]
+fn what_may_not_be_published_is_not_stored() {
+    within(LIMIT, || {
+        let (all, tenant) = (&Topic::ALL, &topic("tenant"));
+        for denied in [
+            &["resetchannels", "&D"][..],
+            &["-publish"],
+            &["-hset"],
+            &["-hdel"],
+            &["-zadd"],
+            &["-zrem"],
+            &["-zrangebyscore"],
+            &["-hget"],
+            &["-hmget"],
+        ] {
+            let limited = Limited::new(denied);
+            limited.store.create("t", "k", "one", tenant).unwrap();
+            limited.store.create("t", "gone", "one", tenant).unwrap();
+            limited.store.delete("t", "gone").unwrap();
+            let mut refused = 0;
+            for write in [
+                Write::create("t", "new", "two").topic(tenant),
+                Write::create("t", "gone", "two").topic(tenant),
+                Write::set("t", "k", "two").topic(tenant),
+                Write::delete("t", "k").topic(tenant),
+            ] {
+                let before = limited.dump();
+                match limited.announce(write) {
+                    Ok(()) => assert_ne!(limited.dump(), before),
+                    Err(error) => {
+                        refused += 1;
+                        assert_eq!(limited.dump(), before, "{denied:?} {write:?}: {error}");
+                        assert_eq!(error.kind(), ErrorKind::Denied, "{denied:?} {write:?}: {error}");
+                    }
+                }
+            }
+            assert!(refused > 0, "{denied:?}");
+            // The first write of a table leaves no table behind.
+            let first = Write::create("u", "k", "one").topic(tenant);
+            if let Err(error) = limited.announce(first) {
+                assert_eq!(error.kind(), ErrorKind::Denied, "{denied:?}: {error}");
+                let keys: Vec<String> = limited.server.ask(&["KEYS", "tablecast{1:u}/[^a]*"]);
+                assert!(keys.is_empty(), "{denied:?}: {keys:?}");
+            }
+            limited.store.create("u", "after", "one", all).unwrap();
+        }
+        // What may be published is.
+        let limited = Limited::new(&["resetchannels", "&D"]);
+        limited.announce(Write::create("t", "k", "one").topic(all)).unwrap();
+        assert_eq!(limited.store.get("t", "k", None).unwrap().value, "one");
     });
 }
 

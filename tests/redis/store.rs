@@ -1,6 +1,7 @@
 //! The store on one server, which is killed, hangs, refuses, or does not get its answers through.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tablecast::codec::Codec;
@@ -8,7 +9,7 @@ use tablecast::config::Secret;
 use tablecast::drivers::redis::RedisOptions;
 use tablecast::store::{Announcement, StoreOptions, Write};
 use tablecast::stores::redis::RedisStore;
-use tablecast::{Action, Error, ErrorKind, Store, Topic};
+use tablecast::{Action, Database, DatabaseOptions, Error, ErrorKind, Publisher, PublisherOptions, Store, Topic};
 
 use crate::common::{eventually, within};
 use crate::proxy::{Fault, Proxy};
@@ -123,50 +124,196 @@ fn a_write_whose_answer_got_lost_is_made_once() {
     });
 }
 
-/// Somebody else is faster than the second try.
+/// A store behind a proxy, and others that write while it waits for its second try.
+struct Race {
+    server: Server,
+    proxy: Proxy,
+    mine: RedisStore,
+    others: RedisStore,
+}
+
+impl Race {
+    fn new() -> Race {
+        let server = Server::start();
+        let proxy = Proxy::to(server.port());
+        let patient = RedisOptions {
+            retries: 10_000,
+            reconnect_max: Duration::from_millis(20),
+            // It would be the answer about the server's health that is lost.
+            heartbeat_interval: LONG,
+            ..options()
+        };
+        let limits = StoreOptions {
+            timeout: 2 * LONG,
+            ..StoreOptions::default()
+        };
+        let mine = RedisStore::new(&proxy.address(), limits, &patient).unwrap();
+        let others = store(&server.address());
+        teach(&others, &server.address());
+        Race {
+            server,
+            proxy,
+            mine,
+            others,
+        }
+    }
+
+    /// Makes a call whose first answer is lost, and what others do before the second try.
+    fn run<T: Send>(&self, call: impl FnOnce(&RedisStore) -> T + Send, meanwhile: impl FnOnce(&RedisStore)) -> T {
+        // The connection is there, so that it is the answer that is lost, and there is no other.
+        let _ = self.mine.get("t", "k", None);
+        self.proxy.refuse(true);
+        self.proxy.set(Fault::LoseAnswer);
+        std::thread::scope(|scope| {
+            let call = std::thread::Builder::new().spawn_scoped(scope, || call(&self.mine));
+            eventually(LONG, || *self.proxy.fault() == Fault::None);
+            meanwhile(&self.others);
+            self.proxy.refuse(false);
+            call.unwrap().join().unwrap()
+        })
+    }
+
+    fn value(&self) -> String {
+        self.others.get("t", "k", None).unwrap().value
+    }
+}
+
+/// More writes than a row could remember.
+fn many(store: &RedisStore) {
+    (0..20).for_each(|number| _ = store.set("t", "k", &format!("theirs {number}")).unwrap());
+}
+
+/// Somebody else is faster than the second try, and often.
 #[test]
 fn a_write_is_recognized_after_others() {
     within(LIMIT, || {
-        let server = Server::start();
-        let proxy = Proxy::to(server.port());
-        let mut slow = options();
-        slow.reconnect_interval = Duration::from_millis(300);
-        slow.reconnect_max = slow.reconnect_interval;
-        // The answer that is lost is that of the write.
-        slow.heartbeat_interval = LONG;
-        let mine = store_with(&proxy.address(), slow);
-        let others = store(&server.address());
-        teach(&others, &server.address());
-        let while_it_waits = |call: &(dyn Fn() -> u64 + Sync), meanwhile: &dyn Fn()| {
-            let _ = mine.get("t", "k", None);
-            proxy.set(Fault::LoseAnswer);
-            std::thread::scope(|scope| {
-                let call = std::thread::Builder::new().spawn_scoped(scope, call).unwrap();
-                eventually(LONG, || *proxy.fault() == Fault::None);
-                meanwhile();
-                call.join().unwrap()
-            })
+        let race = Race::new();
+        let all = &Topic::ALL;
+        let version = race.run(|mine| mine.create("t", "k", "mine", all).unwrap(), many);
+        assert_eq!((version, race.value()), (1, "theirs 19".into()));
+        let version = race.run(|mine| mine.set("t", "k", "mine").unwrap(), many);
+        assert_eq!((version, race.value()), (22, "theirs 19".into()));
+        let write = Write::set("t", "k", "mine").version(42).topic(all);
+        let written = race.run(|mine| mine.write(&write).unwrap(), many);
+        assert_eq!((written.version, &written.topic, written.changed), (43, all, true));
+        let again = |others: &RedisStore| {
+            others.create("t", "k", "theirs", &topic("tenant")).unwrap();
+            many(others);
         };
-        let version = while_it_waits(&|| mine.create("t", "k", "mine", &Topic::ALL).unwrap(), &|| {
-            others.set("t", "k", "theirs").unwrap();
-        });
-        assert_eq!(
-            (version, others.get("t", "k", None).unwrap().value),
-            (1, "theirs".into())
+        let version = race.run(|mine| mine.delete("t", "k").unwrap(), again);
+        assert_eq!((version, race.value()), (64, "theirs 19".into()));
+        let write = Write::set("t", "k", "mine");
+        let delete = |others: &RedisStore| _ = others.delete("t", "k").unwrap();
+        let written = race.run(|mine| mine.write(&write).unwrap(), delete);
+        assert_eq!((written.version, written.topic), (86, topic("tenant")));
+        assert_eq!(race.others.get("t", "k", None).unwrap_err().kind(), ErrorKind::NotFound);
+        // The table is gone meanwhile, or there again.
+        let delete = |others: &RedisStore| assert!(others.delete_table("t").unwrap());
+        let version = race.run(|mine| mine.create("t", "k", "mine", all).unwrap(), delete);
+        assert_eq!((version, race.others.keys("t", None).count()), (88, 0));
+        let recreate = |others: &RedisStore| {
+            assert!(others.delete_table("t").unwrap());
+            assert!(others.create_table("t").unwrap());
+        };
+        assert!(race.run(|mine| mine.create_table("t").unwrap(), recreate));
+        let create = |others: &RedisStore| assert!(others.create_table("t").unwrap());
+        assert!(race.run(|mine| mine.delete_table("t").unwrap(), create));
+        assert!(!race.others.create_table("t").unwrap());
+    });
+}
+
+/// What is published has one number and one version.
+#[test]
+fn a_publication_is_made_once_however_often_it_is_asked_for() {
+    within(LIMIT, || {
+        let race = Race::new();
+        let (near, far) = (race.server.address(), race.proxy.address());
+        let rig = Rig::new(&driver(&near));
+        rig.listen(&["D"], &near);
+        let open = |store: &RedisStore, address: &str| {
+            let publisher = crate::publisher(&driver(address));
+            Database::new(Arc::new(store.clone()), publisher, DatabaseOptions::default())
+        };
+        // What it publishes by itself takes another way.
+        let mine = Database::new(
+            Arc::new(race.mine.clone()),
+            Publisher::new(
+                &*driver(&far),
+                PublisherOptions {
+                    hello_interval: LONG,
+                    ..PublisherOptions::default()
+                },
+            )
+            .unwrap(),
+            DatabaseOptions::default(),
         );
-        let version = while_it_waits(&|| mine.set("t", "k", "mine").unwrap(), &|| {
-            others.delete("t", "k").unwrap();
-        });
-        assert_eq!(version, 3);
-        assert_eq!(others.get("t", "k", None).unwrap_err().kind(), ErrorKind::NotFound);
-        others.create("t", "k", "again", &Topic::ALL).unwrap();
-        let version = while_it_waits(&|| mine.delete("t", "k").unwrap(), &|| {
-            others.create("t", "k", "theirs", &Topic::ALL).unwrap();
-        });
-        assert_eq!(
-            (version, others.get("t", "k", None).unwrap().value),
-            (6, "theirs".into())
+        let others = open(&race.others, &near);
+        let write = |database: &Database, value: &str| {
+            database
+                .write(&Write::set("t", "k", value).topic(&Topic::ALL), 5)
+                .unwrap()
+                .version
+        };
+        mine.write(&Write::create("t", "k", "first"), 5).unwrap();
+        let version = race.run(
+            |_| write(&mine, "mine"),
+            |_| (0..20).for_each(|number| _ = write(&others, &format!("theirs {number}"))),
         );
+        assert_eq!((version, write(&mine, "last")), (2, 23));
+        let told: Vec<_> = (1..=23).map(|_| rig.next()).collect();
+        assert!(told.iter().map(|update| update.version.unwrap()).eq(1..=23));
+        let mine: Vec<_> = told
+            .iter()
+            .filter(|update| update.origin.as_ref().unwrap().publisher == *mine.publisher().id())
+            .collect();
+        assert!(mine.iter().map(|update| update.origin.as_ref().unwrap().seq).eq(1..=3));
+        assert!(rig.updates.is_empty());
+    });
+}
+
+/// The first try comes after the second.
+#[test]
+fn a_write_that_comes_late_is_not_made_again() {
+    within(LIMIT, || {
+        let race = Race::new();
+        race.mine.create("t", "k", "first", &Topic::ALL).unwrap();
+        let calls = || {
+            let calls = race.server.info("commandstats", "cmdstat_evalsha").unwrap();
+            let calls = calls.split(&['=', ','][..]).nth(1).unwrap();
+            calls.parse::<u64>().unwrap()
+        };
+        race.proxy.set(Fault::HoldRequest);
+        let version = race.mine.set("t", "k", "mine").unwrap();
+        assert_eq!((*race.proxy.fault(), version), (Fault::None, 2));
+        many(&race.others);
+        let before = calls();
+        race.proxy.release();
+        eventually(LONG, || calls() == before + 1);
+        assert_eq!(
+            (race.value(), race.others.set("t", "k", "last").unwrap()),
+            ("theirs 19".into(), 23)
+        );
+    });
+}
+
+/// Of a table that many write to, not all writes are remembered; what is forgotten is not made again.
+#[test]
+fn what_is_known_of_writes_is_bounded() {
+    within(LIMIT, || {
+        let race = Race::new();
+        race.others.create("t", "k", "first", &Topic::ALL).unwrap();
+        let fields = || race.server.ask::<usize>(&["HLEN", "tablecast{1:t}/about"]);
+        let write = |mine: &RedisStore| mine.write(&Write::set("t", "k", "mine"));
+        let others = |_: &RedisStore| {
+            for _ in 0..1100 {
+                store(&race.server.address()).set("t", "k", "theirs").unwrap();
+            }
+        };
+        let error = race.run(write, others).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unconfirmed, "{error}");
+        assert_eq!(race.value(), "theirs");
+        assert_eq!(race.others.set("t", "k", "last").unwrap(), 1103);
+        assert!(fields() < 1000, "{}", fields());
     });
 }
 
@@ -289,9 +436,17 @@ fn what_is_refused_fails_at_once() {
         known.password = Secret::new("wrong");
         let closed = store_with(&server.address(), known);
         refused(ErrorKind::Denied, &|| closed.get("t", "k", None).map(|row| row.version));
+        store.create("u", "k", "one", &Topic::ALL).unwrap();
         let () = server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
         refused(ErrorKind::Full, &|| store.create("t", "k2", "x", &Topic::ALL));
+        refused(ErrorKind::Full, &|| store.set("t", "k", "x"));
+        // What makes room is done all the same.
+        assert_eq!(store.delete("t", "k").unwrap(), 2);
+        assert_eq!(store.get("t", "k", None).unwrap_err().kind(), ErrorKind::NotFound);
+        assert!(store.delete_table("u").unwrap());
         let () = server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
+        let again = Write::create("t", "k", "two").version(2);
+        assert_eq!(store.write(&again).unwrap().version, 3);
         let () = server.ask(&["SET", "tablecast{6:broken}/rows", "x"]);
         refused(ErrorKind::Malformed, &|| store.create("broken", "k", "x", &Topic::ALL));
         let () = server.ask(&["HSET", "tablecast{3:bad}/rows", "k", "x"]);
@@ -300,6 +455,80 @@ fn what_is_refused_fails_at_once() {
         });
         assert_eq!(store.keys("t", None).count(), 1);
         assert!(!format!("{store:?}").contains("right"));
+    });
+}
+
+/// A server that evicts keys takes a table apart. Whoever meets a part that is gone is told so, and nothing is built on it.
+#[test]
+fn what_was_evicted_is_called_so() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let store = &store(&server.address());
+        let tenant = &topic("tenant");
+        let calls: [(&str, &dyn Fn() -> tablecast::Result<()>); 9] = [
+            ("get", &|| store.get("t", "k", None).map(drop)),
+            ("create", &|| store.create("t", "new", "x", tenant).map(drop)),
+            ("set", &|| store.set("t", "k", "x").map(drop)),
+            ("delete", &|| store.delete("t", "k").map(drop)),
+            ("unique", &|| store.allocate_unique_key("t").map(drop)),
+            ("entries", &|| store.page_of_entries("t", None, None).map(drop)),
+            ("keys", &|| store.page_of_keys("t", None, None).map(drop)),
+            ("entries of a topic", &|| {
+                store.page_of_entries("t", Some(tenant), None).map(drop)
+            }),
+            ("keys of a topic", &|| {
+                store.page_of_keys("t", Some(tenant), None).map(drop)
+            }),
+        ];
+        for (part, told) in [
+            (
+                "rows",
+                &[
+                    "get",
+                    "create",
+                    "set",
+                    "delete",
+                    "entries",
+                    "keys",
+                    "entries of a topic",
+                    "keys of a topic",
+                ][..],
+            ),
+            (
+                "about",
+                &[
+                    "create",
+                    "set",
+                    "delete",
+                    "unique",
+                    "entries",
+                    "keys",
+                    "entries of a topic",
+                    "keys of a topic",
+                ],
+            ),
+            ("keys", &["entries", "keys"]),
+            ("topics", &["entries of a topic", "keys of a topic"]),
+        ] {
+            store.create("t", "k", "one", tenant).unwrap();
+            let () = server.ask(&["UNLINK", &format!("tablecast{{1:t}}/{part}")]);
+            for (what, call) in calls.iter().filter(|(what, _)| told.contains(what)) {
+                let error = call().unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::Malformed, "{part}: {what}: {error}");
+                let text = error.to_string();
+                assert!(
+                    text.contains("evicted") && text.contains("noeviction"),
+                    "{part}: {what}: {error}"
+                );
+            }
+            assert!(store.delete_table("t").unwrap(), "{part}");
+            assert!(
+                calls
+                    .iter()
+                    .all(|(_, call)| call().map_or_else(|e| e.kind() == ErrorKind::NotFound, |()| true))
+            );
+            assert!(store.delete_table("t").unwrap());
+        }
     });
 }
 

@@ -1,8 +1,10 @@
--- True if the table did not exist, also to one who asks again since no answer came.
-local rows, about, deletes, keys, topics, order = unpack(KEYS)
-local token = ARGV[1]
-if redis.call('HSETNX', about, 'exists', token) == 0 then
-    return redis.call('HGET', about, 'exists') == token
+-- 1 if the table did not exist.
+if call('HEXISTS', about, 'exists') == 1 then
+    return 0
 end
-keep(rows, deletes, keys, topics, order)
-return true
+if count_of(rows, deletes, keys, topics, order) > 0 then
+    return {within and 6 or 7}
+end
+begin()
+note(last or 0, pack('>I8I8', number, 0))
+return outcome(1)

@@ -1,14 +1,13 @@
--- True if the table existed, also to one who asks again since no answer came. Its last version and unique number stay.
-local rows, about, deletes, keys, topics, order = unpack(KEYS)
-local token = ARGV[1]
-if redis.call('HDEL', about, 'exists') == 0 then
-    return redis.call('HGET', about, 'deleted') == token
+-- 1 if the table existed, or a part of it that was not evicted. Its last version stays.
+local exists = call('HEXISTS', about, 'exists') == 1
+if not exists and count_of(rows, deletes, keys, topics, order) == 0 then
+    return 0
 end
-redis.call('HSET', about, 'deleted', token)
-if redis.call('HINCRBY', about, 'version', 1) == 1 then
-    redis.call('HSET', about, 'incarnation', token)
+local version = (last or 0) + 1
+note_in_any_case(version, pack('>I8I8', number, version), function()
+    step(exists and {'HSET', about, 'exists', ''} or {'HDEL', about, 'exists'}, 'HDEL', about, 'exists')
+end)
+for _, key in ipairs({rows, deletes, keys, topics, order}) do
+    step(nil, 'UNLINK', key)
 end
-for _, key in ipairs({rows, keys, topics, deletes, order}) do
-    redis.call('UNLINK', key)
-end
-return true
+return outcome(1)

@@ -1,22 +1,28 @@
 //! The store in Redis: a server or a cluster, for all processes that reach it.
 //!
 //! All of a table is in one slot, and so on one node of a cluster; different tables are on different nodes. A write is one
-//! script, which also publishes if it is asked to, so that nobody ever sees half of it. A write whose answer got lost is
-//! made again, and notices if it was made already. After a failover the database may be where it was a moment ago:
-//! Redis confirms a write before its replicas have it.
+//! script, which also publishes if it is asked to, so that nobody ever sees half of it: what the server refuses in the
+//! middle, for example to publish on this channel, is taken back. A write whose answer got lost is asked for again, and
+//! made once, however many others came in between; what cannot be found out is [`ErrorKind::Unconfirmed`]. After a
+//! failover the database may be where it was a moment ago: Redis confirms a write before its replicas have it.
 //!
-//! What it asks of a server, for its access lists: `EVAL`, `EVALSHA`, the commands of the scripts (`HGET`, `HSET`,
-//! `HSETNX`, `HDEL`, `HINCRBY`, `ZADD`, `ZREM`, `ZRANGEBYLEX`, `ZRANGEBYSCORE`, `UNLINK`, `PUBLISH`), `INCR`, and with a
-//! cluster `CLUSTER SLOTS`, `ASKING` and `EXISTS`. Its keys begin with `tablecast{`.
+//! The server must keep what it is given: `maxmemory-policy noeviction`, which is Redis' default, or one of the
+//! `volatile-` policies. One that is full refuses to create and set ([`ErrorKind::Full`]), and still deletes. One that
+//! evicts keys (`allkeys-lru` and others of that name) destroys tables: a table of which a part is gone is
+//! [`ErrorKind::Malformed`] to those who read or write it, and can only be deleted.
+//!
+//! What it asks of a server, for its access lists: `EVAL`, `EVALSHA`, the commands of the scripts (`EXISTS`, `HDEL`,
+//! `HEXISTS`, `HGET`, `HGETALL`, `HLEN`, `HMGET`, `HSET`, `PUBLISH`, `TIME`, `UNLINK`, `ZADD`,
+//! `ZRANGEBYLEX`, `ZRANGEBYSCORE`, `ZREM`, `ZSCORE`), `INCR`, and with a cluster `CLUSTER SLOTS` and `ASKING`. Its keys
+//! begin with `tablecast{`.
 
 mod row;
 mod script;
+mod session;
 
 use std::borrow::Cow;
 use std::fmt;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use ::redis::{Cmd, Value, cmd, from_redis_value};
 
@@ -26,9 +32,10 @@ use crate::store::{
     Announcement, Announcer, Change, Item, PAGE_BYTES, Page, Row, Store, StoreOptions, TableVersion, Write, Written,
     not_found,
 };
-use crate::update::{Name, Topic, now_micros};
+use crate::update::{Name, Topic};
 
 use script::Script;
+use session::Sessions;
 
 /// The store in Redis; its alias is `redis`. Clones share their connections.
 #[derive(Clone)]
@@ -38,9 +45,7 @@ struct Inner {
     address: String,
     client: Client,
     options: StoreOptions,
-    /// Nobody else's tokens have this.
-    id: u64,
-    tokens: AtomicU32,
+    sessions: Sessions,
 }
 
 /// The counter of a table's unique numbers, under a key of its own that no script names.
@@ -57,6 +62,10 @@ const PARTS: [&str; 6] = [ROWS, ABOUT, DELETES, KEYS, TOPICS, ORDER];
 
 /// How many writes make one step at most: while it lasts, the server does nothing else.
 const TOGETHER: usize = 256;
+
+/// Each of the keys has this member or field while the table exists; it is no key of a row.
+const MARK: &[u8] = b"\xff";
+const EXISTS: &[u8] = b"exists";
 
 /// No page has more rows, whatever the options say.
 const MAX_BATCH: usize = 1_000_000;
@@ -79,76 +88,74 @@ impl RedisStore {
             address: address.to_owned(),
             client: Client::new(Servers::parse(address)?, redis)?,
             options,
-            id: RandomState::new().hash_one(now_micros()),
-            tokens: AtomicU32::new(0),
+            sessions: Sessions::default(),
         })))
     }
 }
 
 impl Inner {
-    /// What tells a write from all others, for when it is made again.
-    fn token(&self) -> [u8; 12] {
-        let mut token = [0; 12];
-        let number = self.tokens.fetch_add(1, Ordering::Relaxed);
-        let bytes = self.id.to_be_bytes().into_iter().chain(number.to_be_bytes());
-        token.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
-        token
-    }
-
-    fn call(&self, key: &[u8], command: &Cmd, writes: bool) -> Result<Value> {
+    fn call(&self, key: &[u8], command: &Cmd) -> Result<Value> {
         let request = Request {
             key,
             command,
             script: None,
-            writes,
+            again: None,
+            writes: false,
         };
         self.client.call(&request, self.options.timeout)
     }
 
-    fn run(&self, script: &Script, (table, parts): (&str, &[&str]), args: &[&[u8]], writes: bool) -> Result<Value> {
+    /// Runs a script that may be run twice.
+    fn run(&self, script: &Script, (table, parts): (&str, &[&str]), args: &[&[u8]]) -> Result<Value> {
         let keys: Vec<_> = parts.iter().map(|part| key_of(table, part)).collect();
-        let mut command = cmd("EVALSHA");
-        command.arg(script.name()).arg(keys.len()).arg(&keys).arg(args);
+        let mut command = command(script, &keys);
         let request = Request {
             key: keys.first().map(Vec::as_slice).unwrap_or_default(),
-            command: &command,
+            command: command.arg(args),
             script: Some(script.text()),
-            writes,
+            again: None,
+            writes: false,
+        };
+        self.client.call(&request, self.options.timeout)
+    }
+
+    /// Runs a script that begins with `recall.lua`, and so knows whether it has run already; with the arguments of each
+    /// write that it makes.
+    fn run_once<A: AsRef<[u8]>, const N: usize>(
+        &self,
+        script: &Script,
+        (table, parts): (&str, &[&str]),
+        writes: &[[A; N]],
+    ) -> Result<Value> {
+        let sessions: Vec<_> = writes.iter().map(|_| self.sessions.take()).collect();
+        let keys: Vec<_> = parts.iter().map(|part| key_of(table, part)).collect();
+        let begun = |within: &str| {
+            let mut command = command(script, &keys);
+            for (session, args) in sessions.iter().zip(writes) {
+                command.arg(&session.field()).arg(session.number()).arg(within);
+                args.iter().for_each(|arg| _ = command.arg(arg.as_ref()));
+            }
+            command
+        };
+        // Nothing is asked for after the timeout, and so it was asked for first no longer ago than that.
+        let again = || begun(&self.options.timeout.as_millis().to_string());
+        let request = Request {
+            key: keys.first().map(Vec::as_slice).unwrap_or_default(),
+            command: &begun(""),
+            script: Some(script.text()),
+            again: Some(&again),
+            writes: true,
         };
         self.client.call(&request, self.options.timeout)
     }
 
     fn write(&self, write: &Write<'_>, announcement: Option<&Announcement<'_>>) -> Result<Written> {
-        let (what, value) = what_and_value(write);
         let parts = match write.change {
-            Change::Set(_) => &PARTS[..3],
+            Change::Set(_) => &PARTS[..2],
             Change::Create(_) | Change::Delete => &PARTS[..],
         };
-        let args = self.arguments(what, value, write);
-        let mut args: Vec<&[u8]> = args.iter().map(AsRef::as_ref).collect();
-        if let Some(Announcement { head, tail, .. }) = announcement {
-            args.extend([head, tail]);
-        }
-        read_answer(self.run(&script::WRITE, (write.table, parts), &args, true)?, write)
-    }
-
-    /// What `write.lua` needs to know of a write.
-    fn arguments<'a>(&self, what: &'a str, value: &'a str, write: &Write<'a>) -> [Cow<'a, [u8]>; 7] {
-        let topic = match (write.change, write.topic) {
-            (_, Some(topic)) => Cow::Borrowed(topic.as_str().as_bytes()),
-            (Change::Create(_), None) => Cow::Owned(Topic::ALL.as_str().into()),
-            (Change::Set(_) | Change::Delete, None) => Cow::default(),
-        };
-        let version = write.version.map_or(String::new(), |version| version.to_string());
-        let flags = match (write.unless_equal, write.returning) {
-            (false, false) => "",
-            (true, false) => "e",
-            (false, true) => "r",
-            (true, true) => "er",
-        };
-        let [what, key, value, flags] = [what, write.key, value, flags].map(|text| Cow::Borrowed(text.as_bytes()));
-        let token = Cow::Owned(self.token().to_vec());
-        [what, key, value, topic, Cow::Owned(version.into_bytes()), flags, token]
+        let answer = self.run_once(&script::WRITE, (write.table, parts), &[arguments(write, announcement)])?;
+        read_answer(answer, write)
     }
 
     /// Makes writes of one table in one step.
@@ -156,15 +163,8 @@ impl Inner {
         let Some(Write { table, .. }) = writes.first() else {
             return Ok(Vec::new());
         };
-        let args: Vec<_> = writes
-            .iter()
-            .flat_map(|write| {
-                let (what, value) = what_and_value(write);
-                self.arguments(what, value, write)
-            })
-            .collect();
-        let args: Vec<&[u8]> = args.iter().map(AsRef::as_ref).collect();
-        let answers = self.run(&script::WRITE_EACH, (table, &PARTS), &args, true)?;
+        let arguments: Vec<_> = writes.iter().map(|write| arguments(write, None)).collect();
+        let answers = self.run_once(&script::WRITE_EACH, (table, &PARTS), &arguments)?;
         let answers = answers.into_sequence().map_err(|_| nonsense())?;
         if answers.len() != writes.len() {
             return Err(nonsense());
@@ -174,6 +174,35 @@ impl Inner {
             result => Ok(result),
         };
         answers.into_iter().zip(writes).map(read).collect()
+    }
+
+    /// Creates or deletes a table.
+    fn change_table(&self, script: &Script, table: &str) -> Result<bool> {
+        match self.run_once(script, (table, &PARTS), &[[b""; 0]])? {
+            Value::Int(done) => Ok(done == 1),
+            answer => {
+                let mut answer = answer.into_sequence().map_err(|_| nonsense())?.into_iter();
+                match unsigned(answer.next())? {
+                    4 => Ok(true),
+                    outcome => Err(undecided(outcome, table)),
+                }
+            }
+        }
+    }
+
+    /// Fails if there is such a table, of which a part is gone.
+    fn check_whole(&self, table: &str) -> Result<()> {
+        if self.is_marked(table, ABOUT, EXISTS)? && self.run(&script::IS_WHOLE, (table, &PARTS), &[])? != Value::Int(1)
+        {
+            return Err(evicted(table));
+        }
+        Ok(())
+    }
+
+    /// Whether this part of a table has this field.
+    fn is_marked(&self, table: &str, part: &str, field: &[u8]) -> Result<bool> {
+        let key = &*key_of(table, part);
+        Ok(self.call(key, cmd("HEXISTS").arg(key).arg(field))? == Value::Int(1))
     }
 
     /// A page of an index, of which `item` reads one key after the other, with what follows it.
@@ -203,9 +232,13 @@ impl Inner {
         let [limit, room, prefix] = numbers.each_ref().map(String::as_bytes);
         let with_rows = if with_rows { b"1" } else { b"0" };
         let args = [&*from, &*to, limit, room, prefix, with_rows];
-        let answer = self.run(&script::PAGE, (table, &[index, ROWS]), &args, false)?;
+        let answer = self.run(&script::PAGE, (table, &[index, ROWS, ABOUT]), &args)?;
         let mut answer = answer.into_sequence().map_err(|_| nonsense())?.into_iter();
-        let is_last = answer.next() == Some(Value::Int(0));
+        let is_last = match answer.next() {
+            Some(Value::Int(0)) => true,
+            Some(Value::Int(2)) => return Err(evicted(table)),
+            _ => false,
+        };
         let mut page = Page::default();
         while let Some(key) = answer.next() {
             page.items.push(item(text(Some(key))?.into(), &mut answer)?);
@@ -220,9 +253,14 @@ impl Store for RedisStore {
     fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
         let rows = &*key_of(table, ROWS);
         let not_found = || not_found(table, key, topic);
-        let row = match self.0.call(rows, cmd("HGET").arg(rows).arg(key), false)? {
-            Value::Nil => return Err(not_found()),
-            Value::BulkString(packed) => row::unpack(table, key.into(), packed)?,
+        let answer = self.0.call(rows, cmd("HMGET").arg(rows).arg(key).arg(MARK))?;
+        let mut answer = answer.into_sequence().map_err(|_| nonsense())?.into_iter();
+        let row = match (answer.next(), answer.next()) {
+            (Some(Value::BulkString(packed)), _) => row::unpack(table, key.into(), packed)?,
+            (Some(Value::Nil), Some(Value::Nil)) => {
+                return Err(self.0.check_whole(table).err().unwrap_or_else(not_found));
+            }
+            (Some(Value::Nil), Some(_)) => return Err(not_found()),
             _ => return Err(nonsense()),
         };
         let is_it = topic.is_none_or(|topic| *topic == row.topic);
@@ -256,24 +294,17 @@ impl Store for RedisStore {
     }
 
     fn create_table(&self, table: &str) -> Result<bool> {
-        let answer = self
-            .0
-            .run(&script::CREATE_TABLE, (table, &PARTS), &[&self.0.token()], true)?;
-        Ok(answer == Value::Int(1))
+        self.0.change_table(&script::CREATE_TABLE, table)
     }
 
     fn delete_table(&self, table: &str) -> Result<bool> {
-        let answer = self
-            .0
-            .run(&script::DELETE_TABLE, (table, &PARTS), &[&self.0.token()], true)?;
-        Ok(answer == Value::Int(1))
+        self.0.change_table(&script::DELETE_TABLE, table)
     }
 
     fn allocate_unique_key(&self, table: &str) -> Result<u64> {
         let unique = &*key_of(table, UNIQUE);
         // Made twice it loses a number.
-        let number = self.0.call(unique, cmd("INCR").arg(unique), false)?;
-        unsigned(Some(number))
+        unsigned(Some(self.0.call(unique, cmd("INCR").arg(unique))?))
     }
 
     fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
@@ -281,7 +312,7 @@ impl Store for RedisStore {
         let command = &mut cmd("HMGET");
         let answer = self
             .0
-            .call(about, command.arg(about).arg("version").arg("incarnation"), false)?;
+            .call(about, command.arg(about).arg("version").arg("incarnation"))?;
         match &*answer.into_sequence().map_err(|_| nonsense())? {
             [Value::Nil, _] => Ok(Some(TableVersion::default())),
             [Value::BulkString(version), token] => Ok(Some(TableVersion {
@@ -309,24 +340,55 @@ impl Announcer for RedisStore {
     }
 }
 
-/// Of the token of the write that the table began with, as one number.
+/// The session and number of the write that the table began with, as one number.
 fn incarnation(token: &[u8]) -> u64 {
     token
         .iter()
         .fold(0, |number: u64, byte| number.rotate_left(8) ^ u64::from(*byte))
 }
 
-/// What to do, as `write.lua` calls it, and the value.
-fn what_and_value<'a>(write: &Write<'a>) -> (&'static str, &'a str) {
-    match write.change {
+/// What `write.lua` needs to know of a write.
+fn arguments<'a>(write: &'a Write<'_>, announcement: Option<&'a Announcement<'_>>) -> [Cow<'a, [u8]>; 8] {
+    let (what, value) = match write.change {
         Change::Create(value) => ("create", value),
         Change::Set(value) => ("set", value),
         Change::Delete => ("delete", ""),
-    }
+    };
+    let topic = match (write.change, write.topic) {
+        (_, Some(topic)) => Cow::Borrowed(topic.as_str().as_bytes()),
+        (Change::Create(_), None) => Cow::Owned(Topic::ALL.as_str().into()),
+        (Change::Set(_) | Change::Delete, None) => Cow::default(),
+    };
+    let version = write.version.map_or(String::new(), |version| version.to_string());
+    let flags = match (write.unless_equal, write.returning) {
+        (false, false) => "",
+        (true, false) => "e",
+        (false, true) => "r",
+        (true, true) => "er",
+    };
+    let (head, tail) = announcement.map_or((&[][..], &[][..]), |it| (it.head, it.tail));
+    let [what, key, value, flags] = [what, write.key, value, flags].map(|text| Cow::Borrowed(text.as_bytes()));
+    let version = Cow::Owned(version.into_bytes());
+    [
+        what,
+        key,
+        value,
+        topic,
+        version,
+        flags,
+        Cow::Borrowed(head),
+        Cow::Borrowed(tail),
+    ]
 }
 
-/// What `write.lua` returned: the version, if nothing else is new; or a number that says what became of it, then the
-/// version, the topic, and the value before.
+fn command(script: &Script, keys: &[Vec<u8>]) -> Cmd {
+    let mut command = cmd("EVALSHA");
+    command.arg(script.name()).arg(keys.len()).arg(keys);
+    command
+}
+
+/// What `write.lua` returned: the version, if nothing else is new; or a number that says what became of it (4: it was
+/// made before), then the version, the topic, and the value before.
 fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
     if let Value::Int(_) = answer {
         return Ok(Written {
@@ -343,15 +405,24 @@ fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
         1 => return Err(write.already_exists()),
         2 => return Err(write.not_found()),
         3 => return Err(write.conflict()),
-        _ => return Err(nonsense()),
+        8 => return Err(refused(&text(answer.next())?)),
+        _ => return Err(undecided(outcome, write.table)),
     }
     if outcome == 4 && write.returning && !matches!(write.change, Change::Create(_)) {
         let context = "the write was made, but the answer with the value before it was lost";
         return Err(Error::new(ErrorKind::Unconfirmed, context));
     }
+    let version = unsigned(answer.next())?;
+    let topic = text(answer.next())?;
+    // A topic that was named is not repeated.
+    let topic = match (&*topic, write.topic) {
+        ("", Some(named)) => named.clone(),
+        ("", None) => Topic::ALL,
+        _ => Topic::new(topic).map_err(|_| nonsense())?,
+    };
     Ok(Written {
-        version: unsigned(answer.next())?,
-        topic: Topic::new(text(answer.next())?).map_err(|_| nonsense())?,
+        version,
+        topic,
         changed: outcome != 5,
         before: match answer.next() {
             None | Some(Value::Nil) => None,
@@ -369,6 +440,36 @@ fn unsigned(value: Option<Value>) -> Result<u64> {
 
 fn text(value: Option<Value>) -> Result<String> {
     from_redis_value(value.unwrap_or_default()).map_err(|_| nonsense())
+}
+
+/// The error for what a script says that has not done what it was asked for.
+fn undecided(outcome: u64, table: &str) -> Error {
+    match outcome {
+        6 => {
+            let context = format!("table {table:?}: the write may have been made: what is known of it is gone");
+            Error::new(ErrorKind::Unconfirmed, context)
+        }
+        7 => evicted(table),
+        _ => nonsense(),
+    }
+}
+
+/// The error for a write among others that the server has refused, and nothing of which was made.
+fn refused(why: &str) -> Error {
+    let kind = match why {
+        _ if why.contains("OOM ") => ErrorKind::Full,
+        _ if why.contains("NOPERM") || why.contains("The user executing the script") => ErrorKind::Denied,
+        _ => ErrorKind::Unavailable,
+    };
+    Error::new(kind, why)
+}
+
+/// The error for a table of which a part is gone.
+fn evicted(table: &str) -> Error {
+    let context = format!(
+        "table {table:?}: a part of it is missing, which the server must have evicted; set its maxmemory-policy to noeviction, and delete the table"
+    );
+    Error::new(ErrorKind::Malformed, context)
 }
 
 /// The error for an answer of another form than the scripts return.

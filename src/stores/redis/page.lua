@@ -1,9 +1,14 @@
 -- A part of an index, from one member to another, with the rows if they are wanted, until there are enough members or bytes.
--- What stands before the key in each member is left out. Comes first: whether there may be more.
--- One row is read at a time: how long the next one is shows only then.
-local index, rows = unpack(KEYS)
+-- What stands before the key in each member is left out. Comes first: whether there may be more, or 2 if the table is not
+-- whole. One row is read at a time: how long the next one is shows only then.
+local index, rows, about = unpack(KEYS)
 local from, to, limit, room, prefix, with_rows = unpack(ARGV)
 local call, sub = redis.call, string.sub
+local exists = call('HEXISTS', about, 'exists')
+local is_indexed = call('ZSCORE', index, '\255') and 1 or 0
+if exists ~= is_indexed or exists ~= call('HEXISTS', rows, '\255') then
+    return {2}
+end
 limit, room, prefix, with_rows = tonumber(limit), tonumber(room), tonumber(prefix) + 1, with_rows == '1'
 local few = 1000
 local page, last = {1}, 1

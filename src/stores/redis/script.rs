@@ -4,6 +4,9 @@ use std::sync::LazyLock;
 
 use crate::store::DELETES_REMEMBERED;
 
+/// More sessions than these are not kept of a table; `recall.lua` says what they are.
+const SESSIONS: usize = 1000;
+
 /// A script, and the name under which a server that has seen it knows it.
 pub(super) struct Script(LazyLock<(String, redis::Script)>);
 
@@ -17,38 +20,40 @@ impl Script {
     }
 }
 
-/// Once a table has them, its keys never go: while a slot is being moved, a cluster runs no script that names a key which
-/// is not there. No name has this byte, and in an index it stands behind all.
-const KEEP: &str = r"
-local function keep(rows, deletes, keys, topics, order)
-    redis.call('HSET', rows, '\255', '')
-    redis.call('HSET', deletes, '\255', '')
-    redis.call('ZADD', keys, 0, '\255')
-    redis.call('ZADD', topics, 0, '\255')
-    redis.call('ZADD', order, 'inf', '\255')
-end";
-
-fn script(file: &str) -> (String, redis::Script) {
-    let text = format!("local REMEMBERED = {DELETES_REMEMBERED}\n{KEEP}\n{file}");
+fn script(files: &[&str]) -> (String, redis::Script) {
+    let text = format!("local REMEMBERED, SESSIONS = {DELETES_REMEMBERED}, {SESSIONS}\n") + &files.concat();
     let named = redis::Script::new(&text);
     (text, named)
 }
 
 macro_rules! scripts {
-    ($($name:ident: $file:literal)+) => {$(
-        pub(super) static $name: Script = Script(LazyLock::new(|| script(include_str!($file))));
+    ($($name:ident: $($file:literal)+)+) => {$(
+        pub(super) static $name: Script = Script(LazyLock::new(|| script(&[$(include_str!($file)),+])));
     )+};
 }
 
-/// Makes each of many writes as `write.lua` makes one.
+/// Makes each of many writes as `WRITE` makes one.
 pub(super) static WRITE_EACH: Script = Script(LazyLock::new(|| {
-    let (one, each) = (include_str!("write.lua"), include_str!("write_each.lua"));
-    script(&format!("local function write(KEYS, ARGV)\n{one}\nend\n{each}"))
+    let one = concat!(
+        include_str!("recall.lua"),
+        include_str!("write.lua"),
+        include_str!("steps.lua"),
+        include_str!("create_delete.lua")
+    );
+    script(&[
+        "local function write(KEYS, ARGV)
+",
+        one,
+        "end
+",
+        include_str!("write_each.lua"),
+    ])
 }));
 
 scripts! {
-    WRITE: "write.lua"
+    WRITE: "recall.lua" "write.lua" "steps.lua" "create_delete.lua"
+    CREATE_TABLE: "recall.lua" "steps.lua" "create_table.lua"
+    DELETE_TABLE: "recall.lua" "steps.lua" "delete_table.lua"
+    IS_WHOLE: "is_whole.lua"
     PAGE: "page.lua"
-    CREATE_TABLE: "create_table.lua"
-    DELETE_TABLE: "delete_table.lua"
 }

@@ -1,27 +1,23 @@
--- Makes one write, and publishes it. A row, or what is remembered of a deleted one, is
---   its version (8 bytes), the length of its topic (4), the number of bytes of its history (1),
---   the history: its last writes, the newest first, each with its token (12) and its version (8), the topic, the value.
--- A set needs only the first three keys. With `head` the write is published, on the row's topic, as head, version, tail.
-local rows, about, deletes, keys, topics, order = unpack(KEYS)
-local what, key, value, topic, wanted, flags, token, head, tail = unpack(ARGV)
+-- Makes one write, and publishes it. A row is its version (8 bytes), the length of its topic (4), the topic, the value;
+-- of a deleted one the version of the delete is remembered for a while.
+-- A set needs only the first two keys. With a `head` the write is published, on the row's topic, as head, version, tail.
+local what, key, value, topic, wanted, flags, head, tail = unpack(ARGV, 4)
 local unless_equal, returning = flags == 'e' or flags == 'er', flags == 'r' or flags == 'er'
-local call, sub, pack, unpack_bytes = redis.call, string.sub, struct.pack, struct.unpack
 
 local packed = call('HGET', rows, key)
-local deleted = not packed and call('HGET', deletes, key)
-local version, of_topic, value_at
-local history = ''
-if packed or deleted then
-    local topic_length, history_length
-    version, topic_length, history_length = unpack_bytes('>I8I4B', packed or deleted)
-    value_at = 14 + history_length + topic_length
-    history = sub(packed or deleted, 14, 13 + history_length)
-    of_topic = sub(packed or deleted, 14 + history_length, value_at - 1)
-    -- Somebody who got no answer asks again.
-    local at = string.find(history, token, 1, true)
-    if at and at % 20 == 1 then
-        return {4, (unpack_bytes('>I8', history, at + 12)), of_topic}
-    end
+local exists = packed and last or call('HEXISTS', about, 'exists') == 1
+local is_there = packed or call('HEXISTS', rows, '\255') == 1
+local version, deleted, of_topic, value_at
+if not exists ~= not is_there or (what == 'create' and not exists and count_of(deletes, keys, topics, order) > 0) then
+    return {within and 6 or 7}
+elseif packed then
+    local length
+    version, length = unpack_bytes('>I8I4', packed)
+    value_at = 13 + length
+    of_topic = sub(packed, 13, value_at - 1)
+elseif what == 'create' then
+    deleted = call('HGET', deletes, key)
+    version = deleted and unpack_bytes('>I8', deleted)
 end
 
 if what == 'create' then
@@ -46,48 +42,30 @@ elseif unless_equal or returning then
     before = returning and before
 end
 
-version = call('HINCRBY', about, 'version', 1)
-if version == 1 then
-    call('HSET', about, 'incarnation', token)
-end
-local version_bytes = pack('>I8', version)
-history = sub(history, 1, 60)
-local row = version_bytes .. pack('>I4B', #of_topic, #history + 20) .. token .. version_bytes .. history .. of_topic
-if what == 'set' then
-    call('HSET', rows, key, row .. value)
-else
-    local in_topic = pack('>I4', #of_topic) .. of_topic .. key
-    if what == 'create' then
-        call('HSET', rows, key, row .. value)
-        call('ZADD', keys, 0, key)
-        call('ZADD', topics, 0, in_topic)
-        if call('HSETNX', about, 'exists', token) == 1 then
-            keep(rows, deletes, keys, topics, order)
-        end
-        if deleted then
-            call('HDEL', deletes, key)
-            call('ZREM', order, key)
-        end
-    else
-        call('HDEL', rows, key)
-        call('ZREM', keys, key)
-        call('ZREM', topics, in_topic)
-        call('HSET', deletes, key, row)
-        call('ZADD', order, version, key)
-        local oldest = version - REMEMBERED - 1
-        for _, forgotten in ipairs(call('ZRANGEBYSCORE', order, '-inf', oldest, 'LIMIT', 0, 10)) do
-            call('ZREM', order, forgotten)
-            call('HDEL', deletes, forgotten)
-        end
-    end
-end
-
-if head then
+local next_version = (last or 0) + 1
+local version_bytes, topic_bytes = pack('>I8', next_version), pack('>I4', #of_topic) .. of_topic
+local row = version_bytes .. topic_bytes .. value
+-- Without a named topic the session has to know it.
+local made = pack('>I8', number) .. version_bytes .. (topic == '' and of_topic or '')
+local message
+if head ~= '' then
     -- A map of MessagePack begins above ASCII.
-    local number = string.byte(head) < 128 and string.format('%d', version) or '\207' .. version_bytes
-    call('PUBLISH', of_topic, head .. number .. tail)
+    message = head .. (string.byte(head) < 128 and string.format('%d', next_version) or '\207' .. version_bytes) .. tail
 end
-if topic ~= '' and not before then
-    return version
+local reply = topic ~= '' and not before and next_version or {0, next_version, of_topic, before}
+
+-- The same as below, without what it costs to be prepared for any number of steps.
+if what == 'set' then
+    local pcall = redis.pcall
+    call('HSET', about, 'version', next_version, session, made)
+    local done = pcall('HSET', rows, key, row)
+    if message and type(done) == 'number' then
+        done = pcall('PUBLISH', of_topic, message)
+    end
+    if type(done) == 'number' then
+        return reply
+    end
+    local back = pcall('HSET', rows, key, packed)
+    local back_too = pcall('HSET', about, 'version', last, session, kept or NEVER)
+    return type(back) == 'number' and type(back_too) == 'number' and done or {6}
 end
-return {0, version, of_topic, before}

@@ -1,6 +1,12 @@
--- Makes writes of one table in their order, each with seven arguments, and returns what `write` says of each.
+-- Makes writes of one table in their order, each with eleven arguments, and returns what `write` says of each, or {8, why} if the
+-- server has refused it.
 local answers = {}
-for at = 1, #ARGV, 7 do
-    answers[#answers + 1] = write(KEYS, {unpack(ARGV, at, at + 6)})
+for at = 1, #ARGV, 11 do
+    local done, answer = pcall(write, KEYS, {unpack(ARGV, at, at + 10)})
+    local refusal = not done and answer or type(answer) == 'table' and answer.err
+    if refusal then
+        answer = {8, type(refusal) == 'table' and refusal.err or refusal}
+    end
+    answers[#answers + 1] = answer
 end
 return answers

@@ -1,0 +1,354 @@
+//! Programs that keep a copy of the rows, read the store when they are told to, and must end with what it has, whatever
+//! could not be published in between.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{Builder, JoinHandle, scope};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::select;
+use parking_lot::Mutex;
+use tablecast::drivers::zmq::{ZmqMultiproc, ZmqPubSub};
+use tablecast::store::{Change, Write};
+use tablecast::transport::PubSub;
+use tablecast::{
+    Action, Database, DatabaseOptions, DbUpdate, ErrorKind, Publisher, PublisherOptions, Service, ServiceOptions, Store,
+};
+
+use crate::common::{eventually, within};
+use crate::proxy::Proxy;
+use crate::rig::{LONG, Rig, free_port, pass, topic, update};
+use crate::{Opened, memory_store, sqlite_store};
+
+const TABLE: &str = "t";
+
+/// The version and the value of each row; one that was deleted has none.
+type Rows = BTreeMap<String, (u64, Option<String>)>;
+
+/// A program with a copy of the rows.
+struct Program {
+    store: Arc<dyn Store>,
+    rows: Arc<Mutex<Rows>>,
+    rig: Arc<Rig>,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Program {
+    fn new(driver: &Arc<dyn PubSub>, address: &str, store: &Arc<dyn Store>) -> Program {
+        let rig = Arc::new(Rig::new(driver));
+        rig.listen(&["D", "tenant"], address);
+        let mut program = Program {
+            store: Arc::clone(store),
+            rows: Arc::default(),
+            rig,
+            over: Arc::default(),
+            thread: None,
+        };
+        let (rows, store, rig, over) = (
+            Arc::clone(&program.rows),
+            Arc::clone(store),
+            Arc::clone(&program.rig),
+            Arc::clone(&program.over),
+        );
+        let follow = move || {
+            while !over.load(Ordering::SeqCst) {
+                select! {
+                    recv(rig.updates) -> update => apply(&mut rows.lock(), update.unwrap()),
+                    recv(rig.syncs) -> _ => read(&mut rows.lock(), &*store),
+                    default(Duration::from_millis(10)) => {}
+                }
+            }
+        };
+        program.thread = Some(Builder::new().spawn(follow).unwrap());
+        program
+    }
+
+    /// Reads the store, for a reason of its own.
+    fn read(&self) {
+        read(&mut self.rows.lock(), &*self.store);
+    }
+
+    fn value(&self, key: &str) -> Option<String> {
+        self.rows.lock().get(key)?.1.clone()
+    }
+
+    fn has_what_is_stored(&self) -> bool {
+        self.difference().is_empty()
+    }
+
+    /// Rows that are not as in the store: what is stored, and what the program has.
+    fn difference(&self) -> Vec<String> {
+        let mut stored = Rows::new();
+        read(&mut stored, &*self.store);
+        let mut rows = self.rows.lock().clone();
+        rows.retain(|_, (_, value)| value.is_some());
+        let keys = stored.keys().chain(rows.keys());
+        let differ = keys.filter(|key| stored.get(*key) != rows.get(*key));
+        differ
+            .map(|key| format!("{key}: {:?} {:?}", stored.get(key), rows.get(key)))
+            .collect()
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(std::thread::panicking() || ended.is_none_or(|ended| ended.is_ok()));
+    }
+}
+
+/// An update that was waiting may be older than what was read meanwhile.
+fn apply(rows: &mut Rows, update: DbUpdate) {
+    let version = update.version.unwrap();
+    let row = rows.entry(update.key.to_string()).or_default();
+    if row.0 < version {
+        *row = (version, update.value.filter(|_| update.action != Action::Delete));
+    }
+}
+
+fn read(rows: &mut Rows, store: &dyn Store) {
+    let version = store.table_version(TABLE).unwrap().unwrap().version;
+    rows.retain(|_, row| row.0 > version);
+    for row in store.entries(TABLE, None) {
+        let row = row.unwrap();
+        let known = rows.entry(row.key.to_string()).or_default();
+        if known.0 < row.version {
+            *known = (row.version, Some(row.value));
+        }
+    }
+}
+
+/// A host whose publisher service stays, with its subscribers, while its processes cannot reach it.
+struct Host {
+    way: Proxy,
+    database: Arc<Database>,
+    program: Program,
+    store: Arc<dyn Store>,
+    _service: Service,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Host {
+    fn new((store, _folder): Opened, hello_interval: Duration) -> Host {
+        let driver: Arc<dyn PubSub> = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", Default::default()).unwrap());
+        let port = free_port();
+        let socket = format!("tcp://127.0.0.1:{port}");
+        let multiproc = ZmqMultiproc::new(&socket, Default::default()).unwrap();
+        let service = Service::start(&multiproc, &socket, &*driver, ServiceOptions::default()).unwrap();
+        let way = Proxy::to(port);
+        let through = ZmqMultiproc::new(&format!("tcp://{}", way.host()), Default::default()).unwrap();
+        let options = PublisherOptions {
+            send_timeout: Duration::from_millis(250),
+            hello_interval,
+            ..PublisherOptions::default()
+        };
+        let publisher = Publisher::new(&through, options).unwrap();
+        let program = Program::new(&driver, &service.address().unwrap(), &store);
+        Host {
+            way,
+            database: Arc::new(Database::new(Arc::clone(&store), publisher, DatabaseOptions::default())),
+            program,
+            store,
+            _service: service,
+            _folder,
+        }
+    }
+
+    /// Makes a write that cannot be published, and has the program read the store before it is undone.
+    fn read_in_between(&self, write: Write<'_>) {
+        let version = || self.store.get(TABLE, write.key, None).ok().map(|row| row.version);
+        let wanted = match write.change {
+            Change::Create(value) | Change::Set(value) => Some(value),
+            Change::Delete => None,
+        };
+        // On a busy machine the program may come too late.
+        let deadline = Instant::now() + LONG;
+        while self.program.value(write.key).as_deref() != wanted {
+            assert!(Instant::now() < deadline, "never seen: {write:?}");
+            let before = version();
+            scope(|scope| {
+                let make = || self.database.write(&write, 5).unwrap_err();
+                let writer = Builder::new().spawn_scoped(scope, make).unwrap();
+                eventually(LONG, || version() != before);
+                self.program.read();
+                let error = writer.join().unwrap();
+                assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+            });
+        }
+    }
+
+    /// Makes the host's processes lose the service. What they send to a topic that no subscriber has does not matter.
+    fn lose(&self) {
+        self.way.refuse(true);
+        self.way.cut();
+        let unheard = update("lost").topic(topic("unheard"));
+        eventually(LONG, || self.database.publisher().send_event(&unheard).is_err());
+    }
+}
+
+/// Whoever reads the store while a write waits to be published, which is then undone, is told so: also subscribers that
+/// have lost nothing by themselves, and so are not told to read for another reason.
+#[test]
+fn what_is_undone_is_told_to_those_who_have_seen_it() {
+    within(Duration::from_secs(60), || {
+        for opened in [memory_store(), sqlite_store()] {
+            // So rarely that nobody is told of its silence.
+            let host = Host::new(opened, Duration::from_secs(20));
+            let tenant = topic("tenant");
+            for key in ["set", "deleted"] {
+                let create = Write::create(TABLE, key, "one").topic(&tenant);
+                host.database.write(&create, 5).unwrap();
+            }
+            eventually(LONG, || host.program.value("deleted").is_some());
+            for (number, (write, value)) in [
+                (Write::create(TABLE, "created", "two").topic(&tenant), None),
+                (Write::set(TABLE, "set", "two"), Some("one")),
+                (Write::delete(TABLE, "deleted"), Some("one")),
+            ]
+            .into_iter()
+            .enumerate()
+            {
+                host.lose();
+                host.read_in_between(write);
+                let stored = host.store.get(TABLE, write.key, None).ok().map(|row| row.value);
+                assert_eq!(stored.as_deref(), value, "{write:?}");
+                assert_ne!(host.program.value(write.key).as_deref(), value, "{write:?}");
+                host.way.refuse(false);
+                let (key, unheard) = (format!("after {number}"), topic("unheard"));
+                let after = Write::create("elsewhere", &key, "").topic(&unheard);
+                eventually(LONG, || host.database.write(&after, 5).is_ok());
+                // What is said next on the topic.
+                let key = format!("next {number}");
+                host.database
+                    .write(&Write::create(TABLE, &key, "").topic(&tenant), 5)
+                    .unwrap();
+                eventually(LONG, || host.program.has_what_is_stored());
+            }
+        }
+    });
+}
+
+/// The first word of a publisher is that subscribers have to read, if they do.
+#[test]
+fn what_is_undone_is_told_by_a_publisher_that_nobody_knows() {
+    within(Duration::from_secs(60), || {
+        let host = Host::new(memory_store(), Duration::from_millis(500));
+        host.way.refuse(true);
+        host.read_in_between(Write::create(TABLE, "k", "one").topic(&topic("tenant")));
+        assert!(!host.program.has_what_is_stored());
+        host.way.refuse(false);
+        eventually(LONG, || host.program.has_what_is_stored());
+    });
+}
+
+/// What the publisher refuses by itself is undone and told at once.
+#[test]
+fn an_undo_has_a_version_and_a_number() {
+    within(Duration::from_secs(30), || {
+        let host = Host::new(memory_store(), Duration::from_secs(1));
+        host.database.write(&Write::create(TABLE, "k", "one"), 5).unwrap();
+        eventually(LONG, || host.program.value("k").is_some());
+        let large = "x".repeat(17 << 20);
+        let error = host.database.write(&Write::set(TABLE, "k", &large), 5).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
+        let version = host.store.get(TABLE, "k", None).unwrap().version;
+        assert_eq!(version, 3);
+        eventually(LONG, || host.program.rows.lock()["k"] == (version, Some("one".into())));
+        assert_eq!(host.program.rig.subscriber.stats().lost, 0);
+    });
+}
+
+#[cfg(feature = "bin")]
+mod processes {
+    use tablecast::{Config, Drivers, Stores};
+
+    use super::*;
+    use crate::process::{Process, tablecast};
+
+    /// Writes to rows of its own until it is told to stop, each so rarely that nothing is mended by the next write;
+    /// returns how many writes failed.
+    fn write_on(database: &Database, seed: u64, over: &AtomicBool) -> usize {
+        let (mut random, mut failed, mut rows) = (crate::random::Random::from_seed(seed), 0, 0);
+        while !over.load(Ordering::SeqCst) {
+            let value = random.next().to_string();
+            let (new, old) = (format!("{seed}-{rows}"), format!("{seed}-{}", random.below(rows + 1)));
+            let write = match random.below(4) {
+                0 => Write::set(TABLE, &old, &value),
+                1 => Write::delete(TABLE, &old),
+                _ => Write::create(TABLE, &new, &value),
+            };
+            rows += 1;
+            failed += usize::from(database.write(&write, 5).is_err_and(|e| e.kind() == ErrorKind::Timeout));
+            pass(Duration::from_millis(1));
+        }
+        failed
+    }
+
+    /// All defaults. The service is away for as long as it takes to notice, and comes back under writes.
+    #[test]
+    fn everyone_has_what_is_stored_when_the_service_was_away() {
+        within(Duration::from_secs(60), || {
+            let folder = tempfile::tempdir().unwrap();
+            let mut config = Config::default();
+            config.publisher_port = free_port();
+            config.publisher_multiproc_socket = folder.path().join("publisher.sock");
+            config.sqlite_path = folder.path().join("store.db");
+            let (port, socket) = (config.publisher_port.to_string(), config.multiproc_address());
+            let start = || {
+                let flags = [
+                    "service",
+                    "--publisher-port",
+                    &port,
+                    "--publisher-multiproc-socket",
+                    &socket,
+                ];
+                let mut service = Process::start(tablecast(flags));
+                service.line();
+                service
+            };
+            let mut service = start();
+            let store = Stores::new().open(&config).unwrap();
+            let driver = Drivers::new().network(&config).unwrap();
+            let address = format!("tcp://127.0.0.1:{port}");
+            let programs: Vec<_> = (0..5).map(|_| Program::new(&driver, &address, &store)).collect();
+            let over = AtomicBool::new(false);
+            let failed: usize = scope(|scope| {
+                let writers: Vec<_> = (0..4)
+                    .map(|seed| {
+                        let (config, over) = (&config, &over);
+                        let write = move || {
+                            let database = Database::open(config, &Stores::new(), &Drivers::new()).unwrap();
+                            // The last one knows when the service is there again.
+                            let failed = write_on(&database, seed, over);
+                            while database
+                                .write(&Write::set(TABLE, "none", ""), 5)
+                                .is_err_and(|e| e.kind() == ErrorKind::Timeout)
+                            {}
+                            (database, failed)
+                        };
+                        Builder::new().spawn_scoped(scope, write).unwrap()
+                    })
+                    .collect();
+                pass(Duration::from_millis(500));
+                service.kill();
+                pass(Duration::from_secs(4));
+                service = start();
+                pass(Duration::from_secs(1));
+                over.store(true, Ordering::SeqCst);
+                let ended: Vec<_> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
+                let deadline = Instant::now() + LONG;
+                while !programs.iter().all(Program::has_what_is_stored) {
+                    let differ: Vec<_> = programs.iter().map(Program::difference).collect();
+                    assert!(Instant::now() < deadline, "{differ:#?}");
+                    pass(Duration::from_millis(20));
+                }
+                ended.iter().map(|(_, failed)| failed).sum()
+            });
+            println!("{failed} writes were undone");
+            assert!(failed > 0);
+        });
+    }
+}
