@@ -68,11 +68,11 @@ impl Conn {
             let fds = tries.iter().map(|(_, it)| it.news()).collect();
             let ready = limit.wait_any(fds, next_start).map_err(|e| lost(node, e))?;
             for ((address, it), is_ready) in std::mem::take(&mut tries).into_iter().zip(ready) {
-                match if is_ready {
-                    it.go_on(node, access)
-                } else {
-                    Ok(Step::Wait(it))
-                } {
+                let step = match is_ready {
+                    true => it.go_on(node, access),
+                    false => Ok(Step::Wait(it)),
+                };
+                match step {
                     Ok(Step::Open(conn)) => {
                         if count > 1 {
                             access.answered.remember(node, address);

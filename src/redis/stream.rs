@@ -185,8 +185,9 @@ pub(crate) fn connect(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
+    // A system that cannot is as good for all but slow links.
     #[cfg(target_os = "linux")]
-    socket.set_tcp_notsent_lowat(MAX_UNSENT)?;
+    let _ = socket.set_tcp_notsent_lowat(MAX_UNSENT);
     match socket.connect(&address.into()) {
         Err(e) if e.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Err(e),
         _ => Ok(socket),
