@@ -75,8 +75,9 @@ impl Clerk {
     fn await_work(&self, until: Instant) {
         let mut docket = self.desk.docket.lock();
         while !docket.has_step(Instant::now()) && !docket.is_stopping() {
-            let until = docket.removal_due().map_or(until, |due| due.min(until));
-            if self.desk.changed.wait_until(&mut docket, until).timed_out() {
+            let until = docket.step_due().map_or(until, |due| due.min(until));
+            self.desk.changed.wait_until(&mut docket, until);
+            if Instant::now() >= until {
                 return;
             }
         }

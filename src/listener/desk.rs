@@ -86,14 +86,17 @@ impl Desk {
         // Asked for at the last moment.
         let is_held = is_held();
         let begun = self.docket.lock().begin(&id, is_held, Instant::now());
-        match begun {
-            Some(event) => {
-                let failed = self.call(&event);
-                self.docket.lock().ended(id, failed);
-            }
-            None => self.speak(),
+        let Some(event) = begun else {
+            return self.speak();
+        };
+        let failed = self.call(&event);
+        let mut docket = self.docket.lock();
+        let now = Instant::now();
+        let is_news = docket.ended(id, failed, now) || docket.has_step(now);
+        drop(docket);
+        if is_news {
+            self.changed.notify_all();
         }
-        self.changed.notify_all();
     }
 
     /// Calls the program's handler; true if it panicked.

@@ -27,7 +27,8 @@ pub(super) struct Docket {
     /// What is to be done with the store, and what is being done.
     next: Bundle,
     current: Bundle,
-    /// When a claim that is to be removed makes a step of its own.
+    /// When what is to be claimed or marked makes a step, however little it is, and what is to be removed.
+    step_due: Option<Instant>,
     removal_due: Option<Instant>,
     answers: BTreeMap<Topic, BTreeMap<u64, Answer>>,
     answers_due: Option<Instant>,
@@ -87,6 +88,10 @@ pub(super) struct Turn {
 /// A receipt waits so long for an acknowledgement that makes it needless.
 const RECEIPT: Duration = Duration::from_millis(20);
 
+/// So long what is to be claimed or marked waits for more, while there is something to handle, and so much is enough.
+const GATHER: Duration = Duration::from_millis(5);
+const ENOUGH: usize = 128;
+
 /// So long claims that are to be removed wait for a step that is made anyway.
 const REMOVAL: Duration = Duration::from_millis(100);
 
@@ -111,6 +116,7 @@ impl Docket {
             counts: (0, 0),
             next: Bundle::default(),
             current: Bundle::default(),
+            step_due: None,
             removal_due: None,
             answers: BTreeMap::new(),
             answers_due: None,
@@ -172,6 +178,7 @@ impl Docket {
         }
         self.waiting.push(id.clone(), update.priority);
         self.counts.0 += 1;
+        self.step_due.get_or_insert(now + GATHER);
         let event = Event {
             attempt,
             run: self.run.clone(),
@@ -235,8 +242,8 @@ impl Docket {
         Some(update)
     }
 
-    /// The handler has returned, or panicked.
-    pub(super) fn ended(&mut self, id: EventId, failed: bool) {
+    /// The handler has returned, or panicked. True if this is the first event that is to be marked in the next step.
+    pub(super) fn ended(&mut self, id: EventId, failed: bool, now: Instant) -> bool {
         self.handled(failed);
         if let Some(event) = self.events.get_mut(&id)
             && let Phase::Handling(version, _) = event.phase
@@ -244,7 +251,9 @@ impl Docket {
             let state = if failed { State::Failed } else { State::Done };
             event.phase = Phase::Handled(version, state);
             self.next.marks.push(id);
+            self.step_due.get_or_insert(now + GATHER);
         }
+        self.next.marks.len() == 1
     }
 
     /// Counts a call of the handler.

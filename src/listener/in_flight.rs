@@ -47,7 +47,7 @@ const MAX_CONFIRMED: usize = 4096;
 const QUESTIONS: u32 = 3;
 
 /// A listener that does not answer so many questions about an event is not waited for: it may be gone.
-const PATIENCE: u32 = 2;
+const PATIENCE: u32 = 3;
 
 /// No listener answers sooner.
 const MIN_ACK_TIMEOUT: Duration = Duration::from_millis(10);

@@ -246,7 +246,7 @@ impl World {
             }
             2 => {
                 if let Some(id) = listener.handling.pop() {
-                    listener.docket.ended(id, false);
+                    listener.docket.ended(id, false, self.now);
                 }
             }
             _ => {

@@ -393,9 +393,27 @@ impl<F: FnMut(&mut Member)> Worker<F> {
         };
         match self.store.write(&write.version(version)) {
             Ok(_) => {}
-            // It is somebody else's by now.
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
+            // It is another one's by now, which may have kept this one's under another key.
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {
+                if !self.rejoins {
+                    self.leave_kept();
+                }
+            }
             Err(e) => report(&e, self.options.hook.as_ref()),
+        }
+    }
+
+    fn leave_kept(&self) {
+        let key = key_of_run(&self.member.id, self.member.epoch);
+        let deleted = self.store.get(&self.table, &key, None).and_then(|row| {
+            let delete = Write::delete(&self.table, &key).version(row.version);
+            self.store.write(&delete)
+        });
+        match deleted {
+            Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {
+                report(&e, self.options.hook.as_ref());
+            }
+            _ => {}
         }
     }
 }

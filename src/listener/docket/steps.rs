@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{AHEAD, BUNDLE, Bundle, Docket, Event, Phase, REMOVAL, Turn};
+use super::{AHEAD, BUNDLE, Bundle, Docket, ENOUGH, Event, Phase, REMOVAL, Turn};
 use crate::error::{Error, Result};
 use crate::listener::claims::{Claim, Outcome, Step};
 use crate::listener::envelope::{EventId, State};
@@ -10,17 +10,29 @@ use crate::listener::envelope::{EventId, State};
 impl Docket {
     /// Whether there is a step to take.
     pub(in crate::listener) fn has_step(&self, now: Instant) -> bool {
-        let can_claim = !self.is_stopping && self.counts.0 > 0 && self.counts.1 < AHEAD;
-        can_claim
-            || !self.next.marks.is_empty()
+        let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
+        let count = self.next.marks.len() + self.claimable();
+        // While nothing is left to handle, nothing is waited for.
+        let is_worth_it = count >= ENOUGH || self.counts.1 == 0 || is_due(self.step_due);
+        count > 0 && is_worth_it
             || !self.next.releases.is_empty()
             || self.next.removals.len() >= BUNDLE
-            || self.removal_due.is_some_and(|due| due <= now)
+            || is_due(self.removal_due)
     }
 
-    /// When claims are to be removed.
-    pub(in crate::listener) fn removal_due(&self) -> Option<Instant> {
-        self.removal_due
+    /// How many events could be claimed.
+    fn claimable(&self) -> usize {
+        match !self.is_stopping && self.counts.1 < AHEAD {
+            true => self.counts.0,
+            false => 0,
+        }
+    }
+
+    /// When there is a step to take, if nothing happens before.
+    pub(in crate::listener) fn step_due(&self) -> Option<Instant> {
+        let is_pending = self.next.marks.len() + self.claimable() > 0;
+        let step_due = self.step_due.filter(|_| is_pending);
+        [step_due, self.removal_due].into_iter().flatten().min()
     }
 
     /// What is to be done with the store now. Nothing is claimed unless `is_held`: others may take this run for dead.
@@ -36,6 +48,8 @@ impl Docket {
             claims = self.waiting.pop(BUNDLE);
             claims.retain(|id| self.begin_to_claim(id));
         }
+        // What is left has waited.
+        self.step_due = Some(now).filter(|_| self.next.marks.len() + self.claimable() > 0);
         self.current = Bundle {
             marks,
             claims,
@@ -112,6 +126,7 @@ impl Docket {
             }
             Err(e) => {
                 self.next.marks.extend(marks);
+                self.step_due.get_or_insert(now);
                 self.next.removals.extend(removals);
                 for id in claims {
                     self.counts.1 -= 1;
@@ -145,6 +160,7 @@ impl Docket {
             Ok(Claim::Ours(_) | Claim::TakenOver(_)) => Ok(()),
             Err(e) => {
                 self.next.marks.push(id);
+                self.step_due.get_or_insert(now);
                 Err(e)
             }
         }

@@ -93,7 +93,7 @@ fn an_event_is_claimed_handled_marked_and_only_then_acknowledged() {
     assert_eq!(desk.docket.begin(&id(1), true, desk.now), None);
     assert!(desk.docket.is_handling(std::thread::current().id()));
     assert_eq!((desk.docket.load(), desk.docket.is_busy()), (0, true));
-    desk.docket.ended(id(1), false);
+    desk.docket.ended(id(1), false, desk.now);
     assert_eq!(desk.said(), []);
     let step = desk.step();
     assert_eq!(step.marks, [("notifier/1".into(), topic("a"), 7)]);
@@ -115,7 +115,7 @@ fn an_event_is_claimed_handled_marked_and_only_then_acknowledged() {
 fn what_cannot_be_marked_is_not_acknowledged_before_it_can() {
     let mut desk = Desk::new();
     desk.begin(1, 1);
-    desk.docket.ended(id(1), true);
+    desk.docket.ended(id(1), true, desk.now);
     for _ in 0..3 {
         assert_eq!(desk.step().marks.len(), 1);
         desk.outage();
@@ -131,7 +131,7 @@ fn what_cannot_be_marked_is_not_acknowledged_before_it_can() {
 fn what_another_took_over_meanwhile_is_not_acknowledged() {
     let mut desk = Desk::new();
     desk.begin(1, 1);
-    desk.docket.ended(id(1), false);
+    desk.docket.ended(id(1), false, desk.now);
     desk.step();
     desk.took(vec![Claim::Theirs(topic("b"))], vec![]);
     assert_eq!(desk.said(), [(1, 1, State::Taken)]);
@@ -221,7 +221,7 @@ fn one_that_stops_gives_back_what_it_has_not_begun() {
     desk.event(5, 1);
     assert_eq!(desk.said(), [(5, 1, State::Back)]);
     assert!(desk.docket.is_busy());
-    desk.docket.ended(id(1), false);
+    desk.docket.ended(id(1), false, desk.now);
     desk.step();
     desk.took(vec![Claim::Done(topic("a"))], vec![]);
     assert_eq!(desk.said(), [(1, 1, State::Done)]);
@@ -242,7 +242,7 @@ fn a_run_that_is_lost_begins_nothing_and_finishes_what_it_can() {
         (desk.docket.begin(&id(2), true, desk.now), desk.docket.load()),
         (None, 0)
     );
-    desk.docket.ended(id(1), false);
+    desk.docket.ended(id(1), false, desk.now);
     let step = desk.step();
     assert_eq!(step.marks, [("notifier/1".into(), topic("a"), 7)]);
     assert!(step.claims.is_empty());
@@ -258,7 +258,7 @@ fn a_run_that_is_lost_begins_nothing_and_finishes_what_it_can() {
 fn what_is_never_confirmed_is_forgotten() {
     let mut desk = Desk::new();
     desk.begin(1, 1);
-    desk.docket.ended(id(1), false);
+    desk.docket.ended(id(1), false, desk.now);
     desk.step();
     desk.took(vec![Claim::Done(topic("a"))], vec![]);
     let retention = Duration::from_secs(600);
@@ -266,6 +266,26 @@ fn what_is_never_confirmed_is_forgotten() {
     assert!(desk.docket.knows("notifier/1"));
     desk.docket.expire(retention, desk.now + retention + RECEIPT);
     assert!(!desk.docket.knows("notifier/1") && desk.docket.notifiers.is_empty());
+}
+
+#[test]
+fn what_comes_while_something_is_handled_waits_a_moment_for_more() {
+    let mut desk = Desk::new();
+    desk.event(1, 1);
+    desk.event(2, 1);
+    desk.step();
+    desk.took(vec![], vec![Claim::Ours(1), Claim::Ours(2)]);
+    desk.docket.begin(&id(1), true, desk.now);
+    desk.docket.ended(id(1), false, desk.now);
+    desk.event(3, 1);
+    // The second one's turn is still to come.
+    assert!(!desk.docket.has_step(desk.now));
+    assert_eq!(desk.docket.step_due(), Some(desk.now + GATHER));
+    assert!(desk.docket.has_step(desk.now + GATHER));
+    desk.docket.begin(&id(2), true, desk.now);
+    assert!(desk.docket.has_step(desk.now));
+    let step = desk.step();
+    assert_eq!((step.marks.len(), step.claims.len()), (1, 1));
 }
 
 #[test]
@@ -279,6 +299,13 @@ fn a_few_hundred_are_claimed_ahead() {
     for number in &turns[..=BUNDLE - AHEAD] {
         assert!(!desk.docket.has_step(desk.now));
         desk.docket.begin(&id(*number), true, desk.now);
+        // What is handled is marked in bundles as well.
+        desk.docket.ended(id(*number), false, desk.now);
+        if desk.docket.next.marks.len() == ENOUGH {
+            assert!(desk.docket.has_step(desk.now));
+            assert_eq!(desk.step().marks.len(), ENOUGH);
+            desk.took(vec![Claim::Done(topic("a")); ENOUGH], vec![]);
+        }
     }
     assert!(desk.docket.has_step(desk.now));
     assert_eq!(desk.docket.load(), 2000 - (BUNDLE - AHEAD) - 1);

@@ -62,6 +62,15 @@ impl Desk {
         self.say(millis, number, listener, attempt, State::Done, None);
     }
 
+    /// After 8 s a listener that says nothing was asked in vain, and the event was sent to another one.
+    fn give_up(&mut self) {
+        [1000, 2000, 4000, 8000].into_iter().for_each(|at| self.tick(at));
+        assert!(matches!(
+            self.in_flight.steps().last(),
+            Some(Step::Send { attempt: 5, .. })
+        ));
+    }
+
     /// The only thing to do is to send this; to whom?
     #[track_caller]
     fn sent(&mut self, number: u64, attempt: u32) -> String {
@@ -137,15 +146,17 @@ fn without_an_answer_it_is_asked_and_then_another_is_chosen() {
     desk.asked(&first, (1, 2, false));
     desk.tick(2000);
     desk.asked(&first, (1, 3, false));
-    desk.tick(3999);
-    desk.idle();
     desk.tick(4000);
-    assert_eq!(desk.sent(1, 4), other(&first));
-    // Now there is twice the time before the first question.
-    desk.tick(5999);
+    desk.asked(&first, (1, 4, false));
+    desk.tick(7999);
     desk.idle();
-    desk.tick(6000);
-    desk.asked(other(&first), (1, 5, false));
+    desk.tick(8000);
+    assert_eq!(desk.sent(1, 5), other(&first));
+    // Now there is twice the time before the first question.
+    desk.tick(9999);
+    desk.idle();
+    desk.tick(10_000);
+    desk.asked(other(&first), (1, 6, false));
 }
 
 #[test]
@@ -188,21 +199,20 @@ fn a_copy_that_is_not_answered_for_keeps_the_claim() {
     let mut desk = Desk::new(9, &["a", "b"]);
     desk.add(0, 1, "k");
     let first = desk.sent(1, 1);
-    [1000, 2000, 4000].into_iter().for_each(|at| desk.tick(at));
-    desk.in_flight.steps();
+    desk.give_up();
     let second = other(&first);
-    desk.done(4100, 1, second, 4);
-    desk.processed(4100);
+    desk.done(8100, 1, second, 5);
+    desk.processed(8100);
     // The first may have its copy still: it is asked, rather than given the event again.
-    desk.tick(5100);
-    desk.asked(&first, (1, 5, true));
+    desk.tick(9100);
+    desk.asked(&first, (1, 6, true));
     // An answer to what was before is not enough, nor that it has it.
-    desk.say(5200, 1, &first, 3, State::Taken, Some(second));
-    desk.say(5200, 1, &first, 5, State::Held, None);
-    desk.tick(5400);
+    desk.say(9200, 1, &first, 4, State::Taken, Some(second));
+    desk.say(9200, 1, &first, 6, State::Held, None);
+    desk.tick(9400);
     desk.idle();
-    desk.say(5500, 1, &first, 5, State::Unknown, None);
-    desk.tick(5600);
+    desk.say(9500, 1, &first, 6, State::Unknown, None);
+    desk.tick(9600);
     desk.confirmed(second, &[1]);
 }
 
@@ -211,15 +221,14 @@ fn who_is_never_heard_of_again_leaves_the_claim_to_time() {
     let mut desk = Desk::new(9, &["a", "b"]);
     desk.add(0, 1, "k");
     let first = desk.sent(1, 1);
-    [1000, 2000, 4000].into_iter().for_each(|at| desk.tick(at));
-    desk.in_flight.steps();
-    desk.done(4000, 1, other(&first), 4);
-    desk.processed(4000);
-    for (attempt, at) in (5..).zip([5000, 7000, 11_000]) {
+    desk.give_up();
+    desk.done(8000, 1, other(&first), 5);
+    desk.processed(8000);
+    for (attempt, at) in (6..).zip([9000, 11_000, 15_000]) {
         desk.tick(at);
         desk.asked(&first, (1, attempt, true));
     }
-    desk.tick(19_000);
+    desk.tick(23_000);
     desk.idle();
     assert_eq!(desk.in_flight.due(), None);
 }
@@ -267,23 +276,22 @@ fn the_owner_of_what_is_claimed_is_asked_and_others_whether_it_is_there() {
     let mut desk = Desk::new(9, &["a", "b"]);
     desk.add(0, 1, "k");
     let owner = desk.sent(1, 1);
-    [1000, 2000, 4000].into_iter().for_each(|at| desk.tick(at));
-    desk.in_flight.steps();
+    desk.give_up();
     let second = other(&owner);
-    desk.say(4001, 1, second, 4, State::Taken, Some(&owner));
+    desk.say(8001, 1, second, 5, State::Taken, Some(&owner));
     desk.idle();
-    desk.tick(6001);
-    desk.asked(&owner, (1, 5, false));
+    desk.tick(10_001);
+    desk.asked(&owner, (1, 6, false));
     // It has claimed it, and does not know: only it can process it.
-    desk.say(6002, 1, &owner, 5, State::Unknown, None);
-    assert_eq!(desk.sent(1, 6), owner);
-    desk.say(6003, 1, second, 4, State::Taken, Some(&owner));
+    desk.say(10_002, 1, &owner, 6, State::Unknown, None);
+    assert_eq!(desk.sent(1, 7), owner);
+    desk.say(10_003, 1, second, 5, State::Taken, Some(&owner));
     // It is gone.
-    desk.present(6004, &[second]);
-    assert_eq!(desk.sent(1, 7), second);
-    desk.done(6005, 1, second, 7);
-    desk.processed(6005);
-    desk.tick(6105);
+    desk.present(10_004, &[second]);
+    assert_eq!(desk.sent(1, 8), second);
+    desk.done(10_005, 1, second, 8);
+    desk.processed(10_005);
+    desk.tick(10_105);
     desk.confirmed(second, &[1]);
 }
 
