@@ -230,7 +230,7 @@ impl<'a> Crew<'a> {
     /// Has the handler of this server take so long that a listener that is silent from now on is gone when it returns.
     /// What waits here meanwhile goes to others too.
     pub(crate) fn delay(&mut self, number: usize) {
-        let time = self.world.timeout.mul_f64(1.5);
+        let time = self.world.timeout * 2;
         self.servers[number].actor.ask::<()>(&server::Order::Slow(time));
     }
 

@@ -238,13 +238,13 @@ mod tests {
 
     #[test]
     fn the_end_of_the_handler_comes_before_the_acknowledgement() {
-        let expected = Violation::Unprocessed {
+        let first_at = |at| check(&[server("server-a", &[(at, 1), (40, 2)])]);
+        let expected = vec![Violation::Unprocessed {
             acknowledged: place("node-n", 3),
-        };
-        let servers = |at| [server("server-a", &[(at, 1), (40, 2)])];
-        assert_eq!(check(&servers(25)), []);
-        assert_eq!(check(&servers(26)), [expected.clone()]);
-        assert_eq!(check(&[server("server-a", &[(40, 2)])]), [expected]);
+        }];
+        assert_eq!(first_at(25), []);
+        assert_eq!(first_at(26), expected);
+        assert_eq!(check(&[server("server-a", &[(40, 2)])]), expected);
     }
 
     #[test]
