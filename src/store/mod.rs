@@ -47,7 +47,7 @@ mod write;
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::update::{Name, Topic};
 
 pub use announce::{Announcement, Announcer};
@@ -104,6 +104,23 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// that may have been made in spite of an error says [`Unconfirmed`](crate::ErrorKind::Unconfirmed); after any other
     /// error it was not.
     fn write(&self, write: &Write<'_>) -> Result<Written>;
+
+    /// Makes writes in their order, each as [`Store::write`] makes it: what one answers does not stop the others. It is as
+    /// good as single writes, but quicker where the store can make one step of them. Returns one result for each.
+    ///
+    /// # Errors
+    /// Those of an outage. Any of them may have been made then, or not.
+    fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
+        let answered = |e: &Error| {
+            use ErrorKind::{AlreadyExists, Conflict, NotFound};
+            matches!(e.kind(), AlreadyExists | NotFound | Conflict)
+        };
+        let write = |write| match self.write(write) {
+            Err(e) if !answered(&e) => Err(e),
+            result => Ok(result),
+        };
+        writes.iter().map(write).collect()
+    }
 
     /// The rows after the key `after`, or from the first one on, in the order of their keys' bytes; no more than the
     /// option `batch_amount`, nor many more than [`PAGE_BYTES`].

@@ -88,12 +88,13 @@ impl MemoryStore {
 
     /// Changes a table, used or not.
     fn change<T>(&self, table: &str, change: impl FnOnce(&mut Table) -> T) -> T {
-        let mut tables = self.world.write();
-        match tables.get_mut(table) {
-            Some(table) => change(table),
-            None => change(tables.entry(table.into()).or_default()),
-        }
+        change(table_of(&mut self.world.write(), table))
     }
+}
+
+/// A table, used or not.
+fn table_of<'a>(tables: &'a mut HashMap<Name, Table>, name: &str) -> &'a mut Table {
+    tables.entry(name.into()).or_default()
 }
 
 impl Default for MemoryStore {
@@ -112,16 +113,13 @@ impl Store for MemoryStore {
     }
 
     fn write(&self, write: &Write<'_>) -> Result<Written> {
-        self.change(write.table, |table| {
-            let Content { rows, deletes, .. } = &table.content;
-            let row = rows.get(write.key).map(|stored| (&stored.topic, stored.version));
-            write.check(row, deletes.by_key.get(write.key).copied())?;
-            match write.change {
-                Change::Create(value) => Ok(table.create(write, value)),
-                Change::Set(value) => table.set(write, value),
-                Change::Delete => table.delete(write),
-            }
-        })
+        table_of(&mut self.world.write(), write.table).write(write)
+    }
+
+    fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
+        let mut tables = self.world.write();
+        let write = |write: &Write<'_>| table_of(&mut tables, write.table).write(write);
+        Ok(writes.iter().map(write).collect())
     }
 
     fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
@@ -169,6 +167,17 @@ impl Store for MemoryStore {
 }
 
 impl Table {
+    fn write(&mut self, write: &Write<'_>) -> Result<Written> {
+        let Content { rows, deletes, .. } = &self.content;
+        let row = rows.get(write.key).map(|stored| (&stored.topic, stored.version));
+        write.check(row, deletes.by_key.get(write.key).copied())?;
+        match write.change {
+            Change::Create(value) => Ok(self.create(write, value)),
+            Change::Set(value) => self.set(write, value),
+            Change::Delete => self.delete(write),
+        }
+    }
+
     fn create(&mut self, write: &Write<'_>, value: &str) -> Written {
         let Content { rows, keys, deletes } = &mut self.content;
         self.exists = true;

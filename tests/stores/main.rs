@@ -62,6 +62,7 @@ macro_rules! conforms {
             suite::lists_in_batches suite::large_rows_make_short_pages suite::lists_what_stays_while_others_write
             suite::tables_come_and_go suite::tables_have_versions suite::unique_numbers_are_unique suite::one_of_many_creates
             suite::no_increment_is_lost suite::large_rows suite::deletes_many_rows
+            suite::writes_many_rows
             model::does_what_the_model_does cost::costs_what_it_returns
         }
     };

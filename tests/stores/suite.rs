@@ -78,6 +78,52 @@ pub(crate) fn deletes_many_rows(setup: Setup) {
     assert!(store.create("t", "a", "y", &Topic::ALL).unwrap() > last + 2);
 }
 
+pub(crate) fn writes_many_rows(setup: Setup) {
+    let store = setup.with_batches_of(1000);
+    assert!(store.write_each(&[]).unwrap().is_empty());
+    let tenant = topic("tenant");
+    let there = store.create("many", "there", "1", &Topic::ALL).unwrap();
+    let results = store
+        .write_each(&[
+            Write::create("many", "new", "a").topic(&tenant),
+            Write::create("many", "there", "2"),
+            Write::set("many", "there", "3").version(there).returning(),
+            Write::set("many", "there", "4").version(there),
+            Write::set("many", "missing", "5"),
+            // What is written before it counts, also in another table.
+            Write::set("many", "new", "b"),
+            Write::create("other", "new", "c"),
+            Write::delete("many", "new").topic(&tenant),
+            Write::set("other", "new", "c").unless_equal(),
+        ])
+        .unwrap();
+    let versions: Vec<_> = results
+        .iter()
+        .map(|r| r.as_ref().map(|written| written.version).map_err(|e| e.kind()))
+        .collect();
+    let version = |number: usize| *versions[number].as_ref().unwrap();
+    assert_eq!(versions[1], Err(ErrorKind::AlreadyExists));
+    assert_eq!(versions[3], Err(ErrorKind::Conflict));
+    assert_eq!(versions[4], Err(ErrorKind::NotFound));
+    assert!(there < version(0) && version(0) < version(2) && version(2) < version(5) && version(5) < version(7));
+    let written = |number: usize| results[number].as_ref().unwrap();
+    assert_eq!((&written(0).topic, &written(6).topic), (&tenant, &Topic::ALL));
+    assert_eq!(written(2).before.as_deref(), Some("1"));
+    assert!(written(5).changed && !written(8).changed);
+    assert_eq!(written(8).version, version(6));
+    let row = store.get("many", "there", None).unwrap();
+    assert_eq!((row.value.as_str(), row.version), ("3", version(2)));
+    assert_eq!(keys(&*store, "many", None), ["there"]);
+    assert_eq!(store.get("other", "new", None).unwrap().value, "c");
+    // As many as a large table has.
+    let names: Vec<String> = (0..2500).map(|number| format!("{number:04}")).collect();
+    let creates: Vec<_> = names.iter().map(|key| Write::create("large", key, "x")).collect();
+    let results = store.write_each(&creates).unwrap();
+    assert!(results.iter().all(Result::is_ok));
+    assert_eq!(keys(&*store, "large", None), names);
+    assert!(store.write_each(&creates).unwrap().iter().all(Result::is_err));
+}
+
 pub(crate) fn what_cannot_be_done_changes_nothing(setup: Setup) {
     let store = setup.open();
     for table in ["t", "never used"] {

@@ -12,6 +12,7 @@
 mod row;
 mod script;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -48,6 +49,10 @@ const DELETES: &str = "deletes";
 const KEYS: &str = "keys";
 const TOPICS: &str = "topics";
 const ORDER: &str = "order";
+const PARTS: [&str; 6] = [ROWS, ABOUT, DELETES, KEYS, TOPICS, ORDER];
+
+/// How many writes make one step at most: while it lasts, the server does nothing else.
+const TOGETHER: usize = 256;
 
 /// No page has more rows, whatever the options say.
 const MAX_BATCH: usize = 1_000_000;
@@ -110,34 +115,61 @@ impl Inner {
     }
 
     fn write(&self, write: &Write<'_>, announcement: Option<&Announcement<'_>>) -> Result<Written> {
-        let parts = [ROWS, ABOUT, DELETES, KEYS, TOPICS, ORDER];
-        let (what, value, parts) = match write.change {
-            Change::Create(value) => ("create", value, &parts[..]),
-            Change::Set(value) => ("set", value, &parts[..3]),
-            Change::Delete => ("delete", "", &parts[..]),
+        let (what, value) = what_and_value(write);
+        let parts = match write.change {
+            Change::Set(_) => &PARTS[..3],
+            Change::Create(_) | Change::Delete => &PARTS[..],
         };
-        let all_topics = Topic::ALL;
-        let default = matches!(write.change, Change::Create(_)).then_some(&all_topics);
-        let topic = write.topic.or(default).map_or("", Topic::as_str);
+        let args = self.arguments(what, value, write);
+        let mut args: Vec<&[u8]> = args.iter().map(AsRef::as_ref).collect();
+        if let Some(Announcement { head, tail, .. }) = announcement {
+            args.extend([head, tail]);
+        }
+        read_answer(self.run(&script::WRITE, (write.table, parts), &args, true)?, write)
+    }
+
+    /// What `write.lua` needs to know of a write.
+    fn arguments<'a>(&self, what: &'a str, value: &'a str, write: &Write<'a>) -> [Cow<'a, [u8]>; 7] {
+        let topic = match (write.change, write.topic) {
+            (_, Some(topic)) => Cow::Borrowed(topic.as_str().as_bytes()),
+            (Change::Create(_), None) => Cow::Owned(Topic::ALL.as_str().into()),
+            (Change::Set(_) | Change::Delete, None) => Cow::default(),
+        };
         let version = write.version.map_or(String::new(), |version| version.to_string());
-        let flags: &[u8] = match (write.unless_equal, write.returning) {
-            (false, false) => b"",
-            (true, false) => b"e",
-            (false, true) => b"r",
-            (true, true) => b"er",
+        let flags = match (write.unless_equal, write.returning) {
+            (false, false) => "",
+            (true, false) => "e",
+            (false, true) => "r",
+            (true, true) => "er",
         };
-        let token = self.token();
-        let [what, key, value, topic, version] = [what, write.key, value, topic, &version].map(str::as_bytes);
-        let args = [what, key, value, topic, version, flags, &token];
-        let table = (write.table, parts);
-        let answer = match announcement {
-            None => self.run(&script::WRITE, table, &args, true),
-            Some(Announcement { head, tail, .. }) => {
-                let args = [what, key, value, topic, version, flags, &token, head, tail];
-                self.run(&script::WRITE, table, &args, true)
-            }
+        let [what, key, value, flags] = [what, write.key, value, flags].map(|text| Cow::Borrowed(text.as_bytes()));
+        let token = Cow::Owned(self.token().to_vec());
+        [what, key, value, topic, Cow::Owned(version.into_bytes()), flags, token]
+    }
+
+    /// Makes writes of one table in one step.
+    fn write_together(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
+        let Some(Write { table, .. }) = writes.first() else {
+            return Ok(Vec::new());
         };
-        read_answer(answer?, write)
+        let args: Vec<_> = writes
+            .iter()
+            .flat_map(|write| {
+                let (what, value) = what_and_value(write);
+                self.arguments(what, value, write)
+            })
+            .collect();
+        let args: Vec<&[u8]> = args.iter().map(AsRef::as_ref).collect();
+        let answers = self.run(&script::WRITE_EACH, (table, &PARTS), &args, true)?;
+        let answers = answers.into_sequence().map_err(|_| nonsense())?;
+        if answers.len() != writes.len() {
+            return Err(nonsense());
+        }
+        let read = |(answer, write)| match read_answer(answer, write) {
+            Err(e) if e.kind() == ErrorKind::Malformed => Err(e),
+            result => Ok(result),
+        };
+        answers.into_iter().zip(writes).map(read).collect()
     }
 
     /// A page of an index, of which `item` reads one key after the other, with what follows it.
@@ -197,6 +229,16 @@ impl Store for RedisStore {
         self.0.write(write, None)
     }
 
+    fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
+        let mut results = Vec::with_capacity(writes.len());
+        for of_table in writes.chunk_by(|one, next| one.table == next.table) {
+            for together in of_table.chunks(TOGETHER) {
+                results.extend(self.0.write_together(together)?);
+            }
+        }
+        Ok(results)
+    }
+
     fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
         self.0
             .page((table, topic, after), true, |key, values| match values.next() {
@@ -217,10 +259,9 @@ impl Store for RedisStore {
     }
 
     fn delete_table(&self, table: &str) -> Result<bool> {
-        let parts = [ROWS, ABOUT, DELETES, KEYS, TOPICS, ORDER];
         let answer = self
             .0
-            .run(&script::DELETE_TABLE, (table, &parts), &[&self.0.token()], true)?;
+            .run(&script::DELETE_TABLE, (table, &PARTS), &[&self.0.token()], true)?;
         Ok(answer == Value::Int(1))
     }
 
@@ -249,6 +290,15 @@ impl Store for RedisStore {
 impl Announcer for RedisStore {
     fn write_and_publish(&self, write: &Write<'_>, announcement: &Announcement<'_>) -> Result<Written> {
         self.0.write(write, Some(announcement))
+    }
+}
+
+/// What to do, as `write.lua` calls it, and the value.
+fn what_and_value<'a>(write: &Write<'a>) -> (&'static str, &'a str) {
+    match write.change {
+        Change::Create(value) => ("create", value),
+        Change::Set(value) => ("set", value),
+        Change::Delete => ("delete", ""),
     }
 }
 

@@ -29,6 +29,12 @@ macro_rules! scripts {
     )+};
 }
 
+/// Makes each of many writes as `write.lua` makes one.
+pub(super) static WRITE_EACH: Script = Script(LazyLock::new(|| {
+    let (one, each) = (include_str!("write.lua"), include_str!("write_each.lua"));
+    script(&format!("local function write(KEYS, ARGV)\n{one}\nend\n{each}"))
+}));
+
 scripts! {
     WRITE: "write.lua"
     PAGE: "page.lua"

@@ -96,12 +96,12 @@ impl Store for SqliteStore {
     }
 
     fn write(&self, write: &Write<'_>) -> Result<Written> {
-        self.connections.write(|transaction| {
-            let found = find(transaction, write)?;
-            let row = found.row.as_ref().map(|(topic, version)| (topic, *version));
-            write.check(row, found.delete)?;
-            found.apply(transaction, write)
-        })
+        self.connections.write(|transaction| Ok(make(transaction, write)??))
+    }
+
+    fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
+        self.connections
+            .write(|transaction| writes.iter().map(|write| make(transaction, write)).collect())
     }
 
     fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
@@ -169,6 +169,16 @@ impl Store for SqliteStore {
             let version = reader.prepare_cached(query)?.query_row([table], |row| unsigned(row, 0));
             Ok(Some(version.optional()?.unwrap_or(0)))
         })
+    }
+}
+
+/// Makes a write, or says why it is not to be made.
+fn make(transaction: &Transaction<'_>, write: &Write<'_>) -> Result<Result<Written>, Failure> {
+    let found = find(transaction, write)?;
+    let row = found.row.as_ref().map(|(topic, version)| (topic, *version));
+    match write.check(row, found.delete) {
+        Ok(()) => found.apply(transaction, write).map(Ok),
+        Err(e) => Ok(Err(e)),
     }
 }
 
