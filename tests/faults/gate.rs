@@ -63,6 +63,11 @@ impl Store for Gated {
         self.store.write(write)
     }
 
+    fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
+        self.gate.pass()?;
+        self.store.write_each(writes)
+    }
+
     fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
         self.gate.pass()?;
         self.store.page_of_entries(table, topic, after)
