@@ -1,44 +1,69 @@
-//! The table of claims: one row for each event, by its id, that says who processes it.
+//! The table of claims: one row for each event, by its id, that says who processes it, and then that it is processed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::{CLAIMS, LISTENERS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::registry::Member;
-use crate::store::{Row, Store, Write};
+use crate::store::{Row, Store, Write, Written};
 use crate::update::{Name, Topic};
 
 #[derive(Debug, Clone)]
 pub(super) struct Claims(Arc<dyn Store>);
 
+/// What is to be done in one step.
+#[derive(Debug, Default)]
+pub(super) struct Step {
+    /// Events that were processed, with the topic of the run that has claimed them, and the version of the claim.
+    pub(super) marks: Vec<(Name, Topic, u64)>,
+    /// Events that are to be claimed.
+    pub(super) claims: Vec<Name>,
+    /// Claims that are given up, in this version.
+    pub(super) releases: Vec<(Name, u64)>,
+    /// Events whose claims are to be removed.
+    pub(super) removals: Vec<Name>,
+}
+
+impl Step {
+    pub(super) fn is_empty(&self) -> bool {
+        self.marks.is_empty() && self.claims.is_empty() && self.releases.is_empty() && self.removals.is_empty()
+    }
+}
+
+/// What came of a [`Step`], in its order.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    pub(super) marks: Vec<Result<Claim>>,
+    pub(super) claims: Vec<Result<Claim>>,
+}
+
 /// Who has an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// The one who asked, from now on.
-    Ours,
-    /// The one who asked, instead of one that is gone.
-    TakenOver,
-    /// This listener, which is registered.
+    /// The one who asked; this is the version of the claim.
+    Ours(u64),
+    /// The same, instead of one that is gone.
+    TakenOver(u64),
+    /// This listener, which may be processing it.
     Theirs(Topic),
-    /// This listener has processed it, and ended cleanly.
+    /// It is processed; this one has said so.
     Done(Topic),
 }
 
 /// What a row says.
 #[derive(Debug, Serialize, Deserialize)]
-struct Value {
+pub(super) struct Value {
     /// The topic of the listener, which tells its runs apart.
-    owner: String,
+    pub(super) owner: String,
     #[serde(default)]
-    done: bool,
+    pub(super) done: bool,
 }
 
 impl Value {
-    fn from_row(row: &Row) -> Result<Value> {
+    pub(super) fn from_row(row: &Row) -> Result<Value> {
         serde_json::from_str(&row.value).map_err(|e| {
             let context = format!("row {:?} of table {CLAIMS:?}", row.key);
             Error::new(ErrorKind::Malformed, context).with_source(e)
@@ -63,173 +88,156 @@ impl Claims {
         Claims(store)
     }
 
-    /// Claims the event for `owner`, unless somebody has it who is registered, or who has processed it.
-    pub(super) fn claim(&self, event: &str, owner: &Topic) -> Result<Claim> {
-        let value = Value::text(owner, false)?;
+    pub(super) fn store(&self) -> &dyn Store {
+        &*self.0
+    }
+
+    /// Does all of a step for the run of this topic: one step of the store, and a few more for each event that another
+    /// listener has or had.
+    ///
+    /// # Errors
+    /// Those of an outage. Any part of it may have been done then.
+    pub(super) fn take(&self, step: &Step, run: &Topic) -> Result<Outcome> {
+        let claimed = Value::text(run, false)?;
+        let done = step.marks.iter().map(|(_, owner, _)| Value::text(owner, true));
+        let done = done.collect::<Result<Vec<_>>>()?;
+        let marks = step.marks.iter().zip(&done);
+        let marks = marks.map(|((event, _, version), done)| Write::set(CLAIMS, event, done).version(*version));
+        let claims = step.claims.iter().map(|event| Write::create(CLAIMS, event, &claimed));
+        let releases = step.releases.iter();
+        let releases = releases.map(|(event, version)| Write::delete(CLAIMS, event).version(*version));
+        let removals = step.removals.iter().map(|event| Write::delete(CLAIMS, event));
+        let writes: Vec<_> = marks.chain(claims).chain(releases).chain(removals).collect();
+        let mut results = self.0.write_each(&writes)?.into_iter();
+        let mut outcome = Outcome::default();
+        for (event, owner, _) in &step.marks {
+            let marked = match results.next() {
+                Some(Ok(_)) => Ok(Claim::Done(owner.clone())),
+                _ => of_one(self.mark(event, owner))?,
+            };
+            outcome.marks.push(marked);
+        }
+        // Listeners that are known to be there; asked for once.
+        let mut registered = None;
+        for event in &step.claims {
+            let claim = match results.next() {
+                Some(Ok(Written { version, .. })) => Ok(Claim::Ours(version)),
+                _ => of_one(self.claim(event, run, &claimed, &mut registered))?,
+            };
+            outcome.claims.push(claim);
+        }
+        Ok(outcome)
+    }
+
+    /// Says that the event was processed by the run of this topic, though the claim is not as that one had left it.
+    fn mark(&self, event: &Name, owner: &Topic) -> Result<Claim> {
+        let done = Value::text(owner, true)?;
         for _ in 0..TRIES {
-            match self.0.create(CLAIMS, event, &value, &Topic::ALL) {
-                Ok(_) => return Ok(Claim::Ours),
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            let written = match self.0.get(CLAIMS, event, None) {
+                // The store has lost it.
+                Err(e) if e.kind() == ErrorKind::NotFound => self.0.create(CLAIMS, event, &done, &Topic::ALL).map(drop),
+                row => {
+                    let row = row?;
+                    let claim = Value::from_row(&row)?;
+                    match (claim.done, claim.owner == owner.as_str()) {
+                        (true, _) => return Ok(Claim::Done(Topic::new(claim.owner)?)),
+                        (false, false) => return Ok(Claim::Theirs(Topic::new(claim.owner)?)),
+                        (false, true) => {
+                            let set = Write::set(CLAIMS, event, &done).version(row.version);
+                            self.0.write(&set).map(drop)
+                        }
+                    }
+                }
+            };
+            match written {
+                Ok(()) => return Ok(Claim::Done(owner.clone())),
+                Err(e) if is_overtaken(&e) => {}
                 Err(e) => return Err(e),
             }
+        }
+        Err(busy(event))
+    }
+
+    /// Claims an event that another one has or had, unless that one is registered, or has processed it.
+    fn claim(
+        &self,
+        event: &Name,
+        run: &Topic,
+        claimed: &str,
+        registered: &mut Option<HashSet<String>>,
+    ) -> Result<Claim> {
+        for _ in 0..TRIES {
             let row = match self.0.get(CLAIMS, event, None) {
-                Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                Err(e) if e.kind() == ErrorKind::NotFound => match self.0.create(CLAIMS, event, claimed, &Topic::ALL) {
+                    Err(e) if is_overtaken(&e) => continue,
+                    created => return created.map(Claim::Ours),
+                },
                 row => row?,
             };
             let claim = Value::from_row(&row)?;
             if claim.done {
                 return Ok(Claim::Done(Topic::new(claim.owner)?));
             }
-            let is_ours = claim.owner == owner.as_str();
-            if !is_ours && self.registered()?.contains(&claim.owner) {
+            let is_ours = claim.owner == run.as_str();
+            if !is_ours && self.is_registered(claim.owner.as_str(), registered)? {
                 return Ok(Claim::Theirs(Topic::new(claim.owner)?));
             }
-            // Ours by a try of which nobody knew whether it was made: written again, so that nobody takes it for a stray one.
-            match self.0.write(&Write::set(CLAIMS, event, &value).version(row.version)) {
-                Ok(_) if is_ours => return Ok(Claim::Ours),
-                Ok(_) => return Ok(Claim::TakenOver),
-                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
+            // Ours by a try of which it is not known whether it was made: written again, so that it is no stray one.
+            match self.0.write(&Write::set(CLAIMS, event, claimed).version(row.version)) {
+                Ok(written) if is_ours => return Ok(Claim::Ours(written.version)),
+                Ok(written) => return Ok(Claim::TakenOver(written.version)),
+                Err(e) if is_overtaken(&e) => {}
                 Err(e) => return Err(e),
             }
         }
-        let context = format!("others write the claim of {event} all the time");
-        Err(Error::new(ErrorKind::Conflict, context))
+        Err(busy(event))
     }
 
-    /// Says that the owner, who is about to end, has processed the event.
-    pub(super) fn mark_done(&self, event: &str, owner: &Topic) -> Result<()> {
-        let value = Value::text(owner, true)?;
-        match self.0.set(CLAIMS, event, &value) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-            set => set.map(drop),
+    /// Whether the owner of a claim that was just read is registered. It was before it claimed, so a table that was read
+    /// after the claim decides; one that was read before decides only that it is there.
+    fn is_registered(&self, owner: &str, known: &mut Option<HashSet<String>>) -> Result<bool> {
+        if known.as_ref().is_some_and(|known| known.contains(owner)) {
+            return Ok(true);
         }
-    }
-
-    pub(super) fn remove(&self, events: &[Name]) -> Result<()> {
-        self.0.delete_rows(CLAIMS, events).map(drop)
+        let is_there = |known: &mut HashSet<String>| known.contains(owner);
+        self.registered().map(|now| is_there(known.insert(now)))
     }
 
     /// The topics of the listeners that are in the table.
-    fn registered(&self) -> Result<HashSet<String>> {
+    pub(super) fn registered(&self) -> Result<HashSet<String>> {
         let rows = self.0.entries(LISTENERS, None);
         let members = rows.filter_map(|row| row.map(|row| Member::from_row(&row).ok()).transpose());
         members.map(|member| Ok(member?.address)).collect()
     }
 }
 
-/// Removes the claims that no notifier has confirmed. How long they are there is judged by versions: no two clocks are
-/// compared.
-#[derive(Debug, Default)]
-pub(super) struct Sweep(HashMap<Name, (u64, Instant)>);
+/// Another one has written the row.
+pub(super) fn is_overtaken(e: &Error) -> bool {
+    matches!(
+        e.kind(),
+        ErrorKind::AlreadyExists | ErrorKind::NotFound | ErrorKind::Conflict
+    )
+}
 
-impl Sweep {
-    /// Looks at all claims. Those of listeners that are gone say nothing, and are removed; but if their events were processed, they stay
-    /// for the `retention`. So do those of our own that `is_stray`, by owner and event, says are not known here.
-    pub(super) fn sweep(
-        &mut self,
-        claims: &Claims,
-        is_stray: impl Fn(&str, &str) -> bool,
-        retention: Duration,
-        now: Instant,
-    ) -> Result<()> {
-        let rows = claims.0.entries(CLAIMS, None).collect::<Result<Vec<Row>>>()?;
-        // Read after the claims: whoever has claimed something was registered before.
-        let registered = claims.registered()?;
-        let mut seen = HashMap::new();
-        for row in rows {
-            let claim = Value::from_row(&row).ok();
-            let is_registered = claim.as_ref().is_some_and(|claim| registered.contains(&claim.owner));
-            if is_registered && !claim.as_ref().is_some_and(|claim| is_stray(&claim.owner, &row.key)) {
-                continue;
-            }
-            let says_nothing = !is_registered && claim.is_some_and(|claim| !claim.done);
-            let since = match self.0.get(&row.key) {
-                Some((version, since)) if *version == row.version => *since,
-                _ => now,
-            };
-            if !says_nothing && now.saturating_duration_since(since) < retention {
-                seen.insert(row.key, (row.version, since));
-                continue;
-            }
-            match claims.0.write(&Write::delete(CLAIMS, &row.key).version(row.version)) {
-                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
-                removed => drop(removed?),
-            }
+/// What is wrong with one event is no outage.
+fn of_one(claim: Result<Claim>) -> Result<Result<Claim>> {
+    match claim {
+        Err(e)
+            if !matches!(
+                e.kind(),
+                ErrorKind::Malformed | ErrorKind::Conflict | ErrorKind::InvalidInput
+            ) =>
+        {
+            Err(e)
         }
-        self.0 = seen;
-        Ok(())
+        claim => Ok(claim),
     }
+}
+
+fn busy(event: &str) -> Error {
+    let context = format!("others write the claim of {event} all the time");
+    Error::new(ErrorKind::Conflict, context)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::stores::memory::MemoryStore;
-
-    const RETENTION: Duration = Duration::from_secs(60);
-
-    fn topic(name: &str) -> Topic {
-        Topic::new(name).unwrap()
-    }
-
-    fn claims() -> (Claims, Arc<dyn Store>) {
-        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-        (Claims::new(Arc::clone(&store)), store)
-    }
-
-    fn register(store: &Arc<dyn Store>, name: &str) {
-        let member = format!(r#"{{"epoch":1,"address":"{name}"}}"#);
-        store.create(LISTENERS, name, &member, &Topic::ALL).unwrap();
-    }
-
-    fn left(store: &Arc<dyn Store>) -> Vec<String> {
-        store.keys(CLAIMS, None).map(|key| key.unwrap().to_string()).collect()
-    }
-
-    #[test]
-    fn an_event_has_one_owner_until_that_is_gone() {
-        let (claims, store) = claims();
-        let (a, b) = (topic("a"), topic("b"));
-        ["a", "b"].iter().for_each(|name| register(&store, name));
-        assert_eq!(claims.claim("e", &a).unwrap(), Claim::Ours);
-        assert_eq!(claims.claim("e", &b).unwrap(), Claim::Theirs(a.clone()));
-        assert_eq!(claims.claim("e", &a).unwrap(), Claim::Ours);
-        store.delete(LISTENERS, "a").unwrap();
-        assert_eq!(claims.claim("e", &b).unwrap(), Claim::TakenOver);
-        assert_eq!(claims.claim("e", &a).unwrap(), Claim::Theirs(b.clone()));
-        // It has ended cleanly.
-        claims.mark_done("e", &b).unwrap();
-        store.delete(LISTENERS, "b").unwrap();
-        assert_eq!(claims.claim("e", &a).unwrap(), Claim::Done(b));
-        claims.remove(&["e".into(), "missing".into()]).unwrap();
-        claims.mark_done("e", &a).unwrap();
-        assert_eq!(claims.claim("e", &a).unwrap(), Claim::Ours);
-    }
-
-    #[test]
-    fn what_nobody_confirms_is_removed() {
-        let (claims, store) = claims();
-        let (a, gone) = (topic("a"), topic("gone"));
-        register(&store, "a");
-        for event in ["known", "stray"] {
-            claims.claim(event, &a).unwrap();
-        }
-        claims.claim("lost", &gone).unwrap();
-        claims.claim("done", &gone).unwrap();
-        claims.mark_done("done", &gone).unwrap();
-        store.create(CLAIMS, "malformed", "?", &Topic::ALL).unwrap();
-        let mut sweep = Sweep::default();
-        let start = Instant::now();
-        let mut look = |after: Duration| {
-            let is_stray = |owner: &str, event: &str| owner == "a" && event == "stray";
-            sweep.sweep(&claims, is_stray, RETENTION, start + after).unwrap();
-            left(&store)
-        };
-        assert_eq!(look(Duration::ZERO), ["done", "known", "malformed", "stray"]);
-        assert_eq!(look(RETENTION / 2), ["done", "known", "malformed", "stray"]);
-        // It was claimed again in between.
-        claims.claim("stray", &a).unwrap();
-        assert_eq!(look(RETENTION), ["known", "stray"]);
-        assert_eq!(look(RETENTION * 2), ["known"]);
-    }
-}
+mod tests;

@@ -6,17 +6,18 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 
-use super::envelope::{self, Answer, EventId};
+use super::envelope::{self, Answers, EventId};
 use super::in_flight::{InFlight, Step};
 use super::notifier::{Shared, nobody};
+use super::peers::Standing;
 use crate::error::{Error, ErrorKind, Result, report};
 use crate::update::{DbUpdate, Name, Topic};
 
 /// What the thread is told.
 pub(super) enum Command {
     Notify(u64, DbUpdate),
-    Answer(u64, Answer),
-    Listeners(BTreeMap<Name, bool>),
+    Answers(Answers),
+    Listeners(BTreeMap<Name, Standing>),
     /// Ends the thread, which says what was never acknowledged.
     Stop(Sender<Vec<DbUpdate>>),
 }
@@ -33,8 +34,9 @@ pub(super) struct Courier {
 /// How many commands are taken in before what follows from them is done.
 const COMMANDS: usize = 256;
 
-/// How many updates make one message, at most.
+/// How many updates make one message, at most, and how many numbers make one of those.
 const BUNDLE: usize = 64;
+const NUMBERS: usize = 512;
 
 impl Courier {
     pub(super) fn new(shared: &Arc<Shared>, topic: &Topic, commands: Receiver<Command>) -> Courier {
@@ -63,7 +65,7 @@ impl Courier {
                 let now = Instant::now();
                 match command {
                     Command::Notify(number, update) => self.in_flight.add(number, update, now),
-                    Command::Answer(number, answer) => self.in_flight.answered(number, answer, now),
+                    Command::Answers(answers) => self.in_flight.answered(answers, now),
                     Command::Listeners(listeners) => self.in_flight.listeners(listeners, now),
                     Command::Stop(pending) => {
                         self.in_flight.confirm();
@@ -80,37 +82,36 @@ impl Courier {
 
     fn act(&mut self) {
         let mut outbox: BTreeMap<Name, Vec<DbUpdate>> = BTreeMap::new();
+        let low = self.in_flight.low();
         for step in self.in_flight.steps() {
-            let (message, listener) = match step {
-                Step::Processed { failed, took } => {
-                    self.shared.processed(failed, took);
-                    continue;
-                }
-                Step::Nobody => {
-                    report(&nobody(), self.shared.options.hook.as_ref());
-                    continue;
-                }
+            match step {
+                Step::Processed { failed, took } => self.shared.processed(failed, took),
+                Step::Nobody => report(&nobody(), self.shared.options.hook.as_ref()),
                 Step::Send {
                     number,
                     attempt,
                     listener,
+                    again,
                 } => {
                     let Some(update) = self.in_flight.update(number) else {
                         continue;
                     };
-                    self.shared.sent(attempt);
-                    (envelope::event(&self.id(number), attempt, update), listener)
+                    self.shared.sent(again);
+                    let message = envelope::event(&self.id(number), attempt, low, update);
+                    self.put(&mut outbox, listener, message);
                 }
-                Step::Ask {
-                    number,
-                    attempt,
-                    listener,
-                } => (envelope::question(&self.id(number), attempt), listener),
-                Step::Confirm { numbers, listener } => (envelope::confirmation(&self.topic, &numbers), listener),
-            };
-            match message {
-                Ok(message) => outbox.entry(listener).or_default().push(message),
-                Err(e) => self.note(Err(e)),
+                Step::Ask { about, listener } => {
+                    for about in about.chunks(NUMBERS) {
+                        let message = envelope::questions(&self.topic, low, about);
+                        self.put(&mut outbox, listener.clone(), message);
+                    }
+                }
+                Step::Confirm { numbers, listener } => {
+                    for numbers in numbers.chunks(NUMBERS) {
+                        let message = envelope::confirmation(&self.topic, low, numbers);
+                        self.put(&mut outbox, listener.clone(), message);
+                    }
+                }
             }
         }
         for (listener, messages) in outbox {
@@ -119,10 +120,17 @@ impl Courier {
                 let is_stuck = sent.as_ref().is_err_and(|e| !is_refused(e));
                 self.note(sent);
                 if is_stuck {
-                    // What cannot be sent now is sent again when its answer does not come.
+                    // What cannot be sent now is asked for when its answer does not come.
                     return;
                 }
             }
+        }
+    }
+
+    fn put(&mut self, outbox: &mut BTreeMap<Name, Vec<DbUpdate>>, listener: Name, message: Result<DbUpdate>) {
+        match message {
+            Ok(message) => outbox.entry(listener).or_default().push(message),
+            Err(e) => self.note(Err(e)),
         }
     }
 

@@ -1,310 +1,199 @@
-//! Where a listener's messages are handled, on the threads of the program's dispatcher.
+//! What the threads of a listener share, and where its handler is called: on the threads of the program's dispatcher.
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::thread::ThreadId;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use parking_lot::{Condvar, Mutex};
 
-use super::claims::{Claim, Claims};
-use super::envelope::{self, Answer, EventId, Heard, State};
+use super::docket::Docket;
+use super::envelope::{self, Answers, EventId, TABLE};
 use super::options::ListenerStats;
 use crate::error::{Error, ErrorHook, Result, contain, report};
 use crate::publisher::Publisher;
-use crate::registry::Registration;
 use crate::update::{DbUpdate, Topic};
 
 pub(super) type Handler = Box<dyn Fn(&DbUpdate) + Send + Sync>;
 
-/// What all runs of a listener share.
 pub(super) struct Desk {
-    claims: Claims,
-    publisher: Arc<Publisher>,
+    pub(super) docket: Mutex<Docket>,
+    /// Signalled when there may be something to do with the store.
+    pub(super) changed: Condvar,
+    mail: Sender<Mail>,
     handler: Handler,
-    hook: Option<ErrorHook>,
-    /// Where events go whose claims are to be removed.
-    settled: Sender<Vec<EventId>>,
-    book: Mutex<Book>,
-    /// Signalled when something was done with an event.
-    changed: Condvar,
-    stopping: AtomicBool,
-    /// Something fails again and again, and it was reported.
-    is_failing: AtomicBool,
+    pub(super) hook: Option<ErrorHook>,
 }
 
-/// What is known of events.
-#[derive(Default)]
-struct Book {
-    events: HashMap<EventId, Known>,
-    /// When the last event came.
-    heard: Option<Instant>,
-    stats: ListenerStats,
+/// What the thread that hears and answers is told.
+pub(super) enum Mail {
+    Message(DbUpdate),
+    /// There is something to answer.
+    Answers,
+    End,
 }
 
-/// An event that was begun here.
-enum Known {
-    Begun(Topic, ThreadId),
-    /// Processed, by the run of this topic.
-    Done {
-        failed: bool,
-        owner: Topic,
-        since: Instant,
-    },
-}
-
-/// One run of a listener: as long as others do not take it for dead.
-pub(super) struct Run {
-    pub(super) topic: Topic,
-    pub(super) registration: OnceLock<Registration>,
-}
-
-impl Run {
-    fn is_held(&self) -> bool {
-        self.registration.get().is_some_and(Registration::is_held)
-    }
-}
+/// More messages than this are not kept: notifiers notice what is lost.
+const MAX_MAIL: usize = 1 << 18;
 
 impl Desk {
-    pub(super) fn new(
-        claims: Claims,
-        publisher: Arc<Publisher>,
-        handler: Handler,
-        hook: Option<ErrorHook>,
-        settled: Sender<Vec<EventId>>,
-    ) -> Desk {
+    pub(super) fn new(run: Topic, mail: Sender<Mail>, handler: Handler, hook: Option<ErrorHook>) -> Desk {
         Desk {
-            claims,
-            publisher,
+            docket: Mutex::new(Docket::new(run)),
+            changed: Condvar::new(),
+            mail,
             handler,
             hook,
-            settled,
-            book: Mutex::default(),
-            changed: Condvar::new(),
-            stopping: AtomicBool::new(false),
-            is_failing: AtomicBool::new(false),
         }
     }
 
     pub(super) fn stats(&self) -> ListenerStats {
-        let book = self.book.lock();
-        let claims = book.events.len() as u64;
-        ListenerStats { claims, ..book.stats }
+        self.docket.lock().stats()
     }
 
-    pub(super) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Acquire)
+    /// A message has come; the subscriber's thread says so.
+    pub(super) fn receive(&self, message: DbUpdate) {
+        if self.mail.len() < MAX_MAIL {
+            let _ = self.mail.send(Mail::Message(message));
+        }
     }
 
-    /// From now on nothing new is begun.
+    /// There is something to answer.
+    pub(super) fn speak(&self) {
+        let _ = self.mail.send(Mail::Answers);
+    }
+
+    /// Ends the thread that answers.
+    pub(super) fn fall_silent(&self) {
+        let _ = self.mail.send(Mail::End);
+    }
+
     pub(super) fn begin_to_stop(&self) {
-        self.stopping.store(true, Ordering::Release);
-    }
-
-    /// Whether the calling thread is inside the handler.
-    pub(super) fn is_handling(&self) -> bool {
-        let current = std::thread::current().id();
-        let is_here = |known: &Known| matches!(known, Known::Begun(_, thread) if *thread == current);
-        self.book.lock().events.values().any(is_here)
-    }
-
-    /// A message has come on the topic of this run.
-    pub(super) fn hear(&self, run: &Run, update: &DbUpdate) -> Result<()> {
-        match envelope::heard(update)? {
-            Heard::Plain => {
-                self.handle(update);
-                Ok(())
-            }
-            Heard::Asked(id, attempt) => self.answer(run, &id, attempt, State::Done, &run.topic),
-            Heard::Confirmed(ids) => {
-                let mut book = self.book.lock();
-                for id in &ids {
-                    book.events.remove(id);
-                }
-                drop(book);
-                self.changed.notify_all();
-                // Without anybody to remove the claims they go with the time.
-                let _ = self.settled.send(ids);
-                Ok(())
-            }
-            Heard::Event(id, attempt, event) => match self.begin(run, &id) {
-                Begin::Answer(state, owner) => self.answer(run, &id, attempt, state, &owner),
-                Begin::Drop => Ok(()),
-                Begin::Claim => {
-                    let Some((state, owner)) = self.claim_and_handle(run, &id, &event) else {
-                        return Ok(());
-                    };
-                    self.answer(run, &id, attempt, state, &owner)
-                }
-            },
-        }
-    }
-
-    /// Looks whether the event is known, and if it is not, notes that it is begun.
-    fn begin(&self, run: &Run, id: &EventId) -> Begin {
-        let mut book = self.book.lock();
-        book.heard = Some(Instant::now());
-        match book.events.get(id) {
-            Some(Known::Done { failed, owner, .. }) => {
-                let answer = Begin::Answer(done(*failed), owner.clone());
-                book.stats.repeated += 1;
-                answer
-            }
-            Some(Known::Begun(owner, _)) => Begin::Answer(State::Taken, owner.clone()),
-            None if self.is_stopping() => {
-                book.stats.moved += 1;
-                Begin::Answer(State::Moved, run.topic.clone())
-            }
-            None if !run.is_held() => {
-                book.stats.dropped += 1;
-                Begin::Drop
-            }
-            None => {
-                let begun = Known::Begun(run.topic.clone(), std::thread::current().id());
-                book.events.insert(id.clone(), begun);
-                Begin::Claim
-            }
-        }
-    }
-
-    /// What is to be answered, if anything is.
-    fn claim_and_handle(&self, run: &Run, id: &EventId, event: &DbUpdate) -> Option<(State, Topic)> {
-        let claim = self.claims.claim(&id.to_string(), &run.topic);
-        let (known, answer) = match &claim {
-            // Asked once more: claiming may have taken long.
-            Ok(Claim::Ours | Claim::TakenOver) if run.is_held() => {
-                let failed = !self.handle(event);
-                let owner = run.topic.clone();
-                let answer = Some((done(failed), owner.clone()));
-                let since = Instant::now();
-                (Some(Known::Done { failed, owner, since }), answer)
-            }
-            Ok(Claim::Ours | Claim::TakenOver) | Err(_) => (None, None),
-            Ok(Claim::Theirs(owner)) => (None, Some((State::Taken, owner.clone()))),
-            Ok(Claim::Done(owner)) => (None, Some((State::Done, owner.clone()))),
-        };
-        let mut book = self.book.lock();
-        match &claim {
-            Ok(Claim::TakenOver) if known.is_some() => book.stats.taken_over += 1,
-            Ok(Claim::Theirs(_)) => book.stats.left += 1,
-            Ok(Claim::Done(_)) => book.stats.repeated += 1,
-            _ if known.is_none() => book.stats.dropped += 1,
-            _ => {}
-        }
-        match known {
-            Some(known) => drop(book.events.insert(id.clone(), known)),
-            None => drop(book.events.remove(id)),
-        }
-        drop(book);
+        self.docket.lock().stop(Instant::now());
         self.changed.notify_all();
-        if let Err(e) = self.note(claim) {
-            report(&e, self.hook.as_ref());
-        }
-        answer
+        self.speak();
     }
 
-    /// Calls the program's handler; false if it panicked.
-    fn handle(&self, update: &DbUpdate) -> bool {
+    /// The dispatcher has handed out an update on the listener's topic: an event's turn, or an update as it is.
+    pub(super) fn handle(&self, update: &DbUpdate, is_held: impl FnOnce() -> bool) {
+        if update.table != TABLE {
+            let failed = self.call(update);
+            return self.docket.lock().handled(failed);
+        }
+        let Ok(id) = EventId::parse(&update.key) else {
+            return;
+        };
+        // Asked for at the last moment.
+        let is_held = is_held();
+        let begun = self.docket.lock().begin(&id, is_held, Instant::now());
+        match begun {
+            Some(event) => {
+                let failed = self.call(&event);
+                self.docket.lock().ended(id, failed);
+            }
+            None => self.speak(),
+        }
+        self.changed.notify_all();
+    }
+
+    /// Calls the program's handler; true if it panicked.
+    fn call(&self, update: &DbUpdate) -> bool {
         let what = || {
-            format!(
-                "the listener's handler, called with table {} key {}",
-                update.table, update.key
-            )
+            let (table, key) = (&update.table, &update.key);
+            format!("the listener's handler, called with table {table} key {key}")
         };
         let handled = contain(what, || (self.handler)(update));
-        let mut book = self.book.lock();
-        book.stats.handled += 1;
-        book.stats.failed += u64::from(handled.is_err());
-        drop(book);
-        handled.inspect_err(|e| report(e, self.hook.as_ref())).is_ok()
+        handled.inspect_err(|e| report(e, self.hook.as_ref())).is_err()
     }
+}
 
-    fn answer(&self, run: &Run, id: &EventId, attempt: u32, state: State, owner: &Topic) -> Result<()> {
-        let answer = Answer {
-            listener: run.topic.as_str().into(),
-            attempt,
-            state,
-            owner: owner.as_str().into(),
-        };
-        let answer = envelope::answer(id, &answer)?;
-        self.note(self.publisher.send_event_to(&id.notifier, &answer)).map(drop)
-    }
+/// Of what fails again and again only the first failure is passed on.
+#[derive(Debug, Default)]
+pub(super) struct Note(AtomicBool);
 
-    /// Of what fails again and again only the first failure is passed on.
-    fn note<T>(&self, done: Result<T>) -> Result<Option<T>> {
+impl Note {
+    pub(super) fn take(&self, done: Result<()>, what: &str, hook: Option<&ErrorHook>) {
         match done {
-            Ok(done) => {
-                self.is_failing.store(false, Ordering::Relaxed);
-                Ok(Some(done))
-            }
-            Err(e) if self.is_failing.swap(true, Ordering::Relaxed) => {
-                log::debug!("{e}");
-                Ok(None)
-            }
-            Err(e) => Err(Error::new(e.kind(), "a status update is left to other listeners").with_source(e)),
+            Ok(()) => self.0.store(false, Ordering::Relaxed),
+            Err(e) if self.0.swap(true, Ordering::Relaxed) => log::debug!("{what}: {e}"),
+            Err(e) => report(&Error::new(e.kind(), what).with_source(e), hook),
         }
     }
+}
 
-    /// Waits until nothing is begun, and until all is confirmed or `patience` is over; false if `give_up` says so before.
-    pub(super) fn drain(&self, patience: Duration, mut give_up: impl FnMut() -> bool) -> bool {
-        let start = Instant::now();
-        let mut book = self.book.lock();
+/// The thread that hears notifiers and answers them.
+pub(super) struct Ear {
+    pub(super) desk: Arc<Desk>,
+    pub(super) mail: Receiver<Mail>,
+    pub(super) publisher: Arc<Publisher>,
+    /// How many messages were answered with.
+    pub(super) said: u64,
+    pub(super) note: Note,
+}
+
+/// So many messages are heard before they are answered.
+const MAIL: usize = 1024;
+
+/// So many answers make one message, at most.
+const BUNDLE: usize = 256;
+
+impl Ear {
+    pub(super) fn run(mut self) {
         loop {
-            let is_begun = book.events.values().any(|known| matches!(known, Known::Begun(..)));
-            let is_quiet = book.heard.is_none_or(|heard| heard.elapsed() > QUIET);
-            let is_over = start.elapsed() >= patience;
-            if !is_begun && (is_over || is_quiet && book.events.is_empty()) {
-                return true;
+            let due = self.desk.docket.lock().answers_due();
+            let first = match due {
+                Some(due) => self.mail.recv_deadline(due),
+                None => self.mail.recv().map_err(RecvTimeoutError::from),
+            };
+            let first = match first {
+                Ok(mail) => Some(mail),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let mut heard = Vec::new();
+            let mut is_end = false;
+            for mail in first.into_iter().chain(self.mail.try_iter().take(MAIL)) {
+                match mail {
+                    Mail::Message(message) => match envelope::heard(&message) {
+                        Ok(message) => heard.push(message),
+                        Err(e) => report(&e, self.desk.hook.as_ref()),
+                    },
+                    Mail::Answers => {}
+                    Mail::End => is_end = true,
+                }
             }
-            self.changed.wait_for(&mut book, QUIET / 4);
-            if parking_lot::MutexGuard::unlocked(&mut book, &mut give_up) {
-                return false;
+            let mut docket = self.desk.docket.lock();
+            let now = Instant::now();
+            let is_news = !heard.is_empty();
+            heard.into_iter().for_each(|message| docket.hear(message, now));
+            let answers = docket.answers(now);
+            let head = Answers {
+                listener: docket.run().as_str().into(),
+                waiting: docket.load() as u64,
+                leaving: docket.is_stopping(),
+                about: Vec::new(),
+            };
+            drop(docket);
+            if is_news {
+                self.desk.changed.notify_all();
+            }
+            for (notifier, about) in answers {
+                for about in about.chunks(BUNDLE) {
+                    let about = about.to_vec();
+                    self.say(&notifier, Answers { about, ..head.clone() });
+                }
+            }
+            if is_end {
+                return;
             }
         }
     }
 
-    /// Says in the claims that are not confirmed yet that their events are processed, so that nobody does it again.
-    pub(super) fn hand_over(&self) -> Result<()> {
-        let book = self.book.lock();
-        let done = book.events.iter().filter_map(|(id, known)| match known {
-            Known::Done { owner, .. } => Some((id.to_string(), owner.clone())),
-            Known::Begun(..) => None,
-        });
-        let done: Vec<_> = done.collect();
-        drop(book);
-        done.iter().try_for_each(|(id, owner)| self.claims.mark_done(id, owner))
+    fn say(&mut self, notifier: &Topic, answers: Answers) {
+        self.said += 1;
+        let message = envelope::answers(&answers, self.said);
+        let sent = message.and_then(|message| self.publisher.send_event_to(notifier, &message));
+        let what = "answers about status updates could not be sent, and are asked for";
+        self.note.take(sent, what, self.desk.hook.as_ref());
     }
-
-    /// Whether an event of this id was begun here, and is not settled.
-    pub(super) fn knows(&self, event: &str) -> bool {
-        EventId::parse(event).is_ok_and(|id| self.book.lock().events.contains_key(&id))
-    }
-
-    /// The events that were processed so long ago without a confirmation; they are forgotten.
-    pub(super) fn expire(&self, retention: Duration) -> Vec<EventId> {
-        let mut book = self.book.lock();
-        let is_old = |known: &Known| matches!(known, Known::Done { since, .. } if since.elapsed() > retention);
-        let old = book.events.iter().filter(|(_, known)| is_old(known));
-        let old: Vec<EventId> = old.map(|(id, _)| id.clone()).collect();
-        for id in &old {
-            book.events.remove(id);
-        }
-        old
-    }
-}
-
-/// A listener that stops waits so long for what is still on its way to it.
-const QUIET: Duration = Duration::from_millis(100);
-
-/// What is to be done about an event.
-enum Begin {
-    Answer(State, Topic),
-    Drop,
-    Claim,
-}
-
-fn done(failed: bool) -> State {
-    if failed { State::Failed } else { State::Done }
 }

@@ -10,7 +10,7 @@ use crate::update::{Action, DbUpdate, Name, Topic};
 /// The table of all of it; no real table begins like this.
 pub(super) const TABLE: Name = Name::from_static("\u{10FFFF}tablecast/status");
 
-/// Answers and confirmations do not wait for updates of the program's own.
+/// They do not wait for updates of the program's own.
 const URGENT: i32 = i32::MIN;
 
 /// An event: a status update that is to be processed once. Its id is the notifier's topic and a number.
@@ -42,29 +42,110 @@ impl EventId {
 
 /// What a listener hears.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Heard {
-    /// An event, for the so-manieth time.
-    Event(EventId, u32, Box<DbUpdate>),
-    /// An event that is settled, and whether copies of it are still on their way, for the so-manieth time.
-    Asked(EventId, u32),
-    /// Nobody can send these events any more, or hold a copy of them: their claims have done their service.
-    Confirmed(Vec<EventId>),
-    /// An update as it is.
-    Plain,
+pub(super) struct Heard {
+    pub(super) notifier: Topic,
+    /// All events of the notifier below this are settled.
+    pub(super) low: u64,
+    pub(super) what: What,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum What {
+    /// An event of this number, for the so-manieth time.
+    Event(u64, u32, Box<DbUpdate>),
+    Asked(Vec<Question>),
+    /// No listener can begin these events any more: their claims have done their service.
+    Confirmed(Vec<u64>),
+}
+
+/// A question about an event. With the answer the listener has seen all that was sent to it before: what it has not by then,
+/// it does not take any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u64, u32, bool)", into = "(u64, u32, bool)")]
+pub(super) struct Question {
+    pub(super) number: u64,
+    pub(super) attempt: u32,
+    /// It was processed: a copy that waits is of no use.
+    pub(super) settled: bool,
+}
+
+impl From<(u64, u32, bool)> for Question {
+    fn from((number, attempt, settled): (u64, u32, bool)) -> Question {
+        Question {
+            number,
+            attempt,
+            settled,
+        }
+    }
+}
+
+impl From<Question> for (u64, u32, bool) {
+    fn from(question: Question) -> (u64, u32, bool) {
+        (question.number, question.attempt, question.settled)
+    }
+}
+
+/// What a listener says to a notifier at a time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Answers {
+    /// Its topic.
+    #[serde(with = "name")]
+    pub(super) listener: Name,
+    /// How many events wait there, of all notifiers.
+    pub(super) waiting: u64,
+    /// It is about to end.
+    pub(super) leaving: bool,
+    pub(super) about: Vec<Answer>,
 }
 
 /// What a listener answers about an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Flat", into = "Flat")]
 pub(super) struct Answer {
-    /// The topic of the listener that answers.
-    #[serde(with = "name")]
-    pub(super) listener: Name,
-    /// The try that it answers.
+    pub(super) number: u64,
+    /// The last try that it has heard of.
     pub(super) attempt: u32,
     pub(super) state: State,
-    /// The topic of the listener that has claimed the event.
-    #[serde(with = "name")]
-    pub(super) owner: Name,
+    /// The topic of the listener that has claimed the event, if it is another one.
+    pub(super) owner: Option<Name>,
+}
+
+type Flat = (u64, u32, State, Option<String>);
+
+impl From<Flat> for Answer {
+    fn from((number, attempt, state, owner): Flat) -> Answer {
+        let owner = owner.map(Name::from);
+        Answer {
+            number,
+            attempt,
+            state,
+            owner,
+        }
+    }
+}
+
+impl From<Answer> for Flat {
+    fn from(answer: Answer) -> Flat {
+        let owner = answer.owner.map(|owner| owner.to_string());
+        (answer.number, answer.attempt, answer.state, owner)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum State {
+    /// The receipt: it has it.
+    Held,
+    /// It was processed.
+    Done,
+    /// The handler has panicked; this counts as processed.
+    Failed,
+    /// Another one has claimed it, and has not finished it yet as far as is known.
+    Taken,
+    /// It was not begun, and will not be by this listener.
+    Back,
+    /// It is not there.
+    Unknown,
 }
 
 mod name {
@@ -81,23 +162,11 @@ mod name {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum State {
-    /// It was processed.
-    Done,
-    /// The handler has panicked; this counts as processed.
-    Failed,
-    /// The owner is alive, and has not finished it yet as far as is known.
-    Taken,
-    /// The listener is about to end, and has not begun it.
-    Moved,
-}
-
 /// An update within an update. The topic, which is the notifier's choice, is part of it.
 #[derive(Serialize, Deserialize)]
 struct Inner {
     attempt: u32,
+    low: u64,
     table: String,
     key: String,
     action: String,
@@ -109,9 +178,10 @@ struct Inner {
 }
 
 /// The message that brings an event to a listener.
-pub(super) fn event(id: &EventId, attempt: u32, update: &DbUpdate) -> Result<DbUpdate> {
+pub(super) fn event(id: &EventId, attempt: u32, low: u64, update: &DbUpdate) -> Result<DbUpdate> {
     let inner = Inner {
         attempt,
+        low,
         table: update.table.to_string(),
         key: update.key.to_string(),
         action: update.action.as_str().to_owned(),
@@ -121,24 +191,32 @@ pub(super) fn event(id: &EventId, attempt: u32, update: &DbUpdate) -> Result<DbU
         timestamp: update.timestamp,
         version: update.version,
     };
-    Ok(message(id.to_string(), "event", &inner)?.priority(update.priority))
+    message(id.to_string(), "event", &inner)
 }
 
-/// The message that asks a listener for an answer to an event that was processed: with it, it has seen all copies.
-pub(super) fn question(id: &EventId, attempt: u32) -> Result<DbUpdate> {
-    message(id.to_string(), "settle", &attempt)
+/// The message that asks a listener about events.
+pub(super) fn questions(notifier: &Topic, low: u64, about: &[Question]) -> Result<DbUpdate> {
+    message(notifier.to_string(), "ask", &(low, about))
 }
 
-/// The message that tells a listener of events of this notifier which are settled.
-pub(super) fn confirmation(notifier: &Topic, numbers: &[u64]) -> Result<DbUpdate> {
-    // A key that no event has, and no other confirmation: nothing takes its place in a queue.
-    let first = numbers.first().copied().unwrap_or_default();
-    message(format!("{notifier}/confirm/{first}"), "confirm", &numbers)
+/// The message about events of this notifier that are settled.
+pub(super) fn confirmation(notifier: &Topic, low: u64, numbers: &[u64]) -> Result<DbUpdate> {
+    message(notifier.to_string(), "confirm", &(low, numbers))
 }
 
-/// The message that brings an answer.
-pub(super) fn answer(id: &EventId, answer: &Answer) -> Result<DbUpdate> {
-    message(id.to_string(), "answer", answer)
+/// The message that brings answers, the so-manieth of this listener: nothing takes its place in a queue.
+pub(super) fn answers(answers: &Answers, number: u64) -> Result<DbUpdate> {
+    message(format!("{}/{number}", answers.listener), "answer", answers)
+}
+
+/// What the dispatcher of the listener's program hands out when the event's turn has come.
+pub(super) fn turn(id: &EventId, topic: &Topic, priority: i32, timestamp: i64) -> DbUpdate {
+    let action = Action::Other(Name::from_static("turn"));
+    let turn = DbUpdate::new(TABLE, id.to_string(), action);
+    DbUpdate {
+        timestamp,
+        ..turn.topic(topic.clone()).priority(priority)
+    }
 }
 
 fn message(key: String, action: &'static str, value: &impl Serialize) -> Result<DbUpdate> {
@@ -150,24 +228,23 @@ fn message(key: String, action: &'static str, value: &impl Serialize) -> Result<
 
 /// What a message says that came on a listener's topic.
 pub(super) fn heard(update: &DbUpdate) -> Result<Heard> {
-    if update.table != TABLE {
-        return Ok(Heard::Plain);
-    }
-    let id = EventId::parse(&update.key)?;
+    let of_many = |low, what| {
+        let malformed = |e| Error::new(ErrorKind::Malformed, "a message about status updates").with_source(e);
+        let notifier = Topic::new(update.key.clone()).map_err(malformed)?;
+        Ok(Heard { notifier, low, what })
+    };
     match update.action.as_str() {
-        "settle" => return Ok(Heard::Asked(id, parse(update)?)),
+        "ask" => {
+            let (low, about) = parse(update)?;
+            return of_many(low, What::Asked(about));
+        }
         "confirm" => {
-            let numbers: Vec<u64> = parse(update)?;
-            let notifier = id.notifier.as_str().strip_suffix("/confirm");
-            let notifier = Topic::new(notifier.unwrap_or_default())?;
-            let ids = numbers.into_iter().map(|number| EventId {
-                notifier: notifier.clone(),
-                number,
-            });
-            return Ok(Heard::Confirmed(ids.collect()));
+            let (low, numbers) = parse(update)?;
+            return of_many(low, What::Confirmed(numbers));
         }
         _ => {}
     }
+    let EventId { notifier, number } = EventId::parse(&update.key)?;
     let inner: Inner = parse(update)?;
     let event = DbUpdate {
         table: inner.table.into(),
@@ -180,12 +257,16 @@ pub(super) fn heard(update: &DbUpdate) -> Result<Heard> {
         version: inner.version,
         origin: update.origin.clone(),
     };
-    Ok(Heard::Event(id, inner.attempt, Box::new(event)))
+    Ok(Heard {
+        notifier,
+        low: inner.low,
+        what: What::Event(number, inner.attempt, Box::new(event)),
+    })
 }
 
 /// What a message says that came on a notifier's topic.
-pub(super) fn answered(update: &DbUpdate) -> Result<(EventId, Answer)> {
-    Ok((EventId::parse(&update.key)?, parse(update)?))
+pub(super) fn answered(update: &DbUpdate) -> Result<Answers> {
+    parse(update)
 }
 
 fn parse<'a, T: Deserialize<'a>>(update: &'a DbUpdate) -> Result<T> {
@@ -200,11 +281,13 @@ fn parse<'a, T: Deserialize<'a>>(update: &'a DbUpdate) -> Result<T> {
 mod tests {
     use super::*;
 
-    fn id() -> EventId {
-        EventId {
-            notifier: Topic::new("notifier/a/b/7").unwrap(),
-            number: 3,
-        }
+    fn notifier() -> Topic {
+        Topic::new("notifier/a/b/7").unwrap()
+    }
+
+    fn expect(said: &DbUpdate, low: u64, what: What) {
+        let notifier = notifier();
+        assert_eq!(heard(said).unwrap(), Heard { notifier, low, what });
     }
 
     #[test]
@@ -216,25 +299,28 @@ mod tests {
                 .topic(Topic::new("tenant1").unwrap())
                 .priority(2)
         };
-        let said = event(&id(), 4, &update).unwrap();
-        assert_eq!(said.priority, 2);
-        assert_eq!(heard(&said).unwrap(), Heard::Event(id(), 4, Box::new(update.clone())));
-        assert_eq!(heard(&update).unwrap(), Heard::Plain);
-        assert_eq!(heard(&question(&id(), 5).unwrap()).unwrap(), Heard::Asked(id(), 5));
-        let Heard::Confirmed(ids) = heard(&confirmation(&id().notifier, &[3, 8]).unwrap()).unwrap() else {
-            panic!("a confirmation");
-        };
-        assert_eq!(ids, [id(), EventId { number: 8, ..id() }]);
-        let answer = Answer {
-            listener: "listener/x/1".into(),
+        let (notifier, number) = (notifier(), 3);
+        let id = EventId { notifier, number };
+        let said = event(&id, 4, 2, &update).unwrap();
+        expect(&said, 2, What::Event(3, 4, Box::new(update)));
+        let about: Vec<Question> = [(3, 4, true), (8, 1, false)].map(Question::from).into();
+        expect(&questions(&id.notifier, 2, &about).unwrap(), 2, What::Asked(about));
+        let said = confirmation(&id.notifier, 5, &[3, 8]).unwrap();
+        expect(&said, 5, What::Confirmed(vec![3, 8]));
+        let answer = |state, owner| Answer {
+            number: 3,
             attempt: 4,
-            state: State::Taken,
-            owner: "listener/y/1".into(),
+            state,
+            owner,
         };
-        assert_eq!(
-            answered(&super::answer(&id(), &answer).unwrap()).unwrap(),
-            (id(), answer)
-        );
+        let taken = answer(State::Taken, Some("listener/y/1".into()));
+        let said = Answers {
+            listener: "listener/x/1".into(),
+            waiting: 7,
+            leaving: true,
+            about: vec![answer(State::Held, None), taken],
+        };
+        assert_eq!(answered(&answers(&said, 1).unwrap()).unwrap(), said);
     }
 
     #[test]
@@ -243,11 +329,18 @@ mod tests {
             ("notifier", "{}"),
             ("notifier/x", "{}"),
             ("/3", "{}"),
-            ("notifier/3", "{}"),
+            ("", "[1,[]]"),
+            ("notifier/3", "["),
         ] {
-            let update = DbUpdate::new(TABLE, key, Action::Set).value(value);
-            assert_eq!(heard(&update).unwrap_err().kind(), ErrorKind::Malformed, "{key}");
-            assert_eq!(answered(&update).unwrap_err().kind(), ErrorKind::Malformed, "{key}");
+            for action in [
+                Action::Set,
+                Action::Other("ask".into()),
+                Action::Other("confirm".into()),
+            ] {
+                let update = DbUpdate::new(TABLE, key, action).value(value);
+                assert_eq!(heard(&update).unwrap_err().kind(), ErrorKind::Malformed, "{key}");
+                assert_eq!(answered(&update).unwrap_err().kind(), ErrorKind::Malformed, "{key}");
+            }
         }
     }
 }

@@ -1,11 +1,14 @@
 //! The notifier's bookkeeping: what is on its way, to whom, and what is to be done about it. No threads, no sockets, and the
 //! time is an argument.
+//!
+//! An event is sent, held by a listener that has sent a receipt, and processed. Then it is settled: every listener that may
+//! have a copy is asked until it can begin it no more, and the claim is confirmed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::choice::Choice;
-use super::envelope::{Answer, State};
+use super::envelope::{Answer, Answers, Question, State};
+use super::peers::{Peers, Standing};
 use crate::thread::after;
 use crate::update::{DbUpdate, Name};
 
@@ -13,26 +16,35 @@ use crate::update::{DbUpdate, Name};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
     /// Publish the event on the topic of this listener.
-    Send { number: u64, attempt: u32, listener: Name },
-    /// Ask this listener whether copies of an event that is settled are still on their way to it.
-    Ask { number: u64, attempt: u32, listener: Name },
+    Send {
+        number: u64,
+        attempt: u32,
+        listener: Name,
+        /// It was sent before.
+        again: bool,
+    },
+    /// Ask this listener what it knows of events.
+    Ask { about: Vec<Question>, listener: Name },
     /// Tell this listener that these events are settled.
     Confirm { numbers: Vec<u64>, listener: Name },
     /// It is done with.
     Processed { failed: bool, took: Duration },
-    /// There is somebody to send to, but no listener is alive. Said once.
+    /// There is something to send, but no listener is alive. Said once.
     Nobody,
 }
 
-/// Confirmations wait so long for others, so that one message and one pass over the claims serve many.
+/// Confirmations wait so long for others, so that one message and one step of the store serve many.
 const BUNDLE_TIME: Duration = Duration::from_millis(100);
 
 /// They do not wait any longer when there are so many.
 const BUNDLE: usize = 256;
 
-/// How often a listener is asked for the answer to an event that is done with. After that the claim stays for the time of
-/// the option `retention`.
+/// How often a listener is asked about an event that is done with. After that the claim stays for the time of the option
+/// `retention`.
 const QUESTIONS: u32 = 3;
+
+/// A listener that does not answer so many questions about an event is not waited for: it may be gone.
+const PATIENCE: u32 = 2;
 
 /// No listener answers sooner.
 const MIN_ACK_TIMEOUT: Duration = Duration::from_millis(10);
@@ -44,19 +56,18 @@ const DOUBLINGS: u32 = 4;
 pub(super) struct InFlight {
     ack_timeout: Duration,
     window: usize,
-    choice: Choice,
-    /// Who is registered, and whether it may be chosen.
-    present: BTreeMap<Name, bool>,
-    /// Who has said that it is leaving.
-    leaving: BTreeSet<Name>,
+    peers: Peers,
     events: BTreeMap<u64, Event>,
-    /// What is to be sent as soon as there is somebody, and room in the window.
+    /// The number after the last one.
+    next: u64,
+    /// What is to be sent as soon as there is a listener, and room in the window.
     ready: VecDeque<u64>,
     /// What waits for an earlier update of its row; the first of each row is not in it.
     rows: HashMap<(Name, Name), VecDeque<u64>>,
     /// How many are on their way.
     flying: usize,
     timers: BTreeSet<(Instant, u64)>,
+    questions: BTreeMap<Name, Vec<Question>>,
     confirms: BTreeMap<Name, Vec<u64>>,
     confirm_due: Option<Instant>,
     told_nobody: bool,
@@ -68,8 +79,15 @@ struct Event {
     update: DbUpdate,
     since: Instant,
     phase: Phase,
-    /// How often it was sent.
+    /// The last number that a try or a question has had.
     attempt: u32,
+    /// How often it was sent.
+    sends: u32,
+    sent: Instant,
+    /// How many questions about it were not answered.
+    unanswered: u32,
+    /// How many questions were asked since it was sent.
+    asked: u32,
     tries: BTreeMap<Name, Try>,
     due: Option<Instant>,
 }
@@ -80,10 +98,28 @@ enum Phase {
     Waiting,
     /// On its way to this listener.
     Sent(Name),
-    /// This listener has claimed it.
+    /// This listener has said that it has it.
+    Held(Name),
+    /// This listener has claimed it, as another one says.
     Taken(Name),
-    /// Processed; this one has the claim. Others were asked so often whether copies are still on their way.
-    Settling(Name, u32),
+    /// It came back, and is sent again after a while.
+    Back,
+    /// Processed; this one has the claim.
+    Settling(Name),
+}
+
+impl Phase {
+    /// Who is to process it.
+    fn holder(&self) -> Option<&Name> {
+        match self {
+            Phase::Sent(name) | Phase::Held(name) | Phase::Taken(name) => Some(name),
+            Phase::Waiting | Phase::Back | Phase::Settling(_) => None,
+        }
+    }
+
+    fn is_flying(&self) -> bool {
+        !matches!(self, Phase::Waiting | Phase::Settling(_))
+    }
 }
 
 /// What was sent to one listener.
@@ -91,23 +127,24 @@ enum Phase {
 struct Try {
     /// The last one.
     attempt: u32,
-    /// It has answered the last one: since messages keep their order, it has none before it either.
-    answered: bool,
+    /// It has answered the last one, and does not hold the event: it begins it no more.
+    is_over: bool,
 }
 
 impl InFlight {
     pub(super) fn new(ack_timeout: Duration, window: usize) -> InFlight {
+        let (ack_timeout, window) = (ack_timeout.max(MIN_ACK_TIMEOUT), window.max(1));
         InFlight {
-            ack_timeout: ack_timeout.max(MIN_ACK_TIMEOUT),
-            window: window.max(1),
-            choice: Choice::default(),
-            present: BTreeMap::new(),
-            leaving: BTreeSet::new(),
+            ack_timeout,
+            window,
+            peers: Peers::new(window, ack_timeout / 2),
             events: BTreeMap::new(),
+            next: 0,
             ready: VecDeque::new(),
             rows: HashMap::new(),
             flying: 0,
             timers: BTreeSet::new(),
+            questions: BTreeMap::new(),
             confirms: BTreeMap::new(),
             confirm_due: None,
             told_nobody: false,
@@ -118,17 +155,20 @@ impl InFlight {
     /// A new event; its number is higher than all before.
     pub(super) fn add(&mut self, number: u64, update: DbUpdate, now: Instant) {
         let row = (update.table.clone(), update.key.clone());
-        self.events.insert(
-            number,
-            Event {
-                update,
-                since: now,
-                phase: Phase::Waiting,
-                attempt: 0,
-                tries: BTreeMap::new(),
-                due: None,
-            },
-        );
+        let event = Event {
+            update,
+            since: now,
+            phase: Phase::Waiting,
+            attempt: 0,
+            sends: 0,
+            sent: now,
+            unanswered: 0,
+            asked: 0,
+            tries: BTreeMap::new(),
+            due: None,
+        };
+        self.events.insert(number, event);
+        self.next = number + 1;
         match self.rows.get_mut(&row) {
             Some(behind) => behind.push_back(number),
             None => {
@@ -139,104 +179,122 @@ impl InFlight {
         self.pump(now);
     }
 
-    /// Who is registered now, and whether it may be chosen.
-    pub(super) fn listeners(&mut self, present: BTreeMap<Name, bool>, now: Instant) {
-        let is_anyone_gone = self.present.keys().any(|name| !present.contains_key(name));
-        self.present = present;
-        self.leaving.retain(|name| self.present.contains_key(name));
-        self.choose_among();
-        if is_anyone_gone {
+    /// Who is registered now.
+    pub(super) fn listeners(&mut self, present: BTreeMap<Name, Standing>, now: Instant) {
+        if self.peers.set(present) {
             let numbers: Vec<u64> = self.events.keys().copied().collect();
             numbers.into_iter().for_each(|number| self.look_for_gone(number, now));
         }
+        self.told_nobody &= self.peers.is_empty();
         self.pump(now);
     }
 
-    fn choose_among(&mut self) {
-        let may = |(name, may): &(&Name, &bool)| **may && !self.leaving.contains(*name);
-        let chosen = self.present.iter().filter(may).map(|(name, _)| name.clone());
-        self.choice.set(chosen.collect());
-        self.told_nobody &= self.choice.is_empty();
-    }
-
-    /// Whoever is gone neither answers nor processes anything any more.
+    /// One that is gone neither answers nor processes anything any more.
     fn look_for_gone(&mut self, number: u64, now: Instant) {
         let Some(event) = self.events.get_mut(&number) else {
             return;
         };
         for (name, tried) in &mut event.tries {
-            tried.answered |= !self.present.contains_key(name);
+            tried.is_over |= !self.peers.is_present(name);
         }
-        match &event.phase {
-            Phase::Sent(name) | Phase::Taken(name) if !self.present.contains_key(name) => self.send(number, now),
-            Phase::Settling(..) => self.settle(number, now),
-            _ => {}
+        if event.phase.holder().is_some_and(|name| !self.peers.is_present(name)) {
+            self.send(number, now);
+        } else {
+            self.settle(number, now);
         }
     }
 
     /// A listener has answered.
-    pub(super) fn answered(&mut self, number: u64, answer: Answer, now: Instant) {
-        if answer.state == State::Moved && self.leaving.insert(answer.listener.clone()) {
-            self.choose_among();
-        }
-        let Some(event) = self.events.get_mut(&number) else {
-            return;
-        };
-        if let Some(tried) = event.tries.get_mut(&answer.listener) {
-            tried.answered |= answer.attempt >= tried.attempt;
-        }
-        if matches!(event.phase, Phase::Settling(..)) {
-            return self.settle(number, now);
-        }
-        match answer.state {
-            State::Done | State::Failed => self.processed(number, answer, now),
-            State::Taken => {
-                let patience = self.patience(number);
-                if let Some(event) = self.events.get_mut(&number)
-                    && event.phase != Phase::Waiting
-                {
-                    event.phase = Phase::Taken(answer.owner);
-                    self.set_due(number, Some(after(now, patience)));
-                }
-            }
-            State::Moved => {
-                if event.phase == Phase::Sent(answer.listener) {
-                    self.send(number, now);
-                }
-            }
+    pub(super) fn answered(&mut self, said: Answers, now: Instant) {
+        self.peers.heard(&said, now);
+        self.told_nobody &= self.peers.is_empty();
+        for answer in said.about {
+            self.take(&said.listener, said.leaving, answer, now);
         }
         self.pump(now);
     }
 
-    fn processed(&mut self, number: u64, answer: Answer, now: Instant) {
+    fn take(&mut self, listener: &Name, leaving: bool, answer: Answer, now: Instant) {
+        let number = answer.number;
         let Some(event) = self.events.get_mut(&number) else {
             return;
         };
-        let before = std::mem::replace(&mut event.phase, Phase::Settling(answer.owner, 0));
-        match before {
-            Phase::Waiting => self.ready.retain(|waiting| *waiting != number),
-            _ => self.flying -= 1,
+        let Some(tried) = event.tries.get_mut(listener) else {
+            return;
+        };
+        let is_last = answer.attempt >= tried.attempt;
+        tried.is_over |= is_last && answer.state != State::Held;
+        if matches!(event.phase, Phase::Settling(_)) {
+            return self.settle(number, now);
         }
-        self.steps.push(Step::Processed {
-            failed: answer.state == State::Failed,
-            took: now.saturating_duration_since(event.since),
-        });
+        let is_holder = event.phase.holder() == Some(listener);
+        match answer.state {
+            State::Done | State::Failed => {
+                let owner = answer.owner.unwrap_or_else(|| listener.clone());
+                if is_holder {
+                    let took = now.saturating_duration_since(event.sent);
+                    self.peers.processed(listener, took, now);
+                }
+                self.processed(number, owner, answer.state == State::Failed, now);
+            }
+            State::Held if is_holder => {
+                event.unanswered = 0;
+                let doublings = event.asked.min(DOUBLINGS);
+                self.set_phase(number, Phase::Held(listener.clone()));
+                self.set_due(
+                    number,
+                    Some(after(now, self.ack_timeout.saturating_mul(1 << doublings))),
+                );
+            }
+            State::Taken if is_last && event.phase != Phase::Waiting => {
+                event.unanswered = 0;
+                let patience = event.patience(self.ack_timeout);
+                self.set_phase(number, Phase::Taken(answer.owner.unwrap_or_else(|| listener.clone())));
+                self.set_due(number, Some(after(now, patience)));
+            }
+            State::Back if is_last && is_holder && !leaving => {
+                let patience = event.patience(self.ack_timeout);
+                self.set_phase(number, Phase::Back);
+                self.set_due(number, Some(after(now, patience)));
+            }
+            // What it has claimed is its own, even if it does not know.
+            State::Unknown if is_last && event.phase == Phase::Taken(listener.clone()) => {
+                self.send_to(number, listener.clone(), now);
+            }
+            State::Back | State::Unknown if is_last && is_holder => self.send(number, now),
+            State::Held | State::Taken | State::Back | State::Unknown => {}
+        }
+    }
+
+    fn processed(&mut self, number: u64, owner: Name, failed: bool, now: Instant) {
+        let Some(event) = self.events.get(&number) else {
+            return;
+        };
+        let took = now.saturating_duration_since(event.since);
         let row = (event.update.table.clone(), event.update.key.clone());
+        if event.phase == Phase::Waiting {
+            self.ready.retain(|waiting| *waiting != number);
+        }
+        self.set_phase(number, Phase::Settling(owner));
+        self.steps.push(Step::Processed { failed, took });
         match self.rows.get_mut(&row).map(VecDeque::pop_front) {
             Some(Some(next)) => self.ready.push_back(next),
             _ => drop(self.rows.remove(&row)),
+        }
+        if let Some(event) = self.events.get_mut(&number) {
+            event.asked = 0;
         }
         self.set_due(number, Some(after(now, self.ack_timeout)));
         self.settle(number, now);
     }
 
-    /// Lets go of an event that nobody can have a copy of any more.
+    /// Lets go of an event that no listener can begin any more.
     fn settle(&mut self, number: u64, now: Instant) {
         let Some(event) = self.events.get(&number) else { return };
-        let Phase::Settling(holder, _) = &event.phase else {
+        let Phase::Settling(holder) = &event.phase else {
             return;
         };
-        if event.tries.values().any(|tried| !tried.answered) {
+        if event.tries.values().any(|tried| !tried.is_over) {
             return;
         }
         let confirms = self.confirms.entry(holder.clone()).or_default();
@@ -258,50 +316,30 @@ impl InFlight {
     /// Sends what can be sent.
     fn pump(&mut self, now: Instant) {
         while self.flying < self.window
-            && !self.choice.is_empty()
-            && let Some(number) = self.ready.pop_front()
+            && let Some(number) = self.ready.front().copied()
+            && let Some(listener) = self.peers.next()
         {
-            self.flying += 1;
-            self.send(number, now);
+            self.ready.pop_front();
+            self.send_to(number, listener, now);
         }
-        if self.choice.is_empty() && !self.ready.is_empty() && !self.told_nobody {
+        if self.peers.is_empty() && !self.ready.is_empty() && !self.told_nobody {
             self.told_nobody = true;
             self.steps.push(Step::Nobody);
         }
     }
 
-    /// Sends an event, which counts as flying, to a listener that has not had it yet, or if all had, to any.
+    /// Sends an event again, to a listener that has not had it yet, or if all had, to any other than the last.
     fn send(&mut self, number: u64, now: Instant) {
         let Some(event) = self.events.get(&number) else { return };
-        let owner = match &event.phase {
-            Phase::Taken(owner) if self.present.contains_key(owner) => Some(owner.clone()),
-            _ => None,
-        };
-        // The owner itself knows best; every other time another one finds out whether it is gone.
-        let was_asked = |name: &Name| {
-            event
-                .tries
-                .get(name)
-                .is_some_and(|tried| tried.attempt == event.attempt)
-        };
-        let listener = match owner.clone().filter(|owner| !was_asked(owner)) {
-            Some(owner) => Some(owner),
-            None => {
-                let other = |name: &Name| owner.as_ref() != Some(name);
-                let fresh = self.choice.draw(|name| !event.tries.contains_key(name));
-                let fresh = fresh.or_else(|| self.choice.draw(other));
-                fresh.or_else(|| self.choice.draw(|_| true))
-            }
-        };
-        match listener {
+        let holder = event.phase.holder();
+        let fresh = self.peers.draw(|name| !event.tries.contains_key(name));
+        let other = fresh.or_else(|| self.peers.draw(|name| Some(name) != holder));
+        match other.or_else(|| self.peers.draw(|_| true)) {
             Some(listener) => self.send_to(number, listener, now),
             None => {
-                self.flying -= 1;
-                self.ready.push_front(number);
+                self.set_phase(number, Phase::Waiting);
                 self.set_due(number, None);
-                if let Some(event) = self.events.get_mut(&number) {
-                    event.phase = Phase::Waiting;
-                }
+                self.ready.push_front(number);
             }
         }
     }
@@ -311,28 +349,23 @@ impl InFlight {
             return;
         };
         event.attempt += 1;
-        if !matches!(event.phase, Phase::Taken(_)) {
-            event.phase = Phase::Sent(listener.clone());
-        }
+        event.sends += 1;
+        (event.unanswered, event.asked, event.sent) = (0, 0, now);
         let tried = Try {
             attempt: event.attempt,
-            answered: false,
+            is_over: false,
         };
         event.tries.insert(listener.clone(), tried);
+        let (attempt, again) = (event.attempt, event.sends > 1);
+        let patience = event.patience(self.ack_timeout);
+        self.set_phase(number, Phase::Sent(listener.clone()));
         self.steps.push(Step::Send {
             number,
-            attempt: event.attempt,
+            attempt,
             listener,
+            again,
         });
-        let patience = self.patience(number);
         self.set_due(number, Some(after(now, patience)));
-    }
-
-    /// How long an answer is waited for: longer after each try, for it may be that all are just busy.
-    fn patience(&self, number: u64) -> Duration {
-        let attempt = self.events.get(&number).map_or(0, |event| event.attempt);
-        self.ack_timeout
-            .saturating_mul(1 << attempt.saturating_sub(1).min(DOUBLINGS))
     }
 
     /// Does what is due.
@@ -341,12 +374,10 @@ impl InFlight {
             && due <= now
         {
             self.set_due(number, None);
-            match self.events.get(&number).map(|event| event.phase.clone()) {
-                Some(Phase::Sent(_) | Phase::Taken(_)) => self.send(number, now),
-                Some(Phase::Settling(_, asked)) if asked < QUESTIONS => self.ask(number, asked, now),
-                Some(Phase::Settling(..)) => self.forget(number),
-                Some(Phase::Waiting) | None => {}
-            }
+            self.is_due(number, now);
+        }
+        for (listener, about) in std::mem::take(&mut self.questions) {
+            self.steps.push(Step::Ask { about, listener });
         }
         if self.confirm_due.is_some_and(|due| due <= now) {
             self.confirm();
@@ -354,23 +385,56 @@ impl InFlight {
         self.pump(now);
     }
 
-    fn ask(&mut self, number: u64, asked: u32, now: Instant) {
+    fn is_due(&mut self, number: u64, now: Instant) {
         let Some(event) = self.events.get_mut(&number) else {
             return;
         };
-        for (listener, tried) in event.tries.iter_mut().filter(|(_, tried)| !tried.answered) {
-            event.attempt += 1;
-            tried.attempt = event.attempt;
-            self.steps.push(Step::Ask {
-                number,
-                attempt: event.attempt,
-                listener: listener.clone(),
-            });
+        match event.phase.clone() {
+            Phase::Settling(_) if event.asked >= QUESTIONS => self.forget(number),
+            Phase::Settling(_) => {
+                let open = event.tries.iter().filter(|(_, tried)| !tried.is_over);
+                let open: Vec<Name> = open.map(|(name, _)| name.clone()).collect();
+                event.asked += 1;
+                let doublings = event.asked;
+                open.iter().for_each(|listener| self.ask(number, listener, true));
+                self.set_due(
+                    number,
+                    Some(after(now, self.ack_timeout.saturating_mul(1 << doublings))),
+                );
+            }
+            Phase::Sent(name) | Phase::Held(name) | Phase::Taken(name)
+                if event.unanswered < PATIENCE && self.peers.is_present(&name) =>
+            {
+                event.unanswered += 1;
+                event.asked += 1;
+                let doublings = (event.asked - 1).min(DOUBLINGS);
+                self.ask(number, &name, false);
+                self.set_due(
+                    number,
+                    Some(after(now, self.ack_timeout.saturating_mul(1 << doublings))),
+                );
+            }
+            Phase::Sent(_) | Phase::Held(_) | Phase::Taken(_) | Phase::Back => self.send(number, now),
+            Phase::Waiting => {}
         }
-        if let Phase::Settling(_, count) = &mut event.phase {
-            *count = asked + 1;
-        }
-        self.set_due(number, Some(after(now, self.ack_timeout.saturating_mul(2 << asked))));
+    }
+
+    fn ask(&mut self, number: u64, listener: &Name, settled: bool) {
+        let Some(event) = self.events.get_mut(&number) else {
+            return;
+        };
+        event.attempt += 1;
+        let attempt = event.attempt;
+        let tried = Try {
+            attempt,
+            is_over: false,
+        };
+        event.tries.insert(listener.clone(), tried);
+        self.questions.entry(listener.clone()).or_default().push(Question {
+            number,
+            attempt,
+            settled,
+        });
     }
 
     /// Says now what is settled.
@@ -378,14 +442,29 @@ impl InFlight {
         self.confirm_due = None;
         for (holder, numbers) in std::mem::take(&mut self.confirms) {
             // Of one that is gone any other removes the claims; if there is none they go with the time.
-            let listener = if self.present.contains_key(&holder) {
+            let listener = if self.peers.is_present(&holder) {
                 Some(holder)
             } else {
-                self.choice.draw(|_| true)
+                self.peers.draw(|_| true)
             };
             if let Some(listener) = listener {
                 self.steps.push(Step::Confirm { numbers, listener });
             }
+        }
+    }
+
+    fn set_phase(&mut self, number: u64, phase: Phase) {
+        let Some(event) = self.events.get_mut(&number) else {
+            return;
+        };
+        let before = std::mem::replace(&mut event.phase, phase);
+        self.flying -= usize::from(before.is_flying());
+        self.flying += usize::from(event.phase.is_flying());
+        if let Some(holder) = before.holder() {
+            self.peers.count(holder, false);
+        }
+        if let Some(holder) = event.phase.holder() {
+            self.peers.count(holder, true);
         }
     }
 
@@ -415,11 +494,36 @@ impl InFlight {
         self.events.get(&number).map(|event| &event.update)
     }
 
+    /// All events below this are settled.
+    pub(super) fn low(&self) -> u64 {
+        self.events.keys().next().copied().unwrap_or(self.next)
+    }
+
+    /// Whether this event is not acknowledged yet.
+    #[cfg(test)]
+    pub(super) fn is_pending(&self, number: u64) -> bool {
+        let event = self.events.get(&number);
+        event.is_some_and(|event| !matches!(event.phase, Phase::Settling(_)))
+    }
+
+    /// Whether everything is settled.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
     /// Ends it all: what was never acknowledged, in order.
     pub(super) fn into_pending(self) -> Vec<DbUpdate> {
         let events = self.events.into_values();
-        let pending = events.filter(|event| !matches!(event.phase, Phase::Settling(..)));
+        let pending = events.filter(|event| !matches!(event.phase, Phase::Settling(_)));
         pending.map(|event| event.update).collect()
+    }
+}
+
+impl Event {
+    /// How long an answer is waited for: longer after each try, for it may be that all are just busy.
+    fn patience(&self, ack_timeout: Duration) -> Duration {
+        ack_timeout.saturating_mul(1 << self.sends.saturating_sub(1).min(DOUBLINGS))
     }
 }
 

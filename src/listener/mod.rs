@@ -54,14 +54,22 @@
 
 mod choice;
 mod claims;
+mod clerk;
 mod courier;
 mod desk;
+mod docket;
 mod envelope;
 mod in_flight;
 mod latency;
+#[cfg(test)]
+mod laws;
 mod notifier;
 mod options;
+mod peers;
+mod run;
 mod server;
+mod sweep;
+mod waiting;
 
 use std::time::Duration;
 

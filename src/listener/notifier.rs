@@ -13,13 +13,14 @@ use super::courier::{Command, Courier};
 use super::envelope::{self, EventId};
 use super::latency::Latency;
 use super::options::{Delivery, NotifierOptions, NotifierStats};
+use super::peers::Standing;
 use super::{LISTENERS, wait_live};
 use crate::dispatcher::{DispatcherHandle, Guard};
 use crate::error::{Error, ErrorKind, Result, report};
 use crate::publisher::{Publisher, new_epoch, unique_id};
 use crate::registry::{Member, Presence, PresenceState, Watch};
 use crate::store::Store;
-use crate::subscriber::Subscriber;
+use crate::subscriber::{OwnTopic, Subscriber};
 use crate::thread::{self, Thread, deadline};
 use crate::update::{DbUpdate, Name, Topic};
 
@@ -35,8 +36,7 @@ pub struct Notifier {
 }
 
 struct Replies {
-    subscriber: Arc<Subscriber>,
-    topic: Topic,
+    own: OwnTopic,
     _guard: Guard,
     thread: Thread,
 }
@@ -171,7 +171,7 @@ impl Notifier {
         let (sender, pending) = bounded(1);
         let _ = self.shared.commands.send(Command::Stop(sender));
         let pending = pending.recv().unwrap_or_default();
-        replies.subscriber.unregister_topic(&replies.topic);
+        drop(replies.own);
         drop(replies.thread);
         pending
     }
@@ -207,27 +207,20 @@ impl Replies {
         dispatcher: &DispatcherHandle,
         commands: Receiver<Command>,
     ) -> Result<Replies> {
-        subscriber.register_topic(topic)?;
         let (answers, hook) = (shared.commands.clone(), shared.options.hook.clone());
         let guard = dispatcher.on_topic(topic.clone(), move |update: &DbUpdate| {
             match envelope::answered(update) {
-                Ok((id, answer)) => drop(answers.send(Command::Answer(id.number, answer))),
+                Ok(said) => drop(answers.send(Command::Answers(said))),
                 Err(e) => report(&e, hook.as_ref()),
             }
         });
+        let own = OwnTopic::register(subscriber, topic.clone(), None)?;
         let courier = Courier::new(shared, topic, commands);
-        let body = move || {
-            courier.run();
-            Ok(())
-        };
-        let thread = thread::spawn_fallible("tablecast-notifier", shared.options.hook.clone(), body);
+        let thread = thread::spawn("tablecast-notifier", shared.options.hook.clone(), move || courier.run())?;
         Ok(Replies {
-            thread: thread.inspect_err(|_| {
-                subscriber.unregister_topic(topic);
-            })?,
-            subscriber: Arc::clone(subscriber),
-            topic: topic.clone(),
+            own,
             _guard: guard,
+            thread,
         })
     }
 }
@@ -239,7 +232,7 @@ impl Shared {
         };
         // What can never be sent is refused here, where somebody hears of it.
         let (notifier, number) = (topic.clone(), u64::MAX);
-        let message = envelope::event(&EventId { notifier, number }, u32::MAX, &update)?;
+        let message = envelope::event(&EventId { notifier, number }, u32::MAX, number, &update)?;
         self.publisher.check(topic, &message)?;
         let capacity = self.options.capacity.max(1) as u64;
         let deadline = deadline(self.options.notify_timeout);
@@ -276,7 +269,7 @@ impl Shared {
         }
         self.publisher.send_event_to(&topic, update)?;
         self.state.lock().stats.notified += 1;
-        self.sent(1);
+        self.sent(false);
         Ok(())
     }
 
@@ -314,10 +307,14 @@ impl Shared {
     /// The table of listeners was read.
     fn follow(&self, present: &[Presence]) {
         let may = |presence: &Presence| presence.state != PresenceState::Stale && !presence.member.leaving;
-        let topics = present
-            .iter()
-            .map(|presence| (presence.member.address.as_str().into(), may(presence)));
-        let topics: BTreeMap<Name, bool> = topics.collect();
+        let topics = present.iter().map(|presence| {
+            let standing = Standing {
+                may: may(presence),
+                waiting: presence.member.load.waiting,
+            };
+            (presence.member.address.as_str().into(), standing)
+        });
+        let topics: BTreeMap<Name, Standing> = topics.collect();
         let chosen = present.iter().filter(|presence| may(presence));
         let mut state = self.state.lock();
         state.listeners = chosen.map(|presence| presence.member.clone()).collect();
@@ -329,11 +326,11 @@ impl Shared {
         let _ = self.commands.send(Command::Listeners(topics));
     }
 
-    /// An update was sent for the so-manieth time, or is just about to be.
-    pub(super) fn sent(&self, attempt: u32) {
+    /// An update was sent, or is just about to be.
+    pub(super) fn sent(&self, again: bool) {
         let mut state = self.state.lock();
         state.stats.sent += 1;
-        state.stats.retried += u64::from(attempt > 1);
+        state.stats.retried += u64::from(again);
     }
 
     pub(super) fn processed(&self, failed: bool, took: Duration) {

@@ -8,10 +8,11 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 
 use super::{Load, Member, PUBLISHERS, RegistryOptions};
+use crate::clock;
 use crate::config::Config;
 use crate::error::{Error, ErrorHook, ErrorKind, Result, contain, report};
 use crate::publisher::{host_name, new_epoch};
-use crate::store::{Store, Write};
+use crate::store::{Store, Write, Written};
 use crate::stores::Stores;
 use crate::thread::{self, Thread, jittered};
 use crate::update::Topic;
@@ -54,7 +55,7 @@ impl Shared {
 impl Lease {
     fn is_held(self, timeout: Duration) -> bool {
         match self {
-            Lease::Held(since) => since.elapsed() < timeout,
+            Lease::Held(since) => clock::now().saturating_duration_since(since) < timeout,
             Lease::Wanted | Lease::Lost => false,
         }
     }
@@ -108,7 +109,8 @@ impl Registration {
     }
 
     /// Registers a run of a member that does not outlive its row: if others have taken it for dead and removed the row, it
-    /// is not registered again, and [`Registration::is_lost`]. `renewal` may change what the row says before each write of it.
+    /// is not registered again, and [`Registration::is_lost`]. An earlier run of its id that is registered stays so, under
+    /// another key and as one that is leaving, until it stops or does not renew its row. `renewal` may change what the row says before each write of it.
     pub(crate) fn lease(
         store: Arc<dyn Store>,
         table: &str,
@@ -266,7 +268,8 @@ impl<F: FnMut(&mut Member)> Worker<F> {
         let renewal = self.options.timeout / 3;
         loop {
             let name = format!("the registration of {:?} in table {:?}", self.key, self.table);
-            let start = Instant::now();
+            // Others may go on while this host sleeps.
+            let start = clock::now();
             let renewed = contain(|| name.clone(), || self.renew()).flatten();
             let wait = match renewed {
                 Ok(true) => {
@@ -322,21 +325,24 @@ impl<F: FnMut(&mut Member)> Worker<F> {
                 row => row?,
             };
             let owner = Member::from_row(&row).ok();
-            let is_ours = owner.is_some_and(|owner| owner.is_run_of(&self.member));
+            let is_ours = owner.as_ref().is_some_and(|owner| owner.is_run_of(&self.member));
             if self.since.is_some() && !is_ours {
                 let context = format!(
                     "another one is registered as {:?}: give each an id of its own",
                     self.key
                 );
-                report(&Error::new(ErrorKind::Conflict, context), self.options.hook.as_ref());
-                if !self.rejoins {
-                    return Ok(false);
+                if !self.member.leaving {
+                    report(&Error::new(ErrorKind::Conflict, context), self.options.hook.as_ref());
                 }
-                self.key = format!("{} {}", self.member.id, self.member.epoch);
+                self.key = key_of_run(&self.member.id, self.member.epoch);
                 continue;
             }
             let set = Write::set(&self.table, &self.key, value).version(row.version);
-            match self.store.write(&set) {
+            let written = match owner {
+                Some(before) if !self.rejoins && !is_ours => self.replace(before, &set)?,
+                _ => self.store.write(&set),
+            };
+            match written {
                 Ok(written) => return Ok(self.joined(written.version)),
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
                 Err(e) => return Err(e),
@@ -346,6 +352,17 @@ impl<F: FnMut(&mut Member)> Worker<F> {
             ErrorKind::Conflict,
             "others write the same row all the time",
         ))
+    }
+
+    /// Takes the place of another run, which may still be at work: it keeps a row, under another key, until it stops or
+    /// does not renew it.
+    fn replace(&self, mut before: Member, set: &Write<'_>) -> Result<Result<Written>> {
+        before.leaving = true;
+        let (key, value) = (key_of_run(&before.id, before.epoch), before.to_value()?);
+        let keep = Write::create(&self.table, &key, &value);
+        let results = self.store.write_each(&[keep, *set])?;
+        let nothing = || Error::new(ErrorKind::Malformed, "a store did not answer for each of two writes");
+        results.into_iter().nth(1).ok_or_else(nothing)
     }
 
     fn joined(&mut self, version: u64) -> bool {
@@ -378,6 +395,11 @@ impl<F: FnMut(&mut Member)> Worker<F> {
             Err(e) => report(&e, self.options.hook.as_ref()),
         }
     }
+}
+
+/// The key of the row of a run whose id another one has.
+fn key_of_run(id: &str, epoch: u64) -> String {
+    format!("{id} {epoch}")
 }
 
 /// What others are told to connect to, of a publisher that is bound at this address.

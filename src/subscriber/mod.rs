@@ -1,6 +1,7 @@
 //! The receiving end, written once for all drivers: a thread that turns frames into updates in a queue.
 
 mod options;
+mod own;
 mod session;
 mod shared;
 mod status;
@@ -23,6 +24,7 @@ use crate::transport::PubSub;
 use crate::update::{Name, Topic};
 
 pub use options::{SubscriberOptions, SubscriberStats};
+pub(crate) use own::OwnTopic;
 use session::{Command, Session};
 use shared::{Link, Shared, State};
 pub use status::{AddressStatus, PeerState, PublisherStatus, SubscriberStatus, TopicState, TopicStatus};

@@ -12,6 +12,7 @@ use crate::transport::Wake;
 use crate::update::{Name, Topic};
 
 use super::options::Counts;
+use super::own::Own;
 use super::session::{Command, Memory};
 use super::status::{AddressStatus, PeerState, TopicStatus};
 
@@ -21,6 +22,7 @@ pub(super) struct Shared {
     /// Signalled when the thread has changed the state.
     pub(super) changed: Condvar,
     pub(super) counts: Counts,
+    pub(super) own: Own,
 }
 
 /// What is registered, what the thread last said of it, and the way to the thread while there is one.
@@ -82,6 +84,7 @@ impl Shared {
             state: Mutex::default(),
             changed: Condvar::new(),
             counts: Counts::default(),
+            own: Own::default(),
         }
     }
 
@@ -132,10 +135,14 @@ impl State {
         self.topics.remove(topic).is_some()
     }
 
-    /// The thread has cleared these topics. One that was registered anew meanwhile stays.
-    pub(super) fn clear_topics(&mut self, cleared: &BTreeMap<Topic, u64>) {
+    /// The thread has cleared these topics. One that was registered anew meanwhile stays; the library's own are registered
+    /// again.
+    pub(super) fn clear_topics(&mut self, cleared: &BTreeMap<Topic, u64>, own: &Own) {
         self.topics
             .retain(|topic, generation| cleared.get(topic) != Some(generation));
+        for topic in cleared.keys().filter(|topic| own.contains(topic)) {
+            self.add_topic(topic);
+        }
     }
 
     /// Adds an address: true if it is new.

@@ -156,7 +156,8 @@ impl Worker {
                     Ok(())
                 }
                 Action::Clear(topics) => {
-                    self.shared.state.lock().clear_topics(&topics);
+                    let shared = &self.shared;
+                    shared.state.lock().clear_topics(&topics, &shared.own);
                     Ok(())
                 }
             };
@@ -175,6 +176,7 @@ impl Worker {
     /// Hands on what was decoded.
     fn deliver(&mut self) {
         let updates = self.session.updates();
+        self.shared.own.take(updates);
         // It fails only if the subscriber or the dispatcher is stopping.
         if self.queue.push(updates, &self.stop).is_err() {
             updates.clear();

@@ -10,7 +10,7 @@ use tablecast::{Action, DbUpdate, Error, ErrorKind, Listener, ListenerOptions, N
 
 use crate::common::{eventually, within};
 use crate::program::{
-    Program, World, counted, listening, no_claims_are_left, notifying, pass, redis_store, server, server_with, status,
+    World, counted, listening, no_claims_are_left, notifying, pass, redis_store, server, server_with, status,
 };
 use crate::servers::Server;
 use crate::{LIMIT, LONG};
@@ -22,48 +22,58 @@ fn impatient() -> NotifierOptions {
     }
 }
 
-/// Keeps the program's dispatcher busy until the sender is dropped.
-fn keep_busy(program: &Program) -> crossbeam_channel::Sender<()> {
-    let (go, wait) = bounded::<()>(0);
-    let (begun, begins) = bounded(1);
-    let guard = program.dispatcher.on_table("busy", move |_: &DbUpdate| {
-        begun.send(()).unwrap();
-        assert!(wait.recv().is_err());
-    });
-    guard.detach();
-    let mut busy = vec![DbUpdate::new("busy", "", Action::Set)];
-    program
-        .dispatcher
-        .queue()
-        .push(&mut busy, &crossbeam_channel::never())
-        .unwrap();
-    begins.recv_timeout(LONG).unwrap();
-    go
-}
-
 #[test]
 fn an_event_that_two_can_see_is_processed_by_one() {
     within(LIMIT, || {
         let world = World::memory();
-        let (slow, quick) = (server(&world), server(&world));
+        let servers = [server(&world), server(&world)];
         let node = world.program(0);
         let notifier = node.notifier(impatient());
         notifier.wait_listeners(2, LONG).unwrap();
-        let go = keep_busy(&slow.program);
+        // It hears no answer, and thus gives each to the other one too.
+        node.subscriber.stop();
         (0..40).for_each(|key| notifier.notify(status(key)).unwrap());
+        eventually(LONG, || notifier.stats().retried >= 40);
+        let stats = || servers.iter().map(|server| server.listener.stats());
+        eventually(LONG, || {
+            stats().map(|stats| stats.left + stats.repeated).sum::<u64>() >= 40
+        });
+        node.subscriber.daemonize().unwrap();
         notifier.flush(LONG).unwrap();
-        assert_eq!((slow.seen.len(), quick.seen.len()), (0, 40));
-        assert!(notifier.stats().retried >= 20, "{:?}", notifier.stats());
-        // Now it sees its copies, and their claims are still there.
-        drop(go);
-        let stats = || slow.listener.stats();
-        eventually(LONG, || stats().left + stats().repeated >= 20);
         no_claims_are_left(&node.store);
-        assert_eq!((slow.seen.len(), quick.seen.len()), (0, 40));
-        // It is as good as any again.
-        (0..10).for_each(|key| notifier.notify(status(key)).unwrap());
+        assert_eq!(servers.iter().map(|server| server.seen.len()).sum::<usize>(), 40);
+    });
+}
+
+/// A handler that takes long keeps a listener busy, which has said that it has the events: nothing is sent again.
+#[test]
+fn a_busy_listener_is_not_asked_again() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let (go, wait) = bounded::<()>(0);
+        let slow = server_with(&world, listening(), move |_| {
+            let _ = wait.recv_timeout(LONG);
+        });
+        let node = world.program(0);
+        let notifier = node.notifier(NotifierOptions {
+            ack_timeout: Duration::from_millis(50),
+            ..notifying()
+        });
+        notifier.wait_listeners(1, LONG).unwrap();
+        notifier.notify(status("first")).unwrap();
+        slow.seen.recv_timeout(LONG).unwrap();
+        (0..20).for_each(|key| notifier.notify(status(key)).unwrap());
+        // Another one is there.
+        let other = server(&world);
+        notifier.wait_listeners(2, LONG).unwrap();
+        pass(Duration::from_secs(2));
+        let stats = notifier.stats();
+        assert_eq!((stats.pending, stats.sent, stats.retried), (21, 21, 0), "{stats:?}");
+        // It says how much it has waiting, also in the registry.
+        drop(go);
         notifier.flush(LONG).unwrap();
-        assert!(!slow.seen.is_empty());
+        assert_eq!((slow.keys().len(), other.keys().len()), (20, 0));
+        assert_eq!(notifier.stats().retried, 0);
     });
 }
 

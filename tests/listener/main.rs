@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod faults;
+mod once;
 mod plain;
 mod program;
 #[path = "../common/reexec.rs"]

@@ -21,7 +21,7 @@ type Heard = (Who, Option<String>);
 
 /// How long a child may take to begin, and to end.
 pub(crate) const START: Duration = Duration::from_secs(20);
-pub(crate) const END: Duration = Duration::from_secs(2);
+pub(crate) const END: Duration = Duration::from_secs(10);
 
 /// How long such a command may take to end after a signal.
 pub(crate) const GRACE: Duration = Duration::from_secs(3);

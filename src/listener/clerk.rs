@@ -1,0 +1,221 @@
+//! The listener's thread for the store: takes the steps of the docket, keeps a run registered, and sweeps old claims.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use parking_lot::{Condvar, Mutex};
+
+use super::claims::Claims;
+use super::desk::{Desk, Note};
+use super::docket::Turn;
+use super::envelope;
+use super::run::{Base, Run};
+use super::sweep::Sweep;
+use crate::error::{Error, Result, report};
+use crate::registry::Watch;
+use crate::thread::{Thread, pause};
+
+pub(super) struct Clerk {
+    pub(super) base: Base,
+    pub(super) desk: Arc<Desk>,
+    pub(super) claims: Claims,
+    pub(super) current: Arc<Current>,
+    /// Has something when a listener is gone.
+    pub(super) gone: Receiver<()>,
+    /// Disconnected when it is to stop.
+    pub(super) stop: Receiver<()>,
+    pub(super) sweep: Sweep,
+    pub(super) looked: Instant,
+    pub(super) swept: Instant,
+    /// Turns were waiting at the last look, and the dispatcher's queue was empty.
+    pub(super) is_stuck: bool,
+    pub(super) wait: Duration,
+    pub(super) note: Note,
+    /// Ends with this.
+    pub(super) _ear: Thread,
+    pub(super) _watch: Watch,
+}
+
+/// The run that there is now.
+pub(super) struct Current {
+    pub(super) run: Mutex<Arc<Run>>,
+    /// Signalled when it is another one.
+    pub(super) changed: Condvar,
+}
+
+/// How long a listener that stops waits for confirmations when it has finished; what is left is removed by others.
+const DRAIN: Duration = Duration::from_millis(400);
+
+/// The pauses after a step that failed, between them twice as long each time.
+pub(super) const FIRST_WAIT: Duration = Duration::from_millis(20);
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+impl Clerk {
+    pub(super) fn run(mut self) {
+        let tick = self.base.options.registry().look();
+        loop {
+            self.await_work(self.looked + tick);
+            let run = Arc::clone(&self.current.run.lock());
+            if self.desk.docket.lock().is_stopping() {
+                return self.leave(&run);
+            }
+            if run.is_lost() {
+                self.begin_anew(&run);
+                continue;
+            }
+            self.step(run.is_held());
+            if self.looked.elapsed() >= tick {
+                self.look(&run);
+            }
+        }
+    }
+
+    /// Waits until there is something to do, or until then.
+    fn await_work(&self, until: Instant) {
+        let mut docket = self.desk.docket.lock();
+        while !docket.has_step(Instant::now()) && !docket.is_stopping() {
+            let until = docket.removal_due().map_or(until, |due| due.min(until));
+            if self.desk.changed.wait_until(&mut docket, until).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// Takes a step, if there is one to take.
+    fn step(&mut self, is_held: bool) {
+        let mut docket = self.desk.docket.lock();
+        let run = docket.run().clone();
+        let step = docket.step(is_held, Instant::now());
+        drop(docket);
+        let outcome = match step.is_empty() {
+            true => Ok(Default::default()),
+            false => self.claims.take(&step, &run),
+        };
+        let is_failed = outcome.is_err();
+        let (turns, mut errors) = self.desk.docket.lock().took(outcome, Instant::now());
+        self.desk.speak();
+        let first = errors.drain(..).next();
+        let what = "a status update is left to other listeners, or waits";
+        let hook = self.base.options.hook.as_ref();
+        self.note.take(first.map_or(Ok(()), Err), what, hook);
+        self.hand_out(&turns);
+        if is_failed {
+            if self.stop.recv_timeout(self.wait) == Err(RecvTimeoutError::Disconnected) {
+                pause(self.wait);
+            }
+            self.wait = (self.wait * 2).min(LAST_WAIT);
+        } else {
+            self.wait = FIRST_WAIT;
+        }
+    }
+
+    /// Gives the dispatcher the turns of events.
+    fn hand_out(&self, turns: &[Turn]) {
+        let topic = &self.current.run.lock().topic.clone();
+        let turn = |turn: &Turn| envelope::turn(&turn.id, topic, turn.priority, turn.timestamp);
+        let mut updates: Vec<_> = turns.iter().map(turn).collect();
+        // It fails only if this or the dispatcher is stopping.
+        if !updates.is_empty() && self.base.dispatcher.queue().push(&mut updates, &self.stop).is_err() {
+            log::debug!("turns of {} status updates were not handed out", updates.len());
+        }
+    }
+
+    /// Does what is to be done now and then.
+    fn look(&mut self, run: &Run) {
+        self.looked = Instant::now();
+        // A queue that is full drops what comes.
+        let is_empty = self.base.dispatcher.stats().queue.depth == 0;
+        let turns = match is_empty {
+            true => self.desk.docket.lock().turns(),
+            false => Vec::new(),
+        };
+        if std::mem::replace(&mut self.is_stuck, !turns.is_empty()) {
+            self.hand_out(&turns);
+        }
+        let retention = self.base.options.retention;
+        if self.gone.try_recv().is_ok() || self.swept.elapsed() > retention / 4 {
+            self.swept = Instant::now();
+            self.desk.docket.lock().expire(retention, self.swept);
+            let docket = &self.desk.docket;
+            let is_stray = |owner: &str, event: &str| owner == run.topic.as_str() && !docket.lock().knows(event);
+            let swept = self.sweep.sweep(&self.claims, is_stray, retention, self.swept);
+            self.report(swept);
+        }
+    }
+
+    fn report(&self, done: Result<()>) {
+        if let Err(e) = done {
+            let error = Error::new(e.kind(), "the claims of a listener").with_source(e);
+            report(&error, self.base.options.hook.as_ref());
+        }
+    }
+
+    /// Others have taken this run for dead.
+    fn begin_anew(&mut self, run: &Run) {
+        run.end();
+        let begun = self.next_run();
+        if let Err(e) = begun {
+            report(&e, self.base.options.hook.as_ref());
+            let _ = self.stop.recv_timeout(LAST_WAIT);
+        }
+    }
+
+    fn next_run(&self) -> Result<()> {
+        // One of its id may have taken its place, or not.
+        let (id, epoch) = {
+            let run = self.current.run.lock();
+            (&self.base.id, run.member.epoch)
+        };
+        let id = match self.base.store.get(super::LISTENERS, id, None) {
+            Ok(_) => format!("{id} {epoch}"),
+            Err(_) => id.clone(),
+        };
+        let run = Arc::new(Run::new(&id)?);
+        self.desk.docket.lock().begin_run(run.topic.clone());
+        *self.current.run.lock() = Arc::clone(&run);
+        run.begin(&self.base, &self.desk)?;
+        self.current.changed.notify_all();
+        log::info!("listener {id:?} was taken for dead, and begins anew");
+        Ok(())
+    }
+
+    /// Finishes what is begun, and waits a little for what is on its way.
+    fn leave(mut self, run: &Run) {
+        let start = Instant::now();
+        let mut idle = start;
+        // Tells that it is leaving.
+        run.registration().inspect(|registration| registration.renew());
+        loop {
+            let (is_busy, is_settled) = {
+                let docket = self.desk.docket.lock();
+                (docket.is_busy(), docket.is_settled())
+            };
+            if is_busy {
+                idle = Instant::now();
+            }
+            let is_given_up = start.elapsed() > self.base.options.retention;
+            if is_given_up || !is_busy && (is_settled || idle.elapsed() >= DRAIN) {
+                break;
+            }
+            self.await_step();
+            self.step(run.is_held());
+        }
+        run.end();
+    }
+
+    /// Waits for a step while stopping.
+    fn await_step(&self) {
+        let mut docket = self.desk.docket.lock();
+        if !docket.has_step(Instant::now()) {
+            let until = Instant::now() + FIRST_WAIT;
+            let _ = self.desk.changed.wait_until(&mut docket, until);
+        }
+    }
+}
+
+impl Drop for Clerk {
+    fn drop(&mut self) {
+        self.desk.fall_silent();
+    }
+}

@@ -1,0 +1,437 @@
+//! The listener's bookkeeping: what came, what is claimed, being handled, done, to be answered and to be removed. No threads,
+//! no sockets, no store, and the time is an argument.
+//!
+//! An event waits, is claimed, has its turn in the program's dispatcher, is marked as done in the store, and only then is
+//! acknowledged. It is known until its notifier confirms the acknowledgement.
+
+mod steps;
+
+use std::collections::{BTreeMap, HashMap};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+use super::envelope::{Answer, EventId, Heard, Question, State, What};
+use super::options::ListenerStats;
+use super::waiting::Waiting;
+use crate::update::{DbUpdate, Topic};
+
+#[derive(Debug)]
+pub(super) struct Docket {
+    /// The topic of the run that there is now.
+    run: Topic,
+    events: HashMap<EventId, Event>,
+    notifiers: HashMap<Topic, Notifier>,
+    waiting: Waiting,
+    /// How many wait, and how many are claimed, or about to be, and not begun.
+    counts: (usize, usize),
+    /// What is to be done with the store, and what is being done.
+    next: Bundle,
+    current: Bundle,
+    /// When a claim that is to be removed makes a step of its own.
+    removal_due: Option<Instant>,
+    answers: BTreeMap<Topic, BTreeMap<u64, Answer>>,
+    answers_due: Option<Instant>,
+    is_stopping: bool,
+    stats: ListenerStats,
+}
+
+/// Events with which something is to be done in the store.
+#[derive(Debug, Default)]
+struct Bundle {
+    marks: Vec<EventId>,
+    claims: Vec<EventId>,
+    releases: Vec<(EventId, u64)>,
+    removals: Vec<EventId>,
+}
+
+#[derive(Debug)]
+struct Event {
+    /// The last try that was heard of.
+    attempt: u32,
+    /// The topic of the run that has it.
+    run: Topic,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Waiting(Box<DbUpdate>),
+    Claiming(Box<DbUpdate>),
+    /// Claimed in this version; its turn comes.
+    Claimed(Box<DbUpdate>, u64),
+    Handling(u64, ThreadId),
+    Handled(u64, State),
+    /// The claim is being given up.
+    Releasing,
+    Done(State, Instant),
+}
+
+/// What is known of a notifier.
+#[derive(Debug)]
+struct Notifier {
+    /// Events below this are settled: what comes of them is a stray copy.
+    low: u64,
+    /// The last try of each event that was heard of: an earlier one is a stray copy too.
+    tries: BTreeMap<u64, u32>,
+    heard: Instant,
+}
+
+/// The turn of an event that was claimed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Turn {
+    pub(super) id: EventId,
+    pub(super) priority: i32,
+    pub(super) timestamp: i64,
+}
+
+/// A receipt waits so long for an acknowledgement that makes it needless.
+const RECEIPT: Duration = Duration::from_millis(20);
+
+/// So long claims that are to be removed wait for a step that is made anyway.
+const REMOVAL: Duration = Duration::from_millis(100);
+
+/// So many events are claimed, or marked, or removed in one step.
+const BUNDLE: usize = 512;
+
+/// More are claimed when fewer than this are claimed and not begun.
+const AHEAD: usize = 256;
+
+/// No more events and notifiers than this are known at a time, and no more tries of one notifier.
+const MAX_EVENTS: usize = 1 << 18;
+const MAX_NOTIFIERS: usize = 1 << 16;
+const MAX_TRIES: usize = 1 << 17;
+
+impl Docket {
+    pub(super) fn new(run: Topic) -> Docket {
+        Docket {
+            run,
+            events: HashMap::new(),
+            notifiers: HashMap::new(),
+            waiting: Waiting::default(),
+            counts: (0, 0),
+            next: Bundle::default(),
+            current: Bundle::default(),
+            removal_due: None,
+            answers: BTreeMap::new(),
+            answers_due: None,
+            is_stopping: false,
+            stats: ListenerStats::default(),
+        }
+    }
+
+    /// A message has come.
+    pub(super) fn hear(&mut self, heard: Heard, now: Instant) {
+        let Heard { notifier, low, what } = heard;
+        if self.notifiers.len() >= MAX_NOTIFIERS && !self.notifiers.contains_key(&notifier) {
+            return;
+        }
+        let known = self.notifiers.entry(notifier.clone()).or_insert_with(|| Notifier {
+            low,
+            tries: BTreeMap::new(),
+            heard: now,
+        });
+        known.heard = now;
+        if low > known.low {
+            known.low = low;
+            known.tries = known.tries.split_off(&low);
+        }
+        let id = |number| EventId {
+            notifier: notifier.clone(),
+            number,
+        };
+        match what {
+            What::Event(number, attempt, update) => {
+                if known.is_new(number, attempt) {
+                    self.came(id(number), attempt, update, now);
+                }
+            }
+            What::Asked(about) => {
+                for question in about {
+                    self.asked(id(question.number), question, now);
+                }
+            }
+            What::Confirmed(numbers) => {
+                for number in numbers {
+                    self.confirmed(id(number), now);
+                }
+            }
+        }
+    }
+
+    fn came(&mut self, id: EventId, attempt: u32, update: Box<DbUpdate>, now: Instant) {
+        if let Some(event) = self.events.get_mut(&id) {
+            event.attempt = attempt;
+            let state = event.state();
+            self.stats.repeated += u64::from(state != State::Held);
+            return self.answer(id, attempt, state, None, now);
+        }
+        if self.is_stopping || self.events.len() >= MAX_EVENTS {
+            self.stats.moved += u64::from(self.is_stopping);
+            self.stats.dropped += u64::from(!self.is_stopping);
+            return self.answer(id, attempt, State::Back, None, now);
+        }
+        self.waiting.push(id.clone(), update.priority);
+        self.counts.0 += 1;
+        let event = Event {
+            attempt,
+            run: self.run.clone(),
+            phase: Phase::Waiting(update),
+        };
+        self.events.insert(id.clone(), event);
+        self.answer(id, attempt, State::Held, None, now + RECEIPT);
+    }
+
+    fn asked(&mut self, id: EventId, question: Question, now: Instant) {
+        if let Some(known) = self.notifiers.get_mut(&id.notifier) {
+            known.is_new(question.number, question.attempt);
+        }
+        let mut attempt = question.attempt;
+        let state = match self.events.get_mut(&id) {
+            Some(event) if question.settled && matches!(event.phase, Phase::Waiting(_)) => {
+                self.forget(&id);
+                State::Unknown
+            }
+            Some(event) => {
+                event.attempt = event.attempt.max(attempt);
+                attempt = event.attempt;
+                event.state()
+            }
+            None => State::Unknown,
+        };
+        self.stats.repeated += u64::from(matches!(state, State::Done | State::Failed));
+        self.answer(id, attempt, state, None, now);
+    }
+
+    fn confirmed(&mut self, id: EventId, now: Instant) {
+        match self.events.get(&id).map(|event| &event.phase) {
+            None => {}
+            Some(Phase::Waiting(_) | Phase::Done(..)) => self.forget(&id),
+            // No notifier says that of what is not acknowledged.
+            Some(_) => return,
+        }
+        if self.next.removals.len() < MAX_EVENTS {
+            self.next.removals.push(id);
+            self.removal_due.get_or_insert(now + REMOVAL);
+        }
+    }
+
+    /// The event's turn has come: what to call the handler with, on this thread, if it is to be called.
+    pub(super) fn begin(&mut self, id: &EventId, is_held: bool, now: Instant) -> Option<Box<DbUpdate>> {
+        let event = self.events.get_mut(id)?;
+        let (update, version) = match std::mem::replace(&mut event.phase, Phase::Releasing) {
+            Phase::Claimed(update, version) => (update, version),
+            other => {
+                event.phase = other;
+                return None;
+            }
+        };
+        self.counts.1 -= 1;
+        if !is_held {
+            self.stats.dropped += 1;
+            self.end(id.clone(), State::Back, None, now);
+            return None;
+        }
+        event.phase = Phase::Handling(version, std::thread::current().id());
+        Some(update)
+    }
+
+    /// The handler has returned, or panicked.
+    pub(super) fn ended(&mut self, id: EventId, failed: bool) {
+        self.handled(failed);
+        if let Some(event) = self.events.get_mut(&id)
+            && let Phase::Handling(version, _) = event.phase
+        {
+            let state = if failed { State::Failed } else { State::Done };
+            event.phase = Phase::Handled(version, state);
+            self.next.marks.push(id);
+        }
+    }
+
+    /// Counts a call of the handler.
+    pub(super) fn handled(&mut self, failed: bool) {
+        self.stats.handled += 1;
+        self.stats.failed += u64::from(failed);
+    }
+
+    /// Others have taken the run for dead, and this one begins: what the one before has not begun is lost to it.
+    pub(super) fn begin_run(&mut self, run: Topic) {
+        self.run = run;
+        self.counts = (0, self.current.claims.len());
+        let is_begun = |event: &Event| !matches!(event.phase, Phase::Waiting(_) | Phase::Claimed(..));
+        self.events.retain(|_, event| is_begun(event));
+        self.waiting = Waiting::default();
+    }
+
+    /// From now on nothing new is begun: what was not goes back.
+    pub(super) fn stop(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.is_stopping, true) {
+            return;
+        }
+        self.stats.moved += self.counts.0 as u64;
+        self.give_back_as(now, |_| ());
+        for (id, event) in &mut self.events {
+            if let Phase::Claimed(_, version) = event.phase {
+                event.phase = Phase::Releasing;
+                self.counts.1 -= 1;
+                self.next.releases.push((id.clone(), version));
+            }
+        }
+    }
+
+    /// Sends back what waits: nothing can be claimed.
+    fn give_back(&mut self, now: Instant) {
+        self.give_back_as(now, |stats| stats.dropped += 1);
+    }
+
+    fn give_back_as(&mut self, now: Instant, count: impl Fn(&mut ListenerStats)) {
+        if self.counts.0 == 0 {
+            return;
+        }
+        let waiting = self
+            .events
+            .iter()
+            .filter(|(_, event)| matches!(event.phase, Phase::Waiting(_)));
+        for id in waiting.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+            count(&mut self.stats);
+            self.counts.0 -= 1;
+            self.end(id, State::Back, None, now);
+        }
+        self.waiting = Waiting::default();
+    }
+
+    /// Answers about an event, and forgets it.
+    fn end(&mut self, id: EventId, state: State, owner: Option<Topic>, now: Instant) {
+        if let Some(event) = self.events.remove(&id) {
+            self.answer(id, event.attempt, state, owner, now);
+        }
+    }
+
+    /// Forgets an event that waits or is done.
+    fn forget(&mut self, id: &EventId) {
+        if let Some(event) = self.events.remove(id) {
+            self.counts.0 -= usize::from(matches!(event.phase, Phase::Waiting(_)));
+        }
+    }
+
+    fn answer(&mut self, id: EventId, attempt: u32, state: State, owner: Option<Topic>, due: Instant) {
+        let answer = Answer {
+            number: id.number,
+            attempt,
+            state,
+            owner: owner.map(|owner| owner.as_str().into()),
+        };
+        self.answers
+            .entry(id.notifier)
+            .or_default()
+            .insert(answer.number, answer);
+        self.answers_due = Some(self.answers_due.map_or(due, |earlier| earlier.min(due)));
+    }
+
+    /// What is to be answered, if it is time.
+    pub(super) fn answers(&mut self, now: Instant) -> Vec<(Topic, Vec<Answer>)> {
+        if self.answers_due.is_none_or(|due| due > now) {
+            return Vec::new();
+        }
+        self.answers_due = None;
+        let answers = std::mem::take(&mut self.answers).into_iter();
+        answers
+            .map(|(notifier, answers)| (notifier, answers.into_values().collect()))
+            .collect()
+    }
+
+    /// When [`Docket::answers`] has something.
+    pub(super) fn answers_due(&self) -> Option<Instant> {
+        self.answers_due
+    }
+
+    /// The turns of events that were claimed and have not begun.
+    pub(super) fn turns(&self) -> Vec<Turn> {
+        let turns = self.events.iter().filter_map(|(id, event)| match &event.phase {
+            Phase::Claimed(update, _) => Some(Turn {
+                id: id.clone(),
+                priority: update.priority,
+                timestamp: update.timestamp,
+            }),
+            _ => None,
+        });
+        turns.collect()
+    }
+
+    /// Whether something is begun, and not marked yet.
+    pub(super) fn is_busy(&self) -> bool {
+        let is_quiet = |event: &Event| matches!(event.phase, Phase::Waiting(_) | Phase::Done(..));
+        !self.events.values().all(is_quiet)
+    }
+
+    /// Whether nothing is left to be confirmed or removed.
+    pub(super) fn is_settled(&self) -> bool {
+        self.events.is_empty() && self.next.removals.is_empty()
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping
+    }
+
+    /// Whether this thread is inside the handler.
+    pub(super) fn is_handling(&self, thread: ThreadId) -> bool {
+        let mut events = self.events.values();
+        events.any(|event| matches!(event.phase, Phase::Handling(_, at) if at == thread))
+    }
+
+    /// Whether the claim of an event, if it is ours, is known of.
+    pub(super) fn knows(&self, event: &str) -> bool {
+        EventId::parse(event).is_ok_and(|id| self.events.contains_key(&id))
+    }
+
+    /// How many events have not begun.
+    pub(super) fn load(&self) -> usize {
+        self.counts.0 + self.counts.1
+    }
+
+    /// The topic of the run that there is now.
+    pub(super) fn run(&self) -> &Topic {
+        &self.run
+    }
+
+    pub(super) fn stats(&self) -> ListenerStats {
+        let claims = (self.events.len() + self.next.removals.len() + self.current.removals.len()) as u64;
+        ListenerStats { claims, ..self.stats }
+    }
+
+    /// Forgets what was done so long ago without a confirmation, and notifiers that were not heard for as long.
+    pub(super) fn expire(&mut self, retention: Duration, now: Instant) {
+        let is_old = |since: Instant| now.saturating_duration_since(since) > retention;
+        self.events
+            .retain(|_, event| !matches!(event.phase, Phase::Done(_, since) if is_old(since)));
+        self.notifiers.retain(|_, notifier| !is_old(notifier.heard));
+    }
+}
+
+impl Event {
+    /// What there is to say of it.
+    fn state(&self) -> State {
+        match self.phase {
+            Phase::Done(state, _) => state,
+            _ => State::Held,
+        }
+    }
+}
+
+impl Notifier {
+    /// Takes note of a try: true if it is no stray copy.
+    fn is_new(&mut self, number: u64, attempt: u32) -> bool {
+        if number < self.low {
+            return false;
+        }
+        let last = self.tries.entry(number).or_insert(0);
+        let is_new = attempt > *last;
+        *last = attempt.max(*last);
+        if self.tries.len() > MAX_TRIES {
+            self.tries.pop_first();
+        }
+        is_new
+    }
+}
+
+#[cfg(test)]
+mod tests;

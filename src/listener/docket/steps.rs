@@ -1,0 +1,197 @@
+//! What is to be done with the store, in bundles, and what came of it.
+
+use std::time::Instant;
+
+use super::{AHEAD, BUNDLE, Bundle, Docket, Event, Phase, REMOVAL, Turn};
+use crate::error::{Error, Result};
+use crate::listener::claims::{Claim, Outcome, Step};
+use crate::listener::envelope::{EventId, State};
+
+impl Docket {
+    /// Whether there is a step to take.
+    pub(in crate::listener) fn has_step(&self, now: Instant) -> bool {
+        let can_claim = !self.is_stopping && self.counts.0 > 0 && self.counts.1 < AHEAD;
+        can_claim
+            || !self.next.marks.is_empty()
+            || !self.next.releases.is_empty()
+            || self.next.removals.len() >= BUNDLE
+            || self.removal_due.is_some_and(|due| due <= now)
+    }
+
+    /// When claims are to be removed.
+    pub(in crate::listener) fn removal_due(&self) -> Option<Instant> {
+        self.removal_due
+    }
+
+    /// What is to be done with the store now. Nothing is claimed unless `is_held`: others may take this run for dead.
+    pub(in crate::listener) fn step(&mut self, is_held: bool, now: Instant) -> Step {
+        let front = |ids: &mut Vec<EventId>| ids.drain(..ids.len().min(BUNDLE)).collect();
+        let marks = front(&mut self.next.marks);
+        let removals = front(&mut self.next.removals);
+        self.removal_due = Some(now + REMOVAL).filter(|_| !self.next.removals.is_empty());
+        let mut claims = Vec::new();
+        if !is_held {
+            self.give_back(now);
+        } else if !self.is_stopping && self.counts.1 < AHEAD {
+            claims = self.waiting.pop(BUNDLE);
+            claims.retain(|id| self.begin_to_claim(id));
+        }
+        self.current = Bundle {
+            marks,
+            claims,
+            releases: std::mem::take(&mut self.next.releases),
+            removals,
+        };
+        let (names, current) = (
+            |ids: &[EventId]| ids.iter().map(|id| id.to_string().into()).collect(),
+            &self.current,
+        );
+        let versions = current.marks.iter().filter_map(|id| match self.events.get(id) {
+            Some(Event {
+                run,
+                phase: Phase::Handled(version, _),
+                ..
+            }) => Some((id.to_string().into(), run.clone(), *version)),
+            _ => None,
+        });
+        let releases = current.releases.iter();
+        Step {
+            marks: versions.collect(),
+            claims: names(&current.claims),
+            releases: releases
+                .map(|(id, version)| (id.to_string().into(), *version))
+                .collect(),
+            removals: names(&current.removals),
+        }
+    }
+
+    fn begin_to_claim(&mut self, id: &EventId) -> bool {
+        let Some(event) = self.events.get_mut(id) else {
+            return false;
+        };
+        match std::mem::replace(&mut event.phase, Phase::Releasing) {
+            Phase::Waiting(update) => {
+                event.phase = Phase::Claiming(update);
+                event.run = self.run.clone();
+                self.counts.0 -= 1;
+                self.counts.1 += 1;
+                true
+            }
+            // It was dropped, and came again.
+            other => {
+                event.phase = other;
+                false
+            }
+        }
+    }
+
+    /// What came of the step; returns the turns of the events that were claimed, and what went wrong with single ones.
+    pub(in crate::listener) fn took(&mut self, outcome: Result<Outcome>, now: Instant) -> (Vec<Turn>, Vec<Error>) {
+        let Bundle {
+            marks,
+            claims,
+            releases,
+            removals,
+        } = std::mem::take(&mut self.current);
+        let (mut turns, mut errors) = (Vec::new(), Vec::new());
+        for (id, _) in releases {
+            self.stats.moved += 1;
+            self.end(id, State::Back, None, now);
+        }
+        match outcome {
+            Ok(outcome) => {
+                for (id, claim) in marks.into_iter().zip(outcome.marks) {
+                    errors.extend(self.marked(id, claim, now).err());
+                }
+                for (id, claim) in claims.into_iter().zip(outcome.claims) {
+                    match self.claimed(id, claim, now) {
+                        Ok(turn) => turns.extend(turn),
+                        Err(e) => errors.push(e),
+                    }
+                }
+            }
+            Err(e) => {
+                self.next.marks.extend(marks);
+                self.next.removals.extend(removals);
+                for id in claims {
+                    self.counts.1 -= 1;
+                    self.stats.dropped += 1;
+                    self.end(id, State::Back, None, now);
+                }
+                errors.push(e);
+            }
+        }
+        (turns, errors)
+    }
+
+    fn marked(&mut self, id: EventId, claim: Result<Claim>, now: Instant) -> Result<()> {
+        match claim {
+            Ok(Claim::Done(owner)) => {
+                if let Some(event) = self.events.get_mut(&id)
+                    && let Phase::Handled(_, state) = event.phase
+                {
+                    let attempt = event.attempt;
+                    let owner = Some(owner).filter(|owner| *owner != self.run);
+                    event.phase = Phase::Done(state, now);
+                    self.answer(id, attempt, state, owner, now);
+                }
+                Ok(())
+            }
+            // It was taken over while this run could not be seen to live.
+            Ok(Claim::Theirs(owner)) => {
+                self.end(id, State::Taken, Some(owner), now);
+                Ok(())
+            }
+            Ok(Claim::Ours(_) | Claim::TakenOver(_)) => Ok(()),
+            Err(e) => {
+                self.next.marks.push(id);
+                Err(e)
+            }
+        }
+    }
+
+    fn claimed(&mut self, id: EventId, claim: Result<Claim>, now: Instant) -> Result<Option<Turn>> {
+        self.counts.1 -= 1;
+        let Some(event) = self.events.get_mut(&id) else {
+            return Ok(None);
+        };
+        let (state, owner) = match claim {
+            Ok(Claim::Ours(version) | Claim::TakenOver(version)) => {
+                self.stats.taken_over += u64::from(matches!(claim, Ok(Claim::TakenOver(_))));
+                if event.run != self.run {
+                    // Another run has begun meanwhile: this one is taken for dead.
+                    self.events.remove(&id);
+                } else if self.is_stopping {
+                    event.phase = Phase::Releasing;
+                    self.next.releases.push((id, version));
+                } else if let Phase::Claiming(update) = std::mem::replace(&mut event.phase, Phase::Releasing) {
+                    self.counts.1 += 1;
+                    let (priority, timestamp) = (update.priority, update.timestamp);
+                    event.phase = Phase::Claimed(update, version);
+                    return Ok(Some(Turn {
+                        id,
+                        priority,
+                        timestamp,
+                    }));
+                }
+                return Ok(None);
+            }
+            Ok(Claim::Theirs(owner)) => {
+                self.stats.left += 1;
+                (State::Taken, owner)
+            }
+            Ok(Claim::Done(owner)) => {
+                self.stats.repeated += 1;
+                (State::Done, owner)
+            }
+            Err(e) => {
+                self.stats.dropped += 1;
+                self.end(id, State::Back, None, now);
+                return Err(e);
+            }
+        };
+        let owner = Some(owner).filter(|owner| *owner != self.run);
+        self.end(id, state, owner, now);
+        Ok(None)
+    }
+}

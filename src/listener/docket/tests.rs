@@ -1,0 +1,285 @@
+//! Histories with hand-made times, and outcomes of a made-up store.
+
+use super::*;
+use crate::error::{Error, ErrorKind};
+use crate::listener::claims::{Claim, Outcome, Step};
+use crate::update::Action;
+
+struct Desk {
+    docket: Docket,
+    now: Instant,
+}
+
+fn topic(name: &str) -> Topic {
+    Topic::new(name).unwrap()
+}
+
+fn id(number: u64) -> EventId {
+    let notifier = topic("notifier");
+    EventId { notifier, number }
+}
+
+impl Desk {
+    fn new() -> Desk {
+        Desk {
+            docket: Docket::new(topic("a")),
+            now: Instant::now(),
+        }
+    }
+
+    fn hear(&mut self, low: u64, what: What) {
+        let notifier = topic("notifier");
+        self.docket.hear(Heard { notifier, low, what }, self.now);
+    }
+
+    fn event(&mut self, number: u64, attempt: u32) {
+        let update = DbUpdate::new("lport", number.to_string(), Action::Set);
+        self.hear(0, What::Event(number, attempt, Box::new(update)));
+    }
+
+    fn ask(&mut self, number: u64, attempt: u32, settled: bool) {
+        self.hear(0, What::Asked(vec![Question::from((number, attempt, settled))]));
+    }
+
+    /// What is answered, after the longest time that it may wait.
+    fn said(&mut self) -> Vec<(u64, u32, State)> {
+        let answers = self.docket.answers(self.now + RECEIPT).into_iter();
+        let answers = answers.flat_map(|(_, about)| about);
+        answers.map(|it| (it.number, it.attempt, it.state)).collect()
+    }
+
+    fn step(&mut self) -> Step {
+        self.docket.step(true, self.now)
+    }
+
+    fn took(&mut self, marks: Vec<Claim>, claims: Vec<Claim>) -> Vec<u64> {
+        let marks = marks.into_iter().map(Ok).collect();
+        let claims = claims.into_iter().map(Ok).collect();
+        let (turns, errors) = self.docket.took(Ok(Outcome { marks, claims }), self.now);
+        assert!(errors.is_empty());
+        turns.into_iter().map(|turn| turn.id.number).collect()
+    }
+
+    /// Claims an event, and begins it.
+    fn begin(&mut self, number: u64, attempt: u32) {
+        self.event(number, attempt);
+        assert_eq!(self.step().claims.len(), 1);
+        assert_eq!(self.took(vec![], vec![Claim::Ours(7)]), [number]);
+        assert!(self.docket.begin(&id(number), true, self.now).is_some());
+        self.said();
+    }
+
+    fn outage(&mut self) {
+        let outage = Error::new(ErrorKind::Unavailable, "an outage");
+        assert_eq!(self.docket.took(Err(outage), self.now).1.len(), 1);
+    }
+}
+
+#[test]
+fn an_event_is_claimed_handled_marked_and_only_then_acknowledged() {
+    let mut desk = Desk::new();
+    assert!(!desk.docket.has_step(desk.now));
+    desk.event(1, 1);
+    // The receipt waits a moment, since an acknowledgement would make it needless.
+    assert!(desk.docket.answers(desk.now).is_empty());
+    assert_eq!(desk.docket.answers_due(), Some(desk.now + RECEIPT));
+    assert_eq!(desk.said(), [(1, 1, State::Held)]);
+    assert!(desk.docket.has_step(desk.now));
+    let step = desk.step();
+    assert_eq!(step.claims, ["notifier/1"]);
+    assert_eq!(desk.docket.load(), 1);
+    assert_eq!(desk.took(vec![], vec![Claim::Ours(7)]), [1]);
+    assert_eq!(desk.docket.begin(&id(1), true, desk.now).unwrap().key, "1");
+    assert_eq!(desk.docket.begin(&id(1), true, desk.now), None);
+    assert!(desk.docket.is_handling(std::thread::current().id()));
+    assert_eq!((desk.docket.load(), desk.docket.is_busy()), (0, true));
+    desk.docket.ended(id(1), false);
+    assert_eq!(desk.said(), []);
+    let step = desk.step();
+    assert_eq!(step.marks, [("notifier/1".into(), topic("a"), 7)]);
+    assert_eq!(desk.said(), []);
+    desk.took(vec![Claim::Done(topic("a"))], vec![]);
+    assert_eq!(desk.said(), [(1, 1, State::Done)]);
+    assert!(!desk.docket.is_busy() && !desk.docket.is_settled());
+    desk.hear(2, What::Confirmed(vec![1]));
+    assert_eq!(desk.step().removals, ["notifier/1"]);
+    desk.took(vec![], vec![]);
+    assert!(desk.docket.is_settled());
+    assert_eq!(desk.docket.stats().claims, 0);
+    // A stray copy.
+    desk.event(1, 9);
+    assert_eq!((desk.said(), desk.step().claims.len()), (vec![], 0));
+}
+
+#[test]
+fn what_cannot_be_marked_is_not_acknowledged_before_it_can() {
+    let mut desk = Desk::new();
+    desk.begin(1, 1);
+    desk.docket.ended(id(1), true);
+    for _ in 0..3 {
+        assert_eq!(desk.step().marks.len(), 1);
+        desk.outage();
+        desk.ask(1, 2, false);
+        assert_eq!(desk.said(), [(1, 2, State::Held)]);
+    }
+    assert_eq!(desk.step().marks.len(), 1);
+    desk.took(vec![Claim::Done(topic("a"))], vec![]);
+    assert_eq!(desk.said(), [(1, 2, State::Failed)]);
+}
+
+#[test]
+fn what_another_took_over_meanwhile_is_not_acknowledged() {
+    let mut desk = Desk::new();
+    desk.begin(1, 1);
+    desk.docket.ended(id(1), false);
+    desk.step();
+    desk.took(vec![Claim::Theirs(topic("b"))], vec![]);
+    assert_eq!(desk.said(), [(1, 1, State::Taken)]);
+    assert!(!desk.docket.is_busy());
+}
+
+#[test]
+fn what_cannot_be_claimed_goes_back() {
+    let mut desk = Desk::new();
+    desk.event(1, 1);
+    assert_eq!(desk.step().claims.len(), 1);
+    desk.outage();
+    assert_eq!(desk.said(), [(1, 1, State::Back)]);
+    // Nor is anything claimed, or begun, while others may take it for dead.
+    desk.event(1, 2);
+    assert!(desk.docket.step(false, desk.now).is_empty());
+    assert_eq!(desk.said(), [(1, 2, State::Back)]);
+    desk.event(1, 3);
+    desk.step();
+    desk.took(vec![], vec![Claim::Ours(3)]);
+    assert_eq!(desk.docket.begin(&id(1), false, desk.now), None);
+    assert_eq!(desk.said(), [(1, 3, State::Back)]);
+    assert_eq!(desk.docket.stats().dropped, 3);
+}
+
+#[test]
+fn what_others_have_is_told() {
+    let mut desk = Desk::new();
+    [1, 2, 3].into_iter().for_each(|number| desk.event(number, 1));
+    assert_eq!(desk.step().claims.len(), 3);
+    let claims = vec![Claim::Theirs(topic("b")), Claim::Done(topic("c")), Claim::TakenOver(5)];
+    assert_eq!(desk.took(vec![], claims), [3]);
+    assert_eq!(
+        desk.said(),
+        [(1, 1, State::Taken), (2, 1, State::Done), (3, 1, State::Held)]
+    );
+    let stats = desk.docket.stats();
+    assert_eq!((stats.left, stats.repeated, stats.taken_over), (1, 1, 1));
+}
+
+#[test]
+fn doubled_and_late_copies_are_not_taken() {
+    let mut desk = Desk::new();
+    // The question overtakes the event.
+    desk.ask(1, 2, false);
+    assert_eq!(desk.said(), [(1, 2, State::Unknown)]);
+    desk.event(1, 1);
+    assert_eq!(desk.said(), []);
+    desk.event(1, 3);
+    desk.step();
+    desk.took(vec![], vec![Claim::Theirs(topic("b"))]);
+    assert_eq!(desk.said(), [(1, 3, State::Taken)]);
+    desk.event(1, 3);
+    assert_eq!((desk.said(), desk.step().claims.len()), (vec![], 0));
+    // A copy that waits is of no use once the event is settled.
+    desk.event(2, 1);
+    desk.ask(2, 2, true);
+    assert_eq!(desk.said(), [(2, 2, State::Unknown)]);
+    assert_eq!((desk.step().claims.len(), desk.docket.load()), (0, 0));
+    // What is begun is held whatever is asked.
+    desk.begin(3, 1);
+    desk.ask(3, 2, true);
+    assert_eq!(desk.said(), [(3, 2, State::Held)]);
+}
+
+#[test]
+fn one_that_stops_gives_back_what_it_has_not_begun() {
+    let mut desk = Desk::new();
+    desk.begin(1, 1);
+    desk.event(2, 1);
+    desk.step();
+    desk.took(vec![], vec![Claim::Ours(8)]);
+    desk.event(3, 1);
+    desk.step();
+    desk.event(4, 1);
+    desk.docket.stop(desk.now);
+    assert_eq!(
+        desk.said(),
+        [(2, 1, State::Held), (3, 1, State::Held), (4, 1, State::Back)]
+    );
+    desk.took(vec![], vec![Claim::Ours(9)]);
+    // The claims go first.
+    let step = desk.step();
+    assert_eq!(step.releases, [("notifier/2".into(), 8), ("notifier/3".into(), 9)]);
+    desk.took(vec![], vec![]);
+    assert_eq!(desk.said(), [(2, 1, State::Back), (3, 1, State::Back)]);
+    desk.event(5, 1);
+    assert_eq!(desk.said(), [(5, 1, State::Back)]);
+    assert!(desk.docket.is_busy());
+    desk.docket.ended(id(1), false);
+    desk.step();
+    desk.took(vec![Claim::Done(topic("a"))], vec![]);
+    assert_eq!(desk.said(), [(1, 1, State::Done)]);
+    assert!(!desk.docket.is_busy());
+    assert_eq!((desk.docket.stats().moved, desk.docket.load()), (4, 0));
+}
+
+#[test]
+fn a_run_that_is_lost_begins_nothing_and_finishes_what_it_can() {
+    let mut desk = Desk::new();
+    desk.begin(1, 1);
+    desk.event(2, 1);
+    desk.step();
+    desk.event(3, 1);
+    desk.docket.begin_run(topic("a2"));
+    assert!(desk.took(vec![], vec![Claim::Ours(8)]).is_empty());
+    assert_eq!(
+        (desk.docket.begin(&id(2), true, desk.now), desk.docket.load()),
+        (None, 0)
+    );
+    desk.docket.ended(id(1), false);
+    let step = desk.step();
+    assert_eq!(step.marks, [("notifier/1".into(), topic("a"), 7)]);
+    assert!(step.claims.is_empty());
+    // It is sent to the new run, and that one knows it.
+    desk.said();
+    desk.event(1, 5);
+    assert_eq!(desk.said(), [(1, 5, State::Held)]);
+    desk.took(vec![Claim::Done(topic("a"))], vec![]);
+    assert_eq!(desk.said(), [(1, 5, State::Done)]);
+}
+
+#[test]
+fn what_is_never_confirmed_is_forgotten() {
+    let mut desk = Desk::new();
+    desk.begin(1, 1);
+    desk.docket.ended(id(1), false);
+    desk.step();
+    desk.took(vec![Claim::Done(topic("a"))], vec![]);
+    let retention = Duration::from_secs(600);
+    desk.docket.expire(retention, desk.now + retention);
+    assert!(desk.docket.knows("notifier/1"));
+    desk.docket.expire(retention, desk.now + retention + RECEIPT);
+    assert!(!desk.docket.knows("notifier/1") && desk.docket.notifiers.is_empty());
+}
+
+#[test]
+fn a_few_hundred_are_claimed_ahead() {
+    let mut desk = Desk::new();
+    (0..2000).for_each(|number| desk.event(number, 1));
+    assert_eq!(desk.step().claims.len(), BUNDLE);
+    assert!(!desk.docket.has_step(desk.now));
+    let claims = (0..BUNDLE as u64).map(Claim::Ours).collect();
+    let turns = desk.took(vec![], claims);
+    for number in &turns[..=BUNDLE - AHEAD] {
+        assert!(!desk.docket.has_step(desk.now));
+        desk.docket.begin(&id(*number), true, desk.now);
+    }
+    assert!(desk.docket.has_step(desk.now));
+    assert_eq!(desk.docket.load(), 2000 - (BUNDLE - AHEAD) - 1);
+}

@@ -1,0 +1,364 @@
+//! Arbitrary histories of notifiers, listeners, a network that loses, doubles and reorders, and a store that fails, held
+//! against the promise: what was acknowledged is never begun again, of one row nothing older is begun after something newer,
+//! and everything is acknowledged in the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::LISTENERS;
+use super::claims::Claims;
+use super::docket::Docket;
+use super::envelope::{self, Answers, EventId};
+use super::in_flight::{InFlight, Step};
+use super::peers::Standing;
+use crate::error::{Error, ErrorKind};
+use crate::registry::Member;
+use crate::store::Store;
+use crate::stores::memory::MemoryStore;
+use crate::update::{Action, DbUpdate, Name, Topic};
+
+struct World {
+    store: Arc<dyn Store>,
+    now: Instant,
+    notifiers: Vec<Notifier>,
+    listeners: Vec<Listener>,
+    network: Vec<Message>,
+    born: usize,
+    /// Every event that a handler was called with, and by which listener.
+    begun: BTreeMap<(usize, u64), Vec<usize>>,
+    acknowledged: BTreeSet<(usize, u64)>,
+    /// The last event of each row that was begun.
+    newest: BTreeMap<Name, u64>,
+    /// Listeners that were killed, or taken for dead.
+    dead: BTreeSet<usize>,
+}
+
+struct Notifier {
+    in_flight: InFlight,
+    topic: Topic,
+    given: u64,
+}
+
+struct Listener {
+    id: usize,
+    docket: Docket,
+    claims: Claims,
+    turns: Vec<EventId>,
+    handling: Vec<EventId>,
+    /// It does nothing: its process is stopped.
+    is_suspended: bool,
+    /// It is killed, and its row is still there.
+    is_killed: bool,
+}
+
+#[derive(Clone)]
+enum Message {
+    ToListener(Name, DbUpdate),
+    ToNotifier(usize, Answers),
+}
+
+/// Updates of each notifier, to so many rows.
+const UPDATES: u64 = 12;
+const ROWS: u64 = 4;
+
+impl World {
+    fn new() -> World {
+        let now = Instant::now();
+        let notifier = |number| Notifier {
+            in_flight: InFlight::new(Duration::from_secs(1), 6),
+            topic: Topic::new(format!("notifier/{number}")).unwrap(),
+            given: 0,
+        };
+        let mut world = World {
+            store: Arc::new(MemoryStore::new()),
+            now,
+            notifiers: (0..2).map(notifier).collect(),
+            listeners: Vec::new(),
+            network: Vec::new(),
+            born: 0,
+            begun: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
+            newest: BTreeMap::new(),
+            dead: BTreeSet::new(),
+        };
+        world.listener_comes();
+        world.look(0);
+        world
+    }
+
+    fn listener_comes(&mut self) {
+        let id = self.born;
+        self.born += 1;
+        let topic = Topic::new(format!("listener/{id}")).unwrap();
+        self.register(&topic);
+        self.listeners.push(Listener {
+            id,
+            docket: Docket::new(topic),
+            claims: Claims::new(Arc::clone(&self.store)),
+            turns: Vec::new(),
+            handling: Vec::new(),
+            is_suspended: false,
+            is_killed: false,
+        });
+    }
+
+    fn register(&self, topic: &Topic) {
+        let member = format!(r#"{{"epoch":1,"address":"{topic}"}}"#);
+        self.store
+            .create(LISTENERS, topic.as_str(), &member, &Topic::ALL)
+            .unwrap();
+    }
+
+    fn is_registered(&self, topic: &Topic) -> bool {
+        self.store.get(LISTENERS, topic.as_str(), None).is_ok()
+    }
+
+    /// A notifier looks who is registered.
+    fn look(&mut self, notifier: usize) {
+        let rows = self.store.entries(LISTENERS, None).map(Result::unwrap);
+        let present = rows.map(|row| {
+            let member = Member::from_row(&row).unwrap();
+            let (may, waiting) = (true, 0);
+            (Name::from(member.address), Standing { may, waiting })
+        });
+        let present = present.collect();
+        self.notifiers[notifier].in_flight.listeners(present, self.now);
+        self.act(notifier);
+    }
+
+    fn give(&mut self, number: usize) {
+        let notifier = &mut self.notifiers[number];
+        if notifier.given < UPDATES {
+            notifier.given += 1;
+            let key = format!("{number}-{}", notifier.given % ROWS);
+            let update = DbUpdate::new("lport", key, Action::Set);
+            notifier.in_flight.add(notifier.given, update, self.now);
+            self.act(number);
+        }
+    }
+
+    fn tick(&mut self, number: usize) {
+        self.notifiers[number].in_flight.tick(self.now);
+        self.act(number);
+    }
+
+    /// Does what a notifier's bookkeeping says.
+    fn act(&mut self, number: usize) {
+        let Notifier { in_flight, topic, .. } = &mut self.notifiers[number];
+        let low = in_flight.low();
+        for step in in_flight.steps() {
+            let (listener, message) = match step {
+                Step::Send {
+                    number,
+                    attempt,
+                    listener,
+                    ..
+                } => {
+                    let update = in_flight.update(number).unwrap();
+                    let notifier = topic.clone();
+                    let message = envelope::event(&EventId { notifier, number }, attempt, low, update);
+                    (listener, message)
+                }
+                Step::Ask { about, listener } => (listener, envelope::questions(topic, low, &about)),
+                Step::Confirm { numbers, listener } => (listener, envelope::confirmation(topic, low, &numbers)),
+                Step::Processed { .. } | Step::Nobody => continue,
+            };
+            self.network.push(Message::ToListener(listener, message.unwrap()));
+        }
+    }
+
+    fn deliver(&mut self, at: usize, is_kept: bool) {
+        let message = match is_kept {
+            true => self.network[at].clone(),
+            false => self.network.remove(at),
+        };
+        match message {
+            Message::ToNotifier(number, answers) => {
+                self.notifiers[number].in_flight.answered(answers, self.now);
+                // What is acknowledged now is pending no more.
+                self.note_acknowledged(number);
+                self.act(number);
+            }
+            Message::ToListener(topic, message) => {
+                let mut listeners = self.listeners.iter_mut();
+                let to = listeners.find(|it| it.docket.run().as_str() == topic.as_str() && !it.is_killed);
+                // Also to one that is suspended: it is in its queue.
+                if let Some(listener) = to {
+                    listener.docket.hear(envelope::heard(&message).unwrap(), self.now);
+                }
+            }
+        }
+    }
+
+    fn note_acknowledged(&mut self, number: usize) {
+        let Notifier { in_flight, given, .. } = &self.notifiers[number];
+        let done = (1..=*given).filter(|event| !in_flight.is_pending(*event));
+        self.acknowledged.extend(done.map(|event| (number, event)));
+    }
+
+    /// A listener does some of its work; `fails`: what becomes of its step of the store.
+    fn work(&mut self, at: usize, what: u16, fails: u16) {
+        let is_held = self.is_registered(self.listeners[at].docket.run());
+        let listener = &mut self.listeners[at];
+        if listener.is_suspended || listener.is_killed {
+            return;
+        }
+        if !is_held && !listener.docket.is_stopping() {
+            // It finds that it was taken for dead.
+            let topic = Topic::new(format!("listener/{}/again/{}", listener.id, self.born)).unwrap();
+            self.born += 1;
+            listener.turns.clear();
+            listener.docket.begin_run(topic.clone());
+            self.register(&topic);
+            return;
+        }
+        match what % 4 {
+            0 => {
+                let run = listener.docket.run().clone();
+                let step = listener.docket.step(is_held, self.now + Duration::from_secs(1));
+                let outage = || Error::new(ErrorKind::Unconfirmed, "an outage");
+                let outcome = match fails {
+                    0 => Err(outage()),
+                    1 => listener.claims.take(&step, &run).and_then(|_| Err(outage())),
+                    _ => listener.claims.take(&step, &run),
+                };
+                let (turns, _) = listener.docket.took(outcome, self.now);
+                listener.turns.extend(turns.into_iter().map(|turn| turn.id));
+            }
+            1 => {
+                let Some(id) = listener.turns.pop() else { return };
+                let Some(update) = listener.docket.begin(&id, is_held, self.now) else {
+                    return;
+                };
+                listener.handling.push(id.clone());
+                let (id, by) = (id, listener.id);
+                self.begins(&id, &update, by);
+            }
+            2 => {
+                if let Some(id) = listener.handling.pop() {
+                    listener.docket.ended(id, false);
+                }
+            }
+            _ => {
+                let answers = listener.docket.answers(self.now + Duration::from_secs(1));
+                for (topic, about) in answers {
+                    let answers = Answers {
+                        listener: listener.docket.run().as_str().into(),
+                        waiting: 0,
+                        leaving: listener.docket.is_stopping(),
+                        about,
+                    };
+                    let notifier = self.notifiers.iter().position(|notifier| notifier.topic == topic);
+                    self.network.push(Message::ToNotifier(notifier.unwrap(), answers));
+                }
+                if listener.docket.is_stopping() && !listener.docket.is_busy() {
+                    let listener = self.listeners.remove(at);
+                    let _ = self.store.delete(LISTENERS, listener.docket.run().as_str());
+                }
+            }
+        }
+    }
+
+    fn begins(&mut self, id: &EventId, update: &DbUpdate, by: usize) {
+        let notifier = self.notifiers.iter().position(|notifier| notifier.topic == id.notifier);
+        let event = (notifier.unwrap(), id.number);
+        assert!(
+            !self.acknowledged.contains(&event),
+            "{event:?} is begun after it was acknowledged"
+        );
+        let before = self.begun.entry(event).or_default();
+        let again = before.iter().all(|one| self.dead.contains(one));
+        assert!(again, "{event:?} is begun by {by} after {before:?}, of which one lives");
+        before.push(by);
+        let newest = self.newest.entry(update.key.clone()).or_insert(0);
+        assert!(*newest <= id.number, "{event:?} is begun after {newest}");
+        *newest = id.number;
+    }
+
+    /// The row of one that does not renew it goes, unless it is about to handle something: what is said of that is a limit.
+    fn remove(&mut self, at: usize) {
+        let listener = &self.listeners[at];
+        let is_gone = listener.is_killed || listener.is_suspended && listener.handling.is_empty();
+        if is_gone {
+            let _ = self.store.delete(LISTENERS, listener.docket.run().as_str());
+            self.dead.insert(listener.id);
+            if listener.is_killed {
+                self.listeners.remove(at);
+            }
+        }
+    }
+
+    fn play(&mut self, choice: u16) {
+        let (what, which) = (choice % 32, usize::from(choice / 32));
+        self.now += Duration::from_millis(u64::from(choice % 97));
+        let count = self.listeners.len();
+        let notifier = which % self.notifiers.len();
+        match what {
+            0..4 => self.give(notifier),
+            4..12 if !self.network.is_empty() => self.deliver(which % self.network.len(), what == 4),
+            12 if !self.network.is_empty() => drop(self.network.remove(which % self.network.len())),
+            13 => {
+                self.now += Duration::from_millis(900);
+                self.tick(notifier);
+            }
+            14 => self.look(notifier),
+            15 if count < 4 => self.listener_comes(),
+            16 if count > 0 => self.listeners[which % count].is_killed = true,
+            17 if count > 0 => self.listeners[which % count].docket.stop(self.now),
+            18 if count > 0 => self.listeners[which % count].is_suspended ^= true,
+            19 if count > 0 => self.remove(which % count),
+            20..32 if count > 0 => self.work(which % count, choice / 64, choice / 1024 % 16),
+            _ => {}
+        }
+    }
+
+    /// Nothing fails any more: everything is acknowledged.
+    fn calm_down(&mut self) {
+        self.listener_comes();
+        for listener in &mut self.listeners {
+            listener.is_suspended = false;
+        }
+        for round in 0..3000 {
+            self.now += Duration::from_millis(20);
+            for number in 0..self.notifiers.len() {
+                self.give(number);
+                self.look(number);
+                self.tick(number);
+            }
+            while !self.network.is_empty() {
+                self.deliver(0, false);
+            }
+            for at in (0..self.listeners.len()).rev() {
+                self.remove(at);
+            }
+            for at in (0..self.listeners.len()).rev() {
+                for what in [0, 1, 2, 0, 3] {
+                    if at < self.listeners.len() {
+                        self.work(at, what, 2);
+                    }
+                }
+            }
+            if round > UPDATES && self.notifiers.iter().all(|notifier| notifier.in_flight.is_empty()) {
+                return;
+            }
+        }
+        panic!("not everything is acknowledged: {:?}", self.notifiers[0].in_flight);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_acknowledged_is_never_begun_again(choices in prop::collection::vec(any::<u16>(), 0..1500)) {
+        let mut world = World::new();
+        for choice in choices {
+            world.play(choice);
+        }
+        world.calm_down();
+        assert_eq!(world.begun.len() as u64, 2 * UPDATES);
+    }
+}

@@ -1,0 +1,215 @@
+//! What was acknowledged is not processed again, and nothing is acknowledged that others could process again: stops that
+//! take long, stores that are cut off, and how many steps of the store it takes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+use tablecast::config::Resubscribe;
+use tablecast::store::{Page, Row, Write, Written};
+use tablecast::update::Name;
+use tablecast::{Error, ErrorKind, ListenerOptions, NotifierOptions, Result, Store, Topic};
+
+use crate::common::{eventually, within};
+use crate::program::{World, listening, no_claims_are_left, notifying, pass, server, server_with, status};
+use crate::{LIMIT, LONG};
+
+/// A store as one program sees it.
+#[derive(Debug)]
+struct View {
+    store: Arc<dyn Store>,
+    is_cut: AtomicBool,
+    /// How long each write takes, and how many there were.
+    delay: Duration,
+    writes: AtomicUsize,
+}
+
+impl View {
+    fn of(world: &World, delay: Duration) -> (Arc<View>, World) {
+        let World::Memory(driver, address, store) = world else {
+            panic!("a world in memory");
+        };
+        let view = Arc::new(View {
+            store: Arc::clone(store),
+            is_cut: AtomicBool::new(false),
+            delay,
+            writes: AtomicUsize::new(0),
+        });
+        let world = World::Memory(Arc::clone(driver), address.clone(), Arc::clone(&view) as _);
+        (view, world)
+    }
+
+    fn cut(&self, is_cut: bool) {
+        self.is_cut.store(is_cut, Ordering::SeqCst);
+    }
+
+    fn reach(&self) -> Result<&dyn Store> {
+        match self.is_cut.load(Ordering::SeqCst) {
+            true => Err(Error::new(ErrorKind::Unavailable, "the store is cut off")),
+            false => Ok(&*self.store),
+        }
+    }
+
+    fn reach_to_write(&self) -> Result<&dyn Store> {
+        let store = self.reach()?;
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        if !self.delay.is_zero() {
+            pass(self.delay);
+        }
+        Ok(store)
+    }
+}
+
+impl Store for View {
+    fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
+        self.reach()?.get(table, key, topic)
+    }
+    fn write(&self, write: &Write<'_>) -> Result<Written> {
+        self.reach_to_write()?.write(write)
+    }
+    fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
+        self.reach_to_write()?.write_each(writes)
+    }
+    fn delete_rows(&self, table: &str, keys: &[Name]) -> Result<usize> {
+        self.reach_to_write()?.delete_rows(table, keys)
+    }
+    fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
+        self.reach()?.page_of_entries(table, topic, after)
+    }
+    fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
+        self.reach()?.page_of_keys(table, topic, after)
+    }
+    fn create_table(&self, table: &str) -> Result<bool> {
+        self.reach()?.create_table(table)
+    }
+    fn delete_table(&self, table: &str) -> Result<bool> {
+        self.reach()?.delete_table(table)
+    }
+    fn allocate_unique_key(&self, table: &str) -> Result<u64> {
+        self.reach()?.allocate_unique_key(table)
+    }
+}
+
+fn named(id: &str) -> ListenerOptions {
+    ListenerOptions {
+        id: Some(id.into()),
+        ..listening()
+    }
+}
+
+fn impatient() -> NotifierOptions {
+    NotifierOptions {
+        ack_timeout: Duration::from_millis(50),
+        ..notifying()
+    }
+}
+
+#[test]
+fn a_stop_that_takes_long_keeps_what_it_processes_from_a_new_listener_of_its_id() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let (go, wait) = bounded::<()>(0);
+        let slow = server_with(&world, named("same"), move |_| assert!(wait.recv().is_err()));
+        let node = world.program(0);
+        let notifier = node.notifier(impatient());
+        notifier.wait_listeners(1, LONG).unwrap();
+        notifier.notify(status(1)).unwrap();
+        slow.seen.recv_timeout(LONG).unwrap();
+        slow.listener.stop();
+        let next = server_with(&world, named("same"), |_| ());
+        let address = next.listener.member().address;
+        eventually(LONG, || {
+            notifier.listeners().iter().any(|member| member.address == address)
+        });
+        notifier.notify(status(2)).unwrap();
+        assert_eq!(next.seen.recv_timeout(LONG).unwrap().key, "2");
+        // Long enough for each of many tries.
+        pass(Duration::from_secs(1));
+        assert_eq!((next.seen.len(), notifier.stats().pending), (0, 1));
+        drop(go);
+        notifier.flush(LONG).unwrap();
+        assert_eq!(next.seen.len(), 0);
+        no_claims_are_left(&node.store);
+        eventually(LONG, || {
+            node.store.keys(tablecast::listener::LISTENERS, None).count() == 1
+        });
+    });
+}
+
+#[test]
+fn what_is_not_marked_in_the_store_is_not_acknowledged() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let (view, cut_world) = View::of(&world, Duration::ZERO);
+        let (go, wait) = bounded::<()>(0);
+        let cut = server_with(&cut_world, listening(), move |_| {
+            let _ = wait.recv_timeout(LONG);
+        });
+        let node = world.program(0);
+        let notifier = node.notifier(impatient());
+        notifier.wait_listeners(1, LONG).unwrap();
+        notifier.notify(status(1)).unwrap();
+        cut.seen.recv_timeout(LONG).unwrap();
+        let other = server(&world);
+        notifier.wait_listeners(2, LONG).unwrap();
+        view.cut(true);
+        drop(go);
+        eventually(LONG, || cut.listener.stats().handled == 1);
+        // It is processed, but if its process died now, others would have to do it again.
+        pass(Duration::from_millis(500));
+        assert_eq!((notifier.stats().acknowledged, other.seen.len()), (0, 0));
+        // Nor does it begin anything: others do.
+        (2..20).for_each(|key| notifier.notify(status(key)).unwrap());
+        eventually(LONG, || notifier.stats().acknowledged == 18);
+        assert_eq!((cut.seen.len(), other.keys().len()), (0, 18));
+        view.cut(false);
+        notifier.flush(LONG).unwrap();
+        assert_eq!((cut.seen.len(), other.seen.len()), (0, 0));
+        no_claims_are_left(&node.store);
+    });
+}
+
+#[test]
+fn claims_marks_and_removals_are_made_in_bundles() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let (view, slow_world) = View::of(&world, Duration::from_millis(5));
+        let server = server(&slow_world);
+        let node = world.program(0);
+        let notifier = node.notifier(notifying());
+        notifier.wait_listeners(1, LONG).unwrap();
+        let before = view.writes.load(Ordering::SeqCst);
+        (0..2000).for_each(|key| notifier.notify(status(key)).unwrap());
+        notifier.flush(LONG).unwrap();
+        assert_eq!(server.seen.len(), 2000);
+        eventually(LONG, || server.listener.stats().claims == 0);
+        // Without bundles there would be three for each update.
+        let writes = view.writes.load(Ordering::SeqCst) - before;
+        assert!(writes < 600, "{writes} writes");
+        no_claims_are_left(&node.store);
+    });
+}
+
+#[test]
+fn with_manual_resubscription_they_register_their_topics_again() {
+    within(LIMIT, || {
+        let mut world = World::service();
+        if let World::Config { config, .. } = &mut world {
+            config.resubscribe = Resubscribe::Manual;
+        }
+        let server = server(&world);
+        let node = world.program(0);
+        let notifier = node.notifier(impatient());
+        for round in 0..3 {
+            notifier.wait_listeners(1, LONG).unwrap();
+            notifier.notify(status(round)).unwrap();
+            notifier.flush(LONG).unwrap();
+            world.end_service();
+            let is_live = |program: &crate::program::Program| program.subscriber.wait_live(Duration::ZERO).is_ok();
+            eventually(LONG, || !is_live(&node) && !is_live(&server.program));
+            world.begin_service();
+        }
+        assert_eq!(server.keys(), ["0", "1", "2"]);
+    });
+}
