@@ -40,8 +40,9 @@ const NUMBERS: usize = 512;
 
 impl Courier {
     pub(super) fn new(shared: &Arc<Shared>, topic: &Topic, commands: Receiver<Command>) -> Courier {
+        let options = &shared.options;
         Courier {
-            in_flight: InFlight::new(shared.options.ack_timeout, shared.options.window),
+            in_flight: InFlight::new(options.ack_timeout, options.window, options.timeout),
             shared: Arc::clone(shared),
             topic: topic.clone(),
             commands,
@@ -68,7 +69,7 @@ impl Courier {
                     Command::Answers(answers) => self.in_flight.answered(answers, now),
                     Command::Listeners(listeners) => self.in_flight.listeners(listeners, now),
                     Command::Stop(pending) => {
-                        self.in_flight.confirm();
+                        self.in_flight.confirm(now);
                         self.act();
                         let _ = pending.send(self.in_flight.into_pending());
                         return;

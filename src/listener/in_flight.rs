@@ -39,6 +39,9 @@ const BUNDLE_TIME: Duration = Duration::from_millis(100);
 /// They do not wait any longer when there are so many.
 const BUNDLE: usize = 256;
 
+/// No more messages with confirmations are remembered.
+const MAX_CONFIRMED: usize = 4096;
+
 /// How often a listener is asked about an event that is done with. After that the claim stays for the time of the option
 /// `retention`.
 const QUESTIONS: u32 = 3;
@@ -70,6 +73,10 @@ pub(super) struct InFlight {
     questions: BTreeMap<Name, Vec<Question>>,
     confirms: BTreeMap<Name, Vec<u64>>,
     confirm_due: Option<Instant>,
+    /// What was confirmed lately, to whom: one that is gone may not have heard it.
+    confirmed: VecDeque<(Instant, Name, Vec<u64>)>,
+    /// How long it takes at most until one that is gone is known to be.
+    keep: Duration,
     told_nobody: bool,
     steps: Vec<Step>,
 }
@@ -132,7 +139,7 @@ struct Try {
 }
 
 impl InFlight {
-    pub(super) fn new(ack_timeout: Duration, window: usize) -> InFlight {
+    pub(super) fn new(ack_timeout: Duration, window: usize, timeout: Duration) -> InFlight {
         let (ack_timeout, window) = (ack_timeout.max(MIN_ACK_TIMEOUT), window.max(1));
         InFlight {
             ack_timeout,
@@ -147,6 +154,8 @@ impl InFlight {
             questions: BTreeMap::new(),
             confirms: BTreeMap::new(),
             confirm_due: None,
+            confirmed: VecDeque::new(),
+            keep: timeout.saturating_mul(2),
             told_nobody: false,
             steps: Vec::new(),
         }
@@ -184,6 +193,12 @@ impl InFlight {
         if self.peers.set(present) {
             let numbers: Vec<u64> = self.events.keys().copied().collect();
             numbers.into_iter().for_each(|number| self.look_for_gone(number, now));
+            for (_, listener, numbers) in std::mem::take(&mut self.confirmed) {
+                match self.peers.is_present(&listener) {
+                    true => self.confirmed.push_back((now, listener, numbers)),
+                    false => self.to_confirm(listener, numbers, now),
+                }
+            }
         }
         self.told_nobody &= self.peers.is_empty();
         self.pump(now);
@@ -297,15 +312,19 @@ impl InFlight {
         if event.tries.values().any(|tried| !tried.is_over) {
             return;
         }
-        let confirms = self.confirms.entry(holder.clone()).or_default();
-        confirms.push(number);
+        self.to_confirm(holder.clone(), vec![number], now);
+        self.forget(number);
+    }
+
+    fn to_confirm(&mut self, holder: Name, numbers: Vec<u64>, now: Instant) {
+        let confirms = self.confirms.entry(holder).or_default();
+        confirms.extend(numbers);
         let due = if confirms.len() < BUNDLE {
             now + BUNDLE_TIME
         } else {
             now
         };
         self.confirm_due = Some(self.confirm_due.map_or(due, |earlier| earlier.min(due)));
-        self.forget(number);
     }
 
     fn forget(&mut self, number: u64) {
@@ -380,7 +399,7 @@ impl InFlight {
             self.steps.push(Step::Ask { about, listener });
         }
         if self.confirm_due.is_some_and(|due| due <= now) {
-            self.confirm();
+            self.confirm(now);
         }
         self.pump(now);
     }
@@ -438,8 +457,12 @@ impl InFlight {
     }
 
     /// Says now what is settled.
-    pub(super) fn confirm(&mut self) {
+    pub(super) fn confirm(&mut self, now: Instant) {
         self.confirm_due = None;
+        let is_old = |(at, ..): &(Instant, Name, Vec<u64>)| now.saturating_duration_since(*at) > self.keep;
+        while self.confirmed.len() > MAX_CONFIRMED || self.confirmed.front().is_some_and(is_old) {
+            self.confirmed.pop_front();
+        }
         for (holder, numbers) in std::mem::take(&mut self.confirms) {
             // Of one that is gone any other removes the claims; if there is none they go with the time.
             let listener = if self.peers.is_present(&holder) {
@@ -448,6 +471,7 @@ impl InFlight {
                 self.peers.draw(|_| true)
             };
             if let Some(listener) = listener {
+                self.confirmed.push_back((now, listener.clone(), numbers.clone()));
                 self.steps.push(Step::Confirm { numbers, listener });
             }
         }

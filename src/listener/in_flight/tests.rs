@@ -4,6 +4,7 @@ use super::*;
 use crate::update::Action;
 
 const ACK: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 struct Desk {
     in_flight: InFlight,
@@ -13,7 +14,7 @@ struct Desk {
 impl Desk {
     fn new(window: usize, listeners: &[&str]) -> Desk {
         let mut desk = Desk {
-            in_flight: InFlight::new(ACK, window),
+            in_flight: InFlight::new(ACK, window, TIMEOUT),
             start: Instant::now(),
         };
         desk.present(0, listeners);
@@ -225,9 +226,8 @@ fn who_is_never_heard_of_again_leaves_the_claim_to_time() {
 
 #[test]
 fn who_is_gone_has_no_copy_and_what_it_had_goes_to_another_at_once() {
-    let mut desk = Desk::new(9, &["a", "b"]);
     for (number, state) in [(1, None), (2, Some(State::Held))] {
-        desk.present(0, &["a", "b"]);
+        let mut desk = Desk::new(9, &["a", "b"]);
         desk.add(0, number, "k");
         let first = desk.sent(number, 1);
         let second = other(&first);
@@ -241,6 +241,25 @@ fn who_is_gone_has_no_copy_and_what_it_had_goes_to_another_at_once() {
         desk.tick(200);
         desk.confirmed(second, &[number]);
     }
+}
+
+#[test]
+fn what_was_confirmed_to_one_that_is_gone_is_confirmed_to_another() {
+    let mut desk = Desk::new(9, &["a"]);
+    for (at, number) in [(0, 1), (30_000, 2)] {
+        desk.add(at, number, "k");
+        desk.sent(number, 1);
+        desk.done(at, number, "a", 1);
+        desk.processed(0);
+        desk.tick(at + 100);
+        desk.confirmed("a", &[number]);
+    }
+    // The first was so long ago that it had heard it, or it would have been known to be gone before.
+    desk.present(31_000, &["b"]);
+    desk.tick(31_100);
+    desk.confirmed("b", &[2]);
+    desk.present(32_000, &["b", "c"]);
+    assert_eq!(desk.in_flight.due(), None);
 }
 
 #[test]
