@@ -58,16 +58,13 @@ impl Server {
     /// write then. Between the listener's last look at its registration and its handler no listener could know that
     /// it was stopped.
     pub(crate) fn suspend(&mut self, limit: Duration) {
-        let (mut tail, mut begun) = (Tail::of(&self.spec.log), None);
+        let (mut tail, mut is_begun) = (Tail::of(&self.spec.log), false);
         let mut pause = Duration::from_millis(5);
         wait_for(limit, "it is never inside its handler", || {
             self.actor.process().signal("STOP");
             wait_for(limit, "it does not stop", || self.is_stopped());
-            tail.read(|line| match line.event {
-                Event::Begun(status) => begun = Some(status),
-                _ => begun = None,
-            });
-            let is_inside = begun.is_some() && is_free(&self.spec.world.store);
+            tail.read(|line| is_begun = matches!(line.event, Event::Begun(_)));
+            let is_inside = is_begun && is_free(&self.spec.world.store);
             if !is_inside {
                 self.resume();
                 // On a busy machine it needs a while to get anywhere.
@@ -116,7 +113,7 @@ pub(crate) struct Crew<'a> {
     _service: Option<Service>,
 }
 
-/// What carries status updates, and where the store is.
+/// What carries status updates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Carrier {
     Ports,
