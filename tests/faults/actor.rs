@@ -9,8 +9,10 @@ use crossbeam_channel::{Receiver, unbounded};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::node::{self, NodeSpec};
 use super::process::Process;
 use super::program::{self, ProgramSpec};
+use super::server::{self, ServerSpec};
 use super::stops::{self, StopsSpec};
 use super::writer::{self, WriterSpec};
 
@@ -23,6 +25,8 @@ pub(crate) enum Part {
     Writer(WriterSpec),
     Program(ProgramSpec),
     Stops(StopsSpec),
+    Server(ServerSpec),
+    Node(NodeSpec),
 }
 
 /// Set in such a process; its first line of input is its part.
@@ -42,6 +46,8 @@ pub(crate) fn run() {
         Part::Writer(spec) => writer::run(spec),
         Part::Program(spec) => program::run(&spec),
         Part::Stops(spec) => stops::run(&spec),
+        Part::Server(spec) => server::run(&spec),
+        Part::Node(spec) => node::run(&spec),
     }
 }
 

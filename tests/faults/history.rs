@@ -6,12 +6,19 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
-/// Microseconds since the Unix epoch, by the one clock of this machine.
+/// Microseconds since this machine was started: the same clock for all processes, and one that is never set.
 pub(crate) type Time = i64;
 
 pub(crate) fn now() -> Time {
+    let since = clock_gettime(ClockId::Boottime);
+    since.tv_sec * 1_000_000 + since.tv_nsec / 1_000
+}
+
+/// Microseconds since the Unix epoch.
+pub(crate) fn wall_clock() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     i64::try_from(since.as_micros()).unwrap()
 }
@@ -69,6 +76,13 @@ pub(crate) struct Told {
     pub(crate) range: Option<(u64, u64)>,
 }
 
+/// A state of a row, as a notifier tells it; the states of a row are counted from 1.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Status {
+    pub(crate) row: String,
+    pub(crate) state: u64,
+}
+
 /// What a process held.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Held {
@@ -77,7 +91,7 @@ pub(crate) struct Held {
     pub(crate) kib: u64,
 }
 
-/// What can happen to a writer, and to a program.
+/// What can happen to a writer, to a program, to a server with a listener, and to a node with notifiers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Event {
     /// A publisher was made.
@@ -125,6 +139,15 @@ pub(crate) enum Event {
     },
     /// It was killed.
     Killed,
+
+    /// The handler of a listener was called, and returned.
+    Begun(Status),
+    Handled(Status),
+
+    /// A notifier is about to be given this.
+    Notified(Status),
+    /// It was seen to be acknowledged.
+    Acknowledged(Status),
 }
 
 /// A file that is being written.

@@ -18,16 +18,22 @@ mod rig;
 mod actor;
 mod cast;
 mod checker;
+#[cfg(feature = "redis")]
+mod crew;
+mod gate;
 mod history;
 mod holdings;
+mod node;
 mod program;
 mod proxy;
 mod registry;
 mod replica;
 mod scenarios;
+mod server;
 mod stage;
 mod stops;
 mod store;
+mod world;
 mod writer;
 
 /// Not a test: the body of the processes that the scenarios start.

@@ -41,9 +41,14 @@ pub(crate) const SEND_TIMEOUT: Duration = Duration::from_millis(500);
 
 static MACHINE: RwLock<()> = RwLock::new(());
 
+/// Whether scenarios have their long form.
+pub(crate) fn is_long() -> bool {
+    std::env::var("TABLECAST_TEST_FAULTS").is_ok_and(|form| form == "long")
+}
+
 /// Plays a scenario: `TABLECAST_TEST_FAULTS=long` for the long form, `TABLECAST_TEST_SEED` to play one again.
 pub(crate) fn play(name: &'static str, load: Load, body: impl FnOnce(&mut Stage) + Send + 'static) {
-    let long = std::env::var("TABLECAST_TEST_FAULTS").is_ok_and(|form| form == "long");
+    let long = is_long();
     let (_shared, _alone) = match load {
         Load::Light if !long => (Some(MACHINE.read()), None),
         _ => (None, Some(MACHINE.write())),
@@ -218,7 +223,7 @@ impl Stage {
     }
 }
 
-fn listed(violations: &[Violation]) -> String {
+pub(crate) fn listed(violations: &[Violation]) -> String {
     let first: Vec<_> = violations
         .iter()
         .take(10)

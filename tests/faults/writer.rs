@@ -12,7 +12,7 @@ use tablecast::transport::PubSub;
 use tablecast::{Action, DbUpdate, Publisher, PublisherOptions, Result, Topic};
 
 use super::actor;
-use super::history::{Change, Event, Log, Tail, now};
+use super::history::{Change, Event, Log, Tail, wall_clock};
 use super::random::Random;
 use super::registry::RegistrySpec;
 use super::store::WRITER;
@@ -209,8 +209,8 @@ impl Writer {
         update.version = Some(change.version);
         update.priority = 1 + self.random.below(9) as i32;
         update.timestamp = match self.spec.clock {
-            Clock::Off(seconds) => now() + seconds * 1_000_000,
-            Clock::Steps => now() + (self.random.below(7_200_000_000) as i64) - 3_600_000_000,
+            Clock::Off(seconds) => wall_clock() + seconds * 1_000_000,
+            Clock::Steps => wall_clock() + (self.random.below(7_200_000_000) as i64) - 3_600_000_000,
         };
         update
     }

@@ -4,6 +4,7 @@
 //! library works: a writer's own count of what it sent is what tells which update a number belongs to.
 
 mod index;
+mod once;
 mod promises;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use std::path::Path;
 use super::history::{History, Row, Time, micros};
 use super::store::WRITER;
 pub(crate) use index::Sends;
+pub(crate) use once::{Tally, once};
 pub(crate) use promises::{converged, filter, leaks, loss, order, unique};
 
 /// What the names of the programs' files begin with.
@@ -68,6 +70,14 @@ pub(crate) enum Violation {
     },
     /// C6: the program had the store's content too late.
     Late { settled: Place, by: Time },
+    /// C9: processed again, though it had been acknowledged.
+    Again { acknowledged: Place, begun: Place },
+    /// C9: processed after a newer state of its row.
+    Older { newer: Place, begun: Place },
+    /// C9: acknowledged before it was processed.
+    Unprocessed { acknowledged: Place },
+    /// C9: never acknowledged.
+    Unacknowledged { notified: Place },
     /// C5, C6: the history has not the line that would tell.
     Missing { program: String, promise: &'static str },
 }
@@ -82,6 +92,10 @@ impl Violation {
             Violation::Unasked { .. } => "C4",
             Violation::Leak { .. } => "C5",
             Violation::Diverged { .. } | Violation::Late { .. } => "C6",
+            Violation::Again { .. }
+            | Violation::Older { .. }
+            | Violation::Unprocessed { .. }
+            | Violation::Unacknowledged { .. } => "C9",
             Violation::Missing { promise, .. } => promise,
         }
     }

@@ -48,6 +48,8 @@ pub(crate) struct Proxy {
 }
 
 struct Shared {
+    /// Whether what passes is ZMTP.
+    has_messages: bool,
     state: Mutex<State>,
     changed: Condvar,
     judge: Mutex<Judge>,
@@ -65,10 +67,20 @@ struct State {
 impl Proxy {
     /// A proxy in front of the publisher at this address, `tcp://host:port`, which need not be there yet.
     pub(crate) fn to(target: &str) -> Proxy {
-        let target = target.strip_prefix("tcp://").unwrap().to_owned();
+        Proxy::start(target.strip_prefix("tcp://").unwrap(), true)
+    }
+
+    /// A proxy in front of what speaks another protocol at this `host:port`, and has clients rather than subscribers.
+    pub(crate) fn plain(target: &str) -> Proxy {
+        Proxy::start(target, false)
+    }
+
+    fn start(target: &str, has_messages: bool) -> Proxy {
+        let target = target.to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let shared = Arc::new(Shared {
+            has_messages,
             state: Mutex::default(),
             changed: Condvar::new(),
             judge: Mutex::new(Box::new(|_| Fate::Pass)),

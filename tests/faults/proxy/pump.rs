@@ -38,7 +38,12 @@ fn read(shared: &Shared, way: Way, mut from: TcpStream, due: &Sender<Due>) {
         if !shared.wait_open(way) {
             return;
         }
-        for piece in splitter.split(&buffer[..length]) {
+        let bytes = &buffer[..length];
+        let pieces = match shared.has_messages {
+            true => splitter.split(bytes),
+            false => vec![Piece::Plain(bytes.to_vec())],
+        };
+        for piece in pieces {
             let due_now = match piece {
                 Piece::Message(message) if way == Way::ToSubscriber => judge(shared, &mut held, message),
                 Piece::Plain(bytes) | Piece::Message(Message { bytes, .. }) => Some((Duration::ZERO, bytes)),

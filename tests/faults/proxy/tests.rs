@@ -1,5 +1,6 @@
 //! The proxy against bare sockets of libzmq, so that it is known to do what the scenarios ask of it.
 
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use super::*;
@@ -86,5 +87,31 @@ fn a_cut_is_not_told_and_what_waited_goes_on() {
         // It ends though it is cut.
         proxy.cut(BOTH_WAYS);
         drop(proxy);
+    });
+}
+
+#[test]
+fn what_has_no_messages_waits_while_its_way_is_cut() {
+    within(LIMIT, || {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy = Proxy::plain(&server.local_addr().unwrap().to_string());
+        let mut near = TcpStream::connect(proxy.address().trim_start_matches("tcp://")).unwrap();
+        let (mut far, _) = server.accept().unwrap();
+        // As long as a greeting, and what is then no frame.
+        let request = [b'\xFF'; 100];
+        near.write_all(&request).unwrap();
+        let mut came = [0; 100];
+        far.read_exact(&mut came).unwrap();
+        assert_eq!(came, request);
+        proxy.cut(&[Way::ToSubscriber]);
+        near.write_all(b"ask").unwrap();
+        far.read_exact(&mut came[..3]).unwrap();
+        far.write_all(b"answer").unwrap();
+        near.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        assert!(near.read(&mut came).is_err());
+        proxy.mend();
+        near.set_read_timeout(None).unwrap();
+        near.read_exact(&mut came[..6]).unwrap();
+        assert_eq!(&came[..6], b"answer");
     });
 }

@@ -8,6 +8,8 @@ mod names;
 mod network;
 mod odd;
 mod registry;
+#[cfg(feature = "redis")]
+mod status;
 mod stopped;
 
 use serde_json::Value;

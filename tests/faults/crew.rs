@@ -1,0 +1,288 @@
+//! Servers and nodes under a storm of status updates, as a scenario sees them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::actor::{Actor, Part};
+use super::cast::Service;
+use super::checker::{Tally, once};
+use super::history::{Event, History, Tail};
+use super::node::{self, NODE, NodeSpec};
+use super::proxy::{Proxy, Way};
+use super::rig::free_port;
+use super::server::{self, SERVER, ServerSpec};
+use super::stage::{Stage, listed, pass, wait_for};
+use super::world::{Between, World};
+
+/// A server's process.
+pub(crate) struct Server {
+    actor: Actor,
+    spec: ServerSpec,
+    /// What its store is behind, if that is a network.
+    proxy: Option<Proxy>,
+}
+
+impl Server {
+    /// Cuts it off from its store: nothing goes these ways any more.
+    pub(crate) fn cut(&mut self, ways: &[Way]) {
+        match &self.proxy {
+            Some(proxy) => proxy.cut(ways),
+            None => self.actor.ask::<()>(&server::Order::Cut(true)),
+        }
+    }
+
+    pub(crate) fn mend(&mut self) {
+        match &self.proxy {
+            Some(proxy) => proxy.mend(),
+            None => self.actor.ask::<()>(&server::Order::Cut(false)),
+        }
+    }
+
+    /// Replaces its listener by another one of its id, while its handler is running.
+    pub(crate) fn replace(&mut self) {
+        self.actor.ask::<()>(&server::Order::Replace);
+    }
+
+    pub(crate) fn kill(mut self) -> ServerSpec {
+        self.actor.process().kill();
+        self.spec
+    }
+
+    /// Lets it end cleanly.
+    pub(crate) fn end(self) -> ServerSpec {
+        self.actor.end();
+        self.spec
+    }
+
+    /// Stops the process where it is: inside its handler, and not while it writes the file of rows, for nobody else could
+    /// write then. Between the listener's last look at its registration and its handler no listener could know that
+    /// it was stopped.
+    pub(crate) fn suspend(&mut self, limit: Duration) {
+        let (mut tail, mut is_begun) = (Tail::of(&self.spec.log), false);
+        let mut pause = Duration::from_millis(5);
+        wait_for(limit, "it is never inside its handler", || {
+            self.actor.process().signal("STOP");
+            wait_for(limit, "it does not stop", || self.is_stopped());
+            tail.read(|line| is_begun = matches!(line.event, Event::Begun(_)));
+            let is_inside = is_begun && is_free(&self.spec.world.store);
+            if !is_inside {
+                self.resume();
+                // On a busy machine it needs a while to get anywhere.
+                pass(pause);
+                pause += pause / 2;
+            }
+            is_inside
+        });
+    }
+
+    pub(crate) fn resume(&mut self) {
+        self.actor.process().signal("CONT");
+    }
+
+    fn is_stopped(&mut self) -> bool {
+        let tasks = format!("/proc/{}/task", self.actor.process().id());
+        let mut tasks = std::fs::read_dir(tasks).unwrap().map_while(Result::ok);
+        tasks.all(|task| {
+            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+            // After the name, in parentheses, comes the state.
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        })
+    }
+}
+
+/// Whether this store can be written.
+fn is_free(store: &str) -> bool {
+    if store.starts_with("redis://") {
+        return true;
+    }
+    let file = rusqlite::Connection::open(store).unwrap();
+    file.busy_timeout(Duration::from_millis(100)).unwrap();
+    file.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok()
+}
+
+/// Three servers, and the nodes that give them work.
+pub(crate) struct Crew<'a> {
+    stage: &'a mut Stage,
+    world: World,
+    pub(crate) servers: Vec<Server>,
+    nodes: Vec<Actor>,
+    /// How many updates there are at least.
+    updates: u64,
+    /// How many servers were ever started.
+    started: usize,
+    _service: Option<Service>,
+}
+
+/// What carries status updates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carrier {
+    Ports,
+    Service,
+    Redis,
+}
+
+impl<'a> Crew<'a> {
+    /// Begins a storm through this carrier. The store is a file, or a Redis server, `host:port`, which also carries what
+    /// is to be carried by Redis.
+    pub(crate) fn begin(stage: &'a mut Stage, carrier: Carrier, redis: &str, is_file: bool) -> Crew<'a> {
+        let service = (carrier == Carrier::Service).then(|| stage.service(free_port(), &[]));
+        let between = match &service {
+            _ if carrier == Carrier::Redis => Between::Redis(redis.into()),
+            None => Between::Ports,
+            Some(service) => Between::Service(stage.folder().join("publisher.sock"), service.address.clone()),
+        };
+        let world = World {
+            between,
+            store: match is_file {
+                true => stage.folder().join("rows.db").to_str().unwrap().into(),
+                false => format!("redis://{redis}"),
+            },
+            hello_interval: stage.hello(),
+            timeout: Duration::from_millis(stage.either(1_500, 3_000)),
+            ack_timeout: Duration::from_millis(100),
+        };
+        let mut crew = Crew {
+            world,
+            servers: Vec::new(),
+            nodes: Vec::new(),
+            updates: 0,
+            started: 0,
+            _service: service,
+            stage,
+        };
+        for id in ["a", "b", "c"] {
+            let server = crew.server(id);
+            crew.servers.push(server);
+        }
+        crew.start_nodes();
+        crew
+    }
+
+    fn start_nodes(&mut self) {
+        let (nodes, notifiers) = self.stage.either((2, 30), (4, 50));
+        // Half of them with one row; the others so that a server has more before it than it does in the time of an answer.
+        let (rows, updates) = (10, 40);
+        for number in 0..nodes {
+            let spec = NodeSpec {
+                name: number.to_string(),
+                folder: self.stage.folder().to_owned(),
+                world: self.world.clone(),
+                notifiers: [1, rows].repeat(notifiers / 2),
+                updates,
+            };
+            self.nodes.push(Actor::start(&Part::Node(spec)));
+        }
+        self.updates = nodes * notifiers as u64 * updates;
+        for node in &mut self.nodes {
+            node.answer::<()>();
+            node.tell(&node::Order::Begin(self.servers.len()));
+        }
+        self.nodes.iter_mut().for_each(Actor::answer::<()>);
+    }
+
+    /// Starts a server, and waits until its listener is registered under this id.
+    pub(crate) fn server(&mut self, id: &str) -> Server {
+        let mut world = self.world.clone();
+        let proxy = world.store.strip_prefix("redis://").map(Proxy::plain);
+        if let Some(proxy) = &proxy {
+            world.store = proxy.address().replace("tcp://", "redis://");
+        }
+        self.started += 1;
+        let spec = ServerSpec {
+            log: self.log(self.started),
+            id: id.into(),
+            world,
+        };
+        let mut actor = Actor::start(&Part::Server(spec.clone()));
+        actor.answer::<()>();
+        Server { actor, spec, proxy }
+    }
+
+    fn log(&self, number: usize) -> PathBuf {
+        self.stage.folder().join(format!("{SERVER}{number:02}"))
+    }
+
+    /// Has one go, and another one come at once, under the same id unless it is given another.
+    pub(crate) fn change(&mut self, number: usize, go: impl FnOnce(Server) -> ServerSpec, id: Option<&str>) {
+        let gone = go(self.servers.remove(number));
+        let server = self.server(id.unwrap_or(&gone.id));
+        self.servers.insert(number, server);
+    }
+
+    fn limit(&self) -> Duration {
+        Duration::from_secs(self.stage.either(30, 300))
+    }
+
+    /// Stops the process of this server where that is fair.
+    pub(crate) fn suspend(&mut self, number: usize) {
+        let limit = self.limit();
+        self.servers[number].suspend(limit);
+    }
+
+    /// Lets some of the time pass after which a listener that is silent is gone.
+    pub(crate) fn pass_timeouts(&self, count: f64) {
+        pass(self.world.timeout.mul_f64(count));
+    }
+
+    /// Has the handler of this server take so long that a listener that is silent from now on is gone when it returns.
+    /// What waits here meanwhile goes to others too.
+    pub(crate) fn delay(&mut self, number: usize) {
+        let time = self.world.timeout * 2;
+        self.servers[number].actor.ask::<()>(&server::Order::Slow(time));
+    }
+
+    /// Waits until this part of the least number of updates is acknowledged in addition.
+    pub(crate) fn go_on(&mut self, part: f64) {
+        let (limit, count) = (self.limit(), (self.updates as f64 * part) as u64);
+        let acknowledged = |crew: &mut Crew<'_>| crew.reports().iter().map(|report| report.acknowledged).sum::<u64>();
+        let before = acknowledged(self);
+        let what = format!("{count} more are not acknowledged");
+        wait_for(limit, &what, || acknowledged(self) >= before + count);
+    }
+
+    fn reports(&mut self) -> Vec<node::Report> {
+        let nodes = self.nodes.iter_mut();
+        nodes.map(|node| node.ask(&node::Order::Report)).collect()
+    }
+
+    /// Waits until the nodes see that this server's listener is gone, or that it is there.
+    pub(crate) fn await_known(&mut self, number: usize, is_there: bool) {
+        let (limit, id) = (self.limit(), self.servers[number].spec.id.clone());
+        let what = format!(
+            "the nodes do not see that {id} is {}",
+            if is_there { "there" } else { "gone" }
+        );
+        wait_for(limit, &what, || {
+            self.nodes.iter_mut().all(|node| {
+                let listeners: Vec<String> = node.ask(&node::Order::Listeners);
+                // One that was taken for dead may have to add something.
+                let is_its = |listener: &String| listener.split(' ').next() == Some(&id);
+                listeners.iter().any(is_its) == is_there
+            })
+        });
+    }
+
+    /// Waits until all is acknowledged, ends all, and demands that the promise was kept. Prints the line of the scenario.
+    pub(crate) fn verdict(mut self, what: &str) -> Tally {
+        self.go_on(0.1);
+        let nodes = self.nodes.iter_mut();
+        nodes.for_each(|node| node.ask::<()>(&node::Order::Finish));
+        wait_for(self.limit(), "not all is acknowledged", || {
+            self.reports().iter().all(|report| report.pending == 0)
+        });
+        let (mut sent, mut retried) = (0, 0);
+        for report in self.reports() {
+            (sent, retried) = (sent + report.sent, retried + report.retried);
+        }
+        self.nodes.into_iter().for_each(Actor::end);
+        self.servers.into_iter().for_each(|server| drop(server.end()));
+        let folder = self.stage.folder();
+        let (violations, tally) = once(&History::read_all(folder, SERVER), &History::read_all(folder, NODE));
+        self.stage.say(format!(
+            "{what}: {tally}, messages {sent}, of them sent again {retried}"
+        ));
+        assert!(tally.notified >= self.updates, "{what}: {tally}");
+        assert!(violations.is_empty(), "{what}: {tally}; {}", listed(&violations));
+        tally
+    }
+}

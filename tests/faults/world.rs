@@ -1,0 +1,123 @@
+//! What servers and nodes share: a store, and what is between them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tablecast::registry::{Discovery, Registration};
+use tablecast::{Config, Dispatcher, Drivers, ListenerOptions, NotifierOptions, Publisher, Store, Stores, Subscriber};
+
+use super::stage::SEND_TIMEOUT;
+
+/// What carries status updates and their answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Between {
+    /// Every process binds a port of its own, and is found by the store.
+    Ports,
+    /// The publisher service: its socket, and where it is subscribed to.
+    Service(PathBuf, String),
+    /// A Redis server, `host:port`.
+    Redis(String),
+}
+
+/// As one process sees it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct World {
+    pub(crate) between: Between,
+    /// A file, or the address of a Redis server.
+    pub(crate) store: String,
+    pub(crate) hello_interval: Duration,
+    /// When a listener that does not renew its row is gone.
+    pub(crate) timeout: Duration,
+    pub(crate) ack_timeout: Duration,
+}
+
+/// How often all look who is there.
+const LOOK: Duration = Duration::from_millis(100);
+
+impl World {
+    /// How long a call of the store may take.
+    pub(crate) fn patience(&self) -> Duration {
+        self.timeout / 3
+    }
+
+    /// The options of subscriber and publisher.
+    fn config(&self) -> Config {
+        let mut config = self.store_config();
+        config.topics = Vec::new();
+        config.hello_interval_ms = self.hello_interval;
+        config.send_timeout_ms = SEND_TIMEOUT;
+        config.listener_timeout_ms = self.timeout;
+        config.ack_timeout_ms = self.ack_timeout;
+        config.publisher_port = 0;
+        config.pub_sub_use_multiproc = false;
+        match &self.between {
+            Between::Ports => config.discover = true,
+            Between::Service(socket, address) => {
+                config.pub_sub_use_multiproc = true;
+                config.publisher_multiproc_socket.clone_from(socket);
+                config.publishers = vec![address.clone()];
+            }
+            Between::Redis(host) => {
+                config.pub_sub_driver = "redis".into();
+                config.remote_db_hosts = vec![host.clone()];
+            }
+        }
+        config
+    }
+
+    fn store_config(&self) -> Config {
+        let mut config = Config::default();
+        match self.store.strip_prefix("redis://") {
+            Some(host) => {
+                config.nb_db_class = "redis".into();
+                config.remote_db_hosts = vec![host.into()];
+            }
+            None => config.sqlite_path = self.store.clone().into(),
+        }
+        config.store_timeout_ms = self.patience();
+        config.discover_interval_ms = LOOK;
+        config
+    }
+
+    pub(crate) fn open_store(&self) -> Arc<dyn Store> {
+        Stores::new().open(&self.store_config()).unwrap()
+    }
+
+    pub(crate) fn listener(&self) -> ListenerOptions {
+        (&self.config()).into()
+    }
+
+    pub(crate) fn notifier(&self) -> NotifierOptions {
+        (&self.config()).into()
+    }
+}
+
+/// What every process has that takes part.
+pub(crate) struct Parts {
+    pub(crate) dispatcher: Dispatcher,
+    pub(crate) subscriber: Arc<Subscriber>,
+    pub(crate) publisher: Arc<Publisher>,
+    _discovery: Option<Discovery>,
+    _registration: Option<Registration>,
+}
+
+impl Parts {
+    pub(crate) fn open(world: &World) -> Parts {
+        let config = world.config();
+        let (drivers, stores) = (Drivers::new(), Stores::new());
+        let dispatcher = Dispatcher::new((&config).into()).unwrap();
+        let subscriber = Arc::new(Subscriber::open(&config, &drivers, dispatcher.queue()).unwrap());
+        subscriber.daemonize().unwrap();
+        let publisher = Publisher::open(&config, &drivers).unwrap();
+        let registration = Registration::of_publisher(&config, &stores, publisher.address(), None).unwrap();
+        Parts {
+            dispatcher,
+            publisher: Arc::new(publisher),
+            _discovery: Discovery::open(&config, &stores, &subscriber, None).unwrap(),
+            subscriber,
+            _registration: registration,
+        }
+    }
+}
