@@ -5,6 +5,7 @@
 //! [`Session::deadline`] says when to call `tick`. Every loss is told once, and every rule about liveness is here.
 
 mod cleared;
+mod commands;
 mod continuity;
 mod delay;
 mod frames;
@@ -197,72 +198,6 @@ impl Session {
         self.stats.errors += 1;
     }
 
-    pub(super) fn handle_command(&mut self, command: Command, now: Instant) {
-        self.settle_hearing();
-        match command {
-            Command::Subscribe(topic, generation) => {
-                self.topics.register(topic.clone(), generation, now);
-                let patience = self.times.live_timeout;
-                self.cleared.registered(&topic, generation, patience, now);
-                self.act(Action::Subscribe(topic));
-            }
-            Command::Unsubscribe(topic) => {
-                self.cleared.unregistered(&topic);
-                if self.topics.unregister(&topic) {
-                    if let Some(continuity) = &mut self.continuity {
-                        continuity.unregister(&topic);
-                    }
-                    self.act(Action::Unsubscribe(topic));
-                }
-            }
-            Command::Connect(address, registration) => {
-                let was_live = self.were_live.remove(&address) == Some(registration);
-                let peer = Peer::new(registration, was_live, now, &self.times);
-                self.peers.insert(address.clone(), peer);
-                self.act(Action::Connect(address));
-                self.changed();
-            }
-            Command::Disconnect(address) => {
-                // It was lost before.
-                if self.peers.get_mut(&address).is_some_and(Peer::take_lost) {
-                    self.tell_lost(&address, now);
-                }
-                self.remove(&address);
-                self.settled(now);
-            }
-            Command::GiveUp(address) => {
-                let is_missed = self.is_missed(&address);
-                self.remove(&address);
-                if is_missed {
-                    self.tell(SyncReason::AddressLost { address }, now);
-                }
-                self.settled(now);
-            }
-        }
-    }
-
-    /// To be called after [`Session::handle_command`], once for all that came together.
-    pub(super) fn handled_commands(&mut self, now: Instant) {
-        self.ask(now);
-    }
-
-    /// The driver could not subscribe to this topic.
-    pub(super) fn handle_refused(&mut self, topic: Topic, now: Instant) {
-        let generation = self.topics.refuse(topic);
-        self.peers.values_mut().for_each(|peer| peer.limit(generation));
-        let at = crate::clock::after(now, self.times.retry_interval);
-        self.refused_at.get_or_insert(at);
-        self.deadline = None;
-    }
-
-    /// The driver could not begin to connect to this address.
-    pub(super) fn handle_not_connecting(&mut self, address: &str, now: Instant) {
-        if let Some(peer) = self.peers.get_mut(address) {
-            peer.refused(now, &self.times, &mut self.jitter);
-        }
-        self.deadline = None;
-    }
-
     /// The driver has a connection to this address.
     pub(super) fn handle_connected(&mut self, address: &str, now: Instant) {
         self.settle_hearing();
@@ -374,29 +309,6 @@ impl Session {
         }
         self.stats.syncs += 1;
         self.act(Action::Tell(reason));
-    }
-
-    /// Ends listening to an address.
-    fn remove(&mut self, address: &Name) {
-        self.peers.remove(address);
-        if let Some(continuity) = &mut self.continuity {
-            continuity.forget(address);
-        }
-        self.act(Action::Disconnect(address.clone()));
-        self.changed();
-    }
-
-    /// True if changes from an address that is given up were or may be missed: nobody there has said goodbye.
-    fn is_missed(&self, address: &Name) -> bool {
-        let Some(peer) = self.peers.get(address) else {
-            return false;
-        };
-        match (peer.is_told(), peer.owner()) {
-            (true, Some(_)) => !self.has_left(address),
-            // A broker answers there, or nobody.
-            (true, None) => !peer.is_live(),
-            (false, _) => !peer.is_at_peace(),
-        }
     }
 
     /// True if the publisher at this address has said goodbye, and all has come that is known to have been sent from there.

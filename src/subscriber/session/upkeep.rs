@@ -61,34 +61,8 @@ impl Session {
             }
         }
         for reason in findings.syncs {
-            let silent = match &reason {
-                SyncReason::Silence { publishers } => self.stall_silent(publishers, now),
-                _ => Vec::new(),
-            };
-            silent.iter().for_each(|address| self.clear(address));
             self.tell(reason, now);
-            self.tell_cleared(!silent.is_empty(), now);
         }
-    }
-
-    /// These publishers are silent, and the program is told: so are the addresses at which they answered.
-    fn stall_silent(&mut self, publishers: &[Name], now: Instant) -> Vec<Name> {
-        let mut silent = Vec::new();
-        let Some(continuity) = &mut self.continuity else {
-            return silent;
-        };
-        for (address, peer) in &mut self.peers {
-            let is_silent = peer.owner().is_some_and(|(publisher, epoch)| {
-                publishers.binary_search(publisher).is_ok() && continuity.is_silent(publisher, epoch)
-            });
-            if is_silent && peer.is_live() {
-                peer.stall(now, &self.times, &mut self.jitter);
-                continuity.lose(address);
-                silent.push(address.clone());
-                self.has_changed = true;
-            }
-        }
-        silent
     }
 
     fn check_peers(&mut self, now: Instant) {

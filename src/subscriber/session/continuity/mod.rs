@@ -300,13 +300,6 @@ impl Continuity {
         runs.flat_map(|run| run.topics.values()).any(Sequence::is_waiting)
     }
 
-    /// True if this run of a publisher was found silent.
-    pub(super) fn is_silent(&self, publisher: &str, epoch: u64) -> bool {
-        let runs = self.publishers.get(publisher);
-        let run = runs.and_then(|runs| runs.iter().find(|run| run.epoch == epoch));
-        run.is_some_and(|run| run.state == RunState::Silent)
-    }
-
     /// Everything that has come was seen: there was nothing more to read.
     pub(super) fn drained(&mut self, now: Instant) {
         self.drained = now;

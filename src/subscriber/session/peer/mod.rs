@@ -5,15 +5,19 @@
 //! period, and from time to time in any case. An unanswered probe counts only if nothing at all came since, since the answer
 //! may stand behind a backlog; or if a hello that was not delayed has passed it by.
 
+mod due;
+mod proof;
+
 use std::time::{Duration, Instant};
 
 use crate::clock::after;
-use crate::subscriber::status::PeerState;
 use crate::update::{Name, SyncReason, Topic};
 
 use super::delay::Delay;
-use super::probe::{Probe, SOON};
+use super::probe::Probe;
 use super::times::Times;
+pub(super) use due::Due;
+pub(super) use proof::Proof;
 
 /// An address is asked so many hello periods after something came from there, and so many after it has answered: ranges, so
 /// that many subscribers do not ask at once.
@@ -23,10 +27,6 @@ const ASK_AGAIN: (f64, f64) = (0.9, 1.1);
 /// All subscribers of a publisher together ask it about so often a second: the more there are, the more rarely each asks while
 /// something comes.
 const ASKED_A_SECOND: f64 = 300.0;
-
-/// It is lost if nothing at all comes for so many periods after it was asked: together, and with the time until that is
-/// told, less than three.
-const ANSWER: f64 = 1.3;
 
 /// So much of a period, beside the time that answers take, is given to a question until it must have arrived, and to the
 /// answer to a hello that has passed it by.
@@ -41,9 +41,6 @@ pub(super) const MOST_HELD: f64 = 0.5;
 
 /// The longest wait before a connection on which nothing comes is begun anew.
 const MAX_RENEWAL: Duration = Duration::from_secs(5);
-
-/// So many confirmations of an address are told apart.
-const MAX_CONFIRMATIONS: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -81,7 +78,6 @@ pub(super) struct Peer {
     lost_at: Option<Instant>,
     live_at: Option<Instant>,
     retry_wait: Duration,
-    renew_wait: Duration,
     /// Frames that made no sense, until one does.
     malformed: Option<u32>,
 }
@@ -99,40 +95,6 @@ enum Phase {
     /// Nothing comes any more. The connection stays until it is begun anew at this time, or something comes; a little longer
     /// if not all was read that has come.
     Stalled { renew_at: Instant, latest: Instant },
-}
-
-/// What an address has proven of what was sent from there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Proof {
-    /// It answers nothing.
-    None,
-    /// It may soon.
-    Awaited,
-    /// Everything that was sent by then has come, or is lost.
-    Until(Instant),
-}
-
-/// What is due with an address.
-#[derive(Debug, PartialEq)]
-pub(super) enum Due {
-    /// It is to be probed, again after this time.
-    Ask(Duration),
-    /// It lives, and does not hear us: it is to be [stalled](Peer::stall).
-    Deaf,
-    /// The transport is to say how many bytes it has received from there, for [`Peer::weighed`].
-    Weigh,
-    /// It has not answered: to be probed again with this patience, and what the program is told.
-    NoHello(Duration, Option<SyncReason>),
-    /// Topics are taken to be in force there.
-    Assumed,
-    /// The driver is to be asked for a connection again.
-    Connect,
-    /// The connection is to be begun anew.
-    Renew,
-    /// The program is to be told that the address is lost.
-    TellLost,
-    /// The program is to be told that the address is live.
-    TellLive,
 }
 
 impl Peer {
@@ -158,55 +120,8 @@ impl Peer {
             lost_at: None,
             live_at: None,
             retry_wait: times.retry_interval,
-            renew_wait: Duration::ZERO,
             malformed: Some(0),
         }
-    }
-
-    /// The state as programs see it: live only if all of today's topics are in force.
-    pub(super) fn state(&self, generation: u64) -> PeerState {
-        match self.phase {
-            Phase::Down { .. } => PeerState::Connecting,
-            Phase::Unconfirmed | Phase::Stalled { .. } => PeerState::Unconfirmed,
-            Phase::Live { .. } if self.generation() < generation || !self.told => PeerState::Unconfirmed,
-            Phase::Live { .. } => PeerState::Live,
-            Phase::NoHello { .. } => PeerState::NoHello,
-        }
-    }
-
-    /// True if it answers, or is taken to be one that never does.
-    pub(super) fn is_settled(&self) -> bool {
-        matches!(self.phase, Phase::Live { .. } | Phase::NoHello { .. })
-    }
-
-    /// True if a connection is there and the program is soon told more of it.
-    pub(super) fn is_unsure(&self) -> bool {
-        self.live_at.is_some() || matches!(self.phase, Phase::Unconfirmed | Phase::Stalled { .. })
-    }
-
-    /// True if the program knows it as live.
-    pub(super) fn is_told(&self) -> bool {
-        self.told
-    }
-
-    /// True if the program was ever told that it is live.
-    pub(super) fn was_live(&self) -> bool {
-        self.was_live
-    }
-
-    /// The generation of topics that is in force there.
-    pub(super) fn generation(&self) -> u64 {
-        self.confirmed.last().map_or(0, |(generation, _)| *generation)
-    }
-
-    /// Since when topics of this generation are in force there; `None` if they are not.
-    pub(super) fn in_force_since(&self, generation: u64) -> Option<Instant> {
-        let at = self.confirmed.partition_point(|(confirmed, _)| *confirmed < generation);
-        self.confirmed.get(at).map(|(_, since)| *since)
-    }
-
-    pub(super) fn owner(&self) -> Option<(&Name, u64)> {
-        self.owner.as_ref().map(|(publisher, epoch)| (publisher, *epoch))
     }
 
     /// Something was received from there; true if it was stalled, and is to be probed.
@@ -369,7 +284,6 @@ impl Peer {
             self.delay = Delay::default();
         }
         (self.has_answered, self.owner) = (true, owner);
-        self.renew_wait = Duration::ZERO;
         self.proven = probe.asked;
         if !self.told {
             let held = times.hello_interval.mul_f64(MOST_HELD * jitter.f64());
@@ -404,8 +318,7 @@ impl Peer {
 
     /// Nothing comes any more; true if the program was told that it is live.
     pub(super) fn stall(&mut self, now: Instant, times: &Times, jitter: &mut fastrand::Rng) -> bool {
-        let wait = self.renew_wait.max(times.hello_interval.min(MAX_RENEWAL));
-        self.renew_wait = wait.saturating_mul(2).min(MAX_RENEWAL);
+        let wait = times.hello_interval.min(MAX_RENEWAL);
         let renew_at = after(now, wait.mul_f64(0.3 + 0.7 * jitter.f64()));
         let probe = self.probe.take();
         let latest = after(renew_at, MAX_RENEWAL);
@@ -435,165 +348,6 @@ impl Peer {
     /// Who was there has said goodbye.
     pub(super) fn rest(&mut self) {
         self.is_at_peace = true;
-    }
-
-    /// True if who was there last has said goodbye.
-    pub(super) fn is_at_peace(&self) -> bool {
-        self.is_at_peace
-    }
-
-    /// What is proven of what was sent from there.
-    pub(super) fn proof(&self) -> Proof {
-        match self.phase {
-            Phase::Live { .. } => Proof::Until(self.proven),
-            Phase::Unconfirmed => Proof::Awaited,
-            Phase::Down { .. } | Phase::NoHello { .. } | Phase::Stalled { .. } => Proof::None,
-        }
-    }
-
-    /// True if it answers, and is not being asked.
-    pub(super) fn is_askable(&self) -> bool {
-        self.is_live() && self.probe.is_none()
-    }
-
-    /// True if it has answered on this connection, and nothing is known against it.
-    pub(super) fn is_live(&self) -> bool {
-        matches!(self.phase, Phase::Live { .. })
-    }
-
-    /// The transport has received so many bytes from there so far. True if the address is to be [stalled](Peer::stall):
-    /// nothing has come since it was asked.
-    pub(super) fn weighed(&mut self, received: Option<u64>, now: Instant, times: &Times) -> bool {
-        let has_grown = received.is_some() && received != self.received;
-        let before = std::mem::replace(&mut self.received, received);
-        let Some(probe) = &mut self.probe else { return false };
-        let is_weighed = std::mem::take(&mut probe.is_weighed);
-        if has_grown {
-            if is_weighed || before.is_some() {
-                (self.heard, probe.unread_since) = (now, None);
-            }
-            return false;
-        }
-        let wait = times.hello_interval.mul_f64(ANSWER);
-        if is_weighed && received.is_none() && probe.is_unread {
-            // Something may have come that is still to be read. No source starves another, so that is not waited for long.
-            let since = *probe.unread_since.get_or_insert(now);
-            if now < after(since, wait * 2) {
-                self.excuse(SOON, wait, now);
-                return false;
-            }
-        }
-        is_weighed
-    }
-
-    /// Silence counts only after so long, of the `wait` for an answer.
-    fn excuse(&mut self, time: Duration, wait: Duration, now: Instant) {
-        self.excused = after(now, time).checked_sub(wait).unwrap_or(now);
-    }
-
-    /// When [`Peer::expire`] has something.
-    pub(super) fn deadline(&self, times: &Times) -> Option<Instant> {
-        let again_at = self.probe.as_ref().map(|probe| probe.again_at);
-        let phase = match self.phase {
-            Phase::Down { retry_at } => retry_at,
-            Phase::Unconfirmed => again_at,
-            Phase::Live { ask_at, patience } => match &self.probe {
-                None => Some(ask_at.min(after(self.heard, patience))),
-                Some(probe) => {
-                    let ends = [self.stalled_at(times), probe.passed_by, Some(probe.again_at)];
-                    ends.into_iter().flatten().min()
-                }
-            },
-            Phase::NoHello { assume } => assume.map(|(_, at)| at).into_iter().chain(again_at).min(),
-            Phase::Stalled { renew_at, .. } => Some(renew_at),
-        };
-        phase.into_iter().chain(self.lost_at).chain(self.live_at).min()
-    }
-
-    /// When nothing will have come for too long since it was asked.
-    fn stalled_at(&self, times: &Times) -> Option<Instant> {
-        let probe = self.probe.as_ref().filter(|probe| !probe.is_weighed)?;
-        let since = self.heard.max(probe.first_asked).max(self.excused);
-        Some(after(since, times.hello_interval.mul_f64(ANSWER)))
-    }
-
-    /// Takes out what is due; to be called until there is nothing. What came by `drained` was seen: what may still be
-    /// unread is waited for.
-    pub(super) fn expire(&mut self, address: &Name, now: Instant, drained: Instant, times: &Times) -> Option<Due> {
-        if self.lost_at.take_if(|at| *at <= now).is_some() {
-            return Some(Due::TellLost);
-        }
-        if self.live_at.take_if(|at| *at <= now).is_some() {
-            return Some(Due::TellLive);
-        }
-        match self.phase {
-            Phase::Down { retry_at } => {
-                retry_at.filter(|at| *at <= now)?;
-                self.phase = Phase::Down { retry_at: None };
-                Some(Due::Connect)
-            }
-            Phase::Stalled { renew_at, .. } if renew_at > now => None,
-            Phase::Stalled { renew_at, latest } if drained < renew_at && now < latest && !self.is_deaf => {
-                let renew_at = after(now, SOON);
-                self.phase = Phase::Stalled { renew_at, latest };
-                None
-            }
-            Phase::Stalled { .. } => Some(Due::Renew),
-            Phase::Unconfirmed => {
-                let (generation, patience) = self.probe.as_mut()?.late(now, drained)?;
-                self.phase = Phase::NoHello { assume: None };
-                self.has_answered = false;
-                self.confirm(generation, now);
-                let reason = self.tell(address);
-                Some(Due::NoHello(patience, reason))
-            }
-            Phase::NoHello { assume } => {
-                if let Some((generation, _)) = assume.filter(|(_, at)| *at <= now) {
-                    self.phase = Phase::NoHello { assume: None };
-                    self.confirm(generation, now);
-                    return Some(Due::Assumed);
-                }
-                let (_, patience) = self.probe.as_mut()?.late(now, drained)?;
-                Some(Due::Ask(patience))
-            }
-            Phase::Live { ask_at, patience } if self.probe.is_none() => {
-                let is_due = ask_at.min(after(self.heard, patience)) <= now;
-                is_due.then_some(Due::Ask(times.live_timeout))
-            }
-            Phase::Live { .. } => {
-                if let Some(at) = self.stalled_at(times).filter(|at| *at <= now) {
-                    let wait = times.hello_interval.mul_f64(ANSWER);
-                    if now.saturating_duration_since(at) > wait / 2 {
-                        // This process was stopped, or had no processor.
-                        self.excuse(wait / 2, wait, now);
-                        return None;
-                    }
-                    let probe = self.probe.as_mut()?;
-                    (probe.is_weighed, probe.is_unread) = (true, drained < at);
-                    return Some(Due::Weigh);
-                }
-                let probe = self.probe.as_mut()?;
-                if probe.is_passed_by(times.hello_interval.mul_f64(PASSING), now, drained) {
-                    self.is_deaf = true;
-                    return Some(Due::Deaf);
-                }
-                (probe.again_at <= now).then(|| Due::Ask(probe.longer()))
-            }
-        }
-    }
-
-    fn confirm(&mut self, generation: u64, now: Instant) {
-        if generation <= self.generation() && !self.confirmed.is_empty() {
-            return;
-        }
-        self.confirmed.push((generation, now));
-        if self.confirmed.len() > MAX_CONFIRMATIONS {
-            // The topics of the second count as in force since the first: rather told of than not.
-            let (_, since) = self.confirmed.remove(0);
-            if let Some(first) = self.confirmed.first_mut() {
-                first.1 = since;
-            }
-        }
     }
 }
 

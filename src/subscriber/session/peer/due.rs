@@ -1,0 +1,171 @@
+//! What is due with an address, and when.
+
+use std::time::{Duration, Instant};
+
+use crate::clock::after;
+use crate::subscriber::session::probe::SOON;
+use crate::subscriber::session::times::Times;
+use crate::update::{Name, SyncReason};
+
+use super::{PASSING, Peer, Phase};
+
+/// It is lost if nothing at all comes for so many periods after it was asked: together, and with the time until that is
+/// told, less than three.
+const ANSWER: f64 = 1.3;
+
+/// What is due with an address.
+#[derive(Debug, PartialEq)]
+pub(in crate::subscriber::session) enum Due {
+    /// It is to be probed, again after this time.
+    Ask(Duration),
+    /// It lives, and does not hear us: it is to be [stalled](Peer::stall).
+    Deaf,
+    /// The transport is to say how many bytes it has received from there, for [`Peer::weighed`].
+    Weigh,
+    /// It has not answered: to be probed again with this patience, and what the program is told.
+    NoHello(Duration, Option<SyncReason>),
+    /// Topics are taken to be in force there.
+    Assumed,
+    /// The driver is to be asked for a connection again.
+    Connect,
+    /// The connection is to be begun anew.
+    Renew,
+    /// The program is to be told that the address is lost.
+    TellLost,
+    /// The program is to be told that the address is live.
+    TellLive,
+}
+
+impl Peer {
+    /// When [`Peer::expire`] has something.
+    pub(in crate::subscriber::session) fn deadline(&self, times: &Times) -> Option<Instant> {
+        let again_at = self.probe.as_ref().map(|probe| probe.again_at);
+        let phase = match self.phase {
+            Phase::Down { retry_at } => retry_at,
+            Phase::Unconfirmed => again_at,
+            Phase::Live { ask_at, patience } => match &self.probe {
+                None => Some(ask_at.min(after(self.heard, patience))),
+                Some(probe) => {
+                    let ends = [self.stalled_at(times), probe.passed_by, Some(probe.again_at)];
+                    ends.into_iter().flatten().min()
+                }
+            },
+            Phase::NoHello { assume } => assume.map(|(_, at)| at).into_iter().chain(again_at).min(),
+            Phase::Stalled { renew_at, .. } => Some(renew_at),
+        };
+        phase.into_iter().chain(self.lost_at).chain(self.live_at).min()
+    }
+
+    /// Takes out what is due; to be called until there is nothing. What came by `drained` was seen: what may still be
+    /// unread is waited for.
+    pub(in crate::subscriber::session) fn expire(
+        &mut self,
+        address: &Name,
+        now: Instant,
+        drained: Instant,
+        times: &Times,
+    ) -> Option<Due> {
+        if self.lost_at.take_if(|at| *at <= now).is_some() {
+            return Some(Due::TellLost);
+        }
+        if self.live_at.take_if(|at| *at <= now).is_some() {
+            return Some(Due::TellLive);
+        }
+        match self.phase {
+            Phase::Down { retry_at } => {
+                retry_at.filter(|at| *at <= now)?;
+                self.phase = Phase::Down { retry_at: None };
+                Some(Due::Connect)
+            }
+            Phase::Stalled { renew_at, .. } if renew_at > now => None,
+            Phase::Stalled { renew_at, latest } if drained < renew_at && now < latest && !self.is_deaf => {
+                let renew_at = after(now, SOON);
+                self.phase = Phase::Stalled { renew_at, latest };
+                None
+            }
+            Phase::Stalled { .. } => Some(Due::Renew),
+            Phase::Unconfirmed => {
+                let (generation, patience) = self.probe.as_mut()?.late(now, drained)?;
+                self.phase = Phase::NoHello { assume: None };
+                self.has_answered = false;
+                self.confirm(generation, now);
+                let reason = self.tell(address);
+                Some(Due::NoHello(patience, reason))
+            }
+            Phase::NoHello { assume } => {
+                if let Some((generation, _)) = assume.filter(|(_, at)| *at <= now) {
+                    self.phase = Phase::NoHello { assume: None };
+                    self.confirm(generation, now);
+                    return Some(Due::Assumed);
+                }
+                let (_, patience) = self.probe.as_mut()?.late(now, drained)?;
+                Some(Due::Ask(patience))
+            }
+            Phase::Live { ask_at, patience } if self.probe.is_none() => {
+                let is_due = ask_at.min(after(self.heard, patience)) <= now;
+                is_due.then_some(Due::Ask(times.live_timeout))
+            }
+            Phase::Live { .. } => {
+                if let Some(at) = self.stalled_at(times).filter(|at| *at <= now) {
+                    let wait = times.hello_interval.mul_f64(ANSWER);
+                    if now.saturating_duration_since(at) > wait / 2 {
+                        // This process was stopped, or had no processor.
+                        self.excuse(wait / 2, wait, now);
+                        return None;
+                    }
+                    let probe = self.probe.as_mut()?;
+                    (probe.is_weighed, probe.is_unread) = (true, drained < at);
+                    return Some(Due::Weigh);
+                }
+                let probe = self.probe.as_mut()?;
+                if probe.is_passed_by(times.hello_interval.mul_f64(PASSING), now, drained) {
+                    self.is_deaf = true;
+                    return Some(Due::Deaf);
+                }
+                (probe.again_at <= now).then(|| Due::Ask(probe.longer()))
+            }
+        }
+    }
+
+    /// The transport has received so many bytes from there so far. True if the address is to be [stalled](Peer::stall):
+    /// nothing has come since it was asked.
+    pub(in crate::subscriber::session) fn weighed(
+        &mut self,
+        received: Option<u64>,
+        now: Instant,
+        times: &Times,
+    ) -> bool {
+        let has_grown = received.is_some() && received != self.received;
+        let before = std::mem::replace(&mut self.received, received);
+        let Some(probe) = &mut self.probe else { return false };
+        let is_weighed = std::mem::take(&mut probe.is_weighed);
+        if has_grown {
+            if is_weighed || before.is_some() {
+                (self.heard, probe.unread_since) = (now, None);
+            }
+            return false;
+        }
+        let wait = times.hello_interval.mul_f64(ANSWER);
+        if is_weighed && received.is_none() && probe.is_unread {
+            // Something may have come that is still to be read. No source starves another, so that is not waited for long.
+            let since = *probe.unread_since.get_or_insert(now);
+            if now < after(since, wait * 2) {
+                self.excuse(SOON, wait, now);
+                return false;
+            }
+        }
+        is_weighed
+    }
+
+    /// When nothing will have come for too long since it was asked.
+    fn stalled_at(&self, times: &Times) -> Option<Instant> {
+        let probe = self.probe.as_ref().filter(|probe| !probe.is_weighed)?;
+        let since = self.heard.max(probe.first_asked).max(self.excused);
+        Some(after(since, times.hello_interval.mul_f64(ANSWER)))
+    }
+
+    /// Silence counts only after so long, of the `wait` for an answer.
+    fn excuse(&mut self, time: Duration, wait: Duration, now: Instant) {
+        self.excused = after(now, time).checked_sub(wait).unwrap_or(now);
+    }
+}
