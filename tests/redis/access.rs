@@ -215,13 +215,14 @@ fn a_password_is_never_shown() {
     let inbound = driver.check_address("redis://user:hunter2@host:1").unwrap_err();
     let own = RedisPubSub::new("redis://:hunter2@host:1", (&config).into()).unwrap_err();
     let typed = Config::from_toml("redis_password = 222", "x.toml").unwrap_err();
+    assert!(!typed.to_string().contains("222"), "{typed}");
     let options = tablecast::drivers::redis::RedisOptions::from(&config);
     for shown in [
         format!("{config:?} {config:#?}"),
         format!("{driver:?} {options:?} {typed}"),
         format!("{inbound} {inbound:?} {own} {own:?}"),
     ] {
-        assert!(!shown.contains("hunter2") && !shown.contains("222"), "{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
     }
     assert_eq!(options.password.expose(), "hunter2");
 }
