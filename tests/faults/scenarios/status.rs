@@ -117,7 +117,7 @@ fn stopped_over_sqlite() {
 
 #[test]
 fn stopped_over_redis() {
-    play_status("servers stopped and continued", Rows::Redis, Carrier::Ports, stopped);
+    play_status("servers stopped and continued", Rows::Redis, Carrier::Redis, stopped);
 }
 
 /// One for a while; one for so long that it is taken for dead; and one whose requests still arrive.
