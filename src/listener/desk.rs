@@ -27,7 +27,7 @@ pub(super) struct Desk {
 
 /// What the thread that hears and answers is told.
 pub(super) enum Mail {
-    Message(DbUpdate),
+    Message(Box<DbUpdate>),
     /// There is something to answer.
     Answers,
     End,
@@ -54,7 +54,7 @@ impl Desk {
     /// A message has come; the subscriber's thread says so.
     pub(super) fn receive(&self, message: DbUpdate) {
         if self.mail.len() < MAX_MAIL {
-            let _ = self.mail.send(Mail::Message(message));
+            let _ = self.mail.send(Mail::Message(Box::new(message)));
         }
     }
 

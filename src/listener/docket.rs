@@ -4,6 +4,7 @@
 //! An event waits, is claimed, has its turn in the program's dispatcher, is marked as done in the store, and only then is
 //! acknowledged. It is known until its notifier confirms the acknowledgement.
 
+mod ends;
 mod steps;
 
 use std::collections::{BTreeMap, HashMap};
@@ -262,52 +263,6 @@ impl Docket {
         self.stats.failed += u64::from(failed);
     }
 
-    /// Others have taken the run for dead, and this one begins: what the one before has not begun is lost to it.
-    pub(super) fn begin_run(&mut self, run: Topic) {
-        self.run = run;
-        self.counts = (0, self.current.claims.len());
-        let is_begun = |event: &Event| !matches!(event.phase, Phase::Waiting(_) | Phase::Claimed(..));
-        self.events.retain(|_, event| is_begun(event));
-        self.waiting = Waiting::default();
-    }
-
-    /// From now on nothing new is begun: what was not goes back.
-    pub(super) fn stop(&mut self, now: Instant) {
-        if std::mem::replace(&mut self.is_stopping, true) {
-            return;
-        }
-        self.stats.moved += self.counts.0 as u64;
-        self.give_back_as(now, |_| ());
-        for (id, event) in &mut self.events {
-            if let Phase::Claimed(_, version) = event.phase {
-                event.phase = Phase::Releasing;
-                self.counts.1 -= 1;
-                self.next.releases.push((id.clone(), version));
-            }
-        }
-    }
-
-    /// Sends back what waits: nothing can be claimed.
-    fn give_back(&mut self, now: Instant) {
-        self.give_back_as(now, |stats| stats.dropped += 1);
-    }
-
-    fn give_back_as(&mut self, now: Instant, count: impl Fn(&mut ListenerStats)) {
-        if self.counts.0 == 0 {
-            return;
-        }
-        let waiting = self
-            .events
-            .iter()
-            .filter(|(_, event)| matches!(event.phase, Phase::Waiting(_)));
-        for id in waiting.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
-            count(&mut self.stats);
-            self.counts.0 -= 1;
-            self.end(id, State::Back, None, now);
-        }
-        self.waiting = Waiting::default();
-    }
-
     /// Answers about an event, and forgets it.
     fn end(&mut self, id: EventId, state: State, owner: Option<Topic>, now: Instant) {
         if let Some(event) = self.events.remove(&id) {
@@ -366,21 +321,6 @@ impl Docket {
         turns.collect()
     }
 
-    /// Whether something is begun, and not marked yet.
-    pub(super) fn is_busy(&self) -> bool {
-        let is_quiet = |event: &Event| matches!(event.phase, Phase::Waiting(_) | Phase::Done(..));
-        !self.events.values().all(is_quiet)
-    }
-
-    /// Whether nothing is left to be confirmed or removed.
-    pub(super) fn is_settled(&self) -> bool {
-        self.events.is_empty() && self.next.removals.is_empty()
-    }
-
-    pub(super) fn is_stopping(&self) -> bool {
-        self.is_stopping
-    }
-
     /// Whether this thread is inside the handler.
     pub(super) fn is_handling(&self, thread: ThreadId) -> bool {
         let mut events = self.events.values();
@@ -405,14 +345,6 @@ impl Docket {
     pub(super) fn stats(&self) -> ListenerStats {
         let claims = (self.events.len() + self.next.removals.len() + self.current.removals.len()) as u64;
         ListenerStats { claims, ..self.stats }
-    }
-
-    /// Forgets what was done so long ago without a confirmation, and notifiers that were not heard for as long.
-    pub(super) fn expire(&mut self, retention: Duration, now: Instant) {
-        let is_old = |since: Instant| now.saturating_duration_since(since) > retention;
-        self.events
-            .retain(|_, event| !matches!(event.phase, Phase::Done(_, since) if is_old(since)));
-        self.notifiers.retain(|_, notifier| !is_old(notifier.heard));
     }
 }
 

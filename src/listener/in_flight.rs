@@ -4,6 +4,8 @@
 //! An event is sent, held by a listener that has sent a receipt, and processed. Then it is settled: every listener that may
 //! have a copy is asked until it can begin it no more, and the claim is confirmed.
 
+mod due;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -32,22 +34,6 @@ pub(super) enum Step {
     /// There is something to send, but no listener is alive. Said once.
     Nobody,
 }
-
-/// Confirmations wait so long for others, so that one message and one step of the store serve many.
-const BUNDLE_TIME: Duration = Duration::from_millis(100);
-
-/// They do not wait any longer when there are so many.
-const BUNDLE: usize = 256;
-
-/// No more messages with confirmations are remembered.
-const MAX_CONFIRMED: usize = 4096;
-
-/// How often a listener is asked about an event that is done with. After that the claim stays for the time of the option
-/// `retention`.
-const QUESTIONS: u32 = 3;
-
-/// A listener that does not answer so many questions about an event is not waited for: it may be gone.
-const PATIENCE: u32 = 3;
 
 /// No listener answers sooner.
 const MIN_ACK_TIMEOUT: Duration = Duration::from_millis(10);
@@ -196,7 +182,7 @@ impl InFlight {
             for (_, listener, numbers) in std::mem::take(&mut self.confirmed) {
                 match self.peers.is_present(&listener) {
                     true => self.confirmed.push_back((now, listener, numbers)),
-                    false => self.to_confirm(listener, numbers, now),
+                    false => self.confirm_later(listener, numbers, now),
                 }
             }
         }
@@ -303,35 +289,6 @@ impl InFlight {
         self.settle(number, now);
     }
 
-    /// Lets go of an event that no listener can begin any more.
-    fn settle(&mut self, number: u64, now: Instant) {
-        let Some(event) = self.events.get(&number) else { return };
-        let Phase::Settling(holder) = &event.phase else {
-            return;
-        };
-        if event.tries.values().any(|tried| !tried.is_over) {
-            return;
-        }
-        self.to_confirm(holder.clone(), vec![number], now);
-        self.forget(number);
-    }
-
-    fn to_confirm(&mut self, holder: Name, numbers: Vec<u64>, now: Instant) {
-        let confirms = self.confirms.entry(holder).or_default();
-        confirms.extend(numbers);
-        let due = if confirms.len() < BUNDLE {
-            now + BUNDLE_TIME
-        } else {
-            now
-        };
-        self.confirm_due = Some(self.confirm_due.map_or(due, |earlier| earlier.min(due)));
-    }
-
-    fn forget(&mut self, number: u64) {
-        self.set_due(number, None);
-        self.events.remove(&number);
-    }
-
     /// Sends what can be sent.
     fn pump(&mut self, now: Instant) {
         while self.flying < self.window
@@ -387,96 +344,6 @@ impl InFlight {
         self.set_due(number, Some(after(now, patience)));
     }
 
-    /// Does what is due.
-    pub(super) fn tick(&mut self, now: Instant) {
-        while let Some(&(due, number)) = self.timers.first()
-            && due <= now
-        {
-            self.set_due(number, None);
-            self.is_due(number, now);
-        }
-        for (listener, about) in std::mem::take(&mut self.questions) {
-            self.steps.push(Step::Ask { about, listener });
-        }
-        if self.confirm_due.is_some_and(|due| due <= now) {
-            self.confirm(now);
-        }
-        self.pump(now);
-    }
-
-    fn is_due(&mut self, number: u64, now: Instant) {
-        let Some(event) = self.events.get_mut(&number) else {
-            return;
-        };
-        match event.phase.clone() {
-            Phase::Settling(_) if event.asked >= QUESTIONS => self.forget(number),
-            Phase::Settling(_) => {
-                let open = event.tries.iter().filter(|(_, tried)| !tried.is_over);
-                let open: Vec<Name> = open.map(|(name, _)| name.clone()).collect();
-                event.asked += 1;
-                let doublings = event.asked;
-                open.iter().for_each(|listener| self.ask(number, listener, true));
-                self.set_due(
-                    number,
-                    Some(after(now, self.ack_timeout.saturating_mul(1 << doublings))),
-                );
-            }
-            Phase::Sent(name) | Phase::Held(name) | Phase::Taken(name)
-                if event.unanswered < PATIENCE && self.peers.is_present(&name) =>
-            {
-                event.unanswered += 1;
-                event.asked += 1;
-                let doublings = (event.asked - 1).min(DOUBLINGS);
-                self.ask(number, &name, false);
-                self.set_due(
-                    number,
-                    Some(after(now, self.ack_timeout.saturating_mul(1 << doublings))),
-                );
-            }
-            Phase::Sent(_) | Phase::Held(_) | Phase::Taken(_) | Phase::Back => self.send(number, now),
-            Phase::Waiting => {}
-        }
-    }
-
-    fn ask(&mut self, number: u64, listener: &Name, settled: bool) {
-        let Some(event) = self.events.get_mut(&number) else {
-            return;
-        };
-        event.attempt += 1;
-        let attempt = event.attempt;
-        let tried = Try {
-            attempt,
-            is_over: false,
-        };
-        event.tries.insert(listener.clone(), tried);
-        self.questions.entry(listener.clone()).or_default().push(Question {
-            number,
-            attempt,
-            settled,
-        });
-    }
-
-    /// Says now what is settled.
-    pub(super) fn confirm(&mut self, now: Instant) {
-        self.confirm_due = None;
-        let is_old = |(at, ..): &(Instant, Name, Vec<u64>)| now.saturating_duration_since(*at) > self.keep;
-        while self.confirmed.len() > MAX_CONFIRMED || self.confirmed.front().is_some_and(is_old) {
-            self.confirmed.pop_front();
-        }
-        for (holder, numbers) in std::mem::take(&mut self.confirms) {
-            // Of one that is gone any other removes the claims; if there is none they go with the time.
-            let listener = if self.peers.is_present(&holder) {
-                Some(holder)
-            } else {
-                self.peers.draw(|_| true)
-            };
-            if let Some(listener) = listener {
-                self.confirmed.push_back((now, listener.clone(), numbers.clone()));
-                self.steps.push(Step::Confirm { numbers, listener });
-            }
-        }
-    }
-
     fn set_phase(&mut self, number: u64, phase: Phase) {
         let Some(event) = self.events.get_mut(&number) else {
             return;
@@ -490,23 +357,6 @@ impl InFlight {
         if let Some(holder) = event.phase.holder() {
             self.peers.count(holder, true);
         }
-    }
-
-    fn set_due(&mut self, number: u64, due: Option<Instant>) {
-        let Some(event) = self.events.get_mut(&number) else {
-            return;
-        };
-        if let Some(before) = event.due.take() {
-            self.timers.remove(&(before, number));
-        }
-        event.due = due;
-        self.timers.extend(due.map(|due| (due, number)));
-    }
-
-    /// When [`InFlight::tick`] has something to do.
-    pub(super) fn due(&self) -> Option<Instant> {
-        let timer = self.timers.first().map(|(due, _)| *due);
-        [timer, self.confirm_due].into_iter().flatten().min()
     }
 
     /// What is to be done since this was last called.

@@ -1,0 +1,80 @@
+//! How runs, the listener, and what is known of events come to an end.
+
+use std::time::{Duration, Instant};
+
+use super::{Docket, Event, Phase};
+use crate::listener::envelope::State;
+use crate::listener::options::ListenerStats;
+use crate::listener::waiting::Waiting;
+use crate::update::Topic;
+
+impl Docket {
+    /// Others have taken the run for dead, and this one begins: what the one before has not begun is lost to it.
+    pub(in crate::listener) fn begin_run(&mut self, run: Topic) {
+        self.run = run;
+        self.counts = (0, self.current.claims.len());
+        let is_begun = |event: &Event| !matches!(event.phase, Phase::Waiting(_) | Phase::Claimed(..));
+        self.events.retain(|_, event| is_begun(event));
+        self.waiting = Waiting::default();
+    }
+
+    /// From now on nothing new is begun: what was not goes back.
+    pub(in crate::listener) fn stop(&mut self, now: Instant) {
+        if std::mem::replace(&mut self.is_stopping, true) {
+            return;
+        }
+        self.stats.moved += self.counts.0 as u64;
+        self.give_back_as(now, |_| ());
+        for (id, event) in &mut self.events {
+            if let Phase::Claimed(_, version) = event.phase {
+                event.phase = Phase::Releasing;
+                self.counts.1 -= 1;
+                self.next.releases.push((id.clone(), version));
+            }
+        }
+    }
+
+    /// Sends back what waits: nothing can be claimed.
+    pub(super) fn give_back(&mut self, now: Instant) {
+        self.give_back_as(now, |stats| stats.dropped += 1);
+    }
+
+    fn give_back_as(&mut self, now: Instant, count: impl Fn(&mut ListenerStats)) {
+        if self.counts.0 == 0 {
+            return;
+        }
+        let waiting = self
+            .events
+            .iter()
+            .filter(|(_, event)| matches!(event.phase, Phase::Waiting(_)));
+        for id in waiting.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
+            count(&mut self.stats);
+            self.counts.0 -= 1;
+            self.end(id, State::Back, None, now);
+        }
+        self.waiting = Waiting::default();
+    }
+
+    /// Whether something is begun, and not marked yet.
+    pub(in crate::listener) fn is_busy(&self) -> bool {
+        let is_quiet = |event: &Event| matches!(event.phase, Phase::Waiting(_) | Phase::Done(..));
+        !self.events.values().all(is_quiet)
+    }
+
+    /// Whether nothing is left to be confirmed or removed.
+    pub(in crate::listener) fn is_settled(&self) -> bool {
+        self.events.is_empty() && self.next.removals.is_empty()
+    }
+
+    pub(in crate::listener) fn is_stopping(&self) -> bool {
+        self.is_stopping
+    }
+
+    /// Forgets what was done so long ago without a confirmation, and notifiers that were not heard for as long.
+    pub(in crate::listener) fn expire(&mut self, retention: Duration, now: Instant) {
+        let is_old = |since: Instant| now.saturating_duration_since(since) > retention;
+        self.events
+            .retain(|_, event| !matches!(event.phase, Phase::Done(_, since) if is_old(since)));
+        self.notifiers.retain(|_, notifier| !is_old(notifier.heard));
+    }
+}
