@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use tablecast::store::{Page, Row, Write, Written};
+use tablecast::store::{Page, Row, TableVersion, Write, Written};
 use tablecast::{Error, ErrorKind, Name, Result, Store, Topic};
 
 /// What stands between a process and its store.
@@ -93,7 +93,7 @@ impl Store for Gated {
         self.store.allocate_unique_key(table)
     }
 
-    fn table_version(&self, table: &str) -> Result<Option<u64>> {
+    fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
         self.gate.pass()?;
         self.store.table_version(table)
     }
