@@ -77,12 +77,18 @@ impl<'a> Limit<'a> {
 
     /// Waits until one of `flags` holds for `fd`.
     pub(crate) fn wait(&self, fd: BorrowedFd<'_>, flags: PollFlags) -> io::Result<()> {
-        let end = self.deadline.min(thread::deadline(self.silence));
+        let mut now = Instant::now();
+        let end = self.deadline.min(thread::after(now, self.silence));
         let own = PollFd::from_borrowed_fd(fd, flags);
         let cancel = PollFd::from_borrowed_fd(self.cancel.map_or(fd, AsFd::as_fd), PollFlags::IN);
         let mut fds = [own, cancel];
         let count = 1 + usize::from(self.cancel.is_some());
-        while !self.poll(fds.get_mut(..count).unwrap_or_default(), end)? {}
+        while !self.poll(
+            fds.get_mut(..count).unwrap_or_default(),
+            end.saturating_duration_since(now),
+        )? {
+            now = Instant::now();
+        }
         Ok(())
     }
 
@@ -91,7 +97,8 @@ impl<'a> Limit<'a> {
         let cancel = self.cancel.map(AsFd::as_fd);
         fds.extend(cancel.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
         loop {
-            match self.poll(&mut fds, end.min(self.deadline)) {
+            let left = end.min(self.deadline).saturating_duration_since(Instant::now());
+            match self.poll(&mut fds, left) {
                 Ok(false) => continue,
                 Err(e) if e.kind() != io::ErrorKind::TimedOut || self.deadline <= end => return Err(e),
                 _ => return Ok(fds.iter().map(|fd| !fd.revents().is_empty()).collect()),
@@ -100,8 +107,7 @@ impl<'a> Limit<'a> {
     }
 
     /// Waits once for one of these, of which the last is `cancel` if there is one; true if one is ready.
-    fn poll(&self, fds: &mut [PollFd<'_>], end: Instant) -> io::Result<bool> {
-        let left = end.saturating_duration_since(Instant::now());
+    fn poll(&self, fds: &mut [PollFd<'_>], left: Duration) -> io::Result<bool> {
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
