@@ -110,6 +110,30 @@ fn files_that_are_removed_are_noticed_by_the_next_call() {
 }
 
 #[test]
+fn what_another_process_wrote_before_it_was_noticed_stays() {
+    within(LIMIT, || {
+        for name in &FILES[1..] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = named(folder.path());
+            let store = open(&path).unwrap();
+            for number in 0..40 {
+                create(&store, &number.to_string()).unwrap();
+            }
+            remove(folder.path(), &[name]);
+            let said = Process::start("sqlite_files::writer", &[(PATH, path.to_str().unwrap())]).finish();
+            assert!(said.contains("created w0"), "{said}");
+            assert_noticed(store.get("t", "0", None), &path);
+            create(&store, "after").unwrap();
+            let found = in_file(&path);
+            assert!(found.contains("w0") && found.contains("after"), "{name}: {found:?}");
+            // The index alone can be made again from the log.
+            assert!(found.len() >= 42 || *name == FILES[1], "{name}: {found:?}");
+            assert!(keys(&store, "t", None).iter().eq(&found), "{name}");
+        }
+    });
+}
+
+#[test]
 fn a_file_in_the_place_of_another_is_taken_as_it_is() {
     within(LIMIT, || {
         for leave in [&FILES[..0], &FILES[1..2], &FILES[2..], &FILES[1..]] {

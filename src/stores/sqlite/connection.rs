@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::failure::Failure;
@@ -119,6 +120,18 @@ impl Connections {
 
     pub(super) fn files(&self) -> &Files {
         &self.files
+    }
+
+    /// When these are closed, their log is not written back: others have begun another one.
+    pub(super) fn keep_log(&self) {
+        let keep = |connection: &Connection| {
+            let kept = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+            if let Err(e) = kept {
+                log::warn!("cannot keep SQLite from writing a log back: {e}");
+            }
+        };
+        self.readers.lock().iter().for_each(keep);
+        self.writer.iter().for_each(|writer| keep(&writer.lock()));
     }
 
     /// Whether these are still the files at `paths`.

@@ -132,6 +132,7 @@ impl Database {
     }
 
     fn reopen(&self, access: Access, deadline: Instant) -> Result<Connections, Failure> {
+        self.paths.remove_orphans(access != Access::Read);
         if access == Access::Read {
             let opened = Connections::open(&self.paths, Access::Write, deadline);
             return opened.or_else(|failure| match failure.kind() {
@@ -140,7 +141,6 @@ impl Database {
             });
         }
         // What was removed is made again.
-        self.paths.remove_orphans();
         Connections::open(&self.paths, Access::Create, deadline)
     }
 
@@ -156,6 +156,9 @@ impl Database {
             log::warn!("{replaced}");
             if now.can_write() {
                 self.paths.remove_left_behind(&files);
+            }
+            if self.paths.has_others(&files) {
+                now.keep_log();
             }
             *open = None;
         }

@@ -90,18 +90,28 @@ impl Paths {
         }
     }
 
-    /// Removes what belongs to no database, since there is none.
-    pub(super) fn remove_orphans(&self) {
-        let now = self.look();
-        if !now.has_main() {
-            self.remove_beside(|at| now.0[at].is_some());
-        }
+    /// Whether there are now a log or an index that are not those of `files`: what those have is not to be written back.
+    pub(super) fn has_others(&self, files: &Files) -> bool {
+        let now = self.look().0;
+        (LOG..now.len()).any(|at| now[at].is_some() && now[at] != files.0[at])
+    }
+
+    /// Removes what belongs to nothing, before the files are opened: a log and its index without a database, if that is to
+    /// be made, and an index without a log, which those who still have it open will miss.
+    pub(super) fn remove_orphans(&self, makes_main: bool) {
+        let now = self.look().0;
+        let of = match now[MAIN] {
+            Some(_) => LOG,
+            None if makes_main => MAIN,
+            None => return,
+        };
+        self.remove_beside(|at| at > of && now[of].is_none() && now[at].is_some());
     }
 
     fn remove_beside(&self, is_old: impl Fn(usize) -> bool) {
         for (_, path) in self.0.iter().enumerate().skip(1).filter(|(at, _)| is_old(*at)) {
             if fs::remove_file(path).is_ok() {
-                log::warn!("{}: removed, since its database is gone", path.display());
+                log::warn!("{}: removed, since what it belongs to is gone", path.display());
             }
         }
     }

@@ -210,14 +210,28 @@ fn sqlite_locked() {
     });
 }
 
+/// Those who have the files open and one who comes later go on in the same new ones.
 fn removed(stage: &mut Stage, suffixes: &[&str]) {
     let file = file(stage);
-    nobody_is_removed(stage, &file, |long| {
-        for suffix in suffixes {
-            std::fs::remove_file(format!("{file}{suffix}")).unwrap();
-        }
-        pass(long);
+    let mut scene = Scene::begin(stage, &file);
+    let attendance = scene.registry.attend();
+    let other = scene.writer("other", -HOUR);
+    scene.await_following(&[&other]);
+    wait_for(SPARE, "not both are seen", || {
+        attendance.has("steady") && attendance.has("other")
     });
+    for suffix in suffixes {
+        std::fs::remove_file(format!("{file}{suffix}")).unwrap();
+    }
+    let late = scene.writer("late", HOUR);
+    let start = now();
+    scene.await_following(&[&other, &late]);
+    let came = since(start);
+    pass(scene.while_away());
+    scene.await_following(&[&other, &late]);
+    assert_eq!(attendance.left(), [""; 0]);
+    let figures = format!("one who came after {suffixes:?} were removed was followed after {came:.1?}");
+    scene.end(vec![other, late], figures);
 }
 
 #[test]
