@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::select;
 use parking_lot::Mutex;
 use tablecast::drivers::zmq::{ZmqMultiproc, ZmqPubSub};
-use tablecast::store::{Change, Write};
+use tablecast::store::{Change, Page, Row, Write, Written};
+use tablecast::stores::memory::MemoryStore;
 use tablecast::transport::PubSub;
 use tablecast::{
-    Action, Database, DatabaseOptions, DbUpdate, ErrorKind, Publisher, PublisherOptions, Service, ServiceOptions, Store,
+    Action, Database, DatabaseOptions, DbUpdate, Error, ErrorKind, Name, Publisher, PublisherOptions, Result, Service,
+    ServiceOptions, Store, Topic,
 };
 
 use crate::common::{eventually, within};
@@ -240,6 +242,77 @@ fn what_is_undone_is_told_by_a_publisher_that_nobody_knows() {
         host.read_in_between(Write::create(TABLE, "k", "one").topic(&topic("tenant")));
         assert!(!host.program.has_what_is_stored());
         host.way.refuse(false);
+        eventually(LONG, || host.program.has_what_is_stored());
+    });
+}
+
+/// A store whose answers get lost.
+#[derive(Debug)]
+struct Mute(MemoryStore, AtomicBool);
+
+impl Store for Mute {
+    fn write(&self, write: &Write<'_>) -> Result<Written> {
+        let written = self.0.write(write)?;
+        match self.1.load(Ordering::SeqCst) {
+            true => Err(Error::new(ErrorKind::Unconfirmed, "the answer was lost")),
+            false => Ok(written),
+        }
+    }
+
+    fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
+        self.0.get(table, key, topic)
+    }
+
+    fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
+        self.0.page_of_entries(table, topic, after)
+    }
+
+    fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
+        self.0.page_of_keys(table, topic, after)
+    }
+
+    fn create_table(&self, table: &str) -> Result<bool> {
+        self.0.create_table(table)
+    }
+
+    fn delete_table(&self, table: &str) -> Result<bool> {
+        self.0.delete_table(table)
+    }
+
+    fn allocate_unique_key(&self, table: &str) -> Result<u64> {
+        self.0.allocate_unique_key(table)
+    }
+
+    fn table_version(&self, table: &str) -> Result<Option<u64>> {
+        self.0.table_version(table)
+    }
+}
+
+/// Of a write that may have been made nobody can be told; they have to read.
+#[test]
+fn what_may_have_been_stored_is_read_again() {
+    within(Duration::from_secs(60), || {
+        let store = Arc::new(Mute(MemoryStore::new(), AtomicBool::new(false)));
+        let host = Host::new((store.clone(), None), Duration::from_millis(500));
+        let tenant = topic("tenant");
+        for key in ["set", "deleted"] {
+            host.database
+                .write(&Write::create(TABLE, key, "one").topic(&tenant), 5)
+                .unwrap();
+        }
+        for write in [
+            Write::create(TABLE, "created", "two").topic(&tenant),
+            Write::set(TABLE, "set", "two"),
+            // Its topic is not known any more.
+            Write::delete(TABLE, "deleted"),
+        ] {
+            eventually(LONG, || host.program.has_what_is_stored());
+            store.1.store(true, Ordering::SeqCst);
+            let error = host.database.write(&write, 5).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unconfirmed, "{error}");
+            store.1.store(false, Ordering::SeqCst);
+            assert!(!host.program.has_what_is_stored(), "{write:?}");
+        }
         eventually(LONG, || host.program.has_what_is_stored());
     });
 }
