@@ -323,10 +323,42 @@ impl World {
             16 if count > 0 => self.listeners[which % count].is_killed = true,
             17 if count > 0 => self.listeners[which % count].docket.stop(self.now),
             18 if count > 0 => self.listeners[which % count].is_suspended ^= true,
-            19..21 if count > 0 => self.remove(which % count),
+            19 if count > 0 => self.remove(which % count),
+            20 if count > 1 && fails < 32 => self.absence(which % count),
             21..32 if count > 0 => self.work(which % count, work % 5, fails % 16),
             _ => {}
         }
+    }
+
+    /// Everybody does what is to be done, and nothing is lost.
+    fn round(&mut self) {
+        self.now += Duration::from_millis(20);
+        for number in 0..self.notifiers.len() {
+            self.give(number);
+            self.look(number);
+            self.tick(number);
+        }
+        while !self.network.is_empty() {
+            self.deliver(0, false);
+        }
+        for at in (0..self.listeners.len()).rev() {
+            self.remove(at);
+        }
+        self.work_all();
+    }
+
+    /// A listener is suspended for so long that others take it for dead and do its work; then it goes on.
+    fn absence(&mut self, at: usize) {
+        let listener = &mut self.listeners[at];
+        if listener.is_killed || !listener.handling.is_empty() {
+            return;
+        }
+        let id = listener.id;
+        listener.is_suspended = true;
+        self.remove(at);
+        (0..20).for_each(|_| self.round());
+        let back = self.listeners.iter_mut().find(|listener| listener.id == id);
+        back.unwrap().is_suspended = false;
     }
 
     fn work_all(&mut self) {
@@ -355,19 +387,7 @@ impl World {
             listener.is_suspended = false;
         }
         for round in 0..3000 {
-            self.now += Duration::from_millis(20);
-            for number in 0..self.notifiers.len() {
-                self.give(number);
-                self.look(number);
-                self.tick(number);
-            }
-            while !self.network.is_empty() {
-                self.deliver(0, false);
-            }
-            for at in (0..self.listeners.len()).rev() {
-                self.remove(at);
-            }
-            self.work_all();
+            self.round();
             if round > UPDATES && self.notifiers.iter().all(|notifier| notifier.in_flight.is_empty()) {
                 return;
             }
