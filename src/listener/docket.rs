@@ -128,7 +128,16 @@ impl Docket {
 
     /// A message has come.
     pub(super) fn hear(&mut self, heard: Heard, now: Instant) {
-        let Heard { notifier, low, what } = heard;
+        let Heard {
+            on,
+            notifier,
+            low,
+            what,
+        } = heard;
+        // What was sent to a run that is gone counts as gone with it.
+        if on != self.run {
+            return;
+        }
         if self.notifiers.len() >= MAX_NOTIFIERS && !self.notifiers.contains_key(&notifier) {
             return;
         }

@@ -43,6 +43,8 @@ impl EventId {
 /// What a listener hears.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Heard {
+    /// The topic on which it came.
+    pub(super) on: Topic,
     pub(super) notifier: Topic,
     /// All events of the notifier below this are settled.
     pub(super) low: u64,
@@ -231,7 +233,13 @@ pub(super) fn heard(update: &DbUpdate) -> Result<Heard> {
     let of_many = |low, what| {
         let malformed = |e| Error::new(ErrorKind::Malformed, "a message about status updates").with_source(e);
         let notifier = Topic::new(update.key.clone()).map_err(malformed)?;
-        Ok(Heard { notifier, low, what })
+        let on = update.topic.clone();
+        Ok(Heard {
+            on,
+            notifier,
+            low,
+            what,
+        })
     };
     match update.action.as_str() {
         "ask" => {
@@ -258,6 +266,7 @@ pub(super) fn heard(update: &DbUpdate) -> Result<Heard> {
         origin: update.origin.clone(),
     };
     Ok(Heard {
+        on: update.topic.clone(),
         notifier,
         low: inner.low,
         what: What::Event(number, inner.attempt, Box::new(event)),
@@ -286,8 +295,13 @@ mod tests {
     }
 
     fn expect(said: &DbUpdate, low: u64, what: What) {
-        let notifier = notifier();
-        assert_eq!(heard(said).unwrap(), Heard { notifier, low, what });
+        let expected = Heard {
+            on: Topic::ALL,
+            notifier: notifier(),
+            low,
+            what,
+        };
+        assert_eq!(heard(said).unwrap(), expected);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::LISTENERS;
 use super::claims::Claims;
 use super::docket::Docket;
-use super::envelope::{self, Answers, EventId};
+use super::envelope::{self, Answers, EventId, Heard};
 use super::in_flight::{InFlight, Step};
 use super::peers::Standing;
 use crate::error::{Error, ErrorKind};
@@ -48,6 +48,7 @@ struct Listener {
     id: usize,
     docket: Docket,
     claims: Claims,
+    mail: Vec<Heard>,
     turns: Vec<EventId>,
     handling: Vec<EventId>,
     /// It does nothing: its process is stopped.
@@ -103,6 +104,7 @@ impl World {
             id,
             docket: Docket::new(topic),
             claims: Claims::new(Arc::clone(&self.store)),
+            mail: Vec::new(),
             turns: Vec::new(),
             handling: Vec::new(),
             is_suspended: false,
@@ -171,7 +173,8 @@ impl World {
                 Step::Confirm { numbers, listener } => (listener, envelope::confirmation(topic, low, &numbers)),
                 Step::Processed { .. } | Step::Nobody => continue,
             };
-            let message = Message::ToListener(listener, message.unwrap());
+            let on = Topic::new(listener.clone()).unwrap();
+            let message = Message::ToListener(listener, message.unwrap().topic(on));
             self.sent.push(message.clone());
             self.network.push(message);
         }
@@ -192,9 +195,9 @@ impl World {
             Message::ToListener(topic, message) => {
                 let mut listeners = self.listeners.iter_mut();
                 let to = listeners.find(|it| it.docket.run().as_str() == topic.as_str() && !it.is_killed);
-                // Also to one that is suspended: it is in its queue.
+                // Also to one that is suspended: it is heard later.
                 if let Some(listener) = to {
-                    listener.docket.hear(envelope::heard(&message).unwrap(), self.now);
+                    listener.mail.push(envelope::heard(&message).unwrap());
                 }
             }
         }
@@ -245,6 +248,10 @@ impl World {
                 self.begins(&id, &update, by);
             }
             2 => {
+                let heard = listener.mail.drain(..);
+                heard.for_each(|message| listener.docket.hear(message, self.now));
+            }
+            3 => {
                 if let Some(id) = listener.handling.pop() {
                     listener.docket.ended(id, false, self.now);
                 }
@@ -316,17 +323,49 @@ impl World {
             16 if count > 0 => self.listeners[which % count].is_killed = true,
             17 if count > 0 => self.listeners[which % count].docket.stop(self.now),
             18 if count > 0 => self.listeners[which % count].is_suspended ^= true,
-            19..21 if count > 0 => self.remove(which % count),
-            21..32 if count > 0 => self.work(which % count, work % 4, fails % 16),
+            19 if count > 0 => self.remove(which % count),
+            20 if count > 1 && fails < 32 => self.absence(which % count),
+            21..32 if count > 0 => self.work(which % count, work % 5, fails % 16),
             _ => {}
         }
     }
 
+    /// Everybody does what is to be done, and nothing is lost.
+    fn round(&mut self) {
+        self.now += Duration::from_millis(20);
+        for number in 0..self.notifiers.len() {
+            self.give(number);
+            self.look(number);
+            self.tick(number);
+        }
+        while !self.network.is_empty() {
+            self.deliver(0, false);
+        }
+        for at in (0..self.listeners.len()).rev() {
+            self.remove(at);
+        }
+        self.work_all();
+    }
+
+    /// A listener is suspended for so long that others take it for dead and do its work; then it goes on.
+    fn absence(&mut self, at: usize) {
+        let listener = &mut self.listeners[at];
+        if listener.is_killed || !listener.handling.is_empty() {
+            return;
+        }
+        let id = listener.id;
+        listener.is_suspended = true;
+        self.remove(at);
+        (0..20).for_each(|_| self.round());
+        let back = self.listeners.iter_mut().find(|listener| listener.id == id);
+        back.unwrap().is_suspended = false;
+    }
+
     fn work_all(&mut self) {
         for at in (0..self.listeners.len()).rev() {
-            for what in [0, 1, 2, 0, 3] {
+            for what in [2, 0, 1, 3, 0, 4] {
                 if at < self.listeners.len() {
-                    self.work(at, what, 2);
+                    self.work(at, what, 9);
                 }
             }
         }
@@ -348,19 +387,7 @@ impl World {
             listener.is_suspended = false;
         }
         for round in 0..3000 {
-            self.now += Duration::from_millis(20);
-            for number in 0..self.notifiers.len() {
-                self.give(number);
-                self.look(number);
-                self.tick(number);
-            }
-            while !self.network.is_empty() {
-                self.deliver(0, false);
-            }
-            for at in (0..self.listeners.len()).rev() {
-                self.remove(at);
-            }
-            self.work_all();
+            self.round();
             if round > UPDATES && self.notifiers.iter().all(|notifier| notifier.in_flight.is_empty()) {
                 return;
             }

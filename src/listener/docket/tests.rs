@@ -29,7 +29,14 @@ impl Desk {
 
     fn hear(&mut self, low: u64, what: What) {
         let notifier = topic("notifier");
-        self.docket.hear(Heard { notifier, low, what }, self.now);
+        let on = self.docket.run().clone();
+        let heard = Heard {
+            on,
+            notifier,
+            low,
+            what,
+        };
+        self.docket.hear(heard, self.now);
     }
 
     fn event(&mut self, number: u64, attempt: u32) {
@@ -252,6 +259,27 @@ fn a_run_that_is_lost_begins_nothing_and_finishes_what_it_can() {
     assert_eq!(desk.said(), [(1, 5, State::Held)]);
     desk.took(vec![Claim::Done(topic("a"))], vec![]);
     assert_eq!(desk.said(), [(1, 5, State::Done)]);
+}
+
+#[test]
+fn what_was_sent_to_a_run_that_is_gone_is_gone_with_it() {
+    let mut desk = Desk::new();
+    desk.docket.begin_run(topic("a2"));
+    let update = Box::new(DbUpdate::new("lport", "1", Action::Set));
+    for what in [
+        What::Event(1, 1, update),
+        What::Asked(vec![Question::from((1, 1, false))]),
+    ] {
+        let (on, notifier, low) = (topic("a"), topic("notifier"), 0);
+        let heard = Heard {
+            on,
+            notifier,
+            low,
+            what,
+        };
+        desk.docket.hear(heard, desk.now);
+        assert_eq!((desk.said(), desk.step().claims.len()), (vec![], 0));
+    }
 }
 
 #[test]
