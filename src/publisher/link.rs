@@ -213,12 +213,12 @@ impl Link {
     /// Tells that this is the end, with the last numbers. Waits for a short while only: who does not hear it notices the
     /// silence.
     pub(crate) fn say_goodbye(&self) {
+        let mut sender = self.shared.lock();
         // A word to nobody would only linger.
-        let looked = self.shared.answer();
-        if looked.is_ok() && self.shared.sender.lock().outbound.subscribers() == Some(0) {
+        if self.shared.answer(&mut sender).is_ok() && sender.outbound.subscribers() == Some(0) {
             return;
         }
-        if let Err(e) = self.shared.say(GOODBYE, HELLO_TIMEOUT) {
+        if let Err(e) = self.shared.say(sender, GOODBYE, HELLO_TIMEOUT) {
             log::debug!("no goodbye: {e}");
         }
     }
@@ -270,15 +270,29 @@ impl Shared {
             // Before the look at the socket, so that a send after it wakes again.
             self.active.store(false, Ordering::Release);
         }
-        if Instant::now() >= *hello_at {
+        let is_due = Instant::now() >= *hello_at;
+        if !is_due && !self.is_asked {
+            return waited;
+        }
+        let mut sender = self.lock();
+        let answered = self.is_asked.then(|| self.answer(&mut sender));
+        if is_due {
             *hello_at = Instant::now() + jittered(self.interval);
-            if let Err(e) = self.say(HELLO, Duration::ZERO) {
+            // Under the lock of the answers: a hello that passes a question by says that the question was not heard.
+            if let Err(e) = self.say(sender, HELLO, Duration::ZERO) {
                 // Nobody takes anything: those who send are told so themselves.
                 log::debug!("no hello: {e}");
             }
+        } else {
+            drop(sender);
         }
-        let answered = if self.is_asked { self.answer() } else { Ok(()) };
-        waited.and(answered)
+        let Some(subscribers) = answered.transpose()? else {
+            return waited;
+        };
+        *self.subscribers.lock() = subscribers;
+        // Also if there are as many as before: one of them may have subscribed to more.
+        self.subscribers_changed.notify_all();
+        waited
     }
 
     /// The sender, as soon as it is free.
@@ -316,13 +330,12 @@ impl Shared {
 
     /// Tells of the recent topics, in as many messages as it takes, the last of which is `action`. A publisher that
     /// connects on its first send says nothing before that, unless it has used up numbers.
-    fn say(&self, action: &str, timeout: Duration) -> Result<()> {
+    fn say<'a>(&'a self, mut sender: MutexGuard<'a, Sender>, action: &str, timeout: Duration) -> Result<()> {
         let topic = Topic::hello();
         let mut message = Vec::new();
         let mut part = Some(Part::default());
         while let Some(this) = part {
             // Numbers and message go out under one lock: a hello never tells of what is sent after it.
-            let mut sender = self.lock();
             self.use_up(&mut sender);
             if !sender.introduced && !sender.numbers.is_used() {
                 return Ok(());
@@ -342,19 +355,26 @@ impl Shared {
                 }
                 most = hello.topics.len() / 2;
             }
-            sender.outbound.send(topic.as_str().as_bytes(), &message, timeout)?;
-            sender.introduced = true;
-            if part.is_none() {
+            let sent = sender.outbound.send(topic.as_str().as_bytes(), &message, timeout);
+            sender.introduced |= sent.is_ok();
+            // Of a round that was not ended some may have been heard: its number is used up.
+            let may_be_heard = |e: &Error| this != Part::default() || e.kind() == ErrorKind::Unconfirmed;
+            if sent.as_ref().map_or_else(may_be_heard, |()| part.is_none()) {
                 sender.numbers.told();
             }
+            sent?;
             self.hellos.fetch_add(1, Ordering::Relaxed);
+            if part.is_some() {
+                // Others send in between.
+                drop(sender);
+                sender = self.lock();
+            }
         }
         Ok(())
     }
 
     /// Answers every probe that came, and counts the subscribers.
-    fn answer(&self) -> Result<()> {
-        let mut sender = self.lock();
+    fn answer(&self, sender: &mut Sender) -> Result<usize> {
         let (mut hello, mut text) = (Vec::new(), None);
         for probe in sender.outbound.probes()? {
             hello.clear();
@@ -363,12 +383,7 @@ impl Shared {
             sender.outbound.send(probe.as_str().as_bytes(), &hello, HELLO_TIMEOUT)?;
             self.hellos.fetch_add(1, Ordering::Relaxed);
         }
-        let now = sender.outbound.subscribers().unwrap_or(0);
-        drop(sender);
-        *self.subscribers.lock() = now;
-        // Also if there are as many as before: one of them may have subscribed to more.
-        self.subscribers_changed.notify_all();
-        Ok(())
+        Ok(sender.outbound.subscribers().unwrap_or(0))
     }
 }
 
@@ -393,5 +408,148 @@ impl Wake for Unpark {
     fn wake(&self) {
         // Full means that it is woken already.
         let _ = self.0.try_send(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Codec, Control, Decoder, Message};
+    use crate::drivers::memory::MemoryPubSub;
+    use crate::transport::{Inbound, PubSub, Received};
+
+    const ADDRESS: &str = "memory://here";
+
+    /// The memory driver's sending end, which is asked, and fails, when the test says so.
+    struct Troubled {
+        inner: Box<dyn Outbound>,
+        probes: Receiver<Topic>,
+        /// How many sends succeed before one fails.
+        fails_after: Arc<Mutex<Option<usize>>>,
+    }
+
+    impl Outbound for Troubled {
+        fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
+            let mut fails_after = self.fails_after.lock();
+            if let Some(left) = fails_after.take() {
+                *fails_after = Some(
+                    left.checked_sub(1)
+                        .ok_or_else(|| Error::new(ErrorKind::Timeout, "no room"))?,
+                );
+            }
+            self.inner.send(topic, payload, timeout)
+        }
+
+        fn probes(&mut self) -> Result<Vec<Topic>> {
+            Ok(self.probes.try_iter().collect())
+        }
+
+        fn waiter(&mut self) -> Result<Option<WaiterAndWake>> {
+            Ok(Some(parked()))
+        }
+    }
+
+    struct Rig {
+        link: Link,
+        ask: crossbeam_channel::Sender<Topic>,
+        fails_after: Arc<Mutex<Option<usize>>>,
+        inbound: Box<dyn Inbound>,
+    }
+
+    /// A link that says hello every 50 ms, and an end that listens to these topics.
+    fn rig(max_message_bytes: usize, topics: &[&Topic]) -> Rig {
+        let driver = MemoryPubSub::new(ADDRESS).unwrap();
+        let (mut inbound, _) = driver.inbound().unwrap();
+        inbound.connect(ADDRESS).unwrap();
+        for topic in topics {
+            inbound.subscribe(topic).unwrap();
+        }
+        let (ask, probes) = crossbeam_channel::unbounded();
+        let outbound = Troubled {
+            inner: driver.outbound().unwrap(),
+            probes,
+            fails_after: Arc::default(),
+        };
+        let fails_after = Arc::clone(&outbound.fails_after);
+        let encoder = Encoder::new(Codec::Json, "p".into(), 1);
+        let interval = Duration::from_millis(50);
+        let link = Link::new(Box::new(outbound), encoder, interval, max_message_bytes, None).unwrap();
+        Rig {
+            link,
+            ask,
+            fails_after,
+            inbound,
+        }
+    }
+
+    impl Rig {
+        /// The topic and the payload of the next frame.
+        fn next(&mut self) -> (String, Vec<u8>) {
+            let deadline = thread::deadline(Duration::from_secs(20));
+            loop {
+                let left = deadline.saturating_duration_since(Instant::now());
+                match self.inbound.recv(Some(left)).unwrap() {
+                    Received::Frame { topic, payload, .. } => {
+                        return (String::from_utf8(topic.to_vec()).unwrap(), payload.to_vec());
+                    }
+                    Received::Idle => panic!("nothing comes"),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// A hello that passes a question by says that the question was not heard.
+    #[test]
+    fn a_question_is_answered_before_the_next_hello() {
+        let (hello, probe) = (Topic::hello(), Topic::probe(1, 1));
+        let mut rig = rig(1 << 20, &[&hello, &probe]);
+        rig.next();
+        let shared = Arc::clone(&rig.link.shared);
+        // A burst has the lock until a hello is due, and the keeper waits for it.
+        let sender = shared.sender.lock();
+        let deadline = thread::deadline(Duration::from_secs(20));
+        while !shared.waiting.load(Ordering::Relaxed) {
+            assert!(Instant::now() < deadline, "no hello is due");
+            std::thread::yield_now();
+        }
+        while rig
+            .inbound
+            .recv(Some(Duration::ZERO))
+            .is_ok_and(|received| !matches!(received, Received::Idle))
+        {}
+        rig.ask.send(probe.clone()).unwrap();
+        MutexGuard::unlock_fair(sender);
+        assert_eq!(rig.next().0, probe.as_str());
+        assert_eq!(rig.next().0, hello.as_str());
+    }
+
+    /// A round that was begun and not ended is not begun again: parts of both would be taken for one that is whole.
+    #[test]
+    fn no_two_rounds_of_hellos_have_the_same_number() {
+        let mut rig = rig(MIN_HELLO, &[&Topic::hello()]);
+        let name = |number: usize| Topic::new(format!("{number}{}", "x".repeat(200))).unwrap();
+        {
+            let mut sender = rig.link.shared.sender.lock();
+            for number in 0..20 {
+                sender.numbers.send(&name(number), 1, |_| Ok(((), true))).unwrap();
+            }
+            *rig.fails_after.lock() = Some(1);
+        }
+        let (mut decoder, mut messages) = (Decoder::new(), Vec::new());
+        let (mut last, mut is_whole) = ((0, 0), false);
+        while !is_whole {
+            let (_, payload) = rig.next();
+            decoder.decode(&Topic::hello(), &payload, &mut messages).unwrap();
+            let Some(Message::Control(Control { value, .. })) = messages.pop() else {
+                panic!("no hello");
+            };
+            let hello = Hello::parse(value.as_deref()).unwrap();
+            let this = (hello.round.unwrap(), hello.part);
+            assert!(last < this, "{last:?}, {this:?}");
+            is_whole = !hello.more && hello.part > 0;
+            last = this;
+        }
+        assert_eq!(*rig.fails_after.lock(), None, "it failed");
     }
 }

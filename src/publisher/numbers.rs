@@ -158,7 +158,8 @@ impl Numbers {
         (hello, more.then_some(next))
     }
 
-    /// All messages of a round were said: forgets topics of which enough was told.
+    /// A round is over: forgets topics of which enough was told. One that could not be said to its end counts too, as
+    /// those count it who miss it.
     pub(super) fn told(&mut self) {
         self.rounds += 1;
         let (rounds, topics) = (self.rounds, &mut self.topics);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::select;
 use parking_lot::Mutex;
 use tablecast::drivers::zmq::{ZmqMultiproc, ZmqPubSub};
-use tablecast::store::{Change, Page, Row, Write, Written};
+use tablecast::store::{Change, Page, Row, TableVersion, Write, Written};
 use tablecast::stores::memory::MemoryStore;
 use tablecast::transport::PubSub;
 use tablecast::{
@@ -283,7 +283,7 @@ impl Store for Mute {
         self.0.allocate_unique_key(table)
     }
 
-    fn table_version(&self, table: &str) -> Result<Option<u64>> {
+    fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
         self.0.table_version(table)
     }
 }
