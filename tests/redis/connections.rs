@@ -121,14 +121,14 @@ fn a_request_that_is_still_going_out_is_waited_for() {
 #[test]
 fn a_refusal_keeps_its_words_whatever_its_bytes() {
     within(LIMIT, || {
-        let server = Server::with(&["--rename-command", "HGET", "HGET-IS-NOT-HERE"]);
+        let server = Server::with(&["--rename-command", "HMGET", "HMGET-IS-NOT-HERE"]);
         let store = store(&server.address());
         // Redis quotes the beginning of what it was sent, and cuts it within a character: at one of these for sure.
         for shift in ["", "x"] {
             let key = format!("{shift}{}", "é".repeat(200));
             let error = store.get("t", &key, None).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unavailable);
-            assert!(error.to_string().contains("unknown command 'HGET'"), "{error}");
+            assert!(error.to_string().contains("unknown command 'HMGET'"), "{error}");
         }
     });
 }

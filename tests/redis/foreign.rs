@@ -9,7 +9,7 @@ use crate::servers::Server;
 use crate::{driver, publisher, syncs};
 
 const SCRIPT: &str = r#"
-import json, redis, sys
+import json, msgpack, redis, sys
 
 port = int(sys.argv[1])
 client = redis.Redis(host="127.0.0.1", port=port)
@@ -18,7 +18,7 @@ channel.subscribe("tenant1")
 assert channel.get_message(timeout=10)["type"] == "subscribe"
 print("ready", flush=True)
 heard = channel.get_message(timeout=10)
-print(heard["channel"].decode(), json.dumps(json.loads(heard["data"]), sort_keys=True), flush=True)
+print(heard["channel"].decode(), json.dumps(msgpack.unpackb(heard["data"]), sort_keys=True), flush=True)
 sys.stdin.readline()
 update = {"table": "lport", "key": "port-1", "action": "create", "value": json.dumps({"id": 1}), "topic": "tenant1"}
 print(client.publish("tenant1", json.dumps(update)), flush=True)
