@@ -3,9 +3,13 @@
 //! Servers run a [`Listener`] each. It has a topic of its own, registered in the store's table [`LISTENERS`] and renewed. Nodes have a
 //! [`Notifier`], which publishes each status update on the topic of one listener, chosen at random among those alive.
 //!
-//! - **Delivery is acknowledged.** Without an answer in time, another listener is chosen; if nobody is there, the update waits.
+//! - **Delivery is acknowledged.** A listener sends a receipt for what it has taken, and an acknowledgement for what it has
+//!   processed. What a listener has lost, or had when it went, is sent to another; what a busy one has is not.
 //! - **Exactly one processes it.** Before a listener processes an event it claims it in the store, in the table [`CLAIMS`], and
-//!   others that see the event leave it to the owner of the claim. If the owner dies, another takes over.
+//!   before it acknowledges the event it marks the claim as done. A claim that is done counts for all, also when its owner is
+//!   gone; one that is not is taken over when its owner cannot be at work any more.
+//! - **In bundles.** Claims, marks and removals that are due together are one step of the store, answers one message. Listeners
+//!   say how much they have waiting, and notifiers choose, and hold back, by it.
 //! - **Nobody restarts anything.** Servers that come and go are seen in the store, by versions: no two clocks are compared.
 //!
 //! ```
@@ -44,10 +48,10 @@
 //!
 //! # Limits
 //!
-//! - A server that is killed after it has processed an event, and before its answer has reached the node, cannot tell anybody:
-//!   another one processes the event again. A server that stops cleanly, or panics in the handler, leaves no such doubt.
-//! - A handler that is running while its process is stopped, or its host sleeps, for longer than the option `timeout` may be repeated by
-//!   another server: the process cannot know. Before an event is begun, the listener makes sure that it is still registered.
+//! - A server that is killed after it has processed an event, and before it has marked the claim, has not acknowledged the
+//!   event: another one processes it again. A server that stops cleanly, or panics in the handler, leaves no such doubt.
+//! - A handler that is running while its process is stopped, its host sleeps, or the store is out of its reach for longer than
+//!   the option `timeout` may be repeated by another server: the process cannot know. Before an event is begun, the listener makes sure that it is still registered.
 //! - Claims are as durable as the store. One that loses writes may let an event be processed twice.
 //! - Updates of one row (table and key) from one notifier are processed in the order in which they were given to it, one
 //!   after the other. There is no order among others.

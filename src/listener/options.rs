@@ -23,8 +23,8 @@ pub enum Delivery {
 /// Identity and times of a [`Listener`](super::Listener).
 #[derive(Clone)]
 pub struct ListenerOptions {
-    /// The listener's id, unique among those that run at a time. One that begins under the id of one that was killed replaces it at
-    /// once. Default: made from the host's name, the process id and a random number.
+    /// The listener's id, unique among those that run at a time. One that begins under the id of another takes its
+    /// place at once; what that one has claimed is taken over when it has stopped, or has not renewed its row for the timeout. Default: made from the host's name, the process id and a random number.
     pub id: Option<Name>,
     /// Who has not renewed its registration for so long is gone; at least 10 ms. The same for all listeners and notifiers of
     /// a store. Default: 10 s.
@@ -94,11 +94,11 @@ pub struct ListenerStats {
     pub taken_over: u64,
     /// Events that were left to another listener, which had claimed them.
     pub left: u64,
-    /// Events that came again after they were processed, and were only answered.
+    /// Events that came again, or were asked about, after they were processed, and were only answered.
     pub repeated: u64,
     /// Events that were sent back, because the listener was stopping.
     pub moved: u64,
-    /// Events that were dropped, for another listener to take: the store did not answer, or the listener was not registered any more.
+    /// Events that were sent back, for another listener to take: the store did not answer, or the listener was not registered any more.
     pub dropped: u64,
     /// Events that were claimed and not confirmed yet.
     pub claims: u64,
@@ -111,10 +111,11 @@ pub struct NotifierOptions {
     pub id: Option<Name>,
     /// What is promised. Default: [`Delivery::ExactlyOnce`].
     pub delivery: Delivery,
-    /// How long to wait for a listener's answer before another is chosen, at least 10 ms. It doubles with each, up to 16
-    /// times as long. Default: 1 s.
+    /// How long to wait for a listener's answer before it is asked, at least 10 ms. It doubles with each question, up to 16
+    /// times as long. After three that are not answered another listener is chosen. Default: 1 s.
     pub ack_timeout: Duration,
-    /// How many updates may be on their way at a time; others wait for their answers. Default: 256.
+    /// How many updates may be on their way at a time; others wait for their answers. To a listener that is slow, or has much
+    /// waiting, there are fewer. Default: 256.
     pub window: usize,
     /// How many updates may wait or be on their way. Default: 65,536.
     pub capacity: usize,
