@@ -154,6 +154,7 @@ impl Subscriber {
             queue: self.queue.clone(),
             options: self.options.clone(),
             session,
+            has_ended: false,
         })
     }
 

@@ -254,7 +254,7 @@ impl State {
 
     fn send(&self, message: Message) {
         if let Some(link) = &self.link {
-            // It fails only if the thread is just ending: a new one is told all that is registered.
+            // It fails only if the thread has broken off: a new one is told all that is registered.
             let _ = link.commands.send(message);
             link.wake.wake();
         }

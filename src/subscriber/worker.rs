@@ -12,7 +12,7 @@ use crate::transport::{Inbound, Received};
 
 use super::SubscriberOptions;
 use super::session::{Action, Session};
-use super::shared::{Message, Shared};
+use super::shared::{Message, Shared, State};
 
 pub(super) struct Worker {
     pub(super) inbound: Box<dyn Inbound>,
@@ -23,6 +23,7 @@ pub(super) struct Worker {
     pub(super) queue: QueueSender,
     pub(super) options: SubscriberOptions,
     pub(super) session: Session,
+    pub(super) has_ended: bool,
 }
 
 /// After so many frames what they brought goes into the queue, even if more are there.
@@ -35,6 +36,32 @@ const PAUSE: Duration = Duration::from_millis(2);
 impl Worker {
     /// Receives until told to stop.
     pub(super) fn run(mut self) {
+        self.receive();
+        self.finish();
+    }
+
+    /// What the handle says until the end counts, and what follows from it is told.
+    fn finish(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        loop {
+            self.handle_messages();
+            self.act();
+            // The handle speaks under this lock, to the next thread if this one has ended.
+            let mut state = shared.state.lock();
+            if self.messages.is_empty() {
+                return self.end(&mut state);
+            }
+        }
+    }
+
+    fn end(&mut self, state: &mut State) {
+        self.has_ended = true;
+        self.shared.counts.set(&self.session.stats());
+        state.end(self.session.memory());
+        self.shared.changed.notify_all();
+    }
+
+    fn receive(&mut self) {
         let (mut frames, mut failures, mut now) = (0, 0, clock::now());
         self.handle_messages();
         self.act();
@@ -73,7 +100,7 @@ impl Worker {
                 Ok(Received::Idle) => session.handle_drained(clock::now()),
                 Ok(Received::Woken) => {
                     if self.stop.try_recv() == Err(TryRecvError::Disconnected) {
-                        return self.act();
+                        return;
                     }
                     self.handle_messages();
                 }
@@ -198,9 +225,104 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.shared.counts.set(&self.session.stats());
-        let memory = self.session.memory();
-        self.shared.state.lock().end(memory);
-        self.shared.changed.notify_all();
+        if !self.has_ended {
+            let shared = Arc::clone(&self.shared);
+            self.end(&mut shared.state.lock());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Resubscribe;
+    use crate::drivers::memory::MemoryPubSub;
+    use crate::subscriber::Subscriber;
+    use crate::transport::PubSub;
+    use crate::update::{SyncReason, Topic};
+    use crate::{Dispatcher, DispatcherOptions};
+
+    const ADDRESS: &str = "memory://here";
+
+    /// A subscriber on this address, and where its sync events come.
+    fn subscriber(resubscribe: Resubscribe) -> (Dispatcher, Subscriber, Receiver<SyncReason>) {
+        let dispatcher = Dispatcher::new(DispatcherOptions::default()).unwrap();
+        let (sender, syncs) = crossbeam_channel::unbounded();
+        dispatcher.on_sync(sender).detach();
+        let options = SubscriberOptions {
+            resubscribe,
+            ..SubscriberOptions::default()
+        };
+        let driver: Arc<dyn PubSub> = Arc::new(MemoryPubSub::new(ADDRESS).unwrap());
+        let subscriber = Subscriber::new(driver, dispatcher.queue(), options);
+        subscriber.register_listen_address(ADDRESS).unwrap();
+        (dispatcher, subscriber, syncs)
+    }
+
+    impl Worker {
+        /// Works until it has done so once.
+        fn work_until(&mut self, done: fn(&Received<'_>) -> bool) {
+            self.handle_messages();
+            self.act();
+            loop {
+                let received = self.inbound.recv(Some(Duration::from_secs(20))).unwrap();
+                let is_done = done(&received);
+                match received {
+                    Received::Connected { address } => self.session.handle_connected(address, clock::now()),
+                    Received::Answer { address, probe, hello } => {
+                        self.session.handle_answer(address, probe, hello, clock::now());
+                    }
+                    Received::Idle => panic!("nothing comes"),
+                    _ => {}
+                }
+                self.act();
+                if is_done {
+                    return;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_that_is_given_up_while_the_thread_ends_is_told() {
+        let (_dispatcher, subscriber, syncs) = subscriber(Resubscribe::Automatic);
+        let mut worker = subscriber.start().unwrap();
+        worker.work_until(|received| matches!(received, Received::Connected { .. }));
+        // After its last look.
+        subscriber.give_up_listen_address(ADDRESS);
+        worker.finish();
+        assert!(!subscriber.is_running());
+        let told = syncs.recv_timeout(Duration::from_secs(20)).unwrap();
+        let address = ADDRESS.into();
+        assert_eq!(told, SyncReason::AddressLost { address });
+    }
+
+    #[test]
+    fn a_cleared_topic_that_is_unregistered_while_the_thread_ends_is_forgotten() {
+        let (_dispatcher, subscriber, syncs) = subscriber(Resubscribe::Manual);
+        let topics = ["a", "b"].map(|name| Topic::new(name).unwrap());
+        for topic in &topics {
+            subscriber.register_topic(topic).unwrap();
+        }
+        let is_answer = |received: &Received<'_>| matches!(received, Received::Answer { .. });
+        let mut worker = subscriber.start().unwrap();
+        worker.work_until(is_answer);
+        worker.session.handle_disconnected(ADDRESS, clock::now());
+        worker.act();
+        subscriber.unregister_topic(&topics[0]);
+        worker.finish();
+        let mut worker = subscriber.start().unwrap();
+        worker.work_until(is_answer);
+        // That it is live again is told after a while.
+        worker.session.tick(clock::now() + Duration::from_secs(1));
+        worker.act();
+        subscriber.stop();
+        worker.finish();
+        let told = std::iter::from_fn(|| syncs.recv_timeout(Duration::from_secs(5)).ok());
+        let cleared = told.into_iter().find_map(|reason| match reason {
+            SyncReason::Cleared { topics, .. } => Some(topics),
+            _ => None,
+        });
+        assert_eq!(cleared.unwrap(), topics[1..]);
     }
 }

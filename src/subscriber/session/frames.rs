@@ -92,6 +92,10 @@ impl Session {
         if sense {
             peer.understood(true);
         }
+        if peer.unanswered_since().is_some() {
+            // It is to be asked again, sooner than it would have counted as lost.
+            self.deadline = None;
+        }
         if peer.hear(at) {
             let patience = peer.patience(&self.times);
             self.probe(&address, patience, at);

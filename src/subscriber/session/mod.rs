@@ -244,9 +244,8 @@ impl Session {
         let Some((name, peer)) = entry(&mut self.peers, address) else {
             return;
         };
-        if peer.weighed(received, now, &self.times) {
-            log::info!("nothing comes from {name}");
-            self.stall(&name, now);
+        if let Some(due) = peer.weighed(received, now, &self.times) {
+            self.on_due(&name, due, now);
         }
         self.deadline = None;
     }

@@ -16,7 +16,7 @@ pub(super) struct Probe {
     pub(super) topic: Topic,
     pub(super) generation: u64,
     pub(super) asked: Instant,
-    /// When the first question was asked that has no answer, of which this is a repetition.
+    /// When the first question was asked after which nothing has come, of which this is a repetition.
     pub(super) first_asked: Instant,
     /// When to ask again: the answer may have been dropped. A new question makes the answer to the old one worthless,
     /// which may stand behind a backlog, so each waits twice as long as the one before.

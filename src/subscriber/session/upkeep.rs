@@ -82,9 +82,13 @@ impl Session {
         }
     }
 
-    fn on_due(&mut self, address: &Name, due: Due, now: Instant) {
+    pub(super) fn on_due(&mut self, address: &Name, due: Due, now: Instant) {
         match due {
             Due::Ask(patience) => self.probe(address, patience, now),
+            Due::Stall => {
+                log::info!("nothing comes from {address}");
+                self.stall(address, now);
+            }
             Due::Deaf => {
                 log::info!("{address} does not hear what it is asked");
                 self.stall(address, now);

@@ -21,10 +21,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(10);
 
 /// True if nothing that a run has sent by this moment can still be on its way, or unread: its address has answered a question
-/// that was asked afterwards. One that answers nothing proves nothing; then all is to have been read that had come by then.
-fn is_proven(run: &Run, scope: Scope<'_>, at: Instant, drained: Instant) -> bool {
+/// that was asked afterwards. One that answers nothing proves nothing; then all is to have been read that had come by then,
+/// or there was always more to read for another period.
+fn is_proven(run: &Run, scope: Scope<'_>, at: Instant, drained: Instant, now: Instant) -> bool {
     match scope.peers.get(&run.address).map_or(Proof::None, Peer::proof) {
-        Proof::None => at <= drained,
+        Proof::None => at <= drained || at + run.period.unwrap_or_default().max(LONGEST_WAIT) <= now,
         Proof::Awaited => false,
         Proof::Until(asked) => at <= asked,
     }
@@ -100,7 +101,7 @@ impl Continuity {
             run.excuse(late, now);
             if let Some(at) = quiet_at(run, self.silent) {
                 let almost = run.silent_at(ALMOST_SILENT).unwrap_or(at);
-                match is_proven(run, scope, almost, drained) {
+                match is_proven(run, scope, almost, drained, now) {
                     true => is_silent = true,
                     false => findings.asks.push(run.address.clone()),
                 }
@@ -110,7 +111,7 @@ impl Continuity {
         if is_silent {
             for (publisher, runs) in &mut self.publishers {
                 for run in runs.iter_mut() {
-                    if quiet_at(run, ALMOST_SILENT).is_some_and(|at| is_proven(run, scope, at, drained)) {
+                    if quiet_at(run, ALMOST_SILENT).is_some_and(|at| is_proven(run, scope, at, drained, now)) {
                         run.state = RunState::Silent;
                         publishers.push(publisher.clone());
                     }

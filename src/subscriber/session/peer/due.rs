@@ -9,6 +9,12 @@ use crate::update::{Name, SyncReason};
 
 use super::{PASSING, Peer, Phase};
 
+/// An address from which something came after it was asked is asked again before it counts as lost: when nothing has come
+/// for so many hello periods. Where the transport tells of bytes, it is looked twice, since bytes do not say when they came.
+/// A cut is so noticed within three periods as well; within three and a half if only bytes came.
+const QUIET: f64 = 1.1;
+const QUIET_LOOK: f64 = 0.6;
+
 /// It is lost if nothing at all comes for so many periods after it was asked: together, and with the time until that is
 /// told, less than three.
 const ANSWER: f64 = 1.3;
@@ -18,6 +24,8 @@ const ANSWER: f64 = 1.3;
 pub(in crate::subscriber::session) enum Due {
     /// It is to be probed, again after this time.
     Ask(Duration),
+    /// Nothing has come since it was asked: it is to be [stalled](Peer::stall).
+    Stall,
     /// It lives, and does not hear us: it is to be [stalled](Peer::stall).
     Deaf,
     /// The transport is to say how many bytes it has received from there, for [`Peer::weighed`].
@@ -46,7 +54,7 @@ impl Peer {
             Phase::Live { ask_at, patience } => match &self.probe {
                 None => Some(ask_at.min(after(self.heard, patience))),
                 Some(probe) => {
-                    let ends = [self.stalled_at(times), probe.passed_by, Some(probe.again_at)];
+                    let ends = [self.weigh_at(times), probe.passed_by, Some(probe.again_at)];
                     ends.into_iter().flatten().min()
                 }
             },
@@ -106,9 +114,9 @@ impl Peer {
                 is_due.then_some(Due::Ask(times.live_timeout))
             }
             Phase::Live { .. } => {
-                if let Some(at) = self.stalled_at(times).filter(|at| *at <= now) {
+                if let Some(at) = self.weigh_at(times).filter(|at| *at <= now) {
                     let wait = times.hello_interval.mul_f64(ANSWER);
-                    if now.saturating_duration_since(at) > wait / 2 {
+                    if now.saturating_duration_since(at) > wait / 2 && self.unanswered_since().is_some() {
                         // This process was stopped, or had no processor.
                         self.excuse(wait / 2, wait, now);
                         return None;
@@ -127,41 +135,61 @@ impl Peer {
         }
     }
 
-    /// The transport has received so many bytes from there so far. True if the address is to be [stalled](Peer::stall):
-    /// nothing has come since it was asked.
+    /// The transport has received so many bytes from there so far; returns what follows from that.
     pub(in crate::subscriber::session) fn weighed(
         &mut self,
         received: Option<u64>,
         now: Instant,
         times: &Times,
-    ) -> bool {
+    ) -> Option<Due> {
         let has_grown = received.is_some() && received != self.received;
         let before = std::mem::replace(&mut self.received, received);
-        let Some(probe) = &mut self.probe else { return false };
+        let (is_live, has_come_since) = (self.is_live(), self.unanswered_since().is_none());
+        let probe = self.probe.as_mut()?;
         let is_weighed = std::mem::take(&mut probe.is_weighed);
         if has_grown {
             if is_weighed || before.is_some() {
-                (self.heard, probe.unread_since) = (now, None);
+                // As it is asked: what has come came before the question.
+                let heard = if is_weighed { now } else { probe.asked };
+                (self.heard, probe.unread_since) = (self.heard.max(heard), None);
             }
-            return false;
+            return None;
+        }
+        if !is_weighed || !is_live {
+            return None;
+        }
+        if has_come_since {
+            return Some(Due::Ask(probe.longer()));
         }
         let wait = times.hello_interval.mul_f64(ANSWER);
-        if is_weighed && received.is_none() && probe.is_unread {
+        if received.is_none() && probe.is_unread {
             // Something may have come that is still to be read. No source starves another, so that is not waited for long.
             let since = *probe.unread_since.get_or_insert(now);
             if now < after(since, wait * 2) {
                 self.excuse(SOON, wait, now);
-                return false;
+                return None;
             }
         }
-        is_weighed
+        Some(Due::Stall)
     }
 
-    /// When nothing will have come for too long since it was asked.
-    fn stalled_at(&self, times: &Times) -> Option<Instant> {
-        let probe = self.probe.as_ref().filter(|probe| !probe.is_weighed)?;
-        let since = self.heard.max(probe.first_asked).max(self.excused);
-        Some(after(since, times.hello_interval.mul_f64(ANSWER)))
+    /// When nothing will have come for too long: since it was asked, or since something came after that.
+    fn weigh_at(&self, times: &Times) -> Option<Instant> {
+        self.probe.as_ref().filter(|probe| !probe.is_weighed)?;
+        let (since, periods) = match (self.unanswered_since(), self.received) {
+            (Some(asked), _) => (asked.max(self.excused), ANSWER),
+            (None, Some(_)) => (self.heard, QUIET_LOOK),
+            (None, None) => (self.heard, QUIET),
+        };
+        Some(after(since, times.hello_interval.mul_f64(periods)))
+    }
+
+    /// When the first question was asked after which nothing has come.
+    pub(in crate::subscriber::session) fn unanswered_since(&self) -> Option<Instant> {
+        let probe = self.probe.as_ref()?;
+        [probe.first_asked, probe.asked]
+            .into_iter()
+            .find(|asked| *asked >= self.heard)
     }
 
     /// Silence counts only after so long, of the `wait` for an answer.

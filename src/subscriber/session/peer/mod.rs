@@ -225,7 +225,8 @@ impl Peer {
     pub(super) fn probed(&mut self, topic: Topic, generation: u64, patience: Duration, now: Instant) {
         let mut probe = Probe::new(topic, generation, patience, now);
         if let Some(before) = self.probe.as_ref().filter(|_| self.is_live()) {
-            (probe.first_asked, probe.unread_since) = (before.first_asked, before.unread_since);
+            probe.first_asked = self.unanswered_since().unwrap_or(now);
+            probe.unread_since = before.unread_since;
         }
         self.probe = Some(probe);
     }
@@ -240,6 +241,12 @@ impl Peer {
     pub(super) fn limit(&mut self, generation: u64) {
         if let Some(probe) = &mut self.probe {
             probe.generation = probe.generation.min(generation);
+        }
+        if let Phase::NoHello {
+            assume: Some((assumed, _)),
+        } = &mut self.phase
+        {
+            *assumed = generation.min(*assumed);
         }
     }
 

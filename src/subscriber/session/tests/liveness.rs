@@ -476,3 +476,50 @@ fn an_address_that_was_lost_is_told_of_when_it_is_unregistered() {
     world.command(Command::Disconnect("here".into()));
     assert_eq!(world.told_by(5_000), [lost("here")]);
 }
+
+/// As behind a server that refuses a topic, and therefore never answers the question whether all are in force: nothing
+/// comes but what it says to each question.
+#[test]
+fn an_address_that_says_something_to_each_question_lives() {
+    let mut world = World::new();
+    world.received.insert("here".into(), 1);
+    world.pass(900);
+    world.mute.insert("here".into());
+    world.count(is_probe);
+    for tick in 90..6_000 {
+        world.pass(tick * 10);
+        if world.count(is_probe) > 0 {
+            *world.received.get_mut("here").unwrap() += 10;
+        }
+    }
+    assert_eq!(world.told(), []);
+}
+
+/// The same, and then it is cut: noticed within three periods, whenever that is. Bytes do not say when they came: that
+/// takes half a period more.
+#[test]
+fn a_cut_is_noticed_in_time_also_while_a_question_has_no_answer() {
+    for tells_bytes in [true, false] {
+        for cut_at in (20_000..23_000).step_by(110) {
+            let mut world = World::new();
+            if tells_bytes {
+                world.received.insert("here".into(), 1);
+            }
+            world.mute.insert("here".into());
+            for millis in (10..cut_at).step_by(10) {
+                world.pass(millis);
+                match tells_bytes {
+                    true if world.count(is_probe) > 0 => *world.received.get_mut("here").unwrap() += 10,
+                    false if millis % 700 == 0 => world.frame("here", "x", b""),
+                    _ => {}
+                }
+            }
+            assert_eq!(world.told(), [], "{tells_bytes}");
+            assert_eq!(
+                world.told_by(cut_at + if tells_bytes { 3_500 } else { 3_000 }),
+                [lost("here")],
+                "{tells_bytes} {cut_at}"
+            );
+        }
+    }
+}

@@ -289,3 +289,26 @@ fn a_topic_that_is_cleared_twice_is_not_told_to_be_in_force_in_between() {
     let resubscribed = told.iter().filter(|reason| reason.as_str() == "resubscribed");
     assert_eq!(resubscribed.count(), 0, "{told:?}");
 }
+
+/// An address without hellos is taken to have every topic after a while, but not one that the driver has refused.
+#[test]
+fn a_refused_topic_is_not_taken_to_be_in_force() {
+    let mut world = World::new();
+    world.mute.insert("here".into());
+    world.disconnect("here");
+    world.connect("here");
+    world.pass(30_000);
+    assert_eq!(world.state("here"), PeerState::NoHello);
+    let now = world.now();
+    world.session.handle_command(Command::Subscribe(topic("c"), 3), now);
+    world.session.handled_commands(now);
+    world.session.handle_refused(topic("c"), now);
+    while world.now() < now + Duration::from_secs(20) {
+        world.pass(world.millis + 10);
+        if world.count(|action| matches!(action, Action::Subscribe(_))) > 0 {
+            let now = world.now();
+            world.session.handle_refused(topic("c"), now);
+        }
+    }
+    assert_eq!(world.session.peers["here"].generation(), 2);
+}
