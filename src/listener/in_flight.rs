@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::envelope::{Answer, Answers, Question, State};
 use super::peers::{Peers, Standing};
-use crate::thread::after;
+use crate::clock::after;
 use crate::update::{DbUpdate, Name};
 
 /// What is to be done.

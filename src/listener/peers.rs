@@ -106,7 +106,9 @@ impl Peers {
         let present = &self.present;
         self.choice.draw(|name| {
             let peer = present.get(name);
-            peer.is_some_and(|peer| peer.flying < peer.window && peer.waiting <= 2 * least + BEHIND)
+            peer.is_some_and(|peer| {
+                peer.flying < peer.window && peer.waiting <= least.saturating_mul(2).saturating_add(BEHIND)
+            })
         })
     }
 
@@ -138,7 +140,7 @@ impl Peers {
         if took > patience {
             peer.shrink(took, now);
         } else if peer.waiting <= CROWDED {
-            peer.window = limit.min(peer.window + 1);
+            peer.window = limit.min(peer.window.saturating_add(1));
         }
     }
 

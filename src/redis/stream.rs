@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lookup::Lookup;
 use crate::thread;
@@ -78,7 +79,7 @@ impl<'a> Limit<'a> {
     /// Waits until one of `flags` holds for `fd`.
     pub(crate) fn wait(&self, fd: BorrowedFd<'_>, flags: PollFlags) -> io::Result<()> {
         let mut now = Instant::now();
-        let end = self.deadline.min(thread::after(now, self.silence));
+        let end = self.deadline.min(clock::after(now, self.silence));
         let own = PollFd::from_borrowed_fd(fd, flags);
         let cancel = PollFd::from_borrowed_fd(self.cancel.map_or(fd, AsFd::as_fd), PollFlags::IN);
         let mut fds = [own, cancel];

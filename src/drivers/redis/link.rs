@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use ::redis::{PushKind, ServerError, Value, cmd};
 
+use crate::clock::after;
 use crate::error::{Error, ErrorKind, Result};
 use crate::redis::{Conn, Health, Incoming, RedisOptions, cut_off, refused};
-use crate::thread::after;
 use crate::update::Topic;
 
 /// A connection to one node.

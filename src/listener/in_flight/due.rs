@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{DOUBLINGS, InFlight, Phase, Step, Try};
+use crate::clock::after;
 use crate::listener::envelope::Question;
-use crate::thread::after;
 use crate::update::Name;
 
 /// Confirmations wait so long for others, so that one message and one step of the store serve many.

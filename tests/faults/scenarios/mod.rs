@@ -16,10 +16,10 @@ use serde_json::Value;
 
 use crate::proxy::Message;
 
-/// The fields of the update, or of the first of a batch; null for what is no JSON.
+/// The fields of the update, or of the first of a batch; null for what is none.
 fn fields(message: &Message) -> Value {
     let payload = message.frames.get(1).map_or(&[][..], |payload| payload);
-    serde_json::from_slice(payload).unwrap_or_default()
+    rmp_serde::from_slice(payload).unwrap_or_default()
 }
 
 /// True for an update, false for what publisher and subscriber tell one another.
