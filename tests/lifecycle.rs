@@ -7,15 +7,17 @@ mod rig;
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{eventually, within};
 use crossbeam_channel::bounded;
 use rig::{LONG, Rig, free_port, pass, quickly, send, topic, update};
+use tablecast::drivers::memory::MemoryPubSub;
 use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
 use tablecast::queue::{Overflow, QueueOptions};
-use tablecast::transport::PubSub;
-use tablecast::{ErrorKind, PeerState, Publisher, PublisherOptions, SubscriberOptions};
+use tablecast::transport::{Inbound, Outbound, PubSub, Wake};
+use tablecast::{ErrorKind, PeerState, Publisher, PublisherOptions, Result, SubscriberOptions};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -289,5 +291,52 @@ fn registers_in_every_state() {
         send(&first, "b", "lost");
         rig.only("3", || send(&first, "c", "3"));
         assert_eq!(rig.peers(), [(one.clone(), PeerState::Live)]);
+    });
+}
+
+/// A driver whose wakes come late: what the program says stands beside what has come.
+#[derive(Debug)]
+struct Drowsy(MemoryPubSub, Arc<AtomicBool>);
+
+struct DrowsyWake(Arc<dyn Wake>, Arc<AtomicBool>);
+
+impl Wake for DrowsyWake {
+    fn wake(&self) {
+        if !self.1.load(Ordering::Relaxed) {
+            self.0.wake();
+        }
+    }
+}
+
+impl PubSub for Drowsy {
+    fn outbound(&self) -> Result<Box<dyn Outbound>> {
+        self.0.outbound()
+    }
+
+    fn inbound(&self) -> Result<(Box<dyn Inbound>, Arc<dyn Wake>)> {
+        let (inbound, wake) = self.0.inbound()?;
+        Ok((inbound, Arc::new(DrowsyWake(wake, Arc::clone(&self.1)))))
+    }
+
+    fn check_address(&self, address: &str) -> Result<()> {
+        self.0.check_address(address)
+    }
+}
+
+#[test]
+fn of_a_topic_that_is_unregistered_nothing_comes_any_more() {
+    within(LONG, || {
+        let asleep = Arc::new(AtomicBool::new(false));
+        let memory = MemoryPubSub::new("memory://x").unwrap();
+        let driver: Arc<dyn PubSub> = Arc::new(Drowsy(memory, Arc::clone(&asleep)));
+        let publisher = Publisher::new(&*driver, PublisherOptions::default()).unwrap();
+        let rig = Rig::new(&driver);
+        rig.listen(&["a", "b"], "memory://x");
+        rig.only("1", || send(&publisher, "a", "1"));
+        asleep.store(true, Ordering::Relaxed);
+        assert!(rig.subscriber.unregister_topic(&topic("a")));
+        send(&publisher, "a", "lost");
+        rig.only("2", || send(&publisher, "b", "2"));
+        asleep.store(false, Ordering::Relaxed);
     });
 }

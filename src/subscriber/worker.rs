@@ -44,7 +44,7 @@ impl Worker {
     fn finish(&mut self) {
         let shared = Arc::clone(&self.shared);
         loop {
-            self.handle_messages();
+            handle_messages(&self.messages, &mut self.session, &self.shared);
             self.act();
             // The handle speaks under this lock, to the next thread if this one has ended.
             let mut state = shared.state.lock();
@@ -63,7 +63,7 @@ impl Worker {
 
     fn receive(&mut self) {
         let (mut frames, mut failures, mut now) = (0, 0, clock::now());
-        self.handle_messages();
+        handle_messages(&self.messages, &mut self.session, &self.shared);
         self.act();
         loop {
             let timeout = match frames {
@@ -86,6 +86,10 @@ impl Worker {
                         now = clock::now();
                     }
                     frames += 1;
+                    // What the program has said before it was sent goes first: of a topic that is unregistered nothing comes any more.
+                    if !self.messages.is_empty() {
+                        handle_messages(&self.messages, session, &self.shared);
+                    }
                     session.handle_frame(address, topic, payload, now, clock::now);
                     if frames < BATCH && !session.is_urgent() {
                         continue;
@@ -102,7 +106,7 @@ impl Worker {
                     if self.stop.try_recv() == Err(TryRecvError::Disconnected) {
                         return;
                     }
-                    self.handle_messages();
+                    handle_messages(&self.messages, &mut self.session, &self.shared);
                 }
                 Err(e) => {
                     failures += 1;
@@ -128,23 +132,6 @@ impl Worker {
                 }
             }
             self.act();
-        }
-    }
-
-    fn handle_messages(&mut self) {
-        let now = clock::now();
-        let mut asked = None;
-        while let Ok(message) = self.messages.try_recv() {
-            match message {
-                Message::Command(command) => self.session.handle_command(command, now),
-                Message::Report(number) => asked = Some(number),
-            }
-        }
-        self.session.handled_commands(now);
-        if let Some(asked) = asked {
-            let topics = self.session.topics(now);
-            self.shared.state.lock().report(asked, topics);
-            self.shared.changed.notify_all();
         }
     }
 
@@ -223,6 +210,23 @@ impl Worker {
     }
 }
 
+fn handle_messages(messages: &Receiver<Message>, session: &mut Session, shared: &Shared) {
+    let now = clock::now();
+    let mut asked = None;
+    while let Ok(message) = messages.try_recv() {
+        match message {
+            Message::Command(command) => session.handle_command(command, now),
+            Message::Report(number) => asked = Some(number),
+        }
+    }
+    session.handled_commands(now);
+    if let Some(asked) = asked {
+        let topics = session.topics(now);
+        shared.state.lock().report(asked, topics);
+        shared.changed.notify_all();
+    }
+}
+
 impl Drop for Worker {
     fn drop(&mut self) {
         if !self.has_ended {
@@ -262,7 +266,7 @@ mod tests {
     impl Worker {
         /// Works until it has done so once.
         fn work_until(&mut self, done: fn(&Received<'_>) -> bool) {
-            self.handle_messages();
+            handle_messages(&self.messages, &mut self.session, &self.shared);
             self.act();
             loop {
                 let received = self.inbound.recv(Some(Duration::from_secs(20))).unwrap();

@@ -254,6 +254,7 @@ impl Inbound for ZmqInbound {
     fn recv(&mut self, timeout: Option<Duration>) -> Result<Received<'_>> {
         // The clock is read only if there is something to wait for.
         let mut until = None;
+        let mut more = None;
         loop {
             if self.wakeable.take() {
                 // It may be a name that was looked up.
@@ -261,7 +262,7 @@ impl Inbound for ZmqInbound {
                 return Ok(Received::Woken);
             }
             let lost = self.lost();
-            let mut again = None;
+            let again = more.take();
             if lost.is_none() {
                 if let Some((address, happened)) = self.changes.pop_front() {
                     self.told = address;
@@ -282,8 +283,10 @@ impl Inbound for ZmqInbound {
                 if self.drained && std::mem::take(&mut self.is_fresh) {
                     // More may have come once others had the processor: where it is short, this spares many a wake-up.
                     thread::yield_now();
-                    again = Some(self.from);
-                } else if self.drained {
+                    more = Some(self.from);
+                    continue;
+                }
+                if self.drained && again.is_none() {
                     let now = Instant::now();
                     let until = *until.get_or_insert_with(|| timeout.and_then(|timeout| now.checked_add(timeout)));
                     match self.wait(until, now)? {
