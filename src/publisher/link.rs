@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::Receiver;
 use hashbrown::HashMap;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -14,10 +13,11 @@ use crate::clock;
 use crate::codec::{Encoder, GOODBYE, HELLO, Hello, MAX_PERIOD, MAX_TOPICS, MIN_HELLO};
 use crate::error::{Error, ErrorHook, ErrorKind, Result, contain};
 use crate::thread::{self, Failures, Thread, jittered};
-use crate::transport::{Outbound, Waiter, WaiterAndWake, Wake};
+use crate::transport::{Outbound, Waiter, Wake};
 use crate::update::Topic;
 
 use super::numbers::{Numbers, Part};
+use super::parked::parked;
 
 /// A driver's sending end with its keeper: the thread that says hello, also while nobody sends.
 pub(crate) struct Link {
@@ -387,169 +387,5 @@ impl Shared {
     }
 }
 
-/// What a keeper waits on where there are no probes to wait for.
-fn parked() -> WaiterAndWake {
-    let (token, tokens) = crossbeam_channel::bounded(1);
-    (Box::new(Parked(tokens)), Arc::new(Unpark(token)))
-}
-
-struct Parked(Receiver<()>);
-
-impl Waiter for Parked {
-    fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
-        let _ = self.0.recv_timeout(timeout.unwrap_or(Duration::MAX));
-        Ok(())
-    }
-}
-
-struct Unpark(crossbeam_channel::Sender<()>);
-
-impl Wake for Unpark {
-    fn wake(&self) {
-        // Full means that it is woken already.
-        let _ = self.0.try_send(());
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::codec::{Codec, Control, Decoder, Message};
-    use crate::drivers::memory::MemoryPubSub;
-    use crate::transport::{Inbound, PubSub, Received};
-
-    const ADDRESS: &str = "memory://here";
-
-    /// The memory driver's sending end, which is asked, and fails, when the test says so.
-    struct Troubled {
-        inner: Box<dyn Outbound>,
-        probes: Receiver<Topic>,
-        /// How many sends succeed before one fails.
-        fails_after: Arc<Mutex<Option<usize>>>,
-    }
-
-    impl Outbound for Troubled {
-        fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
-            let mut fails_after = self.fails_after.lock();
-            if let Some(left) = fails_after.take() {
-                *fails_after = Some(
-                    left.checked_sub(1)
-                        .ok_or_else(|| Error::new(ErrorKind::Timeout, "no room"))?,
-                );
-            }
-            self.inner.send(topic, payload, timeout)
-        }
-
-        fn probes(&mut self) -> Result<Vec<Topic>> {
-            Ok(self.probes.try_iter().collect())
-        }
-
-        fn waiter(&mut self) -> Result<Option<WaiterAndWake>> {
-            Ok(Some(parked()))
-        }
-    }
-
-    struct Rig {
-        link: Link,
-        ask: crossbeam_channel::Sender<Topic>,
-        fails_after: Arc<Mutex<Option<usize>>>,
-        inbound: Box<dyn Inbound>,
-    }
-
-    /// A link that says hello every 50 ms, and an end that listens to these topics.
-    fn rig(max_message_bytes: usize, topics: &[&Topic]) -> Rig {
-        let driver = MemoryPubSub::new(ADDRESS).unwrap();
-        let (mut inbound, _) = driver.inbound().unwrap();
-        inbound.connect(ADDRESS).unwrap();
-        for topic in topics {
-            inbound.subscribe(topic).unwrap();
-        }
-        let (ask, probes) = crossbeam_channel::unbounded();
-        let outbound = Troubled {
-            inner: driver.outbound().unwrap(),
-            probes,
-            fails_after: Arc::default(),
-        };
-        let fails_after = Arc::clone(&outbound.fails_after);
-        let encoder = Encoder::new(Codec::Json, "p".into(), 1);
-        let interval = Duration::from_millis(50);
-        let link = Link::new(Box::new(outbound), encoder, interval, max_message_bytes, None).unwrap();
-        Rig {
-            link,
-            ask,
-            fails_after,
-            inbound,
-        }
-    }
-
-    impl Rig {
-        /// The topic and the payload of the next frame.
-        fn next(&mut self) -> (String, Vec<u8>) {
-            let deadline = thread::deadline(Duration::from_secs(20));
-            loop {
-                let left = deadline.saturating_duration_since(Instant::now());
-                match self.inbound.recv(Some(left)).unwrap() {
-                    Received::Frame { topic, payload, .. } => {
-                        return (String::from_utf8(topic.to_vec()).unwrap(), payload.to_vec());
-                    }
-                    Received::Idle => panic!("nothing comes"),
-                    _ => {}
-                }
-            }
-        }
-    }
-
-    /// A hello that passes a question by says that the question was not heard.
-    #[test]
-    fn a_question_is_answered_before_the_next_hello() {
-        let (hello, probe) = (Topic::hello(), Topic::probe(1, 1));
-        let mut rig = rig(1 << 20, &[&hello, &probe]);
-        rig.next();
-        let shared = Arc::clone(&rig.link.shared);
-        // A burst has the lock until a hello is due, and the keeper waits for it.
-        let sender = shared.sender.lock();
-        let deadline = thread::deadline(Duration::from_secs(20));
-        while !shared.waiting.load(Ordering::Relaxed) {
-            assert!(Instant::now() < deadline, "no hello is due");
-            std::thread::yield_now();
-        }
-        while rig
-            .inbound
-            .recv(Some(Duration::ZERO))
-            .is_ok_and(|received| !matches!(received, Received::Idle))
-        {}
-        rig.ask.send(probe.clone()).unwrap();
-        MutexGuard::unlock_fair(sender);
-        assert_eq!(rig.next().0, probe.as_str());
-        assert_eq!(rig.next().0, hello.as_str());
-    }
-
-    /// A round that was begun and not ended is not begun again: parts of both would be taken for one that is whole.
-    #[test]
-    fn no_two_rounds_of_hellos_have_the_same_number() {
-        let mut rig = rig(MIN_HELLO, &[&Topic::hello()]);
-        let name = |number: usize| Topic::new(format!("{number}{}", "x".repeat(200))).unwrap();
-        {
-            let mut sender = rig.link.shared.sender.lock();
-            for number in 0..20 {
-                sender.numbers.send(&name(number), 1, |_| Ok(((), true))).unwrap();
-            }
-            *rig.fails_after.lock() = Some(1);
-        }
-        let (mut decoder, mut messages) = (Decoder::new(), Vec::new());
-        let (mut last, mut is_whole) = ((0, 0), false);
-        while !is_whole {
-            let (_, payload) = rig.next();
-            decoder.decode(&Topic::hello(), &payload, &mut messages).unwrap();
-            let Some(Message::Control(Control { value, .. })) = messages.pop() else {
-                panic!("no hello");
-            };
-            let hello = Hello::parse(value.as_deref()).unwrap();
-            let this = (hello.round.unwrap(), hello.part);
-            assert!(last < this, "{last:?}, {this:?}");
-            is_whole = !hello.more && hello.part > 0;
-            last = this;
-        }
-        assert_eq!(*rig.fails_after.lock(), None, "it failed");
-    }
-}
+mod tests;

@@ -2,6 +2,7 @@
 
 mod link;
 mod numbers;
+mod parked;
 
 use std::cell::RefCell;
 use std::fmt;

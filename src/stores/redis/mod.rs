@@ -16,17 +16,17 @@
 //! `ZRANGEBYLEX`, `ZRANGEBYSCORE`, `ZREM`, `ZSCORE`), `INCR`, and with a cluster `CLUSTER SLOTS` and `ASKING`. Its keys
 //! begin with `tablecast{`.
 
+mod answer;
 mod row;
 mod script;
 mod session;
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use ::redis::{Cmd, Value, cmd, from_redis_value};
+use ::redis::{Cmd, Value, cmd};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::redis::{Client, RedisOptions, Request, Servers};
 use crate::store::{
     Announcement, Announcer, Change, Item, PAGE_BYTES, Page, Row, Store, StoreOptions, TableVersion, Write, Written,
@@ -34,6 +34,7 @@ use crate::store::{
 };
 use crate::update::{Name, Topic};
 
+use answer::{arguments, evicted, nonsense, read_answer, text, undecided, unsigned};
 use script::Script;
 use session::Sessions;
 
@@ -347,134 +348,10 @@ fn incarnation(token: &[u8]) -> u64 {
         .fold(0, |number: u64, byte| number.rotate_left(8) ^ u64::from(*byte))
 }
 
-/// What `write.lua` needs to know of a write.
-fn arguments<'a>(write: &'a Write<'_>, announcement: Option<&'a Announcement<'_>>) -> [Cow<'a, [u8]>; 8] {
-    let (what, value) = match write.change {
-        Change::Create(value) => ("create", value),
-        Change::Set(value) => ("set", value),
-        Change::Delete => ("delete", ""),
-    };
-    let topic = match (write.change, write.topic) {
-        (_, Some(topic)) => Cow::Borrowed(topic.as_str().as_bytes()),
-        (Change::Create(_), None) => Cow::Owned(Topic::ALL.as_str().into()),
-        (Change::Set(_) | Change::Delete, None) => Cow::default(),
-    };
-    let version = write.version.map_or(String::new(), |version| version.to_string());
-    let flags = match (write.unless_equal, write.returning) {
-        (false, false) => "",
-        (true, false) => "e",
-        (false, true) => "r",
-        (true, true) => "er",
-    };
-    let (head, tail) = announcement.map_or((&[][..], &[][..]), |it| (it.head, it.tail));
-    let [what, key, value, flags] = [what, write.key, value, flags].map(|text| Cow::Borrowed(text.as_bytes()));
-    let version = Cow::Owned(version.into_bytes());
-    [
-        what,
-        key,
-        value,
-        topic,
-        version,
-        flags,
-        Cow::Borrowed(head),
-        Cow::Borrowed(tail),
-    ]
-}
-
 fn command(script: &Script, keys: &[Vec<u8>]) -> Cmd {
     let mut command = cmd("EVALSHA");
     command.arg(script.name()).arg(keys.len()).arg(keys);
     command
-}
-
-/// What `write.lua` returned: the version, if nothing else is new; or a number that says what became of it (4: it was
-/// made before), then the version, the topic, and the value before.
-fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
-    if let Value::Int(_) = answer {
-        return Ok(Written {
-            version: unsigned(Some(answer))?,
-            topic: write.topic.cloned().unwrap_or(Topic::ALL),
-            changed: true,
-            before: None,
-        });
-    }
-    let mut answer = answer.into_sequence().map_err(|_| nonsense())?.into_iter();
-    let outcome = unsigned(answer.next())?;
-    match outcome {
-        0 | 4 | 5 => {}
-        1 => return Err(write.already_exists()),
-        2 => return Err(write.not_found()),
-        3 => return Err(write.conflict()),
-        8 => return Err(refused(&text(answer.next())?)),
-        _ => return Err(undecided(outcome, write.table)),
-    }
-    if outcome == 4 && write.returning && !matches!(write.change, Change::Create(_)) {
-        let context = "the write was made, but the answer with the value before it was lost";
-        return Err(Error::new(ErrorKind::Unconfirmed, context));
-    }
-    let version = unsigned(answer.next())?;
-    let topic = text(answer.next())?;
-    // A topic that was named is not repeated.
-    let topic = match (&*topic, write.topic) {
-        ("", Some(named)) => named.clone(),
-        ("", None) => Topic::ALL,
-        _ => Topic::new(topic).map_err(|_| nonsense())?,
-    };
-    Ok(Written {
-        version,
-        topic,
-        changed: outcome != 5,
-        before: match answer.next() {
-            None | Some(Value::Nil) => None,
-            before => Some(text(before)?),
-        },
-    })
-}
-
-fn unsigned(value: Option<Value>) -> Result<u64> {
-    match value {
-        Some(Value::Int(number)) => u64::try_from(number).map_err(|_| nonsense()),
-        _ => Err(nonsense()),
-    }
-}
-
-fn text(value: Option<Value>) -> Result<String> {
-    from_redis_value(value.unwrap_or_default()).map_err(|_| nonsense())
-}
-
-/// The error for what a script says that has not done what it was asked for.
-fn undecided(outcome: u64, table: &str) -> Error {
-    match outcome {
-        6 => {
-            let context = format!("table {table:?}: the write may have been made: what is known of it is gone");
-            Error::new(ErrorKind::Unconfirmed, context)
-        }
-        7 => evicted(table),
-        _ => nonsense(),
-    }
-}
-
-/// The error for a write among others that the server has refused, and nothing of which was made.
-fn refused(why: &str) -> Error {
-    let kind = match why {
-        _ if why.contains("OOM ") => ErrorKind::Full,
-        _ if why.contains("NOPERM") || why.contains("The user executing the script") => ErrorKind::Denied,
-        _ => ErrorKind::Unavailable,
-    };
-    Error::new(kind, why)
-}
-
-/// The error for a table of which a part is gone.
-fn evicted(table: &str) -> Error {
-    let context = format!(
-        "table {table:?}: a part of it is missing, which the server must have evicted; set its maxmemory-policy to noeviction, and delete the table"
-    );
-    Error::new(ErrorKind::Malformed, context)
-}
-
-/// The error for an answer of another form than the scripts return.
-fn nonsense() -> Error {
-    Error::new(ErrorKind::Malformed, "Redis has answered something else than was asked")
 }
 
 impl fmt::Debug for RedisStore {

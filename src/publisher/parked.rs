@@ -1,0 +1,32 @@
+//! What a keeper waits on where there are no probes to wait for: its time, and its end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Receiver;
+
+use crate::error::Result;
+use crate::transport::{Waiter, WaiterAndWake, Wake};
+
+pub(super) fn parked() -> WaiterAndWake {
+    let (token, tokens) = crossbeam_channel::bounded(1);
+    (Box::new(Parked(tokens)), Arc::new(Unpark(token)))
+}
+
+struct Parked(Receiver<()>);
+
+impl Waiter for Parked {
+    fn wait(&mut self, timeout: Option<Duration>) -> Result<()> {
+        let _ = self.0.recv_timeout(timeout.unwrap_or(Duration::MAX));
+        Ok(())
+    }
+}
+
+struct Unpark(crossbeam_channel::Sender<()>);
+
+impl Wake for Unpark {
+    fn wake(&self) {
+        // Full means that it is woken already.
+        let _ = self.0.try_send(());
+    }
+}
