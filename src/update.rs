@@ -195,6 +195,9 @@ pub struct DbUpdate {
     pub timestamp: i64,
     /// The row's version in the store, where it has one: every write raises it.
     pub version: Option<u64>,
+    /// The version of the last write of the same table and topic before this one, where the store keeps it; 0 if there was none.
+    /// Who has everything up to it has missed nothing.
+    pub after: Option<u64>,
     /// Who sent it; `None` before it is sent, and from publishers that do not number their updates.
     pub origin: Option<Origin>,
 }
@@ -214,6 +217,7 @@ impl DbUpdate {
             priority: DbUpdate::DEFAULT_PRIORITY,
             timestamp: now_micros(),
             version: None,
+            after: None,
             origin: None,
         }
     }

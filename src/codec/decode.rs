@@ -142,7 +142,7 @@ macro_rules! fields {
 
 fields!(
     Table b"table", Key b"key", Action b"action", Value b"value", Topic b"topic", Priority b"priority",
-    Publisher b"publisher", Epoch b"epoch", Version b"version", Timestamp b"timestamp", Seq b"seq", Idle b"idle"
+    Publisher b"publisher", Epoch b"epoch", Version b"version", After b"after", Timestamp b"timestamp", Seq b"seq", Idle b"idle"
 );
 
 impl Field {
@@ -168,6 +168,7 @@ pub(super) struct Fields<'a> {
     seq: Option<u64>,
     idle: Option<u64>,
     version: Option<u64>,
+    after: Option<u64>,
 }
 
 impl<'a> Fields<'a> {
@@ -184,6 +185,7 @@ impl<'a> Fields<'a> {
             Field::Publisher => short(content.text(), MAX_ID_BYTES).map(|text| self.publisher = text),
             Field::Epoch => content.integer().map(|number| self.epoch = number),
             Field::Version => content.integer().map(|number| self.version = number),
+            Field::After => content.integer().map(|number| self.after = number),
             Field::Seq => content.integer().map(|number| self.seq = number),
             Field::Idle => content.integer().map(|number| self.idle = number),
             Field::Unknown => content.skip(),
@@ -272,6 +274,7 @@ impl Sink<'_> {
             priority: fields.priority.unwrap_or(DbUpdate::DEFAULT_PRIORITY),
             timestamp,
             version: fields.version,
+            after: fields.after,
             origin,
         }));
         Ok(())

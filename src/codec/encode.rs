@@ -37,10 +37,13 @@ impl Encoder {
     /// Appends the update without timestamp and number. `topic` goes into the payload, whatever `update.topic` says, and
     /// `update.origin` is not looked at.
     pub fn begin(&self, update: &DbUpdate, topic: &Topic, buf: &mut Vec<u8>) {
-        let fields = if update.version.is_some() { 11 } else { 10 };
-        let mut writer = self.begin_fields(fields, update, topic, buf);
-        if let Some(version) = update.version {
-            writer.unsigned("version", version);
+        let versions = [("version", update.version), ("after", update.after)];
+        let fields = 10 + versions.iter().filter(|(_, version)| version.is_some()).count();
+        let mut writer = self.begin_fields(length(fields), update, topic, buf);
+        for (name, version) in versions {
+            if let Some(version) = version {
+                writer.unsigned(name, version);
+            }
         }
     }
 

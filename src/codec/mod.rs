@@ -9,7 +9,7 @@
 //! | `priority`, `timestamp` | integer | when missing: 5, the time of receipt |
 //! | `publisher`, `epoch`, `seq` | text, integer, integer | [`Origin`](crate::Origin), if all three are there; `seq` is never 0 |
 //! | `idle` | integer | milliseconds since the number before `seq` was sent; when missing: 0 |
-//! | `version` | integer | optional |
+//! | `version`, `after` | integer | optional: the row's version, and the one before it on its table and topic |
 //!
 //! Unknown fields are skipped, null stands for a missing field, and of a field that comes twice the last one counts.
 //! `topic` is for people who read the traffic: the topic that counts is the frame's. A null `table` makes the map a

@@ -269,6 +269,7 @@ impl From<&Config> for StoreOptions {
         StoreOptions {
             batch_amount: config.batch_amount,
             timeout: config.store_timeout_ms,
+            deletes_remembered: config.deletes_remembered.into(),
         }
     }
 }

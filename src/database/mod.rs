@@ -258,6 +258,7 @@ impl Database {
 fn stored(write: &Write<'_>, written: &Written, priority: i32) -> DbUpdate {
     let mut update = update(write, priority).topic(written.topic.clone());
     update.version = Some(written.version);
+    update.after = written.after;
     update
 }
 

@@ -263,6 +263,7 @@ pub(super) fn heard(update: &DbUpdate) -> Result<Heard> {
         priority: inner.priority,
         timestamp: inner.timestamp,
         version: inner.version,
+        after: None,
         origin: update.origin.clone(),
     };
     Ok(Heard {

@@ -42,6 +42,7 @@
 //! [`ErrorKind::Unconfirmed`]: crate::ErrorKind::Unconfirmed
 
 mod announce;
+mod changes;
 mod listing;
 mod write;
 
@@ -52,6 +53,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::update::{Name, Topic};
 
 pub use announce::{Announcement, Announcer};
+pub use changes::{ChangePage, Changes, RowChange, TopicVersions};
 pub use listing::{Item, Listing, PAGE_BYTES, Page};
 pub use write::{Change, DELETES_REMEMBERED, Write, Written, not_found};
 
@@ -63,6 +65,9 @@ pub struct StoreOptions {
     /// How long a call may take before it fails with [`ErrorKind::Timeout`] or
     /// [`ErrorKind::Unavailable`]. Default: 5 s.
     pub timeout: Duration,
+    /// For how many writes of its table a delete is remembered, at least [`DELETES_REMEMBERED`]. A reader that stayed behind by
+    /// more has to list the table; see [`Store::changes`]. Default: 10,000.
+    pub deletes_remembered: u64,
 }
 
 impl Default for StoreOptions {
@@ -70,6 +75,7 @@ impl Default for StoreOptions {
         StoreOptions {
             batch_amount: 1000,
             timeout: Duration::from_secs(5),
+            deletes_remembered: 10_000,
         }
     }
 }
@@ -192,6 +198,31 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
         let _ = table;
         Ok(None)
+    }
+
+    /// Where the table and these topics of it stand, at one moment; `None` if the store cannot tell. A topic's version is that of
+    /// the last write of one of its rows, deletes included. It costs the same however large the table is.
+    ///
+    /// # Errors
+    /// Those of an outage.
+    fn topic_versions(&self, table: &str, topics: &[Topic]) -> Result<Option<TopicVersions>> {
+        let _ = (table, topics);
+        Ok(None)
+    }
+
+    /// The rows of this topic that were written, and the keys that were deleted, after this version: of each key the last change,
+    /// oldest first; no more than the option `batch_amount`, nor many more than [`PAGE_BYTES`]. What changes meanwhile is in
+    /// this page or in one of the next.
+    ///
+    /// It costs what it returns, however large the table is. [`Changes::Unknown`] if a delete since then is no longer
+    /// remembered, which it is for the next `deletes_remembered` writes of the table, if the table was deleted, or if it is of
+    /// another incarnation.
+    ///
+    /// # Errors
+    /// Those of an outage.
+    fn changes(&self, table: &str, topic: &Topic, since: TableVersion) -> Result<Changes> {
+        let _ = (table, topic, since);
+        Ok(Changes::Unknown)
     }
 
     /// The store itself as a publisher, if what it publishes reaches those who listen at this address. Then a write and

@@ -45,6 +45,9 @@ pub enum Change<'a> {
 pub struct Written {
     /// The version of this write, also of a delete; that of the row if nothing was changed.
     pub version: u64,
+    /// The version of the last write of this table and topic before this one, deletes of the table included; 0 if there was none.
+    /// `None` if nothing was changed, or if the store does not keep it.
+    pub after: Option<u64>,
     /// The row's topic.
     pub topic: Topic,
     /// False if the row had the value already and [`Write::unless_equal`] asked for nothing to be done then.

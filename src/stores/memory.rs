@@ -1,5 +1,7 @@
 //! The store in memory, for the threads of one program.
 
+mod history;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::ops::Bound;
@@ -9,9 +11,11 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::error::Result;
 use crate::store::{
-    Change, DELETES_REMEMBERED, Page, Row, Store, StoreOptions, TableVersion, Write, Written, not_found,
+    Change, ChangePage, Changes, DELETES_REMEMBERED, Page, Row, RowChange, Store, StoreOptions, TableVersion,
+    TopicVersions, Write, Written, not_found,
 };
 use crate::update::{Name, Topic};
+use history::{Deletes, History};
 
 /// The store in memory; its alias is `memory`. Clones share their rows, which are gone with the last one.
 #[derive(Clone)]
@@ -29,6 +33,8 @@ struct Table {
     version: u64,
     /// The unique number that was last given.
     unique: u64,
+    /// The version at which the table was last deleted; 0 if it never was.
+    deleted: u64,
     content: Content,
 }
 
@@ -36,21 +42,21 @@ struct Table {
 #[derive(Default)]
 struct Content {
     rows: BTreeMap<Name, Stored>,
-    keys: HashMap<Topic, BTreeSet<Name>>,
+    topics: HashMap<Topic, OfTopic>,
     deletes: Deletes,
+}
+
+/// What there is of a topic. It stays when its last row goes: it has the topic's last version.
+#[derive(Default)]
+struct OfTopic {
+    keys: BTreeSet<Name>,
+    history: History,
 }
 
 struct Stored {
     value: String,
     topic: Topic,
     version: u64,
-}
-
-/// The keys that were deleted lately and not created again, with the versions of their deletes.
-#[derive(Default)]
-struct Deletes {
-    by_key: HashMap<Name, u64>,
-    by_version: BTreeMap<u64, Name>,
 }
 
 impl MemoryStore {
@@ -75,7 +81,7 @@ impl MemoryStore {
         store
     }
 
-    /// The same rows with other options; of these only `batch_amount` counts here, since nothing waits.
+    /// The same rows with other options, of which `timeout` does not count: nothing waits.
     #[must_use]
     pub fn with_options(mut self, options: StoreOptions) -> MemoryStore {
         self.options = options;
@@ -83,9 +89,12 @@ impl MemoryStore {
     }
 
     /// Reads a table, if it was ever used.
-    fn read<T>(&self, table: &str, read: impl FnOnce(&Content) -> T) -> Option<T> {
-        let tables = self.world.read();
-        tables.get(table).map(|table| read(&table.content))
+    fn read<T>(&self, table: &str, read: impl FnOnce(&Table) -> T) -> Option<T> {
+        self.world.read().get(table).map(read)
+    }
+
+    fn remembered(&self) -> u64 {
+        self.options.deletes_remembered.max(DELETES_REMEMBERED)
     }
 
     /// Changes a table, used or not.
@@ -107,26 +116,26 @@ impl Default for MemoryStore {
 
 impl Store for MemoryStore {
     fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
-        let row = self.read(table, |content| {
-            let (key, stored) = content.rows.get_key_value(key)?;
+        let row = self.read(table, |table| {
+            let (key, stored) = table.content.rows.get_key_value(key)?;
             stored.has(topic).then(|| stored.row(key))
         });
         row.flatten().ok_or_else(|| not_found(table, key, topic))
     }
 
     fn write(&self, write: &Write<'_>) -> Result<Written> {
-        table_of(&mut self.world.write(), write.table).write(write)
+        table_of(&mut self.world.write(), write.table).write(write, self.remembered())
     }
 
     fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
         let mut tables = self.world.write();
-        let write = |write: &Write<'_>| table_of(&mut tables, write.table).write(write);
+        let write = |write: &Write<'_>| table_of(&mut tables, write.table).write(write, self.remembered());
         Ok(writes.iter().map(write).collect())
     }
 
     fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
-        let page = self.read(table, |content| {
-            let rows = content.after(topic, after);
+        let page = self.read(table, |table| {
+            let rows = table.content.after(topic, after);
             let rows = rows.map(|(key, stored)| Ok(stored.row(key)));
             Page::fill(rows, self.options.batch_amount)
         });
@@ -134,8 +143,8 @@ impl Store for MemoryStore {
     }
 
     fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
-        let page = self.read(table, |content| {
-            let keys = content.after(topic, after).map(|(key, _)| Ok(key.clone()));
+        let page = self.read(table, |table| {
+            let keys = table.content.after(topic, after).map(|(key, _)| Ok(key.clone()));
             Page::fill(keys, self.options.batch_amount)
         });
         page.unwrap_or_else(|| Ok(Page::default()))
@@ -149,7 +158,10 @@ impl Store for MemoryStore {
         // What was in it is dropped after the lock.
         let (existed, _content) = self.change(table, |table| {
             let existed = std::mem::replace(&mut table.exists, false);
-            table.version += u64::from(existed);
+            if existed {
+                table.version += 1;
+                table.deleted = table.version;
+            }
             (existed, std::mem::take(&mut table.content))
         });
         Ok(existed)
@@ -163,9 +175,23 @@ impl Store for MemoryStore {
     }
 
     fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
-        let tables = self.world.read();
-        let written = tables.get(table).filter(|table| table.version > 0);
-        Ok(Some(written.map(Table::state).unwrap_or_default()))
+        Ok(Some(self.read(table, Table::state).unwrap_or_default()))
+    }
+
+    fn topic_versions(&self, table: &str, topics: &[Topic]) -> Result<Option<TopicVersions>> {
+        let versions = self.read(table, |table| TopicVersions {
+            table: table.state(),
+            versions: topics.iter().map(|topic| table.last_of(topic)).collect(),
+        });
+        Ok(Some(versions.unwrap_or_else(|| TopicVersions {
+            table: TableVersion::default(),
+            versions: vec![0; topics.len()],
+        })))
+    }
+
+    fn changes(&self, table: &str, topic: &Topic, since: TableVersion) -> Result<Changes> {
+        let changes = self.read(table, |table| table.changes(topic, since, self.options.batch_amount));
+        changes.unwrap_or(Ok(Changes::Unknown))
     }
 }
 
@@ -176,6 +202,7 @@ impl Default for Table {
             exists: false,
             version: 0,
             unique: 0,
+            deleted: 0,
             content: Content::default(),
         }
     }
@@ -183,73 +210,109 @@ impl Default for Table {
 
 impl Table {
     fn state(&self) -> TableVersion {
-        TableVersion {
-            incarnation: self.incarnation,
-            version: self.version,
+        match self.version {
+            0 => TableVersion::default(),
+            version => TableVersion {
+                incarnation: self.incarnation,
+                version,
+            },
         }
     }
 
-    fn write(&mut self, write: &Write<'_>) -> Result<Written> {
+    /// The version of the topic's last write.
+    fn last_of(&self, topic: &Topic) -> u64 {
+        let of_topic = self.content.topics.get(topic);
+        of_topic.map_or(self.deleted, |of_topic| of_topic.history.last())
+    }
+
+    fn changes(&self, topic: &Topic, since: TableVersion, limit: usize) -> Result<Changes> {
+        let of_topic = self.content.topics.get(topic);
+        let forgotten = of_topic
+            .map_or(0, |of_topic| of_topic.history.forgotten())
+            .max(self.deleted);
+        if self.state().went_back_since(&since) || since.version < forgotten {
+            return Ok(Changes::Unknown);
+        }
+        let written = of_topic
+            .into_iter()
+            .flat_map(|of_topic| of_topic.history.after(since.version));
+        let changes = written.filter_map(|(version, key)| self.content.change(topic, key, version).map(Ok));
+        ChangePage::fill(changes, limit, self.state()).map(Changes::Page)
+    }
+
+    fn write(&mut self, write: &Write<'_>, remembered: u64) -> Result<Written> {
         let Content { rows, deletes, .. } = &self.content;
         let row = rows.get(write.key).map(|stored| (&stored.topic, stored.version));
-        write.check(row, deletes.by_key.get(write.key).copied())?;
-        match write.change {
-            Change::Create(value) => Ok(self.create(write, value)),
-            Change::Set(value) => self.set(write, value),
-            Change::Delete => self.delete(write),
+        write.check(row, deletes.of(write.key))?;
+        let written = match write.change {
+            Change::Create(value) => self.create(write, value),
+            Change::Set(value) => self.set(write, value)?,
+            Change::Delete => self.delete(write)?,
+        };
+        while let Some(oldest) = self.version.checked_sub(remembered)
+            && let Some((version, topic)) = self.content.deletes.forget_before(oldest)
+        {
+            if let Some(of_topic) = self.content.topics.get_mut(&topic) {
+                of_topic.history.forget(version);
+            }
         }
+        Ok(written)
     }
 
     fn create(&mut self, write: &Write<'_>, value: &str) -> Written {
-        let Content { rows, keys, deletes } = &mut self.content;
         self.exists = true;
         self.version += 1;
-        deletes.forget(write.key);
-        deletes.forget_before(self.version);
-        let key = Name::from(write.key);
+        let (key, version) = (Name::from(write.key), self.version);
         let stored = Stored {
             value: value.to_owned(),
             topic: write.topic.unwrap_or(&Topic::ALL).clone(),
-            version: self.version,
+            version,
         };
-        keys.entry(stored.topic.clone()).or_default().insert(key.clone());
-        let written = stored.written(self.version, None);
+        let Content { rows, topics, deletes } = &mut self.content;
+        let of_topic = topics.entry(stored.topic.clone()).or_insert_with(|| OfTopic {
+            keys: BTreeSet::new(),
+            history: History::after_delete(self.deleted),
+        });
+        of_topic.keys.insert(key.clone());
+        let deleted = deletes.end(&key, &stored.topic);
+        let after = of_topic.history.note(version, key.clone(), deleted);
+        let written = stored.written(version, Some(after), None);
         rows.insert(key, stored);
         written
     }
 
     fn set(&mut self, write: &Write<'_>, value: &str) -> Result<Written> {
-        let stored = self.content.rows.get_mut(write.key).ok_or_else(|| write.not_found())?;
+        let Content { rows, topics, .. } = &mut self.content;
+        let Some(stored) = rows.get_mut(write.key) else {
+            return Err(write.not_found());
+        };
         if write.unless_equal && stored.value == value {
             let before = write.returning.then(|| value.to_owned());
-            let unchanged = stored.written(stored.version, before);
+            let unchanged = stored.written(stored.version, None, before);
             return Ok(Written {
                 changed: false,
                 ..unchanged
             });
         }
         self.version += 1;
-        stored.version = self.version;
+        let replaced = std::mem::replace(&mut stored.version, self.version);
         let before = std::mem::replace(&mut stored.value, value.to_owned());
-        let written = stored.written(self.version, write.returning.then_some(before));
-        self.content.deletes.forget_before(self.version);
-        Ok(written)
+        let history = topics.get_mut(&stored.topic).map(|of_topic| &mut of_topic.history);
+        let after = history.map(|history| history.note(self.version, write.key.into(), Some(replaced)));
+        Ok(stored.written(self.version, after, write.returning.then_some(before)))
     }
 
     fn delete(&mut self, write: &Write<'_>) -> Result<Written> {
-        let Content { rows, keys, deletes } = &mut self.content;
+        let Content { rows, topics, deletes } = &mut self.content;
         let (key, mut stored) = rows.remove_entry(write.key).ok_or_else(|| write.not_found())?;
-        if let Some(of_topic) = keys.get_mut(&stored.topic) {
-            of_topic.remove(&key);
-            if of_topic.is_empty() {
-                keys.remove(&stored.topic);
-            }
-        }
         self.version += 1;
-        deletes.remember(key, self.version);
-        deletes.forget_before(self.version);
+        let after = topics.get_mut(&stored.topic).map(|of_topic| {
+            of_topic.keys.remove(&key);
+            of_topic.history.note(self.version, key.clone(), Some(stored.version))
+        });
+        deletes.remember(key, stored.topic.clone(), self.version);
         let before = write.returning.then(|| std::mem::take(&mut stored.value));
-        Ok(stored.written(self.version, before))
+        Ok(stored.written(self.version, after, before))
     }
 }
 
@@ -264,9 +327,20 @@ impl Content {
         let Some(topic) = topic else {
             return Box::new(self.rows.range::<str, _>(from));
         };
-        let keys = self.keys.get(topic).into_iter();
-        let keys = keys.flat_map(move |keys| keys.range::<str, _>(from));
+        let of_topic = self.topics.get(topic).into_iter();
+        let keys = of_topic.flat_map(move |of_topic| of_topic.keys.range::<str, _>(from));
         Box::new(keys.filter_map(|key| self.rows.get_key_value(key)))
+    }
+
+    /// The last write of a row of this topic, if it has this version.
+    fn change(&self, topic: &Topic, key: &Name, version: u64) -> Option<RowChange> {
+        let row = self.rows.get(key).filter(|stored| stored.topic == *topic);
+        // A row that had another topic in between was deleted here, and is here again.
+        row.is_none_or(|stored| stored.version == version).then(|| RowChange {
+            key: key.clone(),
+            version,
+            value: row.map(|stored| stored.value.clone()),
+        })
     }
 }
 
@@ -284,34 +358,13 @@ impl Stored {
         }
     }
 
-    fn written(&self, version: u64, before: Option<String>) -> Written {
+    fn written(&self, version: u64, after: Option<u64>, before: Option<String>) -> Written {
         Written {
             version,
+            after,
             topic: self.topic.clone(),
             changed: true,
             before,
-        }
-    }
-}
-
-impl Deletes {
-    fn remember(&mut self, key: Name, version: u64) {
-        self.by_version.insert(version, key.clone());
-        self.by_key.insert(key, version);
-    }
-
-    fn forget(&mut self, key: &str) {
-        if let Some(version) = self.by_key.remove(key) {
-            self.by_version.remove(&version);
-        }
-    }
-
-    /// Forgets what need not be remembered any more now that `version` was given.
-    fn forget_before(&mut self, version: u64) {
-        while let Some(oldest) = self.by_version.first_entry()
-            && oldest.key() + DELETES_REMEMBERED < version
-        {
-            self.by_key.remove(&oldest.remove());
         }
     }
 }

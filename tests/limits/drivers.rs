@@ -22,7 +22,11 @@ fn stores() {
         let server = servers::Server::start();
         let folder = tempfile::tempdir().unwrap();
         for (batch_amount, timeout) in SIZES.into_iter().flat_map(|size| TIMES.map(|time| (size, time))) {
-            let options = StoreOptions { batch_amount, timeout };
+            let options = StoreOptions {
+                batch_amount,
+                timeout,
+                ..StoreOptions::default()
+            };
             let path = folder.path().join("rows.db");
             let stores: [Arc<dyn Store>; 3] = [
                 Arc::new(MemoryStore::new().with_options(options.clone())),

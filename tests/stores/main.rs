@@ -2,6 +2,7 @@
 //! [`Setup`]: every call must give an empty store of its own.
 
 mod anew;
+mod changes;
 #[path = "../common/mod.rs"]
 mod common;
 mod cost;
@@ -66,6 +67,8 @@ macro_rules! conforms {
             suite::tables_come_and_go suite::tables_have_versions suite::unique_numbers_are_unique suite::one_of_many_creates
             suite::no_increment_is_lost suite::large_rows suite::deletes_many_rows
             suite::writes_many_rows
+            changes::topics_have_versions changes::changes_are_what_was_written changes::deletes_are_forgotten_in_time
+            changes::deleted_tables_have_no_changes changes::changes_cost_what_they_return
             model::does_what_the_model_does cost::costs_what_it_returns
         }
     };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use tablecast::store::{Change, Row, Write};
+use tablecast::store::{Change, Changes, Row, RowChange, TableVersion, Write};
 use tablecast::{ErrorKind, Store, Topic};
 
 use crate::Setup;
@@ -56,6 +56,11 @@ struct Table {
     rows: BTreeMap<&'static str, Row>,
     /// The versions of the deletes of what is not there.
     deletes: BTreeMap<&'static str, u64>,
+    /// The topics that they had.
+    deleted_in: BTreeMap<&'static str, Topic>,
+    /// The versions of the topics' last writes, but for those before the table was deleted.
+    topics: BTreeMap<Topic, u64>,
+    deleted: u64,
     version: u64,
     unique: u64,
 }
@@ -110,6 +115,7 @@ pub(crate) fn does_what_the_model_does(setup: Setup) {
         let mut tables: [Table; TABLES.len()] = Default::default();
         for (number, table) in tables.iter_mut().enumerate() {
             store.delete_table(TABLES[number]).unwrap();
+            table.deleted = state_of(&*store, TABLES[number]).version;
             (table.version, table.unique) = (state.0[number], state.1[number]);
         }
         for step in steps {
@@ -117,6 +123,7 @@ pub(crate) fn does_what_the_model_does(setup: Setup) {
         }
         for (number, table) in tables.iter().enumerate() {
             list(&*store, TABLES[number], table, None);
+            changes(&*store, TABLES[number], table);
             (state.0[number], state.1[number]) = (table.version, table.unique);
         }
         Ok(())
@@ -150,6 +157,11 @@ fn take(store: &dyn Store, tables: &mut [Table], step: Step) {
             let model = &mut tables[table];
             assert_eq!(store.delete_table(TABLES[table]).unwrap(), model.exists);
             *model = Table {
+                deleted: if model.exists {
+                    state_of(store, TABLES[table]).version
+                } else {
+                    model.deleted
+                },
                 version: model.version,
                 unique: model.unique,
                 ..Table::default()
@@ -221,6 +233,8 @@ impl Table {
             return assert_eq!(row.map(|row| row.version), Some(version));
         }
         assert!(version > self.version, "{version} after {}", self.version);
+        let after = self.topics.insert(topic.clone(), version).unwrap_or(self.deleted);
+        assert_eq!(written.after, Some(after));
         (self.version, self.exists) = (version, true);
         match write.change {
             Change::Create(value) | Change::Set(value) => {
@@ -237,6 +251,51 @@ impl Table {
             Change::Delete => {
                 self.rows.remove(key);
                 self.deletes.insert(key, version);
+                self.deleted_in.insert(key, topic);
+            }
+        }
+    }
+}
+
+fn state_of(store: &dyn Store, name: &str) -> TableVersion {
+    store.table_version(name).unwrap().unwrap()
+}
+
+/// From any version on, the changes are the rows that are newer, and lead to the table as it is.
+fn changes(store: &dyn Store, name: &str, table: &Table) {
+    let now = state_of(store, name);
+    for of in TOPICS {
+        let of = topic(of);
+        let last = store.topic_versions(name, std::slice::from_ref(&of)).unwrap().unwrap();
+        assert_eq!(last.versions, [table.topics.get(&of).copied().unwrap_or(table.deleted)]);
+        for version in table.deleted..=now.version {
+            let (mut since, mut known) = (TableVersion { version, ..now }, Vec::new());
+            loop {
+                let Changes::Page(page) = store.changes(name, &of, since).unwrap() else {
+                    panic!("{since:?} of {now:?}: unknown");
+                };
+                (since, known) = (page.version, [known, page.changes].concat());
+                if !page.more {
+                    break;
+                }
+            }
+            assert_eq!(since, now);
+            assert!(known.is_sorted_by(|one, next| one.version < next.version));
+            let (rows, deletes): (Vec<_>, _) = known.into_iter().partition(|change| change.value.is_some());
+            let newer = table
+                .rows
+                .values()
+                .filter(|row| row.topic == of && row.version > version);
+            let mut newer: Vec<RowChange> = newer.cloned().map(RowChange::from).collect();
+            newer.sort_by_key(|row| row.version);
+            assert_eq!(rows, newer);
+            let is_there = |change: &RowChange| table.rows.get(&*change.key).is_some_and(|row| row.topic == of);
+            assert!(!deletes.iter().any(is_there), "{deletes:?}");
+            for (key, deleted) in table.deletes.iter().filter(|(_, deleted)| **deleted > version) {
+                let told = deletes
+                    .iter()
+                    .any(|change| change.key == *key && change.version == *deleted);
+                assert_eq!(told, table.deleted_in.get(key) == Some(&of), "{key:?}");
             }
         }
     }

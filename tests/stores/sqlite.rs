@@ -67,7 +67,7 @@ fn a_file_of_somebody_else_stays_as_it_is() {
     drop(open(&newer).unwrap());
     Connection::open(&newer)
         .unwrap()
-        .pragma_update(None, "user_version", 2)
+        .pragma_update(None, "user_version", 3)
         .unwrap();
     untouched(&newer, ErrorKind::Unsupported);
 }

@@ -47,6 +47,7 @@ pub(super) fn arguments<'a>(write: &'a Write<'_>, announcement: Option<&'a Annou
 pub(super) fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
     if let Value::Int(_) = answer {
         return Ok(Written {
+            after: None,
             version: unsigned(Some(answer))?,
             topic: write.topic.cloned().unwrap_or(Topic::ALL),
             changed: true,
@@ -76,6 +77,7 @@ pub(super) fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
         _ => Topic::new(topic).map_err(|_| nonsense())?,
     };
     Ok(Written {
+        after: None,
         version,
         topic,
         changed: outcome != 5,

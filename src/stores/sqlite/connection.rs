@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::failure::Failure;
 use super::files::{Files, Paths};
-use super::schema;
+use super::schema::{self, Form};
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
 
@@ -80,8 +80,15 @@ impl Connections {
         let open = |access: Access| {
             let before = access.look(paths);
             let reader = connect(paths.main(), access)?;
-            if schema::check(&reader)? {
-                return Err(Error::new(ErrorKind::Malformed, "it is empty, and cannot be written").into());
+            match schema::check(&reader)? {
+                Form::Current => {}
+                Form::New => {
+                    return Err(Error::new(ErrorKind::Malformed, "it is empty, and cannot be written").into());
+                }
+                Form::Earlier => {
+                    let context = "it was made by an earlier version; a process that may write it has to open it first";
+                    return Err(Error::new(ErrorKind::Unsupported, context).into());
+                }
             }
             Ok(Connections {
                 // With others that write, its log may have been made just now.

@@ -19,7 +19,9 @@ mod connection;
 mod database;
 mod failure;
 mod files;
+mod history;
 mod schema;
+mod write;
 
 use std::fmt;
 use std::path::Path;
@@ -27,15 +29,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Transaction, named_params, params};
+use rusqlite::{OptionalExtension, named_params};
 
 use crate::error::Result;
 use crate::store::{
-    Change, DELETES_REMEMBERED, Item, Page, Row, Store, StoreOptions, TableVersion, Write, Written, not_found,
+    Changes, DELETES_REMEMBERED, Item, Page, Row, Store, StoreOptions, TableVersion, TopicVersions, Write, Written,
+    not_found,
 };
 use crate::update::{Name, Topic};
 use database::Database;
-use failure::Failure;
 
 /// The store in a file; its alias is `sqlite`. All of a process that have one file open share their connections.
 #[derive(Clone)]
@@ -43,18 +45,7 @@ pub struct SqliteStore {
     database: Arc<Database>,
     batch_amount: usize,
     timeout: Duration,
-}
-
-/// What a write finds.
-struct Found {
-    table_id: i64,
-    /// Of the table's last write.
-    version: u64,
-    row: Option<(Topic, u64)>,
-    /// The row's value, if it was asked for.
-    value: Option<String>,
-    /// The version of the row's delete, if it is remembered.
-    delete: Option<u64>,
+    deletes_remembered: u64,
 }
 
 impl SqliteStore {
@@ -70,6 +61,7 @@ impl SqliteStore {
             database: Database::open(path.as_ref(), options.timeout)?,
             batch_amount: options.batch_amount.max(1),
             timeout: options.timeout,
+            deletes_remembered: options.deletes_remembered.max(DELETES_REMEMBERED),
         })
     }
 
@@ -117,12 +109,12 @@ impl Store for SqliteStore {
 
     fn write(&self, write: &Write<'_>) -> Result<Written> {
         self.database
-            .write(self.timeout, |transaction| Ok(make(transaction, write)??))
+            .write(self.timeout, |transaction| Ok(self.make(transaction, write)??))
     }
 
     fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
         self.database.write(self.timeout, |transaction| {
-            writes.iter().map(|write| make(transaction, write)).collect()
+            writes.iter().map(|write| self.make(transaction, write)).collect()
         })
     }
 
@@ -145,7 +137,8 @@ impl Store for SqliteStore {
 
     fn delete_table(&self, table: &str) -> Result<bool> {
         self.database.write(self.timeout, |transaction| {
-            let hide = "UPDATE tables SET live = 0, version = version + 1 WHERE name = ?1 AND live RETURNING id";
+            let hide = "UPDATE tables SET live = 0, version = version + 1, unknown = version + 1
+                WHERE name = ?1 AND live RETURNING id";
             let table_id = transaction.prepare_cached(hide)?.query_row([table], |row| row.get(0));
             let Some(table_id): Option<i64> = table_id.optional()? else {
                 return Ok(false);
@@ -153,6 +146,7 @@ impl Store for SqliteStore {
             for statement in [
                 "DELETE FROM entries WHERE table_id = ?1",
                 "DELETE FROM deletes WHERE table_id = ?1",
+                "DELETE FROM topics WHERE table_id = ?1",
             ] {
                 transaction.prepare_cached(statement)?.execute([table_id])?;
             }
@@ -175,141 +169,28 @@ impl Store for SqliteStore {
         self.database.write(self.timeout, |transaction| {
             let mut removed = 0;
             for key in keys {
-                let delete = Write::delete(table, key);
-                let found = find(transaction, &delete)?;
-                if found.row.is_some() {
-                    found.apply(transaction, &delete)?;
-                    removed += 1;
-                }
+                removed += usize::from(self.make(transaction, &Write::delete(table, key))?.is_ok());
             }
             Ok(removed)
         })
     }
 
     fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
-        let query = "SELECT incarnation, version FROM tables WHERE name = ?1 AND version > 0";
         self.database.read(self.timeout, |reader, file| {
-            let state = reader.prepare_cached(query)?.query_row([table], |row| {
-                Ok(TableVersion {
-                    // A copy of the file is another one: it may be an older one.
-                    incarnation: row.get::<_, i64>(0)?.cast_unsigned() ^ file,
-                    version: unsigned(row, 1)?,
-                })
-            });
-            Ok(Some(state.optional()?.unwrap_or_default()))
+            Ok(Some(history::table_version(reader, file, table)?))
         })
     }
-}
 
-/// Makes a write, or says why it is not to be made.
-fn make(transaction: &Transaction<'_>, write: &Write<'_>) -> Result<Result<Written>, Failure> {
-    let found = find(transaction, write)?;
-    let row = found.row.as_ref().map(|(topic, version)| (topic, *version));
-    match write.check(row, found.delete) {
-        Ok(()) => found.apply(transaction, write).map(Ok),
-        Err(e) => Ok(Err(e)),
+    fn topic_versions(&self, table: &str, topics: &[Topic]) -> Result<Option<TopicVersions>> {
+        self.database.read(self.timeout, |reader, file| {
+            Ok(Some(history::topic_versions(reader, file, table, topics)?))
+        })
     }
-}
 
-/// Looks for what the write is about; a table that was never used is added.
-fn find(transaction: &Transaction<'_>, write: &Write<'_>) -> Result<Found, Failure> {
-    let query = "SELECT tables.id, tables.version, entries.topic, entries.version,
-            CASE WHEN ?3 THEN entries.value END, deletes.version
-        FROM tables
-            LEFT JOIN entries ON entries.table_id = tables.id AND entries.key = ?2
-            LEFT JOIN deletes ON deletes.table_id = tables.id AND deletes.key = ?2
-        WHERE tables.name = ?1";
-    let needs_value = write.returning || write.unless_equal;
-    let found = transaction
-        .prepare_cached(query)?
-        .query_row(params![write.table, write.key, needs_value], |row| {
-            let is_there = row.get::<_, Option<String>>(2)?.is_some();
-            let is_remembered = row.get::<_, Option<i64>>(5)?.is_some();
-            Ok(Found {
-                table_id: row.get(0)?,
-                version: unsigned(row, 1)?,
-                row: is_there
-                    .then(|| Ok::<_, rusqlite::Error>((topic(row, 2)?, unsigned(row, 3)?)))
-                    .transpose()?,
-                value: row.get(4)?,
-                delete: is_remembered.then(|| unsigned(row, 5)).transpose()?,
-            })
-        });
-    if let Some(found) = found.optional()? {
-        return Ok(found);
-    }
-    let add = "INSERT INTO tables (name) VALUES (?1) RETURNING id";
-    let table_id = transaction
-        .prepare_cached(add)?
-        .query_row([write.table], |row| row.get(0))?;
-    Ok(Found {
-        table_id,
-        version: 0,
-        row: None,
-        value: None,
-        delete: None,
-    })
-}
-
-impl Found {
-    /// Makes a write that was checked.
-    fn apply(self, transaction: &Connection, write: &Write<'_>) -> Result<Written, Failure> {
-        let (topic, row_version) = match self.row {
-            Some((topic, version)) => (topic, version),
-            None => (write.topic.unwrap_or(&Topic::ALL).clone(), 0),
-        };
-        let changed = match write.change {
-            Change::Set(value) => !write.unless_equal || self.value.as_deref() != Some(value),
-            Change::Create(_) | Change::Delete => true,
-        };
-        let mut written = Written {
-            version: row_version,
-            topic,
-            changed,
-            before: self.value.filter(|_| write.returning),
-        };
-        if !changed {
-            return Ok(written);
-        }
-        let version = self.version + 1;
-        written.version = version;
-        let table_id = self.table_id;
-        let execute = |statement: &str, parameters: &[&dyn rusqlite::ToSql]| -> Result<(), Failure> {
-            transaction.prepare_cached(statement)?.execute(parameters)?;
-            Ok(())
-        };
-        let stored = signed(version);
-        execute(
-            "UPDATE tables SET version = ?2, live = 1 WHERE id = ?1",
-            &[&table_id, &stored],
-        )?;
-        match write.change {
-            Change::Create(value) => {
-                let forget = "DELETE FROM deletes WHERE table_id = ?1 AND key = ?2";
-                execute(forget, &[&table_id, &write.key])?;
-                let insert = "INSERT INTO entries (table_id, key, topic, version, value) VALUES (?1, ?2, ?3, ?4, ?5)";
-                execute(
-                    insert,
-                    &[&table_id, &write.key, &written.topic.as_str(), &stored, &value],
-                )?;
-            }
-            Change::Set(value) => {
-                let update = "UPDATE entries SET version = ?3, value = ?4 WHERE table_id = ?1 AND key = ?2";
-                execute(update, &[&table_id, &write.key, &stored, &value])?;
-            }
-            Change::Delete => {
-                let delete = "DELETE FROM entries WHERE table_id = ?1 AND key = ?2";
-                execute(delete, &[&table_id, &write.key])?;
-                let remember = "INSERT INTO deletes (table_id, key, version) VALUES (?1, ?2, ?3)";
-                execute(remember, &[&table_id, &write.key, &stored])?;
-                let oldest = signed(version.saturating_sub(DELETES_REMEMBERED));
-                execute(
-                    "DELETE FROM deletes WHERE table_id = ?1 AND version < ?2",
-                    &[&table_id, &oldest],
-                )?;
-            }
-        }
-        Ok(written)
+    fn changes(&self, table: &str, topic: &Topic, since: TableVersion) -> Result<Changes> {
+        self.database.read(self.timeout, |reader, file| {
+            history::changes(reader, file, (table, topic), since, self.batch_amount)
+        })
     }
 }
 

@@ -1,0 +1,93 @@
+//! What became of a topic's rows after a version: how a copy that stayed behind catches up without reading all.
+
+use super::listing::{Item, Page};
+use super::{Row, TableVersion};
+use crate::error::Result;
+use crate::update::Name;
+
+/// Where a table and some of its topics stand, at one moment; see
+/// [`Store::topic_versions`](super::Store::topic_versions).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TopicVersions {
+    /// The table's last version.
+    pub table: TableVersion,
+    /// The last version of each topic, in the order in which they were asked for; 0 if it has none. A delete of the whole table
+    /// is a write of every topic.
+    pub versions: Vec<u64>,
+}
+
+/// What [`Store::changes`](super::Store::changes) answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Changes {
+    /// The changes, or the first of them.
+    Page(ChangePage),
+    /// They are no longer known, or the store does not keep them: only a listing shows what there is.
+    Unknown,
+}
+
+/// A part of the changes of a topic, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ChangePage {
+    /// Of each key the last change only.
+    pub changes: Vec<RowChange>,
+    /// Up to here nothing is missing: the next changes are those after it.
+    pub version: TableVersion,
+    /// Whether there was more when this was read.
+    pub more: bool,
+}
+
+/// The last change of a row, as a store remembers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RowChange {
+    /// The row's key.
+    pub key: Name,
+    /// Its version, or that of its delete.
+    pub version: u64,
+    /// Its value; `None` if it was deleted.
+    pub value: Option<String>,
+}
+
+impl ChangePage {
+    /// Takes changes, oldest first, until there are no more, or `limit` of them, or [`PAGE_BYTES`](super::PAGE_BYTES).
+    /// `table` is where the table stands, to which the changes are complete if all are taken.
+    ///
+    /// # Errors
+    /// The first one among the changes.
+    pub fn fill<E>(
+        changes: impl IntoIterator<Item = Result<RowChange, E>>,
+        limit: usize,
+        table: TableVersion,
+    ) -> Result<ChangePage, E> {
+        let Page { items, next } = Page::fill(changes, limit)?;
+        let more = next.is_some();
+        let version = match items.last().filter(|_| more) {
+            Some(last) => last.version,
+            None => table.version,
+        };
+        Ok(ChangePage {
+            changes: items,
+            version: TableVersion { version, ..table },
+            more,
+        })
+    }
+}
+
+impl From<Row> for RowChange {
+    fn from(row: Row) -> RowChange {
+        RowChange {
+            key: row.key,
+            version: row.version,
+            value: Some(row.value),
+        }
+    }
+}
+
+impl Item for RowChange {
+    fn key(&self) -> &Name {
+        &self.key
+    }
+
+    fn size(&self) -> usize {
+        self.key.len() + self.value.as_ref().map_or(0, String::len)
+    }
+}

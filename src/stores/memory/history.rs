@@ -1,0 +1,119 @@
+//! The last writes of rows, by topic, in the order of their versions.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use crate::update::{Name, Topic};
+
+/// The last write of each row of a topic, and the deletes that are remembered, oldest first.
+#[derive(Default)]
+pub(super) struct History {
+    entries: VecDeque<Entry>,
+    /// How many of them count.
+    current: usize,
+    /// The version of the topic's last write.
+    last: u64,
+    /// The version of the last delete that is no longer remembered.
+    forgotten: u64,
+}
+
+struct Entry {
+    version: u64,
+    /// `None` if a later write of the row has taken its place.
+    key: Option<Name>,
+}
+
+impl History {
+    /// A topic of which the table itself was deleted with this version.
+    pub(super) fn after_delete(version: u64) -> History {
+        History {
+            last: version,
+            forgotten: version,
+            ..History::default()
+        }
+    }
+
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    pub(super) fn forgotten(&self) -> u64 {
+        self.forgotten
+    }
+
+    /// Notes a write in the place of the row's write before it; returns the version of the topic's write before it.
+    pub(super) fn note(&mut self, version: u64, key: Name, before: Option<u64>) -> u64 {
+        /// So many entries that do not count are borne in any case.
+        const FEW: usize = 64;
+        if let Some(before) = before {
+            self.drop_entry(before);
+        }
+        if self.entries.len() > 2 * self.current + FEW {
+            self.entries.retain(|entry| entry.key.is_some());
+        }
+        let key = Some(key);
+        self.entries.push_back(Entry { version, key });
+        self.current += 1;
+        std::mem::replace(&mut self.last, version)
+    }
+
+    /// A delete that is no longer remembered.
+    pub(super) fn forget(&mut self, version: u64) {
+        self.drop_entry(version);
+        self.forgotten = version;
+    }
+
+    /// The writes after this version.
+    pub(super) fn after(&self, version: u64) -> impl Iterator<Item = (u64, &Name)> {
+        let from = self.entries.partition_point(|entry| entry.version <= version);
+        let entries = self.entries.range(from..);
+        entries.filter_map(|entry| Some((entry.version, entry.key.as_ref()?)))
+    }
+
+    fn drop_entry(&mut self, version: u64) {
+        if let Ok(at) = self.entries.binary_search_by_key(&version, |entry| entry.version)
+            && self.entries[at].key.take().is_some()
+        {
+            self.current -= 1;
+        }
+    }
+}
+
+/// The deletes that are remembered.
+#[derive(Default)]
+pub(super) struct Deletes {
+    /// Those of keys that were not created again.
+    by_key: HashMap<Name, (u64, Topic)>,
+    by_version: BTreeMap<u64, (Name, Topic)>,
+}
+
+impl Deletes {
+    /// The version of this key's delete.
+    pub(super) fn of(&self, key: &str) -> Option<u64> {
+        self.by_key.get(key).map(|(version, _)| *version)
+    }
+
+    pub(super) fn remember(&mut self, key: Name, topic: Topic, version: u64) {
+        self.by_version.insert(version, (key.clone(), topic.clone()));
+        self.by_key.insert(key, (version, topic));
+    }
+
+    /// The key is created again. Returns its delete's version if that had the same topic: for another one the row stays deleted.
+    pub(super) fn end(&mut self, key: &str, topic: &Topic) -> Option<u64> {
+        let (version, of) = self.by_key.remove(key)?;
+        if of != *topic {
+            return None;
+        }
+        self.by_version.remove(&version);
+        Some(version)
+    }
+
+    /// Forgets a delete before this version, if there is one; returns its version and topic.
+    pub(super) fn forget_before(&mut self, version: u64) -> Option<(u64, Topic)> {
+        let oldest = self.by_version.first_entry().filter(|oldest| *oldest.key() < version)?;
+        let (version, (key, topic)) = oldest.remove_entry();
+        if self.of(&key) == Some(version) {
+            self.by_key.remove(&key);
+        }
+        Some((version, topic))
+    }
+}

@@ -1,0 +1,87 @@
+//! Where tables and topics stand, and what became of their rows since.
+
+use rusqlite::{Connection, OptionalExtension, named_params};
+
+use super::failure::Failure;
+use super::{signed, unsigned};
+use crate::store::{ChangePage, Changes, RowChange, TableVersion, TopicVersions};
+use crate::update::{Name, Topic};
+
+/// `file` tells the file from others at the same path.
+pub(super) fn table_version(reader: &Connection, file: u64, table: &str) -> Result<TableVersion, Failure> {
+    let query = "SELECT incarnation, version FROM tables WHERE name = ?1 AND version > 0";
+    let state = reader.prepare_cached(query)?.query_row([table], |row| {
+        Ok(TableVersion {
+            // A copy of the file is another one: it may be an older one.
+            incarnation: row.get::<_, i64>(0)?.cast_unsigned() ^ file,
+            version: unsigned(row, 1)?,
+        })
+    });
+    Ok(state.optional()?.unwrap_or_default())
+}
+
+pub(super) fn topic_versions(
+    reader: &Connection,
+    file: u64,
+    table: &str,
+    topics: &[Topic],
+) -> Result<TopicVersions, Failure> {
+    let query = "SELECT coalesce(topics.version, tables.unknown) FROM tables
+        LEFT JOIN topics ON topics.table_id = tables.id AND topics.topic = ?2 WHERE tables.name = ?1";
+    // All of it at one moment.
+    let moment = reader.unchecked_transaction()?;
+    let mut statement = moment.prepare_cached(query)?;
+    let last_of = |topic: &Topic| {
+        let last = statement.query_row([table, topic.as_str()], |row| unsigned(row, 0));
+        Ok::<_, Failure>(last.optional()?.unwrap_or(0))
+    };
+    Ok(TopicVersions {
+        versions: topics.iter().map(last_of).collect::<Result<_, _>>()?,
+        table: table_version(&moment, file, table)?,
+    })
+}
+
+pub(super) fn changes(
+    reader: &Connection,
+    file: u64,
+    (table, topic): (&str, &Topic),
+    since: TableVersion,
+    limit: usize,
+) -> Result<Changes, Failure> {
+    let moment = reader.unchecked_transaction()?;
+    let now = table_version(&moment, file, table)?;
+    let query = "SELECT tables.id, max(tables.unknown, coalesce(topics.forgotten, 0)) FROM tables
+        LEFT JOIN topics ON topics.table_id = tables.id AND topics.topic = ?2 WHERE tables.name = ?1";
+    let found = moment.prepare_cached(query)?.query_row([table, topic.as_str()], |row| {
+        Ok((row.get::<_, i64>(0)?, unsigned(row, 1)?))
+    });
+    let Some((table_id, forgotten)) = found.optional()? else {
+        return Ok(Changes::Unknown);
+    };
+    if now.went_back_since(&since) || since.version < forgotten {
+        return Ok(Changes::Unknown);
+    }
+    // A row that had another topic in between was deleted here, and is here again.
+    let query = "SELECT key, version, value FROM entries INDEXED BY entries_by_version
+            WHERE table_id = :table AND topic = :topic AND version > :since
+        UNION ALL
+        SELECT key, version, NULL FROM deletes INDEXED BY deletes_by_topic
+            WHERE table_id = :table AND topic = :topic AND version > :since AND NOT EXISTS (
+                SELECT 1 FROM entries
+                WHERE entries.table_id = :table AND entries.key = deletes.key AND entries.topic = :topic
+            )
+        ORDER BY version LIMIT :limit";
+    let parameters = named_params! {
+        ":table": table_id, ":topic": topic.as_str(), ":since": signed(since.version),
+        ":limit": i64::try_from(limit).unwrap_or(i64::MAX),
+    };
+    let mut statement = moment.prepare_cached(query)?;
+    let changes = statement.query_map(parameters, |row| {
+        Ok(RowChange {
+            key: Name::from(row.get::<_, String>(0)?),
+            version: unsigned(row, 1)?,
+            value: row.get(2)?,
+        })
+    })?;
+    Ok(Changes::Page(ChangePage::fill(changes, limit, now)?))
+}
