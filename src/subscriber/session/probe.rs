@@ -28,6 +28,8 @@ pub(super) struct Probe {
     pub(super) is_passed_again: bool,
     /// The transport is being asked whether bytes have come.
     pub(super) is_weighed: bool,
+    /// When it was last asked that, or might have been.
+    pub(super) looked: Instant,
     /// Since when it waits only for all to be read that has come.
     pub(super) unread_since: Option<Instant>,
     /// As of when it is weighed, not all was read that had come.
@@ -47,6 +49,7 @@ impl Probe {
             passed_by: None,
             is_passed_again: false,
             is_weighed: false,
+            looked: now,
             unread_since: None,
             is_unread: false,
         }

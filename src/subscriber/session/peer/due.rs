@@ -10,10 +10,10 @@ use crate::update::{Name, SyncReason};
 use super::{PASSING, Peer, Phase};
 
 /// An address from which something came after it was asked is asked again before it counts as lost: when nothing has come
-/// for so many hello periods. Where the transport tells of bytes, it is looked twice, since bytes do not say when they came.
-/// A cut is so noticed within three periods as well; within three and a half if only bytes came.
+/// for so many hello periods. Bytes do not say when they came: where the transport tells of them, it is looked every so often,
+/// and asked again after a look that finds no more. A cut is so noticed within three periods as well.
 const QUIET: f64 = 1.1;
-const QUIET_LOOK: f64 = 0.6;
+const LOOK: f64 = 0.6;
 
 /// It is lost if nothing at all comes for so many periods after it was asked: together, and with the time until that is
 /// told, less than three.
@@ -144,7 +144,7 @@ impl Peer {
     ) -> Option<Due> {
         let has_grown = received.is_some() && received != self.received;
         let before = std::mem::replace(&mut self.received, received);
-        let (is_live, has_come_since) = (self.is_live(), self.unanswered_since().is_none());
+        let (is_live, unanswered) = (self.is_live(), self.unanswered_since());
         let probe = self.probe.as_mut()?;
         let is_weighed = std::mem::take(&mut probe.is_weighed);
         if has_grown {
@@ -158,10 +158,14 @@ impl Peer {
         if !is_weighed || !is_live {
             return None;
         }
-        if has_come_since {
+        probe.looked = now;
+        let Some(asked) = unanswered else {
             return Some(Due::Ask(probe.longer()));
-        }
+        };
         let wait = times.hello_interval.mul_f64(ANSWER);
+        if now < after(asked.max(self.excused), wait) {
+            return None;
+        }
         if received.is_none() && probe.is_unread {
             // Something may have come that is still to be read. No source starves another, so that is not waited for long.
             let since = *probe.unread_since.get_or_insert(now);
@@ -175,13 +179,14 @@ impl Peer {
 
     /// When nothing will have come for too long: since it was asked, or since something came after that.
     fn weigh_at(&self, times: &Times) -> Option<Instant> {
-        self.probe.as_ref().filter(|probe| !probe.is_weighed)?;
-        let (since, periods) = match (self.unanswered_since(), self.received) {
-            (Some(asked), _) => (asked.max(self.excused), ANSWER),
-            (None, Some(_)) => (self.heard, QUIET_LOOK),
-            (None, None) => (self.heard, QUIET),
-        };
-        Some(after(since, times.hello_interval.mul_f64(periods)))
+        let probe = self.probe.as_ref().filter(|probe| !probe.is_weighed)?;
+        let at = |since, periods| after(since, times.hello_interval.mul_f64(periods));
+        Some(match (self.unanswered_since(), self.received) {
+            (Some(asked), None) => at(asked.max(self.excused), ANSWER),
+            (Some(asked), Some(_)) => at(asked.max(self.excused), ANSWER).min(at(probe.looked, LOOK)),
+            (None, Some(_)) => at(self.heard, LOOK),
+            (None, None) => at(self.heard, QUIET),
+        })
     }
 
     /// When the first question was asked after which nothing has come.
