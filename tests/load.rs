@@ -8,6 +8,9 @@ mod common;
 mod process;
 #[path = "common/proxy.rs"]
 mod proxy;
+#[cfg(feature = "redis")]
+#[path = "common/redis.rs"]
+mod redis_server;
 #[path = "common/rig.rs"]
 mod rig;
 
@@ -57,16 +60,23 @@ fn options() -> SubscriberOptions {
 }
 
 /// A publisher, and a subscriber on the topic D behind a link.
-fn behind_a_link() -> (Publisher, Proxy, Rig, String) {
+fn behind_a_link() -> (Publisher, Proxy, Rig) {
     let publisher = publisher("tcp://127.0.0.1:0");
-    let port = publisher.address().unwrap();
-    let proxy = Proxy::to(port.rsplit_once(':').unwrap().1.parse().unwrap());
-    let address = format!("tcp://{}", proxy.host());
-    let driver: Arc<dyn PubSub> = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap());
-    let rig = Rig::with(&driver, options(), QueueOptions::default());
+    let address = publisher.address().unwrap();
+    let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
+    let driver = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap());
+    let (proxy, rig) = link_to(port, "tcp", |_| driver);
+    (publisher, proxy, rig)
+}
+
+/// A subscriber that listens through a link to this port.
+fn link_to(port: u16, scheme: &str, driver: impl FnOnce(&str) -> Arc<dyn PubSub>) -> (Proxy, Rig) {
+    let proxy = Proxy::to(port);
+    let address = format!("{scheme}://{}", proxy.host());
+    let rig = Rig::with(&driver(&address), options(), QueueOptions::default());
     rig.listen(&["D"], &address);
     assert_eq!(rig.next_sync().as_str(), "connected");
-    (publisher, proxy, rig, address)
+    (proxy, rig)
 }
 
 /// The keys of so many updates, and nothing else.
@@ -86,28 +96,62 @@ fn receive(rig: &Rig, count: usize, limit: Duration) -> Vec<String> {
     keys
 }
 
-/// Twenty times what the link carries in a hello period; a new topic and the answers stand behind it.
+/// Twenty times what a link of so many bytes a second carries in a hello period; a new topic and the answers stand behind it.
+fn backlog(publisher: &Publisher, (proxy, rig): &(Proxy, Rig), rate: usize) {
+    /// What an update of 400 bytes takes on the wire, about.
+    const UPDATE: f64 = 550.0;
+    proxy.set(Fault::Rate(rate));
+    let count = (20.0 * hello().as_secs_f64() * rate as f64 / UPDATE) as usize;
+    for number in 0..count {
+        let update = update(&number.to_string()).value("v".repeat(400));
+        publisher.send_event(&update).unwrap();
+    }
+    let begun = Instant::now();
+    rig.subscriber.register_topic(&topic("new")).unwrap();
+    let keys = receive(rig, count, Duration::from_secs(150));
+    let took = begun.elapsed();
+    assert!(keys.iter().enumerate().all(|(number, key)| *key == number.to_string()));
+    assert!(took > 10 * hello(), "no backlog: {took:?}");
+    rig.subscriber.wait_live(Duration::from_secs(60)).unwrap();
+    rig.only("last", || send(publisher, "new", "last"));
+    assert_eq!(rig.syncs.try_iter().collect::<Vec<_>>(), []);
+    assert_eq!(proxy.accepted(), 1, "nothing was torn down");
+    eprintln!("{count} updates at {rate} bytes a second in {took:.1?}");
+}
+
 #[test]
 fn a_backlog_on_a_slow_link_arrives_whole_and_nothing_is_told() {
     within(Duration::from_secs(200), || {
-        let (publisher, proxy, rig, address) = behind_a_link();
-        proxy.set(Fault::Rate(RATE));
-        let count = if is_long() { 40_000 } else { 6_000 };
-        for number in 0..count {
-            let update = update(&number.to_string()).value("v".repeat(400));
-            publisher.send_event(&update).unwrap();
+        let (publisher, proxy, rig) = behind_a_link();
+        backlog(&publisher, &(proxy, rig), RATE);
+    });
+}
+
+#[test]
+fn a_backlog_on_a_very_slow_link_arrives_whole_and_nothing_is_told() {
+    within(Duration::from_secs(200), || {
+        let (publisher, proxy, rig) = behind_a_link();
+        backlog(&publisher, &(proxy, rig), RATE / 10);
+    });
+}
+
+/// The server would otherwise cut off who is behind by so much.
+#[cfg(feature = "redis")]
+#[test]
+fn a_backlog_on_a_slow_link_to_redis_arrives_whole_and_nothing_is_told() {
+    use tablecast::drivers::redis::{RedisOptions, RedisPubSub};
+    within(Duration::from_secs(200), || {
+        for rate in [RATE, RATE / 10] {
+            let server = redis_server::Server::with(&["--client-output-buffer-limit", "pubsub 0 0 0"]);
+            let driver = |address: &str| Arc::new(RedisPubSub::new(address, RedisOptions::default()).unwrap());
+            let options = PublisherOptions {
+                hello_interval: hello(),
+                ..PublisherOptions::default()
+            };
+            let publisher = Publisher::new(&*driver(&server.address()), options).unwrap();
+            let link = link_to(server.port(), "redis", |address| driver(address));
+            backlog(&publisher, &link, rate);
         }
-        let begun = Instant::now();
-        rig.subscriber.register_topic(&topic("new")).unwrap();
-        let keys = receive(&rig, count, Duration::from_secs(150));
-        let took = begun.elapsed();
-        assert!(keys.iter().enumerate().all(|(number, key)| *key == number.to_string()));
-        assert!(took > 10 * hello(), "no backlog: {took:?}");
-        rig.subscriber.wait_live(Duration::from_secs(60)).unwrap();
-        rig.only("last", || send(&publisher, "new", "last"));
-        assert_eq!(rig.syncs.try_iter().collect::<Vec<_>>(), [], "{address}");
-        assert_eq!(proxy.accepted(), 1, "nothing was torn down");
-        eprintln!("{count} updates in {took:.1?}");
     });
 }
 
@@ -115,7 +159,7 @@ fn a_backlog_on_a_slow_link_arrives_whole_and_nothing_is_told() {
 #[test]
 fn a_large_update_on_a_slow_link_arrives_and_nothing_is_told() {
     within(Duration::from_secs(100), || {
-        let (publisher, proxy, rig, _) = behind_a_link();
+        let (publisher, proxy, rig) = behind_a_link();
         proxy.set(Fault::Rate(RATE));
         let size = if is_long() { 12 << 20 } else { 3 << 20 };
         let large = update("large").value("v".repeat(size));
