@@ -107,6 +107,7 @@ pub mod database;
 pub mod monitor;
 pub mod registry;
 
+pub mod barrier;
 pub mod listener;
 
 pub mod service;
