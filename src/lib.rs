@@ -112,6 +112,8 @@ pub mod listener;
 
 pub mod service;
 
+pub mod node;
+
 pub use config::Config;
 pub use database::{Database, DatabaseOptions};
 pub use dispatcher::{Dispatcher, DispatcherHandle, DispatcherOptions, Guard, Handler};
@@ -119,6 +121,7 @@ pub use drivers::Drivers;
 pub use error::{Error, ErrorHook, ErrorKind, Result};
 pub use listener::{Delivery, Listener, ListenerOptions, Notifier, NotifierOptions};
 pub use monitor::{Monitor, MonitorOptions};
+pub use node::{Node, NodeBuilder};
 pub use publisher::{Publisher, PublisherOptions};
 pub use service::{Service, ServiceOptions};
 pub use store::Store;

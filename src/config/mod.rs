@@ -78,6 +78,19 @@ impl Source<'_> {
 }
 
 impl Config {
+    /// Everything within this process: the drivers and the store in memory, for tests. Nodes with the same `network` hear
+    /// each other; the store is the one that all of the process share.
+    pub fn in_memory(network: &str) -> Config {
+        Config {
+            pub_sub_driver: "memory".into(),
+            pub_sub_use_multiproc: false,
+            publisher_transport: Transport::Inproc,
+            publisher_bind_address: network.into(),
+            nb_db_class: "memory".into(),
+            ..Config::default()
+        }
+    }
+
     /// The options from the TOML file, if one is given, and the environment, validated.
     ///
     /// # Errors

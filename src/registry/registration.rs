@@ -82,18 +82,7 @@ impl Registration {
         let Some(address) = address.filter(|_| config.discover) else {
             return Ok(None);
         };
-        let address = advertised(config, &address);
-        let id = match config.publisher_id.as_str() {
-            "" => format!("{} {address}", host_name()),
-            id => id.to_owned(),
-        };
-        let member = Member {
-            id,
-            epoch: new_epoch(),
-            address,
-            role: config.publisher_role.clone(),
-            ..Member::default()
-        };
+        let member = Member::of_publisher(config, &address);
         let options = RegistryOptions { hook, ..config.into() };
         Registration::new(stores.open(config)?, PUBLISHERS, member, options).map(Some)
     }
@@ -432,6 +421,25 @@ impl<F: FnMut(&mut Member)> Worker<F> {
 /// The key of the row of a run whose id another one has.
 fn key_of_run(id: &str, epoch: u64) -> String {
     format!("{id} {epoch}")
+}
+
+impl Member {
+    /// The publisher that is bound at this address, as the options say: under `publisher_id`, or, if that is empty, the
+    /// host's name and the address.
+    pub(crate) fn of_publisher(config: &Config, bound: &str) -> Member {
+        let address = advertised(config, bound);
+        let id = match config.publisher_id.as_str() {
+            "" => format!("{} {address}", host_name()),
+            id => id.to_owned(),
+        };
+        Member {
+            id,
+            epoch: new_epoch(),
+            address,
+            role: config.publisher_role.clone(),
+            ..Member::default()
+        }
+    }
 }
 
 /// What others are told to connect to, of a publisher that is bound at this address.
