@@ -137,11 +137,20 @@ impl Node {
     /// # Errors
     /// As [`Listener::new`] and [`Node::subscriber`].
     pub fn listener(&self, handler: impl Fn(&DbUpdate) + Send + Sync + 'static) -> Result<Listener> {
+        self.listener_with((&self.config).into(), handler)
+    }
+
+    /// As [`Node::listener`], with these options; without a hook it gets that of the node.
+    ///
+    /// # Errors
+    /// As [`Node::listener`].
+    pub fn listener_with(
+        &self,
+        mut options: ListenerOptions,
+        handler: impl Fn(&DbUpdate) + Send + Sync + 'static,
+    ) -> Result<Listener> {
+        options.hook = options.hook.or_else(|| self.hook.clone());
         let mut parts = self.parts.lock();
-        let options = ListenerOptions {
-            hook: self.hook.clone(),
-            ..(&self.config).into()
-        };
         let (store, subscriber) = (parts.store(self)?, parts.subscriber(self)?);
         let (dispatcher, publisher) = (parts.dispatcher(self)?, parts.publisher(self)?);
         Listener::new(store, &subscriber, &dispatcher, &publisher, options, handler)
@@ -152,11 +161,16 @@ impl Node {
     /// # Errors
     /// As [`Notifier::new`] and [`Node::subscriber`].
     pub fn notifier(&self) -> Result<Notifier> {
+        self.notifier_with((&self.config).into())
+    }
+
+    /// As [`Node::notifier`], with these options; without a hook it gets that of the node.
+    ///
+    /// # Errors
+    /// As [`Node::notifier`].
+    pub fn notifier_with(&self, mut options: NotifierOptions) -> Result<Notifier> {
+        options.hook = options.hook.or_else(|| self.hook.clone());
         let mut parts = self.parts.lock();
-        let options = NotifierOptions {
-            hook: self.hook.clone(),
-            ..(&self.config).into()
-        };
         let (store, subscriber) = (parts.store(self)?, parts.subscriber(self)?);
         let (dispatcher, publisher) = (parts.dispatcher(self)?, parts.publisher(self)?);
         Notifier::new(store, &subscriber, &dispatcher, &publisher, options)
