@@ -401,6 +401,22 @@ fn the_environment_stands_between_file_and_flags() {
 }
 
 #[test]
+fn a_variable_that_is_no_option_is_told_and_borne() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = service(&socket(folder.path()));
+    command.env("TABLECAST_TOPIC", "a");
+    let mut service = Process::start(command);
+    assert!(service.line().starts_with("ready tcp://127.0.0.1:"));
+    let mut command = tablecast(["db", "unique", "t"]);
+    command.arg("--sqlite-path").arg(folder.path().join("rows.db"));
+    command.env("TABLECAST_TOPIC", "a");
+    let end = run(command);
+    assert_eq!(end.code, Some(0));
+    let told = "unknown environment variable TABLECAST_TOPIC; did you mean TABLECAST_TOPICS?";
+    assert!(end.stderr.contains(told), "{:?}", end.stderr);
+}
+
+#[test]
 fn help_names_every_option_and_version_libzmq() {
     for command in ["service", "publish", "watch", "db"] {
         let end = run(tablecast([command, "--help"]));

@@ -42,6 +42,9 @@ const ENVIRONMENT_PREFIX: &str = "TABLECAST_";
 /// Variables of the project's own tests, which are no options.
 const TEST_PREFIX: &str = "TABLECAST_TEST_";
 
+/// The section of a file that has the options, if a program keeps its own in the same file.
+const SECTION: &str = "tablecast";
+
 /// Where a value came from; errors tell.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
@@ -91,7 +94,8 @@ impl Config {
         }
     }
 
-    /// The options from the TOML file, if one is given, and the environment, validated.
+    /// The options from the TOML file, if one is given, and the environment, validated. If the file has a section
+    /// `[tablecast]`, the options stand there, and everything else in it is the program's own.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] if the file cannot be read; [`ErrorKind::Config`] if an option is unknown, its value is
@@ -144,7 +148,12 @@ impl Config {
                 format!("file {name}, line {line}: not TOML: {}", e.message()),
             )
         })?;
-        for (key, value) in &table {
+        // What stands beside a section of that name is the program's own.
+        let table = match table.get(SECTION) {
+            Some(toml::Value::Table(section)) => section,
+            _ => &table,
+        };
+        for (key, value) in table {
             let source = Source::File(name);
             let option = find(key).ok_or_else(|| unknown(key, source))?;
             let text = toml_text(option, value).ok_or_else(|| wrong(option, &value.to_string(), source))?;
@@ -153,8 +162,8 @@ impl Config {
         Ok(())
     }
 
-    /// Applies the variables whose names begin with `TABLECAST_`; the items of a list are separated by commas.
-    /// Those that begin with `TABLECAST_TEST_` belong to the project's tests and are skipped.
+    /// Applies the variables whose names begin with `TABLECAST_`; the items of a list are separated by commas. One that names
+    /// no option may be somebody else's: it is logged as a warning, and skipped.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] as [`Config::load`], also for a variable that is not UTF-8.
@@ -168,8 +177,10 @@ impl Config {
             if !variable.starts_with(ENVIRONMENT_PREFIX) || variable.starts_with(TEST_PREFIX) {
                 continue;
             }
-            let option = OPTIONS.iter().find(|option| option.variable() == variable);
-            let option = option.ok_or_else(|| unknown(&variable, Source::Environment))?;
+            let Some(option) = OPTIONS.iter().find(|option| option.variable() == variable) else {
+                log::warn!("{}", unknown(&variable, Source::Environment));
+                continue;
+            };
             let text = value
                 .to_str()
                 .ok_or_else(|| wrong(option, &format!("{value:?}"), Source::Environment))?;

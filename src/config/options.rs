@@ -241,8 +241,8 @@ options! {
         "How many rows a listing takes from the store at a time.";
     store_timeout_ms: Duration = 5000 "milliseconds", [1..=600_000],
         "How long a call of the store may take, for example while other processes write.";
-    deletes_remembered: u32 = 10000 "writes", [1000..=10_000_000],
-        "For how many writes of its table a store remembers a delete; a replica that stayed behind by more reads the whole table.";
+    deletes_remembered: u32 = 10000 "writes", [1..=10_000_000],
+        "For how many writes of its table a store remembers a delete, 1,000 at least; a replica that stayed behind by more reads the whole table.";
 }
 
 /// A type that an option can have.
