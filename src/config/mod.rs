@@ -16,6 +16,7 @@
 mod address;
 mod database;
 mod options;
+mod path;
 mod resubscribe;
 mod secret;
 mod socket;
@@ -140,6 +141,7 @@ impl Config {
     }
 
     fn apply_toml(&mut self, text: &str, name: &str) -> Result<()> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let table: toml::Table = toml::from_str(text).map_err(|e| {
             let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
