@@ -107,6 +107,8 @@ pub mod database;
 pub mod monitor;
 pub mod registry;
 
+pub mod replica;
+
 pub mod listener;
 
 pub mod service;

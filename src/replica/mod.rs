@@ -1,0 +1,6 @@
+//! Replicas.
+mod core;
+mod map;
+mod row;
+
+pub use row::{MalformedRow, RowChange};
