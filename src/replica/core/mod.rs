@@ -61,6 +61,8 @@ pub(super) struct Core<T> {
     topics: BTreeMap<Topic, OfTopic>,
     /// Some topic [distrusts](OfTopic::distrusts) what is held.
     distrusts: bool,
+    /// What the store last showed of the table.
+    seen: TableVersion,
     check: Check,
     reads: u64,
     failures: u32,
@@ -129,6 +131,7 @@ impl<T> Core<T> {
             rows: Rows::default(),
             topics: BTreeMap::new(),
             distrusts: false,
+            seen: TableVersion::default(),
             check: Check {
                 due: clock::after(now, times.check_interval),
                 hurried: false,
@@ -154,13 +157,17 @@ impl<T> Core<T> {
     /// Ends holding the rows of this topic; those that are there go by [`Core::evict`].
     pub(super) fn remove_topic(&mut self, topic: &Topic) {
         self.topics.remove(topic);
+        if self.topics.is_empty() {
+            // Nobody looks any more, so it may come to mean another history.
+            self.forget_deletes();
+        }
     }
 
     /// Removes a row of a topic that is not held any more.
     pub(super) fn evict(&mut self, key: &Name) -> Option<Step<T>> {
         let held = self.rows.get(key)?;
         let is_held = self.topics.contains_key(held.topic());
-        (!is_held).then(|| self.rows.evict(key, !self.distrusts)).flatten()
+        (!is_held).then(|| self.rows.evict(key, !self.distrusts && !self.topics.is_empty())).flatten()
     }
 
     pub(super) fn topics(&self) -> impl Iterator<Item = &Topic> {

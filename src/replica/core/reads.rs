@@ -21,7 +21,7 @@ pub(in crate::replica) enum Read {
     /// Where the topic stands, for [`Core::begin_listing`], then its rows for [`Core::take_listed`], then
     /// [`Core::end_listing`]. Needs the keys of the topic's rows that are held when it begins.
     Listing { id: u64, topic: Topic },
-    /// These rows: [`Core::take_row`] for each, then [`Core::end_rows`].
+    /// These rows: [`Core::begin_rows`], [`Core::take_row`] for each, then [`Core::end_rows`].
     Rows { id: u64, topic: Topic, keys: Vec<Name> },
 }
 
@@ -117,9 +117,10 @@ impl<T> Core<T> {
                 continue;
             };
             let Some(base) = base else { continue };
-            if went_back(position, heard, base) {
-                return self.went_back(now);
+            if self.shows_less(base, heard, now) {
+                return;
             }
+            let Some(of_topic) = self.topics.get_mut(&topic) else { continue };
             let standing = &mut of_topic.standing;
             standing.position = Some(TableVersion {
                 incarnation: base.version.incarnation,
@@ -138,6 +139,20 @@ impl<T> Core<T> {
     fn store_answers(&mut self) {
         self.failures = 0;
         self.paused_until = None;
+    }
+
+    /// Whether the store shows less than it did, or less than what was heard of the topic: then it went back.
+    fn shows_less(&mut self, base: Base, heard: u64, now: Instant) -> bool {
+        let table = TableVersion {
+            version: base.table,
+            ..base.version
+        };
+        let less = base.version.version < heard || table.went_back_since(&self.seen);
+        self.seen = table;
+        if less {
+            self.went_back(now);
+        }
+        less
     }
 
     pub(super) fn went_back(&mut self, now: Instant) {
@@ -173,10 +188,15 @@ impl<T> Core<T> {
             return;
         };
         let Some(running) = of_topic.running.take() else { return };
-        (self.failures, self.paused_until) = (0, None);
-        if version.version < running.heard {
-            return self.went_back(now);
+        let base = Base {
+            version,
+            table: version.version,
+        };
+        self.store_answers();
+        if self.shows_less(base, running.heard, now) {
+            return;
         }
+        let Some(of_topic) = self.topics.get_mut(topic) else { return };
         if let Some(position) = &mut of_topic.standing.position {
             position.incarnation = version.incarnation;
         }
@@ -219,12 +239,8 @@ impl<T> Core<T> {
             listing.suspects.extend(held);
             listing.base = Some(base.unwrap_or(unknown));
         }
-        let known = of_topic.standing.position.unwrap_or_default();
-        if let Some(base) = base
-            && !of_topic.distrusts
-            && went_back(known, heard, base)
-        {
-            self.went_back(now);
+        if let Some(base) = base {
+            self.shows_less(base, heard, now);
         }
     }
 
@@ -294,7 +310,6 @@ impl<T> Core<T> {
             return;
         };
         let Some(running) = of_topic.running.take() else { return };
-        (self.failures, self.paused_until) = (0, None);
         of_topic.list_after = Some(clock::after(now, now.saturating_duration_since(running.asked)));
         if let Some(base) = running.listing.and_then(|listing| listing.base) {
             of_topic.standing.heard = of_topic.standing.heard.max(base.version.version);
@@ -305,7 +320,20 @@ impl<T> Core<T> {
             // Updates that came meanwhile were not taken.
             self.demand(now);
         }
+        self.store_answers();
         self.forget_passed();
+    }
+
+    /// Where the topic stood before rows were read by their keys, if the store can tell.
+    pub(in crate::replica) fn begin_rows(&mut self, id: u64, topic: &Topic, base: Option<Base>, now: Instant) {
+        let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
+            return;
+        };
+        let (Some(running), Some(base)) = (&mut of_topic.running, base) else { return };
+        let before = running.heard;
+        running.heard = before.max(base.version.version);
+        of_topic.standing.heard = of_topic.standing.heard.max(running.heard);
+        self.shows_less(base, before, now);
     }
 
     /// A row that was read by its key, with its topic and version; `None`: there is none.
@@ -419,11 +447,4 @@ impl OfTopic {
         });
         read
     }
-}
-
-/// Whether a store that shows `now` has lost what was known of it.
-fn went_back(position: TableVersion, heard: u64, now: Base) -> bool {
-    let TableVersion { incarnation, version } = now.version;
-    let begun_anew = position.incarnation != 0 && position.incarnation != incarnation;
-    begun_anew || version < heard || now.table < position.version
 }

@@ -1,6 +1,6 @@
 //! The rows of a table, and the deletes that are remembered: which state of a row is the newest.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
@@ -34,22 +34,23 @@ impl<T> Default for Rows<T> {
 #[derive(Default)]
 struct Deletes {
     by_key: HashMap<Name, u64>,
-    by_version: BTreeMap<u64, Name>,
+    by_version: BTreeSet<(u64, Name)>,
 }
 
 impl Deletes {
     fn remember(&mut self, key: &Name, version: u64) {
         if let Some(before) = self.by_key.insert(key.clone(), version) {
-            self.by_version.remove(&before);
+            self.by_version.remove(&(before, key.clone()));
         }
-        self.by_version.insert(version, key.clone());
+        self.by_version.insert((version, key.clone()));
     }
 
     fn forget_to(&mut self, version: u64) {
-        while let Some(first) = self.by_version.first_entry()
-            && *first.key() <= version
+        while let Some((first, _)) = self.by_version.first()
+            && *first <= version
+            && let Some((_, key)) = self.by_version.pop_first()
         {
-            self.by_key.remove(&first.remove());
+            self.by_key.remove(&key);
         }
     }
 }
