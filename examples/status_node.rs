@@ -1,14 +1,9 @@
 //! A node that reports the status of its ports to whichever server is there; see `status_server`.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tablecast::registry::{Discovery, Registration};
-use tablecast::{
-    Action, Config, DbUpdate, Dispatcher, DispatcherOptions, Drivers, Notifier, NotifierOptions, Publisher, Result,
-    Stores, Subscriber,
-};
+use tablecast::{Action, Config, DbUpdate, Node, Result};
 
 fn main() -> Result<()> {
     let folder = std::env::args().nth(1).expect("usage: status_node FOLDER");
@@ -19,21 +14,8 @@ fn main() -> Result<()> {
     config.pub_sub_use_multiproc = false;
     config.publisher_port = 0;
 
-    let (drivers, stores) = (Drivers::new(), Stores::new());
-    let publisher = Arc::new(Publisher::open(&config, &drivers)?);
-    let dispatcher = Dispatcher::new(DispatcherOptions::from(&config))?;
-    let subscriber = Arc::new(Subscriber::open(&config, &drivers, dispatcher.queue())?);
-    subscriber.daemonize()?;
-    let _registration = Registration::of_publisher(&config, &stores, publisher.address(), None)?;
-    let _discovery = Discovery::open(&config, &stores, &subscriber, None)?;
-
-    let notifier = Notifier::new(
-        stores.open(&config)?,
-        &subscriber,
-        &dispatcher.handle(),
-        &publisher,
-        NotifierOptions::from(&config),
-    )?;
+    let node = Node::open(&config)?;
+    let notifier = node.notifier()?;
     for port in 1..=20 {
         notifier.notify(DbUpdate::new("lport", format!("port-{port}"), Action::Set).value("up"))?;
     }

@@ -4,14 +4,9 @@
 //! `cargo run --example status_server -- /tmp/network`. Enter ends it; what it has not processed goes to the others.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tablecast::registry::{Discovery, Registration};
-use tablecast::{
-    Config, DbUpdate, Dispatcher, DispatcherOptions, Drivers, Listener, ListenerOptions, Publisher, Result, Stores,
-    Subscriber,
-};
+use tablecast::{Config, DbUpdate, Node, Result};
 
 fn main() -> Result<()> {
     let folder = std::env::args().nth(1).expect("usage: status_server FOLDER");
@@ -23,23 +18,11 @@ fn main() -> Result<()> {
     config.pub_sub_use_multiproc = false;
     config.publisher_port = 0;
 
-    let (drivers, stores) = (Drivers::new(), Stores::new());
-    let publisher = Arc::new(Publisher::open(&config, &drivers)?);
-    let dispatcher = Dispatcher::new(DispatcherOptions::from(&config))?;
-    let subscriber = Arc::new(Subscriber::open(&config, &drivers, dispatcher.queue())?);
-    subscriber.daemonize()?;
-    let _registration = Registration::of_publisher(&config, &stores, publisher.address(), None)?;
-    let _discovery = Discovery::open(&config, &stores, &subscriber, None)?;
-
-    let listener = Listener::new(
-        stores.open(&config)?,
-        &subscriber,
-        &dispatcher.handle(),
-        &publisher,
-        ListenerOptions::from(&config),
-        // Its return is the acknowledgement: here a server would write the status into its database.
-        |update: &DbUpdate| println!("{} is {}", update.key, update.value.as_deref().unwrap_or("gone")),
-    )?;
+    let node = Node::open(&config)?;
+    // Its return is the acknowledgement: here a server would write the status into its database.
+    let listener = node.listener(|update: &DbUpdate| {
+        println!("{} is {}", update.key, update.value.as_deref().unwrap_or("gone"));
+    })?;
     listener.wait_registered(Duration::from_secs(10))?;
     println!("ready");
 

@@ -117,6 +117,15 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
+
+    /// Whether the same call may succeed later without anybody changing anything: an outage, or a limit of time. Nothing was
+    /// done; of [`ErrorKind::Unconfirmed`] that is not known, and it is none of these.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self.0.kind,
+            ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Transport
+        )
+    }
 }
 
 impl fmt::Display for Error {
@@ -126,13 +135,10 @@ impl fmt::Display for Error {
     }
 }
 
+/// As the text for people: this is what a program prints whose `main` returns the error.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error")
-            .field("kind", &self.0.kind)
-            .field("context", &self.0.context)
-            .field("source", &self.0.source)
-            .finish()
+        fmt::Display::fmt(self, f)
     }
 }
 

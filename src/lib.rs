@@ -107,11 +107,15 @@ pub mod database;
 pub mod monitor;
 pub mod registry;
 
+pub mod barrier;
+
 pub mod replica;
 
 pub mod listener;
 
 pub mod service;
+
+pub mod node;
 
 pub use config::Config;
 pub use database::{Database, DatabaseOptions};
@@ -120,6 +124,7 @@ pub use drivers::Drivers;
 pub use error::{Error, ErrorHook, ErrorKind, Result};
 pub use listener::{Delivery, Listener, ListenerOptions, Notifier, NotifierOptions};
 pub use monitor::{Monitor, MonitorOptions};
+pub use node::{Node, NodeBuilder};
 pub use publisher::{Publisher, PublisherOptions};
 pub use service::{Service, ServiceOptions};
 pub use store::Store;

@@ -6,6 +6,7 @@ mod host;
 #[path = "common/process.rs"]
 mod process;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use host::{Host, json, serve, service, socket};
@@ -398,6 +399,99 @@ fn the_environment_stands_between_file_and_flags() {
         .env("TABLECAST_PUBLISHER_BIND_ADDRESS", "127.0.0.1");
     let mut service = Process::start(command);
     assert!(service.line().starts_with("ready tcp://127.0.0.1:"));
+}
+
+/// As with `nohup`, and as a shell starts what runs in the background.
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let folder = tempfile::tempdir().unwrap();
+    let tool = service(&socket(folder.path()));
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP INT; exec \"$0\" \"$@\""]);
+    command.arg(tool.get_program()).args(tool.get_args());
+    for (name, value) in tool.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let mut service = Process::start(command);
+    assert!(service.line().starts_with("ready tcp://127.0.0.1:"));
+    service.signal("HUP");
+    service.signal("INT");
+    // It goes on: a writer is heard.
+    let mut publish = tablecast(["publish", "--table", "t", "--key", "k", "--publisher-multiproc-socket"]);
+    publish.arg(socket(folder.path()));
+    assert_eq!(run(publish).code, Some(0));
+    assert!(service.is_running());
+    service.signal("TERM");
+    assert_eq!(service.end().code, Some(0));
+}
+
+#[test]
+fn a_file_may_begin_with_a_byte_order_mark_and_half_a_character_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let service = service(&socket(folder.path()));
+    let mut service = Process::start(service);
+    service.line();
+    let file = folder.path().join("updates.jsonl");
+    let publish = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let mut publish = tablecast(["publish", "--publisher-multiproc-socket"]);
+        publish.arg(socket(folder.path())).arg("--file").arg(&file);
+        run(publish)
+    };
+    let row = r#"{"table":"t","key":"k","value":"v"}"#;
+    let end = publish(&format!("\u{feff}{row}\n{row}\n"));
+    assert_eq!(
+        (end.code, end.stdout),
+        (Some(0), vec!["published 2".to_owned()]),
+        "{}",
+        end.stderr
+    );
+    let half = publish(&format!("{row}\n{}\n", r#"{"table":"t","key":"k","value":"\ud800"}"#));
+    // Lines before a bad one are published.
+    assert_eq!((half.code, half.stdout), (Some(1), vec!["published 1".to_owned()]));
+    assert!(
+        half.stderr.contains("line 2") && half.stderr.contains("hex escape"),
+        "{}",
+        half.stderr
+    );
+}
+
+#[test]
+fn a_path_is_expanded_as_in_a_shell_or_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = tablecast(["db", "unique", "t", "--sqlite-path", "$PLACE/rows.db"]);
+    command.env("PLACE", folder.path()).current_dir(folder.path());
+    assert_eq!(run(command).code, Some(0));
+    assert!(folder.path().join("rows.db").is_file());
+    let mut command = tablecast(["db", "unique", "t", "--sqlite-path", "$NOWHERE/rows.db"]);
+    command.env_remove("NOWHERE").current_dir(folder.path());
+    assert_fails(&run(command), 2, &["sqlite-path", "NOWHERE"]);
+    assert_eq!(
+        std::fs::read_dir(folder.path())
+            .unwrap()
+            .filter(|entry| { entry.as_ref().unwrap().file_name().to_string_lossy().contains('$') })
+            .count(),
+        0
+    );
+}
+
+#[test]
+fn a_variable_that_is_no_option_is_told_and_borne() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = service(&socket(folder.path()));
+    command.env("TABLECAST_TOPIC", "a");
+    let mut service = Process::start(command);
+    assert!(service.line().starts_with("ready tcp://127.0.0.1:"));
+    let mut command = tablecast(["db", "unique", "t"]);
+    command.arg("--sqlite-path").arg(folder.path().join("rows.db"));
+    command.env("TABLECAST_TOPIC", "a");
+    let end = run(command);
+    assert_eq!(end.code, Some(0));
+    let told = "unknown environment variable TABLECAST_TOPIC; did you mean TABLECAST_TOPICS?";
+    assert!(end.stderr.contains(told), "{:?}", end.stderr);
 }
 
 #[test]

@@ -10,6 +10,8 @@ mod process;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::iter;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -330,6 +332,7 @@ fn a_long_list_streams() {
         let db = Db::of(&folder);
         let store = fill(&db);
         a_list_has_all(&db);
+        a_pipe_that_does_not_block_loses_nothing(&db);
         a_slow_reader_gets_what_is_there_then(&db, &store);
         a_reader_that_leaves_ends_it_quietly(&db);
         a_signal_ends_it(&db);
@@ -367,6 +370,25 @@ fn a_list_has_all(db: &Db) {
         keys.into_iter()
             .eq((0..ROWS).map(|number| format!("{:?}", key(number))))
     );
+}
+
+/// Whoever shares the pipe may have made it one.
+fn a_pipe_that_does_not_block_loses_nothing(db: &Db) {
+    let (reader, writer) = UnixStream::pair().unwrap();
+    writer.set_nonblocking(true).unwrap();
+    let mut command = db.command(&["list", "--table", "t"]);
+    let child = command
+        .stdout(OwnedFd::from(writer))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let rows = Box::new(BufReader::new(reader).lines());
+    // The command would keep its end open.
+    drop(command);
+    let mut list = List { child, rows };
+    let slowly = |_: &io::Result<String>| _ = never::<()>().recv_timeout(Duration::from_micros(20));
+    assert_eq!(list.rows.by_ref().inspect(slowly).count(), ROWS);
+    assert_eq!(list.end(), (Some(0), String::new()));
 }
 
 fn a_slow_reader_gets_what_is_there_then(db: &Db, store: &SqliteStore) {

@@ -91,10 +91,12 @@ fn process_of_the_signals() {
     let is_setuid = std::env::var(SETUID).unwrap() == "true";
     let signals = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&signals);
-    let handler = move || {
-        count.fetch_add(1, Ordering::Relaxed);
-    };
-    ctrlc::set_handler(handler).unwrap();
+    let mut handled = signal_hook::iterator::Signals::new([Signal::SIGINT as i32]).unwrap();
+    std::thread::spawn(move || {
+        handled
+            .forever()
+            .for_each(|_| _ = count.fetch_add(1, Ordering::Relaxed))
+    });
 
     let (drivers, stores) = (Drivers::new(), Stores::new());
     let service = Service::open(&config, &drivers).unwrap();

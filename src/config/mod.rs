@@ -16,6 +16,7 @@
 mod address;
 mod database;
 mod options;
+mod path;
 mod resubscribe;
 mod secret;
 mod socket;
@@ -41,6 +42,9 @@ const ENVIRONMENT_PREFIX: &str = "TABLECAST_";
 
 /// Variables of the project's own tests, which are no options.
 const TEST_PREFIX: &str = "TABLECAST_TEST_";
+
+/// The section of a file that has the options, if a program keeps its own in the same file.
+const SECTION: &str = "tablecast";
 
 /// Where a value came from; errors tell.
 #[derive(Debug, Clone, Copy)]
@@ -78,7 +82,21 @@ impl Source<'_> {
 }
 
 impl Config {
-    /// The options from the TOML file, if one is given, and the environment, validated.
+    /// Everything within this process: the drivers and the store in memory, for tests. Nodes with the same `network` hear
+    /// each other; the store is the one that all of the process share.
+    pub fn in_memory(network: &str) -> Config {
+        Config {
+            pub_sub_driver: "memory".into(),
+            pub_sub_use_multiproc: false,
+            publisher_transport: Transport::Inproc,
+            publisher_bind_address: network.into(),
+            nb_db_class: "memory".into(),
+            ..Config::default()
+        }
+    }
+
+    /// The options from the TOML file, if one is given, and the environment, validated. If the file has a section
+    /// `[tablecast]`, the options stand there, and everything else in it is the program's own.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] if the file cannot be read; [`ErrorKind::Config`] if an option is unknown, its value is
@@ -123,6 +141,7 @@ impl Config {
     }
 
     fn apply_toml(&mut self, text: &str, name: &str) -> Result<()> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let table: toml::Table = toml::from_str(text).map_err(|e| {
             let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
             let line = before.matches('\n').count() + 1;
@@ -131,7 +150,12 @@ impl Config {
                 format!("file {name}, line {line}: not TOML: {}", e.message()),
             )
         })?;
-        for (key, value) in &table {
+        // What stands beside a section of that name is the program's own.
+        let table = match table.get(SECTION) {
+            Some(toml::Value::Table(section)) => section,
+            _ => &table,
+        };
+        for (key, value) in table {
             let source = Source::File(name);
             let option = find(key).ok_or_else(|| unknown(key, source))?;
             let text = toml_text(option, value).ok_or_else(|| wrong(option, &value.to_string(), source))?;
@@ -140,8 +164,8 @@ impl Config {
         Ok(())
     }
 
-    /// Applies the variables whose names begin with `TABLECAST_`; the items of a list are separated by commas.
-    /// Those that begin with `TABLECAST_TEST_` belong to the project's tests and are skipped.
+    /// Applies the variables whose names begin with `TABLECAST_`; the items of a list are separated by commas. One that names
+    /// no option may be somebody else's: it is logged as a warning, and skipped.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] as [`Config::load`], also for a variable that is not UTF-8.
@@ -155,8 +179,10 @@ impl Config {
             if !variable.starts_with(ENVIRONMENT_PREFIX) || variable.starts_with(TEST_PREFIX) {
                 continue;
             }
-            let option = OPTIONS.iter().find(|option| option.variable() == variable);
-            let option = option.ok_or_else(|| unknown(&variable, Source::Environment))?;
+            let Some(option) = OPTIONS.iter().find(|option| option.variable() == variable) else {
+                log::warn!("{}", unknown(&variable, Source::Environment));
+                continue;
+            };
             let text = value
                 .to_str()
                 .ok_or_else(|| wrong(option, &format!("{value:?}"), Source::Environment))?;

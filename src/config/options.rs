@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::address::{Transport, is_host_port, is_uri};
 use super::resubscribe::Resubscribe;
 use super::secret::Secret;
-use super::{database, socket};
+use super::{database, path, socket};
 use crate::codec::{Codec, MAX_ID_BYTES};
 use crate::queue::Overflow;
 use crate::update::Topic;
@@ -197,11 +197,11 @@ options! {
         "The password for Redis. Others on the host can see a flag: better set it in the file or the environment.";
     redis_tls: bool = false, [is "true or false"],
         "Whether Redis is spoken to over TLS.";
-    redis_tls_ca: PathBuf = "", [is "a path"],
+    redis_tls_ca: PathBuf = "", [is "a path, in which ~/ and $NAME are expanded"],
         "The PEM file with the certificates of those who vouch for Redis' servers; if empty, the system's.";
-    redis_tls_cert: PathBuf = "", [is "a path"],
+    redis_tls_cert: PathBuf = "", [is "a path, in which ~/ and $NAME are expanded"],
         "The PEM file with our own certificate, for servers that ask for one.";
-    redis_tls_key: PathBuf = "", [is "a path"],
+    redis_tls_key: PathBuf = "", [is "a path, in which ~/ and $NAME are expanded"],
         "The PEM file with the key of our own certificate.";
     redis_retries: u32 = 3 "retries", [0..=1000],
         "How often the store makes a request again after a server was lost or could not do it yet; the wait before it begins \
@@ -209,7 +209,7 @@ options! {
     nb_db_class: String = "sqlite", [is "an alias that is not empty", not_empty],
         "The alias of the store: `sqlite`, a file that the processes of a host share, `redis`, a server or a cluster, or \
         `memory`, within one process.";
-    sqlite_path: PathBuf = "$XDG_DATA_HOME/tablecast/tablecast.db", [is "a path that is not empty", not_empty_path],
+    sqlite_path: PathBuf = "$XDG_DATA_HOME/tablecast/tablecast.db", [is "a path that is not empty, in which ~/ and $NAME are expanded", not_empty_path],
         "The file of the store `sqlite`; it is made if it is missing, with its folder. `$XDG_DATA_HOME` is \
         `$HOME/.local/share` if it is not set, and without a home the folder is `/var/lib/tablecast`.";
     monitor_tables: Vec<String> = "", [each "tables, whose names are not empty", not_empty],
@@ -241,8 +241,8 @@ options! {
         "How many rows a listing takes from the store at a time.";
     store_timeout_ms: Duration = 5000 "milliseconds", [1..=600_000],
         "How long a call of the store may take, for example while other processes write.";
-    deletes_remembered: u32 = 10000 "writes", [1000..=10_000_000],
-        "For how many writes of its table a store remembers a delete; a replica that stayed behind by more reads the whole table.";
+    deletes_remembered: u32 = 10000 "writes", [1..=10_000_000],
+        "For how many writes of its table a store remembers a delete, 1,000 at least; a replica that stayed behind by more reads the whole table.";
 }
 
 /// A type that an option can have.
@@ -304,7 +304,9 @@ impl Value for Secret {
 impl Value for PathBuf {
     const TOML_TYPE: &'static str = "string";
     fn parse(text: &str) -> Result<PathBuf, &str> {
-        Ok(text.strip_prefix("ipc://").unwrap_or(text).into())
+        path::expand(text.strip_prefix("ipc://").unwrap_or(text), |name| {
+            std::env::var_os(name)
+        })
     }
 }
 

@@ -80,7 +80,7 @@ impl From<&Config> for DatabaseOptions {
 #[derive(Debug)]
 pub struct Database {
     store: Arc<dyn Store>,
-    publisher: Publisher,
+    publisher: Arc<Publisher>,
     /// Where the publisher's subscribers listen.
     address: Option<String>,
     options: DatabaseOptions,
@@ -99,8 +99,9 @@ impl Database {
         Ok(Database::new(store, publisher, config.into()))
     }
 
-    /// Joins a store and a publisher.
-    pub fn new(store: Arc<dyn Store>, publisher: Publisher, options: DatabaseOptions) -> Database {
+    /// Joins a store and a publisher, which others may use as well.
+    pub fn new(store: Arc<dyn Store>, publisher: impl Into<Arc<Publisher>>, options: DatabaseOptions) -> Database {
+        let publisher = publisher.into();
         Database {
             store,
             address: publisher.address(),

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Database;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Listing, Row, Write, Written};
 use crate::table::Table;
 use crate::update::{DbUpdate, Name, Topic};
@@ -64,6 +64,15 @@ impl<'a, T> Rows<'a, T> {
         Ok(self.write(Write::delete(self.table.as_str(), key))?.version)
     }
 
+    /// As [`Rows::delete`], but only if this is the version of the row's last write.
+    ///
+    /// # Errors
+    /// As [`Rows::delete`], and [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if it is not.
+    pub fn delete_if(&self, key: &str, version: u64) -> Result<u64> {
+        let delete = Write::delete(self.table.as_str(), key).version(version);
+        Ok(self.write(delete)?.version)
+    }
+
     /// All keys, in the order of their bytes, page by page.
     pub fn keys(&self) -> Listing<'_, Name> {
         self.database.store.keys(self.table.as_str(), self.topic.as_ref())
@@ -94,8 +103,53 @@ impl<T: Serialize> Rows<'_, T> {
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the row cannot be written as JSON.
     pub fn set(&self, key: &str, row: &T) -> Result<Option<u64>> {
         let value = self.table.write(row)?;
-        let written = self.write(Write::set(self.table.as_str(), key, &value).unless_equal())?;
+        self.set_value(Write::set(self.table.as_str(), key, &value))
+    }
+
+    /// As [`Rows::set`], but only if this is the version of the row's last write.
+    ///
+    /// # Errors
+    /// As [`Rows::set`], and [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if it is not.
+    pub fn set_if(&self, key: &str, row: &T, version: u64) -> Result<Option<u64>> {
+        let value = self.table.write(row)?;
+        self.set_value(Write::set(self.table.as_str(), key, &value).version(version))
+    }
+
+    /// Creates the row, or sets it if it is there; returns its new version, or `None` if it has the same JSON text already.
+    ///
+    /// # Errors
+    /// As [`Rows::set`]. [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) if there is one of another topic;
+    /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if others create and delete it all the time.
+    pub fn put(&self, key: &str, row: &T) -> Result<Option<u64>> {
+        /// It may be created, or deleted, between the two steps of a try.
+        const TRIES: usize = 8;
+        let (table, value) = (self.table.as_str(), self.table.write(row)?);
+        for _ in 0..TRIES {
+            match self.set_value(Write::set(table, key, &value)) {
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                result => return result,
+            }
+            match self.write(Write::create(table, key, &value)) {
+                Err(e) if e.kind() == ErrorKind::AlreadyExists && self.is_of_topic(key)? => {}
+                result => return Ok(Some(result?.version)),
+            }
+        }
+        let context = format!("table {table:?} key {key:?}: others create and delete it all the time");
+        Err(Error::new(ErrorKind::Conflict, context))
+    }
+
+    fn set_value(&self, write: Write<'_>) -> Result<Option<u64>> {
+        let written = self.write(write.unless_equal())?;
         Ok(written.changed.then_some(written.version))
+    }
+
+    /// False if there is a row of another topic.
+    fn is_of_topic(&self, key: &str) -> Result<bool> {
+        match self.database.store.get(self.table.as_str(), key, None) {
+            Ok(row) => Ok(self.topic.as_ref().is_none_or(|topic| row.topic == *topic)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(true),
+            Err(e) => Err(e),
+        }
     }
 }
 

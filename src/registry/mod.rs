@@ -57,6 +57,9 @@ pub struct Member {
     /// It is about to end, and takes nothing new, or has just ended.
     #[serde(default)]
     pub leaving: bool,
+    /// What else it says of itself, as its kind of member does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub detail: String,
 }
 
 /// How busy a member is.

@@ -82,18 +82,7 @@ impl Registration {
         let Some(address) = address.filter(|_| config.discover) else {
             return Ok(None);
         };
-        let address = advertised(config, &address);
-        let id = match config.publisher_id.as_str() {
-            "" => format!("{} {address}", host_name()),
-            id => id.to_owned(),
-        };
-        let member = Member {
-            id,
-            epoch: new_epoch(),
-            address,
-            role: config.publisher_role.clone(),
-            ..Member::default()
-        };
+        let member = Member::of_publisher(config, &address);
         let options = RegistryOptions { hook, ..config.into() };
         Registration::new(stores.open(config)?, PUBLISHERS, member, options).map(Some)
     }
@@ -106,6 +95,17 @@ impl Registration {
     /// with the store goes to the hook, and is tried again.
     pub fn new(store: Arc<dyn Store>, table: &str, member: Member, options: RegistryOptions) -> Result<Registration> {
         Registration::begin(store, table, member, options, true, |_| ())
+    }
+
+    /// As [`Registration::new`]; `renewal` may change what the row says before each write of it.
+    pub(crate) fn with_detail(
+        store: Arc<dyn Store>,
+        table: &str,
+        member: Member,
+        options: RegistryOptions,
+        renewal: impl FnMut(&mut Member) + Send + 'static,
+    ) -> Result<Registration> {
+        Registration::begin(store, table, member, options, true, renewal)
     }
 
     /// Registers a run of a member that does not outlive its row: if others have taken it for dead and removed the row, it
@@ -421,6 +421,25 @@ impl<F: FnMut(&mut Member)> Worker<F> {
 /// The key of the row of a run whose id another one has.
 fn key_of_run(id: &str, epoch: u64) -> String {
     format!("{id} {epoch}")
+}
+
+impl Member {
+    /// The publisher that is bound at this address, as the options say: under `publisher_id`, or, if that is empty, the
+    /// host's name and the address.
+    pub(crate) fn of_publisher(config: &Config, bound: &str) -> Member {
+        let address = advertised(config, bound);
+        let id = match config.publisher_id.as_str() {
+            "" => format!("{} {address}", host_name()),
+            id => id.to_owned(),
+        };
+        Member {
+            id,
+            epoch: new_epoch(),
+            address,
+            role: config.publisher_role.clone(),
+            ..Member::default()
+        }
+    }
 }
 
 /// What others are told to connect to, of a publisher that is bound at this address.

@@ -90,7 +90,8 @@ macro_rules! joins {
     };
     ($name:ident, $store:path, $driver:path) => {
         joins! { $name, $store, $driver:
-            every_change_is_told what_changes_nothing_is_not_told rows_are_typed topics_part_the_rows
+            every_change_is_told what_is_put_is_there_whatever_was_before updates_name_the_version_before_theirs
+            what_changes_nothing_is_not_told rows_are_typed topics_part_the_rows
             threads_tell_in_the_order_of_the_versions what_cannot_be_sent_is_not_stored
         }
     };

@@ -226,3 +226,53 @@ pub(crate) fn what_cannot_be_sent_is_not_stored(setup: Setup) {
         .rig
         .only("last", || _ = write(Write::create("t", "last", "v")).unwrap());
 }
+
+pub(crate) fn what_is_put_is_there_whatever_was_before(setup: Setup) {
+    let tenant = topic("tenant");
+    let rows = setup.database.rows(PORTS).topic(&tenant);
+    let first = rows.put("p", &port("host1", true)).unwrap().unwrap();
+    assert_eq!(rows.put("p", &port("host1", true)).unwrap(), None);
+    let second = rows.put("p", &port("host2", true)).unwrap().unwrap();
+    assert_eq!(setup.rig.next().version, Some(first));
+    assert_eq!(setup.rig.next().version, Some(second));
+    // Only in the version that was read.
+    assert_kind(rows.set_if("p", &port("host3", true), first), ErrorKind::Conflict);
+    let third = rows.set_if("p", &port("host3", true), second).unwrap().unwrap();
+    assert_kind(rows.delete_if("p", second), ErrorKind::Conflict);
+    assert_eq!(rows.get("p").unwrap().row, port("host3", true));
+    rows.delete_if("p", third).unwrap();
+    assert!(rows.put("p", &port("host4", true)).unwrap().is_some());
+    // A row of another topic is not this one's.
+    let all = setup.database.rows(PORTS).topic(&Topic::ALL);
+    assert_kind(all.put("p", &port("host5", true)), ErrorKind::AlreadyExists);
+    assert_eq!(rows.get("p").unwrap().row, port("host4", true));
+    // Whoever else creates and deletes it meanwhile.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..100 {
+                let _ = rows.delete("q");
+            }
+        });
+        for number in 0..100 {
+            rows.put("q", &port(&format!("host{number}"), true)).unwrap();
+        }
+    });
+}
+
+/// Of each topic, the versions make a chain.
+pub(crate) fn updates_name_the_version_before_theirs(setup: Setup) {
+    let tenant = topic("tenant");
+    let (all, mine) = (setup.database.rows(PORTS), setup.database.rows(PORTS).topic(&tenant));
+    for number in 0..3 {
+        all.create(&format!("all{number}"), &port("host1", true)).unwrap();
+        mine.create(&format!("mine{number}"), &port("host1", true)).unwrap();
+        mine.set(&format!("mine{number}"), &port("host2", true)).unwrap();
+    }
+    mine.delete("mine0").unwrap();
+    let mut last = std::collections::BTreeMap::new();
+    for _ in 0..10 {
+        let update = setup.rig.next();
+        let before = last.insert(update.topic.clone(), update.version.unwrap());
+        assert_eq!(update.after, Some(before.unwrap_or(0)), "{update}");
+    }
+}

@@ -18,6 +18,7 @@ pub(crate) fn store(server: &Server) -> Arc<dyn Store> {
     let options = StoreOptions {
         batch_amount: 10,
         timeout: Duration::from_millis(300),
+        ..StoreOptions::default()
     };
     Arc::new(RedisStore::new(&server.address(), options, &RedisOptions::default()).unwrap())
 }

@@ -40,6 +40,9 @@ pub(crate) struct InputArgs {
     file: Option<PathBuf>,
 }
 
+/// What some editors put at the beginning of a file.
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// Where the updates come from.
 pub(crate) enum Input {
     One(DbUpdate),
@@ -94,10 +97,13 @@ impl Input {
             }
             let bad =
                 |e: row::Fault| Error::new(ErrorKind::Malformed, format!("line {number} of {name}")).with_source(e);
-            let line = line.map_err(|e| match e.kind() {
+            let mut line = line.map_err(|e| match e.kind() {
                 io::ErrorKind::InvalidData => bad("not UTF-8".into()),
                 _ => Error::new(ErrorKind::Io, format!("cannot read line {number} of {name}")).with_source(e),
             })?;
+            if number == 1 && line.starts_with(BYTE_ORDER_MARK) {
+                line.remove(0);
+            }
             if line.trim_ascii().is_empty() {
                 continue;
             }

@@ -1,13 +1,12 @@
 //! `tablecast listen`: a server that takes its share of the status updates.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, never, select, unbounded};
 use tablecast::{Config, DbUpdate, Error, ErrorKind, Listener, ListenerOptions, Result};
 
 use crate::line::Line;
-use crate::seat::{Seat, SeatArgs};
+use crate::seat::SeatArgs;
 use crate::{cli, output, signal};
 
 /// Take a share of the status updates, as one of any number of servers, and print each, one JSON object per line.
@@ -43,15 +42,14 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
         id: args.id.as_deref().map(Into::into),
         ..ListenerOptions::from(&config)
     };
-    let seat = Seat::take(config, &args.seat)?;
+    let node = args.seat.open(config)?;
     let (sender, printed) = unbounded();
     let handler = move |update: &DbUpdate| {
         let line = serde_json::to_string(&Line::from(update)).map_err(|e| output::failed(e.into()));
         // Refused when it is ending.
         let _ = sender.send(line.and_then(|line| output::result(&line)));
     };
-    let (store, handle) = (Arc::clone(&seat.store), seat.dispatcher.handle());
-    let listener = Listener::new(store, &seat.subscriber, &handle, &seat.publisher, options, handler)?;
+    let listener = node.listener_with(options, handler)?;
     let ended = listen(&listener, &printed, args, &signal);
     let stopped = listener.stop_within(STOP);
     log::info!("{:?}", listener.stats());

@@ -10,7 +10,7 @@ use tablecast::{Config, DbUpdate, Delivery, Error, ErrorKind, Notifier, Notifier
 
 use crate::input::{Input, InputArgs};
 use crate::publish::SLICE;
-use crate::seat::{Seat, SeatArgs};
+use crate::seat::SeatArgs;
 use crate::{cli, output, signal};
 
 /// Have each status update processed by one of the listeners, chosen at random; prints `acknowledged N of M`.
@@ -50,20 +50,13 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
         },
         ..NotifierOptions::from(&config)
     };
-    let seat = Seat::take(config, &args.seat)?;
-    let (store, handle) = (Arc::clone(&seat.store), seat.dispatcher.handle());
-    let notifier = Arc::new(Notifier::new(
-        store,
-        &seat.subscriber,
-        &handle,
-        &seat.publisher,
-        options,
-    )?);
+    let node = args.seat.open(config)?;
+    let notifier = Arc::new(node.notifier_with(options)?);
     let stop = Arc::new(AtomicBool::new(false));
     let (done, end) = bounded(1);
     let work = Work {
         notifier: Arc::clone(&notifier),
-        unheard: args.at_most_once.then(|| Arc::clone(&seat.publisher)),
+        unheard: args.at_most_once.then(|| node.publisher()).transpose()?,
         timeout: args.timeout,
         stop: Arc::clone(&stop),
     };

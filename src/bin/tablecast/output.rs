@@ -2,15 +2,46 @@
 
 use std::error::Error as _;
 use std::fmt::{self, Write as _};
-use std::io::{self, Write};
+use std::io::{self, StdoutLock, Write};
+use std::os::fd::AsFd;
 
 use log::{Level, LevelFilter};
+use rustix::event::{PollFd, PollFlags};
+use rustix::io::Errno;
 use tablecast::{Error, ErrorKind, Result};
 
 /// Writes a line to stdout at once.
 pub(crate) fn result(line: &str) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).map_err(failed)
+    stdout().write_all(format!("{line}\n").as_bytes()).map_err(failed)
+}
+
+/// Stdout, for one at a time, without a buffer. If it takes no more for now, as a pipe that does not block, it is waited for.
+pub(crate) fn stdout() -> impl Write {
+    Stdout(io::stdout().lock())
+}
+
+struct Stdout(StdoutLock<'static>);
+
+impl Write for Stdout {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match rustix::io::write(self.0.as_fd(), bytes) {
+                Err(Errno::AGAIN) => {
+                    let mut room = [PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::OUT)];
+                    match rustix::event::poll(&mut room, None) {
+                        Ok(_) | Err(Errno::INTR) => {}
+                        Err(e) => return Err(e.into()),
+                    }
+                }
+                Err(Errno::INTR) => {}
+                written => return Ok(written?),
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The error of a write to stdout.

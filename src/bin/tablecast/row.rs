@@ -36,7 +36,7 @@ pub(crate) fn parse(line: &str) -> std::result::Result<DbUpdate, Fault> {
     let row = serde_json::from_str(line).map_err(|e| e.to_string().replace(" at line 1 column ", " at column "));
     let row: Row<'_> = row?;
     let mut update = update(&row.table, &row.key, row.action.as_deref(), row.topic.as_deref())?;
-    update.value = row.value.map(text);
+    update.value = row.value.map(text).transpose()?;
     update.priority = row.priority.unwrap_or(update.priority);
     update.timestamp = row.timestamp.unwrap_or(update.timestamp);
     Ok(update)
@@ -58,8 +58,15 @@ pub(crate) fn update(table: &str, key: &str, action: Option<&str>, topic: Option
 }
 
 /// A string stands for itself, anything else for its JSON text.
-fn text(value: &RawValue) -> String {
-    serde_json::from_str(value.get()).unwrap_or_else(|_| value.get().to_owned())
+fn text(value: &RawValue) -> std::result::Result<String, Fault> {
+    match value.get() {
+        // It may be none: half of a surrogate pair is no character.
+        text if text.starts_with('"') => serde_json::from_str(text).map_err(|e| {
+            let what = e.to_string();
+            format!("value: {}", what.split(" at line").next().unwrap_or(&what)).into()
+        }),
+        text => Ok(text.to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -106,6 +113,8 @@ mod tests {
             (r#"{"table":"t","key":"k","colour":1}"#, "`colour`"),
             (r#"{"table":"t","key":"k","topic":""}"#, "topic"),
             (r#"{"table":"","key":"k"}"#, "table"),
+            (r#"{"table":"t","key":"\ud800"}"#, "hex escape"),
+            (r#"{"table":"t","key":"k","value":"a\udfff"}"#, "hex escape"),
             (r#"{"table":"t","key":"k","priority":9999999999}"#, "9999999999"),
         ];
         for (line, named) in bad {

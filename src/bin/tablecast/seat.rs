@@ -1,11 +1,6 @@
-//! What a program that both publishes and subscribes needs, for status updates.
+//! How a command that both publishes and subscribes takes part in the network.
 
-use std::sync::Arc;
-
-use tablecast::registry::{Discovery, Registration};
-use tablecast::{
-    Config, Dispatcher, DispatcherOptions, Drivers, Error, ErrorKind, Publisher, Result, Store, Stores, Subscriber,
-};
+use tablecast::{Config, Error, ErrorKind, Node, Result};
 
 use crate::output;
 
@@ -21,54 +16,32 @@ pub(crate) struct SeatArgs {
     no_multiproc: bool,
 }
 
-/// Takes part in the network, until it is dropped.
-pub(crate) struct Seat {
-    _discovery: Option<Discovery>,
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) publisher: Arc<Publisher>,
-    /// Gone after the publisher: who follows it has its goodbye by then.
-    _registration: Option<Registration>,
-    pub(crate) subscriber: Arc<Subscriber>,
-    pub(crate) dispatcher: Dispatcher,
-}
-
-impl Seat {
-    /// Takes it, as the options and the arguments say, and tells a port that nobody chose.
-    pub(crate) fn take(mut config: Config, args: &SeatArgs) -> Result<Seat> {
-        config.pub_sub_use_multiproc &= !args.no_multiproc;
-        if !args.publisher.is_empty() {
-            config.publishers.clone_from(&args.publisher);
+impl SeatArgs {
+    /// The node that the options and the arguments describe; a port that nobody chose is told.
+    pub(crate) fn open(&self, mut config: Config) -> Result<Node> {
+        config.pub_sub_use_multiproc &= !self.no_multiproc;
+        if !self.publisher.is_empty() {
+            config.publishers.clone_from(&self.publisher);
         }
-        let seat = Seat::open(&mut config)?;
-        if let Some(address) = seat.publisher.address()
-            && config.publisher_port == 0
+        let node = open(config)?;
+        if let Some(address) = node.publisher()?.address()
+            && node.config().publisher_port == 0
         {
             output::say(&format!("publishing at {address}"));
         }
-        Ok(seat)
+        Ok(node)
     }
+}
 
-    /// Takes it, as the options say; hears nothing yet but what is for itself.
-    pub(crate) fn open(config: &mut Config) -> Result<Seat> {
-        config.topics.clear();
-        config.validate()?;
-        let (drivers, stores) = (Drivers::new(), Stores::new());
-        if config.nb_db_class == "memory" {
-            let context = "store memory: listeners and nodes meet in a store that they share; choose sqlite or redis";
-            return Err(Error::new(ErrorKind::InvalidInput, context));
-        }
-        let store = stores.open(config)?;
-        let publisher = Arc::new(Publisher::open(config, &drivers)?);
-        let dispatcher = Dispatcher::new(DispatcherOptions::from(&*config))?;
-        let subscriber = Arc::new(Subscriber::open(config, &drivers, dispatcher.queue())?);
-        subscriber.daemonize()?;
-        Ok(Seat {
-            _discovery: Discovery::open(config, &stores, &subscriber, None)?,
-            store,
-            _registration: Registration::of_publisher(config, &stores, publisher.address(), None)?,
-            publisher,
-            subscriber,
-            dispatcher,
-        })
+/// The node that the options describe, which hears nothing yet but what is for itself.
+pub(crate) fn open(mut config: Config) -> Result<Node> {
+    config.topics.clear();
+    if config.nb_db_class == "memory" {
+        let context = "store memory: listeners and nodes meet in a store that they share; choose sqlite or redis";
+        return Err(Error::new(ErrorKind::InvalidInput, context));
     }
+    let node = Node::open(&config)?;
+    node.publisher()?;
+    node.subscriber()?;
+    Ok(node)
 }

@@ -1,8 +1,12 @@
 //! SIGINT, SIGTERM and SIGHUP as a message.
 
+use std::fs;
+use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, never};
+use nix::sys::signal::Signal;
+use signal_hook::iterator::Signals;
 use tablecast::{Error, ErrorKind, Result};
 
 /// A channel that gets a message when the first signal comes.
@@ -24,6 +28,21 @@ pub(crate) fn ignore() -> Result<()> {
     set(|| {})
 }
 
-fn set(handler: impl FnMut() + Send + 'static) -> Result<()> {
-    ctrlc::set_handler(handler).map_err(|e| Error::new(ErrorKind::Io, "cannot wait for signals").with_source(e))
+fn set(mut handler: impl FnMut() + Send + 'static) -> Result<()> {
+    let failed = |e| Error::new(ErrorKind::Io, "cannot wait for signals").with_source(e);
+    let ignored = ignored();
+    let signals = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].map(|signal| signal as i32);
+    let wanted = signals.into_iter().filter(|signal| ignored & (1 << (signal - 1)) == 0);
+    let mut signals = Signals::new(wanted).map_err(failed)?;
+    let wait = move || signals.forever().for_each(|_| handler());
+    let thread = thread::Builder::new().name("signals".into()).spawn(wait);
+    thread.map(drop).map_err(failed)
+}
+
+/// The signals that this process was started to ignore, as `nohup` does, and a shell for what runs in the background: they stay so.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or(0)
 }

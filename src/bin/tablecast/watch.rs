@@ -102,7 +102,7 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     fn run(mut self, signal: &Receiver<()>, timeout: Option<Duration>) -> Result<()> {
-        let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+        let mut out = BufWriter::with_capacity(1 << 16, output::stdout());
         let deadline = timeout.map_or_else(never, after);
         let silence = after(SILENCE);
         loop {

@@ -4,11 +4,12 @@ mod read;
 
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tablecast::store::{Change, Write};
+use tablecast::store::{Change, Write, Written};
 use tablecast::{Config, Database, DbUpdate, Drivers, Error, ErrorKind, Result, Store, Stores, Topic};
 
-use crate::{output, publish, signal};
+use crate::{cli, output, publish, signal};
 
 /// Write and read rows of the database; who subscribes is told of each change.
 ///
@@ -111,6 +112,10 @@ struct ChangeArgs {
     /// Only store it, and tell nobody.
     #[arg(long)]
     no_publish: bool,
+    /// Wait so long until the replicas that are there have applied the change; prints `applied by N of M replicas`, and fails if
+    /// some have not.
+    #[arg(long, value_name = "SECONDS", value_parser = cli::seconds, conflicts_with = "no_publish")]
+    wait: Option<Duration>,
     /// How urgent the update is; lower is more urgent.
     #[arg(long, value_name = "N", default_value_t = DbUpdate::DEFAULT_PRIORITY, allow_negative_numbers = true)]
     priority: i32,
@@ -198,25 +203,46 @@ impl ChangeArgs {
         // A signal must not come between storing and publishing, or before what was not published is undone.
         let _signal = signal::channel(2 * config.store_timeout_ms + config.send_timeout_ms)?;
         let named = |e| about(&self.row.name(), e);
-        let (database, written);
         if self.no_publish {
-            written = open_store(config).and_then(|store| store.write(&write));
-        } else {
-            database = Database::open(config, &Stores::new(), &Drivers::new()).map_err(named)?;
-            if publish::has_no_subscribers(database.publisher()) {
-                log::warn!("there are no subscribers yet, so nobody may hear this; the publisher service has them");
-            }
-            written = database.write(&write, self.priority);
+            let written = open_store(config).and_then(|store| store.write(&write));
+            return say(&write, &written.map_err(named)?);
         }
-        let written = written.map_err(named)?;
-        let done = match write.change {
-            _ if !written.changed => "unchanged",
-            Change::Create(_) => "created",
-            Change::Set(_) => "set",
-            Change::Delete => "deleted",
-        };
-        output::result(&format!("{done} version {}", written.version))
+        let database = Database::open(config, &Stores::new(), &Drivers::new()).map_err(named)?;
+        if publish::has_no_subscribers(database.publisher()) {
+            log::warn!("there are no subscribers yet, so nobody may hear this; the publisher service has them");
+        }
+        let written = database.write(&write, self.priority).map_err(named)?;
+        say(&write, &written)?;
+        self.wait
+            .map_or(Ok(()), |wait| wait_for(&database, write.table, &written, wait))
     }
+}
+
+/// Says what became of a write.
+fn say(write: &Write<'_>, written: &Written) -> Result<()> {
+    let done = match write.change {
+        _ if !written.changed => "unchanged",
+        Change::Create(_) => "created",
+        Change::Set(_) => "set",
+        Change::Delete => "deleted",
+    };
+    output::result(&format!("{done} version {}", written.version))
+}
+
+/// Waits for the replicas.
+fn wait_for(database: &Database, table: &str, written: &Written, wait: Duration) -> Result<()> {
+    let barrier = database.barrier(table, &written.topic, written.version, wait)?;
+    output::result(&format!(
+        "applied by {} of {} replicas",
+        barrier.applied,
+        barrier.replicas()
+    ))?;
+    if barrier.missing.is_empty() {
+        return Ok(());
+    }
+    let missing: Vec<_> = barrier.missing.iter().map(|id| id.as_str()).collect();
+    let context = format!("not applied within {wait:?} by {}", missing.join(", "));
+    Err(Error::new(ErrorKind::Timeout, context))
 }
 
 impl RowArgs {

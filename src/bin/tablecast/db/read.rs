@@ -1,6 +1,6 @@
 //! Rows on stdout.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{BufWriter, Write};
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
@@ -44,7 +44,7 @@ fn print_all<T>(
     named: impl Fn(Error) -> Error,
     line: impl Fn(&T) -> Result<String>,
 ) -> Result<()> {
-    let mut out = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    let mut out = BufWriter::with_capacity(1 << 16, output::stdout());
     let printed = items.try_for_each(|item| {
         if signal.try_recv().is_ok() {
             return Err(Error::new(ErrorKind::Stopped, "a signal came before the last row"));

@@ -16,7 +16,7 @@ mod table;
 mod workload;
 mod writer;
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -163,7 +163,7 @@ pub(crate) fn run(config: &Config, args: &Args, flags: Flags<'_>, signals: &Rece
         (_, false) => "The rows that every subscriber holds are NOT those of its topics in the store.\n",
     };
     let text = text + about_rows;
-    let written = io::stdout().lock().write_all(text.as_bytes());
+    let written = crate::output::stdout().write_all(text.as_bytes());
     written.map_err(|e| Error::new(ErrorKind::Io, "cannot write the result").with_source(e))?;
     ended?;
     Ok(if good && same {

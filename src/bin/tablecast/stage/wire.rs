@@ -24,7 +24,7 @@ pub(crate) fn read<'a, T: Deserialize<'a>>(line: &'a str) -> Result<T> {
 
 /// A child's: reports to the command.
 pub(crate) fn report(report: &impl Serialize) -> Result<()> {
-    write(&mut io::stdout().lock(), report)
+    write(&mut crate::output::stdout(), report)
         .map_err(|e| Error::new(ErrorKind::Io, "cannot report to the command that started this").with_source(e))
 }
 

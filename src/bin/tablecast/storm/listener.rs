@@ -5,9 +5,9 @@ use std::sync::Arc;
 use nix::time::{ClockId, clock_gettime};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tablecast::{Config, DbUpdate, Listener, ListenerOptions, Result};
+use tablecast::{Config, DbUpdate, Result};
 
-use crate::seat::Seat;
+use crate::seat;
 use crate::stage::{self, wire};
 
 /// What a listener of the storm must know; the storm passes it.
@@ -49,8 +49,8 @@ pub(super) enum Report {
 ///
 /// # Errors
 /// What the listener, the publisher and the subscriber say.
-pub(crate) fn run(mut config: Config, args: &ListenerArgs) -> Result<()> {
-    let seat = Seat::open(&mut config)?;
+pub(crate) fn run(config: Config, args: &ListenerArgs) -> Result<()> {
+    let node = seat::open(config)?;
     let keys = Arc::new(Mutex::new(Vec::new()));
     let (record, work) = (Arc::clone(&keys), args.work);
     let handler = move |update: &DbUpdate| {
@@ -58,9 +58,7 @@ pub(crate) fn run(mut config: Config, args: &ListenerArgs) -> Result<()> {
         // What nobody has sent is no number of an update.
         record.lock().push(update.key.parse().unwrap_or(u32::MAX));
     };
-    let (store, handle) = (Arc::clone(&seat.store), seat.dispatcher.handle());
-    let options = ListenerOptions::from(&config);
-    let listener = Listener::new(store, &seat.subscriber, &handle, &seat.publisher, options, handler)?;
+    let listener = node.listener(handler)?;
     listener.wait_registered(stage::START)?;
     let cpu = || micros(ClockId::CLOCK_PROCESS_CPUTIME_ID);
     wire::report(&Report::Ready { cpu: cpu() })?;

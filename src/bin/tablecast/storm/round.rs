@@ -1,13 +1,12 @@
 //! One storm: listeners as processes, nodes in this one, and what came of it.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tablecast::listener::Latency;
-use tablecast::{Action, DbUpdate, Notifier, NotifierOptions, Result};
+use tablecast::{Action, DbUpdate, Node, Notifier, Result};
 
 use super::listener::{ListenerArgs, Order, Report};
-use crate::seat::Seat;
+use crate::seat;
 use crate::stage::progress::Progress;
 use crate::stage::{self, Choice, Driver, Process, Setup, Stage, Who, config_of, wire};
 
@@ -195,38 +194,32 @@ fn compare<'a>(updates: usize, processed: impl Iterator<Item = &'a u32>) -> (usi
 struct Nodes {
     // Dropped first: they use the others.
     notifiers: Vec<Notifier>,
-    _seat: Seat,
+    _node: Node,
 }
 
 impl Nodes {
     /// Returns when each knows all listeners, and hears them.
     fn start(round: &Round, stage: &Stage, driver: Driver, options: &[Choice]) -> Result<Nodes> {
-        let mut config = config_of(options)?;
-        let seat = Seat::open(&mut config)?;
-        let handle = seat.dispatcher.handle();
+        let node = seat::open(config_of(options)?)?;
+        let (subscriber, publisher) = (node.subscriber()?, node.publisher()?);
         let deadline = Instant::now() + stage::START;
         let left = || deadline.saturating_duration_since(Instant::now());
         if driver == Driver::Zmq {
             // Its own is among them.
-            while seat.subscriber.status().addresses.len() <= round.listeners {
+            while subscriber.status().addresses.len() <= round.listeners {
                 if left().is_zero() {
                     return Err(stage::late("not every listener's publisher is found"));
                 }
                 stage.rest(TICK)?;
             }
-            seat.publisher.wait_subscribers(round.listeners + 1, left())?;
+            publisher.wait_subscribers(round.listeners + 1, left())?;
         }
-        let notifier = |_| {
-            let options = NotifierOptions::from(&config);
-            let store = Arc::clone(&seat.store);
-            Notifier::new(store, &seat.subscriber, &handle, &seat.publisher, options)
-        };
-        let notifiers: Vec<_> = (0..round.nodes).map(notifier).collect::<Result<_>>()?;
+        let notifiers: Vec<_> = (0..round.nodes).map(|_| node.notifier()).collect::<Result<_>>()?;
         for notifier in &notifiers {
             notifier.wait_listeners(round.listeners, left())?;
         }
-        seat.subscriber.wait_live(left())?;
-        Ok(Nodes { notifiers, _seat: seat })
+        subscriber.wait_live(left())?;
+        Ok(Nodes { notifiers, _node: node })
     }
 
     /// Every node has the status of its ports to tell, all at once.

@@ -183,9 +183,10 @@ impl Play {
         self.core.handle_loss(self.now);
     }
 
-    /// An earlier state of the store is put back. It is looked at before the numbers have come round, or else only a comparison of
-    /// the rows would show it.
+    /// An earlier state of the store is put back. It is looked at before the numbers have come round, and was looked at before, so
+    /// that what is lost had been seen with its numbers; or else only a comparison of the rows would show it.
     pub(super) fn go_back(&mut self) -> Result<(), String> {
+        self.look()?;
         let Some(earlier) = self.chance.choice(&self.backups).cloned() else { return Ok(()) };
         self.went_back |= earlier.version < self.store.version;
         // What was lost does not come back.

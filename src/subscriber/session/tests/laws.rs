@@ -1,5 +1,5 @@
 //! Laws over arbitrary histories: publishers behind two addresses, links that lose, stall, cut and break, topics that
-//! come and go. The promises are those of order (C1), no number twice (C2), and no silent loss (C3).
+//! come and go, subscribers that stop and start, an address where nobody ever is. The promises are those of order (C1), no number twice (C2), and no silent loss (C3).
 
 use std::collections::VecDeque;
 
@@ -33,6 +33,8 @@ enum Op {
     },
     Register(usize),
     Unregister(usize),
+    /// The subscriber is stopped, and started again after so long.
+    Stop(u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -84,6 +86,10 @@ struct Play {
     /// Since when each topic is registered and in force everywhere.
     since: [Option<u64>; 3],
     registered: [bool; 3],
+    /// The last registration of each topic.
+    generations: [u64; 3],
+    /// Those that are registered.
+    addresses: Vec<&'static str>,
     chance: fastrand::Rng,
     syncs: Vec<(u64, SyncReason)>,
     deliveries: Vec<DbUpdate>,
@@ -91,6 +97,11 @@ struct Play {
 
 impl Play {
     fn new(seed: u64) -> Play {
+        Play::with(seed, &ADDRESSES)
+    }
+
+    /// Where there is nobody ever, the driver makes no connection.
+    fn with(seed: u64, addresses: &[&'static str]) -> Play {
         let mut world = World::with(SubscriberOptions::default());
         world.mute.extend(ADDRESSES.map(String::from));
         let wires = ADDRESSES.map(|_| Wire {
@@ -112,23 +123,28 @@ impl Play {
             sent: Vec::new(),
             since: [None; 3],
             registered: [false; 3],
+            generations: [0; 3],
+            addresses: addresses.to_vec(),
             chance: fastrand::Rng::with_seed(seed),
             syncs: Vec::new(),
             deliveries: Vec::new(),
         };
         (0..TOPICS.len()).for_each(|topic| play.register(topic));
-        for address in ADDRESSES {
-            play.world.registrations += 1;
-            let registration = play.world.registrations;
-            play.world.command(Command::Connect(address.into(), registration));
-        }
+        play.listen();
         play.pass(1_500);
         play
+    }
+
+    fn listen(&mut self) {
+        for (registration, address) in (1..).zip(self.addresses.clone()) {
+            self.world.command(Command::Connect(address.into(), registration));
+        }
     }
 
     fn register(&mut self, topic: usize) {
         if !std::mem::replace(&mut self.registered[topic], true) {
             self.world.register(TOPICS[topic]);
+            self.generations[topic] = self.world.generation;
         }
     }
 
@@ -164,8 +180,27 @@ impl Play {
                 self.since[index] = None;
                 self.world.command(Command::Unsubscribe(topic(TOPICS[index])));
             }
+            Op::Stop(millis) => self.stop(millis),
         }
         self.collect();
+    }
+
+    fn stop(&mut self, millis: u64) {
+        let memory = self.world.session.memory();
+        self.world.drive();
+        self.world.done.clear();
+        for wire in &mut self.wires {
+            (wire.is_connected, wire.is_wanted) = (false, false);
+            wire.queue.clear();
+        }
+        self.world.millis += millis;
+        let (options, now) = (SubscriberOptions::default(), self.world.now());
+        self.world.session = Session::new(&options, memory, self.world.generation, millis, now);
+        for topic in (0..TOPICS.len()).filter(|topic| self.registered[*topic]) {
+            let command = Command::Subscribe(super::topic(TOPICS[topic]), self.generations[topic]);
+            self.world.command(command);
+        }
+        self.listen();
     }
 
     fn disconnect(&mut self, address: usize) {
@@ -249,11 +284,16 @@ impl Play {
         let name = ADDRESSES[address];
         for action in std::mem::take(&mut self.world.done) {
             match action {
-                Action::Connect(to) => self.wire(&to).is_wanted = true,
+                Action::Connect(to) => {
+                    if let Some(wire) = self.wire(&to) {
+                        wire.is_wanted = true;
+                    }
+                }
                 Action::Disconnect(from) => {
-                    let wire = self.wire(&from);
-                    wire.is_connected = false;
-                    wire.queue.clear();
+                    if let Some(wire) = self.wire(&from) {
+                        wire.is_connected = false;
+                        wire.queue.clear();
+                    }
                 }
                 Action::Probe(to, probe) => {
                     let address = ADDRESSES.iter().position(|of| to == *of).unwrap();
@@ -291,9 +331,9 @@ impl Play {
         }
     }
 
-    fn wire(&mut self, address: &str) -> &mut Wire {
-        let index = ADDRESSES.iter().position(|of| *of == address).unwrap();
-        &mut self.wires[index]
+    fn wire(&mut self, address: &str) -> Option<&mut Wire> {
+        let index = ADDRESSES.iter().position(|of| *of == address)?;
+        self.wires.get_mut(index)
     }
 
     fn collect(&mut self) {
@@ -379,6 +419,7 @@ fn any_op() -> impl Strategy<Value = Op> {
             .prop_map(|(publisher, says_goodbye)| Op::Restart { publisher, says_goodbye }),
         1 => (0..3usize).prop_map(Op::Register),
         1 => (0..3usize).prop_map(Op::Unregister),
+        1 => (1..5_000u64).prop_map(Op::Stop),
     ]
 }
 
@@ -397,8 +438,10 @@ proptest! {
     fn no_loss_is_silent_and_nothing_comes_twice_or_out_of_order(
         ops in prop::collection::vec(any_op(), 1..40),
         seed in any::<u64>(),
+        is_one_absent in any::<bool>(),
     ) {
-        let mut play = Play::new(seed);
+        let addresses = if is_one_absent { &["one", "two", "nobody"][..] } else { &ADDRESSES };
+        let mut play = Play::with(seed, addresses);
         ops.iter().for_each(|op| play.apply(op));
         play.calm();
         play.judge()?;

@@ -1,0 +1,206 @@
+//! The replica's side.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
+use parking_lot::Mutex;
+
+use super::{Detail, Question, REPLICAS, TABLE, TOPIC};
+use crate::error::Result;
+use crate::publisher::new_epoch;
+use crate::registry::{Member, Registration, RegistryOptions, Watch};
+use crate::store::{Store, TableVersion};
+use crate::subscriber::{OwnTopic, Subscriber};
+use crate::thread::{self, Thread};
+use crate::update::{DbUpdate, Name, Topic};
+
+/// What a replica has applied.
+pub(crate) trait Applied: Send + Sync {
+    /// Its tables.
+    fn tables(&self) -> Vec<Name>;
+
+    /// Its topics.
+    fn topics(&self) -> Vec<Topic>;
+
+    /// Whether everything up to this version is applied; `None` if it does not hold this topic of the table.
+    fn covers(&self, table: &str, topic: &Topic, at: TableVersion) -> Option<bool>;
+
+    /// Somebody waits: it is to catch up now. Waits for nothing.
+    fn hurry(&self, table: &str, topic: &Topic);
+}
+
+/// Registers a replica and answers for it, until it is dropped.
+pub(crate) struct Answers {
+    // Dropped in this order: without the topic the thread ends.
+    _topic: OwnTopic,
+    _thread: Thread,
+    _registration: Arc<Registration>,
+    _watch: Watch,
+}
+
+/// Questions that wait for the thread; more are asked again.
+const QUESTIONS: usize = 1024;
+
+/// So many topics are named in the row; who has more may have any.
+const NAMED_TOPICS: usize = 64;
+
+/// So many of the last answers stand in the row.
+const KEPT: usize = 64;
+
+/// How often it is looked whether a question can be answered.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// An update that is on its way comes within this time; who misses it has to catch up.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// A question that cannot be answered is forgotten after this time, unless it is asked again.
+const FORGOTTEN: Duration = Duration::from_secs(5);
+
+impl Answers {
+    /// Registers the replica under this id, which no other one has.
+    pub(crate) fn new(
+        id: &str,
+        store: &Arc<dyn Store>,
+        subscriber: &Arc<Subscriber>,
+        applied: Arc<dyn Applied>,
+        options: RegistryOptions,
+    ) -> Result<Answers> {
+        let member = Member {
+            id: id.to_owned(),
+            epoch: new_epoch(),
+            address: TOPIC.to_owned(),
+            ..Member::default()
+        };
+        let answers = Arc::new(Mutex::new(VecDeque::new()));
+        let (told, about) = (Arc::clone(&answers), Arc::clone(&applied));
+        let renewal = move |member: &mut Member| {
+            let detail = Detail {
+                tables: about.tables(),
+                topics: Some(about.topics())
+                    .filter(|topics| topics.len() <= NAMED_TOPICS)
+                    .map(|topics| topics.iter().map(|topic| topic.as_str().into()).collect()),
+                answers: told.lock().iter().cloned().collect(),
+            };
+            member.detail = serde_json::to_string(&detail).unwrap_or_default();
+        };
+        let hook = options.hook.clone();
+        let seldom = RegistryOptions {
+            interval: options.timeout / 4,
+            ..options.clone()
+        };
+        let registration = Registration::with_detail(Arc::clone(store), REPLICAS, member, options, renewal)?;
+        let (questions, asked) = bounded(QUESTIONS);
+        let sink = move |update: DbUpdate| drop(questions.try_send(update));
+        let registration = Arc::new(registration);
+        let mut desk = Desk {
+            applied,
+            pending: Vec::new(),
+            answers,
+            registration: Arc::clone(&registration),
+        };
+        let body = move || {
+            desk.run(&asked);
+            Ok(())
+        };
+        Ok(Answers {
+            _thread: thread::spawn_fallible("tablecast-barrier", hook, body)?,
+            _topic: OwnTopic::register(subscriber, Topic::new(TOPIC)?, Some((TABLE.into(), Box::new(sink))))?,
+            _registration: registration,
+            // Who was killed is not waited for any more.
+            _watch: Watch::new(Arc::clone(store), REPLICAS, seldom, true, |_| ())?,
+        })
+    }
+}
+
+impl fmt::Debug for Answers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Answers").finish_non_exhaustive()
+    }
+}
+
+/// Where questions wait for their answer.
+struct Desk {
+    applied: Arc<dyn Applied>,
+    pending: Vec<Pending>,
+    answers: Arc<Mutex<VecDeque<(Name, bool)>>>,
+    registration: Arc<Registration>,
+}
+
+struct Pending {
+    id: Name,
+    question: Question,
+    topic: Topic,
+    asked: Instant,
+    is_hurried: bool,
+}
+
+impl Desk {
+    fn run(&mut self, asked: &Receiver<DbUpdate>) {
+        loop {
+            let question = match self.pending.is_empty() {
+                true => asked.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                false => asked.recv_timeout(LOOK),
+            };
+            match question {
+                Ok(update) => std::iter::once(update)
+                    .chain(asked.try_iter())
+                    .for_each(|update| self.take(&update)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            if self.answer(Instant::now()) {
+                self.registration.renew();
+            }
+        }
+    }
+
+    fn take(&mut self, update: &DbUpdate) {
+        let question = update.value.as_deref().map(serde_json::from_str::<Question>);
+        let Some(Ok(question)) = question else { return };
+        let Ok(topic) = Topic::new(question.topic.clone()) else {
+            return;
+        };
+        self.pending.retain(|pending| pending.id != update.key);
+        self.answers.lock().retain(|(id, _)| *id != update.key);
+        if self.pending.len() < QUESTIONS {
+            self.pending.push(Pending {
+                id: update.key.clone(),
+                question,
+                topic,
+                asked: Instant::now(),
+                is_hurried: false,
+            });
+        }
+    }
+
+    /// Answers what can be answered; true if something was.
+    fn answer(&mut self, now: Instant) -> bool {
+        let mut answered = Vec::new();
+        self.pending.retain_mut(|pending| {
+            let (question, topic) = (&pending.question, &pending.topic);
+            let waited = now.saturating_duration_since(pending.asked);
+            match self.applied.covers(&question.table, topic, question.at()) {
+                Some(false) if waited > FORGOTTEN => false,
+                Some(false) => {
+                    if waited > PATIENCE && !std::mem::replace(&mut pending.is_hurried, true) {
+                        self.applied.hurry(&question.table, topic);
+                    }
+                    true
+                }
+                has_it => {
+                    answered.push((pending.id.clone(), has_it.is_some()));
+                    false
+                }
+            }
+        });
+        let mut answers = self.answers.lock();
+        answers.extend(answered.iter().cloned());
+        while answers.len() > KEPT {
+            answers.pop_front();
+        }
+        !answered.is_empty()
+    }
+}

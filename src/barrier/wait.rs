@@ -1,0 +1,121 @@
+//! The writer's side.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::{Detail, Question, REPLICAS, TABLE, TOPIC};
+use crate::database::Database;
+use crate::error::{Error, ErrorKind, Result};
+use crate::registry::Member;
+use crate::store::Store;
+use crate::thread;
+use crate::update::{Action, DbUpdate, Name, Topic};
+
+/// What became of a wait.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Barrier {
+    /// How many replicas have applied the write.
+    pub applied: usize,
+    /// The ids of the replicas that were there and have not, in order.
+    pub missing: Vec<Name>,
+}
+
+/// The pauses between two looks at the answers.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+const LAST_LOOK: Duration = Duration::from_millis(20);
+
+/// A question may be lost, and is asked again after this time.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+impl Barrier {
+    /// How many replicas were waited for.
+    pub fn replicas(&self) -> usize {
+        self.applied + self.missing.len()
+    }
+}
+
+impl Database {
+    /// Waits until every replica that is there now and holds this topic of the table has applied the write that gave this
+    /// version, or the time is over. One that ends meanwhile is not waited for; one that was killed counts as there until its
+    /// registration is over.
+    ///
+    /// Replicas that are not registered are not waited for: see the option `id` of a replica.
+    ///
+    /// # Errors
+    /// As [`Publisher::send_event`](crate::Publisher::send_event), and those of an outage of the store. That some have not applied
+    /// the write is no error: [`Barrier::missing`] names them.
+    pub fn barrier(&self, table: &str, topic: &Topic, version: u64, timeout: Duration) -> Result<Barrier> {
+        let deadline = thread::deadline(timeout);
+        let store = self.store();
+        let mut waiting = replicas(store, table, topic)?;
+        if waiting.is_empty() {
+            return Ok(Barrier::default());
+        }
+        let question = Question {
+            table: table.into(),
+            topic: topic.as_str().into(),
+            incarnation: store.table_version(table)?.unwrap_or_default().incarnation,
+            version,
+        };
+        let id = Name::from(format!("{:016x}", fastrand::u64(..)));
+        let ask = question.to_update(&id)?;
+        let (mut applied, mut look, mut ask_at) = (0, FIRST_LOOK, Instant::now());
+        loop {
+            let now = Instant::now();
+            if now >= ask_at {
+                self.publisher().send_event(&ask)?;
+                ask_at = now + ASK_AGAIN;
+            }
+            thread::pause(look.min(deadline.saturating_duration_since(now)));
+            look = (look * 2).min(LAST_LOOK);
+            let there = replicas(store, table, topic)?;
+            waiting.retain(|replica, _| match there.get(replica).map(|detail| detail.answer(&id)) {
+                Some(None) => true,
+                Some(Some(has_it)) => {
+                    applied += usize::from(has_it);
+                    false
+                }
+                // It has ended.
+                None => false,
+            });
+            if waiting.is_empty() || Instant::now() >= deadline {
+                let missing = waiting.into_keys().collect();
+                return Ok(Barrier { applied, missing });
+            }
+        }
+    }
+}
+
+/// The replicas that may hold this topic of the table.
+fn replicas(store: &dyn Store, table: &str, topic: &Topic) -> Result<BTreeMap<Name, Detail>> {
+    let mut there = BTreeMap::new();
+    for row in store.entries(REPLICAS, None) {
+        let row = row?;
+        let member = Member::from_row(&row).and_then(|member| Ok((Detail::of(&member)?, member.leaving)));
+        match member {
+            Ok((detail, false)) if detail.may_hold(table, topic) => _ = there.insert(row.key, detail),
+            Ok(_) => {}
+            Err(e) => log::debug!("skipped: {e}"),
+        }
+    }
+    Ok(there)
+}
+
+impl Question {
+    fn to_update(&self, id: &Name) -> Result<DbUpdate> {
+        let value = serde_json::to_string(self)
+            .map_err(|e| Error::new(ErrorKind::InvalidInput, "cannot write a barrier").with_source(e))?;
+        let update = DbUpdate::new(TABLE, id.clone(), Action::Other("ask".into())).value(value);
+        // Ahead of what waits: the position is what counts.
+        Ok(update.topic(Topic::new(TOPIC)?).priority(0))
+    }
+}
+
+impl Detail {
+    /// What the replica has answered to this question.
+    fn answer(&self, id: &Name) -> Option<bool> {
+        let answer = self.answers.iter().find(|(answered, _)| answered == id);
+        answer.map(|(_, has_it)| *has_it)
+    }
+}

@@ -1,0 +1,87 @@
+//! What a node is made of.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Node, Parts};
+use crate::config::Config;
+use crate::drivers::Drivers;
+use crate::error::{Error, ErrorHook, Result};
+use crate::store::Store;
+use crate::stores::Stores;
+use crate::transport::PubSub;
+
+/// Makes a [`Node`] with more than the options say.
+#[must_use]
+pub struct NodeBuilder {
+    config: Config,
+    drivers: Drivers,
+    stores: Stores,
+    hook: Option<ErrorHook>,
+    parts: Parts,
+}
+
+impl NodeBuilder {
+    pub(super) fn new(config: Config) -> NodeBuilder {
+        NodeBuilder {
+            config,
+            drivers: Drivers::new(),
+            stores: Stores::new(),
+            hook: None,
+            parts: Parts::default(),
+        }
+    }
+
+    /// Is told of every failure in the background, of all parts; they are logged in any case. Default: none.
+    pub fn hook(mut self, hook: impl Fn(&Error) + Send + Sync + 'static) -> NodeBuilder {
+        self.hook = Some(Arc::new(hook));
+        self
+    }
+
+    /// The drivers by alias. Default: those of this build.
+    pub fn drivers(mut self, drivers: Drivers) -> NodeBuilder {
+        self.drivers = drivers;
+        self
+    }
+
+    /// The stores by alias. Default: those of this build.
+    pub fn stores(mut self, stores: Stores) -> NodeBuilder {
+        self.stores = stores;
+        self
+    }
+
+    /// A driver, whatever the option `pub_sub_driver` says.
+    pub fn network(mut self, network: Arc<dyn PubSub>) -> NodeBuilder {
+        self.parts.network = Some(network);
+        self
+    }
+
+    /// A store, whatever the option `nb_db_class` says.
+    pub fn store(mut self, store: Arc<dyn Store>) -> NodeBuilder {
+        self.parts.store = Some(store);
+        self
+    }
+
+    /// Checks the options.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for an option that is wrong.
+    pub fn open(self) -> Result<Node> {
+        self.config.validate()?;
+        Ok(Node {
+            config: self.config,
+            drivers: self.drivers,
+            stores: self.stores,
+            hook: self.hook,
+            parts: self.parts.into(),
+        })
+    }
+}
+
+impl fmt::Debug for NodeBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeBuilder")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

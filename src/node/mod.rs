@@ -1,0 +1,302 @@
+//! A program's part in the network: everything that the options describe, opened as it is asked for, and stopped together.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tablecast::store::Write;
+//! use tablecast::{Config, DbUpdate, Node, Topic};
+//!
+//! # fn main() -> tablecast::Result<()> {
+//! // In a test all is in memory; a program says `Config::load(None)?`.
+//! let node = Node::open(&Config::in_memory("example"))?;
+//! let (updates, received) = crossbeam_channel::unbounded::<DbUpdate>();
+//! node.dispatcher()?.on_table("lport", updates).detach();
+//! node.subscriber()?.register_topic(&Topic::ALL)?;
+//! node.subscriber()?.wait_live(Duration::from_secs(5))?;
+//!
+//! let database = node.database()?;
+//! database.write(&Write::create("lport", "port-1", r#"{"chassis":"host1"}"#), DbUpdate::DEFAULT_PRIORITY)?;
+//! assert_eq!(received.recv_timeout(Duration::from_secs(5)).unwrap().key, "port-1");
+//! # Ok(())
+//! # }
+//! ```
+
+mod builder;
+
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::config::Config;
+use crate::database::Database;
+use crate::dispatcher::{Dispatcher, DispatcherHandle, DispatcherOptions};
+use crate::drivers::Drivers;
+use crate::error::{Error, ErrorHook, Result};
+use crate::listener::{Listener, ListenerOptions, Notifier, NotifierOptions};
+use crate::publisher::{Publisher, PublisherOptions};
+use crate::registry::{Discovery, Member, PUBLISHERS, Registration, RegistryOptions};
+use crate::store::Store;
+use crate::stores::Stores;
+use crate::subscriber::{Subscriber, SubscriberOptions};
+use crate::transport::PubSub;
+use crate::update::DbUpdate;
+
+pub use builder::NodeBuilder;
+
+/// The parts of a program that takes part in the network, as one [`Config`] describes them.
+///
+/// Each part is made when it is first asked for, and shared from then on. Dropping the node stops them all, in the right
+/// order: the subscriber first, then callbacks, and the publisher last, which says goodbye. What the program still holds of them does nothing any
+/// more after that.
+pub struct Node {
+    config: Config,
+    drivers: Drivers,
+    stores: Stores,
+    hook: Option<ErrorHook>,
+    parts: Mutex<Parts>,
+}
+
+/// Fields drop in order.
+#[derive(Default)]
+struct Parts {
+    discovery: Option<Discovery>,
+    subscriber: Option<Arc<Subscriber>>,
+    dispatcher: Option<Dispatcher>,
+    database: Option<Arc<Database>>,
+    publisher: Option<Arc<Publisher>>,
+    /// Gone after the publisher: who follows it has its goodbye by then.
+    registration: Option<Registration>,
+    network: Option<Arc<dyn PubSub>>,
+    store: Option<Arc<dyn Store>>,
+}
+
+impl Node {
+    /// A node as the options say. Nothing is opened yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for an option that is wrong.
+    pub fn open(config: &Config) -> Result<Node> {
+        Node::builder(config).open()
+    }
+
+    /// A node with an error hook, or drivers and stores of the program's own.
+    pub fn builder(config: &Config) -> NodeBuilder {
+        NodeBuilder::new(config.clone())
+    }
+
+    /// The options.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The store of the option `nb_db_class`.
+    ///
+    /// # Errors
+    /// As [`Stores::open`].
+    pub fn store(&self) -> Result<Arc<dyn Store>> {
+        self.parts.lock().store(self)
+    }
+
+    /// The publisher, through the publisher service of this host, or, without `pub_sub_use_multiproc`, bound to the network. With
+    /// `discover` a bound one is registered in the store.
+    ///
+    /// # Errors
+    /// As [`Publisher::new`], and those of the store with `discover`.
+    pub fn publisher(&self) -> Result<Arc<Publisher>> {
+        self.parts.lock().publisher(self)
+    }
+
+    /// A store whose changes are published: [`Node::store`] and [`Node::publisher`] together.
+    ///
+    /// # Errors
+    /// As those.
+    pub fn database(&self) -> Result<Arc<Database>> {
+        self.parts.lock().database(self)
+    }
+
+    /// The dispatcher, whose callbacks get what the subscriber receives. Register them before you first ask for the subscriber: it
+    /// runs from then on.
+    ///
+    /// # Errors
+    /// As [`Dispatcher::new`].
+    pub fn dispatcher(&self) -> Result<DispatcherHandle> {
+        self.parts.lock().dispatcher(self)
+    }
+
+    /// The subscriber, which is running, with the topics and listen addresses of the options. With `discover` it follows the
+    /// publishers that are registered in the store.
+    ///
+    /// # Errors
+    /// As [`Subscriber::daemonize`] and [`Subscriber::register_listen_address`], and those of the store with `discover`.
+    pub fn subscriber(&self) -> Result<Arc<Subscriber>> {
+        self.parts.lock().subscriber(self)
+    }
+
+    /// A listener, which processes status updates: each by one of all that are there. It stops when it is dropped.
+    ///
+    /// # Errors
+    /// As [`Listener::new`] and [`Node::subscriber`].
+    pub fn listener(&self, handler: impl Fn(&DbUpdate) + Send + Sync + 'static) -> Result<Listener> {
+        self.listener_with((&self.config).into(), handler)
+    }
+
+    /// As [`Node::listener`], with these options; without a hook it gets that of the node.
+    ///
+    /// # Errors
+    /// As [`Node::listener`].
+    pub fn listener_with(
+        &self,
+        mut options: ListenerOptions,
+        handler: impl Fn(&DbUpdate) + Send + Sync + 'static,
+    ) -> Result<Listener> {
+        options.hook = options.hook.or_else(|| self.hook.clone());
+        let mut parts = self.parts.lock();
+        let (store, subscriber) = (parts.store(self)?, parts.subscriber(self)?);
+        let (dispatcher, publisher) = (parts.dispatcher(self)?, parts.publisher(self)?);
+        Listener::new(store, &subscriber, &dispatcher, &publisher, options, handler)
+    }
+
+    /// A notifier, which sends status updates to the listeners. It stops when it is dropped.
+    ///
+    /// # Errors
+    /// As [`Notifier::new`] and [`Node::subscriber`].
+    pub fn notifier(&self) -> Result<Notifier> {
+        self.notifier_with((&self.config).into())
+    }
+
+    /// As [`Node::notifier`], with these options; without a hook it gets that of the node.
+    ///
+    /// # Errors
+    /// As [`Node::notifier`].
+    pub fn notifier_with(&self, mut options: NotifierOptions) -> Result<Notifier> {
+        options.hook = options.hook.or_else(|| self.hook.clone());
+        let mut parts = self.parts.lock();
+        let (store, subscriber) = (parts.store(self)?, parts.subscriber(self)?);
+        let (dispatcher, publisher) = (parts.dispatcher(self)?, parts.publisher(self)?);
+        Notifier::new(store, &subscriber, &dispatcher, &publisher, options)
+    }
+
+    fn registry(&self) -> RegistryOptions {
+        RegistryOptions {
+            hook: self.hook.clone(),
+            ..(&self.config).into()
+        }
+    }
+
+    /// Stops all parts, as dropping the node does; they are made anew if they are asked for again.
+    pub fn stop(&self) {
+        let parts = std::mem::take(&mut *self.parts.lock());
+        parts.stop();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Parts {
+    /// Ends what runs; the rest ends as it is dropped.
+    fn stop(self) {
+        if let Some(discovery) = &self.discovery {
+            discovery.stop();
+        }
+        if let Some(subscriber) = &self.subscriber {
+            subscriber.stop();
+        }
+        if let Some(dispatcher) = &self.dispatcher {
+            dispatcher.stop();
+        }
+    }
+
+    fn network(&mut self, node: &Node) -> Result<Arc<dyn PubSub>> {
+        kept(&mut self.network, || node.drivers.network(&node.config))
+    }
+
+    fn store(&mut self, node: &Node) -> Result<Arc<dyn Store>> {
+        kept(&mut self.store, || node.stores.open(&node.config))
+    }
+
+    fn publisher(&mut self, node: &Node) -> Result<Arc<Publisher>> {
+        if let Some(publisher) = &self.publisher {
+            return Ok(Arc::clone(publisher));
+        }
+        let config = &node.config;
+        let options = PublisherOptions {
+            hook: node.hook.clone(),
+            ..config.into()
+        };
+        let publisher = match config.pub_sub_use_multiproc {
+            true => Publisher::new(&*node.drivers.multiproc(config)?, options)?,
+            false => Publisher::new(&*self.network(node)?, options)
+                .map_err(|e| Error::new(e.kind(), config.where_bound()).with_source(e))?,
+        };
+        if let Some(address) = publisher.address().filter(|_| config.discover) {
+            let (store, member) = (self.store(node)?, Member::of_publisher(config, &address));
+            self.registration = Some(Registration::new(store, PUBLISHERS, member, node.registry())?);
+        }
+        Ok(Arc::clone(self.publisher.insert(Arc::new(publisher))))
+    }
+
+    fn database(&mut self, node: &Node) -> Result<Arc<Database>> {
+        let (store, publisher) = (self.store(node)?, self.publisher(node)?);
+        let options = (&node.config).into();
+        kept(&mut self.database, || {
+            Ok(Arc::new(Database::new(store, publisher, options)))
+        })
+    }
+
+    fn dispatcher(&mut self, node: &Node) -> Result<DispatcherHandle> {
+        if let Some(dispatcher) = &self.dispatcher {
+            return Ok(dispatcher.handle());
+        }
+        let dispatcher = Dispatcher::new(DispatcherOptions {
+            hook: node.hook.clone(),
+            ..(&node.config).into()
+        })?;
+        Ok(self.dispatcher.insert(dispatcher).handle())
+    }
+
+    fn subscriber(&mut self, node: &Node) -> Result<Arc<Subscriber>> {
+        if let Some(subscriber) = &self.subscriber {
+            return Ok(Arc::clone(subscriber));
+        }
+        let config = &node.config;
+        let options = SubscriberOptions {
+            hook: node.hook.clone(),
+            ..config.into()
+        };
+        let queue = self.dispatcher(node)?.queue();
+        let subscriber = Arc::new(Subscriber::new(self.network(node)?, queue, options));
+        for topic in &config.topics {
+            subscriber.register_topic(topic)?;
+        }
+        for address in config.listen_addresses()? {
+            subscriber.register_listen_address(&address)?;
+        }
+        subscriber.daemonize()?;
+        if config.discover {
+            let (store, follower) = (self.store(node)?, Arc::clone(&subscriber));
+            let discovery = Discovery::new(store, follower, &config.discover_roles, node.registry())?;
+            self.discovery = Some(discovery);
+        }
+        Ok(Arc::clone(self.subscriber.insert(subscriber)))
+    }
+}
+
+/// What is there already, or is made now.
+fn kept<T: ?Sized>(part: &mut Option<Arc<T>>, make: impl FnOnce() -> Result<Arc<T>>) -> Result<Arc<T>> {
+    if let Some(part) = part {
+        return Ok(Arc::clone(part));
+    }
+    Ok(Arc::clone(part.insert(make()?)))
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}

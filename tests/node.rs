@@ -1,0 +1,106 @@
+//! A node: what it opens, shares, and stops.
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::within;
+use crossbeam_channel::unbounded;
+use tablecast::store::Write;
+use tablecast::stores::memory::MemoryStore;
+use tablecast::{Action, Config, DbUpdate, Error, ErrorKind, Node, PeerState, Topic};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const LONG: Duration = Duration::from_secs(10);
+
+#[test]
+fn two_nodes_hear_each_other() {
+    within(LIMIT, || {
+        let mut config = Config::in_memory("node-two");
+        config.topics = vec![Topic::ALL];
+        let reader = Node::open(&config).unwrap();
+        let (updates, received) = unbounded::<DbUpdate>();
+        reader.dispatcher().unwrap().on_table("t", updates).detach();
+        let store = Arc::new(MemoryStore::new());
+        let writer = Node::builder(&config).store(store).open().unwrap();
+        let database = writer.database().unwrap();
+        reader.subscriber().unwrap().wait_live(LONG).unwrap();
+        database.write(&Write::create("t", "k", "v"), 5).unwrap();
+        assert_eq!(received.recv_timeout(LONG).unwrap().key, "k");
+        // Its parts are those that it was given, and one of each.
+        assert!(writer.store().unwrap().get("t", "k", None).is_ok());
+        assert!(reader.store().unwrap().get("t", "k", None).is_err());
+        assert!(Arc::ptr_eq(&writer.publisher().unwrap(), &writer.publisher().unwrap()));
+        assert!(Arc::ptr_eq(&database, &writer.database().unwrap()));
+    });
+}
+
+#[test]
+fn a_node_that_stops_says_goodbye_and_can_begin_anew() {
+    within(LIMIT, || {
+        let config = Config::in_memory("node-stops");
+        let node = Node::open(&config).unwrap();
+        let subscriber = node.subscriber().unwrap();
+        drop(node.publisher().unwrap());
+        subscriber.wait_live(LONG).unwrap();
+        node.stop();
+        assert!(!subscriber.is_running());
+        // Another one is made.
+        let again = node.subscriber().unwrap();
+        assert!(!Arc::ptr_eq(&again, &subscriber));
+        assert!(again.is_running());
+        drop(node);
+        assert!(!again.is_running());
+        assert_ne!(again.status().addresses[0].state, PeerState::Live);
+    });
+}
+
+/// A program needs one publisher for rows and status updates.
+#[test]
+fn status_updates_and_rows_share_what_a_node_has() {
+    within(LIMIT, || {
+        let mut config = Config::in_memory("node-status");
+        config.discover = true;
+        config.publisher_port = 1;
+        let store = Arc::new(MemoryStore::new());
+        let node = Node::builder(&config).store(store).open().unwrap();
+        let (statuses, handled) = unbounded();
+        let listener = node.listener(move |update: &DbUpdate| drop(statuses.send(update.key.clone())));
+        let listener = listener.unwrap();
+        listener.wait_registered(LONG).unwrap();
+        let notifier = node.notifier().unwrap();
+        notifier
+            .notify(DbUpdate::new("lport", "port-1", Action::Set).value("up"))
+            .unwrap();
+        notifier.flush(LONG).unwrap();
+        assert_eq!(handled.recv_timeout(LONG).unwrap(), "port-1");
+        assert_eq!(node.store().unwrap().keys("publisher", None).count(), 1);
+    });
+}
+
+#[test]
+fn a_hook_hears_every_part_and_a_wrong_option_is_named() {
+    within(LIMIT, || {
+        let (errors, heard) = unbounded();
+        let config = Config::in_memory("node-hook");
+        let hook = move |e: &Error| _ = errors.send(e.kind());
+        let node = Node::builder(&config).hook(hook).open().unwrap();
+        let panics = |_: &DbUpdate| panic!("a callback");
+        node.dispatcher().unwrap().on_table("t", panics).detach();
+        node.subscriber().unwrap().register_topic(&Topic::ALL).unwrap();
+        let publisher = node.publisher().unwrap();
+        node.subscriber().unwrap().wait_live(LONG).unwrap();
+        publisher.send_event(&DbUpdate::new("t", "k", Action::Delete)).unwrap();
+        assert_eq!(heard.recv_timeout(LONG).unwrap(), ErrorKind::Panicked);
+
+        let mut wrong = config.clone();
+        wrong.batch_amount = 0;
+        let error = Node::open(&wrong).unwrap_err();
+        assert!(error.to_string().contains("batch_amount"), "{error}");
+        let mut unknown = config;
+        unknown.nb_db_class = "etcd".into();
+        let error = Node::open(&unknown).unwrap().store().unwrap_err();
+        assert!(error.to_string().contains("etcd"), "{error}");
+    });
+}
