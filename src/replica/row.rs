@@ -143,6 +143,13 @@ impl<T> Held<T> {
         }
     }
 
+    pub(super) fn key(&self) -> &Name {
+        match self {
+            Held::Row(row) => &row.key,
+            Held::Malformed(it) => &it.row.key,
+        }
+    }
+
     pub(super) fn topic(&self) -> &Topic {
         match self {
             Held::Row(row) => &row.topic,
@@ -189,6 +196,16 @@ pub(super) struct Step<T> {
 }
 
 impl<T> Step<T> {
+    /// A row that was not known before.
+    pub(super) fn appears(held: Held<T>) -> Step<T> {
+        Step {
+            key: held.key().clone(),
+            before: None,
+            version: held.version(),
+            after: Some(held),
+        }
+    }
+
     /// Makes one step of this one and the next of the same row.
     pub(super) fn join(&mut self, next: Step<T>) {
         self.after = next.after;

@@ -43,6 +43,14 @@ pub(in crate::replica) struct Base {
 }
 
 impl Base {
+    /// Where a topic stands of which only the table's version is known.
+    pub(in crate::replica) fn of_table(version: TableVersion) -> Base {
+        Base {
+            version,
+            table: version.version,
+        }
+    }
+
     /// Where each of the topics stands.
     pub(in crate::replica) fn of_each(versions: &TopicVersions) -> impl Iterator<Item = Base> {
         let incarnation = versions.table.incarnation;
@@ -188,10 +196,7 @@ impl<T> Core<T> {
             return;
         };
         let Some(running) = of_topic.running.take() else { return };
-        let base = Base {
-            version,
-            table: version.version,
-        };
+        let base = Base::of_table(version);
         self.store_answers();
         if self.shows_less(base, running.heard, now) {
             return;
@@ -228,13 +233,10 @@ impl<T> Core<T> {
         let Some(running) = &mut of_topic.running else { return };
         let heard = running.heard;
         // Of a store that cannot tell: whatever was heard of before is in the listing.
-        let unknown = Base {
-            version: TableVersion {
-                incarnation: 0,
-                version: heard,
-            },
-            table: heard,
-        };
+        let unknown = Base::of_table(TableVersion {
+            incarnation: 0,
+            version: heard,
+        });
         if let Some(listing) = &mut running.listing {
             listing.suspects.extend(held);
             listing.base = Some(base.unwrap_or(unknown));
