@@ -108,6 +108,9 @@ pub mod monitor;
 pub mod registry;
 
 pub mod barrier;
+
+pub mod replica;
+
 pub mod listener;
 
 pub mod service;

@@ -216,6 +216,11 @@ impl Stop {
         self.0.recv_timeout(time) != Err(RecvTimeoutError::Timeout)
     }
 
+    /// What is disconnected when it is to stop.
+    pub(crate) fn channel(&self) -> &Receiver<()> {
+        &self.0
+    }
+
     /// True if it is to stop.
     pub(crate) fn is_told(&self) -> bool {
         self.0.try_recv() == Err(TryRecvError::Disconnected)

@@ -44,6 +44,7 @@ use serde::de::DeserializeOwned;
 
 pub use handler::Handler;
 pub use registry::Guard;
+pub(crate) use registry::{Callback, Job};
 pub use stats::DispatcherStats;
 
 use crate::config::Config;
@@ -118,7 +119,7 @@ impl Dispatcher {
         }
         let (sender, queue) = queue::bounded(options.queue);
         let (edits, commands) = crossbeam_channel::unbounded();
-        let shared = Arc::new(Shared::new(edits, sender, options.hook));
+        let shared = Arc::new(Shared::new(edits, sender, options.hook, workers == 0));
         let mut threads = Vec::new();
         let workers = match workers {
             0 => None,
@@ -200,6 +201,37 @@ impl DispatcherHandle {
     pub fn on_sync(&self, handler: impl Handler<SyncReason>) -> Guard {
         let call = move |reason: &SyncReason| handler.handle(reason);
         Guard::new(self.0.commands.clone(), call, Command::AddSync, Command::SweepSync)
+    }
+
+    /// As [`DispatcherHandle::on_sync`], for a part of the library: it is called before the program's handlers, and pending updates
+    /// are not dropped for it.
+    pub(crate) fn on_own_sync(&self, call: impl Fn(&SyncReason) + Send + Sync + 'static) -> Guard {
+        let call = move |reason: &SyncReason| {
+            call(reason);
+            Ok(())
+        };
+        Guard::new(
+            self.0.commands.clone(),
+            call,
+            Command::AddOwnSync,
+            Command::SweepSync,
+        )
+    }
+
+    /// Does this on one of the threads that call callbacks, in turns with events. Nothing comes of it after the dispatcher has
+    /// stopped.
+    pub(crate) fn run(&self, job: Job) {
+        let _ = self.0.commands.send(Command::Job(job));
+    }
+
+    /// Calls a callback, on one of the dispatcher's threads, unless it or the dispatcher has ended. What becomes of it is counted and reported.
+    pub(crate) fn call<E>(&self, callback: &Callback<E>, event: &E, what: impl FnOnce() -> String) {
+        self.0.call(callback, event, what);
+    }
+
+    /// True if one thread alone calls callbacks.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.0.is_alone
     }
 
     /// Ends the dispatcher: no callback is called any more, and updates that wait are dropped.

@@ -19,31 +19,24 @@ use crate::update::{DbUpdate, Name, SyncReason, Topic};
 #[must_use = "dropping the guard unregisters the callback"]
 pub struct Guard {
     live: Arc<AtomicBool>,
-    commands: Sender<Command>,
     /// What cleans up after the callback; `None` once detached.
-    removal: Option<Command>,
+    removal: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
 impl Guard {
-    /// Registers by what `command` makes of the callback.
+    /// Registers by what `register` makes of the callback.
     pub(super) fn new<E>(
         commands: Sender<Command>,
         call: impl Fn(&E) -> Result<()> + Send + Sync + 'static,
         register: impl FnOnce(Arc<Callback<E>>) -> Command,
         removal: Command,
     ) -> Guard {
-        let live = Arc::new(AtomicBool::new(true));
-        let callback = Arc::new(Callback {
-            live: Arc::clone(&live),
-            call: Box::new(call),
-        });
+        let callback = Arc::new(Callback::new(call));
         // A dispatcher that has ended calls nobody: that this has no effect is right.
-        let _ = commands.send(register(callback));
-        Guard {
-            live,
-            commands,
-            removal: Some(removal),
-        }
+        let _ = commands.send(register(Arc::clone(&callback)));
+        callback.guard(move || {
+            let _ = commands.send(removal);
+        })
     }
 
     /// Lets go of the guard without unregistering.
@@ -56,7 +49,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         if let Some(removal) = self.removal.take() {
             self.live.store(false, Ordering::Release);
-            let _ = self.commands.send(removal);
+            removal();
         }
     }
 }
@@ -68,7 +61,7 @@ impl fmt::Debug for Guard {
 }
 
 /// A registered callback.
-pub(super) struct Callback<E> {
+pub(crate) struct Callback<E> {
     live: Arc<AtomicBool>,
     pub(super) call: Call<E>,
 }
@@ -76,8 +69,23 @@ pub(super) struct Callback<E> {
 type Call<E> = Box<dyn Fn(&E) -> Result<()> + Send + Sync>;
 
 impl<E> Callback<E> {
+    pub(crate) fn new(call: impl Fn(&E) -> Result<()> + Send + Sync + 'static) -> Callback<E> {
+        Callback {
+            live: Arc::new(AtomicBool::new(true)),
+            call: Box::new(call),
+        }
+    }
+
+    /// What ends it when it is dropped, and then cleans up after it.
+    pub(crate) fn guard(&self, removal: impl FnOnce() + Send + Sync + 'static) -> Guard {
+        Guard {
+            live: Arc::clone(&self.live),
+            removal: Some(Box::new(removal)),
+        }
+    }
+
     /// False as soon as its guard was dropped.
-    pub(super) fn is_live(&self) -> bool {
+    pub(crate) fn is_live(&self) -> bool {
         self.live.load(Ordering::Acquire)
     }
 }
@@ -94,12 +102,18 @@ pub(super) enum Scope {
 pub(super) enum Command {
     AddUpdate(Scope, Arc<Callback<DbUpdate>>),
     AddSync(Arc<Callback<SyncReason>>),
+    /// Of a part of the library, which needs nothing to be [covered](crate::queue::QueueStats::covered).
+    AddOwnSync(Arc<Callback<SyncReason>>),
     /// Remove what is no longer live.
     SweepUpdate(Scope),
     SweepSync,
+    /// Work of the library that belongs to the dispatcher's threads.
+    Job(Job),
     /// Look at the stop flag.
     Wake,
 }
+
+pub(crate) type Job = Box<dyn FnOnce() + Send + Sync>;
 
 type List<E> = Vec<Arc<Callback<E>>>;
 
@@ -110,6 +124,7 @@ pub(super) struct Registry {
     tables: HashMap<Name, List<DbUpdate>>,
     topics: HashMap<Topic, List<DbUpdate>>,
     syncs: List<SyncReason>,
+    own_syncs: List<SyncReason>,
 }
 
 impl Registry {
@@ -122,8 +137,12 @@ impl Registry {
             Command::SweepUpdate(Scope::All) => sweep(&mut self.all),
             Command::SweepUpdate(Scope::Table(table)) => sweep_in(&mut self.tables, table),
             Command::SweepUpdate(Scope::Topic(topic)) => sweep_in(&mut self.topics, topic),
-            Command::SweepSync => sweep(&mut self.syncs),
-            Command::Wake => {}
+            Command::AddOwnSync(callback) => self.own_syncs.push(callback),
+            Command::SweepSync => {
+                sweep(&mut self.syncs);
+                sweep(&mut self.own_syncs);
+            }
+            Command::Job(_) | Command::Wake => {}
         }
     }
 
@@ -134,14 +153,14 @@ impl Registry {
         self.all.iter().chain(table).chain(topic).map(|callback| &**callback)
     }
 
-    /// True if a callback for sync events is registered.
+    /// True if the program has registered a callback for sync events.
     pub(super) fn hears_syncs(&self) -> bool {
         self.syncs.iter().any(|callback| callback.is_live())
     }
 
     /// Who is called for a sync event, in order.
     pub(super) fn for_sync(&self) -> impl Iterator<Item = &Callback<SyncReason>> {
-        self.syncs.iter().map(|callback| &**callback)
+        self.own_syncs.iter().chain(&self.syncs).map(|callback| &**callback)
     }
 }
 

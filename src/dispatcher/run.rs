@@ -1,5 +1,6 @@
 //! The dispatcher thread, and what it shares with handles and workers.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, select};
 use parking_lot::Mutex;
 
-use super::registry::{Callback, Command, Registry};
+use super::registry::{Callback, Command, Job, Registry};
 use super::stats::Counters;
 use super::workers::Workers;
 use crate::error::{self, Error, ErrorHook, ErrorKind};
@@ -27,17 +28,25 @@ pub(super) struct Shared {
     pub(super) queue: QueueSender,
     pub(super) counters: Counters,
     pub(super) threads: Mutex<Vec<Thread>>,
+    /// There are no workers.
+    pub(super) is_alone: bool,
     hook: Option<ErrorHook>,
     stopped: AtomicBool,
 }
 
 impl Shared {
-    pub(super) fn new(commands: Sender<Command>, queue: QueueSender, hook: Option<ErrorHook>) -> Shared {
+    pub(super) fn new(
+        commands: Sender<Command>,
+        queue: QueueSender,
+        hook: Option<ErrorHook>,
+        is_alone: bool,
+    ) -> Shared {
         Shared {
             commands,
             queue,
             counters: Counters::default(),
             threads: Mutex::default(),
+            is_alone,
             hook,
             stopped: AtomicBool::new(false),
         }
@@ -93,13 +102,20 @@ impl Shared {
         }
     }
 
-    fn call<E>(&self, callback: &Callback<E>, event: &E, what: impl FnOnce() -> String) {
+    pub(super) fn call<E>(&self, callback: &Callback<E>, event: &E, what: impl FnOnce() -> String) {
         if !callback.is_live() || self.is_stopped() {
             return;
         }
         self.counters.calls.add_one();
         let done = error::contain(what, || (callback.call)(event)).flatten();
         if let Err(error) = done {
+            self.report(&error);
+        }
+    }
+
+    /// Does work of the library.
+    pub(super) fn work(&self, job: Job) {
+        if let Err(error) = error::contain(|| "a job of the dispatcher".into(), job) {
             self.report(&error);
         }
     }
@@ -137,6 +153,16 @@ pub(super) struct Run {
     queue: QueueReceiver,
     registry: Arc<Registry>,
     workers: Option<Workers>,
+    /// Work that waits, the oldest first.
+    jobs: VecDeque<Job>,
+    /// The last thing done was one of `jobs`: it is an event's turn.
+    was_job: bool,
+}
+
+/// What can be done now.
+enum Next {
+    Event(Event),
+    Job(Job),
 }
 
 impl Run {
@@ -152,13 +178,19 @@ impl Run {
             queue,
             registry: Arc::default(),
             workers,
+            jobs: VecDeque::new(),
+            was_job: false,
         }
     }
 
     pub(super) fn run(mut self) {
         while !self.shared.is_stopped() {
             match self.next() {
-                Some(event) => {
+                Some(Next::Job(job)) => match &mut self.workers {
+                    None => self.shared.work(job),
+                    Some(workers) => workers.hand_out_job(job),
+                },
+                Some(Next::Event(event)) => {
                     // Between taking the event and delivering it, so that whoever registers and then pushes is served.
                     self.apply_waiting();
                     self.deliver(event);
@@ -170,8 +202,21 @@ impl Run {
         shared.edit(|| drop(self));
     }
 
+    /// What can be done now: jobs and events in turns.
+    fn next(&mut self) -> Option<Next> {
+        if self.jobs.is_empty() {
+            return self.next_event().map(Next::Event);
+        }
+        let event = if self.was_job { self.next_event() } else { None };
+        self.was_job = event.is_none();
+        if event.is_none() && self.workers.as_ref().is_none_or(Workers::take_updates) {
+            return self.jobs.pop_front().map(Next::Job);
+        }
+        event.or_else(|| self.next_event()).map(Next::Event)
+    }
+
     /// The next event that can be delivered now.
-    fn next(&mut self) -> Option<Event> {
+    fn next_event(&mut self) -> Option<Event> {
         let Some(workers) = &mut self.workers else {
             return self.queue.next(Instant::now, false);
         };
@@ -237,6 +282,10 @@ impl Run {
     }
 
     fn apply(&mut self, command: Command) {
+        let command = match command {
+            Command::Job(job) => return self.jobs.push_back(job),
+            command => command,
+        };
         let registry = &mut self.registry;
         self.shared.edit(|| Arc::make_mut(registry).apply(command));
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::registry::Registry;
+use super::registry::{self, Registry};
 use super::run::Shared;
 use crate::error::Result;
 use crate::queue::QueueReceiver;
@@ -28,11 +28,12 @@ pub(super) enum Finished {
     /// An update of this row.
     Row(Name, Name),
     Sync,
+    Job,
 }
 
-struct Job {
-    event: Event,
-    registry: Arc<Registry>,
+enum Job {
+    Event(Event, Arc<Registry>),
+    Other(registry::Job),
 }
 
 impl Workers {
@@ -82,6 +83,7 @@ impl Workers {
                 self.idle += 1;
             }
             Finished::Sync => self.syncs_idle = true,
+            Finished::Job => self.idle += 1,
         }
     }
 
@@ -98,19 +100,33 @@ impl Workers {
             }
         };
         // Never full: there is room for as many jobs as there are threads.
-        let registry = Arc::clone(registry);
-        let _ = jobs.try_send(Job { event, registry });
+        let _ = jobs.try_send(Job::Event(event, Arc::clone(registry)));
+    }
+
+    /// Hands out work that is no event, for which a thread must be idle.
+    pub(super) fn hand_out_job(&mut self, job: registry::Job) {
+        self.idle -= 1;
+        let _ = self.updates.try_send(Job::Other(job));
     }
 }
 
 /// What a worker does until it is told, by a disconnect, to end.
 fn work(shared: &Shared, jobs: &Receiver<Job>, finish: &Sender<Finished>) {
-    for Job { event, registry } in jobs {
-        shared.deliver(&registry, &event);
-        shared.edit(|| drop(registry));
-        let _ = finish.send(match event {
-            Event::Update(update) => Finished::Row(update.table, update.key),
-            Event::Sync(_) => Finished::Sync,
-        });
+    for job in jobs {
+        let finished = match job {
+            Job::Event(event, registry) => {
+                shared.deliver(&registry, &event);
+                shared.edit(|| drop(registry));
+                match event {
+                    Event::Update(update) => Finished::Row(update.table, update.key),
+                    Event::Sync(_) => Finished::Sync,
+                }
+            }
+            Job::Other(job) => {
+                shared.work(job);
+                Finished::Job
+            }
+        };
+        let _ = finish.send(finished);
     }
 }

@@ -1,7 +1,7 @@
 //! Topics of the library's own parts, beside those of the program.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::RwLock;
@@ -13,10 +13,12 @@ use crate::update::{DbUpdate, Name, Topic};
 /// Takes an update on the subscriber's thread: it is quick, and waits for nothing.
 pub(crate) type Sink = Box<dyn Fn(DbUpdate) + Send + Sync>;
 
-/// A topic that a part of the library listens to, until this is dropped. It is registered again whenever it was cleared.
+/// A topic that a part of the library listens to, until this is dropped. It is registered again whenever it was cleared. Others may
+/// listen to it too: it is unregistered with the last of them, unless the program had registered it.
 pub(crate) struct OwnTopic {
     subscriber: Arc<Subscriber>,
     topic: Topic,
+    number: u64,
 }
 
 impl OwnTopic {
@@ -26,20 +28,23 @@ impl OwnTopic {
     /// # Errors
     /// As [`Subscriber::register_topic`].
     pub(crate) fn register(subscriber: &Arc<Subscriber>, topic: Topic, sink: Option<(Name, Sink)>) -> Result<OwnTopic> {
-        subscriber.shared.own.add(topic.clone(), sink);
         let own = OwnTopic {
             subscriber: Arc::clone(subscriber),
+            number: subscriber.shared.own.add(topic.clone(), sink),
             topic,
         };
-        subscriber.register_topic(&own.topic)?;
+        if subscriber.register_topic(&own.topic)? {
+            subscriber.shared.own.claim(&own.topic);
+        }
         Ok(own)
     }
 }
 
 impl Drop for OwnTopic {
     fn drop(&mut self) {
-        self.subscriber.shared.own.remove(&self.topic);
-        self.subscriber.unregister_topic(&self.topic);
+        if self.subscriber.shared.own.remove(&self.topic, self.number) {
+            self.subscriber.unregister_topic(&self.topic);
+        }
     }
 }
 
@@ -48,27 +53,54 @@ impl Drop for OwnTopic {
 pub(super) struct Own {
     /// Tells without the lock that there are no sinks.
     has_sinks: AtomicBool,
-    topics: RwLock<HashMap<Topic, Option<(Name, Sink)>>>,
+    topics: RwLock<HashMap<Topic, Users>>,
+    count: AtomicU64,
+}
+
+/// Who listens to a topic.
+#[derive(Default)]
+struct Users {
+    /// By number; with the table whose updates go to the sink.
+    sinks: Vec<(u64, Option<(Name, Sink)>)>,
+    /// The topic was registered for them.
+    is_claimed: bool,
 }
 
 impl Own {
-    fn add(&self, topic: Topic, sink: Option<(Name, Sink)>) {
+    fn add(&self, topic: Topic, sink: Option<(Name, Sink)>) -> u64 {
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
         let mut topics = self.topics.write();
-        topics.insert(topic, sink);
+        topics.entry(topic).or_default().sinks.push((number, sink));
         self.look(&topics);
+        number
     }
 
-    fn remove(&self, topic: &Topic) {
+    fn claim(&self, topic: &Topic) {
+        if let Some(users) = self.topics.write().get_mut(topic) {
+            users.is_claimed = true;
+        }
+    }
+
+    /// True if the topic is to be unregistered.
+    fn remove(&self, topic: &Topic, number: u64) -> bool {
         let mut topics = self.topics.write();
-        let removed = topics.remove(topic);
+        let Some(users) = topics.get_mut(topic) else { return false };
+        let removed: Vec<_> = users.sinks.extract_if(.., |(of, _)| *of == number).collect();
+        let is_last = users.sinks.is_empty();
+        let is_claimed = users.is_claimed;
+        if is_last {
+            topics.remove(topic);
+        }
         self.look(&topics);
         drop(topics);
         drop(removed);
+        is_last && is_claimed
     }
 
-    fn look(&self, topics: &HashMap<Topic, Option<(Name, Sink)>>) {
-        self.has_sinks
-            .store(topics.values().any(Option::is_some), Ordering::Release);
+    fn look(&self, topics: &HashMap<Topic, Users>) {
+        let mut sinks = topics.values().flat_map(|users| &users.sinks);
+        let has_sinks = sinks.any(|(_, sink)| sink.is_some());
+        self.has_sinks.store(has_sinks, Ordering::Release);
     }
 
     pub(super) fn contains(&self, topic: &Topic) -> bool {
@@ -81,13 +113,15 @@ impl Own {
             return;
         }
         let topics = self.topics.read();
-        let sink = |update: &DbUpdate| {
-            let (table, sink) = topics.get(&update.topic)?.as_ref()?;
-            (*table == update.table).then_some(sink)
+        let sinks = |update: &DbUpdate| {
+            let users = topics.get(&update.topic).into_iter();
+            let sinks = users.flat_map(|users| &users.sinks);
+            let table = update.table.clone();
+            sinks.filter_map(move |(_, sink)| sink.as_ref().filter(|(of, _)| *of == table))
         };
-        for update in updates.extract_if(.., |update| sink(update).is_some()) {
-            if let Some(sink) = sink(&update) {
-                sink(update);
+        for update in updates.extract_if(.., |update| sinks(update).next().is_some()) {
+            for (_, sink) in sinks(&update) {
+                sink(update.clone());
             }
         }
     }

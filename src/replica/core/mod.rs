@@ -1,0 +1,373 @@
+//! One table of a replica as pure state: what is newest, what is missing, and what to ask the store for. It has no threads,
+//! sockets, locks or clock.
+//!
+//! `handle_…` and `take_…` take in what came; [`Core::poll`] gives what is to be read, and [`Core::deadline`] says when to call it
+//! again if nothing comes. What was read comes back under the number of its [`Read`]; one that is no longer wanted is ignored.
+
+mod reads;
+mod rows;
+mod standing;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use hashbrown::HashSet;
+
+use super::row::{NewRow, Step};
+use crate::clock;
+use crate::store::TableVersion;
+use crate::update::{DbUpdate, Name, Topic};
+pub(super) use reads::{Base, Read, Want};
+pub(super) use rows::Rows;
+use standing::Standing;
+
+/// How many rows of a topic are read one by one before it rather catches up.
+const MAX_ROWS_READ: usize = 256;
+
+/// How long after a store went back updates only say that there is something to read: they may be from before.
+const QUARANTINE: Duration = Duration::from_secs(5);
+
+/// The times of a [`Core`].
+#[derive(Debug, Clone)]
+pub(super) struct Times {
+    /// How long what came early is waited for.
+    pub(super) patience: Duration,
+    /// The time between two checks, less up to a fifth.
+    pub(super) check_interval: Duration,
+    /// Over how long the replicas that hear of one loss spread.
+    pub(super) spread: Duration,
+    /// The longest pause after failures of the store.
+    pub(super) max_backoff: Duration,
+}
+
+/// What a [`Core`] has counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Counts {
+    pub(super) applied: u64,
+    pub(super) old: u64,
+    pub(super) unversioned: u64,
+    pub(super) checks: u64,
+    pub(super) catch_ups: u64,
+    pub(super) changes: u64,
+    pub(super) listings: u64,
+    pub(super) listed: u64,
+    pub(super) went_back: u64,
+    pub(super) failures: u64,
+}
+
+/// One table of a replica.
+pub(super) struct Core<T> {
+    pub(super) rows: Rows<T>,
+    topics: BTreeMap<Topic, OfTopic>,
+    /// Some topic [distrusts](OfTopic::distrusts) what is held.
+    distrusts: bool,
+    /// What the store last showed of the table.
+    seen: TableVersion,
+    check: Check,
+    reads: u64,
+    failures: u32,
+    /// The store failed: nothing is asked before.
+    paused_until: Option<Instant>,
+    times: Times,
+    chance: fastrand::Rng,
+    pub(super) counts: Counts,
+}
+
+/// A topic of the table.
+#[derive(Default)]
+struct OfTopic {
+    standing: Standing,
+    /// What is to be read, and when.
+    due: Option<(Instant, Want)>,
+    running: Option<Running>,
+    /// The rows of updates without a version.
+    unversioned: HashSet<Name>,
+    /// A listing is not due before: listings take no more than half of the time.
+    list_after: Option<Instant>,
+    /// The store went back: its next listing is the truth, and updates are not taken until then.
+    distrusts: bool,
+    /// The store went back: updates are not taken before, but make it catch up.
+    quarantined_until: Option<Instant>,
+}
+
+/// A read of a topic that is under way.
+struct Running {
+    id: u64,
+    asked: Instant,
+    /// What was heard of the topic before. A store that has less went back.
+    heard: u64,
+    listing: Option<Listing>,
+}
+
+#[derive(Default)]
+struct Listing {
+    /// Where the topic stood before the first page.
+    base: Option<Base>,
+    /// The rows that are held and were in no page.
+    suspects: HashSet<Name>,
+    /// All pages were taken; what is gone is not yet.
+    sweeps: bool,
+}
+
+/// The checks of a table.
+struct Check {
+    due: Instant,
+    /// What is found missing is not waited for.
+    hurried: bool,
+    running: Option<CheckRun>,
+}
+
+struct CheckRun {
+    id: u64,
+    asked: Instant,
+    hurried: bool,
+    /// What was heard of each topic before.
+    heard: Vec<(Topic, u64)>,
+}
+
+impl<T> Core<T> {
+    pub(super) fn new(times: Times, seed: u64, now: Instant) -> Core<T> {
+        Core {
+            rows: Rows::default(),
+            topics: BTreeMap::new(),
+            distrusts: false,
+            seen: TableVersion::default(),
+            check: Check {
+                due: clock::after(now, times.check_interval),
+                hurried: false,
+                running: None,
+            },
+            reads: 0,
+            failures: 0,
+            paused_until: None,
+            times,
+            chance: fastrand::Rng::with_seed(seed),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Begins to hold the rows of this topic.
+    pub(super) fn add_topic(&mut self, topic: &Topic, now: Instant) {
+        self.topics.entry(topic.clone()).or_insert_with(|| OfTopic {
+            due: Some((now, Want::List)),
+            ..OfTopic::default()
+        });
+    }
+
+    /// Ends holding the rows of this topic; those that are there go by [`Core::evict`].
+    pub(super) fn remove_topic(&mut self, topic: &Topic) {
+        self.topics.remove(topic);
+        if self.topics.is_empty() {
+            // Nobody looks any more, so it may come to mean another history.
+            self.forget_deletes();
+        }
+    }
+
+    /// Removes a row of a topic that is not held any more.
+    pub(super) fn evict(&mut self, key: &Name) -> Option<Step<T>> {
+        let held = self.rows.get(key)?;
+        let is_held = self.topics.contains_key(held.topic());
+        (!is_held).then(|| self.rows.evict(key, !self.distrusts && !self.topics.is_empty())).flatten()
+    }
+
+    pub(super) fn topics(&self) -> impl Iterator<Item = &Topic> {
+        self.topics.keys()
+    }
+
+    /// True if an update would be news, as far as the position says. One without a version is not decoded either.
+    pub(super) fn wants(&self, update: &DbUpdate, now: Instant) -> bool {
+        let Some(of_topic) = self.topics.get(&update.topic) else {
+            return false;
+        };
+        of_topic.takes_updates(now) && update.version.is_some_and(|version| !of_topic.is_old(version))
+    }
+
+    /// Takes in an update, whose row was decoded if [`Core::wants`] it. Whether [`Core::deadline`] may be earlier now.
+    pub(super) fn handle_update(
+        &mut self,
+        update: &DbUpdate,
+        row: Option<NewRow<T>>,
+        now: Instant,
+    ) -> (Option<Step<T>>, bool) {
+        let Some(of_topic) = self.topics.get_mut(&update.topic) else {
+            return (None, false);
+        };
+        let Some(version) = update.version else {
+            self.counts.unversioned += 1;
+            return (None, of_topic.reread(&update.key, now));
+        };
+        if !of_topic.takes_updates(now) {
+            self.counts.old += 1;
+            return (None, of_topic.want(clock::after(now, self.times.patience), Want::CatchUp));
+        }
+        if of_topic.is_old(version) {
+            self.counts.old += 1;
+            return (None, self.contradicts(update, version, now));
+        }
+        let step = match row {
+            Some(row) => {
+                let step = self.put(&update.key, &update.topic, version, row);
+                if step.is_some()
+                    && let Some(of_topic) = self.topics.get_mut(&update.topic)
+                {
+                    of_topic.suspect(&update.key, version);
+                }
+                step
+            }
+            None => self.rows.delete(&update.key, version),
+        };
+        self.counts.applied += u64::from(step.is_some());
+        let Some(of_topic) = self.topics.get_mut(&update.topic) else {
+            return (step, false);
+        };
+        let wakes = of_topic
+            .standing
+            .merged(update.after, version, now, self.times.patience);
+        if self.rows.has_too_many_deletes() {
+            self.forget_passed();
+        }
+        (step, wakes)
+    }
+
+    /// Takes in a state of a row if it is newer than what is held, unless that is no longer trusted.
+    fn put(&mut self, key: &Name, topic: &Topic, version: u64, row: NewRow<T>) -> Option<Step<T>> {
+        if self.distrusts
+            && let Some(held) = self.rows.get(key)
+            && self.topics.get(held.topic()).is_some_and(|of_topic| of_topic.distrusts)
+        {
+            return Some(self.rows.replace(key, topic, version, row));
+        }
+        self.rows.put(key, topic, version, row)
+    }
+
+    /// Whether a write that the position includes is newer than its row: then it is of another history, and the store went back.
+    fn contradicts(&mut self, update: &DbUpdate, version: u64, now: Instant) -> bool {
+        let position = self.position(&update.topic);
+        let held = self.rows.get(&update.key);
+        let is_newer = position.is_some_and(|position| version <= position.version)
+            && held.is_some_and(|held| *held.topic() == update.topic && held.version() < version);
+        if is_newer {
+            self.went_back(now);
+        }
+        is_newer
+    }
+
+    /// Something may have been missed: the table is checked, at a random moment, and catches up at once.
+    pub(super) fn handle_loss(&mut self, now: Instant) {
+        let random = self.chance.f64();
+        self.demand(clock::after(now, self.times.spread.mul_f64(random)));
+    }
+
+    /// Checks at this time, and catches up at once. While a check is under way another one follows.
+    pub(super) fn demand(&mut self, at: Instant) {
+        self.check.due = self.check.due.min(at);
+        self.check.hurried = true;
+    }
+
+    /// What the store shows at the next listing of each topic is the truth, whatever is held: a row may have come to another topic.
+    pub(super) fn distrust(&mut self, now: Instant) {
+        self.distrusts = true;
+        for of_topic in self.topics.values_mut() {
+            of_topic.standing.distrust();
+            of_topic.distrusts = true;
+            of_topic.quarantined_until = Some(clock::after(now, QUARANTINE));
+            of_topic.running = None;
+            of_topic.want(now, Want::List);
+        }
+        self.forget_deletes();
+    }
+
+    /// Forgets the deletes that every topic has passed.
+    fn forget_passed(&mut self) {
+        let version = |of_topic: &OfTopic| of_topic.standing.position.map_or(0, |position| position.version);
+        let passed = self.topics.values().map(version).min();
+        self.rows.forget_deletes(passed.unwrap_or(u64::MAX));
+        if self.rows.has_too_many_deletes() {
+            self.forget_deletes();
+        }
+    }
+
+    /// Forgets all deletes. A row that was deleted may come back by what is late of it, until the next catch-up: that alone
+    /// moves positions beyond what came early.
+    fn forget_deletes(&mut self) {
+        self.rows.forget_deletes(u64::MAX);
+        self.topics.values_mut().for_each(|of_topic| of_topic.standing.forget_early());
+    }
+
+    pub(super) fn is_synced(&self) -> bool {
+        self.topics.values().all(|of_topic| of_topic.position().is_some())
+    }
+
+    pub(super) fn holds(&self, topic: &Topic) -> bool {
+        self.topics.contains_key(topic)
+    }
+
+    /// The version up to which everything of the topic is included; `None` until it is synced.
+    pub(super) fn position(&self, topic: &Topic) -> Option<TableVersion> {
+        self.topics.get(topic)?.position()
+    }
+
+    /// Since when nothing of the topic is missing, as far as is proven.
+    pub(super) fn proven(&self, topic: &Topic) -> Option<Instant> {
+        self.topics.get(topic)?.standing.proven
+    }
+
+    /// True if nothing that was written before `since` is missing.
+    pub(super) fn is_current(&self, since: Instant) -> bool {
+        let current = |of_topic: &OfTopic| of_topic.standing.proven.is_some_and(|proven| proven >= since);
+        self.topics.values().all(current)
+    }
+}
+
+impl OfTopic {
+    fn listing(&mut self) -> Option<&mut Listing> {
+        self.running.as_mut()?.listing.as_mut()
+    }
+
+    fn takes_updates(&self, now: Instant) -> bool {
+        !self.distrusts && self.quarantined_until.is_none_or(|until| until <= now)
+    }
+
+    /// True if an update of this version is in what was read, or will be.
+    fn is_old(&self, version: u64) -> bool {
+        let listing = self.running.as_ref().and_then(|running| running.listing.as_ref());
+        let base = listing.and_then(|listing| listing.base);
+        match (self.standing.position, base) {
+            // It was stored before it came, and the listing begins after that.
+            (None, None) => true,
+            (position, base) => position
+                .into_iter()
+                .chain(base.map(|base| base.version))
+                .any(|included| version <= included.version),
+        }
+    }
+
+    fn position(&self) -> Option<TableVersion> {
+        let listing = self.running.as_ref().and_then(|running| running.listing.as_ref());
+        let sweeps = listing.is_some_and(|listing| listing.sweeps);
+        self.standing.position.filter(|_| !sweeps)
+    }
+
+    /// The update has no version: reads its row. True if nothing was to be read before.
+    fn reread(&mut self, key: &Name, now: Instant) -> bool {
+        let want = if self.unversioned.len() < MAX_ROWS_READ {
+            self.unversioned.insert(key.clone());
+            Want::Rows
+        } else {
+            Want::CatchUp
+        };
+        self.want(now, want)
+    }
+
+    /// A row was put in by an update while the topic is listed: if no page has it, it is gone.
+    fn suspect(&mut self, key: &Name, version: u64) {
+        if let Some(listing) = self.listing()
+            && listing.base.is_none_or(|base| version <= base.version.version)
+        {
+            listing.suspects.insert(key.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod laws;

@@ -1,0 +1,452 @@
+//! Resync: what is to be read from the store, when, and what comes of it.
+
+use std::time::{Duration, Instant};
+
+use super::{CheckRun, Core, Listing, OfTopic, Running};
+use crate::clock;
+use crate::replica::row::{NewRow, Step};
+use crate::store::{TableVersion, TopicVersions};
+use crate::update::{Name, Topic};
+
+/// The pause after the first failure of the store.
+const BACKOFF: Duration = Duration::from_millis(100);
+
+/// Something to read from the store. It is answered under its number.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::replica) enum Read {
+    /// Where these topics stand: [`Core::take_versions`].
+    Versions { id: u64, topics: Vec<Topic> },
+    /// What changed since, for [`Core::take_changed`], then [`Core::end_changes`]; or [`Core::list_instead`].
+    Changes { id: u64, topic: Topic, since: TableVersion },
+    /// Where the topic stands, for [`Core::begin_listing`], then its rows for [`Core::take_listed`], then
+    /// [`Core::end_listing`]. Needs the keys of the topic's rows that are held when it begins.
+    Listing { id: u64, topic: Topic },
+    /// These rows: [`Core::begin_rows`], [`Core::take_row`] for each, then [`Core::end_rows`].
+    Rows { id: u64, topic: Topic, keys: Vec<Name> },
+}
+
+/// What to read of a topic; the later ones include the earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::replica) enum Want {
+    Rows,
+    CatchUp,
+    List,
+}
+
+/// Where a topic stands in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::replica) struct Base {
+    /// With the last version of the topic, or, if that is not known, of the table.
+    pub(in crate::replica) version: TableVersion,
+    /// The last version of the table.
+    pub(in crate::replica) table: u64,
+}
+
+impl Base {
+    /// Where a topic stands of which only the table's version is known.
+    pub(in crate::replica) fn of_table(version: TableVersion) -> Base {
+        Base {
+            version,
+            table: version.version,
+        }
+    }
+
+    /// Where each of the topics stands.
+    pub(in crate::replica) fn of_each(versions: &TopicVersions) -> impl Iterator<Item = Base> {
+        let incarnation = versions.table.incarnation;
+        let table = versions.table.version;
+        let base = move |&version| Base {
+            version: TableVersion { incarnation, version },
+            table,
+        };
+        versions.versions.iter().map(base)
+    }
+}
+
+impl<T> Core<T> {
+    /// The next thing to read.
+    pub(in crate::replica) fn poll(&mut self, now: Instant) -> Option<Read> {
+        if self.topics.is_empty() || self.paused_until.is_some_and(|until| now < until) {
+            return None;
+        }
+        if self.check.due <= now && self.check.running.is_none() {
+            return Some(self.begin_check(now));
+        }
+        let id = self.reads + 1;
+        let due = |of_topic: &OfTopic| of_topic.due().is_some_and(|(at, _)| at <= now);
+        let (topic, of_topic) = self.topics.iter_mut().find(|(_, of_topic)| due(of_topic))?;
+        let want = of_topic.due().map(|(_, want)| want)?;
+        self.reads = id;
+        Some(of_topic.begin(id, topic, want, now, &mut self.counts))
+    }
+
+    /// When there is something to read at the latest, if nothing comes.
+    pub(in crate::replica) fn deadline(&self) -> Option<Instant> {
+        let check = self.check.running.is_none().then_some(self.check.due);
+        let topics = self.topics.values().filter_map(|of_topic| of_topic.due());
+        let topics = topics.map(|(at, _)| at);
+        if self.topics.is_empty() {
+            return None;
+        }
+        let due = check.into_iter().chain(topics).min()?;
+        Some(self.paused_until.map_or(due, |until| due.max(until)))
+    }
+
+    fn begin_check(&mut self, now: Instant) -> Read {
+        self.reads += 1;
+        self.counts.checks += 1;
+        let topics = self.topics.keys().cloned().collect();
+        let heard = self.topics.iter();
+        let heard = heard.map(|(topic, of_topic)| (topic.clone(), of_topic.standing.heard));
+        self.check.running = Some(CheckRun {
+            id: self.reads,
+            asked: now,
+            hurried: std::mem::take(&mut self.check.hurried),
+            heard: heard.collect(),
+        });
+        let jitter = 0.2 * self.chance.f64();
+        let interval = self.times.check_interval;
+        self.check.due = clock::after(now, interval.saturating_sub(interval.mul_f64(jitter)));
+        Read::Versions { id: self.reads, topics }
+    }
+
+    /// Where the topics of a check stand, in their order; `None` if the store cannot tell.
+    pub(in crate::replica) fn take_versions(&mut self, id: u64, bases: Option<&[Base]>, now: Instant) {
+        let Some(check) = self.check.running.take_if(|check| check.id == id) else {
+            return;
+        };
+        self.store_answers();
+        let patience = if check.hurried { Duration::ZERO } else { self.times.patience };
+        for (place, (topic, heard)) in check.heard.into_iter().enumerate() {
+            let Some(of_topic) = self.topics.get_mut(&topic) else { continue };
+            let Some(position) = of_topic.standing.position else { continue };
+            let Some(base) = bases.map(|bases| bases.get(place).copied()) else {
+                of_topic.want(now, Want::List);
+                continue;
+            };
+            let Some(base) = base else { continue };
+            if self.shows_less(base, heard, now) {
+                return;
+            }
+            let Some(of_topic) = self.topics.get_mut(&topic) else { continue };
+            let standing = &mut of_topic.standing;
+            standing.position = Some(TableVersion {
+                incarnation: base.version.incarnation,
+                ..position
+            });
+            standing.heard = standing.heard.max(base.version.version);
+            standing.owe(base.version.version, clock::after(now, patience));
+            standing.prove(check.asked, base.version.version);
+            if standing.covers(base.version.version) {
+                standing.advance(base.table, now, self.times.patience);
+            }
+        }
+        self.forget_passed();
+    }
+
+    fn store_answers(&mut self) {
+        self.failures = 0;
+        self.paused_until = None;
+    }
+
+    /// Whether the store shows less than it did, or less than what was heard of the topic: then it went back.
+    fn shows_less(&mut self, base: Base, heard: u64, now: Instant) -> bool {
+        let table = TableVersion {
+            version: base.table,
+            ..base.version
+        };
+        let less = base.version.version < heard || table.went_back_since(&self.seen);
+        self.seen = table;
+        if less {
+            self.went_back(now);
+        }
+        less
+    }
+
+    pub(super) fn went_back(&mut self, now: Instant) {
+        self.counts.went_back += 1;
+        self.distrust(now);
+    }
+
+    /// A row that changed, or was deleted, after the position.
+    pub(in crate::replica) fn take_changed(
+        &mut self,
+        id: u64,
+        topic: &Topic,
+        key: &Name,
+        version: u64,
+        row: Option<NewRow<T>>,
+    ) -> Option<Step<T>> {
+        let of_topic = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id))?;
+        of_topic.standing.heard = of_topic.standing.heard.max(version);
+        if of_topic.standing.covers(version) {
+            return None;
+        }
+        self.counts.changes += 1;
+        match row {
+            Some(row) => self.put(key, topic, version, row),
+            None => self.rows.delete(key, version),
+        }
+    }
+
+    /// All changes up to this version were taken. Not before does the position move: of a row that changed again there is the last
+    /// change only, which may be in the last page.
+    pub(in crate::replica) fn end_changes(&mut self, id: u64, topic: &Topic, version: TableVersion, now: Instant) {
+        let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
+            return;
+        };
+        let Some(running) = of_topic.running.take() else { return };
+        let base = Base::of_table(version);
+        self.store_answers();
+        if self.shows_less(base, running.heard, now) {
+            return;
+        }
+        let Some(of_topic) = self.topics.get_mut(topic) else { return };
+        if let Some(position) = &mut of_topic.standing.position {
+            position.incarnation = version.incarnation;
+        }
+        of_topic.standing.advance(version.version, now, self.times.patience);
+        of_topic.standing.prove(running.asked, version.version);
+        self.forget_passed();
+    }
+
+    /// The store does not know what changed since the position.
+    pub(in crate::replica) fn list_instead(&mut self, id: u64, topic: &Topic, now: Instant) {
+        if let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) {
+            of_topic.running = None;
+            of_topic.want(now, Want::List);
+        }
+    }
+
+    /// Where the topic stood before the listing, if the store can tell, and which rows were held then.
+    pub(in crate::replica) fn begin_listing(
+        &mut self,
+        id: u64,
+        topic: &Topic,
+        base: Option<Base>,
+        held: impl IntoIterator<Item = Name>,
+        now: Instant,
+    ) {
+        let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
+            return;
+        };
+        let Some(running) = &mut of_topic.running else { return };
+        let heard = running.heard;
+        // Of a store that cannot tell: whatever was heard of before is in the listing.
+        let unknown = Base::of_table(TableVersion {
+            incarnation: 0,
+            version: heard,
+        });
+        if let Some(listing) = &mut running.listing {
+            listing.suspects.extend(held);
+            listing.base = Some(base.unwrap_or(unknown));
+        }
+        if let Some(base) = base {
+            self.shows_less(base, heard, now);
+        }
+    }
+
+    /// A row of a listing.
+    pub(in crate::replica) fn take_listed(
+        &mut self,
+        id: u64,
+        topic: &Topic,
+        key: &Name,
+        version: u64,
+        row: NewRow<T>,
+    ) -> Option<Step<T>> {
+        let of_topic = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id))?;
+        self.counts.listed += 1;
+        if let Some(listing) = of_topic.listing()
+            && !listing.suspects.is_empty()
+        {
+            listing.suspects.remove(key);
+        }
+        of_topic.standing.heard = of_topic.standing.heard.max(version);
+        if of_topic.distrusts {
+            let is_known = self.rows.is_stamped(key, topic, version, row.sum);
+            return (!is_known).then(|| self.rows.replace(key, topic, version, row));
+        }
+        if of_topic.standing.covers(version) {
+            return None;
+        }
+        self.put(key, topic, version, row)
+    }
+
+    /// All pages were taken: the position is where the topic stood before them. What is held and was in none of them goes by
+    /// [`Core::sweep`]; then [`Core::end_sweep`].
+    pub(in crate::replica) fn end_listing(&mut self, id: u64, topic: &Topic, now: Instant) -> Vec<Name> {
+        let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
+            return Vec::new();
+        };
+        let Some(listing) = of_topic.listing() else { return Vec::new() };
+        listing.sweeps = true;
+        let suspects = std::mem::take(&mut listing.suspects);
+        let Some(Base { version, table }) = listing.base else { return Vec::new() };
+        let standing = &mut of_topic.standing;
+        let before = standing.position.unwrap_or_default();
+        standing.position = Some(TableVersion {
+            incarnation: version.incarnation,
+            version: before.version,
+        });
+        standing.advance(version.version.max(table), now, self.times.patience);
+        suspects.into_iter().collect()
+    }
+
+    /// A row that was in no page of the listing: it is gone, unless it was written since.
+    pub(in crate::replica) fn sweep(&mut self, id: u64, topic: &Topic, key: &Name) -> Option<Step<T>> {
+        let of_topic = self.topics.get(topic).filter(|of_topic| of_topic.runs(id))?;
+        let listing = of_topic.running.as_ref()?.listing.as_ref()?;
+        let version = listing.base?.version.version;
+        let held = self.rows.get(key).filter(|held| held.topic() == topic)?;
+        if of_topic.distrusts {
+            return self.rows.take_out(key);
+        }
+        (held.version() <= version)
+            .then(|| self.rows.gone(key, held.version()))
+            .flatten()
+    }
+
+    pub(in crate::replica) fn end_sweep(&mut self, id: u64, topic: &Topic, now: Instant) {
+        let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
+            return;
+        };
+        let Some(running) = of_topic.running.take() else { return };
+        of_topic.list_after = Some(clock::after(now, now.saturating_duration_since(running.asked)));
+        if let Some(base) = running.listing.and_then(|listing| listing.base) {
+            of_topic.standing.heard = of_topic.standing.heard.max(base.version.version);
+            of_topic.standing.prove(running.asked, base.version.version);
+        }
+        if std::mem::take(&mut of_topic.distrusts) {
+            self.distrusts = self.topics.values().any(|of_topic| of_topic.distrusts);
+            // Updates that came meanwhile were not taken.
+            self.demand(now);
+        }
+        self.store_answers();
+        self.forget_passed();
+    }
+
+    /// Where the topic stood before rows were read by their keys, if the store can tell.
+    pub(in crate::replica) fn begin_rows(&mut self, id: u64, topic: &Topic, base: Option<Base>, now: Instant) {
+        let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
+            return;
+        };
+        let (Some(running), Some(base)) = (&mut of_topic.running, base) else { return };
+        let before = running.heard;
+        running.heard = before.max(base.version.version);
+        of_topic.standing.heard = of_topic.standing.heard.max(running.heard);
+        self.shows_less(base, before, now);
+    }
+
+    /// A row that was read by its key, with its topic and version; `None`: there is none.
+    pub(in crate::replica) fn take_row(
+        &mut self,
+        id: u64,
+        topic: &Topic,
+        key: &Name,
+        row: Option<(Topic, u64, NewRow<T>)>,
+    ) -> Option<Step<T>> {
+        let of_topic = self.topics.get(topic).filter(|of_topic| of_topic.runs(id))?;
+        let Some((topic, version, row)) = row else {
+            let heard = of_topic.running.as_ref().map_or(0, |running| running.heard);
+            return self.rows.gone(key, heard);
+        };
+        match self.topics.get_mut(&topic) {
+            None => self.rows.gone(key, version.saturating_sub(1)),
+            Some(of_topic) if of_topic.is_old(version) => None,
+            Some(of_topic) => {
+                of_topic.standing.heard = of_topic.standing.heard.max(version);
+                self.put(key, &topic, version, row)
+            }
+        }
+    }
+
+    pub(in crate::replica) fn end_rows(&mut self, id: u64, topic: &Topic) {
+        if let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) {
+            of_topic.running = None;
+            self.store_answers();
+        }
+    }
+
+    /// The store did not answer: it is asked again, ever more rarely.
+    pub(in crate::replica) fn handle_failure(&mut self, read: &Read, now: Instant) {
+        self.counts.failures += 1;
+        let pause = (BACKOFF * 2u32.pow(self.failures.min(10))).min(self.times.max_backoff);
+        self.failures += 1;
+        let at = clock::after(now, pause.mul_f64(1.0 - 0.5 * self.chance.f64()));
+        self.paused_until = Some(at);
+        let (id, topic, want) = match read {
+            Read::Versions { id, .. } => {
+                if let Some(check) = self.check.running.take_if(|check| check.id == *id) {
+                    self.check.due = at;
+                    self.check.hurried |= check.hurried;
+                }
+                return;
+            }
+            Read::Changes { id, topic, .. } => (id, topic, Want::CatchUp),
+            Read::Listing { id, topic } => (id, topic, Want::List),
+            Read::Rows { id, topic, .. } => (id, topic, Want::CatchUp),
+        };
+        if let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(*id)) {
+            of_topic.running = None;
+            of_topic.want(at, want);
+        }
+    }
+}
+
+impl OfTopic {
+    fn runs(&self, id: u64) -> bool {
+        self.running.as_ref().is_some_and(|running| running.id == id)
+    }
+
+    /// Reads this at that time, or more, or earlier. True if that changes anything.
+    pub(super) fn want(&mut self, at: Instant, want: Want) -> bool {
+        let before = self.due;
+        let (due, wanted) = before.unwrap_or((at, want));
+        self.due = Some((due.min(at), wanted.max(want)));
+        self.due != before
+    }
+
+    /// What is to be read, and when.
+    fn due(&self) -> Option<(Instant, Want)> {
+        if self.running.is_some() {
+            return None;
+        }
+        let owed = self.standing.owed_by().map(|by| (by, Want::CatchUp));
+        let (at, want) = match (self.due, owed) {
+            (Some((at, want)), Some((by, owed))) => (at.min(by), want.max(owed)),
+            (due, owed) => due.or(owed)?,
+        };
+        match want {
+            Want::List => Some((self.list_after.map_or(at, |after| at.max(after)), want)),
+            _ => Some((at, want)),
+        }
+    }
+
+    fn begin(&mut self, id: u64, topic: &Topic, want: Want, now: Instant, counts: &mut super::Counts) -> Read {
+        self.due = None;
+        let topic = topic.clone();
+        let keys = std::mem::take(&mut self.unversioned);
+        let (read, listing) = match (want, self.standing.position) {
+            (Want::Rows, _) => {
+                let keys = keys.into_iter().collect();
+                (Read::Rows { id, topic, keys }, None)
+            }
+            (Want::CatchUp, Some(since)) => {
+                counts.catch_ups += 1;
+                (Read::Changes { id, topic, since }, None)
+            }
+            (Want::CatchUp, None) | (Want::List, _) => {
+                counts.listings += 1;
+                (Read::Listing { id, topic }, Some(Listing::default()))
+            }
+        };
+        self.running = Some(Running {
+            id,
+            asked: now,
+            heard: self.standing.heard,
+            listing,
+        });
+        read
+    }
+}

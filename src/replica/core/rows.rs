@@ -1,0 +1,194 @@
+//! The rows of a table, and the deletes that are remembered: which state of a row is the newest.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::database::Entry;
+use crate::replica::map::Map;
+use crate::replica::row::{Held, MalformedRow, NewRow, Step, Undecoded};
+use crate::update::{Name, Topic};
+
+/// How many deletes are remembered.
+const MAX_DELETES: usize = 1 << 16;
+
+/// The rows of a table. Each is in one of the two maps.
+pub(in crate::replica) struct Rows<T> {
+    pub(in crate::replica) decoded: Map<Entry<T>>,
+    pub(in crate::replica) malformed: Map<Undecoded<T>>,
+    deletes: Deletes,
+}
+
+impl<T> Default for Rows<T> {
+    fn default() -> Rows<T> {
+        Rows {
+            decoded: Map::default(),
+            malformed: Map::default(),
+            deletes: Deletes::default(),
+        }
+    }
+}
+
+/// The deletes that not every topic's position has passed: what comes late of a row may be from before.
+#[derive(Default)]
+struct Deletes {
+    by_key: HashMap<Name, u64>,
+    by_version: BTreeSet<(u64, Name)>,
+}
+
+impl Deletes {
+    fn remember(&mut self, key: &Name, version: u64) {
+        if let Some(before) = self.by_key.insert(key.clone(), version) {
+            self.by_version.remove(&(before, key.clone()));
+        }
+        self.by_version.insert((version, key.clone()));
+    }
+
+    fn forget_to(&mut self, version: u64) {
+        while let Some((first, _)) = self.by_version.first()
+            && *first <= version
+            && let Some((_, key)) = self.by_version.pop_first()
+        {
+            self.by_key.remove(&key);
+        }
+    }
+}
+
+impl<T> Rows<T> {
+    pub(in crate::replica) fn get(&self, key: &str) -> Option<Held<T>> {
+        if let Some(row) = self.decoded.get(key) {
+            return Some(Held::Row(Arc::clone(row)));
+        }
+        // Nearly always empty.
+        let malformed = self.malformed.get(key)?;
+        Some(Held::Malformed(Arc::clone(malformed)))
+    }
+
+    fn version(&self, key: &str) -> Option<u64> {
+        match self.decoded.get(key) {
+            Some(row) => Some(row.version),
+            None => self.malformed.get(key).map(|it| it.row.version),
+        }
+    }
+
+    /// The version and the sum of the row's text.
+    pub(in crate::replica) fn stamp(&self, key: &str) -> Option<(u64, u32)> {
+        let sum = self.decoded.note(key).or_else(|| self.malformed.note(key))?;
+        Some((self.version(key)?, sum))
+    }
+
+    pub(super) fn is_stamped(&self, key: &str, topic: &Topic, version: u64, sum: u32) -> bool {
+        self.stamp(key) == Some((version, sum)) && self.get(key).is_some_and(|held| held.topic() == topic)
+    }
+
+    /// True if this is newer than what is known of the row.
+    fn is_news(&self, key: &str, version: u64) -> bool {
+        self.version(key).is_none_or(|held| held < version)
+            && self.deletes.by_key.get(key).is_none_or(|deleted| *deleted < version)
+    }
+
+    /// Takes in a state of a row if it is newer than what is known.
+    pub(super) fn put(&mut self, key: &Name, topic: &Topic, version: u64, row: NewRow<T>) -> Option<Step<T>> {
+        self.is_news(key, version)
+            .then(|| self.replace(key, topic, version, row))
+    }
+
+    /// Takes in a state of a row in the place of whatever is known.
+    pub(super) fn replace(&mut self, key: &Name, topic: &Topic, version: u64, row: NewRow<T>) -> Step<T> {
+        let sum = row.sum;
+        let (before, after) = match row.row {
+            Ok(row) => {
+                let entry = Arc::new(Entry {
+                    key: key.clone(),
+                    row,
+                    topic: topic.clone(),
+                    version,
+                });
+                let before = match self.decoded.insert(Arc::clone(&entry), sum) {
+                    Some(before) => Some(Held::Row(before)),
+                    None => self.malformed.remove(key).map(Held::Malformed),
+                };
+                (before, Held::Row(entry))
+            }
+            Err((text, error)) => {
+                let before = self.remove(key);
+                let row = Arc::new(MalformedRow {
+                    key: key.clone(),
+                    topic: topic.clone(),
+                    version,
+                    text,
+                    error,
+                });
+                let last = before.as_ref().and_then(|before| before.decoded().cloned());
+                let malformed = Arc::new(Undecoded { row, last });
+                self.malformed.insert(Arc::clone(&malformed), sum);
+                (before, Held::Malformed(malformed))
+            }
+        };
+        Step {
+            key: key.clone(),
+            before,
+            after: Some(after),
+            version,
+        }
+    }
+
+    /// Takes in a delete if it is newer than what is known; it is remembered until [`Rows::forget_deletes`].
+    pub(super) fn delete(&mut self, key: &Name, version: u64) -> Option<Step<T>> {
+        if !self.is_news(key, version) {
+            return None;
+        }
+        self.deletes.remember(key, version);
+        self.remove_at(key, version)
+    }
+
+    /// The row was found to be gone at a time when everything up to this version was written.
+    pub(super) fn gone(&mut self, key: &Name, version: u64) -> Option<Step<T>> {
+        self.version(key).filter(|held| *held <= version)?;
+        self.deletes.remember(key, version);
+        self.take_out(key)
+    }
+
+    /// Removes a row of which it is not known at which version it went.
+    pub(super) fn take_out(&mut self, key: &Name) -> Option<Step<T>> {
+        let version = self.version(key)?;
+        self.remove_at(key, version)
+    }
+
+    /// As [`Rows::take_out`], of a row that is still there. If it was `trusted`, what is older than it stays old.
+    pub(super) fn evict(&mut self, key: &Name, trusted: bool) -> Option<Step<T>> {
+        let version = self.version(key)?;
+        if trusted {
+            self.deletes.remember(key, version.saturating_sub(1));
+        }
+        self.remove_at(key, version)
+    }
+
+    fn remove_at(&mut self, key: &Name, version: u64) -> Option<Step<T>> {
+        let before = self.remove(key)?;
+        Some(Step {
+            key: key.clone(),
+            before: Some(before),
+            after: None,
+            version,
+        })
+    }
+
+    fn remove(&mut self, key: &str) -> Option<Held<T>> {
+        match self.decoded.remove(key) {
+            Some(row) => Some(Held::Row(row)),
+            None => self.malformed.remove(key).map(Held::Malformed),
+        }
+    }
+
+    /// Forgets the deletes up to this version.
+    pub(super) fn forget_deletes(&mut self, version: u64) {
+        self.deletes.forget_to(version);
+    }
+
+    /// True if more deletes are remembered than there should be.
+    pub(super) fn has_too_many_deletes(&self) -> bool {
+        self.deletes.by_version.len() > MAX_DELETES
+    }
+}

@@ -1,0 +1,93 @@
+//! Rows by something else than their key.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use parking_lot::RwLock;
+
+use super::row::RowChange;
+use crate::database::Entry;
+use crate::dispatcher::Guard;
+use crate::update::Name;
+
+/// The rows of a table by a function of the row; dropping it ends it. See [`ReplicaTable::index`](super::ReplicaTable::index).
+pub struct Index<T, K> {
+    rows: Arc<RwLock<Rows<T, K>>>,
+    _guard: Guard,
+}
+
+struct Rows<T, K> {
+    by_key: BTreeMap<K, BTreeMap<Name, Arc<Entry<T>>>>,
+    /// Under what each row is.
+    keys: HashMap<Name, Vec<K>>,
+}
+
+impl<T: Send + Sync + 'static, K: Ord + Clone + Send + Sync + 'static> Index<T, K> {
+    pub(super) fn new<I: IntoIterator<Item = K>>(
+        watch: impl FnOnce(Box<dyn Fn(&RowChange<T>) + Send + Sync>) -> Guard,
+        keys: impl Fn(&Entry<T>) -> I + Send + Sync + 'static,
+    ) -> Index<T, K> {
+        let rows = Arc::new(RwLock::new(Rows {
+            by_key: BTreeMap::new(),
+            keys: HashMap::new(),
+        }));
+        let kept = Arc::clone(&rows);
+        let follow = move |change: &RowChange<T>| match change {
+            RowChange::Added { row } | RowChange::Changed { new: row, .. } => {
+                // Code of the program's own, so without the lock.
+                let keys = keys(row).into_iter().collect();
+                kept.write().put(row, keys);
+            }
+            RowChange::Removed { key, .. } => kept.write().remove(key),
+            RowChange::Malformed { .. } => {}
+        };
+        let guard = watch(Box::new(follow));
+        Index { rows, _guard: guard }
+    }
+
+    /// The rows under this key, in the order of their own keys.
+    pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Vec<Arc<Entry<T>>>
+    where
+        K: Borrow<Q>,
+    {
+        let rows = self.rows.read();
+        let rows = rows.by_key.get(key).into_iter();
+        rows.flat_map(BTreeMap::values).cloned().collect()
+    }
+
+    /// The keys under which there are rows, in order.
+    pub fn keys(&self) -> Vec<K> {
+        self.rows.read().by_key.keys().cloned().collect()
+    }
+}
+
+impl<T, K: Ord + Clone> Rows<T, K> {
+    fn put(&mut self, row: &Arc<Entry<T>>, keys: Vec<K>) {
+        self.remove(&row.key);
+        for key in &keys {
+            let rows = self.by_key.entry(key.clone()).or_default();
+            rows.insert(row.key.clone(), Arc::clone(row));
+        }
+        self.keys.insert(row.key.clone(), keys);
+    }
+
+    fn remove(&mut self, row: &str) {
+        for key in self.keys.remove(row).into_iter().flatten() {
+            if let Some(rows) = self.by_key.get_mut(&key) {
+                rows.remove(row);
+                if rows.is_empty() {
+                    self.by_key.remove(&key);
+                }
+            }
+        }
+    }
+}
+
+impl<T, K> fmt::Debug for Index<T, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Index").finish_non_exhaustive()
+    }
+}

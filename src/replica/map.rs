@@ -1,0 +1,300 @@
+//! A map whose copies are cheap: a copy shares what neither has changed since.
+//!
+//! A trie of hashes with eight branches a level, whose leaves hold up to [`LEAF`] rows. A change copies the path to its leaf, but
+//! only as far as a copy of the map still uses it: without copies it is made in place.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use hashbrown::DefaultHashBuilder;
+
+/// A leaf that has more is split, unless no bits of the hash are left.
+const LEAF: usize = 24;
+/// How many bits of the hash a level takes.
+const BITS: u32 = 3;
+const WIDTH: usize = 1 << BITS;
+/// A leaf grows by so many rows at a time, so that little room is unused.
+const GROWTH: usize = 4;
+
+/// What a [`Map`] holds.
+pub(super) trait Keyed {
+    /// What it is found by.
+    fn key(&self) -> &str;
+}
+
+/// Items by key, each with a small note.
+#[derive(Debug)]
+pub(super) struct Map<R> {
+    root: Node<R>,
+    len: usize,
+    hasher: DefaultHashBuilder,
+}
+
+#[derive(Debug)]
+enum Node<R> {
+    Leaf(Arc<Vec<Slot<R>>>),
+    Branch(Arc<[Node<R>; WIDTH]>),
+}
+
+#[derive(Debug)]
+struct Slot<R> {
+    hash: u32,
+    note: u32,
+    item: Arc<R>,
+}
+
+impl<R> Clone for Node<R> {
+    fn clone(&self) -> Node<R> {
+        match self {
+            Node::Leaf(slots) => Node::Leaf(Arc::clone(slots)),
+            Node::Branch(nodes) => Node::Branch(Arc::clone(nodes)),
+        }
+    }
+}
+
+impl<R> Clone for Slot<R> {
+    fn clone(&self) -> Slot<R> {
+        Slot {
+            hash: self.hash,
+            note: self.note,
+            item: Arc::clone(&self.item),
+        }
+    }
+}
+
+impl<R> Clone for Map<R> {
+    fn clone(&self) -> Map<R> {
+        Map {
+            root: self.root.clone(),
+            len: self.len,
+            hasher: self.hasher.clone(),
+        }
+    }
+}
+
+impl<R> Default for Map<R> {
+    fn default() -> Map<R> {
+        Map {
+            root: Node::empty(),
+            len: 0,
+            hasher: DefaultHashBuilder::default(),
+        }
+    }
+}
+
+impl<R> Node<R> {
+    fn empty() -> Node<R> {
+        Node::Leaf(Arc::new(Vec::new()))
+    }
+}
+
+impl<R: Keyed> Map<R> {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&Arc<R>> {
+        self.slot(key).map(|slot| &slot.item)
+    }
+
+    /// The note of the item with this key.
+    pub(super) fn note(&self, key: &str) -> Option<u32> {
+        self.slot(key).map(|slot| slot.note)
+    }
+
+    fn slot(&self, key: &str) -> Option<&Slot<R>> {
+        let hash = self.hash(key);
+        let mut node = &self.root;
+        let mut rest = hash;
+        while let Node::Branch(nodes) = node {
+            node = &nodes[branch(rest)];
+            rest >>= BITS;
+        }
+        let Node::Leaf(slots) = node else { return None };
+        slots.iter().find(|slot| slot.is_of(hash, key))
+    }
+
+    /// Puts an item in; returns the one with the same key that was there before.
+    pub(super) fn insert(&mut self, item: Arc<R>, note: u32) -> Option<Arc<R>> {
+        let hash = self.hash(item.key());
+        let before = insert(&mut self.root, 0, Slot { hash, note, item });
+        self.len += usize::from(before.is_none());
+        before
+    }
+
+    /// Takes an item out.
+    pub(super) fn remove(&mut self, key: &str) -> Option<Arc<R>> {
+        // To look first keeps what is shared shared.
+        self.get(key)?;
+        let hash = self.hash(key);
+        let mut node = &mut self.root;
+        let mut rest = hash;
+        while let Node::Branch(nodes) = node {
+            node = &mut Arc::make_mut(nodes)[branch(rest)];
+            rest >>= BITS;
+        }
+        let Node::Leaf(slots) = node else { return None };
+        let slots = Arc::make_mut(slots);
+        let place = slots.iter().position(|slot| slot.is_of(hash, key))?;
+        self.len -= 1;
+        let removed = slots.swap_remove(place).item;
+        slots.shrink_to(slots.len().next_multiple_of(GROWTH));
+        Some(removed)
+    }
+
+    /// All items, in no order.
+    pub(super) fn iter(&self) -> Iter<R> {
+        Iter {
+            path: vec![(self.root.clone(), 0)],
+        }
+    }
+
+    fn hash(&self, key: &str) -> u32 {
+        self.hasher.hash_one(key) as u32
+    }
+}
+
+impl<R: Keyed> Slot<R> {
+    fn is_of(&self, hash: u32, key: &str) -> bool {
+        self.hash == hash && self.item.key() == key
+    }
+}
+
+fn branch(rest: u32) -> usize {
+    rest as usize % WIDTH
+}
+
+fn insert<R: Keyed>(mut node: &mut Node<R>, mut taken: u32, slot: Slot<R>) -> Option<Arc<R>> {
+    loop {
+        match node {
+            Node::Branch(nodes) => {
+                let rest = slot.hash.checked_shr(taken).unwrap_or(0);
+                node = &mut Arc::make_mut(nodes)[branch(rest)];
+                taken += BITS;
+            }
+            Node::Leaf(slots) if slots.len() >= LEAF && taken < u32::BITS && !has(slots, &slot) => {
+                *node = split(slots, taken);
+            }
+            Node::Leaf(slots) => {
+                let slots = Arc::make_mut(slots);
+                if let Some(same) = slots.iter_mut().find(|it| it.is_of(slot.hash, slot.item.key())) {
+                    return Some(std::mem::replace(same, slot).item);
+                }
+                if slots.len() == slots.capacity() {
+                    slots.reserve_exact(GROWTH);
+                }
+                slots.push(slot);
+                return None;
+            }
+        }
+    }
+}
+
+fn has<R: Keyed>(slots: &[Slot<R>], slot: &Slot<R>) -> bool {
+    slots.iter().any(|it| it.is_of(slot.hash, slot.item.key()))
+}
+
+fn split<R: Keyed>(slots: &[Slot<R>], taken: u32) -> Node<R> {
+    let mut leaves: [Vec<Slot<R>>; WIDTH] = Default::default();
+    for slot in slots {
+        let leaf = &mut leaves[branch(slot.hash.checked_shr(taken).unwrap_or(0))];
+        if leaf.len() == leaf.capacity() {
+            leaf.reserve_exact(GROWTH);
+        }
+        leaf.push(slot.clone());
+    }
+    Node::Branch(Arc::new(leaves.map(|leaf| Node::Leaf(Arc::new(leaf)))))
+}
+
+/// All items of a [`Map`] as it was when this was made.
+#[derive(Debug)]
+pub(super) struct Iter<R> {
+    /// The nodes that are not finished, with what comes next in each.
+    path: Vec<(Node<R>, usize)>,
+}
+
+impl<R> Iterator for Iter<R> {
+    type Item = Arc<R>;
+
+    fn next(&mut self) -> Option<Arc<R>> {
+        loop {
+            let (node, next) = self.path.last_mut()?;
+            let at = *next;
+            *next += 1;
+            match node {
+                Node::Leaf(slots) => match slots.get(at) {
+                    Some(slot) => return Some(Arc::clone(&slot.item)),
+                    None => drop(self.path.pop()),
+                },
+                Node::Branch(nodes) => match nodes.get(at).cloned() {
+                    Some(child) => self.path.push((child, 0)),
+                    None => drop(self.path.pop()),
+                },
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    impl Keyed for (String, u64) {
+        fn key(&self) -> &str {
+            &self.0
+        }
+    }
+
+    fn content(map: &Map<(String, u64)>) -> HashMap<String, u64> {
+        let items: Vec<_> = map.iter().map(|item| (*item).clone()).collect();
+        let count = items.len();
+        let content: HashMap<_, _> = items.into_iter().collect();
+        assert_eq!((content.len(), map.len()), (count, count), "each once");
+        content
+    }
+
+    /// Random changes, held against a map of the standard library; copies stay as they were.
+    #[test]
+    fn it_is_a_map_and_its_copies_stay() {
+        let mut chance = fastrand::Rng::with_seed(7);
+        let mut map = Map::default();
+        let mut model = HashMap::new();
+        let mut copies = Vec::new();
+        for step in 0..60_000u64 {
+            let key = chance.u32(0..9_000).to_string();
+            if chance.u8(0..10) < 7 {
+                let before = map.insert(Arc::new((key.clone(), step)), step as u32);
+                assert_eq!(before.map(|item| item.1), model.insert(key.clone(), step));
+                assert_eq!(map.note(&key), Some(step as u32));
+            } else {
+                assert_eq!(map.remove(&key).map(|item| item.1), model.remove(&key));
+            }
+            assert_eq!(map.get(&key).map(|item| item.1), model.get(&key).copied());
+            if step % 10_000 == 0 {
+                copies.push((map.clone(), model.clone()));
+            }
+        }
+        copies.push((map, model));
+        for (copy, model) in &copies {
+            assert_eq!(content(copy), *model);
+        }
+    }
+
+    /// A leaf takes more than it should hold when all bits of the hash are the same.
+    #[test]
+    fn rows_of_one_hash_share_a_leaf() {
+        let slot = |number: u64| Slot {
+            hash: 0x1234_5678,
+            note: 0,
+            item: Arc::new((number.to_string(), number)),
+        };
+        let mut root = Node::empty();
+        for number in 0..100 {
+            assert!(insert(&mut root, 0, slot(number)).is_none());
+        }
+        assert!(insert(&mut root, 0, slot(7)).is_some());
+        assert_eq!(Iter { path: vec![(root, 0)] }.count(), 100);
+    }
+}

@@ -1,0 +1,499 @@
+//! Replicas: a process's own copy of some tables and topics, kept equal to the store.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use std::time::Duration;
+//! use serde::{Deserialize, Serialize};
+//! use tablecast::drivers::memory::MemoryPubSub;
+//! use tablecast::replica::{Replica, ReplicaOptions, RowChange};
+//! use tablecast::stores::memory::MemoryStore;
+//! use tablecast::*;
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct LogicalPort { chassis: String }
+//! const LPORT: Table<LogicalPort> = Table::new("lport");
+//!
+//! # fn main() -> Result<()> {
+//! let (driver, store) = (Arc::new(MemoryPubSub::new("memory://replica")?), Arc::new(MemoryStore::new()));
+//! let dispatcher = Dispatcher::new(DispatcherOptions::default())?;
+//! let subscriber = Subscriber::new(driver.clone(), dispatcher.queue(), SubscriberOptions::default());
+//! let subscriber = Arc::new(subscriber);
+//! subscriber.register_listen_address("memory://replica")?;
+//! subscriber.daemonize()?;
+//!
+//! let options = ReplicaOptions { topics: vec![Topic::ALL], ..ReplicaOptions::default() };
+//! let replica = Replica::new(&subscriber, &dispatcher, store.clone(), options)?;
+//! let ports = replica.table(LPORT)?;
+//! let (changes, changed) = crossbeam_channel::unbounded::<RowChange<LogicalPort>>();
+//! let _guard = ports.on_change(changes);
+//!
+//! let database = Database::new(store, Publisher::new(&*driver, PublisherOptions::default())?, DatabaseOptions::default());
+//! database.rows(LPORT).create("port-1", &LogicalPort { chassis: "host1".into() })?;
+//! replica.wait_current(Duration::from_secs(5))?;
+//! assert_eq!(ports.get("port-1")?.expect("it is there").row.chassis, "host1");
+//! assert_eq!(changed.recv().expect("it is told").key(), "port-1");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A replica registers its topics, hears sync events, reads the store and catches up by itself. **What is promised**: within the
+//! bound it equals the store's rows of its topics, whatever was lost, killed, restarted or undone; no row that is gone stays, and none goes
+//! back to an older version. The bound is the time of [`ReplicaOptions::check_interval`] and of reading what was missed; while all
+//! is well a change is there as soon as its update.
+//!
+//! **How.** The store's versions decide what is newer. For each topic of a table a replica has a *position*: everything up to it
+//! is included. An update that says which version of its topic came before its own moves the position if that is where it stands;
+//! otherwise something is missing between, and if it does not come soon, the changes since the position are read. At a low rate it
+//! asks for the last versions; equal to the position they prove that nothing is missing, and the age of this proof is the [staleness](Replica::staleness).
+//!
+//! **A store that goes back** to an earlier state, as after a failover or with an older file put back, is the truth: its versions
+//! begin anew. It is noticed when it shows less than was known. One that lost its last writes and was given as many others before the next
+//! check looks as if nothing had happened, and only [`Replica::verify`] shows it.
+//!
+//! **Cost.** A store that has neither [`Store::topic_versions`] nor [`Store::changes`] is listed instead: at every check, or if it
+//! has [`Store::table_version`] at every check that finds another one.
+
+mod core;
+mod index;
+mod map;
+mod options;
+mod part;
+mod reader;
+mod row;
+mod signal;
+mod table;
+mod verify;
+mod watch;
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+
+pub use index::Index;
+pub use options::{ReplicaOptions, ReplicaStats};
+pub use row::{MalformedRow, RowChange};
+pub use table::{ReplicaTable, Snapshot};
+pub use verify::Difference;
+
+use crate::barrier::{Answers, Applied};
+use crate::clock;
+use crate::dispatcher::{DispatcherHandle, Guard};
+use crate::error::{Error, ErrorKind, Result, report};
+use crate::store::{Store, TableVersion};
+use crate::subscriber::{OwnTopic, Subscriber};
+use crate::table::Table;
+use crate::thread::{Background, Stop, deadline};
+use crate::update::{DbUpdate, Name, SyncReason, Topic};
+use part::{Decode, Part, Typed};
+use reader::{Parts, Reader};
+use signal::Signal;
+
+/// A process's own copy of some tables and topics; see [the module](self). Dropping it ends it, and its handlers; the tables keep
+/// what they have.
+///
+/// All methods may be called from any thread. Those that wait for something to be read never return on the dispatcher's thread,
+/// unless it has workers: what was read comes in there.
+pub struct Replica {
+    // Dropped in this order.
+    _answers: Option<Answers>,
+    _sync: Guard,
+    _self_check: Option<Background>,
+    _reader: Background,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    subscriber: Arc<Subscriber>,
+    dispatcher: DispatcherHandle,
+    store: Arc<dyn Store>,
+    options: ReplicaOptions,
+    topics: Mutex<BTreeMap<Topic, OwnTopic>>,
+    tables: Mutex<BTreeMap<Name, Held>>,
+    parts: Arc<Parts>,
+    wake: Sender<()>,
+    signal: Arc<Signal>,
+    differences: AtomicU64,
+}
+
+/// A table that is held.
+struct Held {
+    part: Arc<dyn Part>,
+    /// The same as a [`ReplicaTable`].
+    typed: Box<dyn Any + Send + Sync>,
+    _guard: Guard,
+}
+
+impl Replica {
+    /// Begins to hold the topics of the options, of the tables that are [added](Replica::table).
+    ///
+    /// The subscriber need not run yet, nor ever be live: it only makes changes come sooner.
+    ///
+    /// # Errors
+    /// As [`Subscriber::register_topic`]; [`ErrorKind::Io`] if a thread cannot be started; with an id, what the store says.
+    pub fn new(
+        subscriber: &Arc<Subscriber>,
+        dispatcher: &DispatcherHandle,
+        store: Arc<dyn Store>,
+        options: ReplicaOptions,
+    ) -> Result<Replica> {
+        let (wake, woken) = crossbeam_channel::bounded(1);
+        let parts = Arc::new(Parts::default());
+        let reader = Reader::new(Arc::clone(&store), Arc::clone(&parts), woken);
+        let hook = options.hook.clone();
+        let run = move |stop: Stop| reader.run(&stop);
+        let reader = Background::spawn("tablecast-replica", "a replica".into(), hook, run)?;
+        let inner = Arc::new(Inner {
+            subscriber: Arc::clone(subscriber),
+            dispatcher: dispatcher.clone(),
+            store,
+            options,
+            topics: Mutex::default(),
+            tables: Mutex::default(),
+            parts: Arc::clone(&parts),
+            wake,
+            signal: Arc::default(),
+            differences: AtomicU64::new(0),
+        });
+        for topic in &inner.options.topics {
+            inner.add_topic(topic)?;
+        }
+        let about = Arc::downgrade(&inner);
+        let sync = dispatcher.on_own_sync(move |reason| {
+            if let Some(inner) = about.upgrade() {
+                inner.handle_sync(reason);
+            }
+        });
+        Ok(Replica {
+            _answers: inner.register()?,
+            _sync: sync,
+            _self_check: inner.begin_self_check()?,
+            _reader: reader,
+            inner,
+        })
+    }
+
+    /// Holds the rows of a table, with their type. A table that is held already with this type is the same one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] if it is held with another type.
+    pub fn table<T: DeserializeOwned + Send + Sync + 'static>(&self, table: Table<T>) -> Result<ReplicaTable<T>> {
+        let decode: Decode<T> = |table, key, text| Table::read(table, key, &text).map_err(|error| (text, error));
+        self.inner.table(table.name(), decode)
+    }
+
+    /// Holds the rows of a table as text. A table that is held already as text is the same one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`] if it is held with another type.
+    pub fn raw_table(&self, table: impl Into<Name>) -> Result<ReplicaTable<String>> {
+        self.inner.table(table.into(), |_, _, text| Ok(text))
+    }
+
+    /// Ends holding a table; true if it was held. Its rows are told as removed.
+    pub fn remove_table(&self, table: &str) -> bool {
+        let Some(held) = self.inner.tables.lock().remove(table) else {
+            return false;
+        };
+        self.inner.parts.write().retain(|part| *part.name() != *table);
+        held.part.close();
+        true
+    }
+
+    /// Begins to hold the rows of this topic; true if it was not held.
+    ///
+    /// # Errors
+    /// As [`Subscriber::register_topic`].
+    pub fn add_topic(&self, topic: &Topic) -> Result<bool> {
+        self.inner.add_topic(topic)
+    }
+
+    /// Ends holding the rows of this topic; true if it was held. They are told as removed.
+    pub fn remove_topic(&self, topic: &Topic) -> bool {
+        let Some(own) = self.inner.topics.lock().remove(topic) else {
+            return false;
+        };
+        drop(own);
+        for part in self.inner.parts() {
+            part.remove_topic(topic);
+        }
+        true
+    }
+
+    /// True if all rows of all tables and topics have been read, and since then nothing made it read them anew.
+    pub fn is_synced(&self) -> bool {
+        self.inner.parts.read().iter().all(|part| part.is_synced())
+    }
+
+    /// Waits until [`Replica::is_synced`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`], with the tables that are missing.
+    pub fn wait_synced(&self, timeout: Duration) -> Result<()> {
+        let missing = |part: &Arc<dyn Part>| !part.is_synced();
+        self.inner.wait(timeout, "not synced", missing)
+    }
+
+    /// Waits until everything is included that was written before this call, by anybody.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`], with the tables that are missing.
+    pub fn wait_current(&self, timeout: Duration) -> Result<()> {
+        self.inner.wait_current(timeout)
+    }
+
+    /// The version of a table up to which everything of this topic is included; `None` if it is not held, or not synced.
+    pub fn position(&self, table: &str, topic: &Topic) -> Option<TableVersion> {
+        self.inner.part(table)?.position(topic)
+    }
+
+    /// Waits until the [position](Replica::position) is at least this one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`]; [`ErrorKind::NotFound`] if the table or topic is not held.
+    pub fn wait_version(&self, table: &str, topic: &Topic, version: TableVersion, timeout: Duration) -> Result<()> {
+        let covers = || self.inner.covers(table, topic, version);
+        let deadline = deadline(timeout);
+        self.inner.signal.wait(deadline, || covers() != Some(false));
+        match covers() {
+            Some(true) => Ok(()),
+            Some(false) => {
+                let context = format!("version {} of table {table:?} within {timeout:?}", version.version);
+                Err(Error::new(ErrorKind::Timeout, context))
+            }
+            None => {
+                let context = format!("table {table:?}, topic {topic:?}: the replica does not hold it");
+                Err(Error::new(ErrorKind::NotFound, context))
+            }
+        }
+    }
+
+    /// How long ago it was last proven that nothing of this topic is missing, in any table; `None` if it never was. What was
+    /// written before that is included.
+    pub fn staleness(&self, topic: &Topic) -> Option<Duration> {
+        let now = clock::now();
+        let parts = self.inner.parts.read();
+        let mut oldest = None;
+        for part in parts.iter().filter(|part| part.holds(topic)) {
+            let age = now.saturating_duration_since(part.proven(topic)?);
+            oldest = oldest.max(Some(age));
+        }
+        oldest
+    }
+
+    /// What it did so far.
+    pub fn stats(&self) -> ReplicaStats {
+        let mut stats = ReplicaStats {
+            differences: self.inner.differences.load(Ordering::Relaxed),
+            ..ReplicaStats::default()
+        };
+        self.inner.parts.read().iter().for_each(|part| part.count(&mut stats));
+        stats
+    }
+
+    /// Compares all rows with the store's, which are all read for it, on this thread. A row that differs, and still does after the replica
+    /// has caught up, is counted and reported, and its table is read anew.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`], and those of an outage of the store.
+    pub fn verify(&self, timeout: Duration) -> Result<Vec<Difference>> {
+        self.inner.verify(timeout)
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        // No part, and no handler, is called any more.
+        self.inner.tables.lock().clear();
+        self.inner.topics.lock().clear();
+    }
+}
+
+impl Inner {
+    fn table<T: Send + Sync + 'static>(&self, name: Name, decode: Decode<T>) -> Result<ReplicaTable<T>> {
+        let topics = self.topics.lock();
+        let mut tables = self.tables.lock();
+        if let Some(held) = tables.get(&name) {
+            let table = held.typed.downcast_ref::<ReplicaTable<T>>();
+            return table.cloned().ok_or_else(|| {
+                let context = format!("table {name:?} is held with another type of rows");
+                Error::new(ErrorKind::InvalidInput, context)
+            });
+        }
+        let (wake, signal) = (self.wake.clone(), Arc::clone(&self.signal));
+        let dispatcher = self.dispatcher.clone();
+        let typed = Arc::new(Typed::new(
+            name.clone(),
+            decode,
+            &self.options,
+            dispatcher,
+            wake,
+            signal,
+        ));
+        let updated = Arc::clone(&typed);
+        let guard = self
+            .dispatcher
+            .on_table(name.clone(), move |update: &DbUpdate| updated.handle_update(update));
+        let part: Arc<dyn Part> = Arc::clone(&typed) as _;
+        topics.keys().for_each(|topic| part.add_topic(topic));
+        self.parts.write().push(Arc::clone(&part));
+        let table = ReplicaTable(typed);
+        let held = Held {
+            part,
+            typed: Box::new(table.clone()),
+            _guard: guard,
+        };
+        tables.insert(name, held);
+        // Not before the thread that reads can find it.
+        let _ = self.wake.try_send(());
+        Ok(table)
+    }
+
+    fn add_topic(&self, topic: &Topic) -> Result<bool> {
+        let mut topics = self.topics.lock();
+        if topics.contains_key(topic) {
+            return Ok(false);
+        }
+        let own = OwnTopic::register(&self.subscriber, topic.clone(), None)?;
+        topics.insert(topic.clone(), own);
+        self.parts.read().iter().for_each(|part| part.add_topic(topic));
+        Ok(true)
+    }
+
+    fn parts(&self) -> Vec<Arc<dyn Part>> {
+        self.parts.read().clone()
+    }
+
+    fn part(&self, table: &str) -> Option<Arc<dyn Part>> {
+        let parts = self.parts.read();
+        parts.iter().find(|part| *part.name() == *table).cloned()
+    }
+
+    fn handle_sync(&self, reason: &SyncReason) {
+        let parts = self.parts.read();
+        let concerns = |part: &Arc<dyn Part>| match reason.topics() {
+            Some(topics) => topics.iter().any(|topic| part.holds(topic)),
+            None => true,
+        };
+        parts
+            .iter()
+            .filter(|part| concerns(part))
+            .for_each(|part| part.handle_loss());
+    }
+
+    fn wait(&self, timeout: Duration, what: &str, is_missing: impl Fn(&Arc<dyn Part>) -> bool) -> Result<()> {
+        let none_missing = || !self.parts.read().iter().any(&is_missing);
+        if self.signal.wait(deadline(timeout), none_missing) {
+            return Ok(());
+        }
+        let parts = self.parts.read();
+        let missing = parts.iter().filter(|part| is_missing(part)).map(|part| &**part.name());
+        let missing: Vec<&str> = missing.collect();
+        let context = format!("{what} within {timeout:?}: tables {missing:?}");
+        Err(Error::new(ErrorKind::Timeout, context))
+    }
+
+    fn wait_current(&self, timeout: Duration) -> Result<()> {
+        let since = clock::now();
+        self.parts.read().iter().for_each(|part| part.demand());
+        self.wait(timeout, "not current", |part| !part.is_current(since))
+    }
+
+    fn verify(&self, timeout: Duration) -> Result<Vec<Difference>> {
+        let deadline = deadline(timeout);
+        let topics: Vec<Topic> = self.topics.lock().keys().cloned().collect();
+        let catch_up = || self.wait_current(deadline.saturating_duration_since(Instant::now()));
+        let mut all = Vec::new();
+        for part in self.parts() {
+            let differences = verify::compare(&part, &topics, &*self.store, deadline, catch_up)?;
+            if let Some(first) = differences.first() {
+                let context = format!("{} rows differ from the store, the first is {first}", differences.len());
+                report(&Error::new(ErrorKind::Conflict, context), self.options.hook.as_ref());
+                part.distrust();
+            }
+            self.differences.fetch_add(differences.len() as u64, Ordering::Relaxed);
+            all.extend(differences);
+        }
+        Ok(all)
+    }
+
+    /// Compares with the store again and again, if the options say so.
+    fn begin_self_check(self: &Arc<Inner>) -> Result<Option<Background>> {
+        let Some(interval) = self.options.self_check else {
+            return Ok(None);
+        };
+        let about = Arc::downgrade(self);
+        let run = move |stop: Stop| {
+            while !stop.within(crate::thread::jittered(interval)) {
+                let Some(inner) = about.upgrade() else { return };
+                if let Err(error) = inner.verify(interval.max(Duration::from_secs(10))) {
+                    report(&error, inner.options.hook.as_ref());
+                }
+            }
+        };
+        let hook = self.options.hook.clone();
+        let what = "a replica's self-check".into();
+        Background::spawn("tablecast-check", what, hook, run).map(Some)
+    }
+
+    /// Registers it for those who wait for replicas, if it has an id.
+    fn register(self: &Arc<Inner>) -> Result<Option<Answers>> {
+        let Some(id) = &self.options.id else { return Ok(None) };
+        let applied = Arc::new(About(Arc::downgrade(self)));
+        let registry = self.options.registry.clone();
+        Answers::new(id, &self.store, &self.subscriber, applied, registry).map(Some)
+    }
+
+    /// Whether everything of the topic up to this version is included; `None` if it is not held.
+    fn covers(&self, table: &str, topic: &Topic, at: TableVersion) -> Option<bool> {
+        let part = self.part(table).filter(|part| part.holds(topic))?;
+        let covers = |position: TableVersion| {
+            // Of a table that was empty when it was read the incarnation is not known before the next check.
+            let is_same = position.incarnation == at.incarnation || position.incarnation == 0;
+            is_same && position.version >= at.version
+        };
+        Some(part.position(topic).is_some_and(covers))
+    }
+}
+
+/// What those who wait for replicas ask.
+struct About(std::sync::Weak<Inner>);
+
+impl Applied for About {
+    fn tables(&self) -> Vec<Name> {
+        let parts = self.0.upgrade().map(|inner| inner.parts());
+        let parts = parts.into_iter().flatten();
+        parts.map(|part| part.name().clone()).collect()
+    }
+
+    fn topics(&self) -> Vec<Topic> {
+        let topics = self.0.upgrade().map(|inner| inner.topics.lock().keys().cloned().collect());
+        topics.unwrap_or_default()
+    }
+
+    fn covers(&self, table: &str, topic: &Topic, at: TableVersion) -> Option<bool> {
+        self.0.upgrade()?.covers(table, topic, at)
+    }
+
+    fn hurry(&self, table: &str, _topic: &Topic) {
+        if let Some(part) = self.0.upgrade().and_then(|inner| inner.part(table)) {
+            part.demand();
+        }
+    }
+}
+
+impl fmt::Debug for Replica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replica")
+            .field("topics", &self.inner.topics.lock().keys().collect::<Vec<_>>())
+            .field("tables", &self.inner.tables.lock().keys().collect::<Vec<_>>())
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,191 @@
+//! The thread that reads the store for all tables of a replica, a page of each in turns. What it read comes in on the dispatcher's
+//! threads.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, never, select};
+use parking_lot::RwLock;
+
+use super::core::{Base, Read};
+use super::part::{Found, Part, What};
+use crate::clock;
+use crate::error::{ErrorKind, Result};
+use crate::store::{Changes, Store, TableVersion};
+use crate::thread::Stop;
+use crate::update::{Name, Topic};
+
+/// How many pages of a table may wait to come in.
+const WINDOW: usize = 2;
+
+pub(super) type Parts = RwLock<Vec<Arc<dyn Part>>>;
+
+pub(super) struct Reader {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) parts: Arc<Parts>,
+    pub(super) wake: Receiver<()>,
+    tasks: VecDeque<Task>,
+}
+
+/// A read under way.
+struct Task {
+    part: Arc<dyn Part>,
+    read: Arc<Read>,
+    at: At,
+}
+
+/// How far it has come.
+enum At {
+    Start,
+    /// Rows after this key come next.
+    Key(Option<Name>),
+    /// Changes after this version come next.
+    Version(TableVersion),
+}
+
+impl Reader {
+    pub(super) fn new(store: Arc<dyn Store>, parts: Arc<Parts>, wake: Receiver<()>) -> Reader {
+        Reader {
+            store,
+            parts,
+            wake,
+            tasks: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn run(mut self, stop: &Stop) {
+        while !stop.is_told() {
+            self.poll();
+            let ready = self.tasks.iter().position(|task| task.part.waiting() < WINDOW);
+            match ready.and_then(|place| self.tasks.remove(place)) {
+                Some(mut task) => {
+                    if !task.step(&*self.store) {
+                        self.tasks.push_back(task);
+                    }
+                }
+                None => self.wait(stop),
+            }
+        }
+    }
+
+    fn poll(&mut self) {
+        let now = clock::now();
+        for part in self.parts.read().iter() {
+            while let Some(read) = part.poll(now) {
+                self.tasks.push_back(Task {
+                    part: Arc::clone(part),
+                    read: Arc::new(read),
+                    at: At::Start,
+                });
+            }
+        }
+    }
+
+    fn wait(&self, stop: &Stop) {
+        let deadline = self.parts.read().iter().filter_map(|part| part.deadline()).min();
+        // The clock of deadlines goes on while the host sleeps.
+        let due = deadline.map(|deadline| deadline.saturating_duration_since(clock::now()));
+        let due = due.map_or_else(never, crossbeam_channel::after);
+        select! {
+            recv(stop.channel()) -> _ => {}
+            recv(self.wake) -> _ => {}
+            recv(due) -> _ => {}
+        }
+    }
+}
+
+impl Task {
+    /// Makes the next call; true if it was the last.
+    fn step(&mut self, store: &dyn Store) -> bool {
+        match self.call(store) {
+            Ok(done) => done,
+            Err(error) => {
+                self.put(What::Failed(error));
+                true
+            }
+        }
+    }
+
+    fn put(&self, what: What) {
+        let read = Arc::clone(&self.read);
+        Arc::clone(&self.part).put(Found { read, what });
+    }
+
+    fn call(&mut self, store: &dyn Store) -> Result<bool> {
+        let table = self.part.name().clone();
+        match &*Arc::clone(&self.read) {
+            Read::Versions { topics, .. } => {
+                self.put(What::Stands(bases(store, &table, topics)?));
+                Ok(true)
+            }
+            Read::Changes { topic, since, .. } => self.call_changes(store, &table, topic, *since),
+            Read::Listing { topic, .. } => self.call_listing(store, &table, topic),
+            Read::Rows { topic, keys, .. } => {
+                let base = base(store, &table, topic)?;
+                let mut rows = Vec::with_capacity(keys.len());
+                for key in keys {
+                    let row = match store.get(&table, key, None) {
+                        Ok(row) => Some(row),
+                        Err(e) if e.kind() == ErrorKind::NotFound => None,
+                        Err(e) => return Err(e),
+                    };
+                    rows.push((key.clone(), row));
+                }
+                self.put(What::Picked(base, rows));
+                Ok(true)
+            }
+        }
+    }
+
+    fn call_changes(&mut self, store: &dyn Store, table: &str, topic: &Topic, since: TableVersion) -> Result<bool> {
+        let since = match self.at {
+            At::Version(version) => version,
+            _ => since,
+        };
+        match store.changes(table, topic, since)? {
+            Changes::Page(page) => {
+                self.at = At::Version(page.version);
+                self.put(What::Changes(page.changes));
+                if !page.more {
+                    self.put(What::CompleteTo(page.version));
+                }
+                Ok(!page.more)
+            }
+            Changes::Unknown => {
+                self.put(What::Unknown);
+                Ok(true)
+            }
+        }
+    }
+
+    fn call_listing(&mut self, store: &dyn Store, table: &str, topic: &Topic) -> Result<bool> {
+        let At::Key(after) = &self.at else {
+            let base = base(store, table, topic)?;
+            self.put(What::Begins(base, self.part.keys(topic)));
+            self.at = At::Key(None);
+            return Ok(false);
+        };
+        let page = store.page_of_entries(table, Some(topic), after.as_deref())?;
+        let is_last = page.next.is_none();
+        self.at = At::Key(page.next);
+        self.put(What::Rows(page.items));
+        if is_last {
+            self.put(What::Ends);
+        }
+        Ok(is_last)
+    }
+}
+
+/// Where the topics stand; `None` if the store cannot tell.
+fn bases(store: &dyn Store, table: &str, topics: &[Topic]) -> Result<Option<Vec<Base>>> {
+    if let Some(versions) = store.topic_versions(table, topics)? {
+        return Ok(Some(Base::of_each(&versions).collect()));
+    }
+    let version = store.table_version(table)?;
+    Ok(version.map(|version| vec![Base::of_table(version); topics.len()]))
+}
+
+fn base(store: &dyn Store, table: &str, topic: &Topic) -> Result<Option<Base>> {
+    let bases = bases(store, table, std::slice::from_ref(topic))?;
+    Ok(bases.and_then(|bases| bases.first().copied()))
+}

@@ -1,0 +1,246 @@
+//! The rows of a replica, and what a program is told of them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::map::Keyed;
+use crate::database::Entry;
+use crate::error::Error;
+use crate::update::{Name, Topic};
+
+/// A change of a row of a replica.
+///
+/// Of one row they are in the order of versions, begin with [`RowChange::Added`], and end with the newest state. Between two of
+/// them states may be skipped; none is repeated or goes back, unless the store itself went back. A state that does not decode is
+/// told as [`RowChange::Malformed`] at any place, also before the first [`RowChange::Added`].
+pub enum RowChange<T> {
+    /// The row is there.
+    Added {
+        /// The row.
+        row: Arc<Entry<T>>,
+    },
+    /// The row has a new value.
+    Changed {
+        /// The last state that was told.
+        old: Arc<Entry<T>>,
+        /// The state now.
+        new: Arc<Entry<T>>,
+    },
+    /// The row is gone.
+    Removed {
+        /// The key.
+        key: Name,
+        /// The last state that was told; `None` if none of its states decoded.
+        old: Option<Arc<Entry<T>>>,
+        /// The version of the delete; that of the row's last state if only its absence was seen.
+        version: u64,
+    },
+    /// The row is there, but its value is not its table's type.
+    Malformed {
+        /// The last state that decoded, if one did.
+        old: Option<Arc<Entry<T>>>,
+        /// The state now.
+        row: Arc<MalformedRow>,
+    },
+}
+
+/// A row whose value is not its table's type.
+#[derive(Debug)]
+pub struct MalformedRow {
+    /// The key.
+    pub key: Name,
+    /// Who is told of its changes.
+    pub topic: Topic,
+    /// Every write raises it.
+    pub version: u64,
+    /// The value as it is stored.
+    pub text: String,
+    /// Why it did not decode, with table and key.
+    pub error: Error,
+}
+
+impl<T> RowChange<T> {
+    /// The row's key.
+    pub fn key(&self) -> &Name {
+        match self {
+            RowChange::Added { row } | RowChange::Changed { new: row, .. } => &row.key,
+            RowChange::Removed { key, .. } => key,
+            RowChange::Malformed { row, .. } => &row.key,
+        }
+    }
+
+    /// The row's version now, or that of its delete.
+    pub fn version(&self) -> u64 {
+        match self {
+            RowChange::Added { row } | RowChange::Changed { new: row, .. } => row.version,
+            RowChange::Removed { version, .. } => *version,
+            RowChange::Malformed { row, .. } => row.version,
+        }
+    }
+}
+
+impl<T> Clone for RowChange<T> {
+    fn clone(&self) -> RowChange<T> {
+        match self {
+            RowChange::Added { row } => RowChange::Added { row: Arc::clone(row) },
+            RowChange::Changed { old, new } => RowChange::Changed {
+                old: Arc::clone(old),
+                new: Arc::clone(new),
+            },
+            RowChange::Removed { key, old, version } => RowChange::Removed {
+                key: key.clone(),
+                old: old.clone(),
+                version: *version,
+            },
+            RowChange::Malformed { old, row } => RowChange::Malformed {
+                old: old.clone(),
+                row: Arc::clone(row),
+            },
+        }
+    }
+}
+
+impl<T> fmt::Debug for RowChange<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self {
+            RowChange::Added { .. } => "Added",
+            RowChange::Changed { .. } => "Changed",
+            RowChange::Removed { .. } => "Removed",
+            RowChange::Malformed { .. } => "Malformed",
+        };
+        f.debug_struct(kind)
+            .field("key", self.key())
+            .field("version", &self.version())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A row as it comes in, decoded as far as it can be.
+pub(super) struct NewRow<T> {
+    /// The row, or the text that is none, and why.
+    pub(super) row: Result<T, (String, Error)>,
+    /// A sum of the text.
+    pub(super) sum: u32,
+}
+
+/// A row as a replica holds it.
+pub(super) enum Held<T> {
+    Row(Arc<Entry<T>>),
+    Malformed(Arc<Undecoded<T>>),
+}
+
+/// A row that does not decode, with its last state that did.
+pub(super) struct Undecoded<T> {
+    pub(super) row: Arc<MalformedRow>,
+    pub(super) last: Option<Arc<Entry<T>>>,
+}
+
+impl<T> Held<T> {
+    pub(super) fn version(&self) -> u64 {
+        match self {
+            Held::Row(row) => row.version,
+            Held::Malformed(it) => it.row.version,
+        }
+    }
+
+    pub(super) fn key(&self) -> &Name {
+        match self {
+            Held::Row(row) => &row.key,
+            Held::Malformed(it) => &it.row.key,
+        }
+    }
+
+    pub(super) fn topic(&self) -> &Topic {
+        match self {
+            Held::Row(row) => &row.topic,
+            Held::Malformed(it) => &it.row.topic,
+        }
+    }
+
+    /// The last state that decoded.
+    pub(super) fn decoded(&self) -> Option<&Arc<Entry<T>>> {
+        match self {
+            Held::Row(row) => Some(row),
+            Held::Malformed(it) => it.last.as_ref(),
+        }
+    }
+}
+
+impl<T> Clone for Held<T> {
+    fn clone(&self) -> Held<T> {
+        match self {
+            Held::Row(row) => Held::Row(Arc::clone(row)),
+            Held::Malformed(it) => Held::Malformed(Arc::clone(it)),
+        }
+    }
+}
+
+impl<T> Keyed for Entry<T> {
+    fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+impl<T> Keyed for Undecoded<T> {
+    fn key(&self) -> &str {
+        &self.row.key
+    }
+}
+
+/// What a merge has changed of a row.
+pub(super) struct Step<T> {
+    pub(super) key: Name,
+    pub(super) before: Option<Held<T>>,
+    pub(super) after: Option<Held<T>>,
+    pub(super) version: u64,
+}
+
+impl<T> Step<T> {
+    /// A row that was not known before.
+    pub(super) fn appears(held: Held<T>) -> Step<T> {
+        Step {
+            key: held.key().clone(),
+            before: None,
+            version: held.version(),
+            after: Some(held),
+        }
+    }
+
+    /// Makes one step of this one and the next of the same row.
+    pub(super) fn join(&mut self, next: Step<T>) {
+        self.after = next.after;
+        self.version = next.version;
+    }
+
+    /// What a program is told that knows the row as it was before; `None` if there is nothing to tell.
+    pub(super) fn told(&self) -> Option<RowChange<T>> {
+        let old = self.before.as_ref().and_then(|before| before.decoded().cloned());
+        match (&self.after, old) {
+            (Some(Held::Row(new)), None) => Some(RowChange::Added { row: Arc::clone(new) }),
+            (Some(Held::Row(new)), Some(old)) => Some(RowChange::Changed {
+                old,
+                new: Arc::clone(new),
+            }),
+            (Some(Held::Malformed(it)), old) => Some(RowChange::Malformed {
+                old,
+                row: Arc::clone(&it.row),
+            }),
+            (None, old) => self.before.as_ref().map(|_| RowChange::Removed {
+                key: self.key.clone(),
+                old,
+                version: self.version,
+            }),
+        }
+    }
+}
+
+impl<T> Clone for Step<T> {
+    fn clone(&self) -> Step<T> {
+        Step {
+            key: self.key.clone(),
+            before: self.before.clone(),
+            after: self.after.clone(),
+            version: self.version,
+        }
+    }
+}

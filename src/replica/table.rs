@@ -1,0 +1,149 @@
+//! A program's view of one table of a replica.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::index::Index;
+use super::map::Map;
+use super::part::{Part, Typed};
+use super::row::{Held, MalformedRow, RowChange, Undecoded};
+use crate::database::Entry;
+use crate::dispatcher::{Guard, Handler};
+use crate::error::{Error, ErrorKind, Result};
+use crate::update::Name;
+
+/// A table of a [`Replica`](super::Replica), read from memory; cheap to clone. It never waits for the network or the store.
+///
+/// Rows are of type `T`, or `String` for a [raw table](super::Replica::raw_table).
+pub struct ReplicaTable<T>(pub(super) Arc<Typed<T>>);
+
+impl<T: Send + Sync + 'static> ReplicaTable<T> {
+    /// The table's name.
+    pub fn name(&self) -> &Name {
+        self.0.name()
+    }
+
+    /// The row of this key, if it is there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] if it is there and its value is not a `T`.
+    pub fn get(&self, key: &str) -> Result<Option<Arc<Entry<T>>>> {
+        row(self.0.get(key))
+    }
+
+    /// How many rows there are, with those that do not decode.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True if there are no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The rows of this moment. It takes no longer for a large table, and stays as it is while changes go on.
+    pub fn snapshot(&self) -> Snapshot<T> {
+        let (decoded, malformed) = self.0.rows();
+        Snapshot { decoded, malformed }
+    }
+
+    /// Calls `handler` for every change of a row, on the dispatcher's threads: first with all rows that are there, as
+    /// [`RowChange::Added`], then with what changes. See [`RowChange`] for what is promised.
+    ///
+    /// [`ReplicaTable::get`] has the new state, or a newer one, when the handler is called. Without dispatcher workers all handlers
+    /// run one after the other; with workers those of different rows run at the same time.
+    pub fn on_change(&self, handler: impl Handler<RowChange<T>>) -> Guard {
+        self.0.watch(handler, false)
+    }
+
+    /// Keeps the rows by what `keys` makes of them. A row may be under several keys, or none; one that does not decode is under
+    /// those of its last state that did.
+    ///
+    /// Takes as long as the table is large. The index follows the rows as a handler does: it is brought up to date before handlers
+    /// that are registered later are called.
+    pub fn index<K, I>(&self, keys: impl Fn(&Entry<T>) -> I + Send + Sync + 'static) -> Index<T, K>
+    where
+        K: Ord + Clone + Send + Sync + 'static,
+        I: IntoIterator<Item = K>,
+    {
+        Index::new(|handler| self.0.watch(handler, true), keys)
+    }
+}
+
+impl<T> Clone for ReplicaTable<T> {
+    fn clone(&self) -> ReplicaTable<T> {
+        ReplicaTable(Arc::clone(&self.0))
+    }
+}
+
+impl<T: Send + Sync + 'static> fmt::Debug for ReplicaTable<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplicaTable")
+            .field("name", self.name())
+            .field("rows", &self.len())
+            .finish()
+    }
+}
+
+/// The rows of a table at one moment.
+pub struct Snapshot<T> {
+    decoded: Map<Entry<T>>,
+    malformed: Map<Undecoded<T>>,
+}
+
+impl<T> Snapshot<T> {
+    /// The row of this key, if it was there.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] if it was there and its value is not a `T`.
+    pub fn get(&self, key: &str) -> Result<Option<Arc<Entry<T>>>> {
+        let decoded = self.decoded.get(key).cloned().map(Held::Row);
+        row(decoded.or_else(|| self.malformed.get(key).cloned().map(Held::Malformed)))
+    }
+
+    /// How many rows there were, with those that do not decode.
+    pub fn len(&self) -> usize {
+        self.decoded.len() + self.malformed.len()
+    }
+
+    /// True if there were no rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The rows that decode, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = Arc<Entry<T>>> + use<T> {
+        self.decoded.iter()
+    }
+
+    /// The rows that do not decode, in no order.
+    pub fn malformed(&self) -> impl Iterator<Item = Arc<MalformedRow>> + use<T> {
+        self.malformed.iter().map(|it| Arc::clone(&it.row))
+    }
+}
+
+impl<T> Clone for Snapshot<T> {
+    fn clone(&self) -> Snapshot<T> {
+        Snapshot {
+            decoded: self.decoded.clone(),
+            malformed: self.malformed.clone(),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Snapshot<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("rows", &self.len()).finish()
+    }
+}
+
+fn row<T>(held: Option<Held<T>>) -> Result<Option<Arc<Entry<T>>>> {
+    match held {
+        None => Ok(None),
+        Some(Held::Row(row)) => Ok(Some(row)),
+        Some(Held::Malformed(it)) => {
+            let context = format!("key {:?}, version {}", it.row.key, it.row.version);
+            Err(Error::new(ErrorKind::Malformed, context).with_source(it.row.error.to_string()))
+        }
+    }
+}
