@@ -37,7 +37,7 @@ impl Announcer for Both {
         let mut outbound = self.outbound.lock();
         let written = self.rows.write(write)?;
         if written.changed {
-            let payload = announcement.payload(written.version);
+            let payload = announcement.payload(written.version, written.after.unwrap());
             assert!(payload.len() <= announcement.max_payload_len());
             outbound.send(announcement.topic.as_str().as_bytes(), &payload, Duration::from_secs(1))?;
         }
