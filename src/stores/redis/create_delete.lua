@@ -3,24 +3,25 @@ local in_topic = topic_bytes .. key
 local outdated = {}
 local function stand()
     step(standing and {'HSET', rows, stands, standing} or {'HDEL', rows, stands}, 'HSET', rows, stands, stands_now)
-    step({'ZREM', changes, place}, 'ZADD', changes, 0, place)
+    -- Taken back also for a user who may not ZREM, which comes next.
+    step({'ZREMRANGEBYLEX', changes, '[' .. place, '[' .. place}, 'ZADD', changes, 0, place)
 end
 if what == 'create' then
     if not exists then
         begin()
     end
     note(next_version, made)
+    stand()
     if deleted then
-        step({'HSET', deletes, key, deleted}, 'HDEL', deletes, key)
         -- In another topic the row stays deleted.
         if sub(deleted, 9) == of_topic then
             place_before = topic_bytes .. sub(deleted, 1, 8) .. key
             step({'ZADD', changes, 0, place_before}, 'ZREM', changes, place_before)
             step({'ZADD', order, version, place_before}, 'ZREM', order, place_before)
         end
+        step({'HSET', deletes, key, deleted}, 'HDEL', deletes, key)
     end
     step({'HDEL', rows, key}, 'HSET', rows, key, row)
-    stand()
     step({'ZREM', keys, key}, 'ZADD', keys, 0, key)
     step({'ZREM', topics, in_topic}, 'ZADD', topics, 0, in_topic)
 else
@@ -30,9 +31,9 @@ else
     end)
     stand()
     step({'ZADD', changes, 0, place_before}, 'ZREM', changes, place_before)
-    step({'ZREM', order, place}, 'ZADD', order, next_version, place)
     step({'ZADD', keys, 0, key}, 'ZREM', keys, key)
     step({'ZADD', topics, 0, in_topic}, 'ZREM', topics, in_topic)
+    step({'ZREM', order, place}, 'ZADD', order, next_version, place)
     step({'HDEL', deletes, key}, 'HSET', deletes, key, version_bytes .. of_topic)
 end
 if message then

@@ -13,7 +13,7 @@
 //!
 //! What it asks of a server, for its access lists: `EVAL`, `EVALSHA`, the commands of the scripts (`EXISTS`, `HDEL`,
 //! `HEXISTS`, `HGET`, `HGETALL`, `HLEN`, `HMGET`, `HSET`, `PUBLISH`, `TIME`, `UNLINK`, `ZADD`,
-//! `ZRANGEBYLEX`, `ZRANGEBYSCORE`, `ZREM`, `ZSCORE`), `INCR`, and with a cluster `CLUSTER SLOTS` and `ASKING`. Its keys
+//! `ZRANGEBYLEX`, `ZRANGEBYSCORE`, `ZREM`, `ZREMRANGEBYLEX`, `ZSCORE`), `INCR`, and with a cluster `CLUSTER SLOTS` and `ASKING`. Its keys
 //! begin with `tablecast{`.
 
 mod answer;

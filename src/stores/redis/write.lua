@@ -80,15 +80,11 @@ if what == 'set' then
     call('HSET', about, 'version', next_version, session, made)
     local done, steps = pcall('HSET', rows, key, row, stands, stands_now), 0
     if type(done) == 'number' then
-        done, steps = pcall('ZREM', changes, place_before), 1
-        if done == 1 then
-            done, steps = pcall('ZADD', changes, 0, place), 2
+        done, steps = pcall('ZADD', changes, 0, place), 1
+        if type(done) == 'number' then
+            done, steps = pcall('ZREM', changes, place_before), 2
             if done == 1 then
-                steps = 3
-                if not message then
-                    return reply
-                end
-                done = pcall('PUBLISH', of_topic, message)
+                done, steps = message and pcall('PUBLISH', of_topic, message) or 1, 3
                 if type(done) == 'number' then
                     return reply
                 end
@@ -98,8 +94,8 @@ if what == 'set' then
     local backs = {
         pcall('HSET', about, 'version', last, session, kept or NEVER),
         pcall('HSET', rows, key, packed, stands, standing or after),
-        steps > 1 and pcall('ZADD', changes, 0, place_before) or 0,
-        steps > 2 and pcall('ZREM', changes, place) or 0,
+        steps > 1 and pcall('ZREMRANGEBYLEX', changes, '[' .. place, '[' .. place) or 0,
+        steps > 2 and pcall('ZADD', changes, 0, place_before) or 0,
     }
     for _, back in ipairs(backs) do
         if type(back) ~= 'number' then
