@@ -102,7 +102,7 @@ use signal::Signal;
 /// unless it has workers: what was read comes in there.
 pub struct Replica {
     // Dropped in this order.
-    _answers: Option<Answers>,
+    answers: Option<Answers>,
     _sync: Guard,
     _self_check: Option<Background>,
     _reader: Background,
@@ -171,7 +171,7 @@ impl Replica {
             }
         });
         Ok(Replica {
-            _answers: inner.register()?,
+            answers: inner.register()?,
             _sync: sync,
             _self_check: inner.begin_self_check()?,
             _reader: reader,
@@ -185,7 +185,9 @@ impl Replica {
     /// [`ErrorKind::InvalidInput`] if it is held with another type.
     pub fn table<T: DeserializeOwned + Send + Sync + 'static>(&self, table: Table<T>) -> Result<ReplicaTable<T>> {
         let decode: Decode<T> = |table, key, text| Table::read(table, key, &text).map_err(|error| (text, error));
-        self.inner.table(table.name(), decode)
+        let table = self.inner.table(table.name(), decode);
+        self.tell_holdings();
+        table
     }
 
     /// Holds the rows of a table as text. A table that is held already as text is the same one.
@@ -193,7 +195,16 @@ impl Replica {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if it is held with another type.
     pub fn raw_table(&self, table: impl Into<Name>) -> Result<ReplicaTable<String>> {
-        self.inner.table(table.into(), |_, _, text| Ok(text))
+        let table = self.inner.table(table.into(), |_, _, text| Ok(text));
+        self.tell_holdings();
+        table
+    }
+
+    /// Writers that wait for replicas are to know.
+    fn tell_holdings(&self) {
+        if let Some(answers) = &self.answers {
+            answers.renew();
+        }
     }
 
     /// Ends holding a table; true if it was held. Its rows are told as removed.
@@ -203,6 +214,7 @@ impl Replica {
         };
         self.inner.parts.write().retain(|part| *part.name() != *table);
         held.part.close();
+        self.tell_holdings();
         true
     }
 
@@ -211,7 +223,9 @@ impl Replica {
     /// # Errors
     /// As [`Subscriber::register_topic`].
     pub fn add_topic(&self, topic: &Topic) -> Result<bool> {
-        self.inner.add_topic(topic)
+        let is_new = self.inner.add_topic(topic)?;
+        self.tell_holdings();
+        Ok(is_new)
     }
 
     /// Ends holding the rows of this topic; true if it was held. They are told as removed.
@@ -223,6 +237,7 @@ impl Replica {
         for part in self.inner.parts() {
             part.remove_topic(topic);
         }
+        self.tell_holdings();
         true
     }
 
@@ -473,7 +488,10 @@ impl Applied for About {
     }
 
     fn topics(&self) -> Vec<Topic> {
-        let topics = self.0.upgrade().map(|inner| inner.topics.lock().keys().cloned().collect());
+        let topics = self
+            .0
+            .upgrade()
+            .map(|inner| inner.topics.lock().keys().cloned().collect());
         topics.unwrap_or_default()
     }
 

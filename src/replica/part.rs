@@ -211,7 +211,12 @@ impl<T: Send + Sync + 'static> Typed<T> {
     fn tell(&self, step: &Step<T>, watchers: &[Watcher<T>]) {
         let Some(change) = step.told() else { return };
         for watcher in watchers {
-            let what = || format!("a row change handler of table {}, called with key {}", self.name, step.key);
+            let what = || {
+                format!(
+                    "a row change handler of table {}, called with key {}",
+                    self.name, step.key
+                )
+            };
             self.dispatcher.call(watcher, &change, what);
         }
     }
@@ -272,7 +277,10 @@ impl<T: Send + Sync + 'static> Typed<T> {
     /// Looks what came of something: says that the store went back, wakes the reading thread, and those who wait.
     fn look(&self, went_back_before: u64, wakes: bool) {
         if self.went_back() > went_back_before {
-            let context = format!("the store went back to an earlier state: table {:?} is read anew", self.name);
+            let context = format!(
+                "the store went back to an earlier state: table {:?} is read anew",
+                self.name
+            );
             report(&Error::new(ErrorKind::Unavailable, context), self.hook.as_ref());
         }
         if wakes {
@@ -323,7 +331,8 @@ impl<T: Send + Sync + 'static> Typed<T> {
             }
             (Read::Listing { id, topic }, What::Ends) => {
                 let gone = self.state.write().core.end_listing(*id, topic, now);
-                gone.iter().for_each(|key| self.merge(|core| core.sweep(*id, topic, key)));
+                gone.iter()
+                    .for_each(|key| self.merge(|core| core.sweep(*id, topic, key)));
                 core(&|core| core.end_sweep(*id, topic, now));
             }
             (Read::Changes { id, topic, .. }, What::Changes(changes)) => {

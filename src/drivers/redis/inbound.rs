@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::drivers::wake::{self, Wakeable};
 use crate::error::{Error, ErrorKind, Result};
-use crate::redis::{Access, Finder, RedisOptions, Servers, poll};
+use crate::redis::{Access, Finder, RedisOptions, poll};
 use crate::thread;
 use crate::transport::{Inbound, Received, Wake};
 use crate::update::Topic;

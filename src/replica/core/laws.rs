@@ -63,7 +63,9 @@ fn a_replica_is_right_after_any_history() {
     for number in 0..histories {
         let seed = base.wrapping_add(number);
         match play(seed) {
-            Ok(counts) => counts.iter().for_each(|(what, count)| *counted.entry(*what).or_insert(0) += count),
+            Ok(counts) => counts
+                .iter()
+                .for_each(|(what, count)| *counted.entry(*what).or_insert(0) += count),
             Err(wrong) => panic!("seed {seed}: {wrong}"),
         }
     }

@@ -187,7 +187,9 @@ impl Play {
     /// that what is lost had been seen with its numbers; or else only a comparison of the rows would show it.
     pub(super) fn go_back(&mut self) -> Result<(), String> {
         self.look()?;
-        let Some(earlier) = self.chance.choice(&self.backups).cloned() else { return Ok(()) };
+        let Some(earlier) = self.chance.choice(&self.backups).cloned() else {
+            return Ok(());
+        };
         self.went_back |= earlier.version < self.store.version;
         // What was lost does not come back.
         self.backups.retain(|backup| backup.version <= earlier.version);
@@ -536,7 +538,9 @@ impl Play {
             return Err("not synced".into());
         }
         for (key, told) in &self.told {
-            let last = self.judge_row(told).map_err(|wrong| format!("C8: key {key}: {wrong}: {told:?}"))?;
+            let last = self
+                .judge_row(told)
+                .map_err(|wrong| format!("C8: key {key}: {wrong}: {told:?}"))?;
             if last != held.get(&place(key)).copied() {
                 return Err(format!("C8: key {key}: last told {last:?}: {told:?}"));
             }
@@ -563,7 +567,9 @@ impl Play {
             // A topic that is held no more takes its rows out as of their own versions, and brings them back.
             let may_repeat = matches!(change, RowChange::Added { .. });
             let is_ordered = !self.went_back && self.kind != Kind::Plain;
-            if is_ordered && (change.version() < version || change.version() == version && !may_repeat && next.is_some()) {
+            if is_ordered
+                && (change.version() < version || change.version() == version && !may_repeat && next.is_some())
+            {
                 return Err(format!("version {} after {version}", change.version()));
             }
             version = change.version();
