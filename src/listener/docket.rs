@@ -5,6 +5,7 @@
 //! acknowledged. It is known until its notifier confirms the acknowledgement.
 
 mod ends;
+mod replies;
 mod steps;
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,6 +16,7 @@ use super::envelope::{Answer, EventId, Heard, Question, State, What};
 use super::options::ListenerStats;
 use super::waiting::Waiting;
 use crate::update::{DbUpdate, Topic};
+use replies::Replies;
 
 #[derive(Debug)]
 pub(super) struct Docket {
@@ -31,8 +33,7 @@ pub(super) struct Docket {
     /// When what is to be claimed or marked makes a step, however little it is, and what is to be removed.
     step_due: Option<Instant>,
     removal_due: Option<Instant>,
-    answers: BTreeMap<Topic, BTreeMap<u64, Answer>>,
-    answers_due: Option<Instant>,
+    replies: Replies,
     is_stopping: bool,
     stats: ListenerStats,
 }
@@ -86,8 +87,9 @@ pub(super) struct Turn {
     pub(super) timestamp: i64,
 }
 
-/// A receipt waits so long for an acknowledgement that makes it needless.
-const RECEIPT: Duration = Duration::from_millis(20);
+/// A receipt waits so long for others, and for an acknowledgement that makes it needless. By default a notifier asks after
+/// a second.
+const RECEIPT: Duration = Duration::from_millis(200);
 
 /// So long what is to be claimed or marked waits for more, while there is something to handle, and so much is enough.
 const GATHER: Duration = Duration::from_millis(5);
@@ -119,8 +121,7 @@ impl Docket {
             current: Bundle::default(),
             step_due: None,
             removal_due: None,
-            answers: BTreeMap::new(),
-            answers_due: None,
+            replies: Replies::default(),
             is_stopping: false,
             stats: ListenerStats::default(),
         }
@@ -293,28 +294,17 @@ impl Docket {
             state,
             owner: owner.map(|owner| owner.as_str().into()),
         };
-        self.answers
-            .entry(id.notifier)
-            .or_default()
-            .insert(answer.number, answer);
-        self.answers_due = Some(self.answers_due.map_or(due, |earlier| earlier.min(due)));
+        self.replies.put(id.notifier, answer, due);
     }
 
-    /// What is to be answered, if it is time.
+    /// What is to be answered now.
     pub(super) fn answers(&mut self, now: Instant) -> Vec<(Topic, Vec<Answer>)> {
-        if self.answers_due.is_none_or(|due| due > now) {
-            return Vec::new();
-        }
-        self.answers_due = None;
-        let answers = std::mem::take(&mut self.answers).into_iter();
-        answers
-            .map(|(notifier, answers)| (notifier, answers.into_values().collect()))
-            .collect()
+        self.replies.take(now)
     }
 
     /// When [`Docket::answers`] has something.
     pub(super) fn answers_due(&self) -> Option<Instant> {
-        self.answers_due
+        self.replies.next_due()
     }
 
     /// The turns of events that were claimed and have not begun.
