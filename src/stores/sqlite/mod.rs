@@ -21,13 +21,14 @@ mod failure;
 mod files;
 mod schema;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::types::Type;
-use rusqlite::{Connection, OptionalExtension, Transaction, named_params, params};
+use rusqlite::{OptionalExtension, Transaction, named_params, params};
 
 use crate::error::Result;
 use crate::store::{
@@ -45,11 +46,24 @@ pub struct SqliteStore {
     timeout: Duration,
 }
 
+/// The writes of one transaction. What they change of a table is stored once, at the end.
+struct Writes<'t> {
+    transaction: &'t Transaction<'t>,
+    /// Those that were looked for, by name.
+    tables: HashMap<String, Table>,
+}
+
+#[derive(Clone, Copy)]
+struct Table {
+    id: i64,
+    /// Of its last write.
+    version: u64,
+    is_changed: bool,
+    has_deletes: bool,
+}
+
 /// What a write finds.
 struct Found {
-    table_id: i64,
-    /// Of the table's last write.
-    version: u64,
     row: Option<(Topic, u64)>,
     /// The row's value, if it was asked for.
     value: Option<String>,
@@ -116,13 +130,20 @@ impl Store for SqliteStore {
     }
 
     fn write(&self, write: &Write<'_>) -> Result<Written> {
-        self.database
-            .write(self.timeout, |transaction| Ok(make(transaction, write)??))
+        self.database.write(self.timeout, |transaction| {
+            let mut writes = Writes::new(transaction);
+            let written = writes.make(write)??;
+            writes.finish()?;
+            Ok(written)
+        })
     }
 
     fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
         self.database.write(self.timeout, |transaction| {
-            writes.iter().map(|write| make(transaction, write)).collect()
+            let mut made = Writes::new(transaction);
+            let written = writes.iter().map(|write| made.make(write)).collect::<Result<_, Failure>>()?;
+            made.finish()?;
+            Ok(written)
         })
     }
 
@@ -173,15 +194,12 @@ impl Store for SqliteStore {
 
     fn delete_rows(&self, table: &str, keys: &[Name]) -> Result<usize> {
         self.database.write(self.timeout, |transaction| {
+            let mut writes = Writes::new(transaction);
             let mut removed = 0;
             for key in keys {
-                let delete = Write::delete(table, key);
-                let found = find(transaction, &delete)?;
-                if found.row.is_some() {
-                    found.apply(transaction, &delete)?;
-                    removed += 1;
-                }
+                removed += usize::from(writes.make(&Write::delete(table, key))?.is_ok());
             }
+            writes.finish()?;
             Ok(removed)
         })
     }
@@ -201,115 +219,145 @@ impl Store for SqliteStore {
     }
 }
 
-/// Makes a write, or says why it is not to be made.
-fn make(transaction: &Transaction<'_>, write: &Write<'_>) -> Result<Result<Written>, Failure> {
-    let found = find(transaction, write)?;
-    let row = found.row.as_ref().map(|(topic, version)| (topic, *version));
-    match write.check(row, found.delete) {
-        Ok(()) => found.apply(transaction, write).map(Ok),
-        Err(e) => Ok(Err(e)),
+impl<'t> Writes<'t> {
+    fn new(transaction: &'t Transaction<'t>) -> Writes<'t> {
+        Writes {
+            transaction,
+            tables: HashMap::new(),
+        }
     }
-}
 
-/// Looks for what the write is about; a table that was never used is added.
-fn find(transaction: &Transaction<'_>, write: &Write<'_>) -> Result<Found, Failure> {
-    let query = "SELECT tables.id, tables.version, entries.topic, entries.version,
-            CASE WHEN ?3 THEN entries.value END, deletes.version
-        FROM tables
-            LEFT JOIN entries ON entries.table_id = tables.id AND entries.key = ?2
-            LEFT JOIN deletes ON deletes.table_id = tables.id AND deletes.key = ?2
-        WHERE tables.name = ?1";
-    let needs_value = write.returning || write.unless_equal;
-    let found = transaction
-        .prepare_cached(query)?
-        .query_row(params![write.table, write.key, needs_value], |row| {
-            let is_there = row.get::<_, Option<String>>(2)?.is_some();
-            let is_remembered = row.get::<_, Option<i64>>(5)?.is_some();
-            Ok(Found {
-                table_id: row.get(0)?,
+    /// Makes a write, or says why it is not to be made.
+    fn make(&mut self, write: &Write<'_>) -> Result<Result<Written>, Failure> {
+        let table = self.table(write.table)?;
+        let found = self.find(table.id, write)?;
+        let row = found.row.as_ref().map(|(topic, version)| (topic, *version));
+        match write.check(row, found.delete) {
+            Ok(()) => self.apply(table, found, write).map(Ok),
+            Err(e) => Ok(Err(e)),
+        }
+    }
+
+    /// The table as it is by now; one that was never used is added.
+    fn table(&mut self, name: &str) -> Result<Table, Failure> {
+        if let Some(table) = self.tables.get(name) {
+            return Ok(*table);
+        }
+        let query = "SELECT id, version FROM tables WHERE name = ?1";
+        let add = "INSERT INTO tables (name) VALUES (?1) RETURNING id, version";
+        let read = |row: &rusqlite::Row<'_>| {
+            Ok(Table {
+                id: row.get(0)?,
                 version: unsigned(row, 1)?,
-                row: is_there
-                    .then(|| Ok::<_, rusqlite::Error>((topic(row, 2)?, unsigned(row, 3)?)))
-                    .transpose()?,
-                value: row.get(4)?,
-                delete: is_remembered.then(|| unsigned(row, 5)).transpose()?,
+                is_changed: false,
+                has_deletes: false,
             })
-        });
-    if let Some(found) = found.optional()? {
-        return Ok(found);
+        };
+        let found = self.transaction.prepare_cached(query)?.query_row([name], read);
+        let table = match found.optional()? {
+            Some(table) => table,
+            None => self.transaction.prepare_cached(add)?.query_row([name], read)?,
+        };
+        self.tables.insert(name.to_owned(), table);
+        Ok(table)
     }
-    let add = "INSERT INTO tables (name) VALUES (?1) RETURNING id";
-    let table_id = transaction
-        .prepare_cached(add)?
-        .query_row([write.table], |row| row.get(0))?;
-    Ok(Found {
-        table_id,
-        version: 0,
-        row: None,
-        value: None,
-        delete: None,
-    })
-}
 
-impl Found {
+    fn find(&self, table_id: i64, write: &Write<'_>) -> Result<Found, Failure> {
+        let query = "SELECT topic, version, CASE WHEN ?3 THEN value END FROM entries WHERE table_id = ?1 AND key = ?2";
+        let needs_value = write.returning || write.unless_equal;
+        let found = self.transaction.prepare_cached(query)?.query_row(
+            params![table_id, write.key, needs_value],
+            |row| {
+                Ok(Found {
+                    row: Some((topic(row, 0)?, unsigned(row, 1)?)),
+                    value: row.get(2)?,
+                    delete: None,
+                })
+            },
+        );
+        if let Some(found) = found.optional()? {
+            return Ok(found);
+        }
+        // Only a row that is not there has one.
+        let query = "SELECT version FROM deletes WHERE table_id = ?1 AND key = ?2";
+        let delete = self
+            .transaction
+            .prepare_cached(query)?
+            .query_row(params![table_id, write.key], |row| unsigned(row, 0));
+        Ok(Found {
+            row: None,
+            value: None,
+            delete: delete.optional()?,
+        })
+    }
+
     /// Makes a write that was checked.
-    fn apply(self, transaction: &Connection, write: &Write<'_>) -> Result<Written, Failure> {
-        let (topic, row_version) = match self.row {
+    fn apply(&mut self, mut table: Table, found: Found, write: &Write<'_>) -> Result<Written, Failure> {
+        let (topic, row_version) = match found.row {
             Some((topic, version)) => (topic, version),
             None => (write.topic.unwrap_or(&Topic::ALL).clone(), 0),
         };
         let changed = match write.change {
-            Change::Set(value) => !write.unless_equal || self.value.as_deref() != Some(value),
+            Change::Set(value) => !write.unless_equal || found.value.as_deref() != Some(value),
             Change::Create(_) | Change::Delete => true,
         };
         let mut written = Written {
             version: row_version,
             topic,
             changed,
-            before: self.value.filter(|_| write.returning),
+            before: found.value.filter(|_| write.returning),
         };
         if !changed {
             return Ok(written);
         }
-        let version = self.version + 1;
-        written.version = version;
-        let table_id = self.table_id;
-        let execute = |statement: &str, parameters: &[&dyn rusqlite::ToSql]| -> Result<(), Failure> {
-            transaction.prepare_cached(statement)?.execute(parameters)?;
-            Ok(())
-        };
-        let stored = signed(version);
-        execute(
-            "UPDATE tables SET version = ?2, live = 1 WHERE id = ?1",
-            &[&table_id, &stored],
-        )?;
+        table.version += 1;
+        table.is_changed = true;
+        written.version = table.version;
+        let (id, version) = (table.id, signed(table.version));
         match write.change {
             Change::Create(value) => {
-                let forget = "DELETE FROM deletes WHERE table_id = ?1 AND key = ?2";
-                execute(forget, &[&table_id, &write.key])?;
+                if found.delete.is_some() {
+                    let forget = "DELETE FROM deletes WHERE table_id = ?1 AND key = ?2";
+                    self.execute(forget, &[&id, &write.key])?;
+                }
                 let insert = "INSERT INTO entries (table_id, key, topic, version, value) VALUES (?1, ?2, ?3, ?4, ?5)";
-                execute(
-                    insert,
-                    &[&table_id, &write.key, &written.topic.as_str(), &stored, &value],
-                )?;
+                self.execute(insert, &[&id, &write.key, &written.topic.as_str(), &version, &value])?;
             }
             Change::Set(value) => {
                 let update = "UPDATE entries SET version = ?3, value = ?4 WHERE table_id = ?1 AND key = ?2";
-                execute(update, &[&table_id, &write.key, &stored, &value])?;
+                self.execute(update, &[&id, &write.key, &version, &value])?;
             }
             Change::Delete => {
+                table.has_deletes = true;
                 let delete = "DELETE FROM entries WHERE table_id = ?1 AND key = ?2";
-                execute(delete, &[&table_id, &write.key])?;
+                self.execute(delete, &[&id, &write.key])?;
                 let remember = "INSERT INTO deletes (table_id, key, version) VALUES (?1, ?2, ?3)";
-                execute(remember, &[&table_id, &write.key, &stored])?;
-                let oldest = signed(version.saturating_sub(DELETES_REMEMBERED));
-                execute(
-                    "DELETE FROM deletes WHERE table_id = ?1 AND version < ?2",
-                    &[&table_id, &oldest],
-                )?;
+                self.execute(remember, &[&id, &write.key, &version])?;
             }
         }
+        if let Some(known) = self.tables.get_mut(write.table) {
+            *known = table;
+        }
         Ok(written)
+    }
+
+    /// Stores where the tables stand.
+    fn finish(self) -> Result<(), Failure> {
+        for table in self.tables.values().filter(|table| table.is_changed) {
+            let update = "UPDATE tables SET version = ?2, live = 1 WHERE id = ?1";
+            self.execute(update, &[&table.id, &signed(table.version)])?;
+            if table.has_deletes {
+                let oldest = signed(table.version.saturating_sub(DELETES_REMEMBERED));
+                let forget = "DELETE FROM deletes WHERE table_id = ?1 AND version < ?2";
+                self.execute(forget, &[&table.id, &oldest])?;
+            }
+        }
+        Ok(())
+    }
+
+    fn execute(&self, statement: &str, parameters: &[&dyn rusqlite::ToSql]) -> Result<(), Failure> {
+        self.transaction.prepare_cached(statement)?.execute(parameters)?;
+        Ok(())
     }
 }
 
