@@ -77,6 +77,8 @@ struct Notifier {
     /// The last try of each event that was heard of: an earlier one is a stray copy too.
     tries: BTreeMap<u64, u32>,
     heard: Instant,
+    /// When the next receipt may go.
+    next_receipt: Instant,
 }
 
 /// The turn of an event that was claimed.
@@ -87,9 +89,9 @@ pub(super) struct Turn {
     pub(super) timestamp: i64,
 }
 
-/// A receipt waits so long for others, and for an acknowledgement that makes it needless. By default a notifier asks after
-/// a second.
-const RECEIPT: Duration = Duration::from_millis(200);
+/// A receipt waits so long for others, and for an acknowledgement that makes it needless; after one the next waits longer.
+const RECEIPT: Duration = Duration::from_millis(20);
+const RECEIPTS_APART: Duration = Duration::from_millis(200);
 
 /// So long what is to be claimed or marked waits for more, while there is something to handle, and so much is enough.
 const GATHER: Duration = Duration::from_millis(5);
@@ -146,6 +148,7 @@ impl Docket {
             low,
             tries: BTreeMap::new(),
             heard: now,
+            next_receipt: now,
         });
         known.heard = now;
         if low > known.low {
@@ -159,7 +162,8 @@ impl Docket {
         match what {
             What::Event(number, attempt, update) => {
                 if known.is_new(number, attempt) {
-                    self.came(id(number), attempt, update, now);
+                    let receipt = known.receipt(now);
+                    self.came(id(number), attempt, update, (now, receipt));
                 }
             }
             What::Asked(about) => {
@@ -175,7 +179,7 @@ impl Docket {
         }
     }
 
-    fn came(&mut self, id: EventId, attempt: u32, update: Box<DbUpdate>, now: Instant) {
+    fn came(&mut self, id: EventId, attempt: u32, update: Box<DbUpdate>, (now, receipt): (Instant, Instant)) {
         if let Some(event) = self.events.get_mut(&id) {
             event.attempt = attempt;
             let state = event.state();
@@ -196,7 +200,7 @@ impl Docket {
             phase: Phase::Waiting(update),
         };
         self.events.insert(id.clone(), event);
-        self.answer(id, attempt, State::Held, None, now + RECEIPT);
+        self.answer(id, attempt, State::Held, None, receipt);
     }
 
     fn asked(&mut self, id: EventId, question: Question, now: Instant) {
@@ -370,6 +374,16 @@ impl Notifier {
             self.tries.pop_first();
         }
         is_new
+    }
+
+    /// When the receipt for what has just come goes.
+    fn receipt(&mut self, now: Instant) -> Instant {
+        let soon = now + RECEIPT;
+        if soon >= self.next_receipt {
+            self.next_receipt = soon + RECEIPTS_APART;
+            return soon;
+        }
+        self.next_receipt
     }
 }
 

@@ -50,7 +50,7 @@ impl Desk {
 
     /// What is answered, after the longest time that it may wait.
     fn said(&mut self) -> Vec<(u64, u32, State)> {
-        let answers = self.docket.answers(self.now + RECEIPT).into_iter();
+        let answers = self.docket.answers(self.now + RECEIPT + RECEIPTS_APART).into_iter();
         let answers = answers.flat_map(|(_, about)| about);
         answers.map(|it| (it.number, it.attempt, it.state)).collect()
     }

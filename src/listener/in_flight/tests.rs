@@ -29,11 +29,13 @@ impl Desk {
         let (may, waiting) = (true, 0);
         let present = listeners.iter().map(|name| ((*name).into(), Standing { may, waiting }));
         self.in_flight.listeners(present.collect(), self.at(millis));
+        self.tick(millis);
     }
 
     fn add(&mut self, millis: u64, number: u64, key: &str) {
         let update = DbUpdate::new("lport", key, Action::Set);
         self.in_flight.add(number, update, self.at(millis));
+        self.tick(millis);
     }
 
     fn tick(&mut self, millis: u64) {
@@ -56,6 +58,7 @@ impl Desk {
             about,
         };
         self.in_flight.answered(said, self.at(millis));
+        self.tick(millis);
     }
 
     fn done(&mut self, millis: u64, number: u64, listener: &str, attempt: u32) {
