@@ -141,7 +141,10 @@ impl Store for SqliteStore {
     fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
         self.database.write(self.timeout, |transaction| {
             let mut made = Writes::new(transaction);
-            let written = writes.iter().map(|write| made.make(write)).collect::<Result<_, Failure>>()?;
+            let written = writes
+                .iter()
+                .map(|write| made.make(write))
+                .collect::<Result<_, Failure>>()?;
             made.finish()?;
             Ok(written)
         })
@@ -265,16 +268,16 @@ impl<'t> Writes<'t> {
     fn find(&self, table_id: i64, write: &Write<'_>) -> Result<Found, Failure> {
         let query = "SELECT topic, version, CASE WHEN ?3 THEN value END FROM entries WHERE table_id = ?1 AND key = ?2";
         let needs_value = write.returning || write.unless_equal;
-        let found = self.transaction.prepare_cached(query)?.query_row(
-            params![table_id, write.key, needs_value],
-            |row| {
-                Ok(Found {
-                    row: Some((topic(row, 0)?, unsigned(row, 1)?)),
-                    value: row.get(2)?,
-                    delete: None,
-                })
-            },
-        );
+        let found =
+            self.transaction
+                .prepare_cached(query)?
+                .query_row(params![table_id, write.key, needs_value], |row| {
+                    Ok(Found {
+                        row: Some((topic(row, 0)?, unsigned(row, 1)?)),
+                        value: row.get(2)?,
+                        delete: None,
+                    })
+                });
         if let Some(found) = found.optional()? {
             return Ok(found);
         }
