@@ -201,3 +201,29 @@ impl Worker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drivers::memory::MemoryPubSub;
+    use crate::publisher::PublisherOptions;
+
+    #[test]
+    fn notifiers_of_one_publisher_share_a_thread_until_the_last_is_gone() {
+        let publisher = |address| {
+            let driver = MemoryPubSub::new(address).unwrap();
+            Arc::new(Publisher::new(&driver, PublisherOptions::default()).unwrap())
+        };
+        let (one, other) = (publisher("memory://office-1"), publisher("memory://office-2"));
+        let post = |publisher| Post::new(publisher, None).unwrap();
+        let posts = [post(&one), post(&one)];
+        assert!(Arc::ptr_eq(&posts[0].office, &posts[1].office));
+        assert_ne!(posts[0].notifier, posts[1].notifier);
+        assert!(!Arc::ptr_eq(&posts[0].office, &post(&other).office));
+        let office = Arc::downgrade(&posts[0].office);
+        drop(posts);
+        // Its thread was joined.
+        assert!(office.upgrade().is_none());
+        assert_eq!(post(&one).notifier, 0);
+    }
+}

@@ -250,3 +250,23 @@ fn retry<T>(deadline: Instant, mut attempt: impl FnMut() -> Result<T, Failure>) 
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_statement_with_a_limit_is_compiled_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut connection = connect(&folder.path().join("test"), Access::Create).unwrap();
+        schema::prepare(&mut connection).unwrap();
+        let mut statement = connection.prepare("SELECT key FROM entries LIMIT :limit").unwrap();
+        for limit in 1..5 {
+            let mut rows = statement.query([limit]).unwrap();
+            assert!(rows.next().unwrap().is_none());
+        }
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
+    }
+}
