@@ -2,6 +2,7 @@
 #![cfg(feature = "redis")]
 
 mod access;
+mod chain;
 mod cluster;
 #[path = "../common/mod.rs"]
 mod common;

@@ -206,7 +206,10 @@ fn a_write_is_recognized_after_others() {
         let write = Write::set("t", "k", "mine");
         let delete = |others: &RedisStore| _ = others.delete("t", "k").unwrap();
         let written = race.run(|mine| mine.write(&write).unwrap(), delete);
-        assert_eq!((written.version, written.after, written.topic), (86, Some(85), topic("tenant")));
+        assert_eq!(
+            (written.version, written.after, written.topic),
+            (86, Some(85), topic("tenant"))
+        );
         assert_eq!(race.others.get("t", "k", None).unwrap_err().kind(), ErrorKind::NotFound);
         // The table is gone meanwhile, or there again.
         let delete = |others: &RedisStore| assert!(others.delete_table("t").unwrap());
