@@ -129,13 +129,11 @@ impl Limited {
         let hash = |part: &str| self.server.ask::<BTreeMap<Vec<u8>, Vec<u8>>>(&["HGETALL", &key(part)]);
         let list = |part: &str| self.server.ask::<Vec<Vec<u8>>>(&["ZRANGE", &key(part), "0", "-1"]);
         format!(
-            "{:?} {:?} {:?} {:?} {:?} {:?}",
+            "{:?} {:?} {:?} {:?}",
             hash("rows"),
             hash("deletes"),
-            list("changes"),
             list("keys"),
-            list("topics"),
-            list("order")
+            list("topics")
         )
     }
 

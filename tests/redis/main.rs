@@ -3,6 +3,7 @@
 
 mod access;
 mod addresses;
+mod chain;
 mod cluster;
 #[path = "../common/mod.rs"]
 mod common;

@@ -521,7 +521,6 @@ fn what_was_evicted_is_called_so() {
                     "keys of a topic",
                 ],
             ),
-            ("changes", &["changes", "set"]),
             ("keys", &["entries", "keys"]),
             ("topics", &["entries of a topic", "keys of a topic"]),
         ] {

@@ -13,11 +13,11 @@ pub(super) fn arguments<'a>(
     write: &'a Write<'_>,
     remembered: &'a str,
     announcement: Option<&'a Announcement<'_>>,
-) -> [Cow<'a, [u8]>; 8] {
+) -> [Cow<'a, [u8]>; 9] {
     let (what, value) = match write.change {
         Change::Create(value) => ("create", value),
         Change::Set(value) => ("set", value),
-        Change::Delete => ("delete", remembered),
+        Change::Delete => ("delete", ""),
     };
     let topic = match (write.change, write.topic) {
         (_, Some(topic)) => Cow::Borrowed(topic.as_str().as_bytes()),
@@ -43,6 +43,7 @@ pub(super) fn arguments<'a>(
         flags,
         Cow::Borrowed(head),
         Cow::Borrowed(tail),
+        Cow::Borrowed(remembered.as_bytes()),
     ]
 }
 

@@ -1,55 +1,52 @@
--- The rest of `write.lua`: creates and deletes. The value of a delete is for how many writes it is remembered.
+-- The rest of `write.lua`: creates and deletes.
 local in_topic = topic_bytes .. key
-local outdated = {}
+local oldest, outdated = next_version - remembered - 1, {}
 local function stand()
+    step({'HDEL', rows, note_at}, 'HSET', rows, note_at, note_of)
     step(standing and {'HSET', rows, stands, standing} or {'HDEL', rows, stands}, 'HSET', rows, stands, stands_now)
-    -- Taken back also for a user who may not ZREM, which comes next.
-    step({'ZREMRANGEBYLEX', changes, '[' .. place, '[' .. place}, 'ZADD', changes, 0, place)
 end
 if what == 'create' then
     if not exists then
         begin()
     end
     note(next_version, made)
-    stand()
     if deleted then
-        -- In another topic the row stays deleted.
-        if sub(deleted, 9) == of_topic then
-            place_before = topic_bytes .. sub(deleted, 1, 8) .. key
-            step({'ZADD', changes, 0, place_before}, 'ZREM', changes, place_before)
-            step({'ZADD', order, version, place_before}, 'ZREM', order, place_before)
-        end
         step({'HSET', deletes, key, deleted}, 'HDEL', deletes, key)
     end
     step({'HDEL', rows, key}, 'HSET', rows, key, row)
+    stand()
     step({'ZREM', keys, key}, 'ZADD', keys, 0, key)
     step({'ZREM', topics, in_topic}, 'ZADD', topics, 0, in_topic)
 else
-    outdated = call('ZRANGEBYSCORE', order, '-inf', next_version - value - 1, 'LIMIT', 0, 10)
+    outdated = call('ZRANGEBYSCORE', order, '-inf', oldest, 'LIMIT', 0, 10)
     note_in_any_case(next_version, made, function()
         step({'HSET', rows, key, packed}, 'HDEL', rows, key)
     end)
     stand()
-    step({'ZADD', changes, 0, place_before}, 'ZREM', changes, place_before)
+    -- Alone it says nothing, also after the row was created again.
+    step(nil, 'ZADD', order, next_version, key)
     step({'ZADD', keys, 0, key}, 'ZREM', keys, key)
     step({'ZADD', topics, 0, in_topic}, 'ZREM', topics, in_topic)
-    step({'ZREM', order, place}, 'ZADD', order, next_version, place)
     step({'HDEL', deletes, key}, 'HSET', deletes, key, version_bytes .. of_topic)
 end
 if message then
     step(nil, 'PUBLISH', of_topic, message)
 end
+if trim and not refusal then
+    trim()
+end
 for _, forgotten in ipairs(refusal and {} or outdated) do
-    local pcall = redis.pcall
-    local version_at = 5 + unpack_bytes('>I4', forgotten)
-    local field, which = '\255' .. sub(forgotten, 1, version_at - 1), sub(forgotten, version_at, version_at + 7)
-    pcall('HSET', rows, field, sub(call('HGET', rows, field) or which, 1, 8) .. which)
-    pcall('ZREM', changes, forgotten)
-    pcall('ZREM', order, forgotten)
-    local forgotten_key = sub(forgotten, version_at + 8)
-    local remembered = call('HGET', deletes, forgotten_key)
-    if remembered and sub(remembered, 1, 8) == which then
-        pcall('HDEL', deletes, forgotten_key)
+    local was = call('HGET', deletes, forgotten)
+    if was and unpack_bytes('>I8', was) <= oldest then
+        -- Its topic does not know all any more.
+        local stands = '\255' .. pack('>I4', #was - 8) .. sub(was, 9)
+        local standing = call('HGET', rows, stands)
+        if standing and sub(was, 1, 8) ~= sub(standing, 9, 16) then
+            local known_from = math.max((unpack_bytes('>I8', was)), (unpack_bytes('>I8', standing, 9)))
+            redis.pcall('HSET', rows, stands, sub(standing, 1, 8) .. pack('>I8', known_from) .. sub(standing, 17))
+        end
+        redis.pcall('HDEL', deletes, forgotten)
     end
+    redis.pcall('ZREM', order, forgotten)
 end
 return outcome(reply)

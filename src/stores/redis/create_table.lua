@@ -2,7 +2,7 @@
 if call('HEXISTS', about, 'exists') == 1 then
     return 0
 end
-if count_of(rows, changes, deletes, keys, topics, order) > 0 then
+if count_of(rows, deletes, keys, topics, order) > 0 then
     return {within and 6 or 7}
 end
 begin()

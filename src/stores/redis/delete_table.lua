@@ -1,6 +1,6 @@
 -- 1 if the table existed, or a part of it that was not evicted. Its last version stays.
 local exists = call('HEXISTS', about, 'exists') == 1
-if not exists and count_of(rows, changes, deletes, keys, topics, order) == 0 then
+if not exists and count_of(rows, deletes, keys, topics, order) == 0 then
     return 0
 end
 local version = (last or 0) + 1
@@ -10,7 +10,7 @@ end)
 -- Of what was before nothing is known any more.
 local deleted = call('HGET', about, 'deleted')
 step(deleted and {'HSET', about, 'deleted', deleted} or {'HDEL', about, 'deleted'}, 'HSET', about, 'deleted', version)
-for _, key in ipairs({rows, changes, deletes, keys, topics, order}) do
+for _, key in ipairs({rows, deletes, keys, topics, order}) do
     step(nil, 'UNLINK', key)
 end
 return outcome(1)

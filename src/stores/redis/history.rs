@@ -3,7 +3,7 @@
 use ::redis::{Value, cmd};
 
 use super::answer::{evicted, nonsense, text};
-use super::{ABOUT, CHANGES, Inner, MAX_BATCH, ROWS, key_of, prefix_of, row, script};
+use super::{ABOUT, DELETES, Inner, MAX_BATCH, ROWS, key_of, prefix_of, row, script};
 use crate::error::Result;
 use crate::store::{ChangePage, Changes, PAGE_BYTES, RowChange, TableVersion, TopicVersions};
 use crate::update::Topic;
@@ -51,7 +51,7 @@ impl Inner {
             limit.as_bytes(),
             room.as_bytes(),
         ];
-        let answer = self.run(&script::CHANGES, (table, &[CHANGES, ROWS, ABOUT]), &args)?;
+        let answer = self.run(&script::CHANGES, (table, &[ROWS, ABOUT, DELETES]), &args)?;
         let mut answer = answer.into_sequence().map_err(|_| nonsense())?.into_iter();
         let more = match answer.next() {
             Some(Value::Int(0)) => false,

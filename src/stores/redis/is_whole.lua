@@ -1,7 +1,7 @@
 -- 1 if all of the table is there, or nothing.
-local rows, about, changes, deletes, keys, topics, order = unpack(KEYS)
+local rows, about, deletes, keys, topics, order = unpack(KEYS)
 local parts = 0
-for _, key in ipairs({rows, changes, deletes, keys, topics, order}) do
+for _, key in ipairs({rows, deletes, keys, topics, order}) do
     parts = parts + redis.call('EXISTS', key)
 end
-return parts == redis.call('HEXISTS', about, 'exists') * 6 and 1 or 0
+return parts == redis.call('HEXISTS', about, 'exists') * 5 and 1 or 0

@@ -13,7 +13,7 @@
 //!
 //! What it asks of a server, for its access lists: `EVAL`, `EVALSHA`, the commands of the scripts (`EXISTS`, `HDEL`,
 //! `HEXISTS`, `HGET`, `HGETALL`, `HLEN`, `HMGET`, `HSET`, `PUBLISH`, `TIME`, `UNLINK`, `ZADD`,
-//! `ZRANGEBYLEX`, `ZRANGEBYSCORE`, `ZREM`, `ZREMRANGEBYLEX`, `ZSCORE`), `INCR`, and with a cluster `CLUSTER SLOTS` and `ASKING`. Its keys
+//! `ZRANGEBYLEX`, `ZRANGEBYSCORE`, `ZREM`, `ZSCORE`), `INCR`, and with a cluster `CLUSTER SLOTS` and `ASKING`. Its keys
 //! begin with `tablecast{`.
 
 mod answer;
@@ -58,12 +58,11 @@ const UNIQUE: &str = "unique";
 /// What of a table is stored, each under a key of its own; the scripts name them in this order.
 const ROWS: &str = "rows";
 const ABOUT: &str = "about";
-const CHANGES: &str = "changes";
 const DELETES: &str = "deletes";
 const KEYS: &str = "keys";
 const TOPICS: &str = "topics";
 const ORDER: &str = "order";
-const PARTS: [&str; 7] = [ROWS, ABOUT, CHANGES, DELETES, KEYS, TOPICS, ORDER];
+const PARTS: [&str; 6] = [ROWS, ABOUT, DELETES, KEYS, TOPICS, ORDER];
 
 /// How many writes make one step at most: while it lasts, the server does nothing else.
 const TOGETHER: usize = 256;
@@ -171,7 +170,7 @@ impl Inner {
 
     fn write(&self, write: &Write<'_>, announcement: Option<&Announcement<'_>>) -> Result<Written> {
         let parts = match write.change {
-            Change::Set(_) => &PARTS[..3],
+            Change::Set(_) => &PARTS[..2],
             Change::Create(_) | Change::Delete => &PARTS[..],
         };
         let arguments = arguments(write, &self.remembered, announcement);

@@ -1,6 +1,6 @@
 -- How scripts that write begin: they look whether they have run already.
 --
--- A table is seven keys that come and go together. While it exists, six of them have the member or field '\255', which is
+-- A table is six keys that come and go together. While it exists, five of them have the member or field '\255', which is
 -- no key, and `about` has the field `exists`: where only some have it, the server has evicted a key.
 --
 -- Of its writes that are under way a client gives each a session: a field of `about` with the number of the write that
@@ -8,7 +8,7 @@
 -- the client did not name one. So a write that is asked for again is recognized, however many were made in between, and one
 -- that comes late is refused.
 -- `within` is there if it is asked for again: it was first asked for within so many milliseconds.
-local rows, about, changes, deletes, keys, topics, order = unpack(KEYS)
+local rows, about, deletes, keys, topics, order = unpack(KEYS)
 local session, number, within = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local call, sub, pack, unpack_bytes = redis.call, string.sub, struct.pack, struct.unpack
 -- What a session has that has made no write.

@@ -2,6 +2,9 @@
 
 use std::sync::LazyLock;
 
+/// The notes of a topic's writes are kept for at least so many writes of the table.
+const LOGGED: usize = 10_000;
+
 /// More sessions than these are not kept of a table; `recall.lua` says what they are.
 const SESSIONS: usize = 1000;
 
@@ -19,7 +22,7 @@ impl Script {
 }
 
 fn script(files: &[&str]) -> (String, redis::Script) {
-    let text = format!("local SESSIONS = {SESSIONS}\n") + &files.concat();
+    let text = format!("local LOGGED, SESSIONS = {LOGGED}, {SESSIONS}\n") + &files.concat();
     let named = redis::Script::new(&text);
     (text, named)
 }

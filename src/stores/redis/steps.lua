@@ -50,7 +50,6 @@ end
 
 local function begin()
     step({'UNLINK', rows}, 'HSET', rows, '\255', '')
-    step({'UNLINK', changes}, 'ZADD', changes, 0, '\255')
     step({'UNLINK', deletes}, 'HSET', deletes, '\255', '')
     step({'UNLINK', keys}, 'ZADD', keys, 0, '\255')
     step({'UNLINK', topics}, 'ZADD', topics, 0, '\255')

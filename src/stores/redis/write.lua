@@ -1,9 +1,11 @@
 -- Makes one write, and publishes it. A row is its version (8 bytes), the length of its topic (4), the topic, the value;
--- of a deleted one the version and topic of the delete are remembered for a while. `rows` has for each topic, under '\255', the
--- length and the topic, where it stands: the version of its last write (8), and that of the last delete that is forgotten (8).
--- `changes` has for each row, and each delete that is remembered, the length of its topic, the topic, the version and the key.
--- A set needs only the first three keys. With a `head` the write is published, on the row's topic.
-local what, key, value, topic, wanted, flags, head, tail = unpack(ARGV, 4)
+-- of a deleted one the version and topic of the delete are remembered for a while. With a `head` the write is published, on the
+-- row's topic. A set needs only the first two keys.
+--
+-- So `rows` has more fields, which are no keys either. '\255', length and topic is where the topic stands: the versions of its last
+-- write (8), of the last one of which a reader is not told any more (8), and of its first (8), which is its id; then the numbers of its first
+-- note (8) and of the next one (8). '\254', id and number is a note: the version (8), '\255' if it was a delete, and the key.
+local what, key, value, topic, wanted, flags, head, tail, remembered = unpack(ARGV, 4)
 local unless_equal, returning = flags == 'e' or flags == 'er', flags == 'r' or flags == 'er'
 
 local packed, topic_bytes, standing
@@ -16,7 +18,7 @@ end
 local exists = packed and last or call('HEXISTS', about, 'exists') == 1
 local is_there = packed or call('HEXISTS', rows, '\255') == 1
 local version, deleted, of_topic, value_at
-if not exists ~= not is_there or (what == 'create' and not exists and count_of(changes, deletes, keys, topics, order) > 0) then
+if not exists ~= not is_there or (what == 'create' and not exists and count_of(deletes, keys, topics, order) > 0) then
     return {within and 6 or 7}
 elseif packed then
     local length
@@ -53,14 +55,39 @@ if topic == '' then
     topic_bytes = sub(packed, 9, value_at - 1)
     standing = call('HGET', rows, '\255' .. topic_bytes)
 end
+if packed and not standing then
+    return {within and 6 or 7}
+end
 
 local next_version = (last or 0) + 1
 local version_bytes = pack('>I8', next_version)
 local row = version_bytes .. topic_bytes .. value
 local stands = '\255' .. topic_bytes
 local after = standing and sub(standing, 1, 8) or pack('>I8', call('HGET', about, 'deleted') or 0)
-local stands_now = version_bytes .. (standing and sub(standing, 9) or '')
-local place, place_before = topic_bytes .. version_bytes .. key, packed and topic_bytes .. sub(packed, 1, 8) .. key
+local bounds = standing and sub(standing, 9, 32) or pack('>I8', 0) .. version_bytes .. pack('>I8', 0)
+local noted = standing and unpack_bytes('>I8', standing, 33) or 0
+local stands_now = version_bytes .. bounds .. pack('>I8', noted + 1)
+local note_at, note_of = '\254' .. sub(bounds, 9, 16) .. pack('>I8', noted), version_bytes .. (what == 'delete' and '\255' or '') .. key
+-- Now and then old notes go, a few more than have come.
+local trim
+if noted % 64 == 63 then
+    trim = function()
+        local first, names, old = unpack_bytes('>I8', bounds, 17), {}, 0
+        for number = first, math.min(first + 99, noted) do
+            names[#names + 1] = '\254' .. sub(bounds, 9, 16) .. pack('>I8', number)
+        end
+        local notes = call('HMGET', rows, unpack(names))
+        local oldest = next_version - math.max(remembered, LOGGED)
+        while unpack_bytes('>I8', notes[old + 1]) <= oldest do
+            old = old + 1
+        end
+        if old > 0 then
+            bounds = sub(notes[old], 1, 8) .. sub(bounds, 9, 16) .. pack('>I8', first + old)
+            redis.pcall('HSET', rows, stands, version_bytes .. bounds .. pack('>I8', noted + 1))
+            redis.pcall('HDEL', rows, unpack(names, 1, old))
+        end
+    end
+end
 -- Without a named topic the session has to know it.
 local made = pack('>I8', number) .. version_bytes .. after .. (topic == '' and of_topic or '')
 local message
@@ -78,30 +105,25 @@ local reply = topic ~= '' and not before and numbers or {0, numbers, of_topic, b
 if what == 'set' then
     local pcall = redis.pcall
     call('HSET', about, 'version', next_version, session, made)
-    local done, steps = pcall('HSET', rows, key, row, stands, stands_now), 0
+    local done = pcall('HSET', rows, key, row, stands, stands_now, note_at, note_of)
+    if message and type(done) == 'number' then
+        done = pcall('PUBLISH', of_topic, message)
+    end
     if type(done) == 'number' then
-        done, steps = pcall('ZADD', changes, 0, place), 1
-        if type(done) == 'number' then
-            done, steps = pcall('ZREM', changes, place_before), 2
-            if done == 1 then
-                done, steps = message and pcall('PUBLISH', of_topic, message) or 1, 3
-                if type(done) == 'number' then
-                    return reply
-                end
-            end
+        if trim then
+            trim()
         end
+        return reply
     end
     local backs = {
+        pcall('HSET', rows, key, packed, stands, standing),
         pcall('HSET', about, 'version', last, session, kept or NEVER),
-        pcall('HSET', rows, key, packed, stands, standing or after),
-        steps > 1 and pcall('ZREMRANGEBYLEX', changes, '[' .. place, '[' .. place) or 0,
-        steps > 2 and pcall('ZADD', changes, 0, place_before) or 0,
+        pcall('HDEL', rows, note_at),
     }
     for _, back in ipairs(backs) do
         if type(back) ~= 'number' then
             return {6}
         end
     end
-    -- Where the row was not in its place, the place was evicted.
-    return type(done) == 'number' and {within and 6 or 7} or done
+    return done
 end
