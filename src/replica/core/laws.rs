@@ -8,7 +8,7 @@ mod world;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use world::{Fate, Kind, Play};
+use world::{CHECK_INTERVAL, Fate, Kind, Play};
 
 /// How many histories are played.
 const HISTORIES: u64 = 10_000;
@@ -23,9 +23,9 @@ fn play(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
     };
     // Of a store that tells no versions nobody sees that it went back.
     let goes_back = kind != Kind::Plain && chance.u8(0..4) == 0;
-    let mut play = Play::new(seed, kind);
+    let mut play = Play::new(seed, kind, CHECK_INTERVAL);
     for _ in 0..chance.usize(1..40) {
-        match chance.u8(0..40) {
+        match chance.u8(0..if goes_back { 46 } else { 38 }) {
             0..=21 => {
                 let fate = match chance.u8(0..12) {
                     0 => Fate::Lost,
@@ -44,9 +44,8 @@ fn play(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
             35 => play.toggle_store(),
             36 => play.forget_log(),
             37 => play.slow_down(),
-            38 if goes_back => play.go_back()?,
-            39 if goes_back => play.begin_anew()?,
-            _ => {}
+            38..=41 => play.go_back()?,
+            _ => play.begin_anew()?,
         }
     }
     play.calm()?;
@@ -70,5 +69,46 @@ fn a_replica_is_right_after_any_history() {
     // The histories reach every part of it.
     for (what, count) in &counted {
         assert!(*count >= histories / 100, "{what}: {counted:?}");
+    }
+}
+
+/// An hour: nothing is found by a check.
+const SELDOM: Duration = Duration::from_secs(3_600);
+
+/// What comes late, but comes, is not read: the chain of updates alone moves the positions.
+#[test]
+fn lateness_alone_makes_nothing_be_read() {
+    for seed in 0..500 {
+        let mut play = Play::new(seed, Kind::Full, SELDOM);
+        play.be_punctual();
+        play.pass(Duration::from_secs(1)).unwrap();
+        for _ in 0..20 {
+            (0..5).for_each(|_| play.write(Fate::Told));
+            play.pass(Duration::from_millis(40)).unwrap();
+        }
+        play.pass(Duration::from_secs(2)).unwrap();
+        play.judge().unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+        let counted = play.counted();
+        assert_eq!((counted["catch_ups"], counted["listings"]), (0, 2), "seed {seed}");
+        play.assert_positions();
+    }
+}
+
+/// What is lost before something that comes, or comes without a version, is there soon, without a check.
+#[test]
+fn holes_and_rows_without_versions_are_filled_at_once() {
+    for seed in 0..500 {
+        let mut play = Play::new(seed, Kind::Full, SELDOM);
+        play.be_punctual();
+        play.pass(Duration::from_secs(1)).unwrap();
+        for fate in [Fate::Dropped, Fate::Unversioned] {
+            (0..4).for_each(|_| play.write(fate));
+            if fate == Fate::Dropped {
+                play.write_each_topic();
+            }
+            play.pass(Duration::from_secs(1)).unwrap();
+            play.judge().unwrap_or_else(|wrong| panic!("seed {seed}, {fate:?}: {wrong}"));
+        }
+        assert_eq!(play.counted()["checks"], 0, "seed {seed}");
     }
 }

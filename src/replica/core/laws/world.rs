@@ -13,9 +13,11 @@ const KEYS: [&str; 6] = ["1", "2", "3", "4", "5", "6"];
 const STEP: Duration = Duration::from_millis(20);
 const PAGE: usize = 2;
 
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(3);
+
 const TIMES: Times = Times {
     patience: Duration::from_millis(200),
-    check_interval: Duration::from_secs(3),
+    check_interval: CHECK_INTERVAL,
     spread: Duration::from_secs(1),
     max_backoff: Duration::from_secs(3),
 };
@@ -35,7 +37,10 @@ pub(super) enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Fate {
     Told,
+    /// And mostly nobody says so.
     Lost,
+    /// And nobody says so.
+    Dropped,
     Doubled,
     Unversioned,
     WithoutAfter,
@@ -95,6 +100,8 @@ pub(super) struct Play {
     went_back: bool,
     net: Vec<(Instant, DbUpdate)>,
     slowness: u64,
+    /// How many times slower some updates are.
+    late: u64,
     now: Instant,
     core: Core<u64>,
     held: BTreeSet<usize>,
@@ -126,7 +133,7 @@ fn row(value: u64) -> NewRow<u64> {
 }
 
 impl Play {
-    pub(super) fn new(seed: u64, kind: Kind) -> Play {
+    pub(super) fn new(seed: u64, kind: Kind, check_interval: Duration) -> Play {
         let now = Instant::now();
         let mut play = Play {
             chance: fastrand::Rng::with_seed(seed ^ 0x5eed),
@@ -139,8 +146,9 @@ impl Play {
             went_back: false,
             net: Vec::new(),
             slowness: 60,
+            late: 20,
             now,
-            core: Core::new(TIMES, seed, now),
+            core: Core::new(Times { check_interval, ..TIMES }, seed, now),
             held: BTreeSet::new(),
             reading: None,
             told: BTreeMap::new(),
@@ -177,6 +185,11 @@ impl Play {
 
     pub(super) fn slow_down(&mut self) {
         self.slowness = self.chance.u64(1..1_500);
+    }
+
+    /// Nothing is later than it is waited for.
+    pub(super) fn be_punctual(&mut self) {
+        self.late = 2;
     }
 
     pub(super) fn lose(&mut self) {
@@ -260,6 +273,25 @@ impl Play {
         self.send(undo, fate);
     }
 
+    /// One new row of each topic that is held, in the place of another, or else none.
+    pub(super) fn write_each_topic(&mut self) {
+        for of in self.held.clone() {
+            let of_topic = self.store.rows.iter().find(|(_, row)| row.topic == of).map(|(key, _)| *key);
+            let free = (0..KEYS.len()).find(|key| !self.store.rows.contains_key(key));
+            let Some(key) = of_topic.or(free) else { continue };
+            let update = self.put(key, of, Some(7));
+            self.send(update, Fate::Told);
+        }
+    }
+
+    /// Each position is at the topic's last version, or beyond.
+    pub(super) fn assert_positions(&self) {
+        for &of in &self.held {
+            let position = self.core.position(&name(of)).unwrap().version;
+            assert!(position >= self.store.last[of], "{position}, {:?}", self.store.last);
+        }
+    }
+
     /// Writes a row, or deletes it; the update that tells of it.
     fn put(&mut self, place: usize, of: usize, value: Option<u64>) -> DbUpdate {
         let store = &mut self.store;
@@ -308,6 +340,7 @@ impl Play {
                 }
                 return;
             }
+            Fate::Dropped => return,
             Fate::Unversioned => (update.version, update.after) = (None, None),
             Fate::WithoutAfter => update.after = None,
             Fate::Doubled => {
@@ -321,7 +354,7 @@ impl Play {
     }
 
     fn arrival(&mut self) -> Instant {
-        let late = if self.chance.u8(0..10) == 0 { 20 } else { 1 };
+        let late = if self.chance.u8(0..10) == 0 { self.late } else { 1 };
         let delay = self.chance.u64(0..=self.slowness);
         self.now + Duration::from_millis((delay * late).min(2_000))
     }
@@ -554,7 +587,10 @@ impl Play {
         for change in told {
             let next = match (change, state) {
                 (RowChange::Added { row }, None) => Some((row.version, row.row)),
-                (RowChange::Changed { old, new }, Some(state)) if (old.version, old.row) == state => {
+                (RowChange::Changed { old, new }, Some(state))
+                    if (old.version, old.row) == state
+                        && (new.version, new.row, &new.topic) != (old.version, old.row, &old.topic) =>
+                {
                     Some((new.version, new.row))
                 }
                 (RowChange::Removed { old: Some(old), .. }, Some(state)) if (old.version, old.row) == state => None,
