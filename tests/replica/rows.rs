@@ -201,12 +201,12 @@ fn handlers_come_while_rows_change() {
             let write = |seed: u64, name: &'static str| {
                 let (world, is_over) = (Arc::clone(&world), Arc::clone(&is_over));
                 move || {
-                    let mut chance = fastrand_like(seed);
+                    let mut chance = fastrand::Rng::with_seed(seed);
                     while !is_over.load(Ordering::Relaxed) {
-                        let key = format!("{name}{}", chance() % 40);
+                        let key = format!("{name}{}", chance.u8(0..40));
                         let topic = topic(name);
                         use tablecast::store::Write;
-                        let write = match chance() % 3 {
+                        let write = match chance.u8(0..3) {
                             0 => Write::delete("t", &key),
                             _ => Write::set("t", &key, "x"),
                         };
@@ -238,16 +238,6 @@ fn handlers_come_while_rows_change() {
             }
             assert!(replica.verify(LONG).unwrap().is_empty());
         });
-    }
-}
-
-fn fastrand_like(seed: u64) -> impl FnMut() -> u64 {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state >> 8
     }
 }
 

@@ -112,3 +112,47 @@ fn holes_and_rows_without_versions_are_filled_at_once() {
         assert_eq!(play.counted()["checks"], 0, "seed {seed}");
     }
 }
+
+/// A failover loses what was heard of already, and nobody had looked at the store in between.
+#[test]
+fn a_loss_of_what_was_heard_is_seen() {
+    for seed in 0..200 {
+        let mut play = Play::new(seed, Kind::Full, CHECK_INTERVAL);
+        play.be_punctual();
+        (0..10).for_each(|_| play.write(Fate::Told));
+        // Right after a check.
+        play.pass(Duration::from_secs(1)).unwrap();
+        while play.counted()["checks"] == 0 {
+            play.pass(Duration::from_millis(20)).unwrap();
+        }
+        play.pass(Duration::from_millis(300)).unwrap();
+        let before = play.back_up();
+        play.write_each_topic();
+        play.pass(Duration::from_millis(300)).unwrap();
+        play.restore(before);
+        play.calm().unwrap();
+        play.judge().unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+        assert!(play.counted()["went_back"] > 0, "seed {seed}");
+    }
+}
+
+/// The store is emptied and filled again, beyond the old numbers; then updates from before arrive.
+#[test]
+fn updates_from_before_a_store_went_back_do_no_harm() {
+    for seed in 0..200 {
+        let mut play = Play::new(seed, Kind::Full, CHECK_INTERVAL);
+        (0..10).for_each(|_| play.write(Fate::Told));
+        play.pass(Duration::from_secs(7)).unwrap();
+        (0..10).for_each(|_| play.write(Fate::Told));
+        play.hold_back(Duration::from_secs(4));
+        play.pass(Duration::from_millis(100)).unwrap();
+        play.restore(Default::default());
+        for _ in 0..60 {
+            play.write(Fate::Told);
+            play.pass(Duration::from_millis(60)).unwrap();
+        }
+        play.calm().unwrap();
+        play.judge().unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+        assert_eq!(play.counted()["went_back"], 1, "seed {seed}: noticed once, and for all topics");
+    }
+}

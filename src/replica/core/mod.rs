@@ -247,6 +247,8 @@ impl<T> Core<T> {
         let is_newer = position.is_some_and(|position| version <= position.version)
             && held.is_some_and(|held| *held.topic() == update.topic && held.version() < version);
         if is_newer {
+            // Not to be found again by the listing.
+            self.seen = TableVersion::default();
             self.went_back(now);
         }
         is_newer

@@ -55,8 +55,9 @@ struct Row {
     value: u64,
 }
 
+/// What the store has.
 #[derive(Debug, Clone, Default)]
-struct State {
+pub(super) struct State {
     incarnation: u64,
     version: u64,
     rows: BTreeMap<usize, Row>,
@@ -190,6 +191,21 @@ impl Play {
     /// Nothing is later than it is waited for.
     pub(super) fn be_punctual(&mut self) {
         self.late = 2;
+    }
+
+    /// What is on its way comes so much later.
+    pub(super) fn hold_back(&mut self, time: Duration) {
+        self.net.iter_mut().for_each(|(at, _)| *at += time);
+    }
+
+    pub(super) fn back_up(&self) -> State {
+        self.store.clone()
+    }
+
+    /// The store is put back, and nobody has looked before.
+    pub(super) fn restore(&mut self, earlier: State) {
+        self.went_back = true;
+        self.store = earlier;
     }
 
     pub(super) fn lose(&mut self) {
