@@ -147,12 +147,38 @@ fn updates_from_before_a_store_went_back_do_no_harm() {
         play.hold_back(Duration::from_secs(4));
         play.pass(Duration::from_millis(100)).unwrap();
         play.restore(Default::default());
-        for _ in 0..60 {
+        for _ in 0..8 {
             play.write(Fate::Told);
-            play.pass(Duration::from_millis(60)).unwrap();
+            play.pass(Duration::from_millis(450)).unwrap();
         }
+        play.pass(Duration::from_millis(600)).unwrap();
+        (0..40).for_each(|_| play.write(Fate::Told));
         play.calm().unwrap();
         play.judge().unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
         assert_eq!(play.counted()["went_back"], 1, "seed {seed}: noticed once, and for all topics");
     }
+}
+
+/// A failover loses the last writes, and as many others are made and told before anybody looks: one that is not newer than the
+/// position, but newer than its row, shows it.
+#[test]
+fn writes_of_another_history_show_that_the_store_went_back() {
+    let mut seen = 0;
+    for seed in 0..200 {
+        let mut play = Play::new(seed, Kind::Full, SELDOM);
+        play.be_punctual();
+        (0..10).for_each(|_| play.write(Fate::Told));
+        play.pass(Duration::from_secs(1)).unwrap();
+        let before = play.back_up();
+        (0..4).for_each(|_| play.write(Fate::Told));
+        play.pass(Duration::from_secs(1)).unwrap();
+        play.restore(before);
+        (0..4).for_each(|_| play.write(Fate::Told));
+        play.pass(Duration::from_secs(2)).unwrap();
+        if play.counted()["went_back"] > 0 {
+            seen += 1;
+            play.judge().unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+        }
+    }
+    assert!(seen > 100, "{seen} of 200");
 }

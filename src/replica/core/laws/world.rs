@@ -106,7 +106,7 @@ pub(super) struct Play {
     now: Instant,
     core: Core<u64>,
     held: BTreeSet<usize>,
-    reading: Option<Reading>,
+    reading: Vec<Reading>,
     told: BTreeMap<Name, Vec<RowChange<u64>>>,
 }
 
@@ -151,7 +151,7 @@ impl Play {
             now,
             core: Core::new(Times { check_interval, ..TIMES }, seed, now),
             held: BTreeSet::new(),
-            reading: None,
+            reading: Vec::new(),
             told: BTreeMap::new(),
         };
         play.hold(0);
@@ -398,26 +398,25 @@ impl Play {
     /// What the thread that reads the store does by now.
     fn read(&mut self) {
         let now = self.now;
-        if self.reading.is_none() {
-            let due = self.core.deadline().is_some_and(|deadline| deadline <= now);
+        loop {
+            let is_due = self.core.deadline().is_some_and(|deadline| deadline <= now);
             let read = self.core.poll(now);
-            assert_eq!(read.is_some(), due, "the deadline says when to poll");
-            self.reading = read.map(|read| Reading {
+            assert_eq!(read.is_some(), is_due, "the deadline says when to poll");
+            let Some(read) = read else { break };
+            self.reading.push(Reading {
                 read,
                 next_at: now,
                 stage: Stage::Start,
             });
         }
-        while let Some(mut reading) = self.reading.take_if(|reading| reading.next_at <= now) {
+        let due: Vec<_> = self.reading.extract_if(.., |reading| reading.next_at <= now).collect();
+        for mut reading in due {
             if self.is_away {
                 self.core.handle_failure(&reading.read, now);
-                return;
+            } else if !self.step(&mut reading) {
+                reading.next_at = now + Duration::from_millis(self.chance.u64(0..80));
+                self.reading.push(reading);
             }
-            if self.step(&mut reading) {
-                return;
-            }
-            reading.next_at = now + Duration::from_millis(self.chance.u64(0..80));
-            self.reading = Some(reading);
         }
     }
 
