@@ -4,6 +4,7 @@
 //! `handle_…` and `take_…` take in what came; [`Core::poll`] gives what is to be read, and [`Core::deadline`] says when to call it
 //! again if nothing comes. What was read comes back under the number of its [`Read`]; one that is no longer wanted is ignored.
 
+mod listing;
 mod reads;
 mod rows;
 mod standing;
