@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use tablecast::store::{Page, Row, TableVersion, Write, Written};
+use tablecast::store::{Changes, Page, Row, TableVersion, TopicVersions, Write, Written};
 use tablecast::{Name, Result, Store, Topic};
 
 /// In front of another store, which can be changed while every call waits.
@@ -53,5 +53,13 @@ impl Store for Swap {
 
     fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
         self.0.read().table_version(table)
+    }
+
+    fn topic_versions(&self, table: &str, topics: &[Topic]) -> Result<Option<TopicVersions>> {
+        self.0.read().topic_versions(table, topics)
+    }
+
+    fn changes(&self, table: &str, topic: &Topic, since: TableVersion) -> Result<Changes> {
+        self.0.read().changes(table, topic, since)
     }
 }

@@ -3,12 +3,14 @@
 //! are that a replica converges (C7), that what it tells of a row is right (C8), that a position includes everything up to it, and
 //! that a proof is none too early.
 
+mod judge;
+mod reading;
 mod world;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use world::{Fate, Kind, Play};
+use world::{CHECK_INTERVAL, Fate, Kind, Play};
 
 /// How many histories are played.
 const HISTORIES: u64 = 10_000;
@@ -23,9 +25,9 @@ fn play(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
     };
     // Of a store that tells no versions nobody sees that it went back.
     let goes_back = kind != Kind::Plain && chance.u8(0..4) == 0;
-    let mut play = Play::new(seed, kind);
+    let mut play = Play::new(seed, kind, CHECK_INTERVAL);
     for _ in 0..chance.usize(1..40) {
-        match chance.u8(0..40) {
+        match chance.u8(0..if goes_back { 46 } else { 38 }) {
             0..=21 => {
                 let fate = match chance.u8(0..12) {
                     0 => Fate::Lost,
@@ -44,9 +46,8 @@ fn play(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
             35 => play.toggle_store(),
             36 => play.forget_log(),
             37 => play.slow_down(),
-            38 if goes_back => play.go_back()?,
-            39 if goes_back => play.begin_anew()?,
-            _ => {}
+            38..=41 => play.go_back()?,
+            _ => play.begin_anew()?,
         }
     }
     play.calm()?;
@@ -73,4 +74,120 @@ fn a_replica_is_right_after_any_history() {
     for (what, count) in &counted {
         assert!(*count >= histories / 100, "{what}: {counted:?}");
     }
+}
+
+/// An hour: nothing is found by a check.
+const SELDOM: Duration = Duration::from_secs(3_600);
+
+/// What comes late, but comes, is not read: the chain of updates alone moves the positions.
+#[test]
+fn lateness_alone_makes_nothing_be_read() {
+    for seed in 0..500 {
+        let mut play = Play::new(seed, Kind::Full, SELDOM);
+        play.be_punctual();
+        play.pass(Duration::from_secs(1)).unwrap();
+        for _ in 0..20 {
+            (0..5).for_each(|_| play.write(Fate::Told));
+            play.pass(Duration::from_millis(40)).unwrap();
+        }
+        play.pass(Duration::from_secs(2)).unwrap();
+        play.judge().unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+        let counted = play.counted();
+        assert_eq!((counted["catch_ups"], counted["listings"]), (0, 2), "seed {seed}");
+        play.assert_positions();
+    }
+}
+
+/// What is lost before something that comes, or comes without a version, is there soon, without a check.
+#[test]
+fn holes_and_rows_without_versions_are_filled_at_once() {
+    for seed in 0..500 {
+        let mut play = Play::new(seed, Kind::Full, SELDOM);
+        play.be_punctual();
+        play.pass(Duration::from_secs(1)).unwrap();
+        for fate in [Fate::Dropped, Fate::Unversioned] {
+            (0..4).for_each(|_| play.write(fate));
+            if fate == Fate::Dropped {
+                play.write_each_topic();
+            }
+            play.pass(Duration::from_secs(1)).unwrap();
+            play.judge()
+                .unwrap_or_else(|wrong| panic!("seed {seed}, {fate:?}: {wrong}"));
+        }
+        assert_eq!(play.counted()["checks"], 0, "seed {seed}");
+    }
+}
+
+/// A failover loses what was heard of already, and nobody had looked at the store in between.
+#[test]
+fn a_loss_of_what_was_heard_is_seen() {
+    for seed in 0..200 {
+        let mut play = Play::new(seed, Kind::Full, CHECK_INTERVAL);
+        play.be_punctual();
+        (0..10).for_each(|_| play.write(Fate::Told));
+        // Right after a check.
+        play.pass(Duration::from_secs(1)).unwrap();
+        while play.counted()["checks"] == 0 {
+            play.pass(Duration::from_millis(20)).unwrap();
+        }
+        play.pass(Duration::from_millis(300)).unwrap();
+        let before = play.back_up();
+        play.write_each_topic();
+        play.pass(Duration::from_millis(300)).unwrap();
+        play.restore(before);
+        play.calm().unwrap();
+        play.judge().unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+        assert!(play.counted()["went_back"] > 0, "seed {seed}");
+    }
+}
+
+/// The store is emptied and filled again, beyond the old numbers; then updates from before arrive.
+#[test]
+fn updates_from_before_a_store_went_back_do_no_harm() {
+    for seed in 0..200 {
+        let mut play = Play::new(seed, Kind::Full, CHECK_INTERVAL);
+        (0..10).for_each(|_| play.write(Fate::Told));
+        play.pass(Duration::from_secs(7)).unwrap();
+        (0..10).for_each(|_| play.write(Fate::Told));
+        play.hold_back(Duration::from_secs(4));
+        play.pass(Duration::from_millis(100)).unwrap();
+        play.restore(Default::default());
+        for _ in 0..8 {
+            play.write(Fate::Told);
+            play.pass(Duration::from_millis(450)).unwrap();
+        }
+        play.pass(Duration::from_millis(600)).unwrap();
+        (0..40).for_each(|_| play.write(Fate::Told));
+        play.calm().unwrap();
+        play.judge().unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+        assert_eq!(
+            play.counted()["went_back"],
+            1,
+            "seed {seed}: noticed once, and for all topics"
+        );
+    }
+}
+
+/// A failover loses the last writes, and as many others are made and told before anybody looks: one that is not newer than the
+/// position, but newer than its row, shows it.
+#[test]
+fn writes_of_another_history_show_that_the_store_went_back() {
+    let mut seen = 0;
+    for seed in 0..200 {
+        let mut play = Play::new(seed, Kind::Full, SELDOM);
+        play.be_punctual();
+        (0..10).for_each(|_| play.write(Fate::Told));
+        play.pass(Duration::from_secs(1)).unwrap();
+        let before = play.back_up();
+        (0..4).for_each(|_| play.write(Fate::Told));
+        play.pass(Duration::from_secs(1)).unwrap();
+        play.restore(before);
+        (0..4).for_each(|_| play.write(Fate::Told));
+        play.pass(Duration::from_secs(2)).unwrap();
+        if play.counted()["went_back"] > 0 {
+            seen += 1;
+            play.judge().unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+        }
+    }
+    assert!(seen > 50, "{seen} of 200");
 }

@@ -4,6 +4,7 @@
 //! `handle_…` and `take_…` take in what came; [`Core::poll`] gives what is to be read, and [`Core::deadline`] says when to call it
 //! again if nothing comes. What was read comes back under the number of its [`Read`]; one that is no longer wanted is ignored.
 
+mod listing;
 mod reads;
 mod rows;
 mod standing;
@@ -252,6 +253,8 @@ impl<T> Core<T> {
         let is_newer = position.is_some_and(|position| version <= position.version)
             && held.is_some_and(|held| *held.topic() == update.topic && held.version() < version);
         if is_newer {
+            // Not to be found again by the listing.
+            self.seen = TableVersion::default();
             self.went_back(now);
         }
         is_newer

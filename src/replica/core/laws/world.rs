@@ -11,11 +11,13 @@ use crate::update::{Action, DbUpdate, Name, Topic};
 const TOPICS: [&str; 3] = ["a", "b", "c"];
 const KEYS: [&str; 6] = ["1", "2", "3", "4", "5", "6"];
 const STEP: Duration = Duration::from_millis(20);
-const PAGE: usize = 2;
+pub(super) const PAGE: usize = 2;
 
-const TIMES: Times = Times {
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(3);
+
+pub(super) const TIMES: Times = Times {
     patience: Duration::from_millis(200),
-    check_interval: Duration::from_secs(3),
+    check_interval: CHECK_INTERVAL,
     spread: Duration::from_secs(1),
     max_backoff: Duration::from_secs(3),
 };
@@ -35,7 +37,10 @@ pub(super) enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Fate {
     Told,
+    /// And mostly nobody says so.
     Lost,
+    /// And nobody says so.
+    Dropped,
     Doubled,
     Unversioned,
     WithoutAfter,
@@ -44,81 +49,84 @@ pub(super) enum Fate {
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct Row {
-    topic: usize,
-    version: u64,
-    value: u64,
+pub(super) struct Row {
+    pub(super) topic: usize,
+    pub(super) version: u64,
+    pub(super) value: u64,
 }
 
+/// What the store has.
 #[derive(Debug, Clone, Default)]
-struct State {
-    incarnation: u64,
-    version: u64,
-    rows: BTreeMap<usize, Row>,
-    last: [u64; 3],
+pub(super) struct State {
+    pub(super) incarnation: u64,
+    pub(super) version: u64,
+    pub(super) rows: BTreeMap<usize, Row>,
+    pub(super) last: [u64; 3],
     /// By topic: of each key the last change.
-    log: [BTreeMap<u64, usize>; 3],
-    forgotten: u64,
+    pub(super) log: [BTreeMap<u64, usize>; 3],
+    pub(super) forgotten: u64,
 }
 
 /// A write that was made, for the laws: the row's topic, its key, when, and whether it is there after it.
 #[derive(Debug)]
-struct Made {
-    topic: usize,
-    key: usize,
-    version: u64,
-    at: Instant,
-    is_there: bool,
+pub(super) struct Made {
+    pub(super) topic: usize,
+    pub(super) key: usize,
+    pub(super) version: u64,
+    pub(super) at: Instant,
+    pub(super) is_there: bool,
 }
 
 /// A read under way.
-struct Reading {
-    read: Read,
-    next_at: Instant,
-    stage: Stage,
+pub(super) struct Reading {
+    pub(super) read: Read,
+    pub(super) next_at: Instant,
+    pub(super) stage: Stage,
 }
 
-enum Stage {
+pub(super) enum Stage {
     Start,
     /// Rows after this key; or changes after this version.
     Pages(Option<usize>, TableVersion),
 }
 
 pub(super) struct Play {
-    chance: fastrand::Rng,
-    kind: Kind,
-    store: State,
-    backups: Vec<State>,
-    is_away: bool,
-    incarnations: u64,
-    made: Vec<Made>,
-    went_back: bool,
-    net: Vec<(Instant, DbUpdate)>,
-    slowness: u64,
-    now: Instant,
-    core: Core<u64>,
-    held: BTreeSet<usize>,
-    reading: Option<Reading>,
-    told: BTreeMap<Name, Vec<RowChange<u64>>>,
+    pub(super) chance: fastrand::Rng,
+    pub(super) kind: Kind,
+    pub(super) store: State,
+    pub(super) backups: Vec<State>,
+    pub(super) is_away: bool,
+    pub(super) incarnations: u64,
+    pub(super) made: Vec<Made>,
+    pub(super) went_back: bool,
+    pub(super) net: Vec<(Instant, DbUpdate)>,
+    pub(super) slowness: u64,
+    /// How many times slower some updates are.
+    pub(super) late: u64,
+    pub(super) now: Instant,
+    pub(super) core: Core<u64>,
+    pub(super) held: BTreeSet<usize>,
+    pub(super) reading: Vec<Reading>,
+    pub(super) told: BTreeMap<Name, Vec<RowChange<u64>>>,
 }
 
-fn name(index: usize) -> Topic {
+pub(super) fn name(index: usize) -> Topic {
     Topic::new(TOPICS[index]).unwrap()
 }
 
-fn index(topic: &Topic) -> usize {
+pub(super) fn index(topic: &Topic) -> usize {
     TOPICS.iter().position(|name| *name == topic.as_str()).unwrap()
 }
 
-fn key(index: usize) -> Name {
+pub(super) fn key(index: usize) -> Name {
     KEYS[index].into()
 }
 
-fn place(key: &str) -> usize {
+pub(super) fn place(key: &str) -> usize {
     KEYS.iter().position(|name| *name == key).unwrap()
 }
 
-fn row(value: u64) -> NewRow<u64> {
+pub(super) fn row(value: u64) -> NewRow<u64> {
     NewRow {
         row: Ok(value),
         sum: value as u32,
@@ -126,7 +134,7 @@ fn row(value: u64) -> NewRow<u64> {
 }
 
 impl Play {
-    pub(super) fn new(seed: u64, kind: Kind) -> Play {
+    pub(super) fn new(seed: u64, kind: Kind, check_interval: Duration) -> Play {
         let now = Instant::now();
         let mut play = Play {
             chance: fastrand::Rng::with_seed(seed ^ 0x5eed),
@@ -139,10 +147,18 @@ impl Play {
             went_back: false,
             net: Vec::new(),
             slowness: 60,
+            late: 20,
             now,
-            core: Core::new(TIMES, seed, now),
+            core: Core::new(
+                Times {
+                    check_interval,
+                    ..TIMES
+                },
+                seed,
+                now,
+            ),
             held: BTreeSet::new(),
-            reading: None,
+            reading: Vec::new(),
             told: BTreeMap::new(),
         };
         play.hold(0);
@@ -177,6 +193,26 @@ impl Play {
 
     pub(super) fn slow_down(&mut self) {
         self.slowness = self.chance.u64(1..1_500);
+    }
+
+    /// Nothing is later than it is waited for.
+    pub(super) fn be_punctual(&mut self) {
+        self.late = 2;
+    }
+
+    /// What is on its way comes so much later.
+    pub(super) fn hold_back(&mut self, time: Duration) {
+        self.net.iter_mut().for_each(|(at, _)| *at += time);
+    }
+
+    pub(super) fn back_up(&self) -> State {
+        self.store.clone()
+    }
+
+    /// The store is put back, and nobody has looked before.
+    pub(super) fn restore(&mut self, earlier: State) {
+        self.went_back = true;
+        self.store = earlier;
     }
 
     pub(super) fn lose(&mut self) {
@@ -262,6 +298,30 @@ impl Play {
         self.send(undo, fate);
     }
 
+    /// One new row of each topic that is held, in the place of another, or else none.
+    pub(super) fn write_each_topic(&mut self) {
+        for of in self.held.clone() {
+            let of_topic = self
+                .store
+                .rows
+                .iter()
+                .find(|(_, row)| row.topic == of)
+                .map(|(key, _)| *key);
+            let free = (0..KEYS.len()).find(|key| !self.store.rows.contains_key(key));
+            let Some(key) = of_topic.or(free) else { continue };
+            let update = self.put(key, of, Some(7));
+            self.send(update, Fate::Told);
+        }
+    }
+
+    /// Each position is at the topic's last version, or beyond.
+    pub(super) fn assert_positions(&self) {
+        for &of in &self.held {
+            let position = self.core.position(&name(of)).unwrap().version;
+            assert!(position >= self.store.last[of], "{position}, {:?}", self.store.last);
+        }
+    }
+
     /// Writes a row, or deletes it; the update that tells of it.
     fn put(&mut self, place: usize, of: usize, value: Option<u64>) -> DbUpdate {
         let store = &mut self.store;
@@ -310,6 +370,7 @@ impl Play {
                 }
                 return;
             }
+            Fate::Dropped => return,
             Fate::Unversioned => (update.version, update.after) = (None, None),
             Fate::WithoutAfter => update.after = None,
             Fate::Doubled => {
@@ -323,7 +384,7 @@ impl Play {
     }
 
     fn arrival(&mut self) -> Instant {
-        let late = if self.chance.u8(0..10) == 0 { 20 } else { 1 };
+        let late = if self.chance.u8(0..10) == 0 { self.late } else { 1 };
         let delay = self.chance.u64(0..=self.slowness);
         self.now + Duration::from_millis((delay * late).min(2_000))
     }
@@ -346,252 +407,5 @@ impl Play {
             self.read();
         }
         self.check_laws()
-    }
-
-    /// What the thread that reads the store does by now.
-    fn read(&mut self) {
-        let now = self.now;
-        if self.reading.is_none() {
-            let due = self.core.deadline().is_some_and(|deadline| deadline <= now);
-            let read = self.core.poll(now);
-            assert_eq!(read.is_some(), due, "the deadline says when to poll");
-            self.reading = read.map(|read| Reading {
-                read,
-                next_at: now,
-                stage: Stage::Start,
-            });
-        }
-        while let Some(mut reading) = self.reading.take_if(|reading| reading.next_at <= now) {
-            if self.is_away {
-                self.core.handle_failure(&reading.read, now);
-                return;
-            }
-            if self.step(&mut reading) {
-                return;
-            }
-            reading.next_at = now + Duration::from_millis(self.chance.u64(0..80));
-            self.reading = Some(reading);
-        }
-    }
-
-    fn base(&self, of: usize) -> Option<Base> {
-        let (incarnation, table) = (self.store.incarnation, self.store.version);
-        let version = match self.kind {
-            Kind::Full => self.store.last[of],
-            Kind::OfTables => table,
-            Kind::Plain => return None,
-        };
-        Some(Base {
-            version: TableVersion { incarnation, version },
-            table,
-        })
-    }
-
-    /// One call of the store; true if the read is done.
-    fn step(&mut self, reading: &mut Reading) -> bool {
-        let now = self.now;
-        match &reading.read {
-            Read::Versions { id, topics } => {
-                let bases: Option<Vec<_>> = topics.iter().map(|topic| self.base(index(topic))).collect();
-                self.core.take_versions(*id, bases.as_deref(), now);
-                true
-            }
-            Read::Rows { id, topic, keys } => {
-                self.core.begin_rows(*id, topic, self.base(index(topic)), now);
-                for key in keys {
-                    let found = self.store.rows.get(&place(key));
-                    let found = found.map(|found| (name(found.topic), found.version, row(found.value)));
-                    let step = self.core.take_row(*id, topic, key, found);
-                    self.tell(step);
-                }
-                self.core.end_rows(*id, topic);
-                true
-            }
-            Read::Changes { id, topic, since } => {
-                let since = match reading.stage {
-                    Stage::Start => *since,
-                    Stage::Pages(_, since) => since,
-                };
-                let store = &self.store;
-                let stands = TableVersion {
-                    incarnation: store.incarnation,
-                    version: store.version,
-                };
-                if self.kind != Kind::Full || stands.went_back_since(&since) || since.version < store.forgotten {
-                    self.core.list_instead(*id, topic, now);
-                    return true;
-                }
-                let log = store.log[index(topic)].range(since.version + 1..);
-                let mut changes: Vec<_> = log.map(|(version, key)| (*version, *key)).collect();
-                let more = changes.len() > PAGE;
-                changes.truncate(PAGE);
-                let version = match changes.last() {
-                    Some((version, _)) if more => TableVersion {
-                        version: *version,
-                        ..stands
-                    },
-                    _ => stands,
-                };
-                for (version, place) in changes {
-                    let found = self.store.rows.get(&place).filter(|row| row.topic == index(topic));
-                    let found = found.map(|found| row(found.value));
-                    let step = self.core.take_changed(*id, topic, &key(place), version, found);
-                    self.tell(step);
-                }
-                if !more {
-                    self.core.end_changes(*id, topic, version, now);
-                }
-                reading.stage = Stage::Pages(None, version);
-                !more
-            }
-            Read::Listing { id, topic } => {
-                let of = index(topic);
-                let Stage::Pages(after, _) = reading.stage else {
-                    let held = self.core.rows.decoded.iter().filter(|row| row.topic == *topic);
-                    let held: Vec<_> = held.map(|row| row.key.clone()).collect();
-                    self.core.begin_listing(*id, topic, self.base(of), held, now);
-                    reading.stage = Stage::Pages(None, TableVersion::default());
-                    return false;
-                };
-                let from = after.map_or(0, |after| after + 1);
-                let rows = self.store.rows.range(from..).filter(|(_, row)| row.topic == of);
-                let page: Vec<_> = rows.take(PAGE).map(|(key, row)| (*key, row.clone())).collect();
-                for (place, found) in &page {
-                    let step = self
-                        .core
-                        .take_listed(*id, topic, &key(*place), found.version, row(found.value));
-                    self.tell(step);
-                }
-                if page.len() == PAGE {
-                    reading.stage = Stage::Pages(page.last().map(|(key, _)| *key), TableVersion::default());
-                    return false;
-                }
-                for key in self.core.end_listing(*id, topic, now) {
-                    let step = self.core.sweep(*id, topic, &key);
-                    self.tell(step);
-                }
-                self.core.end_sweep(*id, topic, now);
-                true
-            }
-        }
-    }
-
-    fn tell(&mut self, step: Option<Step<u64>>) {
-        let change = step.and_then(|step| step.told());
-        if let Some(change) = change {
-            self.told.entry(change.key().clone()).or_default().push(change);
-        }
-    }
-
-    /// What a position and a proof say is true.
-    fn check_laws(&self) -> Result<(), String> {
-        // Of a store that tells no versions a late update cannot be told from a new one.
-        if self.went_back || self.kind == Kind::Plain {
-            return Ok(());
-        }
-        for &of in &self.held {
-            let topic = name(of);
-            let position = self.core.position(&topic).map_or(0, |position| position.version);
-            let proven = self.core.proven(&topic);
-            for made in self.made.iter().filter(|made| made.topic == of) {
-                let is_promised = made.version <= position || proven.is_some_and(|proven| made.at < proven);
-                if is_promised && !self.includes(made) {
-                    return Err(format!("{made:?} is missing; position {position}, proven {proven:?}"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// True if the row is as this write left it, or newer.
-    fn includes(&self, made: &Made) -> bool {
-        let held = self.core.rows.get(&key(made.key));
-        // Of a row that had another topic in between, that one's position may be behind.
-        match held.filter(|held| *held.topic() == name(made.topic)) {
-            Some(held) => held.version() >= made.version,
-            None => {
-                let later = |other: &&Made| other.key == made.key && other.version >= made.version;
-                self.made.iter().filter(later).any(|other| !other.is_there)
-            }
-        }
-    }
-
-    /// Nothing is written any more, and everything is on its way no longer than the bound.
-    pub(super) fn calm(&mut self) -> Result<(), String> {
-        self.is_away = false;
-        self.slowness = 60;
-        // What is still on its way comes, which may be from before the store went back.
-        self.pass(Duration::from_secs(2))?;
-        // A check that fell in that time, and the next one; the store was away for up to the longest pause.
-        self.pass(TIMES.check_interval * 2 + TIMES.max_backoff + Duration::from_secs(3))
-    }
-
-    pub(super) fn judge(&self) -> Result<(), String> {
-        let held = self.core.rows.decoded.iter();
-        let held: BTreeMap<_, _> = held.map(|row| (place(&row.key), (row.version, row.row))).collect();
-        let wanted = self.store.rows.iter().filter(|(_, row)| self.held.contains(&row.topic));
-        let wanted: BTreeMap<_, _> = wanted.map(|(key, row)| (*key, (row.version, row.value))).collect();
-        if held != wanted {
-            return Err(format!("C7: held {held:?}, stored {wanted:?}"));
-        }
-        if !self.core.is_synced() {
-            return Err("not synced".into());
-        }
-        for (key, told) in &self.told {
-            let last = self
-                .judge_row(told)
-                .map_err(|wrong| format!("C8: key {key}: {wrong}: {told:?}"))?;
-            if last != held.get(&place(key)).copied() {
-                return Err(format!("C8: key {key}: last told {last:?}: {told:?}"));
-            }
-        }
-        if self.told.len() < held.len() {
-            return Err("C8: a row was not told".into());
-        }
-        Ok(())
-    }
-
-    /// Holds what was told of a row against C8; returns its last state.
-    fn judge_row(&self, told: &[RowChange<u64>]) -> Result<Option<(u64, u64)>, String> {
-        let mut state: Option<(u64, u64)> = None;
-        let mut version = 0;
-        for change in told {
-            let next = match (change, state) {
-                (RowChange::Added { row }, None) => Some((row.version, row.row)),
-                (RowChange::Changed { old, new }, Some(state)) if (old.version, old.row) == state => {
-                    Some((new.version, new.row))
-                }
-                (RowChange::Removed { old: Some(old), .. }, Some(state)) if (old.version, old.row) == state => None,
-                _ => return Err(format!("{change:?} after {state:?}")),
-            };
-            // A topic that is held no more takes its rows out as of their own versions, and brings them back.
-            let may_repeat = matches!(change, RowChange::Added { .. });
-            let is_ordered = !self.went_back && self.kind != Kind::Plain;
-            if is_ordered
-                && (change.version() < version || change.version() == version && !may_repeat && next.is_some())
-            {
-                return Err(format!("version {} after {version}", change.version()));
-            }
-            version = change.version();
-            state = next;
-        }
-        Ok(state)
-    }
-
-    pub(super) fn counted(&self) -> BTreeMap<&'static str, u64> {
-        let counts = self.core.counts;
-        [
-            ("applied", counts.applied),
-            ("old", counts.old),
-            ("unversioned", counts.unversioned),
-            ("checks", counts.checks),
-            ("catch_ups", counts.catch_ups),
-            ("changes", counts.changes),
-            ("listings", counts.listings),
-            ("listed", counts.listed),
-            ("went_back", counts.went_back),
-            ("failures", counts.failures),
-        ]
-        .into()
     }
 }

@@ -1,0 +1,124 @@
+//! What comes of a listing: rows come in while updates go on, and what is held and in no page is gone.
+
+use std::time::Instant;
+
+use super::Core;
+use super::reads::Base;
+use crate::clock;
+use crate::replica::row::{NewRow, Step};
+use crate::store::TableVersion;
+use crate::update::{Name, Topic};
+
+impl<T> Core<T> {
+    /// Where the topic stood before the listing, if the store can tell, and which rows were held then.
+    pub(in crate::replica) fn begin_listing(
+        &mut self,
+        id: u64,
+        topic: &Topic,
+        base: Option<Base>,
+        held: impl IntoIterator<Item = Name>,
+        now: Instant,
+    ) {
+        let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
+            return;
+        };
+        let Some(running) = &mut of_topic.running else { return };
+        let heard = running.heard;
+        // Of a store that cannot tell: whatever was heard of before is in the listing.
+        let unknown = Base::of_table(TableVersion {
+            incarnation: 0,
+            version: heard,
+        });
+        if let Some(listing) = &mut running.listing {
+            listing.suspects.extend(held);
+            listing.base = Some(base.unwrap_or(unknown));
+        }
+        if let Some(base) = base {
+            self.shows_less(base, heard, now);
+        }
+    }
+
+    /// A row of a listing.
+    pub(in crate::replica) fn take_listed(
+        &mut self,
+        id: u64,
+        topic: &Topic,
+        key: &Name,
+        version: u64,
+        row: NewRow<T>,
+    ) -> Option<Step<T>> {
+        let of_topic = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id))?;
+        self.counts.listed += 1;
+        if let Some(listing) = of_topic.listing()
+            && !listing.suspects.is_empty()
+        {
+            listing.suspects.remove(key);
+        }
+        of_topic.standing.heard = of_topic.standing.heard.max(version);
+        if of_topic.distrusts {
+            let is_known = self.rows.is_stamped(key, topic, version, row.sum);
+            return (!is_known).then(|| self.rows.replace(key, topic, version, row));
+        }
+        if of_topic.standing.covers(version) {
+            return None;
+        }
+        self.put(key, topic, version, row)
+    }
+
+    /// All pages were taken: the position is where the topic stood before them. What is held and was in none of them goes by
+    /// [`Core::sweep`]; then [`Core::end_sweep`].
+    pub(in crate::replica) fn end_listing(&mut self, id: u64, topic: &Topic, now: Instant) -> Vec<Name> {
+        let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
+            return Vec::new();
+        };
+        let Some(listing) = of_topic.listing() else {
+            return Vec::new();
+        };
+        listing.sweeps = true;
+        let suspects = std::mem::take(&mut listing.suspects);
+        let Some(Base { version, table }) = listing.base else {
+            return Vec::new();
+        };
+        let standing = &mut of_topic.standing;
+        let before = standing.position.unwrap_or_default();
+        standing.position = Some(TableVersion {
+            incarnation: version.incarnation,
+            version: before.version,
+        });
+        standing.advance(version.version.max(table), now, self.times.patience);
+        suspects.into_iter().collect()
+    }
+
+    /// A row that was in no page of the listing: it is gone, unless it was written since.
+    pub(in crate::replica) fn sweep(&mut self, id: u64, topic: &Topic, key: &Name) -> Option<Step<T>> {
+        let of_topic = self.topics.get(topic).filter(|of_topic| of_topic.runs(id))?;
+        let listing = of_topic.running.as_ref()?.listing.as_ref()?;
+        let version = listing.base?.version.version;
+        let held = self.rows.get(key).filter(|held| held.topic() == topic)?;
+        if of_topic.distrusts {
+            return self.rows.take_out(key);
+        }
+        (held.version() <= version)
+            .then(|| self.rows.gone(key, held.version()))
+            .flatten()
+    }
+
+    pub(in crate::replica) fn end_sweep(&mut self, id: u64, topic: &Topic, now: Instant) {
+        let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
+            return;
+        };
+        let Some(running) = of_topic.running.take() else { return };
+        of_topic.list_after = Some(clock::after(now, now.saturating_duration_since(running.asked)));
+        if let Some(base) = running.listing.and_then(|listing| listing.base) {
+            of_topic.standing.heard = of_topic.standing.heard.max(base.version.version);
+            of_topic.standing.prove(running.asked, base.version.version);
+        }
+        if std::mem::take(&mut of_topic.distrusts) {
+            self.distrusts = self.topics.values().any(|of_topic| of_topic.distrusts);
+            // Updates that came meanwhile were not taken.
+            self.demand(now);
+        }
+        self.store_answers();
+        self.forget_passed();
+    }
+}

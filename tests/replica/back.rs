@@ -1,0 +1,135 @@
+//! Stores that go back to an earlier state, and rows that differ.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tablecast::replica::ReplicaOptions;
+use tablecast::stores::memory::MemoryStore;
+use tablecast::{ErrorHook, ErrorKind, Store, Topic};
+
+use crate::common::{eventually, within};
+use crate::swap::Swap;
+use crate::{LONG, World, held, holds, stored};
+
+/// A store that is emptied and filled again, until its numbers have come round: what it has now is the truth, and it is told.
+#[test]
+fn a_store_that_begins_anew_is_the_truth() {
+    within(LONG, || {
+        let swap = Swap::new(Arc::new(MemoryStore::new()));
+        let world = World::with(0, Arc::clone(&swap) as _);
+        let errors = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&errors);
+        let hook: ErrorHook = Arc::new(move |e| heard.lock().push(e.to_string()));
+        let replica = world.replica(ReplicaOptions {
+            hook: Some(hook),
+            ..holds(&["D"])
+        });
+        let table = replica.raw_table("t").unwrap();
+        let fill = |store: &dyn Store, keys: &[&str], value: &str| {
+            for key in keys {
+                store.create("t", key, value, &Topic::ALL).unwrap();
+            }
+        };
+        fill(&*world.store, &["a", "b", "c"], "old");
+        replica.wait_current(LONG).unwrap();
+        assert_eq!(table.len(), 3);
+        swap.at_once(|store| {
+            *store = Arc::new(MemoryStore::new());
+            fill(&**store, &["b", "c", "d"], "new");
+        });
+        eventually(LONG, || held(&table) == stored(&*world.store, "t", &["D"]));
+        assert_eq!(replica.stats().went_back, 1);
+        assert!(errors.lock()[0].contains("went back"), "{errors:?}");
+    });
+}
+
+/// A value that was changed behind the store's back, without a new version.
+#[test]
+fn a_row_that_differs_is_found_told_and_mended() {
+    within(LONG, || {
+        let swap = Swap::new(Arc::new(MemoryStore::new()));
+        let world = World::with(2, Arc::clone(&swap) as _);
+        let errors = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&errors);
+        let hook: ErrorHook = Arc::new(move |e| heard.lock().push((e.kind(), e.to_string())));
+        let replica = world.replica(ReplicaOptions {
+            hook: Some(hook),
+            ..holds(&["D"])
+        });
+        let table = replica.raw_table("t").unwrap();
+        for key in ["a", "b"] {
+            world.store.create("t", key, "x", &Topic::ALL).unwrap();
+        }
+        replica.wait_current(LONG).unwrap();
+        assert_eq!(replica.verify(LONG).unwrap(), []);
+        swap.at_once(|store| *store = Arc::new(Forged(Arc::clone(store))));
+        let differences = replica.verify(LONG).unwrap();
+        assert_eq!(differences.len(), 1);
+        let first = &differences[0];
+        assert_eq!((&*first.key, first.held, first.stored), ("b", Some(2), Some(2)));
+        assert_eq!(replica.stats().differences, 1);
+        let told = errors.lock().clone();
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].0 == ErrorKind::Conflict && told[0].1.contains("key b"),
+            "{told:?}"
+        );
+        eventually(LONG, || table.get("b").unwrap().unwrap().row == "forged");
+        replica.wait_synced(LONG).unwrap();
+        assert_eq!(replica.verify(LONG).unwrap(), []);
+    });
+}
+
+/// As another store, but with another value of the row `b`.
+#[derive(Debug)]
+struct Forged(Arc<dyn Store>);
+
+fn forge(mut row: tablecast::store::Row) -> tablecast::store::Row {
+    if row.key == "b" {
+        row.value = "forged".into();
+    }
+    row
+}
+
+use tablecast::store::{Changes, Page, Row, TableVersion, TopicVersions, Write, Written};
+use tablecast::{Name, Result};
+
+impl Store for Forged {
+    fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
+        self.0.get(table, key, topic).map(forge)
+    }
+
+    fn write(&self, write: &Write<'_>) -> Result<Written> {
+        self.0.write(write)
+    }
+
+    fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
+        let mut page = self.0.page_of_entries(table, topic, after)?;
+        page.items = page.items.into_iter().map(forge).collect();
+        Ok(page)
+    }
+
+    fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
+        self.0.page_of_keys(table, topic, after)
+    }
+
+    fn create_table(&self, table: &str) -> Result<bool> {
+        self.0.create_table(table)
+    }
+
+    fn delete_table(&self, table: &str) -> Result<bool> {
+        self.0.delete_table(table)
+    }
+
+    fn allocate_unique_key(&self, table: &str) -> Result<u64> {
+        self.0.allocate_unique_key(table)
+    }
+
+    fn topic_versions(&self, table: &str, topics: &[Topic]) -> Result<Option<TopicVersions>> {
+        self.0.topic_versions(table, topics)
+    }
+
+    fn changes(&self, table: &str, topic: &Topic, since: TableVersion) -> Result<Changes> {
+        self.0.changes(table, topic, since)
+    }
+}

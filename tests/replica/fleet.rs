@@ -1,0 +1,112 @@
+//! Many replicas that hear of one loss.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tablecast::store::{Changes, Page, Row, TableVersion, TopicVersions, Write, Written};
+use tablecast::stores::memory::MemoryStore;
+use tablecast::{Name, Result, Store, SyncReason, Topic};
+
+use crate::common::{eventually, within};
+use crate::{LONG, World, holds};
+
+const REPLICAS: usize = 200;
+
+/// Counts what is read.
+#[derive(Debug, Default)]
+struct Counting {
+    store: MemoryStore,
+    checks: Mutex<Vec<Instant>>,
+    others: Mutex<usize>,
+}
+
+impl Store for Counting {
+    fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
+        *self.others.lock() += 1;
+        self.store.get(table, key, topic)
+    }
+
+    fn write(&self, write: &Write<'_>) -> Result<Written> {
+        self.store.write(write)
+    }
+
+    fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
+        *self.others.lock() += 1;
+        self.store.page_of_entries(table, topic, after)
+    }
+
+    fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
+        self.store.page_of_keys(table, topic, after)
+    }
+
+    fn create_table(&self, table: &str) -> Result<bool> {
+        self.store.create_table(table)
+    }
+
+    fn delete_table(&self, table: &str) -> Result<bool> {
+        self.store.delete_table(table)
+    }
+
+    fn allocate_unique_key(&self, table: &str) -> Result<u64> {
+        self.store.allocate_unique_key(table)
+    }
+
+    fn topic_versions(&self, table: &str, topics: &[Topic]) -> Result<Option<TopicVersions>> {
+        self.checks.lock().push(Instant::now());
+        self.store.topic_versions(table, topics)
+    }
+
+    fn changes(&self, table: &str, topic: &Topic, since: TableVersion) -> Result<Changes> {
+        *self.others.lock() += 1;
+        self.store.changes(table, topic, since)
+    }
+}
+
+/// Each asks once, at a moment of its own, and reads nothing that it has.
+#[test]
+fn a_fleet_spreads_and_reads_what_it_misses() {
+    within(2 * LONG, || {
+        let store = Arc::new(Counting::default());
+        let world = World::with(0, Arc::clone(&store) as _);
+        for number in 0..100 {
+            store.create("t", &number.to_string(), "x", &Topic::ALL).unwrap();
+        }
+        let options = || tablecast::replica::ReplicaOptions {
+            // Checks of their own stay out of the way.
+            check_interval: Duration::from_secs(600),
+            ..holds(&["D"])
+        };
+        world.subscriber.wait_live(LONG).unwrap();
+        let replicas: Vec<_> = (0..REPLICAS).map(|_| world.replica(options())).collect();
+        let tables: Vec<_> = replicas.iter().map(|it| it.raw_table("t").unwrap()).collect();
+        replicas.iter().for_each(|it| it.wait_synced(LONG).unwrap());
+        // What the first of them may have heard of the publisher is over.
+        crate::rig::pass(Duration::from_millis(1_500));
+        let checks = || replicas.iter().map(|it| it.stats().checks).sum::<u64>();
+        let before = checks();
+
+        store.checks.lock().clear();
+        *store.others.lock() = 0;
+        let begun = Instant::now();
+        for number in 0..100 {
+            let publisher = format!("publisher-{number}").into();
+            world.dispatcher.queue().sync(SyncReason::Restarted { publisher });
+        }
+        eventually(LONG, || checks() >= before + REPLICAS as u64);
+        let mut asked: Vec<_> = store.checks.lock().iter().map(|at| *at - begun).collect();
+        asked.sort();
+        // One that had asked before the last event asks again.
+        assert!(asked.len() <= 3 * REPLICAS, "{}", asked.len());
+        let (first, last) = (asked[asked.len() / 4], asked[asked.len() * 3 / 4]);
+        assert!(last - first > Duration::from_millis(200), "{first:?} to {last:?}");
+        assert_eq!(*store.others.lock(), 0, "nothing was missing");
+
+        store.set("t", "7", "y").unwrap();
+        world.dispatcher.queue().sync(SyncReason::Requested);
+        eventually(LONG, || {
+            tables.iter().all(|it| it.get("7").unwrap().unwrap().row == "y")
+        });
+        assert_eq!(*store.others.lock(), REPLICAS, "each has read the changes");
+    });
+}

@@ -1,0 +1,59 @@
+//! What a handler was told of each row, held against C8: added first, then changes in order, each once, then removed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tablecast::Guard;
+use tablecast::replica::{ReplicaTable, RowChange};
+
+use crate::Content;
+
+#[derive(Clone, Default)]
+pub(crate) struct Told(Arc<Mutex<BTreeMap<String, Vec<RowChange<String>>>>>);
+
+impl Told {
+    pub(crate) fn of(table: &ReplicaTable<String>) -> (Told, Guard) {
+        let told = Told::default();
+        let heard = told.clone();
+        let guard = table.on_change(move |change: &RowChange<String>| {
+            let mut rows = heard.0.lock();
+            rows.entry(change.key().to_string()).or_default().push(change.clone());
+        });
+        (told, guard)
+    }
+
+    /// How many changes were told.
+    pub(crate) fn count(&self) -> usize {
+        self.0.lock().values().map(Vec::len).sum()
+    }
+
+    /// The rows as they are after what was told.
+    #[track_caller]
+    pub(crate) fn rows(&self) -> Content {
+        let mut rows = Content::new();
+        for (key, changes) in &*self.0.lock() {
+            let mut state: Option<Arc<_>> = None;
+            let mut version = 0;
+            for change in changes {
+                let next = match (change, &state) {
+                    (RowChange::Added { row }, None) => Some(Arc::clone(row)),
+                    (RowChange::Changed { old, new }, Some(state)) if Arc::ptr_eq(old, state) => Some(Arc::clone(new)),
+                    (RowChange::Removed { old: Some(old), .. }, Some(state)) if Arc::ptr_eq(old, state) => None,
+                    _ => panic!("{key}: {change:?} after {state:?}: {changes:?}"),
+                };
+                let is_gone = next.is_none();
+                assert!(
+                    change.version() > version || is_gone && change.version() == version,
+                    "{key}: {changes:?}"
+                );
+                version = change.version();
+                state = next;
+            }
+            if let Some(row) = state {
+                rows.push((key.clone(), row.topic.to_string(), row.version, row.row.clone()));
+            }
+        }
+        rows
+    }
+}

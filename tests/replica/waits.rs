@@ -1,0 +1,139 @@
+//! Waiting, staleness, and what is found without any update.
+
+use std::time::{Duration, Instant};
+
+use tablecast::replica::ReplicaOptions;
+use tablecast::store::TableVersion;
+use tablecast::{Action, DbUpdate, ErrorKind, Topic};
+
+use crate::common::{eventually, within};
+use crate::{LONG, World, held, holds, stored, topic};
+
+/// What is written straight to the store, and never published, is there after a wait, and by itself within a check.
+#[test]
+fn what_is_never_told_is_found() {
+    within(LONG, || {
+        let world = World::new(0);
+        let replica = world.replica(holds(&["a"]));
+        let table = replica.raw_table("t").unwrap();
+        replica.wait_synced(LONG).unwrap();
+        for number in 0..35 {
+            world.store.create("t", &number.to_string(), "x", &topic("a")).unwrap();
+        }
+        replica.wait_current(LONG).unwrap();
+        assert_eq!(held(&table), stored(&*world.store, "t", &["a"]));
+        world.store.delete("t", "7").unwrap();
+        eventually(LONG, || table.get("7").unwrap().is_none());
+        world.store.delete_table("t").unwrap();
+        replica.wait_current(LONG).unwrap();
+        assert!(table.is_empty());
+        let stats = replica.stats();
+        assert!(stats.catch_ups >= 2 && stats.changes >= 36, "{stats:?}");
+    });
+}
+
+/// Catching up costs what has changed, not the table.
+#[test]
+fn catching_up_reads_what_has_changed() {
+    within(LONG, || {
+        let world = World::new(0);
+        for number in 0..1_000 {
+            world.store.create("t", &number.to_string(), "x", &Topic::ALL).unwrap();
+        }
+        let replica = world.replica(holds(&["D"]));
+        let table = replica.raw_table("t").unwrap();
+        replica.wait_synced(LONG).unwrap();
+        for number in 0..5 {
+            world.store.set("t", &number.to_string(), "y").unwrap();
+        }
+        replica.wait_current(LONG).unwrap();
+        assert_eq!(held(&table), stored(&*world.store, "t", &["D"]));
+        let stats = replica.stats();
+        assert_eq!(
+            (stats.listings, stats.listed, stats.changes),
+            (1, 1_000, 5),
+            "{stats:?}"
+        );
+    });
+}
+
+#[test]
+fn staleness_is_the_age_of_a_proof() {
+    within(LONG, || {
+        let world = World::new(0);
+        let replica = world.replica(ReplicaOptions {
+            check_interval: Duration::from_millis(100),
+            ..holds(&["a"])
+        });
+        assert_eq!(replica.staleness(&topic("a")), None);
+        replica.raw_table("t").unwrap();
+        replica.wait_synced(LONG).unwrap();
+        let before = Instant::now();
+        crate::rig::pass(Duration::from_millis(50));
+        eventually(LONG, || replica.staleness(&topic("a")).unwrap() < before.elapsed());
+        assert_eq!(replica.staleness(&topic("b")), None);
+    });
+}
+
+#[test]
+fn positions_are_waited_for() {
+    within(LONG, || {
+        let world = World::new(1);
+        let replica = world.replica(holds(&["a"]));
+        let table = replica.raw_table("t").unwrap();
+        replica.wait_synced(LONG).unwrap();
+        let create = tablecast::store::Write::create("t", "k", "x").topic(const { &Topic::ALL });
+        world.database.write(&create, 5).unwrap();
+        let a = topic("a");
+        let create = tablecast::store::Write::create("t", "l", "x").topic(&a);
+        let written = world.database.write(&create, 5).unwrap();
+        let at = TableVersion {
+            version: written.version,
+            ..world.store.table_version("t").unwrap().unwrap()
+        };
+        replica.wait_version("t", &a, at, LONG).unwrap();
+        assert!(table.get("l").unwrap().is_some());
+        assert!(replica.position("t", &a).unwrap().version >= written.version);
+        let later = TableVersion { version: 99, ..at };
+        let wait = |table: &str, topic: &Topic| {
+            let waited = replica.wait_version(table, topic, later, Duration::from_millis(50));
+            waited.unwrap_err().kind()
+        };
+        assert_eq!(wait("t", &a), ErrorKind::Timeout);
+        assert_eq!(
+            (wait("t", &Topic::ALL), wait("u", &a)),
+            (ErrorKind::NotFound, ErrorKind::NotFound)
+        );
+    });
+}
+
+/// Updates without a version, as Dragonflow's: their rows are read.
+#[test]
+fn updates_without_a_version_make_their_rows_be_read() {
+    within(LONG, || {
+        let world = World::new(0);
+        let replica = world.replica(ReplicaOptions {
+            check_interval: Duration::from_secs(600),
+            ..holds(&["a"])
+        });
+        let table = replica.raw_table("t").unwrap();
+        replica.wait_synced(LONG).unwrap();
+        world.subscriber.wait_live(LONG).unwrap();
+        // The check that live brings, at a random moment of a second, is over.
+        crate::rig::pass(Duration::from_millis(1_200));
+        let tell = |action| {
+            let update = DbUpdate::new("t", "k", action).topic(topic("a"));
+            world.database.publisher().send_event(&update).unwrap();
+        };
+        world.store.create("t", "k", "x", &topic("a")).unwrap();
+        tell(Action::Create);
+        eventually(LONG, || table.get("k").unwrap().is_some_and(|row| row.row == "x"));
+        world.store.set("t", "k", "y").unwrap();
+        tell(Action::Set);
+        eventually(LONG, || table.get("k").unwrap().is_some_and(|row| row.row == "y"));
+        world.store.delete("t", "k").unwrap();
+        tell(Action::Delete);
+        eventually(LONG, || table.get("k").unwrap().is_none());
+        assert_eq!(replica.stats().unversioned, 3);
+    });
+}
