@@ -1,0 +1,169 @@
+//! `tablecast replica`, and `db --wait`, as other programs drive them.
+#![cfg(feature = "bin")]
+
+mod common;
+#[path = "common/host.rs"]
+mod host;
+#[path = "common/process.rs"]
+mod process;
+
+use std::process::Command;
+
+use common::{eventually, within};
+use host::{Host, json, socket};
+use process::{End, LIMIT, Process, assert_fails, run, tablecast};
+use serde_json::{Value, json};
+use tablecast::Store;
+use tablecast::store::StoreOptions;
+use tablecast::stores::sqlite::SqliteStore;
+
+/// The database of a host, and replicas of it.
+struct Rows<'a>(&'a Host);
+
+impl Rows<'_> {
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = tablecast(args);
+        command.arg("--sqlite-path").arg(self.0.folder.path().join("rows.db"));
+        command
+            .arg("--publisher-multiproc-socket")
+            .arg(socket(self.0.folder.path()));
+        command.envs([
+            ("TABLECAST_SEND_TIMEOUT_MS", "20000"),
+            ("TABLECAST_STORE_TIMEOUT_MS", "20000"),
+        ]);
+        command
+    }
+
+    fn db(&self, args: &[&str]) -> End {
+        run(self.command(&[&["db"], args].concat()))
+    }
+
+    fn create(&self, key: &str) {
+        let end = self.db(&["create", "--table", "t", "--key", key, "--value", "1"]);
+        assert_eq!(end.code, Some(0), "{}", end.stderr);
+    }
+
+    fn replica(&self, args: &[&str]) -> Command {
+        let args = [&["replica", "--table", "t", "--publisher", &self.0.network], args].concat();
+        self.command(&args)
+    }
+
+    /// A replica that is synced, and can be waited for.
+    fn synced(&self, id: &str) -> Process {
+        let mut replica = Process::start(self.replica(&["--id", id]));
+        while json(&replica.line())["event"] != "synced" {}
+        let store = SqliteStore::open(self.0.folder.path().join("rows.db"), StoreOptions::default()).unwrap();
+        let has_table = || {
+            store
+                .get("replica", id, None)
+                .is_ok_and(|row| row.value.contains(r#"[\"t\"]"#))
+        };
+        eventually(LIMIT, has_table);
+        replica
+    }
+}
+
+fn line(event: &str, key: &str, value: Value, old: Value, version: u64) -> Value {
+    json!({"event": event, "table": "t", "key": key, "value": value, "old": old, "version": version, "topic": "D"})
+}
+
+#[test]
+fn a_replica_prints_what_there_is_and_what_changes() {
+    within(3 * LIMIT, || {
+        let host = Host::start();
+        let rows = Rows(&host);
+        rows.create("a");
+        let mut replica = Process::start(rows.replica(&["--count", "4"]));
+        assert_eq!(json(&replica.line()), line("added", "a", json!("1"), Value::Null, 1));
+        assert_eq!(json(&replica.line()), json!({"event": "synced", "rows": 1}));
+        rows.create("b");
+        assert_eq!(json(&replica.line()), line("added", "b", json!("1"), Value::Null, 2));
+        // Stored behind everybody's back: found by the next check.
+        let silent = ["set", "--table", "t", "--key", "b", "--value", "2", "--no-publish"];
+        assert_eq!(rows.db(&silent).code, Some(0));
+        assert_eq!(json(&replica.line()), line("changed", "b", json!("2"), json!("1"), 3));
+        assert_eq!(rows.db(&["delete", "--table", "t", "--key", "a"]).code, Some(0));
+        assert_eq!(json(&replica.line()), line("removed", "a", Value::Null, json!("1"), 4));
+        assert_eq!(replica.end().code, Some(0));
+    });
+}
+
+#[test]
+fn once_prints_the_rows_and_check_the_differences() {
+    within(3 * LIMIT, || {
+        let host = Host::start();
+        let rows = Rows(&host);
+        for key in ["a", "b"] {
+            rows.create(key);
+        }
+        let end = run(rows.replica(&["--once", "--topic", "D", "--topic", "other"]));
+        let printed: Vec<_> = end.stdout.iter().map(|line| json(line)["event"].clone()).collect();
+        assert_eq!(
+            (end.code, printed),
+            (Some(0), vec![json!("added"), json!("added"), json!("synced")])
+        );
+        let end = run(rows.replica(&["--check"]));
+        assert_eq!((end.code, end.stdout), (Some(0), Vec::new()), "{}", end.stderr);
+        let end = run(rows.replica(&["--once", "--topic", "none"]));
+        assert_eq!(end.stdout, [r#"{"event":"synced","rows":0}"#]);
+        let end = run(rows.replica(&["--count", "9", "--timeout", "1"]));
+        assert_eq!(end.code, Some(1));
+        assert!(end.stderr.contains("9 changes"), "{}", end.stderr);
+        assert_eq!(run(rows.replica(&["--once", "--count", "1"])).code, Some(2));
+    });
+}
+
+/// One that is stopped is named, and not waited for longer than asked.
+#[test]
+fn a_writer_waits_for_the_replicas_that_are_there() {
+    within(4 * LIMIT, || {
+        let host = Host::start();
+        let rows = Rows(&host);
+        rows.create("a");
+        let set =
+            |value: &str, wait: &str| rows.db(&["set", "--table", "t", "--key", "a", "--value", value, "--wait", wait]);
+        assert_eq!(set("2", "1").stdout, ["set version 2", "applied by 0 of 0 replicas"]);
+        let (mut one, two) = (rows.synced("one"), rows.synced("two"));
+        let end = set("3", "20");
+        assert_eq!(
+            end.stdout,
+            ["set version 3", "applied by 2 of 2 replicas"],
+            "{}",
+            end.stderr
+        );
+        assert_eq!(end.code, Some(0));
+        // It was applied before that was said.
+        assert_eq!(json(&one.line())["value"], "3");
+        two.signal("STOP");
+        let end = set("4", "1");
+        two.signal("CONT");
+        assert_eq!((end.code, &*end.stdout[1]), (Some(1), "applied by 1 of 2 replicas"));
+        assert!(
+            end.stderr.contains("two") && !end.stderr.contains("one,"),
+            "{}",
+            end.stderr
+        );
+        // One that has ended is not missed; nor is one that has another table.
+        one.signal("TERM");
+        assert_eq!(one.end().code, Some(0));
+        let end = set("5", "20");
+        assert_eq!(end.stdout[1], "applied by 1 of 1 replicas", "{}", end.stderr);
+        let other = rows.db(&["create", "--table", "u", "--key", "a", "--value", "1", "--wait", "1"]);
+        assert_eq!(other.stdout[1], "applied by 0 of 0 replicas");
+        let delete = rows.db(&["delete", "--table", "t", "--key", "a", "--wait", "20"]);
+        assert_eq!(delete.stdout, ["deleted version 6", "applied by 1 of 1 replicas"]);
+        let silent = [
+            "create",
+            "--table",
+            "t",
+            "--key",
+            "b",
+            "--value",
+            "1",
+            "--wait",
+            "1",
+            "--no-publish",
+        ];
+        assert_fails(&rows.db(&silent), 2, &[]);
+    });
+}
