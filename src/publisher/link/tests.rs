@@ -2,8 +2,10 @@
 
 use crossbeam_channel::Receiver;
 
+use parking_lot::MutexGuard;
+
 use super::*;
-use crate::codec::{Codec, Control, Decoder, Message};
+use crate::codec::{Codec, Control, Decoder, Hello, Message};
 use crate::drivers::memory::MemoryPubSub;
 use crate::transport::{Inbound, PubSub, Received, WaiterAndWake};
 
@@ -62,7 +64,13 @@ fn rig(max_message_bytes: usize, topics: &[&Topic]) -> Rig {
     let fails_after = Arc::clone(&outbound.fails_after);
     let encoder = Encoder::new(Codec::Json, "p".into(), 1);
     let interval = Duration::from_millis(50);
-    let link = Link::new(Box::new(outbound), encoder, interval, max_message_bytes, None).unwrap();
+    let options = LinkOptions {
+        hello_interval: interval,
+        max_message_bytes,
+        send_timeout: Duration::from_secs(1),
+        hook: None,
+    };
+    let link = Link::new(Box::new(outbound), encoder, options).unwrap();
     Rig {
         link,
         ask,
@@ -121,7 +129,7 @@ fn no_two_rounds_of_hellos_have_the_same_number() {
     {
         let mut sender = rig.link.shared.sender.lock();
         for number in 0..20 {
-            sender.numbers.send(&name(number), 1, |_| Ok(((), true))).unwrap();
+            sender.numbers.slot(&name(number), clock::now()).take(1, clock::now());
         }
         *rig.fails_after.lock() = Some(1);
     }

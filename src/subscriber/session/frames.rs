@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::codec::{Control, GOODBYE, HELLO, Hello, MIN_HELLO, Message};
+use crate::codec::{self, Control, GOODBYE, HELLO, Hello, MIN_HELLO, Message};
 use crate::error::{Error, ErrorKind};
 use crate::update::{Name, SyncReason, Topic};
 
@@ -44,7 +44,7 @@ impl Session {
             }
             return;
         };
-        if payload.len() > self.options.max_message_bytes
+        if codec::is_too_large(payload, self.options.max_message_bytes)
             || self.decoder.decode(topic, payload, &mut self.messages).is_err()
         {
             return self.on_malformed(address);
