@@ -50,22 +50,25 @@ impl Session {
             return self.on_malformed(address);
         }
         self.hearing.sense = true;
-        let (mut is_requested, mut is_unusual) = (false, false);
-        let scope = Scope {
-            topics: &self.topics,
-            peers: &self.peers,
-        };
-        for message in self.messages.drain(..) {
-            match (message, &mut self.continuity) {
-                (Message::Update(update), Some(continuity)) => {
-                    is_unusual |= continuity.update(scope, address, update, heard, &clock, &mut self.updates);
-                }
-                (Message::Update(update), None) => self.updates.push(update),
-                (Message::Control(control), _) => is_requested |= control.action == "sync",
+        let (mut is_requested, updates) = (false, &mut self.updates);
+        let came = self.messages.drain(..).filter_map(|message| match message {
+            Message::Update(update) => Some(update),
+            Message::Control(control) => {
+                is_requested |= control.action == "sync";
+                None
             }
-        }
-        if is_unusual {
-            self.deadline = None;
+        });
+        match &mut self.continuity {
+            Some(continuity) => {
+                let scope = Scope {
+                    topics: &self.topics,
+                    peers: &self.peers,
+                };
+                if continuity.updates(scope, address, came, heard, &clock, updates) {
+                    self.deadline = None;
+                }
+            }
+            None => updates.extend(came),
         }
         // What a message with very many parts took is given back.
         self.messages.shrink_to(MAX_KEPT);
