@@ -254,7 +254,9 @@ impl Sink<'_> {
             Cow::Borrowed(value) => spares.owned(value),
             Cow::Owned(value) => value,
         });
-        let publisher = fields.publisher.map(|publisher| same(&mut spares.publisher, &publisher));
+        let publisher = fields
+            .publisher
+            .map(|publisher| same(&mut spares.publisher, &publisher));
         let Some(table) = table else {
             self.out.push(Message::Control(Control {
                 action: (&*action).into(),

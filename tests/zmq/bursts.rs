@@ -83,15 +83,22 @@ fn a_burst_shares_frames_and_a_lone_update_has_its_own() {
                 let driver = driver(join_frames);
                 let publisher = publisher(&*driver, codec);
                 let context = zmq::Context::new();
-                let socket = listener(&context, &publisher.address().unwrap(), topics, 500);
+                let socket = listener(&context, &publisher.address().unwrap(), topics, 200);
                 publisher.wait_subscribed(&Topic::ALL, LONG).unwrap();
-                publisher.wait_subscribed(&Topic::new(topics[0]).unwrap(), LONG).unwrap();
-                burst(&publisher, 5000);
-                let frames = frames(&socket);
-                assert_eq!(frames.concat(), (1..=5000).collect::<Vec<_>>());
-                let largest = frames.iter().map(Vec::len).max().unwrap();
+                let (mut all, mut largest) = (Vec::new(), 1);
+                // Whose the connection is, is seen after a while.
+                for _ in 0..if is_joined { 50 } else { 3 } {
+                    burst(&publisher, 1000);
+                    let frames = frames(&socket);
+                    largest = frames.iter().map(Vec::len).fold(largest, usize::max);
+                    all.extend(frames.concat());
+                    if is_joined && largest > 1 {
+                        break;
+                    }
+                }
+                assert_eq!(all, (1..=all.len() as u64).collect::<Vec<_>>());
                 assert_eq!(largest > 1, is_joined, "{join_frames} {topics:?}: {largest}");
-                assert!(largest <= 256);
+                assert!(largest <= 256 && all.len() % 1000 == 0 && !all.is_empty());
                 // Slower than a burst.
                 for _ in 0..20 {
                     std::thread::park_timeout(Duration::from_millis(1));
@@ -146,7 +153,10 @@ fn strangers_come_and_go(publisher: Publisher, address: String) {
     }
     is_over.store(true, Ordering::Relaxed);
     sender.unwrap().join().unwrap();
-    assert!(heard > 1000 && joined > 0, "{heard} heard by strangers, {joined} frames joined");
+    assert!(
+        heard > 1000 && joined > 0,
+        "{heard} heard by strangers, {joined} frames joined"
+    );
 }
 
 #[test]
@@ -166,7 +176,12 @@ fn a_stranger_at_the_service_never_gets_an_array() {
         let folder = tempfile::tempdir().unwrap();
         let socket = format!("ipc://{}/publisher.sock", folder.path().display());
         let multiproc = ZmqMultiproc::new(&socket, ZmqOptions::default()).unwrap();
-        let service = Service::start(&multiproc, &socket, &*driver(JoinFrames::Auto), ServiceOptions::default());
+        let service = Service::start(
+            &multiproc,
+            &socket,
+            &*driver(JoinFrames::Auto),
+            ServiceOptions::default(),
+        );
         let service = service.unwrap();
         let address = service.address().unwrap();
         strangers_come_and_go(publisher(&multiproc, Codec::MessagePack), address);

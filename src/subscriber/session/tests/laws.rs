@@ -194,7 +194,11 @@ impl Play {
     fn send(&mut self, publisher: usize, topic: usize, count: usize) {
         let mut left = count;
         while left > 0 {
-            let size = if self.chance.bool() { 1 } else { self.chance.usize(1..=left) };
+            let size = if self.chance.bool() {
+                1
+            } else {
+                self.chance.usize(1..=left)
+            };
             let mut frame = Joined::new(Codec::Json);
             for _ in 0..size {
                 let map = self.number(publisher, topic);
