@@ -121,7 +121,11 @@ fn inproc() -> Setup {
 
 #[cfg(feature = "redis")]
 fn redis_at(address: String, resource: impl std::any::Any) -> Setup {
-    let driver = tablecast::drivers::redis::RedisPubSub::new(&address, Default::default()).unwrap();
+    let options = tablecast::drivers::redis::RedisOptions {
+        join_frames: tablecast::config::JoinFrames::Always,
+        ..Default::default()
+    };
+    let driver = tablecast::drivers::redis::RedisPubSub::new(&address, options).unwrap();
     Setup {
         driver: Arc::new(driver),
         address: Some(address),
