@@ -84,7 +84,10 @@ fn they_rise_over_all_topics_and_threads_when_the_clock_steps() {
             for update in received(&mut *inbound, 4 * EACH) {
                 let before = last.insert(update.topic, update.timestamp);
                 assert!(before < Some(update.timestamp), "{codec}");
-                assert!(all.insert(update.timestamp), "{codec}: no two have the same, on whatever topic");
+                assert!(
+                    all.insert(update.timestamp),
+                    "{codec}: no two have the same, on whatever topic"
+                );
             }
         });
     }

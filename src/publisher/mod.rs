@@ -358,15 +358,13 @@ impl Publisher {
         self.check_size(announcement.max_payload_len())?;
         let written = write(&announcement);
         let now = clock::now();
-        match written {
+        if matches!(&written, Ok(written) if !written.changed) {
             // Nothing was sent.
-            Ok(written) if !written.changed => return Ok(written),
-            written => {
-                let written = slot.settle(1, now, written)?;
-                turn.end(now);
-                Ok(written)
-            }
+            return written;
         }
+        let written = slot.settle(1, now, written)?;
+        turn.end(now);
+        Ok(written)
     }
 
     fn check_topic(&self, topic: &Topic) -> Result<()> {

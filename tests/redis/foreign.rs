@@ -37,7 +37,11 @@ print(client.publish("tenant1", json.dumps(update)), flush=True)
 fn a_burst_shares_messages_only_if_it_is_told_so() {
     within(Duration::from_secs(30), || {
         let server = Server::start();
-        for (join_frames, is_joined) in [(JoinFrames::Auto, false), (JoinFrames::Never, false), (JoinFrames::Always, true)] {
+        for (join_frames, is_joined) in [
+            (JoinFrames::Auto, false),
+            (JoinFrames::Never, false),
+            (JoinFrames::Always, true),
+        ] {
             let options = RedisOptions {
                 join_frames,
                 ..RedisOptions::default()
@@ -53,7 +57,11 @@ fn a_burst_shares_messages_only_if_it_is_told_so() {
                 assert_eq!(rig.next_key(), number.to_string());
             }
             let stats = rig.subscriber.stats();
-            assert_eq!(stats.received - stats.hellos < 500, is_joined, "{join_frames}: {stats:?}");
+            assert_eq!(
+                stats.received - stats.hellos < 500,
+                is_joined,
+                "{join_frames}: {stats:?}"
+            );
         }
     });
 }
