@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::codec::{Codec, Encoder};
+use crate::clock;
+use crate::codec::{self, Codec, Encoder};
 use crate::config::Config;
 use crate::drivers::Drivers;
 use crate::error::{Error, ErrorHook, ErrorKind, Result, contain, report};
-use crate::publisher::{Link, new_epoch, unique_id};
+use crate::publisher::{Link, LinkOptions, new_epoch, unique_id};
 use crate::thread::{self, Failures, Thread};
 use crate::transport::{Inbound, PubSub, Received, Wake};
 
@@ -133,8 +134,13 @@ impl Service {
         // The local end first: where another service runs, this is what finds out.
         inbound.connect(socket)?;
         let encoder = Encoder::new(options.codec, unique_id(), new_epoch());
-        let (interval, hook) = (options.hello_interval, options.hook.clone());
-        let link = Link::new(network.outbound()?, encoder, interval, options.max_message_bytes, hook)?;
+        let link_options = LinkOptions {
+            hello_interval: options.hello_interval,
+            max_message_bytes: options.max_message_bytes,
+            send_timeout: options.send_timeout,
+            hook: options.hook.clone(),
+        };
+        let link = Link::new(network.outbound()?, encoder, link_options)?;
         let shared = Arc::new(Shared {
             options,
             stopping: AtomicBool::new(false),
@@ -236,11 +242,14 @@ impl Shared {
     }
 
     fn forward(&self, link: &Link, topic: &[u8], payload: &[u8]) {
-        if payload.len() > self.options.max_message_bytes {
+        if codec::is_too_large(payload, self.options.max_message_bytes) {
             return count(&self.malformed);
         }
-        let timeout = self.options.send_timeout;
-        let sent = link.send(timeout, |sender, timeout| sender.outbound.send(topic, payload, timeout));
+        let sent = link.turn(self.options.send_timeout).and_then(|mut turn| {
+            turn.pass_on(topic, payload)?;
+            turn.end(clock::now());
+            Ok(())
+        });
         match sent {
             Ok(()) => count(&self.forwarded),
             Err(e) => {

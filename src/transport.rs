@@ -13,6 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::codec;
 use crate::error::Result;
 use crate::update::Topic;
 
@@ -46,6 +47,20 @@ pub trait Outbound: Send {
     /// `topic` is what [`Inbound`] matches: usually a [`Topic`], but the publisher service passes on what came in.
     fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()>;
 
+    /// Whether updates of one topic that are sent close together may be joined to one payload, an array of maps, for
+    /// [`Outbound::send_joined`]: not where receivers may be there that are not of this library, and understand one map in a
+    /// frame only. Default: no.
+    fn takes_joined(&self) -> bool {
+        false
+    }
+
+    /// As [`Outbound::send`], for a payload that may be an array of maps. A driver that sees a receiver which understands one
+    /// map in a frame only, sends the maps one by one; after an error some of them may have been sent. Default:
+    /// [`Outbound::send`].
+    fn send_joined(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
+        self.send(topic, payload, timeout)
+    }
+
     /// The address that subscribers connect to, if this end has one; a port of 0 is resolved.
     fn address(&self) -> Option<String> {
         None
@@ -74,6 +89,21 @@ pub trait Outbound: Send {
     /// Asked once.
     fn waiter(&mut self) -> Result<Option<WaiterAndWake>> {
         Ok(None)
+    }
+}
+
+/// Sends the maps of a payload one by one.
+pub(crate) fn send_parts<T: Outbound + ?Sized>(
+    outbound: &mut T,
+    topic: &[u8],
+    payload: &[u8],
+    timeout: Duration,
+) -> Result<()> {
+    match codec::parts(payload) {
+        Some(parts) => parts
+            .into_iter()
+            .try_for_each(|part| outbound.send(topic, part, timeout)),
+        None => outbound.send(topic, payload, timeout),
     }
 }
 

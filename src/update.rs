@@ -67,6 +67,12 @@ impl Topic {
         Topic(name.into())
     }
 
+    /// True if this is the name of a topic that only the library's own subscribers have.
+    #[cfg(feature = "zmq")]
+    pub(crate) fn is_own(name: &[u8]) -> bool {
+        name.starts_with(Topic::RESERVED.as_bytes())
+    }
+
     /// True if this is the name of a probe.
     #[cfg(feature = "zmq")]
     pub(crate) fn is_probe(name: &[u8]) -> bool {

@@ -4,7 +4,11 @@
 #[path = "common/process.rs"]
 mod process;
 
+use std::time::Instant;
+
+use crossbeam_channel::TryRecvError;
 use process::{Process, python, run, tablecast};
+use tablecast::{Action, Config, DbUpdate, Dispatcher, Drivers, Publisher, Subscriber};
 
 /// Binds a PUB socket on a free port, prints its address, and repeats one update for up to 30 s.
 const PUBLISHER: &str = r#"
@@ -32,6 +36,27 @@ update = msgpack.unpackb(payload, raw=False)
 print(topic.decode())
 for field in ('table', 'key', 'action', 'value', 'topic'):
     print(field, type(update[field]).__name__, update[field])
+"#;
+
+/// Connects SUB sockets, one after the other, each of which reads 200 messages of topic D, and says how many of all of them were
+/// no single map.
+const PASSERS_BY: &str = r#"
+import sys, msgpack, zmq
+context = zmq.Context()
+wrong = heard = 0
+for _ in range(20):
+    socket = context.socket(zmq.SUB)
+    socket.linger = 0
+    socket.subscribe(b'D')
+    socket.connect(sys.argv[1])
+    for _ in range(200):
+        if not socket.poll(30000):
+            sys.exit('nothing came')
+        topic, payload = socket.recv_multipart()
+        heard += 1
+        wrong += not isinstance(msgpack.unpackb(payload, raw=False), dict)
+    socket.close()
+print(heard, wrong)
 "#;
 
 /// Connects a PUSH socket and sends one update. pyzmq does not wait for `linger` at exit: only `term` does.
@@ -108,6 +133,45 @@ fn a_foreign_subscriber_hears_publish() {
         "topic str tenant1",
     ];
     assert_eq!(end.stdout, heard, "{}", end.stderr);
+}
+
+/// Dragonflow's nodes come and go while a burst lasts, of a publisher with subscribers of tablecast's own.
+#[test]
+fn foreign_subscribers_get_one_map_a_frame_in_a_burst() {
+    let drivers = Drivers::new();
+    let options = [("pub_sub_use_multiproc", "false"), ("publisher_port", "0")];
+    let config = Config::default().loaded(None, options).unwrap();
+    let publisher = Publisher::open(&config, &drivers).unwrap();
+    let address = publisher.address().unwrap();
+    let options = [("publishers", address.as_str())];
+    let config = Config::default().loaded(None, options).unwrap();
+    let dispatcher = Dispatcher::new((&config).into()).unwrap();
+    let subscriber = Subscriber::open(&config, &drivers, dispatcher.queue()).unwrap();
+    subscriber.daemonize().unwrap();
+    subscriber.wait_live(process::LIMIT).unwrap();
+    let (over, is_over) = crossbeam_channel::bounded::<()>(0);
+    let passers_by = std::thread::Builder::new().spawn(move || {
+        let _over = over;
+        run(python(PASSERS_BY, &address))
+    });
+    let update = DbUpdate::new("lport", "port-1", Action::Set).value("{}");
+    let mut count = 0;
+    while is_over.try_recv() == Err(TryRecvError::Empty) {
+        for _ in 0..100 {
+            publisher.send_event(&update).unwrap();
+        }
+        count += 100;
+        let deadline = Instant::now() + process::LIMIT;
+        while subscriber.stats().decoded + 1000 < count {
+            assert!(Instant::now() < deadline, "{:?}", subscriber.stats());
+            std::thread::yield_now();
+        }
+    }
+    let end = passers_by.unwrap().join().unwrap();
+    assert_eq!(end.stdout, ["4000 0"], "{}", end.stderr);
+    let stats = subscriber.stats();
+    assert!(stats.received < count, "some were joined: {stats:?}");
+    assert_eq!((stats.gaps, stats.malformed), (0, 0));
 }
 
 #[test]

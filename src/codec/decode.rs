@@ -25,14 +25,20 @@ pub(super) struct Scratch {
     pub(super) spares: Spares,
 }
 
-/// Texts that are not needed any more, for values to come: an allocation that another thread frees is dear.
+/// What spares allocations, which are dear when another thread frees them.
 #[derive(Debug, Default)]
-pub(super) struct Spares(Vec<String>);
+pub(super) struct Spares {
+    /// Texts that are not needed any more, for values to come.
+    texts: Vec<String>,
+    /// The last ones: most updates that come together have the same.
+    publisher: Option<Name>,
+    table: Option<Name>,
+}
 
 impl Spares {
     #[inline]
     pub(super) fn owned(&mut self, text: &str) -> String {
-        let mut owned = self.0.pop().unwrap_or_default();
+        let mut owned = self.texts.pop().unwrap_or_default();
         owned.clear();
         owned.push_str(text);
         owned
@@ -88,12 +94,12 @@ impl Decoder {
 
     /// How many values it can read without an allocation.
     pub(crate) fn spares(&self) -> usize {
-        self.scratch.spares.0.len()
+        self.scratch.spares.texts.len()
     }
 
     /// Gives it texts whose memory it may use for values.
     pub(crate) fn reuse(&mut self, mut texts: Vec<String>) {
-        self.scratch.spares.0.append(&mut texts);
+        self.scratch.spares.texts.append(&mut texts);
     }
 }
 
@@ -206,6 +212,15 @@ fn short<'a>(
     }
 }
 
+/// The last name, if this is the same.
+#[inline]
+fn same(last: &mut Option<Name>, name: &str) -> Name {
+    match last {
+        Some(last) if **last == *name => last.clone(),
+        _ => last.insert(name.into()).clone(),
+    }
+}
+
 /// Where the maps of one payload go.
 pub(super) struct Sink<'s> {
     topic: &'s Topic,
@@ -241,7 +256,9 @@ impl Sink<'_> {
             Cow::Borrowed(value) => spares.owned(value),
             Cow::Owned(value) => value,
         });
-        let publisher = fields.publisher.map(|publisher| Name::from(&*publisher));
+        let publisher = fields
+            .publisher
+            .map(|publisher| same(&mut spares.publisher, &publisher));
         let Some(table) = table else {
             self.out.push(Message::Control(Control {
                 action: (&*action).into(),
@@ -266,7 +283,7 @@ impl Sink<'_> {
             None => self.time_of_receipt(),
         };
         self.out.push(Message::Update(DbUpdate {
-            table: (&*table).into(),
+            table: same(&mut spares.table, &table),
             key: key.as_deref().unwrap_or_default().into(),
             action: Action::from(&*action),
             value,

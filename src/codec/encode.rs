@@ -34,6 +34,10 @@ impl Encoder {
         Encoder { codec, sender }
     }
 
+    pub(crate) fn codec(&self) -> Codec {
+        self.codec
+    }
+
     /// Appends the update without timestamp and number. `topic` goes into the payload, whatever `update.topic` says, and
     /// `update.origin` is not looked at.
     pub fn begin(&self, update: &DbUpdate, topic: &Topic, buf: &mut Vec<u8>) {

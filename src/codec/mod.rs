@@ -40,6 +40,7 @@
 mod decode;
 mod encode;
 mod hello;
+mod joined;
 mod json;
 mod msgpack;
 
@@ -52,6 +53,7 @@ use crate::update::{DbUpdate, Name};
 pub use decode::Decoder;
 pub use encode::{Batch, Encoder};
 pub(crate) use hello::{GOODBYE, HELLO, Hello, MAX_PERIOD, MAX_TOPICS, MIN_HELLO, TOLD};
+pub(crate) use joined::{Joined, MAX_JOINED, MOST_JOINED, is_joined, is_too_large, parts};
 
 /// The most updates that one payload may have.
 pub const MAX_UPDATES: usize = 16_384;

@@ -7,7 +7,7 @@ use rmp::Marker;
 use serde::Serialize;
 
 use super::decode::{Content, Fault, Field, Fields, Sink, Spares};
-use super::{MAX_DEPTH, NOT_UTF8, TOO_DEEP, TRUNCATED};
+use super::{MAX_DEPTH, MAX_UPDATES, NOT_UTF8, TOO_DEEP, TRUNCATED};
 
 pub(super) fn decode(payload: &[u8], spares: &mut Spares, sink: &mut Sink<'_>) -> Result<(), Fault> {
     let at_payload = |what| Fault("payload", what);
@@ -41,6 +41,27 @@ fn map(reader: &mut Reader<'_>, len: u32, spares: &mut Spares, sink: &mut Sink<'
         }
     }
     sink.push(fields, spares)
+}
+
+/// The maps of an array of maps, as bytes; `None` if the payload is none.
+pub(super) fn parts(payload: &[u8]) -> Option<Vec<&[u8]>> {
+    let mut reader = Reader(payload);
+    let Ok(Token::Array(len @ 1..)) = reader.token() else {
+        return None;
+    };
+    let mut parts = Vec::new();
+    for _ in 0..len {
+        let before = reader.0;
+        let Ok(Token::Map(fields)) = reader.token() else {
+            return None;
+        };
+        let skipped = (0..2 * u64::from(fields)).try_for_each(|_| reader.skip_value(0));
+        if skipped.is_err() || parts.len() == MAX_UPDATES {
+            return None;
+        }
+        parts.push(before.get(..before.len() - reader.0.len())?);
+    }
+    reader.0.is_empty().then_some(parts)
 }
 
 /// What is left of the payload.

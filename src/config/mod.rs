@@ -15,6 +15,7 @@
 
 mod address;
 mod database;
+mod join_frames;
 mod options;
 mod path;
 mod resubscribe;
@@ -28,6 +29,7 @@ use std::path::Path;
 pub use address::Transport;
 #[cfg(feature = "redis")]
 pub(crate) use address::is_host_port;
+pub use join_frames::JoinFrames;
 pub use options::{Config, OptionDoc};
 pub use resubscribe::Resubscribe;
 pub use secret::Secret;

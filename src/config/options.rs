@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::address::{Transport, is_redis, is_uri};
+use super::join_frames::JoinFrames;
 use super::resubscribe::Resubscribe;
 use super::secret::Secret;
 use super::{address, database, path, socket};
@@ -157,6 +158,8 @@ options! {
         "The publisher's id; if empty, one is made from the host name, the process id and a random part.";
     codec: Codec = "msgpack", [is "json or msgpack"],
         "The format of what is sent; either is understood when received.";
+    join_frames: JoinFrames = "auto", [is "auto, never or always"],
+        "Whether updates of one topic that are sent close together share a frame, which Dragonflow does not understand:         while no other subscribers than tablecast's are connected, over Redis not at all; never; or always.";
     send_timeout_ms: Duration = 1000 "milliseconds", [1..=600_000],
         "How long a send may wait for the transport.";
     linger_ms: Duration = 500 "milliseconds", [0..=60_000],
@@ -286,6 +289,7 @@ value_from_str! {
     Codec: "string"
     Overflow: "string"
     Resubscribe: "string"
+    JoinFrames: "string"
 }
 
 impl Value for Duration {

@@ -193,6 +193,10 @@ impl Outbound for MemoryOutbound {
         }
     }
 
+    fn takes_joined(&self) -> bool {
+        true
+    }
+
     fn address(&self) -> Option<String> {
         Some(self.0.publish.to_string())
     }

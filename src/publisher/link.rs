@@ -1,5 +1,4 @@
-//! The sending end as many threads share it, and the thread that tells subscribers that it is there: those who ask, and
-//! from time to time all.
+//! The sending end as many threads share it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,17 +6,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use crate::clock;
-use crate::codec::{Encoder, GOODBYE, HELLO, Hello, MAX_PERIOD, MAX_TOPICS, MIN_HELLO};
-use crate::error::{Error, ErrorHook, ErrorKind, Result, contain};
-use crate::thread::{self, Failures, Thread, jittered};
-use crate::transport::{Outbound, Waiter, Wake};
+use crate::codec::{Encoder, GOODBYE, MAX_PERIOD, MIN_HELLO};
+use crate::error::{Error, ErrorHook, ErrorKind, Result, report};
+use crate::thread::{self, Thread};
+use crate::transport::{Outbound, Wake};
 use crate::update::Topic;
 
-use super::numbers::{Numbers, Part};
+use super::burst::Burst;
+use super::keeper::{Gathered, HELLO_TIMEOUT};
+use super::numbers::Numbers;
 use super::parked::parked;
+use super::turn::Turn;
 
 /// A driver's sending end with its keeper: the thread that says hello, also while nobody sends.
 pub(crate) struct Link {
@@ -27,66 +29,81 @@ pub(crate) struct Link {
     keeper: Option<Thread>,
 }
 
-struct Shared {
-    sender: Mutex<Sender>,
+pub(super) struct Shared {
+    pub(super) sender: Mutex<Sender>,
+    pub(super) gathered: Arc<Gathered>,
+    /// The keeper looks after what is gathered.
+    pub(super) gathering: AtomicBool,
     /// Set by every send: the keeper looks after the socket from time to time while it is, since a send may have
     /// used up the signal that it waits for.
-    active: AtomicBool,
+    pub(super) active: AtomicBool,
     /// The keeper waits for the lock, which those who send all the time would never leave to it.
-    waiting: AtomicBool,
-    stopping: AtomicBool,
+    pub(super) waiting: AtomicBool,
+    pub(super) stopping: AtomicBool,
     /// Topics of which numbers are to be used up, `None` for all, and for what happened when: by those who cannot wait
     /// for the sender. The flag says that there are some.
-    skipped: Mutex<HashMap<Option<Topic>, Instant>>,
-    has_skipped: AtomicBool,
-    subscribers: Mutex<usize>,
-    subscribers_changed: Condvar,
-    hellos: Arc<AtomicU64>,
-    encoder: Encoder,
+    pub(super) skipped: Mutex<HashMap<Option<Topic>, Instant>>,
+    pub(super) has_skipped: AtomicBool,
+    pub(super) subscribers: Mutex<usize>,
+    pub(super) subscribers_changed: Condvar,
+    pub(super) hellos: Arc<AtomicU64>,
+    pub(super) encoder: Encoder,
     /// The most that passes between two hellos.
-    interval: Duration,
+    pub(super) interval: Duration,
     /// A larger hello is divided.
-    max_hello: usize,
+    pub(super) max_hello: usize,
+    pub(super) send_timeout: Duration,
     /// Whether there are probes to look for.
-    is_asked: bool,
-    hook: Option<ErrorHook>,
+    pub(super) is_asked: bool,
+    pub(super) hook: Option<ErrorHook>,
 }
 
 /// What a send works with, under the link's lock.
-pub(crate) struct Sender {
-    pub(crate) outbound: Box<dyn Outbound>,
-    pub(crate) numbers: Numbers,
+pub(super) struct Sender {
+    pub(super) outbound: Box<dyn Outbound>,
+    pub(super) numbers: Numbers,
+    pub(super) burst: Burst,
+    pub(super) gathered: Arc<Gathered>,
+    /// Why something that was accepted could not be sent.
+    pub(super) trouble: Option<Error>,
     /// A hello was said.
-    introduced: bool,
+    pub(super) introduced: bool,
 }
-
-/// How often the keeper looks after a socket that is being used.
-const TICK: Duration = Duration::from_millis(10);
 
 /// The least and the most that passes between two hellos. A longer time is one that no subscriber takes for a period.
 const INTERVALS: (Duration, Duration) = (Duration::from_millis(10), MAX_PERIOD);
 
-/// How long the keeper may wait for a hello to be taken; a lost one is asked for again.
-const HELLO_TIMEOUT: Duration = Duration::from_millis(100);
+/// Times and limits of a [`Link`].
+pub(crate) struct LinkOptions {
+    /// The most that passes between two hellos.
+    pub(crate) hello_interval: Duration,
+    /// A larger hello is divided.
+    pub(crate) max_message_bytes: usize,
+    /// How long what was gathered may wait for the transport.
+    pub(crate) send_timeout: Duration,
+    pub(crate) hook: Option<ErrorHook>,
+}
+
+/// How long what was gathered may wait for the transport at the end.
+const LAST_CHANCE: Duration = Duration::from_millis(500);
 
 impl Link {
-    /// Shares `outbound`; hellos are written by `encoder`, at least once every `interval`, in messages within
-    /// `max_message_bytes`.
-    pub(crate) fn new(
-        mut outbound: Box<dyn Outbound>,
-        encoder: Encoder,
-        interval: Duration,
-        max_message_bytes: usize,
-        hook: Option<ErrorHook>,
-    ) -> Result<Link> {
+    /// Shares `outbound`; hellos are written by `encoder`.
+    pub(crate) fn new(mut outbound: Box<dyn Outbound>, encoder: Encoder, options: LinkOptions) -> Result<Link> {
         let waiter = outbound.waiter()?;
+        let gathered = Arc::<Gathered>::default();
         let shared = Arc::new(Shared {
             sender: Mutex::new(Sender {
                 outbound,
                 numbers: Numbers::default(),
+                burst: Burst::new(encoder.codec(), options.max_message_bytes),
+                gathered: Arc::clone(&gathered),
+                trouble: None,
                 // Who listens to this end itself asks.
                 introduced: waiter.is_some(),
             }),
+            gathered,
+            gathering: AtomicBool::new(false),
             active: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -96,10 +113,11 @@ impl Link {
             subscribers_changed: Condvar::new(),
             hellos: Arc::default(),
             encoder,
-            interval: interval.clamp(INTERVALS.0, INTERVALS.1),
-            max_hello: max_message_bytes.max(MIN_HELLO),
+            interval: options.hello_interval.clamp(INTERVALS.0, INTERVALS.1),
+            max_hello: options.max_message_bytes.max(MIN_HELLO),
+            send_timeout: options.send_timeout,
             is_asked: waiter.is_some(),
-            hook,
+            hook: options.hook,
         });
         let (mut waiter, wake) = waiter.unwrap_or_else(parked);
         let keep = Arc::clone(&shared);
@@ -112,40 +130,40 @@ impl Link {
         Ok(Link { shared, wake, keeper })
     }
 
-    /// Calls `send` with the sending end and the time it may take, which is what `timeout` has left after waiting
-    /// for other threads.
-    pub(crate) fn send<T>(
-        &self,
-        timeout: Duration,
-        send: impl FnOnce(&mut Sender, Duration) -> Result<T>,
-    ) -> Result<T> {
+    /// A turn, as soon as other threads leave it, and with what they leave of the time.
+    pub(crate) fn turn(&self, timeout: Duration) -> Result<Turn<'_>> {
+        let shared = &*self.shared;
         let mut left = timeout;
-        let mut sender = match self.shared.sender.try_lock() {
+        let mut sender = match shared.sender.try_lock() {
             Some(sender) => sender,
             None => {
                 let start = Instant::now();
-                let locked = self.shared.sender.try_lock_for(timeout);
+                let locked = shared.sender.try_lock_for(timeout);
                 left = timeout.saturating_sub(start.elapsed());
                 let late = || Error::new(ErrorKind::Timeout, "other threads were sending all the time");
                 locked.ok_or_else(late)?
             }
         };
-        self.shared.use_up(&mut sender);
-        let sent = match self.shared.introduce(&mut sender, left) {
-            Ok(()) => send(&mut sender, left),
-            Err(e) => Err(e),
-        };
-        match self.shared.waiting.load(Ordering::Relaxed) {
-            true => MutexGuard::unlock_fair(sender),
-            false => drop(sender),
-        }
-        if self.shared.is_asked
-            && !self.shared.active.load(Ordering::Relaxed)
-            && !self.shared.active.swap(true, Ordering::AcqRel)
-        {
+        if shared.is_asked && !shared.active.load(Ordering::Relaxed) && !shared.active.swap(true, Ordering::AcqRel) {
             self.wake.wake();
         }
-        sent
+        shared.use_up(&mut sender);
+        shared.introduce(&mut sender, left)?;
+        Ok(Turn::new(self, sender, left))
+    }
+
+    /// The keeper waits for the end of a turn.
+    #[inline]
+    pub(super) fn is_awaited(&self) -> bool {
+        self.shared.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Something was gathered where nothing was: the keeper sends it if nobody else does.
+    pub(super) fn gathers(&self, now: Instant) {
+        self.shared.gathered.begin(now);
+        if !self.shared.gathering.load(Ordering::Relaxed) && !self.shared.gathering.swap(true, Ordering::AcqRel) {
+            self.wake.wake();
+        }
     }
 
     /// Uses up a number of this topic, or of all that were used, for what has happened until now and could not be told.
@@ -210,17 +228,28 @@ impl Link {
         }
     }
 
-    /// Tells that this is the end, with the last numbers. Waits for a short while only: who does not hear it notices the
-    /// silence.
+    /// Sends what was gathered, and tells that this is the end, with the last numbers. Waits for a short while only: who does
+    /// not hear it notices the silence.
     pub(crate) fn say_goodbye(&self) {
         let mut sender = self.shared.lock();
+        // It gives up what it cannot send.
+        let _ = sender.flush(LAST_CHANCE, true);
+        let trouble = sender.trouble();
         // A word to nobody would only linger.
-        if self.shared.answer(&mut sender).is_ok() && sender.outbound.subscribers() == Some(0) {
-            return;
-        }
-        if let Err(e) = self.shared.say(sender, GOODBYE, HELLO_TIMEOUT) {
+        let is_alone = self.shared.answer(&mut sender).is_ok() && sender.outbound.subscribers() == Some(0);
+        if is_alone {
+            drop(sender);
+        } else if let Err(e) = self.shared.say(sender, GOODBYE, HELLO_TIMEOUT) {
             log::debug!("no goodbye: {e}");
         }
+        if let Some(e) = trouble {
+            report(&e, self.shared.hook.as_ref());
+        }
+    }
+
+    /// How many updates were accepted and could not be sent.
+    pub(crate) fn lost(&self) -> u64 {
+        self.shared.gathered.lost()
     }
 
     /// Counts the hellos that are sent.
@@ -240,150 +269,6 @@ impl Drop for Link {
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link").finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    /// Keeps on until it is told to stop, whatever fails.
-    fn run(&self, waiter: &mut dyn Waiter) {
-        let mut hello_at = Instant::now() + jittered(self.interval);
-        let mut failures = Failures::default();
-        while !self.stopping.load(Ordering::Acquire) {
-            let kept = contain(
-                || "the keeper of a publisher".into(),
-                || self.keep(waiter, &mut hello_at),
-            );
-            match kept.flatten() {
-                Ok(()) => failures.end(),
-                Err(e) => failures.add(&e, self.hook.as_ref()),
-            }
-        }
-    }
-
-    /// Waits for what is to be done, and does it, also if the waiting fails.
-    fn keep(&self, waiter: &mut dyn Waiter, hello_at: &mut Instant) -> Result<()> {
-        let active = self.is_asked && self.active.load(Ordering::Acquire);
-        let timeout = hello_at.saturating_duration_since(Instant::now());
-        let timeout = if active { timeout.min(TICK) } else { timeout };
-        let waited = waiter.wait(Some(timeout));
-        if active {
-            // Before the look at the socket, so that a send after it wakes again.
-            self.active.store(false, Ordering::Release);
-        }
-        let is_due = Instant::now() >= *hello_at;
-        if !is_due && !self.is_asked {
-            return waited;
-        }
-        let mut sender = self.lock();
-        let answered = self.is_asked.then(|| self.answer(&mut sender));
-        if is_due {
-            *hello_at = Instant::now() + jittered(self.interval);
-            // Under the lock of the answers: a hello that passes a question by says that the question was not heard.
-            if let Err(e) = self.say(sender, HELLO, Duration::ZERO) {
-                // Nobody takes anything: those who send are told so themselves.
-                log::debug!("no hello: {e}");
-            }
-        } else {
-            drop(sender);
-        }
-        let Some(subscribers) = answered.transpose()? else {
-            return waited;
-        };
-        *self.subscribers.lock() = subscribers;
-        // Also if there are as many as before: one of them may have subscribed to more.
-        self.subscribers_changed.notify_all();
-        waited
-    }
-
-    /// The sender, as soon as it is free.
-    fn lock(&self) -> MutexGuard<'_, Sender> {
-        self.waiting.store(true, Ordering::Relaxed);
-        let sender = self.sender.lock();
-        self.waiting.store(false, Ordering::Relaxed);
-        sender
-    }
-
-    /// Uses up the numbers that are to be.
-    fn use_up(&self, sender: &mut Sender) {
-        if self.has_skipped.load(Ordering::Acquire) {
-            let mut skipped = self.skipped.lock();
-            self.has_skipped.store(false, Ordering::Release);
-            for (topic, at) in skipped.drain() {
-                sender.numbers.skip(topic.as_ref(), at);
-            }
-        }
-    }
-
-    /// Says hello before the first update, so that a publisher which dies soon after it is missed.
-    fn introduce(&self, sender: &mut Sender, timeout: Duration) -> Result<()> {
-        if sender.introduced {
-            return Ok(());
-        }
-        let (topic, mut message) = (Topic::hello(), Vec::new());
-        let hello = Hello::of(self.interval).to_text();
-        self.encoder.control(HELLO, Some(&hello), &topic, &mut message);
-        sender.outbound.send(topic.as_str().as_bytes(), &message, timeout)?;
-        self.hellos.fetch_add(1, Ordering::Relaxed);
-        sender.introduced = true;
-        Ok(())
-    }
-
-    /// Tells of the recent topics, in as many messages as it takes, the last of which is `action`. A publisher that
-    /// connects on its first send says nothing before that, unless it has used up numbers.
-    fn say<'a>(&'a self, mut sender: MutexGuard<'a, Sender>, action: &str, timeout: Duration) -> Result<()> {
-        let topic = Topic::hello();
-        let mut message = Vec::new();
-        let mut part = Some(Part::default());
-        while let Some(this) = part {
-            // Numbers and message go out under one lock: a hello never tells of what is sent after it.
-            self.use_up(&mut sender);
-            if !sender.introduced && !sender.numbers.is_used() {
-                return Ok(());
-            }
-            let mut most = MAX_TOPICS;
-            loop {
-                let (mut hello, next) = sender.numbers.hello(this, most, self.interval, clock::now());
-                let crowd = sender.outbound.subscribers().unwrap_or(0);
-                hello.crowd = u32::try_from(crowd).unwrap_or(u32::MAX);
-                let action = if next.is_none() { action } else { HELLO };
-                message.clear();
-                self.encoder
-                    .control(action, Some(&hello.to_text()), &topic, &mut message);
-                part = next;
-                if message.len() <= self.max_hello || hello.topics.is_empty() {
-                    break;
-                }
-                most = hello.topics.len() / 2;
-            }
-            let sent = sender.outbound.send(topic.as_str().as_bytes(), &message, timeout);
-            sender.introduced |= sent.is_ok();
-            // Of a round that was not ended some may have been heard: its number is used up.
-            let may_be_heard = |e: &Error| this != Part::default() || e.kind() == ErrorKind::Unconfirmed;
-            if sent.as_ref().map_or_else(may_be_heard, |()| part.is_none()) {
-                sender.numbers.told();
-            }
-            sent?;
-            self.hellos.fetch_add(1, Ordering::Relaxed);
-            if part.is_some() {
-                // Others send in between.
-                drop(sender);
-                sender = self.lock();
-            }
-        }
-        Ok(())
-    }
-
-    /// Answers every probe that came, and counts the subscribers.
-    fn answer(&self, sender: &mut Sender) -> Result<usize> {
-        let (mut hello, mut text) = (Vec::new(), None);
-        for probe in sender.outbound.probes()? {
-            hello.clear();
-            let text = text.get_or_insert_with(|| Hello::of(self.interval).to_text());
-            self.encoder.control(HELLO, Some(text), &probe, &mut hello);
-            sender.outbound.send(probe.as_str().as_bytes(), &hello, HELLO_TIMEOUT)?;
-            self.hellos.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(sender.outbound.subscribers().unwrap_or(0))
     }
 }
 

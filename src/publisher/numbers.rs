@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 
-use crate::clock;
 use crate::codec::{Hello, TOLD};
 use crate::error::{ErrorKind, Result};
 use crate::update::Topic;
@@ -22,22 +21,57 @@ pub(crate) struct Numbers {
     begun: Option<Instant>,
 }
 
-/// What the next message gets.
-pub(super) struct Next<'a> {
-    /// Its number, or the first of them.
+/// The next number of a topic, and what else the message with it gets. Nothing is used up by dropping it.
+pub(crate) struct Slot<'a> {
+    /// The number, or the first of several.
     pub(super) seq: u64,
     /// The time since the number before it.
     pub(super) idle: Duration,
-    pub(super) timestamps: &'a mut Timestamps,
+    timestamps: Timestamps,
+    topic: &'a Topic,
+    used: &'a mut Used,
+    last_timestamp: &'a mut Timestamps,
+    recent: &'a mut Vec<Topic>,
+    round: u64,
+}
+
+impl Slot<'_> {
+    /// The timestamp of the next update, whose own is this.
+    pub(super) fn stamp(&mut self, own: i64) -> i64 {
+        self.timestamps.next(own)
+    }
+
+    /// The frame that is being gathered of this topic, if it still is.
+    pub(super) fn frame(&mut self) -> &mut u64 {
+        &mut self.used.frame
+    }
+
+    /// Uses up `count` numbers, the last of them sent by `at`.
+    pub(super) fn take(self, count: u64, at: Instant) {
+        *self.last_timestamp = self.timestamps;
+        self.used.note(self.topic, count, at, self.round, self.recent);
+    }
+
+    /// Uses up `count` numbers, unless it is known that nothing was sent: given again, a number would make one update look
+    /// like the other. `at` is when sending ended: it may have taken long, and before that it had not happened for sure.
+    pub(super) fn settle<T>(self, count: u64, at: Instant, sent: Result<T>) -> Result<T> {
+        if sent
+            .as_ref()
+            .map_or_else(|e| e.kind() == ErrorKind::Unconfirmed, |_| true)
+        {
+            self.take(count, at);
+        }
+        sent
+    }
 }
 
 /// Timestamps that rise strictly, whatever the clock does: the queues of subscribers go by them.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Timestamps(i64);
+struct Timestamps(i64);
 
 impl Timestamps {
     /// The update's own, or the least that is later than the last one.
-    pub(super) fn next(&mut self, own: i64) -> i64 {
+    fn next(&mut self, own: i64) -> i64 {
         self.0 = own.max(self.0.saturating_add(1));
         self.0
     }
@@ -56,10 +90,9 @@ struct Used {
     /// The round before which it was last used.
     round: u64,
     is_recent: bool,
+    /// The frame that its last update was gathered into.
+    frame: u64,
 }
-
-/// Whether something was sent.
-type IsSent = bool;
 
 /// A message of a round tells of topics with at most so many bytes in their names; then another one follows.
 const MAX_BYTES: usize = 32 << 10;
@@ -73,36 +106,19 @@ pub(super) struct Part {
 }
 
 impl Numbers {
-    /// Calls `send` with what comes next on this topic. `count` numbers are used up if it says that it has sent them, or
-    /// cannot tell. Otherwise none is, or subscribers would see a gap.
-    pub(super) fn send<T>(
-        &mut self,
-        topic: &Topic,
-        count: u64,
-        send: impl FnOnce(Next<'_>) -> Result<(T, IsSent)>,
-    ) -> Result<T> {
-        let now = clock::now();
-        let used = match self.topics.get_mut(topic) {
-            Some(used) => used,
-            None => self.topics.entry(topic.clone()).or_insert(Used::new(now)),
-        };
-        let mut timestamps = self.timestamps;
-        let result = send(Next {
+    /// What comes next on this topic.
+    pub(super) fn slot<'a>(&'a mut self, topic: &'a Topic, now: Instant) -> Slot<'a> {
+        let used = self.topics.entry(topic.clone()).or_insert(Used::new(now));
+        Slot {
             seq: used.last + 1,
             idle: now.saturating_duration_since(used.at),
-            timestamps: &mut timestamps,
-        });
-        let is_sent = match &result {
-            Ok((_, is_sent)) => *is_sent,
-            // Given again, the number would make one update look like the other.
-            Err(e) => e.kind() == ErrorKind::Unconfirmed,
-        };
-        if is_sent {
-            self.timestamps = timestamps;
-            // What `send` did may have taken long: before this moment it had not happened for sure.
-            used.note(topic, count, clock::now(), self.rounds, &mut self.recent);
+            timestamps: self.timestamps,
+            topic,
+            used,
+            last_timestamp: &mut self.timestamps,
+            recent: &mut self.recent,
+            round: self.rounds,
         }
-        result.map(|(value, _)| value)
     }
 
     /// Whether there are numbers to tell of.
@@ -180,6 +196,7 @@ impl Used {
             at: now,
             round: 0,
             is_recent: false,
+            frame: 0,
         }
     }
 
@@ -200,6 +217,7 @@ fn millis(time: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
 
     fn topic(name: &str) -> Topic {
         Topic::new(name).unwrap()
@@ -210,19 +228,16 @@ mod tests {
     #[test]
     fn an_update_was_sent_when_sending_ended() {
         let mut numbers = Numbers::default();
-        let slow = |_: Next<'_>| {
-            let begun = clock::now();
-            while clock::now() < begun + Duration::from_millis(60) {
-                std::thread::yield_now();
-            }
-            Ok(((), true))
-        };
-        numbers.send(&topic("a"), 1, slow).unwrap();
+        let (a, begun) = (topic("a"), clock::now());
+        let slot = numbers.slot(&a, begun);
+        while clock::now() < begun + Duration::from_millis(60) {
+            std::thread::yield_now();
+        }
+        slot.settle(1, clock::now(), Ok(())).unwrap();
         let now = clock::now();
         let (hello, _) = numbers.hello(Part::default(), 256, Duration::from_secs(1), now);
         assert!(hello.topics[0].2 < 60, "{hello:?}");
-        let idle = |next: Next<'_>| Ok((next.idle, true));
-        assert!(numbers.send(&topic("a"), 1, idle).unwrap() < Duration::from_millis(60));
+        assert!(numbers.slot(&a, clock::now()).idle < Duration::from_millis(60));
     }
 
     /// What could not be told has a number all the same, which hellos tell of, since the moment when it happened.
@@ -230,7 +245,7 @@ mod tests {
     fn a_number_that_is_skipped_is_told_of() {
         let mut numbers = Numbers::default();
         let (a, b) = (topic("a"), topic("b"));
-        numbers.send(&a, 1, |_| Ok(((), true))).unwrap();
+        numbers.slot(&a, clock::now()).settle(1, clock::now(), Ok(())).unwrap();
         let at = clock::now() + Duration::from_secs(1);
         numbers.skip(Some(&a), at);
         numbers.skip(Some(&b), at);
@@ -242,7 +257,7 @@ mod tests {
             at + Duration::from_secs(2),
         );
         assert_eq!(hello.topics, [("a".to_owned(), 3, 2000), ("b".to_owned(), 2, 2000)]);
-        assert_eq!(numbers.send(&a, 1, |next| Ok((next.seq, true))).unwrap(), 4);
+        assert_eq!(numbers.slot(&a, at).seq, 4);
     }
 
     /// Every recent topic is told of in five rounds, in parts within the limit, whatever its name.
@@ -250,8 +265,10 @@ mod tests {
     fn rounds_tell_of_every_recent_topic_five_times() {
         let mut numbers = Numbers::default();
         for number in 0..600 {
+            let topic = topic(&number.to_string());
             numbers
-                .send(&topic(&number.to_string()), 1, |_| Ok(((), true)))
+                .slot(&topic, clock::now())
+                .settle(1, clock::now(), Ok(()))
                 .unwrap();
         }
         let mut told = HashMap::new();

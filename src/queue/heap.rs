@@ -22,6 +22,11 @@ const KEPT: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Heap {
     max_overtake: Duration,
+    /// What is pending, if none of it is more urgent than what came before it: it is handed out as it came, and needs no lanes.
+    /// Filled only while no row is in `rows`.
+    straight: VecDeque<(Instant, DbUpdate)>,
+    /// Rows were held, so that each needs its lane.
+    holds: bool,
     /// How many updates have ever arrived: numbers them in order.
     arrivals: u64,
     /// The slot in `lanes` of each row that is pending or held, by [`Heap::hash`].
@@ -57,6 +62,8 @@ impl Heap {
     pub(super) fn new(max_overtake: Duration) -> Heap {
         Heap {
             max_overtake,
+            straight: VecDeque::new(),
+            holds: false,
             arrivals: 0,
             rows: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
@@ -71,12 +78,31 @@ impl Heap {
 
     /// Puts in an update that arrives `now`.
     pub(super) fn push(&mut self, update: DbUpdate, now: Instant) {
+        if self.rows.is_empty() && !self.holds {
+            let last = self.straight.back().map(|(_, last)| Urgency::of(last));
+            if last.is_none_or(|last| last <= Urgency::of(&update)) {
+                return self.straight.push_back((now, update));
+            }
+        }
+        self.straighten();
+        self.put(update, now);
+    }
+
+    /// Puts what needed no lanes into its lanes.
+    fn straighten(&mut self) {
+        for (arrived, update) in std::mem::take(&mut self.straight) {
+            self.put(update, arrived);
+        }
+    }
+
+    fn put(&mut self, update: DbUpdate, now: Instant) {
         let slot = self.slot(&update);
         self.append(slot, Urgency::of(&update), update, now);
     }
 
     /// As [`Heap::push`], but replaces what is pending of the row: how many updates that was.
     pub(super) fn coalesce(&mut self, urgency: Urgency, update: DbUpdate, now: Instant) -> usize {
+        self.straighten();
         let slot = self.slot(&update);
         if self.lanes[slot].is_empty() {
             self.append(slot, urgency, update, now);
@@ -88,13 +114,15 @@ impl Heap {
     }
 
     /// True if an update of the same row is pending.
-    pub(super) fn is_pending(&self, update: &DbUpdate) -> bool {
+    pub(super) fn is_pending(&mut self, update: &DbUpdate) -> bool {
+        self.straighten();
         let row = self.find(&update.table, &update.key);
         row.is_some_and(|slot| !self.lanes[slot].is_empty())
     }
 
     /// Removes the pending updates for which `is_it` is true: how many.
     pub(super) fn remove(&mut self, is_it: impl Fn(&DbUpdate) -> bool) -> usize {
+        self.straighten();
         self.late.clear();
         let slots: Vec<usize> = self.rows.iter().copied().collect();
         let mut removed = 0;
@@ -109,6 +137,16 @@ impl Heap {
     ///
     /// `clock` is read only if what is most urgent is not what came first.
     pub(super) fn pop(&mut self, clock: impl Fn() -> Instant, hold: bool) -> Option<DbUpdate> {
+        if hold && !self.holds {
+            self.holds = true;
+            self.straighten();
+        }
+        if let Some((_, update)) = self.straight.pop_front() {
+            if self.straight.is_empty() && self.straight.capacity() > KEPT {
+                self.straight = VecDeque::new();
+            }
+            return Some(update);
+        }
         let slot = self.next(clock)?;
         let lane = &mut self.lanes[slot];
         let update = lane.pop()?;
@@ -226,7 +264,10 @@ impl Heap {
         }
         self.free.push(slot);
         if self.rows.is_empty() && self.lanes.len().max(self.ages.capacity()) > KEPT {
-            *self = Heap::new(self.max_overtake);
+            *self = Heap {
+                holds: self.holds,
+                ..Heap::new(self.max_overtake)
+            };
         }
     }
 }

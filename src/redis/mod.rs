@@ -30,7 +30,7 @@ use ::redis::{ServerError, Value, from_redis_value_ref};
 use parking_lot::Mutex;
 use socket2::SockAddr;
 
-use crate::config::{Config, Secret};
+use crate::config::{Config, JoinFrames, Secret};
 use crate::error::{Error, ErrorKind, Result};
 
 pub(crate) use address::Servers;
@@ -66,6 +66,8 @@ pub struct RedisOptions {
     pub reconnect_max: Duration,
     /// A larger message is skipped and counted as malformed. Default: 64 MiB.
     pub max_frame_bytes: usize,
+    /// Whether updates that are sent close together share a message; with [`JoinFrames::Auto`] they do not. Default: that.
+    pub join_frames: JoinFrames,
     /// How often a request of the store is made again after a server was lost or could not do it yet. The first time
     /// after `reconnect_interval`, then after twice as long each time. Default: 3.
     pub retries: u32,
@@ -111,6 +113,7 @@ impl Default for RedisOptions {
             reconnect_interval: Duration::from_millis(100),
             reconnect_max: Duration::from_secs(2),
             max_frame_bytes: 64 << 20,
+            join_frames: JoinFrames::default(),
             retries: 3,
         }
     }
@@ -129,6 +132,7 @@ impl From<&Config> for RedisOptions {
             reconnect_interval: config.reconnect_interval_ms,
             reconnect_max: config.reconnect_max_ms,
             max_frame_bytes: config.max_message_bytes.saturating_mul(4),
+            join_frames: config.join_frames,
             retries: config.redis_retries,
         }
     }

@@ -26,8 +26,9 @@ pub(super) struct Worker {
     pub(super) has_ended: bool,
 }
 
-/// After so many frames what they brought goes into the queue, even if more are there.
+/// After so many frames, or updates, what they brought goes into the queue, even if more are there.
 const BATCH: usize = 64;
+const LARGE_BATCH: usize = 512;
 
 /// So many failures in a row are reported without a pause; after each of the following it is longer by this.
 const FREE: u32 = 8;
@@ -91,7 +92,7 @@ impl Worker {
                         handle_messages(&self.messages, session, &self.shared);
                     }
                     session.handle_frame(address, topic, payload, now, clock::now);
-                    if frames < BATCH && !session.is_urgent() {
+                    if frames < BATCH && session.updates().len() < LARGE_BATCH && !session.is_urgent() {
                         continue;
                     }
                 }
@@ -190,13 +191,15 @@ impl Worker {
     /// Hands on what was decoded.
     fn deliver(&mut self) {
         let updates = self.session.updates();
+        let count = updates.len();
         self.shared.own.take(updates);
         // It fails only if the subscriber or the dispatcher is stopping.
         if self.queue.push(updates, &self.stop).is_err() {
             updates.clear();
         }
         let decoder = self.session.decoder();
-        if decoder.spares() < BATCH
+        // As many as went are what the next time is likely to take.
+        while decoder.spares() < count.max(BATCH)
             && let Some(values) = self.queue.spare_values()
         {
             decoder.reuse(values);

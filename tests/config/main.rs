@@ -22,6 +22,7 @@ fn other_value(option: &OptionDoc) -> String {
         "topics" => "tenant1,tenant2",
         "monitor_tables" => "lport,chassis",
         "codec" => "json",
+        "join_frames" => "never",
         "queue_overflow" => "block",
         "resubscribe" => "manual",
         "remote_db_hosts" => "db1:6379,[::1]:6380",

@@ -54,7 +54,7 @@ macro_rules! conforms {
         conforms! { $driver, $setup:
             delivers_in_order keeps_the_order_of_sending matches_topics_exactly takes_long_keys_and_topics unregistering_stops_delivery
             registers_while_running many_subscribers many_publishers stops_and_starts_again drops_promptly
-            send_is_bounded batches_arrive_whole survives_binary_topics survives_malformed_payloads
+            send_is_bounded batches_arrive_whole bursts_arrive_whole a_burst_ends_with_the_publisher survives_binary_topics survives_malformed_payloads
             a_late_publisher_is_found waits_for_ever_when_asked
         }
     };
@@ -121,7 +121,11 @@ fn inproc() -> Setup {
 
 #[cfg(feature = "redis")]
 fn redis_at(address: String, resource: impl std::any::Any) -> Setup {
-    let driver = tablecast::drivers::redis::RedisPubSub::new(&address, Default::default()).unwrap();
+    let options = tablecast::drivers::redis::RedisOptions {
+        join_frames: tablecast::config::JoinFrames::Always,
+        ..Default::default()
+    };
+    let driver = tablecast::drivers::redis::RedisPubSub::new(&address, options).unwrap();
     Setup {
         driver: Arc::new(driver),
         address: Some(address),

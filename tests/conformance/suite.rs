@@ -403,6 +403,51 @@ pub(crate) fn batches_arrive_whole(setup: fn() -> Setup) {
     assert_eq!(publisher.stats().failed, 20);
 }
 
+/// What is sent as fast as it goes, on one topic or on many by turns, comes whole and in order, also the last of it, after
+/// which nothing more is sent.
+pub(crate) fn bursts_arrive_whole(setup: fn() -> Setup) {
+    const TOPICS: [&str; 3] = ["D", "one", "two"];
+    const COUNT: usize = 900;
+    let setup = setup();
+    let (publisher, rig) = setup.pair(&TOPICS);
+    for part in 0..5 {
+        for number in 0..COUNT {
+            let name = TOPICS[number / (1 << part) % 3];
+            send(&publisher, name, &format!("{part} {number}"));
+        }
+        let mut last = BTreeMap::new();
+        for _ in 0..COUNT {
+            let update = rig.next();
+            let (of, number) = update.key.split_once(' ').unwrap();
+            assert_eq!(of, part.to_string());
+            let number = Some(number.parse::<usize>().unwrap());
+            assert!(last.insert(update.topic, number) < Some(number));
+        }
+    }
+    assert_eq!(rig.next_sync().as_str(), "connected");
+    assert!(rig.syncs.is_empty());
+    let stats = publisher.stats();
+    assert_eq!((stats.sent, stats.failed, stats.lost), (5 * COUNT as u64, 0, 0));
+    assert_eq!(rig.subscriber.stats().decoded, 5 * COUNT as u64);
+}
+
+/// What was accepted right before the publisher is dropped still comes, before its goodbye.
+pub(crate) fn a_burst_ends_with_the_publisher(setup: fn() -> Setup) {
+    let setup = setup();
+    for count in [9, 50, 900] {
+        let (publisher, rig) = setup.pair(&["D"]);
+        for number in 0..count {
+            send(&publisher, "D", &number.to_string());
+        }
+        drop(publisher);
+        for number in 0..count {
+            assert_eq!(rig.next_key(), number.to_string());
+        }
+        eventually(LONG, || rig.subscriber.stats().hellos > 0);
+        assert_eq!(rig.subscriber.stats().gaps, 0);
+    }
+}
+
 pub(crate) fn survives_binary_topics(setup: fn() -> Setup) {
     let setup = setup();
     survives(

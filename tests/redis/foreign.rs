@@ -1,6 +1,11 @@
 //! redis-py at the other end.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tablecast::config::JoinFrames;
+use tablecast::drivers::redis::{RedisOptions, RedisPubSub};
+use tablecast::transport::PubSub;
 
 use crate::common::within;
 use crate::process::{Process, python};
@@ -26,6 +31,40 @@ print(client.publish("tenant1", b"\xff no update"), flush=True)
 update = {"table": "lport", "key": "port-1", "action": "delete", "value": None, "topic": "tenant1"}
 print(client.publish("tenant1", json.dumps(update)), flush=True)
 "#;
+
+/// Redis does not show who subscribes: updates share messages only where they are told to.
+#[test]
+fn a_burst_shares_messages_only_if_it_is_told_so() {
+    within(Duration::from_secs(30), || {
+        let server = Server::start();
+        for (join_frames, is_joined) in [
+            (JoinFrames::Auto, false),
+            (JoinFrames::Never, false),
+            (JoinFrames::Always, true),
+        ] {
+            let options = RedisOptions {
+                join_frames,
+                ..RedisOptions::default()
+            };
+            let driver: Arc<dyn PubSub> = Arc::new(RedisPubSub::new(&server.address(), options).unwrap());
+            let rig = Rig::new(&driver);
+            rig.listen(&["D"], &server.address());
+            let publisher = publisher(&driver);
+            for number in 0..500 {
+                send(&publisher, "D", &number.to_string());
+            }
+            for number in 0..500 {
+                assert_eq!(rig.next_key(), number.to_string());
+            }
+            let stats = rig.subscriber.stats();
+            assert_eq!(
+                stats.received - stats.hellos < 500,
+                is_joined,
+                "{join_frames}: {stats:?}"
+            );
+        }
+    });
+}
 
 #[test]
 fn redis_py_publishes_and_hears() {

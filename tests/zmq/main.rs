@@ -1,6 +1,7 @@
 //! The ZeroMQ drivers by themselves, against bare sockets, strangers, and networks that fail.
 #![cfg(feature = "zmq")]
 
+mod bursts;
 #[path = "../common/mod.rs"]
 mod common;
 mod cut;

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use ::redis::{Value, cmd};
 
+use crate::config::JoinFrames;
 use crate::error::{Error, ErrorKind, Result};
 use crate::redis::{Conn, Finder, Health, Limit, RedisOptions, refused};
 use crate::thread;
-use crate::transport::Outbound;
+use crate::transport::{Outbound, send_parts};
 
 pub(super) struct RedisOutbound {
     finder: Finder,
@@ -16,6 +17,7 @@ pub(super) struct RedisOutbound {
     interval: Duration,
     /// So long it may be silent then.
     patience: Duration,
+    joins: JoinFrames,
     link: Option<Link>,
 }
 
@@ -37,6 +39,7 @@ impl RedisOutbound {
             address,
             interval: options.heartbeat_interval,
             patience: options.heartbeat_timeout,
+            joins: options.join_frames,
             link: None,
         }
     }
@@ -94,6 +97,17 @@ impl Outbound for RedisOutbound {
                 let context = format!("nobody takes messages at {}", self.address);
                 return Err(Error::new(ErrorKind::Timeout, context).with_source(failed));
             }
+        }
+    }
+
+    fn takes_joined(&self) -> bool {
+        self.joins == JoinFrames::Always
+    }
+
+    fn send_joined(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
+        match self.joins {
+            JoinFrames::Never => send_parts(self, topic, payload, timeout),
+            JoinFrames::Auto | JoinFrames::Always => self.send(topic, payload, timeout),
         }
     }
 

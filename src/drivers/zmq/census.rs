@@ -3,18 +3,55 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
+use crate::update::Topic;
+
 /// Counts subscribers by what libzmq tells of connections and subscriptions.
 #[derive(Debug, Default)]
 pub(super) struct Census {
     /// The file descriptors of all connections, and of those that have subscribed to something.
     connections: HashSet<u32>,
-    subscribers: HashSet<u32>,
+    subscribers: HashMap<u32, Subscriber>,
+    /// How many of the subscribers have not shown that they are of this library.
+    strangers: usize,
     /// How often each topic was subscribed to by peers of ZMTP 2 and older, of whom libzmq does not say which connection is
     /// theirs. One peer subscribes to a topic once.
     nameless: HashMap<u64, usize>,
     /// The topics that somebody has subscribed to.
     topics: HashSet<u64>,
     hasher: RandomState,
+}
+
+/// Who has subscribed.
+#[derive(Debug)]
+pub(super) struct Who {
+    /// The file descriptor of the connection: another's once it is closed.
+    connection: u32,
+    /// The message's own copy of that, which is in one place for all messages of a connection.
+    place: usize,
+    /// Keeps the place from becoming another connection's.
+    _message: Option<zmq::Message>,
+}
+
+impl Who {
+    /// Whose this message is, if it is told.
+    pub(super) fn sent(mut message: zmq::Message) -> Option<Who> {
+        let (connection, place) = {
+            let text = message.gets("__fd")?;
+            (text.parse().ok()?, text.as_ptr().addr())
+        };
+        Some(Who {
+            connection,
+            place,
+            _message: Some(message),
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    who: Who,
+    /// It has subscribed to one of the library's own topics, as all of ours do and no others.
+    is_ours: bool,
 }
 
 /// So many topics of nameless peers are counted: more of one peer add nothing.
@@ -30,7 +67,7 @@ impl Census {
 
     pub(super) fn closed(&mut self, connection: u32) {
         self.connections.remove(&connection);
-        self.subscribers.remove(&connection);
+        self.remove(connection);
         // Whose it was is not known, but there cannot be more of them than connections.
         let most = self.others();
         self.nameless.retain(|_, count| {
@@ -40,16 +77,15 @@ impl Census {
     }
 
     /// Somebody has subscribed, after all that was told of connections so far.
-    pub(super) fn subscribed(&mut self, connection: Option<u32>, topic: &[u8]) {
+    pub(super) fn subscribed(&mut self, who: Option<Who>, topic: &[u8]) {
+        let is_own = Topic::is_own(topic);
         let topic = self.hasher.hash_one(topic);
         if self.topics.len() < MAX_TOPICS {
             self.topics.insert(topic);
         }
-        match connection {
+        match who {
             // It may be closed already.
-            Some(connection) if self.connections.contains(&connection) => {
-                self.subscribers.insert(connection);
-            }
+            Some(who) if self.connections.contains(&who.connection) => self.know(who, is_own),
             Some(_) => {}
             None => {
                 let most = self.others();
@@ -59,6 +95,31 @@ impl Census {
                 }
             }
         }
+    }
+
+    fn know(&mut self, who: Who, is_ours: bool) {
+        let connection = who.connection;
+        let known = self.subscribers.get_mut(&connection);
+        if let Some(known) = known.filter(|known| known.who.place == who.place) {
+            self.strangers -= usize::from(is_ours && !known.is_ours);
+            known.is_ours |= is_ours;
+            return;
+        }
+        // What is known of the number was another connection's.
+        self.remove(connection);
+        self.strangers += usize::from(!is_ours);
+        self.subscribers.insert(connection, Subscriber { who, is_ours });
+    }
+
+    fn remove(&mut self, connection: u32) {
+        if let Some(Subscriber { is_ours: false, .. }) = self.subscribers.remove(&connection) {
+            self.strangers -= 1;
+        }
+    }
+
+    /// Whether somebody has subscribed who has not shown to be of this library.
+    pub(super) fn has_strangers(&self) -> bool {
+        self.strangers > 0 || !self.nameless.is_empty()
     }
 
     /// Nobody is subscribed to this any more.
@@ -88,16 +149,28 @@ impl Census {
 mod tests {
     use super::*;
 
+    fn who(connection: u32) -> Option<Who> {
+        at(connection, 0)
+    }
+
+    fn at(connection: u32, place: usize) -> Option<Who> {
+        Some(Who {
+            connection,
+            place,
+            _message: None,
+        })
+    }
+
     #[test]
     fn subscribers_are_counted_by_connection() {
         let mut census = Census::default();
         census.opened(1);
         census.opened(2);
         assert_eq!(census.subscribers(), 0);
-        census.subscribed(Some(1), b"a");
-        census.subscribed(Some(1), b"b");
+        census.subscribed(who(1), b"a");
+        census.subscribed(who(1), b"b");
         // Closed already.
-        census.subscribed(Some(3), b"b");
+        census.subscribed(who(3), b"b");
         assert_eq!(census.subscribers(), 1);
         census.closed(1);
         assert_eq!(census.subscribers(), 0);
@@ -123,7 +196,7 @@ mod tests {
         // One of today, and a stranger who subscribes to nothing.
         census.opened(3);
         census.opened(4);
-        census.subscribed(Some(3), b"a");
+        census.subscribed(who(3), b"a");
         assert_eq!(census.subscribers(), 3);
         census.closed(2);
         census.closed(4);
@@ -136,10 +209,52 @@ mod tests {
     fn topics_are_known_while_somebody_has_them() {
         let mut census = Census::default();
         census.opened(1);
-        census.subscribed(Some(1), b"a");
+        census.subscribed(who(1), b"a");
         assert_eq!(census.is_subscribed(b"a"), Some(true));
         assert_eq!(census.is_subscribed(b"ab"), Some(false));
         census.unsubscribed(b"a");
         assert_eq!(census.is_subscribed(b"a"), Some(false));
+    }
+
+    /// A connection is a stranger's until it asks for what only ours ask for.
+    #[test]
+    fn strangers_are_those_who_never_ask_for_the_library_s_topics() {
+        let (mut census, hello) = (Census::default(), Topic::hello());
+        let (hello, probe) = (hello.as_str().as_bytes(), Topic::probe(1, 1));
+        census.opened(1);
+        census.opened(2);
+        census.subscribed(at(1, 10), hello);
+        census.subscribed(at(1, 10), b"a");
+        assert!(!census.has_strangers());
+        census.subscribed(at(2, 20), b"");
+        census.subscribed(at(2, 20), b"a");
+        assert!(census.has_strangers());
+        census.subscribed(at(2, 20), probe.as_str().as_bytes());
+        assert!(!census.has_strangers());
+        // One of an old protocol.
+        census.opened(3);
+        census.subscribed(None, b"a");
+        assert!(census.has_strangers());
+        census.closed(3);
+        assert!(!census.has_strangers());
+    }
+
+    /// The number of a connection becomes another's, and what it has asked for may be read late.
+    #[test]
+    fn a_stranger_is_not_taken_for_who_had_its_number_before() {
+        let (mut census, hello) = (Census::default(), Topic::hello());
+        let hello = hello.as_str().as_bytes();
+        census.opened(1);
+        census.subscribed(at(1, 10), hello);
+        census.closed(1);
+        census.opened(1);
+        // Of the one before.
+        census.subscribed(at(1, 10), hello);
+        census.subscribed(at(1, 20), b"a");
+        assert!(census.has_strangers());
+        census.closed(1);
+        assert!(!census.has_strangers());
+        census.subscribed(at(1, 20), b"a");
+        assert!(!census.has_strangers(), "closed already");
     }
 }

@@ -24,7 +24,7 @@ mod traffic;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::Config;
+use crate::config::{Config, JoinFrames};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Inbound, Outbound, PubSub, Wake};
 
@@ -56,6 +56,8 @@ pub struct ZmqOptions {
     /// The size above which libzmq closes a connection instead of receiving the message; the connection is begun anew. It
     /// should be well above the `max_message_bytes` of a subscriber, which only skips the message. Default: 64 MiB.
     pub max_frame_bytes: i64,
+    /// Whether updates that are sent close together share a frame. Default: [`JoinFrames::Auto`].
+    pub join_frames: JoinFrames,
 }
 
 impl Default for ZmqOptions {
@@ -69,6 +71,7 @@ impl Default for ZmqOptions {
             reconnect_interval: Duration::from_millis(100),
             reconnect_max: Duration::from_secs(2),
             max_frame_bytes: 64 << 20,
+            join_frames: JoinFrames::default(),
         }
     }
 }
@@ -89,6 +92,7 @@ impl From<&Config> for ZmqOptions {
                 .unwrap_or(i64::MAX)
                 .saturating_mul(4)
                 .max(LEAST_FRAME),
+            join_frames: config.join_frames,
         }
     }
 }

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::codec::{is_joined, parts};
+use crate::config::JoinFrames;
 use crate::drivers::wake::{self, Wakeable};
 use crate::error::{Error, Result};
 use crate::thread;
-use crate::transport::{Outbound, Waiter, WaiterAndWake, Wake};
+use crate::transport::{Outbound, Waiter, WaiterAndWake, Wake, send_parts};
 use crate::update::Topic;
 
-use super::census::Census;
+use super::census::{Census, Who};
 use super::connection::{Connection, News};
 use super::endpoint::{Endpoint, Role};
 use super::filter::filter;
@@ -22,6 +24,9 @@ use super::{ZmqOptions, patiently, poll, push, zmq_error};
 pub(super) struct ZmqOutbound {
     connection: Connection,
     census: Census,
+    join_frames: JoinFrames,
+    /// Probes that were read while something was sent.
+    probes: Vec<Topic>,
     /// What went wrong and was not told yet.
     trouble: Option<Error>,
     watched: Arc<Mutex<Watched>>,
@@ -52,6 +57,9 @@ const XPUB: Kind = Kind {
 /// The longest subscription that is accepted, in bytes; our own are at most 200 bytes long.
 const MAX_SUBSCRIPTION: i64 = 16 << 10;
 
+/// So many probes wait to be answered; those who asked beyond ask again.
+const MAX_PROBES: usize = 1 << 16;
+
 /// How long the name of the address to bind may take to be looked up.
 const NAME_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -62,6 +70,8 @@ impl ZmqOutbound {
         let mut outbound = ZmqOutbound {
             connection: Connection::open(endpoint.clone(), XPUB, options, Arc::clone(&waker))?,
             census: Census::default(),
+            join_frames: options.join_frames,
+            probes: Vec::new(),
             trouble: None,
             watched: Arc::default(),
             wakeable: Some(wakeable),
@@ -112,6 +122,40 @@ impl ZmqOutbound {
         }
     }
 
+    /// Reads all subscriptions that are in force. Then it is known whose they are.
+    fn read_all(&mut self) -> Result<()> {
+        while let Some(message) = self.read()? {
+            // A subscription is a byte 1 and the topic; taking it back is a byte 0; anything else is a stranger's.
+            match message.split_first() {
+                Some((1, topic)) => {
+                    let topic = topic.to_vec();
+                    if self.probes.len() < MAX_PROBES {
+                        self.probes.extend(Topic::probe_from(&topic));
+                    }
+                    // The connection was opened before, and may be closed already.
+                    self.take_news(Instant::now());
+                    self.census.subscribed(Who::sent(message), &topic);
+                }
+                Some((0, topic)) => self.census.unsubscribed(topic),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every subscriber that is known takes an array of maps.
+    fn is_among_ours(&self) -> bool {
+        match self.join_frames {
+            JoinFrames::Never => false,
+            JoinFrames::Always => true,
+            // Where libzmq does not say who subscribes it is a multicast, to anybody, or a part of this process.
+            JoinFrames::Auto => match self.connection.endpoint().is_silent() {
+                true => self.connection.endpoint().is_inproc(),
+                false => !self.census.has_strangers(),
+            },
+        }
+    }
+
     /// Reads the next subscription.
     fn read(&self) -> Result<Option<zmq::Message>> {
         let Some(line) = self.connection.line() else {
@@ -129,6 +173,36 @@ impl ZmqOutbound {
 }
 
 impl Outbound for ZmqOutbound {
+    fn takes_joined(&self) -> bool {
+        self.is_among_ours()
+    }
+
+    fn send_joined(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
+        let socket = self.connection.line().map(Line::socket);
+        let (Some(socket), true) = (socket, is_joined(payload)) else {
+            return self.send(topic, payload, timeout);
+        };
+        if !self.is_among_ours() {
+            return send_parts(self, topic, payload, timeout);
+        }
+        // With the topic libzmq has chosen who gets the message. Who was let in up to then has told by now what else it asks
+        // for; what the message says is still open.
+        let failed = |e| zmq_error(e, format!("cannot send to {}", self.connection.endpoint()));
+        push::begin(socket, topic).map_err(failed)?;
+        let seen = self.read_all();
+        let parts = match seen.is_ok() && self.is_among_ours() {
+            true => None,
+            false => parts(payload),
+        };
+        let mut parts = parts.unwrap_or_else(|| vec![payload]).into_iter();
+        let socket = self.connection.line().map(Line::socket);
+        if let (Some(socket), Some(first)) = (socket, parts.next()) {
+            let failed = |e| zmq_error(e, format!("cannot send to {}", self.connection.endpoint()));
+            push::end(socket, first).map_err(failed)?;
+        }
+        parts.try_for_each(|part| self.send(topic, part, timeout))
+    }
+
     fn send(&mut self, topic: &[u8], payload: &[u8], _timeout: Duration) -> Result<()> {
         // Without a line there is nobody to send to.
         let Some(line) = self.connection.line() else {
@@ -146,21 +220,8 @@ impl Outbound for ZmqOutbound {
 
     fn probes(&mut self) -> Result<Vec<Topic>> {
         self.look();
-        let mut probes = Vec::new();
-        while let Some(mut message) = self.read()? {
-            // Whose it is, if it is told; that connection was opened before, and may be closed already.
-            let connection = message.gets("__fd").and_then(|fd| fd.parse().ok());
-            // A subscription is a byte 1 and the topic; taking it back is a byte 0; anything else is a stranger's.
-            match message.split_first() {
-                Some((1, topic)) => {
-                    probes.extend(Topic::probe_from(topic));
-                    self.take_news(Instant::now());
-                    self.census.subscribed(connection, topic);
-                }
-                Some((0, topic)) => self.census.unsubscribed(topic),
-                _ => {}
-            }
-        }
+        self.read_all()?;
+        let probes = std::mem::take(&mut self.probes);
         match self.trouble.take_if(|_| probes.is_empty()) {
             Some(e) => Err(e),
             None => Ok(probes),

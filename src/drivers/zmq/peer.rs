@@ -177,7 +177,8 @@ impl Peer {
         let Some(socket) = socket.filter(|_| self.kind.socket == zmq::SUB) else {
             return;
         };
-        let mut all = topics.iter().chain(&self.probe);
+        // The library's own come last in this order, and are asked for first: they show whose the connection is.
+        let mut all = topics.iter().rev().chain(&self.probe);
         if let Err(e) = all.try_for_each(|topic| subscribe(socket, topic)) {
             tell(Change::Failed(e));
         }

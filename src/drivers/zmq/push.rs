@@ -3,10 +3,11 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
+use crate::config::JoinFrames;
 use crate::drivers::wake::{self, Wakeable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
-use crate::transport::Outbound;
+use crate::transport::{Outbound, send_parts};
 
 use super::connection::Connection;
 use super::endpoint::{Endpoint, Role};
@@ -90,6 +91,18 @@ impl Opened {
 }
 
 impl Outbound for PushOutbound {
+    /// Who takes it is not seen: a publisher service of this library.
+    fn takes_joined(&self) -> bool {
+        self.options.join_frames != JoinFrames::Never
+    }
+
+    fn send_joined(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
+        match self.takes_joined() {
+            true => self.send(topic, payload, timeout),
+            false => send_parts(self, topic, payload, timeout),
+        }
+    }
+
     fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
         let opened = match &mut self.opened {
             Some(opened) => opened,
@@ -125,11 +138,19 @@ impl Outbound for PushOutbound {
 
 /// Sends the two frames of a message. False if there is nobody to take it, or no room: then nothing was sent.
 pub(super) fn send(socket: &zmq::Socket, topic: &[u8], payload: &[u8]) -> zmq::Result<bool> {
-    match patiently(|| socket.send(topic, zmq::DONTWAIT | zmq::SNDMORE)) {
-        Ok(()) => {}
-        Err(zmq::Error::EAGAIN) => return Ok(false),
-        Err(e) => return Err(e),
+    match begin(socket, topic) {
+        Ok(()) => end(socket, payload).map(|()| true),
+        Err(zmq::Error::EAGAIN) => Ok(false),
+        Err(e) => Err(e),
     }
-    // The rest of a message that was begun is never refused for lack of room.
-    patiently(|| socket.send(payload, 0)).map(|()| true)
+}
+
+/// Sends the first frame of a message; the other one must follow.
+pub(super) fn begin(socket: &zmq::Socket, topic: &[u8]) -> zmq::Result<()> {
+    patiently(|| socket.send(topic, zmq::DONTWAIT | zmq::SNDMORE))
+}
+
+/// Sends the second frame: the rest of a message that was begun is never refused for lack of room.
+pub(super) fn end(socket: &zmq::Socket, payload: &[u8]) -> zmq::Result<()> {
+    patiently(|| socket.send(payload, 0))
 }

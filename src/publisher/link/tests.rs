@@ -2,10 +2,13 @@
 
 use crossbeam_channel::Receiver;
 
+use parking_lot::MutexGuard;
+
 use super::*;
-use crate::codec::{Codec, Control, Decoder, Message};
+use crate::codec::{Codec, Control, Decoder, Hello, Message};
 use crate::drivers::memory::MemoryPubSub;
 use crate::transport::{Inbound, PubSub, Received, WaiterAndWake};
+use crate::update::{Action, DbUpdate};
 
 const ADDRESS: &str = "memory://here";
 
@@ -27,6 +30,10 @@ impl Outbound for Troubled {
             );
         }
         self.inner.send(topic, payload, timeout)
+    }
+
+    fn takes_joined(&self) -> bool {
+        true
     }
 
     fn probes(&mut self) -> Result<Vec<Topic>> {
@@ -62,7 +69,13 @@ fn rig(max_message_bytes: usize, topics: &[&Topic]) -> Rig {
     let fails_after = Arc::clone(&outbound.fails_after);
     let encoder = Encoder::new(Codec::Json, "p".into(), 1);
     let interval = Duration::from_millis(50);
-    let link = Link::new(Box::new(outbound), encoder, interval, max_message_bytes, None).unwrap();
+    let options = LinkOptions {
+        hello_interval: interval,
+        max_message_bytes,
+        send_timeout: Duration::from_secs(1),
+        hook: None,
+    };
+    let link = Link::new(Box::new(outbound), encoder, options).unwrap();
     Rig {
         link,
         ask,
@@ -121,7 +134,7 @@ fn no_two_rounds_of_hellos_have_the_same_number() {
     {
         let mut sender = rig.link.shared.sender.lock();
         for number in 0..20 {
-            sender.numbers.send(&name(number), 1, |_| Ok(((), true))).unwrap();
+            sender.numbers.slot(&name(number), clock::now()).take(1, clock::now());
         }
         *rig.fails_after.lock() = Some(1);
     }
@@ -140,4 +153,92 @@ fn no_two_rounds_of_hellos_have_the_same_number() {
         last = this;
     }
     assert_eq!(*rig.fails_after.lock(), None, "it failed");
+}
+
+impl Rig {
+    /// Sends so many updates as fast as it goes, until some are gathered: how many were sent.
+    fn burst(&self, topic: &Topic) -> u64 {
+        let update = DbUpdate::new("t", "k", Action::Set);
+        let mut body = Vec::new();
+        self.link.shared.encoder.begin(&update, topic, &mut body);
+        for count in 1..1_000_000 {
+            let mut turn = self.link.turn(Duration::ZERO).unwrap();
+            if turn.gathers(body.len()) {
+                turn.gather(topic, 0, &self.link.shared.encoder, &body);
+                return count;
+            }
+            let (slot, outbound, left) = turn.slot(topic);
+            let mut payload = body.clone();
+            self.link.shared.encoder.finish(0, 0, slot.seq, slot.idle, &mut payload);
+            let sent = outbound.send(topic.as_str().as_bytes(), &payload, left);
+            let now = clock::now();
+            slot.settle(1, now, sent).unwrap();
+            turn.end(now);
+        }
+        panic!("it is never a burst");
+    }
+}
+
+/// The number of a topic that is told next; `last` is its last one that has come.
+fn told(rig: &mut Rig, topic: &Topic, last: &mut u64) -> u64 {
+    let (mut decoder, mut messages) = (Decoder::new(), Vec::new());
+    loop {
+        let (name, payload) = rig.next();
+        decoder.decode(topic, &payload, &mut messages).unwrap();
+        for message in messages.drain(..) {
+            match message {
+                Message::Update(update) if name == topic.as_str() => *last = update.origin.unwrap().seq,
+                Message::Control(control) => {
+                    let hello = Hello::parse(control.value.as_deref()).unwrap();
+                    if let Some((_, number, _)) = hello.topics.iter().find(|(name, ..)| name == topic.as_str()) {
+                        return *number;
+                    }
+                }
+                Message::Update(_) => {}
+            }
+        }
+    }
+}
+
+/// What waits for others goes out soon though nothing else is sent, and before a hello tells of it.
+#[test]
+fn what_is_gathered_is_sent_before_it_is_told_of() {
+    let topic = Topic::new("a").unwrap();
+    let mut rig = rig(1 << 20, &[&topic, &Topic::hello()]);
+    let (mut last, mut came) = (0, 0);
+    for _ in 0..5 {
+        last += rig.burst(&topic);
+        loop {
+            let number = told(&mut rig, &topic, &mut came);
+            assert!(number <= came, "{number} is told of, {came} has come");
+            if number == last {
+                break;
+            }
+        }
+    }
+}
+
+/// What was accepted and cannot be sent is counted and reported, and its numbers are used up.
+#[test]
+fn what_was_accepted_and_cannot_be_sent_is_a_gap() {
+    let topic = Topic::new("a").unwrap();
+    let mut rig = rig(1 << 20, &[&topic, &Topic::hello()]);
+    let shared = Arc::clone(&rig.link.shared);
+    let accepted = rig.burst(&topic);
+    // The keeper, or the next send, may have sent it already.
+    let mut sender = shared.lock();
+    let is_waiting = sender.burst.since().is_some();
+    *rig.fails_after.lock() = Some(0);
+    let flushed = sender.flush(Duration::ZERO, false);
+    assert_eq!(flushed.is_err(), is_waiting, "it stays while it may be sent");
+    *rig.fails_after.lock() = is_waiting.then_some(0);
+    sender.flush(Duration::ZERO, true).unwrap();
+    *rig.fails_after.lock() = None;
+    assert_eq!(sender.trouble().is_some(), is_waiting);
+    assert!(sender.burst.since().is_none());
+    drop(sender);
+    assert_eq!(rig.link.lost(), u64::from(is_waiting));
+    let mut last = 0;
+    while told(&mut rig, &topic, &mut last) < accepted {}
+    assert_eq!(last, accepted - rig.link.lost());
 }

@@ -18,6 +18,8 @@ enum Step {
     Wait(u64),
     /// Remove what has a version.
     Remove,
+    /// Look whether each is there.
+    Look,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -30,6 +32,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => (0..8usize).prop_map(Step::Release),
         2 => (1..80u64).prop_map(Step::Wait),
         1 => Just(Step::Remove),
+        1 => Just(Step::Look),
     ];
     vec(step, 0..200)
 }
@@ -63,7 +66,7 @@ impl Model {
 
 proptest! {
     #[test]
-    fn hands_out_what_the_model_hands_out(steps in steps()) {
+    fn hands_out_what_the_model_hands_out(steps in steps(), holds in any::<bool>()) {
         let (mut heap, mut model) = (Heap::new(MAX_OVERTAKE), Model::default());
         let (start, mut now, mut count) = (Instant::now(), Duration::ZERO, 0);
         for step in steps {
@@ -77,6 +80,7 @@ proptest! {
                     heap.push(update, start + now);
                 }
                 Step::Pop => prop_assert_eq!(heap.pop(|| start + now, false), model.pop(now, false)),
+                Step::PopHeld if !holds => {}
                 Step::PopHeld => prop_assert_eq!(heap.pop(|| start + now, true), model.pop(now, true)),
                 Step::Release(which) if !model.held.is_empty() => {
                     let key = model.held.swap_remove(which % model.held.len());
@@ -84,14 +88,16 @@ proptest! {
                 }
                 Step::Release(_) => heap.release(&"t".into(), &"0".into()),
                 Step::Wait(millis) => now += Duration::from_millis(millis),
+                Step::Look => {
+                    for (_, update) in &model.pending {
+                        prop_assert!(heap.is_pending(update));
+                    }
+                }
                 Step::Remove => {
                     let before = model.pending.len();
                     model.pending.retain(|(_, update)| update.version.is_none());
                     prop_assert_eq!(heap.remove(|update| update.version.is_some()), before - model.pending.len());
                 }
-            }
-            for (_, update) in &model.pending {
-                prop_assert!(heap.is_pending(update));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::codec::{Control, GOODBYE, HELLO, Hello, MIN_HELLO, Message};
+use crate::codec::{self, Control, GOODBYE, HELLO, Hello, MIN_HELLO, Message};
 use crate::error::{Error, ErrorKind};
 use crate::update::{Name, SyncReason, Topic};
 
@@ -44,28 +44,31 @@ impl Session {
             }
             return;
         };
-        if payload.len() > self.options.max_message_bytes
+        if codec::is_too_large(payload, self.options.max_message_bytes)
             || self.decoder.decode(topic, payload, &mut self.messages).is_err()
         {
             return self.on_malformed(address);
         }
         self.hearing.sense = true;
-        let (mut is_requested, mut is_unusual) = (false, false);
-        let scope = Scope {
-            topics: &self.topics,
-            peers: &self.peers,
-        };
-        for message in self.messages.drain(..) {
-            match (message, &mut self.continuity) {
-                (Message::Update(update), Some(continuity)) => {
-                    is_unusual |= continuity.update(scope, address, update, heard, &clock, &mut self.updates);
-                }
-                (Message::Update(update), None) => self.updates.push(update),
-                (Message::Control(control), _) => is_requested |= control.action == "sync",
+        let (mut is_requested, updates) = (false, &mut self.updates);
+        let came = self.messages.drain(..).filter_map(|message| match message {
+            Message::Update(update) => Some(update),
+            Message::Control(control) => {
+                is_requested |= control.action == "sync";
+                None
             }
-        }
-        if is_unusual {
-            self.deadline = None;
+        });
+        match &mut self.continuity {
+            Some(continuity) => {
+                let scope = Scope {
+                    topics: &self.topics,
+                    peers: &self.peers,
+                };
+                if continuity.updates(scope, address, came, heard, &clock, updates) {
+                    self.deadline = None;
+                }
+            }
+            None => updates.extend(came),
         }
         // What a message with very many parts took is given back.
         self.messages.shrink_to(MAX_KEPT);

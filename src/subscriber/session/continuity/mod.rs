@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 
 use crate::error::Error;
-use crate::update::{DbUpdate, Name, SyncReason, Topic};
+use crate::update::{DbUpdate, Name, Origin, SyncReason, Topic};
 
 use super::{Peers, Proof, Topics};
 use pending::Pending;
@@ -147,37 +147,56 @@ impl Continuity {
         self.pending.clear();
     }
 
-    /// An update of a registered topic came: hands out to `out` what is to be delivered. `heard` is about the time now;
-    /// `clock` is read where it matters. True if there may be something to do later.
+    /// Updates of one registered topic came in a frame: hands out to `out` what is to be delivered. `heard` is about the time
+    /// now; `clock` is read where it matters. True if there may be something to do later.
     #[inline]
-    pub(super) fn update(
+    pub(super) fn updates(
         &mut self,
         scope: Scope<'_>,
         address: &str,
-        update: DbUpdate,
+        updates: impl Iterator<Item = DbUpdate>,
         heard: Instant,
         clock: impl Fn() -> Instant,
         out: &mut Vec<DbUpdate>,
     ) -> bool {
-        let Some(origin) = &update.origin else {
-            self.counters.unnumbered += 1;
-            out.push(update);
-            return false;
-        };
-        // The path of nearly every update.
-        if let Some(runs) = self.publishers.get_mut(&*origin.publisher)
-            && let Some(run) = runs.iter_mut().find(|run| run.epoch == origin.epoch)
-            && run.state == RunState::Running
-            && let Some(sequence) = run.topics.get_mut(&update.topic)
-            && sequence.is_next(origin.seq)
-        {
-            run.heard = heard;
-            sequence.advance();
-            out.push(update);
-            return false;
+        let mut is_unusual = false;
+        // Of the last of `out`, if that is of this frame.
+        let mut current: Option<&mut Sequence<DbUpdate>> = None;
+        for update in updates {
+            let Some(origin) = &update.origin else {
+                self.counters.unnumbered += 1;
+                current = None;
+                out.push(update);
+                continue;
+            };
+            // What most updates of a frame are: the next of the run that the one before was of.
+            if let Some(sequence) = &mut current
+                && let Some(Origin { publisher, epoch, .. }) = out.last().and_then(|last| last.origin.as_ref())
+                && (*epoch, publisher) == (origin.epoch, &origin.publisher)
+                && sequence.is_next(origin.seq)
+            {
+                sequence.advance();
+                out.push(update);
+                continue;
+            }
+            // The path of nearly every frame.
+            if let Some(runs) = self.publishers.get_mut(&*origin.publisher)
+                && let Some(run) = runs.iter_mut().find(|run| run.epoch == origin.epoch)
+                && run.state == RunState::Running
+                && let Some(sequence) = run.topics.get_mut(&update.topic)
+                && sequence.is_next(origin.seq)
+            {
+                run.heard = heard;
+                sequence.advance();
+                out.push(update);
+                current = Some(sequence);
+                continue;
+            }
+            current = None;
+            self.unusual(scope, address, update, clock(), out);
+            is_unusual = true;
         }
-        self.unusual(scope, address, update, clock(), out);
-        true
+        is_unusual
     }
 
     /// An update that is not simply the next one.

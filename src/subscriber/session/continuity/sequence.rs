@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::codec::MOST_JOINED;
+
 /// What comes early is held back until what it has overtaken is there, but for no longer than this...
 pub(in crate::subscriber::session) const WINDOW: Duration = Duration::from_millis(50);
 
-/// ... and for no more than so many.
-pub(in crate::subscriber::session) const MAX_HELD: usize = 64;
+/// ... and for no more than so many: two frames of a burst.
+pub(in crate::subscriber::session) const MAX_HELD: usize = 2 * MOST_JOINED;
 
 /// The state of one sequence; `T` is what carries a number.
 #[derive(Debug)]

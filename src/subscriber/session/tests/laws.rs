@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 
 use super::*;
+use crate::codec::{Codec, Joined};
 
 const ADDRESSES: [&str; 2] = ["one", "two"];
 /// Two publishers behind each address; the first of them answers there.
@@ -155,7 +156,7 @@ impl Play {
                 publisher,
                 topic,
                 count,
-            } => (0..count).for_each(|_| self.send(publisher, topic)),
+            } => self.send(publisher, topic, count),
             Op::Link { address, link } => self.wires[address].link = link,
             Op::Break { address } => self.disconnect(address),
             Op::Restart {
@@ -224,7 +225,28 @@ impl Play {
         wire.queue.push_back((last.max(self.world.millis + delay), carried));
     }
 
-    fn send(&mut self, publisher: usize, topic: usize) {
+    /// Sends so many updates, each alone or several in a frame.
+    fn send(&mut self, publisher: usize, topic: usize, count: usize) {
+        let mut left = count;
+        while left > 0 {
+            let size = if self.chance.bool() {
+                1
+            } else {
+                self.chance.usize(1..=left)
+            };
+            let mut frame = Joined::new(Codec::Json);
+            for _ in 0..size {
+                let map = self.number(publisher, topic);
+                frame.push(|bytes| bytes.extend(map));
+            }
+            let frame = frame.payload().to_vec();
+            self.carry(publisher / 2, Carried::Frame(TOPICS[topic].into(), frame));
+            left -= size;
+        }
+    }
+
+    /// The next update of a topic.
+    fn number(&mut self, publisher: usize, topic: usize) -> Vec<u8> {
         let now = self.world.millis;
         let sender = &mut self.senders[publisher];
         let (last, at, _) = sender.numbers.get(&topic).copied().unwrap_or((0, now, 0));
@@ -238,7 +260,7 @@ impl Play {
             topic,
             seq: last + 1,
         });
-        self.carry(publisher / 2, Carried::Frame(TOPICS[topic].into(), payload));
+        payload
     }
 
     fn say_hello(&mut self, publisher: usize, last: bool) {

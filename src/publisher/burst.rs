@@ -1,0 +1,261 @@
+//! What is gathered of a burst: updates that were accepted and numbered, and go out together. Pure: the time is an
+//! argument.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::codec::{Codec, Joined, MAX_JOINED, MOST_JOINED};
+use crate::update::Topic;
+
+use super::numbers::Slot;
+
+/// A burst is on when so many sends have followed one another, each so soon after the one before had ended. What is sent
+/// 10,000 times a second is none.
+const QUICK: u32 = 8;
+const SOON: Duration = Duration::from_micros(20);
+
+/// How long an update may wait for others.
+pub(super) const AGE: Duration = Duration::from_micros(250);
+
+/// A larger share of what is gathered goes out alone.
+const LARGE: usize = 8;
+
+/// What the number, the timestamp and the rest of a map take that come last, at most.
+const NUMBERS: usize = 96;
+
+/// So many emptied frames are kept.
+const SPARES: usize = 16;
+
+/// The frames that are open, one for each topic.
+#[derive(Debug)]
+pub(super) struct Burst {
+    codec: Codec,
+    /// The most bytes of all frames together.
+    limit: usize,
+    /// How many sends have followed one another.
+    quick: u32,
+    ended: Option<Instant>,
+    /// In the order in which they were begun.
+    frames: VecDeque<Frame>,
+    /// How many were ever begun.
+    begun: u64,
+    /// When the first of them was begun.
+    since: Option<Instant>,
+    updates: usize,
+    bytes: usize,
+    spares: Vec<Joined>,
+}
+
+#[derive(Debug)]
+pub(super) struct Frame {
+    pub(super) topic: Topic,
+    pub(super) updates: Joined,
+}
+
+impl Burst {
+    pub(super) fn new(codec: Codec, max_message_bytes: usize) -> Burst {
+        Burst {
+            codec,
+            limit: MAX_JOINED.min(max_message_bytes),
+            quick: 0,
+            ended: None,
+            frames: VecDeque::new(),
+            begun: 0,
+            since: None,
+            updates: 0,
+            bytes: 0,
+            spares: Vec::new(),
+        }
+    }
+
+    /// Something is about to be sent: whether it belongs to a burst.
+    pub(super) fn follows(&mut self, now: Instant) -> bool {
+        let is_soon = self
+            .ended
+            .is_some_and(|ended| now.saturating_duration_since(ended) <= SOON);
+        self.quick = if is_soon { self.quick.saturating_add(1) } else { 0 };
+        self.quick >= QUICK
+    }
+
+    /// It was sent, or gathered.
+    pub(super) fn ended(&mut self, now: Instant) {
+        self.ended = Some(now);
+    }
+
+    /// Sending has failed: the burst is over.
+    pub(super) fn end(&mut self) {
+        self.quick = 0;
+    }
+
+    /// Whether so many bytes may wait for others.
+    pub(super) fn is_small(&self, length: usize) -> bool {
+        length + NUMBERS <= self.limit / LARGE
+    }
+
+    /// Whether what is open is to be sent before so many bytes more are gathered.
+    pub(super) fn is_due(&self, length: usize, now: Instant) -> bool {
+        let Some(since) = self.since else { return false };
+        let is_full = self.updates >= MOST_JOINED || self.bytes + length + NUMBERS > self.limit;
+        is_full || now.saturating_duration_since(since) >= AGE
+    }
+
+    /// Since when something waits.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    /// Adds what `write` appends, the next update of a topic. True if nothing was open before.
+    pub(super) fn push(
+        &mut self,
+        topic: &Topic,
+        slot: &mut Slot<'_>,
+        now: Instant,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> bool {
+        let sent = self.begun - self.frames.len() as u64;
+        let mut index = slot
+            .frame()
+            .checked_sub(sent + 1)
+            .map_or(usize::MAX, |index| index as usize);
+        if index >= self.frames.len() {
+            index = self.frames.len();
+            self.begun += 1;
+            *slot.frame() = self.begun;
+            let updates = self.spares.pop().unwrap_or_else(|| Joined::new(self.codec));
+            let topic = topic.clone();
+            self.frames.push_back(Frame { topic, updates });
+        }
+        if let Some(Frame { updates, .. }) = self.frames.get_mut(index) {
+            let before = updates.len();
+            updates.push(write);
+            self.bytes += updates.len() - before;
+            self.updates += 1;
+        }
+        let is_first = self.since.is_none();
+        self.since.get_or_insert(now);
+        is_first
+    }
+
+    /// What is to be sent next.
+    pub(super) fn first(&self) -> Option<&Frame> {
+        self.frames.front()
+    }
+
+    /// The first frame was sent, or is given up: how many updates it had.
+    pub(super) fn remove_first(&mut self) -> usize {
+        let Some(Frame { mut updates, .. }) = self.frames.pop_front() else {
+            return 0;
+        };
+        let count = updates.count();
+        if self.frames.is_empty() {
+            (self.since, self.updates, self.bytes) = (None, 0, 0);
+        }
+        if self.spares.len() < SPARES {
+            updates.clear();
+            self.spares.push(updates);
+        }
+        count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::parts;
+    use crate::publisher::numbers::Numbers;
+
+    const MICROSECOND: Duration = Duration::from_micros(1);
+
+    struct Rig {
+        burst: Burst,
+        numbers: Numbers,
+        now: Instant,
+    }
+
+    impl Rig {
+        fn new() -> Rig {
+            Rig {
+                burst: Burst::new(Codec::Json, 1 << 20),
+                numbers: Numbers::default(),
+                now: Instant::now(),
+            }
+        }
+
+        fn push(&mut self, topic: &str) -> bool {
+            let topic = Topic::new(topic).unwrap();
+            let mut slot = self.numbers.slot(&topic, self.now);
+            let text = format!("{{\"seq\":{}}}", slot.seq);
+            let is_first = self
+                .burst
+                .push(&topic, &mut slot, self.now, |bytes| bytes.extend(text.as_bytes()));
+            slot.take(1, self.now);
+            is_first
+        }
+
+        fn send_first(&mut self) -> (String, Vec<String>) {
+            let Frame { topic, updates } = self.burst.first().unwrap();
+            let payload = updates.payload();
+            let maps = parts(payload).unwrap_or_else(|| vec![payload]);
+            let maps = maps.iter().map(|map| String::from_utf8(map.to_vec()).unwrap());
+            let sent = (topic.as_str().to_owned(), maps.collect());
+            self.burst.remove_first();
+            sent
+        }
+    }
+
+    /// 10,000 a second are no burst, nor are those that are sent quickly after a pause, at first.
+    #[test]
+    fn a_burst_is_what_follows_quickly_for_a_while() {
+        let mut rig = Rig::new();
+        for pause in [100, 21] {
+            for _ in 0..100 {
+                rig.now += pause * MICROSECOND;
+                assert!(!rig.burst.follows(rig.now));
+                rig.burst.ended(rig.now);
+            }
+        }
+        for number in 1..100 {
+            rig.now += 20 * MICROSECOND;
+            assert_eq!(rig.burst.follows(rig.now), number >= QUICK);
+            // Sending takes long: the pause counts.
+            rig.now += 1000 * MICROSECOND;
+            rig.burst.ended(rig.now);
+        }
+        rig.burst.end();
+        assert!(!rig.burst.follows(rig.now));
+    }
+
+    #[test]
+    fn each_topic_has_a_frame_in_the_order_of_their_beginnings() {
+        let mut rig = Rig::new();
+        let first = ["b", "a", "b", "c", "a"].map(|topic| rig.push(topic));
+        assert_eq!(first, [true, false, false, false, false]);
+        let maps = |numbers: &[u32]| numbers.iter().map(|seq| format!("{{\"seq\":{seq}}}")).collect();
+        assert_eq!(rig.send_first(), ("b".into(), maps(&[1, 2])));
+        // Whose frame is gone gets another.
+        rig.push("b");
+        rig.push("c");
+        assert_eq!(rig.send_first(), ("a".into(), maps(&[1, 2])));
+        assert_eq!(rig.send_first(), ("c".into(), maps(&[1, 2])));
+        assert_eq!(rig.send_first(), ("b".into(), maps(&[3])));
+        assert!(rig.burst.first().is_none() && rig.burst.since().is_none());
+        assert!(rig.push("a"));
+    }
+
+    #[test]
+    fn it_is_due_when_it_is_full_or_old() {
+        let mut rig = Rig::new();
+        assert!(!rig.burst.is_due(MAX_JOINED, rig.now));
+        for number in 0..MOST_JOINED {
+            assert!(!rig.burst.is_due(100, rig.now), "{number}");
+            rig.push(["a", "b"][number % 2]);
+        }
+        assert!(rig.burst.is_due(100, rig.now));
+        rig.send_first();
+        rig.send_first();
+        rig.push("a");
+        assert!(!rig.burst.is_due(MAX_JOINED / 2, rig.now) && rig.burst.is_due(MAX_JOINED, rig.now));
+        assert!(!rig.burst.is_due(100, rig.now + AGE - MICROSECOND) && rig.burst.is_due(100, rig.now + AGE));
+        assert!(rig.burst.is_small(1000) && !rig.burst.is_small(10_000));
+    }
+}

@@ -1,0 +1,145 @@
+//! A thread's turn at the link: what is sent within it is numbered and handed to the transport in one piece.
+
+use std::time::{Duration, Instant};
+
+use parking_lot::MutexGuard;
+
+use crate::clock;
+use crate::codec::{Encoder, is_joined};
+use crate::error::{Error, ErrorKind, Result};
+use crate::thread;
+use crate::transport::{Outbound, send_parts};
+use crate::update::Topic;
+
+use super::link::{Link, Sender};
+use super::numbers::Slot;
+
+/// See the [module](self). A turn that ends in an error is dropped; otherwise it [ends](Turn::end).
+pub(crate) struct Turn<'a> {
+    link: &'a Link,
+    sender: MutexGuard<'a, Sender>,
+    now: Instant,
+    /// What is left of the time that sending may take.
+    left: Duration,
+}
+
+impl<'a> Turn<'a> {
+    pub(super) fn new(link: &'a Link, sender: MutexGuard<'a, Sender>, left: Duration) -> Turn<'a> {
+        let now = clock::now();
+        Turn {
+            link,
+            sender,
+            now,
+            left,
+        }
+    }
+
+    /// Whether an update of so many bytes, without its number, is to be [gathered](Turn::gather). Otherwise what was gathered
+    /// before has been sent, and the update goes out alone.
+    pub(super) fn gathers(&mut self, length: usize) -> bool {
+        let Sender { outbound, burst, .. } = &mut *self.sender;
+        let gathers = burst.follows(self.now) && burst.is_small(length) && outbound.takes_joined();
+        if !gathers || burst.is_due(length, self.now) {
+            return self.flush() && gathers;
+        }
+        true
+    }
+
+    /// Sends what was gathered. False if some of it could not be sent.
+    pub(super) fn flush(&mut self) -> bool {
+        if self.sender.burst.since().is_none() {
+            return true;
+        }
+        let (begun, lost) = (Instant::now(), self.sender.gathered.lost());
+        // It gives up what it cannot send.
+        let _ = self.sender.flush(self.left, true);
+        self.left = self.left.saturating_sub(begun.elapsed());
+        self.now = clock::now();
+        self.sender.gathered.lost() == lost
+    }
+
+    /// Accepts an update, of which `body` is what [`Encoder::begin`] has written, to be sent with others of its topic.
+    pub(super) fn gather(mut self, topic: &Topic, timestamp: i64, encoder: &Encoder, body: &[u8]) {
+        let now = self.now;
+        let Sender { numbers, burst, .. } = &mut *self.sender;
+        let mut slot = numbers.slot(topic, now);
+        let (seq, idle, timestamp) = (slot.seq, slot.idle, slot.stamp(timestamp));
+        let is_first = burst.push(topic, &mut slot, now, |bytes| {
+            let start = bytes.len();
+            bytes.extend_from_slice(body);
+            encoder.finish(start, timestamp, seq, idle, bytes);
+        });
+        slot.take(1, now);
+        if is_first {
+            self.link.gathers(now);
+        }
+        self.end(now);
+    }
+
+    /// The next number of a topic, the sending end, and the time that sending may take.
+    pub(super) fn slot<'b>(&'b mut self, topic: &'b Topic) -> (Slot<'b>, &'b mut dyn Outbound, Duration) {
+        let Sender { outbound, numbers, .. } = &mut *self.sender;
+        (numbers.slot(topic, self.now), &mut **outbound, self.left)
+    }
+
+    /// Sends what another publisher has numbered.
+    pub(crate) fn pass_on(&mut self, topic: &[u8], payload: &[u8]) -> Result<()> {
+        let outbound = &mut *self.sender.outbound;
+        match !is_joined(payload) || outbound.takes_joined() {
+            true => outbound.send_joined(topic, payload, self.left),
+            false => send_parts(outbound, topic, payload, self.left),
+        }
+    }
+
+    /// Ends the turn; the last send ended at this time.
+    pub(crate) fn end(mut self, at: Instant) {
+        self.sender.burst.ended(at);
+        match self.link.is_awaited() {
+            true => MutexGuard::unlock_fair(self.sender),
+            false => drop(self.sender),
+        }
+    }
+}
+
+impl Sender {
+    /// Sends what was gathered; whether all of it is gone. What cannot be sent in time stays, unless it is to be given up:
+    /// then its numbers stay used, and subscribers find them missing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if something stays.
+    pub(super) fn flush(&mut self, timeout: Duration, gives_up: bool) -> Result<()> {
+        if self.burst.since().is_none() {
+            return Ok(());
+        }
+        let deadline = thread::deadline(timeout);
+        while let Some(frame) = self.burst.first() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let (topic, payload) = (frame.topic.as_str().as_bytes(), frame.updates.payload());
+            let sent = self.outbound.send_joined(topic, payload, left);
+            if let Err(e) = &sent
+                && e.kind() == ErrorKind::Timeout
+                && !gives_up
+            {
+                return sent;
+            }
+            let count = self.burst.remove_first() as u64;
+            if let Err(e) = sent {
+                self.burst.end();
+                self.gathered.add_lost(count);
+                self.trouble = Some(e);
+            }
+        }
+        self.gathered.is_sent();
+        Ok(())
+    }
+
+    /// What could not be sent since the last call, though it had been accepted.
+    pub(super) fn trouble(&mut self) -> Option<Error> {
+        let e = self.trouble.take()?;
+        let context = format!(
+            "updates that were accepted in a burst could not be sent, {} so far; their numbers are missing",
+            self.gathered.lost()
+        );
+        Some(Error::new(e.kind(), context).with_source(e))
+    }
+}
