@@ -4,31 +4,36 @@
 //! and get callbacks per table, most urgent first. Everything runs on plain OS threads, without an async runtime.
 //!
 //! ```
-//! use std::sync::Arc;
 //! use std::time::Duration;
-//! use tablecast::drivers::memory::MemoryPubSub;
-//! use tablecast::*;
+//! use serde::{Deserialize, Serialize};
+//! use tablecast::{Config, Node, Result, Table, Topic};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Port {
+//!     chassis: String,
+//! }
+//! const LPORT: Table<Port> = Table::new("lport");
 //!
 //! # fn main() -> Result<()> {
-//! let driver = Arc::new(MemoryPubSub::new("memory://network")?);
+//! let mut config = Config::in_memory("front"); // a program says Config::load(None)?
+//! config.topics = vec![Topic::ALL];
+//! let node = Node::open(&config)?;
 //!
-//! let dispatcher = Dispatcher::new(DispatcherOptions::default())?;
-//! let (updates, received) = crossbeam_channel::unbounded();
-//! let _guard = dispatcher.on_table("lport", updates);
+//! // A copy of the table, kept right whatever is lost, killed or restarted.
+//! let replica = node.replica()?;
+//! let ports = replica.table(LPORT)?;
+//! replica.wait_synced(Duration::from_secs(5))?;
 //!
-//! let subscriber = Subscriber::new(driver.clone(), dispatcher.queue(), SubscriberOptions::default());
-//! subscriber.register_topic(&Topic::ALL)?;
-//! subscriber.register_listen_address("memory://network")?;
-//! subscriber.daemonize()?;
-//! subscriber.wait_live(Duration::from_secs(1))?;
-//!
-//! let publisher = Publisher::new(&*driver, PublisherOptions::default())?;
-//! publisher.send_event(&DbUpdate::new("lport", "port-1", Action::Create).value("{}"))?;
-//! let update: DbUpdate = received.recv_timeout(Duration::from_secs(1)).expect("it arrives");
-//! assert_eq!(update.key, "port-1");
+//! // A writer, as a rule in another process.
+//! node.database()?.rows(LPORT).put("port-1", &Port { chassis: "host1".into() })?;
+//! replica.wait_current(Duration::from_secs(5))?;
+//! assert_eq!(ports.get("port-1")?.expect("it is there").row.chassis, "host1");
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Below that are parts that can be had alone: a [`Publisher`] sends updates, a [`Subscriber`] receives them, a
+//! [`Dispatcher`] calls callbacks, a [`Store`](store::Store) keeps rows, a [`Database`] stores and publishes.
 //!
 //! # The two flows
 //!

@@ -38,6 +38,14 @@ fn quick_start() {
 }
 
 #[test]
+fn replica() {
+    let text = run("replica");
+    assert!(text.contains("port-1 moves from host1 to host2"), "{text}");
+    assert!(text.contains("port-3 is gone"), "{text}");
+    assert!(text.contains("host1: [\"port-2\"]\nhost2: [\"port-1\"]"), "{text}");
+}
+
+#[test]
 fn typed_tables() {
     let text = run("typed_tables");
     assert!(text.contains("create of port-1 is on host1"), "{text}");

@@ -1,0 +1,63 @@
+//! A controller's ports by chassis: a copy of the table in memory, an index, and what changes.
+//!
+//! All is in one process here, with the driver and the store in memory; a program takes the options from a file:
+//! `Config::load(Some(path))`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tablecast::database::Entry;
+use tablecast::replica::RowChange;
+use tablecast::{Config, Node, Result, Table, Topic};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct LogicalPort {
+    chassis: String,
+}
+
+const LPORT: Table<LogicalPort> = Table::new("lport");
+const LIMIT: Duration = Duration::from_secs(5);
+
+fn main() -> Result<()> {
+    let mut config = Config::in_memory("replica");
+    config.topics = vec![Topic::ALL];
+    let node = Node::open(&config)?;
+
+    let replica = node.replica()?;
+    let ports = replica.table(LPORT)?;
+    let by_chassis = ports.index(|port: &Entry<LogicalPort>| [port.row.chassis.clone()]);
+    let _guard = ports.on_change(|change: &RowChange<LogicalPort>| match change {
+        RowChange::Added { row } => println!("{} is on {}", row.key, row.row.chassis),
+        RowChange::Changed { old, new } => {
+            println!("{} moves from {} to {}", new.key, old.row.chassis, new.row.chassis);
+        }
+        RowChange::Removed { key, .. } => println!("{key} is gone"),
+        RowChange::Malformed { row, .. } => println!("{}: {}", row.key, row.error),
+    });
+    replica.wait_synced(LIMIT)?;
+
+    // Somebody else writes, as a rule in another process.
+    let database = node.database()?;
+    let rows = database.rows(LPORT);
+    let on = |chassis: &str| LogicalPort {
+        chassis: chassis.into(),
+    };
+    for (key, chassis) in [("port-1", "host1"), ("port-2", "host1"), ("port-3", "host2")] {
+        rows.put(key, &on(chassis))?;
+    }
+    rows.put("port-1", &on("host2"))?;
+    rows.delete("port-3")?;
+
+    // Whoever has to read what was just written waits for it.
+    replica.wait_current(LIMIT)?;
+    for chassis in ["host1", "host2"] {
+        let ports: Vec<String> = by_chassis
+            .get(chassis)
+            .iter()
+            .map(|port| port.key.to_string())
+            .collect();
+        println!("{chassis}: {ports:?}");
+    }
+    println!("{:?}", replica.stats());
+    Ok(())
+}
