@@ -15,9 +15,7 @@ use tablecast::drivers::memory::MemoryPubSub;
 use tablecast::queue::{Overflow, QueueOptions};
 use tablecast::replica::{Replica, ReplicaOptions, ReplicaTable};
 use tablecast::stores::memory::MemoryStore;
-use tablecast::{
-    Action, DbUpdate, Dispatcher, DispatcherOptions, Name, Store, Subscriber, SubscriberOptions, Topic,
-};
+use tablecast::{Action, DbUpdate, Dispatcher, DispatcherOptions, Name, Store, Subscriber, SubscriberOptions, Topic};
 
 const VALUE: usize = 200;
 const LONG: Duration = Duration::from_secs(600);
@@ -26,7 +24,9 @@ const ROUNDS: usize = 5;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
-    let rows: usize = args.first().map_or(1_000_000, |rows| rows.parse().expect("a number of rows"));
+    let rows: usize = args
+        .first()
+        .map_or(1_000_000, |rows| rows.parse().expect("a number of rows"));
     let store = Arc::new(MemoryStore::new());
     let value = "x".repeat(VALUE);
     for number in 0..rows {
@@ -91,8 +91,7 @@ fn list(store: &dyn Store) {
 
 /// `get`, and snapshots while nothing changes.
 fn reads(table: &ReplicaTable<String>, rows: usize) {
-    let map: HashMap<Name, Arc<Entry<String>>> =
-        table.snapshot().iter().map(|row| (row.key.clone(), row)).collect();
+    let map: HashMap<Name, Arc<Entry<String>>> = table.snapshot().iter().map(|row| (row.key.clone(), row)).collect();
     let map = RwLock::new(map);
     let mut chance = fastrand::Rng::with_seed(1);
     let keys: Vec<String> = (0..500_000).map(|_| key(chance.usize(0..rows))).collect();
@@ -140,7 +139,11 @@ fn applies(store: &dyn Store, dispatcher: &Dispatcher, table: &ReplicaTable<Stri
             push(&other, updates(), || count.load(Ordering::Relaxed) == UPDATES)
         };
         let batches = updates();
-        let last = batches.last().and_then(|batch| batch.last()).expect("an update").clone();
+        let last = batches
+            .last()
+            .and_then(|batch| batch.last())
+            .expect("an update")
+            .clone();
         // What the bare callback took is missing: the first update comes after it.
         let is_there = || {
             let row = table.get(&last.key).expect("a row");
@@ -213,7 +216,12 @@ fn catches_up(store: &dyn Store, replica: &Replica, listing: Duration, rows: usi
         }
     });
     replica.wait_current(LONG).expect("in time");
-    line("catching up 1,000 changes", took.saturating_sub(writing), "listing the store", listing);
+    line(
+        "catching up 1,000 changes",
+        took.saturating_sub(writing),
+        "listing the store",
+        listing,
+    );
 }
 
 fn best(run: impl FnMut()) -> Duration {
@@ -234,6 +242,10 @@ fn line(what: &str, ours: Duration, other: &str, theirs: Duration) {
 /// The resident set, in bytes.
 fn resident() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: usize = statm.split(' ').nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    let pages: usize = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .unwrap_or(0);
     pages * 4096
 }

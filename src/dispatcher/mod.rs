@@ -210,12 +210,7 @@ impl DispatcherHandle {
             call(reason);
             Ok(())
         };
-        Guard::new(
-            self.0.commands.clone(),
-            call,
-            Command::AddOwnSync,
-            Command::SweepSync,
-        )
+        Guard::new(self.0.commands.clone(), call, Command::AddOwnSync, Command::SweepSync)
     }
 
     /// Does this on one of the threads that call callbacks, in turns with events. Nothing comes of it after the dispatcher has

@@ -29,7 +29,11 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let version = |version: Option<u64>| version.map_or("no row".into(), |version| format!("version {version}"));
         let (held, stored) = (version(self.held), version(self.stored));
-        write!(f, "table {} key {}: {held}, in the store {stored}", self.table, self.key)
+        write!(
+            f,
+            "table {} key {}: {held}, in the store {stored}",
+            self.table, self.key
+        )
     }
 }
 

@@ -84,7 +84,9 @@ impl Own {
     /// True if the topic is to be unregistered.
     fn remove(&self, topic: &Topic, number: u64) -> bool {
         let mut topics = self.topics.write();
-        let Some(users) = topics.get_mut(topic) else { return false };
+        let Some(users) = topics.get_mut(topic) else {
+            return false;
+        };
         let removed: Vec<_> = users.sinks.extract_if(.., |(of, _)| *of == number).collect();
         let is_last = users.sinks.is_empty();
         let is_claimed = users.is_claimed;

@@ -70,7 +70,10 @@ fn a_row_that_differs_is_found_told_and_mended() {
         assert_eq!(replica.stats().differences, 1);
         let told = errors.lock().clone();
         assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].0 == ErrorKind::Conflict && told[0].1.contains("key b"), "{told:?}");
+        assert!(
+            told[0].0 == ErrorKind::Conflict && told[0].1.contains("key b"),
+            "{told:?}"
+        );
         eventually(LONG, || table.get("b").unwrap().unwrap().row == "forged");
         replica.wait_synced(LONG).unwrap();
         assert_eq!(replica.verify(LONG).unwrap(), []);

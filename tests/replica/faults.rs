@@ -33,7 +33,9 @@ const BOUND: Duration = Duration::from_secs(20);
 
 fn serve(folder: &Path, port: u16) -> Process {
     let mut command: Command = tablecast(["service", "--publisher-port", &port.to_string()]);
-    command.arg("--publisher-multiproc-socket").arg(folder.join("publisher.sock"));
+    command
+        .arg("--publisher-multiproc-socket")
+        .arg(folder.join("publisher.sock"));
     let mut service = Process::start(command);
     assert!(service.line().starts_with("ready"));
     service
@@ -80,7 +82,12 @@ fn program(folder: &Path, port: u16, workers: usize) -> Program {
     let subscriber = Arc::new(subscriber);
     subscriber.register_listen_address(&address).unwrap();
     subscriber.daemonize().unwrap();
-    let replica = Replica::new(&subscriber, &dispatcher, open(folder), ReplicaOptions { ..holds(&TOPICS) });
+    let replica = Replica::new(
+        &subscriber,
+        &dispatcher,
+        open(folder),
+        ReplicaOptions { ..holds(&TOPICS) },
+    );
     let replica = replica.unwrap();
     let table = replica.raw_table("t").unwrap();
     let (told, guard) = Told::of(&table);
@@ -101,7 +108,11 @@ impl Program {
         let deadline = Instant::now() + BOUND;
         while held(&self.table) != wanted || self.told.rows() != wanted {
             let stats = self.replica.stats();
-            assert!(Instant::now() < deadline, "{:?}\n{wanted:?}\n{stats:?}", held(&self.table));
+            assert!(
+                Instant::now() < deadline,
+                "{:?}\n{wanted:?}\n{stats:?}",
+                held(&self.table)
+            );
             crate::rig::pass(Duration::from_millis(20));
         }
     }

@@ -68,11 +68,7 @@ impl World {
             ..DispatcherOptions::default()
         })
         .unwrap();
-        let subscriber = Subscriber::new(
-            Arc::clone(&driver),
-            dispatcher.queue(),
-            SubscriberOptions::default(),
-        );
+        let subscriber = Subscriber::new(Arc::clone(&driver), dispatcher.queue(), SubscriberOptions::default());
         subscriber.register_listen_address(&address).unwrap();
         subscriber.daemonize().unwrap();
         let publisher = Publisher::new(&*driver, PublisherOptions::default()).unwrap();
@@ -102,12 +98,7 @@ pub(crate) fn stored(store: &dyn Store, table: &str, topics: &[&str]) -> Content
 pub(crate) fn held(table: &ReplicaTable<String>) -> Content {
     let rows = table.snapshot().iter();
     let row = |row: &tablecast::database::Entry<String>| {
-        (
-            row.key.to_string(),
-            row.topic.to_string(),
-            row.version,
-            row.row.clone(),
-        )
+        (row.key.to_string(), row.topic.to_string(), row.version, row.row.clone())
     };
     let mut rows: Content = rows.map(|it| row(&it)).collect();
     rows.sort();

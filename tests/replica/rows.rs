@@ -41,13 +41,19 @@ fn it_has_what_is_there_and_what_changes() {
 
         let (changes, changed) = unbounded::<RowChange<Port>>();
         let guard = table.on_change(changes);
-        let RowChange::Added { row } = changed.recv_timeout(LONG).unwrap() else { panic!() };
+        let RowChange::Added { row } = changed.recv_timeout(LONG).unwrap() else {
+            panic!()
+        };
         assert_eq!((&*row.key, &row.row), ("a", &port("one")));
         let version = ports.set("a", &port("two")).unwrap().unwrap();
-        let RowChange::Changed { old, new } = changed.recv_timeout(LONG).unwrap() else { panic!() };
+        let RowChange::Changed { old, new } = changed.recv_timeout(LONG).unwrap() else {
+            panic!()
+        };
         assert_eq!((&old.row, &new.row, new.version), (&port("one"), &port("two"), version));
         let gone = ports.delete("a").unwrap();
-        let RowChange::Removed { key, old, version } = changed.recv_timeout(LONG).unwrap() else { panic!() };
+        let RowChange::Removed { key, old, version } = changed.recv_timeout(LONG).unwrap() else {
+            panic!()
+        };
         assert_eq!((&*key, &old.unwrap().row, version), ("a", &port("two"), gone));
         assert!(table.is_empty());
 
@@ -78,9 +84,14 @@ fn a_row_that_does_not_decode_is_seen_as_such() {
         let raw = world.database.rows(text);
 
         raw.create("a", &"no port".into()).unwrap();
-        let RowChange::Malformed { old: None, row } = next() else { panic!() };
+        let RowChange::Malformed { old: None, row } = next() else {
+            panic!()
+        };
         let MalformedRow { key, text, error, .. } = &*row;
-        assert_eq!((&**key, &**text, error.kind()), ("a", "\"no port\"", ErrorKind::Malformed));
+        assert_eq!(
+            (&**key, &**text, error.kind()),
+            ("a", "\"no port\"", ErrorKind::Malformed)
+        );
         assert_eq!(table.get("a").unwrap_err().kind(), ErrorKind::Malformed);
         assert_eq!((table.len(), table.snapshot().malformed().count()), (1, 1));
 
@@ -89,18 +100,24 @@ fn a_row_that_does_not_decode_is_seen_as_such() {
         let RowChange::Added { row } = next() else { panic!() };
         assert_eq!(row.row, port("one"));
         raw.set("a", &"again".into()).unwrap();
-        let RowChange::Malformed { old: Some(old), .. } = next() else { panic!() };
+        let RowChange::Malformed { old: Some(old), .. } = next() else {
+            panic!()
+        };
         assert_eq!(old.row, port("one"));
         assert!(table.get("a").is_err() && table.snapshot().get("a").is_err());
         raw.delete("a").unwrap();
-        let RowChange::Removed { old: Some(old), .. } = next() else { panic!() };
+        let RowChange::Removed { old: Some(old), .. } = next() else {
+            panic!()
+        };
         assert_eq!(old.row, port("one"));
         assert!(table.get("a").unwrap().is_none());
 
         raw.create("b", &"no port".into()).unwrap();
         next();
         raw.delete("b").unwrap();
-        let RowChange::Removed { old: None, .. } = next() else { panic!() };
+        let RowChange::Removed { old: None, .. } = next() else {
+            panic!()
+        };
         let errors = errors.lock();
         assert_eq!(errors.len(), 3, "{errors:?}");
         assert!(errors.iter().all(|(kind, _)| *kind == ErrorKind::Malformed));
@@ -153,7 +170,10 @@ fn topics_are_shared() {
         assert!(world.subscriber.register_topic(&topic("b")).unwrap());
         let three = world.replica(holds(&["b"]));
         drop(three);
-        assert!(!world.subscriber.register_topic(&topic("b")).unwrap(), "it is the program's");
+        assert!(
+            !world.subscriber.register_topic(&topic("b")).unwrap(),
+            "it is the program's"
+        );
     });
 }
 
@@ -163,7 +183,9 @@ fn snapshots_stay_and_indexes_follow() {
         let world = World::new(0);
         let ports = world.database.rows(PORTS);
         for number in 0..100 {
-            ports.create(&number.to_string(), &port(["one", "two"][number % 2])).unwrap();
+            ports
+                .create(&number.to_string(), &port(["one", "two"][number % 2]))
+                .unwrap();
         }
         let replica = world.replica(holds(&["D"]));
         let table = replica.table(PORTS).unwrap();
@@ -217,9 +239,8 @@ fn handlers_come_while_rows_change() {
                     }
                 }
             };
-            let writers = [(1, "a"), (2, "b")].map(|(seed, name)| {
-                std::thread::Builder::new().spawn(write(seed, name)).unwrap()
-            });
+            let writers =
+                [(1, "a"), (2, "b")].map(|(seed, name)| std::thread::Builder::new().spawn(write(seed, name)).unwrap());
             let mut handlers = Vec::new();
             for _ in 0..20 {
                 handlers.push(Told::of(&table));

@@ -49,7 +49,11 @@ fn catching_up_reads_what_has_changed() {
         replica.wait_current(LONG).unwrap();
         assert_eq!(held(&table), stored(&*world.store, "t", &["D"]));
         let stats = replica.stats();
-        assert_eq!((stats.listings, stats.listed, stats.changes), (1, 1_000, 5), "{stats:?}");
+        assert_eq!(
+            (stats.listings, stats.listed, stats.changes),
+            (1, 1_000, 5),
+            "{stats:?}"
+        );
     });
 }
 
@@ -96,7 +100,10 @@ fn positions_are_waited_for() {
             waited.unwrap_err().kind()
         };
         assert_eq!(wait("t", &a), ErrorKind::Timeout);
-        assert_eq!((wait("t", &Topic::ALL), wait("u", &a)), (ErrorKind::NotFound, ErrorKind::NotFound));
+        assert_eq!(
+            (wait("t", &Topic::ALL), wait("u", &a)),
+            (ErrorKind::NotFound, ErrorKind::NotFound)
+        );
     });
 }
 

@@ -64,7 +64,9 @@ fn a_replica_is_right_after_any_history() {
     for number in 0..histories {
         let seed = base.wrapping_add(number);
         match play(seed) {
-            Ok(counts) => counts.iter().for_each(|(what, count)| *counted.entry(*what).or_insert(0) += count),
+            Ok(counts) => counts
+                .iter()
+                .for_each(|(what, count)| *counted.entry(*what).or_insert(0) += count),
             Err(wrong) => panic!("seed {seed}: {wrong}"),
         }
     }
@@ -109,7 +111,8 @@ fn holes_and_rows_without_versions_are_filled_at_once() {
                 play.write_each_topic();
             }
             play.pass(Duration::from_secs(1)).unwrap();
-            play.judge().unwrap_or_else(|wrong| panic!("seed {seed}, {fate:?}: {wrong}"));
+            play.judge()
+                .unwrap_or_else(|wrong| panic!("seed {seed}, {fate:?}: {wrong}"));
         }
         assert_eq!(play.counted()["checks"], 0, "seed {seed}");
     }
@@ -157,7 +160,11 @@ fn updates_from_before_a_store_went_back_do_no_harm() {
         (0..40).for_each(|_| play.write(Fate::Told));
         play.calm().unwrap();
         play.judge().unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
-        assert_eq!(play.counted()["went_back"], 1, "seed {seed}: noticed once, and for all topics");
+        assert_eq!(
+            play.counted()["went_back"],
+            1,
+            "seed {seed}: noticed once, and for all topics"
+        );
     }
 }
 

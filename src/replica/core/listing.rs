@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use super::reads::Base;
 use super::Core;
+use super::reads::Base;
 use crate::clock;
 use crate::replica::row::{NewRow, Step};
 use crate::store::TableVersion;
@@ -71,10 +71,14 @@ impl<T> Core<T> {
         let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
             return Vec::new();
         };
-        let Some(listing) = of_topic.listing() else { return Vec::new() };
+        let Some(listing) = of_topic.listing() else {
+            return Vec::new();
+        };
         listing.sweeps = true;
         let suspects = std::mem::take(&mut listing.suspects);
-        let Some(Base { version, table }) = listing.base else { return Vec::new() };
+        let Some(Base { version, table }) = listing.base else {
+            return Vec::new();
+        };
         let standing = &mut of_topic.standing;
         let before = standing.position.unwrap_or_default();
         standing.position = Some(TableVersion {

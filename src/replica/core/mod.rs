@@ -168,7 +168,9 @@ impl<T> Core<T> {
     pub(super) fn evict(&mut self, key: &Name) -> Option<Step<T>> {
         let held = self.rows.get(key)?;
         let is_held = self.topics.contains_key(held.topic());
-        (!is_held).then(|| self.rows.evict(key, !self.distrusts && !self.topics.is_empty())).flatten()
+        (!is_held)
+            .then(|| self.rows.evict(key, !self.distrusts && !self.topics.is_empty()))
+            .flatten()
     }
 
     pub(super) fn topics(&self) -> impl Iterator<Item = &Topic> {
@@ -199,7 +201,10 @@ impl<T> Core<T> {
         };
         if !of_topic.takes_updates(now) {
             self.counts.old += 1;
-            return (None, of_topic.want(clock::after(now, self.times.patience), Want::CatchUp));
+            return (
+                None,
+                of_topic.want(clock::after(now, self.times.patience), Want::CatchUp),
+            );
         }
         if of_topic.is_old(version) {
             self.counts.old += 1;
@@ -294,7 +299,9 @@ impl<T> Core<T> {
     /// moves positions beyond what came early.
     fn forget_deletes(&mut self) {
         self.rows.forget_deletes(u64::MAX);
-        self.topics.values_mut().for_each(|of_topic| of_topic.standing.forget_early());
+        self.topics
+            .values_mut()
+            .for_each(|of_topic| of_topic.standing.forget_early());
     }
 
     pub(super) fn is_synced(&self) -> bool {

@@ -116,10 +116,18 @@ impl<T> Core<T> {
             return;
         };
         self.store_answers();
-        let patience = if check.hurried { Duration::ZERO } else { self.times.patience };
+        let patience = if check.hurried {
+            Duration::ZERO
+        } else {
+            self.times.patience
+        };
         for (place, (topic, heard)) in check.heard.into_iter().enumerate() {
-            let Some(of_topic) = self.topics.get_mut(&topic) else { continue };
-            let Some(position) = of_topic.standing.position else { continue };
+            let Some(of_topic) = self.topics.get_mut(&topic) else {
+                continue;
+            };
+            let Some(position) = of_topic.standing.position else {
+                continue;
+            };
             let Some(base) = bases.map(|bases| bases.get(place).copied()) else {
                 of_topic.want(now, Want::List);
                 continue;
@@ -128,7 +136,9 @@ impl<T> Core<T> {
             if self.shows_less(base, heard, now) {
                 return;
             }
-            let Some(of_topic) = self.topics.get_mut(&topic) else { continue };
+            let Some(of_topic) = self.topics.get_mut(&topic) else {
+                continue;
+            };
             let standing = &mut of_topic.standing;
             standing.position = Some(TableVersion {
                 incarnation: base.version.incarnation,
@@ -201,7 +211,9 @@ impl<T> Core<T> {
         if self.shows_less(base, running.heard, now) {
             return;
         }
-        let Some(of_topic) = self.topics.get_mut(topic) else { return };
+        let Some(of_topic) = self.topics.get_mut(topic) else {
+            return;
+        };
         if let Some(position) = &mut of_topic.standing.position {
             position.incarnation = version.incarnation;
         }
@@ -223,7 +235,9 @@ impl<T> Core<T> {
         let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
             return;
         };
-        let (Some(running), Some(base)) = (&mut of_topic.running, base) else { return };
+        let (Some(running), Some(base)) = (&mut of_topic.running, base) else {
+            return;
+        };
         let before = running.heard;
         running.heard = before.max(base.version.version);
         of_topic.standing.heard = of_topic.standing.heard.max(running.heard);

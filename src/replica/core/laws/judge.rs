@@ -69,7 +69,9 @@ impl Play {
             return Err("not synced".into());
         }
         for (key, told) in &self.told {
-            let last = self.judge_row(told).map_err(|wrong| format!("C8: key {key}: {wrong}: {told:?}"))?;
+            let last = self
+                .judge_row(told)
+                .map_err(|wrong| format!("C8: key {key}: {wrong}: {told:?}"))?;
             if last != held.get(&place(key)).copied() {
                 return Err(format!("C8: key {key}: last told {last:?}: {told:?}"));
             }
@@ -99,7 +101,9 @@ impl Play {
             // A topic that is held no more takes its rows out as of their own versions, and brings them back.
             let may_repeat = matches!(change, RowChange::Added { .. });
             let is_ordered = !self.went_back && self.kind != Kind::Plain;
-            if is_ordered && (change.version() < version || change.version() == version && !may_repeat && next.is_some()) {
+            if is_ordered
+                && (change.version() < version || change.version() == version && !may_repeat && next.is_some())
+            {
                 return Err(format!("version {} after {version}", change.version()));
             }
             version = change.version();

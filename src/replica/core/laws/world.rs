@@ -149,7 +149,14 @@ impl Play {
             slowness: 60,
             late: 20,
             now,
-            core: Core::new(Times { check_interval, ..TIMES }, seed, now),
+            core: Core::new(
+                Times {
+                    check_interval,
+                    ..TIMES
+                },
+                seed,
+                now,
+            ),
             held: BTreeSet::new(),
             reading: Vec::new(),
             told: BTreeMap::new(),
@@ -216,7 +223,9 @@ impl Play {
     /// that what is lost had been seen with its numbers; or else only a comparison of the rows would show it.
     pub(super) fn go_back(&mut self) -> Result<(), String> {
         self.look()?;
-        let Some(earlier) = self.chance.choice(&self.backups).cloned() else { return Ok(()) };
+        let Some(earlier) = self.chance.choice(&self.backups).cloned() else {
+            return Ok(());
+        };
         self.went_back |= earlier.version < self.store.version;
         // What was lost does not come back.
         self.backups.retain(|backup| backup.version <= earlier.version);
@@ -292,7 +301,12 @@ impl Play {
     /// One new row of each topic that is held, in the place of another, or else none.
     pub(super) fn write_each_topic(&mut self) {
         for of in self.held.clone() {
-            let of_topic = self.store.rows.iter().find(|(_, row)| row.topic == of).map(|(key, _)| *key);
+            let of_topic = self
+                .store
+                .rows
+                .iter()
+                .find(|(_, row)| row.topic == of)
+                .map(|(key, _)| *key);
             let free = (0..KEYS.len()).find(|key| !self.store.rows.contains_key(key));
             let Some(key) = of_topic.or(free) else { continue };
             let update = self.put(key, of, Some(7));
