@@ -126,6 +126,7 @@ pub use listener::{Delivery, Listener, ListenerOptions, Notifier, NotifierOption
 pub use monitor::{Monitor, MonitorOptions};
 pub use node::{Node, NodeBuilder};
 pub use publisher::{Publisher, PublisherOptions};
+pub use replica::{Replica, ReplicaOptions};
 pub use service::{Service, ServiceOptions};
 pub use store::Store;
 pub use stores::Stores;

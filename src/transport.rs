@@ -27,6 +27,12 @@ pub trait PubSub: fmt::Debug + Send + Sync {
     /// Fails with [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) or
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for what [`Inbound::connect`] could never take.
     fn check_address(&self, address: &str) -> Result<()>;
+
+    /// What the address is called from then on: in [`Inbound::connect`], in events and in logs. One that has a password is called
+    /// without it, and the driver remembers it. By default, the address itself.
+    fn known_as(&self, address: &str) -> String {
+        address.to_owned()
+    }
 }
 
 /// The sending end.

@@ -37,7 +37,7 @@ pub(crate) struct Answers {
     // Dropped in this order: without the topic the thread ends.
     _topic: OwnTopic,
     _thread: Thread,
-    _registration: Arc<Registration>,
+    registration: Arc<Registration>,
     _watch: Watch,
 }
 
@@ -108,10 +108,17 @@ impl Answers {
         Ok(Answers {
             _thread: thread::spawn_fallible("tablecast-barrier", hook, body)?,
             _topic: OwnTopic::register(subscriber, Topic::new(TOPIC)?, Some((TABLE.into(), Box::new(sink))))?,
-            _registration: registration,
+            registration,
             // Who was killed is not waited for any more.
             _watch: Watch::new(Arc::clone(store), REPLICAS, seldom, true, |_| ())?,
         })
+    }
+}
+
+impl Answers {
+    /// The replica holds other tables or topics: its row is to say so.
+    pub(crate) fn renew(&self) {
+        self.registration.renew();
     }
 }
 

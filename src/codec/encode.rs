@@ -47,10 +47,10 @@ impl Encoder {
         }
     }
 
-    /// As [`Encoder::begin`], but leaves the version out, for whoever comes to know it. Returns where in `buf` it
-    /// belongs, after all was written.
+    /// As [`Encoder::begin`], but leaves out the version and the field `after` that follows it, which the store adds. Returns
+    /// where in `buf` they belong, after all was written.
     pub(crate) fn begin_without_version(&self, update: &DbUpdate, topic: &Topic, buf: &mut Vec<u8>) -> usize {
-        self.begin_fields(11, update, topic, buf).name("version");
+        self.begin_fields(12, update, topic, buf).name("version");
         buf.len()
     }
 

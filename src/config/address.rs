@@ -99,8 +99,11 @@ impl Config {
     }
 
     /// The address that publishers and subscribers share with Redis, for example `redis://db1:6379,db2:6379`; with
-    /// `redis_tls` its scheme is `rediss`.
+    /// `redis_tls` its scheme is `rediss`. It has the password, if `remote_db_hosts` have one.
     pub fn redis_address(&self) -> String {
+        if self.remote_db_hosts.first().is_some_and(|first| first.contains("://")) {
+            return self.remote_db_hosts.join(",");
+        }
         let scheme = if self.redis_tls { "rediss" } else { "redis" };
         format!("{scheme}://{}", self.remote_db_hosts.join(","))
     }
@@ -153,11 +156,35 @@ pub(super) fn is_uri(uri: &str) -> bool {
             any_host.map_or_else(|| is_host_port(rest), is_port)
         }
         "ipc" => socket::is_path(Path::new(rest)),
-        "inproc" | "epgm" | "pgm" | "memory" | "redis" | "rediss" => {
+        "inproc" | "epgm" | "pgm" | "memory" | "redis" | "rediss" | "valkey" | "valkeys" | "unix" => {
             !rest.is_empty() && !rest.contains(char::is_whitespace)
         }
         _ => false,
     }
+}
+
+/// Whether `text` names a server of Redis, or several, as one item of a list: the driver looks closer.
+pub(super) fn is_redis(text: &str) -> bool {
+    let (scheme, rest) = text.split_once("://").unwrap_or(("redis", text));
+    let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
+    match scheme {
+        "unix" => hosts.starts_with('/'),
+        "redis" | "rediss" | "valkey" | "valkeys" => {
+            let host = hosts.split_once('/').map_or(hosts, |(host, _)| host);
+            is_host_port(host) || is_name(host) || is_bracketed(host)
+        }
+        _ => false,
+    }
+}
+
+/// The text, with three stars in the place of what stands before the `@` of an address.
+pub(super) fn without_password(text: &str) -> String {
+    let parts: Vec<&str> = text.split("://").collect();
+    let hide = |(number, part): (usize, &&str)| match part.rsplit_once('@') {
+        Some((_, host)) if number > 0 => format!("***@{host}"),
+        _ => (*part).to_owned(),
+    };
+    parts.iter().enumerate().map(hide).collect::<Vec<_>>().join("://")
 }
 
 /// Whether `text` is `host:port`, where the host is a name, an IPv4 address, or an IPv6 address in brackets.

@@ -315,7 +315,10 @@ fn wrong(option: &OptionDoc, value: &str, source: Source<'_>) -> Error {
         (Source::File(_), "array") => "an array of strings without commas: ",
         _ => "",
     };
-    let value = if option.secret { "one that is not shown" } else { value };
+    let value = match option.secret {
+        true => "one that is not shown".to_owned(),
+        false => address::without_password(value),
+    };
     let accepts = format!("{form}{} {}", option.accepts, option.unit);
     let context = format!("{option_from}{what}: expected {}, got {value}", accepts.trim_end());
     Error::new(ErrorKind::Config, context)

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::address::{Transport, is_host_port, is_uri};
+use super::address::{Transport, is_redis, is_uri};
 use super::resubscribe::Resubscribe;
 use super::secret::Secret;
-use super::{database, path, socket};
+use super::{address, database, path, socket};
 use crate::codec::{Codec, MAX_ID_BYTES};
 use crate::queue::Overflow;
 use crate::update::Topic;
@@ -62,10 +62,19 @@ macro_rules! options {
         /// Every option, under the name that it has in a TOML file.
         ///
         /// A program may assign the fields itself and then call [`Config::validate`].
-        #[derive(Debug, Clone, PartialEq)]
+        #[derive(Clone, PartialEq)]
         #[non_exhaustive]
         pub struct Config {
             $(#[doc = concat!($doc, " Default: `", $default, "`" $(, " ", $unit)?, ".")] pub $name: $type,)+
+        }
+
+        /// Without the passwords of addresses.
+        impl fmt::Debug for Config {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut shown = f.debug_struct("Config");
+                $(shown.field(stringify!($name), &format_args!("{}", address::without_password(&format!("{:?}", self.$name))));)+
+                shown.finish()
+            }
         }
 
         impl Default for Config {
@@ -139,7 +148,7 @@ options! {
         "The socket between the processes of one host and their publisher service; `ipc://` before the path is fine. \
         Without `$XDG_RUNTIME_DIR` it is `tablecast-<user id>/publisher.sock` in the folder for temporary files.";
     publishers: Vec<String> = "",
-        [each "tcp://host:port, ipc://path, or inproc, epgm, pgm, memory, redis or rediss and ://address; \
+        [each "tcp://host:port, ipc://path, or inproc, epgm, pgm, memory, redis, rediss, valkey, valkeys or unix and ://address; \
         @ before it binds, > connects", is_uri],
         "The listen addresses that a subscriber connects to; if there are none, where a publisher of this host binds.";
     topics: Vec<Topic> = "D", [is "topics that are not empty"],
@@ -189,8 +198,8 @@ options! {
         "The longest topic.";
     max_key_bytes: usize = 65_536 "bytes", [1..=1_048_576],
         "The longest key of a row.";
-    remote_db_hosts: Vec<String> = "127.0.0.1:6379", [each "host:port", is_host_port],
-        "The hosts of the database: a Redis server, or some of the nodes of a Redis cluster, which tell the others.";
+    remote_db_hosts: Vec<String> = "127.0.0.1:6379", [each "host, host:port, redis://user:password@host:port/db, rediss://.., valkey://.. or unix:///path", is_redis],
+        "The hosts of the database: a Redis server, or some of the nodes of a Redis cluster, which tell the others. The first may say more, as a URL does; then `redis_tls`, `redis_user` and `redis_password` do not count.";
     redis_user: String = "", [is "at most 255 bytes without control characters", is_id],
         "The user of Redis' access lists; if empty, `default`.";
     redis_password: Secret = "", [is "a password"],

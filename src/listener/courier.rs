@@ -1,10 +1,10 @@
-//! The notifier's thread: does what the bookkeeping says.
+//! Does what a notifier's bookkeeping says.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::Sender;
 
 use super::envelope::{self, Answers, EventId};
 use super::in_flight::{InFlight, Step};
@@ -13,12 +13,12 @@ use super::peers::Standing;
 use crate::error::{Error, ErrorKind, Result, report};
 use crate::update::{DbUpdate, Name, Topic};
 
-/// What the thread is told.
+/// What a notifier's courier is told.
 pub(super) enum Command {
     Notify(u64, DbUpdate),
     Answers(Answers),
     Listeners(BTreeMap<Name, Standing>),
-    /// Ends the thread, which says what was never acknowledged.
+    /// Ends it; it says what was never acknowledged.
     Stop(Sender<Vec<DbUpdate>>),
 }
 
@@ -26,62 +26,54 @@ pub(super) struct Courier {
     in_flight: InFlight,
     shared: Arc<Shared>,
     topic: Topic,
-    commands: Receiver<Command>,
     /// The last send has failed.
     is_failing: bool,
 }
-
-/// How many commands are taken in before what follows from them is done.
-const COMMANDS: usize = 256;
 
 /// How many updates make one message, at most, and how many numbers make one of those.
 const BUNDLE: usize = 64;
 const NUMBERS: usize = 512;
 
 impl Courier {
-    pub(super) fn new(shared: &Arc<Shared>, topic: &Topic, commands: Receiver<Command>) -> Courier {
+    pub(super) fn new(shared: &Arc<Shared>, topic: &Topic) -> Courier {
         let options = &shared.options;
         Courier {
             in_flight: InFlight::new(options.ack_timeout, options.window, options.timeout),
             shared: Arc::clone(shared),
             topic: topic.clone(),
-            commands,
             is_failing: false,
         }
     }
 
-    pub(super) fn run(mut self) {
-        loop {
-            let command = match self.in_flight.due() {
-                Some(due) => self.commands.recv_deadline(due),
-                None => self.commands.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            };
-            let first = match command {
-                Ok(command) => Some(command),
-                Err(RecvTimeoutError::Timeout) => None,
-                Err(RecvTimeoutError::Disconnected) => return,
-            };
-            let commands = self.commands.clone();
-            for command in first.into_iter().chain(commands.try_iter().take(COMMANDS)) {
-                let now = Instant::now();
-                match command {
-                    Command::Notify(number, update) => self.in_flight.add(number, update, now),
-                    Command::Answers(answers) => self.in_flight.answered(answers, now),
-                    Command::Listeners(listeners) => self.in_flight.listeners(listeners, now),
-                    Command::Stop(pending) => {
-                        self.in_flight.confirm(now);
-                        self.act();
-                        let _ = pending.send(self.in_flight.into_pending());
-                        return;
-                    }
-                }
-            }
-            self.in_flight.tick(Instant::now());
-            self.act();
+    pub(super) fn take(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Notify(number, update) => self.in_flight.add(number, update, now),
+            Command::Answers(answers) => self.in_flight.answered(answers, now),
+            Command::Listeners(listeners) => self.in_flight.listeners(listeners, now),
+            // It is the end of this, which is not its own.
+            Command::Stop(_) => {}
         }
     }
 
-    fn act(&mut self) {
+    /// Says what is settled, and passes on what is pending.
+    pub(super) fn stop(mut self, pending: &Sender<Vec<DbUpdate>>) {
+        self.in_flight.confirm(Instant::now());
+        self.carry();
+        let _ = pending.send(self.in_flight.into_pending());
+    }
+
+    /// Does what there is to do by now; true if the transport took its time and refused.
+    pub(super) fn act(&mut self, now: Instant) -> bool {
+        self.in_flight.tick(now);
+        self.carry()
+    }
+
+    /// When there is something to do, unless something happens before.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.in_flight.due()
+    }
+
+    fn carry(&mut self) -> bool {
         let mut outbox: BTreeMap<Name, Vec<DbUpdate>> = BTreeMap::new();
         let low = self.in_flight.low();
         for step in self.in_flight.steps() {
@@ -122,10 +114,11 @@ impl Courier {
                 self.note(sent);
                 if is_stuck {
                     // What cannot be sent now is asked for when its answer does not come.
-                    return;
+                    return true;
                 }
             }
         }
+        false
     }
 
     fn put(&mut self, outbox: &mut BTreeMap<Name, Vec<DbUpdate>>, listener: Name, message: Result<DbUpdate>) {

@@ -5,6 +5,7 @@
 //! acknowledged. It is known until its notifier confirms the acknowledgement.
 
 mod ends;
+mod replies;
 mod steps;
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,6 +16,7 @@ use super::envelope::{Answer, EventId, Heard, Question, State, What};
 use super::options::ListenerStats;
 use super::waiting::Waiting;
 use crate::update::{DbUpdate, Topic};
+use replies::Replies;
 
 #[derive(Debug)]
 pub(super) struct Docket {
@@ -31,8 +33,7 @@ pub(super) struct Docket {
     /// When what is to be claimed or marked makes a step, however little it is, and what is to be removed.
     step_due: Option<Instant>,
     removal_due: Option<Instant>,
-    answers: BTreeMap<Topic, BTreeMap<u64, Answer>>,
-    answers_due: Option<Instant>,
+    replies: Replies,
     is_stopping: bool,
     stats: ListenerStats,
 }
@@ -76,6 +77,8 @@ struct Notifier {
     /// The last try of each event that was heard of: an earlier one is a stray copy too.
     tries: BTreeMap<u64, u32>,
     heard: Instant,
+    /// When the next receipt may go.
+    next_receipt: Instant,
 }
 
 /// The turn of an event that was claimed.
@@ -86,8 +89,9 @@ pub(super) struct Turn {
     pub(super) timestamp: i64,
 }
 
-/// A receipt waits so long for an acknowledgement that makes it needless.
+/// A receipt waits so long for others, and for an acknowledgement that makes it needless; after one the next waits longer.
 const RECEIPT: Duration = Duration::from_millis(20);
+const RECEIPTS_APART: Duration = Duration::from_millis(200);
 
 /// So long what is to be claimed or marked waits for more, while there is something to handle, and so much is enough.
 const GATHER: Duration = Duration::from_millis(5);
@@ -119,8 +123,7 @@ impl Docket {
             current: Bundle::default(),
             step_due: None,
             removal_due: None,
-            answers: BTreeMap::new(),
-            answers_due: None,
+            replies: Replies::default(),
             is_stopping: false,
             stats: ListenerStats::default(),
         }
@@ -145,6 +148,7 @@ impl Docket {
             low,
             tries: BTreeMap::new(),
             heard: now,
+            next_receipt: now,
         });
         known.heard = now;
         if low > known.low {
@@ -158,7 +162,8 @@ impl Docket {
         match what {
             What::Event(number, attempt, update) => {
                 if known.is_new(number, attempt) {
-                    self.came(id(number), attempt, update, now);
+                    let receipt = known.receipt(now);
+                    self.came(id(number), attempt, update, (now, receipt));
                 }
             }
             What::Asked(about) => {
@@ -174,7 +179,7 @@ impl Docket {
         }
     }
 
-    fn came(&mut self, id: EventId, attempt: u32, update: Box<DbUpdate>, now: Instant) {
+    fn came(&mut self, id: EventId, attempt: u32, update: Box<DbUpdate>, (now, receipt): (Instant, Instant)) {
         if let Some(event) = self.events.get_mut(&id) {
             event.attempt = attempt;
             let state = event.state();
@@ -195,7 +200,7 @@ impl Docket {
             phase: Phase::Waiting(update),
         };
         self.events.insert(id.clone(), event);
-        self.answer(id, attempt, State::Held, None, now + RECEIPT);
+        self.answer(id, attempt, State::Held, None, receipt);
     }
 
     fn asked(&mut self, id: EventId, question: Question, now: Instant) {
@@ -293,28 +298,17 @@ impl Docket {
             state,
             owner: owner.map(|owner| owner.as_str().into()),
         };
-        self.answers
-            .entry(id.notifier)
-            .or_default()
-            .insert(answer.number, answer);
-        self.answers_due = Some(self.answers_due.map_or(due, |earlier| earlier.min(due)));
+        self.replies.put(id.notifier, answer, due);
     }
 
-    /// What is to be answered, if it is time.
+    /// What is to be answered now.
     pub(super) fn answers(&mut self, now: Instant) -> Vec<(Topic, Vec<Answer>)> {
-        if self.answers_due.is_none_or(|due| due > now) {
-            return Vec::new();
-        }
-        self.answers_due = None;
-        let answers = std::mem::take(&mut self.answers).into_iter();
-        answers
-            .map(|(notifier, answers)| (notifier, answers.into_values().collect()))
-            .collect()
+        self.replies.take(now)
     }
 
     /// When [`Docket::answers`] has something.
     pub(super) fn answers_due(&self) -> Option<Instant> {
-        self.answers_due
+        self.replies.next_due()
     }
 
     /// The turns of events that were claimed and have not begun.
@@ -380,6 +374,16 @@ impl Notifier {
             self.tries.pop_first();
         }
         is_new
+    }
+
+    /// When the receipt for what has just come goes.
+    fn receipt(&mut self, now: Instant) -> Instant {
+        let soon = now + RECEIPT;
+        if soon >= self.next_receipt {
+            self.next_receipt = soon + RECEIPTS_APART;
+            return soon;
+        }
+        self.next_receipt
     }
 }
 

@@ -41,6 +41,13 @@ const MIN_ACK_TIMEOUT: Duration = Duration::from_millis(10);
 /// The most that the time for an answer is doubled.
 const DOUBLINGS: u32 = 4;
 
+/// So many are sent to one listener before another has its turn.
+const HAND: usize = 8;
+
+/// While all listeners are busy, what is to be sent waits so long for more.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// What is to be done follows from what happened with the next [`InFlight::tick`].
 #[derive(Debug)]
 pub(super) struct InFlight {
     ack_timeout: Duration,
@@ -53,6 +60,8 @@ pub(super) struct InFlight {
     ready: VecDeque<u64>,
     /// What waits for an earlier update of its row; the first of each row is not in it.
     rows: HashMap<(Name, Name), VecDeque<u64>>,
+    /// Until when what is ready waits for more.
+    gathered: Option<Instant>,
     /// How many are on their way.
     flying: usize,
     timers: BTreeSet<(Instant, u64)>,
@@ -135,6 +144,7 @@ impl InFlight {
             next: 0,
             ready: VecDeque::new(),
             rows: HashMap::new(),
+            gathered: None,
             flying: 0,
             timers: BTreeSet::new(),
             questions: BTreeMap::new(),
@@ -171,7 +181,6 @@ impl InFlight {
                 self.ready.push_back(number);
             }
         }
-        self.pump(now);
     }
 
     /// Who is registered now.
@@ -187,7 +196,6 @@ impl InFlight {
             }
         }
         self.told_nobody &= self.peers.is_empty();
-        self.pump(now);
     }
 
     /// One that is gone neither answers nor processes anything any more.
@@ -212,7 +220,6 @@ impl InFlight {
         for answer in said.about {
             self.take(&said.listener, said.leaving, answer, now);
         }
-        self.pump(now);
     }
 
     fn take(&mut self, listener: &Name, leaving: bool, answer: Answer, now: Instant) {
@@ -289,19 +296,33 @@ impl InFlight {
         self.settle(number, now);
     }
 
-    /// Sends what can be sent.
+    /// Sends what can be sent, some of it to one listener and some to another, so that a few make one message.
     fn pump(&mut self, now: Instant) {
-        while self.flying < self.window
+        self.gathered = self.gathering().filter(|until| *until > now);
+        let mut hand: Option<(Name, usize)> = None;
+        while self.gathered.is_none()
+            && self.flying < self.window
             && let Some(number) = self.ready.front().copied()
-            && let Some(listener) = self.peers.next()
+            && let Some((listener, count)) = hand
+                .take()
+                .filter(|(name, count)| *count < HAND && self.peers.has_room(name))
+                .or_else(|| Some((self.peers.next()?, 0)))
         {
             self.ready.pop_front();
+            hand = Some((listener.clone(), count + 1));
             self.send_to(number, listener, now);
         }
         if self.peers.is_empty() && !self.ready.is_empty() && !self.told_nobody {
             self.told_nobody = true;
             self.steps.push(Step::Nobody);
         }
+    }
+
+    /// Until when what is ready waits for more: it would wait at any listener anyway.
+    fn gathering(&self) -> Option<Instant> {
+        let is_worth_it = self.flying > 0 && self.ready.len() < HAND && self.peers.are_busy();
+        let first = self.ready.front().filter(|_| is_worth_it)?;
+        Some(after(self.events.get(first)?.since, GATHER))
     }
 
     /// Sends an event again, to a listener that has not had it yet, or if all had, to any other than the last.

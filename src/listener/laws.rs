@@ -147,14 +147,10 @@ impl World {
         }
     }
 
-    fn tick(&mut self, number: usize) {
-        self.notifiers[number].in_flight.tick(self.now);
-        self.act(number);
-    }
-
     /// Does what a notifier's bookkeeping says.
     fn act(&mut self, number: usize) {
         let Notifier { in_flight, topic, .. } = &mut self.notifiers[number];
+        in_flight.tick(self.now);
         let low = in_flight.low();
         for step in in_flight.steps() {
             let (listener, message) = match step {
@@ -316,7 +312,7 @@ impl World {
             10 if !self.network.is_empty() => drop(self.network.remove(which % self.network.len())),
             11..14 => {
                 self.now += ACK;
-                self.tick(notifier);
+                self.act(notifier);
             }
             14 => self.look(notifier),
             15 if count < 4 => self.listener_comes(),
@@ -336,7 +332,7 @@ impl World {
         for number in 0..self.notifiers.len() {
             self.give(number);
             self.look(number);
-            self.tick(number);
+            self.act(number);
         }
         while !self.network.is_empty() {
             self.deliver(0, false);

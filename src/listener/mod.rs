@@ -68,6 +68,7 @@ mod latency;
 #[cfg(test)]
 mod laws;
 mod notifier;
+mod office;
 mod options;
 mod peers;
 mod run;

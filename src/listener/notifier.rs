@@ -5,13 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::bounded;
 use parking_lot::{Condvar, Mutex};
 
 use super::choice::Choice;
 use super::courier::{Command, Courier};
 use super::envelope::{self, EventId};
 use super::latency::Latency;
+use super::office::Post;
 use super::options::{Delivery, NotifierOptions, NotifierStats};
 use super::peers::Standing;
 use super::{LISTENERS, wait_live};
@@ -21,7 +22,7 @@ use crate::publisher::{Publisher, new_epoch, unique_id};
 use crate::registry::{Member, Presence, PresenceState, Watch};
 use crate::store::Store;
 use crate::subscriber::{OwnTopic, Subscriber};
-use crate::thread::{self, Thread, deadline};
+use crate::thread::deadline;
 use crate::update::{DbUpdate, Name, Topic};
 
 /// Gives status updates to listeners, each to one.
@@ -36,17 +37,15 @@ pub struct Notifier {
 }
 
 struct Replies {
-    own: OwnTopic,
+    _own: OwnTopic,
     _guard: Guard,
-    thread: Thread,
 }
 
 pub(super) struct Shared {
-    /// Where answers come; none for [`Delivery::AtMostOnce`].
-    topic: Option<Topic>,
+    /// Where answers come, and who does what follows; none for [`Delivery::AtMostOnce`].
+    replies: Option<(Topic, Post)>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) options: NotifierOptions,
-    commands: Sender<Command>,
     state: Mutex<State>,
     /// Signalled when there is less pending, or other listeners are alive, or it was stopped.
     changed: Condvar,
@@ -76,25 +75,38 @@ impl Notifier {
         publisher: &Arc<Publisher>,
         options: NotifierOptions,
     ) -> Result<Notifier> {
-        let (commands, receiver) = unbounded();
-        let topic = match options.delivery {
+        let replies = match options.delivery {
             Delivery::AtMostOnce => None,
             Delivery::ExactlyOnce => {
                 let id = options.id.clone().unwrap_or_else(unique_id);
-                Some(Topic::new(format!("notifier/{id}/{}", new_epoch()))?)
+                let topic = Topic::new(format!("notifier/{id}/{}", new_epoch()))?;
+                Some((topic, Post::new(publisher, options.hook.clone())?))
             }
         };
         let shared = Arc::new(Shared {
-            topic,
+            replies,
             publisher: Arc::clone(publisher),
             options,
-            commands,
             state: Mutex::default(),
             changed: Condvar::new(),
         });
-        let told = Arc::clone(&shared);
+        if let Some((topic, post)) = &shared.replies {
+            post.begin(Courier::new(&shared, topic));
+        }
+        let begun = Notifier::begin(&shared, store, subscriber, dispatcher);
+        begun.inspect_err(|_| drop(shared.end()))
+    }
+
+    fn begin(
+        shared: &Arc<Shared>,
+        store: Arc<dyn Store>,
+        subscriber: &Arc<Subscriber>,
+        dispatcher: &DispatcherHandle,
+    ) -> Result<Notifier> {
+        let replies = Replies::new(shared, subscriber, dispatcher)?;
+        let told = Arc::clone(shared);
         let registry = shared.options.registry();
-        let mut hears = Some(Arc::clone(subscriber)).filter(|_| shared.topic.is_some());
+        let mut hears = Some(Arc::clone(subscriber)).filter(|_| shared.replies.is_some());
         let watch = Watch::new(store, LISTENERS, registry, true, move |present| {
             // Nothing is sent before answers can be heard.
             if let Some(subscriber) = hears.take() {
@@ -102,12 +114,8 @@ impl Notifier {
             }
             told.follow(present);
         })?;
-        let replies = match &shared.topic {
-            None => None,
-            Some(topic) => Some(Replies::new(&shared, topic, subscriber, dispatcher, receiver)?),
-        };
         Ok(Notifier {
-            shared,
+            shared: Arc::clone(shared),
             replies: Mutex::new(replies),
             watch,
         })
@@ -165,15 +173,11 @@ impl Notifier {
         self.shared.state.lock().stopped = true;
         self.shared.changed.notify_all();
         self.watch.stop();
-        let Some(replies) = self.replies.lock().take() else {
-            return Vec::new();
-        };
-        let (sender, pending) = bounded(1);
-        let _ = self.shared.commands.send(Command::Stop(sender));
-        let pending = pending.recv().unwrap_or_default();
-        drop(replies.own);
-        drop(replies.thread);
-        pending
+        let replies = self.replies.lock().take();
+        match &replies {
+            Some(_) => self.shared.end(),
+            None => Vec::new(),
+        }
     }
 }
 
@@ -202,32 +206,28 @@ impl fmt::Debug for Notifier {
 impl Replies {
     fn new(
         shared: &Arc<Shared>,
-        topic: &Topic,
         subscriber: &Arc<Subscriber>,
         dispatcher: &DispatcherHandle,
-        commands: Receiver<Command>,
-    ) -> Result<Replies> {
-        let (answers, hook) = (shared.commands.clone(), shared.options.hook.clone());
+    ) -> Result<Option<Replies>> {
+        let Some((topic, post)) = &shared.replies else {
+            return Ok(None);
+        };
+        let (post, hook) = (post.clone(), shared.options.hook.clone());
         let guard = dispatcher.on_topic(topic.clone(), move |update: &DbUpdate| {
-            match envelope::answered(update) {
-                Ok(said) => drop(answers.send(Command::Answers(said))),
-                Err(e) => report(&e, hook.as_ref()),
-            }
+            let said = envelope::answered(update).map(|said| post.send(Command::Answers(said)));
+            said.map_or_else(|e| report(&e, hook.as_ref()), drop);
         });
         let own = OwnTopic::register(subscriber, topic.clone(), None)?;
-        let courier = Courier::new(shared, topic, commands);
-        let thread = thread::spawn("tablecast-notifier", shared.options.hook.clone(), move || courier.run())?;
-        Ok(Replies {
-            own,
+        Ok(Some(Replies {
+            _own: own,
             _guard: guard,
-            thread,
-        })
+        }))
     }
 }
 
 impl Shared {
     fn notify(&self, update: DbUpdate) -> Result<()> {
-        let Some(topic) = &self.topic else {
+        let Some((topic, post)) = &self.replies else {
             return self.publish(&update);
         };
         // What can never be sent is refused here, where somebody hears of it.
@@ -248,7 +248,9 @@ impl Shared {
         }
         // Under the lock, so that numbers are in order. It fails if the thread has ended unasked.
         let command = Command::Notify(state.stats.notified + 1, update);
-        self.commands.send(command).map_err(|_| stopped())?;
+        if !post.send(command) {
+            return Err(stopped());
+        }
         state.stats.notified += 1;
         state.stats.pending += 1;
         Ok(())
@@ -323,7 +325,19 @@ impl Shared {
         state.choice.set(addresses);
         drop(state);
         self.changed.notify_all();
-        let _ = self.commands.send(Command::Listeners(topics));
+        if let Some((_, post)) = &self.replies {
+            post.send(Command::Listeners(topics));
+        }
+    }
+
+    /// Ends what is done in the background; returns what was never acknowledged.
+    fn end(&self) -> Vec<DbUpdate> {
+        let Some((_, post)) = &self.replies else {
+            return Vec::new();
+        };
+        let (sender, pending) = bounded(1);
+        post.send(Command::Stop(sender));
+        pending.recv().unwrap_or_default()
     }
 
     /// An update was sent, or is just about to be.

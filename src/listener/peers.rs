@@ -44,6 +44,9 @@ struct Peer {
 const CROWDED: u64 = 1024;
 const BEHIND: u64 = 256;
 
+/// It has something to do for longer than a message is on its way.
+const BUSY: u64 = 256;
+
 impl Peers {
     pub(super) fn new(limit: usize, patience: Duration) -> Peers {
         Peers {
@@ -101,8 +104,7 @@ impl Peers {
 
     /// One to send a new event to, if one has room.
     pub(super) fn next(&mut self) -> Option<Name> {
-        let peers = self.present.values().filter(|peer| peer.may && !peer.is_leaving);
-        let least = peers.map(|peer| peer.waiting).min().unwrap_or(0);
+        let least = self.least_waiting();
         let present = &self.present;
         self.choice.draw(|name| {
             let peer = present.get(name);
@@ -110,6 +112,22 @@ impl Peers {
                 peer.flying < peer.window && peer.waiting <= least.saturating_mul(2).saturating_add(BEHIND)
             })
         })
+    }
+
+    /// How many events the one with the fewest has waiting.
+    fn least_waiting(&self) -> u64 {
+        let peers = self.present.values().filter(|peer| peer.may && !peer.is_leaving);
+        peers.map(|peer| peer.waiting).min().unwrap_or(0)
+    }
+
+    /// Whether every listener has so much waiting that another event is not missed there.
+    pub(super) fn are_busy(&self) -> bool {
+        self.least_waiting() >= BUSY
+    }
+
+    /// Whether one more may be sent to one that was chosen.
+    pub(super) fn has_room(&self, name: &Name) -> bool {
+        self.present.get(name).is_some_and(|peer| peer.flying < peer.window)
     }
 
     /// One for which `may` is true, however much it has.

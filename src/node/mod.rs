@@ -35,6 +35,7 @@ use crate::error::{Error, ErrorHook, Result};
 use crate::listener::{Listener, ListenerOptions, Notifier, NotifierOptions};
 use crate::publisher::{Publisher, PublisherOptions};
 use crate::registry::{Discovery, Member, PUBLISHERS, Registration, RegistryOptions};
+use crate::replica::{Replica, ReplicaOptions};
 use crate::store::Store;
 use crate::stores::Stores;
 use crate::subscriber::{Subscriber, SubscriberOptions};
@@ -130,6 +131,31 @@ impl Node {
     /// As [`Subscriber::daemonize`] and [`Subscriber::register_listen_address`], and those of the store with `discover`.
     pub fn subscriber(&self) -> Result<Arc<Subscriber>> {
         self.parts.lock().subscriber(self)
+    }
+
+    /// A replica: a copy in memory of the tables that are added to it, of the topics of the options. It ends when it is dropped.
+    ///
+    /// The subscriber runs from then on, and need not be live.
+    ///
+    /// # Errors
+    /// As [`Replica::new`] and [`Node::subscriber`].
+    pub fn replica(&self) -> Result<Replica> {
+        self.replica_with(ReplicaOptions {
+            topics: self.config.topics.clone(),
+            registry: self.registry(),
+            ..ReplicaOptions::default()
+        })
+    }
+
+    /// As [`Node::replica`], with these options; without a hook it gets that of the node.
+    ///
+    /// # Errors
+    /// As [`Node::replica`].
+    pub fn replica_with(&self, mut options: ReplicaOptions) -> Result<Replica> {
+        options.hook = options.hook.or_else(|| self.hook.clone());
+        let mut parts = self.parts.lock();
+        let (store, dispatcher) = (parts.store(self)?, parts.dispatcher(self)?);
+        Replica::new(&parts.subscriber(self)?, &dispatcher, store, options)
     }
 
     /// A listener, which processes status updates: each by one of all that are there. It stops when it is dropped.

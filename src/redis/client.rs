@@ -9,7 +9,8 @@ use ::redis::{Arg, Cmd, ServerError, ServerErrorKind, Value, cmd};
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
 
-use super::node::{Node, Servers};
+use super::address::Servers;
+use super::node::Node;
 use super::pool::Pool;
 use super::slots::slot;
 use super::stream::Limit;

@@ -1,12 +1,12 @@
 //! One connection to one server.
 
 use std::io;
-use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use ::redis::{Cmd, Parser, Value, cmd};
 use rustix::event::PollFlags;
+use socket2::Socket;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -39,6 +39,10 @@ pub(crate) struct Conn {
     sent: usize,
     /// The server is one of a cluster.
     pub(crate) in_cluster: bool,
+    /// The server has said what it is.
+    is_known: bool,
+    /// It is still to say that it has selected the database.
+    selects: bool,
 }
 
 /// What came.
@@ -59,7 +63,7 @@ const FRESH: Duration = Duration::from_micros(100);
 
 impl Conn {
     /// A connection on which the server is about to be asked to let us in.
-    pub(super) fn greet(socket: TcpStream, node: &Node, access: &Access) -> Result<Conn> {
+    pub(super) fn greet(socket: Socket, node: &Node, access: &Access) -> Result<Conn> {
         #[cfg(feature = "redis-tls")]
         let stream = match &access.tls {
             None => Stream::Plain(socket),
@@ -81,6 +85,8 @@ impl Conn {
             output: Vec::new(),
             sent: 0,
             in_cluster: false,
+            is_known: false,
+            selects: false,
         };
         let (user, password) = (&*access.user, access.password.expose());
         let mut hello = cmd("HELLO");
@@ -91,30 +97,50 @@ impl Conn {
         }
         hello.arg("SETNAME").arg("tablecast");
         conn.push(&hello);
+        if access.database != 0 {
+            conn.push(cmd("SELECT").arg(access.database));
+            conn.selects = true;
+        }
         Ok(conn)
     }
 
     /// Goes on with what [`Conn::greet`] began, without waiting; true if the server has let us in.
     pub(super) fn is_welcome(&mut self) -> Result<bool> {
         self.send_some()?;
-        let about = loop {
+        while !self.is_known || self.selects {
             match self.next(usize::MAX)? {
                 Some(Incoming::Value(Value::ServerError(why))) => return Err(refused(&self.node, &why)),
-                Some(Incoming::Value(about)) => break about,
+                Some(Incoming::Value(about)) if !self.is_known => {
+                    self.learn(&about)?;
+                    self.is_known = true;
+                }
+                Some(Incoming::Value(_)) => self.selects = false,
                 Some(_) => {}
                 None if self.fill()? => {}
                 None => return Ok(false),
             }
-        };
-        let Some(mode) = field(&about, "mode") else {
-            return Err(self.nonsense("no answer to HELLO"));
-        };
-        self.in_cluster = mode == "cluster";
-        // One name may stand for a master and its replicas.
-        if !self.in_cluster && Health::read(&about).is_some_and(|health| !health.ok) {
-            return Err(cut_off(self));
         }
         Ok(true)
+    }
+
+    /// Takes what the server says that it is.
+    fn learn(&mut self, about: &Value) -> Result<()> {
+        let Some(mode) = field(about, "mode") else {
+            return Err(self.nonsense("no answer to HELLO"));
+        };
+        if mode == "sentinel" {
+            let context = format!(
+                "{} is a Sentinel, not a Redis: name the servers that it watches",
+                self.node
+            );
+            return Err(Error::new(ErrorKind::Denied, context));
+        }
+        self.in_cluster = mode == "cluster";
+        // One name may stand for a master and its replicas.
+        if !self.in_cluster && Health::read(about).is_some_and(|health| !health.ok) {
+            return Err(cut_off(self));
+        }
+        Ok(())
     }
 
     pub(crate) fn node(&self) -> &Node {

@@ -9,9 +9,10 @@ use std::time::Duration;
 use crate::error::{Error, ErrorKind, Result};
 
 use super::Access;
+use super::address::Servers;
 use super::cluster::{self, Health};
 use super::conn::Conn;
-use super::node::{self, Node, Servers};
+use super::node::{self, Node};
 use super::stream::Limit;
 
 /// Chooses servers: connections made one after the other go to one server after the other, beginning anywhere.

@@ -5,6 +5,7 @@
 //! every wait has a deadline for the whole of it and something that ends it early, it is known of every request whether
 //! it may have been done, and a message is decoded from where it was received.
 
+mod address;
 mod buffer;
 mod client;
 mod cluster;
@@ -21,28 +22,30 @@ mod stream;
 mod tls;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::{ServerError, Value, from_redis_value_ref};
 use parking_lot::Mutex;
+use socket2::SockAddr;
 
 use crate::config::{Config, Secret};
 use crate::error::{Error, ErrorKind, Result};
 
+pub(crate) use address::Servers;
 pub(crate) use client::{Client, Request};
 pub(crate) use cluster::{Health, cut_off};
 pub(crate) use conn::{Conn, Incoming};
 pub(crate) use finder::{Finder, turns};
-pub(crate) use node::{Node, Servers};
+pub(crate) use node::Node;
 pub(crate) use stream::{Limit, poll};
 
 /// How to reach Redis, and how patient to be.
 #[derive(Debug, Clone)]
 pub struct RedisOptions {
-    /// The user of Redis' access lists. Default: empty, which means `default`.
+    /// The user of Redis' access lists, for addresses that name neither user nor password. Default: empty, which means
+    /// `default`.
     pub user: String,
     /// The password. Default: none.
     pub password: Secret,
@@ -136,6 +139,7 @@ impl From<&Config> for RedisOptions {
 pub(crate) struct Access {
     user: String,
     password: Secret,
+    database: u32,
     #[cfg(feature = "redis-tls")]
     tls: Option<tls::Tls>,
     answered: Answered,
@@ -143,16 +147,16 @@ pub(crate) struct Access {
 
 /// Of servers with several addresses the one where they answered last, which is tried first. Clones share it.
 #[derive(Debug, Clone, Default)]
-struct Answered(Arc<Mutex<HashMap<Node, SocketAddr>>>);
+struct Answered(Arc<Mutex<HashMap<Node, SockAddr>>>);
 
 impl Answered {
-    fn put_first(&self, node: &Node, addresses: &mut [SocketAddr]) {
+    fn put_first(&self, node: &Node, addresses: &mut [SockAddr]) {
         if let Some(good) = self.0.lock().get(node) {
             addresses.sort_by_key(|address| address != good);
         }
     }
 
-    fn remember(&self, node: &Node, address: SocketAddr) {
+    fn remember(&self, node: &Node, address: SockAddr) {
         self.0.lock().insert(node.clone(), address);
     }
 }
@@ -161,17 +165,27 @@ impl Access {
     /// # Errors
     /// [`ErrorKind::Unsupported`] for TLS in a build without it; [`ErrorKind::Config`] or [`ErrorKind::Io`] if the
     /// certificates cannot be used.
-    pub(crate) fn new(options: &RedisOptions, tls: bool) -> Result<Access> {
+    pub(crate) fn new(options: &RedisOptions, servers: &Servers) -> Result<Access> {
         #[cfg(not(feature = "redis-tls"))]
-        if tls {
+        if servers.tls {
             let context = "Redis over TLS needs the feature redis-tls, which this build has not";
             return Err(Error::new(ErrorKind::Unsupported, context));
         }
+        let is_named = !servers.user.is_empty() || !servers.password.is_empty();
+        let (user, password) = match is_named {
+            true => (&servers.user, &servers.password),
+            false => (&options.user, &options.password),
+        };
         Ok(Access {
-            user: options.user.clone(),
-            password: options.password.clone(),
+            user: user.clone(),
+            password: password.clone(),
+            database: servers.database,
             #[cfg(feature = "redis-tls")]
-            tls: if tls { Some(tls::Tls::new(options)?) } else { None },
+            tls: if servers.tls {
+                Some(tls::Tls::new(options)?)
+            } else {
+                None
+            },
             answered: Answered::default(),
         })
     }

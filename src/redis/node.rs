@@ -4,19 +4,27 @@ use std::fmt;
 use std::net::Ipv6Addr;
 
 use crate::config;
-use crate::error::{Error, ErrorKind, Result};
 
-/// A server: a host's name or IP address, and a port.
+/// A server: a host's name or IP address, and a port; or the path of its socket, in place of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Node {
     pub(crate) host: String,
     pub(crate) port: u16,
 }
 
+/// Where Redis listens unless it is told otherwise.
+const DEFAULT_PORT: u16 = 6379;
+
 impl Node {
-    /// The server of a text such as `db1:6379` or `[::1]:6379`.
-    fn parse(text: &str) -> Option<Node> {
-        let (host, port) = text.rsplit_once(':').filter(|_| config::is_host_port(text))?;
+    /// The server of a text such as `db1:6379`, `[::1]:6379` or `db1`.
+    pub(super) fn parse(text: &str) -> Option<Node> {
+        let with_port = match config::is_host_port(text) {
+            true => text.to_owned(),
+            false => format!("{text}:{DEFAULT_PORT}"),
+        };
+        let (host, port) = with_port
+            .rsplit_once(':')
+            .filter(|_| config::is_host_port(&with_port))?;
         let host = host
             .strip_prefix('[')
             .and_then(|host| host.strip_suffix(']'))
@@ -53,6 +61,19 @@ impl Node {
         }
     }
 
+    /// The server behind a socket of the file system.
+    pub(super) fn at_path(path: &str) -> Node {
+        Node {
+            host: path.to_owned(),
+            port: 0,
+        }
+    }
+
+    /// The path of its socket, if it is behind one.
+    pub(crate) fn path(&self) -> Option<&str> {
+        self.host.starts_with('/').then_some(&*self.host)
+    }
+
     /// True if only its port is known.
     pub(crate) fn is_unnamed(&self) -> bool {
         self.host == UNNAMED
@@ -62,6 +83,7 @@ impl Node {
 impl fmt::Display for Node {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.host.contains(':') {
+            _ if self.path().is_some() => f.write_str(&self.host),
             true => write!(f, "[{}]:{}", self.host, self.port),
             false => write!(f, "{}:{}", self.host, self.port),
         }
@@ -73,54 +95,6 @@ pub(crate) fn in_turn(mut nodes: Vec<Node>, turn: usize) -> Vec<Node> {
     let turn = turn % nodes.len().max(1);
     nodes.rotate_left(turn);
     nodes
-}
-
-/// Some servers of one Redis; the others of a cluster are asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Servers {
-    pub(crate) tls: bool,
-    pub(crate) nodes: Vec<Node>,
-}
-
-impl Servers {
-    /// The servers of an address such as `redis://db1:6379,db2:6379`; with `rediss` they are spoken to over TLS.
-    pub(crate) fn parse(address: &str) -> Result<Servers> {
-        // Whoever writes a password into an address is not to read it in a log.
-        let wrong = |expected: &str| {
-            let shown = if address.contains('@') {
-                "a user's address"
-            } else {
-                address
-            };
-            let context = format!("a Redis address is redis://host:port,host:port; expected {expected}, got {shown}");
-            Error::new(ErrorKind::InvalidInput, context)
-        };
-        if address.contains('@') {
-            return Err(wrong("user and password in the options redis_user and redis_password"));
-        }
-        let (tls, hosts) = match address.split_once("://") {
-            Some(("redis", hosts)) => (false, hosts),
-            Some(("rediss", hosts)) => (true, hosts),
-            _ => return Err(wrong("redis:// or rediss://")),
-        };
-        let nodes = hosts.trim_end_matches('/').split(',').map(Node::parse);
-        let nodes: Option<Vec<_>> = nodes.collect();
-        Ok(Servers {
-            tls,
-            nodes: nodes.ok_or_else(|| wrong("each host with its port"))?,
-        })
-    }
-}
-
-impl fmt::Display for Servers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.tls { "rediss://" } else { "redis://" })?;
-        for (number, node) in self.nodes.iter().enumerate() {
-            let separator = if number == 0 { "" } else { "," };
-            write!(f, "{separator}{node}")?;
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -144,41 +118,5 @@ mod tests {
         ] {
             assert_eq!(Node::told(text, &from).unwrap().to_string(), expected);
         }
-    }
-
-    #[test]
-    fn addresses_name_servers() {
-        for (address, tls, nodes) in [
-            ("redis://db1:6379", false, vec![("db1", 6379)]),
-            (
-                "rediss://db1:1,[::1]:2,10.0.0.1:3",
-                true,
-                vec![("db1", 1), ("::1", 2), ("10.0.0.1", 3)],
-            ),
-        ] {
-            let servers = Servers::parse(address).unwrap();
-            assert_eq!(servers.tls, tls);
-            let parsed: Vec<_> = servers.nodes.iter().map(|node| (&*node.host, node.port)).collect();
-            assert_eq!(parsed, nodes);
-            assert_eq!(servers.to_string(), address);
-        }
-        for wrong in [
-            "",
-            "redis://",
-            "db1:6379",
-            "tcp://db1:6379",
-            "redis://db1",
-            "redis://db1:0",
-            "redis://a:1,",
-            "redis://a:1/0",
-        ] {
-            assert_eq!(
-                Servers::parse(wrong).unwrap_err().kind(),
-                ErrorKind::InvalidInput,
-                "{wrong}"
-            );
-        }
-        let error = Servers::parse("redis://:hunter2@db1:6379").unwrap_err();
-        assert!(!format!("{error} {error:?}").contains("hunter2"));
     }
 }

@@ -1,12 +1,11 @@
 //! Connects to a server: at its addresses side by side, so that one which does not answer costs the others no time.
 
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
-use socket2::Socket;
+use socket2::{SockAddr, Socket};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -44,13 +43,13 @@ impl Conn {
         let count = addresses.len();
         access.answered.put_first(node, &mut addresses);
         let mut addresses = addresses.into_iter();
-        let mut tries: Vec<(SocketAddr, Try)> = Vec::with_capacity(count);
+        let mut tries: Vec<(SockAddr, Try)> = Vec::with_capacity(count);
         let mut error = lost(node, io::ErrorKind::AddrNotAvailable.into());
         let mut next_start = Instant::now();
         loop {
             if tries.is_empty() || next_start <= Instant::now() {
                 match addresses.next() {
-                    Some(address) => match stream::connect(address) {
+                    Some(address) => match stream::connect(&address) {
                         Ok(socket) => tries.push((address, Try::Connecting(socket))),
                         Err(e) => {
                             error = lost(node, e);

@@ -8,9 +8,10 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 
+use super::address::Servers;
 use super::cluster::{self, Health};
 use super::conn::Conn;
-use super::node::{Node, Servers, in_turn};
+use super::node::{Node, in_turn};
 use super::slots::Slots;
 use super::stream::Limit;
 use super::{Access, RedisOptions};
@@ -49,7 +50,7 @@ impl Pool {
     /// Nothing is connected yet.
     pub(crate) fn new(servers: Servers, options: &RedisOptions) -> Result<Pool> {
         Ok(Pool {
-            access: Access::new(options, servers.tls)?,
+            access: Access::new(options, &servers)?,
             servers,
             options: options.bounded(),
             known: Mutex::default(),

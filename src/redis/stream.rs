@@ -2,13 +2,13 @@
 //! called off.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -156,16 +156,25 @@ pub(crate) fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Res
 }
 
 pub(crate) enum Stream {
-    Plain(TcpStream),
+    Plain(Socket),
     #[cfg(feature = "redis-tls")]
-    Tls(Box<Session>, TcpStream),
+    Tls(Box<Session>, Socket),
 }
 
 /// All addresses of a server.
 ///
 /// # Errors
 /// As [`Lookup::wait`].
-pub(crate) fn look_up(node: &Node, limit: Limit<'_>) -> Result<Vec<SocketAddr>> {
+pub(crate) fn look_up(node: &Node, limit: Limit<'_>) -> Result<Vec<SockAddr>> {
+    if let Some(path) = node.path() {
+        let address = SockAddr::unix(path).map_err(|e| Error::new(ErrorKind::InvalidInput, path).with_source(e))?;
+        return Ok(vec![address]);
+    }
+    let addresses = look_up_host(node, limit)?;
+    Ok(addresses.into_iter().map(SockAddr::from).collect())
+}
+
+fn look_up_host(node: &Node, limit: Limit<'_>) -> Result<Vec<SocketAddr>> {
     if limit.cancel.is_none() {
         return Lookup::begin(&node.host, node.port, || {}).wait(limit.deadline);
     }
@@ -188,24 +197,26 @@ pub(crate) fn look_up(node: &Node, limit: Limit<'_>) -> Result<Vec<SocketAddr>> 
 const MAX_UNSENT: u32 = 128 << 10;
 
 /// Begins to connect to a server at this address; when the socket is ready to write, [`connected`] says what came of it.
-pub(crate) fn connect(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+pub(crate) fn connect(address: &SockAddr) -> io::Result<Socket> {
+    let socket = Socket::new(address.domain(), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
-    // A system that cannot is as good for all but slow links.
-    #[cfg(target_os = "linux")]
-    let _ = socket.set_tcp_notsent_lowat(MAX_UNSENT);
-    match socket.connect(&address.into()) {
+    if address.domain() != Domain::UNIX {
+        socket.set_tcp_nodelay(true)?;
+        // A system that cannot is as good for all but slow links.
+        #[cfg(target_os = "linux")]
+        let _ = socket.set_tcp_notsent_lowat(MAX_UNSENT);
+    }
+    match socket.connect(address) {
         Err(e) if e.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Err(e),
         _ => Ok(socket),
     }
 }
 
 /// The socket, if it is connected.
-pub(crate) fn connected(socket: Socket) -> io::Result<TcpStream> {
+pub(crate) fn connected(socket: Socket) -> io::Result<Socket> {
     match socket.take_error()? {
         Some(e) => Err(e),
-        None => Ok(socket.into()),
+        None => Ok(socket),
     }
 }
 

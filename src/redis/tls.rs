@@ -3,13 +3,13 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use socket2::Socket;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -88,7 +88,7 @@ fn unreadable(path: &Path, e: rustls::pki_types::pem::Error) -> Error {
 pub(crate) struct Session(ClientConnection);
 
 impl Session {
-    pub(crate) fn read(&mut self, socket: &mut TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&mut self, socket: &mut Socket, into: &mut [u8]) -> io::Result<usize> {
         match self.on(socket).read(into) {
             // Redis does not say goodbye in TLS.
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
@@ -96,11 +96,11 @@ impl Session {
         }
     }
 
-    pub(crate) fn write(&mut self, socket: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write(&mut self, socket: &mut Socket, bytes: &[u8]) -> io::Result<usize> {
         self.on(socket).write(bytes)
     }
 
-    pub(crate) fn flush(&mut self, socket: &mut TcpStream) -> io::Result<()> {
+    pub(crate) fn flush(&mut self, socket: &mut Socket) -> io::Result<()> {
         self.on(socket).flush()
     }
 
@@ -108,7 +108,7 @@ impl Session {
         self.0.wants_write()
     }
 
-    fn on<'a>(&'a mut self, socket: &'a mut TcpStream) -> rustls::Stream<'a, ClientConnection, TcpStream> {
+    fn on<'a>(&'a mut self, socket: &'a mut Socket) -> rustls::Stream<'a, ClientConnection, Socket> {
         rustls::Stream::new(&mut self.0, socket)
     }
 }

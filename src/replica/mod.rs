@@ -102,7 +102,7 @@ use typed::Decode;
 /// unless it has workers: what was read comes in there.
 pub struct Replica {
     // Dropped in this order.
-    _answers: Option<Answers>,
+    answers: Option<Answers>,
     _sync: Guard,
     _self_check: Option<Background>,
     _reader: Background,
@@ -150,7 +150,7 @@ impl Replica {
             }
         });
         Ok(Replica {
-            _answers: inner.register()?,
+            answers: inner.register()?,
             _sync: sync,
             _self_check: inner.begin_self_check()?,
             _reader: reader,
@@ -164,7 +164,9 @@ impl Replica {
     /// [`ErrorKind::InvalidInput`] if it is held with another type.
     pub fn table<T: DeserializeOwned + Send + Sync + 'static>(&self, table: Table<T>) -> Result<ReplicaTable<T>> {
         let decode: Decode<T> = |table, key, text| Table::read(table, key, &text).map_err(|error| (text, error));
-        self.inner.table(table.name(), decode)
+        let table = self.inner.table(table.name(), decode);
+        self.tell_holdings();
+        table
     }
 
     /// Holds the rows of a table as text. A table that is held already as text is the same one.
@@ -172,7 +174,16 @@ impl Replica {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if it is held with another type.
     pub fn raw_table(&self, table: impl Into<Name>) -> Result<ReplicaTable<String>> {
-        self.inner.table(table.into(), |_, _, text| Ok(text))
+        let table = self.inner.table(table.into(), |_, _, text| Ok(text));
+        self.tell_holdings();
+        table
+    }
+
+    /// Writers that wait for replicas are to know.
+    fn tell_holdings(&self) {
+        if let Some(answers) = &self.answers {
+            answers.renew();
+        }
     }
 
     /// Ends holding a table; true if it was held. Its rows are told as removed.
@@ -182,6 +193,7 @@ impl Replica {
         };
         self.inner.parts.write().retain(|part| *part.name() != *table);
         held.part.close();
+        self.tell_holdings();
         true
     }
 
@@ -190,7 +202,9 @@ impl Replica {
     /// # Errors
     /// As [`Subscriber::register_topic`].
     pub fn add_topic(&self, topic: &Topic) -> Result<bool> {
-        self.inner.add_topic(topic)
+        let is_new = self.inner.add_topic(topic)?;
+        self.tell_holdings();
+        Ok(is_new)
     }
 
     /// Ends holding the rows of this topic; true if it was held. They are told as removed.
@@ -202,6 +216,7 @@ impl Replica {
         for part in self.inner.parts() {
             part.remove_topic(topic);
         }
+        self.tell_holdings();
         true
     }
 

@@ -16,36 +16,39 @@ pub trait Announcer: Send + Sync {
     fn write_and_publish(&self, write: &Write<'_>, announcement: &Announcement<'_>) -> Result<Written>;
 }
 
-/// A message that is complete but for the version, which only the store knows: `head`, the version, `tail`.
+/// A message that is complete but for what only the store knows: `head`, the version, the name of the field `after`,
+/// [`Written::after`], `tail`.
 #[derive(Debug, Clone, Copy)]
 pub struct Announcement<'a> {
     /// Where to publish it. The row has this topic: the write asks for it.
     pub topic: &'a Topic,
     /// What comes before the version.
     pub head: &'a [u8],
-    /// What comes after it.
+    /// What comes after both.
     pub tail: &'a [u8],
-    /// How the version is written. JSON: in decimal digits. MessagePack: as `uint 64`, which is the byte 0xcf and then
-    /// eight bytes, the most significant one first.
+    /// How the two are written. JSON: in decimal digits, with `,"after":` between them. MessagePack: as `uint 64`, which is the
+    /// byte 0xcf and then eight bytes, the most significant one first, with the name as `fixstr`, which is 0xa5 and then `after`.
     pub codec: Codec,
 }
 
 impl Announcement<'_> {
     /// An upper bound of the payload's length in bytes.
     pub fn max_payload_len(&self) -> usize {
-        /// The digits of the highest version in JSON; MessagePack needs less.
-        const VERSION: usize = 20;
-        self.head.len() + VERSION + self.tail.len()
+        /// `,"after":` and twice the digits of the highest version in JSON; MessagePack needs less.
+        const VERSIONS: usize = 9 + 2 * 20;
+        self.head.len() + VERSIONS + self.tail.len()
     }
 
-    /// The payload with this version.
-    pub fn payload(&self, version: u64) -> Vec<u8> {
+    /// The payload of a write of this version, after that one.
+    pub fn payload(&self, version: u64, after: u64) -> Vec<u8> {
         let mut payload = self.head.to_vec();
         match self.codec {
-            Codec::Json => payload.extend_from_slice(version.to_string().as_bytes()),
+            Codec::Json => payload.extend_from_slice(format!("{version},\"after\":{after}").as_bytes()),
             Codec::MessagePack => {
                 payload.push(0xcf);
                 payload.extend_from_slice(&version.to_be_bytes());
+                payload.extend_from_slice(b"\xa5after\xcf");
+                payload.extend_from_slice(&after.to_be_bytes());
             }
         }
         payload.extend_from_slice(self.tail);

@@ -97,17 +97,20 @@ impl Subscriber {
     /// That nobody is there is not an error: it is tried again and again.
     pub fn register_listen_address(&self, address: &str) -> Result<bool> {
         self.driver.check_address(address)?;
-        Ok(self.shared.state.lock().add_address(Name::from(address)))
+        let name = Name::from(self.driver.known_as(address));
+        Ok(self.shared.state.lock().add_address(name))
     }
 
     /// Ends listening to the publisher at this address; true if it was registered.
     pub fn unregister_listen_address(&self, address: &str) -> bool {
-        self.shared.state.lock().remove_address(address, Command::Disconnect)
+        let name = self.driver.known_as(address);
+        self.shared.state.lock().remove_address(&name, Command::Disconnect)
     }
 
     /// Ends listening to the publisher at this address, which is gone; the program is told, unless that one has said goodbye.
     pub(crate) fn give_up_listen_address(&self, address: &str) {
-        self.shared.state.lock().remove_address(address, Command::GiveUp);
+        let name = self.driver.known_as(address);
+        self.shared.state.lock().remove_address(&name, Command::GiveUp);
     }
 
     /// Receives on the calling thread until [`Subscriber::stop`] is called from another.

@@ -37,7 +37,7 @@ impl Announcer for Both {
         let mut outbound = self.outbound.lock();
         let written = self.rows.write(write)?;
         if written.changed {
-            let payload = announcement.payload(written.version);
+            let payload = announcement.payload(written.version, written.after.unwrap());
             assert!(payload.len() <= announcement.max_payload_len());
             outbound.send(announcement.topic.as_str().as_bytes(), &payload, Duration::from_secs(1))?;
         }
@@ -99,7 +99,7 @@ fn with_codec(codec: Codec) {
     let (rig, tenant) = (Rig::new(&driver), topic("tenant"));
     rig.listen(&["D", "tenant"], ADDRESS);
     let write = |write: Write<'_>| database.write(&write, 3);
-    let mut seqs = std::collections::BTreeMap::new();
+    let (mut seqs, mut lasts) = (std::collections::BTreeMap::new(), std::collections::BTreeMap::new());
     let mut told = |action: &str, value: Option<&str>, topic: &str, version: u64| {
         let update = rig.next();
         assert_eq!((update.action.as_str(), update.value.as_deref()), (action, value));
@@ -107,6 +107,7 @@ fn with_codec(codec: Codec) {
             (update.topic.as_str(), update.version, update.priority),
             (topic, Some(version), 3)
         );
+        assert_eq!(update.after, Some(lasts.insert(topic.to_owned(), version).unwrap_or(0)));
         // Numbers without gaps and repetitions.
         let seq = seqs.entry(topic.to_owned()).or_insert(0);
         *seq += 1;

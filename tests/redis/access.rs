@@ -212,8 +212,8 @@ fn a_password_is_never_shown() {
     config.set("pub_sub_driver", "redis", Source::Flag).unwrap();
     config.validate().unwrap();
     let driver = Drivers::new().network(&config).unwrap();
-    let inbound = driver.check_address("redis://user:hunter2@host:1").unwrap_err();
-    let own = RedisPubSub::new("redis://:hunter2@host:1", (&config).into()).unwrap_err();
+    let inbound = driver.check_address("redis://user:hunter2@host:x").unwrap_err();
+    let own = RedisPubSub::new("redis://:hunter2@host:x", (&config).into()).unwrap_err();
     let typed = Config::from_toml("redis_password = 222", "x.toml").unwrap_err();
     assert!(!typed.to_string().contains("222"), "{typed}");
     let options = tablecast::drivers::redis::RedisOptions::from(&config);

@@ -2,6 +2,8 @@
 #![cfg(feature = "redis")]
 
 mod access;
+mod addresses;
+mod chain;
 mod cluster;
 #[path = "../common/mod.rs"]
 mod common;

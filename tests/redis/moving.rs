@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tablecast::store::{Changes, TableVersion};
 use tablecast::{ErrorKind, Result, Store, Topic};
 
 use crate::common::{eventually, within};
@@ -49,6 +50,15 @@ fn use_all(store: &dyn Store, table: &str) -> Result<()> {
     store.create(table, "k", "v", &own)?;
     store.set(table, "k", "w")?;
     assert_eq!(store.get(table, "k", None)?.value, "w");
+    let stands = store.topic_versions(table, std::slice::from_ref(&own))?.unwrap();
+    let since = TableVersion {
+        version: stands.versions[0] - 1,
+        ..stands.table
+    };
+    let Changes::Page(page) = store.changes(table, &own, since)? else {
+        panic!("{since:?} is not known");
+    };
+    assert_eq!(page.changes[0].value.as_deref(), Some("w"));
     let rows: Vec<_> = store.entries(table, None).collect::<Result<_>>()?;
     assert_eq!(rows.len(), 2);
     assert_eq!(store.keys(table, Some(&own)).collect::<Result<Vec<_>>>()?.len(), 1);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tablecast::codec::Codec;
 use tablecast::config::Secret;
 use tablecast::drivers::redis::RedisOptions;
-use tablecast::store::{Announcement, StoreOptions, Write};
+use tablecast::store::{Announcement, StoreOptions, TableVersion, Write};
 use tablecast::stores::redis::RedisStore;
 use tablecast::{Action, Database, DatabaseOptions, Error, ErrorKind, Publisher, PublisherOptions, Store, Topic};
 
@@ -196,6 +196,7 @@ fn a_write_is_recognized_after_others() {
         let write = Write::set("t", "k", "mine").version(42).topic(all);
         let written = race.run(|mine| mine.write(&write).unwrap(), many);
         assert_eq!((written.version, &written.topic, written.changed), (43, all, true));
+        assert_eq!(written.after, Some(42));
         let again = |others: &RedisStore| {
             others.create("t", "k", "theirs", &topic("tenant")).unwrap();
             many(others);
@@ -205,7 +206,10 @@ fn a_write_is_recognized_after_others() {
         let write = Write::set("t", "k", "mine");
         let delete = |others: &RedisStore| _ = others.delete("t", "k").unwrap();
         let written = race.run(|mine| mine.write(&write).unwrap(), delete);
-        assert_eq!((written.version, written.topic), (86, topic("tenant")));
+        assert_eq!(
+            (written.version, written.after, written.topic),
+            (86, Some(85), topic("tenant"))
+        );
         assert_eq!(race.others.get("t", "k", None).unwrap_err().kind(), ErrorKind::NotFound);
         // The table is gone meanwhile, or there again.
         let delete = |others: &RedisStore| assert!(others.delete_table("t").unwrap());
@@ -262,6 +266,7 @@ fn a_publication_is_made_once_however_often_it_is_asked_for() {
         assert_eq!((version, write(&mine, "last")), (2, 23));
         let told: Vec<_> = (1..=23).map(|_| rig.next()).collect();
         assert!(told.iter().map(|update| update.version.unwrap()).eq(1..=23));
+        assert!(told.iter().map(|update| update.after.unwrap()).eq(0..=22));
         let mine: Vec<_> = told
             .iter()
             .filter(|update| update.origin.as_ref().unwrap().publisher == *mine.publisher().id())
@@ -465,8 +470,14 @@ fn what_was_evicted_is_called_so() {
         let server = Server::start();
         let store = &store(&server.address());
         let tenant = &topic("tenant");
-        let calls: [(&str, &dyn Fn() -> tablecast::Result<()>); 9] = [
+        let calls: [(&str, &dyn Fn() -> tablecast::Result<()>); 11] = [
             ("get", &|| store.get("t", "k", None).map(drop)),
+            ("changes", &|| {
+                store.changes("t", tenant, TableVersion::default()).map(drop)
+            }),
+            ("versions", &|| {
+                store.topic_versions("t", std::slice::from_ref(tenant)).map(drop)
+            }),
             ("create", &|| store.create("t", "new", "x", tenant).map(drop)),
             ("set", &|| store.set("t", "k", "x").map(drop)),
             ("delete", &|| store.delete("t", "k").map(drop)),
@@ -485,6 +496,8 @@ fn what_was_evicted_is_called_so() {
                 "rows",
                 &[
                     "get",
+                    "changes",
+                    "versions",
                     "create",
                     "set",
                     "delete",
@@ -497,6 +510,8 @@ fn what_was_evicted_is_called_so() {
             (
                 "about",
                 &[
+                    "changes",
+                    "versions",
                     "create",
                     "set",
                     "delete",
@@ -544,10 +559,11 @@ fn a_row_may_be_announced_in_every_codec() {
             assert_eq!(announce(&store, &address, "t", &key).unwrap(), number);
             let update = rig.next();
             assert_eq!((update.key.as_str(), update.version), (&*key, Some(number)));
+            assert_eq!(update.after, Some(number - 1));
             assert_eq!(update.action, Action::Create);
         }
         // The same in MessagePack, with a version of every length.
-        let head = b"\x86\xa5table\xa1t\xa3key\xa1m\xa6action\xa3set\xa5value\xc0\xa5topic\xa1D\xa7version";
+        let head = b"\x87\xa5table\xa1t\xa3key\xa1m\xa6action\xa3set\xa5value\xc0\xa5topic\xa1D\xa7version";
         let announcement = Announcement {
             topic: &Topic::ALL,
             head,
@@ -555,14 +571,16 @@ fn a_row_may_be_announced_in_every_codec() {
             codec: Codec::MessagePack,
         };
         let announcer = store.announcer(&address).unwrap();
-        store.create("t", "m", "", &Topic::ALL).unwrap();
+        let mut last = store.create("t", "m", "", &Topic::ALL).unwrap();
         for version in [1, 255, 256, 70_000, (1 << 32) + 1, (1 << 53) - 2] {
             let () = server.ask(&["HSET", "tablecast{1:t}/about", "version", &version.to_string()]);
             let write = Write::set("t", "m", "x").topic(announcement.topic);
             let written = announcer.write_and_publish(&write, &announcement).unwrap();
-            assert_eq!(written.version, version + 1);
+            assert_eq!((written.version, written.after), (version + 1, Some(last)));
             let update = rig.next();
             assert_eq!((update.key.as_str(), update.version), ("m", Some(version + 1)));
+            assert_eq!(update.after, Some(last));
+            last = version + 1;
             assert_eq!(store.get("t", "m", None).unwrap().version, version + 1);
         }
         // What changes nothing is not told, and neither is what cannot be done.

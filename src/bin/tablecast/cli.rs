@@ -11,7 +11,7 @@ use tablecast::config::{OptionDoc, Source};
 use tablecast::drivers::zmq::libzmq;
 use tablecast::{Config, Result, Topic};
 
-use crate::{db, demo, listen, members, notify, publish, stage, status, storm, watch};
+use crate::{db, demo, listen, members, notify, publish, replica, stage, status, storm, watch};
 
 /// The options that `-h` shows; the others are in `--help`.
 const COMMON: [&str; 6] = [
@@ -52,6 +52,7 @@ pub(crate) enum Command {
     Service,
     Publish(publish::Args),
     Watch(watch::Args),
+    Replica(replica::Args),
     Status(status::Args),
     /// Print the publishers that are registered in the store, and whether they are alive.
     ///

@@ -12,6 +12,7 @@ mod members;
 mod notify;
 mod output;
 mod publish;
+mod replica;
 mod row;
 mod seat;
 mod service;
@@ -55,6 +56,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Service => service::run(&cli.config(&[])?)?,
         Command::Publish(args) => publish::run(cli.config(publish::DEFAULTS)?, args)?,
         Command::Watch(args) => watch::run(cli.config(watch::DEFAULTS)?, args)?,
+        Command::Replica(args) => replica::run(cli.config(watch::DEFAULTS)?, args)?,
         Command::Status(args) => status::run(cli.config(&[])?, args)?,
         Command::Publishers(args) => members::run_publishers(&cli.config(&[])?, args)?,
         Command::Listeners(args) => members::run_listeners(&cli.config(&[])?, args)?,

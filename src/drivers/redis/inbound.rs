@@ -10,16 +10,18 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::drivers::wake::{self, Wakeable};
 use crate::error::{Error, ErrorKind, Result};
-use crate::redis::{Access, Finder, RedisOptions, Servers, poll};
+use crate::redis::{Access, Finder, RedisOptions, poll};
 use crate::thread;
 use crate::transport::{Inbound, Received, Wake};
 use crate::update::Topic;
 
+use super::Known;
 use super::connecting::{Connecting, Outcome};
 use super::link::{Link, Read};
 
 pub(super) struct RedisInbound {
     options: RedisOptions,
+    known: Known,
     turns: Arc<AtomicUsize>,
     topics: BTreeSet<Topic>,
     peers: Vec<Peer>,
@@ -59,10 +61,15 @@ enum Happened {
 const TURN: u32 = 256;
 
 impl RedisInbound {
-    pub(super) fn open(options: &RedisOptions, turns: &Arc<AtomicUsize>) -> Result<(RedisInbound, Arc<dyn Wake>)> {
+    pub(super) fn open(
+        options: &RedisOptions,
+        known: &Known,
+        turns: &Arc<AtomicUsize>,
+    ) -> Result<(RedisInbound, Arc<dyn Wake>)> {
         let (wakeable, waker) = wake::pair()?;
         let inbound = RedisInbound {
             options: options.clone(),
+            known: known.clone(),
             turns: Arc::clone(turns),
             topics: BTreeSet::new(),
             peers: Vec::new(),
@@ -174,8 +181,8 @@ impl Inbound for RedisInbound {
                 State::Connecting(_) | State::Linked(_) => Ok(()),
             };
         }
-        let servers = Servers::parse(address)?;
-        let access = Access::new(&self.options, servers.tls)?;
+        let servers = self.known.servers(address)?;
+        let access = Access::new(&self.options, &servers)?;
         let mut peer = Peer {
             address: address.into(),
             finder: Finder::new(servers, access, self.options.heartbeat_timeout, Arc::clone(&self.turns)),

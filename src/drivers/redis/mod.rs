@@ -14,8 +14,11 @@ mod inbound;
 mod link;
 mod outbound;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+
+use parking_lot::Mutex;
 
 use crate::error::Result;
 pub use crate::redis::RedisOptions;
@@ -36,6 +39,7 @@ pub struct RedisPubSub {
     servers: Servers,
     options: RedisOptions,
     access: Access,
+    known: Known,
     turns: Arc<AtomicUsize>,
 }
 
@@ -50,7 +54,8 @@ impl RedisPubSub {
     pub fn new(address: &str, options: RedisOptions) -> Result<RedisPubSub> {
         let servers = Servers::parse(address)?;
         Ok(RedisPubSub {
-            access: Access::new(&options, servers.tls)?,
+            access: Access::new(&options, &servers)?,
+            known: Known::default(),
             servers,
             options: options.bounded(),
             turns: redis::turns(),
@@ -71,12 +76,40 @@ impl PubSub for RedisPubSub {
     }
 
     fn inbound(&self) -> Result<(Box<dyn Inbound>, Arc<dyn Wake>)> {
-        let (inbound, wake) = RedisInbound::open(&self.options, &self.turns)?;
+        let (inbound, wake) = RedisInbound::open(&self.options, &self.known, &self.turns)?;
         Ok((Box::new(inbound), wake))
     }
 
     fn check_address(&self, address: &str) -> Result<()> {
         let servers = Servers::parse(address)?;
-        Access::new(&self.options, servers.tls).map(drop)
+        Access::new(&self.options, &servers).map(drop)
+    }
+
+    fn known_as(&self, address: &str) -> String {
+        self.known.remember(address)
+    }
+}
+
+/// The servers of the listen addresses that were given, by what they are called: that says no password. Clones share it.
+#[derive(Debug, Clone, Default)]
+struct Known(Arc<Mutex<HashMap<String, Servers>>>);
+
+impl Known {
+    /// Returns what the address is called from now on.
+    fn remember(&self, address: &str) -> String {
+        let Ok(servers) = Servers::parse(address) else {
+            return address.to_owned();
+        };
+        let name = servers.to_string();
+        // Whoever names it again without a password does not take it away.
+        if name != address {
+            self.0.lock().insert(name.clone(), servers);
+        }
+        name
+    }
+
+    fn servers(&self, name: &str) -> Result<Servers> {
+        let known = self.0.lock().get(name).cloned();
+        known.map_or_else(|| Servers::parse(name), Ok)
     }
 }

@@ -50,7 +50,7 @@ impl Desk {
 
     /// What is answered, after the longest time that it may wait.
     fn said(&mut self) -> Vec<(u64, u32, State)> {
-        let answers = self.docket.answers(self.now + RECEIPT).into_iter();
+        let answers = self.docket.answers(self.now + RECEIPT + RECEIPTS_APART).into_iter();
         let answers = answers.flat_map(|(_, about)| about);
         answers.map(|it| (it.number, it.attempt, it.state)).collect()
     }
@@ -337,4 +337,41 @@ fn a_few_hundred_are_claimed_ahead() {
     }
     assert!(desk.docket.has_step(desk.now));
     assert_eq!(desk.docket.load(), 2000 - (BUNDLE - AHEAD) - 1);
+}
+
+#[test]
+fn receipts_to_a_notifier_wait_for_each_other() {
+    let mut desk = Desk::new();
+    let start = desk.now;
+    let count = |desk: &mut Desk| {
+        desk.docket
+            .answers(desk.now)
+            .iter()
+            .map(|(_, about)| about.len())
+            .sum::<usize>()
+    };
+    desk.event(1, 1);
+    desk.now = start + RECEIPT;
+    assert_eq!(count(&mut desk), 1);
+    for number in 2..10 {
+        desk.now += RECEIPT;
+        desk.event(number, 1);
+        assert_eq!(count(&mut desk), 0);
+    }
+    // One of another does not wait for them, nor take them along.
+    let (on, notifier) = (topic("a"), topic("other"));
+    let update = Box::new(DbUpdate::new("lport", "1", Action::Set));
+    let (low, what) = (0, What::Event(1, 1, update));
+    let heard = Heard {
+        on,
+        notifier,
+        low,
+        what,
+    };
+    desk.docket.hear(heard, desk.now);
+    desk.now += RECEIPT;
+    assert_eq!(count(&mut desk), 1);
+    desk.now = start + RECEIPT + RECEIPTS_APART;
+    assert_eq!(desk.docket.answers_due(), Some(desk.now));
+    assert_eq!(count(&mut desk), 8);
 }

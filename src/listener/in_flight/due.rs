@@ -157,6 +157,6 @@ impl InFlight {
     /// When [`InFlight::tick`] has something to do.
     pub(in crate::listener) fn due(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|(due, _)| *due);
-        [timer, self.confirm_due].into_iter().flatten().min()
+        [timer, self.confirm_due, self.gathered].into_iter().flatten().min()
     }
 }

@@ -29,11 +29,13 @@ impl Desk {
         let (may, waiting) = (true, 0);
         let present = listeners.iter().map(|name| ((*name).into(), Standing { may, waiting }));
         self.in_flight.listeners(present.collect(), self.at(millis));
+        self.tick(millis);
     }
 
     fn add(&mut self, millis: u64, number: u64, key: &str) {
         let update = DbUpdate::new("lport", key, Action::Set);
         self.in_flight.add(number, update, self.at(millis));
+        self.tick(millis);
     }
 
     fn tick(&mut self, millis: u64) {
@@ -56,6 +58,7 @@ impl Desk {
             about,
         };
         self.in_flight.answered(said, self.at(millis));
+        self.tick(millis);
     }
 
     fn done(&mut self, millis: u64, number: u64, listener: &str, attempt: u32) {
@@ -400,4 +403,49 @@ fn no_more_are_on_their_way_than_the_window() {
         matches!(steps[..], [Step::Processed { .. }, Step::Send { number: 3, .. }]),
         "{steps:?}"
     );
+}
+
+#[test]
+fn while_all_listeners_are_busy_a_few_updates_make_one_message() {
+    let mut desk = Desk::new(256, &["a", "b"]);
+    let busy = |desk: &mut Desk, millis, listener: &str, waiting| {
+        let (listener, leaving, about) = (listener.into(), false, Vec::new());
+        let said = Answers {
+            listener,
+            waiting,
+            leaving,
+            about,
+        };
+        desk.in_flight.answered(said, desk.at(millis));
+        desk.tick(millis);
+    };
+    busy(&mut desk, 0, "a", 1000);
+    // One of them has nothing to do.
+    (1..=3).for_each(|number| desk.add(0, number, &number.to_string()));
+    assert_eq!(desk.in_flight.steps().len(), 3);
+    busy(&mut desk, 5, "b", 1000);
+    (4..=6).for_each(|number| desk.add(10, number, &number.to_string()));
+    assert!(desk.in_flight.steps().is_empty());
+    assert_eq!(desk.in_flight.due(), Some(desk.at(110)));
+    desk.tick(109);
+    assert!(desk.in_flight.steps().is_empty());
+    desk.tick(110);
+    let to = |steps: Vec<Step>| -> Vec<Name> {
+        let to = steps.into_iter().map(|step| match step {
+            Step::Send { listener, .. } => listener,
+            step => panic!("{step:?}"),
+        });
+        to.collect()
+    };
+    let gathered = to(desk.in_flight.steps());
+    assert!(gathered.len() == 3 && gathered.iter().all(|name| *name == gathered[0]));
+    // A hand is enough, and the next one is another's.
+    (7..7 + HAND as u64).for_each(|number| desk.add(120, number, &number.to_string()));
+    let hand = to(desk.in_flight.steps());
+    assert!(hand.len() == HAND && hand.iter().all(|name| *name != gathered[0]));
+    // What finds nothing on its way is sent at once.
+    let mut desk = Desk::new(256, &["a"]);
+    busy(&mut desk, 0, "a", 1000);
+    desk.add(1, 1, "k");
+    assert_eq!(desk.sent(1, 1), "a");
 }

@@ -8,8 +8,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Announcement, Change, Write, Written};
 use crate::update::Topic;
 
-/// What `write.lua` needs to know of a write.
-pub(super) fn arguments<'a>(write: &'a Write<'_>, announcement: Option<&'a Announcement<'_>>) -> [Cow<'a, [u8]>; 8] {
+/// What `write.lua` needs to know of a write. A delete is `remembered` for so many writes.
+pub(super) fn arguments<'a>(
+    write: &'a Write<'_>,
+    remembered: &'a str,
+    announcement: Option<&'a Announcement<'_>>,
+) -> [Cow<'a, [u8]>; 9] {
     let (what, value) = match write.change {
         Change::Create(value) => ("create", value),
         Change::Set(value) => ("set", value),
@@ -39,16 +43,18 @@ pub(super) fn arguments<'a>(write: &'a Write<'_>, announcement: Option<&'a Annou
         flags,
         Cow::Borrowed(head),
         Cow::Borrowed(tail),
+        Cow::Borrowed(remembered.as_bytes()),
     ]
 }
 
-/// What `write.lua` returned: the version, if nothing else is new; or a number that says what became of it (4: it was
-/// made before), then the version, the topic, and the value before.
+/// What `write.lua` returned: its versions, if nothing else is new; or a number that says what became of it (4: it was
+/// made before), then the versions, the topic, and the value before.
 pub(super) fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
-    if let Value::Int(_) = answer {
+    if let Value::BulkString(versions) = answer {
+        let (version, after) = read_versions(&versions)?;
         return Ok(Written {
-            after: None,
-            version: unsigned(Some(answer))?,
+            version,
+            after,
             topic: write.topic.cloned().unwrap_or(Topic::ALL),
             changed: true,
             before: None,
@@ -68,7 +74,10 @@ pub(super) fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
         let context = "the write was made, but the answer with the value before it was lost";
         return Err(Error::new(ErrorKind::Unconfirmed, context));
     }
-    let version = unsigned(answer.next())?;
+    let Some(Value::BulkString(versions)) = answer.next() else {
+        return Err(nonsense());
+    };
+    let (version, after) = read_versions(&versions)?;
     let topic = text(answer.next())?;
     // A topic that was named is not repeated.
     let topic = match (&*topic, write.topic) {
@@ -77,8 +86,8 @@ pub(super) fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
         _ => Topic::new(topic).map_err(|_| nonsense())?,
     };
     Ok(Written {
-        after: None,
         version,
+        after,
         topic,
         changed: outcome != 5,
         before: match answer.next() {
@@ -86,6 +95,16 @@ pub(super) fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
             before => Some(text(before)?),
         },
     })
+}
+
+/// The version of a write, and that of the topic's write before it; alone, that of a row in which nothing was changed.
+fn read_versions(bytes: &[u8]) -> Result<(u64, Option<u64>)> {
+    let (version, rest) = bytes.split_first_chunk().ok_or_else(nonsense)?;
+    let after = match rest {
+        [] => None,
+        _ => Some(u64::from_be_bytes(rest.try_into().map_err(|_| nonsense())?)),
+    };
+    Ok((u64::from_be_bytes(*version), after))
 }
 
 pub(super) fn unsigned(value: Option<Value>) -> Result<u64> {

@@ -17,6 +17,7 @@
 //! begin with `tablecast{`.
 
 mod answer;
+mod history;
 mod row;
 mod script;
 mod session;
@@ -29,8 +30,8 @@ use ::redis::{Cmd, Value, cmd};
 use crate::error::{ErrorKind, Result};
 use crate::redis::{Client, RedisOptions, Request, Servers};
 use crate::store::{
-    Announcement, Announcer, Change, Item, PAGE_BYTES, Page, Row, Store, StoreOptions, TableVersion, Write, Written,
-    not_found,
+    Announcement, Announcer, Change, Changes, DELETES_REMEMBERED, Item, PAGE_BYTES, Page, Row, Store, StoreOptions,
+    TableVersion, TopicVersions, Write, Written, not_found,
 };
 use crate::update::{Name, Topic};
 
@@ -46,6 +47,8 @@ struct Inner {
     address: String,
     client: Client,
     options: StoreOptions,
+    /// For how many writes a delete is remembered, in digits.
+    remembered: String,
     sessions: Sessions,
 }
 
@@ -71,11 +74,22 @@ const EXISTS: &[u8] = b"exists";
 /// No page has more rows, whatever the options say.
 const MAX_BATCH: usize = 1_000_000;
 
+/// Versions are numbers of Lua.
+const MAX_REMEMBERED: u64 = 1 << 53;
+
 /// The key under which this part of a table is stored.
 fn key_of(table: &str, part: &str) -> Vec<u8> {
     // With its length before it no table's name can look like another one's with more behind it, and the part in
     // braces, which decides about the slot, is never empty.
     format!("tablecast{{{}:{table}}}/{part}", table.len()).into_bytes()
+}
+
+/// What members of this topic begin with: its length, so that none begins with another's, and the topic.
+fn prefix_of(topic: &Topic) -> Vec<u8> {
+    let name = topic.as_str().as_bytes();
+    // A topic is limited to far less than what fits.
+    let length = u32::try_from(name.len()).unwrap_or(u32::MAX).to_be_bytes();
+    [&length, name].concat()
 }
 
 impl RedisStore {
@@ -88,6 +102,10 @@ impl RedisStore {
         Ok(RedisStore(Arc::new(Inner {
             address: address.to_owned(),
             client: Client::new(Servers::parse(address)?, redis)?,
+            remembered: options
+                .deletes_remembered
+                .clamp(DELETES_REMEMBERED, MAX_REMEMBERED)
+                .to_string(),
             options,
             sessions: Sessions::default(),
         })))
@@ -155,7 +173,8 @@ impl Inner {
             Change::Set(_) => &PARTS[..2],
             Change::Create(_) | Change::Delete => &PARTS[..],
         };
-        let answer = self.run_once(&script::WRITE, (write.table, parts), &[arguments(write, announcement)])?;
+        let arguments = arguments(write, &self.remembered, announcement);
+        let answer = self.run_once(&script::WRITE, (write.table, parts), &[arguments])?;
         read_answer(answer, write)
     }
 
@@ -164,7 +183,10 @@ impl Inner {
         let Some(Write { table, .. }) = writes.first() else {
             return Ok(Vec::new());
         };
-        let arguments: Vec<_> = writes.iter().map(|write| arguments(write, None)).collect();
+        let arguments: Vec<_> = writes
+            .iter()
+            .map(|write| arguments(write, &self.remembered, None))
+            .collect();
         let answers = self.run_once(&script::WRITE_EACH, (table, &PARTS), &arguments)?;
         let answers = answers.into_sequence().map_err(|_| nonsense())?;
         if answers.len() != writes.len() {
@@ -215,12 +237,7 @@ impl Inner {
     ) -> Result<Page<T>> {
         let (index, prefix) = match topic {
             None => (KEYS, Vec::new()),
-            Some(topic) => {
-                let name = topic.as_str().as_bytes();
-                // A topic is limited to far less than what fits.
-                let length = u32::try_from(name.len()).unwrap_or(u32::MAX).to_be_bytes();
-                (TOPICS, [&length, name].concat())
-            }
+            Some(topic) => (TOPICS, prefix_of(topic)),
         };
         let from = match after {
             Some(after) => [b"(", &*prefix, after.as_bytes()].concat(),
@@ -309,25 +326,15 @@ impl Store for RedisStore {
     }
 
     fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
-        let about = &*key_of(table, ABOUT);
-        let command = &mut cmd("HMGET");
-        let answer = self
-            .0
-            .call(about, command.arg(about).arg("version").arg("incarnation"))?;
-        match &*answer.into_sequence().map_err(|_| nonsense())? {
-            [Value::Nil, _] => Ok(Some(TableVersion::default())),
-            [Value::BulkString(version), token] => Ok(Some(TableVersion {
-                incarnation: match token {
-                    Value::BulkString(token) => incarnation(token),
-                    _ => 0,
-                },
-                version: std::str::from_utf8(version)
-                    .ok()
-                    .and_then(|version| version.parse().ok())
-                    .ok_or_else(nonsense)?,
-            })),
-            _ => Err(nonsense()),
-        }
+        self.0.table_version(table).map(Some)
+    }
+
+    fn topic_versions(&self, table: &str, topics: &[Topic]) -> Result<Option<TopicVersions>> {
+        self.0.topic_versions(table, topics).map(Some)
+    }
+
+    fn changes(&self, table: &str, topic: &Topic, since: TableVersion) -> Result<Changes> {
+        self.0.changes(table, topic, since)
     }
 
     fn announcer(&self, address: &str) -> Option<&dyn Announcer> {
@@ -339,13 +346,6 @@ impl Announcer for RedisStore {
     fn write_and_publish(&self, write: &Write<'_>, announcement: &Announcement<'_>) -> Result<Written> {
         self.0.write(write, Some(announcement))
     }
-}
-
-/// The session and number of the write that the table began with, as one number.
-fn incarnation(token: &[u8]) -> u64 {
-    token
-        .iter()
-        .fold(0, |number: u64, byte| number.rotate_left(8) ^ u64::from(*byte))
 }
 
 fn command(script: &Script, keys: &[Vec<u8>]) -> Cmd {

@@ -4,14 +4,15 @@
 -- no key, and `about` has the field `exists`: where only some have it, the server has evicted a key.
 --
 -- Of its writes that are under way a client gives each a session: a field of `about` with the number of the write that
--- the session has made last in this table (8 bytes), its version (8), and the topic if the client did not name one. So a
--- write that is asked for again is recognized, however many were made in between, and one that comes late is refused.
+-- the session has made last in this table (8 bytes), its version (8), that of the topic's write before it (8), and the topic if
+-- the client did not name one. So a write that is asked for again is recognized, however many were made in between, and one
+-- that comes late is refused.
 -- `within` is there if it is asked for again: it was first asked for within so many milliseconds.
 local rows, about, deletes, keys, topics, order = unpack(KEYS)
 local session, number, within = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local call, sub, pack, unpack_bytes = redis.call, string.sub, struct.pack, struct.unpack
 -- What a session has that has made no write.
-local NEVER = '\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0'
+local NEVER = string.rep('\0', 24)
 
 -- How many of these keys exist. One is asked for at a time: while a slot is being moved, a cluster refuses commands that name
 -- several of which one is not there.
@@ -25,9 +26,9 @@ end
 
 local last, kept = unpack(call('HMGET', about, 'version', session))
 if kept then
-    local made, version = unpack_bytes('>I8I8', kept)
+    local made = unpack_bytes('>I8', kept)
     if made == number then
-        return {4, version, sub(kept, 17)}
+        return {4, sub(kept, 9, 24), sub(kept, 25)}
     elseif made > number then
         return {6}
     end

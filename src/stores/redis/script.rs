@@ -2,7 +2,8 @@
 
 use std::sync::LazyLock;
 
-use crate::store::DELETES_REMEMBERED;
+/// The notes of a topic's writes are kept for at least so many writes of the table.
+const LOGGED: usize = 10_000;
 
 /// More sessions than these are not kept of a table; `recall.lua` says what they are.
 const SESSIONS: usize = 1000;
@@ -21,7 +22,7 @@ impl Script {
 }
 
 fn script(files: &[&str]) -> (String, redis::Script) {
-    let text = format!("local REMEMBERED, SESSIONS = {DELETES_REMEMBERED}, {SESSIONS}\n") + &files.concat();
+    let text = format!("local LOGGED, SESSIONS = {LOGGED}, {SESSIONS}\n") + &files.concat();
     let named = redis::Script::new(&text);
     (text, named)
 }
@@ -56,4 +57,6 @@ scripts! {
     DELETE_TABLE: "recall.lua" "steps.lua" "delete_table.lua"
     IS_WHOLE: "is_whole.lua"
     PAGE: "page.lua"
+    CHANGES: "changes.lua"
+    TOPIC_VERSIONS: "topic_versions.lua"
 }

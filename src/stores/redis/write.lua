@@ -1,10 +1,20 @@
 -- Makes one write, and publishes it. A row is its version (8 bytes), the length of its topic (4), the topic, the value;
--- of a deleted one the version of the delete is remembered for a while.
--- A set needs only the first two keys. With a `head` the write is published, on the row's topic, as head, version, tail.
-local what, key, value, topic, wanted, flags, head, tail = unpack(ARGV, 4)
+-- of a deleted one the version and topic of the delete are remembered for a while. With a `head` the write is published, on the
+-- row's topic. A set needs only the first two keys.
+--
+-- So `rows` has more fields, which are no keys either. '\255', length and topic is where the topic stands: the versions of its last
+-- write (8), of the last one of which a reader is not told any more (8), and of its first (8), which is its id; then the numbers of its first
+-- note (8) and of the next one (8). '\254', id and number is a note: the version (8), '\255' if it was a delete, and the key.
+local what, key, value, topic, wanted, flags, head, tail, remembered = unpack(ARGV, 4)
 local unless_equal, returning = flags == 'e' or flags == 'er', flags == 'r' or flags == 'er'
 
-local packed = call('HGET', rows, key)
+local packed, topic_bytes, standing
+if topic == '' then
+    packed = call('HGET', rows, key)
+else
+    topic_bytes = pack('>I4', #topic) .. topic
+    packed, standing = unpack(call('HMGET', rows, key, '\255' .. topic_bytes))
+end
 local exists = packed and last or call('HEXISTS', about, 'exists') == 1
 local is_there = packed or call('HEXISTS', rows, '\255') == 1
 local version, deleted, of_topic, value_at
@@ -37,35 +47,83 @@ if what == 'create' then
 elseif unless_equal or returning then
     before = sub(packed, value_at)
     if unless_equal and what == 'set' and before == value then
-        return {5, version, of_topic, returning and before}
+        return {5, sub(packed, 1, 8), of_topic, returning and before}
     end
     before = returning and before
 end
+if topic == '' then
+    topic_bytes = sub(packed, 9, value_at - 1)
+    standing = call('HGET', rows, '\255' .. topic_bytes)
+end
+if packed and not standing then
+    return {within and 6 or 7}
+end
 
 local next_version = (last or 0) + 1
-local version_bytes, topic_bytes = pack('>I8', next_version), pack('>I4', #of_topic) .. of_topic
+local version_bytes = pack('>I8', next_version)
 local row = version_bytes .. topic_bytes .. value
--- Without a named topic the session has to know it.
-local made = pack('>I8', number) .. version_bytes .. (topic == '' and of_topic or '')
-local message
-if head ~= '' then
-    -- A map of MessagePack begins above ASCII.
-    message = head .. (string.byte(head) < 128 and string.format('%d', next_version) or '\207' .. version_bytes) .. tail
+local stands = '\255' .. topic_bytes
+local after = standing and sub(standing, 1, 8) or pack('>I8', call('HGET', about, 'deleted') or 0)
+local bounds = standing and sub(standing, 9, 32) or pack('>I8', 0) .. version_bytes .. pack('>I8', 0)
+local noted = standing and unpack_bytes('>I8', standing, 33) or 0
+local stands_now = version_bytes .. bounds .. pack('>I8', noted + 1)
+local note_at, note_of = '\254' .. sub(bounds, 9, 16) .. pack('>I8', noted), version_bytes .. (what == 'delete' and '\255' or '') .. key
+-- Now and then old notes go, a few more than have come.
+local trim
+if noted % 64 == 63 then
+    trim = function()
+        local first, names, old = unpack_bytes('>I8', bounds, 17), {}, 0
+        for number = first, math.min(first + 99, noted) do
+            names[#names + 1] = '\254' .. sub(bounds, 9, 16) .. pack('>I8', number)
+        end
+        local notes = call('HMGET', rows, unpack(names))
+        local oldest = next_version - math.max(remembered, LOGGED)
+        while unpack_bytes('>I8', notes[old + 1]) <= oldest do
+            old = old + 1
+        end
+        if old > 0 then
+            bounds = sub(notes[old], 1, 8) .. sub(bounds, 9, 16) .. pack('>I8', first + old)
+            redis.pcall('HSET', rows, stands, version_bytes .. bounds .. pack('>I8', noted + 1))
+            redis.pcall('HDEL', rows, unpack(names, 1, old))
+        end
+    end
 end
-local reply = topic ~= '' and not before and next_version or {0, next_version, of_topic, before}
+-- Without a named topic the session has to know it.
+local made = pack('>I8', number) .. version_bytes .. after .. (topic == '' and of_topic or '')
+local message
+if head == '' then
+elseif string.byte(head) < 128 then
+    message = head .. string.format('%d,"after":%d', next_version, (unpack_bytes('>I8', after))) .. tail
+else
+    -- A map of MessagePack begins above ASCII.
+    message = head .. '\207' .. version_bytes .. '\165after\207' .. after .. tail
+end
+local numbers = version_bytes .. after
+local reply = topic ~= '' and not before and numbers or {0, numbers, of_topic, before}
 
 -- The same as below, without what it costs to be prepared for any number of steps.
 if what == 'set' then
     local pcall = redis.pcall
     call('HSET', about, 'version', next_version, session, made)
-    local done = pcall('HSET', rows, key, row)
+    local done = pcall('HSET', rows, key, row, stands, stands_now, note_at, note_of)
     if message and type(done) == 'number' then
         done = pcall('PUBLISH', of_topic, message)
     end
     if type(done) == 'number' then
+        if trim then
+            trim()
+        end
         return reply
     end
-    local back = pcall('HSET', rows, key, packed)
-    local back_too = pcall('HSET', about, 'version', last, session, kept or NEVER)
-    return type(back) == 'number' and type(back_too) == 'number' and done or {6}
+    local backs = {
+        pcall('HSET', rows, key, packed, stands, standing),
+        pcall('HSET', about, 'version', last, session, kept or NEVER),
+        pcall('HDEL', rows, note_at),
+    }
+    for _, back in ipairs(backs) do
+        if type(back) ~= 'number' then
+            return {6}
+        end
+    end
+    return done
 end

@@ -1,8 +1,8 @@
--- Makes writes of one table in their order, each with eleven arguments, and returns what `write` says of each, or {8, why} if the
+-- Makes writes of one table in their order, each with twelve arguments, and returns what `write` says of each, or {8, why} if the
 -- server has refused it.
 local answers = {}
-for at = 1, #ARGV, 11 do
-    local done, answer = pcall(write, KEYS, {unpack(ARGV, at, at + 10)})
+for at = 1, #ARGV, 12 do
+    local done, answer = pcall(write, KEYS, {unpack(ARGV, at, at + 11)})
     local refusal = not done and answer or type(answer) == 'table' and answer.err
     if refusal then
         answer = {8, type(refusal) == 'table' and refusal.err or refusal}

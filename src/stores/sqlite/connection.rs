@@ -224,6 +224,8 @@ fn connect(path: &Path, access: Access) -> Result<Connection, Failure> {
     };
     connection.busy_timeout(Duration::ZERO)?;
     connection.set_prepared_statement_cache_capacity(32);
+    // Otherwise a statement with a limit is compiled anew each time.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // Every commit is on the disk when it returns.
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "journal_size_limit", MAX_IDLE_LOG_BYTES)?;
@@ -253,5 +255,25 @@ fn retry<T>(deadline: Instant, mut attempt: impl FnMut() -> Result<T, Failure>) 
             }
             result => return result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::StatementStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_statement_with_a_limit_is_compiled_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut connection = connect(&folder.path().join("test"), Access::Create).unwrap();
+        schema::prepare(&mut connection).unwrap();
+        let mut statement = connection.prepare("SELECT key FROM entries LIMIT :limit").unwrap();
+        for limit in 1..5 {
+            let mut rows = statement.query([limit]).unwrap();
+            assert!(rows.next().unwrap().is_none());
+        }
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
     }
 }

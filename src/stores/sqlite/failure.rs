@@ -7,6 +7,7 @@ use rusqlite::ErrorCode;
 use crate::error::{Error, ErrorKind};
 
 /// What stops a call: an answer to the caller, or trouble with the database.
+#[derive(Debug)]
 pub(super) enum Failure {
     Ours(Error),
     Sqlite(rusqlite::Error),

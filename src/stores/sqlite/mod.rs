@@ -38,6 +38,7 @@ use crate::store::{
 };
 use crate::update::{Name, Topic};
 use database::Database;
+use write::Writes;
 
 /// The store in a file; its alias is `sqlite`. All of a process that have one file open share their connections.
 #[derive(Clone)]
@@ -62,6 +63,17 @@ impl SqliteStore {
             batch_amount: options.batch_amount.max(1),
             timeout: options.timeout,
             deletes_remembered: options.deletes_remembered.max(DELETES_REMEMBERED),
+        })
+    }
+
+    /// Makes writes in one transaction.
+    fn write_all<'w>(&self, writes: impl IntoIterator<Item = &'w Write<'w>> + Clone) -> Result<Vec<Result<Written>>> {
+        self.database.write(self.timeout, |transaction| {
+            let mut made = Writes::new(transaction, self.deletes_remembered);
+            let written = writes.clone().into_iter().map(|write| made.make(write));
+            let written = written.collect::<Result<_, _>>()?;
+            made.finish()?;
+            Ok(written)
         })
     }
 
@@ -108,14 +120,12 @@ impl Store for SqliteStore {
     }
 
     fn write(&self, write: &Write<'_>) -> Result<Written> {
-        self.database
-            .write(self.timeout, |transaction| Ok(self.make(transaction, write)??))
+        let written = self.write_all([write])?.pop();
+        written.unwrap_or_else(|| Err(write.not_found()))
     }
 
     fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
-        self.database.write(self.timeout, |transaction| {
-            writes.iter().map(|write| self.make(transaction, write)).collect()
-        })
+        self.write_all(writes)
     }
 
     fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
@@ -166,13 +176,9 @@ impl Store for SqliteStore {
     }
 
     fn delete_rows(&self, table: &str, keys: &[Name]) -> Result<usize> {
-        self.database.write(self.timeout, |transaction| {
-            let mut removed = 0;
-            for key in keys {
-                removed += usize::from(self.make(transaction, &Write::delete(table, key))?.is_ok());
-            }
-            Ok(removed)
-        })
+        let deletes: Vec<_> = keys.iter().map(|key| Write::delete(table, key)).collect();
+        let written = self.write_all(&deletes)?;
+        Ok(written.iter().filter(|written| written.is_ok()).count())
     }
 
     fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {

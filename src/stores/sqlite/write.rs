@@ -1,164 +1,229 @@
-//! One write, in a transaction.
+//! The writes of one transaction.
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use std::collections::HashMap;
+
+use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::failure::Failure;
-use super::{SqliteStore, signed, topic, unsigned};
+use super::{signed, topic, unsigned};
 use crate::error::Result;
 use crate::store::{Change, Write, Written};
 use crate::update::Topic;
 
+/// The writes of one transaction. Where they leave tables and topics is stored once, at the end.
+pub(super) struct Writes<'t> {
+    transaction: &'t Transaction<'t>,
+    /// For how many writes deletes are remembered.
+    remembered: u64,
+    /// Those that were looked for, by name.
+    tables: HashMap<String, Table>,
+}
+
+struct Table {
+    id: i64,
+    /// Of its last write.
+    version: u64,
+    /// Up to here no changes are known.
+    unknown: u64,
+    is_changed: bool,
+    has_deletes: bool,
+    /// The topics that were looked for.
+    topics: HashMap<Topic, Last>,
+}
+
+/// Where a topic stands.
+#[derive(Clone, Copy)]
+struct Last {
+    version: u64,
+    is_changed: bool,
+}
+
 /// What a write finds.
 struct Found {
-    table_id: i64,
-    /// Of the table's last write.
-    version: u64,
     row: Option<(Topic, u64)>,
     /// The row's value, if it was asked for.
     value: Option<String>,
     /// The version of the row's delete, if it is remembered.
     delete: Option<u64>,
-    /// The version of the topic's last write.
-    after: u64,
 }
 
-impl SqliteStore {
+impl<'t> Writes<'t> {
+    pub(super) fn new(transaction: &'t Transaction<'t>, remembered: u64) -> Writes<'t> {
+        Writes {
+            transaction,
+            remembered,
+            tables: HashMap::new(),
+        }
+    }
+
     /// Makes a write, or says why it is not to be made.
-    pub(super) fn make(&self, transaction: &Transaction<'_>, write: &Write<'_>) -> Result<Result<Written>, Failure> {
-        let found = find(transaction, write)?;
+    pub(super) fn make(&mut self, write: &Write<'_>) -> Result<Result<Written>, Failure> {
+        if !self.tables.contains_key(write.table) {
+            let table = Table::find(self.transaction, write.table)?;
+            self.tables.insert(write.table.to_owned(), table);
+        }
+        let Some(table) = self.tables.get_mut(write.table) else {
+            return Ok(Err(write.not_found()));
+        };
+        let found = Found::find(self.transaction, table.id, write)?;
         let row = found.row.as_ref().map(|(topic, version)| (topic, *version));
         match write.check(row, found.delete) {
-            Ok(()) => found.apply(transaction, write, self.deletes_remembered).map(Ok),
+            Ok(()) => table.apply(self.transaction, found, write).map(Ok),
             Err(e) => Ok(Err(e)),
         }
     }
-}
 
-/// Looks for what the write is about; a table that was never used is added.
-fn find(transaction: &Transaction<'_>, write: &Write<'_>) -> Result<Found, Failure> {
-    let query = "SELECT tables.id, tables.version, entries.topic, entries.version,
-            CASE WHEN ?3 THEN entries.value END,
-            CASE WHEN entries.key IS NULL THEN
-                (SELECT max(version) FROM deletes WHERE table_id = tables.id AND key = ?2)
-            END,
-            coalesce(topics.version, tables.unknown)
-        FROM tables
-            LEFT JOIN entries ON entries.table_id = tables.id AND entries.key = ?2
-            LEFT JOIN topics ON topics.table_id = tables.id AND topics.topic = coalesce(entries.topic, ?4)
-        WHERE tables.name = ?1";
-    let needs_value = write.returning || write.unless_equal;
-    let found = transaction.prepare_cached(query)?.query_row(
-        params![write.table, write.key, needs_value, topic_of_new(write).as_str()],
-        |row| {
-            let is_there = row.get::<_, Option<String>>(2)?.is_some();
-            let is_remembered = row.get::<_, Option<i64>>(5)?.is_some();
-            Ok(Found {
-                table_id: row.get(0)?,
-                version: unsigned(row, 1)?,
-                row: is_there
-                    .then(|| Ok::<_, rusqlite::Error>((topic(row, 2)?, unsigned(row, 3)?)))
-                    .transpose()?,
-                value: row.get(4)?,
-                delete: is_remembered.then(|| unsigned(row, 5)).transpose()?,
-                after: unsigned(row, 6)?,
-            })
-        },
-    );
-    if let Some(found) = found.optional()? {
-        return Ok(found);
+    /// Stores where tables and topics stand.
+    pub(super) fn finish(self) -> Result<(), Failure> {
+        for table in self.tables.values().filter(|table| table.is_changed) {
+            let update = "UPDATE tables SET version = ?2, live = 1 WHERE id = ?1";
+            execute(self.transaction, update, &[&table.id, &signed(table.version)])?;
+            for (topic, last) in table.topics.iter().filter(|(_, last)| last.is_changed) {
+                let note = "INSERT INTO topics (table_id, topic, version, forgotten) VALUES (?1, ?2, ?3, 0)
+                    ON CONFLICT (table_id, topic) DO UPDATE SET version = ?3";
+                let parameters: [&dyn rusqlite::ToSql; 3] = [&table.id, &topic.as_str(), &signed(last.version)];
+                execute(self.transaction, note, &parameters)?;
+            }
+            if table.has_deletes {
+                table.forget_before(self.transaction, table.version.saturating_sub(self.remembered))?;
+            }
+        }
+        Ok(())
     }
-    let add = "INSERT INTO tables (name) VALUES (?1) RETURNING id";
-    let table_id = transaction
-        .prepare_cached(add)?
-        .query_row([write.table], |row| row.get(0))?;
-    Ok(Found {
-        table_id,
-        version: 0,
-        row: None,
-        value: None,
-        delete: None,
-        after: 0,
-    })
 }
 
-impl Found {
+impl Table {
+    /// The table of this name; one that was never used is added.
+    fn find(transaction: &Transaction<'_>, name: &str) -> Result<Table, Failure> {
+        let query = "SELECT id, version, unknown FROM tables WHERE name = ?1";
+        let add = "INSERT INTO tables (name) VALUES (?1) RETURNING id, version, unknown";
+        let read = |row: &rusqlite::Row<'_>| {
+            Ok(Table {
+                id: row.get(0)?,
+                version: unsigned(row, 1)?,
+                unknown: unsigned(row, 2)?,
+                is_changed: false,
+                has_deletes: false,
+                topics: HashMap::new(),
+            })
+        };
+        let found = transaction.prepare_cached(query)?.query_row([name], read);
+        match found.optional()? {
+            Some(table) => Ok(table),
+            None => Ok(transaction.prepare_cached(add)?.query_row([name], read)?),
+        }
+    }
+
     /// Makes a write that was checked.
-    fn apply(self, transaction: &Connection, write: &Write<'_>, remembered: u64) -> Result<Written, Failure> {
-        let (topic, row_version) = match self.row {
+    fn apply(&mut self, transaction: &Transaction<'_>, found: Found, write: &Write<'_>) -> Result<Written, Failure> {
+        let (topic, row_version) = match found.row {
             Some((topic, version)) => (topic, version),
-            None => (topic_of_new(write), 0),
+            None => (write.topic.unwrap_or(&Topic::ALL).clone(), 0),
         };
         let changed = match write.change {
-            Change::Set(value) => !write.unless_equal || self.value.as_deref() != Some(value),
+            Change::Set(value) => !write.unless_equal || found.value.as_deref() != Some(value),
             Change::Create(_) | Change::Delete => true,
         };
         let mut written = Written {
             version: row_version,
-            after: changed.then_some(self.after),
+            after: None,
             topic,
             changed,
-            before: self.value.filter(|_| write.returning),
+            before: found.value.filter(|_| write.returning),
         };
         if !changed {
             return Ok(written);
         }
-        let version = self.version + 1;
-        written.version = version;
-        let table_id = self.table_id;
-        let execute = |statement: &str, parameters: &[&dyn rusqlite::ToSql]| -> Result<(), Failure> {
-            transaction.prepare_cached(statement)?.execute(parameters)?;
-            Ok(())
-        };
-        let stored = signed(version);
-        execute(
-            "UPDATE tables SET version = ?2, live = 1 WHERE id = ?1",
-            &[&table_id, &stored],
-        )?;
-        let topic = written.topic.as_str();
+        self.version += 1;
+        self.is_changed = true;
+        written.version = self.version;
+        written.after = Some(self.note(transaction, &written.topic)?);
+        let (id, version, topic) = (self.id, signed(self.version), written.topic.as_str());
         match write.change {
             Change::Create(value) => {
-                let forget = "DELETE FROM deletes WHERE table_id = ?1 AND key = ?2 AND topic = ?3";
-                execute(forget, &[&table_id, &write.key, &topic])?;
+                if found.delete.is_some() {
+                    let forget = "DELETE FROM deletes WHERE table_id = ?1 AND key = ?2 AND topic = ?3";
+                    execute(transaction, forget, &[&id, &write.key, &topic])?;
+                }
                 let insert = "INSERT INTO entries (table_id, key, topic, version, value) VALUES (?1, ?2, ?3, ?4, ?5)";
-                execute(insert, &[&table_id, &write.key, &topic, &stored, &value])?;
+                execute(transaction, insert, &[&id, &write.key, &topic, &version, &value])?;
             }
             Change::Set(value) => {
                 let update = "UPDATE entries SET version = ?3, value = ?4 WHERE table_id = ?1 AND key = ?2";
-                execute(update, &[&table_id, &write.key, &stored, &value])?;
+                execute(transaction, update, &[&id, &write.key, &version, &value])?;
             }
             Change::Delete => {
+                self.has_deletes = true;
                 let delete = "DELETE FROM entries WHERE table_id = ?1 AND key = ?2";
-                execute(delete, &[&table_id, &write.key])?;
+                execute(transaction, delete, &[&id, &write.key])?;
                 let remember = "INSERT INTO deletes (table_id, version, key, topic) VALUES (?1, ?2, ?3, ?4)";
-                execute(remember, &[&table_id, &stored, &write.key, &topic])?;
+                execute(transaction, remember, &[&id, &version, &write.key, &topic])?;
             }
-        }
-        let note = "INSERT INTO topics (table_id, topic, version, forgotten) VALUES (?1, ?2, ?3, 0)
-            ON CONFLICT (table_id, topic) DO UPDATE SET version = ?3";
-        execute(note, &[&table_id, &topic, &stored])?;
-        if write.change == Change::Delete {
-            forget_before(transaction, table_id, signed(version.saturating_sub(remembered)))?;
         }
         Ok(written)
     }
-}
 
-/// Forgets the deletes before this version, and notes it at their topics.
-fn forget_before(transaction: &Connection, table_id: i64, version: i64) -> Result<(), Failure> {
-    let forget = "DELETE FROM deletes WHERE table_id = ?1 AND version < ?2 RETURNING topic, version";
-    let mut forget = transaction.prepare_cached(forget)?;
-    let forgotten = forget.query_map([table_id, version], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let forgotten: Vec<(String, i64)> = forgotten.collect::<rusqlite::Result<_>>()?;
-    let note = "UPDATE topics SET forgotten = max(forgotten, ?3) WHERE table_id = ?1 AND topic = ?2";
-    for (topic, version) in forgotten {
-        transaction
-            .prepare_cached(note)?
-            .execute(params![table_id, topic, version])?;
+    /// Gives the topic the table's version; returns the one that it had.
+    fn note(&mut self, transaction: &Transaction<'_>, topic: &Topic) -> Result<u64, Failure> {
+        let now = Last {
+            version: self.version,
+            is_changed: true,
+        };
+        if let Some(last) = self.topics.get_mut(topic) {
+            return Ok(std::mem::replace(last, now).version);
+        }
+        let query = "SELECT version FROM topics WHERE table_id = ?1 AND topic = ?2";
+        let last = transaction
+            .prepare_cached(query)?
+            .query_row(params![self.id, topic.as_str()], |row| unsigned(row, 0));
+        self.topics.insert(topic.clone(), now);
+        Ok(last.optional()?.unwrap_or(self.unknown))
     }
-    Ok(())
+
+    /// Forgets the deletes before this version, and notes it at their topics.
+    fn forget_before(&self, transaction: &Transaction<'_>, version: u64) -> Result<(), Failure> {
+        let forget = "DELETE FROM deletes WHERE table_id = ?1 AND version < ?2 RETURNING topic, version";
+        let mut forget = transaction.prepare_cached(forget)?;
+        let forgotten = forget.query_map([self.id, signed(version)], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let forgotten: Vec<(String, i64)> = forgotten.collect::<rusqlite::Result<_>>()?;
+        let note = "UPDATE topics SET forgotten = max(forgotten, ?3) WHERE table_id = ?1 AND topic = ?2";
+        for (topic, version) in forgotten {
+            execute(transaction, note, &[&self.id, &topic, &version])?;
+        }
+        Ok(())
+    }
 }
 
-/// The topic of a row that the write creates.
-fn topic_of_new(write: &Write<'_>) -> Topic {
-    write.topic.unwrap_or(&Topic::ALL).clone()
+impl Found {
+    fn find(transaction: &Transaction<'_>, table_id: i64, write: &Write<'_>) -> Result<Found, Failure> {
+        let query = "SELECT topic, version, CASE WHEN ?3 THEN value END FROM entries WHERE table_id = ?1 AND key = ?2";
+        let needs_value = write.returning || write.unless_equal;
+        let found = transaction
+            .prepare_cached(query)?
+            .query_row(params![table_id, write.key, needs_value], |row| {
+                Ok(Found {
+                    row: Some((topic(row, 0)?, unsigned(row, 1)?)),
+                    value: row.get(2)?,
+                    delete: None,
+                })
+            });
+        if let Some(found) = found.optional()? {
+            return Ok(found);
+        }
+        // Only a row that is not there has one that counts.
+        let query = "SELECT version FROM deletes WHERE table_id = ?1 AND key = ?2 ORDER BY version DESC LIMIT 1";
+        let delete = transaction
+            .prepare_cached(query)?
+            .query_row(params![table_id, write.key], |row| unsigned(row, 0));
+        Ok(Found {
+            row: None,
+            value: None,
+            delete: delete.optional()?,
+        })
+    }
+}
+
+fn execute(transaction: &Transaction<'_>, statement: &str, parameters: &[&dyn rusqlite::ToSql]) -> Result<(), Failure> {
+    transaction.prepare_cached(statement)?.execute(parameters)?;
+    Ok(())
 }

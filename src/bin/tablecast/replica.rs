@@ -1,0 +1,273 @@
+//! `tablecast replica`: a copy of tables, held and printed.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, BufWriter, Write};
+use std::iter;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, after, bounded, never, select, tick};
+use serde::Serialize;
+use tablecast::database::Entry;
+use tablecast::replica::{Replica, ReplicaOptions, ReplicaTable, RowChange};
+use tablecast::{Config, Error, ErrorKind, Name, Node, Result};
+
+use crate::{cli, output, signal};
+
+/// Hold a copy of tables, and print what changes, one JSON object per line.
+///
+/// Lines are {"event":"added"|"changed"|"removed","table":..,"key":..,"value":..,"old":..,"version":..,"topic":..}, first for all
+/// rows that there are, and {"event":"synced","rows":N} once all of them are there, and again after the copy was read anew.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Hold this table; may be repeated.
+    #[arg(long, value_name = "TABLE", required = true)]
+    table: Vec<String>,
+    #[command(flatten)]
+    listen: cli::Listen,
+    /// The id under which writers wait for it, unique among replicas that run [default: made from the host, the process and a
+    /// random number].
+    #[arg(long)]
+    id: Option<String>,
+    /// Print the rows once all are there, and end.
+    #[arg(long, conflicts_with = "count")]
+    once: bool,
+    /// Once all rows are there, compare them with the store, print {"event":"difference",..} for each that differs, and end; fails
+    /// if there is one.
+    #[arg(long, conflicts_with_all = ["count", "once"])]
+    check: bool,
+    /// End when so many changes were printed.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End after so many seconds; with --count, --once or --check this means that it failed.
+    #[arg(long, value_name = "S", value_parser = cli::seconds)]
+    timeout: Option<Duration>,
+}
+
+/// How many changes may wait to be printed.
+const CAPACITY: usize = 1024;
+
+/// How often it is looked whether all rows are there.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// How long a comparison may take.
+const COMPARISON: Duration = Duration::from_secs(3600);
+
+/// How long a signal waits for whoever reads stdout.
+const GRACE: Duration = Duration::from_millis(900);
+
+/// A change, and the table.
+type Change = (Name, RowChange<String>);
+
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+enum Line<'a> {
+    Added(RowLine<'a>),
+    Changed(RowLine<'a>),
+    Removed(RowLine<'a>),
+    Synced {
+        rows: usize,
+    },
+    Difference {
+        table: &'a str,
+        key: &'a str,
+        held: Option<u64>,
+        stored: Option<u64>,
+    },
+}
+
+#[derive(Serialize)]
+struct RowLine<'a> {
+    table: &'a str,
+    key: &'a str,
+    value: Option<&'a str>,
+    old: Option<&'a str>,
+    version: u64,
+    topic: Option<&'a str>,
+}
+
+/// Prints until the count, the timeout or a signal.
+pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
+    let signal = signal::channel(GRACE)?;
+    // Workers would only change the order.
+    config.dispatcher_workers = 0;
+    args.listen.apply(&mut config)?;
+    let node = Node::open(&config)?;
+    // Said at once if the store is not there, rather than again and again in the background.
+    node.store()?
+        .table_version(args.table.first().map_or("", String::as_str))?;
+    let replica = node.replica_with(ReplicaOptions {
+        topics: config.topics.clone(),
+        id: Some(args.id.as_deref().map_or_else(own_id, Name::from)),
+        registry: (&config).into(),
+        ..ReplicaOptions::default()
+    })?;
+    let (sender, changes) = bounded(CAPACITY);
+    let mut tables = Vec::new();
+    for name in &args.table {
+        let table = replica.raw_table(name.as_str())?;
+        let (sender, name) = (sender.clone(), table.name().clone());
+        // Waits for the printing: nothing may be lost. It is refused only at the end.
+        let change = move |change: &RowChange<String>| drop(sender.send((name.clone(), change.clone())));
+        table.on_change(change).detach();
+        tables.push(table);
+    }
+    let watch = Watch {
+        args,
+        replica: &replica,
+        tables,
+        changes,
+        printed: 0,
+        was_synced: false,
+    };
+    let watched = watch.run(&signal);
+    log::info!("{:?}", replica.stats());
+    watched
+}
+
+/// An id that no other replica has.
+fn own_id() -> Name {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let random = RandomState::new().hash_one(Instant::now()) as u32;
+    format!("{}-{}-{random:08x}", host.trim(), std::process::id()).into()
+}
+
+struct Watch<'a> {
+    args: &'a Args,
+    replica: &'a Replica,
+    tables: Vec<ReplicaTable<String>>,
+    changes: Receiver<Change>,
+    printed: u64,
+    was_synced: bool,
+}
+
+impl Watch<'_> {
+    fn run(mut self, signal: &Receiver<()>) -> Result<()> {
+        let mut out = BufWriter::with_capacity(1 << 16, output::stdout());
+        let deadline = self.args.timeout.map_or_else(never, after);
+        let look = tick(LOOK);
+        loop {
+            select! {
+                recv(self.changes) -> change => {
+                    let change = change.map_err(|_| Error::new(ErrorKind::Stopped, "the replica ended"))?;
+                    if self.print(change, &mut out).map_err(output::failed)? {
+                        return Ok(());
+                    }
+                }
+                recv(look) -> _ => {
+                    let is_synced = self.replica.is_synced();
+                    // What was told before it was synced is printed first.
+                    if let Ok(change) = self.changes.try_recv() {
+                        if self.print(change, &mut out).map_err(output::failed)? {
+                            return Ok(());
+                        }
+                        continue;
+                    }
+                    if is_synced && !std::mem::replace(&mut self.was_synced, is_synced) && self.synced(&mut out)? {
+                        return Ok(());
+                    }
+                    self.was_synced = is_synced;
+                }
+                recv(signal) -> _ => return self.end(ErrorKind::Stopped, "a signal came"),
+                recv(deadline) -> _ => return self.end(ErrorKind::Timeout, "the time is over"),
+            }
+        }
+    }
+
+    /// Prints this change and those that wait; true if that was enough.
+    fn print(&mut self, first: Change, out: &mut impl Write) -> io::Result<bool> {
+        if self.args.check {
+            return Ok(false);
+        }
+        for (table, change) in iter::once(first).chain(self.changes.try_iter()).take(CAPACITY) {
+            line(out, &Line::of(&table, &change))?;
+            self.printed += 1;
+            if Some(self.printed) == self.args.count {
+                out.flush()?;
+                return Ok(true);
+            }
+        }
+        out.flush()?;
+        Ok(false)
+    }
+
+    /// All rows are there; true if that was enough.
+    fn synced(&self, out: &mut impl Write) -> Result<bool> {
+        if self.args.check {
+            return self.compare(out).map(|()| true);
+        }
+        let rows = self.tables.iter().map(ReplicaTable::len).sum();
+        let printed = line(out, &Line::Synced { rows }).and_then(|()| out.flush());
+        printed.map_err(output::failed)?;
+        Ok(self.args.once)
+    }
+
+    fn compare(&self, out: &mut impl Write) -> Result<()> {
+        let differences = self.replica.verify(self.args.timeout.unwrap_or(COMPARISON))?;
+        for difference in &differences {
+            let difference = Line::Difference {
+                table: &difference.table,
+                key: &difference.key,
+                held: difference.held,
+                stored: difference.stored,
+            };
+            line(out, &difference).map_err(output::failed)?;
+        }
+        out.flush().map_err(output::failed)?;
+        match differences.len() {
+            0 => Ok(()),
+            count => Err(Error::new(
+                ErrorKind::Conflict,
+                format!("{count} rows differ from the store"),
+            )),
+        }
+    }
+
+    /// The end without what was asked for.
+    fn end(&self, kind: ErrorKind, why: &str) -> Result<()> {
+        let wanted = match self.args {
+            Args { once: true, .. } | Args { check: true, .. } => "all rows are there".to_owned(),
+            Args { count: Some(count), .. } => format!("{count} changes; there were {}", self.printed),
+            _ => return Ok(()),
+        };
+        Err(Error::new(kind, format!("{why} before {wanted}")))
+    }
+}
+
+fn line(out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, line)?;
+    out.write_all(b"\n")
+}
+
+impl<'a> Line<'a> {
+    fn of(table: &'a str, change: &'a RowChange<String>) -> Line<'a> {
+        let row = |row: &'a Entry<String>, old: Option<&'a Entry<String>>| RowLine {
+            table,
+            key: &row.key,
+            value: Some(&row.row),
+            old: old.map(|old| old.row.as_str()),
+            version: row.version,
+            topic: Some(row.topic.as_str()),
+        };
+        match change {
+            RowChange::Added { row: new } => Line::Added(row(new, None)),
+            RowChange::Changed { old, new } => Line::Changed(row(new, Some(old))),
+            RowChange::Removed { key, old, version } => Line::Removed(RowLine {
+                table,
+                key,
+                value: None,
+                old: old.as_ref().map(|old| old.row.as_str()),
+                version: *version,
+                topic: old.as_ref().map(|old| old.topic.as_str()),
+            }),
+            // A text is never none.
+            RowChange::Malformed { row, .. } => Line::Changed(RowLine {
+                table,
+                key: &row.key,
+                value: Some(&row.text),
+                old: None,
+                version: row.version,
+                topic: Some(row.topic.as_str()),
+            }),
+        }
+    }
+}

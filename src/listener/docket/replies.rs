@@ -1,0 +1,57 @@
+//! What is to be answered to whom, and when.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use crate::listener::envelope::Answer;
+use crate::update::Topic;
+
+#[derive(Debug, Default)]
+pub(super) struct Replies {
+    notifiers: BTreeMap<Topic, Reply>,
+    due: BTreeSet<(Instant, Topic)>,
+}
+
+/// To one notifier: one message.
+#[derive(Debug)]
+struct Reply {
+    /// When the first of it has to go.
+    due: Instant,
+    about: BTreeMap<u64, Answer>,
+}
+
+impl Replies {
+    /// Adds an answer in the place of any other about the event; it goes at `due`, or earlier with another one.
+    pub(super) fn put(&mut self, notifier: Topic, answer: Answer, due: Instant) {
+        let reply = self.notifiers.entry(notifier.clone()).or_insert_with(|| Reply {
+            due,
+            about: BTreeMap::new(),
+        });
+        if reply.about.is_empty() {
+            self.due.insert((due, notifier));
+        } else if due < reply.due {
+            let old = std::mem::replace(&mut reply.due, due);
+            self.due.remove(&(old, notifier.clone()));
+            self.due.insert((due, notifier));
+        }
+        reply.about.insert(answer.number, answer);
+    }
+
+    /// What has to go now.
+    pub(super) fn take(&mut self, now: Instant) -> Vec<(Topic, Vec<Answer>)> {
+        let mut taken = Vec::new();
+        while self.next_due().is_some_and(|due| due <= now)
+            && let Some((_, notifier)) = self.due.pop_first()
+        {
+            let reply = self.notifiers.remove(&notifier);
+            let about = reply.into_iter().flat_map(|reply| reply.about.into_values());
+            taken.push((notifier, about.collect()));
+        }
+        taken
+    }
+
+    /// When something has to go.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(due, _)| *due)
+    }
+}

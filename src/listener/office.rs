@@ -1,0 +1,229 @@
+//! The thread that does what the bookkeeping of notifiers says: one for all that send through one publisher, which sends
+//! for one after the other anyway.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, unbounded};
+use parking_lot::Mutex;
+
+use super::courier::{Command, Courier};
+use crate::error::{ErrorHook, Result};
+use crate::publisher::Publisher;
+use crate::thread::{self, Thread};
+
+/// What a notifier tells the thread.
+#[derive(Clone)]
+pub(super) struct Post {
+    office: Arc<Office>,
+    notifier: u64,
+}
+
+struct Office {
+    /// The publisher's address in memory: those who hold the office hold it too.
+    publisher: usize,
+    /// Gone before the thread is joined.
+    letters: Option<Sender<(u64, Letter)>>,
+    notifiers: AtomicU64,
+    _thread: Thread,
+}
+
+enum Letter {
+    Begin(Box<Courier>),
+    Command(Command),
+}
+
+/// How many letters are read before what follows from them is done.
+const LETTERS: usize = 4096;
+
+impl Post {
+    /// That of a new notifier, which holds the publisher for as long as this.
+    pub(super) fn new(publisher: &Arc<Publisher>, hook: Option<ErrorHook>) -> Result<Post> {
+        static OFFICES: Mutex<Vec<Weak<Office>>> = Mutex::new(Vec::new());
+        let address = Arc::as_ptr(publisher) as usize;
+        let mut offices = OFFICES.lock();
+        offices.retain(|office| office.strong_count() > 0);
+        let mut open = offices.iter().filter_map(Weak::upgrade);
+        let office = match open.find(|office| office.publisher == address) {
+            Some(office) => office,
+            None => {
+                let (letters, received) = unbounded();
+                let worker = Worker::new(received);
+                let office = Arc::new(Office {
+                    publisher: address,
+                    letters: Some(letters),
+                    notifiers: AtomicU64::new(0),
+                    _thread: thread::spawn("tablecast-notifier", hook, move || worker.run())?,
+                });
+                offices.push(Arc::downgrade(&office));
+                office
+            }
+        };
+        let notifier = office.notifiers.fetch_add(1, Ordering::Relaxed);
+        Ok(Post { office, notifier })
+    }
+
+    /// Begins; ended by [`Command::Stop`].
+    pub(super) fn begin(&self, courier: Courier) {
+        self.put(Letter::Begin(Box::new(courier)));
+    }
+
+    /// False if the thread has ended unasked.
+    pub(super) fn send(&self, command: Command) -> bool {
+        self.put(Letter::Command(command))
+    }
+
+    fn put(&self, letter: Letter) -> bool {
+        let letters = self.office.letters.as_ref();
+        letters.is_some_and(|letters| letters.send((self.notifier, letter)).is_ok())
+    }
+}
+
+impl Drop for Office {
+    fn drop(&mut self) {
+        self.letters = None;
+    }
+}
+
+/// What the thread knows.
+struct Worker {
+    letters: Receiver<(u64, Letter)>,
+    notifiers: HashMap<u64, Desk>,
+    due: BTreeSet<(Instant, u64)>,
+    /// Those for which there may be something to do.
+    todo: VecDeque<u64>,
+}
+
+struct Desk {
+    courier: Box<Courier>,
+    due: Option<Instant>,
+    is_todo: bool,
+}
+
+impl Worker {
+    fn new(letters: Receiver<(u64, Letter)>) -> Worker {
+        Worker {
+            letters,
+            notifiers: HashMap::new(),
+            due: BTreeSet::new(),
+            todo: VecDeque::new(),
+        }
+    }
+
+    fn run(mut self) {
+        while let Ok(first) = self.wait() {
+            let letters = self.letters.clone();
+            for (notifier, letter) in first.into_iter().chain(letters.try_iter().take(LETTERS)) {
+                self.read(notifier, letter);
+            }
+            let now = Instant::now();
+            while let Some(&(due, notifier)) = self.due.first()
+                && due <= now
+            {
+                self.set_due(notifier, None);
+                self.mark(notifier);
+            }
+            self.act();
+        }
+    }
+
+    /// A letter if there is one; waits for it unless there is something to do.
+    fn wait(&self) -> Result<Option<(u64, Letter)>, RecvTimeoutError> {
+        let letter = match self.due.first() {
+            _ if !self.todo.is_empty() => self.letters.try_recv().map_err(|e| match e {
+                TryRecvError::Empty => RecvTimeoutError::Timeout,
+                TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+            }),
+            Some((due, _)) => self.letters.recv_deadline(*due),
+            None => self.letters.recv().map_err(RecvTimeoutError::from),
+        };
+        match letter {
+            Err(RecvTimeoutError::Timeout) => Ok(None),
+            letter => letter.map(Some),
+        }
+    }
+
+    fn read(&mut self, notifier: u64, letter: Letter) {
+        match letter {
+            Letter::Begin(courier) => {
+                let desk = Desk {
+                    courier,
+                    due: None,
+                    is_todo: false,
+                };
+                self.notifiers.insert(notifier, desk);
+            }
+            Letter::Command(Command::Stop(pending)) => {
+                self.set_due(notifier, None);
+                if let Some(desk) = self.notifiers.remove(&notifier) {
+                    desk.courier.stop(&pending);
+                }
+            }
+            Letter::Command(command) => {
+                if let Some(desk) = self.notifiers.get_mut(&notifier) {
+                    desk.courier.take(command, Instant::now());
+                    self.mark(notifier);
+                }
+            }
+        }
+    }
+
+    fn mark(&mut self, notifier: u64) {
+        if let Some(desk) = self.notifiers.get_mut(&notifier)
+            && !std::mem::replace(&mut desk.is_todo, true)
+        {
+            self.todo.push_back(notifier);
+        }
+    }
+
+    /// Does what there is to do, but one send at most that takes its time: a notifier may be about to stop.
+    fn act(&mut self) {
+        let mut is_stuck = false;
+        while !is_stuck && let Some(notifier) = self.todo.pop_front() {
+            let Some(desk) = self.notifiers.get_mut(&notifier) else {
+                continue;
+            };
+            desk.is_todo = false;
+            is_stuck = desk.courier.act(Instant::now());
+            let due = desk.courier.due();
+            self.set_due(notifier, due);
+        }
+    }
+
+    fn set_due(&mut self, notifier: u64, due: Option<Instant>) {
+        if let Some(desk) = self.notifiers.get_mut(&notifier) {
+            if let Some(before) = std::mem::replace(&mut desk.due, due) {
+                self.due.remove(&(before, notifier));
+            }
+            self.due.extend(due.map(|due| (due, notifier)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::drivers::memory::MemoryPubSub;
+    use crate::publisher::PublisherOptions;
+
+    #[test]
+    fn notifiers_of_one_publisher_share_a_thread_until_the_last_is_gone() {
+        let publisher = |address| {
+            let driver = MemoryPubSub::new(address).unwrap();
+            Arc::new(Publisher::new(&driver, PublisherOptions::default()).unwrap())
+        };
+        let (one, other) = (publisher("memory://office-1"), publisher("memory://office-2"));
+        let post = |publisher| Post::new(publisher, None).unwrap();
+        let posts = [post(&one), post(&one)];
+        assert!(Arc::ptr_eq(&posts[0].office, &posts[1].office));
+        assert_ne!(posts[0].notifier, posts[1].notifier);
+        assert!(!Arc::ptr_eq(&posts[0].office, &post(&other).office));
+        let office = Arc::downgrade(&posts[0].office);
+        drop(posts);
+        // Its thread was joined.
+        assert!(office.upgrade().is_none());
+        assert_eq!(post(&one).notifier, 0);
+    }
+}

@@ -1,0 +1,199 @@
+//! The addresses that name servers: `redis://user:password@host:port,host:port/db`, `rediss://`, `valkey://`, `unix:///path`.
+
+use std::fmt;
+
+use percent_encoding::percent_decode_str;
+
+use crate::config::Secret;
+use crate::error::{Error, ErrorKind, Result};
+
+use super::node::Node;
+
+/// Some servers of one Redis, and how to be let in; the others of a cluster are asked for. Its text tells no password.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Servers {
+    pub(crate) tls: bool,
+    pub(crate) nodes: Vec<Node>,
+    /// Empty: that of the options.
+    pub(super) user: String,
+    pub(super) password: Secret,
+    /// The number of the database.
+    pub(super) database: u32,
+}
+
+/// What an address looks like, for errors.
+const FORM: &str = "a Redis address is redis://host:port,host:port, with rediss:// for TLS, or unix:///path";
+
+impl Servers {
+    /// The servers of an address.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidInput`]; the text never shows a password.
+    pub(crate) fn parse(address: &str) -> Result<Servers> {
+        let wrong = |expected: &str| {
+            let shown = match address.contains('@') {
+                true => "one with a user or password, which is not shown",
+                false => address,
+            };
+            let context = format!("{FORM}; expected {expected}, got {shown}");
+            Error::new(ErrorKind::InvalidInput, context)
+        };
+        let (scheme, rest) = address.split_once("://").ok_or_else(|| wrong("a scheme"))?;
+        let (credentials, rest) = rest.rsplit_once('@').map_or(("", rest), |(who, rest)| (who, rest));
+        let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+        let decoded = |text| {
+            let decoded = percent_decode_str(text).decode_utf8();
+            decoded
+                .map(String::from)
+                .map_err(|_| wrong("user and password in UTF-8"))
+        };
+        let (user, password) = (decoded(user)?, Secret::new(decoded(password)?));
+        let number = |text: &str| text.parse().map_err(|_| wrong("the number of a database"));
+        let (tls, nodes, database) = match scheme {
+            "redis" | "valkey" | "rediss" | "valkeys" => {
+                let (hosts, database) = rest.split_once('/').unwrap_or((rest, ""));
+                let nodes: Option<Vec<_>> = hosts.split(',').map(Node::parse).collect();
+                let database = if database.is_empty() { 0 } else { number(database)? };
+                let nodes = nodes.ok_or_else(|| wrong("hosts, each with or without its port"))?;
+                (matches!(scheme, "rediss" | "valkeys"), nodes, database)
+            }
+            "unix" => {
+                let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+                if !path.starts_with('/') || path.len() > MAX_PATH {
+                    return Err(wrong("the absolute path of a socket"));
+                }
+                let database = match query.strip_prefix("db=") {
+                    Some(text) => number(text)?,
+                    None if query.is_empty() => 0,
+                    None => return Err(wrong("?db=N after the path")),
+                };
+                (false, vec![Node::at_path(path)], database)
+            }
+            _ => return Err(wrong("one of the schemes redis, rediss, valkey, valkeys and unix")),
+        };
+        Ok(Servers {
+            tls,
+            nodes,
+            user,
+            password,
+            database,
+        })
+    }
+}
+
+/// The longest path that a socket can have, in bytes.
+const MAX_PATH: usize = 107;
+
+impl fmt::Display for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.nodes.iter().find_map(Node::path);
+        f.write_str(match path {
+            Some(_) => "unix://",
+            None if self.tls => "rediss://",
+            None => "redis://",
+        })?;
+        for (number, node) in self.nodes.iter().enumerate() {
+            let separator = if number == 0 { "" } else { "," };
+            write!(f, "{separator}{node}")?;
+        }
+        match (self.database, path) {
+            (0, _) => Ok(()),
+            (database, Some(_)) => write!(f, "?db={database}"),
+            (database, None) => write!(f, "/{database}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_name_servers() {
+        for (address, tls, nodes, database, shown) in [
+            ("redis://db1:6379", false, vec![("db1", 6379)], 0, "redis://db1:6379"),
+            ("redis://db1", false, vec![("db1", 6379)], 0, "redis://db1:6379"),
+            ("valkey://db1/3", false, vec![("db1", 6379)], 3, "redis://db1:6379/3"),
+            ("valkeys://db1", true, vec![("db1", 6379)], 0, "rediss://db1:6379"),
+            (
+                "redis://a:1,b:2/",
+                false,
+                vec![("a", 1), ("b", 2)],
+                0,
+                "redis://a:1,b:2",
+            ),
+            (
+                "rediss://db1:1,[::1]:2,10.0.0.1:3",
+                true,
+                vec![("db1", 1), ("::1", 2), ("10.0.0.1", 3)],
+                0,
+                "rediss://db1:1,[::1]:2,10.0.0.1:3",
+            ),
+            (
+                "unix:///run/r.sock",
+                false,
+                vec![("/run/r.sock", 0)],
+                0,
+                "unix:///run/r.sock",
+            ),
+            (
+                "unix:///r.sock?db=2",
+                false,
+                vec![("/r.sock", 0)],
+                2,
+                "unix:///r.sock?db=2",
+            ),
+        ] {
+            let servers = Servers::parse(address).unwrap();
+            let parsed: Vec<_> = servers.nodes.iter().map(|node| (&*node.host, node.port)).collect();
+            assert_eq!(
+                (servers.tls, parsed, servers.database),
+                (tls, nodes, database),
+                "{address}"
+            );
+            assert_eq!(servers.to_string(), shown);
+            assert_eq!(Servers::parse(shown).unwrap(), servers);
+        }
+        for wrong in [
+            "",
+            "redis://",
+            "db1:6379",
+            "tcp://db1:6379",
+            "redis://db1:0",
+            "redis://a:1,",
+            "redis://a:1/x",
+            "unix://relative",
+            "unix:///r.sock?database=1",
+        ] {
+            assert_eq!(
+                Servers::parse(wrong).unwrap_err().kind(),
+                ErrorKind::InvalidInput,
+                "{wrong}"
+            );
+        }
+    }
+
+    #[test]
+    fn who_is_let_in_stands_in_the_address_and_is_not_shown() {
+        for (address, user, password) in [
+            ("redis://me:hunter2@db1:6379/1", "me", "hunter2"),
+            ("redis://:hunter2@db1", "", "hunter2"),
+            ("redis://me@db1", "me", ""),
+            ("redis://m%40e:hunter2%2F%3A@db1", "m@e", "hunter2/:"),
+            ("unix://me:hunter2@/r.sock", "me", "hunter2"),
+        ] {
+            let servers = Servers::parse(address).unwrap();
+            assert_eq!((&*servers.user, servers.password.expose()), (user, password));
+            assert!(!format!("{servers} {servers:?}").contains("hunter2"));
+        }
+        for wrong in [
+            "redis://:hunter2@db1:x",
+            "redis://:hunter2@db1/x",
+            "tcp://:hunter2@db1",
+            "redis://%ff:hunter2@a",
+        ] {
+            let error = Servers::parse(wrong).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("hunter2"));
+        }
+    }
+}

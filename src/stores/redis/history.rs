@@ -1,0 +1,116 @@
+//! Where tables and topics stand, and what became of their rows since.
+
+use ::redis::{Value, cmd};
+
+use super::answer::{evicted, nonsense, text};
+use super::{ABOUT, DELETES, Inner, MAX_BATCH, ROWS, key_of, prefix_of, row, script};
+use crate::error::Result;
+use crate::store::{ChangePage, Changes, PAGE_BYTES, RowChange, TableVersion, TopicVersions};
+use crate::update::Topic;
+
+impl Inner {
+    pub(super) fn table_version(&self, table: &str) -> Result<TableVersion> {
+        let about = &*key_of(table, ABOUT);
+        let answer = self.call(about, cmd("HMGET").arg(about).arg("version").arg("incarnation"))?;
+        let mut answer = answer.into_sequence().map_err(|_| nonsense())?.into_iter();
+        read_version(&mut answer)
+    }
+
+    pub(super) fn topic_versions(&self, table: &str, topics: &[Topic]) -> Result<TopicVersions> {
+        let fields: Vec<_> = topics
+            .iter()
+            .map(|topic| [b"\xff", &*prefix_of(topic)].concat())
+            .collect();
+        let fields: Vec<_> = fields.iter().map(Vec::as_slice).collect();
+        let answer = self.run(&script::TOPIC_VERSIONS, (table, &[ROWS, ABOUT]), &fields)?;
+        let mut answer = answer.into_sequence().map_err(|_| nonsense())?.into_iter();
+        if let [Value::Int(2)] = answer.as_slice() {
+            return Err(evicted(table));
+        }
+        let now = read_version(&mut answer)?;
+        // Its delete was a write of every topic.
+        let deleted = answer.next().map_or(Ok(None), decimal)?.unwrap_or(0);
+        let versions = answer.map(|version| match version {
+            Value::Nil => Ok(deleted),
+            Value::BulkString(bytes) => Ok(u64::from_be_bytes(bytes.try_into().map_err(|_| nonsense())?)),
+            _ => Err(nonsense()),
+        });
+        let versions: Vec<_> = versions.collect::<Result<_>>()?;
+        if versions.len() != topics.len() {
+            return Err(nonsense());
+        }
+        Ok(TopicVersions { table: now, versions })
+    }
+
+    pub(super) fn changes(&self, table: &str, topic: &Topic, since: TableVersion) -> Result<Changes> {
+        let limit = self.options.batch_amount.clamp(1, MAX_BATCH).to_string();
+        let room = PAGE_BYTES.to_string();
+        let args = [
+            &*prefix_of(topic),
+            &since.version.to_be_bytes(),
+            limit.as_bytes(),
+            room.as_bytes(),
+        ];
+        let answer = self.run(&script::CHANGES, (table, &[ROWS, ABOUT, DELETES]), &args)?;
+        let mut answer = answer.into_sequence().map_err(|_| nonsense())?.into_iter();
+        let more = match answer.next() {
+            Some(Value::Int(0)) => false,
+            Some(Value::Int(1)) => true,
+            Some(Value::Int(2)) => return Err(evicted(table)),
+            Some(Value::Int(3)) => return Ok(Changes::Unknown),
+            _ => return Err(nonsense()),
+        };
+        let now = read_version(&mut answer)?;
+        if now.went_back_since(&since) {
+            return Ok(Changes::Unknown);
+        }
+        let mut page = ChangePage {
+            version: now,
+            more,
+            ..ChangePage::default()
+        };
+        while let Some(key) = answer.next() {
+            let Some(Value::BulkString(stored)) = answer.next() else {
+                return Err(nonsense());
+            };
+            let key = text(Some(key))?.into();
+            page.changes.push(match <[u8; 8]>::try_from(&*stored) {
+                Ok(version) => RowChange {
+                    key,
+                    version: u64::from_be_bytes(version),
+                    value: None,
+                },
+                Err(_) => row::unpack(table, key, stored)?.into(),
+            });
+        }
+        if let Some(last) = page.changes.last().filter(|_| more) {
+            page.version.version = last.version;
+        }
+        Ok(Changes::Page(page))
+    }
+}
+
+/// The version and incarnation of a table, which come one after the other.
+fn read_version(answer: &mut impl Iterator<Item = Value>) -> Result<TableVersion> {
+    let (version, token) = (answer.next().unwrap_or_default(), answer.next());
+    let Some(version) = decimal(version)? else {
+        return Ok(TableVersion::default());
+    };
+    Ok(TableVersion {
+        // The session and number of the write that the table began with, as one number.
+        incarnation: match token {
+            Some(Value::BulkString(token)) => token
+                .iter()
+                .fold(0, |number: u64, byte| number.rotate_left(8) ^ u64::from(*byte)),
+            _ => 0,
+        },
+        version,
+    })
+}
+
+fn decimal(value: Value) -> Result<Option<u64>> {
+    match value {
+        Value::Nil => Ok(None),
+        value => text(Some(value))?.parse().map(Some).map_err(|_| nonsense()),
+    }
+}

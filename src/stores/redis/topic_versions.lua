@@ -1,0 +1,16 @@
+-- Where the table and topics of it stand: its version, its incarnation, when it was deleted, and of each topic the version of the last
+-- write, if it has one.
+local rows, about = unpack(KEYS)
+local call = redis.call
+local stands = call('HMGET', about, 'version', 'incarnation', 'deleted')
+if call('HEXISTS', about, 'exists') ~= call('HEXISTS', rows, '\255') then
+    return {2}
+end
+local few = 1000
+for from = 1, #ARGV, few do
+    local states = call('HMGET', rows, unpack(ARGV, from, math.min(from + few - 1, #ARGV)))
+    for at = 1, #states do
+        stands[#stands + 1] = states[at] and string.sub(states[at], 1, 8)
+    end
+end
+return stands

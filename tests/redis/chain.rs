@@ -1,0 +1,177 @@
+//! Where topics stand and what changed, where only Redis can go wrong: in the script that also publishes, and on a server
+//! that is full or forgets.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tablecast::codec::Codec;
+use tablecast::store::{Changes, RowChange, StoreOptions, TableVersion, Write};
+use tablecast::stores::redis::RedisStore;
+use tablecast::{Database, DatabaseOptions, Publisher, PublisherOptions, Store, Topic};
+
+use crate::common::within;
+use crate::rig::{Rig, topic};
+use crate::servers::{Cluster, Server};
+use crate::store::store;
+use crate::{driver, options};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn changes(store: &dyn Store, of: &Topic, since: u64) -> Option<Vec<RowChange>> {
+    let since = TableVersion {
+        version: since,
+        ..store.table_version("t").unwrap().unwrap()
+    };
+    match store.changes("t", of, since).unwrap() {
+        Changes::Page(page) => Some(page.changes),
+        Changes::Unknown => None,
+    }
+}
+
+/// Each update of the one-step write says which one was before it on its topic, whoever wrote that.
+fn one_step_writes_are_chained(address: &str) {
+    let (tenant, other) = (topic("tenant"), topic("other"));
+    let driver = driver(address);
+    for codec in [Codec::Json, Codec::MessagePack] {
+        let rig = Rig::new(&driver);
+        rig.listen(&["tenant", "other"], address);
+        let publisher = PublisherOptions {
+            codec,
+            ..PublisherOptions::default()
+        };
+        let publisher = Publisher::new(&*driver, publisher).unwrap();
+        let rows = Arc::new(store(address));
+        // The cluster's nodes are known.
+        rows.delete_table("t").unwrap();
+        assert!(rows.announcer(address).is_some());
+        let database = Database::new(rows.clone(), publisher, DatabaseOptions::default());
+        let stands = || {
+            rows.topic_versions("t", &[tenant.clone(), other.clone()])
+                .unwrap()
+                .unwrap()
+                .versions
+        };
+        let chained = |write: Write<'_>, which: usize| {
+            let before = stands()[which];
+            let written = database.write(&write, 5).unwrap();
+            let update = rig.next();
+            assert_eq!((update.version, update.after), (Some(written.version), Some(before)));
+            assert_eq!((written.after, stands()[which]), (Some(before), written.version));
+        };
+        chained(Write::create("t", "a", "1").topic(&tenant), 0);
+        chained(Write::create("t", "b", "1").topic(&other), 1);
+        chained(Write::set("t", "a", "2"), 0);
+        // What is stored and not told shows as a hole.
+        let silent = rows.set("t", "a", "3").unwrap();
+        assert_eq!(stands()[0], silent);
+        chained(Write::set("t", "a", "4").topic(&tenant), 0);
+        chained(Write::set("t", "b", "2").topic(&other), 1);
+        chained(Write::delete("t", "a"), 0);
+        chained(Write::create("t", "a", "5").topic(&other), 1);
+        assert!(rig.updates.is_empty());
+    }
+}
+
+#[test]
+fn one_step_writes_are_chained_on_a_server() {
+    within(LIMIT, || one_step_writes_are_chained(&Server::start().address()));
+}
+
+#[test]
+fn one_step_writes_are_chained_on_a_cluster() {
+    within(LIMIT, || one_step_writes_are_chained(&Cluster::start().addresses()));
+}
+
+/// A write that was refused is in no chain.
+#[test]
+fn what_is_refused_is_no_change() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let (store, tenant) = (store(&server.address()), topic("tenant"));
+        let stands = || {
+            store
+                .topic_versions("t", std::slice::from_ref(&tenant))
+                .unwrap()
+                .unwrap()
+        };
+        for key in ["a", "b"] {
+            store.create("t", key, "1", &tenant).unwrap();
+        }
+        let (before, known) = (stands(), changes(&store, &tenant, 0));
+        let () = server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
+        store.set("t", "a", "2").unwrap_err();
+        store.create("t", "c", "2", &tenant).unwrap_err();
+        assert_eq!((stands(), changes(&store, &tenant, 0)), (before, known));
+        // A delete makes room, and is a change.
+        let written = store.write(&Write::delete("t", "a")).unwrap();
+        assert_eq!((written.version, written.after), (3, Some(2)));
+        let gone = RowChange {
+            key: "a".into(),
+            version: 3,
+            value: None,
+        };
+        assert_eq!(changes(&store, &tenant, 2), Some(vec![gone]));
+    });
+}
+
+/// As long as the store's option says, and no longer.
+#[test]
+fn deletes_are_remembered_as_long_as_is_wanted() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let limits = StoreOptions {
+            deletes_remembered: 3000,
+            ..StoreOptions::default()
+        };
+        let store = RedisStore::new(&server.address(), limits, &options()).unwrap();
+        let tenant = topic("tenant");
+        store.create("t", "stays", "x", &Topic::ALL).unwrap();
+        let write = |count: usize| {
+            let writes = vec![Write::set("t", "stays", "x"); count];
+            assert!(store.write_each(&writes).unwrap().iter().all(Result::is_ok));
+        };
+        let came = store.create("t", "k", "x", &tenant).unwrap();
+        let gone = store.delete("t", "k").unwrap();
+        write(2900);
+        let delete_another = || {
+            store.create("t", "another", "x", &Topic::ALL).unwrap();
+            store.delete("t", "another").unwrap();
+        };
+        delete_another();
+        assert_eq!(changes(&store, &tenant, came).unwrap().len(), 1);
+        write(200);
+        delete_another();
+        assert_eq!(changes(&store, &tenant, came), None);
+        assert_eq!(changes(&store, &tenant, gone), Some(Vec::new()));
+    });
+}
+
+/// What is known of a topic's writes does not grow for ever, whether its rows are set or come and go.
+#[test]
+fn notes_of_writes_are_bounded() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let (store, tenant) = (store(&server.address()), topic("tenant"));
+        store.create("t", "k", "x", &tenant).unwrap();
+        let fields = || server.ask::<usize>(&["HLEN", "tablecast{1:t}/rows"]);
+        let write = |count: usize| {
+            let write = |number| match number % 4 {
+                0 => Write::create("t", "other", "x").topic(&tenant),
+                1 => Write::delete("t", "other"),
+                _ => Write::set("t", "k", "x"),
+            };
+            let writes: Vec<_> = (0..count).map(write).collect();
+            assert!(store.write_each(&writes).unwrap().iter().all(Result::is_ok));
+        };
+        write(9000);
+        // Of each key the last, in whatever number of writes.
+        assert_eq!(changes(&store, &tenant, 0).unwrap().len(), 2);
+        write(3000);
+        assert!(fields() < 10_200, "{}", fields());
+        let now = store.table_version("t").unwrap().unwrap().version;
+        assert_eq!(changes(&store, &tenant, now - 12_000), None);
+        write(4000);
+        assert!(fields() < 10_200, "{}", fields());
+        assert_eq!(changes(&store, &tenant, now + 3_990).unwrap().len(), 2);
+    });
+}
