@@ -85,7 +85,8 @@ fn dispatcher() -> Dispatcher {
 }
 
 fn list(store: &dyn Store) {
-    let rows = store.entries("t", Some(&Topic::ALL));
+    let topic = Topic::ALL;
+    let rows = store.entries("t", Some(&topic));
     black_box(rows.map(|row| row.expect("a row").value.len()).sum::<usize>());
 }
 

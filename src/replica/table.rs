@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use super::index::Index;
 use super::map::Map;
-use super::part::{Part, Typed};
+use super::part::Part;
 use super::row::{Held, MalformedRow, RowChange, Undecoded};
+use super::typed::Typed;
 use crate::database::Entry;
 use crate::dispatcher::{Guard, Handler};
 use crate::error::{Error, ErrorKind, Result};

@@ -137,3 +137,42 @@ fn updates_without_a_version_make_their_rows_be_read() {
         assert_eq!(replica.stats().unversioned, 3);
     });
 }
+
+/// A writer waits for replicas that have an id: until they have it, or by name for one that does not take it in.
+#[test]
+fn writers_wait_for_replicas() {
+    within(LONG, || {
+        let world = World::new(0);
+        let open = |id: &str| {
+            world.replica(ReplicaOptions {
+                id: Some(id.into()),
+                ..holds(&["a"])
+            })
+        };
+        let (one, two) = (open("one"), open("two"));
+        let tables = [&one, &two].map(|replica| replica.raw_table("t").unwrap());
+        for replica in [&one, &two] {
+            replica.wait_synced(LONG).unwrap();
+        }
+        world.subscriber.wait_live(LONG).unwrap();
+        let write = |key: &str| {
+            let topic = topic("a");
+            let written = world
+                .database
+                .write(&tablecast::store::Write::create("t", key, "x").topic(&topic), 5);
+            let version = written.unwrap().version;
+            world
+                .database
+                .barrier("t", &topic, version, Duration::from_secs(5))
+                .unwrap()
+        };
+        let mut number = 0;
+        eventually(LONG, || {
+            number += 1;
+            write(&number.to_string()).replicas() == 2
+        });
+        let done = write("last");
+        assert_eq!((done.applied, done.missing), (2, vec![]));
+        assert!(tables.iter().all(|table| table.get("last").unwrap().is_some()));
+    });
+}

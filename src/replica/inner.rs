@@ -1,0 +1,228 @@
+//! What a replica's threads share: its topics, its tables, and who waits for them.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+
+use super::options::ReplicaOptions;
+use super::part::Part;
+use super::reader::Parts;
+use super::signal::Signal;
+use super::table::ReplicaTable;
+use super::typed::{Decode, Typed};
+use super::verify::{self, Difference};
+use crate::barrier::{Answers, Applied};
+use crate::clock;
+use crate::dispatcher::{DispatcherHandle, Guard};
+use crate::error::{Error, ErrorKind, Result, report};
+use crate::store::{Store, TableVersion};
+use crate::subscriber::{OwnTopic, Subscriber};
+use crate::thread::{Background, Stop, deadline, jittered};
+use crate::update::{DbUpdate, Name, SyncReason, Topic};
+
+pub(super) struct Inner {
+    pub(super) subscriber: Arc<Subscriber>,
+    pub(super) dispatcher: DispatcherHandle,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) options: ReplicaOptions,
+    pub(super) topics: Mutex<BTreeMap<Topic, OwnTopic>>,
+    pub(super) tables: Mutex<BTreeMap<Name, Held>>,
+    pub(super) parts: Arc<Parts>,
+    pub(super) wake: Sender<()>,
+    pub(super) signal: Arc<Signal>,
+    pub(super) differences: AtomicU64,
+}
+
+/// A table that is held.
+pub(super) struct Held {
+    pub(super) part: Arc<dyn Part>,
+    /// The same as a [`ReplicaTable`].
+    pub(super) typed: Box<dyn Any + Send + Sync>,
+    _guard: Guard,
+}
+
+impl Inner {
+    pub(super) fn table<T: Send + Sync + 'static>(&self, name: Name, decode: Decode<T>) -> Result<ReplicaTable<T>> {
+        let topics = self.topics.lock();
+        let mut tables = self.tables.lock();
+        if let Some(held) = tables.get(&name) {
+            let table = held.typed.downcast_ref::<ReplicaTable<T>>();
+            return table.cloned().ok_or_else(|| {
+                let context = format!("table {name:?} is held with another type of rows");
+                Error::new(ErrorKind::InvalidInput, context)
+            });
+        }
+        let (wake, signal) = (self.wake.clone(), Arc::clone(&self.signal));
+        let dispatcher = self.dispatcher.clone();
+        let typed = Arc::new(Typed::new(
+            name.clone(),
+            decode,
+            &self.options,
+            dispatcher,
+            wake,
+            signal,
+        ));
+        let updated = Arc::clone(&typed);
+        let guard = self
+            .dispatcher
+            .on_table(name.clone(), move |update: &DbUpdate| updated.handle_update(update));
+        let part: Arc<dyn Part> = Arc::clone(&typed) as _;
+        topics.keys().for_each(|topic| part.add_topic(topic));
+        self.parts.write().push(Arc::clone(&part));
+        let table = ReplicaTable(typed);
+        let held = Held {
+            part,
+            typed: Box::new(table.clone()),
+            _guard: guard,
+        };
+        tables.insert(name, held);
+        // Not before the thread that reads can find it.
+        let _ = self.wake.try_send(());
+        Ok(table)
+    }
+
+    pub(super) fn add_topic(&self, topic: &Topic) -> Result<bool> {
+        let mut topics = self.topics.lock();
+        if topics.contains_key(topic) {
+            return Ok(false);
+        }
+        let own = OwnTopic::register(&self.subscriber, topic.clone(), None)?;
+        topics.insert(topic.clone(), own);
+        self.parts.read().iter().for_each(|part| part.add_topic(topic));
+        Ok(true)
+    }
+
+    pub(super) fn parts(&self) -> Vec<Arc<dyn Part>> {
+        self.parts.read().clone()
+    }
+
+    pub(super) fn part(&self, table: &str) -> Option<Arc<dyn Part>> {
+        let parts = self.parts.read();
+        parts.iter().find(|part| *part.name() == *table).cloned()
+    }
+
+    pub(super) fn handle_sync(&self, reason: &SyncReason) {
+        let parts = self.parts.read();
+        let concerns = |part: &Arc<dyn Part>| match reason.topics() {
+            Some(topics) => topics.iter().any(|topic| part.holds(topic)),
+            None => true,
+        };
+        parts
+            .iter()
+            .filter(|part| concerns(part))
+            .for_each(|part| part.handle_loss());
+    }
+
+    pub(super) fn wait(
+        &self,
+        timeout: Duration,
+        what: &str,
+        is_missing: impl Fn(&Arc<dyn Part>) -> bool,
+    ) -> Result<()> {
+        let none_missing = || !self.parts.read().iter().any(&is_missing);
+        if self.signal.wait(deadline(timeout), none_missing) {
+            return Ok(());
+        }
+        let parts = self.parts.read();
+        let missing = parts.iter().filter(|part| is_missing(part)).map(|part| &**part.name());
+        let missing: Vec<&str> = missing.collect();
+        let context = format!("{what} within {timeout:?}: tables {missing:?}");
+        Err(Error::new(ErrorKind::Timeout, context))
+    }
+
+    pub(super) fn wait_current(&self, timeout: Duration) -> Result<()> {
+        let since = clock::now();
+        self.parts.read().iter().for_each(|part| part.demand());
+        self.wait(timeout, "not current", |part| !part.is_current(since))
+    }
+
+    pub(super) fn verify(&self, timeout: Duration) -> Result<Vec<Difference>> {
+        let deadline = deadline(timeout);
+        let topics: Vec<Topic> = self.topics.lock().keys().cloned().collect();
+        let catch_up = || self.wait_current(deadline.saturating_duration_since(Instant::now()));
+        let mut all = Vec::new();
+        for part in self.parts() {
+            let differences = verify::compare(&part, &topics, &*self.store, deadline, catch_up)?;
+            if let Some(first) = differences.first() {
+                let context = format!("{} rows differ from the store, the first is {first}", differences.len());
+                report(&Error::new(ErrorKind::Conflict, context), self.options.hook.as_ref());
+                part.distrust();
+            }
+            self.differences.fetch_add(differences.len() as u64, Ordering::Relaxed);
+            all.extend(differences);
+        }
+        Ok(all)
+    }
+
+    /// Compares with the store again and again, if the options say so.
+    pub(super) fn begin_self_check(self: &Arc<Inner>) -> Result<Option<Background>> {
+        let Some(interval) = self.options.self_check else {
+            return Ok(None);
+        };
+        let about = Arc::downgrade(self);
+        let run = move |stop: Stop| {
+            while !stop.within(jittered(interval)) {
+                let Some(inner) = about.upgrade() else { return };
+                if let Err(error) = inner.verify(interval.max(Duration::from_secs(10))) {
+                    report(&error, inner.options.hook.as_ref());
+                }
+            }
+        };
+        let hook = self.options.hook.clone();
+        let what = "a replica's self-check".into();
+        Background::spawn("tablecast-check", what, hook, run).map(Some)
+    }
+
+    /// Registers it for those who wait for replicas, if it has an id.
+    pub(super) fn register(self: &Arc<Inner>) -> Result<Option<Answers>> {
+        let Some(id) = &self.options.id else { return Ok(None) };
+        let applied = Arc::new(About(Arc::downgrade(self)));
+        let registry = self.options.registry.clone();
+        Answers::new(id, &self.store, &self.subscriber, applied, registry).map(Some)
+    }
+
+    /// Whether everything of the topic up to this version is included; `None` if it is not held.
+    pub(super) fn covers(&self, table: &str, topic: &Topic, at: TableVersion) -> Option<bool> {
+        let part = self.part(table).filter(|part| part.holds(topic))?;
+        let covers = |position: TableVersion| {
+            // Of a table that was empty when it was read the incarnation is not known before the next check.
+            let is_same = position.incarnation == at.incarnation || position.incarnation == 0;
+            is_same && position.version >= at.version
+        };
+        Some(part.position(topic).is_some_and(covers))
+    }
+}
+
+/// What those who wait for replicas ask.
+struct About(Weak<Inner>);
+
+impl Applied for About {
+    fn tables(&self) -> Vec<Name> {
+        let parts = self.0.upgrade().map(|inner| inner.parts());
+        let parts = parts.into_iter().flatten();
+        parts.map(|part| part.name().clone()).collect()
+    }
+
+    fn topics(&self) -> Vec<Topic> {
+        let topics = self
+            .0
+            .upgrade()
+            .map(|inner| inner.topics.lock().keys().cloned().collect());
+        topics.unwrap_or_default()
+    }
+
+    fn covers(&self, table: &str, topic: &Topic, at: TableVersion) -> Option<bool> {
+        self.0.upgrade()?.covers(table, topic, at)
+    }
+
+    fn hurry(&self, table: &str, _topic: &Topic) {
+        if let Some(part) = self.0.upgrade().and_then(|inner| inner.part(table)) {
+            part.demand();
+        }
+    }
+}
