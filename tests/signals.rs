@@ -92,10 +92,11 @@ fn process_of_the_signals() {
     let signals = Arc::new(AtomicU64::new(0));
     let count = Arc::clone(&signals);
     let mut handled = signal_hook::iterator::Signals::new([Signal::SIGINT as i32]).unwrap();
+    #[expect(clippy::disallowed_methods, reason = "it ends with the process")]
     std::thread::spawn(move || {
         handled
             .forever()
-            .for_each(|_| _ = count.fetch_add(1, Ordering::Relaxed))
+            .for_each(|_| _ = count.fetch_add(1, Ordering::Relaxed));
     });
 
     let (drivers, stores) = (Drivers::new(), Stores::new());

@@ -160,6 +160,10 @@ pub(super) struct Run {
 }
 
 /// What can be done now.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is on its way from one function to the next"
+)]
 enum Next {
     Event(Event),
     Job(Job),

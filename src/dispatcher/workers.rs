@@ -31,6 +31,10 @@ pub(super) enum Finished {
     Job,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are events, and a box would cost each an allocation"
+)]
 enum Job {
     Event(Event, Arc<Registry>),
     Other(registry::Job),

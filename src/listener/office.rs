@@ -30,6 +30,7 @@ struct Office {
     _thread: Thread,
 }
 
+#[expect(clippy::large_enum_variant, reason = "nearly all are commands")]
 enum Letter {
     Begin(Box<Courier>),
     Command(Command),

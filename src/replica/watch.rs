@@ -11,11 +11,13 @@ use crate::update::Name;
 
 pub(super) type Watcher<T> = Arc<Callback<RowChange<T>>>;
 
+/// Somebody who is being given what there is, with what has changed since.
+type Newcomer<T> = (Watcher<T>, HashMap<Name, Step<T>>);
+
 /// Who is told of the changes of a table.
 pub(super) struct Watchers<T> {
     live: Arc<Vec<Watcher<T>>>,
-    /// Those that are being given what there is, with what has changed since.
-    new: Vec<(Watcher<T>, HashMap<Name, Step<T>>)>,
+    new: Vec<Newcomer<T>>,
     /// The rows of which somebody is being told, with what comes after that. Not used if one thread does everything.
     busy: HashMap<Name, VecDeque<Telling<T>>>,
     is_alone: bool,
