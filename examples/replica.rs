@@ -45,6 +45,8 @@ fn main() -> Result<()> {
     for (key, chassis) in [("port-1", "host1"), ("port-2", "host1"), ("port-3", "host2")] {
         rows.put(key, &on(chassis))?;
     }
+    // Of what comes in quick succession a replica may skip states in between.
+    replica.wait_current(LIMIT)?;
     rows.put("port-1", &on("host2"))?;
     rows.delete("port-3")?;
 

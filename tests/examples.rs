@@ -60,9 +60,9 @@ fn typed_tables() {
 fn many_writers() {
     let text = run("many_writers");
     assert_eq!(text.matches(": 250").count(), 4, "{text}");
-    // Besides the updates, four goodbyes and perhaps some hellos.
+    // Updates that are sent in a burst share a frame. Besides them, four goodbyes and perhaps some hellos.
     let forwarded = text.split("forwarded: ").nth(1).and_then(|rest| rest.split(',').next());
-    assert!(forwarded.unwrap().parse::<u64>().unwrap() >= 1004, "{text}");
+    assert!(forwarded.unwrap().parse::<u64>().unwrap() >= 8, "{text}");
 }
 
 #[test]

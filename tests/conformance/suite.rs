@@ -433,8 +433,8 @@ pub(crate) fn bursts_arrive_whole(setup: fn() -> Setup) {
 
 /// What was accepted right before the publisher is dropped still comes, before its goodbye.
 pub(crate) fn a_burst_ends_with_the_publisher(setup: fn() -> Setup) {
-    let setup = setup();
     for count in [9, 50, 900] {
+        let setup = setup();
         let (publisher, rig) = setup.pair(&["D"]);
         for number in 0..count {
             send(&publisher, "D", &number.to_string());

@@ -197,7 +197,7 @@ mod tests {
             panic!("{running:?}")
         };
         assert_eq!(config_of(&options).unwrap().redis_address(), "redis://h:1,g:2");
-        for wrong in ["h:1", "tcp://h:1", "redis://", "redis://h"] {
+        for wrong in ["h:1", "tcp://h:1", "redis://", "redis://h:x"] {
             assert!(setup(Some("redis"), None, Some(wrong)).is_err(), "{wrong}");
         }
     }
