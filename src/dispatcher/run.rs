@@ -160,6 +160,7 @@ pub(super) struct Run {
 }
 
 /// What can be done now.
+#[expect(clippy::large_enum_variant, reason = "it is moved once, at once")]
 enum Next {
     Event(Event),
     Job(Job),

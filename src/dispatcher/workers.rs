@@ -31,6 +31,7 @@ pub(super) enum Finished {
     Job,
 }
 
+#[expect(clippy::large_enum_variant, reason = "nearly all are events")]
 enum Job {
     Event(Event, Arc<Registry>),
     Other(registry::Job),

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::replica::core::{Base, Core, Read, Times};
-use crate::replica::row::{NewRow, RowChange, Step};
+use crate::replica::core::{Core, Read, Times};
+use crate::replica::row::{NewRow, RowChange};
 use crate::store::TableVersion;
 use crate::update::{Action, DbUpdate, Name, Topic};
 
