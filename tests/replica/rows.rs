@@ -130,7 +130,8 @@ fn topics_and_tables_come_and_go() {
     within(LONG, || {
         let world = World::new(2);
         let write = |key: &str, name: &str| world.store.create("t", key, key, &topic(name)).unwrap();
-        (write("a1", "a"), write("b1", "b"));
+        write("a1", "a");
+        write("b1", "b");
         let replica = world.replica(holds(&["a"]));
         let table = replica.raw_table("t").unwrap();
         let (told, _guard) = Told::of(&table);
