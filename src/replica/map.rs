@@ -103,6 +103,9 @@ impl<R: Keyed> Map<R> {
     }
 
     fn slot(&self, key: &str) -> Option<&Slot<R>> {
+        if self.len == 0 {
+            return None;
+        }
         let hash = self.hash(key);
         let mut node = &self.root;
         let mut rest = hash;
@@ -173,7 +176,7 @@ fn insert<R: Keyed>(mut node: &mut Node<R>, mut taken: u32, slot: Slot<R>) -> Op
                 taken += BITS;
             }
             Node::Leaf(slots) if slots.len() >= LEAF && taken < u32::BITS && !has(slots, &slot) => {
-                *node = split(slots, taken);
+                *node = split(std::mem::take(slots), taken);
             }
             Node::Leaf(slots) => {
                 let slots = Arc::make_mut(slots);
@@ -194,14 +197,16 @@ fn has<R: Keyed>(slots: &[Slot<R>], slot: &Slot<R>) -> bool {
     slots.iter().any(|it| it.is_of(slot.hash, slot.item.key()))
 }
 
-fn split<R: Keyed>(slots: &[Slot<R>], taken: u32) -> Node<R> {
+fn split<R>(slots: Arc<Vec<Slot<R>>>, taken: u32) -> Node<R> {
     let mut leaves: [Vec<Slot<R>>; WIDTH] = Default::default();
+    // To clone them touches every item.
+    let slots = Arc::try_unwrap(slots).unwrap_or_else(|shared| Vec::clone(&shared));
     for slot in slots {
         let leaf = &mut leaves[branch(slot.hash.checked_shr(taken).unwrap_or(0))];
         if leaf.len() == leaf.capacity() {
             leaf.reserve_exact(GROWTH);
         }
-        leaf.push(slot.clone());
+        leaf.push(slot);
     }
     Node::Branch(Arc::new(leaves.map(|leaf| Node::Leaf(Arc::new(leaf)))))
 }

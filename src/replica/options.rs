@@ -24,7 +24,7 @@ pub struct ReplicaOptions {
     /// [`Replica::verify`](super::Replica::verify).
     pub self_check: Option<Duration>,
     /// The id under which writers find it that wait for replicas; see [`Database::barrier`](crate::Database::barrier). No other
-    /// one has it. Default: none, and nobody waits for it.
+    /// one has it. Default: none; writers do not wait for it.
     pub id: Option<Name>,
     /// How it is registered under its id.
     pub registry: RegistryOptions,

@@ -14,9 +14,9 @@ pub(super) trait Part: Send + Sync {
     fn name(&self) -> &Name;
     fn add_topic(&self, topic: &Topic);
     fn remove_topic(self: Arc<Self>, topic: &Topic);
-    /// Takes out all rows, tells of it, and ends: the table is not held any more.
+    /// Takes out all rows, calls the handlers for each, and ends: the table is not held any more.
     fn close(self: Arc<Self>);
-    /// Takes nothing in any more, and tells nobody.
+    /// Takes nothing in any more, and calls no handler.
     fn end(&self);
     fn handle_loss(&self);
     /// Asks the store now, and catches up at once.

@@ -133,7 +133,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
         self.hasher.hash_one(text) as u32
     }
 
-    /// Changes a row, and tells of it.
+    /// Changes a row, and calls the handlers.
     fn merge(&self, change: impl FnOnce(&mut Core<T>) -> Option<Step<T>>) {
         let mut state = self.state.write();
         let Some(step) = change(&mut state.core) else { return };
@@ -359,9 +359,9 @@ impl<T: Send + Sync + 'static> Part for Typed<T> {
 
     fn end(&self) {
         self.remove_all_topics();
-        let nobody = Watchers::new(self.dispatcher.is_alone());
+        let none = Watchers::new(self.dispatcher.is_alone());
         // Handlers may hold the table, and dropping them is code of the program's own.
-        let watchers = std::mem::replace(&mut self.state.write().watchers, nobody);
+        let watchers = std::mem::replace(&mut self.state.write().watchers, none);
         drop(watchers);
     }
 

@@ -11,13 +11,14 @@ use crate::update::Name;
 
 pub(super) type Watcher<T> = Arc<Callback<RowChange<T>>>;
 
-/// Somebody who is being given what there is, with what has changed since.
-type Newcomer<T> = (Watcher<T>, HashMap<Name, Step<T>>);
+/// What has changed of each row since something.
+type Since<T> = HashMap<Name, Step<T>>;
 
 /// Who is told of the changes of a table.
 pub(super) struct Watchers<T> {
     live: Arc<Vec<Watcher<T>>>,
-    new: Vec<Newcomer<T>>,
+    /// Those that are being given what there is, with what has changed since.
+    new: Vec<(Watcher<T>, Since<T>)>,
     /// The rows of which somebody is being told, with what comes after that. Not used if one thread does everything.
     busy: HashMap<Name, VecDeque<Telling<T>>>,
     is_alone: bool,
@@ -87,7 +88,7 @@ impl<T> Watchers<T> {
     }
 
     /// What has changed since it was begun; `None` if nothing has, and from now on it is told with the others.
-    pub(super) fn since(&mut self, watcher: &Watcher<T>) -> Option<HashMap<Name, Step<T>>> {
+    pub(super) fn since(&mut self, watcher: &Watcher<T>) -> Option<Since<T>> {
         let place = self.new.iter().position(|(new, _)| Arc::ptr_eq(new, watcher))?;
         let since = std::mem::take(&mut self.new[place].1);
         if !since.is_empty() {

@@ -115,16 +115,23 @@ impl Own {
             return;
         }
         let topics = self.topics.read();
-        let sinks = |update: &DbUpdate| {
-            let users = topics.get(&update.topic).into_iter();
-            let sinks = users.flat_map(|users| &users.sinks);
-            let table = update.table.clone();
-            sinks.filter_map(move |(_, sink)| sink.as_ref().filter(|(of, _)| *of == table))
-        };
-        for update in updates.extract_if(.., |update| sinks(update).next().is_some()) {
-            for (_, sink) in sinks(&update) {
-                sink(update.clone());
+        for update in updates.extract_if(.., |update| sinks(&topics, update).next().is_some()) {
+            let mut sinks: Vec<&Sink> = sinks(&topics, &update).collect();
+            let last = sinks.pop();
+            sinks.iter().for_each(|sink| sink(update.clone()));
+            if let Some(sink) = last {
+                sink(update);
             }
         }
     }
+}
+
+/// Where the update goes instead of the queue.
+fn sinks<'a>(topics: &'a HashMap<Topic, Users>, update: &DbUpdate) -> impl Iterator<Item = &'a Sink> + use<'a> {
+    let table = update.table.clone();
+    let users = topics.get(&update.topic).into_iter();
+    let sinks = users
+        .flat_map(|users| &users.sinks)
+        .filter_map(|(_, sink)| sink.as_ref());
+    sinks.filter(move |(of, _)| *of == table).map(|(_, sink)| sink)
 }

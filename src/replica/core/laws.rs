@@ -23,7 +23,7 @@ fn play(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
         1 => Kind::OfTables,
         _ => Kind::Full,
     };
-    // Of a store that tells no versions nobody sees that it went back.
+    // A store without versions may go back unseen.
     let goes_back = kind != Kind::Plain && chance.u8(0..4) == 0;
     let mut play = Play::new(seed, kind, CHECK_INTERVAL);
     for _ in 0..chance.usize(1..40) {
@@ -118,7 +118,7 @@ fn holes_and_rows_without_versions_are_filled_at_once() {
     }
 }
 
-/// A failover loses what was heard of already, and nobody had looked at the store in between.
+/// A failover loses what was heard of already, and the store was not looked at in between.
 #[test]
 fn a_loss_of_what_was_heard_is_seen() {
     for seed in 0..200 {

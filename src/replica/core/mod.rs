@@ -159,7 +159,7 @@ impl<T> Core<T> {
     pub(super) fn remove_topic(&mut self, topic: &Topic) {
         self.topics.remove(topic);
         if self.topics.is_empty() {
-            // Nobody looks any more, so it may come to mean another history.
+            // The store is not looked at any more, and its numbers may come to mean another history.
             self.forget_deletes();
         }
     }

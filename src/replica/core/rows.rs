@@ -85,7 +85,7 @@ impl<T> Rows<T> {
     /// True if this is newer than what is known of the row.
     fn is_news(&self, key: &str, version: u64) -> bool {
         self.version(key).is_none_or(|held| held < version)
-            && self.deletes.by_key.get(key).is_none_or(|deleted| *deleted < version)
+            && (self.deletes.by_key.is_empty() || self.deletes.by_key.get(key).is_none_or(|deleted| *deleted < version))
     }
 
     /// Takes in a state of a row if it is newer than what is known.

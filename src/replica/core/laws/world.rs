@@ -37,9 +37,9 @@ pub(super) enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Fate {
     Told,
-    /// And mostly nobody says so.
+    /// With or without a sync event.
     Lost,
-    /// And nobody says so.
+    /// Without a sync event.
     Dropped,
     Doubled,
     Unversioned,
@@ -209,7 +209,7 @@ impl Play {
         self.store.clone()
     }
 
-    /// The store is put back, and nobody has looked before.
+    /// The store is put back, and was not looked at before.
     pub(super) fn restore(&mut self, earlier: State) {
         self.went_back = true;
         self.store = earlier;
@@ -364,7 +364,7 @@ impl Play {
     fn send(&mut self, mut update: DbUpdate, fate: Fate) {
         match fate {
             Fate::Lost => {
-                // A loss is told of, or nobody knows.
+                // With a sync event, or without.
                 if self.chance.bool() {
                     self.core.handle_loss(self.now + Duration::from_millis(300));
                 }
