@@ -160,14 +160,7 @@ pub(super) struct Run {
 }
 
 /// What can be done now.
-<<<<<<< HEAD
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is on its way from one function to the next"
-)]
-=======
 #[expect(clippy::large_enum_variant, reason = "it is moved once, at once")]
->>>>>>> wt-B
 enum Next {
     Event(Event),
     Job(Job),

@@ -31,14 +31,7 @@ pub(super) enum Finished {
     Job,
 }
 
-<<<<<<< HEAD
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all are events, and a box would cost each an allocation"
-)]
-=======
 #[expect(clippy::large_enum_variant, reason = "nearly all are events")]
->>>>>>> wt-B
 enum Job {
     Event(Event, Arc<Registry>),
     Other(registry::Job),
