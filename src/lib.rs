@@ -33,7 +33,7 @@
 //! ```
 //!
 //! Below that are parts that can be had alone: a [`Publisher`] sends updates, a [`Subscriber`] receives them, a
-//! [`Dispatcher`] calls callbacks, a [`Store`](store::Store) keeps rows, a [`Database`] stores and publishes.
+//! [`Dispatcher`] calls callbacks, a [`Store`] keeps rows, a [`Database`] stores and publishes.
 //!
 //! # The two flows
 //!
