@@ -63,6 +63,7 @@ fn bare(context: &zmq::Context, kind: zmq::SocketType, binds: bool, address: &st
 /// Sends this on topic `D` if there is anybody to take it.
 fn send(socket: &zmq::Socket, payload: &[u8]) {
     if socket.send(&b"D"[..], zmq::DONTWAIT | zmq::SNDMORE).is_ok() {
-        socket.send(payload, zmq::DONTWAIT).unwrap();
+        // The connection may have ended in between.
+        let _ = socket.send(payload, zmq::DONTWAIT);
     }
 }
