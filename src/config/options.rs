@@ -159,7 +159,7 @@ options! {
     codec: Codec = "msgpack", [is "json or msgpack"],
         "The format of what is sent; either is understood when received.";
     join_frames: JoinFrames = "auto", [is "auto, never or always"],
-        "Whether updates of one topic that are sent close together share a frame, which Dragonflow does not understand:         while no other subscribers than tablecast's are connected, over Redis not at all; never; or always.";
+        "Whether updates of one topic that are sent close together share a frame, which Dragonflow does not understand: while no other subscribers than tablecast's are connected, over Redis not at all; never; or always.";
     send_timeout_ms: Duration = 1000 "milliseconds", [1..=600_000],
         "How long a send may wait for the transport.";
     linger_ms: Duration = 500 "milliseconds", [0..=60_000],
