@@ -91,7 +91,7 @@ impl Answers {
             interval: options.timeout / 4,
             ..options.clone()
         };
-        let registration = Registration::with_detail(Arc::clone(store), REPLICAS, member, options, renewal)?;
+        let registration = Registration::with_renewal(Arc::clone(store), REPLICAS, member, options, true, renewal)?;
         let (questions, asked) = bounded(QUESTIONS);
         let sink = move |update: DbUpdate| drop(questions.try_send(update));
         let registration = Arc::new(registration);

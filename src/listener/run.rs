@@ -79,7 +79,8 @@ impl Run {
             member.leaving = docket.is_stopping();
         };
         let (store, member) = (Arc::clone(&base.store), self.member.clone());
-        let registration = Registration::lease(store, LISTENERS, member, base.options.registry(), renewal)?;
+        let registration =
+            Registration::with_renewal(store, LISTENERS, member, base.options.registry(), false, renewal)?;
         let _ = self.registration.set(registration);
         Ok(())
     }

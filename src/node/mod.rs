@@ -47,8 +47,8 @@ pub use builder::NodeBuilder;
 /// The parts of a program that takes part in the network, as one [`Config`] describes them.
 ///
 /// Each part is made when it is first asked for, and shared from then on. Dropping the node stops them all, in the right
-/// order: the subscriber first, then callbacks, and the publisher last, which says goodbye. What the program still holds of them does nothing any
-/// more after that.
+/// order: the subscriber first, then callbacks, and the publisher last, which says goodbye. A publisher, database or store that
+/// the program still holds goes on until it is dropped.
 pub struct Node {
     config: Config,
     drivers: Drivers,
@@ -295,12 +295,7 @@ impl Parts {
         };
         let queue = self.dispatcher(node)?.queue();
         let subscriber = Arc::new(Subscriber::new(self.network(node)?, queue, options));
-        for topic in &config.topics {
-            subscriber.register_topic(topic)?;
-        }
-        for address in config.listen_addresses()? {
-            subscriber.register_listen_address(&address)?;
-        }
+        subscriber.register_all(config)?;
         subscriber.daemonize()?;
         if config.discover {
             let (store, follower) = (self.store(node)?, Arc::clone(&subscriber));

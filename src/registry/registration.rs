@@ -94,34 +94,15 @@ impl Registration {
     /// [`ErrorKind::Config`] for a timeout of less than 10 ms, and [`ErrorKind::Io`] if there can be no thread. What is wrong
     /// with the store goes to the hook, and is tried again.
     pub fn new(store: Arc<dyn Store>, table: &str, member: Member, options: RegistryOptions) -> Result<Registration> {
-        Registration::begin(store, table, member, options, true, |_| ())
+        Registration::with_renewal(store, table, member, options, true, |_| ())
     }
 
     /// As [`Registration::new`]; `renewal` may change what the row says before each write of it.
-    pub(crate) fn with_detail(
-        store: Arc<dyn Store>,
-        table: &str,
-        member: Member,
-        options: RegistryOptions,
-        renewal: impl FnMut(&mut Member) + Send + 'static,
-    ) -> Result<Registration> {
-        Registration::begin(store, table, member, options, true, renewal)
-    }
-
-    /// Registers a run of a member that does not outlive its row: if others have taken it for dead and removed the row, it
-    /// is not registered again, and [`Registration::is_lost`]. An earlier run of its id that is registered stays so, under
-    /// another key and as one that is leaving, until it stops or does not renew its row. `renewal` may change what the row says before each write of it.
-    pub(crate) fn lease(
-        store: Arc<dyn Store>,
-        table: &str,
-        member: Member,
-        options: RegistryOptions,
-        renewal: impl FnMut(&mut Member) + Send + 'static,
-    ) -> Result<Registration> {
-        Registration::begin(store, table, member, options, false, renewal)
-    }
-
-    fn begin(
+    ///
+    /// Without `rejoins` the run does not outlive its row: if others have taken it for dead and removed the row, it is not
+    /// registered again, and [`Registration::is_lost`]. An earlier run of its id that is registered stays so, under another
+    /// key and as one that is leaving, until it stops or does not renew its row.
+    pub(crate) fn with_renewal(
         store: Arc<dyn Store>,
         table: &str,
         member: Member,

@@ -49,13 +49,19 @@ impl Subscriber {
     /// [`ErrorKind::Config`] if there is no such driver or an option is wrong, and what the driver says of an address.
     pub fn open(config: &Config, drivers: &Drivers, queue: QueueSender) -> Result<Subscriber> {
         let subscriber = Subscriber::new(drivers.network(config)?, queue, config.into());
+        subscriber.register_all(config)?;
+        Ok(subscriber)
+    }
+
+    /// Registers the topics and listen addresses of the options.
+    pub(crate) fn register_all(&self, config: &Config) -> Result<()> {
         for topic in &config.topics {
-            subscriber.register_topic(topic)?;
+            self.register_topic(topic)?;
         }
         for address in config.listen_addresses()? {
-            subscriber.register_listen_address(&address)?;
+            self.register_listen_address(&address)?;
         }
-        Ok(subscriber)
+        Ok(())
     }
 
     /// A subscriber that is not running yet.

@@ -28,7 +28,8 @@ use crate::transport::{Inbound, Outbound, PubSub, Wake};
 use inbound::RedisInbound;
 use outbound::RedisOutbound;
 
-/// Publish and subscribe through Redis; its alias is `redis`.
+/// Publish and subscribe through Redis; its alias is `redis`. Channels belong to the whole server, whatever database an address
+/// names.
 ///
 /// It needs Redis 6 or newer. What it asks of a server, for its access lists: `PUBLISH`; `SUBSCRIBE`, `UNSUBSCRIBE` and
 /// `PING`; and with a cluster `CLUSTER SLOTS` and `CLUSTER INFO`. Without the last two it works, but is not spread over
