@@ -15,13 +15,13 @@ use std::time::{Duration, Instant};
 
 use common::{eventually, within};
 use nix::sys::signal::{Signal, kill};
-use staged::{Staged, processes};
+use staged::{Staged, processes, program};
 use tablecast::{Action, Config, DbUpdate, Drivers, Publisher};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn demo(arguments: &[&str]) -> Staged {
-    demo_of(Command::new(env!("CARGO_BIN_EXE_tablecast")), arguments)
+    demo_of(program(env!("CARGO_BIN_EXE_tablecast")), arguments)
 }
 
 fn demo_of(mut command: Command, arguments: &[&str]) -> Staged {
@@ -209,7 +209,7 @@ mod with_redis {
         within(LIMIT, || {
             let server = Server::with(&["--requirepass", "secret"]);
             let () = server.ask(&["SET", "theirs", "1"]);
-            let mut command = Command::new(env!("CARGO_BIN_EXE_tablecast"));
+            let mut command = program(env!("CARGO_BIN_EXE_tablecast"));
             command.env("TABLECAST_REDIS_PASSWORD", "secret");
             let flags = ["--redis", &server.address()];
             let (status, output) = demo_of(command, &[&BOTH[..], &flags].concat()).end();

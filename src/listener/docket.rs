@@ -33,6 +33,10 @@ pub(super) struct Docket {
     /// When what is to be claimed or marked makes a step, however little it is, and what is to be removed.
     step_due: Option<Instant>,
     removal_due: Option<Instant>,
+    /// When the step under way began.
+    began: Option<Instant>,
+    /// Until then more is gathered: the last step took as long as this pause.
+    rests_until: Option<Instant>,
     replies: Replies,
     is_stopping: bool,
     stats: ListenerStats,
@@ -93,7 +97,8 @@ pub(super) struct Turn {
 const RECEIPT: Duration = Duration::from_millis(20);
 const RECEIPTS_APART: Duration = Duration::from_millis(200);
 
-/// So long what is to be claimed or marked waits for more, while there is something to handle, and so much is enough.
+/// So long what is to be claimed or marked waits for more, and so much is enough. While there is nothing to handle, it waits only
+/// as long as the last step took: the more listeners wait for each other at the store, the fewer and the larger their steps are.
 const GATHER: Duration = Duration::from_millis(5);
 const ENOUGH: usize = 128;
 
@@ -123,6 +128,8 @@ impl Docket {
             current: Bundle::default(),
             step_due: None,
             removal_due: None,
+            began: None,
+            rests_until: None,
             replies: Replies::default(),
             is_stopping: false,
             stats: ListenerStats::default(),

@@ -3,12 +3,17 @@
 // Each test crate uses a part of it.
 #![allow(dead_code)]
 
+#[path = "program.rs"]
+mod program;
+
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
+
+use program::program;
 
 /// The longest that a test waits for anything.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
@@ -35,7 +40,7 @@ pub(crate) struct End {
 
 /// The tool, without what the environment of the tests may say.
 pub(crate) fn tablecast<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_tablecast"));
+    let mut command = program(env!("CARGO_BIN_EXE_tablecast"));
     for (name, _) in std::env::vars_os() {
         if name == "RUST_LOG" || name.to_string_lossy().starts_with("TABLECAST_") {
             command.env_remove(name);

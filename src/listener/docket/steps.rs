@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{AHEAD, BUNDLE, Bundle, Docket, ENOUGH, Event, Phase, REMOVAL, Turn};
+use super::{AHEAD, BUNDLE, Bundle, Docket, ENOUGH, Event, GATHER, Phase, REMOVAL, Turn};
 use crate::error::{Error, Result};
 use crate::listener::claims::{Claim, Outcome, Step};
 use crate::listener::envelope::{EventId, State};
@@ -12,8 +12,8 @@ impl Docket {
     pub(in crate::listener) fn has_step(&self, now: Instant) -> bool {
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
         let count = self.next.marks.len() + self.claimable();
-        // While nothing is left to handle, nothing is waited for.
-        let is_worth_it = count >= ENOUGH || self.counts.1 == 0 || is_due(self.step_due);
+        let is_rested = self.rests_until.is_none_or(|until| until <= now);
+        let is_worth_it = count >= ENOUGH || self.counts.1 == 0 && is_rested || is_due(self.step_due);
         count > 0 && is_worth_it
             || !self.next.releases.is_empty()
             || self.next.removals.len() >= BUNDLE
@@ -31,8 +31,9 @@ impl Docket {
     /// When there is a step to take, if nothing happens before.
     pub(in crate::listener) fn step_due(&self) -> Option<Instant> {
         let is_pending = self.next.marks.len() + self.claimable() > 0;
+        let rests_until = self.rests_until.filter(|_| is_pending && self.counts.1 == 0);
         let step_due = self.step_due.filter(|_| is_pending);
-        [step_due, self.removal_due].into_iter().flatten().min()
+        [step_due, rests_until, self.removal_due].into_iter().flatten().min()
     }
 
     /// What is to be done with the store now. Nothing is claimed unless `is_held`: others may take this run for dead.
@@ -48,6 +49,7 @@ impl Docket {
             claims = self.waiting.pop(BUNDLE);
             claims.retain(|id| self.begin_to_claim(id));
         }
+        self.began = Some(now);
         // What is left has waited.
         self.step_due = Some(now).filter(|_| self.next.marks.len() + self.claimable() > 0);
         self.current = Bundle {
@@ -107,6 +109,9 @@ impl Docket {
             releases,
             removals,
         } = std::mem::take(&mut self.current);
+        // A lone event is not kept waiting.
+        let began = self.began.take().filter(|_| marks.len() + claims.len() > 1);
+        self.rests_until = began.map(|began| now + now.saturating_duration_since(began).min(GATHER));
         let (mut turns, mut errors) = (Vec::new(), Vec::new());
         for (id, _) in releases {
             self.stats.moved += 1;

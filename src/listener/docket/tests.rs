@@ -317,6 +317,36 @@ fn what_comes_while_something_is_handled_waits_a_moment_for_more() {
 }
 
 #[test]
+fn what_comes_after_a_step_of_many_waits_as_long_as_that_took() {
+    let mut desk = Desk::new();
+    let step = |desk: &mut Desk, numbers: &[u64], took: Duration| {
+        numbers.iter().for_each(|number| desk.event(*number, 1));
+        assert_eq!(desk.step().claims.len(), numbers.len());
+        desk.now += took;
+        let claims = numbers.iter().map(|_| Claim::Ours(1)).collect();
+        for number in desk.took(vec![], claims) {
+            desk.docket.begin(&id(number), true, desk.now);
+        }
+    };
+    step(&mut desk, &[1, 2], GATHER / 2);
+    desk.docket.ended(id(1), false, desk.now);
+    assert!(!desk.docket.has_step(desk.now));
+    assert_eq!(desk.docket.step_due(), Some(desk.now + GATHER / 2));
+    assert!(desk.docket.has_step(desk.now + GATHER / 2));
+    assert_eq!(desk.step().marks.len(), 1);
+    desk.took(vec![Claim::Done(topic("a"))], vec![]);
+    // A slow store keeps nothing longer than usual, and a lone event waits for nothing.
+    step(&mut desk, &[3, 4], 10 * GATHER);
+    desk.docket.ended(id(3), false, desk.now);
+    assert_eq!(desk.docket.step_due(), Some(desk.now + GATHER));
+    assert_eq!(desk.step().marks.len(), 1);
+    desk.took(vec![Claim::Done(topic("a"))], vec![]);
+    step(&mut desk, &[5], GATHER);
+    desk.docket.ended(id(5), false, desk.now);
+    assert!(desk.docket.has_step(desk.now));
+}
+
+#[test]
 fn a_few_hundred_are_claimed_ahead() {
     let mut desk = Desk::new();
     (0..2000).for_each(|number| desk.event(number, 1));
