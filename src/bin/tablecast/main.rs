@@ -24,6 +24,7 @@ mod watch;
 
 use std::process::ExitCode;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tablecast::{ErrorKind, Result};
 
 use cli::{Cli, Command};
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         }
     };
     output::init_log(cli.verbose);
+    raise_limit_of_open_files();
     match run(&cli) {
         Ok(code) => code,
         // Whoever reads has seen enough.
@@ -87,6 +89,16 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes what the system allows: the limit of 1,024 that processes begin with is for programs that use `select`. Without success
+/// it stays as it is, and the limit is kept.
+fn raise_limit_of_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        log::debug!("cannot raise the limit of open files: {e}");
+    }
 }
 
 /// What a command that starts processes runs on.

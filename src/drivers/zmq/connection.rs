@@ -13,7 +13,7 @@ use super::backoff::Backoff;
 use super::endpoint::{Endpoint, Role};
 use super::line::{Kind, Line};
 use super::monitor::{Change, Failure};
-use super::room;
+use super::{path_lock, room};
 
 /// An address that is bound, or kept connected. The owner asks for [`Connection::news`] when a descriptor of the line is
 /// readable, and calls [`Connection::tend`] when the [`Connection::deadline`] has passed or the wake was called.
@@ -32,8 +32,12 @@ pub(super) struct Connection {
     backoff: Backoff,
     /// When those who are still to be turned away are, of one that is bound.
     turn_away_at: Option<Instant>,
+    /// When the Unix socket is looked at, of one that is bound to a path.
+    look_at: Option<Instant>,
     /// How often the other end has closed the connection before it has greeted.
     hang_ups: u32,
+    /// This process has no right to connect.
+    denied: Option<Error>,
     /// The errors that were handed out: each is told once, until a connection has lasted.
     told: Vec<String>,
 }
@@ -76,6 +80,9 @@ const LEAST_REST: Duration = Duration::from_millis(5);
 /// How soon somebody is turned away who could not be at once.
 const TURN_AWAY: Duration = Duration::from_millis(50);
 
+/// How often a Unix socket is looked at: whatever cleans a folder may have removed it.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// A service that is being stopped hangs up too; one that always does is something else.
 const HANG_UPS: u32 = 3;
 
@@ -99,7 +106,9 @@ impl Connection {
             patience: FIRST_PATIENCE,
             backoff: Backoff::new(options.reconnect_interval, options.reconnect_max),
             turn_away_at: None,
+            look_at: None,
             hang_ups: 0,
+            denied: None,
             told: Vec::new(),
         };
         match connection.tend(now) {
@@ -112,7 +121,7 @@ impl Connection {
     pub(super) fn tend(&mut self, now: Instant) -> Option<Error> {
         let done = match self.stage {
             Stage::Resting(until) if until <= now => {
-                let verdict = self.verdict();
+                let verdict = self.verdict().or(self.denied.take());
                 self.begin(now).and(verdict.map_or(Ok(()), Err))
             }
             Stage::LookingUp(_) => self.looked_up(now),
@@ -124,6 +133,7 @@ impl Connection {
                 );
                 self.try_next(now).and(Err(Error::new(ErrorKind::Malformed, silent)))
             }
+            Stage::Standing => self.keep_path(now),
             _ => Ok(()),
         };
         self.turn_away(now);
@@ -136,6 +146,16 @@ impl Connection {
             self.told.push(text);
         }
         is_news.then_some(error)
+    }
+
+    /// Looks whether the Unix socket is still there, if that is due.
+    fn keep_path(&mut self, now: Instant) -> Result<()> {
+        if self.look_at.is_some_and(|at| at > now) {
+            return Ok(());
+        }
+        let line = self.line.as_mut().filter(|line| line.has_path());
+        self.look_at = line.is_some().then(|| now + LOOK);
+        line.map_or(Ok(()), |line| line.keep_path(&self.endpoint))
     }
 
     /// Hangs up those who came when there was no room, again if that did not succeed.
@@ -157,7 +177,7 @@ impl Connection {
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::Resting(at) | Stage::Trying(at) | Stage::Opened(at) => Some(at),
-            Stage::Standing => self.turn_away_at,
+            Stage::Standing => [self.turn_away_at, self.look_at].into_iter().flatten().min(),
             Stage::LookingUp(_) | Stage::Greeted(_) => None,
         }
     }
@@ -171,6 +191,7 @@ impl Connection {
                 Change::Greeted => News::Greeted,
                 Change::Closed(fd) => News::Closed(fd, line.may_have_greeted(fd)),
                 Change::Retried if matches!(self.stage, Stage::Trying(_)) => {
+                    self.denied = self.endpoint.path().and_then(path_lock::denied);
                     self.rest(now);
                     continue;
                 }
@@ -330,6 +351,7 @@ impl Connection {
             true => Stage::Trying(now + patience),
             false => Stage::Standing,
         };
+        self.look_at = Some(now + LOOK).filter(|_| self.line.as_ref().is_some_and(Line::has_path));
         Ok(())
     }
 

@@ -120,17 +120,30 @@ impl Endpoint {
     /// Binds `uri`, which is this one in numbers. Returns the address with its real port, and the lock that must be held
     /// as long.
     pub(super) fn bind(&self, socket: &zmq::Socket, uri: &str) -> Result<(String, Option<PathLock>)> {
-        let lock = match uri.strip_prefix("ipc://") {
-            Some(path) if !path.starts_with('@') => Some(PathLock::take(Path::new(path))?),
-            _ => None,
-        };
+        let mut lock = self.path().map(PathLock::take).transpose()?;
         let bound = prepare(socket, uri).and_then(|()| patiently(|| socket.bind(uri)));
         bound.map_err(|e| zmq_error(e, format!("cannot bind {self}")))?;
         let address = match socket.get_last_endpoint() {
             Ok(Ok(address)) if !self.is_silent() => address.trim_end_matches('\0').to_owned(),
             _ => self.uri.clone(),
         };
+        lock.iter_mut().for_each(PathLock::bound);
         Ok((address, lock))
+    }
+
+    /// Binds a Unix socket again that something else has removed. Who is connected stays so.
+    pub(super) fn bind_again(&self, socket: &zmq::Socket, lock: &mut PathLock) -> Result<()> {
+        lock.retake()?;
+        let bound = patiently(|| socket.bind(&self.uri));
+        bound.map_err(|e| zmq_error(e, format!("cannot bind {self} again")))?;
+        lock.bound();
+        Ok(())
+    }
+
+    /// Of a Unix socket the path, unless it is abstract.
+    pub(super) fn path(&self) -> Option<&Path> {
+        let path = self.uri.strip_prefix("ipc://")?;
+        (!path.starts_with('@')).then(|| Path::new(path))
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) struct Line {
     /// One has failed to greet, and is closed next.
     is_failing: bool,
     story: Story,
-    _lock: Option<PathLock>,
+    lock: Option<PathLock>,
     _seat: Seat,
 }
 
@@ -92,7 +92,7 @@ impl Line {
             is_failing: false,
             story: Story::default(),
             uri,
-            _lock: None,
+            lock: None,
             _seat: seat,
         };
         let monitor = line.monitor.as_ref().map(Monitor::socket);
@@ -104,7 +104,7 @@ impl Line {
             Role::Connect => endpoint.connect(&line.socket, &line.uri)?,
             Role::Bind => {
                 let (address, lock) = endpoint.bind(&line.socket, &line.uri)?;
-                (line.address, line._lock) = (Some(address), lock);
+                (line.address, line.lock) = (Some(address), lock);
             }
         }
         Ok(line)
@@ -179,6 +179,21 @@ impl Line {
             Change::Retried => self.story.retried = true,
         }
         Some(change)
+    }
+
+    /// Whether it has a Unix socket in the file system, which something else may remove.
+    pub(super) fn has_path(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    /// Binds its Unix socket again if something else has removed it.
+    pub(super) fn keep_path(&mut self, endpoint: &Endpoint) -> Result<()> {
+        let Some(lock) = self.lock.as_mut().filter(|lock| lock.is_lost()) else {
+            return Ok(());
+        };
+        endpoint.bind_again(&self.socket, lock)?;
+        log::warn!("the socket of {endpoint} was removed by something else: bound again");
+        Ok(())
     }
 
     pub(super) fn is_crowded(&self) -> bool {

@@ -13,69 +13,139 @@ use crate::error::{Error, ErrorKind, Result};
 /// kernel frees the lock when its holder dies.
 #[derive(Debug)]
 pub(super) struct PathLock {
-    /// Set once the path is known to be ours.
-    socket: Option<PathBuf>,
+    socket: PathBuf,
     path: PathBuf,
-    _file: File,
+    file: File,
+    /// The socket that was bound there.
+    bound: Option<Inode>,
 }
+
+/// A file, whatever its name.
+type Inode = (u64, u64);
 
 impl PathLock {
     pub(super) fn take(socket: &Path) -> Result<PathLock> {
         let mut path = socket.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);
-        let in_use = || {
-            let context = format!("{}: another process serves this socket", socket.display());
-            Err(Error::new(ErrorKind::AddressInUse, context))
-        };
-        let failed = |e: io::Error| {
-            let context = format!("cannot lock {}", path.display());
-            Error::new(ErrorKind::Io, context).with_source(e)
-        };
-        let file = loop {
-            let file = File::options()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(&path)
-                .map_err(failed)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return in_use(),
-                Err(TryLockError::Error(e)) => return Err(failed(e)),
-            }
-            // The holder before us may have removed the file after we opened it: then the lock is worth nothing.
-            let ours = file.metadata().map_err(failed)?;
-            if fs::metadata(&path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
-                break file;
-            }
-        };
-        let mut lock = PathLock {
-            socket: None,
+        let lock = PathLock {
+            file: lock(&path, socket)?,
+            socket: socket.to_owned(),
             path,
-            _file: file,
+            bound: None,
         };
+        lock.check_free()?;
+        Ok(lock)
+    }
+
+    /// The socket was bound.
+    pub(super) fn bound(&mut self) {
+        self.bound = inode(&self.socket);
+    }
+
+    /// Whether something else has removed the socket, or put another in its place.
+    pub(super) fn is_lost(&self) -> bool {
+        inode(&self.socket) != self.bound
+    }
+
+    /// Makes sure that the path can be bound again.
+    pub(super) fn retake(&mut self) -> Result<()> {
+        if inode(&self.path) != of(&self.file) {
+            self.file = lock(&self.path, &self.socket)?;
+        }
+        self.check_free()
+    }
+
+    fn check_free(&self) -> Result<()> {
         // libzmq deletes whatever is there.
-        if fs::metadata(socket).is_ok_and(|there| !there.file_type().is_socket()) {
-            let context = format!("{}: is there already, and is no socket", socket.display());
+        if fs::metadata(&self.socket).is_ok_and(|there| !there.file_type().is_socket()) {
+            let context = format!("{}: is there already, and is no socket", self.socket.display());
             return Err(Error::new(ErrorKind::Io, context));
         }
         // A server that takes no locks, for example one written in another language, answers here.
-        if UnixStream::connect(socket).is_ok() {
-            return in_use();
+        match UnixStream::connect(&self.socket) {
+            Ok(_) => Err(in_use(&self.socket)),
+            Err(_) => Ok(()),
         }
-        lock.socket = Some(socket.to_owned());
-        Ok(lock)
     }
 }
 
 impl Drop for PathLock {
     fn drop(&mut self) {
-        if let Some(socket) = &self.socket {
-            let _ = fs::remove_file(socket);
+        let is_ours = inode(&self.path) == of(&self.file);
+        // What is there may be a successor's by now; what a killed server left there goes too.
+        if self.bound.map_or(is_ours, |bound| inode(&self.socket) == Some(bound)) && is_socket(&self.socket) {
+            let _ = fs::remove_file(&self.socket);
         }
-        let _ = fs::remove_file(&self.path);
+        if is_ours {
+            let _ = fs::remove_file(&self.path);
+        }
     }
+}
+
+fn lock(path: &Path, socket: &Path) -> Result<File> {
+    let failed = |e: io::Error| {
+        let context = format!("cannot lock {}", path.display());
+        Error::new(ErrorKind::Io, context).with_source(e)
+    };
+    loop {
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(in_use(socket)),
+            Err(TryLockError::Error(e)) => return Err(failed(e)),
+        }
+        // The holder before us may have removed the file after we opened it: then the lock is worth nothing.
+        if inode(path) == of(&file) {
+            return Ok(file);
+        }
+    }
+}
+
+fn in_use(socket: &Path) -> Error {
+    let context = format!("{}: another process serves this socket", socket.display());
+    Error::new(ErrorKind::AddressInUse, context)
+}
+
+fn inode(path: &Path) -> Option<Inode> {
+    let there = fs::metadata(path).ok()?;
+    Some((there.dev(), there.ino()))
+}
+
+fn of(file: &File) -> Option<Inode> {
+    let ours = file.metadata().ok()?;
+    Some((ours.dev(), ours.ino()))
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|there| there.file_type().is_socket())
+}
+
+/// Why this process cannot connect to a Unix socket, if it has no right to.
+pub(super) fn denied(socket: &Path) -> Option<Error> {
+    let refused = UnixStream::connect(socket).err()?;
+    if refused.kind() != io::ErrorKind::PermissionDenied {
+        return None;
+    }
+    // The folder that keeps us out, or the socket itself.
+    let seen = socket
+        .ancestors()
+        .find_map(|path| Some((path, fs::metadata(path).ok()?)));
+    let (path, it) = seen?;
+    let what = if path == socket { "the socket" } else { "the folder" };
+    let context = format!(
+        "permission denied: {what} {} belongs to user {} and group {}, with mode {:o}",
+        path.display(),
+        it.uid(),
+        it.gid(),
+        it.mode() & 0o777
+    );
+    Some(Error::new(ErrorKind::Denied, context).with_source(refused))
 }
 
 #[cfg(test)]
@@ -95,6 +165,37 @@ mod tests {
         drop(listener);
         // What a killed server leaves: a socket that nobody answers.
         drop(PathLock::take(&socket).unwrap());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_a_successors_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let bind = || {
+            let mut lock = PathLock::take(&socket).unwrap();
+            let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+            lock.bound();
+            (lock, listener)
+        };
+        let (mut first, _listener) = bind();
+        assert!(!first.is_lost());
+        let clean = || {
+            for file in fs::read_dir(folder.path()).unwrap() {
+                fs::remove_file(file.unwrap().path()).unwrap();
+            }
+        };
+        clean();
+        assert!(first.is_lost());
+        let (second, _listener) = bind();
+        assert!(first.is_lost() && !second.is_lost());
+        assert_eq!(first.retake().unwrap_err().kind(), ErrorKind::AddressInUse);
+        drop(first);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+        clean();
+        let mut second = second;
+        second.retake().unwrap();
+        drop(second);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }

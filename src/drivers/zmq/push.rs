@@ -12,7 +12,7 @@ use crate::transport::{Outbound, send_parts};
 use super::connection::Connection;
 use super::endpoint::{Endpoint, Role};
 use super::line::Kind;
-use super::{ZmqOptions, patiently, poll, zmq_error};
+use super::{ZmqOptions, path_lock, patiently, poll, zmq_error};
 
 pub(super) struct PushOutbound {
     endpoint: Endpoint,
@@ -122,6 +122,9 @@ impl Outbound for PushOutbound {
             let deadline = *deadline.get_or_insert_with(|| thread::deadline(timeout));
             if now >= deadline {
                 let endpoint = &self.endpoint;
+                if let Some(denied) = endpoint.path().and_then(path_lock::denied) {
+                    return Err(denied);
+                }
                 let context = format!("nobody takes messages at {endpoint}: is the publisher service running?");
                 let error = Error::new(ErrorKind::Timeout, context);
                 return Err(match opened.connection.trouble() {
