@@ -9,8 +9,6 @@ use parking_lot::Mutex;
 
 use crate::clock;
 use crate::codec::{self, Codec, Encoder};
-use crate::config::Config;
-use crate::drivers::Drivers;
 use crate::error::{Error, ErrorHook, ErrorKind, Result, contain, report};
 use crate::publisher::{Link, LinkOptions, new_epoch, unique_id};
 use crate::thread::{self, Failures, Thread};
@@ -39,18 +37,6 @@ impl Default for ServiceOptions {
             max_message_bytes: 16 << 20,
             codec: Codec::default(),
             hello_interval: Duration::from_secs(1),
-            hook: None,
-        }
-    }
-}
-
-impl From<&Config> for ServiceOptions {
-    fn from(config: &Config) -> ServiceOptions {
-        ServiceOptions {
-            send_timeout: config.send_timeout_ms,
-            max_message_bytes: config.max_message_bytes,
-            codec: config.codec,
-            hello_interval: config.hello_interval_ms,
             hook: None,
         }
     }
@@ -104,22 +90,6 @@ struct Shared {
 const DRAIN: Duration = Duration::from_millis(200);
 
 impl Service {
-    /// The service as the options say; makes the folder of its socket if it is missing. The monitors of tables, which
-    /// belong beside it, are begun by [`Monitors::open`](crate::monitor::Monitors::open).
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`] if an option is wrong, and as [`Service::start`].
-    pub fn open(config: &Config, drivers: &Drivers) -> Result<Service> {
-        let (multiproc, network) = (drivers.multiproc(config)?, drivers.network(config)?);
-        config.check_socket_folder(true)?;
-        let service = Service::start(&*multiproc, &config.multiproc_address(), &*network, config.into());
-        service.map_err(|e| {
-            let socket = &config.publisher_multiproc_socket;
-            let context = format!("{}, publisher_multiproc_socket {socket:?}", config.where_bound());
-            Error::new(e.kind(), context).with_source(e)
-        })
-    }
-
     /// Takes both ends, and begins to pass on: when this returns, processes and subscribers can connect.
     ///
     /// # Errors

@@ -35,8 +35,6 @@ pub use resubscribe::Resubscribe;
 pub use secret::Secret;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::queue::QueueOptions;
-use crate::store::StoreOptions;
 use options::OPTIONS;
 
 /// What the names of our environment variables begin with.
@@ -279,26 +277,6 @@ fn toml_text(option: &OptionDoc, value: &toml::Value) -> Option<String> {
             items.collect::<Option<Vec<_>>>().map(|items| items.join(","))
         }
         number_or_flag => Some(number_or_flag.to_string()),
-    }
-}
-
-impl From<&Config> for QueueOptions {
-    fn from(config: &Config) -> QueueOptions {
-        QueueOptions {
-            capacity: config.queue_capacity,
-            overflow: config.queue_overflow,
-            max_overtake: config.queue_max_overtake_ms,
-        }
-    }
-}
-
-impl From<&Config> for StoreOptions {
-    fn from(config: &Config) -> StoreOptions {
-        StoreOptions {
-            batch_amount: config.batch_amount,
-            timeout: config.store_timeout_ms,
-            deletes_remembered: config.deletes_remembered.into(),
-        }
     }
 }
 

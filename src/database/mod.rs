@@ -8,12 +8,9 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::config::Config;
-use crate::drivers::Drivers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::publisher::Publisher;
 use crate::store::{Announcer, Change, Store, Write, Written};
-use crate::stores::Stores;
 use crate::table::Table;
 use crate::update::{Action, DbUpdate, Topic};
 
@@ -30,14 +27,6 @@ impl Default for DatabaseOptions {
     fn default() -> DatabaseOptions {
         DatabaseOptions {
             timeout: Duration::from_secs(5),
-        }
-    }
-}
-
-impl From<&Config> for DatabaseOptions {
-    fn from(config: &Config) -> DatabaseOptions {
-        DatabaseOptions {
-            timeout: config.store_timeout_ms,
         }
     }
 }
@@ -90,15 +79,6 @@ pub struct Database {
 }
 
 impl Database {
-    /// A database as the options say: the store of `nb_db_class`, and a publisher as [`Publisher::open`] makes it.
-    ///
-    /// # Errors
-    /// As [`Stores::open`] and [`Publisher::open`].
-    pub fn open(config: &Config, stores: &Stores, drivers: &Drivers) -> Result<Database> {
-        let (store, publisher) = (stores.open(config)?, Publisher::open(config, drivers)?);
-        Ok(Database::new(store, publisher, config.into()))
-    }
-
     /// Joins a store and a publisher, which others may use as well.
     pub fn new(store: Arc<dyn Store>, publisher: impl Into<Arc<Publisher>>, options: DatabaseOptions) -> Database {
         let publisher = publisher.into();

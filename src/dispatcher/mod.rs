@@ -47,7 +47,6 @@ pub use registry::Guard;
 pub(crate) use registry::{Callback, Job};
 pub use stats::DispatcherStats;
 
-use crate::config::Config;
 use crate::error::{Error, ErrorHook, ErrorKind, Result};
 use crate::queue::{self, QueueOptions, QueueSender};
 use crate::table::Table;
@@ -74,16 +73,6 @@ pub struct DispatcherOptions {
     /// Is told of every panic, every value that is not its table's row type, and every event that a channel did not
     /// take; they are logged in any case. Default: none.
     pub hook: Option<ErrorHook>,
-}
-
-impl From<&Config> for DispatcherOptions {
-    fn from(config: &Config) -> DispatcherOptions {
-        DispatcherOptions {
-            queue: config.into(),
-            workers: config.dispatcher_workers,
-            hook: None,
-        }
-    }
 }
 
 impl fmt::Debug for DispatcherOptions {

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::config::Config;
 use crate::error::ErrorHook;
 use crate::registry::RegistryOptions;
 use crate::update::Name;
@@ -47,16 +46,6 @@ impl Default for ListenerOptions {
             interval: Duration::from_secs(1),
             retention: Duration::from_secs(600),
             hook: None,
-        }
-    }
-}
-
-impl From<&Config> for ListenerOptions {
-    fn from(config: &Config) -> ListenerOptions {
-        ListenerOptions {
-            timeout: config.listener_timeout_ms,
-            interval: config.discover_interval_ms,
-            ..ListenerOptions::default()
         }
     }
 }
@@ -143,18 +132,6 @@ impl Default for NotifierOptions {
             timeout: Duration::from_secs(10),
             interval: Duration::from_secs(1),
             hook: None,
-        }
-    }
-}
-
-impl From<&Config> for NotifierOptions {
-    fn from(config: &Config) -> NotifierOptions {
-        NotifierOptions {
-            ack_timeout: config.ack_timeout_ms,
-            notify_timeout: config.send_timeout_ms,
-            timeout: config.listener_timeout_ms,
-            interval: config.discover_interval_ms,
-            ..NotifierOptions::default()
         }
     }
 }

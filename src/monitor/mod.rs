@@ -25,7 +25,6 @@
 //! compared by version, topic, and a 32-bit sum of the value. One case shows only with the next write of the table: a store
 //! that lost its last writes, and was given just as many others between two polls.
 
-mod open;
 mod told;
 mod worker;
 
@@ -34,14 +33,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::config::Config;
 use crate::error::{Error, ErrorHook, Result, report};
 use crate::publisher::Publisher;
 use crate::store::Store;
 use crate::thread::Background;
 use crate::update::Action;
 
-pub use open::Monitors;
 use worker::Worker;
 
 /// Times of a [`Monitor`].
@@ -60,17 +57,6 @@ impl Default for MonitorOptions {
         MonitorOptions {
             interval: Duration::from_secs(1),
             delay: Duration::ZERO,
-            hook: None,
-        }
-    }
-}
-
-impl From<&Config> for MonitorOptions {
-    /// The first poll is made when the subscribers of an earlier run have had the time to connect again.
-    fn from(config: &Config) -> MonitorOptions {
-        MonitorOptions {
-            interval: config.monitor_interval_ms,
-            delay: config.reconnect_max_ms.saturating_add(config.hello_interval_ms),
             hook: None,
         }
     }
@@ -195,6 +181,11 @@ impl Monitor {
     /// then ends when it does.
     pub fn stop(&self) {
         self.thread.stop();
+    }
+
+    /// As [`Monitor::stop`] of each, and takes no longer than for one.
+    pub(crate) fn stop_all(monitors: &[Monitor]) {
+        Background::stop_all(monitors.iter().map(|monitor| &monitor.thread));
     }
 }
 

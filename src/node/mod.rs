@@ -21,6 +21,9 @@
 //! ```
 
 mod builder;
+mod member;
+mod options;
+mod parts;
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,18 +32,19 @@ use parking_lot::Mutex;
 
 use crate::config::Config;
 use crate::database::Database;
-use crate::dispatcher::{Dispatcher, DispatcherHandle, DispatcherOptions};
+use crate::dispatcher::DispatcherHandle;
 use crate::drivers::Drivers;
-use crate::error::{Error, ErrorHook, Result};
+use crate::error::{ErrorHook, Result};
 use crate::listener::{Listener, ListenerOptions, Notifier, NotifierOptions};
-use crate::publisher::{Publisher, PublisherOptions};
-use crate::registry::{Discovery, Member, PUBLISHERS, Registration, RegistryOptions};
+use crate::publisher::Publisher;
+use crate::registry::{Registration, RegistryOptions};
 use crate::replica::{Replica, ReplicaOptions};
+use crate::service::Service;
 use crate::store::Store;
 use crate::stores::Stores;
-use crate::subscriber::{Subscriber, SubscriberOptions};
-use crate::transport::PubSub;
+use crate::subscriber::Subscriber;
 use crate::update::DbUpdate;
+use parts::Parts;
 
 pub use builder::NodeBuilder;
 
@@ -55,20 +59,6 @@ pub struct Node {
     stores: Stores,
     hook: Option<ErrorHook>,
     parts: Mutex<Parts>,
-}
-
-/// Fields drop in order.
-#[derive(Default)]
-struct Parts {
-    discovery: Option<Discovery>,
-    subscriber: Option<Arc<Subscriber>>,
-    dispatcher: Option<Dispatcher>,
-    database: Option<Arc<Database>>,
-    publisher: Option<Arc<Publisher>>,
-    /// Gone after the publisher: who follows it has its goodbye by then.
-    registration: Option<Registration>,
-    network: Option<Arc<dyn PubSub>>,
-    store: Option<Arc<dyn Store>>,
 }
 
 impl Node {
@@ -202,6 +192,20 @@ impl Node {
         Notifier::new(store, &subscriber, &dispatcher, &publisher, options)
     }
 
+    /// The publisher service of this host, which binds the port; one process has it, for all others. The folder of its socket is made
+    /// if it is missing. Beside it run the monitors of the option `monitor_tables`. With `discover` it is registered in the store.
+    ///
+    /// # Errors
+    /// As [`Service::start`] and [`Monitor::new`](crate::Monitor::new), and those of the store with `discover` or `monitor_tables`.
+    pub fn service(&self) -> Result<Arc<Service>> {
+        self.parts.lock().service(self)
+    }
+
+    /// The registration of the publisher, or of the publisher service, if there is one: with `discover`, once either was asked for.
+    pub fn registration(&self) -> Option<Arc<Registration>> {
+        self.parts.lock().registration.clone()
+    }
+
     fn registry(&self) -> RegistryOptions {
         RegistryOptions {
             hook: self.hook.clone(),
@@ -220,98 +224,6 @@ impl Drop for Node {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-impl Parts {
-    /// Ends what runs; the rest ends as it is dropped.
-    fn stop(self) {
-        if let Some(discovery) = &self.discovery {
-            discovery.stop();
-        }
-        if let Some(subscriber) = &self.subscriber {
-            subscriber.stop();
-        }
-        if let Some(dispatcher) = &self.dispatcher {
-            dispatcher.stop();
-        }
-    }
-
-    fn network(&mut self, node: &Node) -> Result<Arc<dyn PubSub>> {
-        kept(&mut self.network, || node.drivers.network(&node.config))
-    }
-
-    fn store(&mut self, node: &Node) -> Result<Arc<dyn Store>> {
-        kept(&mut self.store, || node.stores.open(&node.config))
-    }
-
-    fn publisher(&mut self, node: &Node) -> Result<Arc<Publisher>> {
-        if let Some(publisher) = &self.publisher {
-            return Ok(Arc::clone(publisher));
-        }
-        let config = &node.config;
-        let options = PublisherOptions {
-            hook: node.hook.clone(),
-            ..config.into()
-        };
-        let publisher = match config.pub_sub_use_multiproc {
-            true => Publisher::new(&*node.drivers.multiproc(config)?, options)?,
-            false => Publisher::new(&*self.network(node)?, options)
-                .map_err(|e| Error::new(e.kind(), config.where_bound()).with_source(e))?,
-        };
-        if let Some(address) = publisher.address().filter(|_| config.discover) {
-            let (store, member) = (self.store(node)?, Member::of_publisher(config, &address));
-            self.registration = Some(Registration::new(store, PUBLISHERS, member, node.registry())?);
-        }
-        Ok(Arc::clone(self.publisher.insert(Arc::new(publisher))))
-    }
-
-    fn database(&mut self, node: &Node) -> Result<Arc<Database>> {
-        let (store, publisher) = (self.store(node)?, self.publisher(node)?);
-        let options = (&node.config).into();
-        kept(&mut self.database, || {
-            Ok(Arc::new(Database::new(store, publisher, options)))
-        })
-    }
-
-    fn dispatcher(&mut self, node: &Node) -> Result<DispatcherHandle> {
-        if let Some(dispatcher) = &self.dispatcher {
-            return Ok(dispatcher.handle());
-        }
-        let dispatcher = Dispatcher::new(DispatcherOptions {
-            hook: node.hook.clone(),
-            ..(&node.config).into()
-        })?;
-        Ok(self.dispatcher.insert(dispatcher).handle())
-    }
-
-    fn subscriber(&mut self, node: &Node) -> Result<Arc<Subscriber>> {
-        if let Some(subscriber) = &self.subscriber {
-            return Ok(Arc::clone(subscriber));
-        }
-        let config = &node.config;
-        let options = SubscriberOptions {
-            hook: node.hook.clone(),
-            ..config.into()
-        };
-        let queue = self.dispatcher(node)?.queue();
-        let subscriber = Arc::new(Subscriber::new(self.network(node)?, queue, options));
-        subscriber.register_all(config)?;
-        subscriber.daemonize()?;
-        if config.discover {
-            let (store, follower) = (self.store(node)?, Arc::clone(&subscriber));
-            let discovery = Discovery::new(store, follower, &config.discover_roles, node.registry())?;
-            self.discovery = Some(discovery);
-        }
-        Ok(Arc::clone(self.subscriber.insert(subscriber)))
-    }
-}
-
-/// What is there already, or is made now.
-fn kept<T: ?Sized>(part: &mut Option<Arc<T>>, make: impl FnOnce() -> Result<Arc<T>>) -> Result<Arc<T>> {
-    if let Some(part) = part {
-        return Ok(Arc::clone(part));
-    }
-    Ok(Arc::clone(part.insert(make()?)))
 }
 
 impl fmt::Debug for Node {

@@ -16,8 +16,6 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::codec::{Batch, Codec, Encoder, MAX_ACTION_BYTES, MAX_ID_BYTES, MAX_UPDATES};
-use crate::config::Config;
-use crate::drivers::Drivers;
 use crate::error::{Error, ErrorHook, ErrorKind, Result};
 use crate::store::{Announcement, Written};
 use crate::transport::PubSub;
@@ -58,22 +56,6 @@ impl Default for PublisherOptions {
             max_topic_bytes: 65_536,
             max_key_bytes: 65_536,
             hello_interval: Duration::from_secs(1),
-            hook: None,
-        }
-    }
-}
-
-impl From<&Config> for PublisherOptions {
-    fn from(config: &Config) -> PublisherOptions {
-        let id = config.publisher_id.as_str();
-        PublisherOptions {
-            id: (!id.is_empty()).then(|| id.into()),
-            codec: config.codec,
-            send_timeout: config.send_timeout_ms,
-            max_message_bytes: config.max_message_bytes,
-            max_topic_bytes: config.max_topic_bytes,
-            max_key_bytes: config.max_key_bytes,
-            hello_interval: config.hello_interval_ms,
             hook: None,
         }
     }
@@ -143,19 +125,6 @@ thread_local! {
 const MAX_SCRATCH: usize = 64 << 10;
 
 impl Publisher {
-    /// A publisher as the options say: through the publisher service of this host, or, without
-    /// `pub_sub_use_multiproc`, to the network itself.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`] if there is no such driver, and what the driver says.
-    pub fn open(config: &Config, drivers: &Drivers) -> Result<Publisher> {
-        if config.pub_sub_use_multiproc {
-            return Publisher::new(&*drivers.multiproc(config)?, config.into());
-        }
-        let publisher = Publisher::new(&*drivers.network(config)?, config.into());
-        publisher.map_err(|e| Error::new(e.kind(), config.where_bound()).with_source(e))
-    }
-
     /// A publisher on a new sending end of `driver`.
     ///
     /// # Errors

@@ -4,10 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Member, PUBLISHERS, Presence, RegistryOptions, Watch};
-use crate::config::Config;
 use crate::error::{ErrorHook, Result, report};
 use crate::store::Store;
-use crate::stores::Stores;
 use crate::subscriber::Subscriber;
 
 /// Has a subscriber listen to every publisher that is registered, from the moment it is made until it is dropped:
@@ -23,24 +21,6 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// As the options say; `None` without `discover`.
-    ///
-    /// # Errors
-    /// As [`Stores::open`] and [`Discovery::new`].
-    pub fn open(
-        config: &Config,
-        stores: &Stores,
-        subscriber: &Arc<Subscriber>,
-        hook: Option<ErrorHook>,
-    ) -> Result<Option<Discovery>> {
-        if !config.discover {
-            return Ok(None);
-        }
-        let options = RegistryOptions { hook, ..config.into() };
-        let subscriber = Arc::clone(subscriber);
-        Discovery::new(stores.open(config)?, subscriber, &config.discover_roles, options).map(Some)
-    }
-
     /// Follows publishers of these roles, or all if none are given.
     ///
     /// # Errors

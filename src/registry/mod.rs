@@ -25,7 +25,6 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
 use crate::error::{Error, ErrorHook, ErrorKind, Result};
 use crate::store::Row;
 use crate::update::Name;
@@ -115,16 +114,6 @@ impl Default for RegistryOptions {
         RegistryOptions {
             timeout: Duration::from_secs(30),
             interval: Duration::from_secs(1),
-            hook: None,
-        }
-    }
-}
-
-impl From<&Config> for RegistryOptions {
-    fn from(config: &Config) -> RegistryOptions {
-        RegistryOptions {
-            timeout: config.publisher_timeout_ms,
-            interval: config.discover_interval_ms,
             hook: None,
         }
     }

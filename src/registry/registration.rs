@@ -7,13 +7,10 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 
-use super::{Load, Member, PUBLISHERS, RegistryOptions};
+use super::{Load, Member, RegistryOptions};
 use crate::clock;
-use crate::config::Config;
-use crate::error::{Error, ErrorHook, ErrorKind, Result, contain, report};
-use crate::publisher::{host_name, new_epoch};
+use crate::error::{Error, ErrorKind, Result, contain, report};
 use crate::store::{Store, Write, Written};
-use crate::stores::Stores;
 use crate::thread::{self, Thread, jittered};
 use crate::update::Topic;
 
@@ -68,25 +65,6 @@ const STOP: Duration = Duration::from_millis(300);
 const TRIES: usize = 4;
 
 impl Registration {
-    /// Registers the publisher that is bound at this address, as the options say: with `discover`, and under
-    /// `publisher_id`, or, if that is empty, the host's name and the address.
-    ///
-    /// # Errors
-    /// As [`Stores::open`] and [`Registration::new`].
-    pub fn of_publisher(
-        config: &Config,
-        stores: &Stores,
-        address: Option<String>,
-        hook: Option<ErrorHook>,
-    ) -> Result<Option<Registration>> {
-        let Some(address) = address.filter(|_| config.discover) else {
-            return Ok(None);
-        };
-        let member = Member::of_publisher(config, &address);
-        let options = RegistryOptions { hook, ..config.into() };
-        Registration::new(stores.open(config)?, PUBLISHERS, member, options).map(Some)
-    }
-
     /// Registers a member in this table. Of a row that is there under its id it is assumed that an earlier run has left
     /// it. If its owner is alive, that one notices, reports it, and goes on under its id and its epoch.
     ///
@@ -402,37 +380,4 @@ impl<F: FnMut(&mut Member)> Worker<F> {
 /// The key of the row of a run whose id another one has.
 fn key_of_run(id: &str, epoch: u64) -> String {
     format!("{id} {epoch}")
-}
-
-impl Member {
-    /// The publisher that is bound at this address, as the options say: under `publisher_id`, or, if that is empty, the
-    /// host's name and the address.
-    pub(crate) fn of_publisher(config: &Config, bound: &str) -> Member {
-        let address = advertised(config, bound);
-        let id = match config.publisher_id.as_str() {
-            "" => format!("{} {address}", host_name()),
-            id => id.to_owned(),
-        };
-        Member {
-            id,
-            epoch: new_epoch(),
-            address,
-            role: config.publisher_role.clone(),
-            ..Member::default()
-        }
-    }
-}
-
-/// What others are told to connect to, of a publisher that is bound at this address.
-fn advertised(config: &Config, bound: &str) -> String {
-    let Some((host, port)) = bound.strip_prefix("tcp://").and_then(|rest| rest.rsplit_once(':')) else {
-        return bound.to_owned();
-    };
-    let host = match (config.publisher_advertise.as_str(), host) {
-        ("", "0.0.0.0" | "[::]" | "*") => host_name(),
-        ("", host) => host.to_owned(),
-        (host, _) if host.contains(':') && !host.starts_with('[') => format!("[{host}]"),
-        (host, _) => host.to_owned(),
-    };
-    format!("tcp://{host}:{port}")
 }

@@ -15,8 +15,6 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock;
-use crate::config::Config;
-use crate::drivers::Drivers;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::QueueSender;
 use crate::thread::{self, Thread};
@@ -43,27 +41,6 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    /// A subscriber as the options say, with their topics and listen addresses, not running yet.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`] if there is no such driver or an option is wrong, and what the driver says of an address.
-    pub fn open(config: &Config, drivers: &Drivers, queue: QueueSender) -> Result<Subscriber> {
-        let subscriber = Subscriber::new(drivers.network(config)?, queue, config.into());
-        subscriber.register_all(config)?;
-        Ok(subscriber)
-    }
-
-    /// Registers the topics and listen addresses of the options.
-    pub(crate) fn register_all(&self, config: &Config) -> Result<()> {
-        for topic in &config.topics {
-            self.register_topic(topic)?;
-        }
-        for address in config.listen_addresses()? {
-            self.register_listen_address(&address)?;
-        }
-        Ok(())
-    }
-
     /// A subscriber that is not running yet.
     pub fn new(driver: Arc<dyn PubSub>, queue: QueueSender, options: SubscriberOptions) -> Subscriber {
         Subscriber {

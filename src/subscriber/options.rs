@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::config::{Config, Resubscribe};
+use crate::config::Resubscribe;
 use crate::error::ErrorHook;
 
 /// Limits and times of a [`Subscriber`](super::Subscriber).
@@ -43,22 +43,6 @@ impl Default for SubscriberOptions {
             hello_interval: Duration::from_secs(1),
             continuity: true,
             resubscribe: Resubscribe::Automatic,
-            hook: None,
-        }
-    }
-}
-
-impl From<&Config> for SubscriberOptions {
-    fn from(config: &Config) -> SubscriberOptions {
-        SubscriberOptions {
-            max_message_bytes: config.max_message_bytes,
-            max_topic_bytes: config.max_topic_bytes,
-            live_timeout: config.live_timeout_ms,
-            retry_interval: config.reconnect_interval_ms,
-            retry_max: config.reconnect_max_ms,
-            hello_interval: config.hello_interval_ms,
-            continuity: config.continuity,
-            resubscribe: config.resubscribe,
             hook: None,
         }
     }

@@ -6,8 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, select};
-use tablecast::registry::Registration;
-use tablecast::{Config, DbUpdate, Drivers, Error, ErrorKind, Publisher, Result, Stores};
+use tablecast::{Config, DbUpdate, Error, ErrorKind, Node, Publisher, Result};
 
 use crate::input::{Input, InputArgs};
 use crate::{output, signal};
@@ -69,14 +68,14 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         return Err(Error::new(ErrorKind::InvalidInput, context));
     }
     let input = Input::open(&args.input)?;
-    let publisher = Publisher::open(&config, &Drivers::new())?;
+    let node = Node::open(&config)?;
+    let publisher = node.publisher()?;
     if let Some(address) = publisher.address() {
         match config.publisher_port {
             0 => output::say(&format!("publishing at {address}")),
             _ => log::info!("publishing at {address}"),
         }
     }
-    let _registration = Registration::of_publisher(&config, &Stores::new(), publisher.address(), None)?;
     let wait = args.wait_subscribers.map(|count| (count, args.wait_timeout));
 
     let shared = Arc::new(Shared::default());
@@ -97,7 +96,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         };
         let result = heard.and_then(|()| input.each(|| work.is_stopped(), |update| work.publish(&publisher, update)));
         // Waits until all is on its way.
-        drop(publisher);
+        drop((publisher, node));
         let _ = done.send(result);
     };
     let thread = thread::Builder::new().name("publish".into()).spawn(body);

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use crossbeam_channel::RecvTimeoutError;
-use tablecast::monitor::Monitors;
-use tablecast::registry::{Load, Registration};
-use tablecast::{Config, Drivers, Error, ErrorKind, Result, Service, Stores};
+use tablecast::registry::Load;
+use tablecast::{Config, Error, ErrorKind, Node, Result};
 
 use crate::{output, signal};
 
@@ -18,9 +17,8 @@ const LOAD: Duration = Duration::from_secs(1);
 /// Runs the service until a signal comes.
 pub(crate) fn run(config: &Config) -> Result<()> {
     let signal = signal::channel(GRACE + config.linger_ms)?;
-    let service = Service::open(config, &Drivers::new())?;
-    let monitors = Monitors::open(config, &Stores::new(), &Drivers::new(), None)?;
-    let registration = Registration::of_publisher(config, &Stores::new(), service.address(), None)?;
+    let node = Node::open(config)?;
+    let (service, registration) = (node.service()?, node.registration());
     let network = service.address().map_or_else(|| config.publish_address(), Ok)?;
     output::result(&format!("ready {network} {}", config.multiproc_address()))?;
     // Another error would mean that no signal can come any more.
@@ -36,13 +34,8 @@ pub(crate) fn run(config: &Config) -> Result<()> {
             });
         }
     }
-    // What they have published is still passed on.
-    monitors.stop();
-    monitors.iter().for_each(|monitor| log::info!("stopped: {monitor:?}"));
-    drop(monitors);
-    service.stop();
-    // Who follows it has its goodbye by now.
     drop(registration);
+    node.stop();
     log::info!("stopped: {:?}", service.stats());
     Ok(())
 }

@@ -1,12 +1,10 @@
 //! `tablecast status`: how a subscriber would stand.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, select};
-use tablecast::registry::Discovery;
 use tablecast::subscriber::SubscriberStatus;
-use tablecast::{Config, Dispatcher, Drivers, Error, ErrorKind, PeerState, Result, Stores, Subscriber};
+use tablecast::{Config, Error, ErrorKind, Node, PeerState, Result};
 
 use crate::{cli, output, signal};
 
@@ -33,11 +31,8 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     let signal = signal::channel(GRACE)?;
     args.listen.apply(&mut config)?;
-    // What comes is not looked at.
-    let dispatcher = Dispatcher::new((&config).into())?;
-    let subscriber = Arc::new(Subscriber::open(&config, &Drivers::new(), dispatcher.queue())?);
-    let _discovery = Discovery::open(&config, &Stores::new(), &subscriber, None)?;
-    subscriber.daemonize()?;
+    let node = Node::open(&config)?;
+    let subscriber = node.subscriber()?;
     let start = Instant::now();
     let live = loop {
         match subscriber.wait_live(LOOK) {

@@ -3,14 +3,11 @@
 use std::collections::BTreeSet;
 use std::io::{self, BufWriter, Write};
 use std::iter;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, bounded, never, select};
-use tablecast::registry::Discovery;
 use tablecast::{
-    Config, DbUpdate, Dispatcher, DispatcherOptions, Drivers, Error, ErrorKind, Event, PeerState, Result, Stores,
-    Subscriber, SyncReason, Topic,
+    Config, DbUpdate, DispatcherHandle, Error, ErrorKind, Event, Node, PeerState, Result, Subscriber, SyncReason, Topic,
 };
 
 use crate::line::Line;
@@ -54,11 +51,9 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     config.dispatcher_workers = 0;
     args.listen.apply(&mut config)?;
 
-    let dispatcher = Dispatcher::new(DispatcherOptions::from(&config))?;
-    let events = register(&dispatcher, &args.table);
-    let subscriber = Arc::new(Subscriber::open(&config, &Drivers::new(), dispatcher.queue())?);
-    subscriber.daemonize()?;
-    let _discovery = Discovery::open(&config, &Stores::new(), &subscriber, None)?;
+    let node = Node::open(&config)?;
+    let events = register(&node.dispatcher()?, &args.table);
+    let subscriber = node.subscriber()?;
     let watch = Watch {
         events,
         subscriber: &subscriber,
@@ -72,7 +67,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
 }
 
 /// The events of these tables, or of all if there are none.
-fn register(dispatcher: &Dispatcher, tables: &[String]) -> Receiver<Event> {
+fn register(dispatcher: &DispatcherHandle, tables: &[String]) -> Receiver<Event> {
     let (sender, events) = bounded(CAPACITY);
     // Waits for the printing: nothing may be lost. It is refused only at the end.
     let handler = || {

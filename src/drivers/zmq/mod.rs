@@ -24,7 +24,7 @@ mod traffic;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::config::{Config, JoinFrames};
+use crate::config::JoinFrames;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Inbound, Outbound, PubSub, Wake};
 
@@ -75,30 +75,6 @@ impl Default for ZmqOptions {
         }
     }
 }
-
-impl From<&Config> for ZmqOptions {
-    fn from(config: &Config) -> ZmqOptions {
-        let hwm = |messages: u32| i32::try_from(messages).unwrap_or(i32::MAX);
-        ZmqOptions {
-            send_hwm: hwm(config.send_hwm),
-            receive_hwm: hwm(config.receive_hwm),
-            linger: config.linger_ms,
-            heartbeat_interval: config.heartbeat_interval_ms,
-            heartbeat_timeout: config.heartbeat_timeout_ms,
-            reconnect_interval: config.reconnect_interval_ms,
-            reconnect_max: config.reconnect_max_ms,
-            // Well above what a subscriber skips: here the connection would be lost. Topics and hellos have to fit too.
-            max_frame_bytes: i64::try_from(config.max_message_bytes)
-                .unwrap_or(i64::MAX)
-                .saturating_mul(4)
-                .max(LEAST_FRAME),
-            join_frames: config.join_frames,
-        }
-    }
-}
-
-/// The least that the largest message may be, for libzmq: a topic has up to 1 MiB.
-const LEAST_FRAME: i64 = 4 << 20;
 
 /// PUB/SUB, the network driver; its alias is `zmq`.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tablecast::store::{Change, Write, Written};
-use tablecast::{Config, Database, DbUpdate, Drivers, Error, ErrorKind, Result, Store, Stores, Topic};
+use tablecast::{Config, Database, DbUpdate, Error, ErrorKind, Node, Result, Store, Stores, Topic};
 
 use crate::{cli, output, publish, signal};
 
@@ -207,7 +207,8 @@ impl ChangeArgs {
             let written = open_store(config).and_then(|store| store.write(&write));
             return say(&write, &written.map_err(named)?);
         }
-        let database = Database::open(config, &Stores::new(), &Drivers::new()).map_err(named)?;
+        let node = Node::open(config)?;
+        let database = node.database().map_err(named)?;
         if publish::has_no_subscribers(database.publisher()) {
             log::warn!("there are no subscribers yet, so nobody may hear this; the publisher service has them");
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tablecast::store::Write;
-use tablecast::{Action, Config, Database, DbUpdate, Drivers, Publisher, Result, Stores, Topic};
+use tablecast::{Action, Config, Database, DbUpdate, Node, Publisher, Result, Topic};
 
 use super::Args;
 use super::protocol::{self, Order, Report};
@@ -87,15 +87,16 @@ pub(crate) fn run(config: &Config, args: &WriterArgs) -> Result<()> {
 
 /// How updates are told: as they are, or as writes of rows.
 enum Teller {
-    Publisher(Box<Publisher>),
-    Database(Box<Database>),
+    Publisher(Arc<Publisher>),
+    Database(Arc<Database>),
 }
 
 impl Teller {
     fn open(config: &Config, stored: bool) -> Result<Teller> {
+        let node = Node::open(config)?;
         Ok(match stored {
-            false => Teller::Publisher(Box::new(Publisher::open(config, &Drivers::new())?)),
-            true => Teller::Database(Box::new(Database::open(config, &Stores::new(), &Drivers::new())?)),
+            false => Teller::Publisher(node.publisher()?),
+            true => Teller::Database(node.database()?),
         })
     }
 

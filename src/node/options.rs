@@ -1,0 +1,188 @@
+//! What the options say to each part. Parts know only options of their own.
+
+use crate::config::Config;
+use crate::database::DatabaseOptions;
+use crate::dispatcher::DispatcherOptions;
+#[cfg(feature = "zmq")]
+use crate::drivers::zmq::ZmqOptions;
+use crate::listener::{ListenerOptions, NotifierOptions};
+use crate::monitor::MonitorOptions;
+use crate::publisher::PublisherOptions;
+use crate::queue::QueueOptions;
+#[cfg(feature = "redis")]
+use crate::redis::RedisOptions;
+use crate::registry::RegistryOptions;
+use crate::service::ServiceOptions;
+use crate::store::StoreOptions;
+use crate::subscriber::SubscriberOptions;
+
+/// The least that the largest message may be, for libzmq: a topic has up to 1 MiB.
+#[cfg(feature = "zmq")]
+const LEAST_FRAME: i64 = 4 << 20;
+
+impl From<&Config> for DispatcherOptions {
+    fn from(config: &Config) -> DispatcherOptions {
+        DispatcherOptions {
+            queue: config.into(),
+            workers: config.dispatcher_workers,
+            hook: None,
+        }
+    }
+}
+
+impl From<&Config> for QueueOptions {
+    fn from(config: &Config) -> QueueOptions {
+        QueueOptions {
+            capacity: config.queue_capacity,
+            overflow: config.queue_overflow,
+            max_overtake: config.queue_max_overtake_ms,
+        }
+    }
+}
+
+impl From<&Config> for SubscriberOptions {
+    fn from(config: &Config) -> SubscriberOptions {
+        SubscriberOptions {
+            max_message_bytes: config.max_message_bytes,
+            max_topic_bytes: config.max_topic_bytes,
+            live_timeout: config.live_timeout_ms,
+            retry_interval: config.reconnect_interval_ms,
+            retry_max: config.reconnect_max_ms,
+            hello_interval: config.hello_interval_ms,
+            continuity: config.continuity,
+            resubscribe: config.resubscribe,
+            hook: None,
+        }
+    }
+}
+
+impl From<&Config> for PublisherOptions {
+    fn from(config: &Config) -> PublisherOptions {
+        let id = config.publisher_id.as_str();
+        PublisherOptions {
+            id: (!id.is_empty()).then(|| id.into()),
+            codec: config.codec,
+            send_timeout: config.send_timeout_ms,
+            max_message_bytes: config.max_message_bytes,
+            max_topic_bytes: config.max_topic_bytes,
+            max_key_bytes: config.max_key_bytes,
+            hello_interval: config.hello_interval_ms,
+            hook: None,
+        }
+    }
+}
+
+impl From<&Config> for ServiceOptions {
+    fn from(config: &Config) -> ServiceOptions {
+        ServiceOptions {
+            send_timeout: config.send_timeout_ms,
+            max_message_bytes: config.max_message_bytes,
+            codec: config.codec,
+            hello_interval: config.hello_interval_ms,
+            hook: None,
+        }
+    }
+}
+
+impl From<&Config> for StoreOptions {
+    fn from(config: &Config) -> StoreOptions {
+        StoreOptions {
+            batch_amount: config.batch_amount,
+            timeout: config.store_timeout_ms,
+            deletes_remembered: config.deletes_remembered.into(),
+        }
+    }
+}
+
+impl From<&Config> for DatabaseOptions {
+    fn from(config: &Config) -> DatabaseOptions {
+        DatabaseOptions {
+            timeout: config.store_timeout_ms,
+        }
+    }
+}
+
+impl From<&Config> for MonitorOptions {
+    /// The first poll is made when the subscribers of an earlier run have had the time to connect again.
+    fn from(config: &Config) -> MonitorOptions {
+        MonitorOptions {
+            interval: config.monitor_interval_ms,
+            delay: config.reconnect_max_ms.saturating_add(config.hello_interval_ms),
+            hook: None,
+        }
+    }
+}
+
+impl From<&Config> for RegistryOptions {
+    fn from(config: &Config) -> RegistryOptions {
+        RegistryOptions {
+            timeout: config.publisher_timeout_ms,
+            interval: config.discover_interval_ms,
+            hook: None,
+        }
+    }
+}
+
+impl From<&Config> for ListenerOptions {
+    fn from(config: &Config) -> ListenerOptions {
+        ListenerOptions {
+            timeout: config.listener_timeout_ms,
+            interval: config.discover_interval_ms,
+            ..ListenerOptions::default()
+        }
+    }
+}
+
+impl From<&Config> for NotifierOptions {
+    fn from(config: &Config) -> NotifierOptions {
+        NotifierOptions {
+            ack_timeout: config.ack_timeout_ms,
+            notify_timeout: config.send_timeout_ms,
+            timeout: config.listener_timeout_ms,
+            interval: config.discover_interval_ms,
+            ..NotifierOptions::default()
+        }
+    }
+}
+
+#[cfg(feature = "zmq")]
+impl From<&Config> for ZmqOptions {
+    fn from(config: &Config) -> ZmqOptions {
+        let hwm = |messages: u32| i32::try_from(messages).unwrap_or(i32::MAX);
+        ZmqOptions {
+            send_hwm: hwm(config.send_hwm),
+            receive_hwm: hwm(config.receive_hwm),
+            linger: config.linger_ms,
+            heartbeat_interval: config.heartbeat_interval_ms,
+            heartbeat_timeout: config.heartbeat_timeout_ms,
+            reconnect_interval: config.reconnect_interval_ms,
+            reconnect_max: config.reconnect_max_ms,
+            // Well above what a subscriber skips: here the connection would be lost. Topics and hellos have to fit too.
+            max_frame_bytes: i64::try_from(config.max_message_bytes)
+                .unwrap_or(i64::MAX)
+                .saturating_mul(4)
+                .max(LEAST_FRAME),
+            join_frames: config.join_frames,
+        }
+    }
+}
+
+#[cfg(feature = "redis")]
+impl From<&Config> for RedisOptions {
+    fn from(config: &Config) -> RedisOptions {
+        RedisOptions {
+            user: config.redis_user.clone(),
+            password: config.redis_password.clone(),
+            tls_ca: config.redis_tls_ca.clone(),
+            tls_cert: config.redis_tls_cert.clone(),
+            tls_key: config.redis_tls_key.clone(),
+            heartbeat_interval: config.heartbeat_interval_ms,
+            heartbeat_timeout: config.heartbeat_timeout_ms,
+            reconnect_interval: config.reconnect_interval_ms,
+            reconnect_max: config.reconnect_max_ms,
+            max_frame_bytes: config.max_message_bytes.saturating_mul(4),
+            join_frames: config.join_frames,
+            retries: config.redis_retries,
+        }
+    }
+}
