@@ -243,7 +243,7 @@ impl Config {
         OPTIONS
     }
 
-    /// All options as the table in Markdown that the README shows.
+    /// All options as the Markdown table of the page of options.
     pub fn options_table() -> String {
         let mut table = "| option | default | unit | accepts | meaning |\n|---|---|---|---|---|\n".to_owned();
         for option in OPTIONS {
