@@ -66,7 +66,7 @@ fn object(reader: &mut Reader<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Fault>
 
 struct Reader<'a, 's> {
     text: &'a str,
-    /// Where the rest of the text begins.
+    /// Beginning of the rest of the text.
     at: usize,
     scratch: &'s mut Scratch,
 }
@@ -249,7 +249,7 @@ impl<'a> Content<'a> for &mut Reader<'a, '_> {
     }
 }
 
-/// Where the plain part of a string that begins at `at` ends.
+/// End of the plain part of a string that begins at `at`.
 #[inline]
 fn plain_end(bytes: &[u8], mut at: usize) -> usize {
     loop {

@@ -71,7 +71,7 @@ const TOO_DEEP: &str = "nested too deep";
 const NOT_UTF8: &str = "not UTF-8";
 const TRUNCATED: &str = "truncated";
 
-/// What a sender writes; the option `codec`. Default: MessagePack.
+/// Format of a sender; the option `codec`. Default: MessagePack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Codec {
     /// `json`: readable everywhere.
@@ -108,13 +108,13 @@ impl FromStr for Codec {
             "msgpack" => Ok(Codec::MessagePack),
             _ => Err(Error::new(
                 ErrorKind::Config,
-                format!("codec {word:?}: must be json or msgpack"),
+                format!("codec {word:?}: expected json or msgpack"),
             )),
         }
     }
 }
 
-/// What one map of a payload says.
+/// One map of a payload.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message {
     /// A row changed.
@@ -123,10 +123,11 @@ pub enum Message {
     Control(Control),
 }
 
-/// A message without a table: the library's own hello and goodbye, and what others send, such as Dragonflow's `sync`.
+/// A message without a table: the library's own hello and goodbye, and messages of other senders, for example
+/// Dragonflow's `sync`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Control {
-    /// What it is about, in one word.
+    /// Its subject, in one word.
     pub action: Name,
     /// Whatever belongs to the action.
     pub value: Option<String>,

@@ -26,7 +26,7 @@ pub struct OptionDoc {
     pub unit: &'static str,
     /// The values that it takes.
     pub accepts: &'static str,
-    /// What it is for.
+    /// Its meaning.
     pub doc: &'static str,
     /// The type in a TOML file, as `toml::Value::type_str` calls it.
     pub(super) toml_type: &'static str,

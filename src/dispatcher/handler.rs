@@ -1,4 +1,4 @@
-//! What can be registered.
+//! Types that can be registered.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// How long a full channel is waited for.
 const CHANNEL_PATIENCE: Duration = Duration::from_millis(250);
 
-/// What takes events: a closure, or the sending end of a channel.
+/// A receiver of events: a closure, or the sending end of a channel.
 ///
 /// It is `Sync` because several workers may call it at the same time. A closure that changes what it captured needs
 /// a mutex, or sends into a channel.

@@ -71,7 +71,7 @@ pub struct DispatcherOptions {
     ///
     /// Default: 0, all callbacks run on the dispatcher thread, one after the other. At most 1,024.
     pub workers: usize,
-    /// Is told of every panic, every value that is not its table's row type, and every event that a channel did not
+    /// Called with every panic, every value that is not its table's row type, and every event that a channel did not
     /// take; they are logged in any case. Default: none.
     pub hook: Option<ErrorHook>,
 }
@@ -160,7 +160,7 @@ impl Drop for Dispatcher {
 pub struct DispatcherHandle(Arc<Shared>);
 
 impl DispatcherHandle {
-    /// What subscribers push into.
+    /// The end that subscribers push into.
     pub fn queue(&self) -> QueueSender {
         self.0.queue.clone()
     }
@@ -237,7 +237,7 @@ impl DispatcherHandle {
         self.0.stop();
     }
 
-    /// What the dispatcher did so far.
+    /// Counts since the start.
     pub fn stats(&self) -> DispatcherStats {
         self.0.counters.stats(self.0.queue.stats())
     }

@@ -41,7 +41,7 @@ impl Latency {
         self.max
     }
 
-    /// What this share of them, from 0 to 1, does not exceed: at most 3 % too high; 0 if there is none.
+    /// Upper bound of this share of the samples, from 0 to 1: at most 3 % too high; 0 if there is none.
     pub fn quantile(&self, share: f64) -> u64 {
         let mut rest = (self.count as f64 * share).ceil() as u64;
         for (bucket, count) in self.buckets.iter().enumerate() {

@@ -15,14 +15,14 @@ use crate::thread::Background;
 /// The monitors of the option `monitor_tables`: one for each table, with a publisher that they share. They belong into
 /// the publisher service of the host, so that there is one of each.
 ///
-/// What they have told is remembered under the option `publisher_id`, or, if it is empty, the host's name and the
-/// socket of its publisher service.
+/// Their memory is stored under the option `publisher_id`, or, if it is empty, the host's name and the socket of its
+/// publisher service.
 #[derive(Debug, Default)]
 pub struct Monitors(Vec<Monitor>);
 
 impl Monitors {
-    /// Begins to monitor, if the options ask for it; publishes through the publisher service of this host, which must be
-    /// running. `hook` is told of every failure.
+    /// Begins to monitor, if the options ask for it; publishes through the publisher service of this host, which must
+    /// be running. `hook` is called with every failure.
     ///
     /// # Errors
     /// As [`Stores::open`], [`Drivers::multiproc`] and [`Publisher::new`].

@@ -65,7 +65,7 @@ struct Parts {
     dispatcher: Option<Dispatcher>,
     database: Option<Arc<Database>>,
     publisher: Option<Arc<Publisher>>,
-    /// Gone after the publisher: who follows it has its goodbye by then.
+    /// Gone after the publisher: its followers have its goodbye by then.
     registration: Option<Registration>,
     network: Option<Arc<dyn PubSub>>,
     store: Option<Arc<dyn Store>>,
@@ -115,8 +115,8 @@ impl Node {
         self.parts.lock().database(self)
     }
 
-    /// The dispatcher, whose callbacks get what the subscriber receives. Register them before you first ask for the subscriber: it
-    /// runs from then on.
+    /// The dispatcher, whose callbacks get the updates of the subscriber. Register them before the first call of
+    /// [`Node::subscriber`]: it runs from then on.
     ///
     /// # Errors
     /// As [`Dispatcher::new`].
@@ -306,7 +306,7 @@ impl Parts {
     }
 }
 
-/// What is there already, or is made now.
+/// The part, made now if it is missing.
 fn kept<T: ?Sized>(part: &mut Option<Arc<T>>, make: impl FnOnce() -> Result<Arc<T>>) -> Result<Arc<T>> {
     if let Some(part) = part {
         return Ok(Arc::clone(part));

@@ -46,7 +46,8 @@ impl Subscriber {
     /// A subscriber as the options say, with their topics and listen addresses, not running yet.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if there is no such driver or an option is wrong, and what the driver says of an address.
+    /// [`ErrorKind::Config`] if there is no driver of this alias or an option is wrong, and the driver's error for an
+    /// address.
     pub fn open(config: &Config, drivers: &Drivers, queue: QueueSender) -> Result<Subscriber> {
         let subscriber = Subscriber::new(drivers.network(config)?, queue, config.into());
         subscriber.register_all(config)?;
@@ -99,8 +100,8 @@ impl Subscriber {
     /// Begins to listen to the publisher at this address; true if it was not registered.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] or [`ErrorKind::Unsupported`] if the driver cannot take such an address.
-    /// That nobody is there is not an error: it is tried again and again.
+    /// [`ErrorKind::InvalidInput`] or [`ErrorKind::Unsupported`] if the driver cannot take an address of this form. An
+    /// address without a publisher is not an error: it is tried again and again.
     pub fn register_listen_address(&self, address: &str) -> Result<bool> {
         self.driver.check_address(address)?;
         let name = Name::from(self.driver.known_as(address));
@@ -113,7 +114,8 @@ impl Subscriber {
         self.shared.state.lock().remove_address(&name, Command::Disconnect)
     }
 
-    /// Ends listening to the publisher at this address, which is gone; the program is told, unless that one has said goodbye.
+    /// Ends listening to the publisher at this address, which is gone; emits a sync event, unless that one has said
+    /// goodbye.
     pub(crate) fn give_up_listen_address(&self, address: &str) {
         let name = self.driver.known_as(address);
         self.shared.state.lock().remove_address(&name, Command::GiveUp);
@@ -204,7 +206,7 @@ impl Subscriber {
         SubscriberStatus { addresses, topics }
     }
 
-    /// What was counted since the subscriber was made.
+    /// Counts since the subscriber was made.
     pub fn stats(&self) -> SubscriberStats {
         self.shared.counts.get()
     }

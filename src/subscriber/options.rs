@@ -1,4 +1,4 @@
-//! What a subscriber can be told, and what it counts.
+//! Options and counts of a subscriber.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,12 +23,11 @@ pub struct SubscriberOptions {
     /// How often a publisher that is live is asked whether it still is, about: one that does not answer is lost within three
     /// of these. Best the same as the publishers' own. Default: 1 s.
     pub hello_interval: Duration,
-    /// Whether losses are looked for: with false no gap, restart or silence is told. Default: true.
+    /// Search for losses: with false the subscriber reports no gap, restart or silence. Default: true.
     pub continuity: bool,
-    /// What becomes of the topics when the connection to an address that was live is lost. Default:
-    /// [`Resubscribe::Automatic`].
+    /// Policy for the topics when the connection to a live address is lost. Default: [`Resubscribe::Automatic`].
     pub resubscribe: Resubscribe,
-    /// Told of every failure in the background. Default: none; failures are logged in any case.
+    /// Called with every failure in the background. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
 }
 
@@ -74,7 +73,7 @@ impl fmt::Debug for SubscriberOptions {
     }
 }
 
-/// What a [`Subscriber`](super::Subscriber) has counted since it was made.
+/// Counts of a [`Subscriber`](super::Subscriber) since it was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubscriberStats {
@@ -86,7 +85,7 @@ pub struct SubscriberStats {
     pub decoded: u64,
     /// Frames that were no valid message.
     pub malformed: u64,
-    /// Sync events that this subscriber told.
+    /// Sync events that this subscriber emitted.
     pub syncs: u64,
     /// Failures in the background.
     pub errors: u64,

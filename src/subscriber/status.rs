@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::update::{Name, Topic};
 
-/// What [`Subscriber::status`](super::Subscriber::status) tells.
+/// Result of [`Subscriber::status`](super::Subscriber::status).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubscriberStatus {
@@ -21,7 +21,7 @@ pub struct SubscriberStatus {
 pub struct AddressStatus {
     /// As it was registered.
     pub address: Name,
-    /// What is known of it.
+    /// Its state.
     pub state: PeerState,
 }
 
@@ -33,7 +33,7 @@ pub struct TopicStatus {
     pub topic: Topic,
     /// Live if every publisher that is connected has confirmed it, and none of the connected is silent.
     pub state: TopicState,
-    /// Who was heard on it.
+    /// Publishers heard on it.
     pub publishers: Vec<PublisherStatus>,
 }
 
@@ -53,7 +53,7 @@ pub struct PublisherStatus {
     pub age: Duration,
 }
 
-/// Whether something can be missed without a word.
+/// State of a topic: live, or liable to silent losses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TopicState {

@@ -39,7 +39,7 @@ fn main() -> ExitCode {
     output::init_log(cli.verbose);
     match run(&cli) {
         Ok(code) => code,
-        // Whoever reads has seen enough.
+        // The reader of stdout has seen enough.
         Err(e) if output::is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
             output::say(&format!("tablecast: error: {e}"));
@@ -89,7 +89,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a command that starts processes runs on.
+/// The base of a command that starts processes.
 fn flags(cli: &Cli) -> stage::Flags<'_> {
     stage::Flags {
         driver: cli.flag("pub_sub_driver"),

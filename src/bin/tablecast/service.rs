@@ -9,7 +9,7 @@ use tablecast::{Config, Drivers, Error, ErrorKind, Result, Service, Stores};
 
 use crate::{output, signal};
 
-/// What the service needs to stop, beside the time that it lingers.
+/// Time that the service needs to stop, besides its linger time.
 const GRACE: Duration = Duration::from_millis(700);
 
 /// How often the service notes how much it has sent, for its next renewal.
@@ -26,7 +26,7 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     // Another error would mean that no signal can come any more.
     while signal.recv_timeout(LOAD) == Err(RecvTimeoutError::Timeout) {
         if !service.is_running() {
-            let context = "the service cannot pass on anything any more; the log says why";
+            let context = "the service can pass on nothing any more; the log has the reason";
             return Err(Error::new(ErrorKind::Stopped, context));
         }
         if let Some(registration) = &registration {
@@ -36,12 +36,12 @@ pub(crate) fn run(config: &Config) -> Result<()> {
             });
         }
     }
-    // What they have published is still passed on.
+    // The monitors' last updates are still passed on.
     monitors.stop();
     monitors.iter().for_each(|monitor| log::info!("stopped: {monitor:?}"));
     drop(monitors);
     service.stop();
-    // Who follows it has its goodbye by now.
+    // Followers have its goodbye by now.
     drop(registration);
     log::info!("stopped: {:?}", service.stats());
     Ok(())

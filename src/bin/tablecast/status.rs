@@ -12,7 +12,7 @@ use crate::{cli, output, signal};
 
 /// Connect as a subscriber would, and print how it stands with every address, topic and publisher.
 ///
-/// Listens until everything is live, and then for one hello period, so that publishers can tell of themselves: those that
+/// Listens until everything is live, and then for one hello period, so that publishers can send a hello: those that
 /// published lately show with their last numbers. The exit code is 1 if something is not live in time.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -23,7 +23,7 @@ pub(crate) struct Args {
     timeout: Duration,
 }
 
-/// How long a signal waits for whoever reads stdout.
+/// Time that a signal leaves for printing the rest.
 const GRACE: Duration = Duration::from_millis(900);
 
 /// How often it is looked whether everything is live.
@@ -33,7 +33,7 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     let signal = signal::channel(GRACE)?;
     args.listen.apply(&mut config)?;
-    // What comes is not looked at.
+    // Updates are not looked at.
     let dispatcher = Dispatcher::new((&config).into())?;
     let subscriber = Arc::new(Subscriber::open(&config, &Drivers::new(), dispatcher.queue())?);
     let _discovery = Discovery::open(&config, &Stores::new(), &subscriber, None)?;
@@ -58,7 +58,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     })
 }
 
-/// Lets the publishers tell of themselves.
+/// Waits for the hellos of the publishers.
 fn listen(period: Duration, signal: &Receiver<()>) -> Result<()> {
     select! {
         recv(after(period.mul_f64(1.1))) -> _ => Ok(()),

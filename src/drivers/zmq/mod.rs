@@ -33,7 +33,7 @@ use inbound::ZmqInbound;
 use outbound::ZmqOutbound;
 use push::PushOutbound;
 
-/// What both drivers can be told about their sockets.
+/// Options of both drivers for their sockets.
 #[derive(Debug, Clone)]
 pub struct ZmqOptions {
     /// Messages queued per subscriber before libzmq drops (PUB) or blocks (PUSH). Default: 100,000.
@@ -56,7 +56,7 @@ pub struct ZmqOptions {
     /// The size above which libzmq closes a connection instead of receiving the message; the connection is begun anew. It
     /// should be well above the `max_message_bytes` of a subscriber, which only skips the message. Default: 64 MiB.
     pub max_frame_bytes: i64,
-    /// Whether updates that are sent close together share a frame. Default: [`JoinFrames::Auto`].
+    /// Policy for updates that are sent close together. Default: [`JoinFrames::Auto`].
     pub join_frames: JoinFrames,
 }
 
@@ -188,7 +188,7 @@ fn millis(duration: Duration) -> i32 {
     i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
 }
 
-/// The error of libzmq as one of ours.
+/// The error of libzmq as one of this library.
 fn zmq_error(e: zmq::Error, context: String) -> Error {
     let kind = match e {
         zmq::Error::EADDRINUSE => ErrorKind::AddressInUse,

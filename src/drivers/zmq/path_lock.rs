@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// kernel frees the lock when its holder dies.
 #[derive(Debug)]
 pub(super) struct PathLock {
-    /// Set once the path is known to be ours.
+    /// Set once this process owns the path.
     socket: Option<PathBuf>,
     path: PathBuf,
     _file: File,
@@ -44,7 +44,8 @@ impl PathLock {
                 Err(TryLockError::WouldBlock) => return in_use(),
                 Err(TryLockError::Error(e)) => return Err(failed(e)),
             }
-            // The holder before us may have removed the file after we opened it: then the lock is worth nothing.
+            // The holder before this one may have removed the file after it was opened here: then the lock is worth
+            // nothing.
             let ours = file.metadata().map_err(failed)?;
             if fs::metadata(&path).is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
                 break file;
@@ -57,7 +58,7 @@ impl PathLock {
         };
         // libzmq deletes whatever is there.
         if fs::metadata(socket).is_ok_and(|there| !there.file_type().is_socket()) {
-            let context = format!("{}: is there already, and is no socket", socket.display());
+            let context = format!("{}: exists already, and is no socket", socket.display());
             return Err(Error::new(ErrorKind::Io, context));
         }
         // A server that takes no locks, for example one written in another language, answers here.
@@ -93,7 +94,7 @@ mod tests {
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         assert_eq!(PathLock::take(&socket).unwrap_err().kind(), ErrorKind::AddressInUse);
         drop(listener);
-        // What a killed server leaves: a socket that nobody answers.
+        // A killed server leaves a socket without a listener.
         drop(PathLock::take(&socket).unwrap());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }

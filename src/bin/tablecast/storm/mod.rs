@@ -32,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "250,500,1000",
           value_parser = number::<1, 10_000>)]
     nodes: Vec<usize>,
-    /// How many ports each node has; each has its status to tell.
+    /// How many ports each node has; each has a status to report.
     #[arg(long, value_name = "N", default_value = "20", value_parser = number::<1, 1_000>)]
     ports: usize,
     /// How many listeners.
@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// How many microseconds of computing each update takes.
     #[arg(long, value_name = "US", default_value = "100", value_parser = clap::value_parser!(u64).range(..=1_000_000))]
     work: u64,
-    /// Give up when nothing was acknowledged for so many seconds.
+    /// Give up when nothing was acknowledged for this many seconds.
     #[arg(long, value_name = "S", default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
 }

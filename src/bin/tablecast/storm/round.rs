@@ -10,7 +10,7 @@ use crate::seat;
 use crate::stage::progress::Progress;
 use crate::stage::{self, Choice, Driver, Process, Setup, Stage, Who, config_of, wire};
 
-/// Who takes part.
+/// The participants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Round {
     pub(super) nodes: usize,
@@ -29,7 +29,7 @@ impl Round {
     }
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) round: Round,
@@ -44,7 +44,7 @@ pub(super) struct Outcome {
     pub(super) handled: Vec<usize>,
     /// How many processors each listener has kept busy.
     pub(super) cores: Vec<f64>,
-    /// How many updates nobody has processed, and how many were processed again.
+    /// How many updates were not processed, and how many were processed again.
     pub(super) lost: usize,
     pub(super) again: usize,
 }
@@ -183,7 +183,7 @@ fn compare<'a>(updates: usize, processed: impl Iterator<Item = &'a u32>) -> (usi
     for key in processed {
         match times.get_mut(*key as usize) {
             Some(0) => times[*key as usize] = 1,
-            // Also what nobody has sent.
+            // Also keys that were never sent.
             _ => again += 1,
         }
     }
@@ -222,7 +222,7 @@ impl Nodes {
         Ok(Nodes { notifiers, _node: node })
     }
 
-    /// Every node has the status of its ports to tell, all at once.
+    /// Every node reports the status of its ports, all at once.
     fn notify(&self, ports: usize) -> Result<()> {
         for port in 0..ports {
             for (node, notifier) in self.notifiers.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What came of storms, for people.
+//! Results of storms, for people.
 
 use std::fmt::Write as _;
 
