@@ -19,7 +19,7 @@ use crate::transport::{Inbound, PubSub, Received, Wake};
 /// Limits and times of a [`Service`].
 #[derive(Clone)]
 pub struct ServiceOptions {
-    /// How long the network driver may take to accept a frame before it is dropped. Default: 1 s.
+    /// Time limit for the network driver to accept a frame before it is dropped. Default: 1 s.
     pub send_timeout: Duration,
     /// A larger payload is dropped and counted. Default: 16 MiB.
     pub max_message_bytes: usize,

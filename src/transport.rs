@@ -188,19 +188,19 @@ pub enum Received<'a> {
     Malformed,
     /// The connection to this address is there; everything subscribed was asked for again.
     Connected {
-        /// As given to [`Inbound::connect`].
+        /// The address as given to [`Inbound::connect`].
         address: &'a str,
     },
     /// The connection to this address was lost.
     Disconnected {
-        /// As given to [`Inbound::connect`].
+        /// The address as given to [`Inbound::connect`].
         address: &'a str,
     },
     /// The proof that [`Inbound::probe`] asked for.
     Answer {
-        /// As given to [`Inbound::connect`].
+        /// The address as given to [`Inbound::connect`].
         address: &'a str,
-        /// As given to [`Inbound::probe`].
+        /// The probe as given to [`Inbound::probe`].
         probe: &'a [u8],
         /// The publisher's hello; empty where the transport itself confirms.
         hello: &'a [u8],

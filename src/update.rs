@@ -196,7 +196,7 @@ pub struct DbUpdate {
     pub topic: Topic,
     /// Lower is more urgent. Default: 5.
     pub priority: i32,
-    /// When it was sent, by the sender's clock: microseconds since the Unix epoch, UTC. On their way from one publisher
+    /// Time of sending, by the sender's clock: microseconds since the Unix epoch, UTC. On their way from one publisher
     /// timestamps rise strictly: one that would not is raised.
     pub timestamp: i64,
     /// The row's version in the store, where it has one: every write raises it.
@@ -371,14 +371,14 @@ pub enum SyncReason {
     ///
     /// A program without a callback for sync events reads no store, and gets all that waits.
     Overflow {
-        /// How many, with those that waited.
+        /// Number of dropped updates, with those that waited.
         dropped: u64,
     },
     /// Other events, of which more waited than are kept apart: gaps, restarts, words on addresses.
     Joined {
         /// The topics that they concern, in order; `None`: every registered topic.
         topics: Option<Vec<Topic>>,
-        /// How many events.
+        /// Number of events.
         events: u64,
     },
     /// A publisher asked for it (Dragonflow's `sync` action with no table).

@@ -92,7 +92,7 @@ impl Decoder {
         })
     }
 
-    /// How many values it can read without an allocation.
+    /// Number of values that it can read without an allocation.
     pub(crate) fn spares(&self) -> usize {
         self.scratch.spares.texts.len()
     }
@@ -228,7 +228,7 @@ pub(super) struct Sink<'s> {
     received: Option<i64>,
     /// The latest one so far: it never goes back, though the clock may.
     latest: &'s mut i64,
-    /// How many messages are too many.
+    /// Number of messages that is too high.
     full: usize,
     out: &'s mut Vec<Message>,
 }

@@ -161,7 +161,7 @@ impl Batch {
         Batch::default()
     }
 
-    /// How many updates there are.
+    /// Number of updates.
     pub fn len(&self) -> usize {
         self.updates.len()
     }

@@ -11,16 +11,15 @@ use crate::error::{Error, ErrorKind, Result};
 /// A publisher's regular report about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Hello {
-    /// How many milliseconds pass until the next hello at the most; a publisher that is silent for several times as
-    /// long is gone.
+    /// Maximum of milliseconds until the next hello; a publisher that is silent for several times as long is gone.
     pub(crate) every: u64,
-    /// Of each topic that was used lately: its name, the last number, and how many milliseconds ago that was sent.
+    /// Topics that were used lately: the name, the last number, and the number of milliseconds since that was sent.
     #[serde(default, deserialize_with = "few")]
     pub(crate) topics: Vec<(String, u64, u64)>,
     /// The number of this round of hellos, from 1; left out where the hello is no part of a round, as in an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) round: Option<u64>,
-    /// How many milliseconds after the publisher's start the round was said.
+    /// Milliseconds from the publisher's start to the round.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) at: u64,
     /// Number of the publisher's subscribers, if it knows it.

@@ -56,12 +56,12 @@ impl Joined {
         self.bytes.get(alone).filter(|_| self.count == 1).unwrap_or(&self.bytes)
     }
 
-    /// How many maps there are.
+    /// Number of maps.
     pub(crate) fn count(&self) -> usize {
         self.count.into()
     }
 
-    /// How many bytes they take.
+    /// Size of the maps in bytes.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }

@@ -273,7 +273,7 @@ fn word(bytes: &[u8], at: usize) -> [u8; 8] {
     })
 }
 
-/// How many bytes come before a quote, an escape, or what may not stand in a string.
+/// Number of bytes before a quote, an escape, or a byte that may not stand in a string.
 #[inline]
 fn plain(word: [u8; 8]) -> usize {
     const ONES: u64 = u64::MAX / 255;

@@ -64,7 +64,7 @@ pub const MAX_ID_BYTES: usize = 255;
 /// The longest word for an action, in bytes.
 pub const MAX_ACTION_BYTES: usize = 255;
 
-/// How many arrays and maps may stand inside each other in a value or in a field that is skipped.
+/// Maximum depth of arrays and maps in a value or in a field that is skipped.
 const MAX_DEPTH: usize = 32;
 
 const TOO_DEEP: &str = "nested too deep";

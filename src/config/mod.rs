@@ -343,7 +343,7 @@ fn unknown(spelled: &str, source: Source<'_>) -> Error {
     Error::new(ErrorKind::Config, context)
 }
 
-/// How many characters have to be inserted, removed or replaced to make `a` into `b`.
+/// Number of characters to insert, remove or replace to make `a` into `b`.
 fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.chars().count()).collect();
     for (i, a) in a.chars().enumerate() {

@@ -22,7 +22,7 @@ pub use rows::{Entry, Rows};
 /// Times of a [`Database`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseOptions {
-    /// How long a write may wait for other threads that write the same row. Default: 5 s.
+    /// Time limit of the wait for other threads that write the same row. Default: 5 s.
     pub timeout: Duration,
 }
 

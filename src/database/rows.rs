@@ -43,8 +43,8 @@ impl<'a, T> Rows<'a, T> {
         }
     }
 
-    /// Only the rows of this topic: those that are created get it, and others are not found. Default: the rows of all
-    /// topics, and new ones for [`Topic::ALL`].
+    /// Restricts the calls to this topic: created rows get it, and rows of others are not found. Default: the rows of
+    /// all topics, and new ones for [`Topic::ALL`].
     pub fn topic(mut self, topic: &Topic) -> Rows<'a, T> {
         self.topic = Some(topic.clone());
         self

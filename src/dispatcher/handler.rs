@@ -6,7 +6,7 @@ use crossbeam_channel::{Sender, TrySendError};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long a full channel is waited for.
+/// Time that a full channel is waited for.
 const CHANNEL_PATIENCE: Duration = Duration::from_millis(250);
 
 /// A receiver of events: a closure, or the sending end of a channel.

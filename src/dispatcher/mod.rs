@@ -57,12 +57,12 @@ use registry::{Command, Scope};
 use run::{Run, Shared};
 use workers::Workers;
 
-/// How a dispatcher is made.
+/// Options of a dispatcher.
 #[derive(Clone, Default)]
 pub struct DispatcherOptions {
     /// The queue in front of the dispatcher. Default: that of [`QueueOptions`].
     pub queue: QueueOptions,
-    /// How many threads call the callbacks for updates.
+    /// Number of threads that call the callbacks for updates.
     ///
     /// With workers, updates of different rows are handled at the same time, so that a slow callback holds up its
     /// own row only. Updates of one row (table and key) are never handled at the same time, and stay in order. Sync

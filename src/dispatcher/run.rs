@@ -17,7 +17,7 @@ use crate::queue::{QueueReceiver, QueueSender};
 use crate::thread::Thread;
 use crate::update::{Event, SyncReason};
 
-/// How long [`Shared::stop`] waits for callbacks that are running.
+/// Time that [`Shared::stop`] waits for running callbacks.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
 
 /// State of the handles, the dispatcher thread and the workers.

@@ -3,7 +3,7 @@
 /// Values below this are counted one by one; above, each doubling has half as many buckets.
 const EXACT: u64 = 64;
 
-/// How long things took, in microseconds; a few kilobytes, however many there are.
+/// Times that something took, in microseconds; a few kilobytes, however many there are.
 #[derive(Debug, Clone, Default)]
 pub struct Latency {
     /// How many values each bucket has; grown on demand, to at most about two thousand.

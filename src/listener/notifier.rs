@@ -163,7 +163,7 @@ impl Notifier {
         self.shared.state.lock().stats
     }
 
-    /// How long it took from [`Notifier::notify`] to the answer that an update is processed.
+    /// Times from [`Notifier::notify`] to the answer that an update is processed.
     pub fn latency(&self) -> Latency {
         self.shared.state.lock().latency.clone()
     }

@@ -29,7 +29,7 @@ pub struct ListenerOptions {
     /// Time after which a listener that has not renewed its registration is gone; at least 10 ms. The same for all
     /// listeners and notifiers of a store. Default: 10 s.
     pub timeout: Duration,
-    /// How often the registered members are read, but at least four times within the timeout, and at most every
+    /// Interval at which the registered members are read, but at least four times within the timeout, and at most every
     /// millisecond. Default: 1 s.
     pub interval: Duration,
     /// Time that an unconfirmed claim is kept because the notifier is gone or cut off: the longest time for which a
@@ -89,7 +89,7 @@ impl fmt::Debug for ListenerOptions {
 pub struct ListenerStats {
     /// Updates that the handler was called with, also those of [`Delivery::AtMostOnce`].
     pub handled: u64,
-    /// Those of them with which it panicked.
+    /// Those of [`ListenerStats::handled`] with which it panicked.
     pub failed: u64,
     /// Events that were taken over from listeners that are gone, not counting those whose claims had been removed already.
     pub taken_over: u64,
@@ -112,20 +112,20 @@ pub struct NotifierOptions {
     pub id: Option<Name>,
     /// The promise. Default: [`Delivery::ExactlyOnce`].
     pub delivery: Delivery,
-    /// How long to wait for a listener's answer before it is asked, at least 10 ms. It doubles with each question, up to 16
+    /// Time to wait for a listener's answer before it is asked, at least 10 ms. It doubles with each question, up to 16
     /// times as long. After three that are not answered another listener is chosen. Default: 1 s.
     pub ack_timeout: Duration,
-    /// How many updates may be on their way at a time; others wait for their answers. To a listener that is slow, or has much
-    /// waiting, there are fewer. Default: 256.
+    /// Maximum of updates that are on their way at a time; others wait for their answers. To a listener that is slow,
+    /// or has much waiting, there are fewer. Default: 256.
     pub window: usize,
-    /// How many updates may wait or be on their way. Default: 65,536.
+    /// Maximum of updates that wait or are on their way. Default: 65,536.
     pub capacity: usize,
     /// Time that [`Notifier::notify`](super::Notifier::notify) waits at this capacity. Default: 1 s.
     pub notify_timeout: Duration,
     /// Time after which a listener that has not renewed its registration is gone; at least 10 ms. The same for all
     /// listeners and notifiers of a store. Default: 10 s.
     pub timeout: Duration,
-    /// How often the registered members are read, but at least four times within the timeout, and at most every
+    /// Interval at which the registered members are read, but at least four times within the timeout, and at most every
     /// millisecond. Default: 1 s.
     pub interval: Duration,
     /// Called with every failure in the background. Default: none; failures are logged in any case.
@@ -196,7 +196,7 @@ pub struct NotifierStats {
     pub retried: u64,
     /// Updates of which a listener has answered that they are processed.
     pub acknowledged: u64,
-    /// Those of them with which the listener's handler panicked.
+    /// Those of [`NotifierStats::acknowledged`] with which the listener's handler panicked.
     pub failed: u64,
     /// Updates that are not yet acknowledged.
     pub pending: u64,

@@ -47,9 +47,9 @@ use worker::Worker;
 /// Times of a [`Monitor`].
 #[derive(Clone)]
 pub struct MonitorOptions {
-    /// How long it waits between two polls, at least a millisecond. Default: 1 s.
+    /// Pause between two polls, at least a millisecond. Default: 1 s.
     pub interval: Duration,
-    /// How long it waits before the first one, so that subscribers can connect. Default: not at all.
+    /// Pause before the first poll, so that subscribers can connect. Default: none.
     pub delay: Duration,
     /// Called with every failure. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
@@ -89,9 +89,9 @@ impl fmt::Debug for MonitorOptions {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MonitorStats {
-    /// How often it looked at the table, with or without success.
+    /// Number of polls, with or without success.
     pub polls: u64,
-    /// Those of them that read no row, since the table had not changed.
+    /// Those of [`MonitorStats::polls`] that read no row, since the table had not changed.
     pub skipped: u64,
     /// Rows that were read from the table.
     pub rows_read: u64,
@@ -101,7 +101,7 @@ pub struct MonitorStats {
     pub set: u64,
     /// Deletes that were published.
     pub deleted: u64,
-    /// How often the store was found to have gone back to an earlier state.
+    /// Number of times that the store had gone back to an earlier state.
     pub went_back: u64,
     /// Polls that failed, and rows that cannot be published since they break a limit of the publisher.
     pub failures: u64,

@@ -33,7 +33,7 @@ pub struct PublisherOptions {
     pub id: Option<Name>,
     /// The format of what is sent. Default: JSON.
     pub codec: Codec,
-    /// How long a send may take before it fails with [`ErrorKind::Timeout`]. Default: 1 s.
+    /// Time limit of a send before it fails with [`ErrorKind::Timeout`]. Default: 1 s.
     pub send_timeout: Duration,
     /// A larger payload is refused. Default: 16 MiB.
     pub max_message_bytes: usize,
@@ -112,8 +112,7 @@ pub struct PublisherStats {
     pub sent: u64,
     /// Updates that were refused; the caller got an error for each.
     pub failed: u64,
-    /// Of those that were accepted in a burst, the updates that could not be sent after all. Subscribers find their numbers
-    /// missing.
+    /// Updates that were accepted in a burst and could not be sent after all. Subscribers find their numbers missing.
     pub lost: u64,
     /// Hellos: answers to subscribers that asked whether they are heard, and those of the option `hello_interval`.
     pub hellos: u64,

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// How much a queue holds, and what it does when it is full.
+/// Capacity of a queue, and its policy when it is full.
 #[derive(Debug, Clone)]
 pub struct QueueOptions {
-    /// How many updates may be pending; at least 1. Sync events and what was handed out do not count. Default: 65 536.
+    /// Maximum of pending updates; at least 1. Sync events and updates that were handed out do not count. Default: 65
+    /// 536.
     pub capacity: usize,
     /// Policy beyond the capacity. Default: [`Overflow::Coalesce`].
     pub overflow: Overflow,
-    /// How long more urgent updates may overtake one, from when the receiver took it in. Default: 1 s.
+    /// Time for which more urgent updates may overtake one, from when the receiver took it in. Default: 1 s.
     pub max_overtake: Duration,
 }
 

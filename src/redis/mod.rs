@@ -41,7 +41,7 @@ pub(crate) use finder::{Finder, turns};
 pub(crate) use node::Node;
 pub(crate) use stream::{Limit, poll};
 
-/// How to reach Redis, and how patient to be.
+/// Connection and patience for Redis.
 #[derive(Debug, Clone)]
 pub struct RedisOptions {
     /// The user of Redis' access lists, for addresses that name neither user nor password. Default: empty, which means
@@ -55,9 +55,9 @@ pub struct RedisOptions {
     pub tls_cert: PathBuf,
     /// The key of the client certificate, as a PEM file.
     pub tls_key: PathBuf,
-    /// How often a server is asked whether it is still there, at least 10 ms. Default: 1 s.
+    /// Interval at which a server is asked whether it is still there, at least 10 ms. Default: 1 s.
     pub heartbeat_interval: Duration,
-    /// How long a server may be silent before it counts as lost, at least 20 ms. Default: 3 s.
+    /// Time of silence after which a server counts as lost, at least 20 ms. Default: 3 s.
     pub heartbeat_timeout: Duration,
     /// The first wait before a lost server is tried again, at least a millisecond; it doubles up to `reconnect_max`.
     /// Default: 100 ms.
@@ -69,8 +69,8 @@ pub struct RedisOptions {
     /// Policy for updates that are sent close together; with [`JoinFrames::Auto`] they do not share a message. Default:
     /// that.
     pub join_frames: JoinFrames,
-    /// How often a request of the store is made again after a server was lost or could not do it yet. The first time
-    /// after `reconnect_interval`, then after twice as long each time. Default: 3.
+    /// Number of repetitions of a request of the store after a server was lost or could not do it yet. The first one
+    /// follows after `reconnect_interval`, then after twice as long each time. Default: 3.
     pub retries: u32,
 }
 

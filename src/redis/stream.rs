@@ -19,7 +19,7 @@ use super::node::Node;
 #[cfg(feature = "redis-tls")]
 use super::tls::Session;
 
-/// How long something may take, and what calls it off.
+/// Time limit of an operation, and the sign that calls it off.
 #[derive(Clone, Copy)]
 pub(crate) struct Limit<'a> {
     pub(crate) deadline: Instant,

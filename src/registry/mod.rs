@@ -51,7 +51,7 @@ pub struct Member {
     /// Its role, if it has one: a subscriber may follow some roles only.
     #[serde(default)]
     pub role: String,
-    /// How busy it was when it last renewed the row.
+    /// Load when it last renewed the row.
     #[serde(default)]
     pub load: Load,
     /// It is about to end, and takes nothing new, or has just ended.
@@ -62,12 +62,12 @@ pub struct Member {
     pub detail: String,
 }
 
-/// How busy a member is.
+/// Load of a member.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
-    /// How many updates it has handled, or sent, since it began.
+    /// Number of updates that it has handled, or sent, since it began.
     pub handled: u64,
-    /// How many wait.
+    /// Number of updates that wait.
     pub waiting: u64,
 }
 
@@ -104,8 +104,8 @@ pub struct RegistryOptions {
     /// Time after which a member that has not renewed its row is gone; at least 10 ms. The same for all that share a
     /// table. Default: 30 s.
     pub timeout: Duration,
-    /// How often followers read the table, but at least four times within the timeout, and at most every millisecond.
-    /// Default: 1 s.
+    /// Interval at which followers read the table, but at least four times within the timeout, and at most every
+    /// millisecond. Default: 1 s.
     pub interval: Duration,
     /// Called with every failure. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,

@@ -38,7 +38,7 @@ pub struct Presence {
     pub member: Member,
     /// Its presence.
     pub state: PresenceState,
-    /// How long its row was watched since it was last seen to change.
+    /// Time for which its row was watched since it was last seen to change.
     pub age: Duration,
 }
 

@@ -28,7 +28,7 @@ pub enum Changes {
 /// A part of the changes of a topic, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChangePage {
-    /// Of each key the last change only.
+    /// The last change of each key.
     pub changes: Vec<RowChange>,
     /// Up to here nothing is missing: the next changes are those after it.
     pub version: TableVersion,

@@ -60,13 +60,12 @@ pub use write::{Change, DELETES_REMEMBERED, Write, Written, not_found};
 /// Limits and times of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// How many rows a page of a listing has at most. Default: 1,000.
+    /// Maximum of rows in a page of a listing. Default: 1,000.
     pub batch_amount: usize,
-    /// How long a call may take before it fails with [`ErrorKind::Timeout`] or
-    /// [`ErrorKind::Unavailable`]. Default: 5 s.
+    /// Time limit of a call before it fails with [`ErrorKind::Timeout`] or [`ErrorKind::Unavailable`]. Default: 5 s.
     pub timeout: Duration,
-    /// For how many writes of its table a delete is remembered, at least [`DELETES_REMEMBERED`]. A reader that stayed behind by
-    /// more has to list the table; see [`Store::changes`]. Default: 10,000.
+    /// Number of writes of its table for which a delete is remembered, at least [`DELETES_REMEMBERED`]. A reader that
+    /// stayed behind by more has to list the table; see [`Store::changes`]. Default: 10,000.
     pub deletes_remembered: u64,
 }
 

@@ -19,9 +19,10 @@ pub struct Write<'a> {
     /// To create: the new row's topic; `None` is [`Topic::ALL`]. To set and delete: the topic that the row must have, or
     /// it is not found; `None` is any.
     pub topic: Option<&'a Topic>,
-    /// Only if this is the version of the last write of the row, or else [`ErrorKind::Conflict`]. To create, this is
-    /// the version of the delete: it conflicts if the row was created since, even if it is deleted again, and if the
-    /// store has forgotten the delete, which it may after [`DELETES_REMEMBERED`] writes.
+    /// Makes the write only if this is the version of the last write of the row, or else fails with
+    /// [`ErrorKind::Conflict`]. To create, this is the version of the delete: it conflicts if the row was created
+    /// since, even if it is deleted again, and if the store has forgotten the delete, which it may after
+    /// [`DELETES_REMEMBERED`] writes.
     pub version: Option<u64>,
     /// To set: only if the row has another value; otherwise nothing is written, and [`Written::changed`] says so.
     pub unless_equal: bool,

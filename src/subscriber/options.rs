@@ -14,14 +14,15 @@ pub struct SubscriberOptions {
     pub max_message_bytes: usize,
     /// A longer topic cannot be registered. Default: 65,536 bytes.
     pub max_topic_bytes: usize,
-    /// How long a connected publisher may take to answer before it counts as one that sends no hellos. Default: 2 s.
+    /// Time within which a connected publisher has to answer; after that it counts as one that sends no hellos.
+    /// Default: 2 s.
     pub live_timeout: Duration,
     /// The first wait before something that failed is tried again; it doubles up to `retry_max`. Default: 100 ms.
     pub retry_interval: Duration,
     /// The longest wait between two tries. Default: 2 s.
     pub retry_max: Duration,
-    /// How often a publisher that is live is asked whether it still is, about: one that does not answer is lost within three
-    /// of these. Best the same as the publishers' own. Default: 1 s.
+    /// Interval, roughly, at which a live publisher is asked for an answer: one that does not answer is lost within
+    /// three of these. Best the same as the publishers' own. Default: 1 s.
     pub hello_interval: Duration,
     /// Search for losses: with false the subscriber reports no gap, restart or silence. Default: true.
     pub continuity: bool,
@@ -91,13 +92,13 @@ pub struct SubscriberStats {
     pub errors: u64,
     /// Updates that were not delivered, because they had been already, or had been declared missing.
     pub duplicates: u64,
-    /// How often numbers were found missing.
+    /// Number of times that numbers were found missing.
     pub gaps: u64,
-    /// How many numbers were found missing.
+    /// Number of missing numbers.
     pub lost: u64,
     /// Updates without numbers: what is lost of them is not noticed.
     pub unnumbered: u64,
-    /// How often two publishers turned out to use one id.
+    /// Number of times that two publishers turned out to use one id.
     pub clashes: u64,
     /// Hellos and goodbyes of publishers.
     pub hellos: u64,

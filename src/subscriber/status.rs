@@ -1,4 +1,4 @@
-//! How a subscriber stands with its addresses, topics and publishers.
+//! State of a subscriber: its addresses, topics and publishers.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,17 +15,17 @@ pub struct SubscriberStatus {
     pub topics: Vec<TopicStatus>,
 }
 
-/// How it stands with a listen address.
+/// State of a listen address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AddressStatus {
-    /// As it was registered.
+    /// The address as it was registered.
     pub address: Name,
     /// Its state.
     pub state: PeerState,
 }
 
-/// How it stands with a topic.
+/// State of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TopicStatus {
@@ -37,7 +37,7 @@ pub struct TopicStatus {
     pub publishers: Vec<PublisherStatus>,
 }
 
-/// How it stands with a publisher on a topic.
+/// State of a publisher on a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PublisherStatus {
@@ -49,7 +49,7 @@ pub struct PublisherStatus {
     pub state: TopicState,
     /// The last number that was delivered, or declared missing.
     pub last: u64,
-    /// How long ago something of this publisher was last received.
+    /// Time since something of this publisher was last received.
     pub age: Duration,
 }
 
@@ -75,7 +75,7 @@ impl fmt::Display for TopicState {
     }
 }
 
-/// How a subscriber stands with one listen address.
+/// State of one listen address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PeerState {

@@ -28,11 +28,11 @@ pub(crate) struct Args {
     timeout: Option<Duration>,
 }
 
-/// How long a signal waits for updates that are being printed.
+/// Time that a signal leaves for updates that are being printed.
 const GRACE: Duration = Duration::from_millis(900);
 const STOP: Duration = Duration::from_millis(800);
 
-/// How long a signal may go unnoticed while it registers.
+/// Time for which a signal may go unnoticed during the registration.
 const SLICE: Duration = Duration::from_millis(100);
 
 /// Prints until the count, the timeout or a signal.

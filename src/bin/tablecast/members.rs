@@ -9,10 +9,10 @@ use tablecast::{Config, Error, ErrorKind, Result, Stores};
 
 use crate::{cli, output, signal};
 
-/// How to look.
+/// Arguments of the look.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How long to watch; a member that was not seen by then is `unknown` [default: until all is known].
+    /// Time to watch; a member that was not seen by then is `unknown` [default: until all is known].
     #[arg(long, value_name = "S", value_parser = cli::seconds)]
     timeout: Option<Duration>,
 }

@@ -24,7 +24,7 @@ pub(crate) struct Args {
     input: InputArgs,
     #[command(flatten)]
     seat: SeatArgs,
-    /// How many seconds to wait for acknowledgements, and before that for a listener, and to be heard.
+    /// Seconds to wait for acknowledgements, and before that for a listener, and to be heard.
     #[arg(long, value_name = "S", default_value = "30", value_parser = cli::seconds)]
     timeout: Duration,
     /// Publish each to one listener, and wait for no answer: prints `sent N`. With a port of its own, the command first
@@ -33,7 +33,7 @@ pub(crate) struct Args {
     at_most_once: bool,
 }
 
-/// How long a signal waits for a send that is under way.
+/// Time that a signal leaves for a send that is under way.
 const GRACE: Duration = Duration::from_millis(900);
 
 /// Maximum of unacknowledged updates that are named.

@@ -27,7 +27,7 @@ pub(crate) struct Args {
     /// Wait for this many subscribers first; only with --no-multiproc.
     #[arg(long, value_name = "N")]
     wait_subscribers: Option<usize>,
-    /// How many seconds to wait for them.
+    /// Seconds to wait for them.
     #[arg(long, value_name = "S", default_value = "30", value_parser = crate::cli::seconds)]
     wait_timeout: Duration,
 }
@@ -35,10 +35,10 @@ pub(crate) struct Args {
 /// A large file must not be cut off at its end.
 pub(crate) const DEFAULTS: &[(&str, &str)] = &[("linger_ms", "10000")];
 
-/// How long a signal waits for the update that is being published.
+/// Time that a signal leaves for the update that is being published.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long a signal may go unnoticed while subscribers are waited for.
+/// Time for which a signal may go unnoticed while subscribers are waited for.
 pub(crate) const SLICE: Duration = Duration::from_millis(100);
 
 /// State of the main thread and the publishing one.

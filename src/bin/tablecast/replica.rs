@@ -43,13 +43,13 @@ pub(crate) struct Args {
     timeout: Option<Duration>,
 }
 
-/// How many changes may wait to be printed.
+/// Maximum of changes that wait to be printed.
 const CAPACITY: usize = 1024;
 
-/// How often it is looked whether all rows are there.
+/// Interval of the look for missing rows.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How long a comparison may take.
+/// Time limit of a comparison.
 const COMPARISON: Duration = Duration::from_secs(3600);
 
 /// Time that a signal leaves for printing the rest.

@@ -1,10 +1,10 @@
-//! How a command that both publishes and subscribes takes part in the network.
+//! Part in the network of a command that both publishes and subscribes.
 
 use tablecast::{Config, Error, ErrorKind, Node, Result};
 
 use crate::output;
 
-/// How a command takes part in the network.
+/// Part in the network of a command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SeatArgs {
     /// Hear the publisher at this address; may be repeated [default: the option publishers, and with discover all that

@@ -12,7 +12,7 @@ use crate::{output, signal};
 /// Time that the service needs to stop, besides its linger time.
 const GRACE: Duration = Duration::from_millis(700);
 
-/// How often the service notes how much it has sent, for its next renewal.
+/// Interval at which the service notes how much it has sent, for its next renewal.
 const LOAD: Duration = Duration::from_secs(1);
 
 /// Runs the service until a signal comes.

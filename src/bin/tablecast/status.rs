@@ -18,7 +18,7 @@ use crate::{cli, output, signal};
 pub(crate) struct Args {
     #[command(flatten)]
     listen: cli::Listen,
-    /// How long to wait until everything is live.
+    /// Time to wait until everything is live.
     #[arg(long, value_name = "S", value_parser = cli::seconds, default_value = "3")]
     timeout: Duration,
 }
@@ -26,7 +26,7 @@ pub(crate) struct Args {
 /// Time that a signal leaves for printing the rest.
 const GRACE: Duration = Duration::from_millis(900);
 
-/// How often it is looked whether everything is live.
+/// Interval of the look at the state.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Prints the status.

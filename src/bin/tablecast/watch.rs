@@ -38,10 +38,10 @@ pub(crate) struct Args {
 /// A watcher wants to see every update.
 pub(crate) const DEFAULTS: &[(&str, &str)] = &[("queue_overflow", "block")];
 
-/// How many events may wait to be printed, and how many are printed at most before stdout is flushed.
+/// Maximum of events that wait to be printed, and that are printed before stdout is flushed.
 const CAPACITY: usize = 1024;
 
-/// How long to wait in silence for a connection.
+/// Time to wait in silence for a connection.
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// Time that a signal leaves for printing the rest.
@@ -175,7 +175,7 @@ impl Watch<'_> {
         }
     }
 
-    /// Of a publisher that sends no hellos the subscriber itself has warned.
+    /// True once all is live; the subscriber itself has warned of publishers that send no hellos.
     fn is_settled(&self) -> bool {
         let mut peers = self.subscriber.status().addresses.into_iter();
         peers.all(|peer| matches!(peer.state, PeerState::Live | PeerState::NoHello))

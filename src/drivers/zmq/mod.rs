@@ -40,13 +40,13 @@ pub struct ZmqOptions {
     pub send_hwm: i32,
     /// Messages queued per publisher on the receiving side. Default: 100,000.
     pub receive_hwm: i32,
-    /// How long a closed socket goes on sending what is queued. Default: 500 ms.
+    /// Time for which a closed socket goes on sending what is queued. Default: 500 ms.
     pub linger: Duration,
-    /// How often an idle TCP connection is checked by the system (`TCP_KEEPALIVE`), in whole seconds, rounded up. On Linux,
-    /// where the process may copy its own descriptors (`pidfd_getfd`). Default: 1 s.
+    /// Interval at which the system checks an idle TCP connection (`TCP_KEEPALIVE`), in whole seconds, rounded up. On
+    /// Linux, where the process may copy its own descriptors (`pidfd_getfd`). Default: 1 s.
     pub heartbeat_interval: Duration,
-    /// How long the other system may be silent before the connection is closed. The sending end, to which a receiver that is
-    /// merely slow looks alike, waits twenty times as long. Default: 3 s.
+    /// Time of silence of the other system after which the connection is closed. The sending end, to which a receiver
+    /// that is merely slow looks alike, waits twenty times as long. Default: 3 s.
     pub heartbeat_timeout: Duration,
     /// The first wait before a connection that ended or could not be made is tried again; it doubles up to `reconnect_max`,
     /// and each is shortened by up to a half at random. Default: 100 ms.

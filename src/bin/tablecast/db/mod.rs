@@ -116,7 +116,7 @@ struct ChangeArgs {
     /// and fails if some have not.
     #[arg(long, value_name = "SECONDS", value_parser = cli::seconds, conflicts_with = "no_publish")]
     wait: Option<Duration>,
-    /// How urgent the update is; lower is more urgent.
+    /// Priority of the update; a lower number is more urgent.
     #[arg(long, value_name = "N", default_value_t = DbUpdate::DEFAULT_PRIORITY, allow_negative_numbers = true)]
     priority: i32,
 }

@@ -19,7 +19,7 @@ pub(crate) use setup::{Choice, Driver, Flags, Redis, Setup, Store, config_of};
 /// A line of a child's stdout; `None` when it ended.
 type Heard = (Who, Option<String>);
 
-/// How long a child may take to begin, and to end.
+/// Time limit for a child to begin, and to end.
 pub(crate) const START: Duration = Duration::from_secs(20);
 pub(crate) const END: Duration = Duration::from_secs(10);
 

@@ -38,7 +38,7 @@ impl fmt::Display for Who {
     }
 }
 
-/// How long a child that has started another one may take to end that.
+/// Time limit for a child to end another one that it has started.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Dropping it kills the child.

@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output;
 
-/// How often a line is said.
+/// Interval of printed lines.
 const OFTEN: Duration = Duration::from_secs(5);
 
 pub(crate) struct Progress {

@@ -13,7 +13,7 @@ use crate::stage::{self, wire};
 /// Arguments of a listener of the storm; the storm passes them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ListenerArgs {
-    /// How many microseconds of computing each update takes.
+    /// Microseconds of computing for each update.
     #[arg(long)]
     work: u64,
 }
