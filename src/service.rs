@@ -23,7 +23,7 @@ pub struct ServiceOptions {
     pub send_timeout: Duration,
     /// A larger payload is dropped and counted. Default: 16 MiB.
     pub max_message_bytes: usize,
-    /// The format of the service's own answers to subscribers. Default: JSON.
+    /// The format of the service's own answers to subscribers. Default: MessagePack.
     pub codec: Codec,
     /// Period of the service's hellos: subscribers notice within three of these that it is gone. Default: 1 s.
     pub hello_interval: Duration,
@@ -122,7 +122,7 @@ impl Service {
     /// Takes both ends, and begins to pass on: when this returns, processes and subscribers can connect.
     ///
     /// # Errors
-    /// [`ErrorKind::AddressInUse`] if another service is there, and what else the drivers say.
+    /// [`ErrorKind::AddressInUse`] if another service is there, and the errors of the drivers.
     pub fn start(
         multiproc: &dyn PubSub,
         socket: &str,

@@ -1,4 +1,4 @@
-//! Typed tables: a table's name and the type of its rows, joined once for both sides.
+//! Typed tables: the name of a table joined with the type of its rows, for readers and writers.
 
 use std::fmt;
 use std::marker::PhantomData;

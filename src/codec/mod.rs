@@ -1,4 +1,4 @@
-//! The wire format: what the payload of a frame says.
+//! The wire format of payloads: JSON and MessagePack.
 //!
 //! A payload is one map, or an array of maps (a batch, in order), as JSON or as MessagePack. A sender chooses with
 //! [`Codec`]; a receiver takes all of these at any time.

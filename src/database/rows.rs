@@ -134,7 +134,8 @@ impl<T: Serialize> Rows<'_, T> {
                 result => return Ok(Some(result?.version)),
             }
         }
-        let context = format!("table {table:?} key {key:?}: other writers create and delete it all the time; try again");
+        let context =
+            format!("table {table:?} key {key:?}: other writers create and delete it all the time; try again");
         Err(Error::new(ErrorKind::Conflict, context))
     }
 

@@ -196,7 +196,10 @@ impl Worker {
                 self.topics.insert(update.topic);
             }
             Err(e) if matches!(e.kind(), ErrorKind::TooLarge | ErrorKind::InvalidInput) => {
-                let context = format!("table {:?} key {:?}: the change cannot be published", self.table, &*update.key);
+                let context = format!(
+                    "table {:?} key {:?}: the change cannot be published",
+                    self.table, &*update.key
+                );
                 self.shared.fail(&Error::new(e.kind(), context).with_source(e));
             }
             Err(e) => return Err(e),

@@ -1,4 +1,4 @@
-//! A program's part in the network: everything that the options describe, opened as it is asked for, and stopped together.
+//! All parts that the options describe, opened on request and stopped together.
 //!
 //! ```
 //! use std::time::Duration;
@@ -6,7 +6,7 @@
 //! use tablecast::{Config, DbUpdate, Node, Topic};
 //!
 //! # fn main() -> tablecast::Result<()> {
-//! // In a test all is in memory; a program says `Config::load(None)?`.
+//! // In a program: Config::load(None)?
 //! let node = Node::open(&Config::in_memory("example"))?;
 //! let (updates, received) = crossbeam_channel::unbounded::<DbUpdate>();
 //! node.dispatcher()?.on_table("lport", updates).detach();

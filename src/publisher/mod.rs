@@ -31,7 +31,7 @@ pub struct PublisherOptions {
     /// The publisher's id, unique among those that run at a time, of at most 255 bytes. Default: made from the host's
     /// name, the process id and a random number.
     pub id: Option<Name>,
-    /// The format of what is sent. Default: JSON.
+    /// The format of what is sent. Default: MessagePack.
     pub codec: Codec,
     /// Time limit of a send before it fails with [`ErrorKind::Timeout`]. Default: 1 s.
     pub send_timeout: Duration,
@@ -158,7 +158,7 @@ impl Publisher {
     /// A publisher on a new sending end of `driver`.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for an id that is too long, and what the driver says, for example
+    /// [`ErrorKind::Config`] for an id that is too long, and the errors of the driver, for example
     /// [`ErrorKind::AddressInUse`].
     pub fn new(driver: &dyn PubSub, options: PublisherOptions) -> Result<Publisher> {
         let id = options.id.clone().unwrap_or_else(unique_id);
@@ -180,7 +180,7 @@ impl Publisher {
     /// Sends an update on its own topic.
     ///
     /// The timestamp that is sent is later than that of everything this publisher sent before: if the update's own is not,
-    /// it is the least that is. So subscribers get what has one topic and priority in the order of sending.
+    /// it is the least that is. So subscribers get updates of one topic and priority in the order of sending.
     ///
     /// In a burst, when each call follows the one before within 20 microseconds, it returns as soon as the update is
     /// accepted: it goes out together with others of its topic, after 250 microseconds at the latest, also if nothing

@@ -99,7 +99,10 @@ impl Client {
                     elsewhere = Some(redirect);
                     continue;
                 }
-                Outcome::Elsewhere(_) => Error::new(ErrorKind::Unavailable, "each server names another one as the owner of the slot"),
+                Outcome::Elsewhere(_) => Error::new(
+                    ErrorKind::Unavailable,
+                    "each server names another one as the owner of the slot",
+                ),
                 Outcome::Never(e) if is_unconfirmed => return Err(self.failed(ErrorKind::Unconfirmed, e)),
                 Outcome::Never(e) => return Err(e),
                 Outcome::Unknown(e) => {
@@ -108,7 +111,10 @@ impl Client {
                     e
                 }
                 Outcome::NotReached(e) | Outcome::NotYet(e) | Outcome::Incomplete(e) | Outcome::Lost(e) => e,
-                Outcome::NoScript => Error::new(ErrorKind::Unavailable, "a server does not know a script that was just loaded"),
+                Outcome::NoScript => Error::new(
+                    ErrorKind::Unavailable,
+                    "a server does not know a script that was just loaded",
+                ),
             };
             pool.doubt();
             redirects = 0;

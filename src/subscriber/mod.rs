@@ -124,7 +124,7 @@ impl Subscriber {
     /// Receives on the calling thread until [`Subscriber::stop`] is called from another.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] if it is running already; otherwise what the driver says.
+    /// [`ErrorKind::InvalidInput`] if it is running already; otherwise the driver's error.
     pub fn run(&self) -> Result<()> {
         self.start()?.run();
         Ok(())
@@ -175,7 +175,7 @@ impl Subscriber {
     }
 
     /// Waits until every registered topic is confirmed by the publisher at every registered address: from then on
-    /// no change is missed without a word.
+    /// no change is missed silently.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`], naming each address that is missing and why. A publisher that sends no hellos, as

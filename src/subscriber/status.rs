@@ -57,7 +57,7 @@ pub struct PublisherStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TopicState {
-    /// Nothing is missed without a word.
+    /// Nothing is missed silently.
     Live,
     /// It was live; nothing was heard for too long.
     Stale,
@@ -83,7 +83,7 @@ pub enum PeerState {
     Connecting,
     /// There is a connection, but no proof yet that the subscriptions are in force.
     Unconfirmed,
-    /// The publisher has confirmed every topic: nothing more is missed without a word.
+    /// The publisher has confirmed every topic: nothing more is missed silently.
     Live,
     /// The publisher does not answer, as one that sends no hellos (Dragonflow's): updates flow, unproven.
     NoHello,

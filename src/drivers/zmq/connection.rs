@@ -118,10 +118,7 @@ impl Connection {
             Stage::LookingUp(_) => self.looked_up(now),
             Stage::Trying(until) if until <= now => self.try_next(now),
             Stage::Opened(until) if until <= now => {
-                let silent = format!(
-                    "{} accepts connections, but sends no ZeroMQ greeting",
-                    self.endpoint
-                );
+                let silent = format!("{} accepts connections, but sends no ZeroMQ greeting", self.endpoint);
                 self.try_next(now).and(Err(Error::new(ErrorKind::Malformed, silent)))
             }
             _ => Ok(()),

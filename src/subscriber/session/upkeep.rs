@@ -96,7 +96,9 @@ impl Session {
             Due::Weigh => self.act(Action::Weigh(address.clone())),
             Due::NoHello(patience, reason) => {
                 if reason.is_some() {
-                    log::warn!("{address} does not answer: a publisher without hellos? Losses of its updates do not show");
+                    log::warn!(
+                        "{address} does not answer: a publisher without hellos? Losses of its updates do not show"
+                    );
                 }
                 self.live(reason, now);
                 self.probe(address, patience, now);

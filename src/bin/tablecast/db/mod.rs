@@ -209,7 +209,9 @@ impl ChangeArgs {
         }
         let database = Database::open(config, &Stores::new(), &Drivers::new()).map_err(named)?;
         if publish::has_no_subscribers(database.publisher()) {
-            log::warn!("no subscribers are connected yet, so this may reach none; the publisher service keeps them connected");
+            log::warn!(
+                "no subscribers are connected yet, so this may reach none; the publisher service keeps them connected"
+            );
         }
         let written = database.write(&write, self.priority).map_err(named)?;
         say(&write, &written)?;

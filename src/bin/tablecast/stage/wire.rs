@@ -31,8 +31,8 @@ pub(crate) fn report(report: &impl Serialize) -> Result<()> {
 /// A child's: the orders of the command, until it wants no more.
 pub(crate) fn orders<T: DeserializeOwned>() -> impl Iterator<Item = Result<T>> {
     io::stdin().lines().map(|line| {
-        let line =
-            line.map_err(|e| Error::new(ErrorKind::Io, "cannot read from the command that started this").with_source(e))?;
+        let line = line
+            .map_err(|e| Error::new(ErrorKind::Io, "cannot read from the command that started this").with_source(e))?;
         read(&line)
     })
 }
