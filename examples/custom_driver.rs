@@ -1,4 +1,4 @@
-//! A driver of one's own: updates as UDP datagrams to an address at which the subscriber listens.
+//! A driver of the program's own: updates as UDP datagrams to an address at which the subscriber listens.
 //!
 //! A driver moves frames and nothing else. Threads, topics, decoding, counting and stopping are the library's, so
 //! everything works on it at once; this one is registered under the alias `udp`.
@@ -86,7 +86,7 @@ enum Note {
 
 impl Inbound for UdpInbound {
     fn connect(&mut self, address: &str) -> Result<()> {
-        // The socket is bound already: whoever sends is heard from now on.
+        // The socket is bound already: every sender is heard from now on.
         self.address = address.to_owned();
         self.notes.push_back(Note::Connected);
         Ok(())

@@ -26,7 +26,7 @@ fn main() -> Result<()> {
     subscriber.register_topic(&Topic::new("tenant1")?)?;
     subscriber.register_listen_address("memory://network")?;
     subscriber.daemonize()?;
-    // From here on no change is missed without a word.
+    // From here on no change is missed silently.
     subscriber.wait_live(Duration::from_secs(1))?;
 
     let publisher = Publisher::new(&*driver, PublisherOptions::default())?;

@@ -36,7 +36,7 @@ fn main() -> Result<()> {
     });
     replica.wait_synced(LIMIT)?;
 
-    // Somebody else writes, as a rule in another process.
+    // A writer, usually in another process.
     let database = node.database()?;
     let rows = database.rows(LPORT);
     let on = |chassis: &str| LogicalPort {
@@ -45,12 +45,12 @@ fn main() -> Result<()> {
     for (key, chassis) in [("port-1", "host1"), ("port-2", "host1"), ("port-3", "host2")] {
         rows.put(key, &on(chassis))?;
     }
-    // Of what comes in quick succession a replica may skip states in between.
+    // A replica may skip states between two changes in quick succession.
     replica.wait_current(LIMIT)?;
     rows.put("port-1", &on("host2"))?;
     rows.delete("port-3")?;
 
-    // Whoever has to read what was just written waits for it.
+    // A reader that needs the latest writes waits for them.
     replica.wait_current(LIMIT)?;
     for chassis in ["host1", "host2"] {
         let ports: Vec<String> = by_chassis

@@ -17,7 +17,7 @@ pub(crate) fn now() -> Instant {
     *base + time.saturating_sub(*at_base)
 }
 
-/// `time` after `now`; one that no clock can tell, such as [`Duration::MAX`], means in a century.
+/// `time` after `now`; one beyond the range of the clock, such as [`Duration::MAX`], means in a century.
 pub(crate) fn after(now: Instant, time: Duration) -> Instant {
     now.checked_add(time).unwrap_or_else(|| now + CENTURY)
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 /// The result of every fallible call in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What kind of failure an [`Error`] reports; this is what a program decides on.
+/// Kind of failure that an [`Error`] reports; a program decides on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -26,13 +26,13 @@ pub enum ErrorKind {
     Stopped,
     /// The driver, transport, or feature is not in this build.
     Unsupported,
-    /// Somebody else holds the address.
+    /// Another process holds the address.
     AddressInUse,
-    /// There is no such row. Never said of an outage.
+    /// There is no row of this key. Never returned for an outage.
     NotFound,
-    /// There is such a row already.
+    /// There is a row of this key already.
     AlreadyExists,
-    /// The row is not the one that the write was meant for: somebody else has written it since.
+    /// The row is not the one that the write was meant for: another writer has changed it since.
     Conflict,
     /// The store cannot be reached, or does not work as it should: nothing is known of the row, nothing was written.
     Unavailable,
@@ -101,7 +101,7 @@ impl Error {
         self
     }
 
-    /// The context and the causes, without the kind, which is not to be said again of a cause of ours.
+    /// The context and the causes, without the kind, which an inner error of this library does not repeat.
     fn fmt_context(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, ": {}", self.0.context)?;
         match &self.0.source {
@@ -113,13 +113,13 @@ impl Error {
         }
     }
 
-    /// What kind of failure this is.
+    /// The kind of failure.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// Whether the same call may succeed later without anybody changing anything: an outage, or a limit of time. Nothing was
-    /// done; of [`ErrorKind::Unconfirmed`] that is not known, and it is none of these.
+    /// True if the same call may succeed later without any change: an outage, or a limit of time. Nothing was done; of
+    /// [`ErrorKind::Unconfirmed`] that is not known, and it is none of these.
     pub fn is_transient(&self) -> bool {
         matches!(
             self.0.kind,
@@ -148,8 +148,8 @@ impl StdError for Error {
     }
 }
 
-/// Is told of every failure in the background, where no caller waits for a result. Called on the thread that
-/// failed, so it must be quick.
+/// Called with every failure in the background, where no caller waits for a result. Called on the thread that failed,
+/// so it must be quick.
 pub type ErrorHook = Arc<dyn Fn(&Error) + Send + Sync>;
 
 /// The one place where failures in the background go: the log, then the hook.

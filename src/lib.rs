@@ -1,41 +1,65 @@
-//! tablecast tells every process that cares that a row of a database table changed.
+//! tablecast notifies every interested process when a row of a database table changes.
 //!
-//! A process writes an object to a database and publishes an update; any number of other processes subscribe by topic
-//! and get callbacks per table, most urgent first. Everything runs on plain OS threads, without an async runtime.
+//! A [`Replica`] is a process's own copy of some tables. It reads the database once, follows the published changes, and
+//! catches up by itself after whatever was lost, killed or restarted. A [`Database`] stores rows and publishes the
+//! changes. Everything runs on plain OS threads, without an async runtime and without a broker.
 //!
 //! ```
 //! use std::time::Duration;
 //! use serde::{Deserialize, Serialize};
-//! use tablecast::{Config, Node, Result, Table, Topic};
+//! use tablecast::{Config, Node, Result, RowChange, Table, Topic};
 //!
-//! #[derive(Serialize, Deserialize)]
+//! #[derive(Debug, Serialize, Deserialize)]
 //! struct Port {
 //!     chassis: String,
 //! }
 //! const LPORT: Table<Port> = Table::new("lport");
 //!
 //! # fn main() -> Result<()> {
-//! let mut config = Config::in_memory("front"); // a program says Config::load(None)?
+//! let mut config = Config::in_memory("front"); // in a program: Config::load(None)?
 //! config.topics = vec![Topic::ALL];
 //! let node = Node::open(&config)?;
 //!
-//! // A copy of the table, kept right whatever is lost, killed or restarted.
+//! // A copy of the table, and a handler for its changes.
 //! let replica = node.replica()?;
 //! let ports = replica.table(LPORT)?;
+//! let _guard = ports.on_change(|change: &RowChange<Port>| println!("{change:?}"));
 //! replica.wait_synced(Duration::from_secs(5))?;
 //!
-//! // A writer, as a rule in another process.
+//! // A writer, usually in another process.
 //! node.database()?.rows(LPORT).put("port-1", &Port { chassis: "host1".into() })?;
 //! replica.wait_current(Duration::from_secs(5))?;
-//! assert_eq!(ports.get("port-1")?.expect("it is there").row.chassis, "host1");
+//! assert_eq!(ports.get("port-1")?.expect("the row was written").row.chassis, "host1");
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Below that are parts that can be had alone: a [`Publisher`] sends updates, a [`Subscriber`] receives them, a
-//! [`Dispatcher`] calls callbacks, a [`Store`] keeps rows, a [`Database`] stores and publishes.
+//! # Pieces
 //!
-//! # The two flows
+//! | task | piece |
+//! |---|---|
+//! | all pieces from one [`Config`] | [`Node`] |
+//! | an up-to-date copy of tables | [`Replica`] |
+//! | to write rows and publish the changes | [`Database`], on any [`Store`] |
+//! | to send and receive updates without a database | [`Publisher`], [`Subscriber`], [`Dispatcher`] |
+//! | one port for all processes of a host | [`Service`] |
+//! | publishers that are found through the store | [`Registration`], [`Discovery`] |
+//! | tables that others write without publishing | [`Monitor`] |
+//! | reports of many nodes, each to one of several servers | [`Notifier`], [`Listener`] |
+//!
+//! The root has each piece with its options, the vocabulary ([`DbUpdate`], [`Topic`], [`Error`], ..), and the enums that
+//! handlers and status calls give ([`SyncReason`], [`RowChange`], [`PeerState`], ..). All else stands in the module of
+//! its piece. The traits for drivers are in [`transport`], those for stores in [`store`].
+//!
+//! # Pages
+//!
+//! [Guarantees and limits](docs::guarantees), [replicas](docs::replicas), [status updates](docs::status_updates),
+//! [discovery](docs::discovery), [monitors](docs::monitors), [command line](docs::command_line),
+//! [options](docs::options), [operating](docs::operating), [wire format](docs::wire_format),
+//! [beside Dragonflow](docs::dragonflow), [writing a driver](docs::writing_a_driver),
+//! [writing a store](docs::writing_a_store), [benchmarks](docs::benchmarks).
+//!
+//! # Flows
 //!
 //! ```text
 //! in:   Inbound::recv -> frame -> codec -> queue -> dispatcher -> callback
@@ -44,28 +68,28 @@
 //! host: many processes -> zmq-multiproc -> Service -> zmq -> subscribers anywhere
 //! ```
 //!
-//! Who may wait for whom: application, dispatcher, subscriber, transport, never backwards. Callbacks run on the
-//! dispatcher's threads alone, and never while a lock of the library is held; so they may call anything in it.
+//! Application, dispatcher, subscriber, transport: each may wait for the next one, never for an earlier one. Callbacks
+//! run on the dispatcher's threads alone, and never while a lock of the library is held, so they may call anything in it.
 //!
 //! # Features
 //!
-//! | feature | default | |
+//! | feature | default | contents |
 //! |---|---|---|
-//! | `zmq` | yes | the drivers `zmq` and `zmq-multiproc`; builds libzmq, which needs a C++ compiler |
-//! | `redis` | yes | the driver `redis` |
-//! | `redis-tls` | no | Redis over TLS; builds ring, which needs a C compiler |
-//! | `sqlite` | yes | the store `sqlite`; builds SQLite, which needs a C compiler |
-//! | `bin` | yes | the command-line tool |
+//! | `zmq` | yes | the drivers `zmq` and `zmq-multiproc`; builds libzmq with a C++ compiler |
+//! | `redis` | yes | the driver and the store `redis` |
+//! | `redis-tls` | no | Redis over TLS; builds ring with a C compiler |
+//! | `sqlite` | yes | the store `sqlite`; builds SQLite with a C compiler |
+//! | `bin` | yes | the tool `tablecast`; includes `zmq` and `sqlite` |
 //!
 //! # Logs
 //!
-//! The library logs through [`log`] and installs no logger. `error`: a bug of the library. `warn`: a failure in the
-//! background, which also goes to the [`ErrorHook`] of the options. `info`: sync events.
+//! The library logs through [`log`] and installs no logger. `error` is a bug of the library, `warn` a failure in the
+//! background, which the [`ErrorHook`] receives too, `info` a sync event.
 //!
 //! # Versions
 //!
-//! Before 1.0 a minor version may change the interface; the wire format stays understood. The oldest compiler that is
-//! supported is Rust 1.89; raising it is a minor version.
+//! Before 1.0 a minor version may change the interface; the wire format stays understood. The minimum compiler is Rust
+//! 1.89; raising it is a minor version.
 #![cfg_attr(
     not(test),
     warn(
@@ -122,20 +146,55 @@ pub mod service;
 
 pub mod node;
 
+#[cfg(any(doc, doctest))]
+pub mod docs;
+
+// The pieces with their options.
+#[doc(inline)]
 pub use config::Config;
+#[doc(inline)]
 pub use database::{Database, DatabaseOptions};
-pub use dispatcher::{Dispatcher, DispatcherHandle, DispatcherOptions, Guard, Handler};
-pub use drivers::Drivers;
-pub use error::{Error, ErrorHook, ErrorKind, Result};
-pub use listener::{Delivery, Listener, ListenerOptions, Notifier, NotifierOptions};
+#[doc(inline)]
+pub use dispatcher::{Dispatcher, DispatcherHandle, DispatcherOptions};
+#[doc(inline)]
+pub use listener::{Listener, ListenerOptions, Notifier, NotifierOptions};
+#[doc(inline)]
 pub use monitor::{Monitor, MonitorOptions};
+#[doc(inline)]
 pub use node::{Node, NodeBuilder};
+#[doc(inline)]
 pub use publisher::{Publisher, PublisherOptions};
+#[doc(inline)]
+pub use registry::{Discovery, Registration, RegistryOptions};
+#[doc(inline)]
 pub use replica::{Replica, ReplicaOptions};
+#[doc(inline)]
 pub use service::{Service, ServiceOptions};
+#[doc(inline)]
+pub use subscriber::{Subscriber, SubscriberOptions};
+
+// The vocabulary, and what is registered by name.
+#[doc(inline)]
+pub use dispatcher::{Guard, Handler};
+#[doc(inline)]
+pub use drivers::Drivers;
+#[doc(inline)]
+pub use error::{Error, ErrorHook, ErrorKind, Result};
+#[doc(inline)]
 pub use store::Store;
+#[doc(inline)]
 pub use stores::Stores;
-pub use subscriber::{PeerState, Subscriber, SubscriberOptions, TopicState};
+#[doc(inline)]
 pub use table::Table;
-pub use thread::failed_threads;
+#[doc(inline)]
 pub use update::{Action, DbUpdate, Event, Name, Origin, SyncReason, Topic};
+
+// The enums that handlers and status calls give.
+#[doc(inline)]
+pub use listener::Delivery;
+#[doc(inline)]
+pub use replica::RowChange;
+#[doc(inline)]
+pub use subscriber::{PeerState, TopicState};
+
+pub use thread::failed_threads;

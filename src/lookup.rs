@@ -1,4 +1,4 @@
-//! Host names to socket addresses, on threads of our own.
+//! Host names to socket addresses, on threads for that alone.
 //!
 //! The system's look-up takes as long as it likes (10 s and more if the name server is silent) and cannot be called
 //! off. Here only a thread that serves nothing else waits for it; a caller waits for as long as it wants to.
@@ -21,13 +21,13 @@ pub(crate) struct Lookup {
     slot: Arc<Slot>,
 }
 
-/// At most so many names are looked up at once; others wait. Names that hang delay others only above this.
+/// Maximum of names that are looked up at once; others wait. Names that hang delay others only above this.
 const MAX_THREADS: usize = 32;
 
-/// An answer that comes after its callers have given up is kept for so long, for the next one.
+/// Time that an answer is kept for the next caller when its callers have given up.
 const KEPT: Duration = Duration::from_secs(30);
 
-/// At most so many answers are kept.
+/// Maximum of kept answers.
 const MAX_KEPT: usize = 64;
 
 /// As the system gave it. Many may read it.
@@ -35,7 +35,7 @@ type Answer = Arc<Result<Vec<SocketAddr>, String>>;
 
 type Resolve = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-/// Where an answer is put for one caller.
+/// Place for the answer to one caller.
 struct Slot {
     state: Mutex<State>,
     answered: Condvar,
@@ -119,7 +119,7 @@ struct Resolver {
 
 #[derive(Default)]
 struct Jobs {
-    /// For each name that waits or is being looked up, those who wait for it.
+    /// For each name that waits or is being looked up, the callers that wait for it.
     callers: HashMap<String, Vec<Weak<Slot>>>,
     /// The names that wait for a thread.
     waiting: VecDeque<String>,
@@ -150,7 +150,7 @@ impl Resolver {
             }),
         };
         let answer = match is_numeric(host) {
-            // The system asks nobody about it.
+            // An address; no server is asked.
             true => Some(Arc::new(answer(resolve(host)))),
             false => self.enter(host, &lookup.slot),
         };
@@ -190,7 +190,7 @@ impl Resolver {
         None
     }
 
-    /// What each thread does.
+    /// The loop of each thread.
     fn run(&self) {
         while let Some(host) = self.next() {
             let answer = Arc::new(answer((self.resolve)(&host)));
@@ -201,7 +201,7 @@ impl Resolver {
         }
     }
 
-    /// The next name that somebody wants to know; the thread ends when there is none.
+    /// The next name that a caller waits for; the thread ends when there is none.
     fn next(&self) -> Option<String> {
         let mut jobs = self.jobs.lock();
         while let Some(host) = jobs.waiting.pop_front() {
@@ -217,7 +217,7 @@ impl Resolver {
 }
 
 impl Jobs {
-    /// Those who still wait for this name, which has been looked up.
+    /// The callers that still wait for this name, which has been looked up.
     fn finish(&mut self, host: &str, answer: &Answer) -> Vec<Arc<Slot>> {
         let callers = self.callers.remove(host).unwrap_or_default();
         let callers: Vec<_> = callers.iter().filter_map(Weak::upgrade).collect();

@@ -17,16 +17,15 @@ use crate::transport::{Inbound, PubSub, Received, Wake};
 /// Limits and times of a [`Service`].
 #[derive(Clone)]
 pub struct ServiceOptions {
-    /// How long the network driver may take to accept a frame before it is dropped. Default: 1 s.
+    /// Time limit for the network driver to accept a frame before it is dropped. Default: 1 s.
     pub send_timeout: Duration,
     /// A larger payload is dropped and counted. Default: 16 MiB.
     pub max_message_bytes: usize,
-    /// The format of the service's own answers to subscribers. Default: JSON.
+    /// The format of the service's own answers to subscribers. Default: MessagePack.
     pub codec: Codec,
-    /// How often the service tells that it is there: subscribers notice within three of these that it is gone.
-    /// Default: 1 s.
+    /// Period of the service's hellos: subscribers notice within three of these that it is gone. Default: 1 s.
     pub hello_interval: Duration,
-    /// Told of every failure in the background. Default: none; failures are logged in any case.
+    /// Called with every failure in the background. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
 }
 
@@ -51,7 +50,7 @@ impl fmt::Debug for ServiceOptions {
     }
 }
 
-/// What a [`Service`] has counted.
+/// Counts of a [`Service`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServiceStats {
@@ -86,14 +85,14 @@ struct Shared {
     hellos: Arc<AtomicU64>,
 }
 
-/// The longest that a service which is told to stop goes on passing on what has come in.
+/// The longest time that a stopping service goes on passing on what has come in.
 const DRAIN: Duration = Duration::from_millis(200);
 
 impl Service {
     /// Takes both ends, and begins to pass on: when this returns, processes and subscribers can connect.
     ///
     /// # Errors
-    /// [`ErrorKind::AddressInUse`] if another service is there, and what else the drivers say.
+    /// [`ErrorKind::AddressInUse`] if another service is there, and the errors of the drivers.
     pub fn start(
         multiproc: &dyn PubSub,
         socket: &str,
@@ -149,12 +148,12 @@ impl Service {
     }
 
     /// True until it is stopped. False before that means that it can pass on nothing any more: the driver between the
-    /// processes has said [`ErrorKind::Stopped`]. The hook was told.
+    /// processes has returned [`ErrorKind::Stopped`]. The hook was called.
     pub fn is_running(&self) -> bool {
         self.thread.lock().as_ref().is_some_and(|thread| !thread.has_ended())
     }
 
-    /// What was counted so far.
+    /// Counts since the start.
     pub fn stats(&self) -> ServiceStats {
         ServiceStats {
             forwarded: self.shared.forwarded.load(Ordering::Relaxed),
@@ -167,7 +166,7 @@ impl Service {
 }
 
 impl Shared {
-    /// Passes on until it is told to stop, whatever fails; an error means that there can be nothing more to pass on.
+    /// Passes on until it is stopped, whatever fails; an error means that there can be nothing more to pass on.
     fn run(&self, inbound: &mut dyn Inbound, link: &Link) -> Result<()> {
         let (mut last_chance, mut failures) = (None, Failures::default());
         loop {
@@ -183,7 +182,7 @@ impl Shared {
         }
     }
 
-    /// Passes on until it is told to stop, or receiving fails.
+    /// Passes on until it is stopped, or receiving fails.
     fn pass_on(
         &self,
         inbound: &mut dyn Inbound,
@@ -192,7 +191,7 @@ impl Shared {
         failures: &mut Failures,
     ) -> Result<()> {
         loop {
-            // What has already come in is still passed on when the service is told to stop.
+            // Messages that have already come in are still passed on when the service stops.
             if last_chance.is_none() && self.stopping.load(Ordering::Acquire) {
                 *last_chance = Some(Instant::now() + DRAIN);
             }

@@ -1,4 +1,4 @@
-//! Typed tables: a table's name and the type of its rows, joined once for both sides.
+//! Typed tables: the name of a table joined with the type of its rows, for readers and writers.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -43,14 +43,14 @@ impl<T> Table<T> {
         self.name
     }
 
-    /// An update that tells that the row is gone.
+    /// An update for a row that is gone.
     pub fn delete(&self, key: impl Into<Name>) -> DbUpdate {
         DbUpdate::new(self.name(), key, Action::Delete)
     }
 }
 
 impl<T: Serialize> Table<T> {
-    /// An update that tells of a new row.
+    /// An update for a new row.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if the row cannot be written as JSON.
@@ -58,7 +58,7 @@ impl<T: Serialize> Table<T> {
         self.update(key, Action::Create, row)
     }
 
-    /// An update that tells of a row's new value.
+    /// An update for a row's new value.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if the row cannot be written as JSON.

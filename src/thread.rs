@@ -11,20 +11,20 @@ use parking_lot::Mutex;
 use crate::clock;
 use crate::error::{Error, ErrorHook, ErrorKind, Result, contain, report};
 
-/// How many threads of the library have ended in this process without having been told to, because they panicked or could not
-/// go on: 0 unless something is broken. Each was logged, and told to the [`ErrorHook`] of its object.
+/// Returns how many threads of the library have ended unasked in this process, because they panicked or could not go
+/// on: 0 unless something is broken. Each was logged, and reported to the [`ErrorHook`] of its object.
 pub fn failed_threads() -> u64 {
     FAILED.load(Ordering::Relaxed)
 }
 
 static FAILED: AtomicU64 = AtomicU64::new(0);
 
-/// When `timeout` from now is over. One that no clock can tell, such as [`Duration::MAX`], means in a century.
+/// The end of `timeout` from now. One beyond the range of the clock, such as [`Duration::MAX`], means in a century.
 pub(crate) fn deadline(timeout: Duration) -> Instant {
     clock::after(Instant::now(), timeout)
 }
 
-/// Up to a fifth less, so that those who started together do not act together.
+/// Up to a fifth less, so that threads that started together do not act together.
 pub(crate) fn jittered(time: Duration) -> Duration {
     let random = RandomState::new().hash_one(0) as u32;
     time.saturating_sub(time.mul_f64(0.2 * f64::from(random) / f64::from(u32::MAX)))
@@ -37,7 +37,7 @@ pub(crate) fn pause(time: Duration) {
 
 /// A running thread. Dropping it joins it, unless the thread itself does the dropping.
 ///
-/// Whoever owns one must first have told the thread to end.
+/// Its owner must first have ended the thread.
 #[derive(Debug)]
 pub(crate) struct Thread {
     handle: Option<JoinHandle<()>>,
@@ -45,7 +45,7 @@ pub(crate) struct Thread {
     ended: Receiver<()>,
 }
 
-/// Starts a thread of this name, whose body returns only when it was told to end. A panic is told as by
+/// Starts a thread of this name, whose body returns only when it was asked to end. A panic is reported as by
 /// [`spawn_fallible`].
 pub(crate) fn spawn(name: &str, hook: Option<ErrorHook>, body: impl FnOnce() + Send + 'static) -> Result<Thread> {
     let body = || {
@@ -55,8 +55,8 @@ pub(crate) fn spawn(name: &str, hook: Option<ErrorHook>, body: impl FnOnce() + S
     spawn_fallible(name, hook, body)
 }
 
-/// Starts a thread of this name, whose body returns an error if it ends without having been told to. That, and a panic, is
-/// logged, counted, and goes to the hook.
+/// Starts a thread of this name, whose body returns an error if it ends unasked. That, and a panic, is logged, counted,
+/// and goes to the hook.
 pub(crate) fn spawn_fallible(
     name: &str,
     hook: Option<ErrorHook>,
@@ -120,7 +120,7 @@ impl Drop for Thread {
     }
 }
 
-/// What fails again and again: reported once, and tried again after a pause, so that it keeps no processor busy.
+/// A failure that repeats: reported once, and tried again after a pause, so that it keeps no processor busy.
 #[derive(Debug, Default)]
 pub(crate) struct Failures(u64);
 
@@ -147,16 +147,16 @@ impl Failures {
     }
 }
 
-/// A thread that works with a store again and again, until it is told to stop; dropping this tells it.
+/// A thread that works with a store again and again, until it is stopped; dropping this stops it.
 pub(crate) struct Background {
-    /// What it is, for the log.
+    /// Its name, for the log.
     what: String,
-    /// [`Stop`] is told when this is gone.
+    /// [`Stop`] is disconnected when this is gone.
     alive: Mutex<Option<Sender<()>>>,
     thread: Mutex<Option<Thread>>,
 }
 
-/// Tells a [`Background`] thread to stop.
+/// The sign for a [`Background`] thread to stop.
 pub(crate) struct Stop(Receiver<()>);
 
 /// How long a stop waits for the thread. One that waits for a store which does not answer ends when it has its answer.
@@ -216,7 +216,7 @@ impl Stop {
         self.0.recv_timeout(time) != Err(RecvTimeoutError::Timeout)
     }
 
-    /// What is disconnected when it is to stop.
+    /// Channel that is disconnected when it is to stop.
     pub(crate) fn channel(&self) -> &Receiver<()> {
         &self.0
     }
@@ -235,7 +235,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(20);
 
-    /// The hook, and what it is told.
+    /// The hook, and its calls.
     fn hook() -> (Option<ErrorHook>, Receiver<(ErrorKind, String)>) {
         let (sender, told) = crossbeam_channel::unbounded();
         let hook = move |e: &Error| drop(sender.send((e.kind(), e.to_string())));

@@ -17,7 +17,7 @@ use crate::codec;
 use crate::error::Result;
 use crate::update::Topic;
 
-/// A way to move frames: hands out both ends. This is the manager of the seeds.
+/// A way to move frames: makes both ends. Dragonflow calls this a manager.
 pub trait PubSub: fmt::Debug + Send + Sync {
     /// A new sending end, bound or connected as the driver was configured.
     fn outbound(&self) -> Result<Box<dyn Outbound>>;
@@ -29,8 +29,8 @@ pub trait PubSub: fmt::Debug + Send + Sync {
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for what [`Inbound::connect`] could never take.
     fn check_address(&self, address: &str) -> Result<()>;
 
-    /// What the address is called from then on: in [`Inbound::connect`], in events and in logs. One that has a password is called
-    /// without it, and the driver remembers it. By default, the address itself.
+    /// Returns the name of the address from then on: in [`Inbound::connect`], in events and in logs. An address with a
+    /// password is named without it, and the driver remembers it. By default, the address itself.
     fn known_as(&self, address: &str) -> String {
         address.to_owned()
     }
@@ -40,16 +40,16 @@ pub trait PubSub: fmt::Debug + Send + Sync {
 pub trait Outbound: Send {
     /// Sends one frame, or fails after `timeout`: with zero it is tried once.
     ///
-    /// `Ok` means that the transport has it, not that anybody received it. After
-    /// [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed) it may have been sent; after any other error it was not, and
-    /// will not be. The next call may succeed: what is broken is mended within calls, or in the background.
+    /// `Ok` means that the transport has it, not that a subscriber received it. After
+    /// [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed) it may have been sent; after any other error it was
+    /// not, and will not be. The next call may succeed: faults are mended within calls, or in the background.
     ///
     /// `topic` is what [`Inbound`] matches: usually a [`Topic`], but the publisher service passes on what came in.
     fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()>;
 
-    /// Whether updates of one topic that are sent close together may be joined to one payload, an array of maps, for
-    /// [`Outbound::send_joined`]: not where receivers may be there that are not of this library, and understand one map in a
-    /// frame only. Default: no.
+    /// True if updates of one topic that are sent close together may be joined to one payload, an array of maps, for
+    /// [`Outbound::send_joined`]. False where other receivers than this library's may be present, which understand one map
+    /// in a frame only. Default: false.
     fn takes_joined(&self) -> bool {
         false
     }
@@ -69,23 +69,24 @@ pub trait Outbound: Send {
     /// Takes what subscribers have asked for since the last call: the topics of their probes, each to be answered
     /// with a hello on that topic. Never blocks. A transport that confirms by itself has none.
     ///
-    /// A driver that connects does so here too, and an error may be news of that: it is told once, and the next call goes on.
+    /// A driver that connects does so here too, and an error may be news of that: it is returned once, and the next
+    /// call goes on.
     fn probes(&mut self) -> Result<Vec<Topic>> {
         Ok(Vec::new())
     }
 
-    /// How many subscribers are there, where the transport can tell.
+    /// Number of subscribers, where the transport knows.
     fn subscribers(&self) -> Option<usize> {
         None
     }
 
-    /// Whether somebody has subscribed to this topic, as of the last [`Outbound::probes`], where the transport can tell.
+    /// True if there is a subscription to this topic, as of the last [`Outbound::probes`], where the transport knows.
     fn is_subscribed(&self, topic: &Topic) -> Option<bool> {
         let _ = topic;
         None
     }
 
-    /// What to wait on for the next [`Outbound::probes`] without holding this end; `None` if there never are any.
+    /// Returns a wait for the next [`Outbound::probes`] that does not hold this end; `None` if there never are any.
     /// Asked once.
     fn waiter(&mut self) -> Result<Option<WaiterAndWake>> {
         Ok(None)
@@ -107,7 +108,7 @@ pub(crate) fn send_parts<T: Outbound + ?Sized>(
     }
 }
 
-/// What [`Outbound::waiter`] hands out: the wait, and what ends it.
+/// Result of [`Outbound::waiter`]: the wait, and its interruption.
 pub type WaiterAndWake = (Box<dyn Waiter>, Arc<dyn Wake>);
 
 /// Waits for something to do at an [`Outbound`].
@@ -119,18 +120,18 @@ pub trait Waiter: Send {
 
 /// The receiving end; owned by one thread, which receives all the time: much of the work is done within [`Inbound::recv`].
 ///
-/// A connection that ended, whatever ended it, or that could not be made, is begun anew by the driver, with pauses that grow
-/// and differ; it looks names up again, and tries each of their addresses. Before it reports [`Received::Connected`] it has
-/// asked for everything that was subscribed. A driver that cannot do so by itself reports [`Received::Disconnected`] and
-/// waits for the next [`Inbound::connect`]. The caller, which cannot tell the two apart, connects again after each
-/// [`Received::Disconnected`]; it disconnects first if it wants an end of what is there.
+/// The driver makes a connection anew that ended for any reason, or could not be made, with pauses that grow and
+/// differ; it looks names up again, and tries each of their addresses. Before it reports [`Received::Connected`] it has
+/// asked for everything that was subscribed. A driver that cannot do so by itself reports [`Received::Disconnected`]
+/// and waits for the next [`Inbound::connect`]. The caller, which cannot distinguish the two, connects again after each
+/// [`Received::Disconnected`]; it disconnects first if it wants to end the present connection.
 pub trait Inbound: Send {
     /// Begins to receive from `address`. Need not wait for the connection, nor for the look-up of its name:
-    /// [`Received::Connected`] tells of it. May be repeated: does nothing if a connection is there or is being tried.
+    /// [`Received::Connected`] reports it. May be repeated: does nothing if a connection is there or is being tried.
     ///
     /// # Errors
-    /// What can be known at once to be wrong, also what may be right later, for example an address that is in use or too few
-    /// file descriptors. The address is not known then, and may be connected again.
+    /// Faults that are known at once, also those that may pass, for example an address that is in use or too few file
+    /// descriptors. The address is not known then, and may be connected again.
     fn connect(&mut self, address: &str) -> Result<()>;
 
     /// Ends receiving from `address`, and drops all that is known of it: nothing is reported of it any more. One that is not
@@ -148,9 +149,9 @@ pub trait Inbound: Send {
     /// that ends takes the probe with it.
     fn probe(&mut self, address: &str, probe: &Topic) -> Result<()>;
 
-    /// How many bytes have come from `address` at the level of the transport, on the connection that is there now: a message
-    /// that is on its way for long counts before it is whole. `None` where the transport does not tell, or there is no
-    /// connection. May cost system calls: asked rarely, before an address from which no frame comes is given up.
+    /// Returns how many bytes have come from `address` at the level of the transport, on the present connection: a
+    /// message that takes long to arrive counts before it is whole. `None` where the transport does not count, or there
+    /// is no connection. May cost system calls: asked rarely, before an address from which no frame comes is given up.
     /// Default: `None`.
     fn received_bytes(&mut self, address: &str) -> Option<u64> {
         let _ = address;
@@ -160,23 +161,23 @@ pub trait Inbound: Send {
     /// The next thing that happens: returns [`Received::Idle`] after `timeout` (`None`: never, zero: do not wait), and not
     /// before.
     ///
-    /// What is ready is returned before anything is waited for, and no source starves another. What has come on a
-    /// connection is returned before its end is, but for what the transport hands over late.
+    /// Ready events are returned before anything is waited for, and no source starves another. Messages that have come
+    /// on a connection are returned before its end is, except for those that the transport hands over late.
     ///
     /// # Errors
-    /// News of what went wrong with an address, which the text names; each is told once, not with each retry. Nothing is lost
-    /// by an error, nothing ends, and the next call goes on. Only an error that comes again at once is one of the whole
+    /// Failures of an address, which the text names; each is returned once, not with each retry. Nothing is lost by an
+    /// error, nothing ends, and the next call goes on. Only an error that comes again at once is one of the whole
     /// receiving end: let some time pass before the next call.
     fn recv(&mut self, timeout: Option<Duration>) -> Result<Received<'_>>;
 }
 
-/// What [`Inbound::recv`] returns.
+/// Result of [`Inbound::recv`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Received<'a> {
     /// A message.
     Frame {
-        /// Where it came from: as given to [`Inbound::connect`].
+        /// Its source: as given to [`Inbound::connect`].
         address: &'a str,
         /// The topic, as sent.
         topic: &'a [u8],
@@ -187,19 +188,19 @@ pub enum Received<'a> {
     Malformed,
     /// The connection to this address is there; everything subscribed was asked for again.
     Connected {
-        /// As given to [`Inbound::connect`].
+        /// The address as given to [`Inbound::connect`].
         address: &'a str,
     },
     /// The connection to this address was lost.
     Disconnected {
-        /// As given to [`Inbound::connect`].
+        /// The address as given to [`Inbound::connect`].
         address: &'a str,
     },
     /// The proof that [`Inbound::probe`] asked for.
     Answer {
-        /// As given to [`Inbound::connect`].
+        /// The address as given to [`Inbound::connect`].
         address: &'a str,
-        /// As given to [`Inbound::probe`].
+        /// The probe as given to [`Inbound::probe`].
         probe: &'a [u8],
         /// The publisher's hello; empty where the transport itself confirms.
         hello: &'a [u8],

@@ -1,4 +1,4 @@
-//! The vocabulary: one change of one row, and what else a program is told.
+//! The vocabulary: one change of one row, and the sync events.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::error::{Error, ErrorKind, Result};
 pub use crate::name::Name;
 
-/// What a subscriber filters by, for example a tenant's id; also called a channel.
+/// The text that a subscriber filters by, for example a tenant's id; also called a channel.
 ///
 /// Two topics are the same only if they are equal to the letter: `D` never matches `Dxyz`.
 ///
@@ -22,10 +22,10 @@ pub use crate::name::Name;
 pub struct Topic(Name);
 
 impl Topic {
-    /// `D`, the topic that reaches everyone (Dragonflow's `SEND_ALL_TOPIC`).
+    /// `D`, the topic of every subscriber (Dragonflow's `SEND_ALL_TOPIC`).
     pub const ALL: Topic = Topic(Name::from_static("D"));
 
-    /// What the names of our own control topics begin with. U+10FFFF is not a character, so no real topic has it.
+    /// Prefix of the library's own control topics. U+10FFFF is not a character, so no real topic has it.
     pub(crate) const RESERVED: &str = "\u{10FFFF}tablecast/";
 
     /// A topic of this name.
@@ -56,12 +56,12 @@ impl Topic {
         self.0.as_str()
     }
 
-    /// Where publishers tell of themselves.
+    /// Topic of publishers' hellos.
     pub(crate) const fn hello() -> Topic {
         Topic(Name::from_static("\u{10FFFF}tablecast/hello"))
     }
 
-    /// A topic of which nobody else has the like, for [`Inbound::probe`](crate::transport::Inbound::probe).
+    /// A unique topic for [`Inbound::probe`](crate::transport::Inbound::probe).
     pub(crate) fn probe(subscriber: u64, number: u64) -> Topic {
         let name = format!("{}probe/{subscriber:016x}/{number}", Topic::RESERVED);
         Topic(name.into())
@@ -115,7 +115,7 @@ impl TryFrom<&str> for Topic {
     }
 }
 
-/// What happened to the row.
+/// Change of the row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Action {
@@ -158,7 +158,7 @@ impl fmt::Display for Action {
     }
 }
 
-/// Who sent an update, which run of it, and the update's number on its topic.
+/// The publisher of an update, its run, and the update's number on its topic.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Origin {
     /// The publisher's id.
@@ -167,8 +167,8 @@ pub struct Origin {
     pub epoch: u64,
     /// Counts from 1 per publisher, epoch and topic.
     pub seq: u64,
-    /// How long before this one the publisher sent the number before it, in whole milliseconds, rounded down. A subscriber
-    /// that hears of a publisher for the first time tells by it whether it has missed anything.
+    /// Time since the publisher sent the number before this one, in whole milliseconds, rounded down. A subscriber that
+    /// hears a publisher for the first time uses it to find out whether it has missed anything.
     pub idle: Duration,
 }
 
@@ -188,23 +188,23 @@ pub struct DbUpdate {
     pub table: Name,
     /// The row's key.
     pub key: Name,
-    /// What happened to the row.
+    /// The change of the row.
     pub action: Action,
     /// The row, as opaque text (usually a JSON document); `None` for a delete.
     pub value: Option<String>,
-    /// Who it is for. Default: [`Topic::ALL`].
+    /// The topic. Default: [`Topic::ALL`].
     pub topic: Topic,
     /// Lower is more urgent. Default: 5.
     pub priority: i32,
-    /// When it was sent, by the sender's clock: microseconds since the Unix epoch, UTC. On their way from one publisher
+    /// Time of sending, by the sender's clock: microseconds since the Unix epoch, UTC. On their way from one publisher
     /// timestamps rise strictly: one that would not is raised.
     pub timestamp: i64,
     /// The row's version in the store, where it has one: every write raises it.
     pub version: Option<u64>,
-    /// The version of the last write of the same table and topic before this one, where the store keeps it; 0 if there was none.
-    /// Who has everything up to it has missed nothing.
+    /// The version of the last write of the same table and topic before this one, where the store keeps it; 0 if there
+    /// was none. A reader that has everything up to it has missed nothing.
     pub after: Option<u64>,
-    /// Who sent it; `None` before it is sent, and from publishers that do not number their updates.
+    /// The origin; `None` before it is sent, and from publishers that do not number their updates.
     pub origin: Option<Origin>,
 }
 
@@ -289,7 +289,7 @@ pub(crate) fn now_micros() -> i64 {
     since.map_or(0, |since| i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
 
-/// What a program is told.
+/// An event for a program.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
@@ -313,15 +313,15 @@ pub enum SyncReason {
         /// The listen address.
         address: Name,
     },
-    /// The connection was lost; changes are missed until [`SyncReason::Reconnected`]. Told again if discovery ends listening
-    /// there before that, and also if a publisher that it has found came and went without ever being live.
+    /// The connection was lost; changes are missed until [`SyncReason::Reconnected`]. Emitted again if discovery ends
+    /// listening there before that, and also if a publisher that it has found came and went without ever being live.
     AddressLost {
         /// The listen address.
         address: Name,
     },
-    /// The connection to this address was lost, and all topics were unregistered, as the option `resubscribe` says if it is
-    /// `manual`. Told once there is an address that is live: register those that are still wanted again. Nothing comes on
-    /// them before, and [`SyncReason::Resubscribed`] follows.
+    /// The connection to this address was lost, and all topics were unregistered, as the option `resubscribe` at
+    /// `manual` demands. Emitted once an address is live: register the topics that are still wanted again. Nothing
+    /// comes on them before, and [`SyncReason::Resubscribed`] follows.
     Cleared {
         /// The listen address.
         address: Name,
@@ -344,8 +344,8 @@ pub enum SyncReason {
         /// The last number that is missing; of those in between some may have come.
         to: u64,
     },
-    /// Publishers were heard for the first time in the middle of their numbers, and what they sent before may have been
-    /// lost after these topics became live. Told once for all who are heard first at about the same time.
+    /// Publishers were heard for the first time in the middle of their numbers, and earlier updates may have been lost
+    /// after these topics became live. Emitted once for all that are heard first at about the same time.
     Unproven {
         /// The topics, in order.
         topics: Vec<Topic>,
@@ -360,25 +360,25 @@ pub enum SyncReason {
         /// The publishers' ids, in order. While the program is busy those of several events are joined, up to 1,024.
         publishers: Vec<Name>,
     },
-    /// So many hellos of these publishers were missed in a row that the last updates which they sent may have been lost
-    /// without any hello that says so.
+    /// Too many hellos of these publishers were missed in a row: their last updates may have been lost without any
+    /// hello that shows it.
     HellosMissed {
         /// The publishers' ids, in order. While the program is busy those of several events are joined, up to 1,024.
         publishers: Vec<Name>,
     },
-    /// The queue was full and updates were dropped. Told after the updates that wait, within about a second. If some still
-    /// wait then, the dispatcher drops those with a version: the store that the program reads now has them.
+    /// The queue was full and updates were dropped. Emitted after the updates that wait, within about a second. If some
+    /// still wait then, the dispatcher drops those with a version: the store that the program reads now has them.
     ///
     /// A program without a callback for sync events reads no store, and gets all that waits.
     Overflow {
-        /// How many, with those that waited.
+        /// Number of dropped updates, with those that waited.
         dropped: u64,
     },
     /// Other events, of which more waited than are kept apart: gaps, restarts, words on addresses.
     Joined {
         /// The topics that they concern, in order; `None`: every registered topic.
         topics: Option<Vec<Topic>>,
-        /// How many events.
+        /// Number of events.
         events: u64,
     },
     /// A publisher asked for it (Dragonflow's `sync` action with no table).

@@ -152,7 +152,7 @@ fn a_publisher_of_its_own_waits_for_subscribers() {
     let end = publish(&[]).end();
     assert_eq!((end.code, end.stdout), (Some(0), vec!["published 1".into()]));
     assert!(
-        end.stderr.contains("warning: there are no subscribers"),
+        end.stderr.contains("warning: no subscribers are connected"),
         "{}",
         end.stderr
     );

@@ -183,7 +183,7 @@ fn a_publisher_of_its_own_says_that_it_is_alone() {
     let end = run(command);
     assert_eq!((end.code, end.stdout), (Some(0), vec!["created version 1".into()]));
     assert!(
-        end.stderr.contains("warning: there are no subscribers"),
+        end.stderr.contains("warning: no subscribers are connected"),
         "{}",
         end.stderr
     );

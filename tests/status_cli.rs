@@ -1,4 +1,4 @@
-//! Status updates by hand: `tablecast listen`, `notify` and `listeners`, and the README's deployment.
+//! Status updates by hand: `tablecast listen`, `notify` and `listeners`, and the deployment of the documents.
 #![cfg(feature = "bin")]
 
 mod common;
@@ -239,10 +239,10 @@ fn what_nobody_takes_is_an_error() {
 }
 
 #[test]
-fn the_deployment_of_the_readme() {
+fn the_deployment_of_the_documents() {
     within(LIMIT, || {
-        let section = include_str!("../README.md")
-            .split("### Two servers and three nodes")
+        let section = include_str!("../src/docs/status_updates.md")
+            .split("## Two servers and three nodes")
             .nth(1)
             .unwrap();
         let script = section.split("```bash\n").nth(1).unwrap().split("```").next().unwrap();

@@ -17,15 +17,15 @@ pub struct Decoder {
     received: i64,
 }
 
-/// What is kept from one payload to the next.
+/// Buffers kept from one payload to the next.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    /// Where text with escapes is put together.
+    /// Buffer for text with escapes.
     pub(super) text: Vec<u8>,
     pub(super) spares: Spares,
 }
 
-/// What spares allocations, which are dear when another thread frees them.
+/// Spare buffers; allocations are dear when another thread frees them.
 #[derive(Debug, Default)]
 pub(super) struct Spares {
     /// Texts that are not needed any more, for values to come.
@@ -92,7 +92,7 @@ impl Decoder {
         })
     }
 
-    /// How many values it can read without an allocation.
+    /// Number of values that it can read without an allocation.
     pub(crate) fn spares(&self) -> usize {
         self.scratch.spares.texts.len()
     }
@@ -103,7 +103,7 @@ impl Decoder {
     }
 }
 
-/// Where something is wrong, and what.
+/// A fault and its place.
 #[derive(Debug)]
 pub(super) struct Fault(pub(super) &'static str, pub(super) &'static str);
 
@@ -221,14 +221,14 @@ fn same(last: &mut Option<Name>, name: &str) -> Name {
     }
 }
 
-/// Where the maps of one payload go.
+/// Destination of the maps of one payload.
 pub(super) struct Sink<'s> {
     topic: &'s Topic,
-    /// The time of receipt, once somebody has asked for it.
+    /// The time of receipt, once it was asked for.
     received: Option<i64>,
     /// The latest one so far: it never goes back, though the clock may.
     latest: &'s mut i64,
-    /// How many messages are too many.
+    /// Number of messages that is too high.
     full: usize,
     out: &'s mut Vec<Message>,
 }

@@ -129,7 +129,7 @@ impl Encoder {
         }
     }
 
-    /// Appends a message without a table, such as a hello. It is complete and has no number.
+    /// Appends a message without a table, for example a hello. It is complete and has no number.
     pub fn control(&self, action: &str, value: Option<&str>, topic: &Topic, buf: &mut Vec<u8>) {
         let mut writer = self.writer(buf);
         writer.open(7);
@@ -151,7 +151,7 @@ impl Encoder {
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     bodies: Vec<u8>,
-    /// Where in `bodies` each ends, and its timestamp.
+    /// The end of each in `bodies`, and its timestamp.
     updates: Vec<(usize, i64)>,
 }
 
@@ -161,7 +161,7 @@ impl Batch {
         Batch::default()
     }
 
-    /// How many updates there are.
+    /// Number of updates.
     pub fn len(&self) -> usize {
         self.updates.len()
     }
@@ -194,7 +194,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Begins a map of so many fields.
+    /// Begins a map of this many fields.
     fn open(&mut self, fields: u32) {
         match self.codec {
             Codec::Json => self.buf.push(b'{'),

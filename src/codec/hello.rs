@@ -1,4 +1,4 @@
-//! What a hello says: the value of the control messages `hello` and `goodbye`.
+//! Hellos: the value of the control messages `hello` and `goodbye`.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,21 +8,21 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What a publisher tells of itself from time to time.
+/// A publisher's regular report about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Hello {
-    /// How many milliseconds pass until the next hello at the most; who is silent for several times as long is gone.
+    /// Maximum of milliseconds until the next hello; a publisher that is silent for several times as long is gone.
     pub(crate) every: u64,
-    /// Of each topic that was used lately: its name, the last number, and how many milliseconds ago that was sent.
+    /// Topics that were used lately: the name, the last number, and the number of milliseconds since that was sent.
     #[serde(default, deserialize_with = "few")]
     pub(crate) topics: Vec<(String, u64, u64)>,
     /// The number of this round of hellos, from 1; left out where the hello is no part of a round, as in an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) round: Option<u64>,
-    /// How many milliseconds after the publisher's start the round was said.
+    /// Milliseconds from the publisher's start to the round.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) at: u64,
-    /// How many subscribers the publisher has, where it can tell.
+    /// Number of the publisher's subscribers, if it knows it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) crowd: u32,
     /// Which message of its round this is, from 0.
@@ -37,26 +37,26 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// A topic is told of in so many rounds after its last use: a subscriber that misses fewer in a row hears its last number.
+/// Rounds in which a topic is named after its last use: a subscriber that misses fewer in a row hears its last number.
 pub(crate) const TOLD: u64 = 5;
 
-/// A hello tells of at most so many topics; then another one follows.
+/// Maximum of topics in a hello; then another one follows.
 pub(crate) const MAX_TOPICS: usize = 256;
 
-/// A publisher tells its subscribers of itself.
+/// Action of a publisher's report about itself.
 pub(crate) const HELLO: &str = "hello";
 
 /// A publisher's last word.
 pub(crate) const GOODBYE: &str = "goodbye";
 
-/// A hello of so many bytes is always sent and taken, whatever `max_message_bytes` is.
+/// A hello of at most this many bytes is always sent and taken, whatever `max_message_bytes` is.
 pub(crate) const MIN_HELLO: usize = 1 << 10;
 
-/// A longer period cannot be told from none.
+/// A longer period counts as none.
 pub(crate) const MAX_PERIOD: Duration = Duration::from_secs(24 * 3600);
 
 impl Hello {
-    /// A hello that tells of no topic.
+    /// A hello that names no topic.
     pub(crate) fn of(every: Duration) -> Hello {
         let every = u64::try_from(every.as_millis()).unwrap_or(u64::MAX);
         Hello {
@@ -71,7 +71,7 @@ impl Hello {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Reads a hello; it keeps no more than a hello may tell of.
+    /// Reads a hello; it keeps no more topics than a hello may name.
     ///
     /// # Errors
     /// [`ErrorKind::Malformed`] if it is none.
@@ -90,7 +90,7 @@ impl Hello {
     }
 }
 
-/// Reads topics, as long as they are no more than a hello tells of.
+/// Reads topics, up to the maximum of a hello.
 fn few<'de, D: Deserializer<'de>>(topics: D) -> Result<Vec<(String, u64, u64)>, D::Error> {
     struct Few;
 

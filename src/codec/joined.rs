@@ -2,7 +2,8 @@
 
 use super::{Codec, MAX_UPDATES, msgpack};
 
-/// The most bytes and maps that are joined. Receivers take an array of so many bytes whatever their limit for one message.
+/// Limits of bytes and maps that are joined. Receivers take an array of this many bytes whatever their limit for one
+/// message.
 pub(crate) const MAX_JOINED: usize = 64 << 10;
 pub(crate) const MOST_JOINED: usize = 256;
 
@@ -15,7 +16,7 @@ pub(crate) struct Joined {
     count: u16,
 }
 
-/// What stands before the first map: in MessagePack the mark of an array and two bytes of its length.
+/// Head before the first map: in MessagePack the mark of an array and two bytes of its length.
 const HEAD: [u8; 3] = [0xdc, 0, 0];
 
 impl Joined {
@@ -55,12 +56,12 @@ impl Joined {
         self.bytes.get(alone).filter(|_| self.count == 1).unwrap_or(&self.bytes)
     }
 
-    /// How many maps there are.
+    /// Number of maps.
     pub(crate) fn count(&self) -> usize {
         self.count.into()
     }
 
-    /// How many bytes they take.
+    /// Size of the maps in bytes.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -76,7 +77,7 @@ impl Joined {
     }
 }
 
-/// Whether a payload is an array, as far as its first byte says.
+/// True for an array, as far as the first byte of the payload says.
 #[inline]
 pub(crate) fn is_joined(payload: &[u8]) -> bool {
     matches!(
@@ -85,7 +86,7 @@ pub(crate) fn is_joined(payload: &[u8]) -> bool {
     )
 }
 
-/// Whether a payload is too large for a receiver that takes so many bytes in one message.
+/// True if a payload is too large for a receiver that takes this many bytes in one message.
 #[inline]
 pub(crate) fn is_too_large(payload: &[u8], limit: usize) -> bool {
     payload.len() > limit && (payload.len() > MAX_JOINED || !is_joined(payload))
@@ -118,7 +119,7 @@ fn json_parts(payload: &[u8]) -> Option<Vec<&[u8]>> {
     }
 }
 
-/// Where a value ends that stands in an array.
+/// End of a value in an array.
 fn json_value(text: &[u8]) -> Option<usize> {
     let (mut depth, mut in_text, mut is_escaped) = (0_u32, false, false);
     for (at, byte) in text.iter().enumerate() {

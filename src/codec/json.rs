@@ -66,7 +66,7 @@ fn object(reader: &mut Reader<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Fault>
 
 struct Reader<'a, 's> {
     text: &'a str,
-    /// Where the rest of the text begins.
+    /// Beginning of the rest of the text.
     at: usize,
     scratch: &'s mut Scratch,
 }
@@ -249,7 +249,7 @@ impl<'a> Content<'a> for &mut Reader<'a, '_> {
     }
 }
 
-/// Where the plain part of a string that begins at `at` ends.
+/// End of the plain part of a string that begins at `at`.
 #[inline]
 fn plain_end(bytes: &[u8], mut at: usize) -> usize {
     loop {
@@ -273,7 +273,7 @@ fn word(bytes: &[u8], at: usize) -> [u8; 8] {
     })
 }
 
-/// How many bytes come before a quote, an escape, or what may not stand in a string.
+/// Number of bytes before a quote, an escape, or a byte that may not stand in a string.
 #[inline]
 fn plain(word: [u8; 8]) -> usize {
     const ONES: u64 = u64::MAX / 255;

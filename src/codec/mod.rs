@@ -1,4 +1,4 @@
-//! The wire format: what the payload of a frame says.
+//! The wire format of payloads: JSON and MessagePack.
 //!
 //! A payload is one map, or an array of maps (a batch, in order), as JSON or as MessagePack. A sender chooses with
 //! [`Codec`]; a receiver takes all of these at any time.
@@ -64,14 +64,14 @@ pub const MAX_ID_BYTES: usize = 255;
 /// The longest word for an action, in bytes.
 pub const MAX_ACTION_BYTES: usize = 255;
 
-/// How many arrays and maps may stand inside each other in a value or in a field that is skipped.
+/// Maximum depth of arrays and maps in a value or in a field that is skipped.
 const MAX_DEPTH: usize = 32;
 
 const TOO_DEEP: &str = "nested too deep";
 const NOT_UTF8: &str = "not UTF-8";
 const TRUNCATED: &str = "truncated";
 
-/// What a sender writes; the option `codec`. Default: MessagePack.
+/// Format of a sender; the option `codec`. Default: MessagePack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Codec {
     /// `json`: readable everywhere.
@@ -108,13 +108,13 @@ impl FromStr for Codec {
             "msgpack" => Ok(Codec::MessagePack),
             _ => Err(Error::new(
                 ErrorKind::Config,
-                format!("codec {word:?}: must be json or msgpack"),
+                format!("codec {word:?}: expected json or msgpack"),
             )),
         }
     }
 }
 
-/// What one map of a payload says.
+/// One map of a payload.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message {
     /// A row changed.
@@ -123,10 +123,11 @@ pub enum Message {
     Control(Control),
 }
 
-/// A message without a table: the library's own hello and goodbye, and what others send, such as Dragonflow's `sync`.
+/// A message without a table: the library's own hello and goodbye, and messages of other senders, for example
+/// Dragonflow's `sync`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Control {
-    /// What it is about, in one word.
+    /// Its subject, in one word.
     pub action: Name,
     /// Whatever belongs to the action.
     pub value: Option<String>,

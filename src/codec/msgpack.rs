@@ -64,7 +64,7 @@ pub(super) fn parts(payload: &[u8]) -> Option<Vec<&[u8]>> {
     reader.0.is_empty().then_some(parts)
 }
 
-/// What is left of the payload.
+/// The rest of the payload.
 struct Reader<'a>(&'a [u8]);
 
 /// A value, or the head of one that has parts.

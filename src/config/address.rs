@@ -8,7 +8,7 @@ use std::str::FromStr;
 use super::{Config, socket};
 use crate::error::{Error, ErrorKind, Result};
 
-/// What the network driver runs over.
+/// Transport of the network driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Transport {
@@ -47,7 +47,7 @@ impl FromStr for Transport {
         let all = [Transport::Tcp, Transport::Ipc, Transport::Inproc, Transport::Epgm];
         let known = all.into_iter().find(|transport| transport.as_str() == text);
         known.ok_or_else(|| {
-            let context = format!("a transport is tcp, ipc, inproc or epgm, not {text:?}");
+            let context = format!("transport {text:?}: expected tcp, ipc, inproc or epgm");
             Error::new(ErrorKind::Config, context)
         })
     }
@@ -141,7 +141,7 @@ impl Config {
     }
 }
 
-/// Whether `uri` is a listen address; as in CZMQ, `@` before it means to bind it and `>` to connect to it.
+/// True if `uri` is a listen address; as in CZMQ, `@` before it means to bind it and `>` to connect to it.
 pub(super) fn is_uri(uri: &str) -> bool {
     let (binds, uri) = match uri.strip_prefix('@') {
         Some(uri) => (true, uri),
@@ -163,7 +163,7 @@ pub(super) fn is_uri(uri: &str) -> bool {
     }
 }
 
-/// Whether `text` names a server of Redis, or several, as one item of a list: the driver looks closer.
+/// True if `text` names a server of Redis, or several, as one item of a list: the driver looks closer.
 pub(super) fn is_redis(text: &str) -> bool {
     let (scheme, rest) = text.split_once("://").unwrap_or(("redis", text));
     let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
@@ -187,7 +187,7 @@ pub(super) fn without_password(text: &str) -> String {
     parts.iter().enumerate().map(hide).collect::<Vec<_>>().join("://")
 }
 
-/// Whether `text` is `host:port`, where the host is a name, an IPv4 address, or an IPv6 address in brackets.
+/// True if `text` is `host:port`, where the host is a name, an IPv4 address, or an IPv6 address in brackets.
 pub(crate) fn is_host_port(text: &str) -> bool {
     let parts = text.rsplit_once(':');
     parts.is_some_and(|(host, port)| (is_name(host) || is_bracketed(host)) && is_port(port))

@@ -1,4 +1,4 @@
-//! Where the embedded database is, unless an option says otherwise.
+//! Default path of the embedded database.
 
 use std::env;
 use std::path::PathBuf;

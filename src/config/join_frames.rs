@@ -1,17 +1,17 @@
-//! Whether updates that are sent close together share a frame.
+//! Joining of updates that are sent close together.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Whether updates of one topic that are sent close together go out as one frame, an array of maps. Dragonflow and other
-/// programs of one's own understand one map in a frame only.
+/// Policy for updates of one topic that are sent close together: one frame with an array of maps, or one frame each.
+/// Dragonflow, and programs that read frames themselves, may understand one map in a frame only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum JoinFrames {
-    /// ZeroMQ joins while every subscriber is known to understand it: each of tablecast's shows by what it subscribes to. A
-    /// writer joins too, and leaves it to the publisher service of this host. Redis, which does not show who subscribes, never
-    /// does. The default.
+    /// ZeroMQ joins while every subscriber is known to understand it: each of tablecast's shows by its subscriptions. A
+    /// writer joins too, and leaves it to the publisher service of this host. Redis, which does not show subscribers,
+    /// never does. The default.
     #[default]
     Auto,
     /// Never: for writers beside another publisher service than tablecast's, and where a proxy stands between publishers
@@ -44,7 +44,7 @@ impl FromStr for JoinFrames {
     fn from_str(word: &str) -> Result<JoinFrames> {
         let mut all = [JoinFrames::Auto, JoinFrames::Never, JoinFrames::Always].into_iter();
         all.find(|policy| policy.as_str() == word).ok_or_else(|| {
-            let context = format!("join_frames {word:?}: not auto, never or always");
+            let context = format!("join_frames {word:?}: expected auto, never or always");
             Error::new(ErrorKind::Config, context)
         })
     }

@@ -37,7 +37,7 @@ pub use secret::Secret;
 use crate::error::{Error, ErrorKind, Result};
 use options::OPTIONS;
 
-/// What the names of our environment variables begin with.
+/// Prefix of the environment variables.
 const ENVIRONMENT_PREFIX: &str = "TABLECAST_";
 
 /// Variables of the project's own tests, which are no options.
@@ -46,7 +46,7 @@ const TEST_PREFIX: &str = "TABLECAST_TEST_";
 /// The section of a file that has the options, if a program keeps its own in the same file.
 const SECTION: &str = "tablecast";
 
-/// Where a value came from; errors tell.
+/// Source of a value, for errors.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Source<'a> {
@@ -70,7 +70,7 @@ impl Source<'_> {
         }
     }
 
-    /// What to call the option that is spelled like this.
+    /// The name of the option that is spelled like this, with its source.
     fn describe(self, spelled: &str) -> String {
         match self {
             Source::File(file) => format!("option {spelled} in file {file}"),
@@ -150,7 +150,7 @@ impl Config {
                 format!("file {name}, line {line}: not TOML: {}", e.message()),
             )
         })?;
-        // What stands beside a section of that name is the program's own.
+        // Other sections of the file are the program's own.
         let table = match table.get(SECTION) {
             Some(toml::Value::Table(section)) => section,
             _ => &table,
@@ -164,8 +164,8 @@ impl Config {
         Ok(())
     }
 
-    /// Applies the variables whose names begin with `TABLECAST_`; the items of a list are separated by commas. One that names
-    /// no option may be somebody else's: it is logged as a warning, and skipped.
+    /// Applies the variables whose names begin with `TABLECAST_`; the items of a list are separated by commas. A
+    /// variable that names no option may belong to another program: it is logged as a warning, and skipped.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] as [`Config::load`], also for a variable that is not UTF-8.
@@ -194,7 +194,7 @@ impl Config {
     /// Sets the option of this name from text; the items of a list are separated by commas.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if there is no such option or the value is wrong; the option then keeps its value.
+    /// [`ErrorKind::Config`] if there is no option of this name or the value is wrong; the option then keeps its value.
     pub fn set(&mut self, name: &str, value: &str, source: Source<'_>) -> Result<()> {
         let option = find(name).ok_or_else(|| unknown(&source.spell(name), source))?;
         (option.set)(self, value).map_err(|value| wrong(option, &value, source))
@@ -241,7 +241,7 @@ impl Config {
         OPTIONS
     }
 
-    /// All options as the table in Markdown that the README shows.
+    /// All options as the Markdown table of the page of options.
     pub fn options_table() -> String {
         let mut table = "| option | default | unit | accepts | meaning |\n|---|---|---|---|---|\n".to_owned();
         for option in OPTIONS {
@@ -321,7 +321,7 @@ fn unknown(spelled: &str, source: Source<'_>) -> Error {
     Error::new(ErrorKind::Config, context)
 }
 
-/// How many characters have to be inserted, removed or replaced to make `a` into `b`.
+/// Number of characters to insert, remove or replace to make `a` into `b`.
 fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.chars().count()).collect();
     for (i, a) in a.chars().enumerate() {

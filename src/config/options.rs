@@ -15,7 +15,7 @@ use crate::codec::{Codec, MAX_ID_BYTES};
 use crate::queue::Overflow;
 use crate::update::Topic;
 
-/// An option as it is documented, in the README's table and in `--help`.
+/// An option as it is documented, in the page of options and in `--help`.
 #[non_exhaustive]
 pub struct OptionDoc {
     /// The name: a key of the TOML file and a field of [`Config`].
@@ -26,7 +26,7 @@ pub struct OptionDoc {
     pub unit: &'static str,
     /// The values that it takes.
     pub accepts: &'static str,
-    /// What it is for.
+    /// Its meaning.
     pub doc: &'static str,
     /// The type in a TOML file, as `toml::Value::type_str` calls it.
     pub(super) toml_type: &'static str,
@@ -132,129 +132,139 @@ macro_rules! check {
 
 options! {
     pub_sub_driver: String = "zmq", [is "an alias that is not empty", not_empty],
-        "The alias of the driver between hosts.";
+        "Alias of the driver between hosts.";
     pub_sub_multiproc_driver: String = "zmq-multiproc", [is "an alias that is not empty", not_empty],
-        "The alias of the driver between the processes of one host.";
+        "Alias of the driver between the processes of one host.";
     pub_sub_use_multiproc: bool = true, [is "true or false"],
-        "Whether publishers send through the publisher service of their host, or each binds the address itself.";
+        "Publishers send through the publisher service of their host; with `false` each publisher binds the network \
+        address itself.";
     publisher_transport: Transport = "tcp", [is "tcp, ipc, inproc or epgm"],
-        "What the network driver runs over.";
+        "Transport of the network driver.";
     publisher_bind_address: String = "127.0.0.1", [is "an address that is not empty", not_empty],
-        "Where a publisher binds: an IPv4 or IPv6 address, a host name, `*` for all, or an interface if libzmq can; \
-        with ipc a path, with inproc a name, with epgm `interface;group`.";
+        "Address that a publisher binds: an IPv4 or IPv6 address, a host name, `*` for all, or an interface if \
+        libzmq supports it; with ipc a path, with inproc a name, with epgm `interface;group`.";
     publisher_port: u16 = 8866, [0..=65535],
-        "The port that a publisher binds with tcp or epgm; with tcp, 0 takes any free one.";
+        "Port that a publisher binds with tcp or epgm; with tcp, 0 takes any free one.";
     publisher_multiproc_socket: PathBuf = "$XDG_RUNTIME_DIR/tablecast/publisher.sock",
         [is "a path of at most 107 bytes that does not begin with @ or *", socket::is_path],
-        "The socket between the processes of one host and their publisher service; `ipc://` before the path is fine. \
+        "Socket between the processes of one host and their publisher service; the path may begin with `ipc://`. \
         Without `$XDG_RUNTIME_DIR` it is `tablecast-<user id>/publisher.sock` in the folder for temporary files.";
     publishers: Vec<String> = "",
         [each "tcp://host:port, ipc://path, or inproc, epgm, pgm, memory, redis, rediss, valkey, valkeys or unix and ://address; \
         @ before it binds, > connects", is_uri],
-        "The listen addresses that a subscriber connects to; if there are none, where a publisher of this host binds.";
+        "Listen addresses that a subscriber connects to. An empty list means the address that a publisher of this \
+        host binds.";
     topics: Vec<Topic> = "D", [is "topics that are not empty"],
-        "The topics that a subscriber registers at its start.";
+        "Topics that a subscriber registers at its start.";
     publisher_id: String = "", [is "at most 255 bytes without control characters", is_id],
-        "The publisher's id; if empty, one is made from the host name, the process id and a random part.";
+        "Id of the publisher. An empty id is made from the host name, the process id and a random part.";
     codec: Codec = "msgpack", [is "json or msgpack"],
-        "The format of what is sent; either is understood when received.";
+        "Format of the messages sent; receivers understand both.";
     join_frames: JoinFrames = "auto", [is "auto, never or always"],
-        "Whether updates of one topic that are sent close together share a frame, which Dragonflow does not understand: while no other subscribers than tablecast's are connected, over Redis not at all; never; or always.";
+        "Updates of one topic that are sent close together share a frame, which Dragonflow does not understand: \
+        `auto` while all subscribers are tablecast's and the driver is not Redis, `never`, or `always`.";
     send_timeout_ms: Duration = 1000 "milliseconds", [1..=600_000],
-        "How long a send may wait for the transport.";
+        "Time limit of a send.";
     linger_ms: Duration = 500 "milliseconds", [0..=60_000],
-        "How long a publisher that stops waits for what is still to be sent.";
+        "Time for which a publisher that stops waits for unsent messages.";
     live_timeout_ms: Duration = 2000 "milliseconds", [10..=600_000],
-        "How long a connected publisher may take to answer before it counts as one that sends no hellos.";
+        "Time within which a connected publisher has to answer; after that it counts as one that sends no hellos.";
     hello_interval_ms: Duration = 1000 "milliseconds", [10..=600_000],
-        "How often a publisher, or the publisher service, tells that it is there, and a subscriber asks: a lost last \
-        update is noticed within two of these, a publisher that is gone or cut off within three.";
+        "Period in which a publisher or publisher service sends a hello and a subscriber asks. A lost last update \
+        is noticed within two periods, a publisher that is gone or cut off within three.";
     continuity: bool = true, [is "true or false"],
-        "Whether a subscriber looks for losses: with false no gap, restart or silence is told.";
+        "Subscribers look for losses; with `false` they report no gap, restart or silence.";
     resubscribe: Resubscribe = "automatic", [is "automatic or manual"],
-        "What becomes of a subscriber's topics when the connection to an address that was live is lost: they are subscribed \
-        again when it is back, or they are cleared, and the program, which is told, registers them again.";
+        "Handling of a subscriber's topics when it loses the connection to a live address. `automatic` subscribes \
+        them again on reconnection; `manual` clears them, and the program registers them again on the sync event \
+        `cleared`.";
     heartbeat_interval_ms: Duration = 1000 "milliseconds", [10..=600_000],
-        "How often the system checks an idle TCP connection, rounded up to seconds.";
+        "Interval at which the system checks an idle TCP connection, rounded up to seconds.";
     heartbeat_timeout_ms: Duration = 3000 "milliseconds", [20..=600_000],
-        "How long the other system may not answer that before the connection counts as lost.";
+        "Time without an answer to these checks after which the connection counts as lost.";
     reconnect_interval_ms: Duration = 100 "milliseconds", [1..=60_000],
-        "How long to wait before the first try to connect again.";
+        "Wait before the first attempt to connect again.";
     reconnect_max_ms: Duration = 2000 "milliseconds", [1..=600_000],
-        "The most that this wait may grow to.";
+        "Maximum that this wait grows to.";
     send_hwm: u32 = 100_000 "messages", [1..=10_000_000],
-        "How many messages a publisher keeps per subscriber before the transport drops.";
+        "Messages that a publisher keeps per subscriber before the transport drops.";
     receive_hwm: u32 = 100_000 "messages", [1..=10_000_000],
-        "How many messages the transport keeps for a subscriber.";
+        "Messages that the transport keeps for a subscriber.";
     queue_capacity: usize = 65_536 "updates", [1..=10_000_000],
-        "How many updates wait for the dispatcher before the queue is full.";
+        "Updates that may wait for the dispatcher before the queue is full.";
     queue_overflow: Overflow = "coalesce", [is "coalesce, block or drop-and-sync"],
-        "What a full queue does: keep the newest state of each row, make the subscriber wait, or drop and ask for a \
-        sync.";
+        "Policy of a full queue: keep the newest state of each row, make the subscriber wait, or drop and emit a \
+        sync event.";
     queue_max_overtake_ms: Duration = 1000 "milliseconds", [0..=600_000],
-        "How long more urgent updates may overtake one that waits.";
+        "Time for which more urgent updates may overtake one that waits.";
     dispatcher_workers: usize = 0 "threads", [0..=256],
-        "How many threads share the callbacks; with 0 the dispatcher calls them itself.";
+        "Threads that share the callbacks; with 0 the dispatcher calls them itself.";
     max_message_bytes: usize = 16_777_216 "bytes", [64..=1_073_741_824],
-        "The largest message that is sent or received.";
+        "Size limit of a message that is sent or received.";
     max_topic_bytes: usize = 65_536 "bytes", [1..=1_048_576],
-        "The longest topic.";
+        "Length limit of a topic.";
     max_key_bytes: usize = 65_536 "bytes", [1..=1_048_576],
-        "The longest key of a row.";
+        "Length limit of the key of a row.";
     remote_db_hosts: Vec<String> = "127.0.0.1:6379", [each "host, host:port, redis://user:password@host:port/db, rediss://.., valkey://.. or unix:///path", is_redis],
-        "The hosts of the database: a Redis server, or some of the nodes of a Redis cluster, which tell the others. The first may say more, as a URL does; then `redis_tls`, `redis_user` and `redis_password` do not count.";
+        "Hosts of the database: a Redis server, or some nodes of a Redis cluster, which name the others. The first \
+        may be a URL with user, password and database; then `redis_tls`, `redis_user` and `redis_password` do not \
+        apply.";
     redis_user: String = "", [is "at most 255 bytes without control characters", is_id],
-        "The user of Redis' access lists; if empty, `default`.";
+        "User of Redis' access lists; empty means `default`.";
     redis_password: Secret = "", [is "a password"],
-        "The password for Redis. Others on the host can see a flag: better set it in the file or the environment.";
+        "Password for Redis. Other users of the host can see a flag, so set it in the file or the environment.";
     redis_tls: bool = false, [is "true or false"],
-        "Whether Redis is spoken to over TLS.";
+        "Connections to Redis use TLS.";
     redis_tls_ca: PathBuf = "", [is "a path, in which ~/ and $NAME are expanded"],
-        "The PEM file with the certificates of those who vouch for Redis' servers; if empty, the system's.";
+        "PEM file with the certificate authorities of Redis' servers; empty means those of the system.";
     redis_tls_cert: PathBuf = "", [is "a path, in which ~/ and $NAME are expanded"],
-        "The PEM file with our own certificate, for servers that ask for one.";
+        "PEM file with the client certificate, for servers that ask for one.";
     redis_tls_key: PathBuf = "", [is "a path, in which ~/ and $NAME are expanded"],
-        "The PEM file with the key of our own certificate.";
+        "PEM file with the key of the client certificate.";
     redis_retries: u32 = 3 "retries", [0..=1000],
-        "How often the store makes a request again after a server was lost or could not do it yet; the wait before it begins \
-        with `reconnect_interval_ms` and doubles.";
+        "Retries of a request to the store after a server was lost or temporarily refused it; the wait begins with \
+        `reconnect_interval_ms` and doubles.";
     nb_db_class: String = "sqlite", [is "an alias that is not empty", not_empty],
-        "The alias of the store: `sqlite`, a file that the processes of a host share, `redis`, a server or a cluster, or \
-        `memory`, within one process.";
+        "Alias of the store: `sqlite`, a file that the processes of a host share; `redis`, a server or a cluster; \
+        or `memory`, within one process.";
     sqlite_path: PathBuf = "$XDG_DATA_HOME/tablecast/tablecast.db", [is "a path that is not empty, in which ~/ and $NAME are expanded", not_empty_path],
-        "The file of the store `sqlite`; it is made if it is missing, with its folder. `$XDG_DATA_HOME` is \
-        `$HOME/.local/share` if it is not set, and without a home the folder is `/var/lib/tablecast`.";
+        "File of the store `sqlite`; a missing file is created, with its folder. `$XDG_DATA_HOME` is \
+        `$HOME/.local/share` if it is not set; without a home the folder is `/var/lib/tablecast`.";
     monitor_tables: Vec<String> = "", [each "tables, whose names are not empty", not_empty],
-        "The tables that the publisher service monitors, for those who write them without publishing. What it has told is \
-        remembered in the store under `publisher_id`, or, if that is empty, the host name and the service's socket.";
+        "Tables that the publisher service monitors because other programs write them without publishing. It stores \
+        what it has published under `publisher_id`, or, if that is empty, under the host name and the service's \
+        socket.";
     monitor_interval_ms: Duration = 1000 "milliseconds", [10..=86_400_000],
-        "How long the publisher service waits before it looks at the monitored tables again.";
+        "Pause of the publisher service between two polls of the monitored tables.";
     discover: bool = false, [is "true or false"],
-        "Whether publishers that bind a port register themselves in the store, and subscribers follow those who are registered, beside \
-        the addresses of `publishers`.";
+        "Publishers that bind a port register themselves in the store, and subscribers follow the registered ones \
+        besides the addresses of `publishers`.";
     discover_roles: Vec<String> = "", [each "roles", is_id],
-        "The roles of the publishers that subscribers follow; if empty, all.";
+        "Roles of the publishers that subscribers follow; an empty list means all.";
     discover_interval_ms: Duration = 1000 "milliseconds", [10..=3_600_000],
-        "How often subscribers look who is registered, but at least four times within `publisher_timeout_ms`.";
+        "Interval at which subscribers read the registered publishers; at least four times within \
+        `publisher_timeout_ms`.";
     publisher_role: String = "", [is "at most 255 bytes without control characters", is_id],
-        "What the publisher is for: subscribers may follow some roles only.";
+        "Role of the publisher; subscribers may follow some roles only.";
     publisher_timeout_ms: Duration = 30_000 "milliseconds", [100..=86_400_000],
-        "A publisher that has not renewed its registration for so long is gone; it renews at a third of that. The same for all who share \
-        a store.";
+        "Time after which a publisher that has not renewed its registration counts as gone; it renews at a third of \
+        that. Use one value for all processes of a store.";
     publisher_advertise: String = "", [is "a host or an IP address, or nothing", is_id],
-        "The host that a registered publisher is reached at, if it is not the one of `publisher_bind_address`; if empty and that is all \
-        addresses, the host's name.";
+        "Host at which a registered publisher is reached, if it is not `publisher_bind_address`. Empty means the \
+        bound address, or the host's name if that is all addresses.";
     listener_timeout_ms: Duration = 10_000 "milliseconds", [100..=86_400_000],
-        "A listener of status updates that has not renewed its registration for so long is gone, and others take over what it has \
-        claimed; it renews at a third of that. The same for all who share a store.";
+        "Time after which a listener of status updates that has not renewed its registration counts as gone, and \
+        others take over its claims; it renews at a third of that. Use one value for all processes of a store.";
     ack_timeout_ms: Duration = 1000 "milliseconds", [10..=600_000],
-        "How long a status update waits for a listener's answer before another one is chosen.";
+        "Time that a notifier waits for a listener's answer before it asks; after three unanswered questions it \
+        chooses another listener.";
     batch_amount: usize = 1000 "rows", [1..=1_000_000],
-        "How many rows a listing takes from the store at a time.";
+        "Rows that a listing takes from the store at a time.";
     store_timeout_ms: Duration = 5000 "milliseconds", [1..=600_000],
-        "How long a call of the store may take, for example while other processes write.";
+        "Time limit of a call of the store, for example while other processes write.";
     deletes_remembered: u32 = 10000 "writes", [1..=10_000_000],
-        "For how many writes of its table a store remembers a delete, 1,000 at least; a replica that stayed behind by more reads the whole table.";
+        "Writes of its table for which a store remembers a delete, at least 1,000. A replica that is further behind \
+        reads the whole table.";
 }
 
 /// A type that an option can have.

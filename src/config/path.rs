@@ -1,4 +1,4 @@
-//! Paths as people write them: what a shell would have expanded is expanded here too, since nobody does it in a file.
+//! Paths as people write them: expanded as a shell would, since nothing else expands them in a file.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

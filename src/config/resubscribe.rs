@@ -1,17 +1,17 @@
-//! Who subscribes again after a connection was lost.
+//! Subscription after a lost connection.
 
 use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// What becomes of a subscriber's topics when the connection to an address that was live is lost.
+/// Policy for a subscriber's topics when the connection to a live address is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Resubscribe {
     /// They stay registered, and are subscribed again when the connection is back. The default.
     #[default]
     Automatic,
-    /// All are unregistered, at every address. [`SyncReason::Cleared`](crate::SyncReason::Cleared) tells which, once an
+    /// All are unregistered, at every address. [`SyncReason::Cleared`](crate::SyncReason::Cleared) names them, once an
     /// address is live; the program then registers them again.
     Manual,
 }
@@ -38,7 +38,7 @@ impl FromStr for Resubscribe {
     fn from_str(word: &str) -> Result<Resubscribe> {
         let mut all = [Resubscribe::Automatic, Resubscribe::Manual].into_iter();
         all.find(|policy| policy.as_str() == word).ok_or_else(|| {
-            let context = format!("resubscribe {word:?}: not automatic or manual");
+            let context = format!("resubscribe {word:?}: expected automatic or manual");
             Error::new(ErrorKind::Config, context)
         })
     }

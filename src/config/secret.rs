@@ -1,4 +1,4 @@
-//! A text that nobody is to read in a log.
+//! A text that must not show in a log.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ impl Secret {
         Secret(text.into())
     }
 
-    /// The text, for whoever asks for the password.
+    /// The text, for the login.
     pub fn expose(&self) -> &str {
         &self.0
     }

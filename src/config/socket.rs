@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use super::Config;
 use crate::error::{Error, ErrorKind, Result};
 
-/// What the operating system takes as the path of a socket, without the zero at its end.
+/// Limit of the operating system for the path of a socket, without the zero at its end.
 const MAX_PATH_BYTES: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
 impl Config {
@@ -41,9 +41,9 @@ impl Config {
             Ok(metadata) if metadata.is_dir() => metadata,
             Ok(_) => return Err(fail("is not a folder")),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(fail("does not exist")),
-            Err(e) => return Err(fail("cannot be looked at").with_source(e)),
+            Err(e) => return Err(fail("cannot be examined").with_source(e)),
         };
-        // Where anyone may make folders, somebody else may have made this one to catch what we send.
+        // Where all users may make folders, another user may have made this one to catch the messages.
         let shared = [env::temp_dir(), "/tmp".into()];
         if shared.map(private_folder).iter().any(|private| private == folder)
             && user_id().is_some_and(|id| id != metadata.uid())
@@ -54,7 +54,7 @@ impl Config {
     }
 }
 
-/// Whether `path` can be that of a socket. ZeroMQ would take one with an `@` as abstract and a `*` as any.
+/// True if `path` can be that of a socket. ZeroMQ would take one with an `@` as abstract and a `*` as any.
 pub(super) fn is_path(path: &Path) -> bool {
     let bytes = path.as_os_str().as_bytes();
     matches!(bytes.first(), Some(first) if !b"@*".contains(first))
@@ -73,7 +73,7 @@ pub(super) fn default_path() -> PathBuf {
     usable.unwrap_or_else(|| private_folder("/tmp".into()).join("publisher.sock"))
 }
 
-/// This user's folder where everyone may make one.
+/// This user's folder in one where all users may make folders.
 fn private_folder(shared: PathBuf) -> PathBuf {
     let user = user_id().map(|id| id.to_string()).or_else(|| env::var("USER").ok());
     shared.join(format!("tablecast-{}", user.as_deref().unwrap_or("user")))
@@ -86,7 +86,7 @@ fn user_id() -> Option<u32> {
     owner.ok().map(|metadata| metadata.uid())
 }
 
-/// The mode bits of a folder do not tell: there are access lists and read-only file systems.
+/// The mode bits of a folder are not enough: there are access lists and read-only file systems.
 fn try_write(folder: &Path) -> io::Result<()> {
     let file = folder.join(format!(".tablecast-{}", std::process::id()));
     match OpenOptions::new().write(true).create_new(true).open(&file) {

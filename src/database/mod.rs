@@ -19,7 +19,7 @@ pub use rows::{Entry, Rows};
 /// Times of a [`Database`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseOptions {
-    /// How long a write may wait for other threads that write the same row. Default: 5 s.
+    /// Time limit of the wait for other threads that write the same row. Default: 5 s.
     pub timeout: Duration,
 }
 
@@ -34,14 +34,14 @@ impl Default for DatabaseOptions {
 /// A store whose changes are published, each on the topic of its row and with the row's version.
 ///
 /// Where the store can publish by itself, both are one step. Elsewhere the write comes first; if the update cannot be
-/// sent, the write is undone, unless somebody else has written the row meanwhile. An undo is a write like any other, with
-/// a version of its own, and is published: who has read the store in between is told. If it cannot be published either,
-/// a number of the publisher's is used up, and subscribers that hear the publisher again find a
+/// sent, the write is undone, unless another writer has changed the row meanwhile. An undo is a write like any other,
+/// with a version of its own, and is published, so that readers of the state in between are notified. If it cannot be
+/// published either, a number of the publisher's is used up, and subscribers that hear the publisher again find a
 /// [gap](crate::SyncReason::Gap). A process that is killed in between leaves a change that was stored and not
 /// published.
 ///
 /// May be shared between threads: they write a row one after the other, so that its updates are sent in the order of
-/// its versions. Other processes know nothing of that order; there, versions tell what is newer.
+/// its versions. Other processes know nothing of that order; there, versions show the newer state.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -70,7 +70,7 @@ impl Default for DatabaseOptions {
 pub struct Database {
     store: Arc<dyn Store>,
     publisher: Arc<Publisher>,
-    /// Where the publisher's subscribers listen.
+    /// Address of the publisher's subscribers.
     address: Option<String>,
     options: DatabaseOptions,
     /// Held while a row is stored and published; some rows share one.
@@ -97,7 +97,7 @@ impl Database {
         Rows::new(self, table)
     }
 
-    /// The store, for reading, and for writes that nobody is to hear of.
+    /// The store, for reading, and for writes that are not to be published.
     pub fn store(&self) -> &dyn Store {
         &*self.store
     }
@@ -112,8 +112,8 @@ impl Database {
     ///
     /// # Errors
     /// As [`Store::write`] and [`Publisher::send_event`]. After [`ErrorKind::Unconfirmed`] the row may have been
-    /// written, and the update may have been sent; after any other error neither, unless somebody else wrote the row in
-    /// between, and then it is as they left it.
+    /// written, and the update may have been sent; after any other error neither, unless another writer changed the row
+    /// in between, and then it keeps that state.
     pub fn write(&self, write: &Write<'_>, priority: i32) -> Result<Written> {
         let _turn = self.turn(write)?;
         let announcer = self
@@ -132,7 +132,7 @@ impl Database {
         let turn = &self.turns[hash as usize % self.turns.len()];
         turn.try_lock_for(self.options.timeout).ok_or_else(|| {
             let context = format!(
-                "table {:?} key {:?}: other threads were writing it all the time",
+                "table {:?} key {:?}: other threads were writing it all the time; try again",
                 write.table, write.key
             );
             Error::new(ErrorKind::Timeout, context)
@@ -183,7 +183,8 @@ impl Database {
         Ok(written)
     }
 
-    /// Readers may have seen a write of which nobody can be told, since it is not known whether it was made.
+    /// Uses up a number: readers may have seen a write that cannot be published, since it is not known to have been
+    /// made.
     fn skip(&self, write: &Write<'_>) {
         let found;
         let topic = match (write.topic, write.change) {
@@ -197,11 +198,11 @@ impl Database {
         self.publisher.skip(topic);
     }
 
-    /// Takes back what could not be published, tells those who have seen it, and returns why it could not.
+    /// Undoes an unpublished write, notifies its possible readers, and returns the reason.
     fn undo(&self, write: &Write<'_>, written: &Written, priority: i32, e: Error) -> Error {
         let context = |outcome| format!("table {:?} key {:?}: not published, {outcome}", write.table, write.key);
         if e.kind() == ErrorKind::Unconfirmed {
-            // Who heard of it would wait in vain for an update that takes it back.
+            // Subscribers that received the update would wait in vain for one that takes it back.
             return Error::new(e.kind(), context("as far as is known, but stored")).with_source(e);
         }
         let before = written.before.as_deref().unwrap_or_default();
@@ -212,19 +213,19 @@ impl Database {
         };
         match self.store.write(&undo.version(written.version)) {
             Ok(undone) => {
-                // Who has waited in vain for as long as a send may take does not wait again.
+                // A caller that has waited in vain for as long as a send may take does not wait again.
                 let has_waited = e.kind() == ErrorKind::Timeout;
                 let timeout = has_waited.then_some(Duration::ZERO);
                 self.publisher.send_or_skip(&stored(&undo, &undone, priority), timeout);
                 Error::new(e.kind(), context("and undone")).with_source(e)
             }
             Err(undone) => match (undone.kind(), write.change) {
-                // Their update says more than ours would.
+                // The other writer's update says more than this one would.
                 (ErrorKind::NotFound | ErrorKind::AlreadyExists, _)
                 | (ErrorKind::Conflict, Change::Set(_) | Change::Create(_)) => {
-                    Error::new(e.kind(), context("and written by somebody else since")).with_source(e)
+                    Error::new(e.kind(), context("and written by another writer since")).with_source(e)
                 }
-                // A delete that the store has forgotten cannot be told from one that somebody else made.
+                // A delete that the store has forgotten looks like one of another writer.
                 _ => {
                     self.publisher.skip(Some(&written.topic));
                     let context = context(&format!("and not undone ({undone})"));
@@ -235,7 +236,7 @@ impl Database {
     }
 }
 
-/// What tells of a write that was made.
+/// The update of a write that was made.
 fn stored(write: &Write<'_>, written: &Written, priority: i32) -> DbUpdate {
     let mut update = update(write, priority).topic(written.topic.clone());
     update.version = Some(written.version);
@@ -243,7 +244,7 @@ fn stored(write: &Write<'_>, written: &Written, priority: i32) -> DbUpdate {
     update
 }
 
-/// What tells of the write; its version is not known yet.
+/// The update of the write; its version is not known yet.
 fn update(write: &Write<'_>, priority: i32) -> DbUpdate {
     let (action, value) = match write.change {
         Change::Create(value) => (Action::Create, Some(value)),

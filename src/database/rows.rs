@@ -27,7 +27,7 @@ pub struct Entry<T> {
     pub key: Name,
     /// The row.
     pub row: T,
-    /// Who is told of its changes.
+    /// Topic of its changes.
     pub topic: Topic,
     /// Every write raises it.
     pub version: u64,
@@ -43,8 +43,8 @@ impl<'a, T> Rows<'a, T> {
         }
     }
 
-    /// Only the rows of this topic: those that are created get it, and others are not found. Default: the rows of all
-    /// topics, and new ones for [`Topic::ALL`].
+    /// Restricts the calls to this topic: created rows get it, and rows of others are not found. Default: the rows of
+    /// all topics, and new ones for [`Topic::ALL`].
     pub fn topic(mut self, topic: &Topic) -> Rows<'a, T> {
         self.topic = Some(topic.clone());
         self
@@ -95,8 +95,8 @@ impl<T: Serialize> Rows<'_, T> {
         Ok(self.write(Write::create(self.table.as_str(), key, &value))?.version)
     }
 
-    /// Sets a row; returns its new version. If its JSON text is the same as before, nothing is written and nobody is
-    /// told: `None`.
+    /// Sets a row; returns its new version. If its JSON text is the same as before, nothing is written or published:
+    /// `None`.
     ///
     /// # Errors
     /// As [`Database::write`], for example [`ErrorKind::NotFound`](crate::ErrorKind::NotFound);
@@ -119,7 +119,7 @@ impl<T: Serialize> Rows<'_, T> {
     ///
     /// # Errors
     /// As [`Rows::set`]. [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) if there is one of another topic;
-    /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if others create and delete it all the time.
+    /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if other writers create and delete it all the time; try again.
     pub fn put(&self, key: &str, row: &T) -> Result<Option<u64>> {
         /// It may be created, or deleted, between the two steps of a try.
         const TRIES: usize = 8;
@@ -134,7 +134,8 @@ impl<T: Serialize> Rows<'_, T> {
                 result => return Ok(Some(result?.version)),
             }
         }
-        let context = format!("table {table:?} key {key:?}: others create and delete it all the time");
+        let context =
+            format!("table {table:?} key {key:?}: other writers create and delete it all the time; try again");
         Err(Error::new(ErrorKind::Conflict, context))
     }
 

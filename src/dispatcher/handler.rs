@@ -1,4 +1,4 @@
-//! What can be registered.
+//! Types that can be registered.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use crossbeam_channel::{Sender, TrySendError};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// How long a full channel is waited for.
+/// Time that a full channel is waited for.
 const CHANNEL_PATIENCE: Duration = Duration::from_millis(250);
 
-/// What takes events: a closure, or the sending end of a channel.
+/// A receiver of events: a closure, or the sending end of a channel.
 ///
 /// It is `Sync` because several workers may call it at the same time. A closure that changes what it captured needs
 /// a mutex, or sends into a channel.

@@ -56,12 +56,12 @@ use registry::{Command, Scope};
 use run::{Run, Shared};
 use workers::Workers;
 
-/// How a dispatcher is made.
+/// Options of a dispatcher.
 #[derive(Clone, Default)]
 pub struct DispatcherOptions {
     /// The queue in front of the dispatcher. Default: that of [`QueueOptions`].
     pub queue: QueueOptions,
-    /// How many threads call the callbacks for updates.
+    /// Number of threads that call the callbacks for updates.
     ///
     /// With workers, updates of different rows are handled at the same time, so that a slow callback holds up its
     /// own row only. Updates of one row (table and key) are never handled at the same time, and stay in order. Sync
@@ -70,7 +70,7 @@ pub struct DispatcherOptions {
     ///
     /// Default: 0, all callbacks run on the dispatcher thread, one after the other. At most 1,024.
     pub workers: usize,
-    /// Is told of every panic, every value that is not its table's row type, and every event that a channel did not
+    /// Called with every panic, every value that is not its table's row type, and every event that a channel did not
     /// take; they are logged in any case. Default: none.
     pub hook: Option<ErrorHook>,
 }
@@ -149,7 +149,7 @@ impl Drop for Dispatcher {
 pub struct DispatcherHandle(Arc<Shared>);
 
 impl DispatcherHandle {
-    /// What subscribers push into.
+    /// The end that subscribers push into.
     pub fn queue(&self) -> QueueSender {
         self.0.queue.clone()
     }
@@ -226,7 +226,7 @@ impl DispatcherHandle {
         self.0.stop();
     }
 
-    /// What the dispatcher did so far.
+    /// Counts since the start.
     pub fn stats(&self) -> DispatcherStats {
         self.0.counters.stats(self.0.queue.stats())
     }

@@ -1,4 +1,4 @@
-//! Who is called for what. It belongs to the dispatcher thread; others edit it by sending commands.
+//! The callbacks. They belong to the dispatcher thread; others edit them by sending commands.
 
 use std::fmt;
 use std::hash::Hash;
@@ -19,7 +19,7 @@ use crate::update::{DbUpdate, Name, SyncReason, Topic};
 #[must_use = "dropping the guard unregisters the callback"]
 pub struct Guard {
     live: Arc<AtomicBool>,
-    /// What cleans up after the callback; `None` once detached.
+    /// Cleans up after the callback; `None` once detached.
     removal: Option<Box<dyn FnOnce() + Send + Sync>>,
 }
 
@@ -32,7 +32,7 @@ impl Guard {
         removal: Command,
     ) -> Guard {
         let callback = Arc::new(Callback::new(call));
-        // A dispatcher that has ended calls nobody: that this has no effect is right.
+        // A dispatcher that has ended makes no calls: that this has no effect is right.
         let _ = commands.send(register(Arc::clone(&callback)));
         callback.guard(move || {
             let _ = commands.send(removal);
@@ -76,7 +76,7 @@ impl<E> Callback<E> {
         }
     }
 
-    /// What ends it when it is dropped, and then cleans up after it.
+    /// A guard that ends it when it is dropped, and then cleans up after it.
     pub(crate) fn guard(&self, removal: impl FnOnce() + Send + Sync + 'static) -> Guard {
         Guard {
             live: Arc::clone(&self.live),
@@ -98,7 +98,7 @@ pub(super) enum Scope {
     Topic(Topic),
 }
 
-/// What other threads, and callbacks, ask of the dispatcher thread.
+/// Commands of other threads, and of callbacks, to the dispatcher thread.
 pub(super) enum Command {
     AddUpdate(Scope, Arc<Callback<DbUpdate>>),
     AddSync(Arc<Callback<SyncReason>>),
@@ -146,7 +146,7 @@ impl Registry {
         }
     }
 
-    /// Who is called for this update, in order.
+    /// The callbacks for this update, in order.
     pub(super) fn for_update(&self, update: &DbUpdate) -> impl Iterator<Item = &Callback<DbUpdate>> {
         let table = self.tables.get(&update.table).into_iter().flatten();
         let topic = self.topics.get(&update.topic).into_iter().flatten();
@@ -158,7 +158,7 @@ impl Registry {
         self.syncs.iter().any(|callback| callback.is_live())
     }
 
-    /// Who is called for a sync event, in order.
+    /// The callbacks for a sync event, in order.
     pub(super) fn for_sync(&self) -> impl Iterator<Item = &Callback<SyncReason>> {
         self.own_syncs.iter().chain(&self.syncs).map(|callback| &**callback)
     }

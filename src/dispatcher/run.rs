@@ -17,10 +17,10 @@ use crate::queue::{QueueReceiver, QueueSender};
 use crate::thread::Thread;
 use crate::update::{Event, SyncReason};
 
-/// How long [`Shared::stop`] waits for callbacks that are running.
+/// Time that [`Shared::stop`] waits for running callbacks.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
 
-/// What everybody has: the handles, the dispatcher thread, the workers.
+/// State of the handles, the dispatcher thread and the workers.
 ///
 /// Since the threads own it too, it outlives them, and dropping it never waits for a callback.
 pub(super) struct Shared {
@@ -78,7 +78,7 @@ impl Shared {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Calls everybody who registered for this event.
+    /// Calls every callback for this event.
     pub(super) fn deliver(&self, registry: &Registry, event: &Event) {
         match event {
             Event::Update(update) => {
@@ -146,7 +146,7 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// What the dispatcher thread owns.
+/// State of the dispatcher thread.
 pub(super) struct Run {
     shared: Arc<Shared>,
     commands: Receiver<Command>,
@@ -159,7 +159,7 @@ pub(super) struct Run {
     was_job: bool,
 }
 
-/// What can be done now.
+/// Work that can be done now.
 #[expect(clippy::large_enum_variant, reason = "it is moved once, at once")]
 enum Next {
     Event(Event),
@@ -192,7 +192,8 @@ impl Run {
                     Some(workers) => workers.hand_out_job(job),
                 },
                 Some(Next::Event(event)) => {
-                    // Between taking the event and delivering it, so that whoever registers and then pushes is served.
+                    // Between taking the event and delivering it, so that a caller that registers and then pushes is
+                    // served.
                     self.apply_waiting();
                     self.deliver(event);
                 }
@@ -203,7 +204,7 @@ impl Run {
         shared.edit(|| drop(self));
     }
 
-    /// What can be done now: jobs and events in turns.
+    /// The next work: jobs and events in turns.
     fn next(&mut self) -> Option<Next> {
         if self.jobs.is_empty() {
             return self.next_event().map(Next::Event);

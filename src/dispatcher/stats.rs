@@ -1,16 +1,16 @@
-//! What the dispatcher counts.
+//! Counters of the dispatcher.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::queue::QueueStats;
 
-/// What a dispatcher did since it started.
+/// Counts of a dispatcher since it started.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DispatcherStats {
     /// Updates taken from the queue.
     pub updates: u64,
-    /// Those of [`DispatcherStats::updates`] that nobody had registered for.
+    /// Those of [`DispatcherStats::updates`] without a callback.
     pub unhandled: u64,
     /// Sync events taken from the queue.
     pub syncs: u64,

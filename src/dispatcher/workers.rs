@@ -13,8 +13,8 @@ use crate::update::{Event, Name};
 
 /// The workers, as the dispatcher thread sees them. Dropping this ends them.
 ///
-/// Sync events have a thread of their own: they stay in order, and a program that reads the whole store in such a
-/// callback holds up no update, nor the other way round. Either kind waits in the queue until a thread is free.
+/// Sync events have a thread of their own: they stay in order, and a program that reads the whole store in a callback
+/// for them holds up no update, nor the other way round. Either kind waits in the queue until a thread is free.
 pub(super) struct Workers {
     updates: Sender<Job>,
     syncs: Sender<Job>,
@@ -23,7 +23,7 @@ pub(super) struct Workers {
     syncs_idle: bool,
 }
 
-/// What a thread has handled.
+/// Work that a thread has finished.
 pub(super) enum Finished {
     /// An update of this row.
     Row(Name, Name),
@@ -71,7 +71,7 @@ impl Workers {
         self.syncs_idle
     }
 
-    /// What has something when a thread has finished an event: give it to [`Workers::finish`].
+    /// Receives from a thread that has finished an event: pass it to [`Workers::finish`].
     pub(super) fn finished(&self) -> &Receiver<Finished> {
         &self.finished
     }
@@ -111,7 +111,7 @@ impl Workers {
     }
 }
 
-/// What a worker does until it is told, by a disconnect, to end.
+/// A worker's loop, until the channel is disconnected.
 fn work(shared: &Shared, jobs: &Receiver<Job>, finish: &Sender<Finished>) {
     for job in jobs {
         let finished = match job {

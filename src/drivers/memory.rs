@@ -35,7 +35,7 @@ struct World {
     sending: Mutex<()>,
 }
 
-/// What one receiving end has to read.
+/// Input of one receiving end.
 #[derive(Debug)]
 struct Mailbox {
     state: Mutex<State>,
@@ -52,7 +52,7 @@ struct State {
     incoming: VecDeque<Incoming>,
     /// How many frames there are among what is coming in.
     frames: usize,
-    /// What has become connected.
+    /// Addresses that have become connected.
     connected: VecDeque<Arc<str>>,
     woken: bool,
     closed: bool,
@@ -61,7 +61,7 @@ struct State {
 /// The publisher's address, the topic, the payload.
 type Frame = (Arc<str>, Arc<[u8]>, Arc<[u8]>);
 
-/// What comes in, in this order: an answer says that everything before it has come.
+/// Input in its order: an answer says that everything before it has come.
 #[derive(Debug)]
 enum Incoming {
     Frame(Frame),
@@ -224,7 +224,7 @@ impl Inbound for MemoryInbound {
     fn disconnect(&mut self, address: &str) -> Result<()> {
         let mut state = self.mailbox.state.lock();
         state.addresses.remove(address);
-        // What came in between is from an address that nobody listens to any more.
+        // The rest is from an address that was given up.
         state.incoming.retain(|incoming| incoming.address() != address);
         let frames = state
             .incoming

@@ -79,7 +79,7 @@ impl Drivers {
     /// The driver between hosts: that of the option `pub_sub_driver`.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if there is no such driver, and what the driver says of its options.
+    /// [`ErrorKind::Config`] if there is no driver of this alias, and the driver's error for its options.
     pub fn network(&self, config: &Config) -> Result<Arc<dyn PubSub>> {
         self.open("pub_sub_driver", &config.pub_sub_driver, config)
     }

@@ -1,4 +1,4 @@
-//! What wakes a thread that polls file descriptors: a socket pair whose one end is polled together with the data.
+//! Wakes a thread that polls file descriptors: a socket pair whose one end is polled together with the data.
 
 use std::io::{ErrorKind as Io, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};

@@ -4,19 +4,19 @@ use std::hash::{BuildHasher, RandomState};
 
 use crate::update::Name;
 
-/// Those to choose from. They are dealt like cards: in each round everyone comes once, in an order that nobody can tell
-/// before. So a choice is as likely to be one as another, and the shares of many choices are more even than by lot.
+/// Names to choose from. They are dealt like cards: in each round every name comes once, in an unpredictable order. So
+/// a choice is as likely to be one as another, and the shares of many choices are more even than by lot.
 #[derive(Debug, Default)]
 pub(super) struct Choice {
     all: Vec<Name>,
-    /// Who is still to come in this round.
+    /// The names still to come in this round.
     round: Vec<Name>,
     random: RandomState,
     drawn: u64,
 }
 
 impl Choice {
-    /// Sets those to choose from. Who is new comes in this round already.
+    /// Sets those to choose from. New ones come in this round already.
     pub(super) fn set(&mut self, all: Vec<Name>) {
         self.round.retain(|name| all.contains(name));
         let new = all.iter().filter(|name| !self.all.contains(name));

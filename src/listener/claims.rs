@@ -1,4 +1,5 @@
-//! The table of claims: one row for each event, by its id, that says who processes it, and then that it is processed.
+//! The table of claims: one row for each event, by its id, with the run that processes it, and then the mark that it is
+//! processed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::update::{Name, Topic};
 #[derive(Debug, Clone)]
 pub(super) struct Claims(Arc<dyn Store>);
 
-/// What is to be done in one step.
+/// Work of one step.
 #[derive(Debug, Default)]
 pub(super) struct Step {
     /// Events that were processed, with the topic of the run that has claimed them, and the version of the claim.
@@ -33,17 +34,17 @@ impl Step {
     }
 }
 
-/// What came of a [`Step`], in its order.
+/// Outcome of a [`Step`], in its order.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) marks: Vec<Result<Claim>>,
     pub(super) claims: Vec<Result<Claim>>,
 }
 
-/// Who has an event.
+/// The owner of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// The one who asked; this is the version of the claim.
+    /// The asking run; this is the version of the claim.
     Ours(u64),
     /// The same, instead of one that is gone.
     TakenOver(u64),
@@ -53,10 +54,10 @@ pub(super) enum Claim {
     Done(Topic),
 }
 
-/// What a row says.
+/// Contents of a row.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Value {
-    /// The topic of the listener, which tells its runs apart.
+    /// The topic of the listener, which identifies the run.
     pub(super) owner: String,
     #[serde(default)]
     pub(super) done: bool,
@@ -182,7 +183,7 @@ impl Claims {
             if !is_ours && self.is_registered(claim.owner.as_str(), registered)? {
                 return Ok(Claim::Theirs(Topic::new(claim.owner)?));
             }
-            // Ours by a try of which it is not known whether it was made: written again, so that it is no stray one.
+            // An own one, by a try that was not confirmed: written again, so that it is no stray one.
             match self.0.write(&Write::set(CLAIMS, event, claimed).version(row.version)) {
                 Ok(written) if is_ours => return Ok(Claim::Ours(written.version)),
                 Ok(written) => return Ok(Claim::TakenOver(written.version)),
@@ -193,8 +194,8 @@ impl Claims {
         Err(busy(event))
     }
 
-    /// Whether the owner of a claim that was just read is registered. It was before it claimed, so a table that was read
-    /// after the claim decides; one that was read before decides only that it is there.
+    /// True if the owner of a claim that was just read is registered. It was before it claimed, so a table that was
+    /// read after the claim decides; one that was read before decides only that it is there.
     fn is_registered(&self, owner: &str, known: &mut Option<HashSet<String>>) -> Result<bool> {
         if known.as_ref().is_some_and(|known| known.contains(owner)) {
             return Ok(true);
@@ -219,7 +220,7 @@ pub(super) fn is_overtaken(e: &Error) -> bool {
     )
 }
 
-/// What is wrong with one event is no outage.
+/// A fault of one event is no outage.
 fn of_one(claim: Result<Claim>) -> Result<Result<Claim>> {
     match claim {
         Err(e)
@@ -235,7 +236,7 @@ fn of_one(claim: Result<Claim>) -> Result<Result<Claim>> {
 }
 
 fn busy(event: &str) -> Error {
-    let context = format!("others write the claim of {event} all the time");
+    let context = format!("other listeners write the claim of {event} all the time");
     Error::new(ErrorKind::Conflict, context)
 }
 

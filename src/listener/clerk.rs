@@ -185,7 +185,7 @@ impl Clerk {
     fn leave(mut self, run: &Run) {
         let start = Instant::now();
         let mut idle = start;
-        // Tells that it is leaving.
+        // Announces that it is leaving.
         run.registration().inspect(|registration| registration.renew());
         loop {
             let (is_busy, is_settled) = {

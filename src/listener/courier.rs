@@ -13,7 +13,7 @@ use super::peers::Standing;
 use crate::error::{Error, ErrorKind, Result, report};
 use crate::update::{DbUpdate, Name, Topic};
 
-/// What a notifier's courier is told.
+/// Commands to a notifier's courier.
 pub(super) enum Command {
     Notify(u64, DbUpdate),
     Answers(Answers),
@@ -113,7 +113,7 @@ impl Courier {
                 let is_stuck = sent.as_ref().is_err_and(|e| !is_refused(e));
                 self.note(sent);
                 if is_stuck {
-                    // What cannot be sent now is asked for when its answer does not come.
+                    // An event that cannot be sent now is asked for when its answer does not come.
                     return true;
                 }
             }

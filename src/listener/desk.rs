@@ -1,4 +1,4 @@
-//! What the threads of a listener share, and where its handler is called: on the threads of the program's dispatcher.
+//! State of a listener's threads, and the calls of its handler: on the threads of the program's dispatcher.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,7 +25,7 @@ pub(super) struct Desk {
     pub(super) hook: Option<ErrorHook>,
 }
 
-/// What the thread that hears and answers is told.
+/// Input of the thread that receives and answers.
 pub(super) enum Mail {
     Message(Box<DbUpdate>),
     /// There is something to answer.
@@ -134,10 +134,10 @@ pub(super) struct Ear {
     pub(super) note: Note,
 }
 
-/// So many messages are heard before they are answered.
+/// Maximum of messages that are read before they are answered.
 const MAIL: usize = 1024;
 
-/// So many answers make one message, at most.
+/// Maximum of answers in one message.
 const BUNDLE: usize = 256;
 
 impl Ear {
@@ -196,7 +196,7 @@ impl Ear {
         self.said += 1;
         let message = envelope::answers(&answers, self.said);
         let sent = message.and_then(|message| self.publisher.send_event_to(notifier, &message));
-        let what = "answers about status updates could not be sent, and are asked for";
+        let what = "answers about status updates could not be sent; the notifiers will ask for them";
         self.note.take(sent, what, self.desk.hook.as_ref());
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct Docket {
     waiting: Waiting,
     /// How many wait, and how many are claimed, or about to be, and not begun.
     counts: (usize, usize),
-    /// What is to be done with the store, and what is being done.
+    /// Work for the next step, and for the current one.
     next: Bundle,
     current: Bundle,
     /// When what is to be claimed or marked makes a step, however little it is, and what is to be removed.
@@ -73,7 +73,7 @@ enum Phase {
     Done(State, Instant),
 }
 
-/// What is known of a notifier.
+/// State of a notifier.
 #[derive(Debug)]
 struct Notifier {
     /// Events below this are settled: what comes of them is a stray copy.
@@ -93,19 +93,20 @@ pub(super) struct Turn {
     pub(super) timestamp: i64,
 }
 
-/// A receipt waits so long for others, and for an acknowledgement that makes it needless; after one the next waits longer.
+/// Time that a receipt waits for others, and for an acknowledgement that makes it needless; after one the next waits
+/// longer.
 const RECEIPT: Duration = Duration::from_millis(20);
 const RECEIPTS_APART: Duration = Duration::from_millis(200);
 
-/// So long what is to be claimed or marked waits for more, and so much is enough. While there is nothing to handle, it waits only
-/// as long as the last step took: the more listeners wait for each other at the store, the fewer and the larger their steps are.
+/// Time that claims and marks wait for more, and the number that is enough. While there is nothing to handle, they wait only as long
+/// as the last step took: the more listeners wait for each other at the store, the fewer and the larger their steps are.
 const GATHER: Duration = Duration::from_millis(5);
 const ENOUGH: usize = 128;
 
-/// So long claims that are to be removed wait for a step that is made anyway.
+/// Time that removals of claims wait for a step that is made anyway.
 const REMOVAL: Duration = Duration::from_millis(100);
 
-/// So many events are claimed, or marked, or removed in one step.
+/// Maximum of events that are claimed, or marked, or removed in one step.
 const BUNDLE: usize = 512;
 
 /// More are claimed when fewer than this are claimed and not begun.
@@ -144,7 +145,7 @@ impl Docket {
             low,
             what,
         } = heard;
-        // What was sent to a run that is gone counts as gone with it.
+        // Messages to a run that is gone count as gone with it.
         if on != self.run {
             return;
         }
@@ -308,7 +309,7 @@ impl Docket {
         self.replies.put(id.notifier, answer, due);
     }
 
-    /// What is to be answered now.
+    /// Answers that are due.
     pub(super) fn answers(&mut self, now: Instant) -> Vec<(Topic, Vec<Answer>)> {
         self.replies.take(now)
     }
@@ -331,13 +332,13 @@ impl Docket {
         turns.collect()
     }
 
-    /// Whether this thread is inside the handler.
+    /// True if this thread is inside the handler.
     pub(super) fn is_handling(&self, thread: ThreadId) -> bool {
         let mut events = self.events.values();
         events.any(|event| matches!(event.phase, Phase::Handling(_, at) if at == thread))
     }
 
-    /// Whether the claim of an event, if it is ours, is known of.
+    /// True if this run's claim of an event is known.
     pub(super) fn knows(&self, event: &str) -> bool {
         EventId::parse(event).is_ok_and(|id| self.events.contains_key(&id))
     }
@@ -359,7 +360,7 @@ impl Docket {
 }
 
 impl Event {
-    /// What there is to say of it.
+    /// Its state for an answer.
     fn state(&self) -> State {
         match self.phase {
             Phase::Done(state, _) => state,

@@ -1,4 +1,4 @@
-//! What notifiers and listeners say to each other, as updates of a table that no program has.
+//! Messages between notifiers and listeners, as updates of a table that no program has.
 
 use std::fmt;
 
@@ -16,7 +16,7 @@ const URGENT: i32 = i32::MIN;
 /// An event: a status update that is to be processed once. Its id is the notifier's topic and a number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct EventId {
-    /// Where the notifier hears answers.
+    /// Topic of answers to the notifier.
     pub(super) notifier: Topic,
     pub(super) number: u64,
 }
@@ -40,7 +40,7 @@ impl EventId {
     }
 }
 
-/// What a listener hears.
+/// Message to a listener.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Heard {
     /// The topic on which it came.
@@ -87,7 +87,7 @@ impl From<Question> for (u64, u32, bool) {
     }
 }
 
-/// What a listener says to a notifier at a time.
+/// Answers of a listener to a notifier.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Answers {
     /// Its topic.
@@ -100,7 +100,7 @@ pub(super) struct Answers {
     pub(super) about: Vec<Answer>,
 }
 
-/// What a listener answers about an event.
+/// A listener's answer about an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Flat", into = "Flat")]
 pub(super) struct Answer {
@@ -211,7 +211,7 @@ pub(super) fn answers(answers: &Answers, number: u64) -> Result<DbUpdate> {
     message(format!("{}/{number}", answers.listener), "answer", answers)
 }
 
-/// What the dispatcher of the listener's program hands out when the event's turn has come.
+/// The update that the dispatcher of the listener's program hands out when the event's turn has come.
 pub(super) fn turn(id: &EventId, topic: &Topic, priority: i32, timestamp: i64) -> DbUpdate {
     let action = Action::Other(Name::from_static("turn"));
     let turn = DbUpdate::new(TABLE, id.to_string(), action);
@@ -228,7 +228,7 @@ fn message(key: String, action: &'static str, value: &impl Serialize) -> Result<
     Ok(DbUpdate::new(TABLE, key, action).value(value).priority(URGENT))
 }
 
-/// What a message says that came on a listener's topic.
+/// Reads a message on a listener's topic.
 pub(super) fn heard(update: &DbUpdate) -> Result<Heard> {
     let of_many = |low, what| {
         let malformed = |e| Error::new(ErrorKind::Malformed, "a message about status updates").with_source(e);
@@ -274,7 +274,7 @@ pub(super) fn heard(update: &DbUpdate) -> Result<Heard> {
     })
 }
 
-/// What a message says that came on a notifier's topic.
+/// Reads a message on a notifier's topic.
 pub(super) fn answered(update: &DbUpdate) -> Result<Answers> {
     parse(update)
 }

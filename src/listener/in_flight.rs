@@ -1,5 +1,5 @@
-//! The notifier's bookkeeping: what is on its way, to whom, and what is to be done about it. No threads, no sockets, and the
-//! time is an argument.
+//! The notifier's bookkeeping: events on their way, their listeners, and the actions for them. No threads, no sockets,
+//! and the time is an argument.
 //!
 //! An event is sent, held by a listener that has sent a receipt, and processed. Then it is settled: every listener that may
 //! have a copy is asked until it can begin it no more, and the claim is confirmed.
@@ -14,7 +14,7 @@ use super::peers::{Peers, Standing};
 use crate::clock::after;
 use crate::update::{DbUpdate, Name};
 
-/// What is to be done.
+/// An action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
     /// Publish the event on the topic of this listener.
@@ -27,7 +27,7 @@ pub(super) enum Step {
     },
     /// Ask this listener what it knows of events.
     Ask { about: Vec<Question>, listener: Name },
-    /// Tell this listener that these events are settled.
+    /// Confirm to this listener that these events are settled.
     Confirm { numbers: Vec<u64>, listener: Name },
     /// It is done with.
     Processed { failed: bool, took: Duration },
@@ -41,13 +41,13 @@ const MIN_ACK_TIMEOUT: Duration = Duration::from_millis(10);
 /// The most that the time for an answer is doubled.
 const DOUBLINGS: u32 = 4;
 
-/// So many are sent to one listener before another has its turn.
+/// Number of events sent to one listener before another has its turn.
 const HAND: usize = 8;
 
-/// While all listeners are busy, what is to be sent waits so long for more.
+/// Time that events wait for more while all listeners are busy.
 const GATHER: Duration = Duration::from_millis(100);
 
-/// What is to be done follows from what happened with the next [`InFlight::tick`].
+/// State of a notifier. Actions follow from input with the next [`InFlight::tick`].
 #[derive(Debug)]
 pub(super) struct InFlight {
     ack_timeout: Duration,
@@ -56,9 +56,9 @@ pub(super) struct InFlight {
     events: BTreeMap<u64, Event>,
     /// The number after the last one.
     next: u64,
-    /// What is to be sent as soon as there is a listener, and room in the window.
+    /// Events to send as soon as there is a listener, and room in the window.
     ready: VecDeque<u64>,
-    /// What waits for an earlier update of its row; the first of each row is not in it.
+    /// Updates that wait for an earlier one of their row; the first of each row is not in it.
     rows: HashMap<(Name, Name), VecDeque<u64>>,
     /// Until when what is ready waits for more.
     gathered: Option<Instant>,
@@ -68,7 +68,7 @@ pub(super) struct InFlight {
     questions: BTreeMap<Name, Vec<Question>>,
     confirms: BTreeMap<Name, Vec<u64>>,
     confirm_due: Option<Instant>,
-    /// What was confirmed lately, to whom: one that is gone may not have heard it.
+    /// Recent confirmations: a listener that is gone may not have received them.
     confirmed: VecDeque<(Instant, Name, Vec<u64>)>,
     /// How long it takes at most until one that is gone is known to be.
     keep: Duration,
@@ -111,7 +111,7 @@ enum Phase {
 }
 
 impl Phase {
-    /// Who is to process it.
+    /// The listener that is to process it.
     fn holder(&self) -> Option<&Name> {
         match self {
             Phase::Sent(name) | Phase::Held(name) | Phase::Taken(name) => Some(name),
@@ -124,7 +124,7 @@ impl Phase {
     }
 }
 
-/// What was sent to one listener.
+/// Sending of an event to one listener.
 #[derive(Debug)]
 struct Try {
     /// The last one.
@@ -183,7 +183,7 @@ impl InFlight {
         }
     }
 
-    /// Who is registered now.
+    /// The listeners registered now.
     pub(super) fn listeners(&mut self, present: BTreeMap<Name, Standing>, now: Instant) {
         if self.peers.set(present) {
             let numbers: Vec<u64> = self.events.keys().copied().collect();
@@ -265,7 +265,7 @@ impl InFlight {
                 self.set_phase(number, Phase::Back);
                 self.set_due(number, Some(after(now, patience)));
             }
-            // What it has claimed is its own, even if it does not know.
+            // A claim of its own stays its own, even if it does not know.
             State::Unknown if is_last && event.phase == Phase::Taken(listener.clone()) => {
                 self.send_to(number, listener.clone(), now);
             }
@@ -380,7 +380,7 @@ impl InFlight {
         }
     }
 
-    /// What is to be done since this was last called.
+    /// The actions since this was last called.
     pub(super) fn steps(&mut self) -> Vec<Step> {
         std::mem::take(&mut self.steps)
     }
@@ -394,14 +394,14 @@ impl InFlight {
         self.events.keys().next().copied().unwrap_or(self.next)
     }
 
-    /// Whether this event is not acknowledged yet.
+    /// True if this event is not acknowledged yet.
     #[cfg(test)]
     pub(super) fn is_pending(&self, number: u64) -> bool {
         let event = self.events.get(&number);
         event.is_some_and(|event| !matches!(event.phase, Phase::Settling(_)))
     }
 
-    /// Whether everything is settled.
+    /// True if everything is settled.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.events.is_empty()

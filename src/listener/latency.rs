@@ -3,7 +3,7 @@
 /// Values below this are counted one by one; above, each doubling has half as many buckets.
 const EXACT: u64 = 64;
 
-/// How long things took, in microseconds; a few kilobytes, however many there are.
+/// Times that something took, in microseconds; a few kilobytes, however many there are.
 #[derive(Debug, Clone, Default)]
 pub struct Latency {
     /// How many values each bucket has; grown on demand, to at most about two thousand.
@@ -41,7 +41,7 @@ impl Latency {
         self.max
     }
 
-    /// What this share of them, from 0 to 1, does not exceed: at most 3 % too high; 0 if there is none.
+    /// Upper bound of this share of the samples, from 0 to 1: at most 3 % too high; 0 if there is none.
     pub fn quantile(&self, share: f64) -> u64 {
         let mut rest = (self.count as f64 * share).ceil() as u64;
         for (bucket, count) in self.buckets.iter().enumerate() {

@@ -65,7 +65,7 @@ enum Message {
 
 const ACK: Duration = Duration::from_millis(100);
 
-/// Updates of each notifier, to so many rows.
+/// Updates of each notifier, over the rows.
 const UPDATES: u64 = 12;
 const ROWS: u64 = 4;
 
@@ -123,7 +123,7 @@ impl World {
         self.store.get(LISTENERS, topic.as_str(), None).is_ok()
     }
 
-    /// A notifier looks who is registered.
+    /// A notifier reads the registered listeners.
     fn look(&mut self, notifier: usize) {
         let rows = self.store.entries(LISTENERS, None).map(Result::unwrap);
         let present = rows.map(|row| {
@@ -184,7 +184,7 @@ impl World {
         match message {
             Message::ToNotifier(number, answers) => {
                 self.notifiers[number].in_flight.answered(answers, self.now);
-                // What is acknowledged now is pending no more.
+                // Acknowledged updates are pending no more.
                 self.note_acknowledged(number);
                 self.act(number);
             }
@@ -326,7 +326,7 @@ impl World {
         }
     }
 
-    /// Everybody does what is to be done, and nothing is lost.
+    /// Every party does its due work, and nothing is lost.
     fn round(&mut self) {
         self.now += Duration::from_millis(20);
         for number in 0..self.notifiers.len() {
@@ -343,7 +343,7 @@ impl World {
         self.work_all();
     }
 
-    /// A listener is suspended for so long that others take it for dead and do its work; then it goes on.
+    /// A listener is suspended until others take it for dead and do its work; then it goes on.
     fn absence(&mut self, at: usize) {
         let listener = &mut self.listeners[at];
         if listener.is_killed || !listener.handling.is_empty() {

@@ -10,7 +10,7 @@
 //!   gone; one that is not is taken over when its owner cannot be at work any more.
 //! - **In bundles.** Claims, marks and removals that are due together are one step of the store, answers one message. Listeners
 //!   say how much they have waiting, and notifiers choose, and hold back, by it.
-//! - **Nobody restarts anything.** Servers that come and go are seen in the store, by versions: no two clocks are compared.
+//! - **No restarts.** Servers that come and go show in the store, by versions: no two clocks are compared.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -48,8 +48,8 @@
 //!
 //! # Limits
 //!
-//! - A server that is killed after it has processed an event, and before it has marked the claim, has not acknowledged the
-//!   event: another one processes it again. A server that stops cleanly, or panics in the handler, leaves no such doubt.
+//! - A server that is killed after it has processed an event, and before it has marked the claim, has not acknowledged
+//!   the event: another one processes it again. A server that stops cleanly, or panics in the handler, leaves no doubt.
 //! - A handler that is running while its process is stopped, its host sleeps, or the store is out of its reach for longer than
 //!   the option `timeout` may be repeated by another server: the process cannot know. Before an event is begun, the listener makes sure that it is still registered.
 //! - Claims are as durable as the store. One that loses writes may let an event be processed twice.
@@ -89,7 +89,8 @@ pub use server::Listener;
 /// listener's topic.
 pub const LISTENERS: &str = "listener";
 
-/// The table of the events that listeners have claimed. A claim is removed when nobody can see its event any more.
+/// The table of the events that listeners have claimed. A claim is removed when no listener can receive its event any
+/// more.
 pub const CLAIMS: &str = "listener_claim";
 
 /// Waits until topics that were just registered are in force, but not for long: what is lost before is sent again.

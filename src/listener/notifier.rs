@@ -31,7 +31,7 @@ use crate::update::{DbUpdate, Name, Topic};
 /// notifier.
 pub struct Notifier {
     shared: Arc<Shared>,
-    /// What hears answers, if there are any.
+    /// Receiver of answers, if there are any.
     replies: Mutex<Option<Replies>>,
     watch: Watch,
 }
@@ -42,7 +42,7 @@ struct Replies {
 }
 
 pub(super) struct Shared {
-    /// Where answers come, and who does what follows; none for [`Delivery::AtMostOnce`].
+    /// Topic of answers, and the thread that acts on them; none for [`Delivery::AtMostOnce`].
     replies: Option<(Topic, Post)>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) options: NotifierOptions,
@@ -121,15 +121,16 @@ impl Notifier {
         })
     }
 
-    /// Gives an update to one listener. It returns at once; that the update is processed is told by [`Notifier::flush`] and
-    /// [`Notifier::stats`]. If no listener is alive, it waits for one.
+    /// Gives an update to one listener. It returns at once; [`Notifier::flush`] and [`Notifier::stats`] show that the
+    /// update is processed. If no listener is alive, it waits for one.
     ///
     /// With [`Delivery::AtMostOnce`] it is published before this returns.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if there are too many pending for all of the option `notify_timeout`, [`ErrorKind::Stopped`], and what the
-    /// publisher says of an update that breaks a limit. With [`Delivery::AtMostOnce`] also [`ErrorKind::Unavailable`] if no listener
-    /// is alive, or, where the driver can tell, none of them hears the publisher, and what the publisher says.
+    /// [`ErrorKind::Timeout`] if too many updates are pending for all of the option `notify_timeout`,
+    /// [`ErrorKind::Stopped`], and the publisher's error for an update that breaks a limit. With
+    /// [`Delivery::AtMostOnce`] also [`ErrorKind::Unavailable`] if no listener is alive, or, where the driver knows,
+    /// none of them hears the publisher, and the publisher's errors.
     pub fn notify(&self, update: DbUpdate) -> Result<()> {
         self.shared.notify(update)
     }
@@ -143,7 +144,7 @@ impl Notifier {
         self.shared.wait(timeout, |state| state.stats.pending == 0, what)
     }
 
-    /// Waits until so many listeners are alive.
+    /// Waits until at least `count` listeners are alive.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if that takes longer, and [`ErrorKind::Stopped`].
@@ -157,12 +158,12 @@ impl Notifier {
         self.shared.state.lock().listeners.clone()
     }
 
-    /// What was counted so far.
+    /// Counts since the start.
     pub fn stats(&self) -> NotifierStats {
         self.shared.state.lock().stats
     }
 
-    /// How long it took from [`Notifier::notify`] to the answer that an update is processed.
+    /// Times from [`Notifier::notify`] to the answer that an update is processed.
     pub fn latency(&self) -> Latency {
         self.shared.state.lock().latency.clone()
     }
@@ -230,7 +231,7 @@ impl Shared {
         let Some((topic, post)) = &self.replies else {
             return self.publish(&update);
         };
-        // What can never be sent is refused here, where somebody hears of it.
+        // An update that can never be sent is refused here, where the caller gets the error.
         let (notifier, number) = (topic.clone(), u64::MAX);
         let message = envelope::event(&EventId { notifier, number }, u32::MAX, number, &update)?;
         self.publisher.check(topic, &message)?;

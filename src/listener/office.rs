@@ -14,7 +14,7 @@ use crate::error::{ErrorHook, Result};
 use crate::publisher::Publisher;
 use crate::thread::{self, Thread};
 
-/// What a notifier tells the thread.
+/// Input of the thread from a notifier.
 #[derive(Clone)]
 pub(super) struct Post {
     office: Arc<Office>,
@@ -22,7 +22,7 @@ pub(super) struct Post {
 }
 
 struct Office {
-    /// The publisher's address in memory: those who hold the office hold it too.
+    /// The publisher's address in memory: the notifiers that hold the office hold it too.
     publisher: usize,
     /// Gone before the thread is joined.
     letters: Option<Sender<(u64, Letter)>>,
@@ -88,7 +88,7 @@ impl Drop for Office {
     }
 }
 
-/// What the thread knows.
+/// State of the thread.
 struct Worker {
     letters: Receiver<(u64, Letter)>,
     notifiers: HashMap<u64, Desk>,

@@ -1,4 +1,4 @@
-//! What listeners and notifiers can be told, and what they count.
+//! Options and counts of listeners and notifiers.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use crate::error::ErrorHook;
 use crate::registry::RegistryOptions;
 use crate::update::Name;
 
-/// What is promised of a status update.
+/// Promise for a status update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Delivery {
@@ -25,16 +25,17 @@ pub struct ListenerOptions {
     /// The listener's id, unique among those that run at a time. One that begins under the id of another takes its
     /// place at once; what that one has claimed is taken over when it has stopped, or has not renewed its row for the timeout. Default: made from the host's name, the process id and a random number.
     pub id: Option<Name>,
-    /// Who has not renewed its registration for so long is gone; at least 10 ms. The same for all listeners and notifiers of
-    /// a store. Default: 10 s.
+    /// Time after which a listener that has not renewed its registration is gone; at least 10 ms. The same for all
+    /// listeners and notifiers of a store. Default: 10 s.
     pub timeout: Duration,
-    /// How often it is looked who is registered, but at least four times within the timeout, and at most every millisecond.
-    /// Default: 1 s.
+    /// Interval at which the registered members are read, but at least four times within the timeout, and at most every
+    /// millisecond. Default: 1 s.
     pub interval: Duration,
-    /// How long a claim is kept that nobody has confirmed, because the notifier is gone or cut off: the longest time for which
-    /// a notifier may be cut off in the middle of a delivery. Default: 10 min.
+    /// Time that an unconfirmed claim is kept because the notifier is gone or cut off: the longest time for which a
+    /// notifier may be cut off in the middle of a delivery. Default: 10 min.
     pub retention: Duration,
-    /// Told of every failure in the background, and of every panic of the handler. Default: none; they are logged in any case.
+    /// Called with every failure in the background, and every panic of the handler. Default: none; they are logged in
+    /// any case.
     pub hook: Option<ErrorHook>,
 }
 
@@ -71,13 +72,13 @@ impl fmt::Debug for ListenerOptions {
     }
 }
 
-/// What a [`Listener`](super::Listener) has counted.
+/// Counts of a [`Listener`](super::Listener).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListenerStats {
     /// Updates that the handler was called with, also those of [`Delivery::AtMostOnce`].
     pub handled: u64,
-    /// Those of them with which it panicked.
+    /// Those of [`ListenerStats::handled`] with which it panicked.
     pub failed: u64,
     /// Events that were taken over from listeners that are gone, not counting those whose claims had been removed already.
     pub taken_over: u64,
@@ -98,25 +99,25 @@ pub struct ListenerStats {
 pub struct NotifierOptions {
     /// The notifier's id. Default: made from the host's name, the process id and a random number.
     pub id: Option<Name>,
-    /// What is promised. Default: [`Delivery::ExactlyOnce`].
+    /// The promise. Default: [`Delivery::ExactlyOnce`].
     pub delivery: Delivery,
-    /// How long to wait for a listener's answer before it is asked, at least 10 ms. It doubles with each question, up to 16
+    /// Time to wait for a listener's answer before it is asked, at least 10 ms. It doubles with each question, up to 16
     /// times as long. After three that are not answered another listener is chosen. Default: 1 s.
     pub ack_timeout: Duration,
-    /// How many updates may be on their way at a time; others wait for their answers. To a listener that is slow, or has much
-    /// waiting, there are fewer. Default: 256.
+    /// Maximum of updates that are on their way at a time; others wait for their answers. To a listener that is slow,
+    /// or has much waiting, there are fewer. Default: 256.
     pub window: usize,
-    /// How many updates may wait or be on their way. Default: 65,536.
+    /// Maximum of updates that wait or are on their way. Default: 65,536.
     pub capacity: usize,
-    /// How long [`Notifier::notify`](super::Notifier::notify) waits when there are so many. Default: 1 s.
+    /// Time that [`Notifier::notify`](super::Notifier::notify) waits at this capacity. Default: 1 s.
     pub notify_timeout: Duration,
-    /// A listener that has not renewed its registration for so long is gone; at least 10 ms. The same for all listeners and
-    /// notifiers of a store. Default: 10 s.
+    /// Time after which a listener that has not renewed its registration is gone; at least 10 ms. The same for all
+    /// listeners and notifiers of a store. Default: 10 s.
     pub timeout: Duration,
-    /// How often it is looked who is registered, but at least four times within the timeout, and at most every millisecond.
-    /// Default: 1 s.
+    /// Interval at which the registered members are read, but at least four times within the timeout, and at most every
+    /// millisecond. Default: 1 s.
     pub interval: Duration,
-    /// Told of every failure in the background. Default: none; failures are logged in any case.
+    /// Called with every failure in the background. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
 }
 
@@ -160,7 +161,7 @@ impl fmt::Debug for NotifierOptions {
     }
 }
 
-/// What a [`Notifier`](super::Notifier) has counted.
+/// Counts of a [`Notifier`](super::Notifier).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NotifierStats {
@@ -172,7 +173,7 @@ pub struct NotifierStats {
     pub retried: u64,
     /// Updates of which a listener has answered that they are processed.
     pub acknowledged: u64,
-    /// Those of them with which the listener's handler panicked.
+    /// Those of [`NotifierStats::acknowledged`] with which the listener's handler panicked.
     pub failed: u64,
     /// Updates that are not yet acknowledged.
     pub pending: u64,

@@ -1,4 +1,4 @@
-//! The listeners as a notifier sees them: whom it may choose, and how much it may have on its way to each.
+//! The listeners as a notifier sees them: those it may choose, and how much it may have on its way to each.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::update::Name;
 /// A listener's row: what it says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Standing {
-    /// Whether it may be chosen.
+    /// True if it may be chosen.
     pub(super) may: bool,
     /// How many events it has waiting.
     pub(super) waiting: u64,
@@ -39,8 +39,8 @@ struct Peer {
     shrunk: Option<Instant>,
 }
 
-/// A listener with so many events waiting takes no more than it must, and one with so many more than another is not
-/// chosen.
+/// A listener with this many events waiting gets only those that it must take, and one with this many more than another
+/// is not chosen.
 const CROWDED: u64 = 1024;
 const BEHIND: u64 = 256;
 
@@ -57,13 +57,13 @@ impl Peers {
         }
     }
 
-    /// Who is registered now; true if one is gone.
+    /// The listeners registered now; true if one is gone.
     pub(super) fn set(&mut self, mut present: BTreeMap<Name, Standing>) -> bool {
         let before = self.present.len();
         self.present.retain(|name, peer| match present.remove(name) {
             Some(standing) => {
                 peer.may = standing.may;
-                // What it has said itself is newer, but it may have said nothing for a while.
+                // Its own report is newer, but it may have sent none for a while.
                 if peer.flying == 0 {
                     peer.waiting = standing.waiting;
                 }
@@ -97,7 +97,7 @@ impl Peers {
         self.present.contains_key(name)
     }
 
-    /// Whether no listener may be chosen.
+    /// True if no listener may be chosen.
     pub(super) fn is_empty(&self) -> bool {
         self.choice.is_empty()
     }
@@ -120,12 +120,12 @@ impl Peers {
         peers.map(|peer| peer.waiting).min().unwrap_or(0)
     }
 
-    /// Whether every listener has so much waiting that another event is not missed there.
+    /// True if every listener has enough waiting to do without another event.
     pub(super) fn are_busy(&self) -> bool {
         self.least_waiting() >= BUSY
     }
 
-    /// Whether one more may be sent to one that was chosen.
+    /// True if one more may be sent to one that was chosen.
     pub(super) fn has_room(&self, name: &Name) -> bool {
         self.present.get(name).is_some_and(|peer| peer.flying < peer.window)
     }
@@ -135,7 +135,7 @@ impl Peers {
         self.choice.draw(may)
     }
 
-    /// What a listener says of itself.
+    /// A listener's report about itself.
     pub(super) fn heard(&mut self, said: &Answers, now: Instant) {
         let Some(peer) = self.present.get_mut(&said.listener) else {
             return;
@@ -149,7 +149,7 @@ impl Peers {
         }
     }
 
-    /// A listener has processed an event so long after it was sent there.
+    /// A listener has processed an event, `took` after it was sent there.
     pub(super) fn processed(&mut self, name: &Name, took: Duration, now: Instant) {
         let (limit, patience) = (self.limit, self.patience);
         let Some(peer) = self.present.get_mut(name) else {
@@ -174,7 +174,7 @@ impl Peers {
 }
 
 impl Peer {
-    /// Takes a quarter off the window, but once in so long only.
+    /// Takes a quarter off the window, but only once in `time`.
     fn shrink(&mut self, time: Duration, now: Instant) {
         if self.shrunk.is_none_or(|at| now.saturating_duration_since(at) >= time) {
             self.shrunk = Some(now);
@@ -228,7 +228,7 @@ mod tests {
         let slow = PATIENCE + Duration::from_millis(1);
         peers.processed(&"a".into(), slow, at(0));
         assert_eq!(room(&mut peers), 6);
-        // What was sent before it shrank says nothing new.
+        // Events sent before it shrank say nothing new.
         peers.processed(&"a".into(), slow, at(10));
         assert_eq!(room(&mut peers), 6);
         for step in 1..20 {

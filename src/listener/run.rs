@@ -20,11 +20,11 @@ pub(super) struct Run {
     pub(super) member: Member,
     pub(super) topic: Topic,
     registration: OnceLock<Registration>,
-    /// What hears its messages, until it ends.
+    /// Receives its messages, until it ends.
     hears: Mutex<Option<(OwnTopic, Guard)>>,
 }
 
-/// What it takes to begin a run.
+/// Parts needed to begin a run.
 pub(super) struct Base {
     /// The listener's id.
     pub(super) id: String,
@@ -95,12 +95,12 @@ impl Run {
         self.registration.get()
     }
 
-    /// Whether others cannot have taken it for dead yet.
+    /// True if others cannot have taken it for dead yet.
     pub(super) fn is_held(&self) -> bool {
         self.registration().is_some_and(Registration::is_held)
     }
 
-    /// Whether others have taken it for dead.
+    /// True if others have taken it for dead.
     pub(super) fn is_lost(&self) -> bool {
         self.registration().is_some_and(Registration::is_lost)
     }

@@ -125,7 +125,7 @@ impl Listener {
         })
     }
 
-    /// How it is registered: the address is its topic, the epoch tells its runs apart.
+    /// Its registration: the address is its topic, the epoch identifies the run.
     pub fn member(&self) -> Member {
         self.current.run.lock().member.clone()
     }
@@ -156,7 +156,7 @@ impl Listener {
         Err(Error::new(ErrorKind::Timeout, context))
     }
 
-    /// What was counted so far.
+    /// Counts since the start.
     pub fn stats(&self) -> ListenerStats {
         self.desk.stats()
     }

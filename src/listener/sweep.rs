@@ -15,8 +15,9 @@ use crate::update::Name;
 pub(super) struct Sweep(HashMap<Name, (u64, Instant)>);
 
 impl Sweep {
-    /// Looks at all claims. Those of listeners that are gone say nothing if they are not done, and are removed; what is done
-    /// stays for the `retention`, and so do those of our own that `is_stray`, by owner and event, says are not known here.
+    /// Looks at all claims. Those of listeners that are gone say nothing if they are not done, and are removed; those
+    /// that are done stay for the `retention`, and so do this listener's own that `is_stray`, by owner and event, says
+    /// are not known here.
     pub(super) fn sweep(
         &mut self,
         claims: &Claims,

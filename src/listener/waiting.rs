@@ -15,7 +15,7 @@ struct Turns {
     numbers: HashMap<Topic, VecDeque<u64>>,
 }
 
-/// So many events of a notifier are taken at a time: their acknowledgements make one message.
+/// Maximum of events of a notifier that are taken at a time: their acknowledgements make one message.
 const TURN: usize = 32;
 
 impl Waiting {
@@ -31,7 +31,7 @@ impl Waiting {
         }
     }
 
-    /// The next events, at most so many.
+    /// The next events, at most `count`.
     pub(super) fn pop(&mut self, count: usize) -> Vec<EventId> {
         let mut next = Vec::new();
         while next.len() < count

@@ -132,7 +132,7 @@ fn those_who_ask_for_a_name_meanwhile_share_its_answer() {
     assert_eq!(texts(first.wait(soon())), ["[::1]:1"]);
     assert_eq!(first_told.recv_timeout(LONG), Ok("done"));
     assert!(server.asked.is_empty());
-    // Not by one who asks later.
+    // Not by a later caller.
     let third = server.begin("db1").0;
     server.next().1.send(Ok(vec![address("::2")])).unwrap();
     assert_eq!(texts(third.wait(soon())), ["[::2]:1"]);
@@ -190,7 +190,7 @@ fn a_look_up_that_is_dropped_is_abandoned() {
     let (_, answer) = server.next();
     drop(lookup);
     assert_eq!(told.recv_timeout(LONG), Err(RecvTimeoutError::Disconnected));
-    // What comes all the same is for the next who asks, who need not wait for it again.
+    // A late answer is for the next caller, which need not wait for it again.
     answer.send(Ok(vec![address("::1")])).unwrap();
     eventually(|| server.threads() == 0);
     let (lookup, told) = server.begin("db1");

@@ -1,29 +1,29 @@
 //! Monitors of tables: they look at a table again and again, and publish what others have changed in it without
 //! publishing it themselves.
 //!
-//! - **What is told.** A new row as a create, a row with another version as a set, a row that is gone as a delete; each
-//!   on the row's topic. Changes between two polls are told as one: of a row that came and went nobody hears. A row
-//!   that was deleted and created again is told as set, or, if its topic is another one now, as deleted to the old
-//!   topic and created to the new one.
-//! - **Versions.** Creates and sets have the row's version. A delete has one that is above all that was told of the row,
-//!   and below all that come later; the store's own may be another.
-//! - **What is remembered.** Keys, versions and topics of what was told are in the store itself, in a table of the
-//!   monitor's own; so a monitor that starts again also tells what changed while there was none. A change is
-//!   published before it is remembered: after a crash it may be told twice, with the same version.
-//! - **The first time,** when nothing is remembered, every row is told as a create. Receivers that have it already can
-//!   tell so by its version.
-//! - **Outages** of the store or of the transport are failures: what could not be told is tried again at the next poll.
-//!   Deletes are told only after a whole listing.
-//! - **Cost.** Where the store tells the [`Store::table_version`], a table in which nothing was written is not read.
+//! - **Published changes.** A new row as a create, a row with another version as a set, a row that is gone as a delete;
+//!   each on the row's topic. Changes between two polls are published as one; a row that came and went is not
+//!   published. A row that was deleted and created again is published as set, or, if its topic is another one now, as
+//!   deleted to the old topic and created to the new one.
+//! - **Versions.** Creates and sets have the row's version. A delete has one that is above all published versions of
+//!   the row, and below all that come later; the store's own may be another.
+//! - **Memory.** Keys, versions and topics of what was published are in the store itself, in a table of the monitor's
+//!   own; so a monitor that starts again also publishes the changes made while there was none. A change is published
+//!   before it is remembered: after a crash it may be published twice, with the same version.
+//! - **The first time,** when nothing is remembered, every row is published as a create. Receivers that have it already
+//!   recognize its version.
+//! - **Outages** of the store or of the transport are failures: unpublished changes are tried again at the next poll.
+//!   Deletes are published only after a whole listing.
+//! - **Cost.** Where the store has [`Store::table_version`], a table without writes is not read.
 //!
-//! Rows that are written by a [`Database`](crate::Database) are published by it, so a monitor of their table tells them a second time, with
-//! the same version: monitors are for tables that others write.
+//! Rows that are written by a [`Database`](crate::Database) are published by it, so a monitor of their table publishes
+//! them a second time, with the same version: monitors are for tables that others write.
 //!
-//! **A store that went back** to an earlier state, by `FLUSHALL`, an older file, or a master that took its last writes with
-//! it, is the truth: the next poll tells what is in it now. Versions begin anew then, so the monitor also leaves a gap in the
-//! numbers of the topics that it told something on: a program that goes by versions is told to read the store. Rows are
-//! compared by version, topic, and a 32-bit sum of the value. One case shows only with the next write of the table: a store
-//! that lost its last writes, and was given just as many others between two polls.
+//! **A store that went back** to an earlier state, by `FLUSHALL`, an older file, or a master that took its last writes
+//! with it, is the truth: the next poll publishes its present state. Versions begin anew then, so the monitor also
+//! leaves a gap in the numbers of the topics on which it published something: programs that go by versions then read
+//! the store. Rows are compared by version, topic, and a 32-bit sum of the value. One case shows only with the next
+//! write of the table: a store that lost its last writes, and was given just as many others between two polls.
 
 mod told;
 mod worker;
@@ -44,11 +44,11 @@ use worker::Worker;
 /// Times of a [`Monitor`].
 #[derive(Clone)]
 pub struct MonitorOptions {
-    /// How long it waits between two polls, at least a millisecond. Default: 1 s.
+    /// Pause between two polls, at least a millisecond. Default: 1 s.
     pub interval: Duration,
-    /// How long it waits before the first one, so that those who are to hear it can connect. Default: not at all.
+    /// Pause before the first poll, so that subscribers can connect. Default: none.
     pub delay: Duration,
-    /// Told of every failure. Default: none; failures are logged in any case.
+    /// Called with every failure. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
 }
 
@@ -71,13 +71,13 @@ impl fmt::Debug for MonitorOptions {
     }
 }
 
-/// What a [`Monitor`] has counted.
+/// Counts of a [`Monitor`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MonitorStats {
-    /// How often it looked at the table, with or without success.
+    /// Number of polls, with or without success.
     pub polls: u64,
-    /// Those of them that read no row, since the table had not changed.
+    /// Those of [`MonitorStats::polls`] that read no row, since the table had not changed.
     pub skipped: u64,
     /// Rows that were read from the table.
     pub rows_read: u64,
@@ -87,9 +87,9 @@ pub struct MonitorStats {
     pub set: u64,
     /// Deletes that were published.
     pub deleted: u64,
-    /// How often the store was found to have gone back to an earlier state.
+    /// Number of times that the store had gone back to an earlier state.
     pub went_back: u64,
-    /// Polls that failed, and rows that nobody can be told of since they break a limit of the publisher.
+    /// Polls that failed, and rows that cannot be published since they break a limit of the publisher.
     pub failures: u64,
 }
 
@@ -125,7 +125,7 @@ pub struct Monitor {
     thread: Background,
 }
 
-/// What the handle and the thread share.
+/// State of the handle and the thread.
 struct Shared {
     options: MonitorOptions,
     polls: AtomicU64,
@@ -139,7 +139,7 @@ struct Shared {
 }
 
 impl Monitor {
-    /// Begins to monitor this table. What was told is remembered in `store` under `id`: the same for every run of one
+    /// Begins to monitor this table. The monitor's memory is in `store` under `id`: the same for every run of one
     /// publisher service, and another one for each service that has this store.
     ///
     /// # Errors
@@ -172,12 +172,12 @@ impl Monitor {
         &self.table
     }
 
-    /// What was counted so far.
+    /// Counts since the start.
     pub fn stats(&self) -> MonitorStats {
         self.shared.stats()
     }
 
-    /// Stops, and remembers what was told. Waits for at most 300 ms, also if the store does not answer; the thread
+    /// Stops, and stores the monitor's memory. Waits for at most 300 ms, also if the store does not answer; the thread
     /// then ends when it does.
     pub fn stop(&self) {
         self.thread.stop();
@@ -227,7 +227,7 @@ impl Shared {
         }
     }
 
-    /// What counts the updates of this action.
+    /// The counter for updates of this action.
     fn counter(&self, action: &Action) -> &AtomicU64 {
         match action {
             Action::Create => &self.created,

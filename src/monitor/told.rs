@@ -1,4 +1,4 @@
-//! What a monitor has told last of each row: in memory to compare with, and in the store for its next run.
+//! The last published state of each row: in memory to compare with, and in the store for the next run.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ use crate::update::{Name, Topic};
 pub(super) struct Told {
     /// The table where it is stored.
     name: String,
-    /// Where that table stood, as far as it was seen.
+    /// The state of that table as last seen.
     seen: Option<TableVersion>,
     parts: Vec<Part>,
-    /// Tells the rows of this listing from those of earlier ones.
+    /// Number of this listing, unlike those of earlier ones.
     listing: u64,
 }
 
@@ -27,7 +27,7 @@ struct Part {
     is_changed: bool,
 }
 
-/// What was told last of a row.
+/// The last published state of a row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Last {
     pub(super) version: u64,
@@ -41,8 +41,8 @@ pub(super) struct Last {
 const PARTS: u64 = 256;
 
 impl Told {
-    /// What earlier runs of this monitor have remembered. A part that cannot be read is told to `fail`, and its rows count
-    /// as never told.
+    /// Loads the memory of earlier runs of this monitor. A part that cannot be read is passed to `fail`, and its rows
+    /// count as never published.
     ///
     /// # Errors
     /// Those of an outage.
@@ -59,7 +59,7 @@ impl Told {
             match read(&row.value) {
                 Ok(rows) => part.rows = rows,
                 Err(e) => {
-                    let context = format!("table {name:?} key {:?}: what the monitor has told", &*row.key);
+                    let context = format!("table {name:?} key {:?}: the memory of the monitor", &*row.key);
                     fail(&Error::new(ErrorKind::Malformed, context).with_source(e));
                 }
             }
@@ -77,7 +77,7 @@ impl Told {
         self.listing += 1;
     }
 
-    /// The listing has this row. What was told of it last?
+    /// The listing has this row. Returns its last published state.
     pub(super) fn look(&mut self, row: &Row) -> Option<&Last> {
         let listing = self.listing;
         let last = self.part(&row.key).rows.get_mut(&row.key)?;
@@ -92,7 +92,7 @@ impl Told {
         missing.map(|(key, last)| (key.clone(), last.clone())).collect()
     }
 
-    /// The row was told.
+    /// The row was published.
     pub(super) fn told(&mut self, row: Row) {
         let last = Last {
             version: row.version,
@@ -105,7 +105,7 @@ impl Told {
         part.rows.insert(row.key, last);
     }
 
-    /// The row was told as deleted.
+    /// The row was published as deleted.
     pub(super) fn told_deleted(&mut self, key: &str) {
         let part = self.part(key);
         part.is_changed |= part.rows.remove(key).is_some();
@@ -114,8 +114,8 @@ impl Told {
     /// Stores what has changed, as long as it is to `go_on`; and if the store went back, what it has lost.
     ///
     /// # Errors
-    /// Those of an outage; and [`ErrorKind::Conflict`] if somebody else has written there. What was not stored then is
-    /// stored the next time.
+    /// Those of an outage; and [`ErrorKind::Conflict`] if another monitor has written there. Parts that were not stored
+    /// then are stored the next time.
     pub(super) fn save(&mut self, store: &dyn Store, mut go_on: impl FnMut() -> bool) -> Result<()> {
         let conflict = match self.save_changed(store, &mut go_on) {
             Err(e) if is_conflict(&e) => e,
@@ -137,7 +137,7 @@ impl Told {
         let changed = self.parts.iter_mut().enumerate().filter(|(_, part)| part.is_changed);
         for (number, part) in changed {
             if !go_on() {
-                let context = "what was told was not remembered";
+                let context = "published changes could not be remembered";
                 return Err(Error::new(ErrorKind::Stopped, context));
             }
             let version = part.save(store, &self.name, &number.to_string())?;
@@ -148,8 +148,8 @@ impl Told {
         Ok(())
     }
 
-    /// Looks for what is stored, and what of it is not as it should be. Returns whether the store went back: nobody takes
-    /// away what was stored here.
+    /// Looks for the stored parts, and for those that differ from memory. Returns true if the store went back: no other
+    /// process removes these rows.
     ///
     /// # Errors
     /// Those of an outage.
@@ -179,7 +179,7 @@ impl Told {
 }
 
 impl Last {
-    /// Whether this is what was told.
+    /// True if this is the published state.
     pub(super) fn is(&self, row: &Row) -> bool {
         self.version == row.version && self.topic == row.topic && self.print == print(&row.value)
     }
@@ -205,7 +205,7 @@ impl Part {
             .map(|(key, last)| (key.as_str(), last.version, last.topic.as_str(), last.print))
             .collect();
         serde_json::to_string(&rows)
-            .map_err(|e| Error::new(ErrorKind::InvalidInput, "what the monitor has told").with_source(e))
+            .map_err(|e| Error::new(ErrorKind::InvalidInput, "the memory of the monitor").with_source(e))
     }
 }
 
@@ -230,7 +230,7 @@ fn is_conflict(e: &Error) -> bool {
     )
 }
 
-/// Tells a value from others.
+/// A sum that differs for most other values.
 fn print(value: &str) -> u32 {
     let hash = hash(value);
     (hash ^ (hash >> 32)) as u32

@@ -21,20 +21,20 @@ pub(super) struct Worker {
     stop: Stop,
     /// `None` until it could be read.
     told: Option<Told>,
-    /// Where the table stood when all that was in it was told and remembered.
+    /// State of the table when everything in it was published and remembered.
     done: Option<TableVersion>,
-    /// Where it stood at the last look.
+    /// State of the table at the last look.
     seen: Option<TableVersion>,
-    /// The store went back, and not everybody was told yet. Versions begin anew.
+    /// The store went back, and not every topic has had its gap yet. Versions begin anew.
     went_back: bool,
-    /// The topics on which something was told in this poll, or since the store went back.
+    /// The topics with a published change in this poll, or since the store went back.
     topics: BTreeSet<Topic>,
 }
 
 /// It polls no more often than that.
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
-/// How long one that is to stop may go on storing what it has told.
+/// Time that a stopping monitor may go on storing its memory.
 const REMEMBER: Duration = Duration::from_millis(200);
 
 impl Worker {
@@ -105,7 +105,7 @@ impl Worker {
             Ok(()) if self.went_back => self.repair(told),
             _ => Ok(()),
         };
-        // Also if it failed: some of it was told.
+        // Also if it failed: some of it was published.
         let remembered = self.remember(told);
         compared.and(repaired)?;
         remembered?;
@@ -113,8 +113,8 @@ impl Worker {
         Ok(())
     }
 
-    /// The store went back, and what is in it now was told. Who goes by versions has to read it; and what it has lost of
-    /// what was remembered is to be stored again.
+    /// The store went back, and its present state was published. Programs that go by versions have to read it; and
+    /// memory that it has lost is to be stored again.
     fn repair(&mut self, told: &mut Told) -> Result<()> {
         told.find(&*self.store)?;
         for topic in std::mem::take(&mut self.topics) {
@@ -129,7 +129,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Reads all rows, and tells what is not as it was told.
+    /// Reads all rows, and publishes those that differ from their published state.
     fn compare(&mut self, told: &mut Told, version: Option<u64>) -> Result<()> {
         told.begin();
         let mut after = None;
@@ -196,7 +196,10 @@ impl Worker {
                 self.topics.insert(update.topic);
             }
             Err(e) if matches!(e.kind(), ErrorKind::TooLarge | ErrorKind::InvalidInput) => {
-                let context = format!("table {:?} key {:?}: nobody can be told", self.table, &*update.key);
+                let context = format!(
+                    "table {:?} key {:?}: the change cannot be published",
+                    self.table, &*update.key
+                );
                 self.shared.fail(&Error::new(e.kind(), context).with_source(e));
             }
             Err(e) => return Err(e),

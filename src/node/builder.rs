@@ -1,4 +1,4 @@
-//! What a node is made of.
+//! The making of a node.
 
 use std::fmt;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ impl NodeBuilder {
         }
     }
 
-    /// Is told of every failure in the background, of all parts; they are logged in any case. Default: none.
+    /// Called with every failure in the background, of all parts; they are logged in any case. Default: none.
     pub fn hook(mut self, hook: impl Fn(&Error) + Send + Sync + 'static) -> NodeBuilder {
         self.hook = Some(Arc::new(hook));
         self

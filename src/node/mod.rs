@@ -1,4 +1,4 @@
-//! A program's part in the network: everything that the options describe, opened as it is asked for, and stopped together.
+//! All parts that the options describe, opened on request and stopped together.
 //!
 //! ```
 //! use std::time::Duration;
@@ -6,7 +6,7 @@
 //! use tablecast::{Config, DbUpdate, Node, Topic};
 //!
 //! # fn main() -> tablecast::Result<()> {
-//! // In a test all is in memory; a program says `Config::load(None)?`.
+//! // In a program: Config::load(None)?
 //! let node = Node::open(&Config::in_memory("example"))?;
 //! let (updates, received) = crossbeam_channel::unbounded::<DbUpdate>();
 //! node.dispatcher()?.on_table("lport", updates).detach();
@@ -105,8 +105,8 @@ impl Node {
         self.parts.lock().database(self)
     }
 
-    /// The dispatcher, whose callbacks get what the subscriber receives. Register them before you first ask for the subscriber: it
-    /// runs from then on.
+    /// The dispatcher, whose callbacks get the updates of the subscriber. Register them before the first call of
+    /// [`Node::subscriber`]: it runs from then on.
     ///
     /// # Errors
     /// As [`Dispatcher::new`].

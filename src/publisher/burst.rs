@@ -1,4 +1,4 @@
-//! What is gathered of a burst: updates that were accepted and numbered, and go out together. Pure: the time is an
+//! The gathered updates of a burst, which were accepted and numbered and go out together. Pure: the time is an
 //! argument.
 
 use std::collections::VecDeque;
@@ -9,8 +9,8 @@ use crate::update::Topic;
 
 use super::numbers::Slot;
 
-/// A burst is on when so many sends have followed one another, each so soon after the one before had ended. What is sent
-/// 10,000 times a second is none.
+/// A burst is on after this many sends in a row, each begun soon after the end of the one before. 10,000 sends a second
+/// are no burst.
 const QUICK: u32 = 8;
 const SOON: Duration = Duration::from_micros(20);
 
@@ -20,10 +20,10 @@ pub(super) const AGE: Duration = Duration::from_micros(250);
 /// A larger share of what is gathered goes out alone.
 const LARGE: usize = 8;
 
-/// What the number, the timestamp and the rest of a map take that come last, at most.
+/// Maximum size of the number, the timestamp and the other fields that come last in a map.
 const NUMBERS: usize = 96;
 
-/// So many emptied frames are kept.
+/// Maximum of emptied frames that are kept.
 const SPARES: usize = 16;
 
 /// The frames that are open, one for each topic.
@@ -87,12 +87,12 @@ impl Burst {
         self.quick = 0;
     }
 
-    /// Whether so many bytes may wait for others.
+    /// True if this many bytes may wait for others.
     pub(super) fn is_small(&self, length: usize) -> bool {
         length + NUMBERS <= self.limit / LARGE
     }
 
-    /// Whether what is open is to be sent before so many bytes more are gathered.
+    /// True if the open frame is to be sent before this many bytes more are gathered.
     pub(super) fn is_due(&self, length: usize, now: Instant) -> bool {
         let Some(since) = self.since else { return false };
         let is_full = self.updates >= MOST_JOINED || self.bytes + length + NUMBERS > self.limit;
@@ -136,7 +136,7 @@ impl Burst {
         is_first
     }
 
-    /// What is to be sent next.
+    /// The frame to send next.
     pub(super) fn first(&self) -> Option<&Frame> {
         self.frames.front()
     }
@@ -232,7 +232,7 @@ mod tests {
         assert_eq!(first, [true, false, false, false, false]);
         let maps = |numbers: &[u32]| numbers.iter().map(|seq| format!("{{\"seq\":{seq}}}")).collect();
         assert_eq!(rig.send_first(), ("b".into(), maps(&[1, 2])));
-        // Whose frame is gone gets another.
+        // A publisher whose frame is gone gets another.
         rig.push("b");
         rig.push("c");
         assert_eq!(rig.send_first(), ("a".into(), maps(&[1, 2])));

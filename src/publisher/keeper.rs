@@ -1,5 +1,5 @@
-//! The thread beside a sending end: it tells subscribers that the publisher is there, those who ask, and from time to time
-//! all, and sends what was gathered of a burst and is sent by nobody else.
+//! The thread beside a sending end: it sends hellos, to subscribers that ask and from time to time to all, and sends
+//! the gathered updates of a burst that no caller sends.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ const IDLE: u32 = 8;
 /// How soon what the transport did not take is tried again.
 const RETRY: Duration = Duration::from_millis(1);
 
-/// What is known without the lock of what is gathered.
+/// State of the gathered updates, known without their lock.
 #[derive(Debug)]
 pub(super) struct Gathered {
     base: Instant,
@@ -79,7 +79,7 @@ impl Gathered {
 }
 
 impl Shared {
-    /// Keeps on until it is told to stop, whatever fails.
+    /// Keeps on until it is stopped, whatever fails.
     pub(super) fn run(&self, waiter: &mut dyn Waiter) {
         let mut hello_at = Instant::now() + jittered(self.interval);
         let mut failures = Failures::default();
@@ -122,7 +122,7 @@ impl Shared {
             *hello_at = Instant::now() + jittered(self.interval);
             // Under the lock of the answers: a hello that passes a question by says that the question was not heard.
             if let Err(e) = self.say(sender, HELLO, Duration::ZERO) {
-                // Nobody takes anything: those who send are told so themselves.
+                // Nothing is taken: the senders get that error themselves.
                 log::debug!("no hello: {e}");
             }
         } else {
@@ -137,7 +137,7 @@ impl Shared {
         waited
     }
 
-    /// Sends what is gathered when it is due, until nothing was for a while, or for so long.
+    /// Sends gathered updates when they are due, until there were none for a while, or until `until`.
     fn tend(&self, until: Instant) {
         let mut idle = 0;
         while !self.stopping.load(Ordering::Acquire) && Instant::now() < until {
@@ -206,15 +206,15 @@ impl Shared {
         Ok(())
     }
 
-    /// Tells of the recent topics, in as many messages as it takes, the last of which is `action`. A publisher that
-    /// connects on its first send says nothing before that, unless it has used up numbers.
+    /// Sends the numbers of the recent topics, in as many messages as it takes, the last of which is `action`. A
+    /// publisher that connects on its first send says nothing before that, unless it has used up numbers.
     pub(super) fn say<'a>(&'a self, mut sender: MutexGuard<'a, Sender>, action: &str, timeout: Duration) -> Result<()> {
         sender.flush(timeout, false)?;
         let topic = Topic::hello();
         let mut message = Vec::new();
         let mut part = Some(Part::default());
         while let Some(this) = part {
-            // Numbers and message go out under one lock: a hello never tells of what is sent after it.
+            // Numbers and message go out under one lock: a hello never names a number that is sent after it.
             self.use_up(&mut sender);
             if !sender.introduced && !sender.numbers.is_used() {
                 return Ok(());

@@ -21,11 +21,11 @@ use super::numbers::Numbers;
 use super::parked::parked;
 use super::turn::Turn;
 
-/// A driver's sending end with its keeper: the thread that says hello, also while nobody sends.
+/// A driver's sending end with its keeper: the thread that says hello, also between sends.
 pub(crate) struct Link {
     shared: Arc<Shared>,
     wake: Arc<dyn Wake>,
-    // Joined when the link is dropped, after `wake` told it to end.
+    // Joined when the link is dropped, after `wake` has ended it.
     keeper: Option<Thread>,
 }
 
@@ -37,11 +37,11 @@ pub(super) struct Shared {
     /// Set by every send: the keeper looks after the socket from time to time while it is, since a send may have
     /// used up the signal that it waits for.
     pub(super) active: AtomicBool,
-    /// The keeper waits for the lock, which those who send all the time would never leave to it.
+    /// The keeper waits for the lock, which busy senders would never leave to it.
     pub(super) waiting: AtomicBool,
     pub(super) stopping: AtomicBool,
-    /// Topics of which numbers are to be used up, `None` for all, and for what happened when: by those who cannot wait
-    /// for the sender. The flag says that there are some.
+    /// Topics of which numbers are to be used up, `None` for all, with the time of the event: by callers that cannot
+    /// wait for the sender. The flag says that there are some.
     pub(super) skipped: Mutex<HashMap<Option<Topic>, Instant>>,
     pub(super) has_skipped: AtomicBool,
     pub(super) subscribers: Mutex<usize>,
@@ -53,12 +53,12 @@ pub(super) struct Shared {
     /// A larger hello is divided.
     pub(super) max_hello: usize,
     pub(super) send_timeout: Duration,
-    /// Whether there are probes to look for.
+    /// True if there are probes to look for.
     pub(super) is_asked: bool,
     pub(super) hook: Option<ErrorHook>,
 }
 
-/// What a send works with, under the link's lock.
+/// State of a send, under the link's lock.
 pub(super) struct Sender {
     pub(super) outbound: Box<dyn Outbound>,
     pub(super) numbers: Numbers,
@@ -99,7 +99,7 @@ impl Link {
                 burst: Burst::new(encoder.codec(), options.max_message_bytes),
                 gathered: Arc::clone(&gathered),
                 trouble: None,
-                // Who listens to this end itself asks.
+                // A subscriber of this end itself asks.
                 introduced: waiter.is_some(),
             }),
             gathered,
@@ -158,7 +158,7 @@ impl Link {
         self.shared.waiting.load(Ordering::Relaxed)
     }
 
-    /// Something was gathered where nothing was: the keeper sends it if nobody else does.
+    /// The first update was gathered: the keeper sends it if no caller does.
     pub(super) fn gathers(&self, now: Instant) {
         self.shared.gathered.begin(now);
         if !self.shared.gathering.load(Ordering::Relaxed) && !self.shared.gathering.swap(true, Ordering::AcqRel) {
@@ -166,8 +166,8 @@ impl Link {
         }
     }
 
-    /// Uses up a number of this topic, or of all that were used, for what has happened until now and could not be told.
-    /// Waits for nothing.
+    /// Uses up a number of this topic, or of all that were used, for past events that could not be published. Waits for
+    /// nothing.
     pub(crate) fn skip(&self, topic: Option<&Topic>) {
         let mut skipped = self.shared.skipped.lock();
         skipped.insert(topic.cloned(), clock::now());
@@ -182,7 +182,7 @@ impl Link {
     /// Waits for `count` subscribers, and returns whether they came in time.
     pub(crate) fn wait_subscribers(&self, count: usize, timeout: Duration) -> Result<()> {
         if self.shared.sender.lock().outbound.subscribers().is_none() {
-            let context = "this driver cannot tell how many subscribers there are";
+            let context = "this driver does not know its subscribers";
             return Err(Error::new(ErrorKind::Unsupported, context));
         }
         let deadline = thread::deadline(timeout);
@@ -197,12 +197,12 @@ impl Link {
         Ok(())
     }
 
-    /// Whether somebody has subscribed to this topic, where the driver can tell.
+    /// True if there is a subscription to this topic, where the driver knows.
     pub(crate) fn is_subscribed(&self, topic: &Topic) -> Option<bool> {
         self.shared.sender.lock().outbound.is_subscribed(topic)
     }
 
-    /// Waits until somebody has subscribed to this topic.
+    /// Waits for a subscription to this topic.
     pub(crate) fn wait_subscribed(&self, topic: &Topic, timeout: Duration) -> Result<()> {
         let deadline = thread::deadline(timeout);
         // Held from the look to the wait, so that no change is missed in between.
@@ -212,7 +212,7 @@ impl Link {
                 Some(true) => return Ok(()),
                 Some(false) => {}
                 None => {
-                    let context = "this driver cannot tell what is subscribed to";
+                    let context = "this driver does not know the subscriptions";
                     return Err(Error::new(ErrorKind::Unsupported, context));
                 }
             }
@@ -228,14 +228,14 @@ impl Link {
         }
     }
 
-    /// Sends what was gathered, and tells that this is the end, with the last numbers. Waits for a short while only: who does
-    /// not hear it notices the silence.
+    /// Sends the gathered updates, and a goodbye with the last numbers. Waits for a short while only: a subscriber that
+    /// does not hear it notices the silence.
     pub(crate) fn say_goodbye(&self) {
         let mut sender = self.shared.lock();
         // It gives up what it cannot send.
         let _ = sender.flush(LAST_CHANCE, true);
         let trouble = sender.trouble();
-        // A word to nobody would only linger.
+        // A goodbye without a receiver would only linger.
         let is_alone = self.shared.answer(&mut sender).is_ok() && sender.outbound.subscribers() == Some(0);
         if is_alone {
             drop(sender);

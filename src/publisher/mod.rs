@@ -29,9 +29,9 @@ pub struct PublisherOptions {
     /// The publisher's id, unique among those that run at a time, of at most 255 bytes. Default: made from the host's
     /// name, the process id and a random number.
     pub id: Option<Name>,
-    /// The format of what is sent. Default: JSON.
+    /// The format of what is sent. Default: MessagePack.
     pub codec: Codec,
-    /// How long a send may take before it fails with [`ErrorKind::Timeout`]. Default: 1 s.
+    /// Time limit of a send before it fails with [`ErrorKind::Timeout`]. Default: 1 s.
     pub send_timeout: Duration,
     /// A larger payload is refused. Default: 16 MiB.
     pub max_message_bytes: usize,
@@ -39,10 +39,10 @@ pub struct PublisherOptions {
     pub max_topic_bytes: usize,
     /// A longer key is refused. Default: 65,536 bytes.
     pub max_key_bytes: usize,
-    /// How often the publisher tells that it is there, and its last numbers. A subscriber notices within two of
-    /// these that the last update was lost, and within three that the publisher is gone. Default: 1 s.
+    /// Period of the publisher's hellos, which name its last numbers. A subscriber notices within two of these that the
+    /// last update was lost, and within three that the publisher is gone. Default: 1 s.
     pub hello_interval: Duration,
-    /// Told of every failure in the background. Default: none; failures are logged in any case.
+    /// Called with every failure in the background. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
 }
 
@@ -86,7 +86,7 @@ impl fmt::Debug for PublisherOptions {
     }
 }
 
-/// What a [`Publisher`] has counted.
+/// Counts of a [`Publisher`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PublisherStats {
@@ -94,8 +94,7 @@ pub struct PublisherStats {
     pub sent: u64,
     /// Updates that were refused; the caller got an error for each.
     pub failed: u64,
-    /// Of those that were accepted in a burst, the updates that could not be sent after all. Subscribers find their numbers
-    /// missing.
+    /// Updates that were accepted in a burst and could not be sent after all. Subscribers find their numbers missing.
     pub lost: u64,
     /// Hellos: answers to subscribers that asked whether they are heard, and those of the option `hello_interval`.
     pub hellos: u64,
@@ -117,7 +116,7 @@ pub struct Publisher {
 }
 
 thread_local! {
-    /// Where a message is written before it is sent, so that sending allocates nothing.
+    /// Buffer of a message before it is sent, so that sending allocates nothing.
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -128,7 +127,7 @@ impl Publisher {
     /// A publisher on a new sending end of `driver`.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for an id that is too long, and what the driver says, for example
+    /// [`ErrorKind::Config`] for an id that is too long, and the errors of the driver, for example
     /// [`ErrorKind::AddressInUse`].
     pub fn new(driver: &dyn PubSub, options: PublisherOptions) -> Result<Publisher> {
         let id = options.id.clone().unwrap_or_else(unique_id);
@@ -150,12 +149,12 @@ impl Publisher {
     /// Sends an update on its own topic.
     ///
     /// The timestamp that is sent is later than that of everything this publisher sent before: if the update's own is not,
-    /// it is the least that is. So subscribers get what has one topic and priority in the order of sending.
+    /// it is the least that is. So subscribers get updates of one topic and priority in the order of sending.
     ///
-    /// In a burst, when each call follows the one before within 20 microseconds, it returns as soon as the update is accepted:
-    /// it goes out together with others of its topic, after 250 microseconds at the latest, also if nothing more is sent. If
-    /// that fails then, its number stays used, so that subscribers find it missing; it is counted as
-    /// [`lost`](PublisherStats::lost), and the hook is told. The option `join_frames` prevents it.
+    /// In a burst, when each call follows the one before within 20 microseconds, it returns as soon as the update is
+    /// accepted: it goes out together with others of its topic, after 250 microseconds at the latest, also if nothing
+    /// more is sent. If that fails then, its number stays used, so that subscribers find it missing; it is counted as
+    /// [`lost`](PublisherStats::lost), and the hook is called. The option `join_frames` prevents it.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if the transport did not take it within the option `send_timeout`,
@@ -212,8 +211,7 @@ impl Publisher {
         }
     }
 
-    /// Uses up a number of this topic, or of all topics that were used: something has happened of which subscribers
-    /// could not be told otherwise.
+    /// Uses up a number of this topic, or of all topics that were used, for an event that could not be published.
     pub(crate) fn skip(&self, topic: Option<&Topic>) {
         self.link.skip(topic);
     }
@@ -256,7 +254,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Whether an update may be sent on this topic, as far as the limits say.
+    /// Checks that the limits let an update be sent on this topic.
     pub(crate) fn check(&self, topic: &Topic, update: &DbUpdate) -> Result<()> {
         self.check_update(update)?;
         self.check_topic(topic)?;
@@ -360,23 +358,23 @@ impl Publisher {
         sent
     }
 
-    /// Waits until so many subscribers are connected and have subscribed.
+    /// Waits until at least `count` subscribers are connected and have subscribed.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if they did not come in time, [`ErrorKind::Unsupported`] if the driver cannot tell.
+    /// [`ErrorKind::Timeout`] if they did not come in time, [`ErrorKind::Unsupported`] if the driver does not know.
     pub fn wait_subscribers(&self, count: usize, timeout: Duration) -> Result<()> {
         self.link.wait_subscribers(count, timeout)
     }
 
-    /// Waits until somebody has subscribed to this topic: then what is sent on it is for somebody.
+    /// Waits for a subscription to this topic, so that an update on it has a receiver.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if nobody has in time, [`ErrorKind::Unsupported`] if the driver cannot tell.
+    /// [`ErrorKind::Timeout`] if there is none in time, [`ErrorKind::Unsupported`] if the driver does not know.
     pub fn wait_subscribed(&self, topic: &Topic, timeout: Duration) -> Result<()> {
         self.link.wait_subscribed(topic, timeout)
     }
 
-    /// Whether somebody has subscribed to this topic, where the driver can tell.
+    /// True if there is a subscription to this topic, where the driver knows.
     pub(crate) fn is_subscribed(&self, topic: &Topic) -> Option<bool> {
         self.link.is_subscribed(topic)
     }
@@ -396,7 +394,7 @@ impl Publisher {
         self.epoch
     }
 
-    /// What was counted so far.
+    /// Counts since the start.
     pub fn stats(&self) -> PublisherStats {
         PublisherStats {
             sent: self.sent.load(Ordering::Relaxed),
@@ -424,14 +422,14 @@ fn check_id(id: &str) -> Result<()> {
     Err(Error::new(ErrorKind::Config, context))
 }
 
-/// An id that nobody else has: neither another process of this host nor the same one in another container.
+/// An id of its own: unlike that of another process of this host, or of the same process in another container.
 pub(crate) fn unique_id() -> Name {
     let host = host_name();
     let random = RandomState::new().hash_one(now_micros());
     format!("{host}-{}-{random:08x}", std::process::id(), random = random as u32).into()
 }
 
-/// What the host calls itself.
+/// The host's own name.
 pub(crate) fn host_name() -> String {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match host.trim() {

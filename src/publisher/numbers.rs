@@ -1,4 +1,4 @@
-//! The numbers that a publisher has used, and what its hellos tell of them.
+//! The numbers that a publisher has used, and their report in hellos.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::update::Topic;
 #[derive(Debug, Default)]
 pub(crate) struct Numbers {
     topics: HashMap<Topic, Used>,
-    /// Topics that the hellos tell of, each once.
+    /// Topics that the hellos name, each once.
     recent: Vec<Topic>,
     /// How many rounds of hellos were said.
     rounds: u64,
@@ -94,7 +94,7 @@ struct Used {
     frame: u64,
 }
 
-/// A message of a round tells of topics with at most so many bytes in their names; then another one follows.
+/// Maximum of bytes in the names of topics of one message of a round; then another one follows.
 const MAX_BYTES: usize = 32 << 10;
 
 /// A message of a round of hellos.
@@ -106,7 +106,7 @@ pub(super) struct Part {
 }
 
 impl Numbers {
-    /// What comes next on this topic.
+    /// The next number on this topic.
     pub(super) fn slot<'a>(&'a mut self, topic: &'a Topic, now: Instant) -> Slot<'a> {
         let used = self.topics.entry(topic.clone()).or_insert(Used::new(now));
         Slot {
@@ -121,7 +121,7 @@ impl Numbers {
         }
     }
 
-    /// Whether there are numbers to tell of.
+    /// True if there are numbers to report.
     pub(super) fn is_used(&self) -> bool {
         !self.recent.is_empty()
     }
@@ -140,8 +140,8 @@ impl Numbers {
         }
     }
 
-    /// A message of the round of hellos that is being said, which tells of at most `most` topics, and the part after it;
-    /// `None`: that was the last. With 0 a topic is left out for which no message is large enough.
+    /// A message of the current round of hellos, which names at most `most` topics, and the part after it; `None`: that
+    /// was the last. With 0 a topic is left out for which no message is large enough.
     pub(super) fn hello(&mut self, part: Part, most: usize, every: Duration, now: Instant) -> (Hello, Option<Part>) {
         let begun = *self.begun.get_or_insert(now);
         let mut topics = Vec::new();
@@ -174,8 +174,8 @@ impl Numbers {
         (hello, more.then_some(next))
     }
 
-    /// A round is over: forgets topics of which enough was told. One that could not be said to its end counts too, as
-    /// those count it who miss it.
+    /// A round is over: forgets topics that were named often enough. A round that could not be sent to its end counts
+    /// too, as it does for subscribers that miss it.
     pub(super) fn told(&mut self) {
         self.rounds += 1;
         let (rounds, topics) = (self.rounds, &mut self.topics);
@@ -223,8 +223,8 @@ mod tests {
         Topic::new(name).unwrap()
     }
 
-    /// What a slow store has written and published was sent when it said so, not when it was asked: otherwise what is lost
-    /// in between would count as known to a program that was told to read in between.
+    /// An update from a slow store was sent when sending returned, not when it was asked for: otherwise a loss in
+    /// between would count as known to a program that read the store in between.
     #[test]
     fn an_update_was_sent_when_sending_ended() {
         let mut numbers = Numbers::default();
@@ -240,7 +240,8 @@ mod tests {
         assert!(numbers.slot(&a, clock::now()).idle < Duration::from_millis(60));
     }
 
-    /// What could not be told has a number all the same, which hellos tell of, since the moment when it happened.
+    /// An event that could not be published has a number all the same, which hellos name, since the moment when it
+    /// happened.
     #[test]
     fn a_number_that_is_skipped_is_told_of() {
         let mut numbers = Numbers::default();
@@ -260,7 +261,7 @@ mod tests {
         assert_eq!(numbers.slot(&a, at).seq, 4);
     }
 
-    /// Every recent topic is told of in five rounds, in parts within the limit, whatever its name.
+    /// Every recent topic is named in five rounds, in parts within the limit, whatever its name.
     #[test]
     fn rounds_tell_of_every_recent_topic_five_times() {
         let mut numbers = Numbers::default();

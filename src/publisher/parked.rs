@@ -1,4 +1,4 @@
-//! What a keeper waits on where there are no probes to wait for: its time, and its end.
+//! Wait of a keeper without probes to wait for: its time, and its end.
 
 use std::sync::Arc;
 use std::time::Duration;

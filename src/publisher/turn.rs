@@ -19,7 +19,7 @@ pub(crate) struct Turn<'a> {
     link: &'a Link,
     sender: MutexGuard<'a, Sender>,
     now: Instant,
-    /// What is left of the time that sending may take.
+    /// The rest of the time limit of the send.
     left: Duration,
 }
 
@@ -34,8 +34,8 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Whether an update of so many bytes, without its number, is to be [gathered](Turn::gather). Otherwise what was gathered
-    /// before has been sent, and the update goes out alone.
+    /// True if an update of this many bytes, without its number, is to be [gathered](Turn::gather). Otherwise the
+    /// updates gathered before have been sent, and the update goes out alone.
     pub(super) fn gathers(&mut self, length: usize) -> bool {
         let Sender { outbound, burst, .. } = &mut *self.sender;
         let gathers = burst.follows(self.now) && burst.is_small(length) && outbound.takes_joined();
@@ -133,7 +133,7 @@ impl Sender {
         Ok(())
     }
 
-    /// What could not be sent since the last call, though it had been accepted.
+    /// The accepted updates that could not be sent since the last call, as an error.
     pub(super) fn trouble(&mut self) -> Option<Error> {
         let e = self.trouble.take()?;
         let context = format!(

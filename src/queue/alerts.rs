@@ -34,7 +34,7 @@ const MAX_TOPICS: Limit = Limit {
 /// The sync events to come.
 #[derive(Debug, Default)]
 pub(super) struct Alerts {
-    /// What is kept apart, in the order in which it is handed out.
+    /// Events that are kept apart, in the order in which they are handed out.
     words: BTreeMap<u64, SyncReason>,
     places: HashMap<What, u64>,
     next: u64,
@@ -61,7 +61,7 @@ enum Kind {
     Address,
 }
 
-/// What a kind takes up among the words.
+/// Share of a kind among the words.
 #[derive(Debug, Default)]
 struct Share {
     used: Limit,
@@ -76,7 +76,7 @@ struct Joined {
     topics: Option<Names<Topic>>,
 }
 
-/// What is told once.
+/// An event that is reported once.
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum What {
     Gap(Name, Topic),

@@ -1,4 +1,4 @@
-//! What waits beside the channel under pressure: the newest state of each row.
+//! Updates that wait beside the channel under pressure: the newest state of each row.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::lane::Urgency;
 use crate::update::{DbUpdate, Name};
 
-/// A value behind a lock, with a flag that tells without the lock that there is nothing in it.
+/// A value behind a lock, with a flag that shows without the lock that there is nothing in it.
 #[derive(Debug, Default)]
 pub(super) struct Aside<T> {
     filled: AtomicBool,
@@ -46,7 +46,7 @@ pub(super) struct Entry {
     pub(super) reserved: bool,
 }
 
-/// What became of an update in the [`Backlog`].
+/// Outcome of an update in the [`Backlog`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Put {
     Added,

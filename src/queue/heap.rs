@@ -22,8 +22,8 @@ const KEPT: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Heap {
     max_overtake: Duration,
-    /// What is pending, if none of it is more urgent than what came before it: it is handed out as it came, and needs no lanes.
-    /// Filled only while no row is in `rows`.
+    /// Pending updates, if none of them is more urgent than an earlier one: they are handed out as they came, and need
+    /// no lanes. Filled only while no row is in `rows`.
     straight: VecDeque<(Instant, DbUpdate)>,
     /// Rows were held, so that each needs its lane.
     holds: bool,

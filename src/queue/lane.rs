@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::update::{DbUpdate, Name};
 
-/// How urgent an update is; where this is equal, the arrival decides.
+/// Urgency of an update; where this is equal, the arrival decides.
 ///
 /// It is the priority, then the timestamp, as one number: comparing these is most of the work of a deep queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,7 +6,7 @@
 //!
 //! Sync events go before updates, in turns that keep either from waiting for ever. Those that come while others are
 //! handed out wait until the updates have had a second, or none is left. An [`Overflow`](crate::SyncReason::Overflow)
-//! always waits as long, so that one burst is told once. Where many sync events wait they are
+//! always waits as long, so that one burst causes one event. Where many sync events wait they are
 //! [`Joined`](crate::SyncReason::Joined); none is ever dropped.
 //!
 //! Senders put batches into a channel; the receiver drains it into a heap of its own. What must not wait behind the

@@ -1,4 +1,4 @@
-//! What a queue can be told, and what it tells.
+//! Options and counts of a queue.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// How much a queue holds, and what it does when it is full.
+/// Capacity of a queue, and its policy when it is full.
 #[derive(Debug, Clone)]
 pub struct QueueOptions {
-    /// How many updates may be pending; at least 1. Sync events and what was handed out do not count. Default: 65 536.
+    /// Maximum of pending updates; at least 1. Sync events and updates that were handed out do not count. Default: 65
+    /// 536.
     pub capacity: usize,
-    /// What to do with more. Default: [`Overflow::Coalesce`].
+    /// Policy beyond the capacity. Default: [`Overflow::Coalesce`].
     pub overflow: Overflow,
-    /// How long more urgent updates may overtake one, from when the receiver took it in. Default: 1 s.
+    /// Time for which more urgent updates may overtake one, from when the receiver took it in. Default: 1 s.
     pub max_overtake: Duration,
 }
 
@@ -27,7 +28,7 @@ impl Default for QueueOptions {
     }
 }
 
-/// What a queue does with more updates than it holds.
+/// Policy of a queue for more updates than it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Overflow {
     /// From half of the capacity on, an update replaces the last pending one of its row, whatever their actions, and
@@ -39,7 +40,8 @@ pub enum Overflow {
     Coalesce,
     /// The sender waits for space.
     Block,
-    /// Updates are dropped, and one [`SyncReason::Overflow`](crate::SyncReason::Overflow) tells how many. Never blocks.
+    /// Updates are dropped, and one [`SyncReason::Overflow`](crate::SyncReason::Overflow) has their number. Never
+    /// blocks.
     DropAndSync,
 }
 
@@ -68,13 +70,13 @@ impl FromStr for Overflow {
         all.into_iter()
             .find(|overflow| overflow.as_str() == word)
             .ok_or_else(|| {
-                let context = format!("overflow {word:?}: not coalesce, block or drop-and-sync");
+                let context = format!("overflow {word:?}: expected coalesce, block or drop-and-sync");
                 Error::new(ErrorKind::Config, context)
             })
     }
 }
 
-/// What happened in a queue since it was made.
+/// Counts of a queue since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct QueueStats {

@@ -2,7 +2,7 @@
 
 use super::lane::{Rank, Urgency};
 
-/// What [`Ranking::places`] says of a slot that has no rank.
+/// Place in [`Ranking::places`] of a slot that has no rank.
 const NOWHERE: usize = usize::MAX;
 
 /// How many children an entry of the heap has: more than two make it flatter, with fewer cache misses when it is deep.
@@ -13,7 +13,7 @@ const CHILDREN: usize = 4;
 pub(super) struct Ranking {
     /// No entry ranks before its parent.
     heap: Vec<Entry>,
-    /// Where in `heap` each slot stands.
+    /// Place of each slot in `heap`.
     places: Vec<usize>,
 }
 

@@ -47,7 +47,7 @@ impl QueueReceiver {
         }
     }
 
-    /// What to wait on after [`QueueReceiver::pop`] had nothing. What comes goes to [`QueueReceiver::accept`].
+    /// Channel to wait on after [`QueueReceiver::pop`] had nothing. Its messages go to [`QueueReceiver::accept`].
     pub fn channel(&self) -> &Receiver<Delivery> {
         &self.channel
     }
@@ -184,7 +184,7 @@ impl QueueReceiver {
     fn take_backlog(&mut self, now: Instant) {
         let shared = Arc::clone(&self.shared);
         let (dropped, _) = shared.backlog.edit(|backlog| {
-            // What a sender sent before it turned to the backlog is in the channel by now, and goes first.
+            // Updates sent before a sender turned to the backlog are in the channel by now, and go first.
             self.drain_channel(now);
             let (mut coalesced, mut back) = (0, 0);
             let mut homeless = Vec::new();

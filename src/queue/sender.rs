@@ -42,7 +42,7 @@ impl QueueSender {
             Overflow::Block | Overflow::DropAndSync => self.shared.capacity,
         };
         let wanted = updates.len();
-        // What is in the backlog is to be overtaken by nothing: while it is filled, everything goes through it.
+        // Nothing may overtake the backlog: while it is filled, everything goes through it.
         if !self.shared.backlog.is_filled() && self.shared.reserve(wanted, wanted, limit) == wanted {
             return match wanted {
                 0 => Ok(()),
@@ -56,8 +56,8 @@ impl QueueSender {
         }
     }
 
-    /// Puts a sync event before the pending updates. Never blocks, and is never lost: one that is pending already is
-    /// told once, numbers are added up, and where there are many they are joined by kind.
+    /// Puts a sync event before the pending updates. Never blocks, and is never lost: one that is pending already comes
+    /// once, numbers are added up, and where there are many they are joined by kind.
     ///
     /// Pending are at most, each kind on its own: 64 gaps and 64 restarts with 64 KiB of names; 1,024 words on addresses
     /// with 1 MiB of names; the silence of 1,024 publishers with 64 KiB of names. The gaps and restarts above that
@@ -69,7 +69,7 @@ impl QueueSender {
         self.wake_if(first);
     }
 
-    /// What happened since the queue was made.
+    /// Counts since the queue was made.
     pub fn stats(&self) -> QueueStats {
         self.shared.stats()
     }
@@ -128,7 +128,7 @@ impl QueueSender {
     /// Wakes the receiver after something was put beside the channel where nothing was before; it takes all at once.
     fn wake_if(&self, first: bool) {
         if first {
-            // Without a receiver there is nobody to wake.
+            // Without a receiver there is no thread to wake.
             let _ = self.send(Vec::new());
         }
     }

@@ -1,4 +1,4 @@
-//! What both ends of the queue share.
+//! State of both ends of the queue.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -13,7 +13,7 @@ use crate::update::{DbUpdate, SyncReason};
 /// How many emptied batches are kept, and as many batches of values.
 const SPARES: usize = 16;
 
-/// What both ends share.
+/// State of both ends.
 pub(super) struct Shared {
     pub(super) capacity: usize,
     pub(super) overflow: Overflow,
@@ -24,7 +24,7 @@ pub(super) struct Shared {
     pub(super) alerts: Aside<Alerts>,
     /// Senders that wait for space.
     waiting: AtomicUsize,
-    /// Carries at most one token: there may be space. Whoever takes it passes it on if there is still more.
+    /// Carries at most one token: there may be space. The sender that takes it passes it on if there is still more.
     space: (Sender<()>, Receiver<()>),
     /// Emptied batches on their way back to the senders, so that a batch is not allocated each time.
     pub(super) spares: (Sender<Vec<DbUpdate>>, Receiver<Vec<DbUpdate>>),
@@ -56,7 +56,7 @@ impl Shared {
         }
     }
 
-    /// A batch for about so many updates.
+    /// A batch for about this many updates.
     pub(super) fn empty_batch(&self, updates: usize) -> Vec<DbUpdate> {
         let spare = self.spares.1.try_recv();
         spare.unwrap_or_else(|_| Vec::with_capacity(updates))
@@ -79,7 +79,7 @@ impl Shared {
 
     /// Waits until there is room for some of `wanted` updates: how many.
     pub(super) fn reserve_waiting(&self, wanted: usize, stop: &Receiver<()>) -> Result<usize> {
-        // Counted before the first look, so that whoever makes room after it sees that somebody waits.
+        // Counted before the first look, so that a receiver that makes room after it sees the waiting sender.
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let result = loop {
             if self.closed.load(Ordering::SeqCst) {
@@ -133,7 +133,7 @@ impl Shared {
         first_at_once || first
     }
 
-    /// Counts and tells so many dropped updates; as [`Shared::tell`].
+    /// Counts and reports this many dropped updates; as [`Shared::tell`].
     pub(super) fn tell_dropped(&self, dropped: u64) -> bool {
         if dropped == 0 {
             return false;

@@ -1,4 +1,4 @@
-//! Whose turn it is where both sync events and updates wait. No clock of its own.
+//! Turns of sync events and updates where both wait. No clock of its own.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,8 @@ const TURN: Duration = Duration::from_secs(1);
 /// Sync events go first, but not for ever: those that come while others are handed out wait for the updates' turn,
 /// which ends after a second, or when none is left.
 ///
-/// An overflow always lets the updates go first: once the queue is drained the burst is over, so that it is told once.
+/// An overflow always lets the updates go first: once the queue is drained the burst is over, so that it is reported
+/// once.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     turn: Turn,
@@ -24,7 +25,7 @@ enum Turn {
     /// Sync events, if there are any.
     #[default]
     Free,
-    /// So many more sync events.
+    /// This many more sync events.
     Syncs(usize),
     /// The updates, until then.
     Updates(Instant),

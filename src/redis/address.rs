@@ -9,7 +9,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 use super::node::Node;
 
-/// Some servers of one Redis, and how to be let in; the others of a cluster are asked for. Its text tells no password.
+/// Some servers of one Redis, with user and password; the others of a cluster are asked for. Its text shows no
+/// password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Servers {
     pub(crate) tls: bool,
@@ -21,7 +22,7 @@ pub(crate) struct Servers {
     pub(super) database: u32,
 }
 
-/// What an address looks like, for errors.
+/// Form of an address, for errors.
 const FORM: &str = "a Redis address is redis://host:port,host:port, with rediss:// for TLS, or unix:///path";
 
 impl Servers {

@@ -8,7 +8,7 @@ pub(crate) struct Buffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
-    /// So many bytes are still to be dropped as they come.
+    /// Number of bytes to be dropped as they come.
     skip: usize,
 }
 
@@ -19,12 +19,12 @@ const CHUNK: usize = 64 << 10;
 const MAX_KEPT: usize = 1 << 20;
 
 impl Buffer {
-    /// What is there.
+    /// The bytes that have come.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.bytes.get(self.start..self.end).unwrap_or_default()
     }
 
-    /// Uses up so many bytes; those that have not come yet are dropped when they do. They stay for
+    /// Uses up `count` bytes; those that have not come yet are dropped when they do. They stay for
     /// [`Buffer::consumed_part`] until more is read.
     pub(crate) fn consume(&mut self, count: usize) {
         let there = self.end - self.start;
@@ -47,7 +47,7 @@ impl Buffer {
             }
         }
         if self.bytes.len() - self.end < CHUNK / 2 {
-            // What is left moves to the beginning, and if that does not make room, the buffer doubles.
+            // The rest moves to the beginning, and if that does not make room, the buffer doubles.
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
             if self.bytes.len() - self.end < CHUNK / 2 {

@@ -32,7 +32,7 @@ pub(crate) struct Request<'a> {
     pub(crate) writes: bool,
 }
 
-/// What came of one try.
+/// Outcome of one try.
 enum Outcome {
     Answer(Value),
     Elsewhere(Redirect),
@@ -68,7 +68,7 @@ impl Client {
         Ok(Client(Pool::new(servers, options)?))
     }
 
-    /// Whether this address names the same servers, as far as is known without asking.
+    /// True if this address names the same servers, as far as is known without asking.
     pub(crate) fn is_at(&self, address: &str) -> bool {
         Servers::parse(address).is_ok_and(|servers| self.0.knows(&servers))
     }
@@ -99,7 +99,10 @@ impl Client {
                     elsewhere = Some(redirect);
                     continue;
                 }
-                Outcome::Elsewhere(_) => Error::new(ErrorKind::Unavailable, "each server says that another one has it"),
+                Outcome::Elsewhere(_) => Error::new(
+                    ErrorKind::Unavailable,
+                    "each server names another one as the owner of the slot",
+                ),
                 Outcome::Never(e) if is_unconfirmed => return Err(self.failed(ErrorKind::Unconfirmed, e)),
                 Outcome::Never(e) => return Err(e),
                 Outcome::Unknown(e) => {
@@ -108,7 +111,10 @@ impl Client {
                     e
                 }
                 Outcome::NotReached(e) | Outcome::NotYet(e) | Outcome::Incomplete(e) | Outcome::Lost(e) => e,
-                Outcome::NoScript => Error::new(ErrorKind::Unavailable, "a server does not know what it was just told"),
+                Outcome::NoScript => Error::new(
+                    ErrorKind::Unavailable,
+                    "a server does not know a script that was just loaded",
+                ),
             };
             pool.doubt();
             redirects = 0;
@@ -163,7 +169,7 @@ impl Client {
             .unwrap_or_else(|| Outcome::Never(Error::new(ErrorKind::Unavailable, "there are no Redis servers to ask")))
     }
 
-    /// One try at one place. `asking`: the server that has sent us there for this request alone.
+    /// One try at one place. `asking`: the server that has redirected this request alone.
     fn attempt_at(
         &self,
         place: &Node,
@@ -259,8 +265,8 @@ fn eval(command: &Cmd, script: &str) -> Cmd {
     eval
 }
 
-/// The same, but it names one key alone, and is told of the others: a server to which a slot is being moved runs no
-/// script that names several keys of which one does not exist.
+/// The same, but it names one key alone, and gets the others as arguments: a server to which a slot is being moved runs
+/// no script that names several keys of which one does not exist.
 fn eval_by_one_key(command: &Cmd, script: &str) -> Cmd {
     const TAKE_KEYS: &str = "for _ = 1, tonumber(table.remove(ARGV, 1)) do KEYS[#KEYS + 1] = table.remove(ARGV, 1) end";
     let (keys, args) = keys_and_args(command);
@@ -279,7 +285,7 @@ fn not_reached(e: Error) -> Outcome {
     }
 }
 
-/// What a server that refuses means; the code says it, unless a script hides it.
+/// Meaning of a server's refusal; the code says it, unless a script hides it.
 fn on_refusal(node: &Node, why: &ServerError) -> Outcome {
     use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved, NoScript, ReadOnly, TryAgain};
     let error = |kind| refusal(kind, node, why);

@@ -1,4 +1,4 @@
-//! What a server of a cluster knows of the cluster.
+//! A cluster as one of its servers knows it.
 
 use ::redis::{Cmd, Value, cmd, from_redis_value, from_redis_value_ref};
 
@@ -9,7 +9,7 @@ use super::field;
 use super::node::Node;
 use super::stream::Limit;
 
-/// A range of slots, its ends included, and who has it: the master first.
+/// A range of slots, its ends included, and its servers: the master first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Range {
     pub(crate) slots: (u16, u16),
@@ -34,7 +34,7 @@ impl Health {
         }
     }
 
-    /// Reads the answer; `None` if it says nothing, as for a user who may not ask.
+    /// Reads the answer; `None` if it says nothing, as for a user without permission.
     pub(crate) fn read(answer: &Value) -> Option<Health> {
         if let Some(role) = field(answer, "role") {
             let ok = role == "master";
@@ -48,7 +48,7 @@ impl Health {
         })
     }
 
-    /// Asks a server, and fails if it is not well; `None` if we may not ask.
+    /// Asks a server, and fails if it is not well; `None` without permission to ask.
     pub(crate) fn check(conn: &mut Conn, limit: Limit<'_>) -> Result<Option<Health>> {
         match conn.ask(&Health::question(conn.in_cluster), limit) {
             Ok(answer) => match Health::read(&answer) {
@@ -69,7 +69,7 @@ pub(crate) fn cut_off(conn: &Conn) -> Error {
     })
 }
 
-/// Asks a server who has which slots; nothing if we may not.
+/// Asks a server for the owners of slots; nothing without permission.
 pub(crate) fn ranges(conn: &mut Conn, limit: Limit<'_>) -> Result<Vec<Range>> {
     let answer = match conn.ask(&cluster("SLOTS"), limit) {
         Err(e) if e.kind() == ErrorKind::Denied => return Ok(Vec::new()),
@@ -94,7 +94,7 @@ fn read(range: Value, asked: &Node) -> Option<Range> {
         let mut parts = value.into_sequence().ok()?.into_iter();
         let host: Option<String> = from_redis_value(parts.next()?).ok()?;
         let port = number(parts.next()?)?;
-        // A server that is not to tell its host is where we asked.
+        // A server that hides its host is where it was asked.
         let host = asked.host_told(host.as_deref().unwrap_or_default());
         let node = Node { host, port };
         if !node.is_unnamed() {
@@ -107,7 +107,7 @@ fn read(range: Value, asked: &Node) -> Option<Range> {
         })
     };
     let mut nodes = parts.map(node).collect::<Option<Vec<_>>>()?;
-    // Of one that the server has lost it does not even tell the port.
+    // Of one that the server has lost even the port is missing.
     nodes.retain(|node| node.port != 0);
     Some(Range { slots, nodes })
 }

@@ -18,14 +18,14 @@ use super::reply::Search;
 use super::stream::{Limit, Stream};
 use super::{Access, field, refused};
 
-/// A connection on which the server has let us in. After an error it is of no use any more.
+/// A connection after a successful login. After an error it is of no use any more.
 pub(crate) struct Conn {
     node: Node,
     stream: Stream,
     input: Buffer,
     search: Search,
     parser: Parser,
-    /// Where the last message has its channel and its payload, and how long it is.
+    /// Places of the last message's channel and payload, and its length.
     message: [(usize, usize); 2],
     length: usize,
     /// All that came was read.
@@ -34,7 +34,7 @@ pub(crate) struct Conn {
     pub(crate) heard: Instant,
     /// How many bytes came.
     pub(crate) received: u64,
-    /// What is to be sent, and how much of it was.
+    /// Output, and the number of its bytes that were sent.
     output: Vec<u8>,
     sent: usize,
     /// The server is one of a cluster.
@@ -45,7 +45,7 @@ pub(crate) struct Conn {
     selects: bool,
 }
 
-/// What came.
+/// Input.
 pub(crate) enum Incoming {
     /// A message; [`Conn::message`] has it.
     Message,
@@ -62,7 +62,7 @@ const MAX_KEPT: usize = 1 << 20;
 const FRESH: Duration = Duration::from_micros(100);
 
 impl Conn {
-    /// A connection on which the server is about to be asked to let us in.
+    /// A connection on which the login is about to begin.
     pub(super) fn greet(socket: Socket, node: &Node, access: &Access) -> Result<Conn> {
         #[cfg(feature = "redis-tls")]
         let stream = match &access.tls {
@@ -104,7 +104,7 @@ impl Conn {
         Ok(conn)
     }
 
-    /// Goes on with what [`Conn::greet`] began, without waiting; true if the server has let us in.
+    /// Goes on with the login that [`Conn::greet`] began, without waiting; true once it has succeeded.
     pub(super) fn is_welcome(&mut self) -> Result<bool> {
         self.send_some()?;
         while !self.is_known || self.selects {
@@ -217,7 +217,7 @@ impl Conn {
         }
     }
 
-    /// What has come, without reading or waiting. A message whose payload is over the limit is left out.
+    /// The input so far, without reading or waiting. A message whose payload is over the limit is left out.
     pub(crate) fn next(&mut self, max_payload: usize) -> Result<Option<Incoming>> {
         let input = self.input.bytes();
         let node = &self.node;
@@ -253,7 +253,7 @@ impl Conn {
         Ok(Some(Incoming::Value(value)))
     }
 
-    /// The channel and the payload of the message that [`Conn::next`] has just told of.
+    /// The channel and the payload of the message that [`Conn::next`] has just returned.
     pub(crate) fn message(&self) -> [&[u8]; 2] {
         self.message.map(|part| self.input.consumed_part(self.length, part))
     }
@@ -286,12 +286,12 @@ impl Conn {
     /// [`ErrorKind::Transport`] if the connection is of no use any more.
     pub(crate) fn check(&mut self) -> Result<()> {
         if self.heard.elapsed() >= FRESH && self.fill()? {
-            return Err(self.nonsense("it says what nobody asked for"));
+            return Err(self.nonsense("a reply without a request"));
         }
         Ok(())
     }
 
-    /// True if only a wait for [`Conn::news`] can tell that there is more to read.
+    /// True if only a wait for [`Conn::news`] can show that there is more to read.
     pub(crate) fn is_drained(&self) -> bool {
         self.drained
     }
@@ -301,7 +301,7 @@ impl Conn {
         self.drained = false;
     }
 
-    /// What to wait for.
+    /// Events to wait for.
     pub(crate) fn news(&self) -> PollFlags {
         match self.sent < self.output.len() {
             true => self.stream.news() | self.stream.room(),

@@ -28,13 +28,13 @@ pub(crate) struct Finder {
     shunned: BTreeSet<Node>,
 }
 
-/// Whose turn it is; processes that start together begin at different servers.
+/// Turns of servers; processes that start together begin at different ones.
 pub(crate) fn turns() -> Arc<AtomicUsize> {
     Arc::new(AtomicUsize::new(RandomState::new().hash_one(0) as usize >> 1))
 }
 
 impl Finder {
-    /// `patience` is how long a server may take to let us in.
+    /// `patience` is the time limit of a login.
     pub(crate) fn new(servers: Servers, access: Access, patience: Duration, turns: Arc<AtomicUsize>) -> Finder {
         Finder {
             servers: servers.nodes,
@@ -93,8 +93,8 @@ impl Finder {
         Err(error)
     }
 
-    /// The servers to try: those that a cluster tells of, and after the first of them those that we were told, since what
-    /// a cluster tells need not be reached from here.
+    /// The servers to try: those that a cluster names, and after the first of them the configured ones, since those
+    /// that a cluster names need not be reachable from here.
     fn candidates(&self, turn: usize) -> Vec<Node> {
         let mut nodes = self.in_turn(&self.known, turn);
         let told: Vec<_> = nodes.clone();

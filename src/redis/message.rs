@@ -3,7 +3,7 @@
 
 use super::reply::{Broken, count, line};
 
-/// What the input begins with, as far as messages of channels are concerned.
+/// Beginning of the input, as far as messages of channels are concerned.
 #[derive(Debug, PartialEq)]
 pub(super) enum Message {
     /// A message: where its channel and its payload are, and how long it is.
@@ -16,7 +16,7 @@ pub(super) enum Message {
     TooLarge {
         length: usize,
     },
-    /// Perhaps a message: more is needed to tell.
+    /// Perhaps a message: more input is needed.
     Partial,
     Other,
 }
@@ -47,7 +47,7 @@ pub(super) fn message(input: &[u8], limit: usize) -> Result<Message, Broken> {
     }
     for (_, end) in [channel, payload] {
         if input.get(end..end + 2) != Some(b"\r\n") {
-            return Err(Broken("a text that is longer than it says"));
+            return Err(Broken("a text longer than its stated length"));
         }
     }
     Ok(Message::Whole {
@@ -57,7 +57,7 @@ pub(super) fn message(input: &[u8], limit: usize) -> Result<Message, Broken> {
     })
 }
 
-/// Where the text is whose length stands at `at`; its end may be beyond the input.
+/// Place of the text whose length stands at `at`; its end may be beyond the input.
 fn text(input: &[u8], at: usize) -> Result<Option<(usize, usize)>, Broken> {
     let Some((line, length)) = line(input.get(at..).unwrap_or_default())? else {
         return Ok(None);

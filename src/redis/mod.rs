@@ -1,9 +1,9 @@
 //! Connections to Redis, which the driver and the store have in common: a single server or a cluster, with or without
 //! a password, plain or over TLS.
 //!
-//! Requests are built, replies parsed and refusals told apart by the `redis` crate. Its connections are not used: here
-//! every wait has a deadline for the whole of it and something that ends it early, it is known of every request whether
-//! it may have been done, and a message is decoded from where it was received.
+//! Requests are built, replies parsed and refusals distinguished by the `redis` crate. Its connections are not used:
+//! here every wait has a deadline for the whole of it and something that ends it early, it is known of every request
+//! whether it may have been done, and a message is decoded from where it was received.
 
 mod address;
 mod buffer;
@@ -41,7 +41,7 @@ pub(crate) use finder::{Finder, turns};
 pub(crate) use node::Node;
 pub(crate) use stream::{Limit, poll};
 
-/// How to reach Redis, and how patient to be.
+/// Connection and patience for Redis.
 #[derive(Debug, Clone)]
 pub struct RedisOptions {
     /// The user of Redis' access lists, for addresses that name neither user nor password. Default: empty, which means
@@ -49,15 +49,15 @@ pub struct RedisOptions {
     pub user: String,
     /// The password. Default: none.
     pub password: Secret,
-    /// The certificates of those who may vouch for a server, as a PEM file. Default: empty, which means the system's.
+    /// The certificate authorities of servers, as a PEM file. Default: empty, which means the system's.
     pub tls_ca: PathBuf,
-    /// Our own certificate, as a PEM file, for servers that ask for one. Default: empty, which means none.
+    /// The client certificate, as a PEM file, for servers that ask for one. Default: empty, which means none.
     pub tls_cert: PathBuf,
-    /// The key of our own certificate, as a PEM file.
+    /// The key of the client certificate, as a PEM file.
     pub tls_key: PathBuf,
-    /// How often a server is asked whether it is still there, at least 10 ms. Default: 1 s.
+    /// Interval at which a server is asked whether it is still there, at least 10 ms. Default: 1 s.
     pub heartbeat_interval: Duration,
-    /// How long a server may be silent before it counts as lost, at least 20 ms. Default: 3 s.
+    /// Time of silence after which a server counts as lost, at least 20 ms. Default: 3 s.
     pub heartbeat_timeout: Duration,
     /// The first wait before a lost server is tried again, at least a millisecond; it doubles up to `reconnect_max`.
     /// Default: 100 ms.
@@ -66,10 +66,11 @@ pub struct RedisOptions {
     pub reconnect_max: Duration,
     /// A larger message is skipped and counted as malformed. Default: 64 MiB.
     pub max_frame_bytes: usize,
-    /// Whether updates that are sent close together share a message; with [`JoinFrames::Auto`] they do not. Default: that.
+    /// Policy for updates that are sent close together; with [`JoinFrames::Auto`] they do not share a message. Default:
+    /// that.
     pub join_frames: JoinFrames,
-    /// How often a request of the store is made again after a server was lost or could not do it yet. The first time
-    /// after `reconnect_interval`, then after twice as long each time. Default: 3.
+    /// Number of repetitions of a request of the store after a server was lost or could not do it yet. The first one
+    /// follows after `reconnect_interval`, then after twice as long each time. Default: 3.
     pub retries: u32,
 }
 
@@ -185,13 +186,13 @@ pub(crate) fn refused(node: &Node, why: &ServerError) -> Error {
     refusal(kind, node, why)
 }
 
-/// An error that tells what a server said.
+/// An error with a server's refusal.
 fn refusal(kind: ErrorKind, node: &Node, why: &ServerError) -> Error {
     let (code, details) = (why.code(), why.details().unwrap_or_default());
     Error::new(kind, format!("Redis at {node} refuses: {code} {details}"))
 }
 
-/// What an answer that is a map says under this name.
+/// The field of this name of an answer that is a map.
 fn field(answer: &Value, name: &str) -> Option<String> {
     let text = |value| from_redis_value_ref::<String>(value).ok();
     let mut entries = answer.as_map_iter()?;

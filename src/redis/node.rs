@@ -1,4 +1,4 @@
-//! Where a server is, and the addresses that name servers.
+//! A server's place, and the addresses that name servers.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -12,11 +12,11 @@ pub(crate) struct Node {
     pub(crate) port: u16,
 }
 
-/// Where Redis listens unless it is told otherwise.
+/// Redis' default port.
 const DEFAULT_PORT: u16 = 6379;
 
 impl Node {
-    /// The server of a text such as `db1:6379`, `[::1]:6379` or `db1`.
+    /// The server of a text, for example `db1:6379`, `[::1]:6379` or `db1`.
     pub(super) fn parse(text: &str) -> Option<Node> {
         let with_port = match config::is_host_port(text) {
             true => text.to_owned(),
@@ -40,7 +40,7 @@ impl Node {
 const UNNAMED: &str = "?";
 
 impl Node {
-    /// The server that `from` tells of as `host:port`; it may leave out the host that it has itself, and put an IPv6
+    /// The server that `from` names as `host:port`; it may leave out the host that it has itself, and put an IPv6
     /// address without brackets.
     pub(crate) fn told(text: &str, from: &Node) -> Option<Node> {
         let (host, port) = text.rsplit_once(':')?;

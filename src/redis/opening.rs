@@ -21,7 +21,7 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// A try of one address.
 enum Try {
     Connecting(Socket),
-    /// The server was asked to let us in.
+    /// The login was sent to the server.
     Greeting(Box<Conn>),
 }
 
@@ -36,7 +36,7 @@ impl Conn {
     ///
     /// # Errors
     /// [`ErrorKind::Transport`] or [`ErrorKind::Timeout`] if there is no answer, [`ErrorKind::Denied`] if the server
-    /// does not let us in.
+    /// refuses the login.
     pub(crate) fn open(node: &Node, access: &Access, limit: Limit<'_>) -> Result<Conn> {
         let looked_up = stream::look_up(node, limit);
         let mut addresses = looked_up.map_err(|e| Error::new(e.kind(), format!("Redis at {node}")).with_source(e))?;
@@ -91,7 +91,7 @@ impl Conn {
 }
 
 impl Try {
-    /// What to wait for.
+    /// Events to wait for.
     fn news(&self) -> PollFd<'_> {
         match self {
             Try::Connecting(socket) => PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::OUT),
@@ -99,7 +99,7 @@ impl Try {
         }
     }
 
-    /// What it was waited for is there.
+    /// The awaited event is there.
     fn go_on(self, node: &Node, access: &Access) -> Result<Step> {
         let mut conn = match self {
             Try::Connecting(socket) => {

@@ -1,4 +1,4 @@
-//! Connections to all servers that are needed, and what is known of who has which keys. All threads share them.
+//! Connections to all servers that are needed, and the known owners of keys. All threads share them.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,18 +21,18 @@ pub(crate) struct Pool {
     access: Access,
     options: RedisOptions,
     known: Mutex<Known>,
-    /// Connections that nobody uses right now.
+    /// Connections that are not in use.
     idle: Mutex<HashMap<Node, Vec<Pooled>>>,
-    /// Whose turn it is to be asked.
+    /// Turn of the server to ask.
     turn: AtomicUsize,
 }
 
 #[derive(Default)]
 struct Known {
     slots: Slots,
-    /// It may have changed: somebody is to be asked again.
+    /// It may have changed: a server is to be asked again.
     is_stale: bool,
-    /// Servers that were not reached where the cluster says that they are, but where we were told.
+    /// Servers that were reached not where the cluster says that they are, but at a configured address.
     aliases: HashMap<Node, Node>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Pooled {
     checked: Instant,
 }
 
-/// So many connections to a server are kept when nobody uses them.
+/// Maximum of unused connections that are kept for a server.
 const MAX_IDLE: usize = 16;
 
 impl Pool {
@@ -67,21 +67,21 @@ impl Pool {
         &self.options
     }
 
-    /// Whether one of these is known to be one of ours.
+    /// True if one of these is known to be a server of this pool.
     pub(crate) fn knows(&self, servers: &Servers) -> bool {
         let known = self.known.lock();
         let mut ours = known.slots.nodes().chain(&self.servers.nodes);
         servers.tls == self.servers.tls && ours.any(|node| servers.nodes.contains(node))
     }
 
-    /// Who has this slot; asks if it is not known.
+    /// The owner of this slot; asks if it is not known.
     pub(crate) fn node_of(&self, slot: u16, limit: Limit<'_>) -> Result<Node> {
         let known = self.known.lock();
         if let Some(node) = known.slots.node(slot).filter(|_| !known.is_stale) {
             return Ok(node.clone());
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        // What we were told first: what a cluster tells need not be reached from here.
+        // The configured servers first: those that a cluster names need not be reachable from here.
         let mut candidates = in_turn(self.servers.nodes.clone(), turn);
         let mut others: Vec<_> = known.slots.nodes().cloned().collect();
         drop(known);
@@ -119,7 +119,7 @@ impl Pool {
         self.known.lock().slots.moved(slot, node.clone());
     }
 
-    /// Where a server may be reached that `from` has told of.
+    /// Addresses of a server that `from` has named.
     pub(crate) fn places(&self, node: &Node, from: Option<&Node>) -> Vec<Node> {
         let known = self.known.lock();
         let Some(from) = from.filter(|_| node.is_unnamed()) else {
@@ -139,8 +139,8 @@ impl Pool {
         places
     }
 
-    /// Where a node of a cluster may be that is not reached where the cluster says: at an address that we were told and that
-    /// no other node has.
+    /// Possible addresses of a node of a cluster that is not reached where the cluster says: configured ones that no
+    /// other node has.
     pub(crate) fn stand_ins(&self, node: &Node) -> Vec<Node> {
         let known = self.known.lock();
         let is_known = |given: &&Node| *given == node || known.slots.nodes().any(|other| other == *given);
@@ -157,12 +157,12 @@ impl Pool {
         };
     }
 
-    /// Who has what may have changed.
+    /// The owners of slots may have changed.
     pub(crate) fn doubt(&self) {
         self.known.lock().is_stale = true;
     }
 
-    /// A connection that is good as far as can be told. A single server has to be a master.
+    /// A connection that is good as far as is known. A single server has to be a master.
     pub(crate) fn take(&self, node: &Node, limit: Limit<'_>) -> Result<Pooled> {
         while let Some(mut pooled) = self.take_idle(node) {
             if pooled.conn.check().is_err() {

@@ -1,5 +1,6 @@
-//! Where replies end. The `redis` crate parses them, but only from input that it may wait for, and which it takes for
-//! itself: so each is looked for in what came, in pieces, without waiting, and handed over when it is all there.
+//! Ends of replies. The `redis` crate parses them, but only from input that it may wait for, and which it takes for
+//! itself: so each end is looked for in the input, in pieces, without waiting, and the reply handed over when it is
+//! complete.
 
 use std::fmt;
 
@@ -43,7 +44,7 @@ impl Search {
             let (text, elements) = head(line)?;
             self.at += text;
             if self.at > MAX_REPLY || elements > MAX_REPLY {
-                return Err(Broken("more than any server says"));
+                return Err(Broken("a reply of more than the maximum size"));
             }
             match elements {
                 0 => self.close(),
@@ -104,7 +105,7 @@ pub(super) fn count(digits: &[u8]) -> Result<usize, Broken> {
     let count = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
     count
         .filter(|count| *count <= MAX_REPLY)
-        .ok_or(Broken("a length that is none"))
+        .ok_or(Broken("a malformed length"))
 }
 
 #[cfg(test)]
@@ -174,7 +175,7 @@ mod tests {
         ] {
             assert!(Search::default().end(input.as_bytes()).is_err(), "{input:?}");
         }
-        // What has an end but is wrong before it is the crate's to refuse.
+        // A reply that has an end but is wrong before it is the crate's to refuse.
         for input in [":x\r\n", "$1\r\nab\r\n", "#x\r\n"] {
             assert!(parse_redis_value(input.as_bytes()).is_err(), "{input:?}");
         }

@@ -5,16 +5,16 @@ use std::collections::HashMap;
 use super::cluster::Range;
 use super::node::Node;
 
-/// The keys of a cluster are dealt to so many slots.
+/// Number of slots of a cluster.
 const SLOTS: u16 = 16_384;
 
-/// What is known of who has which slot.
+/// Known owners of slots.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Slots {
     ranges: Vec<Range>,
-    /// What servers have said since.
+    /// Later changes, as servers have reported them.
     moved: HashMap<u16, Node>,
-    /// Has what nobody is known to have: the only server, or one that will know.
+    /// Owner of all slots without a known one: the only server, or one that will know.
     other: Option<Node>,
 }
 
@@ -28,7 +28,7 @@ impl Slots {
         }
     }
 
-    /// Who has this slot.
+    /// The owner of this slot.
     pub(crate) fn node(&self, slot: u16) -> Option<&Node> {
         let index = self.ranges.partition_point(|range| range.slots.1 < slot);
         let range = self.ranges.get(index).filter(|range| range.slots.0 <= slot);
@@ -41,7 +41,7 @@ impl Slots {
         self.moved.insert(slot, node);
     }
 
-    /// Whether these are slots of a cluster.
+    /// True if these are slots of a cluster.
     pub(crate) fn is_cluster(&self) -> bool {
         !(self.ranges.is_empty() && self.moved.is_empty())
     }

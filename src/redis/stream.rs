@@ -19,13 +19,13 @@ use super::node::Node;
 #[cfg(feature = "redis-tls")]
 use super::tls::Session;
 
-/// How long something may take, and what calls it off.
+/// Time limit of an operation, and the sign that calls it off.
 #[derive(Clone, Copy)]
 pub(crate) struct Limit<'a> {
     pub(crate) deadline: Instant,
     /// A single wait takes no longer: what comes, or goes out, a piece at a time has until the deadline.
     silence: Duration,
-    /// Whoever waits gives up when the other end of this is dropped.
+    /// A wait ends when the other end of this is dropped.
     cancel: Option<&'a UnixStream>,
 }
 
@@ -46,7 +46,7 @@ impl<'a> Limit<'a> {
         }
     }
 
-    /// The same, but no longer than `time` from now, nor than half of what is left: somebody else is to have a try.
+    /// The same, but no longer than `time` from now, nor than half of the rest: another server is to have a try.
     pub(crate) fn share(self, time: Duration) -> Self {
         let now = Instant::now();
         let share = self.left_at(now) / 2;
@@ -147,7 +147,7 @@ impl<'a> Limit<'a> {
 
 /// Waits for one of these, at most for `timeout` (`None`: for ever). May return early.
 pub(crate) fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
-    // What does not fit is some hundred billion years.
+    // A longer time is some hundred billion years.
     let timeout = timeout.and_then(|timeout| rustix::event::Timespec::try_from(timeout).ok());
     match rustix::event::poll(fds, timeout.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
@@ -253,7 +253,7 @@ impl Stream {
         matches!(self, Stream::Plain(_))
     }
 
-    /// What to wait for when [`Stream::write`] would have blocked: in a handshake it is the other side's turn.
+    /// Events to wait for when [`Stream::write`] would have blocked: in a handshake it is the other side's turn.
     pub(crate) fn room(&self) -> PollFlags {
         match self {
             Stream::Plain(_) => PollFlags::OUT,
@@ -264,7 +264,7 @@ impl Stream {
         }
     }
 
-    /// What to wait for when [`Stream::read`] would have blocked.
+    /// Events to wait for when [`Stream::read`] would have blocked.
     pub(crate) fn news(&self) -> PollFlags {
         match self {
             Stream::Plain(_) => PollFlags::IN,

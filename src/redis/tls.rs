@@ -1,4 +1,4 @@
-//! TLS: whom to trust, who we are, and the session of a connection.
+//! TLS: the authorities, the client's own certificate, and the session of a connection.
 
 use std::fmt;
 use std::fs;

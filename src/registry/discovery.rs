@@ -12,9 +12,9 @@ use crate::subscriber::Subscriber;
 /// new ones are connected, those that are gone disconnected, and one that moved is followed. Addresses that the program
 /// has registered itself are left alone. The rows of those that are gone are removed.
 ///
-/// One that comes is connected within the option `discover_interval_ms`, one that stops cleanly is disconnected within
-/// it, and one that dies within it and `publisher_timeout_ms`. Of one that came and went before it was live, or that died,
-/// the program is told [`SyncReason::AddressLost`](crate::SyncReason::AddressLost).
+/// A new publisher is connected within the option `discover_interval_ms`, one that stops cleanly is disconnected within
+/// it, and one that dies within it and `publisher_timeout_ms`. For one that came and went before it was live, or that
+/// died, the program gets [`SyncReason::AddressLost`](crate::SyncReason::AddressLost).
 #[derive(Debug)]
 pub struct Discovery {
     watch: Watch,
@@ -54,7 +54,7 @@ impl Discovery {
 struct Follower {
     subscriber: Arc<Subscriber>,
     roles: BTreeSet<String>,
-    /// Who was there at the last look: the id, and which run of it.
+    /// Members at the last look, by id and run.
     runs: Option<BTreeSet<(String, u64)>>,
     /// The addresses that are registered with the subscriber because of this.
     followed: BTreeSet<String>,
@@ -73,11 +73,11 @@ impl Follower {
         let runs_before = self.runs.replace(runs.collect());
         let wanted: BTreeSet<&str> = stay.iter().map(|member| &*member.address).collect();
         self.refused.retain(|address| wanted.contains(address.as_str()));
-        // New ones first: who has moved is heard at the one place or at the other.
+        // New ones first: a publisher that has moved is heard at the one place or at the other.
         for address in &wanted {
             self.listen(address);
         }
-        // Who was gone before anybody looked may have been missed.
+        // A member that was gone before the first look may have been missed.
         for member in left {
             let is_new = |runs: &BTreeSet<_>| !runs.contains(&(member.id.clone(), member.epoch));
             if runs_before.as_ref().is_some_and(is_new) {

@@ -1,16 +1,16 @@
-//! Who is there: rows that their owners renew, and what others make of them.
+//! Members: rows that their owners renew, and the judgement of others about them.
 //!
 //! - A [`Registration`] keeps a row in a table of the store: it creates the row, writes it again at a third of the
-//!   timeout, with jitter, and deletes it when it stops. Nothing of this is published. One that stops before all can have
-//!   seen it leaves its row, which says so, to whoever removes those of the dead.
-//! - A [`Watch`] reads the table again and again and tells who is there. Each write gives a row another version, so a
+//!   timeout, with jitter, and deletes it when it stops. Nothing of this is published. One that stops before all can
+//!   have seen it leaves its row, marked as leaving, to the observer that removes those of the dead.
+//! - A [`Watch`] reads the table again and again and reports the members. Each write gives a row another version, so a
 //!   row whose version stays the same for the timeout has an owner that is gone. The time is the observer's own, and
-//!   counts only while it looks, and while the store can be read and written; no two clocks are compared. Whoever
-//!   notices removes the row, only in the version that was seen: one that its owner wrote meanwhile stays.
+//!   counts only while it looks, and while the store can be read and written; no two clocks are compared. The first
+//!   observer to notice removes the row, only in the version that was seen: one that its owner wrote meanwhile stays.
 //! - A [`Discovery`] makes a [`Subscriber`](crate::Subscriber) follow the publishers of such a table.
 //!
-//! If the store went back to an earlier state, by `FLUSHALL` or an older file, the rows that are missing were not removed
-//! by anybody: their owners count as there for the timeout, within which those that live write their rows again.
+//! If the store went back to an earlier state, by `FLUSHALL` or an older file, the missing rows were not removed by any
+//! process: their owners count as there for the timeout, within which those that live write their rows again.
 //!
 //! A member that was taken for dead, for example because its process was stopped for long, registers again with its
 //! next renewal.
@@ -37,7 +37,7 @@ pub use watch::Watch;
 /// The table in which publishers are registered.
 pub const PUBLISHERS: &str = "publisher";
 
-/// What a row says of its owner; the row's key is the owner's id.
+/// Contents of a row about its owner; the row's key is the owner's id.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
     /// Unique among those that run at a time, and the same after a restart.
@@ -45,39 +45,39 @@ pub struct Member {
     pub id: String,
     /// Which run of it; later runs have higher ones.
     pub epoch: u64,
-    /// Where it is reached: a publisher's listen address.
+    /// Its address: a publisher's listen address.
     pub address: String,
-    /// What it is for, if it says so: a subscriber may follow some roles only.
+    /// Its role, if it has one: a subscriber may follow some roles only.
     #[serde(default)]
     pub role: String,
-    /// How busy it was when it last renewed the row.
+    /// Load when it last renewed the row.
     #[serde(default)]
     pub load: Load,
     /// It is about to end, and takes nothing new, or has just ended.
     #[serde(default)]
     pub leaving: bool,
-    /// What else it says of itself, as its kind of member does.
+    /// Other data, by kind of member.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
 }
 
-/// How busy a member is.
+/// Load of a member.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
-    /// How many updates it has handled, or sent, since it began.
+    /// Number of updates that it has handled, or sent, since it began.
     pub handled: u64,
-    /// How many wait.
+    /// Number of updates that wait.
     pub waiting: u64,
 }
 
 impl Member {
-    /// What a row says.
+    /// Reads a row.
     ///
     /// # Errors
     /// [`ErrorKind::Malformed`] if this is no row of a member.
     pub fn from_row(row: &Row) -> Result<Member> {
         let member: Member = serde_json::from_str(&row.value).map_err(|e| {
-            let context = format!("row {:?} tells of no member", row.key);
+            let context = format!("row {:?} describes no member", row.key);
             Error::new(ErrorKind::Malformed, context).with_source(e)
         })?;
         Ok(Member {
@@ -91,7 +91,7 @@ impl Member {
             .map_err(|e| Error::new(ErrorKind::InvalidInput, "cannot write a member").with_source(e))
     }
 
-    /// Whether this is the same run at the same place.
+    /// True if this is the same run at the same place.
     fn is_run_of(&self, other: &Member) -> bool {
         self.epoch == other.epoch && self.address == other.address
     }
@@ -100,12 +100,13 @@ impl Member {
 /// Times of the registry.
 #[derive(Clone)]
 pub struct RegistryOptions {
-    /// Who has not renewed its row for so long is gone; at least 10 ms. The same for all who share a table. Default: 30 s.
+    /// Time after which a member that has not renewed its row is gone; at least 10 ms. The same for all that share a
+    /// table. Default: 30 s.
     pub timeout: Duration,
-    /// How often the table is read by those who follow it, but at least four times within the timeout, and at most every
+    /// Interval at which followers read the table, but at least four times within the timeout, and at most every
     /// millisecond. Default: 1 s.
     pub interval: Duration,
-    /// Told of every failure. Default: none; failures are logged in any case.
+    /// Called with every failure. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
 }
 
@@ -131,7 +132,7 @@ impl RegistryOptions {
         self.interval.min(self.timeout / 4).max(MIN_INTERVAL)
     }
 
-    /// Refuses a time within which nobody could renew its row.
+    /// Refuses a time within which no member could renew its row.
     fn check(&self) -> Result<()> {
         if self.timeout >= MIN_TIMEOUT {
             return Ok(());

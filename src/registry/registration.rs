@@ -24,7 +24,7 @@ pub struct Registration {
     thread: Mutex<Option<Thread>>,
 }
 
-/// What the handle and the thread share.
+/// State of the handle and the thread.
 struct Shared {
     lease: Mutex<Lease>,
     load: Mutex<Load>,
@@ -61,7 +61,7 @@ impl Lease {
 /// How long a stop waits for the thread. One that waits for a store which does not answer ends when it has its answer.
 const STOP: Duration = Duration::from_millis(300);
 
-/// Somebody else may write the row between two looks at it; that does not go on for ever.
+/// Another process may write the row between two looks at it; that does not go on for ever.
 const TRIES: usize = 4;
 
 impl Registration {
@@ -124,24 +124,24 @@ impl Registration {
         })
     }
 
-    /// Who is registered.
+    /// The registered member.
     pub fn member(&self) -> &Member {
         &self.member
     }
 
-    /// Sets how busy the member is; told with the next renewals.
+    /// Sets how busy the member is, for the next renewals.
     pub fn set_load(&self, load: Load) {
         *self.shared.load.lock() = load;
     }
 
-    /// Whether nobody can have taken this run for dead yet: the last renewal that was made began less than the timeout
-    /// ago.
+    /// True if no observer can have taken this run for dead yet: the last renewal that was made began less than the
+    /// timeout ago.
     pub(crate) fn is_held(&self) -> bool {
         self.shared.lease.lock().is_held(self.timeout)
     }
 
-    /// Waits until the row is written. What is published after that, whoever follows publishers hears, or is told that it may have
-    /// missed something, even if the process is killed.
+    /// Waits until the row is written. Every subscriber that follows publishers hears the updates published after that,
+    /// or gets a sync event, even if the process is killed.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if it is not by then.
@@ -164,7 +164,7 @@ impl Registration {
         lease.is_held(self.timeout)
     }
 
-    /// Whether others have taken this run for dead, and it was not registered again.
+    /// True if others have taken this run for dead, and it was not registered again.
     pub(crate) fn is_lost(&self) -> bool {
         *self.shared.lease.lock() == Lease::Lost
     }
@@ -213,7 +213,7 @@ struct Worker<F> {
     version: Option<u64>,
     /// When the row was first there.
     since: Option<Instant>,
-    /// Whether a row that others have removed is made again.
+    /// True if a row that others have removed is made again.
     rejoins: bool,
     shared: Arc<Shared>,
     renewal: F,
@@ -260,7 +260,7 @@ impl<F: FnMut(&mut Member)> Worker<F> {
             let set = Write::set(&self.table, &self.key, &value).version(version);
             match self.store.write(&set) {
                 Ok(written) => return Ok(self.joined(written.version)),
-                // Taken for gone, or written by somebody else, or by a try of ours that was not confirmed.
+                // Taken for gone, or written by another process, or by an own try that was not confirmed.
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => self.version = None,
                 Err(e) => return Err(e),
             }
@@ -290,7 +290,7 @@ impl<F: FnMut(&mut Member)> Worker<F> {
             });
             if self.since.is_some() && !is_ours {
                 let context = format!(
-                    "another one is registered as {:?}: give each an id of its own",
+                    "another member is registered as {:?}: give each an id of its own",
                     self.key
                 );
                 if !self.member.leaving {
@@ -312,7 +312,7 @@ impl<F: FnMut(&mut Member)> Worker<F> {
         }
         Err(Error::new(
             ErrorKind::Conflict,
-            "others write the same row all the time",
+            "other processes write the same row all the time",
         ))
     }
 
@@ -346,7 +346,7 @@ impl<F: FnMut(&mut Member)> Worker<F> {
             false => None,
         };
         let write = match &value {
-            // Whoever looks later is to know that somebody was there.
+            // Later observers have to know that a publisher was there.
             Some(value) => Write::set(&self.table, &self.key, value),
             None => Write::delete(&self.table, &self.key),
         };

@@ -1,4 +1,4 @@
-//! Who is there, judged by versions. No threads, no store, and the time is an argument.
+//! Members, judged by versions. No threads, no store, and the time is an argument.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,13 +7,13 @@ use super::{Member, Version};
 use crate::store::Row;
 use crate::update::Name;
 
-/// Whether a member is there.
+/// Presence of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PresenceState {
     /// It was seen to renew its row within the timeout.
     Alive,
-    /// Its row is there, and was not yet watched for long enough to tell.
+    /// Its row is there, and was not yet watched for long enough to be judged.
     Unknown,
     /// It has not renewed its row for the timeout.
     Stale,
@@ -34,11 +34,11 @@ impl PresenceState {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Presence {
-    /// What its row says.
+    /// The member of the row.
     pub member: Member,
-    /// Whether it is there.
+    /// Its presence.
     pub state: PresenceState,
-    /// How long its row was watched since it was last seen to change.
+    /// Time for which its row was watched since it was last seen to change.
     pub age: Duration,
 }
 
@@ -51,13 +51,13 @@ pub(super) struct Roster {
     missed: BTreeMap<Name, Seen>,
     /// When it was last looked.
     looked: Option<Instant>,
-    /// The time since then counts for nobody.
+    /// The time since then does not count.
     is_unwatched: bool,
 }
 
 #[derive(Debug)]
 struct Seen {
-    /// `None`: somebody else's row.
+    /// `None`: a row of another kind.
     member: Option<Member>,
     version: u64,
     value: String,
@@ -71,7 +71,7 @@ impl Seen {
         now.saturating_duration_since(self.since)
     }
 
-    /// Whether this is the member of the `other` row, or a later run of it.
+    /// True if this is the member of the `other` row, or a later run of it.
     fn is_same_or_later(&self, other: &Seen) -> bool {
         match (&self.member, &other.member) {
             (Some(this), Some(other)) => this.is_run_of(other) || this.epoch > other.epoch,
@@ -91,19 +91,19 @@ impl Roster {
         }
     }
 
-    /// The store could not be read or written: since the last look nobody could be seen to renew.
+    /// The store could not be read or written: since the last look no renewal could be seen.
     pub(super) fn skip(&mut self) {
         self.is_unwatched = true;
     }
 
-    /// Whether somebody has not been seen to renew for so long that it matters whether the store takes writes.
+    /// True if a member has not been seen to renew for so long that it matters whether the store takes writes.
     pub(super) fn is_in_doubt(&self, now: Instant) -> bool {
         let mut rows = self.rows.values().chain(self.missed.values());
         rows.any(|seen| seen.member.is_some() && seen.age(now) > self.timeout / 2)
     }
 
-    /// Whether something that was there is missing among these rows, or another or older one: they were deleted, or the
-    /// store went back.
+    /// True if a known row is missing among these rows, or is another or older one: rows were deleted, or the store
+    /// went back.
     pub(super) fn has_less(&self, rows: &[Row]) -> bool {
         let rows: BTreeMap<&Name, &Row> = rows.iter().map(|row| (&row.key, row)).collect();
         self.rows.iter().any(|(key, seen)| match rows.get(key) {
@@ -117,8 +117,8 @@ impl Roster {
         self.rows.values().map(|seen| seen.version).max().unwrap_or(0)
     }
 
-    /// Takes note of all rows of the table, as they were read `now`. If the store `went_back`, what is missing was not
-    /// deleted by anybody.
+    /// Takes note of all rows of the table, as they were read `now`. If the store `went_back`, missing rows were not
+    /// deleted by any process.
     pub(super) fn look(&mut self, rows: Vec<Row>, now: Instant, went_back: bool) {
         let last = self.looked.replace(now).unwrap_or(now);
         let gap = now.saturating_duration_since(last);

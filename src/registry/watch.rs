@@ -10,15 +10,15 @@ use crate::error::{Error, ErrorKind, Result, contain, report};
 use crate::store::{Row, Store, TableVersion, Write};
 use crate::thread::{Background, Stop};
 
-/// Tells who is in a table of members, from the moment it is made; dropping it ends that.
+/// Reports the members of a table, from the moment it is made; dropping it ends that.
 pub struct Watch {
     table: String,
     thread: Background,
 }
 
 impl Watch {
-    /// Begins to watch this table. `tell` is called on the watch's thread whenever the table was read, with all members;
-    /// it must be quick. With `remove`, the rows of those that are gone are removed, and not told any more.
+    /// Begins to watch this table. `tell` is called on the watch's thread whenever the table was read, with all
+    /// members; it must be quick. With `remove`, the rows of members that are gone are removed, and no longer reported.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] for a timeout of less than 10 ms, and [`ErrorKind::Io`] if there can be no thread. What is
@@ -65,7 +65,7 @@ impl fmt::Debug for Watch {
 
 struct Worker<F> {
     roster: Roster,
-    /// Where the table stood when it was last asked.
+    /// State of the table at the last look.
     seen: Option<TableVersion>,
     store: Arc<dyn Store>,
     table: String,
@@ -122,8 +122,8 @@ impl<F: FnMut(&[Presence])> Worker<F> {
         Ok((rows, went_back))
     }
 
-    /// Whoever removes others must know that they could have renewed: a store that is full, or locked, can still be read.
-    /// That is asked only when it matters.
+    /// An observer that removes others must know that they could have renewed: a store that is full, or locked, can
+    /// still be read. That is asked only when it matters.
     fn check_writable(&self, now: Instant) -> Result<()> {
         if self.remove && self.roster.is_in_doubt(now) {
             self.store.allocate_unique_key(&self.table)?;
@@ -147,7 +147,7 @@ impl<F: FnMut(&[Presence])> Worker<F> {
                 "table {:?}: {key} has not renewed its row for the timeout: removed",
                 self.table
             ),
-            // Somebody else has noticed.
+            // Another observer has noticed.
             Err(e) if e.kind() == ErrorKind::NotFound => {}
             // It is there after all: the next look shows.
             Err(e) if e.kind() == ErrorKind::Conflict => return Ok(()),

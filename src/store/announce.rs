@@ -7,8 +7,8 @@ use crate::update::Topic;
 
 /// A store that can publish what it writes.
 pub trait Announcer: Send + Sync {
-    /// As [`Store::write`](super::Store::write), and if that changed something, publishes the announcement in the same atomic step: nobody
-    /// ever sees one without the other, whoever is killed whenever.
+    /// As [`Store::write`](super::Store::write), and if that changed something, publishes the announcement in the same
+    /// atomic step: no reader ever sees one without the other, whatever is killed.
     ///
     /// # Errors
     /// As [`Store::write`](super::Store::write). After [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed) both
@@ -20,11 +20,11 @@ pub trait Announcer: Send + Sync {
 /// [`Written::after`], `tail`.
 #[derive(Debug, Clone, Copy)]
 pub struct Announcement<'a> {
-    /// Where to publish it. The row has this topic: the write asks for it.
+    /// Topic to publish on. The row has this topic: the write asks for it.
     pub topic: &'a Topic,
-    /// What comes before the version.
+    /// Payload before the version.
     pub head: &'a [u8],
-    /// What comes after both.
+    /// Payload after both.
     pub tail: &'a [u8],
     /// How the two are written. JSON: in decimal digits, with `,"after":` between them. MessagePack: as `uint 64`, which is the
     /// byte 0xcf and then eight bytes, the most significant one first, with the name as `fixstr`, which is 0xa5 and then `after`.

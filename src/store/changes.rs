@@ -1,11 +1,11 @@
-//! What became of a topic's rows after a version: how a copy that stayed behind catches up without reading all.
+//! Changes of a topic's rows after a version: for a copy that stayed behind and catches up without reading all.
 
 use super::listing::{Item, Page};
 use super::{Row, TableVersion};
 use crate::error::Result;
 use crate::update::Name;
 
-/// Where a table and some of its topics stand, at one moment; see
+/// Versions of a table and some of its topics, at one moment; see
 /// [`Store::topic_versions`](super::Store::topic_versions).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TopicVersions {
@@ -16,7 +16,7 @@ pub struct TopicVersions {
     pub versions: Vec<u64>,
 }
 
-/// What [`Store::changes`](super::Store::changes) answers.
+/// Answer of [`Store::changes`](super::Store::changes).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Changes {
     /// The changes, or the first of them.
@@ -28,11 +28,11 @@ pub enum Changes {
 /// A part of the changes of a topic, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChangePage {
-    /// Of each key the last change only.
+    /// The last change of each key.
     pub changes: Vec<RowChange>,
     /// Up to here nothing is missing: the next changes are those after it.
     pub version: TableVersion,
-    /// Whether there was more when this was read.
+    /// True if there was more when this was read.
     pub more: bool,
 }
 

@@ -7,8 +7,7 @@ use super::Row;
 use crate::error::Result;
 use crate::update::Name;
 
-/// A page of a listing ends early once its keys and values have so many bytes, so that large rows do not fill the
-/// memory.
+/// Size of keys and values at which a page of a listing ends early, so that large rows do not fill the memory.
 pub const PAGE_BYTES: usize = 4 << 20;
 
 /// A part of a listing.
@@ -16,7 +15,7 @@ pub const PAGE_BYTES: usize = 4 << 20;
 pub struct Page<T> {
     /// Rows or keys, in order; may be empty.
     pub items: Vec<T>,
-    /// Where the next page begins: after this key. `None`: this is the last one.
+    /// The next page begins after this key. `None`: this is the last one.
     pub next: Option<Name>,
 }
 
@@ -30,7 +29,7 @@ impl<T> Default for Page<T> {
     }
 }
 
-/// What a listing has: rows or keys.
+/// Item of a listing: a row or a key.
 pub trait Item {
     /// The row's key.
     fn key(&self) -> &Name;

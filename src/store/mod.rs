@@ -1,12 +1,12 @@
-//! The contract between the library and a store: rows, without a network of our own and without policy.
+//! The contract between the library and a store: rows, without a network and without policy.
 //!
 //! A row lives in a table, under a key that is unique there. It has a value, a topic and a version.
 //!
 //! - **Names.** Tables and keys are any UTF-8 text, also an empty one, and stay literal: no character has a meaning, and
 //!   table `a` with key `b.c` never meets table `a.b` with key `c`.
-//! - **Topic.** It is given when the row is created, [`Topic::ALL`] by default, and stays until the row is deleted: a row
-//!   that moved would have to be told as deleted to one topic and as created to another. Whoever names a topic sees the
-//!   rows of that topic only; a row of another one is not found.
+//! - **Topic.** It is given when the row is created, [`Topic::ALL`] by default, and stays until the row is deleted: a
+//!   row that moved would have to be published as deleted on one topic and as created on another. A call that names a
+//!   topic sees the rows of that topic only; a row of another one is not found.
 //! - **Version.** Every write gives the row a version that is higher than all before it in its table, also if the row
 //!   was deleted in between, or the whole table. Versions stay below 2^53. The highest version of a row is its newest, unless
 //!   the store went back to an earlier state: [`Store::table_version`] shows that.
@@ -17,7 +17,7 @@
 //!   [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`]. Only after [`ErrorKind::Unconfirmed`] a write may have been
 //!   made all the same.
 //!
-//! A driver implements six calls; the others follow from them. `tests/stores` holds the suite that every store passes.
+//! A store implements seven calls; the others follow from them. `tests/stores` holds the suite that every store passes.
 //!
 //! ```
 //! use tablecast::store::Store;
@@ -60,13 +60,12 @@ pub use write::{Change, DELETES_REMEMBERED, Write, Written, not_found};
 /// Limits and times of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// How many rows a page of a listing has at most. Default: 1,000.
+    /// Maximum of rows in a page of a listing. Default: 1,000.
     pub batch_amount: usize,
-    /// How long a call may take before it fails with [`ErrorKind::Timeout`] or
-    /// [`ErrorKind::Unavailable`]. Default: 5 s.
+    /// Time limit of a call before it fails with [`ErrorKind::Timeout`] or [`ErrorKind::Unavailable`]. Default: 5 s.
     pub timeout: Duration,
-    /// For how many writes of its table a delete is remembered, at least [`DELETES_REMEMBERED`]. A reader that stayed behind by
-    /// more has to list the table; see [`Store::changes`]. Default: 10,000.
+    /// Number of writes of its table for which a delete is remembered, at least [`DELETES_REMEMBERED`]. A reader that
+    /// stayed behind by more has to list the table; see [`Store::changes`]. Default: 10,000.
     pub deletes_remembered: u64,
 }
 
@@ -87,13 +86,13 @@ pub struct Row {
     pub key: Name,
     /// Opaque text, usually a JSON document.
     pub value: String,
-    /// Who is told of its changes.
+    /// Topic of its changes.
     pub topic: Topic,
     /// Every write raises it.
     pub version: u64,
 }
 
-/// Where a table stands: which table it is, and the number of its last write.
+/// State of a table: its incarnation, and the number of its last write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TableVersion {
     /// A random number that the table gets with its first write, and another one when it begins anew: after `FLUSHALL`,
@@ -104,7 +103,7 @@ pub struct TableVersion {
 }
 
 impl TableVersion {
-    /// Whether the store went back since the table stood like this: to another incarnation, or to an earlier version.
+    /// True if the store went back since `seen`: to another incarnation, or to an earlier version.
     pub fn went_back_since(&self, seen: &TableVersion) -> bool {
         seen.version > 0 && (self.incarnation != seen.incarnation || self.version < seen.version)
     }
@@ -170,28 +169,29 @@ pub trait Store: fmt::Debug + Send + Sync {
     fn create_table(&self, table: &str) -> Result<bool>;
 
     /// Removes a table with all its rows, at once for every reader; returns false if there is none. Takes as long as
-    /// the table is large. Versions and unique numbers go on where they were if the table is used again; a store that
-    /// tells the [`Store::table_version`] counts this as a write.
+    /// the table is large. Versions and unique numbers go on where they were if the table is used again; a store with
+    /// [`Store::table_version`] counts this as a write.
     ///
     /// # Errors
     /// Those of an outage.
     fn delete_table(&self, table: &str) -> Result<bool>;
 
-    /// A number that nobody else gets for this table, ever: they count from 1. The table need not exist.
+    /// Returns a number that is given once only for this table: they count from 1. The table need not exist.
     ///
     /// # Errors
     /// Those of an outage; a number may be lost then.
     fn allocate_unique_key(&self, table: &str) -> Result<u64>;
 
-    /// Where the table stands; `None` if the store cannot tell. It costs the same however large the table is.
+    /// Returns the state of the table; `None` if the store does not keep it. It costs the same however large the table
+    /// is.
     ///
     /// The version rises with every write of the table, also with deletes and with [`Store::delete_table`]. So if both
     /// numbers are the same as before, nothing was changed in between. If the incarnation is another one, or the version
     /// is lower, the store went back: what it has now is the truth, and its versions begin anew.
     ///
-    /// What this does not show: a store that lost its last writes, as Redis may with its master, and was given just as
-    /// many others before the next look. The incarnation is the same then, and so is the version. A reader that compares
-    /// its rows finds those whose version or value differs.
+    /// One case does not show: a store that lost its last writes, as Redis may with its master, and was given just as
+    /// many others before the next look. The incarnation is the same then, and so is the version. A reader that
+    /// compares its rows finds those whose version or value differs.
     ///
     /// # Errors
     /// Those of an outage.
@@ -200,8 +200,9 @@ pub trait Store: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
-    /// Where the table and these topics of it stand, at one moment; `None` if the store cannot tell. A topic's version is that of
-    /// the last write of one of its rows, deletes included. It costs the same however large the table is.
+    /// Returns the state of the table and of these topics of it, at one moment; `None` if the store does not keep it. A
+    /// topic's version is that of the last write of one of its rows, deletes included. It costs the same however large
+    /// the table is.
     ///
     /// # Errors
     /// Those of an outage.
@@ -225,8 +226,8 @@ pub trait Store: fmt::Debug + Send + Sync {
         Ok(Changes::Unknown)
     }
 
-    /// The store itself as a publisher, if what it publishes reaches those who listen at this address. Then a write and
-    /// its update can be one step.
+    /// The store itself as a publisher, if its messages reach subscribers of this address. Then a write and its update
+    /// can be one step.
     fn announcer(&self, address: &str) -> Option<&dyn Announcer> {
         let _ = address;
         None
@@ -244,7 +245,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Gives a row this value, also if it has it already; returns its new version.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if there is no such row.
+    /// [`ErrorKind::NotFound`] if there is no row of this key.
     fn set(&self, table: &str, key: &str, value: &str) -> Result<u64> {
         Ok(self.write(&Write::set(table, key, value))?.version)
     }
@@ -252,13 +253,13 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Removes a row; returns the version of the delete.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if there is no such row.
+    /// [`ErrorKind::NotFound`] if there is no row of this key.
     fn delete(&self, table: &str, key: &str) -> Result<u64> {
         Ok(self.write(&Write::delete(table, key))?.version)
     }
 
-    /// Removes the rows of these keys, as far as they are there; returns how many. It is as good as so many single
-    /// deletes, but quicker where the store can make one step of them.
+    /// Removes the rows of these keys, as far as they are there; returns how many. It is equivalent to single deletes,
+    /// but quicker where the store can make one step of them.
     ///
     /// # Errors
     /// Those of an outage. Some may have been removed then.

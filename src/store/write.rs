@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::update::Topic;
 
-/// A store remembers the version of a delete for at least so many writes of the same table; see [`Write::version`].
+/// Writes of the same table for which a store remembers the version of a delete, at least; see [`Write::version`].
 pub const DELETES_REMEMBERED: u64 = 1000;
 
 /// One write of one row, and when it is to be made.
@@ -14,22 +14,23 @@ pub struct Write<'a> {
     pub table: &'a str,
     /// The row's key.
     pub key: &'a str,
-    /// What to do.
+    /// The change.
     pub change: Change<'a>,
     /// To create: the new row's topic; `None` is [`Topic::ALL`]. To set and delete: the topic that the row must have, or
     /// it is not found; `None` is any.
     pub topic: Option<&'a Topic>,
-    /// Only if this is the version of the last write of the row, or else [`ErrorKind::Conflict`]. To create, this is the
-    /// version of the delete: it conflicts if somebody has created the row since, even if it is deleted again, and if
-    /// the store has forgotten the delete, which it may after [`DELETES_REMEMBERED`] writes.
+    /// Makes the write only if this is the version of the last write of the row, or else fails with
+    /// [`ErrorKind::Conflict`]. To create, this is the version of the delete: it conflicts if the row was created
+    /// since, even if it is deleted again, and if the store has forgotten the delete, which it may after
+    /// [`DELETES_REMEMBERED`] writes.
     pub version: Option<u64>,
     /// To set: only if the row has another value; otherwise nothing is written, and [`Written::changed`] says so.
     pub unless_equal: bool,
-    /// Whether [`Written::before`] is wanted.
+    /// True if [`Written::before`] is wanted.
     pub returning: bool,
 }
 
-/// What a [`Write`] does.
+/// Action of a [`Write`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change<'a> {
     /// Makes a new row of this value.
@@ -40,7 +41,7 @@ pub enum Change<'a> {
     Delete,
 }
 
-/// What became of a [`Write`].
+/// Outcome of a [`Write`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
     /// The version of this write, also of a delete; that of the row if nothing was changed.
@@ -112,8 +113,8 @@ impl<'a> Write<'a> {
         self
     }
 
-    /// Whether this write is to be made, given the topic and the version of the `row` that is there, or the version of
-    /// the `delete` that is remembered of it. For stores that look first and then write, under a lock.
+    /// Checks that this write is to be made, given the topic and the version of the `row` that is there, or the version
+    /// of the `delete` that is remembered of it. For stores that look first and then write, under a lock.
     ///
     /// # Errors
     /// As [`Store::write`](super::Store::write).
@@ -135,26 +136,26 @@ impl<'a> Write<'a> {
         }
     }
 
-    /// What a store answers if there is no such row.
+    /// A store's answer if there is no row of this key.
     pub fn not_found(&self) -> Error {
         not_found(self.table, self.key, self.topic)
     }
 
-    /// What a store answers if there is such a row.
+    /// A store's answer if there is a row of this key.
     pub fn already_exists(&self) -> Error {
         Error::new(ErrorKind::AlreadyExists, row_name(self.table, self.key))
     }
 
-    /// What a store answers if the row has another version.
+    /// A store's answer if the row has another version.
     pub fn conflict(&self) -> Error {
         let row = row_name(self.table, self.key);
         let version = self.version.unwrap_or_default();
-        let context = format!("{row} was written by somebody else after version {version}");
+        let context = format!("{row} was written by another writer after version {version}");
         Error::new(ErrorKind::Conflict, context)
     }
 }
 
-/// What a store answers if there is no such row.
+/// A store's answer if there is no row of this key.
 pub fn not_found(table: &str, key: &str, topic: Option<&Topic>) -> Error {
     let mut context = row_name(table, key);
     if let Some(topic) = topic {

@@ -76,8 +76,8 @@ impl Subscriber {
     /// Begins to listen to the publisher at this address; true if it was not registered.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] or [`ErrorKind::Unsupported`] if the driver cannot take such an address.
-    /// That nobody is there is not an error: it is tried again and again.
+    /// [`ErrorKind::InvalidInput`] or [`ErrorKind::Unsupported`] if the driver cannot take an address of this form. An
+    /// address without a publisher is not an error: it is tried again and again.
     pub fn register_listen_address(&self, address: &str) -> Result<bool> {
         self.driver.check_address(address)?;
         let name = Name::from(self.driver.known_as(address));
@@ -90,7 +90,8 @@ impl Subscriber {
         self.shared.state.lock().remove_address(&name, Command::Disconnect)
     }
 
-    /// Ends listening to the publisher at this address, which is gone; the program is told, unless that one has said goodbye.
+    /// Ends listening to the publisher at this address, which is gone; emits a sync event, unless that one has said
+    /// goodbye.
     pub(crate) fn give_up_listen_address(&self, address: &str) {
         let name = self.driver.known_as(address);
         self.shared.state.lock().remove_address(&name, Command::GiveUp);
@@ -99,7 +100,7 @@ impl Subscriber {
     /// Receives on the calling thread until [`Subscriber::stop`] is called from another.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] if it is running already; otherwise what the driver says.
+    /// [`ErrorKind::InvalidInput`] if it is running already; otherwise the driver's error.
     pub fn run(&self) -> Result<()> {
         self.start()?.run();
         Ok(())
@@ -150,7 +151,7 @@ impl Subscriber {
     }
 
     /// Waits until every registered topic is confirmed by the publisher at every registered address: from then on
-    /// no change is missed without a word.
+    /// no change is missed silently.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`], naming each address that is missing and why. A publisher that sends no hellos, as
@@ -181,7 +182,7 @@ impl Subscriber {
         SubscriberStatus { addresses, topics }
     }
 
-    /// What was counted since the subscriber was made.
+    /// Counts since the subscriber was made.
     pub fn stats(&self) -> SubscriberStats {
         self.shared.counts.get()
     }

@@ -1,4 +1,4 @@
-//! What a subscriber can be told, and what it counts.
+//! Options and counts of a subscriber.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,21 +14,21 @@ pub struct SubscriberOptions {
     pub max_message_bytes: usize,
     /// A longer topic cannot be registered. Default: 65,536 bytes.
     pub max_topic_bytes: usize,
-    /// How long a connected publisher may take to answer before it counts as one that sends no hellos. Default: 2 s.
+    /// Time within which a connected publisher has to answer; after that it counts as one that sends no hellos.
+    /// Default: 2 s.
     pub live_timeout: Duration,
     /// The first wait before something that failed is tried again; it doubles up to `retry_max`. Default: 100 ms.
     pub retry_interval: Duration,
     /// The longest wait between two tries. Default: 2 s.
     pub retry_max: Duration,
-    /// How often a publisher that is live is asked whether it still is, about: one that does not answer is lost within three
-    /// of these. Best the same as the publishers' own. Default: 1 s.
+    /// Interval, roughly, at which a live publisher is asked for an answer: one that does not answer is lost within
+    /// three of these. Best the same as the publishers' own. Default: 1 s.
     pub hello_interval: Duration,
-    /// Whether losses are looked for: with false no gap, restart or silence is told. Default: true.
+    /// Search for losses: with false the subscriber reports no gap, restart or silence. Default: true.
     pub continuity: bool,
-    /// What becomes of the topics when the connection to an address that was live is lost. Default:
-    /// [`Resubscribe::Automatic`].
+    /// Policy for the topics when the connection to a live address is lost. Default: [`Resubscribe::Automatic`].
     pub resubscribe: Resubscribe,
-    /// Told of every failure in the background. Default: none; failures are logged in any case.
+    /// Called with every failure in the background. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
 }
 
@@ -58,7 +58,7 @@ impl fmt::Debug for SubscriberOptions {
     }
 }
 
-/// What a [`Subscriber`](super::Subscriber) has counted since it was made.
+/// Counts of a [`Subscriber`](super::Subscriber) since it was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubscriberStats {
@@ -70,19 +70,19 @@ pub struct SubscriberStats {
     pub decoded: u64,
     /// Frames that were no valid message.
     pub malformed: u64,
-    /// Sync events that this subscriber told.
+    /// Sync events that this subscriber emitted.
     pub syncs: u64,
     /// Failures in the background.
     pub errors: u64,
     /// Updates that were not delivered, because they had been already, or had been declared missing.
     pub duplicates: u64,
-    /// How often numbers were found missing.
+    /// Number of times that numbers were found missing.
     pub gaps: u64,
-    /// How many numbers were found missing.
+    /// Number of missing numbers.
     pub lost: u64,
     /// Updates without numbers: what is lost of them is not noticed.
     pub unnumbered: u64,
-    /// How often two publishers turned out to use one id.
+    /// Number of times that two publishers turned out to use one id.
     pub clashes: u64,
     /// Hellos and goodbyes of publishers.
     pub hellos: u64,

@@ -51,13 +51,13 @@ impl Drop for OwnTopic {
 /// The topics of the library's own parts, with their sinks.
 #[derive(Default)]
 pub(super) struct Own {
-    /// Tells without the lock that there are no sinks.
+    /// Shows without the lock that there are no sinks.
     has_sinks: AtomicBool,
     topics: RwLock<HashMap<Topic, Users>>,
     count: AtomicU64,
 }
 
-/// Who listens to a topic.
+/// Users of a topic.
 #[derive(Default)]
 struct Users {
     /// By number; with the table whose updates go to the sink.
@@ -126,7 +126,7 @@ impl Own {
     }
 }
 
-/// Where the update goes instead of the queue.
+/// Destinations of the update instead of the queue.
 fn sinks<'a>(topics: &'a HashMap<Topic, Users>, update: &DbUpdate) -> impl Iterator<Item = &'a Sink> + use<'a> {
     let table = update.table.clone();
     let users = topics.get(&update.topic).into_iter();

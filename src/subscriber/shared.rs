@@ -1,4 +1,4 @@
-//! What a subscriber's handle and its thread share.
+//! State of a subscriber's handle and its thread.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -25,26 +25,26 @@ pub(super) struct Shared {
     pub(super) own: Own,
 }
 
-/// What is registered, what the thread last said of it, and the way to the thread while there is one.
+/// The registrations, the thread's last report on them, and the way to the thread while there is one.
 #[derive(Default)]
 pub(super) struct State {
     /// Each topic with its generation, which registering it has raised.
     topics: BTreeMap<Topic, u64>,
     generation: u64,
-    /// Each address with a number that tells its registrations apart.
+    /// Each address with a number that identifies its registration.
     addresses: BTreeMap<Name, u64>,
     registrations: u64,
-    /// What the thread knows of addresses.
+    /// The thread's state of addresses.
     seen: BTreeMap<Name, Seen>,
     link: Option<Link>,
     /// It was stopped, and not begun again.
     stopped: bool,
     report: Report,
-    /// What is known from earlier runs of the thread, while there is none.
+    /// State from earlier runs of the thread, while there is none.
     memory: Memory,
 }
 
-/// What the thread knows of an address.
+/// The thread's state of an address.
 struct Seen {
     registration: u64,
     state: PeerState,
@@ -60,14 +60,14 @@ pub(super) struct Link {
     pub(super) wake: Arc<dyn Wake>,
 }
 
-/// What the thread is told.
+/// Message to the thread.
 pub(super) enum Message {
     Command(Command),
-    /// Somebody waits for the state of the topics, with this number.
+    /// A caller waits for the state of the topics, with this number.
     Report(u64),
 }
 
-/// The state of each topic, made when somebody asks.
+/// The state of each topic, made on request.
 #[derive(Default)]
 struct Report {
     asked: u64,
@@ -166,8 +166,8 @@ impl State {
         found
     }
 
-    /// The thread begins: it is told all that is registered. Returns the generation of the topics, and what is known from
-    /// earlier runs.
+    /// The thread begins: it gets all registrations. Returns the generation of the topics, and the state from earlier
+    /// runs.
     pub(super) fn begin(&mut self, link: Link) -> (u64, Memory) {
         self.link = Some(link);
         self.stopped = false;
@@ -209,14 +209,14 @@ impl State {
         self.seen = seen.collect();
     }
 
-    /// The thread says how it stands with the topics, for those who asked up to this number: who asked later is answered
-    /// later, since what they did before may be missing.
+    /// The thread reports the state of the topics, for calls up to this number: later ones are answered later, since
+    /// changes just before them may be missing.
     pub(super) fn report(&mut self, asked: u64, topics: Vec<TopicStatus>) {
         self.report.made = asked;
         self.report.topics = topics;
     }
 
-    /// What keeps the subscriber from being live, for people; `None` if it is.
+    /// The reasons why the subscriber is not live, for people; `None` if it is.
     pub(super) fn missing(&self) -> Option<String> {
         if self.addresses.is_empty() {
             return Some("no listen address is registered".into());
@@ -254,7 +254,7 @@ impl State {
 
     fn send(&self, message: Message) {
         if let Some(link) = &self.link {
-            // It fails only if the thread has broken off: a new one is told all that is registered.
+            // It fails only if the thread has broken off: a new one gets all registrations.
             let _ = link.commands.send(message);
             link.wake.wake();
         }

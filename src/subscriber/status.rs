@@ -1,11 +1,11 @@
-//! How a subscriber stands with its addresses, topics and publishers.
+//! State of a subscriber: its addresses, topics and publishers.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::update::{Name, Topic};
 
-/// What [`Subscriber::status`](super::Subscriber::status) tells.
+/// Result of [`Subscriber::status`](super::Subscriber::status).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubscriberStatus {
@@ -15,17 +15,17 @@ pub struct SubscriberStatus {
     pub topics: Vec<TopicStatus>,
 }
 
-/// How it stands with a listen address.
+/// State of a listen address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AddressStatus {
-    /// As it was registered.
+    /// The address as it was registered.
     pub address: Name,
-    /// What is known of it.
+    /// Its state.
     pub state: PeerState,
 }
 
-/// How it stands with a topic.
+/// State of a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TopicStatus {
@@ -33,11 +33,11 @@ pub struct TopicStatus {
     pub topic: Topic,
     /// Live if every publisher that is connected has confirmed it, and none of the connected is silent.
     pub state: TopicState,
-    /// Who was heard on it.
+    /// Publishers heard on it.
     pub publishers: Vec<PublisherStatus>,
 }
 
-/// How it stands with a publisher on a topic.
+/// State of a publisher on a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PublisherStatus {
@@ -49,15 +49,15 @@ pub struct PublisherStatus {
     pub state: TopicState,
     /// The last number that was delivered, or declared missing.
     pub last: u64,
-    /// How long ago something of this publisher was last received.
+    /// Time since something of this publisher was last received.
     pub age: Duration,
 }
 
-/// Whether something can be missed without a word.
+/// State of a topic: live, or liable to silent losses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TopicState {
-    /// Nothing is missed without a word.
+    /// Nothing is missed silently.
     Live,
     /// It was live; nothing was heard for too long.
     Stale,
@@ -75,7 +75,7 @@ impl fmt::Display for TopicState {
     }
 }
 
-/// How a subscriber stands with one listen address.
+/// State of one listen address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PeerState {
@@ -83,7 +83,7 @@ pub enum PeerState {
     Connecting,
     /// There is a connection, but no proof yet that the subscriptions are in force.
     Unconfirmed,
-    /// The publisher has confirmed every topic: nothing more is missed without a word.
+    /// The publisher has confirmed every topic: nothing more is missed silently.
     Live,
     /// The publisher does not answer, as one that sends no hellos (Dragonflow's): updates flow, unproven.
     NoHello,

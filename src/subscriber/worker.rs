@@ -26,22 +26,23 @@ pub(super) struct Worker {
     pub(super) has_ended: bool,
 }
 
-/// After so many frames, or updates, what they brought goes into the queue, even if more are there.
+/// Number of frames, or updates, after which their contents go into the queue, even if more are there.
 const BATCH: usize = 64;
 const LARGE_BATCH: usize = 512;
 
-/// So many failures in a row are reported without a pause; after each of the following it is longer by this.
+/// Number of failures in a row that are reported without a pause; after each of the following the pause is longer by
+/// this.
 const FREE: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(2);
 
 impl Worker {
-    /// Receives until told to stop.
+    /// Receives until it is stopped.
     pub(super) fn run(mut self) {
         self.receive();
         self.finish();
     }
 
-    /// What the handle says until the end counts, and what follows from it is told.
+    /// Calls of the handle until the end count, and their consequences are reported.
     fn finish(&mut self) {
         let shared = Arc::clone(&self.shared);
         loop {
@@ -87,7 +88,8 @@ impl Worker {
                         now = clock::now();
                     }
                     frames += 1;
-                    // What the program has said before it was sent goes first: of a topic that is unregistered nothing comes any more.
+                    // Commands that the program gave before the message was sent go first: of a topic that is
+                    // unregistered nothing comes any more.
                     if !self.messages.is_empty() {
                         handle_messages(&self.messages, session, &self.shared);
                     }
@@ -181,7 +183,7 @@ impl Worker {
             }
         }
         self.shared.counts.set(&self.session.stats());
-        // After everything that it follows from was told.
+        // After the reports of everything that it follows from.
         if self.session.take_changed() {
             self.shared.state.lock().see(self.session.addresses());
             self.shared.changed.notify_all();
@@ -320,7 +322,7 @@ mod tests {
         worker.finish();
         let mut worker = subscriber.start().unwrap();
         worker.work_until(is_answer);
-        // That it is live again is told after a while.
+        // The report that it is live again comes after a while.
         worker.session.tick(clock::now() + Duration::from_secs(1));
         worker.act();
         subscriber.stop();

@@ -319,13 +319,13 @@ fn what_a_program_assigns_is_checked() {
 }
 
 #[test]
-fn the_table_for_the_readme_has_a_row_for_each_option() {
+fn the_page_of_options_has_a_row_for_each_option() {
     let table = Config::options_table();
     assert_eq!(table.lines().count(), 2 + Config::options().len());
     assert!(table.lines().all(|line| line.matches('|').count() == 6), "{table}");
     assert!(
-        include_str!("../../README.md").contains(&table),
-        "the README should show:\n{table}"
+        include_str!("../../src/docs/options.md").contains(&table),
+        "src/docs/options.md should show:\n{table}"
     );
 }
 

@@ -25,7 +25,7 @@ const COMMON: [&str; 6] = [
 
 static VERSION: LazyLock<String> = LazyLock::new(|| format!("{}, libzmq {}", env!("CARGO_PKG_VERSION"), libzmq()));
 
-/// Tells every process that cares that a row of a database table changed.
+/// Notifies every interested process when a row of a database table changes.
 ///
 /// Results go to stdout, diagnostics to stderr. The exit code is 0 if it is done, 1 if it failed, 2 for wrong usage.
 #[derive(Debug, Parser)]
@@ -79,7 +79,7 @@ pub(crate) enum Command {
     DemoSubscriber(demo::SubscriberArgs),
 }
 
-/// Whom to listen to, and for what.
+/// The publishers and topics to listen to.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Listen {
     /// Listen to this topic; may be repeated [default: the option topics].
@@ -124,7 +124,7 @@ impl Cli {
         given.map(|(_, value)| value.as_str())
     }
 
-    /// The options, where `defaults` stand for those that nobody has set.
+    /// The options; `defaults` apply to those that are not set.
     pub(crate) fn config(&self, defaults: &[(&str, &str)]) -> Result<Config> {
         let mut config = Config::default();
         for (name, value) in defaults {

@@ -29,7 +29,7 @@ pub(crate) struct InputArgs {
     /// The row, usually a JSON document.
     #[arg(long, allow_hyphen_values = true)]
     value: Option<String>,
-    /// Who it is for [default: D, everyone].
+    /// Topic of the update [default: D, everyone].
     #[arg(long)]
     topic: Option<String>,
     /// Lower is more urgent [default: 5].
@@ -40,10 +40,10 @@ pub(crate) struct InputArgs {
     file: Option<PathBuf>,
 }
 
-/// What some editors put at the beginning of a file.
+/// Mark that some editors put at the beginning of a file.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// Where the updates come from.
+/// Source of the updates.
 pub(crate) enum Input {
     One(DbUpdate),
     Lines {

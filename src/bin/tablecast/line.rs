@@ -1,4 +1,4 @@
-//! What is printed of updates and sync events: a JSON object a line.
+//! Printed form of updates and sync events: a JSON object a line.
 
 use serde::Serialize;
 use tablecast::{DbUpdate, Name, SyncReason, Topic};

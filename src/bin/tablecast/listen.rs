@@ -20,19 +20,19 @@ pub(crate) struct Args {
     /// Its id, unique among those that run [default: made from the host, the process and a random number].
     #[arg(long)]
     id: Option<String>,
-    /// End when so many updates were printed; a few more may be.
+    /// End after this many printed updates; a few more may be printed.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// End after so many seconds; with --count this means that it failed.
+    /// End after this many seconds; with --count this is a failure.
     #[arg(long, value_name = "S", value_parser = cli::seconds)]
     timeout: Option<Duration>,
 }
 
-/// How long a signal waits for updates that are being printed.
+/// Time that a signal leaves for updates that are being printed.
 const GRACE: Duration = Duration::from_millis(900);
 const STOP: Duration = Duration::from_millis(800);
 
-/// How long a signal may go unnoticed while it registers.
+/// Time for which a signal may go unnoticed during the registration.
 const SLICE: Duration = Duration::from_millis(100);
 
 /// Prints until the count, the timeout or a signal.

@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     raise_limit_of_open_files();
     match run(&cli) {
         Ok(code) => code,
-        // Whoever reads has seen enough.
+        // The reader of stdout has seen enough.
         Err(e) if output::is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
             output::say(&format!("tablecast: error: {e}"));
@@ -101,7 +101,7 @@ fn raise_limit_of_open_files() {
     }
 }
 
-/// What a command that starts processes runs on.
+/// The base of a command that starts processes.
 fn flags(cli: &Cli) -> stage::Flags<'_> {
     stage::Flags {
         driver: cli.flag("pub_sub_driver"),

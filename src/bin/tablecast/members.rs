@@ -1,4 +1,4 @@
-//! `tablecast publishers` and `tablecast listeners`: who is registered.
+//! `tablecast publishers` and `tablecast listeners`: the registered members.
 
 use std::time::{Duration, Instant};
 
@@ -9,15 +9,15 @@ use tablecast::{Config, Error, ErrorKind, Result, Stores};
 
 use crate::{cli, output, signal};
 
-/// How to look.
+/// Arguments of the look.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How long to watch; who was not seen by then is `unknown` [default: until all is known].
+    /// Time to watch; a member that was not seen by then is `unknown` [default: until all is known].
     #[arg(long, value_name = "S", value_parser = cli::seconds)]
     timeout: Option<Duration>,
 }
 
-/// How long a signal waits for whoever reads stdout.
+/// Time that a signal leaves for printing the rest.
 const GRACE: Duration = Duration::from_millis(900);
 
 /// Prints the publishers.
@@ -41,7 +41,7 @@ pub(crate) fn run_listeners(config: &Config, args: &Args) -> Result<()> {
     })
 }
 
-/// Prints a table of members, of which `about` tells what the two kinds do not share.
+/// Prints a table of members; `about` gives the columns in which the two kinds differ.
 fn print(
     config: &Config,
     args: &Args,
@@ -87,7 +87,7 @@ fn print(
     output::result(output::columns(&rows).trim_end())
 }
 
-/// Who is there once all is known, or the time is over.
+/// The members once all states are known, or the time is over.
 fn watch_for(looks: &Receiver<Vec<Presence>>, limit: Duration, signal: &Receiver<()>) -> Result<Vec<Presence>> {
     let start = Instant::now();
     let over = after(limit);

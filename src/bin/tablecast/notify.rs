@@ -24,19 +24,19 @@ pub(crate) struct Args {
     input: InputArgs,
     #[command(flatten)]
     seat: SeatArgs,
-    /// How many seconds to wait for acknowledgements, and before that for a listener, and to be heard.
+    /// Seconds to wait for acknowledgements, and before that for a listener, and to be heard.
     #[arg(long, value_name = "S", default_value = "30", value_parser = cli::seconds)]
     timeout: Duration,
-    /// Publish each to one listener, and wait for no answer: prints `sent N`. Who binds the port waits first until all
-    /// listeners hear it.
+    /// Publish each to one listener, and wait for no answer: prints `sent N`. With a port of its own, the command first
+    /// waits until all listeners hear it.
     #[arg(long)]
     at_most_once: bool,
 }
 
-/// How long a signal waits for a send that is under way.
+/// Time that a signal leaves for a send that is under way.
 const GRACE: Duration = Duration::from_millis(900);
 
-/// So many updates that were not acknowledged are named.
+/// Maximum of unacknowledged updates that are named.
 const NAMED: usize = 10;
 
 /// Notifies; a signal ends it.
@@ -87,7 +87,7 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
 
 struct Work {
     notifier: Arc<Notifier>,
-    /// What has to be heard before anything is sent, because nothing is sent again.
+    /// The publisher that listeners have to hear before anything is sent, because nothing is sent again.
     unheard: Option<Arc<Publisher>>,
     timeout: Duration,
     stop: Arc<AtomicBool>,
@@ -96,7 +96,7 @@ struct Work {
 impl Work {
     /// Hands on all updates, and waits until they are processed.
     fn run(mut self, input: Input) -> Result<()> {
-        // At first nobody is known; without acknowledgements it would have to be now.
+        // At first no listener is known; without acknowledgements one has to be known now.
         self.notifier.wait_listeners(1, self.timeout)?;
         let unheard = self.unheard.take();
         let is_once = unheard.is_some();
@@ -110,7 +110,7 @@ impl Work {
         }
     }
 
-    /// Waits until every listener hears the publisher, where that can be told.
+    /// Waits until every listener hears the publisher, where the driver knows.
     fn await_ears(&self, publisher: &Publisher) -> Result<()> {
         let start = Instant::now();
         for listener in self.notifier.listeners() {
@@ -125,7 +125,7 @@ impl Work {
                     Err(_) if left <= SLICE => {
                         let (id, timeout) = (&listener.id, self.timeout);
                         output::say(&format!(
-                            "listener {id:?} does not hear this within {timeout:?}: it gets nothing"
+                            "listener {id:?} does not hear this publisher within {timeout:?}: it gets no updates"
                         ));
                         break;
                     }

@@ -1,4 +1,4 @@
-//! What goes to stdout and stderr, without a panic if nobody reads it.
+//! Output to stdout and stderr, without a panic if the other end is closed.
 
 use std::error::Error as _;
 use std::fmt::{self, Write as _};
@@ -49,7 +49,7 @@ pub(crate) fn failed(e: io::Error) -> Error {
     Error::new(ErrorKind::Io, "cannot write the result").with_source(ResultError(e))
 }
 
-/// Tells a failed write to stdout from one to somewhere else.
+/// Marks a failed write to stdout.
 #[derive(Debug)]
 struct ResultError(io::Error);
 
@@ -61,7 +61,7 @@ impl fmt::Display for ResultError {
 
 impl std::error::Error for ResultError {}
 
-/// Whether this comes from a write to stdout that nobody reads any more.
+/// True for a write to stdout whose reader is gone.
 pub(crate) fn is_broken_pipe(error: &Error) -> bool {
     let cause = error.source().and_then(|source| source.downcast_ref::<ResultError>());
     cause.is_some_and(|cause| cause.0.kind() == io::ErrorKind::BrokenPipe)

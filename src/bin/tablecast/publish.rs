@@ -23,10 +23,10 @@ pub(crate) struct Args {
     /// Bind the port instead of sending through the publisher service of this host.
     #[arg(long)]
     no_multiproc: bool,
-    /// Wait for so many subscribers first; only with --no-multiproc.
+    /// Wait for this many subscribers first; only with --no-multiproc.
     #[arg(long, value_name = "N")]
     wait_subscribers: Option<usize>,
-    /// How many seconds to wait for them.
+    /// Seconds to wait for them.
     #[arg(long, value_name = "S", default_value = "30", value_parser = crate::cli::seconds)]
     wait_timeout: Duration,
 }
@@ -34,13 +34,13 @@ pub(crate) struct Args {
 /// A large file must not be cut off at its end.
 pub(crate) const DEFAULTS: &[(&str, &str)] = &[("linger_ms", "10000")];
 
-/// How long a signal waits for the update that is being published.
+/// Time that a signal leaves for the update that is being published.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long a signal may go unnoticed while subscribers are waited for.
+/// Time for which a signal may go unnoticed while subscribers are waited for.
 pub(crate) const SLICE: Duration = Duration::from_millis(100);
 
-/// What the main thread and the one that publishes share.
+/// State of the main thread and the publishing one.
 #[derive(Default)]
 struct Shared {
     published: AtomicU64,
@@ -64,7 +64,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     let signal = signal::channel(2 * PATIENCE)?;
     config.pub_sub_use_multiproc &= !args.no_multiproc;
     if args.wait_subscribers.is_some() && config.pub_sub_use_multiproc {
-        let context = "--wait-subscribers needs --no-multiproc: only who binds the port sees subscribers";
+        let context = "--wait-subscribers needs --no-multiproc: only the process that binds the port sees subscribers";
         return Err(Error::new(ErrorKind::InvalidInput, context));
     }
     let input = Input::open(&args.input)?;
@@ -88,7 +88,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
             None => {
                 if has_no_subscribers(&publisher) {
                     log::warn!(
-                        "there are no subscribers yet, so nobody may hear this; --wait-subscribers waits for them"
+                        "no subscribers are connected yet, so this may reach none; --wait-subscribers waits for them"
                     );
                 }
                 Ok(())
@@ -117,7 +117,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     result.and(written)
 }
 
-/// Waits for so many subscribers, or until it is stopped.
+/// Waits for this many subscribers, or until it is stopped.
 fn wait_subscribers(
     publisher: &Publisher,
     count: usize,
@@ -138,7 +138,7 @@ fn wait_subscribers(
     }
 }
 
-/// Whether the driver knows that nobody hears it.
+/// True if the driver knows that there are no subscribers.
 pub(crate) fn has_no_subscribers(publisher: &Publisher) -> bool {
     let nobody = publisher.wait_subscribers(1, Duration::ZERO);
     nobody.is_err_and(|e| e.kind() == ErrorKind::Timeout)

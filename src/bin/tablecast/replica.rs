@@ -35,24 +35,24 @@ pub(crate) struct Args {
     /// if there is one.
     #[arg(long, conflicts_with_all = ["count", "once"])]
     check: bool,
-    /// End when so many changes were printed.
+    /// End after this many printed changes.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// End after so many seconds; with --count, --once or --check this means that it failed.
+    /// End after this many seconds; with --count, --once or --check this is a failure.
     #[arg(long, value_name = "S", value_parser = cli::seconds)]
     timeout: Option<Duration>,
 }
 
-/// How many changes may wait to be printed.
+/// Maximum of changes that wait to be printed.
 const CAPACITY: usize = 1024;
 
-/// How often it is looked whether all rows are there.
+/// Interval of the look for missing rows.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How long a comparison may take.
+/// Time limit of a comparison.
 const COMPARISON: Duration = Duration::from_secs(3600);
 
-/// How long a signal waits for whoever reads stdout.
+/// Time that a signal leaves for printing the rest.
 const GRACE: Duration = Duration::from_millis(900);
 
 /// A change, and the table.
@@ -155,7 +155,7 @@ impl Watch<'_> {
                 }
                 recv(look) -> _ => {
                     let is_synced = self.replica.is_synced();
-                    // What was told before it was synced is printed first.
+                    // Changes from before the sync are printed first.
                     if let Ok(change) = self.changes.try_recv() {
                         if self.print(change, &mut out).map_err(output::failed)? {
                             return Ok(());

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tablecast::{Action, DbUpdate, Error, ErrorKind, Result, Topic};
 
-/// What is wrong with a line.
+/// The fault of a line.
 pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 /// One line of a file.

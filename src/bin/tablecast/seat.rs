@@ -1,10 +1,10 @@
-//! How a command that both publishes and subscribes takes part in the network.
+//! Part in the network of a command that both publishes and subscribes.
 
 use tablecast::{Config, Error, ErrorKind, Node, Result};
 
 use crate::output;
 
-/// How a command takes part in the network.
+/// Part in the network of a command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SeatArgs {
     /// Hear the publisher at this address; may be repeated [default: the option publishers, and with discover all that
@@ -17,7 +17,7 @@ pub(crate) struct SeatArgs {
 }
 
 impl SeatArgs {
-    /// The node that the options and the arguments describe; a port that nobody chose is told.
+    /// The node that the options and the arguments describe; an automatically chosen port is printed.
     pub(crate) fn open(&self, mut config: Config) -> Result<Node> {
         config.pub_sub_use_multiproc &= !self.no_multiproc;
         if !self.publisher.is_empty() {
@@ -37,7 +37,7 @@ impl SeatArgs {
 pub(crate) fn open(mut config: Config) -> Result<Node> {
     config.topics.clear();
     if config.nb_db_class == "memory" {
-        let context = "store memory: listeners and nodes meet in a store that they share; choose sqlite or redis";
+        let context = "--store memory is not shared between processes; choose sqlite or redis";
         return Err(Error::new(ErrorKind::InvalidInput, context));
     }
     let node = Node::open(&config)?;

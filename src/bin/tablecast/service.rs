@@ -8,10 +8,10 @@ use tablecast::{Config, Error, ErrorKind, Node, Result};
 
 use crate::{output, signal};
 
-/// What the service needs to stop, beside the time that it lingers.
+/// Time that the service needs to stop, besides its linger time.
 const GRACE: Duration = Duration::from_millis(700);
 
-/// How often the service notes how much it has sent, for its next renewal.
+/// Interval at which the service notes how much it has sent, for its next renewal.
 const LOAD: Duration = Duration::from_secs(1);
 
 /// Runs the service until a signal comes.
@@ -24,7 +24,7 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     // Another error would mean that no signal can come any more.
     while signal.recv_timeout(LOAD) == Err(RecvTimeoutError::Timeout) {
         if !service.is_running() {
-            let context = "the service cannot pass on anything any more; the log says why";
+            let context = "the service can pass on nothing any more; the log has the reason";
             return Err(Error::new(ErrorKind::Stopped, context));
         }
         if let Some(registration) = &registration {

@@ -11,7 +11,7 @@ use tablecast::{Error, ErrorKind, Result};
 
 /// A channel that gets a message when the first signal comes.
 ///
-/// A process that is still there `grace` later, for example because nobody takes what it prints, ends with exit code 1.
+/// A process that still runs `grace` later, for example because its output is not read, ends with exit code 1.
 pub(crate) fn channel(grace: Duration) -> Result<Receiver<()>> {
     let (sender, receiver) = bounded(1);
     let handler = move || {

@@ -10,21 +10,21 @@ use crate::{cli, output, signal};
 
 /// Connect as a subscriber would, and print how it stands with every address, topic and publisher.
 ///
-/// Listens until everything is live, and then for one hello period, so that publishers can tell of themselves: those that
+/// Listens until everything is live, and then for one hello period, so that publishers can send a hello: those that
 /// published lately show with their last numbers. The exit code is 1 if something is not live in time.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     listen: cli::Listen,
-    /// How long to wait until everything is live.
+    /// Time to wait until everything is live.
     #[arg(long, value_name = "S", value_parser = cli::seconds, default_value = "3")]
     timeout: Duration,
 }
 
-/// How long a signal waits for whoever reads stdout.
+/// Time that a signal leaves for printing the rest.
 const GRACE: Duration = Duration::from_millis(900);
 
-/// How often it is looked whether everything is live.
+/// Interval of the look at the state.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Prints the status.
@@ -53,7 +53,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     })
 }
 
-/// Lets the publishers tell of themselves.
+/// Waits for the hellos of the publishers.
 fn listen(period: Duration, signal: &Receiver<()>) -> Result<()> {
     select! {
         recv(after(period.mul_f64(1.1))) -> _ => Ok(()),

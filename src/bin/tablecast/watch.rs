@@ -1,4 +1,4 @@
-//! `tablecast watch`: prints what a subscriber is told.
+//! `tablecast watch`: prints the updates and sync events of a subscriber.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufWriter, Write};
@@ -24,24 +24,24 @@ pub(crate) struct Args {
     /// Print only updates of this table; may be repeated.
     #[arg(long, value_name = "TABLE")]
     table: Vec<String>,
-    /// End when so many updates were printed.
+    /// End after this many printed updates.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
-    /// End after so many seconds; with --count this means that it failed.
+    /// End after this many seconds; with --count this is a failure.
     #[arg(long, value_name = "S", value_parser = cli::seconds)]
     timeout: Option<Duration>,
 }
 
-/// Who watches wants to see every update.
+/// A watcher wants to see every update.
 pub(crate) const DEFAULTS: &[(&str, &str)] = &[("queue_overflow", "block")];
 
-/// How many events may wait to be printed, and how many are printed at most before stdout is flushed.
+/// Maximum of events that wait to be printed, and that are printed before stdout is flushed.
 const CAPACITY: usize = 1024;
 
-/// How long to wait in silence for a connection.
+/// Time to wait in silence for a connection.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// How long a signal waits for whoever reads stdout.
+/// Time that a signal leaves for printing the rest.
 const GRACE: Duration = Duration::from_millis(900);
 
 /// Prints until the count, the timeout or a signal.
@@ -142,7 +142,7 @@ impl Watch<'_> {
             }
         }
         out.flush()?;
-        // Whenever a publisher becomes live, or proves to be one without hellos, a sync event tells.
+        // Whenever a publisher becomes live, or proves to be one without hellos, a sync event comes.
         if synced && !self.ready && self.is_settled() {
             self.ready = true;
             output::say("ready");
@@ -170,7 +170,7 @@ impl Watch<'_> {
         }
     }
 
-    /// Of a publisher that sends no hellos the subscriber itself has warned.
+    /// True once all is live; the subscriber itself has warned of publishers that send no hellos.
     fn is_settled(&self) -> bool {
         let mut peers = self.subscriber.status().addresses.into_iter();
         peers.all(|peer| matches!(peer.state, PeerState::Live | PeerState::NoHello))

@@ -12,9 +12,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::redis::{Conn, Finder, Health, Limit, RedisOptions};
 use crate::thread::{self, Thread};
 
-/// What comes of it.
+/// Outcome of an attempt.
 pub(super) enum Outcome {
-    /// It did not succeed at once, and goes on; told once.
+    /// It did not succeed at once, and goes on; reported once.
     Failed(Error),
     Connected(Box<Found>),
 }
@@ -34,7 +34,7 @@ pub(super) struct Connecting {
     thread: Option<Thread>,
 }
 
-/// How long dropping waits for a thread that was told to end. One that takes longer ends by itself.
+/// Time that dropping waits for a thread to end. One that takes longer ends by itself.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 impl Connecting {
@@ -59,7 +59,7 @@ impl Connecting {
         })
     }
 
-    /// What to wait on.
+    /// Descriptor to wait on.
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.signal.as_ref().map(UnixStream::as_fd)
     }
@@ -69,10 +69,10 @@ impl Connecting {
         self.thread.as_ref().is_some_and(Thread::has_ended) && self.outcomes.is_empty()
     }
 
-    /// What came of it since the last call.
+    /// Outcome since the last call.
     pub(super) fn outcome(&mut self) -> Option<Outcome> {
         if let Some(signal) = &mut self.signal {
-            // What it says is in the channel. Once the thread has ended it is readable for ever.
+            // Its result is in the channel. Once the thread has ended it is readable for ever.
             let _ = signal.read(&mut [0; 8]);
         }
         self.outcomes.try_recv().ok()
@@ -106,7 +106,7 @@ fn run(
             Err(e) => Outcome::Failed(e),
         };
         if !std::mem::replace(&mut told, true) {
-            // Neither can fail but when nobody listens any more; then the next pause ends this.
+            // Neither can fail unless the receiver is gone; then the next pause ends this.
             let _ = results.send(outcome);
             let _ = signal.write(&[1]);
         }

@@ -28,9 +28,9 @@ pub(super) struct RedisInbound {
     /// The peer to be read next, and how many more messages it may hand out before others are looked after.
     turn: usize,
     turn_left: u32,
-    /// What is to be handed out before any message.
+    /// Events to return before any message.
     changes: VecDeque<(Arc<str>, Happened)>,
-    /// What the last [`Received`] points into.
+    /// Address that the last [`Received`] points into.
     told: Arc<str>,
     probe: Option<Topic>,
     wakeable: Wakeable,
@@ -90,7 +90,7 @@ impl RedisInbound {
         })
     }
 
-    /// Takes the next message from the peer whose turn it is; what else is there goes to the changes.
+    /// Takes the next message from the peer whose turn it is; other news goes to the changes.
     fn read(&mut self) -> Option<(usize, Read)> {
         for step in 0..self.peers.len() {
             let index = (self.turn + step) % self.peers.len();
@@ -112,7 +112,7 @@ impl RedisInbound {
                 Ok(Some(Read::Confirmed(probe))) => Happened::Confirmed(probe),
                 Ok(Some(Read::Refused(e))) => Happened::Failed(e),
                 Ok(Some(Read::Failover)) => {
-                    // The connection is good, but what was told on it may not hold any more.
+                    // The connection is good, but earlier reports may not hold any more.
                     let lost = (Arc::clone(&peer.address), Happened::Disconnected);
                     self.changes.push_back(lost);
                     Happened::Connected
@@ -224,7 +224,7 @@ impl Inbound for RedisInbound {
                 state: State::Linked(link),
                 ..
             }) => link.probe(probe),
-            // It is about to be told that this one is lost.
+            // Its loss is about to be reported.
             Some(_) => {}
         }
         self.tend();
@@ -300,7 +300,7 @@ impl Peer {
         Ok(())
     }
 
-    /// The connection is lost: tells so, and goes for another one.
+    /// The connection is lost: reports that, and makes another one.
     fn lose(&mut self, error: &Error, options: &RedisOptions, changes: &mut VecDeque<(Arc<str>, Happened)>) {
         log::warn!("the connection to {} is lost: {error}", self.address);
         changes.push_back((Arc::clone(&self.address), Happened::Disconnected));
@@ -313,7 +313,7 @@ impl Peer {
             };
         }
         if let Err(e) = self.connect(options) {
-            // It is asked for again, since it was told that the connection is lost.
+            // It is asked for again, since the connection was reported lost.
             changes.push_back((Arc::clone(&self.address), Happened::Failed(e)));
         }
     }
@@ -327,7 +327,7 @@ impl Peer {
         }
     }
 
-    /// What was waited for is there.
+    /// The awaited descriptor is ready.
     fn on_ready(
         &mut self,
         topics: &BTreeSet<Topic>,

@@ -14,7 +14,7 @@ use crate::update::Topic;
 pub(super) struct Link {
     conn: Conn,
     pub(super) since: Instant,
-    /// What is to be answered, in this order.
+    /// Requests that await answers, in this order.
     asked: VecDeque<Asked>,
     /// Topics that the node has refused, and why.
     refused: BTreeMap<Topic, ServerError>,
@@ -33,7 +33,7 @@ enum Asked {
     Beat,
 }
 
-/// What came of a read.
+/// Outcome of a read.
 pub(super) enum Read {
     /// A message; [`Link::message`] has it.
     Message,
@@ -43,7 +43,7 @@ pub(super) enum Read {
     Confirmed(Topic),
     /// Subscriptions that were asked for before a probe are not in force.
     Refused(Error),
-    /// The cluster has had a failover: what was told before may not hold any more.
+    /// The cluster has had a failover: earlier reports may not hold any more.
     Failover,
 }
 
@@ -146,7 +146,7 @@ impl Link {
                 }
             })),
             (Some(Asked::Beat), answer) if !is_push => Ok(self.on_beat(&answer)),
-            _ => Err(self.conn.nonsense("it answers what nobody asked")),
+            _ => Err(self.conn.nonsense("an answer without a request")),
         }
     }
 
@@ -179,7 +179,7 @@ impl Link {
                 self.beating = true;
                 self.beat = now;
             } else if !self.conn.fill()? {
-                // It was not us who did not look.
+                // The silence is the server's, not a pause of this process.
                 return Err(silent(&self.conn, options.heartbeat_timeout));
             }
         }
@@ -194,6 +194,6 @@ impl Link {
 }
 
 fn silent(conn: &Conn, timeout: Duration) -> Error {
-    let context = format!("Redis at {} has said nothing for {timeout:?}", conn.node());
+    let context = format!("Redis at {} has sent nothing for {timeout:?}", conn.node());
     Error::new(ErrorKind::Timeout, context)
 }

@@ -1,8 +1,8 @@
 //! The Redis driver: the topic is the channel, the message its payload.
 //!
 //! An address names a Redis: one server, `redis://db1:6379`, or some nodes of a cluster, `redis://db1:6379,db2:6379`,
-//! which tell the others; with `rediss` it is spoken to over TLS. Every end has one connection to one node, another one
-//! each time, so that many ends are spread over the nodes.
+//! which name the others; `rediss` means TLS. Every end has one connection to one node, another one each time, so that
+//! many ends are spread over the nodes.
 //!
 //! A host is an IP address, with a scope if it needs one (`redis://[fe80::1%eth0]:6379`), or a name. A name is looked up
 //! for every connection, within the time limit of the call; its addresses are tried side by side, first the one that
@@ -31,10 +31,10 @@ use outbound::RedisOutbound;
 /// Publish and subscribe through Redis; its alias is `redis`. Channels belong to the whole server, whatever database an address
 /// names.
 ///
-/// It needs Redis 6 or newer. What it asks of a server, for its access lists: `PUBLISH`; `SUBSCRIBE`, `UNSUBSCRIBE` and
-/// `PING`; and with a cluster `CLUSTER SLOTS` and `CLUSTER INFO`. Without the last two it works, but is not spread over
-/// nodes that it was not told, and does not notice that a node is cut off from its cluster. The channels are the topics,
-/// and the library's own, whose names begin with U+10FFFF and `tablecast/`.
+/// It needs Redis 6 or newer. Its commands, for access lists: `PUBLISH`; `SUBSCRIBE`, `UNSUBSCRIBE` and `PING`; and
+/// with a cluster `CLUSTER SLOTS` and `CLUSTER INFO`. Without the last two it works, but is not spread over nodes
+/// beyond the given ones, and does not notice that a node is cut off from its cluster. The channels are the topics, and
+/// the library's own, whose names begin with U+10FFFF and `tablecast/`.
 #[derive(Debug)]
 pub struct RedisPubSub {
     servers: Servers,
@@ -102,7 +102,7 @@ impl Known {
             return address.to_owned();
         };
         let name = servers.to_string();
-        // Whoever names it again without a password does not take it away.
+        // Naming it again without a password does not remove the password.
         if name != address {
             self.0.lock().insert(name.clone(), servers);
         }

@@ -15,7 +15,7 @@ pub(super) struct RedisOutbound {
     address: String,
     /// After this long a node is asked again whether it is well.
     interval: Duration,
-    /// So long it may be silent then.
+    /// Time that it may then be silent.
     patience: Duration,
     joins: JoinFrames,
     link: Option<Link>,
@@ -29,7 +29,7 @@ struct Link {
 /// How long to wait when no node would do.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// What "without waiting" means where every message is confirmed.
+/// Time limit for "without waiting" where every message is confirmed.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
 impl RedisOutbound {
@@ -44,7 +44,7 @@ impl RedisOutbound {
         }
     }
 
-    /// A connection that is good as far as can be told.
+    /// A connection that is good as far as is known.
     fn link(&mut self, limit: Limit<'_>) -> Result<Link> {
         let now = Instant::now();
         if let Some(mut link) = self.link.take() {
@@ -94,7 +94,7 @@ impl Outbound for RedisOutbound {
             }
             limit.pause(PAUSE);
             if limit.is_over() {
-                let context = format!("nobody takes messages at {}", self.address);
+                let context = format!("no server takes messages at {}", self.address);
                 return Err(Error::new(ErrorKind::Timeout, context).with_source(failed));
             }
         }

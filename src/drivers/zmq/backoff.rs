@@ -28,7 +28,7 @@ impl Backoff {
         wait.mul_f64(1.0 - 0.5 * f64::from(random) / f64::from(u32::MAX))
     }
 
-    /// A connection has lasted for so long. True if that is long enough for the waits to begin anew.
+    /// A connection has lasted for `time`. True if that is long enough for the waits to begin anew.
     pub(super) fn lasted(&mut self, time: Duration) -> bool {
         let enough = time >= self.next;
         if enough {

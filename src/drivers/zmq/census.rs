@@ -1,11 +1,11 @@
-//! Who is connected to a publishing end, and what was subscribed to there.
+//! Connections to a publishing end, and their subscriptions.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 
 use crate::update::Topic;
 
-/// Counts subscribers by what libzmq tells of connections and subscriptions.
+/// Counts subscribers by libzmq's reports of connections and subscriptions.
 #[derive(Debug, Default)]
 pub(super) struct Census {
     /// The file descriptors of all connections, and of those that have subscribed to something.
@@ -13,15 +13,15 @@ pub(super) struct Census {
     subscribers: HashMap<u32, Subscriber>,
     /// How many of the subscribers have not shown that they are of this library.
     strangers: usize,
-    /// How often each topic was subscribed to by peers of ZMTP 2 and older, of whom libzmq does not say which connection is
-    /// theirs. One peer subscribes to a topic once.
+    /// How often each topic was subscribed to by peers of ZMTP 2 and older, whose connections libzmq does not name. One
+    /// peer subscribes to a topic once.
     nameless: HashMap<u64, usize>,
-    /// The topics that somebody has subscribed to.
+    /// The topics with at least one subscription.
     topics: HashSet<u64>,
     hasher: RandomState,
 }
 
-/// Who has subscribed.
+/// The origin of a subscription.
 #[derive(Debug)]
 pub(super) struct Who {
     /// The file descriptor of the connection: another's once it is closed.
@@ -33,7 +33,7 @@ pub(super) struct Who {
 }
 
 impl Who {
-    /// Whose this message is, if it is told.
+    /// The origin of this message, if it is known.
     pub(super) fn sent(mut message: zmq::Message) -> Option<Who> {
         let (connection, place) = {
             let text = message.gets("__fd")?;
@@ -50,14 +50,14 @@ impl Who {
 #[derive(Debug)]
 struct Subscriber {
     who: Who,
-    /// It has subscribed to one of the library's own topics, as all of ours do and no others.
+    /// It has subscribed to one of the library's own topics, as all of tablecast's subscribers do and no others.
     is_ours: bool,
 }
 
-/// So many topics of nameless peers are counted: more of one peer add nothing.
+/// Maximum of counted topics of nameless peers: more of one peer add nothing.
 const MAX_NAMELESS: usize = 256;
 
-/// So many topics are known; libzmq keeps a hundred times as much of each.
+/// Maximum of known topics; libzmq keeps a hundred times as much of each.
 const MAX_TOPICS: usize = 1 << 20;
 
 impl Census {
@@ -68,7 +68,7 @@ impl Census {
     pub(super) fn closed(&mut self, connection: u32) {
         self.connections.remove(&connection);
         self.remove(connection);
-        // Whose it was is not known, but there cannot be more of them than connections.
+        // Its connection is not known, but there cannot be more of them than connections.
         let most = self.others();
         self.nameless.retain(|_, count| {
             *count = most.min(*count);
@@ -76,7 +76,7 @@ impl Census {
         });
     }
 
-    /// Somebody has subscribed, after all that was told of connections so far.
+    /// A subscription, after all earlier reports of connections.
     pub(super) fn subscribed(&mut self, who: Option<Who>, topic: &[u8]) {
         let is_own = Topic::is_own(topic);
         let topic = self.hasher.hash_one(topic);
@@ -105,7 +105,7 @@ impl Census {
             known.is_ours |= is_ours;
             return;
         }
-        // What is known of the number was another connection's.
+        // Earlier knowledge of this number was of another connection.
         self.remove(connection);
         self.strangers += usize::from(!is_ours);
         self.subscribers.insert(connection, Subscriber { who, is_ours });
@@ -117,12 +117,12 @@ impl Census {
         }
     }
 
-    /// Whether somebody has subscribed who has not shown to be of this library.
+    /// True if there is a subscription by a peer that has not shown to be of this library.
     pub(super) fn has_strangers(&self) -> bool {
         self.strangers > 0 || !self.nameless.is_empty()
     }
 
-    /// Nobody is subscribed to this any more.
+    /// The last subscription to this topic is gone.
     pub(super) fn unsubscribed(&mut self, topic: &[u8]) {
         self.topics.remove(&self.hasher.hash_one(topic));
     }
@@ -133,7 +133,7 @@ impl Census {
         self.subscribers.len() + nameless.min(self.others())
     }
 
-    /// Whether somebody has subscribed to exactly this; `None` if there is too much to know.
+    /// True if there is a subscription to exactly this topic; `None` if there are too many to know.
     pub(super) fn is_subscribed(&self, topic: &[u8]) -> Option<bool> {
         let is_known = self.topics.contains(&self.hasher.hash_one(topic));
         (is_known || self.topics.len() < MAX_TOPICS).then_some(is_known)
@@ -193,7 +193,7 @@ mod tests {
         census.opened(2);
         census.subscribed(None, b"a");
         assert_eq!(census.subscribers(), 2);
-        // One of today, and a stranger who subscribes to nothing.
+        // One of today, and a stranger without subscriptions.
         census.opened(3);
         census.opened(4);
         census.subscribed(who(3), b"a");
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(census.is_subscribed(b"a"), Some(false));
     }
 
-    /// A connection is a stranger's until it asks for what only ours ask for.
+    /// A connection is a stranger's until it subscribes to one of the library's own topics.
     #[test]
     fn strangers_are_those_who_never_ask_for_the_library_s_topics() {
         let (mut census, hello) = (Census::default(), Topic::hello());

@@ -30,7 +30,7 @@ pub(super) struct Connection {
     /// How long an address may take to answer before the next one is tried; the last one of a round has longer.
     patience: Duration,
     backoff: Backoff,
-    /// When those who are still to be turned away are, of one that is bound.
+    /// Time to refuse the peers that are still waiting, of an end that is bound.
     turn_away_at: Option<Instant>,
     /// When the Unix socket is looked at, of one that is bound to a path.
     look_at: Option<Instant>,
@@ -38,7 +38,7 @@ pub(super) struct Connection {
     hang_ups: u32,
     /// This process has no right to connect.
     denied: Option<Error>,
-    /// The errors that were handed out: each is told once, until a connection has lasted.
+    /// The errors that were returned: each once, until a connection has lasted.
     told: Vec<String>,
 }
 
@@ -56,7 +56,7 @@ enum Stage {
     Greeted(Instant),
 }
 
-/// What has become of a connection; the number is its file descriptor.
+/// News of a connection; the number is its file descriptor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum News {
     Opened(u32),
@@ -77,7 +77,7 @@ const GREETING: Duration = Duration::from_secs(30);
 /// libzmq says why a connection has ended a moment after it says that.
 const LEAST_REST: Duration = Duration::from_millis(5);
 
-/// How soon somebody is turned away who could not be at once.
+/// Time after which refusing a peer is tried again.
 const TURN_AWAY: Duration = Duration::from_millis(50);
 
 /// How often a Unix socket is looked at: whatever cleans a folder may have removed it.
@@ -127,10 +127,7 @@ impl Connection {
             Stage::LookingUp(_) => self.looked_up(now),
             Stage::Trying(until) if until <= now => self.try_next(now),
             Stage::Opened(until) if until <= now => {
-                let silent = format!(
-                    "{} accepts connections, but does not greet as ZeroMQ does",
-                    self.endpoint
-                );
+                let silent = format!("{} accepts connections, but sends no ZeroMQ greeting", self.endpoint);
                 self.try_next(now).and(Err(Error::new(ErrorKind::Malformed, silent)))
             }
             Stage::Standing => self.keep_path(now),
@@ -158,7 +155,7 @@ impl Connection {
         line.map_or(Ok(()), |line| line.keep_path(&self.endpoint))
     }
 
-    /// Hangs up those who came when there was no room, again if that did not succeed.
+    /// Closes the connections that came when there was no room, again if that did not succeed.
     fn turn_away(&mut self, now: Instant) {
         let busy = self.line.as_mut().filter(|line| line.is_busy());
         self.turn_away_at = busy.and_then(|line| {
@@ -167,7 +164,7 @@ impl Connection {
         });
     }
 
-    /// Whether [`Connection::tend`] may have something to do.
+    /// True if [`Connection::tend`] may have something to do.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         let is_crowded = self.line.as_ref().is_some_and(Line::is_crowded);
         is_crowded || matches!(self.stage, Stage::LookingUp(_)) || self.deadline().is_some_and(|at| at <= now)
@@ -249,12 +246,12 @@ impl Connection {
         self.line.as_ref()
     }
 
-    /// Whether it is there for good: bound, or of a kind that libzmq has no events of.
+    /// True if it stays: bound, or of a kind that libzmq has no events of.
     pub(super) fn is_standing(&self) -> bool {
         matches!(self.stage, Stage::Standing)
     }
 
-    /// Whether it is about to be begun anew.
+    /// True if it is about to be begun anew.
     pub(super) fn is_resting(&self) -> bool {
         matches!(self.stage, Stage::Resting(_))
     }
@@ -263,7 +260,7 @@ impl Connection {
         self.endpoint.role_or(self.kind.role) == Role::Connect
     }
 
-    /// Where it is bound, with the real port.
+    /// The bound address, with the real port.
     pub(super) fn address(&self) -> Option<&str> {
         self.line.as_ref()?.address()
     }
@@ -272,7 +269,7 @@ impl Connection {
         &self.endpoint
     }
 
-    /// What is known to be wrong.
+    /// The known fault.
     pub(super) fn trouble(&self) -> Option<&str> {
         self.told.last().map(String::as_str)
     }
@@ -366,7 +363,7 @@ impl Connection {
         Ok(())
     }
 
-    /// What ended the connection of the line, if it was not the network or the end of the other side.
+    /// The reason for the end of the line's connection, other than the network or the other side.
     fn verdict(&mut self) -> Option<Error> {
         let story = self.line.as_mut()?.take_story()?;
         if story.greeted && story.retried {
@@ -379,17 +376,17 @@ impl Connection {
                 let what = format!("{address} sent a message of more than {limit} bytes: the connection was closed");
                 (ErrorKind::TooLarge, what)
             }
-            (false, Some(Failure::Denied)) => (ErrorKind::Denied, format!("{address} does not let us in")),
+            (false, Some(Failure::Denied)) => (ErrorKind::Denied, format!("{address} denies access")),
             (false, _) if story.retried => {
                 self.hang_ups += 1;
                 if self.hang_ups < HANG_UPS {
                     return None;
                 }
-                let what = format!("{address} hangs up before it greets: is it a ZeroMQ publisher?");
+                let what = format!("{address} closes the connection before it greets: is it a ZeroMQ publisher?");
                 (ErrorKind::Malformed, what)
             }
             (false, _) => {
-                let what = format!("{address} does not speak ZeroMQ, or not as what belongs there");
+                let what = format!("{address} does not speak ZeroMQ, or is a socket of another kind");
                 (ErrorKind::Malformed, what)
             }
         };

@@ -71,7 +71,7 @@ mod linux {
                     Miss::Gone
                 }
             })?);
-            // The connection may be gone, and the number somebody else's by now.
+            // The connection may be gone, and the number belong to another one by now.
             if copy.is_at(address) { Ok(copy) } else { Err(Miss::Gone) }
         }
 

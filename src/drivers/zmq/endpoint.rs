@@ -12,7 +12,7 @@ use super::{patiently, zmq_error};
 /// A parsed address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Endpoint {
-    /// What `@` or `>` in front says, if there is one.
+    /// The role given by `@` or `>` in front, if there is one.
     role: Option<Role>,
     /// The address as libzmq takes it.
     uri: String,
@@ -59,7 +59,7 @@ impl Endpoint {
             "ipc" | "inproc" => {}
             "pgm" | "epgm" if zmq::has("pgm") != Some(true) => {
                 let context = format!(
-                    "address {address:?}: this libzmq ({}) was built without PGM; link the system's libzmq, as the README tells",
+                    "address {address:?}: this libzmq ({}) was built without PGM; link the system's libzmq, see src/docs/operating.md",
                     super::libzmq()
                 );
                 return Err(Error::new(ErrorKind::Unsupported, context));
@@ -89,7 +89,7 @@ impl Endpoint {
     /// The host and port that must become numbers before libzmq has them: it looks names up on its only I/O thread.
     pub(super) fn host(&self, role: Role) -> Option<(&str, u16)> {
         let (host, port) = self.tcp()?.1.rsplit_once(':')?;
-        // What binds may name an interface, which libzmq finds without a name server.
+        // A bound address may name an interface, which libzmq finds without a name server.
         let is_interface = role == Role::Bind && Path::new("/sys/class/net").join(host).exists();
         (host != "*" && !is_interface).then_some((host, port.parse().ok()?))
     }

@@ -10,7 +10,7 @@ use super::zmq_error;
 /// because libzmq 4.3.4 writes a broken frame for those from 246 to 255.
 const MAX_FILTER: usize = 200;
 
-/// What is asked for when this topic is subscribed.
+/// The subscription for this topic.
 pub(super) fn filter(topic: &Topic) -> &[u8] {
     let topic = topic.as_str().as_bytes();
     topic.get(..MAX_FILTER).unwrap_or(topic)

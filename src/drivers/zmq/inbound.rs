@@ -33,7 +33,7 @@ pub(super) struct ZmqInbound {
     changes: VecDeque<(Arc<str>, Happened)>,
     /// The peer of the last message.
     from: usize,
-    /// What the last [`Received`] points into.
+    /// Message that the last [`Received`] points into.
     topic: zmq::Message,
     payload: zmq::Message,
     told: Arc<str>,
@@ -44,7 +44,7 @@ pub(super) struct ZmqInbound {
 
 enum Happened {
     Connected,
-    /// So many messages may have come before: they go first.
+    /// This many messages may have come before: they go first.
     Disconnected(i32),
     Confirmed(Topic),
     Failed(Error),
@@ -95,7 +95,7 @@ impl ZmqInbound {
         self.drained = false;
     }
 
-    /// The peer whose connection was lost, if what came from it before is still to be read.
+    /// The peer whose connection was lost, if earlier messages from it are still to be read.
     fn lost(&mut self) -> Option<usize> {
         let Some((address, Happened::Disconnected(left @ 1..))) = self.changes.front_mut() else {
             return None;
@@ -105,7 +105,7 @@ impl ZmqInbound {
         self.find(&address)
     }
 
-    /// The peer whose loss is handed out now: what came before it was read.
+    /// The peer whose loss is handed out now: its earlier messages were read.
     fn begin_anew(&mut self) {
         let index = self.find(&self.told);
         if let Some(peer) = index.and_then(|index| self.peers.get_mut(index)) {

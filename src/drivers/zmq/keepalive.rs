@@ -1,14 +1,15 @@
-//! What notices that the other system is gone: options of TCP that libzmq does not set, or only in some builds.
+//! Detection of a dead peer: options of TCP that libzmq does not set, or only in some builds.
 
 use super::ZmqOptions;
 
 /// When the system takes a connection for dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Keepalive {
-    /// An idle connection is checked so often, in seconds, and is dead after so many checks without an answer.
+    /// An idle connection is checked at this interval, in seconds, and is dead after this many checks without an
+    /// answer.
     pub(super) interval: u16,
     pub(super) checks: u8,
-    /// It is dead if what was sent is not acknowledged for so long, in milliseconds.
+    /// It is dead if data is not acknowledged for this time, in milliseconds.
     pub(super) user_timeout: u32,
 }
 
@@ -17,7 +18,7 @@ const SLOW: u32 = 20;
 
 impl Keepalive {
     pub(super) fn of(options: &ZmqOptions, sends: bool) -> Keepalive {
-        // What the system takes; a second is the least of its intervals.
+        // Within the system's limits; a second is the least of its intervals.
         let interval = options.heartbeat_interval.as_secs_f64().ceil().clamp(1.0, 32_767.0);
         let checks = (options.heartbeat_timeout.as_secs_f64() / interval)
             .ceil()

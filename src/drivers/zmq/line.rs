@@ -15,15 +15,15 @@ use super::path_lock::PathLock;
 use super::room::{self, Doorkeeper};
 use super::{ZmqOptions, millis, patiently, traffic, zmq_error};
 
-/// What a line is for.
+/// Use of a line.
 #[derive(Clone, Copy)]
 pub(super) struct Kind {
     pub(super) socket: zmq::SocketType,
-    /// What it does with an address that says nothing of that.
+    /// Role for an address that states none.
     pub(super) role: Role,
-    /// Whether messages go out; otherwise they come in.
+    /// True if messages go out; otherwise they come in.
     pub(super) sends: bool,
-    /// Whether it matters who is connected, beyond that.
+    /// True if the identity of peers matters, beyond that.
     pub(super) counts: bool,
     pub(super) prepare: fn(&zmq::Socket) -> zmq::Result<()>,
 }
@@ -34,14 +34,14 @@ pub(super) struct Line {
     monitor: Option<Monitor>,
     signals: [Option<RawFd>; 2],
     uri: String,
-    /// Where it is bound, with the real port.
+    /// The bound address, with the real port.
     address: Option<String>,
     keepalive: Keepalive,
     /// Of one that is bound.
     doorkeeper: Option<Doorkeeper>,
     /// A connection was turned away.
     is_crowded: bool,
-    /// The connections that are open, by descriptor, where they are of TCP and the system lets us look at them.
+    /// The connections that are open, by descriptor, where they are of TCP and the system shows them.
     ends: HashMap<u32, Ends>,
     /// For each connection whether it may have greeted: the event that says so does not say of which.
     greeted: HashMap<u32, bool>,
@@ -52,7 +52,7 @@ pub(super) struct Line {
     _seat: Seat,
 }
 
-/// What has happened to the connection that a line has tried.
+/// History of the connection that a line has tried.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Story {
     pub(super) opened: bool,
@@ -110,7 +110,7 @@ impl Line {
         Ok(line)
     }
 
-    /// Whether it can try once more: nothing has come of the connection that it has tried.
+    /// True if it can try once more: nothing has come of the connection that it has tried.
     pub(super) fn is_unused(&self) -> bool {
         self.story.retried && !self.story.opened
     }
@@ -143,7 +143,7 @@ impl Line {
         self.address.as_deref()
     }
 
-    /// What has happened, if there was a connection; told once.
+    /// The history, if there was a connection; returned once.
     pub(super) fn take_story(&mut self) -> Option<Story> {
         self.story.opened.then(|| std::mem::take(&mut self.story))
     }
@@ -200,7 +200,7 @@ impl Line {
         self.is_crowded
     }
 
-    /// Whether somebody is still to be turned away, by [`Line::turn_away`].
+    /// True if a peer is still to be refused, by [`Line::turn_away`].
     pub(super) fn is_busy(&self) -> bool {
         self.doorkeeper.as_ref().is_some_and(Doorkeeper::is_busy)
     }
@@ -211,13 +211,13 @@ impl Line {
         }
     }
 
-    /// Whether a connection was turned away since the last call, for want of descriptors.
+    /// True if a connection was refused since the last call, for want of descriptors.
     pub(super) fn take_crowded(&mut self) -> bool {
         std::mem::take(&mut self.is_crowded)
     }
 
-    /// Whether the connection that was closed, of which [`Line::next`] has just told, may have spoken ZeroMQ: strangers end
-    /// with the same event.
+    /// True if the connection whose end [`Line::next`] has just returned may have spoken ZeroMQ: strangers end with the
+    /// same event.
     pub(super) fn may_have_greeted(&mut self, fd: u32) -> bool {
         let is_failing = std::mem::take(&mut self.is_failing);
         self.greeted.remove(&fd).unwrap_or(true) && !is_failing
@@ -252,7 +252,7 @@ fn set_up(seat: &Seat, kind: &Kind, role: Role, options: &ZmqOptions) -> zmq::Re
     // Never by itself: it ends a session for good on an error of the protocol, and knows one address of a name.
     socket.set_reconnect_ivl(i32::MAX)?;
     if role == Role::Connect {
-        // A peer of ZMTP 2 is cut off by this timer also when it has greeted; whoever connects has one of their own.
+        // This timer cuts off a peer of ZMTP 2 also when it has greeted; a connecting peer has one of its own.
         socket.set_handshake_ivl(0)?;
     }
     socket.set_sndhwm(options.send_hwm)?;

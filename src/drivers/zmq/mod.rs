@@ -33,20 +33,20 @@ use inbound::ZmqInbound;
 use outbound::ZmqOutbound;
 use push::PushOutbound;
 
-/// What both drivers can be told about their sockets.
+/// Options of both drivers for their sockets.
 #[derive(Debug, Clone)]
 pub struct ZmqOptions {
     /// Messages queued per subscriber before libzmq drops (PUB) or blocks (PUSH). Default: 100,000.
     pub send_hwm: i32,
     /// Messages queued per publisher on the receiving side. Default: 100,000.
     pub receive_hwm: i32,
-    /// How long a closed socket goes on sending what is queued. Default: 500 ms.
+    /// Time for which a closed socket goes on sending what is queued. Default: 500 ms.
     pub linger: Duration,
-    /// How often an idle TCP connection is checked by the system (`TCP_KEEPALIVE`), in whole seconds, rounded up. On Linux,
-    /// where the process may copy its own descriptors (`pidfd_getfd`). Default: 1 s.
+    /// Interval at which the system checks an idle TCP connection (`TCP_KEEPALIVE`), in whole seconds, rounded up. On
+    /// Linux, where the process may copy its own descriptors (`pidfd_getfd`). Default: 1 s.
     pub heartbeat_interval: Duration,
-    /// How long the other system may be silent before the connection is closed. The sending end, to which a receiver that is
-    /// merely slow looks alike, waits twenty times as long. Default: 3 s.
+    /// Time of silence of the other system after which the connection is closed. The sending end, to which a receiver
+    /// that is merely slow looks alike, waits twenty times as long. Default: 3 s.
     pub heartbeat_timeout: Duration,
     /// The first wait before a connection that ended or could not be made is tried again; it doubles up to `reconnect_max`,
     /// and each is shortened by up to a half at random. Default: 100 ms.
@@ -56,7 +56,7 @@ pub struct ZmqOptions {
     /// The size above which libzmq closes a connection instead of receiving the message; the connection is begun anew. It
     /// should be well above the `max_message_bytes` of a subscriber, which only skips the message. Default: 64 MiB.
     pub max_frame_bytes: i64,
-    /// Whether updates that are sent close together share a frame. Default: [`JoinFrames::Auto`].
+    /// Policy for updates that are sent close together. Default: [`JoinFrames::Auto`].
     pub join_frames: JoinFrames,
 }
 
@@ -164,7 +164,7 @@ fn millis(duration: Duration) -> i32 {
     i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
 }
 
-/// The error of libzmq as one of ours.
+/// The error of libzmq as one of this library.
 fn zmq_error(e: zmq::Error, context: String) -> Error {
     let kind = match e {
         zmq::Error::EADDRINUSE => ErrorKind::AddressInUse,

@@ -8,10 +8,10 @@ use super::patiently;
 /// Receives the connection events of one socket.
 pub(super) struct Monitor(zmq::Socket);
 
-/// What happened to a connection; the number is its file descriptor.
+/// Event of a connection; the number is its file descriptor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
-    /// There is a connection, to anybody. The text is the address of the end that connections are made to.
+    /// There is a connection, to any peer. The text is the address of the end that connections are made to.
     Opened(u32, String),
     /// One of them turned out to speak ZeroMQ.
     Greeted,
@@ -28,7 +28,7 @@ pub(super) enum Failure {
     Closed,
     /// The other end speaks something else, or has not the kind of socket that belongs here.
     Protocol,
-    /// The other end does not let us in, or we it.
+    /// One of the two ends denies access to the other.
     Denied,
 }
 
@@ -46,15 +46,15 @@ impl Monitor {
         Ok(Monitor(pair))
     }
 
-    /// Ends the watch. Must be called before either end is closed: an event that nobody can take any more blocks
-    /// libzmq's I/O thread for ever, and with it every socket of the process.
+    /// Ends the watch. Must be called before either end is closed: an event without a reader blocks libzmq's I/O thread
+    /// for ever, and with it every socket of the process.
     pub(super) fn detach(&self, socket: &zmq::Socket) {
         // The `zmq` crate cannot take a monitor away, but a second one replaces the first; this one has no events. If there is
         // no room for it, the first is gone all the same.
         let _ = socket.monitor(&unique_name(), 0);
     }
 
-    /// What to wait on: libzmq signals there once, and again after [`Monitor::next`] had nothing.
+    /// Socket to wait on: libzmq signals there once, and again after [`Monitor::next`] had nothing.
     pub(super) fn socket(&self) -> &zmq::Socket {
         &self.0
     }
@@ -81,7 +81,7 @@ impl Monitor {
 /// An event, and what is made of its value and address.
 type Watched = (zmq::SocketEvent, fn(u32, &[u8]) -> Change);
 
-/// What is watched. The value is the file descriptor where it is told; with a handshake it is not.
+/// The watched events. The value is the file descriptor where libzmq gives it; with a handshake it is not.
 const EVENTS: [Watched; 8] = [
     (zmq::SocketEvent::ACCEPTED, opened),
     (zmq::SocketEvent::CONNECTED, opened),

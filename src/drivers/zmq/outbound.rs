@@ -27,14 +27,14 @@ pub(super) struct ZmqOutbound {
     join_frames: JoinFrames,
     /// Probes that were read while something was sent.
     probes: Vec<Topic>,
-    /// What went wrong and was not told yet.
+    /// Failure that was not returned yet.
     trouble: Option<Error>,
     watched: Arc<Mutex<Watched>>,
     wakeable: Option<Wakeable>,
     waker: Arc<dyn Wake>,
 }
 
-/// What there is to wait on, and until when.
+/// Descriptors to wait on, and the time limit.
 #[derive(Clone, PartialEq, Eq, Default)]
 struct Watched {
     signals: [Option<RawFd>; 2],
@@ -54,10 +54,10 @@ const XPUB: Kind = Kind {
     },
 };
 
-/// The longest subscription that is accepted, in bytes; our own are at most 200 bytes long.
+/// The longest subscription that is accepted, in bytes; the library's own are at most 200 bytes long.
 const MAX_SUBSCRIPTION: i64 = 16 << 10;
 
-/// So many probes wait to be answered; those who asked beyond ask again.
+/// Maximum of probes that wait to be answered; peers beyond it ask again.
 const MAX_PROBES: usize = 1 << 16;
 
 /// How long the name of the address to bind may take to be looked up.
@@ -78,7 +78,7 @@ impl ZmqOutbound {
             waker,
         };
         if !outbound.connection.connects() {
-            // Where it is bound is to be known.
+            // The bound address is to be known.
             outbound
                 .connection
                 .wait_for_name(thread::deadline(NAME_PATIENCE))
@@ -98,7 +98,7 @@ impl ZmqOutbound {
         if self.connection.is_due(now) {
             let trouble = self.connection.tend(now);
             self.trouble = self.trouble.take().or(trouble);
-            // libzmq signals only to who has read until there was nothing.
+            // libzmq signals only to a reader that has read until there was nothing.
             self.take_news(now);
         }
         let watched = Watched {
@@ -122,7 +122,7 @@ impl ZmqOutbound {
         }
     }
 
-    /// Reads all subscriptions that are in force. Then it is known whose they are.
+    /// Reads all subscriptions that are in force. Then their connections are known.
     fn read_all(&mut self) -> Result<()> {
         while let Some(message) = self.read()? {
             // A subscription is a byte 1 and the topic; taking it back is a byte 0; anything else is a stranger's.
@@ -143,12 +143,12 @@ impl ZmqOutbound {
         Ok(())
     }
 
-    /// Whether every subscriber that is known takes an array of maps.
+    /// True if every known subscriber takes an array of maps.
     fn is_among_ours(&self) -> bool {
         match self.join_frames {
             JoinFrames::Never => false,
             JoinFrames::Always => true,
-            // Where libzmq does not say who subscribes it is a multicast, to anybody, or a part of this process.
+            // Where libzmq does not name subscribers it is a multicast, to unknown peers, or a part of this process.
             JoinFrames::Auto => match self.connection.endpoint().is_silent() {
                 true => self.connection.endpoint().is_inproc(),
                 false => !self.census.has_strangers(),
@@ -185,8 +185,8 @@ impl Outbound for ZmqOutbound {
         if !self.is_among_ours() {
             return send_parts(self, topic, payload, timeout);
         }
-        // With the topic libzmq has chosen who gets the message. Who was let in up to then has told by now what else it asks
-        // for; what the message says is still open.
+        // With the topic libzmq has fixed the receivers of the message. A peer admitted up to then has sent its other
+        // subscriptions by now; the payload is still open.
         let failed = |e| zmq_error(e, format!("cannot send to {}", self.connection.endpoint()));
         push::begin(socket, topic).map_err(failed)?;
         let seen = self.read_all();
@@ -204,7 +204,7 @@ impl Outbound for ZmqOutbound {
     }
 
     fn send(&mut self, topic: &[u8], payload: &[u8], _timeout: Duration) -> Result<()> {
-        // Without a line there is nobody to send to.
+        // Without a line there is no peer to send to.
         let Some(line) = self.connection.line() else {
             return Ok(());
         };
@@ -248,8 +248,8 @@ impl Outbound for ZmqOutbound {
     }
 }
 
-/// Waits on the file descriptors by which libzmq signals that a socket has something to do. They say so once:
-/// after each wait, and whenever the socket was used by somebody else, [`Outbound::probes`] must be asked.
+/// Waits on the file descriptors by which libzmq signals that a socket has something to do. They signal once: after
+/// each wait, and whenever another call used the socket, [`Outbound::probes`] must be asked.
 struct FdWaiter {
     watched: Arc<Mutex<Watched>>,
     wakeable: Wakeable,

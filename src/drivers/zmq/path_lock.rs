@@ -59,7 +59,7 @@ impl PathLock {
     fn check_free(&self) -> Result<()> {
         // libzmq deletes whatever is there.
         if fs::metadata(&self.socket).is_ok_and(|there| !there.file_type().is_socket()) {
-            let context = format!("{}: is there already, and is no socket", self.socket.display());
+            let context = format!("{}: exists already, and is no socket", self.socket.display());
             return Err(Error::new(ErrorKind::Io, context));
         }
         // A server that takes no locks, for example one written in another language, answers here.
@@ -163,7 +163,7 @@ mod tests {
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         assert_eq!(PathLock::take(&socket).unwrap_err().kind(), ErrorKind::AddressInUse);
         drop(listener);
-        // What a killed server leaves: a socket that nobody answers.
+        // A killed server leaves a socket without a listener.
         drop(PathLock::take(&socket).unwrap());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }

@@ -32,7 +32,7 @@ pub(super) struct Peer {
     pub(super) is_draining: bool,
 }
 
-/// What was read from a peer.
+/// Outcome of a read from a peer.
 pub(super) enum Read {
     Message,
     Answer(Arc<str>),
@@ -41,7 +41,7 @@ pub(super) enum Read {
     Malformed,
 }
 
-/// What has become of a peer.
+/// News of a peer.
 pub(super) enum Change {
     Connected,
     Lost,
@@ -96,7 +96,7 @@ impl Peer {
             if let Some(e) = self.connection.tend(now) {
                 tell(Change::Failed(e));
             }
-            // libzmq signals only to who has read until there was nothing.
+            // libzmq signals only to a reader that has read until there was nothing.
             self.take_news(topics, now, &mut tell);
         }
         if self.connection.is_standing() && !self.is_ready {
@@ -107,8 +107,8 @@ impl Peer {
         }
     }
 
-    /// Whether something is still to be read from a line that is about to be replaced: libzmq says that a connection has ended
-    /// before it hands over the last messages.
+    /// True if something is still to be read from a line that is about to be replaced: libzmq reports the end of a
+    /// connection before it hands over the last messages.
     fn has_unread(&self) -> bool {
         let line = self.connection.line().filter(|_| self.connection.is_resting());
         let events = line.map(|line| patiently(|| line.socket().get_events()));
@@ -148,7 +148,7 @@ impl Peer {
         }
     }
 
-    /// Whether its connections are told of, rather than that it is there.
+    /// True if its connections are reported, rather than its presence.
     fn is_counted(&self) -> bool {
         let endpoint = self.connection.endpoint();
         !endpoint.is_silent() && (self.kind.counts || self.connection.connects())
@@ -184,7 +184,7 @@ impl Peer {
         }
     }
 
-    /// The socket, if it is to be told at once of each topic.
+    /// The socket, if each topic is to be sent to it at once.
     fn subscribed(&self) -> Option<&zmq::Socket> {
         let is_subscribed = self.is_ready && self.kind.socket == zmq::SUB;
         self.connection.line().map(Line::socket).filter(|_| is_subscribed)

@@ -32,7 +32,7 @@ const PUSH: Kind = Kind {
     role: Role::Connect,
     sends: true,
     counts: false,
-    // Only a service that is there gets messages: with none, a send fails instead of queueing for nobody.
+    // Only a running service gets messages: without one, a send fails instead of queueing in vain.
     prepare: |socket| socket.set_immediate(true),
 };
 
@@ -70,7 +70,7 @@ impl Opened {
         self.look_at = now + LOOK;
         while self.connection.news(now).is_some() {}
         if let Some(e) = self.connection.tend(now) {
-            // Who sends is told so, if it goes on.
+            // The sender gets this as an error, if it goes on.
             log::warn!("{e}");
         }
     }
@@ -91,7 +91,7 @@ impl Opened {
 }
 
 impl Outbound for PushOutbound {
-    /// Who takes it is not seen: a publisher service of this library.
+    /// The receiver is not seen: a publisher service of this library.
     fn takes_joined(&self) -> bool {
         self.options.join_frames != JoinFrames::Never
     }
@@ -125,7 +125,7 @@ impl Outbound for PushOutbound {
                 if let Some(denied) = endpoint.path().and_then(path_lock::denied) {
                     return Err(denied);
                 }
-                let context = format!("nobody takes messages at {endpoint}: is the publisher service running?");
+                let context = format!("no process takes messages at {endpoint}: is the publisher service running?");
                 let error = Error::new(ErrorKind::Timeout, context);
                 return Err(match opened.connection.trouble() {
                     Some(trouble) => error.with_source(trouble.to_owned()),
@@ -139,7 +139,7 @@ impl Outbound for PushOutbound {
     }
 }
 
-/// Sends the two frames of a message. False if there is nobody to take it, or no room: then nothing was sent.
+/// Sends the two frames of a message. False if there is no receiver, or no room: then nothing was sent.
 pub(super) fn send(socket: &zmq::Socket, topic: &[u8], payload: &[u8]) -> zmq::Result<bool> {
     match begin(socket, topic) {
         Ok(()) => end(socket, payload).map(|()| true),

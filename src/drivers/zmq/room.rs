@@ -17,7 +17,7 @@ const ROOM: u64 = 24;
 /// Of the limit, this part is kept free of connections that were accepted: several may come before the first is turned away.
 const PART: u64 = 8;
 
-/// What copying a connection takes, and a bit more, since others take what is given back.
+/// Descriptors that copying a connection takes, and a few more, since other threads take returned ones.
 const SPARE: usize = 4;
 
 /// Fails if too few descriptors are left for another line to this address.
@@ -40,7 +40,7 @@ pub(super) fn crowded(address: &str) -> Error {
     Error::new(ErrorKind::Io, context)
 }
 
-/// Whether there is room for more: the system hands out the lowest number, so all that are lower are taken.
+/// True if there is room for more: the system hands out the lowest number, so all that are lower are taken.
 fn is_room(lowest: u32, more: u64) -> bool {
     limit().is_none_or(|limit| u64::from(lowest) + more <= limit)
 }
@@ -49,12 +49,12 @@ fn limit() -> Option<u64> {
     getrlimit(Resource::Nofile).current
 }
 
-/// Turns away those who connect when there is no room.
+/// Refuses connections when there is no room.
 #[derive(Default)]
 pub(super) struct Doorkeeper {
     /// Given back for as long as it takes to hang up.
     spare: Vec<File>,
-    /// Who is still to be turned away, by descriptor, and at which address.
+    /// Peers still to be refused, by descriptor, and the address of each.
     crowd: Vec<(u32, String)>,
 }
 
@@ -70,7 +70,7 @@ impl Doorkeeper {
         admits
     }
 
-    /// Hangs up those who are still there.
+    /// Closes the connections that are still there.
     pub(super) fn turn_away(&mut self) {
         if !self.crowd.is_empty() {
             self.spare.clear();
@@ -89,7 +89,7 @@ impl Doorkeeper {
         }
     }
 
-    /// Whether somebody is still to be turned away.
+    /// True if a peer is still to be refused.
     pub(super) fn is_busy(&self) -> bool {
         !self.crowd.is_empty()
     }

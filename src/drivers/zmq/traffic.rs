@@ -1,4 +1,4 @@
-//! How many bytes have come on a TCP connection, by the system's own count.
+//! Count of bytes that have come on a TCP connection, by the system.
 
 use super::copy::Ends;
 

@@ -59,7 +59,7 @@ fn an_event_has_one_owner_until_that_is_gone() {
     let of_b = table.claim("e", "b");
     assert!(matches!(of_b, Claim::TakenOver(_)));
     assert_eq!(table.claim("e", "a"), Claim::Theirs(topic("b")));
-    // What the first one says of it is too late.
+    // The first one's mark comes too late.
     assert_eq!(table.mark("e", "a", of_a), Claim::Theirs(topic("b")));
     assert_eq!(table.mark("e", "b", version(of_b)), Claim::Done(topic("b")));
 }

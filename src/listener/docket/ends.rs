@@ -55,13 +55,13 @@ impl Docket {
         self.waiting = Waiting::default();
     }
 
-    /// Whether something is begun, and not marked yet.
+    /// True if something is begun, and not marked yet.
     pub(in crate::listener) fn is_busy(&self) -> bool {
         let is_quiet = |event: &Event| matches!(event.phase, Phase::Waiting(_) | Phase::Done(..));
         !self.events.values().all(is_quiet)
     }
 
-    /// Whether nothing is left to be confirmed or removed.
+    /// True if nothing is left to be confirmed or removed.
     pub(in crate::listener) fn is_settled(&self) -> bool {
         self.events.is_empty() && self.next.removals.is_empty()
     }
@@ -70,7 +70,7 @@ impl Docket {
         self.is_stopping
     }
 
-    /// Forgets what was done so long ago without a confirmation, and notifiers that were not heard for as long.
+    /// Forgets events done longer ago than `retention` without a confirmation, and notifiers not heard for as long.
     pub(in crate::listener) fn expire(&mut self, retention: Duration, now: Instant) {
         let is_old = |since: Instant| now.saturating_duration_since(since) > retention;
         self.events

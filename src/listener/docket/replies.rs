@@ -1,4 +1,4 @@
-//! What is to be answered to whom, and when.
+//! Answers that wait, with receiver and time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -37,7 +37,7 @@ impl Replies {
         reply.about.insert(answer.number, answer);
     }
 
-    /// What has to go now.
+    /// Answers that have to go now.
     pub(super) fn take(&mut self, now: Instant) -> Vec<(Topic, Vec<Answer>)> {
         let mut taken = Vec::new();
         while self.next_due().is_some_and(|due| due <= now)

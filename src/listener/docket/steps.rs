@@ -1,4 +1,4 @@
-//! What is to be done with the store, in bundles, and what came of it.
+//! Steps of the store, in bundles, and their outcomes.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use crate::listener::claims::{Claim, Outcome, Step};
 use crate::listener::envelope::{EventId, State};
 
 impl Docket {
-    /// Whether there is a step to take.
+    /// True if there is a step to take.
     pub(in crate::listener) fn has_step(&self, now: Instant) -> bool {
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
         let count = self.next.marks.len() + self.claimable();
@@ -36,7 +36,7 @@ impl Docket {
         [step_due, rests_until, self.removal_due].into_iter().flatten().min()
     }
 
-    /// What is to be done with the store now. Nothing is claimed unless `is_held`: others may take this run for dead.
+    /// The next step. Nothing is claimed unless `is_held`: others may take this run for dead.
     pub(in crate::listener) fn step(&mut self, is_held: bool, now: Instant) -> Step {
         let front = |ids: &mut Vec<EventId>| ids.drain(..ids.len().min(BUNDLE)).collect();
         let marks = front(&mut self.next.marks);
@@ -50,7 +50,7 @@ impl Docket {
             claims.retain(|id| self.begin_to_claim(id));
         }
         self.began = Some(now);
-        // What is left has waited.
+        // The rest has waited.
         self.step_due = Some(now).filter(|_| self.next.marks.len() + self.claimable() > 0);
         self.current = Bundle {
             marks,
@@ -101,7 +101,7 @@ impl Docket {
         }
     }
 
-    /// What came of the step; returns the turns of the events that were claimed, and what went wrong with single ones.
+    /// Takes the outcome of the step; returns the turns of the events that were claimed, and the faults of single ones.
     pub(in crate::listener) fn took(&mut self, outcome: Result<Outcome>, now: Instant) -> (Vec<Turn>, Vec<Error>) {
         let Bundle {
             marks,

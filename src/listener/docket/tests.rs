@@ -48,7 +48,7 @@ impl Desk {
         self.hear(0, What::Asked(vec![Question::from((number, attempt, settled))]));
     }
 
-    /// What is answered, after the longest time that it may wait.
+    /// The answers, after the longest time that they may wait.
     fn said(&mut self) -> Vec<(u64, u32, State)> {
         let answers = self.docket.answers(self.now + RECEIPT + RECEIPTS_APART).into_iter();
         let answers = answers.flat_map(|(_, about)| about);
@@ -198,7 +198,7 @@ fn doubled_and_late_copies_are_not_taken() {
     desk.ask(2, 2, true);
     assert_eq!(desk.said(), [(2, 2, State::Unknown)]);
     assert_eq!((desk.step().claims.len(), desk.docket.load()), (0, 0));
-    // What is begun is held whatever is asked.
+    // An event that is begun is held whatever is asked.
     desk.begin(3, 1);
     desk.ask(3, 2, true);
     assert_eq!(desk.said(), [(3, 2, State::Held)]);
@@ -357,7 +357,7 @@ fn a_few_hundred_are_claimed_ahead() {
     for number in &turns[..=BUNDLE - AHEAD] {
         assert!(!desk.docket.has_step(desk.now));
         desk.docket.begin(&id(*number), true, desk.now);
-        // What is handled is marked in bundles as well.
+        // Handled events are marked in bundles as well.
         desk.docket.ended(id(*number), false, desk.now);
         if desk.docket.next.marks.len() == ENOUGH {
             assert!(desk.docket.has_step(desk.now));

@@ -1,4 +1,4 @@
-//! What is done when its time has come: questions, and the confirmation of what is settled.
+//! Work whose time has come: questions, and the confirmation of settled events.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use crate::clock::after;
 use crate::listener::envelope::Question;
 use crate::update::Name;
 
-/// Confirmations wait so long for others, so that one message and one step of the store serve many.
+/// Time that confirmations wait for others, so that one message and one step of the store serve many.
 const BUNDLE_TIME: Duration = Duration::from_millis(100);
 
-/// They do not wait any longer when there are so many.
+/// Number of confirmations that do not wait any longer.
 const BUNDLE: usize = 256;
 
 /// No more messages with confirmations are remembered.
@@ -20,7 +20,7 @@ const MAX_CONFIRMED: usize = 4096;
 /// `retention`.
 const QUESTIONS: u32 = 3;
 
-/// A listener that does not answer so many questions about an event is not waited for: it may be gone.
+/// Unanswered questions about an event after which a listener is not waited for: it may be gone.
 const PATIENCE: u32 = 3;
 
 impl InFlight {

@@ -74,7 +74,7 @@ impl Desk {
         ));
     }
 
-    /// The only thing to do is to send this; to whom?
+    /// The only action is to send this; returns the listener.
     #[track_caller]
     fn sent(&mut self, number: u64, attempt: u32) -> String {
         let steps = self.in_flight.steps();
@@ -192,7 +192,7 @@ fn what_was_lost_is_sent_again_when_the_answer_says_so() {
     desk.asked("a", (1, 2, false));
     desk.say(1001, 1, "a", 2, State::Unknown, None);
     assert_eq!(desk.sent(1, 3), "a");
-    // What it said of an earlier try says nothing of this one.
+    // The answer to an earlier try says nothing of this one.
     desk.say(1002, 1, "a", 2, State::Unknown, None);
     desk.idle();
 }
@@ -443,7 +443,7 @@ fn while_all_listeners_are_busy_a_few_updates_make_one_message() {
     (7..7 + HAND as u64).for_each(|number| desk.add(120, number, &number.to_string()));
     let hand = to(desk.in_flight.steps());
     assert!(hand.len() == HAND && hand.iter().all(|name| *name != gathered[0]));
-    // What finds nothing on its way is sent at once.
+    // An event that finds nothing on its way is sent at once.
     let mut desk = Desk::new(256, &["a"]);
     busy(&mut desk, 0, "a", 1000);
     desk.add(1, 1, "k");

@@ -156,7 +156,7 @@ fn no_two_rounds_of_hellos_have_the_same_number() {
 }
 
 impl Rig {
-    /// Sends so many updates as fast as it goes, until some are gathered: how many were sent.
+    /// Sends up to this many updates as fast as it goes, until some are gathered: how many were sent.
     fn burst(&self, topic: &Topic) -> u64 {
         let update = DbUpdate::new("t", "k", Action::Set);
         let mut body = Vec::new();
@@ -179,7 +179,7 @@ impl Rig {
     }
 }
 
-/// The number of a topic that is told next; `last` is its last one that has come.
+/// The next number of a topic; `last` is its last one that has come.
 fn told(rig: &mut Rig, topic: &Topic, last: &mut u64) -> u64 {
     let (mut decoder, mut messages) = (Decoder::new(), Vec::new());
     loop {
@@ -200,7 +200,7 @@ fn told(rig: &mut Rig, topic: &Topic, last: &mut u64) -> u64 {
     }
 }
 
-/// What waits for others goes out soon though nothing else is sent, and before a hello tells of it.
+/// A gathered update goes out soon without further sends, and before a hello names it.
 #[test]
 fn what_is_gathered_is_sent_before_it_is_told_of() {
     let topic = Topic::new("a").unwrap();
@@ -218,7 +218,7 @@ fn what_is_gathered_is_sent_before_it_is_told_of() {
     }
 }
 
-/// What was accepted and cannot be sent is counted and reported, and its numbers are used up.
+/// An accepted update that cannot be sent is counted and reported, and its number is used up.
 #[test]
 fn what_was_accepted_and_cannot_be_sent_is_a_gap() {
     let topic = Topic::new("a").unwrap();

@@ -1,6 +1,6 @@
-//! What becomes of the topics that were cleared because a connection was lost. Pure.
+//! Topics that were cleared because a connection was lost. Pure.
 //!
-//! A cleared topic goes one way: it waits to be told, then to be registered again, then to be in force again.
+//! A cleared topic goes one way: it waits to be reported, then to be registered again, then to be in force again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -16,9 +16,9 @@ const AGAIN: Duration = Duration::from_millis(100);
 pub(super) struct Cleared {
     /// The last address that was lost.
     address: Option<Name>,
-    /// The program is still to be told of these.
+    /// Topics not reported to the program yet.
     untold: BTreeSet<Topic>,
-    /// The program was told, and has not registered these again.
+    /// Topics reported to the program, and not registered again.
     told: BTreeSet<Topic>,
     /// Registered again, but not yet in force wherever there is a connection.
     resumed: BTreeMap<Topic, Resumed>,
@@ -27,9 +27,9 @@ pub(super) struct Cleared {
 #[derive(Debug)]
 struct Resumed {
     generation: u64,
-    /// The program has not heard that it was cleared: it needs not be told, if it is in force when that is told.
+    /// The program has not heard that it was cleared: it needs no report, if it is in force at the time of the report.
     is_quiet: bool,
-    /// When an address that does not answer is waited for no longer; `None` once the program was told because of that.
+    /// End of the wait for an address that does not answer; `None` once the program got its event because of that.
     patience: Option<Instant>,
 }
 
@@ -41,7 +41,7 @@ impl Cleared {
         self.untold.extend(topics);
     }
 
-    /// A topic is registered, in this generation; addresses are waited for so long.
+    /// A topic is registered, in this generation; addresses are waited for until `patience` is over.
     pub(super) fn registered(&mut self, topic: &Topic, generation: u64, patience: Duration, now: Instant) {
         let is_quiet = self.untold.remove(topic);
         if is_quiet || self.told.remove(topic) {
@@ -62,10 +62,10 @@ impl Cleared {
         self.resumed.remove(topic);
     }
 
-    /// An address is live: the program can register its topics again. Returns what it is to be told. Topics up to the
+    /// An address is live: the program can register its topics again. Returns the event for it. Topics up to the
     /// generation `settled` are in force wherever there is a connection.
     pub(super) fn tell(&mut self, settled: u64) -> Option<SyncReason> {
-        // The program is being told to read what concerns every topic.
+        // The program gets an event that covers every topic.
         self.resumed
             .retain(|_, resumed| !resumed.is_quiet || resumed.generation > settled);
         self.resumed.values_mut().for_each(|resumed| resumed.is_quiet = false);
@@ -78,9 +78,9 @@ impl Cleared {
         Some(SyncReason::Cleared { address, topics })
     }
 
-    /// Topics up to the generation `settled` are in force wherever there is a connection, and those up to `somewhere` at
-    /// one address at least; returns what the program is to be told. An address that does not answer in time is not
-    /// waited for: the program is then told twice.
+    /// Topics up to the generation `settled` are in force wherever there is a connection, and those up to `somewhere`
+    /// at one address at least; returns the event for the program. An address that does not answer in time is not
+    /// waited for: the program then gets two events.
     pub(super) fn in_force(&mut self, settled: u64, somewhere: u64, now: Instant) -> Option<SyncReason> {
         let mut topics = Vec::new();
         self.resumed.retain(|topic, resumed| {
@@ -105,7 +105,7 @@ impl Cleared {
         self.resumed.values().filter_map(|resumed| resumed.patience).min()
     }
 
-    /// The subscriber stopped. When it runs again, all that is registered is told to be in force.
+    /// The subscriber stopped. When it runs again, all registered topics are reported to be in force.
     pub(super) fn reset(&mut self) {
         self.resumed.clear();
     }

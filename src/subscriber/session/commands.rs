@@ -1,4 +1,4 @@
-//! What the program has changed, and what of it the driver could not do.
+//! Changes by the program, and those that the driver refused.
 
 use std::time::Instant;
 
@@ -84,14 +84,14 @@ impl Session {
         self.changed();
     }
 
-    /// True if changes from an address that is given up were or may be missed: nobody there has said goodbye.
+    /// True if changes from an address that is given up were or may be missed: its publisher has not said goodbye.
     fn is_missed(&self, address: &Name) -> bool {
         let Some(peer) = self.peers.get(address) else {
             return false;
         };
         match (peer.is_told(), peer.owner()) {
             (true, Some(_)) => !self.has_left(address),
-            // A broker answers there, or nobody.
+            // A broker answers there, or no publisher.
             (true, None) => !peer.is_live(),
             (false, _) => !peer.is_at_peace(),
         }

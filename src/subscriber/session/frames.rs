@@ -1,4 +1,4 @@
-//! What comes in frames: updates of registered topics, and hellos.
+//! Contents of frames: updates of registered topics, and hellos.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ pub(super) struct Hearing {
     sense: bool,
 }
 
-/// So many decoded messages keep their place in memory.
+/// Number of decoded messages whose memory is kept.
 const MAX_KEPT: usize = 1024;
 
 impl Session {
@@ -70,7 +70,7 @@ impl Session {
             }
             None => updates.extend(came),
         }
-        // What a message with very many parts took is given back.
+        // The memory of a message with very many parts is given back.
         self.messages.shrink_to(MAX_KEPT);
         if is_requested {
             self.tell(SyncReason::Requested, clock());
@@ -123,7 +123,7 @@ impl Session {
         }
     }
 
-    /// A publisher tells of itself; returns its id and which run of it this is.
+    /// Reads a publisher's hello; returns its id and its run.
     pub(super) fn on_hello(&mut self, address: &str, payload: &[u8], now: Instant) -> Option<(Name, u64)> {
         if payload.is_empty() {
             // A transport that confirms by itself has no hello.
@@ -155,7 +155,7 @@ impl Session {
         };
         self.hearing.sense = true;
         let Some((publisher, epoch)) = publisher.zip(epoch) else {
-            // A service that writes messages anew, as Dragonflow's, leaves out who said it.
+            // A service that writes messages anew, as Dragonflow's, leaves out the publisher.
             self.stats.filtered += 1;
             return None;
         };

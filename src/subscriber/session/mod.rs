@@ -1,8 +1,7 @@
-//! What a subscriber knows of its addresses, topics and publishers: pure state, without threads, sockets, locks or a
-//! clock.
+//! A subscriber's state of addresses, topics and publishers: pure, without threads, sockets, locks or a clock.
 //!
-//! What happens goes in (`handle_…`, [`Session::tick`]), what is to be done comes out ([`Session::poll`]), and
-//! [`Session::deadline`] says when to call `tick`. Every loss is told once, and every rule about liveness is here.
+//! Events go in (`handle_…`, [`Session::tick`]), actions come out ([`Session::poll`]), and [`Session::deadline`] says
+//! when to call `tick`. Every loss is reported once, and every rule about liveness is here.
 
 mod cleared;
 mod commands;
@@ -39,7 +38,7 @@ type Peers = BTreeMap<Name, Peer>;
 /// As [`MOST_HELD`], for a loss that was not noticed at once.
 const LEAST_HELD: f64 = 0.2;
 
-/// What outlives a run of the subscriber.
+/// State that outlives a run of the subscriber.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     /// Addresses that were live, and in which registration.
@@ -74,14 +73,14 @@ pub(super) struct Session {
     hearing: frames::Hearing,
     /// Everything that had come by then was seen.
     drained: Instant,
-    /// The names of probes: who asks, and which question it is.
+    /// The names of probes: the subscriber, and the number of the question.
     id: u64,
     probes: u64,
     /// When refused topics are asked for again.
     refused_at: Option<Instant>,
     /// The result of [`Session::deadline`], while it holds.
     deadline: Option<Option<Instant>>,
-    /// What [`Session::addresses`] returns has changed.
+    /// The result of [`Session::addresses`] has changed.
     has_changed: bool,
     stats: SubscriberStats,
     jitter: fastrand::Rng,
@@ -128,7 +127,7 @@ impl Session {
         session
     }
 
-    /// What the next run is to know of this one.
+    /// The state for the next run.
     pub(super) fn memory(&mut self) -> Memory {
         let live = self.peers.iter().filter(|(_, peer)| peer.was_live());
         self.were_live
@@ -144,7 +143,7 @@ impl Session {
 
     /// The next thing to do.
     pub(super) fn poll(&mut self) -> Option<Action> {
-        // The program is to have all that came before it is told to read the store.
+        // The program gets all earlier updates before the event that asks it to read the store.
         if !self.updates.is_empty() {
             self.stats.decoded += self.updates.len() as u64;
             return Some(Action::Deliver);
@@ -157,7 +156,7 @@ impl Session {
         !self.actions.is_empty()
     }
 
-    /// What is to be delivered; whoever does it takes it out.
+    /// Updates to deliver; the caller takes them out.
     pub(super) fn updates(&mut self) -> &mut Vec<DbUpdate> {
         &mut self.updates
     }
@@ -239,7 +238,7 @@ impl Session {
         self.ask(now);
     }
 
-    /// The driver has received so many bytes from this address so far, if it can tell.
+    /// The driver has received `received` bytes from this address so far, if it knows.
     pub(super) fn handle_weight(&mut self, address: &str, received: Option<u64>, now: Instant) {
         let Some((name, peer)) = entry(&mut self.peers, address) else {
             return;
@@ -278,7 +277,7 @@ impl Session {
         };
         let is_whole = self.peers.values().all(|peer| peer.is_live() && peer.is_told());
         let settled = match self.peers.values().any(|peer| peer.is_settled() && !peer.is_live()) {
-            // What never answers proves nothing.
+            // A peer that never answers proves nothing.
             true => 0,
             false => self.settled_generation(),
         };
@@ -295,7 +294,7 @@ impl Session {
         self.deadline = None;
     }
 
-    /// Tells the program. What concerns every topic covers what was lost before.
+    /// Emits an event. One that concerns every topic covers earlier losses.
     fn tell(&mut self, reason: SyncReason, now: Instant) {
         match reason.topics() {
             None => {

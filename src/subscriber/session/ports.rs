@@ -1,38 +1,38 @@
-//! What goes into a session besides what the driver says, and what comes out.
+//! Input of a session besides the driver's, and its output.
 
 use std::collections::BTreeMap;
 
 use crate::error::Error;
 use crate::update::{Name, SyncReason, Topic};
 
-/// What the program has changed.
+/// Change by the program.
 #[derive(Debug)]
 pub(in crate::subscriber) enum Command {
     /// A topic was registered, in this generation.
     Subscribe(Topic, u64),
     Unsubscribe(Topic),
-    /// An address was registered; the number tells its registrations apart.
+    /// An address was registered; the number identifies the registration.
     Connect(Name, u64),
     Disconnect(Name),
-    /// The publisher at this address is gone; the program is told, unless that one has said goodbye.
+    /// The publisher at this address is gone; that is reported, unless it has said goodbye.
     GiveUp(Name),
 }
 
-/// What is to be done, in this order.
+/// Actions, in this order.
 #[derive(Debug)]
 pub(in crate::subscriber) enum Action {
-    /// What is in [`Session::updates`](super::Session::updates) goes into the queue.
+    /// The updates of [`Session::updates`](super::Session::updates) go into the queue.
     Deliver,
     Tell(SyncReason),
     Report(Error),
-    /// A failure is told by [`Session::handle_refused`](super::Session::handle_refused).
+    /// A failure goes to [`Session::handle_refused`](super::Session::handle_refused).
     Subscribe(Topic),
     Unsubscribe(Topic),
-    /// A failure is told by [`Session::handle_not_connecting`](super::Session::handle_not_connecting).
+    /// A failure goes to [`Session::handle_not_connecting`](super::Session::handle_not_connecting).
     Connect(Name),
     Disconnect(Name),
     Probe(Name, Topic),
-    /// How many bytes have come from there is told by [`Session::handle_weight`](super::Session::handle_weight).
+    /// The number of bytes that have come from there goes to [`Session::handle_weight`](super::Session::handle_weight).
     Weigh(Name),
     /// These topics, of these generations, are not registered any more.
     Clear(BTreeMap<Topic, u64>),

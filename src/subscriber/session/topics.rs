@@ -15,7 +15,7 @@ pub(super) struct Topics {
     latest: u64,
     /// Topics that the driver has refused, by generation.
     refused: BTreeMap<u64, Topic>,
-    /// What was sent on any topic before is known to the program.
+    /// Updates sent on any topic before this are known to the program.
     covered: Instant,
 }
 
@@ -23,7 +23,7 @@ pub(super) struct Topics {
 #[derive(Debug)]
 struct Interest {
     generation: u64,
-    /// What was sent on it before is known to the program.
+    /// Updates sent on it before this are known to the program.
     covered: Instant,
 }
 
@@ -90,12 +90,12 @@ impl Topics {
         self.known.iter().map(|(topic, interest)| (topic, interest.generation))
     }
 
-    /// What was sent on any topic before now is known to the program.
+    /// Updates sent on any topic before now are known to the program.
     pub(super) fn cover_all(&mut self, now: Instant) {
         self.covered = now;
     }
 
-    /// What was sent on the topic before now is known to the program.
+    /// Updates sent on the topic before now are known to the program.
     pub(super) fn cover(&mut self, topic: &Topic, now: Instant) {
         if let Some(interest) = self.known.get_mut(topic) {
             interest.covered = now;

@@ -1,4 +1,4 @@
-//! What is done when its time has come, and what follows when topics come into force.
+//! Timed work, and the consequences of topics that come into force.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ impl Session {
         self.ask(now);
     }
 
-    /// Tells what was missed.
+    /// Emits the events about losses.
     fn check_losses(&mut self, now: Instant) {
         let Some(continuity) = &mut self.continuity else { return };
         let scope = Scope {
@@ -90,13 +90,15 @@ impl Session {
                 self.stall(address, now);
             }
             Due::Deaf => {
-                log::info!("{address} does not hear what it is asked");
+                log::info!("{address} does not receive questions");
                 self.stall(address, now);
             }
             Due::Weigh => self.act(Action::Weigh(address.clone())),
             Due::NoHello(patience, reason) => {
                 if reason.is_some() {
-                    log::warn!("{address} does not answer: a publisher without hellos? What it loses is not noticed");
+                    log::warn!(
+                        "{address} does not answer: a publisher without hellos? Losses of its updates do not show"
+                    );
                 }
                 self.live(reason, now);
                 self.probe(address, patience, now);
@@ -155,8 +157,8 @@ impl Session {
         }
     }
 
-    /// Nothing comes from this address any more, which the program had been told is live if `told`. It is told within so
-    /// much of a hello period.
+    /// Nothing comes from this address any more, which was reported live if `told`. The loss is reported within this
+    /// part of a hello period.
     pub(super) fn lost(&mut self, address: &Name, told: bool, held: f64, now: Instant) {
         let is_gone = self.has_left(address);
         if !is_gone && let Some(continuity) = &mut self.continuity {
@@ -168,7 +170,7 @@ impl Session {
             let wait = self.times.hello_interval.mul_f64(held * self.jitter.f64());
             match self.peers.get_mut(address) {
                 Some(peer) if is_gone => peer.rest(),
-                // Before it is told that topics are cleared.
+                // Before the report that topics are cleared.
                 Some(_) if is_cleared => self.tell_lost(address, now),
                 Some(peer) => peer.tell_lost_at(after(now, wait)),
                 None => {}
@@ -192,7 +194,7 @@ impl Session {
         self.tell(SyncReason::AddressLost { address }, now);
     }
 
-    /// An address is live, or taken for one without hellos: tells so, and what follows.
+    /// An address is live, or taken for one without hellos: reports that, and its consequences.
     pub(super) fn live(&mut self, reason: Option<SyncReason>, now: Instant) {
         if let Some(reason) = reason {
             self.tell(reason, now);
@@ -207,7 +209,7 @@ impl Session {
         settled.map(Peer::generation).min().unwrap_or(0)
     }
 
-    /// Tells which topics that had been cleared are in force again.
+    /// Reports the cleared topics that are in force again.
     pub(super) fn settled(&mut self, now: Instant) {
         let settled = self.settled_generation();
         let somewhere = self.peers.values().filter(|peer| peer.is_settled());
@@ -231,7 +233,7 @@ impl Session {
         }
     }
 
-    /// Tells which topics were cleared, if there was a change and there is an address at which they can be in force again.
+    /// Reports the cleared topics, if there was a change and there is an address at which they can be in force again.
     fn tell_cleared(&mut self, has_changed: bool, now: Instant) {
         if has_changed
             && self.peers.values().any(Peer::is_told)

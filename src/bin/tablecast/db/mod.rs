@@ -11,7 +11,7 @@ use tablecast::{Config, Database, DbUpdate, Error, ErrorKind, Node, Result, Stor
 
 use crate::{cli, output, publish, signal};
 
-/// Write and read rows of the database; who subscribes is told of each change.
+/// Write and read rows of the database; subscribers are notified of each change.
 ///
 /// The database is the option --store: by default sqlite, the file of --sqlite-path, which the processes of this host share.
 /// A change is stored and then published, by default through the publisher service of this host. If it cannot be
@@ -41,7 +41,7 @@ enum Command {
         change: ChangeArgs,
         #[command(flatten)]
         value: Value,
-        /// Only if nobody has written the row since this version of it.
+        /// Write only if the row still has this version.
         #[arg(long, value_name = "N")]
         if_version: Option<u64>,
     },
@@ -49,7 +49,7 @@ enum Command {
     Delete {
         #[command(flatten)]
         change: ChangeArgs,
-        /// Only if nobody has written the row since this version of it.
+        /// Write only if the row still has this version.
         #[arg(long, value_name = "N")]
         if_version: Option<u64>,
     },
@@ -65,10 +65,10 @@ enum Command {
         #[arg(long)]
         keys: bool,
     },
-    /// Create or delete a whole table; nobody is told.
+    /// Create or delete a whole table; nothing is published.
     #[command(subcommand)]
     Table(TableCommand),
-    /// Print a number that nobody else gets for this table; they count from 1.
+    /// Print a number that is given once only for this table; they count from 1.
     Unique {
         /// The table; it need not exist.
         table: String,
@@ -98,25 +98,25 @@ struct RowArgs {
     /// The row's key.
     #[arg(long, allow_hyphen_values = true)]
     key: String,
-    /// The row's topic. To create: who is told of its changes [default: D, everyone]. Else: a row of another topic is
-    /// not found [default: any].
+    /// The row's topic. To create: the topic of the new row [default: D, everyone]. Else: a row of another topic is not
+    /// found [default: any].
     #[arg(long)]
     topic: Option<String>,
 }
 
-/// Which row, and who is told that it changes.
+/// The row, and the publication of its change.
 #[derive(Debug, clap::Args)]
 struct ChangeArgs {
     #[command(flatten)]
     row: RowArgs,
-    /// Only store it, and tell nobody.
+    /// Only store the change; publish nothing.
     #[arg(long)]
     no_publish: bool,
-    /// Wait so long until the replicas that are there have applied the change; prints `applied by N of M replicas`, and fails if
-    /// some have not.
+    /// Wait for this time until the registered replicas have applied the change; prints `applied by N of M replicas`,
+    /// and fails if some have not.
     #[arg(long, value_name = "SECONDS", value_parser = cli::seconds, conflicts_with = "no_publish")]
     wait: Option<Duration>,
-    /// How urgent the update is; lower is more urgent.
+    /// Priority of the update; a lower number is more urgent.
     #[arg(long, value_name = "N", default_value_t = DbUpdate::DEFAULT_PRIORITY, allow_negative_numbers = true)]
     priority: i32,
 }
@@ -134,7 +134,7 @@ pub(crate) const DEFAULTS: &[(&str, &str)] = publish::DEFAULTS;
 /// Does what was asked for.
 pub(crate) fn run(config: &Config, args: &Args) -> Result<()> {
     if config.nb_db_class == "memory" {
-        log::warn!("the store memory ends with this command");
+        log::warn!("the store memory ends with this command: choose sqlite or redis");
     }
     match &args.command {
         Command::Create { change, value } => {
@@ -181,7 +181,7 @@ impl Value {
             return Ok(self.value.clone());
         }
         let fail = |kind| Error::new(kind, "the value from stdin");
-        // What is larger could not be published.
+        // A larger value could not be published.
         let limit = config.max_message_bytes;
         let mut value = Vec::new();
         let read = io::stdin().take(limit as u64 + 1).read_to_end(&mut value);
@@ -210,7 +210,9 @@ impl ChangeArgs {
         let node = Node::open(config)?;
         let database = node.database().map_err(named)?;
         if publish::has_no_subscribers(database.publisher()) {
-            log::warn!("there are no subscribers yet, so nobody may hear this; the publisher service has them");
+            log::warn!(
+                "no subscribers are connected yet, so this may reach none; the publisher service keeps them connected"
+            );
         }
         let written = database.write(&write, self.priority).map_err(named)?;
         say(&write, &written)?;
@@ -269,7 +271,7 @@ fn table_name(table: &str) -> String {
     format!("table {table:?}")
 }
 
-/// What a store calls false has failed here.
+/// Turns a store's `false` into a failure.
 fn expect(done: bool, otherwise: ErrorKind, table: &str) -> Result<()> {
     if done {
         return Ok(());

@@ -11,7 +11,7 @@ use tablecast::{Config, Error, ErrorKind, Result, Topic};
 use super::{RowArgs, about, open_store, table_name};
 use crate::{output, signal};
 
-/// How long a signal waits for whoever reads stdout.
+/// Time that a signal leaves for printing the rest.
 const GRACE: Duration = Duration::from_millis(900);
 
 /// Prints one row.

@@ -16,17 +16,17 @@ pub(crate) use process::{Process, Who};
 pub(crate) use redis::{RedisArgs, run as run_redis};
 pub(crate) use setup::{Choice, Driver, Flags, Redis, Setup, Store, config_of};
 
-/// What a child said on its stdout; `None` when it ended.
+/// A line of a child's stdout; `None` when it ended.
 type Heard = (Who, Option<String>);
 
-/// How long a child may take to begin, and to end.
+/// Time limit for a child to begin, and to end.
 pub(crate) const START: Duration = Duration::from_secs(20);
 pub(crate) const END: Duration = Duration::from_secs(10);
 
-/// How long such a command may take to end after a signal.
+/// Time that a command may take to end after a signal.
 pub(crate) const GRACE: Duration = Duration::from_secs(3);
 
-/// Where processes are started, and heard; their folder goes when this is dropped.
+/// Starts processes and hears them; their folder goes when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Stage {
     folder: TempDir,
@@ -56,7 +56,7 @@ impl Stage {
         Process::start(who, arguments, options, self.sender.clone())
     }
 
-    /// Starts what stands for the Redis that is wanted, if it is one of our own; returns the options that lead to it.
+    /// Starts a Redis if one of this run's own is wanted; returns the options that lead to it.
     pub(crate) fn start_redis(&self, setup: &Setup, deadline: Instant) -> Result<(Option<Process>, Vec<Choice>)> {
         match &setup.redis {
             None => Ok((None, Vec::new())),
@@ -120,7 +120,7 @@ impl Stage {
 /// Lets processes end by themselves.
 ///
 /// # Errors
-/// What one of them failed with, or [`ErrorKind::Timeout`] if it had to be killed.
+/// The first failure of a process, or [`ErrorKind::Timeout`] if one had to be killed.
 pub(crate) fn end(mut processes: Vec<Process>) -> Result<()> {
     processes.iter_mut().for_each(Process::dismiss);
     processes.into_iter().try_for_each(|process| process.wait(END))
@@ -138,7 +138,7 @@ fn interrupted() -> Error {
     Error::new(ErrorKind::Stopped, "interrupted")
 }
 
-/// A folder of our own whose name leaves room for a socket's.
+/// A private folder whose name leaves room for a socket's.
 fn folder() -> Result<TempDir> {
     let usual = std::env::temp_dir();
     let short = usual.as_os_str().len() < 60;

@@ -38,7 +38,7 @@ impl fmt::Display for Who {
     }
 }
 
-/// How long a child that has started another one may take to end that.
+/// Time limit for a child to end another one that it has started.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Dropping it kills the child.
@@ -84,7 +84,7 @@ impl Process {
         let read = move || {
             let _alive = alive;
             let lines = stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines());
-            // Nobody hears it only when the command is ending.
+            // The receiver is gone only when the command is ending.
             lines
                 .map_while(io::Result::ok)
                 .for_each(|line| drop(heard.send((who, Some(line)))));
@@ -101,14 +101,14 @@ impl Process {
             Some(stdin) => wire::write(stdin, order),
             None => Err(io::ErrorKind::BrokenPipe.into()),
         };
-        sent.map_err(|e| failed(self.who, "cannot tell it what to do", e))
+        sent.map_err(|e| failed(self.who, "cannot send it a command", e))
     }
 
-    /// Tells the child to end: by the end of its stdin, and the service by SIGTERM.
+    /// Ends the child: by the end of its stdin, or the service by SIGTERM.
     pub(crate) fn dismiss(&mut self) {
         self.stdin = None;
         if let (Who::Service, Ok(pid)) = (self.who, i32::try_from(self.child.id())) {
-            // It fails only if the service has ended; that is found out by whoever waits for it.
+            // It fails only if the service has ended, which the wait for it finds out.
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
     }
@@ -131,7 +131,7 @@ impl Process {
 impl Process {
     /// Kills the child with all that it has started, for a child that was killed and could not do that itself.
     fn kill_group(&self) {
-        // Until it is waited for its number is nobody else's.
+        // Until the process is waited for, its number is not given away.
         if let (false, Ok(pid)) = (self.waited, i32::try_from(self.child.id())) {
             // It fails only if all of them have ended.
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
@@ -143,7 +143,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.stdin = None;
         if self.who == Who::Redis {
-            // It ends what it has started, which nobody else can.
+            // It ends the processes that it has started, which no other process can.
             let _ = self.ended.recv_timeout(GRACE);
             self.kill_group();
         }

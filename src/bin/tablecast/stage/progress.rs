@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output;
 
-/// How often a line is said.
+/// Interval of printed lines.
 const OFTEN: Duration = Duration::from_secs(5);
 
 pub(crate) struct Progress {
@@ -16,7 +16,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// Of so many things that are to be `done`.
+    /// Shows how many of `total` things are `done`.
     pub(crate) fn new(total: u64, done: &'static str) -> Progress {
         let bar = ProgressBar::new(total);
         let style = ProgressStyle::with_template(&format!("{{bar:40}} {{human_pos}} of {{human_len}} {done}"));

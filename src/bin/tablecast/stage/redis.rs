@@ -13,7 +13,7 @@ use tablecast::{Error, ErrorKind, Result};
 
 use crate::output;
 
-/// What such a Redis server must know; the command passes it.
+/// Arguments of a Redis server; the command passes them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RedisArgs {
     /// The server's program.
@@ -32,7 +32,7 @@ impl RedisArgs {
     }
 }
 
-/// How often another port is tried: somebody else may take the one that was free.
+/// Attempts with other ports: another process may take the one that was free.
 const TRIES: u32 = 5;
 
 /// The server that is installed.

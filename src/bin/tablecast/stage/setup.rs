@@ -1,4 +1,4 @@
-//! What it runs on: a driver, perhaps a store, and perhaps a Redis, our own or somebody else's.
+//! Base of a run: a driver, perhaps a store, and perhaps a Redis, started here or already running.
 
 use std::path::PathBuf;
 
@@ -16,14 +16,14 @@ pub(crate) struct Flags<'a> {
     pub(crate) store: Option<&'a str>,
 }
 
-/// What it runs on.
+/// Base of a run.
 #[derive(Debug)]
 pub(crate) struct Setup {
     pub(crate) driver: Driver,
     pub(crate) store: Option<Store>,
     /// Which Redis, if the driver or the store is one.
     pub(crate) redis: Option<Redis>,
-    /// What the names of topics and tables begin with, so that nobody else is disturbed.
+    /// Prefix of topics and tables, so that other users are not disturbed.
     pub(crate) namespace: String,
     /// Options for every child.
     pub(crate) common: Vec<Choice>,
@@ -32,14 +32,14 @@ pub(crate) struct Setup {
 /// An option with its value.
 pub(crate) type Choice = (&'static str, String);
 
-/// What updates go through.
+/// Transport of the updates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Driver {
     Zmq,
     Redis,
 }
 
-/// Where rows are written.
+/// Place of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Store {
     Sqlite,
@@ -50,7 +50,7 @@ pub(crate) enum Store {
 pub(crate) enum Redis {
     /// To be started, with this program.
     Own(PathBuf),
-    /// Somebody else's, with these options.
+    /// A server that runs already, with these options.
     Running(Vec<Choice>),
 }
 
@@ -93,7 +93,7 @@ impl Setup {
         })
     }
 
-    /// What there is besides writers and subscribers, for people.
+    /// The processes besides writers and subscribers, for people.
     pub(crate) fn describe(&self) -> String {
         let mut parts = Vec::new();
         if self.driver == Driver::Zmq {
@@ -106,7 +106,7 @@ impl Setup {
     }
 }
 
-/// The options that lead to this Redis; who we are to it stands in our own.
+/// The options that lead to this Redis; user and password stand in the options of this process.
 fn running(config: &Config, url: &str) -> Result<Vec<Choice>> {
     let (tls, hosts) = match url.split_once("://") {
         Some(("redis", hosts)) if !hosts.is_empty() => (false, hosts),
@@ -144,7 +144,7 @@ pub(crate) fn config_of(options: &[Choice]) -> Result<Config> {
 
 fn one_process(what: &str) -> Error {
     wrong(format!(
-        "--{what} memory: that lives within one process, and this command starts several"
+        "--{what} memory stays within one process, and this command starts several"
     ))
 }
 

@@ -1,4 +1,4 @@
-//! What a command and its children say to each other: one JSON object a line, on the child's stdin and stdout.
+//! Messages between a command and its children: one JSON object a line, on the child's stdin and stdout.
 //!
 //! Every order is answered by one report. A child ends when its stdin does, so none outlives the command.
 
@@ -19,7 +19,7 @@ pub(super) fn write(to: &mut impl Write, message: &impl Serialize) -> io::Result
 /// Reads a message from a line.
 pub(crate) fn read<'a, T: Deserialize<'a>>(line: &'a str) -> Result<T> {
     serde_json::from_str(line)
-        .map_err(|e| Error::new(ErrorKind::Malformed, format!("what is this: {line:?}")).with_source(e))
+        .map_err(|e| Error::new(ErrorKind::Malformed, format!("unexpected line {line:?}")).with_source(e))
 }
 
 /// A child's: reports to the command.
@@ -31,8 +31,8 @@ pub(crate) fn report(report: &impl Serialize) -> Result<()> {
 /// A child's: the orders of the command, until it wants no more.
 pub(crate) fn orders<T: DeserializeOwned>() -> impl Iterator<Item = Result<T>> {
     io::stdin().lines().map(|line| {
-        let line =
-            line.map_err(|e| Error::new(ErrorKind::Io, "cannot hear the command that started this").with_source(e))?;
+        let line = line
+            .map_err(|e| Error::new(ErrorKind::Io, "cannot read from the command that started this").with_source(e))?;
         read(&line)
     })
 }

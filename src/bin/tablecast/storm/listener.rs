@@ -1,4 +1,4 @@
-//! `storm-listener`: a server that takes its share, and tells what it got.
+//! `storm-listener`: a server that takes its share and reports it.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use tablecast::{Config, DbUpdate, Result};
 use crate::seat;
 use crate::stage::{self, wire};
 
-/// What a listener of the storm must know; the storm passes it.
+/// Arguments of a listener of the storm; the storm passes them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ListenerArgs {
-    /// How many microseconds of computing each update takes.
+    /// Microseconds of computing for each update.
     #[arg(long)]
     work: u64,
 }
@@ -25,7 +25,7 @@ impl ListenerArgs {
     }
 }
 
-/// What the storm asks.
+/// Questions of the storm.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Order {
     /// Say how many events are not settled.
@@ -34,12 +34,12 @@ pub(super) enum Order {
     Tell,
 }
 
-/// What a listener tells.
+/// Answers of a listener.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
     /// It is registered, and has used so much processor time, in microseconds.
     Ready { cpu: u64 },
-    /// So many events are claimed, and not confirmed yet.
+    /// Number of events that are claimed and not confirmed yet.
     Unsettled(u64),
     /// The updates that it has processed, and how much processor time it has used.
     Processed { keys: Vec<u32>, cpu: u64 },
@@ -48,14 +48,14 @@ pub(super) enum Report {
 /// Runs a listener.
 ///
 /// # Errors
-/// What the listener, the publisher and the subscriber say.
+/// The statistics of the listener, the publisher and the subscriber.
 pub(crate) fn run(config: Config, args: &ListenerArgs) -> Result<()> {
     let node = seat::open(config)?;
     let keys = Arc::new(Mutex::new(Vec::new()));
     let (record, work) = (Arc::clone(&keys), args.work);
     let handler = move |update: &DbUpdate| {
         compute(work);
-        // What nobody has sent is no number of an update.
+        // A key that was never sent is no number of an update.
         record.lock().push(update.key.parse().unwrap_or(u32::MAX));
     };
     let listener = node.listener(handler)?;
@@ -75,7 +75,7 @@ pub(crate) fn run(config: Config, args: &ListenerArgs) -> Result<()> {
     listener.stop_within(stage::END / 2)
 }
 
-/// Uses the processor for so many microseconds.
+/// Uses the processor for this many microseconds.
 fn compute(work: u64) {
     let now = || micros(ClockId::CLOCK_THREAD_CPUTIME_ID);
     let start = now();

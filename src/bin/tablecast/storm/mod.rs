@@ -28,23 +28,23 @@ pub(crate) use listener::{ListenerArgs, run as run_listener};
 /// options, codec, ack_timeout_ms and listener_timeout_ms are used too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How many nodes.
+    /// Number of nodes.
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "250,500,1000",
           value_parser = number::<1, 10_000>)]
     nodes: Vec<usize>,
-    /// How many ports each node has; each has its status to tell.
+    /// Number of ports of each node; each has a status to report.
     #[arg(long, value_name = "N", default_value = "20", value_parser = number::<1, 1_000>)]
     ports: usize,
-    /// How many listeners.
+    /// Number of listeners.
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,2,4,8", value_parser = number::<1, 64>)]
     listeners: Vec<usize>,
-    /// How many threads of each listener process updates; 0: the one that hands them out.
+    /// Number of threads of each listener that process updates; 0: the one that hands them out.
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "0,4", value_parser = number::<0, 256>)]
     workers: Vec<usize>,
-    /// How many microseconds of computing each update takes.
+    /// Microseconds of computing for each update.
     #[arg(long, value_name = "US", default_value = "100", value_parser = clap::value_parser!(u64).range(..=1_000_000))]
     work: u64,
-    /// Give up when nothing was acknowledged for so many seconds.
+    /// Give up when nothing was acknowledged for this many seconds.
     #[arg(long, value_name = "S", default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
 }

@@ -10,16 +10,16 @@ use crate::seat;
 use crate::stage::progress::Progress;
 use crate::stage::{self, Choice, Driver, Process, Setup, Stage, Who, config_of, wire};
 
-/// Who takes part.
+/// The participants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Round {
     pub(super) nodes: usize,
-    /// How many updates each node has.
+    /// Number of updates of each node.
     pub(super) ports: usize,
     pub(super) listeners: usize,
     /// Of each listener's dispatcher.
     pub(super) workers: usize,
-    /// How many microseconds of computing an update takes.
+    /// Microseconds of computing for an update.
     pub(super) work: u64,
 }
 
@@ -29,7 +29,7 @@ impl Round {
     }
 }
 
-/// What came of it.
+/// The result.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) round: Round,
@@ -40,11 +40,11 @@ pub(super) struct Outcome {
     /// From an update to its acknowledgement.
     pub(super) latency: Latency,
     pub(super) retried: u64,
-    /// How many updates each listener has processed.
+    /// Number of updates that each listener has processed.
     pub(super) handled: Vec<usize>,
-    /// How many processors each listener has kept busy.
+    /// Number of processors that each listener has kept busy.
     pub(super) cores: Vec<f64>,
-    /// How many updates nobody has processed, and how many were processed again.
+    /// Number of updates that were not processed, and that were processed again.
     pub(super) lost: usize,
     pub(super) again: usize,
 }
@@ -55,7 +55,7 @@ impl Outcome {
     }
 }
 
-/// How often it is looked how far it is.
+/// Interval of the look at the progress.
 const TICK: Duration = Duration::from_millis(20);
 
 impl Round {
@@ -176,14 +176,14 @@ fn hear_all<T>(
     Ok(heard.into_iter().flatten().collect())
 }
 
-/// How many of `updates` are not among `processed`, and how many are there again.
+/// Number of `updates` that are not among `processed`, and that are there again.
 fn compare<'a>(updates: usize, processed: impl Iterator<Item = &'a u32>) -> (usize, usize) {
     let mut times = vec![0_usize; updates];
     let mut again = 0;
     for key in processed {
         match times.get_mut(*key as usize) {
             Some(0) => times[*key as usize] = 1,
-            // Also what nobody has sent.
+            // Also keys that were never sent.
             _ => again += 1,
         }
     }
@@ -222,7 +222,7 @@ impl Nodes {
         Ok(Nodes { notifiers, _node: node })
     }
 
-    /// Every node has the status of its ports to tell, all at once.
+    /// Every node reports the status of its ports, all at once.
     fn notify(&self, ports: usize) -> Result<()> {
         for port in 0..ports {
             for (node, notifier) in self.notifiers.iter().enumerate() {

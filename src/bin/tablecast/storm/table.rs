@@ -1,4 +1,4 @@
-//! What came of storms, for people.
+//! Results of storms, for people.
 
 use std::fmt::Write as _;
 
@@ -80,7 +80,7 @@ fn per_second(outcome: &Outcome) -> f64 {
     outcome.round.updates() as f64 / outcome.took.as_secs_f64()
 }
 
-/// How far the shares are from even; by fair lot about one less than there are shares.
+/// Distance of the shares from even ones; by fair lot about one less than there are shares.
 fn chi_squared(shares: &[usize]) -> f64 {
     let even = shares.iter().sum::<usize>() as f64 / shares.len().max(1) as f64;
     let far = |share: &usize| (*share as f64 - even).powi(2) / even.max(1.0);

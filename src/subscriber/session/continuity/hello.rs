@@ -1,4 +1,4 @@
-//! What a hello says of the publisher's numbers.
+//! A hello's report of the publisher's numbers.
 
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ impl Continuity {
         let is_owner = owner == Some((from.publisher, from.epoch));
         match find(&mut self.publishers, from.publisher, from.epoch) {
             Some(run) if is_owner && run.state == RunState::Running => run.address = from.address.into(),
-            // What is said of it elsewhere while it is heard here may be a lie.
+            // Hellos for it from elsewhere, while it is heard here, may be forged.
             Some(run) if run.address != *from.address => return,
             _ => {}
         }
@@ -65,8 +65,8 @@ impl Continuity {
         self.limit(from.address);
     }
 
-    /// A topic is told of in [`TOLD`] rounds after its last use: if none of so many rounds came whole, its last updates
-    /// may be missing without a word.
+    /// A topic is named in [`TOLD`] rounds after its last use: if none of this many rounds came whole, its last updates
+    /// may be missing silently.
     fn hear_round(&mut self, scope: Scope<'_>, from: &Sender<'_>, hello: &Hello, now: Instant) {
         let Some(round) = hello.round else { return };
         let Some(run) = find(&mut self.publishers, from.publisher, from.epoch) else {
@@ -75,7 +75,7 @@ impl Continuity {
         match run.rounds.hear(round, hello.part, !hello.more, TOLD) {
             Heard::Expected => {}
             Heard::Missed => {
-                // What this round does not tell of was sent before this at the latest.
+                // Topics that this round does not name were sent on before this at the latest.
                 let rounds = u32::try_from(TOLD - 1).unwrap_or(u32::MAX);
                 let untold = hello.period().mul_f64(0.75).saturating_mul(rounds);
                 let sent_by = now.checked_sub(untold).unwrap_or(now);

@@ -1,8 +1,8 @@
-//! Whether something was missed: follows the numbers of every publisher on every topic, and says what to tell.
+//! Follows the numbers of every publisher on every topic, finds losses, and makes the sync events for them.
 //!
-//! Pure: no sockets, no threads; the time is an argument. A loss is told unless a sync event that concerns its topic was
-//! told after the lost update was sent, since the program has read the store since. All times are of this process: a
-//! publisher says how long ago something was, never when.
+//! Pure: no sockets, no threads; the time is an argument. A loss is reported unless a sync event that concerns its
+//! topic was emitted after the lost update was sent, since the program has read the store since. All times are of this
+//! process: a publisher says how long ago something was, never when.
 
 mod hello;
 mod pending;
@@ -23,21 +23,21 @@ use pending::Pending;
 use run::{Run, RunState};
 use sequence::{Accepted, Sequence};
 
-/// After so many hello periods in silence a publisher is told to be silent: within the third. A range, so that many
-/// subscribers do not tell it at once.
+/// Hello periods without a word after which a publisher is reported silent: within the third. A range, so that many
+/// subscribers do not report it at once.
 const SILENT: (f64, f64) = (2.3, 2.6);
 
-/// So many publishers and sequences heard through one address are followed (about 40 MiB at most); beyond, the runs of that
-/// address that were not heard for longest are forgotten.
+/// Maximum of publishers and sequences that are followed through one address (about 40 MiB at most); beyond, the runs
+/// of that address that were not heard for longest are forgotten.
 pub(super) const MAX_SIZE: usize = 1 << 16;
 
-/// So many runs of one publisher are followed; beyond, the one that was not heard for longest is forgotten.
+/// Maximum of runs of one publisher that are followed; beyond, the one that was not heard for longest is forgotten.
 const MAX_RUNS: usize = 16;
 
 /// How long what a replaced run has sent may be on its way, or comes late after a goodbye.
 const STRAGGLERS: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether somebody can be forgotten.
+/// Interval of the search for runs that can be forgotten.
 const SWEEP: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
@@ -50,7 +50,7 @@ pub(super) struct Continuity {
     /// When the first of them is given up.
     due: Option<Instant>,
     pending: Pending,
-    /// After so many periods a publisher is silent.
+    /// Periods after which a publisher is silent.
     silent: f64,
     /// When the publishers are next looked at: is one silent, can one be forgotten?
     scan: Option<Instant>,
@@ -68,7 +68,7 @@ pub(super) struct Sender<'a> {
     pub(super) epoch: u64,
 }
 
-/// What is registered, and what is known of it: decides whether a loss needs to be told.
+/// The registered topics, and their state: decides whether a loss is to be reported.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scope<'a> {
     pub(super) topics: &'a Topics,
@@ -87,7 +87,7 @@ impl Scope<'_> {
     }
 }
 
-/// What a [`Continuity`] has counted.
+/// Counts of a [`Continuity`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counters {
     pub(super) duplicates: u64,
@@ -98,7 +98,7 @@ pub(super) struct Counters {
     pub(super) hellos: u64,
 }
 
-/// What is to be told to the program.
+/// Events for the program.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) syncs: Vec<SyncReason>,
@@ -142,7 +142,7 @@ impl Continuity {
         }
     }
 
-    /// Something that concerns every topic is being told.
+    /// An event that concerns every topic is being emitted.
     pub(super) fn covered(&mut self) {
         self.pending.clear();
     }
@@ -169,7 +169,7 @@ impl Continuity {
                 out.push(update);
                 continue;
             };
-            // What most updates of a frame are: the next of the run that the one before was of.
+            // The case of most updates of a frame: the next of the run that the one before was of.
             if let Some(sequence) = &mut current
                 && let Some(Origin { publisher, epoch, .. }) = out.last().and_then(|last| last.origin.as_ref())
                 && (*epoch, publisher) == (origin.epoch, &origin.publisher)
@@ -245,7 +245,7 @@ impl Continuity {
             }
             match run.state {
                 RunState::Silent | RunState::Left => run.state = RunState::Running,
-                // The goodbye was somebody else's.
+                // The goodbye was another run's.
                 RunState::Gone(at) if is_after(at, now) => run.state = RunState::Running,
                 RunState::Replaced(at) if is_after(at, now) => {
                     run.state = RunState::Running;
@@ -260,7 +260,7 @@ impl Continuity {
         }
         for run in runs.iter_mut() {
             match run.state {
-                // Of one that fell silent the program was told, but what it did before it died came after that.
+                // The silence was reported, but the events before its death came after that.
                 RunState::Running | RunState::Silent => self.pending.restarted(publisher.clone(), now),
                 RunState::Gone(_) | RunState::Left | RunState::Replaced(_) => {}
             }
@@ -280,8 +280,7 @@ impl Continuity {
         self.scan = earlier(self.scan, Some(now + SWEEP));
     }
 
-    /// The connection to this address is gone, and the program is told: of what was heard through it, silence is no
-    /// news.
+    /// The connection to this address is gone, and that is reported: silence of publishers heard through it is no news.
     pub(super) fn lose(&mut self, address: &str) {
         self.leave(address, RunState::Silent);
     }
@@ -348,7 +347,7 @@ impl Continuity {
         self.publishers.contains_key(publisher)
     }
 
-    /// What is counted is what there is.
+    /// The counts agree with the contents.
     pub(super) fn check_sizes(&self) {
         let runs = self.publishers.values().flatten();
         assert_eq!(runs.map(Run::size).sum::<usize>(), self.len());

@@ -1,4 +1,4 @@
-//! Sync events that wait for the end of a burst, so that a burst is told once.
+//! Sync events that wait for the end of a burst, so that a burst is reported once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use super::sequence::Missing;
 use crate::update::{Name, SyncReason, Topic};
 
-/// A burst is over when nothing was added to it for so long...
+/// A burst is over when nothing was added to it for this time...
 const CALM: Duration = Duration::from_millis(50);
 
-/// ... and is told after so long even if it goes on.
+/// ... and is reported after this time even if it goes on.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// What is to be told.
+/// Events to emit.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     /// The first and the last number of each publisher and topic.
@@ -55,7 +55,7 @@ impl Pending {
         self.burst = Some((first, now));
     }
 
-    /// Something that concerns every topic is told: nothing of this needs to be told any more.
+    /// An event that concerns every topic is emitted: it covers all of these.
     pub(super) fn clear(&mut self) {
         *self = Pending::default();
     }
@@ -72,15 +72,15 @@ impl Pending {
         self.unproven.clear();
     }
 
-    /// When [`Pending::take`] has something. With `is_unsure` what covers all of this may soon be told: that is waited
-    /// for.
+    /// The time at which [`Pending::take`] has something. With `is_unsure` an event that covers all of these may come
+    /// soon: that is waited for.
     pub(super) fn deadline(&self, is_unsure: bool) -> Option<Instant> {
         let (first, last) = self.burst?;
         let longest = first + LONGEST;
         Some(if is_unsure { longest } else { longest.min(last + CALM) })
     }
 
-    /// What is to be told now.
+    /// The events that are due.
     pub(super) fn take(&mut self, now: Instant, is_unsure: bool) -> Vec<SyncReason> {
         if self.deadline(is_unsure).is_none_or(|at| at > now) {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! What is known of one run of a publisher.
+//! State of one run of a publisher.
 
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ pub(super) struct Run {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RunState {
     Running,
-    /// Nothing was heard of it for too long, or its address was lost; the program was told.
+    /// Nothing was heard of it for too long, or its address was lost; that was reported.
     Silent,
     /// Its address is not listened to any more.
     Left,
@@ -38,7 +38,7 @@ pub(super) enum RunState {
     Replaced(Instant),
 }
 
-/// Which of its hellos have come. A hello is a round of messages, and a topic is told of in several rounds.
+/// The hellos that have come. A hello is a round of messages, and a topic is named in several rounds.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
     /// The last round of which all parts have come.
@@ -49,25 +49,25 @@ pub(super) struct Rounds {
     anew: (u64, u32),
 }
 
-/// What a hello's round says.
+/// Outcome of a hello's round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Heard {
     /// Nothing is wrong.
     Expected,
-    /// Of so many rounds in a row some part is missing that a topic may have been told of in none that came.
+    /// Too many rounds in a row lack a part: a topic may have been named in none that came.
     Missed,
     /// The publisher counts anew within one run.
     Anew,
 }
 
-/// After so many rounds one after the other, all below those that were heard before, a publisher counts anew.
+/// Number of consecutive rounds, all below those heard before, after which a publisher counts anew.
 const ANEW: u32 = 8;
 
-/// For so long a run that said goodbye, or was replaced, is remembered: something of it may come late.
+/// Time for which a run that said goodbye, or was replaced, is remembered: its messages may come late.
 const REMEMBER_GONE: Duration = Duration::from_secs(60);
-/// For so long one that is silent is remembered; after that it begins anew.
+/// Time for which a silent run is remembered; after that it begins anew.
 const REMEMBER_SILENT: Duration = Duration::from_secs(600);
-/// For so long one that does not say hellos is remembered.
+/// Time for which a run that says no hellos is remembered.
 const REMEMBER_OTHER: Duration = Duration::from_secs(3600);
 
 /// A shorter hello period is judged as this one: less than a process may be without a processor.
@@ -98,7 +98,7 @@ impl Run {
         Some(self.heard + period.max(MIN_PERIOD).mul_f64(times))
     }
 
-    /// The process could not look for so long: if that is much of a period, it has another chance.
+    /// The process could not look for the time `late`: if that is much of a period, it has another chance.
     pub(super) fn excuse(&mut self, late: Duration, now: Instant) {
         if self.period.is_some_and(|period| late > period.max(MIN_PERIOD) / 2) {
             self.heard = self.heard.max(now);
@@ -118,7 +118,7 @@ impl Run {
 }
 
 impl Rounds {
-    /// A part of a round came; a topic is told of in `told` rounds.
+    /// A part of a round came; a topic is named in `told` rounds.
     pub(super) fn hear(&mut self, round: u64, part: u32, is_last: bool, told: u64) -> Heard {
         let (current, parts) = self.current;
         if round < current {

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use crate::codec::MOST_JOINED;
 
-/// What comes early is held back until what it has overtaken is there, but for no longer than this...
+/// Early updates are held back until the overtaken ones are there, but for no longer than this...
 pub(in crate::subscriber::session) const WINDOW: Duration = Duration::from_millis(50);
 
-/// ... and for no more than so many: two frames of a burst.
+/// ... and for no more than this many: two frames of a burst.
 pub(in crate::subscriber::session) const MAX_HELD: usize = 2 * MOST_JOINED;
 
 /// The state of one sequence; `T` is what carries a number.
@@ -19,7 +19,7 @@ pub(in crate::subscriber::session) struct Sequence<T> {
     early: Option<Box<Early<T>>>,
 }
 
-/// What is known beyond a number that has not come.
+/// Knowledge beyond a number that has not come.
 #[derive(Debug)]
 struct Early<T> {
     held: BTreeMap<u64, Held<T>>,
@@ -36,7 +36,7 @@ struct Held<T> {
     previous_by: Instant,
 }
 
-/// What became of a number.
+/// Outcome of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::subscriber::session) enum Accepted {
     /// It was handed out, with those that had waited for it.
@@ -85,7 +85,7 @@ impl<T> Sequence<T> {
     }
 
     /// Takes the item with this number, whose predecessor was sent at `previous_by` at the latest; hands out to `out`
-    /// what is in order.
+    /// the items that are in order.
     pub(in crate::subscriber::session) fn accept(
         &mut self,
         number: u64,

@@ -1,4 +1,4 @@
-//! What is done from time to time: giving up what does not come, noticing who is silent, forgetting who is gone.
+//! Regular work: giving up missing numbers, noticing silence, forgetting runs that are gone.
 
 use std::time::{Duration, Instant};
 
@@ -7,14 +7,15 @@ use super::{Continuity, Findings, MAX_SIZE, Proof, SWEEP, Scope, earlier, find, 
 use crate::subscriber::session::peer::Peer;
 use crate::update::{DbUpdate, SyncReason};
 
-/// Those who have missed two hellos are told together with those who have missed more: what cuts off one often cuts off
-/// others.
+/// Publishers that have missed two hellos are reported together with those that have missed more: a cut that affects
+/// one often affects others.
 const ALMOST_SILENT: f64 = 2.1;
 
-/// How long after a look at who is silent the next one is at the earliest.
+/// Minimum time between two looks for silent publishers.
 const BREATH: Duration = Duration::from_millis(20);
 
-/// What has waited in vain is given up only when everything that has come was read, but after so long in any case.
+/// A number that is waited for in vain is given up only when everything that has come was read, but after this time in
+/// any case.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// How soon it is tried again to give up what was not, because there was more to read.
@@ -32,8 +33,8 @@ fn is_proven(run: &Run, scope: Scope<'_>, at: Instant, drained: Instant, now: In
 }
 
 impl Continuity {
-    /// When [`Continuity::check`] has something to do. With `is_unsure` an address may soon be told of: that covers what
-    /// is pending.
+    /// The time at which [`Continuity::check`] has something to do. With `is_unsure` an event about an address may come
+    /// soon: that covers what is pending.
     pub(in crate::subscriber::session) fn deadline(&self, is_unsure: bool) -> Option<Instant> {
         let pending = self.pending.deadline(is_unsure);
         earlier(earlier(self.due, self.scan), pending)
@@ -127,7 +128,7 @@ impl Continuity {
             !runs.is_empty()
         });
         let runs = self.publishers.values().flatten();
-        // What is overdue waits for the next look at everything that has come.
+        // Overdue work waits for the next look at everything that has come.
         let next = runs
             .filter_map(|run| run.silent_at(self.silent))
             .map(|at| at.max(now + BREATH));

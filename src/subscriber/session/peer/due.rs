@@ -1,4 +1,4 @@
-//! What is due with an address, and when.
+//! Due work of an address, and its time.
 
 use std::time::{Duration, Instant};
 
@@ -9,28 +9,28 @@ use crate::update::{Name, SyncReason};
 
 use super::{PASSING, Peer, Phase};
 
-/// An address from which something came after it was asked is asked again before it counts as lost: when nothing has come
-/// for so many hello periods. Bytes do not say when they came: where the transport tells of them, it is looked every so often,
-/// and asked again after a look that finds no more. A cut is so noticed within three periods as well.
+/// Hello periods without input after which an address that has sent something since its question is asked again, before
+/// it counts as lost. Bytes do not say when they came: where the transport counts them, they are looked at in this
+/// interval, and a question follows a look that finds no more. So a cut is noticed within three periods as well.
 const QUIET: f64 = 1.1;
 const LOOK: f64 = 0.6;
 
-/// It is lost if nothing at all comes for so many periods after it was asked: together, and with the time until that is
-/// told, less than three.
+/// Periods after a question without any input after which the address is lost: together, and with the time until that
+/// is reported, less than three.
 const ANSWER: f64 = 1.3;
 
-/// What is due with an address.
+/// Due work of an address.
 #[derive(Debug, PartialEq)]
 pub(in crate::subscriber::session) enum Due {
     /// It is to be probed, again after this time.
     Ask(Duration),
     /// Nothing has come since it was asked: it is to be [stalled](Peer::stall).
     Stall,
-    /// It lives, and does not hear us: it is to be [stalled](Peer::stall).
+    /// It lives, and does not receive questions: it is to be [stalled](Peer::stall).
     Deaf,
     /// The transport is to say how many bytes it has received from there, for [`Peer::weighed`].
     Weigh,
-    /// It has not answered: to be probed again with this patience, and what the program is told.
+    /// It has not answered: to be probed again with this patience, with an event for the program.
     NoHello(Duration, Option<SyncReason>),
     /// Topics are taken to be in force there.
     Assumed,
@@ -38,9 +38,9 @@ pub(in crate::subscriber::session) enum Due {
     Connect,
     /// The connection is to be begun anew.
     Renew,
-    /// The program is to be told that the address is lost.
+    /// The loss of the address is to be reported.
     TellLost,
-    /// The program is to be told that the address is live.
+    /// The address is to be reported live.
     TellLive,
 }
 
@@ -135,7 +135,7 @@ impl Peer {
         }
     }
 
-    /// The transport has received so many bytes from there so far; returns what follows from that.
+    /// The transport has received this many bytes from there so far; returns the consequence.
     pub(in crate::subscriber::session) fn weighed(
         &mut self,
         received: Option<u64>,
@@ -197,7 +197,7 @@ impl Peer {
             .find(|asked| *asked >= self.heard)
     }
 
-    /// Silence counts only after so long, of the `wait` for an answer.
+    /// Silence counts only after `time`, of the `wait` for an answer.
     fn excuse(&mut self, time: Duration, wait: Duration, now: Instant) {
         self.excused = after(now, time).checked_sub(wait).unwrap_or(now);
     }

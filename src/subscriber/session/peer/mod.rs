@@ -1,5 +1,4 @@
-//! What is known of one listen address: whether there is a connection, whether it lives, and since when which topics are
-//! in force there. Pure.
+//! State of one listen address: its connection, its life, and since when topics are in force there. Pure.
 //!
 //! An address lives as long as anything is received from it. It is asked (probed) when nothing came for longer than a hello
 //! period, and from time to time in any case. An unanswered probe counts only if nothing at all came since, since the answer
@@ -19,8 +18,8 @@ use super::times::Times;
 pub(super) use due::Due;
 pub(super) use proof::Proof;
 
-/// An address is asked so many hello periods after something came from there, and so many after it has answered: ranges, so
-/// that many subscribers do not ask at once.
+/// Hello periods after input from an address, and after its answer, until it is asked: ranges, so that many subscribers
+/// do not ask at once.
 const ASK: (f64, f64) = (1.1, 1.3);
 const ASK_AGAIN: (f64, f64) = (0.9, 1.1);
 
@@ -35,7 +34,7 @@ const PASSING: f64 = 0.2;
 /// A hello that was on its way for less than so much of a hello period more than others was not delayed.
 const UNDELAYED: f64 = 0.3;
 
-/// That an address was lost, or is live again, is told within so much of a hello period, at random: when many subscribers
+/// Part of a hello period within which an address is reported lost, or live again, at random: when many subscribers
 /// lose a publisher, their programs do not all read the store at once.
 pub(super) const MOST_HELD: f64 = 0.5;
 
@@ -49,10 +48,10 @@ pub(super) struct Peer {
     phase: Phase,
     /// The generations of topics that were confirmed on this connection, rising, and when.
     confirmed: Vec<(u64, Instant)>,
-    /// The program was told that this address is live.
+    /// The address was reported live.
     told: bool,
     was_live: bool,
-    /// Who was there has said goodbye, and nobody has come since.
+    /// Its publisher has said goodbye, and none has come since.
     is_at_peace: bool,
     /// It has answered since it was registered.
     has_answered: bool,
@@ -64,17 +63,17 @@ pub(super) struct Peer {
     proven: Instant,
     /// Silence up to this moment does not count: this process could not look.
     excused: Instant,
-    /// What the transport had received from there when the address was asked, in bytes.
+    /// Bytes that the transport had received from there when the address was asked.
     received: Option<u64>,
     probe: Option<Probe>,
     delay: Delay,
-    /// It does not hear us: that something comes from there is no reason to keep the connection.
+    /// It does not receive questions: its messages are no reason to keep the connection.
     is_deaf: bool,
     /// How long the last answer took.
     took: Duration,
     /// How many subscribers the publisher there has.
     crowd: u32,
-    /// When the program is told that the address is lost, and that it is live.
+    /// Time to report that the address is lost, and that it is live.
     lost_at: Option<Instant>,
     live_at: Option<Instant>,
     retry_wait: Duration,
@@ -88,7 +87,7 @@ enum Phase {
     Down { retry_at: Option<Instant> },
     /// There is a connection; the answer is awaited.
     Unconfirmed,
-    /// It has answered. It is asked again at this time, or if nothing came for so long.
+    /// It has answered. It is asked again at this time, or after `patience` without input.
     Live { ask_at: Instant, patience: Duration },
     /// It does not answer. Topics up to this generation are taken to be in force at this time.
     NoHello { assume: Option<(u64, Instant)> },
@@ -143,7 +142,8 @@ impl Peer {
         }
     }
 
-    /// A round of hellos came from this run of a publisher, said at this time by its own clock, to so many subscribers.
+    /// A round of hellos came from this run of a publisher, said at this time by its own clock, to this many
+    /// subscribers.
     pub(super) fn hear_round(&mut self, from: (&Name, u64), said: Duration, crowd: u32, now: Instant, times: &Times) {
         if self.owner() != Some(from) {
             return;
@@ -181,7 +181,7 @@ impl Peer {
 
     /// A frame from there made sense, or not: true if it is to be said that none ever did.
     pub(super) fn understood(&mut self, sense: bool) -> bool {
-        /// So many senseless frames in a row are no accident.
+        /// Number of senseless frames in a row that are no accident.
         const SENSELESS: u32 = 100;
         match &mut self.malformed {
             malformed if sense => *malformed = None,
@@ -194,14 +194,14 @@ impl Peer {
         false
     }
 
-    /// The driver has a connection. The caller probes it with what [`Peer::probed`] is then told.
+    /// The driver has a connection. The caller probes it and calls [`Peer::probed`].
     pub(super) fn connected(&mut self, now: Instant, times: &Times) {
         self.phase = Phase::Unconfirmed;
         self.is_deaf = false;
         self.confirmed.clear();
         self.told = false;
         self.is_at_peace = false;
-        // Who is there now has not said.
+        // The present publisher has not named itself.
         self.owner = None;
         self.probe = None;
         self.heard = now;
@@ -266,7 +266,7 @@ impl Peer {
         }
     }
 
-    /// An answer came, from this publisher if it says who it is. True if it counts.
+    /// An answer came, from this publisher if it is named. True if it counts.
     pub(super) fn answered(
         &mut self,
         probe: &[u8],
@@ -299,7 +299,7 @@ impl Peer {
         true
     }
 
-    /// What the program is told when the address is live, or taken to be one without hellos; once for each connection.
+    /// The event when the address is live, or taken to be one without hellos; once for each connection.
     pub(super) fn tell(&mut self, address: &Name) -> Option<SyncReason> {
         if std::mem::replace(&mut self.told, true) {
             return None;
@@ -311,7 +311,7 @@ impl Peer {
         })
     }
 
-    /// The connection is gone; true if the program was told that it is live.
+    /// The connection is gone; true if it was reported live.
     pub(super) fn disconnected(&mut self, now: Instant, times: &Times) -> bool {
         // A transport that reconnects by itself takes being asked again as done.
         let retry_at = Some(after(now, times.retry_interval));
@@ -323,7 +323,7 @@ impl Peer {
         self.end(Phase::Down { retry_at: None });
     }
 
-    /// Nothing comes any more; true if the program was told that it is live.
+    /// Nothing comes any more; true if it was reported live.
     pub(super) fn stall(&mut self, now: Instant, times: &Times, jitter: &mut fastrand::Rng) -> bool {
         let wait = times.hello_interval.min(MAX_RENEWAL);
         let renew_at = after(now, wait.mul_f64(0.3 + 0.7 * jitter.f64()));
@@ -342,23 +342,23 @@ impl Peer {
         std::mem::take(&mut self.told)
     }
 
-    /// The program is to be told at this time that the address is lost.
+    /// Sets the time to report that the address is lost.
     pub(super) fn tell_lost_at(&mut self, at: Instant) {
         self.lost_at = Some(at);
     }
 
-    /// True if the program is still to be told that the address is lost.
+    /// True if the loss of the address is still to be reported.
     pub(super) fn take_lost(&mut self) -> bool {
         self.lost_at.take().is_some()
     }
 
-    /// Who was there has said goodbye.
+    /// Its publisher has said goodbye.
     pub(super) fn rest(&mut self) {
         self.is_at_peace = true;
     }
 }
 
-/// A moment in this range of so many periods.
+/// A moment in this range of periods.
 fn within(period: Duration, (least, most): (f64, f64), jitter: &mut fastrand::Rng) -> Duration {
     period.mul_f64(least + (most - least) * jitter.f64())
 }

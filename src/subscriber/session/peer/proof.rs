@@ -1,4 +1,4 @@
-//! What is known of an address, and what it has proven.
+//! State of an address, and its proofs.
 
 use std::time::Instant;
 
@@ -7,10 +7,10 @@ use crate::update::Name;
 
 use super::{Peer, Phase};
 
-/// So many confirmations of an address are told apart.
+/// Maximum of confirmations of an address that are kept apart.
 const MAX_CONFIRMATIONS: usize = 64;
 
-/// What an address has proven of what was sent from there.
+/// Proof by an address about messages sent from there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::subscriber::session) enum Proof {
     /// It answers nothing.
@@ -38,7 +38,7 @@ impl Peer {
         matches!(self.phase, Phase::Live { .. } | Phase::NoHello { .. })
     }
 
-    /// True if a connection is there and the program is soon told more of it.
+    /// True if a connection is there and an event about it comes soon.
     pub(in crate::subscriber::session) fn is_unsure(&self) -> bool {
         self.live_at.is_some() || matches!(self.phase, Phase::Unconfirmed | Phase::Stalled { .. })
     }
@@ -48,7 +48,7 @@ impl Peer {
         self.told
     }
 
-    /// True if the program was ever told that it is live.
+    /// True if it was ever reported live.
     pub(in crate::subscriber::session) fn was_live(&self) -> bool {
         self.was_live
     }
@@ -57,7 +57,7 @@ impl Peer {
         self.owner.as_ref().map(|(publisher, epoch)| (publisher, *epoch))
     }
 
-    /// True if who was there last has said goodbye.
+    /// True if the last publisher there has said goodbye.
     pub(in crate::subscriber::session) fn is_at_peace(&self) -> bool {
         self.is_at_peace
     }
@@ -83,7 +83,7 @@ impl Peer {
         self.confirmed.get(at).map(|(_, since)| *since)
     }
 
-    /// What is proven of what was sent from there.
+    /// Proof about messages sent from there.
     pub(in crate::subscriber::session) fn proof(&self) -> Proof {
         match self.phase {
             Phase::Live { .. } => Proof::Until(self.proven),
@@ -98,7 +98,7 @@ impl Peer {
         }
         self.confirmed.push((generation, now));
         if self.confirmed.len() > MAX_CONFIRMATIONS {
-            // The topics of the second count as in force since the first: rather told of than not.
+            // The topics of the second count as in force since the first: rather reported than not.
             let (_, since) = self.confirmed.remove(0);
             if let Some(first) = self.confirmed.first_mut() {
                 first.1 = since;

@@ -1,5 +1,6 @@
 //! Laws over arbitrary histories: publishers behind two addresses, links that lose, stall, cut and break, topics that
-//! come and go, subscribers that stop and start, an address where nobody ever is. The promises are those of order (C1), no number twice (C2), and no silent loss (C3).
+//! come and go, subscribers that stop and start, an address without a publisher. The promises are those of order (C1),
+//! no number twice (C2), and no silent loss (C3).
 
 use std::collections::VecDeque;
 
@@ -34,16 +35,16 @@ enum Op {
     },
     Register(usize),
     Unregister(usize),
-    /// The subscriber is stopped, and started again after so long.
+    /// The subscriber is stopped, and started again after this time.
     Stop(u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Link {
     Good,
-    /// What is sent comes so many milliseconds later, and bytes come all the time.
+    /// Messages come this many milliseconds later, and bytes come all the time.
     Slow(u64),
-    /// So many of a hundred messages are dropped.
+    /// Percentage of messages that are dropped.
     Lossy(u8),
     /// Nothing comes or goes.
     Cut,
@@ -54,7 +55,7 @@ struct Wire {
     is_connected: bool,
     /// The driver wants a connection.
     is_wanted: bool,
-    /// What is on its way, and when it comes.
+    /// Messages on their way, with their times of arrival.
     queue: VecDeque<(u64, Carried)>,
 }
 
@@ -101,7 +102,7 @@ impl Play {
         Play::with(seed, &ADDRESSES)
     }
 
-    /// Where there is nobody ever, the driver makes no connection.
+    /// At an address that never has a publisher, the driver makes no connection.
     fn with(seed: u64, addresses: &[&'static str]) -> Play {
         let mut world = World::with(SubscriberOptions::default());
         world.mute.extend(ADDRESSES.map(String::from));
@@ -225,7 +226,7 @@ impl Play {
         wire.queue.push_back((last.max(self.world.millis + delay), carried));
     }
 
-    /// Sends so many updates, each alone or several in a frame.
+    /// Sends `count` updates, each alone or several in a frame.
     fn send(&mut self, publisher: usize, topic: usize, count: usize) {
         let mut left = count;
         while left > 0 {
@@ -369,8 +370,8 @@ impl Play {
         }
     }
 
-    /// All is well again, for long enough that everything is told: an address of which answers were lost is asked again
-    /// after twice as long each time.
+    /// All is well again, for long enough that everything is reported: an address of which answers were lost is asked
+    /// again after twice as long each time.
     fn calm(&mut self) {
         let before = self.world.millis;
         self.wires.iter_mut().for_each(|wire| wire.link = Link::Good);
@@ -469,7 +470,7 @@ proptest! {
         play.judge()?;
     }
 
-    /// Load alone: whatever comes late comes, and nothing is told.
+    /// Load alone: every late message comes, and nothing is reported.
     #[test]
     fn lateness_alone_is_never_told(
         ops in prop::collection::vec(
@@ -494,7 +495,7 @@ proptest! {
         prop_assert_eq!(play.deliveries.len(), play.sent.len());
     }
 
-    /// One lost burst is told once.
+    /// One lost burst is reported once.
     #[test]
     fn one_loss_is_told_once(
         before in prop::collection::vec(send(), 0..6),

@@ -1,4 +1,4 @@
-//! Whether an address lives: what was received decides.
+//! Life of an address: its input decides.
 
 use super::*;
 
@@ -73,7 +73,7 @@ fn an_address_that_does_not_hear_us_is_lost_within_three_periods() {
         world.pass(number * 1_000);
         world.hello_of("p", 1, "here", &said(number, number * 1_000), false);
     }
-    // What goes on coming does not keep a connection that is of no use.
+    // Further messages do not keep a connection that is of no use.
     for tick in 71..110 {
         world.pass(tick * 100);
         world.frame("here", "x", b"");
@@ -148,7 +148,7 @@ fn an_unanswered_probe_does_not_count_while_bytes_come() {
     assert_eq!(world.told_by(64_000), [lost("here")], "no bytes come any more");
 }
 
-/// What was queued for a connection is not thrown away to find out whether it lives.
+/// Messages queued for a connection are not thrown away to find out whether it lives.
 #[test]
 fn an_address_that_was_lost_and_delivers_again_is_not_begun_anew() {
     let mut world = World::new();
@@ -175,7 +175,7 @@ fn an_address_that_never_answers_sends_no_hellos_and_gates_no_other() {
     world.listen("old");
     assert_eq!(world.told_by(5_000), [connected("old")]);
     assert_eq!(world.state("old"), PeerState::NoHello);
-    // A gap on a new topic at the other address is told at once.
+    // A gap on a new topic at the other address is reported at once.
     world.pass(100_000);
     world.register("c");
     world.hear(100_010, "c", 1, 0);
@@ -295,7 +295,7 @@ fn a_peer_that_makes_no_sense_is_named_once() {
     assert_eq!(world.session.stats().malformed, 100);
 }
 
-/// A service that writes messages anew, as Dragonflow's, leaves out who says hello.
+/// A service that writes messages anew, as Dragonflow's, leaves out the publisher of a hello.
 #[test]
 fn a_hello_of_nobody_is_not_malformed() {
     let mut world = World::new();
@@ -365,7 +365,7 @@ fn a_flood_does_not_hide_that_an_address_does_not_hear_us() {
     assert_eq!(world.told(), [lost("here")]);
 }
 
-/// Another address keeps us busy: there is always more to read.
+/// Another address keeps the thread busy: there is always more to read.
 #[test]
 fn a_flood_from_one_address_does_not_hide_that_another_is_cut() {
     for tells_bytes in [true, false] {

@@ -253,7 +253,7 @@ fn a_process_that_was_stopped_hears_what_waits_before_it_judges() {
     assert_eq!(world.told_by(33_500), [silence()]);
 }
 
-/// A topic is told of in five rounds of hellos: if none of them comes, its last update may be lost without a word.
+/// A topic is named in five rounds of hellos: if none of them comes, its last update may be lost silently.
 #[test]
 fn too_many_missed_hellos_are_told() {
     let missed = || SyncReason::HellosMissed {
@@ -312,7 +312,7 @@ fn a_publisher_first_heard_late_in_its_life_may_have_been_missed() {
     assert_eq!(world.told_by(1_500), []);
 }
 
-/// Whatever is held back because more is about to be told, is told after a second.
+/// Every event that is held back because another one is imminent comes after a second.
 #[test]
 fn gaps_are_held_back_while_an_address_is_unsure_for_a_second_at_most() {
     let mut world = World::new();
@@ -334,7 +334,7 @@ fn gaps_are_held_back_while_an_address_is_unsure_for_a_second_at_most() {
     assert_eq!(world.told_by(5_000), [connected("there")]);
 }
 
-/// What concerns every topic covers the gaps of the same burst.
+/// An event that concerns every topic covers the gaps of the same burst.
 #[test]
 fn a_burst_that_concerns_every_topic_is_told_without_its_gaps() {
     let mut world = World::new();
@@ -352,7 +352,7 @@ fn a_burst_that_concerns_every_topic_is_told_without_its_gaps() {
     world.hello_of("p", 1, "here", &round(7, &[("a", 3, 100)]), false);
     let publishers = vec!["p".into()];
     assert_eq!(world.told_by(9_000), [SyncReason::HellosMissed { publishers }]);
-    // Of the publishers one falls silent, and in the same moment a gap is told.
+    // One of the publishers falls silent, and in the same moment a gap is reported.
     let mut world = World::new();
     world.hello_of("q", 1, "here", &hello(&[]), false);
     world.hear(1, "a", 1, 0);
@@ -366,7 +366,7 @@ fn a_burst_that_concerns_every_topic_is_told_without_its_gaps() {
         })
         .unwrap();
     assert_eq!(world.told(), std::slice::from_ref(&silence));
-    // It is given up after 50 ms, and told after another 50.
+    // It is given up after 50 ms, and reported after another 50.
     for early in 90..110 {
         let mut world = World::new();
         world.hello_of("q", 1, "here", &hello(&[]), false);
@@ -380,7 +380,7 @@ fn a_burst_that_concerns_every_topic_is_told_without_its_gaps() {
     }
 }
 
-/// Somebody elsewhere makes up numbers and hellos of p, which is heard here.
+/// Another peer makes up numbers and hellos of p, which is heard here.
 #[test]
 fn what_is_said_of_a_publisher_elsewhere_than_where_it_is_heard_counts_for_nothing() {
     let mut world = World::new();
@@ -401,7 +401,7 @@ fn what_is_said_of_a_publisher_elsewhere_than_where_it_is_heard_counts_for_nothi
     assert_eq!(world.told(), [silence()]);
 }
 
-/// Whose address it is that answers is heard there, whoever spoke of it first.
+/// A run is heard at the address that answers, whichever peer spoke of it first.
 #[test]
 fn a_publisher_is_heard_where_it_answers() {
     let mut world = World::new();
@@ -496,7 +496,7 @@ fn a_topic_that_a_hello_tells_of_first_may_have_been_missed() {
     assert_eq!(world.told_by(3_000), [unproven(&["b"])]);
 }
 
-/// A topic is told of in five rounds, and a round comes at least every period.
+/// A topic is named in five rounds, and a round comes at least every period.
 #[test]
 fn how_long_ago_untold_updates_were_sent_is_known() {
     for (millis, count) in [(2_500, 0), (4_500, 1)] {
@@ -530,7 +530,7 @@ fn a_part_of_a_round_does_not_make_it_whole() {
     }
 }
 
-/// Who is told of a gap reads the topic.
+/// A program that gets a gap reads the topic.
 #[test]
 fn a_gap_covers_what_was_lost_on_its_topic_before() {
     let mut world = World::new();

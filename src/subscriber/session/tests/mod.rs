@@ -17,7 +17,7 @@ use crate::update::Action as What;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A session, what it was told and did, and the driver's part: addresses answer unless they are made mute.
+/// A session, its input and actions, and the driver's part: addresses answer unless they are made mute.
 struct World {
     start: Instant,
     millis: u64,
@@ -30,7 +30,7 @@ struct World {
     mute: BTreeSet<String>,
     /// The hello with which the others answer.
     greeting: Vec<u8>,
-    /// What the transport has received from each address.
+    /// Bytes that the transport has received from each address.
     received: BTreeMap<String, u64>,
     registrations: u64,
     generation: u64,
@@ -189,7 +189,7 @@ impl World {
         }
     }
 
-    /// What was told since the last call.
+    /// The events since the last call.
     fn told(&mut self) -> Vec<SyncReason> {
         std::mem::take(&mut self.told)
             .into_iter()
@@ -197,7 +197,7 @@ impl World {
             .collect()
     }
 
-    /// What was told until this moment.
+    /// The events until this moment.
     fn told_by(&mut self, until: u64) -> Vec<SyncReason> {
         self.pass(until);
         self.told()

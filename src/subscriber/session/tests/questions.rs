@@ -1,4 +1,4 @@
-//! What is asked of an address, how often, and what its answer proves.
+//! Questions to an address, their times, and the proofs of its answers.
 
 use super::*;
 
@@ -55,7 +55,7 @@ fn a_crowd_does_not_delay_the_word_of_silence() {
     assert_eq!(world.told(), [SyncReason::Silence { publishers }]);
 }
 
-/// What the transport had received before it was asked is no life.
+/// Bytes received before the question are no sign of life.
 #[test]
 fn bytes_count_from_the_question_on() {
     let mut world = World::new();
@@ -245,7 +245,7 @@ fn the_driver_is_asked_soon_again_after_a_connection() {
     assert_eq!(world.count(is_connect), 1);
 }
 
-/// That it is live again is never told before that it was lost.
+/// An address is never reported live again before it was reported lost.
 #[test]
 fn words_on_an_address_are_told_in_order() {
     for seed in 0..50 {
@@ -296,7 +296,7 @@ fn a_topic_is_in_force_since_its_confirmation() {
 }
 
 mod runs {
-    //! What is known from an earlier run of the subscriber.
+    //! State from an earlier run of the subscriber.
 
     use super::*;
     use crate::config::Resubscribe;

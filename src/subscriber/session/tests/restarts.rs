@@ -29,7 +29,7 @@ fn a_restart_after_a_goodbye_is_not_told() {
     assert_eq!(world.told_by(5_000), []);
 }
 
-/// What a silent run did before it died came after the program was told of the silence.
+/// The events of a silent run before its death came after its silence was reported.
 #[test]
 fn a_restart_after_silence_is_told() {
     let mut world = World::new();
@@ -122,7 +122,7 @@ fn what_a_peer_makes_us_remember_is_bounded_and_does_not_push_out_what_comes_fro
     assert_eq!(world.told_by(1_000), [gap("a", 2, 2)]);
 }
 
-/// What was on its way when another run began is no second publisher.
+/// Messages on their way when another run began are no second publisher.
 #[test]
 fn what_comes_late_of_a_run_that_was_replaced_is_no_clash() {
     let mut world = World::new();

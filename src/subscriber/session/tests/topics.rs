@@ -50,7 +50,7 @@ fn nothing_is_told_of_a_topic_that_is_not_live_yet_or_was_unregistered() {
     assert_eq!(world.told_by(2_000), [gap("c", 10, 10)]);
 }
 
-/// Each address confirms for itself: what was lost at the first between its answer and another's is told.
+/// Each address confirms for itself: a loss at the first between its answer and another's is reported.
 #[test]
 fn a_late_answer_of_one_address_covers_nothing_that_was_lost_at_another() {
     let mut world = World::new();
@@ -153,7 +153,7 @@ fn an_address_that_does_not_answer_delays_resubscribed_for_the_live_timeout_at_m
     world.register("a");
     let told = world.told_by(22_200);
     assert_eq!(told, [resubscribed(&["a"])]);
-    // Over a link with a backlog the answer comes late: told twice.
+    // Over a link with a backlog the answer comes late: reported twice.
     let mut world = manual();
     world.disconnect("here");
     world.connect("here");
@@ -274,7 +274,7 @@ fn a_refused_topic_that_is_unregistered_is_not_asked_for_again() {
     assert_eq!(world.state("here"), PeerState::Live);
 }
 
-/// What was registered again is cleared again before it was in force.
+/// A topic that was registered again is cleared again before it was in force.
 #[test]
 fn a_topic_that_is_cleared_twice_is_not_told_to_be_in_force_in_between() {
     let mut world = manual();

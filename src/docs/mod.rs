@@ -1,0 +1,58 @@
+//! Pages about tablecast as a whole, one module a page.
+
+/// Makes a module of each page. The links between pages are defined before the text, where rustdoc takes them from;
+/// the files define them a second time, as files.
+macro_rules! pages {
+    ($($page:ident: $summary:literal, $reference:literal;)+) => {$(
+        #[doc = $summary]
+        ///
+        /// [guarantees]: crate::docs::guarantees
+        /// [replicas]: crate::docs::replicas
+        /// [status updates]: crate::docs::status_updates
+        /// [discovery]: crate::docs::discovery
+        /// [monitors]: crate::docs::monitors
+        /// [command line]: crate::docs::command_line
+        /// [options]: crate::docs::options
+        /// [operating]: crate::docs::operating
+        /// [wire format]: crate::docs::wire_format
+        /// [Dragonflow]: crate::docs::dragonflow
+        /// [writing a driver]: crate::docs::writing_a_driver
+        /// [writing a store]: crate::docs::writing_a_store
+        /// [benchmarks]: crate::docs::benchmarks
+        ///
+        #[doc = include_str!(concat!(stringify!($page), ".md"))]
+        ///
+        #[doc = $reference]
+        pub mod $page {}
+    )+};
+}
+
+pages! {
+    guarantees: "Promises about losses, order, load and stopping, and their limits.",
+        "In the reference: [`SyncReason`](crate::SyncReason), [`Subscriber::wait_live`](crate::Subscriber::wait_live), \
+        [`Subscriber::status`](crate::Subscriber::status), [`ErrorKind`](crate::ErrorKind).";
+    replicas: "Copies of tables that catch up by themselves.",
+        "In the reference: [`Replica`](crate::Replica), [`ReplicaOptions`](crate::ReplicaOptions), \
+        [`RowChange`](crate::replica::RowChange), [`Database::barrier`](crate::Database::barrier).";
+    status_updates: "Status updates of nodes, each processed by one of many servers.",
+        "In the reference: [`Listener`](crate::Listener), [`Notifier`](crate::Notifier), [`Delivery`](crate::Delivery).";
+    discovery: "Publishers that register in the store, and subscribers that follow them.",
+        "In the reference: [`Registration`](crate::registry::Registration), [`Discovery`](crate::registry::Discovery).";
+    monitors: "Tables that other programs write without publishing.",
+        "In the reference: [`Monitor`](crate::Monitor), [`Store::table_version`](crate::Store::table_version).";
+    command_line: "The tool `tablecast`.", "";
+    options: "Every option, with its default, unit and meaning.", "In the reference: [`Config`](crate::Config).";
+    operating: "Limits, files, signals, logs, and libzmq.", "";
+    wire_format: "Messages as they are on the network.", "In the reference: [`codec`](crate::codec).";
+    dragonflow: "Networks that Dragonflow's processes share.", "";
+    writing_a_driver: "A transport of the program's own.",
+        "In the reference: [`transport`](crate::transport), [`Drivers`](crate::Drivers).";
+    writing_a_store: "A database of the program's own.",
+        "In the reference: [`store`](crate::store), [`Stores`](crate::Stores).";
+    benchmarks: "Speed, and the commands that measure it.", "";
+}
+
+/// The programs of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
