@@ -10,10 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tablecast::transport::{Inbound, Outbound, PubSub, Received, Wake};
-use tablecast::{
-    Action, Config, DbUpdate, Dispatcher, DispatcherOptions, Drivers, Error, ErrorKind, Publisher, Result, Subscriber,
-    Topic,
-};
+use tablecast::{Action, Config, DbUpdate, Drivers, Error, ErrorKind, Node, Result, Topic};
 
 #[derive(Debug)]
 struct Udp {
@@ -172,19 +169,16 @@ fn main() -> Result<()> {
     config.pub_sub_use_multiproc = false;
     config.publishers = vec![address];
 
-    let dispatcher = Dispatcher::new(DispatcherOptions::from(&config))?;
+    let node = Node::builder(&config).drivers(drivers).open()?;
     let (updates, received) = crossbeam_channel::unbounded::<DbUpdate>();
-    let _guard = dispatcher.on_update(updates);
-    let subscriber = Subscriber::open(&config, &drivers, dispatcher.queue())?;
-    subscriber.daemonize()?;
-    subscriber.wait_live(Duration::from_secs(1))?;
+    let _guard = node.dispatcher()?.on_update(updates);
+    node.subscriber()?.wait_live(Duration::from_secs(1))?;
 
-    let publisher = Publisher::open(&config, &drivers)?;
-    publisher.send_event(&DbUpdate::new("lport", "port-1", Action::Create).value("{}"))?;
+    node.publisher()?
+        .send_event(&DbUpdate::new("lport", "port-1", Action::Create).value("{}"))?;
     let update = received
         .recv_timeout(Duration::from_secs(1))
         .expect("the update arrives");
     println!("{update}");
-    subscriber.stop();
     Ok(())
 }

@@ -5,47 +5,43 @@
 use std::process::Command;
 use std::time::Duration;
 
-use tablecast::{
-    Action, Config, DbUpdate, Dispatcher, DispatcherOptions, Drivers, Error, ErrorKind, Publisher, Result, Service,
-    Subscriber,
-};
+use tablecast::{Action, Config, DbUpdate, Error, ErrorKind, Node, Result};
 
 const WRITERS: usize = 4;
 const UPDATES: usize = 250;
 
 fn main() -> Result<()> {
-    let drivers = Drivers::new();
     match std::env::args().nth(1) {
         // Options come from the environment: see `serve`.
-        Some(name) => write(&name, &Config::load(None)?, &drivers),
-        None => serve(&drivers),
+        Some(name) => write(&name, &Config::load(None)?),
+        None => serve(),
     }
 }
 
-fn write(name: &str, config: &Config, drivers: &Drivers) -> Result<()> {
+fn write(name: &str, config: &Config) -> Result<()> {
     // Connects to the service on the first send.
-    let publisher = Publisher::open(config, drivers)?;
+    let publisher = Node::open(config)?.publisher()?;
     for i in 0..UPDATES {
         publisher.send_event(&DbUpdate::new("lport", format!("{name}-{i}"), Action::Create).value("{}"))?;
     }
     Ok(())
 }
 
-fn serve(drivers: &Drivers) -> Result<()> {
+fn serve() -> Result<()> {
     let failed = |what: &str, e: std::io::Error| Error::new(ErrorKind::Io, what.to_owned()).with_source(e);
     let folder = tempfile::tempdir().map_err(|e| failed("no temporary folder", e))?;
     let mut config = Config::default();
     config.publisher_multiproc_socket = folder.path().join("publisher.sock");
     config.publisher_port = 0;
-    let service = Service::open(&config, drivers)?;
+    let host = Node::open(&config)?;
+    let service = host.service()?;
     config.publishers.extend(service.address());
 
-    let dispatcher = Dispatcher::new(DispatcherOptions::from(&config))?;
+    let node = Node::open(&config)?;
     let (updates, received) = crossbeam_channel::unbounded();
     // A channel takes updates as well as a function does.
-    let _guard = dispatcher.on_table("lport", updates);
-    let subscriber = Subscriber::open(&config, drivers, dispatcher.queue())?;
-    subscriber.daemonize()?;
+    let _guard = node.dispatcher()?.on_table("lport", updates);
+    let subscriber = node.subscriber()?;
     subscriber.wait_live(Duration::from_secs(5))?;
 
     let program = std::env::current_exe().map_err(|e| failed("no path of this program", e))?;

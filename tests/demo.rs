@@ -2,6 +2,8 @@
 #![cfg(all(feature = "bin", target_os = "linux"))]
 
 mod common;
+#[path = "common/program.rs"]
+mod program;
 #[cfg(feature = "redis")]
 #[path = "common/redis.rs"]
 mod servers;
@@ -15,8 +17,9 @@ use std::time::{Duration, Instant};
 
 use common::{eventually, within};
 use nix::sys::signal::{Signal, kill};
-use staged::{Staged, processes, program};
-use tablecast::{Action, Config, DbUpdate, Drivers, Publisher};
+use program::program;
+use staged::{Staged, processes};
+use tablecast::{Action, Config, DbUpdate, Node};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -91,7 +94,7 @@ fn strays_and_duplicates_are_noticed() {
         config.publisher_multiproc_socket = own.path().join("publisher.sock");
         let others = ["stranger", "writer-1"].map(|id| {
             config.publisher_id = id.into();
-            Publisher::open(&config, &Drivers::new()).unwrap()
+            Node::open(&config).unwrap().publisher().unwrap()
         });
         eventually(LIMIT, || {
             let update = DbUpdate::new("lport", "port", Action::Set);
@@ -222,9 +225,9 @@ mod with_redis {
         });
     }
 
-    /// A row that nobody was told of.
+    /// A row that nobody was told of: replicas find it.
     #[test]
-    fn a_row_that_is_missing_is_noticed() {
+    fn a_row_that_nobody_was_told_of_is_held() {
         within(LIMIT, || {
             let server = Server::start();
             let store = RedisStore::new(&server.address(), StoreOptions::default(), &RedisOptions::default()).unwrap();
@@ -240,8 +243,20 @@ mod with_redis {
             let created = store.create(table, "secret", "{}", &tablecast::Topic::new(topic).unwrap());
             created.unwrap();
             let (status, output) = demo.end();
-            assert_eq!(status.code(), Some(1), "{output}");
-            assert!(output.contains("NOT those"), "{output}");
+            assert!(status.success(), "{output}");
+            check_stored(&output, 2, "2000");
+            let held = |output: &str| {
+                output
+                    .lines()
+                    .nth(1)
+                    .unwrap()
+                    .split_whitespace()
+                    .nth_back(1)
+                    .map(str::to_owned)
+            };
+            let (_, without) = self::demo(&[&BOTH[..], &["--updates", "2000"]].concat()).end();
+            let rows = [held(&output), held(&without)].map(|rows| rows.unwrap().parse::<u64>().unwrap());
+            assert_eq!(rows[0], rows[1] + 1, "{output}{without}");
         });
     }
 

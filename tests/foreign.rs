@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crossbeam_channel::TryRecvError;
 use process::{Process, python, run, tablecast};
-use tablecast::{Action, Config, DbUpdate, Dispatcher, Drivers, Publisher, Subscriber};
+use tablecast::{Action, Config, DbUpdate, Node};
 
 /// Binds a PUB socket on a free port, prints its address, and repeats one update for up to 30 s.
 const PUBLISHER: &str = r#"
@@ -138,16 +138,14 @@ fn a_foreign_subscriber_hears_publish() {
 /// Dragonflow's nodes come and go while a burst lasts, of a publisher with subscribers of tablecast's own.
 #[test]
 fn foreign_subscribers_get_one_map_a_frame_in_a_burst() {
-    let drivers = Drivers::new();
     let options = [("pub_sub_use_multiproc", "false"), ("publisher_port", "0")];
     let config = Config::default().loaded(None, options).unwrap();
-    let publisher = Publisher::open(&config, &drivers).unwrap();
+    let publisher = Node::open(&config).unwrap().publisher().unwrap();
     let address = publisher.address().unwrap();
     let options = [("publishers", address.as_str())];
     let config = Config::default().loaded(None, options).unwrap();
-    let dispatcher = Dispatcher::new((&config).into()).unwrap();
-    let subscriber = Subscriber::open(&config, &drivers, dispatcher.queue()).unwrap();
-    subscriber.daemonize().unwrap();
+    let node = Node::open(&config).unwrap();
+    let (_dispatcher, subscriber) = (node.dispatcher().unwrap(), node.subscriber().unwrap());
     subscriber.wait_live(process::LIMIT).unwrap();
     let (over, is_over) = crossbeam_channel::bounded::<()>(0);
     let passers_by = std::thread::Builder::new().spawn(move || {

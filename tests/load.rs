@@ -27,10 +27,7 @@ use rig::{Rig, free_port, send, topic, update};
 use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
 use tablecast::queue::QueueOptions;
 use tablecast::transport::PubSub;
-use tablecast::{
-    Config, DbUpdate, Dispatcher, DispatcherOptions, Drivers, Publisher, PublisherOptions, Subscriber,
-    SubscriberOptions, SyncReason,
-};
+use tablecast::{Config, DbUpdate, Node, Publisher, PublisherOptions, Subscriber, SubscriberOptions, SyncReason};
 
 /// The rate of a slow link, in bytes a second.
 const RATE: usize = 1_000_000;
@@ -173,9 +170,8 @@ fn a_large_update_on_a_slow_link_arrives_and_nothing_is_told() {
 
 /// Subscribers of one publisher, each with a dispatcher of its own, as so many programs have.
 struct Crowd {
-    // Fields drop in order.
-    subscribers: Vec<Subscriber>,
-    _dispatchers: Vec<Dispatcher>,
+    subscribers: Vec<Arc<Subscriber>>,
+    _nodes: Vec<Node>,
     updates: Arc<AtomicUsize>,
     syncs: Receiver<(Instant, SyncReason)>,
 }
@@ -183,11 +179,12 @@ struct Crowd {
 impl Crowd {
     fn new(count: usize, address: &str) -> Crowd {
         let config = Config::default().loaded(None, [("publishers", address)]).unwrap();
-        let (drivers, updates) = (Drivers::new(), Arc::new(AtomicUsize::new(0)));
+        let updates = Arc::new(AtomicUsize::new(0));
         let (told, syncs) = unbounded();
-        let (mut subscribers, mut dispatchers) = (Vec::new(), Vec::new());
+        let (mut subscribers, mut nodes) = (Vec::new(), Vec::new());
         for _ in 0..count {
-            let dispatcher = Dispatcher::new(DispatcherOptions::default()).unwrap();
+            let node = Node::open(&config).unwrap();
+            let dispatcher = node.dispatcher().unwrap();
             let (seen, told) = (Arc::clone(&updates), told.clone());
             dispatcher
                 .on_update(move |_: &DbUpdate| _ = seen.fetch_add(1, Ordering::Relaxed))
@@ -195,14 +192,12 @@ impl Crowd {
             dispatcher
                 .on_sync(move |reason: &SyncReason| told.send((Instant::now(), reason.clone())).unwrap_or(()))
                 .detach();
-            let subscriber = Subscriber::open(&config, &drivers, dispatcher.queue()).unwrap();
-            subscriber.daemonize().unwrap();
-            subscribers.push(subscriber);
-            dispatchers.push(dispatcher);
+            subscribers.push(node.subscriber().unwrap());
+            nodes.push(node);
         }
         let crowd = Crowd {
             subscribers,
-            _dispatchers: dispatchers,
+            _nodes: nodes,
             updates,
             syncs,
         };
@@ -255,7 +250,7 @@ fn a_crowd_hears_everything_and_comes_back_without_a_stampede() {
         let crowd = Crowd::new(count, &format!("tcp://127.0.0.1:{port}"));
         let values = [("publisher_multiproc_socket", socket.as_str())];
         let config = Config::default().loaded(None, values).unwrap();
-        let writer = Publisher::open(&config, &Drivers::new()).unwrap();
+        let writer = Node::open(&config).unwrap().publisher().unwrap();
         let send_burst = || {
             for number in 0..burst {
                 writer

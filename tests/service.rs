@@ -21,7 +21,7 @@ use reexec::Process;
 use rig::{LONG, Rig, free_port, pass, quickly, send, update};
 use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
 use tablecast::transport::PubSub;
-use tablecast::{Config, Drivers, ErrorKind, Publisher, PublisherOptions, Service, ServiceOptions};
+use tablecast::{Config, ErrorKind, Node, Publisher, PublisherOptions, Service, ServiceOptions};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -382,18 +382,19 @@ fn opens_as_the_options_say() {
         config.publisher_multiproc_socket = folder.path().join("new/folder/publisher.sock");
         config.publisher_port = 0;
         config.validate().unwrap();
-        let service = Service::open(&config, &Drivers::new()).unwrap();
+        let node = Node::open(&config).unwrap();
+        let service = node.service().unwrap();
         let mode = fs::metadata(folder.path().join("new/folder"))
             .unwrap()
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o700);
         let rig = rig(&service.address().unwrap());
-        let publisher = Publisher::open(&config, &Drivers::new()).unwrap();
+        let publisher = node.publisher().unwrap();
         rig.only("1", || send(&publisher, "D", "1"));
         config.publisher_multiproc_socket = Path::new("/proc/nowhere/publisher.sock").into();
         assert_eq!(
-            Service::open(&config, &Drivers::new()).unwrap_err().kind(),
+            Node::open(&config).unwrap().service().unwrap_err().kind(),
             ErrorKind::Io
         );
     });

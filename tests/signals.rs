@@ -24,11 +24,7 @@ use nix::unistd::{Pid, Uid, setuid};
 use reexec::Process;
 use rig::{LONG, Rig, pass, update};
 use tablecast::monitor::{Monitor, MonitorOptions};
-use tablecast::registry::{Discovery, Registration};
-use tablecast::{
-    Config, Dispatcher, Drivers, Listener, ListenerOptions, Notifier, NotifierOptions, Publisher, Service, Stores,
-    Subscriber, Topic, failed_threads,
-};
+use tablecast::{Config, Drivers, Node, Topic, failed_threads};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -99,20 +95,16 @@ fn process_of_the_signals() {
             .for_each(|_| _ = count.fetch_add(1, Ordering::Relaxed));
     });
 
-    let (drivers, stores) = (Drivers::new(), Stores::new());
-    let service = Service::open(&config, &drivers).unwrap();
+    let host = Node::open(&config).unwrap();
+    let (service, registration) = (host.service().unwrap(), host.registration());
     config.publishers = vec![service.address().unwrap()];
-    let store = stores.open(&config).unwrap();
-    let dispatcher = Dispatcher::new((&config).into()).unwrap();
+    let node = Node::open(&config).unwrap();
+    let (store, dispatcher) = (node.store().unwrap(), node.dispatcher().unwrap());
     let (sender, seen) = crossbeam_channel::unbounded();
     dispatcher.on_table("row", sender).detach();
     let (sender, monitored) = crossbeam_channel::unbounded();
     dispatcher.on_table("monitored", sender).detach();
-    let subscriber = Arc::new(Subscriber::open(&config, &drivers, dispatcher.queue()).unwrap());
-    subscriber.daemonize().unwrap();
-    let publisher = Arc::new(Publisher::open(&config, &drivers).unwrap());
-    let registration = Registration::of_publisher(&config, &stores, service.address(), None).unwrap();
-    let _discovery = Discovery::open(&config, &stores, &subscriber, None).unwrap();
+    let (subscriber, publisher) = (node.subscriber().unwrap(), node.publisher().unwrap());
     let options = MonitorOptions {
         interval: Duration::from_millis(20),
         ..MonitorOptions::default()
@@ -120,12 +112,8 @@ fn process_of_the_signals() {
     let monitor = Monitor::new(Arc::clone(&store), Arc::clone(&publisher), "monitored", "id", options).unwrap();
     let (sender, processed) = crossbeam_channel::unbounded();
     let handler = move |update: &tablecast::DbUpdate| drop(sender.send(update.key.clone()));
-    let handle = dispatcher.handle();
-    let options = ListenerOptions::from(&config);
-    let listener = Listener::new(Arc::clone(&store), &subscriber, &handle, &publisher, options, handler).unwrap();
-    let options = NotifierOptions::from(&config);
-    let notifier = Notifier::new(Arc::clone(&store), &subscriber, &handle, &publisher, options).unwrap();
-    registration.as_ref().unwrap().wait_registered(LONG).unwrap();
+    let (listener, notifier) = (node.listener(handler).unwrap(), node.notifier().unwrap());
+    registration.unwrap().wait_registered(LONG).unwrap();
     listener.wait_registered(LONG).unwrap();
     notifier.wait_listeners(1, LONG).unwrap();
     subscriber.wait_live(LONG).unwrap();
@@ -185,7 +173,7 @@ fn process_of_the_signals() {
     println!("threads {}", names.join(","));
     let _ = std::io::stdout().flush();
     // In the order of a program that ends.
-    drop((notifier, listener, monitor));
+    drop((notifier, listener, monitor, node));
     println!("forwarded {}", service.stats().forwarded);
 }
 
@@ -209,7 +197,8 @@ fn disturbed(redis: Option<&servers::Server>, is_setuid: bool) {
 
     let stop = Arc::new(AtomicBool::new(false));
     let write = |number: u32| {
-        let (publisher, stop) = (Publisher::open(&config, &drivers).unwrap(), Arc::clone(&stop));
+        let publisher = Node::open(&config).unwrap().publisher().unwrap();
+        let stop = Arc::clone(&stop);
         let write = move || {
             let mut sent = 0;
             while !stop.load(Ordering::Relaxed) {

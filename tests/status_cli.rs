@@ -1,4 +1,4 @@
-//! Status updates by hand: `tablecast listen`, `notify` and `listeners`, and the deployment of the documents.
+//! Status updates by hand: `tablecast listen`, `notify` and `listeners`; replicas in `tablecast status`; the deployment of the documents.
 #![cfg(feature = "bin")]
 
 mod common;
@@ -235,6 +235,62 @@ fn what_nobody_takes_is_an_error() {
             "not acknowledged: Action:set, Table:lport, Key:port-1",
         );
         server.signal("CONT");
+    });
+}
+
+/// The rows of the table of replicas that `tablecast status` prints, if it prints one.
+fn replicas(network: &Network, folder: &Path) -> Vec<Vec<String>> {
+    let socket = folder.join("nowhere.sock");
+    let here = [
+        "--publisher-multiproc-socket",
+        socket.to_str().unwrap(),
+        "--timeout",
+        "0.2",
+    ];
+    let end = run(network.command("status", &[&here[..], &["--hello-interval-ms", "100"]].concat()));
+    let lines = end.stdout.iter().skip_while(|line| !line.starts_with("replica "));
+    lines
+        .map(|line| line.split_whitespace().map(str::to_owned).collect())
+        .collect()
+}
+
+#[test]
+fn replicas_show_in_the_status() {
+    in_each(|network| {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(replicas(network, folder.path()).is_empty());
+        let mut held = [
+            (
+                "r1",
+                &["--table", "lport", "--table", "chassis"][..],
+                "lport,chassis",
+                "D,tenant-1",
+            ),
+            ("r2", &["--table", "lport"], "lport", "D,tenant-1"),
+        ]
+        .map(|(id, tables, names, topics)| {
+            let args = [&["--id", id, "--topic", "tenant-1", "--topic", "D"], tables].concat();
+            (Process::start(network.command("replica", &args)), [id, names, topics])
+        });
+        let expected =
+            |held: &[(Process, [&str; 3])]| held.iter().map(|(_, row)| row.map(str::to_owned)).collect::<Vec<_>>();
+        let await_shown = |held: &[(Process, [&str; 3])]| {
+            common::eventually(LIMIT, || {
+                let shown = replicas(network, folder.path());
+                let mut rows = shown.iter();
+                let head = rows.next().map(|row| row.join(" "));
+                let mut rows: Vec<_> = rows.map(|row| [0, 3, 4].map(|column| row[column].clone())).collect();
+                rows.sort_unstable();
+                rows == expected(held) && head.is_none_or(|head| head == "replica epoch host tables topics")
+            });
+        };
+        await_shown(&held);
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        assert_eq!(replicas(network, folder.path())[1][2], host.trim());
+        // One that ends is not there any more.
+        held[0].0.signal("TERM");
+        assert_eq!(held[0].0.end().code, Some(0));
+        await_shown(&held[1..]);
     });
 }
 

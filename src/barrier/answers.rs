@@ -76,8 +76,11 @@ impl Answers {
         };
         let answers = Arc::new(Mutex::new(VecDeque::new()));
         let (told, about) = (Arc::clone(&answers), Arc::clone(&applied));
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = host.trim().to_owned();
         let renewal = move |member: &mut Member| {
             let detail = Detail {
+                host: host.clone(),
                 tables: about.tables(),
                 topics: Some(about.topics())
                     .filter(|topics| topics.len() <= NAMED_TOPICS)

@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::{Detail, Question, REPLICAS, TABLE, TOPIC};
+use super::{Detail, Question, TABLE, TOPIC, rows};
 use crate::database::Database;
 use crate::error::{Error, ErrorKind, Result};
-use crate::registry::Member;
 use crate::store::Store;
 use crate::thread;
 use crate::update::{Action, DbUpdate, Name, Topic};
@@ -89,17 +88,9 @@ impl Database {
 
 /// The replicas that may hold this topic of the table.
 fn replicas(store: &dyn Store, table: &str, topic: &Topic) -> Result<BTreeMap<Name, Detail>> {
-    let mut there = BTreeMap::new();
-    for row in store.entries(REPLICAS, None) {
-        let row = row?;
-        let member = Member::from_row(&row).and_then(|member| Ok((Detail::of(&member)?, member.leaving)));
-        match member {
-            Ok((detail, false)) if detail.may_hold(table, topic) => _ = there.insert(row.key, detail),
-            Ok(_) => {}
-            Err(e) => log::debug!("skipped: {e}"),
-        }
-    }
-    Ok(there)
+    let there = rows(store)?.into_iter();
+    let there = there.filter(|(_, detail)| detail.may_hold(table, topic));
+    Ok(there.map(|(member, detail)| (member.id.into(), detail)).collect())
 }
 
 impl Question {

@@ -1,9 +1,6 @@
 //! Commands of the tool that start processes of their own, and what these leave behind.
 #![allow(dead_code, reason = "every test target uses a part of it")]
 
-#[path = "program.rs"]
-mod program;
-
 use std::fs;
 use std::io::Read;
 use std::path::Path;
@@ -15,7 +12,6 @@ use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::common::eventually;
-pub(crate) use program::program;
 
 /// More than a process needs to start on a busy machine.
 const LONG: Duration = Duration::from_secs(30);

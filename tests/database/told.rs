@@ -14,8 +14,8 @@ use tablecast::store::{Change, Page, Row, TableVersion, Write, Written};
 use tablecast::stores::memory::MemoryStore;
 use tablecast::transport::PubSub;
 use tablecast::{
-    Action, Database, DatabaseOptions, DbUpdate, Error, ErrorKind, Name, Publisher, PublisherOptions, Result, Service,
-    ServiceOptions, Store, Topic,
+    Action, Database, DatabaseOptions, DbUpdate, Error, ErrorKind, Name, Node, Publisher, PublisherOptions, Result,
+    Service, ServiceOptions, Store, Topic,
 };
 
 use crate::common::{eventually, within};
@@ -393,7 +393,7 @@ mod processes {
                     .map(|seed| {
                         let (config, over) = (&config, &over);
                         let write = move || {
-                            let database = Database::open(config, &Stores::new(), &Drivers::new()).unwrap();
+                            let database = Node::open(config).unwrap().database().unwrap();
                             // The last one knows when the service is there again.
                             let failed = write_on(&database, seed, over);
                             while database

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tablecast::registry::{Discovery, Registration};
-use tablecast::{Config, Dispatcher, Drivers, ListenerOptions, NotifierOptions, Publisher, Store, Stores, Subscriber};
+use tablecast::{Config, DispatcherHandle, ListenerOptions, NotifierOptions, Publisher, Store, Stores, Subscriber};
 
 use super::stage::SEND_TIMEOUT;
 
@@ -96,28 +95,20 @@ impl World {
 
 /// What every process has that takes part.
 pub(crate) struct Parts {
-    pub(crate) dispatcher: Dispatcher,
+    pub(crate) dispatcher: DispatcherHandle,
     pub(crate) subscriber: Arc<Subscriber>,
     pub(crate) publisher: Arc<Publisher>,
-    _discovery: Option<Discovery>,
-    _registration: Option<Registration>,
+    _node: tablecast::Node,
 }
 
 impl Parts {
     pub(crate) fn open(world: &World) -> Parts {
-        let config = world.config();
-        let (drivers, stores) = (Drivers::new(), Stores::new());
-        let dispatcher = Dispatcher::new((&config).into()).unwrap();
-        let subscriber = Arc::new(Subscriber::open(&config, &drivers, dispatcher.queue()).unwrap());
-        subscriber.daemonize().unwrap();
-        let publisher = Publisher::open(&config, &drivers).unwrap();
-        let registration = Registration::of_publisher(&config, &stores, publisher.address(), None).unwrap();
+        let node = tablecast::Node::open(&world.config()).unwrap();
         Parts {
-            dispatcher,
-            publisher: Arc::new(publisher),
-            _discovery: Discovery::open(&config, &stores, &subscriber, None).unwrap(),
-            subscriber,
-            _registration: registration,
+            dispatcher: node.dispatcher().unwrap(),
+            subscriber: node.subscriber().unwrap(),
+            publisher: node.publisher().unwrap(),
+            _node: node,
         }
     }
 }

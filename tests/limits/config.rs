@@ -5,10 +5,7 @@ use std::time::Duration;
 
 use tablecast::config::Source;
 use tablecast::monitor::{Monitor, MonitorOptions};
-use tablecast::{
-    Config, Dispatcher, Drivers, ErrorKind, Listener, ListenerOptions, Notifier, NotifierOptions, Publisher, Service,
-    Stores, Subscriber,
-};
+use tablecast::{Config, ErrorKind, Node};
 
 use crate::common::eventually;
 use crate::rig::{LONG, update};
@@ -78,27 +75,21 @@ fn options_of_the_configuration() {
 }
 
 fn all_parts(config: &mut Config) {
-    let (drivers, stores) = (Drivers::new(), Stores::new());
-    let service = Service::open(config, &drivers).unwrap();
-    config.publishers = vec![service.address().unwrap()];
-    let store = stores.open(config).unwrap();
-    let dispatcher = Dispatcher::new((&*config).into()).unwrap();
+    let host = Node::open(config).unwrap();
+    config.publishers = vec![host.service().unwrap().address().unwrap()];
+    let node = Node::open(config).unwrap();
+    let (store, dispatcher) = (node.store().unwrap(), node.dispatcher().unwrap());
     let (sender, updates) = crossbeam_channel::unbounded();
     dispatcher.on_table("row", sender).detach();
-    let subscriber = Arc::new(Subscriber::open(config, &drivers, dispatcher.queue()).unwrap());
-    subscriber.daemonize().unwrap();
-    let publisher = Arc::new(Publisher::open(config, &drivers).unwrap());
-    let handle = dispatcher.handle();
+    let publisher = node.publisher().unwrap();
     let (sender, seen) = crossbeam_channel::unbounded();
     let handler = move |update: &tablecast::DbUpdate| drop(sender.send(update.key.clone()));
-    let options = ListenerOptions::from(&*config);
-    let listener = Listener::new(Arc::clone(&store), &subscriber, &handle, &publisher, options, handler).unwrap();
+    let listener = node.listener(handler).unwrap();
     // Whoever looks before it is there looks again only when the interval is over.
     listener.wait_registered(LONG).unwrap();
-    let options = NotifierOptions::from(&*config);
-    let notifier = Notifier::new(Arc::clone(&store), &subscriber, &handle, &publisher, options).unwrap();
+    let notifier = node.notifier().unwrap();
     let options = MonitorOptions::from(&*config);
-    let monitor = Monitor::new(Arc::clone(&store), Arc::clone(&publisher), "monitored", "id", options).unwrap();
+    let monitor = Monitor::new(store, Arc::clone(&publisher), "monitored", "id", options).unwrap();
     let arrives = || {
         publisher.send_event(&update("key")).unwrap();
         updates.recv_timeout(Duration::from_millis(20)).is_ok()

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, never, unbounded};
 use tablecast::drivers::memory::MemoryPubSub;
-use tablecast::registry::{Discovery, Registration};
 use tablecast::stores::memory::MemoryStore;
 use tablecast::transport::PubSub;
 use tablecast::{
-    Action, Config, DbUpdate, Delivery, Dispatcher, DispatcherOptions, Drivers, Listener, ListenerOptions, Notifier,
-    NotifierOptions, Publisher, PublisherOptions, Service, Store, Stores, Subscriber, SubscriberOptions,
+    Action, Config, DbUpdate, Delivery, DispatcherHandle, Listener, ListenerOptions, Node, Notifier, NotifierOptions,
+    Publisher, Store, Stores, Subscriber,
 };
 
 use crate::LONG;
@@ -28,7 +27,8 @@ pub(crate) enum World {
         config: Box<Config>,
         _folder: tempfile::TempDir,
         _server: Option<Server>,
-        service: Option<Service>,
+        /// Of the publisher service.
+        host: Option<Node>,
     },
 }
 
@@ -46,13 +46,13 @@ impl World {
         let mut config = base(&folder);
         config.publisher_multiproc_socket = folder.path().join("publisher.sock");
         config.publisher_port = 0;
-        let service = Service::open(&config, &Drivers::new()).unwrap();
-        config.publishers = vec![service.address().unwrap()];
+        let host = Node::open(&config).unwrap();
+        config.publishers = vec![host.service().unwrap().address().unwrap()];
         World::Config {
             config: Box::new(config),
             _folder: folder,
             _server: None,
-            service: Some(service),
+            host: Some(host),
         }
     }
 
@@ -67,26 +67,25 @@ impl World {
             config: Box::new(config),
             _folder: folder,
             _server: None,
-            service: None,
+            host: None,
         }
     }
 
     /// Ends the publisher service, as its process would.
     pub(crate) fn end_service(&mut self) {
-        if let World::Config { config, service, .. } = self {
-            let address = service.as_ref().unwrap().address().unwrap();
+        if let World::Config { config, host, .. } = self {
+            let address = host.as_ref().unwrap().service().unwrap().address().unwrap();
             config.publisher_port = address.rsplit(':').next().unwrap().parse().unwrap();
-            *service = None;
+            *host = None;
         }
     }
 
     /// Begins it again, at the same place.
     pub(crate) fn begin_service(&mut self) {
-        if let World::Config { config, service, .. } = self {
-            eventually(LONG, || {
-                *service = Service::open(config, &Drivers::new()).ok();
-                service.is_some()
-            });
+        if let World::Config { config, host, .. } = self {
+            let node = Node::open(config).unwrap();
+            eventually(LONG, || node.service().is_ok());
+            *host = Some(node);
         }
     }
 
@@ -102,7 +101,7 @@ impl World {
             config: Box::new(config),
             _folder: folder,
             _server: Some(server),
-            service: None,
+            host: None,
         }
     }
 
@@ -163,49 +162,37 @@ pub(crate) fn to_toml(config: &Config) -> String {
 
 /// A subscriber, a dispatcher, a publisher and a store. A program of its own, though others may be in the same process.
 pub(crate) struct Program {
-    pub(crate) dispatcher: Dispatcher,
+    // Dropped first: it stops the others.
+    _node: Node,
+    pub(crate) dispatcher: DispatcherHandle,
     pub(crate) subscriber: Arc<Subscriber>,
     pub(crate) publisher: Arc<Publisher>,
     pub(crate) store: Arc<dyn Store>,
-    _discovery: Option<Discovery>,
-    _registration: Option<Registration>,
 }
 
 impl Program {
     fn in_memory(driver: &Arc<dyn PubSub>, address: &str, store: &Arc<dyn Store>, workers: usize) -> Program {
-        let options = DispatcherOptions {
-            workers,
-            ..DispatcherOptions::default()
-        };
-        let dispatcher = Dispatcher::new(options).unwrap();
-        let subscriber = Subscriber::new(Arc::clone(driver), dispatcher.queue(), SubscriberOptions::default());
-        subscriber.register_listen_address(address).unwrap();
-        subscriber.daemonize().unwrap();
-        let publisher = Publisher::new(&**driver, PublisherOptions::default()).unwrap();
-        Program {
-            dispatcher,
-            subscriber: Arc::new(subscriber),
-            publisher: Arc::new(publisher),
-            store: Arc::clone(store),
-            _discovery: None,
-            _registration: None,
-        }
+        let mut config = Config::in_memory(address);
+        config.topics = Vec::new();
+        config.publishers = vec![address.to_owned()];
+        config.dispatcher_workers = workers;
+        let node = Node::builder(&config)
+            .network(Arc::clone(driver))
+            .store(Arc::clone(store));
+        Program::of(node.open().unwrap())
     }
 
     pub(crate) fn open(config: &Config) -> Program {
-        let (drivers, stores) = (Drivers::new(), Stores::new());
-        let dispatcher = Dispatcher::new(config.into()).unwrap();
-        let subscriber = Arc::new(Subscriber::open(config, &drivers, dispatcher.queue()).unwrap());
-        subscriber.daemonize().unwrap();
-        let publisher = Publisher::open(config, &drivers).unwrap();
-        let registration = Registration::of_publisher(config, &stores, publisher.address(), None).unwrap();
+        Program::of(Node::open(config).unwrap())
+    }
+
+    fn of(node: Node) -> Program {
         Program {
-            dispatcher,
-            publisher: Arc::new(publisher),
-            store: stores.open(config).unwrap(),
-            _discovery: Discovery::open(config, &stores, &subscriber, None).unwrap(),
-            subscriber,
-            _registration: registration,
+            dispatcher: node.dispatcher().unwrap(),
+            subscriber: node.subscriber().unwrap(),
+            publisher: node.publisher().unwrap(),
+            store: node.store().unwrap(),
+            _node: node,
         }
     }
 

@@ -4,9 +4,7 @@ use std::time::{Duration, Instant};
 
 use tablecast::config::{Config, Source};
 use tablecast::queue::{Overflow, QueueOptions};
-use tablecast::{
-    Drivers, ErrorKind, PeerState, Publisher, PublisherOptions, Subscriber, SubscriberOptions, SyncReason,
-};
+use tablecast::{ErrorKind, Node, PeerState, Publisher, PublisherOptions, SubscriberOptions, SyncReason};
 
 use crate::common::{eventually, within};
 use crate::rig::{LONG, Rig, pass, quickly, send, topic, update};
@@ -381,10 +379,10 @@ fn the_options_alone_are_enough() {
         config.validate().unwrap();
         assert_eq!(config.listen_addresses().unwrap(), [server.address()]);
         let rig = Rig::new(&driver(&server.address()));
-        let subscriber = Subscriber::open(&config, &Drivers::new(), rig.dispatcher.queue()).unwrap();
-        subscriber.daemonize().unwrap();
+        let node = Node::open(&config).unwrap();
+        let subscriber = node.subscriber().unwrap();
         subscriber.wait_live(LONG).unwrap();
-        let publisher = Publisher::open(&config, &Drivers::new()).unwrap();
+        let publisher = node.publisher().unwrap();
         assert_eq!(publisher.address(), Some(server.address()));
         rig.only("1", || send(&publisher, "D", "1"));
         start(&rig, &[], &server.address());

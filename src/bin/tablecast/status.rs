@@ -1,17 +1,19 @@
-//! `tablecast status`: how a subscriber would stand.
+//! `tablecast status`: how a subscriber would stand, and which replicas there are.
 
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, select};
+use tablecast::barrier::{Registered, registered};
 use tablecast::subscriber::SubscriberStatus;
-use tablecast::{Config, Error, ErrorKind, Node, PeerState, Result};
+use tablecast::{Config, Error, ErrorKind, Name, Node, PeerState, Result};
 
 use crate::{cli, output, signal};
 
 /// Connect as a subscriber would, and print how it stands with every address, topic and publisher.
 ///
 /// Listens until everything is live, and then for one hello period, so that publishers can send a hello: those that
-/// published lately show with their last numbers. The exit code is 1 if something is not live in time.
+/// published lately show with their last numbers. Then come the replicas that have an id and are registered in the store, if there
+/// are any: what they hold, in tables and topics. The exit code is 1 if something is not live in time.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -46,7 +48,13 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     if live.is_ok() {
         listen(config.hello_interval_ms, &signal)?;
     }
-    output::result(table(&subscriber.status()).trim_end())?;
+    let mut text = table(&subscriber.status());
+    match replicas(&node) {
+        Ok(replicas) if replicas.is_empty() => {}
+        Ok(replicas) => text += &format!("\n{}", replica_table(&replicas)),
+        Err(e) => log::info!("the replicas are not known: {e}"),
+    }
+    output::result(text.trim_end())?;
     live.map_err(|e| match e.kind() {
         ErrorKind::Timeout => Error::new(ErrorKind::Timeout, format!("not live within {:?}", args.timeout)),
         _ => e,
@@ -89,6 +97,38 @@ fn table(status: &SubscriberStatus) -> String {
         }
     }
     format!("{}\n{}", output::columns(&addresses), output::columns(&topics))
+}
+
+fn replicas(node: &Node) -> Result<Vec<Registered>> {
+    let config = node.config();
+    // To look makes no file.
+    if config.nb_db_class == "sqlite" && !config.sqlite_path.exists() {
+        return Ok(Vec::new());
+    }
+    registered(&*node.store()?)
+}
+
+fn replica_table(replicas: &[Registered]) -> String {
+    let mut rows = vec![["replica", "epoch", "host", "tables", "topics"].map(str::to_owned)];
+    for replica in replicas {
+        let topics = replica.topics.as_deref().map_or_else(|| "many".into(), listed);
+        let (epoch, host) = (replica.epoch.to_string(), listed(std::slice::from_ref(&replica.host)));
+        rows.push([replica.id.to_string(), epoch, host, listed(&replica.tables), topics]);
+    }
+    output::columns(&rows)
+}
+
+/// Names in one column; `-` if there are none.
+fn listed(names: &[Name]) -> String {
+    let names: Vec<&str> = names
+        .iter()
+        .map(|name| &**name)
+        .filter(|name| !name.is_empty())
+        .collect();
+    match names.is_empty() {
+        true => "-".into(),
+        false => names.join(","),
+    }
 }
 
 fn describe(state: PeerState) -> &'static str {

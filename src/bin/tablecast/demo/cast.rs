@@ -26,8 +26,15 @@ pub(super) struct Cast {
 }
 
 impl Cast {
-    /// Starts the processes, with subscribers of these topics; returns when nothing can be missed any more.
-    pub(super) fn start(setup: &Setup, args: &Args, topics: &[Vec<String>], signals: &Receiver<()>) -> Result<Cast> {
+    /// Starts the processes, with subscribers of these topics, which hold these tables if there is a store; returns when
+    /// nothing can be missed any more.
+    pub(super) fn start(
+        setup: &Setup,
+        args: &Args,
+        topics: &[Vec<String>],
+        tables: &[String],
+        signals: &Receiver<()>,
+    ) -> Result<Cast> {
         let stage = Stage::new(signals)?;
         let deadline = Instant::now() + stage::START;
         let (redis, to_redis) = stage.start_redis(setup, deadline)?;
@@ -52,13 +59,14 @@ impl Cast {
         }
         let store = [common, stage.store(setup)].concat();
         to_send.extend_from_slice(&store);
+        to_listen.extend_from_slice(&store);
         let patience = || "10000".to_owned();
         to_send.extend([("send_timeout_ms", patience()), ("store_timeout_ms", patience())]);
         to_listen.push(("queue_overflow", "block".into()));
-        let stored = setup.store.is_some();
+        let held = if setup.store.is_some() { tables } else { &[] };
         let subscriber = |(number, topics): (usize, &Vec<String>)| {
             let options = [&to_listen[..], &[("topics", topics.join(","))]].concat();
-            let arguments = SubscriberArgs::command_line(number, stored);
+            let arguments = SubscriberArgs::command_line(number, held);
             stage.start(Who::Subscriber(number), &arguments, &options)
         };
         let writer = |number| {

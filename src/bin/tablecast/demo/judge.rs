@@ -87,7 +87,7 @@ mod tests {
             });
             ledger.record(&update, update.timestamp + 100);
         }
-        judge(&sent, &["a".into()], &ledger.history())
+        judge(&sent, &["a".into()], &ledger.history(Vec::new()))
     }
 
     const GOOD: Verdict = Verdict {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 use tablecast::{DbUpdate, Name, Topic};
 
-use super::holdings::{Held, Holdings};
+use super::rows::Held;
 use tablecast::listener::Latency;
 
 /// What came to one subscriber so far.
@@ -19,8 +19,6 @@ pub(super) struct Ledger {
     latency: Latency,
     /// When the first update was sent and the last one came, in microseconds.
     span: Option<(i64, i64)>,
-    /// The rows, if they are wanted.
-    holdings: Option<Holdings>,
 }
 
 /// What came from one publisher on one topic.
@@ -48,7 +46,7 @@ pub(super) struct History {
     pub(super) p50: u64,
     pub(super) p99: u64,
     pub(super) max: u64,
-    /// The rows that it holds, if they were wanted.
+    /// The rows of its replica, if there is a store.
     pub(super) rows: Vec<Held>,
 }
 
@@ -70,22 +68,11 @@ pub(super) struct TrackHistory {
 }
 
 impl Ledger {
-    /// A ledger that also keeps the rows, if they are wanted.
-    pub(super) fn new(with_rows: bool) -> Ledger {
-        Ledger {
-            holdings: with_rows.then(Holdings::default),
-            ..Ledger::default()
-        }
-    }
-
     /// Writes down an update that came at `now`, in microseconds since the Unix epoch.
     pub(super) fn record(&mut self, update: &DbUpdate, now: i64) {
         self.latency.record(u64::try_from(now - update.timestamp).unwrap_or(0));
         let (first, _) = self.span.unwrap_or((update.timestamp, now));
         self.span = Some((first.min(update.timestamp), now));
-        if let Some(holdings) = &mut self.holdings {
-            holdings.apply(update);
-        }
         let Some(origin) = &update.origin else {
             self.unnumbered += 1;
             return;
@@ -100,7 +87,8 @@ impl Ledger {
         self.delivered
     }
 
-    pub(super) fn history(&self) -> History {
+    /// The ledger, with these rows.
+    pub(super) fn history(&self, rows: Vec<Held>) -> History {
         let tracks = self.tracks.iter().map(|((publisher, topic), track)| TrackHistory {
             publisher: publisher.to_string(),
             topic: topic.to_string(),
@@ -118,7 +106,7 @@ impl Ledger {
             p50: self.latency.quantile(0.50),
             p99: self.latency.quantile(0.99),
             max: self.latency.max(),
-            rows: self.holdings.as_ref().map_or_else(Vec::new, Holdings::rows),
+            rows,
         }
     }
 }

@@ -6,11 +6,11 @@
 //! ```
 
 mod cast;
-mod holdings;
 mod judge;
 mod ledger;
 mod pacer;
 mod protocol;
+mod rows;
 mod subscriber;
 mod table;
 mod workload;
@@ -45,7 +45,7 @@ pub(crate) use writer::{WriterArgs, run as run_writer};
 /// that begin with redis.
 ///
 /// --driver zmq or redis says what updates go through. With --store sqlite or redis, writers write rows, which are stored and
-/// then published (with both of redis, in one step), and at the end the rows that each subscriber holds are compared
+/// then published (with both of redis, in one step); each subscriber holds a replica, and at the end its rows are compared
 /// with the store.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -110,7 +110,7 @@ pub(crate) fn run(config: &Config, args: &Args, flags: Flags<'_>, signals: &Rece
         tables: &tables,
         store: None,
     };
-    let mut cast = Cast::start(&setup, args, &topics, signals)?;
+    let mut cast = Cast::start(&setup, args, &topics, &tables, signals)?;
     let store = setup.store.map(|_| cast.open_store()).transpose()?;
     if let Some(Redis::Running(_)) = setup.redis {
         cleanup.store.clone_from(&store);
@@ -124,7 +124,7 @@ pub(crate) fn run(config: &Config, args: &Args, flags: Flags<'_>, signals: &Rece
     let mut differ = Vec::new();
     for (topics, history) in topics.iter().zip(&histories) {
         differ.push(match &store {
-            Some(store) => holdings::differing(&history.rows, &holdings::stored(&**store, &tables, topics)?),
+            Some(store) => rows::differing(&history.rows, &rows::stored(&**store, &tables, topics)?),
             None => 0,
         });
     }

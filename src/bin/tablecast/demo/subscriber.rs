@@ -1,14 +1,16 @@
-//! `demo-subscriber`: writes down what it gets, and tells.
+//! `demo-subscriber`: writes down what it gets, holds a replica if there is a store, and tells.
 
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use tablecast::{Config, DbUpdate, Dispatcher, Drivers, Result, Subscriber, SyncReason};
+use tablecast::replica::{Replica, ReplicaTable};
+use tablecast::{Config, DbUpdate, Node, Result, SyncReason};
 
 use super::ledger::Ledger;
 use super::protocol::{self, Order, Report};
+use super::rows::{self, Held};
 use crate::stage::wire;
 
 /// What a subscriber of the demo must know; the demo passes it.
@@ -17,29 +19,34 @@ pub(crate) struct SubscriberArgs {
     /// Which subscriber this is, from 0.
     #[arg(long)]
     number: usize,
-    /// Keep the rows, to be held against the store.
+    /// Hold a replica of this table of the store; may be repeated.
     #[arg(long)]
-    stored: bool,
+    table: Vec<String>,
 }
 
 impl SubscriberArgs {
     /// The arguments that make these.
-    pub(super) fn command_line(number: usize, stored: bool) -> Vec<String> {
+    pub(super) fn command_line(number: usize, tables: &[String]) -> Vec<String> {
         let line = ["demo-subscriber".into(), format!("--number={number}")];
-        line.into_iter().chain(stored.then(|| "--stored".into())).collect()
+        let tables = tables.iter().map(|table| format!("--table={table}"));
+        line.into_iter().chain(tables).collect()
     }
 }
 
 /// How long the publisher service may take to confirm the topics; the demo does not wait that long.
 const LIVE_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long the replica may take to catch up at the end; the demo waits longer for the answer.
+const CATCH_UP: Duration = Duration::from_secs(8);
+
 /// Runs a subscriber.
 ///
 /// # Errors
-/// What the subscriber and the dispatcher say.
+/// What the subscriber, the dispatcher and the store say.
 pub(crate) fn run(config: &Config, args: &SubscriberArgs) -> Result<()> {
-    let dispatcher = Dispatcher::new(config.into())?;
-    let ledger = Arc::new(Mutex::new(Ledger::new(args.stored)));
+    let node = Node::open(config)?;
+    let dispatcher = node.dispatcher()?;
+    let ledger = Arc::new(Mutex::new(Ledger::default()));
     let record = Arc::clone(&ledger);
     let on_update = move |update: &DbUpdate| record.lock().record(update, now_micros());
     dispatcher.on_update(on_update).detach();
@@ -49,15 +56,18 @@ pub(crate) fn run(config: &Config, args: &SubscriberArgs) -> Result<()> {
         reason => log::warn!("subscriber {number}: {reason}"),
     };
     dispatcher.on_sync(on_sync).detach();
-    let subscriber = Subscriber::open(config, &Drivers::new(), dispatcher.queue())?;
-    subscriber.daemonize()?;
+    let subscriber = node.subscriber()?;
+    let copy = match args.table.is_empty() {
+        true => None,
+        false => Some(Copy::open(&node, &args.table)?),
+    };
     // The end of the orders ends the waiting too, so that this process never outlives the demo.
     let (served, live) = thread::scope(|scope| {
         let live = scope.spawn(|| {
             subscriber.wait_live(LIVE_TIMEOUT)?;
             wire::report(&Report::Live)
         });
-        let served = serve(&ledger);
+        let served = serve(&ledger, copy.as_ref());
         subscriber.stop();
         (served, live.join())
     });
@@ -65,11 +75,37 @@ pub(crate) fn run(config: &Config, args: &SubscriberArgs) -> Result<()> {
     live.unwrap_or(Ok(()))
 }
 
-fn serve(ledger: &Mutex<Ledger>) -> Result<()> {
+/// A replica of the tables.
+struct Copy {
+    replica: Replica,
+    tables: Vec<ReplicaTable<String>>,
+}
+
+impl Copy {
+    fn open(node: &Node, tables: &[String]) -> Result<Copy> {
+        let replica = node.replica()?;
+        let tables = tables.iter().map(|table| replica.raw_table(table.as_str()));
+        let tables = tables.collect::<Result<_>>()?;
+        Ok(Copy { replica, tables })
+    }
+
+    /// The rows that it holds once it has everything.
+    fn rows(&self) -> Vec<Held> {
+        if let Err(e) = self.replica.wait_current(CATCH_UP) {
+            log::warn!("the replica lags behind: {e}");
+        }
+        rows::held(&self.tables)
+    }
+}
+
+fn serve(ledger: &Mutex<Ledger>, copy: Option<&Copy>) -> Result<()> {
     for order in wire::orders() {
         let report = match order? {
             Order::Count => Report::Delivered(ledger.lock().delivered()),
-            Order::Tell => Report::History(ledger.lock().history()),
+            Order::Tell => {
+                let rows = copy.map_or_else(Vec::new, Copy::rows);
+                Report::History(ledger.lock().history(rows))
+            }
             order => return Err(protocol::not_for_me(&order)),
         };
         wire::report(&report)?;

@@ -1,6 +1,7 @@
 //! `demo-writer`: sends its share of the updates, as far as it is told.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tablecast::store::Write;
 use tablecast::{Action, Config, Database, DbUpdate, Node, Publisher, Result, Topic};
