@@ -18,6 +18,9 @@ use crate::update::{Name, Topic};
 /// How many pages of a table may wait to come in.
 const WINDOW: usize = 2;
 
+/// How many reads of a table are under way at most. Those of thousands of topics would be looked through at each step.
+const UNDER_WAY: usize = 64;
+
 pub(super) type Parts = RwLock<Vec<Arc<dyn Part>>>;
 
 pub(super) struct Reader {
@@ -71,7 +74,8 @@ impl Reader {
     fn poll(&mut self) {
         let now = clock::now();
         for part in self.parts.read().iter() {
-            while let Some(read) = part.poll(now) {
+            for _ in self.under_way(part)..UNDER_WAY {
+                let Some(read) = part.poll(now) else { break };
                 self.tasks.push_back(Task {
                     part: Arc::clone(part),
                     read: Arc::new(read),
@@ -81,8 +85,16 @@ impl Reader {
         }
     }
 
+    fn under_way(&self, part: &Arc<dyn Part>) -> usize {
+        let tasks = self.tasks.iter();
+        tasks.filter(|task| Arc::ptr_eq(&task.part, part)).count()
+    }
+
     fn wait(&self, stop: &Stop) {
-        let deadline = self.parts.read().iter().filter_map(|part| part.deadline()).min();
+        let parts = self.parts.read();
+        let deadlines = parts.iter().filter(|part| self.under_way(part) < UNDER_WAY);
+        let deadline = deadlines.filter_map(|part| part.deadline()).min();
+        drop(parts);
         // The clock of deadlines goes on while the host sleeps.
         let due = deadline.map(|deadline| deadline.saturating_duration_since(clock::now()));
         let due = due.map_or_else(never, crossbeam_channel::after);

@@ -1,7 +1,7 @@
 //! Topics of the library's own parts, beside those of the program.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::RwLock;
@@ -51,8 +51,8 @@ impl Drop for OwnTopic {
 /// The topics of the library's own parts, with their sinks.
 #[derive(Default)]
 pub(super) struct Own {
-    /// Shows without the lock that there are no sinks.
-    has_sinks: AtomicBool,
+    /// The number of sinks: zero shows without the lock, and without a look at every topic.
+    sinks: AtomicUsize,
     topics: RwLock<HashMap<Topic, Users>>,
     count: AtomicU64,
 }
@@ -70,8 +70,8 @@ impl Own {
     fn add(&self, topic: Topic, sink: Option<(Name, Sink)>) -> u64 {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let mut topics = self.topics.write();
+        self.sinks.fetch_add(usize::from(sink.is_some()), Ordering::Release);
         topics.entry(topic).or_default().sinks.push((number, sink));
-        self.look(&topics);
         number
     }
 
@@ -93,16 +93,11 @@ impl Own {
         if is_last {
             topics.remove(topic);
         }
-        self.look(&topics);
+        let sinks = removed.iter().filter(|(_, sink)| sink.is_some()).count();
+        self.sinks.fetch_sub(sinks, Ordering::Release);
         drop(topics);
         drop(removed);
         is_last && is_claimed
-    }
-
-    fn look(&self, topics: &HashMap<Topic, Users>) {
-        let mut sinks = topics.values().flat_map(|users| &users.sinks);
-        let has_sinks = sinks.any(|(_, sink)| sink.is_some());
-        self.has_sinks.store(has_sinks, Ordering::Release);
     }
 
     pub(super) fn contains(&self, topic: &Topic) -> bool {
@@ -111,7 +106,7 @@ impl Own {
 
     /// Hands those of the updates to their sinks that have one.
     pub(super) fn take(&self, updates: &mut Vec<DbUpdate>) {
-        if !self.has_sinks.load(Ordering::Acquire) {
+        if self.sinks.load(Ordering::Acquire) == 0 {
             return;
         }
         let topics = self.topics.read();

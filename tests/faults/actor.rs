@@ -9,6 +9,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::fleet::{self, FleetSpec};
 use super::node::{self, NodeSpec};
 use super::process::Process;
 use super::program::{self, ProgramSpec};
@@ -24,6 +25,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) enum Part {
     Writer(WriterSpec),
     Program(ProgramSpec),
+    Fleet(FleetSpec),
     Stops(StopsSpec),
     Server(ServerSpec),
     Node(NodeSpec),
@@ -45,6 +47,7 @@ pub(crate) fn run() {
     match serde_json::from_str(&part).unwrap() {
         Part::Writer(spec) => writer::run(spec),
         Part::Program(spec) => program::run(&spec),
+        Part::Fleet(spec) => fleet::run(&spec),
         Part::Stops(spec) => stops::run(&spec),
         Part::Server(spec) => server::run(&spec),
         Part::Node(spec) => node::run(&spec),

@@ -127,6 +127,10 @@ impl Program {
         self.actor.ask::<Result<(), String>>(&Order::WaitLive).unwrap();
     }
 
+    pub(crate) fn wait_synced(&mut self) {
+        self.actor.ask::<Result<(), String>>(&Order::WaitSynced).unwrap();
+    }
+
     pub(crate) fn report(&mut self) -> Report {
         self.actor.ask(&Order::Report)
     }

@@ -41,7 +41,7 @@ pub(crate) struct Change {
     pub(crate) topic: String,
     pub(crate) table: String,
     pub(crate) key: String,
-    /// The row's own counter: every write raises it.
+    /// The store's: every write raises it. 0 if an update does not say.
     pub(crate) version: u64,
     pub(crate) deleted: bool,
 }
@@ -53,6 +53,14 @@ impl Change {
     pub(crate) fn row(&self) -> Row {
         (self.table.clone(), self.key.clone())
     }
+}
+
+/// What became of a row of a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Kind {
+    Added,
+    Changed,
+    Removed,
 }
 
 /// The number that the library gave to an update.
@@ -99,7 +107,7 @@ pub(crate) enum Event {
         publisher: String,
         epoch: u64,
     },
-    /// A row is about to be published: this line is the store's write.
+    /// A row was written to the store, and is about to be published.
     Stored(Change),
     /// What was stored last was published, as the number `seq` of its topic; the call took so many microseconds.
     Sent {
@@ -123,7 +131,13 @@ pub(crate) enum Event {
         change: Change,
         number: Option<Number>,
     },
-    /// A sync event came; the program then read the store.
+    /// The replica told of a change of a row, which was of version `old` before.
+    RowChange {
+        kind: Kind,
+        change: Change,
+        old: Option<u64>,
+    },
+    /// A sync event came.
     Sync(Told),
     /// Every topic is live, or not any more.
     Live(bool),
@@ -132,7 +146,7 @@ pub(crate) enum Event {
     After(Held),
     /// A row as the program has it at its end.
     Row(Change),
-    /// The end: when what the program has last changed, and what its queue has replaced by newer updates.
+    /// The end: when its replica last changed, and what its queue has replaced by newer updates.
     Settled {
         since: Time,
         coalesced: u64,

@@ -20,6 +20,7 @@ mod cast;
 mod checker;
 #[cfg(feature = "redis")]
 mod crew;
+mod fleet;
 mod gate;
 mod history;
 mod holdings;
@@ -27,12 +28,12 @@ mod node;
 mod program;
 mod proxy;
 mod registry;
-mod replica;
 mod scenarios;
 mod server;
 mod stage;
 mod stops;
 mod store;
+mod witness;
 mod world;
 mod writer;
 

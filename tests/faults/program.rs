@@ -1,4 +1,4 @@
-//! A program that subscribes: it keeps a copy of the store's rows of its topics, and reads the store on every sync event.
+//! A program that subscribes, and holds a replica of its topics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -11,6 +11,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use serde::{Deserialize, Serialize};
 use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
 use tablecast::registry::Discovery;
+use tablecast::replica::{Replica, ReplicaOptions, ReplicaTable, RowChange};
 use tablecast::subscriber::{PeerState, TopicState};
 use tablecast::{DbUpdate, Dispatcher, DispatcherOptions, Error, Subscriber, SubscriberOptions, SyncReason, Topic};
 
@@ -19,8 +20,9 @@ use super::checker::PROGRAM;
 use super::history::{Event, Log};
 use super::holdings;
 use super::registry::RegistrySpec;
-use super::replica::Witness;
-use super::stage::pass;
+use super::stage::{STORE_TIMEOUT, pass};
+use super::store::{digest, open};
+use super::witness::{Witness, rows};
 
 /// What a program is to be.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -31,6 +33,9 @@ pub(crate) struct ProgramSpec {
     /// Where it finds more of them, if it looks.
     pub(crate) registry: Option<RegistrySpec>,
     pub(crate) topics: BTreeSet<String>,
+    /// The store, and the tables of which it holds the rows of its topics.
+    pub(crate) store: String,
+    pub(crate) tables: Vec<String>,
     /// Whether the library looks for gaps; without it the checker must find what is lost.
     pub(crate) continuity: bool,
     pub(crate) hello_interval: Duration,
@@ -38,8 +43,6 @@ pub(crate) struct ProgramSpec {
     pub(crate) workers: usize,
     /// Callbacks for `chassis` panic, and the first for `secgroup` takes so long.
     pub(crate) trouble: Option<Duration>,
-    /// The history of an earlier run, whose rows it begins with.
-    pub(crate) after: Option<PathBuf>,
 }
 
 /// What a program can be told; it answers each.
@@ -47,6 +50,8 @@ pub(crate) struct ProgramSpec {
 pub(crate) enum Order {
     /// Waits until every topic is live.
     WaitLive,
+    /// Waits until the replica is synced.
+    WaitSynced,
     Register(String),
     Unregister(String),
     Report,
@@ -61,9 +66,9 @@ pub(crate) enum Order {
 }
 
 /// What a program says of itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Report {
-    /// As [`Store::digest`].
+    /// As [`store::digest`], of its replica.
     pub(crate) digest: u64,
     pub(crate) delivered: u64,
     /// What the library did not deliver a second time.
@@ -76,11 +81,15 @@ pub(crate) struct Report {
     pub(crate) panics: u64,
     /// How many panics the hook was told of.
     pub(crate) reported: u64,
+    /// What the replica says of itself.
+    pub(crate) replica: String,
 }
 
 struct Program {
     witness: Arc<Witness>,
     discovery: Option<Discovery>,
+    replica: Replica,
+    tables: Vec<ReplicaTable<String>>,
     subscriber: Arc<Subscriber>,
     dispatcher: Dispatcher,
     /// Dropped to end the thread.
@@ -113,6 +122,7 @@ impl Program {
             make_trouble(&dispatcher, asleep);
         }
         let subscriber = Arc::new(subscriber(spec, &dispatcher));
+        let (replica, tables) = replica(spec, &subscriber, &dispatcher, &witness);
         subscriber.daemonize().unwrap();
         let registry = spec.registry.as_ref();
         let discovery = registry.map(|registry| registry.follow(&subscriber));
@@ -126,6 +136,8 @@ impl Program {
         Program {
             witness,
             discovery,
+            replica,
+            tables,
             subscriber,
             dispatcher,
             stop,
@@ -139,26 +151,27 @@ impl Program {
         live.map_err(|error| error.to_string())
     }
 
-    /// Registers a topic, and reads what the store has of it once it is live.
+    /// Registers a topic, of which the replica then holds the rows.
     fn register(&self, name: &str) -> Result<(), String> {
         let topic = Topic::new(name).unwrap();
         self.witness.register(name, || {
             self.subscriber.register_topic(&topic).unwrap();
+            self.replica.add_topic(&topic).unwrap();
         });
-        let live = self.wait_live();
-        self.witness.read();
-        live
+        self.wait_live()
     }
 
     fn unregister(&self, name: &str) {
-        self.subscriber.unregister_topic(&Topic::new(name).unwrap());
+        let topic = Topic::new(name).unwrap();
+        self.subscriber.unregister_topic(&topic);
+        self.replica.remove_topic(&topic);
         self.witness.unregistered(name);
     }
 
     fn report(&self) -> Report {
         let stats = self.subscriber.stats();
         Report {
-            digest: self.witness.digest(),
+            digest: digest(&rows(&self.tables).collect::<Vec<_>>()),
             delivered: self.witness.delivered(),
             duplicates: stats.duplicates,
             clashes: stats.clashes,
@@ -167,6 +180,7 @@ impl Program {
             errors: stats.errors,
             panics: self.dispatcher.stats().panics,
             reported: self.witness.panics(),
+            replica: format!("{:?}", self.replica.stats()),
         }
     }
 
@@ -205,7 +219,7 @@ impl Program {
         }
     }
 
-    /// Drops the subscriber and the dispatcher, and tells how long that took.
+    /// Drops the replica, the subscriber and the dispatcher, and tells how long that took.
     fn end(self) -> (Duration, Arc<Witness>) {
         self.come_to_rest();
         drop(self.stop);
@@ -213,10 +227,11 @@ impl Program {
         let coalesced = self.dispatcher.stats().queue.coalesced;
         let start = Instant::now();
         drop(self.discovery);
+        drop(self.replica);
         drop(self.subscriber);
         drop(self.dispatcher);
         let took = start.elapsed();
-        self.witness.settle(coalesced);
+        self.witness.settle(&self.tables, coalesced);
         (took, self.witness)
     }
 }
@@ -236,6 +251,10 @@ pub(crate) fn run(spec: &ProgramSpec) {
     for order in orders {
         match order {
             Order::WaitLive => actor::answer(&program.wait_live()),
+            Order::WaitSynced => {
+                let synced = program.replica.wait_synced(actor::LIMIT);
+                actor::answer(&synced.map_err(|error| error.to_string()));
+            }
             Order::Register(topic) => actor::answer(&program.register(&topic)),
             Order::Unregister(topic) => actor::answer(&program.unregister(&topic)),
             Order::Report => actor::answer(&program.report()),
@@ -262,6 +281,32 @@ fn make_trouble(dispatcher: &Dispatcher, asleep: Duration) {
         }
     };
     dispatcher.on_table("secgroup", sleep).detach();
+}
+
+/// A replica that tells of every change.
+fn replica(
+    spec: &ProgramSpec,
+    subscriber: &Arc<Subscriber>,
+    dispatcher: &Dispatcher,
+    witness: &Arc<Witness>,
+) -> (Replica, Vec<ReplicaTable<String>>) {
+    let topics = spec.topics.iter().map(|topic| Topic::new(topic.as_str()).unwrap());
+    let options = ReplicaOptions {
+        topics: topics.collect(),
+        // As the defaults of both.
+        check_interval: spec.hello_interval * 3,
+        ..ReplicaOptions::default()
+    };
+    let replica = Replica::new(subscriber, dispatcher, open(&spec.store, STORE_TIMEOUT), options).unwrap();
+    let tables = spec.tables.iter().map(|name| {
+        let table = replica.raw_table(name.as_str()).unwrap();
+        let (on, name) = (Arc::clone(witness), name.clone());
+        let change = move |change: &RowChange<String>| on.changed(&name, change);
+        table.on_change(change).detach();
+        table
+    });
+    let tables = tables.collect();
+    (replica, tables)
 }
 
 /// A subscriber that is not running yet.

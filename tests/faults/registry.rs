@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tablecast::registry::{Discovery, Member, PUBLISHERS, Presence, Registration, RegistryOptions, Watch};
-use tablecast::{Config, Publisher, Store, Stores, Subscriber};
+use tablecast::{Publisher, Store, Subscriber};
+
+use super::store;
 
 /// Where publishers are registered, and how soon they are missed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -19,17 +21,8 @@ pub(crate) struct RegistrySpec {
 
 impl RegistrySpec {
     fn open(&self) -> Arc<dyn Store> {
-        let mut config = Config::default();
-        match self.store.strip_prefix("redis://") {
-            Some(host) => {
-                config.nb_db_class = "redis".into();
-                config.remote_db_hosts = vec![host.into()];
-            }
-            None => config.sqlite_path = self.store.clone().into(),
-        }
         // One that hangs must not be waited for until it is back.
-        config.store_timeout_ms = self.timeout / 2;
-        Stores::new().open(&config).unwrap()
+        store::open(&self.store, self.timeout / 2)
     }
 
     fn options(&self) -> RegistryOptions {

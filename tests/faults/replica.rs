@@ -1,35 +1,28 @@
-//! What a program does with what it is told: it logs it, and keeps its copy of the store's rows.
+//! What a program does with what it is told: it logs it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tablecast::replica::{ReplicaTable, RowChange};
 use tablecast::subscriber::TopicState;
 use tablecast::{Action, DbUpdate, Error, ErrorKind, Subscriber, SyncReason, Topic};
 
-use super::history::{Change, Event, Log, Number, Row, Tail, Time, Told, now};
+use super::history::{Change, Event, Kind, Log, Number, Told, now};
 use super::program::ProgramSpec;
-use super::store::{Store, digest};
 
 /// What the callbacks work on.
 pub(super) struct Witness {
     log: Log,
-    replica: Mutex<Replica>,
     topics: Mutex<BTreeSet<String>>,
     /// What the log says last.
     live: Mutex<bool>,
     delivered: AtomicU64,
     /// How many panics the hook was told of.
     panics: AtomicU64,
-}
-
-struct Replica {
-    store: Store,
-    rows: BTreeMap<Row, Change>,
-    /// When something last changed.
-    since: Time,
+    /// When a row of the replica last changed.
+    changed: AtomicI64,
 }
 
 /// With so many topics the status is not worth its price every time.
@@ -42,15 +35,11 @@ impl Witness {
         }
         Witness {
             log,
-            replica: Mutex::new(Replica {
-                store: Store::of(&spec.folder),
-                rows: spec.after.as_deref().map_or_else(BTreeMap::new, rows_of),
-                since: now(),
-            }),
             topics: Mutex::new(spec.topics.clone()),
             live: Mutex::new(false),
             delivered: AtomicU64::new(0),
             panics: AtomicU64::new(0),
+            changed: AtomicI64::new(now()),
         }
     }
 
@@ -67,22 +56,12 @@ impl Witness {
             epoch: origin.epoch,
             seq: origin.seq,
         });
-        self.log.note(Event::Update {
-            change: change.clone(),
-            number,
-        });
-        let mut replica = self.replica.lock();
-        // What was on its way when its topic was unregistered is of no interest.
-        if self.topics.lock().contains(&change.topic) {
-            replica.apply(change);
-        }
-        drop(replica);
+        self.log.note(Event::Update { change, number });
         self.delivered.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(super) fn sync(&self, reason: &SyncReason) {
         self.log.note(Event::Sync(told(reason)));
-        self.read();
         self.log.flush();
     }
 
@@ -91,10 +70,11 @@ impl Witness {
         self.panics.fetch_add(u64::from(is_panic), Ordering::Relaxed);
     }
 
-    /// Reads the store.
-    pub(super) fn read(&self) {
-        let mut replica = self.replica.lock();
-        replica.read(&self.topics.lock());
+    /// A row of the replica has changed.
+    pub(super) fn changed(&self, table: &str, change: &RowChange<String>) {
+        let (kind, change, old) = parts(table, change);
+        self.log.note(Event::RowChange { kind, change, old });
+        self.changed.fetch_max(now(), Ordering::Relaxed);
     }
 
     /// Logs whether everything is live, if that has changed.
@@ -122,16 +102,9 @@ impl Witness {
         register();
     }
 
-    /// A topic was unregistered: its rows are of no interest any more.
     pub(super) fn unregistered(&self, topic: &str) {
         self.log.note(Event::Unregistered(topic.into()));
         self.topics.lock().remove(topic);
-        let mut replica = self.replica.lock();
-        replica.rows.retain(|_, change| change.topic != topic);
-    }
-
-    pub(super) fn digest(&self) -> u64 {
-        digest(self.replica.lock().rows.values())
     }
 
     pub(super) fn delivered(&self) -> u64 {
@@ -143,12 +116,9 @@ impl Witness {
     }
 
     /// Logs what the program has at its end.
-    pub(super) fn settle(&self, coalesced: u64) {
-        let replica = self.replica.lock();
-        for change in replica.rows.values().filter(|change| !change.deleted) {
-            self.log.note(Event::Row(change.clone()));
-        }
-        let since = replica.since;
+    pub(super) fn settle(&self, tables: &[ReplicaTable<String>], coalesced: u64) {
+        rows(tables).for_each(|change| self.log.note(Event::Row(change)));
+        let since = self.changed.load(Ordering::Relaxed);
         self.log.note(Event::Settled { since, coalesced });
     }
 
@@ -158,42 +128,42 @@ impl Witness {
     }
 }
 
-impl Replica {
-    /// An update that was waiting may be older than what was read meanwhile.
-    fn apply(&mut self, change: Change) {
-        let row = self.rows.entry(change.row()).or_insert_with(|| Change {
-            version: 0,
-            ..change.clone()
-        });
-        if row.version < change.version {
-            *row = change;
-            self.since = now();
-        }
-    }
-
-    fn read(&mut self, topics: &BTreeSet<String>) {
-        let rows = self
-            .store
-            .read()
-            .iter()
-            .filter(|(_, change)| topics.contains(&change.topic));
-        let rows = rows.map(|(row, change)| (row.clone(), change.clone())).collect();
-        if self.rows != rows {
-            self.rows = rows;
-            self.since = now();
-        }
-    }
+/// What a change of a row says, and the version before.
+pub(super) fn parts(table: &str, change: &RowChange<String>) -> (Kind, Change, Option<u64>) {
+    let (kind, row, old) = match change {
+        RowChange::Added { row } => (Kind::Added, Some(row), None),
+        RowChange::Changed { old, new } => (Kind::Changed, Some(new), Some(old)),
+        RowChange::Removed { old, .. } => (Kind::Removed, None, old.as_ref()),
+        RowChange::Malformed { .. } => unreachable!("a text is never none"),
+    };
+    let topic = row.or(old).map(|row| row.topic.to_string());
+    let new = Change {
+        topic: topic.unwrap_or_default(),
+        table: table.into(),
+        key: change.key().to_string(),
+        version: change.version(),
+        deleted: kind == Kind::Removed,
+    };
+    (kind, new, old.map(|old| old.version))
 }
 
-/// The rows that a program had according to its history.
-fn rows_of(path: &Path) -> BTreeMap<Row, Change> {
-    let mut rows = BTreeMap::new();
-    for line in Tail::of(path).next() {
-        if let Event::Update { change, .. } = line.event {
-            rows.insert(change.row(), change);
-        }
-    }
-    rows
+/// The rows of a replica.
+pub(super) fn rows(tables: &[ReplicaTable<String>]) -> impl Iterator<Item = Change> {
+    tables.iter().flat_map(|table| {
+        let name = table.name().to_string();
+        table
+            .snapshot()
+            .iter()
+            .collect::<Vec<_>>()
+            .into_iter()
+            .map(move |row| Change {
+                topic: row.topic.to_string(),
+                table: name.clone(),
+                key: row.key.to_string(),
+                version: row.version,
+                deleted: false,
+            })
+    })
 }
 
 fn told(reason: &SyncReason) -> Told {

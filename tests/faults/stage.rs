@@ -1,23 +1,28 @@
 //! What every scenario needs: a folder, a seed, processes, waiting, and the verdict.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::never;
 use parking_lot::RwLock;
+use tablecast::Store;
 use tempfile::TempDir;
 
 use super::actor::LIMIT;
 use super::cast::{Program, Service, Writer};
 use super::checker::{Deadline, Figures, Histories, Violation};
 use super::common::within;
-use super::history::{Event, History, Time, micros, now};
+use super::history::{Change, Event, History, Row, Time, micros, now};
 use super::process::tablecast;
 use super::program::ProgramSpec;
 use super::random::Random;
-use super::store::{Store, WRITER};
-use super::writer::{Clock, WriterSpec};
+#[cfg(feature = "redis")]
+use super::redis_server::{Cluster, Server};
+use super::store::{self, WRITER, digest};
+use super::writer::{Clock, ODD, TABLES, WriterSpec};
 
 /// Whether a scenario takes so much of the machine that others would miss their deadlines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,10 +31,59 @@ pub(crate) enum Load {
     Heavy,
 }
 
+/// What the rows are stored in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Backend {
+    Sqlite,
+    #[cfg(feature = "redis")]
+    Redis,
+    #[cfg(feature = "redis")]
+    Cluster,
+}
+
+/// The servers of a store; those of a file are none.
+enum Servers {
+    None(TempDir),
+    #[cfg(feature = "redis")]
+    Redis(Server),
+    #[cfg(feature = "redis")]
+    Cluster(Cluster),
+}
+
+impl Servers {
+    fn start(backend: Backend) -> Servers {
+        match backend {
+            // A disk would set the pace of the writers.
+            Backend::Sqlite => Servers::None(
+                tempfile::tempdir_in("/dev/shm")
+                    .or_else(|_| tempfile::tempdir())
+                    .unwrap(),
+            ),
+            #[cfg(feature = "redis")]
+            Backend::Redis => Servers::Redis(Server::start()),
+            #[cfg(feature = "redis")]
+            Backend::Cluster => Servers::Cluster(Cluster::start()),
+        }
+    }
+
+    /// The store's address.
+    fn address(&self) -> String {
+        match self {
+            Servers::None(folder) => folder.path().join("rows.db").to_str().unwrap().into(),
+            #[cfg(feature = "redis")]
+            Servers::Redis(server) => server.address(),
+            #[cfg(feature = "redis")]
+            Servers::Cluster(cluster) => cluster.address(),
+        }
+    }
+}
+
 /// A scenario that is being played.
 pub(crate) struct Stage {
-    name: &'static str,
+    name: String,
     folder: TempDir,
+    servers: Servers,
+    store: Arc<dyn Store>,
     seed: u64,
     pub(crate) random: Random,
     /// In the long form everything lasts as long as in the field.
@@ -38,6 +92,9 @@ pub(crate) struct Stage {
 
 /// How long a writer's call may take.
 pub(crate) const SEND_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How long a call of the store may take.
+pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 static MACHINE: RwLock<()> = RwLock::new(());
 
@@ -48,6 +105,27 @@ pub(crate) fn is_long() -> bool {
 
 /// Plays a scenario: `TABLECAST_TEST_FAULTS=long` for the long form, `TABLECAST_TEST_SEED` to play one again.
 pub(crate) fn play(name: &'static str, load: Load, body: impl FnOnce(&mut Stage) + Send + 'static) {
+    play_on(backend(), name, load, body);
+}
+
+/// What the rows of scenarios are stored in that do not say: `TABLECAST_TEST_STORE` is `redis` or `cluster`, or else a file.
+fn backend() -> Backend {
+    match std::env::var("TABLECAST_TEST_STORE").as_deref() {
+        #[cfg(feature = "redis")]
+        Ok("redis") => Backend::Redis,
+        #[cfg(feature = "redis")]
+        Ok("cluster") => Backend::Cluster,
+        _ => Backend::Sqlite,
+    }
+}
+
+/// As [`play`], with rows that are stored in this.
+pub(crate) fn play_on(
+    backend: Backend,
+    name: &'static str,
+    load: Load,
+    body: impl FnOnce(&mut Stage) + Send + 'static,
+) {
     let long = is_long();
     let (_shared, _alone) = match load {
         Load::Light if !long => (Some(MACHINE.read()), None),
@@ -56,9 +134,16 @@ pub(crate) fn play(name: &'static str, load: Load, body: impl FnOnce(&mut Stage)
     let limit = Duration::from_secs(if long { 1200 } else { 90 });
     within(limit, move || {
         let random = Random::new(name);
+        let servers = Servers::start(backend);
         let mut stage = Stage {
-            name,
+            name: match backend {
+                Backend::Sqlite => name.into(),
+                #[cfg(feature = "redis")]
+                other => format!("{name}, {other:?}"),
+            },
             folder: tempfile::tempdir().unwrap(),
+            store: store::open(&servers.address(), STORE_TIMEOUT),
+            servers,
             seed: random.seed(),
             random,
             long,
@@ -123,11 +208,14 @@ impl Stage {
         WriterSpec {
             name: name.into(),
             folder: self.folder().to_owned(),
+            store: self.servers.address(),
             address: address.into(),
             topics: topics.iter().map(|topic| (*topic).into()).collect(),
             rows: 50,
             bytes: 100,
             odd: false,
+            versioned: true,
+            publishes: true,
             clock: Clock::Off(0),
             seed: self.random.next(),
             id: None,
@@ -149,32 +237,62 @@ impl Stage {
             addresses: addresses.iter().map(|address| (*address).into()).collect(),
             registry: None,
             topics: topics.iter().map(|topic| (*topic).into()).collect(),
+            store: self.servers.address(),
+            tables: TABLES.iter().map(|table| (*table).into()).collect(),
             continuity: true,
             hello_interval: self.hello(),
             max_message_bytes: 16 << 20,
             workers: 0,
             trouble: None,
-            after: None,
         }
     }
 
-    /// Starts a program and waits until it is live.
+    /// Starts a program and waits until it is live, and its replica synced.
     pub(crate) fn program(&self, spec: ProgramSpec) -> Program {
         let mut program = Program::start(spec);
         program.wait_live();
+        program.wait_synced();
         program
     }
 
     /// Waits until these programs have what the store has; tells how long that took.
     pub(crate) fn converge(&self, programs: &mut [&mut Program]) -> Duration {
         let start = Instant::now();
-        let mut store = Store::of(self.folder());
         for program in programs {
-            wait_for(LIMIT, "a program has not the store's content", || {
-                program.report().digest == store.digest(&program.topics)
-            });
+            let deadline = start + LIMIT;
+            loop {
+                let rows = self.rows();
+                let mut rows: Vec<_> = rows.values().collect();
+                rows.retain(|change| program.topics.contains(&change.topic));
+                let report = program.report();
+                if report.digest == digest(rows) {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "it has not the store's content: {report:?}");
+                pass(Duration::from_millis(5));
+            }
         }
         start.elapsed()
+    }
+
+    /// The cluster that the rows are stored in.
+    #[cfg(feature = "redis")]
+    pub(crate) fn cluster(&mut self) -> &mut Cluster {
+        match &mut self.servers {
+            Servers::Cluster(cluster) => cluster,
+            _ => panic!("the rows are stored in no cluster"),
+        }
+    }
+
+    /// The store's address, as processes of the harness take it.
+    pub(crate) fn store(&self) -> String {
+        self.servers.address()
+    }
+
+    /// What is stored.
+    pub(crate) fn rows(&self) -> BTreeMap<Row, Change> {
+        let tables = TABLES.iter().chain(ODD).map(|table| (*table).to_owned());
+        store::rows(&*self.store, &tables.collect::<Vec<_>>())
     }
 
     /// Ends the programs, and demands that no promise was broken, when everything had to be there by `bound` after
@@ -197,7 +315,7 @@ impl Stage {
 
     /// What the checker finds.
     pub(crate) fn judge(&self, quiet: Time) -> (Vec<Violation>, Figures) {
-        let histories = Histories::read(self.folder());
+        let histories = Histories::read(self.folder(), self.rows());
         let violations = histories.check(Deadline::after(quiet, self.bound()));
         (violations, histories.figures())
     }

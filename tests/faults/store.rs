@@ -1,55 +1,57 @@
-//! The store: the union of what the writers have logged before they published it.
+//! The store: a file, a Redis server, or a cluster.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::history::{Change, Event, Row, Tail, paths};
+use tablecast::{Config, Store, Stores};
+
+use super::history::{Change, Row};
 
 /// What the names of the writers' files begin with.
 pub(crate) const WRITER: &str = "writer-";
 
-/// The store as it was when it was last read.
-#[derive(Debug)]
-pub(crate) struct Store {
-    folder: PathBuf,
-    tails: BTreeMap<PathBuf, Tail>,
-    rows: BTreeMap<Row, Change>,
+/// The options of a store, a file or the address of a Redis server, of which a call may take so long.
+pub(crate) fn config(store: &str, patience: Duration) -> Config {
+    let mut config = Config::default();
+    match store.strip_prefix("redis://") {
+        Some(host) => {
+            config.nb_db_class = "redis".into();
+            config.remote_db_hosts = vec![host.into()];
+        }
+        None => config.sqlite_path = store.into(),
+    }
+    config.store_timeout_ms = patience;
+    config
 }
 
-impl Store {
-    pub(crate) fn of(folder: &Path) -> Store {
-        Store {
-            folder: folder.to_owned(),
-            tails: BTreeMap::new(),
-            rows: BTreeMap::new(),
-        }
-    }
-
-    /// Reads what was written meanwhile. Rows that were deleted stay, with their version, as in a store that keeps
-    /// revisions: an update may come after a later read of the store.
-    pub(crate) fn read(&mut self) -> &BTreeMap<Row, Change> {
-        for path in paths(&self.folder, WRITER) {
-            let tail = self.tails.entry(path).or_insert_with_key(|path| Tail::of(path));
-            let rows = &mut self.rows;
-            tail.read(|line| {
-                if let Event::Stored(change) = line.event {
-                    rows.insert(change.row(), change);
-                }
-            });
-        }
-        &self.rows
-    }
-
-    /// The digest of what a program of these topics has when it has everything.
-    pub(crate) fn digest(&mut self, topics: &BTreeSet<String>) -> u64 {
-        digest(self.read().values().filter(|change| topics.contains(&change.topic)))
-    }
+pub(crate) fn open(store: &str, patience: Duration) -> Arc<dyn Store> {
+    Stores::new().open(&config(store, patience)).unwrap()
 }
 
-/// A number for what these rows say, whatever their order; deleted rows are no rows.
-pub(crate) fn digest<'a>(rows: impl Iterator<Item = &'a Change>) -> u64 {
-    let rows = rows.filter(|change| !change.deleted).map(|change| {
+/// The rows of these tables.
+pub(crate) fn rows<'a>(store: &dyn Store, tables: impl IntoIterator<Item = &'a String>) -> BTreeMap<Row, Change> {
+    let mut rows = BTreeMap::new();
+    for table in tables {
+        for row in store.entries(table, None) {
+            let row = row.unwrap();
+            let change = Change {
+                topic: row.topic.to_string(),
+                table: table.clone(),
+                key: row.key.to_string(),
+                version: row.version,
+                deleted: false,
+            };
+            rows.insert(change.row(), change);
+        }
+    }
+    rows
+}
+
+/// A number for what these rows say, whatever their order.
+pub(crate) fn digest<'a>(rows: impl IntoIterator<Item = &'a Change>) -> u64 {
+    let rows = rows.into_iter().map(|change| {
         let mut hasher = DefaultHasher::new();
         change.hash(&mut hasher);
         hasher.finish()

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tablecast::{Config, DispatcherHandle, ListenerOptions, NotifierOptions, Publisher, Store, Stores, Subscriber};
 
 use super::stage::SEND_TIMEOUT;
+use super::store;
 
 /// What carries status updates and their answers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -67,15 +68,7 @@ impl World {
     }
 
     fn store_config(&self) -> Config {
-        let mut config = Config::default();
-        match self.store.strip_prefix("redis://") {
-            Some(host) => {
-                config.nb_db_class = "redis".into();
-                config.remote_db_hosts = vec![host.into()];
-            }
-            None => config.sqlite_path = self.store.clone().into(),
-        }
-        config.store_timeout_ms = self.patience();
+        let mut config = store::config(&self.store, self.patience());
         config.discover_interval_ms = LOOK;
         config
     }

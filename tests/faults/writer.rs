@@ -1,27 +1,31 @@
-//! A writer: stores each change in its log, then publishes it.
+//! A writer: stores each change, logs it, and then publishes it.
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use serde::{Deserialize, Serialize};
 use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
 use tablecast::registry::Registration;
+use tablecast::store::Write;
 use tablecast::transport::PubSub;
-use tablecast::{Action, DbUpdate, Publisher, PublisherOptions, Result, Topic};
+use tablecast::{Action, DbUpdate, ErrorKind, Publisher, PublisherOptions, Result, Store, Topic};
 
 use super::actor;
-use super::history::{Change, Event, Log, Tail, wall_clock};
+use super::history::{Change, Event, Log, wall_clock};
 use super::random::Random;
 use super::registry::RegistrySpec;
-use super::store::WRITER;
+use super::stage::STORE_TIMEOUT;
+use super::store::{self, WRITER};
 
 /// What a writer is to be.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct WriterSpec {
     pub(crate) name: String,
     pub(crate) folder: PathBuf,
+    pub(crate) store: String,
     /// The publisher service's socket, `ipc://..`, or the address to bind, `tcp://..`.
     pub(crate) address: String,
     pub(crate) topics: Vec<String>,
@@ -31,6 +35,10 @@ pub(crate) struct WriterSpec {
     pub(crate) bytes: usize,
     /// Whether tables and keys have names that look like something else.
     pub(crate) odd: bool,
+    /// Whether updates say which version of their row they are.
+    pub(crate) versioned: bool,
+    /// Whether what is stored is also published.
+    pub(crate) publishes: bool,
     pub(crate) clock: Clock,
     pub(crate) seed: u64,
     /// The publisher's id, if it is not to make one.
@@ -80,9 +88,9 @@ pub(crate) enum Order {
     Repair,
 }
 
-const TABLES: &[&str] = &["lport", "chassis", "secgroup"];
+pub(crate) const TABLES: &[&str] = &["lport", "chassis", "secgroup"];
 
-const ODD: &[&str] = &[
+pub(crate) const ODD: &[&str] = &[
     "",
     "*",
     "?",
@@ -104,11 +112,13 @@ const ODD: &[&str] = &[
 struct Writer {
     spec: WriterSpec,
     log: Log,
+    store: Arc<dyn Store>,
     publisher: Publisher,
     /// Gone after the publisher.
     _registration: Option<Registration>,
     random: Random,
-    versions: HashMap<usize, u64>,
+    /// The rows that are there, as far as is known.
+    there: HashSet<usize>,
     /// The last number of each topic.
     numbers: HashMap<usize, u64>,
     /// Rows whose last change could not be published.
@@ -119,7 +129,6 @@ impl Writer {
     /// A writer that goes on where one of the same name has ended.
     fn open(spec: WriterSpec) -> Result<Writer> {
         let path = spec.folder.join(format!("{WRITER}{}", spec.name));
-        let versions = versions(&path);
         let options = PublisherOptions {
             id: spec.id.as_deref().map(Into::into),
             send_timeout: spec.send_timeout,
@@ -138,10 +147,11 @@ impl Writer {
         Ok(Writer {
             random: Random::from_seed(spec.seed),
             _registration: registration,
+            store: store::open(&spec.store, STORE_TIMEOUT),
             spec,
             log,
             publisher,
-            versions,
+            there: HashSet::new(),
             numbers: HashMap::new(),
             unpublished: Vec::new(),
         })
@@ -158,9 +168,12 @@ impl Writer {
     }
 
     fn write_row(&mut self, row: usize) -> bool {
-        let update = self.store(row);
+        let stored = self.store(row);
+        if stored.is_ok() && !self.spec.publishes {
+            return true;
+        }
         let start = Instant::now();
-        let sent = self.publisher.send_event(&update);
+        let sent = stored.and_then(|update| self.publisher.send_event(&update));
         let took = i64::try_from(start.elapsed().as_micros()).unwrap();
         match sent {
             Ok(()) => {
@@ -182,37 +195,54 @@ impl Writer {
     }
 
     /// The store's write: with it, everything before is in the file.
-    fn store(&mut self, row: usize) -> DbUpdate {
-        let topic = &self.spec.topics[row % self.spec.topics.len()];
+    fn store(&mut self, row: usize) -> Result<DbUpdate> {
+        let topic = Topic::new(&*self.spec.topics[row % self.spec.topics.len()]).unwrap();
         let (tables, keys) = match self.spec.odd {
             true => (ODD, ODD),
             false => (TABLES, &[""][..]),
         };
-        let version = self.versions.entry(row).or_default();
-        *version += 1;
-        let change = Change {
-            topic: topic.clone(),
-            table: tables[row % tables.len()].into(),
-            key: format!("{}{}-{row}", self.spec.name, keys[row % keys.len()]),
-            version: *version,
-            deleted: *version > 1 && self.random.below(8) == 0,
+        let table = tables[row % tables.len()];
+        let key = format!("{}{}-{row}", self.spec.name, keys[row % keys.len()]);
+        let deletes = self.there.contains(&row) && self.random.below(8) == 0;
+        let value = "x".repeat(self.spec.bytes);
+        let (action, written) = loop {
+            let (action, write) = match self.there.contains(&row) {
+                false => (Action::Create, Write::create(table, &key, &value).topic(&topic)),
+                true if deletes => (Action::Delete, Write::delete(table, &key)),
+                true => (Action::Set, Write::set(table, &key, &value)),
+            };
+            match self.store.write(&write) {
+                Ok(written) => break (action, written),
+                // One of its name was here before, or a write whose answer was lost was made.
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => drop(self.there.insert(row)),
+                Err(e) if e.kind() == ErrorKind::NotFound => drop(self.there.remove(&row)),
+                Err(e) => return Err(e),
+            }
         };
-        self.log.write(Event::Stored(change.clone()));
-        let (action, value) = match (change.deleted, *version) {
-            (true, _) => (Action::Delete, None),
-            (_, 1) => (Action::Create, Some("x".repeat(self.spec.bytes))),
-            _ => (Action::Set, Some("x".repeat(self.spec.bytes))),
+        let deleted = action == Action::Delete;
+        match deleted {
+            true => self.there.remove(&row),
+            false => self.there.insert(row),
         };
-        let mut update = DbUpdate::new(&*change.table, &*change.key, action);
-        update.topic = Topic::new(&*change.topic).unwrap();
-        update.value = value;
-        update.version = Some(change.version);
+        self.log.write(Event::Stored(Change {
+            topic: topic.to_string(),
+            table: table.into(),
+            key: key.clone(),
+            version: written.version,
+            deleted,
+        }));
+        let mut update = DbUpdate::new(table, key, action);
+        update.topic = topic;
+        update.value = (!deleted).then_some(value);
+        if self.spec.versioned {
+            (update.version, update.after) = (Some(written.version), written.after);
+        }
         update.priority = 1 + self.random.below(9) as i32;
         update.timestamp = match self.spec.clock {
             Clock::Off(seconds) => wall_clock() + seconds * 1_000_000,
             Clock::Steps => wall_clock() + (self.random.below(7_200_000_000) as i64) - 3_600_000_000,
         };
-        update
+        Ok(update)
     }
 
     /// Writes every row again whose last change could not be published, until it can.
@@ -271,7 +301,7 @@ pub(crate) fn run(spec: WriterSpec) {
             // It came too late to stop anything.
             Order::Stop => {}
             Order::StoreOnly => {
-                writer.store(0);
+                writer.store(0).unwrap();
                 actor::answer(&());
             }
             Order::Repair => {
@@ -281,18 +311,6 @@ pub(crate) fn run(spec: WriterSpec) {
         }
     }
     writer.close();
-}
-
-/// The versions that the rows had when a writer of this name ended.
-fn versions(path: &Path) -> HashMap<usize, u64> {
-    let mut versions = HashMap::new();
-    for line in Tail::of(path).next() {
-        if let Event::Stored(change) = line.event {
-            let (_, row) = change.key.rsplit_once('-').unwrap();
-            versions.insert(row.parse().unwrap(), change.version);
-        }
-    }
-    versions
 }
 
 fn driver(spec: &WriterSpec) -> Result<Box<dyn PubSub>> {

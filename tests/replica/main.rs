@@ -6,6 +6,8 @@ mod common;
 #[cfg(all(feature = "zmq", feature = "sqlite"))]
 mod faults;
 mod fleet;
+#[cfg(feature = "redis")]
+mod redis;
 #[path = "../common/rig.rs"]
 mod rig;
 mod rows;

@@ -187,6 +187,11 @@ impl<T> Rows<T> {
         self.deletes.forget_to(version);
     }
 
+    /// True if a delete is remembered.
+    pub(super) fn remembers_deletes(&self) -> bool {
+        !self.deletes.by_version.is_empty()
+    }
+
     /// True if more deletes are remembered than there should be.
     pub(super) fn has_too_many_deletes(&self) -> bool {
         self.deletes.by_version.len() > MAX_DELETES

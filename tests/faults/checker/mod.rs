@@ -6,17 +6,20 @@
 mod index;
 mod once;
 mod promises;
+mod replica;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
-use super::history::{History, Row, Time, micros};
+use super::history::{Change, History, Row, Time, micros};
 use super::store::WRITER;
 pub(crate) use index::Sends;
 pub(crate) use once::{Tally, once};
-pub(crate) use promises::{converged, filter, leaks, loss, order, unique};
+pub(crate) use promises::{filter, leaks, loss, order, unique};
+pub(crate) use replica::{Proof, Told, kept, told_right, understated};
 
 /// What the names of the programs' files begin with.
 pub(crate) const PROGRAM: &str = "program-";
@@ -26,6 +29,8 @@ pub(crate) const PROGRAM: &str = "program-";
 pub(crate) struct Histories {
     pub(crate) writers: Vec<History>,
     pub(crate) programs: Vec<History>,
+    /// What is stored at the end.
+    pub(crate) stored: BTreeMap<Row, Change>,
 }
 
 /// A line of a history.
@@ -61,15 +66,24 @@ pub(crate) enum Violation {
         what: &'static str,
         more: u64,
     },
-    /// C6: the program ended with another state of this row than the store's.
+    /// C7: the replica ended with another state of this row than the store's.
     Diverged {
         program: String,
         row: Row,
         stored: Option<u64>,
         ended: Option<u64>,
     },
-    /// C6: the program had the store's content too late.
+    /// C7: the replica had the store's content too late.
     Late { settled: Place, by: Time },
+    /// C8: this change does not follow from what was told of the row before.
+    Untrue { told: Place, last: Option<u64> },
+    /// C8: the last that was told of this row is not what the replica ended with.
+    Untold {
+        program: String,
+        row: Row,
+        told: Option<u64>,
+        ended: Option<u64>,
+    },
     /// C9: processed again, though it had been acknowledged.
     Again { acknowledged: Place, begun: Place },
     /// C9: processed after a newer state of its row.
@@ -78,7 +92,7 @@ pub(crate) enum Violation {
     Unprocessed { acknowledged: Place },
     /// C9: never acknowledged.
     Unacknowledged { notified: Place },
-    /// C5, C6: the history has not the line that would tell.
+    /// C5, C7: the history has not the line that would tell.
     Missing { program: String, promise: &'static str },
 }
 
@@ -91,7 +105,8 @@ impl Violation {
             Violation::Lost { .. } | Violation::Replaced { .. } => "C3",
             Violation::Unasked { .. } => "C4",
             Violation::Leak { .. } => "C5",
-            Violation::Diverged { .. } | Violation::Late { .. } => "C6",
+            Violation::Diverged { .. } | Violation::Late { .. } => "C7",
+            Violation::Untrue { .. } | Violation::Untold { .. } => "C8",
             Violation::Again { .. }
             | Violation::Older { .. }
             | Violation::Unprocessed { .. }
@@ -107,8 +122,9 @@ pub(crate) struct Deadline(pub(crate) Time);
 
 impl Histories {
     /// Reads what is in this folder.
-    pub(crate) fn read(folder: &Path) -> Histories {
+    pub(crate) fn read(folder: &Path, stored: BTreeMap<Row, Change>) -> Histories {
         Histories {
+            stored,
             writers: History::read_all(folder, WRITER),
             programs: History::read_all(folder, PROGRAM),
         }
@@ -122,7 +138,8 @@ impl Histories {
         violations.extend(loss(self, &sends));
         violations.extend(filter(self, &sends));
         violations.extend(leaks(self));
-        violations.extend(converged(self, deadline));
+        violations.extend(kept(self, deadline));
+        violations.extend(told_right(self));
         violations
     }
 
@@ -149,6 +166,8 @@ pub(crate) struct Figures {
     pub(crate) replaced: u64,
     /// Sync events, of all programs.
     pub(crate) syncs: u64,
+    /// Changes of rows that replicas told of.
+    pub(crate) changes: u64,
     /// The longest call that published, in microseconds.
     pub(crate) longest_call: Time,
 }
@@ -161,11 +180,12 @@ impl fmt::Display for Figures {
             declared,
             replaced,
             syncs,
+            changes,
             longest_call,
         } = self;
         write!(
             f,
-            "sent {sent}, delivered {delivered}, declared lost {declared}, coalesced {replaced}, syncs {syncs}, \
+            "sent {sent}, delivered {delivered}, declared lost {declared}, coalesced {replaced}, syncs {syncs}, row changes {changes}, \
              longest publish {:.1} ms",
             *longest_call as f64 / 1e3,
         )

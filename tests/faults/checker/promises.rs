@@ -1,10 +1,10 @@
-//! The promises, C1 to C6.
+//! The promises, C1 to C5.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::super::history::{Change, Event, Held, History, Number, Row, Time, Told};
 use super::index::{Send, Sends, key};
-use super::{Deadline, Figures, GRACE, Histories, Place, SPARE_KIB, Violation};
+use super::{Figures, GRACE, Histories, Place, SPARE_KIB, Violation};
 
 /// What came to a program: the line, the update, and its number if it has one.
 fn updates(program: &History) -> impl Iterator<Item = (usize, Time, &Change, Option<&Number>)> {
@@ -50,7 +50,7 @@ pub(crate) fn unique(histories: &Histories, sends: &Sends<'_>) -> Vec<Violation>
             let Some(number) = number else { continue };
             let came = Place::new(program, index);
             let send = sends.find(key(change, number));
-            if send.is_none_or(|send| send.change != change) {
+            if send.is_none_or(|send| !is_of(change, send.change)) {
                 violations.push(Violation::Foreign {
                     came: came.clone(),
                     sent: send.map(|send| sends.place(send)),
@@ -65,6 +65,19 @@ pub(crate) fn unique(histories: &Histories, sends: &Sends<'_>) -> Vec<Violation>
         }
     }
     violations
+}
+
+/// True if an update says that it is of this change, as far as it says something.
+fn is_of(update: &Change, change: &Change) -> bool {
+    let version = match update.version {
+        0 => change.version,
+        version => version,
+    };
+    *change
+        == Change {
+            version,
+            ..update.clone()
+        }
 }
 
 /// C3: every update of a live topic is delivered, or was replaced by a newer one of its row, or a sync event that
@@ -278,67 +291,12 @@ fn leaked(before: Held, after: Held, place: &Place) -> impl Iterator<Item = Viol
     })
 }
 
-/// C6: a program that reads the store on every sync event ends with exactly the store's content, in time.
-pub(crate) fn converged(histories: &Histories, deadline: Deadline) -> Vec<Violation> {
-    let mut store = BTreeMap::new();
-    for line in histories.writers.iter().flat_map(|writer| &writer.lines) {
-        if let Event::Stored(change) = &line.event {
-            store.insert(change.row(), change);
-        }
-    }
-    let ended = histories.programs.iter().filter(|program| !was_killed(program));
-    ended
-        .flat_map(|program| converged_one(program, &store, deadline))
-        .collect()
-}
-
-fn converged_one(program: &History, store: &BTreeMap<Row, &Change>, deadline: Deadline) -> Vec<Violation> {
-    let mut violations = Vec::new();
-    let mut topics = BTreeSet::new();
-    let mut ended = BTreeMap::new();
-    let mut settled = None;
-    for (index, line) in program.lines.iter().enumerate() {
-        match &line.event {
-            Event::Registered(topic) => drop(topics.insert(&**topic)),
-            Event::Unregistered(topic) => drop(topics.remove(&**topic)),
-            Event::Row(change) => drop(ended.insert(change.row(), change)),
-            Event::Settled { since, .. } => settled = Some((index, *since)),
-            _ => {}
-        }
-    }
-    let Some((index, since)) = settled else {
-        return vec![missing(program, "C6")];
-    };
-    let is_there = |change: &&&Change| topics.contains(&*change.topic) && !change.deleted;
-    let rows: BTreeSet<_> = store.keys().chain(ended.keys()).collect();
-    for row in rows {
-        let stored = store.get(row).filter(is_there).map(|change| change.version);
-        let ended = ended.get(row).map(|change| change.version);
-        if stored != ended {
-            let (program, row) = (program.name.clone(), row.clone());
-            violations.push(Violation::Diverged {
-                program,
-                row,
-                stored,
-                ended,
-            });
-        }
-    }
-    if since > deadline.0 {
-        violations.push(Violation::Late {
-            settled: Place::new(program, index),
-            by: since - deadline.0,
-        });
-    }
-    violations
-}
-
 /// One that was killed can show neither what it gave back nor how it would have ended.
-fn was_killed(program: &History) -> bool {
+pub(super) fn was_killed(program: &History) -> bool {
     program.lines.last().is_some_and(|line| line.event == Event::Killed)
 }
 
-fn missing(program: &History, promise: &'static str) -> Violation {
+pub(super) fn missing(program: &History, promise: &'static str) -> Violation {
     let program = program.name.clone();
     Violation::Missing { program, promise }
 }
@@ -353,6 +311,10 @@ pub(super) fn figures(histories: &Histories, sends: &Sends<'_>) -> Figures {
         figures.replaced += judged.replaced;
         let syncs = program.lines.iter().filter(|line| matches!(line.event, Event::Sync(_)));
         figures.syncs += syncs.count() as u64;
+        let changes = program.lines.iter();
+        figures.changes += changes
+            .filter(|line| matches!(line.event, Event::RowChange { .. }))
+            .count() as u64;
     }
     figures
 }

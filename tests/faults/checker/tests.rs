@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::history::{Change, Event, Held, Line, Number, Time, Told};
+use super::super::history::{Change, Event, Held, Kind, Line, Number, Time, Told};
 use super::*;
 
 const DEADLINE: Deadline = Deadline(1_000_000);
@@ -73,6 +73,14 @@ fn sync(reason: &str, publisher: Option<&str>, topics: Option<&[&str]>, range: O
     })
 }
 
+fn added(change: Change) -> Event {
+    row_change(Kind::Added, change, None)
+}
+
+fn row_change(kind: Kind, change: Change, old: Option<u64>) -> Event {
+    Event::RowChange { kind, change, old }
+}
+
 /// A program of topic `a` to which this came, and which ended with these rows.
 fn program(came: Vec<Event>, rows: Vec<Change>) -> History {
     let mut events = vec![
@@ -87,13 +95,18 @@ fn program(came: Vec<Event>, rows: Vec<Change>) -> History {
     for line in &mut history.lines[4..] {
         line.at += 2_000;
     }
-    let end = rows.into_iter().map(Event::Row).chain([
-        Event::Settled {
-            since: 20_000,
-            coalesced: 0,
-        },
-        Event::After(HELD),
-    ]);
+    let told = rows.iter().map(|row| added(row.clone()));
+    let end = told
+        .collect::<Vec<_>>()
+        .into_iter()
+        .chain(rows.into_iter().map(Event::Row))
+        .chain([
+            Event::Settled {
+                since: 20_000,
+                coalesced: 0,
+            },
+            Event::After(HELD),
+        ]);
     history.lines.extend(end.map(|event| Line { at: 30_000, event }));
     history
 }
@@ -105,6 +118,28 @@ fn came(index: usize) -> Place {
     Place {
         history: "program-p".into(),
         line: FIRST + index,
+    }
+}
+
+/// What is stored after this.
+fn stored(writer: &History) -> BTreeMap<Row, Change> {
+    let mut stored = BTreeMap::new();
+    for line in &writer.lines {
+        if let Event::Stored(change) = &line.event {
+            match change.deleted {
+                true => stored.remove(&change.row()),
+                false => stored.insert(change.row(), change.clone()),
+            };
+        }
+    }
+    stored
+}
+
+fn histories(writer: History, program: History) -> Histories {
+    Histories {
+        stored: stored(&writer),
+        writers: vec![writer],
+        programs: vec![program],
     }
 }
 
@@ -125,10 +160,7 @@ fn good_rows() -> Vec<Change> {
 }
 
 fn check(program: History) -> Vec<Violation> {
-    let histories = Histories {
-        writers: vec![writer()],
-        programs: vec![program],
-    };
+    let histories = histories(writer(), program);
     histories.check(DEADLINE)
 }
 
@@ -142,10 +174,7 @@ fn lost(indices: &[usize]) -> Vec<Violation> {
 
 #[test]
 fn a_good_history_breaks_nothing() {
-    let histories = Histories {
-        writers: vec![writer()],
-        programs: vec![program(good_updates(), good_rows())],
-    };
+    let histories = histories(writer(), program(good_updates(), good_rows()));
     assert_eq!(histories.check(DEADLINE), []);
     let figures = histories.figures();
     assert_eq!((figures.sent, figures.delivered, figures.declared), (4, 3, 0));
@@ -195,10 +224,10 @@ fn what_a_killed_writer_had_begun_may_come() {
     assert!(matches!(writer.lines.last().unwrap().event, Event::Sent { seq: 3, .. }));
     writer.lines.pop();
     let check = |updates, key| {
-        let histories = Histories {
-            writers: vec![writer.clone()],
-            programs: vec![program(updates, vec![change("a", "k", 2), change("a", key, 1)])],
-        };
+        let histories = histories(
+            writer.clone(),
+            program(updates, vec![change("a", "k", 2), change("a", key, 1)]),
+        );
         histories.check(DEADLINE)
     };
     let mut updates = good_updates();
@@ -317,10 +346,7 @@ fn more_replacements_than_the_queue_says_are_reported() {
             *coalesced = 3;
         }
     }
-    let histories = Histories {
-        writers: vec![writer],
-        programs: vec![program],
-    };
+    let histories = histories(writer, program);
     let expected = Violation::Replaced {
         program: "program-p".into(),
         replaced: 4,
@@ -402,11 +428,8 @@ fn a_program_ends_with_what_the_store_has() {
             change.deleted = &*change.key == "m";
         }
     }
-    let histories = Histories {
-        writers: vec![writer],
-        programs: vec![program(good_updates(), good_rows())],
-    };
-    assert_eq!(converged(&histories, DEADLINE), [diverged("m", None, Some(1))]);
+    let histories = histories(writer, program(good_updates(), good_rows()));
+    assert_eq!(kept(&histories, DEADLINE), [diverged("m", None, Some(1))]);
 }
 
 #[test]
@@ -420,7 +443,7 @@ fn a_program_must_say_how_it_ended_unless_it_was_killed() {
         promise,
     };
     let found = check(silent.clone());
-    assert_eq!(found, [missing("C5"), missing("C6")]);
+    assert_eq!(found, [missing("C5"), missing("C7")]);
     silent.lines.push(Line {
         at: 30_000,
         event: Event::Killed,
@@ -431,4 +454,97 @@ fn a_program_must_say_how_it_ended_unless_it_was_killed() {
 #[test]
 fn the_deadline_counts_from_its_start() {
     assert_eq!(Deadline::after(500, Duration::from_millis(2)).0, 2_500);
+}
+
+/// A program whose replica told this, and ended with the version 2 of `k` and nothing else.
+fn replica(told: Vec<Event>) -> Vec<Violation> {
+    let mut program = program(vec![], vec![change("a", "k", 2)]);
+    let own = program
+        .lines
+        .iter()
+        .position(|line| line.event == added(change("a", "k", 2)));
+    let told = told.into_iter().map(|event| Line { at: 30_000, event });
+    let own = own.unwrap();
+    program.lines.splice(own..=own, told);
+    told_right(&histories(writer(), program))
+}
+
+#[test]
+fn row_changes_begin_with_added_and_rise() {
+    use Kind::{Added, Changed, Removed};
+    let told = |changes: &[(Kind, u64, Option<u64>)]| {
+        let changes = changes.iter();
+        let events = changes.map(|(kind, version, old)| row_change(*kind, change("a", "k", *version), *old));
+        replica(events.collect())
+    };
+    let good: &[&[_]] = &[
+        &[(Added, 2, None)],
+        &[(Added, 1, None), (Changed, 2, Some(1))],
+        &[(Added, 1, None), (Removed, 1, Some(1)), (Added, 2, None)],
+    ];
+    for good in good {
+        assert_eq!(told(good), []);
+    }
+    let bad: &[&[_]] = &[
+        &[(Changed, 2, Some(1))],
+        &[(Removed, 1, None), (Added, 2, None)],
+        &[(Added, 1, None), (Added, 2, None)],
+        &[(Added, 1, None), (Changed, 2, None)],
+        &[(Added, 2, None), (Changed, 2, Some(2))],
+        &[(Added, 3, None), (Removed, 1, Some(3)), (Added, 2, None)],
+        &[(Added, 2, None), (Removed, 2, Some(2)), (Added, 2, None)],
+    ];
+    for bad in bad {
+        let found = told(bad);
+        assert!(
+            found.iter().any(|found| matches!(found, Violation::Untrue { .. })),
+            "{bad:?}: {found:?}"
+        );
+    }
+    let ends: &[&[_]] = &[&[], &[(Added, 1, None)], &[(Added, 1, None), (Removed, 2, Some(1))]];
+    for end in ends {
+        assert!(matches!(told(end)[..], [Violation::Untold { .. }]), "{end:?}");
+    }
+}
+
+/// A topic that is registered again is told of from the start.
+#[test]
+fn a_row_comes_back_with_its_topic() {
+    let k = || change("a", "k", 2);
+    let removed = || row_change(Kind::Removed, k(), Some(2));
+    let gone = || Event::Unregistered("a".into());
+    assert_eq!(replica(vec![added(k()), gone(), removed(), added(k())]), []);
+    assert!(!replica(vec![gone(), added(k()), removed(), added(k())]).is_empty());
+}
+
+#[test]
+fn staleness_that_is_understated_is_found() {
+    // The writes are at 10100, 10300 and 10500.
+    let writers = [writer()];
+    let proof = |since, rows: &[(&str, u64)]| Proof {
+        since: BTreeMap::from([("a".into(), since)]),
+        rows: rows.iter().map(|(key, version)| change("a", key, *version)).collect(),
+    };
+    let missing = |since, rows: &[_]| understated(&writers, &[proof(since, rows)]);
+    assert_eq!(missing(10_100, &[]), []);
+    assert_eq!(missing(10_101, &[]), [(change("a", "k", 1), None)]);
+    assert_eq!(missing(10_301, &[("k", 1)]), [(change("a", "k", 2), Some(1))]);
+    assert_eq!(missing(10_301, &[("k", 2)]), []);
+    assert_eq!(missing(20_000, &[("k", 2)]), [(change("a", "m", 1), None)]);
+    assert_eq!(missing(20_000, &[("k", 2), ("m", 1)]), []);
+}
+
+#[test]
+fn a_row_that_was_deleted_is_not_missing() {
+    let mut writer = writer();
+    for line in &mut writer.lines {
+        if let Event::Stored(change) = &mut line.event {
+            change.deleted = change.version == 2;
+        }
+    }
+    let proof = Proof {
+        since: BTreeMap::from([("a".into(), 10_400)]),
+        rows: vec![],
+    };
+    assert_eq!(understated(&[writer], &[proof]), []);
 }

@@ -5,16 +5,21 @@ use std::time::Duration;
 use crate::cast::Writer;
 use crate::history::{Told, now};
 use crate::rig::free_port;
-use crate::stage::{Load, SEND_TIMEOUT, duration, pass, play, since};
+use crate::stage::{Backend, Load, SEND_TIMEOUT, duration, pass, play, play_on, since};
 
 const TOPICS: &[&str] = &["D", "tenant-1", "tenant-2"];
 
 /// What a machine may add to the time that a call is allowed to take.
 const SCHEDULING: Duration = Duration::from_millis(100);
 
-#[test]
-fn service_killed_under_load() {
-    play("service killed under load", Load::Light, |stage| {
+on_every_store!(
+    service_killed_under_load,
+    subscriber_killed,
+    writer_killed_between_store_and_publish
+);
+
+fn service_killed_under_load(backend: Backend) {
+    play_on(backend, "service killed under load", Load::Light, |stage| {
         let port = free_port();
         let service = stage.service(port, &[]);
         let programs = [("all", TOPICS), ("some", &TOPICS[1..2])];
@@ -62,9 +67,8 @@ fn service_killed_under_load() {
     });
 }
 
-#[test]
-fn subscriber_killed() {
-    play("subscriber killed", Load::Light, |stage| {
+fn subscriber_killed(backend: Backend) {
+    play_on(backend, "subscriber killed", Load::Light, |stage| {
         let service = stage.service(free_port(), &[]);
         let socket = stage.socket();
         let spec = stage.writer_spec("a", &socket, TOPICS);
@@ -75,14 +79,12 @@ fn subscriber_killed() {
         stage.converge(&mut [&mut first]);
         writer.begin(300);
         pass(stage.either(Duration::from_millis(300), Duration::from_secs(3)));
-        let path = first.path.clone();
         first.kill();
         // Rows are deleted meanwhile.
         pass(stage.either(Duration::from_secs(1), Duration::from_secs(5)));
         let restarted = now();
         let mut second = stage.program(crate::program::ProgramSpec {
             name: "second".into(),
-            after: Some(path),
             ..spec
         });
         let heard = second.await_sync(restarted, |_| true).0;
@@ -96,67 +98,71 @@ fn subscriber_killed() {
 }
 
 /// The row is in the store, and nobody was told.
-#[test]
-fn writer_killed_between_store_and_publish() {
-    play("writer killed between store and publish", Load::Light, |stage| {
-        let service = stage.service(free_port(), &[]);
-        let socket = stage.socket();
-        let mut direct = stage.writer_spec("direct", "tcp://127.0.0.1:0", TOPICS);
-        direct.id = Some("direct".into());
-        let mut direct = stage.writer(direct);
-        let addresses = [&*service.address, &direct.address];
-        let mut programs = ["p", "q"].map(|name| stage.program(stage.program_spec(name, &addresses, TOPICS)));
-        let mut living = stage.writer_spec("living", &socket, TOPICS);
-        living.id = Some("living".into());
-        let mut living = stage.writer(living);
-        let mut local = stage.writer_spec("local", &socket, TOPICS);
-        local.id = Some("local".into());
-        let mut local = stage.writer(local);
-        living.begin(100);
-        for writer in [&mut local, &mut direct] {
-            writer.send(100, 1_000);
-            writer.store_only();
-        }
-        pass(stage.hello().mul_f64(stage.random.below(100) as f64 / 100.0));
-        // One that has not had the time for many words.
-        let mut young = stage.writer_spec("young", &socket, TOPICS);
-        young.id = Some("young".into());
-        let mut young = stage.writer(young);
-        // It may take it longer than its timeout to find the service.
-        while young.send(1, 1).sent == 0 {}
-        young.store_only();
-        let killed = now();
-        // Of one whose word has not even left it, or who is silent already, nothing more could be told.
-        for program in &mut programs {
-            program.await_heard(&["young", "local"]);
-        }
-        young.kill();
-        local.kill();
-        let silent = ["young", "local"].map(|name| {
-            programs.each_mut().map(|program| {
-                let is_it = |sync: &Told| sync.reason == "silence" && sync.publishers.contains(&name.into());
-                program.await_sync(killed, is_it).0
-            })
-        });
-        let killed = now();
-        direct.kill();
-        let lost = programs
-            .each_mut()
-            .map(|program| program.await_sync(killed, |_| true).0);
-        living.stop();
-        let quiet = now();
-        let [p, q] = &mut programs;
-        let converged = stage.converge(&mut [p, q]);
-        let silent = silent.into_iter().flatten().max().unwrap();
-        assert!(silent <= stage.hellos(3.0), "noticed after {silent:?}");
-        living.close();
-        let silent = stage.in_hellos(silent);
-        let lost = stage.in_hellos(lost.into_iter().max().unwrap());
-        let figures = format!(
-            "noticed after {silent} behind the service, {lost} without (bound 3 H), converged after {converged:.1?}"
-        );
-        stage.verdict(quiet, programs.into(), figures);
-    });
+fn writer_killed_between_store_and_publish(backend: Backend) {
+    play_on(
+        backend,
+        "writer killed between store and publish",
+        Load::Light,
+        |stage| {
+            let service = stage.service(free_port(), &[]);
+            let socket = stage.socket();
+            let mut direct = stage.writer_spec("direct", "tcp://127.0.0.1:0", TOPICS);
+            direct.id = Some("direct".into());
+            let mut direct = stage.writer(direct);
+            let addresses = [&*service.address, &direct.address];
+            let mut programs = ["p", "q"].map(|name| stage.program(stage.program_spec(name, &addresses, TOPICS)));
+            let mut living = stage.writer_spec("living", &socket, TOPICS);
+            living.id = Some("living".into());
+            let mut living = stage.writer(living);
+            let mut local = stage.writer_spec("local", &socket, TOPICS);
+            local.id = Some("local".into());
+            let mut local = stage.writer(local);
+            living.begin(100);
+            for writer in [&mut local, &mut direct] {
+                writer.send(100, 1_000);
+                writer.store_only();
+            }
+            pass(stage.hello().mul_f64(stage.random.below(100) as f64 / 100.0));
+            // One that has not had the time for many words.
+            let mut young = stage.writer_spec("young", &socket, TOPICS);
+            young.id = Some("young".into());
+            let mut young = stage.writer(young);
+            // It may take it longer than its timeout to find the service.
+            while young.send(1, 1).sent == 0 {}
+            young.store_only();
+            let killed = now();
+            // Of one whose word has not even left it, or who is silent already, nothing more could be told.
+            for program in &mut programs {
+                program.await_heard(&["young", "local"]);
+            }
+            young.kill();
+            local.kill();
+            let silent = ["young", "local"].map(|name| {
+                programs.each_mut().map(|program| {
+                    let is_it = |sync: &Told| sync.reason == "silence" && sync.publishers.contains(&name.into());
+                    program.await_sync(killed, is_it).0
+                })
+            });
+            let killed = now();
+            direct.kill();
+            let lost = programs
+                .each_mut()
+                .map(|program| program.await_sync(killed, |_| true).0);
+            living.stop();
+            let quiet = now();
+            let [p, q] = &mut programs;
+            let converged = stage.converge(&mut [p, q]);
+            let silent = silent.into_iter().flatten().max().unwrap();
+            assert!(silent <= stage.hellos(3.0), "noticed after {silent:?}");
+            living.close();
+            let silent = stage.in_hellos(silent);
+            let lost = stage.in_hellos(lost.into_iter().max().unwrap());
+            let figures = format!(
+                "noticed after {silent} behind the service, {lost} without (bound 3 H), converged after {converged:.1?}"
+            );
+            stage.verdict(quiet, programs.into(), figures);
+        },
+    );
 }
 
 const MANY: usize = 5_000;

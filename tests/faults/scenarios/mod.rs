@@ -1,6 +1,33 @@
 //! The faults, a test each.
 
+/// The tests of scenarios, one for each store.
+macro_rules! on_every_store {
+    ($($scenario:ident),* $(,)?) => {$(
+        mod $scenario {
+            use crate::stage::Backend;
+
+            #[test]
+            fn sqlite() {
+                super::$scenario(Backend::Sqlite);
+            }
+
+            #[cfg(feature = "redis")]
+            #[test]
+            fn redis() {
+                super::$scenario(Backend::Redis);
+            }
+
+            #[cfg(feature = "redis")]
+            #[test]
+            fn cluster() {
+                super::$scenario(Backend::Cluster);
+            }
+        }
+    )*};
+}
+
 mod callbacks;
+mod fleet;
 mod flood;
 mod killed;
 mod lost;
@@ -8,6 +35,7 @@ mod names;
 mod network;
 mod odd;
 mod registry;
+mod replicas;
 #[cfg(feature = "redis")]
 mod status;
 mod stopped;

@@ -14,7 +14,8 @@ use crate::proxy::{Fate, Proxy};
 use crate::random::Random;
 use crate::rig::{Rig, free_port, update};
 use crate::scenarios::is_update;
-use crate::stage::{Load, pass, play, since, wait_for};
+use crate::stage::{Backend, Load, pass, play, play_on, since, wait_for};
+use crate::writer::ODD;
 
 /// Prefixes of one another, globs, white space, what looks alike, names of our own, and long ones.
 fn topics() -> Vec<String> {
@@ -66,64 +67,71 @@ fn topics() -> Vec<String> {
 /// The longest topic and key.
 const MAX: usize = 65_536;
 
-#[test]
-fn each_comes_to_its_own() {
-    play("topics and keys that look like something else", Load::Light, |stage| {
-        let service = stage.service(free_port(), &[]);
-        let topics = topics();
-        let topics: Vec<_> = topics.iter().map(String::as_str).collect();
-        let every_other = |first| topics.iter().copied().skip(first).step_by(2).collect::<Vec<_>>();
-        let programs = [every_other(0), every_other(1), vec!["tenant-", "Dx", "x"]];
-        let mut programs = ["even", "odd", "none"].map(|name| {
-            let topics = &programs[["even", "odd", "none"].iter().position(|other| *other == name).unwrap()];
-            stage.program(stage.program_spec(name, &[&service.address], topics))
-        });
-        let socket = stage.socket();
-        let mut writers = ["a", "b"].map(|name| {
-            let mut spec = stage.writer_spec(name, &socket, &topics);
-            (spec.rows, spec.odd) = (7, true);
-            stage.writer(spec)
-        });
-        let count = stage.either(600, 20_000);
-        for writer in &mut writers {
-            writer.order(count, 1_000);
-        }
-        // Topics that are no text: nobody can have registered them.
-        let context = zmq::Context::new();
-        let push = context.socket(zmq::PUSH).unwrap();
-        push.connect(&socket).unwrap();
-        for topic in [&b"D\xff"[..], b"tenant-1\xc3", b"\xf4\x8f\xbf", b"\xff"] {
-            for key in 0..50 {
-                push.send_multipart([topic.to_vec(), valid(key)], 0).unwrap();
+on_every_store!(each_comes_to_its_own, topics_come_and_go);
+
+fn each_comes_to_its_own(backend: Backend) {
+    play_on(
+        backend,
+        "topics and keys that look like something else",
+        Load::Light,
+        |stage| {
+            let service = stage.service(free_port(), &[]);
+            let topics = topics();
+            let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+            let every_other = |first| topics.iter().copied().skip(first).step_by(2).collect::<Vec<_>>();
+            let programs = [every_other(0), every_other(1), vec!["tenant-", "Dx", "x"]];
+            let mut programs = ["even", "odd", "none"].map(|name| {
+                let topics = &programs[["even", "odd", "none"].iter().position(|other| *other == name).unwrap()];
+                let mut spec = stage.program_spec(name, &[&service.address], topics);
+                spec.tables = ODD.iter().map(|table| (*table).into()).collect();
+                stage.program(spec)
+            });
+            let socket = stage.socket();
+            let mut writers = ["a", "b"].map(|name| {
+                let mut spec = stage.writer_spec(name, &socket, &topics);
+                (spec.rows, spec.odd) = (7, true);
+                stage.writer(spec)
+            });
+            let count = stage.either(600, 20_000);
+            for writer in &mut writers {
+                writer.order(count, 1_000);
             }
-        }
-        for writer in &mut writers {
-            assert_eq!(writer.outcome().refused, 0);
-        }
-        let [even, odd, none] = &mut programs;
-        wait_for(stage.bound(), "not all came", || {
-            even.report().delivered + odd.report().delivered == 2 * count
-        });
-        let quiet = now();
-        let converged = stage.converge(&mut [even, odd, none]);
-        // Two of them begin as a topic that is registered does.
-        wait_for(stage.bound(), "what came by its prefix is not counted", || {
-            even.report().filtered + odd.report().filtered >= 100
-        });
-        assert_eq!(none.report().delivered, 0);
-        for program in &mut programs {
-            assert_eq!(program.syncs().len(), 1, "{:?}", program.syncs());
-        }
-        writers.into_iter().for_each(Writer::close);
-        let figures = format!("{} topics, converged after {converged:.1?}", topics.len());
-        stage.verdict(quiet, programs.into(), figures);
-    });
+            // Topics that are no text: nobody can have registered them.
+            let context = zmq::Context::new();
+            let push = context.socket(zmq::PUSH).unwrap();
+            push.connect(&socket).unwrap();
+            for topic in [&b"D\xff"[..], b"tenant-1\xc3", b"\xf4\x8f\xbf", b"\xff"] {
+                for key in 0..50 {
+                    push.send_multipart([topic.to_vec(), valid(key)], 0).unwrap();
+                }
+            }
+            for writer in &mut writers {
+                assert_eq!(writer.outcome().refused, 0);
+            }
+            let [even, odd, none] = &mut programs;
+            wait_for(stage.bound(), "not all came", || {
+                even.report().delivered + odd.report().delivered == 2 * count
+            });
+            let quiet = now();
+            let converged = stage.converge(&mut [even, odd, none]);
+            // Two of them begin as a topic that is registered does.
+            wait_for(stage.bound(), "what came by its prefix is not counted", || {
+                even.report().filtered + odd.report().filtered >= 100
+            });
+            assert_eq!(none.report().delivered, 0);
+            for program in &mut programs {
+                assert_eq!(program.syncs().len(), 1, "{:?}", program.syncs());
+            }
+            writers.into_iter().for_each(Writer::close);
+            let figures = format!("{} topics, converged after {converged:.1?}", topics.len());
+            stage.verdict(quiet, programs.into(), figures);
+        },
+    );
 }
 
-/// A topic that is registered is read from the store once it is live; of one that was unregistered nothing is told.
-#[test]
-fn topics_come_and_go() {
-    play("topics come and go under load", Load::Light, |stage| {
+/// A replica has the rows of a topic from when it is registered until it is unregistered.
+fn topics_come_and_go(backend: Backend) {
+    play_on(backend, "topics come and go under load", Load::Light, |stage| {
         let service = stage.service(free_port(), &[]);
         let topics: Vec<_> = (0..20).map(|number| format!("tenant-{number}")).collect();
         let topics: Vec<_> = topics.iter().map(String::as_str).collect();
