@@ -28,7 +28,7 @@ pub(crate) enum World {
         _folder: tempfile::TempDir,
         _server: Option<Server>,
         /// Of the publisher service.
-        host: Option<Node>,
+        host: Option<Box<Node>>,
     },
 }
 
@@ -52,7 +52,7 @@ impl World {
             config: Box::new(config),
             _folder: folder,
             _server: None,
-            host: Some(host),
+            host: Some(Box::new(host)),
         }
     }
 
@@ -85,7 +85,7 @@ impl World {
         if let World::Config { config, host, .. } = self {
             let node = Node::open(config).unwrap();
             eventually(LONG, || node.service().is_ok());
-            *host = Some(node);
+            *host = Some(Box::new(node));
         }
     }
 
