@@ -66,8 +66,9 @@ pub struct ServiceStats {
     pub hellos: u64,
 }
 
-/// Passes on frames from the processes of this host to the network, without looking into them. It runs on a thread
-/// of its own from the moment it is made; dropping it stops it.
+/// Passes on frames from the processes of this host to the network, without looking into them.
+///
+/// It runs on a thread of its own from the moment it is made; dropping it stops it.
 pub struct Service {
     shared: Arc<Shared>,
     address: Option<String>,

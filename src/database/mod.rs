@@ -33,7 +33,7 @@ impl Default for DatabaseOptions {
 
 /// A store whose changes are published, each on the topic of its row and with the row's version.
 ///
-/// Where the store can publish by itself, both are one step. Elsewhere the write comes first; if the update cannot be
+/// Both are one step if the store can publish by itself. Otherwise the write comes first; if the update cannot be
 /// sent, the write is undone, unless another writer has changed the row meanwhile. An undo is a write like any other,
 /// with a version of its own, and is published, so that readers of the state in between are notified. If it cannot be
 /// published either, a number of the publisher's is used up, and subscribers that hear the publisher again find a

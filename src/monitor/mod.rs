@@ -1,5 +1,4 @@
-//! Monitors of tables: they look at a table again and again, and publish what others have changed in it without
-//! publishing it themselves.
+//! Monitors of tables: they poll a table and publish the changes of writers that publish nothing.
 //!
 //! - **Published changes.** A new row as a create, a row with another version as a set, a row that is gone as a delete;
 //!   each on the row's topic. Changes between two polls are published as one; a row that came and went is not
@@ -93,8 +92,9 @@ pub struct MonitorStats {
     pub failures: u64,
 }
 
-/// Looks at one table of a store and publishes what has changed. It runs on a thread of its own from the moment it is
-/// made; dropping it stops it.
+/// Polls one table of a store and publishes its changes.
+///
+/// It runs on a thread of its own from the moment it is made; dropping it stops it.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -109,7 +109,7 @@ pub struct MonitorStats {
 /// let publisher = Publisher::new(&MemoryPubSub::new("memory://network")?, PublisherOptions::default())?;
 /// let options = MonitorOptions { interval: Duration::from_millis(10), ..MonitorOptions::default() };
 /// let monitor = Monitor::new(store.clone(), Arc::new(publisher), "lport", "host1", options)?;
-/// store.create("lport", "port-1", "{}", &Topic::ALL)?; // nobody is told by this
+/// store.create("lport", "port-1", "{}", &Topic::ALL)?; // publishes nothing
 /// # let (_never, wait) = crossbeam_channel::bounded::<()>(0);
 /// while monitor.stats().created == 0 {
 ///     // The monitor has not looked yet.

@@ -8,9 +8,10 @@ use crate::error::{ErrorHook, Result, report};
 use crate::store::Store;
 use crate::subscriber::Subscriber;
 
-/// Has a subscriber listen to every publisher that is registered, from the moment it is made until it is dropped:
-/// new ones are connected, those that are gone disconnected, and one that moved is followed. Addresses that the program
-/// has registered itself are left alone. The rows of those that are gone are removed.
+/// Makes a subscriber follow the registered publishers, from the moment it is made until it is dropped.
+///
+/// It connects new publishers, disconnects those that are gone, and follows one that moved. Addresses that the program
+/// has registered itself are left alone. The rows of publishers that are gone are removed.
 ///
 /// A new publisher is connected within the option `discover_interval_ms`, one that stops cleanly is disconnected within
 /// it, and one that dies within it and `publisher_timeout_ms`. For one that came and went before it was live, or that
