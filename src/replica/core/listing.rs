@@ -56,8 +56,7 @@ impl<T> Core<T> {
         }
         of_topic.standing.heard = of_topic.standing.heard.max(version);
         if of_topic.distrusts {
-            let is_known = self.rows.is_stamped(key, topic, version, row.sum);
-            return (!is_known).then(|| self.rows.replace(key, topic, version, row));
+            return self.rows.correct(key, topic, version, row);
         }
         if of_topic.standing.covers(version) {
             return None;

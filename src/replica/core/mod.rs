@@ -247,7 +247,7 @@ impl<T> Core<T> {
             && let Some(held) = self.rows.get(key)
             && self.topics.get(held.topic()).is_some_and(|of_topic| of_topic.distrusts)
         {
-            return Some(self.rows.replace(key, topic, version, row));
+            return self.rows.correct(key, topic, version, row);
         }
         self.rows.put(key, topic, version, row)
     }

@@ -78,10 +78,6 @@ impl<T> Rows<T> {
         Some((self.version(key)?, sum))
     }
 
-    pub(super) fn is_stamped(&self, key: &str, topic: &Topic, version: u64, sum: u32) -> bool {
-        self.stamp(key) == Some((version, sum)) && self.get(key).is_some_and(|held| held.topic() == topic)
-    }
-
     /// True if this is newer than what is known of the row.
     fn is_news(&self, key: &str, version: u64) -> bool {
         self.version(key).is_none_or(|held| held < version)
@@ -94,8 +90,13 @@ impl<T> Rows<T> {
             .then(|| self.replace(key, topic, version, row))
     }
 
-    /// Takes in a state of a row in the place of whatever is known.
-    pub(super) fn replace(&mut self, key: &Name, topic: &Topic, version: u64, row: NewRow<T>) -> Step<T> {
+    /// Takes in a state of a row in the place of whatever is known, unless that is the same.
+    pub(super) fn correct(&mut self, key: &Name, topic: &Topic, version: u64, row: NewRow<T>) -> Option<Step<T>> {
+        let is_known = self.stamp(key) == Some((version, row.sum)) && self.get(key).is_some_and(|it| it.topic() == topic);
+        (!is_known).then(|| self.replace(key, topic, version, row))
+    }
+
+    fn replace(&mut self, key: &Name, topic: &Topic, version: u64, row: NewRow<T>) -> Step<T> {
         let sum = row.sum;
         let (before, after) = match row.row {
             Ok(row) => {
