@@ -78,9 +78,10 @@ fn high_water_mark() {
         let mut slow = stage.program(stage.program_spec("slow", &[proxy.address()], TOPICS));
         writer.send(100, 1_000);
         slow.await_delivered(100);
+        writer.prepare(stage.either(2_500, 10_000));
         // Not so long that the silence is noticed.
         proxy.cut(&[Way::ToSubscriber]);
-        let sent = writer.send(stage.either(2_500, 10_000), 1_000_000);
+        let sent = writer.burst();
         let mended = now();
         proxy.mend();
         let (told, sync) = slow.await_sync(mended, |_| true);
