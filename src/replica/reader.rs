@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, select};
 use parking_lot::RwLock;
@@ -21,6 +22,10 @@ const WINDOW: usize = 2;
 /// How many reads of a table are under way at most. Those of thousands of topics would be looked through at each step.
 const UNDER_WAY: usize = 64;
 
+/// How much longer the tables, which may have thousands of topics, are not looked through than they are, and how long at most.
+const REST: u32 = 4;
+const LONGEST_REST: Duration = Duration::from_millis(20);
+
 pub(super) type Parts = RwLock<Vec<Arc<dyn Part>>>;
 
 pub(super) struct Reader {
@@ -28,6 +33,10 @@ pub(super) struct Reader {
     pub(super) parts: Arc<Parts>,
     pub(super) wake: Receiver<()>,
     tasks: VecDeque<Task>,
+    /// When the tables are looked through for what is due; `None`: not before it is woken.
+    look_at: Option<Instant>,
+    /// Not before.
+    rests_until: Instant,
 }
 
 /// A read under way.
@@ -53,12 +62,19 @@ impl Reader {
             parts,
             wake,
             tasks: VecDeque::new(),
+            look_at: Some(clock::now()),
+            rests_until: clock::now(),
         }
     }
 
     pub(super) fn run(mut self, stop: &Stop) {
         while !stop.is_told() {
-            self.poll();
+            if self.wake.try_recv().is_ok() {
+                self.woken();
+            }
+            if self.look_at.is_some_and(|at| at <= clock::now()) {
+                self.look();
+            }
             let ready = self.tasks.iter().position(|task| task.part.waiting() < WINDOW);
             match ready.and_then(|place| self.tasks.remove(place)) {
                 Some(mut task) => {
@@ -71,7 +87,13 @@ impl Reader {
         }
     }
 
-    fn poll(&mut self) {
+    /// Something may be due that was not.
+    fn woken(&mut self) {
+        self.look_at = self.look_at.min(Some(self.rests_until)).or(Some(self.rests_until));
+    }
+
+    /// Begins what is due, and finds when something will be.
+    fn look(&mut self) {
         let now = clock::now();
         for part in self.parts.read().iter() {
             for _ in self.under_way(part)..UNDER_WAY {
@@ -83,6 +105,14 @@ impl Reader {
                 });
             }
         }
+        let parts = self.parts.read();
+        let deadlines = parts.iter().filter(|part| self.under_way(part) < UNDER_WAY);
+        let look_at = deadlines.filter_map(|part| part.deadline()).min();
+        drop(parts);
+        let end = clock::now();
+        let rest = end.saturating_duration_since(now) * REST;
+        self.rests_until = clock::after(end, rest.min(LONGEST_REST));
+        self.look_at = look_at.map(|at| at.max(self.rests_until));
     }
 
     fn under_way(&self, part: &Arc<dyn Part>) -> usize {
@@ -90,17 +120,13 @@ impl Reader {
         tasks.filter(|task| Arc::ptr_eq(&task.part, part)).count()
     }
 
-    fn wait(&self, stop: &Stop) {
-        let parts = self.parts.read();
-        let deadlines = parts.iter().filter(|part| self.under_way(part) < UNDER_WAY);
-        let deadline = deadlines.filter_map(|part| part.deadline()).min();
-        drop(parts);
+    fn wait(&mut self, stop: &Stop) {
         // The clock of deadlines goes on while the host sleeps.
-        let due = deadline.map(|deadline| deadline.saturating_duration_since(clock::now()));
+        let due = self.look_at.map(|at| at.saturating_duration_since(clock::now()));
         let due = due.map_or_else(never, crossbeam_channel::after);
         select! {
             recv(stop.channel()) -> _ => {}
-            recv(self.wake) -> _ => {}
+            recv(self.wake) -> _ => self.woken(),
             recv(due) -> _ => {}
         }
     }

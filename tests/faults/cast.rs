@@ -62,6 +62,15 @@ impl Writer {
         self.actor.tell(&writer::Order::Send(count, rate));
     }
 
+    /// Stores so many changes, which [`Writer::burst`] sends as fast as it can.
+    pub(crate) fn prepare(&mut self, count: u64) {
+        self.actor.ask::<()>(&writer::Order::Prepare(count));
+    }
+
+    pub(crate) fn burst(&mut self) -> Sent {
+        self.actor.ask(&writer::Order::Burst)
+    }
+
     /// Waits for the end of what was ordered.
     pub(crate) fn outcome(&mut self) -> Sent {
         self.actor.answer()

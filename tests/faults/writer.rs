@@ -11,7 +11,7 @@ use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
 use tablecast::registry::Registration;
 use tablecast::store::Write;
 use tablecast::transport::PubSub;
-use tablecast::{Action, DbUpdate, ErrorKind, Publisher, PublisherOptions, Result, Store, Topic};
+use tablecast::{Action, DbUpdate, Error, ErrorKind, Publisher, PublisherOptions, Result, Store, Topic};
 
 use super::actor;
 use super::history::{Change, Event, Log, wall_clock};
@@ -81,6 +81,10 @@ pub(crate) struct Sent {
 pub(crate) enum Order {
     /// Sends so many updates, so many a second.
     Send(u64, u64),
+    /// Stores so many changes, which it does not send yet.
+    Prepare(u64),
+    /// Sends what was prepared, as fast as it can.
+    Burst,
     Stop,
     /// Stores one more change and does not publish it.
     StoreOnly,
@@ -123,6 +127,8 @@ struct Writer {
     numbers: HashMap<usize, u64>,
     /// Rows whose last change could not be published.
     unpublished: Vec<usize>,
+    /// What was stored and is to be sent: the row, and what there is to say.
+    prepared: Vec<(usize, Change, DbUpdate)>,
 }
 
 impl Writer {
@@ -154,6 +160,7 @@ impl Writer {
             there: HashSet::new(),
             numbers: HashMap::new(),
             unpublished: Vec::new(),
+            prepared: Vec::new(),
         })
     }
 
@@ -168,12 +175,24 @@ impl Writer {
     }
 
     fn write_row(&mut self, row: usize) -> bool {
-        let stored = self.store(row);
-        if stored.is_ok() && !self.spec.publishes {
-            return true;
+        match self.store(row) {
+            Ok((change, _)) if !self.spec.publishes => {
+                self.log.write(Event::Stored(change));
+                true
+            }
+            Ok((change, update)) => self.publish(row, change, &update),
+            Err(error) => {
+                self.refuse(row, &error, 0);
+                false
+            }
         }
+    }
+
+    /// Publishes what was stored; true if it was taken. With it, everything before is in the file.
+    fn publish(&mut self, row: usize, change: Change, update: &DbUpdate) -> bool {
+        self.log.write(Event::Stored(change));
         let start = Instant::now();
-        let sent = stored.and_then(|update| self.publisher.send_event(&update));
+        let sent = self.publisher.send_event(update);
         let took = i64::try_from(start.elapsed().as_micros()).unwrap();
         match sent {
             Ok(()) => {
@@ -184,18 +203,42 @@ impl Writer {
                 true
             }
             Err(error) => {
-                let kind = error.kind().to_string();
-                self.log.note(Event::Refused { kind, took });
-                if !self.unpublished.contains(&row) {
-                    self.unpublished.push(row);
-                }
+                self.refuse(row, &error, took);
                 false
             }
         }
     }
 
-    /// The store's write: with it, everything before is in the file.
-    fn store(&mut self, row: usize) -> Result<DbUpdate> {
+    fn refuse(&mut self, row: usize, error: &Error, took: i64) {
+        let kind = error.kind().to_string();
+        self.log.note(Event::Refused { kind, took });
+        if !self.unpublished.contains(&row) {
+            self.unpublished.push(row);
+        }
+    }
+
+    fn prepare(&mut self, count: u64) {
+        for _ in 0..count {
+            let row = self.random.below(self.spec.topics.len() * self.spec.rows);
+            let (change, update) = self.store(row).unwrap();
+            self.prepared.push((row, change, update));
+        }
+    }
+
+    fn burst(&mut self) -> Sent {
+        let mut result = Sent::default();
+        for (row, change, update) in std::mem::take(&mut self.prepared) {
+            match self.publish(row, change, &update) {
+                true => result.sent += 1,
+                false => result.refused += 1,
+            }
+        }
+        self.log.flush();
+        result
+    }
+
+    /// The store's write, and what is to be said of it.
+    fn store(&mut self, row: usize) -> Result<(Change, DbUpdate)> {
         let topic = Topic::new(&*self.spec.topics[row % self.spec.topics.len()]).unwrap();
         let (tables, keys) = match self.spec.odd {
             true => (ODD, ODD),
@@ -224,13 +267,13 @@ impl Writer {
             true => self.there.remove(&row),
             false => self.there.insert(row),
         };
-        self.log.write(Event::Stored(Change {
+        let change = Change {
             topic: topic.to_string(),
             table: table.into(),
             key: key.clone(),
             version: written.version,
             deleted,
-        }));
+        };
         let mut update = DbUpdate::new(table, key, action);
         update.topic = topic;
         update.value = (!deleted).then_some(value);
@@ -242,7 +285,7 @@ impl Writer {
             Clock::Off(seconds) => wall_clock() + seconds * 1_000_000,
             Clock::Steps => wall_clock() + (self.random.below(7_200_000_000) as i64) - 3_600_000_000,
         };
-        Ok(update)
+        Ok((change, update))
     }
 
     /// Writes every row again whose last change could not be published, until it can.
@@ -298,10 +341,16 @@ pub(crate) fn run(spec: WriterSpec) {
     for order in &orders {
         match order {
             Order::Send(count, rate) => actor::answer(&writer.send(count, rate, &orders)),
+            Order::Prepare(count) => {
+                writer.prepare(count);
+                actor::answer(&());
+            }
+            Order::Burst => actor::answer(&writer.burst()),
             // It came too late to stop anything.
             Order::Stop => {}
             Order::StoreOnly => {
-                writer.store(0).unwrap();
+                let (change, _) = writer.store(0).unwrap();
+                writer.log.write(Event::Stored(change));
                 actor::answer(&());
             }
             Order::Repair => {

@@ -9,7 +9,7 @@ mod reads;
 mod rows;
 mod standing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashSet;
@@ -24,9 +24,6 @@ use standing::Standing;
 
 /// How many rows of a topic are read one by one before it rather catches up.
 const MAX_ROWS_READ: usize = 256;
-
-/// How long a topic in which nothing is due is not looked at again: thousands of them take no more than a part of the time.
-const REST: Duration = Duration::from_nanos(500);
 
 /// How long after a store went back updates only say that there is something to read: they may be from before.
 const QUARANTINE: Duration = Duration::from_secs(5);
@@ -72,8 +69,8 @@ pub(super) struct Core<T> {
     failures: u32,
     /// The store failed: nothing is asked before.
     paused_until: Option<Instant>,
-    /// Nothing was due of any topic: they are not looked through again before.
-    rests_until: Option<Instant>,
+    /// Topics in which something was due when all were looked through last.
+    agenda: VecDeque<Topic>,
     times: Times,
     chance: fastrand::Rng,
     pub(super) counts: Counts,
@@ -146,7 +143,7 @@ impl<T> Core<T> {
             reads: 0,
             failures: 0,
             paused_until: None,
-            rests_until: None,
+            agenda: VecDeque::new(),
             times,
             chance: fastrand::Rng::with_seed(seed),
             counts: Counts::default(),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{CheckRun, Core, Listing, OfTopic, REST, Running};
+use super::{CheckRun, Core, Listing, OfTopic, Running};
 use crate::clock;
 use crate::replica::row::{NewRow, Step};
 use crate::store::{TableVersion, TopicVersions};
@@ -72,30 +72,30 @@ impl<T> Core<T> {
         if self.check.due <= now && self.check.running.is_none() {
             return Some(self.begin_check(now));
         }
-        if self.rests_until.is_some_and(|until| now < until) {
-            return None;
+        let due = |of_topic: &OfTopic| of_topic.due().filter(|(at, _)| *at <= now);
+        if self.agenda.is_empty() {
+            let topics = self.topics.iter().filter(|(_, of_topic)| due(of_topic).is_some());
+            self.agenda.extend(topics.map(|(topic, _)| topic.clone()));
         }
-        let id = self.reads + 1;
-        let due = |of_topic: &OfTopic| of_topic.due().is_some_and(|(at, _)| at <= now);
-        let count = self.topics.len() as u32;
-        let Some((topic, of_topic)) = self.topics.iter_mut().find(|(_, of_topic)| due(of_topic)) else {
-            self.rests_until = Some(clock::after(now, REST * count));
-            return None;
-        };
-        let want = of_topic.due().map(|(_, want)| want)?;
-        self.reads = id;
-        Some(of_topic.begin(id, topic, want, now, &mut self.counts))
+        while let Some(topic) = self.agenda.pop_front() {
+            if let Some(of_topic) = self.topics.get_mut(&topic)
+                && let Some((_, want)) = due(of_topic)
+            {
+                self.reads += 1;
+                return Some(of_topic.begin(self.reads, &topic, want, now, &mut self.counts));
+            }
+        }
+        None
     }
 
     /// When there is something to read at the latest, if nothing comes.
     pub(in crate::replica) fn deadline(&self) -> Option<Instant> {
         let check = self.check.running.is_none().then_some(self.check.due);
         let topics = self.topics.values().filter_map(|of_topic| of_topic.due());
-        let topics = topics.map(|(at, _)| at).min();
+        let topics = topics.map(|(at, _)| at);
         if self.topics.is_empty() {
             return None;
         }
-        let topics = topics.map(|due| self.rests_until.map_or(due, |until| due.max(until)));
         let due = check.into_iter().chain(topics).min()?;
         Some(self.paused_until.map_or(due, |until| due.max(until)))
     }

@@ -92,7 +92,8 @@ impl<T> Rows<T> {
 
     /// Takes in a state of a row in the place of whatever is known, unless that is the same.
     pub(super) fn correct(&mut self, key: &Name, topic: &Topic, version: u64, row: NewRow<T>) -> Option<Step<T>> {
-        let is_known = self.stamp(key) == Some((version, row.sum)) && self.get(key).is_some_and(|it| it.topic() == topic);
+        let is_known =
+            self.stamp(key) == Some((version, row.sum)) && self.get(key).is_some_and(|it| it.topic() == topic);
         (!is_known).then(|| self.replace(key, topic, version, row))
     }
 

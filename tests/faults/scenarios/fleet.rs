@@ -151,8 +151,7 @@ fn a_writer_waits_for_all() {
                 ][..],
                 &options,
             ];
-            let mut one = Process::start(tablecast(replica.concat()));
-            one.ignore_stdout();
+            let one = Process::start(tablecast(replica.concat()));
             let count = stage.either(8, 50) + 1;
             let write = |command: &str, value: &str, wait: &str| -> (Duration, End) {
                 let args = [

@@ -57,9 +57,9 @@ pub(crate) fn run(config: &Config, args: &SubscriberArgs) -> Result<()> {
     };
     dispatcher.on_sync(on_sync).detach();
     let subscriber = node.subscriber()?;
-    let copy = match args.table.is_empty() {
+    let held = match args.table.is_empty() {
         true => None,
-        false => Some(Copy::open(&node, &args.table)?),
+        false => Some(Tables::open(&node, &args.table)?),
     };
     // The end of the orders ends the waiting too, so that this process never outlives the demo.
     let (served, live) = thread::scope(|scope| {
@@ -67,7 +67,7 @@ pub(crate) fn run(config: &Config, args: &SubscriberArgs) -> Result<()> {
             subscriber.wait_live(LIVE_TIMEOUT)?;
             wire::report(&Report::Live)
         });
-        let served = serve(&ledger, copy.as_ref());
+        let served = serve(&ledger, held.as_ref());
         subscriber.stop();
         (served, live.join())
     });
@@ -76,17 +76,17 @@ pub(crate) fn run(config: &Config, args: &SubscriberArgs) -> Result<()> {
 }
 
 /// A replica of the tables.
-struct Copy {
+struct Tables {
     replica: Replica,
     tables: Vec<ReplicaTable<String>>,
 }
 
-impl Copy {
-    fn open(node: &Node, tables: &[String]) -> Result<Copy> {
+impl Tables {
+    fn open(node: &Node, tables: &[String]) -> Result<Tables> {
         let replica = node.replica()?;
         let tables = tables.iter().map(|table| replica.raw_table(table.as_str()));
         let tables = tables.collect::<Result<_>>()?;
-        Ok(Copy { replica, tables })
+        Ok(Tables { replica, tables })
     }
 
     /// The rows that it holds once it has everything.
@@ -98,12 +98,12 @@ impl Copy {
     }
 }
 
-fn serve(ledger: &Mutex<Ledger>, copy: Option<&Copy>) -> Result<()> {
+fn serve(ledger: &Mutex<Ledger>, held: Option<&Tables>) -> Result<()> {
     for order in wire::orders() {
         let report = match order? {
             Order::Count => Report::Delivered(ledger.lock().delivered()),
             Order::Tell => {
-                let rows = copy.map_or_else(Vec::new, Copy::rows);
+                let rows = held.map_or_else(Vec::new, Tables::rows);
                 Report::History(ledger.lock().history(rows))
             }
             order => return Err(protocol::not_for_me(&order)),
