@@ -162,6 +162,9 @@ impl Replica {
 
     /// Holds the rows of a table, with their type. A table that is held already with this type is the same one.
     ///
+    /// Rows are decoded by the thread that read them: that of the replica, or for updates one of the dispatcher's. One whose type
+    /// panics at it is told as one that does not decode, with [`ErrorKind::Panicked`].
+    ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if it is held with another type.
     pub fn table<T: DeserializeOwned + Send + Sync + 'static>(&self, table: Table<T>) -> Result<ReplicaTable<T>> {
