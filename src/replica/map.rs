@@ -15,7 +15,7 @@ const LEAF: usize = 32;
 const BITS: u32 = 2;
 const WIDTH: usize = 1 << BITS;
 /// A leaf grows by so many rows at a time, so that little room is unused.
-const GROWTH: usize = 4;
+const GROWTH: usize = 2;
 
 /// What a [`Map`] holds.
 pub(super) trait Keyed {
