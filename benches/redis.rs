@@ -5,22 +5,22 @@
 //! round, since the machine's speed changes between them.
 #![allow(missing_docs)]
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+mod server;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::{Connection, Script, cmd, pipe};
+use redis::{Script, cmd, pipe};
 use tablecast::codec::{Codec, Encoder};
-use tablecast::drivers::redis::{RedisOptions, RedisPubSub};
 use tablecast::queue::{Overflow, QueueOptions};
-use tablecast::store::{StoreOptions, Write};
-use tablecast::stores::redis::RedisStore;
+use tablecast::store::Write;
 use tablecast::transport::PubSub;
 use tablecast::{
     Action, Database, DatabaseOptions, DbUpdate, Dispatcher, DispatcherOptions, Name, Publisher, PublisherOptions,
     Store, Subscriber, SubscriberOptions, Topic,
 };
+
+use server::Server;
 
 /// Messages or writes of a round that takes a round trip for each.
 const TRIPS: usize = 10_000;
@@ -320,67 +320,4 @@ fn list(rounds: usize) {
     });
     println!("\nlisting {ROWS} rows: alone in the server, and next to {OTHERS} other keys");
     compare("rows", rounds, alone, crowded);
-}
-
-/// A server on a free port of this host, which ends with this.
-struct Server {
-    child: Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Server {
-    fn start() -> Server {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        let folder = tempfile::tempdir().unwrap();
-        let child = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
-            .args(["--save", "", "--client-output-buffer-limit", "pubsub 0 0 0"])
-            .current_dir(folder.path())
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("redis-server starts");
-        let server = Server {
-            child,
-            port,
-            _folder: folder,
-        };
-        let deadline = Instant::now() + PATIENCE;
-        while server.try_connect().is_err() {
-            assert!(Instant::now() < deadline, "the server does not start");
-            std::thread::park_timeout(Duration::from_millis(10));
-        }
-        server
-    }
-
-    fn address(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
-    }
-
-    fn try_connect(&self) -> redis::RedisResult<Connection> {
-        let mut connection = redis::Client::open(self.address())?.get_connection()?;
-        cmd("PING").exec(&mut connection)?;
-        Ok(connection)
-    }
-
-    fn connect(&self) -> Connection {
-        self.try_connect().unwrap()
-    }
-
-    fn driver(&self) -> RedisPubSub {
-        RedisPubSub::new(&self.address(), RedisOptions::default()).unwrap()
-    }
-
-    fn store(&self) -> RedisStore {
-        RedisStore::new(&self.address(), StoreOptions::default(), &RedisOptions::default()).unwrap()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

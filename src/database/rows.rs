@@ -1,6 +1,7 @@
 //! The rows of one table, typed.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,8 +28,8 @@ pub struct Entry<T> {
     pub key: Name,
     /// The row.
     pub row: T,
-    /// Topic of its changes.
-    pub topic: Topic,
+    /// Topic of its changes; shared by the rows of a replica.
+    pub topic: Arc<Topic>,
     /// Every write raises it.
     pub version: u64,
 }
@@ -184,7 +185,7 @@ impl<T: DeserializeOwned> Rows<'_, T> {
         Ok(Entry {
             row: Table::read(self.table.as_str(), &key, &value)?,
             key,
-            topic,
+            topic: Arc::new(topic),
             version,
         })
     }

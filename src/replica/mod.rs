@@ -56,6 +56,7 @@
 mod core;
 mod index;
 mod inner;
+mod intake;
 mod map;
 mod options;
 mod part;
@@ -63,6 +64,7 @@ mod reader;
 mod row;
 mod signal;
 mod table;
+mod telling;
 mod typed;
 mod verify;
 mod watch;
@@ -84,7 +86,7 @@ pub use verify::Difference;
 use crate::barrier::Answers;
 use crate::clock;
 use crate::dispatcher::{DispatcherHandle, Guard};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{self, Error, ErrorKind, Result};
 use crate::store::{Store, TableVersion};
 use crate::subscriber::Subscriber;
 use crate::table::Table;
@@ -160,10 +162,18 @@ impl Replica {
 
     /// Holds the rows of a table, with their type. A table that is held already with this type is the same one.
     ///
+    /// Rows are decoded by the thread that read them: that of the replica, or for updates one of the dispatcher's. One whose type
+    /// panics at it is told as one that does not decode, with [`ErrorKind::Panicked`].
+    ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if it is held with another type.
     pub fn table<T: DeserializeOwned + Send + Sync + 'static>(&self, table: Table<T>) -> Result<ReplicaTable<T>> {
-        let decode: Decode<T> = |table, key, text| Table::read(table, key, &text).map_err(|error| (text, error));
+        let decode: Decode<T> = |table, key, text| {
+            // The row type's own code: a panic must not end the thread that reads.
+            let what = || format!("the row type of table {table}, reading key {key}");
+            let row = error::contain(what, || Table::read(table, key, &text));
+            row.flatten().map_err(|error| (text, error))
+        };
         let table = self.inner.table(table.name(), decode);
         self.tell_holdings();
         table

@@ -49,8 +49,8 @@ pub enum RowChange<T> {
 pub struct MalformedRow {
     /// The key.
     pub key: Name,
-    /// Who is told of its changes.
-    pub topic: Topic,
+    /// Who is told of its changes; shared by the rows of a replica.
+    pub topic: Arc<Topic>,
     /// Every write raises it.
     pub version: u64,
     /// The value as it is stored.
@@ -115,12 +115,60 @@ impl<T> fmt::Debug for RowChange<T> {
     }
 }
 
-/// A row as it comes in, decoded as far as it can be.
+/// A state of a row as it comes in, decoded as far as it can be.
 pub(super) struct NewRow<T> {
-    /// The row, or the text that is none, and why.
-    pub(super) row: Result<T, (String, Error)>,
+    pub(super) row: Result<Arc<Entry<T>>, Arc<MalformedRow>>,
     /// A sum of the text.
     pub(super) sum: u32,
+}
+
+impl<T> NewRow<T> {
+    /// Of a row, or of the text that is none, and why.
+    pub(super) fn new(
+        key: Name,
+        topic: Arc<Topic>,
+        version: u64,
+        row: Result<T, (String, Error)>,
+        sum: u32,
+    ) -> NewRow<T> {
+        let row = match row {
+            Ok(row) => Ok(Arc::new(Entry {
+                key,
+                row,
+                topic,
+                version,
+            })),
+            Err((text, error)) => Err(Arc::new(MalformedRow {
+                key,
+                topic,
+                version,
+                text,
+                error,
+            })),
+        };
+        NewRow { row, sum }
+    }
+
+    pub(super) fn key(&self) -> &Name {
+        match &self.row {
+            Ok(row) => &row.key,
+            Err(row) => &row.key,
+        }
+    }
+
+    pub(super) fn topic(&self) -> &Topic {
+        match &self.row {
+            Ok(row) => &row.topic,
+            Err(row) => &row.topic,
+        }
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        match &self.row {
+            Ok(row) => row.version,
+            Err(row) => row.version,
+        }
+    }
 }
 
 /// A row as a replica holds it.

@@ -1,7 +1,7 @@
-//! One table of a replica with its lock: updates and what was read are merged here, on the dispatcher's threads, and told.
+//! One table of a replica with its lock: updates are merged here, on the dispatcher's threads, and told.
 
-use std::collections::VecDeque;
 use std::hash::BuildHasher;
+use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -11,51 +11,44 @@ use hashbrown::DefaultHashBuilder;
 use parking_lot::{Mutex, RwLock};
 
 use super::core::{Core, Read};
-use super::map::{Iter, Map};
+use super::intake::Waiting;
+use super::map::Map;
 use super::options::{ReplicaOptions, ReplicaStats};
-use super::part::{Found, Part, What};
-use super::row::{Held, NewRow, RowChange, Step, Undecoded};
+use super::part::{Found, Part};
+use super::row::{Held, NewRow, Step, Undecoded};
 use super::signal::Signal;
-use super::watch::{Telling, Watcher, Watchers};
+use super::watch::Watchers;
 use crate::clock;
 use crate::database::Entry;
-use crate::dispatcher::{Callback, DispatcherHandle, Guard, Handler};
+use crate::dispatcher::DispatcherHandle;
 use crate::error::{Error, ErrorHook, ErrorKind, Result, report};
-use crate::store::{RowChange as Changed, TableVersion};
+use crate::store::TableVersion;
 use crate::update::{DbUpdate, Name, Topic};
 
 /// Makes a row of its table, key and text; an error comes with the text.
 pub(super) type Decode<T> = fn(&str, &str, String) -> Result<T, (String, Error)>;
 
-/// How many rows are told to a new handler before others have their turn.
-const TOLD_AT_ONCE: usize = 256;
+/// How many rows are merged before readers have their turn.
+const MERGED_AT_ONCE: usize = 64;
 
 /// A table of a replica.
 pub(super) struct Typed<T> {
-    name: Name,
+    pub(super) name: Name,
     decode: Decode<T>,
-    state: RwLock<State<T>>,
-    found: Mutex<Waiting>,
-    dispatcher: DispatcherHandle,
+    pub(super) state: RwLock<State<T>>,
+    pub(super) found: Mutex<Waiting<T>>,
+    pub(super) dispatcher: DispatcherHandle,
     /// Wakes the thread that reads.
     wake: Sender<()>,
     signal: Arc<Signal>,
     hasher: DefaultHashBuilder,
-    read_bytes: AtomicU64,
-    hook: Option<ErrorHook>,
+    pub(super) read_bytes: AtomicU64,
+    pub(super) hook: Option<ErrorHook>,
 }
 
-struct State<T> {
-    core: Core<T>,
-    watchers: Watchers<T>,
-}
-
-#[derive(Default)]
-struct Waiting {
-    found: VecDeque<Found>,
-    is_coming_in: bool,
-    /// The store failed last, and that was reported.
-    failed: bool,
+pub(super) struct State<T> {
+    pub(super) core: Core<T>,
+    pub(super) watchers: Watchers<T>,
 }
 
 impl<T: Send + Sync + 'static> Typed<T> {
@@ -102,17 +95,27 @@ impl<T: Send + Sync + 'static> Typed<T> {
     /// Takes in an update, on a thread of the dispatcher's.
     pub(super) fn handle_update(&self, update: &DbUpdate) {
         let now = clock::now();
-        if update.version.is_some() && !self.state.read().core.wants(update, now) {
+        let wanted = {
+            let state = self.state.read();
+            let wanted = state.core.wants(update, now);
+            let wanted = wanted.map(|(version, topic)| (version, Arc::clone(topic)));
+            if wanted.is_some() {
+                // Waits for memory here, where readers need not wait for it.
+                black_box(state.core.rows.version(&update.key));
+            }
+            wanted
+        };
+        let Some((version, topic)) = wanted else {
             // It may still say that the store went back, or that there is something to read.
             let before = self.went_back();
             let wakes = self.state.write().core.handle_update(update, None, now).1;
             return self.look(before, wakes);
-        }
-        let row = update.value.as_ref().filter(|_| update.version.is_some());
-        let row = row.map(|text| self.decode(&update.key, text.clone()));
+        };
+        let text = update.value.clone();
+        let new = text.map(|text| self.decode(update.key.clone(), topic, version, text));
         let mut wakes = false;
         self.merge(|core| {
-            let (step, woken) = core.handle_update(update, row, now);
+            let (step, woken) = core.handle_update(update, new, now);
             wakes = woken;
             step
         });
@@ -122,11 +125,10 @@ impl<T: Send + Sync + 'static> Typed<T> {
         self.signal.notify();
     }
 
-    fn decode(&self, key: &str, text: String) -> NewRow<T> {
-        NewRow {
-            sum: self.sum_of(&text),
-            row: (self.decode)(&self.name, key, text),
-        }
+    pub(super) fn decode(&self, key: Name, topic: Arc<Topic>, version: u64, text: String) -> NewRow<T> {
+        let sum = self.sum_of(&text);
+        let row = (self.decode)(&self.name, &key, text);
+        NewRow::new(key, topic, version, row, sum)
     }
 
     fn sum_of(&self, text: &str) -> u32 {
@@ -134,81 +136,42 @@ impl<T: Send + Sync + 'static> Typed<T> {
     }
 
     /// Changes a row, and calls the handlers.
-    fn merge(&self, change: impl FnOnce(&mut Core<T>) -> Option<Step<T>>) {
+    pub(super) fn merge(&self, change: impl FnOnce(&mut Core<T>) -> Option<Step<T>>) {
         let mut state = self.state.write();
         let Some(step) = change(&mut state.core) else { return };
-        let malformed = match &step.after {
-            Some(Held::Malformed(it)) => Some(Arc::clone(&it.row)),
-            _ => None,
-        };
-        let mut telling = state.watchers.change(step);
+        let merged = state.note(step);
         let needs_word = state.watchers.needs_word();
         drop(state);
-        if let Some(row) = malformed {
-            report(&row.error, self.hook.as_ref());
-        }
-        while let Some(Telling { step, watchers }) = telling.take() {
-            self.tell(&step, &watchers);
-            if needs_word {
-                telling = self.state.write().watchers.told(&step.key);
-            }
-        }
+        self.tell_merged(merged, needs_word);
     }
 
-    fn tell(&self, step: &Step<T>, watchers: &[Watcher<T>]) {
-        let Some(change) = step.told() else { return };
-        for watcher in watchers {
-            let what = || {
-                format!(
-                    "a row change handler of table {}, called with key {}",
-                    self.name, step.key
-                )
-            };
-            self.dispatcher.call(watcher, &change, what);
-        }
-    }
-
-    /// Registers a handler, and gives it what there is: on the dispatcher's threads, or on this one, which waits for it.
-    pub(super) fn watch(self: &Arc<Self>, handler: impl Handler<RowChange<T>>, here: bool) -> Guard {
-        let watcher: Watcher<T> = Arc::new(Callback::new(move |change: &RowChange<T>| handler.handle(change)));
-        let table = Arc::clone(self);
-        let guard = watcher.guard(move || table.state.write().watchers.sweep());
-        let table = Arc::clone(self);
-        let begin = move || {
-            let mut state = table.state.write();
-            state.watchers.begin(Arc::clone(&watcher));
-            let rows = (state.core.rows.decoded.iter(), state.core.rows.malformed.iter());
-            drop(state);
-            table.tell_all(watcher, rows, here);
-        };
-        if here {
-            begin();
-        } else {
-            self.dispatcher.run(Box::new(begin));
-        }
-        guard
-    }
-
-    /// Tells a new handler of some of the rows, and later of the others.
-    fn tell_all(self: Arc<Self>, watcher: Watcher<T>, mut rows: (Iter<Entry<T>>, Iter<Undecoded<T>>), here: bool) {
-        let told = std::slice::from_ref(&watcher);
-        for _ in 0..if here { usize::MAX } else { TOLD_AT_ONCE } {
-            let held = rows.0.next().map(Held::Row);
-            let Some(held) = held.or_else(|| rows.1.next().map(Held::Malformed)) else {
-                while watcher.is_live()
-                    && let Some(since) = { self.state.write().watchers.since(&watcher) }
-                {
-                    since.values().for_each(|step| self.tell(step, told));
-                }
+    /// As [`Typed::merge`] of many, some at a time: a reader does not wait for all.
+    pub(super) fn merge_each<N>(
+        &self,
+        news: impl IntoIterator<Item = N>,
+        key: impl Fn(&N) -> &Name,
+        change: impl Fn(&mut Core<T>, N) -> Option<Step<T>>,
+    ) {
+        let mut news = news.into_iter();
+        let (mut some, mut merged) = (Vec::new(), Vec::new());
+        loop {
+            some.extend(news.by_ref().take(MERGED_AT_ONCE));
+            if some.is_empty() {
                 return;
-            };
-            self.tell(&Step::appears(held), told);
-        }
-        if watcher.is_live() {
-            let table = Arc::clone(&self);
-            let rows = Mutex::new(rows);
-            let go_on = move || table.tell_all(watcher, rows.into_inner(), here);
-            self.dispatcher.run(Box::new(go_on));
+            }
+            // Readers do not wait for this.
+            let keys = some.iter().map(|new| &**key(new));
+            self.state.read().core.rows.decoded.warm(keys);
+            let mut state = self.state.write();
+            for new in some.drain(..) {
+                if let Some(step) = change(&mut state.core, new) {
+                    merged.push(state.note(step));
+                }
+            }
+            let needs_word = state.watchers.needs_word();
+            // What was there before is freed without the lock.
+            drop(state);
+            merged.drain(..).for_each(|merged| self.tell_merged(merged, needs_word));
         }
     }
 
@@ -217,12 +180,12 @@ impl<T: Send + Sync + 'static> Typed<T> {
         let _ = self.wake.try_send(());
     }
 
-    fn went_back(&self) -> u64 {
+    pub(super) fn went_back(&self) -> u64 {
         self.state.read().core.counts.went_back
     }
 
     /// Looks what came of something: says that the store went back, wakes the reading thread, and those who wait.
-    fn look(&self, went_back_before: u64, wakes: bool) {
+    pub(super) fn look(&self, went_back_before: u64, wakes: bool) {
         if self.went_back() > went_back_before {
             let context = format!(
                 "the store went back to an earlier state: table {:?} is read anew",
@@ -234,82 +197,6 @@ impl<T: Send + Sync + 'static> Typed<T> {
             self.wake();
         }
         self.signal.notify();
-    }
-
-    /// Takes in the oldest of what was read.
-    fn take_in(self: Arc<Self>) {
-        let Some(Found { read, what }) = self.found.lock().found.pop_front() else {
-            return;
-        };
-        let before = self.went_back();
-        self.take(&read, what, clock::now());
-        let mut waiting = self.found.lock();
-        waiting.is_coming_in = !waiting.found.is_empty();
-        if waiting.is_coming_in {
-            let table = Arc::clone(&self);
-            self.dispatcher.run(Box::new(move || table.take_in()));
-        }
-        drop(waiting);
-        self.look(before, true);
-    }
-
-    fn take(&self, read: &Read, what: What, now: Instant) {
-        let core = |edit: &dyn Fn(&mut Core<T>)| edit(&mut self.state.write().core);
-        match (read, what) {
-            (_, What::Failed(error)) => {
-                core(&|core| core.handle_failure(read, now));
-                if !std::mem::replace(&mut self.found.lock().failed, true) {
-                    report(&error, self.hook.as_ref());
-                }
-                return;
-            }
-            (Read::Versions { id, .. }, What::Stands(bases)) => {
-                core(&|core| core.take_versions(*id, bases.as_deref(), now));
-            }
-            (Read::Listing { id, topic }, What::Begins(base, held)) => {
-                self.state.write().core.begin_listing(*id, topic, base, held, now);
-            }
-            (Read::Listing { id, topic }, What::Rows(rows)) => {
-                for row in rows {
-                    self.read_bytes(&row.key, Some(&row.value));
-                    let new = self.decode(&row.key, row.value);
-                    self.merge(|core| core.take_listed(*id, topic, &row.key, row.version, new));
-                }
-            }
-            (Read::Listing { id, topic }, What::Ends) => {
-                let gone = self.state.write().core.end_listing(*id, topic, now);
-                gone.iter()
-                    .for_each(|key| self.merge(|core| core.sweep(*id, topic, key)));
-                core(&|core| core.end_sweep(*id, topic, now));
-            }
-            (Read::Changes { id, topic, .. }, What::Changes(changes)) => {
-                for Changed { key, version, value } in changes {
-                    self.read_bytes(&key, value.as_deref());
-                    let new = value.map(|value| self.decode(&key, value));
-                    self.merge(|core| core.take_changed(*id, topic, &key, version, new));
-                }
-            }
-            (Read::Changes { id, topic, .. }, What::CompleteTo(version)) => {
-                core(&|core| core.end_changes(*id, topic, version, now));
-            }
-            (Read::Changes { id, topic, .. }, What::Unknown) => core(&|core| core.list_instead(*id, topic, now)),
-            (Read::Rows { id, topic, .. }, What::Picked(base, rows)) => {
-                core(&|core| core.begin_rows(*id, topic, base, now));
-                for (key, row) in rows {
-                    self.read_bytes(&key, row.as_ref().map(|row| &*row.value));
-                    let row = row.map(|row| (row.topic, row.version, self.decode(&key, row.value)));
-                    self.merge(|core| core.take_row(*id, topic, &key, row));
-                }
-                core(&|core| core.end_rows(*id, topic));
-            }
-            _ => {}
-        }
-        self.found.lock().failed = false;
-    }
-
-    fn read_bytes(&self, key: &str, value: Option<&str>) {
-        let bytes = key.len() + value.map_or(0, str::len);
-        self.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Takes out the rows that no topic holds any more.
@@ -407,16 +294,11 @@ impl<T: Send + Sync + 'static> Part for Typed<T> {
     }
 
     fn put(self: Arc<Self>, found: Found) {
-        let mut waiting = self.found.lock();
-        waiting.found.push_back(found);
-        if !std::mem::replace(&mut waiting.is_coming_in, true) {
-            let table = Arc::clone(&self);
-            self.dispatcher.run(Box::new(move || table.take_in()));
-        }
+        self.accept(found);
     }
 
     fn waiting(&self) -> usize {
-        self.found.lock().found.len()
+        self.found.lock().len()
     }
 
     fn is_synced(&self) -> bool {

@@ -40,7 +40,7 @@ impl<T> Watchers<T> {
         }
     }
 
-    /// Takes in a change: what is to be told now, and then [`Watchers::told`].
+    /// Takes in a change: what is to be told now, if there is anyone to be told, and then [`Watchers::told`].
     pub(super) fn change(&mut self, step: Step<T>) -> Option<Telling<T>> {
         for (_, since) in &mut self.new {
             match since.get_mut(&step.key) {
@@ -48,14 +48,11 @@ impl<T> Watchers<T> {
                 None => drop(since.insert(step.key.clone(), step.clone())),
             }
         }
-        if self.live.is_empty() {
-            return None;
-        }
         let telling = Telling {
             step,
             watchers: Arc::clone(&self.live),
         };
-        if self.is_alone {
+        if self.is_alone || self.live.is_empty() {
             return Some(telling);
         }
         let Some(waiting) = self.busy.get_mut(&telling.step.key) else {

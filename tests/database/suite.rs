@@ -116,7 +116,7 @@ pub(crate) fn rows_are_typed(setup: Setup) {
     }
     let entry = rows.get("p3").unwrap();
     assert_eq!(
-        (entry.key.as_str(), &entry.row, &entry.topic),
+        (entry.key.as_str(), &entry.row, &*entry.topic),
         ("p3", &port("host3", false), &Topic::ALL)
     );
     assert_eq!(PORTS.decode(&setup.rig.next()).unwrap().unwrap(), port("host0", true));

@@ -61,7 +61,7 @@ fn it_has_what_is_there_and_what_changes() {
         ports.create("b", &port("one")).unwrap();
         replica.wait_current(LONG).unwrap();
         assert!(changed.is_empty());
-        assert_eq!(table.get("b").unwrap().unwrap().topic, Topic::ALL);
+        assert_eq!(*table.get("b").unwrap().unwrap().topic, Topic::ALL);
     });
 }
 
@@ -122,6 +122,38 @@ fn a_row_that_does_not_decode_is_seen_as_such() {
         assert_eq!(errors.len(), 3, "{errors:?}");
         assert!(errors.iter().all(|(kind, _)| *kind == ErrorKind::Malformed));
         assert!(errors[0].1.contains("table ports key a"), "{errors:?}");
+    });
+}
+
+/// A row type whose code panics at a value.
+#[derive(Debug)]
+struct Touchy;
+
+impl<'de> Deserialize<'de> for Touchy {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Touchy, D::Error> {
+        assert_ne!(String::deserialize(deserializer)?, "touched");
+        Ok(Touchy)
+    }
+}
+
+#[test]
+fn a_row_type_that_panics_is_told_as_malformed() {
+    within(LONG, || {
+        let world = World::new(0);
+        let texts = world.database.rows(Table::<String>::new("t"));
+        texts.create("a", &"touched".into()).unwrap();
+        let replica = world.replica(holds(&["D"]));
+        let table = replica.table(Table::<Touchy>::new("t")).unwrap();
+        replica.wait_synced(LONG).unwrap();
+        assert_eq!(table.get("a").unwrap_err().kind(), ErrorKind::Malformed);
+        texts.create("b", &"touched".into()).unwrap();
+        texts.set("a", &"well".into()).unwrap();
+        replica.wait_current(LONG).unwrap();
+        assert!(table.get("a").unwrap().is_some());
+        let [row] = &table.snapshot().malformed().collect::<Vec<_>>()[..] else {
+            panic!()
+        };
+        assert_eq!((&*row.key, row.error.kind()), ("b", ErrorKind::Panicked));
     });
 }
 

@@ -39,29 +39,22 @@ impl<T> Core<T> {
     }
 
     /// A row of a listing.
-    pub(in crate::replica) fn take_listed(
-        &mut self,
-        id: u64,
-        topic: &Topic,
-        key: &Name,
-        version: u64,
-        row: NewRow<T>,
-    ) -> Option<Step<T>> {
+    pub(in crate::replica) fn take_listed(&mut self, id: u64, topic: &Topic, new: NewRow<T>) -> Option<Step<T>> {
         let of_topic = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id))?;
         self.counts.listed += 1;
         if let Some(listing) = of_topic.listing()
             && !listing.suspects.is_empty()
         {
-            listing.suspects.remove(key);
+            listing.suspects.remove(new.key());
         }
-        of_topic.standing.heard = of_topic.standing.heard.max(version);
+        of_topic.standing.heard = of_topic.standing.heard.max(new.version());
         if of_topic.distrusts {
-            return self.rows.correct(key, topic, version, row);
+            return self.rows.correct(new);
         }
-        if of_topic.standing.covers(version) {
+        if of_topic.standing.covers(new.version()) {
             return None;
         }
-        self.put(key, topic, version, row)
+        self.put(new)
     }
 
     /// All pages were taken: the position is where the topic stood before them. What is held and was in none of them goes by

@@ -10,6 +10,7 @@ mod rows;
 mod standing;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hashbrown::HashSet;
@@ -59,7 +60,8 @@ pub(super) struct Counts {
 /// One table of a replica.
 pub(super) struct Core<T> {
     pub(super) rows: Rows<T>,
-    topics: BTreeMap<Topic, OfTopic>,
+    /// Rows share their topic's name.
+    topics: BTreeMap<Arc<Topic>, OfTopic>,
     /// Some topic [distrusts](OfTopic::distrusts) what is held.
     distrusts: bool,
     /// What the store last showed of the table.
@@ -70,7 +72,7 @@ pub(super) struct Core<T> {
     /// The store failed: nothing is asked before.
     paused_until: Option<Instant>,
     /// Topics in which something was due when all were looked through last.
-    agenda: VecDeque<Topic>,
+    agenda: VecDeque<Arc<Topic>>,
     times: Times,
     chance: fastrand::Rng,
     pub(super) counts: Counts,
@@ -152,10 +154,13 @@ impl<T> Core<T> {
 
     /// Begins to hold the rows of this topic.
     pub(super) fn add_topic(&mut self, topic: &Topic, now: Instant) {
-        self.topics.entry(topic.clone()).or_insert_with(|| OfTopic {
-            due: Some((now, Want::List)),
-            ..OfTopic::default()
-        });
+        if !self.topics.contains_key(topic) {
+            let of_topic = OfTopic {
+                due: Some((now, Want::List)),
+                ..OfTopic::default()
+            };
+            self.topics.insert(Arc::new(topic.clone()), of_topic);
+        }
     }
 
     /// Ends holding the rows of this topic; those that are there go by [`Core::evict`].
@@ -177,15 +182,19 @@ impl<T> Core<T> {
     }
 
     pub(super) fn topics(&self) -> impl Iterator<Item = &Topic> {
-        self.topics.keys()
+        self.topics.keys().map(|topic| &**topic)
     }
 
-    /// True if an update would be news, as far as the position says. One without a version is not decoded either.
-    pub(super) fn wants(&self, update: &DbUpdate, now: Instant) -> bool {
-        let Some(of_topic) = self.topics.get(&update.topic) else {
-            return false;
-        };
-        of_topic.takes_updates(now) && update.version.is_some_and(|version| !of_topic.is_old(version))
+    /// The topic of a row, as its other rows have it.
+    pub(super) fn topic(&self, topic: &Topic) -> Option<&Arc<Topic>> {
+        self.topics.get_key_value(topic).map(|(topic, _)| topic)
+    }
+
+    /// The version and topic of an update that would be news, as far as the position says.
+    pub(super) fn wants(&self, update: &DbUpdate, now: Instant) -> Option<(u64, &Arc<Topic>)> {
+        let (topic, of_topic) = self.topics.get_key_value(&update.topic)?;
+        let version = update.version?;
+        (of_topic.takes_updates(now) && !of_topic.is_old(version)).then_some((version, topic))
     }
 
     /// Takes in an update, whose row was decoded if [`Core::wants`] it. Whether [`Core::deadline`] may be earlier now.
@@ -215,7 +224,7 @@ impl<T> Core<T> {
         }
         let step = match row {
             Some(row) => {
-                let step = self.put(&update.key, &update.topic, version, row);
+                let step = self.put(row);
                 if step.is_some()
                     && let Some(of_topic) = self.topics.get_mut(&update.topic)
                 {
@@ -239,14 +248,14 @@ impl<T> Core<T> {
     }
 
     /// Takes in a state of a row if it is newer than what is held, unless that is no longer trusted.
-    fn put(&mut self, key: &Name, topic: &Topic, version: u64, row: NewRow<T>) -> Option<Step<T>> {
+    fn put(&mut self, new: NewRow<T>) -> Option<Step<T>> {
         if self.distrusts
-            && let Some(held) = self.rows.get(key)
+            && let Some(held) = self.rows.get(new.key())
             && self.topics.get(held.topic()).is_some_and(|of_topic| of_topic.distrusts)
         {
-            return self.rows.correct(key, topic, version, row);
+            return self.rows.correct(new);
         }
-        self.rows.put(key, topic, version, row)
+        self.rows.put(new)
     }
 
     /// Whether a write that the position includes is newer than its row: then it is of another history, and the store went back.

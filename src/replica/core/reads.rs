@@ -1,5 +1,6 @@
 //! Resync: what is to be read from the store, when, and what comes of it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{CheckRun, Core, Listing, OfTopic, Running};
@@ -17,12 +18,20 @@ pub(in crate::replica) enum Read {
     /// Where these topics stand: [`Core::take_versions`].
     Versions { id: u64, topics: Vec<Topic> },
     /// What changed since, for [`Core::take_changed`], then [`Core::end_changes`]; or [`Core::list_instead`].
-    Changes { id: u64, topic: Topic, since: TableVersion },
+    Changes {
+        id: u64,
+        topic: Arc<Topic>,
+        since: TableVersion,
+    },
     /// Where the topic stands, for [`Core::begin_listing`], then its rows for [`Core::take_listed`], then
     /// [`Core::end_listing`]. Needs the keys of the topic's rows that are held when it begins.
-    Listing { id: u64, topic: Topic },
+    Listing { id: u64, topic: Arc<Topic> },
     /// These rows: [`Core::begin_rows`], [`Core::take_row`] for each, then [`Core::end_rows`].
-    Rows { id: u64, topic: Topic, keys: Vec<Name> },
+    Rows {
+        id: u64,
+        topic: Arc<Topic>,
+        keys: Vec<Name>,
+    },
 }
 
 /// What to read of a topic; the later ones include the earlier.
@@ -103,9 +112,9 @@ impl<T> Core<T> {
     fn begin_check(&mut self, now: Instant) -> Read {
         self.reads += 1;
         self.counts.checks += 1;
-        let topics = self.topics.keys().cloned().collect();
+        let topics = self.topics().cloned().collect();
         let heard = self.topics.iter();
-        let heard = heard.map(|(topic, of_topic)| (topic.clone(), of_topic.standing.heard));
+        let heard = heard.map(|(topic, of_topic)| (Topic::clone(topic), of_topic.standing.heard));
         self.check.running = Some(CheckRun {
             id: self.reads,
             asked: now,
@@ -193,7 +202,7 @@ impl<T> Core<T> {
         topic: &Topic,
         key: &Name,
         version: u64,
-        row: Option<NewRow<T>>,
+        new: Option<NewRow<T>>,
     ) -> Option<Step<T>> {
         let of_topic = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id))?;
         of_topic.standing.heard = of_topic.standing.heard.max(version);
@@ -201,8 +210,8 @@ impl<T> Core<T> {
             return None;
         }
         self.counts.changes += 1;
-        match row {
-            Some(row) => self.put(key, topic, version, row),
+        match new {
+            Some(new) => self.put(new),
             None => self.rows.delete(key, version),
         }
     }
@@ -252,25 +261,25 @@ impl<T> Core<T> {
         self.shows_less(base, before, now);
     }
 
-    /// A row that was read by its key, with its topic and version; `None`: there is none.
+    /// A row that was read by its key; `None`: there is none.
     pub(in crate::replica) fn take_row(
         &mut self,
         id: u64,
         topic: &Topic,
         key: &Name,
-        row: Option<(Topic, u64, NewRow<T>)>,
+        new: Option<NewRow<T>>,
     ) -> Option<Step<T>> {
         let of_topic = self.topics.get(topic).filter(|of_topic| of_topic.runs(id))?;
-        let Some((topic, version, row)) = row else {
+        let Some(new) = new else {
             let heard = of_topic.running.as_ref().map_or(0, |running| running.heard);
             return self.rows.gone(key, heard);
         };
-        match self.topics.get_mut(&topic) {
-            None => self.rows.gone(key, version.saturating_sub(1)),
-            Some(of_topic) if of_topic.is_old(version) => None,
+        match self.topics.get_mut(new.topic()) {
+            None => self.rows.gone(key, new.version().saturating_sub(1)),
+            Some(of_topic) if of_topic.is_old(new.version()) => None,
             Some(of_topic) => {
-                of_topic.standing.heard = of_topic.standing.heard.max(version);
-                self.put(key, &topic, version, row)
+                of_topic.standing.heard = of_topic.standing.heard.max(new.version());
+                self.put(new)
             }
         }
     }
@@ -337,9 +346,9 @@ impl OfTopic {
         }
     }
 
-    fn begin(&mut self, id: u64, topic: &Topic, want: Want, now: Instant, counts: &mut super::Counts) -> Read {
+    fn begin(&mut self, id: u64, topic: &Arc<Topic>, want: Want, now: Instant, counts: &mut super::Counts) -> Read {
         self.due = None;
-        let topic = topic.clone();
+        let topic = Arc::clone(topic);
         let keys = std::mem::take(&mut self.unversioned);
         let (read, listing) = match (want, self.standing.position) {
             (Want::Rows, _) => {

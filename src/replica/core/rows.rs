@@ -7,8 +7,8 @@ use hashbrown::HashMap;
 
 use crate::database::Entry;
 use crate::replica::map::Map;
-use crate::replica::row::{Held, MalformedRow, NewRow, Step, Undecoded};
-use crate::update::{Name, Topic};
+use crate::replica::row::{Held, NewRow, Step, Undecoded};
+use crate::update::Name;
 
 /// How many deletes are remembered.
 const MAX_DELETES: usize = 1 << 16;
@@ -65,7 +65,7 @@ impl<T> Rows<T> {
         Some(Held::Malformed(Arc::clone(malformed)))
     }
 
-    fn version(&self, key: &str) -> Option<u64> {
+    pub(in crate::replica) fn version(&self, key: &str) -> Option<u64> {
         match self.decoded.get(key) {
             Some(row) => Some(row.version),
             None => self.malformed.get(key).map(|it| it.row.version),
@@ -85,43 +85,29 @@ impl<T> Rows<T> {
     }
 
     /// Takes in a state of a row if it is newer than what is known.
-    pub(super) fn put(&mut self, key: &Name, topic: &Topic, version: u64, row: NewRow<T>) -> Option<Step<T>> {
-        self.is_news(key, version)
-            .then(|| self.replace(key, topic, version, row))
+    pub(super) fn put(&mut self, new: NewRow<T>) -> Option<Step<T>> {
+        self.is_news(new.key(), new.version()).then(|| self.replace(new))
     }
 
     /// Takes in a state of a row in the place of whatever is known, unless that is the same.
-    pub(super) fn correct(&mut self, key: &Name, topic: &Topic, version: u64, row: NewRow<T>) -> Option<Step<T>> {
-        let is_known =
-            self.stamp(key) == Some((version, row.sum)) && self.get(key).is_some_and(|it| it.topic() == topic);
-        (!is_known).then(|| self.replace(key, topic, version, row))
+    pub(super) fn correct(&mut self, new: NewRow<T>) -> Option<Step<T>> {
+        let is_same = self.stamp(new.key()) == Some((new.version(), new.sum));
+        let is_known = is_same && self.get(new.key()).is_some_and(|held| held.topic() == new.topic());
+        (!is_known).then(|| self.replace(new))
     }
 
-    fn replace(&mut self, key: &Name, topic: &Topic, version: u64, row: NewRow<T>) -> Step<T> {
-        let sum = row.sum;
-        let (before, after) = match row.row {
-            Ok(row) => {
-                let entry = Arc::new(Entry {
-                    key: key.clone(),
-                    row,
-                    topic: topic.clone(),
-                    version,
-                });
+    fn replace(&mut self, new: NewRow<T>) -> Step<T> {
+        let (key, version, sum) = (new.key().clone(), new.version(), new.sum);
+        let (before, after) = match new.row {
+            Ok(entry) => {
                 let before = match self.decoded.insert(Arc::clone(&entry), sum) {
                     Some(before) => Some(Held::Row(before)),
-                    None => self.malformed.remove(key).map(Held::Malformed),
+                    None => self.malformed.remove(&key).map(Held::Malformed),
                 };
                 (before, Held::Row(entry))
             }
-            Err((text, error)) => {
-                let before = self.remove(key);
-                let row = Arc::new(MalformedRow {
-                    key: key.clone(),
-                    topic: topic.clone(),
-                    version,
-                    text,
-                    error,
-                });
+            Err(row) => {
+                let before = self.remove(&key);
                 let last = before.as_ref().and_then(|before| before.decoded().cloned());
                 let malformed = Arc::new(Undecoded { row, last });
                 self.malformed.insert(Arc::clone(&malformed), sum);
@@ -129,7 +115,7 @@ impl<T> Rows<T> {
             }
         };
         Step {
-            key: key.clone(),
+            key,
             before,
             after: Some(after),
             version,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::world::{Kind, PAGE, Play, Reading, Stage, index, key, name, place, row};
+use super::world::{Kind, PAGE, Play, Reading, Stage, index, key, place, row};
 use crate::replica::core::{Base, Read};
 use crate::store::TableVersion;
 
@@ -58,7 +58,7 @@ impl Play {
                 self.core.begin_rows(*id, topic, self.base(index(topic)), now);
                 for key in keys {
                     let found = self.store.rows.get(&place(key));
-                    let found = found.map(|found| (name(found.topic), found.version, row(found.value)));
+                    let found = found.map(|found| row(key, found.topic, found.version, found.value));
                     let step = self.core.take_row(*id, topic, key, found);
                     self.tell(step);
                 }
@@ -92,8 +92,9 @@ impl Play {
                 };
                 for (version, place) in changes {
                     let found = self.store.rows.get(&place).filter(|row| row.topic == index(topic));
-                    let found = found.map(|found| row(found.value));
-                    let step = self.core.take_changed(*id, topic, &key(place), version, found);
+                    let key = key(place);
+                    let found = found.map(|found| row(&key, found.topic, version, found.value));
+                    let step = self.core.take_changed(*id, topic, &key, version, found);
                     self.tell(step);
                 }
                 if !more {
@@ -115,9 +116,8 @@ impl Play {
                 let rows = self.store.rows.range(from..).filter(|(_, row)| row.topic == of);
                 let page: Vec<_> = rows.take(PAGE).map(|(key, row)| (*key, row.clone())).collect();
                 for (place, found) in &page {
-                    let step = self
-                        .core
-                        .take_listed(*id, topic, &key(*place), found.version, row(found.value));
+                    let new = row(&key(*place), found.topic, found.version, found.value);
+                    let step = self.core.take_listed(*id, topic, new);
                     self.tell(step);
                 }
                 if page.len() == PAGE {

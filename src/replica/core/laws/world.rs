@@ -126,11 +126,8 @@ pub(super) fn place(key: &str) -> usize {
     KEYS.iter().position(|name| *name == key).unwrap()
 }
 
-pub(super) fn row(value: u64) -> NewRow<u64> {
-    NewRow {
-        row: Ok(value),
-        sum: value as u32,
-    }
+pub(super) fn row(key: &Name, topic: usize, version: u64, value: u64) -> NewRow<u64> {
+    NewRow::new(key.clone(), name(topic).into(), version, Ok(value), value as u32)
 }
 
 impl Play {
@@ -397,11 +394,11 @@ impl Play {
             let now = self.now;
             let due: Vec<_> = self.net.extract_if(.., |(at, _)| *at <= now).collect();
             for (_, update) in due {
-                let new = self
-                    .core
-                    .wants(&update, now)
-                    .then(|| update.value.as_ref().map(|value| row(value.parse().unwrap())));
-                let (step, _) = self.core.handle_update(&update, new.flatten(), now);
+                let new = self.core.wants(&update, now).and_then(|(version, topic)| {
+                    let value = update.value.as_ref()?.parse().unwrap();
+                    Some(row(&update.key, index(topic), version, value))
+                });
+                let (step, _) = self.core.handle_update(&update, new, now);
                 self.tell(step);
             }
             self.read();

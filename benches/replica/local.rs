@@ -1,0 +1,128 @@
+//! What a replica costs within its process: memory, reads, updates from the queue, snapshots.
+
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::never;
+use parking_lot::RwLock;
+use tablecast::database::Entry;
+use tablecast::{DbUpdate, Dispatcher, Name};
+
+use super::{Bed, VALUE, best, dispatcher, has, key, line, time, wait_until};
+
+const UPDATES: usize = 500_000;
+/// Updates that are pushed together.
+const PUSHED: usize = 64;
+
+/// Memory, and `get`.
+pub(super) fn memory(rows: usize) {
+    let bed = Bed::local(rows);
+    let before = resident();
+    let (_, _replica, table) = bed.synced();
+    let keys: usize = (0..rows).map(|number| key(number).len()).sum();
+    let taken = resident().saturating_sub(before);
+    let beyond = taken.saturating_sub(keys + rows * VALUE) / rows;
+    println!("memory: {beyond} bytes a row beyond its key and value (resident set)");
+
+    let map: HashMap<Name, Arc<Entry<String>>> = table.snapshot().iter().map(|row| (row.key.clone(), row)).collect();
+    let map = RwLock::new(map);
+    let mut chance = fastrand::Rng::with_seed(1);
+    let keys: Vec<String> = (0..500_000).map(|_| key(chance.usize(0..rows))).collect();
+    let bare = || {
+        time(|| {
+            for key in &keys {
+                black_box(map.read().get(key.as_str()).cloned());
+            }
+        })
+    };
+    let ours = || {
+        time(|| {
+            for key in &keys {
+                black_box(table.get(key).expect("a row"));
+            }
+        })
+    };
+    line("500,000 gets", best(ours), "RwLock<HashMap>", best(bare));
+}
+
+/// Updates through the queue, next to a bare callback.
+pub(super) fn updates(rows: usize) {
+    let bed = Bed::local(rows);
+    let (_, _replica, table) = bed.synced();
+    let mut chance = fastrand::Rng::with_seed(2);
+    let mut round = || {
+        let updates = bed.written(&mut chance, rows, UPDATES);
+        let last = updates.last().expect("updates").clone();
+        let bare = {
+            let other = dispatcher();
+            let count = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&count);
+            let call = move |update: &DbUpdate| {
+                black_box(update);
+                counted.fetch_add(1, Ordering::Relaxed);
+            };
+            other.on_table("t", call).detach();
+            push(&other, &updates, || count.load(Ordering::Relaxed) == UPDATES)
+        };
+        (push(&bed.dispatcher, &updates, || has(&table, &last)), bare)
+    };
+    let (ours, bare) = (0..3).map(|_| round()).min().expect("rounds");
+    line("500,000 updates from the queue", ours, "a bare callback", bare);
+}
+
+/// Hands over updates; how long until `is_done`.
+fn push(dispatcher: &Dispatcher, updates: &[DbUpdate], is_done: impl Fn() -> bool) -> Duration {
+    let queue = dispatcher.queue();
+    let batches: Vec<Vec<DbUpdate>> = updates.chunks(PUSHED).map(<[DbUpdate]>::to_vec).collect();
+    time(|| {
+        for mut batch in batches {
+            queue.push(&mut batch, &never()).expect("it runs");
+        }
+        wait_until(is_done);
+    })
+}
+
+/// Snapshots while updates go on.
+pub(super) fn snapshots(rows: usize) {
+    let bed = Bed::local(rows);
+    let (_, _replica, table) = bed.synced();
+    let updates = bed.written(&mut fastrand::Rng::with_seed(3), rows, UPDATES);
+    let stop = AtomicBool::new(false);
+    let queue = bed.dispatcher.queue();
+    let mut times = Vec::new();
+    std::thread::scope(|scope| {
+        let pushing = scope.spawn(|| {
+            for batch in updates.chunks(PUSHED) {
+                if stop.load(Ordering::Relaxed) || queue.push(&mut batch.to_vec(), &never()).is_err() {
+                    return;
+                }
+            }
+        });
+        while times.len() < 1_000 && !pushing.is_finished() {
+            let start = Instant::now();
+            let snapshot = table.snapshot();
+            times.push(start.elapsed());
+            std::thread::park_timeout(Duration::from_micros(200));
+            drop(snapshot);
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    times.sort_unstable();
+    let of = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+    let (half, most, nearly, longest) = (of(0.5), of(0.99), of(0.999), of(1.0));
+    println!("snapshot while updates go on: median {half:?}, 99 % {most:?}, 99.9 % {nearly:?}, longest {longest:?}");
+}
+
+/// The resident set, in bytes.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: usize = statm
+        .split(' ')
+        .nth(1)
+        .and_then(|pages| pages.parse().ok())
+        .unwrap_or(0);
+    pages * 4096
+}

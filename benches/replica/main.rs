@@ -1,0 +1,161 @@
+//! A replica of a million rows of 200 bytes, each figure next to what it is measured by.
+//!
+//! `cargo bench --bench replica [-- rows [what]]`, of `memory`, `updates`, `snapshots`, `wire`, and the stores `store-memory`,
+//! `store-sqlite` and `store-redis`. A time is the best of its rounds.
+#![allow(missing_docs)]
+
+mod local;
+#[cfg(feature = "redis")]
+#[path = "../server/mod.rs"]
+mod server;
+mod stores;
+#[cfg(feature = "zmq")]
+mod wire;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tablecast::drivers::memory::MemoryPubSub;
+use tablecast::queue::{Overflow, QueueOptions};
+use tablecast::replica::{Replica, ReplicaOptions, ReplicaTable};
+use tablecast::store::Write;
+use tablecast::stores::memory::MemoryStore;
+use tablecast::{Action, DbUpdate, Dispatcher, DispatcherOptions, Store, Subscriber, SubscriberOptions, Topic};
+
+const VALUE: usize = 200;
+const LONG: Duration = Duration::from_secs(600);
+const ROUNDS: usize = 3;
+/// Rows that are written in one step.
+const BATCH: usize = 1_000;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    let rows = args
+        .first()
+        .map_or(1_000_000, |rows| rows.parse().expect("a number of rows"));
+    let only = args.get(1).map_or("", String::as_str);
+    println!("{rows} rows of {VALUE} bytes");
+    let runs: [(&str, fn(usize)); 4] = [
+        ("memory", local::memory),
+        ("updates", local::updates),
+        ("snapshots", local::snapshots),
+        ("store", |rows| stores::all(rows, "")),
+    ];
+    for (what, run) in runs {
+        if what.starts_with(only) {
+            run(rows);
+        }
+    }
+    if only.starts_with("store-") {
+        stores::all(rows, only);
+    }
+    #[cfg(feature = "zmq")]
+    if "wire".starts_with(only) {
+        wire::updates(rows);
+    }
+}
+
+/// A store with rows, a dispatcher, and a replica that is to come.
+struct Bed {
+    store: Arc<dyn Store>,
+    dispatcher: Dispatcher,
+    subscriber: Arc<Subscriber>,
+}
+
+impl Bed {
+    fn new(store: Arc<dyn Store>, rows: usize) -> Bed {
+        let value = "x".repeat(VALUE);
+        let keys: Vec<String> = (0..rows).map(key).collect();
+        for keys in keys.chunks(BATCH) {
+            let writes: Vec<Write> = keys.iter().map(|key| Write::create("t", key, &value)).collect();
+            for written in store.write_each(&writes).expect("a store") {
+                written.expect("a new row");
+            }
+        }
+        let dispatcher = dispatcher();
+        let driver = Arc::new(MemoryPubSub::new("memory://bench-replica").expect("a driver"));
+        let subscriber = Subscriber::new(driver, dispatcher.queue(), SubscriberOptions::default());
+        let subscriber = Arc::new(subscriber);
+        Bed {
+            store,
+            dispatcher,
+            subscriber,
+        }
+    }
+
+    /// In memory.
+    fn local(rows: usize) -> Bed {
+        Bed::new(Arc::new(MemoryStore::new()), rows)
+    }
+
+    /// A replica that has everything, and how long that took.
+    fn synced(&self) -> (Duration, Replica, ReplicaTable<String>) {
+        let options = ReplicaOptions {
+            topics: vec![Topic::ALL],
+            check_interval: LONG,
+            ..ReplicaOptions::default()
+        };
+        let start = Instant::now();
+        let store = Arc::clone(&self.store);
+        let replica = Replica::new(&self.subscriber, &self.dispatcher, store, options).expect("a replica");
+        let table = replica.raw_table("t").expect("a table");
+        replica.wait_synced(LONG).expect("in time");
+        (start.elapsed(), replica, table)
+    }
+
+    /// Writes rows at random; what is told of it. What is made up would be taken for a store that went back.
+    fn written(&self, chance: &mut fastrand::Rng, rows: usize, count: usize) -> Vec<DbUpdate> {
+        let value = "y".repeat(VALUE);
+        let write = |_| {
+            let key = key(chance.usize(0..rows));
+            let written = self.store.write(&Write::set("t", &key, &value)).expect("a version");
+            let mut update = DbUpdate::new("t", key.as_str(), Action::Set).value(value.clone());
+            (update.after, update.version) = (written.after, Some(written.version));
+            update
+        };
+        (0..count).map(write).collect()
+    }
+}
+
+fn key(number: usize) -> String {
+    format!("port-{number}")
+}
+
+fn dispatcher() -> Dispatcher {
+    let queue = QueueOptions {
+        overflow: Overflow::Block,
+        ..QueueOptions::default()
+    };
+    let options = DispatcherOptions {
+        queue,
+        ..DispatcherOptions::default()
+    };
+    Dispatcher::new(options).expect("a dispatcher")
+}
+
+/// Waits without taking a processor from those who are measured.
+fn wait_until(is_true: impl Fn() -> bool) {
+    while !is_true() {
+        std::thread::park_timeout(Duration::from_micros(200));
+    }
+}
+
+fn has(table: &ReplicaTable<String>, last: &DbUpdate) -> bool {
+    let row = table.get(&last.key).expect("a row");
+    row.is_some_and(|row| Some(row.version) == last.version)
+}
+
+fn time(run: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    run();
+    start.elapsed()
+}
+
+fn best(run: impl FnMut() -> Duration) -> Duration {
+    std::iter::repeat_with(run).take(ROUNDS).min().expect("rounds")
+}
+
+fn line(what: &str, ours: Duration, other: &str, theirs: Duration) {
+    let ratio = theirs.as_secs_f64() / ours.as_secs_f64();
+    println!("{what}: {ours:.1?}; {other}: {theirs:.1?}; speed {ratio:.2} of it");
+}

@@ -1,0 +1,104 @@
+//! Calling the handlers of a table, without its lock.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::map::Iter;
+use super::row::{Held, MalformedRow, RowChange, Step, Undecoded};
+use super::typed::{State, Typed};
+use super::watch::{Telling, Watcher};
+use crate::database::Entry;
+use crate::dispatcher::{Callback, Guard, Handler};
+use crate::error::report;
+
+/// How many rows are told to a new handler before others have their turn.
+const TOLD_AT_ONCE: usize = 256;
+
+/// The row if it does not decode, and who is told.
+pub(super) type Merged<T> = (Option<Arc<MalformedRow>>, Option<Telling<T>>);
+
+impl<T> State<T> {
+    /// Takes note of a change: what is to be told of it once the lock is free.
+    pub(super) fn note(&mut self, step: Step<T>) -> Merged<T> {
+        let malformed = match &step.after {
+            Some(Held::Malformed(it)) => Some(Arc::clone(&it.row)),
+            _ => None,
+        };
+        (malformed, self.watchers.change(step))
+    }
+}
+
+impl<T: Send + Sync + 'static> Typed<T> {
+    pub(super) fn tell_merged(&self, (malformed, mut telling): Merged<T>, needs_word: bool) {
+        if let Some(row) = malformed {
+            report(&row.error, self.hook.as_ref());
+        }
+        while let Some(Telling { step, watchers }) = telling.take() {
+            if watchers.is_empty() {
+                return;
+            }
+            self.tell(&step, &watchers);
+            if needs_word {
+                telling = self.state.write().watchers.told(&step.key);
+            }
+        }
+    }
+
+    fn tell(&self, step: &Step<T>, watchers: &[Watcher<T>]) {
+        let Some(change) = step.told() else { return };
+        for watcher in watchers {
+            let what = || {
+                format!(
+                    "a row change handler of table {}, called with key {}",
+                    self.name, step.key
+                )
+            };
+            self.dispatcher.call(watcher, &change, what);
+        }
+    }
+
+    /// Registers a handler, and gives it what there is: on the dispatcher's threads, or on this one, which waits for it.
+    pub(super) fn watch(self: &Arc<Self>, handler: impl Handler<RowChange<T>>, here: bool) -> Guard {
+        let watcher: Watcher<T> = Arc::new(Callback::new(move |change: &RowChange<T>| handler.handle(change)));
+        let table = Arc::clone(self);
+        let guard = watcher.guard(move || table.state.write().watchers.sweep());
+        let table = Arc::clone(self);
+        let begin = move || {
+            let mut state = table.state.write();
+            state.watchers.begin(Arc::clone(&watcher));
+            let rows = (state.core.rows.decoded.iter(), state.core.rows.malformed.iter());
+            drop(state);
+            table.tell_all(watcher, rows, here);
+        };
+        if here {
+            begin();
+        } else {
+            self.dispatcher.run(Box::new(begin));
+        }
+        guard
+    }
+
+    /// Tells a new handler of some of the rows, and later of the others.
+    fn tell_all(self: Arc<Self>, watcher: Watcher<T>, mut rows: (Iter<Entry<T>>, Iter<Undecoded<T>>), here: bool) {
+        let told = std::slice::from_ref(&watcher);
+        for _ in 0..if here { usize::MAX } else { TOLD_AT_ONCE } {
+            let held = rows.0.next().map(Held::Row);
+            let Some(held) = held.or_else(|| rows.1.next().map(Held::Malformed)) else {
+                while watcher.is_live()
+                    && let Some(since) = { self.state.write().watchers.since(&watcher) }
+                {
+                    since.values().for_each(|step| self.tell(step, told));
+                }
+                return;
+            };
+            self.tell(&Step::appears(held), told);
+        }
+        if watcher.is_live() {
+            let table = Arc::clone(&self);
+            let rows = Mutex::new(rows);
+            let go_on = move || table.tell_all(watcher, rows.into_inner(), here);
+            self.dispatcher.run(Box::new(go_on));
+        }
+    }
+}
