@@ -14,6 +14,9 @@ const TOPICS: &[&str] = &["D", "tenant-1"];
 /// What a service may use beyond what it queues, in KiB.
 const SERVICE_KIB: u64 = 16 << 10;
 
+/// What a busy machine may add to the time in which a backlog is read, before which a loss behind it is not known.
+const SPARE: Duration = Duration::from_secs(1);
+
 /// More updates than the service and the system keep for one that is stopped.
 const MISSED: u64 = 7_000;
 
@@ -54,7 +57,7 @@ fn subscriber_stopped() {
         let quiet = now();
         let converged = stage.converge(&mut [&mut victim, &mut other]);
         writers.into_iter().for_each(Writer::close);
-        assert!(told <= stage.hellos(2.0), "told after {told:?}");
+        assert!(told <= stage.hellos(2.0) + SPARE, "told after {told:?}");
         assert_eq!(other.syncs().len(), 1, "{:?}", other.syncs());
         // What is queued for both programs, and the service's own.
         let bound = 2 * (hwm * (bytes as u64 + 500)) / 1024 + SERVICE_KIB;
