@@ -28,6 +28,9 @@ const ROUNDS: usize = 3;
 /// Rows that are written in one step.
 const BATCH: usize = 1_000;
 
+/// Measures with so many rows.
+type Run = fn(usize);
+
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     let rows = args
@@ -35,7 +38,7 @@ fn main() {
         .map_or(1_000_000, |rows| rows.parse().expect("a number of rows"));
     let only = args.get(1).map_or("", String::as_str);
     println!("{rows} rows of {VALUE} bytes");
-    let runs: [(&str, fn(usize)); 4] = [
+    let runs: [(&str, Run); 4] = [
         ("memory", local::memory),
         ("updates", local::updates),
         ("snapshots", local::snapshots),
