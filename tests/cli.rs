@@ -323,6 +323,11 @@ fn wrong_usage_is_told_apart_from_failure() {
         (&["service", "--publisher-port", "-1"], 2, &["publisher_port", "-1"]),
         (&["watch", "--publisher", "nonsense"], 2, &["publishers", "nonsense"]),
         (
+            &["watch", "--publisher", "udp://a:1"],
+            2,
+            &["publishers", "udp://a:1", "tcp"],
+        ),
+        (
             &["watch", "--publishers", "tcp://a:1,nonsense"],
             2,
             &["publishers", "nonsense"],

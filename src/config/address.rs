@@ -156,11 +156,14 @@ pub(super) fn is_uri(uri: &str) -> bool {
             any_host.map_or_else(|| is_host_port(rest), is_port)
         }
         "ipc" => socket::is_path(Path::new(rest)),
-        "inproc" | "epgm" | "pgm" | "memory" | "redis" | "rediss" | "valkey" | "valkeys" | "unix" => {
-            !rest.is_empty() && !rest.contains(char::is_whitespace)
-        }
-        _ => false,
+        // The driver looks closer: it may be the program's own.
+        _ => is_scheme(scheme) && !rest.is_empty() && !rest.contains(char::is_whitespace),
     }
+}
+
+fn is_scheme(text: &str) -> bool {
+    let is_of_scheme = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
+    text.bytes().next().is_some_and(|first| first.is_ascii_lowercase()) && text.bytes().all(is_of_scheme)
 }
 
 /// True if `text` names a server of Redis, or several, as one item of a list: the driver looks closer.

@@ -150,8 +150,8 @@ options! {
         "Socket between the processes of one host and their publisher service; the path may begin with `ipc://`. \
         Without `$XDG_RUNTIME_DIR` it is `tablecast-<user id>/publisher.sock` in the folder for temporary files.";
     publishers: Vec<String> = "",
-        [each "tcp://host:port, ipc://path, or inproc, epgm, pgm, memory, redis, rediss, valkey, valkeys or unix and ://address; \
-        @ before it binds, > connects", is_uri],
+        [each "tcp://host:port, ipc://path, or another scheme that the driver takes and ://address; @ before it binds, > connects",
+        is_uri],
         "Listen addresses that a subscriber connects to. An empty list means the address that a publisher of this \
         host binds.";
     topics: Vec<Topic> = "D", [is "topics that are not empty"],

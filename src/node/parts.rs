@@ -112,7 +112,8 @@ impl Parts {
             subscriber.register_topic(topic)?;
         }
         for address in config.listen_addresses()? {
-            subscriber.register_listen_address(&address)?;
+            let registered = subscriber.register_listen_address(&address);
+            registered.map_err(|e| Error::new(e.kind(), "option publishers").with_source(e))?;
         }
         subscriber.daemonize()?;
         if config.discover {

@@ -18,7 +18,9 @@ fn other_value(option: &OptionDoc) -> String {
         "redis_tls" | "discover" => "true",
         "discover_roles" => "chassis,server",
         "publisher_transport" => "epgm",
-        "publishers" => "tcp://a:1,>tcp://[::1]:65535,@tcp://*:2,ipc:///run/x,inproc://x,memory://x,redis://h:1",
+        "publishers" => {
+            "tcp://a:1,>tcp://[::1]:65535,@tcp://*:2,ipc:///run/x,inproc://x,memory://x,redis://h:1,own+1://x"
+        }
         "topics" => "tenant1,tenant2",
         "monitor_tables" => "lport,chassis",
         "codec" => "json",
