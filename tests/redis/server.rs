@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::unbounded;
 use tablecast::config::{Config, Source};
 use tablecast::queue::{Overflow, QueueOptions};
-use tablecast::{ErrorKind, Node, PeerState, Publisher, PublisherOptions, SubscriberOptions, SyncReason};
+use tablecast::{DbUpdate, ErrorKind, Node, PeerState, Publisher, PublisherOptions, SubscriberOptions, SyncReason};
 
 use crate::common::{eventually, within};
 use crate::rig::{LONG, Rig, pass, quickly, send, topic, update};
@@ -378,14 +379,15 @@ fn the_options_alone_are_enough() {
         }
         config.validate().unwrap();
         assert_eq!(config.listen_addresses().unwrap(), [server.address()]);
-        let rig = Rig::new(&driver(&server.address()));
         let node = Node::open(&config).unwrap();
+        let (sender, updates) = unbounded::<DbUpdate>();
+        node.dispatcher().unwrap().on_update(sender).detach();
         let subscriber = node.subscriber().unwrap();
         subscriber.wait_live(LONG).unwrap();
         let publisher = node.publisher().unwrap();
         assert_eq!(publisher.address(), Some(server.address()));
-        rig.only("1", || send(&publisher, "D", "1"));
-        start(&rig, &[], &server.address());
+        send(&publisher, "D", "1");
+        assert_eq!(updates.recv_timeout(LONG).unwrap().key, "1");
         for wrong in ["tcp://127.0.0.1:1", "redis://", "redis://host:x", "redis://a:b@host:y"] {
             let error = subscriber.register_listen_address(wrong).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");

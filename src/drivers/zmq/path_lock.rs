@@ -16,7 +16,7 @@ pub(super) struct PathLock {
     socket: PathBuf,
     path: PathBuf,
     file: File,
-    /// The socket that was bound there.
+    /// The socket there that goes with this.
     bound: Option<Inode>,
 }
 
@@ -28,13 +28,15 @@ impl PathLock {
         let mut path = socket.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);
-        let lock = PathLock {
+        let mut lock = PathLock {
             file: lock(&path, socket)?,
             socket: socket.to_owned(),
             path,
             bound: None,
         };
         lock.check_free()?;
+        // What a killed server has left there goes with the lock.
+        lock.bound();
         Ok(lock)
     }
 
@@ -72,12 +74,11 @@ impl PathLock {
 
 impl Drop for PathLock {
     fn drop(&mut self) {
-        let is_ours = inode(&self.path) == of(&self.file);
-        // What is there may be a successor's by now; what a killed server left there goes too.
-        if self.bound.map_or(is_ours, |bound| inode(&self.socket) == Some(bound)) && is_socket(&self.socket) {
+        // What is there may be a successor's by now.
+        if self.bound.is_some() && !self.is_lost() {
             let _ = fs::remove_file(&self.socket);
         }
-        if is_ours {
+        if inode(&self.path) == of(&self.file) {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -120,10 +121,6 @@ fn inode(path: &Path) -> Option<Inode> {
 fn of(file: &File) -> Option<Inode> {
     let ours = file.metadata().ok()?;
     Some((ours.dev(), ours.ino()))
-}
-
-fn is_socket(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|there| there.file_type().is_socket())
 }
 
 /// Why this process cannot connect to a Unix socket, if it has no right to.
