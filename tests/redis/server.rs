@@ -10,7 +10,7 @@ use tablecast::{DbUpdate, ErrorKind, Node, PeerState, Publisher, PublisherOption
 use crate::common::{eventually, within};
 use crate::rig::{LONG, Rig, pass, quickly, send, topic, update};
 use crate::servers::Server;
-use crate::{SECOND, SILENCE, driver, options, publisher, start, syncs, told, with};
+use crate::{SECOND, SILENCE, driver, options, publisher, syncs, told, with};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
