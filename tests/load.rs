@@ -245,7 +245,8 @@ fn a_crowd_hears_everything_and_comes_back_without_a_stampede() {
     within(Duration::from_secs(200), || {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("socket").display().to_string();
-        let (port, count, burst) = (free_port(), if is_long() { 400 } else { 100 }, 500);
+        let port = free_port();
+        let (count, burst) = if is_long() { (1_000, 2_000) } else { (100, 500) };
         let mut first = service(port, &socket);
         let crowd = Crowd::new(count, &format!("tcp://127.0.0.1:{port}"));
         let values = [("publisher_multiproc_socket", socket.as_str())];

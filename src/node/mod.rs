@@ -109,7 +109,7 @@ impl Node {
     /// [`Node::subscriber`]: it runs from then on.
     ///
     /// # Errors
-    /// As [`Dispatcher::new`].
+    /// As [`Dispatcher::new`](crate::Dispatcher::new).
     pub fn dispatcher(&self) -> Result<DispatcherHandle> {
         self.parts.lock().dispatcher(self)
     }
