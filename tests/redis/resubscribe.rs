@@ -71,7 +71,12 @@ fn a_server_that_comes_back_has_no_subscriptions_until_the_program_asks() {
                 for name in &names {
                     rig.only(name, || send(&publisher, name, name));
                 }
-                assert!(rig.syncs.is_empty());
+                // What was lost may have been sent too shortly before to be proven older.
+                let unproven = SyncReason::Unproven {
+                    topics: vec![topic("tenant0")],
+                };
+                let more: Vec<_> = rig.syncs.try_iter().filter(|reason| *reason != unproven).collect();
+                assert_eq!(more, []);
             }
         }
     });
