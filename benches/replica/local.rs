@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::never;
@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use tablecast::database::Entry;
 use tablecast::{DbUpdate, Dispatcher, Name};
 
-use super::{Bed, VALUE, best, dispatcher, has, key, line, time, wait_until};
+use super::{Bed, VALUE, best, counted, dispatcher, has, key, line, time, wait_until};
 
 const UPDATES: usize = 500_000;
 /// Updates that are pushed together.
@@ -58,13 +58,7 @@ pub(super) fn updates(rows: usize) {
         let last = updates.last().expect("updates").clone();
         let bare = {
             let other = dispatcher();
-            let count = Arc::new(AtomicUsize::new(0));
-            let counted = Arc::clone(&count);
-            let call = move |update: &DbUpdate| {
-                black_box(update);
-                counted.fetch_add(1, Ordering::Relaxed);
-            };
-            other.on_table("t", call).detach();
+            let count = counted(&other);
             push(&other, &updates, || count.load(Ordering::Relaxed) == UPDATES)
         };
         (push(&bed.dispatcher, &updates, || has(&table, &last)), bare)

@@ -12,7 +12,9 @@ mod stores;
 #[cfg(feature = "zmq")]
 mod wire;
 
+use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use tablecast::drivers::memory::MemoryPubSub;
@@ -122,6 +124,18 @@ impl Bed {
 
 fn key(number: usize) -> String {
     format!("port-{number}")
+}
+
+/// How many updates of the table a bare callback got.
+fn counted(dispatcher: &Dispatcher) -> Arc<AtomicUsize> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    let call = move |update: &DbUpdate| {
+        black_box(update);
+        counted.fetch_add(1, Ordering::Relaxed);
+    };
+    dispatcher.on_table("t", call).detach();
+    count
 }
 
 fn dispatcher() -> Dispatcher {

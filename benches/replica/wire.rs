@@ -1,14 +1,13 @@
 //! From a publisher over tcp to a replica, next to a bare callback over the same way.
 
-use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
 use tablecast::{DbUpdate, Dispatcher, Publisher, PublisherOptions, Subscriber, SubscriberOptions, Topic};
 
-use super::{Bed, LONG, dispatcher, has, line, time, wait_until};
+use super::{Bed, LONG, counted, dispatcher, has, line, time, wait_until};
 
 const UPDATES: usize = 300_000;
 const ROUNDS: usize = 5;
@@ -60,13 +59,7 @@ pub(super) fn updates(rows: usize) {
 
     let other = dispatcher();
     let bare = Way::new(&other);
-    let count = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&count);
-    let call = move |update: &DbUpdate| {
-        black_box(update);
-        counted.fetch_add(1, Ordering::Relaxed);
-    };
-    other.on_table("t", call).detach();
+    let count = counted(&other);
 
     let mut chance = fastrand::Rng::with_seed(5);
     let round = |number: usize| {

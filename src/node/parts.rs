@@ -44,9 +44,12 @@ impl Parts {
         if let Some(dispatcher) = &self.dispatcher {
             dispatcher.stop();
         }
-        // What they have published is still passed on.
+        // The last updates of monitors and the publisher, and its goodbye, are still passed on.
         Monitor::stop_all(&self.monitors);
-        drop(self.monitors);
+        self.monitors
+            .iter()
+            .for_each(|monitor| log::info!("stopped: {monitor:?}"));
+        drop((self.monitors, self.database, self.publisher));
         if let Some(service) = &self.service {
             service.stop();
         }

@@ -59,7 +59,7 @@ impl Endpoint {
             "ipc" | "inproc" => {}
             "pgm" | "epgm" if zmq::has("pgm") != Some(true) => {
                 let context = format!(
-                    "address {address:?}: this libzmq ({}) was built without PGM; link the system's libzmq, see src/docs/operating.md",
+                    "address {address:?}: this libzmq ({}) was built without PGM; link the system's libzmq, as the page `operating` of the documentation says",
                     super::libzmq()
                 );
                 return Err(Error::new(ErrorKind::Unsupported, context));
