@@ -260,7 +260,12 @@ impl Shared {
             // An answer says that everything before it has come.
             sender.flush(HELLO_TIMEOUT, false)?;
             hello.clear();
-            let text = text.get_or_insert_with(|| Hello::of(self.interval).to_text());
+            let text = text.get_or_insert_with(|| {
+                // Zero would say that there is no clock.
+                let at = sender.numbers.at(clock::now()).max(1);
+                let hello = Hello::of(self.interval);
+                Hello { at, ..hello }.to_text()
+            });
             self.encoder.control(HELLO, Some(text), &probe, &mut hello);
             sender.outbound.send(probe.as_str().as_bytes(), &hello, HELLO_TIMEOUT)?;
             self.hellos.fetch_add(1, Ordering::Relaxed);

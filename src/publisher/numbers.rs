@@ -140,10 +140,15 @@ impl Numbers {
         }
     }
 
+    /// The time of this publisher's own clock, in milliseconds.
+    pub(super) fn at(&mut self, now: Instant) -> u64 {
+        millis(now.saturating_duration_since(*self.begun.get_or_insert(now)))
+    }
+
     /// A message of the current round of hellos, which names at most `most` topics, and the part after it; `None`: that
     /// was the last. With 0 a topic is left out for which no message is large enough.
     pub(super) fn hello(&mut self, part: Part, most: usize, every: Duration, now: Instant) -> (Hello, Option<Part>) {
-        let begun = *self.begun.get_or_insert(now);
+        let at = self.at(now);
         let mut topics = Vec::new();
         let mut bytes = 0;
         let mut end = part.from;
@@ -162,7 +167,7 @@ impl Numbers {
         let hello = Hello {
             topics,
             round: Some(self.rounds + 1),
-            at: millis(now.saturating_duration_since(begun)),
+            at,
             part: part.number,
             more,
             ..Hello::of(every)

@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind};
 use crate::update::{Name, SyncReason, Topic};
 
 use super::continuity::{Scope, Sender};
+use super::peer::Greeting;
 use super::{Action, Session};
 
 /// From where frames are coming. What follows from that is done once for all that come together.
@@ -123,8 +124,8 @@ impl Session {
         }
     }
 
-    /// Reads a publisher's hello; returns its id and its run.
-    pub(super) fn on_hello(&mut self, address: &str, payload: &[u8], now: Instant) -> Option<(Name, u64)> {
+    /// Reads a publisher's hello; returns who said it.
+    pub(super) fn on_hello(&mut self, address: &str, payload: &[u8], now: Instant) -> Option<Greeting> {
         if payload.is_empty() {
             // A transport that confirms by itself has no hello.
             return None;
@@ -179,6 +180,7 @@ impl Session {
             continuity.hello(scope, &from, &hello, is_last, now);
             self.deadline = None;
         }
-        Some((publisher, epoch))
+        let at = (hello.at > 0).then(|| Duration::from_millis(hello.at));
+        Some(Greeting { publisher, epoch, at })
     }
 }

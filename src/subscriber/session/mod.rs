@@ -222,11 +222,11 @@ impl Session {
     /// An answer to a probe came, with the publisher's hello if it has one.
     pub(super) fn handle_answer(&mut self, address: &str, probe: &[u8], hello: &[u8], now: Instant) {
         self.hear(address, now);
-        let owner = self.on_hello(address, hello, now);
+        let greeting = self.on_hello(address, hello, now);
         let Some((name, peer)) = entry(&mut self.peers, address) else {
             return;
         };
-        if !peer.answered(probe, owner, now, &self.times, &mut self.jitter) {
+        if !peer.answered(probe, greeting, now, &self.times, &mut self.jitter) {
             return;
         }
         if let Some(continuity) = &mut self.continuity {

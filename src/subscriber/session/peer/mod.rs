@@ -31,7 +31,7 @@ const ASKED_A_SECOND: f64 = 300.0;
 /// answer to a hello that has passed it by.
 const PASSING: f64 = 0.2;
 
-/// A hello that was on its way for less than so much of a hello period more than others was not delayed.
+/// A hello that was on its way for less than so much of a hello period was not delayed.
 const UNDELAYED: f64 = 0.3;
 
 /// Part of a hello period within which an address is reported lost, or live again, at random: when many subscribers
@@ -40,6 +40,16 @@ pub(super) const MOST_HELD: f64 = 0.5;
 
 /// The longest wait before a connection on which nothing comes is begun anew.
 const MAX_RENEWAL: Duration = Duration::from_secs(5);
+
+/// Who says hello.
+#[derive(Debug)]
+pub(super) struct Greeting {
+    pub(super) publisher: Name,
+    /// Which run of it.
+    pub(super) epoch: u64,
+    /// When it said so, by its own clock.
+    pub(super) at: Option<Duration>,
+}
 
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -150,10 +160,10 @@ impl Peer {
         }
         self.crowd = crowd;
         let late = self.delay.hear(said, now);
+        let late = late.filter(|late| *late < times.hello_interval.mul_f64(UNDELAYED));
         let margin = times.hello_interval.mul_f64(PASSING) + self.took * 2;
         if let Some(probe) = &mut self.probe {
-            let is_undelayed = late < times.hello_interval.mul_f64(UNDELAYED);
-            let has_passed = is_undelayed && now >= after(probe.asked, margin + late);
+            let has_passed = late.is_some_and(|late| now >= after(probe.asked, margin + late));
             match has_passed {
                 true => probe.pass_by(margin, now),
                 false => (probe.passed_by, probe.is_passed_again) = (None, false),
@@ -266,11 +276,11 @@ impl Peer {
         }
     }
 
-    /// An answer came, from this publisher if it is named. True if it counts.
+    /// An answer came, with this greeting if the publisher names itself. True if it counts.
     pub(super) fn answered(
         &mut self,
         probe: &[u8],
-        owner: Option<(Name, u64)>,
+        greeting: Option<Greeting>,
         now: Instant,
         times: &Times,
         jitter: &mut fastrand::Rng,
@@ -287,8 +297,13 @@ impl Peer {
             patience: within(times.hello_interval, ASK, jitter),
         };
         self.confirm(probe.generation, now);
+        let at = greeting.as_ref().and_then(|greeting| greeting.at);
+        let owner = greeting.map(|greeting| (greeting.publisher, greeting.epoch));
         if self.owner != owner {
             self.delay = Delay::default();
+        }
+        if let Some(at) = at {
+            self.delay.answer(at, self.took, now);
         }
         (self.has_answered, self.owner) = (true, owner);
         self.proven = probe.asked;

@@ -407,7 +407,7 @@ fn a_publisher_is_heard_where_it_answers() {
     let mut world = World::new();
     world.listen("there");
     world.hello_of("p", 1, "there", &hello(&[]), false);
-    world.greeting = hello_payload("p", 1, &hello(&[]), false);
+    world.greeting = Some(("p", 1));
     world.connect("here");
     world.pass(1_000);
     world.told.clear();
@@ -438,7 +438,7 @@ fn a_flood_does_not_hide_silence() {
 fn a_publisher_that_is_gone_leaves_no_loss_untold() {
     for given_up in [false, true] {
         let mut world = World::new();
-        world.greeting = hello_payload("p", 1, &hello(&[]), false);
+        world.greeting = Some(("p", 1));
         world.connect("here");
         world.pass(1_000);
         world.told.clear();

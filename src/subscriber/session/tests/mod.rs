@@ -29,7 +29,7 @@ struct World {
     /// Addresses that answer no probe.
     mute: BTreeSet<String>,
     /// The hello with which the others answer.
-    greeting: Vec<u8>,
+    greeting: Option<(&'static str, u64)>,
     /// Bytes that the transport has received from each address.
     received: BTreeMap<String, u64>,
     registrations: u64,
@@ -59,7 +59,7 @@ impl World {
             done: Vec::new(),
             errors: Vec::new(),
             mute: BTreeSet::new(),
-            greeting: Vec::new(),
+            greeting: None,
             received: BTreeMap::new(),
             registrations: 0,
             generation: 0,
@@ -146,6 +146,15 @@ impl World {
         self.drive();
     }
 
+    /// What the publisher that answers says, by its own clock.
+    fn greeting(&self) -> Vec<u8> {
+        let Some((publisher, epoch)) = self.greeting else {
+            return Vec::new();
+        };
+        let at = self.millis.max(1);
+        hello_payload(publisher, epoch, &Hello { at, ..hello(&[]) }, false)
+    }
+
     /// Lets the time pass to this moment, as the subscriber's thread does when nothing comes.
     fn pass(&mut self, until: u64) {
         loop {
@@ -174,7 +183,7 @@ impl World {
                 Action::Report(error) => self.errors.push(error.to_string()),
                 Action::Probe(address, probe) => {
                     if !self.mute.contains(address.as_str()) {
-                        let greeting = self.greeting.clone();
+                        let greeting = self.greeting();
                         self.session
                             .handle_answer(&address, probe.as_str().as_bytes(), &greeting, now);
                     }

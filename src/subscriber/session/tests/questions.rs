@@ -5,7 +5,7 @@ use super::*;
 /// The address "here" is that of publisher p, live since the time 1,000.
 fn with_owner() -> World {
     let mut world = World::new();
-    world.greeting = hello_payload("p", 1, &hello(&[]), false);
+    world.greeting = Some(("p", 1));
     world.connect("here");
     world.pass(1_000);
     world.told.clear();
@@ -107,7 +107,7 @@ fn an_answer_proves_what_was_sent_before_the_question() {
         world.pass(millis);
         world.frame("here", "x", b"");
     }
-    world.answer("here", &world.greeting.clone());
+    world.answer("here", &world.greeting());
     world.pass(3_810);
     world.hello_of("q", 1, "here", &hello(&[]), false);
     world.mute.clear();
@@ -172,7 +172,7 @@ fn what_answers_usually_take_is_waited_for() {
         }
         if due == Some(tick) {
             let probe = world.session.peers["here"].asked().expect("it was asked");
-            let (now, greeting) = (world.now(), world.greeting.clone());
+            let (now, greeting) = (world.now(), world.greeting());
             let probe = probe.as_str().as_bytes();
             world.session.handle_answer("here", probe, &greeting, now);
             world.drive();
@@ -194,7 +194,7 @@ fn an_address_that_was_deaf_and_answers_is_as_any_other() {
     while world.state("here") == PeerState::Live {
         world.pass(world.millis + 10);
     }
-    world.answer("here", &world.greeting.clone());
+    world.answer("here", &world.greeting());
     world.pass(world.millis + 600);
     assert_eq!(world.told(), [lost("here"), reconnected("here")]);
     while world.state("here") == PeerState::Live {
