@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tablecast::codec::{Codec, Encoder};
-use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
+use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
 use tablecast::queue::{Overflow, QueueOptions};
 use tablecast::{
     Action, DbUpdate, Dispatcher, DispatcherOptions, Name, Publisher, PublisherOptions, Service, ServiceOptions,
@@ -267,7 +267,7 @@ fn send_ours(how: &str, address: &str, count: usize, rate: usize) {
     let publisher = if how.starts_with("service-") {
         Publisher::new(&ZmqMultiproc::new(address, self::options()).unwrap(), options).unwrap()
     } else {
-        Publisher::new(&ZmqPubSub::new(address, self::options()).unwrap(), options).unwrap()
+        Publisher::new(&ZmqDriver::new(address, self::options()).unwrap(), options).unwrap()
     };
     println!("{}", publisher.address().unwrap_or_default());
     let mut update = update();
@@ -393,7 +393,7 @@ fn receive_ours(how: &str, count: usize, rate: usize) -> Measured {
             done.send((start.elapsed(), std::mem::take(latencies))).unwrap();
         }
     });
-    let network = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", options()).unwrap());
+    let network = Arc::new(ZmqDriver::new("tcp://127.0.0.1:0", options()).unwrap());
     let folder = tempfile::tempdir().unwrap();
     let socket = format!("ipc://{}/socket", folder.path().display());
     let multiproc = ZmqMultiproc::new(&socket, options()).unwrap();

@@ -6,7 +6,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
+use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::{Action, DbUpdate, Publisher, PublisherOptions, Topic};
 
 const PERIOD: Duration = Duration::from_millis(500);
@@ -22,7 +22,7 @@ fn main() {
 }
 
 fn run(topics: usize) {
-    let driver = ZmqPubSub::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap();
+    let driver = ZmqDriver::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap();
     let options = PublisherOptions {
         hello_interval: PERIOD,
         ..PublisherOptions::default()

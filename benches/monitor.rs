@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::never;
-use tablecast::drivers::memory::MemoryPubSub;
+use tablecast::drivers::memory::MemoryDriver;
 use tablecast::stores::memory::MemoryStore;
 use tablecast::{Monitor, MonitorOptions, Publisher, PublisherOptions, Store, Topic};
 
@@ -58,7 +58,7 @@ fn report(name: &str, store: Arc<dyn Store>) {
     }
     let reading = (0..ROUNDS).map(|_| read(&*store)).min().expect("at least one round");
 
-    let driver = MemoryPubSub::new(&format!("memory://bench-{name}")).expect("a driver");
+    let driver = MemoryDriver::new(&format!("memory://bench-{name}")).expect("a driver");
     let publisher = Publisher::new(&driver, PublisherOptions::default()).expect("a publisher");
     let options = MonitorOptions {
         interval: Duration::ZERO,

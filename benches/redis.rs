@@ -14,7 +14,7 @@ use redis::{Script, cmd, pipe};
 use tablecast::codec::{Codec, Encoder};
 use tablecast::queue::{Overflow, QueueOptions};
 use tablecast::store::Write;
-use tablecast::transport::PubSub;
+use tablecast::transport::Driver;
 use tablecast::{
     Action, Database, DatabaseOptions, DbUpdate, Dispatcher, DispatcherOptions, Name, Publisher, PublisherOptions,
     Store, Subscriber, SubscriberOptions, Topic,

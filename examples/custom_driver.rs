@@ -9,7 +9,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tablecast::transport::{Inbound, Outbound, PubSub, Received, Wake};
+use tablecast::transport::{Driver, Inbound, Outbound, Received, Wake};
 use tablecast::{Action, Config, DbUpdate, Drivers, Error, ErrorKind, Node, Result, Topic};
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ fn parse(address: &str) -> Result<SocketAddr> {
     })
 }
 
-impl PubSub for Udp {
+impl Driver for Udp {
     fn outbound(&self) -> Result<Box<dyn Outbound>> {
         let socket = UdpSocket::bind("127.0.0.1:0").map_err(failed)?;
         socket.connect(parse(&self.listen)?).map_err(failed)?;

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tablecast::drivers::memory::MemoryPubSub;
+use tablecast::drivers::memory::MemoryDriver;
 use tablecast::{
     Action, DbUpdate, Dispatcher, DispatcherOptions, Publisher, PublisherOptions, Result, Subscriber,
     SubscriberOptions, SyncReason, Topic,
 };
 
 fn main() -> Result<()> {
-    let driver = Arc::new(MemoryPubSub::new("memory://network")?);
+    let driver = Arc::new(MemoryDriver::new("memory://network")?);
 
     // Callbacks run on the dispatcher's thread. Dropping a guard ends its registration.
     let dispatcher = Dispatcher::new(DispatcherOptions::default())?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tablecast::drivers::memory::MemoryPubSub;
+use tablecast::drivers::memory::MemoryDriver;
 use tablecast::{
     Action, DbUpdate, Dispatcher, DispatcherOptions, Publisher, PublisherOptions, Result, Subscriber,
     SubscriberOptions, Table, Topic,
@@ -27,7 +27,7 @@ const LPORT: Table<LogicalPort> = Table::new("lport");
 const LSWITCH: Table<LogicalSwitch> = Table::new("lswitch");
 
 fn main() -> Result<()> {
-    let driver = Arc::new(MemoryPubSub::new("memory://network")?);
+    let driver = Arc::new(MemoryDriver::new("memory://network")?);
     let (seen, rows) = crossbeam_channel::unbounded();
     let dispatcher = Dispatcher::new(DispatcherOptions {
         hook: Some(Arc::new(|error| println!("reported: {error}"))),

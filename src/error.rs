@@ -81,6 +81,7 @@ pub struct Error(Box<Inner>);
 struct Inner {
     kind: ErrorKind,
     context: String,
+    row: Option<(String, String)>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
@@ -90,6 +91,7 @@ impl Error {
         Error(Box::new(Inner {
             kind,
             context: context.into(),
+            row: None,
             source: None,
         }))
     }
@@ -98,6 +100,13 @@ impl Error {
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
         self.0.source = Some(source.into());
+        self
+    }
+
+    /// Names the row that this is about, unless it is named already. Stores use this.
+    #[must_use]
+    pub fn with_row(mut self, table: &str, key: &str) -> Error {
+        self.0.row.get_or_insert_with(|| (table.into(), key.into()));
         self
     }
 
@@ -116,6 +125,12 @@ impl Error {
     /// The kind of failure.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// The table and the key of the row that this is about: of every failed read or write of one row, and of a stored
+    /// value that is not of its table's row type.
+    pub fn row(&self) -> Option<(&str, &str)> {
+        self.0.row.as_ref().map(|(table, key)| (&**table, &**key))
     }
 
     /// True if the same call may succeed later without any change: an outage, or a limit of time. Nothing was done; of

@@ -48,7 +48,7 @@
 //! | reports of many nodes, each to one of several servers | [`Notifier`], [`Listener`] |
 //!
 //! The root has each piece with its options, the vocabulary ([`DbUpdate`], [`Topic`], [`Error`], ..), and the enums that
-//! handlers and status calls give ([`SyncReason`], [`RowChange`], [`PeerState`], ..). All else stands in the module of
+//! handlers and status calls give ([`SyncReason`], [`RowChange`], [`AddressState`], ..). All else stands in the module of
 //! its piece. The traits for drivers are in [`transport`], those for stores in [`store`].
 //!
 //! # Pages
@@ -122,7 +122,7 @@ pub mod queue;
 pub mod config;
 
 #[cfg(feature = "redis")]
-pub mod redis;
+mod redis;
 
 pub mod drivers;
 pub mod stores;
@@ -195,6 +195,6 @@ pub use listener::Delivery;
 #[doc(inline)]
 pub use replica::RowChange;
 #[doc(inline)]
-pub use subscriber::{PeerState, TopicState};
+pub use subscriber::{AddressState, TopicState};
 
 pub use thread::failed_threads;

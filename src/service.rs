@@ -12,7 +12,7 @@ use crate::codec::{self, Codec, Encoder};
 use crate::error::{Error, ErrorHook, ErrorKind, Result, contain, report};
 use crate::publisher::{Link, LinkOptions, new_epoch, unique_id};
 use crate::thread::{self, Failures, Thread};
-use crate::transport::{Inbound, PubSub, Received, Wake};
+use crate::transport::{Driver, Inbound, Received, Wake};
 
 /// Limits and times of a [`Service`].
 #[derive(Clone)]
@@ -95,9 +95,9 @@ impl Service {
     /// # Errors
     /// [`ErrorKind::AddressInUse`] if another service is there, and the errors of the drivers.
     pub fn start(
-        multiproc: &dyn PubSub,
+        multiproc: &dyn Driver,
         socket: &str,
-        network: &dyn PubSub,
+        network: &dyn Driver,
         options: ServiceOptions,
     ) -> Result<Service> {
         let (mut inbound, wake) = multiproc.inbound()?;

@@ -94,7 +94,9 @@ impl<T: DeserializeOwned> Table<T> {
     pub(crate) fn read(table: &str, key: &str, value: &str) -> Result<T> {
         serde_json::from_str(value).map_err(|e| {
             let context = format!("table {table} key {key}: value is not its row type");
-            Error::new(ErrorKind::Malformed, context).with_source(e)
+            Error::new(ErrorKind::Malformed, context)
+                .with_source(e)
+                .with_row(table, key)
         })
     }
 }

@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::update::Topic;
 
 /// A way to move frames: makes both ends. Dragonflow calls this a manager.
-pub trait PubSub: fmt::Debug + Send + Sync {
+pub trait Driver: fmt::Debug + Send + Sync {
     /// A new sending end, bound or connected as the driver was configured.
     fn outbound(&self) -> Result<Box<dyn Outbound>>;
 

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tablecast::dispatcher::Handler;
 use tablecast::{Action, DbUpdate, Dispatcher, DispatcherHandle, DispatcherOptions, Error, ErrorKind};
-use tablecast::{Guard, SyncReason, Table, Topic};
+use tablecast::{Event, Guard, SyncReason, Table, Topic};
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -68,6 +68,37 @@ fn block(dispatcher: &DispatcherHandle) -> (Sender<()>, Guard) {
 
 fn keys(updates: &Receiver<DbUpdate>) -> Vec<String> {
     updates.try_iter().map(|update| update.key.to_string()).collect()
+}
+
+#[test]
+fn one_channel_receives_updates_and_sync_events_in_order() {
+    within(LIMIT, || {
+        let dispatcher = start();
+        let (sender, events) = unbounded();
+        let guard = dispatcher.on_event(sender);
+        let (gate, _block) = block(&dispatcher);
+        push(&dispatcher, update("t", "1"));
+        dispatcher.queue().sync(SyncReason::Requested);
+        drop(gate);
+        flush(&dispatcher);
+        push(&dispatcher, update("t", "2"));
+        flush(&dispatcher);
+        let told: Vec<Event> = events.try_iter().collect();
+        let of = |key: &str| {
+            told.iter()
+                .position(|event| matches!(event, Event::Update(u) if &*u.key == key))
+        };
+        let sync = told
+            .iter()
+            .position(|event| *event == Event::Sync(SyncReason::Requested));
+        assert!(of("1") < of("2") && sync < of("2"), "{told:?}");
+        assert!(sync.is_some() && of("1").is_some(), "{told:?}");
+        drop(guard);
+        push(&dispatcher, update("t", "3"));
+        flush(&dispatcher);
+        assert!(events.try_iter().next().is_none());
+        assert_eq!(dispatcher.stats().unhandled, 1, "of 3");
+    });
 }
 
 #[test]

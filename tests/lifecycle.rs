@@ -13,16 +13,16 @@ use std::time::{Duration, Instant};
 use common::{eventually, within};
 use crossbeam_channel::bounded;
 use rig::{LONG, Rig, free_port, pass, quickly, send, topic, update};
-use tablecast::drivers::memory::MemoryPubSub;
-use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
+use tablecast::drivers::memory::MemoryDriver;
+use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::queue::{Overflow, QueueOptions};
-use tablecast::transport::{Inbound, Outbound, PubSub, Wake};
-use tablecast::{ErrorKind, PeerState, Publisher, PublisherOptions, Result, SubscriberOptions};
+use tablecast::transport::{Driver, Inbound, Outbound, Wake};
+use tablecast::{AddressState, ErrorKind, Publisher, PublisherOptions, Result, SubscriberOptions};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn driver(address: &str) -> Arc<dyn PubSub> {
-    Arc::new(ZmqPubSub::new(address, ZmqOptions::default()).unwrap())
+fn driver(address: &str) -> Arc<dyn Driver> {
+    Arc::new(ZmqDriver::new(address, ZmqOptions::default()).unwrap())
 }
 
 fn publisher(address: &str) -> Publisher {
@@ -71,7 +71,7 @@ fn stops_while_nobody_serves() {
         let error = rig.subscriber.wait_live(Duration::from_millis(50)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout);
         assert!(error.to_string().contains(&address), "{error}");
-        assert_eq!(rig.peers()[0].1, PeerState::Connecting);
+        assert_eq!(rig.peers()[0].1, AddressState::Connecting);
         ends_promptly(rig);
     });
 }
@@ -83,7 +83,7 @@ fn stops_while_the_peer_never_speaks() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         start(&rig, "D", &format!("tcp://{}", listener.local_addr().unwrap()));
         let accepted = listener.accept().unwrap();
-        assert_eq!(rig.peers()[0].1, PeerState::Connecting);
+        assert_eq!(rig.peers()[0].1, AddressState::Connecting);
         ends_promptly(rig);
         drop(accepted);
     });
@@ -290,13 +290,13 @@ fn registers_in_every_state() {
         rig.listen(&["c"], &one);
         send(&first, "b", "lost");
         rig.only("3", || send(&first, "c", "3"));
-        assert_eq!(rig.peers(), [(one.clone(), PeerState::Live)]);
+        assert_eq!(rig.peers(), [(one.clone(), AddressState::Live)]);
     });
 }
 
 /// A driver whose wakes come late: what the program says stands beside what has come.
 #[derive(Debug)]
-struct Drowsy(MemoryPubSub, Arc<AtomicBool>);
+struct Drowsy(MemoryDriver, Arc<AtomicBool>);
 
 struct DrowsyWake(Arc<dyn Wake>, Arc<AtomicBool>);
 
@@ -308,7 +308,7 @@ impl Wake for DrowsyWake {
     }
 }
 
-impl PubSub for Drowsy {
+impl Driver for Drowsy {
     fn outbound(&self) -> Result<Box<dyn Outbound>> {
         self.0.outbound()
     }
@@ -327,8 +327,8 @@ impl PubSub for Drowsy {
 fn of_a_topic_that_is_unregistered_nothing_comes_any_more() {
     within(LONG, || {
         let asleep = Arc::new(AtomicBool::new(false));
-        let memory = MemoryPubSub::new("memory://x").unwrap();
-        let driver: Arc<dyn PubSub> = Arc::new(Drowsy(memory, Arc::clone(&asleep)));
+        let memory = MemoryDriver::new("memory://x").unwrap();
+        let driver: Arc<dyn Driver> = Arc::new(Drowsy(memory, Arc::clone(&asleep)));
         let publisher = Publisher::new(&*driver, PublisherOptions::default()).unwrap();
         let rig = Rig::new(&driver);
         rig.listen(&["a", "b"], "memory://x");

@@ -24,9 +24,9 @@ use crossbeam_channel::{Receiver, unbounded};
 use process::{Process, tablecast};
 use proxy::{Fault, Proxy};
 use rig::{Rig, free_port, send, topic, update};
-use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
+use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::queue::QueueOptions;
-use tablecast::transport::PubSub;
+use tablecast::transport::Driver;
 use tablecast::{Config, DbUpdate, Node, Publisher, PublisherOptions, Subscriber, SubscriberOptions, SyncReason};
 
 /// The rate of a slow link, in bytes a second.
@@ -45,7 +45,7 @@ fn publisher(address: &str) -> Publisher {
         hello_interval: hello(),
         ..PublisherOptions::default()
     };
-    Publisher::new(&ZmqPubSub::new(address, ZmqOptions::default()).unwrap(), options).unwrap()
+    Publisher::new(&ZmqDriver::new(address, ZmqOptions::default()).unwrap(), options).unwrap()
 }
 
 fn options() -> SubscriberOptions {
@@ -61,13 +61,13 @@ fn behind_a_link() -> (Publisher, Proxy, Rig) {
     let publisher = publisher("tcp://127.0.0.1:0");
     let address = publisher.address().unwrap();
     let port = address.rsplit_once(':').unwrap().1.parse().unwrap();
-    let driver = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap());
+    let driver = Arc::new(ZmqDriver::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap());
     let (proxy, rig) = link_to(port, "tcp", |_| driver);
     (publisher, proxy, rig)
 }
 
 /// A subscriber that listens through a link to this port.
-fn link_to(port: u16, scheme: &str, driver: impl FnOnce(&str) -> Arc<dyn PubSub>) -> (Proxy, Rig) {
+fn link_to(port: u16, scheme: &str, driver: impl FnOnce(&str) -> Arc<dyn Driver>) -> (Proxy, Rig) {
     let proxy = Proxy::to(port);
     let address = format!("{scheme}://{}", proxy.host());
     let rig = Rig::with(&driver(&address), options(), QueueOptions::default());
@@ -136,11 +136,11 @@ fn a_backlog_on_a_very_slow_link_arrives_whole_and_nothing_is_told() {
 #[cfg(feature = "redis")]
 #[test]
 fn a_backlog_on_a_slow_link_to_redis_arrives_whole_and_nothing_is_told() {
-    use tablecast::drivers::redis::{RedisOptions, RedisPubSub};
+    use tablecast::drivers::redis::{RedisDriver, RedisOptions};
     within(Duration::from_secs(200), || {
         for rate in [RATE, RATE / 10] {
             let server = redis_server::Server::with(&["--client-output-buffer-limit", "pubsub 0 0 0"]);
-            let driver = |address: &str| Arc::new(RedisPubSub::new(address, RedisOptions::default()).unwrap());
+            let driver = |address: &str| Arc::new(RedisDriver::new(address, RedisOptions::default()).unwrap());
             let options = PublisherOptions {
                 hello_interval: hello(),
                 ..PublisherOptions::default()

@@ -21,15 +21,15 @@ use junk::{malformed, valid};
 use peer::{await_subscription, bound};
 use random::Random;
 use rig::{LONG, Rig, free_port, send, topic, update};
-use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
+use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
 use tablecast::queue::QueueOptions;
-use tablecast::transport::PubSub;
+use tablecast::transport::Driver;
 use tablecast::{Publisher, PublisherOptions, Service, ServiceOptions, SubscriberOptions};
 
 const LIMIT: usize = 4096;
 
-fn driver(address: &str) -> Arc<dyn PubSub> {
-    Arc::new(ZmqPubSub::new(address, ZmqOptions::default()).unwrap())
+fn driver(address: &str) -> Arc<dyn Driver> {
+    Arc::new(ZmqDriver::new(address, ZmqOptions::default()).unwrap())
 }
 
 fn rig() -> Rig {

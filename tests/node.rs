@@ -9,7 +9,7 @@ use common::within;
 use crossbeam_channel::unbounded;
 use tablecast::store::Write;
 use tablecast::stores::memory::MemoryStore;
-use tablecast::{Action, Config, DbUpdate, Error, ErrorKind, Node, PeerState, Topic};
+use tablecast::{Action, AddressState, Config, DbUpdate, Error, ErrorKind, Node, Topic};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const LONG: Duration = Duration::from_secs(10);
@@ -52,7 +52,7 @@ fn a_node_that_stops_says_goodbye_and_can_begin_anew() {
         assert!(again.is_running());
         drop(node);
         assert!(!again.is_running());
-        assert_ne!(again.status().addresses[0].state, PeerState::Live);
+        assert_ne!(again.status().addresses[0].state, AddressState::Live);
     });
 }
 

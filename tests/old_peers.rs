@@ -15,8 +15,8 @@ use std::time::Duration;
 use common::{eventually, within};
 use process::{Process, tablecast};
 use rig::{LONG, Rig, free_port, topic, update};
-use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
-use tablecast::transport::PubSub;
+use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
+use tablecast::transport::Driver;
 use tablecast::{ErrorKind, Publisher, PublisherOptions};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -73,8 +73,8 @@ fn subscription(version: Version, topic: &str) -> Vec<u8> {
     [&head[..], &[1], topic.as_bytes()].concat()
 }
 
-fn driver() -> Arc<dyn PubSub> {
-    Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap())
+fn driver() -> Arc<dyn Driver> {
+    Arc::new(ZmqDriver::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap())
 }
 
 #[track_caller]

@@ -15,15 +15,15 @@ use common::{eventually, within};
 use crossbeam_channel::bounded;
 use peer::{await_subscription, bound};
 use rig::{LONG, Rig, free_port, pass, quickly, send, topic};
-use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
+use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::queue::QueueOptions;
-use tablecast::transport::PubSub;
-use tablecast::{ErrorKind, PeerState, Publisher, PublisherOptions, SubscriberOptions, SyncReason};
+use tablecast::transport::Driver;
+use tablecast::{AddressState, ErrorKind, Publisher, PublisherOptions, SubscriberOptions, SyncReason};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn driver(address: &str) -> Arc<dyn PubSub> {
-    Arc::new(ZmqPubSub::new(address, ZmqOptions::default()).unwrap())
+fn driver(address: &str) -> Arc<dyn Driver> {
+    Arc::new(ZmqDriver::new(address, ZmqOptions::default()).unwrap())
 }
 
 fn publisher(address: &str) -> Publisher {
@@ -74,7 +74,7 @@ fn a_publisher_comes_back_with_every_topic() {
         );
         drop(first);
         // It said goodbye: nothing is lost, but nothing is live either.
-        eventually(LONG, || rig.peers()[0].1 == PeerState::Connecting);
+        eventually(LONG, || rig.peers()[0].1 == AddressState::Connecting);
         assert!(rig.syncs.is_empty());
         let error = rig.subscriber.wait_live(Duration::from_millis(10)).unwrap_err();
         assert!(error.to_string().contains(&address), "{error}");
@@ -109,7 +109,7 @@ fn topics_registered_during_an_outage_count() {
         rig.listen(&["old", "gone"], &address);
         for round in 0..3 {
             drop(current);
-            eventually(LONG, || rig.peers()[0].1 == PeerState::Connecting);
+            eventually(LONG, || rig.peers()[0].1 == AddressState::Connecting);
             let name = format!("new{round}");
             rig.subscriber.register_topic(&topic(&name)).unwrap();
             rig.subscriber.unregister_topic(&topic("gone"));
@@ -133,7 +133,7 @@ fn a_publisher_without_hellos_is_understood() {
         let error = rig.subscriber.wait_live(Duration::from_millis(300)).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout);
         assert!(error.to_string().contains(&address), "{error}");
-        assert_eq!(rig.peers(), [(address.clone(), PeerState::NoHello)]);
+        assert_eq!(rig.peers(), [(address.clone(), AddressState::NoHello)]);
         // The program is told to read the store all the same.
         assert_eq!(rig.next_sync().as_str(), "connected");
         let mut message = vec![0x85];
@@ -261,7 +261,7 @@ fn hellos_fit_the_limit() {
             max_frame_bytes: 4_000,
             ..ZmqOptions::default()
         };
-        let driver: Arc<dyn PubSub> = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", options).unwrap());
+        let driver: Arc<dyn Driver> = Arc::new(ZmqDriver::new("tcp://127.0.0.1:0", options).unwrap());
         let options = PublisherOptions {
             max_message_bytes: 1_000,
             hello_interval: Duration::from_millis(50),

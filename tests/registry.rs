@@ -22,11 +22,11 @@ use host::{json, socket};
 use process::{Process, run, tablecast};
 use rig::{LONG, Rig, free_port, send};
 use swap::Swap;
-use tablecast::drivers::memory::MemoryPubSub;
-use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
+use tablecast::drivers::memory::MemoryDriver;
+use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::registry::{Discovery, Member, PUBLISHERS, Registration, RegistryOptions};
 use tablecast::stores::memory::MemoryStore;
-use tablecast::transport::PubSub;
+use tablecast::transport::Driver;
 use tablecast::{Publisher, PublisherOptions, Store, SyncReason, Topic};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -70,16 +70,16 @@ fn registered(store: &Arc<dyn Store>) -> Vec<Member> {
     members.filter(|member| !member.leaving).collect()
 }
 
-fn publisher() -> (Publisher, String, Arc<dyn PubSub>) {
+fn publisher() -> (Publisher, String, Arc<dyn Driver>) {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let address = format!("memory://registry-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    let driver: Arc<dyn PubSub> = Arc::new(MemoryPubSub::shared(&address).unwrap());
+    let driver: Arc<dyn Driver> = Arc::new(MemoryDriver::shared(&address).unwrap());
     let publisher = Publisher::new(&*driver, PublisherOptions::default()).unwrap();
     (publisher, address, driver)
 }
 
-fn over_tcp() -> (Publisher, String, Arc<dyn PubSub>) {
-    let driver = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap());
+fn over_tcp() -> (Publisher, String, Arc<dyn Driver>) {
+    let driver = Arc::new(ZmqDriver::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap());
     let publisher = Publisher::new(&*driver, PublisherOptions::default()).unwrap();
     let address = publisher.address().unwrap();
     (publisher, address, driver)

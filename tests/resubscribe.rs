@@ -14,16 +14,16 @@ use std::time::{Duration, Instant};
 use common::{eventually, within};
 use rig::{LONG, Rig, free_port, pass, send, topic};
 use tablecast::config::Resubscribe;
-use tablecast::drivers::memory::MemoryPubSub;
-use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
+use tablecast::drivers::memory::MemoryDriver;
+use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::queue::QueueOptions;
-use tablecast::transport::PubSub;
-use tablecast::{ErrorKind, PeerState, Publisher, PublisherOptions, SubscriberOptions, SyncReason, Topic};
+use tablecast::transport::Driver;
+use tablecast::{AddressState, ErrorKind, Publisher, PublisherOptions, SubscriberOptions, SyncReason, Topic};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-fn driver(address: &str) -> Arc<dyn PubSub> {
-    Arc::new(ZmqPubSub::new(address, ZmqOptions::default()).unwrap())
+fn driver(address: &str) -> Arc<dyn Driver> {
+    Arc::new(ZmqDriver::new(address, ZmqOptions::default()).unwrap())
 }
 
 fn publisher(address: &str) -> Publisher {
@@ -39,7 +39,7 @@ fn publisher(address: &str) -> Publisher {
     }
 }
 
-fn manual(driver: &Arc<dyn PubSub>) -> Rig {
+fn manual(driver: &Arc<dyn Driver>) -> Rig {
     let options = SubscriberOptions {
         resubscribe: Resubscribe::Manual,
         ..SubscriberOptions::default()
@@ -98,7 +98,7 @@ fn a_publisher_that_comes_back_is_heard_on_what_is_registered_again() {
         assert_eq!(rig.next_sync().as_str(), "connected");
         for _ in 0..3 {
             drop(current);
-            eventually(LONG, || rig.peers()[0].1 == PeerState::Connecting);
+            eventually(LONG, || rig.peers()[0].1 == AddressState::Connecting);
             // It said goodbye, which is no loss; the topics are cleared all the same, and nothing is told before it is back.
             assert!(rig.syncs.is_empty());
             current = publisher(&address);
@@ -127,7 +127,7 @@ fn only_what_is_registered_again_comes() {
         rig.listen(&["a", "b", "c"], &address);
         assert_eq!(rig.next_sync().as_str(), "connected");
         drop(first);
-        eventually(LONG, || rig.peers()[0].1 == PeerState::Connecting);
+        eventually(LONG, || rig.peers()[0].1 == AddressState::Connecting);
         // What is registered, or not wanted any more, while nobody is there needs not be told.
         register(&rig, &["b", "new"]);
         assert!(!rig.subscriber.unregister_topic(&topic("c")));
@@ -183,7 +183,7 @@ fn stopping_forgets_nothing() {
         rig.listen(&["a"], &address);
         assert_eq!(rig.next_sync().as_str(), "connected");
         drop(first);
-        eventually(LONG, || rig.peers()[0].1 == PeerState::Connecting);
+        eventually(LONG, || rig.peers()[0].1 == AddressState::Connecting);
         rig.subscriber.stop();
         let second = publisher(&address);
         rig.subscriber.daemonize().unwrap();
@@ -255,7 +255,7 @@ fn watch_shows_what_was_cleared() {
 #[test]
 fn memory_loses_nothing() {
     within(LIMIT, || {
-        let driver: Arc<dyn PubSub> = Arc::new(MemoryPubSub::new("memory://network").unwrap());
+        let driver: Arc<dyn Driver> = Arc::new(MemoryDriver::new("memory://network").unwrap());
         let open = || Publisher::new(&*driver, PublisherOptions::default()).unwrap();
         let rig = manual(&driver);
         rig.listen(&["a"], "memory://network");

@@ -19,14 +19,14 @@ use std::time::{Duration, Instant};
 use common::{eventually, within};
 use reexec::Process;
 use rig::{LONG, Rig, free_port, pass, quickly, send, update};
-use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
-use tablecast::transport::PubSub;
+use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
+use tablecast::transport::Driver;
 use tablecast::{Config, ErrorKind, Node, Publisher, PublisherOptions, Service, ServiceOptions};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn network(address: &str) -> Arc<dyn PubSub> {
-    Arc::new(ZmqPubSub::new(address, ZmqOptions::default()).unwrap())
+fn network(address: &str) -> Arc<dyn Driver> {
+    Arc::new(ZmqDriver::new(address, ZmqOptions::default()).unwrap())
 }
 
 fn service(socket: &str, address: &str) -> tablecast::Result<Service> {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use common::{eventually, within};
 use crossbeam_channel::{Receiver, unbounded};
 use rig::{LONG, Rig, send};
-use tablecast::drivers::memory::MemoryPubSub;
-use tablecast::transport::{Inbound, Outbound, PubSub, Received, Waiter, WaiterAndWake, Wake};
+use tablecast::drivers::memory::MemoryDriver;
+use tablecast::transport::{Driver, Inbound, Outbound, Received, Waiter, WaiterAndWake, Wake};
 use tablecast::{Error, ErrorHook, ErrorKind, Publisher, PublisherOptions, Result, Service, ServiceOptions, Topic};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -31,14 +31,14 @@ enum Fault {
 /// A driver of a program's own, over the one in memory, that fails as it is told.
 #[derive(Debug, Clone)]
 struct Faulty {
-    driver: MemoryPubSub,
+    driver: MemoryDriver,
     faults: Arc<Mutex<VecDeque<Fault>>>,
 }
 
 impl Faulty {
     fn new(address: &str) -> Faulty {
         Faulty {
-            driver: MemoryPubSub::new(address).unwrap(),
+            driver: MemoryDriver::new(address).unwrap(),
             faults: Arc::default(),
         }
     }
@@ -65,7 +65,7 @@ impl Faulty {
     }
 }
 
-impl PubSub for Faulty {
+impl Driver for Faulty {
     fn outbound(&self) -> Result<Box<dyn Outbound>> {
         Ok(Box::new(FaultyEnd(self.clone(), self.driver.outbound()?)))
     }
@@ -153,7 +153,7 @@ fn hook() -> (Option<ErrorHook>, Receiver<(ErrorKind, String)>) {
     (Some(Arc::new(hook)), told)
 }
 
-fn service(bus: &Faulty, network: &MemoryPubSub, hook: Option<ErrorHook>) -> Service {
+fn service(bus: &Faulty, network: &MemoryDriver, hook: Option<ErrorHook>) -> Service {
     let options = ServiceOptions {
         hook,
         ..ServiceOptions::default()
@@ -164,12 +164,12 @@ fn service(bus: &Faulty, network: &MemoryPubSub, hook: Option<ErrorHook>) -> Ser
 #[test]
 fn a_service_goes_on_after_failures_panics_and_early_returns() {
     within(LIMIT, || {
-        let (bus, network) = (Faulty::new(BUS), MemoryPubSub::new(NETWORK).unwrap());
+        let (bus, network) = (Faulty::new(BUS), MemoryDriver::new(NETWORK).unwrap());
         let (hook, told) = hook();
         // Before its first wait, and in the middle.
         bus.fail(&[Fault::ReturnsEarly, Fault::Fails]);
         let service = service(&bus, &network, hook);
-        let rig = Rig::new(&(Arc::new(network) as Arc<dyn PubSub>));
+        let rig = Rig::new(&(Arc::new(network) as Arc<dyn Driver>));
         rig.listen(&["D"], NETWORK);
         let writer = Publisher::new(&bus.driver, PublisherOptions::default()).unwrap();
         for round in 0..3 {
@@ -202,7 +202,7 @@ fn a_service_goes_on_after_failures_panics_and_early_returns() {
 #[test]
 fn a_service_whose_driver_is_gone_is_seen_as_failed() {
     within(LIMIT, || {
-        let (bus, network) = (Faulty::new(BUS), MemoryPubSub::new(NETWORK).unwrap());
+        let (bus, network) = (Faulty::new(BUS), MemoryDriver::new(NETWORK).unwrap());
         let (hook, told) = hook();
         bus.fail(&[Fault::ReturnsEarly, Fault::IsGone]);
         let service = service(&bus, &network, hook);

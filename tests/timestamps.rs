@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use common::within;
 use tablecast::codec::{Codec, Decoder, Message};
-use tablecast::drivers::memory::MemoryPubSub;
-use tablecast::transport::{Inbound, PubSub, Received};
+use tablecast::drivers::memory::MemoryDriver;
+use tablecast::transport::{Driver, Inbound, Received};
 use tablecast::{Action, DbUpdate, Publisher, PublisherOptions, Topic};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -17,7 +17,7 @@ const ADDRESS: &str = "memory://timestamps";
 
 /// A publisher, and what it sends as it sends it.
 fn publisher(codec: Codec) -> (Publisher, Box<dyn Inbound>) {
-    let driver = MemoryPubSub::new(ADDRESS).unwrap().capacity(100_000);
+    let driver = MemoryDriver::new(ADDRESS).unwrap().capacity(100_000);
     let options = PublisherOptions {
         codec,
         ..PublisherOptions::default()

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tablecast::drivers::memory::MemoryPubSub;
+use tablecast::drivers::memory::MemoryDriver;
 use tablecast::queue::{Overflow, QueueOptions};
 use tablecast::replica::{Replica, ReplicaOptions, ReplicaTable};
 use tablecast::store::Write;
@@ -78,7 +78,7 @@ impl Bed {
             }
         }
         let dispatcher = dispatcher();
-        let driver = Arc::new(MemoryPubSub::new("memory://bench-replica").expect("a driver"));
+        let driver = Arc::new(MemoryDriver::new("memory://bench-replica").expect("a driver"));
         let subscriber = Subscriber::new(driver, dispatcher.queue(), SubscriberOptions::default());
         let subscriber = Arc::new(subscriber);
         Bed {

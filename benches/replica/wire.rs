@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
+use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::{DbUpdate, Dispatcher, Publisher, PublisherOptions, Subscriber, SubscriberOptions, Topic};
 
 use super::{Bed, LONG, counted, dispatcher, has, line, time, wait_until};
@@ -26,7 +26,7 @@ impl Way {
             receive_hwm: 0,
             ..ZmqOptions::default()
         };
-        let driver = || ZmqPubSub::new("tcp://127.0.0.1:0", options()).expect("a driver");
+        let driver = || ZmqDriver::new("tcp://127.0.0.1:0", options()).expect("a driver");
         let publisher = Publisher::new(&driver(), PublisherOptions::default()).expect("a publisher");
         let subscriber = Subscriber::new(Arc::new(driver()), dispatcher.queue(), SubscriberOptions::default());
         let address = publisher.address().expect("an address");

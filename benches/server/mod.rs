@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use redis::{Connection, cmd};
-use tablecast::drivers::redis::{RedisOptions, RedisPubSub};
+use tablecast::drivers::redis::{RedisDriver, RedisOptions};
 use tablecast::store::StoreOptions;
 use tablecast::stores::redis::RedisStore;
 
@@ -60,8 +60,8 @@ impl Server {
         self.try_connect().unwrap()
     }
 
-    pub fn driver(&self) -> RedisPubSub {
-        RedisPubSub::new(&self.address(), RedisOptions::default()).unwrap()
+    pub fn driver(&self) -> RedisDriver {
+        RedisDriver::new(&self.address(), RedisOptions::default()).unwrap()
     }
 
     pub fn store(&self) -> RedisStore {

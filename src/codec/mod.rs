@@ -13,29 +13,12 @@
 //!
 //! Unknown fields are skipped, null stands for a missing field, and of a field that comes twice the last one counts.
 //! `topic` is for people who read the traffic: the topic that counts is the frame's. A null `table` makes the map a
-//! [`Control`] message; with a table, a null `key` is the empty key. In MessagePack, `bin` is taken as text if it is
+//! control message; with a table, a null `key` is the empty key. In MessagePack, `bin` is taken as text if it is
 //! UTF-8. A `value` that is no text is taken as its JSON text: in JSON to the letter, from MessagePack as a compact
 //! document. Values nest up to 32 levels deep.
 //!
 //! A payload has at most [`MAX_UPDATES`] maps, a publisher's id at most [`MAX_ID_BYTES`] and an action at most
 //! [`MAX_ACTION_BYTES`] bytes; what has more is malformed.
-//!
-//! ```
-//! use tablecast::codec::{Codec, Decoder, Encoder, Message};
-//! use std::time::Duration;
-//! use tablecast::{Action, DbUpdate, Topic};
-//!
-//! let encoder = Encoder::new(Codec::Json, "host1".into(), 7);
-//! let mut payload = Vec::new();
-//! encoder.begin(&DbUpdate::new("lport", "port-1", Action::Delete), &Topic::ALL, &mut payload);
-//! encoder.finish(0, 1_700_000_000_000_000, 1, Duration::ZERO, &mut payload);
-//!
-//! let mut messages = Vec::new();
-//! Decoder::new().decode(&Topic::ALL, &payload, &mut messages)?;
-//! let Message::Update(update) = &messages[0] else { unreachable!() };
-//! assert_eq!(update.key, "port-1");
-//! # Ok::<(), tablecast::Error>(())
-//! ```
 
 mod decode;
 mod encode;
@@ -50,7 +33,9 @@ use std::str::FromStr;
 use crate::error::{Error, ErrorKind, Result};
 use crate::update::{DbUpdate, Name};
 
+#[doc(hidden)]
 pub use decode::Decoder;
+#[doc(hidden)]
 pub use encode::{Batch, Encoder};
 pub(crate) use hello::{GOODBYE, HELLO, Hello, MAX_PERIOD, MAX_TOPICS, MIN_HELLO, TOLD};
 pub(crate) use joined::{Joined, MAX_JOINED, MOST_JOINED, is_joined, is_too_large, parts};
@@ -115,6 +100,7 @@ impl FromStr for Codec {
 }
 
 /// One map of a payload.
+#[doc(hidden)]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message {
     /// A row changed.
@@ -125,6 +111,7 @@ pub enum Message {
 
 /// A message without a table: the library's own hello and goodbye, and messages of other senders, for example
 /// Dragonflow's `sync`.
+#[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Control {
     /// Its subject, in one word.

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::publisher::Publisher;
-use crate::store::{Announcer, Change, Store, Write, Written};
+use crate::store::{Announcer, Store, Write, WriteOp, Written};
 use crate::table::Table;
 use crate::update::{Action, DbUpdate, Topic};
 
@@ -46,7 +46,7 @@ impl Default for DatabaseOptions {
 /// ```
 /// use std::sync::Arc;
 /// use serde::{Deserialize, Serialize};
-/// use tablecast::drivers::memory::MemoryPubSub;
+/// use tablecast::drivers::memory::MemoryDriver;
 /// use tablecast::stores::memory::MemoryStore;
 /// use tablecast::*;
 ///
@@ -55,7 +55,7 @@ impl Default for DatabaseOptions {
 /// const LPORT: Table<LogicalPort> = Table::new("lport");
 ///
 /// # fn main() -> Result<()> {
-/// let publisher = Publisher::new(&MemoryPubSub::new("memory://network")?, PublisherOptions::default())?;
+/// let publisher = Publisher::new(&MemoryDriver::new("memory://network")?, PublisherOptions::default())?;
 /// let database = Database::new(Arc::new(MemoryStore::new()), publisher, DatabaseOptions::default());
 /// let tenant = Topic::new("tenant1")?;
 /// let ports = database.rows(LPORT).topic(&tenant);
@@ -114,7 +114,14 @@ impl Database {
     /// As [`Store::write`] and [`Publisher::send_event`]. After [`ErrorKind::Unconfirmed`] the row may have been
     /// written, and the update may have been sent; after any other error neither, unless another writer changed the row
     /// in between, and then it keeps that state.
+    ///
+    /// [`Error::row`] names the row.
     pub fn write(&self, write: &Write<'_>, priority: i32) -> Result<Written> {
+        let written = self.write_in_turn(write, priority);
+        written.map_err(|e| e.with_row(write.table, write.key))
+    }
+
+    fn write_in_turn(&self, write: &Write<'_>, priority: i32) -> Result<Written> {
         let _turn = self.turn(write)?;
         let announcer = self
             .address
@@ -150,10 +157,10 @@ impl Database {
                 announcer.write_and_publish(&write, announcement)
             })
         };
-        match (write.topic, write.change) {
+        match (write.topic, write.op) {
             (Some(topic), _) => publish(topic),
-            (None, Change::Create(_)) => publish(&Topic::ALL),
-            (None, Change::Set(_) | Change::Delete) => loop {
+            (None, WriteOp::Create(_)) => publish(&Topic::ALL),
+            (None, WriteOp::Set(_) | WriteOp::Delete) => loop {
                 let topic = self.store.get(write.table, write.key, None)?.topic;
                 match publish(&topic) {
                     // It may have been created again, with another topic.
@@ -187,10 +194,10 @@ impl Database {
     /// made.
     fn skip(&self, write: &Write<'_>) {
         let found;
-        let topic = match (write.topic, write.change) {
+        let topic = match (write.topic, write.op) {
             (Some(topic), _) => Some(topic),
-            (None, Change::Create(_)) => Some(&Topic::ALL),
-            (None, Change::Set(_) | Change::Delete) => {
+            (None, WriteOp::Create(_)) => Some(&Topic::ALL),
+            (None, WriteOp::Set(_) | WriteOp::Delete) => {
                 found = self.store.get(write.table, write.key, None);
                 found.as_ref().ok().map(|row| &row.topic)
             }
@@ -206,12 +213,12 @@ impl Database {
             return Error::new(e.kind(), context("as far as is known, but stored")).with_source(e);
         }
         let before = written.before.as_deref().unwrap_or_default();
-        let undo = match write.change {
-            Change::Create(_) => Write::delete(write.table, write.key),
-            Change::Set(_) => Write::set(write.table, write.key, before),
-            Change::Delete => Write::create(write.table, write.key, before).topic(&written.topic),
+        let undo = match write.op {
+            WriteOp::Create(_) => Write::delete(write.table, write.key),
+            WriteOp::Set(_) => Write::set(write.table, write.key, before),
+            WriteOp::Delete => Write::create(write.table, write.key, before).topic(&written.topic),
         };
-        match self.store.write(&undo.version(written.version)) {
+        match self.store.write(&undo.if_version(written.version)) {
             Ok(undone) => {
                 // A caller that has waited in vain for as long as a send may take does not wait again.
                 let has_waited = e.kind() == ErrorKind::Timeout;
@@ -219,10 +226,10 @@ impl Database {
                 self.publisher.send_or_skip(&stored(&undo, &undone, priority), timeout);
                 Error::new(e.kind(), context("and undone")).with_source(e)
             }
-            Err(undone) => match (undone.kind(), write.change) {
+            Err(undone) => match (undone.kind(), write.op) {
                 // The other writer's update says more than this one would.
                 (ErrorKind::NotFound | ErrorKind::AlreadyExists, _)
-                | (ErrorKind::Conflict, Change::Set(_) | Change::Create(_)) => {
+                | (ErrorKind::Conflict, WriteOp::Set(_) | WriteOp::Create(_)) => {
                     Error::new(e.kind(), context("and written by another writer since")).with_source(e)
                 }
                 // A delete that the store has forgotten looks like one of another writer.
@@ -246,10 +253,10 @@ fn stored(write: &Write<'_>, written: &Written, priority: i32) -> DbUpdate {
 
 /// The update of the write; its version is not known yet.
 fn update(write: &Write<'_>, priority: i32) -> DbUpdate {
-    let (action, value) = match write.change {
-        Change::Create(value) => (Action::Create, Some(value)),
-        Change::Set(value) => (Action::Set, Some(value)),
-        Change::Delete => (Action::Delete, None),
+    let (action, value) = match write.op {
+        WriteOp::Create(value) => (Action::Create, Some(value)),
+        WriteOp::Set(value) => (Action::Set, Some(value)),
+        WriteOp::Delete => (Action::Delete, None),
     };
     let mut update = DbUpdate::new(write.table, write.key, action).priority(priority);
     update.value = value.map(str::to_owned);

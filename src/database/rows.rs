@@ -70,7 +70,7 @@ impl<'a, T> Rows<'a, T> {
     /// # Errors
     /// As [`Rows::delete`], and [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if it is not.
     pub fn delete_if(&self, key: &str, version: u64) -> Result<u64> {
-        let delete = Write::delete(self.table.as_str(), key).version(version);
+        let delete = Write::delete(self.table.as_str(), key).if_version(version);
         Ok(self.write(delete)?.version)
     }
 
@@ -113,7 +113,7 @@ impl<T: Serialize> Rows<'_, T> {
     /// As [`Rows::set`], and [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if it is not.
     pub fn set_if(&self, key: &str, row: &T, version: u64) -> Result<Option<u64>> {
         let value = self.table.write(row)?;
-        self.set_value(Write::set(self.table.as_str(), key, &value).version(version))
+        self.set_value(Write::set(self.table.as_str(), key, &value).if_version(version))
     }
 
     /// Creates the row, or sets it if it is there; returns its new version, or `None` if it has the same JSON text already.
@@ -162,8 +162,9 @@ impl<T: DeserializeOwned> Rows<'_, T> {
     /// As [`Store::get`](crate::Store::get); [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) if its value is not
     /// a JSON document of type `T`.
     pub fn get(&self, key: &str) -> Result<Entry<T>> {
-        let row = self.database.store.get(self.table.as_str(), key, self.topic.as_ref())?;
-        self.entry(row)
+        let table = self.table.as_str();
+        let row = self.database.store.get(table, key, self.topic.as_ref());
+        self.entry(row.map_err(|e| e.with_row(table, key))?)
     }
 
     /// All rows, in the order of their keys' bytes, page by page. One that is malformed is an error, and the next ones

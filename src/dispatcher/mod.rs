@@ -51,7 +51,7 @@ use crate::error::{Error, ErrorHook, ErrorKind, Result};
 use crate::queue::{self, QueueOptions, QueueSender};
 use crate::table::Table;
 use crate::thread;
-use crate::update::{DbUpdate, Name, SyncReason, Topic};
+use crate::update::{DbUpdate, Event, Name, SyncReason, Topic};
 use registry::{Command, Scope};
 use run::{Run, Shared};
 use workers::Workers;
@@ -142,7 +142,7 @@ impl Drop for Dispatcher {
 /// Registers callbacks, stops, and counts, from any thread and from inside callbacks; cheap to clone.
 ///
 /// A callback is in force for every update that is pushed after the registering call has returned; it may get
-/// updates that were already waiting. For one update, the callbacks for all updates come first, then those for its
+/// updates that were already waiting. For one update, the callbacks for all events come first, then those for all updates, then those for its
 /// table, then those for its topic, each in the order of registering. After the dispatcher has stopped, registering
 /// has no effect.
 #[derive(Debug, Clone)]
@@ -190,6 +190,14 @@ impl DispatcherHandle {
     pub fn on_sync(&self, handler: impl Handler<SyncReason>) -> Guard {
         let call = move |reason: &SyncReason| handler.handle(reason);
         Guard::new(self.0.commands.clone(), call, Command::AddSync, Command::SweepSync)
+    }
+
+    /// Calls `handler` for every update and every sync event, so that one channel receives both in the order in which they
+    /// are delivered. With [workers](DispatcherOptions::workers) the two kinds are handled at the same time, and only each
+    /// by itself is in order. What is said of [`DispatcherHandle::on_sync`] and an overflow holds here too.
+    pub fn on_event(&self, handler: impl Handler<Event>) -> Guard {
+        let call = move |event: &Event| handler.handle(event);
+        Guard::new(self.0.commands.clone(), call, Command::AddEvent, Command::SweepEvent)
     }
 
     /// As [`DispatcherHandle::on_sync`], for a part of the library: it is called before the program's handlers, and pending updates

@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
 use crate::error::Result;
-use crate::update::{DbUpdate, Name, SyncReason, Topic};
+use crate::update::{DbUpdate, Event, Name, SyncReason, Topic};
 
 /// Keeps a callback registered: dropping it unregisters, [`Guard::detach`] keeps the callback for as long as the
 /// dispatcher runs.
@@ -101,12 +101,14 @@ pub(super) enum Scope {
 /// Commands of other threads, and of callbacks, to the dispatcher thread.
 pub(super) enum Command {
     AddUpdate(Scope, Arc<Callback<DbUpdate>>),
+    AddEvent(Arc<Callback<Event>>),
     AddSync(Arc<Callback<SyncReason>>),
     /// Of a part of the library, which needs nothing to be [covered](crate::queue::QueueStats::covered).
     AddOwnSync(Arc<Callback<SyncReason>>),
     /// Remove what is no longer live.
     SweepUpdate(Scope),
     SweepSync,
+    SweepEvent,
     /// Work of the library that belongs to the dispatcher's threads.
     Job(Job),
     /// Look at the stop flag.
@@ -120,6 +122,7 @@ type List<E> = Vec<Arc<Callback<E>>>;
 /// The callbacks. It is cloned only when edited while a worker uses it.
 #[derive(Clone, Default)]
 pub(super) struct Registry {
+    events: List<Event>,
     all: List<DbUpdate>,
     tables: HashMap<Name, List<DbUpdate>>,
     topics: HashMap<Topic, List<DbUpdate>>,
@@ -133,6 +136,7 @@ impl Registry {
             Command::AddUpdate(Scope::All, callback) => self.all.push(callback),
             Command::AddUpdate(Scope::Table(table), callback) => self.tables.entry(table).or_default().push(callback),
             Command::AddUpdate(Scope::Topic(topic), callback) => self.topics.entry(topic).or_default().push(callback),
+            Command::AddEvent(callback) => self.events.push(callback),
             Command::AddSync(callback) => self.syncs.push(callback),
             Command::SweepUpdate(Scope::All) => sweep(&mut self.all),
             Command::SweepUpdate(Scope::Table(table)) => sweep_in(&mut self.tables, table),
@@ -142,8 +146,14 @@ impl Registry {
                 sweep(&mut self.syncs);
                 sweep(&mut self.own_syncs);
             }
+            Command::SweepEvent => sweep(&mut self.events),
             Command::Job(_) | Command::Wake => {}
         }
+    }
+
+    /// The callbacks for updates and sync events alike, in order.
+    pub(super) fn for_event(&self) -> impl Iterator<Item = &Callback<Event>> {
+        self.events.iter().map(|callback| &**callback)
     }
 
     /// The callbacks for this update, in order.
@@ -155,12 +165,19 @@ impl Registry {
 
     /// True if the program has registered a callback for sync events.
     pub(super) fn hears_syncs(&self) -> bool {
-        self.syncs.iter().any(|callback| callback.is_live())
+        let events = self.events.iter().map(|callback| callback.is_live());
+        let syncs = self.syncs.iter().map(|callback| callback.is_live());
+        events.chain(syncs).any(|is_live| is_live)
     }
 
-    /// The callbacks for a sync event, in order.
+    /// The library's own callbacks for a sync event.
+    pub(super) fn own_syncs(&self) -> impl Iterator<Item = &Callback<SyncReason>> {
+        self.own_syncs.iter().map(|callback| &**callback)
+    }
+
+    /// The program's callbacks for a sync event, in order.
     pub(super) fn for_sync(&self) -> impl Iterator<Item = &Callback<SyncReason>> {
-        self.own_syncs.iter().chain(&self.syncs).map(|callback| &**callback)
+        self.syncs.iter().map(|callback| &**callback)
     }
 }
 

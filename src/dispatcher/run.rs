@@ -83,10 +83,14 @@ impl Shared {
         match event {
             Event::Update(update) => {
                 self.counters.updates.add_one();
+                let what = || format!("a callback, called with table {} key {}", update.table, update.key);
                 let mut handled = false;
+                for callback in registry.for_event() {
+                    handled = true;
+                    self.call(callback, event, what);
+                }
                 for callback in registry.for_update(update) {
                     handled = true;
-                    let what = || format!("a callback, called with table {} key {}", update.table, update.key);
                     self.call(callback, update, what);
                 }
                 if !handled {
@@ -95,8 +99,15 @@ impl Shared {
             }
             Event::Sync(reason) => {
                 self.counters.syncs.add_one();
+                let what = || format!("a callback, called with sync {reason}");
+                for callback in registry.own_syncs() {
+                    self.call(callback, reason, what);
+                }
+                for callback in registry.for_event() {
+                    self.call(callback, event, what);
+                }
                 for callback in registry.for_sync() {
-                    self.call(callback, reason, || format!("a callback, called with sync {reason}"));
+                    self.call(callback, reason, what);
                 }
             }
         }

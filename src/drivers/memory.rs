@@ -11,17 +11,17 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread::deadline;
-use crate::transport::{Inbound, Outbound, PubSub, Received, Wake};
+use crate::transport::{Driver, Inbound, Outbound, Received, Wake};
 use crate::update::Topic;
 
-/// Frames that a receiving end holds before a sender has to wait for it. Default of [`MemoryPubSub::new`].
+/// Frames that a receiving end holds before a sender has to wait for it. Default of [`MemoryDriver::new`].
 pub const DEFAULT_CAPACITY: usize = 65_536;
 
 /// The in-process driver; its alias is `memory`.
 ///
-/// An address is any text, for example `memory://network`. Only ends of the same `MemoryPubSub` (or a clone) meet.
+/// An address is any text, for example `memory://network`. Only ends of the same `MemoryDriver` (or a clone) meet.
 #[derive(Debug, Clone)]
-pub struct MemoryPubSub {
+pub struct MemoryDriver {
     world: Arc<World>,
     publish: Arc<str>,
     capacity: usize,
@@ -76,14 +76,14 @@ impl Incoming {
     }
 }
 
-impl MemoryPubSub {
+impl MemoryDriver {
     /// A world of its own, in which publishers use this address.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if the address is empty.
-    pub fn new(publish: &str) -> Result<MemoryPubSub> {
+    pub fn new(publish: &str) -> Result<MemoryDriver> {
         check(publish)?;
-        Ok(MemoryPubSub {
+        Ok(MemoryDriver {
             world: Arc::default(),
             publish: publish.into(),
             capacity: DEFAULT_CAPACITY,
@@ -93,10 +93,10 @@ impl MemoryPubSub {
     /// The world that all of the process share; this is what the alias `memory` stands for.
     ///
     /// # Errors
-    /// As [`MemoryPubSub::new`].
-    pub fn shared(publish: &str) -> Result<MemoryPubSub> {
+    /// As [`MemoryDriver::new`].
+    pub fn shared(publish: &str) -> Result<MemoryDriver> {
         static SHARED: Mutex<Weak<World>> = Mutex::new(Weak::new());
-        let mut driver = MemoryPubSub::new(publish)?;
+        let mut driver = MemoryDriver::new(publish)?;
         let mut shared = SHARED.lock();
         match shared.upgrade() {
             Some(world) => driver.world = world,
@@ -107,7 +107,7 @@ impl MemoryPubSub {
 
     /// Sets how many frames a receiving end holds before senders wait for it.
     #[must_use]
-    pub fn capacity(mut self, frames: usize) -> MemoryPubSub {
+    pub fn capacity(mut self, frames: usize) -> MemoryDriver {
         self.capacity = frames.max(1);
         self
     }
@@ -120,7 +120,7 @@ fn check(address: &str) -> Result<()> {
     }
 }
 
-impl PubSub for MemoryPubSub {
+impl Driver for MemoryDriver {
     fn outbound(&self) -> Result<Box<dyn Outbound>> {
         Ok(Box::new(MemoryOutbound(self.clone())))
     }
@@ -149,12 +149,12 @@ impl PubSub for MemoryPubSub {
     }
 }
 
-struct MemoryOutbound(MemoryPubSub);
+struct MemoryOutbound(MemoryDriver);
 
 impl Outbound for MemoryOutbound {
     /// Waits for room in every mailbox that wants the frame, and fails after `timeout` with nothing sent.
     fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
-        let MemoryPubSub {
+        let MemoryDriver {
             world,
             publish,
             capacity,
@@ -325,7 +325,7 @@ mod tests {
     /// The answer to a question proves that everything that was sent before it has come.
     #[test]
     fn an_answer_comes_behind_what_was_sent_before() {
-        let driver = MemoryPubSub::new("memory://x").unwrap().capacity(2);
+        let driver = MemoryDriver::new("memory://x").unwrap().capacity(2);
         let (mut inbound, _wake) = driver.inbound().unwrap();
         let mut outbound = driver.outbound().unwrap();
         let topic = Topic::new("a").unwrap();

@@ -14,20 +14,20 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::PubSub;
+use crate::transport::Driver;
 
 /// Makes a driver from the options.
-type Factory = Arc<dyn Fn(&Config) -> Result<Arc<dyn PubSub>> + Send + Sync>;
+type Factory = Arc<dyn Fn(&Config) -> Result<Arc<dyn Driver>> + Send + Sync>;
 
 /// The drivers by alias; a program may add its own.
 ///
 /// ```
 /// use std::sync::Arc;
-/// use tablecast::drivers::{Drivers, memory::MemoryPubSub};
+/// use tablecast::drivers::{Drivers, memory::MemoryDriver};
 /// use tablecast::Config;
 ///
 /// let mut drivers = Drivers::new();
-/// drivers.register("private", |_: &Config| Ok(Arc::new(MemoryPubSub::new("private")?)))?;
+/// drivers.register("private", |_: &Config| Ok(Arc::new(MemoryDriver::new("private")?)))?;
 ///
 /// let mut config = Config::default();
 /// config.pub_sub_driver = "private".into();
@@ -60,7 +60,7 @@ impl Drivers {
     pub fn register(
         &mut self,
         alias: impl Into<String>,
-        factory: impl Fn(&Config) -> Result<Arc<dyn PubSub>> + Send + Sync + 'static,
+        factory: impl Fn(&Config) -> Result<Arc<dyn Driver>> + Send + Sync + 'static,
     ) -> Result<()> {
         let alias = alias.into();
         if alias.is_empty() || self.0.contains_key(&alias) {
@@ -80,7 +80,7 @@ impl Drivers {
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if there is no driver of this alias, and the driver's error for its options.
-    pub fn network(&self, config: &Config) -> Result<Arc<dyn PubSub>> {
+    pub fn network(&self, config: &Config) -> Result<Arc<dyn Driver>> {
         self.open("pub_sub_driver", &config.pub_sub_driver, config)
     }
 
@@ -88,11 +88,11 @@ impl Drivers {
     ///
     /// # Errors
     /// As [`Drivers::network`].
-    pub fn multiproc(&self, config: &Config) -> Result<Arc<dyn PubSub>> {
+    pub fn multiproc(&self, config: &Config) -> Result<Arc<dyn Driver>> {
         self.open("pub_sub_multiproc_driver", &config.pub_sub_multiproc_driver, config)
     }
 
-    fn open(&self, option: &str, alias: &str, config: &Config) -> Result<Arc<dyn PubSub>> {
+    fn open(&self, option: &str, alias: &str, config: &Config) -> Result<Arc<dyn Driver>> {
         let Some(factory) = self.0.get(alias) else {
             let known: Vec<_> = self.aliases().collect();
             let known = known.join(", ");
@@ -115,19 +115,19 @@ impl fmt::Debug for Drivers {
     }
 }
 
-fn memory_driver(config: &Config) -> Result<Arc<dyn PubSub>> {
-    Ok(Arc::new(memory::MemoryPubSub::shared(&config.publish_address()?)?))
+fn memory_driver(config: &Config) -> Result<Arc<dyn Driver>> {
+    Ok(Arc::new(memory::MemoryDriver::shared(&config.publish_address()?)?))
 }
 
 #[cfg(feature = "redis")]
-fn redis_driver(config: &Config) -> Result<Arc<dyn PubSub>> {
-    let driver = redis::RedisPubSub::new(&config.redis_address(), config.into());
+fn redis_driver(config: &Config) -> Result<Arc<dyn Driver>> {
+    let driver = redis::RedisDriver::new(&config.redis_address(), config.into());
     Ok(Arc::new(driver?))
 }
 
 #[cfg(feature = "zmq")]
-fn zmq_driver(config: &Config) -> Result<Arc<dyn PubSub>> {
-    let driver = zmq::ZmqPubSub::new(&config.publish_address()?, config.into());
+fn zmq_driver(config: &Config) -> Result<Arc<dyn Driver>> {
+    let driver = zmq::ZmqDriver::new(&config.publish_address()?, config.into());
     let named = driver.map_err(|e| {
         let context = format!("option publisher_transport: {}", config.publisher_transport);
         Error::new(e.kind(), context).with_source(e)
@@ -136,7 +136,7 @@ fn zmq_driver(config: &Config) -> Result<Arc<dyn PubSub>> {
 }
 
 #[cfg(feature = "zmq")]
-fn multiproc_driver(config: &Config) -> Result<Arc<dyn PubSub>> {
+fn multiproc_driver(config: &Config) -> Result<Arc<dyn Driver>> {
     Ok(Arc::new(zmq::ZmqMultiproc::new(
         &config.multiproc_address(),
         config.into(),

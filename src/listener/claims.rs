@@ -103,10 +103,10 @@ impl Claims {
         let done = step.marks.iter().map(|(_, owner, _)| Value::text(owner, true));
         let done = done.collect::<Result<Vec<_>>>()?;
         let marks = step.marks.iter().zip(&done);
-        let marks = marks.map(|((event, _, version), done)| Write::set(CLAIMS, event, done).version(*version));
+        let marks = marks.map(|((event, _, version), done)| Write::set(CLAIMS, event, done).if_version(*version));
         let claims = step.claims.iter().map(|event| Write::create(CLAIMS, event, &claimed));
         let releases = step.releases.iter();
-        let releases = releases.map(|(event, version)| Write::delete(CLAIMS, event).version(*version));
+        let releases = releases.map(|(event, version)| Write::delete(CLAIMS, event).if_version(*version));
         let removals = step.removals.iter().map(|event| Write::delete(CLAIMS, event));
         let writes: Vec<_> = marks.chain(claims).chain(releases).chain(removals).collect();
         let mut results = self.0.write_each(&writes)?.into_iter();
@@ -144,7 +144,7 @@ impl Claims {
                         (true, _) => return Ok(Claim::Done(Topic::new(claim.owner)?)),
                         (false, false) => return Ok(Claim::Theirs(Topic::new(claim.owner)?)),
                         (false, true) => {
-                            let set = Write::set(CLAIMS, event, &done).version(row.version);
+                            let set = Write::set(CLAIMS, event, &done).if_version(row.version);
                             self.0.write(&set).map(drop)
                         }
                     }
@@ -184,7 +184,10 @@ impl Claims {
                 return Ok(Claim::Theirs(Topic::new(claim.owner)?));
             }
             // An own one, by a try that was not confirmed: written again, so that it is no stray one.
-            match self.0.write(&Write::set(CLAIMS, event, claimed).version(row.version)) {
+            match self
+                .0
+                .write(&Write::set(CLAIMS, event, claimed).if_version(row.version))
+            {
                 Ok(written) if is_ours => return Ok(Claim::Ours(written.version)),
                 Ok(written) => return Ok(Claim::TakenOver(written.version)),
                 Err(e) if is_overtaken(&e) => {}

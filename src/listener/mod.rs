@@ -15,13 +15,13 @@
 //! ```
 //! use std::sync::Arc;
 //! use std::time::Duration;
-//! use tablecast::drivers::memory::MemoryPubSub;
+//! use tablecast::drivers::memory::MemoryDriver;
 //! use tablecast::stores::memory::MemoryStore;
 //! use tablecast::*;
 //!
 //! # fn main() -> Result<()> {
 //! // What every program has. Here the server and the node are one, so they share it.
-//! let driver = Arc::new(MemoryPubSub::new("memory://network")?);
+//! let driver = Arc::new(MemoryDriver::new("memory://network")?);
 //! let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
 //! let dispatcher = Dispatcher::new(DispatcherOptions::default())?;
 //! let subscriber = Subscriber::new(driver.clone(), dispatcher.queue(), SubscriberOptions::default());

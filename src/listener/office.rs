@@ -206,13 +206,13 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::drivers::memory::MemoryPubSub;
+    use crate::drivers::memory::MemoryDriver;
     use crate::publisher::PublisherOptions;
 
     #[test]
     fn notifiers_of_one_publisher_share_a_thread_until_the_last_is_gone() {
         let publisher = |address| {
-            let driver = MemoryPubSub::new(address).unwrap();
+            let driver = MemoryDriver::new(address).unwrap();
             Arc::new(Publisher::new(&driver, PublisherOptions::default()).unwrap())
         };
         let (one, other) = (publisher("memory://office-1"), publisher("memory://office-2"));

@@ -52,7 +52,7 @@ impl Sweep {
         self.0 = seen;
         let deletes = old
             .iter()
-            .map(|(key, version)| Write::delete(CLAIMS, key).version(*version));
+            .map(|(key, version)| Write::delete(CLAIMS, key).if_version(*version));
         let deletes: Vec<_> = deletes.collect();
         for result in claims.store().write_each(&deletes)? {
             match result {

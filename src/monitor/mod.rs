@@ -99,14 +99,14 @@ pub struct MonitorStats {
 /// ```
 /// use std::sync::Arc;
 /// use std::time::Duration;
-/// use tablecast::drivers::memory::MemoryPubSub;
+/// use tablecast::drivers::memory::MemoryDriver;
 /// use tablecast::monitor::{Monitor, MonitorOptions};
 /// use tablecast::stores::memory::MemoryStore;
 /// use tablecast::{Publisher, PublisherOptions, Store, Topic};
 ///
 /// # fn main() -> tablecast::Result<()> {
 /// let store = Arc::new(MemoryStore::new());
-/// let publisher = Publisher::new(&MemoryPubSub::new("memory://network")?, PublisherOptions::default())?;
+/// let publisher = Publisher::new(&MemoryDriver::new("memory://network")?, PublisherOptions::default())?;
 /// let options = MonitorOptions { interval: Duration::from_millis(10), ..MonitorOptions::default() };
 /// let monitor = Monitor::new(store.clone(), Arc::new(publisher), "lport", "host1", options)?;
 /// store.create("lport", "port-1", "{}", &Topic::ALL)?; // publishes nothing

@@ -191,7 +191,7 @@ impl Part {
         let value = self.write()?;
         let write = match self.version {
             None => Write::create(table, key, &value),
-            Some(version) => Write::set(table, key, &value).version(version),
+            Some(version) => Write::set(table, key, &value).if_version(version),
         };
         let version = store.write(&write)?.version;
         self.version = Some(version);

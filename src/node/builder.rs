@@ -9,7 +9,7 @@ use crate::drivers::Drivers;
 use crate::error::{Error, ErrorHook, Result};
 use crate::store::Store;
 use crate::stores::Stores;
-use crate::transport::PubSub;
+use crate::transport::Driver;
 
 /// Makes a [`Node`] with more than the options say.
 #[must_use]
@@ -51,7 +51,7 @@ impl NodeBuilder {
     }
 
     /// A driver, whatever the option `pub_sub_driver` says.
-    pub fn network(mut self, network: Arc<dyn PubSub>) -> NodeBuilder {
+    pub fn network(mut self, network: Arc<dyn Driver>) -> NodeBuilder {
         self.parts.network = Some(network);
         self
     }

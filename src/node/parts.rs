@@ -14,7 +14,7 @@ use crate::registry::{Discovery, PUBLISHERS, Registration};
 use crate::service::{Service, ServiceOptions};
 use crate::store::Store;
 use crate::subscriber::{Subscriber, SubscriberOptions};
-use crate::transport::PubSub;
+use crate::transport::Driver;
 
 /// Fields drop in order.
 #[derive(Default)]
@@ -28,7 +28,7 @@ pub(super) struct Parts {
     service: Option<Arc<Service>>,
     /// Gone after the publisher and the service: who follows it has its goodbye by then.
     pub(super) registration: Option<Arc<Registration>>,
-    pub(super) network: Option<Arc<dyn PubSub>>,
+    pub(super) network: Option<Arc<dyn Driver>>,
     pub(super) store: Option<Arc<dyn Store>>,
 }
 
@@ -55,7 +55,7 @@ impl Parts {
         }
     }
 
-    fn network(&mut self, node: &Node) -> Result<Arc<dyn PubSub>> {
+    fn network(&mut self, node: &Node) -> Result<Arc<dyn Driver>> {
         kept(&mut self.network, || node.drivers.network(&node.config))
     }
 
@@ -160,7 +160,7 @@ impl Parts {
 
     /// One for each table of `monitor_tables`, with a publisher that they share. What they have told is remembered under
     /// `publisher_id`, or, if that is empty, the host's name and the socket of its publisher service.
-    fn begin_monitors(&mut self, node: &Node, multiproc: &dyn PubSub) -> Result<()> {
+    fn begin_monitors(&mut self, node: &Node, multiproc: &dyn Driver) -> Result<()> {
         let config = &node.config;
         if config.monitor_tables.is_empty() {
             return Ok(());

@@ -18,7 +18,7 @@ use crate::clock;
 use crate::codec::{Batch, Codec, Encoder, MAX_ACTION_BYTES, MAX_ID_BYTES, MAX_UPDATES};
 use crate::error::{Error, ErrorHook, ErrorKind, Result};
 use crate::store::{Announcement, Written};
-use crate::transport::PubSub;
+use crate::transport::Driver;
 use crate::update::{DbUpdate, Name, Topic, now_micros};
 
 pub(crate) use link::{Link, LinkOptions};
@@ -129,7 +129,7 @@ impl Publisher {
     /// # Errors
     /// [`ErrorKind::Config`] for an id that is too long, and the errors of the driver, for example
     /// [`ErrorKind::AddressInUse`].
-    pub fn new(driver: &dyn PubSub, options: PublisherOptions) -> Result<Publisher> {
+    pub fn new(driver: &dyn Driver, options: PublisherOptions) -> Result<Publisher> {
         let id = options.id.clone().unwrap_or_else(unique_id);
         check_id(&id)?;
         let epoch = new_epoch();

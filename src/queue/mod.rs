@@ -27,12 +27,14 @@ mod turns;
 use std::sync::Arc;
 
 pub use self::options::{Overflow, QueueOptions, QueueStats};
+#[doc(hidden)]
 pub use self::receiver::QueueReceiver;
 pub use self::sender::QueueSender;
 use self::shared::Shared;
 use crate::update::DbUpdate;
 
 /// A new queue.
+#[doc(hidden)]
 pub fn bounded(options: QueueOptions) -> (QueueSender, QueueReceiver) {
     let (sender, receiver) = crossbeam_channel::unbounded();
     let shared = Arc::new(Shared::new(options.capacity, options.overflow));
@@ -41,5 +43,6 @@ pub fn bounded(options: QueueOptions) -> (QueueSender, QueueReceiver) {
 }
 
 /// Something for [`QueueReceiver::accept`]; an empty one only wakes.
+#[doc(hidden)]
 #[derive(Debug)]
-pub struct Delivery(Vec<DbUpdate>);
+pub struct Batch(Vec<DbUpdate>);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use super::Delivery;
+use super::Batch;
 use super::alerts::Alerts;
 use super::heap::Heap;
 use super::shared::Shared;
@@ -26,9 +26,9 @@ const MAX_VALUE: usize = 512;
 /// The receiving end. Dropping it drops what is pending.
 pub struct QueueReceiver {
     shared: Arc<Shared>,
-    channel: Receiver<Delivery>,
+    channel: Receiver<Batch>,
     /// Given to [`QueueReceiver::accept`], not yet in the heap.
-    accepted: VecDeque<Delivery>,
+    accepted: VecDeque<Batch>,
     heap: Heap,
     turns: Turns,
     /// On their way back to the senders.
@@ -36,7 +36,7 @@ pub struct QueueReceiver {
 }
 
 impl QueueReceiver {
-    pub(super) fn new(shared: Arc<Shared>, channel: Receiver<Delivery>, max_overtake: Duration) -> QueueReceiver {
+    pub(super) fn new(shared: Arc<Shared>, channel: Receiver<Batch>, max_overtake: Duration) -> QueueReceiver {
         QueueReceiver {
             shared,
             channel,
@@ -48,13 +48,13 @@ impl QueueReceiver {
     }
 
     /// Channel to wait on after [`QueueReceiver::pop`] had nothing. Its messages go to [`QueueReceiver::accept`].
-    pub fn channel(&self) -> &Receiver<Delivery> {
+    pub fn channel(&self) -> &Receiver<Batch> {
         &self.channel
     }
 
     /// Takes in what was received from [`QueueReceiver::channel`].
-    pub fn accept(&mut self, delivery: Delivery) {
-        self.accepted.push_back(delivery);
+    pub fn accept(&mut self, batch: Batch) {
+        self.accepted.push_back(batch);
     }
 
     /// The next event: sync events, then the most urgent update, in the turns that the [module](super) describes.
@@ -171,8 +171,8 @@ impl QueueReceiver {
     fn take_in(&mut self, clock: impl Fn() -> Instant) {
         if !self.accepted.is_empty() || !self.channel.is_empty() {
             let now = clock();
-            while let Some(delivery) = self.accepted.pop_front() {
-                self.unpack(delivery, now);
+            while let Some(batch) = self.accepted.pop_front() {
+                self.unpack(batch, now);
             }
             self.drain_channel(now);
         }
@@ -211,16 +211,16 @@ impl QueueReceiver {
     }
 
     fn drain_channel(&mut self, now: Instant) {
-        while let Ok(delivery) = self.channel.try_recv() {
-            self.unpack(delivery, now);
+        while let Ok(batch) = self.channel.try_recv() {
+            self.unpack(batch, now);
         }
     }
 
-    fn unpack(&mut self, mut delivery: Delivery, now: Instant) {
-        delivery.0.drain(..).for_each(|update| self.heap.push(update, now));
-        if (1..=MAX_SPARE).contains(&delivery.0.capacity()) {
+    fn unpack(&mut self, mut batch: Batch, now: Instant) {
+        batch.0.drain(..).for_each(|update| self.heap.push(update, now));
+        if (1..=MAX_SPARE).contains(&batch.0.capacity()) {
             // If there are enough spares, this one is not needed.
-            let _ = self.shared.spares.0.try_send(delivery.0);
+            let _ = self.shared.spares.0.try_send(batch.0);
         }
     }
 }

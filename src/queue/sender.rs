@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 
 use super::backlog::Put;
 use super::shared::{Shared, receiver_gone};
-use super::{Delivery, Overflow, QueueStats};
+use super::{Batch, Overflow, QueueStats};
 use crate::error::Result;
 use crate::update::{DbUpdate, SyncReason};
 
@@ -17,11 +17,11 @@ use crate::update::{DbUpdate, SyncReason};
 #[derive(Clone)]
 pub struct QueueSender {
     shared: Arc<Shared>,
-    channel: Sender<Delivery>,
+    channel: Sender<Batch>,
 }
 
 impl QueueSender {
-    pub(super) fn new(shared: Arc<Shared>, channel: Sender<Delivery>) -> QueueSender {
+    pub(super) fn new(shared: Arc<Shared>, channel: Sender<Batch>) -> QueueSender {
         QueueSender { shared, channel }
     }
 
@@ -122,7 +122,7 @@ impl QueueSender {
 
     /// Sends what there is room for already.
     fn send(&self, batch: Vec<DbUpdate>) -> Result<()> {
-        self.channel.send(Delivery(batch)).map_err(|_| receiver_gone())
+        self.channel.send(Batch(batch)).map_err(|_| receiver_gone())
     }
 
     /// Wakes the receiver after something was put beside the channel where nothing was before; it takes all at once.

@@ -257,7 +257,7 @@ impl<F: FnMut(&mut Member)> Worker<F> {
         (self.renewal)(&mut self.member);
         let value = self.member.to_value()?;
         if let Some(version) = self.version {
-            let set = Write::set(&self.table, &self.key, &value).version(version);
+            let set = Write::set(&self.table, &self.key, &value).if_version(version);
             match self.store.write(&set) {
                 Ok(written) => return Ok(self.joined(written.version)),
                 // Taken for gone, or written by another process, or by an own try that was not confirmed.
@@ -299,7 +299,7 @@ impl<F: FnMut(&mut Member)> Worker<F> {
                 self.key = key_of_run(&self.member.id, self.member.epoch);
                 continue;
             }
-            let set = Write::set(&self.table, &self.key, value).version(row.version);
+            let set = Write::set(&self.table, &self.key, value).if_version(row.version);
             let written = match owner {
                 Some(before) if !self.rejoins && !is_ours => self.replace(before, &set)?,
                 _ => self.store.write(&set),
@@ -350,7 +350,7 @@ impl<F: FnMut(&mut Member)> Worker<F> {
             Some(value) => Write::set(&self.table, &self.key, value),
             None => Write::delete(&self.table, &self.key),
         };
-        match self.store.write(&write.version(version)) {
+        match self.store.write(&write.if_version(version)) {
             Ok(_) => {}
             // It is another one's by now, which may have kept this one's under another key.
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {
@@ -365,7 +365,7 @@ impl<F: FnMut(&mut Member)> Worker<F> {
     fn leave_kept(&self) {
         let key = key_of_run(&self.member.id, self.member.epoch);
         let deleted = self.store.get(&self.table, &key, None).and_then(|row| {
-            let delete = Write::delete(&self.table, &key).version(row.version);
+            let delete = Write::delete(&self.table, &key).if_version(row.version);
             self.store.write(&delete)
         });
         match deleted {

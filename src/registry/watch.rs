@@ -142,7 +142,7 @@ impl<F: FnMut(&[Presence])> Worker<F> {
 
     /// Removes the row of one that is gone, unless it was written since it was seen.
     fn remove(&mut self, (key, version): &Version) -> Result<()> {
-        match self.store.write(&Write::delete(&self.table, key).version(*version)) {
+        match self.store.write(&Write::delete(&self.table, key).if_version(*version)) {
             Ok(_) => log::info!(
                 "table {:?}: {key} has not renewed its row for the timeout: removed",
                 self.table

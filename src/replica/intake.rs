@@ -11,7 +11,7 @@ use super::row::NewRow;
 use super::typed::Typed;
 use crate::clock;
 use crate::error::report;
-use crate::store::{Row, RowChange};
+use crate::store::{Row, StoredChange};
 use crate::update::{Name, Topic};
 
 /// What waits to come in.
@@ -72,7 +72,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
                 News::Rows(rows.collect())
             }
             (Read::Changes { topic, .. }, What::Changes(changes)) => {
-                let change = |RowChange { key, version, value }| {
+                let change = |StoredChange { key, version, value }| {
                     let new = value.map(|value| decode(key.clone(), topic, version, value));
                     (key, version, new)
                 };

@@ -4,7 +4,7 @@
 //! use std::sync::Arc;
 //! use std::time::Duration;
 //! use serde::{Deserialize, Serialize};
-//! use tablecast::drivers::memory::MemoryPubSub;
+//! use tablecast::drivers::memory::MemoryDriver;
 //! use tablecast::replica::{Replica, ReplicaOptions, RowChange};
 //! use tablecast::stores::memory::MemoryStore;
 //! use tablecast::*;
@@ -14,7 +14,7 @@
 //! const LPORT: Table<LogicalPort> = Table::new("lport");
 //!
 //! # fn main() -> Result<()> {
-//! let (driver, store) = (Arc::new(MemoryPubSub::new("memory://replica")?), Arc::new(MemoryStore::new()));
+//! let (driver, store) = (Arc::new(MemoryDriver::new("memory://replica")?), Arc::new(MemoryStore::new()));
 //! let dispatcher = Dispatcher::new(DispatcherOptions::default())?;
 //! let subscriber = Subscriber::new(driver.clone(), dispatcher.queue(), SubscriberOptions::default());
 //! let subscriber = Arc::new(subscriber);

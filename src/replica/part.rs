@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::core::{Base, Read};
 use super::options::ReplicaStats;
 use crate::error::Error;
-use crate::store::{Row, RowChange, TableVersion};
+use crate::store::{Row, StoredChange, TableVersion};
 use crate::update::{Name, Topic};
 
 /// A table of a replica, whatever the type of its rows.
@@ -55,7 +55,7 @@ pub(super) enum What {
     Rows(Vec<Row>),
     /// The listing is complete.
     Ends,
-    Changes(Vec<RowChange>),
+    Changes(Vec<StoredChange>),
     /// The changes are complete up to here.
     CompleteTo(TableVersion),
     /// The store does not know the changes.

@@ -29,7 +29,7 @@ pub enum Changes {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChangePage {
     /// The last change of each key.
-    pub changes: Vec<RowChange>,
+    pub changes: Vec<StoredChange>,
     /// Up to here nothing is missing: the next changes are those after it.
     pub version: TableVersion,
     /// True if there was more when this was read.
@@ -38,7 +38,7 @@ pub struct ChangePage {
 
 /// The last change of a row, as a store remembers it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RowChange {
+pub struct StoredChange {
     /// The row's key.
     pub key: Name,
     /// Its version, or that of its delete.
@@ -54,7 +54,7 @@ impl ChangePage {
     /// # Errors
     /// The first one among the changes.
     pub fn fill<E>(
-        changes: impl IntoIterator<Item = Result<RowChange, E>>,
+        changes: impl IntoIterator<Item = Result<StoredChange, E>>,
         limit: usize,
         table: TableVersion,
     ) -> Result<ChangePage, E> {
@@ -72,9 +72,9 @@ impl ChangePage {
     }
 }
 
-impl From<Row> for RowChange {
-    fn from(row: Row) -> RowChange {
-        RowChange {
+impl From<Row> for StoredChange {
+    fn from(row: Row) -> StoredChange {
+        StoredChange {
             key: row.key,
             version: row.version,
             value: Some(row.value),
@@ -82,7 +82,7 @@ impl From<Row> for RowChange {
     }
 }
 
-impl Item for RowChange {
+impl Item for StoredChange {
     fn key(&self) -> &Name {
         &self.key
     }

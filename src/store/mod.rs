@@ -53,9 +53,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::update::{Name, Topic};
 
 pub use announce::{Announcement, Announcer};
-pub use changes::{ChangePage, Changes, RowChange, TopicVersions};
+pub use changes::{ChangePage, Changes, StoredChange, TopicVersions};
 pub use listing::{Item, Listing, PAGE_BYTES, Page};
-pub use write::{Change, DELETES_REMEMBERED, Write, Written, not_found};
+pub use write::{DELETES_REMEMBERED, Write, WriteOp, Written, not_found};
 
 /// Limits and times of a store.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use crate::error::{Error, ErrorKind, Result};
 use crate::update::Topic;
 
-/// Writes of the same table for which a store remembers the version of a delete, at least; see [`Write::version`].
+/// Writes of the same table for which a store remembers the version of a delete, at least; see [`Write::if_version`].
 pub const DELETES_REMEMBERED: u64 = 1000;
 
 /// One write of one row, and when it is to be made.
@@ -15,7 +15,7 @@ pub struct Write<'a> {
     /// The row's key.
     pub key: &'a str,
     /// The change.
-    pub change: Change<'a>,
+    pub op: WriteOp<'a>,
     /// To create: the new row's topic; `None` is [`Topic::ALL`]. To set and delete: the topic that the row must have, or
     /// it is not found; `None` is any.
     pub topic: Option<&'a Topic>,
@@ -23,16 +23,16 @@ pub struct Write<'a> {
     /// [`ErrorKind::Conflict`]. To create, this is the version of the delete: it conflicts if the row was created
     /// since, even if it is deleted again, and if the store has forgotten the delete, which it may after
     /// [`DELETES_REMEMBERED`] writes.
-    pub version: Option<u64>,
+    pub if_version: Option<u64>,
     /// To set: only if the row has another value; otherwise nothing is written, and [`Written::changed`] says so.
     pub unless_equal: bool,
     /// True if [`Written::before`] is wanted.
     pub returning: bool,
 }
 
-/// Action of a [`Write`].
+/// The kind of a [`Write`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Change<'a> {
+pub enum WriteOp<'a> {
     /// Makes a new row of this value.
     Create(&'a str),
     /// Gives a row this value.
@@ -58,13 +58,13 @@ pub struct Written {
 }
 
 impl<'a> Write<'a> {
-    fn new(table: &'a str, key: &'a str, change: Change<'a>) -> Write<'a> {
+    fn new(table: &'a str, key: &'a str, op: WriteOp<'a>) -> Write<'a> {
         Write {
             table,
             key,
-            change,
+            op,
             topic: None,
-            version: None,
+            if_version: None,
             unless_equal: false,
             returning: false,
         }
@@ -72,17 +72,17 @@ impl<'a> Write<'a> {
 
     /// Creates a row.
     pub fn create(table: &'a str, key: &'a str, value: &'a str) -> Write<'a> {
-        Write::new(table, key, Change::Create(value))
+        Write::new(table, key, WriteOp::Create(value))
     }
 
     /// Sets a row.
     pub fn set(table: &'a str, key: &'a str, value: &'a str) -> Write<'a> {
-        Write::new(table, key, Change::Set(value))
+        Write::new(table, key, WriteOp::Set(value))
     }
 
     /// Deletes a row.
     pub fn delete(table: &'a str, key: &'a str) -> Write<'a> {
-        Write::new(table, key, Change::Delete)
+        Write::new(table, key, WriteOp::Delete)
     }
 
     /// Sets [`Write::topic`].
@@ -92,10 +92,10 @@ impl<'a> Write<'a> {
         self
     }
 
-    /// Sets [`Write::version`].
+    /// Sets [`Write::if_version`].
     #[must_use]
-    pub fn version(mut self, version: u64) -> Write<'a> {
-        self.version = Some(version);
+    pub fn if_version(mut self, version: u64) -> Write<'a> {
+        self.if_version = Some(version);
         self
     }
 
@@ -119,17 +119,17 @@ impl<'a> Write<'a> {
     /// # Errors
     /// As [`Store::write`](super::Store::write).
     pub fn check(&self, row: Option<(&Topic, u64)>, delete: Option<u64>) -> Result<()> {
-        let version = match (self.change, row) {
-            (Change::Create(_), Some(_)) => return Err(self.already_exists()),
-            (Change::Create(_), None) => delete,
-            (Change::Set(_) | Change::Delete, Some((topic, version)))
+        let version = match (self.op, row) {
+            (WriteOp::Create(_), Some(_)) => return Err(self.already_exists()),
+            (WriteOp::Create(_), None) => delete,
+            (WriteOp::Set(_) | WriteOp::Delete, Some((topic, version)))
                 if self.topic.is_none_or(|wanted| wanted == topic) =>
             {
                 Some(version)
             }
-            (Change::Set(_) | Change::Delete, _) => return Err(self.not_found()),
+            (WriteOp::Set(_) | WriteOp::Delete, _) => return Err(self.not_found()),
         };
-        match self.version {
+        match self.if_version {
             None => Ok(()),
             wanted if wanted == version => Ok(()),
             Some(_) => Err(self.conflict()),
@@ -143,15 +143,19 @@ impl<'a> Write<'a> {
 
     /// A store's answer if there is a row of this key.
     pub fn already_exists(&self) -> Error {
-        Error::new(ErrorKind::AlreadyExists, row_name(self.table, self.key))
+        self.error(ErrorKind::AlreadyExists, row_name(self.table, self.key))
     }
 
     /// A store's answer if the row has another version.
     pub fn conflict(&self) -> Error {
         let row = row_name(self.table, self.key);
-        let version = self.version.unwrap_or_default();
-        let context = format!("{row} was written by another writer after version {version}");
-        Error::new(ErrorKind::Conflict, context)
+        let since = self.if_version.map(|version| format!(" after version {version}"));
+        let context = format!("{row} was written by another writer{}", since.unwrap_or_default());
+        self.error(ErrorKind::Conflict, context)
+    }
+
+    fn error(&self, kind: ErrorKind, context: String) -> Error {
+        Error::new(kind, context).with_row(self.table, self.key)
     }
 }
 
@@ -161,7 +165,7 @@ pub fn not_found(table: &str, key: &str, topic: Option<&Topic>) -> Error {
     if let Some(topic) = topic {
         context.push_str(&format!(" of topic {topic:?}"));
     }
-    Error::new(ErrorKind::NotFound, context)
+    Error::new(ErrorKind::NotFound, context).with_row(table, key)
 }
 
 fn row_name(table: &str, key: &str) -> String {

@@ -11,8 +11,8 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::error::Result;
 use crate::store::{
-    Change, ChangePage, Changes, DELETES_REMEMBERED, Page, Row, RowChange, Store, StoreOptions, TableVersion,
-    TopicVersions, Write, Written, not_found,
+    ChangePage, Changes, DELETES_REMEMBERED, Page, Row, Store, StoreOptions, StoredChange, TableVersion, TopicVersions,
+    Write, WriteOp, Written, not_found,
 };
 use crate::update::{Name, Topic};
 use history::{Deletes, History};
@@ -244,10 +244,10 @@ impl Table {
         let Content { rows, deletes, .. } = &self.content;
         let row = rows.get(write.key).map(|stored| (&stored.topic, stored.version));
         write.check(row, deletes.of(write.key))?;
-        let written = match write.change {
-            Change::Create(value) => self.create(write, value),
-            Change::Set(value) => self.set(write, value)?,
-            Change::Delete => self.delete(write)?,
+        let written = match write.op {
+            WriteOp::Create(value) => self.create(write, value),
+            WriteOp::Set(value) => self.set(write, value)?,
+            WriteOp::Delete => self.delete(write)?,
         };
         while let Some(oldest) = self.version.checked_sub(remembered)
             && let Some((version, topic)) = self.content.deletes.forget_before(oldest)
@@ -333,14 +333,15 @@ impl Content {
     }
 
     /// The last write of a row of this topic, if it has this version.
-    fn change(&self, topic: &Topic, key: &Name, version: u64) -> Option<RowChange> {
+    fn change(&self, topic: &Topic, key: &Name, version: u64) -> Option<StoredChange> {
         let row = self.rows.get(key).filter(|stored| stored.topic == *topic);
         // A row that had another topic in between was deleted here, and is here again.
-        row.is_none_or(|stored| stored.version == version).then(|| RowChange {
-            key: key.clone(),
-            version,
-            value: row.map(|stored| stored.value.clone()),
-        })
+        row.is_none_or(|stored| stored.version == version)
+            .then(|| StoredChange {
+                key: key.clone(),
+                version,
+                value: row.map(|stored| stored.value.clone()),
+            })
     }
 }
 

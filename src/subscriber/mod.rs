@@ -18,14 +18,14 @@ use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::queue::QueueSender;
 use crate::thread::{self, Thread};
-use crate::transport::PubSub;
+use crate::transport::Driver;
 use crate::update::{Name, Topic};
 
 pub use options::{SubscriberOptions, SubscriberStats};
 pub(crate) use own::OwnTopic;
 use session::{Command, Session};
 use shared::{Link, Shared, State};
-pub use status::{AddressStatus, PeerState, PublisherStatus, SubscriberStatus, TopicState, TopicStatus};
+pub use status::{AddressState, AddressStatus, PublisherStatus, SubscriberStatus, TopicState, TopicStatus};
 use worker::Worker;
 
 /// Receives updates from any number of publishers, and puts them into a dispatcher's queue.
@@ -33,7 +33,7 @@ use worker::Worker;
 /// All methods may be called from any thread, also from a callback. A subscriber that was stopped can be started
 /// again; what was registered stays. Dropping it stops it.
 pub struct Subscriber {
-    driver: Arc<dyn PubSub>,
+    driver: Arc<dyn Driver>,
     queue: QueueSender,
     options: SubscriberOptions,
     shared: Arc<Shared>,
@@ -42,7 +42,7 @@ pub struct Subscriber {
 
 impl Subscriber {
     /// A subscriber that is not running yet.
-    pub fn new(driver: Arc<dyn PubSub>, queue: QueueSender, options: SubscriberOptions) -> Subscriber {
+    pub fn new(driver: Arc<dyn Driver>, queue: QueueSender, options: SubscriberOptions) -> Subscriber {
         Subscriber {
             driver,
             queue,

@@ -14,7 +14,7 @@ use crate::update::{Name, Topic};
 use super::options::Counts;
 use super::own::Own;
 use super::session::{Command, Memory};
-use super::status::{AddressStatus, PeerState, TopicStatus};
+use super::status::{AddressState, AddressStatus, TopicStatus};
 
 pub(super) struct Shared {
     /// No frame needs it.
@@ -47,7 +47,7 @@ pub(super) struct State {
 /// The thread's state of an address.
 struct Seen {
     registration: u64,
-    state: PeerState,
+    state: AddressState,
     /// Topics up to this generation are in force there.
     generation: u64,
 }
@@ -197,7 +197,7 @@ impl State {
     }
 
     /// The thread says what it knows of the addresses.
-    pub(super) fn see<'a>(&mut self, addresses: impl Iterator<Item = (&'a Name, u64, PeerState, u64)>) {
+    pub(super) fn see<'a>(&mut self, addresses: impl Iterator<Item = (&'a Name, u64, AddressState, u64)>) {
         let seen = addresses.map(|(address, registration, state, generation)| {
             let seen = Seen {
                 registration,
@@ -223,7 +223,7 @@ impl State {
         }
         let mut missing = String::new();
         for AddressStatus { address, state } in self.addresses() {
-            if state != PeerState::Live {
+            if state != AddressState::Live {
                 let separator = if missing.is_empty() { "" } else { ", " };
                 // Writing to a String cannot fail.
                 let _ = write!(missing, "{separator}{address} ({state})");
@@ -237,9 +237,9 @@ impl State {
         self.addresses.iter().map(|(address, registration)| {
             let seen = self.seen.get(address).filter(|seen| seen.registration == *registration);
             let state = match seen {
-                None => PeerState::Connecting,
-                Some(seen) if seen.state == PeerState::Live && seen.generation < self.generation => {
-                    PeerState::Unconfirmed
+                None => AddressState::Connecting,
+                Some(seen) if seen.state == AddressState::Live && seen.generation < self.generation => {
+                    AddressState::Unconfirmed
                 }
                 Some(seen) => seen.state,
             };

@@ -22,7 +22,7 @@ pub struct AddressStatus {
     /// The address as it was registered.
     pub address: Name,
     /// Its state.
-    pub state: PeerState,
+    pub state: AddressState,
 }
 
 /// State of a topic.
@@ -78,7 +78,7 @@ impl fmt::Display for TopicState {
 /// State of one listen address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum PeerState {
+pub enum AddressState {
     /// There is no connection.
     Connecting,
     /// There is a connection, but no proof yet that the subscriptions are in force.
@@ -89,13 +89,13 @@ pub enum PeerState {
     NoHello,
 }
 
-impl fmt::Display for PeerState {
+impl fmt::Display for AddressState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            PeerState::Connecting => "not connected",
-            PeerState::Unconfirmed => "has not answered yet",
-            PeerState::Live => "live",
-            PeerState::NoHello => "sends no hellos",
+            AddressState::Connecting => "not connected",
+            AddressState::Unconfirmed => "has not answered yet",
+            AddressState::Live => "live",
+            AddressState::NoHello => "sends no hellos",
         })
     }
 }

@@ -245,9 +245,9 @@ impl Drop for Worker {
 mod tests {
     use super::*;
     use crate::config::Resubscribe;
-    use crate::drivers::memory::MemoryPubSub;
+    use crate::drivers::memory::MemoryDriver;
     use crate::subscriber::Subscriber;
-    use crate::transport::PubSub;
+    use crate::transport::Driver;
     use crate::update::{SyncReason, Topic};
     use crate::{Dispatcher, DispatcherOptions};
 
@@ -262,7 +262,7 @@ mod tests {
             resubscribe,
             ..SubscriberOptions::default()
         };
-        let driver: Arc<dyn PubSub> = Arc::new(MemoryPubSub::new(ADDRESS).unwrap());
+        let driver: Arc<dyn Driver> = Arc::new(MemoryDriver::new(ADDRESS).unwrap());
         let subscriber = Subscriber::new(driver, dispatcher.queue(), options);
         subscriber.register_listen_address(ADDRESS).unwrap();
         (dispatcher, subscriber, syncs)

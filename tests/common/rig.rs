@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, unbounded};
 use tablecast::queue::QueueOptions;
-use tablecast::transport::PubSub;
+use tablecast::transport::Driver;
 use tablecast::{
-    Action, DbUpdate, Dispatcher, DispatcherOptions, PeerState, Publisher, Subscriber, SubscriberOptions, SyncReason,
-    Topic,
+    Action, AddressState, DbUpdate, Dispatcher, DispatcherOptions, Publisher, Subscriber, SubscriberOptions,
+    SyncReason, Topic,
 };
 
 /// More than anything here may take on a busy machine.
@@ -24,11 +24,11 @@ pub(crate) struct Rig {
 }
 
 impl Rig {
-    pub(crate) fn new(driver: &Arc<dyn PubSub>) -> Rig {
+    pub(crate) fn new(driver: &Arc<dyn Driver>) -> Rig {
         Rig::with(driver, SubscriberOptions::default(), QueueOptions::default())
     }
 
-    pub(crate) fn with(driver: &Arc<dyn PubSub>, options: SubscriberOptions, queue: QueueOptions) -> Rig {
+    pub(crate) fn with(driver: &Arc<dyn Driver>, options: SubscriberOptions, queue: QueueOptions) -> Rig {
         let options_of_dispatcher = DispatcherOptions {
             queue,
             ..DispatcherOptions::default()
@@ -61,7 +61,7 @@ impl Rig {
     }
 
     /// The addresses and their states.
-    pub(crate) fn peers(&self) -> Vec<(String, PeerState)> {
+    pub(crate) fn peers(&self) -> Vec<(String, AddressState)> {
         let peers = self.subscriber.status().addresses.into_iter();
         peers.map(|peer| (peer.address.to_string(), peer.state)).collect()
     }

@@ -16,11 +16,11 @@ mod suite;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tablecast::drivers::memory::MemoryPubSub;
-use tablecast::transport::PubSub;
+use tablecast::drivers::memory::MemoryDriver;
+use tablecast::transport::Driver;
 
 pub(crate) struct Setup {
-    pub(crate) driver: Arc<dyn PubSub>,
+    pub(crate) driver: Arc<dyn Driver>,
     /// Where subscribers listen; `None`: where the publisher says.
     pub(crate) address: Option<String>,
     /// What was sent before a connection was made may come on it: nodes of a cluster pass it on to each other.
@@ -68,7 +68,7 @@ fn unique() -> usize {
 fn memory() -> Setup {
     let address = format!("memory://{}", unique());
     Setup {
-        driver: Arc::new(MemoryPubSub::shared(&address).unwrap().capacity(1000)),
+        driver: Arc::new(MemoryDriver::shared(&address).unwrap().capacity(1000)),
         address: Some(address),
         comes_late: false,
         _resource: None,
@@ -77,7 +77,7 @@ fn memory() -> Setup {
 
 #[cfg(feature = "zmq")]
 fn zmq(publish: &str, address: Option<&str>) -> Setup {
-    let driver = tablecast::drivers::zmq::ZmqPubSub::new(publish, Default::default()).unwrap();
+    let driver = tablecast::drivers::zmq::ZmqDriver::new(publish, Default::default()).unwrap();
     Setup {
         driver: Arc::new(driver),
         address: address.map(str::to_owned),
@@ -125,7 +125,7 @@ fn redis_at(address: String, resource: impl std::any::Any) -> Setup {
         join_frames: tablecast::config::JoinFrames::Always,
         ..Default::default()
     };
-    let driver = tablecast::drivers::redis::RedisPubSub::new(&address, options).unwrap();
+    let driver = tablecast::drivers::redis::RedisDriver::new(&address, options).unwrap();
     Setup {
         driver: Arc::new(driver),
         address: Some(address),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions};
-use tablecast::transport::{PubSub, Received};
+use tablecast::transport::{Driver, Received};
 use tablecast::{ErrorKind, Publisher, PublisherOptions};
 
 use crate::rig::{LONG, quickly, topic, update};
@@ -12,7 +12,7 @@ use crate::suite::shared;
 
 struct Host {
     folder: tempfile::TempDir,
-    driver: Arc<dyn PubSub>,
+    driver: Arc<dyn Driver>,
     socket: String,
 }
 

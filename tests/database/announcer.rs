@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tablecast::codec::Codec;
-use tablecast::drivers::memory::MemoryPubSub;
+use tablecast::drivers::memory::MemoryDriver;
 use tablecast::store::{Announcement, Announcer, Page, Row, Store, Write, Written};
 use tablecast::stores::memory::MemoryStore;
-use tablecast::transport::{Outbound, PubSub};
+use tablecast::transport::{Driver, Outbound};
 use tablecast::{Database, DatabaseOptions, ErrorKind, Name, Publisher, PublisherOptions, Result, Topic};
 
 use crate::common::within;
@@ -84,7 +84,7 @@ impl Store for Both {
 }
 
 fn with_codec(codec: Codec) {
-    let driver: Arc<dyn PubSub> = Arc::new(MemoryPubSub::new(ADDRESS).unwrap());
+    let driver: Arc<dyn Driver> = Arc::new(MemoryDriver::new(ADDRESS).unwrap());
     let store = Arc::new(Both {
         rows: MemoryStore::new(),
         outbound: Mutex::new(driver.outbound().unwrap()),

@@ -155,7 +155,8 @@ fn a_write_that_was_not_made_is_not_published() {
     for_each_store(|alone| {
         // Had it tried to publish, it would have waited.
         let start = std::time::Instant::now();
-        assert_kind(alone.database.write(&Write::set("t", "k", "x"), 5), ErrorKind::NotFound);
+        let failed = alone.database.write(&Write::set("t", "k", "x"), 5).unwrap_err();
+        assert_eq!((failed.kind(), failed.row()), (ErrorKind::NotFound, Some(("t", "k"))));
         assert!(start.elapsed() < SEND_TIMEOUT);
         assert_eq!(alone.database.publisher().stats().failed, 0);
     });

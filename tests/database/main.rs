@@ -22,10 +22,10 @@ mod told;
 
 use std::sync::Arc;
 
-use tablecast::drivers::memory::MemoryPubSub;
+use tablecast::drivers::memory::MemoryDriver;
 use tablecast::store::StoreOptions;
 use tablecast::stores::memory::MemoryStore;
-use tablecast::transport::PubSub;
+use tablecast::transport::Driver;
 use tablecast::{Database, DatabaseOptions, Publisher, PublisherOptions, Store};
 
 use crate::rig::Rig;
@@ -45,13 +45,13 @@ pub(crate) fn sqlite_store() -> Opened {
     (Arc::new(store), Some(folder))
 }
 
-fn memory_driver() -> Arc<dyn PubSub> {
-    Arc::new(MemoryPubSub::new("memory://network").unwrap())
+fn memory_driver() -> Arc<dyn Driver> {
+    Arc::new(MemoryDriver::new("memory://network").unwrap())
 }
 
 #[cfg(feature = "zmq")]
-fn zmq_driver() -> Arc<dyn PubSub> {
-    Arc::new(tablecast::drivers::zmq::ZmqPubSub::new("tcp://127.0.0.1:0", Default::default()).unwrap())
+fn zmq_driver() -> Arc<dyn Driver> {
+    Arc::new(tablecast::drivers::zmq::ZmqDriver::new("tcp://127.0.0.1:0", Default::default()).unwrap())
 }
 
 /// A database, its store, and one who listens.
@@ -63,7 +63,7 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    pub(crate) fn new((store, _folder): Opened, driver: &Arc<dyn PubSub>, topics: &[&str]) -> Setup {
+    pub(crate) fn new((store, _folder): Opened, driver: &Arc<dyn Driver>, topics: &[&str]) -> Setup {
         let publisher = Publisher::new(&**driver, PublisherOptions::default()).unwrap();
         let rig = Rig::new(driver);
         rig.listen(topics, &publisher.address().unwrap());

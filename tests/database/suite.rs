@@ -83,7 +83,7 @@ pub(crate) fn what_changes_nothing_is_not_told(setup: Setup) {
     assert_kind(rows.create("p", &port("host2", true)), ErrorKind::AlreadyExists);
     assert_kind(rows.set("q", &port("host2", true)), ErrorKind::NotFound);
     assert_kind(rows.delete("q"), ErrorKind::NotFound);
-    let stale = Write::set("lport", "p", "x").version(version + 1);
+    let stale = Write::set("lport", "p", "x").if_version(version + 1);
     assert_kind(setup.database.write(&stale, 5), ErrorKind::Conflict);
     assert_eq!(setup.rig.next_key(), "p");
     setup

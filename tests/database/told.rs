@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::select;
 use parking_lot::Mutex;
-use tablecast::drivers::zmq::{ZmqMultiproc, ZmqPubSub};
-use tablecast::store::{Change, Page, Row, TableVersion, Write, Written};
+use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc};
+use tablecast::store::{Page, Row, TableVersion, Write, WriteOp, Written};
 use tablecast::stores::memory::MemoryStore;
-use tablecast::transport::PubSub;
+use tablecast::transport::Driver;
 use tablecast::{
     Action, Database, DatabaseOptions, DbUpdate, Error, ErrorKind, Name, Node, Publisher, PublisherOptions, Result,
     Service, ServiceOptions, Store, Topic,
@@ -38,7 +38,7 @@ struct Program {
 }
 
 impl Program {
-    fn new(driver: &Arc<dyn PubSub>, address: &str, store: &Arc<dyn Store>) -> Program {
+    fn new(driver: &Arc<dyn Driver>, address: &str, store: &Arc<dyn Store>) -> Program {
         let rig = Arc::new(Rig::new(driver));
         rig.listen(&["D", "tenant"], address);
         let mut program = Program {
@@ -135,7 +135,7 @@ struct Host {
 
 impl Host {
     fn new((store, _folder): Opened, hello_interval: Duration) -> Host {
-        let driver: Arc<dyn PubSub> = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", Default::default()).unwrap());
+        let driver: Arc<dyn Driver> = Arc::new(ZmqDriver::new("tcp://127.0.0.1:0", Default::default()).unwrap());
         let port = free_port();
         let socket = format!("tcp://127.0.0.1:{port}");
         let multiproc = ZmqMultiproc::new(&socket, Default::default()).unwrap();
@@ -162,9 +162,9 @@ impl Host {
     /// Makes a write that cannot be published, and has the program read the store before it is undone.
     fn read_in_between(&self, write: Write<'_>) {
         let version = || self.store.get(TABLE, write.key, None).ok().map(|row| row.version);
-        let wanted = match write.change {
-            Change::Create(value) | Change::Set(value) => Some(value),
-            Change::Delete => None,
+        let wanted = match write.op {
+            WriteOp::Create(value) | WriteOp::Set(value) => Some(value),
+            WriteOp::Delete => None,
         };
         // On a busy machine the program may come too late.
         let deadline = Instant::now() + LONG;

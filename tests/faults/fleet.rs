@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
+use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::registry::RegistryOptions;
 use tablecast::replica::{Replica, ReplicaOptions, ReplicaTable, RowChange};
 use tablecast::{Dispatcher, DispatcherOptions, Subscriber, SubscriberOptions, Topic};
@@ -76,7 +76,7 @@ struct Member {
 impl Member {
     fn start(spec: &FleetSpec, number: usize) -> Member {
         let dispatcher = Dispatcher::new(DispatcherOptions::default()).unwrap();
-        let driver = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap());
+        let driver = Arc::new(ZmqDriver::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap());
         let options = SubscriberOptions {
             hello_interval: spec.hello_interval,
             ..SubscriberOptions::default()

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use serde::{Deserialize, Serialize};
-use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
+use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::registry::Discovery;
 use tablecast::replica::{Replica, ReplicaOptions, ReplicaTable, RowChange};
-use tablecast::subscriber::{PeerState, TopicState};
+use tablecast::subscriber::{AddressState, TopicState};
 use tablecast::{DbUpdate, Dispatcher, DispatcherOptions, Error, Subscriber, SubscriberOptions, SyncReason, Topic};
 
 use super::actor;
@@ -186,7 +186,7 @@ impl Program {
 
     fn addresses(&self) -> BTreeMap<String, bool> {
         let addresses = self.subscriber.status().addresses.into_iter();
-        let live = addresses.map(|peer| (peer.address.to_string(), peer.state == PeerState::Live));
+        let live = addresses.map(|peer| (peer.address.to_string(), peer.state == AddressState::Live));
         live.collect()
     }
 
@@ -311,7 +311,7 @@ fn replica(
 
 /// A subscriber that is not running yet.
 fn subscriber(spec: &ProgramSpec, dispatcher: &Dispatcher) -> Subscriber {
-    let driver = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap());
+    let driver = Arc::new(ZmqDriver::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap());
     let options = SubscriberOptions {
         hello_interval: spec.hello_interval,
         continuity: spec.continuity,

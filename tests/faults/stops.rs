@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
 use serde::{Deserialize, Serialize};
-use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
+use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
 use tablecast::queue::{Overflow, QueueOptions};
-use tablecast::transport::PubSub;
+use tablecast::transport::Driver;
 use tablecast::{DbUpdate, Publisher, PublisherOptions, Service, ServiceOptions, SubscriberOptions};
 
 use super::actor;
@@ -88,7 +88,7 @@ fn quickest<T>(longest: &mut Duration, end: impl FnOnce() -> T) -> T {
 fn round(random: &mut Random, hello_interval: Duration, stops: &mut Stops) {
     let folder = tempfile::tempdir().unwrap();
     let socket = format!("ipc://{}/publisher.sock", folder.path().display());
-    let driver: Arc<dyn PubSub> = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap());
+    let driver: Arc<dyn Driver> = Arc::new(ZmqDriver::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap());
     let multiproc = ZmqMultiproc::new(&socket, ZmqOptions::default()).unwrap();
     let options = ServiceOptions {
         hello_interval,

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 use serde::{Deserialize, Serialize};
-use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
+use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
 use tablecast::registry::Registration;
 use tablecast::store::Write;
-use tablecast::transport::PubSub;
+use tablecast::transport::Driver;
 use tablecast::{Action, DbUpdate, Error, ErrorKind, Publisher, PublisherOptions, Result, Store, Topic};
 
 use super::actor;
@@ -362,13 +362,13 @@ pub(crate) fn run(spec: WriterSpec) {
     writer.close();
 }
 
-fn driver(spec: &WriterSpec) -> Result<Box<dyn PubSub>> {
+fn driver(spec: &WriterSpec) -> Result<Box<dyn Driver>> {
     let options = ZmqOptions {
         send_hwm: spec.send_hwm,
         ..ZmqOptions::default()
     };
     Ok(match spec.address.starts_with("ipc://") {
         true => Box::new(ZmqMultiproc::new(&spec.address, options)?),
-        false => Box::new(ZmqPubSub::new(&spec.address, options)?),
+        false => Box::new(ZmqDriver::new(&spec.address, options)?),
     })
 }

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tablecast::drivers::redis::{RedisOptions, RedisPubSub};
-use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
+use tablecast::drivers::redis::{RedisDriver, RedisOptions};
+use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::store::StoreOptions;
 use tablecast::stores::memory::MemoryStore;
 use tablecast::stores::redis::RedisStore;
 use tablecast::stores::sqlite::SqliteStore;
-use tablecast::transport::PubSub;
+use tablecast::transport::Driver;
 use tablecast::{ErrorKind, Publisher, PublisherOptions, Store, Topic};
 
 use crate::common::eventually;
@@ -73,7 +73,7 @@ fn options_of_zmq() {
                 reconnect_max: time,
                 ..ZmqOptions::default()
             };
-            let driver: Arc<dyn PubSub> = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", options).unwrap());
+            let driver: Arc<dyn Driver> = Arc::new(ZmqDriver::new("tcp://127.0.0.1:0", options).unwrap());
             let publisher = Publisher::new(&*driver, PublisherOptions::default()).unwrap();
             let rig = Rig::new(&driver);
             rig.listen(&["D"], &publisher.address().unwrap());
@@ -105,7 +105,7 @@ fn options_of_redis() {
                 retries: if number % 2 == 0 { u32::MAX } else { 0 },
                 ..RedisOptions::default()
             };
-            let driver: Arc<dyn PubSub> = Arc::new(RedisPubSub::new(&server.address(), options.clone()).unwrap());
+            let driver: Arc<dyn Driver> = Arc::new(RedisDriver::new(&server.address(), options.clone()).unwrap());
             let publisher = Publisher::new(&*driver, PublisherOptions::default()).unwrap();
             let rig = Rig::new(&driver);
             rig.subscriber.register_topic(&Topic::ALL).unwrap();

@@ -18,11 +18,11 @@ use common::{eventually, within};
 use nix::time::{ClockId, clock_gettime};
 use rig::{LONG, Rig, pass, send, update};
 use tablecast::codec::{MAX_ACTION_BYTES, MAX_ID_BYTES, MAX_UPDATES};
-use tablecast::drivers::memory::MemoryPubSub;
-use tablecast::drivers::redis::{RedisOptions, RedisPubSub};
-use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
+use tablecast::drivers::memory::MemoryDriver;
+use tablecast::drivers::redis::{RedisDriver, RedisOptions};
+use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
 use tablecast::queue::{Overflow, QueueOptions};
-use tablecast::transport::PubSub;
+use tablecast::transport::Driver;
 use tablecast::{
     Dispatcher, DispatcherOptions, ErrorKind, Publisher, PublisherOptions, Service, ServiceOptions, Topic,
     failed_threads,
@@ -82,10 +82,10 @@ fn exchange(publisher: &Publisher, rig: &Rig) {
 fn publishers() {
     alone(|| {
         let server = servers::Server::start();
-        let drivers: [Arc<dyn PubSub>; 3] = [
-            Arc::new(MemoryPubSub::new("memory://a").unwrap()),
-            Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap()),
-            Arc::new(RedisPubSub::new(&server.address(), RedisOptions::default()).unwrap()),
+        let drivers: [Arc<dyn Driver>; 3] = [
+            Arc::new(MemoryDriver::new("memory://a").unwrap()),
+            Arc::new(ZmqDriver::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap()),
+            Arc::new(RedisDriver::new(&server.address(), RedisOptions::default()).unwrap()),
         ];
         for (driver, time) in drivers.iter().flat_map(|driver| TIMES.map(|time| (driver, time))) {
             let options = PublisherOptions {
@@ -132,7 +132,7 @@ fn publishers() {
 #[test]
 fn what_receivers_would_refuse_is_refused_by_the_sender() {
     alone(|| {
-        let driver = MemoryPubSub::new("memory://a").unwrap();
+        let driver = MemoryDriver::new("memory://a").unwrap();
         let publisher = |id: usize| {
             let options = PublisherOptions {
                 id: Some("i".repeat(id).into()),
@@ -149,7 +149,7 @@ fn what_receivers_would_refuse_is_refused_by_the_sender() {
         );
 
         let publisher = publisher(MAX_ID_BYTES).unwrap();
-        let rig = Rig::new(&(Arc::new(driver) as Arc<dyn PubSub>));
+        let rig = Rig::new(&(Arc::new(driver) as Arc<dyn Driver>));
         rig.listen(&["D"], "memory://a");
         let mut batch = vec![update("key"); MAX_UPDATES + 1];
         let error = publisher.send_batch(&Topic::ALL, &batch).unwrap_err();
@@ -187,8 +187,8 @@ fn services() {
                 ..ServiceOptions::default()
             };
             let multiproc = ZmqMultiproc::new(&socket, ZmqOptions::default()).unwrap();
-            let network: Arc<dyn PubSub> =
-                Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap());
+            let network: Arc<dyn Driver> =
+                Arc::new(ZmqDriver::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap());
             let service = Service::start(&multiproc, &socket, &*network, options).unwrap();
             let rig = Rig::new(&network);
             rig.listen(&["D"], &service.address().unwrap());

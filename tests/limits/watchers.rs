@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tablecast::drivers::memory::MemoryPubSub;
+use tablecast::drivers::memory::MemoryDriver;
 use tablecast::monitor::{Monitor, MonitorOptions};
 use tablecast::registry::{Member, Registration, RegistryOptions, Watch};
 use tablecast::stores::memory::MemoryStore;
-use tablecast::transport::PubSub;
+use tablecast::transport::Driver;
 use tablecast::{
     ErrorKind, Listener, ListenerOptions, Notifier, NotifierOptions, Publisher, PublisherOptions, Store, Topic,
 };
@@ -20,7 +20,7 @@ use crate::{SIZES, TIMES, alone, rests, rests_at};
 fn monitors() {
     alone(|| {
         for time in TIMES {
-            let driver = MemoryPubSub::new("memory://a").unwrap();
+            let driver = MemoryDriver::new("memory://a").unwrap();
             let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
             store.create("table", "key", "-", &Topic::ALL).unwrap();
             let publisher = Arc::new(Publisher::new(&driver, PublisherOptions::default()).unwrap());
@@ -96,7 +96,7 @@ fn listeners_and_notifiers() {
     alone(|| {
         for (number, time) in TIMES.into_iter().enumerate() {
             let address = format!("memory://status-{number}");
-            let driver: Arc<dyn PubSub> = Arc::new(MemoryPubSub::new(&address).unwrap());
+            let driver: Arc<dyn Driver> = Arc::new(MemoryDriver::new(&address).unwrap());
             let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
             let rig = Rig::new(&driver);
             rig.listen(&[], &address);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{bounded, unbounded};
-use tablecast::drivers::memory::MemoryPubSub;
+use tablecast::drivers::memory::MemoryDriver;
 use tablecast::listener::LISTENERS;
 use tablecast::{Action, DbUpdate, Error, ErrorKind, Listener, ListenerOptions, NotifierOptions, Topic};
 
@@ -179,7 +179,7 @@ fn while_the_store_does_not_answer_updates_wait() {
     within(LIMIT, || {
         let redis = Server::start();
         let address = "memory://outage";
-        let driver = Arc::new(MemoryPubSub::new(address).unwrap());
+        let driver = Arc::new(MemoryDriver::new(address).unwrap());
         let world = World::Memory(driver, address.into(), redis_store(&redis, Duration::from_millis(300)));
         let (sender, errors) = unbounded();
         let options = ListenerOptions {

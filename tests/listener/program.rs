@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, never, unbounded};
-use tablecast::drivers::memory::MemoryPubSub;
+use tablecast::drivers::memory::MemoryDriver;
 use tablecast::stores::memory::MemoryStore;
-use tablecast::transport::PubSub;
+use tablecast::transport::Driver;
 use tablecast::{
     Action, Config, DbUpdate, Delivery, DispatcherHandle, Listener, ListenerOptions, Node, Notifier, NotifierOptions,
     Publisher, Store, Stores, Subscriber,
@@ -21,7 +21,7 @@ use crate::servers::Server;
 /// Where programs find each other.
 pub(crate) enum World {
     /// In one process.
-    Memory(Arc<dyn PubSub>, String, Arc<dyn Store>),
+    Memory(Arc<dyn Driver>, String, Arc<dyn Store>),
     /// As these options say; what they name lasts as long as this.
     Config {
         config: Box<Config>,
@@ -36,7 +36,7 @@ impl World {
     pub(crate) fn memory() -> World {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let address = format!("memory://listener-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let driver = Arc::new(MemoryPubSub::shared(&address).unwrap());
+        let driver = Arc::new(MemoryDriver::shared(&address).unwrap());
         World::Memory(driver, address, Arc::new(MemoryStore::new()))
     }
 
@@ -171,7 +171,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    fn in_memory(driver: &Arc<dyn PubSub>, address: &str, store: &Arc<dyn Store>, workers: usize) -> Program {
+    fn in_memory(driver: &Arc<dyn Driver>, address: &str, store: &Arc<dyn Store>, workers: usize) -> Program {
         let mut config = Config::in_memory(address);
         config.topics = Vec::new();
         config.publishers = vec![address.to_owned()];

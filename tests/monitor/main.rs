@@ -29,10 +29,10 @@ use std::time::Duration;
 
 use common::eventually;
 use rig::{LONG, Rig};
-use tablecast::drivers::memory::MemoryPubSub;
+use tablecast::drivers::memory::MemoryDriver;
 use tablecast::store::StoreOptions;
 use tablecast::stores::memory::MemoryStore;
-use tablecast::transport::PubSub;
+use tablecast::transport::Driver;
 use tablecast::{Action, Monitor, MonitorOptions, Publisher, PublisherOptions, Store};
 
 /// A publisher and one who listens to it.
@@ -64,7 +64,7 @@ impl Host {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let address = format!("memory://monitor-{number}");
-        let driver: Arc<dyn PubSub> = Arc::new(MemoryPubSub::new(&address).unwrap());
+        let driver: Arc<dyn Driver> = Arc::new(MemoryDriver::new(&address).unwrap());
         let publisher = Arc::new(Publisher::new(&*driver, options).unwrap());
         let rig = Rig::new(&driver);
         rig.listen(&["D", "tenant", "other"], &address);

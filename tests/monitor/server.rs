@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tablecast::redis::RedisOptions;
+use tablecast::drivers::redis::RedisOptions;
 use tablecast::store::StoreOptions;
 use tablecast::stores::redis::RedisStore;
 use tablecast::{Action, Store, Topic};

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use tablecast::codec::Codec;
 use tablecast::config::{Config, Secret, Source};
-use tablecast::drivers::redis::RedisPubSub;
+use tablecast::drivers::redis::RedisDriver;
 use tablecast::store::{Announcement, Write};
 use tablecast::stores::redis::RedisStore;
-use tablecast::{Drivers, ErrorKind, PeerState, Store, Topic};
+use tablecast::{AddressState, Drivers, ErrorKind, Store, Topic};
 
 use crate::common::{eventually, within};
 use crate::rig::{LONG, Rig, send, topic, update};
@@ -39,7 +39,7 @@ fn a_password_is_wanted() {
             start(&refused, &["D"], &server.address());
             let (kind, text) = errors.recv_timeout(LONG).unwrap();
             assert_eq!(kind, ErrorKind::Denied, "{text}");
-            assert_eq!(refused.peers()[0].1, PeerState::Connecting);
+            assert_eq!(refused.peers()[0].1, AddressState::Connecting);
         }
     });
 }
@@ -213,7 +213,7 @@ fn a_password_is_never_shown() {
     config.validate().unwrap();
     let driver = Drivers::new().network(&config).unwrap();
     let inbound = driver.check_address("redis://user:hunter2@host:x").unwrap_err();
-    let own = RedisPubSub::new("redis://:hunter2@host:x", (&config).into()).unwrap_err();
+    let own = RedisDriver::new("redis://:hunter2@host:x", (&config).into()).unwrap_err();
     let typed = Config::from_toml("redis_password = 222", "x.toml").unwrap_err();
     assert!(!typed.to_string().contains("222"), "{typed}");
     let options = tablecast::drivers::redis::RedisOptions::from(&config);
@@ -344,7 +344,7 @@ mod tls {
                 start(&rig, &["D"], &address);
                 let (_, text) = errors.recv_timeout(LONG).unwrap();
                 println!("{text}");
-                assert_eq!(rig.peers()[0].1, PeerState::Connecting);
+                assert_eq!(rig.peers()[0].1, AddressState::Connecting);
             }
         });
     }
@@ -369,12 +369,12 @@ mod tls {
 
             options.tls_key = certificates.path("missing");
             assert_eq!(
-                RedisPubSub::new(&address, options.clone()).unwrap_err().kind(),
+                RedisDriver::new(&address, options.clone()).unwrap_err().kind(),
                 ErrorKind::Io
             );
             options.tls_key = certificates.path("names");
             assert_eq!(
-                RedisPubSub::new(&address, options).unwrap_err().kind(),
+                RedisDriver::new(&address, options).unwrap_err().kind(),
                 ErrorKind::Config
             );
         });

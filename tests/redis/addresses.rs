@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tablecast::config::{Config, Source};
-use tablecast::{ErrorKind, Node, PeerState, Store, Topic};
+use tablecast::{AddressState, ErrorKind, Node, Store, Topic};
 
 use crate::common::{eventually, within};
 use crate::rig::{LONG, Rig, send};
@@ -97,7 +97,7 @@ fn a_socket_of_the_file_system_does_as_well() {
         // A write and its update are one step there too.
         assert!(store.announcer(&publisher.address().unwrap()).is_some());
         server.kill();
-        eventually(LONG, || rig.peers()[0].1 != PeerState::Live);
+        eventually(LONG, || rig.peers()[0].1 != AddressState::Live);
         assert!(store.get("t", "k", None).is_err());
         server.restart();
         rig.subscriber.wait_live(LONG).unwrap();
@@ -153,7 +153,7 @@ fn a_sentinel_is_not_taken_for_a_server() {
         let (kind, text) = errors.recv_timeout(LONG).unwrap();
         assert_eq!(kind, ErrorKind::Denied);
         assert!(text.contains("is a Sentinel"), "{text}");
-        assert_eq!(rig.peers()[0].1, PeerState::Connecting);
+        assert_eq!(rig.peers()[0].1, AddressState::Connecting);
         let error = store(&address).get("t", "k", None).unwrap_err();
         assert!(error.to_string().contains("is a Sentinel"), "{error}");
     });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tablecast::codec::Codec;
-use tablecast::store::{Changes, RowChange, StoreOptions, TableVersion, Write};
+use tablecast::store::{Changes, StoreOptions, StoredChange, TableVersion, Write};
 use tablecast::stores::redis::RedisStore;
 use tablecast::{Database, DatabaseOptions, Publisher, PublisherOptions, Store, Topic};
 
@@ -17,7 +17,7 @@ use crate::{driver, options};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-fn changes(store: &dyn Store, of: &Topic, since: u64) -> Option<Vec<RowChange>> {
+fn changes(store: &dyn Store, of: &Topic, since: u64) -> Option<Vec<StoredChange>> {
     let since = TableVersion {
         version: since,
         ..store.table_version("t").unwrap().unwrap()
@@ -106,7 +106,7 @@ fn what_is_refused_is_no_change() {
         // A delete makes room, and is a change.
         let written = store.write(&Write::delete("t", "a")).unwrap();
         assert_eq!((written.version, written.after), (3, Some(2)));
-        let gone = RowChange {
+        let gone = StoredChange {
             key: "a".into(),
             version: 3,
             value: None,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tablecast::config::JoinFrames;
-use tablecast::drivers::redis::{RedisOptions, RedisPubSub};
-use tablecast::transport::PubSub;
+use tablecast::drivers::redis::{RedisDriver, RedisOptions};
+use tablecast::transport::Driver;
 
 use crate::common::within;
 use crate::process::{Process, python};
@@ -46,7 +46,7 @@ fn a_burst_shares_messages_only_if_it_is_told_so() {
                 join_frames,
                 ..RedisOptions::default()
             };
-            let driver: Arc<dyn PubSub> = Arc::new(RedisPubSub::new(&server.address(), options).unwrap());
+            let driver: Arc<dyn Driver> = Arc::new(RedisDriver::new(&server.address(), options).unwrap());
             let rig = Rig::new(&driver);
             rig.listen(&["D"], &server.address());
             let publisher = publisher(&driver);

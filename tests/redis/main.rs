@@ -36,9 +36,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
-use tablecast::drivers::redis::{RedisOptions, RedisPubSub};
+use tablecast::drivers::redis::{RedisDriver, RedisOptions};
 use tablecast::queue::QueueOptions;
-use tablecast::transport::PubSub;
+use tablecast::transport::Driver;
 use tablecast::{Error, ErrorKind, Publisher, PublisherOptions, SubscriberOptions};
 
 use rig::Rig;
@@ -59,20 +59,20 @@ pub(crate) fn options() -> RedisOptions {
     }
 }
 
-pub(crate) fn driver(address: &str) -> Arc<dyn PubSub> {
+pub(crate) fn driver(address: &str) -> Arc<dyn Driver> {
     with(address, options())
 }
 
-pub(crate) fn with(address: &str, options: RedisOptions) -> Arc<dyn PubSub> {
-    Arc::new(RedisPubSub::new(address, options).unwrap())
+pub(crate) fn with(address: &str, options: RedisOptions) -> Arc<dyn Driver> {
+    Arc::new(RedisDriver::new(address, options).unwrap())
 }
 
-pub(crate) fn publisher(driver: &Arc<dyn PubSub>) -> Publisher {
+pub(crate) fn publisher(driver: &Arc<dyn Driver>) -> Publisher {
     Publisher::new(&**driver, PublisherOptions::default()).unwrap()
 }
 
 /// A subscriber, and what it reports in the background.
-pub(crate) fn told(driver: &Arc<dyn PubSub>) -> (Rig, Receiver<(ErrorKind, String)>) {
+pub(crate) fn told(driver: &Arc<dyn Driver>) -> (Rig, Receiver<(ErrorKind, String)>) {
     let (sender, errors) = unbounded();
     let hook = move |error: &Error| {
         // The test may be over.

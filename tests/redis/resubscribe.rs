@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tablecast::config::Resubscribe;
 use tablecast::queue::QueueOptions;
-use tablecast::{PeerState, SubscriberOptions, SyncReason, Topic};
+use tablecast::{AddressState, SubscriberOptions, SyncReason, Topic};
 
 use crate::common::within;
 use crate::rig::{LONG, Rig, send, topic};
@@ -61,7 +61,7 @@ fn a_server_that_comes_back_has_no_subscriptions_until_the_program_asks() {
             for _ in 0..3 {
                 server.kill();
                 assert_eq!(rig.next_sync().as_str(), "address-lost");
-                assert_eq!(rig.peers()[0].1, PeerState::Connecting);
+                assert_eq!(rig.peers()[0].1, AddressState::Connecting);
                 assert!(rig.syncs.is_empty());
                 server.restart();
                 assert_eq!(rig.next_sync().as_str(), "reconnected");

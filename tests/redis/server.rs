@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::unbounded;
 use tablecast::config::{Config, Source};
 use tablecast::queue::{Overflow, QueueOptions};
-use tablecast::{DbUpdate, ErrorKind, Node, PeerState, Publisher, PublisherOptions, SubscriberOptions, SyncReason};
+use tablecast::{AddressState, DbUpdate, ErrorKind, Node, Publisher, PublisherOptions, SubscriberOptions, SyncReason};
 
 use crate::common::{eventually, within};
 use crate::rig::{LONG, Rig, pass, quickly, send, topic, update};
@@ -35,7 +35,7 @@ fn a_server_comes_back_with_every_topic() {
                     address: address.as_str().into()
                 }
             );
-            assert_eq!(rig.peers()[0].1, PeerState::Connecting);
+            assert_eq!(rig.peers()[0].1, AddressState::Connecting);
             // What is registered, or not any more, while it is away, counts when it is back.
             let name = format!("new{round}");
             rig.subscriber.register_topic(&topic(&name)).unwrap();
@@ -333,7 +333,7 @@ fn an_address_without_a_server_disturbs_nobody() {
         });
         assert!(errors.is_empty(), "it is reported once");
         let states: Vec<_> = rig.peers().into_iter().map(|(_, state)| state).collect();
-        assert!(states.contains(&PeerState::Live) && states.contains(&PeerState::Connecting));
+        assert!(states.contains(&AddressState::Live) && states.contains(&AddressState::Connecting));
         quickly(SECOND, "stop", || rig.subscriber.stop());
     });
 }

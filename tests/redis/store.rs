@@ -84,13 +84,13 @@ fn a_write_whose_answer_got_lost_is_made_once() {
         );
         assert_eq!(other.get("t", "k", None).unwrap().version, 1);
         assert_eq!(lost("set", &|| store.set("t", "k", "two").unwrap()), 2);
-        let versioned = Write::set("t", "k", "three").version(2);
+        let versioned = Write::set("t", "k", "three").if_version(2);
         assert_eq!(
             lost("set of a version", &|| store.write(&versioned).unwrap().version),
             3
         );
         assert_eq!(lost("delete", &|| store.delete("t", "k").unwrap()), 4);
-        let again = Write::create("t", "k", "four").version(4);
+        let again = Write::create("t", "k", "four").if_version(4);
         assert_eq!(lost("create again", &|| store.write(&again).unwrap().version), 5);
         assert_eq!(
             lost("create and publish", &|| announce(&store, &address, "t", "told")
@@ -193,7 +193,7 @@ fn a_write_is_recognized_after_others() {
         assert_eq!((version, race.value()), (1, "theirs 19".into()));
         let version = race.run(|mine| mine.set("t", "k", "mine").unwrap(), many);
         assert_eq!((version, race.value()), (22, "theirs 19".into()));
-        let write = Write::set("t", "k", "mine").version(42).topic(all);
+        let write = Write::set("t", "k", "mine").if_version(42).topic(all);
         let written = race.run(|mine| mine.write(&write).unwrap(), many);
         assert_eq!((written.version, &written.topic, written.changed), (43, all, true));
         assert_eq!(written.after, Some(42));
@@ -450,7 +450,7 @@ fn what_is_refused_fails_at_once() {
         assert_eq!(store.get("t", "k", None).unwrap_err().kind(), ErrorKind::NotFound);
         assert!(store.delete_table("u").unwrap());
         let () = server.ask(&["CONFIG", "SET", "maxmemory", "0"]);
-        let again = Write::create("t", "k", "two").version(2);
+        let again = Write::create("t", "k", "two").if_version(2);
         assert_eq!(store.write(&again).unwrap().version, 3);
         let () = server.ask(&["SET", "tablecast{6:broken}/rows", "x"]);
         refused(ErrorKind::Malformed, &|| store.create("broken", "k", "x", &Topic::ALL));

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
+use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
 use tablecast::replica::{Replica, ReplicaOptions, ReplicaTable};
 use tablecast::store::{StoreOptions, Write};
 use tablecast::stores::sqlite::SqliteStore;
-use tablecast::transport::PubSub;
+use tablecast::transport::Driver;
 use tablecast::{
     Database, DatabaseOptions, Dispatcher, DispatcherOptions, Publisher, PublisherOptions, Store, Subscriber,
     SubscriberOptions,
@@ -72,7 +72,7 @@ struct Program {
 
 fn program(folder: &Path, port: u16, workers: usize) -> Program {
     let address = format!("tcp://127.0.0.1:{port}");
-    let driver: Arc<dyn PubSub> = Arc::new(ZmqPubSub::new(&address, ZmqOptions::default()).unwrap());
+    let driver: Arc<dyn Driver> = Arc::new(ZmqDriver::new(&address, ZmqOptions::default()).unwrap());
     let options = DispatcherOptions {
         workers,
         ..DispatcherOptions::default()

@@ -20,11 +20,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tablecast::drivers::memory::MemoryPubSub;
+use tablecast::drivers::memory::MemoryDriver;
 use tablecast::replica::{Replica, ReplicaOptions, ReplicaTable};
 use tablecast::store::StoreOptions;
 use tablecast::stores::memory::MemoryStore;
-use tablecast::transport::PubSub;
+use tablecast::transport::Driver;
 use tablecast::{
     Database, DatabaseOptions, Dispatcher, DispatcherOptions, Publisher, PublisherOptions, Store, Subscriber,
     SubscriberOptions, Topic,
@@ -64,7 +64,7 @@ impl World {
     pub(crate) fn with(workers: usize, store: Arc<dyn Store>) -> World {
         static WORLDS: AtomicU32 = AtomicU32::new(0);
         let address = format!("memory://replica-{}", WORLDS.fetch_add(1, Ordering::Relaxed));
-        let driver: Arc<dyn PubSub> = Arc::new(MemoryPubSub::new(&address).unwrap());
+        let driver: Arc<dyn Driver> = Arc::new(MemoryDriver::new(&address).unwrap());
         let dispatcher = Dispatcher::new(DispatcherOptions {
             workers,
             ..DispatcherOptions::default()

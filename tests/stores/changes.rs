@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use tablecast::store::{ChangePage, Changes, DELETES_REMEMBERED, RowChange, TableVersion, Write};
+use tablecast::store::{ChangePage, Changes, DELETES_REMEMBERED, StoredChange, TableVersion, Write};
 use tablecast::{Store, Topic};
 
 use crate::Setup;
@@ -22,7 +22,7 @@ fn now(store: &dyn Store, table: &str) -> TableVersion {
 }
 
 /// All pages; `None` if they are not known.
-fn changes(store: &dyn Store, table: &str, of: &Topic, mut since: TableVersion) -> Option<Vec<RowChange>> {
+fn changes(store: &dyn Store, table: &str, of: &Topic, mut since: TableVersion) -> Option<Vec<StoredChange>> {
     let mut all = Vec::new();
     loop {
         let Changes::Page(ChangePage { changes, version, more }) = store.changes(table, of, since).unwrap() else {
@@ -40,8 +40,8 @@ fn changes(store: &dyn Store, table: &str, of: &Topic, mut since: TableVersion) 
     }
 }
 
-fn change(key: &str, version: u64, value: Option<&str>) -> RowChange {
-    RowChange {
+fn change(key: &str, version: u64, value: Option<&str>) -> StoredChange {
+    StoredChange {
         key: key.into(),
         version,
         value: value.map(str::to_owned),

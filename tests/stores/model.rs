@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
-use tablecast::store::{Change, Changes, Row, RowChange, TableVersion, Write};
+use tablecast::store::{Changes, Row, StoredChange, TableVersion, Write, WriteOp};
 use tablecast::{ErrorKind, Store, Topic};
 
 use crate::Setup;
@@ -194,7 +194,7 @@ fn take(store: &dyn Store, tables: &mut [Table], step: Step) {
             let known = model.rows.get(key).map(|row| row.version);
             let known = known.or(model.deletes.get(key).copied()).unwrap_or(model.version + 1);
             write.topic = of.as_ref();
-            write.version = version.map(|wanted| match wanted {
+            write.if_version = version.map(|wanted| match wanted {
                 Wanted::Last => known,
                 Wanted::Older => known - 1,
             });
@@ -207,14 +207,14 @@ fn take(store: &dyn Store, tables: &mut [Table], step: Step) {
 impl Table {
     fn write(&mut self, store: &dyn Store, write: &Write<'_>, key: &'static str) {
         let row = self.rows.get(key);
-        let expected = match (write.change, row) {
-            (Change::Create(_), Some(_)) => Err(ErrorKind::AlreadyExists),
-            (Change::Create(_), None) => Ok(self.deletes.get(key).copied()),
+        let expected = match (write.op, row) {
+            (WriteOp::Create(_), Some(_)) => Err(ErrorKind::AlreadyExists),
+            (WriteOp::Create(_), None) => Ok(self.deletes.get(key).copied()),
             (_, Some(row)) if write.topic.is_none_or(|of| *of == row.topic) => Ok(Some(row.version)),
             _ => Err(ErrorKind::NotFound),
         };
         let expected = match expected {
-            Ok(last) if write.version.is_some() && write.version != last => Err(ErrorKind::Conflict),
+            Ok(last) if write.if_version.is_some() && write.if_version != last => Err(ErrorKind::Conflict),
             other => other,
         };
         let written = match (store.write(write), expected) {
@@ -223,7 +223,7 @@ impl Table {
             (result, expected) => panic!("{write:?}: {result:?}, expected {expected:?}"),
         };
         let before = row.map(|row| row.value.clone());
-        let equal = matches!(write.change, Change::Set(value) if before.as_deref() == Some(value));
+        let equal = matches!(write.op, WriteOp::Set(value) if before.as_deref() == Some(value));
         assert_eq!(written.changed, !(write.unless_equal && equal));
         assert_eq!(written.before, before.filter(|_| write.returning));
         let topic = row.map_or_else(|| write.topic.unwrap_or(&Topic::ALL).clone(), |row| row.topic.clone());
@@ -236,8 +236,8 @@ impl Table {
         let after = self.topics.insert(topic.clone(), version).unwrap_or(self.deleted);
         assert_eq!(written.after, Some(after));
         (self.version, self.exists) = (version, true);
-        match write.change {
-            Change::Create(value) | Change::Set(value) => {
+        match write.op {
+            WriteOp::Create(value) | WriteOp::Set(value) => {
                 let (key_of_row, value) = (key.into(), value.to_owned());
                 let row = Row {
                     key: key_of_row,
@@ -248,7 +248,7 @@ impl Table {
                 self.deletes.remove(key);
                 self.rows.insert(key, row);
             }
-            Change::Delete => {
+            WriteOp::Delete => {
                 self.rows.remove(key);
                 self.deletes.insert(key, version);
                 self.deleted_in.insert(key, topic);
@@ -286,10 +286,10 @@ fn changes(store: &dyn Store, name: &str, table: &Table) {
                 .rows
                 .values()
                 .filter(|row| row.topic == of && row.version > version);
-            let mut newer: Vec<RowChange> = newer.cloned().map(RowChange::from).collect();
+            let mut newer: Vec<StoredChange> = newer.cloned().map(StoredChange::from).collect();
             newer.sort_by_key(|row| row.version);
             assert_eq!(rows, newer);
-            let is_there = |change: &RowChange| table.rows.get(&*change.key).is_some_and(|row| row.topic == of);
+            let is_there = |change: &StoredChange| table.rows.get(&*change.key).is_some_and(|row| row.topic == of);
             assert!(!deletes.iter().any(is_there), "{deletes:?}");
             for (key, deleted) in table.deletes.iter().filter(|(_, deleted)| **deleted > version) {
                 let told = deletes

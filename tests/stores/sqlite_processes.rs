@@ -62,7 +62,7 @@ fn writer() {
 fn increment(store: &dyn Store) -> bool {
     let row = store.get("counter", "k", None).unwrap();
     let value = (row.value.parse::<u64>().unwrap() + 1).to_string();
-    match store.write(&Write::set("counter", "k", &value).version(row.version)) {
+    match store.write(&Write::set("counter", "k", &value).if_version(row.version)) {
         Ok(_) => true,
         Err(e) if e.kind() == ErrorKind::Conflict => false,
         Err(e) => panic!("{e}"),

@@ -87,8 +87,8 @@ pub(crate) fn writes_many_rows(setup: Setup) {
         .write_each(&[
             Write::create("many", "new", "a").topic(&tenant),
             Write::create("many", "there", "2"),
-            Write::set("many", "there", "3").version(there).returning(),
-            Write::set("many", "there", "4").version(there),
+            Write::set("many", "there", "3").if_version(there).returning(),
+            Write::set("many", "there", "4").if_version(there),
             Write::set("many", "missing", "5"),
             // What is written before it counts, also in another table.
             Write::set("many", "new", "b"),
@@ -311,31 +311,34 @@ pub(crate) fn writes_only_the_version_that_was_read(setup: Setup) {
     let store = setup.open();
     let first = store.create("t", "k", "one", &Topic::ALL).unwrap();
     let second = store
-        .write(&Write::set("t", "k", "two").version(first))
+        .write(&Write::set("t", "k", "two").if_version(first))
         .unwrap()
         .version;
     for old in [first, second + 1000, 0] {
         assert_kind(
-            store.write(&Write::set("t", "k", "three").version(old)),
+            store.write(&Write::set("t", "k", "three").if_version(old)),
             ErrorKind::Conflict,
         );
-        assert_kind(store.write(&Write::delete("t", "k").version(old)), ErrorKind::Conflict);
         assert_kind(
-            store.write(&Write::delete("t", "none").version(old)),
+            store.write(&Write::delete("t", "k").if_version(old)),
+            ErrorKind::Conflict,
+        );
+        assert_kind(
+            store.write(&Write::delete("t", "none").if_version(old)),
             ErrorKind::NotFound,
         );
         let of_another = topic("other");
-        let write = Write::set("t", "k", "three").version(old).topic(&of_another);
+        let write = Write::set("t", "k", "three").if_version(old).topic(&of_another);
         assert_kind(store.write(&write), ErrorKind::NotFound);
     }
     assert_eq!(store.get("t", "k", None).unwrap().value, "two");
-    store.write(&Write::delete("t", "k").version(second)).unwrap();
+    store.write(&Write::delete("t", "k").if_version(second)).unwrap();
     assert_kind(store.get("t", "k", None), ErrorKind::NotFound);
 }
 
 pub(crate) fn creates_again_only_what_it_deleted(setup: Setup) {
     let store = setup.open();
-    let create = |version| store.write(&Write::create("t", "k", "again").version(version));
+    let create = |version| store.write(&Write::create("t", "k", "again").if_version(version));
     store.create("t", "k", "one", &Topic::ALL).unwrap();
     let deleted = store.delete("t", "k").unwrap();
     // Writes of other rows do not matter, however many they are, within what a store remembers.
@@ -358,7 +361,7 @@ pub(crate) fn creates_again_only_what_it_deleted(setup: Setup) {
     store.delete_table("t").unwrap();
     assert_kind(create(mine), ErrorKind::Conflict);
     assert_kind(
-        store.write(&Write::create("t", "never", "x").version(1)),
+        store.write(&Write::create("t", "never", "x").if_version(1)),
         ErrorKind::Conflict,
     );
     assert!(keys(&*store, "t", None).is_empty());
@@ -375,8 +378,8 @@ pub(crate) fn writes_only_what_differs(setup: Setup) {
     assert!(other.version > first && other.changed);
     // The version is looked at first.
     let write = Write::set("t", "k", "One").unless_equal();
-    assert_kind(store.write(&write.version(first)), ErrorKind::Conflict);
-    assert!(!store.write(&write.version(other.version)).unwrap().changed);
+    assert_kind(store.write(&write.if_version(first)), ErrorKind::Conflict);
+    assert!(!store.write(&write.if_version(other.version)).unwrap().changed);
     assert_kind(
         store.write(&Write::set("t", "j", "One").unless_equal()),
         ErrorKind::NotFound,
@@ -600,7 +603,7 @@ pub(crate) fn no_increment_is_lost(setup: Setup) {
             let increment = move || {
                 let row = store.get("t", "k", None).unwrap();
                 let value = (row.value.parse::<u64>().unwrap() + 1).to_string();
-                match store.write(&Write::set("t", "k", &value).version(row.version)) {
+                match store.write(&Write::set("t", "k", &value).if_version(row.version)) {
                     Ok(_) => true,
                     Err(e) if e.kind() == ErrorKind::Conflict => false,
                     Err(e) => panic!("{e}"),

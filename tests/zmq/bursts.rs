@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use tablecast::codec::{Codec, Decoder, Message};
 use tablecast::config::JoinFrames;
-use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
-use tablecast::transport::PubSub;
+use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
+use tablecast::transport::Driver;
 use tablecast::{Publisher, PublisherOptions, Service, ServiceOptions, Topic};
 
 use crate::common::{eventually, within};
@@ -16,15 +16,15 @@ use crate::{LIMIT, bare};
 
 const HELLO: &str = "\u{10FFFF}tablecast/hello";
 
-fn driver(join_frames: JoinFrames) -> Arc<ZmqPubSub> {
+fn driver(join_frames: JoinFrames) -> Arc<ZmqDriver> {
     let options = ZmqOptions {
         join_frames,
         ..ZmqOptions::default()
     };
-    Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", options).unwrap())
+    Arc::new(ZmqDriver::new("tcp://127.0.0.1:0", options).unwrap())
 }
 
-fn publisher(driver: &dyn PubSub, codec: Codec) -> Publisher {
+fn publisher(driver: &dyn Driver, codec: Codec) -> Publisher {
     let options = PublisherOptions {
         codec,
         ..PublisherOptions::default()
@@ -113,7 +113,7 @@ fn a_burst_shares_frames_and_a_lone_update_has_its_own() {
 /// Strangers who come and go while a burst lasts, also on connections whose numbers ours had before, get whole single maps;
 /// ours get everything all the while.
 fn strangers_come_and_go(publisher: Publisher, address: String) {
-    let driver: Arc<dyn PubSub> = driver(JoinFrames::Auto);
+    let driver: Arc<dyn Driver> = driver(JoinFrames::Auto);
     let rig = Rig::new(&driver);
     rig.listen(&["D"], &address);
     let is_over = Arc::new(AtomicBool::new(false));

@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tablecast::Topic;
-use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
-use tablecast::transport::PubSub;
+use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
+use tablecast::transport::Driver;
 
 use crate::common::{eventually, within};
 use crate::net::{alone, ip};
@@ -30,7 +30,7 @@ fn cut() {
 /// What the heartbeat's options promise, and what a busy machine may take more.
 const PROMISED: Duration = Duration::from_secs(5);
 
-fn is_noticed(driver: &dyn PubSub, kind: zmq::SocketType, sign: &str, says_something: bool) {
+fn is_noticed(driver: &dyn Driver, kind: zmq::SocketType, sign: &str, says_something: bool) {
     add_place();
     let context = zmq::Context::new();
     let address = format!("tcp://{PLACE}:8866");
@@ -60,8 +60,8 @@ fn is_noticed(driver: &dyn PubSub, kind: zmq::SocketType, sign: &str, says_somet
 }
 
 /// Drivers as a program has them.
-fn subscribers() -> ZmqPubSub {
-    ZmqPubSub::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap()
+fn subscribers() -> ZmqDriver {
+    ZmqDriver::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap()
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn checked() -> (usize, usize) {
 #[test]
 fn every_end_is_checked() {
     let test = || {
-        let pub_sub = |address: &str| ZmqPubSub::new(address, ZmqOptions::default()).unwrap();
+        let pub_sub = |address: &str| ZmqDriver::new(address, ZmqOptions::default()).unwrap();
         let multiproc = |address: &str| ZmqMultiproc::new(address, ZmqOptions::default()).unwrap();
         let address = |port| format!("tcp://127.0.0.1:{port}");
         let mut both = vec![];

@@ -20,7 +20,7 @@ mod zmtp;
 
 use std::time::Duration;
 
-use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
+use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
 
 use common::eventually;
 use rig::LONG;
@@ -37,8 +37,8 @@ fn options() -> ZmqOptions {
     }
 }
 
-fn pub_sub(publish: &str) -> ZmqPubSub {
-    ZmqPubSub::new(publish, options()).unwrap()
+fn pub_sub(publish: &str) -> ZmqDriver {
+    ZmqDriver::new(publish, options()).unwrap()
 }
 
 fn multiproc(socket: &str) -> ZmqMultiproc {

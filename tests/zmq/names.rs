@@ -4,7 +4,7 @@ use std::net::{TcpListener, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
 use tablecast::ErrorKind;
-use tablecast::transport::PubSub;
+use tablecast::transport::Driver;
 
 use crate::common::{eventually, within};
 use crate::net::{alone, deaf, ip};

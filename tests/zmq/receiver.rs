@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tablecast::Topic;
-use tablecast::transport::{Inbound, PubSub, Received};
+use tablecast::transport::{Driver, Inbound, Received};
 
 /// What has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub(crate) struct Receiver {
 
 impl Receiver {
     /// Asks these addresses for everything on topic `D`.
-    pub(crate) fn connect(driver: &dyn PubSub, addresses: &[&str]) -> Receiver {
+    pub(crate) fn connect(driver: &dyn Driver, addresses: &[&str]) -> Receiver {
         let (mut inbound, _wake) = driver.inbound().unwrap();
         inbound.subscribe(&Topic::new("D").unwrap()).unwrap();
         for address in addresses {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
-use tablecast::transport::PubSub;
+use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
+use tablecast::transport::Driver;
 use tablecast::{Config, ErrorKind, Topic};
 
 use crate::common::{eventually, within};
@@ -20,7 +20,7 @@ use crate::{LIMIT, bare, multiproc, pub_sub, send};
 const LARGEST: usize = 100_000;
 
 /// Messages over the limit: before and after each, others come.
-fn survives_large_messages(driver: &dyn PubSub, kind: zmq::SocketType, binds: bool) {
+fn survives_large_messages(driver: &dyn Driver, kind: zmq::SocketType, binds: bool) {
     let context = zmq::Context::new();
     let address = format!("tcp://127.0.0.1:{}", free_port());
     let sign = if binds { '>' } else { '@' };
@@ -183,7 +183,7 @@ impl Drop for Strange {
 }
 
 /// A stranger listens for a while, and then who belongs there.
-fn outlives_strangers(driver: &dyn PubSub, kind: zmq::SocketType) {
+fn outlives_strangers(driver: &dyn Driver, kind: zmq::SocketType) {
     let context = zmq::Context::new();
     for stranger in [Stranger::Zeros, Stranger::HangsUp, Stranger::Text, Stranger::Silent] {
         let port = free_port();
@@ -313,7 +313,7 @@ fn tries_have_their_pauses() {
     within(LIMIT, || {
         let port = free_port();
         let strange = Strange::listen(port, Stranger::HangsUp);
-        let driver = ZmqPubSub::new(
+        let driver = ZmqDriver::new(
             "tcp://127.0.0.1:0",
             ZmqOptions {
                 reconnect_interval: Duration::from_millis(50),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::unistd::{Uid, setuid};
-use tablecast::transport::{PubSub, Received};
+use tablecast::transport::{Driver, Received};
 
 use crate::common::{eventually, within};
 use crate::rig::{LONG, pass};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, after, select};
 use tablecast::barrier::{Registered, registered};
 use tablecast::subscriber::SubscriberStatus;
-use tablecast::{Config, Error, ErrorKind, Name, Node, PeerState, Result};
+use tablecast::{AddressState, Config, Error, ErrorKind, Name, Node, Result};
 
 use crate::{cli, output, signal};
 
@@ -131,12 +131,12 @@ fn listed(names: &[Name]) -> String {
     }
 }
 
-fn describe(state: PeerState) -> &'static str {
+fn describe(state: AddressState) -> &'static str {
     match state {
-        PeerState::Connecting => "not connected",
-        PeerState::Unconfirmed => "unconfirmed",
-        PeerState::Live => "live",
-        PeerState::NoHello => "sends no hellos",
+        AddressState::Connecting => "not connected",
+        AddressState::Unconfirmed => "unconfirmed",
+        AddressState::Live => "live",
+        AddressState::NoHello => "sends no hellos",
         _ => "unknown",
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, bounded, never, select};
 use tablecast::{
-    Config, DbUpdate, DispatcherHandle, Error, ErrorKind, Event, Node, PeerState, Result, Subscriber, SyncReason, Topic,
+    AddressState, Config, DbUpdate, DispatcherHandle, Error, ErrorKind, Event, Node, Result, Subscriber, SyncReason,
+    Topic,
 };
 
 use crate::line::Line;
@@ -173,7 +174,7 @@ impl Watch<'_> {
     /// True once all is live; the subscriber itself has warned of publishers that send no hellos.
     fn is_settled(&self) -> bool {
         let mut peers = self.subscriber.status().addresses.into_iter();
-        peers.all(|peer| matches!(peer.state, PeerState::Live | PeerState::NoHello))
+        peers.all(|peer| matches!(peer.state, AddressState::Live | AddressState::NoHello))
     }
 
     fn complain(&self) {
@@ -181,7 +182,7 @@ impl Watch<'_> {
         let missing = status
             .addresses
             .iter()
-            .filter(|peer| peer.state == PeerState::Connecting);
+            .filter(|peer| peer.state == AddressState::Connecting);
         let missing: Vec<_> = missing.map(|peer| peer.address.as_str()).collect();
         if !missing.is_empty() {
             log::warn!("no connection yet to {}; still trying", missing.join(", "));

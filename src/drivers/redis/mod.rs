@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use crate::error::Result;
 pub use crate::redis::RedisOptions;
 use crate::redis::{self, Access, Finder, Servers};
-use crate::transport::{Inbound, Outbound, PubSub, Wake};
+use crate::transport::{Driver, Inbound, Outbound, Wake};
 
 use inbound::RedisInbound;
 use outbound::RedisOutbound;
@@ -36,7 +36,7 @@ use outbound::RedisOutbound;
 /// beyond the given ones, and does not notice that a node is cut off from its cluster. The channels are the topics, and
 /// the library's own, whose names begin with U+10FFFF and `tablecast/`.
 #[derive(Debug)]
-pub struct RedisPubSub {
+pub struct RedisDriver {
     servers: Servers,
     options: RedisOptions,
     access: Access,
@@ -44,7 +44,7 @@ pub struct RedisPubSub {
     turns: Arc<AtomicUsize>,
 }
 
-impl RedisPubSub {
+impl RedisDriver {
     /// A driver whose publishers use this address, for example `redis://127.0.0.1:6379`. Nothing is connected yet.
     ///
     /// # Errors
@@ -52,9 +52,9 @@ impl RedisPubSub {
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for `rediss` without the feature `redis-tls`, and
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) or [`ErrorKind::Io`](crate::ErrorKind::Io) for certificates
     /// that cannot be used.
-    pub fn new(address: &str, options: RedisOptions) -> Result<RedisPubSub> {
+    pub fn new(address: &str, options: RedisOptions) -> Result<RedisDriver> {
         let servers = Servers::parse(address)?;
-        Ok(RedisPubSub {
+        Ok(RedisDriver {
             access: Access::new(&options, &servers)?,
             known: Known::default(),
             servers,
@@ -64,7 +64,7 @@ impl RedisPubSub {
     }
 }
 
-impl PubSub for RedisPubSub {
+impl Driver for RedisDriver {
     fn outbound(&self) -> Result<Box<dyn Outbound>> {
         let finder = Finder::new(
             self.servers.clone(),

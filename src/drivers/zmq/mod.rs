@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::JoinFrames;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{Inbound, Outbound, PubSub, Wake};
+use crate::transport::{Driver, Inbound, Outbound, Wake};
 
 use endpoint::Endpoint;
 use inbound::ZmqInbound;
@@ -78,26 +78,26 @@ impl Default for ZmqOptions {
 
 /// PUB/SUB, the network driver; its alias is `zmq`.
 #[derive(Debug)]
-pub struct ZmqPubSub {
+pub struct ZmqDriver {
     publish: Endpoint,
     options: ZmqOptions,
 }
 
-impl ZmqPubSub {
+impl ZmqDriver {
     /// A driver whose publishers use this address, for example `tcp://127.0.0.1:8866`; port 0 takes a free one.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] for an address that is none, [`ErrorKind::Unsupported`] for a transport that
     /// this libzmq lacks.
-    pub fn new(publish: &str, options: ZmqOptions) -> Result<ZmqPubSub> {
-        Ok(ZmqPubSub {
+    pub fn new(publish: &str, options: ZmqOptions) -> Result<ZmqDriver> {
+        Ok(ZmqDriver {
             publish: Endpoint::parse(publish)?,
             options,
         })
     }
 }
 
-impl PubSub for ZmqPubSub {
+impl Driver for ZmqDriver {
     fn outbound(&self) -> Result<Box<dyn Outbound>> {
         Ok(Box::new(ZmqOutbound::open(&self.publish, &self.options)?))
     }
@@ -125,7 +125,7 @@ impl ZmqMultiproc {
     /// A driver on this socket, for example `ipc:///run/tablecast/publisher.sock`.
     ///
     /// # Errors
-    /// As [`ZmqPubSub::new`].
+    /// As [`ZmqDriver::new`].
     pub fn new(socket: &str, options: ZmqOptions) -> Result<ZmqMultiproc> {
         Ok(ZmqMultiproc {
             socket: Endpoint::parse(socket)?,
@@ -134,7 +134,7 @@ impl ZmqMultiproc {
     }
 }
 
-impl PubSub for ZmqMultiproc {
+impl Driver for ZmqMultiproc {
     fn outbound(&self) -> Result<Box<dyn Outbound>> {
         Ok(Box::new(PushOutbound::new(self.socket.clone(), self.options.clone())))
     }

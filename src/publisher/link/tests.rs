@@ -6,8 +6,8 @@ use parking_lot::MutexGuard;
 
 use super::*;
 use crate::codec::{Codec, Control, Decoder, Hello, Message};
-use crate::drivers::memory::MemoryPubSub;
-use crate::transport::{Inbound, PubSub, Received, WaiterAndWake};
+use crate::drivers::memory::MemoryDriver;
+use crate::transport::{Driver, Inbound, Received, WaiterAndWake};
 use crate::update::{Action, DbUpdate};
 
 const ADDRESS: &str = "memory://here";
@@ -54,7 +54,7 @@ struct Rig {
 
 /// A link that says hello every 50 ms, and an end that listens to these topics.
 fn rig(max_message_bytes: usize, topics: &[&Topic]) -> Rig {
-    let driver = MemoryPubSub::new(ADDRESS).unwrap();
+    let driver = MemoryDriver::new(ADDRESS).unwrap();
     let (mut inbound, _) = driver.inbound().unwrap();
     inbound.connect(ADDRESS).unwrap();
     for topic in topics {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use ::redis::{Value, from_redis_value};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{Announcement, Change, Write, Written};
+use crate::store::{Announcement, Write, WriteOp, Written};
 use crate::update::Topic;
 
 /// What `write.lua` needs to know of a write. A delete is `remembered` for so many writes.
@@ -14,17 +14,17 @@ pub(super) fn arguments<'a>(
     remembered: &'a str,
     announcement: Option<&'a Announcement<'_>>,
 ) -> [Cow<'a, [u8]>; 9] {
-    let (what, value) = match write.change {
-        Change::Create(value) => ("create", value),
-        Change::Set(value) => ("set", value),
-        Change::Delete => ("delete", ""),
+    let (what, value) = match write.op {
+        WriteOp::Create(value) => ("create", value),
+        WriteOp::Set(value) => ("set", value),
+        WriteOp::Delete => ("delete", ""),
     };
-    let topic = match (write.change, write.topic) {
+    let topic = match (write.op, write.topic) {
         (_, Some(topic)) => Cow::Borrowed(topic.as_str().as_bytes()),
-        (Change::Create(_), None) => Cow::Owned(Topic::ALL.as_str().into()),
-        (Change::Set(_) | Change::Delete, None) => Cow::default(),
+        (WriteOp::Create(_), None) => Cow::Owned(Topic::ALL.as_str().into()),
+        (WriteOp::Set(_) | WriteOp::Delete, None) => Cow::default(),
     };
-    let version = write.version.map_or(String::new(), |version| version.to_string());
+    let version = write.if_version.map_or(String::new(), |version| version.to_string());
     let flags = match (write.unless_equal, write.returning) {
         (false, false) => "",
         (true, false) => "e",
@@ -70,7 +70,7 @@ pub(super) fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
         8 => return Err(refused(&text(answer.next())?)),
         _ => return Err(undecided(outcome, write.table)),
     }
-    if outcome == 4 && write.returning && !matches!(write.change, Change::Create(_)) {
+    if outcome == 4 && write.returning && !matches!(write.op, WriteOp::Create(_)) {
         let context = "the write was made, but the answer with the value before it was lost";
         return Err(Error::new(ErrorKind::Unconfirmed, context));
     }

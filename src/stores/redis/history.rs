@@ -5,7 +5,7 @@ use ::redis::{Value, cmd};
 use super::answer::{evicted, nonsense, text};
 use super::{ABOUT, DELETES, Inner, MAX_BATCH, ROWS, key_of, prefix_of, row, script};
 use crate::error::Result;
-use crate::store::{ChangePage, Changes, PAGE_BYTES, RowChange, TableVersion, TopicVersions};
+use crate::store::{ChangePage, Changes, PAGE_BYTES, StoredChange, TableVersion, TopicVersions};
 use crate::update::Topic;
 
 impl Inner {
@@ -75,7 +75,7 @@ impl Inner {
             };
             let key = text(Some(key))?.into();
             page.changes.push(match <[u8; 8]>::try_from(&*stored) {
-                Ok(version) => RowChange {
+                Ok(version) => StoredChange {
                     key,
                     version: u64::from_be_bytes(version),
                     value: None,

@@ -30,8 +30,8 @@ use ::redis::{Cmd, Value, cmd};
 use crate::error::{ErrorKind, Result};
 use crate::redis::{Client, RedisOptions, Request, Servers};
 use crate::store::{
-    Announcement, Announcer, Change, Changes, DELETES_REMEMBERED, Item, PAGE_BYTES, Page, Row, Store, StoreOptions,
-    TableVersion, TopicVersions, Write, Written, not_found,
+    Announcement, Announcer, Changes, DELETES_REMEMBERED, Item, PAGE_BYTES, Page, Row, Store, StoreOptions,
+    TableVersion, TopicVersions, Write, WriteOp, Written, not_found,
 };
 use crate::update::{Name, Topic};
 
@@ -97,7 +97,7 @@ impl RedisStore {
     /// connected yet.
     ///
     /// # Errors
-    /// As [`RedisPubSub::new`](crate::drivers::redis::RedisPubSub::new).
+    /// As [`RedisDriver::new`](crate::drivers::redis::RedisDriver::new).
     pub fn new(address: &str, options: StoreOptions, redis: &RedisOptions) -> Result<RedisStore> {
         Ok(RedisStore(Arc::new(Inner {
             address: address.to_owned(),
@@ -169,9 +169,9 @@ impl Inner {
     }
 
     fn write(&self, write: &Write<'_>, announcement: Option<&Announcement<'_>>) -> Result<Written> {
-        let parts = match write.change {
-            Change::Set(_) => &PARTS[..2],
-            Change::Create(_) | Change::Delete => &PARTS[..],
+        let parts = match write.op {
+            WriteOp::Set(_) => &PARTS[..2],
+            WriteOp::Create(_) | WriteOp::Delete => &PARTS[..],
         };
         let arguments = arguments(write, &self.remembered, announcement);
         let answer = self.run_once(&script::WRITE, (write.table, parts), &[arguments])?;

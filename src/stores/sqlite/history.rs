@@ -4,7 +4,7 @@ use rusqlite::{Connection, OptionalExtension, named_params};
 
 use super::failure::Failure;
 use super::{signed, unsigned};
-use crate::store::{ChangePage, Changes, RowChange, TableVersion, TopicVersions};
+use crate::store::{ChangePage, Changes, StoredChange, TableVersion, TopicVersions};
 use crate::update::{Name, Topic};
 
 /// `file` tells the file from others at the same path.
@@ -77,7 +77,7 @@ pub(super) fn changes(
     };
     let mut statement = moment.prepare_cached(query)?;
     let changes = statement.query_map(parameters, |row| {
-        Ok(RowChange {
+        Ok(StoredChange {
             key: Name::from(row.get::<_, String>(0)?),
             version: unsigned(row, 1)?,
             value: row.get(2)?,

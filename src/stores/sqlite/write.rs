@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use super::failure::Failure;
 use super::{signed, topic, unsigned};
 use crate::error::Result;
-use crate::store::{Change, Write, Written};
+use crate::store::{Write, WriteOp, Written};
 use crate::update::Topic;
 
 /// The writes of one transaction. Where they leave tables and topics is stored once, at the end.
@@ -120,9 +120,9 @@ impl Table {
             Some((topic, version)) => (topic, version),
             None => (write.topic.unwrap_or(&Topic::ALL).clone(), 0),
         };
-        let changed = match write.change {
-            Change::Set(value) => !write.unless_equal || found.value.as_deref() != Some(value),
-            Change::Create(_) | Change::Delete => true,
+        let changed = match write.op {
+            WriteOp::Set(value) => !write.unless_equal || found.value.as_deref() != Some(value),
+            WriteOp::Create(_) | WriteOp::Delete => true,
         };
         let mut written = Written {
             version: row_version,
@@ -139,8 +139,8 @@ impl Table {
         written.version = self.version;
         written.after = Some(self.note(transaction, &written.topic)?);
         let (id, version, topic) = (self.id, signed(self.version), written.topic.as_str());
-        match write.change {
-            Change::Create(value) => {
+        match write.op {
+            WriteOp::Create(value) => {
                 if found.delete.is_some() {
                     let forget = "DELETE FROM deletes WHERE table_id = ?1 AND key = ?2 AND topic = ?3";
                     execute(transaction, forget, &[&id, &write.key, &topic])?;
@@ -148,11 +148,11 @@ impl Table {
                 let insert = "INSERT INTO entries (table_id, key, topic, version, value) VALUES (?1, ?2, ?3, ?4, ?5)";
                 execute(transaction, insert, &[&id, &write.key, &topic, &version, &value])?;
             }
-            Change::Set(value) => {
+            WriteOp::Set(value) => {
                 let update = "UPDATE entries SET version = ?3, value = ?4 WHERE table_id = ?1 AND key = ?2";
                 execute(transaction, update, &[&id, &write.key, &version, &value])?;
             }
-            Change::Delete => {
+            WriteOp::Delete => {
                 self.has_deletes = true;
                 let delete = "DELETE FROM entries WHERE table_id = ?1 AND key = ?2";
                 execute(transaction, delete, &[&id, &write.key])?;

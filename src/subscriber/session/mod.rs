@@ -24,7 +24,7 @@ use crate::codec::{Decoder, Message};
 use crate::update::{DbUpdate, Name, SyncReason, Topic};
 
 use super::options::{SubscriberOptions, SubscriberStats};
-use super::status::{PeerState, TopicStatus};
+use super::status::{AddressState, TopicStatus};
 use cleared::Cleared;
 use continuity::{Continuity, Counters};
 use peer::{MOST_HELD, Peer, Proof};
@@ -258,7 +258,7 @@ impl Session {
     }
 
     /// Every address, which registration of it this is, its state, and the generation of topics in force there.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = (&Name, u64, PeerState, u64)> {
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (&Name, u64, AddressState, u64)> {
         self.peers.iter().map(|(address, peer)| {
             let generation = peer.generation();
             (address, peer.registration, peer.state(generation), generation)

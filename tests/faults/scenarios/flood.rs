@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions, ZmqPubSub};
+use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
 use tablecast::{Service, ServiceOptions};
 
 use crate::cast::Writer;
@@ -111,7 +111,7 @@ fn on_the_port(address: &str, count: u64, mut random: Random) -> JoinHandle<Dura
 fn service(stage: &Stage) -> Service {
     let zmq = ZmqOptions::default();
     let multiproc = ZmqMultiproc::new(&stage.socket(), zmq.clone()).unwrap();
-    let network = Arc::new(ZmqPubSub::new("tcp://127.0.0.1:0", zmq).unwrap());
+    let network = Arc::new(ZmqDriver::new("tcp://127.0.0.1:0", zmq).unwrap());
     let options = ServiceOptions {
         max_message_bytes: LIMIT,
         hello_interval: stage.hello(),

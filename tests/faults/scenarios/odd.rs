@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tablecast::drivers::zmq::{ZmqOptions, ZmqPubSub};
-use tablecast::transport::PubSub;
+use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
+use tablecast::transport::Driver;
 use tablecast::{ErrorKind, Publisher, PublisherOptions, Topic};
 
 use crate::cast::Writer;
@@ -174,8 +174,8 @@ fn topics_come_and_go(backend: Backend) {
 #[test]
 fn what_cannot_be_is_refused() {
     play("topics and keys that cannot be", Load::Light, |stage| {
-        let driver = ZmqPubSub::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap();
-        let driver: Arc<dyn PubSub> = Arc::new(driver);
+        let driver = ZmqDriver::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap();
+        let driver: Arc<dyn Driver> = Arc::new(driver);
         let publisher = Publisher::new(&*driver, PublisherOptions::default()).unwrap();
         let rig = Rig::new(&driver);
         rig.listen(&["D"], &publisher.address().unwrap());

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tablecast::store::{Change, Write, Written};
+use tablecast::store::{Write, WriteOp, Written};
 use tablecast::{Config, Database, DbUpdate, Error, ErrorKind, Node, Result, Store, Stores, Topic};
 
 use crate::{cli, output, publish, signal};
@@ -148,12 +148,12 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<()> {
         } => {
             let value = value.read(config)?;
             let mut write = Write::set(&change.row.table, &change.row.key, &value).unless_equal();
-            write.version = *if_version;
+            write.if_version = *if_version;
             change.make(config, write)
         }
         Command::Delete { change, if_version } => {
             let mut write = Write::delete(&change.row.table, &change.row.key);
-            write.version = *if_version;
+            write.if_version = *if_version;
             change.make(config, write)
         }
         Command::Get(row) => read::get(config, row),
@@ -223,11 +223,11 @@ impl ChangeArgs {
 
 /// Says what became of a write.
 fn say(write: &Write<'_>, written: &Written) -> Result<()> {
-    let done = match write.change {
+    let done = match write.op {
         _ if !written.changed => "unchanged",
-        Change::Create(_) => "created",
-        Change::Set(_) => "set",
-        Change::Delete => "deleted",
+        WriteOp::Create(_) => "created",
+        WriteOp::Set(_) => "set",
+        WriteOp::Delete => "deleted",
     };
     output::result(&format!("{done} version {}", written.version))
 }

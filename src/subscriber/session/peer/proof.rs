@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::subscriber::status::PeerState;
+use crate::subscriber::status::AddressState;
 use crate::update::Name;
 
 use super::{Peer, Phase};
@@ -23,13 +23,13 @@ pub(in crate::subscriber::session) enum Proof {
 
 impl Peer {
     /// The state as programs see it: live only if all of today's topics are in force.
-    pub(in crate::subscriber::session) fn state(&self, generation: u64) -> PeerState {
+    pub(in crate::subscriber::session) fn state(&self, generation: u64) -> AddressState {
         match self.phase {
-            Phase::Down { .. } => PeerState::Connecting,
-            Phase::Unconfirmed | Phase::Stalled { .. } => PeerState::Unconfirmed,
-            Phase::Live { .. } if self.generation() < generation || !self.told => PeerState::Unconfirmed,
-            Phase::Live { .. } => PeerState::Live,
-            Phase::NoHello { .. } => PeerState::NoHello,
+            Phase::Down { .. } => AddressState::Connecting,
+            Phase::Unconfirmed | Phase::Stalled { .. } => AddressState::Unconfirmed,
+            Phase::Live { .. } if self.generation() < generation || !self.told => AddressState::Unconfirmed,
+            Phase::Live { .. } => AddressState::Live,
+            Phase::NoHello { .. } => AddressState::NoHello,
         }
     }
 

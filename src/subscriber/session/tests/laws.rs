@@ -385,7 +385,7 @@ impl Play {
     fn is_live(&self) -> bool {
         ADDRESSES
             .iter()
-            .all(|address| self.world.state(address) == PeerState::Live)
+            .all(|address| self.world.state(address) == AddressState::Live)
     }
 
     /// Holds the history against the promises.

@@ -15,14 +15,14 @@ fn an_address_is_told_once_and_asked_about_once_a_period() {
     assert_eq!(world.told(), []);
     let probes = world.count(is_probe);
     assert!((50..70).contains(&probes), "{probes}");
-    assert_eq!(world.state("here"), PeerState::Live);
+    assert_eq!(world.state("here"), AddressState::Live);
 }
 
 #[test]
 fn an_address_that_is_quiet_is_asked_and_stays_live() {
     let mut world = World::new();
     assert_eq!(world.told_by(60_000), []);
-    assert_eq!(world.state("here"), PeerState::Live);
+    assert_eq!(world.state("here"), AddressState::Live);
 }
 
 /// The address "here" is that of publisher p.
@@ -79,7 +79,7 @@ fn an_address_that_does_not_hear_us_is_lost_within_three_periods() {
         world.frame("here", "x", b"");
     }
     assert_eq!(world.told(), [lost("here")]);
-    assert_ne!(world.state("here"), PeerState::Live);
+    assert_ne!(world.state("here"), AddressState::Live);
     assert_eq!(world.count(is_disconnect), 1);
 }
 
@@ -120,7 +120,7 @@ fn an_address_from_which_nothing_comes_is_lost_within_three_periods_and_begun_an
     world.mute.insert("here".into());
     assert_eq!(world.told_by(2_200), []);
     assert_eq!(world.told_by(4_000), [lost("here")], "and no silence");
-    assert_ne!(world.state("here"), PeerState::Live);
+    assert_ne!(world.state("here"), AddressState::Live);
     world.pass(5_000);
     assert_eq!(world.count(is_disconnect), 1);
     world.mute.clear();
@@ -141,7 +141,7 @@ fn an_unanswered_probe_does_not_count_while_frames_come() {
     assert_eq!(world.count(is_disconnect), 0);
     assert_eq!(
         world.state("here"),
-        PeerState::Unconfirmed,
+        AddressState::Unconfirmed,
         "the new topic is not confirmed"
     );
 }
@@ -166,7 +166,7 @@ fn an_unanswered_probe_does_not_count_while_bytes_come() {
 fn an_address_that_was_lost_and_delivers_again_is_not_begun_anew() {
     let mut world = World::new();
     world.mute.insert("here".into());
-    while world.state("here") == PeerState::Live {
+    while world.state("here") == AddressState::Live {
         world.pass(world.millis + 10);
     }
     world.hear(world.millis + 50, "b", 1, 0);
@@ -187,7 +187,7 @@ fn an_address_that_never_answers_sends_no_hellos_and_gates_no_other() {
     world.mute.insert("old".into());
     world.listen("old");
     assert_eq!(world.told_by(5_000), [connected("old")]);
-    assert_eq!(world.state("old"), PeerState::NoHello);
+    assert_eq!(world.state("old"), AddressState::NoHello);
     // A gap on a new topic at the other address is reported at once.
     world.pass(100_000);
     world.register("c");
@@ -206,7 +206,7 @@ fn a_publisher_that_has_answered_before_is_given_more_time() {
     world.connect("here");
     assert_eq!(world.told_by(9_000), []);
     assert_eq!(world.told_by(20_000), [reconnected("here")]);
-    assert_eq!(world.state("here"), PeerState::NoHello);
+    assert_eq!(world.state("here"), AddressState::NoHello);
 }
 
 #[test]
@@ -355,7 +355,7 @@ fn an_answer_that_is_still_to_be_read_is_waited_for() {
     world.session.tick(world.now());
     world.drive();
     world.answer("here", &world.greeting());
-    assert_eq!(world.state("here"), PeerState::Live);
+    assert_eq!(world.state("here"), AddressState::Live);
     assert_eq!(world.told_by(8_500), []);
 }
 
@@ -407,7 +407,7 @@ fn a_flood_from_one_address_does_not_hide_that_another_is_cut() {
 fn a_lost_address_is_not_begun_anew_before_what_has_come_is_read() {
     let mut world = World::new();
     world.mute.insert("here".into());
-    while world.state("here") == PeerState::Live {
+    while world.state("here") == AddressState::Live {
         world.pass(world.millis + 10);
     }
     for _ in 0..200 {
@@ -477,7 +477,7 @@ fn the_goodbye_of_a_publisher_says_nothing_of_the_next_one() {
     world.mute.insert("here".into());
     world.connect("here");
     assert_eq!(world.told_by(20_000), [reconnected("here")]);
-    assert_eq!(world.state("here"), PeerState::NoHello);
+    assert_eq!(world.state("here"), AddressState::NoHello);
     world.disconnect("here");
     assert_eq!(world.told_by(25_000), [lost("here")]);
 }

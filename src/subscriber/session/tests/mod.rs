@@ -218,11 +218,11 @@ impl World {
         origins.map(|origin| origin.seq).collect()
     }
 
-    fn state(&self, address: &str) -> PeerState {
+    fn state(&self, address: &str) -> AddressState {
         let mut addresses = self.session.addresses();
         let (_, _, state, generation) = addresses.find(|(of, ..)| *of == address).expect("registered");
         match state {
-            PeerState::Live if generation < self.generation => PeerState::Unconfirmed,
+            AddressState::Live if generation < self.generation => AddressState::Unconfirmed,
             state => state,
         }
     }

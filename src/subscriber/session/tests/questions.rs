@@ -70,7 +70,7 @@ fn bytes_count_from_the_question_on() {
 fn a_lost_address_that_delivers_is_asked_again_in_its_time() {
     let mut world = World::new();
     world.mute.insert("here".into());
-    while world.state("here") == PeerState::Live {
+    while world.state("here") == AddressState::Live {
         world.pass(world.millis + 10);
     }
     world.done.clear();
@@ -88,11 +88,11 @@ fn one_that_was_taken_to_send_no_hellos_is_asked_when_it_sends_one() {
     world.mute.insert("there".into());
     world.listen("there");
     world.pass(100_000);
-    assert_eq!(world.state("there"), PeerState::NoHello);
+    assert_eq!(world.state("there"), AddressState::NoHello);
     world.mute.clear();
     world.hello_of("q", 1, "there", &hello(&[]), false);
     world.pass(105_000);
-    assert_eq!(world.state("there"), PeerState::Live);
+    assert_eq!(world.state("there"), AddressState::Live);
 }
 
 /// The answer to a question that was asked before a publisher seemed silent proves nothing of it.
@@ -129,9 +129,9 @@ fn after_a_stop_an_address_is_given_time_to_be_heard() {
     world.mute.insert("here".into());
     world.listen("here");
     wake_up(&mut world, 9_000);
-    assert_eq!(world.state("here"), PeerState::Unconfirmed);
+    assert_eq!(world.state("here"), AddressState::Unconfirmed);
     world.answer("here", &[]);
-    assert_eq!(world.state("here"), PeerState::Live);
+    assert_eq!(world.state("here"), AddressState::Live);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn what_is_unread_is_waited_for() {
     for millis in (0..3_000).step_by(5) {
         tick(&mut world, millis);
     }
-    assert_eq!(world.state("here"), PeerState::Unconfirmed);
+    assert_eq!(world.state("here"), AddressState::Unconfirmed);
 }
 
 /// Over a slow network answers take half a period; hellos overtake none of them.
@@ -191,13 +191,13 @@ fn an_address_that_was_deaf_and_answers_is_as_any_other() {
         world.pass(number * 1_000);
         world.hello_of("p", 1, "here", &said(number, number * 1_000), false);
     }
-    while world.state("here") == PeerState::Live {
+    while world.state("here") == AddressState::Live {
         world.pass(world.millis + 10);
     }
     world.answer("here", &world.greeting());
     world.pass(world.millis + 600);
     assert_eq!(world.told(), [lost("here"), reconnected("here")]);
-    while world.state("here") == PeerState::Live {
+    while world.state("here") == AddressState::Live {
         world.pass(world.millis + 10);
     }
     world.done.clear();
@@ -217,9 +217,9 @@ fn one_that_did_not_answer_is_given_less_time_on_its_next_connection() {
         world.disconnect("here");
         world.connect("here");
         world.pass(connected_at + patience - 100);
-        assert_eq!(world.state("here"), PeerState::Unconfirmed);
+        assert_eq!(world.state("here"), AddressState::Unconfirmed);
         world.pass(connected_at + patience + 100);
-        assert_eq!(world.state("here"), PeerState::NoHello);
+        assert_eq!(world.state("here"), AddressState::NoHello);
     }
 }
 

@@ -93,9 +93,9 @@ fn a_refused_topic_is_asked_for_again_and_confirmed_only_then() {
         }
     }
     assert!(refused);
-    assert_eq!(world.state("here"), PeerState::Unconfirmed);
+    assert_eq!(world.state("here"), AddressState::Unconfirmed);
     world.pass(1_000);
-    assert_eq!(world.state("here"), PeerState::Live);
+    assert_eq!(world.state("here"), AddressState::Live);
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn topics_that_were_unregistered_before_the_start_are_not_waited_for() {
     world.start = start;
     world.generation = 9;
     world.listen("here");
-    assert_eq!(world.state("here"), PeerState::Live);
+    assert_eq!(world.state("here"), AddressState::Live);
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn a_topic_is_live_only_where_every_address_answers() {
     world.listen("old");
     assert_eq!(state(&world), TopicState::Stale);
     world.pass(5_000);
-    assert_eq!(world.state("old"), PeerState::NoHello);
+    assert_eq!(world.state("old"), AddressState::NoHello);
     assert_eq!(state(&world), TopicState::Unconfirmed);
 }
 
@@ -271,7 +271,7 @@ fn a_refused_topic_that_is_unregistered_is_not_asked_for_again() {
     world.pass(5_000);
     assert_eq!(world.count(|action| matches!(action, Action::Subscribe(_))), 0);
     world.register("d");
-    assert_eq!(world.state("here"), PeerState::Live);
+    assert_eq!(world.state("here"), AddressState::Live);
 }
 
 /// A topic that was registered again is cleared again before it was in force.
@@ -298,7 +298,7 @@ fn a_refused_topic_is_not_taken_to_be_in_force() {
     world.disconnect("here");
     world.connect("here");
     world.pass(30_000);
-    assert_eq!(world.state("here"), PeerState::NoHello);
+    assert_eq!(world.state("here"), AddressState::NoHello);
     let now = world.now();
     world.session.handle_command(Command::Subscribe(topic("c"), 3), now);
     world.session.handled_commands(now);
