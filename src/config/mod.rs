@@ -130,6 +130,27 @@ impl Config {
         Ok(self)
     }
 
+    /// The value of the option of this name, as one would write it in the environment; without passwords. `None` if there is
+    /// no such option.
+    pub fn get(&self, name: &str) -> Option<String> {
+        let option = find(name)?;
+        let value = (option.get)(self);
+        Some(match option.secret && !value.is_empty() {
+            true => "***".into(),
+            false => address::without_password(&value),
+        })
+    }
+
+    /// The names of the options that a TOML text sets; errors call it the file `name`.
+    ///
+    /// # Errors
+    /// As [`Config::from_toml`].
+    pub fn names_in_toml(text: &str, name: &str) -> Result<Vec<&'static str>> {
+        Config::from_toml(text, name)?;
+        let options = toml_options(text, name)?;
+        Ok(options.keys().filter_map(|key| Some(find(key)?.name)).collect())
+    }
+
     /// The defaults, changed by what a TOML text says; errors call it the file `name`.
     ///
     /// # Errors
@@ -141,21 +162,7 @@ impl Config {
     }
 
     fn apply_toml(&mut self, text: &str, name: &str) -> Result<()> {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let table: toml::Table = toml::from_str(text).map_err(|e| {
-            let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-            let line = before.matches('\n').count() + 1;
-            Error::new(
-                ErrorKind::Config,
-                format!("file {name}, line {line}: not TOML: {}", e.message()),
-            )
-        })?;
-        // Other sections of the file are the program's own.
-        let table = match table.get(SECTION) {
-            Some(toml::Value::Table(section)) => section,
-            _ => &table,
-        };
-        for (key, value) in table {
+        for (key, value) in &toml_options(text, name)? {
             let source = Source::File(name);
             let option = find(key).ok_or_else(|| unknown(key, source))?;
             let text = toml_text(option, value).ok_or_else(|| wrong(option, &value.to_string(), source))?;
@@ -260,6 +267,25 @@ impl Config {
             let _ = writeln!(table, "| `{name}` | {default} | {unit} | {accepts} | {doc} |");
         }
         table
+    }
+}
+
+/// The part of a TOML text that has the options; other sections are the program's own.
+fn toml_options(text: &str, name: &str) -> Result<toml::Table> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut table: toml::Table = toml::from_str(text).map_err(|e| {
+        let before = e.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let context = format!("file {name}, line {line}: not TOML: {}", e.message());
+        Error::new(ErrorKind::Config, context)
+    })?;
+    match table.remove(SECTION) {
+        Some(toml::Value::Table(section)) => Ok(section),
+        Some(other) => {
+            table.insert(SECTION.into(), other);
+            Ok(table)
+        }
+        None => Ok(table),
     }
 }
 

@@ -34,6 +34,8 @@ pub struct OptionDoc {
     pub(super) secret: bool,
     /// Sets the option, or returns the part of the text that is wrong.
     pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
+    /// The value that the option has, as one would write it in the environment.
+    pub(super) get: fn(&Config) -> String,
     /// Returns what is wrong with the value that the option has; a program may have assigned the field itself.
     pub(super) check: fn(&Config) -> Result<(), String>,
 }
@@ -103,6 +105,7 @@ macro_rules! options {
                 config.$name = value;
                 Ok(())
             },
+            get: |config| Value::text(&config.$name),
             check: |config| check!(config.$name, $($rule)+),
         },)+];
     };
@@ -276,6 +279,9 @@ trait Value: Sized {
 
     /// Returns the part of the text that is wrong if it cannot be parsed.
     fn parse(text: &str) -> Result<Self, &str>;
+
+    /// The text that [`Value::parse`] makes this of.
+    fn text(&self) -> String;
 }
 
 macro_rules! value_from_str {
@@ -284,6 +290,9 @@ macro_rules! value_from_str {
             const TOML_TYPE: &'static str = $toml_type;
             fn parse(text: &str) -> Result<Self, &str> {
                 FromStr::from_str(text).map_err(|_| text)
+            }
+            fn text(&self) -> String {
+                self.to_string()
             }
         }
     )+};
@@ -307,12 +316,18 @@ impl Value for Duration {
     fn parse(text: &str) -> Result<Duration, &str> {
         text.parse().map(Duration::from_millis).map_err(|_| text)
     }
+    fn text(&self) -> String {
+        self.as_millis().to_string()
+    }
 }
 
 impl Value for Topic {
     const TOML_TYPE: &'static str = "string";
     fn parse(text: &str) -> Result<Topic, &str> {
         Topic::new(text).map_err(|_| text)
+    }
+    fn text(&self) -> String {
+        self.to_string()
     }
 }
 
@@ -321,6 +336,9 @@ impl Value for Secret {
     const SECRET: bool = true;
     fn parse(text: &str) -> Result<Secret, &str> {
         Ok(Secret::new(text))
+    }
+    fn text(&self) -> String {
+        self.expose().to_owned()
     }
 }
 
@@ -331,6 +349,9 @@ impl Value for PathBuf {
             std::env::var_os(name)
         })
     }
+    fn text(&self) -> String {
+        self.display().to_string()
+    }
 }
 
 impl<T: Value> Value for Vec<T> {
@@ -340,6 +361,9 @@ impl<T: Value> Value for Vec<T> {
             return Ok(Vec::new());
         }
         text.split(',').map(|item| T::parse(item.trim())).collect()
+    }
+    fn text(&self) -> String {
+        self.iter().map(T::text).collect::<Vec<_>>().join(",")
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tablecast::config::{OptionDoc, Source};
 use tablecast::drivers::zmq::libzmq;
 use tablecast::{Config, Result, Topic};
 
-use crate::{db, demo, listen, members, notify, publish, replica, stage, status, storm, watch};
+use crate::{config, db, demo, listen, members, notify, publish, replica, stage, status, storm, watch};
 
 /// The options that `-h` shows; the others are in `--help`.
 const COMMON: [&str; 6] = [
@@ -67,6 +67,7 @@ pub(crate) enum Command {
     Listen(listen::Args),
     Notify(notify::Args),
     Db(db::Args),
+    Config(config::Args),
     Demo(demo::Args),
     Storm(storm::Args),
     #[command(hide = true)]
@@ -122,6 +123,16 @@ impl Cli {
     pub(crate) fn flag(&self, option: &str) -> Option<&str> {
         let given = self.flags.iter().find(|(name, _)| *name == option);
         given.map(|(_, value)| value.as_str())
+    }
+
+    /// The names of the options that were given as flags.
+    pub(crate) fn flag_names(&self) -> Vec<&'static str> {
+        self.flags.iter().map(|(name, _)| *name).collect()
+    }
+
+    /// The file of options.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.config.as_deref()
     }
 
     /// The options; `defaults` apply to those that are not set.

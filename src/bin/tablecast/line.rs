@@ -1,7 +1,28 @@
-//! Printed form of updates and sync events: a JSON object a line.
+//! Printed form of updates and sync events: a JSON object a line, or columns.
 
 use serde::Serialize;
-use tablecast::{DbUpdate, Name, SyncReason, Topic};
+use tablecast::{Action, DbUpdate, Name, SyncReason, Topic};
+
+use crate::terminal::{Columns, Kind};
+
+/// An update for people.
+pub(crate) fn update_text(columns: &mut Columns, update: &DbUpdate) -> String {
+    let kind = match update.action {
+        Action::Create => Kind::Good,
+        Action::Set => Kind::Changed,
+        Action::Delete => Kind::Bad,
+        _ => Kind::Plain,
+    };
+    let version = version_text(update.version);
+    let (topic, value) = (update.topic.as_str(), update.value.as_deref().unwrap_or_default());
+    let action = update.action.as_str();
+    columns.line(kind, &[action, &update.table, &update.key, &version, topic, value])
+}
+
+/// A version in a column.
+pub(crate) fn version_text(version: Option<u64>) -> String {
+    version.map_or(String::new(), |version| format!("v{version}"))
+}
 
 /// One line.
 #[derive(Serialize)]

@@ -3,6 +3,7 @@
 //! Exit code 0 means done, 1 that it failed, 2 wrong usage.
 
 mod cli;
+mod config;
 mod db;
 mod demo;
 mod input;
@@ -20,6 +21,7 @@ mod signal;
 mod stage;
 mod status;
 mod storm;
+mod terminal;
 mod watch;
 
 use std::process::ExitCode;
@@ -64,6 +66,9 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Listeners(args) => members::run_listeners(&cli.config(&[])?, args)?,
         Command::Listen(args) => listen::run(cli.config(watch::DEFAULTS)?, args)?,
         Command::Notify(args) => notify::run(cli.config(publish::DEFAULTS)?, args)?,
+        Command::Config(args) => {
+            config::run(&cli.config(&[])?, args, cli.file(), &cli.flag_names())?;
+        }
         Command::Db(args) => db::run(&cli.config(db::DEFAULTS)?, args)?,
         Command::Demo(args) => {
             return demo::run(&cli.config(&[])?, args, flags(cli), &signal::channel(stage::GRACE)?);

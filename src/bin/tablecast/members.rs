@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, select, unbounded};
+use serde::Serialize;
 use tablecast::listener::LISTENERS;
 use tablecast::registry::{Member, PUBLISHERS, Presence, PresenceState, RegistryOptions, Watch};
 use tablecast::{Config, Error, ErrorKind, Result, Stores};
 
+use crate::terminal::FormatArgs;
 use crate::{cli, output, signal};
 
 /// Arguments of the look.
@@ -15,6 +17,8 @@ pub(crate) struct Args {
     /// Time to watch; a member that was not seen by then is `unknown` [default: until all is known].
     #[arg(long, value_name = "S", value_parser = cli::seconds)]
     timeout: Option<Duration>,
+    #[command(flatten)]
+    format: FormatArgs,
 }
 
 /// Time that a signal leaves for printing the rest.
@@ -61,6 +65,12 @@ fn print(
     let watch = Watch::new(store, table, options, false, tell)?;
     let present = watch_for(&looks, limit, &signal)?;
     drop(watch);
+    if args.format.is_json() {
+        return present.iter().try_for_each(|presence| {
+            let member = serde_json::to_string(&Line::of(presence));
+            output::result(&member.map_err(|e| output::failed(e.into()))?)
+        });
+    }
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(present.into_iter().map(|presence| {
         let [first, second] = about(&presence.member);
@@ -68,11 +78,8 @@ fn print(
             PresenceState::Alive => format!("{:.1} s ago", presence.age.as_secs_f64()),
             _ => "-".into(),
         };
+        let state = state(&presence);
         let member = presence.member;
-        let state = match member.leaving {
-            true => "leaving",
-            false => presence.state.as_str(),
-        };
         let epoch = member.epoch.to_string();
         [
             member.id,
@@ -85,6 +92,45 @@ fn print(
         ]
     }));
     output::result(output::columns(&rows).trim_end())
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    id: &'a str,
+    epoch: u64,
+    /// A publisher's address, a listener's topic.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    address: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    role: &'a str,
+    handled: u64,
+    waiting: u64,
+    state: &'a str,
+    /// Milliseconds since it renewed its registration, if it was seen to.
+    renewed_ms: Option<u128>,
+}
+
+impl Line<'_> {
+    fn of(presence: &Presence) -> Line<'_> {
+        let member = &presence.member;
+        Line {
+            id: &member.id,
+            epoch: member.epoch,
+            address: &member.address,
+            role: &member.role,
+            handled: member.load.handled,
+            waiting: member.load.waiting,
+            state: state(presence),
+            renewed_ms: (presence.state == PresenceState::Alive).then_some(presence.age.as_millis()),
+        }
+    }
+}
+
+fn state(presence: &Presence) -> &'static str {
+    match presence.member.leaving {
+        true => "leaving",
+        false => presence.state.as_str(),
+    }
 }
 
 /// The members once all states are known, or the time is over.

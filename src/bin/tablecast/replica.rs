@@ -11,11 +11,13 @@ use tablecast::database::Entry;
 use tablecast::replica::{Replica, ReplicaOptions, ReplicaTable, RowChange};
 use tablecast::{Config, Error, ErrorKind, Name, Node, Result};
 
+use crate::line::version_text;
+use crate::terminal::{Columns, FormatArgs, Kind};
 use crate::{cli, output, signal};
 
-/// Hold a copy of tables, and print what changes, one JSON object per line.
+/// Hold a copy of tables, and print what changes.
 ///
-/// Lines are {"event":"added"|"changed"|"removed","table":..,"key":..,"value":..,"old":..,"version":..,"topic":..}, first for all
+/// A terminal shows columns: event, table, key, version, topic, value. Anything else gets one JSON object per line: {"event":"added"|"changed"|"removed","table":..,"key":..,"value":..,"old":..,"version":..,"topic":..}, first for all
 /// rows that there are, and {"event":"synced","rows":N} once all of them are there, and again after the copy was read anew.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -41,6 +43,8 @@ pub(crate) struct Args {
     /// End after this many seconds; with --count, --once or --check this is a failure.
     #[arg(long, value_name = "S", value_parser = cli::seconds)]
     timeout: Option<Duration>,
+    #[command(flatten)]
+    format: FormatArgs,
 }
 
 /// Maximum of changes that wait to be printed.
@@ -118,6 +122,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         changes,
         printed: 0,
         was_synced: false,
+        columns: args.format.columns(),
     };
     let watched = watch.run(&signal);
     log::info!("{:?}", replica.stats());
@@ -138,6 +143,8 @@ struct Watch<'a> {
     changes: Receiver<Change>,
     printed: u64,
     was_synced: bool,
+    /// Where lines are for people.
+    columns: Option<Columns>,
 }
 
 impl Watch<'_> {
@@ -179,7 +186,7 @@ impl Watch<'_> {
             return Ok(false);
         }
         for (table, change) in iter::once(first).chain(self.changes.try_iter()).take(CAPACITY) {
-            line(out, &Line::of(&table, &change))?;
+            line(&mut self.columns, out, &Line::of(&table, &change))?;
             self.printed += 1;
             if Some(self.printed) == self.args.count {
                 out.flush()?;
@@ -191,17 +198,17 @@ impl Watch<'_> {
     }
 
     /// All rows are there; true if that was enough.
-    fn synced(&self, out: &mut impl Write) -> Result<bool> {
+    fn synced(&mut self, out: &mut impl Write) -> Result<bool> {
         if self.args.check {
             return self.compare(out).map(|()| true);
         }
         let rows = self.tables.iter().map(ReplicaTable::len).sum();
-        let printed = line(out, &Line::Synced { rows }).and_then(|()| out.flush());
+        let printed = line(&mut self.columns, out, &Line::Synced { rows }).and_then(|()| out.flush());
         printed.map_err(output::failed)?;
         Ok(self.args.once)
     }
 
-    fn compare(&self, out: &mut impl Write) -> Result<()> {
+    fn compare(&mut self, out: &mut impl Write) -> Result<()> {
         let differences = self.replica.verify(self.args.timeout.unwrap_or(COMPARISON))?;
         for difference in &differences {
             let difference = Line::Difference {
@@ -210,7 +217,7 @@ impl Watch<'_> {
                 held: difference.held,
                 stored: difference.stored,
             };
-            line(out, &difference).map_err(output::failed)?;
+            line(&mut self.columns, out, &difference).map_err(output::failed)?;
         }
         out.flush().map_err(output::failed)?;
         match differences.len() {
@@ -233,12 +240,41 @@ impl Watch<'_> {
     }
 }
 
-fn line(out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
+fn line(columns: &mut Option<Columns>, out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
+    if let Some(columns) = columns {
+        return writeln!(out, "{}", line.text(columns));
+    }
     serde_json::to_writer(&mut *out, line)?;
     out.write_all(b"\n")
 }
 
 impl<'a> Line<'a> {
+    fn text(&self, columns: &mut Columns) -> String {
+        let (kind, event, row) = match self {
+            Line::Added(row) => (Kind::Good, "added", row),
+            Line::Changed(row) => (Kind::Changed, "changed", row),
+            Line::Removed(row) => (Kind::Bad, "removed", row),
+            Line::Synced { rows } => return columns.line(Kind::Event, &["synced", &format!("{rows} rows")]),
+            Line::Difference {
+                table,
+                key,
+                held,
+                stored,
+            } => {
+                let version = |version: &Option<u64>| version.map_or("no row".into(), |version| format!("v{version}"));
+                let versions = format!("held {}, stored {}", version(held), version(stored));
+                return columns.line(Kind::Bad, &["difference", table, key, &versions]);
+            }
+        };
+        let version = version_text(Some(row.version));
+        let (topic, value) = (row.topic.unwrap_or_default(), row.value.unwrap_or_default());
+        let old = row.old.map_or(String::new(), |old| format!("  was {old}"));
+        columns.line(
+            kind,
+            &[event, row.table, row.key, &version, topic, &format!("{value}{old}")],
+        )
+    }
+
     fn of(table: &'a str, change: &'a RowChange<String>) -> Line<'a> {
         let row = |row: &'a Entry<String>, old: Option<&'a Entry<String>>| RowLine {
             table,

@@ -3,10 +3,12 @@
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, select};
+use serde::Serialize;
 use tablecast::barrier::{Registered, registered};
 use tablecast::subscriber::SubscriberStatus;
 use tablecast::{AddressState, Config, Error, ErrorKind, Name, Node, Result};
 
+use crate::terminal::FormatArgs;
 use crate::{cli, output, signal};
 
 /// Connect as a subscriber would, and print how it stands with every address, topic and publisher.
@@ -21,6 +23,8 @@ pub(crate) struct Args {
     /// Time to wait until everything is live.
     #[arg(long, value_name = "S", value_parser = cli::seconds, default_value = "3")]
     timeout: Duration,
+    #[command(flatten)]
+    format: FormatArgs,
 }
 
 /// Time that a signal leaves for printing the rest.
@@ -48,12 +52,16 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     if live.is_ok() {
         listen(config.hello_interval_ms, &signal)?;
     }
-    let mut text = table(&subscriber.status());
-    match replicas(&node) {
-        Ok(replicas) if replicas.is_empty() => {}
-        Ok(replicas) => text += &format!("\n{}", replica_table(&replicas)),
-        Err(e) => log::info!("the replicas are not known: {e}"),
-    }
+    let replicas = replicas(&node).unwrap_or_else(|e| {
+        log::info!("the replicas are not known: {e}");
+        Vec::new()
+    });
+    let status = subscriber.status();
+    let text = match args.format.is_json() {
+        true => lines(&status, &replicas).map_err(|e| output::failed(e.into()))?,
+        false if replicas.is_empty() => table(&status),
+        false => format!("{}\n{}", table(&status), replica_table(&replicas)),
+    };
     output::result(text.trim_end())?;
     live.map_err(|e| match e.kind() {
         ErrorKind::Timeout => Error::new(ErrorKind::Timeout, format!("not live within {:?}", args.timeout)),
@@ -71,6 +79,74 @@ fn listen(period: Duration, signal: &Receiver<()>) -> Result<()> {
 
 fn interrupted() -> Error {
     Error::new(ErrorKind::Stopped, "interrupted")
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Line<'a> {
+    Address {
+        address: &'a str,
+        state: &'a str,
+    },
+    Topic {
+        topic: &'a str,
+        state: String,
+        publishers: Vec<PublisherLine<'a>>,
+    },
+    Replica {
+        replica: &'a str,
+        epoch: u64,
+        host: &'a str,
+        tables: Vec<&'a str>,
+        /// `null` if there are many.
+        topics: Option<Vec<&'a str>>,
+    },
+}
+
+#[derive(Serialize)]
+struct PublisherLine<'a> {
+    publisher: &'a str,
+    state: String,
+    last: u64,
+    heard_ms: u128,
+}
+
+fn texts(names: &[Name]) -> Vec<&str> {
+    names.iter().map(Name::as_str).collect()
+}
+
+/// A JSON object per line.
+fn lines(status: &SubscriberStatus, replicas: &[Registered]) -> serde_json::Result<String> {
+    let addresses = status.addresses.iter().map(|address| Line::Address {
+        address: &address.address,
+        state: describe(address.state),
+    });
+    let topics = status.topics.iter().map(|topic| Line::Topic {
+        topic: topic.topic.as_str(),
+        state: topic.state.to_string(),
+        publishers: topic
+            .publishers
+            .iter()
+            .map(|publisher| PublisherLine {
+                publisher: &publisher.publisher,
+                state: publisher.state.to_string(),
+                last: publisher.last,
+                heard_ms: publisher.age.as_millis(),
+            })
+            .collect(),
+    });
+    let replicas = replicas.iter().map(|replica| Line::Replica {
+        replica: &replica.id,
+        epoch: replica.epoch,
+        host: &replica.host,
+        tables: texts(&replica.tables),
+        topics: replica.topics.as_deref().map(texts),
+    });
+    let lines = addresses.chain(topics).chain(replicas);
+    let lines: Vec<String> = lines
+        .map(|line| serde_json::to_string(&line))
+        .collect::<Result<_, _>>()?;
+    Ok(lines.join("\n"))
 }
 
 fn table(status: &SubscriberStatus) -> String {

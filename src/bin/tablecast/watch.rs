@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, bounded, never, select};
 use tablecast::{
-    AddressState, Config, DbUpdate, DispatcherHandle, Error, ErrorKind, Event, Node, Result, Subscriber, SyncReason,
-    Topic,
+    AddressState, Config, DispatcherHandle, Error, ErrorKind, Event, Node, Result, Subscriber, SyncReason, Topic,
 };
 
-use crate::line::Line;
+use crate::line::{Line, update_text};
+use crate::terminal::{Columns, FormatArgs, Kind};
 use crate::{cli, output, signal};
 
-/// Print updates as they come, one JSON object per line; says `ready` on stderr once it is live.
+/// Print updates as they come; says `ready` on stderr once it is live.
 ///
-/// Lines are {"event":"update","table":..,"key":..,"action":..,"value":..,"topic":..,"priority":..}, with
+/// A terminal shows columns: action, table, key, version, topic, value. Anything else gets one JSON object per line: {"event":"update","table":..,"key":..,"action":..,"value":..,"topic":..,"priority":..}, with
 /// "version":.. if the row has one, and {"event":"sync","reason":..} where updates may have been missed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -31,6 +31,8 @@ pub(crate) struct Args {
     /// End after this many seconds; with --count this is a failure.
     #[arg(long, value_name = "S", value_parser = cli::seconds)]
     timeout: Option<Duration>,
+    #[command(flatten)]
+    format: FormatArgs,
 }
 
 /// A watcher wants to see every update.
@@ -61,6 +63,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         count: args.count,
         printed: 0,
         ready: false,
+        columns: args.format.columns(),
     };
     let watched = watch.run(&signal, args.timeout);
     log::info!("{:?}", subscriber.stats());
@@ -71,20 +74,17 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
 fn register(dispatcher: &DispatcherHandle, tables: &[String]) -> Receiver<Event> {
     let (sender, events) = bounded(CAPACITY);
     // Waits for the printing: nothing may be lost. It is refused only at the end.
-    let handler = || {
-        let sender = sender.clone();
-        move |update: &DbUpdate| drop(sender.send(Event::Update(update.clone())))
-    };
-    match tables {
-        [] => dispatcher.on_update(handler()).detach(),
-        tables => {
-            for table in tables.iter().collect::<BTreeSet<_>>() {
-                dispatcher.on_table(table.as_str(), handler()).detach();
-            }
+    let tables: BTreeSet<String> = tables.iter().cloned().collect();
+    let handler = move |event: &Event| {
+        let is_wanted = match event {
+            Event::Update(update) => tables.is_empty() || tables.contains(&*update.table),
+            _ => true,
+        };
+        if is_wanted {
+            drop(sender.send(event.clone()));
         }
-    }
-    let sync = move |reason: &SyncReason| drop(sender.send(Event::Sync(reason.clone())));
-    dispatcher.on_sync(sync).detach();
+    };
+    dispatcher.on_event(handler).detach();
     events
 }
 
@@ -94,6 +94,8 @@ struct Watch<'a> {
     count: Option<u64>,
     printed: u64,
     ready: bool,
+    /// Where lines are for people.
+    columns: Option<Columns>,
 }
 
 impl Watch<'_> {
@@ -121,22 +123,17 @@ impl Watch<'_> {
         let mut enough = false;
         let mut synced = false;
         for event in iter::once(first).chain(self.events.try_iter()).take(CAPACITY) {
-            let line = match &event {
-                Event::Update(update) => {
-                    self.printed += 1;
-                    Line::from(update)
-                }
+            write(&mut self.columns, &event, out)?;
+            match &event {
+                Event::Update(_) => self.printed += 1,
                 Event::Sync(reason) => {
                     synced = true;
                     if let SyncReason::Cleared { topics, .. } = reason {
                         self.listen_again(topics);
                     }
-                    Line::from(reason)
                 }
                 _ => continue,
-            };
-            serde_json::to_writer(&mut *out, &line)?;
-            out.write_all(b"\n")?;
+            }
             enough = Some(self.printed) == self.count;
             if enough {
                 break;
@@ -188,4 +185,21 @@ impl Watch<'_> {
             log::warn!("no connection yet to {}; still trying", missing.join(", "));
         }
     }
+}
+
+fn write(columns: &mut Option<Columns>, event: &Event, out: &mut impl Write) -> io::Result<()> {
+    match (event, columns) {
+        (Event::Update(update), Some(columns)) => writeln!(out, "{}", update_text(columns, update)),
+        (Event::Sync(reason), Some(columns)) => {
+            writeln!(out, "{}", columns.line(Kind::Event, &["sync", &reason.to_string()]))
+        }
+        (Event::Update(update), None) => json(out, &Line::from(update)),
+        (Event::Sync(reason), None) => json(out, &Line::from(reason)),
+        _ => Ok(()),
+    }
+}
+
+fn json(out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, line)?;
+    out.write_all(b"\n")
 }

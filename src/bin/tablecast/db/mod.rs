@@ -9,6 +9,7 @@ use std::time::Duration;
 use tablecast::store::{Write, WriteOp, Written};
 use tablecast::{Config, Database, DbUpdate, Error, ErrorKind, Node, Result, Store, Stores, Topic};
 
+use crate::terminal::FormatArgs;
 use crate::{cli, output, publish, signal};
 
 /// Write and read rows of the database; subscribers are notified of each change.
@@ -61,9 +62,11 @@ enum Command {
         /// Only the rows of this topic.
         #[arg(long)]
         topic: Option<String>,
-        /// Print only the keys, each as a JSON string.
+        /// Print only the keys.
         #[arg(long)]
         keys: bool,
+        #[command(flatten)]
+        format: FormatArgs,
     },
     /// Create or delete a whole table; nothing is published.
     #[command(subcommand)]
@@ -157,7 +160,12 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<()> {
             change.make(config, write)
         }
         Command::Get(row) => read::get(config, row),
-        Command::List { table, topic, keys } => read::list(config, table, topic.as_deref(), *keys),
+        Command::List {
+            table,
+            topic,
+            keys,
+            format,
+        } => read::list(config, table, topic.as_deref(), *keys, *format),
         Command::Table(TableCommand::Create { table }) => {
             let is_new = in_table(config, table, |store| store.create_table(table))?;
             expect(is_new, ErrorKind::AlreadyExists, table)?;

@@ -9,6 +9,8 @@ use tablecast::store::{Listing, Row};
 use tablecast::{Config, Error, ErrorKind, Result, Topic};
 
 use super::{RowArgs, about, open_store, table_name};
+use crate::line::version_text;
+use crate::terminal::{Columns, FormatArgs, Kind};
 use crate::{output, signal};
 
 /// Time that a signal leaves for printing the rest.
@@ -23,35 +25,107 @@ pub(super) fn get(config: &Config, args: &RowArgs) -> Result<()> {
 }
 
 /// Prints the rows or the keys of a table.
-pub(super) fn list(config: &Config, table: &str, topic: Option<&str>, keys: bool) -> Result<()> {
+pub(super) fn list(config: &Config, table: &str, topic: Option<&str>, keys: bool, format: FormatArgs) -> Result<()> {
     let topic = topic.map(Topic::new).transpose()?;
     let signal = signal::channel(GRACE)?;
     let named = |e| about(&table_name(table), e);
     let store = open_store(config).map_err(named)?;
-    if keys {
+    let mut columns = format.columns();
+    let has_printed = if keys {
         let keys = store.keys(table, topic.as_ref());
-        print_all(keys, &signal, named, |key| json(&**key))
+        print_all(keys, &signal, named, |key| match &mut columns {
+            None => json(&**key),
+            Some(columns) => Ok(columns.line(Kind::Plain, &[key])),
+        })?
     } else {
         let rows = store.entries(table, topic.as_ref());
-        print_all(rows, &signal, named, |row| line(table, row))
+        match columns {
+            None => print_all(rows, &signal, named, |row| line(table, row))?,
+            Some(columns) => print_columns(rows, &signal, named, columns)?,
+        }
+    };
+    if !has_printed
+        && store
+            .table_version(table)
+            .map_err(named)?
+            .is_none_or(|seen| seen.version == 0)
+    {
+        output::say(&format!("there is no table {table:?} in {}", place(config)));
+    }
+    Ok(())
+}
+
+/// The store, as people look for it.
+fn place(config: &Config) -> String {
+    match &*config.nb_db_class {
+        "sqlite" => format!("the file {}", config.sqlite_path.display()),
+        "redis" => {
+            let hosts = config.get("remote_db_hosts").unwrap_or_default();
+            format!("Redis at {hosts}, where keys begin with \"tablecast{{\"")
+        }
+        other => format!("the store {other}"),
     }
 }
 
-/// Prints a line for each item as it comes, until a signal.
+/// Number of rows that decide together how wide columns are.
+const CHUNK: usize = 256;
+
+/// Prints rows for people, until a signal; true if there was one.
+fn print_columns(
+    rows: Listing<'_, Row>,
+    signal: &Receiver<()>,
+    named: impl Fn(Error) -> Error,
+    mut columns: Columns,
+) -> Result<bool> {
+    let head = ["key", "version", "topic", "value"];
+    columns.fit(&head);
+    let mut out = BufWriter::with_capacity(1 << 16, output::stdout());
+    let mut rows = rows.peekable();
+    let mut is_first = true;
+    while rows.peek().is_some() {
+        let chunk: Result<Vec<Row>> = rows.by_ref().take(CHUNK).collect();
+        let chunk = chunk.map_err(&named)?;
+        let versions: Vec<String> = chunk.iter().map(|row| version_text(Some(row.version))).collect();
+        let cells = || {
+            let rows = chunk.iter().zip(&versions);
+            rows.map(|(row, version)| [&*row.key, version, row.topic.as_str(), &row.value])
+        };
+        cells().for_each(|cells| columns.fit(&cells));
+        if std::mem::take(&mut is_first) {
+            writeln!(out, "{}", columns.line(Kind::Head, &head)).map_err(output::failed)?;
+        }
+        for cells in cells() {
+            writeln!(out, "{}", columns.line(Kind::Plain, &cells)).map_err(output::failed)?;
+        }
+        out.flush().map_err(output::failed)?;
+        if signal.try_recv().is_ok() {
+            return Err(interrupted());
+        }
+    }
+    Ok(!is_first)
+}
+
+fn interrupted() -> Error {
+    Error::new(ErrorKind::Stopped, "a signal came before the last row")
+}
+
+/// Prints a line for each item as it comes, until a signal; true if there was one.
 fn print_all<T>(
     mut items: Listing<'_, T>,
     signal: &Receiver<()>,
     named: impl Fn(Error) -> Error,
-    line: impl Fn(&T) -> Result<String>,
-) -> Result<()> {
+    mut line: impl FnMut(&T) -> Result<String>,
+) -> Result<bool> {
     let mut out = BufWriter::with_capacity(1 << 16, output::stdout());
+    let mut has_printed = false;
     let printed = items.try_for_each(|item| {
         if signal.try_recv().is_ok() {
-            return Err(Error::new(ErrorKind::Stopped, "a signal came before the last row"));
+            return Err(interrupted());
         }
+        has_printed = true;
         writeln!(out, "{}", line(&item.map_err(&named)?)?).map_err(output::failed)
     });
-    printed.and(out.flush().map_err(output::failed))
+    printed.and(out.flush().map_err(output::failed)).map(|()| has_printed)
 }
 
 #[derive(Serialize)]
