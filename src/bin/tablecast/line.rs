@@ -1,4 +1,4 @@
-//! Printed form of updates and sync events: a JSON object a line.
+//! The printed form of updates and sync events: one JSON object per line.
 
 use serde::Serialize;
 use tablecast::{DbUpdate, Name, SyncReason, Topic};
