@@ -50,8 +50,8 @@
 //!
 //! # Limits
 //!
-//! - If a server is killed after it has processed an event and before it has marked the claim, another one processes the
-//!   event again. A clean stop, or a panic in the handler, causes no repeat.
+//! - If a server is killed after it has processed an event and before it has marked the claim, another one processes
+//!   the event again. A clean stop, or a panic in the handler, causes no repeat.
 //! - If a process is stopped, its host sleeps, or it cannot reach the store for longer than the option `timeout` while
 //!   its handler runs, another server may process the event again. Before an event is begun, the listener makes sure
 //!   that it is still registered.

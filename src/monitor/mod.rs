@@ -1,14 +1,14 @@
 //! Monitors: they poll a table and publish the changes of writers that do not publish.
 //!
 //! - **Published changes.** A new row is published as a create, a row with another version as a set, a missing row as a
-//!   delete; each on the row's topic. Changes between two polls are published as one; a row that was created and deleted
-//!   in between is not published. A row that was deleted and created again is published as a set, or, with another
-//!   topic, as a delete on the old topic and a create on the new one.
+//!   delete; each on the row's topic. Changes between two polls are published as one; a row that was created and
+//!   deleted in between is not published. A row that was deleted and created again is published as a set, or, with
+//!   another topic, as a delete on the old topic and a create on the new one.
 //! - **Versions.** Creates and sets have the row's version. A delete has a version above all published versions of the
 //!   row, and below all later ones; the store's own may differ.
-//! - **Memory.** Keys, versions and topics of the published rows are in the store itself, in the monitor's own table; so
-//!   a restarted monitor also publishes the changes made while none ran. A change is published before it is remembered:
-//!   after a crash it may be published twice, with the same version.
+//! - **Memory.** Keys, versions and topics of the published rows are in the store itself, in the monitor's own table;
+//!   so a restarted monitor also publishes the changes made while none ran. A change is published before it is
+//!   remembered: after a crash it may be published twice, with the same version.
 //! - **First start.** Without memory, every row is published as a create. Receivers that have the row recognize its
 //!   version.
 //! - **Outages** of the store or of the transport are failures: unpublished changes are published at a later poll.

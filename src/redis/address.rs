@@ -1,4 +1,4 @@
-//! The addresses that name servers: `redis://user:password@host:port,host:port/db`, `rediss://`, `valkey://`, `unix:///path`.
+//! The addresses of servers: `redis://user:password@host:port,host:port/db`, `rediss://`, `valkey://`, `unix:///path`.
 
 use std::fmt;
 

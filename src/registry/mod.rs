@@ -5,8 +5,8 @@
 //!   seen it, it marks its row as leaving instead, and an observer removes the row later.
 //! - A [`Watch`] reads the table periodically and reports the members. Each write gives a row a new version, so a row
 //!   whose version stays the same for the timeout has an owner that is gone. The time is the observer's own, and counts
-//!   only while it looks, and while the store can be read and written; no two clocks are compared. The first observer to
-//!   notice removes the row, but only in the version that it saw: a row renewed meanwhile stays.
+//!   only while it looks, and while the store can be read and written; no two clocks are compared. The first observer
+//!   to notice removes the row, but only in the version that it saw: a row renewed meanwhile stays.
 //! - A [`Discovery`] makes a [`Subscriber`](crate::Subscriber) follow the publishers of a table.
 //!
 //! If the store went back to an earlier state, by `FLUSHALL` or an older file, no process has removed the missing rows:

@@ -106,7 +106,7 @@ impl Database {
             Err(failure) => failure.kind() == ErrorKind::Unconfirmed,
         };
         Err(match may_be_there {
-            true => Error::new(ErrorKind::Unconfirmed, "the write was made before this was noticed").with_source(replaced),
+            true => Error::new(ErrorKind::Unconfirmed, "the write was already made").with_source(replaced),
             false => replaced,
         })
     }

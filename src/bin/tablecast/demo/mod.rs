@@ -44,9 +44,9 @@ pub(crate) use writer::{WriterArgs, run as run_writer};
 /// topic, each other one to a tenant's topic and to everyone's. Of the options only codec is used, and with --redis
 /// those that begin with redis.
 ///
--- driver zmq or redis chooses the transport. With --store sqlite or redis, writers write rows, which are stored and
--- then published (with redis for both, in one step); each subscriber holds a replica, and at the end its rows are
--- compared with the store.
+/// --driver zmq or redis chooses the transport. With --store sqlite or redis, writers write rows, which are stored and
+/// then published (with redis for both, in one step); each subscriber holds a replica, and at the end its rows are
+/// compared with the store.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Send this many generated updates of about 240 bytes instead.

@@ -73,7 +73,7 @@ impl Setup {
         };
         let wants_redis = driver == Driver::Redis || store == Some(Store::Redis);
         let redis = match redis {
-            _ if wants_redis && !cfg!(feature = "redis") => return Err(wrong("this build lacks the feature redis".into())),
+            _ if wants_redis && !cfg!(feature = "redis") => return Err(wrong("this build lacks Redis".into())),
             None if !wants_redis => None,
             None => Some(Redis::Own(redis::find()?)),
             Some(_) if !wants_redis => {

@@ -23,9 +23,9 @@ pub(crate) use listener::{ListenerArgs, run as run_listener};
 /// with the most nodes; one for each other number of nodes, with the most listeners; and one for each other number of
 /// workers, with the fewest listeners. Exits with 1 if an update was lost, or processed twice.
 ///
--- driver zmq (the default) uses a port for each process, found through the store, which is --store sqlite (the default)
--- or redis; --driver redis has --store redis by default. For redis, the storm starts its own redis-server. The options
--- codec, ack_timeout_ms and listener_timeout_ms also apply.
+/// --driver zmq (the default) uses a port for each process, found through the store, which is --store sqlite (the
+/// default) or redis; --driver redis has --store redis by default. For redis, the storm starts its own redis-server.
+/// The options codec, ack_timeout_ms and listener_timeout_ms also apply.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Number of nodes.
