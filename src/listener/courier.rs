@@ -62,7 +62,7 @@ impl Courier {
         let _ = pending.send(self.in_flight.into_pending());
     }
 
-    /// Does all due work; returns true if a send failed after taking its time.
+    /// Does all due work; returns true if a send blocked and failed.
     pub(super) fn act(&mut self, now: Instant) -> bool {
         self.in_flight.tick(now);
         self.carry()

@@ -96,7 +96,7 @@ struct Event {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
-    /// Not under way.
+    /// Not sent yet, or waiting for a listener.
     Waiting,
     /// Under way to this listener.
     Sent(Name),

@@ -26,12 +26,11 @@ pub struct ListenerOptions {
     /// at once; it takes over the other's claims when that has stopped, or has not renewed its row for the timeout.
     /// Default: made from the host's name, the process id and a random number.
     pub id: Option<Name>,
-    /// The time without a renewal after which a listener counts as gone; at least 10 ms. The same for all
-    /// listeners and notifiers of a store. Default: 10 s.
+    /// The time without a renewal after which a listener counts as gone; at least 10 ms. The same for all listeners and
+    /// notifiers of a store. Default: 10 s.
     pub timeout: Duration,
     /// The interval at which the registered members are read, but at least four times within the timeout, and at most
-    /// every
-    /// millisecond. Default: 1 s.
+    /// every millisecond. Default: 1 s.
     pub interval: Duration,
     /// How long an unconfirmed claim is kept: the longest time for which a notifier may be cut off in the middle of a
     /// delivery. Default: 10 min.

@@ -119,7 +119,7 @@ impl Peers {
         peers.map(|peer| peer.waiting).min().unwrap_or(0)
     }
 
-    /// True if every listener has so many events waiting that another can wait here.
+    /// True if every listener has enough events waiting that a new one may wait here.
     pub(super) fn are_busy(&self) -> bool {
         self.least_waiting() >= BUSY
     }

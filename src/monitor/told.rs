@@ -6,8 +6,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Row, Store, TableVersion, Write};
 use crate::update::{Name, Topic};
 
-/// The rows by the hash of their key, in parts of which each is stored as a row: to store a few changes takes a few
-/// writes, and to store a whole table at most one write for each part.
+/// The rows by the hash of their key, in parts, each stored as a row: storing a few changes takes a few writes, and
+/// storing a whole table at most one write per part.
 pub(super) struct Told {
     /// The table that stores it.
     name: String,

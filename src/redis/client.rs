@@ -199,7 +199,7 @@ impl Client {
         outcome
     }
 
-    /// True if a server whose slot is being moved away has none of the script's keys any more, so it never will.
+    /// True if a server whose slot is being moved away has none of the script's keys left; it gets none again.
     fn has_none(&self, node: &Node, command: &Cmd, limit: Limit<'_>) -> bool {
         let pool = &self.0;
         let Ok(mut pooled) = pool.take(node, limit.share(pool.options().heartbeat_timeout)) else {
@@ -266,7 +266,7 @@ fn eval(command: &Cmd, script: &str) -> Cmd {
 }
 
 /// As [`eval`], but it names only one key and passes the others as arguments: a server to which a slot is being moved
-/// runs no script with several keys of which one does not exist.
+/// runs no script with several keys if one of them is missing.
 fn eval_by_one_key(command: &Cmd, script: &str) -> Cmd {
     const TAKE_KEYS: &str = "for _ = 1, tonumber(table.remove(ARGV, 1)) do KEYS[#KEYS + 1] = table.remove(ARGV, 1) end";
     let (keys, args) = keys_and_args(command);

@@ -18,7 +18,7 @@ use super::reply::Search;
 use super::stream::{Limit, Stream};
 use super::{Access, field, refused};
 
-/// A connection after a successful login. After an error it is useless.
+/// A connection after a successful login. It cannot be used after an error.
 pub(crate) struct Conn {
     node: Node,
     stream: Stream,
@@ -284,7 +284,7 @@ impl Conn {
     /// sent.
     ///
     /// # Errors
-    /// [`ErrorKind::Transport`] if the connection is useless.
+    /// [`ErrorKind::Transport`] if the connection cannot be used any more.
     pub(crate) fn check(&mut self) -> Result<()> {
         if self.heard.elapsed() >= FRESH && self.fill()? {
             return Err(self.nonsense("a reply without a request"));

@@ -3,7 +3,7 @@
 
 use super::reply::{Broken, count, line};
 
-/// What the input begins with.
+/// The beginning of the input.
 #[derive(Debug, PartialEq)]
 pub(super) enum Message {
     /// A message: the places of its channel and its payload, and its length.

@@ -197,7 +197,7 @@ impl Pool {
         }
     }
 
-    /// Drops the idle connections of a lost server, which are useless too.
+    /// Drops the idle connections of a lost server.
     pub(crate) fn lose(&self, node: &Node) {
         let lost = self.idle.lock().remove(node);
         drop(lost);

@@ -107,7 +107,7 @@ impl<'a> Limit<'a> {
         }
     }
 
-    /// Waits once for one of these, the last of which is `cancel` if there is one; returns true if one is ready.
+    /// Waits once for one of these (the last is `cancel`, if there is one); returns true if one is ready.
     fn poll(&self, fds: &mut [PollFd<'_>], left: Duration) -> io::Result<bool> {
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());

@@ -38,7 +38,7 @@ pub(super) struct Inner {
     pub(super) differences: AtomicU64,
 }
 
-/// A table that is held.
+/// A held table.
 pub(super) struct Held {
     pub(super) part: Arc<dyn Part>,
     /// The same as a [`ReplicaTable`].

@@ -31,7 +31,7 @@
 //! database.rows(LPORT).create("port-1", &LogicalPort { chassis: "host1".into() })?;
 //! replica.wait_current(Duration::from_secs(5))?;
 //! assert_eq!(ports.get("port-1")?.expect("it is there").row.chassis, "host1");
-//! assert_eq!(changed.recv().expect("it is told").key(), "port-1");
+//! assert_eq!(changed.recv().expect("it is reported").key(), "port-1");
 //! # Ok(())
 //! # }
 //! ```
@@ -171,7 +171,7 @@ impl Replica {
     /// [`ErrorKind::InvalidInput`] if it is held with another type.
     pub fn table<T: DeserializeOwned + Send + Sync + 'static>(&self, table: Table<T>) -> Result<ReplicaTable<T>> {
         let decode: Decode<T> = |table, key, text| {
-            // The row type's own code: a panic must not end the thread that reads.
+            // The row type's own code: a panic must not end the reading thread.
             let what = || format!("the row type of table {table}, reading key {key}");
             let row = error::contain(what, || Table::read(table, key, &text));
             row.flatten().map_err(|error| (text, error))
@@ -271,7 +271,7 @@ impl Replica {
         match covers() {
             Some(true) => Ok(()),
             Some(false) => {
-                let context = format!("version {} of table {table:?} within {timeout:?}", version.version);
+                let context = format!("table {table:?} below version {} after {timeout:?}", version.version);
                 Err(Error::new(ErrorKind::Timeout, context))
             }
             None => {

@@ -115,7 +115,7 @@ impl<T> fmt::Debug for RowChange<T> {
     }
 }
 
-/// A state of a row as it comes in, decoded as far as it can be.
+/// An incoming state of a row, decoded if possible.
 pub(super) struct NewRow<T> {
     pub(super) row: Result<Arc<Entry<T>>, Arc<MalformedRow>>,
     /// A sum of the text.
@@ -244,7 +244,7 @@ pub(super) struct Step<T> {
 }
 
 impl<T> Step<T> {
-    /// A row that was not known before.
+    /// The step for a row that was unknown before.
     pub(super) fn appears(held: Held<T>) -> Step<T> {
         Step {
             key: held.key().clone(),

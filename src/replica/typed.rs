@@ -189,7 +189,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
     pub(super) fn look(&self, went_back_before: u64, wakes: bool) {
         if self.went_back() > went_back_before {
             let context = format!(
-                "the store went back to an earlier state: table {:?} is read anew",
+                "the store went back to an earlier state: table {:?} is listed again",
                 self.name
             );
             report(&Error::new(ErrorKind::Unavailable, context), self.hook.as_ref());

@@ -381,7 +381,7 @@ fn without_listeners_everything_waits_and_it_is_said_once() {
     assert_eq!(desk.in_flight.steps(), [Step::Nobody]);
     desk.tick(10_000);
     desk.idle();
-    // A late answer counts all the same.
+    // A late answer still counts.
     desk.done(10_001, 1, "a", 1);
     desk.processed(10_001);
     desk.present(10_002, &["b"]);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use world::{CHECK_INTERVAL, Fate, Kind, Play};
 
-/// How many histories are played.
+/// The number of histories.
 const HISTORIES: u64 = 10_000;
 
 /// One history.
@@ -82,7 +82,7 @@ fn a_row_that_is_read_as_it_is_held_is_no_change() {
     play(1_207_145_358_253_732_864).unwrap_or_else(|wrong| panic!("{wrong}"));
 }
 
-/// So long that no check finds anything.
+/// A check interval so long that no check takes place.
 const SELDOM: Duration = Duration::from_secs(3_600);
 
 /// Updates that are only late cause no reads: the chain of updates alone moves the positions.

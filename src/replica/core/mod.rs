@@ -173,7 +173,7 @@ impl<T> Core<T> {
         }
     }
 
-    /// Removes a row of a topic that is not held any more.
+    /// Removes a row of a topic that is no longer held.
     pub(super) fn evict(&mut self, key: &Name) -> Option<Step<T>> {
         let held = self.rows.get(key)?;
         let is_held = self.topics.contains_key(held.topic());

@@ -71,7 +71,7 @@ pub(super) fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
         _ => return Err(undecided(outcome, write.table)),
     }
     if outcome == 4 && write.returning && !matches!(write.op, WriteOp::Create(_)) {
-        let context = "the write was made, but the answer with the value before it was lost";
+        let context = "the write was made, but the answer with the earlier value was lost";
         return Err(Error::new(ErrorKind::Unconfirmed, context));
     }
     let Some(Value::BulkString(versions)) = answer.next() else {

@@ -107,8 +107,8 @@ impl Connections {
                 return Err(failure);
             }
             if paths.has_log() {
-                let context = "it can only be read, and its last process has left a write-ahead log: have a process that may \
-                    write it and its folder open it once, or be there";
+                let context = "it can only be read, and its last process has left a write-ahead log: a process that may write \
+                    it and its folder has to open it once, or keep it open";
                 let error = Error::new(ErrorKind::Io, context);
                 return Err(match failure {
                     Failure::Sqlite(e) => error.with_source(e),

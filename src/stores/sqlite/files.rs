@@ -123,11 +123,11 @@ impl Paths {
         let (name, what) = match files.find(|(_, (now, before))| now != before) {
             Some((name, (None, _))) => (*name, "removed"),
             Some((name, _)) => (*name, "replaced"),
-            None => ("a file", "away for a moment"),
+            None => ("a file", "missing for a moment"),
         };
         let context = format!(
-            "{name} was {what} while the database was open, and what was written may be gone with it; the next call opens \
-            the database anew"
+            "{name} was {what} while the database was open, and recent writes may be lost with it; the next call \
+            reopens the database"
         );
         Error::new(ErrorKind::Io, context)
     }

@@ -50,7 +50,7 @@ pub(super) struct History {
     pub(super) rows: Vec<Held>,
 }
 
-/// What came from one publisher on one topic.
+/// The reported updates of one publisher on one topic.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct TrackHistory {
     pub(super) publisher: String,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! demo -orders-> writers ==PUSH==> service ==PUB==> subscribers <-orders- demo
-//!      <-what they sent-                              -what they got->
+//!      <-reports-                                               -reports->
 //! ```
 
 mod cast;

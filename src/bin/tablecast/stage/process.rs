@@ -38,7 +38,7 @@ impl fmt::Display for Who {
     }
 }
 
-/// Time limit for a child to end another one that it has started.
+/// Time limit for a child to end the process that it has started.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// A child process; dropping it kills the child.

@@ -54,7 +54,7 @@ pub(crate) fn run(args: &RedisArgs) -> Result<()> {
     let running = Arc::new(Mutex::new(Running::default()));
     let stop = Arc::clone(&running);
     let watch = move || {
-        // Whatever arrives, and however stdin ends.
+        // Until stdin ends, for any reason.
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         let mut running = stop.lock();
         running.is_over = true;
