@@ -1,4 +1,4 @@
-//! The replica's side.
+//! The replica's side of a barrier.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,7 +17,7 @@ use crate::subscriber::{OwnTopic, Subscriber};
 use crate::thread::{self, Thread};
 use crate::update::{DbUpdate, Name, Topic};
 
-/// What a replica has applied.
+/// Access to the state of a replica.
 pub(crate) trait Applied: Send + Sync {
     /// Its tables.
     fn tables(&self) -> Vec<Name>;
@@ -25,42 +25,42 @@ pub(crate) trait Applied: Send + Sync {
     /// Its topics.
     fn topics(&self) -> Vec<Topic>;
 
-    /// Whether everything up to this version is applied; `None` if it does not hold this topic of the table.
+    /// Returns true if everything up to this version is applied; `None` if this topic of the table is not held.
     fn covers(&self, table: &str, topic: &Topic, at: TableVersion) -> Option<bool>;
 
-    /// Somebody waits: it is to catch up now. Waits for nothing.
+    /// Makes the replica catch up now, since a writer waits; returns at once.
     fn hurry(&self, table: &str, topic: &Topic);
 }
 
-/// Registers a replica and answers for it, until it is dropped.
+/// Registers a replica and answers questions for it, until dropped.
 pub(crate) struct Answers {
-    // Dropped in this order: without the topic the thread ends.
+    // Dropped in this order: once the topic is gone the thread ends.
     _topic: OwnTopic,
     _thread: Thread,
     registration: Arc<Registration>,
     _watch: Watch,
 }
 
-/// Questions that wait for the thread; more are asked again.
+/// The most questions that wait for the thread; others are lost, and asked again.
 const QUESTIONS: usize = 1024;
 
-/// So many topics are named in the row; who has more may have any.
+/// The most topics that the row names; a replica with more may hold any.
 const NAMED_TOPICS: usize = 64;
 
-/// So many of the last answers stand in the row.
+/// The number of last answers in the row.
 const KEPT: usize = 64;
 
-/// How often it is looked whether a question can be answered.
+/// The interval of looks at unanswered questions.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// An update that is on its way comes within this time; who misses it has to catch up.
+/// An update under way arrives within this time; after it the replica catches up.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// A question that cannot be answered is forgotten after this time, unless it is asked again.
+/// An unanswered question is forgotten after this time, unless it is asked again.
 const FORGOTTEN: Duration = Duration::from_secs(5);
 
 impl Answers {
-    /// Registers the replica under this id, which no other one has.
+    /// Registers the replica under this unique id.
     pub(crate) fn new(
         id: &str,
         store: &Arc<dyn Store>,
@@ -112,14 +112,14 @@ impl Answers {
             _thread: thread::spawn_fallible("tablecast-barrier", hook, body)?,
             _topic: OwnTopic::register(subscriber, Topic::new(TOPIC)?, Some((TABLE.into(), Box::new(sink))))?,
             registration,
-            // Who was killed is not waited for any more.
+            // Removes the rows of killed replicas, so that writers stop waiting for them.
             _watch: Watch::new(Arc::clone(store), REPLICAS, seldom, true, |_| ())?,
         })
     }
 }
 
 impl Answers {
-    /// The replica holds other tables or topics: its row is to say so.
+    /// Renews the row at once, with the tables and topics now held.
     pub(crate) fn renew(&self) {
         self.registration.renew();
     }
@@ -131,7 +131,7 @@ impl fmt::Debug for Answers {
     }
 }
 
-/// Where questions wait for their answer.
+/// The questions without answers.
 struct Desk {
     applied: Arc<dyn Applied>,
     pending: Vec<Pending>,
@@ -186,7 +186,7 @@ impl Desk {
         }
     }
 
-    /// Answers what can be answered; true if something was.
+    /// Answers the questions that it can; returns true if there was one.
     fn answer(&mut self, now: Instant) -> bool {
         let mut answered = Vec::new();
         self.pending.retain_mut(|pending| {

@@ -1,8 +1,8 @@
-//! Waiting until the replicas that are there have applied what was written.
+//! Barriers: waiting until the present replicas have applied a write.
 //!
-//! A replica that is to be waited for registers in the table [`REPLICAS`], with the tables and topics that it has. Who waits sends a
-//! question behind the write, to all of them: is this version applied? Each answers in its row once it is, so an answer
-//! needs neither a publisher at the replica nor a subscriber at the writer.
+//! A replica with an id registers in the table [`REPLICAS`], with its tables and topics. A waiting writer publishes a
+//! question to all replicas behind its write: is this version applied? Each replica answers in its row once it is. So
+//! an answer needs neither a publisher at the replica nor a subscriber at the writer.
 
 mod answers;
 mod wait;
@@ -17,16 +17,16 @@ use crate::update::{Name, Topic};
 pub(crate) use answers::{Answers, Applied};
 pub use wait::Barrier;
 
-/// The table in which replicas are registered that can be waited for.
+/// The table of the replicas that writers can wait for.
 pub const REPLICAS: &str = "replica";
 
-/// A replica that can be waited for, as its row says.
+/// The registration of a replica that writers can wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Registered {
-    /// Its id, which no other one has.
+    /// Its unique id.
     pub id: Name,
-    /// Which run of it; later runs have higher ones.
+    /// The epoch of its run; later runs have higher ones.
     pub epoch: u64,
     /// The name of its host; empty if it has none.
     pub host: Name,
@@ -36,11 +36,11 @@ pub struct Registered {
     pub topics: Option<Vec<Name>>,
 }
 
-/// The replicas that are registered in this store, in the order of their ids. One that was killed is there until its
-/// registration is over.
+/// The replicas registered in this store, in the order of their ids. A killed replica is included until its
+/// registration expires.
 ///
 /// # Errors
-/// Those of an outage of the store.
+/// The store's errors.
 pub fn registered(store: &dyn Store) -> Result<Vec<Registered>> {
     let there = rows(store)?.into_iter().map(|(member, detail)| Registered {
         id: member.id.into(),
@@ -52,7 +52,7 @@ pub fn registered(store: &dyn Store) -> Result<Vec<Registered>> {
     Ok(there.collect())
 }
 
-/// The rows of the replicas that are there.
+/// The rows of all replicas except those that are leaving.
 fn rows(store: &dyn Store) -> Result<Vec<(Member, Detail)>> {
     let mut there = Vec::new();
     for row in store.entries(REPLICAS, None) {
@@ -65,11 +65,11 @@ fn rows(store: &dyn Store) -> Result<Vec<(Member, Detail)>> {
     Ok(there)
 }
 
-/// The topic on which replicas are asked, and the table that a question names.
+/// The topic and table of questions.
 const TOPIC: &str = "replica/barrier";
 const TABLE: &str = "replica_barrier";
 
-/// Asks whether a version of a topic of a table is applied; the update's key is the question's id.
+/// The question whether a version of a table's topic is applied; the update's key is its id.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Question {
     table: Name,
@@ -78,14 +78,14 @@ struct Question {
     version: u64,
 }
 
-/// What a replica's row says of it, in [`Member::detail`].
+/// The content of [`Member::detail`] in a replica's row.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Detail {
     host: String,
     tables: Vec<Name>,
     /// `None`: too many to name.
     topics: Option<Vec<Name>>,
-    /// The last questions that it has answered: true if it has what was asked for, false if it does not hold the topic.
+    /// The last answers, by question: true if the version is applied, false if the topic is not held.
     answers: Vec<(Name, bool)>,
 }
 
@@ -101,12 +101,12 @@ impl Question {
 impl Detail {
     fn of(member: &Member) -> Result<Detail> {
         serde_json::from_str(&member.detail).map_err(|e| {
-            let context = format!("the row of {:?} tells of no replica", member.id);
+            let context = format!("the row of {:?} describes no replica", member.id);
             Error::new(ErrorKind::Malformed, context).with_source(e)
         })
     }
 
-    /// Whether the replica may hold this topic of the table.
+    /// True if the replica may hold this topic of the table.
     fn may_hold(&self, table: &str, topic: &Topic) -> bool {
         let has_topic = |topics: &Vec<Name>| topics.iter().any(|name| *name == *topic.as_str());
         self.tables.iter().any(|name| *name == *table) && self.topics.as_ref().is_none_or(has_topic)

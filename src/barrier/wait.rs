@@ -1,4 +1,4 @@
-//! The writer's side.
+//! The writer's side of a barrier.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -10,13 +10,13 @@ use crate::store::Store;
 use crate::thread;
 use crate::update::{Action, DbUpdate, Name, Topic};
 
-/// What became of a wait.
+/// The result of a wait.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Barrier {
-    /// How many replicas have applied the write.
+    /// The number of replicas that have applied the write.
     pub applied: usize,
-    /// The ids of the replicas that were there and have not, in order.
+    /// The ids of the replicas that were present and have not applied it, in order.
     pub missing: Vec<Name>,
 }
 
@@ -24,26 +24,26 @@ pub struct Barrier {
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 const LAST_LOOK: Duration = Duration::from_millis(20);
 
-/// A question may be lost, and is asked again after this time.
+/// A question may get lost; it is asked again after this time.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 impl Barrier {
-    /// How many replicas were waited for.
+    /// The number of replicas that the wait was for.
     pub fn replicas(&self) -> usize {
         self.applied + self.missing.len()
     }
 }
 
 impl Database {
-    /// Waits until every replica that is there now and holds this topic of the table has applied the write that gave this
-    /// version, or the time is over. One that ends meanwhile is not waited for; one that was killed counts as there until its
-    /// registration is over.
+    /// Waits until every registered replica that holds this topic of the table has applied the write with this version,
+    /// or the timeout ends. The wait is for replicas present at its beginning. It ignores those that end meanwhile; a
+    /// killed replica counts as present until its registration expires.
     ///
-    /// Replicas that are not registered are not waited for: see the option `id` of a replica.
+    /// Replicas without the option `id` are not registered, and are ignored.
     ///
     /// # Errors
-    /// As [`Publisher::send_event`](crate::Publisher::send_event), and those of an outage of the store. That some have not applied
-    /// the write is no error: [`Barrier::missing`] names them.
+    /// As [`Publisher::send_event`](crate::Publisher::send_event), and the store's errors. Missing replicas are no
+    /// error; see [`Barrier::missing`].
     pub fn barrier(&self, table: &str, topic: &Topic, version: u64, timeout: Duration) -> Result<Barrier> {
         let deadline = thread::deadline(timeout);
         let store = self.store();
@@ -98,13 +98,13 @@ impl Question {
         let value = serde_json::to_string(self)
             .map_err(|e| Error::new(ErrorKind::InvalidInput, "cannot write a barrier").with_source(e))?;
         let update = DbUpdate::new(TABLE, id.clone(), Action::Other("ask".into())).value(value);
-        // Ahead of what waits: the position is what counts.
+        // Ahead of waiting updates: the answer depends on the position, not on the order.
         Ok(update.topic(Topic::new(TOPIC)?).priority(0))
     }
 }
 
 impl Detail {
-    /// What the replica has answered to this question.
+    /// The replica's answer to this question.
     fn answer(&self, id: &Name) -> Option<bool> {
         let answer = self.answers.iter().find(|(answered, _)| answered == id);
         answer.map(|(_, has_it)| *has_it)

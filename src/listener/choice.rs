@@ -1,11 +1,11 @@
-//! Which listener gets the next status update: each as often as any other, in random order.
+//! The choice of the listener for the next status update: all equally often, in random order.
 
 use std::hash::{BuildHasher, RandomState};
 
 use crate::update::Name;
 
 /// Names to choose from. They are dealt like cards: in each round every name comes once, in an unpredictable order. So
-/// a choice is as likely to be one as another, and the shares of many choices are more even than by lot.
+/// all choices are equally likely, and many choices are spread more evenly than by lots.
 #[derive(Debug, Default)]
 pub(super) struct Choice {
     all: Vec<Name>,
@@ -16,7 +16,7 @@ pub(super) struct Choice {
 }
 
 impl Choice {
-    /// Sets those to choose from. New ones come in this round already.
+    /// Sets the names. New ones come in this round already.
     pub(super) fn set(&mut self, all: Vec<Name>) {
         self.round.retain(|name| all.contains(name));
         let new = all.iter().filter(|name| !self.all.contains(name));
@@ -28,7 +28,7 @@ impl Choice {
         self.all.is_empty()
     }
 
-    /// One of them, if there is one for which `may` is true.
+    /// Returns a name for which `may` is true, if there is one.
     pub(super) fn draw(&mut self, may: impl Fn(&Name) -> bool) -> Option<Name> {
         if self.round.is_empty() {
             self.round.clone_from(&self.all);
@@ -39,7 +39,7 @@ impl Choice {
             let at = (0..self.round.len()).filter(|at| may(&self.round[*at])).nth(nth)?;
             return Some(self.round.swap_remove(at));
         }
-        // Not one of this round: out of turn.
+        // None is left in this round, so one comes out of turn.
         let all = self.all.iter().filter(|name| may(name)).count();
         let nth = self.below(all.max(1));
         self.all.iter().filter(|name| may(name)).nth(nth).cloned()
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn the_order_is_random() {
-        // Of many choosers, the first choices are spread, and one does not follow from the one before.
+        // The first choices of many choosers are spread, and the second ones do not follow from them.
         let mut pairs = BTreeMap::new();
         for _ in 0..6000 {
             let mut choice = Choice::default();

@@ -1,5 +1,5 @@
-//! The table of claims: one row for each event, by its id, with the run that processes it, and then the mark that it is
-//! processed.
+//! The table of claims: one row for each event, under its id, with the run that processes it, and then the mark that it
+//! is processed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use crate::update::{Name, Topic};
 #[derive(Debug, Clone)]
 pub(super) struct Claims(Arc<dyn Store>);
 
-/// Work of one step.
+/// The writes of one step of the store.
 #[derive(Debug, Default)]
 pub(super) struct Step {
-    /// Events that were processed, with the topic of the run that has claimed them, and the version of the claim.
+    /// Processed events, with the topic of the run that claimed them, and the version of the claim.
     pub(super) marks: Vec<(Name, Topic, u64)>,
-    /// Events that are to be claimed.
+    /// Events to claim.
     pub(super) claims: Vec<Name>,
-    /// Claims that are given up, in this version.
+    /// Claims to give up, in this version.
     pub(super) releases: Vec<(Name, u64)>,
-    /// Events whose claims are to be removed.
+    /// Events whose claims to remove.
     pub(super) removals: Vec<Name>,
 }
 
@@ -34,7 +34,7 @@ impl Step {
     }
 }
 
-/// Outcome of a [`Step`], in its order.
+/// The outcome of a [`Step`], in its order.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
     pub(super) marks: Vec<Result<Claim>>,
@@ -44,17 +44,17 @@ pub(super) struct Outcome {
 /// The owner of an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// The asking run; this is the version of the claim.
+    /// The asking run, with the version of the claim.
     Ours(u64),
-    /// The same, instead of one that is gone.
+    /// The asking run, after a listener that is gone, with the version of the claim.
     TakenOver(u64),
-    /// This listener, which may be processing it.
+    /// Another listener, which may be processing it.
     Theirs(Topic),
-    /// It is processed; this one has said so.
+    /// The listener that has marked it as processed.
     Done(Topic),
 }
 
-/// Contents of a row.
+/// The contents of a row.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Value {
     /// The topic of the listener, which identifies the run.
@@ -81,7 +81,7 @@ impl Value {
     }
 }
 
-/// Others may write the row between two looks at it; that does not go on for ever.
+/// The most tries to write a row that others write between two looks at it.
 const TRIES: usize = 4;
 
 impl Claims {
@@ -93,11 +93,11 @@ impl Claims {
         &*self.0
     }
 
-    /// Does all of a step for the run of this topic: one step of the store, and a few more for each event that another
+    /// Takes a step for the run of this topic: one step of the store, and a few more calls for each event that another
     /// listener has or had.
     ///
     /// # Errors
-    /// Those of an outage. Any part of it may have been done then.
+    /// The store's errors. Any part of the step may have been done then.
     pub(super) fn take(&self, step: &Step, run: &Topic) -> Result<Outcome> {
         let claimed = Value::text(run, false)?;
         let done = step.marks.iter().map(|(_, owner, _)| Value::text(owner, true));
@@ -118,7 +118,7 @@ impl Claims {
             };
             outcome.marks.push(marked);
         }
-        // Listeners that are known to be there; asked for once.
+        // The registered listeners, read at most once before each claim that they decide.
         let mut registered = None;
         for event in &step.claims {
             let claim = match results.next() {
@@ -130,12 +130,12 @@ impl Claims {
         Ok(outcome)
     }
 
-    /// Says that the event was processed by the run of this topic, though the claim is not as that one had left it.
+    /// Marks the event as processed by the run of this topic, though its claim has changed.
     fn mark(&self, event: &Name, owner: &Topic) -> Result<Claim> {
         let done = Value::text(owner, true)?;
         for _ in 0..TRIES {
             let written = match self.0.get(CLAIMS, event, None) {
-                // The store has lost it.
+                // The store has lost the claim.
                 Err(e) if e.kind() == ErrorKind::NotFound => self.0.create(CLAIMS, event, &done, &Topic::ALL).map(drop),
                 row => {
                     let row = row?;
@@ -159,7 +159,7 @@ impl Claims {
         Err(busy(event))
     }
 
-    /// Claims an event that another one has or had, unless that one is registered, or has processed it.
+    /// Claims an event that another listener has or had, unless that one is registered or has processed it.
     fn claim(
         &self,
         event: &Name,
@@ -183,7 +183,7 @@ impl Claims {
             if !is_ours && self.is_registered(claim.owner.as_str(), registered)? {
                 return Ok(Claim::Theirs(Topic::new(claim.owner)?));
             }
-            // An own one, by a try that was not confirmed: written again, so that it is no stray one.
+            // A claim by an unconfirmed try is written again, so that no sweep removes it as stray.
             match self
                 .0
                 .write(&Write::set(CLAIMS, event, claimed).if_version(row.version))
@@ -197,8 +197,8 @@ impl Claims {
         Err(busy(event))
     }
 
-    /// True if the owner of a claim that was just read is registered. It was before it claimed, so a table that was
-    /// read after the claim decides; one that was read before decides only that it is there.
+    /// True if the owner of a claim that was just read is registered. It was registered before it claimed, so only a
+    /// table read after the claim shows that it is gone; an older one shows only that it is present.
     fn is_registered(&self, owner: &str, known: &mut Option<HashSet<String>>) -> Result<bool> {
         if known.as_ref().is_some_and(|known| known.contains(owner)) {
             return Ok(true);
@@ -207,7 +207,7 @@ impl Claims {
         self.registered().map(|now| is_there(known.insert(now)))
     }
 
-    /// The topics of the listeners that are in the table.
+    /// The topics of the registered listeners.
     pub(super) fn registered(&self) -> Result<HashSet<String>> {
         let rows = self.0.entries(LISTENERS, None);
         let members = rows.filter_map(|row| row.map(|row| Member::from_row(&row).ok()).transpose());
@@ -215,7 +215,7 @@ impl Claims {
     }
 }
 
-/// Another one has written the row.
+/// True if another listener has written the row.
 pub(super) fn is_overtaken(e: &Error) -> bool {
     matches!(
         e.kind(),
@@ -223,7 +223,7 @@ pub(super) fn is_overtaken(e: &Error) -> bool {
     )
 }
 
-/// A fault of one event is no outage.
+/// Separates an error of one event from an outage.
 fn of_one(claim: Result<Claim>) -> Result<Result<Claim>> {
     match claim {
         Err(e)
@@ -239,7 +239,7 @@ fn of_one(claim: Result<Claim>) -> Result<Result<Claim>> {
 }
 
 fn busy(event: &str) -> Error {
-    let context = format!("other listeners write the claim of {event} all the time");
+    let context = format!("other listeners keep writing the claim of {event}");
     Error::new(ErrorKind::Conflict, context)
 }
 

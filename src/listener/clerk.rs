@@ -1,4 +1,4 @@
-//! The listener's thread for the store: takes the steps of the docket, keeps a run registered, and sweeps old claims.
+//! The listener's thread for the store: takes the docket's steps, keeps a run registered, and sweeps old claims.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,9 +21,9 @@ pub(super) struct Clerk {
     pub(super) desk: Arc<Desk>,
     pub(super) claims: Claims,
     pub(super) current: Arc<Current>,
-    /// Has something when a listener is gone.
+    /// Receives a message when a listener is gone.
     pub(super) gone: Receiver<()>,
-    /// Disconnected when it is to stop.
+    /// Disconnected to stop the thread.
     pub(super) stop: Receiver<()>,
     pub(super) sweep: Sweep,
     pub(super) looked: Instant,
@@ -32,22 +32,22 @@ pub(super) struct Clerk {
     pub(super) is_stuck: bool,
     pub(super) wait: Duration,
     pub(super) note: Note,
-    /// Ends with this.
+    /// The thread that answers, which ends with this one.
     pub(super) _ear: Thread,
     pub(super) _watch: Watch,
 }
 
-/// The run that there is now.
+/// The current run.
 pub(super) struct Current {
     pub(super) run: Mutex<Arc<Run>>,
-    /// Signalled when it is another one.
+    /// Signalled when another run begins.
     pub(super) changed: Condvar,
 }
 
-/// How long a listener that stops waits for confirmations when it has finished; what is left is removed by others.
+/// How long a stopping listener that has finished waits for confirmations; other listeners remove the remaining claims.
 const DRAIN: Duration = Duration::from_millis(400);
 
-/// The pauses after a step that failed, between them twice as long each time.
+/// The first and the longest pause after failed steps; each is twice the one before.
 pub(super) const FIRST_WAIT: Duration = Duration::from_millis(20);
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
@@ -71,7 +71,7 @@ impl Clerk {
         }
     }
 
-    /// Waits until there is something to do, or until then.
+    /// Waits until there is a step to take, or until `until`.
     fn await_work(&self, until: Instant) {
         let mut docket = self.desk.docket.lock();
         while !docket.has_step(Instant::now()) && !docket.is_stopping() {
@@ -97,7 +97,7 @@ impl Clerk {
         let (turns, mut errors) = self.desk.docket.lock().took(outcome, Instant::now());
         self.desk.speak();
         let first = errors.drain(..).next();
-        let what = "a status update is left to other listeners, or waits";
+        let what = "status updates wait, or go to other listeners";
         let hook = self.base.options.hook.as_ref();
         self.note.take(first.map_or(Ok(()), Err), what, hook);
         self.hand_out(&turns);
@@ -111,21 +111,21 @@ impl Clerk {
         }
     }
 
-    /// Gives the dispatcher the turns of events.
+    /// Queues the turns of events at the dispatcher.
     fn hand_out(&self, turns: &[Turn]) {
         let topic = &self.current.run.lock().topic.clone();
         let turn = |turn: &Turn| envelope::turn(&turn.id, topic, turn.priority, turn.timestamp);
         let mut updates: Vec<_> = turns.iter().map(turn).collect();
-        // It fails only if this or the dispatcher is stopping.
+        // Fails only if this thread or the dispatcher is stopping.
         if !updates.is_empty() && self.base.dispatcher.queue().push(&mut updates, &self.stop).is_err() {
             log::debug!("turns of {} status updates were not handed out", updates.len());
         }
     }
 
-    /// Does what is to be done now and then.
+    /// Does the periodic work.
     fn look(&mut self, run: &Run) {
         self.looked = Instant::now();
-        // A queue that is full drops what comes.
+        // A full queue drops turns, so those that stay behind when it is empty are queued again.
         let is_empty = self.base.dispatcher.stats().queue.depth == 0;
         let turns = match is_empty {
             true => self.desk.docket.lock().turns(),
@@ -152,7 +152,7 @@ impl Clerk {
         }
     }
 
-    /// Others have taken this run for dead.
+    /// Ends a run that other listeners have declared dead, and begins the next.
     fn begin_anew(&mut self, run: &Run) {
         run.end();
         let begun = self.next_run();
@@ -163,7 +163,7 @@ impl Clerk {
     }
 
     fn next_run(&self) -> Result<()> {
-        // One of its id may have taken its place, or not.
+        // Another listener may have taken its id.
         let (id, epoch) = {
             let run = self.current.run.lock();
             (&self.base.id, run.member.epoch)
@@ -177,11 +177,11 @@ impl Clerk {
         *self.current.run.lock() = Arc::clone(&run);
         run.begin(&self.base, &self.desk)?;
         self.current.changed.notify_all();
-        log::info!("listener {id:?} was taken for dead, and begins anew");
+        log::info!("listener {id:?} was declared dead, and begins a new run");
         Ok(())
     }
 
-    /// Finishes what is begun, and waits a little for what is on its way.
+    /// Finishes the begun events, and waits a little for confirmations under way.
     fn leave(mut self, run: &Run) {
         let start = Instant::now();
         let mut idle = start;

@@ -1,4 +1,4 @@
-//! Does what a notifier's bookkeeping says.
+//! Carries out the actions of a notifier's bookkeeping.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ pub(super) enum Command {
     Notify(u64, DbUpdate),
     Answers(Answers),
     Listeners(BTreeMap<Name, Standing>),
-    /// Ends it; it says what was never acknowledged.
+    /// Ends the courier, and returns the updates that were never acknowledged.
     Stop(Sender<Vec<DbUpdate>>),
 }
 
@@ -26,11 +26,11 @@ pub(super) struct Courier {
     in_flight: InFlight,
     shared: Arc<Shared>,
     topic: Topic,
-    /// The last send has failed.
+    /// The last send failed.
     is_failing: bool,
 }
 
-/// How many updates make one message, at most, and how many numbers make one of those.
+/// The most updates in one bundle, and the most numbers in one of its messages.
 const BUNDLE: usize = 64;
 const NUMBERS: usize = 512;
 
@@ -50,25 +50,25 @@ impl Courier {
             Command::Notify(number, update) => self.in_flight.add(number, update, now),
             Command::Answers(answers) => self.in_flight.answered(answers, now),
             Command::Listeners(listeners) => self.in_flight.listeners(listeners, now),
-            // It is the end of this, which is not its own.
+            // The office ends couriers, by `stop`.
             Command::Stop(_) => {}
         }
     }
 
-    /// Says what is settled, and passes on what is pending.
+    /// Sends the last confirmations, and returns the pending updates.
     pub(super) fn stop(mut self, pending: &Sender<Vec<DbUpdate>>) {
         self.in_flight.confirm(Instant::now());
         self.carry();
         let _ = pending.send(self.in_flight.into_pending());
     }
 
-    /// Does what there is to do by now; true if the transport took its time and refused.
+    /// Does all due work; returns true if a send blocked and failed.
     pub(super) fn act(&mut self, now: Instant) -> bool {
         self.in_flight.tick(now);
         self.carry()
     }
 
-    /// When there is something to do, unless something happens before.
+    /// The time of the next work, without further input.
     pub(super) fn due(&self) -> Option<Instant> {
         self.in_flight.due()
     }
@@ -113,7 +113,7 @@ impl Courier {
                 let is_stuck = sent.as_ref().is_err_and(|e| !is_refused(e));
                 self.note(sent);
                 if is_stuck {
-                    // An event that cannot be sent now is asked for when its answer does not come.
+                    // An event that was not sent is asked about when its answer does not come.
                     return true;
                 }
             }
@@ -135,7 +135,7 @@ impl Courier {
         }
     }
 
-    /// Sends messages as one, or if they are too large for that, one by one.
+    /// Sends messages as one, or one by one if they are too large together.
     fn send(&self, listener: &Name, messages: &[DbUpdate]) -> Result<()> {
         let topic = Topic::new(listener)?;
         match self.shared.publisher.send_batch(&topic, messages) {
@@ -147,18 +147,18 @@ impl Courier {
         }
     }
 
-    /// Of sends that fail one after the other only the first failure is passed on.
+    /// Reports only the first of successive failures.
     fn note(&mut self, sent: Result<()>) {
         let was_failing = std::mem::replace(&mut self.is_failing, sent.is_err());
         let Err(e) = sent else { return };
         if !was_failing {
-            let error = Error::new(e.kind(), "a status update could not be sent, and is tried again").with_source(e);
+            let error = Error::new(e.kind(), "a status update could not be sent; it will be sent again").with_source(e);
             report(&error, self.shared.options.hook.as_ref());
         }
     }
 }
 
-/// The transport could take others.
+/// True if only this message is refused, not others.
 fn is_refused(e: &Error) -> bool {
     matches!(e.kind(), ErrorKind::TooLarge | ErrorKind::InvalidInput)
 }

@@ -1,4 +1,4 @@
-//! State of a listener's threads, and the calls of its handler: on the threads of the program's dispatcher.
+//! The shared state of a listener's threads, and the calls of its handler on the dispatcher's threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,22 +18,22 @@ pub(super) type Handler = Box<dyn Fn(&DbUpdate) + Send + Sync>;
 
 pub(super) struct Desk {
     pub(super) docket: Mutex<Docket>,
-    /// Signalled when there may be something to do with the store.
+    /// Signalled when there may be a step to take.
     pub(super) changed: Condvar,
     mail: Sender<Mail>,
     handler: Handler,
     pub(super) hook: Option<ErrorHook>,
 }
 
-/// Input of the thread that receives and answers.
+/// The input of the thread that answers.
 pub(super) enum Mail {
     Message(Box<DbUpdate>),
-    /// There is something to answer.
+    /// Answers are due.
     Answers,
     End,
 }
 
-/// More messages than this are not kept: notifiers notice what is lost.
+/// The most messages kept; notifiers notice lost ones.
 const MAX_MAIL: usize = 1 << 18;
 
 impl Desk {
@@ -51,14 +51,14 @@ impl Desk {
         self.docket.lock().stats()
     }
 
-    /// A message has come; the subscriber's thread says so.
+    /// Takes a message, on the subscriber's thread.
     pub(super) fn receive(&self, message: DbUpdate) {
         if self.mail.len() < MAX_MAIL {
             let _ = self.mail.send(Mail::Message(Box::new(message)));
         }
     }
 
-    /// There is something to answer.
+    /// Wakes the thread that answers.
     pub(super) fn speak(&self) {
         let _ = self.mail.send(Mail::Answers);
     }
@@ -74,7 +74,8 @@ impl Desk {
         self.speak();
     }
 
-    /// The dispatcher has handed out an update on the listener's topic: an event's turn, or an update as it is.
+    /// Handles an update on the listener's topic, on the dispatcher's thread: an event's turn, or an update sent at
+    /// most once.
     pub(super) fn handle(&self, update: &DbUpdate, is_held: impl FnOnce() -> bool) {
         if update.table != TABLE {
             let failed = self.call(update);
@@ -83,7 +84,7 @@ impl Desk {
         let Ok(id) = EventId::parse(&update.key) else {
             return;
         };
-        // Asked for at the last moment.
+        // Looked up at the last moment.
         let is_held = is_held();
         let begun = self.docket.lock().begin(&id, is_held, Instant::now());
         let Some(event) = begun else {
@@ -99,7 +100,7 @@ impl Desk {
         }
     }
 
-    /// Calls the program's handler; true if it panicked.
+    /// Calls the program's handler; returns true if it panicked.
     fn call(&self, update: &DbUpdate) -> bool {
         let what = || {
             let (table, key) = (&update.table, &update.key);
@@ -110,7 +111,7 @@ impl Desk {
     }
 }
 
-/// Of what fails again and again only the first failure is passed on.
+/// Reports only the first of successive failures, and logs the others.
 #[derive(Debug, Default)]
 pub(super) struct Note(AtomicBool);
 
@@ -124,20 +125,20 @@ impl Note {
     }
 }
 
-/// The thread that hears notifiers and answers them.
+/// The thread that reads messages of notifiers and answers them.
 pub(super) struct Ear {
     pub(super) desk: Arc<Desk>,
     pub(super) mail: Receiver<Mail>,
     pub(super) publisher: Arc<Publisher>,
-    /// How many messages were answered with.
+    /// The number of messages sent.
     pub(super) said: u64,
     pub(super) note: Note,
 }
 
-/// Maximum of messages that are read before they are answered.
+/// The most messages read before they are answered.
 const MAIL: usize = 1024;
 
-/// Maximum of answers in one message.
+/// The most answers in one message.
 const BUNDLE: usize = 256;
 
 impl Ear {

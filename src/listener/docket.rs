@@ -1,7 +1,7 @@
-//! The listener's bookkeeping: what came, what is claimed, being handled, done, to be answered and to be removed. No threads,
-//! no sockets, no store, and the time is an argument.
+//! The listener's bookkeeping: which events wait, are claimed, handled, done, to be answered and to be removed. It is
+//! pure state, without threads, sockets or store, and the time is an argument.
 //!
-//! An event waits, is claimed, has its turn in the program's dispatcher, is marked as done in the store, and only then is
+//! An event waits, is claimed, has its turn at the program's dispatcher, is marked as done in the store, and only then
 //! acknowledged. It is known until its notifier confirms the acknowledgement.
 
 mod ends;
@@ -20,29 +20,29 @@ use replies::Replies;
 
 #[derive(Debug)]
 pub(super) struct Docket {
-    /// The topic of the run that there is now.
+    /// The topic of the current run.
     run: Topic,
     events: HashMap<EventId, Event>,
     notifiers: HashMap<Topic, Notifier>,
     waiting: Waiting,
-    /// How many wait, and how many are claimed, or about to be, and not begun.
+    /// The numbers of events that wait, and of those that are claimed, or about to be, but not begun.
     counts: (usize, usize),
     /// Work for the next step, and for the current one.
     next: Bundle,
     current: Bundle,
-    /// When what is to be claimed or marked makes a step, however little it is, and what is to be removed.
+    /// When claims and marks make a step, however few they are, and when removals do.
     step_due: Option<Instant>,
     removal_due: Option<Instant>,
     /// When the step under way began.
     began: Option<Instant>,
-    /// Until then more is gathered: the last step took as long as this pause.
+    /// Until this time events are gathered; the pause is as long as the last step took.
     rests_until: Option<Instant>,
     replies: Replies,
     is_stopping: bool,
     stats: ListenerStats,
 }
 
-/// Events with which something is to be done in the store.
+/// Events for a step of the store.
 #[derive(Debug, Default)]
 struct Bundle {
     marks: Vec<EventId>,
@@ -53,9 +53,9 @@ struct Bundle {
 
 #[derive(Debug)]
 struct Event {
-    /// The last try that was heard of.
+    /// The last try heard of.
     attempt: u32,
-    /// The topic of the run that has it.
+    /// The topic of the run that claimed it.
     run: Topic,
     phase: Phase,
 }
@@ -64,7 +64,7 @@ struct Event {
 enum Phase {
     Waiting(Box<DbUpdate>),
     Claiming(Box<DbUpdate>),
-    /// Claimed in this version; its turn comes.
+    /// Claimed in this version; waits for its turn.
     Claimed(Box<DbUpdate>, u64),
     Handling(u64, ThreadId),
     Handled(u64, State),
@@ -73,19 +73,19 @@ enum Phase {
     Done(State, Instant),
 }
 
-/// State of a notifier.
+/// The state of a notifier.
 #[derive(Debug)]
 struct Notifier {
-    /// Events below this are settled: what comes of them is a stray copy.
+    /// Events below this are settled: any message with one is a stray copy.
     low: u64,
-    /// The last try of each event that was heard of: an earlier one is a stray copy too.
+    /// The last try heard of for each event: an earlier one is a stray copy too.
     tries: BTreeMap<u64, u32>,
     heard: Instant,
     /// When the next receipt may go.
     next_receipt: Instant,
 }
 
-/// The turn of an event that was claimed.
+/// The turn of a claimed event.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Turn {
     pub(super) id: EventId,
@@ -93,26 +93,27 @@ pub(super) struct Turn {
     pub(super) timestamp: i64,
 }
 
-/// Time that a receipt waits for others, and for an acknowledgement that makes it needless; after one the next waits
-/// longer.
+/// How long a receipt waits for others, and for an acknowledgement that makes it unnecessary, and how long the next one
+/// waits after it.
 const RECEIPT: Duration = Duration::from_millis(20);
 const RECEIPTS_APART: Duration = Duration::from_millis(200);
 
-/// Time that claims and marks wait for more, and the number that is enough. While there is nothing to handle, they wait only as long
-/// as the last step took: the more listeners wait for each other at the store, the fewer and the larger their steps are.
+/// How long claims and marks wait for more, and the number that is enough. Without events to handle they wait only as
+/// long as the last step took: the more listeners wait for each other at the store, the fewer and larger their steps
+/// become.
 const GATHER: Duration = Duration::from_millis(5);
 const ENOUGH: usize = 128;
 
-/// Time that removals of claims wait for a step that is made anyway.
+/// How long removals of claims wait for another step that can include them.
 const REMOVAL: Duration = Duration::from_millis(100);
 
-/// Maximum of events that are claimed, or marked, or removed in one step.
+/// The most events claimed, marked or removed in one step.
 const BUNDLE: usize = 512;
 
-/// More are claimed when fewer than this are claimed and not begun.
+/// More events are claimed while fewer than this are claimed and not begun.
 const AHEAD: usize = 256;
 
-/// No more events and notifiers than this are known at a time, and no more tries of one notifier.
+/// The most events and notifiers known at a time, and the most tries of one notifier.
 const MAX_EVENTS: usize = 1 << 18;
 const MAX_NOTIFIERS: usize = 1 << 16;
 const MAX_TRIES: usize = 1 << 17;
@@ -137,7 +138,7 @@ impl Docket {
         }
     }
 
-    /// A message has come.
+    /// Takes a message.
     pub(super) fn hear(&mut self, heard: Heard, now: Instant) {
         let Heard {
             on,
@@ -145,7 +146,7 @@ impl Docket {
             low,
             what,
         } = heard;
-        // Messages to a run that is gone count as gone with it.
+        // Messages to an earlier run are dropped with it.
         if on != self.run {
             return;
         }
@@ -236,7 +237,7 @@ impl Docket {
         match self.events.get(&id).map(|event| &event.phase) {
             None => {}
             Some(Phase::Waiting(_) | Phase::Done(..)) => self.forget(&id),
-            // No notifier says that of what is not acknowledged.
+            // Notifiers confirm only acknowledged events.
             Some(_) => return,
         }
         if self.next.removals.len() < MAX_EVENTS {
@@ -245,7 +246,7 @@ impl Docket {
         }
     }
 
-    /// The event's turn has come: what to call the handler with, on this thread, if it is to be called.
+    /// Begins an event whose turn has come; returns the update for the handler, if it is to be called, on this thread.
     pub(super) fn begin(&mut self, id: &EventId, is_held: bool, now: Instant) -> Option<Box<DbUpdate>> {
         let event = self.events.get_mut(id)?;
         let (update, version) = match std::mem::replace(&mut event.phase, Phase::Releasing) {
@@ -265,7 +266,7 @@ impl Docket {
         Some(update)
     }
 
-    /// The handler has returned, or panicked. True if this is the first event that is to be marked in the next step.
+    /// Ends a handler's call. Returns true if exactly one event is now to be marked.
     pub(super) fn ended(&mut self, id: EventId, failed: bool, now: Instant) -> bool {
         self.handled(failed);
         if let Some(event) = self.events.get_mut(&id)
@@ -292,7 +293,7 @@ impl Docket {
         }
     }
 
-    /// Forgets an event that waits or is done.
+    /// Forgets an event that waits or is done, without an answer.
     fn forget(&mut self, id: &EventId) {
         if let Some(event) = self.events.remove(id) {
             self.counts.0 -= usize::from(matches!(event.phase, Phase::Waiting(_)));
@@ -309,17 +310,17 @@ impl Docket {
         self.replies.put(id.notifier, answer, due);
     }
 
-    /// Answers that are due.
+    /// Takes the answers that are due.
     pub(super) fn answers(&mut self, now: Instant) -> Vec<(Topic, Vec<Answer>)> {
         self.replies.take(now)
     }
 
-    /// When [`Docket::answers`] has something.
+    /// When the next of [`Docket::answers`] are due.
     pub(super) fn answers_due(&self) -> Option<Instant> {
         self.replies.next_due()
     }
 
-    /// The turns of events that were claimed and have not begun.
+    /// The turns of the claimed events that have not begun.
     pub(super) fn turns(&self) -> Vec<Turn> {
         let turns = self.events.iter().filter_map(|(id, event)| match &event.phase {
             Phase::Claimed(update, _) => Some(Turn {
@@ -338,17 +339,17 @@ impl Docket {
         events.any(|event| matches!(event.phase, Phase::Handling(_, at) if at == thread))
     }
 
-    /// True if this run's claim of an event is known.
+    /// True if the event is known here.
     pub(super) fn knows(&self, event: &str) -> bool {
         EventId::parse(event).is_ok_and(|id| self.events.contains_key(&id))
     }
 
-    /// How many events have not begun.
+    /// The number of events that have not begun.
     pub(super) fn load(&self) -> usize {
         self.counts.0 + self.counts.1
     }
 
-    /// The topic of the run that there is now.
+    /// The topic of the current run.
     pub(super) fn run(&self) -> &Topic {
         &self.run
     }
@@ -360,7 +361,7 @@ impl Docket {
 }
 
 impl Event {
-    /// Its state for an answer.
+    /// The state for an answer.
     fn state(&self) -> State {
         match self.phase {
             Phase::Done(state, _) => state,
@@ -370,7 +371,7 @@ impl Event {
 }
 
 impl Notifier {
-    /// Takes note of a try: true if it is no stray copy.
+    /// Takes note of a try; returns true if it is no stray copy.
     fn is_new(&mut self, number: u64, attempt: u32) -> bool {
         if number < self.low {
             return false;
@@ -384,7 +385,7 @@ impl Notifier {
         is_new
     }
 
-    /// When the receipt for what has just come goes.
+    /// When to send the receipt for an event that has just arrived.
     fn receipt(&mut self, now: Instant) -> Instant {
         let soon = now + RECEIPT;
         if soon >= self.next_receipt {

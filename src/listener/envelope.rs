@@ -1,4 +1,4 @@
-//! Messages between notifiers and listeners, as updates of a table that no program has.
+//! Messages between notifiers and listeners, as updates of a table that no program uses.
 
 use std::fmt;
 
@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind, Result};
 use crate::update::{Action, DbUpdate, Name, Topic};
 
-/// The table of all of it; no real table begins like this.
+/// The table of all messages; no real table begins like this.
 pub(super) const TABLE: Name = Name::from_static("\u{10FFFF}tablecast/status");
 
-/// They do not wait for updates of the program's own.
+/// Messages go before the program's own updates.
 const URGENT: i32 = i32::MIN;
 
-/// An event: a status update that is to be processed once. Its id is the notifier's topic and a number.
+/// An event: a status update to be processed once. Its id is the notifier's topic and a number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct EventId {
-    /// Topic of answers to the notifier.
+    /// The topic of answers to the notifier.
     pub(super) notifier: Topic,
     pub(super) number: u64,
 }
@@ -36,14 +36,14 @@ impl EventId {
                 number: number.parse().ok()?,
             })
         });
-        parsed.ok_or_else(|| Error::new(ErrorKind::Malformed, format!("{text:?} is no id of an event")))
+        parsed.ok_or_else(|| Error::new(ErrorKind::Malformed, format!("{text:?} is not an event's id")))
     }
 }
 
-/// Message to a listener.
+/// A message to a listener.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Heard {
-    /// The topic on which it came.
+    /// The topic on which it arrived.
     pub(super) on: Topic,
     pub(super) notifier: Topic,
     /// All events of the notifier below this are settled.
@@ -53,21 +53,21 @@ pub(super) struct Heard {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum What {
-    /// An event of this number, for the so-manieth time.
+    /// An event: its number, the number of the try, and the update.
     Event(u64, u32, Box<DbUpdate>),
     Asked(Vec<Question>),
-    /// No listener can begin these events any more: their claims have done their service.
+    /// No listener can begin these events any more, so their claims can go.
     Confirmed(Vec<u64>),
 }
 
-/// A question about an event. With the answer the listener has seen all that was sent to it before: what it has not by then,
-/// it does not take any more.
+/// A question about an event. When it arrives, so has everything sent before it: the listener refuses earlier tries
+/// from then on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "(u64, u32, bool)", into = "(u64, u32, bool)")]
 pub(super) struct Question {
     pub(super) number: u64,
     pub(super) attempt: u32,
-    /// It was processed: a copy that waits is of no use.
+    /// The event was processed: a waiting copy is of no use.
     pub(super) settled: bool,
 }
 
@@ -87,15 +87,15 @@ impl From<Question> for (u64, u32, bool) {
     }
 }
 
-/// Answers of a listener to a notifier.
+/// A listener's answers to a notifier.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Answers {
-    /// Its topic.
+    /// The listener's topic.
     #[serde(with = "name")]
     pub(super) listener: Name,
-    /// How many events wait there, of all notifiers.
+    /// The number of events waiting there, of all notifiers.
     pub(super) waiting: u64,
-    /// It is about to end.
+    /// The listener is stopping.
     pub(super) leaving: bool,
     pub(super) about: Vec<Answer>,
 }
@@ -105,7 +105,7 @@ pub(super) struct Answers {
 #[serde(from = "Flat", into = "Flat")]
 pub(super) struct Answer {
     pub(super) number: u64,
-    /// The last try that it has heard of.
+    /// The last try that the listener has heard of.
     pub(super) attempt: u32,
     pub(super) state: State,
     /// The topic of the listener that has claimed the event, if it is another one.
@@ -136,17 +136,17 @@ impl From<Answer> for Flat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum State {
-    /// The receipt: it has it.
+    /// The receipt: the listener has the event.
     Held,
-    /// It was processed.
+    /// The event was processed.
     Done,
-    /// The handler has panicked; this counts as processed.
+    /// The handler panicked; this counts as processed.
     Failed,
-    /// Another one has claimed it, and has not finished it yet as far as is known.
+    /// Another listener has claimed it, and has not finished it as far as is known.
     Taken,
-    /// It was not begun, and will not be by this listener.
+    /// The listener has not begun it, and will not.
     Back,
-    /// It is not there.
+    /// The listener does not have it.
     Unknown,
 }
 
@@ -164,7 +164,7 @@ mod name {
     }
 }
 
-/// An update within an update. The topic, which is the notifier's choice, is part of it.
+/// An update within an update, with the topic that the notifier's caller chose.
 #[derive(Serialize, Deserialize)]
 struct Inner {
     attempt: u32,
@@ -206,12 +206,12 @@ pub(super) fn confirmation(notifier: &Topic, low: u64, numbers: &[u64]) -> Resul
     message(notifier.to_string(), "confirm", &(low, numbers))
 }
 
-/// The message that brings answers, the so-manieth of this listener: nothing takes its place in a queue.
+/// The message with answers, the `number`th of this listener: a unique key, so that no queue replaces it.
 pub(super) fn answers(answers: &Answers, number: u64) -> Result<DbUpdate> {
     message(format!("{}/{number}", answers.listener), "answer", answers)
 }
 
-/// The update that the dispatcher of the listener's program hands out when the event's turn has come.
+/// The update that the dispatcher hands out when the event's turn has come.
 pub(super) fn turn(id: &EventId, topic: &Topic, priority: i32, timestamp: i64) -> DbUpdate {
     let action = Action::Other(Name::from_static("turn"));
     let turn = DbUpdate::new(TABLE, id.to_string(), action);

@@ -1,8 +1,8 @@
-//! The notifier's bookkeeping: events on their way, their listeners, and the actions for them. No threads, no sockets,
-//! and the time is an argument.
+//! The notifier's bookkeeping: events under way, their listeners, and the actions for them. It is pure state, without
+//! threads or sockets, and the time is an argument.
 //!
-//! An event is sent, held by a listener that has sent a receipt, and processed. Then it is settled: every listener that may
-//! have a copy is asked until it can begin it no more, and the claim is confirmed.
+//! An event is sent, held by a listener that has sent a receipt, and processed. Then it is settled: every listener that
+//! may have a copy is asked until it can no longer begin it, and the claim is confirmed.
 
 mod due;
 
@@ -22,55 +22,55 @@ pub(super) enum Step {
         number: u64,
         attempt: u32,
         listener: Name,
-        /// It was sent before.
+        /// The event was sent before.
         again: bool,
     },
-    /// Ask this listener what it knows of events.
+    /// Ask this listener about events.
     Ask { about: Vec<Question>, listener: Name },
     /// Confirm to this listener that these events are settled.
     Confirm { numbers: Vec<u64>, listener: Name },
-    /// It is done with.
+    /// Count an event as processed.
     Processed { failed: bool, took: Duration },
-    /// There is something to send, but no listener is alive. Said once.
+    /// Report that no listener is alive, although an event is to be sent; once.
     Nobody,
 }
 
-/// No listener answers sooner.
+/// The least time for an answer.
 const MIN_ACK_TIMEOUT: Duration = Duration::from_millis(10);
 
-/// The most that the time for an answer is doubled.
+/// How often the time for an answer is doubled at most.
 const DOUBLINGS: u32 = 4;
 
-/// Number of events sent to one listener before another has its turn.
+/// The number of events sent to one listener before another has its turn.
 const HAND: usize = 8;
 
-/// Time that events wait for more while all listeners are busy.
+/// How long events wait for more while all listeners are busy.
 const GATHER: Duration = Duration::from_millis(100);
 
-/// State of a notifier. Actions follow from input with the next [`InFlight::tick`].
+/// The state of a notifier. Actions follow from input at the next [`InFlight::tick`].
 #[derive(Debug)]
 pub(super) struct InFlight {
     ack_timeout: Duration,
     window: usize,
     peers: Peers,
     events: BTreeMap<u64, Event>,
-    /// The number after the last one.
+    /// The number after the last event's.
     next: u64,
-    /// Events to send as soon as there is a listener, and room in the window.
+    /// Events to send as soon as a listener and the window have room.
     ready: VecDeque<u64>,
     /// Updates that wait for an earlier one of their row; the first of each row is not in it.
     rows: HashMap<(Name, Name), VecDeque<u64>>,
-    /// Until when what is ready waits for more.
+    /// Until when ready events wait for more.
     gathered: Option<Instant>,
-    /// How many are on their way.
+    /// The number of events under way.
     flying: usize,
     timers: BTreeSet<(Instant, u64)>,
     questions: BTreeMap<Name, Vec<Question>>,
     confirms: BTreeMap<Name, Vec<u64>>,
     confirm_due: Option<Instant>,
-    /// Recent confirmations: a listener that is gone may not have received them.
+    /// Recent confirmations, which a listener that is gone may not have received.
     confirmed: VecDeque<(Instant, Name, Vec<u64>)>,
-    /// How long it takes at most until one that is gone is known to be.
+    /// How long it takes at most until a listener's end is noticed.
     keep: Duration,
     told_nobody: bool,
     steps: Vec<Step>,
@@ -81,14 +81,14 @@ struct Event {
     update: DbUpdate,
     since: Instant,
     phase: Phase,
-    /// The last number that a try or a question has had.
+    /// The number of the last try or question.
     attempt: u32,
-    /// How often it was sent.
+    /// The number of sends.
     sends: u32,
     sent: Instant,
-    /// How many questions about it were not answered.
+    /// The number of successive unanswered questions.
     unanswered: u32,
-    /// How many questions were asked since it was sent.
+    /// The number of questions since the last send.
     asked: u32,
     tries: BTreeMap<Name, Try>,
     due: Option<Instant>,
@@ -96,17 +96,17 @@ struct Event {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Phase {
-    /// Not on its way.
+    /// Not sent yet, or waiting for a listener.
     Waiting,
-    /// On its way to this listener.
+    /// Under way to this listener.
     Sent(Name),
-    /// This listener has said that it has it.
+    /// This listener has sent a receipt.
     Held(Name),
-    /// This listener has claimed it, as another one says.
+    /// This listener has claimed it, according to another one.
     Taken(Name),
-    /// It came back, and is sent again after a while.
+    /// A listener gave it back; it is sent again after a while.
     Back,
-    /// Processed; this one has the claim.
+    /// Processed; this listener has the claim.
     Settling(Name),
 }
 
@@ -124,12 +124,12 @@ impl Phase {
     }
 }
 
-/// Sending of an event to one listener.
+/// The sends and questions of an event to one listener.
 #[derive(Debug)]
 struct Try {
-    /// The last one.
+    /// The number of the last one.
     attempt: u32,
-    /// It has answered the last one, and does not hold the event: it begins it no more.
+    /// The listener has answered the last one and does not hold the event, so it will not begin it.
     is_over: bool,
 }
 
@@ -157,7 +157,7 @@ impl InFlight {
         }
     }
 
-    /// A new event; its number is higher than all before.
+    /// Adds an event; its number is higher than all before.
     pub(super) fn add(&mut self, number: u64, update: DbUpdate, now: Instant) {
         let row = (update.table.clone(), update.key.clone());
         let event = Event {
@@ -183,7 +183,7 @@ impl InFlight {
         }
     }
 
-    /// The listeners registered now.
+    /// Takes the listeners that are registered now.
     pub(super) fn listeners(&mut self, present: BTreeMap<Name, Standing>, now: Instant) {
         if self.peers.set(present) {
             let numbers: Vec<u64> = self.events.keys().copied().collect();
@@ -198,7 +198,7 @@ impl InFlight {
         self.told_nobody &= self.peers.is_empty();
     }
 
-    /// One that is gone neither answers nor processes anything any more.
+    /// Ends the tries at listeners that are gone, and sends the event again if such a listener had it.
     fn look_for_gone(&mut self, number: u64, now: Instant) {
         let Some(event) = self.events.get_mut(&number) else {
             return;
@@ -213,7 +213,7 @@ impl InFlight {
         }
     }
 
-    /// A listener has answered.
+    /// Takes a listener's answers.
     pub(super) fn answered(&mut self, said: Answers, now: Instant) {
         self.peers.heard(&said, now);
         self.told_nobody &= self.peers.is_empty();
@@ -265,7 +265,7 @@ impl InFlight {
                 self.set_phase(number, Phase::Back);
                 self.set_due(number, Some(after(now, patience)));
             }
-            // A claim of its own stays its own, even if it does not know.
+            // The claim is still this listener's, even if it does not know.
             State::Unknown if is_last && event.phase == Phase::Taken(listener.clone()) => {
                 self.send_to(number, listener.clone(), now);
             }
@@ -296,7 +296,7 @@ impl InFlight {
         self.settle(number, now);
     }
 
-    /// Sends what can be sent, some of it to one listener and some to another, so that a few make one message.
+    /// Sends what can be sent, a few events at a time to one listener, so that they make one message.
     fn pump(&mut self, now: Instant) {
         self.gathered = self.gathering().filter(|until| *until > now);
         let mut hand: Option<(Name, usize)> = None;
@@ -318,14 +318,14 @@ impl InFlight {
         }
     }
 
-    /// Until when what is ready waits for more: it would wait at any listener anyway.
+    /// Until when ready events wait for more; they would wait at any listener anyway.
     fn gathering(&self) -> Option<Instant> {
         let is_worth_it = self.flying > 0 && self.ready.len() < HAND && self.peers.are_busy();
         let first = self.ready.front().filter(|_| is_worth_it)?;
         Some(after(self.events.get(first)?.since, GATHER))
     }
 
-    /// Sends an event again, to a listener that has not had it yet, or if all had, to any other than the last.
+    /// Sends an event again: to a listener that has not had it, else to any other than the last, else to that one.
     fn send(&mut self, number: u64, now: Instant) {
         let Some(event) = self.events.get(&number) else { return };
         let holder = event.phase.holder();
@@ -380,7 +380,7 @@ impl InFlight {
         }
     }
 
-    /// The actions since this was last called.
+    /// Takes the actions since the last call.
     pub(super) fn steps(&mut self) -> Vec<Step> {
         std::mem::take(&mut self.steps)
     }
@@ -407,7 +407,7 @@ impl InFlight {
         self.events.is_empty()
     }
 
-    /// Ends it all: what was never acknowledged, in order.
+    /// The updates that were never acknowledged, in order.
     pub(super) fn into_pending(self) -> Vec<DbUpdate> {
         let events = self.events.into_values();
         let pending = events.filter(|event| !matches!(event.phase, Phase::Settling(_)));
@@ -416,7 +416,7 @@ impl InFlight {
 }
 
 impl Event {
-    /// How long an answer is waited for: longer after each try, for it may be that all are just busy.
+    /// The time for an answer: longer after each try, since all listeners may just be busy.
     fn patience(&self, ack_timeout: Duration) -> Duration {
         ack_timeout.saturating_mul(1 << self.sends.saturating_sub(1).min(DOUBLINGS))
     }

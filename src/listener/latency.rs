@@ -1,19 +1,19 @@
-//! A histogram of latencies: fixed memory, percentiles at most 3 % too high.
+//! A histogram of latencies in bounded memory, with percentiles at most 3 % too high.
 
-/// Values below this are counted one by one; above, each doubling has half as many buckets.
+/// Values below this have a bucket each; above, each doubling has half as many buckets.
 const EXACT: u64 = 64;
 
-/// Times that something took, in microseconds; a few kilobytes, however many there are.
+/// A histogram of durations in microseconds; a few kilobytes, however many samples.
 #[derive(Debug, Clone, Default)]
 pub struct Latency {
-    /// How many values each bucket has; grown on demand, to at most about two thousand.
+    /// The number of values of each bucket; grown on demand, to at most about two thousand.
     buckets: Vec<u64>,
     count: u64,
     max: u64,
 }
 
 impl Latency {
-    /// Counts one.
+    /// Adds a sample.
     pub fn record(&mut self, micros: u64) {
         let bucket = bucket_of(micros);
         if bucket >= self.buckets.len() {
@@ -24,7 +24,7 @@ impl Latency {
         self.max = self.max.max(micros);
     }
 
-    /// Counts all that `other` has counted.
+    /// Adds all samples of `other`.
     pub fn merge(&mut self, other: &Latency) {
         if other.buckets.len() > self.buckets.len() {
             self.buckets.resize(other.buckets.len(), 0);
@@ -36,12 +36,12 @@ impl Latency {
         self.max = self.max.max(other.max);
     }
 
-    /// The longest; 0 if there is none.
+    /// The longest sample; 0 without samples.
     pub fn max(&self) -> u64 {
         self.max
     }
 
-    /// Upper bound of this share of the samples, from 0 to 1: at most 3 % too high; 0 if there is none.
+    /// The upper bound of this share of the samples, from 0 to 1, at most 3 % too high; 0 without samples.
     pub fn quantile(&self, share: f64) -> u64 {
         let mut rest = (self.count as f64 * share).ceil() as u64;
         for (bucket, count) in self.buckets.iter().enumerate() {

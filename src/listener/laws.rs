@@ -1,5 +1,5 @@
-//! Arbitrary histories of notifiers, listeners, a network that loses, doubles and reorders, and a store that fails, held
-//! against the promise: what was acknowledged is never begun again, of one row nothing older is begun after something newer,
+//! Random histories of notifiers, listeners, a network that loses, doubles and reorders, and a store that fails,
+//! compared with the promise: an acknowledged event is never begun again, no event of a row is begun after a newer one,
 //! and everything is acknowledged in the end.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,15 +26,15 @@ struct World {
     notifiers: Vec<Notifier>,
     listeners: Vec<Listener>,
     network: Vec<Message>,
-    /// Whatever was sent to a listener.
+    /// All messages sent to listeners.
     sent: Vec<Message>,
     born: usize,
-    /// Every event that a handler was called with, and by which listener.
+    /// The events for which handlers were called, and the listeners that did it.
     begun: BTreeMap<(usize, u64), Vec<usize>>,
     acknowledged: BTreeSet<(usize, u64)>,
-    /// The last event of each row that was begun.
+    /// The last begun event of each row.
     newest: BTreeMap<Name, u64>,
-    /// Listeners that were killed, or taken for dead.
+    /// Listeners that were killed or declared dead.
     dead: BTreeSet<usize>,
 }
 
@@ -51,9 +51,9 @@ struct Listener {
     mail: Vec<Heard>,
     turns: Vec<EventId>,
     handling: Vec<EventId>,
-    /// It does nothing: its process is stopped.
+    /// Its process is stopped.
     is_suspended: bool,
-    /// It is killed, and its row is still there.
+    /// Its process was killed, and its row still exists.
     is_killed: bool,
 }
 
@@ -65,7 +65,7 @@ enum Message {
 
 const ACK: Duration = Duration::from_millis(100);
 
-/// Updates of each notifier, over the rows.
+/// The number of updates of each notifier, and of their rows.
 const UPDATES: u64 = 12;
 const ROWS: u64 = 4;
 
@@ -123,7 +123,7 @@ impl World {
         self.store.get(LISTENERS, topic.as_str(), None).is_ok()
     }
 
-    /// A notifier reads the registered listeners.
+    /// Lets a notifier read the registered listeners.
     fn look(&mut self, notifier: usize) {
         let rows = self.store.entries(LISTENERS, None).map(Result::unwrap);
         let present = rows.map(|row| {
@@ -147,7 +147,7 @@ impl World {
         }
     }
 
-    /// Does what a notifier's bookkeeping says.
+    /// Carries out the actions of a notifier.
     fn act(&mut self, number: usize) {
         let Notifier { in_flight, topic, .. } = &mut self.notifiers[number];
         in_flight.tick(self.now);
@@ -184,14 +184,14 @@ impl World {
         match message {
             Message::ToNotifier(number, answers) => {
                 self.notifiers[number].in_flight.answered(answers, self.now);
-                // Acknowledged updates are pending no more.
+                // Acknowledged updates are no longer pending.
                 self.note_acknowledged(number);
                 self.act(number);
             }
             Message::ToListener(topic, message) => {
                 let mut listeners = self.listeners.iter_mut();
                 let to = listeners.find(|it| it.docket.run().as_str() == topic.as_str() && !it.is_killed);
-                // Also to one that is suspended: it is heard later.
+                // A suspended listener reads it later.
                 if let Some(listener) = to {
                     listener.mail.push(envelope::heard(&message).unwrap());
                 }
@@ -205,7 +205,7 @@ impl World {
         self.acknowledged.extend(done.map(|event| (number, event)));
     }
 
-    /// A listener does some of its work; `fails`: what becomes of its step of the store.
+    /// Lets a listener do a part of its work; `fails` decides the fate of its step of the store.
     fn work(&mut self, at: usize, what: u8, fails: u8) {
         let is_held = self.is_registered(self.listeners[at].docket.run());
         let listener = &mut self.listeners[at];
@@ -213,7 +213,7 @@ impl World {
             return;
         }
         if !is_held && !listener.docket.is_stopping() {
-            // It finds that it was taken for dead.
+            // It notices that it was declared dead.
             let topic = Topic::new(format!("listener/{}/again/{}", listener.id, self.born)).unwrap();
             self.born += 1;
             listener.turns.clear();
@@ -288,7 +288,8 @@ impl World {
         *newest = id.number;
     }
 
-    /// The row of one that does not renew it goes, unless it is about to handle something: what is said of that is a limit.
+    /// Removes the row of a listener that does not renew it, unless it is in its handler, where a repeat is a
+    /// documented limit.
     fn remove(&mut self, at: usize) {
         let listener = &self.listeners[at];
         let is_gone = listener.is_killed || listener.is_suspended && listener.handling.is_empty();
@@ -326,7 +327,7 @@ impl World {
         }
     }
 
-    /// Every party does its due work, and nothing is lost.
+    /// Lets every party do its due work; no message is lost.
     fn round(&mut self) {
         self.now += Duration::from_millis(20);
         for number in 0..self.notifiers.len() {
@@ -343,7 +344,7 @@ impl World {
         self.work_all();
     }
 
-    /// A listener is suspended until others take it for dead and do its work; then it goes on.
+    /// Suspends a listener until others declare it dead and do its work; then it continues.
     fn absence(&mut self, at: usize) {
         let listener = &mut self.listeners[at];
         if listener.is_killed || !listener.handling.is_empty() {
@@ -367,7 +368,7 @@ impl World {
         }
     }
 
-    /// Everything that was ever sent comes once more.
+    /// Delivers everything that was ever sent once more.
     fn echo(&mut self) {
         for message in std::mem::take(&mut self.sent) {
             self.network.push(message);
@@ -376,7 +377,7 @@ impl World {
         (0..UPDATES).for_each(|_| self.work_all());
     }
 
-    /// Nothing fails any more: everything is acknowledged.
+    /// Ends all failures; everything must be acknowledged.
     fn calm_down(&mut self) {
         self.listener_comes();
         for listener in &mut self.listeners {

@@ -1,16 +1,18 @@
-//! Status updates: each goes to one of many servers, and is processed there exactly once.
+//! Status updates: each goes to one of many servers, which processes it exactly once.
 //!
-//! Servers run a [`Listener`] each. It has a topic of its own, registered in the store's table [`LISTENERS`] and renewed. Nodes have a
-//! [`Notifier`], which publishes each status update on the topic of one listener, chosen at random among those alive.
+//! Each server runs a [`Listener`]. It has its own topic, registered in the store's table [`LISTENERS`] and renewed.
+//! Each node has a [`Notifier`], which publishes each status update on the topic of one live listener, chosen at
+//! random.
 //!
-//! - **Delivery is acknowledged.** A listener sends a receipt for what it has taken, and an acknowledgement for what it has
-//!   processed. What a listener has lost, or had when it went, is sent to another; what a busy one has is not.
-//! - **Exactly one processes it.** Before a listener processes an event it claims it in the store, in the table [`CLAIMS`], and
-//!   before it acknowledges the event it marks the claim as done. A claim that is done counts for all, also when its owner is
-//!   gone; one that is not is taken over when its owner cannot be at work any more.
-//! - **In bundles.** Claims, marks and removals that are due together are one step of the store, answers one message. Listeners
-//!   say how much they have waiting, and notifiers choose, and hold back, by it.
-//! - **No restarts.** Servers that come and go show in the store, by versions: no two clocks are compared.
+//! - **Delivery is acknowledged.** A listener sends a receipt for each event that it takes, and an acknowledgement once
+//!   the event is processed. An event that a listener loses, or has when it ends, is sent to another; an event that a
+//!   busy listener holds is not.
+//! - **Exactly one processes it.** Before a listener processes an event it claims it in the store, in the table
+//!   [`CLAIMS`], and before it acknowledges the event it marks the claim as done. A done claim holds for all listeners,
+//!   also when its owner is gone; an open one is taken over once its owner can no longer be processing the event.
+//! - **In bundles.** Claims, marks and removals that are due together make one step of the store, and answers make one
+//!   message. Listeners report how many events wait, and notifiers choose listeners and hold back accordingly.
+//! - **No restarts.** Notifiers see servers come and go in the store, by versions, without comparing clocks.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -20,7 +22,7 @@
 //! use tablecast::*;
 //!
 //! # fn main() -> Result<()> {
-//! // What every program has. Here the server and the node are one, so they share it.
+//! // The parts of every program. Here the server and the node are one program, so they share them.
 //! let driver = Arc::new(MemoryDriver::new("memory://network")?);
 //! let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
 //! let dispatcher = Dispatcher::new(DispatcherOptions::default())?;
@@ -48,13 +50,14 @@
 //!
 //! # Limits
 //!
-//! - A server that is killed after it has processed an event, and before it has marked the claim, has not acknowledged
-//!   the event: another one processes it again. A server that stops cleanly, or panics in the handler, leaves no doubt.
-//! - A handler that is running while its process is stopped, its host sleeps, or the store is out of its reach for longer than
-//!   the option `timeout` may be repeated by another server: the process cannot know. Before an event is begun, the listener makes sure that it is still registered.
-//! - Claims are as durable as the store. One that loses writes may let an event be processed twice.
-//! - Updates of one row (table and key) from one notifier are processed in the order in which they were given to it, one
-//!   after the other. There is no order among others.
+//! - If a server is killed after it has processed an event and before it has marked the claim, another one processes
+//!   the event again. A clean stop, or a panic in the handler, causes no repeat.
+//! - If a process is stopped, its host sleeps, or it cannot reach the store for longer than the option `timeout` while
+//!   its handler runs, another server may process the event again. Before an event is begun, the listener makes sure
+//!   that it is still registered.
+//! - Claims are as durable as the store. If the store loses writes, an event may be processed twice.
+//! - Updates of one row (table and key) from one notifier are processed one after the other, in the order in which they
+//!   were passed to it. Other updates have no order.
 
 mod choice;
 mod claims;
@@ -85,7 +88,7 @@ pub use notifier::Notifier;
 pub use options::{Delivery, ListenerOptions, ListenerStats, NotifierOptions, NotifierStats};
 pub use server::Listener;
 
-/// The table in which listeners are registered: each row is a [`Member`](crate::registry::Member), whose address is the
+/// The table of registered listeners: each row is a [`Member`](crate::registry::Member) whose address is the
 /// listener's topic.
 pub const LISTENERS: &str = "listener";
 
@@ -93,11 +96,11 @@ pub const LISTENERS: &str = "listener";
 /// more.
 pub const CLAIMS: &str = "listener_claim";
 
-/// Waits until topics that were just registered are in force, but not for long: what is lost before is sent again.
+/// Waits until newly registered topics are live, but not for long: anything lost before is sent again.
 fn wait_live(subscriber: &Subscriber) {
     if subscriber.is_running()
         && let Err(e) = subscriber.wait_live(Duration::from_millis(500))
     {
-        log::debug!("status updates begin before all is live: {e}");
+        log::debug!("status updates begin before their topics are live: {e}");
     }
 }

@@ -1,4 +1,4 @@
-//! The node's end: gives each status update to one listener, and waits for its answer.
+//! The node's end: sends each status update to one listener, and waits for its answer.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,13 +25,13 @@ use crate::subscriber::{OwnTopic, Subscriber};
 use crate::thread::deadline;
 use crate::update::{DbUpdate, Name, Topic};
 
-/// Gives status updates to listeners, each to one.
+/// Sends each status update to one listener.
 ///
-/// Answers come through the program's subscriber and its dispatcher: it must run, and its callbacks must not wait for this
-/// notifier.
+/// Answers come through the program's subscriber and dispatcher, which must run, and whose callbacks must not wait for
+/// this notifier.
 pub struct Notifier {
     shared: Arc<Shared>,
-    /// Receiver of answers, if there are any.
+    /// The receiver of answers, if there are any.
     replies: Mutex<Option<Replies>>,
     watch: Watch,
 }
@@ -42,12 +42,12 @@ struct Replies {
 }
 
 pub(super) struct Shared {
-    /// Topic of answers, and the thread that acts on them; none for [`Delivery::AtMostOnce`].
+    /// The topic of answers, and the thread that acts on them; `None` for [`Delivery::AtMostOnce`].
     replies: Option<(Topic, Post)>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) options: NotifierOptions,
     state: Mutex<State>,
-    /// Signalled when there is less pending, or other listeners are alive, or it was stopped.
+    /// Signalled when fewer updates are pending, other listeners are alive, or the notifier was stopped.
     changed: Condvar,
 }
 
@@ -56,18 +56,18 @@ struct State {
     stats: NotifierStats,
     latency: Latency,
     listeners: Vec<Member>,
-    /// For updates of which nothing is kept.
+    /// The choice for [`Delivery::AtMostOnce`].
     choice: Choice,
     stopped: bool,
 }
 
 impl Notifier {
-    /// Begins to watch for listeners, and to hear answers, on a topic of its own.
+    /// Begins to watch for listeners, and to receive answers on its own topic.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] if the id makes no topic that the subscriber takes, [`ErrorKind::Config`] for a timeout of
-    /// less than 10 ms, and [`ErrorKind::Io`] if there can be no thread. What is wrong with the store goes to the hook, and is
-    /// tried again.
+    /// [`ErrorKind::InvalidInput`] if the id makes no valid topic, [`ErrorKind::Config`] for a timeout of less than 10
+    /// ms, and [`ErrorKind::Io`] if a thread cannot be started. Errors of the store go to the hook, and the call is
+    /// repeated.
     pub fn new(
         store: Arc<dyn Store>,
         subscriber: &Arc<Subscriber>,
@@ -108,7 +108,7 @@ impl Notifier {
         let registry = shared.options.registry();
         let mut hears = Some(Arc::clone(subscriber)).filter(|_| shared.replies.is_some());
         let watch = Watch::new(store, LISTENERS, registry, true, move |present| {
-            // Nothing is sent before answers can be heard.
+            // Nothing is sent before answers can be received.
             if let Some(subscriber) = hears.take() {
                 wait_live(&subscriber);
             }
@@ -121,21 +121,21 @@ impl Notifier {
         })
     }
 
-    /// Gives an update to one listener. It returns at once; [`Notifier::flush`] and [`Notifier::stats`] show that the
-    /// update is processed. If no listener is alive, it waits for one.
+    /// Sends an update to one listener, and returns at once; [`Notifier::flush`] and [`Notifier::stats`] show when it
+    /// is processed. Without a live listener the update waits for one.
     ///
     /// With [`Delivery::AtMostOnce`] it is published before this returns.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if too many updates are pending for all of the option `notify_timeout`,
+    /// [`ErrorKind::Timeout`] if too many updates stay pending for the time of the option `notify_timeout`,
     /// [`ErrorKind::Stopped`], and the publisher's error for an update that breaks a limit. With
-    /// [`Delivery::AtMostOnce`] also [`ErrorKind::Unavailable`] if no listener is alive, or, where the driver knows,
-    /// none of them hears the publisher, and the publisher's errors.
+    /// [`Delivery::AtMostOnce`] also the publisher's other errors, and [`ErrorKind::Unavailable`] if no listener is
+    /// alive, or if the driver knows that none of them hears the publisher.
     pub fn notify(&self, update: DbUpdate) -> Result<()> {
         self.shared.notify(update)
     }
 
-    /// Waits until nothing is pending: every update that was given to it is processed.
+    /// Waits until nothing is pending: every update is processed.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if that takes longer, and [`ErrorKind::Stopped`].
@@ -153,12 +153,12 @@ impl Notifier {
         self.shared.wait(timeout, |state| state.listeners.len() >= count, what)
     }
 
-    /// The listeners that may be chosen, as they were last seen.
+    /// The listeners that may be chosen, as last seen.
     pub fn listeners(&self) -> Vec<Member> {
         self.shared.state.lock().listeners.clone()
     }
 
-    /// Counts since the start.
+    /// The counters since the start.
     pub fn stats(&self) -> NotifierStats {
         self.shared.state.lock().stats
     }
@@ -168,8 +168,8 @@ impl Notifier {
         self.shared.state.lock().latency.clone()
     }
 
-    /// Stops, and returns the updates that were never acknowledged, in order: they may have been processed, or may be yet.
-    /// Waits for nothing but a send that is under way.
+    /// Stops, and returns the updates that were never acknowledged, in order: they may have been processed, or may be
+    /// yet. It waits only for a send under way.
     pub fn stop(&self) -> Vec<DbUpdate> {
         self.shared.state.lock().stopped = true;
         self.shared.changed.notify_all();
@@ -231,7 +231,7 @@ impl Shared {
         let Some((topic, post)) = &self.replies else {
             return self.publish(&update);
         };
-        // An update that can never be sent is refused here, where the caller gets the error.
+        // An update that can never be sent is refused here, so that the caller gets the error.
         let (notifier, number) = (topic.clone(), u64::MAX);
         let message = envelope::event(&EventId { notifier, number }, u32::MAX, number, &update)?;
         self.publisher.check(topic, &message)?;
@@ -247,7 +247,7 @@ impl Shared {
         if state.stopped {
             return Err(stopped());
         }
-        // Under the lock, so that numbers are in order. It fails if the thread has ended unasked.
+        // Under the lock, so that numbers are in order. Fails if the thread has ended unexpectedly.
         let command = Command::Notify(state.stats.notified + 1, update);
         if !post.send(command) {
             return Err(stopped());
@@ -257,7 +257,7 @@ impl Shared {
         Ok(())
     }
 
-    /// The plain form: published, and that is all.
+    /// Publishes an update, for [`Delivery::AtMostOnce`].
     fn publish(&self, update: &DbUpdate) -> Result<()> {
         let mut state = self.state.lock();
         if state.stopped {
@@ -266,7 +266,7 @@ impl Shared {
         let listener = state.choice.draw(|_| true).ok_or_else(nobody)?;
         drop(state);
         let mut topic = Topic::new(listener)?;
-        // Nothing would make up for what a listener does not hear.
+        // An update that the listener does not hear would be lost.
         if self.publisher.is_subscribed(&topic) == Some(false) {
             topic = self.draw_heard()?;
         }
@@ -276,11 +276,11 @@ impl Shared {
         Ok(())
     }
 
-    /// One of the listeners that have subscribed at this publisher.
+    /// Chooses one of the listeners that have subscribed at this publisher.
     fn draw_heard(&self) -> Result<Topic> {
         let listeners = self.state.lock().listeners.clone();
         let topics = listeners.iter().filter_map(|member| Topic::new(&*member.address).ok());
-        // The publisher may be at a send that takes its time: not while the state is locked.
+        // The publisher may be blocked in a send, so the state is not locked here.
         let heard: Vec<Topic> = topics
             .filter(|topic| self.publisher.is_subscribed(topic) != Some(false))
             .collect();
@@ -307,7 +307,7 @@ impl Shared {
         Ok(())
     }
 
-    /// The table of listeners was read.
+    /// Takes the registered listeners.
     fn follow(&self, present: &[Presence]) {
         let may = |presence: &Presence| presence.state != PresenceState::Stale && !presence.member.leaving;
         let topics = present.iter().map(|presence| {
@@ -331,7 +331,7 @@ impl Shared {
         }
     }
 
-    /// Ends what is done in the background; returns what was never acknowledged.
+    /// Ends the courier; returns the updates that were never acknowledged.
     fn end(&self) -> Vec<DbUpdate> {
         let Some((_, post)) = &self.replies else {
             return Vec::new();
@@ -341,7 +341,7 @@ impl Shared {
         pending.recv().unwrap_or_default()
     }
 
-    /// An update was sent, or is just about to be.
+    /// Counts a send, just before or after it.
     pub(super) fn sent(&self, again: bool) {
         let mut state = self.state.lock();
         state.stats.sent += 1;

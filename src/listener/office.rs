@@ -1,5 +1,5 @@
-//! The thread that does what the bookkeeping of notifiers says: one for all that send through one publisher, which sends
-//! for one after the other anyway.
+//! The thread that carries out the actions of notifiers: one for all notifiers of a publisher, which sends one message
+//! at a time anyway.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use crate::error::{ErrorHook, Result};
 use crate::publisher::Publisher;
 use crate::thread::{self, Thread};
 
-/// Input of the thread from a notifier.
+/// A notifier's access to the thread.
 #[derive(Clone)]
 pub(super) struct Post {
     office: Arc<Office>,
@@ -22,9 +22,9 @@ pub(super) struct Post {
 }
 
 struct Office {
-    /// The publisher's address in memory: the notifiers that hold the office hold it too.
+    /// The publisher's address in memory, valid since the notifiers that hold the office also hold the publisher.
     publisher: usize,
-    /// Gone before the thread is joined.
+    /// `None` before the thread is joined, which ends it.
     letters: Option<Sender<(u64, Letter)>>,
     notifiers: AtomicU64,
     _thread: Thread,
@@ -36,11 +36,11 @@ enum Letter {
     Command(Command),
 }
 
-/// How many letters are read before what follows from them is done.
+/// The most letters read before their work is done.
 const LETTERS: usize = 4096;
 
 impl Post {
-    /// That of a new notifier, which holds the publisher for as long as this.
+    /// The access of a new notifier, which holds the publisher as long as this.
     pub(super) fn new(publisher: &Arc<Publisher>, hook: Option<ErrorHook>) -> Result<Post> {
         static OFFICES: Mutex<Vec<Weak<Office>>> = Mutex::new(Vec::new());
         let address = Arc::as_ptr(publisher) as usize;
@@ -66,12 +66,12 @@ impl Post {
         Ok(Post { office, notifier })
     }
 
-    /// Begins; ended by [`Command::Stop`].
+    /// Begins a notifier's work, until [`Command::Stop`].
     pub(super) fn begin(&self, courier: Courier) {
         self.put(Letter::Begin(Box::new(courier)));
     }
 
-    /// False if the thread has ended unasked.
+    /// Returns false if the thread has ended unexpectedly.
     pub(super) fn send(&self, command: Command) -> bool {
         self.put(Letter::Command(command))
     }
@@ -88,12 +88,12 @@ impl Drop for Office {
     }
 }
 
-/// State of the thread.
+/// The state of the thread.
 struct Worker {
     letters: Receiver<(u64, Letter)>,
     notifiers: HashMap<u64, Desk>,
     due: BTreeSet<(Instant, u64)>,
-    /// Those for which there may be something to do.
+    /// The notifiers that may have work.
     todo: VecDeque<u64>,
 }
 
@@ -130,7 +130,7 @@ impl Worker {
         }
     }
 
-    /// A letter if there is one; waits for it unless there is something to do.
+    /// The next letter; waits for one only if there is no work.
     fn wait(&self) -> Result<Option<(u64, Letter)>, RecvTimeoutError> {
         let letter = match self.due.first() {
             _ if !self.todo.is_empty() => self.letters.try_recv().map_err(|e| match e {
@@ -179,7 +179,7 @@ impl Worker {
         }
     }
 
-    /// Does what there is to do, but one send at most that takes its time: a notifier may be about to stop.
+    /// Does all work, up to the first send that blocks and fails: a notifier may be about to stop.
     fn act(&mut self) {
         let mut is_stuck = false;
         while !is_stuck && let Some(notifier) = self.todo.pop_front() {

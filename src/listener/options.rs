@@ -1,4 +1,4 @@
-//! Options and counts of listeners and notifiers.
+//! The options and counters of listeners and notifiers.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,32 +7,33 @@ use crate::error::ErrorHook;
 use crate::registry::RegistryOptions;
 use crate::update::Name;
 
-/// Promise for a status update.
+/// The promise for a status update.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Delivery {
-    /// It is processed by exactly one listener, as long as one is there. The default.
+    /// Exactly one listener processes it, as long as there is one. The default.
     #[default]
     ExactlyOnce,
-    /// It is published to one listener, and nothing more is done: no answer is waited for, nothing is claimed. It is lost
-    /// if that listener has just died, or the network loses it.
+    /// It is published to one listener, without an answer or a claim. It is lost if that listener has just died, or if
+    /// the network loses it.
     AtMostOnce,
 }
 
-/// Identity and times of a [`Listener`](super::Listener).
+/// The identity and times of a [`Listener`](super::Listener).
 #[derive(Clone)]
 pub struct ListenerOptions {
-    /// The listener's id, unique among those that run at a time. One that begins under the id of another takes its
-    /// place at once; what that one has claimed is taken over when it has stopped, or has not renewed its row for the timeout. Default: made from the host's name, the process id and a random number.
+    /// The listener's id, unique among the running ones. A listener that begins under the id of another takes its place
+    /// at once; it takes over the other's claims when that has stopped, or has not renewed its row for the timeout.
+    /// Default: made from the host's name, the process id and a random number.
     pub id: Option<Name>,
-    /// Time after which a listener that has not renewed its registration is gone; at least 10 ms. The same for all
-    /// listeners and notifiers of a store. Default: 10 s.
+    /// The time without a renewal after which a listener counts as gone; at least 10 ms. The same for all listeners and
+    /// notifiers of a store. Default: 10 s.
     pub timeout: Duration,
-    /// Interval at which the registered members are read, but at least four times within the timeout, and at most every
-    /// millisecond. Default: 1 s.
+    /// The interval at which the registered members are read, but at least four times within the timeout, and at most
+    /// every millisecond. Default: 1 s.
     pub interval: Duration,
-    /// Time that an unconfirmed claim is kept because the notifier is gone or cut off: the longest time for which a
-    /// notifier may be cut off in the middle of a delivery. Default: 10 min.
+    /// How long an unconfirmed claim is kept: the longest time for which a notifier may be cut off in the middle of a
+    /// delivery. Default: 10 min.
     pub retention: Duration,
     /// Called with every failure in the background, and every panic of the handler. Default: none; they are logged in
     /// any case.
@@ -72,50 +73,50 @@ impl fmt::Debug for ListenerOptions {
     }
 }
 
-/// Counts of a [`Listener`](super::Listener).
+/// The counters of a [`Listener`](super::Listener).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ListenerStats {
-    /// Updates that the handler was called with, also those of [`Delivery::AtMostOnce`].
+    /// Calls of the handler, also for [`Delivery::AtMostOnce`].
     pub handled: u64,
-    /// Those of [`ListenerStats::handled`] with which it panicked.
+    /// Those of [`ListenerStats::handled`] that panicked.
     pub failed: u64,
-    /// Events that were taken over from listeners that are gone, not counting those whose claims had been removed already.
+    /// Events taken over from listeners that are gone, except those whose claims had already been removed.
     pub taken_over: u64,
-    /// Events that were left to another listener, which had claimed them.
+    /// Events left to another listener, which had claimed them.
     pub left: u64,
-    /// Events that came again, or were asked about, after they were processed, and were only answered.
+    /// Events received again, or asked about, after they were processed; they were only answered.
     pub repeated: u64,
-    /// Events that were sent back, because the listener was stopping.
+    /// Events given back because the listener was stopping.
     pub moved: u64,
-    /// Events that were sent back, for another listener to take: the store did not answer, or the listener was not registered any more.
+    /// Events given back because the store failed, or because the listener was no longer registered.
     pub dropped: u64,
-    /// Events that were claimed and not confirmed yet.
+    /// Events known here and not confirmed yet, and claims still to be removed.
     pub claims: u64,
 }
 
-/// Promise, limits and times of a [`Notifier`](super::Notifier).
+/// The promise, limits and times of a [`Notifier`](super::Notifier).
 #[derive(Clone)]
 pub struct NotifierOptions {
     /// The notifier's id. Default: made from the host's name, the process id and a random number.
     pub id: Option<Name>,
     /// The promise. Default: [`Delivery::ExactlyOnce`].
     pub delivery: Delivery,
-    /// Time to wait for a listener's answer before it is asked, at least 10 ms. It doubles with each question, up to 16
-    /// times as long. After three that are not answered another listener is chosen. Default: 1 s.
+    /// How long to wait for a listener's answer before asking it, at least 10 ms. The time doubles with each question,
+    /// up to 16 times as long. After three unanswered questions another listener is chosen. Default: 1 s.
     pub ack_timeout: Duration,
-    /// Maximum of updates that are on their way at a time; others wait for their answers. To a listener that is slow,
-    /// or has much waiting, there are fewer. Default: 256.
+    /// The most updates under way at a time; others wait. A listener that is slow, or has many waiting, gets fewer.
+    /// Default: 256.
     pub window: usize,
-    /// Maximum of updates that wait or are on their way. Default: 65,536.
+    /// The most updates that wait or are under way. Default: 65,536.
     pub capacity: usize,
-    /// Time that [`Notifier::notify`](super::Notifier::notify) waits at this capacity. Default: 1 s.
+    /// How long [`Notifier::notify`](super::Notifier::notify) waits at this capacity. Default: 1 s.
     pub notify_timeout: Duration,
-    /// Time after which a listener that has not renewed its registration is gone; at least 10 ms. The same for all
-    /// listeners and notifiers of a store. Default: 10 s.
+    /// The time without a renewal after which a listener counts as gone; at least 10 ms. The same for all listeners and
+    /// notifiers of a store. Default: 10 s.
     pub timeout: Duration,
-    /// Interval at which the registered members are read, but at least four times within the timeout, and at most every
-    /// millisecond. Default: 1 s.
+    /// The interval at which the registered members are read, but at least four times within the timeout, and at most
+    /// every millisecond. Default: 1 s.
     pub interval: Duration,
     /// Called with every failure in the background. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
@@ -161,19 +162,19 @@ impl fmt::Debug for NotifierOptions {
     }
 }
 
-/// Counts of a [`Notifier`](super::Notifier).
+/// The counters of a [`Notifier`](super::Notifier).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct NotifierStats {
-    /// Updates that were given to it.
+    /// Updates passed to [`Notifier::notify`](super::Notifier::notify).
     pub notified: u64,
-    /// Messages with updates that it has published; an update may need several.
+    /// Published messages with updates; an update may need several.
     pub sent: u64,
-    /// Messages that followed another one with the same update.
+    /// Messages that repeated an update.
     pub retried: u64,
-    /// Updates of which a listener has answered that they are processed.
+    /// Updates that a listener has processed, as its answer says.
     pub acknowledged: u64,
-    /// Those of [`NotifierStats::acknowledged`] with which the listener's handler panicked.
+    /// Those of [`NotifierStats::acknowledged`] for which the listener's handler panicked.
     pub failed: u64,
     /// Updates that are not yet acknowledged.
     pub pending: u64,

@@ -1,4 +1,4 @@
-//! The listeners as a notifier sees them: those it may choose, and how much it may have on its way to each.
+//! The listeners as a notifier sees them: which it may choose, and how many events it may have under way to each.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,12 +7,12 @@ use super::choice::Choice;
 use super::envelope::Answers;
 use crate::update::Name;
 
-/// A listener's row: what it says of itself.
+/// A listener's state according to its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Standing {
     /// True if it may be chosen.
     pub(super) may: bool,
-    /// How many events it has waiting.
+    /// The number of events waiting there.
     pub(super) waiting: u64,
 }
 
@@ -20,31 +20,30 @@ pub(super) struct Standing {
 pub(super) struct Peers {
     present: BTreeMap<Name, Peer>,
     choice: Choice,
-    /// No window is larger.
+    /// The largest window.
     limit: usize,
-    /// A listener that takes longer than this has too much to do.
+    /// A listener that takes longer than this is overloaded.
     patience: Duration,
 }
 
 #[derive(Debug)]
 struct Peer {
     may: bool,
-    /// It has said that it is leaving.
+    /// It has announced that it is leaving.
     is_leaving: bool,
     waiting: u64,
-    /// How many are on their way to it, or there.
+    /// The number of events under way to it, or there.
     flying: usize,
     window: usize,
-    /// When the window was last made smaller.
+    /// When the window last shrank.
     shrunk: Option<Instant>,
 }
 
-/// A listener with this many events waiting gets only those that it must take, and one with this many more than another
-/// is not chosen.
+/// A listener with this many events waiting shrinks its window, and one with this many more than another is not chosen.
 const CROWDED: u64 = 1024;
 const BEHIND: u64 = 256;
 
-/// It has something to do for longer than a message is on its way.
+/// A listener with this many events waiting has work for longer than a message takes.
 const BUSY: u64 = 256;
 
 impl Peers {
@@ -57,13 +56,13 @@ impl Peers {
         }
     }
 
-    /// The listeners registered now; true if one is gone.
+    /// Takes the registered listeners; returns true if one is gone.
     pub(super) fn set(&mut self, mut present: BTreeMap<Name, Standing>) -> bool {
         let before = self.present.len();
         self.present.retain(|name, peer| match present.remove(name) {
             Some(standing) => {
                 peer.may = standing.may;
-                // Its own report is newer, but it may have sent none for a while.
+                // Its answers are newer than its row, but without events there are none.
                 if peer.flying == 0 {
                     peer.waiting = standing.waiting;
                 }
@@ -102,7 +101,7 @@ impl Peers {
         self.choice.is_empty()
     }
 
-    /// One to send a new event to, if one has room.
+    /// Chooses a listener for a new event, if one has room.
     pub(super) fn next(&mut self) -> Option<Name> {
         let least = self.least_waiting();
         let present = &self.present;
@@ -114,28 +113,28 @@ impl Peers {
         })
     }
 
-    /// How many events the one with the fewest has waiting.
+    /// The smallest number of events waiting at a listener.
     fn least_waiting(&self) -> u64 {
         let peers = self.present.values().filter(|peer| peer.may && !peer.is_leaving);
         peers.map(|peer| peer.waiting).min().unwrap_or(0)
     }
 
-    /// True if every listener has enough waiting to do without another event.
+    /// True if every listener has enough events waiting that a new one may wait here.
     pub(super) fn are_busy(&self) -> bool {
         self.least_waiting() >= BUSY
     }
 
-    /// True if one more may be sent to one that was chosen.
+    /// True if a chosen listener may get one more event.
     pub(super) fn has_room(&self, name: &Name) -> bool {
         self.present.get(name).is_some_and(|peer| peer.flying < peer.window)
     }
 
-    /// One for which `may` is true, however much it has.
+    /// Chooses a listener for which `may` is true, whatever its load.
     pub(super) fn draw(&mut self, may: impl Fn(&Name) -> bool) -> Option<Name> {
         self.choice.draw(may)
     }
 
-    /// A listener's report about itself.
+    /// Takes a listener's load from its answers.
     pub(super) fn heard(&mut self, said: &Answers, now: Instant) {
         let Some(peer) = self.present.get_mut(&said.listener) else {
             return;
@@ -149,7 +148,7 @@ impl Peers {
         }
     }
 
-    /// A listener has processed an event, `took` after it was sent there.
+    /// Notes that a listener has processed an event, `took` after it was sent.
     pub(super) fn processed(&mut self, name: &Name, took: Duration, now: Instant) {
         let (limit, patience) = (self.limit, self.patience);
         let Some(peer) = self.present.get_mut(name) else {
@@ -162,7 +161,7 @@ impl Peers {
         }
     }
 
-    /// One more, or one less, is on its way to this listener.
+    /// Counts one more, or one fewer, event under way to this listener.
     pub(super) fn count(&mut self, name: &Name, is_more: bool) {
         if let Some(peer) = self.present.get_mut(name) {
             peer.flying = match is_more {
@@ -208,7 +207,7 @@ mod tests {
         }
     }
 
-    /// How many a listener gets before there is no room.
+    /// The number of events that fit into the windows.
     fn room(peers: &mut Peers) -> usize {
         let mut given = Vec::new();
         while let Some(name) = peers.next() {
@@ -228,7 +227,7 @@ mod tests {
         let slow = PATIENCE + Duration::from_millis(1);
         peers.processed(&"a".into(), slow, at(0));
         assert_eq!(room(&mut peers), 6);
-        // Events sent before it shrank say nothing new.
+        // Events sent before it shrank do not shrink it again.
         peers.processed(&"a".into(), slow, at(10));
         assert_eq!(room(&mut peers), 6);
         for step in 1..20 {
@@ -239,7 +238,7 @@ mod tests {
             peers.processed(&"a".into(), PATIENCE, at(20_000));
         }
         assert_eq!(room(&mut peers), 8);
-        // It says itself that much is waiting.
+        // It announces a high load itself.
         peers.heard(&said("a", CROWDED + 1, false), at(30_000));
         peers.heard(&said("a", CROWDED + 1, false), at(30_001));
         assert_eq!(room(&mut peers), 6);
@@ -250,7 +249,7 @@ mod tests {
         let mut peers = peers(&[("a", 0), ("b", 2000)]);
         let now = Instant::now();
         assert!((0..5).all(|_| peers.next().is_some_and(|name| name == "a")));
-        // If all have as much, each is.
+        // With similar loads each is chosen.
         peers.heard(&said("a", 1000, false), now);
         let chosen: Vec<_> = (0..6).map(|_| peers.next().unwrap()).collect();
         assert!(chosen.iter().any(|name| name == "b"));

@@ -1,4 +1,4 @@
-//! A run of a listener: as long as others do not take it for dead.
+//! A run of a listener: the time from its registration until other listeners declare it dead.
 
 use std::sync::{Arc, OnceLock};
 
@@ -20,11 +20,11 @@ pub(super) struct Run {
     pub(super) member: Member,
     pub(super) topic: Topic,
     registration: OnceLock<Registration>,
-    /// Receives its messages, until it ends.
+    /// Receives its messages until it ends.
     hears: Mutex<Option<(OwnTopic, Guard)>>,
 }
 
-/// Parts needed to begin a run.
+/// The parts needed to begin a run.
 pub(super) struct Base {
     /// The listener's id.
     pub(super) id: String,
@@ -35,7 +35,7 @@ pub(super) struct Base {
 }
 
 impl Run {
-    /// A run under this id, which begins with [`Run::begin`].
+    /// A run under this id, to be begun by [`Run::begin`].
     pub(super) fn new(id: &str) -> Result<Run> {
         let epoch = new_epoch();
         let topic = Topic::new(format!("listener/{id}/{epoch}"))?;
@@ -53,7 +53,7 @@ impl Run {
         })
     }
 
-    /// Listens to its topic, and then is registered.
+    /// Subscribes to its topic, and then registers.
     pub(super) fn begin(self: &Arc<Run>, base: &Base, desk: &Arc<Desk>) -> Result<()> {
         let (called, run) = (Arc::clone(desk), Arc::downgrade(self));
         let is_held = move || run.upgrade().is_some_and(|run| run.is_held());
@@ -67,7 +67,7 @@ impl Run {
         let mut subscriber = Some(Arc::clone(&base.subscriber));
         let desk = Arc::clone(desk);
         let renewal = move |member: &mut Member| {
-            // It is made known when it can be heard.
+            // It is registered only once it can receive messages.
             if let Some(subscriber) = subscriber.take() {
                 wait_live(&subscriber);
             }
@@ -85,7 +85,7 @@ impl Run {
         Ok(())
     }
 
-    /// Is heard no more.
+    /// Ends the registration and receives no more messages.
     pub(super) fn end(&self) {
         self.registration.get().inspect(|registration| registration.stop());
         drop(self.hears.lock().take());
@@ -95,12 +95,12 @@ impl Run {
         self.registration.get()
     }
 
-    /// True if others cannot have taken it for dead yet.
+    /// True if other listeners cannot have declared it dead yet.
     pub(super) fn is_held(&self) -> bool {
         self.registration().is_some_and(Registration::is_held)
     }
 
-    /// True if others have taken it for dead.
+    /// True if other listeners have declared it dead.
     pub(super) fn is_lost(&self) -> bool {
         self.registration().is_some_and(Registration::is_lost)
     }

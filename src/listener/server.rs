@@ -24,31 +24,32 @@ use crate::subscriber::Subscriber;
 use crate::thread::{self, Thread, deadline};
 use crate::update::DbUpdate;
 
-/// Takes a share of the status updates, from the moment it is made until it is stopped or dropped.
+/// Takes a share of the status updates, from its creation until it is stopped or dropped.
 ///
-/// Its handler runs on the threads of the program's dispatcher, with workers also at the same time for different updates. That
-/// dispatcher's queue has to be the one that the subscriber fills.
+/// Its handler runs on the threads of the program's dispatcher; with workers, calls for different updates run at the
+/// same time. The subscriber must feed that dispatcher's queue.
 ///
-/// A listener that others have taken for dead, for example because its process was stopped for long, begins anew with
-/// another topic.
+/// A listener that others have declared dead, for example because its process was stopped for long, begins a new run
+/// with another topic.
 pub struct Listener {
     desk: Arc<Desk>,
     current: Arc<Current>,
-    /// The thread stops when this is gone.
+    /// The thread stops when this is dropped.
     alive: Mutex<Option<Sender<()>>>,
     thread: Mutex<Option<Thread>>,
 }
 
-/// How long a stop waits for the thread.
+/// How long [`Listener::stop`] waits for the thread.
 const STOP: Duration = Duration::from_millis(900);
 
 impl Listener {
-    /// Begins to listen: registers a topic of its own with the subscriber, and then itself in the store. Answers go out through `publisher`.
+    /// Begins to listen: registers its own topic with the subscriber, and then itself in the store. Answers go through
+    /// `publisher`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] if the id makes no topic that the subscriber takes, [`ErrorKind::Config`] for a timeout of
-    /// less than 10 ms, and [`ErrorKind::Io`] if there can be no thread. What is wrong with the store goes to the hook, and is
-    /// tried again.
+    /// [`ErrorKind::InvalidInput`] if the id makes no valid topic, [`ErrorKind::Config`] for a timeout of less than 10
+    /// ms, and [`ErrorKind::Io`] if a thread cannot be started. Errors of the store go to the hook, and the call is
+    /// repeated.
     pub fn new(
         store: Arc<dyn Store>,
         subscriber: &Arc<Subscriber>,
@@ -68,7 +69,7 @@ impl Listener {
         let run = Arc::new(Run::new(&base.id)?);
         let (mail, received) = unbounded();
         let desk = Arc::new(Desk::new(run.topic.clone(), mail, Box::new(handler), hook.clone()));
-        // It begins with one: what is there may be of listeners that are long gone.
+        // One message at the start causes a sweep, since claims may be of listeners that are long gone.
         let (goes, gone) = bounded(1);
         let _ = goes.send(());
         let mut before = BTreeSet::new();
@@ -80,7 +81,7 @@ impl Listener {
             move |present| {
                 let now = present.iter().map(|presence| presence.member.address.clone()).collect();
                 if before.difference(&now).next().is_some() {
-                    // Full: it is known that one is gone.
+                    // If the channel is full, a sweep is due already.
                     let _ = goes.try_send(());
                 }
                 before = now;
@@ -146,7 +147,7 @@ impl Listener {
             if MutexGuard::unlocked(&mut current, wait) {
                 return Ok(());
             }
-            // Others have removed it, or the time is over.
+            // Other listeners have removed it, or the time is over.
             if Arc::ptr_eq(&run, &current) && self.current.changed.wait_until(&mut current, deadline).timed_out() {
                 break;
             }
@@ -156,24 +157,23 @@ impl Listener {
         Err(Error::new(ErrorKind::Timeout, context))
     }
 
-    /// Counts since the start.
+    /// The counters since the start.
     pub fn stats(&self) -> ListenerStats {
         self.desk.stats()
     }
 
-    /// Stops, and hands over at once: nothing new is taken, what waits is sent back, and what is being processed is finished
-    /// and acknowledged. Then the listener is no longer registered.
+    /// Stops and hands over at once: it takes no new events, gives back the waiting ones, and finishes and acknowledges
+    /// those being processed. Then the listener is no longer registered.
     ///
-    /// Waits for at most 900 ms; what takes longer is finished in the background, as long as the process lives, and meanwhile
-    /// the listener stays registered, as one that is leaving. From inside the handler it waits for nothing. To stop again
-    /// does no harm.
+    /// Waits for at most 900 ms. Anything longer is finished in the background while the process lives; until then the
+    /// listener stays registered as leaving. Called from the handler, it does not wait. Stopping again has no effect.
     pub fn stop(&self) {
         if let Err(e) = self.stop_within(STOP) {
             log::info!("{e}");
         }
     }
 
-    /// As [`Listener::stop`], but waits for as long as this: of use before a process ends, if handlers take their time.
+    /// As [`Listener::stop`], but waits up to `timeout`: useful before a process with slow handlers ends.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if it is not finished by then; it goes on in the background.

@@ -1,5 +1,4 @@
-//! Removes the claims that no notifier has confirmed. How long they are there is judged by versions: no two clocks are
-//! compared.
+//! Removes the claims that no notifier has confirmed. Their age is judged by versions, without comparing clocks.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,14 +9,14 @@ use crate::error::Result;
 use crate::store::{Row, Write};
 use crate::update::Name;
 
-/// When each claim that may go was first seen in the version that it has.
+/// When each removable claim was first seen in its current version.
 #[derive(Debug, Default)]
 pub(super) struct Sweep(HashMap<Name, (u64, Instant)>);
 
 impl Sweep {
-    /// Looks at all claims. Those of listeners that are gone say nothing if they are not done, and are removed; those
-    /// that are done stay for the `retention`, and so do this listener's own that `is_stray`, by owner and event, says
-    /// are not known here.
+    /// Looks at all claims. Open claims of listeners that are gone are removed at once. Done claims stay for the
+    /// `retention`, and so do this listener's own claims that are unknown here, according to `is_stray` of owner and
+    /// event.
     pub(super) fn sweep(
         &mut self,
         claims: &Claims,

@@ -1,4 +1,4 @@
-//! Which event is claimed next: the most urgent; of those of one priority, some of one notifier after some of another.
+//! The order of claims: the most urgent events first; within a priority, notifiers take turns.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -8,14 +8,14 @@ use crate::update::Topic;
 #[derive(Debug, Default)]
 pub(super) struct Waiting(BTreeMap<i32, Turns>);
 
-/// Of one priority.
+/// The events of one priority.
 #[derive(Debug, Default)]
 struct Turns {
     order: VecDeque<Topic>,
     numbers: HashMap<Topic, VecDeque<u64>>,
 }
 
-/// Maximum of events of a notifier that are taken at a time: their acknowledgements make one message.
+/// The most events of a notifier in one turn: their acknowledgements make one message.
 const TURN: usize = 32;
 
 impl Waiting {

@@ -1,28 +1,28 @@
-//! Monitors of tables: they poll a table and publish the changes of writers that publish nothing.
+//! Monitors: they poll a table and publish the changes of writers that do not publish.
 //!
-//! - **Published changes.** A new row as a create, a row with another version as a set, a row that is gone as a delete;
-//!   each on the row's topic. Changes between two polls are published as one; a row that came and went is not
-//!   published. A row that was deleted and created again is published as set, or, if its topic is another one now, as
-//!   deleted to the old topic and created to the new one.
-//! - **Versions.** Creates and sets have the row's version. A delete has one that is above all published versions of
-//!   the row, and below all that come later; the store's own may be another.
-//! - **Memory.** Keys, versions and topics of what was published are in the store itself, in a table of the monitor's
-//!   own; so a monitor that starts again also publishes the changes made while there was none. A change is published
-//!   before it is remembered: after a crash it may be published twice, with the same version.
-//! - **The first time,** when nothing is remembered, every row is published as a create. Receivers that have it already
-//!   recognize its version.
-//! - **Outages** of the store or of the transport are failures: unpublished changes are tried again at the next poll.
-//!   Deletes are published only after a whole listing.
-//! - **Cost.** Where the store has [`Store::table_version`], a table without writes is not read.
+//! - **Published changes.** A new row is published as a create, a row with another version as a set, a missing row as a
+//!   delete; each on the row's topic. Changes between two polls are published as one; a row that was created and
+//!   deleted in between is not published. A row that was deleted and created again is published as a set, or, with
+//!   another topic, as a delete on the old topic and a create on the new one.
+//! - **Versions.** Creates and sets have the row's version. A delete has a version above all published versions of the
+//!   row, and below all later ones; the store's own may differ.
+//! - **Memory.** Keys, versions and topics of the published rows are in the store itself, in the monitor's own table;
+//!   so a restarted monitor also publishes the changes made while none ran. A change is published before it is
+//!   remembered: after a crash it may be published twice, with the same version.
+//! - **First start.** Without memory, every row is published as a create. Receivers that have the row recognize its
+//!   version.
+//! - **Outages** of the store or of the transport are failures: unpublished changes are published at a later poll.
+//!   Deletes are published only after a complete listing.
+//! - **Cost.** If the store has [`Store::table_version`], a table without writes is not read.
 //!
-//! Rows that are written by a [`Database`](crate::Database) are published by it, so a monitor of their table publishes
-//! them a second time, with the same version: monitors are for tables that others write.
+//! A [`Database`](crate::Database) publishes the rows that it writes, so a monitor of its table publishes them a second
+//! time, with the same version: monitors are for tables with other writers.
 //!
-//! **A store that went back** to an earlier state, by `FLUSHALL`, an older file, or a master that took its last writes
-//! with it, is the truth: the next poll publishes its present state. Versions begin anew then, so the monitor also
-//! leaves a gap in the numbers of the topics on which it published something: programs that go by versions then read
-//! the store. Rows are compared by version, topic, and a 32-bit sum of the value. One case shows only with the next
-//! write of the table: a store that lost its last writes, and was given just as many others between two polls.
+//! **A store that went back** to an earlier state, by `FLUSHALL`, an older file, or a failover that lost the last
+//! writes, is the truth: the next poll publishes its present state. Versions then begin anew, so the monitor also skips
+//! a number on each topic on which it has published; programs that rely on versions then read the store. Rows are
+//! compared by version, topic, and a 32-bit sum of the value. If a store loses its last writes and receives just as
+//! many others between two polls, this shows only with the next write of the table.
 
 mod told;
 mod worker;
@@ -40,12 +40,12 @@ use crate::update::Action;
 
 use worker::Worker;
 
-/// Times of a [`Monitor`].
+/// The times of a [`Monitor`].
 #[derive(Clone)]
 pub struct MonitorOptions {
-    /// Pause between two polls, at least a millisecond. Default: 1 s.
+    /// The pause between two polls, at least a millisecond. Default: 1 s.
     pub interval: Duration,
-    /// Pause before the first poll, so that subscribers can connect. Default: none.
+    /// The pause before the first poll, so that subscribers can connect. Default: none.
     pub delay: Duration,
     /// Called with every failure. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
@@ -70,31 +70,31 @@ impl fmt::Debug for MonitorOptions {
     }
 }
 
-/// Counts of a [`Monitor`].
+/// The counters of a [`Monitor`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MonitorStats {
-    /// Number of polls, with or without success.
+    /// Polls, successful or not.
     pub polls: u64,
     /// Those of [`MonitorStats::polls`] that read no row, since the table had not changed.
     pub skipped: u64,
-    /// Rows that were read from the table.
+    /// Rows read from the table.
     pub rows_read: u64,
-    /// Creates that were published.
+    /// Published creates.
     pub created: u64,
-    /// Sets that were published.
+    /// Published sets.
     pub set: u64,
-    /// Deletes that were published.
+    /// Published deletes.
     pub deleted: u64,
-    /// Number of times that the store had gone back to an earlier state.
+    /// Times the store went back to an earlier state.
     pub went_back: u64,
-    /// Polls that failed, and rows that cannot be published since they break a limit of the publisher.
+    /// Failed polls, and rows that cannot be published since they break a limit of the publisher.
     pub failures: u64,
 }
 
 /// Polls one table of a store and publishes its changes.
 ///
-/// It runs on a thread of its own from the moment it is made; dropping it stops it.
+/// It runs on its own thread from its creation; dropping it stops it.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -125,7 +125,7 @@ pub struct Monitor {
     thread: Background,
 }
 
-/// State of the handle and the thread.
+/// The state that the handle and the thread share.
 struct Shared {
     options: MonitorOptions,
     polls: AtomicU64,
@@ -139,12 +139,12 @@ struct Shared {
 }
 
 impl Monitor {
-    /// Begins to monitor this table. The monitor's memory is in `store` under `id`: the same for every run of one
-    /// publisher service, and another one for each service that has this store.
+    /// Begins to monitor this table. The monitor's memory is in `store` under `id`, which must be the same for every
+    /// run of one publisher service, and different for each service with this store.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if there can be no thread. What is wrong with the store is a failure of
-    /// the poll.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if a thread cannot be started. Errors of the store are failures of
+    /// polls.
     pub fn new(
         store: Arc<dyn Store>,
         publisher: Arc<Publisher>,
@@ -167,23 +167,23 @@ impl Monitor {
         })
     }
 
-    /// The table that it looks at.
+    /// The monitored table.
     pub fn table(&self) -> &str {
         &self.table
     }
 
-    /// Counts since the start.
+    /// The counters since the start.
     pub fn stats(&self) -> MonitorStats {
         self.shared.stats()
     }
 
-    /// Stops, and stores the monitor's memory. Waits for at most 300 ms, also if the store does not answer; the thread
-    /// then ends when it does.
+    /// Stops, and stores the monitor's memory. Waits for at most 300 ms; if the store takes longer to answer, the
+    /// thread ends with its answer.
     pub fn stop(&self) {
         self.thread.stop();
     }
 
-    /// As [`Monitor::stop`] of each, and takes no longer than for one.
+    /// As [`Monitor::stop`] for each, but in the time of one.
     pub(crate) fn stop_all(monitors: &[Monitor]) {
         Background::stop_all(monitors.iter().map(|monitor| &monitor.thread));
     }

@@ -6,23 +6,23 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Row, Store, TableVersion, Write};
 use crate::update::{Name, Topic};
 
-/// The rows by the hash of their key, in parts that are stored as a row each: to remember a few changes costs a few
-/// writes, and to remember a whole table no more than there are parts.
+/// The rows by the hash of their key, in parts, each stored as a row: storing a few changes takes a few writes, and
+/// storing a whole table at most one write per part.
 pub(super) struct Told {
-    /// The table where it is stored.
+    /// The table that stores it.
     name: String,
-    /// The state of that table as last seen.
+    /// That table's version, as last seen.
     seen: Option<TableVersion>,
     parts: Vec<Part>,
-    /// Number of this listing, unlike those of earlier ones.
+    /// The number of this listing.
     listing: u64,
 }
 
-/// The format is a JSON array of `[key, version, topic, print]`.
+/// A part of the rows, stored as a JSON array of `[key, version, topic, print]`.
 #[derive(Default)]
 struct Part {
     rows: BTreeMap<Name, Last>,
-    /// The version of the row that it is stored in, if it is there.
+    /// The version of the row that stores it, if there is one.
     version: Option<u64>,
     is_changed: bool,
 }
@@ -32,12 +32,12 @@ struct Part {
 pub(super) struct Last {
     pub(super) version: u64,
     pub(super) topic: Topic,
-    /// Of the value: a store that went back may give a version once more.
+    /// A sum of the value, since a store that went back may use a version again.
     print: u32,
     listing: u64,
 }
 
-/// How many parts there are. What is stored depends on it.
+/// The number of parts. The stored format depends on it.
 const PARTS: u64 = 256;
 
 impl Told {
@@ -45,9 +45,9 @@ impl Told {
     /// count as never published.
     ///
     /// # Errors
-    /// Those of an outage.
+    /// The store's errors.
     pub(super) fn load(store: &dyn Store, table: &str, id: &str, fail: impl Fn(&Error)) -> Result<Told> {
-        // With the length before it, no id with a table looks like another one.
+        // The length before it keeps apart ids and tables that look alike together.
         let name = format!("tablecast/monitor/{}:{id}/{table}", id.len());
         let seen = store.table_version(&name)?;
         let mut parts: Vec<Part> = (0..PARTS).map(|_| Part::default()).collect();
@@ -72,12 +72,12 @@ impl Told {
         })
     }
 
-    /// A listing of all rows begins.
+    /// Begins a listing of all rows.
     pub(super) fn begin(&mut self) {
         self.listing += 1;
     }
 
-    /// The listing has this row. Returns its last published state.
+    /// Notes that the listing has this row; returns its last published state.
     pub(super) fn look(&mut self, row: &Row) -> Option<&Last> {
         let listing = self.listing;
         let last = self.part(&row.key).rows.get_mut(&row.key)?;
@@ -85,14 +85,14 @@ impl Told {
         Some(last)
     }
 
-    /// The rows that the listing did not have.
+    /// The rows missing in the listing.
     pub(super) fn missing(&self) -> Vec<(Name, Last)> {
         let rows = self.parts.iter().flat_map(|part| &part.rows);
         let missing = rows.filter(|(_, last)| last.listing != self.listing);
         missing.map(|(key, last)| (key.clone(), last.clone())).collect()
     }
 
-    /// The row was published.
+    /// Notes that the row was published.
     pub(super) fn told(&mut self, row: Row) {
         let last = Last {
             version: row.version,
@@ -105,17 +105,17 @@ impl Told {
         part.rows.insert(row.key, last);
     }
 
-    /// The row was published as deleted.
+    /// Notes that the row was published as deleted.
     pub(super) fn told_deleted(&mut self, key: &str) {
         let part = self.part(key);
         part.is_changed |= part.rows.remove(key).is_some();
     }
 
-    /// Stores what has changed, as long as it is to `go_on`; and if the store went back, what it has lost.
+    /// Stores the changed parts, while `go_on`; if the store went back, also those that it has lost.
     ///
     /// # Errors
-    /// Those of an outage; and [`ErrorKind::Conflict`] if another monitor has written there. Parts that were not stored
-    /// then are stored the next time.
+    /// The store's errors, and [`ErrorKind::Conflict`] if another monitor has written there. Parts that were not stored
+    /// are stored the next time.
     pub(super) fn save(&mut self, store: &dyn Store, mut go_on: impl FnMut() -> bool) -> Result<()> {
         let conflict = match self.save_changed(store, &mut go_on) {
             Err(e) if is_conflict(&e) => e,
@@ -123,7 +123,7 @@ impl Told {
         };
         let saved = match self.find(store)? {
             true => self.save_changed(store, &mut go_on),
-            // Unless it is as it should be: the answer to a write was lost.
+            // If all parts are as they should be, only the answer to a write was lost.
             false if self.parts.iter().any(|part| part.is_changed) => Err(conflict),
             false => Ok(()),
         };
@@ -148,11 +148,11 @@ impl Told {
         Ok(())
     }
 
-    /// Looks for the stored parts, and for those that differ from memory. Returns true if the store went back: no other
-    /// process removes these rows.
+    /// Compares the stored parts with memory. Returns true if the store went back, since no other process removes these
+    /// rows.
     ///
     /// # Errors
-    /// Those of an outage.
+    /// The store's errors.
     pub(super) fn find(&mut self, store: &dyn Store) -> Result<bool> {
         let now = store.table_version(&self.name)?;
         let rows = store.entries(&self.name, None).collect::<Result<Vec<_>>>()?;
@@ -186,7 +186,7 @@ impl Last {
 }
 
 impl Part {
-    /// Stores it, and returns the version.
+    /// Stores the part, and returns the version.
     fn save(&mut self, store: &dyn Store, table: &str, key: &str) -> Result<u64> {
         let value = self.write()?;
         let write = match self.version {
@@ -230,7 +230,7 @@ fn is_conflict(e: &Error) -> bool {
     )
 }
 
-/// A sum that differs for most other values.
+/// A sum that differs for most values.
 fn print(value: &str) -> u32 {
     let hash = hash(value);
     (hash ^ (hash >> 32)) as u32

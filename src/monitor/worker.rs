@@ -19,22 +19,22 @@ pub(super) struct Worker {
     id: String,
     shared: Arc<Shared>,
     stop: Stop,
-    /// `None` until it could be read.
+    /// `None` until it was read.
     told: Option<Told>,
-    /// State of the table when everything in it was published and remembered.
+    /// The table's version when everything in it was published and remembered.
     done: Option<TableVersion>,
-    /// State of the table at the last look.
+    /// The table's version at the last look.
     seen: Option<TableVersion>,
-    /// The store went back, and not every topic has had its gap yet. Versions begin anew.
+    /// The store went back, and not every topic has skipped a number yet.
     went_back: bool,
     /// The topics with a published change in this poll, or since the store went back.
     topics: BTreeSet<Topic>,
 }
 
-/// It polls no more often than that.
+/// The least interval of polls.
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Time that a stopping monitor may go on storing its memory.
+/// How long a stopping monitor may take to store its memory.
 const REMEMBER: Duration = Duration::from_millis(200);
 
 impl Worker {
@@ -86,7 +86,7 @@ impl Worker {
     }
 
     fn poll_with(&mut self, told: &mut Told) -> Result<()> {
-        // Before the rows are read: what is written from now on makes it another one.
+        // Read before the rows, so that any later write gives it another value.
         let version = self.store.table_version(&self.table)?;
         if version.is_some() && version == self.done {
             count(&self.shared.skipped, 1);
@@ -105,7 +105,7 @@ impl Worker {
             Ok(()) if self.went_back => self.repair(told),
             _ => Ok(()),
         };
-        // Also if it failed: some of it was published.
+        // Also after a failure, since a part was published.
         let remembered = self.remember(told);
         compared.and(repaired)?;
         remembered?;
@@ -113,8 +113,8 @@ impl Worker {
         Ok(())
     }
 
-    /// The store went back, and its present state was published. Programs that go by versions have to read it; and
-    /// memory that it has lost is to be stored again.
+    /// Skips a number on each published topic after the store went back, so that programs that rely on versions read
+    /// the store; and finds the parts of memory that it has lost.
     fn repair(&mut self, told: &mut Told) -> Result<()> {
         told.find(&*self.store)?;
         for topic in std::mem::take(&mut self.topics) {
@@ -147,8 +147,8 @@ impl Worker {
         }
         for (key, last) in told.missing() {
             self.go_on()?;
-            // The delete's own version is not known. The row was seen to be missing after `version` was read, so
-            // whatever is written under this key from then on has a higher one.
+            // The delete's version is unknown. The row was seen to be missing after `version` was read, so any later
+            // write of this key has a higher one.
             let deleted = match version {
                 Some(version) if last.version != version => version,
                 _ => last.version + 1,
@@ -186,8 +186,8 @@ impl Worker {
         Ok(())
     }
 
-    /// Publishes an update. One that breaks a limit of the publisher is a failure, but not tried again: it would stand in
-    /// the way of all others.
+    /// Publishes an update. One that breaks a limit of the publisher is counted as a failure and not repeated, since it
+    /// would block all others.
     fn publish(&mut self, mut update: DbUpdate, version: u64) -> Result<()> {
         update.version = Some(version);
         match self.publisher.send_event(&update) {

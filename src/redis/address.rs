@@ -1,4 +1,4 @@
-//! The addresses that name servers: `redis://user:password@host:port,host:port/db`, `rediss://`, `valkey://`, `unix:///path`.
+//! The addresses of servers: `redis://user:password@host:port,host:port/db`, `rediss://`, `valkey://`, `unix:///path`.
 
 use std::fmt;
 
@@ -9,24 +9,23 @@ use crate::error::{Error, ErrorKind, Result};
 
 use super::node::Node;
 
-/// Some servers of one Redis, with user and password; the others of a cluster are asked for. Its text shows no
-/// password.
+/// Some servers of a Redis, with user and password; they name the others of a cluster. The text form shows no password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Servers {
     pub(crate) tls: bool,
     pub(crate) nodes: Vec<Node>,
-    /// Empty: that of the options.
+    /// If empty, that of the options.
     pub(super) user: String,
     pub(super) password: Secret,
     /// The number of the database.
     pub(super) database: u32,
 }
 
-/// Form of an address, for errors.
+/// The form of an address, for errors.
 const FORM: &str = "a Redis address is redis://host:port,host:port, with rediss:// for TLS, or unix:///path";
 
 impl Servers {
-    /// The servers of an address.
+    /// Parses an address.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`]; the text never shows a password.

@@ -1,44 +1,44 @@
-//! Bytes that came in and were not used yet.
+//! Received bytes that are not consumed yet.
 
 use std::io;
 
-/// A buffer that is filled at its end and used up from its beginning.
+/// A buffer that is filled at its end and consumed from its beginning.
 #[derive(Default)]
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
-    /// Number of bytes to be dropped as they come.
+    /// The number of bytes to drop when they arrive.
     skip: usize,
 }
 
-/// How much is read at once.
+/// The size of a read.
 const CHUNK: usize = 64 << 10;
 
-/// A buffer that has grown beyond this is given back when it is empty.
+/// A buffer larger than this is freed when it is empty.
 const MAX_KEPT: usize = 1 << 20;
 
 impl Buffer {
-    /// The bytes that have come.
+    /// The received bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.bytes.get(self.start..self.end).unwrap_or_default()
     }
 
-    /// Uses up `count` bytes; those that have not come yet are dropped when they do. They stay for
-    /// [`Buffer::consumed_part`] until more is read.
+    /// Consumes `count` bytes; missing ones are dropped when they arrive. They stay for [`Buffer::consumed_part`] until
+    /// the next read.
     pub(crate) fn consume(&mut self, count: usize) {
         let there = self.end - self.start;
         self.start += count.min(there);
         self.skip += count.saturating_sub(there);
     }
 
-    /// The part of what was just used up, counted from where it began: `consumed` bytes ago.
+    /// A part of the bytes just consumed, counted from their beginning, `consumed` bytes ago.
     pub(crate) fn consumed_part(&self, consumed: usize, (from, to): (usize, usize)) -> &[u8] {
         let begin = self.start - consumed.min(self.start);
         self.bytes.get(begin + from..begin + to).unwrap_or_default()
     }
 
-    /// Reads once. Returns how many bytes came, and whether there may be more.
+    /// Reads once. Returns the number of bytes read, and true if there may be more.
     pub(crate) fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<(usize, bool)> {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -47,7 +47,7 @@ impl Buffer {
             }
         }
         if self.bytes.len() - self.end < CHUNK / 2 {
-            // The rest moves to the beginning, and if that does not make room, the buffer doubles.
+            // The rest moves to the beginning, and if that is not enough, the buffer doubles.
             self.bytes.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
             if self.bytes.len() - self.end < CHUNK / 2 {

@@ -1,4 +1,4 @@
-//! Requests about keys, wherever those are: to the right server of a cluster, and again when one is lost.
+//! Requests about keys: to the right server of a cluster, and repeated if a server is lost.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,54 +16,54 @@ use super::slots::slot;
 use super::stream::Limit;
 use super::{Conn, RedisOptions, refusal, refused};
 
-/// Makes requests; any thread may.
+/// Makes requests, from any thread.
 pub(crate) struct Client(Pool);
 
-/// A request that may be made again: a read, or a write that notices that it was made already.
+/// A request that may be repeated: a read, or a write that notices its repetition.
 pub(crate) struct Request<'a> {
-    /// A key; all keys of a request are in one slot.
+    /// One of its keys, which are all in one slot.
     pub(crate) key: &'a [u8],
     pub(crate) command: &'a Cmd,
-    /// For `EVALSHA`: the script, which the server may not know.
+    /// For `EVALSHA`: the script, in case the server does not know it.
     pub(crate) script: Option<&'a str>,
-    /// The command after a try that may have been done, if it is another.
+    /// The command after a try that may have been done, if it differs.
     pub(crate) again: Option<&'a dyn Fn() -> Cmd>,
-    /// It may change something.
+    /// True if it may change something.
     pub(crate) writes: bool,
 }
 
-/// Outcome of one try.
+/// The outcome of one try.
 enum Outcome {
     Answer(Value),
     Elsewhere(Redirect),
-    /// Some of the keys are not there, and may be where the slot is moved to, or from.
+    /// Some keys are missing, and may be where the slot is moved to, or from.
     Incomplete(Error),
     /// There is no connection.
     NotReached(Error),
-    /// It was not done, but may be soon, here or elsewhere.
+    /// It was not done, but may succeed soon, here or elsewhere.
     NotYet(Error),
-    /// The same, and the connection is lost.
+    /// It was not done, and the connection is lost.
     Lost(Error),
-    /// The connection is lost: it was sent, and no answer came.
+    /// It was sent, and the connection was lost without an answer.
     Unknown(Error),
-    /// It will not be done.
+    /// It was refused for good.
     Never(Error),
     /// It was not done, since the server does not know the script.
     NoScript,
 }
 
-/// A server says that another one has the slot, or, if `ask`, what a request is about.
+/// A server's statement that another one has the slot, or, with `ask`, the keys of this request.
 struct Redirect {
     node: Node,
     from: Node,
     ask: bool,
 }
 
-/// So often in a row a request is sent elsewhere at once, each time as a server says.
+/// How many redirects of a request in a row are followed at once.
 const MAX_REDIRECTS: u32 = 8;
 
 impl Client {
-    /// Nothing is connected yet.
+    /// A client without connections yet.
     pub(crate) fn new(servers: Servers, options: &RedisOptions) -> Result<Client> {
         Ok(Client(Pool::new(servers, options)?))
     }
@@ -73,11 +73,11 @@ impl Client {
         Servers::parse(address).is_ok_and(|servers| self.0.knows(&servers))
     }
 
-    /// Makes a request, again if that may help, and returns the answer, which is no refusal.
+    /// Makes a request, repeated if that may help, and returns the answer, which is no refusal.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`] for an outage, [`ErrorKind::Unconfirmed`] for one that leaves
-    /// open whether a write was made; [`ErrorKind::Denied`], [`ErrorKind::Full`] and others for what is refused.
+    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`] for an outage, [`ErrorKind::Unconfirmed`] if a write may
+    /// have been made; [`ErrorKind::Denied`], [`ErrorKind::Full`] and others for refusals.
     pub(crate) fn call(&self, request: &Request<'_>, timeout: Duration) -> Result<Value> {
         let (pool, options) = (&self.0, self.0.options());
         let limit = Limit::until(thread::deadline(timeout));
@@ -101,7 +101,7 @@ impl Client {
                 }
                 Outcome::Elsewhere(_) => Error::new(
                     ErrorKind::Unavailable,
-                    "each server names another one as the owner of the slot",
+                    "too many redirects: each server names another one as the owner of the slot",
                 ),
                 Outcome::Never(e) if is_unconfirmed => return Err(self.failed(ErrorKind::Unconfirmed, e)),
                 Outcome::Never(e) => return Err(e),
@@ -127,7 +127,7 @@ impl Client {
         }
     }
 
-    /// Goes from one place where the server may be to the next, until one has an answer.
+    /// Tries one possible address of the server after another, until one answers.
     fn attempt(
         &self,
         request: (&Cmd, Option<&str>),
@@ -169,7 +169,7 @@ impl Client {
             .unwrap_or_else(|| Outcome::Never(Error::new(ErrorKind::Unavailable, "there are no Redis servers to ask")))
     }
 
-    /// One try at one place. `asking`: the server that has redirected this request alone.
+    /// Makes one try at one address. `asking` is the server that has redirected only this request.
     fn attempt_at(
         &self,
         place: &Node,
@@ -199,7 +199,7 @@ impl Client {
         outcome
     }
 
-    /// True if a server whose slot is being moved has none of the keys of this script any more, and so never will.
+    /// True if a server whose slot is being moved away has none of the script's keys left; it gets none again.
     fn has_none(&self, node: &Node, command: &Cmd, limit: Limit<'_>) -> bool {
         let pool = &self.0;
         let Ok(mut pooled) = pool.take(node, limit.share(pool.options().heartbeat_timeout)) else {
@@ -246,7 +246,7 @@ fn exchange(conn: &mut Conn, command: &Cmd, ask: bool, limit: Limit<'_>) -> Outc
     }
 }
 
-/// The keys and the other arguments of an `EVALSHA`.
+/// Splits an `EVALSHA` into its keys and its other arguments.
 fn keys_and_args(command: &Cmd) -> (Vec<&[u8]>, Vec<&[u8]>) {
     let mut args = command.args_iter().skip(2).filter_map(|arg| match arg {
         Arg::Simple(arg) => Some(arg),
@@ -265,8 +265,8 @@ fn eval(command: &Cmd, script: &str) -> Cmd {
     eval
 }
 
-/// The same, but it names one key alone, and gets the others as arguments: a server to which a slot is being moved runs
-/// no script that names several keys of which one does not exist.
+/// As [`eval`], but it names only one key and passes the others as arguments: a server to which a slot is being moved
+/// runs no script with several keys if one of them is missing.
 fn eval_by_one_key(command: &Cmd, script: &str) -> Cmd {
     const TAKE_KEYS: &str = "for _ = 1, tonumber(table.remove(ARGV, 1)) do KEYS[#KEYS + 1] = table.remove(ARGV, 1) end";
     let (keys, args) = keys_and_args(command);
@@ -285,7 +285,7 @@ fn not_reached(e: Error) -> Outcome {
     }
 }
 
-/// Meaning of a server's refusal; the code says it, unless a script hides it.
+/// The meaning of a server's refusal: its code says it, unless a script hides it.
 fn on_refusal(node: &Node, why: &ServerError) -> Outcome {
     use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved, NoScript, ReadOnly, TryAgain};
     let error = |kind| refusal(kind, node, why);
@@ -308,7 +308,7 @@ fn on_refusal(node: &Node, why: &ServerError) -> Outcome {
         (_, "WRONGTYPE") => Outcome::Never(error(ErrorKind::Malformed)),
         _ if details.contains("READONLY ") => Outcome::NotYet(error(ErrorKind::Unavailable)),
         _ if details.contains("OOM ") => Outcome::Never(error(ErrorKind::Full)),
-        // Before Redis 7.2 what an access list refuses to a script has no code of its own.
+        // Before Redis 7.2 an access list's refusal in a script has no code of its own.
         _ if details.contains("The user executing the script") => Outcome::Never(error(ErrorKind::Denied)),
         _ => Outcome::Never(match refused(node, why) {
             denied if denied.kind() == ErrorKind::Denied => denied,

@@ -1,4 +1,4 @@
-//! A cluster as one of its servers knows it.
+//! A cluster, as one of its servers knows it.
 
 use ::redis::{Cmd, Value, cmd, from_redis_value, from_redis_value_ref};
 
@@ -9,24 +9,24 @@ use super::field;
 use super::node::Node;
 use super::stream::Limit;
 
-/// A range of slots, its ends included, and its servers: the master first.
+/// A range of slots, including its ends, and its servers, the master first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Range {
     pub(crate) slots: (u16, u16),
     pub(crate) nodes: Vec<Node>,
 }
 
-/// How a server stands with those that it belongs to.
+/// The health of a server within its cluster or replication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Health {
-    /// In a cluster: it reaches most of it, and every slot is served. Otherwise: it is no replica.
+    /// In a cluster: the server reaches most of it, and every slot is served. Otherwise: it is no replica.
     pub(crate) ok: bool,
     /// Raised by every failover of the cluster.
     pub(crate) epoch: u64,
 }
 
 impl Health {
-    /// The request whose answer [`Health::read`] reads.
+    /// The request for [`Health::read`].
     pub(crate) fn question(in_cluster: bool) -> Cmd {
         match in_cluster {
             true => cluster("INFO"),
@@ -34,7 +34,7 @@ impl Health {
         }
     }
 
-    /// Reads the answer; `None` if it says nothing, as for a user without permission.
+    /// Reads the answer; `None` if it has no health, for example without permission.
     pub(crate) fn read(answer: &Value) -> Option<Health> {
         if let Some(role) = field(answer, "role") {
             let ok = role == "master";
@@ -48,7 +48,7 @@ impl Health {
         })
     }
 
-    /// Asks a server, and fails if it is not well; `None` without permission to ask.
+    /// Asks a server, and fails if it is not healthy; `None` without permission to ask.
     pub(crate) fn check(conn: &mut Conn, limit: Limit<'_>) -> Result<Option<Health>> {
         match conn.ask(&Health::question(conn.in_cluster), limit) {
             Ok(answer) => match Health::read(&answer) {
@@ -61,15 +61,15 @@ impl Health {
     }
 }
 
-/// The error for a server whose [`Health`] is not well.
+/// The error for an unhealthy server.
 pub(crate) fn cut_off(conn: &Conn) -> Error {
     conn.nonsense(match conn.in_cluster {
-        true => "its cluster is down, or it is cut off from it",
-        false => "it is a replica: its master does not hear what is published there",
+        true => "the cluster is down, or this server is cut off from it",
+        false => "it is a replica: its master does not receive messages published there",
     })
 }
 
-/// Asks a server for the owners of slots; nothing without permission.
+/// Asks a server for the owners of slots; empty without permission.
 pub(crate) fn ranges(conn: &mut Conn, limit: Limit<'_>) -> Result<Vec<Range>> {
     let answer = match conn.ask(&cluster("SLOTS"), limit) {
         Err(e) if e.kind() == ErrorKind::Denied => return Ok(Vec::new()),
@@ -94,7 +94,7 @@ fn read(range: Value, asked: &Node) -> Option<Range> {
         let mut parts = value.into_sequence().ok()?.into_iter();
         let host: Option<String> = from_redis_value(parts.next()?).ok()?;
         let port = number(parts.next()?)?;
-        // A server that hides its host is where it was asked.
+        // A server that hides its host is at the address that was asked.
         let host = asked.host_told(host.as_deref().unwrap_or_default());
         let node = Node { host, port };
         if !node.is_unnamed() {
@@ -107,7 +107,7 @@ fn read(range: Value, asked: &Node) -> Option<Range> {
         })
     };
     let mut nodes = parts.map(node).collect::<Option<Vec<_>>>()?;
-    // Of one that the server has lost even the port is missing.
+    // A lost server has not even a port.
     nodes.retain(|node| node.port != 0);
     Some(Range { slots, nodes })
 }

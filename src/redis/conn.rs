@@ -18,51 +18,51 @@ use super::reply::Search;
 use super::stream::{Limit, Stream};
 use super::{Access, field, refused};
 
-/// A connection after a successful login. After an error it is of no use any more.
+/// A connection after a successful login. It cannot be used after an error.
 pub(crate) struct Conn {
     node: Node,
     stream: Stream,
     input: Buffer,
     search: Search,
     parser: Parser,
-    /// Places of the last message's channel and payload, and its length.
+    /// The places of the last message's channel and payload, and its length.
     message: [(usize, usize); 2],
     length: usize,
-    /// All that came was read.
+    /// Everything received was read.
     drained: bool,
-    /// When something came last.
+    /// The time of the last input.
     pub(crate) heard: Instant,
-    /// How many bytes came.
+    /// The number of bytes received.
     pub(crate) received: u64,
-    /// Output, and the number of its bytes that were sent.
+    /// The output, and the number of its bytes already sent.
     output: Vec<u8>,
     sent: usize,
-    /// The server is one of a cluster.
+    /// The server belongs to a cluster.
     pub(crate) in_cluster: bool,
-    /// The server has said what it is.
+    /// The server has answered `HELLO`.
     is_known: bool,
-    /// It is still to say that it has selected the database.
+    /// The answer to `SELECT` is missing.
     selects: bool,
 }
 
-/// Input.
+/// A part of the input.
 pub(crate) enum Incoming {
     /// A message; [`Conn::message`] has it.
     Message,
-    /// A message that was over the limit.
+    /// A message over the limit.
     TooLarge,
     Value(Value),
 }
 
-/// An output buffer that has grown beyond this is given back when it is empty.
+/// An output buffer larger than this is freed when it is empty.
 const MAX_KEPT: usize = 1 << 20;
 
-/// A connection on which something came so recently is not looked at before the next request: that is less than the
-/// request itself takes, during which the server may be lost as well.
+/// A connection with input less than this ago is not checked before the next request: this is shorter than the request
+/// itself, during which the server may be lost as well.
 const FRESH: Duration = Duration::from_micros(100);
 
 impl Conn {
-    /// A connection on which the login is about to begin.
+    /// A connection that is about to log in.
     pub(super) fn greet(socket: Socket, node: &Node, access: &Access) -> Result<Conn> {
         #[cfg(feature = "redis-tls")]
         let stream = match &access.tls {
@@ -104,7 +104,7 @@ impl Conn {
         Ok(conn)
     }
 
-    /// Goes on with the login that [`Conn::greet`] began, without waiting; true once it has succeeded.
+    /// Continues the login that [`Conn::greet`] began, without waiting; returns true once it has succeeded.
     pub(super) fn is_welcome(&mut self) -> Result<bool> {
         self.send_some()?;
         while !self.is_known || self.selects {
@@ -123,14 +123,14 @@ impl Conn {
         Ok(true)
     }
 
-    /// Takes what the server says that it is.
+    /// Takes the server's answer to `HELLO`.
     fn learn(&mut self, about: &Value) -> Result<()> {
         let Some(mode) = field(about, "mode") else {
             return Err(self.nonsense("no answer to HELLO"));
         };
         if mode == "sentinel" {
             let context = format!(
-                "{} is a Sentinel, not a Redis: name the servers that it watches",
+                "{} is a Sentinel, not a Redis server: give the addresses of the servers that it watches",
                 self.node
             );
             return Err(Error::new(ErrorKind::Denied, context));
@@ -147,10 +147,10 @@ impl Conn {
         &self.node
     }
 
-    /// Sends a request and waits for its reply. On a connection that has subscriptions use the other methods.
+    /// Sends a request and waits for its reply; not for a connection with subscriptions.
     ///
     /// # Errors
-    /// As [`Conn::flush`] and [`Conn::reply`]; and what the server says if it refuses.
+    /// As [`Conn::flush`] and [`Conn::reply`], and the server's refusal.
     pub(crate) fn ask(&mut self, request: &Cmd, limit: Limit<'_>) -> Result<Value> {
         self.push(request);
         self.flush(limit)?;
@@ -160,7 +160,7 @@ impl Conn {
         }
     }
 
-    /// Adds a request to what is to be sent.
+    /// Adds a request to the output.
     pub(crate) fn push(&mut self, request: &Cmd) {
         if self.sent == self.output.len() {
             self.output.clear();
@@ -170,10 +170,10 @@ impl Conn {
         request.write_packed_command(&mut self.output);
     }
 
-    /// Sends what there is to be sent.
+    /// Sends the whole output.
     ///
     /// # Errors
-    /// [`ErrorKind::Transport`] or [`ErrorKind::Timeout`]; the server does not have all of it then.
+    /// [`ErrorKind::Transport`] or [`ErrorKind::Timeout`]; the server has not received all of it then.
     pub(crate) fn flush(&mut self, limit: Limit<'_>) -> Result<()> {
         while !self.send_some()? {
             let waited = limit.wait(self.stream.as_fd(), self.stream.room());
@@ -185,7 +185,7 @@ impl Conn {
     /// Waits for the next reply.
     ///
     /// # Errors
-    /// [`ErrorKind::Transport`] or [`ErrorKind::Timeout`]; what the request asked for may have been done.
+    /// [`ErrorKind::Transport`] or [`ErrorKind::Timeout`]; the request may have been done.
     pub(crate) fn reply(&mut self, limit: Limit<'_>) -> Result<Value> {
         loop {
             match self.next(usize::MAX)? {
@@ -193,14 +193,14 @@ impl Conn {
                 Some(Incoming::Value(value)) => return Ok(value),
                 None => {}
             }
-            // A reply takes a while: waiting first saves the read that would find nothing.
+            // A reply takes a while: waiting first saves a read without input.
             let waited = limit.wait(self.stream.as_fd(), self.stream.news());
             waited.map_err(|e| lost(&self.node, e))?;
             self.fill()?;
         }
     }
 
-    /// Sends what there is room for; true if that was all.
+    /// Sends as much output as there is room for; returns true if that was all.
     pub(crate) fn send_some(&mut self) -> Result<bool> {
         while let Some(left) = self.output.get(self.sent..).filter(|left| !left.is_empty()) {
             match self.stream.write(left) {
@@ -217,7 +217,8 @@ impl Conn {
         }
     }
 
-    /// The input so far, without reading or waiting. A message whose payload is over the limit is left out.
+    /// Takes the next part of the received input, without reading or waiting. A message whose payload is over the limit
+    /// is skipped.
     pub(crate) fn next(&mut self, max_payload: usize) -> Result<Option<Incoming>> {
         let input = self.input.bytes();
         let node = &self.node;
@@ -244,7 +245,7 @@ impl Conn {
         };
         let reply = input.get(..end).unwrap_or_default();
         let value = match reply.starts_with(b"-") {
-            // Redis quotes what it refuses, cut anywhere; the parser takes only UTF-8.
+            // A refusal quotes the request, cut at any byte; the parser accepts only UTF-8.
             true => self.parser.parse_value(String::from_utf8_lossy(reply).as_bytes()),
             false => self.parser.parse_value(reply),
         };
@@ -258,7 +259,7 @@ impl Conn {
         self.message.map(|part| self.input.consumed_part(self.length, part))
     }
 
-    /// Reads once; true if something came.
+    /// Reads once; returns true if there was input.
     ///
     /// # Errors
     /// [`ErrorKind::Transport`] if the connection is lost.
@@ -279,11 +280,11 @@ impl Conn {
         }
     }
 
-    /// Looks whether the other side has closed, before a request is made: found now, it leaves no doubt whether the
-    /// request was sent.
+    /// Checks before a request that the other side has not closed: found now, it is certain that the request was not
+    /// sent.
     ///
     /// # Errors
-    /// [`ErrorKind::Transport`] if the connection is of no use any more.
+    /// [`ErrorKind::Transport`] if the connection cannot be used any more.
     pub(crate) fn check(&mut self) -> Result<()> {
         if self.heard.elapsed() >= FRESH && self.fill()? {
             return Err(self.nonsense("a reply without a request"));
@@ -291,17 +292,17 @@ impl Conn {
         Ok(())
     }
 
-    /// True if only a wait for [`Conn::news`] can show that there is more to read.
+    /// True if only a wait for [`Conn::news`] can show more input.
     pub(crate) fn is_drained(&self) -> bool {
         self.drained
     }
 
-    /// A wait has ended: there may be something to read.
+    /// Notes that a wait has ended, so there may be input.
     pub(crate) fn may_read(&mut self) {
         self.drained = false;
     }
 
-    /// Events to wait for.
+    /// The events to wait for.
     pub(crate) fn news(&self) -> PollFlags {
         match self.sent < self.output.len() {
             true => self.stream.news() | self.stream.room(),
@@ -309,7 +310,7 @@ impl Conn {
         }
     }
 
-    /// The error for an answer that is none.
+    /// The error for an unexpected answer.
     pub(crate) fn nonsense(&self, what: &str) -> Error {
         Error::new(ErrorKind::Transport, format!("Redis at {}: {what}", self.node))
     }
@@ -330,7 +331,7 @@ pub(super) fn lost(node: &Node, e: io::Error) -> Error {
     Error::new(kind, format!("Redis at {node}")).with_source(e)
 }
 
-/// The error for bytes that are not what the protocol says.
+/// The error for bytes that violate the protocol.
 fn broken(node: &Node, e: impl std::error::Error + Send + Sync + 'static) -> Error {
     lost(node, io::Error::new(io::ErrorKind::InvalidData, e))
 }

@@ -1,4 +1,4 @@
-//! Finds a server that will do, another one each time.
+//! Finds a suitable server, a different one each time.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
@@ -15,26 +15,26 @@ use super::conn::Conn;
 use super::node::{self, Node};
 use super::stream::Limit;
 
-/// Chooses servers: connections made one after the other go to one server after the other, beginning anywhere.
+/// Chooses servers: successive connections go to one server after another, beginning at a random one.
 #[derive(Debug, Clone)]
 pub(crate) struct Finder {
     servers: Vec<Node>,
     access: Access,
     patience: Duration,
     turns: Arc<AtomicUsize>,
-    /// All servers, once one was asked.
+    /// All servers, once one has named them.
     known: Vec<Node>,
-    /// Servers that have failed; they are tried after all others.
+    /// Servers that have failed; they are tried last.
     shunned: BTreeSet<Node>,
 }
 
-/// Turns of servers; processes that start together begin at different ones.
+/// The turns of servers; processes that start together begin at different ones.
 pub(crate) fn turns() -> Arc<AtomicUsize> {
     Arc::new(AtomicUsize::new(RandomState::new().hash_one(0) as usize >> 1))
 }
 
 impl Finder {
-    /// `patience` is the time limit of a login.
+    /// A finder; `patience` is the time limit of a login.
     pub(crate) fn new(servers: Servers, access: Access, patience: Duration, turns: Arc<AtomicUsize>) -> Finder {
         Finder {
             servers: servers.nodes,
@@ -46,15 +46,15 @@ impl Finder {
         }
     }
 
-    /// This server failed.
+    /// Notes that this server failed.
     pub(crate) fn shun(&mut self, node: &Node) {
         self.shunned.insert(node.clone());
     }
 
-    /// A connection to a server that answers and, in a cluster, is not cut off from it.
+    /// Connects to a server that answers and, in a cluster, is not cut off from it.
     ///
     /// # Errors
-    /// That of the last server which was tried.
+    /// The error of the last server tried.
     pub(crate) fn connect(&mut self, limit: Limit<'_>) -> Result<(Conn, Option<Health>)> {
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
         let mut error = Error::new(ErrorKind::InvalidInput, "there are no Redis servers to connect to");
@@ -87,14 +87,14 @@ impl Finder {
                 }
             }
         }
-        // Perhaps all of them have moved.
+        // All servers may have moved.
         self.known.clear();
         self.shunned.clear();
         Err(error)
     }
 
-    /// The servers to try: those that a cluster names, and after the first of them the configured ones, since those
-    /// that a cluster names need not be reachable from here.
+    /// The servers to try: the cluster's, with the configured ones after the first, since those that a cluster names
+    /// may be unreachable from here.
     fn candidates(&self, turn: usize) -> Vec<Node> {
         let mut nodes = self.in_turn(&self.known, turn);
         let told: Vec<_> = nodes.clone();
@@ -105,7 +105,7 @@ impl Finder {
         nodes
     }
 
-    /// Connects to a server and, if it is one of a cluster, asks for the others.
+    /// Connects to a server and, in a cluster, asks for the others.
     fn learn(&mut self, node: &Node, limit: Limit<'_>) -> Result<Conn> {
         let mut conn = Conn::open(node, &self.access, limit.share(self.patience))?;
         let ranges = match conn.in_cluster {
@@ -123,7 +123,7 @@ impl Finder {
         Ok(conn)
     }
 
-    /// These servers, beginning with the one whose turn it is.
+    /// These servers, beginning with the one whose turn it is, the failed ones last.
     fn in_turn(&self, nodes: &[Node], turn: usize) -> Vec<Node> {
         let mut nodes = node::in_turn(nodes.to_vec(), turn);
         nodes.sort_by_key(|node| self.shunned.contains(node));

@@ -1,18 +1,18 @@
-//! Messages of channels, found where they were received: the `redis` crate would copy each of them twice, and has
-//! nothing that lends.
+//! Messages of channels, found in the receive buffer: the `redis` crate would copy each of them twice, and cannot lend
+//! them.
 
 use super::reply::{Broken, count, line};
 
-/// Beginning of the input, as far as messages of channels are concerned.
+/// The beginning of the input.
 #[derive(Debug, PartialEq)]
 pub(super) enum Message {
-    /// A message: where its channel and its payload are, and how long it is.
+    /// A message: the places of its channel and its payload, and its length.
     Whole {
         channel: (usize, usize),
         payload: (usize, usize),
         length: usize,
     },
-    /// A message whose payload is over the limit, and how long it is.
+    /// A message whose payload is over the limit, and its length.
     TooLarge {
         length: usize,
     },
@@ -21,7 +21,7 @@ pub(super) enum Message {
     Other,
 }
 
-/// Looks for a message at the beginning of `input`, where a value begins. Nothing is copied.
+/// Looks for a message at the beginning of `input`, where a value begins, without copying.
 pub(super) fn message(input: &[u8], limit: usize) -> Result<Message, Broken> {
     const START: &[u8] = b">3\r\n$7\r\nmessage\r\n";
     if !input.starts_with(START) {
@@ -57,7 +57,7 @@ pub(super) fn message(input: &[u8], limit: usize) -> Result<Message, Broken> {
     })
 }
 
-/// Place of the text whose length stands at `at`; its end may be beyond the input.
+/// The place of the text whose length is at `at`; its end may be beyond the input.
 fn text(input: &[u8], at: usize) -> Result<Option<(usize, usize)>, Broken> {
     let Some((line, length)) = line(input.get(at..).unwrap_or_default())? else {
         return Ok(None);

@@ -1,9 +1,9 @@
-//! Connections to Redis, which the driver and the store have in common: a single server or a cluster, with or without
-//! a password, plain or over TLS.
+//! Connections to Redis, shared by the driver and the store: a single server or a cluster, with or without a password,
+//! plain or over TLS.
 //!
-//! Requests are built, replies parsed and refusals distinguished by the `redis` crate. Its connections are not used:
-//! here every wait has a deadline for the whole of it and something that ends it early, it is known of every request
-//! whether it may have been done, and a message is decoded from where it was received.
+//! The `redis` crate builds requests, parses replies and distinguishes refusals. Its connections are not used: here
+//! every wait as a whole has a deadline and can be cancelled, it is known of every request whether it may have been
+//! done, and a message is decoded in the receive buffer.
 
 mod address;
 mod buffer;
@@ -41,7 +41,7 @@ pub(crate) use finder::{Finder, turns};
 pub(crate) use node::Node;
 pub(crate) use stream::{Limit, poll};
 
-/// Connection and patience for Redis.
+/// Credentials, certificates and times for Redis.
 #[derive(Debug, Clone)]
 pub struct RedisOptions {
     /// The user of Redis' access lists, for addresses that name neither user nor password. Default: empty, which means
@@ -55,26 +55,26 @@ pub struct RedisOptions {
     pub tls_cert: PathBuf,
     /// The key of the client certificate, as a PEM file.
     pub tls_key: PathBuf,
-    /// Interval at which a server is asked whether it is still there, at least 10 ms. Default: 1 s.
+    /// The interval at which a server is asked for a sign of life, at least 10 ms. Default: 1 s.
     pub heartbeat_interval: Duration,
-    /// Time of silence after which a server counts as lost, at least 20 ms. Default: 3 s.
+    /// The silence after which a server counts as lost, at least 20 ms. Default: 3 s.
     pub heartbeat_timeout: Duration,
-    /// The first wait before a lost server is tried again, at least a millisecond; it doubles up to `reconnect_max`.
-    /// Default: 100 ms.
+    /// The wait before the first try to reconnect, at least a millisecond; it doubles with each try, up to
+    /// `reconnect_max`. Default: 100 ms.
     pub reconnect_interval: Duration,
     /// The longest wait between two tries. Default: 2 s.
     pub reconnect_max: Duration,
     /// A larger message is skipped and counted as malformed. Default: 64 MiB.
     pub max_frame_bytes: usize,
-    /// Policy for updates that are sent close together; with [`JoinFrames::Auto`] they do not share a message. Default:
-    /// that.
+    /// The policy for joining updates that are sent close together. Default: [`JoinFrames::Auto`], which does not join
+    /// them here.
     pub join_frames: JoinFrames,
-    /// Number of repetitions of a request of the store after a server was lost or could not do it yet. The first one
-    /// follows after `reconnect_interval`, then after twice as long each time. Default: 3.
+    /// How often a store's request is repeated after a server was lost or could not do it yet. The first repetition
+    /// follows after `reconnect_interval`, each next one after twice the time. Default: 3.
     pub retries: u32,
 }
 
-/// The shortest times that make sense: `heartbeat_interval`, `heartbeat_timeout`, `reconnect_interval`.
+/// The least values of `heartbeat_interval`, `heartbeat_timeout` and `reconnect_interval`.
 const SHORTEST: [Duration; 3] = [
     Duration::from_millis(10),
     Duration::from_millis(20),
@@ -82,7 +82,7 @@ const SHORTEST: [Duration; 3] = [
 ];
 
 impl RedisOptions {
-    /// The same, with times that are no shorter than they may be.
+    /// The same options, with times no shorter than allowed.
     pub(crate) fn bounded(&self) -> RedisOptions {
         let [interval, timeout, reconnect] = SHORTEST;
         RedisOptions {
@@ -94,7 +94,7 @@ impl RedisOptions {
         }
     }
 
-    /// How long to wait before the next try, after one that came after `wait`.
+    /// The wait before the next try, after one of `wait`.
     pub(crate) fn next_wait(&self, wait: Duration) -> Duration {
         let doubled = wait.saturating_mul(2).max(self.reconnect_interval);
         doubled.min(self.reconnect_max)
@@ -120,7 +120,7 @@ impl Default for RedisOptions {
     }
 }
 
-/// What a connection needs to be let in.
+/// The credentials of connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Access {
     user: String,
@@ -131,7 +131,7 @@ pub(crate) struct Access {
     answered: Answered,
 }
 
-/// Of servers with several addresses the one where they answered last, which is tried first. Clones share it.
+/// The address at which each server with several addresses last answered, which is tried first. Clones share it.
 #[derive(Debug, Clone, Default)]
 struct Answered(Arc<Mutex<HashMap<Node, SockAddr>>>);
 
@@ -154,7 +154,7 @@ impl Access {
     pub(crate) fn new(options: &RedisOptions, servers: &Servers) -> Result<Access> {
         #[cfg(not(feature = "redis-tls"))]
         if servers.tls {
-            let context = "Redis over TLS needs the feature redis-tls, which this build has not";
+            let context = "Redis over TLS needs the feature redis-tls, which this build lacks";
             return Err(Error::new(ErrorKind::Unsupported, context));
         }
         let is_named = !servers.user.is_empty() || !servers.password.is_empty();
@@ -177,7 +177,7 @@ impl Access {
     }
 }
 
-/// The error for what a server refused.
+/// The error for a server's refusal.
 pub(crate) fn refused(node: &Node, why: &ServerError) -> Error {
     let kind = match why.code() {
         "NOAUTH" | "WRONGPASS" | "NOPERM" | "DENIED" => ErrorKind::Denied,
@@ -186,13 +186,13 @@ pub(crate) fn refused(node: &Node, why: &ServerError) -> Error {
     refusal(kind, node, why)
 }
 
-/// An error with a server's refusal.
+/// An error of this kind with a server's refusal.
 fn refusal(kind: ErrorKind, node: &Node, why: &ServerError) -> Error {
     let (code, details) = (why.code(), why.details().unwrap_or_default());
     Error::new(kind, format!("Redis at {node} refuses: {code} {details}"))
 }
 
-/// The field of this name of an answer that is a map.
+/// The field of this name in an answer that is a map.
 fn field(answer: &Value, name: &str) -> Option<String> {
     let text = |value| from_redis_value_ref::<String>(value).ok();
     let mut entries = answer.as_map_iter()?;

@@ -1,11 +1,11 @@
-//! A server's place, and the addresses that name servers.
+//! The address of a server.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 
 use crate::config;
 
-/// A server: a host's name or IP address, and a port; or the path of its socket, in place of the host.
+/// A server: a host name or IP address with a port, or the path of its socket in place of the host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Node {
     pub(crate) host: String,
@@ -16,7 +16,7 @@ pub(crate) struct Node {
 const DEFAULT_PORT: u16 = 6379;
 
 impl Node {
-    /// The server of a text, for example `db1:6379`, `[::1]:6379` or `db1`.
+    /// Parses a server, for example `db1:6379`, `[::1]:6379` or `db1`.
     pub(super) fn parse(text: &str) -> Option<Node> {
         let with_port = match config::is_host_port(text) {
             true => text.to_owned(),
@@ -36,12 +36,12 @@ impl Node {
     }
 }
 
-/// The host of a server that says it does not know its name.
+/// The host of a server that does not know its name.
 const UNNAMED: &str = "?";
 
 impl Node {
-    /// The server that `from` names as `host:port`; it may leave out the host that it has itself, and put an IPv6
-    /// address without brackets.
+    /// The server that `from` names as `host:port`; it may omit its own host, and write an IPv6 address without
+    /// brackets.
     pub(crate) fn told(text: &str, from: &Node) -> Option<Node> {
         let (host, port) = text.rsplit_once(':')?;
         Some(Node {
@@ -50,7 +50,7 @@ impl Node {
         })
     }
 
-    /// The host that this server calls `host`: its own if that is empty, and a link-local address on the link of its
+    /// The host that this server calls `host`: its own if that is empty; a link-local address gets the scope of its
     /// own.
     pub(crate) fn host_told(&self, host: &str) -> String {
         let is_link_local = || host.parse().is_ok_and(|it: Ipv6Addr| it.is_unicast_link_local());
@@ -61,7 +61,7 @@ impl Node {
         }
     }
 
-    /// The server behind a socket of the file system.
+    /// The server at a socket in the file system.
     pub(super) fn at_path(path: &str) -> Node {
         Node {
             host: path.to_owned(),
@@ -69,12 +69,12 @@ impl Node {
         }
     }
 
-    /// The path of its socket, if it is behind one.
+    /// The path of its socket, if it has one.
     pub(crate) fn path(&self) -> Option<&str> {
         self.host.starts_with('/').then_some(&*self.host)
     }
 
-    /// True if only its port is known.
+    /// True if only the port is known.
     pub(crate) fn is_unnamed(&self) -> bool {
         self.host == UNNAMED
     }
@@ -90,7 +90,7 @@ impl fmt::Display for Node {
     }
 }
 
-/// These, beginning with the one whose turn it is.
+/// These nodes, beginning with the one whose turn it is.
 pub(crate) fn in_turn(mut nodes: Vec<Node>, turn: usize) -> Vec<Node> {
     let turn = turn % nodes.len().max(1);
     nodes.rotate_left(turn);

@@ -1,4 +1,4 @@
-//! Connects to a server: at its addresses side by side, so that one which does not answer costs the others no time.
+//! Connects to a server, at its addresses side by side, so that a silent one does not delay the others.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -14,14 +14,14 @@ use super::conn::{Conn, lost};
 use super::node::Node;
 use super::stream::{self, Limit};
 
-/// After this long without an answer the next address is tried as well; earlier if the time is short: the last one is to
-/// have a third of it at least.
+/// After this time without an answer the next address is tried as well; earlier if the time is short, so that the last
+/// one has at least a third of it.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// A try of one address.
+/// A try at one address.
 enum Try {
     Connecting(Socket),
-    /// The login was sent to the server.
+    /// The login is under way.
     Greeting(Box<Conn>),
 }
 
@@ -31,8 +31,8 @@ enum Step {
 }
 
 impl Conn {
-    /// Connects at the first address of the server that answers, and introduces itself. The address that answered last
-    /// is tried first.
+    /// Connects at the first address of the server that answers, and logs in. The address that answered last is tried
+    /// first.
     ///
     /// # Errors
     /// [`ErrorKind::Transport`] or [`ErrorKind::Timeout`] if there is no answer, [`ErrorKind::Denied`] if the server
@@ -91,7 +91,7 @@ impl Conn {
 }
 
 impl Try {
-    /// Events to wait for.
+    /// The events to wait for.
     fn news(&self) -> PollFd<'_> {
         match self {
             Try::Connecting(socket) => PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::OUT),
@@ -99,7 +99,7 @@ impl Try {
         }
     }
 
-    /// The awaited event is there.
+    /// Continues after an awaited event.
     fn go_on(self, node: &Node, access: &Access) -> Result<Step> {
         let mut conn = match self {
             Try::Connecting(socket) => {

@@ -1,4 +1,4 @@
-//! Connections to all servers that are needed, and the known owners of keys. All threads share them.
+//! The connections to all servers, and the known owners of slots, shared by all threads.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -21,33 +21,33 @@ pub(crate) struct Pool {
     access: Access,
     options: RedisOptions,
     known: Mutex<Known>,
-    /// Connections that are not in use.
+    /// The idle connections.
     idle: Mutex<HashMap<Node, Vec<Pooled>>>,
-    /// Turn of the server to ask.
+    /// The turn of the server to ask.
     turn: AtomicUsize,
 }
 
 #[derive(Default)]
 struct Known {
     slots: Slots,
-    /// It may have changed: a server is to be asked again.
+    /// The owners may have changed, so a server is asked again.
     is_stale: bool,
-    /// Servers that were reached not where the cluster says that they are, but at a configured address.
+    /// Servers that were reached at a configured address instead of the one that the cluster names.
     aliases: HashMap<Node, Node>,
 }
 
 /// A connection of the pool.
 pub(crate) struct Pooled {
     pub(crate) conn: Conn,
-    /// When the server was last known to be well.
+    /// When the server was last known to be healthy.
     checked: Instant,
 }
 
-/// Maximum of unused connections that are kept for a server.
+/// The most idle connections kept for a server.
 const MAX_IDLE: usize = 16;
 
 impl Pool {
-    /// Nothing is connected yet.
+    /// A pool without connections yet.
     pub(crate) fn new(servers: Servers, options: &RedisOptions) -> Result<Pool> {
         Ok(Pool {
             access: Access::new(options, &servers)?,
@@ -74,14 +74,14 @@ impl Pool {
         servers.tls == self.servers.tls && ours.any(|node| servers.nodes.contains(node))
     }
 
-    /// The owner of this slot; asks if it is not known.
+    /// The owner of this slot; asks servers if it is unknown.
     pub(crate) fn node_of(&self, slot: u16, limit: Limit<'_>) -> Result<Node> {
         let known = self.known.lock();
         if let Some(node) = known.slots.node(slot).filter(|_| !known.is_stale) {
             return Ok(node.clone());
         }
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        // The configured servers first: those that a cluster names need not be reachable from here.
+        // The configured servers first, since those that a cluster names may be unreachable from here.
         let mut candidates = in_turn(self.servers.nodes.clone(), turn);
         let mut others: Vec<_> = known.slots.nodes().cloned().collect();
         drop(known);
@@ -114,12 +114,12 @@ impl Pool {
         Ok(Slots::new(ranges, node.clone()))
     }
 
-    /// This server has this slot, in spite of what was known.
+    /// Notes that this server now has this slot.
     pub(crate) fn moved(&self, slot: u16, node: &Node) {
         self.known.lock().slots.moved(slot, node.clone());
     }
 
-    /// Addresses of a server that `from` has named.
+    /// The possible addresses of a server that `from` has named.
     pub(crate) fn places(&self, node: &Node, from: Option<&Node>) -> Vec<Node> {
         let known = self.known.lock();
         let Some(from) = from.filter(|_| node.is_unnamed()) else {
@@ -139,8 +139,8 @@ impl Pool {
         places
     }
 
-    /// Possible addresses of a node of a cluster that is not reached where the cluster says: configured ones that no
-    /// other node has.
+    /// Other possible addresses of a cluster's node that is unreachable at its own: the configured ones that no other
+    /// node has.
     pub(crate) fn stand_ins(&self, node: &Node) -> Vec<Node> {
         let known = self.known.lock();
         let is_known = |given: &&Node| *given == node || known.slots.nodes().any(|other| other == *given);
@@ -148,7 +148,7 @@ impl Pool {
         given.filter(|given| !is_known(given)).cloned().collect()
     }
 
-    /// This server was reached here.
+    /// Notes that this server was reached at `place`.
     pub(crate) fn found(&self, node: &Node, place: &Node) {
         let mut known = self.known.lock();
         match node == place {
@@ -157,18 +157,18 @@ impl Pool {
         };
     }
 
-    /// The owners of slots may have changed.
+    /// Notes that the owners of slots may have changed.
     pub(crate) fn doubt(&self) {
         self.known.lock().is_stale = true;
     }
 
-    /// A connection that is good as far as is known. A single server has to be a master.
+    /// Takes a connection that is good as far as is known. A single server has to be a master.
     pub(crate) fn take(&self, node: &Node, limit: Limit<'_>) -> Result<Pooled> {
         while let Some(mut pooled) = self.take_idle(node) {
             if pooled.conn.check().is_err() {
                 continue;
             }
-            // A new connection is to have a try as well.
+            // Leaves time for a new connection.
             match pooled.check(self.options.heartbeat_interval, limit.share(Duration::MAX)) {
                 Ok(()) => return Ok(pooled),
                 Err(_) => self.lose(node),
@@ -179,12 +179,12 @@ impl Pool {
         Ok(Pooled { conn, checked })
     }
 
-    /// The lock is not held any more when this returns: what is done with the connection takes a while.
+    /// Releases the lock on return, since using the connection takes a while.
     fn take_idle(&self, node: &Node) -> Option<Pooled> {
         self.idle.lock().get_mut(node)?.pop()
     }
 
-    /// Gives a connection back that has nothing more to say.
+    /// Returns a connection without outstanding replies to the pool.
     pub(crate) fn put(&self, pooled: Pooled) {
         let mut idle = self.idle.lock();
         let node = pooled.conn.node();
@@ -197,7 +197,7 @@ impl Pool {
         }
     }
 
-    /// A server is lost: its other connections are of no use either.
+    /// Drops the idle connections of a lost server.
     pub(crate) fn lose(&self, node: &Node) {
         let lost = self.idle.lock().remove(node);
         drop(lost);
@@ -212,7 +212,7 @@ impl Known {
 }
 
 impl Pooled {
-    /// In a cluster a server says by itself when it is not asked right.
+    /// Checks the health of a single server from time to time; a cluster's server refuses misdirected requests itself.
     fn check(&mut self, interval: Duration, limit: Limit<'_>) -> Result<()> {
         if !self.conn.in_cluster {
             let now = Instant::now();

@@ -1,10 +1,9 @@
-//! Ends of replies. The `redis` crate parses them, but only from input that it may wait for, and which it takes for
-//! itself: so each end is looked for in the input, in pieces, without waiting, and the reply handed over when it is
-//! complete.
+//! The ends of replies. The `redis` crate parses replies only from input that it owns and may wait for. So each end is
+//! searched for here, piece by piece without waiting, and only complete replies are parsed.
 
 use std::fmt;
 
-/// The bytes are not what the protocol says.
+/// The error for bytes that violate the protocol.
 #[derive(Debug, PartialEq)]
 pub(super) struct Broken(pub(super) &'static str);
 
@@ -16,24 +15,24 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-/// Looks for the end of one reply after the other; each byte is looked at once, but for a line's.
+/// Finds the end of each reply; looks at each byte once, except those of an incomplete line.
 #[derive(Default)]
 pub(super) struct Search {
-    /// Up to here the reply is known; this may be beyond what has come.
+    /// The known extent of the reply, which may be beyond the input.
     at: usize,
-    /// How many elements are missing of each array that is not complete yet, the outermost first.
+    /// The numbers of missing elements of each incomplete array, the outermost first.
     open: Vec<usize>,
 }
 
-/// No server nests deeper.
+/// The deepest nesting of a reply.
 const MAX_DEPTH: usize = 32;
 
-/// No server says more at once.
+/// The largest reply.
 const MAX_REPLY: usize = 1 << 30;
 
 impl Search {
-    /// How long the reply is with which `input` begins; `None` if it is not all there. The same input is to be given
-    /// again until it is, with more behind it.
+    /// The length of the reply at the beginning of `input`; `None` if it is incomplete, in which case the next call
+    /// must have the same input with more behind it.
     pub(super) fn end(&mut self, input: &[u8]) -> Result<Option<usize>, Broken> {
         while self.at == 0 || !self.open.is_empty() {
             let rest = input.get(self.at..).unwrap_or_default();
@@ -58,7 +57,7 @@ impl Search {
         Ok(Some(std::mem::take(&mut self.at)))
     }
 
-    /// An element is complete, and with it perhaps what it is in.
+    /// Completes an element, and possibly the arrays around it.
     fn close(&mut self) {
         while let Some(left) = self.open.last_mut() {
             *left -= 1;
@@ -70,12 +69,12 @@ impl Search {
     }
 }
 
-/// How many bytes and how many elements follow a line.
+/// The numbers of bytes and of elements that follow a line.
 fn head(line: &[u8]) -> Result<(usize, usize), Broken> {
     let (kind, rest) = line.split_first().ok_or(Broken("an empty line"))?;
     match kind {
         b'+' | b'-' | b':' | b',' | b'(' | b'#' | b'_' => Ok((0, 0)),
-        // Nothing at all.
+        // A null value.
         b'$' | b'*' if rest == b"-1" => Ok((0, 0)),
         b'$' | b'=' | b'!' => Ok((count(rest)? + 2, 0)),
         b'*' | b'~' | b'>' => Ok((0, count(rest)?)),
@@ -84,7 +83,7 @@ fn head(line: &[u8]) -> Result<(usize, usize), Broken> {
     }
 }
 
-/// No line is longer: texts of any length come as `$`.
+/// The longest line: texts of any length are sent as `$`.
 const MAX_LINE: usize = 64 << 10;
 
 /// The first line without its end, and its length with it.
@@ -100,7 +99,7 @@ pub(super) fn line(input: &[u8]) -> Result<Option<(&[u8], usize)>, Broken> {
     }
 }
 
-/// How long a text is, or how many elements follow.
+/// Parses the length of a text, or a number of elements.
 pub(super) fn count(digits: &[u8]) -> Result<usize, Broken> {
     let count = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
     count
@@ -142,14 +141,14 @@ mod tests {
                 Ok(Some(reply.len())),
                 "{reply:?}"
             );
-            // And a byte at a time.
+            // Also one byte at a time.
             let mut search = Search::default();
             for length in 0..reply.len() {
                 assert_eq!(search.end(&input.as_bytes()[..length]), Ok(None), "{reply:?} {length}");
             }
             assert_eq!(search.end(reply.as_bytes()), Ok(Some(reply.len())), "{reply:?}");
             assert_eq!(search.end(b"+more\r\n"), Ok(Some(7)), "{reply:?}");
-            // And the crate finds the same.
+            // The crate finds the same end.
             assert!(parse_redis_value(reply.as_bytes()).is_ok(), "{reply:?}");
             assert!(
                 parse_redis_value(&reply.as_bytes()[..reply.len() - 1]).is_err(),
@@ -175,7 +174,7 @@ mod tests {
         ] {
             assert!(Search::default().end(input.as_bytes()).is_err(), "{input:?}");
         }
-        // A reply that has an end but is wrong before it is the crate's to refuse.
+        // A reply with an end, but with an error before it, is left to the crate.
         for input in [":x\r\n", "$1\r\nab\r\n", "#x\r\n"] {
             assert!(parse_redis_value(input.as_bytes()).is_err(), "{input:?}");
         }

@@ -1,20 +1,20 @@
-//! Which server has a key.
+//! The owners of keys.
 
 use std::collections::HashMap;
 
 use super::cluster::Range;
 use super::node::Node;
 
-/// Number of slots of a cluster.
+/// The number of slots of a cluster.
 const SLOTS: u16 = 16_384;
 
-/// Known owners of slots.
+/// The known owners of slots.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Slots {
     ranges: Vec<Range>,
-    /// Later changes, as servers have reported them.
+    /// Later changes, as reported by servers.
     moved: HashMap<u16, Node>,
-    /// Owner of all slots without a known one: the only server, or one that will know.
+    /// The server for all slots without a known owner: the only one, or one that knows the owner.
     other: Option<Node>,
 }
 
@@ -36,24 +36,24 @@ impl Slots {
         self.moved.get(&slot).or(known).or(self.other.as_ref())
     }
 
-    /// A server says that another one has this slot.
+    /// Notes that another server now has this slot.
     pub(crate) fn moved(&mut self, slot: u16, node: Node) {
         self.moved.insert(slot, node);
     }
 
-    /// True if these are slots of a cluster.
+    /// True if these are the slots of a cluster.
     pub(crate) fn is_cluster(&self) -> bool {
         !(self.ranges.is_empty() && self.moved.is_empty())
     }
 
-    /// All servers that have slots, or repeat those that do.
+    /// All servers with slots, and their replicas.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
         let known = self.ranges.iter().flat_map(|range| &range.nodes);
         known.chain(self.moved.values()).chain(&self.other)
     }
 }
 
-/// The slot of a key: that of the part between its first `{` and the next `}`, if there is something between them.
+/// The slot of a key: that of the part between its first `{` and the next `}`, unless that is empty.
 pub(crate) fn slot(key: &[u8]) -> u16 {
     let tag = || {
         let start = key.iter().position(|byte| *byte == b'{')? + 1;
@@ -63,7 +63,7 @@ pub(crate) fn slot(key: &[u8]) -> u16 {
     crc16(tag().unwrap_or(key)) % SLOTS
 }
 
-/// The checksum called XMODEM.
+/// The checksum CRC-16/XMODEM.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| {
         (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| match crc & 0x8000 {

@@ -1,5 +1,4 @@
-//! The bytes of a connection, plain or over TLS. It never blocks: waiting is separate, has a limit and can be
-//! called off.
+//! The bytes of a connection, plain or over TLS. It never blocks: waiting is separate, limited, and can be cancelled.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -19,13 +18,13 @@ use super::node::Node;
 #[cfg(feature = "redis-tls")]
 use super::tls::Session;
 
-/// Time limit of an operation, and the sign that calls it off.
+/// The time limit of an operation, and the signal that cancels it.
 #[derive(Clone, Copy)]
 pub(crate) struct Limit<'a> {
     pub(crate) deadline: Instant,
-    /// A single wait takes no longer: what comes, or goes out, a piece at a time has until the deadline.
+    /// The longest single wait; an operation that progresses piece by piece has until the deadline.
     silence: Duration,
-    /// A wait ends when the other end of this is dropped.
+    /// Waits are cancelled when the other end of this is dropped.
     cancel: Option<&'a UnixStream>,
 }
 
@@ -38,7 +37,7 @@ impl<'a> Limit<'a> {
         }
     }
 
-    /// No limit but that the other end of `cancel` is dropped.
+    /// No limit except cancellation by dropping the other end of `cancel`.
     pub(crate) fn cancelled_by(cancel: &'a UnixStream) -> Self {
         Limit {
             cancel: Some(cancel),
@@ -46,7 +45,8 @@ impl<'a> Limit<'a> {
         }
     }
 
-    /// The same, but no longer than `time` from now, nor than half of the rest: another server is to have a try.
+    /// The same, but ends at most `time` from now, and at half of the remaining time, so that another server can be
+    /// tried.
     pub(crate) fn share(self, time: Duration) -> Self {
         let now = Instant::now();
         let share = self.left_at(now) / 2;
@@ -56,8 +56,8 @@ impl<'a> Limit<'a> {
         }
     }
 
-    /// The same, but with no silence longer than `time`, nor than half of what is left. Life is what comes: a long reply
-    /// on a slow link may take until the deadline.
+    /// The same, but with no silence longer than `time` or half of the remaining time. Any input is a sign of life: a
+    /// long reply on a slow link may take until the deadline.
     pub(crate) fn patient(self, time: Duration) -> Self {
         let share = self.left_at(Instant::now()) / 2;
         Limit {
@@ -66,7 +66,7 @@ impl<'a> Limit<'a> {
         }
     }
 
-    /// When the first of `count` equal parts of what is left is over.
+    /// The end of the first of `count` equal parts of the remaining time.
     pub(crate) fn part(&self, count: usize) -> Instant {
         let now = Instant::now();
         now + self.left_at(now) / u32::try_from(count.max(1)).unwrap_or(u32::MAX)
@@ -93,7 +93,7 @@ impl<'a> Limit<'a> {
         Ok(())
     }
 
-    /// Waits until one of these is ready, or `end` has come; says which are.
+    /// Waits until one of these is ready, or until `end`; returns which are ready.
     pub(crate) fn wait_any<'fd>(&'fd self, mut fds: Vec<PollFd<'fd>>, end: Instant) -> io::Result<Vec<bool>> {
         let cancel = self.cancel.map(AsFd::as_fd);
         fds.extend(cancel.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
@@ -107,7 +107,7 @@ impl<'a> Limit<'a> {
         }
     }
 
-    /// Waits once for one of these, of which the last is `cancel` if there is one; true if one is ready.
+    /// Waits once for one of these (the last is `cancel`, if there is one); returns true if one is ready.
     fn poll(&self, fds: &mut [PollFd<'_>], left: Duration) -> io::Result<bool> {
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
@@ -115,12 +115,12 @@ impl<'a> Limit<'a> {
         poll(fds, Some(left))?;
         let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
         if self.cancel.is_some() && fds.last().is_some_and(is_ready) {
-            return Err(io::Error::other("called off"));
+            return Err(io::Error::other("cancelled"));
         }
         Ok(fds.iter().any(is_ready))
     }
 
-    /// Lets `time` pass, or what is left; false if that was called off.
+    /// Waits for `time`, or for the remaining time; returns false if cancelled.
     pub(crate) fn pause(&self, time: Duration) -> bool {
         let now = Instant::now();
         let end = now + time.min(self.left_at(now));
@@ -145,9 +145,9 @@ impl<'a> Limit<'a> {
     }
 }
 
-/// Waits for one of these, at most for `timeout` (`None`: for ever). May return early.
+/// Waits for one of these, at most for `timeout` (`None`: without limit). May return early.
 pub(crate) fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
-    // A longer time is some hundred billion years.
+    // Only hundreds of billions of years do not fit.
     let timeout = timeout.and_then(|timeout| rustix::event::Timespec::try_from(timeout).ok());
     match rustix::event::poll(fds, timeout.as_ref()) {
         Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
@@ -192,17 +192,17 @@ fn look_up_host(node: &Node, limit: Limit<'_>) -> Result<Vec<SocketAddr>> {
     })
 }
 
-/// The system takes no more than this beyond what is on its way: that a request is still going out is to show.
+/// The most unsent bytes that the system buffers, so that a request that is still being sent shows.
 #[cfg(target_os = "linux")]
 const MAX_UNSENT: u32 = 128 << 10;
 
-/// Begins to connect to a server at this address; when the socket is ready to write, [`connected`] says what came of it.
+/// Begins to connect to a server at this address; once the socket is writable, [`connected`] returns the result.
 pub(crate) fn connect(address: &SockAddr) -> io::Result<Socket> {
     let socket = Socket::new(address.domain(), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     if address.domain() != Domain::UNIX {
         socket.set_tcp_nodelay(true)?;
-        // A system that cannot is as good for all but slow links.
+        // A system without this is as good except on slow links.
         #[cfg(target_os = "linux")]
         let _ = socket.set_tcp_notsent_lowat(MAX_UNSENT);
     }
@@ -212,7 +212,7 @@ pub(crate) fn connect(address: &SockAddr) -> io::Result<Socket> {
     }
 }
 
-/// The socket, if it is connected.
+/// Returns the socket if it is connected.
 pub(crate) fn connected(socket: Socket) -> io::Result<Socket> {
     match socket.take_error()? {
         Some(e) => Err(e),
@@ -221,7 +221,7 @@ pub(crate) fn connected(socket: Socket) -> io::Result<Socket> {
 }
 
 impl Stream {
-    /// Reads what is there. Fails with `WouldBlock` if nothing is; 0 means that the other side has closed.
+    /// Reads the available bytes. Fails with `WouldBlock` if there are none; 0 means that the other side has closed.
     pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         retry(|| match self {
             Stream::Plain(socket) => socket.read(into),
@@ -230,7 +230,7 @@ impl Stream {
         })
     }
 
-    /// Writes what there is room for. Fails with `WouldBlock` if there is none.
+    /// Writes as much as there is room for. Fails with `WouldBlock` if there is none.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         retry(|| match self {
             Stream::Plain(socket) => socket.write(bytes),
@@ -239,7 +239,7 @@ impl Stream {
         })
     }
 
-    /// Passes on what [`Stream::write`] took. Fails with `WouldBlock` if there is no room.
+    /// Sends the bytes that [`Stream::write`] has buffered. Fails with `WouldBlock` if there is no room.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         match self {
             Stream::Plain(_) => Ok(()),
@@ -248,12 +248,13 @@ impl Stream {
         }
     }
 
-    /// True if a short read means that there is no more: what is in the socket shows in a poll, but not what TLS holds.
+    /// True if a short read means that there is no more: a poll shows bytes in the socket, but not bytes held by TLS.
     pub(crate) fn shows_all(&self) -> bool {
         matches!(self, Stream::Plain(_))
     }
 
-    /// Events to wait for when [`Stream::write`] would have blocked: in a handshake it is the other side's turn.
+    /// The events to wait for when [`Stream::write`] would have blocked: in a handshake it may be the other side's
+    /// turn.
     pub(crate) fn room(&self) -> PollFlags {
         match self {
             Stream::Plain(_) => PollFlags::OUT,
@@ -264,7 +265,7 @@ impl Stream {
         }
     }
 
-    /// Events to wait for when [`Stream::read`] would have blocked.
+    /// The events to wait for when [`Stream::read`] would have blocked.
     pub(crate) fn news(&self) -> PollFlags {
         match self {
             Stream::Plain(_) => PollFlags::IN,

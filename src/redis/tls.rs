@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use super::RedisOptions;
 use super::node::Node;
 
-/// How to open a session; made once for a driver.
+/// The configuration of sessions, made once for a driver or store.
 #[derive(Clone)]
 pub(crate) struct Tls(Arc<ClientConfig>);
 
@@ -32,7 +32,7 @@ impl Tls {
         let failed = |e: rustls::Error| Error::new(ErrorKind::Config, "TLS cannot be set up").with_source(e);
         let mut roots = RootCertStore::empty();
         if options.tls_ca.as_os_str().is_empty() {
-            // One of the system's that cannot be read, or is none, is no reason not to trust the others.
+            // An unreadable or malformed certificate of the system does not make the others untrusted.
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         } else {
             for certificate in certificates(&options.tls_ca)? {
@@ -53,9 +53,9 @@ impl Tls {
         Ok(Tls(Arc::new(config)))
     }
 
-    /// A session with this server, which has to prove its name. The handshake happens with the first bytes.
+    /// A session with this server, which has to prove its name. The handshake takes place with the first bytes.
     pub(crate) fn session(&self, node: &Node) -> io::Result<Session> {
-        // The scope of an IP address means something on this host only.
+        // The scope of an IP address has a meaning only on this host.
         let host = node.host.split('%').next().unwrap_or_default().to_owned();
         let name = ServerName::try_from(host).map_err(io::Error::other)?;
         let session = ClientConnection::new(Arc::clone(&self.0), name);
@@ -90,7 +90,7 @@ pub(crate) struct Session(ClientConnection);
 impl Session {
     pub(crate) fn read(&mut self, socket: &mut Socket, into: &mut [u8]) -> io::Result<usize> {
         match self.on(socket).read(into) {
-            // Redis does not say goodbye in TLS.
+            // Redis closes without TLS's closing message.
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
             read => read,
         }

@@ -1,4 +1,4 @@
-//! A subscriber that follows the publishers which are registered.
+//! Discovery: a subscriber that follows the registered publishers.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,24 +8,24 @@ use crate::error::{ErrorHook, Result, report};
 use crate::store::Store;
 use crate::subscriber::Subscriber;
 
-/// Makes a subscriber follow the registered publishers, from the moment it is made until it is dropped.
+/// Makes a subscriber follow the registered publishers, from its creation until it is dropped.
 ///
-/// It connects new publishers, disconnects those that are gone, and follows one that moved. Addresses that the program
-/// has registered itself are left alone. The rows of publishers that are gone are removed.
+/// It connects new publishers, disconnects those that are gone, and follows those that move. Addresses that the program
+/// itself has registered are left alone. The rows of publishers that are gone are removed.
 ///
 /// A new publisher is connected within the option `discover_interval_ms`, one that stops cleanly is disconnected within
-/// it, and one that dies within it and `publisher_timeout_ms`. For one that came and went before it was live, or that
-/// died, the program gets [`SyncReason::AddressLost`](crate::SyncReason::AddressLost).
+/// it, and one that dies within it plus `publisher_timeout_ms`. If a publisher died, or came and went before it was
+/// live, the program gets [`SyncReason::AddressLost`](crate::SyncReason::AddressLost).
 #[derive(Debug)]
 pub struct Discovery {
     watch: Watch,
 }
 
 impl Discovery {
-    /// Follows publishers of these roles, or all if none are given.
+    /// Follows the publishers of these roles, or all if none are given.
     ///
     /// # Errors
-    /// As [`Watch::new`]; also what is wrong with an address goes to the hook.
+    /// As [`Watch::new`]; errors of an address also go to the hook.
     pub fn new(
         store: Arc<dyn Store>,
         subscriber: Arc<Subscriber>,
@@ -46,7 +46,7 @@ impl Discovery {
         Ok(Discovery { watch })
     }
 
-    /// Ends following; what is connected stays. Waits for at most 300 ms, also if the store does not answer.
+    /// Stops following; connections stay. Waits for at most 300 ms, also if the store does not answer.
     pub fn stop(&self) {
         self.watch.stop();
     }
@@ -57,9 +57,9 @@ struct Follower {
     roles: BTreeSet<String>,
     /// Members at the last look, by id and run.
     runs: Option<BTreeSet<(String, u64)>>,
-    /// The addresses that are registered with the subscriber because of this.
+    /// The addresses that this registered with the subscriber.
     followed: BTreeSet<String>,
-    /// Addresses that it cannot take.
+    /// Addresses that the subscriber refused.
     refused: BTreeSet<String>,
     hook: Option<ErrorHook>,
 }
@@ -74,11 +74,12 @@ impl Follower {
         let runs_before = self.runs.replace(runs.collect());
         let wanted: BTreeSet<&str> = stay.iter().map(|member| &*member.address).collect();
         self.refused.retain(|address| wanted.contains(address.as_str()));
-        // New ones first: a publisher that has moved is heard at the one place or at the other.
+        // New ones first: a publisher that has moved is heard at one place or the other.
         for address in &wanted {
             self.listen(address);
         }
-        // A member that was gone before the first look may have been missed.
+        // A member first seen as leaving may have published unheard updates: giving up its address reports that. At the
+        // first look nothing was missed.
         for member in left {
             let is_new = |runs: &BTreeSet<_>| !runs.contains(&(member.id.clone(), member.epoch));
             if runs_before.as_ref().is_some_and(is_new) {
@@ -100,7 +101,7 @@ impl Follower {
         }
         match self.subscriber.register_listen_address(address) {
             Ok(true) => drop(self.followed.insert(address.to_owned())),
-            // The program listens to it anyway.
+            // The program has registered it itself.
             Ok(false) => {}
             Err(e) => {
                 report(&e, self.hook.as_ref());

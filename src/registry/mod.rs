@@ -1,19 +1,19 @@
-//! Members: rows that their owners renew, and the judgement of others about them.
+//! Members: rows that their owners renew, and by which others judge them.
 //!
-//! - A [`Registration`] keeps a row in a table of the store: it creates the row, writes it again at a third of the
-//!   timeout, with jitter, and deletes it when it stops. Nothing of this is published. One that stops before all can
-//!   have seen it leaves its row, marked as leaving, to the observer that removes those of the dead.
-//! - A [`Watch`] reads the table again and again and reports the members. Each write gives a row another version, so a
-//!   row whose version stays the same for the timeout has an owner that is gone. The time is the observer's own, and
-//!   counts only while it looks, and while the store can be read and written; no two clocks are compared. The first
-//!   observer to notice removes the row, only in the version that was seen: one that its owner wrote meanwhile stays.
-//! - A [`Discovery`] makes a [`Subscriber`](crate::Subscriber) follow the publishers of such a table.
+//! - A [`Registration`] keeps a row in a table of the store: it creates the row, renews it at a third of the timeout,
+//!   with jitter, and deletes it when it stops. None of this is published. If it stops before all observers can have
+//!   seen it, it marks its row as leaving instead, and an observer removes the row later.
+//! - A [`Watch`] reads the table periodically and reports the members. Each write gives a row a new version, so a row
+//!   whose version stays the same for the timeout has an owner that is gone. The time is the observer's own, and counts
+//!   only while it looks, and while the store can be read and written; no two clocks are compared. The first observer
+//!   to notice removes the row, but only in the version that it saw: a row renewed meanwhile stays.
+//! - A [`Discovery`] makes a [`Subscriber`](crate::Subscriber) follow the publishers of a table.
 //!
-//! If the store went back to an earlier state, by `FLUSHALL` or an older file, the missing rows were not removed by any
-//! process: their owners count as there for the timeout, within which those that live write their rows again.
+//! If the store went back to an earlier state, by `FLUSHALL` or an older file, no process has removed the missing rows:
+//! their owners count as present for the timeout, within which the live ones write their rows again.
 //!
-//! A member that was taken for dead, for example because its process was stopped for long, registers again with its
-//! next renewal.
+//! A member that was declared dead, for example because its process was stopped for long, registers again with its next
+//! renewal.
 
 mod discovery;
 mod registration;
@@ -34,26 +34,26 @@ pub use registration::Registration;
 pub use roster::{Presence, PresenceState};
 pub use watch::Watch;
 
-/// The table in which publishers are registered.
+/// The table of registered publishers.
 pub const PUBLISHERS: &str = "publisher";
 
-/// Contents of a row about its owner; the row's key is the owner's id.
+/// The contents of a member's row; the row's key is the member's id.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// Unique among those that run at a time, and the same after a restart.
+    /// The id, unique among running members, and the same after a restart.
     #[serde(skip)]
     pub id: String,
-    /// Which run of it; later runs have higher ones.
+    /// The epoch of its run; later runs have higher ones.
     pub epoch: u64,
     /// Its address: a publisher's listen address.
     pub address: String,
-    /// Its role, if it has one: a subscriber may follow some roles only.
+    /// Its role, if it has one; a subscriber may follow only some roles.
     #[serde(default)]
     pub role: String,
-    /// Load when it last renewed the row.
+    /// Its load at the last renewal.
     #[serde(default)]
     pub load: Load,
-    /// It is about to end, and takes nothing new, or has just ended.
+    /// True if it is stopping and accepts no new work, or has just ended.
     #[serde(default)]
     pub leaving: bool,
     /// Other data, by kind of member.
@@ -61,12 +61,12 @@ pub struct Member {
     pub detail: String,
 }
 
-/// Load of a member.
+/// The load of a member.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
-    /// Number of updates that it has handled, or sent, since it began.
+    /// Updates handled, or sent, since it began.
     pub handled: u64,
-    /// Number of updates that wait.
+    /// Updates waiting.
     pub waiting: u64,
 }
 
@@ -74,10 +74,10 @@ impl Member {
     /// Reads a row.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`] if this is no row of a member.
+    /// [`ErrorKind::Malformed`] if the row is not a member's.
     pub fn from_row(row: &Row) -> Result<Member> {
         let member: Member = serde_json::from_str(&row.value).map_err(|e| {
-            let context = format!("row {:?} describes no member", row.key);
+            let context = format!("row {:?} does not describe a member", row.key);
             Error::new(ErrorKind::Malformed, context).with_source(e)
         })?;
         Ok(Member {
@@ -97,13 +97,13 @@ impl Member {
     }
 }
 
-/// Times of the registry.
+/// The times of the registry.
 #[derive(Clone)]
 pub struct RegistryOptions {
-    /// Time after which a member that has not renewed its row is gone; at least 10 ms. The same for all that share a
-    /// table. Default: 30 s.
+    /// The time without a renewal after which a member counts as gone; at least 10 ms. The same for all processes that
+    /// share a table. Default: 30 s.
     pub timeout: Duration,
-    /// Interval at which followers read the table, but at least four times within the timeout, and at most every
+    /// The interval at which observers read the table, but at least four times within the timeout, and at most every
     /// millisecond. Default: 1 s.
     pub interval: Duration,
     /// Called with every failure. Default: none; failures are logged in any case.
@@ -120,19 +120,19 @@ impl Default for RegistryOptions {
     }
 }
 
-/// Within less no store is written and read.
+/// Stores need this long to be written and read.
 const MIN_TIMEOUT: Duration = Duration::from_millis(10);
 
-/// Tables are read no more often than that.
+/// The least interval at which tables are read.
 const MIN_INTERVAL: Duration = Duration::from_millis(1);
 
 impl RegistryOptions {
-    /// How often the table is read.
+    /// The interval at which the table is read.
     pub(crate) fn look(&self) -> Duration {
         self.interval.min(self.timeout / 4).max(MIN_INTERVAL)
     }
 
-    /// Refuses a time within which no member could renew its row.
+    /// Refuses a timeout within which no member could renew its row.
     fn check(&self) -> Result<()> {
         if self.timeout >= MIN_TIMEOUT {
             return Ok(());
@@ -154,5 +154,5 @@ impl fmt::Debug for RegistryOptions {
     }
 }
 
-/// A row as it was seen.
+/// A row's key and version, as seen.
 type Version = (Name, u64);

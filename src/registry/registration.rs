@@ -14,31 +14,31 @@ use crate::store::{Store, Write, Written};
 use crate::thread::{self, Thread, jittered};
 use crate::update::Topic;
 
-/// Keeps a member registered, from the moment it is made, on a thread of its own; dropping it removes the row.
+/// Keeps a member registered on its own thread, from its creation until it is dropped, which removes the row.
 pub struct Registration {
     member: Member,
     shared: Arc<Shared>,
     timeout: Duration,
-    /// Something in it: the row is renewed at once. The thread ends its waiting when this is gone.
+    /// A message renews the row at once. Dropping it stops the thread.
     alive: Mutex<Option<Sender<()>>>,
     thread: Mutex<Option<Thread>>,
 }
 
-/// State of the handle and the thread.
+/// The state that the handle and the thread share.
 struct Shared {
     lease: Mutex<Lease>,
     load: Mutex<Load>,
     changed: Condvar,
 }
 
-/// How it stands with the row.
+/// The state of the row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lease {
-    /// It was not written yet.
+    /// The row was not written yet.
     Wanted,
-    /// When the last write began of which it is known that it was made.
+    /// The start of the last write that is known to have succeeded.
     Held(Instant),
-    /// Others have removed or replaced it.
+    /// Another process has removed or replaced the row.
     Lost,
 }
 
@@ -58,28 +58,28 @@ impl Lease {
     }
 }
 
-/// How long a stop waits for the thread. One that waits for a store which does not answer ends when it has its answer.
+/// How long a stop waits for the thread. A thread that waits for the store ends later, with its answer.
 const STOP: Duration = Duration::from_millis(300);
 
-/// Another process may write the row between two looks at it; that does not go on for ever.
+/// The most tries to write a row that another process writes between two looks at it.
 const TRIES: usize = 4;
 
 impl Registration {
-    /// Registers a member in this table. Of a row that is there under its id it is assumed that an earlier run has left
-    /// it. If its owner is alive, that one notices, reports it, and goes on under its id and its epoch.
+    /// Registers a member in this table. A row already under its id is taken to be of an earlier run. If its owner is
+    /// alive, that notices, reports it, and continues under its id and epoch.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for a timeout of less than 10 ms, and [`ErrorKind::Io`] if there can be no thread. What is wrong
-    /// with the store goes to the hook, and is tried again.
+    /// [`ErrorKind::Config`] for a timeout of less than 10 ms, and [`ErrorKind::Io`] if a thread cannot be started.
+    /// Errors of the store go to the hook, and the call is repeated.
     pub fn new(store: Arc<dyn Store>, table: &str, member: Member, options: RegistryOptions) -> Result<Registration> {
         Registration::with_renewal(store, table, member, options, true, |_| ())
     }
 
-    /// As [`Registration::new`]; `renewal` may change what the row says before each write of it.
+    /// As [`Registration::new`]; `renewal` may change the row before each write.
     ///
-    /// Without `rejoins` the run does not outlive its row: if others have taken it for dead and removed the row, it is not
-    /// registered again, and [`Registration::is_lost`]. An earlier run of its id that is registered stays so, under another
-    /// key and as one that is leaving, until it stops or does not renew its row.
+    /// Without `rejoins` the run ends with its row: if others have declared it dead and removed the row, it is not
+    /// registered again, and [`Registration::is_lost`]. A registered earlier run of its id stays registered under
+    /// another key, as leaving, until it stops or does not renew its row.
     pub(crate) fn with_renewal(
         store: Arc<dyn Store>,
         table: &str,
@@ -129,19 +129,19 @@ impl Registration {
         &self.member
     }
 
-    /// Sets how busy the member is, for the next renewals.
+    /// Sets the load that the next renewals write.
     pub fn set_load(&self, load: Load) {
         *self.shared.load.lock() = load;
     }
 
-    /// True if no observer can have taken this run for dead yet: the last renewal that was made began less than the
-    /// timeout ago.
+    /// True if no observer can have declared this run dead yet: the last successful renewal began less than the timeout
+    /// ago.
     pub(crate) fn is_held(&self) -> bool {
         self.shared.lease.lock().is_held(self.timeout)
     }
 
-    /// Waits until the row is written. Every subscriber that follows publishers hears the updates published after that,
-    /// or gets a sync event, even if the process is killed.
+    /// Waits until the row is written. Every subscriber that follows publishers receives the updates published after
+    /// that, or gets a sync event, even if the process is killed.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if it is not by then.
@@ -153,7 +153,7 @@ impl Registration {
         Err(Error::new(ErrorKind::Timeout, context))
     }
 
-    /// Waits until the row is written; false if it is not by then, or is lost.
+    /// Waits until the row is written; returns false if it is not by `deadline`, or is lost.
     pub(crate) fn wait_held(&self, deadline: Instant) -> bool {
         let mut lease = self.shared.lease.lock();
         while !lease.is_held(self.timeout) && *lease != Lease::Lost {
@@ -164,15 +164,15 @@ impl Registration {
         lease.is_held(self.timeout)
     }
 
-    /// True if others have taken this run for dead, and it was not registered again.
+    /// True if others have declared this run dead, and it was not registered again.
     pub(crate) fn is_lost(&self) -> bool {
         *self.shared.lease.lock() == Lease::Lost
     }
 
-    /// Writes the row again now.
+    /// Renews the row now.
     pub(crate) fn renew(&self) {
         if let Some(alive) = &*self.alive.lock() {
-            // Full: it is about to.
+            // If the channel is full, a renewal is due already.
             let _ = alive.try_send(());
         }
     }
@@ -209,16 +209,16 @@ struct Worker<F> {
     table: String,
     key: String,
     member: Member,
-    /// Of the row as it was written last.
+    /// The version of the last write of the row.
     version: Option<u64>,
-    /// When the row was first there.
+    /// When the row was first written.
     since: Option<Instant>,
-    /// True if a row that others have removed is made again.
+    /// True if a row that others have removed is written again.
     rejoins: bool,
     shared: Arc<Shared>,
     renewal: F,
     options: RegistryOptions,
-    /// Disconnected when it is to stop.
+    /// Disconnected to stop the thread.
     stop: Receiver<()>,
 }
 
@@ -227,7 +227,7 @@ impl<F: FnMut(&mut Member)> Worker<F> {
         let renewal = self.options.timeout / 3;
         loop {
             let name = format!("the registration of {:?} in table {:?}", self.key, self.table);
-            // Others may go on while this host sleeps.
+            // By a clock that goes on while the host sleeps, as other hosts do.
             let start = clock::now();
             let renewed = contain(|| name.clone(), || self.renew()).flatten();
             let wait = match renewed {
@@ -251,7 +251,7 @@ impl<F: FnMut(&mut Member)> Worker<F> {
         }
     }
 
-    /// Writes the row; false if it is lost.
+    /// Writes the row; returns false if it is lost.
     fn renew(&mut self) -> Result<bool> {
         self.member.load = *self.shared.load.lock();
         (self.renewal)(&mut self.member);
@@ -260,7 +260,7 @@ impl<F: FnMut(&mut Member)> Worker<F> {
             let set = Write::set(&self.table, &self.key, &value).if_version(version);
             match self.store.write(&set) {
                 Ok(written) => return Ok(self.joined(written.version)),
-                // Taken for gone, or written by another process, or by an own try that was not confirmed.
+                // Removed as gone, or written by another process, or by an own unconfirmed try.
                 Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => self.version = None,
                 Err(e) => return Err(e),
             }
@@ -284,13 +284,13 @@ impl<F: FnMut(&mut Member)> Worker<F> {
                 row => row?,
             };
             let owner = Member::from_row(&row).ok();
-            // An earlier run's is there again if the store went back. If that one is alive after all, it notices.
+            // A row of an earlier run is back if the store went back. If that run is alive after all, it notices.
             let is_ours = owner.as_ref().is_some_and(|owner| {
                 owner.is_run_of(&self.member) || (self.rejoins && owner.epoch < self.member.epoch)
             });
             if self.since.is_some() && !is_ours {
                 let context = format!(
-                    "another member is registered as {:?}: give each an id of its own",
+                    "another member is registered as {:?}: give each member its own id",
                     self.key
                 );
                 if !self.member.leaving {
@@ -312,18 +312,18 @@ impl<F: FnMut(&mut Member)> Worker<F> {
         }
         Err(Error::new(
             ErrorKind::Conflict,
-            "other processes write the same row all the time",
+            "other processes keep writing the same row",
         ))
     }
 
-    /// Takes the place of another run, which may still be at work: it keeps a row, under another key, until it stops or
-    /// does not renew it.
+    /// Replaces another run, which may still be working: that keeps a row under another key until it stops or does not
+    /// renew it.
     fn replace(&self, mut before: Member, set: &Write<'_>) -> Result<Result<Written>> {
         before.leaving = true;
         let (key, value) = (key_of_run(&before.id, before.epoch), before.to_value()?);
         let keep = Write::create(&self.table, &key, &value);
         let results = self.store.write_each(&[keep, *set])?;
-        let nothing = || Error::new(ErrorKind::Malformed, "a store did not answer for each of two writes");
+        let nothing = || Error::new(ErrorKind::Malformed, "the store returned fewer results than writes");
         results.into_iter().nth(1).ok_or_else(nothing)
     }
 
@@ -346,13 +346,13 @@ impl<F: FnMut(&mut Member)> Worker<F> {
             false => None,
         };
         let write = match &value {
-            // Later observers have to know that a publisher was there.
+            // Later observers must learn of this publisher.
             Some(value) => Write::set(&self.table, &self.key, value),
             None => Write::delete(&self.table, &self.key),
         };
         match self.store.write(&write.if_version(version)) {
             Ok(_) => {}
-            // It is another one's by now, which may have kept this one's under another key.
+            // Another run has the row by now, and may have kept this one's under another key.
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {
                 if !self.rejoins {
                     self.leave_kept();
@@ -377,7 +377,7 @@ impl<F: FnMut(&mut Member)> Worker<F> {
     }
 }
 
-/// The key of the row of a run whose id another one has.
+/// The key for a run whose id another run has taken.
 fn key_of_run(id: &str, epoch: u64) -> String {
     format!("{id} {epoch}")
 }

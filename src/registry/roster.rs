@@ -1,4 +1,4 @@
-//! Members, judged by versions. No threads, no store, and the time is an argument.
+//! Members, judged by versions. It is pure state, without threads or store, and the time is an argument.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,13 +7,13 @@ use super::{Member, Version};
 use crate::store::Row;
 use crate::update::Name;
 
-/// Presence of a member.
+/// The presence of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PresenceState {
-    /// It was seen to renew its row within the timeout.
+    /// It has renewed its row within the timeout.
     Alive,
-    /// Its row is there, and was not yet watched for long enough to be judged.
+    /// Its row exists, but was not watched for long enough yet.
     Unknown,
     /// It has not renewed its row for the timeout.
     Stale,
@@ -30,7 +30,7 @@ impl PresenceState {
     }
 }
 
-/// A member, and whether it is there.
+/// A member and its presence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Presence {
@@ -38,20 +38,20 @@ pub struct Presence {
     pub member: Member,
     /// Its presence.
     pub state: PresenceState,
-    /// Time for which its row was watched since it was last seen to change.
+    /// How long its row was watched since its last change.
     pub age: Duration,
 }
 
-/// The rows of a table as they were last seen.
+/// The rows of a table, as last seen.
 #[derive(Debug)]
 pub(super) struct Roster {
     timeout: Duration,
     rows: BTreeMap<Name, Seen>,
-    /// Members whose rows went when the store went back. Those that live write them again.
+    /// Members whose rows were lost when the store went back. Live ones write them again.
     missed: BTreeMap<Name, Seen>,
-    /// When it was last looked.
+    /// The time of the last look.
     looked: Option<Instant>,
-    /// The time since then does not count.
+    /// The time since the last look does not count.
     is_unwatched: bool,
 }
 
@@ -61,7 +61,7 @@ struct Seen {
     member: Option<Member>,
     version: u64,
     value: String,
-    /// Since when it has this version, as far as it was watched.
+    /// Since when it has this version, without unwatched time.
     since: Instant,
     was_renewed: bool,
 }
@@ -96,14 +96,14 @@ impl Roster {
         self.is_unwatched = true;
     }
 
-    /// True if a member has not been seen to renew for so long that it matters whether the store takes writes.
+    /// True if a member has gone without a renewal so long that it matters whether the store accepts writes.
     pub(super) fn is_in_doubt(&self, now: Instant) -> bool {
         let mut rows = self.rows.values().chain(self.missed.values());
         rows.any(|seen| seen.member.is_some() && seen.age(now) > self.timeout / 2)
     }
 
-    /// True if a known row is missing among these rows, or is another or older one: rows were deleted, or the store
-    /// went back.
+    /// True if a known row is missing in `rows`, or is a different or older one: rows were deleted, or the store went
+    /// back.
     pub(super) fn has_less(&self, rows: &[Row]) -> bool {
         let rows: BTreeMap<&Name, &Row> = rows.iter().map(|row| (&row.key, row)).collect();
         self.rows.iter().any(|(key, seen)| match rows.get(key) {
@@ -117,8 +117,7 @@ impl Roster {
         self.rows.values().map(|seen| seen.version).max().unwrap_or(0)
     }
 
-    /// Takes note of all rows of the table, as they were read `now`. If the store `went_back`, missing rows were not
-    /// deleted by any process.
+    /// Takes all rows of the table, as read `now`. If the store `went_back`, no process has deleted the missing rows.
     pub(super) fn look(&mut self, rows: Vec<Row>, now: Instant, went_back: bool) {
         let last = self.looked.replace(now).unwrap_or(now);
         let gap = now.saturating_duration_since(last);
@@ -158,7 +157,7 @@ impl Roster {
         });
     }
 
-    /// The time begins anew: it can renew as it could before.
+    /// Restarts the time of a member whose row was lost, so that it can write it again.
     fn miss(&mut self, key: Name, seen: Seen, now: Instant) {
         let missed = Seen { since: now, ..seen };
         if missed.member.is_some() {
@@ -166,14 +165,14 @@ impl Roster {
         }
     }
 
-    /// The rows whose owners are gone, in the versions in which they were seen.
+    /// The rows whose owners are gone, with the versions seen.
     pub(super) fn stale(&self, now: Instant) -> Vec<Version> {
         let rows = self.rows.iter();
         let stale = rows.filter(|(_, seen)| seen.member.is_some() && seen.age(now) > self.timeout);
         stale.map(|(key, seen)| (key.clone(), seen.version)).collect()
     }
 
-    /// A row was removed.
+    /// Forgets a removed row.
     pub(super) fn forget(&mut self, key: &Name) {
         self.rows.remove(key);
     }
@@ -247,7 +246,7 @@ mod tests {
         let now = start + Duration::from_secs(3600);
         roster.look(vec![row("a", 1)], now, false);
         assert!(roster.stale(now).is_empty());
-        // From then on it does.
+        // From then on time counts.
         for second in 1..=3 {
             roster.look(vec![row("a", 1)], now + Duration::from_secs(second), false);
         }
@@ -270,7 +269,7 @@ mod tests {
             longest = roster.presences(now)[0].age.max(longest);
         }
         assert_eq!(longest, Duration::from_secs(1));
-        // The store takes writes again.
+        // The store accepts writes again.
         roster.look(vec![row("a", 1)], second(100), false);
         assert!(roster.is_in_doubt(second(100)) && roster.stale(second(100)).is_empty());
         roster.look(vec![row("a", 2)], second(101), false);
@@ -287,7 +286,7 @@ mod tests {
         let now = vec![row("b", 6), row("c", 1)];
         assert!(roster.has_less(&now) && roster.version() == 7);
         roster.look(now, second(1), true);
-        // `b` may be as it was, `c` is there with an earlier state of the same run, and `a` is missed.
+        // `b` may be unchanged, `c` has an earlier state of the same run, and `a` is missing.
         assert_eq!(roster.presences(second(1)).len(), 3);
         for seconds in 2..=4 {
             let renewed = vec![row("b", 5 + seconds), row("c", seconds)];
@@ -298,10 +297,10 @@ mod tests {
         assert!(roster.is_in_doubt(second(4)));
         roster.look(vec![row("b", 10), row("c", 5)], second(5), false);
         assert_eq!(states(&roster, second(5)), ["alive", "alive"]);
-        // A row that is deleted is no loss of the store.
+        // A deleted row is not a loss of the store.
         roster.look(vec![row("b", 11)], second(6), false);
         assert_eq!(states(&roster, second(6)), ["alive"]);
-        // It may be another one with the same version.
+        // A different row may have the same version.
         let other = Row {
             value: r#"{"epoch":2,"address":"tcp://host:2"}"#.into(),
             ..row("b", 11)

@@ -1,4 +1,4 @@
-//! The thread that reads a table of members again and again.
+//! The thread that reads a table of members periodically.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use crate::error::{Error, ErrorKind, Result, contain, report};
 use crate::store::{Row, Store, TableVersion, Write};
 use crate::thread::{Background, Stop};
 
-/// Reports the members of a table, from the moment it is made; dropping it ends that.
+/// Reports the members of a table, from its creation until it is dropped.
 pub struct Watch {
     table: String,
     thread: Background,
 }
 
 impl Watch {
-    /// Begins to watch this table. `tell` is called on the watch's thread whenever the table was read, with all
-    /// members; it must be quick. With `remove`, the rows of members that are gone are removed, and no longer reported.
+    /// Begins to watch this table. After each read it calls `tell` with all members, on the watch's thread; `tell` must
+    /// be quick. With `remove`, it removes the rows of members that are gone, and no longer reports those.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] for a timeout of less than 10 ms, and [`ErrorKind::Io`] if there can be no thread. What is
-    /// wrong with the store goes to the hook.
+    /// [`ErrorKind::Config`] for a timeout of less than 10 ms, and [`ErrorKind::Io`] if a thread cannot be started.
+    /// Errors of the store go to the hook.
     pub fn new(
         store: Arc<dyn Store>,
         table: &str,
@@ -49,7 +49,7 @@ impl Watch {
         })
     }
 
-    /// Ends watching. Waits for at most 300 ms, also if the store does not answer.
+    /// Stops watching. Waits for at most 300 ms, also if the store does not answer.
     pub fn stop(&self) {
         self.thread.stop();
     }
@@ -65,7 +65,7 @@ impl fmt::Debug for Watch {
 
 struct Worker<F> {
     roster: Roster,
-    /// State of the table at the last look.
+    /// The table's version at the last look.
     seen: Option<TableVersion>,
     store: Arc<dyn Store>,
     table: String,
@@ -98,7 +98,8 @@ impl<F: FnMut(&[Presence])> Worker<F> {
         writable.and(removed)
     }
 
-    /// The rows, and whether the store went back since the last look. It is asked only if something is less than it was.
+    /// Reads the rows; also returns true if the store went back since the last look, which is checked only if a row is
+    /// older or missing.
     fn read(&mut self) -> Result<(Vec<Row>, bool)> {
         if self.seen.is_none_or(|seen| seen.version == 0) {
             self.seen = self.store.table_version(&self.table)?;
@@ -122,8 +123,8 @@ impl<F: FnMut(&[Presence])> Worker<F> {
         Ok((rows, went_back))
     }
 
-    /// An observer that removes others must know that they could have renewed: a store that is full, or locked, can
-    /// still be read. That is asked only when it matters.
+    /// Fails if the store accepts no writes: a store that is full or locked can still be read, but not renewed in, so
+    /// no member may be removed then. Writes only when it matters.
     fn check_writable(&self, now: Instant) -> Result<()> {
         if self.remove && self.roster.is_in_doubt(now) {
             self.store.allocate_unique_key(&self.table)?;
@@ -140,16 +141,16 @@ impl<F: FnMut(&[Presence])> Worker<F> {
         Ok(())
     }
 
-    /// Removes the row of one that is gone, unless it was written since it was seen.
+    /// Removes the row of a member that is gone, unless it was written since it was seen.
     fn remove(&mut self, (key, version): &Version) -> Result<()> {
         match self.store.write(&Write::delete(&self.table, key).if_version(*version)) {
             Ok(_) => log::info!(
                 "table {:?}: {key} has not renewed its row for the timeout: removed",
                 self.table
             ),
-            // Another observer has noticed.
+            // Another observer has removed it.
             Err(e) if e.kind() == ErrorKind::NotFound => {}
-            // It is there after all: the next look shows.
+            // It was renewed after all; the next look shows it.
             Err(e) if e.kind() == ErrorKind::Conflict => return Ok(()),
             Err(e) => return Err(e),
         }

@@ -1,4 +1,4 @@
-//! Rows by something else than their key.
+//! Indexes: rows by something other than their key.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
@@ -13,7 +13,8 @@ use crate::database::Entry;
 use crate::dispatcher::Guard;
 use crate::update::Name;
 
-/// The rows of a table by a function of the row; dropping it ends it. See [`ReplicaTable::index`](super::ReplicaTable::index).
+/// The rows of a table by a function of the row; dropping the index ends it. See
+/// [`ReplicaTable::index`](super::ReplicaTable::index).
 pub struct Index<T, K> {
     rows: Arc<RwLock<Rows<T, K>>>,
     _guard: Guard,
@@ -21,7 +22,7 @@ pub struct Index<T, K> {
 
 struct Rows<T, K> {
     by_key: BTreeMap<K, BTreeMap<Name, Arc<Entry<T>>>>,
-    /// Under what each row is.
+    /// The index keys of each row.
     keys: HashMap<Name, Vec<K>>,
 }
 
@@ -37,7 +38,7 @@ impl<T: Send + Sync + 'static, K: Ord + Clone + Send + Sync + 'static> Index<T, 
         let kept = Arc::clone(&rows);
         let follow = move |change: &RowChange<T>| match change {
             RowChange::Added { row } | RowChange::Changed { new: row, .. } => {
-                // Code of the program's own, so without the lock.
+                // This runs the program's code, so without the lock.
                 let keys = keys(row).into_iter().collect();
                 kept.write().put(row, keys);
             }
@@ -58,7 +59,7 @@ impl<T: Send + Sync + 'static, K: Ord + Clone + Send + Sync + 'static> Index<T, 
         rows.flat_map(BTreeMap::values).cloned().collect()
     }
 
-    /// The keys under which there are rows, in order.
+    /// The keys that have rows, in order.
     pub fn keys(&self) -> Vec<K> {
         self.rows.read().by_key.keys().cloned().collect()
     }

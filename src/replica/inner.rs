@@ -1,4 +1,4 @@
-//! What a replica's threads share: its topics, its tables, and who waits for them.
+//! The state that a replica's threads share: its topics, tables and waiting callers.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ pub(super) struct Inner {
     pub(super) differences: AtomicU64,
 }
 
-/// A table that is held.
+/// A held table.
 pub(super) struct Held {
     pub(super) part: Arc<dyn Part>,
     /// The same as a [`ReplicaTable`].
@@ -81,7 +81,7 @@ impl Inner {
             _guard: guard,
         };
         tables.insert(name, held);
-        // Not before the thread that reads can find it.
+        // Only now can the reading thread find the table.
         let _ = self.wake.try_send(());
         Ok(table)
     }
@@ -159,7 +159,7 @@ impl Inner {
         Ok(all)
     }
 
-    /// Compares with the store again and again, if the options say so.
+    /// Starts the repeated comparison with the store, if the options ask for it.
     pub(super) fn begin_self_check(self: &Arc<Inner>) -> Result<Option<Background>> {
         let Some(interval) = self.options.self_check else {
             return Ok(None);
@@ -178,7 +178,7 @@ impl Inner {
         Background::spawn("tablecast-check", what, hook, run).map(Some)
     }
 
-    /// Registers it for those who wait for replicas, if it has an id.
+    /// Registers the replica for barriers, if it has an id.
     pub(super) fn register(self: &Arc<Inner>) -> Result<Option<Answers>> {
         let Some(id) = &self.options.id else { return Ok(None) };
         let applied = Arc::new(About(Arc::downgrade(self)));
@@ -186,11 +186,11 @@ impl Inner {
         Answers::new(id, &self.store, &self.subscriber, applied, registry).map(Some)
     }
 
-    /// Whether everything of the topic up to this version is included; `None` if it is not held.
+    /// Returns true if everything of the topic up to this version is included; `None` if it is not held.
     pub(super) fn covers(&self, table: &str, topic: &Topic, at: TableVersion) -> Option<bool> {
         let part = self.part(table).filter(|part| part.holds(topic))?;
         let covers = |position: TableVersion| {
-            // Of a table that was empty when it was read the incarnation is not known before the next check.
+            // If a table was empty when it was read, its incarnation is unknown until the next check.
             let is_same = position.incarnation == at.incarnation || position.incarnation == 0;
             is_same && position.version >= at.version
         };
@@ -198,7 +198,7 @@ impl Inner {
     }
 }
 
-/// What those who wait for replicas ask.
+/// The answers to barriers.
 struct About(Weak<Inner>);
 
 impl Applied for About {

@@ -1,4 +1,4 @@
-//! What was read of the store comes in: it is decoded on the thread that reads, and merged on the dispatcher's.
+//! Results of reads: decoded on the reading thread, merged on the dispatcher's.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::error::report;
 use crate::store::{Row, StoredChange};
 use crate::update::{Name, Topic};
 
-/// What waits to come in.
+/// The results that wait to be merged.
 pub(super) struct Waiting<T> {
     found: VecDeque<(Arc<Read>, News<T>)>,
     is_coming_in: bool,
-    /// The store failed last, and that was reported.
+    /// The last read failed, and this was reported.
     failed: bool,
 }
 
@@ -38,17 +38,17 @@ impl<T> Waiting<T> {
     }
 }
 
-/// What was read, with its rows decoded.
+/// A result with decoded rows.
 enum News<T> {
     Rows(Vec<NewRow<T>>),
-    /// Keys and versions, with the rows that are there.
+    /// Keys and versions, with the rows that exist.
     Changes(Vec<(Name, u64, Option<NewRow<T>>)>),
     Picked(Option<Base>, Vec<(Name, Option<NewRow<T>>)>),
     Other(What),
 }
 
 impl<T: Send + Sync + 'static> Typed<T> {
-    /// Decodes what was read, on the thread that reads.
+    /// Decodes a result, on the reading thread, and queues it for the dispatcher.
     pub(super) fn accept(self: Arc<Self>, Found { read, what }: Found) {
         let news = self.decode_all(&read, what);
         let mut waiting = self.found.lock();
@@ -91,13 +91,13 @@ impl<T: Send + Sync + 'static> Typed<T> {
         news
     }
 
-    /// The name of a topic, shared with its other rows.
+    /// The topic, shared with its other rows.
     fn shared(&self, topic: Topic) -> Arc<Topic> {
         let state = self.state.read();
         state.core.topic(&topic).cloned().unwrap_or_else(|| Arc::new(topic))
     }
 
-    /// Takes in the oldest of what was read.
+    /// Merges the oldest result.
     fn take_in(self: Arc<Self>) {
         let Some((read, news)) = self.found.lock().found.pop_front() else {
             return;
@@ -147,7 +147,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
         self.found.lock().failed = false;
     }
 
-    /// Takes in what is about no row.
+    /// Merges a result without rows.
     fn take_word(&self, read: &Read, what: What, now: Instant) {
         match (read, what) {
             (Read::Versions { id, .. }, What::Stands(bases)) => {

@@ -1,7 +1,7 @@
-//! A map whose copies are cheap: a copy shares what neither has changed since.
+//! A map with cheap copies: a copy shares everything that neither has changed since.
 //!
-//! A trie of hashes with four branches a level, whose leaves hold up to [`LEAF`] rows. A change copies the path to its leaf, but
-//! only as far as a copy of the map still uses it: without copies it is made in place.
+//! It is a trie of hashes with four branches a level, whose leaves hold up to [`LEAF`] rows. A change copies the path
+//! to its leaf only where a copy of the map still uses it; without copies it is made in place.
 
 use std::hash::BuildHasher;
 use std::hint::black_box;
@@ -9,17 +9,17 @@ use std::sync::Arc;
 
 use hashbrown::DefaultHashBuilder;
 
-/// A leaf that has more is split, unless no bits of the hash are left.
+/// A leaf with more rows is split, unless no bits of the hash are left.
 const LEAF: usize = 32;
-/// How many bits of the hash a level takes.
+/// The bits of the hash that a level takes.
 const BITS: u32 = 2;
 const WIDTH: usize = 1 << BITS;
-/// A leaf grows by so many rows at a time, so that little room is unused.
+/// The rows by which a leaf grows, few, so that little space is unused.
 const GROWTH: usize = 2;
 
-/// What a [`Map`] holds.
+/// An item of a [`Map`].
 pub(super) trait Keyed {
-    /// What it is found by.
+    /// The item's key.
     fn key(&self) -> &str;
 }
 
@@ -118,8 +118,8 @@ impl<R: Keyed> Map<R> {
         slots.iter().find(|slot| slot.is_of(hash, key))
     }
 
-    /// Brings into the processor's caches what looking these keys up touches. Side by side they wait for memory together, which one
-    /// after the other they would do at each step.
+    /// Brings everything that looking up these keys touches into the processor's caches. The look-ups go side by side,
+    /// so that they wait for memory together instead of one after another.
     pub(super) fn warm<'a>(&self, keys: impl Iterator<Item = &'a str>) {
         let start = |key| {
             let hash = self.hash(key);
@@ -149,7 +149,7 @@ impl<R: Keyed> Map<R> {
         black_box(leaves.map(found).fold(0, usize::wrapping_add));
     }
 
-    /// Puts an item in; returns the one with the same key that was there before.
+    /// Inserts an item; returns the earlier one with the same key.
     pub(super) fn insert(&mut self, item: Arc<R>, note: u32) -> Option<Arc<R>> {
         let hash = self.hash(item.key());
         let before = insert(&mut self.root, 0, Slot { hash, note, item });
@@ -157,9 +157,9 @@ impl<R: Keyed> Map<R> {
         before
     }
 
-    /// Takes an item out.
+    /// Removes an item.
     pub(super) fn remove(&mut self, key: &str) -> Option<Arc<R>> {
-        // To look first keeps what is shared shared.
+        // Without this look, a missing key would cause copies of shared nodes.
         self.get(key)?;
         let hash = self.hash(key);
         let mut node = &mut self.root;
@@ -231,7 +231,7 @@ fn has<R: Keyed>(slots: &[Slot<R>], slot: &Slot<R>) -> bool {
 
 fn split<R>(slots: Arc<Vec<Slot<R>>>, taken: u32) -> Node<R> {
     let mut leaves: [Vec<Slot<R>>; WIDTH] = Default::default();
-    // To clone them touches every item.
+    // Cloning touches every item, so they are moved if no copy shares them.
     let slots = Arc::try_unwrap(slots).unwrap_or_else(|shared| Vec::clone(&shared));
     for slot in slots {
         let leaf = &mut leaves[branch(slot.hash.checked_shr(taken).unwrap_or(0))];
@@ -243,10 +243,10 @@ fn split<R>(slots: Arc<Vec<Slot<R>>>, taken: u32) -> Node<R> {
     Node::Branch(Arc::new(leaves.map(|leaf| Node::Leaf(Arc::new(leaf)))))
 }
 
-/// All items of a [`Map`] as it was when this was made.
+/// All items of a [`Map`] at the time of the call.
 #[derive(Debug)]
 pub(super) struct Iter<R> {
-    /// The nodes that are not finished, with what comes next in each.
+    /// The unfinished nodes, with the next position in each.
     path: Vec<(Node<R>, usize)>,
 }
 
@@ -292,7 +292,7 @@ mod tests {
         content
     }
 
-    /// Random changes, held against a map of the standard library; copies stay as they were.
+    /// Compares random changes with a map of the standard library; copies stay as they were.
     #[test]
     fn it_is_a_map_and_its_copies_stay() {
         let mut chance = fastrand::Rng::with_seed(7);
@@ -320,7 +320,7 @@ mod tests {
         }
     }
 
-    /// A leaf takes more than it should hold when all bits of the hash are the same.
+    /// A leaf takes more than [`LEAF`] rows if all bits of their hashes are equal.
     #[test]
     fn rows_of_one_hash_share_a_leaf() {
         let slot = |number: u64| Slot {

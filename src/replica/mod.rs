@@ -31,27 +31,28 @@
 //! database.rows(LPORT).create("port-1", &LogicalPort { chassis: "host1".into() })?;
 //! replica.wait_current(Duration::from_secs(5))?;
 //! assert_eq!(ports.get("port-1")?.expect("it is there").row.chassis, "host1");
-//! assert_eq!(changed.recv().expect("it is told").key(), "port-1");
+//! assert_eq!(changed.recv().expect("it is reported").key(), "port-1");
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! A replica registers its topics, hears sync events, reads the store and catches up by itself. **What is promised**: within the
-//! bound it equals the store's rows of its topics, whatever was lost, killed, restarted or undone; no row that is gone stays, and none goes
-//! back to an older version. The bound is the time of [`ReplicaOptions::check_interval`] and of reading what was missed; while all
-//! is well a change is there as soon as its update.
+//! A replica registers its topics, receives sync events, reads the store and catches up by itself. **The promise**:
+//! within the bound it equals the store's rows of its topics, whatever was lost, killed, restarted or undone; no
+//! deleted row stays, and none goes back to an older version. The bound is the [`ReplicaOptions::check_interval`] plus
+//! the time to read the missed changes; in normal operation a change arrives with its update.
 //!
-//! **How.** The store's versions decide what is newer. For each topic of a table a replica has a *position*: everything up to it
-//! is included. An update that says which version of its topic came before its own moves the position if that is where it stands;
-//! otherwise something is missing between, and if it does not come soon, the changes since the position are read. At a low rate it
-//! asks for the last versions; equal to the position they prove that nothing is missing, and the age of this proof is the [staleness](Replica::staleness).
+//! **Mechanism.** The store's versions decide which state is newer. For each topic of a table a replica has a
+//! *position*: everything up to it is included. A stored update names the version before its own on its topic. If the
+//! position has reached that version, the update moves it; otherwise something is missing, and if it does not arrive
+//! soon, the replica reads the changes since the position. At a low rate it asks the store for the last versions; if
+//! they equal the positions, nothing is missing, and the age of this proof is the [staleness](Replica::staleness).
 //!
-//! **A store that goes back** to an earlier state, as after a failover or with an older file put back, is the truth: its versions
-//! begin anew. It is noticed when it shows less than was known. One that lost its last writes and was given as many others before the next
-//! check looks as if nothing had happened, and only [`Replica::verify`] shows it.
+//! **A store that goes back** to an earlier state, for example after a failover or with an older file restored, is the
+//! truth: its versions begin anew. The replica notices it when the store's version is lower than known. If a store
+//! loses its last writes and receives as many others before the next check, only [`Replica::verify`] shows it.
 //!
-//! **Cost.** A store that has neither [`Store::topic_versions`] nor [`Store::changes`] is listed instead: at every check, or if it
-//! has [`Store::table_version`] at every check that finds another one.
+//! **Cost.** A store without [`Store::topic_versions`] and [`Store::changes`] is listed instead: at every check, or,
+//! with [`Store::table_version`], at every check that finds a new version.
 
 mod core;
 mod index;
@@ -97,11 +98,11 @@ use part::Part;
 use reader::{Parts, Reader};
 use typed::Decode;
 
-/// A process's own copy of some tables and topics; see [the module](self). Dropping it ends it, and its handlers; the tables keep
-/// what they have.
+/// A process's own copy of some tables and topics; see [the module](self). Dropping it ends it and its handlers; the
+/// tables keep their rows.
 ///
-/// All methods may be called from any thread. Those that wait for something to be read never return on the dispatcher's thread,
-/// unless it has workers: what was read comes in there.
+/// All methods may be called from any thread. On the dispatcher's thread, those that wait for a read can only time out,
+/// unless it has workers: results are merged there.
 pub struct Replica {
     // Dropped in this order.
     answers: Option<Answers>,
@@ -112,12 +113,13 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Begins to hold the topics of the options, of the tables that are [added](Replica::table).
+    /// Begins to hold the options' topics of the tables that are [added](Replica::table).
     ///
-    /// The subscriber need not run yet, nor ever be live: it only makes changes come sooner.
+    /// The subscriber need not be running or live: it only makes changes arrive sooner.
     ///
     /// # Errors
-    /// As [`Subscriber::register_topic`]; [`ErrorKind::Io`] if a thread cannot be started; with an id, what the store says.
+    /// As [`Subscriber::register_topic`]; [`ErrorKind::Io`] if a thread cannot be started; with an id, also the store's
+    /// errors.
     pub fn new(
         subscriber: &Arc<Subscriber>,
         dispatcher: &DispatcherHandle,
@@ -160,16 +162,16 @@ impl Replica {
         })
     }
 
-    /// Holds the rows of a table, with their type. A table that is held already with this type is the same one.
+    /// Holds the rows of a table, decoded as `T`. A table already held with this type is returned.
     ///
-    /// Rows are decoded by the thread that read them: that of the replica, or for updates one of the dispatcher's. One whose type
-    /// panics at it is told as one that does not decode, with [`ErrorKind::Panicked`].
+    /// Rows are decoded on the replica's reading thread, and rows of updates on a thread of the dispatcher. If `T`'s
+    /// decoding panics, the row is reported as [malformed](RowChange::Malformed), with [`ErrorKind::Panicked`].
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if it is held with another type.
     pub fn table<T: DeserializeOwned + Send + Sync + 'static>(&self, table: Table<T>) -> Result<ReplicaTable<T>> {
         let decode: Decode<T> = |table, key, text| {
-            // The row type's own code: a panic must not end the thread that reads.
+            // The row type's own code: a panic must not end the reading thread.
             let what = || format!("the row type of table {table}, reading key {key}");
             let row = error::contain(what, || Table::read(table, key, &text));
             row.flatten().map_err(|error| (text, error))
@@ -179,7 +181,7 @@ impl Replica {
         table
     }
 
-    /// Holds the rows of a table as text. A table that is held already as text is the same one.
+    /// Holds the rows of a table as text. A table already held as text is returned.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if it is held with another type.
@@ -189,14 +191,14 @@ impl Replica {
         table
     }
 
-    /// Writers that wait for replicas are to know.
+    /// Publishes the held tables and topics to barriers.
     fn tell_holdings(&self) {
         if let Some(answers) = &self.answers {
             answers.renew();
         }
     }
 
-    /// Ends holding a table; true if it was held. Its rows are told as removed.
+    /// Stops holding a table, and reports its rows as removed; returns true if it was held.
     pub fn remove_table(&self, table: &str) -> bool {
         let Some(held) = self.inner.tables.lock().remove(table) else {
             return false;
@@ -207,7 +209,7 @@ impl Replica {
         true
     }
 
-    /// Begins to hold the rows of this topic; true if it was not held.
+    /// Begins to hold the rows of this topic; returns true if it was not held.
     ///
     /// # Errors
     /// As [`Subscriber::register_topic`].
@@ -217,7 +219,7 @@ impl Replica {
         Ok(is_new)
     }
 
-    /// Ends holding the rows of this topic; true if it was held. They are told as removed.
+    /// Stops holding the rows of this topic, and reports them as removed; returns true if it was held.
     pub fn remove_topic(&self, topic: &Topic) -> bool {
         let Some(own) = self.inner.topics.lock().remove(topic) else {
             return false;
@@ -230,7 +232,7 @@ impl Replica {
         true
     }
 
-    /// True if all rows of all tables and topics have been read, and since then nothing made it read them anew.
+    /// True if all rows of all tables and topics have been read, and nothing has required a new listing since.
     pub fn is_synced(&self) -> bool {
         self.inner.parts.read().iter().all(|part| part.is_synced())
     }
@@ -244,7 +246,7 @@ impl Replica {
         self.inner.wait(timeout, "not synced", missing)
     }
 
-    /// Waits until everything is included that was written before this call, by anybody.
+    /// Waits until everything written before this call, by any process, is included.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`], with the tables that are missing.
@@ -252,7 +254,8 @@ impl Replica {
         self.inner.wait_current(timeout)
     }
 
-    /// The version of a table up to which everything of this topic is included; `None` if it is not held, or not synced.
+    /// The version of a table up to which everything of this topic is included; `None` if the topic is not held or not
+    /// synced.
     pub fn position(&self, table: &str, topic: &Topic) -> Option<TableVersion> {
         self.inner.part(table)?.position(topic)
     }
@@ -268,7 +271,7 @@ impl Replica {
         match covers() {
             Some(true) => Ok(()),
             Some(false) => {
-                let context = format!("version {} of table {table:?} within {timeout:?}", version.version);
+                let context = format!("table {table:?} below version {} after {timeout:?}", version.version);
                 Err(Error::new(ErrorKind::Timeout, context))
             }
             None => {
@@ -278,8 +281,8 @@ impl Replica {
         }
     }
 
-    /// How long ago it was last proven that nothing of this topic is missing, in any table; `None` if it never was. What was
-    /// written before that is included.
+    /// The age of the last proof that nothing of this topic is missing in any table; `None` without one. Everything
+    /// written before that time is included.
     pub fn staleness(&self, topic: &Topic) -> Option<Duration> {
         let now = clock::now();
         let parts = self.inner.parts.read();
@@ -291,7 +294,7 @@ impl Replica {
         oldest
     }
 
-    /// What it did so far.
+    /// The counters so far.
     pub fn stats(&self) -> ReplicaStats {
         let mut stats = ReplicaStats {
             differences: self.inner.differences.load(Ordering::Relaxed),
@@ -301,11 +304,11 @@ impl Replica {
         stats
     }
 
-    /// Compares all rows with the store's, which are all read for it, on this thread. A row that differs, and still does after the replica
-    /// has caught up, is counted and reported, and its table is read anew.
+    /// Reads all rows of the store on this thread, and compares them. A row that still differs after the replica has
+    /// caught up is counted and reported, and its table is listed anew.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`], and those of an outage of the store.
+    /// [`ErrorKind::Timeout`], and the store's errors.
     pub fn verify(&self, timeout: Duration) -> Result<Vec<Difference>> {
         self.inner.verify(timeout)
     }

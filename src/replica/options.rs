@@ -1,4 +1,4 @@
-//! What a replica can be told, and what it counts.
+//! The options and counters of a replica.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,25 +11,26 @@ use crate::update::{Name, Topic};
 /// Times and limits of a [`Replica`](super::Replica).
 #[derive(Clone)]
 pub struct ReplicaOptions {
-    /// The topics that it begins with; more can be [added](super::Replica::add_topic). Default: none.
+    /// The topics at the start; more can be [added](super::Replica::add_topic). Default: none.
     pub topics: Vec<Topic>,
-    /// How often it asks the store for the last versions of its topics, less up to a fifth: one small request for each table. What was
-    /// stored and never told is found within this time. At least 10 ms. Default: 3 s.
+    /// The time between checks, less up to a fifth: each asks the store for the last versions of the topics, with one
+    /// small request per table. Changes that were stored but not received are found within this time. At least 10 ms.
+    /// Default: 3 s.
     pub check_interval: Duration,
-    /// How long an update that came before those it follows waits for them before the replica catches up. Default: 200 ms.
+    /// How long an update that overtook earlier ones waits for them before the replica catches up. Default: 200 ms.
     pub patience: Duration,
-    /// Over how long the replicas spread that hear of one loss, so that they do not all ask at once. Default: 1 s.
+    /// The span over which replicas spread their reads after a common loss. Default: 1 s.
     pub spread: Duration,
-    /// How often it compares its rows with the store's, which reads all of them. Default: never; see
+    /// The time between comparisons with the store, each of which reads all rows. Default: never; see
     /// [`Replica::verify`](super::Replica::verify).
     pub self_check: Option<Duration>,
-    /// The id under which writers find it that wait for replicas; see [`Database::barrier`](crate::Database::barrier). No other
-    /// one has it. Default: none; writers do not wait for it.
+    /// The unique id under which writers can wait for this replica; see
+    /// [`Database::barrier`](crate::Database::barrier). Default: none; writers do not wait for it.
     pub id: Option<Name>,
-    /// How it is registered under its id.
+    /// The options of its registration under the id.
     pub registry: RegistryOptions,
-    /// Is told of every failure in the background, of rows that do not decode, of a store that went back, and of differences that
-    /// a comparison finds. Default: none; they are logged in any case.
+    /// Called with every failure in the background, every row that does not decode, every store that went back, and
+    /// every difference found by a comparison. Default: none; all of them are logged in any case.
     pub hook: Option<ErrorHook>,
 }
 
@@ -74,37 +75,37 @@ impl fmt::Debug for ReplicaOptions {
     }
 }
 
-/// What a replica did, all its tables together.
+/// The counters of a replica, summed over its tables.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReplicaStats {
-    /// Rows that it has now.
+    /// Rows held now.
     pub rows: u64,
     /// Those of [`ReplicaStats::rows`] that do not decode.
     pub malformed: u64,
     /// Updates that changed a row.
     pub applied: u64,
-    /// Updates that were older than what it had.
+    /// Updates that were older than the held state.
     pub old: u64,
     /// Updates without a version, whose row was read.
     pub unversioned: u64,
-    /// How often the store was asked for the last versions of the topics of a table.
+    /// Requests for the last versions of the topics of a table.
     pub checks: u64,
-    /// How often the changes of a topic since its position were read.
+    /// Reads of the changes of a topic since its position.
     pub catch_ups: u64,
     /// Rows and deletes read in [`ReplicaStats::catch_ups`].
     pub changes: u64,
-    /// How often all rows of a topic were read.
+    /// Reads of all rows of a topic.
     pub listings: u64,
     /// Rows read in [`ReplicaStats::listings`].
     pub listed: u64,
     /// Keys and values read from the store, in bytes.
     pub read_bytes: u64,
-    /// How often the store went back to an earlier state.
+    /// Times the store went back to an earlier state.
     pub went_back: u64,
-    /// How often the store failed.
+    /// Failed reads of the store.
     pub failures: u64,
-    /// Differences that comparisons with the store have found, each a bug of the library or a store that went back unseen.
+    /// Differences found by comparisons with the store, each a bug of the library or a store that went back unnoticed.
     pub differences: u64,
 }
 

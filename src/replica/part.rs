@@ -1,4 +1,4 @@
-//! A table of a replica, whatever the type of its rows, and what is read for it.
+//! A table of a replica without the type of its rows, and the results of its reads.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,14 +9,14 @@ use crate::error::Error;
 use crate::store::{Row, StoredChange, TableVersion};
 use crate::update::{Name, Topic};
 
-/// A table of a replica, whatever the type of its rows.
+/// A table of a replica without the type of its rows.
 pub(super) trait Part: Send + Sync {
     fn name(&self) -> &Name;
     fn add_topic(&self, topic: &Topic);
     fn remove_topic(self: Arc<Self>, topic: &Topic);
-    /// Takes out all rows, calls the handlers for each, and ends: the table is not held any more.
+    /// Removes all rows, calls the handlers for each, and ends: the table is no longer held.
     fn close(self: Arc<Self>);
-    /// Takes nothing in any more, and calls no handler.
+    /// Takes in nothing and calls no handler from now on.
     fn end(&self);
     fn handle_loss(&self);
     /// Asks the store now, and catches up at once.
@@ -29,9 +29,9 @@ pub(super) trait Part: Send + Sync {
     /// The version of a row, and a sum of its text.
     fn stamp(&self, key: &str) -> Option<(u64, u32)>;
     fn sum(&self, text: &str) -> u32;
-    /// What was read comes in, in order, on one of the dispatcher's threads.
+    /// Takes a result, to merge it in order on a dispatcher's thread.
     fn put(self: Arc<Self>, found: Found);
-    /// How much of what was read has not come in yet.
+    /// The number of results not merged yet.
     fn waiting(&self) -> usize;
     fn is_synced(&self) -> bool;
     fn is_current(&self, since: Instant) -> bool;
@@ -41,16 +41,16 @@ pub(super) trait Part: Send + Sync {
     fn count(&self, stats: &mut ReplicaStats);
 }
 
-/// Something that was read, for the [`Read`] that asked for it.
+/// A result of a [`Read`].
 pub(super) struct Found {
     pub(super) read: Arc<Read>,
     pub(super) what: What,
 }
 
 pub(super) enum What {
-    /// Where the topics stand; `None` if the store cannot tell.
+    /// The versions of the topics; `None` if the store has no versions.
     Stands(Option<Vec<Base>>),
-    /// A listing begins, with the keys that are held.
+    /// A listing begins, with the held keys.
     Begins(Option<Base>, Vec<Name>),
     Rows(Vec<Row>),
     /// The listing is complete.

@@ -1,5 +1,5 @@
-//! The thread that reads the store for all tables of a replica, a page of each in turns. What it read comes in on the dispatcher's
-//! threads.
+//! The thread that reads the store for all tables of a replica, a page of each in turn. Results are merged on the
+//! dispatcher's threads.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,13 +16,14 @@ use crate::store::{Changes, Store, TableVersion};
 use crate::thread::Stop;
 use crate::update::{Name, Topic};
 
-/// How many pages of a table may wait to come in.
+/// The most pages of a table that wait to be merged.
 const WINDOW: usize = 2;
 
-/// How many reads of a table are under way at most. Those of thousands of topics would be looked through at each step.
+/// The most reads of a table under way; they are searched at each step, so thousands would be slow.
 const UNDER_WAY: usize = 64;
 
-/// How much longer the tables, which may have thousands of topics, are not looked through than they are, and how long at most.
+/// The pause between two searches of the tables, which may have thousands of topics: this multiple of the time a search
+/// takes, up to the longest rest.
 const REST: u32 = 4;
 const LONGEST_REST: Duration = Duration::from_millis(20);
 
@@ -33,9 +34,9 @@ pub(super) struct Reader {
     pub(super) parts: Arc<Parts>,
     pub(super) wake: Receiver<()>,
     tasks: VecDeque<Task>,
-    /// When the tables are looked through for what is due; `None`: not before it is woken.
+    /// When to search the tables for due reads; `None`: when woken.
     look_at: Option<Instant>,
-    /// Not before.
+    /// No search before this time.
     rests_until: Instant,
 }
 
@@ -46,7 +47,7 @@ struct Task {
     at: At,
 }
 
-/// How far it has come.
+/// The progress of a read.
 enum At {
     Start,
     /// Rows after this key come next.
@@ -87,12 +88,12 @@ impl Reader {
         }
     }
 
-    /// Something may be due that was not.
+    /// Plans a search, since a read may have become due.
     fn woken(&mut self) {
         self.look_at = self.look_at.min(Some(self.rests_until)).or(Some(self.rests_until));
     }
 
-    /// Begins what is due, and finds when something will be.
+    /// Begins the due reads, and finds the time of the next one.
     fn look(&mut self) {
         let now = clock::now();
         for part in self.parts.read().iter() {
@@ -121,7 +122,7 @@ impl Reader {
     }
 
     fn wait(&mut self, stop: &Stop) {
-        // The clock of deadlines goes on while the host sleeps.
+        // Deadlines are by a clock that goes on while the host sleeps.
         let due = self.look_at.map(|at| at.saturating_duration_since(clock::now()));
         let due = due.map_or_else(never, crossbeam_channel::after);
         select! {
@@ -133,7 +134,7 @@ impl Reader {
 }
 
 impl Task {
-    /// Makes the next call; true if it was the last.
+    /// Makes the next call; returns true if it was the last.
     fn step(&mut self, store: &dyn Store) -> bool {
         match self.call(store) {
             Ok(done) => done,
@@ -214,7 +215,7 @@ impl Task {
     }
 }
 
-/// Where the topics stand; `None` if the store cannot tell.
+/// The versions of the topics; `None` if the store has no versions.
 fn bases(store: &dyn Store, table: &str, topics: &[Topic]) -> Result<Option<Vec<Base>>> {
     if let Some(versions) = store.topic_versions(table, topics)? {
         return Ok(Some(Base::of_each(&versions).collect()));

@@ -1,4 +1,4 @@
-//! The rows of a replica, and what a program is told of them.
+//! The rows of a replica and their reported changes.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,9 +10,9 @@ use crate::update::{Name, Topic};
 
 /// A change of a row of a replica.
 ///
-/// Of one row they are in the order of versions, begin with [`RowChange::Added`], and end with the newest state. Between two of
-/// them states may be skipped; none is repeated or goes back, unless the store itself went back. A state that does not decode is
-/// told as [`RowChange::Malformed`] at any place, also before the first [`RowChange::Added`].
+/// The changes of one row are in the order of versions, begin with [`RowChange::Added`], and end with the newest state.
+/// States in between may be skipped; none is repeated or goes back, unless the store itself went back. A state that
+/// does not decode is reported as [`RowChange::Malformed`] at any place, also before the first [`RowChange::Added`].
 pub enum RowChange<T> {
     /// The row is there.
     Added {
@@ -21,7 +21,7 @@ pub enum RowChange<T> {
     },
     /// The row has a new value.
     Changed {
-        /// The last state that was told.
+        /// The last reported state.
         old: Arc<Entry<T>>,
         /// The state now.
         new: Arc<Entry<T>>,
@@ -30,12 +30,12 @@ pub enum RowChange<T> {
     Removed {
         /// The key.
         key: Name,
-        /// The last state that was told; `None` if none of its states decoded.
+        /// The last reported state; `None` if none of its states decoded.
         old: Option<Arc<Entry<T>>>,
-        /// The version of the delete; that of the row's last state if only its absence was seen.
+        /// The version of the delete, or of the row's last state if only its absence was seen.
         version: u64,
     },
-    /// The row is there, but its value is not its table's type.
+    /// The row's value does not decode as its table's type.
     Malformed {
         /// The last state that decoded, if one did.
         old: Option<Arc<Entry<T>>>,
@@ -44,14 +44,14 @@ pub enum RowChange<T> {
     },
 }
 
-/// A row whose value is not its table's type.
+/// A row whose value does not decode as its table's type.
 #[derive(Debug)]
 pub struct MalformedRow {
     /// The key.
     pub key: Name,
-    /// Who is told of its changes; shared by the rows of a replica.
+    /// The topic on which its changes are published; shared by the rows of a replica.
     pub topic: Arc<Topic>,
-    /// Every write raises it.
+    /// The version, which every write raises.
     pub version: u64,
     /// The value as it is stored.
     pub text: String,
@@ -115,7 +115,7 @@ impl<T> fmt::Debug for RowChange<T> {
     }
 }
 
-/// A state of a row as it comes in, decoded as far as it can be.
+/// An incoming state of a row, decoded if possible.
 pub(super) struct NewRow<T> {
     pub(super) row: Result<Arc<Entry<T>>, Arc<MalformedRow>>,
     /// A sum of the text.
@@ -123,7 +123,7 @@ pub(super) struct NewRow<T> {
 }
 
 impl<T> NewRow<T> {
-    /// Of a row, or of the text that is none, and why.
+    /// From a decoded row, or from the text with its error.
     pub(super) fn new(
         key: Name,
         topic: Arc<Topic>,
@@ -235,7 +235,7 @@ impl<T> Keyed for Undecoded<T> {
     }
 }
 
-/// What a merge has changed of a row.
+/// A change of a row by a merge.
 pub(super) struct Step<T> {
     pub(super) key: Name,
     pub(super) before: Option<Held<T>>,
@@ -244,7 +244,7 @@ pub(super) struct Step<T> {
 }
 
 impl<T> Step<T> {
-    /// A row that was not known before.
+    /// The step for a row that was unknown before.
     pub(super) fn appears(held: Held<T>) -> Step<T> {
         Step {
             key: held.key().clone(),
@@ -254,13 +254,13 @@ impl<T> Step<T> {
         }
     }
 
-    /// Makes one step of this one and the next of the same row.
+    /// Joins this step and the next of the same row.
     pub(super) fn join(&mut self, next: Step<T>) {
         self.after = next.after;
         self.version = next.version;
     }
 
-    /// What a program is told that knows the row as it was before; `None` if there is nothing to tell.
+    /// The change to report to handlers that know the state before; `None` if there is none.
     pub(super) fn told(&self) -> Option<RowChange<T>> {
         let old = self.before.as_ref().and_then(|before| before.decoded().cloned());
         match (&self.after, old) {

@@ -1,11 +1,11 @@
-//! Waiting for something to become true that others change.
+//! Waiting for a condition that other threads change.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
-/// Wakes those who wait; it costs next to nothing while there are none.
+/// Wakes waiting threads; it costs next to nothing while there are none.
 #[derive(Default)]
 pub(super) struct Signal {
     waiting: AtomicUsize,
@@ -14,7 +14,7 @@ pub(super) struct Signal {
 }
 
 impl Signal {
-    /// Something has changed.
+    /// Wakes all waiting threads to look again.
     pub(super) fn notify(&self) {
         if self.waiting.load(Ordering::SeqCst) > 0 {
             let _lock = self.lock.lock();
@@ -22,7 +22,7 @@ impl Signal {
         }
     }
 
-    /// Waits until this is true; false if it is not by `deadline`.
+    /// Waits until `is_true`; returns false if it is not by `deadline`.
     pub(super) fn wait(&self, deadline: Instant, is_true: impl Fn() -> bool) -> bool {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let mut lock = self.lock.lock();

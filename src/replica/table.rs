@@ -13,7 +13,8 @@ use crate::dispatcher::{Guard, Handler};
 use crate::error::{Error, ErrorKind, Result};
 use crate::update::Name;
 
-/// A table of a [`Replica`](super::Replica), read from memory; cheap to clone. It never waits for the network or the store.
+/// A table of a [`Replica`](super::Replica), read from memory without waiting for the network or the store; cheap to
+/// clone.
 ///
 /// Rows are of type `T`, or `String` for a [raw table](super::Replica::raw_table).
 pub struct ReplicaTable<T>(pub(super) Arc<Typed<T>>);
@@ -24,15 +25,15 @@ impl<T: Send + Sync + 'static> ReplicaTable<T> {
         self.0.name()
     }
 
-    /// The row of this key, if it is there.
+    /// The row with this key, if there is one.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`] if it is there and its value is not a `T`.
+    /// [`ErrorKind::Malformed`] if its value does not decode as `T`.
     pub fn get(&self, key: &str) -> Result<Option<Arc<Entry<T>>>> {
         row(self.0.get(key))
     }
 
-    /// How many rows there are, with those that do not decode.
+    /// The number of rows, including those that do not decode.
     pub fn len(&self) -> usize {
         self.0.len()
     }
@@ -42,26 +43,26 @@ impl<T: Send + Sync + 'static> ReplicaTable<T> {
         self.len() == 0
     }
 
-    /// The rows of this moment. It takes no longer for a large table, and stays as it is while changes go on.
+    /// The rows at this moment. Takes the same time whatever the table's size, and does not change with the table.
     pub fn snapshot(&self) -> Snapshot<T> {
         let (decoded, malformed) = self.0.rows();
         Snapshot { decoded, malformed }
     }
 
-    /// Calls `handler` for every change of a row, on the dispatcher's threads: first with all rows that are there, as
-    /// [`RowChange::Added`], then with what changes. See [`RowChange`] for what is promised.
+    /// Calls `handler` for every change of a row, on the dispatcher's threads: first for all present rows, as
+    /// [`RowChange::Added`], then for changes. See [`RowChange`] for the promises.
     ///
-    /// [`ReplicaTable::get`] has the new state, or a newer one, when the handler is called. Without dispatcher workers all handlers
-    /// run one after the other; with workers those of different rows run at the same time.
+    /// When the handler is called, [`ReplicaTable::get`] returns the new state or a newer one. Without dispatcher
+    /// workers all handlers run one after the other; with workers, handlers of different rows run at the same time.
     pub fn on_change(&self, handler: impl Handler<RowChange<T>>) -> Guard {
         self.0.watch(handler, false)
     }
 
-    /// Keeps the rows by what `keys` makes of them. A row may be under several keys, or none; one that does not decode is under
-    /// those of its last state that did.
+    /// Indexes the rows by the keys that `keys` returns. A row may have several keys, or none; a row that does not
+    /// decode has the keys of its last state that did.
     ///
-    /// Takes as long as the table is large. The index follows the rows as a handler does: it is brought up to date before handlers
-    /// that are registered later are called.
+    /// The call visits all rows. The index follows the rows as a handler does, and is up to date before handlers
+    /// registered later are called.
     pub fn index<K, I>(&self, keys: impl Fn(&Entry<T>) -> I + Send + Sync + 'static) -> Index<T, K>
     where
         K: Ord + Clone + Send + Sync + 'static,
@@ -93,16 +94,16 @@ pub struct Snapshot<T> {
 }
 
 impl<T> Snapshot<T> {
-    /// The row of this key, if it was there.
+    /// The row with this key, if there was one.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`] if it was there and its value is not a `T`.
+    /// [`ErrorKind::Malformed`] if its value does not decode as `T`.
     pub fn get(&self, key: &str) -> Result<Option<Arc<Entry<T>>>> {
         let decoded = self.decoded.get(key).cloned().map(Held::Row);
         row(decoded.or_else(|| self.malformed.get(key).cloned().map(Held::Malformed)))
     }
 
-    /// How many rows there were, with those that do not decode.
+    /// The number of rows, including those that do not decode.
     pub fn len(&self) -> usize {
         self.decoded.len() + self.malformed.len()
     }

@@ -12,14 +12,14 @@ use crate::database::Entry;
 use crate::dispatcher::{Callback, Guard, Handler};
 use crate::error::report;
 
-/// How many rows are told to a new handler before others have their turn.
+/// The most rows reported to a new handler in one job; other jobs run in between.
 const TOLD_AT_ONCE: usize = 256;
 
-/// The row if it does not decode, and who is told.
+/// The row if it does not decode, and the handlers to call.
 pub(super) type Merged<T> = (Option<Arc<MalformedRow>>, Option<Telling<T>>);
 
 impl<T> State<T> {
-    /// Takes note of a change: what is to be told of it once the lock is free.
+    /// Takes note of a change; returns what to report once the lock is free.
     pub(super) fn note(&mut self, step: Step<T>) -> Merged<T> {
         let malformed = match &step.after {
             Some(Held::Malformed(it)) => Some(Arc::clone(&it.row)),
@@ -58,7 +58,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
         }
     }
 
-    /// Registers a handler, and gives it what there is: on the dispatcher's threads, or on this one, which waits for it.
+    /// Registers a handler and calls it for all present rows: on the dispatcher's threads, or on this one if `here`.
     pub(super) fn watch(self: &Arc<Self>, handler: impl Handler<RowChange<T>>, here: bool) -> Guard {
         let watcher: Watcher<T> = Arc::new(Callback::new(move |change: &RowChange<T>| handler.handle(change)));
         let table = Arc::clone(self);
@@ -79,7 +79,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
         guard
     }
 
-    /// Tells a new handler of some of the rows, and later of the others.
+    /// Calls a new handler for some rows, and queues a job for the rest.
     fn tell_all(self: Arc<Self>, watcher: Watcher<T>, mut rows: (Iter<Entry<T>>, Iter<Undecoded<T>>), here: bool) {
         let told = std::slice::from_ref(&watcher);
         for _ in 0..if here { usize::MAX } else { TOLD_AT_ONCE } {

@@ -1,4 +1,4 @@
-//! One table of a replica with its lock: updates are merged here, on the dispatcher's threads, and told.
+//! One table of a replica with its lock. The dispatcher's threads merge updates here and call the handlers.
 
 use std::hash::BuildHasher;
 use std::hint::black_box;
@@ -25,10 +25,10 @@ use crate::error::{Error, ErrorHook, ErrorKind, Result, report};
 use crate::store::TableVersion;
 use crate::update::{DbUpdate, Name, Topic};
 
-/// Makes a row of its table, key and text; an error comes with the text.
+/// Decodes a row from table, key and text; an error comes with the text.
 pub(super) type Decode<T> = fn(&str, &str, String) -> Result<T, (String, Error)>;
 
-/// How many rows are merged before readers have their turn.
+/// The most rows merged under one lock; readers have their turn in between.
 const MERGED_AT_ONCE: usize = 64;
 
 /// A table of a replica.
@@ -38,7 +38,7 @@ pub(super) struct Typed<T> {
     pub(super) state: RwLock<State<T>>,
     pub(super) found: Mutex<Waiting<T>>,
     pub(super) dispatcher: DispatcherHandle,
-    /// Wakes the thread that reads.
+    /// Wakes the reading thread.
     wake: Sender<()>,
     signal: Arc<Signal>,
     hasher: DefaultHashBuilder,
@@ -86,13 +86,13 @@ impl<T: Send + Sync + 'static> Typed<T> {
         state.core.rows.decoded.len() + state.core.rows.malformed.len()
     }
 
-    /// The rows as they are now, those that decode and those that do not.
+    /// The rows that decode, and those that do not.
     pub(super) fn rows(&self) -> (Map<Entry<T>>, Map<Undecoded<T>>) {
         let state = self.state.read();
         (state.core.rows.decoded.clone(), state.core.rows.malformed.clone())
     }
 
-    /// Takes in an update, on a thread of the dispatcher's.
+    /// Merges an update, on a thread of the dispatcher.
     pub(super) fn handle_update(&self, update: &DbUpdate) {
         let now = clock::now();
         let wanted = {
@@ -100,13 +100,13 @@ impl<T: Send + Sync + 'static> Typed<T> {
             let wanted = state.core.wants(update, now);
             let wanted = wanted.map(|(version, topic)| (version, Arc::clone(topic)));
             if wanted.is_some() {
-                // Waits for memory here, where readers need not wait for it.
+                // Waits for memory here, under the read lock, so that readers do not wait.
                 black_box(state.core.rows.version(&update.key));
             }
             wanted
         };
         let Some((version, topic)) = wanted else {
-            // It may still say that the store went back, or that there is something to read.
+            // It may still show that the store went back, or cause a read.
             let before = self.went_back();
             let wakes = self.state.write().core.handle_update(update, None, now).1;
             return self.look(before, wakes);
@@ -145,7 +145,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
         self.tell_merged(merged, needs_word);
     }
 
-    /// As [`Typed::merge`] of many, some at a time: a reader does not wait for all.
+    /// As [`Typed::merge`], for many rows, some at a time, so that readers do not wait for all.
     pub(super) fn merge_each<N>(
         &self,
         news: impl IntoIterator<Item = N>,
@@ -159,7 +159,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
             if some.is_empty() {
                 return;
             }
-            // Readers do not wait for this.
+            // Under the read lock, so that readers do not wait.
             let keys = some.iter().map(|new| &**key(new));
             self.state.read().core.rows.decoded.warm(keys);
             let mut state = self.state.write();
@@ -169,14 +169,14 @@ impl<T: Send + Sync + 'static> Typed<T> {
                 }
             }
             let needs_word = state.watchers.needs_word();
-            // What was there before is freed without the lock.
+            // Replaced rows are freed without the lock.
             drop(state);
             merged.drain(..).for_each(|merged| self.tell_merged(merged, needs_word));
         }
     }
 
     fn wake(&self) {
-        // Full means that it is awake already.
+        // If the channel is full, the thread is awake already.
         let _ = self.wake.try_send(());
     }
 
@@ -184,11 +184,12 @@ impl<T: Send + Sync + 'static> Typed<T> {
         self.state.read().core.counts.went_back
     }
 
-    /// Looks what came of something: says that the store went back, wakes the reading thread, and those who wait.
+    /// Handles the effects of an input: reports a store that went back, and wakes the reading thread and waiting
+    /// callers.
     pub(super) fn look(&self, went_back_before: u64, wakes: bool) {
         if self.went_back() > went_back_before {
             let context = format!(
-                "the store went back to an earlier state: table {:?} is read anew",
+                "the store went back to an earlier state: table {:?} is listed again",
                 self.name
             );
             report(&Error::new(ErrorKind::Unavailable, context), self.hook.as_ref());
@@ -199,7 +200,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
         self.signal.notify();
     }
 
-    /// Takes out the rows that no topic holds any more.
+    /// Removes the rows of topics that are no longer held.
     fn evict(&self) {
         let (decoded, malformed) = self.rows();
         let decoded = decoded.iter().map(Held::Row);
@@ -247,7 +248,7 @@ impl<T: Send + Sync + 'static> Part for Typed<T> {
     fn end(&self) {
         self.remove_all_topics();
         let none = Watchers::new(self.dispatcher.is_alone());
-        // Handlers may hold the table, and dropping them is code of the program's own.
+        // Handlers may hold the table, and dropping them runs the program's code, so without the lock.
         let watchers = std::mem::replace(&mut self.state.write().watchers, none);
         drop(watchers);
     }

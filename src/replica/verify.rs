@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;
 use crate::update::{Name, Topic};
 
-/// A row that was not as the store has it, also after the replica had caught up.
+/// A row that still differed from the store's after the replica had caught up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Difference {
@@ -19,9 +19,9 @@ pub struct Difference {
     pub table: Name,
     /// The row's key.
     pub key: Name,
-    /// The version of the row in the replica; `None`: it was not there.
+    /// The version in the replica; `None` if there was no row.
     pub held: Option<u64>,
-    /// The version of the row in the store; `None`: it was not there. With equal versions the values differ.
+    /// The version in the store; `None` if there was no row. If the versions are equal, the values differ.
     pub stored: Option<u64>,
 }
 
@@ -37,13 +37,13 @@ impl fmt::Display for Difference {
     }
 }
 
-/// How often a row that differs is looked at again. One that is written all the time differs at times.
+/// The number of looks at a row that differs. A row that is written constantly differs at times.
 const LOOKS: usize = 3;
 
-/// A key, with what is held and what is stored.
+/// A key, with the held and the stored version and sum.
 type Unequal = (Name, Option<(u64, u32)>, Option<(u64, u32)>);
 
-/// Compares a table, and has `catch_up` bring it up to date before a row counts as different.
+/// Compares a table; calls `catch_up` before a row counts as different.
 pub(super) fn compare(
     part: &Arc<dyn Part>,
     topics: &[Topic],
@@ -64,7 +64,7 @@ pub(super) fn compare(
         }
         suspects.extend(unseen);
     }
-    // What stays as it is on both sides, look after look, is no row on its way.
+    // A difference that stays the same on both sides, look after look, is no change under way.
     let mut before: Option<Vec<Unequal>> = None;
     for _ in 0..LOOKS {
         if suspects.is_empty() {
@@ -103,5 +103,5 @@ fn in_time(deadline: Instant) -> Result<()> {
     if Instant::now() < deadline {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Timeout, "comparing a replica with the store"))
+    Err(Error::new(ErrorKind::Timeout, "a replica's comparison with the store"))
 }

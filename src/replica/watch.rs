@@ -1,4 +1,4 @@
-//! Who is told of row changes, each row's in order whatever thread finds them.
+//! The handlers of row changes; each row's changes are reported in order, whatever thread finds them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,20 +11,20 @@ use crate::update::Name;
 
 pub(super) type Watcher<T> = Arc<Callback<RowChange<T>>>;
 
-/// What has changed of each row since something.
+/// The changes of each row since a handler's registration.
 type Since<T> = HashMap<Name, Step<T>>;
 
-/// Who is told of the changes of a table.
+/// The handlers of a table.
 pub(super) struct Watchers<T> {
     live: Arc<Vec<Watcher<T>>>,
-    /// Those that are being given what there is, with what has changed since.
+    /// The handlers that are still being called for the present rows, with the changes since.
     new: Vec<(Watcher<T>, Since<T>)>,
-    /// The rows of which somebody is being told, with what comes after that. Not used if one thread does everything.
+    /// The rows that are being reported, with the changes to report after that. Unused if one thread does everything.
     busy: HashMap<Name, VecDeque<Telling<T>>>,
     is_alone: bool,
 }
 
-/// A change, and who is told of it.
+/// A change, and the handlers to call.
 pub(super) struct Telling<T> {
     pub(super) step: Step<T>,
     pub(super) watchers: Arc<Vec<Watcher<T>>>,
@@ -40,7 +40,7 @@ impl<T> Watchers<T> {
         }
     }
 
-    /// Takes in a change: what is to be told now, if there is anyone to be told, and then [`Watchers::told`].
+    /// Takes in a change; returns it if it is to be reported now, after which [`Watchers::told`] is called.
     pub(super) fn change(&mut self, step: Step<T>) -> Option<Telling<T>> {
         for (_, since) in &mut self.new {
             match since.get_mut(&step.key) {
@@ -66,7 +66,7 @@ impl<T> Watchers<T> {
         None
     }
 
-    /// They were told of a change of this row: what is to be told of it next.
+    /// A change of this row was reported: returns the next to report.
     pub(super) fn told(&mut self, key: &str) -> Option<Telling<T>> {
         let next = self.busy.get_mut(key)?.pop_front();
         if next.is_none() {
@@ -79,12 +79,12 @@ impl<T> Watchers<T> {
         !self.is_alone
     }
 
-    /// Begins to note what changes for one that is given what there is.
+    /// Begins to note changes for a handler that is being called for the present rows.
     pub(super) fn begin(&mut self, watcher: Watcher<T>) {
         self.new.push((watcher, HashMap::new()));
     }
 
-    /// What has changed since it was begun; `None` if nothing has, and from now on it is told with the others.
+    /// Returns the changes noted since; `None` if there are none: from now on the handler is called with the others.
     pub(super) fn since(&mut self, watcher: &Watcher<T>) -> Option<Since<T>> {
         let place = self.new.iter().position(|(new, _)| Arc::ptr_eq(new, watcher))?;
         let since = std::mem::take(&mut self.new[place].1);
@@ -96,7 +96,7 @@ impl<T> Watchers<T> {
         None
     }
 
-    /// Removes those whose guard was dropped.
+    /// Removes the handlers whose guards were dropped.
     pub(super) fn sweep(&mut self) {
         self.new.retain(|(watcher, _)| watcher.is_live());
         self.edit(|live| live.retain(|watcher| watcher.is_live()));

@@ -17,7 +17,7 @@ use crate::store::{
 use crate::update::{Name, Topic};
 use history::{Deletes, History};
 
-/// The store in memory; its alias is `memory`. Clones share their rows, which are gone with the last one.
+/// The store in memory; its alias is `memory`. Clones share their rows, which the last one drops.
 #[derive(Clone)]
 pub struct MemoryStore {
     world: Arc<World>,
@@ -31,14 +31,14 @@ struct Table {
     exists: bool,
     /// The version of the last write, or of the table's own delete.
     version: u64,
-    /// The unique number that was last given.
+    /// The last unique number that was allocated.
     unique: u64,
     /// The version at which the table was last deleted; 0 if it never was.
     deleted: u64,
     content: Content,
 }
 
-/// What goes when the table is deleted.
+/// The content that a delete of the table drops.
 #[derive(Default)]
 struct Content {
     rows: BTreeMap<Name, Stored>,
@@ -46,7 +46,7 @@ struct Content {
     deletes: Deletes,
 }
 
-/// What there is of a topic. It stays when its last row goes: it has the topic's last version.
+/// The keys and history of a topic. It stays when its last row is deleted, since it has the topic's last version.
 #[derive(Default)]
 struct OfTopic {
     keys: BTreeSet<Name>,
@@ -68,8 +68,8 @@ impl MemoryStore {
         }
     }
 
-    /// The store that all of the process share, for as long as somebody has it; this is what the alias `memory` stands
-    /// for.
+    /// The store shared by the whole process; its rows live as long as one of its handles. The alias `memory` stands
+    /// for it.
     pub fn shared() -> MemoryStore {
         static SHARED: Mutex<Weak<World>> = Mutex::new(Weak::new());
         let mut store = MemoryStore::new();
@@ -81,14 +81,14 @@ impl MemoryStore {
         store
     }
 
-    /// The same rows with other options, of which `timeout` does not count: nothing waits.
+    /// The same rows with other options; `timeout` has no effect, since no call waits.
     #[must_use]
     pub fn with_options(mut self, options: StoreOptions) -> MemoryStore {
         self.options = options;
         self
     }
 
-    /// Reads a table, if it was ever used.
+    /// Reads a table, if it exists or once did.
     fn read<T>(&self, table: &str, read: impl FnOnce(&Table) -> T) -> Option<T> {
         self.world.read().get(table).map(read)
     }
@@ -97,13 +97,13 @@ impl MemoryStore {
         self.options.deletes_remembered.max(DELETES_REMEMBERED)
     }
 
-    /// Changes a table, used or not.
+    /// Changes a table, which need not exist.
     fn change<T>(&self, table: &str, change: impl FnOnce(&mut Table) -> T) -> T {
         change(table_of(&mut self.world.write(), table))
     }
 }
 
-/// A table, used or not.
+/// A table, which need not exist.
 fn table_of<'a>(tables: &'a mut HashMap<Name, Table>, name: &str) -> &'a mut Table {
     tables.entry(name.into()).or_default()
 }
@@ -155,7 +155,7 @@ impl Store for MemoryStore {
     }
 
     fn delete_table(&self, table: &str) -> Result<bool> {
-        // What was in it is dropped after the lock.
+        // The content is dropped after the lock.
         let (existed, _content) = self.change(table, |table| {
             let existed = std::mem::replace(&mut table.exists, false);
             if existed {
@@ -335,7 +335,7 @@ impl Content {
     /// The last write of a row of this topic, if it has this version.
     fn change(&self, topic: &Topic, key: &Name, version: u64) -> Option<StoredChange> {
         let row = self.rows.get(key).filter(|stored| stored.topic == *topic);
-        // A row that had another topic in between was deleted here, and is here again.
+        // A row that left the topic and came back has an entry for its delete too.
         row.is_none_or(|stored| stored.version == version)
             .then(|| StoredChange {
                 key: key.clone(),

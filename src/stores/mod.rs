@@ -37,7 +37,7 @@ type Factory = Arc<dyn Fn(&Config) -> Result<Arc<dyn Store>> + Send + Sync>;
 pub struct Stores(BTreeMap<String, Factory>);
 
 impl Stores {
-    /// The stores that this build has: `memory`, and with the features of their names also `redis` and `sqlite`.
+    /// The stores of this build: `memory`, and with the features of these names also `redis` and `sqlite`.
     pub fn new() -> Stores {
         let mut factories = BTreeMap::<String, Factory>::new();
         factories.insert("memory".into(), Arc::new(memory_store));
@@ -66,7 +66,7 @@ impl Stores {
         Ok(())
     }
 
-    /// The aliases that are known.
+    /// The known aliases.
     pub fn aliases(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
@@ -74,7 +74,7 @@ impl Stores {
     /// The store of the option `nb_db_class`.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if there is no such store, and what the store says.
+    /// [`ErrorKind::Config`] if there is no store of that alias, and the store's errors.
     pub fn open(&self, config: &Config) -> Result<Arc<dyn Store>> {
         let alias = &config.nb_db_class;
         let Some(factory) = self.0.get(alias) else {

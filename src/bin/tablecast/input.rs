@@ -1,4 +1,4 @@
-//! The updates that a command is given: one by flags, or one for each line of a file.
+//! The updates given to a command: one by flags, or one per line of a file.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
@@ -32,7 +32,7 @@ pub(crate) struct InputArgs {
     /// Topic of the update [default: D, everyone].
     #[arg(long)]
     topic: Option<String>,
-    /// Lower is more urgent [default: 5].
+    /// Priority of the update; a lower number is more urgent [default: 5].
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     priority: Option<i32>,
     /// Read updates from this file, - for stdin.
@@ -40,10 +40,10 @@ pub(crate) struct InputArgs {
     file: Option<PathBuf>,
 }
 
-/// Mark that some editors put at the beginning of a file.
+/// The mark that some editors put at the beginning of a file.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// Source of the updates.
+/// The source of the updates.
 pub(crate) enum Input {
     One(DbUpdate),
     Lines {
@@ -53,7 +53,7 @@ pub(crate) enum Input {
 }
 
 impl Input {
-    /// Reads one from the flags, or prepares to read a file.
+    /// Reads one update from the flags, or opens the file.
     pub(crate) fn open(args: &InputArgs) -> Result<Input> {
         let Some(file) = &args.file else {
             let (table, key) = (args.table.as_deref(), args.key.as_deref());
@@ -77,7 +77,7 @@ impl Input {
         Ok(Input::Lines { name, lines })
     }
 
-    /// Hands on one update after the other, until `take` fails or it is stopped; shows how far it is on a terminal.
+    /// Passes updates to `take` one by one, until it fails or `is_stopped`; shows the progress on a terminal.
     pub(crate) fn each(
         self,
         is_stopped: impl Fn() -> bool,

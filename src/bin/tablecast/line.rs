@@ -1,4 +1,4 @@
-//! Printed form of updates and sync events: a JSON object a line, or columns.
+//! The printed form of updates and sync events: one JSON object per line, or columns.
 
 use serde::Serialize;
 use tablecast::{Action, DbUpdate, Name, SyncReason, Topic};

@@ -11,13 +11,14 @@ use crate::{cli, output, signal};
 
 /// Take a share of the status updates, as one of any number of servers, and print each, one JSON object per line.
 ///
-/// Says `ready` on stderr once it is registered. A signal hands over to the others: what is being printed is finished.
-/// On ZeroMQ it has to hear the publishers of the nodes, and they its own: the easiest is `--discover true`.
+/// Prints `ready` on stderr once it is registered. On a signal the other servers take over; the update being printed is
+/// finished. On ZeroMQ it has to hear the publishers of the nodes, and they its own: the easiest way is `--discover
+/// true`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     seat: SeatArgs,
-    /// Its id, unique among those that run [default: made from the host, the process and a random number].
+    /// Its id, unique among the running listeners [default: made from the host, the process and a random number].
     #[arg(long)]
     id: Option<String>,
     /// End after this many printed updates; a few more may be printed.
@@ -28,7 +29,7 @@ pub(crate) struct Args {
     timeout: Option<Duration>,
 }
 
-/// Time that a signal leaves for updates that are being printed.
+/// Time left after a signal for updates that are being printed.
 const GRACE: Duration = Duration::from_millis(900);
 const STOP: Duration = Duration::from_millis(800);
 
@@ -46,7 +47,7 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
     let (sender, printed) = unbounded();
     let handler = move |update: &DbUpdate| {
         let line = serde_json::to_string(&Line::from(update)).map_err(|e| output::failed(e.into()));
-        // Refused when it is ending.
+        // Fails only when the command is ending.
         let _ = sender.send(line.and_then(|line| output::result(&line)));
     };
     let listener = node.listener_with(options, handler)?;
@@ -65,7 +66,7 @@ fn listen(listener: &Listener, printed: &Receiver<Result<()>>, args: &Args, sign
         if deadline.try_recv().is_ok() {
             return Err(Error::new(
                 ErrorKind::Timeout,
-                "the listener could not be registered in time",
+                "the listener was not registered in time",
             ));
         }
     }

@@ -1,4 +1,4 @@
-//! `tablecast notify`: a node that has status updates processed.
+//! `tablecast notify`: a node that sends status updates to listeners.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,8 +15,8 @@ use crate::{cli, output, signal};
 
 /// Have each status update processed by one of the listeners, chosen at random; prints `acknowledged N of M`.
 ///
-/// Waits until every update is acknowledged; exits with 1 if one is not in time, and names it on stderr. The lines of a
-/// file are as for `publish`. On ZeroMQ it has to hear the publishers of the listeners, and they its own: the easiest is
+/// Waits until every update is acknowledged; if one is not in time, names it on stderr and exits with 1. Files have the
+/// format of `publish`. On ZeroMQ it has to hear the publishers of the listeners, and they its own: the easiest way is
 /// `--discover true`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -24,19 +24,19 @@ pub(crate) struct Args {
     input: InputArgs,
     #[command(flatten)]
     seat: SeatArgs,
-    /// Seconds to wait for acknowledgements, and before that for a listener, and to be heard.
+    /// Seconds to wait for acknowledgements, and before that for a listener and a connection from it.
     #[arg(long, value_name = "S", default_value = "30", value_parser = cli::seconds)]
     timeout: Duration,
-    /// Publish each to one listener, and wait for no answer: prints `sent N`. With a port of its own, the command first
-    /// waits until all listeners hear it.
+    /// Publish each to one listener without waiting for acknowledgements; prints `sent N`. With a port of its own, the
+    /// command first waits until all listeners hear it.
     #[arg(long)]
     at_most_once: bool,
 }
 
-/// Time that a signal leaves for a send that is under way.
+/// Time left after a signal for a send under way.
 const GRACE: Duration = Duration::from_millis(900);
 
-/// Maximum of unacknowledged updates that are named.
+/// The most unacknowledged updates that are named.
 const NAMED: usize = 10;
 
 /// Notifies; a signal ends it.
@@ -60,14 +60,14 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
         timeout: args.timeout,
         stop: Arc::clone(&stop),
     };
-    // Left alone if a signal comes while it reads from stdin.
+    // Not joined: it may be reading from stdin when a signal comes.
     let work = move || drop(done.send(work.run(input)));
     let thread = thread::Builder::new().name("notify".into()).spawn(work);
     thread.map_err(|e| Error::new(ErrorKind::Io, "cannot start a thread").with_source(e))?;
     let interrupted = || Err(Error::new(ErrorKind::Stopped, "a signal came"));
     let result = select! {
         recv(end) -> result => result.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Panicked, "the thread that notifies has ended unasked"))
+            Err(Error::new(ErrorKind::Panicked, "the notifying thread ended unexpectedly"))
         }),
         recv(signal) -> _ => {
             stop.store(true, Ordering::Relaxed);
@@ -87,16 +87,16 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
 
 struct Work {
     notifier: Arc<Notifier>,
-    /// The publisher that listeners have to hear before anything is sent, because nothing is sent again.
+    /// The publisher that listeners have to hear before the first update, since none is repeated.
     unheard: Option<Arc<Publisher>>,
     timeout: Duration,
     stop: Arc<AtomicBool>,
 }
 
 impl Work {
-    /// Hands on all updates, and waits until they are processed.
+    /// Sends all updates, and waits until they are acknowledged.
     fn run(mut self, input: Input) -> Result<()> {
-        // At first no listener is known; without acknowledgements one has to be known now.
+        // No listener is known at first; without acknowledgements one must be known before sending.
         self.notifier.wait_listeners(1, self.timeout)?;
         let unheard = self.unheard.take();
         let is_once = unheard.is_some();
@@ -140,7 +140,7 @@ impl Work {
         let start = Instant::now();
         loop {
             match self.notifier.notify(update.clone()) {
-                // Too many wait: that may still change.
+                // The window is full; tries again.
                 Err(e) if e.kind() == ErrorKind::Timeout && start.elapsed() < self.timeout && !self.is_stopped() => {}
                 done => return done,
             }

@@ -14,8 +14,8 @@ use crate::{output, signal};
 /// Publish an update, or one for each line of a file; prints `published N`.
 ///
 /// A line of a file is a JSON object with the fields table, key, action (default: set), value (text, null, or any JSON,
-/// which is taken as its text), topic, priority and timestamp (microseconds since 1970, UTC). Blank lines are
-/// skipped; a bad one ends it.
+/// which is taken as its text), topic, priority and timestamp (microseconds since 1970, UTC). Blank lines are skipped;
+/// the first bad line ends the command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -31,16 +31,16 @@ pub(crate) struct Args {
     wait_timeout: Duration,
 }
 
-/// A large file must not be cut off at its end.
+/// Long enough for the end of a large file.
 pub(crate) const DEFAULTS: &[(&str, &str)] = &[("linger_ms", "10000")];
 
-/// Time that a signal leaves for the update that is being published.
+/// Time left after a signal for the update that is being published.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Time for which a signal may go unnoticed while subscribers are waited for.
+/// Time for which a signal may go unnoticed while the command waits for subscribers.
 pub(crate) const SLICE: Duration = Duration::from_millis(100);
 
-/// State of the main thread and the publishing one.
+/// State shared by the main thread and the publishing one.
 #[derive(Default)]
 struct Shared {
     published: AtomicU64,
@@ -81,7 +81,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     let shared = Arc::new(Shared::default());
     let (done, end) = bounded(1);
     let work = Arc::clone(&shared);
-    // Left alone if a signal comes while it reads from stdin.
+    // Not joined: it may be reading from stdin when a signal comes.
     let body = move || {
         let heard = match wait {
             Some((count, timeout)) => wait_subscribers(&publisher, count, timeout, || work.is_stopped()),
@@ -95,7 +95,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
             }
         };
         let result = heard.and_then(|()| input.each(|| work.is_stopped(), |update| work.publish(&publisher, update)));
-        // Waits until all is on its way.
+        // Dropping the node waits until everything is sent, or for the linger time.
         drop((publisher, node));
         let _ = done.send(result);
     };
@@ -105,7 +105,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     let interrupted = || Err(Error::new(ErrorKind::Stopped, "a signal came"));
     let result = select! {
         recv(end) -> result => result.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Panicked, "the thread that publishes has ended unasked"))
+            Err(Error::new(ErrorKind::Panicked, "the publishing thread ended unexpectedly"))
         }),
         recv(signal) -> _ => {
             shared.stop.store(true, Ordering::Relaxed);

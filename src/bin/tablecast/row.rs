@@ -1,4 +1,4 @@
-//! Updates as people and scripts write them: one JSON object a line, or flags.
+//! Updates in the form of input: one JSON object per line, or flags.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tablecast::{Action, DbUpdate, Error, ErrorKind, Result, Topic};
 
-/// The fault of a line.
+/// The error of a line.
 pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 /// One line of a file.
@@ -27,7 +27,7 @@ struct Row<'a> {
     timestamp: Option<i64>,
 }
 
-/// The update that a line of a file describes.
+/// Parses a line of a file.
 pub(crate) fn parse(line: &str) -> std::result::Result<DbUpdate, Fault> {
     if !line.trim_start().starts_with('{') {
         return Err("not a JSON object, at column 1".into());
@@ -60,7 +60,7 @@ pub(crate) fn update(table: &str, key: &str, action: Option<&str>, topic: Option
 /// A string stands for itself, anything else for its JSON text.
 fn text(value: &RawValue) -> std::result::Result<String, Fault> {
     match value.get() {
-        // It may be none: half of a surrogate pair is no character.
+        // It may be invalid: half of a surrogate pair is no character.
         text if text.starts_with('"') => serde_json::from_str(text).map_err(|e| {
             let what = e.to_string();
             format!("value: {}", what.split(" at line").next().unwrap_or(&what)).into()

@@ -1,14 +1,14 @@
-//! Part in the network of a command that both publishes and subscribes.
+//! The node of a command that both publishes and subscribes.
 
 use tablecast::{Config, Error, ErrorKind, Node, Result};
 
 use crate::output;
 
-/// Part in the network of a command.
+/// The arguments of that node.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SeatArgs {
-    /// Hear the publisher at this address; may be repeated [default: the option publishers, and with discover all that
-    /// are registered].
+    /// Subscribe to the publisher at this address; may be repeated [default: the option publishers, and with discover
+    /// all registered ones].
     #[arg(long, value_name = "URI")]
     publisher: Vec<String>,
     /// Bind the port instead of sending through the publisher service of this host.
@@ -17,7 +17,7 @@ pub(crate) struct SeatArgs {
 }
 
 impl SeatArgs {
-    /// The node that the options and the arguments describe; an automatically chosen port is printed.
+    /// Opens the node for the options and the arguments; prints a port chosen by the system.
     pub(crate) fn open(&self, mut config: Config) -> Result<Node> {
         config.pub_sub_use_multiproc &= !self.no_multiproc;
         if !self.publisher.is_empty() {
@@ -33,7 +33,7 @@ impl SeatArgs {
     }
 }
 
-/// The node that the options describe, which hears nothing yet but what is for itself.
+/// Opens the node for the options, without topics except its own.
 pub(crate) fn open(mut config: Config) -> Result<Node> {
     config.topics.clear();
     if config.nb_db_class == "memory" {

@@ -21,10 +21,10 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     let (service, registration) = (node.service()?, node.registration());
     let network = service.address().map_or_else(|| config.publish_address(), Ok)?;
     output::result(&format!("ready {network} {}", config.multiproc_address()))?;
-    // Another error would mean that no signal can come any more.
+    // Any other error means that no signal can come any more.
     while signal.recv_timeout(LOAD) == Err(RecvTimeoutError::Timeout) {
         if !service.is_running() {
-            let context = "the service can pass on nothing any more; the log has the reason";
+            let context = "the service can no longer forward updates; see the log for the reason";
             return Err(Error::new(ErrorKind::Stopped, context));
         }
         if let Some(registration) = &registration {

@@ -1,4 +1,4 @@
-//! SIGINT, SIGTERM and SIGHUP as a message.
+//! SIGINT, SIGTERM and SIGHUP as messages on a channel.
 
 use std::fs;
 use std::thread;
@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 use signal_hook::iterator::Signals;
 use tablecast::{Error, ErrorKind, Result};
 
-/// A channel that gets a message when the first signal comes.
+/// Returns a channel that receives a message at the first signal.
 ///
 /// A process that still runs `grace` later, for example because its output is not read, ends with exit code 1.
 pub(crate) fn channel(grace: Duration) -> Result<Receiver<()>> {
@@ -23,7 +23,7 @@ pub(crate) fn channel(grace: Duration) -> Result<Receiver<()>> {
     Ok(receiver)
 }
 
-/// Leaves signals to the process that started this one and will end it.
+/// Ignores signals, since the process that started this one ends it.
 pub(crate) fn ignore() -> Result<()> {
     set(|| {})
 }
@@ -39,7 +39,7 @@ fn set(mut handler: impl FnMut() + Send + 'static) -> Result<()> {
     thread.map(drop).map_err(failed)
 }
 
-/// The signals that this process was started to ignore, as `nohup` does, and a shell for what runs in the background: they stay so.
+/// The signals that this process inherited as ignored, as from `nohup` or a shell's background job: they stay so.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -73,7 +73,7 @@ fn what_is_done_stays_done_whoever_asks() {
     table.store.delete(LISTENERS, "a").unwrap();
     assert_eq!(table.claim("e", "b"), Claim::Done(topic("a")));
     assert_eq!(table.claim("e", "a"), Claim::Done(topic("a")));
-    // Said again, because it was not known whether it was said.
+    // Marked again, since the first answer was lost.
     assert_eq!(table.mark("e", "a", of_a), Claim::Done(topic("a")));
     // The store has lost the claim, but it is done.
     table.store.delete(CLAIMS, "e").unwrap();

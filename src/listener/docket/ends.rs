@@ -1,4 +1,4 @@
-//! How runs, the listener, and what is known of events come to an end.
+//! The ends of runs, of the listener, and of known events.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::listener::waiting::Waiting;
 use crate::update::Topic;
 
 impl Docket {
-    /// Others have taken the run for dead, and this one begins: what the one before has not begun is lost to it.
+    /// Begins a new run after one that was declared dead, which loses the events that it has not begun.
     pub(in crate::listener) fn begin_run(&mut self, run: Topic) {
         self.run = run;
         self.counts = (0, self.current.claims.len());
@@ -18,7 +18,7 @@ impl Docket {
         self.waiting = Waiting::default();
     }
 
-    /// From now on nothing new is begun: what was not goes back.
+    /// Stops: begins no more events, and gives back those not begun.
     pub(in crate::listener) fn stop(&mut self, now: Instant) {
         if std::mem::replace(&mut self.is_stopping, true) {
             return;
@@ -34,7 +34,7 @@ impl Docket {
         }
     }
 
-    /// Sends back what waits: nothing can be claimed.
+    /// Gives back all waiting events, since they cannot be claimed.
     pub(super) fn give_back(&mut self, now: Instant) {
         self.give_back_as(now, |stats| stats.dropped += 1);
     }
@@ -55,13 +55,13 @@ impl Docket {
         self.waiting = Waiting::default();
     }
 
-    /// True if something is begun, and not marked yet.
+    /// True if an event is claimed or begun, and not marked yet.
     pub(in crate::listener) fn is_busy(&self) -> bool {
         let is_quiet = |event: &Event| matches!(event.phase, Phase::Waiting(_) | Phase::Done(..));
         !self.events.values().all(is_quiet)
     }
 
-    /// True if nothing is left to be confirmed or removed.
+    /// True if nothing is left to confirm or to remove.
     pub(in crate::listener) fn is_settled(&self) -> bool {
         self.events.is_empty() && self.next.removals.is_empty()
     }
@@ -70,7 +70,8 @@ impl Docket {
         self.is_stopping
     }
 
-    /// Forgets events done longer ago than `retention` without a confirmation, and notifiers not heard for as long.
+    /// Forgets events done longer than `retention` ago without a confirmation, and notifiers not heard from for as
+    /// long.
     pub(in crate::listener) fn expire(&mut self, retention: Duration, now: Instant) {
         let is_old = |since: Instant| now.saturating_duration_since(since) > retention;
         self.events

@@ -1,4 +1,4 @@
-//! Answers that wait, with receiver and time.
+//! Waiting answers, by receiver and time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -12,16 +12,16 @@ pub(super) struct Replies {
     due: BTreeSet<(Instant, Topic)>,
 }
 
-/// To one notifier: one message.
+/// The answers to one notifier, which make one message.
 #[derive(Debug)]
 struct Reply {
-    /// When the first of it has to go.
+    /// When the first of them must be sent.
     due: Instant,
     about: BTreeMap<u64, Answer>,
 }
 
 impl Replies {
-    /// Adds an answer in the place of any other about the event; it goes at `due`, or earlier with another one.
+    /// Adds an answer, in place of any other about the event; it is sent at `due`, or earlier with another one.
     pub(super) fn put(&mut self, notifier: Topic, answer: Answer, due: Instant) {
         let reply = self.notifiers.entry(notifier.clone()).or_insert_with(|| Reply {
             due,
@@ -37,7 +37,7 @@ impl Replies {
         reply.about.insert(answer.number, answer);
     }
 
-    /// Answers that have to go now.
+    /// Takes the answers that must be sent now.
     pub(super) fn take(&mut self, now: Instant) -> Vec<(Topic, Vec<Answer>)> {
         let mut taken = Vec::new();
         while self.next_due().is_some_and(|due| due <= now)
@@ -50,7 +50,7 @@ impl Replies {
         taken
     }
 
-    /// When something has to go.
+    /// When the next answer must be sent.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.due.first().map(|(due, _)| *due)
     }

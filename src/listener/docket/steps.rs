@@ -1,4 +1,4 @@
-//! Steps of the store, in bundles, and their outcomes.
+//! Steps of the store, which bundle events, and their outcomes.
 
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ impl Docket {
             || is_due(self.removal_due)
     }
 
-    /// How many events could be claimed.
+    /// The number of events that can be claimed.
     fn claimable(&self) -> usize {
         match !self.is_stopping && self.counts.1 < AHEAD {
             true => self.counts.0,
@@ -28,7 +28,7 @@ impl Docket {
         }
     }
 
-    /// When there is a step to take, if nothing happens before.
+    /// The time of the next step, without further input.
     pub(in crate::listener) fn step_due(&self) -> Option<Instant> {
         let is_pending = self.next.marks.len() + self.claimable() > 0;
         let rests_until = self.rests_until.filter(|_| is_pending && self.counts.1 == 0);
@@ -36,7 +36,7 @@ impl Docket {
         [step_due, rests_until, self.removal_due].into_iter().flatten().min()
     }
 
-    /// The next step. Nothing is claimed unless `is_held`: others may take this run for dead.
+    /// The next step. It claims nothing unless `is_held`: other listeners may have declared this run dead.
     pub(in crate::listener) fn step(&mut self, is_held: bool, now: Instant) -> Step {
         let front = |ids: &mut Vec<EventId>| ids.drain(..ids.len().min(BUNDLE)).collect();
         let marks = front(&mut self.next.marks);
@@ -50,7 +50,7 @@ impl Docket {
             claims.retain(|id| self.begin_to_claim(id));
         }
         self.began = Some(now);
-        // The rest has waited.
+        // The remaining events have waited already.
         self.step_due = Some(now).filter(|_| self.next.marks.len() + self.claimable() > 0);
         self.current = Bundle {
             marks,
@@ -93,7 +93,7 @@ impl Docket {
                 self.counts.1 += 1;
                 true
             }
-            // It was dropped, and came again.
+            // It was dropped, and arrived again.
             other => {
                 event.phase = other;
                 false
@@ -101,7 +101,7 @@ impl Docket {
         }
     }
 
-    /// Takes the outcome of the step; returns the turns of the events that were claimed, and the faults of single ones.
+    /// Takes the outcome of the step; returns the turns of the claimed events, and the errors.
     pub(in crate::listener) fn took(&mut self, outcome: Result<Outcome>, now: Instant) -> (Vec<Turn>, Vec<Error>) {
         let Bundle {
             marks,
@@ -109,7 +109,7 @@ impl Docket {
             releases,
             removals,
         } = std::mem::take(&mut self.current);
-        // A lone event is not kept waiting.
+        // A lone event causes no pause.
         let began = self.began.take().filter(|_| marks.len() + claims.len() > 1);
         self.rests_until = began.map(|began| now + now.saturating_duration_since(began).min(GATHER));
         let (mut turns, mut errors) = (Vec::new(), Vec::new());
@@ -157,7 +157,7 @@ impl Docket {
                 }
                 Ok(())
             }
-            // It was taken over while this run could not be seen to live.
+            // It was taken over while this run was declared dead.
             Ok(Claim::Theirs(owner)) => {
                 self.end(id, State::Taken, Some(owner), now);
                 Ok(())
@@ -180,7 +180,7 @@ impl Docket {
             Ok(Claim::Ours(version) | Claim::TakenOver(version)) => {
                 self.stats.taken_over += u64::from(matches!(claim, Ok(Claim::TakenOver(_))));
                 if event.run != self.run {
-                    // Another run has begun meanwhile: this one is taken for dead.
+                    // Another run has begun meanwhile, since the run of this claim was declared dead.
                     self.events.remove(&id);
                 } else if self.is_stopping {
                     event.phase = Phase::Releasing;

@@ -1,4 +1,4 @@
-//! Histories with hand-made times, and outcomes of a made-up store.
+//! Histories with hand-made times and store outcomes.
 
 use super::*;
 use crate::error::{Error, ErrorKind};
@@ -48,7 +48,7 @@ impl Desk {
         self.hear(0, What::Asked(vec![Question::from((number, attempt, settled))]));
     }
 
-    /// The answers, after the longest time that they may wait.
+    /// The answers, after the longest time that they wait.
     fn said(&mut self) -> Vec<(u64, u32, State)> {
         let answers = self.docket.answers(self.now + RECEIPT + RECEIPTS_APART).into_iter();
         let answers = answers.flat_map(|(_, about)| about);
@@ -87,7 +87,7 @@ fn an_event_is_claimed_handled_marked_and_only_then_acknowledged() {
     let mut desk = Desk::new();
     assert!(!desk.docket.has_step(desk.now));
     desk.event(1, 1);
-    // The receipt waits a moment, since an acknowledgement would make it needless.
+    // The receipt waits a moment, since an acknowledgement would make it unnecessary.
     assert!(desk.docket.answers(desk.now).is_empty());
     assert_eq!(desk.docket.answers_due(), Some(desk.now + RECEIPT));
     assert_eq!(desk.said(), [(1, 1, State::Held)]);
@@ -152,7 +152,7 @@ fn what_cannot_be_claimed_goes_back() {
     assert_eq!(desk.step().claims.len(), 1);
     desk.outage();
     assert_eq!(desk.said(), [(1, 1, State::Back)]);
-    // Nor is anything claimed, or begun, while others may take it for dead.
+    // Nothing is claimed or begun while other listeners may declare it dead.
     desk.event(1, 2);
     assert!(desk.docket.step(false, desk.now).is_empty());
     assert_eq!(desk.said(), [(1, 2, State::Back)]);
@@ -193,12 +193,12 @@ fn doubled_and_late_copies_are_not_taken() {
     assert_eq!(desk.said(), [(1, 3, State::Taken)]);
     desk.event(1, 3);
     assert_eq!((desk.said(), desk.step().claims.len()), (vec![], 0));
-    // A copy that waits is of no use once the event is settled.
+    // A waiting copy is of no use once the event is settled.
     desk.event(2, 1);
     desk.ask(2, 2, true);
     assert_eq!(desk.said(), [(2, 2, State::Unknown)]);
     assert_eq!((desk.step().claims.len(), desk.docket.load()), (0, 0));
-    // An event that is begun is held whatever is asked.
+    // A begun event is held, whatever the question.
     desk.begin(3, 1);
     desk.ask(3, 2, true);
     assert_eq!(desk.said(), [(3, 2, State::Held)]);
@@ -253,7 +253,7 @@ fn a_run_that_is_lost_begins_nothing_and_finishes_what_it_can() {
     let step = desk.step();
     assert_eq!(step.marks, [("notifier/1".into(), topic("a"), 7)]);
     assert!(step.claims.is_empty());
-    // It is sent to the new run, and that one knows it.
+    // It is sent to the new run, which knows it.
     desk.said();
     desk.event(1, 5);
     assert_eq!(desk.said(), [(1, 5, State::Held)]);
@@ -335,7 +335,7 @@ fn what_comes_after_a_step_of_many_waits_as_long_as_that_took() {
     assert!(desk.docket.has_step(desk.now + GATHER / 2));
     assert_eq!(desk.step().marks.len(), 1);
     desk.took(vec![Claim::Done(topic("a"))], vec![]);
-    // A slow store keeps nothing longer than usual, and a lone event waits for nothing.
+    // With a slow store nothing waits longer than usual, and a lone event does not wait.
     step(&mut desk, &[3, 4], 10 * GATHER);
     desk.docket.ended(id(3), false, desk.now);
     assert_eq!(desk.docket.step_due(), Some(desk.now + GATHER));
@@ -388,7 +388,7 @@ fn receipts_to_a_notifier_wait_for_each_other() {
         desk.event(number, 1);
         assert_eq!(count(&mut desk), 0);
     }
-    // One of another does not wait for them, nor take them along.
+    // A receipt to another notifier does not wait for them, nor take them along.
     let (on, notifier) = (topic("a"), topic("other"));
     let update = Box::new(DbUpdate::new("lport", "1", Action::Set));
     let (low, what) = (0, What::Event(1, 1, update));

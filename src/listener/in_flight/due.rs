@@ -1,4 +1,4 @@
-//! Work whose time has come: questions, and the confirmation of settled events.
+//! Timed work: questions, and confirmations of settled events.
 
 use std::time::{Duration, Instant};
 
@@ -7,20 +7,20 @@ use crate::clock::after;
 use crate::listener::envelope::Question;
 use crate::update::Name;
 
-/// Time that confirmations wait for others, so that one message and one step of the store serve many.
+/// How long confirmations wait for others, so that one message and one step of the store serve many.
 const BUNDLE_TIME: Duration = Duration::from_millis(100);
 
-/// Number of confirmations that do not wait any longer.
+/// The number of confirmations that are sent at once.
 const BUNDLE: usize = 256;
 
-/// No more messages with confirmations are remembered.
+/// The most messages with confirmations that are remembered.
 const MAX_CONFIRMED: usize = 4096;
 
-/// How often a listener is asked about an event that is done with. After that the claim stays for the time of the option
+/// How often a listener is asked about a processed event. After that the claim stays for the time of the option
 /// `retention`.
 const QUESTIONS: u32 = 3;
 
-/// Unanswered questions about an event after which a listener is not waited for: it may be gone.
+/// The unanswered questions about an event after which it is sent again: the listener may be gone.
 const PATIENCE: u32 = 3;
 
 impl InFlight {
@@ -93,7 +93,7 @@ impl InFlight {
         });
     }
 
-    /// Says now what is settled.
+    /// Confirms settled events now.
     pub(in crate::listener) fn confirm(&mut self, now: Instant) {
         self.confirm_due = None;
         let is_old = |(at, ..): &(Instant, Name, Vec<u64>)| now.saturating_duration_since(*at) > self.keep;
@@ -101,7 +101,7 @@ impl InFlight {
             self.confirmed.pop_front();
         }
         for (holder, numbers) in std::mem::take(&mut self.confirms) {
-            // Of one that is gone any other removes the claims; if there is none they go with the time.
+            // If the holder is gone, any other listener removes the claims; if there is none, sweeps do it later.
             let listener = if self.peers.is_present(&holder) {
                 Some(holder)
             } else {
@@ -114,7 +114,7 @@ impl InFlight {
         }
     }
 
-    /// Lets go of an event that no listener can begin any more.
+    /// Forgets an event that no listener can begin any more, and confirms its claim.
     pub(super) fn settle(&mut self, number: u64, now: Instant) {
         let Some(event) = self.events.get(&number) else { return };
         let Phase::Settling(holder) = &event.phase else {
@@ -154,7 +154,7 @@ impl InFlight {
         self.timers.extend(due.map(|due| (due, number)));
     }
 
-    /// When [`InFlight::tick`] has something to do.
+    /// When [`InFlight::tick`] has work to do.
     pub(in crate::listener) fn due(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|(due, _)| *due);
         [timer, self.confirm_due, self.gathered].into_iter().flatten().min()

@@ -65,7 +65,7 @@ impl Desk {
         self.say(millis, number, listener, attempt, State::Done, None);
     }
 
-    /// After 8 s a listener that says nothing was asked in vain, and the event was sent to another one.
+    /// After 8 s of unanswered questions, the event is sent to another listener.
     fn give_up(&mut self) {
         [1000, 2000, 4000, 8000].into_iter().for_each(|at| self.tick(at));
         assert!(matches!(
@@ -74,7 +74,7 @@ impl Desk {
         ));
     }
 
-    /// The only action is to send this; returns the listener.
+    /// Asserts that the only action is this send; returns the listener.
     #[track_caller]
     fn sent(&mut self, number: u64, attempt: u32) -> String {
         let steps = self.in_flight.steps();
@@ -155,7 +155,7 @@ fn without_an_answer_it_is_asked_and_then_another_is_chosen() {
     desk.idle();
     desk.tick(8000);
     assert_eq!(desk.sent(1, 5), other(&first));
-    // Now there is twice the time before the first question.
+    // Now the first question comes after twice the time.
     desk.tick(9999);
     desk.idle();
     desk.tick(10_000);
@@ -178,7 +178,7 @@ fn one_that_has_it_is_not_sent_it_again_but_asked_ever_more_rarely() {
         desk.asked(&first, (1, attempt, false));
         desk.say(now, 1, &first, attempt, State::Held, None);
     }
-    // It has lost it after all.
+    // The listener has lost it after all.
     desk.say(now + 1, 1, &first, attempt, State::Unknown, None);
     assert_eq!(desk.sent(1, attempt + 1), other(&first));
 }
@@ -192,7 +192,7 @@ fn what_was_lost_is_sent_again_when_the_answer_says_so() {
     desk.asked("a", (1, 2, false));
     desk.say(1001, 1, "a", 2, State::Unknown, None);
     assert_eq!(desk.sent(1, 3), "a");
-    // The answer to an earlier try says nothing of this one.
+    // An answer to an earlier try proves nothing about this one.
     desk.say(1002, 1, "a", 2, State::Unknown, None);
     desk.idle();
 }
@@ -206,10 +206,10 @@ fn a_copy_that_is_not_answered_for_keeps_the_claim() {
     let second = other(&first);
     desk.done(8100, 1, second, 5);
     desk.processed(8100);
-    // The first may have its copy still: it is asked, rather than given the event again.
+    // The first may still have its copy: it is asked, and not sent the event again.
     desk.tick(9100);
     desk.asked(&first, (1, 6, true));
-    // An answer to what was before is not enough, nor that it has it.
+    // Neither an answer to an earlier question is enough, nor that it has the event.
     desk.say(9200, 1, &first, 4, State::Taken, Some(second));
     desk.say(9200, 1, &first, 6, State::Held, None);
     desk.tick(9400);
@@ -266,7 +266,8 @@ fn what_was_confirmed_to_one_that_is_gone_is_confirmed_to_another() {
         desk.tick(at + 100);
         desk.confirmed("a", &[number]);
     }
-    // The first was so long ago that it had heard it, or it would have been known to be gone before.
+    // The first confirmation is so old that the listener has received it; otherwise its end would have been noticed
+    // before.
     desk.present(31_000, &["b"]);
     desk.tick(31_100);
     desk.confirmed("b", &[2]);
@@ -285,7 +286,7 @@ fn the_owner_of_what_is_claimed_is_asked_and_others_whether_it_is_there() {
     desk.idle();
     desk.tick(10_001);
     desk.asked(&owner, (1, 6, false));
-    // It has claimed it, and does not know: only it can process it.
+    // It has the claim and does not know it: only this listener can process the event.
     desk.say(10_002, 1, &owner, 6, State::Unknown, None);
     assert_eq!(desk.sent(1, 7), owner);
     desk.say(10_003, 1, second, 5, State::Taken, Some(&owner));
@@ -312,7 +313,7 @@ fn what_is_sent_back_goes_to_another_at_once_and_nothing_follows() {
     }
     let to_first = |step: &Step| matches!(step, Step::Send { listener, .. } if *listener == *first);
     assert!(!desk.in_flight.steps().iter().any(to_first));
-    // It is still registered, but no other is.
+    // It is the only one still registered.
     desk.present(8, &[&first]);
     assert_eq!(desk.in_flight.steps(), [Step::Nobody]);
     desk.present(9, &[]);
@@ -380,7 +381,7 @@ fn without_listeners_everything_waits_and_it_is_said_once() {
     assert_eq!(desk.in_flight.steps(), [Step::Nobody]);
     desk.tick(10_000);
     desk.idle();
-    // A late answer counts all the same.
+    // A late answer still counts.
     desk.done(10_001, 1, "a", 1);
     desk.processed(10_001);
     desk.present(10_002, &["b"]);
@@ -439,7 +440,7 @@ fn while_all_listeners_are_busy_a_few_updates_make_one_message() {
     };
     let gathered = to(desk.in_flight.steps());
     assert!(gathered.len() == 3 && gathered.iter().all(|name| *name == gathered[0]));
-    // A hand is enough, and of two hands each is another's.
+    // As many as a hand go at once, and two hands go to different listeners.
     let mut hand = |first: u64| {
         (first..first + HAND as u64).for_each(|number| desk.add(120, number, &number.to_string()));
         let hand = to(desk.in_flight.steps());
@@ -447,7 +448,7 @@ fn while_all_listeners_are_busy_a_few_updates_make_one_message() {
         hand[0].clone()
     };
     assert_ne!(hand(7), hand(7 + HAND as u64));
-    // An event that finds nothing on its way is sent at once.
+    // With no event under way, an event is sent at once.
     let mut desk = Desk::new(256, &["a"]);
     busy(&mut desk, 0, "a", 1000);
     desk.add(1, 1, "k");

@@ -1,7 +1,7 @@
-//! Laws over arbitrary histories: several writers, updates that are lost, doubled, late and out of order, undo, tables that are
-//! deleted, topics that come and go, pages read while rows change, stores that are away, that forget, and that go back. The promises
-//! are that a replica converges (C7), that what it tells of a row is right (C8), that a position includes everything up to it, and
-//! that a proof is none too early.
+//! Laws over random histories: several writers, updates that are lost, doubled, late and out of order, undo, tables
+//! that are deleted, topics that come and go, pages read while rows change, and stores that fail, forget changes, and
+//! go back. The promises: a replica converges (C7), its row changes are right (C8), a position includes everything up
+//! to it, and no proof claims too much.
 
 mod judge;
 mod reading;
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use world::{CHECK_INTERVAL, Fate, Kind, Play};
 
-/// How many histories are played.
+/// The number of histories.
 const HISTORIES: u64 = 10_000;
 
 /// One history.
@@ -70,22 +70,22 @@ fn a_replica_is_right_after_any_history() {
             Err(wrong) => panic!("seed {seed}: {wrong}"),
         }
     }
-    // The histories reach every part of it.
+    // Every part is reached by some histories.
     for (what, count) in &counted {
         assert!(*count >= histories / 100, "{what}: {counted:?}");
     }
 }
 
-/// After the store went back, a catch-up brings rows as they are held.
+/// After the store went back, a catch-up reads rows that are equal to the held ones.
 #[test]
 fn a_row_that_is_read_as_it_is_held_is_no_change() {
     play(1_207_145_358_253_732_864).unwrap_or_else(|wrong| panic!("{wrong}"));
 }
 
-/// An hour: nothing is found by a check.
+/// A check interval so long that no check takes place.
 const SELDOM: Duration = Duration::from_secs(3_600);
 
-/// What comes late, but comes, is not read: the chain of updates alone moves the positions.
+/// Updates that are only late cause no reads: the chain of updates alone moves the positions.
 #[test]
 fn lateness_alone_makes_nothing_be_read() {
     for seed in 0..500 {
@@ -104,7 +104,7 @@ fn lateness_alone_makes_nothing_be_read() {
     }
 }
 
-/// What is lost before something that comes, or comes without a version, is there soon, without a check.
+/// A hole before a received update, or an update without a version, is filled soon, without a check.
 #[test]
 fn holes_and_rows_without_versions_are_filled_at_once() {
     for seed in 0..500 {
@@ -124,7 +124,7 @@ fn holes_and_rows_without_versions_are_filled_at_once() {
     }
 }
 
-/// A failover loses what was heard of already, and the store was not looked at in between.
+/// A failover loses writes whose updates have arrived, and the store was not read in between.
 #[test]
 fn a_loss_of_what_was_heard_is_seen() {
     for seed in 0..200 {
@@ -147,7 +147,7 @@ fn a_loss_of_what_was_heard_is_seen() {
     }
 }
 
-/// The store is emptied and filled again, beyond the old numbers; then updates from before arrive.
+/// The store is emptied and filled again, past the old versions; then updates from before arrive.
 #[test]
 fn updates_from_before_a_store_went_back_do_no_harm() {
     for seed in 0..200 {
@@ -174,8 +174,8 @@ fn updates_from_before_a_store_went_back_do_no_harm() {
     }
 }
 
-/// A failover loses the last writes, and as many others are made and told before anybody looks: one that is not newer than the
-/// position, but newer than its row, shows it.
+/// A failover loses the last writes, and as many others are made and published before the next check. An update that is
+/// not newer than the position, but newer than its row, shows it.
 #[test]
 fn writes_of_another_history_show_that_the_store_went_back() {
     let mut seen = 0;

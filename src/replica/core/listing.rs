@@ -1,4 +1,4 @@
-//! What comes of a listing: rows come in while updates go on, and what is held and in no page is gone.
+//! Listings: rows are merged while updates arrive; a held row that is on no page is gone.
 
 use std::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::store::TableVersion;
 use crate::update::{Name, Topic};
 
 impl<T> Core<T> {
-    /// Where the topic stood before the listing, if the store can tell, and which rows were held then.
+    /// Takes in the topic's version before the listing, if the store has versions, and the keys held at that time.
     pub(in crate::replica) fn begin_listing(
         &mut self,
         id: u64,
@@ -24,7 +24,7 @@ impl<T> Core<T> {
         };
         let Some(running) = &mut of_topic.running else { return };
         let heard = running.heard;
-        // Of a store that cannot tell: whatever was heard of before is in the listing.
+        // Without versions from the store: the listing includes everything heard of before.
         let unknown = Base::of_table(TableVersion {
             incarnation: 0,
             version: heard,
@@ -38,7 +38,7 @@ impl<T> Core<T> {
         }
     }
 
-    /// A row of a listing.
+    /// Takes in a row of a listing.
     pub(in crate::replica) fn take_listed(&mut self, id: u64, topic: &Topic, new: NewRow<T>) -> Option<Step<T>> {
         let of_topic = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id))?;
         self.counts.listed += 1;
@@ -57,8 +57,8 @@ impl<T> Core<T> {
         self.put(new)
     }
 
-    /// All pages were taken: the position is where the topic stood before them. What is held and was in none of them goes by
-    /// [`Core::sweep`]; then [`Core::end_sweep`].
+    /// Ends the pages: the position becomes the topic's version before them. Returns the held keys that were on no
+    /// page, for [`Core::sweep`], which [`Core::end_sweep`] follows.
     pub(in crate::replica) fn end_listing(&mut self, id: u64, topic: &Topic, now: Instant) -> Vec<Name> {
         let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
             return Vec::new();
@@ -81,7 +81,7 @@ impl<T> Core<T> {
         suspects.into_iter().collect()
     }
 
-    /// A row that was in no page of the listing: it is gone, unless it was written since.
+    /// Removes a row that was on no page of the listing, unless it was written since.
     pub(in crate::replica) fn sweep(&mut self, id: u64, topic: &Topic, key: &Name) -> Option<Step<T>> {
         let of_topic = self.topics.get(topic).filter(|of_topic| of_topic.runs(id))?;
         let listing = of_topic.running.as_ref()?.listing.as_ref()?;
@@ -107,7 +107,7 @@ impl<T> Core<T> {
         }
         if std::mem::take(&mut of_topic.distrusts) {
             self.distrusts = self.topics.values().any(|of_topic| of_topic.distrusts);
-            // Updates that came meanwhile were not taken.
+            // Updates that came meanwhile were not applied.
             self.demand(now);
         }
         self.store_answers();

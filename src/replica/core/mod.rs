@@ -1,8 +1,9 @@
-//! One table of a replica as pure state: what is newest, what is missing, and what to ask the store for. It has no threads,
-//! sockets, locks or clock.
+//! One table of a replica as pure state: the newest rows, the holes, and the reads to make. It has no threads, sockets,
+//! locks or clock.
 //!
-//! `handle_…` and `take_…` take in what came; [`Core::poll`] gives what is to be read, and [`Core::deadline`] says when to call it
-//! again if nothing comes. What was read comes back under the number of its [`Read`]; one that is no longer wanted is ignored.
+//! `handle_…` and `take_…` take input, [`Core::poll`] gives the next read, and [`Core::deadline`] says when to call it
+//! again without input. A result comes back under the number of its [`Read`]; it is ignored if the read is no longer
+//! wanted.
 
 mod listing;
 mod reads;
@@ -23,26 +24,26 @@ pub(super) use reads::{Base, Read, Want};
 pub(super) use rows::Rows;
 use standing::Standing;
 
-/// How many rows of a topic are read one by one before it rather catches up.
+/// The most rows of a topic that are read one by one; with more, the topic catches up.
 const MAX_ROWS_READ: usize = 256;
 
-/// How long after a store went back updates only say that there is something to read: they may be from before.
+/// For this long after a store went back, updates only cause catch-ups: they may be from before.
 const QUARANTINE: Duration = Duration::from_secs(5);
 
 /// The times of a [`Core`].
 #[derive(Debug, Clone)]
 pub(super) struct Times {
-    /// How long what came early is waited for.
+    /// How long a hole may stay before the replica catches up.
     pub(super) patience: Duration,
     /// The time between two checks, less up to a fifth.
     pub(super) check_interval: Duration,
-    /// Over how long the replicas that hear of one loss spread.
+    /// The span over which replicas spread their checks after a common loss.
     pub(super) spread: Duration,
     /// The longest pause after failures of the store.
     pub(super) max_backoff: Duration,
 }
 
-/// What a [`Core`] has counted.
+/// The counters of a [`Core`].
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Counts {
     pub(super) applied: u64,
@@ -62,16 +63,16 @@ pub(super) struct Core<T> {
     pub(super) rows: Rows<T>,
     /// Rows share their topic's name.
     topics: BTreeMap<Arc<Topic>, OfTopic>,
-    /// Some topic [distrusts](OfTopic::distrusts) what is held.
+    /// Some topic [distrusts](OfTopic::distrusts) the held rows.
     distrusts: bool,
-    /// What the store last showed of the table.
+    /// The table's version as last read from the store.
     seen: TableVersion,
     check: Check,
     reads: u64,
     failures: u32,
-    /// The store failed: nothing is asked before.
+    /// The store failed: nothing is read before this time.
     paused_until: Option<Instant>,
-    /// Topics in which something was due when all were looked through last.
+    /// The topics with due reads when all topics were last searched.
     agenda: VecDeque<Arc<Topic>>,
     times: Times,
     chance: fastrand::Rng,
@@ -82,16 +83,16 @@ pub(super) struct Core<T> {
 #[derive(Default)]
 struct OfTopic {
     standing: Standing,
-    /// What is to be read, and when.
+    /// The next read, and when it is due.
     due: Option<(Instant, Want)>,
     running: Option<Running>,
     /// The rows of updates without a version.
     unversioned: HashSet<Name>,
-    /// A listing is not due before: listings take no more than half of the time.
+    /// No listing is due before this time: listings take at most half of the time.
     list_after: Option<Instant>,
-    /// The store went back: its next listing is the truth, and updates are not taken until then.
+    /// The store went back: the next listing is the truth, and no updates are applied until then.
     distrusts: bool,
-    /// The store went back: updates are not taken before, but make it catch up.
+    /// The store went back: until this time updates only cause catch-ups.
     quarantined_until: Option<Instant>,
 }
 
@@ -99,25 +100,25 @@ struct OfTopic {
 struct Running {
     id: u64,
     asked: Instant,
-    /// What was heard of the topic before. A store that has less went back.
+    /// The topic's highest version heard of before the read. A store with a lower one went back.
     heard: u64,
     listing: Option<Listing>,
 }
 
 #[derive(Default)]
 struct Listing {
-    /// Where the topic stood before the first page.
+    /// The topic's version before the first page.
     base: Option<Base>,
-    /// The rows that are held and were in no page.
+    /// The held rows that were on no page so far.
     suspects: HashSet<Name>,
-    /// All pages were taken; what is gone is not yet.
+    /// All pages were merged; the rows that are gone are still to be removed.
     sweeps: bool,
 }
 
 /// The checks of a table.
 struct Check {
     due: Instant,
-    /// What is found missing is not waited for.
+    /// Whatever the next check finds missing is read at once.
     hurried: bool,
     running: Option<CheckRun>,
 }
@@ -126,7 +127,7 @@ struct CheckRun {
     id: u64,
     asked: Instant,
     hurried: bool,
-    /// What was heard of each topic before.
+    /// The highest version heard of each topic before the check.
     heard: Vec<(Topic, u64)>,
 }
 
@@ -163,16 +164,16 @@ impl<T> Core<T> {
         }
     }
 
-    /// Ends holding the rows of this topic; those that are there go by [`Core::evict`].
+    /// Stops holding the rows of this topic; [`Core::evict`] removes those that are there.
     pub(super) fn remove_topic(&mut self, topic: &Topic) {
         self.topics.remove(topic);
         if self.topics.is_empty() {
-            // The store is not looked at any more, and its numbers may come to mean another history.
+            // The store is no longer read, and its versions may come to mean another history.
             self.forget_deletes();
         }
     }
 
-    /// Removes a row of a topic that is not held any more.
+    /// Removes a row of a topic that is no longer held.
     pub(super) fn evict(&mut self, key: &Name) -> Option<Step<T>> {
         let held = self.rows.get(key)?;
         let is_held = self.topics.contains_key(held.topic());
@@ -185,19 +186,20 @@ impl<T> Core<T> {
         self.topics.keys().map(|topic| &**topic)
     }
 
-    /// The topic of a row, as its other rows have it.
+    /// The topic, shared with its other rows.
     pub(super) fn topic(&self, topic: &Topic) -> Option<&Arc<Topic>> {
         self.topics.get_key_value(topic).map(|(topic, _)| topic)
     }
 
-    /// The version and topic of an update that would be news, as far as the position says.
+    /// The version and topic of an update, if it is news as far as the position shows.
     pub(super) fn wants(&self, update: &DbUpdate, now: Instant) -> Option<(u64, &Arc<Topic>)> {
         let (topic, of_topic) = self.topics.get_key_value(&update.topic)?;
         let version = update.version?;
         (of_topic.takes_updates(now) && !of_topic.is_old(version)).then_some((version, topic))
     }
 
-    /// Takes in an update, whose row was decoded if [`Core::wants`] it. Whether [`Core::deadline`] may be earlier now.
+    /// Takes in an update, with its decoded row if [`Core::wants`] it. Also returns true if [`Core::deadline`] may now
+    /// be earlier.
     pub(super) fn handle_update(
         &mut self,
         update: &DbUpdate,
@@ -247,7 +249,7 @@ impl<T> Core<T> {
         (step, wakes)
     }
 
-    /// Takes in a state of a row if it is newer than what is held, unless that is no longer trusted.
+    /// Takes in a state of a row if it is newer than the held one, or if the held one is distrusted.
     fn put(&mut self, new: NewRow<T>) -> Option<Step<T>> {
         if self.distrusts
             && let Some(held) = self.rows.get(new.key())
@@ -258,33 +260,34 @@ impl<T> Core<T> {
         self.rows.put(new)
     }
 
-    /// Whether a write that the position includes is newer than its row: then it is of another history, and the store went back.
+    /// Returns true if a write that the position includes is newer than its row: it is of another history, so the store
+    /// went back.
     fn contradicts(&mut self, update: &DbUpdate, version: u64, now: Instant) -> bool {
         let position = self.position(&update.topic);
         let held = self.rows.get(&update.key);
         let is_newer = position.is_some_and(|position| version <= position.version)
             && held.is_some_and(|held| *held.topic() == update.topic && held.version() < version);
         if is_newer {
-            // Not to be found again by the listing.
+            // So that the listing does not report it again.
             self.seen = TableVersion::default();
             self.went_back(now);
         }
         is_newer
     }
 
-    /// Something may have been missed: the table is checked, at a random moment, and catches up at once.
+    /// Updates may have been lost: checks the table at a random moment, and catches up at once.
     pub(super) fn handle_loss(&mut self, now: Instant) {
         let random = self.chance.f64();
         self.demand(clock::after(now, self.times.spread.mul_f64(random)));
     }
 
-    /// Checks at this time, and catches up at once. While a check is under way another one follows.
+    /// Checks at this time, and catches up at once. If a check is under way, another one follows.
     pub(super) fn demand(&mut self, at: Instant) {
         self.check.due = self.check.due.min(at);
         self.check.hurried = true;
     }
 
-    /// What the store shows at the next listing of each topic is the truth, whatever is held: a row may have come to another topic.
+    /// Makes the next listing of each topic the truth, whatever is held: a row may have moved to another topic.
     pub(super) fn distrust(&mut self, now: Instant) {
         self.distrusts = true;
         for of_topic in self.topics.values_mut() {
@@ -310,8 +313,8 @@ impl<T> Core<T> {
         }
     }
 
-    /// Forgets all deletes. A row that was deleted may come back by what is late of it, until the next catch-up: that alone
-    /// moves positions beyond what came early.
+    /// Forgets all deletes. A late update may bring a deleted row back until the next catch-up. So early updates are
+    /// forgotten too: only a catch-up moves the positions past them.
     fn forget_deletes(&mut self) {
         self.rows.forget_deletes(u64::MAX);
         self.topics
@@ -332,12 +335,12 @@ impl<T> Core<T> {
         self.topics.get(topic)?.position()
     }
 
-    /// Since when nothing of the topic is missing, as far as is proven.
+    /// Everything of the topic that was written before this time is proven to be included.
     pub(super) fn proven(&self, topic: &Topic) -> Option<Instant> {
         self.topics.get(topic)?.standing.proven
     }
 
-    /// True if nothing that was written before `since` is missing.
+    /// True if everything written before `since` is included.
     pub(super) fn is_current(&self, since: Instant) -> bool {
         let current = |of_topic: &OfTopic| of_topic.standing.proven.is_some_and(|proven| proven >= since);
         self.topics.values().all(current)
@@ -353,12 +356,12 @@ impl OfTopic {
         !self.distrusts && self.quarantined_until.is_none_or(|until| until <= now)
     }
 
-    /// True if an update of this version is in what was read, or will be.
+    /// True if reads include, or will include, an update of this version.
     fn is_old(&self, version: u64) -> bool {
         let listing = self.running.as_ref().and_then(|running| running.listing.as_ref());
         let base = listing.and_then(|listing| listing.base);
         match (self.standing.position, base) {
-            // It was stored before it came, and the listing begins after that.
+            // It was stored before it arrived, and the listing begins later.
             (None, None) => true,
             (position, base) => position
                 .into_iter()
@@ -373,7 +376,7 @@ impl OfTopic {
         self.standing.position.filter(|_| !sweeps)
     }
 
-    /// The update has no version: reads its row. True if nothing was to be read before.
+    /// Reads the row of an update without a version. Returns true if nothing was due before.
     fn reread(&mut self, key: &Name, now: Instant) -> bool {
         let want = if self.unversioned.len() < MAX_ROWS_READ {
             self.unversioned.insert(key.clone());
@@ -384,7 +387,7 @@ impl OfTopic {
         self.want(now, want)
     }
 
-    /// A row was put in by an update while the topic is listed: if no page has it, it is gone.
+    /// Notes a row that an update added during a listing: if no page has it, it is gone.
     fn suspect(&mut self, key: &Name, version: u64) {
         if let Some(listing) = self.listing()
             && listing.base.is_none_or(|base| version <= base.version.version)

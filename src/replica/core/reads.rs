@@ -1,4 +1,4 @@
-//! Resync: what is to be read from the store, when, and what comes of it.
+//! Resync: the reads from the store, their times, and their results.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,19 +12,19 @@ use crate::update::{Name, Topic};
 /// The pause after the first failure of the store.
 const BACKOFF: Duration = Duration::from_millis(100);
 
-/// Something to read from the store. It is answered under its number.
+/// A read from the store. Its result carries its number.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::replica) enum Read {
-    /// Where these topics stand: [`Core::take_versions`].
+    /// The versions of these topics, for [`Core::take_versions`].
     Versions { id: u64, topics: Vec<Topic> },
-    /// What changed since, for [`Core::take_changed`], then [`Core::end_changes`]; or [`Core::list_instead`].
+    /// The changes since, for [`Core::take_changed`], then [`Core::end_changes`]; or [`Core::list_instead`].
     Changes {
         id: u64,
         topic: Arc<Topic>,
         since: TableVersion,
     },
-    /// Where the topic stands, for [`Core::begin_listing`], then its rows for [`Core::take_listed`], then
-    /// [`Core::end_listing`]. Needs the keys of the topic's rows that are held when it begins.
+    /// The topic's version and the keys of its held rows, for [`Core::begin_listing`], then its rows for
+    /// [`Core::take_listed`], then [`Core::end_listing`].
     Listing { id: u64, topic: Arc<Topic> },
     /// These rows: [`Core::begin_rows`], [`Core::take_row`] for each, then [`Core::end_rows`].
     Rows {
@@ -34,7 +34,7 @@ pub(in crate::replica) enum Read {
     },
 }
 
-/// What to read of a topic; the later ones include the earlier.
+/// The kinds of reads of a topic; later ones include earlier ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::replica) enum Want {
     Rows,
@@ -42,17 +42,17 @@ pub(in crate::replica) enum Want {
     List,
 }
 
-/// Where a topic stands in the store.
+/// A topic's version in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::replica) struct Base {
-    /// With the last version of the topic, or, if that is not known, of the table.
+    /// The last version of the topic, or of the table if the topic's is unknown.
     pub(in crate::replica) version: TableVersion,
     /// The last version of the table.
     pub(in crate::replica) table: u64,
 }
 
 impl Base {
-    /// Where a topic stands of which only the table's version is known.
+    /// Uses the table's version for a topic whose own is unknown.
     pub(in crate::replica) fn of_table(version: TableVersion) -> Base {
         Base {
             version,
@@ -60,7 +60,7 @@ impl Base {
         }
     }
 
-    /// Where each of the topics stands.
+    /// The version of each topic.
     pub(in crate::replica) fn of_each(versions: &TopicVersions) -> impl Iterator<Item = Base> {
         let incarnation = versions.table.incarnation;
         let table = versions.table.version;
@@ -97,7 +97,7 @@ impl<T> Core<T> {
         None
     }
 
-    /// When there is something to read at the latest, if nothing comes.
+    /// The time of the next read, without further input.
     pub(in crate::replica) fn deadline(&self) -> Option<Instant> {
         let check = self.check.running.is_none().then_some(self.check.due);
         let topics = self.topics.values().filter_map(|of_topic| of_topic.due());
@@ -127,7 +127,7 @@ impl<T> Core<T> {
         Read::Versions { id: self.reads, topics }
     }
 
-    /// Where the topics of a check stand, in their order; `None` if the store cannot tell.
+    /// Takes in the versions of a check's topics, in their order; `None` if the store has no versions.
     pub(in crate::replica) fn take_versions(&mut self, id: u64, bases: Option<&[Base]>, now: Instant) {
         let Some(check) = self.check.running.take_if(|check| check.id == id) else {
             return;
@@ -176,7 +176,8 @@ impl<T> Core<T> {
         self.paused_until = None;
     }
 
-    /// Whether the store shows less than it did, or less than what was heard of the topic: then it went back.
+    /// Returns true if the store's version is lower than before, or lower than what was heard of the topic: it went
+    /// back.
     pub(super) fn shows_less(&mut self, base: Base, heard: u64, now: Instant) -> bool {
         let table = TableVersion {
             version: base.table,
@@ -195,7 +196,7 @@ impl<T> Core<T> {
         self.distrust(now);
     }
 
-    /// A row that changed, or was deleted, after the position.
+    /// Takes in a row that was changed or deleted after the position.
     pub(in crate::replica) fn take_changed(
         &mut self,
         id: u64,
@@ -216,8 +217,8 @@ impl<T> Core<T> {
         }
     }
 
-    /// All changes up to this version were taken. Not before does the position move: of a row that changed again there is the last
-    /// change only, which may be in the last page.
+    /// Ends a catch-up: moves the position to this version. It moves only now: of a row that changed twice only the
+    /// last change is listed, perhaps on the last page.
     pub(in crate::replica) fn end_changes(&mut self, id: u64, topic: &Topic, version: TableVersion, now: Instant) {
         let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
             return;
@@ -239,7 +240,7 @@ impl<T> Core<T> {
         self.forget_passed();
     }
 
-    /// The store does not know what changed since the position.
+    /// Lists the topic, since the store does not know the changes since the position.
     pub(in crate::replica) fn list_instead(&mut self, id: u64, topic: &Topic, now: Instant) {
         if let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) {
             of_topic.running = None;
@@ -247,7 +248,7 @@ impl<T> Core<T> {
         }
     }
 
-    /// Where the topic stood before rows were read by their keys, if the store can tell.
+    /// Takes in the topic's version before rows were read by their keys, if the store has versions.
     pub(in crate::replica) fn begin_rows(&mut self, id: u64, topic: &Topic, base: Option<Base>, now: Instant) {
         let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
             return;
@@ -261,7 +262,7 @@ impl<T> Core<T> {
         self.shows_less(base, before, now);
     }
 
-    /// A row that was read by its key; `None`: there is none.
+    /// Takes in a row that was read by its key; `None` if there is none.
     pub(in crate::replica) fn take_row(
         &mut self,
         id: u64,
@@ -291,7 +292,7 @@ impl<T> Core<T> {
         }
     }
 
-    /// The store did not answer: it is asked again, ever more rarely.
+    /// The store failed: repeats the read, with growing pauses.
     pub(in crate::replica) fn handle_failure(&mut self, read: &Read, now: Instant) {
         self.counts.failures += 1;
         let pause = (BACKOFF * 2u32.pow(self.failures.min(10))).min(self.times.max_backoff);
@@ -322,7 +323,7 @@ impl OfTopic {
         self.running.as_ref().is_some_and(|running| running.id == id)
     }
 
-    /// Reads this at that time, or more, or earlier. True if that changes anything.
+    /// Schedules at least this read, at that time or earlier. Returns true if that changes anything.
     pub(super) fn want(&mut self, at: Instant, want: Want) -> bool {
         let before = self.due;
         let (due, wanted) = before.unwrap_or((at, want));
@@ -330,7 +331,7 @@ impl OfTopic {
         self.due != before
     }
 
-    /// What is to be read, and when.
+    /// The next read, and when it is due.
     fn due(&self) -> Option<(Instant, Want)> {
         if self.running.is_some() {
             return None;

@@ -1,4 +1,4 @@
-//! The rows of a table, and the deletes that are remembered: which state of a row is the newest.
+//! The newest state of each row of a table, and the remembered deletes.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::replica::map::Map;
 use crate::replica::row::{Held, NewRow, Step, Undecoded};
 use crate::update::Name;
 
-/// How many deletes are remembered.
+/// The most deletes that are remembered.
 const MAX_DELETES: usize = 1 << 16;
 
 /// The rows of a table. Each is in one of the two maps.
@@ -30,7 +30,7 @@ impl<T> Default for Rows<T> {
     }
 }
 
-/// The deletes that not every topic's position has passed: what comes late of a row may be from before.
+/// The deletes that not every topic's position has passed: late updates may be from before them.
 #[derive(Default)]
 struct Deletes {
     by_key: HashMap<Name, u64>,
@@ -72,24 +72,24 @@ impl<T> Rows<T> {
         }
     }
 
-    /// The version and the sum of the row's text.
+    /// The row's version, and the sum of its text.
     pub(in crate::replica) fn stamp(&self, key: &str) -> Option<(u64, u32)> {
         let sum = self.decoded.note(key).or_else(|| self.malformed.note(key))?;
         Some((self.version(key)?, sum))
     }
 
-    /// True if this is newer than what is known of the row.
+    /// True if this version is newer than the row's or its delete's.
     fn is_news(&self, key: &str, version: u64) -> bool {
         self.version(key).is_none_or(|held| held < version)
             && (self.deletes.by_key.is_empty() || self.deletes.by_key.get(key).is_none_or(|deleted| *deleted < version))
     }
 
-    /// Takes in a state of a row if it is newer than what is known.
+    /// Takes in a state of a row if it is newer.
     pub(super) fn put(&mut self, new: NewRow<T>) -> Option<Step<T>> {
         self.is_news(new.key(), new.version()).then(|| self.replace(new))
     }
 
-    /// Takes in a state of a row in the place of whatever is known, unless that is the same.
+    /// Replaces the known state of a row, unless it is the same.
     pub(super) fn correct(&mut self, new: NewRow<T>) -> Option<Step<T>> {
         let is_same = self.stamp(new.key()) == Some((new.version(), new.sum));
         let is_known = is_same && self.get(new.key()).is_some_and(|held| held.topic() == new.topic());
@@ -122,7 +122,7 @@ impl<T> Rows<T> {
         }
     }
 
-    /// Takes in a delete if it is newer than what is known; it is remembered until [`Rows::forget_deletes`].
+    /// Takes in a delete if it is newer; it is remembered until [`Rows::forget_deletes`].
     pub(super) fn delete(&mut self, key: &Name, version: u64) -> Option<Step<T>> {
         if !self.is_news(key, version) {
             return None;
@@ -131,20 +131,21 @@ impl<T> Rows<T> {
         self.remove_at(key, version)
     }
 
-    /// The row was found to be gone at a time when everything up to this version was written.
+    /// Removes a row that was missing at a time when everything up to this version was written.
     pub(super) fn gone(&mut self, key: &Name, version: u64) -> Option<Step<T>> {
         self.version(key).filter(|held| *held <= version)?;
         self.deletes.remember(key, version);
         self.take_out(key)
     }
 
-    /// Removes a row of which it is not known at which version it went.
+    /// Removes a row whose delete has no known version.
     pub(super) fn take_out(&mut self, key: &Name) -> Option<Step<T>> {
         let version = self.version(key)?;
         self.remove_at(key, version)
     }
 
-    /// As [`Rows::take_out`], of a row that is still there. If it was `trusted`, what is older than it stays old.
+    /// As [`Rows::take_out`], for a row that the store still has. If the row is `trusted`, states older than it stay
+    /// old.
     pub(super) fn evict(&mut self, key: &Name, trusted: bool) -> Option<Step<T>> {
         let version = self.version(key)?;
         if trusted {

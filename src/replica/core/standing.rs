@@ -1,4 +1,4 @@
-//! Where a replica stands on a topic: its position, what came early, and what it is owed.
+//! A replica's standing on a topic: its position, early updates, holes and proofs.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -6,28 +6,28 @@ use std::time::{Duration, Instant};
 use crate::clock;
 use crate::store::TableVersion;
 
-/// How many early updates are remembered; the others do not move the position.
+/// The most early updates that are remembered; others do not move the position.
 const MAX_EARLY: usize = 1 << 16;
 
-/// How many checks may wait for the position to reach what they have found.
+/// The most checks that wait for the position to reach their version.
 const MAX_PROOFS: usize = 8;
 
-/// Where a replica stands on a topic.
+/// The position on a topic, and what is known to be above it.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
-    /// Everything up to here is included; `None` until it was listed.
+    /// Everything up to here is included; `None` before the first listing.
     pub(super) position: Option<TableVersion>,
-    /// The highest version of the topic of which was heard, from whomever.
+    /// The highest version of the topic heard of from any source.
     pub(super) heard: u64,
-    /// Of the updates above the position: the version before each, and its own.
+    /// The updates above the position: the version before each, and its own.
     early: BTreeMap<u64, u64>,
-    /// The version before the first early update, which the position must have reached by this time, or it catches up.
+    /// The version before the first early update; the replica catches up unless the position reaches it by this time.
     hole: Option<(u64, Instant)>,
-    /// What the store was found to have, likewise.
+    /// The version that a check found in the store, likewise.
     owed: Option<(u64, Instant)>,
-    /// When the store was asked, and what the position must reach to prove that nothing was missing then.
+    /// When the store was asked, and the version that the position must reach to prove that nothing was missing then.
     proofs: Vec<(Instant, u64)>,
-    /// Since when nothing is missing, as far as is proven.
+    /// Everything written before this time is proven to be included.
     pub(super) proven: Option<Instant>,
 }
 
@@ -37,7 +37,7 @@ impl Standing {
         self.position.is_some_and(|position| version <= position.version)
     }
 
-    /// Takes note of a write that was merged. True if something may be missing before it that was not so before.
+    /// Takes note of a merged write. Returns true if it shows a hole where none was known.
     pub(super) fn merged(&mut self, after: Option<u64>, version: u64, now: Instant, patience: Duration) -> bool {
         self.heard = self.heard.max(version);
         let Some(after) = after.filter(|after| *after < version) else {
@@ -65,12 +65,12 @@ impl Standing {
         }
     }
 
-    /// What came early does not move the position any more: only a catch-up does.
+    /// Forgets the early updates: only a catch-up moves the position past them.
     pub(super) fn forget_early(&mut self) {
         self.early.clear();
     }
 
-    /// Something of this version is in the store: the position must have reached it by `due`.
+    /// The store has this version: the position must reach it by `due`.
     pub(super) fn owe(&mut self, version: u64, due: Instant) {
         if !self.covers(version) {
             let (owed, before) = self.owed.unwrap_or((version, due));
@@ -78,7 +78,7 @@ impl Standing {
         }
     }
 
-    /// The store was asked at `asked` and had this version: once the position is there, nothing was missing then.
+    /// The store had this version at `asked`: once the position reaches it, nothing was missing then.
     pub(super) fn prove(&mut self, asked: Instant, version: u64) {
         if self.proofs.len() < MAX_PROOFS {
             self.proofs.push((asked, version));
@@ -86,7 +86,7 @@ impl Standing {
         self.settle();
     }
 
-    /// Moves the position to at least this version, and on along what came early.
+    /// Moves the position to at least this version, and on along the early updates.
     pub(super) fn advance(&mut self, version: u64, now: Instant, patience: Duration) {
         let Some(position) = &mut self.position else { return };
         position.version = position.version.max(version);
@@ -99,13 +99,13 @@ impl Standing {
         self.find_hole(now, patience);
     }
 
-    /// True if there is a hole where none was before.
+    /// Returns true if there is a hole and none was known.
     fn find_hole(&mut self, now: Instant, patience: Duration) -> bool {
         let first = self.early.first_key_value().map(|(after, _)| *after);
         let known = self.hole.is_some();
         match (first, self.hole) {
             (None, None) => {}
-            // What came early was forgotten: the hole stays until the position has passed it.
+            // The early updates were forgotten: the hole stays until the position has passed it.
             (None, Some((hole, _))) if !self.covers(hole) => {}
             (first, Some((hole, _))) if first == Some(hole) => {}
             (Some(first), Some((hole, due))) if !self.covers(hole) => self.hole = Some((first.min(hole), due)),
@@ -114,7 +114,7 @@ impl Standing {
         self.hole.is_some() && !known
     }
 
-    /// Forgets everything: only a listing shows what there is.
+    /// Forgets everything but the proof: only a listing shows the store's state.
     pub(super) fn distrust(&mut self) {
         *self = Standing {
             proven: self.proven,
@@ -122,7 +122,7 @@ impl Standing {
         };
     }
 
-    /// When it catches up, unless the position moves.
+    /// When the replica catches up, unless the position moves.
     pub(super) fn owed_by(&self) -> Option<Instant> {
         let due = |owed: Option<(u64, Instant)>| owed.map(|(_, due)| due);
         due(self.hole).into_iter().chain(due(self.owed)).min()

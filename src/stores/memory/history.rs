@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::update::{Name, Topic};
 
-/// The last write of each row of a topic, and the deletes that are remembered, oldest first.
+/// The last write of each row of a topic, and the remembered deletes, oldest first.
 #[derive(Default)]
 pub(super) struct History {
     entries: VecDeque<Entry>,
-    /// How many of them count.
+    /// The number of entries with a key.
     current: usize,
     /// The version of the topic's last write.
     last: u64,
@@ -18,12 +18,12 @@ pub(super) struct History {
 
 struct Entry {
     version: u64,
-    /// `None` if a later write of the row has taken its place.
+    /// `None` if a later write of the row has replaced it.
     key: Option<Name>,
 }
 
 impl History {
-    /// A topic of which the table itself was deleted with this version.
+    /// The history of a topic whose table was deleted with this version.
     pub(super) fn after_delete(version: u64) -> History {
         History {
             last: version,
@@ -40,9 +40,9 @@ impl History {
         self.forgotten
     }
 
-    /// Notes a write in the place of the row's write before it; returns the version of the topic's write before it.
+    /// Notes a write, in place of the row's earlier write; returns the version of the topic's write before it.
     pub(super) fn note(&mut self, version: u64, key: Name, before: Option<u64>) -> u64 {
-        /// So many entries that do not count are borne in any case.
+        /// The entries without a key that are always kept.
         const FEW: usize = 64;
         if let Some(before) = before {
             self.drop_entry(before);
@@ -56,7 +56,7 @@ impl History {
         std::mem::replace(&mut self.last, version)
     }
 
-    /// A delete that is no longer remembered.
+    /// Forgets a delete.
     pub(super) fn forget(&mut self, version: u64) {
         self.drop_entry(version);
         self.forgotten = version;
@@ -78,10 +78,10 @@ impl History {
     }
 }
 
-/// The deletes that are remembered.
+/// The remembered deletes.
 #[derive(Default)]
 pub(super) struct Deletes {
-    /// Those of keys that were not created again.
+    /// The deletes of keys that do not exist now.
     by_key: HashMap<Name, (u64, Topic)>,
     by_version: BTreeMap<u64, (Name, Topic)>,
 }
@@ -97,7 +97,8 @@ impl Deletes {
         self.by_key.insert(key, (version, topic));
     }
 
-    /// The key is created again. Returns its delete's version if that had the same topic: for another one the row stays deleted.
+    /// Ends the delete of a key that is created again. Returns its version if it had the same topic; for another topic
+    /// the row stays deleted.
     pub(super) fn end(&mut self, key: &str, topic: &Topic) -> Option<u64> {
         let (version, of) = self.by_key.remove(key)?;
         if of != *topic {

@@ -1,4 +1,4 @@
-//! What `write.lua` is asked, and what the scripts answer.
+//! The arguments of `write.lua`, and the scripts' replies.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Announcement, Write, WriteOp, Written};
 use crate::update::Topic;
 
-/// What `write.lua` needs to know of a write. A delete is `remembered` for so many writes.
+/// The arguments of `write.lua`. A delete is remembered for `remembered` writes.
 pub(super) fn arguments<'a>(
     write: &'a Write<'_>,
     remembered: &'a str,
@@ -47,7 +47,7 @@ pub(super) fn arguments<'a>(
     ]
 }
 
-/// What `write.lua` returned: its versions, if nothing else is new; or a number that says what became of it (4: it was
+/// Reads a reply of `write.lua`: the versions alone, if the caller knows the rest; or the outcome's number (4: it was
 /// made before), then the versions, the topic, and the value before.
 pub(super) fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
     if let Value::BulkString(versions) = answer {
@@ -71,7 +71,7 @@ pub(super) fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
         _ => return Err(undecided(outcome, write.table)),
     }
     if outcome == 4 && write.returning && !matches!(write.op, WriteOp::Create(_)) {
-        let context = "the write was made, but the answer with the value before it was lost";
+        let context = "the write was made, but the answer with the earlier value was lost";
         return Err(Error::new(ErrorKind::Unconfirmed, context));
     }
     let Some(Value::BulkString(versions)) = answer.next() else {
@@ -79,7 +79,7 @@ pub(super) fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
     };
     let (version, after) = read_versions(&versions)?;
     let topic = text(answer.next())?;
-    // A topic that was named is not repeated.
+    // The reply does not repeat a named topic.
     let topic = match (&*topic, write.topic) {
         ("", Some(named)) => named.clone(),
         ("", None) => Topic::ALL,
@@ -97,7 +97,7 @@ pub(super) fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
     })
 }
 
-/// The version of a write, and that of the topic's write before it; alone, that of a row in which nothing was changed.
+/// The versions of a write and of the topic's write before it; a row that was not changed has only the first.
 fn read_versions(bytes: &[u8]) -> Result<(u64, Option<u64>)> {
     let (version, rest) = bytes.split_first_chunk().ok_or_else(nonsense)?;
     let after = match rest {
@@ -118,11 +118,11 @@ pub(super) fn text(value: Option<Value>) -> Result<String> {
     from_redis_value(value.unwrap_or_default()).map_err(|_| nonsense())
 }
 
-/// The error for what a script says that has not done what it was asked for.
+/// The error for a script that did not do its work.
 pub(super) fn undecided(outcome: u64, table: &str) -> Error {
     match outcome {
         6 => {
-            let context = format!("table {table:?}: the write may have been made: what is known of it is gone");
+            let context = format!("table {table:?}: the write may have been made: its outcome is no longer known");
             Error::new(ErrorKind::Unconfirmed, context)
         }
         7 => evicted(table),
@@ -130,7 +130,7 @@ pub(super) fn undecided(outcome: u64, table: &str) -> Error {
     }
 }
 
-/// The error for a write among others that the server has refused, and nothing of which was made.
+/// The error for a write among others that the server has refused entirely.
 pub(super) fn refused(why: &str) -> Error {
     let kind = match why {
         _ if why.contains("OOM ") => ErrorKind::Full,
@@ -140,15 +140,15 @@ pub(super) fn refused(why: &str) -> Error {
     Error::new(kind, why)
 }
 
-/// The error for a table of which a part is gone.
+/// The error for a table with a missing part.
 pub(super) fn evicted(table: &str) -> Error {
     let context = format!(
-        "table {table:?}: a part of it is missing, which the server must have evicted; set its maxmemory-policy to noeviction, and delete the table"
+        "table {table:?}: a part of it is missing, probably evicted by the server; set its maxmemory-policy to noeviction, and delete the table"
     );
     Error::new(ErrorKind::Malformed, context)
 }
 
-/// The error for an answer of another form than the scripts return.
+/// The error for a reply that the scripts do not return.
 pub(super) fn nonsense() -> Error {
-    Error::new(ErrorKind::Malformed, "Redis has answered something else than was asked")
+    Error::new(ErrorKind::Malformed, "unexpected reply from Redis")
 }

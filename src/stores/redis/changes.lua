@@ -1,6 +1,7 @@
--- The changes of a topic after a version, until there are enough of them or bytes: each key with its row, or with the eight bytes of
--- the version of its delete. Comes first: whether there may be more, 2 if the table is not whole, 3 if they are not known; then
--- the table's version and incarnation. One row is read at a time: how long the next one is shows only then.
+-- The changes of a topic after a version, up to a number of them or of bytes: each key with its row, or with the eight
+-- bytes of the version of its delete. Before them: 1 if there may be more or else 0 (alone: 2 if the table is not
+-- whole, 3 if the changes are unknown), then the table's version and incarnation. Rows are read one at a time, since
+-- only reading a row shows its length.
 local rows, about, deletes = unpack(KEYS)
 local topic_bytes, since, limit, room = unpack(ARGV)
 local call, sub, pack, unpack_bytes = redis.call, string.sub, struct.pack, struct.unpack
@@ -45,7 +46,7 @@ while from < after_last do
         local of, key, row = sub(note, 1, 8), sub(note, 9), nil
         local is_delete = sub(key, 1, 1) == '\255'
         key = is_delete and sub(key, 2) or key
-        -- What is known of a row that was written many times is read once.
+        -- A row with many notes is read once.
         if known[key] == nil then
             row = call('HGET', rows, key)
             if row and sub(row, 9, 8 + #topic_bytes) == topic_bytes then
@@ -53,7 +54,7 @@ while from < after_last do
             else
                 local remembered = call('HGET', deletes, key)
                 local was_here = remembered and pack('>I4', #remembered - 8) .. sub(remembered, 9) == topic_bytes
-                -- Elsewhere the last delete is not known, and each is shown.
+                -- Without a known last delete on this topic, each delete is listed.
                 known[key] = was_here and sub(remembered, 1, 8) or false
             end
         end

@@ -23,7 +23,7 @@ else
         step({'HSET', rows, key, packed}, 'HDEL', rows, key)
     end)
     stand()
-    -- Alone it says nothing, also after the row was created again.
+    -- Without an entry in `deletes` it means nothing, so it needs no undo, and stays when the row is created again.
     step(nil, 'ZADD', order, next_version, key)
     step({'ZADD', keys, 0, key}, 'ZREM', keys, key)
     step({'ZADD', topics, 0, in_topic}, 'ZREM', topics, in_topic)
@@ -38,7 +38,7 @@ end
 for _, forgotten in ipairs(refusal and {} or outdated) do
     local was = call('HGET', deletes, forgotten)
     if was and unpack_bytes('>I8', was) <= oldest then
-        -- Its topic does not know all any more.
+        -- From now on the topic's changes up to it are unknown.
         local stands = '\255' .. pack('>I4', #was - 8) .. sub(was, 9)
         local standing = call('HGET', rows, stands)
         if standing and sub(was, 1, 8) ~= sub(standing, 9, 16) then

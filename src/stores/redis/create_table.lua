@@ -1,4 +1,4 @@
--- 1 if the table did not exist.
+-- Returns 1 if the table did not exist.
 if call('HEXISTS', about, 'exists') == 1 then
     return 0
 end

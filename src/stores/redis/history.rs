@@ -1,4 +1,4 @@
-//! Where tables and topics stand, and what became of their rows since.
+//! The versions of tables and topics, and the changes of rows.
 
 use ::redis::{Value, cmd};
 
@@ -28,7 +28,7 @@ impl Inner {
             return Err(evicted(table));
         }
         let now = read_version(&mut answer)?;
-        // Its delete was a write of every topic.
+        // The table's delete was a write on every topic.
         let deleted = answer.next().map_or(Ok(None), decimal)?.unwrap_or(0);
         let versions = answer.map(|version| match version {
             Value::Nil => Ok(deleted),
@@ -90,7 +90,7 @@ impl Inner {
     }
 }
 
-/// The version and incarnation of a table, which come one after the other.
+/// Reads the version and then the incarnation of a table.
 fn read_version(answer: &mut impl Iterator<Item = Value>) -> Result<TableVersion> {
     let (version, token) = (answer.next().unwrap_or_default(), answer.next());
     let Some(version) = decimal(version)? else {

@@ -1,4 +1,4 @@
--- 1 if all of the table is there, or nothing.
+-- Returns 1 if all parts of the table exist, or none.
 local rows, about, deletes, keys, topics, order = unpack(KEYS)
 local parts = 0
 for _, key in ipairs({rows, deletes, keys, topics, order}) do

@@ -1,20 +1,20 @@
 //! The store in Redis: a server or a cluster, for all processes that reach it.
 //!
-//! All of a table is in one slot, and so on one node of a cluster; different tables are on different nodes. A write is one
-//! script, which also publishes if it is asked to, so that nobody ever sees half of it: what the server refuses in the
-//! middle, for example to publish on this channel, is taken back. A write whose answer got lost is asked for again, and
-//! made once, however many others came in between; what cannot be found out is [`ErrorKind::Unconfirmed`]. After a
-//! failover the database may be where it was a moment ago: Redis confirms a write before its replicas have it.
+//! A table is in one slot, and so on one node of a cluster; different tables are on different nodes. A write is one
+//! script, which also publishes on request, so a half-done write is never visible: if the server refuses a part of it,
+//! for example to publish on this channel, the rest is undone. If the answer to a write is lost, the write is repeated,
+//! and made only once, however many others came in between; if its outcome is no longer known, the error is
+//! [`ErrorKind::Unconfirmed`]. A failover may set the database back by a moment: Redis confirms a write before its
+//! replicas have it.
 //!
-//! The server must keep what it is given: `maxmemory-policy noeviction`, which is Redis' default, or one of the
-//! `volatile-` policies. One that is full refuses to create and set ([`ErrorKind::Full`]), and still deletes. One that
-//! evicts keys (`allkeys-lru` and others of that name) destroys tables: a table of which a part is gone is
-//! [`ErrorKind::Malformed`] to those who read or write it, and can only be deleted.
+//! The server must not evict keys: it needs `maxmemory-policy noeviction`, Redis' default, or one of the `volatile-`
+//! policies. A full server refuses creates and sets ([`ErrorKind::Full`]), but still deletes. A policy that evicts keys
+//! (`allkeys-lru` and the like) destroys tables: reading or writing a table with a missing part returns
+//! [`ErrorKind::Malformed`], and the table can only be deleted.
 //!
-//! What it asks of a server, for its access lists: `EVAL`, `EVALSHA`, the commands of the scripts (`EXISTS`, `HDEL`,
-//! `HEXISTS`, `HGET`, `HGETALL`, `HLEN`, `HMGET`, `HSET`, `PUBLISH`, `TIME`, `UNLINK`, `ZADD`,
-//! `ZRANGEBYLEX`, `ZRANGEBYSCORE`, `ZREM`, `ZSCORE`), `INCR`, and with a cluster `CLUSTER SLOTS` and `ASKING`. Its keys
-//! begin with `tablecast{`.
+//! Access lists must allow `EVAL`, `EVALSHA`, the commands of the scripts (`EXISTS`, `HDEL`, `HEXISTS`, `HGET`,
+//! `HGETALL`, `HLEN`, `HMGET`, `HSET`, `PUBLISH`, `TIME`, `UNLINK`, `ZADD`, `ZRANGEBYLEX`, `ZRANGEBYSCORE`, `ZREM`,
+//! `ZSCORE`), `INCR`, and with a cluster `CLUSTER SLOTS` and `ASKING`. All keys begin with `tablecast{`.
 
 mod answer;
 mod history;
@@ -47,15 +47,15 @@ struct Inner {
     address: String,
     client: Client,
     options: StoreOptions,
-    /// For how many writes a delete is remembered, in digits.
+    /// The number of writes for which a delete is remembered, in digits.
     remembered: String,
     sessions: Sessions,
 }
 
-/// The counter of a table's unique numbers, under a key of its own that no script names.
+/// The counter of a table's unique numbers, under a key that no script names.
 const UNIQUE: &str = "unique";
 
-/// What of a table is stored, each under a key of its own; the scripts name them in this order.
+/// The parts of a table, each under its own key; the scripts name them in this order.
 const ROWS: &str = "rows";
 const ABOUT: &str = "about";
 const DELETES: &str = "deletes";
@@ -64,37 +64,36 @@ const TOPICS: &str = "topics";
 const ORDER: &str = "order";
 const PARTS: [&str; 6] = [ROWS, ABOUT, DELETES, KEYS, TOPICS, ORDER];
 
-/// How many writes make one step at most: while it lasts, the server does nothing else.
+/// The most writes in one script, which blocks the server while it runs.
 const TOGETHER: usize = 256;
 
-/// Each of the keys has this member or field while the table exists; it is no key of a row.
+/// Each key but `about` has this member or field while the table exists; it is no key of a row.
 const MARK: &[u8] = b"\xff";
 const EXISTS: &[u8] = b"exists";
 
-/// No page has more rows, whatever the options say.
+/// The most rows of a page, whatever the options say.
 const MAX_BATCH: usize = 1_000_000;
 
-/// Versions are numbers of Lua.
+/// Versions are Lua's numbers.
 const MAX_REMEMBERED: u64 = 1 << 53;
 
 /// The key under which this part of a table is stored.
 fn key_of(table: &str, part: &str) -> Vec<u8> {
-    // With its length before it no table's name can look like another one's with more behind it, and the part in
-    // braces, which decides about the slot, is never empty.
+    // The length before it keeps apart names that begin alike, and the part in braces, which decides about the slot, is
+    // never empty.
     format!("tablecast{{{}:{table}}}/{part}", table.len()).into_bytes()
 }
 
-/// What members of this topic begin with: its length, so that none begins with another's, and the topic.
+/// The prefix of this topic's members: its length, so that no prefix begins with another, and the topic.
 fn prefix_of(topic: &Topic) -> Vec<u8> {
     let name = topic.as_str().as_bytes();
-    // A topic is limited to far less than what fits.
+    // Topics are limited to far less than that.
     let length = u32::try_from(name.len()).unwrap_or(u32::MAX).to_be_bytes();
     [&length, name].concat()
 }
 
 impl RedisStore {
-    /// A store at this address, for example `redis://127.0.0.1:6379`, or with some nodes of a cluster. Nothing is
-    /// connected yet.
+    /// A store at this address, for example `redis://127.0.0.1:6379`, or at some nodes of a cluster. It connects later.
     ///
     /// # Errors
     /// As [`RedisDriver::new`](crate::drivers::redis::RedisDriver::new).
@@ -124,7 +123,7 @@ impl Inner {
         self.client.call(&request, self.options.timeout)
     }
 
-    /// Runs a script that may be run twice.
+    /// Runs a script that may run twice.
     fn run(&self, script: &Script, (table, parts): (&str, &[&str]), args: &[&[u8]]) -> Result<Value> {
         let keys: Vec<_> = parts.iter().map(|part| key_of(table, part)).collect();
         let mut command = command(script, &keys);
@@ -138,8 +137,8 @@ impl Inner {
         self.client.call(&request, self.options.timeout)
     }
 
-    /// Runs a script that begins with `recall.lua`, and so knows whether it has run already; with the arguments of each
-    /// write that it makes.
+    /// Runs a script that begins with `recall.lua`, so that it runs once even if repeated; it gets the arguments of
+    /// each write.
     fn run_once<A: AsRef<[u8]>, const N: usize>(
         &self,
         script: &Script,
@@ -156,7 +155,7 @@ impl Inner {
             }
             command
         };
-        // Nothing is asked for after the timeout, and so it was asked for first no longer ago than that.
+        // The first request was at most a timeout ago: nothing is repeated after it.
         let again = || begun(&self.options.timeout.as_millis().to_string());
         let request = Request {
             key: keys.first().map(Vec::as_slice).unwrap_or_default(),
@@ -178,7 +177,7 @@ impl Inner {
         read_answer(answer, write)
     }
 
-    /// Makes writes of one table in one step.
+    /// Makes writes of one table in one script.
     fn write_together(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
         let Some(Write { table, .. }) = writes.first() else {
             return Ok(Vec::new());
@@ -213,7 +212,7 @@ impl Inner {
         }
     }
 
-    /// Fails if there is such a table, of which a part is gone.
+    /// Fails if the table exists and a part of it is missing.
     fn check_whole(&self, table: &str) -> Result<()> {
         if self.is_marked(table, ABOUT, EXISTS)? && self.run(&script::IS_WHOLE, (table, &PARTS), &[])? != Value::Int(1)
         {
@@ -222,13 +221,13 @@ impl Inner {
         Ok(())
     }
 
-    /// Whether this part of a table has this field.
+    /// True if this part of a table has this field.
     fn is_marked(&self, table: &str, part: &str, field: &[u8]) -> Result<bool> {
         let key = &*key_of(table, part);
         Ok(self.call(key, cmd("HEXISTS").arg(key).arg(field))? == Value::Int(1))
     }
 
-    /// A page of an index, of which `item` reads one key after the other, with what follows it.
+    /// A page of an index; `item` reads each key with the values that follow it.
     fn page<T: Item>(
         &self,
         (table, topic, after): (&str, Option<&Topic>, Option<&str>),
@@ -243,7 +242,7 @@ impl Inner {
             Some(after) => [b"(", &*prefix, after.as_bytes()].concat(),
             None => [b"[", &*prefix].concat(),
         };
-        // Behind every key, since those are UTF-8.
+        // This is behind every key, since keys are UTF-8.
         let to = [b"(", &*prefix, b"\xff"].concat();
         let numbers =
             [self.options.batch_amount.clamp(1, MAX_BATCH), PAGE_BYTES, prefix.len()].map(|number| number.to_string());
@@ -321,7 +320,7 @@ impl Store for RedisStore {
 
     fn allocate_unique_key(&self, table: &str) -> Result<u64> {
         let unique = &*key_of(table, UNIQUE);
-        // Made twice it loses a number.
+        // A repeated call only skips a number.
         unsigned(Some(self.0.call(unique, cmd("INCR").arg(unique))?))
     }
 

@@ -1,6 +1,6 @@
--- A part of an index, from one member to another, with the rows if they are wanted, until there are enough members or bytes.
--- What stands before the key in each member is left out. Comes first: whether there may be more, or 2 if the table is not
--- whole. One row is read at a time: how long the next one is shows only then.
+-- A part of an index, from one member to another, up to a number of members or of bytes, with the rows on request. The
+-- prefix before the key in each member is left out. Before them: 1 if there may be more or else 0 (alone: 2 if the
+-- table is not whole). Rows are read one at a time, since only reading a row shows its length.
 local index, rows, about = unpack(KEYS)
 local from, to, limit, room, prefix, with_rows = unpack(ARGV)
 local call, sub = redis.call, string.sub

@@ -1,21 +1,21 @@
--- How scripts that write begin: they look whether they have run already.
+-- The beginning of scripts that write: recognizes a repeated run.
 --
--- A table is six keys that come and go together. While it exists, five of them have the member or field '\255', which is
--- no key, and `about` has the field `exists`: where only some have it, the server has evicted a key.
+-- A table is six keys that exist together. While it exists, five of them have the member or field '\255', which is no
+-- key, and `about` has the field `exists`: if only some have it, the server has evicted a key.
 --
--- Of its writes that are under way a client gives each a session: a field of `about` with the number of the write that
--- the session has made last in this table (8 bytes), its version (8), that of the topic's write before it (8), and the topic if
--- the client did not name one. So a write that is asked for again is recognized, however many were made in between, and one
--- that comes late is refused.
--- `within` is there if it is asked for again: it was first asked for within so many milliseconds.
+-- A client gives each of its writes under way a session. A session is a field of `about` with the number of its last
+-- write in this table (8 bytes), the version of that write (8), the version of the topic's write before it (8), and the
+-- topic if the client did not name one. So a repeated write is recognized, however many were made in between, and a
+-- late one is refused.
+-- A repeated write has `within`: its first try was within so many milliseconds.
 local rows, about, deletes, keys, topics, order = unpack(KEYS)
 local session, number, within = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local call, sub, pack, unpack_bytes = redis.call, string.sub, struct.pack, struct.unpack
--- What a session has that has made no write.
+-- The content of a session without a write.
 local NEVER = string.rep('\0', 24)
 
--- How many of these keys exist. One is asked for at a time: while a slot is being moved, a cluster refuses commands that name
--- several of which one is not there.
+-- The number of these keys that exist. Each takes its own command: while a slot is being moved, a cluster refuses a
+-- command with several keys if one of them is missing.
 local function count_of(...)
     local count = 0
     for _, key in ipairs({...}) do
@@ -38,7 +38,7 @@ elseif within then
         return {6}
     end
 elseif call('HLEN', about) > SESSIONS then
-    -- The half of the sessions that was used last stays.
+    -- The half of the sessions that was used last stays, and the other half goes.
     local sessions, fields = {}, call('HGETALL', about)
     for i = 1, #fields, 2 do
         if sub(fields[i], 1, 1) == '@' then
@@ -49,6 +49,6 @@ elseif call('HLEN', about) > SESSIONS then
     for i = SESSIONS / 2 + 1, #sessions do
         call('HDEL', about, sessions[i][1])
     end
-    -- In seconds; the one that has begun is not over.
+    -- In seconds, rounded up.
     call('HSET', about, 'forgot', call('TIME')[1] + 1)
 end

@@ -1,13 +1,13 @@
-//! Rows as they are stored; `write.lua` says how.
+//! Stored rows, in the format that `write.lua` describes.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Row;
 use crate::update::{Name, Topic};
 
-/// The row of this key that is packed like this.
+/// Unpacks the row of this key.
 pub(super) fn unpack(table: &str, key: Name, mut packed: Vec<u8>) -> Result<Row> {
     let malformed = || {
-        let context = format!("table {table:?} key {:?}: what is stored is no row", &*key);
+        let context = format!("table {table:?} key {:?}: the stored value is no row", &*key);
         Error::new(ErrorKind::Malformed, context)
     };
     let header = |packed: &[u8]| {

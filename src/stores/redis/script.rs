@@ -1,14 +1,14 @@
-//! The scripts that make what has to be one step one step.
+//! The Lua scripts, each of which is one atomic step.
 
 use std::sync::LazyLock;
 
-/// The notes of a topic's writes are kept for at least so many writes of the table.
+/// Notes of a topic's writes are kept for at least this many writes of the table.
 const LOGGED: usize = 10_000;
 
-/// More sessions than these are not kept of a table; `recall.lua` says what they are.
+/// The most sessions that a table keeps; `recall.lua` describes them.
 const SESSIONS: usize = 1000;
 
-/// A script, and the name under which a server that has seen it knows it.
+/// A script, and the hash by which a server that has seen it knows it.
 pub(super) struct Script(LazyLock<(String, redis::Script)>);
 
 impl Script {
@@ -33,7 +33,7 @@ macro_rules! scripts {
     )+};
 }
 
-/// Makes each of many writes as `WRITE` makes one.
+/// As `WRITE`, for many writes.
 pub(super) static WRITE_EACH: Script = Script(LazyLock::new(|| {
     let one = concat!(
         include_str!("recall.lua"),

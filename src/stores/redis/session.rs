@@ -1,4 +1,4 @@
-//! What the scripts know writes by; `recall.lua` says how.
+//! The sessions by which scripts recognize repeated writes; `recall.lua` describes them.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,15 +7,15 @@ use parking_lot::Mutex;
 
 use crate::update::now_micros;
 
-/// The sessions of a store: one for each write that is under way, used again after it. Nobody else's have its id.
+/// The sessions of a store, under a random id: one for each write under way, reused afterwards.
 pub(super) struct Sessions {
     id: u64,
-    /// Which are free, and how many there are.
+    /// The free sessions, and the number of all.
     free: Mutex<(Vec<u32>, u32)>,
     numbers: AtomicU64,
 }
 
-/// The session of one write, until this is dropped.
+/// The session of one write; free again when dropped.
 pub(super) struct Session<'a> {
     sessions: &'a Sessions,
     which: u32,
@@ -23,7 +23,7 @@ pub(super) struct Session<'a> {
 }
 
 impl Sessions {
-    /// The free session that was used last: what may still be on its way there is refused from now on.
+    /// Takes the free session that was used last. Late repetitions of its earlier write are refused from now on.
     pub(super) fn take(&self) -> Session<'_> {
         let mut free = self.free.lock();
         let which = free.0.pop().unwrap_or_else(|| {
@@ -50,7 +50,7 @@ impl Default for Sessions {
 }
 
 impl Session<'_> {
-    /// Its field among what is stored about a table.
+    /// Its field in `about`.
     pub(super) fn field(&self) -> [u8; 13] {
         let mut field = [b'@'; 13];
         let bytes = self.sessions.id.to_be_bytes().into_iter();

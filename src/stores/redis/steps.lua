@@ -1,4 +1,4 @@
--- Several steps, of which all are taken or none. `undo` has the commands that take them back.
+-- Steps that are taken all or not at all. `undo` has the commands that reverse them.
 local undo, refusal = {}, nil
 
 local function step(back, ...)
@@ -13,7 +13,7 @@ local function step(back, ...)
     end
 end
 
--- The reply, which is {6} if something was refused and not all could be taken back.
+-- Returns the reply, or the refusal, or {6} if steps before the refusal could not be undone.
 local function outcome(reply)
     if refusal then
         reply = refusal
@@ -36,7 +36,8 @@ local function note(version, made)
     end
 end
 
--- As `note`, after `first`, which needs no memory, if the server is full: it does not refuse what follows that.
+-- As `note`, then `first`. If the server is out of memory, `first`, which needs none, goes first: afterwards the server
+-- accepts the rest.
 local function note_in_any_case(version, made, first)
     note(version, made)
     if refusal and string.find(refusal.err, 'OOM', 1, true) then

@@ -1,5 +1,5 @@
--- Where the table and topics of it stand: its version, its incarnation, when it was deleted, and of each topic the version of the last
--- write, if it has one.
+-- The table's version, incarnation and the version of its delete, and for each topic the version of its last write, if
+-- it has one.
 local rows, about = unpack(KEYS)
 local call = redis.call
 local stands = call('HMGET', about, 'version', 'incarnation', 'deleted')

@@ -1,10 +1,11 @@
--- Makes one write, and publishes it. A row is its version (8 bytes), the length of its topic (4), the topic, the value;
--- of a deleted one the version and topic of the delete are remembered for a while. With a `head` the write is published, on the
--- row's topic. A set needs only the first two keys.
+-- Makes one write. A row is its version (8 bytes), the length of its topic (4), the topic, the value; the version and
+-- topic of a delete are remembered for a while. With a `head` the write is published on the row's topic. A set needs
+-- only the first two keys.
 --
--- So `rows` has more fields, which are no keys either. '\255', length and topic is where the topic stands: the versions of its last
--- write (8), of the last one of which a reader is not told any more (8), and of its first (8), which is its id; then the numbers of its first
--- note (8) and of the next one (8). '\254', id and number is a note: the version (8), '\255' if it was a delete, and the key.
+-- `rows` has other fields that are no keys either. '\255', length and topic is the state of a topic: the versions of
+-- its last write (8), of its last forgotten write (8), and of its first (8), which is its id; then the numbers of its
+-- first note (8) and of its next one (8). '\254', id and number is a note: the version (8), '\255' if it was a delete,
+-- and the key.
 local what, key, value, topic, wanted, flags, head, tail, remembered = unpack(ARGV, 4)
 local unless_equal, returning = flags == 'e' or flags == 'er', flags == 'r' or flags == 'er'
 
@@ -68,7 +69,7 @@ local bounds = standing and sub(standing, 9, 32) or pack('>I8', 0) .. version_by
 local noted = standing and unpack_bytes('>I8', standing, 33) or 0
 local stands_now = version_bytes .. bounds .. pack('>I8', noted + 1)
 local note_at, note_of = '\254' .. sub(bounds, 9, 16) .. pack('>I8', noted), version_bytes .. (what == 'delete' and '\255' or '') .. key
--- Now and then old notes go, a few more than have come.
+-- At times old notes are removed, a few more than were added.
 local trim
 if noted % 64 == 63 then
     trim = function()
@@ -88,7 +89,7 @@ if noted % 64 == 63 then
         end
     end
 end
--- Without a named topic the session has to know it.
+-- If the client named no topic, the session has it.
 local made = pack('>I8', number) .. version_bytes .. after .. (topic == '' and of_topic or '')
 local message
 if head == '' then
@@ -101,7 +102,7 @@ end
 local numbers = version_bytes .. after
 local reply = topic ~= '' and not before and numbers or {0, numbers, of_topic, before}
 
--- The same as below, without what it costs to be prepared for any number of steps.
+-- As with `step`, without its cost.
 if what == 'set' then
     local pcall = redis.pcall
     call('HSET', about, 'version', next_version, session, made)

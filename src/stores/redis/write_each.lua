@@ -1,5 +1,5 @@
--- Makes writes of one table in their order, each with twelve arguments, and returns what `write` says of each, or {8, why} if the
--- server has refused it.
+-- Makes writes of one table in their order, each with twelve arguments. Returns the result of `write` for each, or {8,
+-- why} if the server has refused it.
 local answers = {}
 for at = 1, #ARGV, 12 do
     local done, answer = pcall(write, KEYS, {unpack(ARGV, at, at + 11)})

@@ -13,52 +13,52 @@ use super::schema::{self, Form};
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
 
-/// The connections to files that are there. Those that read wait for none that writes: in SQLite's write-ahead log they
-/// see the state before.
+/// The connections to the open files. Readers never wait for a writer: SQLite's write-ahead log shows them the state
+/// before.
 ///
-/// Each call makes sure that its answer is of the files that have their names now.
+/// Each call checks that its result is from the files that have these names now.
 #[derive(Debug)]
 pub(super) struct Connections {
     files: Files,
     access: Access,
-    /// Those that nobody uses at the moment.
+    /// The idle readers.
     readers: Mutex<Vec<Connection>>,
-    /// Closed after the others: the last one writes the log back. `None` if nothing can be written.
+    /// Closed last, since the last connection writes the log back. `None` if the files are read-only.
     writer: Option<Mutex<Connection>>,
 }
 
-/// What is done with the files.
+/// The mode in which the files are opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Made if they are missing.
+    /// To write; missing files are created.
     Create,
     Write,
-    /// By a process that may not write them. Others may.
+    /// To read, by a process that may not write the files, while others may.
     Read,
-    /// Nobody writes: there is no log.
+    /// To read, while no process writes: there is no log.
     ReadAlone,
 }
 
-/// More connections than these are closed after use.
+/// The most idle readers; others are closed after use.
 const IDLE_READERS: usize = 8;
 
-/// The pauses between tries while another process writes. SQLite itself would pause up to 100 ms, and a process that
-/// waits among busy ones would find no turn for seconds.
+/// The pauses between tries while another process writes. SQLite's own pauses grow to 100 ms, so that a process among
+/// busy ones may wait for its turn for seconds.
 const FIRST_PAUSE: Duration = Duration::from_micros(50);
 const LAST_PAUSE: Duration = Duration::from_micros(800);
 
-/// The write-ahead log is cut back to so many bytes after it was longer.
+/// The size to which a longer write-ahead log is cut back.
 const MAX_IDLE_LOG_BYTES: i64 = 64 << 20;
 
 impl Connections {
-    /// Opens the files to write, and with [`Access::Create`] makes them if they are missing.
+    /// Opens the files to write; with [`Access::Create`] it creates missing ones.
     pub(super) fn open(paths: &Paths, access: Access, deadline: Instant) -> Result<Connections, Failure> {
         let before = paths.look();
         let writer = retry(deadline, || {
             let mut writer = connect(paths.main(), access)?;
             schema::prepare(&mut writer)?;
             if writer.is_readonly("main")? {
-                let context = "its file or folder cannot be written by this process";
+                let context = "this process may not write its file or folder";
                 return Err(Error::new(ErrorKind::Io, context).into());
             }
             Ok(writer)
@@ -91,7 +91,7 @@ impl Connections {
                 }
             }
             Ok(Connections {
-                // With others that write, its log may have been made just now.
+                // With writers in other processes, the log may be new.
                 files: if access == Access::Read {
                     access.look(paths)
                 } else {
@@ -107,8 +107,8 @@ impl Connections {
                 return Err(failure);
             }
             if paths.has_log() {
-                let context = "it can only be read, and its last process has left a write-ahead log: have a process that may \
-                    write it and its folder open it once, or be there";
+                let context = "it can only be read, and its last process has left a write-ahead log: a process that may write \
+                    it and its folder has to open it once, or keep it open";
                 let error = Error::new(ErrorKind::Io, context);
                 return Err(match failure {
                     Failure::Sqlite(e) => error.with_source(e),
@@ -116,7 +116,7 @@ impl Connections {
                 }
                 .into());
             }
-            // Without a log all is in the file.
+            // Without a log the file is complete.
             open(Access::ReadAlone)
         })
     }
@@ -129,7 +129,7 @@ impl Connections {
         &self.files
     }
 
-    /// When these are closed, their log is not written back: others have begun another one.
+    /// Keeps the log from being written back on close: others have begun another one.
     pub(super) fn keep_log(&self) {
         let keep = |connection: &Connection| {
             let kept = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
@@ -141,12 +141,12 @@ impl Connections {
         self.writer.iter().for_each(|writer| keep(&writer.lock()));
     }
 
-    /// Whether these are still the files at `paths`.
+    /// True if these are still the files at `paths`.
     pub(super) fn are_at(&self, paths: &Paths) -> bool {
         self.access.look(paths) == self.files
     }
 
-    /// Calls `read` with a connection. It sees one state of the database if it makes one query.
+    /// Calls `read` with a connection. A single query sees one state of the database.
     pub(super) fn read<T>(
         &self,
         paths: &Paths,
@@ -169,7 +169,7 @@ impl Connections {
         })
     }
 
-    /// Calls `change` in a transaction, while nobody else writes; what it did counts only if it returns `Ok`.
+    /// Calls `change` in a transaction, while no other writer runs; commits only if it returns `Ok`.
     pub(super) fn write<T>(
         &self,
         paths: &Paths,
@@ -202,12 +202,12 @@ impl Access {
         }
     }
 
-    /// No reader makes a file.
+    /// Readers create no file.
     fn of_a_reader(self) -> Access {
         if self == Access::Create { Access::Write } else { self }
     }
 
-    /// What shows that the files are still the same.
+    /// Looks at the files, as far as it takes to see that they are still the same.
     fn look(self, paths: &Paths) -> Files {
         match self {
             Access::ReadAlone => paths.look_inside(),
@@ -224,7 +224,7 @@ fn connect(path: &Path, access: Access) -> Result<Connection, Failure> {
     };
     connection.busy_timeout(Duration::ZERO)?;
     connection.set_prepared_statement_cache_capacity(32);
-    // Otherwise a statement with a limit is compiled anew each time.
+    // Otherwise SQLite compiles a statement with a limit anew each time.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // Every commit is on the disk when it returns.
     connection.pragma_update(None, "synchronous", "full")?;
@@ -232,7 +232,7 @@ fn connect(path: &Path, access: Access) -> Result<Connection, Failure> {
     Ok(connection)
 }
 
-/// The path as SQLite takes it for a file that nobody writes, which needs no locks and no other files.
+/// The path as an URI for a file that no process writes, which needs no locks and no other files.
 fn unchanging(path: &Path) -> String {
     let mut uri = String::from("file:");
     for byte in path.as_os_str().as_encoded_bytes() {
@@ -244,7 +244,7 @@ fn unchanging(path: &Path) -> String {
     uri + "?immutable=1"
 }
 
-/// Tries again for as long as another process is in the way, until the deadline.
+/// Repeats the attempt while another process is in the way, until the deadline.
 fn retry<T>(deadline: Instant, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T, Failure> {
     let mut pause = FIRST_PAUSE;
     loop {

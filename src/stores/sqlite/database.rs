@@ -1,4 +1,4 @@
-//! A database as all of the process share it, opened anew when its files were replaced.
+//! A database, shared by the whole process and reopened when its files were replaced.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,22 +15,21 @@ use super::files::Paths;
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
 
-/// The database at a path. There is one in a process: SQLite shares locks and the log's index between all connections of
-/// a process to a file, so all have to be closed before other files are opened.
+/// The database at a path. A process has one for each path: SQLite shares locks and the log's index between all
+/// connections of a process to a file, so all must be closed before other files are opened.
 #[derive(Debug)]
 pub(super) struct Database {
     paths: Paths,
-    /// `None`: closed, since other files were found in the place of those that were open.
+    /// `None`: not open, for example since the files were replaced.
     connections: RwLock<Option<Connections>>,
 }
 
 impl Database {
-    /// Opens the database, and makes its file and the folder if they are missing. A file that can only be read is opened
-    /// to read.
+    /// Opens the database, and creates its file and folder if they are missing. A read-only file is opened to read.
     pub(super) fn open(path: &Path, timeout: Duration) -> Result<Arc<Database>> {
         let fail = |e| Error::new(ErrorKind::Io, format!("database {}", path.display())).with_source(e);
-        // An absolute path stays the same when the process changes its folder, and means nothing else to SQLite, as
-        // `:memory:` would.
+        // An absolute path stays valid when the process changes its folder, and has no special meaning to SQLite, as
+        // `:memory:` has.
         let path = std::path::absolute(path).map_err(fail)?;
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(fail)?;
@@ -66,7 +65,7 @@ impl Database {
         self.paths.main()
     }
 
-    /// Calls `read` with a connection, and a number that tells these files from others at the same path.
+    /// Calls `read` with a connection, and with a number that differs for other files at the same path.
     pub(super) fn read<T>(
         &self,
         timeout: Duration,
@@ -82,14 +81,14 @@ impl Database {
             }
             let was_written = connections.can_write();
             let replaced = self.close(connections, deadline);
-            // Of files that others write it is no news that they have changed.
+            // Files that only others write may well change: tries again.
             if was_written || Instant::now() >= deadline {
                 return Err(replaced);
             }
         }
     }
 
-    /// Calls `change` in a transaction, while no other process writes; what it did counts only if it returns `Ok`.
+    /// Calls `change` in a transaction, while no other process writes; commits only if it returns `Ok`.
     pub(super) fn write<T>(
         &self,
         timeout: Duration,
@@ -107,12 +106,12 @@ impl Database {
             Err(failure) => failure.kind() == ErrorKind::Unconfirmed,
         };
         Err(match may_be_there {
-            true => Error::new(ErrorKind::Unconfirmed, "it was written when that was noticed").with_source(replaced),
+            true => Error::new(ErrorKind::Unconfirmed, "the write was already made").with_source(replaced),
             false => replaced,
         })
     }
 
-    /// The connections, opened if need be.
+    /// The connections, opened if necessary.
     fn enter(&self, deadline: Instant, access: Access) -> Result<MappedRwLockReadGuard<'_, Connections>> {
         let can_do_it = |connections: &&Connections| access == Access::Read || connections.can_write();
         loop {
@@ -140,16 +139,16 @@ impl Database {
                 _ => Err(failure),
             });
         }
-        // What was removed is made again.
+        // Removed files are created again.
         Connections::open(&self.paths, Access::Create, deadline)
     }
 
-    /// Closes these connections, since other files have the names of theirs.
+    /// Closes these connections, since other files have taken the names of theirs.
     fn close(&self, connections: MappedRwLockReadGuard<'_, Connections>, deadline: Instant) -> Error {
         let files = connections.files().clone();
         let replaced = Failure::from(self.paths.replaced(&files)).explain(self.path());
         drop(connections);
-        // If there is no time for it, the next call does it.
+        // If the time runs out, the next call does it.
         if let Some(mut open) = self.connections.try_write_until(deadline)
             && let Some(now) = open.as_ref().filter(|now| *now.files() == files)
         {
@@ -166,12 +165,12 @@ impl Database {
     }
 
     fn busy(&self) -> Error {
-        let context = format!("database {}: it is being opened anew", self.path().display());
+        let context = format!("database {}: it is being reopened", self.path().display());
         Error::new(ErrorKind::Timeout, context)
     }
 }
 
-/// The path without links, also of a file that is not there yet.
+/// The path without links, also for a missing file.
 fn real(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| match (path.parent(), path.file_name()) {
         (Some(folder), Some(name)) => {

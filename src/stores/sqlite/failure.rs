@@ -1,4 +1,4 @@
-//! What stops a call, and what SQLite's errors mean.
+//! Failures of calls, and the meaning of SQLite's errors.
 
 use std::path::Path;
 
@@ -6,12 +6,12 @@ use rusqlite::ErrorCode;
 
 use crate::error::{Error, ErrorKind};
 
-/// What stops a call: an answer to the caller, or trouble with the database.
+/// The failure of a call: an error for the caller, or one of SQLite.
 #[derive(Debug)]
 pub(super) enum Failure {
     Ours(Error),
     Sqlite(rusqlite::Error),
-    /// Trouble with the commit itself.
+    /// A failed commit.
     Commit(rusqlite::Error),
 }
 
@@ -27,7 +27,7 @@ impl Failure {
             Some(ErrorCode::TooBig) => ErrorKind::TooLarge,
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => ErrorKind::Malformed,
             Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied | ErrorCode::CannotOpen) => ErrorKind::Io,
-            // What was written may be found again after a crash, though it could not be made sure of.
+            // The write may reappear after a crash, although it failed.
             Some(_) if matches!(self, Failure::Commit(_)) => ErrorKind::Unconfirmed,
             Some(_) => ErrorKind::Unavailable,
             None => match e {

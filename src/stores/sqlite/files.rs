@@ -1,7 +1,7 @@
-//! Which files a database consists of, so that it shows when others are in their place.
+//! The files of a database, by which replaced ones are noticed.
 //!
-//! SQLite has them open and never looks at their names again: what it writes to a file that was removed is gone with the
-//! process. They are looked at by name only. To open and close the database file here would free the locks that SQLite has
+//! SQLite keeps them open and never checks their names again: data that it writes to a removed file is lost when the
+//! process ends. Here they are looked at only by name: opening and closing the database file would free SQLite's locks
 //! on it.
 
 use std::fs::{self, Metadata};
@@ -11,11 +11,11 @@ use std::time::SystemTime;
 
 use crate::error::{Error, ErrorKind};
 
-/// Where the files of a database are: its own, and those that SQLite keeps beside it.
+/// The paths of a database: its own file, and those that SQLite keeps beside it.
 #[derive(Debug)]
 pub(super) struct Paths([PathBuf; 3]);
 
-/// The files that were there at a time.
+/// The files that existed at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Files([Option<Id>; 3]);
 
@@ -23,20 +23,20 @@ pub(super) struct Files([Option<Id>; 3]);
 struct Id {
     device: u64,
     inode: u64,
-    /// Only of a file that nobody may write.
+    /// Length and time of the last change; only for a file that no process writes.
     content: Option<(u64, Option<SystemTime>)>,
 }
 
-/// Their places.
+/// Positions in these arrays.
 const MAIN: usize = 0;
 const LOG: usize = 1;
 
 const NAMES: [&str; 3] = ["the file", "its -wal", "its -shm"];
 
 impl Paths {
-    /// `path` is absolute.
+    /// The paths for an absolute `path`.
     pub(super) fn of(path: PathBuf) -> Paths {
-        // SQLite keeps its own beside what a link leads to.
+        // SQLite keeps its files beside the target of a link.
         let real = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
         let beside = |suffix: &str| {
             let mut name = real.clone().into_os_string();
@@ -51,12 +51,12 @@ impl Paths {
         &self.0[MAIN]
     }
 
-    /// The files that are there now.
+    /// The files that exist now.
     pub(super) fn look(&self) -> Files {
         self.look_at(|_| None)
     }
 
-    /// As [`Paths::look`], and whether something was written to them.
+    /// As [`Paths::look`], and shows also changed content.
     pub(super) fn look_inside(&self) -> Files {
         self.look_at(|file| Some((file.len(), file.modified().ok())))
     }
@@ -72,13 +72,13 @@ impl Paths {
         }))
     }
 
-    /// Whether there is a write-ahead log with something in it.
+    /// True if there is a write-ahead log that is not empty.
     pub(super) fn has_log(&self) -> bool {
         fs::metadata(&self.0[LOG]).is_ok_and(|log| log.len() > 0)
     }
 
-    /// Removes what does not belong to the files that are there now, but to `files`, which are still open: SQLite would take
-    /// the log of another database for a part of this one, and the index of another log for that of this one.
+    /// Removes files that belong to `files`, which are still open, and not to the present ones: SQLite would take
+    /// another database's log, or another log's index, for this one's.
     pub(super) fn remove_left_behind(&self, files: &Files) {
         let (now, old) = (&self.look().0, &files.0);
         let is_of_another = |at: usize| {
@@ -90,14 +90,14 @@ impl Paths {
         }
     }
 
-    /// Whether there are now a log or an index that are not those of `files`: what those have is not to be written back.
+    /// True if there is now a log or an index that is not of `files`, whose own must not be written back.
     pub(super) fn has_others(&self, files: &Files) -> bool {
         let now = self.look().0;
         (LOG..now.len()).any(|at| now[at].is_some() && now[at] != files.0[at])
     }
 
-    /// Removes what belongs to nothing, before the files are opened: a log and its index without a database, if that is to
-    /// be made, and an index without a log, which those who still have it open will miss.
+    /// Removes files that belong to nothing, before opening: a log and an index without a database, if that is to be
+    /// created, and an index without a log, which processes that still have it open will notice.
     pub(super) fn remove_orphans(&self, makes_main: bool) {
         let now = self.look().0;
         let of = match now[MAIN] {
@@ -111,30 +111,30 @@ impl Paths {
     fn remove_beside(&self, is_old: impl Fn(usize) -> bool) {
         for (_, path) in self.0.iter().enumerate().skip(1).filter(|(at, _)| is_old(*at)) {
             if fs::remove_file(path).is_ok() {
-                log::warn!("{}: removed, since what it belongs to is gone", path.display());
+                log::warn!("{}: removed, since the file that it belongs to is gone", path.display());
             }
         }
     }
 
-    /// The error for files that are not `before` any more.
+    /// The error for files that are no longer `before`.
     pub(super) fn replaced(&self, before: &Files) -> Error {
         let now = self.look();
         let mut files = NAMES.iter().zip(now.0.iter().zip(&before.0));
         let (name, what) = match files.find(|(_, (now, before))| now != before) {
             Some((name, (None, _))) => (*name, "removed"),
             Some((name, _)) => (*name, "replaced"),
-            None => ("a file", "away for a moment"),
+            None => ("a file", "missing for a moment"),
         };
         let context = format!(
-            "{name} was {what} while the database was open, and what was written may be gone with it; the next call opens \
-            the database anew"
+            "{name} was {what} while the database was open, and recent writes may be lost with it; the next call \
+            reopens the database"
         );
         Error::new(ErrorKind::Io, context)
     }
 }
 
 impl Files {
-    /// Tells the database from others that were at the same path.
+    /// A number that differs for other databases at the same path.
     pub(super) fn number(&self) -> u64 {
         self.0[MAIN].as_ref().map_or(0, |file| file.inode)
     }

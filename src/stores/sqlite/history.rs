@@ -1,4 +1,4 @@
-//! Where tables and topics stand, and what became of their rows since.
+//! The versions of tables and topics, and the changes of rows.
 
 use rusqlite::{Connection, OptionalExtension, named_params};
 
@@ -7,12 +7,12 @@ use super::{signed, unsigned};
 use crate::store::{ChangePage, Changes, StoredChange, TableVersion, TopicVersions};
 use crate::update::{Name, Topic};
 
-/// `file` tells the file from others at the same path.
+/// The version of a table; `file` is a number that differs for other files at the same path.
 pub(super) fn table_version(reader: &Connection, file: u64, table: &str) -> Result<TableVersion, Failure> {
     let query = "SELECT incarnation, version FROM tables WHERE name = ?1 AND version > 0";
     let state = reader.prepare_cached(query)?.query_row([table], |row| {
         Ok(TableVersion {
-            // A copy of the file is another one: it may be an older one.
+            // A copy of the file is another incarnation: it may be older.
             incarnation: row.get::<_, i64>(0)?.cast_unsigned() ^ file,
             version: unsigned(row, 1)?,
         })
@@ -28,7 +28,7 @@ pub(super) fn topic_versions(
 ) -> Result<TopicVersions, Failure> {
     let query = "SELECT coalesce(topics.version, tables.unknown) FROM tables
         LEFT JOIN topics ON topics.table_id = tables.id AND topics.topic = ?2 WHERE tables.name = ?1";
-    // All of it at one moment.
+    // One transaction, so that all are from one moment.
     let moment = reader.unchecked_transaction()?;
     let mut statement = moment.prepare_cached(query)?;
     let last_of = |topic: &Topic| {
@@ -61,7 +61,7 @@ pub(super) fn changes(
     if now.went_back_since(&since) || since.version < forgotten {
         return Ok(Changes::Unknown);
     }
-    // A row that had another topic in between was deleted here, and is here again.
+    // A row that left the topic and came back has an old delete here too.
     let query = "SELECT key, version, value FROM entries INDEXED BY entries_by_version
             WHERE table_id = :table AND topic = :topic AND version > :since
         UNION ALL

@@ -1,19 +1,19 @@
-//! The embedded store: one file that any number of processes of a host share.
+//! The embedded store: one file, shared by any number of processes on a host.
 //!
-//! What was written is on the disk when the call returns; a process that is killed, or a machine that loses its power,
-//! leaves a whole database behind. Writers take turns, readers never wait for them. Beside the file are two of SQLite's
-//! own, `-wal` and `-shm`, that belong to it. It must be on a local file system: those of a network lack what the
-//! processes need to agree.
+//! A write is on the disk when the call returns; a killed process or a loss of power leaves a consistent database.
+//! Writers take turns; readers never wait for them. SQLite keeps two files beside it, `-wal` and `-shm`, that belong to
+//! it. The file must be on a local file system: network file systems lack the locks and shared memory that the
+//! processes need.
 //!
-//! **Files that are removed or replaced** while they are open, in whole or in part, are noticed by the next call. It fails
-//! with [`ErrorKind::Io`](crate::ErrorKind::Io), or, if it had just written, with
-//! [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed); nothing is answered from files that are not there any more. The
-//! call after it opens what is there then; a write makes a file that is missing, a read does not. To put another database in
-//! the place of one that is open, move it there: a file that is written over is not noticed, and damaged by those who have
-//! it open.
+//! **Files that are removed or replaced** while they are open, in whole or in part, are noticed by the next call. It
+//! fails with [`ErrorKind::Io`](crate::ErrorKind::Io), or, if it had just written, with
+//! [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed); no result comes from files that are gone. The following
+//! call opens the present files; a write creates a missing file, a read does not. To replace an open database, move
+//! another one to its place: overwriting the file goes unnoticed, and processes that have it open damage it.
 //!
-//! **Without the right to write** the file or its folder, rows are read while a process that writes is there, and also if
-//! the last one ended cleanly. If it was killed, its log may have to be written back first; the error says so.
+//! **Without the right to write** the file or its folder, a process can read rows while another one that may write has
+//! it open, or if the last one ended cleanly. If that was killed, its log may have to be written back first; the error
+//! says so.
 
 mod connection;
 mod database;
@@ -40,7 +40,7 @@ use crate::update::{Name, Topic};
 use database::Database;
 use write::Writes;
 
-/// The store in a file; its alias is `sqlite`. All of a process that have one file open share their connections.
+/// The store in a file; its alias is `sqlite`. All stores of a process with the same file share its connections.
 #[derive(Clone)]
 pub struct SqliteStore {
     database: Arc<Database>,
@@ -50,13 +50,13 @@ pub struct SqliteStore {
 }
 
 impl SqliteStore {
-    /// Opens the file, and makes it and its folder if they are missing. One that this process may only read is opened to
-    /// read: writes fail with [`ErrorKind::Io`](crate::ErrorKind::Io).
+    /// Opens the file, and creates it and its folder if they are missing. If this process may only read it, writes fail
+    /// with [`ErrorKind::Io`](crate::ErrorKind::Io).
     ///
     /// # Errors
-    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the file cannot be opened or made,
-    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) if it is no database, or one of another program, which is
-    /// left as it is, and [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if it is of a later version.
+    /// [`ErrorKind::Io`](crate::ErrorKind::Io) if the file cannot be opened or created,
+    /// [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) if it is no database, or another program's, which is left
+    /// as it is, and [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if it is of a later version.
     pub fn open(path: impl AsRef<Path>, options: StoreOptions) -> Result<SqliteStore> {
         Ok(SqliteStore {
             database: Database::open(path.as_ref(), options.timeout)?,
@@ -77,7 +77,7 @@ impl SqliteStore {
         })
     }
 
-    /// A page of the rows, or with `columns` cut short, of the keys.
+    /// A page of rows, or of keys, as `columns` says.
     fn page<T: Item>(
         &self,
         columns: &str,

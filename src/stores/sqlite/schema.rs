@@ -1,19 +1,19 @@
-//! What the file looks like, and how it is told from other files.
+//! The schema of the file, and the check that it is a file of this library.
 
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::failure::Failure;
 use crate::error::{Error, ErrorKind};
 
-/// Marks the file as ours: "tcst" in SQLite's `application_id`.
+/// Marks the library's files: "tcst" in SQLite's `application_id`.
 const APPLICATION: i64 = 0x7463_7374;
 
-/// Which form of the tables this is, in SQLite's `user_version`. A change of the form raises it.
+/// The version of the schema, in SQLite's `user_version`. Every change of the schema raises it.
 const VERSION: i64 = 2;
 
-/// `version` and `unique_key` are the last that were given; they outlive the rows, so `live` tells whether the table
-/// exists. `incarnation` is a table's for as long as the file is there. `unknown` is the version up to which no changes are
-/// known: that of the table's own delete.
+/// `version` and `unique_key` are the last given ones; they outlive the rows, so `live` says whether the table exists.
+/// `incarnation` stays for the life of the file. `unknown` is the version of the table's own delete, up to which no
+/// changes are known.
 const TABLES: &str = "
     CREATE TABLE tables (
         id INTEGER PRIMARY KEY,
@@ -35,9 +35,9 @@ const TABLES: &str = "
     CREATE INDEX entries_by_topic ON entries (table_id, topic, key);
 ";
 
-/// `deletes` has what was deleted lately: one delete of a key in each topic where it is not there now, and, whatever became of
-/// the row since, the version by which it may be created again. `topics` has the last version of each topic, and that of the last delete which
-/// `deletes` has no more.
+/// `deletes` has the recent deletes: for each topic the last delete of each key that it lacks now. The newest one of a
+/// key has the version by which it may be created again. `topics` has each topic's last version, and the version of its
+/// last delete that `deletes` has forgotten.
 const HISTORY: &str = "
     CREATE INDEX entries_by_version ON entries (table_id, topic, version);
     CREATE TABLE deletes (
@@ -58,27 +58,27 @@ const HISTORY: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
-/// Makes of a file of the first version one of the second. Of what was written before no changes are known.
+/// Upgrades a file from the first version to the second. Changes before it are unknown.
 const UPGRADE: &str = "
     ALTER TABLE tables ADD COLUMN unknown INTEGER NOT NULL DEFAULT 0;
     UPDATE tables SET unknown = version;
     DROP TABLE deletes;
 ";
 
-/// What a file is.
+/// The state of a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// Empty.
     New,
-    /// Of an earlier version of the library, which this one can make its own.
+    /// Of an earlier schema, which can be upgraded.
     Earlier,
     Current,
 }
 
-/// Checks that the file is ours, or makes it so if it is new.
+/// Checks that the file is the library's, or makes a new one so.
 pub(super) fn prepare(connection: &mut Connection) -> Result<(), Failure> {
     let form = check(connection)?;
-    // Only now: a file of another program stays as it was.
+    // After the check, so that another program's file stays as it was.
     let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
     if mode != "wal" {
         let context = format!("the database cannot have a write-ahead log here, only the journal mode {mode:?}");
@@ -101,7 +101,7 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What the file is. Fails if it is of another program, or of a later version of this one.
+/// The state of the file. Fails if it is another program's, or of a later version.
 pub(super) fn check(connection: &Connection) -> Result<Form, Failure> {
     let query = "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)
         FROM pragma_application_id, pragma_user_version";
@@ -114,6 +114,6 @@ pub(super) fn check(connection: &Connection) -> Result<Form, Failure> {
             let context = format!("the database has version {version}, this build knows version {VERSION}");
             Err(Error::new(ErrorKind::Unsupported, context).into())
         }
-        _ => Err(Error::new(ErrorKind::Malformed, "the database is of another program").into()),
+        _ => Err(Error::new(ErrorKind::Malformed, "the file is another program's database").into()),
     }
 }

@@ -10,40 +10,40 @@ use crate::error::Result;
 use crate::store::{Write, WriteOp, Written};
 use crate::update::Topic;
 
-/// The writes of one transaction. Where they leave tables and topics is stored once, at the end.
+/// The writes of one transaction. The new versions of tables and topics are stored once, at the end.
 pub(super) struct Writes<'t> {
     transaction: &'t Transaction<'t>,
-    /// For how many writes deletes are remembered.
+    /// The number of writes for which deletes are remembered.
     remembered: u64,
-    /// Those that were looked for, by name.
+    /// The tables looked up so far, by name.
     tables: HashMap<String, Table>,
 }
 
 struct Table {
     id: i64,
-    /// Of its last write.
+    /// The version of its last write.
     version: u64,
-    /// Up to here no changes are known.
+    /// The version up to which no changes are known.
     unknown: u64,
     is_changed: bool,
     has_deletes: bool,
-    /// The topics that were looked for.
+    /// The topics looked up so far.
     topics: HashMap<Topic, Last>,
 }
 
-/// Where a topic stands.
+/// The last version of a topic.
 #[derive(Clone, Copy)]
 struct Last {
     version: u64,
     is_changed: bool,
 }
 
-/// What a write finds.
+/// The row, or its delete, before a write.
 struct Found {
     row: Option<(Topic, u64)>,
-    /// The row's value, if it was asked for.
+    /// The row's value, if the write needs it.
     value: Option<String>,
-    /// The version of the row's delete, if it is remembered.
+    /// The version of the row's delete, if that is remembered.
     delete: Option<u64>,
 }
 
@@ -56,7 +56,7 @@ impl<'t> Writes<'t> {
         }
     }
 
-    /// Makes a write, or says why it is not to be made.
+    /// Makes a write, or returns the reason why it is not made.
     pub(super) fn make(&mut self, write: &Write<'_>) -> Result<Result<Written>, Failure> {
         if !self.tables.contains_key(write.table) {
             let table = Table::find(self.transaction, write.table)?;
@@ -73,7 +73,7 @@ impl<'t> Writes<'t> {
         }
     }
 
-    /// Stores where tables and topics stand.
+    /// Stores the versions of tables and topics.
     pub(super) fn finish(self) -> Result<(), Failure> {
         for table in self.tables.values().filter(|table| table.is_changed) {
             let update = "UPDATE tables SET version = ?2, live = 1 WHERE id = ?1";
@@ -93,7 +93,7 @@ impl<'t> Writes<'t> {
 }
 
 impl Table {
-    /// The table of this name; one that was never used is added.
+    /// The table of this name; a new one is added.
     fn find(transaction: &Transaction<'_>, name: &str) -> Result<Table, Failure> {
         let query = "SELECT id, version, unknown FROM tables WHERE name = ?1";
         let add = "INSERT INTO tables (name) VALUES (?1) RETURNING id, version, unknown";
@@ -114,7 +114,7 @@ impl Table {
         }
     }
 
-    /// Makes a write that was checked.
+    /// Makes a checked write.
     fn apply(&mut self, transaction: &Transaction<'_>, found: Found, write: &Write<'_>) -> Result<Written, Failure> {
         let (topic, row_version) = match found.row {
             Some((topic, version)) => (topic, version),
@@ -163,7 +163,7 @@ impl Table {
         Ok(written)
     }
 
-    /// Gives the topic the table's version; returns the one that it had.
+    /// Gives the topic the table's version; returns its earlier one.
     fn note(&mut self, transaction: &Transaction<'_>, topic: &Topic) -> Result<u64, Failure> {
         let now = Last {
             version: self.version,
@@ -180,7 +180,7 @@ impl Table {
         Ok(last.optional()?.unwrap_or(self.unknown))
     }
 
-    /// Forgets the deletes before this version, and notes it at their topics.
+    /// Forgets the deletes before this version, and notes this for their topics.
     fn forget_before(&self, transaction: &Transaction<'_>, version: u64) -> Result<(), Failure> {
         let forget = "DELETE FROM deletes WHERE table_id = ?1 AND version < ?2 RETURNING topic, version";
         let mut forget = transaction.prepare_cached(forget)?;
@@ -210,7 +210,7 @@ impl Found {
         if let Some(found) = found.optional()? {
             return Ok(found);
         }
-        // Only a row that is not there has one that counts.
+        // A delete counts only if there is no row.
         let query = "SELECT version FROM deletes WHERE table_id = ?1 AND key = ?2 ORDER BY version DESC LIMIT 1";
         let delete = transaction
             .prepare_cached(query)?

@@ -14,9 +14,9 @@ use crate::{cli, output, publish, signal};
 
 /// Write and read rows of the database; subscribers are notified of each change.
 ///
-/// The database is the option --store: by default sqlite, the file of --sqlite-path, which the processes of this host share.
-/// A change is stored and then published, by default through the publisher service of this host. If it cannot be
-/// published it is undone, and the exit code is 1.
+/// The option --store chooses the database: by default sqlite, in the file --sqlite-path, which the processes of this
+/// host share. A change is stored and then published, by default through the publisher service of this host. If it
+/// cannot be published, it is undone, and the exit code is 1.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -25,7 +25,7 @@ pub(crate) struct Args {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    /// Create a row; prints `created version N`. It fails if there is one under this key.
+    /// Create a row; prints `created version N`. Fails if the key is taken.
     Create {
         #[command(flatten)]
         change: ChangeArgs,
@@ -36,7 +36,7 @@ enum Command {
     ///
     /// The line is {"table":..,"key":..,"value":..,"topic":..,"version":..}, with the value as a string.
     Get(RowArgs),
-    /// Give a row another value; prints `set version N`, or `unchanged version N` if it has the value already.
+    /// Set the value of a row; prints `set version N`, or `unchanged version N` if it already has this value.
     Set {
         #[command(flatten)]
         change: ChangeArgs,
@@ -54,7 +54,7 @@ enum Command {
         #[arg(long, value_name = "N")]
         if_version: Option<u64>,
     },
-    /// Print all rows of a table, one a line, as get does; in the order of their keys' bytes.
+    /// Print all rows of a table, one per line, as get does; in the order of their keys' bytes.
     List {
         /// The table; one that does not exist has no rows.
         #[arg(long)]
@@ -71,7 +71,7 @@ enum Command {
     /// Create or delete a whole table; nothing is published.
     #[command(subcommand)]
     Table(TableCommand),
-    /// Print a number that is given once only for this table; they count from 1.
+    /// Print a number that is unique within this table; numbers count from 1.
     Unique {
         /// The table; it need not exist.
         table: String,
@@ -80,7 +80,7 @@ enum Command {
 
 #[derive(Debug, clap::Subcommand)]
 enum TableCommand {
-    /// Create an empty table; prints `created`. Rows need none: their table comes with the first of them.
+    /// Create an empty table; prints `created`. Creating a row also creates its table.
     Create {
         /// The table.
         table: String,
@@ -92,7 +92,7 @@ enum TableCommand {
     },
 }
 
-/// Which row.
+/// The row.
 #[derive(Debug, clap::Args)]
 struct RowArgs {
     /// The table.
@@ -101,8 +101,8 @@ struct RowArgs {
     /// The row's key.
     #[arg(long, allow_hyphen_values = true)]
     key: String,
-    /// The row's topic. To create: the topic of the new row [default: D, everyone]. Else: a row of another topic is not
-    /// found [default: any].
+    /// The row's topic. For create: the topic of the new row [default: D, everyone]. Otherwise: a row of another topic
+    /// is not found [default: any].
     #[arg(long)]
     topic: Option<String>,
 }
@@ -115,8 +115,8 @@ struct ChangeArgs {
     /// Only store the change; publish nothing.
     #[arg(long)]
     no_publish: bool,
-    /// Wait for this time until the registered replicas have applied the change; prints `applied by N of M replicas`,
-    /// and fails if some have not.
+    /// Wait at most this long until the registered replicas have applied the change; prints `applied by N of M
+    /// replicas`, and fails if some have not.
     #[arg(long, value_name = "SECONDS", value_parser = cli::seconds, conflicts_with = "no_publish")]
     wait: Option<Duration>,
     /// Priority of the update; a lower number is more urgent.
@@ -126,7 +126,7 @@ struct ChangeArgs {
 
 #[derive(Debug, clap::Args)]
 struct Value {
-    /// The row, usually a JSON document; - reads it from stdin, as it is.
+    /// The row, usually a JSON document; - reads it from stdin, unchanged.
     #[arg(long, allow_hyphen_values = true)]
     value: String,
 }
@@ -134,7 +134,7 @@ struct Value {
 /// The update must not be cut off when the command ends.
 pub(crate) const DEFAULTS: &[(&str, &str)] = publish::DEFAULTS;
 
-/// Does what was asked for.
+/// Runs the command.
 pub(crate) fn run(config: &Config, args: &Args) -> Result<()> {
     if config.nb_db_class == "memory" {
         log::warn!("the store memory ends with this command: choose sqlite or redis");
@@ -202,13 +202,13 @@ impl Value {
 }
 
 impl ChangeArgs {
-    /// Makes a write of this row, and says what became of it.
+    /// Makes a write of this row, and prints its result.
     fn make(&self, config: &Config, write: Write<'_>) -> Result<()> {
         let topic = self.row.topic()?;
         // This one can borrow the topic.
         let mut write = write;
         write.topic = topic.as_ref();
-        // A signal must not come between storing and publishing, or before what was not published is undone.
+        // A signal must not interrupt between storing and publishing, or before an unpublished change is undone.
         let _signal = signal::channel(2 * config.store_timeout_ms + config.send_timeout_ms)?;
         let named = |e| about(&self.row.name(), e);
         if self.no_publish {
@@ -229,7 +229,7 @@ impl ChangeArgs {
     }
 }
 
-/// Says what became of a write.
+/// Prints the result of a write.
 fn say(write: &Write<'_>, written: &Written) -> Result<()> {
     let done = match write.op {
         _ if !written.changed => "unchanged",
@@ -240,7 +240,7 @@ fn say(write: &Write<'_>, written: &Written) -> Result<()> {
     output::result(&format!("{done} version {}", written.version))
 }
 
-/// Waits for the replicas.
+/// Waits for the replicas, and prints how many have applied the write.
 fn wait_for(database: &Database, table: &str, written: &Written, wait: Duration) -> Result<()> {
     let barrier = database.barrier(table, &written.topic, written.version, wait)?;
     output::result(&format!(
@@ -287,7 +287,7 @@ fn expect(done: bool, otherwise: ErrorKind, table: &str) -> Result<()> {
     Err(Error::new(otherwise, table_name(table)))
 }
 
-/// The error with a word on what it is about, if it does not say so itself: that of an outage may not.
+/// The error with the name of its subject, unless it has it already: that of an outage may not.
 fn about(name: &str, e: Error) -> Error {
     if e.kind() == ErrorKind::Config || e.to_string().contains(name) {
         return e;

@@ -1,4 +1,4 @@
-//! The processes of the demo: they are started together, and none is left when their handle is gone.
+//! The processes of the demo, which start together and end with their handle.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use super::subscriber::SubscriberArgs;
 use super::writer::WriterArgs;
 use crate::stage::{self, Choice, Driver, Process, Setup, Stage, Who, config_of, wire};
 
-/// The writers and the subscribers, and what is between them.
+/// The writers, the subscribers, and the servers between them.
 #[derive(Debug)]
 pub(super) struct Cast {
     // Fields drop in order: the folder goes last.
@@ -20,14 +20,14 @@ pub(super) struct Cast {
     subscribers: Vec<Process>,
     /// The publisher service, or a Redis server, or both.
     servers: Vec<Process>,
-    /// How a process finds the store.
+    /// The options of the store.
     store: Vec<Choice>,
     stage: Stage,
 }
 
 impl Cast {
-    /// Starts the processes, with subscribers of these topics, which hold these tables if there is a store; returns when
-    /// nothing can be missed any more.
+    /// Starts the processes, with subscribers of these topics, which hold these tables if there is a store; returns
+    /// when all subscribers are live.
     pub(super) fn start(
         setup: &Setup,
         args: &Args,
@@ -94,7 +94,7 @@ impl Cast {
     /// The next report of a child; `None` if there is none by `deadline`.
     ///
     /// # Errors
-    /// As of [`Stage::hear`].
+    /// As [`Stage::hear`].
     pub(super) fn hear(&self, deadline: Instant) -> Result<Option<(Who, Report)>> {
         let heard = self.stage.hear(deadline)?;
         heard.map(|(who, line)| Ok((who, wire::read(&line)?))).transpose()
@@ -113,7 +113,7 @@ impl Cast {
         Stores::new().open(&config_of(&self.store)?)
     }
 
-    /// Does nothing for a while.
+    /// Pauses, unless a signal comes.
     pub(super) fn rest(&self, time: Duration) -> Result<()> {
         self.stage.rest(time)
     }
@@ -121,7 +121,7 @@ impl Cast {
     /// Lets every process end by itself.
     ///
     /// # Errors
-    /// As of [`stage::end`].
+    /// As [`stage::end`].
     pub(super) fn end(self) -> Result<()> {
         // The stage goes last.
         let Cast {

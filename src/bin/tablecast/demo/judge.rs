@@ -1,23 +1,23 @@
-//! Compares what writers say they sent with what a subscriber says it got.
+//! Compares the writers' reports with a subscriber's.
 
 use std::collections::BTreeMap;
 
 use super::ledger::{History, TrackHistory};
 
-/// What each writer sent on each topic.
+/// The number of updates that each writer sent on each topic.
 pub(super) type Sent = BTreeMap<String, BTreeMap<String, u64>>;
 
-/// How one subscriber was served.
+/// The verdict on one subscriber.
 #[derive(Debug, Default, PartialEq, Eq, Clone, Copy)]
 pub(super) struct Verdict {
-    /// What was sent on its topics.
+    /// Updates sent on its topics.
     pub(super) sent: u64,
-    /// Different updates that came on its topics.
+    /// Different updates received on its topics.
     pub(super) delivered: u64,
     pub(super) lost: u64,
     pub(super) duplicated: u64,
     pub(super) out_of_order: u64,
-    /// What should not have come: from nobody, never sent, or not on its topics.
+    /// Updates that it should not have received: unnumbered, never sent, or not on its topics.
     pub(super) stray: u64,
 }
 
@@ -71,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    /// The verdict on a subscriber of `a` that got these (writer, topic, key, number), after the writer `w` sent 4
+    /// The verdict on a subscriber of `a` that received these (writer, topic, key, number), after the writer `w` sent 4
     /// updates on `a` and 2 on `b`.
     fn verdict(got: &[(&str, &str, &str, u64)]) -> Verdict {
         let sent = BTreeMap::from([("a".into(), 4), ("b".into(), 2)]);

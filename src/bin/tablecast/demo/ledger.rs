@@ -1,4 +1,4 @@
-//! What a subscriber writes down of what it gets, in little memory however much that is.
+//! A subscriber's record of its updates, in little memory however many they are.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,7 +8,7 @@ use tablecast::{DbUpdate, Name, Topic};
 use super::rows::Held;
 use tablecast::listener::Latency;
 
-/// What came to one subscriber so far.
+/// The updates of one subscriber so far.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     /// By publisher and topic.
@@ -21,14 +21,14 @@ pub(super) struct Ledger {
     span: Option<(i64, i64)>,
 }
 
-/// What came from one publisher on one topic.
+/// The updates of one publisher on one topic.
 #[derive(Debug, Default)]
 struct Track {
     delivered: u64,
     duplicated: u64,
     out_of_order: u64,
     highest: u64,
-    /// Numbers below `highest` that did not come: the first and the last of each gap.
+    /// Missing numbers below `highest`: the first and the last of each gap.
     gaps: BTreeMap<u64, u64>,
     /// The last number of each row.
     rows: HashMap<(Name, Name), u64>,
@@ -38,11 +38,11 @@ struct Track {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct History {
     pub(super) tracks: Vec<TrackHistory>,
-    /// Updates that do not say who sent them.
+    /// Updates without a publisher's number.
     pub(super) unnumbered: u64,
-    /// Different updates a second, from when the first was sent until the last came.
+    /// Different updates a second, from the first send to the last receipt.
     pub(super) rate: f64,
-    /// From send to callback, in microseconds.
+    /// Latencies from send to callback, in microseconds.
     pub(super) p50: u64,
     pub(super) p99: u64,
     pub(super) max: u64,
@@ -50,25 +50,25 @@ pub(super) struct History {
     pub(super) rows: Vec<Held>,
 }
 
-/// What came from one publisher on one topic.
+/// The reported updates of one publisher on one topic.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct TrackHistory {
     pub(super) publisher: String,
     pub(super) topic: String,
     /// Different updates.
     pub(super) delivered: u64,
-    /// Updates that had come before.
+    /// Updates received again.
     pub(super) duplicated: u64,
-    /// Updates that came after a later one of their row.
+    /// Updates received after a later one of their row.
     pub(super) out_of_order: u64,
-    /// The highest number that came.
+    /// The highest number received.
     pub(super) highest: u64,
-    /// Numbers below it that did not.
+    /// Numbers below it that are missing.
     pub(super) missing: u64,
 }
 
 impl Ledger {
-    /// Writes down an update that came at `now`, in microseconds since the Unix epoch.
+    /// Records an update received at `now`, in microseconds since the Unix epoch.
     pub(super) fn record(&mut self, update: &DbUpdate, now: i64) {
         self.latency.record(u64::try_from(now - update.timestamp).unwrap_or(0));
         let (first, _) = self.span.unwrap_or((update.timestamp, now));
@@ -82,7 +82,7 @@ impl Ledger {
         self.delivered += u64::from(track.record(update, origin.seq));
     }
 
-    /// How many different updates came.
+    /// The number of different updates.
     pub(super) fn delivered(&self) -> u64 {
         self.delivered
     }
@@ -112,7 +112,7 @@ impl Ledger {
 }
 
 impl Track {
-    /// True if this number had not come before.
+    /// Returns true if this number is new.
     fn record(&mut self, update: &DbUpdate, seq: u64) -> bool {
         if !self.is_new(seq) {
             self.duplicated += 1;
@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// The gaps are as good as a set of all numbers that came.
+        /// The gaps are equivalent to a set of all received numbers.
         #[test]
         fn gaps_are_a_set(numbers in prop::collection::vec(1u64..40, 0..80)) {
             let (mut track, mut seen) = (Track::default(), HashSet::new());

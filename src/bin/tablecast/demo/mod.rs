@@ -1,8 +1,8 @@
-//! `tablecast demo`: a publisher service, writers and subscribers as processes, and a judgement of what came through.
+//! `tablecast demo`: a publisher service, writers and subscribers as processes, and a verdict on their delivery.
 //!
 //! ```text
 //! demo -orders-> writers ==PUSH==> service ==PUB==> subscribers <-orders- demo
-//!      <-what they sent-                              -what they got->
+//!      <-reports-                                               -reports->
 //! ```
 
 mod cast;
@@ -37,37 +37,37 @@ use workload::Workload;
 pub(crate) use subscriber::{SubscriberArgs, run as run_subscriber};
 pub(crate) use writer::{WriterArgs, run as run_writer};
 
-/// Starts writers and subscribers as processes on this machine, with a publisher service or a Redis server between them,
-/// and shows that every update reaches whom it is for, once and in order.
+/// Start writers and subscribers as processes on this machine, with a publisher service or a Redis server between them,
+/// and check that every update reaches its subscribers, once and in order.
 ///
-/// The writers tell the life of a small network with several tenants. The first subscriber listens to everything,
-/// each other one to a tenant and to what is for everyone. Of the options only codec is used, and with --redis those
-/// that begin with redis.
+/// The writers send the history of a small network with several tenants. The first subscriber subscribes to every
+/// topic, each other one to a tenant's topic and to everyone's. Of the options only codec is used, and with --redis
+/// those that begin with redis.
 ///
-/// --driver zmq or redis says what updates go through. With --store sqlite or redis, writers write rows, which are stored and
-/// then published (with both of redis, in one step); each subscriber holds a replica, and at the end its rows are compared
-/// with the store.
+/// --driver zmq or redis chooses the transport. With --store sqlite or redis, writers write rows, which are stored and
+/// then published (with redis for both, in one step); each subscriber holds a replica, and at the end its rows are
+/// compared with the store.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Send so many generated updates of about 240 bytes instead.
+    /// Send this many generated updates of about 240 bytes instead.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     updates: Option<u64>,
-    /// How many processes write, 1 to 64.
+    /// Number of writing processes, 1 to 64.
     #[arg(long, value_name = "W", default_value = "3", value_parser = processes)]
     writers: usize,
-    /// How many processes subscribe, 1 to 64.
+    /// Number of subscribing processes, 1 to 64.
     #[arg(long, value_name = "S", default_value = "2", value_parser = processes)]
     subscribers: usize,
-    /// Send at most so many updates per second, 100 or more. [default: 250 for the network, generated updates as fast as
-    /// they are taken]
+    /// Send at most this many updates per second, 100 or more. [default: 250 for the network, unlimited for generated
+    /// updates]
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(100..))]
     rate: Option<u64>,
-    /// Use this Redis, for example redis://127.0.0.1:6379, instead of a redis-server that the demo starts; several hosts
-    /// of a cluster are separated by commas. Topics and tables get names of their own there, and the rows are deleted at
+    /// Use this Redis, for example redis://127.0.0.1:6379, instead of a redis-server that the demo starts; separate
+    /// several hosts of a cluster by commas. Topics and tables get a unique prefix there, and the rows are deleted at
     /// the end.
     #[arg(long, value_name = "URL")]
     redis: Option<String>,
-    /// Give up when nothing has come through for so many seconds.
+    /// Give up when nothing was delivered for this many seconds.
     #[arg(long, value_name = "S", default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
 }
@@ -77,14 +77,14 @@ fn processes(text: &str) -> std::result::Result<usize, String> {
     number.ok_or_else(|| "expected a number from 1 to 64".into())
 }
 
-/// How often subscribers are asked how many updates came.
+/// The interval at which subscribers are asked for their number of updates.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How long duplicates may come after everything is there.
+/// The wait for late duplicates at the end.
 const AFTERMATH: Duration = Duration::from_millis(200);
 
-/// Runs the demo: success if every subscriber got every update of its topics, once and in order, and holds what the store
-/// has, if there is one.
+/// Runs the demo. It succeeds if every subscriber received every update of its topics, once and in order, and holds the
+/// store's rows, if there is a store.
 ///
 /// # Errors
 /// If a process cannot be started or ends too early, or if a signal came.
@@ -173,7 +173,7 @@ pub(crate) fn run(config: &Config, args: &Args, flags: Flags<'_>, signals: &Rece
     })
 }
 
-/// The topics of each subscriber: everything for the first; for the others a tenant, and what is for everyone.
+/// The topics of each subscriber: all for the first; for the others everyone's and a tenant's.
 fn topics_of(subscribers: usize, namespace: &str) -> Vec<Vec<String>> {
     let all: Vec<_> = Workload::topics()
         .iter()
@@ -187,7 +187,7 @@ fn topics_of(subscribers: usize, namespace: &str) -> Vec<Vec<String>> {
     [all.clone()].into_iter().chain(rest).take(subscribers).collect()
 }
 
-/// Lets the writers write until everything was delivered, or nothing has moved for `timeout`.
+/// Lets the writers write until everything is delivered, or nothing has moved for `timeout`.
 fn play(cast: &mut Cast, pacer: &mut Pacer, timeout: Duration, progress: &mut Progress) -> Result<()> {
     let start = Instant::now();
     let mut moved = start;
@@ -241,7 +241,7 @@ impl Drop for Cleanup<'_> {
     }
 }
 
-/// What each subscriber got.
+/// The histories of all subscribers.
 fn histories(cast: &mut Cast, subscribers: usize) -> Result<Vec<History>> {
     for number in 0..subscribers {
         cast.order_subscriber(number, &Order::Tell)?;
@@ -251,10 +251,10 @@ fn histories(cast: &mut Cast, subscribers: usize) -> Result<Vec<History>> {
     while histories.iter().any(Option::is_none) {
         match cast.hear(deadline)? {
             Some((Who::Subscriber(number), Report::History(history))) => histories[number] = Some(history),
-            // Late answers to what was asked before.
+            // Late answers to earlier orders.
             Some((_, Report::Delivered(_) | Report::Sent { .. })) => {}
             Some((who, report)) => return Err(unexpected(who, &report)),
-            None => return Err(late("a subscriber does not tell what it got")),
+            None => return Err(late("a subscriber has not reported its updates")),
         }
     }
     Ok(histories.into_iter().flatten().collect())

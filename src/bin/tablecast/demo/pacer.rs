@@ -1,17 +1,17 @@
-//! How far the writers may go. PUB/SUB does not hold them back, and drops what is too much for a subscriber.
+//! Limits the writers, since PUB/SUB does not hold them back, and drops updates that a subscriber is too slow for.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// How many updates may be on their way to a subscriber. Every buffer between holds more than that; a larger window
-/// only makes them wait longer.
+/// The most updates under way to a subscriber. Every buffer in between holds more; a larger window would only add
+/// waiting.
 const WINDOW: u64 = 4_000;
 
 #[derive(Debug)]
 pub(super) struct Pacer {
     writers: Vec<Writer>,
     subscribers: Vec<Subscriber>,
-    /// The most updates a second, of all writers together.
+    /// The most updates a second from all writers together.
     rate: Option<u64>,
 }
 
@@ -35,7 +35,7 @@ impl Writer {
 }
 
 impl Pacer {
-    /// For so many writers, and subscribers of these topics.
+    /// A pacer for this many writers, and for subscribers of these topics.
     pub(super) fn new(writers: usize, subscribers: &[Vec<String>], rate: Option<u64>) -> Pacer {
         let subscriber = |topics: &Vec<String>| Subscriber {
             topics: topics.clone(),
@@ -48,7 +48,7 @@ impl Pacer {
         }
     }
 
-    /// A writer has sent so many on each topic; true if that is news.
+    /// Takes a writer's numbers of updates sent on each topic; returns true if they are new.
     pub(super) fn sent(&mut self, writer: usize, sent: BTreeMap<String, u64>, done: bool) -> bool {
         let writer = &mut self.writers[writer];
         let news = writer.sent != sent || writer.done != done;
@@ -59,13 +59,13 @@ impl Pacer {
         news
     }
 
-    /// A subscriber has got so many; true if that is news.
+    /// Takes a subscriber's number of updates received; returns true if it is new.
     pub(super) fn delivered(&mut self, subscriber: usize, delivered: u64) -> bool {
         let subscriber = &mut self.subscribers[subscriber];
         std::mem::replace(&mut subscriber.delivered, delivered) != delivered
     }
 
-    /// The writers that may go on, and up to how many updates, when so much time has passed since the start.
+    /// Returns the writers that may go on, and up to how many updates, `elapsed` after the start.
     pub(super) fn grants(&mut self, elapsed: Duration) -> Vec<(usize, u64)> {
         let active = self.writers.iter().filter(|writer| !writer.done).count() as u64;
         let in_flight = self
@@ -91,7 +91,7 @@ impl Pacer {
         active.map(grant).collect()
     }
 
-    /// The most updates that may be on their way to this subscriber: what a writer has not reported yet may be for it.
+    /// The most updates under way to this subscriber: any that a writer has not reported yet may be for it.
     fn in_flight(&self, subscriber: &Subscriber) -> u64 {
         let unreported = self
             .writers
@@ -106,23 +106,23 @@ impl Pacer {
         wanted.map(|(_, sent)| sent).sum()
     }
 
-    /// True when the writers have sent everything and the subscribers have got it.
+    /// True when the writers have sent everything and the subscribers have received it.
     pub(super) fn is_done(&self) -> bool {
         let arrived = |subscriber: &Subscriber| subscriber.delivered >= self.sent_to(subscriber);
         self.writers.iter().all(|writer| writer.done) && self.subscribers.iter().all(arrived)
     }
 
-    /// How many subscribers there are.
+    /// The number of subscribers.
     pub(super) fn subscribers(&self) -> usize {
         self.subscribers.len()
     }
 
-    /// How many updates all writers have sent.
+    /// The number of updates sent by all writers.
     pub(super) fn total_sent(&self) -> u64 {
         self.writers.iter().map(Writer::sent).sum()
     }
 
-    /// What each writer has sent on each topic.
+    /// The number of updates that each writer has sent on each topic.
     pub(super) fn into_sent(self) -> Vec<BTreeMap<String, u64>> {
         self.writers.into_iter().map(|writer| writer.sent).collect()
     }
@@ -142,7 +142,7 @@ mod tests {
         let half = WINDOW / 2;
         assert_eq!(pacer.grants(Duration::ZERO), [(0, half), (1, half)]);
         assert_eq!(pacer.grants(Duration::ZERO), []);
-        // What was sent on a is no concern of the second subscriber; the first has got nothing yet.
+        // Updates on a are not for the second subscriber; the first has received none yet.
         assert!(pacer.sent(0, on("a", half), false));
         assert_eq!(pacer.grants(Duration::ZERO), []);
         assert!(pacer.delivered(0, 1_000));

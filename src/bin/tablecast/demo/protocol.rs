@@ -1,4 +1,4 @@
-//! What the demo and its children say to each other.
+//! The messages between the demo and its children.
 
 use std::collections::BTreeMap;
 
@@ -7,33 +7,33 @@ use tablecast::{Error, ErrorKind};
 
 use super::ledger::History;
 
-/// What the demo tells a child.
+/// An order of the demo to a child.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Order {
-    /// A writer: send on until it is so many updates in all.
+    /// To a writer: send until there are this many updates in all.
     Send { up_to: u64 },
-    /// A subscriber: say how many updates came.
+    /// To a subscriber: report the number of updates received.
     Count,
-    /// A subscriber: say all about what came.
+    /// To a subscriber: report the history.
     Tell,
 }
 
-/// What a child tells the demo.
+/// A child's report to the demo.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Report {
-    /// A subscriber misses nothing from now on.
+    /// From a subscriber: it is live.
     Live,
-    /// A writer: what it has sent so far on each topic, and whether that was all.
+    /// From a writer: the updates sent so far on each topic, and true if that was all.
     Sent { topics: BTreeMap<String, u64>, done: bool },
-    /// A subscriber: so many different updates came.
+    /// From a subscriber: the number of different updates received.
     Delivered(u64),
-    /// A subscriber: what came.
+    /// From a subscriber: its history.
     History(History),
 }
 
-/// A child's: what an order is that is not for it.
+/// A child's error for an order to another kind of child.
 pub(super) fn not_for_me(order: &Order) -> Error {
     Error::new(ErrorKind::InvalidInput, format!("this child cannot do {order:?}"))
 }

@@ -1,4 +1,4 @@
-//! The rows of a subscriber's replica, to be held against the store.
+//! The rows of a subscriber's replica, for comparison with the store.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -46,7 +46,7 @@ pub(super) fn stored(store: &dyn Store, tables: &[String], topics: &[String]) ->
     Ok(all)
 }
 
-/// How many rows are only on one side, or differ.
+/// The number of rows that are only on one side, or differ.
 pub(super) fn differing(held: &[Held], stored: &BTreeSet<Held>) -> usize {
     let held: BTreeSet<_> = held.iter().cloned().collect();
     let rows = held

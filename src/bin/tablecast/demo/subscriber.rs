@@ -1,4 +1,4 @@
-//! `demo-subscriber`: writes down what it gets, holds a replica if there is a store, and tells.
+//! `demo-subscriber`: records its updates, holds a replica if there is a store, and reports both.
 
 use std::sync::Arc;
 use std::thread;
@@ -13,10 +13,10 @@ use super::protocol::{self, Order, Report};
 use super::rows::{self, Held};
 use crate::stage::wire;
 
-/// What a subscriber of the demo must know; the demo passes it.
+/// Arguments of a subscriber of the demo; the demo passes them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SubscriberArgs {
-    /// Which subscriber this is, from 0.
+    /// Number of this subscriber, from 0.
     #[arg(long)]
     number: usize,
     /// Hold a replica of this table of the store; may be repeated.
@@ -25,7 +25,7 @@ pub(crate) struct SubscriberArgs {
 }
 
 impl SubscriberArgs {
-    /// The arguments that make these.
+    /// The command line of these arguments.
     pub(super) fn command_line(number: usize, tables: &[String]) -> Vec<String> {
         let line = ["demo-subscriber".into(), format!("--number={number}")];
         let tables = tables.iter().map(|table| format!("--table={table}"));
@@ -33,16 +33,16 @@ impl SubscriberArgs {
     }
 }
 
-/// How long the publisher service may take to confirm the topics; the demo does not wait that long.
+/// The time limit for the publisher service to confirm the topics; the demo's own is shorter.
 const LIVE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long the replica may take to catch up at the end; the demo waits longer for the answer.
+/// The time limit for the replica to catch up at the end; the demo waits longer for the report.
 const CATCH_UP: Duration = Duration::from_secs(8);
 
 /// Runs a subscriber.
 ///
 /// # Errors
-/// What the subscriber, the dispatcher and the store say.
+/// The errors of the subscriber, the dispatcher and the store.
 pub(crate) fn run(config: &Config, args: &SubscriberArgs) -> Result<()> {
     let node = Node::open(config)?;
     let dispatcher = node.dispatcher()?;
@@ -61,7 +61,7 @@ pub(crate) fn run(config: &Config, args: &SubscriberArgs) -> Result<()> {
         true => None,
         false => Some(Tables::open(&node, &args.table)?),
     };
-    // The end of the orders ends the waiting too, so that this process never outlives the demo.
+    // The end of the orders also ends the wait, so that this process never outlives the demo.
     let (served, live) = thread::scope(|scope| {
         let live = scope.spawn(|| {
             subscriber.wait_live(LIVE_TIMEOUT)?;
@@ -89,7 +89,7 @@ impl Tables {
         Ok(Tables { replica, tables })
     }
 
-    /// The rows that it holds once it has everything.
+    /// The rows that it holds once it has caught up.
     fn rows(&self) -> Vec<Held> {
         if let Err(e) = self.replica.wait_current(CATCH_UP) {
             log::warn!("the replica lags behind: {e}");

@@ -1,4 +1,4 @@
-//! The table at the end.
+//! The table of results.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::ledger::History;
 #[derive(Debug, Default)]
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
-    /// With what the store says.
+    /// With the comparison with the store.
     stored: bool,
 }
 
@@ -28,7 +28,7 @@ const COLUMNS: [&str; 12] = [
     "max ms",
 ];
 
-/// These are there if there is a store.
+/// Columns for a run with a store.
 const STORED: [&str; 2] = ["rows", "differ"];
 
 impl Table {
@@ -39,7 +39,7 @@ impl Table {
         }
     }
 
-    /// `differ` is how many rows are not as in the store.
+    /// Adds a row; `differ` is the number of rows that differ from the store's.
     pub(super) fn add(&mut self, topics: String, verdict: &Verdict, history: &History, differ: usize) {
         let number = self.rows.len() + 1;
         let numbers = [

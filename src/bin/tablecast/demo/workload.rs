@@ -1,4 +1,4 @@
-//! What the writers send: the life of an example network, or generated updates.
+//! The writers' updates: the history of an example network, or generated ones.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -7,18 +7,18 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tablecast::{Action, DbUpdate, Error, ErrorKind, Result, Topic};
 
-/// The life of a network with a few tenants, one update a line, in order.
+/// The history of a network with a few tenants, one update per line, in order.
 const NETWORK: &str = include_str!("../../../../examples/network.jsonl");
 
-/// The topics besides [`Topic::ALL`], of the example and of generated updates.
+/// The topics of the example and of generated updates, besides [`Topic::ALL`].
 const TENANTS: [&str; 3] = ["tenant-acme", "tenant-globex", "tenant-initech"];
 
-/// What is sent, by all writers together.
+/// The updates of all writers together.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Workload {
     /// The example network.
     Network,
-    /// So many generated updates.
+    /// This many generated updates.
     Generated(u64),
 }
 
@@ -27,7 +27,7 @@ impl Workload {
         updates.map_or(Workload::Network, Workload::Generated)
     }
 
-    /// How many updates there are.
+    /// The number of updates.
     pub(super) fn len(self) -> u64 {
         match self {
             Workload::Network => NETWORK.lines().count() as u64,
@@ -35,13 +35,13 @@ impl Workload {
         }
     }
 
-    /// Every topic that is used.
+    /// All topics in use.
     pub(super) fn topics() -> Vec<String> {
         let all = Topic::ALL.to_string();
         [all].into_iter().chain(TENANTS.map(str::to_owned)).collect()
     }
 
-    /// Every table that is used.
+    /// All tables in use.
     pub(super) fn tables(self) -> Result<Vec<String>> {
         let tables: BTreeSet<_> = match self {
             Workload::Network => NETWORK
@@ -53,8 +53,8 @@ impl Workload {
         Ok(tables.into_iter().collect())
     }
 
-    /// The updates that writer `number` (from 0) of `writers` sends: a row belongs to one writer, so that the order of
-    /// its updates is known. Each is made, and stamped with the time, when it is asked for.
+    /// The updates of writer `number` (from 0) of `writers`. A row belongs to one writer, so that the order of its
+    /// updates is known. Each update is made, with the time as its timestamp, when the iterator reaches it.
     pub(super) fn share(self, number: u64, writers: u64) -> Box<dyn Iterator<Item = Result<DbUpdate>>> {
         match self {
             Workload::Network => Box::new(
@@ -96,16 +96,16 @@ fn parse(line: &str) -> Result<DbUpdate> {
     Ok(update)
 }
 
-/// How many rows a writer changes.
+/// The number of rows that a writer changes.
 const ROWS: u64 = 1_000;
 
 /// The tables of the rows in turn.
 const TABLES: [&str; 4] = ["lport", "lport", "floatingip", "secgroup"];
 
-/// How many updates of a row follow one another; their priorities differ, which must not change their order.
+/// The priorities of successive updates of a row, which must not change their order.
 const BURST: [i32; 4] = [5, 9, 1, 5];
 
-/// How many bursts a row lives, from create to delete.
+/// The number of bursts from a row's create to its delete.
 const LIFE: u64 = 4;
 
 /// Update `index` of this writer.

@@ -1,4 +1,4 @@
-//! `demo-writer`: sends its share of the updates, as far as it is told.
+//! `demo-writer`: sends its share of the updates, as far as ordered.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use super::protocol::{self, Order, Report};
 use super::workload::Workload;
 use crate::stage::{Setup, wire};
 
-/// What a writer of the demo must know; the demo passes it.
+/// Arguments of a writer of the demo; the demo passes them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct WriterArgs {
-    /// Which writer this is, from 0.
+    /// Number of this writer, from 0.
     #[arg(long)]
     number: u64,
-    /// How many there are.
+    /// Number of writers.
     #[arg(long)]
     writers: u64,
-    /// As the demo's.
+    /// Number of generated updates, as for the demo.
     #[arg(long)]
     updates: Option<u64>,
-    /// What the names of topics and tables begin with.
+    /// Prefix of the names of topics and tables.
     #[arg(long, default_value = "")]
     namespace: String,
     /// Write rows, which are then published.
@@ -32,7 +32,7 @@ pub(crate) struct WriterArgs {
 }
 
 impl WriterArgs {
-    /// The arguments that make these.
+    /// The command line of these arguments.
     pub(super) fn command_line(number: usize, args: &Args, setup: &Setup) -> Vec<String> {
         let mut line = vec![
             "demo-writer".into(),
@@ -49,7 +49,7 @@ impl WriterArgs {
 /// Runs a writer.
 ///
 /// # Errors
-/// What the publisher and the store say.
+/// The errors of the publisher and the store.
 pub(crate) fn run(config: &Config, args: &WriterArgs) -> Result<()> {
     let teller = Teller::open(config, args.stored)?;
     let mut updates = Workload::new(args.updates).share(args.number, args.writers.max(1));
@@ -86,7 +86,7 @@ pub(crate) fn run(config: &Config, args: &WriterArgs) -> Result<()> {
     Ok(())
 }
 
-/// How updates are told: as they are, or as writes of rows.
+/// The sender of updates: directly, or as writes of rows.
 enum Teller {
     Publisher(Arc<Publisher>),
     Database(Arc<Database>),

@@ -1,4 +1,4 @@
-//! Commands that start processes, `demo` and `storm`: what they run on, their children, and what is said to them.
+//! The base of commands that start processes, `demo` and `storm`: servers, children, and the messages to them.
 
 mod process;
 pub(crate) mod progress;
@@ -19,14 +19,14 @@ pub(crate) use setup::{Choice, Driver, Flags, Redis, Setup, Store, config_of};
 /// A line of a child's stdout; `None` when it ended.
 type Heard = (Who, Option<String>);
 
-/// Time limit for a child to begin, and to end.
+/// Time limits for a child to begin, and to end.
 pub(crate) const START: Duration = Duration::from_secs(20);
 pub(crate) const END: Duration = Duration::from_secs(10);
 
 /// Time that a command may take to end after a signal.
 pub(crate) const GRACE: Duration = Duration::from_secs(3);
 
-/// Starts processes and hears them; their folder goes when this is dropped.
+/// Starts processes and receives their output; dropping it removes their folder.
 #[derive(Debug)]
 pub(crate) struct Stage {
     folder: TempDir,
@@ -56,7 +56,7 @@ impl Stage {
         Process::start(who, arguments, options, self.sender.clone())
     }
 
-    /// Starts a Redis if one of this run's own is wanted; returns the options that lead to it.
+    /// Starts a Redis server if the run needs its own; returns the options that lead to it.
     pub(crate) fn start_redis(&self, setup: &Setup, deadline: Instant) -> Result<(Option<Process>, Vec<Choice>)> {
         match &setup.redis {
             None => Ok((None, Vec::new())),
@@ -96,7 +96,7 @@ impl Stage {
         }
     }
 
-    /// The address in `ready <address> ...`, which is the first that `who` says.
+    /// Waits for the first line of `who`, `ready <address> ...`; returns the address.
     pub(crate) fn ready(&self, who: Who, deadline: Instant) -> Result<String> {
         let Some((of, line)) = self.hear(deadline)? else {
             return Err(late(&format!("{who} is not ready")));
@@ -108,7 +108,7 @@ impl Stage {
         }
     }
 
-    /// Does nothing for a while.
+    /// Pauses, unless a signal comes.
     pub(crate) fn rest(&self, time: Duration) -> Result<()> {
         match self.signals.recv_timeout(time) {
             Err(RecvTimeoutError::Timeout) => Ok(()),
@@ -138,7 +138,7 @@ fn interrupted() -> Error {
     Error::new(ErrorKind::Stopped, "interrupted")
 }
 
-/// A private folder whose name leaves room for a socket's.
+/// A private folder with a path short enough for a socket in it.
 fn folder() -> Result<TempDir> {
     let usual = std::env::temp_dir();
     let short = usual.as_os_str().len() < 60;

@@ -16,7 +16,7 @@ use tablecast::{Error, ErrorKind, Result};
 
 use super::{Choice, Heard, wire};
 
-/// Which child it is.
+/// The role of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Who {
     Service,
@@ -38,17 +38,17 @@ impl fmt::Display for Who {
     }
 }
 
-/// Time limit for a child to end another one that it has started.
+/// Time limit for a child to end the process that it has started.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Dropping it kills the child.
+/// A child process; dropping it kills the child.
 #[derive(Debug)]
 pub(crate) struct Process {
     who: Who,
     child: Child,
     stdin: Option<ChildStdin>,
     reader: Option<JoinHandle<()>>,
-    /// Carries nothing; disconnected when the child has closed its stdout, which it does when it ends.
+    /// Carries nothing; disconnected when the child closes its stdout, as it does on exit.
     ended: Receiver<()>,
     waited: bool,
 }
@@ -59,7 +59,7 @@ impl Process {
         let program = env::current_exe().map_err(|e| failed(who, "cannot find this program", e))?;
         let mut command = Command::new(program);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
-        // A process group of its own: Ctrl-C is for the command, which then ends the children.
+        // Its own process group: Ctrl-C reaches only the command, which then ends its children.
         command.process_group(0);
         let inherited = env::vars_os().map(|(name, _)| name);
         for name in inherited.filter(|name| name.to_string_lossy().starts_with("TABLECAST_")) {
@@ -84,7 +84,7 @@ impl Process {
         let read = move || {
             let _alive = alive;
             let lines = stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines());
-            // The receiver is gone only when the command is ending.
+            // The receiver is gone only while the command ends.
             lines
                 .map_while(io::Result::ok)
                 .for_each(|line| drop(heard.send((who, Some(line)))));
@@ -108,12 +108,12 @@ impl Process {
     pub(crate) fn dismiss(&mut self) {
         self.stdin = None;
         if let (Who::Service, Ok(pid)) = (self.who, i32::try_from(self.child.id())) {
-            // It fails only if the service has ended, which the wait for it finds out.
+            // Fails only if the service has ended, which `wait` notices.
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
     }
 
-    /// Waits for a child that was dismissed.
+    /// Waits for a dismissed child.
     pub(crate) fn wait(mut self, timeout: Duration) -> Result<()> {
         if self.ended.recv_deadline(Instant::now() + timeout) != Err(RecvTimeoutError::Disconnected) {
             let context = format!("{} did not end within {timeout:?} and was killed", self.who);
@@ -129,11 +129,11 @@ impl Process {
 }
 
 impl Process {
-    /// Kills the child with all that it has started, for a child that was killed and could not do that itself.
+    /// Kills the child's process group, since a killed child cannot end its own processes.
     fn kill_group(&self) {
-        // Until the process is waited for, its number is not given away.
+        // Its process id is not reused before it is waited for.
         if let (false, Ok(pid)) = (self.waited, i32::try_from(self.child.id())) {
-            // It fails only if all of them have ended.
+            // Fails only if all of them have ended.
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
         }
     }
@@ -143,7 +143,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.stdin = None;
         if self.who == Who::Redis {
-            // It ends the processes that it has started, which no other process can.
+            // The child ends the server that it has started.
             let _ = self.ended.recv_timeout(GRACE);
             self.kill_group();
         }

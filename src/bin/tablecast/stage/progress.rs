@@ -1,4 +1,4 @@
-//! Shows how far something is: a bar on a terminal, otherwise a line on stderr now and then.
+//! The progress of a run: a bar on a terminal, otherwise a line on stderr at intervals.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::output;
 
-/// Interval of printed lines.
+/// The interval of printed lines.
 const OFTEN: Duration = Duration::from_secs(5);
 
 pub(crate) struct Progress {

@@ -1,4 +1,4 @@
-//! `own-redis`: a Redis server of a command's own. It ends when the command does, however that ends.
+//! `own-redis`: a command's own Redis server, which ends with the command, however that ends.
 
 use std::env;
 use std::io::{self, BufRead, BufReader};
@@ -25,22 +25,22 @@ pub(crate) struct RedisArgs {
 }
 
 impl RedisArgs {
-    /// The arguments that make these.
+    /// The command line of these arguments.
     pub(super) fn command_line(program: &Path, folder: &Path) -> Vec<String> {
         let program = format!("--program={}", program.display());
         vec!["own-redis".into(), program, format!("--folder={}", folder.display())]
     }
 }
 
-/// Attempts with other ports: another process may take the one that was free.
+/// Attempts with different ports, since another process may take a free one.
 const TRIES: u32 = 5;
 
-/// The server that is installed.
+/// Finds the installed server.
 pub(super) fn find() -> Result<PathBuf> {
     let folders = env::var_os("PATH").unwrap_or_default();
     let mut programs = env::split_paths(&folders).map(|folder| folder.join("redis-server"));
     programs.find(|program| program.is_file()).ok_or_else(|| {
-        let context = "there is no redis-server on the PATH: install Redis, or name one that runs with --redis \
+        let context = "there is no redis-server on the PATH: install Redis, or use a running one with --redis \
                        redis://127.0.0.1:6379";
         Error::new(ErrorKind::Unsupported, context)
     })
@@ -54,12 +54,12 @@ pub(crate) fn run(args: &RedisArgs) -> Result<()> {
     let running = Arc::new(Mutex::new(Running::default()));
     let stop = Arc::clone(&running);
     let watch = move || {
-        // Whatever comes, and however it ends.
+        // Until stdin ends, for any reason.
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         let mut running = stop.lock();
         running.is_over = true;
         if let Some(server) = &mut running.server {
-            // It fails only if the server has ended.
+            // Fails only if the server has ended.
             let _ = server.kill();
         }
     };
@@ -88,7 +88,7 @@ pub(crate) fn run(args: &RedisArgs) -> Result<()> {
     Err(Error::new(ErrorKind::Io, context))
 }
 
-/// The server, and whether it is still wanted.
+/// The server, and the flag that ends it.
 #[derive(Default)]
 struct Running {
     server: Option<Child>,
@@ -96,7 +96,7 @@ struct Running {
 }
 
 impl Running {
-    /// Starts it and returns its log; `None` if it is not wanted any more.
+    /// Starts the server and returns its log; `None` if it is no longer needed.
     fn start(&mut self, args: &RedisArgs, port: u16) -> io::Result<Option<ChildStdout>> {
         if self.is_over {
             return Ok(None);
@@ -117,8 +117,8 @@ impl Running {
     }
 }
 
-/// Reads the server's log to its end, which is the server's too, and says when it is ready; returns whether it was, and
-/// its last words.
+/// Reads the server's log until the server ends, and prints `ready` when it is; returns true if it was, and the last
+/// line.
 fn read(log: ChildStdout, port: u16) -> Result<(bool, String)> {
     let mut is_ready = false;
     let mut last = String::new();

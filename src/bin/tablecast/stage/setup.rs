@@ -1,4 +1,4 @@
-//! Base of a run: a driver, perhaps a store, and perhaps a Redis, started here or already running.
+//! The base of a run: a driver, and possibly a store and a Redis server, started here or already running.
 
 use std::path::PathBuf;
 
@@ -7,7 +7,7 @@ use tablecast::{Config, Error, ErrorKind, Result};
 
 use super::redis;
 
-/// The flags that decide, as they were given.
+/// The flags of the command.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Flags<'a> {
     /// `--driver`
@@ -16,14 +16,14 @@ pub(crate) struct Flags<'a> {
     pub(crate) store: Option<&'a str>,
 }
 
-/// Base of a run.
+/// The base of a run.
 #[derive(Debug)]
 pub(crate) struct Setup {
     pub(crate) driver: Driver,
     pub(crate) store: Option<Store>,
-    /// Which Redis, if the driver or the store is one.
+    /// The Redis server, if the driver or the store needs one.
     pub(crate) redis: Option<Redis>,
-    /// Prefix of topics and tables, so that other users are not disturbed.
+    /// The prefix of topics and tables, which keeps them apart from other users'.
     pub(crate) namespace: String,
     /// Options for every child.
     pub(crate) common: Vec<Choice>,
@@ -32,14 +32,14 @@ pub(crate) struct Setup {
 /// An option with its value.
 pub(crate) type Choice = (&'static str, String);
 
-/// Transport of the updates.
+/// The transport of the updates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Driver {
     Zmq,
     Redis,
 }
 
-/// Place of the rows.
+/// The store of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Store {
     Sqlite,
@@ -50,13 +50,13 @@ pub(crate) enum Store {
 pub(crate) enum Redis {
     /// To be started, with this program.
     Own(PathBuf),
-    /// A server that runs already, with these options.
+    /// A running server, with the options that lead to it.
     Running(Vec<Choice>),
 }
 
 impl Setup {
     /// # Errors
-    /// [`ErrorKind::Config`] if the flags cannot be followed.
+    /// [`ErrorKind::Config`] if the flags are invalid or contradict each other.
     pub(crate) fn new(config: &Config, flags: Flags<'_>, redis: Option<&str>) -> Result<Setup> {
         let driver = match flags.driver {
             None | Some("zmq") => Driver::Zmq,
@@ -73,7 +73,7 @@ impl Setup {
         };
         let wants_redis = driver == Driver::Redis || store == Some(Store::Redis);
         let redis = match redis {
-            _ if wants_redis && !cfg!(feature = "redis") => return Err(wrong("this build has no Redis".into())),
+            _ if wants_redis && !cfg!(feature = "redis") => return Err(wrong("this build lacks Redis".into())),
             None if !wants_redis => None,
             None => Some(Redis::Own(redis::find()?)),
             Some(_) if !wants_redis => {
@@ -106,7 +106,7 @@ impl Setup {
     }
 }
 
-/// The options that lead to this Redis; user and password stand in the options of this process.
+/// The options that lead to this Redis; user, password and TLS files come from this process's options.
 fn running(config: &Config, url: &str) -> Result<Vec<Choice>> {
     let (tls, hosts) = match url.split_once("://") {
         Some(("redis", hosts)) if !hosts.is_empty() => (false, hosts),

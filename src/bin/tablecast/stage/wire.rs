@@ -1,6 +1,6 @@
-//! Messages between a command and its children: one JSON object a line, on the child's stdin and stdout.
+//! The messages between a command and its children: one JSON object per line, on the child's stdin and stdout.
 //!
-//! Every order is answered by one report. A child ends when its stdin does, so none outlives the command.
+//! Every order gets one report. A child ends when its stdin does, so none outlives the command.
 
 use std::io::{self, Write};
 
@@ -22,13 +22,13 @@ pub(crate) fn read<'a, T: Deserialize<'a>>(line: &'a str) -> Result<T> {
         .map_err(|e| Error::new(ErrorKind::Malformed, format!("unexpected line {line:?}")).with_source(e))
 }
 
-/// A child's: reports to the command.
+/// Reports to the command, from a child.
 pub(crate) fn report(report: &impl Serialize) -> Result<()> {
     write(&mut crate::output::stdout(), report)
         .map_err(|e| Error::new(ErrorKind::Io, "cannot report to the command that started this").with_source(e))
 }
 
-/// A child's: the orders of the command, until it wants no more.
+/// The orders of the command to a child, until the command closes the pipe.
 pub(crate) fn orders<T: DeserializeOwned>() -> impl Iterator<Item = Result<T>> {
     io::stdin().lines().map(|line| {
         let line = line

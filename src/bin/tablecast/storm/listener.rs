@@ -1,4 +1,4 @@
-//! `storm-listener`: a server that takes its share and reports it.
+//! `storm-listener`: a listener that takes its share of the updates and reports it.
 
 use std::sync::Arc;
 
@@ -19,43 +19,43 @@ pub(crate) struct ListenerArgs {
 }
 
 impl ListenerArgs {
-    /// The arguments that make these.
+    /// The command line of these arguments.
     pub(super) fn command_line(work: u64) -> Vec<String> {
         vec!["storm-listener".into(), format!("--work={work}")]
     }
 }
 
-/// Questions of the storm.
+/// Orders of the storm.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Order {
-    /// Say how many events are not settled.
+    /// Report the number of unsettled events.
     Count,
-    /// Say all about what came.
+    /// Report the processed updates.
     Tell,
 }
 
-/// Answers of a listener.
+/// Reports of a listener.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Report {
-    /// It is registered, and has used so much processor time, in microseconds.
+    /// It is registered; with its processor time so far, in microseconds.
     Ready { cpu: u64 },
-    /// Number of events that are claimed and not confirmed yet.
+    /// The number of events that are claimed and not confirmed yet.
     Unsettled(u64),
-    /// The updates that it has processed, and how much processor time it has used.
+    /// The updates that it has processed, and its processor time.
     Processed { keys: Vec<u32>, cpu: u64 },
 }
 
 /// Runs a listener.
 ///
 /// # Errors
-/// The statistics of the listener, the publisher and the subscriber.
+/// The errors of the listener, the publisher and the subscriber.
 pub(crate) fn run(config: Config, args: &ListenerArgs) -> Result<()> {
     let node = seat::open(config)?;
     let keys = Arc::new(Mutex::new(Vec::new()));
     let (record, work) = (Arc::clone(&keys), args.work);
     let handler = move |update: &DbUpdate| {
         compute(work);
-        // A key that was never sent is no number of an update.
+        // A key that was never sent gets a number that no update has.
         record.lock().push(update.key.parse().unwrap_or(u32::MAX));
     };
     let listener = node.listener(handler)?;
@@ -85,7 +85,7 @@ fn compute(work: u64) {
 }
 
 fn micros(clock: ClockId) -> u64 {
-    // Both clocks are there wherever this is built.
+    // Both clocks exist on all supported systems.
     let time = clock_gettime(clock).map_or_else(|_| std::time::Duration::ZERO, Into::into);
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

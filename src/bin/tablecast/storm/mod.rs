@@ -17,15 +17,15 @@ use round::Round;
 
 pub(crate) use listener::{ListenerArgs, run as run_listener};
 
-/// Measure what listeners bear when all nodes come online at once, and how that grows with nodes and listeners.
+/// Measure the load on listeners when all nodes come online at once, and how it grows with nodes and listeners.
 ///
-/// Listeners are processes, each node is a notifier in this one. One storm for each number of listeners, with the most
-/// nodes; one for each other number of nodes, with the most listeners; and one for each other number of workers, with
-/// the fewest listeners. Exits with 1 if an update was lost, or processed twice.
+/// Each listener is a process; each node is a notifier in this one. There is one storm for each number of listeners,
+/// with the most nodes; one for each other number of nodes, with the most listeners; and one for each other number of
+/// workers, with the fewest listeners. Exits with 1 if an update was lost, or processed twice.
 ///
-/// --driver zmq (the default) uses a port for each process, found in the store, which is --store sqlite (the default) or
-/// redis; --driver redis has --store redis by default. Either redis starts a redis-server of the storm's own. Of the
-/// options, codec, ack_timeout_ms and listener_timeout_ms are used too.
+/// --driver zmq (the default) uses a port for each process, found through the store, which is --store sqlite (the
+/// default) or redis; --driver redis has --store redis by default. For redis, the storm starts its own redis-server.
+/// The options codec, ack_timeout_ms and listener_timeout_ms also apply.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Number of nodes.
@@ -38,7 +38,7 @@ pub(crate) struct Args {
     /// Number of listeners.
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,2,4,8", value_parser = number::<1, 64>)]
     listeners: Vec<usize>,
-    /// Number of threads of each listener that process updates; 0: the one that hands them out.
+    /// Number of each listener's worker threads; 0: its dispatcher's thread processes updates.
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "0,4", value_parser = number::<0, 256>)]
     workers: Vec<usize>,
     /// Microseconds of computing for each update.
@@ -55,7 +55,7 @@ fn number<const MIN: usize, const MAX: usize>(text: &str) -> std::result::Result
 }
 
 impl Args {
-    /// The storms, in their order.
+    /// The storms, in order.
     fn rounds(&self) -> Vec<Round> {
         let most = |numbers: &[usize]| numbers.iter().copied().max().unwrap_or(1);
         let fewest = self.listeners.iter().copied().min().unwrap_or(1);
@@ -81,7 +81,7 @@ impl Args {
     }
 }
 
-/// Runs the storms: success if every update was processed once.
+/// Runs the storms. They succeed if every update was processed once.
 ///
 /// # Errors
 /// If a process cannot be started or ends too early, or if a signal came.

@@ -1,4 +1,4 @@
-//! One storm: listeners as processes, nodes in this one, and what came of it.
+//! One storm: listeners as processes, nodes in this one, and the outcome.
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,10 @@ use crate::stage::{self, Choice, Driver, Process, Setup, Stage, Who, config_of, 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Round {
     pub(super) nodes: usize,
-    /// Number of updates of each node.
+    /// The number of updates of each node.
     pub(super) ports: usize,
     pub(super) listeners: usize,
-    /// Of each listener's dispatcher.
+    /// The workers of each listener's dispatcher.
     pub(super) workers: usize,
     /// Microseconds of computing for an update.
     pub(super) work: u64,
@@ -29,22 +29,22 @@ impl Round {
     }
 }
 
-/// The result.
+/// The result of a storm.
 #[derive(Debug)]
 pub(super) struct Outcome {
     pub(super) round: Round,
-    /// From the first node that began to the last that knew all listeners and heard them.
+    /// From the start of the first node until every node knows and hears all listeners.
     pub(super) online: Duration,
     /// From the first update to the last acknowledgement.
     pub(super) took: Duration,
     /// From an update to its acknowledgement.
     pub(super) latency: Latency,
     pub(super) retried: u64,
-    /// Number of updates that each listener has processed.
+    /// The number of updates that each listener has processed.
     pub(super) handled: Vec<usize>,
-    /// Number of processors that each listener has kept busy.
+    /// The number of processors that each listener has kept busy.
     pub(super) cores: Vec<f64>,
-    /// Number of updates that were not processed, and that were processed again.
+    /// The numbers of updates not processed, and processed again.
     pub(super) lost: usize,
     pub(super) again: usize,
 }
@@ -55,11 +55,11 @@ impl Outcome {
     }
 }
 
-/// Interval of the look at the progress.
+/// The interval of looks at the progress.
 const TICK: Duration = Duration::from_millis(20);
 
 impl Round {
-    /// Lets all nodes begin at once; gives up when nothing has been acknowledged for `timeout`.
+    /// Starts all nodes at once; gives up when nothing was acknowledged for `timeout`.
     ///
     /// # Errors
     /// If a process cannot be started or ends too early, and `Timeout` if the nodes do not come online.
@@ -128,7 +128,7 @@ impl Round {
     }
 }
 
-/// Waits until no copy of an update is on its way any more; gives up after `timeout`.
+/// Waits until no copy of an update is under way; gives up after `timeout`.
 fn settle(stage: &Stage, listeners: &mut [Process], timeout: Duration) -> Result<()> {
     let start = Instant::now();
     while start.elapsed() < timeout {
@@ -144,7 +144,7 @@ fn settle(stage: &Stage, listeners: &mut [Process], timeout: Duration) -> Result
     Ok(())
 }
 
-/// Asks all listeners, and returns what they say, in their order.
+/// Asks all listeners, and returns their reports in order.
 fn ask_all<T>(
     stage: &Stage,
     listeners: &mut [Process],
@@ -155,7 +155,7 @@ fn ask_all<T>(
     hear_all(stage, listeners.len(), Instant::now() + stage::START, read)
 }
 
-/// One report of each listener, in their order.
+/// Waits for one report of each listener; returns them in order.
 fn hear_all<T>(
     stage: &Stage,
     count: usize,
@@ -176,36 +176,36 @@ fn hear_all<T>(
     Ok(heard.into_iter().flatten().collect())
 }
 
-/// Number of `updates` that are not among `processed`, and that are there again.
+/// The numbers of `updates` missing from `processed`, and of repeated ones.
 fn compare<'a>(updates: usize, processed: impl Iterator<Item = &'a u32>) -> (usize, usize) {
     let mut times = vec![0_usize; updates];
     let mut again = 0;
     for key in processed {
         match times.get_mut(*key as usize) {
             Some(0) => times[*key as usize] = 1,
-            // Also keys that were never sent.
+            // Includes keys that were never sent.
             _ => again += 1,
         }
     }
     (times.iter().filter(|times| **times == 0).count(), again)
 }
 
-/// The nodes: each a notifier, with a topic of its own; they share what a program has.
+/// The nodes: each is a notifier with its own topic; they share a publisher and a subscriber.
 struct Nodes {
-    // Dropped first: they use the others.
+    // Dropped first, since they use the node.
     notifiers: Vec<Notifier>,
     _node: Node,
 }
 
 impl Nodes {
-    /// Returns when each knows all listeners, and hears them.
+    /// Starts the nodes; returns when each knows and hears all listeners.
     fn start(round: &Round, stage: &Stage, driver: Driver, options: &[Choice]) -> Result<Nodes> {
         let node = seat::open(config_of(options)?)?;
         let (subscriber, publisher) = (node.subscriber()?, node.publisher()?);
         let deadline = Instant::now() + stage::START;
         let left = || deadline.saturating_duration_since(Instant::now());
         if driver == Driver::Zmq {
-            // Its own is among them.
+            // The nodes' own publisher is one of them.
             while subscriber.status().addresses.len() <= round.listeners {
                 if left().is_zero() {
                     return Err(stage::late("not every listener's publisher is found"));
@@ -222,7 +222,7 @@ impl Nodes {
         Ok(Nodes { notifiers, _node: node })
     }
 
-    /// Every node reports the status of its ports, all at once.
+    /// Sends the status of all ports of every node at once.
     fn notify(&self, ports: usize) -> Result<()> {
         for port in 0..ports {
             for (node, notifier) in self.notifiers.iter().enumerate() {

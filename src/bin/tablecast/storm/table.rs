@@ -1,11 +1,11 @@
-//! Results of storms, for people.
+//! The printed results of storms.
 
 use std::fmt::Write as _;
 
 use super::round::Outcome;
 use crate::output;
 
-/// A row for each storm, and how they compare.
+/// A row for each storm, and a comparison of them.
 pub(super) fn text(outcomes: &[Outcome]) -> String {
     let head = [
         "nodes",
@@ -29,7 +29,7 @@ pub(super) fn text(outcomes: &[Outcome]) -> String {
     rows.extend(outcomes.iter().map(row));
     let mut text = output::columns(&rows);
     text.push_str(
-        "\nThe latency is from an update to its acknowledgement, and in a storm mostly waiting. cores: how many processors a \
+        "\nThe latency is from an update to its acknowledgement, and in a storm mostly waiting. cores: processors that a \
          listener keeps busy, on average.\n",
     );
     if let (Some(most_nodes), Some(most_listeners), Some(first)) = (
@@ -80,14 +80,14 @@ fn per_second(outcome: &Outcome) -> f64 {
     outcome.round.updates() as f64 / outcome.took.as_secs_f64()
 }
 
-/// Distance of the shares from even ones; by fair lot about one less than there are shares.
+/// The distance of the shares from even ones; with fair lots about one less than the number of shares.
 fn chi_squared(shares: &[usize]) -> f64 {
     let even = shares.iter().sum::<usize>() as f64 / shares.len().max(1) as f64;
     let far = |share: &usize| (*share as f64 - even).powi(2) / even.max(1.0);
     shares.iter().map(far).sum()
 }
 
-/// One line: what becomes of load, latency and retries from the fewest to the most.
+/// Adds a line that compares load, latency and retries for the fewest and the most.
 fn growth<'a>(
     text: &mut String,
     of: &str,

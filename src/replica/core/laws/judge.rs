@@ -1,4 +1,4 @@
-//! What is promised, of a [`Play`].
+//! The promises, checked on a [`Play`].
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,9 +14,9 @@ impl Play {
         }
     }
 
-    /// What a position and a proof say is true.
+    /// Checks that positions and proofs are true.
     pub(super) fn check_laws(&self) -> Result<(), String> {
-        // Of a store that tells no versions a late update cannot be told from a new one.
+        // Without versions in the store, a late update cannot be distinguished from a new one.
         if self.went_back || self.kind == Kind::Plain {
             return Ok(());
         }
@@ -37,7 +37,7 @@ impl Play {
     /// True if the row is as this write left it, or newer.
     fn includes(&self, made: &Made) -> bool {
         let held = self.core.rows.get(&key(made.key));
-        // Of a row that had another topic in between, that one's position may be behind.
+        // If the row had another topic in between, that topic's position may be behind.
         match held.filter(|held| *held.topic() == name(made.topic)) {
             Some(held) => held.version() >= made.version,
             None => {
@@ -47,13 +47,13 @@ impl Play {
         }
     }
 
-    /// Nothing is written any more, and everything is on its way no longer than the bound.
+    /// Ends all writes, and lets everything under way arrive.
     pub(super) fn calm(&mut self) -> Result<(), String> {
         self.is_away = false;
         self.slowness = 60;
-        // What is still on its way comes, which may be from before the store went back.
+        // Updates still under way arrive; they may be from before the store went back.
         self.pass(Duration::from_secs(2))?;
-        // A check that fell in that time, and the next one; the store was away for up to the longest pause.
+        // Time for a check that fell into that time, the next one, and the longest pause after an outage.
         self.pass(TIMES.check_interval * 2 + TIMES.max_backoff + Duration::from_secs(3))
     }
 
@@ -82,7 +82,7 @@ impl Play {
         Ok(())
     }
 
-    /// Holds what was told of a row against C8; returns its last state.
+    /// Checks a row's reported changes against C8; returns its last state.
     fn judge_row(&self, told: &[RowChange<u64>]) -> Result<Option<(u64, u64)>, String> {
         let mut state: Option<(u64, u64)> = None;
         let mut version = 0;
@@ -98,7 +98,7 @@ impl Play {
                 (RowChange::Removed { old: Some(old), .. }, Some(state)) if (old.version, old.row) == state => None,
                 _ => return Err(format!("{change:?} after {state:?}")),
             };
-            // A topic that is held no more takes its rows out as of their own versions, and brings them back.
+            // Removing a topic removes its rows at their own versions; adding it again brings them back.
             let may_repeat = matches!(change, RowChange::Added { .. });
             let is_ordered = !self.went_back && self.kind != Kind::Plain;
             if is_ordered

@@ -1,4 +1,4 @@
-//! The thread that reads the store, in a [`Play`].
+//! The reading thread of a [`Play`].
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::replica::core::{Base, Read};
 use crate::store::TableVersion;
 
 impl Play {
-    /// What the thread that reads the store does by now.
+    /// Does everything that the reading thread has to do by now.
     pub(super) fn read(&mut self) {
         let now = self.now;
         loop {
@@ -45,7 +45,7 @@ impl Play {
         })
     }
 
-    /// One call of the store; true if the read is done.
+    /// Makes one call to the store; returns true if the read is done.
     fn step(&mut self, reading: &mut Reading) -> bool {
         let now = self.now;
         match &reading.read {

@@ -1,4 +1,4 @@
-//! A store, a network and a reader by hand-made time, around one [`Core`].
+//! A store, a network and a reader around one [`Core`], with a hand-made clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ pub(super) const TIMES: Times = Times {
     max_backoff: Duration::from_secs(3),
 };
 
-/// What a store can tell.
+/// The abilities of a store.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Kind {
     /// Versions of topics, and changes.
@@ -33,7 +33,7 @@ pub(super) enum Kind {
     Plain,
 }
 
-/// What becomes of the update of a write.
+/// The fate of a write's update.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Fate {
     Told,
@@ -44,7 +44,7 @@ pub(super) enum Fate {
     Doubled,
     Unversioned,
     WithoutAfter,
-    /// Written, then undone; the undo may be told.
+    /// Written, then undone; the undo may be published.
     Undone,
 }
 
@@ -55,19 +55,19 @@ pub(super) struct Row {
     pub(super) value: u64,
 }
 
-/// What the store has.
+/// The contents of the store.
 #[derive(Debug, Clone, Default)]
 pub(super) struct State {
     pub(super) incarnation: u64,
     pub(super) version: u64,
     pub(super) rows: BTreeMap<usize, Row>,
     pub(super) last: [u64; 3],
-    /// By topic: of each key the last change.
+    /// By topic: the last change of each key.
     pub(super) log: [BTreeMap<u64, usize>; 3],
     pub(super) forgotten: u64,
 }
 
-/// A write that was made, for the laws: the row's topic, its key, when, and whether it is there after it.
+/// A write, for the laws.
 #[derive(Debug)]
 pub(super) struct Made {
     pub(super) topic: usize,
@@ -86,7 +86,7 @@ pub(super) struct Reading {
 
 pub(super) enum Stage {
     Start,
-    /// Rows after this key; or changes after this version.
+    /// The next rows come after this key, or the next changes after this version.
     Pages(Option<usize>, TableVersion),
 }
 
@@ -101,7 +101,7 @@ pub(super) struct Play {
     pub(super) went_back: bool,
     pub(super) net: Vec<(Instant, DbUpdate)>,
     pub(super) slowness: u64,
-    /// How many times slower some updates are.
+    /// The factor by which some updates are delayed.
     pub(super) late: u64,
     pub(super) now: Instant,
     pub(super) core: Core<u64>,
@@ -192,12 +192,12 @@ impl Play {
         self.slowness = self.chance.u64(1..1_500);
     }
 
-    /// Nothing is later than it is waited for.
+    /// From now on no update is later than the replica's patience.
     pub(super) fn be_punctual(&mut self) {
         self.late = 2;
     }
 
-    /// What is on its way comes so much later.
+    /// Delays the updates under way by `time`.
     pub(super) fn hold_back(&mut self, time: Duration) {
         self.net.iter_mut().for_each(|(at, _)| *at += time);
     }
@@ -206,7 +206,7 @@ impl Play {
         self.store.clone()
     }
 
-    /// The store is put back, and was not looked at before.
+    /// Restores an earlier state, without a look at the store before.
     pub(super) fn restore(&mut self, earlier: State) {
         self.went_back = true;
         self.store = earlier;
@@ -216,27 +216,27 @@ impl Play {
         self.core.handle_loss(self.now);
     }
 
-    /// An earlier state of the store is put back. It is looked at before the numbers have come round, and was looked at before, so
-    /// that what is lost had been seen with its numbers; or else only a comparison of the rows would show it.
+    /// Restores an earlier state. The replica reads the store before, so that it has seen the versions that are lost,
+    /// and after, before the versions reach the old ones again; otherwise only a comparison of rows would show it.
     pub(super) fn go_back(&mut self) -> Result<(), String> {
         self.look()?;
         let Some(earlier) = self.chance.choice(&self.backups).cloned() else {
             return Ok(());
         };
         self.went_back |= earlier.version < self.store.version;
-        // What was lost does not come back.
+        // Lost states do not come back.
         self.backups.retain(|backup| backup.version <= earlier.version);
         self.store = earlier;
         self.look()
     }
 
-    /// The store is there for as long as it takes until it is looked at.
+    /// Makes the store available until the replica has read it.
     fn look(&mut self) -> Result<(), String> {
         self.is_away = false;
         self.pass(TIMES.check_interval + TIMES.max_backoff + Duration::from_secs(1))
     }
 
-    /// The store is emptied. What was written before had been looked at, or else nothing shows which table it was.
+    /// Empties the store. The replica has read it before; otherwise nothing shows that the table is another one.
     pub(super) fn begin_anew(&mut self) -> Result<(), String> {
         self.look()?;
         self.went_back |= self.store.version > 0;
@@ -264,7 +264,7 @@ impl Play {
         self.store.forgotten = version;
     }
 
-    /// One write of a random row.
+    /// Writes a random row.
     pub(super) fn write(&mut self, fate: Fate) {
         if self.is_away {
             return;
@@ -295,7 +295,7 @@ impl Play {
         self.send(undo, fate);
     }
 
-    /// One new row of each topic that is held, in the place of another, or else none.
+    /// Writes one row of each held topic: an existing one, or else a free key, if there is one.
     pub(super) fn write_each_topic(&mut self) {
         for of in self.held.clone() {
             let of_topic = self
@@ -311,7 +311,7 @@ impl Play {
         }
     }
 
-    /// Each position is at the topic's last version, or beyond.
+    /// Asserts that each position is at or above the topic's last version.
     pub(super) fn assert_positions(&self) {
         for &of in &self.held {
             let position = self.core.position(&name(of)).unwrap().version;
@@ -319,7 +319,7 @@ impl Play {
         }
     }
 
-    /// Writes a row, or deletes it; the update that tells of it.
+    /// Writes or deletes a row; returns the update about it.
     fn put(&mut self, place: usize, of: usize, value: Option<u64>) -> DbUpdate {
         let store = &mut self.store;
         if store.incarnation == 0 {
