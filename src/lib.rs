@@ -57,7 +57,8 @@
 //! [discovery](docs::discovery), [monitors](docs::monitors), [command line](docs::command_line),
 //! [options](docs::options), [operating](docs::operating), [wire format](docs::wire_format),
 //! [beside Dragonflow](docs::dragonflow), [writing a driver](docs::writing_a_driver),
-//! [writing a store](docs::writing_a_store), [benchmarks](docs::benchmarks).
+//! [writing a store](docs::writing_a_store), [testing your program](docs::testing_your_program),
+//! [benchmarks](docs::benchmarks).
 //!
 //! # Flows
 //!
@@ -79,6 +80,7 @@
 //! | `redis` | yes | the driver and the store `redis` |
 //! | `redis-tls` | no | Redis over TLS; builds ring with a C compiler |
 //! | `sqlite` | yes | the store `sqlite`; builds SQLite with a C compiler |
+//! | `testing` | no | the module `testing`: faults on command, for unit tests of programs |
 //! | `bin` | yes | the tool `tablecast`; includes `zmq` and `sqlite` |
 //!
 //! # Logs
@@ -145,6 +147,9 @@ pub mod listener;
 pub mod service;
 
 pub mod node;
+
+#[cfg(feature = "testing")]
+pub mod testing;
 
 #[cfg(any(doc, doctest))]
 pub mod docs;

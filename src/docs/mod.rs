@@ -18,6 +18,7 @@ macro_rules! pages {
         /// [Dragonflow]: crate::docs::dragonflow
         /// [writing a driver]: crate::docs::writing_a_driver
         /// [writing a store]: crate::docs::writing_a_store
+        /// [testing]: crate::docs::testing_your_program
         /// [benchmarks]: crate::docs::benchmarks
         ///
         #[doc = include_str!(concat!(stringify!($page), ".md"))]
@@ -49,6 +50,8 @@ pages! {
         "In the reference: [`transport`](crate::transport), [`Drivers`](crate::Drivers).";
     writing_a_store: "A database of the program's own.",
         "In the reference: [`store`](crate::store), [`Stores`](crate::Stores).";
+    testing_your_program: "Unit tests without servers, with faults on command.",
+        "In the reference: [`Config::in_memory`](crate::Config::in_memory), and with its feature the module `testing`.";
     benchmarks: "Speed, and the commands that measure it.", "";
 }
 

@@ -83,11 +83,15 @@ impl MemoryDriver {
     /// [`ErrorKind::InvalidInput`] if the address is empty.
     pub fn new(publish: &str) -> Result<MemoryDriver> {
         check(publish)?;
-        Ok(MemoryDriver {
+        Ok(MemoryDriver::named(publish))
+    }
+
+    pub(crate) fn named(publish: &str) -> MemoryDriver {
+        MemoryDriver {
             world: Arc::default(),
             publish: publish.into(),
             capacity: DEFAULT_CAPACITY,
-        })
+        }
     }
 
     /// The world that all of the process share; this is what the alias `memory` stands for.

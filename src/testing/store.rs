@@ -1,0 +1,102 @@
+//! A store in memory with faults.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::{Changes, Page, Row, Store, TableVersion, TopicVersions, Write, Written};
+use crate::stores::memory::MemoryStore;
+use crate::update::{Name, Topic};
+
+/// A store in memory that fails, or goes back to nothing, when it is told to.
+#[derive(Debug, Default)]
+pub struct FaultyStore {
+    state: RwLock<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    store: Arc<MemoryStore>,
+    failure: Option<ErrorKind>,
+}
+
+impl FaultyStore {
+    /// An empty store without faults.
+    pub fn new() -> FaultyStore {
+        FaultyStore::default()
+    }
+
+    /// From now on every call fails with an error of this kind, for example [`ErrorKind::Unavailable`].
+    pub fn fail(&self, kind: ErrorKind) {
+        self.state.write().failure = Some(kind);
+    }
+
+    /// Ends [`FaultyStore::fail`].
+    pub fn mend(&self) {
+        self.state.write().failure = None;
+    }
+
+    /// Begins anew without any row, as a database that was removed: its tables are of another incarnation.
+    pub fn empty(&self) {
+        self.state.write().store = Arc::default();
+    }
+
+    fn store(&self) -> Result<Arc<MemoryStore>> {
+        let state = self.state.read();
+        match state.failure {
+            Some(kind) => Err(Error::new(kind, "the store was told to fail")),
+            None => Ok(Arc::clone(&state.store)),
+        }
+    }
+}
+
+impl Store for FaultyStore {
+    fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
+        self.store()?.get(table, key, topic)
+    }
+
+    fn write(&self, write: &Write<'_>) -> Result<Written> {
+        self.store()?.write(write)
+    }
+
+    fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
+        self.store()?.write_each(writes)
+    }
+
+    fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
+        self.store()?.page_of_entries(table, topic, after)
+    }
+
+    fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
+        self.store()?.page_of_keys(table, topic, after)
+    }
+
+    fn create_table(&self, table: &str) -> Result<bool> {
+        self.store()?.create_table(table)
+    }
+
+    fn delete_table(&self, table: &str) -> Result<bool> {
+        self.store()?.delete_table(table)
+    }
+
+    fn allocate_unique_key(&self, table: &str) -> Result<u64> {
+        self.store()?.allocate_unique_key(table)
+    }
+
+    fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
+        self.store()?.table_version(table)
+    }
+
+    fn topic_versions(&self, table: &str, topics: &[Topic]) -> Result<Option<TopicVersions>> {
+        self.store()?.topic_versions(table, topics)
+    }
+
+    fn changes(&self, table: &str, topic: &Topic, since: TableVersion) -> Result<Changes> {
+        self.store()?.changes(table, topic, since)
+    }
+
+    fn delete_rows(&self, table: &str, keys: &[Name]) -> Result<usize> {
+        self.store()?.delete_rows(table, keys)
+    }
+}
