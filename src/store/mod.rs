@@ -16,7 +16,6 @@
 //!   [`ErrorKind::NotFound`] to set or delete one that does not. An outage is never one of those two, but for example
 //!   [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`]. Only after [`ErrorKind::Unconfirmed`] a write may have been
 //!   made in spite of the error.
-//! have been made in spite of the error.
 //!
 //! A store implements seven calls; the others have defaults built on them. Every store here passes the suite in
 //! `tests/stores`.
