@@ -646,7 +646,7 @@ fn stop_and_a_gone_receiver_end_the_wait_for_space() {
         for _ in &waiters {
             begun.recv().unwrap();
         }
-        // They now wait or are about to; both must end.
+        // The senders now wait or are about to; both must end.
         (0..1000).for_each(|_| thread::yield_now());
         drop(receiver);
         for waiter in waiters {

@@ -48,7 +48,7 @@ fn assert_remembered(host: &Host, monitor: Monitor, store: &Arc<dyn Store>) {
     assert_eq!(host.keys(1), [("last".to_owned(), Action::Delete)]);
 }
 
-/// Empties the store, and lets `fill` write as much as there was.
+/// Empties the store through `forget`, and writes as much as there was.
 fn comes_round(swap: &Swap, store: &Arc<dyn Store>, forget: impl FnOnce(&mut Arc<dyn Store>)) {
     let host = Host::new();
     let monitor = host.monitor(store);
