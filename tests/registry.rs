@@ -174,7 +174,7 @@ fn who_comes_and_goes_unheard_is_told() {
         assert_eq!(rig.next_sync(), connected_to(&at_polite));
         drop((polite, registration));
         eventually(LONG, || connected(&rig) == [at_steady.as_str()]);
-        // The subscriber has carried out all earlier commands.
+        // Waits until the subscriber has carried out all earlier commands.
         rig.listen(&["E"], &at_steady);
         rig.only("1", || send(&steady, "E", "1"));
         assert!(rig.syncs.is_empty());

@@ -10,8 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum JoinFrames {
     /// ZeroMQ joins while every subscriber is known to understand it, which tablecast's show by their subscriptions. A
-    /// writer beside a publisher service joins too; the service decides. Redis, which does not show its subscribers,
-    /// never joins. The default.
+    /// writer that sends through a publisher service joins too, and the service decides. Redis, which does not show its
+    /// subscribers, never joins. The default.
     #[default]
     Auto,
     /// Never: for writers beside a publisher service other than tablecast's, and if a proxy stands between publishers

@@ -133,7 +133,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// to single writes, but faster where the store can make them in one step. Returns one result for each.
     ///
     /// # Errors
-    /// Those of an outage. Each write may or may not have been made then.
+    /// The errors of an outage. Each write may or may not have been made then.
     fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
         let answered = |e: &Error| {
             use ErrorKind::{AlreadyExists, Conflict, NotFound};
@@ -153,7 +153,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// one.
     ///
     /// # Errors
-    /// Those of an outage. A table that does not exist has no rows.
+    /// The errors of an outage. A table that does not exist has no rows.
     fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>>;
 
     /// As [`Store::page_of_entries`], but returns only the keys.
@@ -166,7 +166,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// writes do not need it.
     ///
     /// # Errors
-    /// Those of an outage.
+    /// The errors of an outage.
     fn create_table(&self, table: &str) -> Result<bool>;
 
     /// Deletes a table with all its rows, at once for every reader. Returns false if there is none. Takes time in
@@ -174,13 +174,13 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// with [`Store::table_version`] counts this as a write.
     ///
     /// # Errors
-    /// Those of an outage.
+    /// The errors of an outage.
     fn delete_table(&self, table: &str) -> Result<bool>;
 
     /// Returns a number that is given only once for this table, counted from 1. The table need not exist.
     ///
     /// # Errors
-    /// Those of an outage; a number may be lost then.
+    /// The errors of an outage; a number may be lost then.
     fn allocate_unique_key(&self, table: &str) -> Result<u64>;
 
     /// Returns the state of the table; `None` if the store does not keep it. The cost does not depend on the size of
@@ -195,7 +195,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// finds those whose version or value differs.
     ///
     /// # Errors
-    /// Those of an outage.
+    /// The errors of an outage.
     fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
         let _ = table;
         Ok(None)
@@ -206,7 +206,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// size of the table.
     ///
     /// # Errors
-    /// Those of an outage.
+    /// The errors of an outage.
     fn topic_versions(&self, table: &str, topics: &[Topic]) -> Result<Option<TopicVersions>> {
         let _ = (table, topics);
         Ok(None)
@@ -221,7 +221,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// the table was deleted, or if it is of another incarnation.
     ///
     /// # Errors
-    /// Those of an outage.
+    /// The errors of an outage.
     fn changes(&self, table: &str, topic: &Topic, since: TableVersion) -> Result<Changes> {
         let _ = (table, topic, since);
         Ok(Changes::Unknown)
@@ -263,7 +263,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// faster where the store can make them in one step.
     ///
     /// # Errors
-    /// Those of an outage. Some rows may have been deleted then.
+    /// The errors of an outage. Some rows may have been deleted then.
     fn delete_rows(&self, table: &str, keys: &[Name]) -> Result<usize> {
         let mut removed = 0;
         for key in keys {

@@ -118,7 +118,7 @@ fn round(random: &mut Random, hello_interval: Duration, stops: &mut Stops) {
             .detach();
     }
     rig.subscriber.register_topic(&topic("D")).unwrap();
-    // A peer that never answers, beside the service or alone.
+    // In some rounds a peer that never answers, beside the service.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     if random.below(3) == 0 {
         stops.dead += 1;

@@ -28,7 +28,7 @@ fn changes(store: &dyn Store, of: &Topic, since: u64) -> Option<Vec<StoredChange
     }
 }
 
-/// Each update of a one-step write names the version before it on its topic, whoever wrote that.
+/// Each update of a one-step write names the version before it on its topic, even another writer's.
 fn one_step_writes_are_chained(address: &str) {
     let (tenant, other) = (topic("tenant"), topic("other"));
     let driver = driver(address);

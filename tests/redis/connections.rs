@@ -90,7 +90,7 @@ fn a_reply_that_is_still_arriving_is_waited_for() {
         let rows: Result<Vec<_>> = store.entries("t", None).collect();
         assert_eq!(rows.unwrap().len(), 20);
         assert!(start.elapsed() > 3 * options().heartbeat_timeout);
-        // A silent connection is given up as soon as ever.
+        // A silent connection is given up as soon as usual.
         let before = proxy.accepted();
         let cut = Builder::new().spawn({
             let store = store.clone();

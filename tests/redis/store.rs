@@ -112,7 +112,7 @@ fn a_write_whose_answer_got_lost_is_made_once() {
         let deleted = |table: &str| u64::from(store.delete_table(table).unwrap());
         assert_eq!(lost("delete of a table", &|| deleted("new")), 1);
         assert_eq!(deleted("new"), 0);
-        // The state before can no longer be told, which is an error.
+        // The value before the write is no longer known, so the write is reported as unconfirmed.
         store.create("t", "before", "one", &Topic::ALL).unwrap();
         proxy.set(Fault::LoseAnswer);
         let error = store.write(&Write::set("t", "before", "two").returning()).unwrap_err();

@@ -1,8 +1,8 @@
 //! The Redis driver: the topic is the channel, the message its payload.
 //!
 //! An address names a Redis: one server, `redis://db1:6379`, or some nodes of a cluster, `redis://db1:6379,db2:6379`,
-//! which name the others; `rediss` means TLS. Every end has one connection to one node, each time another one, so that
-//! many ends are spread over the nodes.
+//! which name the others; `rediss` means TLS. Every end has one connection, to one node. Each new connection goes to
+//! another node, so that many ends are spread over the nodes.
 //!
 //! A host is an IP address, with a scope if it needs one (`redis://[fe80::1%eth0]:6379`), or a name. A name is looked
 //! up for every connection, within the time limit of the call; its addresses are tried side by side, beginning with the

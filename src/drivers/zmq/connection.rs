@@ -66,11 +66,11 @@ pub(super) enum News {
     Closed(u32, bool),
 }
 
-/// How long connecting may take: at first, with other addresses to try, and without.
+/// How long connecting may take: at first, while there are other addresses to try, and without others.
 const FIRST_PATIENCE: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long the other end may take to greet: with other addresses to try, and without.
+/// How long the other end may take to greet: while there are other addresses to try, and without others.
 const SHORT_GREETING: Duration = Duration::from_secs(3);
 const GREETING: Duration = Duration::from_secs(30);
 

@@ -282,7 +282,7 @@ impl Inbound for ZmqInbound {
                     };
                 }
                 if self.drained && std::mem::take(&mut self.is_fresh) {
-                    // Other threads may provide more once they had the processor; where it is scarce this saves many
+                    // Lets other threads run, which may provide more; where processors are scarce this saves many
                     // wake-ups.
                     thread::yield_now();
                     more = Some(self.from);

@@ -23,7 +23,7 @@ pub(super) struct Kind {
     pub(super) role: Role,
     /// True for a sending socket, false for a receiving one.
     pub(super) sends: bool,
-    /// True for a receiving socket for which the identity of peers matters too.
+    /// True if the socket distinguishes its peers.
     pub(super) counts: bool,
     pub(super) prepare: fn(&zmq::Socket) -> zmq::Result<()>,
 }

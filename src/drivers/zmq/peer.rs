@@ -177,8 +177,8 @@ impl Peer {
         let Some(socket) = socket.filter(|_| self.kind.socket == zmq::SUB) else {
             return;
         };
-        // The library's own topics are last in this order, and are subscribed first: they show that the peer is
-        // tablecast's.
+        // The library's own topics are last in this order, and are subscribed first: they show the publisher that this
+        // end is tablecast's.
         let mut all = topics.iter().rev().chain(&self.probe);
         if let Err(e) = all.try_for_each(|topic| subscribe(socket, topic)) {
             tell(Change::Failed(e));

@@ -77,7 +77,7 @@ pub(crate) struct Told {
 struct Last {
     version: u64,
     is_there: bool,
-    /// When it was reported, counted in changes.
+    /// When its last state was reported, counted in changes.
     at: u64,
 }
 
