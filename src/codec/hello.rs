@@ -53,7 +53,7 @@ pub(crate) const GOODBYE: &str = "goodbye";
 /// A hello of at most this many bytes is always sent and accepted, whatever `max_message_bytes` is.
 pub(crate) const MIN_HELLO: usize = 1 << 10;
 
-/// A longer period is ignored.
+/// A hello with a longer period is malformed.
 pub(crate) const MAX_PERIOD: Duration = Duration::from_secs(24 * 3600);
 
 impl Hello {
