@@ -68,8 +68,8 @@ impl Drop for Staged {
     }
 }
 
-/// The processes that have this folder in their environment, or work in it (a Redis server writes over its environment),
-/// and `word` on their command line.
+/// The processes with `word` on their command line that have this folder in their environment, or work in it (a Redis
+/// server overwrites its environment).
 pub(crate) fn processes(folder: &Path, word: &str) -> Vec<Pid> {
     let works_in = |path: &Path| fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd.starts_with(folder));
     let named = format!("TMPDIR={}\0", folder.display());
