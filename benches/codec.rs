@@ -1,4 +1,4 @@
-//! What one update costs to encode and to decode, beside serde's derived code for a plain struct.
+//! The cost of encoding and decoding one update, next to serde's derived code for a plain struct.
 //!
 //! `cargo bench --no-default-features --bench codec`
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tablecast::codec::{Batch, Codec, Decoder, Encoder};
 use tablecast::{Action, DbUpdate, Topic};
 
-/// The same fields, without anything that the library adds.
+/// The same fields, without the library's additions.
 #[derive(Serialize, Deserialize)]
 struct Plain {
     table: String,
@@ -111,7 +111,7 @@ fn report(what: &str, ours: f64, theirs: f64) {
     );
 }
 
-/// The best of several runs: what the code costs when nothing disturbs it.
+/// The best of several runs: the cost of the code when nothing disturbs it.
 fn nanos(mut body: impl FnMut()) -> f64 {
     let runs = (0..20).map(|_| {
         let (start, mut count) = (Instant::now(), 0u32);

@@ -1,8 +1,8 @@
 //! From `send_event` in one process to the callback in another over tcp, next to the zmq crate alone moving the same
 //! bytes in the same run: updates per second, and latency at 10,000 updates per second.
 //!
-//! `cargo bench --bench end_to_end [-- rounds]`. Every figure is the median over the rounds; the ratio is taken
-//! round by round, since the machine's speed changes between them.
+//! `cargo bench --bench end_to_end [-- rounds]`. Every figure is the median over the rounds. The ratio is taken in each
+//! round, since the machine's speed changes between them.
 #![allow(missing_docs)]
 
 use std::io::{BufRead, BufReader, Write};
@@ -18,12 +18,13 @@ use tablecast::{
     Subscriber, SubscriberOptions, Topic,
 };
 
-/// Updates per round: a second or two. In rounds of a quarter of that the bare library's rates differ by as much as half,
-/// by who happened to run first.
+/// Updates per round: a second or two. In rounds of a quarter of that the bare library's rates differ by up to half,
+/// depending on which process runs first.
 const COUNT: usize = 2_000_000;
-/// Updates that a writer sends in a round of its own rate: in a longer one, who receives them takes the processor from it.
+/// Updates that a writer sends when its own rate is measured: in a longer round the receiver takes the processor from
+/// it.
 const BURST: usize = 500_000;
-/// Updates per second of a latency round, and how many: short, so that most rounds miss the machine's stalls.
+/// Updates per second of a latency round, and their number: few, so that most rounds miss the machine's stalls.
 const RATE: usize = 10_000;
 const PACED: usize = 10_000;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -32,7 +33,7 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["send", how, address, count, rate] => send(how, address, count.parse().unwrap(), rate.parse().unwrap()),
-        // For a profiler: one way of moving updates, again and again, as fast as it goes or at the pace.
+        // For a profiler: one way of moving updates, repeatedly, at full speed or at the pace.
         ["only", how, rounds] => {
             for _ in 0..rounds.parse().unwrap() {
                 println!("{how} {:.0}", rate(receive(how, COUNT, 0)));
@@ -112,7 +113,7 @@ fn run(rounds: usize) {
             median(&p99),
             median(&p99) / median(&raw_p99)
         );
-        // Most of a tail is the machine's own stalls: the rounds that missed them say more of either side.
+        // Most of a tail is the machine's own stalls, so the best rounds are compared.
         let [raw, ours] = [&raw_p99, &p99].map(|p99| p99.iter().copied().fold(f64::INFINITY, f64::min));
         println!(
             "  {:8} p99 of the quietest round: {raw:.0} and {ours:.0}, ratio {:.2}",
@@ -187,7 +188,7 @@ fn codec_of(how: &str) -> Codec {
     }
 }
 
-/// Hellos as usual, or none within a round.
+/// The usual hello interval, or one longer than a round.
 fn hello_interval(how: &str) -> Duration {
     Duration::from_secs(if how.starts_with("unchecked-") { 600 } else { 1 })
 }
@@ -196,7 +197,7 @@ fn micros() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as i64
 }
 
-/// Unlimited on both sides, so that neither side drops: what is compared is the work per update.
+/// Unlimited on both sides, so that neither side drops: the work per update is compared.
 fn options() -> ZmqOptions {
     ZmqOptions {
         send_hwm: 0,
@@ -216,7 +217,7 @@ fn send(how: &str, address: &str, count: usize, rate: usize) {
     }
 }
 
-/// Calls `send` for each update, paced if `rate` is not 0, when the parent says so; then tells how fast that was.
+/// Waits for the parent, then calls `send` for each update, paced if `rate` is not 0, and reports the speed.
 fn paced(count: usize, rate: usize, mut send: impl FnMut(usize)) {
     let mut line = String::new();
     std::io::stdin().read_line(&mut line).unwrap();
@@ -224,7 +225,7 @@ fn paced(count: usize, rate: usize, mut send: impl FnMut(usize)) {
     for i in 0..count {
         if rate != 0 {
             let due = start + Duration::from_secs_f64(i as f64 / rate as f64);
-            // Slept, never spun: a sender that keeps a processor busy would measure who else may run.
+            // Sleeps rather than spins: a sender that keeps a processor busy would disturb the other processes.
             while let Some(left) = due
                 .checked_duration_since(Instant::now())
                 .filter(|left| !left.is_zero())
@@ -235,7 +236,7 @@ fn paced(count: usize, rate: usize, mut send: impl FnMut(usize)) {
         send(i);
     }
     println!("{}", count as f64 / start.elapsed().as_secs_f64());
-    // Keep the connection until the parent has everything.
+    // Keeps the connection until the parent has everything.
     std::io::stdin().read_line(&mut line).unwrap();
 }
 
@@ -274,7 +275,7 @@ fn send_ours(how: &str, address: &str, count: usize, rate: usize) {
     let keys: Vec<Name> = (0..1000).map(|i| format!("port-{i:08}").into()).collect();
     paced(count, rate, |i| {
         update.key.clone_from(&keys[i % keys.len()]);
-        // As in real life every update is later than the one before.
+        // As in practice, every update is later than the one before.
         update.timestamp = if rate == 0 { update.timestamp + 1 } else { micros() };
         publisher.send_event(&update).unwrap();
     });
@@ -347,7 +348,7 @@ fn receive_raw(how: &str, count: usize, rate: usize) -> Measured {
     monitor.connect("inproc://connected").unwrap();
     socket.connect(&address).unwrap();
     monitor.recv_multipart(0).unwrap();
-    // The publisher's side may still be reading the subscription: nothing on this side can tell.
+    // The publisher's side may still be reading the subscription, which this side cannot see.
     std::thread::park_timeout(Duration::from_millis(100));
     sender.go();
     let (mut topic, mut payload) = (zmq::Message::new(), zmq::Message::new());

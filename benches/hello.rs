@@ -1,4 +1,4 @@
-//! What hellos cost: a publisher that uses each of N topics once and then is quiet, as a plain SUB socket sees it.
+//! The cost of hellos: a publisher uses each of N topics once and then is quiet, as a plain SUB socket sees it.
 //!
 //! `cargo bench --bench hello`
 #![allow(missing_docs)]
@@ -10,7 +10,7 @@ use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::{Action, DbUpdate, Publisher, PublisherOptions, Topic};
 
 const PERIOD: Duration = Duration::from_millis(500);
-/// Ends some periods after the last one in which topics are told of.
+/// Number of measured periods: some more than those in which topics are named.
 const PERIODS: usize = 8;
 
 fn main() {
@@ -66,13 +66,13 @@ fn run(topics: usize) {
     println!("  {topics:>6}   {memory:>6} bytes   {periods:<50} {cost:.0} µs over {quiet:.1} periods");
 }
 
-/// Bytes of memory in use.
+/// Resident memory in bytes.
 fn resident() -> usize {
     let pages = fs::read_to_string("/proc/self/statm").unwrap();
     pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
-/// What all threads of this process have used of the processors.
+/// Processor time used by all threads of this process.
 fn processor_time() -> Duration {
     let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
     let nanos = threads.map(|thread| {

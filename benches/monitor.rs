@@ -1,5 +1,5 @@
-//! What a poll of a monitor costs on a table of 10,000 rows in which nothing changes, next to reading the rows.
-//! Without a `redis-server` in the path, Redis is left out. Run with `cargo bench --bench monitor`.
+//! The cost of a monitor's poll of a table of 10,000 rows in which nothing changes, next to reading the rows. Redis is
+//! left out if there is no `redis-server` in the path. Run with `cargo bench --bench monitor`.
 
 #[cfg(feature = "redis")]
 #[path = "../tests/common/mod.rs"]

@@ -1,5 +1,5 @@
-//! What the queue costs for each update, next to a bare crossbeam channel that moves the same updates one by one.
-//! The best of many rounds counts. Run with `cargo bench --bench queue`.
+//! The cost of the queue for each update, next to a bare crossbeam channel that moves the same updates one by one. The
+//! best of many rounds counts. Run with `cargo bench --bench queue`.
 
 use std::hint::black_box;
 use std::thread;
@@ -34,7 +34,7 @@ fn main() {
     report("one thread, 32 768 deep: queue", queue, bare);
 }
 
-/// Updates that differ in key and, now and then, in priority.
+/// Updates that differ in key and, occasionally, in priority.
 fn updates(count: usize, keys: usize) -> Vec<DbUpdate> {
     let rows: Vec<DbUpdate> = (0..keys)
         .map(|key| DbUpdate::new("lport", format!("port-{key}"), Action::Set).value(r#"{"chassis":"host1"}"#))
@@ -49,14 +49,14 @@ fn updates(count: usize, keys: usize) -> Vec<DbUpdate> {
         .collect()
 }
 
-/// Nanoseconds for each update in the fastest round.
+/// Nanoseconds per update in the fastest round.
 fn best(updates: &[DbUpdate], round: impl Fn(Vec<DbUpdate>) -> Duration) -> f64 {
     let rounds = (0..ROUNDS).map(|_| round(updates.to_vec()));
     let fastest = rounds.min().expect("at least one round");
     fastest.as_secs_f64() * 1e9 / updates.len() as f64
 }
 
-/// Pushes a batch and pops it again, until all have passed.
+/// Pushes and pops one batch after the other.
 fn one_thread(updates: Vec<DbUpdate>, size: usize) -> Duration {
     let (sender, mut receiver) = bounded(QueueOptions::default());
     let (mut updates, mut batch) = (updates.into_iter(), Vec::with_capacity(size));

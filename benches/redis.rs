@@ -1,7 +1,7 @@
 //! The driver and the store `redis` next to the `redis` crate alone, which moves the same bytes in the same run, both
-//! against a server of the benchmark's own.
+//! against the benchmark's own server.
 //!
-//! `cargo bench --bench redis [-- rounds]`. Every figure is the median over the rounds; the ratio is taken round by
+//! `cargo bench --bench redis [-- rounds]`. Every figure is the median over the rounds. The ratio is taken in each
 //! round, since the machine's speed changes between them.
 #![allow(missing_docs)]
 
@@ -22,12 +22,12 @@ use tablecast::{
 
 use server::Server;
 
-/// Messages or writes of a round that takes a round trip for each.
+/// Messages or writes of a round with a round trip for each.
 const TRIPS: usize = 10_000;
-/// Updates of a round that takes none, and how many go out together.
+/// Updates of a round without round trips, and how many go out together.
 const COUNT: usize = 200_000;
 const BATCH: usize = 100;
-/// Rows of the table that is listed, and other keys.
+/// Rows of the listed table, and other keys.
 const ROWS: usize = 10_000;
 const OTHERS: usize = 1_000_000;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -38,7 +38,7 @@ fn main() {
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [] => run(5, ""),
         [rounds] => run(rounds.parse().expect("a number of rounds"), ""),
-        // For a profiler: what begins with this alone.
+        // For a profiler: only the benchmarks whose names begin with this.
         [rounds, only] => run(rounds.parse().expect("a number of rounds"), only),
         _ => panic!("usage: redis [rounds [what]]"),
     }
@@ -71,7 +71,7 @@ fn run(rounds: usize, only: &str) {
     }
 }
 
-/// Measures one and the other in turn, and prints the medians, and that of `ours / theirs`.
+/// Measures both in turn, and prints the medians, and that of `ours / theirs`.
 fn compare(what: &str, rounds: usize, mut theirs: impl FnMut() -> f64, mut ours: impl FnMut() -> f64) {
     // The first round warms up.
     theirs();
@@ -101,7 +101,7 @@ fn update() -> DbUpdate {
     DbUpdate::new("lport", "port-00000000", Action::Set).value(VALUE)
 }
 
-/// What a publisher sends for its update of this number.
+/// The payload that a publisher sends for its update of this number.
 fn payload(codec: Codec, seq: u64) -> Vec<u8> {
     let encoder = Encoder::new(codec, "writer-1".into(), 1);
     let mut buf = Vec::new();
@@ -143,7 +143,7 @@ fn publish(server: &Server, rounds: usize) {
     compare("PUBLISH, send_event", rounds, &mut theirs, || {
         rate(TRIPS, || {
             for _ in 0..TRIPS {
-                // As in real life every update is later than the one before.
+                // As in practice, every update is later than the one before.
                 update.timestamp += 1;
                 publisher.send_event(&update).unwrap();
             }
@@ -182,8 +182,8 @@ fn batch(server: &Server, rounds: usize) {
     );
 }
 
-/// From the socket to the program. The server holds all of it before the clock starts, so that neither waits for who
-/// sends, and nobody takes a processor from the receiver but the server.
+/// From the socket to the program. The server holds all messages before the clock starts, so that neither side waits
+/// for the sender, and only the server takes processor time from the receiver.
 fn receive(server: &Server, rounds: usize, codec: Codec, what: &str) {
     let mut pump = server.connect();
     let messages: Vec<Vec<u8>> = (1..=COUNT as u64).map(|seq| payload(codec, seq)).collect();
@@ -231,7 +231,7 @@ fn receive_ours(server: &Server, pump: &mut dyn FnMut()) -> f64 {
     let guard = dispatcher.on_update(move |_: &DbUpdate| {
         let before = received.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         if before == 0 {
-            // The queue fills up, and then nothing is read until all is there.
+            // The queue fills up, and then nothing is read until all messages are there.
             gate.recv().unwrap();
         }
         if before + 1 == COUNT {
@@ -248,7 +248,7 @@ fn receive_ours(server: &Server, pump: &mut dyn FnMut()) -> f64 {
     subscriber.daemonize().unwrap();
     subscriber.wait_live(PATIENCE).unwrap();
     pump();
-    // What was decoded before the clock started does not count, but the time that it takes from here does.
+    // Updates decoded before the clock started do not count; the time to handle them from here on does.
     let early = subscriber.stats().decoded as usize;
     let start = Instant::now();
     go.send(()).unwrap();
@@ -257,7 +257,7 @@ fn receive_ours(server: &Server, pump: &mut dyn FnMut()) -> f64 {
     (COUNT - early) as f64 / end.duration_since(start).as_secs_f64()
 }
 
-/// A write that is published: one step, against two round trips.
+/// A published write: one step, against two round trips.
 fn write(server: &Server, rounds: usize) {
     let mut connection = server.connect();
     let payload = payload(Codec::Json, 123_456);
@@ -283,7 +283,7 @@ fn write(server: &Server, rounds: usize) {
         || {
             rate(TRIPS, || {
                 for i in 0..TRIPS {
-                    // Without its topic a row would have to be read first.
+                    // Without its topic the row would have to be read first.
                     let write = Write::set("lport", &keys[i % keys.len()], VALUE).topic(&topic);
                     database.write(&write, 5).unwrap();
                 }
@@ -292,7 +292,7 @@ fn write(server: &Server, rounds: usize) {
     );
 }
 
-/// A table costs what it has, whatever else is in the server.
+/// The cost of a listing does not depend on other keys in the server.
 fn list(rounds: usize) {
     let (alone, crowded) = (Server::start(), Server::start());
     let stores = [&alone, &crowded].map(|server| {

@@ -1,7 +1,7 @@
 //! A driver of the program's own: updates as UDP datagrams to an address at which the subscriber listens.
 //!
-//! A driver moves frames and nothing else. Threads, topics, decoding, counting and stopping are the library's, so
-//! everything works on it at once; this one is registered under the alias `udp`.
+//! A driver only moves frames. Threads, topics, decoding, counting and stopping are the library's, so that all of it
+//! works with any driver. This one is registered under the alias `udp`.
 
 use std::collections::VecDeque;
 use std::io;
@@ -83,7 +83,7 @@ enum Note {
 
 impl Inbound for UdpInbound {
     fn connect(&mut self, address: &str) -> Result<()> {
-        // The socket is bound already: every sender is heard from now on.
+        // The socket is already bound: every sender is received from now on.
         self.address = address.to_owned();
         self.notes.push_back(Note::Connected);
         Ok(())
@@ -94,7 +94,7 @@ impl Inbound for UdpInbound {
     }
 
     fn subscribe(&mut self, _topic: &Topic) -> Result<()> {
-        // Everything comes; the subscriber compares topics itself.
+        // Every frame is received; the subscriber compares topics itself.
         Ok(())
     }
 
@@ -119,7 +119,7 @@ impl Inbound for UdpInbound {
             }
             None => {}
         }
-        // A timeout of zero would mean none at all to the socket.
+        // To the socket a timeout of zero would mean no timeout.
         let timeout = timeout.map(|timeout| timeout.max(Duration::from_micros(1)));
         self.socket.set_read_timeout(timeout).map_err(failed)?;
         let (length, from) = match self.socket.recv_from(&mut self.buffer) {

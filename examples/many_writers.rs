@@ -1,6 +1,6 @@
 //! Many processes of one host publish through its publisher service, which alone binds the port.
 //!
-//! The program starts itself again for each writer; a service is usually a process of its own, `tablecast service`.
+//! The program starts itself again for each writer. A service is usually a process of its own, `tablecast service`.
 
 use std::process::Command;
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn main() -> Result<()> {
 }
 
 fn write(name: &str, config: &Config) -> Result<()> {
-    // Connects to the service on the first send.
+    // The publisher connects to the service on the first send.
     let publisher = Node::open(config)?.publisher()?;
     for i in 0..UPDATES {
         publisher.send_event(&DbUpdate::new("lport", format!("{name}-{i}"), Action::Create).value("{}"))?;
@@ -39,7 +39,7 @@ fn serve() -> Result<()> {
 
     let node = Node::open(&config)?;
     let (updates, received) = crossbeam_channel::unbounded();
-    // A channel takes updates as well as a function does.
+    // A channel can be a callback.
     let _guard = node.dispatcher()?.on_table("lport", updates);
     let subscriber = node.subscriber()?;
     subscriber.wait_live(Duration::from_secs(5))?;

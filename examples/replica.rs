@@ -1,6 +1,6 @@
-//! A controller's ports by chassis: a copy of the table in memory, an index, and what changes.
+//! A controller's ports by chassis: a copy of a table in memory, an index, and its changes.
 //!
-//! All is in one process here, with the driver and the store in memory; a program takes the options from a file:
+//! Here everything is in one process, with the driver and the store in memory. A program reads the options from a file:
 //! `Config::load(Some(path))`.
 
 use std::time::Duration;

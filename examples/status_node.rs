@@ -7,7 +7,7 @@ use tablecast::{Action, Config, DbUpdate, Node, Result};
 
 fn main() -> Result<()> {
     let folder = std::env::args().nth(1).expect("usage: status_node FOLDER");
-    // As the servers have it: both sides publish and subscribe.
+    // The same options as the servers': both sides publish and subscribe.
     let mut config = Config::default();
     config.sqlite_path = Path::new(&folder).join("rows.db");
     config.discover = true;
@@ -19,7 +19,7 @@ fn main() -> Result<()> {
     for port in 1..=20 {
         notifier.notify(DbUpdate::new("lport", format!("port-{port}"), Action::Set).value("up"))?;
     }
-    // Until a server has processed each of them, however many servers come and go meanwhile.
+    // Waits until a server has processed each update, however many servers come and go meanwhile.
     notifier.flush(Duration::from_secs(30))?;
     println!("acknowledged: {}", notifier.stats().acknowledged);
     Ok(())

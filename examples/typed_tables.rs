@@ -1,4 +1,4 @@
-//! Tables with a row type: values are decoded before the callback, and what does not fit is reported.
+//! Tables with a row type: values are decoded before the callback, and values of another type are reported.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ struct LogicalSwitch {
     mtu: u32,
 }
 
-// The name of a table and the type of its rows, joined once for both sides.
+// Joins the name of a table and the type of its rows, for both sides.
 const LPORT: Table<LogicalPort> = Table::new("lport");
 const LSWITCH: Table<LogicalSwitch> = Table::new("lswitch");
 
@@ -63,14 +63,14 @@ fn main() -> Result<()> {
     };
     publisher.send_event(&LSWITCH.create("net-1", &switch)?)?;
     publisher.send_event(&LPORT.create("port-1", &port)?)?;
-    // Not a port: no callback gets it, the hook hears of it, everything else goes on.
+    // Not a port: the hook gets an error, no callback is called, and everything else goes on.
     publisher.send_event(&DbUpdate::new("lport", "port-2", Action::Create).value("42"))?;
     publisher.send_event(&LPORT.delete("port-1"))?;
 
     for _ in 0..3 {
         rows.recv_timeout(Duration::from_secs(1)).expect("three rows arrive");
     }
-    // The rows may have overtaken the one that did not fit.
+    // The rows may have overtaken the wrong value.
     drop(subscriber);
     println!("{:?}", dispatcher.stats());
     Ok(())

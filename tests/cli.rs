@@ -1,4 +1,4 @@
-//! The command-line tool as other programs drive it.
+//! The command-line tool, driven by other programs.
 #![cfg(feature = "bin")]
 
 #[path = "common/host.rs"]
@@ -76,7 +76,7 @@ fn a_file_is_published_line_by_line() {
     let host = Host::start();
     let mut watch = host.live_watch(&["--count", "3"]);
     let mut publish = host.publish(&["--file", "-"]);
-    // Each line goes out when it comes, not when the file ends.
+    // Each line is published when it comes, not when the file ends.
     publish.write("{\"table\":\"t\",\"key\":\"1\",\"value\":\"text\"}\n");
     assert_eq!(json(&watch.line())["value"], "text");
     publish.write("\n  \n{\"table\":\"t\",\"key\":\"2\",\"value\":{\"b\":[1, 2]},\"action\":\"create\"}\n");
@@ -236,7 +236,7 @@ fn a_reader_that_leaves_ends_watch_quietly() {
     }
     publish.close_stdin();
     assert_eq!(publish.end().code, Some(0));
-    // One more, for the case that all of them went out in one piece.
+    // One more, in case all of them went out in one piece.
     assert_eq!(host.publish(&["--table", "t", "--key", "k"]).end().code, Some(0));
     let end = watch.end();
     assert_eq!((end.code, end.stderr.as_str()), (Some(0), "ready"));
@@ -245,7 +245,7 @@ fn a_reader_that_leaves_ends_watch_quietly() {
 #[test]
 fn a_signal_ends_a_watch_whose_reader_hangs() {
     let host = Host::start();
-    // Nobody reads this pipe.
+    // This pipe has no reader.
     let mut command = tablecast(["watch", "--publisher", &host.network]);
     let (_reader, writer) = std::io::pipe().unwrap();
     command.stdout(writer).stderr(std::process::Stdio::piped());
@@ -294,7 +294,7 @@ fn a_second_service_is_refused_and_a_killed_one_replaced() {
     let mut host = Host::start();
     let path = socket(host.folder.path());
     assert_fails(&run(service(&path)), 1, &["publisher.sock", "another process"]);
-    // It did not harm the first one.
+    // The first one is not harmed.
     let mut watch = host.live_watch(&["--count", "1"]);
     assert_eq!(host.publish(&["--table", "t", "--key", "k"]).end().code, Some(0));
     assert_eq!(watch.end().code, Some(0));
@@ -406,7 +406,7 @@ fn the_environment_stands_between_file_and_flags() {
     assert!(service.line().starts_with("ready tcp://127.0.0.1:"));
 }
 
-/// As with `nohup`, and as a shell starts what runs in the background.
+/// As with `nohup`, and as a shell starts background processes.
 #[test]
 fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
     let folder = tempfile::tempdir().unwrap();
@@ -425,7 +425,7 @@ fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
     assert!(service.line().starts_with("ready tcp://127.0.0.1:"));
     service.signal("HUP");
     service.signal("INT");
-    // It goes on: a writer is heard.
+    // It goes on and receives a writer's updates.
     let mut publish = tablecast(["publish", "--table", "t", "--key", "k", "--publisher-multiproc-socket"]);
     publish.arg(socket(folder.path()));
     assert_eq!(run(publish).code, Some(0));
@@ -549,7 +549,7 @@ fn status_tells_of_addresses_topics_and_publishers() {
         "--publisher",
     ];
     let status = || tablecast([&["status"], &args[..], &[&host.network]].concat());
-    // The first may be there before the writer.
+    // The first one may be there before the writer.
     let deadline = Instant::now() + process::LIMIT;
     let rows = loop {
         let end = Process::start(status()).end();
@@ -558,7 +558,7 @@ fn status_tells_of_addresses_topics_and_publishers() {
         if rows.last().is_some_and(|row| row[2] != "-") || Instant::now() > deadline {
             break rows;
         }
-        // Publishers tell of what they used lately.
+        // Publishers name the topics that they have used recently.
         publish.write("{\"table\":\"t\",\"key\":\"k\",\"topic\":\"tenant1\"}\n");
     };
     assert_eq!(rows[1], [&*host.network, "live"]);

@@ -1,4 +1,5 @@
-//! What a payload costs a receiver, as the system counts it: alone in its process, since all of it is counted.
+//! The memory that a payload costs a receiver, as the system counts it: alone in its process, since all memory is
+//! counted.
 #![cfg(target_os = "linux")]
 
 mod common;
@@ -13,7 +14,7 @@ use tablecast::codec::{Decoder, MAX_UPDATES, Message};
 
 const MIB: usize = 1 << 20;
 
-/// Half of what a subscriber takes by default.
+/// Half of what a subscriber accepts by default.
 const LARGE: usize = 8 * MIB;
 
 /// A field of `/proc/self/status`, in bytes.
@@ -26,10 +27,10 @@ fn memory(field: &str) -> usize {
         << 10
 }
 
-/// How much more memory the process had at most while it decoded, and whether it took the payload.
+/// The highest additional memory of the process during decoding, and whether the payload was accepted.
 fn cost(payload: &[u8]) -> (usize, bool) {
     let mut out = Vec::new();
-    // From now on the peak is counted anew.
+    // Resets the peak.
     fs::write("/proc/self/clear_refs", "5").unwrap();
     let before = memory("VmRSS:");
     let decoded = Decoder::new().decode(&Topic::ALL, payload, &mut out);
@@ -42,7 +43,7 @@ fn cost(payload: &[u8]) -> (usize, bool) {
     (peak.saturating_sub(before), decoded.is_ok())
 }
 
-/// `head`, as often as it fits `body`, and `tail`; in JSON with commas between.
+/// `head`, `body` as often as it fits, and `tail`; in JSON with commas between.
 fn filled(head: &[u8], body: &[u8], separator: &[u8], tail: &[u8]) -> Vec<u8> {
     let mut payload = head.to_vec();
     payload.extend_from_slice(body);
@@ -118,7 +119,7 @@ fn a_payload_costs_a_small_multiple_of_its_length() {
                 payload.len() as f64 / MIB as f64,
                 if taken { "taken" } else { "refused" }
             );
-            // Text is put together in one place and handed on in another.
+            // Text is put together in one buffer and handed on in another.
             assert!(cost < 6 * payload.len(), "{what}: {cost}");
             if what.starts_with("tiny") || what.starts_with("empty maps") && !what.contains("value") {
                 assert!(!taken && cost < LARGE, "{what}: {cost}");

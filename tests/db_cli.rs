@@ -1,4 +1,4 @@
-//! `tablecast db` as other programs drive it.
+//! `tablecast db`, driven by other programs.
 #![cfg(feature = "bin")]
 
 mod common;
@@ -53,7 +53,7 @@ impl Db {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = tablecast(["db", "--sqlite-path"]);
         command.arg(self.file()).arg("--publisher-multiproc-socket");
-        // A busy machine is no outage.
+        // A busy machine must not count as an outage.
         let patience = [
             ("TABLECAST_SEND_TIMEOUT_MS", "20000"),
             ("TABLECAST_STORE_TIMEOUT_MS", "20000"),
@@ -66,7 +66,7 @@ impl Db {
         run(self.command(args))
     }
 
-    /// What it prints if it succeeds.
+    /// Its output, if it succeeds.
     #[track_caller]
     fn prints(&self, args: &[&str]) -> Vec<String> {
         let end = self.run(args);
@@ -103,7 +103,7 @@ fn changes_are_stored_and_published() {
         &["not found", PORT, "other"],
     );
 
-    // Only what changes something is published.
+    // Only changes are published.
     assert_eq!(
         db.prints(&port("set", &["--value", r#"{"n": 1}"#])),
         ["unchanged version 1"]
@@ -152,7 +152,7 @@ fn what_nobody_can_be_told_of_is_undone() {
     fails(port("delete", &[]));
     let row = json(&db.prints(&port("get", &[]))[0]);
     assert_eq!((&row["value"], &row["topic"]), (&json!("1"), &json!("tenant1")));
-    // Who changes nothing has nothing to tell.
+    // A write that changes nothing is not published.
     let unchanged = format!("unchanged version {}", row["version"]);
     assert_eq!(db.prints(&port("set", &["--value", "1"])), [unchanged]);
 }
@@ -268,7 +268,7 @@ fn four_processes_set_one_row() {
         let writers: Vec<_> = (0..4).map(|name| scope.spawn(move || writer(name))).collect();
         writers.into_iter().map(|writer| writer.join().unwrap()).collect()
     });
-    // Nobody writes what is older than what it wrote before.
+    // No writer writes a state older than its last one.
     assert!(sets.iter().all(|sets| sets.is_sorted()));
     let mut sets: Vec<_> = sets.into_iter().flatten().collect();
     sets.push((1, "new".into()));
@@ -288,7 +288,7 @@ fn four_processes_set_one_row() {
 
 const ROWS: usize = 10_000;
 
-/// A list of many rows that writes to a pipe; nobody takes more of it than the test does.
+/// A list of many rows that writes to a pipe, of which only the test reads.
 struct List {
     child: Child,
     rows: Box<dyn Iterator<Item = io::Result<String>>>,
@@ -309,7 +309,7 @@ impl List {
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGINT).unwrap();
     }
 
-    /// The exit code and what it said.
+    /// The exit code and the output.
     fn end(&mut self) -> (Option<i32>, String) {
         eventually(LIMIT, || self.child.try_wait().unwrap().is_some());
         let mut said = String::new();
@@ -340,10 +340,10 @@ fn a_long_list_streams() {
     });
 }
 
-/// Long enough that the pipe takes a small part of the rows.
+/// Long enough that the pipe holds a small part of the rows.
 const VALUE: &str = "The value of a row that is one of many, and that says so at some length, so that ten thousand of them are far more than a pipe takes while nobody reads from it.";
 
-/// Adds the rows behind the store's back, since as many commits would take long on a slow disk.
+/// Adds the rows without the store, since as many commits would take long on a slow disk.
 fn fill(db: &Db) -> SqliteStore {
     let store = db.store();
     store.create("t", "00000", VALUE, &Topic::ALL).unwrap();
@@ -372,7 +372,7 @@ fn a_list_has_all(db: &Db) {
     );
 }
 
-/// Whoever shares the pipe may have made it one.
+/// Another process that shares the pipe may have made it non-blocking.
 fn a_pipe_that_does_not_block_loses_nothing(db: &Db) {
     let (reader, writer) = UnixStream::pair().unwrap();
     writer.set_nonblocking(true).unwrap();

@@ -1,4 +1,4 @@
-//! The demo as a user runs it: what it says, and what it leaves behind.
+//! The demo as a user runs it: its output, and what it leaves behind.
 #![cfg(all(feature = "bin", target_os = "linux"))]
 
 mod common;
@@ -29,13 +29,13 @@ fn demo(arguments: &[&str]) -> Staged {
 
 fn demo_of(mut command: Command, arguments: &[&str]) -> Staged {
     command.arg("demo").args(arguments);
-    // What is said of another service must not matter.
+    // Options for another service must not matter.
     command.env("TABLECAST_PUBLISHERS", "tcp://127.0.0.1:1");
     command.env("TABLECAST_PUBLISHER_MULTIPROC_SOCKET", "/nowhere/publisher.sock");
     Staged::start(command)
 }
 
-/// Checks the table: everything sent was delivered, and the columns of what went wrong are zero.
+/// Checks the table: everything sent was delivered, and the columns of errors are zero.
 fn check_table(output: &str, subscribers: usize, sent: &str) {
     check_columns(output, subscribers, sent, 10);
 }
@@ -83,7 +83,7 @@ fn generated_updates_arrive() {
     });
 }
 
-/// Somebody else who uses the demo's publisher service: as a stranger, and under a writer's name.
+/// Another process uses the demo's publisher service, as a stranger and under a writer's name.
 #[test]
 fn strays_and_duplicates_are_noticed() {
     within(LIMIT, || {
@@ -98,7 +98,7 @@ fn strays_and_duplicates_are_noticed() {
         });
         eventually(LIMIT, || {
             let update = DbUpdate::new("lport", "port", Action::Set);
-            // At the end nobody takes it any more.
+            // At the end the service no longer takes it.
             others.iter().for_each(|other| drop(other.send_event(&update)));
             demo.has_ended()
         });
@@ -225,7 +225,7 @@ mod with_redis {
         });
     }
 
-    /// A row that nobody was told of: replicas find it.
+    /// Replicas find a row for which there was no update.
     #[test]
     fn a_row_that_nobody_was_told_of_is_held() {
         within(LIMIT, || {
@@ -279,14 +279,14 @@ mod with_redis {
     fn its_server_ends_with_it_however_that_ends() {
         within(LIMIT, || {
             let endless = ["--driver", "redis", "--updates", "100000000"];
-            // A child dies, the server among them.
+            // A child dies, including the server.
             for word in ["redis-server 127", "own-redis", "demo-writer"] {
                 let demo = demo(&endless);
                 demo.wait_for("demo-writer", 3);
                 kill(demo.wait_for(word, 1)[0], Signal::SIGKILL).unwrap();
                 assert_eq!(demo.end().0.code(), Some(1));
             }
-            // The user ends it, while the server starts and later.
+            // The user stops it, during the server's start and later.
             for word in ["own-redis", "demo-writer"] {
                 let demo = demo(&endless);
                 demo.wait_for(word, 1);

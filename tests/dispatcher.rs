@@ -26,7 +26,7 @@ fn start() -> Dispatcher {
     Dispatcher::new(DispatcherOptions::default()).unwrap()
 }
 
-/// A dispatcher that sends what its hook is told.
+/// A dispatcher, and the receiver of its hook's errors.
 fn start_with_hook() -> (Dispatcher, Receiver<(ErrorKind, String)>) {
     let (failed, failures) = unbounded();
     let hook = move |error: &Error| failed.send((error.kind(), error.to_string())).unwrap();
@@ -45,7 +45,7 @@ fn push(dispatcher: &DispatcherHandle, update: DbUpdate) {
     dispatcher.queue().push(&mut vec![update], &never()).unwrap();
 }
 
-/// Waits until all that was pushed before was delivered.
+/// Waits until everything pushed before was delivered.
 fn flush(dispatcher: &DispatcherHandle) {
     let (reached, done) = bounded(1);
     let _guard = dispatcher.on_table("flush", reached);
@@ -212,7 +212,7 @@ fn a_callback_that_drops_the_guard_of_a_later_one_prevents_its_call() {
 fn whoever_registers_and_then_pushes_is_always_served() {
     within(LIMIT, || {
         let dispatcher = start();
-        // Keeps the dispatcher busy, so that it meets the registration and the update at every point of its loop.
+        // Keeps the dispatcher busy, so that the registration and the update arrive at every point of its loop.
         let handle = dispatcher.handle();
         let again = move |update: &DbUpdate| _ = handle.queue().push(&mut vec![update.clone()], &never());
         dispatcher.on_table("busy", again).detach();
@@ -265,7 +265,7 @@ fn a_callback_may_use_everything() {
         assert!(syncs.recv_timeout(LIMIT).is_ok());
         push(&dispatcher, update("first", "2"));
         flush(&dispatcher);
-        // The callback unregistered itself, so it was dropped, and with it the guard of what it had registered.
+        // The callback unregistered itself, so it was dropped together with the guard that it held.
         assert_eq!(calls.recv_timeout(LIMIT), Err(RecvTimeoutError::Disconnected));
         assert_eq!(dispatcher.stats().panics, 0);
     });

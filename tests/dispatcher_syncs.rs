@@ -28,7 +28,7 @@ fn start(workers: usize, capacity: usize) -> Dispatcher {
     Dispatcher::new(options).unwrap()
 }
 
-/// Registers a callback for sync events that is stuck until the sender is dropped, and waits until it is.
+/// Registers a callback for sync events that blocks until the sender is dropped, and waits until it blocks.
 fn stuck(dispatcher: &Dispatcher) -> (Sender<()>, Receiver<SyncReason>) {
     let (open, gate) = bounded::<()>(0);
     let (synced, syncs) = unbounded();
@@ -61,7 +61,7 @@ fn a_sync_event_does_not_wait_for_a_worker() {
         assert_eq!(running.recv_timeout(LIMIT).unwrap(), "1");
         dispatcher.queue().sync(SyncReason::Requested);
         assert_eq!(syncs.recv_timeout(LIMIT), Ok(SyncReason::Requested));
-        // Nor does an overflow, which waits for updates in vain.
+        // Neither does an overflow, which waits for updates in vain.
         dispatcher.queue().sync(SyncReason::Overflow { dropped: 1 });
         assert_eq!(syncs.recv_timeout(LIMIT), Ok(SyncReason::Overflow { dropped: 1 }));
         assert!(running.is_empty());
@@ -149,12 +149,12 @@ fn make_up_publishers(workers: usize) {
     eventually(LIMIT, || dispatcher.stats().syncs == 4);
 }
 
-/// Rows in a store, the newest of which has this version.
+/// The rows of a store, whose newest version is this.
 #[derive(Clone, Default)]
 struct Versions(Arc<AtomicUsize>);
 
 impl Versions {
-    /// An update of a row of its own, as written now.
+    /// An update of a new row, written now.
     fn write(&self) -> DbUpdate {
         let version = self.0.fetch_add(1, Ordering::SeqCst) + 1;
         let mut update = DbUpdate::new("t", version.to_string(), Action::Set);
@@ -177,19 +177,19 @@ fn push(dispatcher: &Dispatcher, updates: impl Iterator<Item = DbUpdate>) {
     }
 }
 
-/// What the program saw.
+/// An event that the program has seen.
 #[derive(Debug, PartialEq)]
 enum Seen {
     /// An update with this version.
     Update(Option<u64>),
-    /// It has read the store up to this version, since so many updates were dropped.
+    /// The program has read the store up to this version after this many updates were dropped.
     Read(u64, u64),
 }
 
 const PLAIN: u64 = 10;
 
-/// A burst of 3,000 for a queue for 1,000, that came while the first updates were handled; each of the others takes
-/// `each`. The ten least urgent ones that came before it are in no store.
+/// A burst of 3,000 updates for a queue of 1,000 that came while the first updates were handled; each of the others
+/// takes `each`. The ten least urgent ones before it are in no store.
 fn burst(dispatcher: &Dispatcher, workers: usize, store: &Versions, each: Duration) -> (Sender<()>, Receiver<u64>) {
     let (open, gate) = bounded::<()>(0);
     let (saw, seen) = unbounded();
@@ -224,7 +224,7 @@ fn a_full_queue_moves_while_more_comes_and_its_burst_is_told_once() {
             dispatcher.on_sync(read_all).detach();
             let (open, seen) = burst(&dispatcher, workers, &store, Duration::ZERO);
             drop(open);
-            // Until one that came after the reading is there, updates keep coming.
+            // Updates keep coming until one written after the reading has come.
             let tick = crossbeam_channel::tick(Duration::from_millis(50));
             let (mut read, mut newest) = (None, 0);
             while read.is_none_or(|read| newest <= read) {
@@ -276,7 +276,7 @@ fn what_waits_when_the_store_is_read_is_dropped_as_covered() {
         assert!(stats.covered > 0, "{stats:?}");
         assert_eq!(dropped, stats.dropped + stats.covered);
 
-        // What is in no store is still called, and what comes now.
+        // Updates in no store are still delivered, and so are later ones.
         let plain = before.iter().filter(|update| **update == Seen::Update(None)).count();
         let mut after = vec![Seen::Update(Some(store.read() + 1))];
         after.resize_with(1 + PLAIN as usize - plain, || Seen::Update(None));
@@ -298,7 +298,7 @@ fn without_a_callback_for_sync_events_nothing_that_waits_is_dropped() {
         let dispatcher = start(0, 1000);
         let (open, updates) = burst(&dispatcher, 0, &store, Duration::from_millis(2));
         drop(open);
-        // It takes two seconds, in the middle of which the overflow is due.
+        // This takes two seconds, in the middle of which the overflow is due.
         let seen: BTreeSet<u64> = (0..1000).map(|_| updates.recv_timeout(LIMIT).unwrap()).collect();
         assert!(seen.into_iter().eq(std::iter::once(0).chain(2..=1001 - PLAIN)));
         eventually(LIMIT, || dispatcher.stats().syncs == 1);

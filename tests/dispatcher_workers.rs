@@ -67,8 +67,8 @@ proptest! {
     }
 }
 
-/// Pushes one update for each of `keys`; returns the numbers of the updates per key, as delivered. The number of one
-/// that was delivered while another of its key was running is missing.
+/// Pushes one update for each of `keys`. Returns the numbers of the updates per key, as delivered; an update delivered
+/// while another of its key was running is missing.
 fn deliver_all(keys: &[u8], workers: usize) -> HashMap<u8, Vec<usize>> {
     let dispatcher = start(workers);
     let busy: Arc<[AtomicBool; 6]> = Arc::default();

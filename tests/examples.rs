@@ -1,4 +1,4 @@
-//! Every example runs, ends with success, and shows what it is about.
+//! Every example runs, succeeds, and shows its subject.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -60,7 +60,7 @@ fn typed_tables() {
 fn many_writers() {
     let text = run("many_writers");
     assert_eq!(text.matches(": 250").count(), 4, "{text}");
-    // Updates that are sent in a burst share a frame. Besides them, four goodbyes and perhaps some hellos.
+    // Updates of a burst share frames. In addition there are four goodbyes and perhaps some hellos.
     let forwarded = text.split("forwarded: ").nth(1).and_then(|rest| rest.split(',').next());
     assert!(forwarded.unwrap().parse::<u64>().unwrap() >= 8, "{text}");
 }
@@ -87,7 +87,7 @@ fn status_server_and_status_node() {
         }
         let node = start("status_node").end();
         assert_eq!(node.stdout, ["acknowledged: 20"], "{node:?}");
-        // Its input ends.
+        // Closes the input.
         let ends = servers.each_mut().map(process::Process::end);
         assert!(ends.iter().all(|end| end.code == Some(0)), "{ends:?}");
         let mut lines: Vec<_> = ends.iter().flat_map(|end| &end.stdout).collect();

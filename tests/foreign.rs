@@ -38,8 +38,8 @@ for field in ('table', 'key', 'action', 'value', 'topic'):
     print(field, type(update[field]).__name__, update[field])
 "#;
 
-/// Connects SUB sockets, one after the other, each of which reads 200 messages of topic D, and says how many of all of them were
-/// no single map.
+/// Connects SUB sockets, one after the other, each of which reads 200 messages of topic D, and prints how many of all
+/// messages were not a single map.
 const PASSERS_BY: &str = r#"
 import sys, msgpack, zmq
 context = zmq.Context()
@@ -135,7 +135,7 @@ fn a_foreign_subscriber_hears_publish() {
     assert_eq!(end.stdout, heard, "{}", end.stderr);
 }
 
-/// Dragonflow's nodes come and go while a burst lasts, of a publisher with subscribers of tablecast's own.
+/// Dragonflow's nodes come and go during a burst of a publisher that also has tablecast's subscribers.
 #[test]
 fn foreign_subscribers_get_one_map_a_frame_in_a_burst() {
     let options = [("pub_sub_use_multiproc", "false"), ("publisher_port", "0")];

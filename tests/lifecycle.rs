@@ -26,7 +26,7 @@ fn driver(address: &str) -> Arc<dyn Driver> {
 }
 
 fn publisher(address: &str) -> Publisher {
-    // A port is free a moment after its last socket was closed.
+    // A port is free only a moment after its last socket was closed.
     let deadline = Instant::now() + LONG;
     loop {
         match Publisher::new(&*driver(address), PublisherOptions::default()) {
@@ -48,10 +48,10 @@ fn start(rig: &Rig, name: &str, address: &str) {
     rig.subscriber.daemonize().unwrap();
 }
 
-/// Stops, starts, stops and drops a running subscriber, and takes the time.
+/// Stops, starts, stops and drops a running subscriber, with a time limit for each.
 fn ends_promptly(rig: Rig) {
     quickly(SECOND, "stop", || rig.subscriber.stop());
-    // Whoever begins to wait for it just now is not left waiting.
+    // A caller that begins to wait just now is not left waiting.
     let waiting = quickly(SECOND, "wait_live", || rig.subscriber.wait_live(LONG));
     assert_eq!(waiting.unwrap_err().kind(), ErrorKind::Stopped);
     rig.subscriber.daemonize().unwrap();
@@ -112,7 +112,7 @@ fn stops_while_the_queue_is_full() {
                 send(&publisher, "D", &number.to_string());
             }
             blocked.recv_timeout(LONG).unwrap();
-            // Full, but for the one that the callback has.
+            // Full, except for the one that the callback has.
             eventually(LONG, || rig.dispatcher.stats().queue.depth >= 9);
             quickly(SECOND, "stop", || rig.subscriber.stop());
             rig.subscriber.daemonize().unwrap();
@@ -294,7 +294,7 @@ fn registers_in_every_state() {
     });
 }
 
-/// A driver whose wakes come late: what the program says stands beside what has come.
+/// A driver that wakes late, so that commands and input are there together.
 #[derive(Debug)]
 struct Drowsy(MemoryDriver, Arc<AtomicBool>);
 

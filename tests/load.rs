@@ -76,7 +76,7 @@ fn link_to(port: u16, scheme: &str, driver: impl FnOnce(&str) -> Arc<dyn Driver>
     (proxy, rig)
 }
 
-/// The keys of so many updates, and nothing else.
+/// Receives exactly this many updates. Returns their keys.
 fn receive(rig: &Rig, count: usize, limit: Duration) -> Vec<String> {
     let deadline = Instant::now() + limit;
     let keys: Vec<String> = (0..count)
@@ -93,9 +93,9 @@ fn receive(rig: &Rig, count: usize, limit: Duration) -> Vec<String> {
     keys
 }
 
-/// Twenty times what a link of so many bytes a second carries in a hello period; a new topic and the answers stand behind it.
+/// Queues twenty times what a link of this rate carries in a hello period; a new topic and the answers stand behind it.
 fn backlog(publisher: &Publisher, (proxy, rig): &(Proxy, Rig), rate: usize) {
-    /// What an update of 400 bytes takes on the wire, about.
+    /// Approximate size of an update of 400 bytes on the wire.
     const UPDATE: f64 = 550.0;
     proxy.set(Fault::Rate(rate));
     let count = (20.0 * hello().as_secs_f64() * rate as f64 / UPDATE) as usize;
@@ -132,7 +132,7 @@ fn a_backlog_on_a_very_slow_link_arrives_whole_and_nothing_is_told() {
     });
 }
 
-/// The server would otherwise cut off who is behind by so much.
+/// Otherwise the server would cut off a subscriber that is so far behind.
 #[cfg(feature = "redis")]
 #[test]
 fn a_backlog_on_a_slow_link_to_redis_arrives_whole_and_nothing_is_told() {
@@ -152,7 +152,7 @@ fn a_backlog_on_a_slow_link_to_redis_arrives_whole_and_nothing_is_told() {
     });
 }
 
-/// Of one large update nothing can be seen for many hello periods but bytes.
+/// While one large update arrives, only its bytes show life for many hello periods.
 #[test]
 fn a_large_update_on_a_slow_link_arrives_and_nothing_is_told() {
     within(Duration::from_secs(100), || {
@@ -168,7 +168,7 @@ fn a_large_update_on_a_slow_link_arrives_and_nothing_is_told() {
     });
 }
 
-/// Subscribers of one publisher, each with a dispatcher of its own, as so many programs have.
+/// Subscribers of one publisher, each with its own dispatcher, as separate programs have.
 struct Crowd {
     subscribers: Vec<Arc<Subscriber>>,
     _nodes: Vec<Node>,
@@ -211,8 +211,8 @@ impl Crowd {
         }
     }
 
-    /// Waits until each has got so many updates, and returns how often each kind of sync event was told, and in how many
-    /// pieces of 20 ms.
+    /// Waits until each has received `each` updates. Returns how often each kind of sync event came, and in how many
+    /// slices of 20 ms.
     fn receive(&self, each: usize) -> BTreeMap<&'static str, (usize, usize)> {
         let all = each * self.subscribers.len();
         eventually(Duration::from_secs(60), || self.updates.load(Ordering::Relaxed) >= all);
@@ -239,7 +239,7 @@ fn service(port: u16, socket: &str) -> Process {
     service
 }
 
-/// A burst to many subscribers on two cores; then the publisher is killed under them, and comes back.
+/// A burst to many subscribers on two cores; then the publisher is killed and comes back.
 #[test]
 fn a_crowd_hears_everything_and_comes_back_without_a_stampede() {
     within(Duration::from_secs(200), || {

@@ -1,4 +1,4 @@
-//! Whatever comes in, what is valid gets through, and nothing else happens.
+//! Among malformed messages valid ones get through, and nothing else happens.
 #![cfg(feature = "zmq")]
 
 mod common;
@@ -73,7 +73,7 @@ fn a_subscriber_skips_and_counts() {
         let stats = rig.subscriber.stats();
         assert_eq!((stats.malformed, stats.errors, stats.filtered), (bad, 0, 0));
         assert!(rig.updates.is_empty());
-        // A publisher without hellos is told of once.
+        // A publisher without hellos is reported once.
         assert!(rig.syncs.try_iter().all(|reason| reason.as_str() == "connected"));
     });
 }
@@ -103,7 +103,7 @@ fn a_service_passes_on_what_is_whole() {
             stats.forwarded + stats.malformed == good as u64 + bad
         });
         assert_eq!(service.stats().failed, 0);
-        // The two tell the same: what the service did not count, the subscriber did.
+        // The two together: the subscriber counts what the service does not.
         eventually(LONG, || {
             rig.subscriber.stats().malformed + service.stats().malformed == bad
         });
@@ -129,7 +129,7 @@ fn annoy(port: u16, random: &mut Random) {
             }
             _ => b"\xff\0\0\0\0\0\0\0\x01\x7f\x03".to_vec(),
         };
-        // It may be hung up on at any time.
+        // The connection may be closed at any time.
         let _ = stranger.write_all(&noise);
     }
 }
@@ -179,8 +179,8 @@ fn strangers_do_not_disturb_a_bound_subscriber() {
     });
 }
 
-/// libzmq's tree of subscriptions is as deep as the longest topic that anybody asks for. A bare connection, since
-/// libzmq's own subscribing end would not survive this.
+/// libzmq's tree of subscriptions is as deep as the longest subscribed topic. A bare connection, since libzmq's own
+/// subscribing end would not survive this.
 #[test]
 fn huge_subscriptions_do_no_harm() {
     within(Duration::from_secs(30), || {
@@ -196,7 +196,7 @@ fn huge_subscriptions_do_no_harm() {
             bytes.resize(64, 0);
             bytes.extend(b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x03SUB");
             stranger.write_all(&bytes).unwrap();
-            // As a real peer, it waits for the other side's greeting and the beginning of its READY.
+            // Like a real peer, it waits for the other side's greeting and the beginning of its READY.
             stranger.read_exact(&mut [0; 65]).unwrap();
             bytes.clear();
             let mut frame = |body: &[u8]| {
@@ -223,7 +223,7 @@ fn huge_subscriptions_do_no_harm() {
             stranger.write_all(&bytes).unwrap();
             eventually(LONG, || publisher.stats().hellos > hellos);
             rig.only("1", || send(&publisher, "D", "1"));
-            // One that is far longer than any topic costs its sender the connection.
+            // A subscription far longer than any topic costs its sender the connection.
             let mut huge = vec![2];
             huge.extend((1_u64 << 20).to_be_bytes());
             huge.resize(1 << 20, b'x');

@@ -1,4 +1,4 @@
-//! A node: what it opens, shares, and stops.
+//! A node: the parts that it opens, shares, and stops.
 
 mod common;
 
@@ -28,7 +28,7 @@ fn two_nodes_hear_each_other() {
         reader.subscriber().unwrap().wait_live(LONG).unwrap();
         database.write(&Write::create("t", "k", "v"), 5).unwrap();
         assert_eq!(received.recv_timeout(LONG).unwrap().key, "k");
-        // Its parts are those that it was given, and one of each.
+        // Its parts are the given ones, one of each.
         assert!(writer.store().unwrap().get("t", "k", None).is_ok());
         assert!(reader.store().unwrap().get("t", "k", None).is_err());
         assert!(Arc::ptr_eq(&writer.publisher().unwrap(), &writer.publisher().unwrap()));

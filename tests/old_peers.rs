@@ -1,4 +1,4 @@
-//! Subscribers that speak ZMTP 1 and 2, as JeroMQ 0.3 does: libzmq tells less of them, and they are counted all the same.
+//! Subscribers that speak ZMTP 1 and 2, as JeroMQ 0.3 does: libzmq reports less about them, but they are counted.
 #![cfg(all(feature = "zmq", feature = "bin"))]
 
 mod common;
@@ -29,7 +29,7 @@ enum Version {
     Two,
 }
 
-/// A subscriber of another time.
+/// A subscriber with an old protocol.
 struct OldPeer(TcpStream);
 
 impl OldPeer {
@@ -55,7 +55,7 @@ impl OldPeer {
     }
 }
 
-/// What it says first: in version 2 a signature, the revision and its type, SUB; then in both an identity without a name.
+/// Its first bytes: in version 2 a signature, the revision and its type, SUB; then in both an identity without a name.
 fn hello(version: Version) -> Vec<u8> {
     match version {
         Version::One => vec![1, 0],
@@ -63,7 +63,7 @@ fn hello(version: Version) -> Vec<u8> {
     }
 }
 
-/// A frame of a byte 1 and the topic: version 1 counts its flags to the length, and has them behind it.
+/// A frame of a byte 1 and the topic: in version 1 the flags count as part of the length, and follow it.
 fn subscription(version: Version, topic: &str) -> Vec<u8> {
     let length = u8::try_from(topic.len() + 1).unwrap();
     let head = match version {
@@ -103,7 +103,7 @@ fn they_are_counted_as_long_as_they_are_there() {
             first.await_text("for the first");
             let second = OldPeer::connect(version, &address, &["D"]);
             counts(&publisher, 2);
-            // Beside one of today.
+            // Beside a subscriber of the current protocol.
             let rig = Rig::new(&driver);
             rig.listen(&["D"], &address);
             counts(&publisher, 3);

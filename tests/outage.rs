@@ -27,7 +27,7 @@ fn driver(address: &str) -> Arc<dyn Driver> {
 }
 
 fn publisher(address: &str) -> Publisher {
-    // A port is free a moment after its last socket was closed.
+    // A port is free only a moment after its last socket was closed.
     let deadline = Instant::now() + LONG;
     loop {
         match Publisher::new(&*driver(address), PublisherOptions::default()) {
@@ -73,7 +73,7 @@ fn a_publisher_comes_back_with_every_topic() {
             }
         );
         drop(first);
-        // It said goodbye: nothing is lost, but nothing is live either.
+        // It said goodbye, so nothing is lost, but nothing is live either.
         eventually(LONG, || rig.peers()[0].1 == AddressState::Connecting);
         assert!(rig.syncs.is_empty());
         let error = rig.subscriber.wait_live(Duration::from_millis(10)).unwrap_err();
@@ -86,7 +86,7 @@ fn a_publisher_comes_back_with_every_topic() {
                 address: address.as_str().into()
             }
         );
-        // At once: being live is the promise that all of them are in force.
+        // At once: being live is the promise that all topics are in force.
         for name in &names {
             send(&second, name, name);
         }
@@ -99,7 +99,7 @@ fn a_publisher_comes_back_with_every_topic() {
     });
 }
 
-/// What is registered while the connection is down is in force when it is back.
+/// Topics registered while the connection is down are in force when it is back.
 #[test]
 fn topics_registered_during_an_outage_count() {
     within(Duration::from_secs(20), || {
@@ -134,7 +134,7 @@ fn a_publisher_without_hellos_is_understood() {
         assert_eq!(error.kind(), ErrorKind::Timeout);
         assert!(error.to_string().contains(&address), "{error}");
         assert_eq!(rig.peers(), [(address.clone(), AddressState::NoHello)]);
-        // The program is told to read the store all the same.
+        // The program still gets the event that asks it to read the store.
         assert_eq!(rig.next_sync().as_str(), "connected");
         let mut message = vec![0x85];
         for (name, text) in [
@@ -166,7 +166,7 @@ fn a_publisher_without_hellos_is_understood() {
             (5, "D", &None)
         );
         assert!(rig.syncs.is_empty());
-        // Its `sync` asks everybody to read everything again.
+        // Its `sync` asks all programs to read everything again.
         let sync = br#"{"table":null,"key":null,"action":"sync","value":null,"topic":"D"}"#;
         foreign.send_multipart([&b"D"[..], sync], 0).unwrap();
         assert_eq!(rig.next_sync(), SyncReason::Requested);
@@ -204,7 +204,7 @@ fn a_foreign_subscriber_is_served() {
     });
 }
 
-/// A connection that fell silent, as when a cable is cut: a proxy that stops passing bytes on.
+/// A connection falls silent, as when a cable is cut: a proxy stops passing bytes on.
 #[test]
 fn a_silent_connection_is_noticed() {
     within(Duration::from_secs(20), || {
@@ -252,8 +252,8 @@ fn a_silent_connection_is_noticed() {
     });
 }
 
-/// libzmq closes a connection on which a message over the limit comes: what publishers tell of themselves fits, however
-/// many topics there are and however small the limit is.
+/// libzmq closes a connection on a message over the limit. Hellos fit the limit, however many topics there are and
+/// however small the limit is.
 #[test]
 fn hellos_fit_the_limit() {
     within(Duration::from_secs(60), || {
@@ -281,7 +281,7 @@ fn hellos_fit_the_limit() {
         assert_eq!(rig.next_sync().as_str(), "connected");
         names.iter().for_each(|name| send(&publisher, name, name));
         let before = publisher.stats().hellos;
-        // A round takes several messages, and each topic is told of in five.
+        // A round takes several messages, and each topic is named in five rounds.
         eventually(LONG, || publisher.stats().hellos > before + 60);
         names.iter().for_each(|_| _ = rig.next());
         rig.only("last", || send(&publisher, topics[0], "last"));

@@ -20,7 +20,7 @@ fn options(capacity: usize, overflow: Overflow) -> QueueOptions {
     }
 }
 
-/// An update that carries its number among all pushed.
+/// An update that carries its number among all pushed ones.
 fn update(key: u8, priority: i32, timestamp: i64, number: u64) -> DbUpdate {
     let mut update = DbUpdate::new("t", key.to_string(), Action::Set).priority(priority);
     update.timestamp = timestamp;
@@ -41,7 +41,7 @@ fn push(sender: &QueueSender, mut updates: Vec<DbUpdate>) {
     assert!(updates.is_empty());
 }
 
-/// Pops until nothing is there: the numbers of the updates, and the sync reasons.
+/// Pops until nothing is left. Returns the numbers of the updates, and the sync reasons.
 fn drain(receiver: &mut QueueReceiver) -> (Vec<u64>, Vec<SyncReason>) {
     let (mut numbers, mut reasons) = (Vec::new(), Vec::new());
     while let Some(event) = receiver.pop(Instant::now()) {
@@ -82,11 +82,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     )
 }
 
-/// What the queue promises, said as simply as possible.
+/// The queue's promises, in the simplest form.
 #[derive(Default)]
 struct Model {
     pushed: Vec<DbUpdate>,
-    /// By arrival.
+    /// In order of arrival.
     pending: Vec<(Duration, DbUpdate)>,
     held: Vec<Name>,
     sync: bool,
@@ -132,7 +132,7 @@ impl Model {
         let key = if now - *arrived > Model::MAX_OVERTAKE {
             oldest.key.clone()
         } else {
-            // Of those that are equal the first.
+            // The first of equal ones.
             free()
                 .min_by_key(|(_, update)| (update.priority, update.timestamp))?
                 .1
@@ -181,7 +181,7 @@ proptest! {
         }
     }
 
-    /// Under every policy that never blocks: within capacity, in order, and nothing is lost without a word.
+    /// Under every policy that never blocks: within capacity, in order, and nothing is lost silently.
     #[test]
     fn loses_nothing_silently(
         overflow in prop_oneof![Just(Overflow::Coalesce), Just(Overflow::DropAndSync)],
@@ -191,7 +191,7 @@ proptest! {
         let (sender, mut receiver) = bounded(options(capacity, overflow));
         let mut pushed: Vec<(u8, u64)> = Vec::new();
         let mut delivered: HashMap<Name, Vec<u64>> = HashMap::new();
-        // How many were pushed when the last sync was handed out, how many were told dropped, and how often.
+        // Number of pushed updates at the last sync event, number reported as dropped, and number of reports.
         let (mut covered, mut told, mut syncs) = (0, 0, 0);
         let mut take = |event, pushed: usize| match event {
             Event::Update(update) => delivered.entry(update.key.clone()).or_default().push(number(&update)),
@@ -373,7 +373,7 @@ fn sync_events_that_never_end_leave_the_updates_their_turn() {
     let (mut now, mut updates, mut count) = (Instant::now(), 0, 3);
     while updates < 100 {
         match receiver.pop(now).expect("updates are left") {
-            // Each takes its time, in which more come.
+            // Each takes some time, in which more come.
             Event::Sync(_) => {
                 for _ in 0..2 {
                     sender.sync(address(count));
@@ -391,7 +391,7 @@ fn sync_events_that_never_end_leave_the_updates_their_turn() {
     assert!(count > 10, "and the others have theirs");
 }
 
-/// Topics that are told of, or all.
+/// The topics that the reasons concern; `None`: all.
 fn concerned(reasons: &[SyncReason]) -> Option<HashSet<Topic>> {
     let topics = reasons.iter().map(|reason| reason.topics().map(<[Topic]>::to_vec));
     topics
@@ -414,7 +414,7 @@ fn any_reason() -> impl Strategy<Value = SyncReason> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// However they are joined, what is told concerns every topic that what was put in concerned.
+    /// However events are joined, the joined ones concern every topic that the original ones concerned.
     #[test]
     fn what_is_joined_concerns_all_that_its_parts_concern(
         reasons in vec(any_reason(), 0..400),
@@ -455,7 +455,7 @@ fn the_last_word_on_an_address_stays_the_last_whatever_publishers_do() {
         events: 1000,
     };
     assert_eq!(reasons, [back, lost, joined]);
-    // What comes after that is told apart again.
+    // Later events are kept apart again.
     sender.sync(SyncReason::Restarted { publisher: "p".into() });
     assert_eq!(
         drain(&mut receiver).1,
@@ -646,7 +646,7 @@ fn stop_and_a_gone_receiver_end_the_wait_for_space() {
         for _ in &waiters {
             begun.recv().unwrap();
         }
-        // They now wait or are about to; both must end.
+        // The senders now wait or are about to; both must end.
         (0..1000).for_each(|_| thread::yield_now());
         drop(receiver);
         for waiter in waiters {

@@ -39,7 +39,7 @@ fn options(timeout: Duration) -> RegistryOptions {
     }
 }
 
-/// Nobody is taken for dead within a test.
+/// No member is taken for dead within a test.
 fn patient() -> RegistryOptions {
     options(Duration::from_secs(600))
 }
@@ -110,7 +110,7 @@ fn a_subscriber_follows_who_comes_moves_and_goes() {
         eventually(LONG, || connected(&rig).contains(&at_one));
         rig.subscriber.wait_live(LONG).unwrap();
         rig.only("1", || send(&one, "D", "1"));
-        // It begins anew elsewhere, and the run before has not cleaned up.
+        // It begins anew elsewhere, and its earlier run has not cleaned up.
         let second = register(&store, member("host", 2, &at_two, "chassis"), patient());
         eventually(LONG, || {
             connected(&rig).contains(&at_two) && !connected(&rig).contains(&at_one)
@@ -118,7 +118,8 @@ fn a_subscriber_follows_who_comes_moves_and_goes() {
         rig.subscriber.wait_live(LONG).unwrap();
         rig.only("2", || send(&two, "D", "2"));
         assert!(!connected(&rig).contains(&"memory://registry-other".to_owned()));
-        // It stops; what the program has registered itself stays, also if it is registered and goes.
+        // It stops; addresses that the program has registered itself stay, even if they are also in the registry and
+        // go.
         let own = register(&store, member("own", 1, &at_own, "chassis"), patient());
         eventually(LONG, || registered(&store).len() == 3);
         drop((second, own));
@@ -143,7 +144,7 @@ fn who_comes_and_goes_unheard_is_told() {
             address: address.into(),
         };
         assert_eq!(rig.next_sync(), connected_to(&at_steady));
-        // One that is gone before the others look leaves word.
+        // A publisher that stops before the others look leaves its row, marked as leaving.
         let rare = RegistryOptions {
             interval: LIMIT,
             ..patient()
@@ -167,13 +168,13 @@ fn who_comes_and_goes_unheard_is_told() {
         let row = format!(r#"{{"epoch":1,"address":"{brief}","leaving":true}}"#);
         store.create(PUBLISHERS, "brief", &row, &Topic::ALL).unwrap();
         assert_eq!(rig.next_sync(), lost(brief));
-        // Who says goodbye is not missed.
+        // A publisher that says goodbye is not missed.
         let (polite, at_polite, _) = over_tcp();
         let registration = register(&store, member("polite", 1, &at_polite, ""), patient());
         assert_eq!(rig.next_sync(), connected_to(&at_polite));
         drop((polite, registration));
         eventually(LONG, || connected(&rig) == [at_steady.as_str()]);
-        // All that the subscriber was told before is done.
+        // Waits until the subscriber has carried out all earlier commands.
         rig.listen(&["E"], &at_steady);
         rig.only("1", || send(&steady, "E", "1"));
         assert!(rig.syncs.is_empty());
@@ -194,7 +195,7 @@ fn who_renews_stays_and_who_does_not_is_removed_once() {
             member("alive", 1, "memory://registry-alive", ""),
             options(timeout),
         );
-        // One that was killed, with a clock an hour ahead: only that its row does not change counts.
+        // A publisher that was killed, with a clock an hour ahead: only the unchanged row counts.
         let dead = r#"{"epoch":99999999999999999,"address":"memory://registry-dead"}"#;
         store.create(PUBLISHERS, "dead", dead, &Topic::ALL).unwrap();
         let followers: Vec<_> = (0..2)
@@ -206,7 +207,7 @@ fn who_renews_stays_and_who_does_not_is_removed_once() {
         eventually(LONG, || connected(&rig).contains(&"memory://registry-dead".to_owned()));
         eventually(LONG, || registered(&store) == [alive.member().clone()]);
         eventually(LONG, || !connected(&rig).contains(&"memory://registry-dead".to_owned()));
-        // Taken for dead all the same, it comes back.
+        // Wrongly taken for dead, it comes back.
         store.delete(PUBLISHERS, "alive").unwrap();
         eventually(LONG, || registered(&store) == [alive.member().clone()]);
         drop(followers);
@@ -361,7 +362,7 @@ fn processes_find_each_other_through_the_store() {
         assert_eq!(json(&watch.line())["key"], "k");
         let list = listed(path);
         assert!(list.contains(&network) && list.contains("alive"), "{list}");
-        // Killed, it says nothing more: whoever watches removes it.
+        // Killed, it sends nothing more: an observer removes it.
         drop(service);
         eventually(LIMIT, || !listed(path).contains(&network));
         let (_service, network) = serve(path, &path.join("another.sock"));

@@ -1,4 +1,4 @@
-//! `tablecast replica`, and `db --wait`, as other programs drive them.
+//! `tablecast replica`, and `db --wait`, driven by other programs.
 #![cfg(feature = "bin")]
 
 mod common;
@@ -48,7 +48,7 @@ impl Rows<'_> {
         self.command(&args)
     }
 
-    /// A replica that is synced, and can be waited for.
+    /// A synced replica that a writer can wait for.
     fn synced(&self, id: &str) -> Process {
         let mut replica = Process::start(self.replica(&["--id", id]));
         while json(&replica.line())["event"] != "synced" {}
@@ -78,7 +78,7 @@ fn a_replica_prints_what_there_is_and_what_changes() {
         assert_eq!(json(&replica.line()), json!({"event": "synced", "rows": 1}));
         rows.create("b");
         assert_eq!(json(&replica.line()), line("added", "b", json!("1"), Value::Null, 2));
-        // Stored behind everybody's back: found by the next check.
+        // Stored without an update: found by the next check.
         let silent = ["set", "--table", "t", "--key", "b", "--value", "2", "--no-publish"];
         assert_eq!(rows.db(&silent).code, Some(0));
         assert_eq!(json(&replica.line()), line("changed", "b", json!("2"), json!("1"), 3));
@@ -113,7 +113,7 @@ fn once_prints_the_rows_and_check_the_differences() {
     });
 }
 
-/// One that is stopped is named, and not waited for longer than asked.
+/// A stopped replica is named, and not waited for longer than asked.
 #[test]
 fn a_writer_waits_for_the_replicas_that_are_there() {
     within(4 * LIMIT, || {
@@ -132,7 +132,7 @@ fn a_writer_waits_for_the_replicas_that_are_there() {
             end.stderr
         );
         assert_eq!(end.code, Some(0));
-        // It was applied before that was said.
+        // It was applied before the writer's success.
         assert_eq!(json(&one.line())["value"], "3");
         two.signal("STOP");
         let end = set("4", "1");
@@ -143,7 +143,7 @@ fn a_writer_waits_for_the_replicas_that_are_there() {
             "{}",
             end.stderr
         );
-        // One that has ended is not missed; nor is one that has another table.
+        // A replica that has ended is not missed; nor is one of another table.
         one.signal("TERM");
         assert_eq!(one.end().code, Some(0));
         let end = set("5", "20");

@@ -27,7 +27,7 @@ fn driver(address: &str) -> Arc<dyn Driver> {
 }
 
 fn publisher(address: &str) -> Publisher {
-    // A port is free a moment after its last socket was closed.
+    // A port is free only a moment after its last socket was closed.
     let deadline = Instant::now() + LONG;
     loop {
         match Publisher::new(&*driver(address), PublisherOptions::default()) {
@@ -74,7 +74,7 @@ fn register(rig: &Rig, names: &[&str]) {
     }
 }
 
-/// Topics may come into force one after the other, each told once.
+/// Topics may come into force one after the other, each reported once.
 #[track_caller]
 fn await_resubscribed(rig: &Rig, names: &[&str]) {
     let mut all = Vec::new();
@@ -99,7 +99,8 @@ fn a_publisher_that_comes_back_is_heard_on_what_is_registered_again() {
         for _ in 0..3 {
             drop(current);
             eventually(LONG, || rig.peers()[0].1 == AddressState::Connecting);
-            // It said goodbye, which is no loss; the topics are cleared all the same, and nothing is told before it is back.
+            // It said goodbye, so there is no loss; the topics are cleared nevertheless, and that is reported only when
+            // it is back.
             assert!(rig.syncs.is_empty());
             current = publisher(&address);
             assert_eq!(rig.next_sync().as_str(), "reconnected");
@@ -128,7 +129,7 @@ fn only_what_is_registered_again_comes() {
         assert_eq!(rig.next_sync().as_str(), "connected");
         drop(first);
         eventually(LONG, || rig.peers()[0].1 == AddressState::Connecting);
-        // What is registered, or not wanted any more, while nobody is there needs not be told.
+        // Topics registered or unregistered while no publisher is there are not reported.
         register(&rig, &["b", "new"]);
         assert!(!rig.subscriber.unregister_topic(&topic("c")));
         let second = publisher(&address);
@@ -146,7 +147,8 @@ fn only_what_is_registered_again_comes() {
     });
 }
 
-/// Topics belong to the subscriber, not to an address: those of the others are cleared too, and told at once.
+/// Topics belong to the subscriber, not to an address: those at the other addresses are cleared too, and reported at
+/// once.
 #[test]
 fn all_addresses_are_cleared_together() {
     within(LIMIT, || {
@@ -173,7 +175,7 @@ fn all_addresses_are_cleared_together() {
     });
 }
 
-/// What was cleared and not told yet is told when the subscriber runs again.
+/// Cleared topics not yet reported are reported when the subscriber runs again.
 #[test]
 fn stopping_forgets_nothing() {
     within(LIMIT, || {
@@ -195,7 +197,7 @@ fn stopping_forgets_nothing() {
     });
 }
 
-/// As the program that it is, it registers its topics again.
+/// The command registers its topics again, as any program does.
 #[cfg(feature = "bin")]
 #[test]
 fn watch_shows_what_was_cleared() {

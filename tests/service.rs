@@ -70,7 +70,7 @@ fn process_of_the_service() {
         Err(error) => return println!("refused {}", error.kind()),
     };
     println!("ready {}", service.address().unwrap());
-    // Until whoever started this is gone.
+    // Until the starting process is gone.
     let _ = std::io::stdin().read(&mut [0]);
     service.stop();
     println!("forwarded {}", service.stats().forwarded);
@@ -161,21 +161,21 @@ fn a_killed_service_comes_back() {
         for round in 0..3 {
             rig.next();
             process.kill();
-            // What writers sent just before the subscriber was back may be declared once more.
+            // Updates sent just before the subscriber was back may be reported once more.
             let lost = std::iter::repeat_with(|| rig.next_sync()).find(|reason| reason.topics().is_none());
             assert_eq!(lost.unwrap().as_str(), "address-lost");
             assert!(
                 folder.path().join("publisher.sock").exists(),
                 "the stale socket is what is to be reused"
             );
-            // Long enough for writers to be refused.
+            // Long enough that writers are refused.
             pass(Duration::from_millis(300));
             while rig.updates.try_recv().is_ok() {}
             process = start_process(&socket, &address);
             process.said("ready ");
             rig.subscriber.wait_live(LONG).unwrap();
             assert_eq!(rig.next_sync().as_str(), "reconnected");
-            // Every writer gets through again.
+            // Updates of every writer arrive again.
             let mut seen = std::collections::HashSet::new();
             while seen.len() < 3 {
                 seen.insert(rig.next_key());
@@ -220,7 +220,7 @@ fn a_second_service_is_refused() {
         std::os::unix::fs::symlink(folder.path(), &link).unwrap();
         let error = service(&format!("ipc://{}/publisher.sock", link.display()), "tcp://127.0.0.1:0").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddressInUse);
-        // Even if somebody tidies up the lock file.
+        // Even if the lock file is removed.
         fs::remove_file(folder.path().join("publisher.sock.lock")).unwrap();
         let error = service(&socket, "tcp://127.0.0.1:0").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddressInUse);
@@ -230,7 +230,7 @@ fn a_second_service_is_refused() {
     });
 }
 
-/// As one written in another language.
+/// Like a server in another language.
 #[test]
 fn a_foreign_server_keeps_its_socket() {
     within(LONG, || {
@@ -274,7 +274,7 @@ fn a_service_that_is_told_to_stop_forwards_what_it_has() {
             for key in 0..500 {
                 send(&writer, "D", &key.to_string());
             }
-            // What the service has is what was counted when it had taken all; the rest is on its way to it.
+            // The service has what it had counted in the end; the rest is on its way to it.
             eventually(LONG, || service.stats().forwarded > 0);
             let before = service.stats().forwarded;
             quickly(SECOND, "stop", || service.stop());
@@ -289,15 +289,15 @@ fn a_service_that_is_told_to_stop_forwards_what_it_has() {
     });
 }
 
-/// A socket closes behind its drop: the next service must not meet the last one's remains.
+/// A socket closes some time after its drop: the next service must not meet the remains of the last one.
 #[test]
 fn a_service_restarts_at_once() {
     within(Duration::from_secs(30), || {
         let (_folder, socket) = socket();
         let address = format!("tcp://127.0.0.1:{}", free_port());
-        // Keeps libzmq's threads, so that closing is left to them.
+        // Keeps libzmq's threads alive, so that closing is left to them.
         let _other = Publisher::new(&*network("tcp://127.0.0.1:0"), PublisherOptions::default()).unwrap();
-        // Between its tries are no long pauses.
+        // No long pauses between its tries.
         let options = ZmqOptions {
             reconnect_max: Duration::from_millis(100),
             ..ZmqOptions::default()
@@ -320,7 +320,7 @@ fn a_service_restarts_at_once() {
                     }
                 }
             };
-            // What goes into the connection to the one before, while it closes, is lost.
+            // Messages on the connection to the earlier service, while that closes, are lost.
             eventually(LONG, || {
                 writer.send_event(&update(&round.to_string())).unwrap();
                 pass(Duration::from_millis(1));
@@ -346,10 +346,10 @@ fn paths_that_cannot_be() {
         fs::write(folder.path().join("file"), "").unwrap();
         let error = service(&path("file/publisher.sock"), "tcp://127.0.0.1:0").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Io);
-        // A folder where the socket should be.
+        // A folder in the place of the socket.
         fs::create_dir(folder.path().join("folder")).unwrap();
         assert!(service(&path("folder"), "tcp://127.0.0.1:0").is_err());
-        // A file of somebody's that is no socket is not to be deleted.
+        // A file that is not a socket is not deleted.
         fs::write(folder.path().join("precious"), "data").unwrap();
         let taken = service(&path("precious"), "tcp://127.0.0.1:0");
         assert!(taken.is_err(), "a service replaced a file that is no socket");
@@ -357,7 +357,7 @@ fn paths_that_cannot_be() {
     });
 }
 
-/// Root may write anywhere, so there this tells nothing.
+/// Root may write anywhere, so as root this proves nothing.
 #[test]
 fn a_folder_that_is_not_writable() {
     within(LONG, || {

@@ -1,4 +1,5 @@
-//! The publisher service among what befalls a daemon: its socket is removed or another's, users have no right to it, files are few.
+//! A publisher service in adverse conditions: its socket is removed or replaced, users have no right to it, descriptors
+//! are few.
 #![cfg(all(feature = "bin", target_os = "linux"))]
 
 mod common;
@@ -25,7 +26,7 @@ fn publish(socket: &Path, key: &str) -> Command {
     command
 }
 
-/// As a cleaner of temporary files does it.
+/// Removes the files like a cleaner of temporary files.
 fn clean(folder: &Path) {
     for file in fs::read_dir(folder).unwrap() {
         fs::remove_file(file.unwrap().path()).unwrap();
@@ -47,7 +48,7 @@ fn a_socket_that_was_removed_is_there_again_and_who_was_connected_stays_so() {
         };
         told("before");
         clean(host.folder.path());
-        // It has its connection.
+        // Its connection stays.
         told("meanwhile");
         host.service.await_stderr("was removed by something else: bound again");
         told("after");
@@ -66,7 +67,7 @@ fn a_service_takes_no_place_from_its_successor() {
         let mut host = Host::start();
         let path = socket(host.folder.path());
         clean(host.folder.path());
-        // Either may be first; the one that is not leaves the other alone.
+        // Either may be first; the second leaves the first one alone.
         let mut successor = Process::start(service(&path));
         let mut is_refused = false;
         eventually(LIMIT, || {
@@ -86,7 +87,7 @@ fn a_service_takes_no_place_from_its_successor() {
     });
 }
 
-/// Root has every right: as root the writer runs as somebody else.
+/// Root has every right, so as root the writer runs as another user.
 #[test]
 fn a_writer_without_a_right_is_told_so() {
     within(LIMIT, || {

@@ -1,4 +1,4 @@
-//! A handled signal, and `setuid` in the process, interrupt whatever its threads wait for: every thread goes on.
+//! A handled signal, and `setuid` in the process, interrupt the waits of its threads: every thread goes on.
 #![cfg(all(feature = "zmq", feature = "redis", feature = "bin"))]
 
 mod common;
@@ -59,7 +59,7 @@ fn config(folder: &Path, redis: &str) -> Config {
     config
 }
 
-/// The names of the threads of a process, and how many there are of each.
+/// The names of the threads of a process, with their numbers.
 fn threads(pid: &str) -> BTreeMap<String, u32> {
     let mut names = BTreeMap::new();
     for (_, name) in tasks(pid) {
@@ -79,7 +79,7 @@ fn tasks(pid: &str) -> Vec<(i32, String)> {
     tasks.collect()
 }
 
-/// Not a test: the body of a process with a thread of every kind, that [`disturbed`] starts.
+/// Not a test: the body of a process with a thread of every kind, started by [`disturbed`].
 #[test]
 fn process_of_the_signals() {
     let Ok(folder) = std::env::var(FOLDER) else { return };
@@ -130,13 +130,13 @@ fn process_of_the_signals() {
     let go = Path::new(&folder).join(GO);
     eventually(LONG, || go.exists());
 
-    // Everything is at work while it is disturbed.
+    // All threads work while they are disturbed.
     for round in 0..TIMES {
         publisher.send_event(&update("own").value(round.to_string())).unwrap();
         notifier.notify(update(&format!("status-{round}"))).unwrap();
         store.set("monitored", "row", &round.to_string()).unwrap();
         if is_setuid {
-            // Another user where that is allowed. The C library interrupts every thread either way.
+            // Another user if that is allowed. The C library interrupts every thread in either case.
             let user = if Uid::current().is_root() {
                 Uid::from_raw(65534)
             } else {
@@ -172,15 +172,15 @@ fn process_of_the_signals() {
     let names: Vec<_> = before.into_keys().collect();
     println!("threads {}", names.join(","));
     let _ = std::io::stdout().flush();
-    // In the order of a program that ends.
+    // In the order in which a program ends.
     drop((notifier, listener, monitor, node));
     println!("forwarded {}", service.stats().forwarded);
 }
 
-/// Has writers send through a service that is disturbed, and expects everything they sent, in order.
+/// Lets writers send through a service that is disturbed, and expects everything they sent, in order.
 fn disturbed(redis: Option<&servers::Server>, is_setuid: bool) {
     let folder = tempfile::tempdir().unwrap();
-    // For whoever the process becomes.
+    // For the user that the process becomes.
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
     let host = redis.map(servers::Server::host).unwrap_or_default();
     let variables = [
@@ -240,7 +240,7 @@ fn disturbed(redis: Option<&servers::Server>, is_setuid: bool) {
     println!("sent and received: {sent:?}");
     eventually(LONG, || !rig.syncs.is_empty());
     assert_eq!(rig.next_sync().as_str(), "connected");
-    // What stood in a queue for long may prove nothing of what was before it.
+    // An update that stood in a queue for long may prove nothing about earlier ones.
     let lost: Vec<_> = rig
         .syncs
         .try_iter()

@@ -1,4 +1,5 @@
-//! Status updates by hand: `tablecast listen`, `notify` and `listeners`; replicas in `tablecast status`; the deployment of the documents.
+//! Status updates by hand: `tablecast listen`, `notify` and `listeners`; replicas in `tablecast status`; the documented
+//! deployment.
 #![cfg(feature = "bin")]
 
 mod common;
@@ -18,11 +19,11 @@ use process::{End, Process, run, tablecast};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// How processes meet: options of the tool.
+/// How processes reach each other: options of the tool.
 struct Network(Vec<String>);
 
 impl Network {
-    /// In a store in this folder, at ports of their own.
+    /// Through a store in this folder, with a port for each process.
     fn of_ports(folder: &Path) -> Network {
         let store = folder.join("rows.db");
         Network::with(&[
@@ -35,7 +36,7 @@ impl Network {
         ])
     }
 
-    /// In a server, which also carries what they say.
+    /// Through a Redis server, which also carries the messages.
     #[cfg(feature = "redis")]
     fn of_redis(server: &servers::Server) -> Network {
         let (driver, store) = (["--driver", "redis"], ["--store", "redis"]);
@@ -70,7 +71,7 @@ impl Network {
     }
 }
 
-/// Runs a test in each sort of network.
+/// Runs a test in each kind of network.
 fn in_each(test: impl Fn(&Network) + Send + 'static) {
     within(LIMIT, move || {
         let folder = tempfile::tempdir().unwrap();
@@ -118,11 +119,11 @@ fn every_update_goes_to_one_server_also_when_the_other_is_killed() {
             .map(|end| end.stdout.iter().map(|line| key(line)).collect())
             .collect();
         assert_eq!(keys[1].last().map(String::as_str), Some("last"));
-        // Each once, whoever was heard first.
+        // Each once, whichever listener came first.
         assert_eq!(keys[0].len() + keys[1].len(), 41);
         assert_eq!(keys.iter().flatten().collect::<BTreeSet<_>>().len(), 41);
 
-        // Who stops cleanly is not registered any more.
+        // A listener that stops cleanly is no longer registered.
         let table = run(network.command("listeners", &["--timeout", "0.3"])).stdout;
         assert!(!table.iter().any(|row| row.starts_with("b ")), "{table:?}");
     });
@@ -136,7 +137,7 @@ fn without_a_promise_nothing_is_waited_for() {
         let lines: String = (0..200)
             .map(|n| format!("{{\"table\":\"lport\",\"key\":\"port-{n}\"}}\n"))
             .collect();
-        // It is heard by the listener before it sends the first one.
+        // The listener is connected before the first one is sent.
         let mut node = Process::start(network.command("notify", &["--no-multiproc", "--at-most-once", "--file", "-"]));
         node.write(&lines);
         node.close_stdin();
@@ -158,7 +159,7 @@ fn without_a_promise_nothing_goes_to_a_listener_that_does_not_hear() {
     within(LIMIT, || {
         let folder = tempfile::tempdir().unwrap();
         let network = Network::of_ports(folder.path());
-        // It is registered, but listens to an address at which nobody is.
+        // It is registered, but listens to an address without a publisher.
         let store = folder.path().join("rows.db");
         let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let nobody = format!("tcp://{}", nobody.local_addr().unwrap());
@@ -185,7 +186,7 @@ fn without_a_promise_nothing_goes_to_a_listener_that_does_not_hear() {
             "--timeout",
             "1",
         ];
-        // The node itself hears its publisher: that is not who is meant.
+        // The node's own connection to its publisher does not count.
         let end = network.notify(&update);
         assert_eq!(
             (end.code, &*end.stdout),
@@ -195,7 +196,7 @@ fn without_a_promise_nothing_goes_to_a_listener_that_does_not_hear() {
         for text in ["\"deaf\" does not hear this", "no listener hears this publisher"] {
             assert!(end.stderr.contains(text), "{text}: {end:?}");
         }
-        // Another one does, and gets all.
+        // Another listener is connected, and gets all.
         let mut server = network.listen("hearing");
         for _ in 0..3 {
             let end = network.notify(&update);
@@ -225,7 +226,7 @@ fn what_nobody_takes_is_an_error() {
         let unheard = ["--no-multiproc", "--timeout", "0.5", "--count", "1"];
         fails(run(network.command("listen", &unheard)), 1, "0 of 1 updates");
 
-        // A server that is stopped answers nothing: what was not acknowledged is named.
+        // A stopped server answers nothing: the unacknowledged updates are named.
         let server = network.listen("a");
         server.signal("STOP");
         let update = ["--table", "lport", "--key", "port-1", "--timeout", "3"];
@@ -287,7 +288,7 @@ fn replicas_show_in_the_status() {
         await_shown(&held);
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
         assert_eq!(replicas(network, folder.path())[1][2], host.trim());
-        // One that ends is not there any more.
+        // A replica that ends is no longer listed.
         held[0].0.signal("TERM");
         assert_eq!(held[0].0.end().code, Some(0));
         await_shown(&held[1..]);

@@ -21,7 +21,7 @@ fn storm(arguments: &[&str]) -> Staged {
     Staged::start(tablecast(["storm"].iter().chain(arguments)))
 }
 
-/// Every storm is told, and in each of them every update was processed once.
+/// Checks that every storm is in the output, and that every update was processed once in each.
 fn every_update_is_processed_once(driver: &[&str]) {
     let sizes = [
         "--nodes",

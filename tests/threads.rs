@@ -1,4 +1,4 @@
-//! Threads whose driver fails, panics, or returns early go on; one that cannot is reported.
+//! Threads whose driver fails, panics, or returns early go on; a thread that cannot is reported.
 
 mod common;
 #[path = "common/rig.rs"]
@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 const BUS: &str = "memory://bus";
 const NETWORK: &str = "memory://network";
 
-/// What a driver does instead of waiting, one after the other.
+/// A driver's behaviour instead of waiting, one after the other.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
     Fails,
@@ -28,7 +28,7 @@ enum Fault {
     IsGone,
 }
 
-/// A driver of a program's own, over the one in memory, that fails as it is told.
+/// A driver over the one in memory that fails on request.
 #[derive(Debug, Clone)]
 struct Faulty {
     driver: MemoryDriver,
@@ -47,12 +47,12 @@ impl Faulty {
         self.faults.lock().unwrap().extend(faults);
     }
 
-    /// True when all of it has happened.
+    /// True when all faults have happened.
     fn has_failed(&self) -> bool {
         self.faults.lock().unwrap().is_empty()
     }
 
-    /// True if the wait is over early.
+    /// True if the wait ends early.
     fn happen(&self) -> Result<bool> {
         let fault = self.faults.lock().unwrap().pop_front();
         match fault {
@@ -146,7 +146,7 @@ impl Wake for Token {
     }
 }
 
-/// The hook, and the errors that it is told.
+/// A hook, and the errors that it is called with.
 fn hook() -> (Option<ErrorHook>, Receiver<(ErrorKind, String)>) {
     let (sender, told) = unbounded();
     let hook = move |e: &Error| drop(sender.send((e.kind(), e.to_string())));
@@ -190,7 +190,7 @@ fn a_service_goes_on_after_failures_panics_and_early_returns() {
         }
         assert!(service.is_running());
         assert_eq!(service.stats().errors, 1 + 3 * 3);
-        // The first of each row of failures.
+        // The first failure of each series.
         let told: Vec<_> = told.try_iter().collect();
         assert_eq!(told.len(), 1 + 3, "{told:?}");
         assert!(told.iter().all(|(kind, _)| *kind == ErrorKind::Transport), "{told:?}");
@@ -233,7 +233,7 @@ fn a_publisher_says_hello_whatever_its_keeper_waits_for_fails() {
         eventually(LONG, || network.has_failed());
         let before = publisher.stats().hellos;
         eventually(LONG, || publisher.stats().hellos > before + 3);
-        // Also while every wait fails, and that keeps no processor busy: it pauses after each.
+        // The same while every wait fails, which keeps no processor busy: there is a pause after each.
         network.fail(&[Fault::Fails; 20]);
         let before = publisher.stats().hellos;
         eventually(LONG, || publisher.stats().hellos > before + 3);

@@ -15,7 +15,7 @@ use tablecast::{Action, DbUpdate, Publisher, PublisherOptions, Topic};
 const LIMIT: Duration = Duration::from_secs(30);
 const ADDRESS: &str = "memory://timestamps";
 
-/// A publisher, and what it sends as it sends it.
+/// A publisher, and the receiving end of its updates.
 fn publisher(codec: Codec) -> (Publisher, Box<dyn Inbound>) {
     let driver = MemoryDriver::new(ADDRESS).unwrap().capacity(100_000);
     let options = PublisherOptions {
@@ -69,7 +69,7 @@ fn they_rise_over_all_topics_and_threads_when_the_clock_steps() {
                     let publisher = &publisher;
                     scope.spawn(move || {
                         for round in 0..EACH / 4 {
-                            // The clocks of threads that go back, stand still, and step an hour.
+                            // The threads' clocks go back, stand still, and jump by an hour.
                             let hour = 3_600_000_000 * (round as i64 % 3);
                             let time = 1_700_000_000_000_000 + hour - round as i64;
                             publisher.send_event(&update(time).topic(topic(number))).unwrap();

@@ -1,4 +1,4 @@
-//! What a replica costs within its process: memory, reads, updates from the queue, snapshots.
+//! The cost of a replica within its process: memory, reads, updates from the queue, snapshots.
 
 use std::collections::HashMap;
 use std::hint::black_box;
@@ -14,10 +14,10 @@ use tablecast::{DbUpdate, Dispatcher, Name};
 use super::{Bed, VALUE, best, counted, dispatcher, has, key, line, time, wait_until};
 
 const UPDATES: usize = 500_000;
-/// Updates that are pushed together.
+/// Number of updates pushed together.
 const PUSHED: usize = 64;
 
-/// Memory, and `get`.
+/// Memory use, and the time of `get`.
 pub(super) fn memory(rows: usize) {
     let bed = Bed::local(rows);
     let before = resident();
@@ -67,7 +67,7 @@ pub(super) fn updates(rows: usize) {
     line("500,000 updates from the queue", ours, "a bare callback", bare);
 }
 
-/// Hands over updates; how long until `is_done`.
+/// Pushes updates. Returns the time until `is_done`.
 fn push(dispatcher: &Dispatcher, updates: &[DbUpdate], is_done: impl Fn() -> bool) -> Duration {
     let queue = dispatcher.queue();
     let batches: Vec<Vec<DbUpdate>> = updates.chunks(PUSHED).map(<[DbUpdate]>::to_vec).collect();
@@ -79,7 +79,7 @@ fn push(dispatcher: &Dispatcher, updates: &[DbUpdate], is_done: impl Fn() -> boo
     })
 }
 
-/// Snapshots while updates go on.
+/// Snapshots during updates.
 pub(super) fn snapshots(rows: usize) {
     let bed = Bed::local(rows);
     let (_, _replica, table) = bed.synced();

@@ -1,7 +1,7 @@
-//! A replica of a million rows of 200 bytes, each figure next to what it is measured by.
+//! A replica of a million rows of 200 bytes, each figure next to a baseline.
 //!
-//! `cargo bench --bench replica [-- rows [what]]`, of `memory`, `updates`, `snapshots`, `wire`, and the stores `store-memory`,
-//! `store-sqlite` and `store-redis`. A time is the best of its rounds.
+//! `cargo bench --bench replica [-- rows [what]]`, where `what` is `memory`, `updates`, `snapshots`, `wire`, or one of
+//! the stores `store-memory`, `store-sqlite` and `store-redis`. A time is the best of its rounds.
 #![allow(missing_docs)]
 
 mod local;
@@ -27,10 +27,10 @@ use tablecast::{Action, DbUpdate, Dispatcher, DispatcherOptions, Store, Subscrib
 const VALUE: usize = 200;
 const LONG: Duration = Duration::from_secs(600);
 const ROUNDS: usize = 3;
-/// Rows that are written in one step.
+/// Number of rows written in one step.
 const BATCH: usize = 1_000;
 
-/// Measures with so many rows.
+/// A measurement with this many rows.
 type Run = fn(usize);
 
 fn main() {
@@ -60,7 +60,7 @@ fn main() {
     }
 }
 
-/// A store with rows, a dispatcher, and a replica that is to come.
+/// A store with rows, a dispatcher, and the publisher's side of a replica to be made.
 struct Bed {
     store: Arc<dyn Store>,
     dispatcher: Dispatcher,
@@ -88,12 +88,12 @@ impl Bed {
         }
     }
 
-    /// In memory.
+    /// With the store in memory.
     fn local(rows: usize) -> Bed {
         Bed::new(Arc::new(MemoryStore::new()), rows)
     }
 
-    /// A replica that has everything, and how long that took.
+    /// Makes a replica and waits until it is synced. Returns the time that took.
     fn synced(&self) -> (Duration, Replica, ReplicaTable<String>) {
         let options = ReplicaOptions {
             topics: vec![Topic::ALL],
@@ -108,7 +108,7 @@ impl Bed {
         (start.elapsed(), replica, table)
     }
 
-    /// Writes rows at random; what is told of it. What is made up would be taken for a store that went back.
+    /// Writes random rows. Returns their updates; invented ones would look like a store that went back.
     fn written(&self, chance: &mut fastrand::Rng, rows: usize, count: usize) -> Vec<DbUpdate> {
         let value = "y".repeat(VALUE);
         let write = |_| {
@@ -126,7 +126,7 @@ fn key(number: usize) -> String {
     format!("port-{number}")
 }
 
-/// How many updates of the table a bare callback got.
+/// Counts the updates of the table that reach a bare callback.
 fn counted(dispatcher: &Dispatcher) -> Arc<AtomicUsize> {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
@@ -150,7 +150,7 @@ fn dispatcher() -> Dispatcher {
     Dispatcher::new(options).expect("a dispatcher")
 }
 
-/// Waits without taking a processor from those who are measured.
+/// Waits without taking processor time from the measured threads.
 fn wait_until(is_true: impl Fn() -> bool) {
     while !is_true() {
         std::thread::park_timeout(Duration::from_micros(200));

@@ -1,4 +1,4 @@
-//! First sync and catching up on each store, next to listing it.
+//! First sync and catching up with each store, next to listing it.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::{Bed, LONG, best, key, line, time};
 
 const CHANGES: usize = 1_000;
 
-/// On the stores whose names begin like this.
+/// Measures the stores whose names begin with `only`.
 pub(super) fn all(rows: usize, only: &str) {
     if "store-memory".starts_with(only) {
         measure("memory", &Bed::local(rows), rows);
@@ -68,7 +68,7 @@ fn measure(name: &str, bed: &Bed, rows: usize) {
         write();
         times.push(catch_up());
     }
-    // Not the best: a wait would hide in it.
+    // Not the best, which would hide a wait.
     let median = |times: &mut Vec<Duration>| {
         times.sort_unstable();
         times[times.len() / 2]

@@ -1,4 +1,4 @@
-//! From a publisher over tcp to a replica, next to a bare callback over the same way.
+//! From a publisher over tcp to a replica, next to a bare callback over the same connection.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use super::{Bed, LONG, counted, dispatcher, has, line, time, wait_until};
 const UPDATES: usize = 300_000;
 const ROUNDS: usize = 5;
 
-/// A publisher, and a subscriber that hears it.
+/// A publisher, and a subscriber connected to it.
 struct Way {
     publisher: Publisher,
     subscriber: Arc<Subscriber>,
@@ -20,7 +20,7 @@ struct Way {
 
 impl Way {
     fn new(dispatcher: &Dispatcher) -> Way {
-        // Nothing is dropped: what is compared is the work of the receiver.
+        // Nothing is dropped: the work of the receiver is compared.
         let options = || ZmqOptions {
             send_hwm: 0,
             receive_hwm: 0,
@@ -40,7 +40,7 @@ impl Way {
         }
     }
 
-    /// How long from the first update sent until `is_done`.
+    /// Sends updates. Returns the time from the first send until `is_done`.
     fn send(&self, updates: &[DbUpdate], is_done: impl Fn() -> bool) -> Duration {
         time(|| {
             for update in updates {

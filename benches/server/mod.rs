@@ -1,4 +1,4 @@
-//! A Redis server of a benchmark's own.
+//! A Redis server for one benchmark.
 #![allow(dead_code, unreachable_pub)]
 
 use std::net::TcpListener;
@@ -10,10 +10,10 @@ use tablecast::drivers::redis::{RedisDriver, RedisOptions};
 use tablecast::store::StoreOptions;
 use tablecast::stores::redis::RedisStore;
 
-/// How long it may take to start.
+/// Time limit for its start.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A server on a free port of this host, which ends with this.
+/// A server on a free port of this host, which ends when this value is dropped.
 pub struct Server {
     child: Child,
     port: u16,

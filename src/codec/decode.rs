@@ -1,4 +1,4 @@
-//! Bytes to messages: what both formats share.
+//! Decoding of payloads, as far as both formats share it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,15 +9,15 @@ use super::{Control, MAX_ACTION_BYTES, MAX_ID_BYTES, MAX_UPDATES, Message, json,
 use crate::error::{Error, ErrorKind};
 use crate::update::{Action, DbUpdate, Name, Origin, Topic, now_micros};
 
-/// Reads payloads. An update costs an allocation for its value, and one for each name of more than 23 bytes.
+/// Reads payloads. An update costs one allocation for its value, and one for each name of more than 23 bytes.
 #[derive(Debug, Default)]
 pub struct Decoder {
     scratch: Scratch,
-    /// The latest time of receipt that an update without a timestamp got.
+    /// The latest time of receipt given to an update without a timestamp.
     received: i64,
 }
 
-/// Buffers kept from one payload to the next.
+/// Buffers kept between payloads.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
     /// Buffer for text with escapes.
@@ -25,12 +25,12 @@ pub(super) struct Scratch {
     pub(super) spares: Spares,
 }
 
-/// Spare buffers; allocations are dear when another thread frees them.
+/// Spare buffers; freeing memory that another thread has allocated is expensive.
 #[derive(Debug, Default)]
 pub(super) struct Spares {
-    /// Texts that are not needed any more, for values to come.
+    /// Texts whose memory is reused for values.
     texts: Vec<String>,
-    /// The last ones: most updates that come together have the same.
+    /// The last names read: most updates that come together have the same.
     publisher: Option<Name>,
     table: Option<Name>,
 }
@@ -45,26 +45,26 @@ impl Spares {
     }
 }
 
-/// A scratch buffer that has grown beyond this is given back.
+/// A scratch buffer that has grown beyond this is freed.
 const MAX_SCRATCH: usize = 64 << 10;
 
-/// So much room for messages is left after a payload that was refused.
+/// Room for messages kept after a payload that was refused.
 const MAX_ROOM: usize = 64;
 
 impl Decoder {
-    /// A decoder for any number of payloads.
+    /// Creates a decoder for any number of payloads.
     pub fn new() -> Decoder {
         Decoder::default()
     }
 
     /// Appends the messages of one payload to `out`; all or nothing. Every update gets `topic`, the frame's.
     ///
-    /// Memory is bounded by a small multiple of the payload's length, whatever lengths it declares, and by what
-    /// [`MAX_UPDATES`](super::MAX_UPDATES) messages take.
+    /// Memory is bounded by a small multiple of the payload's length, whatever lengths it declares, and by the size of
+    /// [`MAX_UPDATES`](super::MAX_UPDATES) messages.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`] if the payload is not what the [module](super) describes. The text is short and says
-    /// which field is at fault, where it is a field; it repeats no text of the payload.
+    /// [`ErrorKind::Malformed`] if the payload is not as the [module](super) describes. The text is short and names the
+    /// wrong field, if it is a field; it repeats no text of the payload.
     pub fn decode(&mut self, topic: &Topic, payload: &[u8], out: &mut Vec<Message>) -> crate::Result<()> {
         let before = out.len();
         let mut sink = Sink {
@@ -74,7 +74,7 @@ impl Decoder {
             full: before + MAX_UPDATES,
             out,
         };
-        // A map or an array begins above ASCII in MessagePack, so what begins in ASCII can only be JSON.
+        // In MessagePack a map or an array begins above ASCII, so a payload that begins with ASCII can only be JSON.
         let (format, decoded) = match payload.first() {
             None => ("payload", Err(Fault("payload", "empty"))),
             Some(0x80..) => (
@@ -92,18 +92,18 @@ impl Decoder {
         })
     }
 
-    /// Number of values that it can read without an allocation.
+    /// Number of values that can be read without an allocation.
     pub(crate) fn spares(&self) -> usize {
         self.scratch.spares.texts.len()
     }
 
-    /// Gives it texts whose memory it may use for values.
+    /// Takes texts whose memory can be reused for values.
     pub(crate) fn reuse(&mut self, mut texts: Vec<String>) {
         self.scratch.spares.texts.append(&mut texts);
     }
 }
 
-/// A fault and its place.
+/// A fault: the field and what is wrong with it.
 #[derive(Debug)]
 pub(super) struct Fault(pub(super) &'static str, pub(super) &'static str);
 
@@ -113,11 +113,11 @@ impl fmt::Display for Fault {
     }
 }
 
-/// A field's content in one of the formats, about to be read. `None` is null.
+/// The content of a field in one of the formats, about to be read. `None` is null.
 pub(super) trait Content<'a> {
     fn text(self) -> Result<Option<Cow<'a, str>>, &'static str>;
     fn integer<T: FromStr + TryFrom<u64> + TryFrom<i64>>(self) -> Result<Option<T>, &'static str>;
-    /// Text; or anything else, as its JSON text.
+    /// Text, or the JSON text of any other value.
     fn value(self) -> Result<Option<Cow<'a, str>>, &'static str>;
     fn skip(self) -> Result<(), &'static str>;
 }
@@ -132,7 +132,7 @@ macro_rules! fields {
         }
 
         impl Field {
-            /// All that have a name, in the order in which an encoder writes them.
+            /// All named fields, in the order in which an encoder writes them.
             pub(super) const NAMED: &[(Field, &[u8])] = &[$((Field::$field, $name)),*];
 
             #[inline]
@@ -159,10 +159,10 @@ impl Field {
     }
 }
 
-/// The fields of one map, as far as they were read.
+/// The fields of one map read so far.
 #[derive(Default)]
 pub(super) struct Fields<'a> {
-    /// Outside: is the field there; inside: is it null.
+    /// Outer option: is the field there; inner option: is it null.
     table: Option<Option<Cow<'a, str>>>,
     key: Option<Option<Cow<'a, str>>>,
     action: Option<Cow<'a, str>>,
@@ -212,7 +212,7 @@ fn short<'a>(
     }
 }
 
-/// The last name, if this is the same.
+/// Reuses the last name if it is equal.
 #[inline]
 fn same(last: &mut Option<Name>, name: &str) -> Name {
     match last {
@@ -221,14 +221,14 @@ fn same(last: &mut Option<Name>, name: &str) -> Name {
     }
 }
 
-/// Destination of the maps of one payload.
+/// Collects the maps of one payload.
 pub(super) struct Sink<'s> {
     topic: &'s Topic,
-    /// The time of receipt, once it was asked for.
+    /// The time of receipt, once it was needed.
     received: Option<i64>,
-    /// The latest one so far: it never goes back, though the clock may.
+    /// The latest time of receipt so far; it never goes back, though the clock may.
     latest: &'s mut i64,
-    /// Number of messages that is too high.
+    /// Number of messages at which the payload is refused.
     full: usize,
     out: &'s mut Vec<Message>,
 }

@@ -1,4 +1,4 @@
-//! Updates to bytes, in two steps, so that only the second one needs the publisher's lock.
+//! Encoding of updates in two steps, so that only the second one needs the publisher's lock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use crate::update::{DbUpdate, Name, Topic};
 
 /// Writes the messages of one publisher.
 ///
-/// Timestamp and sequence number close an update: [`Encoder::begin`] writes all the rest, without a lock, then, under the
-/// lock that hands them out, [`Encoder::finish`] appends them. A batch has the same two steps, [`Encoder::push`] and
-/// [`Encoder::finish_batch`].
+/// Timestamp and sequence number come last in an update: [`Encoder::begin`] writes everything else without a lock, and
+/// [`Encoder::finish`] appends them under the lock that assigns them. A batch has the same two steps, [`Encoder::push`]
+/// and [`Encoder::finish_batch`].
 #[derive(Debug, Clone)]
 pub struct Encoder {
     codec: Codec,
@@ -21,7 +21,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Writes `codec` in the name of this run (`epoch`) of this publisher.
+    /// Creates an encoder in this format for this run (`epoch`) of this publisher.
     pub fn new(codec: Codec, publisher: Name, epoch: u64) -> Encoder {
         let mut sender = Vec::new();
         let mut writer = Writer {
@@ -38,8 +38,8 @@ impl Encoder {
         self.codec
     }
 
-    /// Appends the update without timestamp and number. `topic` goes into the payload, whatever `update.topic` says, and
-    /// `update.origin` is not looked at.
+    /// Appends the update without timestamp and number. The payload names `topic` instead of `update.topic`;
+    /// `update.origin` is ignored.
     pub fn begin(&self, update: &DbUpdate, topic: &Topic, buf: &mut Vec<u8>) {
         let versions = [("version", update.version), ("after", update.after)];
         let fields = 10 + versions.iter().filter(|(_, version)| version.is_some()).count();
@@ -51,8 +51,8 @@ impl Encoder {
         }
     }
 
-    /// As [`Encoder::begin`], but leaves out the version and the field `after` that follows it, which the store adds. Returns
-    /// where in `buf` they belong, after all was written.
+    /// As [`Encoder::begin`], but leaves out the version and the field `after` behind it, which the store adds. Returns
+    /// where in the finished `buf` they belong.
     pub(crate) fn begin_without_version(&self, update: &DbUpdate, topic: &Topic, buf: &mut Vec<u8>) -> usize {
         self.begin_fields(12, update, topic, buf).name("version");
         buf.len()
@@ -78,8 +78,8 @@ impl Encoder {
         writer
     }
 
-    /// Completes what [`Encoder::begin`] wrote from `start` to the end of `buf`. Numbers count from 1; `idle` is the time
-    /// since the number before was sent.
+    /// Completes what [`Encoder::begin`] wrote from `start` to the end of `buf`. Numbers count from 1; `idle` is the
+    /// time since the previous number was sent.
     pub fn finish(&self, start: usize, timestamp: i64, seq: u64, idle: Duration, buf: &mut Vec<u8>) {
         let mut writer = self.writer(buf);
         writer.signed("timestamp", timestamp);
@@ -92,14 +92,15 @@ impl Encoder {
         writer.close();
     }
 
-    /// Adds an update, without timestamp and number, to the end of `batch`; see [`Encoder::begin`].
+    /// Appends an update, without timestamp and number, to `batch`; see [`Encoder::begin`].
     pub fn push(&self, update: &DbUpdate, topic: &Topic, batch: &mut Batch) {
         self.begin(update, topic, &mut batch.bodies);
         batch.updates.push((batch.bodies.len(), update.timestamp));
     }
 
-    /// Appends the batch as one payload, its updates numbered from `first` on, which was sent `idle` after the number
-    /// before it. `stamp` makes of each update's timestamp, in order, the one that is sent. The batch stays as it is.
+    /// Appends the batch as one payload. Its updates are numbered from `first` on; `idle` is the time since the number
+    /// before `first` was sent. `stamp` turns each update's timestamp, in order, into the one to send. The batch is not
+    /// changed.
     pub fn finish_batch(
         &self,
         first: u64,
@@ -147,40 +148,41 @@ impl Encoder {
     }
 }
 
-/// Updates of one topic on their way into one payload; made with [`Encoder::push`] of one encoder.
+/// Updates of one topic for one payload; filled with [`Encoder::push`] of one encoder.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     bodies: Vec<u8>,
-    /// The end of each in `bodies`, and its timestamp.
+    /// For each update its end in `bodies`, and its timestamp.
     updates: Vec<(usize, i64)>,
 }
 
 impl Batch {
-    /// A batch of nothing.
+    /// Creates an empty batch.
     pub fn new() -> Batch {
         Batch::default()
     }
 
-    /// Number of updates.
+    /// Returns the number of updates.
     pub fn len(&self) -> usize {
         self.updates.len()
     }
 
-    /// True if there is no update.
+    /// Returns true if there is no update.
     pub fn is_empty(&self) -> bool {
         self.updates.is_empty()
     }
 
-    /// An upper bound, in bytes, of the payload that [`Encoder::finish_batch`] writes; close enough to split by.
+    /// Returns an upper bound, in bytes, of the payload that [`Encoder::finish_batch`] writes; close enough to split
+    /// by.
     pub fn max_payload_len(&self) -> usize {
         /// A comma, `,"timestamp":` and `,"seq":` with 20 digits each, and a brace; MessagePack needs less.
         const NUMBER: usize = 62;
-        /// MessagePack's longest array header, JSON's two brackets are shorter; and once `,"idle":` with 20 digits.
+        /// MessagePack's longest array header (JSON's two brackets are shorter), and one `,"idle":` with 20 digits.
         const FRAME: usize = 5 + 28;
         FRAME + self.bodies.len() + NUMBER * self.len()
     }
 
-    /// Forgets the updates and keeps the memory.
+    /// Removes the updates and keeps the memory.
     pub fn clear(&mut self) {
         self.bodies.clear();
         self.updates.clear();
@@ -202,7 +204,7 @@ impl Writer<'_> {
         }
     }
 
-    /// The map that was opened at `start` has one field more. So few fields are counted in the low bits of one byte.
+    /// Counts one more field in the map opened at `start`. The count of so small a map is in the low bits of one byte.
     fn add_field(&mut self, start: usize) {
         if self.codec == Codec::MessagePack
             && let Some(header) = self.buf.get_mut(start)
@@ -264,7 +266,7 @@ fn written<T, E>(result: Result<T, E>) {
     debug_assert!(result.is_ok());
 }
 
-/// MessagePack has no longer arrays; no transport would carry one either.
+/// MessagePack has no longer arrays, and no transport would carry one.
 fn length(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }

@@ -13,10 +13,10 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) struct Hello {
     /// Maximum of milliseconds until the next hello; a publisher that is silent for several times as long is gone.
     pub(crate) every: u64,
-    /// Topics that were used lately: the name, the last number, and the number of milliseconds since that was sent.
+    /// Recently used topics: the name, the last number, and the milliseconds since that number was sent.
     #[serde(default, deserialize_with = "few")]
     pub(crate) topics: Vec<(String, u64, u64)>,
-    /// The number of this round of hellos, from 1; left out where the hello is no part of a round, as in an answer.
+    /// The number of this round of hellos, from 1; missing if the hello is not part of a round, as in an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) round: Option<u64>,
     /// Milliseconds from the publisher's start to the round, or to the answer.
@@ -25,7 +25,7 @@ pub(crate) struct Hello {
     /// Number of the publisher's subscribers, if it knows it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) crowd: u32,
-    /// Which message of its round this is, from 0.
+    /// Number of this message in its round, from 0.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) part: u32,
     /// More messages of the round follow.
@@ -37,22 +37,23 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// Rounds in which a topic is named after its last use: a subscriber that misses fewer in a row hears its last number.
+/// Number of rounds in which a topic is named after its last use: a subscriber that misses fewer in a row has its last
+/// number.
 pub(crate) const TOLD: u64 = 5;
 
-/// Maximum of topics in a hello; then another one follows.
+/// Maximum of topics in one hello message.
 pub(crate) const MAX_TOPICS: usize = 256;
 
 /// Action of a publisher's report about itself.
 pub(crate) const HELLO: &str = "hello";
 
-/// A publisher's last word.
+/// Action of a publisher's last message.
 pub(crate) const GOODBYE: &str = "goodbye";
 
-/// A hello of at most this many bytes is always sent and taken, whatever `max_message_bytes` is.
+/// A hello of at most this many bytes is always sent and accepted, whatever `max_message_bytes` is.
 pub(crate) const MIN_HELLO: usize = 1 << 10;
 
-/// A longer period counts as none.
+/// A hello with a longer period is malformed.
 pub(crate) const MAX_PERIOD: Duration = Duration::from_secs(24 * 3600);
 
 impl Hello {
@@ -71,10 +72,10 @@ impl Hello {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Reads a hello; it keeps no more topics than a hello may name.
+    /// Reads a hello. Keeps no more topics than a hello may name.
     ///
     /// # Errors
-    /// [`ErrorKind::Malformed`] if it is none.
+    /// [`ErrorKind::Malformed`] if the text is not a hello.
     pub(crate) fn parse(text: Option<&str>) -> Result<Hello> {
         let hello: Hello = serde_json::from_str(text.unwrap_or_default())
             .map_err(|e| Error::new(ErrorKind::Malformed, "a hello").with_source(e))?;
@@ -84,7 +85,7 @@ impl Hello {
         Ok(hello)
     }
 
-    /// The time until the next hello at the most.
+    /// The longest time until the next hello.
     pub(crate) fn period(&self) -> Duration {
         Duration::from_millis(self.every)
     }

@@ -1,13 +1,12 @@
-//! Several maps in one payload: joined to an array, and taken apart again, as bytes.
+//! Several maps in one payload: joined to an array, and split again, as bytes.
 
 use super::{Codec, MAX_UPDATES, msgpack};
 
-/// Limits of bytes and maps that are joined. Receivers take an array of this many bytes whatever their limit for one
-/// message.
+/// Limits of bytes and maps that are joined. Receivers take an array of this size whatever their limit for one message.
 pub(crate) const MAX_JOINED: usize = 64 << 10;
 pub(crate) const MOST_JOINED: usize = 256;
 
-/// A payload to which maps are added one by one. One alone stays a map.
+/// A payload to which maps are added one by one. A single map stays a map.
 #[derive(Debug)]
 pub(crate) struct Joined {
     codec: Codec,
@@ -16,7 +15,7 @@ pub(crate) struct Joined {
     count: u16,
 }
 
-/// Head before the first map: in MessagePack the mark of an array and two bytes of its length.
+/// Space before the first map: in MessagePack the marker of an array and two bytes of its length.
 const HEAD: [u8; 3] = [0xdc, 0, 0];
 
 impl Joined {
@@ -30,7 +29,7 @@ impl Joined {
         joined
     }
 
-    /// Has `write` append one map.
+    /// Adds the map that `write` appends.
     pub(crate) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         match self.codec {
             Codec::Json => {
@@ -66,7 +65,7 @@ impl Joined {
         self.bytes.len()
     }
 
-    /// Forgets the maps, and keeps the memory.
+    /// Removes the maps and keeps the memory.
     pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.count = 0;
@@ -77,7 +76,7 @@ impl Joined {
     }
 }
 
-/// True for an array, as far as the first byte of the payload says.
+/// True if the first byte of the payload begins an array.
 #[inline]
 pub(crate) fn is_joined(payload: &[u8]) -> bool {
     matches!(
@@ -86,13 +85,13 @@ pub(crate) fn is_joined(payload: &[u8]) -> bool {
     )
 }
 
-/// True if a payload is too large for a receiver that takes this many bytes in one message.
+/// True if a payload is too large for a receiver with this limit for one message.
 #[inline]
 pub(crate) fn is_too_large(payload: &[u8], limit: usize) -> bool {
     payload.len() > limit && (payload.len() > MAX_JOINED || !is_joined(payload))
 }
 
-/// The maps of a payload that is an array of them; `None`: it is none that a receiver would take.
+/// The maps of a payload that is an array of maps; `None` if a receiver would not take it.
 pub(crate) fn parts(payload: &[u8]) -> Option<Vec<&[u8]>> {
     match payload.first()? {
         0x80.. => msgpack::parts(payload),
@@ -119,7 +118,7 @@ fn json_parts(payload: &[u8]) -> Option<Vec<&[u8]>> {
     }
 }
 
-/// End of a value in an array.
+/// The end of a value in an array.
 fn json_value(text: &[u8]) -> Option<usize> {
     let (mut depth, mut in_text, mut is_escaped) = (0_u32, false, false);
     for (at, byte) in text.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! JSON: the structure of a payload is read by hand, straight into fields; serde_json reads whatever is not plain.
+//! JSON: the structure of a payload is read by hand, straight into fields; serde_json reads everything else.
 
 use std::borrow::Cow;
 use std::slice;
@@ -66,7 +66,7 @@ fn object(reader: &mut Reader<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Fault>
 
 struct Reader<'a, 's> {
     text: &'a str,
-    /// Beginning of the rest of the text.
+    /// Start of the rest of the text.
     at: usize,
     scratch: &'s mut Scratch,
 }
@@ -84,7 +84,7 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// Takes this byte of ASCII, if it is the next one after whitespace.
+    /// Takes this ASCII byte, if it is the next one after whitespace.
     #[inline]
     fn accept(&mut self, token: u8) -> bool {
         self.skip_whitespace();
@@ -109,7 +109,7 @@ impl<'a> Reader<'a, '_> {
         null
     }
 
-    /// Takes the name of one of the next two of `fields`, with its colon: most messages have an encoder's order.
+    /// Takes the name of one of the next two of `fields`, with its colon: most messages are in an encoder's order.
     #[inline]
     fn expected(&mut self, fields: &mut slice::Iter<'_, (Field, &[u8])>) -> Option<Field> {
         let rest = self.text.as_bytes().get(self.at..)?.strip_prefix(b"\"")?;
@@ -139,12 +139,13 @@ impl<'a> Reader<'a, '_> {
         }
     }
 
-    /// Takes a string with escapes: the simple ones that a document inside a document has, or whatever JSON allows.
+    /// Takes a string with escapes: directly the simple ones of a document inside a document, and any others that JSON
+    /// allows.
     #[inline(never)]
     fn escaped(&mut self) -> Result<String, &'static str> {
         let bytes = self.text.as_bytes();
         let (mut at, mut length) = (self.at + 1, 0);
-        // Whole words are copied, so there is one too many.
+        // Whole words are copied, so one too many.
         let room = bytes.len() - self.at + size_of::<u64>();
         if self.scratch.text.len() < room {
             self.scratch.text.resize(room, 0);
@@ -167,7 +168,7 @@ impl<'a> Reader<'a, '_> {
                     (Some(b'\\'), Some(b'n')) => b'\n',
                     _ => return self.any(),
                 };
-                // Between two texts of a document there is but one byte.
+                // Between two texts of a document there is only one byte.
                 match (scratch.get_mut(length..length + 2), bytes.get(at + 2..at + 5)) {
                     (Some(to), Some(&[between @ (b':' | b','), b'\\', b'"'])) => {
                         to.copy_from_slice(&[escape, between]);
@@ -188,7 +189,7 @@ impl<'a> Reader<'a, '_> {
         Ok(self.scratch.spares.owned(text))
     }
 
-    /// Takes the next value with all that JSON allows.
+    /// Takes the next value, with everything that JSON allows.
     #[cold]
     fn any<T: Deserialize<'a>>(&mut self) -> Result<T, &'static str> {
         let mut values = serde_json::Deserializer::from_str(self.text.get(self.at..).unwrap_or_default()).into_iter();
@@ -197,7 +198,7 @@ impl<'a> Reader<'a, '_> {
         Ok(value)
     }
 
-    /// Takes the next value as the text that it is.
+    /// Takes the next value as its exact text.
     fn exact(&mut self) -> Result<&'a str, &'static str> {
         let text = self.any::<&RawValue>()?.get();
         check_depth(text)?;
@@ -249,7 +250,7 @@ impl<'a> Content<'a> for &mut Reader<'a, '_> {
     }
 }
 
-/// End of the plain part of a string that begins at `at`.
+/// The end of the plain part of a string that begins at `at`.
 #[inline]
 fn plain_end(bytes: &[u8], mut at: usize) -> usize {
     loop {
@@ -262,7 +263,7 @@ fn plain_end(bytes: &[u8], mut at: usize) -> usize {
     }
 }
 
-/// The eight bytes from `at` on; zeros follow the last one.
+/// The eight bytes from `at` on, padded with zeros.
 #[inline]
 fn word(bytes: &[u8], at: usize) -> [u8; 8] {
     let rest = bytes.get(at..).unwrap_or_default();
@@ -273,7 +274,7 @@ fn word(bytes: &[u8], at: usize) -> [u8; 8] {
     })
 }
 
-/// Number of bytes before a quote, an escape, or a byte that may not stand in a string.
+/// Number of bytes before a quote, an escape, or a byte not allowed in a string.
 #[inline]
 fn plain(word: [u8; 8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
@@ -285,7 +286,7 @@ fn plain(word: [u8; 8]) -> usize {
     marks.trailing_zeros() as usize / 8
 }
 
-/// serde_json passes over a raw value without recursion, so it bounds no depth.
+/// serde_json skips a raw value without recursion, so it does not limit the depth.
 fn check_depth(json: &str) -> Result<(), &'static str> {
     let (mut depth, mut in_string, mut bytes) = (0, false, json.bytes());
     while let Some(byte) = bytes.next() {

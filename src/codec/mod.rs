@@ -1,7 +1,7 @@
 //! The wire format of payloads: JSON and MessagePack.
 //!
 //! A payload is one map, or an array of maps (a batch, in order), as JSON or as MessagePack. A sender chooses with
-//! [`Codec`]; a receiver takes all of these at any time.
+//! [`Codec`]; a receiver accepts all of these at any time.
 //!
 //! | field | type | |
 //! |---|---|---|
@@ -11,14 +11,14 @@
 //! | `idle` | integer | milliseconds since the number before `seq` was sent; when missing: 0 |
 //! | `version`, `after` | integer | optional: the row's version, and the one before it on its table and topic |
 //!
-//! Unknown fields are skipped, null stands for a missing field, and of a field that comes twice the last one counts.
-//! `topic` is for people who read the traffic: the topic that counts is the frame's. A null `table` makes the map a
-//! control message; with a table, a null `key` is the empty key. In MessagePack, `bin` is taken as text if it is
-//! UTF-8. A `value` that is no text is taken as its JSON text: in JSON to the letter, from MessagePack as a compact
-//! document. Values nest up to 32 levels deep.
+//! Unknown fields are skipped, null stands for a missing field, and if a field comes twice the last one counts. `topic`
+//! is for people who read the traffic; the frame's topic is the one that counts. A null `table` makes the map a control
+//! message; with a table, a null `key` is the empty key. In MessagePack, `bin` is taken as text if it is UTF-8. A
+//! `value` that is not text is taken as its JSON text: in JSON verbatim, from MessagePack as a compact document. Values
+//! nest up to 32 levels deep.
 //!
 //! A payload has at most [`MAX_UPDATES`] maps, a publisher's id at most [`MAX_ID_BYTES`] and an action at most
-//! [`MAX_ACTION_BYTES`] bytes; what has more is malformed.
+//! [`MAX_ACTION_BYTES`] bytes; a payload that exceeds a limit is malformed.
 
 mod decode;
 mod encode;
@@ -40,34 +40,34 @@ pub use encode::{Batch, Encoder};
 pub(crate) use hello::{GOODBYE, HELLO, Hello, MAX_PERIOD, MAX_TOPICS, MIN_HELLO, TOLD};
 pub(crate) use joined::{Joined, MAX_JOINED, MOST_JOINED, is_joined, is_too_large, parts};
 
-/// The most updates that one payload may have.
+/// Maximum of updates in one payload.
 pub const MAX_UPDATES: usize = 16_384;
 
-/// The longest id of a publisher, in bytes.
+/// Maximum length of a publisher's id, in bytes.
 pub const MAX_ID_BYTES: usize = 255;
 
-/// The longest word for an action, in bytes.
+/// Maximum length of an action's word, in bytes.
 pub const MAX_ACTION_BYTES: usize = 255;
 
-/// Maximum depth of arrays and maps in a value or in a field that is skipped.
+/// Maximum depth of arrays and maps in a value or in a skipped field.
 const MAX_DEPTH: usize = 32;
 
 const TOO_DEEP: &str = "nested too deep";
 const NOT_UTF8: &str = "not UTF-8";
 const TRUNCATED: &str = "truncated";
 
-/// Format of a sender; the option `codec`. Default: MessagePack.
+/// The format in which a sender writes; the option `codec`. Default: MessagePack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Codec {
     /// `json`: readable everywhere.
     Json,
-    /// `msgpack`: smaller and faster, and what a Dragonflow process understands.
+    /// `msgpack`: smaller and faster, and understood by Dragonflow processes.
     #[default]
     MessagePack,
 }
 
 impl Codec {
-    /// The option's word: `json` or `msgpack`.
+    /// Returns the option's word: `json` or `msgpack`.
     pub fn as_str(self) -> &'static str {
         match self {
             Codec::Json => "json",
@@ -103,9 +103,9 @@ impl FromStr for Codec {
 #[doc(hidden)]
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message {
-    /// A row changed.
+    /// A changed row.
     Update(DbUpdate),
-    /// Something between publisher and subscriber.
+    /// A message between publisher and subscriber.
     Control(Control),
 }
 
@@ -116,10 +116,10 @@ pub enum Message {
 pub struct Control {
     /// Its subject, in one word.
     pub action: Name,
-    /// Whatever belongs to the action.
+    /// The content that belongs to the action.
     pub value: Option<String>,
     /// The sender's id.
     pub publisher: Option<Name>,
-    /// Which run of the sender.
+    /// Identifies the run of the sender.
     pub epoch: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! MessagePack, read by hand: borrowed from the payload, and no allocation for any length that is only declared.
+//! MessagePack, read by hand: borrowed from the payload, and without allocating for a length that is merely declared.
 
 use std::borrow::Cow;
 use std::io;
@@ -43,7 +43,7 @@ fn map(reader: &mut Reader<'_>, len: u32, spares: &mut Spares, sink: &mut Sink<'
     sink.push(fields, spares)
 }
 
-/// The maps of an array of maps, as bytes; `None` if the payload is none.
+/// The maps of an array of maps, as bytes; `None` if the payload is not one.
 pub(super) fn parts(payload: &[u8]) -> Option<Vec<&[u8]>> {
     let mut reader = Reader(payload);
     let Ok(Token::Array(len @ 1..)) = reader.token() else {
@@ -67,7 +67,7 @@ pub(super) fn parts(payload: &[u8]) -> Option<Vec<&[u8]>> {
 /// The rest of the payload.
 struct Reader<'a>(&'a [u8]);
 
-/// A value, or the head of one that has parts.
+/// A value, or the head of a value that has parts.
 enum Token<'a> {
     Nil,
     Bool(bool),
@@ -155,7 +155,7 @@ impl<'a> Reader<'a> {
         Ok(bytes)
     }
 
-    /// Passes over one value that has `depth` arrays and maps around it.
+    /// Skips one value that has `depth` arrays and maps around it.
     fn skip_value(&mut self, depth: usize) -> Result<(), &'static str> {
         let parts = match self.token()? {
             Token::Array(len) => u64::from(len),
@@ -204,18 +204,19 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// A JSON text on its way, and how long it may become: a null of one byte is four there, and a float of five up to twenty.
+/// A JSON text being written, with a limit of its length: a null of one byte becomes four, a float of five up to
+/// twenty.
 struct Document {
     text: Vec<u8>,
     limit: usize,
 }
 
-/// A document may be so much longer than what it is made of, and a short one by so much more.
+/// How many times longer than its source a document may be, and how many bytes more a short one may have.
 const GROWTH: usize = 4;
 const SHORT: usize = 64 << 10;
 
 impl Document {
-    /// For what is left of a payload.
+    /// Creates the document for the rest of a payload.
     fn of(rest: &[u8]) -> Document {
         Document {
             text: Vec::new(),

@@ -24,7 +24,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// The scheme of its addresses.
+    /// Returns the scheme of its addresses.
     pub fn as_str(self) -> &'static str {
         match self {
             Transport::Tcp => "tcp",
@@ -54,7 +54,8 @@ impl FromStr for Transport {
 }
 
 impl Config {
-    /// The address that a publisher binds, for example `tcp://127.0.0.1:8866`, `tcp://*:8866` or `tcp://[::1]:8866`.
+    /// Returns the address that a publisher binds, for example `tcp://127.0.0.1:8866`, `tcp://*:8866` or
+    /// `tcp://[::1]:8866`.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if `publisher_bind_address` does not suit `publisher_transport`.
@@ -87,19 +88,20 @@ impl Config {
         }
     }
 
-    /// The options that say where a publisher binds, with their values, for errors.
+    /// The options that determine where a publisher binds, with their values, for errors.
     pub(crate) fn where_bound(&self) -> String {
         let (address, port) = (&self.publisher_bind_address, self.publisher_port);
         format!("options publisher_bind_address {address:?} and publisher_port {port}")
     }
 
-    /// The address of the local end of the publisher service, for example `ipc:///run/tablecast/publisher.sock`.
+    /// Returns the address of the local end of the publisher service, for example
+    /// `ipc:///run/tablecast/publisher.sock`.
     pub fn multiproc_address(&self) -> String {
         format!("ipc://{}", self.publisher_multiproc_socket.display())
     }
 
-    /// The address that publishers and subscribers share with Redis, for example `redis://db1:6379,db2:6379`; with
-    /// `redis_tls` its scheme is `rediss`. It has the password, if `remote_db_hosts` have one.
+    /// Returns the address that publishers and subscribers share with Redis, for example `redis://db1:6379,db2:6379`;
+    /// with `redis_tls` its scheme is `rediss`. It contains the password, if `remote_db_hosts` contains one.
     pub fn redis_address(&self) -> String {
         if self.remote_db_hosts.first().is_some_and(|first| first.contains("://")) {
             return self.remote_db_hosts.join(",");
@@ -108,9 +110,9 @@ impl Config {
         format!("{scheme}://{}", self.remote_db_hosts.join(","))
     }
 
-    /// The addresses that a subscriber connects to: `publishers`, or if there are none and they are not to be discovered, the
-    /// [`publish_address`](Config::publish_address) as seen from this host, and with the driver `redis` the
-    /// [`redis_address`](Config::redis_address).
+    /// Returns the addresses that a subscriber connects to: `publishers`, if there are any; otherwise, with the driver
+    /// `redis`, the [`redis_address`](Config::redis_address); otherwise, unless `discover` is on, the
+    /// [`publish_address`](Config::publish_address) as seen from this host.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] as `publish_address`, or if there are no `publishers` and `publisher_port` is 0.
@@ -141,7 +143,7 @@ impl Config {
     }
 }
 
-/// True if `uri` is a listen address; as in CZMQ, `@` before it means to bind it and `>` to connect to it.
+/// True if `uri` is a listen address; as in CZMQ, a leading `@` means to bind it and `>` to connect to it.
 pub(super) fn is_uri(uri: &str) -> bool {
     let (binds, uri) = match uri.strip_prefix('@') {
         Some(uri) => (true, uri),
@@ -156,7 +158,7 @@ pub(super) fn is_uri(uri: &str) -> bool {
             any_host.map_or_else(|| is_host_port(rest), is_port)
         }
         "ipc" => socket::is_path(Path::new(rest)),
-        // The driver looks closer: it may be the program's own.
+        // The driver checks the rest: it may be the program's own.
         _ => is_scheme(scheme) && !rest.is_empty() && !rest.contains(char::is_whitespace),
     }
 }
@@ -166,7 +168,7 @@ fn is_scheme(text: &str) -> bool {
     text.bytes().next().is_some_and(|first| first.is_ascii_lowercase()) && text.bytes().all(is_of_scheme)
 }
 
-/// True if `text` names a server of Redis, or several, as one item of a list: the driver looks closer.
+/// True if `text`, an item of a list, names one or several Redis servers; the driver checks the rest.
 pub(super) fn is_redis(text: &str) -> bool {
     let (scheme, rest) = text.split_once("://").unwrap_or(("redis", text));
     let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
@@ -180,7 +182,7 @@ pub(super) fn is_redis(text: &str) -> bool {
     }
 }
 
-/// The text, with three stars in the place of what stands before the `@` of an address.
+/// The text, with three stars in place of everything before the `@` of an address.
 pub(super) fn without_password(text: &str) -> String {
     let parts: Vec<&str> = text.split("://").collect();
     let hide = |(number, part): (usize, &&str)| match part.rsplit_once('@') {
@@ -205,7 +207,7 @@ fn is_name(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b))
 }
 
-/// An IPv6 address, perhaps with a zone, as `fe80::1%eth0`.
+/// An IPv6 address, optionally with a zone, such as `fe80::1%eth0`.
 fn is_ipv6(text: &str) -> bool {
     let (address, zone) = text.split_once('%').unwrap_or((text, "lo"));
     address.parse::<Ipv6Addr>().is_ok() && is_name(zone)

@@ -3,7 +3,7 @@
 use std::env;
 use std::path::PathBuf;
 
-/// The usual place for data of this user; without a home, that for data of the machine.
+/// The usual place for data of this user, or, without a home, for data of the machine.
 pub(super) fn default_path() -> PathBuf {
     let folder = |variable| {
         let folder = env::var_os(variable).map(PathBuf::from);

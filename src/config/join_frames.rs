@@ -6,15 +6,15 @@ use std::str::FromStr;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Policy for updates of one topic that are sent close together: one frame with an array of maps, or one frame each.
-/// Dragonflow, and programs that read frames themselves, may understand one map in a frame only.
+/// Dragonflow, and programs that read frames themselves, may understand only one map in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum JoinFrames {
-    /// ZeroMQ joins while every subscriber is known to understand it: each of tablecast's shows by its subscriptions. A
-    /// writer joins too, and leaves it to the publisher service of this host. Redis, which does not show subscribers,
-    /// never does. The default.
+    /// ZeroMQ joins while every subscriber is known to understand it, which tablecast's show by their subscriptions. A
+    /// writer that sends through a publisher service joins too, and the service decides. Redis, which does not show its
+    /// subscribers, never joins. The default.
     #[default]
     Auto,
-    /// Never: for writers beside another publisher service than tablecast's, and where a proxy stands between publishers
+    /// Never: for writers beside a publisher service other than tablecast's, and if a proxy stands between publishers
     /// and subscribers of both kinds.
     Never,
     /// Always: every subscriber is one of tablecast's.
@@ -22,7 +22,7 @@ pub enum JoinFrames {
 }
 
 impl JoinFrames {
-    /// The word in the options: `auto`, `never` or `always`.
+    /// Returns the option's word: `auto`, `never` or `always`.
     pub fn as_str(&self) -> &'static str {
         match self {
             JoinFrames::Auto => "auto",

@@ -40,10 +40,10 @@ use options::OPTIONS;
 /// Prefix of the environment variables.
 const ENVIRONMENT_PREFIX: &str = "TABLECAST_";
 
-/// Variables of the project's own tests, which are no options.
+/// Prefix of the variables of the project's own tests, which are not options.
 const TEST_PREFIX: &str = "TABLECAST_TEST_";
 
-/// The section of a file that has the options, if a program keeps its own in the same file.
+/// The section of a file that contains the options, if a program keeps its own in the same file.
 const SECTION: &str = "tablecast";
 
 /// Source of a value, for errors.
@@ -56,12 +56,12 @@ pub enum Source<'a> {
     Environment,
     /// A flag of the command line.
     Flag,
-    /// The program itself.
+    /// The program.
     Program,
 }
 
 impl Source<'_> {
-    /// The option of this name, as it is written here.
+    /// The option's name as this source spells it.
     fn spell(self, name: &str) -> String {
         match self {
             Source::File(_) | Source::Program => name.to_owned(),
@@ -70,7 +70,7 @@ impl Source<'_> {
         }
     }
 
-    /// The name of the option that is spelled like this, with its source.
+    /// The option's name, spelled like this, with its source.
     fn describe(self, spelled: &str) -> String {
         match self {
             Source::File(file) => format!("option {spelled} in file {file}"),
@@ -82,8 +82,8 @@ impl Source<'_> {
 }
 
 impl Config {
-    /// Everything within this process: the drivers and the store in memory, for tests. Nodes with the same `network` hear
-    /// each other; the store is the one that all of the process share.
+    /// Returns options for use within one process: drivers and store in memory, for tests. Nodes with the same
+    /// `network` receive each other's updates; the whole process shares one store.
     pub fn in_memory(network: &str) -> Config {
         Config {
             pub_sub_driver: "memory".into(),
@@ -95,17 +95,18 @@ impl Config {
         }
     }
 
-    /// The options from the TOML file, if one is given, and the environment, validated. If the file has a section
-    /// `[tablecast]`, the options stand there, and everything else in it is the program's own.
+    /// Reads the options from the TOML file, if given, and the environment, and validates them. If the file has a
+    /// section `[tablecast]`, the options are there, and the other sections are the program's own.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] if the file cannot be read; [`ErrorKind::Config`] if an option is unknown, its value is
-    /// wrong, or options contradict each other. The text names the option, the value, its source, and what was expected.
+    /// [`ErrorKind::Io`] if the file cannot be read; [`ErrorKind::Config`] if an option is unknown, a value is wrong,
+    /// or options contradict each other. The text names the option, the value, its source, and what was expected.
     pub fn load(file: Option<&Path>) -> Result<Config> {
         Config::default().loaded(file, [])
     }
 
-    /// As [`Config::load`], but over the values that it has, and then the flags: names of options with their values.
+    /// As [`Config::load`], but starts from the present values, and finally applies the flags: names of options with
+    /// values.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -151,10 +152,10 @@ impl Config {
         Ok(options.keys().filter_map(|key| Some(find(key)?.name)).collect())
     }
 
-    /// The defaults, changed by what a TOML text says; errors call it the file `name`.
+    /// Returns the defaults, changed by a TOML text; errors call the text `name`.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] as [`Config::load`]; what contradicts is left to [`Config::validate`].
+    /// [`ErrorKind::Config`] as [`Config::load`]; contradictions are left to [`Config::validate`].
     pub fn from_toml(text: &str, name: &str) -> Result<Config> {
         let mut config = Config::default();
         config.apply_toml(text, name)?;
@@ -171,8 +172,8 @@ impl Config {
         Ok(())
     }
 
-    /// Applies the variables whose names begin with `TABLECAST_`; the items of a list are separated by commas. A
-    /// variable that names no option may belong to another program: it is logged as a warning, and skipped.
+    /// Applies the variables whose names begin with `TABLECAST_`; commas separate the items of a list. A variable that
+    /// names no option may belong to another program: it is skipped with a warning in the log.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] as [`Config::load`], also for a variable that is not UTF-8.
@@ -198,16 +199,16 @@ impl Config {
         Ok(())
     }
 
-    /// Sets the option of this name from text; the items of a list are separated by commas.
+    /// Sets the option with this name from text; commas separate the items of a list.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if there is no option of this name or the value is wrong; the option then keeps its value.
+    /// [`ErrorKind::Config`] if there is no such option or the value is wrong; the option then keeps its value.
     pub fn set(&mut self, name: &str, value: &str, source: Source<'_>) -> Result<()> {
         let option = find(name).ok_or_else(|| unknown(&source.spell(name), source))?;
         (option.set)(self, value).map_err(|value| wrong(option, &value, source))
     }
 
-    /// Checks every value, also those that the program assigned itself, and that no options contradict each other.
+    /// Checks every value, also those that the program has assigned, and that no options contradict each other.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] with the option, its value, and what was expected.
@@ -243,12 +244,12 @@ impl Config {
         }
     }
 
-    /// All options, in the order of the documentation.
+    /// Returns all options, in the order of the documentation.
     pub fn options() -> &'static [OptionDoc] {
         OPTIONS
     }
 
-    /// All options as the Markdown table of the page of options.
+    /// Returns all options as the Markdown table of the page of options.
     pub fn options_table() -> String {
         let mut table = "| option | default | unit | accepts | meaning |\n|---|---|---|---|---|\n".to_owned();
         for option in OPTIONS {
@@ -347,7 +348,7 @@ fn unknown(spelled: &str, source: Source<'_>) -> Error {
     Error::new(ErrorKind::Config, context)
 }
 
-/// Number of characters to insert, remove or replace to make `a` into `b`.
+/// Number of characters to insert, remove or replace to turn `a` into `b`.
 fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.chars().count()).collect();
     for (i, a) in a.chars().enumerate() {

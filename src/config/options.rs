@@ -1,4 +1,4 @@
-//! The one table of options; [`Config`], its defaults, its documentation and its parsers all come from it.
+//! The table of options; [`Config`], its defaults, its documentation and its parsers all come from it.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -15,16 +15,16 @@ use crate::codec::{Codec, MAX_ID_BYTES};
 use crate::queue::Overflow;
 use crate::update::Topic;
 
-/// An option as it is documented, in the page of options and in `--help`.
+/// An option as documented on the page of options and in `--help`.
 #[non_exhaustive]
 pub struct OptionDoc {
     /// The name: a key of the TOML file and a field of [`Config`].
     pub name: &'static str,
-    /// The default, as one would write it in the environment; empty for an empty text or list.
+    /// The default, as written in the environment; empty for an empty text or list.
     pub default: &'static str,
     /// The unit of a number, for example `milliseconds`; may be empty.
     pub unit: &'static str,
-    /// The values that it takes.
+    /// The accepted values.
     pub accepts: &'static str,
     /// Its meaning.
     pub doc: &'static str,
@@ -32,21 +32,21 @@ pub struct OptionDoc {
     pub(super) toml_type: &'static str,
     /// No error shows its value.
     pub(super) secret: bool,
-    /// Sets the option, or returns the part of the text that is wrong.
+    /// Sets the option, or returns the wrong part of the text.
     pub(super) set: fn(&mut Config, &str) -> Result<(), String>,
-    /// The value that the option has, as one would write it in the environment.
+    /// Returns the option's present value, as one would write it in the environment.
     pub(super) get: fn(&Config) -> String,
-    /// Returns what is wrong with the value that the option has; a program may have assigned the field itself.
+    /// Returns what is wrong with the option's present value, which a program may have assigned itself.
     pub(super) check: fn(&Config) -> Result<(), String>,
 }
 
 impl OptionDoc {
-    /// The environment variable, for example `TABLECAST_PUBLISHER_PORT`.
+    /// Returns the environment variable, for example `TABLECAST_PUBLISHER_PORT`.
     pub fn variable(&self) -> String {
         format!("{}{}", super::ENVIRONMENT_PREFIX, self.name.to_ascii_uppercase())
     }
 
-    /// The flag without its dashes, for example `publisher-port`.
+    /// Returns the flag without its dashes, for example `publisher-port`.
     pub fn flag(&self) -> String {
         self.name.replace('_', "-")
     }
@@ -59,10 +59,10 @@ impl fmt::Debug for OptionDoc {
 }
 
 /// `name: type = default unit, [rule], doc;` for each option. A rule is a range of whole numbers, or a text that says
-/// what is accepted, and where the type does not decide that, a test of the value (`is`) or of each item (`each`).
+/// what is accepted, with a test of the value (`is`) or of each item (`each`) unless the type decides.
 macro_rules! options {
     ($($name:ident: $type:ty = $default:literal $($unit:literal)?, [$($rule:tt)+], $doc:literal;)+) => {
-        /// Every option, under the name that it has in a TOML file.
+        /// Every option, under its name in a TOML file.
         ///
         /// A program may assign the fields itself and then call [`Config::validate`].
         #[derive(Clone, PartialEq)]
@@ -274,10 +274,10 @@ options! {
 trait Value: Sized {
     const TOML_TYPE: &'static str;
 
-    /// Its value is not to be shown.
+    /// True if the value must not be shown.
     const SECRET: bool = false;
 
-    /// Returns the part of the text that is wrong if it cannot be parsed.
+    /// Parses a value, or returns the wrong part of the text.
     fn parse(text: &str) -> Result<Self, &str>;
 
     /// The text that [`Value::parse`] makes this of.
@@ -367,7 +367,7 @@ impl<T: Value> Value for Vec<T> {
     }
 }
 
-/// A value that has a range.
+/// A value with a range.
 trait Number {
     fn number(&self) -> u128;
 }

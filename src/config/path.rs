@@ -1,10 +1,10 @@
-//! Paths as people write them: expanded as a shell would, since nothing else expands them in a file.
+//! Paths as people write them, expanded as a shell would, since nothing else expands them in a file.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// The path with the home in the place of `~/` at its beginning, and variables of the environment in that of `$NAME` and
-/// `${NAME}`. Fails with what cannot be expanded: a variable that is not set, or the home of another user.
+/// Replaces a leading `~/` by the home, and `$NAME` and `${NAME}` by environment variables. Fails with what cannot be
+/// expanded: a variable that is not set, or the home of another user.
 pub(super) fn expand(text: &str, variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, &str> {
     let mut path = OsString::new();
     let mut rest = text;

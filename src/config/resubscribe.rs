@@ -1,4 +1,4 @@
-//! Subscription after a lost connection.
+//! Policy for topics after a lost connection.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,16 +8,16 @@ use crate::error::{Error, ErrorKind, Result};
 /// Policy for a subscriber's topics when the connection to a live address is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Resubscribe {
-    /// They stay registered, and are subscribed again when the connection is back. The default.
+    /// Topics stay registered, and are subscribed again when the connection is back. The default.
     #[default]
     Automatic,
-    /// All are unregistered, at every address. [`SyncReason::Cleared`](crate::SyncReason::Cleared) names them, once an
-    /// address is live; the program then registers them again.
+    /// All topics are unregistered, at every address. [`SyncReason::Cleared`](crate::SyncReason::Cleared) names them
+    /// once an address is live; the program then registers them again.
     Manual,
 }
 
 impl Resubscribe {
-    /// The word in the options: `automatic` or `manual`.
+    /// Returns the option's word: `automatic` or `manual`.
     pub fn as_str(&self) -> &'static str {
         match self {
             Resubscribe::Automatic => "automatic",

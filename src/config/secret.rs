@@ -1,23 +1,23 @@
-//! A text that must not show in a log.
+//! A text that must not appear in a log.
 
 use std::fmt;
 
-/// A password. What it says shows in no log, no error and no debug output.
+/// A password. It appears in no log, error or debug output.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Keeps this text.
+    /// Wraps a text.
     pub fn new(text: impl Into<String>) -> Secret {
         Secret(text.into())
     }
 
-    /// The text, for the login.
+    /// Returns the text, for the login.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// True if there is none.
+    /// Returns true if the text is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

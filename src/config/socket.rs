@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use super::Config;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Limit of the operating system for the path of a socket, without the zero at its end.
+/// The operating system's limit for the path of a socket, without the final zero.
 const MAX_PATH_BYTES: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
 impl Config {
-    /// Checks that the folder of `publisher_multiproc_socket` is there and writable, as the publisher service needs
-    /// it; with `create`, makes it if it is missing, for this user alone.
+    /// Checks that the folder of `publisher_multiproc_socket` exists and is writable, as the publisher service needs
+    /// it. With `create`, makes it if it is missing, for this user alone.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] with the folder and what is wrong with it.
@@ -43,7 +43,8 @@ impl Config {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(fail("does not exist")),
             Err(e) => return Err(fail("cannot be examined").with_source(e)),
         };
-        // Where all users may make folders, another user may have made this one to catch the messages.
+        // In a folder where all users may create folders, another user may have made this one to intercept the
+        // messages.
         let shared = [env::temp_dir(), "/tmp".into()];
         if shared.map(private_folder).iter().any(|private| private == folder)
             && user_id().is_some_and(|id| id != metadata.uid())
@@ -54,7 +55,7 @@ impl Config {
     }
 }
 
-/// True if `path` can be that of a socket. ZeroMQ would take one with an `@` as abstract and a `*` as any.
+/// True if `path` can be that of a socket. ZeroMQ would take a leading `@` as abstract and a leading `*` as any path.
 pub(super) fn is_path(path: &Path) -> bool {
     let bytes = path.as_os_str().as_bytes();
     matches!(bytes.first(), Some(first) if !b"@*".contains(first))
@@ -62,7 +63,7 @@ pub(super) fn is_path(path: &Path) -> bool {
         && !bytes.contains(&0)
 }
 
-/// The first of the usual places where the path is short enough.
+/// The first of the usual places whose path is short enough.
 pub(super) fn default_path() -> PathBuf {
     let runtime = env::var_os("XDG_RUNTIME_DIR")
         .map(PathBuf::from)
@@ -73,7 +74,7 @@ pub(super) fn default_path() -> PathBuf {
     usable.unwrap_or_else(|| private_folder("/tmp".into()).join("publisher.sock"))
 }
 
-/// This user's folder in one where all users may make folders.
+/// This user's folder in one where all users may create folders.
 fn private_folder(shared: PathBuf) -> PathBuf {
     let user = user_id().map(|id| id.to_string()).or_else(|| env::var("USER").ok());
     shared.join(format!("tablecast-{}", user.as_deref().unwrap_or("user")))
@@ -86,7 +87,7 @@ fn user_id() -> Option<u32> {
     owner.ok().map(|metadata| metadata.uid())
 }
 
-/// The mode bits of a folder are not enough: there are access lists and read-only file systems.
+/// The mode bits of a folder do not suffice: there are access lists and read-only file systems.
 fn try_write(folder: &Path) -> io::Result<()> {
     let file = folder.join(format!(".tablecast-{}", std::process::id()));
     match OpenOptions::new().write(true).create_new(true).open(&file) {

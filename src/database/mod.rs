@@ -19,7 +19,7 @@ pub use rows::{Entry, Rows};
 /// Times of a [`Database`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseOptions {
-    /// Time limit of the wait for other threads that write the same row. Default: 5 s.
+    /// How long to wait for other threads that write the same row. Default: 5 s.
     pub timeout: Duration,
 }
 
@@ -33,15 +33,15 @@ impl Default for DatabaseOptions {
 
 /// A store whose changes are published, each on the topic of its row and with the row's version.
 ///
-/// Both are one step if the store can publish by itself. Otherwise the write comes first; if the update cannot be
+/// If the store can publish by itself, both are one step. Otherwise the write comes first; if the update cannot be
 /// sent, the write is undone, unless another writer has changed the row meanwhile. An undo is a write like any other,
-/// with a version of its own, and is published, so that readers of the state in between are notified. If it cannot be
-/// published either, a number of the publisher's is used up, and subscribers that hear the publisher again find a
-/// [gap](crate::SyncReason::Gap). A process that is killed in between leaves a change that was stored and not
+/// with its own version, and is published, so that readers of the state in between learn of it. If the undo cannot be
+/// published either, a number of the publisher is used up, and subscribers that hear the publisher again find a
+/// [gap](crate::SyncReason::Gap). A process that is killed in between leaves a change that was stored but not
 /// published.
 ///
 /// May be shared between threads: they write a row one after the other, so that its updates are sent in the order of
-/// its versions. Other processes know nothing of that order; there, versions show the newer state.
+/// its versions. Between processes there is no such order; versions show which state is newer.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -70,10 +70,10 @@ impl Default for DatabaseOptions {
 pub struct Database {
     store: Arc<dyn Store>,
     publisher: Arc<Publisher>,
-    /// Address of the publisher's subscribers.
+    /// The address that the publisher's subscribers connect to.
     address: Option<String>,
     options: DatabaseOptions,
-    /// Held while a row is stored and published; some rows share one.
+    /// Held while a row is stored and published; several rows share a lock.
     turns: [Mutex<()>; 64],
     hasher: RandomState,
 }
@@ -92,28 +92,28 @@ impl Database {
         }
     }
 
-    /// The rows of a table, with their type.
+    /// Returns the rows of a typed table.
     pub fn rows<T>(&self, table: Table<T>) -> Rows<'_, T> {
         Rows::new(self, table)
     }
 
-    /// The store, for reading, and for writes that are not to be published.
+    /// Returns the store, for reads, and for writes that are not to be published.
     pub fn store(&self) -> &dyn Store {
         &*self.store
     }
 
-    /// The publisher, for updates that are no rows.
+    /// Returns the publisher, for updates that are not rows.
     pub fn publisher(&self) -> &Publisher {
         &self.publisher
     }
 
-    /// Makes one write and publishes it with this priority; if it changed nothing, nothing is published. To set or
-    /// delete a row in one round trip, where the store publishes by itself, name its topic in the write.
+    /// Makes one write and publishes it with this priority. A write that changes nothing is not published. If the store
+    /// publishes by itself, a write that names the row's topic sets or deletes the row in one round trip.
     ///
     /// # Errors
     /// As [`Store::write`] and [`Publisher::send_event`]. After [`ErrorKind::Unconfirmed`] the row may have been
-    /// written, and the update may have been sent; after any other error neither, unless another writer changed the row
-    /// in between, and then it keeps that state.
+    /// written, and the update may have been sent. After any other error neither happened, unless another writer
+    /// changed the row in between; the row then keeps that writer's state.
     ///
     /// [`Error::row`] names the row.
     pub fn write(&self, write: &Write<'_>, priority: i32) -> Result<Written> {
@@ -163,7 +163,7 @@ impl Database {
             (None, WriteOp::Set(_) | WriteOp::Delete) => loop {
                 let topic = self.store.get(write.table, write.key, None)?.topic;
                 match publish(&topic) {
-                    // It may have been created again, with another topic.
+                    // Another writer may have created it again with another topic.
                     Err(e) if e.kind() == ErrorKind::NotFound => {}
                     result => return result,
                 }
@@ -190,7 +190,7 @@ impl Database {
         Ok(written)
     }
 
-    /// Uses up a number: readers may have seen a write that cannot be published, since it is not known to have been
+    /// Uses up a number, since readers may have seen a write that cannot be published: it is unknown whether it was
     /// made.
     fn skip(&self, write: &Write<'_>) {
         let found;
@@ -205,11 +205,11 @@ impl Database {
         self.publisher.skip(topic);
     }
 
-    /// Undoes an unpublished write, notifies its possible readers, and returns the reason.
+    /// Undoes an unpublished write, publishes the undo, and returns the error with its reason.
     fn undo(&self, write: &Write<'_>, written: &Written, priority: i32, e: Error) -> Error {
         let context = |outcome| format!("table {:?} key {:?}: not published, {outcome}", write.table, write.key);
         if e.kind() == ErrorKind::Unconfirmed {
-            // Subscribers that received the update would wait in vain for one that takes it back.
+            // Not undone: subscribers that received the update might not receive the undo.
             return Error::new(e.kind(), context("as far as is known, but stored")).with_source(e);
         }
         let before = written.before.as_deref().unwrap_or_default();
@@ -220,19 +220,19 @@ impl Database {
         };
         match self.store.write(&undo.if_version(written.version)) {
             Ok(undone) => {
-                // A caller that has waited in vain for as long as a send may take does not wait again.
+                // A caller that has already waited as long as a send may take does not wait again.
                 let has_waited = e.kind() == ErrorKind::Timeout;
                 let timeout = has_waited.then_some(Duration::ZERO);
                 self.publisher.send_or_skip(&stored(&undo, &undone, priority), timeout);
                 Error::new(e.kind(), context("and undone")).with_source(e)
             }
             Err(undone) => match (undone.kind(), write.op) {
-                // The other writer's update says more than this one would.
+                // The other writer's update is newer than this one.
                 (ErrorKind::NotFound | ErrorKind::AlreadyExists, _)
                 | (ErrorKind::Conflict, WriteOp::Set(_) | WriteOp::Create(_)) => {
                     Error::new(e.kind(), context("and written by another writer since")).with_source(e)
                 }
-                // A delete that the store has forgotten looks like one of another writer.
+                // A delete that the store has forgotten looks like another writer's.
                 _ => {
                     self.publisher.skip(Some(&written.topic));
                     let context = context(&format!("and not undone ({undone})"));
@@ -243,7 +243,7 @@ impl Database {
     }
 }
 
-/// The update of a write that was made.
+/// The update for a write that was made.
 fn stored(write: &Write<'_>, written: &Written, priority: i32) -> DbUpdate {
     let mut update = update(write, priority).topic(written.topic.clone());
     update.version = Some(written.version);
@@ -251,7 +251,7 @@ fn stored(write: &Write<'_>, written: &Written, priority: i32) -> DbUpdate {
     update
 }
 
-/// The update of the write; its version is not known yet.
+/// The update for a write whose version is not known yet.
 fn update(write: &Write<'_>, priority: i32) -> DbUpdate {
     let (action, value) = match write.op {
         WriteOp::Create(value) => (Action::Create, Some(value)),

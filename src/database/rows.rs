@@ -21,16 +21,16 @@ pub struct Rows<'a, T> {
     priority: i32,
 }
 
-/// A row with what the store knows of it.
+/// A row with its metadata in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry<T> {
     /// The key.
     pub key: Name,
     /// The row.
     pub row: T,
-    /// Topic of its changes; shared by the rows of a replica.
+    /// The topic of its changes; shared by the rows of a replica.
     pub topic: Arc<Topic>,
-    /// Every write raises it.
+    /// The version, which every write raises.
     pub version: u64,
 }
 
@@ -44,20 +44,20 @@ impl<'a, T> Rows<'a, T> {
         }
     }
 
-    /// Restricts the calls to this topic: created rows get it, and rows of others are not found. Default: the rows of
-    /// all topics, and new ones for [`Topic::ALL`].
+    /// Restricts the calls to this topic: created rows get it, and rows of other topics are not found. Default: rows of
+    /// all topics, and [`Topic::ALL`] for created rows.
     pub fn topic(mut self, topic: &Topic) -> Rows<'a, T> {
         self.topic = Some(topic.clone());
         self
     }
 
-    /// Sets how urgent the updates are; lower is more urgent. Default: 5.
+    /// Sets the priority of the updates; lower is more urgent. Default: 5.
     pub fn priority(mut self, priority: i32) -> Rows<'a, T> {
         self.priority = priority;
         self
     }
 
-    /// Deletes a row; returns the version of the delete.
+    /// Deletes a row. Returns the version of the delete.
     ///
     /// # Errors
     /// As [`Database::write`], for example [`ErrorKind::NotFound`](crate::ErrorKind::NotFound).
@@ -65,16 +65,16 @@ impl<'a, T> Rows<'a, T> {
         Ok(self.write(Write::delete(self.table.as_str(), key))?.version)
     }
 
-    /// As [`Rows::delete`], but only if this is the version of the row's last write.
+    /// As [`Rows::delete`], but only if the row's last write has this version.
     ///
     /// # Errors
-    /// As [`Rows::delete`], and [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if it is not.
+    /// As [`Rows::delete`], and [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if it has another version.
     pub fn delete_if(&self, key: &str, version: u64) -> Result<u64> {
         let delete = Write::delete(self.table.as_str(), key).if_version(version);
         Ok(self.write(delete)?.version)
     }
 
-    /// All keys, in the order of their bytes, page by page.
+    /// Returns all keys, in the order of their bytes, fetched page by page.
     pub fn keys(&self) -> Listing<'_, Name> {
         self.database.store.keys(self.table.as_str(), self.topic.as_ref())
     }
@@ -86,7 +86,7 @@ impl<'a, T> Rows<'a, T> {
 }
 
 impl<T: Serialize> Rows<'_, T> {
-    /// Creates a row; returns its version.
+    /// Creates a row. Returns its version.
     ///
     /// # Errors
     /// As [`Database::write`], for example [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists);
@@ -96,8 +96,8 @@ impl<T: Serialize> Rows<'_, T> {
         Ok(self.write(Write::create(self.table.as_str(), key, &value))?.version)
     }
 
-    /// Sets a row; returns its new version. If its JSON text is the same as before, nothing is written or published:
-    /// `None`.
+    /// Sets a row. Returns its new version, or `None` if its JSON text is the same as before: then nothing is written
+    /// or published.
     ///
     /// # Errors
     /// As [`Database::write`], for example [`ErrorKind::NotFound`](crate::ErrorKind::NotFound);
@@ -107,22 +107,24 @@ impl<T: Serialize> Rows<'_, T> {
         self.set_value(Write::set(self.table.as_str(), key, &value))
     }
 
-    /// As [`Rows::set`], but only if this is the version of the row's last write.
+    /// As [`Rows::set`], but only if the row's last write has this version.
     ///
     /// # Errors
-    /// As [`Rows::set`], and [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if it is not.
+    /// As [`Rows::set`], and [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if it has another version.
     pub fn set_if(&self, key: &str, row: &T, version: u64) -> Result<Option<u64>> {
         let value = self.table.write(row)?;
         self.set_value(Write::set(self.table.as_str(), key, &value).if_version(version))
     }
 
-    /// Creates the row, or sets it if it is there; returns its new version, or `None` if it has the same JSON text already.
+    /// Creates the row, or sets it if it exists. Returns its new version, or `None` if it already has the same JSON
+    /// text.
     ///
     /// # Errors
-    /// As [`Rows::set`]. [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) if there is one of another topic;
-    /// [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if other writers create and delete it all the time; try again.
+    /// As [`Rows::set`]. [`ErrorKind::AlreadyExists`](crate::ErrorKind::AlreadyExists) if the row exists with another
+    /// topic; [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if other writers keep creating and deleting it; try
+    /// again.
     pub fn put(&self, key: &str, row: &T) -> Result<Option<u64>> {
-        /// It may be created, or deleted, between the two steps of a try.
+        /// The row may be created or deleted between the two steps of a try.
         const TRIES: usize = 8;
         let (table, value) = (self.table.as_str(), self.table.write(row)?);
         for _ in 0..TRIES {
@@ -145,7 +147,7 @@ impl<T: Serialize> Rows<'_, T> {
         Ok(written.changed.then_some(written.version))
     }
 
-    /// False if there is a row of another topic.
+    /// False if the row has another topic.
     fn is_of_topic(&self, key: &str) -> Result<bool> {
         match self.database.store.get(self.table.as_str(), key, None) {
             Ok(row) => Ok(self.topic.as_ref().is_none_or(|topic| row.topic == *topic)),
@@ -156,7 +158,7 @@ impl<T: Serialize> Rows<'_, T> {
 }
 
 impl<T: DeserializeOwned> Rows<'_, T> {
-    /// The row of this key.
+    /// Returns the row with this key.
     ///
     /// # Errors
     /// As [`Store::get`](crate::Store::get); [`ErrorKind::Malformed`](crate::ErrorKind::Malformed) if its value is not
@@ -167,8 +169,8 @@ impl<T: DeserializeOwned> Rows<'_, T> {
         self.entry(row.map_err(|e| e.with_row(table, key))?)
     }
 
-    /// All rows, in the order of their keys' bytes, page by page. One that is malformed is an error, and the next ones
-    /// follow; after an error of the store nothing does.
+    /// Returns all rows, in the order of their keys' bytes, fetched page by page. A malformed row is an error, and the
+    /// next rows follow; an error of the store ends the listing.
     pub fn list(&self) -> impl Iterator<Item = Result<Entry<T>>> {
         let rows = self.database.store.entries(self.table.as_str(), self.topic.as_ref());
         rows.map(|row| self.entry(row?))

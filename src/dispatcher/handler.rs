@@ -1,4 +1,4 @@
-//! Types that can be registered.
+//! The types that can be registered as callbacks.
 
 use std::time::Duration;
 
@@ -6,24 +6,24 @@ use crossbeam_channel::{Sender, TrySendError};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Time that a full channel is waited for.
+/// How long to wait for room in a full channel.
 const CHANNEL_PATIENCE: Duration = Duration::from_millis(250);
 
 /// A receiver of events: a closure, or the sending end of a channel.
 ///
-/// It is `Sync` because several workers may call it at the same time. A closure that changes what it captured needs
-/// a mutex, or sends into a channel.
+/// It is `Sync` because several workers may call it at the same time. A closure that changes what it captured needs a
+/// mutex, or sends into a channel.
 ///
 /// A closure's argument needs its type: `|update: &DbUpdate| ...`.
 ///
-/// A [`Sender`] gets a clone of each event. If its channel is full, the dispatcher waits for up to 250 ms, as it
-/// would for a slow callback; then the event is dropped, counted and reported as [`ErrorKind::Timeout`]. Prefer an
-/// unbounded channel, or one whose receiver keeps up. A channel without a receiver is ignored.
+/// A [`Sender`] gets a clone of each event. If its channel is full, the dispatcher waits for up to 250 ms, as for a
+/// slow callback. After that the event is dropped, counted and reported as [`ErrorKind::Timeout`]. Prefer an unbounded
+/// channel, or one whose receiver keeps up. A channel without a receiver is ignored.
 pub trait Handler<E>: Send + Sync + 'static {
     /// Takes one event.
     ///
     /// # Errors
-    /// Why the event was not taken. It is counted and reported; nothing else comes of it.
+    /// Why the event was not taken. The error is counted and reported, and has no other effect.
     fn handle(&self, event: &E) -> Result<()>;
 }
 

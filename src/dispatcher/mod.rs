@@ -17,7 +17,7 @@
 //! let (all, updates) = unbounded();
 //! dispatcher.on_update(all).detach();
 //!
-//! // A subscriber does this.
+//! A subscriber does this.
 //! let update = DbUpdate::new("lport", "port-1", Action::Create).value(r#"{"chassis":"host1"}"#);
 //! dispatcher.queue().push(&mut vec![update.clone()], &never())?;
 //!
@@ -26,9 +26,8 @@
 //! # Ok::<(), tablecast::Error>(())
 //! ```
 //!
-//! No lock of the library is held while a callback runs, so a callback may do what any other code may: publish,
-//! register, unregister, stop, drop the dispatcher. It should not take long: updates wait in the queue meanwhile,
-//! unless there are workers.
+//! No lock of the library is held while a callback runs, so a callback may do anything: publish, register, unregister,
+//! stop or drop the dispatcher. It should be quick: without workers, updates wait in the queue meanwhile.
 
 mod handler;
 mod registry;
@@ -63,15 +62,15 @@ pub struct DispatcherOptions {
     pub queue: QueueOptions,
     /// Number of threads that call the callbacks for updates.
     ///
-    /// With workers, updates of different rows are handled at the same time, so that a slow callback holds up its
-    /// own row only. Updates of one row (table and key) are never handled at the same time, and stay in order. Sync
-    /// events, in order, have one more thread of their own, and run beside the updates. What its callback is too slow
-    /// for waits in the queue, where it is joined.
+    /// With workers, updates of different rows are handled at the same time, so that a slow callback holds up only its
+    /// own row. Updates of one row (table and key) are never handled at the same time, and stay in order. Sync events
+    /// have one more thread of their own, where they stay in order and run beside the updates. If their callback is
+    /// slow they wait in the queue, where they are joined.
     ///
     /// Default: 0, all callbacks run on the dispatcher thread, one after the other. At most 1,024.
     pub workers: usize,
-    /// Called with every panic, every value that is not its table's row type, and every event that a channel did not
-    /// take; they are logged in any case. Default: none.
+    /// Called for every panic, every value that is not its table's row type, and every event that a channel did not
+    /// take. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
 }
 
@@ -85,13 +84,13 @@ impl fmt::Debug for DispatcherOptions {
     }
 }
 
-/// More threads than that are a mistake.
+/// A larger number of threads is a mistake.
 const MAX_WORKERS: usize = 1024;
 
-/// A running dispatcher. Dropping it is [`stop`](DispatcherHandle::stop).
+/// A running dispatcher. Dropping it [stops](DispatcherHandle::stop) it.
 ///
-/// Everything that it can do is a method of [`DispatcherHandle`]. A callback that wants the dispatcher captures a
-/// handle: it keeps nothing running.
+/// Its methods are those of [`DispatcherHandle`]. A callback that needs the dispatcher captures a handle, which does
+/// not keep it running.
 #[derive(Debug)]
 pub struct Dispatcher(DispatcherHandle);
 
@@ -120,7 +119,7 @@ impl Dispatcher {
         Ok(Dispatcher(DispatcherHandle(shared)))
     }
 
-    /// A handle on this dispatcher.
+    /// Returns a handle to this dispatcher.
     pub fn handle(&self) -> DispatcherHandle {
         self.0.clone()
     }
@@ -141,15 +140,15 @@ impl Drop for Dispatcher {
 
 /// Registers callbacks, stops, and counts, from any thread and from inside callbacks; cheap to clone.
 ///
-/// A callback is in force for every update that is pushed after the registering call has returned; it may get
-/// updates that were already waiting. For one update, the callbacks for all events come first, then those for all updates, then those for its
-/// table, then those for its topic, each in the order of registering. After the dispatcher has stopped, registering
-/// has no effect.
+/// A callback is called for every update pushed after the registering call has returned; it may also get updates that
+/// were already waiting. For one update, the callbacks for all events come first, then those for all updates, then
+/// those for its table, then those for its topic, each in the order of registration. After the dispatcher has stopped,
+/// registering has no effect.
 #[derive(Debug, Clone)]
 pub struct DispatcherHandle(Arc<Shared>);
 
 impl DispatcherHandle {
-    /// The end that subscribers push into.
+    /// Returns the sending end of the queue, for subscribers.
     pub fn queue(&self) -> QueueSender {
         self.0.queue.clone()
     }
@@ -166,7 +165,7 @@ impl DispatcherHandle {
 
     /// Calls `callback` for every update of this table, with the row that the update carries: `None` for a delete.
     ///
-    /// If the value is not a `T`, that is counted and reported, and the callback is not called.
+    /// If the value is not a `T`, the mismatch is counted and reported, and the callback is not called.
     pub fn on_row<T: DeserializeOwned + 'static>(
         &self,
         table: Table<T>,
@@ -183,25 +182,27 @@ impl DispatcherHandle {
         self.register(Scope::Topic(topic), move |update| handler.handle(update))
     }
 
-    /// Calls `handler` for every sync event: the program may have missed something and must read the store again.
+    /// Calls `handler` for every sync event: the program may have missed changes and must read the store again.
     ///
-    /// Before it is called with [`SyncReason::Overflow`], the stored updates that still wait are dropped, for every callback
-    /// of this dispatcher: what it reads has them. Without a handler for sync events they are not.
+    /// Before a call with [`SyncReason::Overflow`], the stored updates that still wait are dropped for every callback
+    /// of this dispatcher, since the program is about to read them from the store. Without a handler for sync events
+    /// they are kept.
     pub fn on_sync(&self, handler: impl Handler<SyncReason>) -> Guard {
         let call = move |reason: &SyncReason| handler.handle(reason);
         Guard::new(self.0.commands.clone(), call, Command::AddSync, Command::SweepSync)
     }
 
-    /// Calls `handler` for every update and every sync event, so that one channel receives both in the order in which they
-    /// are delivered. With [workers](DispatcherOptions::workers) the two kinds are handled at the same time, and only each
-    /// by itself is in order. What is said of [`DispatcherHandle::on_sync`] and an overflow holds here too.
+    /// Calls `handler` for every update and every sync event, so that one channel receives both in the order in which
+    /// they are delivered. With [workers](DispatcherOptions::workers) the two kinds are handled at the same time, and
+    /// each is in order only by itself. On an overflow, waiting updates are dropped as for
+    /// [`DispatcherHandle::on_sync`].
     pub fn on_event(&self, handler: impl Handler<Event>) -> Guard {
         let call = move |event: &Event| handler.handle(event);
         Guard::new(self.0.commands.clone(), call, Command::AddEvent, Command::SweepEvent)
     }
 
-    /// As [`DispatcherHandle::on_sync`], for a part of the library: it is called before the program's handlers, and pending updates
-    /// are not dropped for it.
+    /// As [`DispatcherHandle::on_sync`], for a part of the library: called before the program's handlers, and without
+    /// dropping pending updates.
     pub(crate) fn on_own_sync(&self, call: impl Fn(&SyncReason) + Send + Sync + 'static) -> Guard {
         let call = move |reason: &SyncReason| {
             call(reason);
@@ -210,31 +211,32 @@ impl DispatcherHandle {
         Guard::new(self.0.commands.clone(), call, Command::AddOwnSync, Command::SweepSync)
     }
 
-    /// Does this on one of the threads that call callbacks, in turns with events. Nothing comes of it after the dispatcher has
-    /// stopped.
+    /// Runs a job on one of the threads that call callbacks, in turns with events. Has no effect after the dispatcher
+    /// has stopped.
     pub(crate) fn run(&self, job: Job) {
         let _ = self.0.commands.send(Command::Job(job));
     }
 
-    /// Calls a callback, on one of the dispatcher's threads, unless it or the dispatcher has ended. What becomes of it is counted and reported.
+    /// Calls a callback on one of the dispatcher's threads, unless it or the dispatcher has ended. Its result is
+    /// counted and reported.
     pub(crate) fn call<E>(&self, callback: &Callback<E>, event: &E, what: impl FnOnce() -> String) {
         self.0.call(callback, event, what);
     }
 
-    /// True if one thread alone calls callbacks.
+    /// True if a single thread calls all callbacks.
     pub(crate) fn is_alone(&self) -> bool {
         self.0.is_alone
     }
 
-    /// Ends the dispatcher: no callback is called any more, and updates that wait are dropped.
+    /// Stops the dispatcher: no further callback is called, and waiting updates are dropped.
     ///
-    /// It waits for callbacks that are running, but for no longer than 500 ms; the thread of one that takes longer is
-    /// left to end with it. From inside a callback it waits for nothing. To stop again does no harm.
+    /// Waits for running callbacks, but for no longer than 500 ms; the thread of a longer one ends with that callback.
+    /// Called from inside a callback it does not wait. Stopping again has no effect.
     pub fn stop(&self) {
         self.0.stop();
     }
 
-    /// Counts since the start.
+    /// Returns the counts since the start.
     pub fn stats(&self) -> DispatcherStats {
         self.0.counters.stats(self.0.queue.stats())
     }

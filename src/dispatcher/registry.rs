@@ -1,4 +1,4 @@
-//! The callbacks. They belong to the dispatcher thread; others edit them by sending commands.
+//! The callbacks. They belong to the dispatcher thread; other threads edit them by commands.
 
 use std::fmt;
 use std::hash::Hash;
@@ -12,10 +12,10 @@ use hashbrown::hash_map::Entry;
 use crate::error::Result;
 use crate::update::{DbUpdate, Event, Name, SyncReason, Topic};
 
-/// Keeps a callback registered: dropping it unregisters, [`Guard::detach`] keeps the callback for as long as the
-/// dispatcher runs.
+/// Keeps a callback registered: dropping it unregisters; [`Guard::detach`] keeps the callback registered until the
+/// dispatcher stops.
 ///
-/// Once the drop has returned, no new call begins; one that began before may still be running.
+/// After the drop has returned no new call begins; a call that began before may still be running.
 #[must_use = "dropping the guard unregisters the callback"]
 pub struct Guard {
     live: Arc<AtomicBool>,
@@ -24,7 +24,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Registers by what `register` makes of the callback.
+    /// Registers a callback with the command that `register` makes of it.
     pub(super) fn new<E>(
         commands: Sender<Command>,
         call: impl Fn(&E) -> Result<()> + Send + Sync + 'static,
@@ -32,14 +32,14 @@ impl Guard {
         removal: Command,
     ) -> Guard {
         let callback = Arc::new(Callback::new(call));
-        // A dispatcher that has ended makes no calls: that this has no effect is right.
+        // Fails only if the dispatcher has ended, which calls nothing.
         let _ = commands.send(register(Arc::clone(&callback)));
         callback.guard(move || {
             let _ = commands.send(removal);
         })
     }
 
-    /// Lets go of the guard without unregistering.
+    /// Drops the guard without unregistering.
     pub fn detach(mut self) {
         self.removal = None;
     }
@@ -76,7 +76,7 @@ impl<E> Callback<E> {
         }
     }
 
-    /// A guard that ends it when it is dropped, and then cleans up after it.
+    /// A guard that unregisters the callback when it is dropped, and then runs `removal`.
     pub(crate) fn guard(&self, removal: impl FnOnce() + Send + Sync + 'static) -> Guard {
         Guard {
             live: Arc::clone(&self.live),
@@ -84,13 +84,13 @@ impl<E> Callback<E> {
         }
     }
 
-    /// False as soon as its guard was dropped.
+    /// False once the guard was dropped.
     pub(crate) fn is_live(&self) -> bool {
         self.live.load(Ordering::Acquire)
     }
 }
 
-/// Which updates a callback is for.
+/// The updates that a callback is for.
 #[derive(Clone)]
 pub(super) enum Scope {
     All,
@@ -103,15 +103,15 @@ pub(super) enum Command {
     AddUpdate(Scope, Arc<Callback<DbUpdate>>),
     AddEvent(Arc<Callback<Event>>),
     AddSync(Arc<Callback<SyncReason>>),
-    /// Of a part of the library, which needs nothing to be [covered](crate::queue::QueueStats::covered).
+    /// A callback of a part of the library, for which no updates are [covered](crate::queue::QueueStats::covered).
     AddOwnSync(Arc<Callback<SyncReason>>),
-    /// Remove what is no longer live.
+    /// Remove callbacks that are no longer live.
     SweepUpdate(Scope),
     SweepSync,
     SweepEvent,
-    /// Work of the library that belongs to the dispatcher's threads.
+    /// Work of the library for the dispatcher's threads.
     Job(Job),
-    /// Look at the stop flag.
+    /// Check the stop flag.
     Wake,
 }
 
@@ -119,7 +119,7 @@ pub(crate) type Job = Box<dyn FnOnce() + Send + Sync>;
 
 type List<E> = Vec<Arc<Callback<E>>>;
 
-/// The callbacks. It is cloned only when edited while a worker uses it.
+/// The callbacks. Cloned only when edited while a worker uses it.
 #[derive(Clone, Default)]
 pub(super) struct Registry {
     events: List<Event>,
@@ -151,7 +151,7 @@ impl Registry {
         }
     }
 
-    /// The callbacks for updates and sync events alike, in order.
+    /// The callbacks for both updates and sync events, in order.
     pub(super) fn for_event(&self) -> impl Iterator<Item = &Callback<Event>> {
         self.events.iter().map(|callback| &**callback)
     }

@@ -17,12 +17,12 @@ use crate::queue::{QueueReceiver, QueueSender};
 use crate::thread::Thread;
 use crate::update::{Event, SyncReason};
 
-/// Time that [`Shared::stop`] waits for running callbacks.
+/// How long [`Shared::stop`] waits for running callbacks.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
 
 /// State of the handles, the dispatcher thread and the workers.
 ///
-/// Since the threads own it too, it outlives them, and dropping it never waits for a callback.
+/// The threads own it too, so it outlives them, and dropping it never waits for a callback.
 pub(super) struct Shared {
     pub(super) commands: Sender<Command>,
     pub(super) queue: QueueSender,
@@ -124,14 +124,14 @@ impl Shared {
         }
     }
 
-    /// Does work of the library.
+    /// Runs a job of the library.
     pub(super) fn work(&self, job: Job) {
         if let Err(error) = error::contain(|| "a job of the dispatcher".into(), job) {
             self.report(&error);
         }
     }
 
-    /// Does what may drop callbacks, and with them what they captured: code of the program's own.
+    /// Runs an edit that may drop callbacks, whose captured values may panic when dropped.
     pub(super) fn edit(&self, edit: impl FnOnce()) {
         if let Err(error) = error::contain(|| "dropping a callback".into(), edit) {
             self.report(&error);
@@ -164,13 +164,13 @@ pub(super) struct Run {
     queue: QueueReceiver,
     registry: Arc<Registry>,
     workers: Option<Workers>,
-    /// Work that waits, the oldest first.
+    /// Waiting jobs, oldest first.
     jobs: VecDeque<Job>,
-    /// The last thing done was one of `jobs`: it is an event's turn.
+    /// The last work was a job, so an event is next.
     was_job: bool,
 }
 
-/// Work that can be done now.
+/// The work to do next.
 #[expect(clippy::large_enum_variant, reason = "it is moved once, at once")]
 enum Next {
     Event(Event),
@@ -203,8 +203,8 @@ impl Run {
                     Some(workers) => workers.hand_out_job(job),
                 },
                 Some(Next::Event(event)) => {
-                    // Between taking the event and delivering it, so that a caller that registers and then pushes is
-                    // served.
+                    // After the event is taken and before it is delivered, so that a callback registered before a push
+                    // gets the update.
                     self.apply_waiting();
                     self.deliver(event);
                 }
@@ -215,7 +215,7 @@ impl Run {
         shared.edit(|| drop(self));
     }
 
-    /// The next work: jobs and events in turns.
+    /// The next work, jobs and events in turns.
     fn next(&mut self) -> Option<Next> {
         if self.jobs.is_empty() {
             return self.next_event().map(Next::Event);
@@ -264,7 +264,7 @@ impl Run {
         }
     }
 
-    /// Waits until there is something to do, and does what is not an event.
+    /// Waits for work, and handles whatever is not an event.
     fn wait(&mut self) {
         let never = crossbeam_channel::never();
         let finished = self.workers.as_ref().map_or(&never, Workers::finished);
@@ -286,7 +286,7 @@ impl Run {
     }
 
     fn apply_waiting(&mut self) {
-        // To look first is much cheaper than to try.
+        // Checking first is much cheaper than trying to receive.
         while !self.commands.is_empty()
             && let Ok(command) = self.commands.try_recv()
         {

@@ -10,19 +10,19 @@ use crate::queue::QueueStats;
 pub struct DispatcherStats {
     /// Updates taken from the queue.
     pub updates: u64,
-    /// Those of [`DispatcherStats::updates`] without a callback.
+    /// Updates without a callback.
     pub unhandled: u64,
     /// Sync events taken from the queue.
     pub syncs: u64,
-    /// Callbacks called, for updates and for sync events, whatever came of it.
+    /// Calls of callbacks, for updates and sync events, whatever their result.
     pub calls: u64,
     /// Callbacks that panicked.
     pub panics: u64,
-    /// Typed callbacks that did not get the update, because its value is not the table's row type.
+    /// Typed callbacks not called because the value was not the table's row type.
     pub mismatches: u64,
-    /// Events that a handler did not take, for example a channel that stayed full.
+    /// Events that a handler did not take, for example because a channel stayed full.
     pub refused: u64,
-    /// The queue in front of the dispatcher.
+    /// Counts of the queue in front of the dispatcher.
     pub queue: QueueStats,
 }
 

@@ -1,4 +1,4 @@
-//! Optional workers: callbacks of different rows run at the same time, those of one row never.
+//! Optional workers: callbacks of different rows run at the same time, those of one row never do.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::queue::QueueReceiver;
 use crate::thread::{self, Thread};
 use crate::update::{Event, Name};
 
-/// The workers, as the dispatcher thread sees them. Dropping this ends them.
+/// The dispatcher thread's handle to the workers. Dropping it ends them.
 ///
-/// Sync events have a thread of their own: they stay in order, and a program that reads the whole store in a callback
-/// for them holds up no update, nor the other way round. Either kind waits in the queue until a thread is free.
+/// Sync events have a thread of their own, so that they stay in order, and a callback that reads the whole store holds
+/// up no update, nor the other way round. Both kinds wait in the queue until a thread is free.
 pub(super) struct Workers {
     updates: Sender<Job>,
     syncs: Sender<Job>,
@@ -38,7 +38,7 @@ enum Job {
 }
 
 impl Workers {
-    /// Starts the workers; adds their threads to `threads`.
+    /// Starts the workers and adds their threads to `threads`.
     pub(super) fn start(count: usize, shared: &Arc<Shared>, threads: &mut Vec<Thread>) -> Result<Workers> {
         let (updates, update_jobs) = crossbeam_channel::bounded(count);
         let (syncs, sync_jobs) = crossbeam_channel::bounded(1);
@@ -71,7 +71,7 @@ impl Workers {
         self.syncs_idle
     }
 
-    /// Receives from a thread that has finished an event: pass it to [`Workers::finish`].
+    /// Receives finished work; pass it to [`Workers::finish`].
     pub(super) fn finished(&self) -> &Receiver<Finished> {
         &self.finished
     }
@@ -88,7 +88,7 @@ impl Workers {
         }
     }
 
-    /// Hands out an event, for which a thread must be idle.
+    /// Hands out an event; a thread must be idle.
     pub(super) fn hand_out(&mut self, event: Event, registry: &Arc<Registry>) {
         let jobs = match event {
             Event::Update(_) => {
@@ -104,14 +104,14 @@ impl Workers {
         let _ = jobs.try_send(Job::Event(event, Arc::clone(registry)));
     }
 
-    /// Hands out work that is no event, for which a thread must be idle.
+    /// Hands out a job; a thread must be idle.
     pub(super) fn hand_out_job(&mut self, job: registry::Job) {
         self.idle -= 1;
         let _ = self.updates.try_send(Job::Other(job));
     }
 }
 
-/// A worker's loop, until the channel is disconnected.
+/// Runs a worker until its channel is disconnected.
 fn work(shared: &Shared, jobs: &Receiver<Job>, finish: &Sender<Finished>) {
     for job in jobs {
         let finished = match job {

@@ -1,7 +1,7 @@
 //! The in-process driver: a broker in memory, for the threads of one program.
 //!
-//! It is a driver as any other, not a mock: it has addresses, topics and bounds. A publisher need not be there
-//! before a subscriber connects, and any number of publishers may share an address.
+//! It is a driver like any other, not a mock: it has addresses, topics and bounds. A subscriber may connect before
+//! there is a publisher, and any number of publishers may share an address.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Weak};
@@ -14,12 +14,13 @@ use crate::thread::deadline;
 use crate::transport::{Driver, Inbound, Outbound, Received, Wake};
 use crate::update::Topic;
 
-/// Frames that a receiving end holds before a sender has to wait for it. Default of [`MemoryDriver::new`].
+/// Number of frames that a receiving end holds before senders wait. Default of [`MemoryDriver::new`].
 pub const DEFAULT_CAPACITY: usize = 65_536;
 
 /// The in-process driver; its alias is `memory`.
 ///
-/// An address is any text, for example `memory://network`. Only ends of the same `MemoryDriver` (or a clone) meet.
+/// An address is any text, for example `memory://network`. Only ends of the same `MemoryDriver` (or a clone) reach each
+/// other.
 #[derive(Debug, Clone)]
 pub struct MemoryDriver {
     world: Arc<World>,
@@ -27,15 +28,15 @@ pub struct MemoryDriver {
     capacity: usize,
 }
 
-/// Everything that is connected.
+/// The mailboxes of all receiving ends.
 #[derive(Debug, Default)]
 struct World {
     mailboxes: Mutex<Vec<Weak<Mailbox>>>,
-    /// Held while sending, not while waiting: room that was found stays, since receivers only make more of it.
+    /// Held while sending, not while waiting. Room that was found stays, since receivers only free more of it.
     sending: Mutex<()>,
 }
 
-/// Input of one receiving end.
+/// The input of one receiving end.
 #[derive(Debug)]
 struct Mailbox {
     state: Mutex<State>,
@@ -50,7 +51,7 @@ struct State {
     addresses: BTreeSet<Arc<str>>,
     topics: BTreeSet<Topic>,
     incoming: VecDeque<Incoming>,
-    /// How many frames there are among what is coming in.
+    /// Number of frames in `incoming`.
     frames: usize,
     /// Addresses that have become connected.
     connected: VecDeque<Arc<str>>,
@@ -61,7 +62,7 @@ struct State {
 /// The publisher's address, the topic, the payload.
 type Frame = (Arc<str>, Arc<[u8]>, Arc<[u8]>);
 
-/// Input in its order: an answer says that everything before it has come.
+/// Input, kept in order: an answer says that everything before it has come.
 #[derive(Debug)]
 enum Incoming {
     Frame(Frame),
@@ -77,7 +78,7 @@ impl Incoming {
 }
 
 impl MemoryDriver {
-    /// A world of its own, in which publishers use this address.
+    /// Creates a driver with a broker of its own, whose publishers use this address.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if the address is empty.
@@ -94,7 +95,7 @@ impl MemoryDriver {
         }
     }
 
-    /// The world that all of the process share; this is what the alias `memory` stands for.
+    /// Returns a driver with the broker that the whole process shares; the alias `memory` stands for it.
     ///
     /// # Errors
     /// As [`MemoryDriver::new`].
@@ -109,7 +110,7 @@ impl MemoryDriver {
         Ok(driver)
     }
 
-    /// Sets how many frames a receiving end holds before senders wait for it.
+    /// Sets the number of frames that a receiving end holds before senders wait.
     #[must_use]
     pub fn capacity(mut self, frames: usize) -> MemoryDriver {
         self.capacity = frames.max(1);
@@ -156,7 +157,7 @@ impl Driver for MemoryDriver {
 struct MemoryOutbound(MemoryDriver);
 
 impl Outbound for MemoryOutbound {
-    /// Waits for room in every mailbox that wants the frame, and fails after `timeout` with nothing sent.
+    /// Waits for room in every mailbox that takes the frame; fails after `timeout` with nothing sent.
     fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
         let MemoryDriver {
             world,
@@ -188,7 +189,7 @@ impl Outbound for MemoryOutbound {
                 }
                 return Ok(());
             };
-            // Others may send elsewhere meanwhile, and take the room that is waited for.
+            // Other threads may send elsewhere meanwhile, and take the awaited room.
             drop(sending);
             let mut state = full.state.lock();
             if is_full(&state) && full.emptied.wait_until(&mut state, deadline).timed_out() {
@@ -208,7 +209,7 @@ impl Outbound for MemoryOutbound {
 
 struct MemoryInbound {
     mailbox: Arc<Mailbox>,
-    /// Keeps the world alive, so that a publisher that comes later meets this end.
+    /// Keeps the broker alive, so that a later publisher reaches this end.
     _world: Arc<World>,
     frame: Frame,
     address: Arc<str>,
@@ -251,7 +252,7 @@ impl Inbound for MemoryInbound {
     }
 
     fn probe(&mut self, address: &str, probe: &Topic) -> Result<()> {
-        // A subscription is in force when the call returns: there is nothing to wait for.
+        // A subscription is in force when the call returns, so there is nothing to wait for.
         let answer = Incoming::Answer(address.into(), probe.clone());
         self.mailbox.state.lock().incoming.push_back(answer);
         Ok(())
@@ -326,7 +327,7 @@ impl Wake for MemoryWake {
 mod tests {
     use super::*;
 
-    /// The answer to a question proves that everything that was sent before it has come.
+    /// The answer to a question proves that everything sent before it has come.
     #[test]
     fn an_answer_comes_behind_what_was_sent_before() {
         let driver = MemoryDriver::new("memory://x").unwrap().capacity(2);

@@ -1,4 +1,4 @@
-//! The drivers, each of which moves frames one way and has no policy, and their registry by alias.
+//! The drivers, which move frames and have no policy, and their registry by alias.
 
 pub mod memory;
 #[cfg(feature = "redis")]
@@ -38,7 +38,7 @@ type Factory = Arc<dyn Fn(&Config) -> Result<Arc<dyn Driver>> + Send + Sync>;
 pub struct Drivers(BTreeMap<String, Factory>);
 
 impl Drivers {
-    /// The drivers that this build has: `memory`, with the feature `zmq` also `zmq` and `zmq-multiproc`, and with the
+    /// Returns the drivers of this build: `memory`, with the feature `zmq` also `zmq` and `zmq-multiproc`, and with the
     /// feature `redis` also `redis`.
     pub fn new() -> Drivers {
         let mut factories = BTreeMap::<String, Factory>::new();
@@ -71,12 +71,12 @@ impl Drivers {
         Ok(())
     }
 
-    /// The aliases that are known.
+    /// Returns the known aliases.
     pub fn aliases(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    /// The driver between hosts: that of the option `pub_sub_driver`.
+    /// Returns the driver between hosts, which the option `pub_sub_driver` names.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] if there is no driver of this alias, and the driver's error for its options.
@@ -84,7 +84,7 @@ impl Drivers {
         self.open("pub_sub_driver", &config.pub_sub_driver, config)
     }
 
-    /// The driver between the processes of a host: that of the option `pub_sub_multiproc_driver`.
+    /// Returns the driver between the processes of a host, which the option `pub_sub_multiproc_driver` names.
     ///
     /// # Errors
     /// As [`Drivers::network`].

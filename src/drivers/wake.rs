@@ -1,4 +1,4 @@
-//! Wakes a thread that polls file descriptors: a socket pair whose one end is polled together with the data.
+//! Wakes a thread that polls file descriptors, by a socket pair of which one end is polled together with the data.
 
 use std::io::{ErrorKind as Io, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::Wake;
 
-/// The end that other threads hold.
+/// The end held by other threads.
 pub(super) struct Waker {
     stream: UnixStream,
     pending: AtomicBool,
@@ -46,8 +46,8 @@ pub(super) fn pair() -> Result<(Wakeable, Arc<Waker>)> {
 impl Wake for Waker {
     fn wake(&self) {
         if !self.pending.swap(true, Ordering::AcqRel) {
-            // One byte into an empty socket pair: it cannot block, and fails only if the other end is gone, or to a signal,
-            // after which the byte is still to be written.
+            // One byte into an empty socket pair cannot block. It fails only if the other end is gone, or on a signal,
+            // after which it is repeated.
             while (&self.stream).write(&[1]).is_err_and(|e| e.kind() == Io::Interrupted) {}
         }
     }
@@ -60,15 +60,16 @@ impl AsFd for Wakeable {
 }
 
 impl Wakeable {
-    /// True if there was a wake since the last call. Costs one load when there was none.
+    /// True if there was a wake since the last call. Costs one load if there was none.
     pub(super) fn take(&mut self) -> bool {
         if !self.waker.pending.load(Ordering::Relaxed) {
             return false;
         }
-        // The byte is taken before the flag is cleared: the other way round a wake in between would be lost.
+        // The byte is taken before the flag is cleared; in the other order a wake in between would be lost.
         let mut byte = [0; 8];
         let read = self.stream.read(&mut byte);
-        // Without the byte the other thread is between its two steps; the poll returns at once when it comes.
+        // Without the byte the other thread is between its two steps; the next poll returns at once when the byte
+        // comes.
         if read.is_ok() {
             self.waker.pending.store(false, Ordering::Release);
         }

@@ -1,4 +1,4 @@
-//! The making of a node.
+//! Builder of a node.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::store::Store;
 use crate::stores::Stores;
 use crate::transport::Driver;
 
-/// Makes a [`Node`] with more than the options say.
+/// Builds a [`Node`] with settings that are not options.
 #[must_use]
 pub struct NodeBuilder {
     config: Config,
@@ -32,40 +32,41 @@ impl NodeBuilder {
         }
     }
 
-    /// Called with every failure in the background, of all parts; they are logged in any case. Default: none.
+    /// Sets a function that is called for every failure in the background, of all parts. Default: none; failures are
+    /// logged in any case.
     pub fn hook(mut self, hook: impl Fn(&Error) + Send + Sync + 'static) -> NodeBuilder {
         self.hook = Some(Arc::new(hook));
         self
     }
 
-    /// The drivers by alias. Default: those of this build.
+    /// Sets the drivers by alias. Default: those of this build.
     pub fn drivers(mut self, drivers: Drivers) -> NodeBuilder {
         self.drivers = drivers;
         self
     }
 
-    /// The stores by alias. Default: those of this build.
+    /// Sets the stores by alias. Default: those of this build.
     pub fn stores(mut self, stores: Stores) -> NodeBuilder {
         self.stores = stores;
         self
     }
 
-    /// A driver, whatever the option `pub_sub_driver` says.
+    /// Sets the network driver, instead of the option `pub_sub_driver`.
     pub fn network(mut self, network: Arc<dyn Driver>) -> NodeBuilder {
         self.parts.network = Some(network);
         self
     }
 
-    /// A store, whatever the option `nb_db_class` says.
+    /// Sets the store, instead of the option `nb_db_class`.
     pub fn store(mut self, store: Arc<dyn Store>) -> NodeBuilder {
         self.parts.store = Some(store);
         self
     }
 
-    /// Checks the options.
+    /// Checks the options and returns the node. Nothing is opened yet.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for an option that is wrong.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a wrong option.
     pub fn open(self) -> Result<Node> {
         self.config.validate()?;
         Ok(Node {

@@ -1,11 +1,11 @@
-//! What a publisher's row in the registry says.
+//! A publisher's row in the registry.
 
 use crate::config::Config;
 use crate::publisher::{host_name, new_epoch};
 use crate::registry::Member;
 
-/// The publisher that is bound at this address, as the options say: under `publisher_id`, or, if that is empty, the host's name and
-/// the address.
+/// The row of the publisher that is bound at this address: under the id `publisher_id`, or, if that is empty, the
+/// host's name and the address.
 pub(super) fn of_publisher(config: &Config, bound: &str) -> Member {
     let address = advertised(config, bound);
     let id = match config.publisher_id.as_str() {
@@ -21,7 +21,7 @@ pub(super) fn of_publisher(config: &Config, bound: &str) -> Member {
     }
 }
 
-/// What others are told to connect to, of a publisher that is bound at this address.
+/// The address that other hosts connect to, for a publisher that is bound at this address.
 fn advertised(config: &Config, bound: &str) -> String {
     let Some((host, port)) = bound.strip_prefix("tcp://").and_then(|rest| rest.rsplit_once(':')) else {
         return bound.to_owned();

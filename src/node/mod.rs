@@ -50,9 +50,9 @@ pub use builder::NodeBuilder;
 
 /// The parts of a program that takes part in the network, as one [`Config`] describes them.
 ///
-/// Each part is made when it is first asked for, and shared from then on. Dropping the node stops them all, in the right
-/// order: the subscriber first, then callbacks, and the publisher last, which says goodbye. A publisher, database or store that
-/// the program still holds goes on until it is dropped.
+/// Each part is made when it is first asked for, and shared from then on. Dropping the node stops them all, in the
+/// right order: first the subscriber, then callbacks, and last the publisher, which says goodbye. A publisher, database
+/// or store that the program still holds stays open until it is dropped.
 pub struct Node {
     config: Config,
     drivers: Drivers,
@@ -62,25 +62,25 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node as the options say. Nothing is opened yet.
+    /// Creates a node from the options. Nothing is opened yet.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for an option that is wrong.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a wrong option.
     pub fn open(config: &Config) -> Result<Node> {
         Node::builder(config).open()
     }
 
-    /// A node with an error hook, or drivers and stores of the program's own.
+    /// Returns a builder, for a node with an error hook, or with its own drivers and stores.
     pub fn builder(config: &Config) -> NodeBuilder {
         NodeBuilder::new(config.clone())
     }
 
-    /// The options.
+    /// Returns the options.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The store of the option `nb_db_class`.
+    /// Returns the store of the option `nb_db_class`.
     ///
     /// # Errors
     /// As [`Stores::open`].
@@ -88,8 +88,8 @@ impl Node {
         self.parts.lock().store(self)
     }
 
-    /// The publisher, through the publisher service of this host, or, without `pub_sub_use_multiproc`, bound to the network. With
-    /// `discover` a bound one is registered in the store.
+    /// Returns the publisher. It sends through the publisher service of this host, or, without `pub_sub_use_multiproc`,
+    /// binds to the network itself. With `discover` a bound publisher is registered in the store.
     ///
     /// # Errors
     /// As [`Publisher::new`], and those of the store with `discover`.
@@ -97,16 +97,16 @@ impl Node {
         self.parts.lock().publisher(self)
     }
 
-    /// A store whose changes are published: [`Node::store`] and [`Node::publisher`] together.
+    /// Returns a store whose changes are published: [`Node::store`] and [`Node::publisher`] together.
     ///
     /// # Errors
-    /// As those.
+    /// As [`Node::store`] and [`Node::publisher`].
     pub fn database(&self) -> Result<Arc<Database>> {
         self.parts.lock().database(self)
     }
 
-    /// The dispatcher, whose callbacks get the updates of the subscriber. Register them before the first call of
-    /// [`Node::subscriber`]: it runs from then on.
+    /// Returns the dispatcher, whose callbacks get the subscriber's updates. Register them before the first call of
+    /// [`Node::subscriber`], which starts the subscriber.
     ///
     /// # Errors
     /// As [`Dispatcher::new`](crate::Dispatcher::new).
@@ -114,18 +114,20 @@ impl Node {
         self.parts.lock().dispatcher(self)
     }
 
-    /// The subscriber, which is running, with the topics and listen addresses of the options. With `discover` it follows the
-    /// publishers that are registered in the store.
+    /// Returns the running subscriber, with the topics and listen addresses of the options. With `discover` it follows
+    /// the publishers that are registered in the store.
     ///
     /// # Errors
-    /// As [`Subscriber::daemonize`] and [`Subscriber::register_listen_address`], and those of the store with `discover`.
+    /// As [`Subscriber::daemonize`] and [`Subscriber::register_listen_address`], and those of the store with
+    /// `discover`.
     pub fn subscriber(&self) -> Result<Arc<Subscriber>> {
         self.parts.lock().subscriber(self)
     }
 
-    /// A replica: a copy in memory of the tables that are added to it, of the topics of the options. It ends when it is dropped.
+    /// Creates a replica: a copy in memory of the tables added to it, for the topics of the options. It ends when it is
+    /// dropped.
     ///
-    /// The subscriber runs from then on, and need not be live.
+    /// Starts the subscriber if it is not running; the subscriber need not be live.
     ///
     /// # Errors
     /// As [`Replica::new`] and [`Node::subscriber`].
@@ -137,7 +139,7 @@ impl Node {
         })
     }
 
-    /// As [`Node::replica`], with these options; without a hook it gets that of the node.
+    /// As [`Node::replica`], with these options. Without a hook of their own they get the node's.
     ///
     /// # Errors
     /// As [`Node::replica`].
@@ -148,7 +150,8 @@ impl Node {
         Replica::new(&parts.subscriber(self)?, &dispatcher, store, options)
     }
 
-    /// A listener, which processes status updates: each by one of all that are there. It stops when it is dropped.
+    /// Creates a listener for status updates; each update is processed by one of all listeners. It stops when it is
+    /// dropped.
     ///
     /// # Errors
     /// As [`Listener::new`] and [`Node::subscriber`].
@@ -156,7 +159,7 @@ impl Node {
         self.listener_with((&self.config).into(), handler)
     }
 
-    /// As [`Node::listener`], with these options; without a hook it gets that of the node.
+    /// As [`Node::listener`], with these options. Without a hook of their own they get the node's.
     ///
     /// # Errors
     /// As [`Node::listener`].
@@ -172,7 +175,7 @@ impl Node {
         Listener::new(store, &subscriber, &dispatcher, &publisher, options, handler)
     }
 
-    /// A notifier, which sends status updates to the listeners. It stops when it is dropped.
+    /// Creates a notifier, which sends status updates to the listeners. It stops when it is dropped.
     ///
     /// # Errors
     /// As [`Notifier::new`] and [`Node::subscriber`].
@@ -180,7 +183,7 @@ impl Node {
         self.notifier_with((&self.config).into())
     }
 
-    /// As [`Node::notifier`], with these options; without a hook it gets that of the node.
+    /// As [`Node::notifier`], with these options. Without a hook of their own they get the node's.
     ///
     /// # Errors
     /// As [`Node::notifier`].
@@ -192,16 +195,19 @@ impl Node {
         Notifier::new(store, &subscriber, &dispatcher, &publisher, options)
     }
 
-    /// The publisher service of this host, which binds the port; one process has it, for all others. The folder of its socket is made
-    /// if it is missing. Beside it run the monitors of the option `monitor_tables`. With `discover` it is registered in the store.
+    /// Returns the running publisher service of this host, which binds the port; a single process has it, for all
+    /// others. Creates the folder of its socket if it is missing, and runs the monitors of the option `monitor_tables`.
+    /// With `discover` the service is registered in the store.
     ///
     /// # Errors
-    /// As [`Service::start`] and [`Monitor::new`](crate::Monitor::new), and those of the store with `discover` or `monitor_tables`.
+    /// As [`Service::start`] and [`Monitor::new`](crate::Monitor::new), and those of the store with `discover` or
+    /// `monitor_tables`.
     pub fn service(&self) -> Result<Arc<Service>> {
         self.parts.lock().service(self)
     }
 
-    /// The registration of the publisher, or of the publisher service, if there is one: with `discover`, once either was asked for.
+    /// Returns the registration of the publisher, or of the publisher service. There is one with `discover`, once
+    /// either was asked for.
     pub fn registration(&self) -> Option<Arc<Registration>> {
         self.parts.lock().registration.clone()
     }
@@ -213,7 +219,7 @@ impl Node {
         }
     }
 
-    /// Stops all parts, as dropping the node does; they are made anew if they are asked for again.
+    /// Stops all parts, as dropping the node does. A part that is asked for again is made anew.
     pub fn stop(&self) {
         let parts = std::mem::take(&mut *self.parts.lock());
         parts.stop();

@@ -1,4 +1,4 @@
-//! What the options say to each part. Parts know only options of their own.
+//! The options of each part, made from a [`Config`]: parts know only their own.
 
 use crate::config::Config;
 use crate::database::DatabaseOptions;
@@ -16,7 +16,7 @@ use crate::service::ServiceOptions;
 use crate::store::StoreOptions;
 use crate::subscriber::SubscriberOptions;
 
-/// The least that the largest message may be, for libzmq: a topic has up to 1 MiB.
+/// Minimum of libzmq's limit for a message, since a topic has up to 1 MiB.
 #[cfg(feature = "zmq")]
 const LEAST_FRAME: i64 = 4 << 20;
 
@@ -103,7 +103,7 @@ impl From<&Config> for DatabaseOptions {
 }
 
 impl From<&Config> for MonitorOptions {
-    /// The first poll is made when the subscribers of an earlier run have had the time to connect again.
+    /// The first poll waits until the subscribers of an earlier run have had time to connect again.
     fn from(config: &Config) -> MonitorOptions {
         MonitorOptions {
             interval: config.monitor_interval_ms,
@@ -157,7 +157,8 @@ impl From<&Config> for ZmqOptions {
             heartbeat_timeout: config.heartbeat_timeout_ms,
             reconnect_interval: config.reconnect_interval_ms,
             reconnect_max: config.reconnect_max_ms,
-            // Well above what a subscriber skips: here the connection would be lost. Topics and hellos have to fit too.
+            // Well above the size from which a subscriber skips a message, since libzmq closes the connection. Topics
+            // and hellos have to fit too.
             max_frame_bytes: i64::try_from(config.max_message_bytes)
                 .unwrap_or(i64::MAX)
                 .saturating_mul(4)

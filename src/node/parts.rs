@@ -16,7 +16,7 @@ use crate::store::Store;
 use crate::subscriber::{Subscriber, SubscriberOptions};
 use crate::transport::Driver;
 
-/// Fields drop in order.
+/// The fields drop in order.
 #[derive(Default)]
 pub(super) struct Parts {
     discovery: Option<Discovery>,
@@ -26,14 +26,14 @@ pub(super) struct Parts {
     publisher: Option<Arc<Publisher>>,
     monitors: Vec<Monitor>,
     service: Option<Arc<Service>>,
-    /// Gone after the publisher and the service: who follows it has its goodbye by then.
+    /// Dropped after the publisher and the service, so that subscribers that follow the row have the goodbye by then.
     pub(super) registration: Option<Arc<Registration>>,
     pub(super) network: Option<Arc<dyn Driver>>,
     pub(super) store: Option<Arc<dyn Store>>,
 }
 
 impl Parts {
-    /// Ends what runs; the rest ends as it is dropped.
+    /// Stops the running parts; the rest end as they are dropped.
     pub(super) fn stop(self) {
         if let Some(discovery) = &self.discovery {
             discovery.stop();
@@ -44,7 +44,7 @@ impl Parts {
         if let Some(dispatcher) = &self.dispatcher {
             dispatcher.stop();
         }
-        // The last updates of monitors and the publisher, and its goodbye, are still passed on.
+        // The service still passes on the last updates of the monitors and the publisher, and its goodbye.
         Monitor::stop_all(&self.monitors);
         self.monitors
             .iter()
@@ -127,7 +127,7 @@ impl Parts {
         Ok(Arc::clone(self.subscriber.insert(subscriber)))
     }
 
-    /// Registers what is bound at this address, with `discover`.
+    /// With `discover`, registers the publisher bound at this address.
     fn register(&mut self, node: &Node, address: Option<String>) -> Result<()> {
         if let Some(address) = address.filter(|_| node.config.discover) {
             let (store, member) = (self.store(node)?, of_publisher(&node.config, &address));
@@ -158,7 +158,7 @@ impl Parts {
         Ok(Arc::clone(self.service.insert(Arc::new(service))))
     }
 
-    /// One for each table of `monitor_tables`, with a publisher that they share. What they have told is remembered under
+    /// Starts a monitor for each table of `monitor_tables`, all with one publisher. Their memory is stored under
     /// `publisher_id`, or, if that is empty, the host's name and the socket of its publisher service.
     fn begin_monitors(&mut self, node: &Node, multiproc: &dyn Driver) -> Result<()> {
         let config = &node.config;
@@ -191,7 +191,7 @@ impl Parts {
     }
 }
 
-/// What is there already, or is made now.
+/// Returns the part, made now if there is none.
 fn kept<T: ?Sized>(part: &mut Option<Arc<T>>, make: impl FnOnce() -> Result<Arc<T>>) -> Result<Arc<T>> {
     if let Some(part) = part {
         return Ok(Arc::clone(part));

@@ -1,5 +1,4 @@
-//! The gathered updates of a burst, which were accepted and numbered and go out together. Pure: the time is an
-//! argument.
+//! The gathered updates of a burst, which are accepted and numbered and go out together. Pure: the time is an argument.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,37 +8,37 @@ use crate::update::Topic;
 
 use super::numbers::Slot;
 
-/// A burst is on after this many sends in a row, each begun soon after the end of the one before. 10,000 sends a second
-/// are no burst.
+/// A burst begins after this many sends in a row, each soon after the end of the one before. 10,000 sends a second are
+/// no burst.
 const QUICK: u32 = 8;
 const SOON: Duration = Duration::from_micros(20);
 
 /// How long an update may wait for others.
 pub(super) const AGE: Duration = Duration::from_micros(250);
 
-/// A larger share of what is gathered goes out alone.
+/// An update larger than the limit divided by this goes out alone.
 const LARGE: usize = 8;
 
-/// Maximum size of the number, the timestamp and the other fields that come last in a map.
+/// Maximum size of the number, the timestamp and the other fields at the end of a map.
 const NUMBERS: usize = 96;
 
-/// Maximum of emptied frames that are kept.
+/// Maximum of emptied frames kept for reuse.
 const SPARES: usize = 16;
 
-/// The frames that are open, one for each topic.
+/// The open frames, one for each topic.
 #[derive(Debug)]
 pub(super) struct Burst {
     codec: Codec,
-    /// The most bytes of all frames together.
+    /// Maximum total size of the frames.
     limit: usize,
-    /// How many sends have followed one another.
+    /// Number of sends that have followed one another quickly.
     quick: u32,
     ended: Option<Instant>,
-    /// In the order in which they were begun.
+    /// In the order in which they were opened.
     frames: VecDeque<Frame>,
-    /// How many were ever begun.
+    /// Number of frames ever opened.
     begun: u64,
-    /// When the first of them was begun.
+    /// When the oldest open frame was opened.
     since: Option<Instant>,
     updates: usize,
     bytes: usize,
@@ -68,7 +67,7 @@ impl Burst {
         }
     }
 
-    /// Something is about to be sent: whether it belongs to a burst.
+    /// Called before a send. Returns true if it belongs to a burst.
     pub(super) fn follows(&mut self, now: Instant) -> bool {
         let is_soon = self
             .ended
@@ -77,34 +76,34 @@ impl Burst {
         self.quick >= QUICK
     }
 
-    /// It was sent, or gathered.
+    /// Called after an update was sent or gathered.
     pub(super) fn ended(&mut self, now: Instant) {
         self.ended = Some(now);
     }
 
-    /// Sending has failed: the burst is over.
+    /// Ends the burst, since sending has failed.
     pub(super) fn end(&mut self) {
         self.quick = 0;
     }
 
-    /// True if this many bytes may wait for others.
+    /// True if an update of this size may wait for others.
     pub(super) fn is_small(&self, length: usize) -> bool {
         length + NUMBERS <= self.limit / LARGE
     }
 
-    /// True if the open frame is to be sent before this many bytes more are gathered.
+    /// True if the open frames are to be sent before this many more bytes are gathered.
     pub(super) fn is_due(&self, length: usize, now: Instant) -> bool {
         let Some(since) = self.since else { return false };
         let is_full = self.updates >= MOST_JOINED || self.bytes + length + NUMBERS > self.limit;
         is_full || now.saturating_duration_since(since) >= AGE
     }
 
-    /// Since when something waits.
+    /// Since when an update waits.
     pub(super) fn since(&self) -> Option<Instant> {
         self.since
     }
 
-    /// Adds what `write` appends, the next update of a topic. True if nothing was open before.
+    /// Adds the next update of a topic, which `write` appends. Returns true if no frame was open before.
     pub(super) fn push(
         &mut self,
         topic: &Topic,
@@ -141,7 +140,7 @@ impl Burst {
         self.frames.front()
     }
 
-    /// The first frame was sent, or is given up: how many updates it had.
+    /// Removes the first frame, which was sent or given up. Returns its number of updates.
     pub(super) fn remove_first(&mut self) -> usize {
         let Some(Frame { mut updates, .. }) = self.frames.pop_front() else {
             return 0;
@@ -203,7 +202,7 @@ mod tests {
         }
     }
 
-    /// 10,000 a second are no burst, nor are those that are sent quickly after a pause, at first.
+    /// Neither 10,000 sends a second nor the first quick sends after a pause are a burst.
     #[test]
     fn a_burst_is_what_follows_quickly_for_a_while() {
         let mut rig = Rig::new();
@@ -217,7 +216,7 @@ mod tests {
         for number in 1..100 {
             rig.now += 20 * MICROSECOND;
             assert_eq!(rig.burst.follows(rig.now), number >= QUICK);
-            // Sending takes long: the pause counts.
+            // Only the pause between sends counts, not how long a send takes.
             rig.now += 1000 * MICROSECOND;
             rig.burst.ended(rig.now);
         }
@@ -232,7 +231,7 @@ mod tests {
         assert_eq!(first, [true, false, false, false, false]);
         let maps = |numbers: &[u32]| numbers.iter().map(|seq| format!("{{\"seq\":{seq}}}")).collect();
         assert_eq!(rig.send_first(), ("b".into(), maps(&[1, 2])));
-        // A publisher whose frame is gone gets another.
+        // A topic whose frame is gone gets another.
         rig.push("b");
         rig.push("c");
         assert_eq!(rig.send_first(), ("a".into(), maps(&[1, 2])));

@@ -1,4 +1,4 @@
-//! The thread beside a sending end: it sends hellos, to subscribers that ask and from time to time to all, and sends
+//! The thread beside a sending end. It sends hellos, to subscribers that ask and from time to time to all, and sends
 //! the gathered updates of a burst that no caller sends.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,25 +17,25 @@ use super::burst::AGE;
 use super::link::{Sender, Shared};
 use super::numbers::Part;
 
-/// How often the keeper looks after a socket that is being used.
+/// How often the keeper checks a socket that is in use.
 const TICK: Duration = Duration::from_millis(10);
 
-/// How long the keeper may wait for a hello to be taken; a lost one is asked for again.
+/// How long the keeper waits for the transport to take a hello; a lost one is asked for again.
 pub(super) const HELLO_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// A burst is over when nothing was gathered so often in a row.
+/// A burst is over when this many checks in a row found nothing gathered.
 const IDLE: u32 = 8;
 
-/// How soon what the transport did not take is tried again.
+/// How soon a message that the transport did not take is tried again.
 const RETRY: Duration = Duration::from_millis(1);
 
 /// State of the gathered updates, known without their lock.
 #[derive(Debug)]
 pub(super) struct Gathered {
     base: Instant,
-    /// Since when something waits: microseconds after `base`, and 0 if nothing does.
+    /// Since when an update waits, in microseconds after `base`; 0 if none does.
     since: AtomicU64,
-    /// How many updates were accepted and could not be sent.
+    /// Number of updates that were accepted and could not be sent.
     lost: AtomicU64,
 }
 
@@ -50,12 +50,12 @@ impl Default for Gathered {
 }
 
 impl Gathered {
-    /// Something waits.
+    /// Notes that updates wait from now on.
     pub(super) fn begin(&self, now: Instant) {
         self.since.store(self.micros(now).max(1), Ordering::Release);
     }
 
-    /// Nothing does.
+    /// Notes that no update waits.
     pub(super) fn is_sent(&self) {
         self.since.store(0, Ordering::Release);
     }
@@ -79,7 +79,7 @@ impl Gathered {
 }
 
 impl Shared {
-    /// Keeps on until it is stopped, whatever fails.
+    /// Runs until it is stopped, whatever fails.
     pub(super) fn run(&self, waiter: &mut dyn Waiter) {
         let mut hello_at = Instant::now() + jittered(self.interval);
         let mut failures = Failures::default();
@@ -95,7 +95,7 @@ impl Shared {
         }
     }
 
-    /// Waits for what is to be done, and does it, also if the waiting fails.
+    /// Waits for work and does it, even if the waiting fails.
     fn keep(&self, waiter: &mut dyn Waiter, hello_at: &mut Instant) -> Result<()> {
         let active = self.is_asked && self.active.load(Ordering::Acquire);
         if self.gathering.load(Ordering::Acquire) {
@@ -109,7 +109,7 @@ impl Shared {
         };
         let waited = waiter.wait(Some(timeout));
         if active {
-            // Before the look at the socket, so that a send after it wakes again.
+            // Before the socket is checked, so that a later send wakes the keeper again.
             self.active.store(false, Ordering::Release);
         }
         let is_due = Instant::now() >= *hello_at;
@@ -120,9 +120,10 @@ impl Shared {
         let answered = self.is_asked.then(|| self.answer(&mut sender));
         if is_due {
             *hello_at = Instant::now() + jittered(self.interval);
-            // Under the lock of the answers: a hello that passes a question by says that the question was not heard.
+            // Under the same lock as the answers: a hello that overtakes a question says that the question was not
+            // received.
             if let Err(e) = self.say(sender, HELLO, Duration::ZERO) {
-                // Nothing is taken: the senders get that error themselves.
+                // The transport takes nothing; senders get that error themselves.
                 log::debug!("no hello: {e}");
             }
         } else {
@@ -132,7 +133,7 @@ impl Shared {
             return waited;
         };
         *self.subscribers.lock() = subscribers;
-        // Also if there are as many as before: one of them may have subscribed to more.
+        // Even if the number is the same: a subscriber may have subscribed to more.
         self.subscribers_changed.notify_all();
         waited
     }
@@ -173,7 +174,7 @@ impl Shared {
         }
     }
 
-    /// The sender, as soon as it is free.
+    /// Locks the sender. The flag asks busy senders to leave the lock.
     pub(super) fn lock(&self) -> MutexGuard<'_, Sender> {
         self.waiting.store(true, Ordering::Relaxed);
         let sender = self.sender.lock();
@@ -181,7 +182,7 @@ impl Shared {
         sender
     }
 
-    /// Uses up the numbers that are to be.
+    /// Uses up the numbers of skipped events.
     pub(super) fn use_up(&self, sender: &mut Sender) {
         if self.has_skipped.load(Ordering::Acquire) {
             let mut skipped = self.skipped.lock();
@@ -192,7 +193,7 @@ impl Shared {
         }
     }
 
-    /// Says hello before the first update, so that a publisher which dies soon after it is missed.
+    /// Sends a hello before the first update, so that subscribers notice if the publisher dies soon after it.
     pub(super) fn introduce(&self, sender: &mut Sender, timeout: Duration) -> Result<()> {
         if sender.introduced {
             return Ok(());
@@ -206,15 +207,15 @@ impl Shared {
         Ok(())
     }
 
-    /// Sends the numbers of the recent topics, in as many messages as it takes, the last of which is `action`. A
-    /// publisher that connects on its first send says nothing before that, unless it has used up numbers.
+    /// Sends the numbers of the recent topics in as many messages as needed, the last with `action`. A publisher that
+    /// connects on its first send sends nothing before that, unless it has used up numbers.
     pub(super) fn say<'a>(&'a self, mut sender: MutexGuard<'a, Sender>, action: &str, timeout: Duration) -> Result<()> {
         sender.flush(timeout, false)?;
         let topic = Topic::hello();
         let mut message = Vec::new();
         let mut part = Some(Part::default());
         while let Some(this) = part {
-            // Numbers and message go out under one lock: a hello never names a number that is sent after it.
+            // Numbers and message go out under one lock, so that a hello never names a number that is sent after it.
             self.use_up(&mut sender);
             if !sender.introduced && !sender.numbers.is_used() {
                 return Ok(());
@@ -236,7 +237,7 @@ impl Shared {
             }
             let sent = sender.outbound.send(topic.as_str().as_bytes(), &message, timeout);
             sender.introduced |= sent.is_ok();
-            // Of a round that was not ended some may have been heard: its number is used up.
+            // Parts of an unfinished round may have been received, so its number is used up.
             let may_be_heard = |e: &Error| this != Part::default() || e.kind() == ErrorKind::Unconfirmed;
             if sent.as_ref().map_or_else(may_be_heard, |()| part.is_none()) {
                 sender.numbers.told();
@@ -244,7 +245,7 @@ impl Shared {
             sent?;
             self.hellos.fetch_add(1, Ordering::Relaxed);
             if part.is_some() {
-                // Others send in between.
+                // Lets others send in between.
                 drop(sender);
                 sender = self.lock();
                 sender.flush(timeout, false)?;
@@ -253,15 +254,15 @@ impl Shared {
         Ok(())
     }
 
-    /// Answers every probe that came, and counts the subscribers.
+    /// Answers every probe that has come, and counts the subscribers.
     pub(super) fn answer(&self, sender: &mut Sender) -> Result<usize> {
         let (mut hello, mut text) = (Vec::new(), None);
         for probe in sender.outbound.probes()? {
-            // An answer says that everything before it has come.
+            // An answer says that everything sent before it has arrived.
             sender.flush(HELLO_TIMEOUT, false)?;
             hello.clear();
             let text = text.get_or_insert_with(|| {
-                // Zero would say that there is no clock.
+                // Zero would mean that there is no clock.
                 let at = sender.numbers.at(clock::now()).max(1);
                 let hello = Hello::of(self.interval);
                 Hello { at, ..hello }.to_text()

@@ -1,4 +1,4 @@
-//! The sending end as many threads share it.
+//! The sending end, shared by threads.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use super::numbers::Numbers;
 use super::parked::parked;
 use super::turn::Turn;
 
-/// A driver's sending end with its keeper: the thread that says hello, also between sends.
+/// A driver's sending end with its keeper, the thread that sends hellos, also between sends.
 pub(crate) struct Link {
     shared: Arc<Shared>,
     wake: Arc<dyn Wake>,
@@ -32,28 +32,28 @@ pub(crate) struct Link {
 pub(super) struct Shared {
     pub(super) sender: Mutex<Sender>,
     pub(super) gathered: Arc<Gathered>,
-    /// The keeper looks after what is gathered.
+    /// The keeper watches the gathered updates.
     pub(super) gathering: AtomicBool,
-    /// Set by every send: the keeper looks after the socket from time to time while it is, since a send may have
-    /// used up the signal that it waits for.
+    /// Set by every send. While it is set the keeper checks the socket from time to time, since a send may have
+    /// consumed the signal that it waits for.
     pub(super) active: AtomicBool,
-    /// The keeper waits for the lock, which busy senders would never leave to it.
+    /// The keeper waits for the lock, which busy senders would otherwise never leave.
     pub(super) waiting: AtomicBool,
     pub(super) stopping: AtomicBool,
-    /// Topics of which numbers are to be used up, `None` for all, with the time of the event: by callers that cannot
-    /// wait for the sender. The flag says that there are some.
+    /// Topics on which to use up a number (`None`: all) with the time of the event, for callers that cannot wait for
+    /// the sender. The flag says whether there are any.
     pub(super) skipped: Mutex<HashMap<Option<Topic>, Instant>>,
     pub(super) has_skipped: AtomicBool,
     pub(super) subscribers: Mutex<usize>,
     pub(super) subscribers_changed: Condvar,
     pub(super) hellos: Arc<AtomicU64>,
     pub(super) encoder: Encoder,
-    /// The most that passes between two hellos.
+    /// The longest time between two hellos.
     pub(super) interval: Duration,
-    /// A larger hello is divided.
+    /// A longer hello is divided.
     pub(super) max_hello: usize,
     pub(super) send_timeout: Duration,
-    /// True if there are probes to look for.
+    /// True if the transport has probes to answer.
     pub(super) is_asked: bool,
     pub(super) hook: Option<ErrorHook>,
 }
@@ -64,31 +64,31 @@ pub(super) struct Sender {
     pub(super) numbers: Numbers,
     pub(super) burst: Burst,
     pub(super) gathered: Arc<Gathered>,
-    /// Why something that was accepted could not be sent.
+    /// Why an accepted update could not be sent.
     pub(super) trouble: Option<Error>,
-    /// A hello was said.
+    /// A hello was sent.
     pub(super) introduced: bool,
 }
 
-/// The least and the most that passes between two hellos. A longer time is one that no subscriber takes for a period.
+/// The shortest and the longest time allowed between two hellos. Subscribers take no longer time for a period.
 const INTERVALS: (Duration, Duration) = (Duration::from_millis(10), MAX_PERIOD);
 
 /// Times and limits of a [`Link`].
 pub(crate) struct LinkOptions {
-    /// The most that passes between two hellos.
+    /// The longest time between two hellos.
     pub(crate) hello_interval: Duration,
-    /// A larger hello is divided.
+    /// A longer hello is divided.
     pub(crate) max_message_bytes: usize,
-    /// How long what was gathered may wait for the transport.
+    /// How long gathered updates may wait for the transport.
     pub(crate) send_timeout: Duration,
     pub(crate) hook: Option<ErrorHook>,
 }
 
-/// How long what was gathered may wait for the transport at the end.
+/// How long gathered updates may wait for the transport when the publisher stops.
 const LAST_CHANCE: Duration = Duration::from_millis(500);
 
 impl Link {
-    /// Shares `outbound`; hellos are written by `encoder`.
+    /// Shares `outbound`; `encoder` writes the hellos.
     pub(crate) fn new(mut outbound: Box<dyn Outbound>, encoder: Encoder, options: LinkOptions) -> Result<Link> {
         let waiter = outbound.waiter()?;
         let gathered = Arc::<Gathered>::default();
@@ -99,7 +99,7 @@ impl Link {
                 burst: Burst::new(encoder.codec(), options.max_message_bytes),
                 gathered: Arc::clone(&gathered),
                 trouble: None,
-                // A subscriber of this end itself asks.
+                // A subscriber that connects to this end asks for a hello itself.
                 introduced: waiter.is_some(),
             }),
             gathered,
@@ -130,7 +130,7 @@ impl Link {
         Ok(Link { shared, wake, keeper })
     }
 
-    /// A turn, as soon as other threads leave it, and with what they leave of the time.
+    /// Waits until other threads leave the lock, and returns a turn with the rest of the time.
     pub(crate) fn turn(&self, timeout: Duration) -> Result<Turn<'_>> {
         let shared = &*self.shared;
         let mut left = timeout;
@@ -152,13 +152,13 @@ impl Link {
         Ok(Turn::new(self, sender, left))
     }
 
-    /// The keeper waits for the end of a turn.
+    /// True if the keeper waits for the end of a turn.
     #[inline]
     pub(super) fn is_awaited(&self) -> bool {
         self.shared.waiting.load(Ordering::Relaxed)
     }
 
-    /// The first update was gathered: the keeper sends it if no caller does.
+    /// Called when the first update was gathered: the keeper sends it if no caller does.
     pub(super) fn gathers(&self, now: Instant) {
         self.shared.gathered.begin(now);
         if !self.shared.gathering.load(Ordering::Relaxed) && !self.shared.gathering.swap(true, Ordering::AcqRel) {
@@ -166,8 +166,8 @@ impl Link {
         }
     }
 
-    /// Uses up a number of this topic, or of all that were used, for past events that could not be published. Waits for
-    /// nothing.
+    /// Uses up a number of this topic, or of all topics used so far, for a past event that could not be published.
+    /// Never waits.
     pub(crate) fn skip(&self, topic: Option<&Topic>) {
         let mut skipped = self.shared.skipped.lock();
         skipped.insert(topic.cloned(), clock::now());
@@ -179,7 +179,7 @@ impl Link {
         self.shared.sender.lock().outbound.address()
     }
 
-    /// Waits for `count` subscribers, and returns whether they came in time.
+    /// Waits for `count` subscribers. Fails if they do not come in time.
     pub(crate) fn wait_subscribers(&self, count: usize, timeout: Duration) -> Result<()> {
         if self.shared.sender.lock().outbound.subscribers().is_none() {
             let context = "this driver does not know its subscribers";
@@ -197,7 +197,7 @@ impl Link {
         Ok(())
     }
 
-    /// True if there is a subscription to this topic, where the driver knows.
+    /// True if there is a subscription to this topic; `None` if the driver does not know.
     pub(crate) fn is_subscribed(&self, topic: &Topic) -> Option<bool> {
         self.shared.sender.lock().outbound.is_subscribed(topic)
     }
@@ -205,7 +205,7 @@ impl Link {
     /// Waits for a subscription to this topic.
     pub(crate) fn wait_subscribed(&self, topic: &Topic, timeout: Duration) -> Result<()> {
         let deadline = thread::deadline(timeout);
-        // Held from the look to the wait, so that no change is missed in between.
+        // Held from the check to the wait, so that no change is missed in between.
         let mut changes = self.shared.subscribers.lock();
         loop {
             match self.is_subscribed(topic) {
@@ -228,14 +228,14 @@ impl Link {
         }
     }
 
-    /// Sends the gathered updates, and a goodbye with the last numbers. Waits for a short while only: a subscriber that
-    /// does not hear it notices the silence.
+    /// Sends the gathered updates, and a goodbye with the last numbers. Waits only for a short while: a subscriber that
+    /// does not receive it notices the silence.
     pub(crate) fn say_goodbye(&self) {
         let mut sender = self.shared.lock();
-        // It gives up what it cannot send.
+        // Gives up what it cannot send.
         let _ = sender.flush(LAST_CHANCE, true);
         let trouble = sender.trouble();
-        // A goodbye without a receiver would only linger.
+        // A goodbye without a receiver would only delay the end.
         let is_alone = self.shared.answer(&mut sender).is_ok() && sender.outbound.subscribers() == Some(0);
         if is_alone {
             drop(sender);
@@ -247,12 +247,12 @@ impl Link {
         }
     }
 
-    /// How many updates were accepted and could not be sent.
+    /// Number of updates that were accepted and could not be sent.
     pub(crate) fn lost(&self) -> u64 {
         self.shared.gathered.lost()
     }
 
-    /// Counts the hellos that are sent.
+    /// The counter of sent hellos.
     pub(crate) fn hellos(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.shared.hellos)
     }

@@ -26,10 +26,10 @@ pub(crate) use link::{Link, LinkOptions};
 /// Identity, limits and times of a [`Publisher`].
 #[derive(Clone)]
 pub struct PublisherOptions {
-    /// The publisher's id, unique among those that run at a time, of at most 255 bytes. Default: made from the host's
+    /// The publisher's id, of at most 255 bytes; no two running publishers may share one. Default: made from the host's
     /// name, the process id and a random number.
     pub id: Option<Name>,
-    /// The format of what is sent. Default: MessagePack.
+    /// The wire format of updates. Default: MessagePack.
     pub codec: Codec,
     /// Time limit of a send before it fails with [`ErrorKind::Timeout`]. Default: 1 s.
     pub send_timeout: Duration,
@@ -39,10 +39,10 @@ pub struct PublisherOptions {
     pub max_topic_bytes: usize,
     /// A longer key is refused. Default: 65,536 bytes.
     pub max_key_bytes: usize,
-    /// Period of the publisher's hellos, which name its last numbers. A subscriber notices within two of these that the
+    /// Period of the publisher's hellos, which name its last numbers. A subscriber notices within two periods that the
     /// last update was lost, and within three that the publisher is gone. Default: 1 s.
     pub hello_interval: Duration,
-    /// Called with every failure in the background. Default: none; failures are logged in any case.
+    /// Called for every failure in the background. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
 }
 
@@ -90,20 +90,20 @@ impl fmt::Debug for PublisherOptions {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PublisherStats {
-    /// Updates that were accepted.
+    /// Updates accepted.
     pub sent: u64,
-    /// Updates that were refused; the caller got an error for each.
+    /// Updates refused; the caller got an error for each.
     pub failed: u64,
-    /// Updates that were accepted in a burst and could not be sent after all. Subscribers find their numbers missing.
+    /// Updates accepted in a burst that could not be sent. Subscribers find their numbers missing.
     pub lost: u64,
-    /// Hellos: answers to subscribers that asked whether they are heard, and those of the option `hello_interval`.
+    /// Hellos sent: answers to subscribers' probes, and those of the option `hello_interval`.
     pub hellos: u64,
 }
 
 /// Sends updates. May be shared between threads; numbers every update per topic.
 ///
-/// Dropping it says goodbye to the subscribers, so that its end is no loss, and closes the sending end; what is queued is
-/// still sent for as long as the driver lingers.
+/// Dropping it says goodbye to the subscribers, so that its end is no loss, and closes the sending end. Queued messages
+/// are still sent while the driver lingers.
 #[derive(Debug)]
 pub struct Publisher {
     link: Link,
@@ -120,11 +120,11 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A scratch buffer that has grown beyond this is given back.
+/// A scratch buffer that has grown beyond this is freed.
 const MAX_SCRATCH: usize = 64 << 10;
 
 impl Publisher {
-    /// A publisher on a new sending end of `driver`.
+    /// Creates a publisher with a new sending end of `driver`.
     ///
     /// # Errors
     /// [`ErrorKind::Config`] for an id that is too long, and the errors of the driver, for example
@@ -148,23 +148,23 @@ impl Publisher {
 
     /// Sends an update on its own topic.
     ///
-    /// The timestamp that is sent is later than that of everything this publisher sent before: if the update's own is not,
-    /// it is the least that is. So subscribers get updates of one topic and priority in the order of sending.
+    /// The timestamp sent is later than all that this publisher has sent on any topic: if the update's own timestamp is
+    /// not, the next later value is sent. So subscribers get updates of one topic and priority in the order of sending.
     ///
-    /// In a burst, when each call follows the one before within 20 microseconds, it returns as soon as the update is
-    /// accepted: it goes out together with others of its topic, after 250 microseconds at the latest, also if nothing
-    /// more is sent. If that fails then, its number stays used, so that subscribers find it missing; it is counted as
-    /// [`lost`](PublisherStats::lost), and the hook is called. The option `join_frames` prevents it.
+    /// In a burst, when each call follows the one before within 20 microseconds, the call returns as soon as the update
+    /// is accepted. The update goes out together with others of its topic, within 250 microseconds even if nothing more
+    /// is sent. If sending then fails, its number stays used, so that subscribers find it missing; it is counted as
+    /// [`lost`](PublisherStats::lost), and the hook is called. The option `join_frames` turns this off.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if the transport did not take it within the option `send_timeout`,
-    /// [`ErrorKind::TooLarge`] or [`ErrorKind::InvalidInput`] if it breaks a limit. After an error nothing was sent,
+    /// [`ErrorKind::Timeout`] if the transport did not take the update within the option `send_timeout`,
+    /// [`ErrorKind::TooLarge`] or [`ErrorKind::InvalidInput`] if it exceeds a limit. After an error nothing was sent,
     /// unless it is [`ErrorKind::Unconfirmed`].
     pub fn send_event(&self, update: &DbUpdate) -> Result<()> {
         self.send_event_to(&update.topic, update)
     }
 
-    /// Sends an update on this topic, whatever its own.
+    /// Sends an update on this topic instead of its own.
     ///
     /// # Errors
     /// As [`Publisher::send_event`].
@@ -199,28 +199,28 @@ impl Publisher {
         Ok(())
     }
 
-    /// Sends an update without which subscribers that have read the store would be wrong: if it cannot be sent, a
-    /// number is used up, so that they find something missing and read again.
+    /// Sends an update without which subscribers that have read the store would be wrong. If it cannot be sent, a
+    /// number is used up, so that they find a gap and read again.
     pub(crate) fn send_or_skip(&self, update: &DbUpdate, timeout: Option<Duration>) {
         let timeout = timeout.unwrap_or(self.options.send_timeout);
         match self.send_one(&update.topic, update, timeout, &mut Vec::new()) {
             Ok(()) => _ = self.sent.fetch_add(1, Ordering::Relaxed),
-            // Its number is used up already.
+            // Its number is already used up.
             Err(e) if e.kind() == ErrorKind::Unconfirmed => {}
             Err(_) => self.skip(Some(&update.topic)),
         }
     }
 
-    /// Uses up a number of this topic, or of all topics that were used, for an event that could not be published.
+    /// Uses up a number of this topic, or of all topics used so far, for an event that could not be published.
     pub(crate) fn skip(&self, topic: Option<&Topic>) {
         self.link.skip(topic);
     }
 
-    /// Sends updates in order as one message on this topic, whatever their own: one system call, all or nothing.
+    /// Sends updates in order as one message on this topic instead of their own: one system call, all or nothing.
     ///
     /// # Errors
-    /// As [`Publisher::send_event`]; the limits hold for the batch as a whole. [`ErrorKind::TooLarge`] also for more
-    /// than [`MAX_UPDATES`] updates.
+    /// As [`Publisher::send_event`]; the limits hold for the whole batch. Also [`ErrorKind::TooLarge`] for more than
+    /// [`MAX_UPDATES`] updates.
     pub fn send_batch(&self, topic: &Topic, updates: &[DbUpdate]) -> Result<()> {
         if updates.is_empty() {
             return Ok(());
@@ -254,13 +254,13 @@ impl Publisher {
         Ok(())
     }
 
-    /// Checks that the limits let an update be sent on this topic.
+    /// Checks that an update sent on this topic is within the limits.
     pub(crate) fn check(&self, topic: &Topic, update: &DbUpdate) -> Result<()> {
         self.check_update(update)?;
         self.check_topic(topic)?;
         let mut buf = Vec::new();
         self.encoder.begin(update, topic, &mut buf);
-        // Its timestamp, its number and the time before it are at most this long.
+        // Upper bound of the timestamp, the number and the idle time.
         self.check_size(buf.len() + 96)
     }
 
@@ -278,7 +278,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Has a store write a row and publish the update in one step: `write` gets all of the message but the version.
+    /// Lets a store write a row and publish the update in one step: `write` gets the whole message except the version.
     /// If the store answers that nothing changed, nothing was sent.
     pub(crate) fn send_stored(
         &self,
@@ -301,7 +301,7 @@ impl Publisher {
         written
     }
 
-    /// Has `write` send `buf`, in which the version is missing at `hole`.
+    /// Lets `write` send `buf`, in which the version is missing at `hole`.
     fn store(
         &self,
         topic: &Topic,
@@ -361,7 +361,7 @@ impl Publisher {
     /// Waits until at least `count` subscribers are connected and have subscribed.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if they did not come in time, [`ErrorKind::Unsupported`] if the driver does not know.
+    /// [`ErrorKind::Timeout`] if they do not come in time, [`ErrorKind::Unsupported`] if the driver does not know.
     pub fn wait_subscribers(&self, count: usize, timeout: Duration) -> Result<()> {
         self.link.wait_subscribers(count, timeout)
     }
@@ -369,32 +369,32 @@ impl Publisher {
     /// Waits for a subscription to this topic, so that an update on it has a receiver.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if there is none in time, [`ErrorKind::Unsupported`] if the driver does not know.
+    /// [`ErrorKind::Timeout`] if none comes in time, [`ErrorKind::Unsupported`] if the driver does not know.
     pub fn wait_subscribed(&self, topic: &Topic, timeout: Duration) -> Result<()> {
         self.link.wait_subscribed(topic, timeout)
     }
 
-    /// True if there is a subscription to this topic, where the driver knows.
+    /// True if there is a subscription to this topic; `None` if the driver does not know.
     pub(crate) fn is_subscribed(&self, topic: &Topic) -> Option<bool> {
         self.link.is_subscribed(topic)
     }
 
-    /// The listen address of this publisher, if it has one of its own; a port of 0 is resolved.
+    /// Returns the listen address of this publisher, if it has its own; a port of 0 is resolved.
     pub fn address(&self) -> Option<String> {
         self.link.address()
     }
 
-    /// The publisher's id, as subscribers see it.
+    /// Returns the publisher's id, as subscribers see it.
     pub fn id(&self) -> &Name {
         &self.id
     }
 
-    /// Which run of the publisher this is: microseconds since the Unix epoch at its start.
+    /// Returns the number of this run of the publisher: microseconds since the Unix epoch at its start.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// Counts since the start.
+    /// Returns the counts since the start.
     pub fn stats(&self) -> PublisherStats {
         PublisherStats {
             sent: self.sent.load(Ordering::Relaxed),
@@ -411,7 +411,7 @@ impl Drop for Publisher {
     }
 }
 
-/// Refuses an id that receivers would not take.
+/// Refuses an id that receivers would reject.
 fn check_id(id: &str) -> Result<()> {
     let length = id.len();
     if length <= MAX_ID_BYTES {
@@ -422,14 +422,14 @@ fn check_id(id: &str) -> Result<()> {
     Err(Error::new(ErrorKind::Config, context))
 }
 
-/// An id of its own: unlike that of another process of this host, or of the same process in another container.
+/// An id that differs from those of other processes on this host, and of the same process in another container.
 pub(crate) fn unique_id() -> Name {
     let host = host_name();
     let random = RandomState::new().hash_one(now_micros());
     format!("{host}-{}-{random:08x}", std::process::id(), random = random as u32).into()
 }
 
-/// The host's own name.
+/// The host's name.
 pub(crate) fn host_name() -> String {
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match host.trim() {
@@ -438,7 +438,7 @@ pub(crate) fn host_name() -> String {
     }
 }
 
-/// The number of this run: later runs have higher ones.
+/// The number of a new run; later runs have higher ones.
 pub(crate) fn new_epoch() -> u64 {
     u64::try_from(now_micros()).unwrap_or(0)
 }

@@ -8,20 +8,20 @@ use crate::codec::{Hello, TOLD};
 use crate::error::{ErrorKind, Result};
 use crate::update::Topic;
 
-/// The last number of each topic. A topic that was ever used stays, at about a hundred bytes.
+/// The last number of each topic. Every topic ever used stays, at about a hundred bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Numbers {
     topics: HashMap<Topic, Used>,
-    /// Topics that the hellos name, each once.
+    /// Topics that hellos name, each once.
     recent: Vec<Topic>,
-    /// How many rounds of hellos were said.
+    /// Number of rounds of hellos sent.
     rounds: u64,
     timestamps: Timestamps,
-    /// When the first round was said.
+    /// Start of the publisher's own clock.
     begun: Option<Instant>,
 }
 
-/// The next number of a topic, and what else the message with it gets. Nothing is used up by dropping it.
+/// The next number of a topic, with the other fields of its message. Dropping it uses up nothing.
 pub(crate) struct Slot<'a> {
     /// The number, or the first of several.
     pub(super) seq: u64,
@@ -36,12 +36,12 @@ pub(crate) struct Slot<'a> {
 }
 
 impl Slot<'_> {
-    /// The timestamp of the next update, whose own is this.
+    /// The timestamp to send for the next update, which has this one of its own.
     pub(super) fn stamp(&mut self, own: i64) -> i64 {
         self.timestamps.next(own)
     }
 
-    /// The frame that is being gathered of this topic, if it still is.
+    /// The number of the frame into which the topic's last update was gathered.
     pub(super) fn frame(&mut self) -> &mut u64 {
         &mut self.used.frame
     }
@@ -52,8 +52,8 @@ impl Slot<'_> {
         self.used.note(self.topic, count, at, self.round, self.recent);
     }
 
-    /// Uses up `count` numbers, unless it is known that nothing was sent: given again, a number would make one update look
-    /// like the other. `at` is when sending ended: it may have taken long, and before that it had not happened for sure.
+    /// Uses up `count` numbers unless certainly nothing was sent: a reused number would make one update look like
+    /// another. `at` is when sending ended, since only then the update has been sent for sure.
     pub(super) fn settle<T>(self, count: u64, at: Instant, sent: Result<T>) -> Result<T> {
         if sent
             .as_ref()
@@ -65,12 +65,12 @@ impl Slot<'_> {
     }
 }
 
-/// Timestamps that rise strictly, whatever the clock does: the queues of subscribers go by them.
+/// Timestamps that rise strictly, whatever the clock does, since subscribers' queues order by them.
 #[derive(Debug, Clone, Copy)]
 struct Timestamps(i64);
 
 impl Timestamps {
-    /// The update's own, or the least that is later than the last one.
+    /// The update's own timestamp, or the next one after the last.
     fn next(&mut self, own: i64) -> i64 {
         self.0 = own.max(self.0.saturating_add(1));
         self.0
@@ -87,20 +87,20 @@ impl Default for Timestamps {
 struct Used {
     last: u64,
     at: Instant,
-    /// The round before which it was last used.
+    /// The next round after its last use.
     round: u64,
     is_recent: bool,
     /// The frame that its last update was gathered into.
     frame: u64,
 }
 
-/// Maximum of bytes in the names of topics of one message of a round; then another one follows.
+/// Maximum total length of the topics named in one message of a round.
 const MAX_BYTES: usize = 32 << 10;
 
 /// A message of a round of hellos.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Part {
-    /// From which of the recent topics on.
+    /// Index of its first topic in the recent topics.
     from: usize,
     number: u32,
 }
@@ -126,8 +126,8 @@ impl Numbers {
         !self.recent.is_empty()
     }
 
-    /// Uses up a number of this topic, or of every topic that was used, for what was not sent by `at`: subscribers find
-    /// it missing.
+    /// Uses up a number of this topic, or of every topic used so far, for an update that was not sent by `at`.
+    /// Subscribers find it missing.
     pub(super) fn skip(&mut self, topic: Option<&Topic>, at: Instant) {
         let (rounds, recent) = (self.rounds, &mut self.recent);
         if let Some(topic) = topic {
@@ -140,13 +140,13 @@ impl Numbers {
         }
     }
 
-    /// The time of this publisher's own clock, in milliseconds.
+    /// The time by this publisher's own clock, in milliseconds.
     pub(super) fn at(&mut self, now: Instant) -> u64 {
         millis(now.saturating_duration_since(*self.begun.get_or_insert(now)))
     }
 
-    /// A message of the current round of hellos, which names at most `most` topics, and the part after it; `None`: that
-    /// was the last. With 0 a topic is left out for which no message is large enough.
+    /// A message of the current round of hellos that names at most `most` topics, and the next part; `None` after the
+    /// last one. With 0 a topic is left out for which no message is large enough.
     pub(super) fn hello(&mut self, part: Part, most: usize, every: Duration, now: Instant) -> (Hello, Option<Part>) {
         let at = self.at(now);
         let mut topics = Vec::new();
@@ -179,8 +179,8 @@ impl Numbers {
         (hello, more.then_some(next))
     }
 
-    /// A round is over: forgets topics that were named often enough. A round that could not be sent to its end counts
-    /// too, as it does for subscribers that miss it.
+    /// Ends a round: forgets topics that were named often enough. An unfinished round counts too, as it does for
+    /// subscribers that miss it.
     pub(super) fn told(&mut self) {
         self.rounds += 1;
         let (rounds, topics) = (self.rounds, &mut self.topics);
@@ -205,7 +205,7 @@ impl Used {
         }
     }
 
-    /// `count` numbers were used up, the last of them by `at`.
+    /// Notes that `count` numbers were used up, the last of them by `at`.
     fn note(&mut self, topic: &Topic, count: u64, at: Instant, round: u64, recent: &mut Vec<Topic>) {
         self.last += count;
         (self.at, self.round) = (self.at.max(at), round);
@@ -228,7 +228,7 @@ mod tests {
         Topic::new(name).unwrap()
     }
 
-    /// An update from a slow store was sent when sending returned, not when it was asked for: otherwise a loss in
+    /// An update written by a slow store counts as sent when sending returned, not when it began: otherwise a loss in
     /// between would count as known to a program that read the store in between.
     #[test]
     fn an_update_was_sent_when_sending_ended() {
@@ -245,8 +245,7 @@ mod tests {
         assert!(numbers.slot(&a, clock::now()).idle < Duration::from_millis(60));
     }
 
-    /// An event that could not be published has a number all the same, which hellos name, since the moment when it
-    /// happened.
+    /// An event that could not be published still has a number, which hellos name with the time of the event.
     #[test]
     fn a_number_that_is_skipped_is_told_of() {
         let mut numbers = Numbers::default();

@@ -1,4 +1,4 @@
-//! Wait of a keeper without probes to wait for: its time, and its end.
+//! The waiter of a keeper that has no probes to answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ struct Unpark(crossbeam_channel::Sender<()>);
 
 impl Wake for Unpark {
     fn wake(&self) {
-        // Full means that it is woken already.
+        // A full channel means that it is already woken.
         let _ = self.0.try_send(());
     }
 }

@@ -1,4 +1,4 @@
-//! A thread's turn at the link: what is sent within it is numbered and handed to the transport in one piece.
+//! A thread's turn at the link: messages sent within it are numbered and handed to the transport without interruption.
 
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ pub(crate) struct Turn<'a> {
     link: &'a Link,
     sender: MutexGuard<'a, Sender>,
     now: Instant,
-    /// The rest of the time limit of the send.
+    /// The rest of the send's time limit.
     left: Duration,
 }
 
@@ -34,8 +34,8 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// True if an update of this many bytes, without its number, is to be [gathered](Turn::gather). Otherwise the
-    /// updates gathered before have been sent, and the update goes out alone.
+    /// True if an update of this size, without its number, is to be [gathered](Turn::gather). Otherwise the updates
+    /// gathered before have been sent, and the update goes out alone.
     pub(super) fn gathers(&mut self, length: usize) -> bool {
         let Sender { outbound, burst, .. } = &mut *self.sender;
         let gathers = burst.follows(self.now) && burst.is_small(length) && outbound.takes_joined();
@@ -45,20 +45,20 @@ impl<'a> Turn<'a> {
         true
     }
 
-    /// Sends what was gathered. False if some of it could not be sent.
+    /// Sends the gathered updates. Returns false if some of them could not be sent.
     pub(super) fn flush(&mut self) -> bool {
         if self.sender.burst.since().is_none() {
             return true;
         }
         let (begun, lost) = (Instant::now(), self.sender.gathered.lost());
-        // It gives up what it cannot send.
+        // Gives up what it cannot send.
         let _ = self.sender.flush(self.left, true);
         self.left = self.left.saturating_sub(begun.elapsed());
         self.now = clock::now();
         self.sender.gathered.lost() == lost
     }
 
-    /// Accepts an update, of which `body` is what [`Encoder::begin`] has written, to be sent with others of its topic.
+    /// Accepts an update, of which [`Encoder::begin`] has written `body`, to be sent with others of its topic.
     pub(super) fn gather(mut self, topic: &Topic, timestamp: i64, encoder: &Encoder, body: &[u8]) {
         let now = self.now;
         let Sender { numbers, burst, .. } = &mut *self.sender;
@@ -82,7 +82,7 @@ impl<'a> Turn<'a> {
         (numbers.slot(topic, self.now), &mut **outbound, self.left)
     }
 
-    /// Sends what another publisher has numbered.
+    /// Sends a message that another publisher has numbered.
     pub(crate) fn pass_on(&mut self, topic: &[u8], payload: &[u8]) -> Result<()> {
         let outbound = &mut *self.sender.outbound;
         match !is_joined(payload) || outbound.takes_joined() {
@@ -91,7 +91,7 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Ends the turn; the last send ended at this time.
+    /// Ends the turn, whose last send ended at this time.
     pub(crate) fn end(mut self, at: Instant) {
         self.sender.burst.ended(at);
         match self.link.is_awaited() {
@@ -102,11 +102,11 @@ impl<'a> Turn<'a> {
 }
 
 impl Sender {
-    /// Sends what was gathered; whether all of it is gone. What cannot be sent in time stays, unless it is to be given up:
-    /// then its numbers stay used, and subscribers find them missing.
+    /// Sends the gathered updates. Updates that cannot be sent in time stay, unless `gives_up`: then their numbers stay
+    /// used, and subscribers find them missing.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`] if something stays.
+    /// [`ErrorKind::Timeout`] if updates stay.
     pub(super) fn flush(&mut self, timeout: Duration, gives_up: bool) -> Result<()> {
         if self.burst.since().is_none() {
             return Ok(());
@@ -133,7 +133,7 @@ impl Sender {
         Ok(())
     }
 
-    /// The accepted updates that could not be sent since the last call, as an error.
+    /// An error for the accepted updates that could not be sent since the last call.
     pub(super) fn trouble(&mut self) -> Option<Error> {
         let e = self.trouble.take()?;
         let context = format!(

@@ -1,4 +1,4 @@
-//! The sync events to come: each once, joined where there are many, and bounded whatever comes.
+//! The pending sync events: each once, joined where there are many, and always bounded.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,34 +7,35 @@ use hashbrown::HashMap;
 
 use crate::update::{Name, SyncReason, Topic};
 
-/// How many gaps, and how many restarts, are kept apart; peers can make them up.
+/// How many gaps, and how many restarts, are kept apart; peers can forge them.
 const MAX_OF_PEERS: Limit = Limit {
     count: 64,
     bytes: 64 << 10,
 };
 
-/// How many words on addresses are kept apart; the program and its registry name them.
+/// How many events about addresses are kept apart; the program and its registry name the addresses.
 const MAX_OF_ADDRESSES: Limit = Limit {
     count: 1024,
     bytes: 1 << 20,
 };
 
-/// How many publishers one [`SyncReason::Silence`] or [`SyncReason::HellosMissed`] names: it concerns every topic anyway.
+/// How many publishers one [`SyncReason::Silence`] or [`SyncReason::HellosMissed`] names; it concerns every topic in
+/// any case.
 const MAX_PUBLISHERS: Limit = Limit {
     count: 1024,
     bytes: 64 << 10,
 };
 
-/// How many topics a joined reason names; above that it concerns every topic.
+/// How many topics a joined reason names; beyond that it concerns every topic.
 const MAX_TOPICS: Limit = Limit {
     count: 1 << 17,
     bytes: 8 << 20,
 };
 
-/// The sync events to come.
+/// The pending sync events.
 #[derive(Debug, Default)]
 pub(super) struct Alerts {
-    /// Events that are kept apart, in the order in which they are handed out.
+    /// Events kept apart, in the order in which they are handed out.
     words: BTreeMap<u64, SyncReason>,
     places: HashMap<What, u64>,
     next: u64,
@@ -46,14 +47,14 @@ pub(super) struct Alerts {
     dropped: Option<u64>,
 }
 
-/// A number of names, and their length in all.
+/// A number of names, and their total length.
 #[derive(Debug, Clone, Copy, Default)]
 struct Limit {
     count: usize,
     bytes: usize,
 }
 
-/// Which of the words count together.
+/// The events that share a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Gap,
@@ -61,11 +62,11 @@ enum Kind {
     Address,
 }
 
-/// Share of a kind among the words.
+/// What a kind uses of its limit.
 #[derive(Debug, Default)]
 struct Share {
     used: Limit,
-    /// There are too many of it: all go to [`Alerts::joined`] until that is handed out.
+    /// The limit was exceeded: all events of the kind go to [`Alerts::joined`] until that is handed out.
     joins: bool,
 }
 
@@ -76,7 +77,7 @@ struct Joined {
     topics: Option<Names<Topic>>,
 }
 
-/// An event that is reported once.
+/// Identifies an event, so that it is reported once.
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum What {
     Gap(Name, Topic),
@@ -93,7 +94,7 @@ impl What {
 }
 
 impl Kind {
-    /// The kind of a word that may be joined to others, and the length of its names.
+    /// The kind of an event that may be joined to others, and the length of its names.
     fn of(word: &SyncReason) -> Option<(Kind, usize)> {
         match word {
             SyncReason::Gap { publisher, topic, .. } => Some((Kind::Gap, publisher.len() + topic.as_str().len())),
@@ -114,7 +115,7 @@ impl Kind {
 }
 
 impl Alerts {
-    /// Puts a reason last, also if it is pending already, so that the last word on an address stays the last.
+    /// Puts a reason last, even if it is already pending, so that the last event about an address stays the last.
     pub(super) fn put(&mut self, reason: SyncReason) {
         match reason {
             SyncReason::Overflow { dropped } => {
@@ -142,7 +143,7 @@ impl Alerts {
         }
     }
 
-    /// The next one but [`SyncReason::Overflow`].
+    /// The next event other than [`SyncReason::Overflow`].
     pub(super) fn pop(&mut self) -> Option<SyncReason> {
         if let Some((_, word)) = self.words.pop_first() {
             self.forget(&word);
@@ -166,7 +167,7 @@ impl Alerts {
         Some(SyncReason::Joined { topics, events })
     }
 
-    /// How many updates were dropped, if there is an [`SyncReason::Overflow`].
+    /// Takes out the [`SyncReason::Overflow`], if any, and returns the number of dropped updates.
     pub(super) fn pop_overflow(&mut self) -> Option<u64> {
         self.dropped.take()
     }
@@ -175,7 +176,7 @@ impl Alerts {
         self.dropped.is_some()
     }
 
-    /// How many there are but the [`SyncReason::Overflow`].
+    /// The number of events other than [`SyncReason::Overflow`].
     pub(super) fn waiting(&self) -> usize {
         let others = [
             self.silent.is_some(),
@@ -215,7 +216,7 @@ impl Alerts {
         }
     }
 
-    /// A word left `words`.
+    /// Forgets an event that was removed from `words`.
     fn forget(&mut self, word: &SyncReason) {
         self.places.remove(&What::of(word));
         if let Some((kind, bytes)) = Kind::of(word) {
@@ -237,7 +238,7 @@ impl Alerts {
         self.kinds[kind as usize].joins = true;
     }
 
-    /// Adds what concerns these topics; `None`: every topic.
+    /// Adds events that concern these topics; `None`: every topic.
     fn join(&mut self, events: u64, topics: Option<&[Topic]>) {
         let joined = self.joined.get_or_insert_with(|| Joined {
             events: 0,
@@ -272,7 +273,7 @@ fn join_gaps(before: &SyncReason, word: &mut SyncReason) {
     }
 }
 
-/// Names, each once, in order.
+/// A sorted set of names.
 #[derive(Debug)]
 struct Names<T> {
     names: BTreeSet<T>,
@@ -289,7 +290,7 @@ impl<T> Default for Names<T> {
 }
 
 impl<T: Ord + Borrow<str>> Names<T> {
-    /// False if there is no room for it within `limit`.
+    /// Returns false if there is no room for the name within `limit`.
     fn insert(&mut self, name: T, limit: Limit) -> bool {
         let length = name.borrow().len();
         let with = Limit {
@@ -305,14 +306,14 @@ impl<T: Ord + Borrow<str>> Names<T> {
         true
     }
 
-    /// Inserts those for which there is room.
+    /// Inserts the names for which there is room.
     fn insert_some(&mut self, names: Vec<T>, limit: Limit) {
         for name in names {
             self.insert(name, limit);
         }
     }
 
-    /// False if there is no room for all of them.
+    /// Returns false if there is no room for all of them.
     fn insert_all(&mut self, names: &[T], limit: Limit) -> bool
     where
         T: Clone,

@@ -1,4 +1,4 @@
-//! Updates that wait beside the channel under pressure: the newest state of each row.
+//! Updates that wait beside the channel when the queue fills up: the newest update of each row.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use super::lane::Urgency;
 use crate::update::{DbUpdate, Name};
 
-/// A value behind a lock, with a flag that shows without the lock that there is nothing in it.
+/// A value behind a lock, with a flag that shows without the lock whether it is empty.
 #[derive(Debug, Default)]
 pub(super) struct Aside<T> {
     filled: AtomicBool,
@@ -16,12 +16,12 @@ pub(super) struct Aside<T> {
 }
 
 impl<T> Aside<T> {
-    /// False if nothing is in it.
+    /// False if the value is empty.
     pub(super) fn is_filled(&self) -> bool {
         self.filled.load(Ordering::Acquire)
     }
 
-    /// Edits the content; `edit` also returns whether there is something in it now. True if there was nothing before.
+    /// Edits the value; `edit` also returns whether it is filled afterwards. Returns true if it was empty before.
     pub(super) fn edit<R>(&self, edit: impl FnOnce(&mut T) -> (R, bool)) -> (R, bool) {
         let mut content = self.content.lock();
         let (result, filled) = edit(&mut content);
@@ -41,25 +41,25 @@ pub(super) struct Backlog {
 pub(super) struct Entry {
     pub(super) urgency: Urgency,
     pub(super) update: DbUpdate,
-    /// There is room for it. For the others there is if their row turns out to be pending in the heap, which only the
-    /// receiver knows, or has made room by then.
+    /// Room is reserved for it. An update without a reservation has room if its row is pending in the heap, which only
+    /// the receiver knows, or if the receiver has made room by then.
     pub(super) reserved: bool,
 }
 
-/// Outcome of an update in the [`Backlog`].
+/// Outcome of [`Backlog::put`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Put {
     Added,
-    /// It replaced an earlier one of its row.
+    /// Replaced an earlier update of its row.
     Replaced,
-    /// There was no room for one more row.
+    /// There was no room for another row.
     Refused,
 }
 
 impl Backlog {
-    /// Puts an update in. It takes the place of an earlier one of its row and the more urgent of both urgencies;
-    /// otherwise `reserve` says whether there is room for one more. Where there is none it is taken all the same, as long
-    /// as there are less than `limit` rows.
+    /// Puts an update in. It replaces an earlier one of its row and takes the higher urgency of the two. Otherwise
+    /// `reserve` says whether there is room for one more; without room it is still taken while there are fewer than
+    /// `limit` rows.
     pub(super) fn put(&mut self, update: DbUpdate, limit: usize, reserve: impl FnOnce() -> bool) -> Put {
         let urgency = Urgency::of(&update);
         let row = (update.table.clone(), update.key.clone());
@@ -86,7 +86,7 @@ impl Backlog {
         self.entries.is_empty()
     }
 
-    /// Its content, to be taken out in this order.
+    /// The entries, in the order in which they are to be taken out.
     pub(super) fn into_entries(self) -> Vec<Entry> {
         self.entries
     }

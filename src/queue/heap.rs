@@ -1,4 +1,4 @@
-//! The order of the queue: urgency, lifting, ageing and holding. No threads and no clock of its own.
+//! The order of the queue: urgency, lifting, ageing and holding. Without threads or a clock.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -12,35 +12,36 @@ use super::lane::{Lane, Pending, Urgency};
 use super::ranking::Ranking;
 use crate::update::{DbUpdate, Name};
 
-/// An emptied heap whose storage is larger than this many rows or updates gives it back.
+/// An emptied heap with storage for more rows or updates than this frees it.
 const KEPT: usize = 1024;
 
 /// Pending updates, in one lane for each row.
 ///
-/// A lane stands where its most urgent update puts it and hands out its oldest: thus a more urgent update lifts the
-/// earlier ones of its row, and never overtakes them.
+/// A lane ranks by its most urgent update and hands out its oldest. So a more urgent update lifts the earlier ones of
+/// its row and never overtakes them.
 #[derive(Debug)]
 pub(super) struct Heap {
     max_overtake: Duration,
-    /// Pending updates, if none of them is more urgent than an earlier one: they are handed out as they came, and need
-    /// no lanes. Filled only while no row is in `rows`.
+    /// Pending updates while none of them is more urgent than an earlier one: they are handed out in order of arrival
+    /// and need no lanes. Filled only while `rows` is empty.
     straight: VecDeque<(Instant, DbUpdate)>,
-    /// Rows were held, so that each needs its lane.
+    /// Rows were held, so each row needs its lane.
     holds: bool,
-    /// How many updates have ever arrived: numbers them in order.
+    /// The number of updates that have ever arrived, which numbers them.
     arrivals: u64,
     /// The slot in `lanes` of each row that is pending or held, by [`Heap::hash`].
     rows: HashTable<usize>,
     hasher: DefaultHashBuilder,
     lanes: Vec<Lane>,
     free: Vec<usize>,
-    /// The lanes that may be handed out: by urgency, then first come first served.
+    /// The lanes that may be handed out, by urgency, then by arrival.
     urgent: Ranking,
-    /// All that arrived, oldest first. What was handed out since goes when it is first, or when there is too much of it.
+    /// All arrivals, oldest first. Entries of handed-out updates are removed when they come first, or when there are
+    /// too many.
     ages: VecDeque<Age>,
-    /// The last to be taken out of `ages` while it was pending: it was the oldest, but its row was held.
+    /// The last arrival removed from `ages` while still pending: it was the oldest, but its row was held.
     passed_over: u64,
-    /// The lanes that are held no more, with the arrival of their oldest update, if that was passed over.
+    /// Released lanes with the arrival of their oldest update, if that was passed over.
     late: BinaryHeap<Reverse<(u64, usize)>>,
 }
 
@@ -76,7 +77,7 @@ impl Heap {
         }
     }
 
-    /// Puts in an update that arrives `now`.
+    /// Adds an update that arrives `now`.
     pub(super) fn push(&mut self, update: DbUpdate, now: Instant) {
         if self.rows.is_empty() && !self.holds {
             let last = self.straight.back().map(|(_, last)| Urgency::of(last));
@@ -88,7 +89,7 @@ impl Heap {
         self.put(update, now);
     }
 
-    /// Puts what needed no lanes into its lanes.
+    /// Moves the updates of `straight` into lanes.
     fn straighten(&mut self) {
         for (arrived, update) in std::mem::take(&mut self.straight) {
             self.put(update, arrived);
@@ -100,7 +101,7 @@ impl Heap {
         self.append(slot, Urgency::of(&update), update, now);
     }
 
-    /// As [`Heap::push`], but replaces what is pending of the row: how many updates that was.
+    /// As [`Heap::push`], but replaces the pending updates of the row. Returns their number.
     pub(super) fn coalesce(&mut self, urgency: Urgency, update: DbUpdate, now: Instant) -> usize {
         self.straighten();
         let slot = self.slot(&update);
@@ -120,7 +121,7 @@ impl Heap {
         row.is_some_and(|slot| !self.lanes[slot].is_empty())
     }
 
-    /// Removes the pending updates for which `is_it` is true: how many.
+    /// Removes the pending updates for which `is_it` is true. Returns their number.
     pub(super) fn remove(&mut self, is_it: impl Fn(&DbUpdate) -> bool) -> usize {
         self.straighten();
         self.late.clear();
@@ -133,9 +134,9 @@ impl Heap {
         removed
     }
 
-    /// The next update that is not of a held row; `hold` holds its row until [`Heap::release`].
+    /// The next update that is not of a held row. With `hold` its row is held until [`Heap::release`].
     ///
-    /// `clock` is read only if what is most urgent is not what came first.
+    /// `clock` is read only if the most urgent update is not the oldest.
     pub(super) fn pop(&mut self, clock: impl Fn() -> Instant, hold: bool) -> Option<DbUpdate> {
         if hold && !self.holds {
             self.holds = true;
@@ -157,7 +158,7 @@ impl Heap {
         Some(update)
     }
 
-    /// Hands out the row's updates again.
+    /// Ends the hold of a row.
     pub(super) fn release(&mut self, table: &Name, key: &Name) {
         if let Some(slot) = self.find(table, key)
             && self.lanes[slot].release()
@@ -166,7 +167,7 @@ impl Heap {
         }
     }
 
-    /// The lane whose turn it is.
+    /// The lane to hand out next.
     fn next(&mut self, clock: impl Fn() -> Instant) -> Option<usize> {
         let most_urgent = self.urgent.first()?;
         if let Some(Reverse((_, slot))) = self.late.pop() {
@@ -194,7 +195,7 @@ impl Heap {
         self.rows.find(hash, is_it).copied()
     }
 
-    /// The slot of the update's row, which may be a new one.
+    /// The slot of the update's row, which may be new.
     fn slot(&mut self, update: &DbUpdate) -> usize {
         let (table, key) = (&update.table, &update.key);
         let hash = self.hash(table, key);
@@ -229,14 +230,14 @@ impl Heap {
         if self.ages.len() == self.ages.capacity() {
             let lanes = &self.lanes;
             self.ages.retain(|age| age.is_pending(lanes));
-            // As much room as is in use, so that this is seldom needed.
+            // Doubles the room, so that this is seldom needed.
             self.ages.reserve(self.ages.len() + 1);
         }
         let arrival = self.arrivals;
         self.ages.push_back(Age { arrival, slot, arrived });
     }
 
-    /// Puts a changed lane where it now belongs by urgency.
+    /// Updates the rank of a changed lane.
     fn rank(&mut self, slot: usize) {
         let lane = &self.lanes[slot];
         match lane.rank() {
@@ -245,7 +246,7 @@ impl Heap {
         }
     }
 
-    /// Puts a lane where it now belongs after its oldest update was handed out or it was released.
+    /// Updates the rank of a lane after its oldest update was handed out, or after its release.
     fn resettle(&mut self, slot: usize) {
         self.rank(slot);
         let lane = &mut self.lanes[slot];

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 
 use crate::update::{DbUpdate, Name};
 
-/// Urgency of an update; where this is equal, the arrival decides.
+/// Urgency of an update: its priority, then its timestamp. Between equal urgencies the arrival decides.
 ///
-/// It is the priority, then the timestamp, as one number: comparing these is most of the work of a deep queue.
+/// It is one number, since comparing urgencies is most of the work of a deep queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Urgency(i128);
 
@@ -16,7 +16,7 @@ impl Urgency {
     }
 }
 
-/// An update's urgency, then its arrival: no two are equal.
+/// An update's urgency, then its arrival. No two ranks are equal.
 pub(super) type Rank = (Urgency, u64);
 
 #[derive(Debug)]
@@ -25,16 +25,17 @@ pub(super) struct Pending {
     pub(super) rank: Rank,
 }
 
-/// The pending updates of one row, the oldest first. Most rows have one at a time, which needs no allocation.
+/// The pending updates of one row, oldest first. Most rows have one at a time, which needs no allocation.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     head: Option<Pending>,
     rest: VecDeque<Pending>,
-    /// The ranks of those in `rest` that are more urgent than all behind them: the first is the most urgent of `rest`.
+    /// The ranks of the updates in `rest` that are more urgent than all behind them; the first is the most urgent of
+    /// `rest`.
     lifts: VecDeque<Rank>,
-    /// The row, while nothing of it may be handed out.
+    /// The row, while it is held.
     held: Option<(Name, Name)>,
-    /// Of the row.
+    /// Hash of the row.
     pub(super) hash: u64,
 }
 
@@ -59,7 +60,7 @@ impl Lane {
         self.held = Some((update.table.clone(), update.key.clone()));
     }
 
-    /// True if it was held.
+    /// Returns true if the row was held.
     pub(super) fn release(&mut self) -> bool {
         self.held.take().is_some()
     }
@@ -74,7 +75,7 @@ impl Lane {
         self.head.as_ref().map(|head| self.most_urgent(head))
     }
 
-    /// True if this changes the rank.
+    /// Returns true if the rank has changed.
     pub(super) fn push(&mut self, pending: Pending) -> bool {
         let Some(head) = &self.head else {
             self.head = Some(pending);
@@ -97,7 +98,7 @@ impl Lane {
         std::mem::replace(&mut self.head, next).map(|head| head.update)
     }
 
-    /// Removes the updates for which `is_it` is true: how many.
+    /// Removes the updates for which `is_it` is true. Returns their number.
     pub(super) fn remove(&mut self, is_it: impl Fn(&DbUpdate) -> bool) -> usize {
         self.lifts.clear();
         let rest = std::mem::take(&mut self.rest);
@@ -109,14 +110,14 @@ impl Lane {
         removed.len()
     }
 
-    /// Gives back the storage of an empty lane.
+    /// Frees the storage of an empty lane.
     pub(super) fn shrink(&mut self) {
         self.rest = VecDeque::new();
         self.lifts = VecDeque::new();
     }
 
-    /// Leaves this update alone in place of all that are pending: how many they were. It takes the arrival of the
-    /// oldest, and the most urgent of all urgencies.
+    /// Replaces all pending updates by this one. It takes the arrival of the oldest and the highest of all urgencies.
+    /// Returns the number of replaced updates.
     pub(super) fn replace(&mut self, urgency: Urgency, update: DbUpdate) -> usize {
         let Some(head) = &mut self.head else { return 0 };
         let lifted = self.lifts.front().map_or(urgency, |lift| urgency.min(lift.0));
@@ -128,7 +129,7 @@ impl Lane {
         replaced
     }
 
-    /// Notes the rank of the last in `rest`.
+    /// Notes the rank of the last update in `rest`.
     fn lift(&mut self, rank: Rank) {
         while self.lifts.back().is_some_and(|lift| *lift > rank) {
             self.lifts.pop_back();

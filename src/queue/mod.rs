@@ -1,17 +1,17 @@
 //! The bounded priority queue between subscribers and the dispatcher.
 //!
-//! Updates are handed out by priority, then by timestamp, then in the order in which they arrived, with two limits. An
-//! update never overtakes an earlier one of the same row (table and key): a more urgent update lifts the earlier ones
-//! of its row with it. And what has waited longer than [`QueueOptions::max_overtake`] goes before anything younger.
+//! Updates are handed out by priority, then by timestamp, then in order of arrival, with two exceptions. An update
+//! never overtakes an earlier one of the same row (table and key): a more urgent update lifts the earlier ones of its
+//! row with it. And an update that has waited longer than [`QueueOptions::max_overtake`] goes before anything younger.
 //!
-//! Sync events go before updates, in turns that keep either from waiting for ever. Those that come while others are
-//! handed out wait until the updates have had a second, or none is left. An [`Overflow`](crate::SyncReason::Overflow)
-//! always waits as long, so that one burst causes one event. Where many sync events wait they are
-//! [`Joined`](crate::SyncReason::Joined); none is ever dropped.
+//! Sync events go before updates, in turns that keep either from waiting for ever. Sync events that arrive while others
+//! are handed out wait until the updates have had a second, or none is left. An
+//! [`Overflow`](crate::SyncReason::Overflow) always waits as long, so that one burst causes one event. When many sync
+//! events wait they are [`Joined`](crate::SyncReason::Joined); none is ever dropped.
 //!
-//! Senders put batches into a channel; the receiver drains it into a heap of its own. What must not wait behind the
-//! channel's content, or does not fit, goes into two places beside it: the pending sync events, and the backlog that
-//! keeps only the newest update of each row.
+//! Senders put batches into a channel; the receiver drains it into its own heap. Whatever must not wait behind the
+//! channel's content, or does not fit, goes into one of two places beside it: the pending sync events, and the backlog,
+//! which keeps only the newest update of each row.
 
 mod alerts;
 mod backlog;
@@ -33,7 +33,7 @@ pub use self::sender::QueueSender;
 use self::shared::Shared;
 use crate::update::DbUpdate;
 
-/// A new queue.
+/// Creates a queue.
 #[doc(hidden)]
 pub fn bounded(options: QueueOptions) -> (QueueSender, QueueReceiver) {
     let (sender, receiver) = crossbeam_channel::unbounded();
@@ -42,7 +42,7 @@ pub fn bounded(options: QueueOptions) -> (QueueSender, QueueReceiver) {
     (QueueSender::new(shared, sender), receiver)
 }
 
-/// Something for [`QueueReceiver::accept`]; an empty one only wakes.
+/// A message for [`QueueReceiver::accept`]; an empty one only wakes the receiver.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Batch(Vec<DbUpdate>);

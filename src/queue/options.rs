@@ -9,12 +9,12 @@ use crate::error::{Error, ErrorKind, Result};
 /// Capacity of a queue, and its policy when it is full.
 #[derive(Debug, Clone)]
 pub struct QueueOptions {
-    /// Maximum of pending updates; at least 1. Sync events and updates that were handed out do not count. Default: 65
-    /// 536.
+    /// Maximum of pending updates; at least 1. Sync events and updates already handed out do not count. Default:
+    /// 65,536.
     pub capacity: usize,
     /// Policy beyond the capacity. Default: [`Overflow::Coalesce`].
     pub overflow: Overflow,
-    /// Time for which more urgent updates may overtake one, from when the receiver took it in. Default: 1 s.
+    /// How long more urgent updates may overtake an update, from when the receiver took it in. Default: 1 s.
     pub max_overtake: Duration,
 }
 
@@ -28,25 +28,25 @@ impl Default for QueueOptions {
     }
 }
 
-/// Policy of a queue for more updates than it holds.
+/// Policy of a full queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Overflow {
     /// From half of the capacity on, an update replaces the last pending one of its row, whatever their actions, and
-    /// inherits its urgency. If that is not enough, as [`Overflow::DropAndSync`]. Never blocks. The default.
+    /// inherits its urgency. If that is not enough, the policy is [`Overflow::DropAndSync`]. Never blocks. The default.
     ///
-    /// While the receiver handles something, as many updates again as the capacity may wait until it can find out whether
-    /// they replace any.
+    /// While the receiver handles an event, additional updates, up to the capacity again, may wait until the receiver
+    /// can find out whether they replace any.
     #[default]
     Coalesce,
     /// The sender waits for space.
     Block,
-    /// Updates are dropped, and one [`SyncReason::Overflow`](crate::SyncReason::Overflow) has their number. Never
+    /// Updates are dropped, and one [`SyncReason::Overflow`](crate::SyncReason::Overflow) states their number. Never
     /// blocks.
     DropAndSync,
 }
 
 impl Overflow {
-    /// The word in the options: `coalesce`, `block` or `drop-and-sync`.
+    /// Returns the word for the options: `coalesce`, `block` or `drop-and-sync`.
     pub fn as_str(&self) -> &'static str {
         match self {
             Overflow::Coalesce => "coalesce",
@@ -76,20 +76,20 @@ impl FromStr for Overflow {
     }
 }
 
-/// Counts of a queue since it was made.
+/// Counts of a queue since it was created.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct QueueStats {
     /// Updates pending now.
     pub depth: usize,
-    /// The most that may be pending.
+    /// Maximum of pending updates.
     pub capacity: usize,
     /// Updates replaced by a newer one of their row.
     pub coalesced: u64,
-    /// Updates dropped, because there was no room for them.
+    /// Updates dropped for lack of room.
     pub dropped: u64,
-    /// Updates dropped that waited when a callback for [`SyncReason::Overflow`](crate::SyncReason::Overflow) was about
-    /// to read the store, which had them.
+    /// Waiting updates that were dropped because a callback for [`SyncReason::Overflow`](crate::SyncReason::Overflow)
+    /// was about to read the store, which contained them.
     pub covered: u64,
     /// Sync events handed out.
     pub syncs: u64,

@@ -1,11 +1,11 @@
-//! A heap of slots whose ranks can be changed and taken out at any time.
+//! A heap of slots whose ranks can be changed or removed at any time.
 
 use super::lane::{Rank, Urgency};
 
-/// Place in [`Ranking::places`] of a slot that has no rank.
+/// Marks a slot without a rank in [`Ranking::places`].
 const NOWHERE: usize = usize::MAX;
 
-/// How many children an entry of the heap has: more than two make it flatter, with fewer cache misses when it is deep.
+/// Number of children of an entry: more than two make the heap flatter, with fewer cache misses when it is deep.
 const CHILDREN: usize = 4;
 
 /// Slots (small numbers) by rank, the smallest first.
@@ -17,7 +17,8 @@ pub(super) struct Ranking {
     places: Vec<usize>,
 }
 
-/// Flat, which makes it a third smaller than a rank beside a slot. No two arrivals are equal, so the slot decides nothing.
+/// Flat, which makes it a third smaller than a rank beside a slot. No two arrivals are equal, so the order never
+/// depends on the slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     urgency: Urgency,
@@ -38,7 +39,7 @@ impl Ranking {
         self.heap.first().map(|entry| entry.slot)
     }
 
-    /// Gives `slot` this rank instead of the one that it had, if any.
+    /// Sets the rank of `slot`.
     pub(super) fn set(&mut self, slot: usize, (urgency, arrival): Rank) {
         if slot >= self.places.len() {
             self.places.resize(slot + 1, NOWHERE);
@@ -52,7 +53,7 @@ impl Ranking {
         self.settle(place, entry);
     }
 
-    /// Takes `slot` out, if it is in.
+    /// Removes `slot`, if it has a rank.
     pub(super) fn remove(&mut self, slot: usize) {
         let Some(place) = self.places.get_mut(slot) else { return };
         let place = std::mem::replace(place, NOWHERE);
@@ -64,7 +65,7 @@ impl Ranking {
         }
     }
 
-    /// Puts `entry` where it belongs instead of the one at `place`.
+    /// Replaces the entry at `place` by `entry`, and moves that to where it belongs.
     fn settle(&mut self, mut place: usize, entry: Entry) {
         while place > 0 && entry < self.heap[(place - 1) / CHILDREN] {
             place = self.fill(place, (place - 1) / CHILDREN);

@@ -16,22 +16,22 @@ use super::shared::Shared;
 use super::turns::Turns;
 use crate::update::{DbUpdate, Event, Name, SyncReason};
 
-/// For how many updates an emptied batch may be that is kept.
+/// Maximum capacity, in updates, of an emptied batch that is kept.
 const MAX_SPARE: usize = 1024;
 
-/// How many values go back together, and how long the longest may be, in bytes.
+/// How many values are returned together, and the maximum capacity of each in bytes.
 const VALUES: usize = 64;
 const MAX_VALUE: usize = 512;
 
-/// The receiving end. Dropping it drops what is pending.
+/// The receiving end. Dropping it drops the pending updates.
 pub struct QueueReceiver {
     shared: Arc<Shared>,
     channel: Receiver<Batch>,
-    /// Given to [`QueueReceiver::accept`], not yet in the heap.
+    /// Batches given to [`QueueReceiver::accept`] that are not yet in the heap.
     accepted: VecDeque<Batch>,
     heap: Heap,
     turns: Turns,
-    /// On their way back to the senders.
+    /// Values to return to the senders.
     values: Vec<String>,
 }
 
@@ -47,58 +47,59 @@ impl QueueReceiver {
         }
     }
 
-    /// Channel to wait on after [`QueueReceiver::pop`] had nothing. Its messages go to [`QueueReceiver::accept`].
+    /// Returns the channel to wait on after [`QueueReceiver::pop`] returned `None`. Its messages go to
+    /// [`QueueReceiver::accept`].
     pub fn channel(&self) -> &Receiver<Batch> {
         &self.channel
     }
 
-    /// Takes in what was received from [`QueueReceiver::channel`].
+    /// Takes a message received from [`QueueReceiver::channel`].
     pub fn accept(&mut self, batch: Batch) {
         self.accepted.push_back(batch);
     }
 
-    /// The next event: sync events, then the most urgent update, in the turns that the [module](super) describes.
-    /// `None`: nothing is there.
+    /// Returns the next event: a sync event or the most urgent update, in the turns that the [module](super) describes,
+    /// or `None` if nothing is pending.
     ///
     /// `now` must not go back; ageing and turns are measured by it.
     pub fn pop(&mut self, now: Instant) -> Option<Event> {
         self.next(|| now, false)
     }
 
-    /// As [`QueueReceiver::pop`], but holds an update's row: none of it is handed out until
-    /// [`QueueReceiver::release`]. `None`: nothing is there but updates of held rows.
+    /// As [`QueueReceiver::pop`], but holds the row of an update: no other update of it is handed out until
+    /// [`QueueReceiver::release`]. Returns `None` if only updates of held rows are pending.
     pub fn pop_held(&mut self, now: Instant) -> Option<Event> {
         self.next(|| now, true)
     }
 
-    /// The next sync event, if there is one, for a program that handles sync events beside the updates: there are no turns
-    /// then, but [`SyncReason::Overflow`] waits as always.
+    /// Returns the next sync event, if any, for a program that handles sync events beside updates. There are no turns
+    /// in that case, but [`SyncReason::Overflow`] waits as always.
     pub fn pop_sync(&mut self, now: Instant) -> Option<SyncReason> {
         self.next_sync(|| now)
     }
 
-    /// Ends holding a row.
+    /// Releases a row.
     pub fn release(&mut self, table: &Name, key: &Name) {
         self.heap.release(table, key);
     }
 
-    /// Takes back what was handed out, when it was handled.
+    /// Takes back an update that was handled.
     pub(crate) fn recycle(&mut self, update: DbUpdate) {
         let value = update.value.filter(|value| (1..=MAX_VALUE).contains(&value.capacity()));
         self.values.extend(value);
         if self.values.len() == VALUES {
             let values = mem::replace(&mut self.values, Vec::with_capacity(VALUES));
-            // If there are enough spares, these are not needed.
+            // If there are enough spares, these are dropped.
             let _ = self.shared.values.0.try_send(values);
         }
     }
 
-    /// True if nothing is pending, also not of held rows.
+    /// Returns true if nothing is pending, held rows included.
     pub fn is_empty(&self) -> bool {
         self.shared.depth.load(Ordering::SeqCst) == 0 && !self.shared.alerts.is_filled()
     }
 
-    /// The next event, as of now by `clock`, which is read only if it matters.
+    /// The next event. `clock` is read only if it matters.
     pub(crate) fn next(&mut self, clock: impl Fn() -> Instant, hold: bool) -> Option<Event> {
         self.take_in(&clock);
         if (self.turns.is_of_syncs() || self.shared.alerts.is_filled())
@@ -117,7 +118,7 @@ impl QueueReceiver {
         self.tell(Turns::without_updates).map(Event::Sync)
     }
 
-    /// The next sync event beside the updates.
+    /// The next sync event, beside the updates.
     pub(crate) fn next_sync(&mut self, clock: impl Fn() -> Instant) -> Option<SyncReason> {
         if !self.shared.alerts.is_filled() {
             return None;
@@ -130,7 +131,7 @@ impl QueueReceiver {
         })
     }
 
-    /// The next update beside the sync events; holds its row.
+    /// The next update, beside the sync events; holds its row.
     pub(crate) fn next_update(&mut self, clock: impl Fn() -> Instant) -> Option<DbUpdate> {
         self.take_in(&clock);
         let update = self.heap.pop(clock, true)?;
@@ -138,13 +139,13 @@ impl QueueReceiver {
         Some(update)
     }
 
-    /// When [`QueueReceiver::next_sync`] hands out an overflow at the latest.
+    /// The time by which [`QueueReceiver::next_sync`] hands out a pending overflow.
     pub(crate) fn sync_due(&self) -> Option<Instant> {
         self.turns.overflow_due().filter(|_| self.shared.alerts.is_filled())
     }
 
-    /// Drops the pending updates that are in the store, since the program is about to read it. Returns how many, with those
-    /// that were dropped for want of room meanwhile.
+    /// Drops the pending updates that are in the store, since the program is about to read it. Returns their number
+    /// plus the number of updates dropped meanwhile for lack of room.
     ///
     /// An update without a version may be in no store, and stays.
     pub(crate) fn cover(&mut self, clock: impl Fn() -> Instant) -> u64 {
@@ -157,7 +158,7 @@ impl QueueReceiver {
         dropped.saturating_add(covered as u64)
     }
 
-    /// Takes a sync event out, and counts it.
+    /// Takes out a sync event and counts it.
     fn tell(&mut self, take: impl FnOnce(&mut Turns, &mut Alerts) -> Option<SyncReason>) -> Option<SyncReason> {
         let turns = &mut self.turns;
         let edit = |alerts: &mut Alerts| (take(turns, alerts), !alerts.is_empty());
@@ -198,7 +199,7 @@ impl QueueReceiver {
                 back += replaced - usize::from(!entry.reserved);
             }
             shared.coalesced.fetch_add(coalesced as u64, Ordering::Relaxed);
-            // Before a sender can look again: it would drop for want of room that is there.
+            // Before a sender looks again, since it would drop updates although there is room.
             shared.give_back(back);
             let room = shared.reserve(0, homeless.len(), shared.capacity);
             let dropped = homeless.len() - room;
@@ -219,7 +220,7 @@ impl QueueReceiver {
     fn unpack(&mut self, mut batch: Batch, now: Instant) {
         batch.0.drain(..).for_each(|update| self.heap.push(update, now));
         if (1..=MAX_SPARE).contains(&batch.0.capacity()) {
-            // If there are enough spares, this one is not needed.
+            // If there are enough spares, this one is dropped.
             let _ = self.shared.spares.0.try_send(batch.0);
         }
     }

@@ -13,7 +13,8 @@ use super::{Batch, Overflow, QueueStats};
 use crate::error::Result;
 use crate::update::{DbUpdate, SyncReason};
 
-/// The sending end; clones send to the same queue. What one of them sends of one row is handed out in that order.
+/// The sending end; clones send to the same queue. Updates of one row sent through one of them are handed out in that
+/// order.
 #[derive(Clone)]
 pub struct QueueSender {
     shared: Arc<Shared>,
@@ -25,19 +26,20 @@ impl QueueSender {
         QueueSender { shared, channel }
     }
 
-    /// Takes all updates out of `updates` and puts them into the queue, or does with them what [`Overflow`] says.
+    /// Takes all updates out of `updates` and puts them into the queue, or handles them as [`Overflow`] says.
     ///
-    /// Only [`Overflow::Block`] ever waits; a message in `stop`, which is left there, or its disconnection ends the
-    /// wait. Pass [`crossbeam_channel::never`] to wait for space alone.
+    /// Only [`Overflow::Block`] ever waits. The wait ends when there is room, when a message is in `stop` (it is left
+    /// there), or when `stop` is disconnected. Pass [`crossbeam_channel::never`] to wait for room alone.
     ///
     /// # Errors
-    /// [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) if `stop` ended the wait (`updates` holds what was not sent), or if the receiver is gone.
+    /// [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) if `stop` ended the wait (`updates` then holds what was not
+    /// sent), or if the receiver is gone.
     pub fn push(&self, updates: &mut Vec<DbUpdate>, stop: &Receiver<()>) -> Result<()> {
         if self.shared.closed.load(Ordering::SeqCst) {
             return Err(receiver_gone());
         }
         let limit = match self.shared.overflow {
-            // The other half is the backlog's, which needs room to be of use.
+            // The other half belongs to the backlog, which needs room to be of use.
             Overflow::Coalesce => self.shared.capacity / 2,
             Overflow::Block | Overflow::DropAndSync => self.shared.capacity,
         };
@@ -56,25 +58,25 @@ impl QueueSender {
         }
     }
 
-    /// Puts a sync event before the pending updates. Never blocks, and is never lost: one that is pending already comes
-    /// once, numbers are added up, and where there are many they are joined by kind.
+    /// Puts a sync event before the pending updates. Never blocks, and never loses an event: an event that is already
+    /// pending is handed out once, with numbers added up, and many events are joined by kind.
     ///
-    /// Pending are at most, each kind on its own: 64 gaps and 64 restarts with 64 KiB of names; 1,024 words on addresses
-    /// with 1 MiB of names; the silence of 1,024 publishers with 64 KiB of names. The gaps and restarts above that
-    /// are one [`SyncReason::Joined`], with at most 131,072 topics and 8 MiB of their names, or every topic; the same
-    /// holds for [`SyncReason::Unproven`]. [`SyncReason::Cleared`] and [`SyncReason::Resubscribed`] name what the
-    /// program itself has registered, and are kept as they are.
+    /// Each kind is bounded on its own: 64 gaps and 64 restarts with 64 KiB of names; 1,024 events about addresses with
+    /// 1 MiB of names; the silence of 1,024 publishers with 64 KiB of names. Gaps and restarts beyond that become one
+    /// [`SyncReason::Joined`], with at most 131,072 topics and 8 MiB of their names, or for every topic; the same holds
+    /// for [`SyncReason::Unproven`]. [`SyncReason::Cleared`] and [`SyncReason::Resubscribed`] name what the program
+    /// itself has registered, and are kept as they are.
     pub fn sync(&self, reason: SyncReason) {
         let first = self.shared.tell(reason);
         self.wake_if(first);
     }
 
-    /// Counts since the queue was made.
+    /// Returns the counts since the queue was created.
     pub fn stats(&self) -> QueueStats {
         self.shared.stats()
     }
 
-    /// Values whose memory may be used again.
+    /// Values whose memory can be reused.
     pub(crate) fn spare_values(&self) -> Option<Vec<String>> {
         self.shared.values.1.try_recv().ok()
     }
@@ -120,12 +122,12 @@ impl QueueSender {
         Ok(())
     }
 
-    /// Sends what there is room for already.
+    /// Sends a batch for which room is reserved.
     fn send(&self, batch: Vec<DbUpdate>) -> Result<()> {
         self.channel.send(Batch(batch)).map_err(|_| receiver_gone())
     }
 
-    /// Wakes the receiver after something was put beside the channel where nothing was before; it takes all at once.
+    /// Wakes the receiver after the first item was put beside the channel; it takes all of them at once.
     fn wake_if(&self, first: bool) {
         if first {
             // Without a receiver there is no thread to wake.

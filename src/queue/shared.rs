@@ -1,4 +1,4 @@
-//! State of both ends of the queue.
+//! State shared by both ends of the queue.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -10,10 +10,10 @@ use super::{Overflow, QueueStats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::update::{DbUpdate, SyncReason};
 
-/// How many emptied batches are kept, and as many batches of values.
+/// How many emptied batches, and how many batches of values, are kept.
 const SPARES: usize = 16;
 
-/// State of both ends.
+/// State shared by both ends.
 pub(super) struct Shared {
     pub(super) capacity: usize,
     pub(super) overflow: Overflow,
@@ -22,13 +22,13 @@ pub(super) struct Shared {
     pub(super) closed: AtomicBool,
     pub(super) backlog: Aside<Backlog>,
     pub(super) alerts: Aside<Alerts>,
-    /// Senders that wait for space.
+    /// Number of senders that wait for room.
     waiting: AtomicUsize,
-    /// Carries at most one token: there may be space. The sender that takes it passes it on if there is still more.
+    /// Holds at most one token: there may be room. The sender that takes it passes it on if there is still room.
     space: (Sender<()>, Receiver<()>),
-    /// Emptied batches on their way back to the senders, so that a batch is not allocated each time.
+    /// Emptied batches on their way back to the senders, which saves allocations.
     pub(super) spares: (Sender<Vec<DbUpdate>>, Receiver<Vec<DbUpdate>>),
-    /// Values of updates that were handled, on the same way.
+    /// Values of handled updates, also on their way back.
     pub(super) values: (Sender<Vec<String>>, Receiver<Vec<String>>),
     pub(super) coalesced: AtomicU64,
     dropped: AtomicU64,
@@ -56,13 +56,13 @@ impl Shared {
         }
     }
 
-    /// A batch for about this many updates.
+    /// An empty batch for about this many updates.
     pub(super) fn empty_batch(&self, updates: usize) -> Vec<DbUpdate> {
         let spare = self.spares.1.try_recv();
         spare.unwrap_or_else(|_| Vec::with_capacity(updates))
     }
 
-    /// Reserves room for at most `most` updates within `limit`: how many, or 0 if there is not room for `least`.
+    /// Reserves room for at most `most` updates within `limit`. Returns how many, or 0 if there is no room for `least`.
     pub(super) fn reserve(&self, least: usize, most: usize, limit: usize) -> usize {
         let room = |depth: usize| most.min(limit.saturating_sub(depth));
         let reserved = self.depth.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |depth| {
@@ -72,14 +72,14 @@ impl Shared {
         reserved.map_or(0, room)
     }
 
-    /// Reserves room for one update; false if there is none.
+    /// Reserves room for one update. Returns false if there is none.
     pub(super) fn reserve_one(&self) -> bool {
         self.reserve(1, 1, self.capacity) == 1
     }
 
-    /// Waits until there is room for some of `wanted` updates: how many.
+    /// Waits until there is room for some of `wanted` updates. Returns how many.
     pub(super) fn reserve_waiting(&self, wanted: usize, stop: &Receiver<()>) -> Result<usize> {
-        // Counted before the first look, so that a receiver that makes room after it sees the waiting sender.
+        // Counted before the first look, so that a receiver that makes room afterwards sees the waiting sender.
         self.waiting.fetch_add(1, Ordering::SeqCst);
         let result = loop {
             if self.closed.load(Ordering::SeqCst) {
@@ -110,30 +110,30 @@ impl Shared {
     /// Ends the reservation of updates that left the queue.
     pub(super) fn give_back(&self, count: usize) {
         let depth = self.depth.fetch_sub(count, Ordering::SeqCst) - count;
-        // Not for every single place: a sender that waits should be worth waking.
+        // Not for every free place: waking a sender has to be worth it.
         if depth < self.capacity - self.capacity / 8 && self.waiting.load(Ordering::SeqCst) > 0 {
             self.signal_space();
         }
     }
 
     pub(super) fn signal_space(&self) {
-        // Full means that the token is there already.
+        // A full channel already holds the token.
         let _ = self.space.0.try_send(());
     }
 
-    /// Puts a sync event in. True if the receiver may be asleep and must be woken.
+    /// Adds a sync event. Returns true if the receiver may be asleep and must be woken.
     pub(super) fn tell(&self, reason: SyncReason) -> bool {
         let put = |alerts: &mut Alerts| {
             let before = alerts.waiting();
             alerts.put(reason);
-            // Beside an overflow, which lets others wait, it may be the first that need not wait.
+            // Beside a pending overflow, which waits, this may be the first event that does not wait.
             (before == 0 && alerts.waiting() > 0, true)
         };
         let (first_at_once, first) = self.alerts.edit(put);
         first_at_once || first
     }
 
-    /// Counts and reports this many dropped updates; as [`Shared::tell`].
+    /// Counts and reports this many dropped updates; returns as [`Shared::tell`].
     pub(super) fn tell_dropped(&self, dropped: u64) -> bool {
         if dropped == 0 {
             return false;

@@ -1,4 +1,4 @@
-//! Changes of a topic's rows after a version: for a copy that stayed behind and catches up without reading all.
+//! Changes of a topic's rows after a version, for a copy that catches up without reading all rows.
 
 use super::listing::{Item, Page};
 use super::{Row, TableVersion};
@@ -11,17 +11,17 @@ use crate::update::Name;
 pub struct TopicVersions {
     /// The table's last version.
     pub table: TableVersion,
-    /// The last version of each topic, in the order in which they were asked for; 0 if it has none. A delete of the whole table
-    /// is a write of every topic.
+    /// The last version of each topic, in the order in which the topics were given; 0 if it has none. A delete of the
+    /// whole table counts as a write of every topic.
     pub versions: Vec<u64>,
 }
 
-/// Answer of [`Store::changes`](super::Store::changes).
+/// Result of [`Store::changes`](super::Store::changes).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Changes {
     /// The changes, or the first of them.
     Page(ChangePage),
-    /// They are no longer known, or the store does not keep them: only a listing shows what there is.
+    /// The changes are no longer known, or the store does not keep them: the reader has to list the table.
     Unknown,
 }
 
@@ -30,9 +30,9 @@ pub enum Changes {
 pub struct ChangePage {
     /// The last change of each key.
     pub changes: Vec<StoredChange>,
-    /// Up to here nothing is missing: the next changes are those after it.
+    /// Up to this version nothing is missing; the next changes are those after it.
     pub version: TableVersion,
-    /// True if there was more when this was read.
+    /// True if there were more changes when this page was read.
     pub more: bool,
 }
 
@@ -41,18 +41,18 @@ pub struct ChangePage {
 pub struct StoredChange {
     /// The row's key.
     pub key: Name,
-    /// Its version, or that of its delete.
+    /// The version of the row, or of its delete.
     pub version: u64,
-    /// Its value; `None` if it was deleted.
+    /// The row's value; `None` if the row was deleted.
     pub value: Option<String>,
 }
 
 impl ChangePage {
     /// Takes changes, oldest first, until there are no more, or `limit` of them, or [`PAGE_BYTES`](super::PAGE_BYTES).
-    /// `table` is where the table stands, to which the changes are complete if all are taken.
+    /// `table` is the table's version, up to which the changes are complete if all are taken.
     ///
     /// # Errors
-    /// The first one among the changes.
+    /// The first error among the changes.
     pub fn fill<E>(
         changes: impl IntoIterator<Item = Result<StoredChange, E>>,
         limit: usize,

@@ -15,7 +15,7 @@ pub const PAGE_BYTES: usize = 4 << 20;
 pub struct Page<T> {
     /// Rows or keys, in order; may be empty.
     pub items: Vec<T>,
-    /// The next page begins after this key. `None`: this is the last one.
+    /// The next page begins after this key; `None` on the last page.
     pub next: Option<Name>,
 }
 
@@ -34,7 +34,7 @@ pub trait Item {
     /// The row's key.
     fn key(&self) -> &Name;
 
-    /// Roughly how much memory it takes, in bytes.
+    /// Approximate memory use in bytes.
     fn size(&self) -> usize;
 }
 
@@ -62,7 +62,7 @@ impl<T: Item> Page<T> {
     /// Takes items until there are no more, or `limit` of them, or [`PAGE_BYTES`].
     ///
     /// # Errors
-    /// The first one among the items.
+    /// The first error among the items.
     pub fn fill<E>(items: impl IntoIterator<Item = Result<T, E>>, limit: usize) -> Result<Page<T>, E> {
         let mut page = Page::default();
         let mut bytes = 0;
@@ -80,7 +80,7 @@ impl<T: Item> Page<T> {
     }
 }
 
-/// All rows or all keys, fetched a page at a time while it is iterated. It ends after an error.
+/// All rows or all keys, fetched a page at a time during iteration. Ends after an error.
 #[must_use]
 pub struct Listing<'a, T> {
     fetch: Fetch<'a, T>,
@@ -89,7 +89,7 @@ pub struct Listing<'a, T> {
     is_last: bool,
 }
 
-/// Gets the page after this key.
+/// Fetches the page after this key.
 type Fetch<'a, T> = Box<dyn Fn(Option<&str>) -> Result<Page<T>> + Send + 'a>;
 
 impl<'a, T> Listing<'a, T> {

@@ -2,22 +2,23 @@
 //!
 //! A row lives in a table, under a key that is unique there. It has a value, a topic and a version.
 //!
-//! - **Names.** Tables and keys are any UTF-8 text, also an empty one, and stay literal: no character has a meaning, and
-//!   table `a` with key `b.c` never meets table `a.b` with key `c`.
+//! - **Names.** Tables and keys are any UTF-8 text, including the empty one, and are taken literally: no character has
+//!   a meaning, and table `a` with key `b.c` never meets table `a.b` with key `c`.
 //! - **Topic.** It is given when the row is created, [`Topic::ALL`] by default, and stays until the row is deleted: a
 //!   row that moved would have to be published as deleted on one topic and as created on another. A call that names a
-//!   topic sees the rows of that topic only; a row of another one is not found.
-//! - **Version.** Every write gives the row a version that is higher than all before it in its table, also if the row
-//!   was deleted in between, or the whole table. Versions stay below 2^53. The highest version of a row is its newest, unless
-//!   the store went back to an earlier state: [`Store::table_version`] shows that.
+//!   topic sees only the rows of that topic; a row of another topic is not found.
+//! - **Version.** Every write gives the row a version that is higher than all earlier ones in its table, even if the
+//!   row or the whole table was deleted in between. Versions stay below 2^53. The highest version of a row is its
+//!   newest, unless the store went back to an earlier state, which [`Store::table_version`] shows.
 //! - **Tables** come into being with their first row. [`Store::create_table`] only makes an empty one.
-//! - **Cost.** No call costs more for what is in other tables, or, if it names a topic, in other topics.
-//! - **Errors.** What cannot be done changes nothing: [`ErrorKind::AlreadyExists`] to create a row that is there,
-//!   [`ErrorKind::NotFound`] to set or delete one that is not. An outage is never one of those two, but for example
+//! - **Cost.** The cost of a call does not depend on other tables, nor, if it names a topic, on other topics.
+//! - **Errors.** A call that cannot be done changes nothing: [`ErrorKind::AlreadyExists`] to create a row that exists,
+//!   [`ErrorKind::NotFound`] to set or delete one that does not. An outage is never one of those two, but for example
 //!   [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`]. Only after [`ErrorKind::Unconfirmed`] a write may have been
-//!   made all the same.
+//!   made in spite of the error.
 //!
-//! A store implements seven calls; the others follow from them. `tests/stores` holds the suite that every store passes.
+//! A store implements seven calls; the others have defaults built on them. Every store here passes the suite in
+//! `tests/stores`.
 //!
 //! ```
 //! use tablecast::store::Store;
@@ -65,7 +66,7 @@ pub struct StoreOptions {
     /// Time limit of a call before it fails with [`ErrorKind::Timeout`] or [`ErrorKind::Unavailable`]. Default: 5 s.
     pub timeout: Duration,
     /// Number of writes of its table for which a delete is remembered, at least [`DELETES_REMEMBERED`]. A reader that
-    /// stayed behind by more has to list the table; see [`Store::changes`]. Default: 10,000.
+    /// is further behind has to list the table; see [`Store::changes`]. Default: 10,000.
     pub deletes_remembered: u64,
 }
 
@@ -86,35 +87,35 @@ pub struct Row {
     pub key: Name,
     /// Opaque text, usually a JSON document.
     pub value: String,
-    /// Topic of its changes.
+    /// The topic of its changes.
     pub topic: Topic,
-    /// Every write raises it.
+    /// The version, which every write raises.
     pub version: u64,
 }
 
-/// State of a table: its incarnation, and the number of its last write.
+/// State of a table: its incarnation, and the version of its last write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TableVersion {
-    /// A random number that the table gets with its first write, and another one when it begins anew: after `FLUSHALL`,
+    /// A random number that the table gets with its first write, and a new one when it begins anew: after `FLUSHALL`,
     /// or in another file at the same path. Versions of two incarnations cannot be compared. 0: nothing was written.
     pub incarnation: u64,
-    /// The highest version that was given so far; 0 if none was.
+    /// The highest version given so far; 0 if none was.
     pub version: u64,
 }
 
 impl TableVersion {
-    /// True if the store went back since `seen`: to another incarnation, or to an earlier version.
+    /// Returns true if the store went back since `seen`: to another incarnation, or to an earlier version.
     pub fn went_back_since(&self, seen: &TableVersion) -> bool {
         seen.version > 0 && (self.incarnation != seen.incarnation || self.version < seen.version)
     }
 }
 
-/// A database of rows. See [the module](self) for what all stores have in common.
+/// A database of rows. The [module](self) describes what all stores have in common.
 ///
-/// Any thread may call it; a call blocks until it is done or the time of the option `store_timeout_ms` is over. What
-/// returned `Ok` is there for every reader that begins after that, in any process that has the same store.
+/// Any thread may call it; a call blocks until it is done or the time of the option `store_timeout_ms` is over. After a
+/// call returned `Ok`, its effect is visible to every later read, in any process that uses the same store.
 pub trait Store: fmt::Debug + Send + Sync {
-    /// The row of this key. `topic`: only if it has this topic.
+    /// Returns the row with this key; if `topic` is given, only if the row has that topic.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`] if there is none.
@@ -124,16 +125,15 @@ pub trait Store: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// [`AlreadyExists`](crate::ErrorKind::AlreadyExists), [`NotFound`](crate::ErrorKind::NotFound) and
-    /// [`Conflict`](crate::ErrorKind::Conflict), looked for in this order, and whatever is wrong with the store. A write
-    /// that may have been made in spite of an error says [`Unconfirmed`](crate::ErrorKind::Unconfirmed); after any other
-    /// error it was not.
+    /// [`Conflict`](crate::ErrorKind::Conflict), checked in this order, and the store's own failures. After
+    /// [`Unconfirmed`](crate::ErrorKind::Unconfirmed) the write may have been made; after any other error it was not.
     fn write(&self, write: &Write<'_>) -> Result<Written>;
 
-    /// Makes writes in their order, each as [`Store::write`] makes it: what one answers does not stop the others. It is as
-    /// good as single writes, but quicker where the store can make one step of them. Returns one result for each.
+    /// Makes writes in order, each as [`Store::write`] makes it: an error of one does not stop the others. Equivalent
+    /// to single writes, but faster where the store can make them in one step. Returns one result for each.
     ///
     /// # Errors
-    /// Those of an outage. Any of them may have been made then, or not.
+    /// The errors of an outage. Each write may or may not have been made then.
     fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
         let answered = |e: &Error| {
             use ErrorKind::{AlreadyExists, Conflict, NotFound};
@@ -146,123 +146,124 @@ pub trait Store: fmt::Debug + Send + Sync {
         writes.iter().map(write).collect()
     }
 
-    /// The rows after the key `after`, or from the first one on, in the order of their keys' bytes; no more than the
-    /// option `batch_amount`, nor many more than [`PAGE_BYTES`].
+    /// Returns rows in the order of their keys' bytes, beginning after the key `after`, or with the first one. At most
+    /// as many as the option `batch_amount` says, and not many more bytes than [`PAGE_BYTES`].
     ///
-    /// A row that is there all the time is in exactly one page; one that comes or goes meanwhile may be in one.
+    /// A row that exists all the time is in exactly one page; a row that is created or deleted meanwhile is in at most
+    /// one.
     ///
     /// # Errors
-    /// Those of an outage. A table that does not exist has no rows.
+    /// The errors of an outage. A table that does not exist has no rows.
     fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>>;
 
-    /// As [`Store::page_of_entries`], but only the keys.
+    /// As [`Store::page_of_entries`], but returns only the keys.
     ///
     /// # Errors
     /// As [`Store::page_of_entries`].
     fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>>;
 
-    /// Makes an empty table; returns false if it exists. Only of use to a program that wants tables to be seen before
-    /// they have rows: writes need none.
+    /// Makes an empty table. Returns false if it exists. Only needed if a table should be visible before it has rows:
+    /// writes do not need it.
     ///
     /// # Errors
-    /// Those of an outage.
+    /// The errors of an outage.
     fn create_table(&self, table: &str) -> Result<bool>;
 
-    /// Removes a table with all its rows, at once for every reader; returns false if there is none. Takes as long as
-    /// the table is large. Versions and unique numbers go on where they were if the table is used again; a store with
-    /// [`Store::table_version`] counts this as a write.
+    /// Deletes a table with all its rows, at once for every reader. Returns false if there is none. Takes time in
+    /// proportion to the size of the table. Versions and unique numbers continue if the table is used again; a store
+    /// with [`Store::table_version`] counts this as a write.
     ///
     /// # Errors
-    /// Those of an outage.
+    /// The errors of an outage.
     fn delete_table(&self, table: &str) -> Result<bool>;
 
-    /// Returns a number that is given once only for this table: they count from 1. The table need not exist.
+    /// Returns a number that is given only once for this table, counted from 1. The table need not exist.
     ///
     /// # Errors
-    /// Those of an outage; a number may be lost then.
+    /// The errors of an outage; a number may be lost then.
     fn allocate_unique_key(&self, table: &str) -> Result<u64>;
 
-    /// Returns the state of the table; `None` if the store does not keep it. It costs the same however large the table
-    /// is.
+    /// Returns the state of the table; `None` if the store does not keep it. The cost does not depend on the size of
+    /// the table.
     ///
-    /// The version rises with every write of the table, also with deletes and with [`Store::delete_table`]. So if both
-    /// numbers are the same as before, nothing was changed in between. If the incarnation is another one, or the version
-    /// is lower, the store went back: what it has now is the truth, and its versions begin anew.
+    /// The version rises with every write of the table, including deletes and [`Store::delete_table`]. So if both
+    /// numbers are the same as before, nothing was changed in between. If the incarnation is another one, or the
+    /// version is lower, the store went back: its present content is the truth, and its versions begin anew.
     ///
-    /// One case does not show: a store that lost its last writes, as Redis may with its master, and was given just as
-    /// many others before the next look. The incarnation is the same then, and so is the version. A reader that
-    /// compares its rows finds those whose version or value differs.
+    /// One case does not show: a store that lost its last writes, as Redis may with its master, and then took exactly
+    /// as many others before the next look. Incarnation and version are then the same. A reader that compares its rows
+    /// finds those whose version or value differs.
     ///
     /// # Errors
-    /// Those of an outage.
+    /// The errors of an outage.
     fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
         let _ = table;
         Ok(None)
     }
 
     /// Returns the state of the table and of these topics of it, at one moment; `None` if the store does not keep it. A
-    /// topic's version is that of the last write of one of its rows, deletes included. It costs the same however large
-    /// the table is.
+    /// topic's version is that of the last write of one of its rows, deletes included. The cost does not depend on the
+    /// size of the table.
     ///
     /// # Errors
-    /// Those of an outage.
+    /// The errors of an outage.
     fn topic_versions(&self, table: &str, topics: &[Topic]) -> Result<Option<TopicVersions>> {
         let _ = (table, topics);
         Ok(None)
     }
 
-    /// The rows of this topic that were written, and the keys that were deleted, after this version: of each key the last change,
-    /// oldest first; no more than the option `batch_amount`, nor many more than [`PAGE_BYTES`]. What changes meanwhile is in
-    /// this page or in one of the next.
+    /// Returns the rows of this topic that were written, and the keys that were deleted, after this version: the last
+    /// change of each key, oldest first. At most as many as the option `batch_amount` says, and not many more bytes
+    /// than [`PAGE_BYTES`]. A change made meanwhile is in this page or in a later one.
     ///
-    /// It costs what it returns, however large the table is. [`Changes::Unknown`] if a delete since then is no longer
-    /// remembered, which it is for the next `deletes_remembered` writes of the table, if the table was deleted, or if it is of
-    /// another incarnation.
+    /// The cost depends on the number of changes returned, not on the size of the table. Returns [`Changes::Unknown`]
+    /// if a delete since then is no longer remembered (it is for the next `deletes_remembered` writes of the table), if
+    /// the table was deleted, or if it is of another incarnation.
     ///
     /// # Errors
-    /// Those of an outage.
+    /// The errors of an outage.
     fn changes(&self, table: &str, topic: &Topic, since: TableVersion) -> Result<Changes> {
         let _ = (table, topic, since);
         Ok(Changes::Unknown)
     }
 
-    /// The store itself as a publisher, if its messages reach subscribers of this address. Then a write and its update
-    /// can be one step.
+    /// Returns the store itself as a publisher, if its messages reach subscribers of this address. A write and its
+    /// update can then be one step.
     fn announcer(&self, address: &str) -> Option<&dyn Announcer> {
         let _ = address;
         None
     }
 
-    /// Creates a row of this topic; returns its version.
+    /// Creates a row with this topic. Returns its version.
     ///
     /// # Errors
-    /// [`ErrorKind::AlreadyExists`] if there is one under this key, of whatever topic.
+    /// [`ErrorKind::AlreadyExists`] if there is a row with this key, whatever its topic.
     fn create(&self, table: &str, key: &str, value: &str, topic: &Topic) -> Result<u64> {
         let written = self.write(&Write::create(table, key, value).topic(topic))?;
         Ok(written.version)
     }
 
-    /// Gives a row this value, also if it has it already; returns its new version.
+    /// Sets the value of a row, even if it is the same as before. Returns the new version.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if there is no row of this key.
+    /// [`ErrorKind::NotFound`] if there is no row with this key.
     fn set(&self, table: &str, key: &str, value: &str) -> Result<u64> {
         Ok(self.write(&Write::set(table, key, value))?.version)
     }
 
-    /// Removes a row; returns the version of the delete.
+    /// Deletes a row. Returns the version of the delete.
     ///
     /// # Errors
-    /// [`ErrorKind::NotFound`] if there is no row of this key.
+    /// [`ErrorKind::NotFound`] if there is no row with this key.
     fn delete(&self, table: &str, key: &str) -> Result<u64> {
         Ok(self.write(&Write::delete(table, key))?.version)
     }
 
-    /// Removes the rows of these keys, as far as they are there; returns how many. It is equivalent to single deletes,
-    /// but quicker where the store can make one step of them.
+    /// Deletes the rows with these keys, as far as they exist. Returns how many. Equivalent to single deletes, but
+    /// faster where the store can make them in one step.
     ///
     /// # Errors
-    /// Those of an outage. Some may have been removed then.
+    /// The errors of an outage. Some rows may have been deleted then.
     fn delete_rows(&self, table: &str, keys: &[Name]) -> Result<usize> {
         let mut removed = 0;
         for key in keys {
@@ -275,12 +276,12 @@ pub trait Store: fmt::Debug + Send + Sync {
         Ok(removed)
     }
 
-    /// All rows of the table, or of its rows those of this topic, page by page.
+    /// Returns all rows of the table, or those of this topic, fetched page by page.
     fn entries<'a>(&'a self, table: &'a str, topic: Option<&'a Topic>) -> Listing<'a, Row> {
         Listing::new(move |after| self.page_of_entries(table, topic, after))
     }
 
-    /// All keys of the table, or those of this topic, page by page.
+    /// Returns all keys of the table, or those of this topic, fetched page by page.
     fn keys<'a>(&'a self, table: &'a str, topic: Option<&'a Topic>) -> Listing<'a, Name> {
         Listing::new(move |after| self.page_of_keys(table, topic, after))
     }

@@ -1,12 +1,13 @@
-//! One write of one row, and what becomes of it.
+//! One write of one row, and its outcome.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::update::Topic;
 
-/// Writes of the same table for which a store remembers the version of a delete, at least; see [`Write::if_version`].
+/// Minimum number of later writes of the same table for which a store remembers the version of a delete; see
+/// [`Write::if_version`].
 pub const DELETES_REMEMBERED: u64 = 1000;
 
-/// One write of one row, and when it is to be made.
+/// One write of one row, with its conditions.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Write<'a> {
@@ -16,42 +17,41 @@ pub struct Write<'a> {
     pub key: &'a str,
     /// The change.
     pub op: WriteOp<'a>,
-    /// To create: the new row's topic; `None` is [`Topic::ALL`]. To set and delete: the topic that the row must have, or
-    /// it is not found; `None` is any.
+    /// For a create: the topic of the new row; `None` is [`Topic::ALL`]. For a set or delete: the topic that the row
+    /// must have to be found; `None` is any topic.
     pub topic: Option<&'a Topic>,
-    /// Makes the write only if this is the version of the last write of the row, or else fails with
-    /// [`ErrorKind::Conflict`]. To create, this is the version of the delete: it conflicts if the row was created
-    /// since, even if it is deleted again, and if the store has forgotten the delete, which it may after
-    /// [`DELETES_REMEMBERED`] writes.
+    /// Makes the write only if the row's last write has this version; otherwise fails with [`ErrorKind::Conflict`]. For
+    /// a create this is the version of the delete: it conflicts if the row was created since, even if it is deleted
+    /// again, and if the store has forgotten the delete, which it may after [`DELETES_REMEMBERED`] writes.
     pub if_version: Option<u64>,
-    /// To set: only if the row has another value; otherwise nothing is written, and [`Written::changed`] says so.
+    /// For a set: writes only if the value differs; otherwise nothing is written, and [`Written::changed`] is false.
     pub unless_equal: bool,
-    /// True if [`Written::before`] is wanted.
+    /// Asks for [`Written::before`].
     pub returning: bool,
 }
 
 /// The kind of a [`Write`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteOp<'a> {
-    /// Makes a new row of this value.
+    /// Creates a row with this value.
     Create(&'a str),
-    /// Gives a row this value.
+    /// Sets the value of a row.
     Set(&'a str),
-    /// Removes a row.
+    /// Deletes a row.
     Delete,
 }
 
 /// Outcome of a [`Write`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
-    /// The version of this write, also of a delete; that of the row if nothing was changed.
+    /// The version of this write, deletes included; the row's version if nothing was changed.
     pub version: u64,
-    /// The version of the last write of this table and topic before this one, deletes of the table included; 0 if there was none.
+    /// The version of the previous write of this table and topic, deletes of the table included; 0 if there was none.
     /// `None` if nothing was changed, or if the store does not keep it.
     pub after: Option<u64>,
     /// The row's topic.
     pub topic: Topic,
-    /// False if the row had the value already and [`Write::unless_equal`] asked for nothing to be done then.
+    /// False if the row already had the value and [`Write::unless_equal`] was set.
     pub changed: bool,
     /// The value before a set or a delete, if [`Write::returning`] asked for it.
     pub before: Option<String>,
@@ -70,17 +70,17 @@ impl<'a> Write<'a> {
         }
     }
 
-    /// Creates a row.
+    /// Returns a write that creates a row.
     pub fn create(table: &'a str, key: &'a str, value: &'a str) -> Write<'a> {
         Write::new(table, key, WriteOp::Create(value))
     }
 
-    /// Sets a row.
+    /// Returns a write that sets a row.
     pub fn set(table: &'a str, key: &'a str, value: &'a str) -> Write<'a> {
         Write::new(table, key, WriteOp::Set(value))
     }
 
-    /// Deletes a row.
+    /// Returns a write that deletes a row.
     pub fn delete(table: &'a str, key: &'a str) -> Write<'a> {
         Write::new(table, key, WriteOp::Delete)
     }
@@ -113,8 +113,8 @@ impl<'a> Write<'a> {
         self
     }
 
-    /// Checks that this write is to be made, given the topic and the version of the `row` that is there, or the version
-    /// of the `delete` that is remembered of it. For stores that look first and then write, under a lock.
+    /// Checks the conditions of this write, given the topic and the version of the existing `row`, or the remembered
+    /// version of its `delete`. For stores that check first and then write, under a lock.
     ///
     /// # Errors
     /// As [`Store::write`](super::Store::write).
@@ -136,17 +136,17 @@ impl<'a> Write<'a> {
         }
     }
 
-    /// A store's answer if there is no row of this key.
+    /// Returns a store's error if there is no row with this key.
     pub fn not_found(&self) -> Error {
         not_found(self.table, self.key, self.topic)
     }
 
-    /// A store's answer if there is a row of this key.
+    /// Returns a store's error if the row already exists.
     pub fn already_exists(&self) -> Error {
         self.error(ErrorKind::AlreadyExists, row_name(self.table, self.key))
     }
 
-    /// A store's answer if the row has another version.
+    /// Returns a store's error if the row has another version.
     pub fn conflict(&self) -> Error {
         let row = row_name(self.table, self.key);
         let since = self.if_version.map(|version| format!(" after version {version}"));
@@ -159,7 +159,7 @@ impl<'a> Write<'a> {
     }
 }
 
-/// A store's answer if there is no row of this key.
+/// Returns a store's error if there is no row with this key.
 pub fn not_found(table: &str, key: &str, topic: Option<&Topic>) -> Error {
     let mut context = row_name(table, key);
     if let Some(topic) = topic {

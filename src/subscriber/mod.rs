@@ -30,8 +30,8 @@ use worker::Worker;
 
 /// Receives updates from any number of publishers, and puts them into a dispatcher's queue.
 ///
-/// All methods may be called from any thread, also from a callback. A subscriber that was stopped can be started
-/// again; what was registered stays. Dropping it stops it.
+/// All methods may be called from any thread, also from a callback. A stopped subscriber can be started again; its
+/// registrations stay. Dropping it stops it.
 pub struct Subscriber {
     driver: Arc<dyn Driver>,
     queue: QueueSender,
@@ -41,7 +41,7 @@ pub struct Subscriber {
 }
 
 impl Subscriber {
-    /// A subscriber that is not running yet.
+    /// Creates a subscriber that is not running yet.
     pub fn new(driver: Arc<dyn Driver>, queue: QueueSender, options: SubscriberOptions) -> Subscriber {
         Subscriber {
             driver,
@@ -52,13 +52,13 @@ impl Subscriber {
         }
     }
 
-    /// Begins to listen to this topic; true if it was not registered.
+    /// Registers a topic. Returns true if it was not registered before.
     ///
     /// With [`Resubscribe::Manual`](crate::config::Resubscribe::Manual) topics are unregistered when a connection is
-    /// lost; this registers them again.
+    /// lost; this method registers them again.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] if it is longer than the option `max_topic_bytes`.
+    /// [`ErrorKind::InvalidInput`] if the topic is longer than the option `max_topic_bytes`.
     pub fn register_topic(&self, topic: &Topic) -> Result<bool> {
         let (length, limit) = (topic.as_str().len(), self.options.max_topic_bytes);
         if length > limit {
@@ -68,39 +68,39 @@ impl Subscriber {
         Ok(self.shared.state.lock().add_topic(topic))
     }
 
-    /// Ends listening to this topic; true if it was registered. Updates that are in the queue still come.
+    /// Unregisters a topic. Returns true if it was registered. Updates that are already in the queue are still
+    /// delivered.
     pub fn unregister_topic(&self, topic: &Topic) -> bool {
         self.shared.state.lock().remove_topic(topic)
     }
 
-    /// Begins to listen to the publisher at this address; true if it was not registered.
+    /// Registers the address of a publisher. Returns true if it was not registered before.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] or [`ErrorKind::Unsupported`] if the driver cannot take an address of this form. An
-    /// address without a publisher is not an error: it is tried again and again.
+    /// address without a publisher is not an error: the subscriber keeps trying to connect.
     pub fn register_listen_address(&self, address: &str) -> Result<bool> {
         self.driver.check_address(address)?;
         let name = Name::from(self.driver.known_as(address));
         Ok(self.shared.state.lock().add_address(name))
     }
 
-    /// Ends listening to the publisher at this address; true if it was registered.
+    /// Unregisters the address of a publisher. Returns true if it was registered.
     pub fn unregister_listen_address(&self, address: &str) -> bool {
         let name = self.driver.known_as(address);
         self.shared.state.lock().remove_address(&name, Command::Disconnect)
     }
 
-    /// Ends listening to the publisher at this address, which is gone; emits a sync event, unless that one has said
-    /// goodbye.
+    /// Unregisters an address whose publisher is gone, and emits a sync event unless the publisher has said goodbye.
     pub(crate) fn give_up_listen_address(&self, address: &str) {
         let name = self.driver.known_as(address);
         self.shared.state.lock().remove_address(&name, Command::GiveUp);
     }
 
-    /// Receives on the calling thread until [`Subscriber::stop`] is called from another.
+    /// Receives on the calling thread until [`Subscriber::stop`] is called on another thread.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] if it is running already; otherwise the driver's error.
+    /// [`ErrorKind::InvalidInput`] if the subscriber is already running; otherwise the driver's error.
     pub fn run(&self) -> Result<()> {
         self.start()?.run();
         Ok(())
@@ -109,7 +109,7 @@ impl Subscriber {
     /// Receives on a thread of its own.
     ///
     /// # Errors
-    /// As [`Subscriber::run`], and [`ErrorKind::Io`] if no thread can be had.
+    /// As [`Subscriber::run`], and [`ErrorKind::Io`] if the thread cannot be started.
     pub fn daemonize(&self) -> Result<()> {
         let mut thread = self.thread.lock();
         let worker = self.start()?;
@@ -145,18 +145,18 @@ impl Subscriber {
         })
     }
 
-    /// True from `run` or `daemonize` until it has stopped.
+    /// Returns true from `run` or `daemonize` until the subscriber has stopped.
     pub fn is_running(&self) -> bool {
         self.shared.state.lock().is_running()
     }
 
-    /// Waits until every registered topic is confirmed by the publisher at every registered address: from then on
-    /// no change is missed silently.
+    /// Waits until the publisher at every registered address has confirmed every registered topic. From then on no
+    /// change is missed silently.
     ///
     /// # Errors
-    /// [`ErrorKind::Timeout`], naming each address that is missing and why. A publisher that sends no hellos, as
-    /// Dragonflow's, is never live; its updates come all the same. [`ErrorKind::Stopped`] if it was stopped and not
-    /// started again; before the first start it waits.
+    /// [`ErrorKind::Timeout`], naming each address that is not live and its state. A publisher that sends no hellos,
+    /// such as Dragonflow's, is never live, although its updates are received. [`ErrorKind::Stopped`] if the subscriber
+    /// was stopped and not started again. Before the first start this method waits.
     pub fn wait_live(&self, timeout: Duration) -> Result<()> {
         let deadline = thread::deadline(timeout);
         let mut state = self.shared.state.lock();
@@ -174,20 +174,20 @@ impl Subscriber {
         Ok(())
     }
 
-    /// The state of each registered address, topic, and publisher. Topics are known only while it runs and the option
-    /// `continuity` is on. Waits for the subscriber's thread for at most 500 ms; if that waits for room in the queue, the
-    /// topics are as they were last known.
+    /// Returns the state of each registered address, topic, and publisher. The state of topics is known only while the
+    /// subscriber runs and the option `continuity` is on. Waits for the subscriber's thread for at most 500 ms; if that
+    /// thread is waiting for room in the queue, the last known state of the topics is returned.
     pub fn status(&self) -> SubscriberStatus {
         let (addresses, topics) = self.shared.status();
         SubscriberStatus { addresses, topics }
     }
 
-    /// Counts since the subscriber was made.
+    /// Returns the counts since the subscriber was created.
     pub fn stats(&self) -> SubscriberStats {
         self.shared.counts.get()
     }
 
-    /// Ends receiving, and returns when it has ended, well within a second. Does nothing if it is not running.
+    /// Stops receiving. Returns when the thread has ended, well within a second. Does nothing if it is not running.
     pub fn stop(&self) {
         let thread = self.thread.lock().take();
         let mut state = self.shared.state.lock();

@@ -14,21 +14,21 @@ pub struct SubscriberOptions {
     pub max_message_bytes: usize,
     /// A longer topic cannot be registered. Default: 65,536 bytes.
     pub max_topic_bytes: usize,
-    /// Time within which a connected publisher has to answer; after that it counts as one that sends no hellos.
+    /// Time within which a connected publisher has to answer; after that it is taken for one that sends no hellos.
     /// Default: 2 s.
     pub live_timeout: Duration,
-    /// The first wait before something that failed is tried again; it doubles up to `retry_max`. Default: 100 ms.
+    /// The first wait before a failed operation is tried again; it doubles up to `retry_max`. Default: 100 ms.
     pub retry_interval: Duration,
     /// The longest wait between two tries. Default: 2 s.
     pub retry_max: Duration,
-    /// Interval, roughly, at which a live publisher is asked for an answer: one that does not answer is lost within
-    /// three of these. Best the same as the publishers' own. Default: 1 s.
+    /// Approximate interval at which a live publisher is probed. A publisher that does not answer is reported lost
+    /// within three intervals. Best equal to the publishers' `hello_interval_ms`. Default: 1 s.
     pub hello_interval: Duration,
-    /// Search for losses: with false the subscriber reports no gap, restart or silence. Default: true.
+    /// Search for losses. If false, the subscriber reports no gap, restart or silence. Default: true.
     pub continuity: bool,
     /// Policy for the topics when the connection to a live address is lost. Default: [`Resubscribe::Automatic`].
     pub resubscribe: Resubscribe,
-    /// Called with every failure in the background. Default: none; failures are logged in any case.
+    /// Called for every failure in the background. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
 }
 
@@ -58,37 +58,37 @@ impl fmt::Debug for SubscriberOptions {
     }
 }
 
-/// Counts of a [`Subscriber`](super::Subscriber) since it was made.
+/// Counts of a [`Subscriber`](super::Subscriber) since it was created.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubscriberStats {
-    /// Frames that came in.
+    /// Frames received.
     pub received: u64,
     /// Frames of topics that are not registered: ZeroMQ matches topics by prefix.
     pub filtered: u64,
     /// Updates that went into the queue.
     pub decoded: u64,
-    /// Frames that were no valid message.
+    /// Frames that were not a valid message.
     pub malformed: u64,
     /// Sync events that this subscriber emitted.
     pub syncs: u64,
     /// Failures in the background.
     pub errors: u64,
-    /// Updates that were not delivered, because they had been already, or had been declared missing.
+    /// Updates dropped because they had already been delivered, or had been declared missing.
     pub duplicates: u64,
-    /// Number of times that numbers were found missing.
+    /// Number of times that numbers were found to be missing.
     pub gaps: u64,
     /// Number of missing numbers.
     pub lost: u64,
-    /// Updates without numbers: what is lost of them is not noticed.
+    /// Updates without numbers, whose losses cannot be noticed.
     pub unnumbered: u64,
-    /// Number of times that two publishers turned out to use one id.
+    /// Number of times that two publishers were found to use the same id.
     pub clashes: u64,
-    /// Hellos and goodbyes of publishers.
+    /// Hellos and goodbyes received.
     pub hellos: u64,
 }
 
-/// The statistics as one thread writes and others read them.
+/// The counts, written by one thread and read by others.
 #[derive(Debug, Default)]
 pub(super) struct Counts([AtomicU64; 12]);
 

@@ -10,11 +10,11 @@ use super::Subscriber;
 use crate::error::Result;
 use crate::update::{DbUpdate, Name, Topic};
 
-/// Takes an update on the subscriber's thread: it is quick, and waits for nothing.
+/// Takes an update on the subscriber's thread; must be quick and must not wait.
 pub(crate) type Sink = Box<dyn Fn(DbUpdate) + Send + Sync>;
 
-/// A topic that a part of the library listens to, until this is dropped. It is registered again whenever it was cleared. Others may
-/// listen to it too: it is unregistered with the last of them, unless the program had registered it.
+/// A topic that a part of the library listens to, until this value is dropped. It is registered again whenever it was
+/// cleared. It is unregistered with its last user, unless the program registered it too.
 pub(crate) struct OwnTopic {
     subscriber: Arc<Subscriber>,
     topic: Topic,
@@ -22,8 +22,8 @@ pub(crate) struct OwnTopic {
 }
 
 impl OwnTopic {
-    /// Registers a topic. Its updates go into the queue like any other, but those of the table that is named go to the
-    /// sink beside it instead.
+    /// Registers a topic. Its updates go into the queue, except those of the named table, which go to the sink beside
+    /// it.
     ///
     /// # Errors
     /// As [`Subscriber::register_topic`].
@@ -51,7 +51,7 @@ impl Drop for OwnTopic {
 /// The topics of the library's own parts, with their sinks.
 #[derive(Default)]
 pub(super) struct Own {
-    /// The number of sinks: zero shows without the lock, and without a look at every topic.
+    /// The number of sinks. Zero is seen without the lock, and without looking at every topic.
     sinks: AtomicUsize,
     topics: RwLock<HashMap<Topic, Users>>,
     count: AtomicU64,
@@ -60,9 +60,9 @@ pub(super) struct Own {
 /// Users of a topic.
 #[derive(Default)]
 struct Users {
-    /// By number; with the table whose updates go to the sink.
+    /// By number; each with the table whose updates go to the sink.
     sinks: Vec<(u64, Option<(Name, Sink)>)>,
-    /// The topic was registered for them.
+    /// True if the topic was registered for these users.
     is_claimed: bool,
 }
 
@@ -81,7 +81,7 @@ impl Own {
         }
     }
 
-    /// True if the topic is to be unregistered.
+    /// Returns true if the topic is to be unregistered.
     fn remove(&self, topic: &Topic, number: u64) -> bool {
         let mut topics = self.topics.write();
         let Some(users) = topics.get_mut(topic) else {
@@ -104,7 +104,7 @@ impl Own {
         self.topics.read().contains_key(topic)
     }
 
-    /// Hands those of the updates to their sinks that have one.
+    /// Moves updates that have a sink to it.
     pub(super) fn take(&self, updates: &mut Vec<DbUpdate>) {
         if self.sinks.load(Ordering::Acquire) == 0 {
             return;
@@ -121,7 +121,7 @@ impl Own {
     }
 }
 
-/// Destinations of the update instead of the queue.
+/// The sinks that take the update instead of the queue.
 fn sinks<'a>(topics: &'a HashMap<Topic, Users>, update: &DbUpdate) -> impl Iterator<Item = &'a Sink> + use<'a> {
     let table = update.table.clone();
     let users = topics.get(&update.topic).into_iter();

@@ -17,7 +17,7 @@ use super::session::{Command, Memory};
 use super::status::{AddressState, AddressStatus, TopicStatus};
 
 pub(super) struct Shared {
-    /// No frame needs it.
+    /// Not locked for frames.
     pub(super) state: Mutex<State>,
     /// Signalled when the thread has changed the state.
     pub(super) changed: Condvar,
@@ -25,10 +25,10 @@ pub(super) struct Shared {
     pub(super) own: Own,
 }
 
-/// The registrations, the thread's last report on them, and the way to the thread while there is one.
+/// The registrations, the thread's last report on them, and the channels to the thread while it runs.
 #[derive(Default)]
 pub(super) struct State {
-    /// Each topic with its generation, which registering it has raised.
+    /// Each topic with the generation it was registered in.
     topics: BTreeMap<Topic, u64>,
     generation: u64,
     /// Each address with a number that identifies its registration.
@@ -37,7 +37,7 @@ pub(super) struct State {
     /// The thread's state of addresses.
     seen: BTreeMap<Name, Seen>,
     link: Option<Link>,
-    /// It was stopped, and not begun again.
+    /// The subscriber was stopped, and not started again.
     stopped: bool,
     report: Report,
     /// State from earlier runs of the thread, while there is none.
@@ -52,7 +52,7 @@ struct Seen {
     generation: u64,
 }
 
-/// The way to the thread.
+/// The channels to the thread.
 pub(super) struct Link {
     pub(super) commands: Sender<Message>,
     /// Dropped to stop the thread; `None` once that was done.
@@ -75,7 +75,7 @@ struct Report {
     topics: Vec<TopicStatus>,
 }
 
-/// How long the thread is waited for to say how it stands with the topics: it may be waiting for room in the queue.
+/// How long to wait for the thread's report on the topics; it may be waiting for room in the queue.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 impl Shared {
@@ -88,7 +88,7 @@ impl Shared {
         }
     }
 
-    /// The state of every address and topic; of topics what was last known, if the thread does not say in time.
+    /// The state of every address and topic; of topics the last known state if the thread does not answer in time.
     pub(super) fn status(&self) -> (Vec<AddressStatus>, Vec<TopicStatus>) {
         let mut state = self.state.lock();
         if state.is_running() {
@@ -114,7 +114,7 @@ impl State {
         self.stopped
     }
 
-    /// Adds a topic: true if it is new.
+    /// Adds a topic. Returns true if it is new.
     pub(super) fn add_topic(&mut self, topic: &Topic) -> bool {
         if self.topics.contains_key(topic) {
             return false;
@@ -125,9 +125,9 @@ impl State {
         true
     }
 
-    /// Removes a topic: true if it was there.
+    /// Removes a topic. Returns true if it was registered.
     pub(super) fn remove_topic(&mut self, topic: &Topic) -> bool {
-        // One that was cleared is to be forgotten as well.
+        // A cleared topic has to be forgotten too.
         match self.is_running() {
             true => self.command(Command::Unsubscribe(topic.clone())),
             false => self.memory.unregistered(topic),
@@ -135,8 +135,8 @@ impl State {
         self.topics.remove(topic).is_some()
     }
 
-    /// The thread has cleared these topics. One that was registered anew meanwhile stays; the library's own are registered
-    /// again.
+    /// Handles topics that the thread has cleared. A topic that was registered anew meanwhile stays; the library's own
+    /// topics are registered again.
     pub(super) fn clear_topics(&mut self, cleared: &BTreeMap<Topic, u64>, own: &Own) {
         self.topics
             .retain(|topic, generation| cleared.get(topic) != Some(generation));
@@ -145,7 +145,7 @@ impl State {
         }
     }
 
-    /// Adds an address: true if it is new.
+    /// Adds an address. Returns true if it is new.
     pub(super) fn add_address(&mut self, address: Name) -> bool {
         if self.addresses.contains_key(&address) {
             return false;
@@ -156,7 +156,7 @@ impl State {
         true
     }
 
-    /// Removes an address, and sends the command that is made of it: true if it was there.
+    /// Removes an address and sends the command made from it. Returns true if it was registered.
     pub(super) fn remove_address(&mut self, address: &str, command: impl FnOnce(Name) -> Command) -> bool {
         let removed = self.addresses.remove_entry(address);
         let found = removed.is_some();
@@ -166,8 +166,8 @@ impl State {
         found
     }
 
-    /// The thread begins: it gets all registrations. Returns the generation of the topics, and the state from earlier
-    /// runs.
+    /// Called when the thread starts: sends it all registrations. Returns the generation of the topics, and the state
+    /// from earlier runs.
     pub(super) fn begin(&mut self, link: Link) -> (u64, Memory) {
         self.link = Some(link);
         self.stopped = false;
@@ -180,7 +180,7 @@ impl State {
         (self.generation, std::mem::take(&mut self.memory))
     }
 
-    /// The thread has ended.
+    /// Called when the thread has ended.
     pub(super) fn end(&mut self, memory: Memory) {
         self.memory = memory;
         self.link = None;
@@ -196,7 +196,7 @@ impl State {
         }
     }
 
-    /// The thread says what it knows of the addresses.
+    /// Stores the thread's state of the addresses.
     pub(super) fn see<'a>(&mut self, addresses: impl Iterator<Item = (&'a Name, u64, AddressState, u64)>) {
         let seen = addresses.map(|(address, registration, state, generation)| {
             let seen = Seen {
@@ -209,14 +209,14 @@ impl State {
         self.seen = seen.collect();
     }
 
-    /// The thread reports the state of the topics, for calls up to this number: later ones are answered later, since
-    /// changes just before them may be missing.
+    /// Stores the thread's state of the topics for callers up to number `asked`. Later callers need a later report,
+    /// since this one may lack their last changes.
     pub(super) fn report(&mut self, asked: u64, topics: Vec<TopicStatus>) {
         self.report.made = asked;
         self.report.topics = topics;
     }
 
-    /// The reasons why the subscriber is not live, for people; `None` if it is.
+    /// The addresses that are not live, in readable form; `None` if all are live.
     pub(super) fn missing(&self) -> Option<String> {
         if self.addresses.is_empty() {
             return Some("no listen address is registered".into());
@@ -232,7 +232,7 @@ impl State {
         (!missing.is_empty()).then_some(missing)
     }
 
-    /// The state of each address: live only if all of today's topics are in force there.
+    /// The state of each address: live only if all current topics are in force there.
     fn addresses(&self) -> impl Iterator<Item = AddressStatus> {
         self.addresses.iter().map(|(address, registration)| {
             let seen = self.seen.get(address).filter(|seen| seen.registration == *registration);
@@ -254,7 +254,7 @@ impl State {
 
     fn send(&self, message: Message) {
         if let Some(link) = &self.link {
-            // It fails only if the thread has broken off: a new one gets all registrations.
+            // Fails only if the thread has ended; the next one gets all registrations.
             let _ = link.commands.send(message);
             link.wake.wake();
         }

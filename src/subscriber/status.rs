@@ -31,7 +31,7 @@ pub struct AddressStatus {
 pub struct TopicStatus {
     /// The topic.
     pub topic: Topic,
-    /// Live if every publisher that is connected has confirmed it, and none of the connected is silent.
+    /// Live if every connected publisher has confirmed the topic and none of them is silent.
     pub state: TopicState,
     /// Publishers heard on it.
     pub publishers: Vec<PublisherStatus>,
@@ -43,9 +43,9 @@ pub struct TopicStatus {
 pub struct PublisherStatus {
     /// Its id.
     pub publisher: Name,
-    /// Which run of it.
+    /// Identifies the run of the publisher.
     pub epoch: u64,
-    /// Live if its hellos come, stale if they have ceased, unconfirmed if it sends none.
+    /// Live if its hellos arrive, stale if they have ceased, unconfirmed if it sends none.
     pub state: TopicState,
     /// The last number that was delivered, or declared missing.
     pub last: u64,
@@ -53,15 +53,15 @@ pub struct PublisherStatus {
     pub age: Duration,
 }
 
-/// State of a topic: live, or liable to silent losses.
+/// State of a topic: live, or exposed to silent losses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TopicState {
     /// Nothing is missed silently.
     Live,
-    /// It was live; nothing was heard for too long.
+    /// It was live, but nothing was heard for too long.
     Stale,
-    /// There is no proof, or not yet.
+    /// There is no proof, or none yet.
     Unconfirmed,
 }
 
@@ -85,7 +85,8 @@ pub enum AddressState {
     Unconfirmed,
     /// The publisher has confirmed every topic: nothing more is missed silently.
     Live,
-    /// The publisher does not answer, as one that sends no hellos (Dragonflow's): updates flow, unproven.
+    /// The publisher does not answer, as one that sends no hellos (such as Dragonflow's): updates arrive, but a loss
+    /// may go unnoticed.
     NoHello,
 }
 

@@ -1,4 +1,4 @@
-//! The subscriber's thread: moves what happens into the session, and does what comes out of it.
+//! The subscriber's thread: moves inputs into the session and carries out its actions.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::shared::{Message, Shared, State};
 pub(super) struct Worker {
     pub(super) inbound: Box<dyn Inbound>,
     pub(super) messages: Receiver<Message>,
-    /// Disconnected when the subscriber is to stop.
+    /// Disconnected to stop the subscriber.
     pub(super) stop: Receiver<()>,
     pub(super) shared: Arc<Shared>,
     pub(super) queue: QueueSender,
@@ -26,12 +26,11 @@ pub(super) struct Worker {
     pub(super) has_ended: bool,
 }
 
-/// Number of frames, or updates, after which their contents go into the queue, even if more are there.
+/// Number of frames or updates after which the decoded updates go into the queue, even if more are waiting.
 const BATCH: usize = 64;
 const LARGE_BATCH: usize = 512;
 
-/// Number of failures in a row that are reported without a pause; after each of the following the pause is longer by
-/// this.
+/// Number of consecutive failures reported without a pause; each further one lengthens the pause by `PAUSE`.
 const FREE: u32 = 8;
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -42,13 +41,13 @@ impl Worker {
         self.finish();
     }
 
-    /// Calls of the handle until the end count, and their consequences are reported.
+    /// Handles the commands given before the end, and reports their consequences.
     fn finish(&mut self) {
         let shared = Arc::clone(&self.shared);
         loop {
             handle_messages(&self.messages, &mut self.session, &self.shared);
             self.act();
-            // The handle speaks under this lock, to the next thread if this one has ended.
+            // The handle sends under this lock; to the next thread if this one has ended.
             let mut state = shared.state.lock();
             if self.messages.is_empty() {
                 return self.end(&mut state);
@@ -88,8 +87,8 @@ impl Worker {
                         now = clock::now();
                     }
                     frames += 1;
-                    // Commands that the program gave before the message was sent go first: of a topic that is
-                    // unregistered nothing comes any more.
+                    // Commands given before the message was sent go first: nothing is delivered on an unregistered
+                    // topic.
                     if !self.messages.is_empty() {
                         handle_messages(&self.messages, session, &self.shared);
                     }
@@ -114,7 +113,7 @@ impl Worker {
                 Err(e) => {
                     failures += 1;
                     self.report(&e);
-                    // One may be news of an address; what fails again and again is tried after a while. Stop ends it.
+                    // The first failures may carry news of an address; repeated ones wait longer. A stop ends the wait.
                     let wait = PAUSE
                         .saturating_mul(u32::saturating_sub(failures, FREE))
                         .min(self.options.retry_interval);
@@ -138,11 +137,11 @@ impl Worker {
         }
     }
 
-    /// Does what is to be done.
+    /// Carries out the session's actions.
     fn act(&mut self) {
         while let Some(action) = self.session.poll() {
             if matches!(action, Action::Deliver | Action::Tell(_)) {
-                // Before a callback can look at them.
+                // Before a callback can read them.
                 self.shared.counts.set(&self.session.stats());
             }
             let (inbound, now) = (&mut *self.inbound, clock::now);
@@ -165,7 +164,7 @@ impl Worker {
                     self.session.handle_not_connecting(&address, now());
                 }),
                 Action::Disconnect(address) => inbound.disconnect(&address),
-                // If that fails nothing will answer, so that it is asked again.
+                // If this fails no answer comes, and the address is probed again.
                 Action::Probe(address, probe) => inbound.probe(&address, &probe),
                 Action::Weigh(address) => {
                     let received = inbound.received_bytes(&address);
@@ -190,17 +189,17 @@ impl Worker {
         }
     }
 
-    /// Hands on what was decoded.
+    /// Puts decoded updates into the queue.
     fn deliver(&mut self) {
         let updates = self.session.updates();
         let count = updates.len();
         self.shared.own.take(updates);
-        // It fails only if the subscriber or the dispatcher is stopping.
+        // Fails only if the subscriber or the dispatcher is stopping.
         if self.queue.push(updates, &self.stop).is_err() {
             updates.clear();
         }
         let decoder = self.session.decoder();
-        // As many as went are what the next time is likely to take.
+        // The next batch is likely to need as many.
         while decoder.spares() < count.max(BATCH)
             && let Some(values) = self.queue.spare_values()
         {
@@ -253,7 +252,7 @@ mod tests {
 
     const ADDRESS: &str = "memory://here";
 
-    /// A subscriber on this address, and where its sync events come.
+    /// A subscriber with this address, and the receiver of its sync events.
     fn subscriber(resubscribe: Resubscribe) -> (Dispatcher, Subscriber, Receiver<SyncReason>) {
         let dispatcher = Dispatcher::new(DispatcherOptions::default()).unwrap();
         let (sender, syncs) = crossbeam_channel::unbounded();
@@ -269,7 +268,7 @@ mod tests {
     }
 
     impl Worker {
-        /// Works until it has done so once.
+        /// Works until `done` has been true once.
         fn work_until(&mut self, done: fn(&Received<'_>) -> bool) {
             handle_messages(&self.messages, &mut self.session, &self.shared);
             self.act();
@@ -322,7 +321,7 @@ mod tests {
         worker.finish();
         let mut worker = subscriber.start().unwrap();
         worker.work_until(is_answer);
-        // The report that it is live again comes after a while.
+        // The address is reported live again only after a while.
         worker.session.tick(clock::now() + Duration::from_secs(1));
         worker.act();
         subscriber.stop();

@@ -1,4 +1,4 @@
-//! The wire format as a sender and a receiver see it.
+//! The wire format, seen by a sender and a receiver.
 
 mod malformed;
 
@@ -33,7 +33,7 @@ fn control(payload: &[u8]) -> Control {
     }
 }
 
-/// A document as another program would write it, with code that is not ours.
+/// A document encoded by other code than the library's.
 fn foreign(codec: Codec, document: &Value) -> Vec<u8> {
     match codec {
         Codec::Json => serde_json::to_vec_pretty(document).expect("JSON"),
@@ -50,7 +50,7 @@ fn encode(codec: Codec, update: &DbUpdate) -> Vec<u8> {
     payload
 }
 
-/// Nothing, which is not written, or some milliseconds.
+/// Zero, which is not written, or some milliseconds.
 fn any_idle() -> impl Strategy<Value = Duration> {
     prop_oneof![Just(0), any::<u64>()].prop_map(Duration::from_millis)
 }

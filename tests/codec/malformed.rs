@@ -1,4 +1,4 @@
-//! What a receiver refuses, and that nothing it is sent can hurt it.
+//! Malformed payloads are refused and do no harm.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -272,7 +272,7 @@ fn nesting_is_bounded_alike_in_both_formats() {
 fn what_is_too_long_or_too_much_is_refused() {
     let with = |field: &str, length: usize| {
         let mut document = json!({"table": null, "key": null, "action": "hello", "publisher": "p", "epoch": 1});
-        // In JSON one of them has an escape, and takes the other way.
+        // In JSON one of them has an escape, and is read by other code.
         document[field] = json!("x".repeat(length));
         let escaped = json!(format!("\n{}", "x".repeat(length - 1)));
         let mut other = document.clone();
@@ -294,14 +294,14 @@ fn what_is_too_long_or_too_much_is_refused() {
         assert_eq!(decode(&foreign(codec, &batch(MAX_UPDATES))).unwrap().len(), MAX_UPDATES);
         assert!(refused(&foreign(codec, &batch(MAX_UPDATES + 1))).contains("too many updates"));
     }
-    // A null is one byte in MessagePack and four in JSON: short documents may grow, long ones only so much.
+    // A null is one byte in MessagePack and four in JSON: short documents may grow, long ones only to a limit.
     let nulls = |count: usize| json!({"table": "t", "key": "k", "action": "set", "value": vec![Value::Null; count]});
     assert!(decode(&foreign(Codec::MessagePack, &nulls(10_000))).is_ok());
     assert!(refused(&foreign(Codec::MessagePack, &nulls(1_000_000))).contains("value"));
     assert!(decode(&foreign(Codec::Json, &nulls(1_000_000))).is_ok());
 }
 
-/// A service that decodes and encodes anew only what it knows, as Dragonflow's, leaves a hello without its sender.
+/// A service that decodes and re-encodes only the fields it knows, such as Dragonflow's, drops a hello's sender.
 #[test]
 fn a_hello_without_its_sender_is_still_a_message() {
     for codec in BOTH {

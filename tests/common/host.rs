@@ -1,4 +1,4 @@
-//! A publisher service with processes that publish through it, and others that watch.
+//! A publisher service, with processes that publish through it and others that watch.
 
 // Each test crate uses a part of it.
 #![allow(dead_code)]
@@ -44,7 +44,7 @@ impl Host {
         Process::start(command)
     }
 
-    /// A watch that is live, and has said so.
+    /// A watch that has reported that it is live.
     pub(crate) fn live_watch(&self, args: &[&str]) -> Process {
         let mut watch = self.watch(args);
         watch.await_stderr("ready");

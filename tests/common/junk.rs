@@ -1,4 +1,4 @@
-//! Messages that are no updates.
+//! Messages that are not updates.
 
 use crate::random::Random;
 
@@ -7,8 +7,8 @@ pub(crate) fn valid(key: usize) -> Vec<u8> {
     format!(r#"{{"table":"row","key":"{key}","action":"set","value":"{{}}","topic":"D"}}"#).into_bytes()
 }
 
-/// A message of any number of frames that is not an update: at most `limit` bytes are allowed. The first frame is the
-/// topic D, so that it comes through.
+/// A message of any number of frames that is not an update, of at most `limit` bytes. The first frame is the topic D,
+/// so that subscribers of it receive the message.
 pub(crate) fn malformed(random: &mut Random, limit: usize) -> Vec<Vec<u8>> {
     let mut payload = match random.below(14) {
         0 => random.bytes(200),
@@ -54,7 +54,7 @@ pub(crate) fn malformed(random: &mut Random, limit: usize) -> Vec<Vec<u8>> {
         }
         _ => b"[1,2,{}]".to_vec(),
     };
-    // By chance this could be an array of nothing, which is a valid batch of no updates.
+    // By chance this could be an empty array, which is a valid batch without updates.
     if payload == b"[]" || payload.first() == Some(&0x90) || payload.first() == Some(&0xdc) {
         payload = b"x".to_vec();
     }

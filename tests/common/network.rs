@@ -1,4 +1,4 @@
-//! A network of a test's own: a loopback interface, a hosts file, and a name server that answers when the test says so.
+//! A network for one test: a loopback interface, a hosts file, and a name server that answers when the test says so.
 #![allow(dead_code, reason = "every test target uses a part of it")]
 
 use std::collections::HashMap;
@@ -12,10 +12,10 @@ use socket2::{Domain, Socket, Type};
 
 use crate::reexec::Process;
 
-/// Set in the process that has the network.
+/// Set in the process inside the network.
 const INSIDE: &str = "TABLECAST_TEST_NETWORK";
 
-/// What follows is run with the files of the folder in the first argument in place of the system's.
+/// Runs the rest of the arguments with the files of the folder in the first argument in place of the system's.
 const SCRIPT: &str = r#"
 set -e
 PATH=$PATH:/usr/sbin:/sbin
@@ -51,7 +51,7 @@ pub(crate) fn alone(test: &str, hosts: &str, body: impl FnOnce(&NameServer)) {
     command.arg(folder.path()).arg(std::env::current_exe().unwrap());
     let mut process = Process::start_with(command, test, &[(INSIDE, "1")]);
     process.until(DONE);
-    // A look-up that hangs does not hold up the end of the process.
+    // A hanging look-up does not delay the end of the process.
     let end = Instant::now();
     process.finish();
     assert!(
@@ -61,7 +61,7 @@ pub(crate) fn alone(test: &str, hosts: &str, body: impl FnOnce(&NameServer)) {
     );
 }
 
-/// Connects here hang: its queue is full, and the system answers nothing.
+/// An address at which connecting hangs: its queue is full, and the system does not answer.
 pub(crate) fn deaf(address: SocketAddr) -> (Socket, Vec<Socket>) {
     let socket = || Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
     let listener = socket();
@@ -84,7 +84,7 @@ pub(crate) fn ip(args: &str) {
     assert!(done.unwrap().success(), "ip {args}");
 }
 
-/// A name server that says nothing about names which it was not told.
+/// A name server that does not answer for names it was not given.
 pub(crate) struct NameServer {
     socket: Arc<UdpSocket>,
     state: Arc<Mutex<State>>,
@@ -99,7 +99,7 @@ struct State {
 
 struct Question {
     name: String,
-    /// The question as it came, up to its end.
+    /// The received message, up to the end of the question.
     bytes: Vec<u8>,
     is_ipv6: bool,
 }
@@ -127,14 +127,14 @@ impl NameServer {
         server
     }
 
-    /// From now on it answers that `name` has these addresses, also to what it was asked before.
+    /// From now on answers that `name` has these addresses, earlier questions included.
     pub(crate) fn tell(&self, name: &str, addresses: &[&str]) {
         let addresses: Vec<_> = addresses.iter().map(|address| address.parse().unwrap()).collect();
         let mut state = self.state.lock();
         state.unanswered.retain(|(question, from)| {
             let is_it = question.name == name;
             if is_it {
-                // Those who have asked may have given up.
+                // The asking end may have given up.
                 let _ = self.socket.send_to(&question.answer(&addresses), *from);
             }
             !is_it
@@ -142,12 +142,12 @@ impl NameServer {
         state.names.insert(name.to_owned(), addresses);
     }
 
-    /// From now on it says nothing about this name.
+    /// From now on does not answer for this name.
     pub(crate) fn forget(&self, name: &str) {
         self.state.lock().names.remove(name);
     }
 
-    /// How often it was asked for this name: for each look-up at least twice.
+    /// How often this name was asked for: at least twice for each look-up.
     pub(crate) fn asked(&self, name: &str) -> usize {
         self.state.lock().asked.get(name).copied().unwrap_or_default()
     }
@@ -180,11 +180,11 @@ impl Question {
     fn answer(&self, addresses: &[IpAddr]) -> Vec<u8> {
         let addresses = addresses.iter().filter(|address| address.is_ipv6() == self.is_ipv6);
         let mut message = self.bytes.clone();
-        // An answer without an error; one question, so many answers, and nothing more.
+        // An answer without an error: one question, this many answers, and nothing more.
         message[2..4].copy_from_slice(&[0x81, 0x80]);
         message[4..HEADER].copy_from_slice(&[0, 1, 0, addresses.clone().count() as u8, 0, 0, 0, 0]);
         for address in addresses {
-            // The name of the question, its type and class, and that it holds for a second.
+            // The name of the question, its type and class, and a lifetime of one second.
             message.extend([
                 0xc0,
                 HEADER as u8,

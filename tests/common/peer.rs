@@ -11,7 +11,7 @@ pub(crate) fn bound(context: &zmq::Context, kind: zmq::SocketType) -> (zmq::Sock
     (socket, address)
 }
 
-/// Waits until a subscriber has subscribed to `topic` at this XPUB socket, and for the probe that follows.
+/// Waits until a subscriber has subscribed to `topic` at this XPUB socket, and then for its probe.
 pub(crate) fn await_subscription(xpub: &zmq::Socket, topic: &str) {
     let mut seen = (false, false);
     while seen != (true, true) {

@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, unbounded};
 
 use program::program;
 
-/// The longest that a test waits for anything.
+/// The longest wait of a test.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// A running child.
@@ -24,21 +24,21 @@ pub(crate) struct Process {
     stdin: Option<ChildStdin>,
     stdout: Receiver<String>,
     stderr: Receiver<String>,
-    /// What was read from stderr so far, for messages.
+    /// The lines read from stderr so far, for messages.
     said: Vec<String>,
 }
 
-/// How a child ended, and what nobody had read yet.
+/// How a child ended, and its unread output.
 #[derive(Debug)]
 pub(crate) struct End {
     /// The exit code; `None` if a signal killed it.
     pub(crate) code: Option<i32>,
     pub(crate) stdout: Vec<String>,
-    /// All of it.
+    /// All of stderr.
     pub(crate) stderr: String,
 }
 
-/// The tool, without what the environment of the tests may say.
+/// The tool, without options from the environment of the tests.
 pub(crate) fn tablecast<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = program(env!("CARGO_BIN_EXE_tablecast"));
     for (name, _) in std::env::vars_os() {
@@ -94,7 +94,7 @@ impl Process {
         }
     }
 
-    /// What it has said on stderr until now.
+    /// Its stderr up to now.
     pub(crate) fn stderr(&mut self) -> String {
         self.said.extend(self.stderr.try_iter());
         self.said.join("\n")
@@ -110,7 +110,7 @@ impl Process {
         self.stdin = None;
     }
 
-    /// Reads one line more of its stdout at most, then closes the pipe.
+    /// Reads at most one more line of its stdout, then closes the pipe.
     pub(crate) fn ignore_stdout(&mut self) {
         self.stdout = unbounded().1;
     }
@@ -131,7 +131,7 @@ impl Process {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Sends SIGKILL, and waits until it is gone.
+    /// Sends SIGKILL, and waits until the process is gone.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -189,7 +189,7 @@ fn lines(pipe: impl Read + Send + 'static) -> Receiver<String> {
     lines
 }
 
-/// The lines until the pipe is closed, which a child does by ending.
+/// The lines until the pipe is closed, as it is when the child ends.
 fn drain(lines: &Receiver<String>, deadline: Instant) -> Vec<String> {
     let mut all = Vec::new();
     loop {

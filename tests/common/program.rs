@@ -1,10 +1,10 @@
-//! How tests start programs that they send signals.
+//! Starting of programs that tests send signals to.
 
 use std::ffi::OsStr;
 use std::process::Command;
 
-/// A program as a terminal starts it: it ignores no signal. A shell has what it runs in the background ignore some, these tests
-/// too, and children inherit that.
+/// Starts a program as a terminal does, without ignored signals. A shell makes background processes ignore some, these
+/// tests included, and children inherit that.
 pub(crate) fn program(path: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("/usr/bin/env");
     command.arg("--default-signal=INT,TERM,HUP").arg(path);

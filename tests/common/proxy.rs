@@ -1,4 +1,4 @@
-//! A TCP proxy that makes a network bad: cut, silent, slow, or a byte at a time.
+//! A TCP proxy that makes a network bad: cut, silent, slow, or one byte at a time.
 #![allow(dead_code, reason = "every test target uses a part of it")]
 
 use std::io::{Read, Write};
@@ -9,25 +9,25 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// What happens to bytes on their way.
+/// The fault of the connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     None,
-    /// They vanish, both ways, and nobody is told.
+    /// Bytes vanish in both directions, without an error.
     Silence,
-    /// What the server says vanishes; what it is told arrives.
+    /// Bytes from the server vanish; bytes to it arrive.
     MuteServer,
-    /// Every piece waits for so long, both ways.
+    /// Every piece is delayed by this time, in both directions.
     Delay(Duration),
-    /// What the server says comes one byte in a packet.
+    /// Bytes from the server come one in a packet.
     Trickle,
-    /// What the server says comes at so many bytes a second.
+    /// Bytes from the server come at this many per second.
     Rate(usize),
-    /// What the server is told comes at so many bytes a second.
+    /// Bytes to the server come at this many per second.
     SlowRequest(usize),
-    /// What the server says next vanishes, and the connection with it; then all is well again.
+    /// The server's next bytes vanish, and with them the connection; then the fault ends.
     LoseAnswer,
-    /// What the server is told next comes only when [`Proxy::release`] says so, even if the connection is given up before.
+    /// The next bytes to the server arrive only at [`Proxy::release`], even if the connection is given up before.
     HoldRequest,
 }
 
@@ -43,14 +43,14 @@ struct Shared {
     refusing: AtomicBool,
     accepted: AtomicUsize,
     streams: Mutex<Vec<TcpStream>>,
-    /// So many of the connections were forgotten.
+    /// Connections with numbers below this were forgotten.
     forgotten: AtomicUsize,
     over: AtomicBool,
     released: AtomicBool,
 }
 
 impl Proxy {
-    /// A proxy before this port.
+    /// A proxy in front of this port.
     pub(crate) fn to(target: u16) -> Proxy {
         Proxy::at("127.0.0.1:0", target)
     }
@@ -82,7 +82,7 @@ impl Proxy {
         self.address.to_string()
     }
 
-    /// From now on; also for connections that are there.
+    /// Sets the fault, for existing connections too.
     pub(crate) fn set(&self, fault: Fault) {
         *self.shared.fault.lock() = fault;
     }
@@ -98,22 +98,22 @@ impl Proxy {
         }
     }
 
-    /// What is said on the connections that are there vanishes from now on, as when a firewall has forgotten them.
+    /// From now on everything on the existing connections vanishes, as when a firewall has forgotten them.
     pub(crate) fn forget(&self) {
         self.shared.forgotten.store(self.accepted(), Ordering::SeqCst);
     }
 
-    /// Closes every new connection at once, or no more.
+    /// Closes every new connection at once, or stops doing so.
     pub(crate) fn refuse(&self, refuse: bool) {
         self.shared.refusing.store(refuse, Ordering::SeqCst);
     }
 
-    /// Lets go on what was held.
+    /// Passes on what was held.
     pub(crate) fn release(&self) {
         self.shared.released.store(true, Ordering::SeqCst);
     }
 
-    /// How many connections came.
+    /// Number of accepted connections.
     pub(crate) fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::SeqCst)
     }
@@ -141,7 +141,7 @@ impl Shared {
             let Ok(far) = TcpStream::connect(("127.0.0.1", self.target)) else {
                 continue;
             };
-            // What is on its way is not to hide in here.
+            // A small buffer, so that no backlog hides in the proxy.
             rustix::net::sockopt::set_socket_recv_buffer_size(&near, 64 << 10).unwrap();
             for stream in [&near, &far] {
                 stream.set_nodelay(true).unwrap();

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-/// Numbers from a seed.
+/// Random numbers from a seed.
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// Prints its seed, or takes that of `TABLECAST_TEST_SEED`.
+    /// Prints its seed, or takes the one in `TABLECAST_TEST_SEED`.
     pub(crate) fn new(what: &str) -> Random {
         let given = std::env::var("TABLECAST_TEST_SEED")
             .ok()
@@ -23,7 +23,7 @@ impl Random {
         Random(seed)
     }
 
-    /// From here on the same numbers come again.
+    /// The seed from which the following numbers come again.
     pub(crate) fn seed(&self) -> u64 {
         self.0
     }

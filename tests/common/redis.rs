@@ -1,4 +1,4 @@
-//! Redis servers of our own, alone and as a cluster. They end with the test, however it ends.
+//! Redis servers for tests, alone and as a cluster. They end with the test, however it ends.
 #![allow(dead_code, reason = "every test target uses a part of it")]
 
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use redis::{ConnectionAddr, ConnectionInfo, FromRedisValue, RedisConnectionInfo,
 
 use crate::common::eventually;
 
-/// More than a server needs on a busy machine.
+/// More than a server takes to start or answer on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 
 /// One server, in a folder of its own.
@@ -21,12 +21,12 @@ pub(crate) struct Server {
     port: u16,
     folder: tempfile::TempDir,
     args: Vec<String>,
-    /// With what the tests ask it something.
+    /// The password with which tests log in.
     password: Option<String>,
     running: Option<Running>,
 }
 
-/// A shell that runs the server and kills it when its own input ends: when this is dropped, and also when the test
+/// A shell that runs the server and kills it when the shell's input ends: when this is dropped, and also when the test
 /// program was killed. It then removes the folder, unless it was told to keep it.
 struct Running {
     shell: Child,
@@ -36,7 +36,7 @@ struct Running {
 const SHELL: &str = r#""$@" >>log 2>&1 & echo $!; read -r keep; kill -9 $!; wait; [ "$keep" ] || rm -rf "$PWD""#;
 
 impl Server {
-    /// A server that takes requests, without a password.
+    /// A running server without a password.
     pub(crate) fn start() -> Server {
         Server::with(&[])
     }
@@ -55,7 +55,7 @@ impl Server {
             if let Some(at) = args.iter().position(|arg| *arg == "--requirepass") {
                 server.password = args.get(at + 1).map(|password| (*password).to_owned());
             }
-            // Somebody else may take the port first.
+            // Another process may take the port first.
             if server.try_restart() {
                 return server;
             }
@@ -136,7 +136,7 @@ impl Server {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// As the driver takes it.
+    /// The address in the driver's form.
     pub(crate) fn address(&self) -> String {
         format!("redis://{}", self.host())
     }
@@ -165,7 +165,7 @@ impl Server {
         assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
     }
 
-    /// How much memory the server has before `body`, and at most meanwhile.
+    /// The server's memory before `body`, and its peak during it.
     pub(crate) fn growth(&self, body: impl FnOnce()) -> (u64, u64) {
         let pid = self.running.as_ref().unwrap().pid;
         let read = |field: &str| -> u64 {
@@ -175,7 +175,7 @@ impl Server {
                 .find_map(|line| line.strip_prefix(field)?.split_whitespace().nth(1));
             kib.unwrap().parse::<u64>().unwrap() << 10
         };
-        // The peak begins anew.
+        // Resets the peak.
         fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
         let before = read("VmRSS");
         body();
@@ -214,13 +214,13 @@ impl Server {
         command.query(&mut self.connect()?)
     }
 
-    /// What it answers.
+    /// Runs a command. Returns the answer.
     #[track_caller]
     pub(crate) fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
         self.try_ask(words).unwrap_or_else(|e| panic!("{words:?}: {e}"))
     }
 
-    /// How many connections of the library's it has.
+    /// Number of the library's connections.
     pub(crate) fn clients(&self) -> usize {
         let clients: String = self.ask(&["CLIENT", "LIST"]);
         clients
@@ -229,7 +229,7 @@ impl Server {
             .count()
     }
 
-    /// Waits until so many have subscribed to this channel here.
+    /// Waits until this channel has this many subscribers here.
     pub(crate) fn await_subscribers(&self, channel: &str, count: i64) {
         eventually(LONG, || {
             self.ask::<(String, i64)>(&["PUBSUB", "NUMSUB", channel]).1 == count
@@ -249,7 +249,7 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<Server>,
 }
 
-/// After this long without an answer a node counts as failed; its replica is promoted a second or two later.
+/// A node counts as failed after this long without an answer; its replica is promoted a second or two later.
 const NODE_TIMEOUT: &str = "1000";
 
 impl Cluster {
@@ -268,7 +268,7 @@ impl Cluster {
             "0",
             "--repl-diskless-sync-delay",
             "0",
-            // A replica that has never heard of its master is not told of.
+            // Otherwise nodes do not name a replica that has never heard from its master.
             "--repl-ping-replica-period",
             "1",
         ];
@@ -286,20 +286,20 @@ impl Cluster {
         }
         for (master, replica) in masters.iter().zip(replicas) {
             let id: String = master.ask(&["CLUSTER", "MYID"]);
-            // Until it has heard of the master.
+            // Repeated until the replica has heard of the master.
             eventually(LONG, || replica.try_ask::<()>(&["CLUSTER", "REPLICATE", &id]).is_ok());
         }
         cluster.await_ok();
         cluster
     }
 
-    /// Waits until all nodes that run agree that all is well, with a replica for each master if all six run.
+    /// Waits until all running nodes agree that the cluster is well, with a replica for each master if all six run.
     pub(crate) fn await_ok(&self) {
         let running: Vec<_> = self.nodes.iter().filter(|node| node.running.is_some()).collect();
         eventually(LONG, || running.iter().all(|node| node.is_well(running.len() == 6)));
     }
 
-    /// The masters, as those see it who run.
+    /// The masters, as the running nodes see it.
     pub(crate) fn masters(&self) -> Vec<usize> {
         let is_master = |node: &Server| node.running.is_some() && node.role() == "master";
         (0..self.nodes.len())
@@ -324,7 +324,7 @@ impl Cluster {
         self.nodes.iter().position(|node| node.port == port).unwrap()
     }
 
-    /// As the driver takes it; one node is enough, the others are found.
+    /// The address of one node in the driver's form; the others are found.
     pub(crate) fn address(&self) -> String {
         self.nodes[0].address()
     }
@@ -335,7 +335,8 @@ impl Cluster {
         format!("redis://{}", hosts.join(","))
     }
 
-    /// Waits until all that was published so far has reached every node: they pass it on after they have confirmed it.
+    /// Waits until everything published so far has reached every node: nodes pass messages on after they have confirmed
+    /// them.
     pub(crate) fn settle(&self) {
         let mut listening: Vec<_> = self.nodes.iter().map(|node| node.connect().unwrap()).collect();
         let mut ears: Vec<_> = listening.iter_mut().map(redis::Connection::as_pubsub).collect();
@@ -350,7 +351,7 @@ impl Cluster {
         }
     }
 
-    /// The slot of a table of the store.
+    /// The slot of a store's table.
     pub(crate) fn slot(&self, table: &str) -> u16 {
         let key = format!("tablecast{{{}:{table}}}/rows", table.len());
         self.nodes[0].ask(&["CLUSTER", "KEYSLOT", &key])
@@ -393,7 +394,7 @@ impl Cluster {
         for master in self.masters() {
             let () = self.nodes[master].ask(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]);
         }
-        // Moved on before all know of it, it may end with two who each hold the other one for its owner.
+        // If it moved on before all nodes know of it, two nodes might each take the other for its owner.
         eventually(LONG, || {
             self.nodes.iter().all(|node| node.owner(number) == Some(to.port))
         });
@@ -415,7 +416,7 @@ impl Cluster {
     }
 }
 
-/// A cluster that one test has at a time, since making one takes seconds.
+/// A cluster lent to one test at a time, since making one takes seconds.
 pub(crate) struct Lease(Option<Cluster>);
 
 static CLUSTERS: Mutex<Vec<Cluster>> = Mutex::new(Vec::new());
@@ -426,7 +427,7 @@ impl Lease {
         Lease(Some(cluster.unwrap_or_else(Cluster::start)))
     }
 
-    /// Removes everything that is stored.
+    /// Removes all stored data.
     pub(crate) fn clear(&self) {
         for master in self.masters() {
             let () = self.nodes[master].ask(&["FLUSHALL"]);
@@ -470,7 +471,7 @@ impl Server {
         info.contains("cluster_state:ok") && linked && whole
     }
 
-    /// The port of the master that has this slot, as this node knows it.
+    /// The port of the master with this slot, as this node knows it.
     fn owner(&self, slot: u16) -> Option<u16> {
         // The ends of the range, then the master: its host, its port, its id, and more.
         type Range = (u16, u16, (String, u16, String, redis::Value));
@@ -497,8 +498,8 @@ impl Server {
     }
 }
 
-/// A port that is free together with the one of the cluster's bus, ten thousand above; neither is one of those that
-/// the system gives to connections.
+/// A port that is free together with that of the cluster's bus, ten thousand above; neither is in the range that the
+/// system gives to connections.
 fn free_port() -> u16 {
     static NEXT: Mutex<u16> = Mutex::new(0);
     let mut next = NEXT.lock().unwrap();

@@ -1,4 +1,4 @@
-//! This test program once more, as another process.
+//! This test program as another process.
 
 // Each test crate uses a part of it.
 #![allow(dead_code)]
@@ -18,7 +18,7 @@ impl Process {
         Process::start_with(Command::new(std::env::current_exe().unwrap()), test, variables)
     }
 
-    /// As [`Process::start`], by a command that runs this program with the arguments that are added to it.
+    /// As [`Process::start`], with a command that runs this program with the added arguments.
     pub(crate) fn start_with(mut command: Command, test: &str, variables: &[(&str, &str)]) -> Process {
         command
             .args(["--exact", test, "--nocapture"])
@@ -61,14 +61,14 @@ impl Process {
         }
     }
 
-    /// Sends SIGKILL, and returns what it had still said.
+    /// Sends SIGKILL. Returns the unread output.
     pub(crate) fn kill(mut self) -> String {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
         self.rest()
     }
 
-    /// Tells it to end by closing its input, and returns what it still says. It must end well.
+    /// Ends it by closing its input. Returns the rest of its output; it must end well.
     pub(crate) fn finish(mut self) -> String {
         drop(self.child.stdin.take());
         let rest = self.rest();
@@ -82,7 +82,7 @@ impl Process {
         rest
     }
 
-    /// Tells it to end by closing its input, and waits.
+    /// Ends it by closing its input, and waits.
     pub(crate) fn end(mut self) -> bool {
         let _ = self.child.stdin.take().map(|mut input| input.flush());
         self.child.wait().unwrap().success()

@@ -12,7 +12,7 @@ use tablecast::{
     SyncReason, Topic,
 };
 
-/// More than anything here may take on a busy machine.
+/// More than anything here takes on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(10);
 
 pub(crate) struct Rig {
@@ -47,7 +47,7 @@ impl Rig {
         }
     }
 
-    /// Registers, starts if it is not running, and waits until all is in force.
+    /// Registers topics and an address, starts the subscriber if necessary, and waits until it is live.
     pub(crate) fn listen(&self, topics: &[&str], address: &str) -> &Rig {
         for name in topics {
             self.subscriber.register_topic(&topic(name)).unwrap();
@@ -82,8 +82,8 @@ impl Rig {
         self.syncs.recv_timeout(LONG).expect("no sync event came")
     }
 
-    /// Everything that has come so far was the update with this key: `send` sends it, and what comes before it is
-    /// an error. One connection keeps order, so nothing else can still be on its way.
+    /// Checks that the next update is the one with this key, which `send` sends. A connection keeps the order, so
+    /// nothing else can still be on its way.
     #[track_caller]
     pub(crate) fn only(&self, key: &str, send: impl FnOnce()) {
         send();
@@ -96,7 +96,7 @@ pub(crate) fn topic(name: &str) -> Topic {
     Topic::new(name).unwrap()
 }
 
-/// An update for everyone.
+/// An update on the topic of all.
 pub(crate) fn update(key: &str) -> DbUpdate {
     DbUpdate::new("row", key, Action::Set).value("{}")
 }
@@ -105,7 +105,7 @@ pub(crate) fn send(publisher: &Publisher, name: &str, key: &str) {
     publisher.send_event(&update(key).topic(topic(name))).unwrap();
 }
 
-/// Lets time pass, where passing time is what is tested.
+/// Sleeps, where passing time is what is tested.
 pub(crate) fn pass(time: Duration) {
     let _ = never::<()>().recv_timeout(time);
 }

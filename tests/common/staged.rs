@@ -1,4 +1,4 @@
-//! Commands of the tool that start processes of their own, and what these leave behind.
+//! Commands of the tool that start processes of their own, and the processes left behind.
 #![allow(dead_code, reason = "every test target uses a part of it")]
 
 use std::fs;
@@ -13,10 +13,10 @@ use tempfile::TempDir;
 
 use crate::common::eventually;
 
-/// More than a process needs to start on a busy machine.
+/// More than a process takes to start on a busy machine.
 const LONG: Duration = Duration::from_secs(30);
 
-/// A running command with a folder for temporary files that is its own, by which its processes are also known.
+/// A running command with a folder for temporary files of its own, which also identifies its processes.
 pub(crate) struct Staged {
     child: Child,
     folder: TempDir,
@@ -42,19 +42,19 @@ impl Staged {
         self.child.try_wait().unwrap().is_some()
     }
 
-    /// Waits for the end; checks that nothing is left behind.
+    /// Waits for the end, and checks that nothing is left behind.
     pub(crate) fn end(mut self) -> (ExitStatus, String) {
         let mut output = String::new();
         self.child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
         let status = self.child.wait().unwrap();
-        // What was killed and is nobody's child any more needs a moment to go.
+        // A killed process that has lost its parent takes a moment to disappear.
         let patience = Duration::from_secs(1);
         eventually(patience, || processes(self.folder.path(), "").is_empty());
         assert_eq!(fs::read_dir(self.folder.path()).unwrap().count(), 0);
         (status, output)
     }
 
-    /// Waits until there is this many processes with `word` on their command line.
+    /// Waits until there are this many processes with `word` on their command line.
     pub(crate) fn wait_for(&self, word: &str, count: usize) -> Vec<Pid> {
         eventually(LONG, || processes(self.folder.path(), word).len() >= count);
         processes(self.folder.path(), word)
@@ -68,8 +68,8 @@ impl Drop for Staged {
     }
 }
 
-/// The processes that have this folder in their environment, or work in it (a Redis server writes over its environment),
-/// and `word` on their command line.
+/// The processes with `word` on their command line that have this folder in their environment, or work in it (a Redis
+/// server overwrites its environment).
 pub(crate) fn processes(folder: &Path, word: &str) -> Vec<Pid> {
     let works_in = |path: &Path| fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd.starts_with(folder));
     let named = format!("TMPDIR={}\0", folder.display());

@@ -1,4 +1,4 @@
-//! A store that is put back to another state, while nobody can look.
+//! A store that is put back to another state in one step.
 #![allow(dead_code, reason = "every test target uses a part of it")]
 
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use parking_lot::RwLock;
 use tablecast::store::{Changes, Page, Row, TableVersion, TopicVersions, Write, Written};
 use tablecast::{Name, Result, Store, Topic};
 
-/// In front of another store, which can be changed while every call waits.
+/// Stands in front of another store, which can be changed while every call waits.
 #[derive(Debug)]
 pub(crate) struct Swap(RwLock<Arc<dyn Store>>);
 
@@ -16,7 +16,7 @@ impl Swap {
         Arc::new(Swap(RwLock::new(store)))
     }
 
-    /// Changes the store, or has another one from then on; no call sees anything in between.
+    /// Changes or replaces the store; no call sees a state in between.
     pub(crate) fn at_once(&self, change: impl FnOnce(&mut Arc<dyn Store>)) {
         change(&mut self.0.write());
     }

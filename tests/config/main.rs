@@ -1,4 +1,4 @@
-//! Options: where they come from, what they accept, and what errors say.
+//! Options: their sources, their values, and the text of errors.
 
 mod addresses;
 
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use tablecast::config::{Config, OptionDoc, Source};
 use tablecast::{ErrorKind, Result};
 
-/// An accepted value of each option that is not its default, as text.
+/// For each option an accepted value, as text, that is not the default.
 fn other_value(option: &OptionDoc) -> String {
     match option.name {
         "pub_sub_use_multiproc" | "continuity" => "false",
@@ -61,7 +61,7 @@ fn toml(option: &OptionDoc, value: &str) -> String {
     format!("{} = {value}", option.name)
 }
 
-/// The text of the error, which must be one of configuration and name all `parts`.
+/// Checks that the error is one of configuration and names all `parts`.
 fn assert_error<T: std::fmt::Debug>(result: Result<T>, parts: &[&str]) {
     let error = result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config, "{error}");
@@ -147,7 +147,7 @@ fn loads_a_file_and_validates_after_the_flags() {
 #[test]
 fn a_wrong_value_is_reported_with_its_option_source_and_what_was_expected() {
     for option in Config::options() {
-        // Free text that even accepts this.
+        // Free text, which accepts even this.
         let free = [
             "publisher_bind_address",
             "topics",
@@ -245,7 +245,7 @@ fn an_unknown_option_is_an_error_that_suggests_the_nearest() {
     config
         .apply_env([
             ("TABLECAST_TEST_PYTHON", "x"),
-            // Somebody else's, as those that Kubernetes makes of a service of this name.
+            // Another program's, such as those that Kubernetes sets for a service of this name.
             ("TABLECAST_PORT_8866_TCP_ADDR", "x"),
             ("TABLECAST_codec", "json"),
             ("tablecast_x", "x"),
@@ -276,7 +276,7 @@ fn a_file_may_hold_the_options_of_the_program_as_well() {
     assert_eq!(config.codec.as_str(), "json");
     let typo = "[agent]\nthreads = 4\n[tablecast]\ncodek = 'json'";
     assert_error(Config::from_toml(typo, "x.toml"), &["codek", "x.toml", "codec?"]);
-    // Without the section all of it is ours.
+    // Without the section the whole file is tablecast's.
     assert_error(Config::from_toml("[agent]\nthreads = 4", "x.toml"), &["agent"]);
 }
 
@@ -332,7 +332,7 @@ fn the_page_of_options_has_a_row_for_each_option() {
 }
 
 proptest! {
-    /// Whatever comes in, there is an answer, and only what validates is taken.
+    /// Any text is accepted or refused, and only a valid value is accepted.
     #[test]
     fn any_text_is_taken_or_refused(index in 0..Config::options().len(), value in any::<String>()) {
         let name = Config::options()[index].name;

@@ -1,5 +1,5 @@
-//! One suite for every driver. Another driver needs one line at the end of this file, and a function for it that
-//! makes a [`Setup`]: every call must give an address of its own, and drivers of several calls must meet.
+//! One suite for every driver. Another driver needs one line at the end of this file, and a function that makes a
+//! [`Setup`]: every call must give an address of its own, and drivers of several calls must reach each other.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -21,11 +21,11 @@ use tablecast::transport::Driver;
 
 pub(crate) struct Setup {
     pub(crate) driver: Arc<dyn Driver>,
-    /// Where subscribers listen; `None`: where the publisher says.
+    /// Where subscribers listen; `None`: at the publisher's address.
     pub(crate) address: Option<String>,
-    /// What was sent before a connection was made may come on it: nodes of a cluster pass it on to each other.
+    /// Messages sent before a connection was made may still come on it: nodes of a cluster pass them on to each other.
     pub(crate) comes_late: bool,
-    /// What is removed at the end.
+    /// Removed at the end.
     _resource: Option<Box<dyn std::any::Any>>,
 }
 
@@ -88,7 +88,7 @@ fn zmq(publish: &str, address: Option<&str>) -> Setup {
 
 #[cfg(feature = "zmq")]
 fn tcp() -> Setup {
-    // A fixed port: some tests listen before the publisher is there.
+    // A fixed port, since some tests listen before there is a publisher.
     let address = format!("tcp://127.0.0.1:{}", rig::free_port());
     zmq(&address, Some(&address))
 }
@@ -140,7 +140,7 @@ fn redis_server() -> Setup {
     redis_at(server.address(), server)
 }
 
-/// A cluster of its own, which another case has next.
+/// A cluster, which the next case uses afterwards.
 #[cfg(feature = "redis")]
 fn redis_cluster() -> Setup {
     let lease = servers::Lease::new();

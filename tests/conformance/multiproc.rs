@@ -1,4 +1,4 @@
-//! `zmq-multiproc` has no topics and no subscribers: what it has of the suite.
+//! The part of the suite for `zmq-multiproc`, which has no topics and no subscribers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,7 +54,7 @@ fn moves_frames(host: &Host) {
     let mut expected = 0;
     while expected < 1000 {
         match inbound.recv(Some(LONG)).unwrap() {
-            // A hello goes before the first.
+            // A hello precedes the first update.
             Received::Frame { topic, .. } if topic.starts_with("\u{10FFFF}".as_bytes()) => {}
             Received::Frame { topic, payload, .. } => {
                 let name = if expected == 500 {
@@ -84,14 +84,14 @@ fn works_the_other_way_round() {
     shared(|| moves_frames(&host("@", ">")));
 }
 
-/// Whichever end binds holds the path for as long as it lives.
+/// The end that binds holds the path for as long as it exists.
 #[test]
 fn a_bound_sender_holds_its_path() {
     shared(|| {
         let host = host("@", ">");
         let (mut inbound, wake) = host.driver.inbound().unwrap();
         inbound.connect(&host.socket).unwrap();
-        // A driver goes on connecting while it is received from.
+        // A driver continues to connect while it is received from.
         let receiver =
             std::thread::Builder::new().spawn(move || while !matches!(inbound.recv(None).unwrap(), Received::Woken) {});
         let first = publisher(&host, LONG);

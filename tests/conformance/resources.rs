@@ -1,4 +1,4 @@
-//! What a driver may cost. These run alone, since they look at the whole process.
+//! The cost of a driver. These cases run alone, since they measure the whole process.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,13 +10,13 @@ use crate::Setup;
 use crate::common::eventually;
 use crate::rig::{LONG, pass, send, topic};
 
-/// From a command given to an idle subscriber until it is in force, through the publisher and back.
+/// Time from a command to an idle subscriber until it is in force, through the publisher and back.
 pub(crate) fn wakes_promptly(driver: &str, setup: fn() -> Setup) {
     let setup = setup();
     let (_publisher, rig) = setup.pair(&["D"]);
     let mut waits: Vec<_> = (0..21)
         .map(|number| {
-            // Idle again: the publisher's keeper has ended its ticking, and everybody sleeps.
+            // Idle again: the publisher's keeper has stopped ticking, and all threads sleep.
             pass(Duration::from_millis(15));
             let start = Instant::now();
             rig.subscriber.register_topic(&topic(&format!("t{number}"))).unwrap();
@@ -34,7 +34,7 @@ pub(crate) fn idles_without_work(driver: &str, setup: fn() -> Setup) {
     let setup = setup();
     let (publisher, rig) = setup.pair(&["D"]);
     rig.only("1", || send(&publisher, "D", "1"));
-    // First that the instrument works.
+    // Checks first that the measurement works.
     let start = cpu_time();
     let (done, stop) = crossbeam_channel::bounded::<()>(0);
     let spin = move || while stop.try_recv() == Err(TryRecvError::Empty) {};
@@ -67,19 +67,19 @@ pub(crate) fn leaks_nothing(setup: fn() -> Setup) {
         }
         before.come_back();
     };
-    // The cases before this one are over.
+    // The earlier cases are over.
     let mut nothing = Holdings::now();
     nothing.threads.clear();
     nothing.come_back();
     no_more_than_after_the_first(50);
-    // And while something else keeps libzmq's threads alive.
+    // The same while something else keeps libzmq's threads alive.
     let setup_of_other = setup();
     let (publisher, rig) = setup_of_other.pair(&["D"]);
     rig.only("1", || send(&publisher, "D", "1"));
     no_more_than_after_the_first(20);
 }
 
-/// What the process has open, by name.
+/// The open resources of the process, by name.
 #[derive(Debug)]
 struct Holdings {
     files: Vec<String>,
@@ -98,7 +98,7 @@ impl Holdings {
         }
     }
 
-    /// Waits until there is not more than this.
+    /// Waits until the process has no more than this.
     fn come_back(&self) {
         let start = Instant::now();
         let mut now = Holdings::now();

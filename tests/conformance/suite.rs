@@ -1,4 +1,4 @@
-//! What every driver has to do.
+//! The requirements of every driver.
 
 use std::collections::BTreeMap;
 use std::iter;
@@ -13,7 +13,7 @@ use crate::Setup;
 use crate::common::{eventually, within};
 use crate::rig::{LONG, Rig, pass, quickly, send, topic, update};
 
-/// Held exclusively by what measures the process.
+/// Held exclusively by cases that measure the process.
 static ALONE: RwLock<()> = RwLock::new(());
 
 /// Runs a case beside others.
@@ -46,7 +46,7 @@ impl Setup {
         (publisher, rig)
     }
 
-    /// As [`Rig::only`], where `rig` was connected to something else before.
+    /// As [`Rig::only`], for a `rig` that was connected to something else before.
     #[track_caller]
     fn only(&self, rig: &Rig, key: &str, send: impl FnOnce()) {
         send();
@@ -77,11 +77,11 @@ pub(crate) fn delivers_in_order(setup: fn() -> Setup) {
     assert_eq!((stats.decoded, stats.malformed, stats.errors), (2000, 0, 0));
 }
 
-/// Rows of one topic and priority, while a callback makes the queue deep: with a clock that stands still and then goes
-/// back, and from a publisher that says no time at all.
+/// Rows of one topic and priority while a callback lets the queue grow: with a clock that stands still and then goes
+/// back, and from a publisher that states no time.
 pub(crate) fn keeps_the_order_of_sending(setup: fn() -> Setup) {
     const COUNT: usize = 10_000;
-    // None is behind the one that was sent before it by its key.
+    // The keys order each update before the one sent before it.
     let key = |part: &str, number: usize| format!("{part}{:05}", COUNT - number);
     let check = |rig: &Rig, part: &str, send: &mut dyn FnMut(usize)| {
         let (open, gate) = bounded::<()>(0);
@@ -91,14 +91,14 @@ pub(crate) fn keeps_the_order_of_sending(setup: fn() -> Setup) {
         let before = rig.subscriber.stats().decoded;
         for number in 0..COUNT {
             send(number);
-            // Within what every transport holds.
+            // Within the capacity of every transport.
             if number % 500 == 499 {
                 eventually(LONG, || rig.subscriber.stats().decoded > before + number as u64);
             }
         }
         drop(open);
-        // Some of those that showed the connection, or of the part before, by another node of a cluster, may still be on
-        // their way.
+        // Some updates that showed the connection, or of the part before, may still be on their way through another
+        // node of a cluster.
         let keys = iter::repeat_with(|| rig.next_key()).filter(|key| key.starts_with(part) && key != "valid");
         let keys: Vec<String> = keys.take(COUNT).collect();
         drop(guard);
@@ -173,7 +173,7 @@ pub(crate) fn matches_topics_exactly(setup: fn() -> Setup) {
     for name in wanted.iter().chain(&others) {
         send(&publisher, name, name);
     }
-    // One connection keeps order, but the dispatcher goes by timestamps: what comes after this is told by the counters.
+    // A connection keeps the order, but the dispatcher goes by timestamps; the counters show that this was the last.
     send(&publisher, "last", "last");
     let mut got: Vec<_> = (0..=wanted.len()).map(|_| rig.next()).collect();
     assert!(got.iter().all(|update| update.key == update.topic.as_str()));
@@ -233,7 +233,7 @@ pub(crate) fn unregistering_stops_delivery(setup: fn() -> Setup) {
     assert!(!rig.subscriber.unregister_listen_address(&address));
     assert!(rig.peers().is_empty());
     send(&publisher, "a", "lost");
-    // Back again: what was sent in between stays away.
+    // Back again: updates sent in between do not come.
     rig.listen(&[], &address);
     setup.only(&rig, "3", || send(&publisher, "b", "3"));
 }
@@ -252,7 +252,7 @@ pub(crate) fn registers_while_running(setup: fn() -> Setup) {
         rig.listen(&[&name], &setup.address(&publisher));
         rig.only(&name, || send(&publisher, &name, &name));
     }
-    // Only the first confirmation is a sync: more topics are no reason to read the store again.
+    // Only the first confirmation is a sync event: more topics are no reason to read the store again.
     assert_eq!(rig.next_sync().as_str(), "connected");
     assert!(rig.syncs.is_empty());
 }
@@ -261,7 +261,7 @@ pub(crate) fn many_subscribers(setup: fn() -> Setup) {
     let setup = setup();
     let (publisher, first) = setup.pair(&["D"]);
     if setup.address(&publisher).starts_with('@') {
-        // There it is the subscribers who bind: a port has one.
+        // There the subscribers bind, and a port has only one.
         return;
     }
     let others: Vec<_> = (0..5).map(|_| Rig::new(&setup.driver)).collect();
@@ -343,7 +343,7 @@ pub(crate) fn drops_promptly(setup: fn() -> Setup) {
         send(&publisher, "D", "1");
         quickly(Duration::from_secs(1), "drop of the subscriber", || drop(rig));
         quickly(Duration::from_secs(1), "drop of the publisher", || drop(publisher));
-        // An address is free a moment after its socket was closed.
+        // An address is free only a moment after its socket was closed.
         let mut next = None;
         eventually(LONG, || {
             next = Publisher::new(&*setup.driver, PublisherOptions::default()).ok();
@@ -353,7 +353,7 @@ pub(crate) fn drops_promptly(setup: fn() -> Setup) {
     }
 }
 
-/// Nobody reads: whether the driver drops or refuses, it does so in time, and afterwards all is well.
+/// Without a reader the driver drops or refuses, in either case within the time limit, and works again afterwards.
 pub(crate) fn send_is_bounded(setup: fn() -> Setup) {
     let setup = setup();
     let timeout = Duration::from_millis(50);
@@ -403,8 +403,8 @@ pub(crate) fn batches_arrive_whole(setup: fn() -> Setup) {
     assert_eq!(publisher.stats().failed, 20);
 }
 
-/// What is sent as fast as it goes, on one topic or on many by turns, comes whole and in order, also the last of it, after
-/// which nothing more is sent.
+/// Updates sent as fast as possible, on one topic or on several in turn, arrive whole and in order, including the last,
+/// after which nothing more is sent.
 pub(crate) fn bursts_arrive_whole(setup: fn() -> Setup) {
     const TOPICS: [&str; 3] = ["D", "one", "two"];
     const COUNT: usize = 900;
@@ -431,7 +431,7 @@ pub(crate) fn bursts_arrive_whole(setup: fn() -> Setup) {
     assert_eq!(rig.subscriber.stats().decoded, 5 * COUNT as u64);
 }
 
-/// What was accepted right before the publisher is dropped still comes, before its goodbye.
+/// An update accepted right before the publisher is dropped still arrives, before the goodbye.
 pub(crate) fn a_burst_ends_with_the_publisher(setup: fn() -> Setup) {
     for count in [9, 50, 900] {
         let setup = setup();
@@ -470,7 +470,7 @@ pub(crate) fn survives_malformed_payloads(setup: fn() -> Setup) {
     survives(&setup, &[b"D"], &payloads, payloads.len() as u64);
 }
 
-/// A bare sending end, and a subscriber that it is heard by.
+/// A bare sending end, and a subscriber connected to it.
 fn unnumbered(setup: &Setup) -> (Box<dyn Outbound>, Rig) {
     let mut outbound = setup.driver.outbound().unwrap();
     let rig = Rig::new(&setup.driver);
@@ -479,7 +479,7 @@ fn unnumbered(setup: &Setup) -> (Box<dyn Outbound>, Rig) {
     rig.subscriber.register_listen_address(&address).unwrap();
     rig.subscriber.daemonize().unwrap();
     let valid = br#"{"table":"row","key":"valid","action":"set","value":null,"topic":"D"}"#;
-    // It answers no probes, so the connection shows only by what comes through.
+    // It answers no probes, so only received updates show the connection.
     eventually(LONG, || {
         outbound.probes().unwrap();
         outbound.send(b"D", valid, LONG).unwrap();
@@ -488,7 +488,7 @@ fn unnumbered(setup: &Setup) -> (Box<dyn Outbound>, Rig) {
     (outbound, rig)
 }
 
-/// Sends these from a bare sending end, and expects nothing but a count of them.
+/// Sends these from a bare sending end, and expects that they are only counted.
 fn survives(setup: &Setup, topics: &[&[u8]], payloads: &[&[u8]], malformed: u64) {
     let (mut outbound, rig) = unnumbered(setup);
     let second = Duration::from_secs(1);
@@ -499,7 +499,7 @@ fn survives(setup: &Setup, topics: &[&[u8]], payloads: &[&[u8]], malformed: u64)
     }
     let last = br#"{"table":"row","key":"last","action":"set","value":null,"topic":"D"}"#;
     outbound.send(b"D", last, second).unwrap();
-    // Some of those that showed the connection may still be on their way.
+    // Some updates that showed the connection may still be on their way.
     let mut others = iter::repeat_with(|| rig.next_key()).skip_while(|key| key == "valid");
     assert_eq!(others.next().unwrap(), "last");
     eventually(LONG, || rig.subscriber.stats().malformed == malformed);
@@ -523,7 +523,7 @@ pub(crate) fn a_late_publisher_is_found(setup: fn() -> Setup) {
     rig.only("1", || send(&publisher, "D", "1"));
 }
 
-/// "For ever" is a duration too.
+/// "For ever" is a valid duration.
 pub(crate) fn waits_for_ever_when_asked(setup: fn() -> Setup) {
     let setup = setup();
     let options = PublisherOptions {

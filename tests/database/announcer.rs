@@ -1,4 +1,4 @@
-//! A store that publishes what it writes: here one in memory, through the driver of its subscribers.
+//! A store that publishes what it writes: here in memory, through the driver of its subscribers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ const ADDRESS: &str = "memory://network";
 struct Both {
     rows: MemoryStore,
     outbound: Mutex<Box<dyn Outbound>>,
-    /// The next answer is lost on its way.
+    /// The next answer is lost.
     is_cut: Mutex<bool>,
 }
 
@@ -128,12 +128,12 @@ fn with_codec(codec: Codec) {
     let large = "x".repeat(17 << 20);
     assert_kind(write(Write::set("t", "b", &large)), ErrorKind::TooLarge);
     assert_eq!(database.store().get("t", "b", None).unwrap().version, set.version);
-    // A version of many digits, after many writes.
+    // A version with many digits, after many writes.
     for number in 0..300 {
         let set = write(Write::set("t", "b", &number.to_string()).topic(&tenant)).unwrap();
         told("set", Some(&number.to_string()), "tenant", set.version);
     }
-    // What may have been sent has used up its number, or the next update would look like it.
+    // An update that may have been sent has used up its number; otherwise the next one would look like it.
     *store.is_cut.lock() = true;
     assert_kind(write(Write::set("t", "b", "cut")), ErrorKind::Unconfirmed);
     let row = database.store().get("t", "b", None).unwrap();
@@ -143,7 +143,7 @@ fn with_codec(codec: Codec) {
     told("delete", None, "tenant", deleted.version);
     assert!(rig.updates.is_empty());
 
-    // The clock of what was sent last was an hour ahead.
+    // The last update was sent by a clock an hour ahead.
     let mut ahead = update("ahead").priority(3);
     ahead.timestamp += 3_600_000_000;
     database.publisher().send_event(&ahead).unwrap();

@@ -1,4 +1,4 @@
-//! A publisher that nobody takes anything from: processes of a host without their publisher service.
+//! A publisher without a receiver: processes of a host without their publisher service.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,7 @@ impl Alone {
         }
     }
 
-    /// Makes a write, and while it waits to be published, what somebody else does.
+    /// Makes a write, and runs another writer while the write waits to be published.
     fn while_it_waits(&self, write: Write<'static>, somebody_else: impl FnOnce()) -> tablecast::Error {
         let before = self.row();
         let database = Arc::clone(&self.database);
@@ -89,7 +89,7 @@ fn a_failed_publish_undoes_the_write() {
         );
         let row = alone.row().unwrap();
         assert_eq!((row.value.as_str(), &row.topic), ("one", &tenant));
-        // Who read the other value in between must not be able to write over this one.
+        // A writer that read the other value in between must not be able to overwrite this one.
         assert!(row.version > version);
 
         assert_kind(alone.database.write(&Write::delete("t", "k"), 5), ErrorKind::Timeout);
@@ -105,28 +105,28 @@ fn a_failed_publish_undoes_the_write() {
 fn what_somebody_else_wrote_since_stays() {
     for_each_store(|alone| {
         let store = &alone.store;
-        // A new row, which somebody sets.
+        // A new row, which another writer sets.
         alone.while_it_waits(Write::create("t", "k", "mine"), || {
             store.set("t", "k", "theirs").unwrap();
         });
         assert_eq!(alone.row().unwrap().value, "theirs");
-        // A row that was set, which somebody sets to what it was before, or to the same.
+        // A row that was set, which another writer sets to its earlier value, or to the same.
         for value in ["theirs", "mine"] {
             let error = alone.while_it_waits(Write::set("t", "k", "mine"), || _ = store.set("t", "k", value).unwrap());
             assert!(error.to_string().contains("another writer"), "{error}");
             assert_eq!(alone.row().unwrap().value, value);
             store.set("t", "k", "theirs").unwrap();
         }
-        // A row that was set, which somebody deletes.
+        // A row that was set, which another writer deletes.
         alone.while_it_waits(Write::set("t", "k", "mine"), || _ = store.delete("t", "k").unwrap());
         assert_eq!(alone.row(), None);
-        // A new row, which somebody deletes and creates again, of the same value.
+        // A new row, which another writer deletes and creates again with the same value.
         alone.while_it_waits(Write::create("t", "k", "mine"), || {
             store.delete("t", "k").unwrap();
             store.create("t", "k", "mine", &Topic::ALL).unwrap();
         });
         assert_eq!(alone.row().unwrap().value, "mine");
-        // A row that was deleted, which somebody creates.
+        // A deleted row, which another writer creates.
         alone.while_it_waits(Write::delete("t", "k"), || {
             store.create("t", "k", "theirs", &Topic::ALL).unwrap();
         });
@@ -153,7 +153,7 @@ fn a_delete_is_not_undone_over_another_one() {
 #[test]
 fn a_write_that_was_not_made_is_not_published() {
     for_each_store(|alone| {
-        // Had it tried to publish, it would have waited.
+        // An attempt to publish would have waited.
         let start = std::time::Instant::now();
         let failed = alone.database.write(&Write::set("t", "k", "x"), 5).unwrap_err();
         assert_eq!((failed.kind(), failed.row()), (ErrorKind::NotFound, Some(("t", "k"))));

@@ -1,4 +1,4 @@
-//! Writes that are stored and published: each store with each driver, and what happens when one of the two fails.
+//! Writes that are stored and published: each store with each driver, and failures of either.
 
 mod announcer;
 #[path = "../common/mod.rs"]
@@ -54,7 +54,7 @@ fn zmq_driver() -> Arc<dyn Driver> {
     Arc::new(tablecast::drivers::zmq::ZmqDriver::new("tcp://127.0.0.1:0", Default::default()).unwrap())
 }
 
-/// A database, its store, and one who listens.
+/// A database, its store, and a subscriber.
 pub(crate) struct Setup {
     pub(crate) database: Database,
     pub(crate) store: Arc<dyn Store>,

@@ -1,4 +1,4 @@
-//! What a database does, whatever it is made of.
+//! The behaviour of a database with any store and driver.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(crate) fn assert_kind<T: std::fmt::Debug>(result: Result<T>, kind: ErrorKind
     assert_eq!(error.kind(), kind, "{error}");
 }
 
-/// What the update tells, in short.
+/// The contents of an update, in short.
 fn told(update: &DbUpdate) -> (&str, &str, Option<u64>, Option<&str>, &str) {
     let DbUpdate {
         key,
@@ -48,7 +48,7 @@ pub(crate) fn every_change_is_told(setup: Setup) {
     let of_tenant = setup.database.rows(PORTS).topic(&tenant).priority(1);
     let other = of_tenant.create("p2", &port("host2", true)).unwrap();
     let set = rows.set("p1", &port("host1", true)).unwrap().unwrap();
-    // Without a topic, too, it goes to that of the row.
+    // Without a topic, too, it is published on that of the row.
     let set_other = rows.set("p2", &port("host3", true)).unwrap().unwrap();
     let deleted = rows.delete("p1").unwrap();
     let deleted_other = of_tenant.delete("p2").unwrap();
@@ -90,7 +90,7 @@ pub(crate) fn what_changes_nothing_is_not_told(setup: Setup) {
         .rig
         .only("last", || _ = rows.create("last", &port("", true)).unwrap());
     assert_eq!(setup.database.publisher().stats().sent, 2);
-    // What is to be written in any case is told again.
+    // An unconditional write is published again.
     let again = Write::set("lport", "p", r#"{"chassis":"host1","up":true}"#);
     let written = setup.database.write(&again, 5).unwrap();
     assert_eq!(
@@ -130,7 +130,7 @@ pub(crate) fn rows_are_typed(setup: Setup) {
     assert_eq!(entries[3], entry);
     assert_kind(rows.get("none"), ErrorKind::NotFound);
 
-    // One row of somebody else's does not hide the next ones.
+    // A malformed row of another writer does not hide the next ones.
     setup.store.set("lport", "p1", "no JSON").unwrap();
     assert_kind(rows.get("p1"), ErrorKind::Malformed);
     let entries: Vec<_> = rows.list().collect();
@@ -159,7 +159,7 @@ pub(crate) fn topics_part_the_rows(setup: Setup) {
         (vec!["p1".into(), "p2".into()], vec!["p1".into()], vec!["p2".into()])
     );
     assert_eq!(others.list().count(), 1);
-    // Nobody listens to the other topic here.
+    // The other topic has no subscriber here.
     assert_eq!(setup.rig.next_key(), "p1");
     setup
         .rig
@@ -211,7 +211,7 @@ pub(crate) fn what_cannot_be_sent_is_not_stored(setup: Setup) {
     let long = "k".repeat(65_537);
     assert_kind(write(Write::create("t", &long, "v")), ErrorKind::InvalidInput);
     assert_eq!(setup.store.keys("t", None).count(), 1);
-    // Who has read the store in between is told what was undone.
+    // A program that has read the store in between learns of the undo.
     let mut updates: Vec<_> = (0..3).map(|_| setup.rig.next()).collect();
     updates.sort_by_key(|update| update.version);
     assert_eq!(
@@ -242,11 +242,11 @@ pub(crate) fn what_is_put_is_there_whatever_was_before(setup: Setup) {
     assert_eq!(rows.get("p").unwrap().row, port("host3", true));
     rows.delete_if("p", third).unwrap();
     assert!(rows.put("p", &port("host4", true)).unwrap().is_some());
-    // A row of another topic is not this one's.
+    // A row of another topic is not found.
     let all = setup.database.rows(PORTS).topic(&Topic::ALL);
     assert_kind(all.put("p", &port("host5", true)), ErrorKind::AlreadyExists);
     assert_eq!(rows.get("p").unwrap().row, port("host4", true));
-    // Whoever else creates and deletes it meanwhile.
+    // While another thread creates and deletes it.
     std::thread::scope(|scope| {
         scope.spawn(|| {
             for _ in 0..100 {
@@ -259,7 +259,7 @@ pub(crate) fn what_is_put_is_there_whatever_was_before(setup: Setup) {
     });
 }
 
-/// Of each topic, the versions make a chain.
+/// The versions of each topic form a chain.
 pub(crate) fn updates_name_the_version_before_theirs(setup: Setup) {
     let tenant = topic("tenant");
     let (all, mine) = (setup.database.rows(PORTS), setup.database.rows(PORTS).topic(&tenant));

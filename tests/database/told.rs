@@ -1,5 +1,5 @@
-//! Programs that keep a copy of the rows, read the store when they are told to, and must end with what it has, whatever
-//! could not be published in between.
+//! Programs that keep a copy of the rows and read the store on sync events must end with its content, whatever could
+//! not be published in between.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ use crate::{Opened, memory_store, sqlite_store};
 
 const TABLE: &str = "t";
 
-/// The version and the value of each row; one that was deleted has none.
+/// The version and the value of each row; deleted rows have no value.
 type Rows = BTreeMap<String, (u64, Option<String>)>;
 
 /// A program with a copy of the rows.
@@ -67,7 +67,7 @@ impl Program {
         program
     }
 
-    /// Reads the store, for a reason of its own.
+    /// Reads the store without a sync event.
     fn read(&self) {
         read(&mut self.rows.lock(), &*self.store);
     }
@@ -80,7 +80,7 @@ impl Program {
         self.difference().is_empty()
     }
 
-    /// Rows that are not as in the store: what is stored, and what the program has.
+    /// Rows that differ from the store: the stored state, and the program's.
     fn difference(&self) -> Vec<String> {
         let mut stored = Rows::new();
         read(&mut stored, &*self.store);
@@ -102,7 +102,7 @@ impl Drop for Program {
     }
 }
 
-/// An update that was waiting may be older than what was read meanwhile.
+/// A waiting update may be older than what was read meanwhile.
 fn apply(rows: &mut Rows, update: DbUpdate) {
     let version = update.version.unwrap();
     let row = rows.entry(update.key.to_string()).or_default();
@@ -123,7 +123,7 @@ fn read(rows: &mut Rows, store: &dyn Store) {
     }
 }
 
-/// A host whose publisher service stays, with its subscribers, while its processes cannot reach it.
+/// A host whose publisher service keeps its subscribers, but cannot be reached by its processes.
 struct Host {
     way: Proxy,
     database: Arc<Database>,
@@ -159,14 +159,14 @@ impl Host {
         }
     }
 
-    /// Makes a write that cannot be published, and has the program read the store before it is undone.
+    /// Makes a write that cannot be published, and lets the program read the store before the undo.
     fn read_in_between(&self, write: Write<'_>) {
         let version = || self.store.get(TABLE, write.key, None).ok().map(|row| row.version);
         let wanted = match write.op {
             WriteOp::Create(value) | WriteOp::Set(value) => Some(value),
             WriteOp::Delete => None,
         };
-        // On a busy machine the program may come too late.
+        // On a busy machine the program may be too late.
         let deadline = Instant::now() + LONG;
         while self.program.value(write.key).as_deref() != wanted {
             assert!(Instant::now() < deadline, "never seen: {write:?}");
@@ -182,7 +182,7 @@ impl Host {
         }
     }
 
-    /// Makes the host's processes lose the service. What they send to a topic that no subscriber has does not matter.
+    /// Makes the host's processes lose the service. Updates on a topic without subscribers do not matter.
     fn lose(&self) {
         self.way.refuse(true);
         self.way.cut();
@@ -191,13 +191,13 @@ impl Host {
     }
 }
 
-/// Whoever reads the store while a write waits to be published, which is then undone, is told so: also subscribers that
-/// have lost nothing by themselves, and so are not told to read for another reason.
+/// A program that reads the store while a write waits to be published learns of its undo, even if its subscriber has
+/// lost nothing and so has no other reason to read.
 #[test]
 fn what_is_undone_is_told_to_those_who_have_seen_it() {
     within(Duration::from_secs(60), || {
         for opened in [memory_store(), sqlite_store()] {
-            // So rarely that nobody is told of its silence.
+            // So long a period that the publisher's silence is not reported.
             let host = Host::new(opened, Duration::from_secs(20));
             let tenant = topic("tenant");
             for key in ["set", "deleted"] {
@@ -222,7 +222,7 @@ fn what_is_undone_is_told_to_those_who_have_seen_it() {
                 let (key, unheard) = (format!("after {number}"), topic("unheard"));
                 let after = Write::create("elsewhere", &key, "").topic(&unheard);
                 eventually(LONG, || host.database.write(&after, 5).is_ok());
-                // What is said next on the topic.
+                // The next update on the topic.
                 let key = format!("next {number}");
                 host.database
                     .write(&Write::create(TABLE, &key, "").topic(&tenant), 5)
@@ -233,7 +233,7 @@ fn what_is_undone_is_told_to_those_who_have_seen_it() {
     });
 }
 
-/// The first word of a publisher is that subscribers have to read, if they do.
+/// The first message of the publisher makes subscribers read the store, if they must.
 #[test]
 fn what_is_undone_is_told_by_a_publisher_that_nobody_knows() {
     within(Duration::from_secs(60), || {
@@ -246,7 +246,7 @@ fn what_is_undone_is_told_by_a_publisher_that_nobody_knows() {
     });
 }
 
-/// A store whose answers get lost.
+/// A store that loses its answers.
 #[derive(Debug)]
 struct Mute(MemoryStore, AtomicBool);
 
@@ -288,7 +288,7 @@ impl Store for Mute {
     }
 }
 
-/// Of a write that may have been made nobody can be told; they have to read.
+/// A write that may have been made cannot be published, so subscribers have to read.
 #[test]
 fn what_may_have_been_stored_is_read_again() {
     within(Duration::from_secs(60), || {
@@ -303,7 +303,7 @@ fn what_may_have_been_stored_is_read_again() {
         for write in [
             Write::create(TABLE, "created", "two").topic(&tenant),
             Write::set(TABLE, "set", "two"),
-            // Its topic is not known any more.
+            // Its topic is no longer known.
             Write::delete(TABLE, "deleted"),
         ] {
             eventually(LONG, || host.program.has_what_is_stored());
@@ -317,7 +317,7 @@ fn what_may_have_been_stored_is_read_again() {
     });
 }
 
-/// What the publisher refuses by itself is undone and told at once.
+/// A write that the publisher refuses is undone at once, and the undo is published.
 #[test]
 fn an_undo_has_a_version_and_a_number() {
     within(Duration::from_secs(30), || {
@@ -341,8 +341,8 @@ mod processes {
     use super::*;
     use crate::process::{Process, tablecast};
 
-    /// Writes to rows of its own until it is told to stop, each so rarely that nothing is mended by the next write;
-    /// returns how many writes failed.
+    /// Writes to its own rows until `over` is set, so rarely that the next write repairs nothing. Returns the number of
+    /// failed writes.
     fn write_on(database: &Database, seed: u64, over: &AtomicBool) -> usize {
         let (mut random, mut failed, mut rows) = (crate::random::Random::from_seed(seed), 0, 0);
         while !over.load(Ordering::SeqCst) {
@@ -360,7 +360,7 @@ mod processes {
         failed
     }
 
-    /// All defaults. The service is away for as long as it takes to notice, and comes back under writes.
+    /// With all defaults. The service is away for as long as it takes to notice, and comes back under writes.
     #[test]
     fn everyone_has_what_is_stored_when_the_service_was_away() {
         within(Duration::from_secs(60), || {
@@ -394,7 +394,7 @@ mod processes {
                         let (config, over) = (&config, &over);
                         let write = move || {
                             let database = Node::open(config).unwrap().database().unwrap();
-                            // The last one knows when the service is there again.
+                            // The last one shows when the service is back.
                             let failed = write_on(&database, seed, over);
                             while database
                                 .write(&Write::set(TABLE, "none", ""), 5)

@@ -17,7 +17,7 @@ use super::server::{self, ServerSpec};
 use super::stops::{self, StopsSpec};
 use super::writer::{self, WriterSpec};
 
-/// The longest that anything here may take.
+/// The longest time for anything here.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// The part that a process plays.
@@ -34,10 +34,10 @@ pub(crate) enum Part {
 /// Set in such a process; its first line of input is its part.
 const PART: &str = "TABLECAST_TEST_PART";
 
-/// What an answer begins with; the test harness writes to stdout too.
+/// Beginning of an answer; the test harness writes to stdout too.
 const MARK: &str = "answer: ";
 
-/// The body of such a process; does nothing in any other.
+/// The body of a process with a part; does nothing in any other process.
 pub(crate) fn run() {
     if env::var_os(PART).is_none() {
         return;
@@ -54,7 +54,7 @@ pub(crate) fn run() {
     }
 }
 
-/// The orders that come, until whoever gives them is gone.
+/// The orders, until the giving process is gone.
 pub(crate) fn orders<T: DeserializeOwned + Send + 'static>() -> Receiver<T> {
     let (sender, orders) = unbounded();
     let read = move || {
@@ -81,10 +81,11 @@ impl Actor {
     pub(crate) fn start(part: &Part) -> Actor {
         let mut command = Command::new(env::current_exe().unwrap());
         command.args(["--exact", "process", "--nocapture"]);
-        // The symbols for a backtrace would stay in memory, and look like a leak.
+        // The symbols of a backtrace would stay in memory, and look like a leak.
         command.env(PART, "1").env("RUST_BACKTRACE", "0");
         if matches!(part, Part::Stops(_)) {
-            // Hundreds of threads, one after the other, leave pieces of as many arenas behind: that is no leak.
+            // Hundreds of threads, one after the other, leave pieces of as many arenas behind, which would look like a
+            // leak.
             command.env("MALLOC_ARENA_MAX", "1");
         }
         let mut actor = Actor(Process::start(command));
@@ -115,7 +116,7 @@ impl Actor {
         &mut self.0
     }
 
-    /// Tells it to end, and waits until it has.
+    /// Ends the process, and waits for its end.
     pub(crate) fn end(mut self) {
         let end = self.0.end();
         assert_eq!(end.code, Some(0), "{end:#?}");

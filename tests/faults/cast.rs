@@ -1,4 +1,4 @@
-//! The processes of a scenario, as it sees them.
+//! The processes of a scenario, from its side.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use super::writer::{self, Sent, WriterSpec};
 /// The publisher service as a process, killed when this is dropped.
 pub(crate) struct Service {
     pub(crate) process: Process,
-    /// Where subscribers connect to.
+    /// The address that subscribers connect to.
     pub(crate) address: String,
 }
 
@@ -32,7 +32,7 @@ impl Service {
 /// A writer's process.
 pub(crate) struct Writer {
     pub(crate) actor: Actor,
-    /// Where it is bound, if it is.
+    /// The address that it is bound to, if any.
     pub(crate) address: String,
 }
 
@@ -44,9 +44,9 @@ impl Writer {
         Writer { actor, address }
     }
 
-    /// Sends so many updates, so many a second, and waits until that is done.
+    /// Sends this many updates, at `rate` a second, and waits until that is done.
     pub(crate) fn send(&mut self, count: u64, rate: u64) -> Sent {
-        // An answer must not take too long.
+        // In steps, so that no answer takes too long.
         let step = rate * LIMIT.as_secs() / 3;
         let mut all = Sent::default();
         for begin in (0..count).step_by(step as usize) {
@@ -57,12 +57,12 @@ impl Writer {
         all
     }
 
-    /// Begins to send so many updates, so many a second; [`Writer::outcome`] is to follow.
+    /// Begins to send this many updates, at `rate` a second; [`Writer::outcome`] has to follow.
     pub(crate) fn order(&mut self, count: u64, rate: u64) {
         self.actor.tell(&writer::Order::Send(count, rate));
     }
 
-    /// Stores so many changes, which [`Writer::burst`] sends as fast as it can.
+    /// Stores this many changes, which [`Writer::burst`] sends as fast as it can.
     pub(crate) fn prepare(&mut self, count: u64) {
         self.actor.ask::<()>(&writer::Order::Prepare(count));
     }
@@ -71,12 +71,12 @@ impl Writer {
         self.actor.ask(&writer::Order::Burst)
     }
 
-    /// Waits for the end of what was ordered.
+    /// Waits for the end of the last order.
     pub(crate) fn outcome(&mut self) -> Sent {
         self.actor.answer()
     }
 
-    /// Sends so many updates a second until it is told to stop.
+    /// Begins to send this many updates a second, until it is stopped.
     pub(crate) fn begin(&mut self, rate: u64) {
         self.order(u64::MAX, rate);
     }
@@ -85,7 +85,7 @@ impl Writer {
         self.actor.ask(&writer::Order::Stop)
     }
 
-    /// As [`Writer::stop`], whatever came of it.
+    /// As [`Writer::stop`], whatever the outcome.
     pub(crate) fn halt(&mut self) {
         self.stop();
     }
@@ -102,7 +102,7 @@ impl Writer {
         self.actor.process().kill();
     }
 
-    /// Lets it say goodbye.
+    /// Ends it with a goodbye.
     pub(crate) fn close(self) {
         self.actor.end();
     }
@@ -156,7 +156,7 @@ impl Program {
         self.actor.ask::<()>(&Order::Unregister(topic.into()));
     }
 
-    /// Waits until it listens to these addresses, no others, and all are live.
+    /// Waits until it listens to exactly these addresses and all are live.
     pub(crate) fn await_following(&mut self, addresses: &[&str]) {
         let wanted = addresses.iter().map(|address| ((*address).to_owned(), true));
         let wanted: BTreeMap<String, bool> = wanted.collect();
@@ -169,19 +169,19 @@ impl Program {
         self.actor.ask(&Order::Addresses)
     }
 
-    /// How many topics are live by its status.
+    /// Number of live topics in its status.
     pub(crate) fn live_topics(&mut self) -> usize {
         self.actor.ask(&Order::LiveTopics)
     }
 
-    /// Waits until it hears these publishers.
+    /// Waits until it has heard these publishers.
     pub(crate) fn await_heard(&mut self, publishers: &[&str]) {
         let publishers: Vec<String> = publishers.iter().map(|id| (*id).into()).collect();
         let what = format!("{publishers:?} are not all heard");
         wait_for(LIMIT, &what, || self.actor.ask(&Order::Hears(publishers.clone())));
     }
 
-    /// What it has logged so far.
+    /// Its log so far.
     pub(crate) fn lines(&mut self) -> &[Line] {
         self.lines.extend(self.tail.next());
         &self.lines
@@ -196,7 +196,8 @@ impl Program {
         syncs.collect()
     }
 
-    /// Waits for a sync event since `start` for which this holds, and tells how long after `start` it came.
+    /// Waits for a sync event since `start` for which `is_it` holds. Returns how long after `start` it came, and the
+    /// event.
     pub(crate) fn await_sync(&mut self, start: Time, mut is_it: impl FnMut(&Told) -> bool) -> (Duration, Told) {
         let deadline = Instant::now() + LIMIT;
         loop {
@@ -213,7 +214,7 @@ impl Program {
         }
     }
 
-    /// True if it took itself for live at any time in this span.
+    /// True if it was live by its log at any time in this span.
     pub(crate) fn was_live(&mut self, from: Time, to: Time) -> bool {
         let mut live = false;
         let mut was_live = false;
@@ -226,7 +227,7 @@ impl Program {
         was_live || live
     }
 
-    /// Waits until so many updates came.
+    /// Waits until this many updates were delivered.
     pub(crate) fn await_delivered(&mut self, count: u64) {
         let deadline = Instant::now() + LIMIT;
         loop {
@@ -245,14 +246,14 @@ impl Program {
 
     pub(crate) fn kill(mut self) {
         self.actor.process().kill();
-        // The last line may be half a line.
+        // The last line may be incomplete.
         let rest = std::fs::read(&self.path).unwrap();
         let whole = rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         std::fs::write(&self.path, &rest[..whole]).unwrap();
         Log::append_to(&self.path).write(Event::Killed);
     }
 
-    /// Lets it say how it ended; tells how long its subscriber's drop took.
+    /// Lets it log its end. Returns how long the drop of its subscriber took.
     pub(crate) fn end(mut self) -> Duration {
         let took = self.actor.ask(&Order::End);
         self.actor.end();

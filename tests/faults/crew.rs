@@ -1,4 +1,4 @@
-//! Servers and nodes under a storm of status updates, as a scenario sees them.
+//! Servers and nodes under a storm of status updates, from the scenario's side.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,12 +18,12 @@ use super::world::{Between, World};
 pub(crate) struct Server {
     actor: Actor,
     spec: ServerSpec,
-    /// What its store is behind, if that is a network.
+    /// The proxy before its store, if that is reached over a network.
     proxy: Option<Proxy>,
 }
 
 impl Server {
-    /// Cuts it off from its store: nothing goes these ways any more.
+    /// Cuts it off from its store in these directions.
     pub(crate) fn cut(&mut self, ways: &[Way]) {
         match &self.proxy {
             Some(proxy) => proxy.cut(ways),
@@ -38,7 +38,7 @@ impl Server {
         }
     }
 
-    /// Replaces its listener by another one of its id, while its handler is running.
+    /// Replaces its listener by another one with the same id while its handler is running.
     pub(crate) fn replace(&mut self) {
         self.actor.ask::<()>(&server::Order::Replace);
     }
@@ -48,15 +48,15 @@ impl Server {
         self.spec
     }
 
-    /// Lets it end cleanly.
+    /// Ends it cleanly.
     pub(crate) fn end(self) -> ServerSpec {
         self.actor.end();
         self.spec
     }
 
-    /// Stops the process where it is: inside its handler, and not while it writes the file of rows, for nobody else could
-    /// write then. Between the listener's last look at its registration and its handler no listener could know that
-    /// it was stopped.
+    /// Stops the process inside its handler, but not while it writes the file of rows, which would block all other
+    /// writers. Between the listener's last check of its registration and its handler, no listener could know that it
+    /// was stopped.
     pub(crate) fn suspend(&mut self, limit: Duration) {
         let (mut tail, mut is_begun) = (Tail::of(&self.spec.log), false);
         let mut pause = Duration::from_millis(5);
@@ -67,7 +67,7 @@ impl Server {
             let is_inside = is_begun && is_free(&self.spec.world.store);
             if !is_inside {
                 self.resume();
-                // On a busy machine it needs a while to get anywhere.
+                // On a busy machine the process takes a while to get anywhere.
                 pass(pause);
                 pause += pause / 2;
             }
@@ -90,7 +90,7 @@ impl Server {
     }
 }
 
-/// Whether this store can be written.
+/// True if this store can be written.
 fn is_free(store: &str) -> bool {
     if store.starts_with("redis://") {
         return true;
@@ -100,20 +100,20 @@ fn is_free(store: &str) -> bool {
     file.execute_batch("BEGIN IMMEDIATE; ROLLBACK").is_ok()
 }
 
-/// Three servers, and the nodes that give them work.
+/// Three servers, and the nodes that send them updates.
 pub(crate) struct Crew<'a> {
     stage: &'a mut Stage,
     world: World,
     pub(crate) servers: Vec<Server>,
     nodes: Vec<Actor>,
-    /// How many updates there are at least.
+    /// Minimum number of updates.
     updates: u64,
-    /// How many servers were ever started.
+    /// Number of servers ever started.
     started: usize,
     _service: Option<Service>,
 }
 
-/// What carries status updates.
+/// The carrier of status updates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Carrier {
     Ports,
@@ -122,8 +122,8 @@ pub(crate) enum Carrier {
 }
 
 impl<'a> Crew<'a> {
-    /// Begins a storm through this carrier. The store is a file, or a Redis server, `host:port`, which also carries what
-    /// is to be carried by Redis.
+    /// Begins a storm through this carrier. The store is a file, or a Redis server, `host:port`, which is also the
+    /// carrier if that is Redis.
     pub(crate) fn begin(stage: &'a mut Stage, carrier: Carrier, redis: &str, is_file: bool) -> Crew<'a> {
         let service = (carrier == Carrier::Service).then(|| stage.service(free_port(), &[]));
         let between = match &service {
@@ -160,7 +160,8 @@ impl<'a> Crew<'a> {
 
     fn start_nodes(&mut self) {
         let (nodes, notifiers) = self.stage.either((2, 30), (4, 50));
-        // Half of them with one row; the others so that a server has more before it than it does in the time of an answer.
+        // Half of them have one row; the others have so many that a server has more waiting than it processes while an
+        // answer is on its way.
         let (rows, updates) = (10, 40);
         for number in 0..nodes {
             let spec = NodeSpec {
@@ -202,7 +203,7 @@ impl<'a> Crew<'a> {
         self.stage.folder().join(format!("{SERVER}{number:02}"))
     }
 
-    /// Has one go, and another one come at once, under the same id unless it is given another.
+    /// Ends one server by `go` and starts another at once, under the same id unless another is given.
     pub(crate) fn change(&mut self, number: usize, go: impl FnOnce(Server) -> ServerSpec, id: Option<&str>) {
         let gone = go(self.servers.remove(number));
         let server = self.server(id.unwrap_or(&gone.id));
@@ -213,25 +214,25 @@ impl<'a> Crew<'a> {
         Duration::from_secs(self.stage.either(30, 300))
     }
 
-    /// Stops the process of this server where that is fair.
+    /// Stops the process of this server at a fair moment.
     pub(crate) fn suspend(&mut self, number: usize) {
         let limit = self.limit();
         self.servers[number].suspend(limit);
     }
 
-    /// Lets some of the time pass after which a listener that is silent is gone.
+    /// Waits for a multiple of the timeout after which a silent listener is gone.
     pub(crate) fn pass_timeouts(&self, count: f64) {
         pass(self.world.timeout.mul_f64(count));
     }
 
-    /// Has the handler of this server take so long that a listener that is silent from now on is gone when it returns.
-    /// What waits here meanwhile goes to others too.
+    /// Makes this server's handler take so long that a listener silent from now on is gone when it returns. Updates
+    /// that wait here meanwhile go to other servers too.
     pub(crate) fn delay(&mut self, number: usize) {
         let time = self.world.timeout * 2;
         self.servers[number].actor.ask::<()>(&server::Order::Slow(time));
     }
 
-    /// Waits until this part of the least number of updates is acknowledged in addition.
+    /// Waits until this part of the minimum number of updates is acknowledged in addition.
     pub(crate) fn go_on(&mut self, part: f64) {
         let (limit, count) = (self.limit(), (self.updates as f64 * part) as u64);
         let acknowledged = |crew: &mut Crew<'_>| crew.reports().iter().map(|report| report.acknowledged).sum::<u64>();
@@ -245,7 +246,7 @@ impl<'a> Crew<'a> {
         nodes.map(|node| node.ask(&node::Order::Report)).collect()
     }
 
-    /// Waits until the nodes see that this server's listener is gone, or that it is there.
+    /// Waits until the nodes see that this server's listener is gone, or present.
     pub(crate) fn await_known(&mut self, number: usize, is_there: bool) {
         let (limit, id) = (self.limit(), self.servers[number].spec.id.clone());
         let what = format!(
@@ -255,14 +256,14 @@ impl<'a> Crew<'a> {
         wait_for(limit, &what, || {
             self.nodes.iter_mut().all(|node| {
                 let listeners: Vec<String> = node.ask(&node::Order::Listeners);
-                // One that was taken for dead may have to add something.
+                // A listener that was taken for dead may have a suffix.
                 let is_its = |listener: &String| listener.split(' ').next() == Some(&id);
                 listeners.iter().any(is_its) == is_there
             })
         });
     }
 
-    /// Waits until all is acknowledged, ends all, and demands that the promise was kept. Prints the line of the scenario.
+    /// Waits until all is acknowledged, ends all processes, and checks the promise. Prints the scenario's line.
     pub(crate) fn verdict(mut self, what: &str) -> Tally {
         self.go_on(0.1);
         let nodes = self.nodes.iter_mut();

@@ -1,5 +1,5 @@
-//! Many replicas in one process, each with a subscriber of its own. What they tell is judged as it comes, for a log of it would be
-//! longer than its reading can wait.
+//! Many replicas in one process, each with a subscriber of its own. Their changes are judged as they come, since a log
+//! of them would take too long to read.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use super::store::{digest, open};
 use super::witness::{parts, rows};
 use super::writer::TABLES;
 
-/// What a fleet is to be.
+/// Options of a fleet.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct FleetSpec {
-    /// What the ids of its replicas begin with, under which writers wait for them.
+    /// Beginning of the ids of its replicas, under which writers wait for them.
     pub(crate) name: String,
     pub(crate) replicas: usize,
     pub(crate) store: String,
@@ -32,27 +32,27 @@ pub(crate) struct FleetSpec {
     pub(crate) hello_interval: Duration,
 }
 
-/// What a fleet can be told; it answers each.
+/// Orders for a fleet, which answers each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Order {
     /// Waits until all are synced.
     WaitSynced,
     /// The [`digest`] of each.
     Digests,
-    /// What each says of its staleness, and has: a [`Proof`].
+    /// The staleness that each reports, and its rows: a [`Proof`].
     Proofs,
-    /// Ends them, and tells what came of each.
+    /// Ends the replicas, and answers with their outcomes.
     End,
 }
 
-/// What came of a replica.
+/// Outcome of a replica.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
-    /// How many changes it has told of.
+    /// Number of reported changes.
     pub(crate) changes: u64,
-    /// What was told and does not follow from what was told before, the first of it.
+    /// The first changes that do not follow from earlier ones.
     pub(crate) untrue: Vec<String>,
-    /// Whether what it told of last is what it has.
+    /// True if its last reported changes agree with its rows.
     pub(crate) is_told: bool,
     pub(crate) stats: String,
 }
@@ -117,7 +117,7 @@ impl Member {
 
     fn proof(&self) -> Proof {
         let since = self.topics.iter().filter_map(|topic| {
-            // Read first: the age is that of a later time.
+            // Taken first, so that the age is that of a later time.
             let at = now();
             let age = self.replica.staleness(topic)?;
             Some((topic.to_string(), at - micros(age)))

@@ -7,12 +7,12 @@ use parking_lot::{Condvar, Mutex};
 use tablecast::store::{Page, Row, TableVersion, Write, Written};
 use tablecast::{Error, ErrorKind, Name, Result, Store, Topic};
 
-/// What stands between a process and its store.
+/// Stands between a process and its store.
 #[derive(Debug)]
 pub(crate) struct Gate {
     is_shut: Mutex<bool>,
     opened: Condvar,
-    /// How long a call waits for it.
+    /// How long a call waits while it is closed.
     patience: Duration,
 }
 
@@ -30,7 +30,7 @@ impl Gate {
         self.opened.notify_all();
     }
 
-    /// Waits until it is open, as a store waits for what others have locked.
+    /// Waits until it is open, as a store waits for others' locks.
     fn pass(&self) -> Result<()> {
         let mut is_shut = self.is_shut.lock();
         self.opened

@@ -1,4 +1,4 @@
-//! What writers and programs log: one event a line, with its time, in a file of its own.
+//! The logs of writers and programs: one event a line, with its time, in a file of its own.
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -41,7 +41,7 @@ pub(crate) struct Change {
     pub(crate) topic: String,
     pub(crate) table: String,
     pub(crate) key: String,
-    /// The store's: every write raises it. 0 if an update does not say.
+    /// The version in the store. 0 if an update does not state one.
     pub(crate) version: u64,
     pub(crate) deleted: bool,
 }
@@ -55,7 +55,7 @@ impl Change {
     }
 }
 
-/// What became of a row of a replica.
+/// Kind of a row change of a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     Added,
@@ -71,27 +71,27 @@ pub(crate) struct Number {
     pub(crate) seq: u64,
 }
 
-/// A sync event, as far as it says what it concerns.
+/// A sync event, with what it concerns.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Told {
     /// The reason in one word.
     pub(crate) reason: String,
-    /// Those that it names.
+    /// The publishers that it names.
     pub(crate) publishers: Vec<String>,
     /// `None`: every topic.
     pub(crate) topics: Option<Vec<String>>,
-    /// The first and the last number that is missing.
+    /// The first and the last missing number.
     pub(crate) range: Option<(u64, u64)>,
 }
 
-/// A state of a row, as a notifier tells it; the states of a row are counted from 1.
+/// A state of a row, as a notifier sends it; the states of a row are counted from 1.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct Status {
     pub(crate) row: String,
     pub(crate) state: u64,
 }
 
-/// What a process held.
+/// The resources that a process held.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Held {
     pub(crate) threads: u64,
@@ -99,22 +99,22 @@ pub(crate) struct Held {
     pub(crate) kib: u64,
 }
 
-/// What can happen to a writer, to a program, to a server with a listener, and to a node with notifiers.
+/// Events of a writer, a program, a server with a listener, and a node with notifiers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Event {
-    /// A publisher was made.
+    /// A publisher was created.
     Opened {
         publisher: String,
         epoch: u64,
     },
     /// A row was written to the store, and is about to be published.
     Stored(Change),
-    /// What was stored last was published, as the number `seq` of its topic; the call took so many microseconds.
+    /// The last stored change was published under the number `seq` of its topic; the call took this many microseconds.
     Sent {
         seq: u64,
         took: Time,
     },
-    /// It was not.
+    /// The last stored change was not published.
     Refused {
         kind: String,
         took: Time,
@@ -131,7 +131,7 @@ pub(crate) enum Event {
         change: Change,
         number: Option<Number>,
     },
-    /// The replica told of a change of a row, which was of version `old` before.
+    /// The replica reported a change of a row, which had version `old` before.
     RowChange {
         kind: Kind,
         change: Change,
@@ -139,28 +139,28 @@ pub(crate) enum Event {
     },
     /// A sync event came.
     Sync(Told),
-    /// Every topic is live, or not any more.
+    /// Every topic is live, or no longer.
     Live(bool),
-    /// What the process held before it made the subscriber, and after it had dropped it.
+    /// The resources of the process before it made the subscriber, and after it had dropped it.
     Before(Held),
     After(Held),
     /// A row as the program has it at its end.
     Row(Change),
-    /// The end: when its replica last changed, and what its queue has replaced by newer updates.
+    /// The end: when the replica last changed, and how many updates its queue has replaced.
     Settled {
         since: Time,
         coalesced: u64,
     },
-    /// It was killed.
+    /// The process was killed.
     Killed,
 
     /// The handler of a listener was called, and returned.
     Begun(Status),
     Handled(Status),
 
-    /// A notifier is about to be given this.
+    /// A notifier is about to be given this state.
     Notified(Status),
-    /// It was seen to be acknowledged.
+    /// The state was acknowledged.
     Acknowledged(Status),
 }
 
@@ -169,7 +169,7 @@ pub(crate) enum Event {
 pub(crate) struct Log(Mutex<BufWriter<File>>);
 
 impl Log {
-    /// Appends to what is there.
+    /// Appends to the file.
     pub(crate) fn append_to(path: &Path) -> Log {
         let file = File::options().create(true).append(true).open(path).unwrap();
         Log(Mutex::new(BufWriter::with_capacity(1 << 16, file)))
@@ -202,7 +202,7 @@ impl Log {
 pub(crate) struct Tail {
     path: PathBuf,
     read: u64,
-    /// A line that is not whole yet.
+    /// An incomplete line.
     rest: Vec<u8>,
 }
 
@@ -222,7 +222,7 @@ impl Tail {
         lines
     }
 
-    /// Hands out the lines since the last call one by one, in little memory.
+    /// Passes on the lines since the last call one by one, in little memory.
     pub(crate) fn read(&mut self, mut take: impl FnMut(Line)) {
         let Ok(mut file) = File::open(&self.path) else {
             return;
@@ -247,10 +247,10 @@ impl Tail {
     }
 }
 
-/// How much of a file is read at a time.
+/// Size of a read.
 const CHUNK: u64 = 64 << 10;
 
-/// All that one process has logged.
+/// The log of one process.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct History {
     pub(crate) name: String,
@@ -265,13 +265,13 @@ impl History {
         }
     }
 
-    /// The histories in this folder whose names begin like this, by name.
+    /// The histories in this folder whose names begin with `prefix`, by name.
     pub(crate) fn read_all(folder: &Path, prefix: &str) -> Vec<History> {
         paths(folder, prefix).iter().map(|path| History::read(path)).collect()
     }
 }
 
-/// The files in this folder whose names begin like this, by name.
+/// The files in this folder whose names begin with `prefix`, by name.
 pub(crate) fn paths(folder: &Path, prefix: &str) -> Vec<PathBuf> {
     let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap());
     let mut paths: Vec<_> = files

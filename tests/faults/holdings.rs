@@ -1,4 +1,4 @@
-//! What a process holds: threads, open files, memory.
+//! The resources of a process: threads, open files, memory.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use crossbeam_channel::never;
 
 use super::history::Held;
 
-/// What this process holds.
+/// The resources of this process.
 pub(crate) fn now() -> Held {
     let count = |folder: &str| fs::read_dir(folder).unwrap().count() as u64;
     Held {
@@ -17,7 +17,7 @@ pub(crate) fn now() -> Held {
     }
 }
 
-/// Waits until this process holds no more than it did before, for libzmq closes behind a drop, but not for long.
+/// Waits a short while until this process holds no more than before, since libzmq closes sockets after their drop.
 pub(crate) fn come_back(before: Held) -> Held {
     let deadline = Instant::now() + Duration::from_secs(2);
     loop {

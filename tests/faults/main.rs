@@ -1,4 +1,4 @@
-//! What the library promises, and the faults under which it keeps it.
+//! The library's promises, under the faults that it withstands.
 #![cfg(feature = "bin")]
 
 #[path = "../common/mod.rs"]

@@ -1,4 +1,4 @@
-//! A node: its notifiers tell the states of its rows, and it logs what was acknowledged.
+//! A node: its notifiers send the states of its rows, and it logs the acknowledgements.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,14 +12,15 @@ use super::actor;
 use super::history::{Event, Log, Status};
 use super::world::{Parts, World};
 
-/// What the names of the nodes' files begin with.
+/// Beginning of the names of the nodes' files.
 pub(crate) const NODE: &str = "node-";
 
-/// How often it looks what was acknowledged.
+/// How often it checks for acknowledgements.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// What a node is to be. A notifier counts what was acknowledged, and does not say what it was. So one has a single row,
-/// whose states go one after the other, or tells all its rows' next states when all those before are acknowledged.
+/// Options of a node. A notifier counts acknowledgements but does not name them. So a notifier has a single row, whose
+/// states it sends one after the other, or it sends the next states of all its rows once all earlier ones are
+/// acknowledged.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct NodeSpec {
     pub(crate) name: String,
@@ -27,33 +28,33 @@ pub(crate) struct NodeSpec {
     pub(crate) world: World,
     /// For each notifier, how many rows it has.
     pub(crate) notifiers: Vec<u64>,
-    /// How many updates each sends at least; it goes on until it is told to finish.
+    /// Minimum number of updates of each notifier; it goes on until it is told to finish.
     pub(crate) updates: u64,
 }
 
-/// How many states of a row alone a notifier has before it.
+/// How many states of a single row a notifier may have unacknowledged.
 const AHEAD: u64 = 40;
 
-/// What a node can be told; it answers each.
+/// Orders for a node, which answers each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Waits for so many listeners, and begins.
+    /// Waits for this many listeners, and begins.
     Begin(usize),
-    /// Gives no more than it has to.
+    /// Sends no more than it has to.
     Finish,
-    /// Tells how it stands.
+    /// Answers with its state.
     Report,
-    /// Tells the ids of the listeners that are alive.
+    /// Answers with the ids of the living listeners.
     Listeners,
 }
 
-/// How a node stands.
+/// State of a node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) acknowledged: u64,
-    /// Not acknowledged, of what it has given and what it has to give.
+    /// Number of updates given or still to be given that are not acknowledged.
     pub(crate) pending: u64,
-    /// Messages with updates, and those of them that followed another one with the same update.
+    /// Messages with updates, and those among them that repeated an update.
     pub(crate) sent: u64,
     pub(crate) retried: u64,
 }
@@ -63,13 +64,13 @@ struct Rows {
     names: Vec<String>,
     /// The state at which each row may end.
     least: u64,
-    /// Which one they were given, and which one is acknowledged of all.
+    /// The last state given, and the last one acknowledged for all rows.
     given: u64,
     acknowledged: u64,
 }
 
 impl Rows {
-    /// Notes what was acknowledged, and gives what may be given.
+    /// Logs acknowledgements, and gives the next states.
     fn turn(&mut self, log: &Log, is_over: bool) {
         let acknowledged = self.notifier.stats().acknowledged / self.names.len() as u64;
         while self.acknowledged < acknowledged {

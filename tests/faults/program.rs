@@ -24,28 +24,28 @@ use super::stage::{STORE_TIMEOUT, pass};
 use super::store::{digest, open};
 use super::witness::{Witness, rows};
 
-/// What a program is to be.
+/// Options of a program.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ProgramSpec {
     pub(crate) name: String,
     pub(crate) folder: PathBuf,
     pub(crate) addresses: Vec<String>,
-    /// Where it finds more of them, if it looks.
+    /// The registry in which it finds more addresses, if any.
     pub(crate) registry: Option<RegistrySpec>,
     pub(crate) topics: BTreeSet<String>,
-    /// The store, and the tables of which it holds the rows of its topics.
+    /// The store, and the tables whose rows it holds.
     pub(crate) store: String,
     pub(crate) tables: Vec<String>,
-    /// Whether the library looks for gaps; without it the checker must find what is lost.
+    /// Whether the library looks for gaps; if not, the checker must find the losses.
     pub(crate) continuity: bool,
     pub(crate) hello_interval: Duration,
     pub(crate) max_message_bytes: usize,
     pub(crate) workers: usize,
-    /// Callbacks for `chassis` panic, and the first for `secgroup` takes so long.
+    /// Callbacks for `chassis` panic, and the first one for `secgroup` takes this long.
     pub(crate) trouble: Option<Duration>,
 }
 
-/// What a program can be told; it answers each.
+/// Orders for a program, which answers each.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Order {
     /// Waits until every topic is live.
@@ -55,33 +55,33 @@ pub(crate) enum Order {
     Register(String),
     Unregister(String),
     Report,
-    /// How many topics are live.
+    /// Number of live topics.
     LiveTopics,
-    /// Whether these publishers are heard, so that each would be missed.
+    /// Whether these publishers have been heard, so that each would be missed.
     Hears(Vec<String>),
     /// The addresses that it listens to, and which of them are live.
     Addresses,
-    /// Ends the subscriber, says in the log how it ended, and tells how long that took.
+    /// Ends the subscriber, logs its end, and answers how long that took.
     End,
 }
 
-/// What a program says of itself.
+/// State of a program.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Report {
     /// As [`store::digest`], of its replica.
     pub(crate) digest: u64,
     pub(crate) delivered: u64,
-    /// What the library did not deliver a second time.
+    /// Number of updates that the library did not deliver a second time.
     pub(crate) duplicates: u64,
-    /// As the library counts them.
+    /// The library's count.
     pub(crate) clashes: u64,
     pub(crate) malformed: u64,
     pub(crate) filtered: u64,
     pub(crate) errors: u64,
     pub(crate) panics: u64,
-    /// How many panics the hook was told of.
+    /// Number of panics reported to the hook.
     pub(crate) reported: u64,
-    /// What the replica says of itself.
+    /// The replica's status.
     pub(crate) replica: String,
 }
 
@@ -97,10 +97,10 @@ struct Program {
     watch: JoinHandle<()>,
 }
 
-/// How often the program looks whether it is live.
+/// How often the program checks whether it is live.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// What does not change for so long is at rest.
+/// A program that does not change for this long is at rest.
 const CALM: Duration = Duration::from_millis(100);
 
 impl Program {
@@ -151,7 +151,7 @@ impl Program {
         live.map_err(|error| error.to_string())
     }
 
-    /// Registers a topic, of which the replica then holds the rows.
+    /// Registers a topic, whose rows the replica then holds.
     fn register(&self, name: &str) -> Result<(), String> {
         let topic = Topic::new(name).unwrap();
         self.witness.register(name, || {
@@ -203,7 +203,7 @@ impl Program {
         publishers.iter().all(is_heard)
     }
 
-    /// Waits until nothing more comes: the store may be known before the last updates are.
+    /// Waits until nothing more comes: the rows may be known before the last updates have come.
     fn come_to_rest(&self) {
         let state = || (self.subscriber.stats().decoded, self.dispatcher.stats().queue.depth);
         let deadline = Instant::now() + actor::LIMIT;
@@ -219,7 +219,7 @@ impl Program {
         }
     }
 
-    /// Drops the replica, the subscriber and the dispatcher, and tells how long that took.
+    /// Drops the replica, the subscriber and the dispatcher. Returns how long that took.
     fn end(self) -> (Duration, Arc<Witness>) {
         self.come_to_rest();
         drop(self.stop);
@@ -238,7 +238,7 @@ impl Program {
 
 /// The body of a program's process.
 pub(crate) fn run(spec: &ProgramSpec) {
-    // What the first sockets of a process cost, stays.
+    // The resources of the first sockets of a process are never released.
     let dispatcher = Dispatcher::new(DispatcherOptions::default()).unwrap();
     drop(subscriber(spec, &dispatcher));
     drop(dispatcher);
@@ -283,7 +283,7 @@ fn make_trouble(dispatcher: &Dispatcher, asleep: Duration) {
     dispatcher.on_table("secgroup", sleep).detach();
 }
 
-/// A replica that tells of every change.
+/// A replica that reports every change.
 fn replica(
     spec: &ProgramSpec,
     subscriber: &Arc<Subscriber>,
@@ -293,7 +293,7 @@ fn replica(
     let topics = spec.topics.iter().map(|topic| Topic::new(topic.as_str()).unwrap());
     let options = ReplicaOptions {
         topics: topics.collect(),
-        // As the defaults of both.
+        // In the same ratio as the defaults.
         check_interval: spec.hello_interval * 3,
         ..ReplicaOptions::default()
     };

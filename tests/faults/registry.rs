@@ -1,4 +1,4 @@
-//! The registry, as the processes of a scenario take part in it.
+//! The registry, as processes of a scenario use it.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use tablecast::{Publisher, Store, Subscriber};
 
 use super::store;
 
-/// Where publishers are registered, and how soon they are missed.
+/// Where publishers are registered, and the timeout after which they are dead.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RegistrySpec {
     /// A file, or the address of a Redis server.
@@ -21,7 +21,7 @@ pub(crate) struct RegistrySpec {
 
 impl RegistrySpec {
     fn open(&self) -> Arc<dyn Store> {
-        // One that hangs must not be waited for until it is back.
+        // A hanging call must end before the store is back.
         store::open(&self.store, self.timeout / 2)
     }
 
@@ -33,7 +33,7 @@ impl RegistrySpec {
         }
     }
 
-    /// Registers this publisher, which is bound, of a process whose clock is so many microseconds wrong.
+    /// Registers this bound publisher, from a process whose clock is wrong by this many microseconds.
     pub(crate) fn register(&self, id: &str, publisher: &Publisher, wrong: i64) -> Registration {
         let member = Member {
             id: id.into(),
@@ -44,12 +44,12 @@ impl RegistrySpec {
         Registration::new(self.open(), PUBLISHERS, member, self.options()).unwrap()
     }
 
-    /// Has this subscriber follow all that are registered.
+    /// Makes this subscriber follow all registered publishers.
     pub(crate) fn follow(&self, subscriber: &Arc<Subscriber>) -> Discovery {
         Discovery::new(self.open(), Arc::clone(subscriber), &[], self.options()).unwrap()
     }
 
-    /// Takes note of who comes and goes.
+    /// Watches the members.
     pub(crate) fn attend(&self) -> Attendance {
         let book = Arc::<Mutex<Book>>::default();
         let notes = Arc::clone(&book);
@@ -63,7 +63,7 @@ impl RegistrySpec {
     }
 }
 
-/// Who is registered, and who was ever removed.
+/// The registered members, and those ever removed.
 pub(crate) struct Attendance {
     book: Arc<Mutex<Book>>,
     _watch: Watch,
@@ -89,7 +89,7 @@ impl Attendance {
         self.book.lock().unwrap().present.contains(id)
     }
 
-    /// Those whose rows went, in order.
+    /// The members whose rows were removed, in order.
     pub(crate) fn left(&self) -> Vec<String> {
         self.book.lock().unwrap().left.clone()
     }

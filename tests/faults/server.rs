@@ -1,4 +1,4 @@
-//! A server: its listener's handler logs what it is called with.
+//! A server: its listener's handler logs its calls.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::history::{Event, Log, Status};
 use super::stage::pass;
 use super::world::{Parts, World};
 
-/// What the names of the servers' files begin with.
+/// Beginning of the names of the servers' files.
 pub(crate) const SERVER: &str = "server-";
 
 /// How long the handler takes.
@@ -23,7 +23,7 @@ const HANDLING: Duration = Duration::from_millis(1);
 /// Longer than a stop waits for it.
 const SLOW: Duration = Duration::from_millis(1500);
 
-/// What a server is to be.
+/// Options of a server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct ServerSpec {
     pub(crate) log: PathBuf,
@@ -32,14 +32,14 @@ pub(crate) struct ServerSpec {
     pub(crate) world: World,
 }
 
-/// What a server can be told; it answers each. It ends, cleanly, when nothing more can come.
+/// Orders for a server, which answers each. It ends cleanly when its input is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Cuts it off from its store, or no more.
+    /// Cuts it off from its store, or ends that.
     Cut(bool),
-    /// The handler takes so long once, from now on.
+    /// Makes the next call of the handler take this long.
     Slow(Duration),
-    /// Stops the listener, while its handler takes longer than that waits for, and begins another one of its id.
+    /// Stops the listener, whose handler takes longer than the stop waits for, and begins another one with its id.
     Replace,
 }
 
@@ -49,7 +49,7 @@ struct Server {
     gate: Arc<Gate>,
     store: Arc<dyn Store>,
     log: Arc<Log>,
-    /// Taken by the handler that is to take so long.
+    /// The time is taken by the handler's next call.
     slow: (Sender<Duration>, Receiver<Duration>),
 }
 
@@ -70,7 +70,7 @@ impl Server {
         }
     }
 
-    /// A listener that is registered.
+    /// A registered listener.
     fn listen(&self) -> Listener {
         let id = self.spec.id.clone();
         let options = ListenerOptions {
@@ -97,13 +97,13 @@ impl Server {
         listener
     }
 
-    /// Returns when the handler has begun to take so long.
+    /// Makes the next call of the handler take this long. Returns when it has begun.
     fn delay(&self, time: Duration) {
         self.slow.0.send_timeout(time, actor::LIMIT).unwrap();
     }
 }
 
-/// What an update says.
+/// The state in an update.
 fn status(update: &DbUpdate) -> Status {
     Status {
         row: update.key.to_string(),

@@ -1,4 +1,4 @@
-//! What every scenario needs: a folder, a seed, processes, waiting, and the verdict.
+//! The parts that every scenario needs: a folder, a seed, processes, waiting, and the verdict.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -24,14 +24,14 @@ use super::redis_server::{Cluster, Server};
 use super::store::{self, WRITER, digest};
 use super::writer::{Clock, ODD, TABLES, WriterSpec};
 
-/// Whether a scenario takes so much of the machine that others would miss their deadlines.
+/// Whether a scenario uses so much of the machine that others would miss their deadlines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Load {
     Light,
     Heavy,
 }
 
-/// What the rows are stored in.
+/// The store of the rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Backend {
     Sqlite,
@@ -41,7 +41,7 @@ pub(crate) enum Backend {
     Cluster,
 }
 
-/// The servers of a store; those of a file are none.
+/// The servers of a store; a file has none.
 enum Servers {
     None(TempDir),
     #[cfg(feature = "redis")]
@@ -90,10 +90,10 @@ pub(crate) struct Stage {
     pub(crate) long: bool,
 }
 
-/// How long a writer's call may take.
+/// Time limit of a writer's call.
 pub(crate) const SEND_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long a call of the store may take.
+/// Time limit of a call to the store.
 pub(crate) const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 static MACHINE: RwLock<()> = RwLock::new(());
@@ -103,12 +103,12 @@ pub(crate) fn is_long() -> bool {
     std::env::var("TABLECAST_TEST_FAULTS").is_ok_and(|form| form == "long")
 }
 
-/// Plays a scenario: `TABLECAST_TEST_FAULTS=long` for the long form, `TABLECAST_TEST_SEED` to play one again.
+/// Plays a scenario: `TABLECAST_TEST_FAULTS=long` for the long form, `TABLECAST_TEST_SEED` to repeat one.
 pub(crate) fn play(name: &'static str, load: Load, body: impl FnOnce(&mut Stage) + Send + 'static) {
     play_on(backend(), name, load, body);
 }
 
-/// What the rows of scenarios are stored in that do not say: `TABLECAST_TEST_STORE` is `redis` or `cluster`, or else a file.
+/// The store of scenarios that do not name one: `redis` or `cluster` by `TABLECAST_TEST_STORE`, otherwise a file.
 fn backend() -> Backend {
     match std::env::var("TABLECAST_TEST_STORE").as_deref() {
         #[cfg(feature = "redis")]
@@ -119,7 +119,7 @@ fn backend() -> Backend {
     }
 }
 
-/// As [`play`], with rows that are stored in this.
+/// As [`play`], with this store.
 pub(crate) fn play_on(
     backend: Backend,
     name: &'static str,
@@ -158,17 +158,17 @@ impl Stage {
         Duration::from_millis(if self.long { 1000 } else { 250 })
     }
 
-    /// So many hello periods.
+    /// This many hello periods.
     pub(crate) fn hellos(&self, count: f64) -> Duration {
         self.hello().mul_f64(count)
     }
 
-    /// How soon everyone must have everything.
+    /// The time within which every program must have everything.
     pub(crate) fn bound(&self) -> Duration {
         self.hellos(3.0) + Duration::from_secs(2)
     }
 
-    /// What the short form shortens.
+    /// The value for the short or the long form.
     pub(crate) fn either<T>(&self, short: T, long: T) -> T {
         if self.long { long } else { short }
     }
@@ -203,7 +203,7 @@ impl Stage {
         tablecast(own.iter().chain(times.as_flattened()).chain(flags))
     }
 
-    /// A writer that sends through the service, or binds a port.
+    /// Options of a writer that sends through the service, or binds a port.
     pub(crate) fn writer_spec(&mut self, name: &str, address: &str, topics: &[&str]) -> WriterSpec {
         WriterSpec {
             name: name.into(),
@@ -247,7 +247,7 @@ impl Stage {
         }
     }
 
-    /// Starts a program and waits until it is live, and its replica synced.
+    /// Starts a program, and waits until it is live and its replica is synced.
     pub(crate) fn program(&self, spec: ProgramSpec) -> Program {
         let mut program = Program::start(spec);
         program.wait_live();
@@ -255,7 +255,7 @@ impl Stage {
         program
     }
 
-    /// Waits until these programs have what the store has; tells how long that took.
+    /// Waits until these programs have the store's content. Returns how long that took.
     pub(crate) fn converge(&self, programs: &mut [&mut Program]) -> Duration {
         let start = Instant::now();
         for program in programs {
@@ -275,7 +275,7 @@ impl Stage {
         start.elapsed()
     }
 
-    /// The cluster that the rows are stored in.
+    /// The cluster with the rows.
     #[cfg(feature = "redis")]
     pub(crate) fn cluster(&mut self) -> &mut Cluster {
         match &mut self.servers {
@@ -284,19 +284,19 @@ impl Stage {
         }
     }
 
-    /// The store's address, as processes of the harness take it.
+    /// The store's address in the form of the harness.
     pub(crate) fn store(&self) -> String {
         self.servers.address()
     }
 
-    /// What is stored.
+    /// The stored rows.
     pub(crate) fn rows(&self) -> BTreeMap<Row, Change> {
         let tables = TABLES.iter().chain(ODD).map(|table| (*table).to_owned());
         store::rows(&*self.store, &tables.collect::<Vec<_>>())
     }
 
-    /// Ends the programs, and demands that no promise was broken, when everything had to be there by `bound` after
-    /// `quiet`. Prints the scenario's line.
+    /// Ends the programs, and checks that no promise was broken; everything had to be there by `bound` after `quiet`.
+    /// Prints the scenario's line.
     pub(crate) fn verdict(&self, quiet: Time, programs: Vec<Program>, figures: impl Display) -> Figures {
         self.end(programs);
         let (violations, total) = self.judge(quiet);
@@ -313,14 +313,14 @@ impl Stage {
         }
     }
 
-    /// What the checker finds.
+    /// The checker's findings.
     pub(crate) fn judge(&self, quiet: Time) -> (Vec<Violation>, Figures) {
         let histories = Histories::read(self.folder(), self.rows());
         let violations = histories.check(Deadline::after(quiet, self.bound()));
         (violations, histories.figures())
     }
 
-    /// How many updates of this table a writer has published.
+    /// Number of updates of this table that a writer has published.
     pub(crate) fn published(&self, writer: &str, table: &str) -> u64 {
         let history = History::read(&self.folder().join(format!("{WRITER}{writer}")));
         let pairs = history.lines.windows(2).filter(|pair| {
@@ -350,7 +350,7 @@ pub(crate) fn listed(violations: &[Violation]) -> String {
     format!("{} violations:\n{}", violations.len(), first.join("\n"))
 }
 
-/// Waits until this holds, and fails with `what` if it does not within `limit`.
+/// Waits until `condition` holds, and fails with `what` if it does not within `limit`.
 pub(crate) fn wait_for(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;
     while !condition() {
@@ -359,7 +359,7 @@ pub(crate) fn wait_for(limit: Duration, what: &str, mut condition: impl FnMut() 
     }
 }
 
-/// Lets time pass, where passing time is what is tested.
+/// Sleeps, where passing time is what is tested.
 pub(crate) fn pass(time: Duration) {
     let _ = never::<()>().recv_timeout(time);
 }

@@ -1,4 +1,4 @@
-//! A process that starts and ends everything over and over, at moments that are left to chance.
+//! A process that starts and ends everything repeatedly, at random moments.
 
 use std::fmt;
 use std::net::TcpListener;
@@ -27,7 +27,7 @@ pub(crate) struct StopsSpec {
     pub(crate) hello_interval: Duration,
 }
 
-/// What came of it.
+/// The counts of its rounds.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Stops {
     pub(crate) longest: Duration,
@@ -50,14 +50,14 @@ impl fmt::Display for Stops {
     }
 }
 
-/// How many rounds there are between two answers.
+/// Number of rounds between two answers.
 const STEP: usize = 10;
 
 /// The body of the process.
 pub(crate) fn run(spec: &StopsSpec) {
     let mut random = Random::from_seed(spec.seed);
     let mut stops = Stops::default();
-    // What the first time costs, stays.
+    // The resources of the first round are never released.
     for _ in 0..5 {
         round(&mut random, spec.hello_interval, &mut Stops::default());
     }
@@ -84,7 +84,7 @@ fn quickest<T>(longest: &mut Duration, end: impl FnOnce() -> T) -> T {
     result
 }
 
-/// A publisher behind a service, a subscriber, load on them, and an end to each of them in some order.
+/// A publisher behind a service, a subscriber, load, and the end of each of them in random order.
 fn round(random: &mut Random, hello_interval: Duration, stops: &mut Stops) {
     let folder = tempfile::tempdir().unwrap();
     let socket = format!("ipc://{}/publisher.sock", folder.path().display());
@@ -118,7 +118,7 @@ fn round(random: &mut Random, hello_interval: Duration, stops: &mut Stops) {
             .detach();
     }
     rig.subscriber.register_topic(&topic("D")).unwrap();
-    // A peer that never speaks beside the service, or nobody but it.
+    // In some rounds a peer that never answers, beside the service.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     if random.below(3) == 0 {
         stops.dead += 1;
@@ -133,7 +133,7 @@ fn round(random: &mut Random, hello_interval: Duration, stops: &mut Stops) {
     let (sending, stopped) = (Arc::clone(&publisher), Arc::clone(&stop));
     let load = move || {
         while !stopped.load(Ordering::Relaxed) {
-            // It is refused when the service is gone.
+            // Refused once the service is gone.
             let _ = sending.send_event(&update("k"));
         }
     };
@@ -169,7 +169,7 @@ fn round(random: &mut Random, hello_interval: Duration, stops: &mut Stops) {
     quickest(longest, || drop(publisher));
 }
 
-/// Stops the subscriber and the dispatcher from inside a callback, as soon as something comes.
+/// Stops the subscriber and the dispatcher from inside a callback, on the next event.
 fn end_inside(rig: &Rig, longest: &mut Duration) {
     let (subscriber, dispatcher) = (Arc::downgrade(&rig.subscriber), rig.dispatcher.handle());
     let (done, took) = bounded(1);

@@ -9,10 +9,10 @@ use tablecast::{Config, Store, Stores};
 
 use super::history::{Change, Row};
 
-/// What the names of the writers' files begin with.
+/// Beginning of the names of the writers' files.
 pub(crate) const WRITER: &str = "writer-";
 
-/// The options of a store, a file or the address of a Redis server, of which a call may take so long.
+/// The options of a store, given as a file or the address of a Redis server, with this time limit for a call.
 pub(crate) fn config(store: &str, patience: Duration) -> Config {
     let mut config = Config::default();
     match store.strip_prefix("redis://") {
@@ -49,7 +49,7 @@ pub(crate) fn rows<'a>(store: &dyn Store, tables: impl IntoIterator<Item = &'a S
     rows
 }
 
-/// A number for what these rows say, whatever their order.
+/// A number for the content of these rows, whatever their order.
 pub(crate) fn digest<'a>(rows: impl IntoIterator<Item = &'a Change>) -> u64 {
     let rows = rows.into_iter().map(|change| {
         let mut hasher = DefaultHasher::new();

@@ -1,4 +1,4 @@
-//! What a program does with what it is told: it logs it.
+//! Logs what a program is called with.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -12,20 +12,20 @@ use tablecast::{Action, DbUpdate, Error, ErrorKind, Subscriber, SyncReason, Topi
 use super::history::{Change, Event, Kind, Log, Number, Told, now};
 use super::program::ProgramSpec;
 
-/// What the callbacks work on.
+/// The data of the callbacks.
 pub(super) struct Witness {
     log: Log,
     topics: Mutex<BTreeSet<String>>,
-    /// What the log says last.
+    /// The state logged last.
     live: Mutex<bool>,
     delivered: AtomicU64,
-    /// How many panics the hook was told of.
+    /// Number of panics reported to the hook.
     panics: AtomicU64,
     /// When a row of the replica last changed.
     changed: AtomicI64,
 }
 
-/// With so many topics the status is not worth its price every time.
+/// With this many topics the status is too expensive to be read every time.
 const MANY: usize = 100;
 
 impl Witness {
@@ -82,7 +82,7 @@ impl Witness {
         let mut told = self.live.lock();
         let mut live = subscriber.wait_live(Duration::ZERO).is_ok();
         if self.topics.lock().len() < MANY {
-            // Either word counts.
+            // Both states count.
             let topics = subscriber.status().topics;
             live |= !topics.is_empty() && topics.iter().all(|topic| topic.state == TopicState::Live);
         }
@@ -115,20 +115,20 @@ impl Witness {
         self.panics.load(Ordering::Relaxed)
     }
 
-    /// Logs what the program has at its end.
+    /// Logs the program's rows and counts at its end.
     pub(super) fn settle(&self, tables: &[ReplicaTable<String>], coalesced: u64) {
         rows(tables).for_each(|change| self.log.note(Event::Row(change)));
         let since = self.changed.load(Ordering::Relaxed);
         self.log.note(Event::Settled { since, coalesced });
     }
 
-    /// Logs this last, and everything before it.
+    /// Writes this event, and everything before it, to the file.
     pub(super) fn write(&self, event: Event) {
         self.log.write(event);
     }
 }
 
-/// What a change of a row says, and the version before.
+/// The parts of a row change, and the version before.
 pub(super) fn parts(table: &str, change: &RowChange<String>) -> (Kind, Change, Option<u64>) {
     let (kind, row, old) = match change {
         RowChange::Added { row } => (Kind::Added, Some(row), None),

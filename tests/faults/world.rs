@@ -1,4 +1,4 @@
-//! What servers and nodes share: a store, and what is between them.
+//! The surroundings of servers and nodes: a store, and the carrier between them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,34 +10,34 @@ use tablecast::{Config, DispatcherHandle, ListenerOptions, NotifierOptions, Publ
 use super::stage::SEND_TIMEOUT;
 use super::store;
 
-/// What carries status updates and their answers.
+/// The carrier of status updates and their answers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Between {
-    /// Every process binds a port of its own, and is found by the store.
+    /// Every process binds a port of its own, and is found through the store.
     Ports,
-    /// The publisher service: its socket, and where it is subscribed to.
+    /// The publisher service: its socket, and the address that it publishes at.
     Service(PathBuf, String),
     /// A Redis server, `host:port`.
     Redis(String),
 }
 
-/// As one process sees it.
+/// The surroundings of one process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct World {
     pub(crate) between: Between,
     /// A file, or the address of a Redis server.
     pub(crate) store: String,
     pub(crate) hello_interval: Duration,
-    /// When a listener that does not renew its row is gone.
+    /// The time after which a listener that does not renew its row is gone.
     pub(crate) timeout: Duration,
     pub(crate) ack_timeout: Duration,
 }
 
-/// How often all look who is there.
+/// How often all processes look at the registry.
 const LOOK: Duration = Duration::from_millis(100);
 
 impl World {
-    /// How long a call of the store may take.
+    /// Time limit of a call to the store.
     pub(crate) fn patience(&self) -> Duration {
         self.timeout / 3
     }
@@ -86,7 +86,7 @@ impl World {
     }
 }
 
-/// What every process has that takes part.
+/// The parts that every process has.
 pub(crate) struct Parts {
     pub(crate) dispatcher: DispatcherHandle,
     pub(crate) subscriber: Arc<Subscriber>,

@@ -20,7 +20,7 @@ use super::registry::RegistrySpec;
 use super::stage::STORE_TIMEOUT;
 use super::store::{self, WRITER};
 
-/// What a writer is to be.
+/// Options of a writer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct WriterSpec {
     pub(crate) name: String,
@@ -35,32 +35,32 @@ pub(crate) struct WriterSpec {
     pub(crate) bytes: usize,
     /// Whether tables and keys have names that look like something else.
     pub(crate) odd: bool,
-    /// Whether updates say which version of their row they are.
+    /// Whether updates state the version of their row.
     pub(crate) versioned: bool,
-    /// Whether what is stored is also published.
+    /// Whether stored changes are also published.
     pub(crate) publishes: bool,
     pub(crate) clock: Clock,
     pub(crate) seed: u64,
-    /// The publisher's id, if it is not to make one.
+    /// The publisher's id; `None` for a made one.
     pub(crate) id: Option<String>,
     pub(crate) hello_interval: Duration,
     pub(crate) send_timeout: Duration,
     pub(crate) send_hwm: i32,
-    /// Where it is registered under its name, if it is.
+    /// The registry in which it is registered under its name, if any.
     pub(crate) registry: Option<RegistrySpec>,
 }
 
-/// What the writer takes for the time.
+/// The writer's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Clock {
-    /// So many seconds away from the right time.
+    /// Wrong by this many seconds.
     Off(i64),
     /// Goes forth and back by up to an hour with every update.
     Steps,
 }
 
 impl Clock {
-    /// How wrong it is to begin with.
+    /// How wrong it is at first.
     fn seconds(self) -> i64 {
         match self {
             Clock::Off(seconds) => seconds,
@@ -69,21 +69,21 @@ impl Clock {
     }
 }
 
-/// What became of an order to send.
+/// Outcome of an order to send.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sent {
     pub(crate) sent: u64,
     pub(crate) refused: u64,
 }
 
-/// What a writer can be told; it answers each when it is done, [`Order::Send`] also when it is told to stop.
+/// Orders for a writer, which answers each when it is done; [`Order::Send`] also when it is stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Order {
-    /// Sends so many updates, so many a second.
+    /// Sends this many updates, at this many a second.
     Send(u64, u64),
-    /// Stores so many changes, which it does not send yet.
+    /// Stores this many changes without sending them yet.
     Prepare(u64),
-    /// Sends what was prepared, as fast as it can.
+    /// Sends the prepared changes as fast as it can.
     Burst,
     Stop,
     /// Stores one more change and does not publish it.
@@ -118,21 +118,21 @@ struct Writer {
     log: Log,
     store: Arc<dyn Store>,
     publisher: Publisher,
-    /// Gone after the publisher.
+    /// Dropped after the publisher.
     _registration: Option<Registration>,
     random: Random,
-    /// The rows that are there, as far as is known.
+    /// The existing rows, as far as is known.
     there: HashSet<usize>,
     /// The last number of each topic.
     numbers: HashMap<usize, u64>,
     /// Rows whose last change could not be published.
     unpublished: Vec<usize>,
-    /// What was stored and is to be sent: the row, and what there is to say.
+    /// Stored changes to send: the row, the change, and its update.
     prepared: Vec<(usize, Change, DbUpdate)>,
 }
 
 impl Writer {
-    /// A writer that goes on where one of the same name has ended.
+    /// Opens a writer that goes on where an earlier one of the same name has ended.
     fn open(spec: WriterSpec) -> Result<Writer> {
         let path = spec.folder.join(format!("{WRITER}{}", spec.name));
         let options = PublisherOptions {
@@ -168,7 +168,7 @@ impl Writer {
         self.publisher.address().unwrap_or_default()
     }
 
-    /// Changes a row at random and publishes that; true if it was taken.
+    /// Changes a random row and publishes that. Returns true if the update was accepted.
     fn write(&mut self) -> bool {
         let row = self.random.below(self.spec.topics.len() * self.spec.rows);
         self.write_row(row)
@@ -188,7 +188,7 @@ impl Writer {
         }
     }
 
-    /// Publishes what was stored; true if it was taken. With it, everything before is in the file.
+    /// Publishes a stored change. Returns true if it was accepted. Everything logged so far is then in the file.
     fn publish(&mut self, row: usize, change: Change, update: &DbUpdate) -> bool {
         self.log.write(Event::Stored(change));
         let start = Instant::now();
@@ -237,7 +237,7 @@ impl Writer {
         result
     }
 
-    /// The store's write, and what is to be said of it.
+    /// Writes a row. Returns the change and its update.
     fn store(&mut self, row: usize) -> Result<(Change, DbUpdate)> {
         let topic = Topic::new(&*self.spec.topics[row % self.spec.topics.len()]).unwrap();
         let (tables, keys) = match self.spec.odd {
@@ -256,7 +256,7 @@ impl Writer {
             };
             match self.store.write(&write) {
                 Ok(written) => break (action, written),
-                // One of its name was here before, or a write whose answer was lost was made.
+                // An earlier writer of this name, or a write whose answer was lost, has made it.
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => drop(self.there.insert(row)),
                 Err(e) if e.kind() == ErrorKind::NotFound => drop(self.there.remove(&row)),
                 Err(e) => return Err(e),
@@ -288,7 +288,7 @@ impl Writer {
         Ok((change, update))
     }
 
-    /// Writes every row again whose last change could not be published, until it can.
+    /// Writes every row again whose last change could not be published, until that succeeds.
     fn repair(&mut self) {
         let deadline = Instant::now() + actor::LIMIT;
         while let Some(row) = self.unpublished.first().copied() {
@@ -311,10 +311,10 @@ impl Writer {
             let due = start + Duration::from_secs_f64(number as f64 / rate as f64);
             // Sleeping for less than this costs more than it is worth.
             let due = due.checked_sub(Duration::from_millis(1)).unwrap_or(start);
-            // It is told to stop, or whoever would tell it is gone.
+            // It is stopped, or the process that gives orders is gone.
             let told = match due > Instant::now() {
                 true => orders.recv_deadline(due) != Err(RecvTimeoutError::Timeout),
-                // A wait that is over when it begins would still let others run first.
+                // A wait that is over when it begins would still let other threads run first.
                 false => orders.try_recv() != Err(TryRecvError::Empty),
             };
             if told {
@@ -346,7 +346,7 @@ pub(crate) fn run(spec: WriterSpec) {
                 actor::answer(&());
             }
             Order::Burst => actor::answer(&writer.burst()),
-            // It came too late to stop anything.
+            // Too late to stop anything.
             Order::Stop => {}
             Order::StoreOnly => {
                 let (change, _) = writer.store(0).unwrap();

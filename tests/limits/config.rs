@@ -1,4 +1,4 @@
-//! The least and the most of every option of the configuration.
+//! The least and the greatest value of every option.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::common::eventually;
 use crate::rig::{LONG, update};
 use crate::{alone, rests};
 
-/// The least and the most that every option of the configuration takes.
+/// The least and the greatest value of every option.
 fn bounds() -> Vec<(&'static str, u64, u64)> {
     let bounds = Config::options().iter().filter_map(|option| {
         let (low, high) = option
@@ -46,12 +46,12 @@ fn options_of_the_configuration() {
         let text = config.validate().unwrap_err().to_string();
         assert!(text.contains("hello_interval_ms"), "{text}");
 
-        // All parts, with the least and with the most of everything.
+        // All parts, with the least and with the greatest value of every option.
         for is_least in [true, false] {
             let folder = tempfile::tempdir().unwrap();
             let mut config = Config::default();
             for (name, low, high) in bounds() {
-                // Nothing is as small as the least of these, or as patient as the most of that.
+                // Nothing fits the least value of these, and waiting for the greatest of that takes too long.
                 if name.starts_with("max_") && is_least || name == "linger_ms" {
                     continue;
                 }
@@ -85,7 +85,7 @@ fn all_parts(config: &mut Config) {
     let (sender, seen) = crossbeam_channel::unbounded();
     let handler = move |update: &tablecast::DbUpdate| drop(sender.send(update.key.clone()));
     let listener = node.listener(handler).unwrap();
-    // Whoever looks before it is there looks again only when the interval is over.
+    // A look before the listener is registered would be repeated only after the interval.
     listener.wait_registered(LONG).unwrap();
     let notifier = node.notifier().unwrap();
     let options = MonitorOptions::from(&*config);

@@ -1,4 +1,4 @@
-//! What drivers and stores are told.
+//! Extreme options of drivers and stores.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +48,7 @@ fn stores() {
                         written.unwrap();
                         assert_eq!(keys.unwrap().len(), 3);
                     }
-                    // There may be no time for it, which is said.
+                    // There may not be enough time, which is reported.
                     _ => {
                         let allowed = [ErrorKind::Timeout, ErrorKind::Unavailable, ErrorKind::Unconfirmed];
                         let errors = [written.err(), keys.err()].into_iter().flatten();
@@ -77,7 +77,7 @@ fn options_of_zmq() {
             let publisher = Publisher::new(&*driver, PublisherOptions::default()).unwrap();
             let rig = Rig::new(&driver);
             rig.listen(&["D"], &publisher.address().unwrap());
-            // Nobody is there: it is tried again and again.
+            // No server is there, so connecting is tried repeatedly.
             let nobody = format!("tcp://127.0.0.1:{}", free_port());
             rig.subscriber.register_listen_address(&nobody).unwrap();
             exchange(&publisher, &rig);
@@ -112,7 +112,7 @@ fn options_of_redis() {
             rig.subscriber.register_listen_address(&server.address()).unwrap();
             rig.subscriber.register_listen_address(&nobody).unwrap();
             rig.subscriber.daemonize().unwrap();
-            // On a busy machine a server may need longer than it has.
+            // On a busy machine a server may need more time than it has.
             let arrives = || {
                 let _ = publisher.send_event(&update("key"));
                 rig.updates.recv_timeout(Duration::from_millis(20)).is_ok()

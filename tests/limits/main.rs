@@ -1,4 +1,4 @@
-//! Times and sizes of every length: no part panics or keeps a processor busy, and what makes no sense is refused.
+//! Times and sizes of every length: no part panics or keeps a processor busy, and invalid values are refused.
 #![cfg(all(feature = "zmq", feature = "redis", feature = "sqlite", feature = "bin"))]
 
 #[path = "../common/mod.rs"]
@@ -39,8 +39,8 @@ const TIMES: [Duration; 4] = [
 
 const SIZES: [usize; 3] = [0, 1, usize::MAX];
 
-/// Runs the tests one after the other, since the processor time of the process is measured, and sees to it that no thread has
-/// ended unasked.
+/// Runs the tests one after the other, since the processor time of the process is measured, and checks that no thread
+/// has ended unasked.
 fn alone(body: impl FnOnce() + Send + 'static) {
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(|failed| failed.into_inner());
@@ -52,12 +52,12 @@ fn processor_time() -> Duration {
     clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).unwrap().into()
 }
 
-/// With nothing to do, this keeps no processor busy.
+/// Checks that an idle process keeps no processor busy.
 fn rests(what: &str) {
     rests_at(what, || 0);
 }
 
-/// Nor does what it counts happen more often than every millisecond.
+/// As [`rests`], and checks that the counted event happens at most once a millisecond.
 fn rests_at(what: &str, count: impl Fn() -> u64) {
     let (start, used, counted) = (Instant::now(), processor_time(), count());
     pass(Duration::from_millis(200));
@@ -72,7 +72,7 @@ fn rests_at(what: &str, count: impl Fn() -> u64) {
     );
 }
 
-/// One update goes all the way.
+/// Sends an update and receives it.
 fn exchange(publisher: &Publisher, rig: &Rig) {
     publisher.send_event(&update("key")).unwrap();
     assert_eq!(rig.next_key(), "key");
@@ -162,7 +162,7 @@ fn what_receivers_would_refuse_is_refused_by_the_sender() {
             publisher.send_batch(&Topic::ALL, &[long]).unwrap_err().kind(),
             ErrorKind::InvalidInput
         );
-        // What is just allowed arrives.
+        // A batch of exactly the limit arrives.
         batch.truncate(MAX_UPDATES);
         publisher.send_batch(&Topic::ALL, &batch).unwrap();
         (0..MAX_UPDATES).for_each(|_| assert_eq!(rig.next_key(), "key"));

@@ -1,4 +1,4 @@
-//! What looks at the store again and again.
+//! Parts that look at the store repeatedly.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -77,7 +77,7 @@ fn registries() {
             let looks = || seen.len() as u64;
             rests_at(&format!("a registry with {timeout:?} and {interval:?}"), looks);
         }
-        // The shortest that there may be.
+        // The shortest possible time.
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let options = RegistryOptions {
             timeout: Duration::from_millis(10),

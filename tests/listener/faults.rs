@@ -1,4 +1,4 @@
-//! Answers that are lost, listeners that are slow, or taken for dead, and a store that does not answer.
+//! Answers that are lost, listeners that are slow or taken for dead, and a store that does not answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ fn an_event_that_two_can_see_is_processed_by_one() {
         let node = world.program(0);
         let notifier = node.notifier(impatient());
         notifier.wait_listeners(2, LONG).unwrap();
-        // It hears no answer, and thus gives each to the other one too.
+        // The notifier gets no answer, and thus gives each update to the other one too.
         node.subscriber.stop();
         (0..40).for_each(|key| notifier.notify(status(key)).unwrap());
         eventually(LONG, || notifier.stats().retried >= 40);
@@ -45,7 +45,7 @@ fn an_event_that_two_can_see_is_processed_by_one() {
     });
 }
 
-/// A handler that takes long keeps a listener busy, which has said that it has the events: nothing is sent again.
+/// A slow handler keeps a listener busy that has sent receipts: nothing is sent again.
 #[test]
 fn a_busy_listener_is_not_asked_again() {
     within(LIMIT, || {
@@ -63,13 +63,13 @@ fn a_busy_listener_is_not_asked_again() {
         notifier.notify(status("first")).unwrap();
         slow.seen.recv_timeout(LONG).unwrap();
         (0..20).for_each(|key| notifier.notify(status(key)).unwrap());
-        // Another one is there.
+        // There is another one.
         let other = server(&world);
         notifier.wait_listeners(2, LONG).unwrap();
         pass(Duration::from_secs(2));
         let stats = notifier.stats();
         assert_eq!((stats.pending, stats.sent, stats.retried), (21, 21, 0), "{stats:?}");
-        // It says how much it has waiting, also in the registry.
+        // It states the number of waiting updates, also in the registry.
         drop(go);
         notifier.flush(LONG).unwrap();
         assert_eq!((slow.keys().len(), other.keys().len()), (20, 0));
@@ -90,7 +90,7 @@ fn an_answer_that_is_lost_is_given_again() {
         notifier.wait_listeners(1, LONG).unwrap();
         notifier.notify(status(1)).unwrap();
         server.seen.recv_timeout(LONG).unwrap();
-        // Nobody hears the answer.
+        // The answers are lost.
         node.subscriber.stop();
         go.send(()).unwrap();
         eventually(LONG, || server.listener.stats().handled == 1);
@@ -119,14 +119,14 @@ fn what_one_that_is_taken_for_dead_has_claimed_is_taken_over() {
         slow.seen.recv_timeout(LONG).unwrap();
         let quick = server(&world);
         notifier.wait_listeners(2, LONG).unwrap();
-        // The owner is alive: nobody else does it.
+        // The owner is alive, so no other listener processes it.
         pass(Duration::from_millis(700));
         assert_eq!((quick.seen.len(), notifier.stats().pending), (0, 1));
-        // As whoever notices would.
+        // As an observer would do it.
         node.store.delete(LISTENERS, "slow").unwrap();
         assert_eq!(quick.seen.recv_timeout(LONG).unwrap().key, "1");
         notifier.flush(LONG).unwrap();
-        // What the first one says afterwards does no harm.
+        // Later messages of the first one do no harm.
         drop(go);
         eventually(LONG, || slow.listener.stats().handled == 1);
         no_claims_are_left(&node.store);
@@ -173,7 +173,7 @@ fn who_is_taken_for_dead_begins_anew_and_two_of_one_id_get_along() {
     });
 }
 
-/// Two servers and a node whose store is a Redis server, and which hear each other in memory.
+/// Two servers and a node whose store is a Redis server, and whose messages go through memory.
 #[test]
 fn while_the_store_does_not_answer_updates_wait() {
     within(LIMIT, || {
@@ -222,7 +222,7 @@ fn while_the_publisher_service_is_away_updates_wait() {
     within(LIMIT, || {
         let mut world = World::service();
         let options = || ListenerOptions {
-            // What a confirmation that gets lost with the service leaves behind goes by itself.
+            // A claim whose confirmation was lost with the service is removed after this time.
             retention: Duration::from_secs(5),
             ..listening()
         };

@@ -1,4 +1,4 @@
-//! Status updates to one of many listeners, over every driver and store that go together.
+//! Status updates to one of many listeners, over every driver and store that can be combined.
 #![cfg(all(feature = "zmq", feature = "redis", feature = "sqlite"))]
 
 #[path = "../common/mod.rs"]
@@ -19,5 +19,5 @@ use std::time::Duration;
 /// The longest that a test takes.
 pub(crate) const LIMIT: Duration = Duration::from_secs(120);
 
-/// More than anything here may take on a busy machine.
+/// More than anything here takes on a busy machine.
 pub(crate) const LONG: Duration = Duration::from_secs(30);

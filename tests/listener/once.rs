@@ -1,5 +1,5 @@
-//! What was acknowledged is not processed again, and nothing is acknowledged that others could process again: stops that
-//! take long, stores that are cut off, and how many steps of the store it takes.
+//! An acknowledged update is not processed again, and no update is acknowledged that others could process again: slow
+//! stops, stores that are cut off, and the number of store calls.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,12 +15,12 @@ use crate::common::{eventually, within};
 use crate::program::{World, listening, no_claims_are_left, notifying, pass, server, server_with, status};
 use crate::{LIMIT, LONG};
 
-/// A store as one program sees it.
+/// One program's view of a store.
 #[derive(Debug)]
 struct View {
     store: Arc<dyn Store>,
     is_cut: AtomicBool,
-    /// How long each write takes, and how many there were.
+    /// How long each write takes, and the number of writes.
     delay: Duration,
     writes: AtomicUsize,
 }
@@ -156,10 +156,10 @@ fn what_is_not_marked_in_the_store_is_not_acknowledged() {
         view.cut(true);
         drop(go);
         eventually(LONG, || cut.listener.stats().handled == 1);
-        // It is processed, but if its process died now, others would have to do it again.
+        // It is processed, but if its process died now, others would have to process it again.
         pass(Duration::from_millis(500));
         assert_eq!((notifier.stats().acknowledged, other.seen.len()), (0, 0));
-        // Nor does it begin anything: others do.
+        // Neither does it begin anything; others do.
         (2..20).for_each(|key| notifier.notify(status(key)).unwrap());
         eventually(LONG, || notifier.stats().acknowledged == 18);
         assert_eq!((cut.seen.len(), other.keys().len()), (0, 18));
@@ -184,7 +184,7 @@ fn claims_marks_and_removals_are_made_in_bundles() {
         notifier.flush(LONG).unwrap();
         assert_eq!(server.seen.len(), 2000);
         eventually(LONG, || server.listener.stats().claims == 0);
-        // Without bundles there would be three for each update.
+        // Without bundles there would be three writes for each update.
         let writes = view.writes.load(Ordering::SeqCst) - before;
         assert!(writes < 600, "{writes} writes");
         no_claims_are_left(&node.store);

@@ -20,7 +20,7 @@ fn at_most_once_is_published_and_that_is_all() {
             let node = world.program(0);
             let notifier = node.notifier(at_most_once());
             notifier.wait_listeners(2, LONG).unwrap();
-            // What a subscriber has registered is in force once it is live, and nothing makes up for what is lost.
+            // A subscriber's topics are in force once it is live, and nothing makes up for lost messages.
             servers
                 .iter()
                 .for_each(|server| server.program.subscriber.wait_live(LONG).unwrap());
@@ -143,7 +143,7 @@ fn with_workers_a_listener_uses_more_than_one_core() {
     within(LIMIT, || {
         let world = World::memory();
         let program = world.program(4);
-        // Each waits until four are being handled.
+        // Each call waits until four are running.
         let barrier = std::sync::Barrier::new(4);
         let listener = program.listener(listening(), move |_| {
             barrier.wait();
@@ -175,7 +175,7 @@ fn without_a_listener_updates_wait_and_it_is_said_once() {
         notifier.flush(LONG).unwrap();
         assert_eq!(server.keys().len(), 5);
         assert!(errors.is_empty());
-        // What was never acknowledged is told at the end.
+        // Updates never acknowledged are named at the end.
         server.listener.stop();
         eventually(LONG, || notifier.listeners().is_empty());
         notifier.notify(status("last")).unwrap();
@@ -203,7 +203,7 @@ fn what_is_pending_is_bounded() {
         let start = Instant::now();
         assert_eq!(notifier.notify(status(3)).unwrap_err().kind(), ErrorKind::Timeout);
         assert!(start.elapsed() >= Duration::from_secs(1));
-        // One that waits goes on as soon as there is room.
+        // A waiting caller goes on as soon as there is room.
         let _server = server(&world);
         notifier.flush(LONG).unwrap();
         (0..50).for_each(|key| notifier.notify(status(key)).unwrap());
@@ -237,13 +237,13 @@ fn a_stop_is_quick_at_any_moment_also_inside_the_handler() {
         notifier.notify(status(1)).unwrap();
         let took = stopped.recv_timeout(LONG).unwrap();
         assert!(took < Duration::from_millis(500), "{took:?}");
-        // What it was processing is finished, and acknowledged.
+        // The running update is finished and acknowledged.
         notifier.flush(LONG).unwrap();
         eventually(LONG, || {
             node.store.keys(tablecast::listener::LISTENERS, None).count() == 0
         });
 
-        // A handler that takes its time is finished in the background, and nobody else does it meanwhile.
+        // A slow handler finishes in the background, and no other listener processes its update meanwhile.
         let (go, wait) = bounded::<()>(0);
         let slow = server_with(&world, listening(), move |_| assert!(wait.recv().is_err()));
         eventually(LONG, || notifier.listeners().len() == 1);
@@ -253,7 +253,7 @@ fn a_stop_is_quick_at_any_moment_also_inside_the_handler() {
         slow.listener.stop();
         assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
         let options = ListenerOptions {
-            // What was confirmed too late for who has stopped goes by itself.
+            // Claims whose confirmation came after the stop are removed after this time.
             retention: Duration::from_secs(1),
             ..listening()
         };

@@ -1,4 +1,4 @@
-//! What a program has, over one of the drivers and stores.
+//! A program's parts, over one of the drivers and stores.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,16 +18,16 @@ use crate::LONG;
 use crate::common::eventually;
 use crate::servers::Server;
 
-/// Where programs find each other.
+/// How programs reach each other.
 pub(crate) enum World {
     /// In one process.
     Memory(Arc<dyn Driver>, String, Arc<dyn Store>),
-    /// As these options say; what they name lasts as long as this.
+    /// As these options say; the resources they name last as long as this.
     Config {
         config: Box<Config>,
         _folder: tempfile::TempDir,
         _server: Option<Server>,
-        /// Of the publisher service.
+        /// The publisher service's node.
         host: Option<Box<Node>>,
     },
 }
@@ -80,7 +80,7 @@ impl World {
         }
     }
 
-    /// Begins it again, at the same place.
+    /// Starts it again at the same place.
     pub(crate) fn begin_service(&mut self) {
         if let World::Config { config, host, .. } = self {
             let node = Node::open(config).unwrap();
@@ -160,7 +160,7 @@ pub(crate) fn to_toml(config: &Config) -> String {
     )
 }
 
-/// A subscriber, a dispatcher, a publisher and a store. A program of its own, though others may be in the same process.
+/// A subscriber, a dispatcher, a publisher and a store: a program, though others may be in the same process.
 pub(crate) struct Program {
     // Dropped first: it stops the others.
     _node: Node,
@@ -196,7 +196,7 @@ impl Program {
         }
     }
 
-    /// A listener that is registered.
+    /// A registered listener.
     pub(crate) fn listener(
         &self,
         options: ListenerOptions,
@@ -250,7 +250,7 @@ impl Serving {
     }
 }
 
-/// Nobody is taken for dead within a test.
+/// No listener is taken for dead within a test.
 pub(crate) fn listening() -> ListenerOptions {
     ListenerOptions {
         timeout: Duration::from_secs(600),
@@ -278,13 +278,13 @@ pub(crate) fn status(key: impl ToString) -> DbUpdate {
     DbUpdate::new("lport", key.to_string(), Action::Set).value(r#"{"status":"up"}"#)
 }
 
-/// The rows of the table of claims; waits until there are none.
+/// Waits until the table of claims has no rows.
 pub(crate) fn no_claims_are_left(store: &Arc<dyn Store>) {
     let count = || store.keys(tablecast::listener::CLAIMS, None).count();
     eventually(LONG, || count() == 0);
 }
 
-/// How often each key is there.
+/// Number of times that each key occurs.
 pub(crate) fn counted(keys: impl IntoIterator<Item = String>) -> BTreeMap<String, usize> {
     let mut counts = BTreeMap::new();
     for key in keys {
@@ -293,12 +293,12 @@ pub(crate) fn counted(keys: impl IntoIterator<Item = String>) -> BTreeMap<String
     counts
 }
 
-/// Lets time pass, where passing time is what is tested.
+/// Sleeps, where passing time is what is tested.
 pub(crate) fn pass(time: Duration) {
     let _ = never::<()>().recv_timeout(time);
 }
 
-/// A Redis server as a store whose calls take no longer than this.
+/// A Redis server as a store whose calls have this time limit.
 pub(crate) fn redis_store(server: &Server, timeout: Duration) -> Arc<dyn Store> {
     let mut config = Config::default();
     config.nb_db_class = "redis".into();

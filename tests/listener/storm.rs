@@ -1,5 +1,5 @@
-//! Twenty thousand status updates to four listeners, which are processes: in peace, and while they are killed, stopped and
-//! continued.
+//! Twenty thousand status updates to four listeners, which are processes: undisturbed, and while they are killed,
+//! stopped and continued.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -21,7 +21,8 @@ const OPTIONS: &str = "TABLECAST_TEST_LISTENER";
 const NAME: &str = "TABLECAST_TEST_NAME";
 const LOG: &str = "TABLECAST_TEST_LOG";
 
-/// Not a test: the body of a process with a listener, until its input is closed. It writes down each key that it processes.
+/// Not a test: the body of a process with a listener, until its input is closed. It writes down each key that it
+/// processes.
 #[test]
 fn a_listener_process() {
     let (Ok(options), Ok(name), Ok(log)) = (std::env::var(OPTIONS), std::env::var(NAME), std::env::var(LOG)) else {
@@ -113,7 +114,7 @@ impl Storm {
         let notifier = node.notifier(NotifierOptions::from(&config));
         notifier.wait_listeners(4, LONG).unwrap();
         node.subscriber.wait_live(LONG).unwrap();
-        // Those of the servers, and its own, where the driver can tell.
+        // The servers' and its own, if the driver knows.
         match node.publisher.wait_subscribers(5, LONG) {
             Err(e) if e.kind() == ErrorKind::Unsupported => {}
             heard => heard.unwrap(),
@@ -129,22 +130,22 @@ impl Storm {
         }
     }
 
-    /// Waits until so many are acknowledged.
+    /// Waits until this many updates are acknowledged.
     fn until(&self, count: u64) {
         eventually(LIMIT, || self.notifier.stats().acknowledged >= count);
     }
 
-    /// Stops a process where it is, but not in the middle of a write of the file of rows: nobody else could write then.
+    /// Stops a process, but not in the middle of a write to the file of rows, which would block all other writers.
     fn suspend(&self, number: usize) {
         let mut config = self.config.clone();
-        // Many tries: it writes most of the time.
+        // Many tries, since it writes most of the time.
         config.store_timeout_ms = Duration::from_millis(200);
         let store = Stores::new().open(&config).unwrap();
         eventually(LIMIT, || {
             self.servers[number].signal("-STOP");
             let written = store.create("probe", "probe", "", &Topic::ALL).map(drop);
             let written = match written {
-                // The delete before did not get through.
+                // The earlier delete has failed.
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
                 written => written,
             };
@@ -169,7 +170,7 @@ impl Storm {
         assert_eq!((stats.acknowledged, stats.failed, stats.pending), (COUNT, 0, 0));
     }
 
-    /// Who has processed each key, by number.
+    /// The servers that have processed each key, by number.
     fn processed(&self) -> BTreeMap<u64, Vec<usize>> {
         let mut by: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         for (number, server) in self.servers.iter().enumerate() {
@@ -181,7 +182,7 @@ impl Storm {
     }
 }
 
-/// Whether shares are as even as by fair lot: the chi-squared test at 1 %, with three degrees of freedom.
+/// Checks that shares are as even as a fair lottery's: the chi-squared test at 1 %, with three degrees of freedom.
 fn assert_even(shares: &[usize]) {
     assert_eq!(shares.len(), 4);
     let expected = shares.iter().sum::<usize>() as f64 / shares.len() as f64;
@@ -195,7 +196,7 @@ fn assert_even(shares: &[usize]) {
 
 fn in_peace(world: World, what: &str) {
     let start = Instant::now();
-    // How even the choice is shows if nobody is chosen because another one, on a busy machine, is slow.
+    // The choice is even only if no listener is passed over because it is slow on a busy machine.
     let mut storm = Storm::begin(world, Duration::from_secs(30), Duration::from_secs(10));
     storm.end(what, start);
     let by = storm.processed();
@@ -225,7 +226,7 @@ fn in_peace_over_redis() {
     within(LIMIT, || in_peace(World::redis(), "redis"));
 }
 
-/// Sees what is sent to a listener.
+/// Sees the messages that are sent to a listener.
 struct Spy {
     seen: Receiver<tablecast::DbUpdate>,
     _program: Program,
@@ -244,9 +245,9 @@ impl Spy {
         }
     }
 
-    /// From now on nothing is sent there.
+    /// Checks that nothing is sent there from now on.
     fn assert_quiet_from_now(self) -> impl FnOnce() {
-        // What was sent before is still on its way.
+        // Earlier messages are still on their way.
         pass(Duration::from_millis(300));
         assert!(!self.seen.is_empty(), "the spy has seen nothing");
         let before = self.seen.len();
@@ -267,7 +268,7 @@ fn while_they_go(world: World, what: &str) {
     storm.servers[0].kill();
     storm.until(3000);
     storm.servers[1].kill();
-    // Stopped cleanly: at once it is neither sent to nor waited for.
+    // Stopped cleanly: at once nothing is sent to it or expected of it.
     storm.until(4000);
     let stop = Instant::now();
     let rest = storm.servers[2].stop();
@@ -278,7 +279,7 @@ fn while_they_go(world: World, what: &str) {
     );
     eventually(LONG, || !knows(&storm, &storm.servers[2].topic));
     let third = third.assert_quiet_from_now();
-    // Meanwhile there is another one.
+    // Meanwhile another one starts.
     let late = Server::start(&storm.config, storm.folder.path(), "late");
     storm.servers.push(late);
     for number in 0..2 {
@@ -333,7 +334,7 @@ fn while_they_are_stopped(world: World, what: &str) {
     eventually(LONG, || are_there(&["d"]));
     let before = storm.servers[2].keys();
     storm.servers[2].signal("-CONT");
-    // It was taken for dead: it begins anew.
+    // It was taken for dead, so it begins another run.
     eventually(LONG, || are_there(&["c", "d"]));
     let anew = storm
         .notifier
@@ -355,7 +356,7 @@ fn while_they_are_stopped(world: World, what: &str) {
     for (key, servers) in &by {
         let alive: Vec<_> = servers.iter().filter(|server| **server >= 2).collect();
         if alive.len() > 1 {
-            // At the moment of the stop this was being processed, or was to be marked with the next bundle.
+            // At the stop this was being processed, or was to be marked with the next bundle.
             let at = before.iter().rposition(|k| *k == key.to_string());
             assert!(
                 at.is_some_and(|at| before.len() - at <= 64),

@@ -1,4 +1,4 @@
-//! What holds over every driver and store.
+//! Promises that hold over every driver and store.
 
 use std::time::{Duration, Instant};
 
@@ -74,7 +74,7 @@ fn who_comes_takes_a_share_and_who_stops_hands_over(world: &World) {
     send_until(&|| first.seen.len() > 20);
     let second = server(world);
     send_until(&|| second.seen.len() > 20);
-    // It stops while it is being sent to: what it has not begun goes to the other one, at once.
+    // It stops while updates are sent to it: those it has not begun go to the other one at once.
     let start = Instant::now();
     first.listener.stop();
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());

@@ -17,14 +17,14 @@ fn create(store: &dyn Store, key: &str, value: &str) -> u64 {
     store.create("t", key, value, &Topic::ALL).unwrap()
 }
 
-/// The next so many updates, by key.
+/// The next `count` updates, by key.
 fn updates(host: &Host, count: usize) -> Vec<Heard> {
     let mut heard: Vec<_> = (0..count).map(|_| host.next()).collect();
     heard.sort_by(|a, b| a.1.cmp(&b.1));
     heard
 }
 
-/// The monitor has noticed in one poll, blamed nobody, and had the programs told to read the store.
+/// Checks that the monitor has noticed in one poll, reported no clash, and made the programs read the store.
 #[track_caller]
 fn assert_repaired(host: &Host, monitor: &Monitor, times: u64) {
     eventually(LONG, || monitor.stats().went_back == times);
@@ -37,7 +37,7 @@ fn assert_repaired(host: &Host, monitor: &Monitor, times: u64) {
     }
 }
 
-/// What is remembered is what was told: another run has nothing to tell.
+/// Checks that the stored memory equals what was published: another run publishes nothing.
 #[track_caller]
 fn assert_remembered(host: &Host, monitor: Monitor, store: &Arc<dyn Store>) {
     monitor.stop();
@@ -48,7 +48,7 @@ fn assert_remembered(host: &Host, monitor: Monitor, store: &Arc<dyn Store>) {
     assert_eq!(host.keys(1), [("last".to_owned(), Action::Delete)]);
 }
 
-/// Empties the store and has `fill` write as much as there was.
+/// Empties the store through `forget`, and writes as much as there was.
 fn comes_round(swap: &Swap, store: &Arc<dyn Store>, forget: impl FnOnce(&mut Arc<dyn Store>)) {
     let host = Host::new();
     let monitor = host.monitor(store);
@@ -98,7 +98,7 @@ fn a_redis_that_was_flushed() {
     });
 }
 
-/// The keys and versions are the same in the other incarnation; only the values differ.
+/// Keys and versions are the same in the other incarnation; only the values differ.
 #[test]
 fn rows_of_the_same_versions_with_other_values() {
     within(LIMIT, || {
@@ -161,7 +161,7 @@ fn many_rows_are_told_and_remembered_in_one_poll() {
     });
 }
 
-/// As a master's replica that did not have the last writes: the same incarnation, an earlier state, and then others' writes.
+/// Like a master's replica without the last writes: the same incarnation, an earlier state, then other writes.
 #[cfg(feature = "redis")]
 #[test]
 fn a_redis_that_lost_its_last_writes() {
@@ -184,7 +184,7 @@ fn a_redis_that_lost_its_last_writes() {
             host.nothing_more(&monitor);
             swap.at_once(|store| {
                 put_back(&server, &copy);
-                // So many that the version is lower, or higher, than it was.
+                // So many that the version is lower, or higher, than before.
                 for number in 0..more {
                     store.set("t", "b", &format!("{number}")).unwrap();
                 }
@@ -204,7 +204,7 @@ fn a_redis_that_lost_its_last_writes() {
     });
 }
 
-/// All keys with what they have.
+/// All keys with their contents.
 #[cfg(feature = "redis")]
 fn copy(server: &crate::servers::Server) -> Vec<(Vec<u8>, Vec<u8>)> {
     const ALL: &str = "local all = {} for _, key in ipairs(redis.call('KEYS', '*')) do
@@ -255,7 +255,7 @@ fn an_older_file_that_was_put_back() {
             std::fs::remove_file(folder.path().join(format!("store.db{suffix}"))).unwrap();
         }
         std::fs::rename(&older, &path).unwrap();
-        // Told once that the file is another one; a monitor's own call may be the one.
+        // One call fails because the file is another one; it may be the monitor's.
         eventually(LONG, || store.set("t", "last", "new").is_ok());
         assert_eq!(
             host.keys(2),

@@ -1,4 +1,4 @@
-//! Stores that fail, that cannot tell, that do not answer; rows that vanish; limits; stopping.
+//! Stores that fail, that keep no table versions, that do not answer; rows that vanish; limits; stopping.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,21 +14,21 @@ use crate::common::{eventually, within};
 use crate::rig::LONG;
 use crate::{Host, memory};
 
-/// A store in front of another one, in which a page can fail, take its time, or see something happen before it.
+/// A store in front of another one, whose pages can fail, wait, or be preceded by other writes.
 struct Faulty {
     rows: Arc<dyn Store>,
-    /// Whether it tells the versions of tables.
+    /// Whether it returns table versions.
     can_tell: bool,
-    /// Pages of the table `t` from this one of a listing on fail.
+    /// Pages of the table `t` fail from this one of a listing on.
     fails_from: AtomicUsize,
-    /// No call succeeds.
+    /// Every call fails.
     is_down: AtomicBool,
     /// Writes fail.
     is_full: AtomicBool,
     page: AtomicUsize,
-    /// What happens before the second page of a listing.
+    /// Called before the second page of a listing.
     between: Mutex<Option<Box<dyn FnOnce() + Send>>>,
-    /// What a page waits for.
+    /// A page waits for this.
     gate: Mutex<Option<Receiver<()>>>,
 }
 
@@ -135,7 +135,7 @@ fn told(keys: &[&str], action: Action) -> Vec<(String, Action)> {
     keys.iter().map(|key| (key.to_string(), action.clone())).collect()
 }
 
-/// Fails until the monitor has noticed it three times.
+/// Waits until three polls of the monitor have failed.
 #[track_caller]
 fn fails_for_a_while(monitor: &Monitor) {
     let failures = monitor.stats().failures;
@@ -173,7 +173,7 @@ fn a_listing_that_fails_half_way_tells_no_deletes() {
             faulty.fails_from.store(1, Ordering::Release);
             faulty.rows.delete("t", "e").unwrap();
             faulty.rows.set("t", "a", "y").unwrap();
-            // What was read is told, and not again by the polls that follow.
+            // Rows that were read are published, and not again by the following polls.
             assert_eq!(host.keys(1), told(&["a"], Action::Set));
             fails_for_a_while(&monitor);
             host.nothing_more(&monitor);
@@ -190,7 +190,7 @@ fn an_outage_is_no_delete() {
     within(LONG, || {
         let (faulty, store) = Faulty::new(true);
         let host = Host::new();
-        // Also if it is there from the start.
+        // The same from the start.
         faulty.is_down.store(true, Ordering::Release);
         fill(&*faulty.rows, &["a", "b", "c"]);
         let (errors, hook) = unbounded();
@@ -253,7 +253,7 @@ fn rows_may_come_and_go_while_they_are_listed() {
         host.nothing_more(&monitor);
         let rows = Arc::clone(&faulty.rows);
         *faulty.between.lock() = Some(Box::new(move || {
-            // One that was listed, and one that was about to be.
+            // A row that was listed, and one that was about to be.
             rows.delete("t", "a").unwrap();
             rows.delete("t", "d").unwrap();
             fill(&*rows, &["0", "f"]);
@@ -279,7 +279,7 @@ fn a_row_that_comes_back_is_newer_than_its_delete() {
         let monitor = host.monitor(&store);
         assert_eq!(host.keys(3).len(), 3);
         host.nothing_more(&monitor);
-        // Deleted behind the table's version, and created again behind the page where it was missed.
+        // Deleted after the table's version was read, and created again after the page in which it was missing.
         let rows = Arc::clone(&faulty.rows);
         *faulty.between.lock() = Some(Box::new(move || fill(&*rows, &["a"])));
         faulty.rows.delete("t", "a").unwrap();
@@ -346,7 +346,7 @@ fn stops_at_once() {
         eventually(LONG, || monitor.stats().polls > 0);
         stop("one whose store does not answer", monitor);
         drop(open);
-        // Its thread ends, and with it what it has.
+        // Its thread ends and releases its resources.
         drop(store);
         eventually(LONG, || Arc::strong_count(&faulty) == 1);
     });
@@ -371,7 +371,7 @@ fn a_run_that_is_stopped_in_the_middle_remembers() {
         let monitor = host.monitor(&store);
         let mut rest = host.keys(1);
         if rest == told(&["a"], Action::Create) {
-            // The stop came too early for it.
+            // The stop came before it was published.
             rest = host.keys(2);
         }
         assert_eq!(rest.last(), told(&["c"], Action::Create).last());

@@ -1,4 +1,4 @@
-//! Monitors of tables: what others write is told, once, and nothing that did not happen.
+//! Monitors of tables: changes by others are published, once, and nothing that did not happen.
 
 mod back;
 #[path = "../common/mod.rs"]
@@ -35,14 +35,14 @@ use tablecast::stores::memory::MemoryStore;
 use tablecast::transport::Driver;
 use tablecast::{Action, Monitor, MonitorOptions, Publisher, PublisherOptions, Store};
 
-/// A publisher and one who listens to it.
+/// A publisher and a subscriber.
 pub(crate) struct Host {
     publisher: Arc<Publisher>,
     rig: Rig,
     id: String,
 }
 
-/// What was heard of a row: action, key, topic, value, version.
+/// An update that was received: action, key, topic, value, version.
 pub(crate) type Heard = (Action, String, String, Option<String>, Option<u64>);
 
 pub(crate) fn heard(action: Action, key: &str, topic: &str, value: Option<&str>, version: u64) -> Heard {
@@ -97,7 +97,7 @@ impl Host {
         (update.action, key, topic, update.value, update.version)
     }
 
-    /// The next so many updates, by key.
+    /// The next `count` updates, by key.
     #[track_caller]
     pub(crate) fn keys(&self, count: usize) -> Vec<(String, Action)> {
         let mut all: Vec<_> = (0..count)
@@ -108,7 +108,7 @@ impl Host {
         all
     }
 
-    /// Nothing but what was asked for has been told by the monitor, also not by two polls more.
+    /// Checks that the monitor publishes nothing more, in two further polls.
     #[track_caller]
     pub(crate) fn nothing_more(&self, monitor: &Monitor) {
         let polls = monitor.stats().polls + 2;
@@ -117,7 +117,7 @@ impl Host {
     }
 }
 
-/// A store that starts empty, and what it lives in.
+/// An empty store, and its resources.
 pub(crate) type Opened = (Arc<dyn Store>, Option<Box<dyn std::any::Any + Send>>);
 
 pub(crate) fn memory(batch_amount: usize) -> Opened {

@@ -13,7 +13,7 @@ use crate::common::{eventually, within};
 use crate::rig::LONG;
 use crate::servers::Server;
 
-/// A store that gives up soon.
+/// A store with a short time limit.
 pub(crate) fn store(server: &Server) -> Arc<dyn Store> {
     let options = StoreOptions {
         batch_amount: 10,

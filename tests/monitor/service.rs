@@ -9,7 +9,7 @@ use crate::common::within;
 use crate::host::{json, service, socket};
 use crate::process::{Process, run, tablecast};
 
-/// A service that monitors, and what it said when it was ready.
+/// A service that monitors, and its line when it was ready.
 fn serve(folder: &Path, port: &str) -> (Process, String) {
     let mut command = tablecast(["service", "--publisher-port", port, "--publisher-multiproc-socket"]);
     command.arg(socket(folder));
@@ -37,7 +37,7 @@ fn watch(network: &str) -> Process {
     watch
 }
 
-/// Writes a row and tells nobody.
+/// Writes a row without publishing it.
 fn db(folder: &Path, args: &[&str]) {
     let mut command = tablecast(["db"]);
     command.args(args).arg("--no-publish");
@@ -92,7 +92,7 @@ fn the_service_tells_what_others_write() {
         );
         assert!(reasons.is_empty(), "{reasons:?}");
 
-        // What changes while there is none is told by the next one.
+        // Changes made while no service runs are published by the next one.
         service.signal("TERM");
         let end = service.end();
         assert_eq!((end.code, &*end.stderr), (Some(0), ""));
@@ -102,19 +102,19 @@ fn the_service_tells_what_others_write() {
         let (update, mut reasons) = next_update(&mut watch);
         let expected = r#"{"event":"update","table":"lport","key":"port-1","action":"delete","value":null,"topic":"tenant1","priority":5,"version":3}"#;
         assert_eq!(update, json(expected));
-        // It comes at a random moment, so that not all read the store at once.
+        // It comes at a random moment, so that not all programs read the store at once.
         while !reasons.contains(&"reconnected".to_owned()) {
             reasons.push(json(&watch.line())["reason"].as_str().unwrap().to_owned());
         }
         assert!(!reasons.contains(&"gap".to_owned()), "{reasons:?}");
 
-        // Also if it was killed.
+        // The same after it was killed.
         service.kill();
         db(folder, &["delete", "--table", "chassis", "--key", "host1"]);
         let (_service, _) = serve(folder, port);
         let (mut update, mut reasons) = next_update(&mut watch);
         if update == json(expected) {
-            // It was killed before it had remembered that this was told.
+            // It was killed before it had stored that this was published.
             let more;
             (update, more) = next_update(&mut watch);
             reasons.extend(more);

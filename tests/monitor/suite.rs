@@ -1,4 +1,4 @@
-//! What a monitor does on every store.
+//! The behaviour of a monitor with every store.
 
 use std::sync::Arc;
 
@@ -132,7 +132,7 @@ pub(crate) fn what_does_not_change_is_not_read(store: &Arc<dyn Store>) {
     eventually(LONG, || monitor.stats().skipped > 0);
     let before = monitor.stats();
     assert_eq!(before.rows_read, 100);
-    // What is in other tables is no matter, and neither are writes that change nothing.
+    // Other tables do not matter, nor do writes that change nothing.
     store.create("another", "k", "x", &Topic::ALL).unwrap();
     assert!(store.create("t", "1", "x", &Topic::ALL).is_err());
     eventually(LONG, || monitor.stats().skipped > before.skipped + 10);

@@ -1,4 +1,4 @@
-//! Who is let in: passwords, access lists, TLS.
+//! Access: passwords, access lists, TLS.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -88,9 +88,9 @@ fn a_user_may_have_few_rights() {
         let (kind, text) = errors.recv_timeout(LONG).unwrap();
         assert_eq!(kind, ErrorKind::Denied, "{text}");
         assert!(text.contains("tenant"), "{text}");
-        // Not one report for each topic.
+        // Fewer reports than topics.
         assert!(errors.try_iter().count() < 5);
-        // What it may is as good as before, and what it may from now on comes by itself.
+        // The permitted topics work as before, and newly permitted ones come by themselves.
         rig.only("2", || send(&publisher, "tenant1", "2"));
         let () = server.ask(&["ACL", "SETUSER", "caster", "allchannels"]);
         rig.subscriber.wait_live(LONG).unwrap();
@@ -98,7 +98,7 @@ fn a_user_may_have_few_rights() {
     });
 }
 
-/// A store whose user may do everything but this, and all keys of its table.
+/// A store whose user has all keys of its table and every right but this one.
 struct Limited {
     server: Server,
     store: RedisStore,
@@ -151,7 +151,7 @@ impl Limited {
     }
 }
 
-/// Whatever is refused in the middle of a write, nothing of it stays.
+/// A write refused halfway leaves nothing behind.
 #[test]
 fn what_may_not_be_published_is_not_stored() {
     within(LIMIT, || {
@@ -189,7 +189,7 @@ fn what_may_not_be_published_is_not_stored() {
                 }
             }
             assert!(refused > 0, "{denied:?}");
-            // The first write of a table leaves no table behind.
+            // A refused first write of a table leaves no table behind.
             let first = Write::create("u", "k", "one").topic(tenant);
             if let Err(error) = limited.announce(first) {
                 assert_eq!(error.kind(), ErrorKind::Denied, "{denied:?}: {error}");
@@ -198,7 +198,7 @@ fn what_may_not_be_published_is_not_stored() {
             }
             limited.store.create("u", "after", "one", all).unwrap();
         }
-        // What may be published is.
+        // A permitted write is published.
         let limited = Limited::new(&["resetchannels", "&D"]);
         limited.announce(Write::create("t", "k", "one").topic(all)).unwrap();
         assert_eq!(limited.store.get("t", "k", None).unwrap().value, "one");
@@ -235,7 +235,7 @@ mod tls {
 
     use super::*;
 
-    /// What `openssl` makes: an authority, and certificates of a server and of a client.
+    /// Files made by `openssl`: an authority, and certificates of a server and of a client.
     struct Certificates(tempfile::TempDir);
 
     impl Certificates {
@@ -329,7 +329,7 @@ mod tls {
                 rig.listen(&topics.iter().map(String::as_str).collect::<Vec<_>>(), &address);
                 rig.only("3", || send(&publisher, "tenant1999", "3"));
             }
-            // Somebody else vouches for it, or nobody we know, or it does not speak TLS.
+            // The certificate is another authority's, or an unknown one's, or the server does not speak TLS.
             let address = server.address().replace("redis://", "rediss://");
             let mut doubting = options();
             doubting.tls_ca = certificates.path("other-ca.crt");
@@ -381,7 +381,7 @@ mod tls {
     }
 }
 
-/// Without a word from the server nobody is kept waiting: the try is over, and the next one comes.
+/// A server that says nothing keeps no caller waiting: the try ends, and the next one begins.
 #[test]
 fn a_server_that_takes_nobody_more_is_tried_again() {
     within(LIMIT, || {

@@ -1,4 +1,4 @@
-//! Addresses as they are written: with a password, a database, a socket; and what they must not be.
+//! Addresses as they are written: with a password, a database, a socket; and invalid ones.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -25,7 +25,7 @@ fn a_password_may_stand_in_the_address_and_is_never_shown() {
         let publisher = publisher(&driver);
         rig.only("1", || send(&publisher, "D", "1"));
         store(&address).create("t", "k", "v", &Topic::ALL).unwrap();
-        // It is the same address without the password.
+        // The same address without the password.
         assert!(!rig.subscriber.register_listen_address(&server.address()).unwrap());
         let status = rig.subscriber.status();
         assert_eq!(status.addresses[0].address, *server.address());
@@ -94,7 +94,7 @@ fn a_socket_of_the_file_system_does_as_well() {
         rig.only("1", || send(&publisher, "D", "1"));
         let store = store(&address);
         store.create("t", "k", "v", &Topic::ALL).unwrap();
-        // A write and its update are one step there too.
+        // A write and its update are one step here too.
         assert!(store.announcer(&publisher.address().unwrap()).is_some());
         server.kill();
         eventually(LONG, || rig.peers()[0].1 != AddressState::Live);
@@ -105,7 +105,7 @@ fn a_socket_of_the_file_system_does_as_well() {
     });
 }
 
-/// A Sentinel of our own, which watches nothing.
+/// A Sentinel for the test, which watches nothing.
 struct Sentinel {
     child: Child,
     port: u16,
@@ -142,7 +142,7 @@ impl Drop for Sentinel {
     }
 }
 
-/// It would take subscriptions, and nobody publishes there.
+/// It would take subscriptions, but nothing is published there.
 #[test]
 fn a_sentinel_is_not_taken_for_a_server() {
     within(LIMIT, || {

@@ -1,5 +1,5 @@
-//! Where topics stand and what changed, where only Redis can go wrong: in the script that also publishes, and on a server
-//! that is full or forgets.
+//! Versions and changes of topics where only Redis can go wrong: in the script that also publishes, and on a server
+//! that is full or loses data.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,11 +28,11 @@ fn changes(store: &dyn Store, of: &Topic, since: u64) -> Option<Vec<StoredChange
     }
 }
 
-/// Each update of the one-step write says which one was before it on its topic, whoever wrote that.
+/// Each update of a one-step write names the version before it on its topic, even another writer's.
 fn one_step_writes_are_chained(address: &str) {
     let (tenant, other) = (topic("tenant"), topic("other"));
     let driver = driver(address);
-    // One subscriber for all: what a cluster's nodes still have on its way from one to the next would reach a second one too.
+    // One subscriber for all: messages still passing between a cluster's nodes would reach a second one too.
     let rig = Rig::new(&driver);
     rig.listen(&["tenant", "other"], address);
     for codec in [Codec::Json, Codec::MessagePack] {
@@ -62,7 +62,7 @@ fn one_step_writes_are_chained(address: &str) {
         chained(Write::create("t", "a", "1").topic(&tenant), 0);
         chained(Write::create("t", "b", "1").topic(&other), 1);
         chained(Write::set("t", "a", "2"), 0);
-        // What is stored and not told shows as a hole.
+        // A write stored without an update shows as a hole.
         let silent = rows.set("t", "a", "3").unwrap();
         assert_eq!(stands()[0], silent);
         chained(Write::set("t", "a", "4").topic(&tenant), 0);
@@ -83,7 +83,7 @@ fn one_step_writes_are_chained_on_a_cluster() {
     within(LIMIT, || one_step_writes_are_chained(&Cluster::start().addresses()));
 }
 
-/// A write that was refused is in no chain.
+/// A refused write is in no chain.
 #[test]
 fn what_is_refused_is_no_change() {
     within(LIMIT, || {
@@ -115,7 +115,7 @@ fn what_is_refused_is_no_change() {
     });
 }
 
-/// As long as the store's option says, and no longer.
+/// For as long as the store's option says, and no longer.
 #[test]
 fn deletes_are_remembered_as_long_as_is_wanted() {
     within(LIMIT, || {
@@ -147,7 +147,7 @@ fn deletes_are_remembered_as_long_as_is_wanted() {
     });
 }
 
-/// What is known of a topic's writes does not grow for ever, whether its rows are set or come and go.
+/// The notes of a topic's writes are bounded, whether its rows are set or come and go.
 #[test]
 fn notes_of_writes_are_bounded() {
     within(LIMIT, || {
@@ -165,7 +165,7 @@ fn notes_of_writes_are_bounded() {
             assert!(store.write_each(&writes).unwrap().iter().all(Result::is_ok));
         };
         write(9000);
-        // Of each key the last, in whatever number of writes.
+        // The last write of each key, however many there were.
         assert_eq!(changes(&store, &tenant, 0).unwrap().len(), 2);
         write(3000);
         assert!(fields() < 10_200, "{}", fields());

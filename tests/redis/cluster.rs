@@ -1,4 +1,4 @@
-//! A cluster that loses nodes, promotes others, and throws some out.
+//! A cluster that loses nodes, promotes replicas, and excludes nodes.
 
 use std::time::{Duration, Instant};
 
@@ -35,13 +35,13 @@ fn connections_are_scattered_over_the_nodes() {
         println!("60 subscribers: {subscribers:?}, 12 publishers: {publishing:?}");
         assert_eq!(subscribers, [10; 6]);
         assert_eq!(publishing, [2; 6]);
-        // Wherever they are, each hears each.
+        // Each receives from each, at any node.
         for rig in &rigs {
             let mut keys: Vec<usize> = (0..12).map(|_| rig.next_key().parse().unwrap()).collect();
             keys.sort_unstable();
             assert!(keys.into_iter().eq(0..12));
         }
-        // Also those of processes that start alone: each begins anywhere.
+        // The same for processes that start alone: each begins at a random node.
         drop(rigs);
         let rigs: Vec<_> = (0..60)
             .map(|_| {
@@ -54,19 +54,19 @@ fn connections_are_scattered_over_the_nodes() {
         let subscribers = cluster.spread("E");
         println!("60 processes with one subscriber each: {subscribers:?}");
         assert_eq!(subscribers.iter().sum::<i64>(), 60);
-        // A fair choice leaves a node out once in ten thousand times, and three of them practically never.
+        // A fair choice leaves a node out once in ten thousand times, and practically never three of them.
         assert!(subscribers.iter().filter(|count| **count > 0).count() >= 4);
         drop(rigs);
     });
 }
 
-/// Every subscriber is told, wherever it is: what the old master had and the new one has not is gone.
+/// Every subscriber gets an event, at any node: what only the old master had is lost.
 #[test]
 fn a_master_is_killed() {
     within(LIMIT, || {
         let mut cluster = Cluster::start();
         let address = cluster.addresses();
-        // More patient than the cluster: while it elects, nobody has to move who is at another node.
+        // More patient than the cluster: during the election, ends at other nodes need not move.
         let mut options = options();
         options.heartbeat_timeout = 5 * SECOND;
         let driver = with(&address, options);
@@ -94,8 +94,8 @@ fn a_master_is_killed() {
         eventually(LONG, || cluster.masters().contains(&heir));
         let promoted = start.elapsed();
         for rig in &rigs {
-            // The one at the dead node loses it and finds another; the others lose nothing, but are told as well. Whoever
-            // has moved to a node before the promotion is told of that too.
+            // The end at the dead node loses it and finds another; the others lose nothing, but get an event as well.
+            // So does an end that moved to a node before its promotion.
             eventually(LONG, || {
                 let told: Vec<_> = rig.syncs.try_iter().map(|sync| sync.as_str()).collect();
                 told.last() == Some(&"reconnected") && rig.subscriber.wait_live(LONG).is_ok()
@@ -130,7 +130,7 @@ fn a_master_is_killed() {
     });
 }
 
-/// By order, with all nodes alive: no connection is lost, but the history may have moved.
+/// On command, with all nodes alive: no connection is lost, but data may be.
 #[test]
 fn a_replica_is_promoted_by_order() {
     within(LIMIT, || {
@@ -187,7 +187,7 @@ fn a_node_hangs() {
         assert!(start.elapsed() < 10 * SECOND);
         rig.subscriber.wait_live(LONG).unwrap();
         assert_ne!(cluster.subscribed("D"), [hung]);
-        // One of the publishers was there too: it notices before it sends, or says so; its next message arrives.
+        // One of the publishers was there too: it notices before a send, or reports it; its next message arrives.
         eventually(LONG, || cluster.masters().len() == 3);
         let mut failed = Vec::new();
         for publisher in &publishers {
@@ -209,7 +209,7 @@ fn a_node_hangs() {
     });
 }
 
-/// It answers as before, but what is published elsewhere does not reach it any more.
+/// The node answers as before, but messages published elsewhere no longer reach it.
 #[test]
 fn a_node_is_thrown_out() {
     within(LIMIT, || {
@@ -223,7 +223,7 @@ fn a_node_is_thrown_out() {
             assert_eq!(rig.next_key(), "before");
         }
         syncs(&rig, &["connected"]);
-        // A replica: the cluster can do without it.
+        // A replica, since the cluster can do without it.
         let mut at = cluster.subscribed("D")[0];
         if cluster.masters().contains(&at) {
             let heir = cluster.replica_of(at);
@@ -244,7 +244,7 @@ fn a_node_is_thrown_out() {
                 .is_some_and(|sync| sync.as_str() == "reconnected")
         });
         assert_ne!(cluster.subscribed("D"), [at]);
-        // The publisher that was there notices before it publishes to nobody.
+        // The publisher that was there notices before it publishes in vain.
         crate::rig::pass(2 * crate::BEAT);
         for publisher in &publishers {
             send(publisher, "D", "after");

@@ -1,4 +1,4 @@
-//! The connections that the threads of a program share: slow, forgotten on the way, or in each other's way.
+//! The connections shared by the threads of a program: slow, lost on the way, or in each other's way.
 
 use std::thread::{Builder, scope};
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ fn with_timeout(address: &str, timeout: Duration) -> RedisStore {
     RedisStore::new(address, limits, &options()).unwrap()
 }
 
-/// Calls from as many threads at once; returns what came of each, and how long it took.
+/// Runs `call` on as many threads at once. Returns the results, and the time of each.
 fn together<T: Send>(call: impl Fn() -> T + Sync) -> Vec<(T, Duration)> {
     let timed = || {
         let start = Instant::now();
@@ -41,11 +41,11 @@ fn together<T: Send>(call: impl Fn() -> T + Sync) -> Vec<(T, Duration)> {
     })
 }
 
-/// A store with as many idle connections through the proxy, which are due to be looked at.
+/// A store with as many idle connections through the proxy, which are due for a check.
 fn with_idle_connections(server: &Server, proxy: &Proxy, timeout: Duration) -> RedisStore {
     store(&server.address()).create("t", "k", "v", &Topic::ALL).unwrap();
     let store = with_timeout(&proxy.address(), timeout);
-    // So slow that no thread finds a connection that another one has given back.
+    // So slow that no thread finds a connection that another one has returned.
     proxy.set(Fault::Delay(Duration::from_millis(30)));
     for (got, _) in together(|| store.get("t", "k", None)) {
         got.unwrap();
@@ -90,7 +90,7 @@ fn a_reply_that_is_still_arriving_is_waited_for() {
         let rows: Result<Vec<_>> = store.entries("t", None).collect();
         assert_eq!(rows.unwrap().len(), 20);
         assert!(start.elapsed() > 3 * options().heartbeat_timeout);
-        // One that says no more is given up as soon as ever.
+        // A silent connection is given up as soon as usual.
         let before = proxy.accepted();
         let cut = Builder::new().spawn({
             let store = store.clone();
@@ -123,7 +123,7 @@ fn a_refusal_keeps_its_words_whatever_its_bytes() {
     within(LIMIT, || {
         let server = Server::with(&["--rename-command", "HMGET", "HMGET-IS-NOT-HERE"]);
         let store = store(&server.address());
-        // Redis quotes the beginning of what it was sent, and cuts it within a character: at one of these for sure.
+        // Redis quotes the beginning of its input, and cuts it within a character for one of these.
         for shift in ["", "x"] {
             let key = format!("{shift}{}", "é".repeat(200));
             let error = store.get("t", &key, None).unwrap_err();
@@ -160,7 +160,7 @@ fn a_page_costs_the_server_no_more_than_a_page() {
     });
 }
 
-/// Connections are looked at now and then; nobody waits for that but the one who has taken one.
+/// Connections are checked now and then; only the thread that has taken one waits for that.
 #[test]
 fn threads_do_not_wait_for_each_other() {
     within(LIMIT, || {
@@ -168,7 +168,7 @@ fn threads_do_not_wait_for_each_other() {
         let proxy = Proxy::to(server.port());
         store(&server.address()).create("t", "k", "v", &Topic::ALL).unwrap();
         let redis = RedisOptions {
-            // Each call looks first.
+            // Each call checks first.
             heartbeat_interval: Duration::from_millis(10),
             heartbeat_timeout: 5 * SECOND,
             ..options()
@@ -177,7 +177,7 @@ fn threads_do_not_wait_for_each_other() {
         proxy.set(Fault::Delay(Duration::from_millis(100)));
         drop(together(|| store.get("t", "k", None).unwrap()));
         pass(2 * BEAT);
-        // A look and a request: four times the delay.
+        // A check and a request: four times the delay.
         let longest = together(|| store.get("t", "k", None).unwrap())
             .into_iter()
             .map(|(_, took)| took)

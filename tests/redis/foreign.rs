@@ -32,7 +32,7 @@ update = {"table": "lport", "key": "port-1", "action": "delete", "value": None, 
 print(client.publish("tenant1", json.dumps(update)), flush=True)
 "#;
 
-/// Redis does not show who subscribes: updates share messages only where they are told to.
+/// Redis does not show its subscribers: updates share messages only by an option.
 #[test]
 fn a_burst_shares_messages_only_if_it_is_told_so() {
     within(Duration::from_secs(30), || {

@@ -1,4 +1,4 @@
-//! The Redis driver against real servers that are killed, hang, are promoted, or are not to be reached.
+//! The Redis driver against real servers that are killed, hang, are promoted, or cannot be reached.
 #![cfg(feature = "redis")]
 
 mod access;
@@ -43,7 +43,7 @@ use tablecast::{Error, ErrorKind, Publisher, PublisherOptions, SubscriberOptions
 
 use rig::Rig;
 
-/// Long enough for a busy machine, short enough not to wait for.
+/// Long enough for a busy machine, short enough to wait for.
 pub(crate) const BEAT: Duration = Duration::from_millis(100);
 pub(crate) const SILENCE: Duration = Duration::from_millis(500);
 
@@ -71,7 +71,7 @@ pub(crate) fn publisher(driver: &Arc<dyn Driver>) -> Publisher {
     Publisher::new(&**driver, PublisherOptions::default()).unwrap()
 }
 
-/// A subscriber, and what it reports in the background.
+/// A subscriber, and its failures in the background.
 pub(crate) fn told(driver: &Arc<dyn Driver>) -> (Rig, Receiver<(ErrorKind, String)>) {
     let (sender, errors) = unbounded();
     let hook = move |error: &Error| {
@@ -94,7 +94,7 @@ pub(crate) fn start(rig: &Rig, topics: &[&str], address: &str) {
     rig.subscriber.daemonize().unwrap();
 }
 
-/// The next sync events are these, and there are no others.
+/// Checks that exactly these sync events come next.
 #[track_caller]
 pub(crate) fn syncs(rig: &Rig, expected: &[&str]) {
     let next: Vec<_> = expected.iter().map(|_| rig.next_sync().as_str()).collect();

@@ -12,7 +12,7 @@ use crate::store::{is_outage, store};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A slot that is on its way from one master to another.
+/// A slot being moved from one master to another.
 struct Moving<'a> {
     cluster: &'a Cluster,
     slot: u16,
@@ -34,7 +34,7 @@ impl<'a> Moving<'a> {
         }
     }
 
-    /// All keys that are there now.
+    /// Moves all present keys.
     fn keys(&self) {
         self.cluster.move_keys(self.slot, self.from, self.to);
     }
@@ -44,7 +44,7 @@ impl<'a> Moving<'a> {
     }
 }
 
-/// Whatever can be done with a table that has one row.
+/// Everything that can be done with a table of one row.
 fn use_all(store: &dyn Store, table: &str) -> Result<()> {
     let own = Topic::new("own").unwrap();
     store.create(table, "k", "v", &own)?;
@@ -85,7 +85,7 @@ fn a_table_that_has_never_lost_a_row() {
         moving.end();
         use_all(&store, "t").unwrap();
         assert!(store.delete_table("t").unwrap());
-        // A number is drawn before there is a row.
+        // A number is allocated before there is a row.
         assert_eq!(store.allocate_unique_key("u").unwrap(), 1);
         assert!(store.create_table("u").unwrap());
         let moving = Moving::begin(&cluster, "u");
@@ -115,7 +115,7 @@ fn a_table_that_is_made_meanwhile() {
     });
 }
 
-/// It is one of those that we were told, and not one that has slots.
+/// The node is one of the given ones, and has no slots.
 #[test]
 fn a_slot_is_on_its_way_to_a_node_that_is_gone() {
     within(LIMIT, || {

@@ -1,4 +1,4 @@
-//! Servers by name: name servers that say nothing or answer late, names with several addresses, names that move.
+//! Servers by name: name servers that are silent or late, names with several addresses, names that move.
 
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::process::Command;
@@ -20,7 +20,7 @@ use crate::{SECOND, driver, start, syncs, told, with};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// What the library takes more than it was given, on a busy machine.
+/// Time that a busy machine may add to a time limit.
 const SLACK: Duration = Duration::from_millis(300);
 
 /// In a network of its own a test has every port.
@@ -62,7 +62,7 @@ fn a_silent_name_server_breaks_no_time_limit() {
             let store = store(address, SECOND);
             let error = quickly(SECOND + SLACK, "get", || store.get("t", "k", None)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Timeout);
-            // Other servers of the address are asked in time.
+            // Other servers of the address are tried in time.
             let _server = at("127.0.0.1");
             let addresses = "redis://db.test:6379,127.0.0.1:6379";
             let publisher = self::publisher(addresses, SECOND);
@@ -74,7 +74,7 @@ fn a_silent_name_server_breaks_no_time_limit() {
     within(LIMIT, test);
 }
 
-/// It has something to say goodbye to, and cannot find it any more.
+/// It has a goodbye to send, and no longer finds the server.
 #[test]
 fn a_publisher_that_lost_its_server_is_dropped_in_time() {
     let test = || {
@@ -185,7 +185,7 @@ fn one_address_of_a_name_that_answers_will_do() {
             let (store, rig) = (store(address, 6 * SECOND), Rig::new(&driver(address)));
             store.create("t", "k", "v", &Topic::ALL).unwrap();
             rig.listen(&["D"], address);
-            // From then on the one that has answered is tried first.
+            // From then on the address that has answered is tried first.
             let driver = with(address, RedisOptions::default());
             for (key, limit) in [("2", LONG), ("3", SECOND)] {
                 let publisher = Publisher::new(&*driver, patient.clone()).unwrap();
@@ -216,7 +216,7 @@ fn a_lost_server_is_looked_up_again() {
                 server = at(moved);
                 syncs(&rig, &["address-lost", "reconnected"]);
                 rig.only(key, || send(&publisher, "D", key));
-                // The one that is there now is another one.
+                // Another server is there now.
                 assert_eq!(store.get("t", "k", None).unwrap_err().kind(), ErrorKind::NotFound);
             }
         });
@@ -244,7 +244,7 @@ fn link_local_addresses_have_their_scope() {
     within(LIMIT, test);
 }
 
-/// Most of them do not answer, and the one that does is far away.
+/// Most of the addresses do not answer, and the one that does is far away.
 #[test]
 fn addresses_that_do_not_answer_cost_the_others_no_time() {
     let hosts = (1..=8).map(|n| format!("127.0.0.{n} db.test\n")).collect::<String>();
@@ -293,12 +293,12 @@ fn nodes_are_reached_where_we_were_told_if_not_where_they_say() {
                 quickly(2 * SECOND + SLACK, "send", || {
                     rig.only(key, || send(&publisher, "D", key));
                 });
-                // Once it is known where they are, it costs nothing.
+                // Once the nodes' addresses are known, this costs nothing.
                 for table in tables(&cluster) {
                     quickly(SECOND, "set", || store.set(&table, key, "w")).unwrap();
                 }
             };
-            // The name server says nothing, or it names a host where nothing listens.
+            // The name server is silent, or names a host where nothing listens.
             use_it("silent");
             names.tell("node.test", &["127.0.0.9"]);
             use_it("refused");
@@ -310,7 +310,7 @@ fn nodes_are_reached_where_we_were_told_if_not_where_they_say() {
     within(LIMIT, test);
 }
 
-/// They have the same port, on different hosts, and are to tell names that they do not have.
+/// The nodes have the same port on different hosts, and are to announce names that they do not have.
 #[test]
 fn nodes_without_names_are_reached() {
     let test = || {
@@ -354,7 +354,7 @@ fn nodes_without_names_are_reached() {
                 let user = ["caster", "on", ">secret", "~*", "&*", "+@all", "-cluster"];
                 let () = node.ask(&[&["ACL", "SETUSER"], &user[..]].concat());
             }
-            // One who may not ask who has what goes by what is refused.
+            // A user without the right to ask for the slots' owners goes by refusals.
             for (round, (address, options)) in [
                 ("redis://127.0.0.1:6379", RedisOptions::default()),
                 ("redis://127.0.0.2:6379", RedisOptions::default()),
@@ -396,7 +396,7 @@ fn nodes_without_names_are_reached() {
     within(LIMIT, test);
 }
 
-/// Nodes of a cluster tell each other's names.
+/// Nodes of a cluster announce each other's names.
 #[test]
 fn names_that_a_server_tells_break_no_time_limit() {
     let test = || {
@@ -412,7 +412,7 @@ fn names_that_a_server_tells_break_no_time_limit() {
             let () = server.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
             let address = server.address();
             let (publisher, store) = (publisher(&address, SECOND), store(&address, SECOND));
-            // Perhaps there is time for the address that we were told.
+            // There may be time for the given address.
             let sent = quickly(SECOND + SLACK, "send", || publisher.send_event(&update("k")));
             assert!(sent.map_or_else(|e| e.kind() == ErrorKind::Timeout, |()| true));
             let error = quickly(SECOND + SLACK, "get", || store.get("t", "k", None)).unwrap_err();

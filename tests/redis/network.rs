@@ -72,7 +72,7 @@ fn a_server_that_never_answers_is_given_up_in_time() {
         assert_eq!(sent.unwrap_err().kind(), ErrorKind::Timeout);
         assert_eq!(errors.recv_timeout(LONG).unwrap().0, ErrorKind::Timeout);
         assert!(rig.subscriber.wait_live(Duration::from_millis(10)).is_err());
-        // It goes on trying.
+        // It keeps trying.
         let tries = proxy.accepted();
         eventually(LONG, || proxy.accepted() > tries);
         assert!(rig.syncs.is_empty());
@@ -99,7 +99,7 @@ fn a_stop_ends_what_is_being_connected() {
     });
 }
 
-/// One way or both ways: whoever hears nothing has lost the connection.
+/// In one direction or both: an end that receives nothing has lost the connection.
 #[test]
 fn a_connection_that_fell_silent_is_replaced() {
     within(LIMIT, || {
@@ -117,7 +117,7 @@ fn a_connection_that_fell_silent_is_replaced() {
                 syncs(&rig, &["address-lost"]);
             });
             let error = publisher.send_event(&update("lost")).unwrap_err();
-            // The check before it found the silence, or nobody confirmed it.
+            // The check before it found the silence, or there was no confirmation.
             assert!(
                 [ErrorKind::Timeout, ErrorKind::Unconfirmed].contains(&error.kind()),
                 "{error}"
@@ -147,7 +147,7 @@ fn a_connection_that_is_cut_is_replaced() {
             proxy.cut();
             syncs(&rig, &["address-lost", "reconnected"]);
         }
-        // One that is cut again and again is not tried in a tight loop.
+        // A connection that is cut repeatedly is not tried in a tight loop.
         proxy.refuse(true);
         proxy.cut();
         let before = proxy.accepted();

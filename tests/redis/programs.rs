@@ -20,7 +20,7 @@ use crate::{SECOND, publisher, with};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// Rows that are set again and again, of each table.
+/// Number of rows of each table that are set repeatedly.
 const STEADY: u32 = 50;
 
 /// By table and key: the version and the value.
@@ -37,7 +37,7 @@ fn read(store: &dyn Store, tables: &[String]) -> Result<Rows> {
     Ok(rows)
 }
 
-/// What a reader has: its copy, and which rows it was told of by an update, or found when it read.
+/// A reader's data: its copy, and the rows that it learned of by an update, or found when it read.
 #[derive(Default)]
 struct Copy {
     rows: Rows,
@@ -94,17 +94,17 @@ impl Reader {
     }
 }
 
-/// What a writer was told.
+/// The results of a writer's calls.
 #[derive(Default)]
 struct Log {
-    /// Rows that were made, and when that was confirmed.
+    /// Created rows, and when that was confirmed.
     made: Vec<((String, String), Instant)>,
     ok: u64,
     failed: Vec<((String, String), Error)>,
     outage: Duration,
 }
 
-/// Makes a row and sets another one in turns, about 333 times a second, until told to stop.
+/// Creates a row and sets another one in turn, about 333 times a second, until it is stopped.
 fn write(database: &Database, table: &str, stop: &AtomicBool) -> Log {
     let mut log = Log::default();
     let (start, mut last) = (Instant::now(), Instant::now());
@@ -210,7 +210,7 @@ fn readers_end_with_the_store_after_a_master_was_killed() {
     });
 }
 
-/// Each call that failed says so: only one that is unsure may have been made.
+/// Checks failed calls: only an unconfirmed one may have been made.
 fn check_writers(logs: &[Log], content: &Rows, lasted: Duration) {
     let ok: u64 = logs.iter().map(|log| log.ok).sum();
     let outage = logs.iter().map(|log| log.outage).max().unwrap();

@@ -22,8 +22,8 @@ fn manual(address: &str, continuity: bool) -> Rig {
     Rig::with(&driver(address), options, QueueOptions::default())
 }
 
-/// What the program does when it is told that its topics were cleared; returns when it has been told that all are in
-/// force again.
+/// Registers the cleared topics again, as a program does when it is asked to. Returns when all are reported to be in
+/// force.
 #[track_caller]
 fn register_again(rig: &Rig, address: &str, expected: &[Topic]) {
     let cleared = SyncReason::Cleared {
@@ -71,7 +71,7 @@ fn a_server_that_comes_back_has_no_subscriptions_until_the_program_asks() {
                 for name in &names {
                     rig.only(name, || send(&publisher, name, name));
                 }
-                // What was lost may have been sent too shortly before to be proven older.
+                // The loss may have been too recent to be proven older.
                 let unproven = SyncReason::Unproven {
                     topics: vec![topic("tenant0")],
                 };
@@ -82,7 +82,7 @@ fn a_server_that_comes_back_has_no_subscriptions_until_the_program_asks() {
     });
 }
 
-/// The connection is good all the time, but its server falls silent.
+/// The connection stays, but its server falls silent.
 #[test]
 fn a_server_that_hangs_is_a_lost_connection_too() {
     within(LIMIT, || {
@@ -93,7 +93,7 @@ fn a_server_that_hangs_is_a_lost_connection_too() {
         syncs(&rig, &["connected"]);
         server.hang();
         assert_eq!(rig.next_sync().as_str(), "address-lost");
-        // A topic that is registered meanwhile was not cleared.
+        // A topic registered meanwhile was not cleared.
         assert!(rig.subscriber.register_topic(&topic("new")).unwrap());
         server.resume();
         assert_eq!(rig.next_sync().as_str(), "reconnected");

@@ -36,7 +36,7 @@ fn a_server_comes_back_with_every_topic() {
                 }
             );
             assert_eq!(rig.peers()[0].1, AddressState::Connecting);
-            // What is registered, or not any more, while it is away, counts when it is back.
+            // Topics registered or unregistered while it is away count when it is back.
             let name = format!("new{round}");
             rig.subscriber.register_topic(&topic(&name)).unwrap();
             rig.subscriber.unregister_topic(&topic("tenant0"));
@@ -51,7 +51,7 @@ fn a_server_comes_back_with_every_topic() {
             came.sort_unstable();
             sent.sort_unstable();
             assert_eq!(came, sent);
-            // Whoever wants to know is told once why it does not come back.
+            // The hook is called once with the reason why it does not come back.
             let reported: Vec<_> = errors.try_iter().collect();
             assert!(
                 reported.len() <= 1 && reported.iter().all(|(kind, _)| *kind == ErrorKind::Transport),
@@ -70,7 +70,7 @@ fn a_publisher_returns_the_error_and_repairs_the_connection() {
         rig.listen(&["D"], &server.address());
         let options = PublisherOptions {
             send_timeout: Duration::from_millis(100),
-            // A hello that is just being said is waited for as well.
+            // A hello that is being sent is waited for as well.
             hello_interval: Duration::from_secs(60),
             ..PublisherOptions::default()
         };
@@ -88,7 +88,7 @@ fn a_publisher_returns_the_error_and_repairs_the_connection() {
             }
             server.restart();
             rig.subscriber.wait_live(LONG).unwrap();
-            // The first one after it already arrives.
+            // Already the first one after it arrives.
             rig.only("after", || send(&publisher, "D", "after"));
             let stats = publisher.stats();
             assert_eq!((stats.sent, stats.failed), (2 * round, 3 * round));
@@ -112,7 +112,7 @@ fn a_publisher_that_was_idle_notices_a_restart() {
     });
 }
 
-/// The server takes the message but does not say so: perhaps it will be published.
+/// The server takes the message but does not confirm it, so it may be published.
 #[test]
 fn a_server_that_hangs_is_noticed_on_both_ends() {
     within(LIMIT, || {
@@ -131,7 +131,7 @@ fn a_server_that_hangs_is_noticed_on_both_ends() {
         let error = publisher.send_event(&update("3")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
         syncs(&rig, &["address-lost"]);
-        // It accepts connections, but nobody gets an answer: it is not live.
+        // It accepts connections but does not answer, so it is not live.
         let error = rig.subscriber.wait_live(2 * SILENCE).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout);
         assert_eq!(errors.recv_timeout(LONG).unwrap().0, ErrorKind::Timeout);
@@ -139,7 +139,7 @@ fn a_server_that_hangs_is_noticed_on_both_ends() {
         rig.subscriber.wait_live(LONG).unwrap();
         syncs(&rig, &["reconnected"]);
         send(&publisher, "D", "4");
-        // The second one may come late; one that was refused for sure does not come.
+        // The second one may come late; one that was certainly refused does not come.
         let mut keys = vec![rig.next_key()];
         if keys == ["2"] {
             keys.push(rig.next_key());
@@ -197,7 +197,7 @@ fn a_busy_subscriber_keeps_its_connection() {
     });
 }
 
-/// The server closes the connection of one who does not read.
+/// The server closes the connection of a subscriber that does not read.
 #[test]
 fn a_subscriber_that_is_too_slow_is_told() {
     within(LIMIT, || {
@@ -216,7 +216,7 @@ fn a_subscriber_that_is_too_slow_is_told() {
         });
         rig.listen(&["D"], &server.address());
         syncs(&rig, &["connected"]);
-        // So many that the subscriber cannot but wait for the callback.
+        // So many that the subscriber has to wait for the callback.
         for _ in 0..1000 {
             publisher.send_event(&update("small")).unwrap();
         }
@@ -249,7 +249,7 @@ fn a_message_over_the_limit_costs_nothing_else() {
             rig.only("after", || send(&publisher, "D", "after"));
             eventually(LONG, || rig.subscriber.stats().malformed == round);
         }
-        // It is lost, which the numbers tell.
+        // It is lost, which the numbers show.
         eventually(LONG, || rig.subscriber.stats().lost == 3);
         assert_eq!(rig.next_sync().as_str(), "connected");
         assert_eq!(rig.next_sync().as_str(), "gap");
@@ -308,7 +308,7 @@ fn an_idle_subscriber_takes_a_topic_at_once_and_misses_nothing() {
     });
 }
 
-/// An address where nobody is holds up no other.
+/// An address without a server holds up no other.
 #[test]
 fn an_address_without_a_server_disturbs_nobody() {
     within(LIMIT, || {
@@ -338,12 +338,12 @@ fn an_address_without_a_server_disturbs_nobody() {
     });
 }
 
-/// The other hosts are for when one is gone.
+/// The other hosts are tried when one is gone.
 #[test]
 fn another_host_is_taken_when_one_is_gone() {
     within(LIMIT, || {
         let (mut first, second) = (Server::start(), Server::start());
-        // A replica does not do: what is published there reaches nobody else.
+        // A replica does not suffice: messages published there reach no other server.
         let () = second.ask(&["REPLICAOF", "127.0.0.1", &first.port().to_string()]);
         let address = format!("redis://{},{}", second.host(), first.host());
         let driver = driver(&address);

@@ -1,4 +1,4 @@
-//! The store on one server, which is killed, hangs, refuses, or does not get its answers through.
+//! The store on one server, which is killed, hangs, refuses, or loses its answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -38,14 +38,14 @@ pub(crate) fn is_outage(error: &Error) -> bool {
     outages.contains(&error.kind())
 }
 
-/// Makes the server know the scripts, so that their first use is like any other.
+/// Loads the scripts into the server, so that their first use is like any other.
 fn teach(store: &dyn Store, address: &str) {
     announce(store, address, "taught", "k").unwrap();
     assert!(!store.create_table("taught").unwrap());
     assert!(store.delete_table("taught").unwrap());
 }
 
-/// Creates the row and tells of it in one step.
+/// Creates and publishes the row in one step.
 pub(crate) fn announce(store: &dyn Store, address: &str, table: &str, key: &str) -> tablecast::Result<u64> {
     let head = format!(r#"{{"table":"{table}","key":"{key}","action":"create","value":"v","topic":"D","version":"#);
     let announcement = Announcement {
@@ -71,7 +71,7 @@ fn a_write_whose_answer_got_lost_is_made_once() {
         let rig = Rig::new(&driver(&server.address()));
         rig.listen(&["D"], &server.address());
         let lost = |what: &str, call: &dyn Fn() -> u64| {
-            // The connection is there, so that it is the answer that is lost.
+            // The connection exists, so that the answer is lost.
             let _ = store.get("t", "k", None);
             proxy.set(Fault::LoseAnswer);
             let version = call();
@@ -112,7 +112,7 @@ fn a_write_whose_answer_got_lost_is_made_once() {
         let deleted = |table: &str| u64::from(store.delete_table(table).unwrap());
         assert_eq!(lost("delete of a table", &|| deleted("new")), 1);
         assert_eq!(deleted("new"), 0);
-        // What was before cannot be told any more, and that is said.
+        // The value before the write is no longer known, so the write is reported as unconfirmed.
         store.create("t", "before", "one", &Topic::ALL).unwrap();
         proxy.set(Fault::LoseAnswer);
         let error = store.write(&Write::set("t", "before", "two").returning()).unwrap_err();
@@ -139,7 +139,7 @@ impl Race {
         let patient = RedisOptions {
             retries: 10_000,
             reconnect_max: Duration::from_millis(20),
-            // It would be the answer about the server's health that is lost.
+            // Otherwise the answer about the server's health would be lost.
             heartbeat_interval: LONG,
             ..options()
         };
@@ -158,9 +158,9 @@ impl Race {
         }
     }
 
-    /// Makes a call whose first answer is lost, and what others do before the second try.
+    /// Makes a call whose first answer is lost, and runs other writers before its second try.
     fn run<T: Send>(&self, call: impl FnOnce(&RedisStore) -> T + Send, meanwhile: impl FnOnce(&RedisStore)) -> T {
-        // The connection is there, so that it is the answer that is lost, and there is no other.
+        // The connection exists, so that the answer is lost, and it is the only one.
         let _ = self.mine.get("t", "k", None);
         self.proxy.refuse(true);
         self.proxy.set(Fault::LoseAnswer);
@@ -183,7 +183,7 @@ fn many(store: &RedisStore) {
     (0..20).for_each(|number| _ = store.set("t", "k", &format!("theirs {number}")).unwrap());
 }
 
-/// Somebody else is faster than the second try, and often.
+/// Another writer is faster than the second try, and writes often.
 #[test]
 fn a_write_is_recognized_after_others() {
     within(LIMIT, || {
@@ -211,7 +211,7 @@ fn a_write_is_recognized_after_others() {
             (86, Some(85), topic("tenant"))
         );
         assert_eq!(race.others.get("t", "k", None).unwrap_err().kind(), ErrorKind::NotFound);
-        // The table is gone meanwhile, or there again.
+        // The table is deleted meanwhile, or created again.
         let delete = |others: &RedisStore| assert!(others.delete_table("t").unwrap());
         let version = race.run(|mine| mine.create("t", "k", "mine", all).unwrap(), delete);
         assert_eq!((version, race.others.keys("t", None).count()), (88, 0));
@@ -226,7 +226,7 @@ fn a_write_is_recognized_after_others() {
     });
 }
 
-/// What is published has one number and one version.
+/// A published write has one number and one version.
 #[test]
 fn a_publication_is_made_once_however_often_it_is_asked_for() {
     within(LIMIT, || {
@@ -238,7 +238,7 @@ fn a_publication_is_made_once_however_often_it_is_asked_for() {
             let publisher = crate::publisher(&driver(address));
             Database::new(Arc::new(store.clone()), publisher, DatabaseOptions::default())
         };
-        // What it publishes by itself takes another way.
+        // Messages that it publishes by itself go another way.
         let mine = Database::new(
             Arc::new(race.mine.clone()),
             Publisher::new(
@@ -276,7 +276,7 @@ fn a_publication_is_made_once_however_often_it_is_asked_for() {
     });
 }
 
-/// The first try comes after the second.
+/// The first try arrives after the second.
 #[test]
 fn a_write_that_comes_late_is_not_made_again() {
     within(LIMIT, || {
@@ -301,7 +301,7 @@ fn a_write_that_comes_late_is_not_made_again() {
     });
 }
 
-/// Of a table that many write to, not all writes are remembered; what is forgotten is not made again.
+/// Of a table with many writers not all writes are remembered; a forgotten one is not made again.
 #[test]
 fn what_is_known_of_writes_is_bounded() {
     within(LIMIT, || {
@@ -364,7 +364,7 @@ fn an_outage_is_never_not_found() {
     });
 }
 
-/// A server that comes back while it is tried again.
+/// The server comes back during the tries.
 #[test]
 fn a_short_outage_is_ridden_out() {
     within(LIMIT, || {
@@ -389,7 +389,7 @@ fn a_short_outage_is_ridden_out() {
         let versions = writer.join().unwrap();
         assert!(versions.is_sorted_by(|one, next| one < next));
         let row = store.get("t", "k", None).unwrap();
-        // Each was made once: not one version more than writes.
+        // Each was made once: there are no more versions than writes.
         assert_eq!((&*row.value, row.version), ("2999", 3000));
     });
 }
@@ -408,7 +408,7 @@ fn a_server_that_hangs_costs_no_more_than_the_timeout() {
         server.hang();
         let error = quickly(timeout + SECOND, "get", || store.get("t", "k", None)).unwrap_err();
         assert!(is_outage(&error) && error.kind() != ErrorKind::Unconfirmed, "{error}");
-        // Nobody has taken it: connecting already fails.
+        // It was never sent: connecting fails.
         let error = quickly(timeout + SECOND, "set", || store.set("t", "k", "two")).unwrap_err();
         assert!(is_outage(&error) && error.kind() != ErrorKind::Unconfirmed, "{error}");
         server.resume();
@@ -418,7 +418,7 @@ fn a_server_that_hangs_costs_no_more_than_the_timeout() {
         assert_eq!(error.kind(), ErrorKind::Unconfirmed, "{error}");
         server.resume();
         eventually(LONG, || store.get("t", "k", None).is_ok_and(|row| row.value == "four"));
-        // It is made once, however often it was asked for.
+        // It was made once, however often it was sent.
         assert_eq!(store.get("t", "k", None).unwrap().version, 3);
     });
 }
@@ -445,7 +445,7 @@ fn what_is_refused_fails_at_once() {
         let () = server.ask(&["CONFIG", "SET", "maxmemory", "1"]);
         refused(ErrorKind::Full, &|| store.create("t", "k2", "x", &Topic::ALL));
         refused(ErrorKind::Full, &|| store.set("t", "k", "x"));
-        // What makes room is done all the same.
+        // Writes that make room are made nevertheless.
         assert_eq!(store.delete("t", "k").unwrap(), 2);
         assert_eq!(store.get("t", "k", None).unwrap_err().kind(), ErrorKind::NotFound);
         assert!(store.delete_table("u").unwrap());
@@ -463,7 +463,7 @@ fn what_is_refused_fails_at_once() {
     });
 }
 
-/// A server that evicts keys takes a table apart. Whoever meets a part that is gone is told so, and nothing is built on it.
+/// A server that evicts keys takes a table apart. A call that needs a missing part fails, and nothing is built on it.
 #[test]
 fn what_was_evicted_is_called_so() {
     within(LIMIT, || {
@@ -583,7 +583,7 @@ fn a_row_may_be_announced_in_every_codec() {
             last = version + 1;
             assert_eq!(store.get("t", "m", None).unwrap().version, version + 1);
         }
-        // What changes nothing is not told, and neither is what cannot be done.
+        // A write that changes nothing is not published, nor is one that cannot be made.
         let same = Write::set("t", "m", "x").topic(announcement.topic).unless_equal();
         assert!(!announcer.write_and_publish(&same, &announcement).unwrap().changed);
         let exists = Write::create("t", "m", "x");
@@ -591,7 +591,7 @@ fn a_row_may_be_announced_in_every_codec() {
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         assert_eq!(announce(&store, &address, "u", "last").unwrap(), 1);
         rig.only("last", || {});
-        // Another Redis is another Redis.
+        // Another address is another Redis.
         assert!(store.announcer("redis://127.0.0.1:1").is_none());
         assert!(store.announcer(&address.replace("redis:", "rediss:")).is_none());
         assert!(store.announcer("memory://x").is_none());
@@ -612,7 +612,7 @@ fn announcing_writer() {
     }
 }
 
-/// Whenever it is killed, what it has stored it has told, and the other way round.
+/// Whenever it is killed, what it has stored is published, and the other way round.
 #[test]
 fn a_writer_that_is_killed_leaves_nothing_untold() {
     within(LIMIT, || {
@@ -646,7 +646,7 @@ fn a_writer_that_is_killed_leaves_nothing_untold() {
     });
 }
 
-/// Reading ten thousand rows beside a million other keys.
+/// Reads ten thousand rows beside a million other keys.
 #[test]
 fn other_keys_cost_nothing() {
     within(2 * LIMIT, || {

@@ -45,12 +45,12 @@ fn tables_are_on_all_nodes() {
             .iter()
             .map(|master| cluster.nodes[*master].ask(&["DBSIZE"]))
             .collect();
-        // Rows, keys, topics, deletes and their order, and what is known about the table.
+        // Rows, keys, topics, deletes and their order, and the state of the table.
         assert_eq!(sizes, [6, 6, 6]);
     });
 }
 
-/// What the writers were told.
+/// The results of a writer's calls.
 #[derive(Default)]
 struct Log {
     ok: BTreeSet<String>,
@@ -59,7 +59,7 @@ struct Log {
     outage: Duration,
 }
 
-/// Writes to the table, about 333 times a second, until told to stop.
+/// Writes to the table, about 333 times a second, until it is stopped.
 fn write(store: &dyn Store, address: &str, table: &str, stop: &AtomicBool) -> Log {
     let mut log = Log::default();
     let (start, mut last) = (Instant::now(), Instant::now());
@@ -81,10 +81,10 @@ fn write(store: &dyn Store, address: &str, table: &str, stop: &AtomicBool) -> Lo
     log
 }
 
-/// Runs `fault` while three writers make about a thousand writes a second in all; two subscribers listen.
+/// Runs `fault` while three writers together make about a thousand writes a second; two subscribers listen.
 fn under_load(cluster: &mut Cluster, fault: impl FnOnce(&mut Cluster)) -> Vec<Log> {
     let (tables, address) = (tables(cluster), cluster.addresses());
-    // As a program would have it.
+    // The options of a program.
     let patient = RedisOptions::default();
     let driver = crate::with(&address, patient.clone());
     let rigs: Vec<_> = (0..6).map(|_| Rig::new(&driver)).collect();
@@ -129,13 +129,13 @@ fn under_load(cluster: &mut Cluster, fault: impl FnOnce(&mut Cluster)) -> Vec<Lo
         failed.len(),
         failed.iter().filter(|(key, _)| stored.contains(key)).count()
     );
-    // Each failed call says so, and only one that is unsure may have been made.
+    // Only an unconfirmed failed call may have been made.
     for (key, error) in failed {
         assert!(is_outage(error), "{key}: {error}");
         let is_unsure = error.kind() == ErrorKind::Unconfirmed;
         assert!(is_unsure || !stored.contains(key), "{key} was made: {error}");
     }
-    // What is stored was seen, or a sync event told to read the store after it.
+    // A stored write was received, or a later sync event asks to read the store.
     let last: Vec<_> = tables.iter().map(|table| format!("{table}-last")).collect();
     for rig in &rigs {
         rig.subscriber.wait_live(LONG).unwrap();
@@ -176,7 +176,7 @@ fn a_master_is_killed_under_writes() {
     });
 }
 
-/// By order: nothing fails, nothing is lost.
+/// On command: nothing fails, nothing is lost.
 #[test]
 fn a_replica_is_promoted_under_writes() {
     within(2 * LIMIT, || {
@@ -232,7 +232,7 @@ fn a_master_hangs_under_writes() {
     });
 }
 
-/// A table whose slot is on the move for long: what can be read and written is, and the rest is an outage.
+/// A table whose slot is being moved for a long time: what can be read and written is, and the rest is an outage.
 #[test]
 fn a_slot_stays_half_moved() {
     within(LIMIT, || {
@@ -271,7 +271,7 @@ fn a_slot_stays_half_moved() {
     });
 }
 
-/// What replicas and strangers are asked by mistake they send on.
+/// Replicas and foreign nodes redirect requests that they get by mistake.
 #[test]
 fn any_node_is_as_good_to_begin_with() {
     within(LIMIT, || {
@@ -286,7 +286,7 @@ fn any_node_is_as_good_to_begin_with() {
                 assert!(store.announcer(&cluster.addresses()).is_some());
             }
         }
-        // One who may not ask who has what is told.
+        // A user without the right to ask for the slots' owners gets an error.
         for node in &cluster.nodes {
             let () = node.ask(&[
                 "ACL",

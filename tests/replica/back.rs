@@ -11,7 +11,8 @@ use crate::common::{eventually, within};
 use crate::swap::Swap;
 use crate::{LONG, World, held, holds, stored};
 
-/// A store that is emptied and filled again, until its numbers have come round: what it has now is the truth, and it is told.
+/// A store is emptied and filled again until its versions have come round: its new content is the truth, and is
+/// reported.
 #[test]
 fn a_store_that_begins_anew_is_the_truth() {
     within(LONG, || {
@@ -43,7 +44,7 @@ fn a_store_that_begins_anew_is_the_truth() {
     });
 }
 
-/// A value that was changed behind the store's back, without a new version.
+/// A value that was changed without the store, and without a new version.
 #[test]
 fn a_row_that_differs_is_found_told_and_mended() {
     within(LONG, || {
@@ -80,7 +81,7 @@ fn a_row_that_differs_is_found_told_and_mended() {
     });
 }
 
-/// As another store, but with another value of the row `b`.
+/// Another store, with a different value of the row `b`.
 #[derive(Debug)]
 struct Forged(Arc<dyn Store>);
 

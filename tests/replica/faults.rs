@@ -1,4 +1,4 @@
-//! Programs that only hold a replica, with ZeroMQ, SQLite, and a publisher service that is killed.
+//! Programs with nothing but a replica, with ZeroMQ, SQLite, and a publisher service that is killed.
 
 #[path = "../common/process.rs"]
 mod process;
@@ -28,7 +28,7 @@ use process::{Process, tablecast};
 const LIMIT: Duration = Duration::from_secs(120);
 const TOPICS: [&str; 2] = ["a", "b"];
 
-/// The bound: three hello periods of a second, reading, two seconds; and what a busy machine takes.
+/// The bound: three hello periods of a second, the reading, two seconds; and what a busy machine adds.
 const BOUND: Duration = Duration::from_secs(20);
 
 fn serve(folder: &Path, port: u16) -> Process {
@@ -60,7 +60,7 @@ fn database(folder: &Path) -> Database {
     Database::new(open(folder), publisher, DatabaseOptions::default())
 }
 
-/// A program that only holds a replica.
+/// A program with nothing but a replica.
 struct Program {
     table: ReplicaTable<String>,
     told: Told,
@@ -118,12 +118,12 @@ impl Program {
     }
 }
 
-/// In the long form there are more rounds.
+/// True for the long form, which has more rounds.
 fn is_long() -> bool {
     std::env::var("TABLECAST_TEST_FAULTS").is_ok_and(|form| form == "long")
 }
 
-/// The service is killed; a write is stored, and cannot be published; and when it is to be undone, the file is locked.
+/// The service is killed; a write is stored and cannot be published; and when it is to be undone, the file is locked.
 #[test]
 fn an_undo_that_comes_late_is_not_missed() {
     let rounds = if is_long() { 50 } else { 3 };
@@ -140,7 +140,7 @@ fn an_undo_that_comes_late_is_not_missed() {
             program.subscriber.wait_live(BOUND).unwrap();
             service.signal("KILL");
             drop(service);
-            // What is sent before the writer's transport has noticed is lost.
+            // Updates sent before the writer's transport has noticed are lost.
             let lost = Write::set("t", "k", "lost").topic(&a);
             eventually(BOUND, || database.write(&lost, 5).is_err());
             let writer = Arc::clone(&database);
@@ -163,7 +163,7 @@ fn an_undo_that_comes_late_is_not_missed() {
             never += u32::from(reader.get("t", "k", None).unwrap().value == format!("never {round}"));
             service = serve(folder.path(), port);
             program.subscriber.wait_live(BOUND).unwrap();
-            // Something else that is heard hides no hole.
+            // Other updates hide no hole.
             let other = format!("other {round}");
             eventually(BOUND, || {
                 database.write(&Write::create("t", &other, "x").topic(&a), 5).is_ok()
@@ -177,7 +177,7 @@ fn an_undo_that_comes_late_is_not_missed() {
     });
 }
 
-/// Two writers, three programs with no, one and many workers, and a service that is killed under them, twice.
+/// Two writers, three programs with no, one and many workers, and a service that is killed twice under them.
 #[test]
 fn a_service_that_is_killed_under_load_leaves_nothing_wrong() {
     within(LIMIT, || {

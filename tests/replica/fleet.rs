@@ -1,4 +1,4 @@
-//! Many replicas that hear of one loss.
+//! Many replicas that learn of one loss.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::{LONG, World, holds};
 
 const REPLICAS: usize = 200;
 
-/// Counts what is read.
+/// Counts the reads.
 #[derive(Debug, Default)]
 struct Counting {
     store: MemoryStore,
@@ -63,7 +63,7 @@ impl Store for Counting {
     }
 }
 
-/// Each asks once, at a moment of its own, and reads nothing that it has.
+/// Each asks once, at its own random moment, and reads nothing that it already has.
 #[test]
 fn a_fleet_spreads_and_reads_what_it_misses() {
     within(2 * LONG, || {
@@ -73,7 +73,7 @@ fn a_fleet_spreads_and_reads_what_it_misses() {
             store.create("t", &number.to_string(), "x", &Topic::ALL).unwrap();
         }
         let options = || tablecast::replica::ReplicaOptions {
-            // Checks of their own stay out of the way.
+            // Regular checks stay out of the way.
             check_interval: Duration::from_secs(600),
             ..holds(&["D"])
         };
@@ -81,7 +81,7 @@ fn a_fleet_spreads_and_reads_what_it_misses() {
         let replicas: Vec<_> = (0..REPLICAS).map(|_| world.replica(options())).collect();
         let tables: Vec<_> = replicas.iter().map(|it| it.raw_table("t").unwrap()).collect();
         replicas.iter().for_each(|it| it.wait_synced(LONG).unwrap());
-        // What the first of them may have heard of the publisher is over.
+        // Events about the start of the publisher are over.
         crate::rig::pass(Duration::from_millis(1_500));
         let checks = || replicas.iter().map(|it| it.stats().checks).sum::<u64>();
         let before = checks();
@@ -96,7 +96,7 @@ fn a_fleet_spreads_and_reads_what_it_misses() {
         eventually(LONG, || checks() >= before + REPLICAS as u64);
         let mut asked: Vec<_> = store.checks.lock().iter().map(|at| *at - begun).collect();
         asked.sort();
-        // One that had asked before the last event asks again.
+        // A replica that had asked before the last event asks again.
         assert!(asked.len() <= 3 * REPLICAS, "{}", asked.len());
         let (first, last) = (asked[asked.len() / 4], asked[asked.len() * 3 / 4]);
         assert!(last - first > Duration::from_millis(200), "{first:?} to {last:?}");

@@ -32,7 +32,7 @@ use tablecast::{
 
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 
-/// Options that hold these topics.
+/// Options with these topics.
 pub(crate) fn holds(topics: &[&str]) -> ReplicaOptions {
     ReplicaOptions {
         topics: topics.iter().map(|name| topic(name)).collect(),

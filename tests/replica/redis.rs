@@ -27,7 +27,7 @@ fn node(host: &str, workers: usize) -> Node {
     Node::open(&config).unwrap()
 }
 
-/// A write at random; of those that cannot be made nothing comes.
+/// Makes a random write; one that cannot be made has no effect.
 fn write(node: &Node, chance: &mut fastrand::Rng) {
     let name = TOPICS[chance.usize(0..2)];
     let (topic, key) = (topic(name), format!("{name}{}", chance.u8(0..20)));
@@ -38,7 +38,7 @@ fn write(node: &Node, chance: &mut fastrand::Rng) {
         Write::delete("t", &key),
     ];
     let write = writes[chance.usize(0..3)].topic(&topic);
-    // Every fifth is told to nobody.
+    // Every fifth is not published.
     let written = match chance.u8(0..5) {
         0 => node.store().unwrap().write(&write),
         _ => node.database().unwrap().write(&write, 5),
@@ -51,7 +51,7 @@ fn write(node: &Node, chance: &mut fastrand::Rng) {
     }
 }
 
-/// Writes, and in between what `fault` does.
+/// Writes, and calls `fault` in between.
 fn stays_right(host: &str, workers: usize, mut fault: impl FnMut()) {
     let node = node(host, workers);
     let store = node.store().unwrap();
@@ -103,7 +103,7 @@ fn over_a_cluster() {
     });
 }
 
-/// A server that is emptied and filled again, beyond its old numbers.
+/// A server is emptied and filled again, beyond its old versions.
 #[test]
 fn a_server_that_is_flushed_is_the_truth() {
     within(2 * LONG, || {

@@ -189,7 +189,7 @@ fn topics_and_tables_come_and_go() {
     });
 }
 
-/// Two replicas and the program itself listen to one topic: it is unregistered with the last of them, if the program had not
+/// Two replicas and the program itself use one topic: it is unregistered with the last replica, unless the program had
 /// registered it.
 #[test]
 fn topics_are_shared() {
@@ -244,7 +244,8 @@ fn snapshots_stay_and_indexes_follow() {
     });
 }
 
-/// A handler that registers in the middle of changes is given what there is, without a gap or a repeat, whatever the number of workers.
+/// A handler registered during changes gets the present rows, without a gap or a repeat, whatever the number of
+/// workers.
 #[test]
 fn handlers_come_while_rows_change() {
     for workers in [0, 1, 4] {
@@ -257,7 +258,7 @@ fn handlers_come_while_rows_change() {
                 let (world, is_over) = (Arc::clone(&world), Arc::clone(&is_over));
                 move || {
                     let mut chance = fastrand::Rng::with_seed(seed);
-                    // No more than a busy machine can tell twenty handlers of in time.
+                    // As many as a busy machine can report to twenty handlers in time.
                     for _ in 0..3_000 {
                         if is_over.load(Ordering::Relaxed) {
                             return;
@@ -282,7 +283,7 @@ fn handlers_come_while_rows_change() {
             for _ in 0..20 {
                 handlers.push(Told::of(&table));
                 crate::rig::pass(Duration::from_millis(20));
-                // Reads anew what is changing, too.
+                // Changing rows are read again too.
                 replica.remove_topic(&topic("b"));
                 replica.add_topic(&topic("b")).unwrap();
             }

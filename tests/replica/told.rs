@@ -1,4 +1,5 @@
-//! What a handler was told of each row, held against C8: added first, then changes in order, each once, then removed.
+//! The changes of each row that a handler was called with, held against C8: added first, then changes in order, each
+//! once, then removed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,12 +24,12 @@ impl Told {
         (told, guard)
     }
 
-    /// How many changes were told.
+    /// Number of changes.
     pub(crate) fn count(&self) -> usize {
         self.0.lock().values().map(Vec::len).sum()
     }
 
-    /// The rows as they are after what was told.
+    /// The rows after these changes.
     #[track_caller]
     pub(crate) fn rows(&self) -> Content {
         let mut rows = Content::new();
@@ -42,7 +43,7 @@ impl Told {
                     (RowChange::Removed { old: Some(old), .. }, Some(state)) if Arc::ptr_eq(old, state) => None,
                     _ => panic!("{key}: {change:?} after {state:?}: {changes:?}"),
                 };
-                // A topic that is held no more takes its rows out as of their own versions, and brings them back.
+                // A removed topic removes its rows under their own versions, and brings them back when it returns.
                 let may_repeat = next.is_none() || state.is_none();
                 assert!(
                     change.version() > version || may_repeat && change.version() == version,

@@ -1,4 +1,4 @@
-//! Waiting, staleness, and what is found without any update.
+//! Waiting, staleness, and changes that are found without an update.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use tablecast::{Action, DbUpdate, ErrorKind, Topic};
 use crate::common::{eventually, within};
 use crate::{LONG, World, held, holds, stored, topic};
 
-/// What is written straight to the store, and never published, is there after a wait, and by itself within a check.
+/// A row written straight to the store without an update is there after a wait, and by itself within a check.
 #[test]
 fn what_is_never_told_is_found() {
     within(LONG, || {
@@ -32,7 +32,7 @@ fn what_is_never_told_is_found() {
     });
 }
 
-/// Catching up costs what has changed, not the table.
+/// Catching up costs as much as has changed, not as the table.
 #[test]
 fn catching_up_reads_what_has_changed() {
     within(LONG, || {
@@ -107,7 +107,7 @@ fn positions_are_waited_for() {
     });
 }
 
-/// Updates without a version, as Dragonflow's: their rows are read.
+/// Updates without a version, such as Dragonflow's, cause their rows to be read.
 #[test]
 fn updates_without_a_version_make_their_rows_be_read() {
     within(LONG, || {
@@ -119,7 +119,7 @@ fn updates_without_a_version_make_their_rows_be_read() {
         let table = replica.raw_table("t").unwrap();
         replica.wait_synced(LONG).unwrap();
         world.subscriber.wait_live(LONG).unwrap();
-        // The check that live brings, at a random moment of a second, is over.
+        // The check that a live address causes, at a random moment of a second, is over.
         crate::rig::pass(Duration::from_millis(1_200));
         let tell = |action| {
             let update = DbUpdate::new("t", "k", action).topic(topic("a"));
@@ -138,7 +138,7 @@ fn updates_without_a_version_make_their_rows_be_read() {
     });
 }
 
-/// A writer waits for replicas that have an id: until they have it, or by name for one that does not take it in.
+/// A writer waits for replicas with an id until they have its write; a replica that does not apply it is named.
 #[test]
 fn writers_wait_for_replicas() {
     within(LONG, || {

@@ -21,7 +21,7 @@ fn six_writes(store: &dyn Store) -> TableVersion {
     stands(store)
 }
 
-/// The version is the same, and that the table is another one shows all the same.
+/// Checks that the version is the same, but the table is another one.
 #[track_caller]
 fn assert_anew(now: TableVersion, seen: TableVersion) {
     assert_eq!(now.version, seen.version);
@@ -45,7 +45,7 @@ fn a_redis_that_was_flushed() {
     server.ask::<()>(&["FLUSHALL"]);
     assert_eq!(stands(&store), TableVersion::default());
     assert_anew(six_writes(&store), seen);
-    // What is not written does not begin anew.
+    // A table without writes does not begin anew.
     let seen = stands(&store);
     assert!(store.delete("t", "a").is_err() && store.delete_table("t").unwrap());
     assert!(!stands(&store).went_back_since(&seen));
@@ -63,7 +63,7 @@ fn a_file_that_was_replaced() {
     std::fs::copy(&path, &older).unwrap();
     let store = open();
     let seen = six_writes(&store);
-    // An older file, in which as much is written as was in the newer one.
+    // An older file that gets as many writes as the newer one had.
     for suffix in ["-wal", "-shm"] {
         std::fs::remove_file(folder.path().join(format!("store.db{suffix}"))).unwrap();
     }

@@ -1,4 +1,4 @@
-//! What became of a topic's rows since a version.
+//! Changes of a topic's rows since a version.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -21,7 +21,7 @@ fn now(store: &dyn Store, table: &str) -> TableVersion {
     store.table_version(table).unwrap().unwrap()
 }
 
-/// All pages; `None` if they are not known.
+/// All pages; `None` if the changes are not known.
 fn changes(store: &dyn Store, table: &str, of: &Topic, mut since: TableVersion) -> Option<Vec<StoredChange>> {
     let mut all = Vec::new();
     loop {
@@ -61,7 +61,7 @@ pub(crate) fn topics_have_versions(setup: Setup) {
     let (second, after) = write(Write::create("t", "2", "x").topic(&b));
     assert_eq!(after, Some(0));
     assert_eq!(versions(&*store, "t", &["b", "a", "c"]), [second, first, 0]);
-    // With and without a topic that is named.
+    // With and without naming the topic.
     let (third, after) = write(Write::set("t", "1", "y"));
     assert_eq!(after, Some(first));
     let (fourth, after) = write(Write::set("t", "1", "z").topic(&a));
@@ -74,7 +74,7 @@ pub(crate) fn topics_have_versions(setup: Setup) {
     // It may come back with another topic.
     let (sixth, after) = write(Write::create("t", "1", "w").topic(&b));
     assert_eq!(after, Some(second));
-    // In one step as one after the other.
+    // In one step as in single writes.
     let writes = [
         Write::set("t", "2", "1"),
         Write::delete("t", "1"),
@@ -100,7 +100,7 @@ pub(crate) fn changes_are_what_was_written(setup: Setup) {
         rows.insert(version, change(&key, version, Some("new")));
         store.create("t", &format!("b{number}"), "new", &b).unwrap();
     }
-    // All that was ever written is known as long as nothing was deleted.
+    // All writes are known as long as nothing was deleted.
     assert_eq!(
         changes(&*store, "t", &a, begin).unwrap(),
         rows.into_values().collect::<Vec<_>>()
@@ -109,7 +109,7 @@ pub(crate) fn changes_are_what_was_written(setup: Setup) {
     assert_eq!(changes(&*store, "t", &a, seen).unwrap(), []);
     assert_eq!(changes(&*store, "t", &topic("none"), seen).unwrap(), []);
 
-    // Of each key the last change only, in the order of versions.
+    // Only the last change of each key, in the order of versions.
     store.set("t", "1", "once").unwrap();
     let zero = store.delete("t", "0").unwrap();
     store.set("t", "b1", "other").unwrap();
@@ -123,7 +123,8 @@ pub(crate) fn changes_are_what_was_written(setup: Setup) {
     assert_eq!(changes(&*setup.open(), "t", &a, seen).unwrap(), since);
     assert_eq!(changes(&*store, "t", &a, seen).unwrap(), since, "in pages");
 
-    // A row that comes back with another topic is gone from the first one, and deleted there no more if it returns.
+    // A row that comes back with another topic is deleted from the first one, and no longer deleted there if it
+    // returns.
     let moved = store.create("t", "4", "moved", &b).unwrap();
     assert_eq!(changes(&*store, "t", &a, seen).unwrap(), since);
     let last = changes(&*store, "t", &b, seen).unwrap().pop().unwrap();
@@ -137,7 +138,7 @@ pub(crate) fn changes_are_what_was_written(setup: Setup) {
         change("4", gone, None)
     );
 
-    // Another incarnation, or a version that is not there yet, is one of another store.
+    // Another incarnation, or a version not yet reached, belongs to another store.
     let other = TableVersion {
         incarnation: seen.incarnation ^ 1,
         ..seen
@@ -153,7 +154,7 @@ pub(crate) fn deletes_are_forgotten_in_time(setup: Setup) {
         deletes_remembered: 1,
         ..Default::default()
     };
-    // No less than what any store remembers.
+    // The minimum that any store remembers.
     let (store, a, b) = ((setup.open)(options), topic("a"), topic("b"));
     store.create("t", "k", "x", &a).unwrap();
     store.create("t", "other", "x", &b).unwrap();
@@ -176,7 +177,7 @@ pub(crate) fn deletes_are_forgotten_in_time(setup: Setup) {
         "nothing was deleted since"
     );
     assert_eq!(versions(&*store, "t", &["a"]), [deleted]);
-    // What others delete does not matter to a topic.
+    // Deletes in other topics do not matter to a topic.
     assert_eq!(changes(&*store, "t", &b, before).unwrap().len(), 21);
 }
 
@@ -187,7 +188,7 @@ pub(crate) fn deleted_tables_have_no_changes(setup: Setup) {
     store.delete_table("t").unwrap();
     let deleted = now(&*store, "t");
     assert_eq!(changes(&*store, "t", &a, before), None);
-    // Every topic was written, also those that had no row.
+    // Every topic was written, including those without rows.
     assert_eq!(versions(&*store, "t", &["a", "b"]), [deleted.version; 2]);
     assert_eq!(changes(&*store, "t", &a, deleted).unwrap(), []);
     let written = store.write(&Write::create("t", "k", "y").topic(&topic("b"))).unwrap();

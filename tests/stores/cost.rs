@@ -1,4 +1,4 @@
-//! What a call costs must not depend on what is in other tables and topics.
+//! The cost of a call must not depend on other tables and topics.
 
 use std::time::{Duration, Instant};
 
@@ -7,11 +7,11 @@ use tablecast::{Store, Topic};
 use crate::Setup;
 use crate::suite::{all, topic};
 
-/// Rows that are looked at, and rows that are not.
+/// Rows of the measured topic, and other rows.
 const MINE: usize = 100;
 const OTHERS: usize = 8_000;
 
-/// The least that `call` takes: what else the machine does only adds to it.
+/// The shortest time of `call`, since the machine's other work only adds to it.
 fn least(mut call: impl FnMut()) -> Duration {
     let time = || {
         let start = Instant::now();
@@ -72,7 +72,7 @@ pub(crate) fn costs_what_it_returns(setup: Setup) {
     for ((what, before), (_, after)) in before.into_iter().zip(measure(&*store, &mine)) {
         let ratio = after.as_secs_f64() / before.as_secs_f64();
         println!("{what}: {before:?}, beside {OTHERS} other rows {after:?}, ratio {ratio:.2}");
-        // A look at the other rows would cost forty times as much.
+        // Looking at the other rows would cost forty times as much.
         assert!(ratio < 5.0, "{what}: {ratio}");
     }
 }

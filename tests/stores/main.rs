@@ -1,4 +1,4 @@
-//! One suite for every store. Another store needs one line at the end of this file, and a function for it that makes a
+//! One suite for every store. Another store needs one line at the end of this file, and a function that makes a
 //! [`Setup`]: every call must give an empty store of its own.
 
 mod anew;
@@ -28,10 +28,10 @@ use tablecast::Store;
 use tablecast::store::StoreOptions;
 use tablecast::stores::memory::MemoryStore;
 
-/// A store, and how to have it again as another program would.
+/// A store, and how to open it again like another program.
 pub(crate) struct Setup {
     open: Box<dyn Fn(StoreOptions) -> Arc<dyn Store> + Send + Sync>,
-    /// What is removed at the end.
+    /// Removed at the end.
     _resource: Option<Box<dyn std::any::Any + Send>>,
 }
 

@@ -1,4 +1,4 @@
-//! Random calls, beside a model that is simple enough to be right.
+//! Random calls, compared with a model simple enough to be right.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +36,7 @@ enum Kind {
     Delete,
 }
 
-/// A version, told by what the model knows.
+/// A version, in terms of the model.
 #[derive(Debug, Clone, Copy)]
 enum Wanted {
     /// That of the row's last write.
@@ -54,11 +54,11 @@ const TOPICS: [&str; 3] = ["D", "Dx", "*"];
 struct Table {
     exists: bool,
     rows: BTreeMap<&'static str, Row>,
-    /// The versions of the deletes of what is not there.
+    /// The versions of the deletes of missing rows.
     deletes: BTreeMap<&'static str, u64>,
-    /// The topics that they had.
+    /// The topics of those rows.
     deleted_in: BTreeMap<&'static str, Topic>,
-    /// The versions of the topics' last writes, but for those before the table was deleted.
+    /// The versions of the topics' last writes, except those before the table was deleted.
     topics: BTreeMap<Topic, u64>,
     deleted: u64,
     version: u64,
@@ -99,7 +99,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 pub(crate) fn does_what_the_model_does(setup: Setup) {
-    // What earlier cases left is deleted, but versions and unique numbers go on.
+    // Rows of earlier cases are deleted, but versions and unique numbers go on.
     let store = setup.with_batches_of(2);
     let mut last = [0; TABLES.len()];
     let mut unique = [0; TABLES.len()];
@@ -261,7 +261,7 @@ fn state_of(store: &dyn Store, name: &str) -> TableVersion {
     store.table_version(name).unwrap().unwrap()
 }
 
-/// From any version on, the changes are the rows that are newer, and lead to the table as it is.
+/// From any version on, the changes are the newer rows, and lead to the present table.
 fn changes(store: &dyn Store, name: &str, table: &Table) {
     let now = state_of(store, name);
     for of in TOPICS {

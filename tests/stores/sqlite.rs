@@ -1,4 +1,4 @@
-//! The file of the store `sqlite`: what else it may be, who else may use it, and what may become of it.
+//! The file of the store `sqlite`: other contents, other users, and damage.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ fn folder() -> (tempfile::TempDir, PathBuf) {
     (folder, path)
 }
 
-/// The first error, which must name the file.
+/// Checks the first error, which must name the file.
 #[track_caller]
 fn assert_refused(path: &Path, kind: ErrorKind) {
     let error = open(path).unwrap_err();
@@ -81,7 +81,7 @@ fn where_no_file_can_be_the_error_says_so() {
     // An empty file is a new database.
     open(&path).unwrap();
     if cfg!(target_os = "linux") {
-        // Not even root may write here.
+        // Not even root can write here.
         assert_refused(Path::new("/proc/tablecast.db"), ErrorKind::Io);
     }
 }
@@ -147,7 +147,7 @@ fn readers_do_not_wait_and_writers_not_for_ever() {
             assert!(took >= timeout && took < 10 * timeout, "{took:?}");
         }
 
-        // Who waits goes on as soon as it can.
+        // A waiting writer goes on as soon as it can.
         let waiting = {
             let path = path.clone();
             move || open(&path).unwrap().set("t", "k", "w").map(|_| Instant::now())
@@ -174,7 +174,7 @@ fn a_damaged_file_is_never_a_missing_row() {
             .unwrap();
     }
     drop(store);
-    // The first pages, which say what tables there are, stay.
+    // The first pages, which name the tables, stay.
     let mut bytes = fs::read(&path).unwrap();
     let damaged_from = bytes.len() * 3 / 5;
     bytes[damaged_from..].fill(0xff);

@@ -41,7 +41,7 @@ fn remove(folder: &Path, names: &[&str]) {
     }
 }
 
-/// The error of files that are not there any more.
+/// Checks the error for files that are gone.
 #[track_caller]
 fn assert_noticed(result: Result<impl std::fmt::Debug>, path: &Path) {
     let error = result.unwrap_err();
@@ -53,7 +53,7 @@ fn assert_noticed(result: Result<impl std::fmt::Debug>, path: &Path) {
     );
 }
 
-/// Not a test: the body of a process that says which keys it finds.
+/// Not a test: the body of a process that prints the keys it finds.
 #[test]
 fn reader() {
     if let Some(path) = path_of_child().filter(|path| path.is_file()) {
@@ -62,7 +62,7 @@ fn reader() {
     }
 }
 
-/// What another process finds in the file now.
+/// The keys that another process finds in the file now.
 fn in_file(path: &Path) -> BTreeSet<String> {
     let variables = [(PATH, path.to_str().unwrap())];
     let mut process = Process::start("sqlite_files::reader", &variables);
@@ -92,7 +92,7 @@ fn files_that_are_removed_are_noticed_by_the_next_call() {
                 }
                 remove(folder.path(), names);
                 assert_noticed(call(&store), &path);
-                // Opened anew, also for others of the process; what is answered from now on is in the file.
+                // Opened anew, for the other stores of the process too; later answers are in the file.
                 create(&clone, "after").unwrap();
                 create(&store, "new").unwrap();
                 let found = in_file(&path);
@@ -100,7 +100,7 @@ fn files_that_are_removed_are_noticed_by_the_next_call() {
                     found.contains("after") && found.contains("new"),
                     "{names:?}, {what}: {found:?}"
                 );
-                // Of the log and its index alone nothing is lost, since there was no other process.
+                // If only the log and its index are gone nothing is lost, since there was no other process.
                 let expected = if names[0] == "store.db" { 2 } else { 42 };
                 assert_eq!(found.len(), expected, "{names:?}, {what}");
                 assert!(keys(&store, "t", None).iter().eq(&found), "{names:?}, {what}");
@@ -126,7 +126,7 @@ fn what_another_process_wrote_before_it_was_noticed_stays() {
             create(&store, "after").unwrap();
             let found = in_file(&path);
             assert!(found.contains("w0") && found.contains("after"), "{name}: {found:?}");
-            // The index alone can be made again from the log.
+            // The index alone can be rebuilt from the log.
             assert!(found.len() >= 42 || *name == FILES[1], "{name}: {found:?}");
             assert!(keys(&store, "t", None).iter().eq(&found), "{name}");
         }
@@ -176,7 +176,7 @@ fn a_read_makes_no_file() {
             assert_kind(store.get("t", "k", None), ErrorKind::Io);
         }
         assert!(!path.exists());
-        // It comes back, and with it what its log has.
+        // It comes back together with the content of its log.
         fs::rename(&away, &path).unwrap();
         assert_eq!(store.get("t", "k", None).unwrap().value, "v");
         create(&store, "after").unwrap();
@@ -184,7 +184,7 @@ fn a_read_makes_no_file() {
     });
 }
 
-/// Not a test: the body of a process that writes until its input is closed, and says what was done.
+/// Not a test: the body of a process that writes until its input is closed, and prints what was done.
 #[test]
 fn writer() {
     let Some(path) = path_of_child().filter(|path| path.is_file()) else {
@@ -272,7 +272,7 @@ fn two_processes_and_several_threads_go_on_in_the_same_new_files() {
     });
 }
 
-/// Not a test: the body of a process that may only read, and does what it is told by its input.
+/// Not a test: the body of a process that may only read, and follows its input.
 #[test]
 fn guest() {
     let Some(path) = path_of_child().filter(|path| path.is_file()) else {
@@ -286,7 +286,7 @@ fn guest() {
         Ok(store) => store,
         Err(e) => return report(e),
     };
-    // At each word of the input.
+    // For each word of the input.
     loop {
         println!("found {}", keys(&store, "t", None).join(" "));
         store.get("t", "k", None).unwrap();
@@ -297,7 +297,7 @@ fn guest() {
     }
 }
 
-/// Takes the right to write from who is not root, as which a guest is another user anyway.
+/// Removes the right to write from users other than root; a guest is another user if this process is root.
 fn lock(folder: &Path, locked: bool) {
     let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     let for_all = locked && !Uid::effective().is_root();
@@ -385,7 +385,7 @@ fn a_log_that_nobody_may_write_back_is_said_to_be_in_the_way() {
             "{refused}"
         );
         guest.finish();
-        // One who may opens it once.
+        // A process with the right opens it once.
         lock(folder.path(), false);
         create(&open(&path).unwrap(), "k").unwrap();
         let mut guest = Process::start("sqlite_files::guest", &[(PATH, path.to_str().unwrap())]);
@@ -412,7 +412,7 @@ fn reader_of_a_read_only_disk() {
     assert_eq!(store.get("t", "k", None).unwrap().value, "v");
     assert_kind(create(&store, "no"), ErrorKind::Io);
     assert_eq!(keys(&store, "t", None), ["k"]);
-    // It may be written again.
+    // Writable again.
     remount("remount,rw");
     create(&store, "l").unwrap();
     assert_eq!(keys(&store, "t", None), ["k", "l"]);

@@ -21,7 +21,7 @@ use crate::suite::{all, topic};
 const PATH: &str = "TABLECAST_TEST_STORE";
 const NAME: &str = "TABLECAST_TEST_WRITER";
 
-/// Not a test: the body of a process that writes until its input is closed, and says what was done.
+/// Not a test: the body of a process that writes until its input is closed, and prints what was done.
 #[test]
 fn writer() {
     let (Ok(path), Ok(name)) = (std::env::var(PATH), std::env::var(NAME)) else {
@@ -58,7 +58,7 @@ fn writer() {
     println!("slowest {}", slowest.as_micros());
 }
 
-/// False if somebody else was faster.
+/// Returns false if another writer was faster.
 fn increment(store: &dyn Store) -> bool {
     let row = store.get("counter", "k", None).unwrap();
     let value = (row.value.parse::<u64>().unwrap() + 1).to_string();
@@ -69,7 +69,7 @@ fn increment(store: &dyn Store) -> bool {
     }
 }
 
-/// What the writers said.
+/// The output of the writers.
 #[derive(Default)]
 struct Said {
     rows: BTreeSet<String>,
@@ -82,7 +82,7 @@ struct Said {
 
 impl Said {
     fn hear(&mut self, text: &str) {
-        // A process that was killed may have left a piece of a line.
+        // A killed process may have left an incomplete line.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         for line in whole.lines() {
             let words: Vec<_> = line.split(' ').collect();
@@ -92,7 +92,7 @@ impl Said {
                     let other = self.versions.insert(version.parse().unwrap(), key.to_owned());
                     assert_eq!(other, None, "the version of {key} was given twice");
                 }
-                // It may be gone from now on, and must be once this is said to be done.
+                // The row may be gone from now on, and must be once the delete is reported as done.
                 ["deleting", key] => _ = self.rows.remove(key),
                 ["deleted", key] => _ = self.deleted.insert(key.to_owned()),
                 ["unique", number] => assert!(self.unique.insert(number.parse().unwrap()), "{number} came twice"),
@@ -122,7 +122,7 @@ fn four_writing_processes_and_two_of_them_killed() {
         for (number, writer) in writers.iter_mut().enumerate() {
             said.hear(&writer.until(&format!("created w{number}-200 ")));
         }
-        // Killed while they write, since nothing tells them to pause.
+        // Killed while they write, since they never pause.
         for _ in 0..2 {
             said.hear(&writers.remove(0).kill());
         }
@@ -145,7 +145,7 @@ fn four_writing_processes_and_two_of_them_killed() {
             rows.keys().all(|key| !said.deleted.contains(key)),
             "a deleted row is there"
         );
-        // A process that was killed may have created one more, or not have deleted one.
+        // A killed process may have created one more row, or may not have deleted one.
         let unheard = rows.len() - said.rows.len();
         assert!(unheard <= 2, "{unheard} rows of nobody");
         for row in rows.values() {
@@ -184,7 +184,7 @@ fn assert_whole(path: &Path) {
     assert_eq!(check, "ok");
 }
 
-/// Not a test: the body of a process that has a small disk.
+/// Not a test: the body of a process with a small disk.
 #[test]
 fn writer_on_a_full_disk() {
     let Some(disk) = std::env::var_os(PATH).map(PathBuf::from).filter(|disk| disk.is_dir()) else {

@@ -1,4 +1,4 @@
-//! What every store has to do.
+//! The requirements of every store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ pub(crate) fn topic(name: &str) -> Topic {
     Topic::new(name).unwrap()
 }
 
-/// Everything a listing has.
+/// All items of a listing.
 pub(crate) fn all<T>(listing: Listing<'_, T>) -> Vec<T> {
     listing.collect::<Result<_>>().unwrap()
 }
@@ -47,7 +47,7 @@ pub(crate) fn a_row_lives(setup: Setup) {
     let set = store.set("t", "k", "two").unwrap();
     assert!(set > created);
     assert_eq!(store.get("t", "k", None).unwrap(), row("two", set));
-    // The same value is a write as any other.
+    // Setting the same value is a write like any other.
     let again = store.set("t", "k", "two").unwrap();
     assert!(again > set);
     // Another program sees it at once.
@@ -90,7 +90,7 @@ pub(crate) fn writes_many_rows(setup: Setup) {
             Write::set("many", "there", "3").if_version(there).returning(),
             Write::set("many", "there", "4").if_version(there),
             Write::set("many", "missing", "5"),
-            // What is written before it counts, also in another table.
+            // Earlier writes count, in another table too.
             Write::set("many", "new", "b"),
             Write::create("other", "new", "c"),
             Write::delete("many", "new").topic(&tenant),
@@ -198,7 +198,7 @@ pub(crate) fn topics_are_exact(setup: Setup) {
     }
     assert_eq!(keys(&*store, "t", None).len(), 2 * names.len());
 
-    // Of another topic, a row is not there.
+    // A row of another topic is not found.
     let (mine, other) = (&topic("D"), &topic("Dx"));
     let before = store.get("t", "0", Some(mine)).unwrap();
     assert_kind(store.get("t", "0", Some(other)), ErrorKind::NotFound);
@@ -276,7 +276,7 @@ pub(crate) const NAMES: &[&str] = &[
 
 pub(crate) fn names_are_literal(setup: Setup) {
     let store = setup.open();
-    // Every table has every name as a key but its own, so that no two tables look alike.
+    // Every table has every name except its own as a key, so that no two tables look alike.
     let value = |table: &str, key: &str| format!("{table:?} {key:?}");
     for table in NAMES {
         for key in NAMES.iter().filter(|key| *key != table) {
@@ -341,7 +341,7 @@ pub(crate) fn creates_again_only_what_it_deleted(setup: Setup) {
     let create = |version| store.write(&Write::create("t", "k", "again").if_version(version));
     store.create("t", "k", "one", &Topic::ALL).unwrap();
     let deleted = store.delete("t", "k").unwrap();
-    // Writes of other rows do not matter, however many they are, within what a store remembers.
+    // Writes of other rows do not matter, up to the number that a store remembers.
     store.create("t", "other", "x", &Topic::ALL).unwrap();
     for _ in 1..DELETES_REMEMBERED {
         store.set("t", "other", "x").unwrap();
@@ -376,7 +376,7 @@ pub(crate) fn writes_only_what_differs(setup: Setup) {
     assert_eq!(store.get("t", "k", None).unwrap().version, first);
     let other = store.write(&Write::set("t", "k", "One").unless_equal()).unwrap();
     assert!(other.version > first && other.changed);
-    // The version is looked at first.
+    // The version is checked first.
     let write = Write::set("t", "k", "One").unless_equal();
     assert_kind(store.write(&write.if_version(first)), ErrorKind::Conflict);
     assert!(!store.write(&write.if_version(other.version)).unwrap().changed);
@@ -429,7 +429,7 @@ pub(crate) fn lists_in_batches(setup: Setup) {
             7
         );
     }
-    // From where there is no row, and beyond the last one.
+    // From a key without a row, and beyond the last one.
     assert_eq!(
         store.page_of_keys("t", None, Some("ee")).unwrap().items[0],
         expected.range("ee!".to_owned()..).next().unwrap().0.as_str()
@@ -499,7 +499,7 @@ pub(crate) fn tables_come_and_go(setup: Setup) {
     assert!(!store.create_table("t").unwrap());
     assert!(store.delete_table("t").unwrap());
     assert!(!store.delete_table("t").unwrap());
-    // A row makes its table, and a number does not.
+    // A row creates its table, and a number does not.
     store.allocate_unique_key("t").unwrap();
     assert!(!store.delete_table("t").unwrap());
     store.create("t", "k", "x", &Topic::ALL).unwrap();
@@ -516,7 +516,7 @@ pub(crate) fn tables_come_and_go(setup: Setup) {
     assert!(store.create_table("t").unwrap());
 }
 
-/// A store may be unable to tell; all of ours can.
+/// A store need not keep versions of tables; all stores here do.
 pub(crate) fn tables_have_versions(setup: Setup) {
     let (store, other) = (setup.open(), setup.open());
     let version = |table| other.table_version(table).unwrap().unwrap();
@@ -539,7 +539,7 @@ pub(crate) fn tables_have_versions(setup: Setup) {
     rises(0);
     rises(store.create("t", "k", "x", &Topic::ALL).unwrap());
 
-    // What writes nothing leaves it as it is.
+    // A call that writes nothing does not change it.
     let same = version("t");
     assert_kind(store.create("t", "k", "y", &Topic::ALL), ErrorKind::AlreadyExists);
     assert_kind(store.set("t", "none", "y"), ErrorKind::NotFound);
@@ -549,7 +549,7 @@ pub(crate) fn tables_have_versions(setup: Setup) {
     store.create("t2", "k", "x", &Topic::ALL).unwrap();
     assert_eq!((version("t"), version("none")), (same, TableVersion::default()));
     assert_ne!(version("t2").incarnation, same.incarnation);
-    // Also if nothing but its delete is written.
+    // Even if its delete is the only write.
     assert!(store.create_table("t3").unwrap() && store.delete_table("t3").unwrap());
     assert_ne!(version("t3").incarnation, 0);
 }

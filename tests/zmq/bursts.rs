@@ -1,4 +1,4 @@
-//! Updates that are sent in a burst share frames, but not where somebody listens who reads one map in a frame only.
+//! Updates sent in a burst share frames, unless a subscriber reads only one map in a frame.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,7 +32,7 @@ fn publisher(driver: &dyn Driver, codec: Codec) -> Publisher {
     Publisher::new(driver, options).unwrap()
 }
 
-/// A bare socket with these topics, in this order, which receives for so long.
+/// A bare socket with these topics, in this order, and this receive timeout.
 fn listener(context: &zmq::Context, address: &str, topics: &[&str], patience: i32) -> zmq::Socket {
     let socket = context.socket(zmq::SUB).unwrap();
     socket.set_linger(0).unwrap();
@@ -45,7 +45,7 @@ fn listener(context: &zmq::Context, address: &str, topics: &[&str], patience: i3
     socket
 }
 
-/// The numbers in each frame that comes on topic `D`, until nothing more does.
+/// The numbers in each frame on topic `D`, until no more come.
 fn frames(socket: &zmq::Socket) -> Vec<Vec<u64>> {
     let (mut decoder, mut frames) = (Decoder::new(), Vec::new());
     while let Ok(parts) = socket.recv_multipart(0) {
@@ -68,7 +68,7 @@ fn burst(publisher: &Publisher, count: usize) {
     (0..count).for_each(|_| publisher.send_event(&update).unwrap());
 }
 
-/// A bare socket that asks for what ours ask for sees how many updates a frame has.
+/// A bare socket with the library's own subscriptions sees how many updates a frame has.
 #[test]
 fn a_burst_shares_frames_and_a_lone_update_has_its_own() {
     within(LIMIT, || {
@@ -86,7 +86,7 @@ fn a_burst_shares_frames_and_a_lone_update_has_its_own() {
                 let socket = listener(&context, &publisher.address().unwrap(), topics, 200);
                 publisher.wait_subscribed(&Topic::ALL, LONG).unwrap();
                 let (mut all, mut largest) = (Vec::new(), 1);
-                // Whose the connection is, is seen after a while.
+                // The kind of a connection is known only after a while.
                 for _ in 0..if is_joined { 50 } else { 3 } {
                     burst(&publisher, 1000);
                     let frames = frames(&socket);
@@ -110,8 +110,8 @@ fn a_burst_shares_frames_and_a_lone_update_has_its_own() {
     });
 }
 
-/// Strangers who come and go while a burst lasts, also on connections whose numbers ours had before, get whole single maps;
-/// ours get everything all the while.
+/// Strangers that come and go during a burst, even on connections with descriptors that tablecast's had before, get
+/// whole single maps, while tablecast's subscribers get everything.
 fn strangers_come_and_go(publisher: Publisher, address: String) {
     let driver: Arc<dyn Driver> = driver(JoinFrames::Auto);
     let rig = Rig::new(&driver);
@@ -124,7 +124,7 @@ fn strangers_come_and_go(publisher: Publisher, address: String) {
             while !is_over.load(Ordering::Relaxed) {
                 burst(&publisher, 100);
                 count += 100;
-                // What is sent is not more than this machine can take.
+                // Not more is sent than this machine can receive.
                 eventually(LONG, || rig.subscriber.stats().decoded + 10_000 > count);
             }
             eventually(LONG, || rig.subscriber.stats().decoded == count);
@@ -144,7 +144,7 @@ fn strangers_come_and_go(publisher: Publisher, address: String) {
         let socket = listener(&context, &address, topics, 1000);
         for _ in 0..200 {
             let Ok(parts) = socket.recv_multipart(0) else { break };
-            // An array of MessagePack begins with these.
+            // An array of MessagePack begins with one of these.
             let is_array = matches!(parts[1][0], 0x90..=0x9f | 0xdc | 0xdd);
             assert!(!(is_array && is_stranger), "round {round}");
             joined += usize::from(is_array);
@@ -169,7 +169,7 @@ fn a_stranger_never_gets_an_array_whenever_it_comes() {
     });
 }
 
-/// The publisher service takes apart what its writers have joined.
+/// The publisher service splits what its writers have joined.
 #[test]
 fn a_stranger_at_the_service_never_gets_an_array() {
     within(LIMIT, || {
@@ -188,7 +188,7 @@ fn a_stranger_at_the_service_never_gets_an_array() {
     });
 }
 
-/// A writer beside another publisher service sends single maps, if it is told to.
+/// A writer beside another publisher service sends single maps, if the option says so.
 #[test]
 fn a_writer_joins_nothing_if_it_is_told_so() {
     within(LIMIT, || {

@@ -1,4 +1,4 @@
-//! Networks that are cut without a word: the systems of both ends go on, and nothing passes between them.
+//! Networks that are cut silently: the systems of both ends go on, and nothing passes between them.
 
 use std::io::Write;
 use std::net::TcpListener;
@@ -16,7 +16,7 @@ use crate::rig::{LONG, pass};
 use crate::zmtp::Zmtp;
 use crate::{LIMIT, SECOND, bare, pub_sub, send};
 
-/// Where both ends are, until it is taken away: then nothing passes between them, and nobody says so.
+/// The address of both ends, until it is removed: then nothing passes between them, without an error.
 const PLACE: &str = "10.9.9.1";
 
 fn add_place() {
@@ -27,7 +27,7 @@ fn cut() {
     ip(&format!("address del {PLACE}/32 dev lo"));
 }
 
-/// What the heartbeat's options promise, and what a busy machine may take more.
+/// The time promised by the heartbeat's options, plus what a busy machine adds.
 const PROMISED: Duration = Duration::from_secs(5);
 
 fn is_noticed(driver: &dyn Driver, kind: zmq::SocketType, sign: &str, says_something: bool) {
@@ -38,7 +38,7 @@ fn is_noticed(driver: &dyn Driver, kind: zmq::SocketType, sign: &str, says_somet
     let ours = format!("{sign}{address}");
     let mut receiver = Receiver::connect(driver, &[&ours]);
     receiver.await_while(&frame("1"), || send(&sender, b"1"));
-    // A quiet connection is no dead one.
+    // A quiet connection is not a dead one.
     let end = Instant::now() + 4 * SECOND;
     while Instant::now() < end {
         let came = receiver.next(SECOND);
@@ -47,7 +47,7 @@ fn is_noticed(driver: &dyn Driver, kind: zmq::SocketType, sign: &str, says_somet
     cut();
     let start = Instant::now();
     if says_something {
-        // What is not acknowledged suspends the checks of a quiet connection.
+        // Unacknowledged data suspends the checks of a quiet connection.
         receiver.inbound.subscribe(&Topic::new("another").unwrap()).unwrap();
     }
     receiver.expect(&Event::Disconnected(ours.clone()));
@@ -59,7 +59,7 @@ fn is_noticed(driver: &dyn Driver, kind: zmq::SocketType, sign: &str, says_somet
     cut();
 }
 
-/// Drivers as a program has them.
+/// Drivers with a program's options.
 fn subscribers() -> ZmqDriver {
     ZmqDriver::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap()
 }
@@ -95,7 +95,7 @@ fn a_connecting_service_notices() {
     });
 }
 
-/// How many ends of connections the system checks, and all ends.
+/// The number of connection ends that the system checks, and of all ends.
 fn checked() -> (usize, usize) {
     let ends = Command::new("ss")
         .args(["-tnoH", "state", "established"])
@@ -106,7 +106,7 @@ fn checked() -> (usize, usize) {
     (checked.count(), ends.lines().count())
 }
 
-/// The ends that send have it too, whoever has connected.
+/// Sending ends are checked too, whichever end has connected.
 #[test]
 fn every_end_is_checked() {
     let test = || {
@@ -131,7 +131,7 @@ fn every_end_is_checked() {
                 let _ = sender.send(b"D", b"x", Duration::ZERO);
                 receiver.next(Duration::from_millis(10));
             }
-            // What is not acknowledged yet has another timer.
+            // Data not yet acknowledged has another timer.
             pass(Duration::from_millis(50));
             checked() == (8, 8)
         });
@@ -139,7 +139,7 @@ fn every_end_is_checked() {
     within(LIMIT, move || alone("cut::every_end_is_checked", "", |_| test()));
 }
 
-/// A message that is on its way for long shows that the connection lives before it is whole.
+/// A message that takes long to arrive shows that the connection is alive before it is complete.
 #[test]
 fn bytes_count_before_a_message_is_whole() {
     within(LIMIT, || {

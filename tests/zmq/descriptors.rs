@@ -1,4 +1,4 @@
-//! How many addresses a process can listen to, and what happens at its limits.
+//! The number of addresses that a process can listen to, and its limits.
 
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -48,7 +48,8 @@ fn open_files() -> usize {
     fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Without descriptors an address is refused by a typed error; the others go on, and it is connected when there are some.
+/// Without descriptors an address is refused by a typed error; the others go on, and it is connected once there are
+/// some.
 #[test]
 fn the_limit_of_open_files_is_no_end() {
     within(LIMIT, || {
@@ -85,7 +86,8 @@ fn at_the_limit(port: &str) {
     assert!(text.contains(&refused) && text.contains("ulimit -n"), "{text}");
     // With libzmq's own build: two for each of the three sockets, and the connection.
     assert!(count >= (256 - before - 50) / 7, "{count}");
-    // Nothing has ended: who was connected is heard, and when there is room for some, all the others are connected.
+    // Nothing has ended: connected publishers are received, and once there is room for some, all the others are
+    // connected.
     receiver.expect(&frame("x"));
     for number in 0..10 {
         receiver.inbound.disconnect(&address(number, port)).unwrap();
@@ -109,7 +111,7 @@ fn is_connected(missing: &mut BTreeSet<String>, event: Option<Event>) {
     }
 }
 
-/// Not a test: a publisher in a process of its own, and how often it had something to report.
+/// Not a test: a publisher in a process of its own, which counts its reports.
 #[test]
 fn process_of_the_publisher() {
     let Ok(address) = std::env::var(ADDRESS) else { return };
@@ -124,14 +126,14 @@ fn process_of_the_publisher() {
     };
     let publisher = Publisher::new(&pub_sub(&address), options).unwrap();
     println!("ready {}", publisher.address().unwrap());
-    // Until the end of the input; then it says something to everybody.
+    // Until the end of the input; then it sends something to all.
     let _ = std::io::stdin().read(&mut [0]);
     crate::rig::send(&publisher, "D", "last");
     println!("reported {}", reports.load(Ordering::Relaxed));
 }
 
-/// A publisher that cannot accept all who come turns some away, says so once, and goes on. Some come at once, the others
-/// one by one: if too many of them come at once, libzmq is quicker.
+/// A publisher that cannot accept all peers turns some away, reports this once, and goes on. Some come at once, the
+/// others one by one: if too many come at once, libzmq is faster.
 fn turns_away(address: &str, limit: usize, at_once: usize, one_by_one: usize) {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")]);
@@ -152,7 +154,7 @@ fn turns_away(address: &str, limit: usize, at_once: usize, one_by_one: usize) {
         pass(Duration::from_millis(2));
         crowd.push(connect());
     }
-    // As long as one waits to be accepted, and cannot be, libzmq tries again and again.
+    // As long as a peer waits and cannot be accepted, libzmq tries again and again.
     let files = format!("/proc/{}/fd", process.id());
     let is_roomy = || fs::read_dir(&files).unwrap().count() < limit - 10;
     let mut since = Instant::now();
@@ -167,7 +169,7 @@ fn turns_away(address: &str, limit: usize, at_once: usize, one_by_one: usize) {
     drop(crowd);
     let mut second = Receiver::connect(&pub_sub("tcp://127.0.0.1:0"), &[&address]);
     second.expect(&Event::Connected(address));
-    // Its subscription has arrived when it is answered, but bare receivers ask nothing.
+    // An answer would show that its subscription has arrived, but bare receivers ask nothing.
     pass(Duration::from_millis(300));
     let rest = process.finish();
     assert!(rest.contains("reported 1"), "{rest}");

@@ -1,4 +1,4 @@
-//! The ZeroMQ drivers by themselves, against bare sockets, strangers, and networks that fail.
+//! The ZeroMQ drivers alone, against bare sockets, strangers, and networks that fail.
 #![cfg(feature = "zmq")]
 
 mod bursts;
@@ -53,14 +53,14 @@ fn bare(context: &zmq::Context, kind: zmq::SocketType, binds: bool, address: &st
     socket.set_reconnect_ivl(20).unwrap();
     socket.set_ipv6(address.contains('[')).unwrap();
     match binds {
-        // The port, or the path, is free a moment after its last owner.
+        // The port, or the path, is free only a moment after its last owner.
         true => eventually(LONG, || socket.bind(address).is_ok()),
         false => socket.connect(address).unwrap(),
     }
     socket
 }
 
-/// Sends this on topic `D` if there is anybody to take it.
+/// Sends this on topic `D` if there is a receiver.
 fn send(socket: &zmq::Socket, payload: &[u8]) {
     if socket.send(&b"D"[..], zmq::DONTWAIT | zmq::SNDMORE).is_ok() {
         // The connection may have ended in between.

@@ -1,4 +1,4 @@
-//! Addresses by name: name servers that say nothing or answer late, names with several addresses, names that move.
+//! Addresses by name: name servers that are silent or late, names with several addresses, names that move.
 
 use std::net::{TcpListener, ToSocketAddrs};
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use crate::{LIMIT, SECOND, bare, multiproc, pub_sub, send};
 /// In a network of its own a test has every port.
 const NAMED: &str = "tcp://publisher.test:8866";
 
-/// What the library takes more than it was given, on a busy machine.
+/// Time that a busy machine may add to a time limit.
 const SLACK: Duration = Duration::from_millis(600);
 
 fn at(context: &zmq::Context, host: &str) -> zmq::Socket {
@@ -78,7 +78,7 @@ fn an_answer_that_comes_late_is_taken() {
     within(LIMIT, test);
 }
 
-/// The first refuses, the second does not answer, the third says nothing of ZeroMQ's.
+/// The first refuses, the second does not answer, the third does not speak ZeroMQ.
 #[test]
 fn one_address_of_a_name_that_answers_will_do() {
     let hosts = "::1 publisher.test\n127.0.0.1 publisher.test\n127.0.0.2 publisher.test\n127.0.0.3 publisher.test";
@@ -97,7 +97,7 @@ fn one_address_of_a_name_that_answers_will_do() {
                 receiver.expect(&Event::Connected(NAMED.into()));
             });
             receiver.await_while(&frame("1"), || send(&sender, b"1"));
-            // A writer has its service's name, and its own limit.
+            // A writer has its service's name, and a time limit of its own.
             let service = bare(&context, zmq::PULL, true, &format!("tcp://{}:8867", good.ip()));
             let _deaf_service = deaf((deaf_one.ip(), 8867).into());
             let mut writer = multiproc(">tcp://publisher.test:8867").outbound().unwrap();
@@ -161,7 +161,7 @@ fn link_local_addresses_have_their_scope() {
     within(LIMIT, test);
 }
 
-/// The address to bind is known when the publisher is there; the others have their own time.
+/// The address to bind is known when the publisher has been created; the other ends have their own time.
 #[test]
 fn what_is_bound_by_name_has_its_time() {
     let test = || {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tablecast::Topic;
 use tablecast::transport::{Driver, Inbound, Received};
 
-/// What has come.
+/// An event that has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The payload, or its beginning.
@@ -24,12 +24,12 @@ pub(crate) fn frame(payload: &str) -> Event {
 
 pub(crate) struct Receiver {
     pub(crate) inbound: Box<dyn Inbound>,
-    /// What has come and was not asked for.
+    /// Events that came and were not asked for.
     pub(crate) skipped: VecDeque<Event>,
 }
 
 impl Receiver {
-    /// Asks these addresses for everything on topic `D`.
+    /// Connects to these addresses, and subscribes to topic `D`.
     pub(crate) fn connect(driver: &dyn Driver, addresses: &[&str]) -> Receiver {
         let (mut inbound, _wake) = driver.inbound().unwrap();
         inbound.subscribe(&Topic::new("D").unwrap()).unwrap();
@@ -42,7 +42,7 @@ impl Receiver {
         }
     }
 
-    /// The next thing that happens, if there is one in time.
+    /// The next event, if there is one in time.
     pub(crate) fn next(&mut self, timeout: Duration) -> Option<Event> {
         let deadline = Instant::now() + timeout;
         loop {
@@ -62,7 +62,7 @@ impl Receiver {
         }
     }
 
-    /// Waits until this has happened; `meanwhile` is called again and again.
+    /// Waits until this has happened; calls `meanwhile` repeatedly.
     #[track_caller]
     pub(crate) fn await_while(&mut self, event: &Event, mut meanwhile: impl FnMut()) {
         let deadline = Instant::now() + Duration::from_secs(20);

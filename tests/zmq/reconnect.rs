@@ -1,4 +1,5 @@
-//! No ZeroMQ address dies for good: whatever ended a connection, it is begun anew. Every kind of socket, bound and connected.
+//! No ZeroMQ address dies for good: however a connection ended, it is begun anew. Every kind of socket, bound and
+//! connected.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -33,7 +34,7 @@ fn survives_large_messages(driver: &dyn Driver, kind: zmq::SocketType, binds: bo
         let next = format!("next {round}");
         receiver.await_while(&frame(&next), || send(&sender, next.as_bytes()));
     }
-    // Those who are told of connections were told of each.
+    // Receivers that report connections reported each.
     let lost = receiver
         .skipped
         .iter()
@@ -99,7 +100,7 @@ fn publisher_survives_large_subscriptions(binds: bool) {
     is_served();
     let large = vec![b'l'; 20_000];
     subscriber.set_subscribe(&large).unwrap();
-    // What was sent before the connection was closed.
+    // Messages sent before the connection was closed.
     pass(Duration::from_millis(200));
     while subscriber.recv_msg(zmq::DONTWAIT).is_ok() {}
     subscriber.set_unsubscribe(&large).unwrap();
@@ -116,7 +117,7 @@ fn a_connecting_publisher_survives_large_subscriptions() {
     within(LIMIT, || publisher_survives_large_subscriptions(false));
 }
 
-/// What may listen where a peer of ours belongs.
+/// A program that listens where a peer of tablecast belongs.
 #[derive(Debug, Clone, Copy)]
 enum Stranger {
     Zeros,
@@ -125,7 +126,7 @@ enum Stranger {
     Silent,
 }
 
-/// Plays a stranger until it is dropped, and counts who comes.
+/// Plays a stranger until it is dropped, and counts the connections.
 struct Strange {
     over: Arc<AtomicBool>,
     came: Arc<AtomicUsize>,
@@ -162,10 +163,10 @@ impl Strange {
     }
 }
 
-/// False if the connection is to be closed.
+/// Returns false if the connection is to be closed.
 fn misbehave(stream: &mut TcpStream, stranger: Stranger) -> bool {
     stream.set_nonblocking(true).unwrap();
-    // So that the port is free afterwards: the last word is the other end's.
+    // The other end closes last, so that the port is free afterwards.
     let heard = stream.read(&mut [0; 4096]);
     match stranger {
         Stranger::Zeros => stream.write(&[0; 100]).is_ok(),
@@ -182,7 +183,7 @@ impl Drop for Strange {
     }
 }
 
-/// A stranger listens for a while, and then who belongs there.
+/// A stranger listens for a while, and then the right peer.
 fn outlives_strangers(driver: &dyn Driver, kind: zmq::SocketType) {
     let context = zmq::Context::new();
     for stranger in [Stranger::Zeros, Stranger::HangsUp, Stranger::Text, Stranger::Silent] {
@@ -190,7 +191,7 @@ fn outlives_strangers(driver: &dyn Driver, kind: zmq::SocketType) {
         let address = format!("tcp://127.0.0.1:{port}");
         let strange = Strange::listen(port, stranger);
         let mut receiver = Receiver::connect(driver, &[&format!(">{address}")]);
-        // Who says nothing is borne with for longer than this.
+        // A silent peer is tolerated for longer than this.
         let several = if matches!(stranger, Stranger::Zeros | Stranger::HangsUp) {
             6
         } else {
@@ -255,7 +256,7 @@ fn a_connecting_publisher_outlives_strangers() {
     });
 }
 
-/// What a writer finds at the path of its service: first somebody else's publisher, then the service.
+/// A writer finds another program's publisher at the path of its service, and then the service.
 fn writer_outlives(stranger: impl FnOnce(&zmq::Context, &str) -> zmq::Socket) {
     let context = zmq::Context::new();
     let folder = tempfile::tempdir().unwrap();
@@ -267,7 +268,7 @@ fn writer_outlives(stranger: impl FnOnce(&zmq::Context, &str) -> zmq::Socket) {
         assert_eq!(error.kind(), ErrorKind::Timeout);
         let text = error.to_string();
         assert!(
-            // What is noticed first depends on which end is quicker.
+            // Which of these is noticed first depends on which end is faster.
             text.contains(&socket) && (text.contains("does not speak ZeroMQ") || text.contains("before it greets")),
             "{text}"
         );
@@ -307,7 +308,7 @@ fn a_writer_finds_the_next_service() {
     });
 }
 
-/// Tries that fail come less and less often.
+/// Failing tries become ever rarer.
 #[test]
 fn tries_have_their_pauses() {
     within(LIMIT, || {
@@ -333,7 +334,7 @@ fn tries_have_their_pauses() {
     });
 }
 
-/// A publisher without the handshake of ZMTP 3 is connected when something comes from it, and is not given up before.
+/// A publisher without the handshake of ZMTP 3 is connected once something comes from it, and is not given up before.
 #[test]
 fn a_publisher_of_an_old_version_is_connected() {
     within(LIMIT, || {
@@ -356,7 +357,8 @@ fn a_publisher_of_an_old_version_is_connected() {
     });
 }
 
-/// What came before a connection was lost is handed out before that is told, and before the next connection is made.
+/// Messages that came before a connection was lost are handed out before the loss, and before the next connection is
+/// made.
 #[test]
 fn what_came_before_the_end_comes_first() {
     within(LIMIT, || {
@@ -372,7 +374,7 @@ fn what_came_before_the_end_comes_first() {
                 send(&sender, format!("{round} {number}").as_bytes());
             }
             send(&sender, &vec![b'x'; LARGEST + 1]);
-            // Until it has all arrived and the connection is gone, nothing is read.
+            // Nothing is read until everything has arrived and the connection is gone.
             pass(Duration::from_millis(100));
             drop(sender);
             sender = bare(&context, zmq::XPUB, true, &address);
@@ -388,15 +390,15 @@ fn what_came_before_the_end_comes_first() {
     });
 }
 
-/// A connection that is counted as a publisher's is one: what is read late from a closed one says nothing about the next
-/// connection with its descriptor.
+/// A connection counted as a publisher's is one: messages of a closed connection that are read late say nothing about
+/// the next connection with its descriptor.
 #[test]
 fn a_late_answer_proves_nothing_about_the_next_connection() {
     within(LIMIT, || {
         let port = free_port();
         let address = format!("@tcp://127.0.0.1:{port}");
         let (mut inbound, _wake) = pub_sub("tcp://127.0.0.1:0").inbound().unwrap();
-        // Prefixes match, so this asks for the answers to probes too.
+        // Prefixes match, so this also subscribes to the answers to probes.
         inbound.subscribe(&Topic::new("\u{10FFFF}").unwrap()).unwrap();
         inbound.connect(&address).unwrap();
         let mut receiver = Receiver {
@@ -408,7 +410,7 @@ fn a_late_answer_proves_nothing_about_the_next_connection() {
         receiver.expect(&Event::Connected(address.clone()));
         let mut second = Zmtp::greet(dial(), "XPUB").unwrap();
         receiver.expect(&Event::Connected(address.clone()));
-        // An answer, the end, and a stranger all come before they are looked at.
+        // An answer, the end, and a stranger all come before any of it is read.
         assert_eq!(receiver.next(Duration::from_millis(50)), None);
         first.send("\u{10FFFF}tablecast/probe/0/1".as_bytes(), b"").unwrap();
         drop(first);

@@ -1,4 +1,4 @@
-//! Signals end no wait before its time.
+//! Signals do not end a wait early.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +11,7 @@ use crate::common::{eventually, within};
 use crate::rig::{LONG, pass};
 use crate::{LIMIT, SECOND, bare, multiproc, pub_sub};
 
-/// Calls `setuid`, for which every thread of the process is interrupted by a signal, until it is dropped.
+/// Calls `setuid`, which interrupts every thread of the process by a signal, until it is dropped.
 struct Storm(Arc<AtomicBool>, Option<std::thread::JoinHandle<()>>);
 
 impl Storm {

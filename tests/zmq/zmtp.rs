@@ -1,10 +1,10 @@
-//! ZeroMQ's protocol by hand, for what libzmq does not do.
+//! ZeroMQ's protocol by hand, for behaviour that libzmq does not have.
 
 use std::io::{Read, Result, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// One end of a connection that has greeted.
+/// One end of a connection after the greetings.
 pub(crate) struct Zmtp(pub(crate) TcpStream);
 
 /// The greeting of ZMTP 3.0 with the mechanism NULL, and of ZMTP 2.0 as a publisher with an empty identity.
@@ -60,7 +60,7 @@ impl Zmtp {
         Ok(body)
     }
 
-    /// Waits for a subscription to a topic that begins so, and returns the topic.
+    /// Waits for a subscription to a topic that begins like this, and returns the topic.
     pub(crate) fn subscription(&mut self, begin: &[u8]) -> Result<Vec<u8>> {
         loop {
             let frame = self.read()?;

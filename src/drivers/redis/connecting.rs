@@ -1,5 +1,5 @@
-//! Connects on a thread of its own, again and again until it succeeds or is dropped: names, handshakes and
-//! nodes that hang must not hold up what comes from other addresses.
+//! Connects on a thread of its own, repeatedly until it succeeds or is dropped: names, handshakes and nodes that hang
+//! must not hold up input from other addresses.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,12 +14,12 @@ use crate::thread::{self, Thread};
 
 /// Outcome of an attempt.
 pub(super) enum Outcome {
-    /// It did not succeed at once, and goes on; reported once.
+    /// The attempt has failed and goes on; reported once.
     Failed(Error),
     Connected(Box<Found>),
 }
 
-/// A connection, and what found it.
+/// A connection, and the finder that made it.
 pub(super) struct Found {
     pub(super) conn: Conn,
     pub(super) health: Option<Health>,
@@ -28,17 +28,17 @@ pub(super) struct Found {
 
 /// The thread that connects.
 pub(super) struct Connecting {
-    /// Readable when there is an outcome; the thread gives up when this is dropped.
+    /// Readable when there is an outcome; dropping it makes the thread give up.
     signal: Option<UnixStream>,
     outcomes: Receiver<Outcome>,
     thread: Option<Thread>,
 }
 
-/// Time that dropping waits for a thread to end. One that takes longer ends by itself.
+/// How long dropping waits for the thread. A thread that takes longer ends by itself.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 impl Connecting {
-    /// Begins after `wait`.
+    /// Starts the thread, which connects after `wait`.
     pub(super) fn start(finder: Finder, options: &RedisOptions, wait: Duration) -> Result<Connecting> {
         let open = || {
             let (ours, theirs) = UnixStream::pair()?;
@@ -64,15 +64,15 @@ impl Connecting {
         self.signal.as_ref().map(UnixStream::as_fd)
     }
 
-    /// True if the thread has ended unasked: nothing more will come of it.
+    /// True if the thread has ended unasked, so that there is no further outcome.
     pub(super) fn has_ended(&self) -> bool {
         self.thread.as_ref().is_some_and(Thread::has_ended) && self.outcomes.is_empty()
     }
 
-    /// Outcome since the last call.
+    /// The outcome since the last call, if any.
     pub(super) fn outcome(&mut self) -> Option<Outcome> {
         if let Some(signal) = &mut self.signal {
-            // Its result is in the channel. Once the thread has ended it is readable for ever.
+            // The result is in the channel. Once the thread has ended, the descriptor stays readable.
             let _ = signal.read(&mut [0; 8]);
         }
         self.outcomes.try_recv().ok()
@@ -106,7 +106,7 @@ fn run(
             Err(e) => Outcome::Failed(e),
         };
         if !std::mem::replace(&mut told, true) {
-            // Neither can fail unless the receiver is gone; then the next pause ends this.
+            // Fails only if the receiver is gone; the next pause then ends the thread.
             let _ = results.send(outcome);
             let _ = signal.write(&[1]);
         }

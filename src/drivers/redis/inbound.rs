@@ -25,12 +25,12 @@ pub(super) struct RedisInbound {
     turns: Arc<AtomicUsize>,
     topics: BTreeSet<Topic>,
     peers: Vec<Peer>,
-    /// The peer to be read next, and how many more messages it may hand out before others are looked after.
+    /// The peer to read next, and how many more messages it may return before other peers get a turn.
     turn: usize,
     turn_left: u32,
     /// Events to return before any message.
     changes: VecDeque<(Arc<str>, Happened)>,
-    /// Address that the last [`Received`] points into.
+    /// The address that the last [`Received`] points into.
     told: Arc<str>,
     probe: Option<Topic>,
     wakeable: Wakeable,
@@ -40,7 +40,7 @@ struct Peer {
     address: Arc<str>,
     finder: Finder,
     state: State,
-    /// How long to wait before connecting again.
+    /// How long to wait before the next connection.
     wait: Duration,
 }
 
@@ -57,7 +57,7 @@ enum Happened {
     Failed(Error),
 }
 
-/// After how many messages others get their turn.
+/// Number of messages in a peer's turn.
 const TURN: u32 = 256;
 
 impl RedisInbound {
@@ -90,7 +90,7 @@ impl RedisInbound {
         })
     }
 
-    /// Takes the next message from the peer whose turn it is; other news goes to the changes.
+    /// Reads the next message from the peer whose turn it is; other events go to `changes`.
     fn read(&mut self) -> Option<(usize, Read)> {
         for step in 0..self.peers.len() {
             let index = (self.turn + step) % self.peers.len();
@@ -112,7 +112,7 @@ impl RedisInbound {
                 Ok(Some(Read::Confirmed(probe))) => Happened::Confirmed(probe),
                 Ok(Some(Read::Refused(e))) => Happened::Failed(e),
                 Ok(Some(Read::Failover)) => {
-                    // The connection is good, but earlier reports may not hold any more.
+                    // The connection is good, but earlier confirmations may no longer hold.
                     let lost = (Arc::clone(&peer.address), Happened::Disconnected);
                     self.changes.push_back(lost);
                     Happened::Connected
@@ -128,7 +128,7 @@ impl RedisInbound {
         None
     }
 
-    /// Waits until something can be read or is to be done; true if there is something to be read.
+    /// Waits until something can be read or is due. Returns true if something can be read.
     fn wait(&mut self, timeout: Option<Duration>) -> Result<bool> {
         let now = Instant::now();
         let beats = self.peers.iter().filter_map(|peer| match &peer.state {
@@ -160,7 +160,7 @@ impl RedisInbound {
         Ok(ready.contains(&true))
     }
 
-    /// Sends what is to be sent, and repairs what is not well.
+    /// Sends what is waiting, and repairs broken connections.
     fn tend(&mut self) {
         let now = Instant::now();
         for peer in &mut self.peers {
@@ -300,25 +300,25 @@ impl Peer {
         Ok(())
     }
 
-    /// The connection is lost: reports that, and makes another one.
+    /// Reports the loss of the connection, and begins another one.
     fn lose(&mut self, error: &Error, options: &RedisOptions, changes: &mut VecDeque<(Arc<str>, Happened)>) {
         log::warn!("the connection to {} is lost: {error}", self.address);
         changes.push_back((Arc::clone(&self.address), Happened::Disconnected));
         if let State::Linked(link) = std::mem::replace(&mut self.state, State::Lost) {
             self.finder.shun(link.conn().node());
-            // One that was good for a while is replaced at once.
+            // A connection that was good for a while is replaced at once.
             self.wait = match link.since.elapsed() < options.reconnect_max {
                 true => options.next_wait(self.wait),
                 false => Duration::ZERO,
             };
         }
         if let Err(e) = self.connect(options) {
-            // It is asked for again, since the connection was reported lost.
+            // The subscriber asks for it again, since the loss was reported.
             changes.push_back((Arc::clone(&self.address), Happened::Failed(e)));
         }
     }
 
-    /// The thread that connects has ended unasked, which was reported: begins another one.
+    /// Starts another connecting thread after one has ended unasked, which was reported.
     fn restart(&mut self, options: &RedisOptions, changes: &mut VecDeque<(Arc<str>, Happened)>) {
         (self.state, self.wait) = (State::Lost, options.reconnect_max);
         if let Err(e) = self.connect(options) {
@@ -327,7 +327,7 @@ impl Peer {
         }
     }
 
-    /// The awaited descriptor is ready.
+    /// Called when the awaited descriptor is ready.
     fn on_ready(
         &mut self,
         topics: &BTreeSet<Topic>,

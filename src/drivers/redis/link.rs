@@ -1,4 +1,4 @@
-//! A connection that has subscriptions: what was asked on it, and what is known of it.
+//! A connection with subscriptions: the requests made on it, and its known state.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -14,15 +14,15 @@ use crate::update::Topic;
 pub(super) struct Link {
     conn: Conn,
     pub(super) since: Instant,
-    /// Requests that await answers, in this order.
+    /// Requests that wait for answers, in order.
     asked: VecDeque<Asked>,
-    /// Topics that the node has refused, and why.
+    /// Topics that the node has refused, with the reason.
     refused: BTreeMap<Topic, ServerError>,
-    /// When the node was last asked whether it is well.
+    /// When the node's health was last asked for.
     beat: Instant,
     beating: bool,
     health: Option<Health>,
-    /// Since when it has not been well.
+    /// Since when the node has not been healthy.
     failing: Option<Instant>,
 }
 
@@ -37,13 +37,13 @@ enum Asked {
 pub(super) enum Read {
     /// A message; [`Link::message`] has it.
     Message,
-    /// A message that was over the limit.
+    /// A message above the size limit.
     TooLarge,
-    /// All subscriptions that were asked for before this probe are in force.
+    /// All subscriptions requested before this probe are in force.
     Confirmed(Topic),
-    /// Subscriptions that were asked for before a probe are not in force.
+    /// Some subscriptions requested before a probe are not in force.
     Refused(Error),
-    /// The cluster has had a failover: earlier reports may not hold any more.
+    /// The cluster had a failover: earlier confirmations may no longer hold.
     Failover,
 }
 
@@ -66,7 +66,7 @@ impl Link {
         &self.conn
     }
 
-    /// There may be something to read.
+    /// Notes that there may be something to read.
     pub(super) fn may_read(&mut self) {
         self.conn.may_read();
     }
@@ -83,7 +83,7 @@ impl Link {
         self.asked.push_back(Asked::Unsubscribe);
     }
 
-    /// Asks again for what was refused, and then for a sign that all was heard.
+    /// Requests refused subscriptions again, and then a reply that follows all of them.
     pub(super) fn probe(&mut self, probe: &Topic) {
         for topic in std::mem::take(&mut self.refused).into_keys() {
             self.subscribe(&topic);
@@ -92,7 +92,7 @@ impl Link {
         self.asked.push_back(Asked::Probe(probe.clone()));
     }
 
-    /// The next thing that came, without waiting. An error means that the connection is lost.
+    /// The next input, without waiting. An error means that the connection is lost.
     pub(super) fn read(&mut self, max_payload: usize) -> Result<Option<Read>> {
         loop {
             match self.conn.next(max_payload)? {
@@ -116,7 +116,7 @@ impl Link {
         self.conn.message()
     }
 
-    /// The server answers in the order in which it was asked, and what it says unasked stands in between.
+    /// Handles a reply. The server replies in the order of the requests; its own messages come in between.
     fn answered(&mut self, value: Value) -> Result<Option<Read>> {
         let is_push = match &value {
             Value::Push { kind, .. } if !matches!(kind, PushKind::Subscribe | PushKind::Unsubscribe) => {
@@ -162,7 +162,7 @@ impl Link {
         (before.epoch != health.epoch).then_some(Read::Failover)
     }
 
-    /// When [`Link::tend`] has something to do.
+    /// The next time at which [`Link::tend`] has something to do.
     pub(super) fn next_beat(&self, options: &RedisOptions) -> Instant {
         match self.beating {
             true => after(self.conn.heard.max(self.beat), options.heartbeat_timeout),
@@ -170,7 +170,7 @@ impl Link {
         }
     }
 
-    /// Sends what is to be sent, and sees to it that the node is alive and well. An error means that it is not.
+    /// Sends what is waiting, and checks that the node is alive and healthy. An error means that it is not.
     pub(super) fn tend(&mut self, now: Instant, options: &RedisOptions) -> Result<()> {
         if self.next_beat(options) <= now {
             if !self.beating {
@@ -179,7 +179,7 @@ impl Link {
                 self.beating = true;
                 self.beat = now;
             } else if !self.conn.fill()? {
-                // The silence is the server's, not a pause of this process.
+                // The server was silent; this process did not merely pause.
                 return Err(silent(&self.conn, options.heartbeat_timeout));
             }
         }

@@ -1,13 +1,13 @@
 //! The Redis driver: the topic is the channel, the message its payload.
 //!
 //! An address names a Redis: one server, `redis://db1:6379`, or some nodes of a cluster, `redis://db1:6379,db2:6379`,
-//! which name the others; `rediss` means TLS. Every end has one connection to one node, another one each time, so that
-//! many ends are spread over the nodes.
+//! which name the others; `rediss` means TLS. Every end has one connection, to one node. Each new connection goes to
+//! another node, so that many ends are spread over the nodes.
 //!
-//! A host is an IP address, with a scope if it needs one (`redis://[fe80::1%eth0]:6379`), or a name. A name is looked up
-//! for every connection, within the time limit of the call; its addresses are tried side by side, first the one that
-//! answered last. A node of a cluster that is not reached where the others say it is, is looked for at the addresses that
-//! were given.
+//! A host is an IP address, with a scope if it needs one (`redis://[fe80::1%eth0]:6379`), or a name. A name is looked
+//! up for every connection, within the time limit of the call; its addresses are tried side by side, beginning with the
+//! one that answered last. If a node of a cluster cannot be reached where the other nodes say it is, the given
+//! addresses are tried.
 
 mod connecting;
 mod inbound;
@@ -28,13 +28,13 @@ use crate::transport::{Driver, Inbound, Outbound, Wake};
 use inbound::RedisInbound;
 use outbound::RedisOutbound;
 
-/// Publish and subscribe through Redis; its alias is `redis`. Channels belong to the whole server, whatever database an address
-/// names.
+/// Publish and subscribe through Redis; its alias is `redis`. Channels belong to the whole server, whatever database an
+/// address names.
 ///
 /// It needs Redis 6 or newer. Its commands, for access lists: `PUBLISH`; `SUBSCRIBE`, `UNSUBSCRIBE` and `PING`; and
-/// with a cluster `CLUSTER SLOTS` and `CLUSTER INFO`. Without the last two it works, but is not spread over nodes
-/// beyond the given ones, and does not notice that a node is cut off from its cluster. The channels are the topics, and
-/// the library's own, whose names begin with U+10FFFF and `tablecast/`.
+/// with a cluster `CLUSTER SLOTS` and `CLUSTER INFO`. Without the last two it works, but is spread only over the given
+/// nodes, and does not notice that a node is cut off from its cluster. The channels are the topics, and the library's
+/// own, whose names begin with U+10FFFF and `tablecast/`.
 #[derive(Debug)]
 pub struct RedisDriver {
     servers: Servers,
@@ -45,13 +45,14 @@ pub struct RedisDriver {
 }
 
 impl RedisDriver {
-    /// A driver whose publishers use this address, for example `redis://127.0.0.1:6379`. Nothing is connected yet.
+    /// Creates a driver whose publishers use this address, for example `redis://127.0.0.1:6379`. Nothing is connected
+    /// yet.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an address that is none,
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an invalid address,
     /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for `rediss` without the feature `redis-tls`, and
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) or [`ErrorKind::Io`](crate::ErrorKind::Io) for certificates
-    /// that cannot be used.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) or [`ErrorKind::Io`](crate::ErrorKind::Io) for certificates that
+    /// cannot be used.
     pub fn new(address: &str, options: RedisOptions) -> Result<RedisDriver> {
         let servers = Servers::parse(address)?;
         Ok(RedisDriver {
@@ -91,18 +92,18 @@ impl Driver for RedisDriver {
     }
 }
 
-/// The servers of the listen addresses that were given, by what they are called: that says no password. Clones share it.
+/// The servers of the given listen addresses, by the address without its password. Clones share it.
 #[derive(Debug, Clone, Default)]
 struct Known(Arc<Mutex<HashMap<String, Servers>>>);
 
 impl Known {
-    /// Returns what the address is called from now on.
+    /// Returns the address without its password, by which the servers are known from now on.
     fn remember(&self, address: &str) -> String {
         let Ok(servers) = Servers::parse(address) else {
             return address.to_owned();
         };
         let name = servers.to_string();
-        // Naming it again without a password does not remove the password.
+        // Naming an address again without its password does not remove the password.
         if name != address {
             self.0.lock().insert(name.clone(), servers);
         }

@@ -13,9 +13,9 @@ use crate::transport::{Outbound, send_parts};
 pub(super) struct RedisOutbound {
     finder: Finder,
     address: String,
-    /// After this long a node is asked again whether it is well.
+    /// Interval after which a node's health is asked for again.
     interval: Duration,
-    /// Time that it may then be silent.
+    /// How long the node may then be silent.
     patience: Duration,
     joins: JoinFrames,
     link: Option<Link>,
@@ -26,10 +26,10 @@ struct Link {
     checked: Instant,
 }
 
-/// How long to wait when no node would do.
+/// How long to wait when no node is usable.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Time limit for "without waiting" where every message is confirmed.
+/// Time limit for "without waiting", since every message is confirmed.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
 impl RedisOutbound {
@@ -70,8 +70,8 @@ impl Link {
 }
 
 impl Outbound for RedisOutbound {
-    /// Waits until the node has confirmed that it has the message, or that it was never sent: then another node is
-    /// tried for as long as there is time.
+    /// Waits until the node has confirmed the message. If the message was certainly never sent, another node is tried
+    /// while there is time.
     fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
         let timeout = if timeout.is_zero() { AT_ONCE } else { timeout };
         let limit = Limit::until(thread::deadline(timeout));
@@ -117,7 +117,7 @@ impl Outbound for RedisOutbound {
 }
 
 impl RedisOutbound {
-    /// Waits for the answer to what was sent, and keeps the connection if it comes.
+    /// Waits for the answer to the message, and keeps the connection if it comes.
     fn confirm(&mut self, mut link: Link, limit: Limit<'_>) -> Result<()> {
         match link.conn.reply(limit) {
             Ok(Value::ServerError(why)) => {

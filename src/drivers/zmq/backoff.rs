@@ -1,4 +1,4 @@
-//! How long to wait before a connection that ended is begun anew.
+//! The wait before an ended connection is begun anew.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -20,7 +20,7 @@ impl Backoff {
         }
     }
 
-    /// The wait that is due now.
+    /// Returns the wait that is due now.
     pub(super) fn wait(&mut self) -> Duration {
         let wait = self.next;
         self.next = (wait * 2).min(self.longest);
@@ -28,7 +28,8 @@ impl Backoff {
         wait.mul_f64(1.0 - 0.5 * f64::from(random) / f64::from(u32::MAX))
     }
 
-    /// A connection has lasted for `time`. True if that is long enough for the waits to begin anew.
+    /// Called after a connection has lasted for `time`. Returns true if that is long enough for the waits to begin
+    /// anew.
     pub(super) fn lasted(&mut self, time: Duration) -> bool {
         let enough = time >= self.next;
         if enough {
@@ -38,7 +39,7 @@ impl Backoff {
     }
 }
 
-/// Shorter ones would only keep a processor busy.
+/// A shorter wait would only keep a processor busy.
 const SHORTEST: Duration = Duration::from_millis(1);
 
 const LONGEST: Duration = Duration::from_secs(24 * 3600);

@@ -8,12 +8,12 @@ use crate::update::Topic;
 /// Counts subscribers by libzmq's reports of connections and subscriptions.
 #[derive(Debug, Default)]
 pub(super) struct Census {
-    /// The file descriptors of all connections, and of those that have subscribed to something.
+    /// The file descriptors of all connections; the subscribers are those that have subscribed to something.
     connections: HashSet<u32>,
     subscribers: HashMap<u32, Subscriber>,
-    /// How many of the subscribers have not shown that they are of this library.
+    /// Number of subscribers not known to be of this library.
     strangers: usize,
-    /// How often each topic was subscribed to by peers of ZMTP 2 and older, whose connections libzmq does not name. One
+    /// Number of subscriptions to each topic by peers of ZMTP 2 and older, whose connections libzmq does not name. A
     /// peer subscribes to a topic once.
     nameless: HashMap<u64, usize>,
     /// The topics with at least one subscription.
@@ -24,11 +24,11 @@ pub(super) struct Census {
 /// The origin of a subscription.
 #[derive(Debug)]
 pub(super) struct Who {
-    /// The file descriptor of the connection: another's once it is closed.
+    /// The file descriptor of the connection; another connection gets it once this one is closed.
     connection: u32,
-    /// The message's own copy of that, which is in one place for all messages of a connection.
+    /// Address of the message's own copy of it, which all messages of a connection share.
     place: usize,
-    /// Keeps the place from becoming another connection's.
+    /// Keeps that address from being reused for another connection.
     _message: Option<zmq::Message>,
 }
 
@@ -50,14 +50,14 @@ impl Who {
 #[derive(Debug)]
 struct Subscriber {
     who: Who,
-    /// It has subscribed to one of the library's own topics, as all of tablecast's subscribers do and no others.
+    /// It has subscribed to one of the library's own topics, which all subscribers of tablecast do, and only they.
     is_ours: bool,
 }
 
-/// Maximum of counted topics of nameless peers: more of one peer add nothing.
+/// Maximum of counted topics of nameless peers; further topics of the same peer do not change the count.
 const MAX_NAMELESS: usize = 256;
 
-/// Maximum of known topics; libzmq keeps a hundred times as much of each.
+/// Maximum of known topics; libzmq uses a hundred times the memory for each.
 const MAX_TOPICS: usize = 1 << 20;
 
 impl Census {
@@ -68,7 +68,7 @@ impl Census {
     pub(super) fn closed(&mut self, connection: u32) {
         self.connections.remove(&connection);
         self.remove(connection);
-        // Its connection is not known, but there cannot be more of them than connections.
+        // The closed connection of a nameless peer is not known, but there cannot be more such peers than connections.
         let most = self.others();
         self.nameless.retain(|_, count| {
             *count = most.min(*count);
@@ -76,7 +76,7 @@ impl Census {
         });
     }
 
-    /// A subscription, after all earlier reports of connections.
+    /// Counts a subscription; all earlier reports of connections must have been counted.
     pub(super) fn subscribed(&mut self, who: Option<Who>, topic: &[u8]) {
         let is_own = Topic::is_own(topic);
         let topic = self.hasher.hash_one(topic);
@@ -84,7 +84,7 @@ impl Census {
             self.topics.insert(topic);
         }
         match who {
-            // It may be closed already.
+            // The connection may be closed already.
             Some(who) if self.connections.contains(&who.connection) => self.know(who, is_own),
             Some(_) => {}
             None => {
@@ -105,7 +105,7 @@ impl Census {
             known.is_ours |= is_ours;
             return;
         }
-        // Earlier knowledge of this number was of another connection.
+        // The known subscriber was another connection with this number.
         self.remove(connection);
         self.strangers += usize::from(!is_ours);
         self.subscribers.insert(connection, Subscriber { who, is_ours });
@@ -117,29 +117,29 @@ impl Census {
         }
     }
 
-    /// True if there is a subscription by a peer that has not shown to be of this library.
+    /// True if a subscriber is not known to be of this library.
     pub(super) fn has_strangers(&self) -> bool {
         self.strangers > 0 || !self.nameless.is_empty()
     }
 
-    /// The last subscription to this topic is gone.
+    /// Notes that the last subscription to this topic is gone.
     pub(super) fn unsubscribed(&mut self, topic: &[u8]) {
         self.topics.remove(&self.hasher.hash_one(topic));
     }
 
-    /// How many have subscribed to something.
+    /// The number of peers that have subscribed to something.
     pub(super) fn subscribers(&self) -> usize {
         let nameless = self.nameless.values().max().copied().unwrap_or(0);
         self.subscribers.len() + nameless.min(self.others())
     }
 
-    /// True if there is a subscription to exactly this topic; `None` if there are too many to know.
+    /// True if there is a subscription to exactly this topic; `None` if there are too many topics to know.
     pub(super) fn is_subscribed(&self, topic: &[u8]) -> Option<bool> {
         let is_known = self.topics.contains(&self.hasher.hash_one(topic));
         (is_known || self.topics.len() < MAX_TOPICS).then_some(is_known)
     }
 
-    /// The connections that are not known to be a subscriber's.
+    /// The number of connections not known to be a subscriber's.
     fn others(&self) -> usize {
         self.connections.len() - self.subscribers.len()
     }
@@ -169,7 +169,7 @@ mod tests {
         assert_eq!(census.subscribers(), 0);
         census.subscribed(who(1), b"a");
         census.subscribed(who(1), b"b");
-        // Closed already.
+        // This connection is closed already.
         census.subscribed(who(3), b"b");
         assert_eq!(census.subscribers(), 1);
         census.closed(1);
@@ -184,7 +184,7 @@ mod tests {
             census.subscribed(None, topic);
         }
         assert_eq!(census.subscribers(), 1);
-        // It has come back, and another one.
+        // The subscriber comes back, together with another one.
         census.closed(1);
         assert_eq!(census.subscribers(), 0);
         census.opened(1);
@@ -193,7 +193,7 @@ mod tests {
         census.opened(2);
         census.subscribed(None, b"a");
         assert_eq!(census.subscribers(), 2);
-        // One of today, and a stranger without subscriptions.
+        // A subscriber of the current protocol, and a stranger without subscriptions.
         census.opened(3);
         census.opened(4);
         census.subscribed(who(3), b"a");
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(census.is_subscribed(b"a"), Some(false));
     }
 
-    /// A connection is a stranger's until it subscribes to one of the library's own topics.
+    /// A connection counts as a stranger's until it subscribes to one of the library's own topics.
     #[test]
     fn strangers_are_those_who_never_ask_for_the_library_s_topics() {
         let (mut census, hello) = (Census::default(), Topic::hello());
@@ -231,7 +231,7 @@ mod tests {
         assert!(census.has_strangers());
         census.subscribed(at(2, 20), probe.as_str().as_bytes());
         assert!(!census.has_strangers());
-        // One of an old protocol.
+        // A peer of an old protocol.
         census.opened(3);
         census.subscribed(None, b"a");
         assert!(census.has_strangers());
@@ -239,7 +239,7 @@ mod tests {
         assert!(!census.has_strangers());
     }
 
-    /// The number of a connection becomes another's, and what it has asked for may be read late.
+    /// A descriptor is reused by another connection, and subscriptions of the earlier one may be read late.
     #[test]
     fn a_stranger_is_not_taken_for_who_had_its_number_before() {
         let (mut census, hello) = (Census::default(), Topic::hello());
@@ -248,7 +248,7 @@ mod tests {
         census.subscribed(at(1, 10), hello);
         census.closed(1);
         census.opened(1);
-        // Of the one before.
+        // From the earlier connection.
         census.subscribed(at(1, 10), hello);
         census.subscribed(at(1, 20), b"a");
         assert!(census.has_strangers());

@@ -1,4 +1,4 @@
-//! An address, and how a connection to it is begun anew, whatever ended it.
+//! A connection to an address, begun anew however it ended.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,8 +15,8 @@ use super::line::{Kind, Line};
 use super::monitor::{Change, Failure};
 use super::{path_lock, room};
 
-/// An address that is bound, or kept connected. The owner asks for [`Connection::news`] when a descriptor of the line is
-/// readable, and calls [`Connection::tend`] when the [`Connection::deadline`] has passed or the wake was called.
+/// An address that is bound, or kept connected. The owner calls [`Connection::news`] when a descriptor of the line is
+/// readable, and [`Connection::tend`] when the [`Connection::deadline`] has passed or the wake was called.
 pub(super) struct Connection {
     endpoint: Endpoint,
     kind: Kind,
@@ -25,34 +25,34 @@ pub(super) struct Connection {
     wake: Arc<dyn Wake>,
     stage: Stage,
     line: Option<Line>,
-    /// The addresses of the name that are still to be tried in this round, as libzmq takes them.
+    /// The addresses of the name still to be tried in this round, as libzmq takes them.
     left: VecDeque<String>,
     /// How long an address may take to answer before the next one is tried; the last one of a round has longer.
     patience: Duration,
     backoff: Backoff,
-    /// Time to refuse the peers that are still waiting, of an end that is bound.
+    /// For a bound end: when to refuse the peers that still wait.
     turn_away_at: Option<Instant>,
-    /// When the Unix socket is looked at, of one that is bound to a path.
+    /// For an end bound to a Unix socket: when to check the socket's file.
     look_at: Option<Instant>,
-    /// How often the other end has closed the connection before it has greeted.
+    /// How often the other end closed the connection before its greeting.
     hang_ups: u32,
-    /// This process has no right to connect.
+    /// Set if this process has no right to connect.
     denied: Option<Error>,
-    /// The errors that were returned: each once, until a connection has lasted.
+    /// The errors already returned; each is returned once, until a connection has lasted.
     told: Vec<String>,
 }
 
 enum Stage {
-    /// Bound, or of a kind that libzmq has no events of.
+    /// Bound, or of a kind for which libzmq has no events.
     Standing,
-    /// Begun anew at this time.
+    /// Waiting; begun anew at this time.
     Resting(Instant),
     LookingUp(Lookup),
-    /// Given up at this time.
+    /// Connecting; given up at this time.
     Trying(Instant),
-    /// There is a connection, which has until then to greet.
+    /// Connected; the other end has to greet by this time.
     Opened(Instant),
-    /// The connection speaks ZeroMQ, since then.
+    /// The connection speaks ZeroMQ, since this time.
     Greeted(Instant),
 }
 
@@ -60,34 +60,34 @@ enum Stage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum News {
     Opened(u32),
-    /// One that was opened speaks ZeroMQ.
+    /// An opened connection speaks ZeroMQ.
     Greeted,
-    /// With whether it may have greeted.
+    /// The flag says whether the connection may have greeted.
     Closed(u32, bool),
 }
 
-/// How long a connection may take: with other addresses to try, at first, and without.
+/// How long connecting may take: at first, while there are other addresses to try, and without others.
 const FIRST_PATIENCE: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long the other end may take to greet: with other addresses to try, and without.
+/// How long the other end may take to greet: while there are other addresses to try, and without others.
 const SHORT_GREETING: Duration = Duration::from_secs(3);
 const GREETING: Duration = Duration::from_secs(30);
 
-/// libzmq says why a connection has ended a moment after it says that.
+/// libzmq reports the reason for the end of a connection a moment after the end.
 const LEAST_REST: Duration = Duration::from_millis(5);
 
-/// Time after which refusing a peer is tried again.
+/// Interval between attempts to refuse a peer.
 const TURN_AWAY: Duration = Duration::from_millis(50);
 
-/// How often a Unix socket is looked at: whatever cleans a folder may have removed it.
+/// How often a Unix socket's file is checked, since cleaning jobs may remove it.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A service that is being stopped hangs up too; one that always does is something else.
+/// A service that is being stopped hangs up too; a peer that hangs up more often is not a service.
 const HANG_UPS: u32 = 3;
 
 impl Connection {
-    /// Begins. What can be found wrong at once is an error.
+    /// Opens the connection. Returns an error for a fault that shows at once.
     pub(super) fn open(
         endpoint: Endpoint,
         kind: Kind,
@@ -117,7 +117,7 @@ impl Connection {
         }
     }
 
-    /// Does what is due, and returns what went wrong, if it is not known yet. Afterwards the line may be another one.
+    /// Does what is due. Returns an error that was not returned before. The line may be replaced.
     pub(super) fn tend(&mut self, now: Instant) -> Option<Error> {
         let done = match self.stage {
             Stage::Resting(until) if until <= now => {
@@ -145,7 +145,7 @@ impl Connection {
         is_news.then_some(error)
     }
 
-    /// Looks whether the Unix socket is still there, if that is due.
+    /// Checks whether the Unix socket's file still exists, if the check is due.
     fn keep_path(&mut self, now: Instant) -> Result<()> {
         if self.look_at.is_some_and(|at| at > now) {
             return Ok(());
@@ -155,7 +155,7 @@ impl Connection {
         line.map_or(Ok(()), |line| line.keep_path(&self.endpoint))
     }
 
-    /// Closes the connections that came when there was no room, again if that did not succeed.
+    /// Closes connections accepted when there was no room, repeatedly until that succeeds.
     fn turn_away(&mut self, now: Instant) {
         let busy = self.line.as_mut().filter(|line| line.is_busy());
         self.turn_away_at = busy.and_then(|line| {
@@ -170,7 +170,7 @@ impl Connection {
         is_crowded || matches!(self.stage, Stage::LookingUp(_)) || self.deadline().is_some_and(|at| at <= now)
     }
 
-    /// When [`Connection::tend`] has something to do without being asked.
+    /// The next time at which [`Connection::tend`] has something to do.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.stage {
             Stage::Resting(at) | Stage::Trying(at) | Stage::Opened(at) => Some(at),
@@ -179,7 +179,7 @@ impl Connection {
         }
     }
 
-    /// The next news, if there are any.
+    /// The next news, if any.
     pub(super) fn news(&mut self, now: Instant) -> Option<News> {
         loop {
             let line = self.line.as_mut()?;
@@ -226,7 +226,7 @@ impl Connection {
         (self.patience, self.hang_ups) = (FIRST_PATIENCE, 0);
     }
 
-    /// A message came: peers that speak old versions of ZMTP do not greet otherwise. True if that is news.
+    /// Called for a message: peers of old ZMTP versions do not greet in any other way. Returns true if this is news.
     pub(super) fn heard(&mut self, now: Instant) -> bool {
         let is_news = self.is_unheard();
         if is_news {
@@ -246,12 +246,12 @@ impl Connection {
         self.line.as_ref()
     }
 
-    /// True if it stays: bound, or of a kind that libzmq has no events of.
+    /// True if the line stays: it is bound, or of a kind for which libzmq has no events.
     pub(super) fn is_standing(&self) -> bool {
         matches!(self.stage, Stage::Standing)
     }
 
-    /// True if it is about to be begun anew.
+    /// True if the connection is about to be begun anew.
     pub(super) fn is_resting(&self) -> bool {
         matches!(self.stage, Stage::Resting(_))
     }
@@ -269,12 +269,12 @@ impl Connection {
         &self.endpoint
     }
 
-    /// The known fault.
+    /// The known fault, if any.
     pub(super) fn trouble(&self) -> Option<&str> {
         self.told.last().map(String::as_str)
     }
 
-    /// Waits for the name that is being looked up.
+    /// Waits until the name is looked up.
     pub(super) fn wait_for_name(&self, deadline: Instant) -> Result<()> {
         match &self.stage {
             Stage::LookingUp(lookup) => lookup.wait(deadline).map(drop),
@@ -282,7 +282,7 @@ impl Connection {
         }
     }
 
-    /// The next address of this round, or another round after a while.
+    /// Tries the next address of this round, or begins another round after a wait.
     fn rest(&mut self, now: Instant) {
         let wait = match self.left.is_empty() {
             true => {
@@ -327,7 +327,7 @@ impl Connection {
         }
     }
 
-    /// Tries the next address; if there is none, or it cannot even be tried, rests.
+    /// Tries the next address; rests if there is none, or if it cannot be tried.
     fn try_next(&mut self, now: Instant) -> Result<()> {
         let Some(uri) = self.left.pop_front() else {
             self.rest(now);
@@ -363,7 +363,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The reason for the end of the line's connection, other than the network or the other side.
+    /// Why the line's connection ended, if not through the network or a normal end of the other side.
     fn verdict(&mut self) -> Option<Error> {
         let story = self.line.as_mut()?.take_story()?;
         if story.greeted && story.retried {

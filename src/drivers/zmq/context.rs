@@ -5,10 +5,10 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-/// A context of libzmq. It is closed with the last of its seats, and waits up to `linger` for what is still being sent.
+/// A context of libzmq. It is closed with the last of its seats, and then waits up to `linger` for unsent messages.
 struct Context {
     zmq: zmq::Context,
-    /// How many lines have a seat.
+    /// Number of lines that have a seat.
     lines: AtomicUsize,
 }
 
@@ -16,11 +16,11 @@ struct Context {
 pub(super) struct Seat(Arc<Context>);
 
 /// libzmq allows 1,023 sockets in a context, which the `zmq` crate cannot change. A line takes three, for a moment one
-/// more, and closed ones stay for a while.
+/// more, and closed sockets stay for a while.
 const LINES: usize = 200;
 
 impl Seat {
-    /// A place in the first context that has one. Addresses within the process find each other only in the same context.
+    /// Takes a seat in the first context that has one. Addresses within the process are found only in the same context.
     pub(super) fn take(inproc: bool) -> Seat {
         static CONTEXTS: Mutex<Vec<Weak<Context>>> = Mutex::new(Vec::new());
         let mut contexts = CONTEXTS.lock();

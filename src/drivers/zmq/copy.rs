@@ -1,4 +1,4 @@
-//! Copies of libzmq's own descriptors, of which only the numbers are known: Linux hands them out (`pidfd_getfd`).
+//! Copies of libzmq's own descriptors, of which only the numbers are known. Linux hands them out (`pidfd_getfd`).
 
 use std::net::SocketAddr;
 
@@ -16,7 +16,7 @@ pub(super) struct Ends {
 pub(super) enum Miss {
     /// The connection is gone, or the system does not allow it.
     Gone,
-    /// There is no descriptor left for it.
+    /// No descriptor is left for the copy.
     NoRoom,
 }
 
@@ -58,8 +58,8 @@ mod linux {
     pub(in super::super) struct Connection(OwnedFd);
 
     impl Connection {
-        /// Copies the connection that libzmq has under this descriptor. `address` is libzmq's: the far end of one that was
-        /// made, the near end of one that was accepted.
+        /// Copies libzmq's connection with this descriptor. `address` is the one that libzmq reports: the far end of a
+        /// connection that was made, the near end of one that was accepted.
         pub(in super::super) fn copy(fd: u32, address: &str) -> Result<Connection, Miss> {
             let number = i32::try_from(fd).map_err(|_| Miss::Gone)?;
             let copy = pidfd_open(getpid(), PidfdFlags::empty())
@@ -71,7 +71,7 @@ mod linux {
                     Miss::Gone
                 }
             })?);
-            // The connection may be gone, and the number belong to another one by now.
+            // The connection may be gone, and its number reused by now.
             if copy.is_at(address) { Ok(copy) } else { Err(Miss::Gone) }
         }
 
@@ -85,7 +85,7 @@ mod linux {
             }
         }
 
-        /// The path of a Unix socket, if it has one: one that was accepted.
+        /// The path of a Unix socket, if it has one, as an accepted connection does.
         fn path(&self) -> Option<String> {
             let local = SocketAddrUnix::try_from(getsockname(&self.0).ok()?).ok()?;
             Some(local.path()?.to_string_lossy().into_owned())
@@ -101,7 +101,7 @@ mod linux {
 
         /// Sets the options of a TCP connection.
         pub(in super::super) fn keep_alive(&self, keepalive: Keepalive) {
-            // Those that fail are of a connection that is gone.
+            // Fails only if the connection is gone.
             let _ = self.set(keepalive);
         }
 
@@ -114,13 +114,13 @@ mod linux {
             sockopt::set_tcp_user_timeout(&self.0, keepalive.user_timeout)
         }
 
-        /// Ends the connection, as if the other end had: libzmq then closes its descriptor.
+        /// Ends the connection as if the other end had: libzmq then closes its descriptor.
         pub(in super::super) fn hang_up(&self) {
             let _ = shutdown(&self.0, Shutdown::Both);
         }
     }
 
-    /// Says once that this system does not allow it. A connection that is gone already is no news.
+    /// Warns once if this system does not allow copies. A connection that is already gone is no reason to warn.
     fn warn(e: Errno) {
         static ONCE: Once = Once::new();
         if e != Errno::BADF {

@@ -1,4 +1,4 @@
-//! Addresses, and binding to them without stealing from a live server.
+//! Addresses, and binding them without taking them from a live server.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use super::{patiently, zmq_error};
 /// A parsed address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Endpoint {
-    /// The role given by `@` or `>` in front, if there is one.
+    /// The role given by a leading `@` or `>`, if any.
     role: Option<Role>,
     /// The address as libzmq takes it.
     uri: String,
@@ -24,7 +24,7 @@ pub(super) enum Role {
     Connect,
 }
 
-/// The longest path of a Unix socket on Linux, less the closing zero.
+/// The longest path of a Unix socket on Linux, without the final zero.
 const MAX_PATH: usize = 107;
 
 impl Endpoint {
@@ -77,7 +77,7 @@ impl Endpoint {
         self.role.unwrap_or(default)
     }
 
-    /// True if libzmq has no connection events for it: it is there at once, and for good.
+    /// True if libzmq has no connection events for this address: it is connected at once, and for good.
     pub(super) fn is_silent(&self) -> bool {
         !(self.uri.starts_with("tcp:") || self.uri.starts_with("ipc:"))
     }
@@ -86,7 +86,7 @@ impl Endpoint {
         self.uri.starts_with("inproc:")
     }
 
-    /// The host and port that must become numbers before libzmq has them: it looks names up on its only I/O thread.
+    /// Host and port to resolve before libzmq gets the address, since libzmq looks names up on its only I/O thread.
     pub(super) fn host(&self, role: Role) -> Option<(&str, u16)> {
         let (host, port) = self.tcp()?.1.rsplit_once(':')?;
         // A bound address may name an interface, which libzmq finds without a name server.
@@ -94,13 +94,13 @@ impl Endpoint {
         (host != "*" && !is_interface).then_some((host, port.parse().ok()?))
     }
 
-    /// The address as libzmq takes it, with this instead of the host and port.
+    /// The address as libzmq takes it, with host and port replaced by this.
     pub(super) fn at(&self, address: SocketAddr) -> String {
         let source = self.tcp().map_or("", |(source, _)| source);
         format!("tcp://{source}{address}")
     }
 
-    /// Of a TCP address the part that says where from, with its semicolon, and where to.
+    /// For a TCP address: the source part with its semicolon, and the destination.
     fn tcp(&self) -> Option<(&str, &str)> {
         let rest = self.uri.strip_prefix("tcp://")?;
         Some(rest.split_at(rest.rfind(';').map_or(0, |semicolon| semicolon + 1)))
@@ -111,14 +111,14 @@ impl Endpoint {
         &self.uri
     }
 
-    /// Connects to `uri`, which is this one in numbers.
+    /// Connects to `uri`, which is this address in numbers.
     pub(super) fn connect(&self, socket: &zmq::Socket, uri: &str) -> Result<()> {
         let connected = prepare(socket, uri).and_then(|()| patiently(|| socket.connect(uri)));
         connected.map_err(|e| zmq_error(e, format!("cannot connect to {self}")))
     }
 
-    /// Binds `uri`, which is this one in numbers. Returns the address with its real port, and the lock that must be held
-    /// as long.
+    /// Binds `uri`, which is this address in numbers. Returns the address with its real port, and the lock to hold
+    /// while it is bound.
     pub(super) fn bind(&self, socket: &zmq::Socket, uri: &str) -> Result<(String, Option<PathLock>)> {
         let mut lock = self.path().map(PathLock::take).transpose()?;
         let bound = prepare(socket, uri).and_then(|()| patiently(|| socket.bind(uri)));
@@ -131,7 +131,7 @@ impl Endpoint {
         Ok((address, lock))
     }
 
-    /// Binds a Unix socket again that something else has removed. Who is connected stays so.
+    /// Binds a Unix socket again that something else has removed. Connected peers stay connected.
     pub(super) fn bind_again(&self, socket: &zmq::Socket, lock: &mut PathLock) -> Result<()> {
         lock.retake()?;
         let bound = patiently(|| socket.bind(&self.uri));
@@ -140,14 +140,14 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Of a Unix socket the path, unless it is abstract.
+    /// The path of a Unix socket that is not abstract.
     pub(super) fn path(&self) -> Option<&Path> {
         let path = self.uri.strip_prefix("ipc://")?;
         (!path.starts_with('@')).then(|| Path::new(path))
     }
 }
 
-/// IPv6 only where the address says so: otherwise libzmq reports IPv4 addresses in a form that few know.
+/// Uses IPv6 only if the address does; otherwise libzmq reports IPv4 addresses in an unusual form.
 fn prepare(socket: &zmq::Socket, uri: &str) -> zmq::Result<()> {
     socket.set_ipv6(uri.contains('['))
 }

@@ -1,13 +1,13 @@
-//! Subscriptions as libzmq can take them.
+//! Subscriptions in a form that libzmq can take.
 
 use crate::error::Result;
 use crate::update::Topic;
 
 use super::zmq_error;
 
-/// libzmq walks its subscriptions by one function call a byte, and a topic of 64 KiB overflows the stack. Since it
-/// matches prefixes anyway, the beginning is enough; it counts how often each was asked for. Less than 246 bytes,
-/// because libzmq 4.3.4 writes a broken frame for those from 246 to 255.
+/// Length of a subscription. libzmq recurses once per byte, and a topic of 64 KiB overflows the stack. The beginning is
+/// enough, since libzmq matches prefixes and counts how often each was subscribed. Less than 246 bytes, because libzmq
+/// 4.3.4 writes a broken frame for 246 to 255.
 const MAX_FILTER: usize = 200;
 
 /// The subscription for this topic.
@@ -16,7 +16,7 @@ pub(super) fn filter(topic: &Topic) -> &[u8] {
     topic.get(..MAX_FILTER).unwrap_or(topic)
 }
 
-/// Asks for this topic, and others that begin alike.
+/// Subscribes to this topic, and to others that begin alike.
 pub(super) fn subscribe(socket: &zmq::Socket, topic: &Topic) -> Result<()> {
     let done = socket.set_subscribe(filter(topic));
     done.map_err(|e| zmq_error(e, format!("cannot subscribe to {topic}")))

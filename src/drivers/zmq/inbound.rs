@@ -1,6 +1,6 @@
 //! The receiving end: a SUB socket for each publisher, or a PULL socket for the processes of the host.
 //!
-//! One socket an address, so that connections, probes and their answers are known by address.
+//! There is one socket for each address, so that connections, probes and their answers are known by address.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::os::fd::{AsFd, AsRawFd};
@@ -22,18 +22,18 @@ pub(super) struct ZmqInbound {
     options: ZmqOptions,
     topics: BTreeSet<Topic>,
     peers: Vec<Peer>,
-    /// The peer to be read next, and how many more messages it may hand out before it is another's turn.
+    /// The peer to read next, and how many more messages it may return before the next peer's turn.
     turn: usize,
     turn_left: u32,
-    /// Every socket was read until it had nothing: only a signal says that there is more.
+    /// Every socket was read until it was empty: only a signal says that there is more.
     drained: bool,
     /// Something was read since the last wait.
     is_fresh: bool,
-    /// Connection changes that wait to be handed out.
+    /// Connection changes to return.
     changes: VecDeque<(Arc<str>, Happened)>,
     /// The peer of the last message.
     from: usize,
-    /// Message that the last [`Received`] points into.
+    /// The message that the last [`Received`] points into.
     topic: zmq::Message,
     payload: zmq::Message,
     told: Arc<str>,
@@ -44,13 +44,13 @@ pub(super) struct ZmqInbound {
 
 enum Happened {
     Connected,
-    /// This many messages may have come before: they go first.
+    /// At most this many messages came before the loss; they go first.
     Disconnected(i32),
     Confirmed(Topic),
     Failed(Error),
 }
 
-/// After how many messages another peer, and the monitors, get their turn.
+/// Number of messages in a peer's turn; the monitors are read between turns.
 const TURN: u32 = 64;
 
 impl ZmqInbound {
@@ -81,7 +81,7 @@ impl ZmqInbound {
         self.peers.iter().position(|peer| &*peer.address == address)
     }
 
-    /// Takes note of what became of connections, and does what is due.
+    /// Notes changes of connections, and does what is due.
     fn look(&mut self) {
         let now = Instant::now();
         for peer in &mut self.peers {
@@ -91,11 +91,11 @@ impl ZmqInbound {
             let tell = |change| changes.push_back((Arc::clone(&address), Happened::of(change, hwm)));
             peer.look(&self.topics, now, tell);
         }
-        // Sockets may be others by now.
+        // The sockets may have been replaced.
         self.drained = false;
     }
 
-    /// The peer whose connection was lost, if earlier messages from it are still to be read.
+    /// The peer whose connection was lost, if earlier messages from it are still unread.
     fn lost(&mut self) -> Option<usize> {
         let Some((address, Happened::Disconnected(left @ 1..))) = self.changes.front_mut() else {
             return None;
@@ -105,7 +105,7 @@ impl ZmqInbound {
         self.find(&address)
     }
 
-    /// The peer whose loss is handed out now: its earlier messages were read.
+    /// Lets the peer whose loss is returned now begin anew, since its earlier messages were read.
     fn begin_anew(&mut self) {
         let index = self.find(&self.told);
         if let Some(peer) = index.and_then(|index| self.peers.get_mut(index)) {
@@ -113,7 +113,7 @@ impl ZmqInbound {
         }
     }
 
-    /// Reads one message of the peer whose connection was lost, or of the one that was read last.
+    /// Reads one message of this peer, whose connection was lost or which was read last.
     fn read_of(&mut self, index: usize) -> Result<Option<Read>> {
         let Some(peer) = self.peers.get_mut(index) else {
             return Ok(None);
@@ -161,8 +161,9 @@ impl ZmqInbound {
         Ok(None)
     }
 
-    /// Waits until there is something to read or to do, on file descriptors: `zmq_poll` on sockets costs several times the
-    /// system calls. They stay signalled until the socket was read. True if there may be something.
+    /// Waits until there is something to read or to do. It waits on file descriptors, since `zmq_poll` on sockets costs
+    /// several times the system calls; a descriptor stays signalled until its socket is read. Returns true if there may
+    /// be something.
     fn wait(&mut self, until: Option<Instant>, now: Instant) -> Result<bool> {
         let due = self.peers.iter().filter_map(Peer::deadline).min();
         let lines = || self.peers.iter().filter_map(Peer::line).map(Line::signals);
@@ -217,7 +218,7 @@ impl Inbound for ZmqInbound {
         if self.topics.insert(topic.clone())
             && let Err(e) = self.peers.iter().try_for_each(|peer| peer.subscribe(topic))
         {
-            // It is asked for again.
+            // It is subscribed again later.
             self.topics.remove(topic);
             return Err(e);
         }
@@ -257,7 +258,7 @@ impl Inbound for ZmqInbound {
         let mut more = None;
         loop {
             if self.wakeable.take() {
-                // It may be a name that was looked up.
+                // A name may have been looked up.
                 self.look();
                 return Ok(Received::Woken);
             }
@@ -281,7 +282,8 @@ impl Inbound for ZmqInbound {
                     };
                 }
                 if self.drained && std::mem::take(&mut self.is_fresh) {
-                    // More may have come once others had the processor: where it is short, this spares many a wake-up.
+                    // Lets other threads run, which may provide more; where processors are scarce this saves many
+                    // wake-ups.
                     thread::yield_now();
                     more = Some(self.from);
                     continue;

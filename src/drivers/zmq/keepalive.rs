@@ -1,24 +1,23 @@
-//! Detection of a dead peer: options of TCP that libzmq does not set, or only in some builds.
+//! Detection of a dead peer by TCP options that libzmq does not set, or only in some builds.
 
 use super::ZmqOptions;
 
-/// When the system takes a connection for dead.
+/// When the system declares a connection dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Keepalive {
-    /// An idle connection is checked at this interval, in seconds, and is dead after this many checks without an
-    /// answer.
+    /// An idle connection is checked at this interval, in seconds, and is dead after this many unanswered checks.
     pub(super) interval: u16,
     pub(super) checks: u8,
     /// It is dead if data is not acknowledged for this time, in milliseconds.
     pub(super) user_timeout: u32,
 }
 
-/// A receiver that is stopped or slow acknowledges nothing new for as long; that is no reason to cut it off soon.
+/// A stopped or slow receiver acknowledges nothing new; how many times longer it may do so before it is cut off.
 const SLOW: u32 = 20;
 
 impl Keepalive {
     pub(super) fn of(options: &ZmqOptions, sends: bool) -> Keepalive {
-        // Within the system's limits; a second is the least of its intervals.
+        // Within the system's limits; its shortest interval is a second.
         let interval = options.heartbeat_interval.as_secs_f64().ceil().clamp(1.0, 32_767.0);
         let checks = (options.heartbeat_timeout.as_secs_f64() / interval)
             .ceil()

@@ -1,4 +1,4 @@
-//! One socket of libzmq with what belongs to it: it is bound, or tries one connection, and is then replaced.
+//! One socket of libzmq and its parts: it is bound, or tries one connection and is then replaced.
 
 use std::collections::HashMap;
 use std::os::fd::RawFd;
@@ -21,15 +21,15 @@ pub(super) struct Kind {
     pub(super) socket: zmq::SocketType,
     /// Role for an address that states none.
     pub(super) role: Role,
-    /// True if messages go out; otherwise they come in.
+    /// True for a sending socket, false for a receiving one.
     pub(super) sends: bool,
-    /// True if the identity of peers matters, beyond that.
+    /// True if the socket distinguishes its peers.
     pub(super) counts: bool,
     pub(super) prepare: fn(&zmq::Socket) -> zmq::Result<()>,
 }
 
 pub(super) struct Line {
-    // Fields drop in order: the lock goes after the socket, and the context last.
+    // Fields drop in order: the lock after the socket, and the context last.
     socket: zmq::Socket,
     monitor: Option<Monitor>,
     signals: [Option<RawFd>; 2],
@@ -37,15 +37,15 @@ pub(super) struct Line {
     /// The bound address, with the real port.
     address: Option<String>,
     keepalive: Keepalive,
-    /// Of one that is bound.
+    /// Only for a bound socket.
     doorkeeper: Option<Doorkeeper>,
     /// A connection was turned away.
     is_crowded: bool,
-    /// The connections that are open, by descriptor, where they are of TCP and the system shows them.
+    /// The open TCP connections by descriptor, if the system shows them.
     ends: HashMap<u32, Ends>,
-    /// For each connection whether it may have greeted: the event that says so does not say of which.
+    /// For each connection whether it may have greeted: the event of a greeting does not name its connection.
     greeted: HashMap<u32, bool>,
-    /// One has failed to greet, and is closed next.
+    /// A connection has failed to greet, and is closed next.
     is_failing: bool,
     story: Story,
     lock: Option<PathLock>,
@@ -58,7 +58,7 @@ pub(super) struct Story {
     pub(super) opened: bool,
     pub(super) greeted: bool,
     pub(super) failure: Option<Failure>,
-    /// It could not be made, or ended by the network's fault or the other end's, not by an error of the protocol.
+    /// The connection could not be made, or ended through the network or the other end, not by a protocol error.
     pub(super) retried: bool,
 }
 
@@ -68,7 +68,7 @@ impl Line {
         let role = endpoint.role_or(kind.role);
         let seat = Seat::take(endpoint.is_inproc());
         let failed = |e| match e {
-            // Others were quicker.
+            // Other threads have taken the descriptors.
             zmq::Error::EMFILE => room::crowded(endpoint.uri()).with_source(e),
             e => zmq_error(e, format!("cannot open a ZeroMQ socket for {endpoint}")),
         };
@@ -78,7 +78,7 @@ impl Line {
         } else {
             None
         };
-        // From here on the monitor is taken away whatever happens.
+        // From here on the monitor is removed whatever happens.
         let mut line = Line {
             signals: [None, None],
             socket,
@@ -110,12 +110,12 @@ impl Line {
         Ok(line)
     }
 
-    /// True if it can try once more: nothing has come of the connection that it has tried.
+    /// True if the line can try again: no connection came of its attempt.
     pub(super) fn is_unused(&self) -> bool {
         self.story.retried && !self.story.opened
     }
 
-    /// Tries once more, where nothing came of it.
+    /// Tries again, if no connection came of the last attempt.
     pub(super) fn retry(&mut self, endpoint: &Endpoint, uri: String) -> Result<()> {
         let forgotten = patiently(|| self.socket.disconnect(&self.uri));
         forgotten.map_err(|e| zmq_error(e, format!("cannot connect to {endpoint} again")))?;
@@ -133,8 +133,8 @@ impl Line {
         self.monitor.as_ref().map(Monitor::socket)
     }
 
-    /// The descriptors to wait on, of the socket and of its monitor. libzmq signals there once: both must be read until they
-    /// have nothing.
+    /// The descriptors to wait on, of the socket and of its monitor. libzmq signals there once, so both must be read
+    /// until they are empty.
     pub(super) fn signals(&self) -> [Option<RawFd>; 2] {
         self.signals
     }
@@ -143,19 +143,19 @@ impl Line {
         self.address.as_deref()
     }
 
-    /// The history, if there was a connection; returned once.
+    /// Takes out the history, if there was a connection.
     pub(super) fn take_story(&mut self) -> Option<Story> {
         self.story.opened.then(|| std::mem::take(&mut self.story))
     }
 
-    /// The next change of a connection, if there is one.
+    /// The next change of a connection, if any.
     pub(super) fn next(&mut self) -> Option<Change> {
         let change = self.monitor.as_ref()?.next()?;
         match &change {
             Change::Opened(fd, address) => {
                 self.story.opened = true;
                 self.greeted.insert(*fd, false);
-                // The number may have been another's.
+                // The number may have been another connection's.
                 self.ends.remove(fd);
                 if let Some(doorkeeper) = &mut self.doorkeeper
                     && !doorkeeper.admits(*fd, address)
@@ -181,12 +181,12 @@ impl Line {
         Some(change)
     }
 
-    /// Whether it has a Unix socket in the file system, which something else may remove.
+    /// True if the line has a Unix socket in the file system, which something else may remove.
     pub(super) fn has_path(&self) -> bool {
         self.lock.is_some()
     }
 
-    /// Binds its Unix socket again if something else has removed it.
+    /// Binds the Unix socket again if something else has removed it.
     pub(super) fn keep_path(&mut self, endpoint: &Endpoint) -> Result<()> {
         let Some(lock) = self.lock.as_mut().filter(|lock| lock.is_lost()) else {
             return Ok(());
@@ -200,7 +200,7 @@ impl Line {
         self.is_crowded
     }
 
-    /// True if a peer is still to be refused, by [`Line::turn_away`].
+    /// True if a peer is still to be refused by [`Line::turn_away`].
     pub(super) fn is_busy(&self) -> bool {
         self.doorkeeper.as_ref().is_some_and(Doorkeeper::is_busy)
     }
@@ -211,19 +211,19 @@ impl Line {
         }
     }
 
-    /// True if a connection was refused since the last call, for want of descriptors.
+    /// True if a connection was refused since the last call, for lack of descriptors.
     pub(super) fn take_crowded(&mut self) -> bool {
         std::mem::take(&mut self.is_crowded)
     }
 
-    /// True if the connection whose end [`Line::next`] has just returned may have spoken ZeroMQ: strangers end with the
-    /// same event.
+    /// True if the connection whose end [`Line::next`] has just returned may have spoken ZeroMQ: other connections end
+    /// with the same event.
     pub(super) fn may_have_greeted(&mut self, fd: u32) -> bool {
         let is_failing = std::mem::take(&mut self.is_failing);
         self.greeted.remove(&fd).unwrap_or(true) && !is_failing
     }
 
-    /// How many bytes have come on the connections that are open, where the system says so.
+    /// Number of bytes received on the open connections, if the system says so.
     pub(super) fn received_bytes(&self) -> Option<u64> {
         traffic::received(self.ends.values())
     }
@@ -249,10 +249,11 @@ fn set_up(seat: &Seat, kind: &Kind, role: Role, options: &ZmqOptions) -> zmq::Re
     socket.set_tcp_keepalive_idle(keepalive.interval.into())?;
     socket.set_tcp_keepalive_intvl(keepalive.interval.into())?;
     socket.set_tcp_keepalive_cnt(keepalive.checks.into())?;
-    // Never by itself: it ends a session for good on an error of the protocol, and knows one address of a name.
+    // libzmq never reconnects by itself: it ends a session for good on a protocol error, and knows one address of a
+    // name.
     socket.set_reconnect_ivl(i32::MAX)?;
     if role == Role::Connect {
-        // This timer cuts off a peer of ZMTP 2 also when it has greeted; a connecting peer has one of its own.
+        // This timer cuts off a peer of ZMTP 2 even after its greeting; a connecting peer has a timer of its own.
         socket.set_handshake_ivl(0)?;
     }
     socket.set_sndhwm(options.send_hwm)?;

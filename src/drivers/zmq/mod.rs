@@ -1,7 +1,7 @@
 //! The ZeroMQ drivers: `zmq` (PUB/SUB over tcp, ipc, inproc, epgm) and `zmq-multiproc` (PUSH/PULL over ipc).
 //!
-//! An address may say what is done with it, as in CZMQ: `@tcp://…` binds, `>tcp://…` connects. Without a sign a
-//! publisher and the service's receiving end bind, and the others connect.
+//! An address may state its role, as in CZMQ: `@tcp://…` binds, `>tcp://…` connects. Without a sign a publisher and the
+//! service's receiving end bind, and the other ends connect.
 
 mod backoff;
 mod census;
@@ -33,28 +33,28 @@ use inbound::ZmqInbound;
 use outbound::ZmqOutbound;
 use push::PushOutbound;
 
-/// Options of both drivers for their sockets.
+/// Socket options of both drivers.
 #[derive(Debug, Clone)]
 pub struct ZmqOptions {
     /// Messages queued per subscriber before libzmq drops (PUB) or blocks (PUSH). Default: 100,000.
     pub send_hwm: i32,
     /// Messages queued per publisher on the receiving side. Default: 100,000.
     pub receive_hwm: i32,
-    /// Time for which a closed socket goes on sending what is queued. Default: 500 ms.
+    /// How long a closed socket continues to send queued messages. Default: 500 ms.
     pub linger: Duration,
-    /// Interval at which the system checks an idle TCP connection (`TCP_KEEPALIVE`), in whole seconds, rounded up. On
-    /// Linux, where the process may copy its own descriptors (`pidfd_getfd`). Default: 1 s.
+    /// Interval at which the system checks an idle TCP connection (`TCP_KEEPALIVE`), in whole seconds, rounded up. Only
+    /// on Linux, if the process may copy its own descriptors (`pidfd_getfd`). Default: 1 s.
     pub heartbeat_interval: Duration,
-    /// Time of silence of the other system after which the connection is closed. The sending end, to which a receiver
-    /// that is merely slow looks alike, waits twenty times as long. Default: 3 s.
+    /// How long the other system may be silent before the connection is closed. The sending end waits twenty times as
+    /// long, since a merely slow receiver looks the same to it. Default: 3 s.
     pub heartbeat_timeout: Duration,
-    /// The first wait before a connection that ended or could not be made is tried again; it doubles up to `reconnect_max`,
-    /// and each is shortened by up to a half at random. Default: 100 ms.
+    /// The first wait before an ended or failed connection is tried again; it doubles up to `reconnect_max`, and each
+    /// wait is shortened by up to a half at random. Default: 100 ms.
     pub reconnect_interval: Duration,
     /// The longest wait between two tries. Default: 2 s.
     pub reconnect_max: Duration,
-    /// The size above which libzmq closes a connection instead of receiving the message; the connection is begun anew. It
-    /// should be well above the `max_message_bytes` of a subscriber, which only skips the message. Default: 64 MiB.
+    /// Size of a message above which libzmq closes the connection, which is then begun anew. It should be well above
+    /// the `max_message_bytes` of a subscriber, which only skips the message. Default: 64 MiB.
     pub max_frame_bytes: i64,
     /// Policy for updates that are sent close together. Default: [`JoinFrames::Auto`].
     pub join_frames: JoinFrames,
@@ -84,11 +84,11 @@ pub struct ZmqDriver {
 }
 
 impl ZmqDriver {
-    /// A driver whose publishers use this address, for example `tcp://127.0.0.1:8866`; port 0 takes a free one.
+    /// Creates a driver whose publishers use this address, for example `tcp://127.0.0.1:8866`; port 0 takes a free one.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for an address that is none, [`ErrorKind::Unsupported`] for a transport that
-    /// this libzmq lacks.
+    /// [`ErrorKind::InvalidInput`] for an invalid address, [`ErrorKind::Unsupported`] for a transport that this libzmq
+    /// lacks.
     pub fn new(publish: &str, options: ZmqOptions) -> Result<ZmqDriver> {
         Ok(ZmqDriver {
             publish: Endpoint::parse(publish)?,
@@ -122,7 +122,7 @@ pub struct ZmqMultiproc {
 }
 
 impl ZmqMultiproc {
-    /// A driver on this socket, for example `ipc:///run/tablecast/publisher.sock`.
+    /// Creates a driver on this socket, for example `ipc:///run/tablecast/publisher.sock`.
     ///
     /// # Errors
     /// As [`ZmqDriver::new`].
@@ -149,7 +149,7 @@ impl Driver for ZmqMultiproc {
     }
 }
 
-/// libzmq's version and what this build of it can do, for example `4.3.4 (ipc curve)`.
+/// Returns libzmq's version and the features of this build of it, for example `4.3.4 (ipc curve)`.
 pub fn libzmq() -> String {
     let (major, minor, patch) = zmq::version();
     let abilities = ["ipc", "pgm", "tipc", "norm", "curve", "gssapi", "draft"];
@@ -164,7 +164,7 @@ fn millis(duration: Duration) -> i32 {
     i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
 }
 
-/// The error of libzmq as one of this library.
+/// Converts an error of libzmq.
 fn zmq_error(e: zmq::Error, context: String) -> Error {
     let kind = match e {
         zmq::Error::EADDRINUSE => ErrorKind::AddressInUse,
@@ -177,7 +177,7 @@ fn zmq_error(e: zmq::Error, context: String) -> Error {
     Error::new(kind, context).with_source(e)
 }
 
-/// Calls libzmq until no signal interrupts it before it begins.
+/// Repeats a call of libzmq until no signal interrupts it before it begins.
 fn patiently<T>(mut call: impl FnMut() -> zmq::Result<T>) -> zmq::Result<T> {
     loop {
         match call() {
@@ -187,13 +187,13 @@ fn patiently<T>(mut call: impl FnMut() -> zmq::Result<T>) -> zmq::Result<T> {
     }
 }
 
-/// Waits until one of `items` is ready, or `until` has passed (`None`: never). `now` is the time of the call. A signal does not
-/// end the wait. True if one is ready.
+/// Waits until one of `items` is ready, or `until` has passed (`None`: never). `now` is the time of the call. A signal
+/// does not end the wait. Returns true if an item is ready.
 fn poll(items: &mut [zmq::PollItem<'_>], until: Option<Instant>, mut now: Instant) -> zmq::Result<bool> {
     loop {
         let left = until.map_or(-1, |until| {
             let left = until.saturating_duration_since(now);
-            // Rounded up: a wait of less than a millisecond must not become a busy loop.
+            // Rounded up, since a wait of less than a millisecond must not become a busy loop.
             i64::from(millis(left.saturating_add(Duration::from_micros(999))))
         });
         match zmq::poll(items, left) {

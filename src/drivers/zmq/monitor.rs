@@ -1,4 +1,4 @@
-//! Connection events of a socket: only its monitor says what becomes of connections.
+//! Connection events of a socket, which only its monitor reports.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,35 +11,35 @@ pub(super) struct Monitor(zmq::Socket);
 /// Event of a connection; the number is its file descriptor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Change {
-    /// There is a connection, to any peer. The text is the address of the end that connections are made to.
+    /// Connected to a peer of any kind. The text is the address of the end to which connections are made.
     Opened(u32, String),
-    /// One of them turned out to speak ZeroMQ.
+    /// An opened connection speaks ZeroMQ.
     Greeted,
-    /// One of them did not, or refuses: the connection closes next.
+    /// An opened connection does not, or refuses; it closes next.
     Failed(Failure),
     Closed(u32),
-    /// A connection could not be made, or was lost by the network's fault or the other end's, and libzmq would wait.
+    /// A connection could not be made, or was lost through the network or the other end, and libzmq would wait.
     Retried,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// It was closed before it was over.
+    /// The connection was closed during the handshake.
     Closed,
-    /// The other end speaks something else, or has not the kind of socket that belongs here.
+    /// The other end speaks another protocol, or its kind of socket does not match.
     Protocol,
     /// One of the two ends denies access to the other.
     Denied,
 }
 
 impl Monitor {
-    /// Watches `socket`; call it before the socket is bound or connected, so that nothing is missed.
+    /// Watches `socket`. Call it before the socket is bound or connected, so that nothing is missed.
     pub(super) fn of(socket: &zmq::Socket, seat: &Seat) -> zmq::Result<Monitor> {
         let name = unique_name();
         let events = EVENTS.iter().fold(0, |mask, (event, _)| mask | event.to_raw());
         let pair = seat.socket(zmq::PAIR)?;
         pair.set_linger(0)?;
-        // Without a limit: libzmq's I/O thread would block on a full one.
+        // Without a limit, since libzmq's I/O thread would block on a full socket.
         pair.set_rcvhwm(0)?;
         socket.monitor(&name, i32::from(events))?;
         patiently(|| pair.connect(&name))?;
@@ -49,17 +49,17 @@ impl Monitor {
     /// Ends the watch. Must be called before either end is closed: an event without a reader blocks libzmq's I/O thread
     /// for ever, and with it every socket of the process.
     pub(super) fn detach(&self, socket: &zmq::Socket) {
-        // The `zmq` crate cannot take a monitor away, but a second one replaces the first; this one has no events. If there is
-        // no room for it, the first is gone all the same.
+        // The `zmq` crate cannot remove a monitor, but a second one replaces the first; this one has no events. Even if
+        // there is no room for it, the first is gone.
         let _ = socket.monitor(&unique_name(), 0);
     }
 
-    /// Socket to wait on: libzmq signals there once, and again after [`Monitor::next`] had nothing.
+    /// The socket to wait on: libzmq signals there once, and again after [`Monitor::next`] returned `None`.
     pub(super) fn socket(&self) -> &zmq::Socket {
         &self.0
     }
 
-    /// The next event, if there is one.
+    /// The next event, if any.
     pub(super) fn next(&self) -> Option<Change> {
         loop {
             // An event is two frames: its number (two bytes) and value (four), then the address.
@@ -78,10 +78,10 @@ impl Monitor {
     }
 }
 
-/// An event, and what is made of its value and address.
+/// An event, and the change made from its value and address.
 type Watched = (zmq::SocketEvent, fn(u32, &[u8]) -> Change);
 
-/// The watched events. The value is the file descriptor where libzmq gives it; with a handshake it is not.
+/// The watched events. The value is the file descriptor, except for a handshake.
 const EVENTS: [Watched; 8] = [
     (zmq::SocketEvent::ACCEPTED, opened),
     (zmq::SocketEvent::CONNECTED, opened),

@@ -1,4 +1,4 @@
-//! The publishing end: an XPUB socket, which is PUB plus the sight of its subscriptions.
+//! The publishing end: an XPUB socket, which is a PUB socket that shows its subscriptions.
 
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::sync::Arc;
@@ -25,16 +25,16 @@ pub(super) struct ZmqOutbound {
     connection: Connection,
     census: Census,
     join_frames: JoinFrames,
-    /// Probes that were read while something was sent.
+    /// Probes read during a send.
     probes: Vec<Topic>,
-    /// Failure that was not returned yet.
+    /// A failure not yet returned.
     trouble: Option<Error>,
     watched: Arc<Mutex<Watched>>,
     wakeable: Option<Wakeable>,
     waker: Arc<dyn Wake>,
 }
 
-/// Descriptors to wait on, and the time limit.
+/// The descriptors to wait on, and the time limit.
 #[derive(Clone, PartialEq, Eq, Default)]
 struct Watched {
     signals: [Option<RawFd>; 2],
@@ -47,20 +47,20 @@ const XPUB: Kind = Kind {
     sends: true,
     counts: true,
     prepare: |socket| {
-        // Also show a subscription that another subscriber has already: each probe must be answered.
+        // Reports subscriptions that another subscriber already has, too: each probe must be answered.
         socket.set_xpub_verbose(true)?;
-        // All that comes in is subscriptions, and libzmq keeps a hundred times the size of each.
+        // All input is subscriptions, and libzmq keeps a hundred times the size of each.
         socket.set_maxmsgsize(MAX_SUBSCRIPTION)
     },
 };
 
-/// The longest subscription that is accepted, in bytes; the library's own are at most 200 bytes long.
+/// The longest accepted subscription, in bytes; the library's own are at most 200 bytes long.
 const MAX_SUBSCRIPTION: i64 = 16 << 10;
 
-/// Maximum of probes that wait to be answered; peers beyond it ask again.
+/// Maximum of unanswered probes; further peers ask again.
 const MAX_PROBES: usize = 1 << 16;
 
-/// How long the name of the address to bind may take to be looked up.
+/// Time limit for looking up the name of the address to bind.
 const NAME_PATIENCE: Duration = Duration::from_secs(5);
 
 impl ZmqOutbound {
@@ -78,7 +78,7 @@ impl ZmqOutbound {
             waker,
         };
         if !outbound.connection.connects() {
-            // The bound address is to be known.
+            // The bound address has to be known.
             outbound
                 .connection
                 .wait_for_name(thread::deadline(NAME_PATIENCE))
@@ -91,14 +91,14 @@ impl ZmqOutbound {
         }
     }
 
-    /// Takes note of what became of connections, and does what is due.
+    /// Notes changes of connections, and does what is due.
     fn look(&mut self) {
         let now = Instant::now();
         self.take_news(now);
         if self.connection.is_due(now) {
             let trouble = self.connection.tend(now);
             self.trouble = self.trouble.take().or(trouble);
-            // libzmq signals only to a reader that has read until there was nothing.
+            // libzmq signals only to a reader that has read until nothing was left.
             self.take_news(now);
         }
         let watched = Watched {
@@ -122,10 +122,10 @@ impl ZmqOutbound {
         }
     }
 
-    /// Reads all subscriptions that are in force. Then their connections are known.
+    /// Reads all subscriptions in force, so that their connections are known.
     fn read_all(&mut self) -> Result<()> {
         while let Some(message) = self.read()? {
-            // A subscription is a byte 1 and the topic; taking it back is a byte 0; anything else is a stranger's.
+            // A subscription is a byte 1 and the topic, its end a byte 0 and the topic; anything else is a stranger's.
             match message.split_first() {
                 Some((1, topic)) => {
                     let topic = topic.to_vec();
@@ -148,7 +148,7 @@ impl ZmqOutbound {
         match self.join_frames {
             JoinFrames::Never => false,
             JoinFrames::Always => true,
-            // Where libzmq does not name subscribers it is a multicast, to unknown peers, or a part of this process.
+            // If libzmq does not name subscribers, they are unknown peers of a multicast, or parts of this process.
             JoinFrames::Auto => match self.connection.endpoint().is_silent() {
                 true => self.connection.endpoint().is_inproc(),
                 false => !self.census.has_strangers(),
@@ -185,8 +185,8 @@ impl Outbound for ZmqOutbound {
         if !self.is_among_ours() {
             return send_parts(self, topic, payload, timeout);
         }
-        // With the topic libzmq has fixed the receivers of the message. A peer admitted up to then has sent its other
-        // subscriptions by now; the payload is still open.
+        // The topic fixes the receivers of the message for libzmq. A peer admitted by then has already sent its other
+        // subscriptions, and the payload can still be chosen.
         let failed = |e| zmq_error(e, format!("cannot send to {}", self.connection.endpoint()));
         push::begin(socket, topic).map_err(failed)?;
         let seen = self.read_all();
@@ -208,7 +208,7 @@ impl Outbound for ZmqOutbound {
         let Some(line) = self.connection.line() else {
             return Ok(());
         };
-        // libzmq drops for a subscriber that is too slow, rather than to refuse.
+        // libzmq does not refuse; it drops for a subscriber that is too slow.
         push::send(line.socket(), topic, payload)
             .map(drop)
             .map_err(|e| zmq_error(e, format!("cannot send to {}", self.connection.endpoint())))
@@ -248,8 +248,8 @@ impl Outbound for ZmqOutbound {
     }
 }
 
-/// Waits on the file descriptors by which libzmq signals that a socket has something to do. They signal once: after
-/// each wait, and whenever another call used the socket, [`Outbound::probes`] must be asked.
+/// Waits on the file descriptors by which libzmq signals that a socket has something to do. They signal once, so
+/// [`Outbound::probes`] must be called after each wait, and whenever another call has used the socket.
 struct FdWaiter {
     watched: Arc<Mutex<Watched>>,
     wakeable: Wakeable,

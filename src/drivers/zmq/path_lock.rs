@@ -1,4 +1,4 @@
-//! A Unix socket is served by one process: libzmq would steal it.
+//! Lets only one process serve a Unix socket; libzmq would take it over.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -8,19 +8,19 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Proof that no other process serves this Unix socket: libzmq would unlink a live server's socket and take its
-/// place without a word. The lock is a file beside the socket, and goes away with it (libzmq removes neither); the
-/// kernel frees the lock when its holder dies.
+/// Proof that no other process serves this Unix socket; libzmq would silently unlink a live server's socket and take
+/// its place. The lock is a file beside the socket, and is removed with it (libzmq removes neither). The kernel frees
+/// the lock when its holder dies.
 #[derive(Debug)]
 pub(super) struct PathLock {
     socket: PathBuf,
     path: PathBuf,
     file: File,
-    /// The socket there that goes with this.
+    /// The file of the socket bound under this lock.
     bound: Option<Inode>,
 }
 
-/// A file, whatever its name.
+/// Identifies a file, whatever its name.
 type Inode = (u64, u64);
 
 impl PathLock {
@@ -35,17 +35,17 @@ impl PathLock {
             bound: None,
         };
         lock.check_free()?;
-        // What a killed server has left there goes with the lock.
+        // A socket left by a killed server is removed with the lock.
         lock.bound();
         Ok(lock)
     }
 
-    /// The socket was bound.
+    /// Called when the socket was bound.
     pub(super) fn bound(&mut self) {
         self.bound = inode(&self.socket);
     }
 
-    /// Whether something else has removed the socket, or put another in its place.
+    /// True if something else has removed or replaced the socket.
     pub(super) fn is_lost(&self) -> bool {
         inode(&self.socket) != self.bound
     }
@@ -59,12 +59,12 @@ impl PathLock {
     }
 
     fn check_free(&self) -> Result<()> {
-        // libzmq deletes whatever is there.
+        // libzmq deletes any file at the path.
         if fs::metadata(&self.socket).is_ok_and(|there| !there.file_type().is_socket()) {
             let context = format!("{}: exists already, and is no socket", self.socket.display());
             return Err(Error::new(ErrorKind::Io, context));
         }
-        // A server that takes no locks, for example one written in another language, answers here.
+        // A server that takes no locks, for example one in another language, answers here.
         match UnixStream::connect(&self.socket) {
             Ok(_) => Err(in_use(&self.socket)),
             Err(_) => Ok(()),
@@ -74,7 +74,7 @@ impl PathLock {
 
 impl Drop for PathLock {
     fn drop(&mut self) {
-        // What is there may be a successor's by now.
+        // The file at the path may be a successor's by now.
         if self.bound.is_some() && !self.is_lost() {
             let _ = fs::remove_file(&self.socket);
         }
@@ -101,7 +101,7 @@ fn lock(path: &Path, socket: &Path) -> Result<File> {
             Err(TryLockError::WouldBlock) => return Err(in_use(socket)),
             Err(TryLockError::Error(e)) => return Err(failed(e)),
         }
-        // The holder before us may have removed the file after we opened it: then the lock is worth nothing.
+        // The holder before us may have removed the file after we opened it; such a lock is worthless.
         if inode(path) == of(&file) {
             return Ok(file);
         }
@@ -123,13 +123,13 @@ fn of(file: &File) -> Option<Inode> {
     Some((ours.dev(), ours.ino()))
 }
 
-/// Why this process cannot connect to a Unix socket, if it has no right to.
+/// Why this process may not connect to a Unix socket, if so.
 pub(super) fn denied(socket: &Path) -> Option<Error> {
     let refused = UnixStream::connect(socket).err()?;
     if refused.kind() != io::ErrorKind::PermissionDenied {
         return None;
     }
-    // The folder that keeps us out, or the socket itself.
+    // The folder that denies access, or the socket itself.
     let seen = socket
         .ancestors()
         .find_map(|path| Some((path, fs::metadata(path).ok()?)));

@@ -1,4 +1,4 @@
-//! One address of the receiving end: its connection, what it is subscribed to, and what is read from it.
+//! One address of the receiving end: its connection, its subscriptions, and its messages.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -18,17 +18,17 @@ pub(super) struct Peer {
     pub(super) address: Arc<str>,
     kind: Kind,
     connection: Connection,
-    /// The socket that is there can be subscribed, and has all that was asked for.
+    /// The present socket can take subscriptions, and has taken all.
     is_ready: bool,
-    /// Connections that speak ZeroMQ; more than one only for a bound socket.
+    /// Number of connections that speak ZeroMQ; more than one only for a bound socket.
     connections: usize,
-    /// Of a bound socket the file descriptors of those that have answered a probe: surely a publisher's.
+    /// For a bound socket: the descriptors of connections that have answered a probe, which are surely publishers'.
     known: HashSet<u32>,
-    /// Those that were closed since the socket was last read until it had nothing: what still comes from one of them says
-    /// nothing about the next connection of that number.
+    /// Connections closed since the socket was last read until it was empty: input that still comes from one of them
+    /// says nothing about the next connection with that number.
     closed: HashSet<u32>,
     probe: Option<Topic>,
-    /// It is lost, and what came before is still being read: nothing is begun before that.
+    /// The connection is lost and its earlier messages are still being read; nothing is begun before that ends.
     pub(super) is_draining: bool,
 }
 
@@ -53,7 +53,7 @@ pub(super) const SUB: Kind = Kind {
     role: Role::Connect,
     sends: false,
     counts: true,
-    // Subscriptions go through the send queue: above its limit libzmq drops them silently.
+    // Subscriptions go through the send queue, above whose limit libzmq drops them silently.
     prepare: |socket| socket.set_sndhwm(0),
 };
 
@@ -84,19 +84,19 @@ impl Peer {
         self.connection.line()
     }
 
-    /// When [`Peer::look`] has something to do without anything having come.
+    /// The next time at which [`Peer::look`] has something to do, even without input.
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.connection.deadline().filter(|_| !self.is_draining)
     }
 
-    /// Takes note of what became of connections, and does what is due.
+    /// Notes changes of connections, and does what is due.
     pub(super) fn look(&mut self, topics: &BTreeSet<Topic>, now: Instant, mut tell: impl FnMut(Change)) {
         self.take_news(topics, now, &mut tell);
         if !self.is_draining && self.connection.is_due(now) && !self.has_unread() {
             if let Some(e) = self.connection.tend(now) {
                 tell(Change::Failed(e));
             }
-            // libzmq signals only to a reader that has read until there was nothing.
+            // libzmq signals only to a reader that has read until nothing was left.
             self.take_news(topics, now, &mut tell);
         }
         if self.connection.is_standing() && !self.is_ready {
@@ -107,15 +107,15 @@ impl Peer {
         }
     }
 
-    /// True if something is still to be read from a line that is about to be replaced: libzmq reports the end of a
-    /// connection before it hands over the last messages.
+    /// True if a line that is about to be replaced has unread messages: libzmq reports the end of a connection before
+    /// it hands over the last messages.
     fn has_unread(&self) -> bool {
         let line = self.connection.line().filter(|_| self.connection.is_resting());
         let events = line.map(|line| patiently(|| line.socket().get_events()));
         matches!(events, Some(Ok(events)) if events.contains(zmq::POLLIN))
     }
 
-    /// A message came though there was no greeting: this peer has none.
+    /// Called for a message without a greeting: this peer sends none.
     pub(super) fn hear(&mut self, topics: &BTreeSet<Topic>, mut tell: impl FnMut(Change)) {
         let now = Instant::now();
         self.take_news(topics, now, &mut tell);
@@ -148,13 +148,13 @@ impl Peer {
         }
     }
 
-    /// True if its connections are reported, rather than its presence.
+    /// True if connections of the peer are reported, rather than its presence.
     fn is_counted(&self) -> bool {
         let endpoint = self.connection.endpoint();
         !endpoint.is_silent() && (self.kind.counts || self.connection.connects())
     }
 
-    /// A connection was closed: whether it was the last of those that speak ZeroMQ.
+    /// Notes that a connection was closed. Returns true if it was the last one that speaks ZeroMQ.
     fn was_last(&mut self, fd: u32, greeted: bool) -> bool {
         if self.connection.connects() {
             (self.is_ready, self.probe) = (false, None);
@@ -170,21 +170,22 @@ impl Peer {
         was_last
     }
 
-    /// Asks the socket that is there for all topics, and then for the probe.
+    /// Subscribes the present socket to all topics, and then to the probe.
     fn make_ready(&mut self, topics: &BTreeSet<Topic>, tell: &mut dyn FnMut(Change)) {
         self.is_ready = true;
         let socket = self.connection.line().map(Line::socket);
         let Some(socket) = socket.filter(|_| self.kind.socket == zmq::SUB) else {
             return;
         };
-        // The library's own come last in this order, and are asked for first: they show whose the connection is.
+        // The library's own topics are last in this order, and are subscribed first: they show the publisher that this
+        // end is tablecast's.
         let mut all = topics.iter().rev().chain(&self.probe);
         if let Err(e) = all.try_for_each(|topic| subscribe(socket, topic)) {
             tell(Change::Failed(e));
         }
     }
 
-    /// The socket, if each topic is to be sent to it at once.
+    /// The socket, if subscriptions are to be made on it at once.
     fn subscribed(&self) -> Option<&zmq::Socket> {
         let is_subscribed = self.is_ready && self.kind.socket == zmq::SUB;
         self.connection.line().map(Line::socket).filter(|_| is_subscribed)
@@ -204,8 +205,8 @@ impl Peer {
         let Some(socket) = self.subscribed() else {
             return Ok(());
         };
-        // A connection that was accepted is asked for all topics when the socket next has its commands processed; this does
-        // that, so that the probe goes behind all of it.
+        // The subscriptions go to an accepted connection when the socket next processes its commands. This call does
+        // that, so that the probe goes behind all of them.
         let processed = patiently(|| socket.get_events());
         processed.map_err(|e| zmq_error(e, format!("cannot probe {}", self.address)))?;
         subscribe(socket, probe)?;

@@ -23,7 +23,7 @@ pub(super) struct PushOutbound {
 struct Opened {
     connection: Connection,
     wakeable: Wakeable,
-    /// When the connection is looked after next, even if messages find their way.
+    /// The next check of the connection, even if messages are being sent.
     look_at: Instant,
 }
 
@@ -32,7 +32,7 @@ const PUSH: Kind = Kind {
     role: Role::Connect,
     sends: true,
     counts: false,
-    // Only a running service gets messages: without one, a send fails instead of queueing in vain.
+    // Messages go only to a running service: without one, a send fails instead of queueing in vain.
     prepare: |socket| socket.set_immediate(true),
 };
 
@@ -65,17 +65,17 @@ impl Opened {
         }
     }
 
-    /// Takes note of what became of the connection, and does what is due.
+    /// Notes changes of the connection, and does what is due.
     fn look(&mut self, now: Instant) {
         self.look_at = now + LOOK;
         while self.connection.news(now).is_some() {}
         if let Some(e) = self.connection.tend(now) {
-            // The sender gets this as an error, if it goes on.
+            // The sender gets this as an error if it persists.
             log::warn!("{e}");
         }
     }
 
-    /// Waits until a message may find its way, something became of the connection, or `deadline` has passed.
+    /// Waits until a message may be sent, the connection has changed, or `deadline` has passed.
     fn wait(&mut self, deadline: Instant, now: Instant) -> zmq::Result<()> {
         let wakeable = self.wakeable.as_fd().as_raw_fd();
         let mut items = vec![zmq::PollItem::from_fd(wakeable, zmq::POLLIN)];
@@ -91,7 +91,7 @@ impl Opened {
 }
 
 impl Outbound for PushOutbound {
-    /// The receiver is not seen: a publisher service of this library.
+    /// The receiver is not visible; it is taken to be a publisher service of this library.
     fn takes_joined(&self) -> bool {
         self.options.join_frames != JoinFrames::Never
     }
@@ -139,7 +139,7 @@ impl Outbound for PushOutbound {
     }
 }
 
-/// Sends the two frames of a message. False if there is no receiver, or no room: then nothing was sent.
+/// Sends the two frames of a message. Returns false if there is no receiver, or no room; then nothing was sent.
 pub(super) fn send(socket: &zmq::Socket, topic: &[u8], payload: &[u8]) -> zmq::Result<bool> {
     match begin(socket, topic) {
         Ok(()) => end(socket, payload).map(|()| true),
@@ -153,7 +153,7 @@ pub(super) fn begin(socket: &zmq::Socket, topic: &[u8]) -> zmq::Result<()> {
     patiently(|| socket.send(topic, zmq::DONTWAIT | zmq::SNDMORE))
 }
 
-/// Sends the second frame: the rest of a message that was begun is never refused for lack of room.
+/// Sends the second frame. After the first frame it is never refused for lack of room.
 pub(super) fn end(socket: &zmq::Socket, payload: &[u8]) -> zmq::Result<()> {
     patiently(|| socket.send(payload, 0))
 }

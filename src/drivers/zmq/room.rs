@@ -1,5 +1,5 @@
-//! The limit of open files. Where libzmq finds no descriptor it ends the process (for its threads, and for a connection over a
-//! Unix socket), or keeps a processor busy (for one over TCP): it must not come to that.
+//! Keeps descriptors free below the limit of open files. Where libzmq finds none it ends the process (for its threads,
+//! and for a connection over a Unix socket), or keeps a processor busy (for one over TCP).
 
 use std::fs::File;
 use std::io;
@@ -11,13 +11,14 @@ use crate::error::{Error, ErrorKind, Result};
 
 use super::copy::{Connection, Miss};
 
-/// More than a line takes, and libzmq's threads with the first.
+/// More than a line takes, and libzmq's threads with the first line.
 const ROOM: u64 = 24;
 
-/// Of the limit, this part is kept free of connections that were accepted: several may come before the first is turned away.
+/// One part in this many of the limit is kept free of accepted connections: several may come before the first is
+/// refused.
 const PART: u64 = 8;
 
-/// Descriptors that copying a connection takes, and a few more, since other threads take returned ones.
+/// Descriptors needed to copy a connection, and a few more, since other threads take freed ones.
 const SPARE: usize = 4;
 
 /// Fails if too few descriptors are left for another line to this address.
@@ -32,7 +33,7 @@ pub(super) fn check(address: &str) -> Result<()> {
     open().map_err(|e: io::Error| crowded(address).with_source(e))
 }
 
-/// The error that there are too few.
+/// The error for too few descriptors.
 pub(super) fn crowded(address: &str) -> Error {
     let context = format!(
         "no file descriptors are left for {address}: raise the limit of open files (`ulimit -n`, `LimitNOFILE=`)"
@@ -40,7 +41,7 @@ pub(super) fn crowded(address: &str) -> Error {
     Error::new(ErrorKind::Io, context)
 }
 
-/// True if there is room for more: the system hands out the lowest number, so all that are lower are taken.
+/// True if there is room for more: the system hands out the lowest free number, so all lower numbers are taken.
 fn is_room(lowest: u32, more: u64) -> bool {
     limit().is_none_or(|limit| u64::from(lowest) + more <= limit)
 }
@@ -52,14 +53,14 @@ fn limit() -> Option<u64> {
 /// Refuses connections when there is no room.
 #[derive(Default)]
 pub(super) struct Doorkeeper {
-    /// Given back for as long as it takes to hang up.
+    /// Reserved descriptors, freed while a connection is being refused.
     spare: Vec<File>,
     /// Peers still to be refused, by descriptor, and the address of each.
     crowd: Vec<(u32, String)>,
 }
 
 impl Doorkeeper {
-    /// A connection was accepted. False if it is turned away, since there would not be room for others.
+    /// Called for an accepted connection. Returns false if it is refused, since there would be no room for others.
     pub(super) fn admits(&mut self, fd: u32, address: &str) -> bool {
         let room = limit().map_or(ROOM, |limit| ROOM.max(limit / PART));
         let admits = is_room(fd, room);
@@ -70,7 +71,7 @@ impl Doorkeeper {
         admits
     }
 
-    /// Closes the connections that are still there.
+    /// Closes refused connections that are still open.
     pub(super) fn turn_away(&mut self) {
         if !self.crowd.is_empty() {
             self.spare.clear();

@@ -1,8 +1,8 @@
-//! Count of bytes that have come on a TCP connection, by the system.
+//! The system's count of bytes received on TCP connections.
 
 use super::copy::Ends;
 
-/// The sum for these connections. `None` if there are none, or the system does not say.
+/// The sum for these connections; `None` if there are none, or the system does not say.
 pub(super) fn received<'a>(connections: impl Iterator<Item = &'a Ends>) -> Option<u64> {
     let mut sum = None;
     for ends in connections {
@@ -19,7 +19,7 @@ fn received_on(_: &Ends) -> Option<u64> {
     None
 }
 
-/// The kernel is asked by a netlink message (`sock_diag`), as `ss` does.
+/// Asks the kernel by netlink messages (`sock_diag`), as `ss` does.
 #[cfg(target_os = "linux")]
 mod linux {
     use std::net::{IpAddr, SocketAddr};
@@ -33,10 +33,10 @@ mod linux {
     const AF_INET: u8 = 2;
     const AF_INET6: u8 = 10;
     const IPPROTO_TCP: u8 = 6;
-    /// The attribute with the kernel's `tcp_info`, and where in it the received bytes are.
+    /// The attribute with the kernel's `tcp_info`, and the position of the received bytes in it.
     const INET_DIAG_INFO: u16 = 2;
     const BYTES_RECEIVED: usize = 128;
-    /// Of `nlmsghdr` and of `inet_diag_msg`, after which the attributes begin.
+    /// Length of `nlmsghdr` and of `inet_diag_msg`, behind which the attributes begin.
     const HEADER: usize = 16;
     const MESSAGE: usize = 72;
 
@@ -58,7 +58,7 @@ mod linux {
     fn request(ends: &Ends) -> Vec<u8> {
         let family = if ends.local.is_ipv4() { AF_INET } else { AF_INET6 };
         let mut message = vec![family, IPPROTO_TCP, 1 << (INET_DIAG_INFO - 1), 0];
-        // In every state.
+        // Any state.
         message.extend(u32::MAX.to_ne_bytes());
         for end in [ends.local, ends.remote] {
             message.extend(end.port().to_be_bytes());
@@ -76,7 +76,7 @@ mod linux {
             SocketAddr::V6(end) => end.scope_id(),
         };
         message.extend(scope(ends.remote).to_ne_bytes());
-        // Whatever its cookie.
+        // Any cookie.
         message.extend([0xff; 8]);
         let mut request = Vec::with_capacity(HEADER + message.len());
         request.extend(u32::try_from(HEADER + message.len()).unwrap_or(0).to_ne_bytes());

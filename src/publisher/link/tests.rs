@@ -12,11 +12,11 @@ use crate::update::{Action, DbUpdate};
 
 const ADDRESS: &str = "memory://here";
 
-/// The memory driver's sending end, which is asked, and fails, when the test says so.
+/// The memory driver's sending end; the test sends its probes and makes it fail.
 struct Troubled {
     inner: Box<dyn Outbound>,
     probes: Receiver<Topic>,
-    /// How many sends succeed before one fails.
+    /// Number of sends that succeed before one fails.
     fails_after: Arc<Mutex<Option<usize>>>,
 }
 
@@ -52,7 +52,7 @@ struct Rig {
     inbound: Box<dyn Inbound>,
 }
 
-/// A link that says hello every 50 ms, and an end that listens to these topics.
+/// A link with a hello interval of 50 ms, and a receiving end with these topics.
 fn rig(max_message_bytes: usize, topics: &[&Topic]) -> Rig {
     let driver = MemoryDriver::new(ADDRESS).unwrap();
     let (mut inbound, _) = driver.inbound().unwrap();
@@ -101,14 +101,14 @@ impl Rig {
     }
 }
 
-/// A hello that passes a question by says that the question was not heard.
+/// A hello that overtakes a question says that the question was not received.
 #[test]
 fn a_question_is_answered_before_the_next_hello() {
     let (hello, probe) = (Topic::hello(), Topic::probe(1, 1));
     let mut rig = rig(1 << 20, &[&hello, &probe]);
     rig.next();
     let shared = Arc::clone(&rig.link.shared);
-    // A burst has the lock until a hello is due, and the keeper waits for it.
+    // A burst holds the lock until a hello is due, and the keeper waits for it.
     let sender = shared.sender.lock();
     let deadline = thread::deadline(Duration::from_secs(20));
     while !shared.waiting.load(Ordering::Relaxed) {
@@ -126,7 +126,7 @@ fn a_question_is_answered_before_the_next_hello() {
     assert_eq!(rig.next().0, hello.as_str());
 }
 
-/// A round that was begun and not ended is not begun again: parts of both would be taken for one that is whole.
+/// An unfinished round is not repeated: parts of both would be taken for one whole round.
 #[test]
 fn no_two_rounds_of_hellos_have_the_same_number() {
     let mut rig = rig(MIN_HELLO, &[&Topic::hello()]);
@@ -156,7 +156,7 @@ fn no_two_rounds_of_hellos_have_the_same_number() {
 }
 
 impl Rig {
-    /// Sends up to this many updates as fast as it goes, until some are gathered: how many were sent.
+    /// Sends up to this many updates as fast as possible, until some are gathered. Returns the number sent.
     fn burst(&self, topic: &Topic) -> u64 {
         let update = DbUpdate::new("t", "k", Action::Set);
         let mut body = Vec::new();
@@ -179,7 +179,7 @@ impl Rig {
     }
 }
 
-/// The next number of a topic; `last` is its last one that has come.
+/// The next number of a topic; `last` is the last one received.
 fn told(rig: &mut Rig, topic: &Topic, last: &mut u64) -> u64 {
     let (mut decoder, mut messages) = (Decoder::new(), Vec::new());
     loop {

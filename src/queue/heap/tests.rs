@@ -1,4 +1,4 @@
-//! The heap against a model that says the same as simply as possible.
+//! The heap against the simplest possible model.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -16,9 +16,9 @@ enum Step {
     PopHeld,
     Release(usize),
     Wait(u64),
-    /// Remove what has a version.
+    /// Remove updates with a version.
     Remove,
-    /// Look whether each is there.
+    /// Check for each row whether it is pending.
     Look,
 }
 
@@ -37,7 +37,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(step, 0..200)
 }
 
-/// Pending updates by arrival, and the keys that are held.
+/// Pending updates in order of arrival, and the held keys.
 #[derive(Default)]
 struct Model {
     pending: Vec<(Duration, DbUpdate)>,
@@ -52,7 +52,7 @@ impl Model {
         let key = if now - *arrived > MAX_OVERTAKE {
             oldest.key.clone()
         } else {
-            // Of those that are equal the first.
+            // The first of equal ones.
             let next = free().min_by_key(|(_, update)| (update.priority, update.timestamp));
             next?.1.key.clone()
         };

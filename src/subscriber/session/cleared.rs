@@ -1,6 +1,6 @@
 //! Topics that were cleared because a connection was lost. Pure.
 //!
-//! A cleared topic goes one way: it waits to be reported, then to be registered again, then to be in force again.
+//! A cleared topic waits to be reported, then to be registered again, then to be in force again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use crate::clock::after;
 use crate::update::{Name, SyncReason, Topic};
 
-/// How soon it is looked again whether a topic for which an address was waited in vain is in force anywhere.
+/// How often to check whether a topic is in force anywhere, after the wait for an address has timed out.
 const AGAIN: Duration = Duration::from_millis(100);
 
-/// The topics on that way.
+/// Cleared topics by stage.
 #[derive(Debug, Default)]
 pub(super) struct Cleared {
     /// The last address that was lost.
@@ -20,28 +20,29 @@ pub(super) struct Cleared {
     untold: BTreeSet<Topic>,
     /// Topics reported to the program, and not registered again.
     told: BTreeSet<Topic>,
-    /// Registered again, but not yet in force wherever there is a connection.
+    /// Topics registered again, but not yet in force at every connected address.
     resumed: BTreeMap<Topic, Resumed>,
 }
 
 #[derive(Debug)]
 struct Resumed {
     generation: u64,
-    /// The program has not heard that it was cleared: it needs no report, if it is in force at the time of the report.
+    /// The clearing was not reported to the program. Nothing is reported if the topic is in force by the next event
+    /// that covers every topic.
     is_quiet: bool,
-    /// End of the wait for an address that does not answer; `None` once the program got its event because of that.
+    /// End of the wait for an address that does not answer; `None` after the program got its event at that end.
     patience: Option<Instant>,
 }
 
 impl Cleared {
-    /// These topics were cleared, because the connection to this address was lost.
+    /// Adds topics that were cleared because the connection to this address was lost.
     pub(super) fn clear(&mut self, address: &Name, topics: impl Iterator<Item = Topic>) {
         self.address = Some(address.clone());
         self.resumed.clear();
         self.untold.extend(topics);
     }
 
-    /// A topic is registered, in this generation; addresses are waited for until `patience` is over.
+    /// Handles the registration of a topic. Addresses are waited for until `patience` is over.
     pub(super) fn registered(&mut self, topic: &Topic, generation: u64, patience: Duration, now: Instant) {
         let is_quiet = self.untold.remove(topic);
         if is_quiet || self.told.remove(topic) {
@@ -55,15 +56,15 @@ impl Cleared {
         }
     }
 
-    /// The program does not want this topic any more, whether it was cleared or not.
+    /// Forgets a topic that the program has unregistered, whether it was cleared or not.
     pub(super) fn unregistered(&mut self, topic: &Topic) {
         self.untold.remove(topic);
         self.told.remove(topic);
         self.resumed.remove(topic);
     }
 
-    /// An address is live: the program can register its topics again. Returns the event for it. Topics up to the
-    /// generation `settled` are in force wherever there is a connection.
+    /// Returns the event for the program once an address is live, so that the program can register its topics again.
+    /// Topics up to the generation `settled` are in force at every connected address.
     pub(super) fn tell(&mut self, settled: u64) -> Option<SyncReason> {
         // The program gets an event that covers every topic.
         self.resumed
@@ -78,9 +79,9 @@ impl Cleared {
         Some(SyncReason::Cleared { address, topics })
     }
 
-    /// Topics up to the generation `settled` are in force wherever there is a connection, and those up to `somewhere`
-    /// at one address at least; returns the event for the program. An address that does not answer in time is not
-    /// waited for: the program then gets two events.
+    /// Returns the event for topics that are in force again. Topics up to the generation `settled` are in force at
+    /// every connected address, those up to `somewhere` at one at least. An address that does not answer in time is not
+    /// waited for; the program then gets two events.
     pub(super) fn in_force(&mut self, settled: u64, somewhere: u64, now: Instant) -> Option<SyncReason> {
         let mut topics = Vec::new();
         self.resumed.retain(|topic, resumed| {
@@ -100,12 +101,12 @@ impl Cleared {
         (!topics.is_empty()).then_some(SyncReason::Resubscribed { topics })
     }
 
-    /// When [`Cleared::in_force`] is to be called again.
+    /// The next time to call [`Cleared::in_force`].
     pub(super) fn deadline(&self) -> Option<Instant> {
         self.resumed.values().filter_map(|resumed| resumed.patience).min()
     }
 
-    /// The subscriber stopped. When it runs again, all registered topics are reported to be in force.
+    /// Called when the subscriber stops. When it runs again, all registered topics are reported to be in force.
     pub(super) fn reset(&mut self) {
         self.resumed.clear();
     }

@@ -1,4 +1,4 @@
-//! Changes by the program, and those that the driver refused.
+//! Commands of the program, and those that the driver refused.
 
 use std::time::Instant;
 
@@ -34,7 +34,7 @@ impl Session {
                 self.changed();
             }
             Command::Disconnect(address) => {
-                // It was lost before.
+                // Lost before the program unregistered it.
                 if self.peers.get_mut(&address).is_some_and(Peer::take_lost) {
                     self.tell_lost(&address, now);
                 }
@@ -52,12 +52,12 @@ impl Session {
         }
     }
 
-    /// To be called after [`Session::handle_command`], once for all that came together.
+    /// Ends a batch of [`Session::handle_command`] calls.
     pub(in crate::subscriber) fn handled_commands(&mut self, now: Instant) {
         self.ask(now);
     }
 
-    /// The driver could not subscribe to this topic.
+    /// Handles a topic to which the driver could not subscribe.
     pub(in crate::subscriber) fn handle_refused(&mut self, topic: Topic, now: Instant) {
         let generation = self.topics.refuse(topic);
         self.peers.values_mut().for_each(|peer| peer.limit(generation));
@@ -66,7 +66,7 @@ impl Session {
         self.deadline = None;
     }
 
-    /// The driver could not begin to connect to this address.
+    /// Handles an address to which the driver could not begin to connect.
     pub(in crate::subscriber) fn handle_not_connecting(&mut self, address: &str, now: Instant) {
         if let Some(peer) = self.peers.get_mut(address) {
             peer.refused(now, &self.times, &mut self.jitter);
@@ -74,7 +74,7 @@ impl Session {
         self.deadline = None;
     }
 
-    /// Ends listening to an address.
+    /// Removes an address.
     fn remove(&mut self, address: &Name) {
         self.peers.remove(address);
         if let Some(continuity) = &mut self.continuity {
@@ -84,14 +84,14 @@ impl Session {
         self.changed();
     }
 
-    /// True if changes from an address that is given up were or may be missed: its publisher has not said goodbye.
+    /// True if giving up this address may miss changes: its publisher has not said goodbye.
     fn is_missed(&self, address: &Name) -> bool {
         let Some(peer) = self.peers.get(address) else {
             return false;
         };
         match (peer.is_told(), peer.owner()) {
             (true, Some(_)) => !self.has_left(address),
-            // A broker answers there, or no publisher.
+            // The address is a broker's, or has no publisher.
             (true, None) => !peer.is_live(),
             (false, _) => !peer.is_at_peace(),
         }

@@ -1,35 +1,35 @@
-//! How long what is received now was on its way, compared with what came when the way was free.
+//! Estimates how long messages are delayed, relative to the least delayed message.
 
 use std::time::{Duration, Instant};
 
 /// The clocks of two machines may drift apart by a thousandth.
 const DRIFT: u32 = 1_000;
 
-/// Compares when hellos and answers come with when their publisher says that it said them, by its own clock. No two clocks
-/// are ever compared: only by how much more one of them has gone on.
+/// Compares when hellos and answers arrive with the time their publisher's own clock gives for sending them. Two clocks
+/// are never compared, only how far each has advanced.
 #[derive(Debug, Default)]
 pub(super) struct Delay {
-    /// When what was least delayed came, and when its publisher said it.
+    /// When the least delayed message arrived, and when its publisher sent it.
     least: Option<(Instant, Duration)>,
-    /// That was on its way for at most so long: less than an answer and its question together.
+    /// Upper bound of the delay of that message: less than the round trip of a question and its answer.
     bound: Option<Duration>,
 }
 
 impl Delay {
-    /// An answer came now that was said at this time of its publisher, so long after it was asked for.
+    /// Takes an answer sent at `said` by the publisher's clock and received `took` after its question.
     pub(super) fn answer(&mut self, said: Duration, took: Duration, now: Instant) {
         self.late(said, now);
         self.bound = Some(self.bound.map_or(took, |bound| bound.min(took)));
     }
 
-    /// Something came now that was said at this time of its publisher: how long it was on its way, at most. Without an answer
-    /// before nobody knows: what came so far may all have stood behind one backlog.
+    /// Takes a message sent at `said` by the publisher's clock. Returns an upper bound of its delay. There is no bound
+    /// before the first answer, since everything so far may have stood behind one backlog.
     pub(super) fn hear(&mut self, said: Duration, now: Instant) -> Option<Duration> {
         let late = self.late(said, now);
         self.bound.map(|bound| late + bound)
     }
 
-    /// How much longer it was on its way than what was least delayed.
+    /// How much longer the message was delayed than the least delayed one.
     fn late(&mut self, said: Duration, now: Instant) -> Duration {
         let Some((heard, first)) = self.least.filter(|(_, first)| said >= *first) else {
             self.least = Some((now, said));
@@ -60,14 +60,14 @@ mod tests {
         assert_eq!(late(7_000, 5_000), millis(3_000));
         assert_eq!(late(8_000, 6_000), millis(3_000), "a backlog that stays");
         assert_eq!(late(12_000, 7_004), Duration::ZERO);
-        // A clock that is slower by a part in ten thousand, for a day.
+        // A clock that is slow by one part in ten thousand, for a day.
         for hour in 1..24 {
             assert_eq!(
                 late(12_000 + hour * 3_600_000, 7_004 + hour * 3_600_360),
                 Duration::ZERO
             );
         }
-        // It began anew.
+        // The publisher's clock began anew.
         assert_eq!(late(1, 100_000_000), Duration::ZERO);
     }
 

@@ -10,13 +10,13 @@ use super::continuity::{Scope, Sender};
 use super::peer::Greeting;
 use super::{Action, Session};
 
-/// From where frames are coming. What follows from that is done once for all that come together.
+/// The address that frames are coming from. Consequences are handled once for all frames that come together.
 #[derive(Debug, Default)]
 pub(super) struct Hearing {
     address: Option<Name>,
-    /// When the last one came.
+    /// Arrival of the last frame.
     at: Option<Instant>,
-    /// One made sense.
+    /// At least one frame was valid.
     sense: bool,
 }
 
@@ -24,9 +24,10 @@ pub(super) struct Hearing {
 const MAX_KEPT: usize = 1024;
 
 impl Session {
-    /// A frame came. `heard` is about the time now, `clock` the time: it is read where it matters.
+    /// Handles a frame. `heard` is roughly the current time; `clock` gives the exact time and is read only where it
+    /// matters.
     ///
-    /// The path of every message: nothing here may cost more than it must.
+    /// Every message passes here, so this has to be cheap.
     pub(in crate::subscriber) fn handle_frame(
         &mut self,
         address: &str,
@@ -71,19 +72,19 @@ impl Session {
             }
             None => updates.extend(came),
         }
-        // The memory of a message with very many parts is given back.
+        // A message with very many parts does not keep its memory.
         self.messages.shrink_to(MAX_KEPT);
         if is_requested {
             self.tell(SyncReason::Requested, clock());
         }
     }
 
-    /// A frame came that has not the transport's form.
+    /// Handles a frame that does not have the transport's form.
     pub(in crate::subscriber) fn handle_malformed(&mut self) {
         self.stats.malformed += 1;
     }
 
-    /// To be called when no frame follows at once.
+    /// Called when no frame follows immediately.
     pub(in crate::subscriber) fn settle_hearing(&mut self) {
         let Some(at) = self.hearing.at.take() else { return };
         let sense = std::mem::take(&mut self.hearing.sense);
@@ -97,7 +98,7 @@ impl Session {
             peer.understood(true);
         }
         if peer.unanswered_since().is_some() {
-            // It is to be asked again, sooner than it would have counted as lost.
+            // It is probed again before it would have counted as lost.
             self.deadline = None;
         }
         if peer.hear(at) {
@@ -124,10 +125,10 @@ impl Session {
         }
     }
 
-    /// Reads a publisher's hello; returns who said it.
+    /// Reads a publisher's hello. Returns its sender.
     pub(super) fn on_hello(&mut self, address: &str, payload: &[u8], now: Instant) -> Option<Greeting> {
         if payload.is_empty() {
-            // A transport that confirms by itself has no hello.
+            // A transport that confirms subscriptions itself has no hello.
             return None;
         }
         let decoded = match payload.len() > self.options.max_message_bytes.max(MIN_HELLO) {
@@ -156,7 +157,7 @@ impl Session {
         };
         self.hearing.sense = true;
         let Some((publisher, epoch)) = publisher.zip(epoch) else {
-            // A service that writes messages anew, as Dragonflow's, leaves out the publisher.
+            // A service that rewrites messages, such as Dragonflow's, leaves out the publisher.
             self.stats.filtered += 1;
             return None;
         };

@@ -1,7 +1,7 @@
-//! A subscriber's state of addresses, topics and publishers: pure, without threads, sockets, locks or a clock.
+//! A subscriber's state of addresses, topics and publishers. Pure: without threads, sockets, locks or a clock.
 //!
 //! Events go in (`handle_…`, [`Session::tick`]), actions come out ([`Session::poll`]), and [`Session::deadline`] says
-//! when to call `tick`. Every loss is reported once, and every rule about liveness is here.
+//! when to call `tick`. All rules of liveness and losses are here.
 
 mod cleared;
 mod commands;
@@ -35,20 +35,20 @@ use topics::Topics;
 /// The registered addresses.
 type Peers = BTreeMap<Name, Peer>;
 
-/// As [`MOST_HELD`], for a loss that was not noticed at once.
+/// As [`MOST_HELD`], for a loss that was noticed with a delay.
 const LEAST_HELD: f64 = 0.2;
 
 /// State that outlives a run of the subscriber.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    /// Addresses that were live, and in which registration.
+    /// Addresses that were live, each with its registration.
     were_live: BTreeMap<Name, u64>,
     cleared: Cleared,
     stats: SubscriberStats,
 }
 
 impl Memory {
-    /// The program does not want this topic any more.
+    /// Forgets a topic that the program has unregistered.
     pub(super) fn unregistered(&mut self, topic: &Topic) {
         self.cleared.unregistered(topic);
     }
@@ -62,23 +62,23 @@ pub(super) struct Session {
     topics: Topics,
     peers: Peers,
     cleared: Cleared,
-    /// Addresses that were live in an earlier run, and in which registration.
+    /// Addresses that were live in an earlier run, each with its registration.
     were_live: BTreeMap<Name, u64>,
-    /// While losses are looked for.
+    /// `None` if losses are not looked for.
     continuity: Option<Continuity>,
     decoder: Decoder,
     messages: Vec<Message>,
     updates: Vec<DbUpdate>,
     actions: VecDeque<Action>,
     hearing: frames::Hearing,
-    /// Everything that had come by then was seen.
+    /// Everything that had arrived by then was read.
     drained: Instant,
-    /// The names of probes: the subscriber, and the number of the question.
+    /// The names of probes: the subscriber's id, and the number of the question.
     id: u64,
     probes: u64,
-    /// When refused topics are asked for again.
+    /// When to subscribe to refused topics again.
     refused_at: Option<Instant>,
-    /// The result of [`Session::deadline`], while it holds.
+    /// The result of [`Session::deadline`] while it is valid.
     deadline: Option<Option<Instant>>,
     /// The result of [`Session::addresses`] has changed.
     has_changed: bool,
@@ -87,8 +87,8 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// A session that listens to nothing yet; topics up to `generation` were registered before. `seed` makes it differ
-    /// from others: in the names of its probes, and in when it does what all do at about the same time.
+    /// Creates a session without addresses and topics; topics up to `generation` were registered before. `seed` makes
+    /// it differ from others in the names of its probes, and in the times of work that all subscribers do.
     pub(super) fn new(
         options: &SubscriberOptions,
         memory: Memory,
@@ -141,7 +141,7 @@ impl Session {
         }
     }
 
-    /// The next thing to do.
+    /// The next action.
     pub(super) fn poll(&mut self) -> Option<Action> {
         // The program gets all earlier updates before the event that asks it to read the store.
         if !self.updates.is_empty() {
@@ -151,7 +151,7 @@ impl Session {
         self.actions.pop_front()
     }
 
-    /// True if there is something to do that cannot wait until more has come.
+    /// True if there is an action that cannot wait for more input.
     pub(super) fn is_urgent(&self) -> bool {
         !self.actions.is_empty()
     }
@@ -161,7 +161,7 @@ impl Session {
         &mut self.updates
     }
 
-    /// For values whose memory may be used again.
+    /// The decoder, for values whose memory can be reused.
     pub(super) fn decoder(&mut self) -> &mut Decoder {
         &mut self.decoder
     }
@@ -192,12 +192,12 @@ impl Session {
         }
     }
 
-    /// A failure in the background was reported.
+    /// Counts a background failure that was reported.
     pub(super) fn handle_failed(&mut self) {
         self.stats.errors += 1;
     }
 
-    /// The driver has a connection to this address.
+    /// Handles a new connection to this address.
     pub(super) fn handle_connected(&mut self, address: &str, now: Instant) {
         self.settle_hearing();
         let Some((name, peer)) = entry(&mut self.peers, address) else {
@@ -209,7 +209,7 @@ impl Session {
         self.changed();
     }
 
-    /// The driver has lost the connection to this address.
+    /// Handles the loss of the connection to this address.
     pub(super) fn handle_disconnected(&mut self, address: &str, now: Instant) {
         self.settle_hearing();
         let Some((name, peer)) = entry(&mut self.peers, address) else {
@@ -219,7 +219,7 @@ impl Session {
         self.lost(&name, told, MOST_HELD, now);
     }
 
-    /// An answer to a probe came, with the publisher's hello if it has one.
+    /// Handles an answer to a probe, with the publisher's hello if it has one.
     pub(super) fn handle_answer(&mut self, address: &str, probe: &[u8], hello: &[u8], now: Instant) {
         self.hear(address, now);
         let greeting = self.on_hello(address, hello, now);
@@ -238,7 +238,7 @@ impl Session {
         self.ask(now);
     }
 
-    /// The driver has received `received` bytes from this address so far, if it knows.
+    /// Handles the number of bytes that the driver has received from this address so far, if it knows.
     pub(super) fn handle_weight(&mut self, address: &str, received: Option<u64>, now: Instant) {
         let Some((name, peer)) = entry(&mut self.peers, address) else {
             return;
@@ -249,7 +249,7 @@ impl Session {
         self.deadline = None;
     }
 
-    /// Everything that has come was handled: there is nothing more to read.
+    /// Notes that everything that has arrived was handled.
     pub(super) fn handle_drained(&mut self, now: Instant) {
         self.drained = now;
         if let Some(continuity) = &mut self.continuity {
@@ -257,7 +257,7 @@ impl Session {
         }
     }
 
-    /// Every address, which registration of it this is, its state, and the generation of topics in force there.
+    /// Every address, its registration, its state, and the generation of topics in force there.
     pub(super) fn addresses(&self) -> impl Iterator<Item = (&Name, u64, AddressState, u64)> {
         self.peers.iter().map(|(address, peer)| {
             let generation = peer.generation();
@@ -309,7 +309,8 @@ impl Session {
         self.act(Action::Tell(reason));
     }
 
-    /// True if the publisher at this address has said goodbye, and all has come that is known to have been sent from there.
+    /// True if the publisher at this address has said goodbye, and everything known to have been sent from there has
+    /// come.
     fn has_left(&self, address: &Name) -> bool {
         let owner = self.peers.get(address).and_then(Peer::owner);
         let (Some((publisher, epoch)), Some(continuity)) = (owner, &self.continuity) else {

@@ -1,11 +1,11 @@
-//! Input of a session besides the driver's, and its output.
+//! The session's inputs other than the driver's, and its outputs.
 
 use std::collections::BTreeMap;
 
 use crate::error::Error;
 use crate::update::{Name, SyncReason, Topic};
 
-/// Change by the program.
+/// A change by the program.
 #[derive(Debug)]
 pub(in crate::subscriber) enum Command {
     /// A topic was registered, in this generation.
@@ -14,11 +14,11 @@ pub(in crate::subscriber) enum Command {
     /// An address was registered; the number identifies the registration.
     Connect(Name, u64),
     Disconnect(Name),
-    /// The publisher at this address is gone; that is reported, unless it has said goodbye.
+    /// The publisher at this address is gone; reported unless it has said goodbye.
     GiveUp(Name),
 }
 
-/// Actions, in this order.
+/// Actions, listed in the order in which the session gives them.
 #[derive(Debug)]
 pub(in crate::subscriber) enum Action {
     /// The updates of [`Session::updates`](super::Session::updates) go into the queue.
@@ -32,7 +32,8 @@ pub(in crate::subscriber) enum Action {
     Connect(Name),
     Disconnect(Name),
     Probe(Name, Topic),
-    /// The number of bytes that have come from there goes to [`Session::handle_weight`](super::Session::handle_weight).
+    /// The number of bytes received from this address goes to
+    /// [`Session::handle_weight`](super::Session::handle_weight).
     Weigh(Name),
     /// These topics, of these generations, are not registered any more.
     Clear(BTreeMap<Topic, u64>),

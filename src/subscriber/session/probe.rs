@@ -1,11 +1,11 @@
-//! A question to an address: are all topics in force, do you live?
+//! A question to an address: are all topics in force, and is the publisher alive?
 
 use std::time::{Duration, Instant};
 
 use crate::clock::after;
 use crate::update::Topic;
 
-/// How soon it is looked again whether everything that has come was seen.
+/// How soon to check again whether everything that has arrived was read.
 pub(super) const SOON: Duration = Duration::from_millis(5);
 
 /// The longest wait for an answer before an address is asked again.
@@ -16,28 +16,28 @@ pub(super) struct Probe {
     pub(super) topic: Topic,
     pub(super) generation: u64,
     pub(super) asked: Instant,
-    /// When the first question was asked after which nothing has come, of which this is a repetition.
+    /// When the first question of this series was asked; nothing was received after it.
     pub(super) first_asked: Instant,
-    /// When to ask again: the answer may have been dropped. A new question makes the answer to the old one worthless,
-    /// which may stand behind a backlog, so each waits twice as long as the one before.
+    /// When to ask again, since the answer may have been dropped. A new question voids the answer to the old one, which
+    /// may stand behind a backlog, so each question waits twice as long as the one before.
     pub(super) again_at: Instant,
     patience: Duration,
-    /// A hello has come that was said after the question should have arrived: when the answer should be there too.
+    /// Set by a hello that was sent after the question should have arrived: when the answer is due.
     pub(super) passed_by: Option<Instant>,
-    /// Another one has come since then: nothing that was sent before it is unread.
+    /// Another hello has come since `passed_by`, so nothing sent before the first one is unread.
     pub(super) is_passed_again: bool,
-    /// The transport is being asked whether bytes have come.
+    /// The transport was asked how many bytes have come.
     pub(super) is_weighed: bool,
-    /// When it was last asked that, or might have been.
+    /// When the transport was last asked, or could have been.
     pub(super) looked: Instant,
-    /// Since when it waits only for all to be read that has come.
+    /// Since when the verdict waits only for unread input.
     pub(super) unread_since: Option<Instant>,
-    /// As of when it is weighed, not all was read that had come.
+    /// There was unread input when the transport was asked.
     pub(super) is_unread: bool,
 }
 
 impl Probe {
-    /// A probe that is sent now, for topics up to `generation`.
+    /// Creates a probe that is sent now, for topics up to `generation`.
     pub(super) fn new(topic: Topic, generation: u64, patience: Duration, now: Instant) -> Probe {
         Probe {
             topic,
@@ -55,8 +55,8 @@ impl Probe {
         }
     }
 
-    /// If it has not been answered in time, as far as what has come was seen: its generation, and the patience for the
-    /// next one.
+    /// Returns the generation and the next question's patience if the probe was not answered in time and all input of
+    /// that time was read.
     pub(super) fn late(&mut self, now: Instant, drained: Instant) -> Option<(u64, Duration)> {
         if self.again_at > now {
             return None;
@@ -73,7 +73,7 @@ impl Probe {
         Some((self.generation, self.longer()))
     }
 
-    /// A hello that was not delayed has passed it by, and the answer should be there after `margin`.
+    /// Notes that a hello without delay has overtaken the question, so that the answer is due after `margin`.
     pub(super) fn pass_by(&mut self, margin: Duration, now: Instant) {
         match self.passed_by {
             None => self.passed_by = Some(after(now, margin)),
@@ -81,8 +81,8 @@ impl Probe {
         }
     }
 
-    /// True if the answer should have come behind the hello that has passed the question by, as far as what has come was
-    /// seen.
+    /// True if the answer should have come after the hello that overtook the question, and all input of that time was
+    /// read.
     pub(super) fn is_passed_by(&mut self, margin: Duration, now: Instant, drained: Instant) -> bool {
         let Some(at) = self.passed_by.filter(|at| *at <= now) else {
             return false;
@@ -98,7 +98,7 @@ impl Probe {
         false
     }
 
-    /// The patience for the next one.
+    /// The patience of the next question.
     pub(super) fn longer(&self) -> Duration {
         self.patience.saturating_mul(2).min(MAX_PATIENCE)
     }

@@ -1,13 +1,13 @@
-//! The options that are times.
+//! The options that are durations.
 
 use std::time::Duration;
 
 use crate::subscriber::SubscriberOptions;
 
-/// A shorter hello interval is taken for this one: less than a process may be without a processor.
+/// Lower bound of the hello interval: a process may be without a processor for about as long.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
 
-/// The options that are times, within bounds that arithmetic and a processor can bear.
+/// The options that are durations, limited to values that arithmetic and a processor can bear.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Times {
     pub(super) live_timeout: Duration,

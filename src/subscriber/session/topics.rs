@@ -1,4 +1,4 @@
-//! The registered topics: which are asked for, and what of each is known to the program.
+//! The registered topics: which are subscribed, and up to when the program knows the updates of each.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -7,11 +7,11 @@ use hashbrown::HashMap;
 
 use crate::update::Topic;
 
-/// The registered topics. Registering one raises the generation: a proof counts for the topics up to one.
+/// The registered topics. Each registration raises the generation; a proof counts for all topics up to a generation.
 #[derive(Debug)]
 pub(super) struct Topics {
     known: HashMap<Topic, Interest>,
-    /// The generation of the newest topic that was asked for.
+    /// The generation of the newest topic that was subscribed.
     latest: u64,
     /// Topics that the driver has refused, by generation.
     refused: BTreeMap<u64, Topic>,
@@ -23,12 +23,12 @@ pub(super) struct Topics {
 #[derive(Debug)]
 struct Interest {
     generation: u64,
-    /// Updates sent on it before this are known to the program.
+    /// Updates sent on this topic before this are known to the program.
     covered: Instant,
 }
 
 impl Topics {
-    /// No topic; those up to this generation are registered no more.
+    /// Creates an empty set. Topics up to this generation were registered by earlier runs.
     pub(super) fn new(generation: u64, now: Instant) -> Topics {
         Topics {
             known: HashMap::new(),
@@ -50,7 +50,7 @@ impl Topics {
         self.known.insert(topic, Interest { generation, covered });
     }
 
-    /// Removes a topic: true if it was registered.
+    /// Removes a topic. Returns true if it was registered.
     pub(super) fn unregister(&mut self, topic: &Topic) -> bool {
         let Some(interest) = self.known.remove(topic) else {
             return false;
@@ -59,14 +59,15 @@ impl Topics {
         true
     }
 
-    /// Removes all, in order, with their generations.
+    /// Removes all topics. Returns them in order, with their generations.
     pub(super) fn clear(&mut self) -> BTreeMap<Topic, u64> {
         self.refused.clear();
         let all = self.known.drain();
         all.map(|(topic, interest)| (topic, interest.generation)).collect()
     }
 
-    /// The driver could not ask for this topic; returns the generation up to which it has asked for all.
+    /// Notes that the driver could not subscribe to this topic. Returns the generation up to which all topics are
+    /// subscribed.
     pub(super) fn refuse(&mut self, topic: Topic) -> u64 {
         if let Some(interest) = self.known.get(&topic) {
             self.refused.insert(interest.generation, topic);
@@ -74,12 +75,12 @@ impl Topics {
         self.generation()
     }
 
-    /// Those that are to be asked for again.
+    /// Takes out the refused topics, to be subscribed again.
     pub(super) fn take_refused(&mut self) -> impl Iterator<Item = Topic> {
         std::mem::take(&mut self.refused).into_values()
     }
 
-    /// The generation up to which the driver was asked for all topics.
+    /// The generation up to which the driver was asked to subscribe to all topics.
     pub(super) fn generation(&self) -> u64 {
         let refused = self.refused.keys().next();
         refused.map_or(self.latest, |generation| generation - 1)
@@ -90,19 +91,19 @@ impl Topics {
         self.known.iter().map(|(topic, interest)| (topic, interest.generation))
     }
 
-    /// Updates sent on any topic before now are known to the program.
+    /// Notes that the program knows the updates sent on any topic before now.
     pub(super) fn cover_all(&mut self, now: Instant) {
         self.covered = now;
     }
 
-    /// Updates sent on the topic before now are known to the program.
+    /// Notes that the program knows the updates sent on this topic before now.
     pub(super) fn cover(&mut self, topic: &Topic, now: Instant) {
         if let Some(interest) = self.known.get_mut(topic) {
             interest.covered = now;
         }
     }
 
-    /// Until when what was sent on the topic is known to the program, and the topic's generation.
+    /// The time up to which the program knows the updates of this topic, and the topic's generation.
     pub(super) fn covered(&self, topic: &Topic) -> Option<(Instant, u64)> {
         let interest = self.known.get(topic)?;
         Some((interest.covered.max(self.covered), interest.generation))

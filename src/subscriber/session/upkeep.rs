@@ -1,4 +1,4 @@
-//! Timed work, and the consequences of topics that come into force.
+//! Timed work, and the consequences of topics coming into force.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::peer::{Due, Peer};
 use super::{Action, Session};
 
 impl Session {
-    /// When [`Session::tick`] has something to do.
+    /// The next time at which [`Session::tick`] has something to do.
     pub(in crate::subscriber) fn deadline(&mut self) -> Option<Instant> {
         if let Some(deadline) = self.deadline {
             return deadline;
@@ -152,13 +152,13 @@ impl Session {
         let is_live = peer.is_live();
         self.act(Action::Probe(address.clone(), topic));
         if is_live {
-            // To see what has come since.
+            // To learn what has been received since.
             self.act(Action::Weigh(address.clone()));
         }
     }
 
-    /// Nothing comes from this address any more, which was reported live if `told`. The loss is reported within this
-    /// part of a hello period.
+    /// Handles the loss of an address, which was reported live if `told`. The loss is reported within this part of a
+    /// hello period.
     pub(super) fn lost(&mut self, address: &Name, told: bool, held: f64, now: Instant) {
         let is_gone = self.has_left(address);
         if !is_gone && let Some(continuity) = &mut self.continuity {
@@ -181,7 +181,7 @@ impl Session {
         self.changed();
     }
 
-    /// Nothing comes from this address any more, or nothing arrives there.
+    /// Handles an address from which nothing comes any more, or which receives nothing.
     pub(super) fn stall(&mut self, address: &Name, now: Instant) {
         if let Some(peer) = self.peers.get_mut(address) {
             let told = peer.stall(now, &self.times, &mut self.jitter);
@@ -194,7 +194,7 @@ impl Session {
         self.tell(SyncReason::AddressLost { address }, now);
     }
 
-    /// An address is live, or taken for one without hellos: reports that, and its consequences.
+    /// Reports an address that is live, or taken for one without hellos, and the consequences.
     pub(super) fn live(&mut self, reason: Option<SyncReason>, now: Instant) {
         if let Some(reason) = reason {
             self.tell(reason, now);
@@ -203,7 +203,7 @@ impl Session {
         self.settled(now);
     }
 
-    /// Topics up to this generation are in force wherever there is a connection.
+    /// The generation up to which topics are in force at every connected address.
     pub(super) fn settled_generation(&self) -> u64 {
         let settled = self.peers.values().filter(|peer| peer.is_settled());
         settled.map(Peer::generation).min().unwrap_or(0)
@@ -219,7 +219,7 @@ impl Session {
         }
     }
 
-    /// The connection to an address that was live is lost: if the options say so, no topic is registered any more.
+    /// Clears all topics after the connection to a live address was lost, if the option `resubscribe` says so.
     fn clear(&mut self, address: &Name) {
         if self.options.resubscribe == Resubscribe::Manual {
             let topics = self.topics.clear();
@@ -233,7 +233,7 @@ impl Session {
         }
     }
 
-    /// Reports the cleared topics, if there was a change and there is an address at which they can be in force again.
+    /// Reports the cleared topics, if something changed and there is an address at which they can be in force again.
     fn tell_cleared(&mut self, has_changed: bool, now: Instant) {
         if has_changed
             && self.peers.values().any(Peer::is_told)

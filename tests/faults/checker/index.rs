@@ -1,4 +1,4 @@
-//! What the writers sent, by number.
+//! The updates that the writers sent, by number.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ pub(super) fn key<'a>(change: &'a Change, number: &'a Number) -> Key<'a> {
     (&change.topic, &number.publisher, number.epoch, number.seq)
 }
 
-/// An update that the library took.
+/// An update that the library accepted.
 #[derive(Debug)]
 pub(crate) struct Send<'a> {
     pub(super) writer: usize,
@@ -22,7 +22,7 @@ pub(crate) struct Send<'a> {
     pub(super) key: Key<'a>,
     /// When the call began; the store had the row by then.
     pub(super) at: Time,
-    /// False if the writer was killed before it could say what became of it.
+    /// False if the writer was killed before it could log the outcome.
     pub(super) certain: bool,
 }
 
@@ -43,7 +43,7 @@ struct Run<'a> {
     epoch: u64,
     /// The last number of each topic.
     numbers: HashMap<&'a str, u64>,
-    /// The store's write that has no outcome yet, its line and its time.
+    /// The store's write without a logged outcome: its line and its time.
     stored: Option<(usize, Time, &'a Change)>,
 }
 
@@ -95,7 +95,7 @@ impl<'a> Sends<'a> {
         self.end(writer, run);
     }
 
-    /// What was stored last and has no outcome may have been sent under the next number.
+    /// The last stored change, if it has no outcome, may have been sent under the next number.
     fn end(&mut self, writer: usize, run: Run<'a>) {
         if let Some((index, at, change)) = run.stored {
             let seq = run.numbers.get(&*change.topic).unwrap_or(&0) + 1;
@@ -116,7 +116,7 @@ impl<'a> Sends<'a> {
         });
     }
 
-    /// How many are known to have been sent.
+    /// Number of updates that were certainly sent.
     pub(super) fn len(&self) -> usize {
         self.all.iter().filter(|send| send.certain).count()
     }
@@ -125,7 +125,7 @@ impl<'a> Sends<'a> {
         self.all.iter()
     }
 
-    /// What was sent on this topic under this number.
+    /// The update sent on this topic under this number.
     pub(super) fn find<'b>(&self, key: Key<'b>) -> Option<&Send<'b>>
     where
         'a: 'b,

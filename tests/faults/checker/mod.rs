@@ -1,7 +1,7 @@
-//! The checker: one function per promise, over what writers and programs have logged.
+//! The checker: one function per promise, over the logs of writers and programs.
 //!
-//! A function returns what breaks its promise, each with the lines that show it. The checker knows nothing of how the
-//! library works: a writer's own count of what it sent is what tells which update a number belongs to.
+//! A function returns the violations of its promise, each with the lines that show it. The checker knows nothing of how
+//! the library works: a writer's own count of its updates decides which update a number belongs to.
 
 mod index;
 mod once;
@@ -21,7 +21,7 @@ pub(crate) use once::{Tally, once};
 pub(crate) use promises::{filter, leaks, loss, order, unique};
 pub(crate) use replica::{Proof, Told, kept, told_right, understated};
 
-/// What the names of the programs' files begin with.
+/// Beginning of the names of the programs' files.
 pub(crate) const PROGRAM: &str = "program-";
 
 /// The histories of one scenario.
@@ -29,7 +29,7 @@ pub(crate) const PROGRAM: &str = "program-";
 pub(crate) struct Histories {
     pub(crate) writers: Vec<History>,
     pub(crate) programs: Vec<History>,
-    /// What is stored at the end.
+    /// The rows stored at the end.
     pub(crate) stored: BTreeMap<Row, Change>,
 }
 
@@ -41,24 +41,24 @@ pub(crate) struct Place {
     pub(crate) line: usize,
 }
 
-/// Something that breaks a promise.
+/// A violation of a promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Violation {
-    /// C1: these two updates of one row came in another order than the one in which they were sent.
+    /// C1: these two updates of one row came in another order than they were sent in.
     Disorder { first: Place, second: Place },
     /// C2: one number came twice.
     Twice { first: Place, second: Place },
-    /// C2: a number came with another update than the one that it was given to, or was never given.
+    /// C2: a number came with another update than its own, or was never used.
     Foreign { came: Place, sent: Option<Place> },
-    /// C3: never came, though it was sent on a live topic, and no sync event told.
+    /// C3: an update sent on a live topic never came, and no sync event followed.
     Lost { program: String, sent: Place },
-    /// C3: so many were replaced by newer ones, which is more than the queue says.
+    /// C3: more updates were replaced by newer ones than the queue counts.
     Replaced {
         program: String,
         replaced: u64,
         declared: u64,
     },
-    /// C4: came though its topic was not registered.
+    /// C4: an update came whose topic was not registered.
     Unasked { came: Place },
     /// C5: more was held after the end than before the beginning.
     Leak {
@@ -66,7 +66,7 @@ pub(crate) enum Violation {
         what: &'static str,
         more: u64,
     },
-    /// C7: the replica ended with another state of this row than the store's.
+    /// C7: the replica's last state of this row is not the store's.
     Diverged {
         program: String,
         row: Row,
@@ -75,9 +75,9 @@ pub(crate) enum Violation {
     },
     /// C7: the replica had the store's content too late.
     Late { settled: Place, by: Time },
-    /// C8: this change does not follow from what was told of the row before.
+    /// C8: this change does not follow from the row's changes before it.
     Untrue { told: Place, last: Option<u64> },
-    /// C8: the last that was told of this row is not what the replica ended with.
+    /// C8: the last change of this row is not the replica's last state.
     Untold {
         program: String,
         row: Row,
@@ -92,12 +92,12 @@ pub(crate) enum Violation {
     Unprocessed { acknowledged: Place },
     /// C9: never acknowledged.
     Unacknowledged { notified: Place },
-    /// C5, C7: the history has not the line that would tell.
+    /// C5, C7: the line needed to judge is missing in the history.
     Missing { program: String, promise: &'static str },
 }
 
 impl Violation {
-    /// Which promise it breaks.
+    /// The promise that it breaks.
     pub(crate) fn promise(&self) -> &'static str {
         match self {
             Violation::Disorder { .. } => "C1",
@@ -116,12 +116,12 @@ impl Violation {
     }
 }
 
-/// When everything must have arrived.
+/// The time by which everything must have arrived.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline(pub(crate) Time);
 
 impl Histories {
-    /// Reads what is in this folder.
+    /// Reads the histories in this folder.
     pub(crate) fn read(folder: &Path, stored: BTreeMap<Row, Change>) -> Histories {
         Histories {
             stored,
@@ -130,7 +130,7 @@ impl Histories {
         }
     }
 
-    /// Everything that breaks any promise.
+    /// All violations.
     pub(crate) fn check(&self, deadline: Deadline) -> Vec<Violation> {
         let sends = Sends::of(&self.writers);
         let mut violations = order(self, &sends);
@@ -153,22 +153,22 @@ impl Histories {
     }
 }
 
-/// What happened, in numbers.
+/// Counts of a scenario.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Figures {
-    /// Updates that the library took.
+    /// Updates that the library accepted.
     pub(crate) sent: u64,
-    /// Callbacks, of all programs.
+    /// Callbacks of all programs.
     pub(crate) delivered: u64,
-    /// Updates that did not come, but of which a sync event told.
+    /// Updates that did not come, but were covered by a sync event.
     pub(crate) declared: u64,
     /// Updates that were replaced by newer ones.
     pub(crate) replaced: u64,
-    /// Sync events, of all programs.
+    /// Sync events of all programs.
     pub(crate) syncs: u64,
-    /// Changes of rows that replicas told of.
+    /// Row changes of replicas.
     pub(crate) changes: u64,
-    /// The longest call that published, in microseconds.
+    /// The longest call to publish, in microseconds.
     pub(crate) longest_call: Time,
 }
 
@@ -207,14 +207,14 @@ impl Place {
     }
 }
 
-/// How long after a topic was unregistered an update that was sent meanwhile may still come.
+/// How long after a topic was unregistered an update sent meanwhile may still come.
 pub(crate) const GRACE: Time = 500_000;
 
-/// The memory that a process need not have given back at its end, in KiB: the allocator keeps some.
+/// Memory in KiB that a process may keep at its end, since the allocator keeps some.
 pub(crate) const SPARE_KIB: u64 = 32 << 10;
 
 impl Deadline {
-    /// So long after `start`.
+    /// This long after `start`.
     pub(crate) fn after(start: Time, bound: std::time::Duration) -> Deadline {
         Deadline(start + micros(bound))
     }

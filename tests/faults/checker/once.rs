@@ -1,4 +1,4 @@
-//! C9: a status update that was acknowledged is never processed again, and of one row no older state after a newer one.
+//! C9: an acknowledged status update is never processed again, and no older state of a row after a newer one.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -6,24 +6,24 @@ use std::fmt;
 use super::super::history::{Event, History, Status, Time};
 use super::{Place, Violation};
 
-/// What happened, in numbers.
+/// Counts of a scenario.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) notified: u64,
     pub(crate) acknowledged: u64,
     /// Calls of handlers.
     pub(crate) processed: u64,
-    /// Those with what a handler had been called with before: all of them, after it was acknowledged, and after a newer
-    /// state of the row.
+    /// Calls with an update that a handler had been called with before: all of them, those after it was acknowledged,
+    /// and those after a newer state of the row.
     pub(crate) repeated: u64,
     pub(crate) again: u64,
     pub(crate) older: u64,
 }
 
-/// A time and where it is written.
+/// A time, and the line with it.
 type Moment = (Time, Place);
 
-/// Everything that breaks the promise.
+/// All violations of the promise.
 pub(crate) fn once(servers: &[History], nodes: &[History]) -> (Vec<Violation>, Tally) {
     let notified = first(nodes, |event| match event {
         Event::Notified(status) => Some(status),
@@ -88,7 +88,7 @@ pub(crate) fn once(servers: &[History], nodes: &[History]) -> (Vec<Violation>, T
     (violations, tally)
 }
 
-/// When this first happened to each.
+/// The first such event of each status.
 fn first(histories: &[History], which: impl Fn(&Event) -> Option<&Status>) -> HashMap<&Status, Moment> {
     let mut first = HashMap::new();
     for (status, moment) in moments(histories, which) {
@@ -97,7 +97,7 @@ fn first(histories: &[History], which: impl Fn(&Event) -> Option<&Status>) -> Ha
     first
 }
 
-/// When this happened, in the order of time.
+/// Such events, in order of time.
 fn moments(histories: &[History], which: impl Fn(&Event) -> Option<&Status>) -> Vec<(&Status, Moment)> {
     let mut moments = Vec::new();
     for history in histories {
@@ -107,7 +107,7 @@ fn moments(histories: &[History], which: impl Fn(&Event) -> Option<&Status>) -> 
             Some((status, (line.at, Place::new(history, index))))
         }));
     }
-    // Two processes may do something in one microsecond.
+    // Two processes may log something in the same microsecond.
     moments.sort_by_key(|(status, (at, _))| (*at, status.state));
     moments
 }
@@ -154,7 +154,7 @@ mod tests {
         }
     }
 
-    /// Two states of a row, one after the other.
+    /// Two states of a row, in order.
     fn node() -> History {
         let told = [
             (10, Event::Notified(status(1))),
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn no_older_state_comes_after_a_newer_one() {
-        // Whoever has it, and also if it was never acknowledged.
+        // At any server, and even if it was never acknowledged.
         let servers = [server("server-a", &[(20, 2)]), server("server-b", &[(21, 1), (22, 2)])];
         let (violations, tally) = once(&servers, &[node()]);
         let expected = Violation::Older {
@@ -224,7 +224,7 @@ mod tests {
         };
         assert_eq!(violations, [expected]);
         assert_eq!((tally.repeated, tally.again, tally.older), (1, 0, 1));
-        // Of another row it may.
+        // Another row may.
         let mut other = server("server-b", &[(41, 1)]);
         for line in &mut other.lines {
             let status = Status {

@@ -6,7 +6,7 @@ use super::super::history::{Change, Event, Held, History, Number, Row, Time, Tol
 use super::index::{Send, Sends, key};
 use super::{Figures, GRACE, Histories, Place, SPARE_KIB, Violation};
 
-/// What came to a program: the line, the update, and its number if it has one.
+/// The updates that came to a program: the line, its time, the update, and its number if it has one.
 fn updates(program: &History) -> impl Iterator<Item = (usize, Time, &Change, Option<&Number>)> {
     program
         .lines
@@ -41,7 +41,7 @@ pub(crate) fn order(histories: &Histories, sends: &Sends<'_>) -> Vec<Violation> 
     violations
 }
 
-/// C2: no number of a topic is delivered twice, and each with the update that it was given to.
+/// C2: no number of a topic is delivered twice, and each comes with its own update.
 pub(crate) fn unique(histories: &Histories, sends: &Sends<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     for program in &histories.programs {
@@ -67,7 +67,7 @@ pub(crate) fn unique(histories: &Histories, sends: &Sends<'_>) -> Vec<Violation>
     violations
 }
 
-/// True if an update says that it is of this change, as far as it says something.
+/// True if an update agrees with this change in every field that it states.
 fn is_of(update: &Change, change: &Change) -> bool {
     let version = match update.version {
         0 => change.version,
@@ -87,7 +87,7 @@ pub(crate) fn loss(histories: &Histories, sends: &Sends<'_>) -> Vec<Violation> {
     histories.programs.iter().flat_map(judge).collect()
 }
 
-/// What became of the updates that one program should have got.
+/// The fate of the updates due to one program.
 #[derive(Default)]
 struct Judged<'a> {
     lost: Vec<&'a Send<'a>>,
@@ -147,10 +147,10 @@ impl Judged<'_> {
     }
 }
 
-/// What a program listened to and was told, by time.
+/// The topics and sync events of a program, by time.
 struct Attention<'a> {
     registered: BTreeMap<&'a str, Vec<(Time, bool)>>,
-    /// When every topic was live, and when not any more.
+    /// When all topics became live, and when they ceased to be.
     live: Vec<(Time, bool)>,
     told: Vec<(Time, &'a Told)>,
     ended: Time,
@@ -172,7 +172,7 @@ impl<'a> Attention<'a> {
                 Event::Live(live) => attention.live.push((at, *live)),
                 Event::Sync(told) => {
                     attention.told.push((at, told));
-                    // The log of what is live is taken from time to time only; this says so at once.
+                    // The state of topics is logged only from time to time; this event is logged at once.
                     if told.reason == "address-lost" {
                         attention.live.push((at, false));
                     }
@@ -183,7 +183,7 @@ impl<'a> Attention<'a> {
         attention
     }
 
-    /// True if the topic was live when this was sent, and stayed registered for long enough to get it.
+    /// True if the topic was live when this was sent, and stayed registered for long enough to receive it.
     fn is_due(&self, send: &Send<'_>) -> bool {
         let registered = self.registered.get(&*send.change.topic);
         let stayed = registered.is_some_and(|changes| {
@@ -193,13 +193,13 @@ impl<'a> Attention<'a> {
         send.certain && stayed && state(&self.live, send.at) && send.at < self.ended
     }
 
-    /// True if a sync event after this was sent concerns it.
+    /// True if a sync event that concerns this followed its sending.
     fn is_declared(&self, send: &Send<'_>) -> bool {
         let later = self.told.partition_point(|(at, _)| *at < send.at);
         self.told[later..].iter().any(|(_, told)| concerns(told, send))
     }
 
-    /// True if a callback at this time for an update that was sent then is in order.
+    /// True if a callback at this time for an update sent then is right.
     fn may_come(&self, topic: &str, sent: Time, at: Time) -> bool {
         let Some(changes) = self.registered.get(topic) else {
             return false;
@@ -209,34 +209,34 @@ impl<'a> Attention<'a> {
     }
 }
 
-/// Until when a program got what was sent.
+/// Until when a program received updates.
 fn end_of(program: &History) -> Time {
     let mut ended = 0;
     for line in &program.lines {
         match line.event {
             Event::Settled { .. } => return line.at,
             Event::Killed => {}
-            // What was sent just before it was killed may have been on its way.
+            // Updates sent just before it was killed may have been on their way.
             _ => ended = line.at - GRACE,
         }
     }
     ended
 }
 
-/// What was so at this time.
+/// The state at this time.
 fn state(changes: &[(Time, bool)], at: Time) -> bool {
     let next = changes.partition_point(|(since, _)| *since <= at);
     next > 0 && changes[next - 1].1
 }
 
-/// A program that is told of a topic reads all of it, whatever it was told.
+/// A program reads the whole topic, whatever the sync event says of it.
 fn concerns(told: &Told, send: &Send<'_>) -> bool {
     let topics = told.topics.as_ref();
     topics.is_none_or(|topics| topics.contains(&send.change.topic))
 }
 
-/// C4: no callback for a topic that was not registered at that time. What was sent before it was unregistered, or a
-/// moment after, may still have been on its way.
+/// C4: no callback for a topic that was not registered at that time. An update sent before the topic was unregistered,
+/// or a moment after, may still have been on its way.
 pub(crate) fn filter(histories: &Histories, sends: &Sends<'_>) -> Vec<Violation> {
     let mut violations = Vec::new();
     for program in &histories.programs {
@@ -291,7 +291,7 @@ fn leaked(before: Held, after: Held, place: &Place) -> impl Iterator<Item = Viol
     })
 }
 
-/// One that was killed can show neither what it gave back nor how it would have ended.
+/// A killed program cannot show what it released, nor how it would have ended.
 pub(super) fn was_killed(program: &History) -> bool {
     program.lines.last().is_some_and(|line| line.event == Event::Killed)
 }
@@ -301,7 +301,7 @@ pub(super) fn missing(program: &History, promise: &'static str) -> Violation {
     Violation::Missing { program, promise }
 }
 
-/// What the programs' histories say in numbers.
+/// The counts of the programs' histories.
 pub(super) fn figures(histories: &Histories, sends: &Sends<'_>) -> Figures {
     let mut figures = Figures::default();
     for program in &histories.programs {

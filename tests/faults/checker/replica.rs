@@ -8,7 +8,7 @@ use super::super::history::{Change, Event, History, Kind, Row, Time};
 use super::promises::{missing, was_killed};
 use super::{Deadline, Histories, Place, Violation};
 
-/// C7: a replica ends with exactly the store's rows of its topics, in time.
+/// C7: in time, a replica has exactly the store's rows of its topics.
 pub(crate) fn kept(histories: &Histories, deadline: Deadline) -> Vec<Violation> {
     let ended = histories.programs.iter().filter(|program| !was_killed(program));
     ended
@@ -54,7 +54,7 @@ fn kept_by(program: &History, store: &BTreeMap<Row, Change>, deadline: Deadline)
     violations
 }
 
-/// The versions of the rows that a replica had at its end.
+/// The versions of a replica's rows at its end.
 fn rows_of(program: &History) -> BTreeMap<Row, u64> {
     let rows = program.lines.iter().filter_map(|line| match &line.event {
         Event::Row(change) => Some((change.row(), change.version)),
@@ -63,7 +63,7 @@ fn rows_of(program: &History) -> BTreeMap<Row, u64> {
     rows.collect()
 }
 
-/// What a replica has told of its rows.
+/// The row changes that a replica has reported.
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     rows: BTreeMap<Row, Last>,
@@ -72,28 +72,28 @@ pub(crate) struct Told {
     changes: u64,
 }
 
-/// What was last told of a row.
+/// The last reported change of a row.
 #[derive(Debug)]
 struct Last {
     version: u64,
     is_there: bool,
-    /// When its last state was told.
+    /// When its last state was reported, counted in changes.
     at: u64,
 }
 
 impl Told {
-    /// Takes note of a change: the version that was told last, if the change does not follow from it.
+    /// Takes a change. Returns the last reported version as an error if the change does not follow from it.
     pub(crate) fn take(&mut self, kind: Kind, change: &Change, old: Option<u64>) -> Result<(), Option<u64>> {
         self.changes += 1;
         let last = self.rows.get(&change.row());
         let known = last.filter(|last| last.is_there).map(|last| last.version);
-        // Of a topic that comes back a row is told again as it was.
+        // A row of a topic that comes back is reported again as it was.
         let came_back = |last: &Last| self.unregistered.get(&change.topic).is_some_and(|at| *at >= last.at);
         let is_newer = last.is_none_or(|last| change.version > last.version || came_back(last));
         let is_right = match kind {
             Kind::Added => known.is_none() && is_newer,
             Kind::Changed => known.is_some() && is_newer,
-            // Of one whose absence alone was seen the version is that of its last state.
+            // If only the absence of a row was seen, the version is that of its last state.
             Kind::Removed => known.is_some_and(|known| change.version >= known),
         };
         let told = last.map(|last| last.version);
@@ -111,15 +111,15 @@ impl Told {
         self.unregistered.insert(topic.into(), self.changes);
     }
 
-    /// The versions of the rows that are there.
+    /// The versions of the present rows.
     pub(crate) fn rows(&self) -> BTreeMap<Row, u64> {
         let there = self.rows.iter().filter(|(_, last)| last.is_there);
         there.map(|(row, last)| (row.clone(), last.version)).collect()
     }
 }
 
-/// C8: of each row `Added` is told first, then changes in the order of versions, each once, and what they were before is what
-/// was told last; the last is what the replica ended with.
+/// C8: for each row `Added` is reported first, then changes in the order of versions, each once, with the last reported
+/// state as the old one; the last change is the replica's state at its end.
 pub(crate) fn told_right(histories: &Histories) -> Vec<Violation> {
     histories.programs.iter().flat_map(told_by).collect()
 }
@@ -163,17 +163,17 @@ fn told_by(program: &History) -> Vec<Violation> {
     violations
 }
 
-/// What a replica said and had at one time.
+/// A replica's report of its staleness, and its rows at that time.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Proof {
-    /// Up to when nothing of a topic is missing, as it said.
+    /// For each topic, the reported time up to which nothing is missing.
     pub(crate) since: BTreeMap<String, Time>,
     /// The rows that it had after that.
     pub(crate) rows: Vec<Change>,
 }
 
-/// C7: staleness is never understated: what was stored before the time up to which nothing is missing is there. Returns what is
-/// missing: the change, and the version that the replica had.
+/// C7: staleness is never understated: every change stored before the time up to which nothing is missing is there.
+/// Returns the missing changes, each with the version that the replica had.
 pub(crate) fn understated(writers: &[History], proofs: &[Proof]) -> Vec<(Change, Option<u64>)> {
     let lines = writers.iter().flat_map(|writer| &writer.lines);
     let stored = lines.filter_map(|line| match &line.event {

@@ -1,4 +1,4 @@
-//! The checker is itself tested: on a good history it finds nothing, and each thing that is made bad it finds.
+//! Tests of the checker: it finds nothing in a good history, and each fault that is put into one.
 
 use std::time::Duration;
 
@@ -44,7 +44,7 @@ fn update(topic: &str, key: &str, version: u64, seq: u64) -> Event {
     }
 }
 
-/// Sends on topic `a` the rows k, k, m, and on `b` the row n; from line 2 on, a write and a send each.
+/// Sends the rows k, k, m on topic `a`, and the row n on `b`; from line 2 on, a write and a send each.
 fn writer() -> History {
     let mut events = vec![Event::Opened {
         publisher: "w".into(),
@@ -81,7 +81,7 @@ fn row_change(kind: Kind, change: Change, old: Option<u64>) -> Event {
     Event::RowChange { kind, change, old }
 }
 
-/// A program of topic `a` to which this came, and which ended with these rows.
+/// A program with topic `a` that received this, and ended with these rows.
 fn program(came: Vec<Event>, rows: Vec<Change>) -> History {
     let mut events = vec![
         Event::Before(HELD),
@@ -91,7 +91,7 @@ fn program(came: Vec<Event>, rows: Vec<Change>) -> History {
     ];
     events.extend(came);
     let mut history = history("program-p", 9_000, events);
-    // What comes, comes after it was sent.
+    // Updates come after they were sent.
     for line in &mut history.lines[4..] {
         line.at += 2_000;
     }
@@ -111,7 +111,7 @@ fn program(came: Vec<Event>, rows: Vec<Change>) -> History {
     history
 }
 
-/// Line 5 of the program is the first thing that came.
+/// Line 5 of the program is the first update.
 const FIRST: usize = 5;
 
 fn came(index: usize) -> Place {
@@ -121,7 +121,7 @@ fn came(index: usize) -> Place {
     }
 }
 
-/// What is stored after this.
+/// The rows stored after this.
 fn stored(writer: &History) -> BTreeMap<Row, Change> {
     let mut stored = BTreeMap::new();
     for line in &writer.lines {
@@ -204,7 +204,7 @@ fn a_number_comes_once_and_with_its_own_update() {
             second: came(3),
         };
         assert!(found.contains(&expected), "{found:?}");
-        // The first of a row's two updates is also out of order then.
+        // Then the first of the row's two updates is also out of order.
         assert_eq!(found.len(), if twice == 0 { 2 } else { 1 }, "{found:?}");
     }
     let mut updates = good_updates();
@@ -216,7 +216,7 @@ fn a_number_comes_once_and_with_its_own_update() {
     assert_eq!(check(program(updates, good_rows())), foreign(came(3), None));
 }
 
-/// A writer that was killed while it was publishing: the update may have come, or not.
+/// A writer was killed while it was publishing: the update may have come, or not.
 #[test]
 fn what_a_killed_writer_had_begun_may_come() {
     let mut writer = writer();
@@ -263,7 +263,7 @@ fn a_sync_event_declares_what_it_concerns() {
     assert!(declared(sync("restarted", Some("v"), None, None)));
     assert!(!declared(sync("gap", Some("w"), Some(&["b"]), Some((2, 2)))));
     assert!(!declared(sync("unproven", None, Some(&[]), None)));
-    // One that came before.
+    // An update that came too early.
     let mut early = program(vec![update("a", "k", 1, 1), update("a", "m", 1, 3)], good_rows());
     let event = sync("requested", None, None, None);
     early.lines.insert(4, Line { at: 10_100, event });
@@ -283,7 +283,7 @@ fn what_is_sent_while_not_live_is_not_missed() {
     assert_eq!(check(lines(vec![(10_300, Event::Live(true))])), lost(&[1]));
     let until = |event| lines(vec![(10_000, Event::Live(true)), (10_250, event)]);
     assert_eq!(check(until(Event::Live(false))), lost(&[0]));
-    // The sync event says it before the log does, and declares what was sent before.
+    // The sync event comes before the state is logged, and covers what was sent before.
     assert_eq!(check(until(sync("address-lost", None, None, None))), []);
 }
 
@@ -295,7 +295,7 @@ fn what_was_on_its_way_when_its_topic_was_unregistered_is_not_missed() {
         program.lines.insert(4, Line { at, event });
         check(program)
     };
-    // The call that is missed begins at 10390.
+    // The missed call begins at 10390.
     assert_eq!(unregistered(10_390 + GRACE), []);
     assert_eq!(unregistered(10_391 + GRACE), lost(&[1]));
 }
@@ -313,7 +313,7 @@ fn what_was_replaced_is_not_lost_if_the_queue_says_so() {
     };
     assert_eq!(coalesced(1), []);
     assert_eq!(coalesced(0), lost(&[0]));
-    // The newest of a row cannot have been replaced.
+    // The newest update of a row cannot have been replaced.
     let mut last = program(vec![update("a", "k", 1, 1), update("a", "m", 1, 3)], good_rows());
     last.lines.iter_mut().for_each(|line| {
         if let Event::Settled { coalesced, .. } = &mut line.event {
@@ -421,7 +421,7 @@ fn a_program_ends_with_what_the_store_has() {
         }
     }
     assert!(matches!(check(late)[..], [Violation::Late { by: 5, .. }]));
-    // A row that was deleted is to be gone.
+    // A deleted row must be gone.
     let mut writer = writer();
     for line in &mut writer.lines {
         if let Event::Stored(change) = &mut line.event {
@@ -456,7 +456,7 @@ fn the_deadline_counts_from_its_start() {
     assert_eq!(Deadline::after(500, Duration::from_millis(2)).0, 2_500);
 }
 
-/// A program whose replica told this, and ended with the version 2 of `k` and nothing else.
+/// A program whose replica reported these changes, and ended with only version 2 of `k`.
 fn replica(told: Vec<Event>) -> Vec<Violation> {
     let mut program = program(vec![], vec![change("a", "k", 2)]);
     let own = program
@@ -507,7 +507,7 @@ fn row_changes_begin_with_added_and_rise() {
     }
 }
 
-/// A topic that is registered again is told of from the start.
+/// A topic that is registered again is reported from the start.
 #[test]
 fn a_row_comes_back_with_its_topic() {
     let k = || change("a", "k", 2);

@@ -1,5 +1,5 @@
-//! A network between a publisher and its subscribers that can be cut without either of them being told, and that can
-//! lose, double, delay and reorder messages.
+//! A network between a publisher and its subscribers that can be cut without an error at either end, and that can lose,
+//! double, delay and reorder messages.
 
 mod pump;
 #[cfg(test)]
@@ -16,13 +16,13 @@ use parking_lot::{Condvar, Mutex};
 
 pub(crate) use zmtp::Message;
 
-/// What is to become of a message.
+/// Fate of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     Pass,
     Drop,
     Twice,
-    /// It waits so long, and what comes after it too: a stream keeps its order.
+    /// The message and everything after it waits this long: a stream keeps its order.
     Late(Duration),
     /// The next message goes first.
     Behind,
@@ -34,10 +34,10 @@ pub(crate) enum Way {
     ToPublisher,
 }
 
-/// Which ways a cut affects.
+/// All directions of a cut.
 pub(crate) const BOTH_WAYS: &[Way] = &[Way::ToSubscriber, Way::ToPublisher];
 
-/// Decides on each message to a subscriber, in the order in which they come.
+/// Decides on each message to a subscriber, in order.
 pub(crate) type Judge = Box<dyn FnMut(&Message) -> Fate + Send>;
 
 /// A running proxy. Dropping it closes all connections.
@@ -48,7 +48,7 @@ pub(crate) struct Proxy {
 }
 
 struct Shared {
-    /// Whether what passes is ZMTP.
+    /// True if the traffic is ZMTP.
     has_messages: bool,
     state: Mutex<State>,
     changed: Condvar,
@@ -65,12 +65,12 @@ struct State {
 }
 
 impl Proxy {
-    /// A proxy in front of the publisher at this address, `tcp://host:port`, which need not be there yet.
+    /// A proxy in front of the publisher at this address, `tcp://host:port`, which need not exist yet.
     pub(crate) fn to(target: &str) -> Proxy {
         Proxy::start(target.strip_prefix("tcp://").unwrap(), true)
     }
 
-    /// A proxy in front of what speaks another protocol at this `host:port`, and has clients rather than subscribers.
+    /// A proxy in front of a server of another protocol at this `host:port`, which has clients rather than subscribers.
     pub(crate) fn plain(target: &str) -> Proxy {
         Proxy::start(target, false)
     }
@@ -97,28 +97,28 @@ impl Proxy {
         }
     }
 
-    /// Where subscribers connect to.
+    /// The address that subscribers connect to.
     pub(crate) fn address(&self) -> &str {
         &self.address
     }
 
-    /// Passes nothing on in these directions any more, also for new connections; nobody is told.
+    /// Passes nothing on in these directions any more, on new connections too, without an error.
     pub(crate) fn cut(&self, ways: &[Way]) {
         self.shared.state.lock().cut = ways.to_vec();
     }
 
-    /// Ends the cut: what waited goes on.
+    /// Ends the cut: waiting bytes are passed on.
     pub(crate) fn mend(&self) {
         self.shared.state.lock().cut.clear();
         self.shared.changed.notify_all();
     }
 
-    /// From now on this decides on every message to a subscriber.
+    /// Lets `judge` decide on every message to a subscriber from now on.
     pub(crate) fn judge(&self, judge: impl FnMut(&Message) -> Fate + Send + 'static) {
         *self.shared.judge.lock() = Box::new(judge);
     }
 
-    /// From now on every byte is sent on its own, or not any more.
+    /// Sends every byte on its own from now on, or stops doing so.
     pub(crate) fn dribble(&self, on: bool) {
         self.shared.state.lock().dribbles = on;
     }
@@ -130,7 +130,7 @@ impl Shared {
             if self.state.lock().ended {
                 return;
             }
-            // A publisher that is not there is seen as a connection that ends at once.
+            // Without a publisher the connection ends at once.
             let Ok(far) = TcpStream::connect(target) else {
                 continue;
             };
@@ -148,7 +148,7 @@ impl Shared {
         self.threads.lock().push(thread);
     }
 
-    /// Waits while this way is cut; false at the end.
+    /// Waits while this direction is cut. Returns false at the end of the proxy.
     fn wait_open(&self, way: Way) -> bool {
         let mut state = self.state.lock();
         while !state.ended && state.cut.contains(&way) {

@@ -1,4 +1,4 @@
-//! One direction of one connection: a thread that reads and judges, and a thread that writes when it is time.
+//! One direction of one connection: a thread that reads and judges, and a thread that writes on time.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -10,13 +10,13 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::zmtp::{Message, Piece, Splitter};
 use super::{Fate, Shared, Way};
 
-/// Bytes that are to go on, not before this time.
+/// Bytes to pass on, not before this time.
 struct Due(Instant, Vec<u8>);
 
-/// So many messages may wait to be written before reading stops, so that who sends too much feels it.
+/// Number of messages that may wait to be written before reading stops, so that a fast sender meets backpressure.
 const WAITING: usize = 64;
 
-/// Passes on what goes this way, on two threads, until either end is closed.
+/// Passes on one direction, on two threads, until either end is closed.
 pub(super) fn start(shared: &Arc<Shared>, way: Way, from: &TcpStream, to: &TcpStream) {
     let (due, waiting) = bounded(WAITING);
     let (read_from, write_to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
@@ -34,7 +34,7 @@ fn read(shared: &Shared, way: Way, mut from: TcpStream, due: &Sender<Due>) {
         let Ok(length @ 1..) = from.read(&mut buffer) else {
             return;
         };
-        // What came in before the cut was noticed waits here until it is mended.
+        // Bytes that came in before the cut was noticed wait here until its end.
         if !shared.wait_open(way) {
             return;
         }
@@ -57,7 +57,7 @@ fn read(shared: &Shared, way: Way, mut from: TcpStream, due: &Sender<Due>) {
     }
 }
 
-/// What is to be written for this message, and how much later.
+/// The bytes to write for this message, and their delay.
 fn judge(shared: &Shared, held: &mut Option<Vec<u8>>, message: Message) -> Option<(Duration, Vec<u8>)> {
     let fate = shared.judge(&message);
     let bytes = message.bytes;
@@ -68,7 +68,7 @@ fn judge(shared: &Shared, held: &mut Option<Vec<u8>>, message: Message) -> Optio
         Fate::Late(delay) => (delay, bytes),
         Fate::Behind => return held.replace(bytes).map(|earlier| (Duration::ZERO, earlier)),
     };
-    // In one piece with what has overtaken it, so that it is late by no time.
+    // Written together with the message that has overtaken it, so that it is not delayed.
     due.extend(held.take().into_iter().flatten());
     Some((delay, due))
 }
@@ -79,13 +79,13 @@ fn write(shared: &Shared, way: Way, mut to: TcpStream, waiting: &Receiver<Due>) 
         if !shared.wait_open(way) {
             break;
         }
-        // One byte in a packet of its own.
+        // Each byte in a packet of its own.
         let step = if shared.dribbles() { 1 } else { bytes.len().max(1) };
         if bytes.chunks(step).any(|chunk| to.write_all(chunk).is_err()) {
             break;
         }
     }
-    // The end of the stream goes on as any byte does, unless the way is cut.
+    // The end of the stream is passed on like a byte, unless the direction is cut.
     if shared.wait_open(way) {
         let _ = to.shutdown(Shutdown::Write);
     }

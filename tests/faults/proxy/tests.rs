@@ -1,4 +1,4 @@
-//! The proxy against bare sockets of libzmq, so that it is known to do what the scenarios ask of it.
+//! The proxy against bare sockets of libzmq: it does what the scenarios ask of it.
 
 use std::io::{Read, Write};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::common::within;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// A bare publisher, its proxy, and a bare subscriber that it has greeted.
+/// A bare publisher, its proxy, and a bare subscriber connected through it.
 fn pair() -> (zmq::Context, zmq::Socket, Proxy, zmq::Socket) {
     let context = zmq::Context::new();
     let publisher = context.socket(zmq::XPUB).unwrap();
@@ -75,7 +75,7 @@ fn a_cut_is_not_told_and_what_waited_goes_on() {
         proxy.cut(&[Way::ToSubscriber]);
         send(&publisher, &["2"]);
         assert_eq!(subscriber.poll(zmq::POLLIN, 100).unwrap(), 0);
-        // The other way is open.
+        // The other direction is open.
         subscriber.set_subscribe(b"a").unwrap();
         assert_eq!(publisher.recv_bytes(0).unwrap(), b"\x01a");
         proxy.cut(BOTH_WAYS);
@@ -84,7 +84,7 @@ fn a_cut_is_not_told_and_what_waited_goes_on() {
         proxy.mend();
         assert_eq!(receive(&subscriber, 1), ["2"]);
         assert_eq!(publisher.recv_bytes(0).unwrap(), b"\x01b");
-        // It ends though it is cut.
+        // It ends although it is cut.
         proxy.cut(BOTH_WAYS);
         drop(proxy);
     });
@@ -97,7 +97,7 @@ fn what_has_no_messages_waits_while_its_way_is_cut() {
         let proxy = Proxy::plain(&server.local_addr().unwrap().to_string());
         let mut near = TcpStream::connect(proxy.address().trim_start_matches("tcp://")).unwrap();
         let (mut far, _) = server.accept().unwrap();
-        // As long as a greeting, and what is then no frame.
+        // As long as a greeting, followed by an invalid frame.
         let request = [b'\xFF'; 100];
         near.write_all(&request).unwrap();
         let mut came = [0; 100];

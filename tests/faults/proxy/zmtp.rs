@@ -1,4 +1,4 @@
-//! ZMTP 3 as far as a proxy must know it: where a message begins and ends.
+//! ZMTP 3 as far as a proxy must know it: the beginning and end of messages.
 
 /// The greeting before the first frame.
 const GREETING: usize = 64;
@@ -7,10 +7,10 @@ const MORE: u8 = 1;
 const LONG: u8 = 2;
 const COMMAND: u8 = 4;
 
-/// What a stream is made of.
+/// A piece of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Piece {
-    /// A part of the greeting, or a command: to be passed on as it is.
+    /// A part of the greeting, or a command; passed on unchanged.
     Plain(Vec<u8>),
     Message(Message),
 }
@@ -23,18 +23,18 @@ pub(crate) struct Message {
     pub(crate) frames: Vec<Vec<u8>>,
 }
 
-/// Takes a stream apart.
+/// Splits a stream.
 #[derive(Debug, Default)]
 pub(crate) struct Splitter {
     greeted: usize,
     buffer: Vec<u8>,
-    /// The frames of a message that is not whole yet.
+    /// The frames of an incomplete message.
     begun: Vec<Vec<u8>>,
     begun_bytes: Vec<u8>,
 }
 
 impl Splitter {
-    /// What is whole, now that these bytes have come.
+    /// The pieces that are complete with these bytes.
     pub(crate) fn split(&mut self, mut bytes: &[u8]) -> Vec<Piece> {
         let mut pieces = Vec::new();
         if self.greeted < GREETING {

@@ -10,7 +10,7 @@ use crate::stops::{Stops, StopsSpec};
 
 const TOPICS: &[&str] = &["D", "tenant-1"];
 
-/// Every callback for `chassis` panics, and the first for `secgroup` sleeps; `lport` must not notice.
+/// Every callback for `chassis` panics, and the first one for `secgroup` sleeps; `lport` must not notice.
 fn trouble(stage: &mut Stage, workers: usize) {
     let asleep = stage.either(Duration::from_secs(2), Duration::from_secs(10));
     let service = stage.service(free_port(), &[]);
@@ -79,7 +79,7 @@ fn stop_and_drop_at_any_moment() {
             hello_interval,
         }));
         let stops = loop {
-            // It says how far it is, so that no answer takes long.
+            // It reports its progress, so that no answer takes long.
             let (left, stops): (usize, Stops) = actor.answer();
             if left == 0 {
                 break stops;

@@ -36,15 +36,15 @@ fn fleets(stage: &Stage, address: &str) -> Vec<Actor> {
     fleets
 }
 
-/// All that was asked of each replica.
+/// All answers of the fleets to this order.
 fn ask<T: serde::de::DeserializeOwned>(fleets: &mut [Actor], order: Order) -> Vec<T> {
     fleets.iter_mut().for_each(|fleet| fleet.tell(&order));
     let answers = fleets.iter_mut().flat_map(|fleet| fleet.answer::<Vec<T>>());
     answers.collect()
 }
 
-/// Writers under whom the service is killed twice: all are equal to the store within the bound, each was told right, and none
-/// says that it has what it has not.
+/// The service is killed twice under writers: all replicas equal the store within the bound, their changes are right,
+/// and none understates its staleness.
 #[test]
 fn all_stay_equal() {
     play("many replicas, the service killed twice", Load::Heavy, |stage| {
@@ -83,7 +83,7 @@ fn all_stay_equal() {
         }
         let took = start.elapsed();
         let quiet = now();
-        // What the service's kills have cost is not written again.
+        // Rows lost with the service are not written again.
         let stored = digest(stage.rows().values());
         wait_for(LIMIT, "not all are equal to the store", || {
             ask::<u64>(&mut fleets, Order::Digests)
@@ -122,7 +122,7 @@ fn all_stay_equal() {
     });
 }
 
-/// A writer that waits for all of them, and for one more that is stopped and named.
+/// A writer waits for all replicas, and for one more that is stopped and named.
 #[test]
 fn a_writer_waits_for_all() {
     play_on(

@@ -24,7 +24,7 @@ const RATE: u64 = 10_000;
 /// The largest message that is accepted.
 const LIMIT: usize = 4096;
 
-/// Calls `send` at the rate, on a thread of its own; tells how long it took.
+/// Calls `send` at the rate on a thread of its own. Returns the time that took.
 fn at_rate(count: u64, mut send: impl FnMut() + Send + 'static) -> JoinHandle<Duration> {
     let flood = move || {
         let start = Instant::now();
@@ -40,7 +40,7 @@ fn at_rate(count: u64, mut send: impl FnMut() + Send + 'static) -> JoinHandle<Du
     std::thread::Builder::new().name("flood".into()).spawn(flood).unwrap()
 }
 
-/// What a process of this host may send to the service: all of it is to be counted, by the service or by subscribers.
+/// Sends what a process of this host can send to the service; the service or subscribers must count all of it.
 fn on_the_socket(socket: &str, count: u64, mut random: Random) -> JoinHandle<Duration> {
     let context = zmq::Context::new();
     let push = context.socket(zmq::PUSH).unwrap();
@@ -50,7 +50,7 @@ fn on_the_socket(socket: &str, count: u64, mut random: Random) -> JoinHandle<Dur
         let _context = &context;
         let mut frames = malformed(&mut random, LIMIT);
         if frames.len() == 2 && !frames[1].is_empty() && random.below(5) == 0 {
-            // Where publishers tell of themselves.
+            // The topic of publishers' hellos.
             frames[0] = "\u{10FFFF}tablecast/hello".into();
         }
         push.send_multipart(frames, 0).unwrap();
@@ -65,7 +65,7 @@ fn greeting() -> Vec<u8> {
     bytes
 }
 
-/// What a stranger may send to the network port; it connects again when it is hung up on.
+/// Sends what a stranger can send to the network port; reconnects when it is disconnected.
 fn on_the_port(address: &str, count: u64, mut random: Random) -> JoinHandle<Duration> {
     let target = address.strip_prefix("tcp://").unwrap().to_owned();
     let mut stranger: Option<TcpStream> = None;
@@ -80,7 +80,7 @@ fn on_the_port(address: &str, count: u64, mut random: Random) -> JoinHandle<Dura
         let body = random.bytes(100);
         let mut frame = vec![0, body.len() as u8];
         match random.below(100) {
-            // Subscriptions of anything, half of them with more to follow.
+            // Subscriptions to anything, half of them with further frames.
             0..40 => {
                 frame[0] = random.below(2) as u8;
                 frame.extend(body);
@@ -93,7 +93,7 @@ fn on_the_port(address: &str, count: u64, mut random: Random) -> JoinHandle<Dura
                 frame[0] = 4;
                 frame.extend(body);
             }
-            // A frame without a body, flags that do not exist, the beginning of a huge frame, noise.
+            // A frame without a body, unknown flags, the beginning of a huge frame, noise.
             60..70 => frame = vec![0, 0],
             70..98 => {
                 frame[0] = 8;
@@ -159,7 +159,7 @@ fn malformed_frames() {
     });
 }
 
-/// No fault at all: writers that come and go.
+/// No fault at all: writers come and go.
 #[test]
 fn a_million_updates() {
     play("a million updates without a fault", Load::Heavy, |stage| {
@@ -186,7 +186,7 @@ fn a_million_updates() {
         let rate = sent as f64 / start.elapsed().as_secs_f64();
         let quiet = now();
         let converged = stage.converge(&mut [&mut program]);
-        // What a writer that is gone leaves behind is not told later either.
+        // No sync event comes later either for what a gone writer leaves behind.
         pass(stage.hellos(4.0));
         let syncs = program.syncs();
         assert!(syncs.len() <= 2 * TOPICS.len(), "{syncs:?}");

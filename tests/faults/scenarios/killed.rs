@@ -1,4 +1,4 @@
-//! Processes that are killed, and come back.
+//! Processes that are killed and come back.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::stage::{Backend, Load, SEND_TIMEOUT, duration, pass, play, play_on, s
 
 const TOPICS: &[&str] = &["D", "tenant-1", "tenant-2"];
 
-/// What a machine may add to the time that a call is allowed to take.
+/// Time that scheduling may add to the time limit of a call.
 const SCHEDULING: Duration = Duration::from_millis(100);
 
 on_every_store!(
@@ -97,7 +97,7 @@ fn subscriber_killed(backend: Backend) {
     });
 }
 
-/// The row is in the store, and nobody was told.
+/// The row is stored, and its update was never sent.
 fn writer_killed_between_store_and_publish(backend: Backend) {
     play_on(
         backend,
@@ -123,15 +123,15 @@ fn writer_killed_between_store_and_publish(backend: Backend) {
                 writer.store_only();
             }
             pass(stage.hello().mul_f64(stage.random.below(100) as f64 / 100.0));
-            // One that has not had the time for many words.
+            // A writer that has sent little so far.
             let mut young = stage.writer_spec("young", &socket, TOPICS);
             young.id = Some("young".into());
             let mut young = stage.writer(young);
-            // It may take it longer than its timeout to find the service.
+            // It may take longer than its timeout to find the service.
             while young.send(1, 1).sent == 0 {}
             young.store_only();
             let killed = now();
-            // Of one whose word has not even left it, or who is silent already, nothing more could be told.
+            // Nothing could be reported of a writer whose first message has not left it, or that is already silent.
             for program in &mut programs {
                 program.await_heard(&["young", "local"]);
             }

@@ -17,7 +17,7 @@ use crate::stage::{Load, Stage, pass, play};
 
 const TOPIC: &str = "tenant-1";
 
-/// A program behind a proxy that loses what is given here, and when it did.
+/// A program behind a proxy that loses the messages for which `is_lost` holds, and the receiver of their times.
 fn lossy(address: &str, mut is_lost: impl FnMut(&Message) -> bool + Send + 'static) -> (Proxy, Receiver<Time>) {
     let (sender, losses) = unbounded();
     let proxy = Proxy::to(address);
@@ -33,7 +33,7 @@ fn lossy(address: &str, mut is_lost: impl FnMut(&Message) -> bool + Send + 'stat
 
 const BURST: u64 = 100;
 
-/// Loses the last update of each burst; returns how long each time it took until that was told.
+/// Loses the last update of each burst. Returns how long it took each time until that was reported.
 fn lose_last(stage: &Stage, writer: &mut Writer, program: &mut Program, losses: &Receiver<Time>) -> Vec<Duration> {
     let rounds = stage.either(4, 20);
     let told = (0..rounds).map(|_| {
@@ -88,7 +88,7 @@ fn the_last_of_a_burst_behind_the_service() {
     );
 }
 
-/// The window between a topic being live and the first number that is heard of a writer which has sent before.
+/// The window between a topic becoming live and the first number heard of a writer that has sent before.
 #[test]
 fn the_first_after_live() {
     play("first update after live lost", Load::Light, |stage| {
@@ -109,7 +109,7 @@ fn the_first_after_live() {
             let begun = now();
             let mut program = stage.program(stage.program_spec(&format!("p{round}"), &[proxy.address()], &[TOPIC]));
             program.await_sync(begun, |sync| sync.reason == "connected");
-            // In every other round nothing follows the lost update but silence.
+            // In every other round only silence follows the lost update.
             writer.send(1 + round % 2, 10_000);
             let lost = losses.recv_timeout(stage.bound()).unwrap();
             let (told, sync) = program.await_sync(lost, |_| true);
@@ -123,7 +123,7 @@ fn the_first_after_live() {
         }
         assert!(worst <= stage.hellos(2.0), "told after {worst:?}");
         let worst = stage.in_hellos(worst);
-        // The proxies go after the programs.
+        // The proxies are dropped after the programs.
         let (mut programs, proxies): (Vec<_>, Vec<_>) = programs.into_iter().unzip();
         let syncs = programs.iter_mut().map(|program| program.syncs().len()).max().unwrap();
         let figures = format!("told after {worst} at worst (bound 2 H), at most {syncs} syncs a program");
@@ -132,8 +132,8 @@ fn the_first_after_live() {
     });
 }
 
-/// A subscriber that stalls while its publisher's queue for it overflows misses updates and hellos alike; what it was asked
-/// is answered. Then nothing more is sent: only the numbers of the hellos say that something is missing.
+/// A subscriber that stalls while its publisher's queue overflows misses updates and hellos, but gets answers to its
+/// questions. Nothing more is sent, so only the numbers of the hellos show the loss.
 #[test]
 fn every_update_and_hello_for_ten_periods() {
     play("updates and hellos dropped for 10 H", Load::Light, |stage| {
@@ -177,7 +177,7 @@ fn every_update_and_hello_for_ten_periods() {
     });
 }
 
-/// The checker is worth nothing if it does not fail where it should: the same losses, and nobody looks for them.
+/// A checker that never fails is worth nothing: the same losses, without the sequence check.
 #[test]
 fn without_the_sequence_check_the_checker_fails() {
     play("the sequence check is off", Load::Light, |stage| {

@@ -44,13 +44,13 @@ use serde_json::Value;
 
 use crate::proxy::Message;
 
-/// The fields of the update, or of the first of a batch; null for what is none.
+/// The fields of the update, or of the first one of a batch; null if there is none.
 fn fields(message: &Message) -> Value {
     let payload = message.frames.get(1).map_or(&[][..], |payload| payload);
     rmp_serde::from_slice(payload).unwrap_or_default()
 }
 
-/// True for an update, false for what publisher and subscriber tell one another.
+/// True for an update, false for a message between publisher and subscriber.
 fn is_update(message: &Message) -> bool {
     fields(message)["table"].is_string()
 }

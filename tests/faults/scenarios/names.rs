@@ -1,4 +1,4 @@
-//! Who is who: two with one name, clocks that differ, and names that look like something else.
+//! Confusion of identities: two publishers with one id, clocks that differ, and names that look like something else.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ fn two_publishers_with_one_id() {
         });
         let met = now();
         let mut lost = 1;
-        // Both are followed: what one of them loses is noticed.
+        // Both are followed: losses of either are noticed.
         pass(stage.either(Duration::from_secs(2), Duration::from_secs(5)));
         let (sender, losses) = crossbeam_channel::bounded(1);
         proxy.judge(move |message| {
@@ -88,7 +88,7 @@ fn two_services_on_one_path() {
     });
 }
 
-/// Liveness is judged by what is received, order by numbers: no clock of another machine counts.
+/// Liveness is judged by what is received, order by numbers; no clock of another machine counts.
 #[test]
 fn clocks_an_hour_apart() {
     play("clocks an hour apart, or stepping", Load::Light, |stage| {

@@ -1,4 +1,4 @@
-//! A network that is cut without a word, and one that doubles, delays and reorders.
+//! A network that is cut silently, and one that doubles, delays and reorders.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ fn cut_to_the_subscriber() {
     });
 }
 
-/// The subscriber hears everything, but is not heard: its questions are not answered.
+/// The subscriber receives everything, but its questions do not arrive.
 #[test]
 fn cut_to_the_publisher() {
     play("network cut to the publisher", Load::Light, |stage| {
@@ -82,11 +82,11 @@ fn doubled_delayed_reordered() {
             }
             left -= 1;
             if count - left < 50 {
-                // Where nothing was heard before, nobody knows that something was overtaken.
+                // Before the first update, overtaking cannot be noticed.
                 return Fate::Pass;
             }
             match random.below(100) {
-                // The last one must not wait for another.
+                // The last update must not wait for another one.
                 _ if left < 10 => Fate::Pass,
                 0..5 => Fate::Twice,
                 5..10 => Fate::Behind,
@@ -126,7 +126,7 @@ fn a_byte_at_a_time() {
         let quiet = now();
         let converged = stage.converge(&mut [&mut program]);
         writer.close();
-        // The goodbye comes a byte at a time too.
+        // The goodbye comes one byte at a time too.
         pass(stage.hellos(4.0));
         assert_eq!(program.syncs().len(), 1, "{:?}", program.syncs());
         stage.verdict(quiet, vec![program], format!("converged after {converged:.1?}"));

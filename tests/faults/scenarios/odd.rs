@@ -17,7 +17,7 @@ use crate::scenarios::is_update;
 use crate::stage::{Backend, Load, pass, play, play_on, since, wait_for};
 use crate::writer::ODD;
 
-/// Prefixes of one another, globs, white space, what looks alike, names of our own, and long ones.
+/// Prefixes of one another, globs, white space, names that look alike, names of the library's own, and long ones.
 fn topics() -> Vec<String> {
     let short = [
         "D",
@@ -64,7 +64,7 @@ fn topics() -> Vec<String> {
     short.into_iter().map(str::to_owned).chain(long).collect()
 }
 
-/// The longest topic and key.
+/// Length of the longest topic and key.
 const MAX: usize = 65_536;
 
 on_every_store!(each_comes_to_its_own, topics_come_and_go);
@@ -96,7 +96,7 @@ fn each_comes_to_its_own(backend: Backend) {
             for writer in &mut writers {
                 writer.order(count, 1_000);
             }
-            // Topics that are no text: nobody can have registered them.
+            // Topics that are not text, which cannot be registered.
             let context = zmq::Context::new();
             let push = context.socket(zmq::PUSH).unwrap();
             push.connect(&socket).unwrap();
@@ -114,7 +114,7 @@ fn each_comes_to_its_own(backend: Backend) {
             });
             let quiet = now();
             let converged = stage.converge(&mut [even, odd, none]);
-            // Two of them begin as a topic that is registered does.
+            // Two of them begin like a registered topic.
             wait_for(stage.bound(), "what came by its prefix is not counted", || {
                 even.report().filtered + odd.report().filtered >= 100
             });
@@ -129,7 +129,7 @@ fn each_comes_to_its_own(backend: Backend) {
     );
 }
 
-/// A replica has the rows of a topic from when it is registered until it is unregistered.
+/// A replica has the rows of a topic while it is registered.
 fn topics_come_and_go(backend: Backend) {
     play_on(backend, "topics come and go under load", Load::Light, |stage| {
         let service = stage.service(free_port(), &[]);
@@ -163,7 +163,7 @@ fn topics_come_and_go(backend: Backend) {
         let quiet = now();
         let converged = stage.converge(&mut [&mut program]);
         writer.close();
-        // A later update of the row may have made the loss of one good before it is told, which takes a second at most.
+        // A later update of the row may make up for a loss before that is reported, which takes at most a second.
         pass(Duration::from_millis(1_200));
         let figures = format!("{changes} changes, converged after {converged:.1?}");
         let figures = stage.verdict(quiet, vec![program], figures);

@@ -1,4 +1,4 @@
-//! Publishers that come, go, die and move, programs that follow them, and the store by which they do.
+//! Publishers that come, go, die and move, programs that follow them, and the store through which they do.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::writer::Clock;
 
 const TOPICS: &[&str] = &["D", "tenant-1"];
 
-/// What a busy machine may add to the time in which a publisher is followed.
+/// Time that a busy machine may add until a publisher is followed.
 const SPARE: Duration = Duration::from_secs(1);
 
 const HOUR: i64 = 3600;
@@ -19,7 +19,7 @@ struct Scene<'a> {
     stage: &'a mut Stage,
     registry: RegistrySpec,
     programs: [Program; 2],
-    /// One that is there all the time.
+    /// A writer that runs all the time.
     steady: Writer,
 }
 
@@ -48,7 +48,7 @@ impl<'a> Scene<'a> {
         writer(self.stage, &self.registry, name, wrong)
     }
 
-    /// Waits until the programs follow the steady publisher, these, and no others.
+    /// Waits until the programs follow the steady publisher and exactly these others.
     fn await_following(&mut self, others: &[&Writer]) {
         let mut addresses = vec![&*self.steady.address];
         addresses.extend(others.iter().map(|writer| &*writer.address));
@@ -61,13 +61,13 @@ impl<'a> Scene<'a> {
         self.programs.each_mut().map(Program::syncs)
     }
 
-    /// Those of a start too, which may take its time.
+    /// The sync events, once those of the start, which may take a while, have come.
     fn settled_syncs(&mut self) -> [Vec<(Time, Told)>; 2] {
         pass(self.stage.hellos(2.0));
         self.syncs()
     }
 
-    /// A time within which two readings and a renewal fall, and more than that after which a publisher is missed.
+    /// A time that includes two readings and a renewal, longer than the timeout after which a publisher is dead.
     fn while_away(&self) -> Duration {
         self.registry.timeout * 2
     }
@@ -85,7 +85,7 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// One that writes already, of a process whose clock is so many seconds wrong.
+/// A running writer, in a process whose clock is wrong by this many seconds.
 fn writer(stage: &mut Stage, registry: &RegistrySpec, name: &str, wrong: i64) -> Writer {
     let mut spec = stage.writer_spec(name, "tcp://127.0.0.1:0", TOPICS);
     spec.id = Some(name.into());
@@ -106,7 +106,7 @@ fn follow(stage: &mut Stage, store: &str) {
     scene.await_following(&[&late]);
     let came = since(start);
 
-    // It takes its leave: that is no loss.
+    // It says goodbye, so there is no loss.
     late.halt();
     let syncs = scene.settled_syncs();
     late.close();
@@ -123,7 +123,7 @@ fn follow(stage: &mut Stage, store: &str) {
     scene.await_following(&[]);
     let died = since(start);
 
-    // It is killed, and begins again elsewhere, by its clock two hours before.
+    // It is killed, and begins again elsewhere, two hours earlier by its clock.
     let mover = scene.writer("mover", HOUR);
     scene.await_following(&[&mover]);
     mover.kill();
@@ -132,7 +132,7 @@ fn follow(stage: &mut Stage, store: &str) {
     scene.await_following(&[&mover]);
     let moved = since(start);
 
-    // Suspended, it is taken for dead, and comes back.
+    // While suspended it is taken for dead; then it comes back.
     assert_eq!(attendance.left(), ["late", "doomed"]);
     mover.actor.process().signal("STOP");
     scene.await_following(&[]);
@@ -150,16 +150,16 @@ fn follow(stage: &mut Stage, store: &str) {
     for took in [came, went, moved] {
         assert!(took <= interval + SPARE, "{figures}");
     }
-    // Its last renewal was up to a third of the timeout before. Time in which a busy machine let nobody look counts for
-    // nobody.
+    // Its last renewal was up to a third of the timeout before. Time in which a busy machine let no observer look does
+    // not count.
     assert!(timeout * 2 / 3 <= died, "{figures}");
     assert!(died <= timeout * 2 + interval + SPARE, "{figures}");
     assert!(back <= timeout / 3 + interval + SPARE, "{figures}");
     scene.end(vec![mover], figures);
 }
 
-/// Nobody can renew for longer than the timeout: nobody is removed, then or afterwards, and nobody hears of it. Nor is
-/// anybody removed by a program that could not look.
+/// No publisher can renew for longer than the timeout: none is removed, then or afterwards, and no loss is reported.
+/// Nor does a program that could not look remove any.
 fn nobody_is_removed(stage: &mut Stage, store: &str, away: impl FnOnce(Duration)) {
     let mut scene = Scene::begin(stage, store);
     let attendance = scene.registry.attend();
@@ -210,7 +210,7 @@ fn sqlite_locked() {
     });
 }
 
-/// Those who have the files open and one who comes later go on in the same new ones.
+/// Processes that have the files open, and a later one, continue with the same new files.
 fn removed(stage: &mut Stage, suffixes: &[&str]) {
     let file = file(stage);
     let mut scene = Scene::begin(stage, &file);
@@ -284,7 +284,7 @@ mod redis {
         });
     }
 
-    /// All rows are gone at once; who is alive comes back.
+    /// All rows are lost at once; living publishers come back.
     #[test]
     fn redis_forgets() {
         play("registry in a Redis that loses it", Load::Light, |stage| {

@@ -1,4 +1,4 @@
-//! What replicas alone must find: updates that do not say enough, none at all, and stores that fail over.
+//! Changes that only replicas find: updates that say too little, no updates at all, and stores that fail over.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const TOPICS: &[&str] = &["D", "tenant-1"];
 
 on_every_store!(updates_without_versions, a_writer_that_never_publishes);
 
-/// Updates as Dragonflow's, of which some are lost, beside those of a writer that says versions.
+/// Updates like Dragonflow's, some of which are lost, beside those of a writer that states versions.
 fn updates_without_versions(backend: Backend) {
     play_on(backend, "updates without versions", Load::Light, |stage| {
         let service = stage.service(free_port(), &[]);
@@ -38,14 +38,14 @@ fn updates_without_versions(backend: Backend) {
         let quiet = now();
         let converged = stage.converge(&mut [&mut program]);
         writers.into_iter().for_each(Writer::close);
-        // A later update of the row may have made the loss of one good before it is told, which takes a second at most.
+        // A later update of the row may make up for a loss before that is reported, which takes at most a second.
         pass(Duration::from_millis(1_200));
         let figures = stage.verdict(quiet, vec![program], format!("converged after {converged:.1?}"));
         assert!(figures.declared > 0, "nothing was lost: the proxy did nothing");
     });
 }
 
-/// What one stores and tells nobody of is found by the next check, beside one that publishes, and when all is quiet.
+/// Rows stored without an update are found by the next check, beside a writer that publishes, and when all is quiet.
 fn a_writer_that_never_publishes(backend: Backend) {
     play_on(backend, "a writer that never publishes", Load::Light, |stage| {
         let service = stage.service(free_port(), &[]);
@@ -90,7 +90,7 @@ fn masters_change() {
             let () = cluster.nodes[replica].ask(&["CLUSTER", "FAILOVER"]);
         }
         cluster.await_ok();
-        // Of one that is killed the last writes may be lost: none are made.
+        // A killed master may lose its last writes, so there are none.
         writer.halt();
         let chance = stage.random.below(3);
         let cluster = stage.cluster();

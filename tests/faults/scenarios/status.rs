@@ -1,5 +1,5 @@
-//! Servers that are killed, restarted, stopped and continued, cut off from their store, and replaced, under a storm of status
-//! updates: what was acknowledged is never processed again, and no older state of a row after a newer one.
+//! Servers that are killed, restarted, stopped and continued, cut off from their store, and replaced, under a storm of
+//! status updates: an acknowledged update is never processed again, and no older state of a row after a newer one.
 
 use crate::crew::{Carrier, Crew, Server};
 use crate::proxy::{BOTH_WAYS, Way};
@@ -13,7 +13,7 @@ enum Rows {
     Redis,
 }
 
-/// The scenario with these rows, through this carrier; in the long form through every carrier.
+/// Plays the scenario with these rows through this carrier; in the long form through every carrier.
 fn play_status(name: &'static str, rows: Rows, carrier: Carrier, body: fn(Crew<'_>, &str)) {
     let all = [Carrier::Ports, Carrier::Service, Carrier::Redis];
     for carrier in all.into_iter().filter(|one| is_long() || *one == carrier) {
@@ -25,7 +25,7 @@ fn play_status(name: &'static str, rows: Rows, carrier: Carrier, body: fn(Crew<'
     }
 }
 
-/// For each of them another one comes. One that is behind finds claims of those that are gone.
+/// Each of them is replaced by another one. A server that is behind finds claims of gone ones.
 fn killed(mut crew: Crew<'_>, what: &str) {
     for (number, id) in [(0, "d"), (2, "e")] {
         crew.go_on(0.1);
@@ -70,8 +70,8 @@ fn restarted_over_redis() {
     play_status("servers killed and restarted", Rows::Redis, Carrier::Redis, restarted);
 }
 
-/// What waits at one that is stopped, but not yet taken for dead, goes to others, of which one is killed and restarted:
-/// then the first finds claims of a run that is gone.
+/// Updates that wait at a stopped server not yet taken for dead go to other servers, one of which is killed and
+/// restarted: then the first one finds claims of a run that is gone.
 fn restarted_beside_one_that_is_behind(mut crew: Crew<'_>, what: &str) {
     for number in 0..3 {
         crew.go_on(0.1);
@@ -120,7 +120,7 @@ fn stopped_over_redis() {
     play_status("servers stopped and continued", Rows::Redis, Carrier::Redis, stopped);
 }
 
-/// One for a while; one for so long that it is taken for dead; and one whose requests still arrive.
+/// One server for a while; one for so long that it is taken for dead; and one whose requests still arrive.
 fn cut(mut crew: Crew<'_>, what: &str) {
     crew.go_on(0.1);
     crew.servers[1].cut(BOTH_WAYS);
@@ -149,8 +149,8 @@ fn cut_over_redis() {
     play_status("servers cut off from the store", Rows::Redis, Carrier::Redis, cut);
 }
 
-/// In peace nothing at all is processed twice: neither when a server ends and begins again under its id, nor when a
-/// listener is replaced while its handler takes longer than the stop waits for it.
+/// Without faults nothing is processed twice: neither when a server ends and begins again under its id, nor when a
+/// listener is replaced while its handler takes longer than the stop waits for.
 fn replaced(mut crew: Crew<'_>, what: &str) {
     for number in 0..3 {
         crew.go_on(0.1);

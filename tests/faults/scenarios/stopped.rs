@@ -1,4 +1,4 @@
-//! Subscribers that are too slow, or do not run at all for a while.
+//! Subscribers that are too slow, or suspended for a while.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use crate::stage::{Load, later, pass, play, since};
 
 const TOPICS: &[&str] = &["D", "tenant-1"];
 
-/// What a service may use beyond what it queues, in KiB.
+/// Memory in KiB that a service may use beyond its queues.
 const SERVICE_KIB: u64 = 16 << 10;
 
-/// What a busy machine may add to the time in which a backlog is read, before which a loss behind it is not known.
+/// Time that a busy machine may add to reading a backlog, before which a loss behind it is not known.
 const SPARE: Duration = Duration::from_secs(1);
 
-/// More updates than the service and the system keep for one that is stopped.
+/// More updates than the service and the system keep for a stopped subscriber.
 const MISSED: u64 = 7_000;
 
 #[test]
 fn subscriber_stopped() {
     play("subscriber stopped", Load::Heavy, |stage| {
-        // Enough that a program which only has to wait for a processor loses nothing.
+        // Enough that a program loses nothing merely because it waits for a processor.
         let (hwm, bytes) = (3_000, 2_000);
         let mut service = stage.service(free_port(), &["--send-hwm", &hwm.to_string()]);
         let mut victim = stage.program(stage.program_spec("victim", &[&service.address], TOPICS));
@@ -42,7 +42,7 @@ fn subscriber_stopped() {
         victim.actor.process().signal("STOP");
         let (mut most, mut rounds) = (before, 0);
         let missed = other.report().delivered + MISSED;
-        // Writers may be slow, and then there is nothing to lose yet.
+        // Writers may be slow, and then nothing is lost yet.
         while rounds < stage.either(25, 300) || other.report().delivered < missed {
             pass(Duration::from_millis(100));
             most = most.max(memory(&process));
@@ -59,7 +59,7 @@ fn subscriber_stopped() {
         writers.into_iter().for_each(Writer::close);
         assert!(told <= stage.hellos(2.0) + SPARE, "told after {told:?}");
         assert_eq!(other.syncs().len(), 1, "{:?}", other.syncs());
-        // What is queued for both programs, and the service's own.
+        // The queues for both programs, and the service's own memory.
         let bound = 2 * (hwm * (bytes as u64 + 500)) / 1024 + SERVICE_KIB;
         let growth = most - before;
         assert!(growth <= bound, "the service grew by {growth} KiB");
@@ -76,7 +76,7 @@ fn subscriber_stopped() {
     });
 }
 
-/// More than the publisher keeps for one that does not read fast enough.
+/// More updates than the publisher keeps for a slow reader.
 #[test]
 fn high_water_mark() {
     play("high-water mark reached", Load::Heavy, |stage| {
@@ -88,13 +88,13 @@ fn high_water_mark() {
         writer.send(100, 1_000);
         slow.await_delivered(100);
         writer.prepare(stage.either(2_500, 10_000));
-        // Not so long that the silence is noticed.
+        // Too short for the silence to be noticed.
         proxy.cut(&[Way::ToSubscriber]);
         let sent = writer.burst();
         let mended = now();
         proxy.mend();
         let (told, sync) = slow.await_sync(mended, |_| true);
-        // It goes on behind the loss.
+        // The writer goes on after the loss.
         writer.send(100, 1_000);
         let quiet = now();
         let converged = stage.converge(&mut [&mut slow]);
@@ -111,7 +111,7 @@ fn high_water_mark() {
     });
 }
 
-/// A publisher that hangs: its connections stay, and nothing comes any more.
+/// A publisher that hangs: its connections stay, but nothing comes.
 #[test]
 fn publisher_stopped() {
     play("publisher stopped", Load::Light, |stage| {

@@ -9,7 +9,7 @@ use crate::codec::{Hello, TOLD};
 use crate::subscriber::session::peer::Peer;
 
 impl Continuity {
-    /// A hello came, or with `last` a goodbye.
+    /// Handles a hello, or with `last` a goodbye.
     pub(in crate::subscriber::session) fn hello(
         &mut self,
         scope: Scope<'_>,
@@ -24,7 +24,7 @@ impl Continuity {
         let is_owner = owner == Some((from.publisher, from.epoch));
         match find(&mut self.publishers, from.publisher, from.epoch) {
             Some(run) if is_owner && run.state == RunState::Running => run.address = from.address.into(),
-            // Hellos for it from elsewhere, while it is heard here, may be forged.
+            // The publisher is heard elsewhere, so this hello may be forged.
             Some(run) if run.address != *from.address => return,
             _ => {}
         }
@@ -65,8 +65,8 @@ impl Continuity {
         self.limit(from.address);
     }
 
-    /// A topic is named in [`TOLD`] rounds after its last use: if none of this many rounds came whole, its last updates
-    /// may be missing silently.
+    /// Counts the round. A topic is named in [`TOLD`] rounds after its last use, so if none of that many rounds arrived
+    /// whole, its last updates may be lost silently.
     fn hear_round(&mut self, scope: Scope<'_>, from: &Sender<'_>, hello: &Hello, now: Instant) {
         let Some(round) = hello.round else { return };
         let Some(run) = find(&mut self.publishers, from.publisher, from.epoch) else {
@@ -75,7 +75,7 @@ impl Continuity {
         match run.rounds.hear(round, hello.part, !hello.more, TOLD) {
             Heard::Expected => {}
             Heard::Missed => {
-                // Topics that this round does not name were sent on before this at the latest.
+                // Topics that this round does not name were last used before this time.
                 let rounds = u32::try_from(TOLD - 1).unwrap_or(u32::MAX);
                 let untold = hello.period().mul_f64(0.75).saturating_mul(rounds);
                 let sent_by = now.checked_sub(untold).unwrap_or(now);

@@ -1,6 +1,6 @@
 //! Follows the numbers of every publisher on every topic, finds losses, and makes the sync events for them.
 //!
-//! Pure: no sockets, no threads; the time is an argument. A loss is reported unless a sync event that concerns its
+//! Pure: no sockets, no threads; the time is an argument. A loss is not reported if a sync event that concerns its
 //! topic was emitted after the lost update was sent, since the program has read the store since. All times are of this
 //! process: a publisher says how long ago something was, never when.
 
@@ -23,18 +23,18 @@ use pending::Pending;
 use run::{Run, RunState};
 use sequence::{Accepted, Sequence};
 
-/// Hello periods without a word after which a publisher is reported silent: within the third. A range, so that many
-/// subscribers do not report it at once.
+/// Hello periods without input after which a publisher is reported silent. A range, so that many subscribers do not
+/// report it at once.
 const SILENT: (f64, f64) = (2.3, 2.6);
 
-/// Maximum of publishers and sequences that are followed through one address (about 40 MiB at most); beyond, the runs
-/// of that address that were not heard for longest are forgotten.
+/// Maximum of publishers and sequences followed through one address (at most about 40 MiB). Beyond it, the runs of that
+/// address that were not heard for longest are forgotten.
 pub(super) const MAX_SIZE: usize = 1 << 16;
 
-/// Maximum of runs of one publisher that are followed; beyond, the one that was not heard for longest is forgotten.
+/// Maximum of runs followed for one publisher. Beyond it, the run not heard for longest is forgotten.
 const MAX_RUNS: usize = 16;
 
-/// How long what a replaced run has sent may be on its way, or comes late after a goodbye.
+/// How long messages of a replaced run, or messages after a goodbye, may still arrive late.
 const STRAGGLERS: Duration = Duration::from_secs(1);
 
 /// Interval of the search for runs that can be forgotten.
@@ -43,7 +43,7 @@ const SWEEP: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Continuity {
     publishers: HashMap<Name, Vec<Run>>,
-    /// Runs and their sequences, by the address through which they were first heard.
+    /// Number of runs and sequences, by the address through which the run was first heard.
     sizes: HashMap<Name, usize>,
     /// Sequences in which something is missing that may still come.
     waiting: Vec<(Name, u64, Topic)>,
@@ -52,15 +52,15 @@ pub(super) struct Continuity {
     pending: Pending,
     /// Periods after which a publisher is silent.
     silent: f64,
-    /// When the publishers are next looked at: is one silent, can one be forgotten?
+    /// The next look for publishers that are silent or can be forgotten.
     scan: Option<Instant>,
-    /// Everything that had come by then was seen.
+    /// Everything that had arrived by then was read.
     drained: Instant,
     counters: Counters,
     errors: Vec<Error>,
 }
 
-/// From which run of a publisher something came, and through which address.
+/// The run of a publisher that something came from, and the address through which it came.
 #[derive(Debug)]
 pub(super) struct Sender<'a> {
     pub(super) address: &'a str,
@@ -68,7 +68,7 @@ pub(super) struct Sender<'a> {
     pub(super) epoch: u64,
 }
 
-/// The registered topics, and their state: decides whether a loss is to be reported.
+/// The registered topics and the state of the addresses, which decide whether a loss is reported.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scope<'a> {
     pub(super) topics: &'a Topics,
@@ -76,8 +76,8 @@ pub(super) struct Scope<'a> {
 }
 
 impl Scope<'_> {
-    /// True if what was sent on the topic at `sent_by` at the latest, and heard through this address, is known to the
-    /// program, or soon will be.
+    /// True if the program knows, or soon will know, what was sent on the topic by `sent_by` and heard through this
+    /// address.
     fn is_covered(&self, topic: &Topic, address: &str, sent_by: Instant) -> bool {
         let Some((covered, generation)) = self.topics.covered(topic) else {
             return true;
@@ -103,7 +103,7 @@ pub(super) struct Counters {
 pub(super) struct Findings {
     pub(super) syncs: Vec<SyncReason>,
     pub(super) errors: Vec<Error>,
-    /// Addresses through which publishers are heard that seem silent: their answer proves it.
+    /// Addresses of publishers that seem silent; an answer from the address proves the silence.
     pub(super) asks: Vec<Name>,
 }
 
@@ -124,7 +124,7 @@ impl Continuity {
         }
     }
 
-    /// A topic is not registered any more.
+    /// Forgets a topic that was unregistered.
     pub(super) fn unregister(&mut self, topic: &Topic) {
         self.pending.forget(topic);
         for run in self.publishers.values_mut().flatten() {
@@ -133,7 +133,7 @@ impl Continuity {
         }
     }
 
-    /// No topic is registered any more.
+    /// Forgets all topics.
     pub(super) fn unregister_all(&mut self) {
         self.pending.forget_all();
         for run in self.publishers.values_mut().flatten() {
@@ -142,13 +142,13 @@ impl Continuity {
         }
     }
 
-    /// An event that concerns every topic is being emitted.
+    /// Called when an event that concerns every topic is emitted.
     pub(super) fn covered(&mut self) {
         self.pending.clear();
     }
 
-    /// Updates of one registered topic came in a frame: hands out to `out` what is to be delivered. `heard` is about the time
-    /// now; `clock` is read where it matters. True if there may be something to do later.
+    /// Handles the updates of one registered topic from one frame, and appends those to deliver to `out`. `heard` is
+    /// roughly the current time; `clock` is read where it matters. Returns true if there may be later work.
     #[inline]
     pub(super) fn updates(
         &mut self,
@@ -160,7 +160,7 @@ impl Continuity {
         out: &mut Vec<DbUpdate>,
     ) -> bool {
         let mut is_unusual = false;
-        // Of the last of `out`, if that is of this frame.
+        // The sequence of the last update in `out`, if that update is of this frame.
         let mut current: Option<&mut Sequence<DbUpdate>> = None;
         for update in updates {
             let Some(origin) = &update.origin else {
@@ -169,7 +169,7 @@ impl Continuity {
                 out.push(update);
                 continue;
             };
-            // The case of most updates of a frame: the next of the run that the one before was of.
+            // The common case within a frame: the next update of the same run.
             if let Some(sequence) = &mut current
                 && let Some(Origin { publisher, epoch, .. }) = out.last().and_then(|last| last.origin.as_ref())
                 && (*epoch, publisher) == (origin.epoch, &origin.publisher)
@@ -179,7 +179,7 @@ impl Continuity {
                 out.push(update);
                 continue;
             }
-            // The path of nearly every frame.
+            // The common case for a frame.
             if let Some(runs) = self.publishers.get_mut(&*origin.publisher)
                 && let Some(run) = runs.iter_mut().find(|run| run.epoch == origin.epoch)
                 && run.state == RunState::Running
@@ -199,7 +199,7 @@ impl Continuity {
         is_unusual
     }
 
-    /// An update that is not simply the next one.
+    /// Handles an update that is not simply the next one.
     fn unusual(&mut self, scope: Scope<'_>, address: &str, update: DbUpdate, now: Instant, out: &mut Vec<DbUpdate>) {
         let Some(origin) = update.origin.clone() else { return };
         let topic = update.topic.clone();
@@ -216,7 +216,7 @@ impl Continuity {
         let sequence = run.topics.entry(topic.clone()).or_insert_with(|| {
             grow(&mut self.sizes, &run.charged);
             if origin.seq > 1 && !scope.is_covered(&topic, address, previous_by) {
-                // It may have begun after the topic was live, with updates that were lost.
+                // The run may have begun after the topic was live, with updates that were lost.
                 self.pending.unproven(topic.clone(), now);
             }
             Sequence::after(origin.seq.saturating_sub(1))
@@ -235,7 +235,7 @@ impl Continuity {
         self.limit(address);
     }
 
-    /// Something came from this run of a publisher.
+    /// Notes input from this run of a publisher.
     fn hear(&mut self, from: &Sender<'_>, now: Instant) {
         let (publisher, epoch) = (from.publisher, from.epoch);
         let runs = self.publishers.entry(publisher.clone()).or_default();
@@ -245,7 +245,7 @@ impl Continuity {
             }
             match run.state {
                 RunState::Silent | RunState::Left => run.state = RunState::Running,
-                // The goodbye was another run's.
+                // The run goes on after its goodbye, so the goodbye was not its own.
                 RunState::Gone(at) if is_after(at, now) => run.state = RunState::Running,
                 RunState::Replaced(at) if is_after(at, now) => {
                     run.state = RunState::Running;
@@ -260,7 +260,7 @@ impl Continuity {
         }
         for run in runs.iter_mut() {
             match run.state {
-                // The silence was reported, but the events before its death came after that.
+                // The run may have sent updates after its silence was reported.
                 RunState::Running | RunState::Silent => self.pending.restarted(publisher.clone(), now),
                 RunState::Gone(_) | RunState::Left | RunState::Replaced(_) => {}
             }
@@ -280,12 +280,12 @@ impl Continuity {
         self.scan = earlier(self.scan, Some(now + SWEEP));
     }
 
-    /// The connection to this address is gone, and that is reported: silence of publishers heard through it is no news.
+    /// Called when the loss of this address is reported, which covers the silence of publishers heard through it.
     pub(super) fn lose(&mut self, address: &str) {
         self.leave(address, RunState::Silent);
     }
 
-    /// The address is not listened to any more: of what was heard through it alone, nothing is expected.
+    /// Called when the address is unregistered: nothing is expected of runs heard through it.
     pub(super) fn forget(&mut self, address: &str) {
         self.leave(address, RunState::Left);
     }
@@ -298,7 +298,7 @@ impl Continuity {
         }
     }
 
-    /// An address has answered: whether what is heard through it is silent is looked at anew.
+    /// Called when an address has answered: silent publishers are looked for again.
     pub(super) fn look_again(&mut self, now: Instant) {
         if self.scan.is_some() {
             self.scan = Some(now);
@@ -312,13 +312,13 @@ impl Continuity {
         run.is_some_and(|run| matches!(run.state, RunState::Gone(_)))
     }
 
-    /// True if something is missing of what is heard through this address.
+    /// True if numbers heard through this address are missing.
     pub(super) fn is_waiting(&self, address: &str) -> bool {
         let runs = self.publishers.values().flatten().filter(|run| run.address == *address);
         runs.flat_map(|run| run.topics.values()).any(Sequence::is_waiting)
     }
 
-    /// Everything that has come was seen: there was nothing more to read.
+    /// Notes that everything that had arrived by now was read.
     pub(super) fn drained(&mut self, now: Instant) {
         self.drained = now;
     }
@@ -327,7 +327,7 @@ impl Continuity {
         self.counters
     }
 
-    /// Counts on from here.
+    /// Sets the counts to go on from.
     pub(super) fn count_from(&mut self, counters: Counters) {
         self.counters = counters;
     }
@@ -347,7 +347,7 @@ impl Continuity {
         self.publishers.contains_key(publisher)
     }
 
-    /// The counts agree with the contents.
+    /// Checks that the sizes agree with the contents.
     pub(super) fn check_sizes(&self) {
         let runs = self.publishers.values().flatten();
         assert_eq!(runs.map(Run::size).sum::<usize>(), self.len());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::sequence::Missing;
 use crate::update::{Name, SyncReason, Topic};
 
-/// A burst is over when nothing was added to it for this time...
+/// A burst is over when nothing was added for this time...
 const CALM: Duration = Duration::from_millis(50);
 
 /// ... and is reported after this time even if it goes on.
@@ -19,9 +19,9 @@ pub(super) struct Pending {
     gaps: BTreeMap<(Topic, Name), (u64, u64)>,
     unproven: BTreeSet<Topic>,
     restarted: BTreeSet<Name>,
-    /// Publishers of which too many hellos were missed.
+    /// Publishers with too many missed hellos.
     missed: BTreeSet<Name>,
-    /// When the burst began, and when something was last added.
+    /// When the burst began, and when an event was last added.
     burst: Option<(Instant, Instant)>,
 }
 
@@ -55,32 +55,32 @@ impl Pending {
         self.burst = Some((first, now));
     }
 
-    /// An event that concerns every topic is emitted: it covers all of these.
+    /// Called when an event that concerns every topic is emitted, which covers all of these.
     pub(super) fn clear(&mut self) {
         *self = Pending::default();
     }
 
-    /// The topic is of no interest any more.
+    /// Drops the events of an unregistered topic.
     pub(super) fn forget(&mut self, topic: &Topic) {
         self.gaps.retain(|(of, _), _| of != topic);
         self.unproven.remove(topic);
     }
 
-    /// No topic is of interest any more.
+    /// Drops the events of all topics.
     pub(super) fn forget_all(&mut self) {
         self.gaps.clear();
         self.unproven.clear();
     }
 
-    /// The time at which [`Pending::take`] has something. With `is_unsure` an event that covers all of these may come
-    /// soon: that is waited for.
+    /// The next time at which [`Pending::take`] returns something. `is_unsure` says that an event that covers all of
+    /// these may come soon, which is waited for.
     pub(super) fn deadline(&self, is_unsure: bool) -> Option<Instant> {
         let (first, last) = self.burst?;
         let longest = first + LONGEST;
         Some(if is_unsure { longest } else { longest.min(last + CALM) })
     }
 
-    /// The events that are due.
+    /// Takes out the events that are due.
     pub(super) fn take(&mut self, now: Instant, is_unsure: bool) -> Vec<SyncReason> {
         if self.deadline(is_unsure).is_none_or(|at| at > now) {
             return Vec::new();

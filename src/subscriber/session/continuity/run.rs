@@ -12,14 +12,14 @@ use crate::update::{DbUpdate, Name, Topic};
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) epoch: u64,
-    /// Through which listen address it is heard.
+    /// The listen address through which the run is heard.
     pub(super) address: Name,
-    /// The address whose budget it is on.
+    /// The address whose budget the run counts against.
     pub(super) charged: Name,
     pub(super) state: RunState,
-    /// When something of it was last received, or the process could not look.
+    /// When something was last received from the run, or the process could not read.
     pub(super) heard: Instant,
-    /// How often it says hello; `None` if it never did.
+    /// The interval of its hellos; `None` if it never sent one.
     pub(super) period: Option<Duration>,
     pub(super) rounds: Rounds,
     pub(super) topics: HashMap<Topic, Sequence<DbUpdate>>,
@@ -28,49 +28,49 @@ pub(super) struct Run {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RunState {
     Running,
-    /// Nothing was heard of it for too long, or its address was lost; that was reported.
+    /// Nothing was heard for too long, or the address was lost; this was reported.
     Silent,
-    /// Its address is not listened to any more.
+    /// The address was unregistered.
     Left,
-    /// It said goodbye, then.
+    /// The run said goodbye at this time.
     Gone(Instant),
-    /// Another run of the same publisher began without a goodbye of this one.
+    /// Another run of the same publisher began at this time, without a goodbye of this one.
     Replaced(Instant),
 }
 
-/// The hellos that have come. A hello is a round of messages, and a topic is named in several rounds.
+/// The hellos that have come. A round of hellos is one or more messages, and a topic is named in several rounds.
 #[derive(Debug, Default)]
 pub(super) struct Rounds {
-    /// The last round of which all parts have come.
+    /// The last round that came whole.
     whole: u64,
-    /// The round that is coming in, and how many of its parts have.
+    /// The current round, and how many of its parts have come.
     current: (u64, u32),
-    /// The last round of a publisher that seems to count anew, and how many there were, one after the other.
+    /// The last round of a publisher that seems to count anew, and the number of such rounds in a row.
     anew: (u64, u32),
 }
 
-/// Outcome of a hello's round.
+/// Outcome of a part of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Heard {
-    /// Nothing is wrong.
+    /// Nothing is missing.
     Expected,
-    /// Too many rounds in a row lack a part: a topic may have been named in none that came.
+    /// Too many rounds in a row lack a part, so a topic may have been named only in missing parts.
     Missed,
     /// The publisher counts anew within one run.
     Anew,
 }
 
-/// Number of consecutive rounds, all below those heard before, after which a publisher counts anew.
+/// Number of consecutive rounds, all below those heard before, that show that a publisher counts anew.
 const ANEW: u32 = 8;
 
-/// Time for which a run that said goodbye, or was replaced, is remembered: its messages may come late.
+/// How long a run that said goodbye, or was replaced, is remembered: its messages may come late.
 const REMEMBER_GONE: Duration = Duration::from_secs(60);
-/// Time for which a silent run is remembered; after that it begins anew.
+/// How long a silent run is remembered.
 const REMEMBER_SILENT: Duration = Duration::from_secs(600);
-/// Time for which a run that says no hellos is remembered.
+/// How long a run that sends no hellos is remembered.
 const REMEMBER_OTHER: Duration = Duration::from_secs(3600);
 
-/// A shorter hello period is judged as this one: less than a process may be without a processor.
+/// Lower bound of a hello period: a process may be without a processor for about as long.
 const MIN_PERIOD: Duration = Duration::from_millis(50);
 
 impl Run {
@@ -87,25 +87,25 @@ impl Run {
         }
     }
 
-    /// How many entries it is: itself and its sequences.
+    /// The number of entries: the run and its sequences.
     pub(super) fn size(&self) -> usize {
         1 + self.topics.len()
     }
 
-    /// When it will have been silent for `times` hello periods; `None` if it is not expected to say anything.
+    /// When the run will have been silent for `times` hello periods; `None` if it is not expected to send anything.
     pub(super) fn silent_at(&self, times: f64) -> Option<Instant> {
         let period = self.period.filter(|_| self.state == RunState::Running)?;
         Some(self.heard + period.max(MIN_PERIOD).mul_f64(times))
     }
 
-    /// The process could not look for the time `late`: if that is much of a period, it has another chance.
+    /// Excuses silence if the process could not read for a large part of a period (`late`).
     pub(super) fn excuse(&mut self, late: Duration, now: Instant) {
         if self.period.is_some_and(|period| late > period.max(MIN_PERIOD) / 2) {
             self.heard = self.heard.max(now);
         }
     }
 
-    /// True if it can be forgotten.
+    /// True if the run can be forgotten.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         let remember = match self.state {
             RunState::Gone(_) | RunState::Left | RunState::Replaced(_) => REMEMBER_GONE,
@@ -118,12 +118,12 @@ impl Run {
 }
 
 impl Rounds {
-    /// A part of a round came; a topic is named in `told` rounds.
+    /// Counts a part of a round; a topic is named in `told` rounds.
     pub(super) fn hear(&mut self, round: u64, part: u32, is_last: bool, told: u64) -> Heard {
         let (current, parts) = self.current;
         if round < current {
-            // One that counts anew says one round after the other; what comes late by another way stands between newer ones,
-            // or catches up.
+            // A publisher that counts anew sends consecutive rounds. Late rounds of another path stand between newer
+            // ones, or catch up.
             let (before, count) = self.anew;
             self.anew = match round.checked_sub(before) {
                 Some(0) => (round, count),

@@ -1,29 +1,29 @@
-//! The numbers of one run of a publisher on one topic: what is in order, doubled, early, or missing.
+//! The numbers of one run of a publisher on one topic: in order, duplicate, early, or missing.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::codec::MOST_JOINED;
 
-/// Early updates are held back until the overtaken ones are there, but for no longer than this...
+/// Early updates are held back until the overtaken ones have come, but for no longer than this...
 pub(in crate::subscriber::session) const WINDOW: Duration = Duration::from_millis(50);
 
-/// ... and for no more than this many: two frames of a burst.
+/// ... and for no more updates than this: two frames of a burst.
 pub(in crate::subscriber::session) const MAX_HELD: usize = 2 * MOST_JOINED;
 
-/// The state of one sequence; `T` is what carries a number.
+/// The state of one sequence; `T` is the numbered item.
 #[derive(Debug)]
 pub(in crate::subscriber::session) struct Sequence<T> {
-    /// Everything up to this number was handed out, was given up, or lies before the beginning.
+    /// Everything up to this number was handed out, was given up, or precedes the first number.
     last: u64,
     early: Option<Box<Early<T>>>,
 }
 
-/// Knowledge beyond a number that has not come.
+/// State of numbers above one that has not come.
 #[derive(Debug)]
 struct Early<T> {
     held: BTreeMap<u64, Held<T>>,
-    /// The highest number that is known to have been sent, and when it was sent at the latest.
+    /// The highest number known to have been sent, and a time by which it had been sent.
     sent: u64,
     sent_by: Instant,
     since: Instant,
@@ -32,60 +32,60 @@ struct Early<T> {
 #[derive(Debug)]
 struct Held<T> {
     item: T,
-    /// When the number before it was sent at the latest.
+    /// A time by which the number before it had been sent.
     previous_by: Instant,
 }
 
 /// Outcome of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::subscriber::session) enum Accepted {
-    /// It was handed out, with those that had waited for it.
+    /// It was handed out, with the items that had waited for it.
     InOrder,
-    /// It was there before, or was given up.
+    /// It had come before, or had been given up.
     Duplicate,
-    /// It has overtaken others, and waits for them.
+    /// It has overtaken others and waits for them.
     Early,
 }
 
-/// Numbers that will not come any more.
+/// Numbers that were given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::subscriber::session) struct Missing {
     pub(in crate::subscriber::session) from: u64,
     pub(in crate::subscriber::session) to: u64,
-    /// How many of them are missing: some in between may have come.
+    /// How many of them are missing; some in between may have come.
     pub(in crate::subscriber::session) count: u64,
-    /// When the last of them was sent at the latest.
+    /// A time by which the last of them had been sent.
     pub(in crate::subscriber::session) sent_by: Instant,
 }
 
 impl<T> Sequence<T> {
-    /// A sequence that goes on after `last`.
+    /// Creates a sequence that goes on after `last`.
     pub(in crate::subscriber::session) fn after(last: u64) -> Sequence<T> {
         Sequence { last, early: None }
     }
 
-    /// The highest number that needs not be waited for.
+    /// The highest number that is not waited for.
     pub(in crate::subscriber::session) fn last(&self) -> u64 {
         self.last
     }
 
-    /// True if this number goes on where the sequence is, and nothing waits: then [`Sequence::accept`] hands it out.
+    /// True if this number is the next and nothing waits, so that [`Sequence::accept`] would hand it out.
     pub(in crate::subscriber::session) fn is_next(&self, number: u64) -> bool {
         self.early.is_none() && Some(number) == self.last.checked_add(1)
     }
 
-    /// The number that [is next](Sequence::is_next) was handed out.
+    /// Notes that the number that [is next](Sequence::is_next) was handed out.
     pub(in crate::subscriber::session) fn advance(&mut self) {
         self.last += 1;
     }
 
-    /// True if something is missing that may still come.
+    /// True if numbers are missing that may still come.
     pub(in crate::subscriber::session) fn is_waiting(&self) -> bool {
         self.early.is_some()
     }
 
-    /// Takes the item with this number, whose predecessor was sent at `previous_by` at the latest; hands out to `out`
-    /// the items that are in order.
+    /// Takes the item with this number, whose predecessor had been sent by `previous_by`. Appends the items that are in
+    /// order to `out`.
     pub(in crate::subscriber::session) fn accept(
         &mut self,
         number: u64,
@@ -114,7 +114,7 @@ impl<T> Sequence<T> {
         Accepted::Early
     }
 
-    /// Learns that `number` was sent, at `sent_by` at the latest.
+    /// Notes that `number` had been sent by `sent_by`.
     pub(in crate::subscriber::session) fn learn(&mut self, number: u64, sent_by: Instant, now: Instant) {
         if number > self.last {
             let early = self.early.get_or_insert_with(|| Box::new(Early::new(now)));
@@ -122,7 +122,7 @@ impl<T> Sequence<T> {
         }
     }
 
-    /// When what is missing is to be given up; `None` if nothing is.
+    /// When missing numbers are to be given up; `None` if none are missing.
     pub(in crate::subscriber::session) fn deadline(&self) -> Option<Instant> {
         let early = self.early.as_ref()?;
         Some(if self.is_full() {
@@ -132,12 +132,12 @@ impl<T> Sequence<T> {
         })
     }
 
-    /// True if no more can be held back.
+    /// True if no more items can be held back.
     pub(in crate::subscriber::session) fn is_full(&self) -> bool {
         self.early.as_ref().is_some_and(|early| early.held.len() >= MAX_HELD)
     }
 
-    /// Gives up what is missing, hands out what has waited for it, and returns what will not come.
+    /// Gives up the missing numbers, appends the items that waited for them to `out`, and returns what was given up.
     pub(in crate::subscriber::session) fn give_up(&mut self, out: &mut Vec<T>) -> Option<Missing> {
         let early = self.early.take()?;
         let from = self.last + 1;
@@ -163,7 +163,7 @@ impl<T> Sequence<T> {
         })
     }
 
-    /// Hands out what is in order by now.
+    /// Appends the items that are now in order to `out`.
     fn hand_out(&mut self, out: &mut Vec<T>) {
         let Some(early) = &mut self.early else { return };
         while let Some(next) = self.last.checked_add(1)

@@ -8,8 +8,8 @@ use super::{Continuity, Topics};
 use crate::subscriber::status::{PublisherStatus, TopicState, TopicStatus};
 
 impl Continuity {
-    /// The state of every topic. Topics up to the generation `settled` are in force wherever there is a connection;
-    /// `is_whole` if every connection is live.
+    /// The state of every topic. Topics up to the generation `settled` are in force at every connected address;
+    /// `is_whole` says that every connection is live.
     pub(in crate::subscriber::session) fn status(
         &self,
         topics: &Topics,

@@ -7,23 +7,22 @@ use super::{Continuity, Findings, MAX_SIZE, Proof, SWEEP, Scope, earlier, find, 
 use crate::subscriber::session::peer::Peer;
 use crate::update::{DbUpdate, SyncReason};
 
-/// Publishers that have missed two hellos are reported together with those that have missed more: a cut that affects
-/// one often affects others.
+/// Publishers that have missed two hellos are reported together with those that have missed more, since a cut that
+/// affects one often affects others.
 const ALMOST_SILENT: f64 = 2.1;
 
 /// Minimum time between two looks for silent publishers.
 const BREATH: Duration = Duration::from_millis(20);
 
-/// A number that is waited for in vain is given up only when everything that has come was read, but after this time in
-/// any case.
+/// A missing number is given up only when everything that has arrived was read, but after this time in any case.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// How soon it is tried again to give up what was not, because there was more to read.
+/// How soon to try again to give up a number while there is more to read.
 const AGAIN: Duration = Duration::from_millis(10);
 
-/// True if nothing that a run has sent by this moment can still be on its way, or unread: its address has answered a question
-/// that was asked afterwards. One that answers nothing proves nothing; then all is to have been read that had come by then,
-/// or there was always more to read for another period.
+/// True if nothing that a run sent before this moment can still be on its way or unread: its address has answered a
+/// later question. If the address answers nothing, everything that had arrived by then must have been read, or there
+/// was always more to read for another period.
 fn is_proven(run: &Run, scope: Scope<'_>, at: Instant, drained: Instant, now: Instant) -> bool {
     match scope.peers.get(&run.address).map_or(Proof::None, Peer::proof) {
         Proof::None => at <= drained || at + run.period.unwrap_or_default().max(LONGEST_WAIT) <= now,
@@ -33,14 +32,14 @@ fn is_proven(run: &Run, scope: Scope<'_>, at: Instant, drained: Instant, now: In
 }
 
 impl Continuity {
-    /// The time at which [`Continuity::check`] has something to do. With `is_unsure` an event about an address may come
-    /// soon: that covers what is pending.
+    /// The next time at which [`Continuity::check`] has something to do. `is_unsure` says that an event about an
+    /// address, which would cover what is pending, may come soon.
     pub(in crate::subscriber::session) fn deadline(&self, is_unsure: bool) -> Option<Instant> {
         let pending = self.pending.deadline(is_unsure);
         earlier(earlier(self.due, self.scan), pending)
     }
 
-    /// Does what is due; hands out to `out` what has waited in vain for what was before it.
+    /// Does what is due. Appends updates that waited in vain for an earlier one to `out`.
     pub(in crate::subscriber::session) fn check(
         &mut self,
         scope: Scope<'_>,
@@ -98,7 +97,7 @@ impl Continuity {
         let quiet_at = |run: &Run, times| run.silent_at(times).filter(|at| *at <= now);
         let mut is_silent = false;
         for run in self.publishers.values_mut().flatten() {
-            // This process was stopped, or had no processor: what came meanwhile is still to be read.
+            // This process was stopped, or had no processor, so there may be unread input.
             run.excuse(late, now);
             if let Some(at) = quiet_at(run, self.silent) {
                 let almost = run.silent_at(ALMOST_SILENT).unwrap_or(at);
@@ -128,7 +127,7 @@ impl Continuity {
             !runs.is_empty()
         });
         let runs = self.publishers.values().flatten();
-        // Overdue work waits for the next look at everything that has come.
+        // Overdue work waits until everything that has arrived was read.
         let next = runs
             .filter_map(|run| run.silent_at(self.silent))
             .map(|at| at.max(now + BREATH));
@@ -142,7 +141,7 @@ impl Continuity {
         }
     }
 
-    /// Forgets which of the runs of this address was not heard for longest when there are too many.
+    /// Forgets the runs of this address that were not heard for longest, if there are too many.
     pub(super) fn limit(&mut self, address: &str) {
         if self.sizes.get(address).is_none_or(|size| *size <= MAX_SIZE) {
             return;
@@ -152,7 +151,7 @@ impl Continuity {
             .iter()
             .flat_map(|(name, runs)| runs.iter().map(move |run| (name, run)));
         let runs = runs.filter(|(_, run)| run.charged == *address);
-        // A publisher that says hello is rather a real one.
+        // A publisher that sends hellos is more likely a real one.
         let mut runs: Vec<_> = runs
             .map(|(name, run)| (run.period.is_some(), run.heard, name.clone(), run.epoch))
             .collect();

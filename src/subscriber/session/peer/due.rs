@@ -1,4 +1,4 @@
-//! Due work of an address, and its time.
+//! Due work of an address.
 
 use std::time::{Duration, Instant};
 
@@ -10,42 +10,43 @@ use crate::update::{Name, SyncReason};
 use super::{PASSING, Peer, Phase};
 
 /// Hello periods without input after which an address that has sent something since its question is asked again, before
-/// it counts as lost. Bytes do not say when they came: where the transport counts them, they are looked at in this
-/// interval, and a question follows a look that finds no more. So a cut is noticed within three periods as well.
+/// it counts as lost. Byte counts carry no times, so where the transport counts bytes they are read once per `LOOK`
+/// periods, and a count that has not grown causes a question. So a cut is noticed within three periods in this case
+/// too.
 const QUIET: f64 = 1.1;
 const LOOK: f64 = 0.6;
 
-/// Periods after a question without any input after which the address is lost: together, and with the time until that
-/// is reported, less than three.
+/// Periods without input after a question until the address is lost. In all, with the time until the report, less than
+/// three.
 const ANSWER: f64 = 1.3;
 
 /// Due work of an address.
 #[derive(Debug, PartialEq)]
 pub(in crate::subscriber::session) enum Due {
-    /// It is to be probed, again after this time.
+    /// Probe the address, and again after this time.
     Ask(Duration),
-    /// Nothing has come since it was asked: it is to be [stalled](Peer::stall).
+    /// Nothing has come since the question: [stall](Peer::stall) the address.
     Stall,
-    /// It lives, and does not receive questions: it is to be [stalled](Peer::stall).
+    /// The address is alive but does not receive questions: [stall](Peer::stall) it.
     Deaf,
-    /// The transport is to say how many bytes it has received from there, for [`Peer::weighed`].
+    /// Ask the transport for the number of bytes received, for [`Peer::weighed`].
     Weigh,
-    /// It has not answered: to be probed again with this patience, with an event for the program.
+    /// The address has not answered: probe it again with this patience, and emit the event.
     NoHello(Duration, Option<SyncReason>),
-    /// Topics are taken to be in force there.
+    /// Topics were assumed to be in force at the address.
     Assumed,
-    /// The driver is to be asked for a connection again.
+    /// Ask the driver for a connection again.
     Connect,
-    /// The connection is to be begun anew.
+    /// Begin the connection anew.
     Renew,
-    /// The loss of the address is to be reported.
+    /// Report the loss of the address.
     TellLost,
-    /// The address is to be reported live.
+    /// Report the address live.
     TellLive,
 }
 
 impl Peer {
-    /// When [`Peer::expire`] has something.
+    /// The next time at which [`Peer::expire`] returns something.
     pub(in crate::subscriber::session) fn deadline(&self, times: &Times) -> Option<Instant> {
         let again_at = self.probe.as_ref().map(|probe| probe.again_at);
         let phase = match self.phase {
@@ -64,8 +65,8 @@ impl Peer {
         phase.into_iter().chain(self.lost_at).chain(self.live_at).min()
     }
 
-    /// Takes out what is due; to be called until there is nothing. What came by `drained` was seen: what may still be
-    /// unread is waited for.
+    /// Takes out what is due; call it until it returns `None`. Input that had arrived by `drained` was read; later
+    /// input may be unread, and is waited for.
     pub(in crate::subscriber::session) fn expire(
         &mut self,
         address: &Name,
@@ -135,7 +136,7 @@ impl Peer {
         }
     }
 
-    /// The transport has received this many bytes from there so far; returns the consequence.
+    /// Takes the number of bytes that the transport has received from the address so far. Returns the consequence.
     pub(in crate::subscriber::session) fn weighed(
         &mut self,
         received: Option<u64>,
@@ -149,7 +150,7 @@ impl Peer {
         let is_weighed = std::mem::take(&mut probe.is_weighed);
         if has_grown {
             if is_weighed || before.is_some() {
-                // As it is asked: what has come came before the question.
+                // Without a question to the transport, the bytes came before the probe was sent.
                 let heard = if is_weighed { now } else { probe.asked };
                 (self.heard, probe.unread_since) = (self.heard.max(heard), None);
             }
@@ -167,7 +168,7 @@ impl Peer {
             return None;
         }
         if received.is_none() && probe.is_unread {
-            // Something may have come that is still to be read. No source starves another, so that is not waited for long.
+            // There may be unread input. The wait is short, since no source starves another.
             let since = *probe.unread_since.get_or_insert(now);
             if now < after(since, wait * 2) {
                 self.excuse(SOON, wait, now);
@@ -177,7 +178,7 @@ impl Peer {
         Some(Due::Stall)
     }
 
-    /// When nothing will have come for too long: since it was asked, or since something came after that.
+    /// When the transport is to be asked for its byte count, or the silence counts.
     fn weigh_at(&self, times: &Times) -> Option<Instant> {
         let probe = self.probe.as_ref().filter(|probe| !probe.is_weighed)?;
         let at = |since, periods| after(since, times.hello_interval.mul_f64(periods));
@@ -197,7 +198,7 @@ impl Peer {
             .find(|asked| *asked >= self.heard)
     }
 
-    /// Silence counts only after `time`, of the `wait` for an answer.
+    /// Makes silence count only after `time`, out of the `wait` for an answer.
     fn excuse(&mut self, time: Duration, wait: Duration, now: Instant) {
         self.excused = after(now, time).checked_sub(wait).unwrap_or(now);
     }

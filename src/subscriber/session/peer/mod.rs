@@ -1,8 +1,8 @@
-//! State of one listen address: its connection, its life, and since when topics are in force there. Pure.
+//! State of one listen address: its connection, its liveness, and since when topics are in force there. Pure.
 //!
-//! An address lives as long as anything is received from it. It is asked (probed) when nothing came for longer than a hello
-//! period, and from time to time in any case. An unanswered probe counts only if nothing at all came since, since the answer
-//! may stand behind a backlog; or if a hello that was not delayed has passed it by.
+//! An address is alive as long as anything is received from it. It is probed when nothing has come for longer than a
+//! hello period, and from time to time in any case. Since the answer may stand behind a backlog, an unanswered probe
+//! counts only if nothing at all has come since, or if a hello without delay has overtaken the question.
 
 mod due;
 mod proof;
@@ -18,91 +18,91 @@ use super::times::Times;
 pub(super) use due::Due;
 pub(super) use proof::Proof;
 
-/// Hello periods after input from an address, and after its answer, until it is asked: ranges, so that many subscribers
-/// do not ask at once.
+/// Hello periods until an address is asked: after its last input, and after its last answer. Ranges, so that many
+/// subscribers do not ask at once.
 const ASK: (f64, f64) = (1.1, 1.3);
 const ASK_AGAIN: (f64, f64) = (0.9, 1.1);
 
-/// All subscribers of a publisher together ask it about so often a second: the more there are, the more rarely each asks while
-/// something comes.
+/// About how many questions a second all subscribers of a publisher ask together. The more subscribers there are, the
+/// more rarely each asks while input comes.
 const ASKED_A_SECOND: f64 = 300.0;
 
-/// So much of a period, beside the time that answers take, is given to a question until it must have arrived, and to the
-/// answer to a hello that has passed it by.
+/// Part of a period, in addition to the time that answers take, that a question is given to arrive, and its answer to
+/// follow a hello that has overtaken it.
 const PASSING: f64 = 0.2;
 
-/// A hello that was on its way for less than so much of a hello period was not delayed.
+/// A hello delayed by less than this part of a hello period counts as not delayed.
 const UNDELAYED: f64 = 0.3;
 
-/// Part of a hello period within which an address is reported lost, or live again, at random: when many subscribers
-/// lose a publisher, their programs do not all read the store at once.
+/// Part of a hello period within which an address is reported lost, or live again, at a random moment: when many
+/// subscribers lose a publisher, their programs do not all read the store at once.
 pub(super) const MOST_HELD: f64 = 0.5;
 
-/// The longest wait before a connection on which nothing comes is begun anew.
+/// The longest wait before a silent connection is begun anew.
 const MAX_RENEWAL: Duration = Duration::from_secs(5);
 
-/// Who says hello.
+/// The sender of a hello.
 #[derive(Debug)]
 pub(super) struct Greeting {
     pub(super) publisher: Name,
-    /// Which run of it.
+    /// Identifies the run of the publisher.
     pub(super) epoch: u64,
-    /// When it said so, by its own clock.
+    /// When it was sent, by the publisher's own clock.
     pub(super) at: Option<Duration>,
 }
 
 #[derive(Debug)]
 pub(super) struct Peer {
-    /// Which registration of the address this is.
+    /// Identifies the registration of the address.
     pub(super) registration: u64,
     phase: Phase,
-    /// The generations of topics that were confirmed on this connection, rising, and when.
+    /// The generations of topics that were confirmed on this connection, rising, each with its time.
     confirmed: Vec<(u64, Instant)>,
     /// The address was reported live.
     told: bool,
     was_live: bool,
-    /// Its publisher has said goodbye, and none has come since.
+    /// The publisher has said goodbye, and no new connection was made since.
     is_at_peace: bool,
-    /// It has answered since it was registered.
+    /// An answer has come since the address was registered.
     has_answered: bool,
-    /// The publisher that answers there, and which run of it.
+    /// The publisher that answers at the address, and its run.
     owner: Option<(Name, u64)>,
-    /// When something was last received from there.
+    /// When something was last received.
     heard: Instant,
-    /// When the last question was asked that it has answered.
+    /// When the last answered question was asked.
     proven: Instant,
-    /// Silence up to this moment does not count: this process could not look.
+    /// Silence before this moment does not count, since this process could not read.
     excused: Instant,
-    /// Bytes that the transport had received from there when the address was asked.
+    /// The transport's byte count when the address was asked.
     received: Option<u64>,
     probe: Option<Probe>,
     delay: Delay,
-    /// It does not receive questions: its messages are no reason to keep the connection.
+    /// The publisher does not receive questions, so its messages are no reason to keep the connection.
     is_deaf: bool,
     /// How long the last answer took.
     took: Duration,
-    /// How many subscribers the publisher there has.
+    /// The number of subscribers of the publisher.
     crowd: u32,
-    /// Time to report that the address is lost, and that it is live.
+    /// When to report that the address is lost, and that it is live.
     lost_at: Option<Instant>,
     live_at: Option<Instant>,
     retry_wait: Duration,
-    /// Frames that made no sense, until one does.
+    /// Count of invalid frames; `None` after the first valid one.
     malformed: Option<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// There is no connection; the driver is asked again for one at this time.
+    /// Not connected; the driver is asked again at this time.
     Down { retry_at: Option<Instant> },
-    /// There is a connection; the answer is awaited.
+    /// Connected, and waiting for the answer.
     Unconfirmed,
-    /// It has answered. It is asked again at this time, or after `patience` without input.
+    /// The address has answered. It is asked again at this time, or after `patience` without input.
     Live { ask_at: Instant, patience: Duration },
-    /// It does not answer. Topics up to this generation are taken to be in force at this time.
+    /// The address does not answer. Topics up to this generation are assumed to be in force at this time.
     NoHello { assume: Option<(u64, Instant)> },
-    /// Nothing comes any more. The connection stays until it is begun anew at this time, or something comes; a little longer
-    /// if not all was read that has come.
+    /// Nothing comes any more. The connection is begun anew at this time, unless something comes before; a little later
+    /// if there is unread input.
     Stalled { renew_at: Instant, latest: Instant },
 }
 
@@ -133,7 +133,7 @@ impl Peer {
         }
     }
 
-    /// Something was received from there; true if it was stalled, and is to be probed.
+    /// Notes input. Returns true if the address was stalled and is to be probed.
     pub(super) fn hear(&mut self, now: Instant) -> bool {
         self.heard = self.heard.max(now);
         if let Some(probe) = &mut self.probe {
@@ -142,7 +142,7 @@ impl Peer {
         match &mut self.phase {
             Phase::Stalled { renew_at, latest } => {
                 if !self.is_deaf {
-                    // It lives: the answer to what it was asked may still be on its way.
+                    // It is alive: the answer to the last question may still be on its way.
                     *renew_at = after(now, MAX_RENEWAL);
                     *latest = after(*renew_at, MAX_RENEWAL);
                 }
@@ -152,8 +152,7 @@ impl Peer {
         }
     }
 
-    /// A round of hellos came from this run of a publisher, said at this time by its own clock, to this many
-    /// subscribers.
+    /// Handles a round of hellos of this run, sent at `said` by the publisher's own clock to `crowd` subscribers.
     pub(super) fn hear_round(&mut self, from: (&Name, u64), said: Duration, crowd: u32, now: Instant, times: &Times) {
         if self.owner() != Some(from) {
             return;
@@ -171,7 +170,7 @@ impl Peer {
         }
     }
 
-    /// A hello came from there: one that is taken to send none is asked again soon.
+    /// Called for a hello: if the address was assumed to send none, it is asked again soon.
     pub(super) fn hint(&mut self, now: Instant, times: &Times) {
         if let (Phase::NoHello { .. }, Some(probe)) = (self.phase, &mut self.probe) {
             let soon = after(probe.asked, times.live_timeout * 2).max(now);
@@ -179,8 +178,9 @@ impl Peer {
         }
     }
 
-    /// How long it may take to answer the next probe. On a new connection it then counts as one that sends no hellos; one
-    /// that has answered before is given more time: it may be overloaded.
+    /// How long the answer to the next probe may take. On a new connection without an answer by then, the address
+    /// counts as one that sends no hellos. An address that has answered before gets more time, since it may be
+    /// overloaded.
     pub(super) fn patience(&self, times: &Times) -> Duration {
         match (&self.probe, self.phase) {
             (Some(probe), _) => probe.longer(),
@@ -189,9 +189,9 @@ impl Peer {
         }
     }
 
-    /// A frame from there made sense, or not: true if it is to be said that none ever did.
+    /// Counts valid and invalid frames. Returns true when it is to be reported that no frame was valid.
     pub(super) fn understood(&mut self, sense: bool) -> bool {
-        /// Number of senseless frames in a row that are no accident.
+        /// Number of invalid frames in a row that are no accident.
         const SENSELESS: u32 = 100;
         match &mut self.malformed {
             malformed if sense => *malformed = None,
@@ -204,14 +204,14 @@ impl Peer {
         false
     }
 
-    /// The driver has a connection. The caller probes it and calls [`Peer::probed`].
+    /// Handles a new connection. The caller probes it and calls [`Peer::probed`].
     pub(super) fn connected(&mut self, now: Instant, times: &Times) {
         self.phase = Phase::Unconfirmed;
         self.is_deaf = false;
         self.confirmed.clear();
         self.told = false;
         self.is_at_peace = false;
-        // The present publisher has not named itself.
+        // The present publisher is not known yet.
         self.owner = None;
         self.probe = None;
         self.heard = now;
@@ -220,7 +220,7 @@ impl Peer {
         self.malformed = Some(0);
     }
 
-    /// The driver could not begin to connect: it is asked again.
+    /// Called when the driver could not begin to connect; it is asked again.
     pub(super) fn refused(&mut self, now: Instant, times: &Times, jitter: &mut fastrand::Rng) {
         if let Phase::Down { retry_at } = &mut self.phase {
             *retry_at = Some(after(now, self.retry_wait.mul_f64(1.0 - 0.2 * jitter.f64())));
@@ -231,7 +231,7 @@ impl Peer {
         }
     }
 
-    /// A probe was sent, for topics up to `generation`.
+    /// Notes a probe that was sent, for topics up to `generation`.
     pub(super) fn probed(&mut self, topic: Topic, generation: u64, patience: Duration, now: Instant) {
         let mut probe = Probe::new(topic, generation, patience, now);
         if let Some(before) = self.probe.as_ref().filter(|_| self.is_live()) {
@@ -241,13 +241,13 @@ impl Peer {
         self.probe = Some(probe);
     }
 
-    /// The question that it is being asked.
+    /// The unanswered question.
     #[cfg(test)]
     pub(super) fn asked(&self) -> Option<Topic> {
         self.probe.as_ref().map(|probe| probe.topic.clone())
     }
 
-    /// Topics of this generation were not asked for after all.
+    /// Limits the unanswered question to topics up to this generation, since the later ones were refused.
     pub(super) fn limit(&mut self, generation: u64) {
         if let Some(probe) = &mut self.probe {
             probe.generation = probe.generation.min(generation);
@@ -260,8 +260,8 @@ impl Peer {
         }
     }
 
-    /// True if it is to be probed for topics up to this generation. One that is being asked is asked again when it has
-    /// answered: a probe after each topic would never let an answer count.
+    /// True if the address is to be probed for topics up to this generation. While a question is unanswered there is no
+    /// other: with a probe after each topic no answer would ever count.
     pub(super) fn is_unasked(&mut self, generation: u64, now: Instant, times: &Times) -> bool {
         if self.generation() >= generation {
             return false;
@@ -276,7 +276,7 @@ impl Peer {
         }
     }
 
-    /// An answer came, with this greeting if the publisher names itself. True if it counts.
+    /// Handles an answer, with a greeting if the publisher names itself. Returns true if the answer counts.
     pub(super) fn answered(
         &mut self,
         probe: &[u8],
@@ -314,7 +314,7 @@ impl Peer {
         true
     }
 
-    /// The event when the address is live, or taken to be one without hellos; once for each connection.
+    /// The event for an address that is live, or assumed to send no hellos; once for each connection.
     pub(super) fn tell(&mut self, address: &Name) -> Option<SyncReason> {
         if std::mem::replace(&mut self.told, true) {
             return None;
@@ -326,19 +326,19 @@ impl Peer {
         })
     }
 
-    /// The connection is gone; true if it was reported live.
+    /// Handles the end of the connection. Returns true if the address was reported live.
     pub(super) fn disconnected(&mut self, now: Instant, times: &Times) -> bool {
-        // A transport that reconnects by itself takes being asked again as done.
+        // A transport that reconnects by itself ignores a second request.
         let retry_at = Some(after(now, times.retry_interval));
         self.end(Phase::Down { retry_at })
     }
 
-    /// The connection is about to be begun anew.
+    /// Called when the connection is about to be begun anew.
     pub(super) fn renewed(&mut self) {
         self.end(Phase::Down { retry_at: None });
     }
 
-    /// Nothing comes any more; true if it was reported live.
+    /// Handles silence. Returns true if the address was reported live.
     pub(super) fn stall(&mut self, now: Instant, times: &Times, jitter: &mut fastrand::Rng) -> bool {
         let wait = times.hello_interval.min(MAX_RENEWAL);
         let renew_at = after(now, wait.mul_f64(0.3 + 0.7 * jitter.f64()));
@@ -362,18 +362,18 @@ impl Peer {
         self.lost_at = Some(at);
     }
 
-    /// True if the loss of the address is still to be reported.
+    /// Cancels the report of a loss. Returns true if one was due.
     pub(super) fn take_lost(&mut self) -> bool {
         self.lost_at.take().is_some()
     }
 
-    /// Its publisher has said goodbye.
+    /// Notes the publisher's goodbye.
     pub(super) fn rest(&mut self) {
         self.is_at_peace = true;
     }
 }
 
-/// A moment in this range of periods.
+/// A random duration within this range of periods.
 fn within(period: Duration, (least, most): (f64, f64), jitter: &mut fastrand::Rng) -> Duration {
     period.mul_f64(least + (most - least) * jitter.f64())
 }

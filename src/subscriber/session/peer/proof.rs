@@ -1,4 +1,4 @@
-//! State of an address, and its proofs.
+//! The state of an address as others see it, and its proofs.
 
 use std::time::Instant;
 
@@ -7,22 +7,22 @@ use crate::update::Name;
 
 use super::{Peer, Phase};
 
-/// Maximum of confirmations of an address that are kept apart.
+/// Maximum of confirmations kept for an address.
 const MAX_CONFIRMATIONS: usize = 64;
 
-/// Proof by an address about messages sent from there.
+/// What an address proves about messages sent from there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::subscriber::session) enum Proof {
-    /// It answers nothing.
+    /// The address does not answer.
     None,
-    /// It may soon.
+    /// An answer may come soon.
     Awaited,
-    /// Everything that was sent by then has come, or is lost.
+    /// Everything sent by then has arrived, or is lost.
     Until(Instant),
 }
 
 impl Peer {
-    /// The state as programs see it: live only if all of today's topics are in force.
+    /// The state that programs see: live only if all current topics are in force.
     pub(in crate::subscriber::session) fn state(&self, generation: u64) -> AddressState {
         match self.phase {
             Phase::Down { .. } => AddressState::Connecting,
@@ -33,22 +33,22 @@ impl Peer {
         }
     }
 
-    /// True if it answers, or is taken to be one that never does.
+    /// True if the address answers, or is assumed to send no hellos.
     pub(in crate::subscriber::session) fn is_settled(&self) -> bool {
         matches!(self.phase, Phase::Live { .. } | Phase::NoHello { .. })
     }
 
-    /// True if a connection is there and an event about it comes soon.
+    /// True if there is a connection and an event about it comes soon.
     pub(in crate::subscriber::session) fn is_unsure(&self) -> bool {
         self.live_at.is_some() || matches!(self.phase, Phase::Unconfirmed | Phase::Stalled { .. })
     }
 
-    /// True if the program knows it as live.
+    /// True if the address was reported live on this connection.
     pub(in crate::subscriber::session) fn is_told(&self) -> bool {
         self.told
     }
 
-    /// True if it was ever reported live.
+    /// True if the address was ever reported live.
     pub(in crate::subscriber::session) fn was_live(&self) -> bool {
         self.was_live
     }
@@ -57,33 +57,33 @@ impl Peer {
         self.owner.as_ref().map(|(publisher, epoch)| (publisher, *epoch))
     }
 
-    /// True if the last publisher there has said goodbye.
+    /// True if the publisher there has said goodbye.
     pub(in crate::subscriber::session) fn is_at_peace(&self) -> bool {
         self.is_at_peace
     }
 
-    /// True if it answers, and is not being asked.
+    /// True if the address answers, and no question is unanswered.
     pub(in crate::subscriber::session) fn is_askable(&self) -> bool {
         self.is_live() && self.probe.is_none()
     }
 
-    /// True if it has answered on this connection, and nothing is known against it.
+    /// True if the address has answered on this connection and was not found dead since.
     pub(in crate::subscriber::session) fn is_live(&self) -> bool {
         matches!(self.phase, Phase::Live { .. })
     }
 
-    /// The generation of topics that is in force there.
+    /// The generation of topics in force at the address.
     pub(in crate::subscriber::session) fn generation(&self) -> u64 {
         self.confirmed.last().map_or(0, |(generation, _)| *generation)
     }
 
-    /// Since when topics of this generation are in force there; `None` if they are not.
+    /// Since when topics of this generation are in force at the address; `None` if they are not.
     pub(in crate::subscriber::session) fn in_force_since(&self, generation: u64) -> Option<Instant> {
         let at = self.confirmed.partition_point(|(confirmed, _)| *confirmed < generation);
         self.confirmed.get(at).map(|(_, since)| *since)
     }
 
-    /// Proof about messages sent from there.
+    /// The proof about messages sent from the address.
     pub(in crate::subscriber::session) fn proof(&self) -> Proof {
         match self.phase {
             Phase::Live { .. } => Proof::Until(self.proven),
@@ -98,7 +98,8 @@ impl Peer {
         }
         self.confirmed.push((generation, now));
         if self.confirmed.len() > MAX_CONFIRMATIONS {
-            // The topics of the second count as in force since the first: rather reported than not.
+            // The second entry's topics now count as in force from the first one's time: a loss is reported rather than
+            // not.
             let (_, since) = self.confirmed.remove(0);
             if let Some(first) = self.confirmed.first_mut() {
                 first.1 = since;

@@ -1,6 +1,6 @@
-//! Laws over arbitrary histories: publishers behind two addresses, links that lose, stall, cut and break, topics that
-//! come and go, subscribers that stop and start, an address without a publisher. The promises are those of order (C1),
-//! no number twice (C2), and no silent loss (C3).
+//! Laws over random histories: publishers behind two addresses, links that lose, stall, cut and break, topics that come
+//! and go, subscribers that stop and start, an address without a publisher. The promises are order (C1), no number
+//! twice (C2), and no silent loss (C3).
 
 use std::collections::VecDeque;
 
@@ -35,18 +35,18 @@ enum Op {
     },
     Register(usize),
     Unregister(usize),
-    /// The subscriber is stopped, and started again after this time.
+    /// The subscriber stops, and starts again after this many milliseconds.
     Stop(u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Link {
     Good,
-    /// Messages come this many milliseconds later, and bytes come all the time.
+    /// Messages arrive this many milliseconds late; bytes arrive all the time.
     Slow(u64),
     /// Percentage of messages that are dropped.
     Lossy(u8),
-    /// Nothing comes or goes.
+    /// Nothing passes in either direction.
     Cut,
 }
 
@@ -66,7 +66,7 @@ enum Carried {
 
 struct Sender {
     epoch: u64,
-    /// The last number of each topic, when it was sent, and before which round.
+    /// Last number of each topic, when it was sent, and the round that followed it.
     numbers: BTreeMap<usize, (u64, u64, u64)>,
     round: u64,
     hello_at: u64,
@@ -90,7 +90,7 @@ struct Play {
     registered: [bool; 3],
     /// The last registration of each topic.
     generations: [u64; 3],
-    /// Those that are registered.
+    /// The registered addresses.
     addresses: Vec<&'static str>,
     chance: fastrand::Rng,
     syncs: Vec<(u64, SyncReason)>,
@@ -102,7 +102,7 @@ impl Play {
         Play::with(seed, &ADDRESSES)
     }
 
-    /// At an address that never has a publisher, the driver makes no connection.
+    /// The driver makes no connection to an address that never has a publisher.
     fn with(seed: u64, addresses: &[&'static str]) -> Play {
         let mut world = World::with(SubscriberOptions::default());
         world.mute.extend(ADDRESSES.map(String::from));
@@ -212,7 +212,7 @@ impl Play {
         }
     }
 
-    /// Puts a message on its way behind what is there already.
+    /// Puts a message on its way, behind those already on it.
     fn carry(&mut self, address: usize, carried: Carried) {
         let wire = &mut self.wires[address];
         let delay = match wire.link {
@@ -370,8 +370,8 @@ impl Play {
         }
     }
 
-    /// All is well again, for long enough that everything is reported: an address of which answers were lost is asked
-    /// again after twice as long each time.
+    /// Ends all faults and waits until everything is reported: an address whose answers were lost is asked again after
+    /// waits that double.
     fn calm(&mut self) {
         let before = self.world.millis;
         self.wires.iter_mut().for_each(|wire| wire.link = Link::Good);
@@ -388,7 +388,7 @@ impl Play {
             .all(|address| self.world.state(address) == AddressState::Live)
     }
 
-    /// Holds the history against the promises.
+    /// Checks the history against the promises.
     fn judge(&self) -> Result<(), TestCaseError> {
         let mut last = BTreeMap::new();
         let mut delivered = BTreeSet::new();
@@ -470,7 +470,7 @@ proptest! {
         play.judge()?;
     }
 
-    /// Load alone: every late message comes, and nothing is reported.
+    /// Under load alone every late message arrives, and nothing is reported.
     #[test]
     fn lateness_alone_is_never_told(
         ops in prop::collection::vec(

@@ -1,4 +1,4 @@
-//! Life of an address: its input decides.
+//! Liveness of an address, as its input shows it.
 
 use super::*;
 
@@ -59,7 +59,7 @@ fn said(number: u64, at: u64) -> Hello {
     }
 }
 
-/// Everything comes from there, and nothing arrives: the question is passed by.
+/// Everything from the address arrives, but it receives nothing: hellos overtake the question.
 #[test]
 fn an_address_that_does_not_hear_us_is_lost_within_three_periods() {
     let mut world = with_owner();
@@ -73,7 +73,7 @@ fn an_address_that_does_not_hear_us_is_lost_within_three_periods() {
         world.pass(number * 1_000);
         world.hello_of("p", 1, "here", &said(number, number * 1_000), false);
     }
-    // Further messages do not keep a connection that is of no use.
+    // Further messages do not keep a connection that does not carry questions.
     for tick in 71..110 {
         world.pass(tick * 100);
         world.frame("here", "x", b"");
@@ -83,7 +83,7 @@ fn an_address_that_does_not_hear_us_is_lost_within_three_periods() {
     assert_eq!(world.count(is_disconnect), 1);
 }
 
-/// The same hellos behind a backlog prove nothing: the answer stands behind it too.
+/// Behind a backlog the same hellos prove nothing, since the answer stands behind it too.
 #[test]
 fn an_answer_behind_a_backlog_is_waited_for() {
     let mut world = with_owner();
@@ -100,7 +100,7 @@ fn an_answer_behind_a_backlog_is_waited_for() {
     assert_eq!(world.told(), []);
 }
 
-/// The first hellos that are heard stand behind a backlog, so that none seems later than the ones before it.
+/// Even the first hellos stand behind a backlog, so that none seems later than those before it.
 #[test]
 fn what_has_always_been_behind_a_backlog_proves_nothing() {
     let mut world = with_owner();
@@ -128,7 +128,7 @@ fn an_address_from_which_nothing_comes_is_lost_within_three_periods_and_begun_an
     assert_eq!(world.told_by(9_000), [reconnected("here")]);
 }
 
-/// An answer may stand behind a backlog for as long as it likes: what comes proves that the connection lives.
+/// An answer may stand behind a backlog for any time: other input proves that the connection is alive.
 #[test]
 fn an_unanswered_probe_does_not_count_while_frames_come() {
     let mut world = World::new();
@@ -146,7 +146,7 @@ fn an_unanswered_probe_does_not_count_while_frames_come() {
     );
 }
 
-/// Of a large frame on a slow link nothing comes for long, but bytes do.
+/// A large frame on a slow link takes long to arrive, but its bytes do not.
 #[test]
 fn an_unanswered_probe_does_not_count_while_bytes_come() {
     let mut world = World::new();
@@ -161,7 +161,7 @@ fn an_unanswered_probe_does_not_count_while_bytes_come() {
     assert_eq!(world.told_by(64_000), [lost("here")], "no bytes come any more");
 }
 
-/// Messages queued for a connection are not thrown away to find out whether it lives.
+/// Messages queued for a connection are not thrown away to find out whether it is alive.
 #[test]
 fn an_address_that_was_lost_and_delivers_again_is_not_begun_anew() {
     let mut world = World::new();
@@ -171,7 +171,7 @@ fn an_address_that_was_lost_and_delivers_again_is_not_begun_anew() {
     }
     world.hear(world.millis + 50, "b", 1, 0);
     assert_eq!(world.told_by(3_000), [lost("here")]);
-    // Overloaded for long, it delivers one frame each second.
+    // Overloaded for long, the address delivers one frame a second.
     for number in 1..20u64 {
         world.hear(3_000 + number * 1_000, "a", number, 1_000);
     }
@@ -308,7 +308,7 @@ fn a_peer_that_makes_no_sense_is_named_once() {
     assert_eq!(world.session.stats().malformed, 100);
 }
 
-/// A service that writes messages anew, as Dragonflow's, leaves out the publisher of a hello.
+/// A service that rewrites messages, such as Dragonflow's, leaves out the publisher of a hello.
 #[test]
 fn a_hello_of_nobody_is_not_malformed() {
     let mut world = World::new();
@@ -318,7 +318,7 @@ fn a_hello_of_nobody_is_not_malformed() {
     assert_eq!((stats.malformed, stats.filtered), (0, 1));
 }
 
-/// The answer stands unread behind the hello while the process has no processor.
+/// The answer is unread behind the hello while the process has no processor.
 #[test]
 fn an_answer_that_is_still_to_be_read_is_waited_for() {
     let mut world = with_owner();
@@ -331,7 +331,7 @@ fn an_answer_that_is_still_to_be_read_is_waited_for() {
         world.pass(number * 1_000);
         world.hello_of("p", 1, "here", &said(number, number * 1_000), false);
     }
-    // It should have come by 7,200.
+    // The answer was due at 7,200.
     for millis in (7_210..8_000).step_by(10) {
         world.millis = millis;
         world.session.tick(world.now());
@@ -341,7 +341,7 @@ fn an_answer_that_is_still_to_be_read_is_waited_for() {
     world.mute.clear();
     assert_eq!(world.told_by(8_100), []);
     assert_eq!(world.count(is_disconnect), 0);
-    // The same after a stop: what has come meanwhile is read before anything is judged.
+    // The same after a stop: input that came meanwhile is read before the verdict.
     let mut world = with_owner();
     for number in 1..=7 {
         if number == 6 {
@@ -359,7 +359,7 @@ fn an_answer_that_is_still_to_be_read_is_waited_for() {
     assert_eq!(world.told_by(8_500), []);
 }
 
-/// While there is always more to read, the next hello decides: what was sent before it was read.
+/// While there is always more to read, the next hello decides, since everything sent before it was read.
 #[test]
 fn a_flood_does_not_hide_that_an_address_does_not_hear_us() {
     let mut world = with_owner();
@@ -378,7 +378,7 @@ fn a_flood_does_not_hide_that_an_address_does_not_hear_us() {
     assert_eq!(world.told(), [lost("here")]);
 }
 
-/// Another address keeps the thread busy: there is always more to read.
+/// Another address keeps the thread busy, so that there is always more to read.
 #[test]
 fn a_flood_from_one_address_does_not_hide_that_another_is_cut() {
     for tells_bytes in [true, false] {
@@ -402,7 +402,7 @@ fn a_flood_from_one_address_does_not_hide_that_another_is_cut() {
     }
 }
 
-/// It delivers again, but this process has no processor to read that.
+/// The address delivers again, but this process has no processor to read it.
 #[test]
 fn a_lost_address_is_not_begun_anew_before_what_has_come_is_read() {
     let mut world = World::new();
@@ -416,7 +416,7 @@ fn a_lost_address_is_not_begun_anew_before_what_has_come_is_read() {
         world.drive();
     }
     assert_eq!(world.count(is_disconnect), 0);
-    // Not for ever.
+    // But not for ever.
     for _ in 0..600 {
         world.millis += 10;
         world.session.tick(world.now());
@@ -425,7 +425,7 @@ fn a_lost_address_is_not_begun_anew_before_what_has_come_is_read() {
     assert_eq!(world.count(is_disconnect), 1);
 }
 
-/// It is asked again and again meanwhile.
+/// Meanwhile the question is repeated.
 #[test]
 fn an_address_is_lost_within_three_periods_however_long_they_are() {
     for seconds in [1, 3, 10, 60] {
@@ -441,7 +441,7 @@ fn an_address_is_lost_within_three_periods_however_long_they_are() {
     }
 }
 
-/// A period is longer than what a question waits: bytes that come between two questions are life too.
+/// The period is longer than the wait for an answer: bytes that come between two questions count as well.
 #[test]
 fn bytes_count_between_two_questions() {
     let mut world = World::with(SubscriberOptions {
@@ -467,7 +467,7 @@ fn bytes_count_between_two_questions() {
     assert_eq!(world.told_by(asked + 40_000), [lost("here")]);
 }
 
-/// One that says goodbye is followed by another that answers nothing; that this one goes is a loss.
+/// After a goodbye another publisher appears, which answers nothing; its end is a loss.
 #[test]
 fn the_goodbye_of_a_publisher_says_nothing_of_the_next_one() {
     let mut world = with_owner();
@@ -490,8 +490,8 @@ fn an_address_that_was_lost_is_told_of_when_it_is_unregistered() {
     assert_eq!(world.told_by(5_000), [lost("here")]);
 }
 
-/// As behind a server that refuses a topic, and therefore never answers the question whether all are in force: nothing
-/// comes but what it says to each question.
+/// Behind a server that refuses a topic, the question whether all topics are in force is never answered: the only input
+/// is the server's response to each question.
 #[test]
 fn an_address_that_says_something_to_each_question_lives() {
     let mut world = World::new();
@@ -508,7 +508,7 @@ fn an_address_that_says_something_to_each_question_lives() {
     assert_eq!(world.told(), []);
 }
 
-/// The same, and then it is cut: noticed within three periods, whenever that is.
+/// The same address is then cut off, which is noticed within three periods at any time.
 #[test]
 fn a_cut_is_noticed_in_time_also_while_a_question_has_no_answer() {
     for tells_bytes in [true, false] {

@@ -1,4 +1,4 @@
-//! Numbers that are missing, doubled, early or unproven; publishers that fall silent.
+//! Numbers that are missing, duplicate, early or unproven, and publishers that fall silent.
 
 use super::*;
 
@@ -43,7 +43,7 @@ fn what_is_overtaken_is_not_given_up_while_there_is_more_to_read_but_after_a_sec
     let mut world = World::new();
     world.hear(1, "a", 1, 0);
     world.hear(2, "a", 3, 0);
-    // The process was stopped: nothing was read until the end of what has come.
+    // The process was stopped and has not read all that came.
     world.millis = 500;
     world.session.tick(world.now());
     world.drive();
@@ -88,7 +88,7 @@ fn a_publisher_heard_in_the_middle_is_proven_by_its_idle_time() {
     // The number before was sent before the topic was live.
     world.hear(1_000, "a", 8, 1_000);
     assert_eq!(world.told_by(2_000), []);
-    // The number before was sent afterwards, and never came.
+    // The number before was sent later, and never came.
     world.hear(2_100, "b", 8, 2_000);
     assert_eq!(world.told_by(3_000), [unproven(&["b"])]);
 }
@@ -117,7 +117,7 @@ fn what_was_lost_before_the_program_was_told_to_read_is_not_told_again() {
     assert_eq!(world.told_by(9_000), [gap("a", 10, 10)]);
 }
 
-/// All frames of a batch have about the same time; that does not cover what was lost after a request inside it.
+/// All frames of a batch have about the same time, which does not cover a loss after a request within the batch.
 #[test]
 fn a_request_covers_nothing_that_was_sent_after_it() {
     let mut world = World::new();
@@ -125,7 +125,7 @@ fn a_request_covers_nothing_that_was_sent_after_it() {
     let (heard, later) = (world.at(1_000), world.at(1_500));
     let request = br#"{"table":null,"key":null,"action":"sync"}"#;
     world.session.handle_frame("here", b"a", request, heard, || later);
-    // The number before this one was sent 100 ms ago: after the request was heard, though before the batch's time.
+    // The number before this one was sent 100 ms ago: after the request was heard, but before the batch's time.
     let payload = update("p", 1, "a", 3, 100);
     world.session.handle_frame("here", b"a", &payload, heard, || {
         world.start + Duration::from_millis(1_700)
@@ -164,7 +164,7 @@ fn a_publisher_with_a_short_period_delays_no_word_about_others() {
     world.hello(1, 100, &[], false);
     let quick = Hello::of(Duration::from_millis(10));
     for millis in (100..4_000).step_by(10) {
-        // The process is late by more than the quick one's period again and again.
+        // The process is repeatedly late by more than the shorter period.
         world.millis = millis;
         if millis % 70 == 0 {
             world.pass(millis);
@@ -210,7 +210,7 @@ fn a_goodbye_is_no_silence_but_tells_what_was_lost() {
     );
 }
 
-/// A peer cannot say goodbye for a publisher that is heard elsewhere, or change its period.
+/// A peer cannot say goodbye for a publisher that is heard elsewhere, nor change its period.
 #[test]
 fn a_goodbye_counts_where_the_publisher_is_heard() {
     let mut world = World::new();
@@ -221,7 +221,7 @@ fn a_goodbye_counts_where_the_publisher_is_heard() {
     world.hello_of("p", 1, "there", &forged, false);
     world.hello_of("p", 1, "there", &forged, true);
     assert_eq!(world.told_by(3_300), [silence()]);
-    // Nor does one that is followed by hellos.
+    // A goodbye followed by hellos does not count either.
     world.hello(1, 4_000, &[], true);
     world.hello(1, 6_000, &[], false);
     assert_eq!(world.told_by(10_000), [silence()]);
@@ -253,7 +253,7 @@ fn a_process_that_was_stopped_hears_what_waits_before_it_judges() {
     assert_eq!(world.told_by(33_500), [silence()]);
 }
 
-/// A topic is named in five rounds of hellos: if none of them comes, its last update may be lost silently.
+/// A topic is named in five rounds of hellos. If none of them arrives, its last update may be lost silently.
 #[test]
 fn too_many_missed_hellos_are_told() {
     let missed = || SyncReason::HellosMissed {
@@ -263,7 +263,7 @@ fn too_many_missed_hellos_are_told() {
         let mut world = World::new();
         world.hello_of("p", 1, "here", &round(1, &[]), false);
         for millis in (500..8_000).step_by(500) {
-            // Other things come, so that nothing looks silent.
+            // Other input arrives, so that nothing seems silent.
             world.hear(millis, "b", millis / 500, 0);
         }
         world.hello_of("p", 1, "here", &round(next, &[]), false);
@@ -285,7 +285,7 @@ fn a_round_counts_when_all_its_parts_have_come() {
     for number in 2..9 {
         world.hear(number * 1_000, "b", number - 1, 0);
         world.hello_of("p", 1, "here", &part(number, 0, true), false);
-        // The second of three is always lost.
+        // The second of three parts is always lost.
         world.hello_of("p", 1, "here", &part(number, 2, false), false);
     }
     let reasons = world.told_by(9_000);
@@ -305,14 +305,14 @@ fn a_publisher_first_heard_late_in_its_life_may_have_been_missed() {
         reasons.iter().map(SyncReason::as_str).collect::<Vec<_>>(),
         ["hellos-missed"]
     );
-    // One that is heard soon after the address became live was there before.
+    // A publisher heard soon after the address became live was there before.
     let mut world = World::new();
     world.pass(900);
     world.hello_of("p", 1, "here", &round(50, &[]), false);
     assert_eq!(world.told_by(1_500), []);
 }
 
-/// Every event that is held back because another one is imminent comes after a second.
+/// Events held back for another one that is imminent are emitted after a second at most.
 #[test]
 fn gaps_are_held_back_while_an_address_is_unsure_for_a_second_at_most() {
     let mut world = World::new();
@@ -322,7 +322,7 @@ fn gaps_are_held_back_while_an_address_is_unsure_for_a_second_at_most() {
     world.hear(2, "a", 3, 0);
     assert_eq!(world.told_by(900), []);
     assert_eq!(world.told_by(1_100), [gap("a", 2, 2)]);
-    // It is live meanwhile: what was lost is covered.
+    // The address is live by then, which covers the loss.
     let mut world = World::new();
     world.hear(1, "a", 1, 0);
     world.mute.insert("there".into());
@@ -352,7 +352,7 @@ fn a_burst_that_concerns_every_topic_is_told_without_its_gaps() {
     world.hello_of("p", 1, "here", &round(7, &[("a", 3, 100)]), false);
     let publishers = vec!["p".into()];
     assert_eq!(world.told_by(9_000), [SyncReason::HellosMissed { publishers }]);
-    // One of the publishers falls silent, and in the same moment a gap is reported.
+    // A publisher falls silent at the moment at which a gap is reported.
     let mut world = World::new();
     world.hello_of("q", 1, "here", &hello(&[]), false);
     world.hear(1, "a", 1, 0);
@@ -366,7 +366,7 @@ fn a_burst_that_concerns_every_topic_is_told_without_its_gaps() {
         })
         .unwrap();
     assert_eq!(world.told(), std::slice::from_ref(&silence));
-    // It is given up after 50 ms, and reported after another 50.
+    // The number is given up after 50 ms, and reported after another 50.
     for early in 90..110 {
         let mut world = World::new();
         world.hello_of("q", 1, "here", &hello(&[]), false);
@@ -380,7 +380,7 @@ fn a_burst_that_concerns_every_topic_is_told_without_its_gaps() {
     }
 }
 
-/// Another peer makes up numbers and hellos of p, which is heard here.
+/// Another peer forges numbers and hellos of p, which is heard here.
 #[test]
 fn what_is_said_of_a_publisher_elsewhere_than_where_it_is_heard_counts_for_nothing() {
     let mut world = World::new();
@@ -401,7 +401,7 @@ fn what_is_said_of_a_publisher_elsewhere_than_where_it_is_heard_counts_for_nothi
     assert_eq!(world.told(), [silence()]);
 }
 
-/// A run is heard at the address that answers, whichever peer spoke of it first.
+/// A run is heard at the address that answers, even if another peer sent something of it first.
 #[test]
 fn a_publisher_is_heard_where_it_answers() {
     let mut world = World::new();
@@ -416,7 +416,7 @@ fn a_publisher_is_heard_where_it_answers() {
     assert_eq!(world.told_by(1_500), [gap("a", 2, 2)]);
 }
 
-/// There is always more to read, but what was sent before the answer to a question was read when that came.
+/// There is always more to read, but everything sent before the answer to a question was read when it came.
 #[test]
 fn a_flood_does_not_hide_silence() {
     let mut world = World::new();
@@ -433,7 +433,7 @@ fn a_flood_does_not_hide_silence() {
     assert_eq!(world.told(), [SyncReason::Silence { publishers }]);
 }
 
-/// Its last update was lost, its goodbye says so, and its connection ends before that is given up.
+/// The last update is lost, the goodbye shows it, and the connection ends before the number is given up.
 #[test]
 fn a_publisher_that_is_gone_leaves_no_loss_untold() {
     for given_up in [false, true] {
@@ -472,7 +472,7 @@ fn a_gap_on_a_topic_that_is_unregistered_before_it_is_told_is_not_told() {
     assert_eq!(world.told_by(1_000), []);
 }
 
-/// A new connection may have more to say: it is awaited.
+/// A new connection may bring more, so its answer is awaited.
 #[test]
 fn silence_is_not_told_while_an_answer_is_awaited() {
     let mut world = World::new();
@@ -483,7 +483,7 @@ fn silence_is_not_told_while_an_answer_is_awaited() {
     world.hello(1, 700, &[], false);
     assert_eq!(world.told(), [lost("here")]);
     assert_eq!(world.told_by(9_000), []);
-    // It does not come.
+    // The answer does not come.
     assert_eq!(world.told_by(20_000), [reconnected("here"), silence()]);
 }
 
@@ -496,7 +496,7 @@ fn a_topic_that_a_hello_tells_of_first_may_have_been_missed() {
     assert_eq!(world.told_by(3_000), [unproven(&["b"])]);
 }
 
-/// A topic is named in five rounds, and a round comes at least every period.
+/// A topic is named in five rounds, and there is at least one round each period.
 #[test]
 fn how_long_ago_untold_updates_were_sent_is_known() {
     for (millis, count) in [(2_500, 0), (4_500, 1)] {
@@ -530,7 +530,7 @@ fn a_part_of_a_round_does_not_make_it_whole() {
     }
 }
 
-/// A program that gets a gap reads the topic.
+/// A program reads the topic when a gap is reported.
 #[test]
 fn a_gap_covers_what_was_lost_on_its_topic_before() {
     let mut world = World::new();

@@ -1,4 +1,4 @@
-//! Every rule by a hand-made clock, and laws over arbitrary histories.
+//! Every rule, tested by a hand-made clock, and laws over random histories.
 
 mod laws;
 mod liveness;
@@ -17,7 +17,7 @@ use crate::update::Action as What;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A session, its input and actions, and the driver's part: addresses answer unless they are made mute.
+/// A session, its inputs and actions, and a driver whose addresses answer unless they are mute.
 struct World {
     start: Instant,
     millis: u64,
@@ -28,7 +28,7 @@ struct World {
     errors: Vec<String>,
     /// Addresses that answer no probe.
     mute: BTreeSet<String>,
-    /// The hello with which the others answer.
+    /// The hello with which the other addresses answer.
     greeting: Option<(&'static str, u64)>,
     /// Bytes that the transport has received from each address.
     received: BTreeMap<String, u64>,
@@ -111,7 +111,7 @@ impl World {
         self.drive();
     }
 
-    /// This number of publisher p, sent `idle` milliseconds after the one before.
+    /// Receives this number of publisher p, sent `idle` milliseconds after the one before.
     fn hear(&mut self, millis: u64, name: &str, seq: u64, idle: u64) {
         self.pass(millis);
         self.hear_of("p", 1, "here", name, seq, idle);
@@ -122,7 +122,7 @@ impl World {
         self.frame(address, name, &payload);
     }
 
-    /// A hello of publisher p's run, once it is so late.
+    /// Receives a hello of this run of publisher p at the time `millis`.
     fn hello(&mut self, epoch: u64, millis: u64, topics: &[(&str, u64, u64)], last: bool) {
         self.pass(millis);
         self.hello_of("p", epoch, "here", &hello(topics), last);
@@ -133,7 +133,7 @@ impl World {
         self.frame(address, Topic::hello().as_str(), &payload);
     }
 
-    /// The address answers what it was last asked, with this hello.
+    /// Answers the last question to the address, with this hello.
     fn answer(&mut self, address: &str, hello: &[u8]) {
         let asked = self.done.iter().rev().find_map(|action| match action {
             Action::Probe(to, probe) if to == address => Some(probe.clone()),
@@ -146,7 +146,7 @@ impl World {
         self.drive();
     }
 
-    /// What the publisher that answers says, by its own clock.
+    /// The hello of the answering publisher, by its own clock.
     fn greeting(&self) -> Vec<u8> {
         let Some((publisher, epoch)) = self.greeting else {
             return Vec::new();
@@ -155,7 +155,7 @@ impl World {
         hello_payload(publisher, epoch, &Hello { at, ..hello(&[]) }, false)
     }
 
-    /// Lets the time pass to this moment, as the subscriber's thread does when nothing comes.
+    /// Advances the time to this moment, as the subscriber's thread sees it without input.
     fn pass(&mut self, until: u64) {
         loop {
             let deadline = self.session.deadline();
@@ -173,7 +173,7 @@ impl World {
         self.session.handle_drained(self.now());
     }
 
-    /// Does what the session wants done.
+    /// Carries out the session's actions.
     fn drive(&mut self) {
         let now = self.now();
         while let Some(action) = self.session.poll() {
@@ -227,7 +227,7 @@ impl World {
         }
     }
 
-    /// How often the driver was asked to do this since the last call.
+    /// How many of these actions there were since the last call.
     fn count(&mut self, what: fn(&Action) -> bool) -> usize {
         let done = std::mem::take(&mut self.done);
         done.iter().filter(|action| what(action)).count()
@@ -259,7 +259,7 @@ fn update(publisher: &str, epoch: u64, name: &str, seq: u64, idle: u64) -> Vec<u
     payload
 }
 
-/// A hello of a publisher with a period of a second, of no round.
+/// A hello of a publisher with a period of one second, without a round.
 fn hello(topics: &[(&str, u64, u64)]) -> Hello {
     let topics = topics.iter().map(|(name, last, age)| ((*name).into(), *last, *age));
     Hello {

@@ -22,8 +22,8 @@ fn a_full_window_does_not_wait() {
 }
 
 proptest! {
-    /// Whatever is lost, doubled, or comes in another order: what is handed out is in order, no number twice, and what
-    /// is not handed out is declared missing. Whatever is only shuffled inside the window is handed out whole.
+    /// Of numbers that are lost, doubled or reordered, those handed out are in order and none comes twice; the others
+    /// are declared missing. Numbers only reordered inside the window are all handed out.
     #[test]
     fn every_number_is_handed_out_or_declared(
         numbers in prop::collection::vec((1..60u64, 0..30u64), 1..120),

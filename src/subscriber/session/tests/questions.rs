@@ -20,7 +20,7 @@ fn said(number: u64, at: u64) -> Hello {
     }
 }
 
-/// As the thread does when it was stopped until this moment, with nothing to read.
+/// Ticks as the thread does after it was stopped until this moment, with nothing to read.
 fn wake_up(world: &mut World, millis: u64) {
     world.millis = millis;
     world.session.handle_drained(world.now());
@@ -28,7 +28,7 @@ fn wake_up(world: &mut World, millis: u64) {
     world.drive();
 }
 
-/// As the thread does while there is always more to read.
+/// Ticks as the thread does while there is always more to read.
 fn tick(world: &mut World, millis: u64) {
     world.millis = millis;
     world.session.tick(world.now());
@@ -95,14 +95,14 @@ fn one_that_was_taken_to_send_no_hellos_is_asked_when_it_sends_one() {
     assert_eq!(world.state("there"), AddressState::Live);
 }
 
-/// The answer to a question that was asked before a publisher seemed silent proves nothing of it.
+/// The answer to a question asked before a publisher seemed silent proves nothing about it.
 #[test]
 fn an_answer_proves_what_was_sent_before_the_question() {
     let mut world = with_owner();
     world.pass(1_100);
     world.hello_of("q", 1, "here", &hello(&[]), false);
     world.mute.insert("here".into());
-    // Asked within a period, it answers behind a backlog.
+    // The address is asked within a period, and its answer stands behind a backlog.
     for millis in (1_150..3_800).step_by(50) {
         world.pass(millis);
         world.frame("here", "x", b"");
@@ -155,7 +155,7 @@ fn what_is_unread_is_waited_for() {
     assert_eq!(world.state("here"), AddressState::Unconfirmed);
 }
 
-/// Over a slow network answers take half a period; hellos overtake none of them.
+/// Over a slow network answers take half a period; hellos do not overtake them.
 #[test]
 fn what_answers_usually_take_is_waited_for() {
     let mut world = with_owner();
@@ -268,7 +268,7 @@ fn a_goodbye_says_nothing_of_who_connects_afterwards() {
     assert_eq!(world.told(), [lost("here")]);
 }
 
-/// A publisher says goodbye for itself, not for others at its address.
+/// A publisher's goodbye does not hold for others at its address.
 #[test]
 fn others_at_the_address_of_one_that_has_said_goodbye_are_missed() {
     let mut world = with_owner();
@@ -280,7 +280,7 @@ fn others_at_the_address_of_one_that_has_said_goodbye_are_missed() {
     assert_eq!(world.told_by(4_500), [SyncReason::Silence { publishers }]);
 }
 
-/// Of many confirmations some are forgotten: what was in force early stays so.
+/// Of many confirmations some are forgotten, but a topic that was in force early stays so.
 #[test]
 fn a_topic_is_in_force_since_its_confirmation() {
     let mut world = World::new();
@@ -315,7 +315,7 @@ mod runs {
         world.command(Command::Connect("here".into(), world.registrations));
         world.connect("here");
         assert_eq!(world.told_by(1_000), [reconnected("here")]);
-        // Another registration of the same address is another one.
+        // Another registration of the same address counts as new.
         again(&mut world, &options);
         world.listen("here");
         assert_eq!(world.told_by(2_000), [connected("here")]);

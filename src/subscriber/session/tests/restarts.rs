@@ -1,4 +1,4 @@
-//! Publishers that begin anew, two under one id, and what is remembered of them.
+//! Publishers that begin anew, two publishers under one id, and what is remembered of them.
 
 use super::*;
 use crate::subscriber::session::continuity::MAX_SIZE;
@@ -29,7 +29,7 @@ fn a_restart_after_a_goodbye_is_not_told() {
     assert_eq!(world.told_by(5_000), []);
 }
 
-/// The events of a silent run before its death came after its silence was reported.
+/// A silent run may have sent updates after its silence was reported.
 #[test]
 fn a_restart_after_silence_is_told() {
     let mut world = World::new();
@@ -52,7 +52,7 @@ fn a_restart_that_a_lost_connection_goes_with_is_told_once() {
     assert_eq!(world.told_by(3_000), [reconnected("here")]);
 }
 
-/// A machine that was put back to an older state counts anew within one run.
+/// A machine restored to an older state counts anew within one run.
 #[test]
 fn numbers_that_go_backwards_are_a_restart() {
     let mut world = World::new();
@@ -71,7 +71,7 @@ fn numbers_that_go_backwards_are_a_restart() {
     let reasons = world.told_by(32_000);
     assert!(reasons.contains(&restarted()), "{reasons:?}");
     assert_eq!(world.delivered(), [14, 15, 16], "from the eighth on");
-    // A network that says everything twice, late, is no restart, also when the quicker way ends.
+    // A network that delivers everything twice, the second time late, is no restart, even when the quicker path ends.
     let mut world = World::new();
     for number in 1..=20u64 {
         world.pass(number * 1_000);
@@ -117,12 +117,12 @@ fn what_a_peer_makes_us_remember_is_bounded_and_does_not_push_out_what_comes_fro
     continuity.check_sizes();
     assert!(continuity.knows("p"), "an honest publisher elsewhere");
     assert!(continuity.knows(&(MAX_SIZE - 1).to_string()), "the newest");
-    // The honest one's losses are still found.
+    // Losses of the genuine publisher are still found.
     world.hear(2, "a", 3, 0);
     assert_eq!(world.told_by(1_000), [gap("a", 2, 2)]);
 }
 
-/// Messages on their way when another run began are no second publisher.
+/// Messages on their way when another run began are not a second publisher.
 #[test]
 fn what_comes_late_of_a_run_that_was_replaced_is_no_clash() {
     let mut world = World::new();
@@ -135,7 +135,7 @@ fn what_comes_late_of_a_run_that_was_replaced_is_no_clash() {
     assert_eq!(world.delivered(), [1, 1, 2]);
 }
 
-/// Its address was unregistered: that it ended is of no interest.
+/// The address was unregistered, so the end of the run is of no interest.
 #[test]
 fn a_restart_of_what_was_heard_through_an_unregistered_address_is_not_told() {
     let mut world = World::new();
@@ -148,7 +148,7 @@ fn a_restart_of_what_was_heard_through_an_unregistered_address_is_not_told() {
     assert_eq!(world.told_by(11_000), []);
 }
 
-/// Parts of one round count as one.
+/// The parts of one round count as one.
 #[test]
 fn rounds_in_parts_that_go_backwards_are_a_restart() {
     let mut world = World::new();
@@ -169,7 +169,7 @@ fn rounds_in_parts_that_go_backwards_are_a_restart() {
     assert_eq!(world.told_by(12_000), [restarted()]);
 }
 
-/// Each message looks through the runs of its publisher.
+/// Each message searches the runs of its publisher.
 #[test]
 fn made_up_runs_of_one_publisher_are_few() {
     let mut world = World::new();
@@ -184,7 +184,7 @@ fn made_up_runs_of_one_publisher_are_few() {
     let continuity = world.session.continuity.as_ref().unwrap();
     assert!(continuity.len() <= 32, "{}", continuity.len());
     continuity.check_sizes();
-    // The true one is not pushed out.
+    // The genuine run is not pushed out.
     world.told_by(5_000);
     world.delivered.clear();
     world.hear_of("p", 1, "here", "a", 1_001, 0);

@@ -50,7 +50,7 @@ fn nothing_is_told_of_a_topic_that_is_not_live_yet_or_was_unregistered() {
     assert_eq!(world.told_by(2_000), [gap("c", 10, 10)]);
 }
 
-/// Each address confirms for itself: a loss at the first between its answer and another's is reported.
+/// Each address confirms for itself: a loss at one address between its answer and another's is reported.
 #[test]
 fn a_late_answer_of_one_address_covers_nothing_that_was_lost_at_another() {
     let mut world = World::new();
@@ -77,7 +77,7 @@ fn a_refused_topic_is_asked_for_again_and_confirmed_only_then() {
     let now = world.now();
     world.session.handle_command(Command::Subscribe(topic("c"), 3), now);
     world.session.handled_commands(now);
-    // The driver refuses what is done before the probe that follows it.
+    // The driver refuses subscriptions before it takes the probe that follows them.
     let mut refused = false;
     while let Some(action) = world.session.poll() {
         match action {
@@ -133,7 +133,7 @@ fn what_is_registered_again_before_it_is_told_is_told_when_it_is_in_force() {
     world.register("a");
     world.mute.insert("here".into());
     world.connect("here");
-    // Registered after the probe was sent: its answer does not confirm it.
+    // The topic was registered after the probe was sent, so the answer does not confirm it.
     world.register("b");
     world.answer("here", &[]);
     assert_eq!(world.told_by(500), [reconnected("here")], "covers a");
@@ -153,7 +153,7 @@ fn an_address_that_does_not_answer_delays_resubscribed_for_the_live_timeout_at_m
     world.register("a");
     let told = world.told_by(22_200);
     assert_eq!(told, [resubscribed(&["a"])]);
-    // Over a link with a backlog the answer comes late: reported twice.
+    // Over a link with a backlog the answer comes late, so there are two reports.
     let mut world = manual();
     world.disconnect("here");
     world.connect("here");
@@ -170,7 +170,7 @@ fn an_address_that_does_not_answer_delays_resubscribed_for_the_live_timeout_at_m
     assert_eq!(world.told(), [resubscribed(&["b"])]);
 }
 
-/// Over a transport that reorders, numbers 11 and 10 of a topic that was registered again come in this order.
+/// Over a transport that reorders, numbers 11 and 10 of a topic that was registered again arrive in this order.
 #[test]
 fn what_overtakes_on_a_topic_that_is_registered_again_is_put_in_order() {
     let mut world = manual();
@@ -216,7 +216,7 @@ fn an_address_that_is_given_up_is_a_loss_unless_its_publisher_said_goodbye() {
     assert_eq!(world.told(), [connected("q")]);
     world.command(Command::GiveUp("q".into()));
     assert_eq!(world.told(), [lost("q")]);
-    // It said goodbye, and another run of it is heard elsewhere already.
+    // The publisher said goodbye, and its next run is already heard elsewhere.
     world.listen("q");
     answer(&mut world, 2);
     world.told.clear();
@@ -226,7 +226,7 @@ fn an_address_that_is_given_up_is_a_loss_unless_its_publisher_said_goodbye() {
     assert_eq!(world.told_by(2_000), []);
     world.command(Command::GiveUp("q".into()));
     assert_eq!(world.told(), []);
-    // It never was live.
+    // The address never was live.
     world.listen("q");
     world.command(Command::GiveUp("q".into()));
     assert_eq!(world.told(), [lost("q")]);
@@ -240,7 +240,7 @@ fn an_address_that_is_given_up_without_having_answered_is_a_loss() {
     assert_eq!(world.told_by(5_000), [connected("q")]);
     world.command(Command::GiveUp("q".into()));
     assert_eq!(world.told(), [lost("q")]);
-    // A broker answers, and has no name.
+    // The address is a broker's, which has no name.
     world.command(Command::GiveUp("here".into()));
     assert_eq!(world.told(), []);
 }
@@ -290,7 +290,7 @@ fn a_topic_that_is_cleared_twice_is_not_told_to_be_in_force_in_between() {
     assert_eq!(resubscribed.count(), 0, "{told:?}");
 }
 
-/// An address without hellos is taken to have every topic after a while, but not one that the driver has refused.
+/// After a while an address without hellos is assumed to have every topic, except one that the driver has refused.
 #[test]
 fn a_refused_topic_is_not_taken_to_be_in_force() {
     let mut world = World::new();
