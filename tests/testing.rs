@@ -126,7 +126,12 @@ fn a_cut_is_reported_and_its_end_too() {
         pair.sync(|reason| matches!(reason, SyncReason::AddressLost { .. }));
         pair.put("a", 1);
         let status = pair.reader.subscriber().unwrap().status();
-        assert!(status.addresses.iter().all(|address| address.state != AddressState::Live));
+        assert!(
+            status
+                .addresses
+                .iter()
+                .all(|address| address.state != AddressState::Live)
+        );
         pair.network.mend();
         pair.sync(|reason| matches!(reason, SyncReason::Reconnected { .. }));
         eventually(LIMIT, || ports.len() == 1).unwrap();
@@ -159,11 +164,17 @@ fn a_store_that_fails_and_one_that_is_emptied_are_survived() {
         pair.store.fail(ErrorKind::Unavailable);
         let database = pair.writer.database().unwrap();
         let refused = database.rows(PORT).put("a", &2).unwrap_err();
-        assert_eq!((refused.kind(), refused.row()), (ErrorKind::Unavailable, Some(("port", "a"))));
+        assert_eq!(
+            (refused.kind(), refused.row()),
+            (ErrorKind::Unavailable, Some(("port", "a")))
+        );
         pair.store.mend();
         pair.store.empty();
         pair.put("b", 1);
-        eventually(LIMIT, || ports.get("a").unwrap().is_none() && ports.get("b").unwrap().is_some()).unwrap();
+        eventually(LIMIT, || {
+            ports.get("a").unwrap().is_none() && ports.get("b").unwrap().is_some()
+        })
+        .unwrap();
     })
     .unwrap();
 }

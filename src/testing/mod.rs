@@ -73,7 +73,10 @@ pub fn within<T: Send + 'static>(limit: Duration, test: impl FnOnce() -> T + Sen
         .name("test".into())
         .spawn(body)
         .map_err(|e| Error::new(ErrorKind::Io, "cannot start a thread").with_source(e))?;
-    ended
-        .recv_timeout(limit)
-        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, format!("the test has not ended within {limit:?}"))))
+    ended.recv_timeout(limit).unwrap_or_else(|_| {
+        Err(Error::new(
+            ErrorKind::Timeout,
+            format!("the test has not ended within {limit:?}"),
+        ))
+    })
 }

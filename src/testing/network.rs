@@ -113,7 +113,10 @@ impl Network {
     /// # Errors
     /// As [`Node::open`].
     pub fn node_with(&self, config: &Config, store: Arc<dyn Store>) -> Result<Node> {
-        Node::builder(config).network(Arc::new(self.clone())).store(store).open()
+        Node::builder(config)
+            .network(Arc::new(self.clone()))
+            .store(store)
+            .open()
     }
 
     /// From now on this decides on each update, when it is sent.
