@@ -374,7 +374,7 @@ pub enum SyncReason {
         /// Number of dropped updates, with those that waited.
         dropped: u64,
     },
-    /// Other events, of which more waited than are kept apart: gaps, restarts, words on addresses.
+    /// Several other events, joined because too many waited: gaps, restarts, and changes of addresses.
     Joined {
         /// The topics that they concern, in order; `None`: every registered topic.
         topics: Option<Vec<Topic>>,

@@ -105,7 +105,9 @@ impl<'a> From<&'a SyncReason> for Line<'a> {
                 line.topics = Some(topics.iter().map(Topic::as_str).collect());
             }
             SyncReason::Restarted { publisher } => line.publisher = Some(publisher),
-            SyncReason::Silence { publishers } => line.publishers = Some(publishers.iter().map(Name::as_str).collect()),
+            SyncReason::Silence { publishers } | SyncReason::HellosMissed { publishers } => {
+                line.publishers = Some(publishers.iter().map(Name::as_str).collect());
+            }
             SyncReason::Joined { topics, events } => {
                 line.topics = topics
                     .as_deref()
@@ -116,5 +118,47 @@ impl<'a> From<&'a SyncReason> for Line<'a> {
             _ => {}
         }
         Line::Sync(line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A sync event says as much to programs as to people.
+    #[test]
+    fn publishers_and_topics_are_named() {
+        let publishers = || vec![Name::from("host1")];
+        let topics = || vec![Topic::new("tenant1").unwrap()];
+        let address = || Name::from("tcp://host1:8866");
+        let reasons = [
+            (
+                SyncReason::Silence {
+                    publishers: publishers(),
+                },
+                "host1",
+            ),
+            (
+                SyncReason::HellosMissed {
+                    publishers: publishers(),
+                },
+                "host1",
+            ),
+            (
+                SyncReason::Restarted {
+                    publisher: "host1".into(),
+                },
+                "host1",
+            ),
+            (SyncReason::Unproven { topics: topics() }, "tenant1"),
+            (SyncReason::Resubscribed { topics: topics() }, "tenant1"),
+            (SyncReason::AddressLost { address: address() }, "host1:8866"),
+            (SyncReason::Overflow { dropped: 77 }, "77"),
+        ];
+        for (reason, named) in reasons {
+            let line = serde_json::to_string(&Line::from(&reason)).unwrap();
+            assert!(line.contains(named), "{line}");
+            assert!(reason.to_string().contains(named), "{reason}");
+        }
     }
 }
