@@ -99,11 +99,52 @@ fn watch_hears_a_publisher_without_hellos() {
     }
 }
 
+/// A script in the form of Dragonflow's releases of up to mid-2016.
+fn of_2016(script: &str) -> String {
+    let script = script.replace("import ", "import json, ");
+    let script = script.replace(
+        "packb(update, use_bin_type=True)",
+        "packb(json.dumps(update), use_bin_type=False)",
+    );
+    script.replace(
+        "msgpack.unpackb(payload, raw=False)",
+        "json.loads(msgpack.unpackb(payload, raw=False))",
+    )
+}
+
+#[test]
+fn a_publisher_of_2016_is_heard() {
+    let mut publisher = Process::start(python(&of_2016(PUBLISHER), "tenant1"));
+    let address = publisher.line();
+    let args = [
+        "--topic",
+        "tenant1",
+        "--count",
+        "1",
+        "--live-timeout-ms",
+        "200",
+        "--publisher",
+        &address,
+    ];
+    let end = run(tablecast(["watch"].iter().chain(&args)));
+    let update = r#"{"event":"update","table":"lport","key":"port-1","action":"create","value":"{\"chassis\": \"host1\"}","topic":"tenant1","priority":5}"#;
+    assert!(end.stdout.iter().any(|line| line == update), "{end:?}");
+}
+
 #[test]
 fn a_foreign_subscriber_hears_publish() {
+    hears_publish(SUBSCRIBER, "msgpack");
+}
+
+#[test]
+fn a_subscriber_of_2016_hears_publish() {
+    hears_publish(&of_2016(SUBSCRIBER), "dragonflow-1");
+}
+
+fn hears_publish(script: &str, codec: &str) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("network.sock");
-    let mut subscriber = Process::start(python(SUBSCRIBER, &format!("ipc://{}", path.display())));
+    let mut subscriber = Process::start(python(script, &format!("ipc://{}", path.display())));
     let row = [
         "--table", "lport", "--key", "port-1", "--value", "text", "--topic", "tenant1",
     ];
@@ -113,6 +154,8 @@ fn a_foreign_subscriber_hears_publish() {
         "1",
         "--publisher-transport",
         "ipc",
+        "--codec",
+        codec,
     ];
     let mut command = tablecast(["publish", "--publisher-bind-address"]);
     command.arg(&path).args(row).args(how);

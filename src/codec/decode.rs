@@ -74,9 +74,14 @@ impl Decoder {
             full: before + MAX_UPDATES,
             out,
         };
-        // In MessagePack a map or an array begins above ASCII, so a payload that begins with ASCII can only be JSON.
+        // In MessagePack a map, an array or a string begins above ASCII, so a payload that begins with ASCII can only be JSON.
         let (format, decoded) = match payload.first() {
             None => ("payload", Err(Fault("payload", "empty"))),
+            Some(0xa0..=0xbf | 0xc4..=0xc6 | 0xd9..=0xdb) => {
+                let text = msgpack::text(payload).map_err(|what| Fault("payload", what));
+                let decoded = text.and_then(|text| json::decode(text, &mut self.scratch, &mut sink));
+                ("JSON in MessagePack", decoded)
+            }
             Some(0x80..) => (
                 "MessagePack",
                 msgpack::decode(payload, &mut self.scratch.spares, &mut sink),

@@ -16,6 +16,8 @@ use crate::update::{DbUpdate, Name, Topic};
 #[derive(Debug, Clone)]
 pub struct Encoder {
     codec: Codec,
+    /// The format of the maps.
+    maps: Codec,
     /// The fields `publisher` and `epoch`, ready to be copied into every message.
     sender: Arc<[u8]>,
 }
@@ -23,15 +25,15 @@ pub struct Encoder {
 impl Encoder {
     /// Creates an encoder in this format for this run (`epoch`) of this publisher.
     pub fn new(codec: Codec, publisher: Name, epoch: u64) -> Encoder {
-        let mut sender = Vec::new();
+        let (maps, mut sender) = (codec.of_maps(), Vec::new());
         let mut writer = Writer {
-            codec,
+            codec: maps,
             buf: &mut sender,
         };
         writer.text("publisher", Some(&publisher));
         writer.unsigned("epoch", epoch);
         let sender = sender.into();
-        Encoder { codec, sender }
+        Encoder { codec, maps, sender }
     }
 
     pub(crate) fn codec(&self) -> Codec {
@@ -81,6 +83,11 @@ impl Encoder {
     /// Completes what [`Encoder::begin`] wrote from `start` to the end of `buf`. Numbers count from 1; `idle` is the
     /// time since the previous number was sent.
     pub fn finish(&self, start: usize, timestamp: i64, seq: u64, idle: Duration, buf: &mut Vec<u8>) {
+        self.complete(start, timestamp, seq, idle, buf);
+        self.wrap(start, buf);
+    }
+
+    fn complete(&self, start: usize, timestamp: i64, seq: u64, idle: Duration, buf: &mut Vec<u8>) {
         let mut writer = self.writer(buf);
         writer.signed("timestamp", timestamp);
         writer.unsigned("seq", seq);
@@ -110,28 +117,31 @@ impl Encoder {
         buf: &mut Vec<u8>,
     ) {
         buf.reserve(batch.max_payload_len());
-        match self.codec {
-            Codec::Json => buf.push(b'['),
-            Codec::MessagePack => written(write_array_len(buf, length(batch.len()))),
+        let (payload, is_json) = (buf.len(), self.maps == Codec::Json);
+        match is_json {
+            true => buf.push(b'['),
+            false => written(write_array_len(buf, length(batch.len()))),
         }
         let mut begin = 0;
         for (seq, &(end, timestamp)) in (first..).zip(&batch.updates) {
-            if self.codec == Codec::Json && begin > 0 {
+            if is_json && begin > 0 {
                 buf.push(b',');
             }
             let start = buf.len();
             buf.extend_from_slice(&batch.bodies[begin..end]);
             let idle = if begin == 0 { idle } else { Duration::ZERO };
-            self.finish(start, stamp(timestamp), seq, idle, buf);
+            self.complete(start, stamp(timestamp), seq, idle, buf);
             begin = end;
         }
-        if self.codec == Codec::Json {
+        if is_json {
             buf.push(b']');
         }
+        self.wrap(payload, buf);
     }
 
     /// Appends a message without a table, for example a hello. It is complete and has no number.
     pub fn control(&self, action: &str, value: Option<&str>, topic: &Topic, buf: &mut Vec<u8>) {
+        let start = buf.len();
         let mut writer = self.writer(buf);
         writer.open(7);
         writer.text("table", None);
@@ -141,10 +151,27 @@ impl Encoder {
         writer.text("topic", Some(topic.as_str()));
         writer.buf.extend_from_slice(&self.sender);
         writer.close();
+        self.wrap(start, buf);
+    }
+
+    /// Makes a MessagePack string of what stands from `start` on, if the codec asks for one. A string of 8 bits' length is
+    /// younger than Dragonflow's first releases, so that the next longer one stands for it.
+    fn wrap(&self, start: usize, buf: &mut Vec<u8>) {
+        if self.codec != Codec::Dragonflow1 {
+            return;
+        }
+        let length = length(buf.len() - start);
+        let head = match (u8::try_from(length), u16::try_from(length)) {
+            (Ok(length @ ..32), _) => vec![0xa0 | length],
+            (_, Ok(length)) => [&[0xda][..], &length.to_be_bytes()].concat(),
+            _ => [&[0xdb][..], &length.to_be_bytes()].concat(),
+        };
+        buf.splice(start..start, head);
     }
 
     fn writer<'a>(&self, buf: &'a mut Vec<u8>) -> Writer<'a> {
-        Writer { codec: self.codec, buf }
+        let codec = self.maps;
+        Writer { codec, buf }
     }
 }
 
@@ -177,8 +204,9 @@ impl Batch {
     pub fn max_payload_len(&self) -> usize {
         /// A comma, `,"timestamp":` and `,"seq":` with 20 digits each, and a brace; MessagePack needs less.
         const NUMBER: usize = 62;
-        /// MessagePack's longest array header (JSON's two brackets are shorter), and one `,"idle":` with 20 digits.
-        const FRAME: usize = 5 + 28;
+        /// MessagePack's longest array header, or JSON's two brackets in its longest string, and one `,"idle":` with 20
+        /// digits.
+        const FRAME: usize = 7 + 28;
         FRAME + self.bodies.len() + NUMBER * self.len()
     }
 
@@ -191,6 +219,7 @@ impl Batch {
 
 /// Fields in either format.
 struct Writer<'a> {
+    /// Of the two formats of maps.
     codec: Codec,
     buf: &'a mut Vec<u8>,
 }
@@ -200,7 +229,7 @@ impl Writer<'_> {
     fn open(&mut self, fields: u32) {
         match self.codec {
             Codec::Json => self.buf.push(b'{'),
-            Codec::MessagePack => written(write_map_len(self.buf, fields)),
+            _ => written(write_map_len(self.buf, fields)),
         }
     }
 
@@ -228,7 +257,7 @@ impl Writer<'_> {
                 self.buf.extend_from_slice(name.as_bytes());
                 self.buf.extend_from_slice(b"\":");
             }
-            Codec::MessagePack => written(write_str(self.buf, name)),
+            _ => written(write_str(self.buf, name)),
         }
     }
 
@@ -237,8 +266,8 @@ impl Writer<'_> {
         self.name(name);
         match (self.codec, text) {
             (Codec::Json, text) => json::write(&text, self.buf),
-            (Codec::MessagePack, Some(text)) => written(write_str(self.buf, text)),
-            (Codec::MessagePack, None) => written(write_nil(self.buf)),
+            (_, Some(text)) => written(write_str(self.buf, text)),
+            (_, None) => written(write_nil(self.buf)),
         }
     }
 
@@ -247,7 +276,7 @@ impl Writer<'_> {
         self.name(name);
         match self.codec {
             Codec::Json => json::write(&number, self.buf),
-            Codec::MessagePack => written(write_uint(self.buf, number)),
+            _ => written(write_uint(self.buf, number)),
         }
     }
 
@@ -256,7 +285,7 @@ impl Writer<'_> {
         self.name(name);
         match self.codec {
             Codec::Json => json::write(&number, self.buf),
-            Codec::MessagePack => written(write_sint(self.buf, number)),
+            _ => written(write_sint(self.buf, number)),
         }
     }
 }

@@ -21,7 +21,7 @@ const HEAD: [u8; 3] = [0xdc, 0, 0];
 impl Joined {
     pub(crate) fn new(codec: Codec) -> Joined {
         let mut joined = Joined {
-            codec,
+            codec: codec.of_maps(),
             bytes: Vec::new(),
             count: 0,
         };
@@ -39,7 +39,7 @@ impl Joined {
                 write(&mut self.bytes);
                 self.bytes.push(b']');
             }
-            Codec::MessagePack => write(&mut self.bytes),
+            _ => write(&mut self.bytes),
         }
         self.count += 1;
         if let (Codec::MessagePack, Some(length)) = (self.codec, self.bytes.get_mut(1..3)) {
@@ -50,7 +50,7 @@ impl Joined {
     pub(crate) fn payload(&self) -> &[u8] {
         let alone = match self.codec {
             Codec::Json => 1..self.bytes.len() - 1,
-            Codec::MessagePack => HEAD.len()..self.bytes.len(),
+            _ => HEAD.len()..self.bytes.len(),
         };
         self.bytes.get(alone).filter(|_| self.count == 1).unwrap_or(&self.bytes)
     }
@@ -71,7 +71,7 @@ impl Joined {
         self.count = 0;
         match self.codec {
             Codec::Json => self.bytes.push(b'['),
-            Codec::MessagePack => self.bytes.extend(HEAD),
+            _ => self.bytes.extend(HEAD),
         }
     }
 }

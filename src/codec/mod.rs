@@ -1,4 +1,4 @@
-//! The wire format of payloads: JSON and MessagePack.
+//! The wire format of payloads: JSON, MessagePack, and JSON in a MessagePack string.
 //!
 //! A payload is one map, or an array of maps (a batch, in order), as JSON or as MessagePack. A sender chooses with
 //! [`Codec`]; a receiver accepts all of these at any time.
@@ -64,15 +64,32 @@ pub enum Codec {
     /// `msgpack`: smaller and faster, and understood by Dragonflow processes.
     #[default]
     MessagePack,
+    /// `dragonflow-1`: JSON in a MessagePack string, for Dragonflow processes of up to mid-2016. Updates are never joined,
+    /// and a write and its update are never one step.
+    Dragonflow1,
 }
 
 impl Codec {
-    /// Returns the option's word: `json` or `msgpack`.
+    /// Returns the option's word: `json`, `msgpack` or `dragonflow-1`.
     pub fn as_str(self) -> &'static str {
         match self {
             Codec::Json => "json",
             Codec::MessagePack => "msgpack",
+            Codec::Dragonflow1 => "dragonflow-1",
         }
+    }
+
+    /// The format of the maps.
+    fn of_maps(self) -> Codec {
+        match self {
+            Codec::Dragonflow1 => Codec::Json,
+            other => other,
+        }
+    }
+
+    /// True if a payload can be made from parts, as bytes: updates joined, a version filled in.
+    pub(crate) fn is_plain(self) -> bool {
+        self != Codec::Dragonflow1
     }
 }
 
@@ -91,9 +108,10 @@ impl FromStr for Codec {
         match word {
             "json" => Ok(Codec::Json),
             "msgpack" => Ok(Codec::MessagePack),
+            "dragonflow-1" => Ok(Codec::Dragonflow1),
             _ => Err(Error::new(
                 ErrorKind::Config,
-                format!("codec {word:?}: expected json or msgpack"),
+                format!("codec {word:?}: expected json, msgpack or dragonflow-1"),
             )),
         }
     }

@@ -31,6 +31,16 @@ pub(super) fn decode(payload: &[u8], spares: &mut Spares, sink: &mut Sink<'_>) -
     }
 }
 
+/// The text that the whole payload is.
+pub(super) fn text(payload: &[u8]) -> Result<&[u8], &'static str> {
+    let mut reader = Reader(payload);
+    match reader.token()? {
+        Token::Text(text) if reader.0.is_empty() => Ok(text),
+        Token::Text(_) => Err("trailing bytes"),
+        _ => Err("must be text"),
+    }
+}
+
 fn map(reader: &mut Reader<'_>, len: u32, spares: &mut Spares, sink: &mut Sink<'_>) -> Result<(), Fault> {
     let mut fields = Fields::default();
     for _ in 0..len {

@@ -161,8 +161,9 @@ options! {
         "Topics that a subscriber registers at its start.";
     publisher_id: String = "", [is "at most 255 bytes without control characters", is_id],
         "Id of the publisher. An empty id is made from the host name, the process id and a random part.";
-    codec: Codec = "msgpack", [is "json or msgpack"],
-        "Format of the messages sent; receivers understand both.";
+    codec: Codec = "msgpack", [is "json, msgpack or dragonflow-1"],
+        "Format of the messages sent; receivers understand all of them. `dragonflow-1` is for \
+        Dragonflow's processes of up to mid-2016.";
     join_frames: JoinFrames = "auto", [is "auto, never or always"],
         "Updates of one topic that are sent close together share a frame, which Dragonflow does not understand: \
         `auto` while all subscribers are tablecast's and the driver is not Redis, `never`, or `always`.";

@@ -126,6 +126,7 @@ impl Database {
         let announcer = self
             .address
             .as_deref()
+            .filter(|_| self.publisher.takes_versions())
             .and_then(|address| self.store.announcer(address));
         match announcer {
             Some(announcer) => self.write_and_publish(announcer, write, priority),

@@ -98,6 +98,11 @@ impl Burst {
         is_full || now.saturating_duration_since(since) >= AGE
     }
 
+    /// True if updates can be joined as bytes.
+    pub(super) fn joins(&self) -> bool {
+        self.codec.is_plain()
+    }
+
     /// Since when an update waits.
     pub(super) fn since(&self) -> Option<Instant> {
         self.since

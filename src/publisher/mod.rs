@@ -278,6 +278,11 @@ impl Publisher {
         Ok(())
     }
 
+    /// True if a store can complete a message by its version, for [`Publisher::send_stored`].
+    pub(crate) fn takes_versions(&self) -> bool {
+        self.encoder.codec().is_plain()
+    }
+
     /// Lets a store write a row and publish the update in one step: `write` gets the whole message except the version.
     /// If the store answers that nothing changed, nothing was sent.
     pub(crate) fn send_stored(

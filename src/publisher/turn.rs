@@ -38,7 +38,7 @@ impl<'a> Turn<'a> {
     /// gathered before have been sent, and the update goes out alone.
     pub(super) fn gathers(&mut self, length: usize) -> bool {
         let Sender { outbound, burst, .. } = &mut *self.sender;
-        let gathers = burst.follows(self.now) && burst.is_small(length) && outbound.takes_joined();
+        let gathers = burst.follows(self.now) && burst.is_small(length) && burst.joins() && outbound.takes_joined();
         if !gathers || burst.is_due(length, self.now) {
             return self.flush() && gathers;
         }

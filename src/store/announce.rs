@@ -44,7 +44,9 @@ impl Announcement<'_> {
     pub fn payload(&self, version: u64, after: u64) -> Vec<u8> {
         let mut payload = self.head.to_vec();
         match self.codec {
-            Codec::Json => payload.extend_from_slice(format!("{version},\"after\":{after}").as_bytes()),
+            Codec::Json | Codec::Dragonflow1 => {
+                payload.extend_from_slice(format!("{version},\"after\":{after}").as_bytes())
+            }
             Codec::MessagePack => {
                 payload.push(0xcf);
                 payload.extend_from_slice(&version.to_be_bytes());

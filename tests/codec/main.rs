@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tablecast::codec::{Batch, Codec, Control, Decoder, Encoder, Message};
 use tablecast::{Action, DbUpdate, Error, ErrorKind, Origin, Topic};
 
-const BOTH: [Codec; 2] = [Codec::Json, Codec::MessagePack];
+const ALL: [Codec; 3] = [Codec::Json, Codec::MessagePack, Codec::Dragonflow1];
 
 fn decode(payload: &[u8]) -> Result<Vec<Message>, Error> {
     let mut out = Vec::new();
@@ -38,6 +38,7 @@ fn foreign(codec: Codec, document: &Value) -> Vec<u8> {
     match codec {
         Codec::Json => serde_json::to_vec_pretty(document).expect("JSON"),
         Codec::MessagePack => rmp_serde::to_vec_named(document).expect("MessagePack"),
+        Codec::Dragonflow1 => rmp_serde::to_vec(&document.to_string()).expect("MessagePack"),
     }
 }
 
@@ -75,7 +76,7 @@ prop_compose! {
 proptest! {
     #[test]
     fn an_update_survives_the_wire(update in any_update()) {
-        for codec in BOTH {
+        for codec in ALL {
             let mut out = Vec::new();
             Decoder::new().decode(&update.topic, &encode(codec, &update), &mut out).expect("our own payload");
             prop_assert_eq!(out, [Message::Update(update.clone())]);
@@ -85,7 +86,7 @@ proptest! {
     #[test]
     fn a_batch_survives_the_wire(updates in vec(any_update(), 0..20), first in 1..u64::MAX / 2, idle in any_idle()) {
         let topic = Topic::new("tenant1").expect("a topic");
-        for codec in BOTH {
+        for codec in ALL {
             let encoder = Encoder::new(codec, "host1".into(), 7);
             let (mut batch, mut payload, mut out) = (Batch::new(), Vec::new(), Vec::new());
             updates.iter().for_each(|update| encoder.push(update, &topic, &mut batch));
@@ -105,7 +106,9 @@ proptest! {
     fn others_read_what_we_write(update in any_update()) {
         let json: Value = serde_json::from_slice(&encode(Codec::Json, &update)).expect("JSON");
         let msgpack: Value = rmp_serde::from_slice(&encode(Codec::MessagePack, &update)).expect("MessagePack");
+        let text: String = rmp_serde::from_slice(&encode(Codec::Dragonflow1, &update)).expect("MessagePack");
         prop_assert_eq!(&json, &msgpack);
+        prop_assert_eq!(&json, &serde_json::from_str::<Value>(&text).expect("JSON"));
         for (field, content) in update.to_dict() {
             prop_assert_eq!(&json[&field], &content);
         }
@@ -165,7 +168,7 @@ fn dragonflow_is_understood() {
 
 #[test]
 fn control_messages_survive_the_wire() {
-    for codec in BOTH {
+    for codec in ALL {
         let mut payload = Vec::new();
         Encoder::new(codec, "host1".into(), 7).control("hello", Some("now"), &Topic::ALL, &mut payload);
         let (value, publisher) = (Some("now".to_owned()), Some("host1".into()));
@@ -218,7 +221,7 @@ fn what_is_optional_may_be_missing_or_null() {
         "publisher": null, "epoch": null, "seq": null, "version": null});
     let incomplete = json!({"table": "t", "key": "k", "action": "set", "publisher": "p", "epoch": 1});
     let unknown = json!({"table": "t", "key": "k", "action": "set", "x": {"y": [1, 2.5, {"z": null}]}, "": [[]]});
-    for codec in BOTH {
+    for codec in ALL {
         for document in [&nulls, &incomplete, &unknown] {
             let update = update(&foreign(codec, document));
             let optional = (update.priority, update.version, update.origin);
@@ -242,7 +245,7 @@ fn long_names_survive_the_wire() {
             seq: 1,
             idle: Duration::ZERO,
         });
-        for codec in BOTH {
+        for codec in ALL {
             assert_eq!(
                 decode(&encode(codec, &update)).expect("our own payload"),
                 [Message::Update(update.clone())]
@@ -270,7 +273,7 @@ fn names_that_share_a_slot_stay_apart() {
 
 #[test]
 fn the_option_has_two_words() {
-    for codec in BOTH {
+    for codec in ALL {
         assert_eq!(codec.to_string().parse::<Codec>().expect("its own word"), codec);
     }
     assert_eq!(Codec::default().to_string(), "msgpack");

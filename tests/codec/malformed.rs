@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tablecast::codec::{Codec, Decoder, MAX_ACTION_BYTES, MAX_ID_BYTES, MAX_UPDATES};
 use tablecast::{ErrorKind, Topic};
 
-use super::{BOTH, any_update, control, decode, encode, foreign};
+use super::{ALL, any_update, control, decode, encode, foreign};
 
 #[track_caller]
 fn refused(payload: &[u8]) -> String {
@@ -28,7 +28,7 @@ proptest! {
 
     #[test]
     fn damaged_payloads_do_no_harm(update in any_update(), flips in vec((any::<usize>(), any::<u8>()), 1..4)) {
-        for codec in BOTH {
+        for codec in ALL {
             let mut payload = encode(codec, &update);
             prop_assert!(decode(&payload[..payload.len() - 1]).is_err());
             for (at, byte) in &flips {
@@ -56,7 +56,7 @@ proptest! {
 #[test]
 fn an_array_is_all_or_nothing() {
     let good = json!({"table": "t", "key": "k", "action": "set"});
-    for codec in BOTH {
+    for codec in ALL {
         let mut out = Vec::new();
         let mut decoder = Decoder::new();
         decoder
@@ -106,7 +106,7 @@ fn a_wrong_field_is_named() {
     cases.push((with("version", json!(-1)), "version"));
     cases.push((with("seq", json!(0)), "seq"));
     for (document, field) in &cases {
-        for codec in BOTH {
+        for codec in ALL {
             let error = refused(&foreign(codec, document));
             assert!(error.contains(field), "{document}: {error}");
         }
@@ -125,7 +125,7 @@ fn what_is_no_map_is_refused() {
         json!(["t"]),
         json!([null]),
     ] {
-        for codec in BOTH {
+        for codec in ALL {
             refused(&foreign(codec, &document));
         }
     }
@@ -280,7 +280,7 @@ fn what_is_too_long_or_too_much_is_refused() {
         [document, other]
     };
     for (field, limit) in [("publisher", MAX_ID_BYTES), ("action", MAX_ACTION_BYTES)] {
-        for codec in BOTH {
+        for codec in ALL {
             for document in with(field, limit) {
                 assert!(decode(&foreign(codec, &document)).is_ok());
             }
@@ -290,7 +290,7 @@ fn what_is_too_long_or_too_much_is_refused() {
         }
     }
     let batch = |count: usize| Value::from(vec![json!({"table": "t", "key": "k", "action": "set"}); count]);
-    for codec in BOTH {
+    for codec in ALL {
         assert_eq!(decode(&foreign(codec, &batch(MAX_UPDATES))).unwrap().len(), MAX_UPDATES);
         assert!(refused(&foreign(codec, &batch(MAX_UPDATES + 1))).contains("too many updates"));
     }
@@ -304,7 +304,7 @@ fn what_is_too_long_or_too_much_is_refused() {
 /// A service that decodes and re-encodes only the fields it knows, such as Dragonflow's, drops a hello's sender.
 #[test]
 fn a_hello_without_its_sender_is_still_a_message() {
-    for codec in BOTH {
+    for codec in ALL {
         let document =
             json!({"table": null, "key": null, "action": "hello", "value": "{\"every\":1000}", "topic": "D"});
         let control = control(&foreign(codec, &document));
@@ -318,7 +318,7 @@ fn a_hello_without_its_sender_is_still_a_message() {
 #[test]
 fn errors_repeat_nothing_of_the_payload() {
     let secret = "s3cret".repeat(100_000);
-    for codec in BOTH {
+    for codec in ALL {
         for document in [
             json!(secret),
             json!([secret]),

@@ -215,7 +215,7 @@ fn a_wrong_type_in_the_file_is_an_error() {
     );
     assert_error(
         Config::from_toml("codec = 1", "x.toml"),
-        &["a string: json or msgpack", "got 1"],
+        &["a string: json, msgpack or dragonflow-1", "got 1"],
     );
     assert_error(
         Config::from_toml("topics = ['a,b']", "x.toml"),
