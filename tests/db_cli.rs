@@ -426,7 +426,9 @@ fn a_signal_ends_it_if_the_reader_hangs(db: &Db) {
 fn tables_and_unique_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let db = Db::of(&folder);
-    assert_eq!(db.prints(&["list", "--table", "t"]), [""; 0]);
+    let end = db.run(&["list", "--table", "t"]);
+    assert_eq!((end.code, end.stdout.len()), (Some(0), 0), "{end:?}");
+    assert!(end.stderr.contains(r#"no table "t""#), "{end:?}");
     assert_fails(&db.run(&["table", "delete", "t"]), 1, &["not found", r#"table "t""#]);
     assert_eq!(db.prints(&["table", "create", "t"]), ["created"]);
     assert_fails(
