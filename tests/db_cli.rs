@@ -428,7 +428,7 @@ fn tables_and_unique_numbers() {
     let db = Db::of(&folder);
     let end = db.run(&["list", "--table", "t"]);
     assert_eq!((end.code, end.stdout.len()), (Some(0), 0), "{end:?}");
-    assert!(end.stderr.contains(r#"no table "t""#), "{end:?}");
+    assert!(end.stderr.contains(r#"to table "t""#), "{end:?}");
     assert_fails(&db.run(&["table", "delete", "t"]), 1, &["not found", r#"table "t""#]);
     assert_eq!(db.prints(&["table", "create", "t"]), ["created"]);
     assert_fails(

@@ -95,7 +95,7 @@ fn a_table_that_is_not_there_is_named_with_its_place() {
         command.env("TABLECAST_SQLITE_PATH", &path);
         let end = run(command);
         assert_eq!((end.code, end.stdout.len()), (Some(0), 0));
-        assert!(end.stderr.contains("no table \"lprot\""), "{}", end.stderr);
+        assert!(end.stderr.contains("to table \"lprot\""), "{}", end.stderr);
         assert!(end.stderr.contains(path.to_str().unwrap()), "{}", end.stderr);
 
         // One without rows is there.
