@@ -157,7 +157,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
                 self.state.write().core.begin_listing(*id, topic, base, held, now);
             }
             (Read::Listing { id, topic }, What::Ends) => {
-                let gone = self.state.write().core.end_listing(*id, topic, now);
+                let gone = self.state.write().core.end_listing(*id, topic);
                 self.merge_each(gone, |key| key, |core, key| core.sweep(*id, topic, &key));
                 self.state.write().core.end_sweep(*id, topic, now);
             }

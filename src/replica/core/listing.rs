@@ -57,28 +57,15 @@ impl<T> Core<T> {
         self.put(new)
     }
 
-    /// Ends the pages: the position becomes the topic's version before them. Returns the held keys that were on no
-    /// page, for [`Core::sweep`], which [`Core::end_sweep`] follows.
-    pub(in crate::replica) fn end_listing(&mut self, id: u64, topic: &Topic, now: Instant) -> Vec<Name> {
+    /// Ends the pages. Returns the held keys that were on no page, for [`Core::sweep`], which [`Core::end_sweep`] follows.
+    pub(in crate::replica) fn end_listing(&mut self, id: u64, topic: &Topic) -> Vec<Name> {
         let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
             return Vec::new();
         };
         let Some(listing) = of_topic.listing() else {
             return Vec::new();
         };
-        listing.sweeps = true;
-        let suspects = std::mem::take(&mut listing.suspects);
-        let Some(Base { version, table }) = listing.base else {
-            return Vec::new();
-        };
-        let standing = &mut of_topic.standing;
-        let before = standing.position.unwrap_or_default();
-        standing.position = Some(TableVersion {
-            incarnation: version.incarnation,
-            version: before.version,
-        });
-        standing.advance(version.version.max(table), now, self.times.patience);
-        suspects.into_iter().collect()
+        std::mem::take(&mut listing.suspects).into_iter().collect()
     }
 
     /// Removes a row that was on no page of the listing, unless it was written since.
@@ -95,15 +82,24 @@ impl<T> Core<T> {
             .flatten()
     }
 
+    /// Ends a listing: the position becomes the topic's version before the first page. It moves only now: until they are
+    /// removed, the rows that are gone are missing deletes.
     pub(in crate::replica) fn end_sweep(&mut self, id: u64, topic: &Topic, now: Instant) {
         let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
             return;
         };
         let Some(running) = of_topic.running.take() else { return };
         of_topic.list_after = Some(clock::after(now, now.saturating_duration_since(running.asked)));
-        if let Some(base) = running.listing.and_then(|listing| listing.base) {
-            of_topic.standing.heard = of_topic.standing.heard.max(base.version.version);
-            of_topic.standing.prove(running.asked, base.version.version);
+        if let Some(Base { version, table }) = running.listing.and_then(|listing| listing.base) {
+            let standing = &mut of_topic.standing;
+            let before = standing.position.unwrap_or_default();
+            standing.position = Some(TableVersion {
+                incarnation: version.incarnation,
+                version: before.version,
+            });
+            standing.heard = standing.heard.max(version.version);
+            standing.advance(version.version.max(table), now, self.times.patience);
+            standing.prove(running.asked, version.version);
         }
         if std::mem::take(&mut of_topic.distrusts) {
             self.distrusts = self.topics.values().any(|of_topic| of_topic.distrusts);

@@ -111,8 +111,6 @@ struct Listing {
     base: Option<Base>,
     /// The held rows that were on no page so far.
     suspects: HashSet<Name>,
-    /// All pages were merged; the rows that are gone are still to be removed.
-    sweeps: bool,
 }
 
 /// The checks of a table.
@@ -371,9 +369,7 @@ impl OfTopic {
     }
 
     fn position(&self) -> Option<TableVersion> {
-        let listing = self.running.as_ref().and_then(|running| running.listing.as_ref());
-        let sweeps = listing.is_some_and(|listing| listing.sweeps);
-        self.standing.position.filter(|_| !sweeps)
+        self.standing.position
     }
 
     /// Reads the row of an update without a version. Returns true if nothing was due before.

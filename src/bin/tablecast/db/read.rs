@@ -50,7 +50,10 @@ pub(super) fn list(config: &Config, table: &str, topic: Option<&str>, keys: bool
             .map_err(named)?
             .is_none_or(|seen| seen.version == 0)
     {
-        output::say(&format!("nothing was ever written to table {table:?} in {}", place(config)));
+        output::say(&format!(
+            "nothing was ever written to table {table:?} in {}",
+            place(config)
+        ));
     }
     Ok(())
 }

@@ -67,8 +67,8 @@ impl Play {
             }
             Read::Changes { id, topic, since } => {
                 let since = match reading.stage {
-                    Stage::Start => *since,
                     Stage::Pages(_, since) => since,
+                    _ => *since,
                 };
                 let store = &self.store;
                 let stands = TableVersion {
@@ -105,6 +105,16 @@ impl Play {
             }
             Read::Listing { id, topic } => {
                 let of = index(topic);
+                if let Stage::Sweep(gone) = &mut reading.stage {
+                    // One at a time: updates arrive in between.
+                    let Some(key) = gone.pop() else {
+                        self.core.end_sweep(*id, topic, now);
+                        return true;
+                    };
+                    let step = self.core.sweep(*id, topic, &key);
+                    self.tell(step);
+                    return false;
+                }
                 let Stage::Pages(after, _) = reading.stage else {
                     let held = self.core.rows.decoded.iter().filter(|row| row.topic == *topic);
                     let held: Vec<_> = held.map(|row| row.key.clone()).collect();
@@ -124,12 +134,8 @@ impl Play {
                     reading.stage = Stage::Pages(page.last().map(|(key, _)| *key), TableVersion::default());
                     return false;
                 }
-                for key in self.core.end_listing(*id, topic, now) {
-                    let step = self.core.sweep(*id, topic, &key);
-                    self.tell(step);
-                }
-                self.core.end_sweep(*id, topic, now);
-                true
+                reading.stage = Stage::Sweep(self.core.end_listing(*id, topic));
+                false
             }
         }
     }

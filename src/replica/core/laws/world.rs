@@ -88,6 +88,8 @@ pub(super) enum Stage {
     Start,
     /// The next rows come after this key, or the next changes after this version.
     Pages(Option<usize>, TableVersion),
+    /// These rows were on no page.
+    Sweep(Vec<Name>),
 }
 
 pub(super) struct Play {
