@@ -17,8 +17,9 @@ use crate::thread::deadline;
 use crate::transport::{Driver, Inbound, Outbound, Received, Wake};
 use crate::update::{DbUpdate, Topic};
 
-/// The address of every publisher of a network.
-const ADDRESS: &str = "memory://testing";
+/// The address of every publisher of a network, and the option that stands for it.
+const ADDRESS: &str = "inproc://testing";
+const NAME: &str = "testing";
 
 /// A shorter hello period than in the field: losses show sooner.
 const HELLO: Duration = Duration::from_millis(100);
@@ -94,7 +95,7 @@ impl Network {
 
     /// The options of a node of this network: all topics, and hellos each 100 ms.
     pub fn config(&self) -> Config {
-        let mut config = Config::in_memory(ADDRESS);
+        let mut config = Config::in_memory(NAME);
         config.topics = vec![Topic::ALL];
         config.hello_interval_ms = HELLO;
         config
@@ -108,7 +109,7 @@ impl Network {
         self.node_with(&self.config(), store)
     }
 
-    /// As [`Network::node`], with these options.
+    /// As [`Network::node`], with these options, which begin as [`Network::config`].
     ///
     /// # Errors
     /// As [`Node::open`].

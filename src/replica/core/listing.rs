@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::Core;
-use super::reads::Base;
+use super::reads::{Base, is_of_unknown_history};
 use crate::clock;
 use crate::replica::row::{NewRow, Step};
 use crate::store::TableVersion;
@@ -34,6 +34,10 @@ impl<T> Core<T> {
             listing.base = Some(base.unwrap_or(unknown));
         }
         if let Some(base) = base {
+            let position = of_topic.standing.position.unwrap_or_default();
+            if is_of_unknown_history(position, base) {
+                (self.distrusts, of_topic.distrusts) = (true, true);
+            }
             self.shows_less(base, heard, now);
         }
     }
