@@ -32,12 +32,11 @@ impl<T> Core<T> {
         if let Some(listing) = &mut running.listing {
             listing.suspects.extend(held);
             listing.base = Some(base.unwrap_or(unknown));
+            let position = of_topic.standing.position.zip(base);
+            let doubted = position.filter(|(position, base)| is_of_unknown_history(*position, *base));
+            listing.doubted = doubted.map(|(position, _)| position.version);
         }
         if let Some(base) = base {
-            let position = of_topic.standing.position.unwrap_or_default();
-            if is_of_unknown_history(position, base) {
-                (self.distrusts, of_topic.distrusts) = (true, true);
-            }
             self.shows_less(base, heard, now);
         }
     }
@@ -46,10 +45,15 @@ impl<T> Core<T> {
     pub(in crate::replica) fn take_listed(&mut self, id: u64, topic: &Topic, new: NewRow<T>) -> Option<Step<T>> {
         let of_topic = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id))?;
         self.counts.listed += 1;
-        if let Some(listing) = of_topic.listing()
-            && !listing.suspects.is_empty()
-        {
-            listing.suspects.remove(new.key());
+        if let Some(listing) = of_topic.listing() {
+            let was_held = !listing.suspects.is_empty() && listing.suspects.remove(new.key());
+            if let Some(doubted) = listing.doubted.filter(|doubted| new.version() <= *doubted) {
+                // What was written since the listing began is newer than what is doubted.
+                listing.contradicts |= match self.rows.stamp(new.key()) {
+                    Some(held) => held.0 <= doubted && held != (new.version(), new.sum),
+                    None => !was_held,
+                };
+            }
         }
         of_topic.standing.heard = of_topic.standing.heard.max(new.version());
         if of_topic.distrusts {
@@ -93,6 +97,9 @@ impl<T> Core<T> {
             return;
         };
         let Some(running) = of_topic.running.take() else { return };
+        if running.listing.as_ref().is_some_and(|listing| listing.contradicts) {
+            return self.went_back(now);
+        }
         of_topic.list_after = Some(clock::after(now, now.saturating_duration_since(running.asked)));
         if let Some(Base { version, table }) = running.listing.and_then(|listing| listing.base) {
             let standing = &mut of_topic.standing;

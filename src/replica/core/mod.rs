@@ -111,6 +111,11 @@ struct Listing {
     base: Option<Base>,
     /// The held rows that were on no page so far.
     suspects: HashSet<Name>,
+    /// The position comes from updates alone, and is this, on a table to which nothing was written when it was listed: the
+    /// store may have begun anew since, and come to the same version. Then some row up to there is not as it is held.
+    doubted: Option<u64>,
+    /// Some row was not.
+    contradicts: bool,
 }
 
 /// The checks of a table.

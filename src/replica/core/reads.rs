@@ -153,13 +153,15 @@ impl<T> Core<T> {
             if self.shows_less(base, heard, now) {
                 return;
             }
-            if is_of_unknown_history(position, base) {
-                self.doubt(&topic, now);
-                continue;
-            }
             let Some(of_topic) = self.topics.get_mut(&topic) else {
                 continue;
             };
+            if is_of_unknown_history(position, base) {
+                if of_topic.listing().is_none() {
+                    of_topic.want(now, Want::List);
+                }
+                continue;
+            }
             let standing = &mut of_topic.standing;
             standing.position = Some(TableVersion {
                 incarnation: base.version.incarnation,
@@ -173,16 +175,6 @@ impl<T> Core<T> {
             }
         }
         self.forget_passed();
-    }
-
-    /// Makes the next listing the truth about the rows that are held, of which only updates were heard.
-    fn doubt(&mut self, topic: &Topic, now: Instant) {
-        let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| !of_topic.distrusts) else {
-            return;
-        };
-        (self.distrusts, of_topic.distrusts) = (true, true);
-        of_topic.running = None;
-        of_topic.want(now, Want::List);
     }
 
     pub(super) fn store_answers(&mut self) {
@@ -332,8 +324,7 @@ impl<T> Core<T> {
     }
 }
 
-/// True if the position comes from updates alone, on a table to which nothing was written when it was listed: the store may
-/// have begun anew since, and come to the same version.
+/// True if it is not known whether the store still has the history that the position is of: there was none when it began.
 pub(super) fn is_of_unknown_history(position: TableVersion, base: Base) -> bool {
     position.incarnation == 0 && position.version > 0 && base.version.incarnation != 0
 }
