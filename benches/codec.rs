@@ -44,13 +44,13 @@ fn run(codec: Codec, update: &DbUpdate) {
 
     let plain: Plain = match codec {
         Codec::Json => serde_json::from_slice(&payload).expect("plain"),
-        Codec::MessagePack => rmp_serde::from_slice(&payload).expect("plain"),
+        _ => rmp_serde::from_slice(&payload).expect("plain"),
     };
     let theirs = nanos(|| {
         let plain = black_box(&plain);
         match codec {
             Codec::Json => drop(black_box(serde_json::to_vec(plain))),
-            Codec::MessagePack => drop(black_box(rmp_serde::to_vec_named(plain))),
+            _ => drop(black_box(rmp_serde::to_vec_named(plain))),
         }
     });
     let mut buf = Vec::new();
@@ -72,7 +72,7 @@ fn run(codec: Codec, update: &DbUpdate) {
         let payload = black_box(&payload);
         match codec {
             Codec::Json => drop(black_box(serde_json::from_slice::<Plain>(payload))),
-            Codec::MessagePack => drop(black_box(rmp_serde::from_slice::<Plain>(payload))),
+            _ => drop(black_box(rmp_serde::from_slice::<Plain>(payload))),
         }
     });
     let (mut decoder, mut out) = (Decoder::new(), Vec::new());

@@ -58,6 +58,7 @@ const TRUNCATED: &str = "truncated";
 
 /// The format in which a sender writes; the option `codec`. Default: MessagePack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Codec {
     /// `json`: readable everywhere.
     Json,

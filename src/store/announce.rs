@@ -45,7 +45,7 @@ impl Announcement<'_> {
         let mut payload = self.head.to_vec();
         match self.codec {
             Codec::Json | Codec::Dragonflow1 => {
-                payload.extend_from_slice(format!("{version},\"after\":{after}").as_bytes())
+                payload.extend_from_slice(format!("{version},\"after\":{after}").as_bytes());
             }
             Codec::MessagePack => {
                 payload.push(0xcf);

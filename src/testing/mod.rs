@@ -36,6 +36,8 @@ mod store;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::never;
+
 pub use network::{Fate, Network};
 pub use store::FaultyStore;
 
@@ -56,7 +58,7 @@ pub fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) -> Resul
             let context = format!("the condition did not hold within {limit:?}");
             return Err(Error::new(ErrorKind::Timeout, context));
         }
-        std::thread::sleep(LOOK);
+        let _ = never::<()>().recv_timeout(LOOK);
     }
     Ok(())
 }

@@ -286,11 +286,6 @@ impl FaultyInbound {
             self.changes.extend(changes);
         }
     }
-
-    fn keep(&mut self, address: &str) {
-        self.address.clear();
-        self.address.push_str(address);
-    }
 }
 
 impl Inbound for FaultyInbound {
@@ -325,7 +320,7 @@ impl Inbound for FaultyInbound {
         loop {
             self.look();
             if let Some((address, is_up)) = self.changes.pop_front() {
-                self.keep(&address);
+                self.address = address;
                 let address = &*self.address;
                 return Ok(match is_up {
                     true => Received::Connected { address },
@@ -360,9 +355,9 @@ impl Inbound for FaultyInbound {
             if self.link != Link::Up {
                 continue;
             }
-            (self.topic.clear(), self.topic.extend_from_slice(first));
-            (self.payload.clear(), self.payload.extend_from_slice(second));
-            (self.address.clear(), self.address.push_str(address));
+            address.clone_into(&mut self.address);
+            first.clone_into(&mut self.topic);
+            second.clone_into(&mut self.payload);
             let (address, topic, payload) = (&*self.address, &*self.topic, &*self.payload);
             return Ok(match is_answer {
                 false => Received::Frame {

@@ -38,7 +38,7 @@ fn foreign(codec: Codec, document: &Value) -> Vec<u8> {
     match codec {
         Codec::Json => serde_json::to_vec_pretty(document).expect("JSON"),
         Codec::MessagePack => rmp_serde::to_vec_named(document).expect("MessagePack"),
-        Codec::Dragonflow1 => rmp_serde::to_vec(&document.to_string()).expect("MessagePack"),
+        _ => rmp_serde::to_vec(&document.to_string()).expect("MessagePack"),
     }
 }
 
