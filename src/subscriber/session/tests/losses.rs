@@ -433,6 +433,45 @@ fn a_flood_does_not_hide_silence() {
     assert_eq!(world.told(), [SyncReason::Silence { publishers }]);
 }
 
+/// A flood from an address that answers no question says nothing of the others: a publisher's silence is reported, and a gap.
+#[test]
+fn a_flood_from_an_address_without_hellos_hides_nothing_of_the_others() {
+    let mut world = World::new();
+    world.mute.insert("old".into());
+    world.listen("old");
+    world.pass(5_000);
+    assert_eq!(world.state("old"), AddressState::NoHello);
+    world.hello_of("q", 1, "here", &hello(&[]), false);
+    world.hear_of("p", 1, "here", "a", 1, 0);
+    world.told.clear();
+    for millis in (5_002..12_000).step_by(2) {
+        world.millis = millis;
+        // There is always more to read.
+        world.frame("old", "a", br#"{"table":"t","key":"k","action":"set"}"#);
+        if millis % 1_000 == 0 {
+            world.hello_of("p", 1, "here", &hello(&[]), false);
+        }
+        if millis == 9_000 {
+            world.hear_of("p", 1, "here", "a", 3, 0);
+        }
+        if world.session.deadline().is_some_and(|at| at <= world.now()) {
+            world.session.tick(world.now());
+        }
+        world.drive();
+    }
+    let publishers = vec!["q".into()];
+    let told: Vec<_> = std::mem::take(&mut world.told);
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(told[0].1, SyncReason::Silence { publishers });
+    assert!(
+        told[0].0 < 9_000,
+        "within three periods and the time that is left for what is unread: {told:?}"
+    );
+    assert_eq!(told[1].1, gap("a", 2, 2));
+    assert!(told[1].0 < 11_500, "{told:?}");
+    assert_eq!(world.delivered().len(), 2, "of p; the others have no numbers");
+}
+
 /// The last update is lost, the goodbye shows it, and the connection ends before the number is given up.
 #[test]
 fn a_publisher_that_is_gone_leaves_no_loss_untold() {
