@@ -163,6 +163,7 @@ impl From<&Config> for ZmqOptions {
                 .saturating_mul(4)
                 .max(LEAST_FRAME),
             join_frames: config.join_frames,
+            ..ZmqOptions::default()
         }
     }
 }
