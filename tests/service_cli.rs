@@ -219,6 +219,52 @@ fn a_mode_or_group_that_cannot_be_given_is_named_at_the_start() {
     });
 }
 
+/// As a writer of another kind may do it: what cannot be passed on is logged by kind and number.
+#[test]
+fn what_is_not_passed_on_is_logged_now_and_then() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().unwrap();
+        let path = socket(folder.path());
+        let mut command = service(&path);
+        command.args(["--max-message-bytes", "1000"]);
+        let mut service = Process::start(command);
+        let ready = service.line();
+        let network = ready.split(' ').nth(1).unwrap();
+        let mut watch = Process::start(tablecast(["watch", "--publisher", network, "--count", "1"]));
+        watch.await_stderr("ready");
+        let context = zmq::Context::new();
+        let writer = context.socket(zmq::PUSH).unwrap();
+        writer.connect(&format!("ipc://{}", path.display())).unwrap();
+        let large = [b'x'; 2000];
+        for _ in 0..500 {
+            writer.send("one part", 0).unwrap();
+            writer.send_multipart(["D".as_bytes(), &large], 0).unwrap();
+        }
+        let good = r#"{"table":"t","key":"k","action":"set","value":null,"topic":"D"}"#;
+        writer.send_multipart(["D", good], 0).unwrap();
+        assert_eq!(watch.end().code, Some(0));
+        service.signal("TERM");
+        let end = service.end();
+        assert_eq!(end.code, Some(0));
+        let reports = end.stderr.lines().filter_map(|line| line.split_once("not passed on: "));
+        let reports: Vec<_> = reports.map(|(_, counts)| counts).collect();
+        assert!(reports.len() <= 4, "{end:?}");
+        let counted = |kind: &str| -> u32 {
+            let counts = reports.iter().flat_map(|report| report.split(", "));
+            let counts = counts.filter_map(|count| count.split_once(' '));
+            counts
+                .filter(|(_, what)| what.contains(kind))
+                .map(|(count, _)| count.parse::<u32>().unwrap())
+                .sum()
+        };
+        assert_eq!(
+            (counted("malformed"), counted("max_message_bytes")),
+            (500, 500),
+            "{end:?}"
+        );
+    });
+}
+
 #[test]
 fn the_limit_of_open_files_is_as_high_as_it_may_be() {
     within(LIMIT, || {
