@@ -36,7 +36,7 @@ impl Supervisor {
                 log::warn!(
                     "cannot reach the service manager at NOTIFY_SOCKET={}: {e}",
                     name.display()
-                )
+                );
             };
             connected.map_err(failed).ok()
         });
