@@ -160,7 +160,10 @@ fn the_socket_is_open_to_the_group_that_the_options_name() {
         let group = if is_root { Gid::from_raw(1) } else { Gid::effective() };
         let name = Group::from_gid(group).unwrap().unwrap().name;
         let mut service = Process::start(opened(&path, "620", &name));
-        assert!(service.line().starts_with("ready"));
+        let network = service.line().split(' ').nth(1).unwrap().to_owned();
+        let mut watch = Process::start(tablecast(["watch", "--table", "w", "--publisher", &network]));
+        watch.await_stderr("ready");
+        watch.line();
         let check = || {
             let made = fs::metadata(&path).unwrap();
             assert_eq!((made.mode() & 0o777, made.gid()), (0o620, group.as_raw()));
@@ -183,11 +186,13 @@ fn the_socket_is_open_to_the_group_that_the_options_name() {
         let mut writer = tablecast(["publish", "--file", "-", "--publisher-multiproc-socket"]);
         writer.arg(&path);
         let mut writer = Process::start(writer);
-        writer.write("{\"table\":\"t\",\"key\":\"a\"}\n");
+        writer.write("{\"table\":\"w\",\"key\":\"a\"}\n");
+        assert_eq!(json(&watch.line())["key"], "a");
         clean(run_folder.path());
         service.await_stderr("was removed by something else: bound again");
         check();
-        writer.write("{\"table\":\"t\",\"key\":\"b\"}\n");
+        writer.write("{\"table\":\"w\",\"key\":\"b\"}\n");
+        assert_eq!(json(&watch.line())["key"], "b");
         writer.close_stdin();
         assert_eq!(writer.end().stdout, ["published 2"]);
         service.signal("TERM");
