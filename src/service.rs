@@ -1,5 +1,7 @@
 //! The publisher service: one process a host that binds the port and passes on what the others send it.
 
+mod losses;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,10 +11,11 @@ use parking_lot::Mutex;
 
 use crate::clock;
 use crate::codec::{self, Codec, Encoder};
-use crate::error::{Error, ErrorHook, ErrorKind, Result, contain, report};
+use crate::error::{ErrorHook, ErrorKind, Result, contain, report};
 use crate::publisher::{Link, LinkOptions, new_epoch, unique_id};
 use crate::thread::{self, Failures, Thread};
 use crate::transport::{Driver, Inbound, Received, Wake};
+use losses::{Loss, Losses};
 
 /// Limits and times of a [`Service`].
 #[derive(Clone)]
@@ -25,7 +28,8 @@ pub struct ServiceOptions {
     pub codec: Codec,
     /// Period of the service's hellos: subscribers notice within three of these that it is gone. Default: 1 s.
     pub hello_interval: Duration,
-    /// Called with every failure in the background. Default: none; failures are logged in any case.
+    /// Called with every failure in the background; for messages that are not passed on at most every 10 s, with their
+    /// numbers. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,
 }
 
@@ -79,6 +83,8 @@ pub struct Service {
 struct Shared {
     options: ServiceOptions,
     stopping: AtomicBool,
+    /// The thread was woken since this was last looked at.
+    responded: AtomicBool,
     forwarded: AtomicU64,
     malformed: AtomicU64,
     failed: AtomicU64,
@@ -114,6 +120,7 @@ impl Service {
         let shared = Arc::new(Shared {
             options,
             stopping: AtomicBool::new(false),
+            responded: AtomicBool::new(true),
             forwarded: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -154,6 +161,14 @@ impl Service {
         self.thread.lock().as_ref().is_some_and(|thread| !thread.has_ended())
     }
 
+    /// True if the service's thread has responded to the previous call, since each call wakes it. For a watchdog, which
+    /// leaves more time between calls than `send_timeout`: a slow network may hold up the thread for that long.
+    pub fn is_responsive(&self) -> bool {
+        let responded = self.shared.responded.swap(false, Ordering::Relaxed);
+        self.wake.wake();
+        responded
+    }
+
     /// Counts since the start.
     pub fn stats(&self) -> ServiceStats {
         ServiceStats {
@@ -166,54 +181,81 @@ impl Service {
     }
 }
 
+/// A run of the service's thread, whatever fails meanwhile.
+#[derive(Default)]
+struct Run {
+    /// End of the time for what has come before the service is stopped.
+    last_chance: Option<Instant>,
+    failures: Failures,
+    losses: Losses,
+}
+
 impl Shared {
     /// Passes on until it is stopped, whatever fails; an error means that there can be nothing more to pass on.
     fn run(&self, inbound: &mut dyn Inbound, link: &Link) -> Result<()> {
-        let (mut last_chance, mut failures) = (None, Failures::default());
+        let mut run = Run::default();
         loop {
             let what = || "the publisher service".into();
-            let done = contain(what, || self.pass_on(inbound, link, &mut last_chance, &mut failures));
+            let done = contain(what, || self.pass_on(inbound, link, &mut run));
             match done.flatten() {
                 Err(e) if e.kind() != ErrorKind::Stopped => {
                     count(&self.errors);
-                    failures.add(&e, self.options.hook.as_ref());
+                    run.failures.add(&e, self.options.hook.as_ref());
                 }
-                ended => return ended,
+                ended => {
+                    if let Some(at) = run.losses.deadline() {
+                        self.report(&mut run.losses, at);
+                    }
+                    return ended;
+                }
             }
         }
     }
 
     /// Passes on until it is stopped, or receiving fails.
-    fn pass_on(
-        &self,
-        inbound: &mut dyn Inbound,
-        link: &Link,
-        last_chance: &mut Option<Instant>,
-        failures: &mut Failures,
-    ) -> Result<()> {
+    fn pass_on(&self, inbound: &mut dyn Inbound, link: &Link, run: &mut Run) -> Result<()> {
         loop {
             // Messages that have already come in are still passed on when the service stops.
-            if last_chance.is_none() && self.stopping.load(Ordering::Acquire) {
-                *last_chance = Some(Instant::now() + DRAIN);
+            if run.last_chance.is_none() && self.stopping.load(Ordering::Acquire) {
+                run.last_chance = Some(Instant::now() + DRAIN);
             }
-            if last_chance.is_some_and(|end| Instant::now() >= end) {
+            if run.last_chance.is_some_and(|end| Instant::now() >= end) {
                 return Ok(());
             }
-            let received = inbound.recv(last_chance.map(|_| Duration::ZERO))?;
-            failures.end();
+            let mut timeout = run.last_chance.map(|_| Duration::ZERO);
+            if run.losses.deadline().is_some() {
+                let now = clock::now();
+                self.report(&mut run.losses, now);
+                let left = run.losses.deadline().map(|at| at.saturating_duration_since(now));
+                timeout = timeout.or(left);
+            }
+            let received = inbound.recv(timeout)?;
+            run.failures.end();
             match received {
-                Received::Frame { topic, payload, .. } => self.forward(link, topic, payload),
-                Received::Malformed => count(&self.malformed),
-                Received::Idle if last_chance.is_some() => return Ok(()),
+                Received::Frame { topic, payload, .. } => self.forward(link, topic, payload, &mut run.losses),
+                Received::Malformed => {
+                    count(&self.malformed);
+                    run.losses.add(Loss::Malformed, clock::now());
+                }
+                Received::Woken => self.responded.store(true, Ordering::Relaxed),
+                Received::Idle if run.last_chance.is_some() => return Ok(()),
                 // Nothing ends the wait for the next frame but the stop: a driver may return early.
                 _ => {}
             }
         }
     }
 
-    fn forward(&self, link: &Link, topic: &[u8], payload: &[u8]) {
+    /// Reports what was not passed on, if that is due.
+    fn report(&self, losses: &mut Losses, now: Instant) {
+        if let Some(error) = losses.report(now) {
+            report(&error, self.options.hook.as_ref());
+        }
+    }
+
+    fn forward(&self, link: &Link, topic: &[u8], payload: &[u8], losses: &mut Losses) {
         if codec::is_too_large(payload, self.options.max_message_bytes) {
-            return count(&self.malformed);
+            count(&self.malformed);
+            return losses.add(Loss::TooLarge, clock::now());
         }
         let sent = link.turn(self.options.send_timeout).and_then(|mut turn| {
             turn.pass_on(topic, payload)?;
@@ -224,9 +266,7 @@ impl Shared {
             Ok(()) => count(&self.forwarded),
             Err(e) => {
                 count(&self.failed);
-                let context = "a frame from a local process could not be passed on";
-                let error = Error::new(ErrorKind::Transport, context).with_source(e);
-                report(&error, self.options.hook.as_ref());
+                losses.refused(e, clock::now());
             }
         }
     }

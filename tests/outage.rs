@@ -18,7 +18,9 @@ use rig::{LONG, Rig, free_port, pass, quickly, send, topic};
 use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::queue::QueueOptions;
 use tablecast::transport::Driver;
-use tablecast::{AddressState, ErrorKind, Publisher, PublisherOptions, SubscriberOptions, SyncReason};
+use tablecast::{
+    AddressState, Config, ErrorKind, Publisher, PublisherOptions, SubscriberOptions, SyncReason, TopicState,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -179,6 +181,27 @@ fn a_publisher_without_hellos_is_understood() {
         assert_eq!(rig.next_sync().as_str(), "reconnected");
         foreign.send_multipart([&b"D"[..], &message], 0).unwrap();
         assert_eq!(rig.next_key(), "port-1");
+    });
+}
+
+/// What is lost of it does not show: the program reads everything from time to time, if the options say so.
+#[test]
+fn a_publisher_without_hellos_is_made_up_for() {
+    within(LONG, || {
+        let context = zmq::Context::new();
+        let (_foreign, address) = bound(&context, zmq::PUB);
+        let mut config = Config::default();
+        config.live_timeout_ms = Duration::from_millis(100);
+        config.resync_without_hellos_ms = Duration::from_millis(200);
+        let driver = driver("tcp://127.0.0.1:0");
+        let rig = Rig::with(&driver, (&config).into(), QueueOptions::default());
+        start(&rig, "D", &address);
+        assert_eq!(rig.next_sync().as_str(), "connected");
+        for _ in 0..3 {
+            assert_eq!(rig.next_sync(), SyncReason::NoHellos);
+        }
+        assert_eq!(rig.peers(), [(address, AddressState::NoHello)]);
+        assert_eq!(rig.subscriber.status().topics[0].state, TopicState::Unconfirmed);
     });
 }
 

@@ -9,14 +9,15 @@ mod host;
 mod process;
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use common::{eventually, within};
 use host::{Host, json, serve, service, socket};
-use process::{Process, assert_fails, run, tablecast};
+use nix::unistd::{Gid, Group, Uid};
+use process::{End, Process, assert_fails, run, tablecast};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -87,42 +88,187 @@ fn a_service_takes_no_place_from_its_successor() {
     });
 }
 
+/// A user, and a group, that own nothing.
+const STRANGER: u32 = 65_534;
+
+/// A copy of the tool that every user may run.
+fn tool(folder: &Path) -> PathBuf {
+    fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
+    let tool = folder.join("tablecast");
+    fs::copy(env!("CARGO_BIN_EXE_tablecast"), &tool).unwrap();
+    tool
+}
+
+/// A command of the tool as another user, in this group, since root has every right. Where the tests do not run as root, as
+/// their user.
+fn as_stranger(tool: &Path, group: u32, command: &Command) -> Command {
+    let mut stranger = match Uid::effective().is_root() {
+        true => Command::new("setpriv"),
+        false => Command::new("env"),
+    };
+    if Uid::effective().is_root() {
+        let (user, group) = (format!("--reuid={STRANGER}"), format!("--regid={group}"));
+        stranger.args([&user, &group, "--clear-groups"]);
+    }
+    stranger.arg(tool).args(command.get_args().skip(2)).current_dir("/");
+    stranger
+}
+
+fn assert_denied(end: &End) {
+    assert_eq!(
+        (end.code, &*end.stdout),
+        (Some(1), &["published 0".to_owned()][..]),
+        "{end:?}"
+    );
+    for word in ["permission denied", "the socket", "belongs to user", "publisher.sock"] {
+        assert!(end.stderr.contains(word), "{word}: {end:?}");
+    }
+    assert!(!end.stderr.contains("running"), "{end:?}");
+}
+
 /// Root has every right, so as root the writer runs as another user.
 #[test]
 fn a_writer_without_a_right_is_told_so() {
     within(LIMIT, || {
         let folder = tempfile::tempdir().unwrap();
-        let open = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
-        open(folder.path(), 0o755);
+        let tool = tool(folder.path());
         let path = socket(folder.path());
         let (_service, _) = serve(&path);
-        open(&path, 0o000);
-        let tool = folder.path().join("tablecast");
-        fs::copy(env!("CARGO_BIN_EXE_tablecast"), &tool).unwrap();
-        let publish = || {
-            let mut command = Command::new("sh");
-            let other = "if [ $(id -u) = 0 ]; then exec setpriv --reuid 65534 --clear-groups \"$0\" \"$@\"; fi; exec \"$0\" \"$@\"";
-            command.args(["-c", other]).arg(&tool);
-            command.args(publish(&path, "k").get_args().skip(2));
-            command.current_dir(folder.path());
-            run(command)
+        fs::set_permissions(&path, Permissions::from_mode(0o000)).unwrap();
+        let end = run(as_stranger(&tool, STRANGER, &publish(&path, "k")));
+        assert_denied(&end);
+        assert!(end.stderr.contains("mode 0"), "{end:?}");
+    });
+}
+
+/// A service with these options for its socket.
+fn opened(path: &Path, mode: &str, group: &str) -> Command {
+    let mut command = service(path);
+    command.args(["--publisher-multiproc-socket-mode", mode]);
+    command.args(["--publisher-multiproc-socket-group", group]);
+    command
+}
+
+#[test]
+fn the_socket_is_open_to_the_group_that_the_options_name() {
+    within(LIMIT, || {
+        let is_root = Uid::effective().is_root();
+        let folder = tempfile::tempdir().unwrap();
+        let tool = tool(folder.path());
+        let run_folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(run_folder.path(), Permissions::from_mode(0o755)).unwrap();
+        let path = socket(run_folder.path());
+        // A group of the system's, by name; other users may give their own alone.
+        let group = if is_root { Gid::from_raw(1) } else { Gid::effective() };
+        let name = Group::from_gid(group).unwrap().unwrap().name;
+        let mut service = Process::start(opened(&path, "620", &name));
+        let network = service.line().split(' ').nth(1).unwrap().to_owned();
+        let mut watch = Process::start(tablecast(["watch", "--table", "w", "--publisher", &network]));
+        watch.await_stderr("ready");
+        watch.line();
+        let check = || {
+            let made = fs::metadata(&path).unwrap();
+            assert_eq!((made.mode() & 0o777, made.gid()), (0o620, group.as_raw()));
+            assert_eq!(
+                fs::read_dir(run_folder.path()).unwrap().count(),
+                2,
+                "the socket and its lock"
+            );
+            if is_root {
+                let member = run(as_stranger(&tool, group.as_raw(), &publish(&path, "k")));
+                assert_eq!(member.code, Some(0), "{member:?}");
+                assert_denied(&run(as_stranger(&tool, STRANGER, &publish(&path, "k"))));
+            }
         };
-        let end = publish();
+        check();
+        if !is_root {
+            println!("no writers of other users and groups: only root can be them");
+        }
+        // Connected before the socket is removed.
+        let mut writer = tablecast(["publish", "--file", "-", "--publisher-multiproc-socket"]);
+        writer.arg(&path);
+        let mut writer = Process::start(writer);
+        writer.write("{\"table\":\"w\",\"key\":\"a\"}\n");
+        assert_eq!(json(&watch.line())["key"], "a");
+        clean(run_folder.path());
+        service.await_stderr("was removed by something else: bound again");
+        check();
+        writer.write("{\"table\":\"w\",\"key\":\"b\"}\n");
+        assert_eq!(json(&watch.line())["key"], "b");
+        writer.close_stdin();
+        assert_eq!(writer.end().stdout, ["published 2"]);
+        service.signal("TERM");
+        assert_eq!(service.end().code, Some(0));
+        assert_eq!(fs::read_dir(run_folder.path()).unwrap().count(), 0);
+    });
+}
+
+#[test]
+fn a_mode_or_group_that_cannot_be_given_is_named_at_the_start() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().unwrap();
+        let tool = tool(folder.path());
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
+        let path = socket(folder.path());
+        let unknown = run(opened(&path, "660", "no-such-group"));
+        assert_fails(&unknown, 2, &["publisher_multiproc_socket_group", "\"no-such-group\""]);
+        for mode in ["888", "1777", "0x1ff", "+7"] {
+            assert_eq!(run(opened(&path, mode, "")).code, Some(2), "{mode}");
+        }
+        // Its user is in no group but one.
+        let foreign = run(as_stranger(&tool, STRANGER, &opened(&path, "660", "1")));
+        assert_fails(&foreign, 1, &["publisher_multiproc_socket_group", "\"1\"", "may not"]);
         assert_eq!(
-            (end.code, &*end.stdout),
-            (Some(1), &["published 0".to_owned()][..]),
+            fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "nothing is left but the tool"
+        );
+    });
+}
+
+/// As a writer of another kind may do it: what cannot be passed on is logged by kind and number.
+#[test]
+fn what_is_not_passed_on_is_logged_now_and_then() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().unwrap();
+        let path = socket(folder.path());
+        let mut command = service(&path);
+        command.args(["--max-message-bytes", "1000"]);
+        let mut service = Process::start(command);
+        let ready = service.line();
+        let network = ready.split(' ').nth(1).unwrap();
+        let mut watch = Process::start(tablecast(["watch", "--publisher", network, "--count", "1"]));
+        watch.await_stderr("ready");
+        let context = zmq::Context::new();
+        let writer = context.socket(zmq::PUSH).unwrap();
+        writer.connect(&format!("ipc://{}", path.display())).unwrap();
+        let large = [b'x'; 2000];
+        for _ in 0..500 {
+            writer.send("one part", 0).unwrap();
+            writer.send_multipart(["D".as_bytes(), &large], 0).unwrap();
+        }
+        let good = r#"{"table":"t","key":"k","action":"set","value":null,"topic":"D"}"#;
+        writer.send_multipart(["D", good], 0).unwrap();
+        assert_eq!(watch.end().code, Some(0));
+        service.signal("TERM");
+        let end = service.end();
+        assert_eq!(end.code, Some(0));
+        let reports = end.stderr.lines().filter_map(|line| line.split_once("not passed on: "));
+        let reports: Vec<_> = reports.map(|(_, counts)| counts).collect();
+        assert!(reports.len() <= 4, "{end:?}");
+        let counted = |kind: &str| -> u32 {
+            let counts = reports.iter().flat_map(|report| report.split(", "));
+            let counts = counts.filter_map(|count| count.split_once(' '));
+            counts
+                .filter(|(_, what)| what.contains(kind))
+                .map(|(count, _)| count.parse::<u32>().unwrap())
+                .sum()
+        };
+        assert_eq!(
+            (counted("malformed"), counted("max_message_bytes")),
+            (500, 500),
             "{end:?}"
         );
-        for word in [
-            "permission denied",
-            "the socket",
-            "belongs to user",
-            "mode 0",
-            "publisher.sock",
-        ] {
-            assert!(end.stderr.contains(word), "{word}: {end:?}");
-        }
-        assert!(!end.stderr.contains("running"), "{end:?}");
     });
 }
 

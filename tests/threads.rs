@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::{eventually, within};
 use crossbeam_channel::{Receiver, unbounded};
-use rig::{LONG, Rig, send};
+use rig::{LONG, Rig, pass, send};
 use tablecast::drivers::memory::MemoryDriver;
 use tablecast::transport::{Driver, Inbound, Outbound, Received, Waiter, WaiterAndWake, Wake};
 use tablecast::{Error, ErrorHook, ErrorKind, Publisher, PublisherOptions, Result, Service, ServiceOptions, Topic};
@@ -196,6 +196,26 @@ fn a_service_goes_on_after_failures_panics_and_early_returns() {
         assert!(told.iter().all(|(kind, _)| *kind == ErrorKind::Transport), "{told:?}");
         service.stop();
         assert!(!service.is_running());
+    });
+}
+
+#[test]
+fn a_service_that_hangs_does_not_respond() {
+    within(LIMIT, || {
+        let (bus, network) = (Faulty::new(BUS), MemoryDriver::new(NETWORK).unwrap());
+        let service = service(&bus, &network, None);
+        let responds = || {
+            pass(Duration::from_millis(20));
+            service.is_responsive()
+        };
+        eventually(LONG, responds);
+        // Its thread waits for this.
+        let held = bus.faults.lock().unwrap();
+        eventually(LONG, || (0..5).all(|_| !responds()));
+        drop(held);
+        eventually(LONG, responds);
+        service.stop();
+        eventually(LONG, || (0..5).all(|_| !responds()));
     });
 }
 

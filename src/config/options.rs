@@ -152,6 +152,12 @@ options! {
         [is "a path of at most 107 bytes that does not begin with @ or *", socket::is_path],
         "Socket between the processes of one host and their publisher service; the path may begin with `ipc://`. \
         Without `$XDG_RUNTIME_DIR` it is `tablecast-<user id>/publisher.sock` in the folder for temporary files.";
+    publisher_multiproc_socket_mode: String = "", [is "an octal number from 0 to 777, or nothing", socket::is_mode],
+        "Mode of that socket, for example `660`: who may write to it may publish. Empty means as the umask of the \
+        publisher service says.";
+    publisher_multiproc_socket_group: String = "", [is "the name or number of a group, or nothing", socket::is_group],
+        "Group of that socket, of which the publisher service must be a member unless it is root. Empty means that \
+        of the service.";
     publishers: Vec<String> = "",
         [each "tcp://host:port, ipc://path, or another scheme that the driver takes and ://address; @ before it binds, > connects",
         is_uri],
@@ -178,6 +184,9 @@ options! {
         is noticed within two periods, a publisher that is gone or cut off within three.";
     continuity: bool = true, [is "true or false"],
         "Subscribers look for losses; with `false` they report no gap, restart or silence.";
+    resync_without_hellos_ms: Duration = 0 "milliseconds", [0..=86_400_000],
+        "While a publisher sends no hellos (Dragonflow's), the program is asked to read the store again at least once in \
+        this time, since losses of that publisher do not show. With 0 it is not.";
     resubscribe: Resubscribe = "automatic", [is "automatic or manual"],
         "Handling of a subscriber's topics when it loses the connection to a live address. `automatic` subscribes \
         them again on reconnection; `manual` clears them, and the program registers them again on the sync event \

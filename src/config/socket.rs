@@ -14,6 +14,18 @@ use crate::error::{Error, ErrorKind, Result};
 const MAX_PATH_BYTES: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
 impl Config {
+    /// The option `publisher_multiproc_socket_mode`, if it is not empty.
+    #[cfg(feature = "zmq")]
+    pub(crate) fn socket_mode(&self) -> Option<u32> {
+        mode(&self.publisher_multiproc_socket_mode)
+    }
+
+    /// The option `publisher_multiproc_socket_group`, if it is not empty.
+    #[cfg(feature = "zmq")]
+    pub(crate) fn socket_group(&self) -> Option<String> {
+        Some(self.publisher_multiproc_socket_group.clone()).filter(|group| !group.is_empty())
+    }
+
     /// Checks that the folder of `publisher_multiproc_socket` exists and is writable, as the publisher service needs
     /// it. With `create`, makes it if it is missing, for this user alone.
     ///
@@ -61,6 +73,25 @@ pub(super) fn is_path(path: &Path) -> bool {
     matches!(bytes.first(), Some(first) if !b"@*".contains(first))
         && bytes.len() <= MAX_PATH_BYTES
         && !bytes.contains(&0)
+}
+
+fn mode(text: &str) -> Option<u32> {
+    let is_octal = text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    let mode = u32::from_str_radix(text, 8).ok().filter(|_| is_octal)?;
+    (mode <= 0o777).then_some(mode)
+}
+
+pub(super) fn is_mode(text: &str) -> bool {
+    text.is_empty() || mode(text).is_some()
+}
+
+/// True if this can be a group's name or number, or is nothing. The highest number means none.
+pub(super) fn is_group(text: &str) -> bool {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match is_number {
+        true => text.parse().is_ok_and(|number: u32| number < u32::MAX),
+        false => !text.contains(|c: char| c.is_control() || c == ':'),
+    }
 }
 
 /// The first of the usual places whose path is short enough.

@@ -137,8 +137,10 @@ fn zmq_driver(config: &Config) -> Result<Arc<dyn Driver>> {
 
 #[cfg(feature = "zmq")]
 fn multiproc_driver(config: &Config) -> Result<Arc<dyn Driver>> {
-    Ok(Arc::new(zmq::ZmqMultiproc::new(
-        &config.multiproc_address(),
-        config.into(),
-    )?))
+    let options = zmq::ZmqOptions {
+        socket_mode: config.socket_mode(),
+        socket_group: config.socket_group(),
+        ..config.into()
+    };
+    Ok(Arc::new(zmq::ZmqMultiproc::new(&config.multiproc_address(), options)?))
 }

@@ -50,6 +50,7 @@ impl From<&Config> for SubscriberOptions {
             retry_max: config.reconnect_max_ms,
             hello_interval: config.hello_interval_ms,
             continuity: config.continuity,
+            resync_without_hellos: config.resync_without_hellos_ms,
             resubscribe: config.resubscribe,
             hook: None,
         }
@@ -164,6 +165,7 @@ impl From<&Config> for ZmqOptions {
                 .saturating_mul(4)
                 .max(LEAST_FRAME),
             join_frames: config.join_frames,
+            ..ZmqOptions::default()
         }
     }
 }

@@ -48,8 +48,15 @@ impl Health {
         })
     }
 
-    /// Asks a server, and fails if it is not healthy; `None` without permission to ask.
+    /// Asks a server, and fails if it is not healthy, or still loads its data; `None` without permission to ask.
     pub(crate) fn check(conn: &mut Conn, limit: Limit<'_>) -> Result<Option<Health>> {
+        // Meanwhile a server answers HELLO, and takes subscriptions that it does not confirm.
+        if !conn.in_cluster
+            && let Err(e) = conn.ask(&cmd("PING"), limit)
+            && e.kind() != ErrorKind::Denied
+        {
+            return Err(e);
+        }
         match conn.ask(&Health::question(conn.in_cluster), limit) {
             Ok(answer) => match Health::read(&answer) {
                 Some(health) if !health.ok => Err(cut_off(conn)),

@@ -26,6 +26,10 @@ pub struct SubscriberOptions {
     pub hello_interval: Duration,
     /// Search for losses. If false, the subscriber reports no gap, restart or silence. Default: true.
     pub continuity: bool,
+    /// While an address is in the state [`NoHello`](super::AddressState::NoHello), the program gets a sync event for all
+    /// topics at least once in this time (100 ms or more): [`SyncReason::NoHellos`](crate::SyncReason::NoHellos), unless
+    /// another one has come. Default: zero, which means never.
+    pub resync_without_hellos: Duration,
     /// Policy for the topics when the connection to a live address is lost. Default: [`Resubscribe::Automatic`].
     pub resubscribe: Resubscribe,
     /// Called for every failure in the background. Default: none; failures are logged in any case.
@@ -42,6 +46,7 @@ impl Default for SubscriberOptions {
             retry_max: Duration::from_secs(2),
             hello_interval: Duration::from_secs(1),
             continuity: true,
+            resync_without_hellos: Duration::ZERO,
             resubscribe: Resubscribe::Automatic,
             hook: None,
         }

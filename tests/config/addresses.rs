@@ -134,6 +134,40 @@ fn the_path_of_the_socket_has_a_limit() {
 }
 
 #[test]
+fn the_mode_and_group_of_the_socket_are_checked() {
+    let mut config = Config::default();
+    let (mode, group) = ("publisher_multiproc_socket_mode", "publisher_multiproc_socket_group");
+    for (option, good) in [
+        (mode, ["", "0", "0660", "777"]),
+        (group, ["", "0", "4294967294", "my group"]),
+    ] {
+        for text in good {
+            config.set(option, text, Source::Flag).unwrap();
+        }
+    }
+    for (option, bad, expected) in [
+        (
+            mode,
+            ["1000", "0o660", "rw-rw----", "-1"],
+            "an octal number from 0 to 777",
+        ),
+        (
+            group,
+            ["4294967295", "99999999999", "a:b", "a\nb"],
+            "the name or number of a group",
+        ),
+    ] {
+        for text in bad {
+            let flag = option.replace('_', "-");
+            assert_error(
+                config.set(option, text, Source::Flag),
+                &[&flag, expected, &format!("{text:?}")],
+            );
+        }
+    }
+}
+
+#[test]
 fn the_folder_of_the_socket_is_checked() {
     let root = tempfile::tempdir().unwrap();
     let folder = root.path().join("a/b");

@@ -26,6 +26,7 @@ fn other_value(option: &OptionDoc) -> String {
         "codec" => "json",
         "join_frames" => "never",
         "queue_overflow" => "block",
+        "publisher_multiproc_socket_mode" => "660",
         "resubscribe" => "manual",
         "remote_db_hosts" => "db1:6379,[::1]:6380",
         "dispatcher_workers" => "4",

@@ -1,5 +1,7 @@
 //! One server that comes and goes.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::unbounded;
@@ -10,7 +12,7 @@ use tablecast::{AddressState, DbUpdate, ErrorKind, Node, Publisher, PublisherOpt
 use crate::common::{eventually, within};
 use crate::rig::{LONG, Rig, pass, quickly, send, topic, update};
 use crate::servers::Server;
-use crate::{SECOND, SILENCE, driver, options, publisher, syncs, told, with};
+use crate::{SECOND, SILENCE, driver, options, publisher, start, syncs, told, with};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -335,6 +337,37 @@ fn an_address_without_a_server_disturbs_nobody() {
         let states: Vec<_> = rig.peers().into_iter().map(|(_, state)| state).collect();
         assert!(states.contains(&AddressState::Live) && states.contains(&AddressState::Connecting));
         quickly(SECOND, "stop", || rig.subscriber.stop());
+    });
+}
+
+/// Meanwhile it takes connections and subscriptions, and confirms none.
+#[test]
+fn a_server_that_loads_its_data_is_not_connected() {
+    within(LIMIT, || {
+        let server = Server::with(&["--enable-debug-command", "yes", "--rdbcompression", "no"]);
+        let fill = "for key = 1, 250 do redis.call('SET', key, string.rep('x', 4096)) end";
+        let () = server.ask(&["EVAL", fill, "0"]);
+        let () = server.ask(&["CONFIG", "SET", "key-load-delay", "10000"]);
+        let () = server.ask(&["CONFIG", "SET", "loading-process-events-interval-bytes", "1024"]);
+        let mut client = TcpStream::connect(server.host()).unwrap();
+        client.write_all(b"DEBUG RELOAD\r\n").unwrap();
+        let is_loading = || server.info("persistence", "loading").as_deref() == Some("1");
+        eventually(LONG, is_loading);
+        let (rig, errors) = told(&driver(&server.address()));
+        start(&rig, &["D"], &server.address());
+        let mut looks = 0;
+        while is_loading() {
+            looks += 1;
+            assert_ne!(rig.peers()[0].1, AddressState::NoHello);
+            pass(SECOND / 50);
+        }
+        // For longer than the subscriber waits for an answer.
+        assert!(looks > 20, "{looks}");
+        rig.subscriber.wait_live(LONG).unwrap();
+        syncs(&rig, &["connected"]);
+        let (kind, text) = errors.recv_timeout(LONG).unwrap();
+        assert!(kind == ErrorKind::Transport && text.contains("LOADING"), "{text}");
+        assert!(errors.is_empty(), "it is reported once");
     });
 }
 

@@ -7,6 +7,7 @@ use tablecast::{Config, DbUpdate, Error, ErrorKind, Listener, ListenerOptions, R
 
 use crate::line::Line;
 use crate::seat::SeatArgs;
+use crate::supervisor::Supervisor;
 use crate::{cli, output, signal};
 
 /// Take a share of the status updates, as one of any number of servers, and print each, one JSON object per line.
@@ -71,6 +72,9 @@ fn listen(listener: &Listener, printed: &Receiver<Result<()>>, args: &Args, sign
         }
     }
     output::say("ready");
+    let supervisor = Supervisor::find();
+    supervisor.ready();
+    let signs = supervisor.ticks();
     let mut count = 0;
     let end = |kind, why: &str, count| match args.count {
         None => Ok(()),
@@ -85,6 +89,7 @@ fn listen(listener: &Listener, printed: &Receiver<Result<()>>, args: &Args, sign
                     return Ok(());
                 }
             }
+            recv(signs) -> _ => supervisor.alive(),
             recv(signal) -> _ => return end(ErrorKind::Stopped, "a signal came", count),
             recv(deadline) -> _ => return end(ErrorKind::Timeout, "the time is over", count),
         }

@@ -21,6 +21,7 @@ mod signal;
 mod stage;
 mod status;
 mod storm;
+mod supervisor;
 mod terminal;
 mod watch;
 

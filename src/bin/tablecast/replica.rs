@@ -12,6 +12,7 @@ use tablecast::replica::{Replica, ReplicaOptions, ReplicaTable, RowChange};
 use tablecast::{Config, Error, ErrorKind, Name, Node, Result};
 
 use crate::line::version_text;
+use crate::supervisor::Supervisor;
 use crate::terminal::{Columns, FormatArgs, Kind};
 use crate::{cli, output, signal};
 
@@ -122,6 +123,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         changes,
         printed: 0,
         was_synced: false,
+        supervisor: Supervisor::find(),
         columns: args.format.columns(),
     };
     let watched = watch.run(&signal);
@@ -143,6 +145,7 @@ struct Watch<'a> {
     changes: Receiver<Change>,
     printed: u64,
     was_synced: bool,
+    supervisor: Supervisor,
     /// Where lines are for people.
     columns: Option<Columns>,
 }
@@ -151,7 +154,7 @@ impl Watch<'_> {
     fn run(mut self, signal: &Receiver<()>) -> Result<()> {
         let mut out = BufWriter::with_capacity(1 << 16, output::stdout());
         let deadline = self.args.timeout.map_or_else(never, after);
-        let look = tick(LOOK);
+        let (look, signs) = (tick(LOOK), self.supervisor.ticks());
         loop {
             select! {
                 recv(self.changes) -> change => {
@@ -174,6 +177,7 @@ impl Watch<'_> {
                     }
                     self.was_synced = is_synced;
                 }
+                recv(signs) -> _ => self.supervisor.alive(),
                 recv(signal) -> _ => return self.end(ErrorKind::Stopped, "a signal came"),
                 recv(deadline) -> _ => return self.end(ErrorKind::Timeout, "the time is over"),
             }
@@ -205,6 +209,7 @@ impl Watch<'_> {
         let rows = self.tables.iter().map(ReplicaTable::len).sum();
         let printed = line(&mut self.columns, out, &Line::Synced { rows }).and_then(|()| out.flush());
         printed.map_err(output::failed)?;
+        self.supervisor.ready();
         Ok(self.args.once)
     }
 

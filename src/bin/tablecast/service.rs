@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::RecvTimeoutError;
+use crossbeam_channel::{select, tick};
 use tablecast::registry::Load;
 use tablecast::{Config, Error, ErrorKind, Node, Result};
 
+use crate::supervisor::Supervisor;
 use crate::{output, signal};
 
 /// Time that the service needs to stop, besides its linger time.
@@ -21,20 +22,32 @@ pub(crate) fn run(config: &Config) -> Result<()> {
     let (service, registration) = (node.service()?, node.registration());
     let network = service.address().map_or_else(|| config.publish_address(), Ok)?;
     output::result(&format!("ready {network} {}", config.multiproc_address()))?;
-    // Any other error means that no signal can come any more.
-    while signal.recv_timeout(LOAD) == Err(RecvTimeoutError::Timeout) {
-        if !service.is_running() {
-            let context = "the service can no longer forward updates; see the log for the reason";
-            return Err(Error::new(ErrorKind::Stopped, context));
-        }
-        if let Some(registration) = &registration {
-            registration.set_load(Load {
-                handled: service.stats().forwarded,
-                waiting: 0,
-            });
+    let supervisor = Supervisor::find();
+    supervisor.ready();
+    let (signs, look) = (supervisor.ticks(), tick(LOAD));
+    loop {
+        select! {
+            recv(signal) -> _ => break,
+            recv(signs) -> _ => {
+                if service.is_responsive() {
+                    supervisor.alive();
+                }
+            }
+            recv(look) -> _ => {
+                if !service.is_running() {
+                    let context = "the service can no longer forward updates; see the log for the reason";
+                    return Err(Error::new(ErrorKind::Stopped, context));
+                }
+                if let Some(registration) = &registration {
+                    registration.set_load(Load {
+                        handled: service.stats().forwarded,
+                        waiting: 0,
+                    });
+                }
+            }
         }
     }
-    drop(registration);
+    drop((supervisor, registration));
     node.stop();
     log::info!("stopped: {:?}", service.stats());
     Ok(())

@@ -11,6 +11,7 @@ use tablecast::{
 };
 
 use crate::line::{Line, update_text};
+use crate::supervisor::Supervisor;
 use crate::terminal::{Columns, FormatArgs, Kind};
 use crate::{cli, output, signal};
 
@@ -63,6 +64,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         count: args.count,
         printed: 0,
         ready: false,
+        supervisor: Supervisor::find(),
         columns: args.format.columns(),
     };
     let watched = watch.run(&signal, args.timeout);
@@ -94,6 +96,7 @@ struct Watch<'a> {
     count: Option<u64>,
     printed: u64,
     ready: bool,
+    supervisor: Supervisor,
     /// Where lines are for people.
     columns: Option<Columns>,
 }
@@ -103,6 +106,7 @@ impl Watch<'_> {
         let mut out = BufWriter::with_capacity(1 << 16, output::stdout());
         let deadline = timeout.map_or_else(never, after);
         let silence = after(SILENCE);
+        let signs = self.supervisor.ticks();
         loop {
             select! {
                 recv(self.events) -> event => {
@@ -114,6 +118,11 @@ impl Watch<'_> {
                 recv(signal) -> _ => return self.end(ErrorKind::Stopped, "a signal came"),
                 recv(deadline) -> _ => return self.end(ErrorKind::Timeout, "the time is over"),
                 recv(silence) -> _ => self.complain(),
+                recv(signs) -> _ => {
+                    if self.subscriber.is_running() {
+                        self.supervisor.alive();
+                    }
+                }
             }
         }
     }
@@ -144,6 +153,7 @@ impl Watch<'_> {
         if synced && !self.ready && self.is_settled() {
             self.ready = true;
             output::say("ready");
+            self.supervisor.ready();
         }
         Ok(enough)
     }

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use crate::error::{Error, ErrorKind, Result};
 
+use super::access::Access;
 use super::path_lock::PathLock;
-use super::{patiently, zmq_error};
+use super::{ZmqOptions, patiently, zmq_error};
 
 /// A parsed address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub(super) enum Role {
 }
 
 /// The longest path of a Unix socket on Linux, without the final zero.
-const MAX_PATH: usize = 107;
+pub(super) const MAX_PATH: usize = 107;
 
 impl Endpoint {
     pub(super) fn parse(address: &str) -> Result<Endpoint> {
@@ -119,32 +120,43 @@ impl Endpoint {
 
     /// Binds `uri`, which is this address in numbers. Returns the address with its real port, and the lock to hold
     /// while it is bound.
-    pub(super) fn bind(&self, socket: &zmq::Socket, uri: &str) -> Result<(String, Option<PathLock>)> {
-        let mut lock = self.path().map(PathLock::take).transpose()?;
+    pub(super) fn bind(
+        &self,
+        socket: &zmq::Socket,
+        uri: &str,
+        options: &ZmqOptions,
+    ) -> Result<(String, Option<PathLock>)> {
+        let failed = |e| zmq_error(e, format!("cannot bind {self}"));
+        if let Some(path) = self.path() {
+            let mut lock = PathLock::take(path, Access::of(options)?)?;
+            lock.bind(|path| bind_path(socket, path).map_err(failed))?;
+            return Ok((self.uri.clone(), Some(lock)));
+        }
         let bound = prepare(socket, uri).and_then(|()| patiently(|| socket.bind(uri)));
-        bound.map_err(|e| zmq_error(e, format!("cannot bind {self}")))?;
+        bound.map_err(failed)?;
         let address = match socket.get_last_endpoint() {
             Ok(Ok(address)) if !self.is_silent() => address.trim_end_matches('\0').to_owned(),
             _ => self.uri.clone(),
         };
-        lock.iter_mut().for_each(PathLock::bound);
-        Ok((address, lock))
+        Ok((address, None))
     }
 
     /// Binds a Unix socket again that something else has removed. Connected peers stay connected.
     pub(super) fn bind_again(&self, socket: &zmq::Socket, lock: &mut PathLock) -> Result<()> {
         lock.retake()?;
-        let bound = patiently(|| socket.bind(&self.uri));
-        bound.map_err(|e| zmq_error(e, format!("cannot bind {self} again")))?;
-        lock.bound();
-        Ok(())
+        let failed = |e| zmq_error(e, format!("cannot bind {self} again"));
+        lock.bind(|path| bind_path(socket, path).map_err(failed))
     }
 
-    /// The path of a Unix socket that is not abstract.
+    /// The path of a Unix socket that is neither abstract nor chosen by libzmq.
     pub(super) fn path(&self) -> Option<&Path> {
         let path = self.uri.strip_prefix("ipc://")?;
-        (!path.starts_with('@')).then(|| Path::new(path))
+        (!path.starts_with(['@', '*'])).then(|| Path::new(path))
     }
+}
+
+fn bind_path(socket: &zmq::Socket, path: &Path) -> zmq::Result<()> {
+    patiently(|| socket.bind(&format!("ipc://{}", path.display())))
 }
 
 /// Uses IPv6 only if the address does; otherwise libzmq reports IPv4 addresses in an unusual form.

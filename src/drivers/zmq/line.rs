@@ -103,7 +103,7 @@ impl Line {
         match role {
             Role::Connect => endpoint.connect(&line.socket, &line.uri)?,
             Role::Bind => {
-                let (address, lock) = endpoint.bind(&line.socket, &line.uri)?;
+                let (address, lock) = endpoint.bind(&line.socket, &line.uri, options)?;
                 (line.address, line.lock) = (Some(address), lock);
             }
         }

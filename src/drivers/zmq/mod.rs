@@ -3,6 +3,7 @@
 //! An address may state its role, as in CZMQ: `@tcp://…` binds, `>tcp://…` connects. Without a sign a publisher and the
 //! service's receiving end bind, and the other ends connect.
 
+mod access;
 mod backoff;
 mod census;
 mod connection;
@@ -58,6 +59,12 @@ pub struct ZmqOptions {
     pub max_frame_bytes: i64,
     /// Policy for updates that are sent close together. Default: [`JoinFrames::Auto`].
     pub join_frames: JoinFrames,
+    /// Mode of a Unix socket that is bound in the file system, for example `0o660`; connecting takes the right to write.
+    /// `None`: as the umask of the process says. Default: `None`.
+    pub socket_mode: Option<u32>,
+    /// Group of that socket, by name or number; the process must be a member of it, or root. `None`: that of the process.
+    /// Default: `None`.
+    pub socket_group: Option<String>,
 }
 
 impl Default for ZmqOptions {
@@ -72,6 +79,8 @@ impl Default for ZmqOptions {
             reconnect_max: Duration::from_secs(2),
             max_frame_bytes: 64 << 20,
             join_frames: JoinFrames::default(),
+            socket_mode: None,
+            socket_group: None,
         }
     }
 }

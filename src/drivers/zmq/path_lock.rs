@@ -8,12 +8,15 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 
+use super::access::Access;
+
 /// Proof that no other process serves this Unix socket; libzmq would silently unlink a live server's socket and take
 /// its place. The lock is a file beside the socket, and is removed with it (libzmq removes neither). The kernel frees
 /// the lock when its holder dies.
 #[derive(Debug)]
 pub(super) struct PathLock {
     socket: PathBuf,
+    access: Access,
     path: PathBuf,
     file: File,
     /// The file of the socket bound under this lock.
@@ -24,13 +27,14 @@ pub(super) struct PathLock {
 type Inode = (u64, u64);
 
 impl PathLock {
-    pub(super) fn take(socket: &Path) -> Result<PathLock> {
+    pub(super) fn take(socket: &Path, access: Access) -> Result<PathLock> {
         let mut path = socket.as_os_str().to_owned();
         path.push(".lock");
         let path = PathBuf::from(path);
         let mut lock = PathLock {
             file: lock(&path, socket)?,
             socket: socket.to_owned(),
+            access,
             path,
             bound: None,
         };
@@ -40,8 +44,14 @@ impl PathLock {
         Ok(lock)
     }
 
-    /// Called when the socket was bound.
-    pub(super) fn bound(&mut self) {
+    /// Binds the socket with `bind`.
+    pub(super) fn bind(&mut self, bind: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+        self.access.make(&self.socket, bind)?;
+        self.bound();
+        Ok(())
+    }
+
+    fn bound(&mut self) {
         self.bound = inode(&self.socket);
     }
 
@@ -149,19 +159,23 @@ pub(super) fn denied(socket: &Path) -> Option<Error> {
 mod tests {
     use super::*;
 
+    fn take(socket: &Path) -> Result<PathLock> {
+        PathLock::take(socket, Access::default())
+    }
+
     #[test]
     fn a_path_is_served_once() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("socket");
-        let lock = PathLock::take(&socket).unwrap();
-        assert_eq!(PathLock::take(&socket).unwrap_err().kind(), ErrorKind::AddressInUse);
+        let lock = take(&socket).unwrap();
+        assert_eq!(take(&socket).unwrap_err().kind(), ErrorKind::AddressInUse);
         drop(lock);
-        drop(PathLock::take(&socket).unwrap());
+        drop(take(&socket).unwrap());
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        assert_eq!(PathLock::take(&socket).unwrap_err().kind(), ErrorKind::AddressInUse);
+        assert_eq!(take(&socket).unwrap_err().kind(), ErrorKind::AddressInUse);
         drop(listener);
         // A killed server leaves a socket without a listener.
-        drop(PathLock::take(&socket).unwrap());
+        drop(take(&socket).unwrap());
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
@@ -170,7 +184,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("socket");
         let bind = || {
-            let mut lock = PathLock::take(&socket).unwrap();
+            let mut lock = take(&socket).unwrap();
             let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
             lock.bound();
             (lock, listener)

@@ -97,8 +97,11 @@ impl Session {
         now: Instant,
     ) -> Session {
         let mut jitter = fastrand::Rng::with_seed(seed);
+        let mut times = Times::from(options);
+        // Subscribers that began together do not read the store together.
+        times.resync = times.resync.map(|period| period.mul_f64(1.0 - 0.2 * jitter.f64()));
         let mut session = Session {
-            times: options.into(),
+            times,
             topics: Topics::new(generation, now),
             peers: Peers::new(),
             cleared: memory.cleared,

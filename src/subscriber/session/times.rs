@@ -14,6 +14,8 @@ pub(super) struct Times {
     pub(super) hello_interval: Duration,
     pub(super) retry_interval: Duration,
     pub(super) retry_max: Duration,
+    /// `None`: never.
+    pub(super) resync: Option<Duration>,
 }
 
 impl From<&SubscriberOptions> for Times {
@@ -24,6 +26,9 @@ impl From<&SubscriberOptions> for Times {
             hello_interval: bounded(options.hello_interval).max(MIN_INTERVAL),
             retry_interval: bounded(options.retry_interval),
             retry_max: bounded(options.retry_max),
+            resync: Some(options.resync_without_hellos)
+                .filter(|period| !period.is_zero())
+                .map(|period| bounded(period).max(MIN_INTERVAL)),
         }
     }
 }

@@ -96,6 +96,11 @@ impl Topics {
         self.covered = now;
     }
 
+    /// Until when what was sent on any topic is known to the program.
+    pub(super) fn all_covered(&self) -> Instant {
+        self.covered
+    }
+
     /// Notes that the program knows the updates sent on this topic before now.
     pub(super) fn cover(&mut self, topic: &Topic, now: Instant) {
         if let Some(interest) = self.known.get_mut(topic) {

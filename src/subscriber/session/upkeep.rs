@@ -24,6 +24,7 @@ impl Session {
             .chain(losses)
             .chain(self.cleared.deadline())
             .chain(self.refused_at)
+            .chain(self.resync_at())
             .min();
         *self.deadline.insert(deadline)
     }
@@ -34,6 +35,9 @@ impl Session {
         self.deadline = None;
         self.check_losses(now);
         self.check_peers(now);
+        if self.resync_at().is_some_and(|at| at <= now) {
+            self.tell(SyncReason::NoHellos, now);
+        }
         if self.refused_at.take_if(|at| *at <= now).is_some() {
             for topic in self.topics.take_refused() {
                 self.actions.push_back(Action::Subscribe(topic));
@@ -41,6 +45,14 @@ impl Session {
         }
         self.settled(now);
         self.ask(now);
+    }
+
+    /// When the program is to read everything again for the sake of addresses that send no hellos: some time after it was
+    /// last asked to, for whatever reason.
+    fn resync_at(&self) -> Option<Instant> {
+        let period = self.times.resync?;
+        let is_unproven = self.peers.values().any(|peer| peer.is_settled() && !peer.is_live());
+        is_unproven.then(|| after(self.topics.all_covered(), period))
     }
 
     /// Emits the events about losses.

@@ -277,6 +277,7 @@ fn options_of_every_size_are_borne() {
             retry_interval: time,
             retry_max: time,
             hello_interval: time,
+            resync_without_hellos: time,
             ..SubscriberOptions::default()
         };
         let mut world = World::with(options);

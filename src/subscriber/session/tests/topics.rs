@@ -257,6 +257,97 @@ fn a_topic_is_live_only_where_every_address_answers() {
     world.pass(5_000);
     assert_eq!(world.state("old"), AddressState::NoHello);
     assert_eq!(state(&world), TopicState::Unconfirmed);
+    // Nor where there is no other, whatever the program was told.
+    let mut world = World::with(resyncing(1_000));
+    world.register("a");
+    world.mute.insert("old".into());
+    world.listen("old");
+    world.pass(60_000);
+    assert_eq!(state(&world), TopicState::Unconfirmed);
+}
+
+/// A session that has the program read everything at least once in so many milliseconds for the sake of addresses without
+/// hellos.
+fn resyncing(period: u64) -> SubscriberOptions {
+    SubscriberOptions {
+        resync_without_hellos: Duration::from_millis(period),
+        ..SubscriberOptions::default()
+    }
+}
+
+/// Whether or not losses are looked for.
+#[test]
+fn for_an_address_without_hellos_the_program_reads_everything_from_time_to_time() {
+    for continuity in [true, false] {
+        let mut world = World::with(SubscriberOptions {
+            continuity,
+            ..resyncing(10_000)
+        });
+        world.register("a");
+        world.mute.extend(["old".into(), "older".into()]);
+        world.listen("old");
+        world.listen("older");
+        world.pass(5_000);
+        assert_eq!(world.told(), [connected("old"), connected("older")]);
+        let start = world.millis;
+        world.pass(start + 100_000);
+        let told = std::mem::take(&mut world.told);
+        // One for both, at most a fifth more often than it has to be.
+        assert!((10..=13).contains(&told.len()), "{told:?}");
+        let mut before = start;
+        for (at, reason) in told {
+            assert_eq!(reason, SyncReason::NoHellos);
+            assert!(at - before <= 10_000, "{before} {at}");
+            before = at;
+        }
+        // Whatever else has the program read everything does as well.
+        world.pass(before + 7_000);
+        world.told.clear();
+        world.disconnect("older");
+        world.pass(before + 7_900);
+        assert_eq!(world.told(), [lost("older")]);
+        world.pass(before + 14_500);
+        assert_eq!(world.told(), []);
+        // One that answers after all is proven.
+        world.mute.clear();
+        world.answer("old", &[]);
+        world.told.clear();
+        assert_eq!(world.told_by(before + 200_000), []);
+    }
+}
+
+#[test]
+fn without_the_option_and_for_other_addresses_nothing_is_read_from_time_to_time() {
+    let mut world = World::with(resyncing(1_000));
+    world.register("a");
+    world.listen("here");
+    world.command(Command::Connect("nowhere".into(), 9));
+    world.mute.insert("new".into());
+    world.listen("new");
+    // Connected, and not asked for long enough.
+    world.told.clear();
+    assert_eq!(world.told_by(1_900), []);
+    world.disconnect("new");
+    assert_eq!(world.told_by(60_000), []);
+    let mut world = World::new();
+    world.mute.insert("old".into());
+    world.listen("old");
+    assert_eq!(world.told_by(600_000), [connected("old")]);
+}
+
+#[test]
+fn subscribers_do_not_read_everything_at_once_for_addresses_without_hellos() {
+    let mut periods = BTreeSet::new();
+    for seed in 0..50 {
+        let mut world = World::with(resyncing(10_000));
+        world.session = Session::new(&resyncing(10_000), Memory::default(), 0, seed, world.start);
+        world.mute.insert("old".into());
+        world.listen("old");
+        world.pass(20_000);
+        let told: Vec<_> = world.told.iter().map(|(at, _)| at / 100).collect();
+        periods.insert(told[1] - told[0]);
+    }
+    assert!(periods.len() > 10, "{periods:?}");
 }
 
 #[test]
