@@ -143,7 +143,7 @@ fn other_commands_are_ready_when_they_do_what_they_are_there_for() {
         let folder = tempfile::tempdir().unwrap();
         let rows = folder.path().join("rows.db");
         let rows = rows.to_str().unwrap();
-        // Nobody answers there.
+        // It accepts connections, and speaks no ZeroMQ.
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let silent = format!("tcp://{}", silent.local_addr().unwrap());
         let manager = Manager::at_path(folder.path());
@@ -250,7 +250,7 @@ fn a_service_runs_as_process_1_of_a_container() {
         container.await_stderr("ready");
         assert_eq!(publish("k"), Some(0));
         eventually(LIMIT, || watched().contains(r#""key":"k""#));
-        // The watch has ended, and process 1 inherits nobody.
+        // The watch has ended, beside process 1.
         assert_eq!(publish("l"), Some(0));
         kill(init.0, Signal::SIGTERM).unwrap();
         assert_eq!(container.end().code, Some(0), "{}", container.stderr());

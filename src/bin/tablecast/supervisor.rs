@@ -1,4 +1,4 @@
-//! The service manager that has started this process, such as systemd: it is notified of readiness, life and the end.
+//! The service manager that has started this process, for example systemd: it hears of readiness, life and the end.
 //!
 //! The protocol is that of `sd_notify`: datagrams to the socket that the variable `NOTIFY_SOCKET` names.
 

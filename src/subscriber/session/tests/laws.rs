@@ -322,7 +322,11 @@ impl Play {
                     let address = ADDRESSES.iter().position(|of| to == *of).unwrap();
                     let owner = address * 2;
                     let epoch = self.senders[owner].epoch;
-                    let hello = hello_payload(PUBLISHERS[owner], epoch, &super::hello(&[]), false);
+                    let hello = Hello {
+                        at: self.world.millis.max(1),
+                        ..super::hello(&[])
+                    };
+                    let hello = hello_payload(PUBLISHERS[owner], epoch, &hello, false);
                     self.carry(address, Carried::Answer(probe, hello));
                 }
                 _ => {}
