@@ -99,7 +99,8 @@ impl Config {
     }
 
     /// The address that publishers and subscribers share with Redis, for example `redis://db1:6379,db2:6379`; with
-    /// `redis_tls` its scheme is `rediss`. It has the password, if `remote_db_hosts` have one.
+    /// `redis_tls` its scheme is `rediss`. It has the password, if `remote_db_hosts` have one. With Sentinels it is
+    /// theirs, as `redis-sentinel://host1:26379,host2:26379/mymaster`.
     pub fn redis_address(&self) -> String {
         if self.remote_db_hosts.first().is_some_and(|first| first.contains("://")) {
             return self.remote_db_hosts.join(",");
@@ -172,7 +173,7 @@ pub(super) fn is_redis(text: &str) -> bool {
     let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
     match scheme {
         "unix" => hosts.starts_with('/'),
-        "redis" | "rediss" | "valkey" | "valkeys" => {
+        "redis" | "rediss" | "valkey" | "valkeys" | "redis-sentinel" | "rediss-sentinel" => {
             let host = hosts.split_once('/').map_or(hosts, |(host, _)| host);
             is_host_port(host) || is_name(host) || is_bracketed(host)
         }

@@ -97,7 +97,7 @@ fn run(
 ) {
     let limit = Limit::cancelled_by(signal);
     let mut told = false;
-    while limit.pause(wait) {
+    while finder.pause(limit, wait) {
         let outcome = match finder.connect(limit) {
             Ok((conn, health)) => {
                 let _ = results.send(Outcome::Connected(Box::new(Found { conn, health, finder })));

@@ -4,6 +4,13 @@
 //! which name the others; `rediss` means TLS. Every end has one connection to one node, another one each time, so that
 //! many ends are spread over the nodes.
 //!
+//! `redis-sentinel://sentinel1:26379,sentinel2:26379/mymaster` names a master by its Sentinels: all ends are connected
+//! to the master, and to the next one after a failover. User and password of that address are for the Sentinels, those of
+//! the options for the master; `rediss-sentinel` means TLS for both, [`RedisOptions::tls`] for the master alone.
+//!
+//! Of several hosts of one address that are no cluster, one has to be a master and the others its replicas: if two say
+//! that they are the master, publishers use neither, and the error names both.
+//!
 //! A host is an IP address, with a scope if it needs one (`redis://[fe80::1%eth0]:6379`), or a name. A name is looked up
 //! for every connection, within the time limit of the call; its addresses are tried side by side, first the one that
 //! answered last. A node of a cluster that is not reached where the others say it is, is looked for at the addresses that
