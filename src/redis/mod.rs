@@ -195,6 +195,8 @@ impl Access {
             let context = "Redis over TLS needs the feature redis-tls, which this build lacks";
             return Err(Error::new(ErrorKind::Unsupported, context));
         }
+        #[cfg(not(feature = "redis-tls"))]
+        let _ = options;
         Ok(Access {
             user: user.clone(),
             password: password.clone(),
