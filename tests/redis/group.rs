@@ -103,25 +103,28 @@ impl Group {
         Instant::now()
     }
 
-    /// Waits until the old master follows the new one; counts what it stores meanwhile, at first and at last.
-    pub(crate) fn await_demotion(&self) -> (i64, i64) {
+    /// Waits until the old master follows the new one, or has been a master for long; counts what it stores meanwhile, at
+    /// first and at last.
+    pub(crate) fn watch_old_master(&self) -> (i64, i64) {
         let old = &self.servers[0];
         let stored = || old.try_ask(&["EVAL", STORED, "0"]).unwrap_or(-1);
-        let first = stored();
+        let (start, first) = (Instant::now(), stored());
         let mut last = first;
-        eventually(LONG, || {
+        while start.elapsed() < LONG_ENOUGH {
             let now = stored();
-            let is_over = old.role() == "slave";
-            // Meanwhile it may have begun to copy the new one.
-            if !is_over && now >= 0 {
-                last = now;
+            // A replica may have begun to copy the new one.
+            if old.role() != "master" {
+                break;
             }
+            last = last.max(now);
             pass(Duration::from_millis(20));
-            is_over
-        });
+        }
         (first, last)
     }
 }
+
+/// Sentinels make a replica of an old master that is back after 8 s, or later if it was cut off from them.
+const LONG_ENOUGH: Duration = Duration::from_secs(12);
 
 /// The number of all writes of the library that a server has.
 const STORED: &str = "local count = 0 \

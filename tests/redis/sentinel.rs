@@ -33,7 +33,7 @@ fn a_failover_is_followed_after_a_cut() {
     follow(Outage::CutOff);
 }
 
-/// Three programs write 1,000 rows a second, two read, and one is idle, while the master fails and comes back.
+/// Three writers write 1,000 rows a second, two readers read, and one writer is idle, while the master fails and comes back.
 fn follow(outage: Outage) {
     within(LIMIT, move || {
         let mut group = Group::start();
@@ -47,8 +47,12 @@ fn follow(outage: Outage) {
                 content.create(table, &key, "", &Topic::ALL).unwrap();
             }
         }
-        let readers: Vec<_> = (0..2).map(|_| Reader::start(&address, &tables)).collect();
-        let idle = store_with(&address, RedisOptions::default());
+        // As another process would, it asks the Sentinels itself.
+        let idle_address = group.address(2);
+        let readers: Vec<_> = [&address, &idle_address]
+            .map(|address| Reader::start(address, &tables))
+            .into();
+        let idle = store_with(&idle_address, RedisOptions::default());
         idle.create("idle", "before", "", &Topic::ALL).unwrap();
         let stop = AtomicBool::new(false);
         let (begun, promoted, back, demoted, logs) = std::thread::scope(|scope| {
@@ -75,7 +79,7 @@ fn follow(outage: Outage) {
             // It has never heard of the old one, and its first Sentinel is another one.
             let anew = store_with(&group.address(1), RedisOptions::default());
             anew.create("idle", "anew", "", &Topic::ALL).unwrap();
-            let stored = group.await_demotion();
+            let stored = group.watch_old_master();
             println!(
                 "{outage:?}: while it was a master again, the old one went from {} to {} writes",
                 stored.0, stored.1
@@ -88,7 +92,7 @@ fn follow(outage: Outage) {
             (begun, promoted, back, demoted, logs)
         });
         println!(
-            "{outage:?}: promoted after {:?}, back after {:?}, a replica {:?} later",
+            "{outage:?}: promoted after {:?}, back after {:?}, watched for {:?}",
             promoted - begun,
             back - begun,
             demoted - back
