@@ -11,7 +11,7 @@ use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 
 use super::node::Node;
-use super::stream::Limit;
+use super::stream::{self, Limit};
 
 /// A server for as long as it is the master.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(crate) struct Master {
 
 impl Master {
     pub(super) fn new(node: Node) -> Result<Arc<Master>> {
-        let (signal, other) = pair()?;
+        let (signal, other) = stream::signal()?;
         Ok(Arc::new(Master {
             node,
             signal,
@@ -73,15 +73,4 @@ impl Master {
 pub(super) fn over(node: &Node) -> Error {
     let context = format!("Redis at {node}: it is not the master any more");
     Error::new(ErrorKind::Transport, context)
-}
-
-/// Two ends of a signal.
-pub(super) fn pair() -> Result<(UnixStream, UnixStream)> {
-    let open = || {
-        let (one, other) = UnixStream::pair()?;
-        one.set_nonblocking(true)?;
-        other.set_nonblocking(true)?;
-        Ok((one, other))
-    };
-    open().map_err(|e: std::io::Error| Error::new(ErrorKind::Io, "cannot open a socket pair").with_source(e))
 }

@@ -11,9 +11,9 @@ use crate::error::{Error, Result};
 use crate::thread::{self, Thread};
 
 use super::address::Servers;
-use super::master::{Master, pair};
-use super::scout::Scout;
-use super::stream::Limit;
+use super::master::Master;
+use super::poller::Poller;
+use super::stream::{Limit, signal};
 use super::watch::Watch;
 use super::{Access, RedisOptions};
 
@@ -109,10 +109,10 @@ impl Threads {
 
     fn start(lazy: &Lazy) -> Result<Threads> {
         let nodes = &lazy.servers.nodes;
-        let pairs = nodes.iter().map(|_| pair()).collect::<Result<Vec<_>>>()?;
+        let pairs = nodes.iter().map(|_| signal()).collect::<Result<Vec<_>>>()?;
         let (wakes, woken): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
         let watch = Arc::new(Watch::new(lazy.servers.to_string(), wakes));
-        let (stop, stopped) = pair()?;
+        let (stop, stopped) = signal()?;
         let stopped = Arc::new(stopped);
         let mut all = Threads {
             watch: Arc::clone(&watch),
@@ -120,7 +120,7 @@ impl Threads {
             stop: Some(stop),
         };
         for ((number, node), wake) in nodes.iter().enumerate().zip(woken) {
-            let scout = Scout {
+            let poller = Poller {
                 number,
                 node: node.clone(),
                 name: lazy.servers.master.clone().unwrap_or_default(),
@@ -130,7 +130,7 @@ impl Threads {
                 wake,
                 stop: Arc::clone(&stopped),
             };
-            let thread = thread::spawn("tablecast-sentinel", None, move || scout.run())?;
+            let thread = thread::spawn("tablecast-sentinel", None, move || poller.run())?;
             all.threads.push(thread);
         }
         Ok(all)

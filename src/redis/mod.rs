@@ -16,10 +16,10 @@ mod masters;
 mod message;
 mod node;
 mod opening;
+mod poller;
 mod pool;
 mod reply;
 mod rivals;
-mod scout;
 mod sentinel;
 mod sentinels;
 mod slots;
@@ -47,7 +47,7 @@ pub(crate) use conn::{Conn, Incoming};
 pub(crate) use finder::{Finder, turns};
 use masters::Masters;
 pub(crate) use node::Node;
-pub(crate) use stream::{Limit, poll};
+pub(crate) use stream::{Limit, poll, signal};
 
 /// Credentials, certificates and times for Redis.
 #[derive(Debug, Clone)]

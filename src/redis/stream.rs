@@ -157,6 +157,17 @@ impl<'a> Limit<'a> {
     }
 }
 
+/// Two ends of a signal, neither of which blocks. Each is readable once the other one is dropped.
+pub(crate) fn signal() -> Result<(UnixStream, UnixStream)> {
+    let open = || {
+        let (one, other) = UnixStream::pair()?;
+        one.set_nonblocking(true)?;
+        other.set_nonblocking(true)?;
+        Ok((one, other))
+    };
+    open().map_err(|e: io::Error| Error::new(ErrorKind::Io, "cannot open a socket pair").with_source(e))
+}
+
 /// Waits for one of these, at most for `timeout` (`None`: without limit). May return early.
 pub(crate) fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
     // Only hundreds of billions of years do not fit.
@@ -190,9 +201,8 @@ fn look_up_host(node: &Node, limit: Limit<'_>) -> Result<Vec<SocketAddr>> {
     if limit.cancellations().next().is_none() {
         return Lookup::begin(&node.host, node.port, || {}).wait(limit.deadline);
     }
-    let pair = UnixStream::pair();
-    let (answered, signal) = pair.map_err(|e| Error::new(ErrorKind::Io, "cannot open a socket pair").with_source(e))?;
-    let lookup = Lookup::begin(&node.host, node.port, move || drop(signal));
+    let (answered, looked_up) = signal()?;
+    let lookup = Lookup::begin(&node.host, node.port, move || drop(looked_up));
     let waited = limit.wait(answered.as_fd(), PollFlags::IN);
     lookup.poll().unwrap_or_else(|| {
         Err(match waited {

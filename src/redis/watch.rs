@@ -10,11 +10,11 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::master::{Master, pair};
+use super::master::Master;
 use super::node::Node;
 use super::sentinel::Configuration;
 use super::sentinels::{Sentinels, Verdict};
-use super::stream::Limit;
+use super::stream::{self, Limit};
 
 /// What is known of the master, and the questions about it.
 pub(super) struct Watch {
@@ -87,7 +87,7 @@ impl Watch {
                     Verdict::Master(node) => return state.appoint(node),
                     Verdict::Failed(e) => return Err(e),
                     Verdict::Wait(end) => {
-                        let (answered, waiting) = pair()?;
+                        let (answered, waiting) = stream::signal()?;
                         state.waiting.push(waiting);
                         (answered, end)
                     }

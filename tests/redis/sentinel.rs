@@ -273,6 +273,13 @@ fn an_address_that_names_no_master_is_an_error_that_says_so() {
         let (publisher, store) = (publisher(&driver), store(&address));
         rig.only("1", || send(&publisher, "D", "1"));
         store.create("t", "k", "v", &Topic::ALL).unwrap();
+        // All share one connection to a Sentinel, which ends with them.
+        eventually(LONG, || sentinel.clients() == 1);
+        let other = crate::store::store(&format!("redis-sentinel://{}/mymaster", sentinel.host()));
+        assert_eq!(other.get("t", "k", None).unwrap().value, "v");
+        assert_eq!(sentinel.clients(), 2);
+        drop(other);
+        eventually(LONG, || sentinel.clients() == 1);
         drop(sentinel);
         pass(SECOND);
         rig.only("2", || send(&publisher, "D", "2"));

@@ -40,7 +40,8 @@ use outbound::RedisOutbound;
 ///
 /// It needs Redis 6 or newer. Its commands, for access lists: `PUBLISH`; `SUBSCRIBE`, `UNSUBSCRIBE` and `PING`; and
 /// with a cluster `CLUSTER SLOTS` and `CLUSTER INFO`. Without the last two it works, but is not spread over nodes
-/// beyond the given ones, and does not notice that a node is cut off from its cluster. The channels are the topics, and
+/// beyond the given ones, and does not notice that a node is cut off from its cluster. `INFO` shows that two of several
+/// single servers are one under two names. The channels are the topics, and
 /// the library's own, whose names begin with U+10FFFF and `tablecast/`.
 #[derive(Debug)]
 pub struct RedisDriver {

@@ -19,7 +19,7 @@ use super::watch::Watch;
 use super::{Access, RedisOptions};
 
 /// The thread of one Sentinel.
-pub(super) struct Scout {
+pub(super) struct Poller {
     pub(super) number: usize,
     pub(super) node: Node,
     pub(super) name: String,
@@ -33,7 +33,7 @@ pub(super) struct Scout {
 /// The shortest pause between two questions to a Sentinel.
 const PACE: Duration = Duration::from_millis(50);
 
-impl Scout {
+impl Poller {
     /// Asks the Sentinel until stopped.
     pub(super) fn run(self) {
         let limit = Limit::cancelled_by(&self.stop);
