@@ -29,7 +29,7 @@ struct Answer {
 /// The state of a round of questions.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// More answers are needed, or none until then.
+    /// More answers are needed, at most until this time if one has come.
     Wait(Option<Instant>),
     Master(Node),
     Failed(Error),
@@ -43,7 +43,7 @@ const GRACE: Duration = Duration::from_millis(250);
 const SETTLED: Duration = Duration::from_secs(10);
 
 impl Sentinels {
-    /// So many Sentinels, none of which has answered.
+    /// This number of Sentinels, none of which has answered.
     pub(super) fn new(count: usize, now: Instant) -> Sentinels {
         let unasked = || Answer {
             round: 0,
@@ -69,7 +69,7 @@ impl Sentinels {
 
     /// True if this is the master as far as is known.
     pub(super) fn stands(&self, node: &Node) -> bool {
-        self.disputed.is_empty() && self.known.as_ref().is_some_and(|known| known.master == *node)
+        self.master() == Some(node)
     }
 
     /// The master, if it is known and undisputed.
