@@ -174,7 +174,7 @@ pub(super) fn is_redis(text: &str) -> bool {
     let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
     match scheme {
         "unix" => hosts.starts_with('/'),
-        "redis" | "rediss" | "valkey" | "valkeys" => {
+        "redis" | "rediss" | "valkey" | "valkeys" | "redis-sentinel" | "rediss-sentinel" => {
             let host = hosts.split_once('/').map_or(hosts, |(host, _)| host);
             is_host_port(host) || is_name(host) || is_bracketed(host)
         }

@@ -298,13 +298,16 @@ fn toml_text(option: &OptionDoc, value: &toml::Value) -> Option<String> {
     match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Array(items) => {
-            let items = items
-                .iter()
-                .map(|item| item.as_str().filter(|item| !item.is_empty() && !item.contains(',')));
+            let items = items.iter().map(|item| item.as_str().filter(|item| is_item(item)));
             items.collect::<Option<Vec<_>>>().map(|items| items.join(","))
         }
         number_or_flag => Some(number_or_flag.to_string()),
     }
+}
+
+/// True if this can be an item of a list in a file; an address may be of several hosts.
+fn is_item(item: &str) -> bool {
+    !item.is_empty() && (!item.contains(',') || item.contains("://"))
 }
 
 fn find(name: &str) -> Option<&'static OptionDoc> {

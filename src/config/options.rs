@@ -218,10 +218,11 @@ options! {
         "Length limit of a topic.";
     max_key_bytes: usize = 65_536 "bytes", [1..=1_048_576],
         "Length limit of the key of a row.";
-    remote_db_hosts: Vec<String> = "127.0.0.1:6379", [each "host, host:port, redis://user:password@host:port/db, rediss://.., valkey://.. or unix:///path", is_redis],
+    remote_db_hosts: Vec<String> = "127.0.0.1:6379", [each "host, host:port, redis://user:password@host:port/db, rediss://.., valkey://.., unix:///path or redis-sentinel://user:password@host:port,host:port/master", is_redis],
         "Hosts of the database: a Redis server, or some nodes of a Redis cluster, which name the others. The first \
         may be a URL with user, password and database; then `redis_tls`, `redis_user` and `redis_password` do not \
-        apply.";
+        apply. With `redis-sentinel://` the hosts are Sentinels and user and password theirs; the three options are for \
+        the master. `rediss-sentinel://` means TLS for both.";
     redis_user: String = "", [is "at most 255 bytes without control characters", is_id],
         "User of Redis' access lists; empty means `default`.";
     redis_password: Secret = "", [is "a password"],

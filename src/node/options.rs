@@ -176,6 +176,7 @@ impl From<&Config> for RedisOptions {
         RedisOptions {
             user: config.redis_user.clone(),
             password: config.redis_password.clone(),
+            tls: config.redis_tls,
             tls_ca: config.redis_tls_ca.clone(),
             tls_cert: config.redis_tls_cert.clone(),
             tls_key: config.redis_tls_key.clone(),

@@ -1,4 +1,5 @@
-//! The addresses of servers: `redis://user:password@host:port,host:port/db`, `rediss://`, `valkey://`, `unix:///path`.
+//! The addresses of servers: `redis://user:password@host:port,host:port/db`, `rediss://`, `valkey://`, `unix:///path`,
+//! and of a master by its Sentinels: `redis-sentinel://host:port,host:port/master/db`, `rediss-sentinel://`.
 
 use std::fmt;
 
@@ -9,11 +10,14 @@ use crate::error::{Error, ErrorKind, Result};
 
 use super::node::Node;
 
-/// Some servers of a Redis, with user and password; they name the others of a cluster. The text form shows no password.
+/// Some servers of a Redis, with user and password; they name the others of a cluster. Or some Sentinels, which name the
+/// server. The text form shows no password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Servers {
     pub(crate) tls: bool,
     pub(crate) nodes: Vec<Node>,
+    /// The nodes are Sentinels, and user and password theirs; this is their name for the master.
+    pub(super) master: Option<String>,
     /// If empty, that of the options.
     pub(super) user: String,
     pub(super) password: Secret,
@@ -22,7 +26,8 @@ pub(crate) struct Servers {
 }
 
 /// The form of an address, for errors.
-const FORM: &str = "a Redis address is redis://host:port,host:port, with rediss:// for TLS, or unix:///path";
+const FORM: &str = "a Redis address is redis://host:port,host:port, with rediss:// for TLS, or unix:///path, or \
+                    redis-sentinel://host:port,host:port/master";
 
 impl Servers {
     /// Parses an address.
@@ -49,13 +54,28 @@ impl Servers {
         };
         let (user, password) = (decoded(user)?, Secret::new(decoded(password)?));
         let number = |text: &str| text.parse().map_err(|_| wrong("the number of a database"));
-        let (tls, nodes, database) = match scheme {
+        let hosts = |hosts: &str, port| {
+            let nodes: Option<Vec<_>> = hosts.split(',').map(|host| Node::parse(host, port)).collect();
+            nodes.ok_or_else(|| wrong("hosts, each with or without its port"))
+        };
+        let (tls, nodes, master, database) = match scheme {
             "redis" | "valkey" | "rediss" | "valkeys" => {
-                let (hosts, database) = rest.split_once('/').unwrap_or((rest, ""));
-                let nodes: Option<Vec<_>> = hosts.split(',').map(Node::parse).collect();
+                let (servers, database) = rest.split_once('/').unwrap_or((rest, ""));
                 let database = if database.is_empty() { 0 } else { number(database)? };
-                let nodes = nodes.ok_or_else(|| wrong("hosts, each with or without its port"))?;
-                (matches!(scheme, "rediss" | "valkeys"), nodes, database)
+                let tls = matches!(scheme, "rediss" | "valkeys");
+                (tls, hosts(servers, DEFAULT_PORT)?, None, database)
+            }
+            "redis-sentinel" | "rediss-sentinel" => {
+                let (sentinels, named) = rest.split_once('/').unwrap_or((rest, ""));
+                let (name, database) = named.split_once('/').unwrap_or((named, ""));
+                if !is_master_name(name) {
+                    return Err(wrong(
+                        "the name of the master, of letters, digits, and any of .-_, after a /",
+                    ));
+                }
+                let database = if database.is_empty() { 0 } else { number(database)? };
+                let nodes = hosts(sentinels, SENTINEL_PORT)?;
+                (scheme == "rediss-sentinel", nodes, Some(name.to_owned()), database)
             }
             "unix" => {
                 let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -67,13 +87,18 @@ impl Servers {
                     None if query.is_empty() => 0,
                     None => return Err(wrong("?db=N after the path")),
                 };
-                (false, vec![Node::at_path(path)], database)
+                (false, vec![Node::at_path(path)], None, database)
             }
-            _ => return Err(wrong("one of the schemes redis, rediss, valkey, valkeys and unix")),
+            _ => {
+                return Err(wrong(
+                    "one of the schemes redis, rediss, valkey, valkeys, redis-sentinel, rediss-sentinel and unix",
+                ));
+            }
         };
         Ok(Servers {
             tls,
             nodes,
+            master,
             user,
             password,
             database,
@@ -81,20 +106,35 @@ impl Servers {
     }
 }
 
+/// True if a Sentinel takes this as the name of a master.
+fn is_master_name(name: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+    !name.is_empty() && name.bytes().all(is_allowed)
+}
+
+/// The default ports of a server and of a Sentinel.
+const DEFAULT_PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26_379;
+
 /// The longest path that a socket can have, in bytes.
 const MAX_PATH: usize = 107;
 
 impl fmt::Display for Servers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = self.nodes.iter().find_map(Node::path);
-        f.write_str(match path {
-            Some(_) => "unix://",
-            None if self.tls => "rediss://",
-            None => "redis://",
+        f.write_str(match (path, &self.master, self.tls) {
+            (Some(_), ..) => "unix://",
+            (None, None, false) => "redis://",
+            (None, None, true) => "rediss://",
+            (None, Some(_), false) => "redis-sentinel://",
+            (None, Some(_), true) => "rediss-sentinel://",
         })?;
         for (number, node) in self.nodes.iter().enumerate() {
             let separator = if number == 0 { "" } else { "," };
             write!(f, "{separator}{node}")?;
+        }
+        if let Some(master) = &self.master {
+            write!(f, "/{master}")?;
         }
         match (self.database, path) {
             (0, _) => Ok(()),
@@ -143,6 +183,20 @@ mod tests {
                 2,
                 "unix:///r.sock?db=2",
             ),
+            (
+                "redis-sentinel://h1,h2:1/my.master",
+                false,
+                vec![("h1", 26_379), ("h2", 1)],
+                0,
+                "redis-sentinel://h1:26379,h2:1/my.master",
+            ),
+            (
+                "rediss-sentinel://[::1]/m/3",
+                true,
+                vec![("::1", 26_379)],
+                3,
+                "rediss-sentinel://[::1]:26379/m/3",
+            ),
         ] {
             let servers = Servers::parse(address).unwrap();
             let parsed: Vec<_> = servers.nodes.iter().map(|node| (&*node.host, node.port)).collect();
@@ -164,6 +218,11 @@ mod tests {
             "redis://a:1/x",
             "unix://relative",
             "unix:///r.sock?database=1",
+            "redis-sentinel://h1:26379",
+            "redis-sentinel://h1:26379/",
+            "redis-sentinel://h1:26379/my master",
+            "redis-sentinel:///mymaster",
+            "redis-sentinel://h1/mymaster/x",
         ] {
             assert_eq!(
                 Servers::parse(wrong).unwrap_err().kind(),
@@ -181,6 +240,7 @@ mod tests {
             ("redis://me@db1", "me", ""),
             ("redis://m%40e:hunter2%2F%3A@db1", "m@e", "hunter2/:"),
             ("unix://me:hunter2@/r.sock", "me", "hunter2"),
+            ("redis-sentinel://me:hunter2@h1,h2/m", "me", "hunter2"),
         ] {
             let servers = Servers::parse(address).unwrap();
             assert_eq!((&*servers.user, servers.password.expose()), (user, password));
@@ -191,6 +251,7 @@ mod tests {
             "redis://:hunter2@db1/x",
             "tcp://:hunter2@db1",
             "redis://%ff:hunter2@a",
+            "redis-sentinel://:hunter2@h1",
         ] {
             let error = Servers::parse(wrong).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"));

@@ -121,7 +121,7 @@ impl Client {
             if retries == options.retries || limit.is_over() {
                 return Err(self.failed(give_up(is_unconfirmed, limit), error));
             }
-            limit.pause(wait);
+            pool.pause(limit, wait);
             retries += 1;
             wait = options.next_wait(wait);
         }
@@ -178,19 +178,37 @@ impl Client {
         limit: Limit<'_>,
     ) -> Outcome {
         let (pool, patience) = (&self.0, self.0.options().heartbeat_timeout);
+        let master = match pool.hold(place) {
+            Ok(master) => master,
+            Err(e) => return not_reached(e),
+        };
+        let check = || master.as_ref().map_or(Ok(()), |master| master.check());
+        let limit = master.as_ref().map_or(limit, |master| master.limit(limit));
         let mut pooled = match pool.take(place, limit.share(patience)) {
             Ok(pooled) => pooled,
             Err(e) => return not_reached(e),
         };
+        if let Err(e) = check() {
+            return not_reached(e);
+        }
         let (conn, limit, ask) = (&mut pooled.conn, limit.patient(patience), asking.is_some());
         let mut outcome = exchange(conn, command, ask, limit);
-        if let (Outcome::NoScript, Some(script)) = (&outcome, script) {
+        if let (Outcome::NoScript, Some(script)) = (&outcome, script)
+            && check().is_ok()
+        {
             outcome = exchange(conn, &eval(command, script), ask, limit);
         }
         if let (Outcome::Incomplete(_), Some(script), Some(from)) = (&outcome, script, asking)
             && self.has_none(from, command, limit)
         {
             outcome = exchange(conn, &eval_by_one_key(command, script), ask, limit);
+        }
+        if let Err(e) = check() {
+            // What it did is lost with it.
+            outcome = match outcome {
+                Outcome::Lost(e) => Outcome::Lost(e),
+                _ => Outcome::Unknown(e),
+            };
         }
         match outcome {
             Outcome::Lost(_) | Outcome::Unknown(_) => pool.lose(conn.node()),

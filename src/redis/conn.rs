@@ -43,6 +43,8 @@ pub(crate) struct Conn {
     is_known: bool,
     /// The answer to `SELECT` is missing.
     selects: bool,
+    /// The server has to be a Sentinel.
+    is_sentinel: bool,
 }
 
 /// A part of the input.
@@ -87,6 +89,7 @@ impl Conn {
             in_cluster: false,
             is_known: false,
             selects: false,
+            is_sentinel: access.is_sentinel,
         };
         let (user, password) = (&*access.user, access.password.expose());
         let mut hello = cmd("HELLO");
@@ -128,12 +131,20 @@ impl Conn {
         let Some(mode) = field(about, "mode") else {
             return Err(self.nonsense("no answer to HELLO"));
         };
-        if mode == "sentinel" {
-            let context = format!(
-                "{} is a Sentinel, not a Redis server: give the addresses of the servers that it watches",
-                self.node
-            );
-            return Err(Error::new(ErrorKind::Denied, context));
+        let node = &self.node;
+        match (mode == "sentinel", self.is_sentinel) {
+            (true, true) => return Ok(()),
+            (false, false) => {}
+            (true, false) => {
+                let context = format!(
+                    "{node} is a Sentinel, not a Redis server: give redis-sentinel://{node}/ and the master's name"
+                );
+                return Err(Error::new(ErrorKind::Denied, context));
+            }
+            (false, true) => {
+                let context = format!("{node} is a Redis server, not a Sentinel: give redis://{node}");
+                return Err(Error::new(ErrorKind::Denied, context));
+            }
         }
         self.in_cluster = mode == "cluster";
         // One name may stand for a master and its replicas.

@@ -12,7 +12,10 @@ use super::Access;
 use super::address::Servers;
 use super::cluster::{self, Health};
 use super::conn::Conn;
+use super::master::Master;
+use super::masters::Masters;
 use super::node::{self, Node};
+use super::rivals;
 use super::stream::Limit;
 
 /// Chooses servers: successive connections go to one server after another, beginning at a random one.
@@ -26,6 +29,8 @@ pub(crate) struct Finder {
     known: Vec<Node>,
     /// Servers that have failed; they are tried last.
     shunned: BTreeSet<Node>,
+    /// The server, if Sentinels have named it.
+    master: Option<Arc<Master>>,
 }
 
 /// The turns of servers; processes that start together begin at different ones.
@@ -43,12 +48,35 @@ impl Finder {
             turns,
             known: Vec::new(),
             shunned: BTreeSet::new(),
+            master: None,
+        }
+    }
+
+    /// The server that was connected to last, if Sentinels have named it.
+    pub(crate) fn master(&self) -> Option<&Arc<Master>> {
+        self.master.as_ref()
+    }
+
+    /// True if Sentinels name another server now.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.master.as_ref().is_some_and(|master| master.is_over())
+    }
+
+    /// Waits before the next try, at most until Sentinels name another server; returns false if cancelled.
+    pub(crate) fn pause(&self, limit: Limit<'_>, time: Duration) -> bool {
+        match &self.master {
+            Some(master) => master.pause(limit, time),
+            None => limit.pause(time),
         }
     }
 
     /// Notes that this server failed.
     pub(crate) fn shun(&mut self, node: &Node) {
-        self.shunned.insert(node.clone());
+        match &self.access.masters {
+            Some(_) if self.has_moved() => {}
+            Some(masters) => masters.doubt(),
+            None => _ = self.shunned.insert(node.clone()),
+        }
     }
 
     /// Connects to a server that answers and, in a cluster, is not cut off from it.
@@ -56,6 +84,27 @@ impl Finder {
     /// # Errors
     /// The error of the last server tried.
     pub(crate) fn connect(&mut self, limit: Limit<'_>) -> Result<(Conn, Option<Health>)> {
+        match self.access.masters.clone() {
+            Some(masters) => {
+                let connected = self.connect_to_master(&masters, limit);
+                connected.inspect_err(|_| masters.doubt())
+            }
+            None => self.connect_to_any(limit),
+        }
+    }
+
+    fn connect_to_master(&mut self, masters: &Masters, limit: Limit<'_>) -> Result<(Conn, Option<Health>)> {
+        self.master = None;
+        let master = self.master.insert(masters.master(limit.share(self.patience))?);
+        let limit = master.limit(limit);
+        // With it the server says that it is a master.
+        let mut conn = Conn::open(&master.node, &self.access, limit.share(self.patience))?;
+        let health = Health::check(&mut conn, limit.share(self.patience))?;
+        master.check()?;
+        Ok((conn, health))
+    }
+
+    fn connect_to_any(&mut self, limit: Limit<'_>) -> Result<(Conn, Option<Health>)> {
         let turn = self.turns.fetch_add(1, Ordering::Relaxed);
         let mut error = Error::new(ErrorKind::InvalidInput, "there are no Redis servers to connect to");
         let mut learnt = None;
@@ -75,7 +124,11 @@ impl Finder {
                 Some(conn) => Ok(conn),
                 None => self.learn(&node, limit),
             };
-            let check = |mut conn| Ok((Health::check(&mut conn, limit.share(self.patience))?, conn));
+            let check = |mut conn| {
+                let health = Health::check(&mut conn, limit.share(self.patience))?;
+                self.check_alone(&mut conn, limit)?;
+                Ok((health, conn))
+            };
             match conn.and_then(check) {
                 Ok((health, conn)) => {
                     self.shunned.remove(&node);
@@ -91,6 +144,17 @@ impl Finder {
         self.known.clear();
         self.shunned.clear();
         Err(error)
+    }
+
+    /// Fails if another one of the configured servers is a master as well.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`], with the names of both.
+    pub(crate) fn check_alone(&self, conn: &mut Conn, limit: Limit<'_>) -> Result<()> {
+        match self.access.masters {
+            Some(_) => Ok(()),
+            None => rivals::check(conn, &self.servers, &self.access, limit),
+        }
     }
 
     /// The servers to try: the cluster's, with the configured ones after the first, since those that a cluster names

@@ -11,15 +11,22 @@ mod client;
 mod cluster;
 mod conn;
 mod finder;
+mod master;
+mod masters;
 mod message;
 mod node;
 mod opening;
+mod poller;
 mod pool;
 mod reply;
+mod rivals;
+mod sentinel;
+mod sentinels;
 mod slots;
 mod stream;
 #[cfg(feature = "redis-tls")]
 mod tls;
+mod watch;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -38,17 +45,21 @@ pub(crate) use client::{Client, Request};
 pub(crate) use cluster::{Health, cut_off};
 pub(crate) use conn::{Conn, Incoming};
 pub(crate) use finder::{Finder, turns};
+use masters::Masters;
 pub(crate) use node::Node;
-pub(crate) use stream::{Limit, poll};
+pub(crate) use stream::{Limit, poll, signal};
 
 /// Credentials, certificates and times for Redis.
 #[derive(Debug, Clone)]
 pub struct RedisOptions {
-    /// The user of Redis' access lists, for addresses that name neither user nor password. Default: empty, which means
-    /// `default`.
+    /// The user of Redis' access lists, for addresses that name neither user nor password, and for the master that
+    /// Sentinels name. Default: empty, which means `default`.
     pub user: String,
     /// The password. Default: none.
     pub password: Secret,
+    /// TLS for the master that Sentinels name, if their address is not `rediss-sentinel`, which means TLS for all. Other
+    /// addresses have a scheme for it. Default: false.
+    pub tls: bool,
     /// The certificate authorities of servers, as a PEM file. Default: empty, which means the system's.
     pub tls_ca: PathBuf,
     /// The client certificate, as a PEM file, for servers that ask for one. Default: empty, which means none.
@@ -106,6 +117,7 @@ impl Default for RedisOptions {
         RedisOptions {
             user: String::new(),
             password: Secret::default(),
+            tls: false,
             tls_ca: PathBuf::new(),
             tls_cert: PathBuf::new(),
             tls_key: PathBuf::new(),
@@ -129,6 +141,10 @@ pub(crate) struct Access {
     #[cfg(feature = "redis-tls")]
     tls: Option<tls::Tls>,
     answered: Answered,
+    /// The server is a Sentinel.
+    is_sentinel: bool,
+    /// Name the server.
+    masters: Option<Masters>,
 }
 
 /// The address at which each server with several addresses last answered, which is tried first. Clones share it.
@@ -152,27 +168,44 @@ impl Access {
     /// [`ErrorKind::Unsupported`] for TLS in a build without it; [`ErrorKind::Config`] or [`ErrorKind::Io`] if the
     /// certificates cannot be used.
     pub(crate) fn new(options: &RedisOptions, servers: &Servers) -> Result<Access> {
+        let of_options = (&options.user, &options.password);
+        let of_address = (&servers.user, &servers.password);
+        if servers.master.is_none() {
+            let is_named = !servers.user.is_empty() || !servers.password.is_empty();
+            let who = if is_named { of_address } else { of_options };
+            return Ok(Access {
+                database: servers.database,
+                ..Access::with(options, who, servers.tls)?
+            });
+        }
+        let sentinels = Access {
+            is_sentinel: true,
+            ..Access::with(options, of_address, servers.tls)?
+        };
+        Ok(Access {
+            database: servers.database,
+            masters: Some(Masters::new(servers, sentinels, options)),
+            ..Access::with(options, of_options, servers.tls || options.tls)?
+        })
+    }
+
+    fn with(options: &RedisOptions, (user, password): (&String, &Secret), tls: bool) -> Result<Access> {
         #[cfg(not(feature = "redis-tls"))]
-        if servers.tls {
+        if tls {
             let context = "Redis over TLS needs the feature redis-tls, which this build lacks";
             return Err(Error::new(ErrorKind::Unsupported, context));
         }
-        let is_named = !servers.user.is_empty() || !servers.password.is_empty();
-        let (user, password) = match is_named {
-            true => (&servers.user, &servers.password),
-            false => (&options.user, &options.password),
-        };
+        #[cfg(not(feature = "redis-tls"))]
+        let _ = options;
         Ok(Access {
             user: user.clone(),
             password: password.clone(),
-            database: servers.database,
+            database: 0,
             #[cfg(feature = "redis-tls")]
-            tls: if servers.tls {
-                Some(tls::Tls::new(options)?)
-            } else {
-                None
-            },
+            tls: if tls { Some(tls::Tls::new(options)?) } else { None },
             answered: Answered::default(),
+            is_sentinel: false,
+            masters: None,
         })
     }
 }

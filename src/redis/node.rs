@@ -12,15 +12,12 @@ pub(crate) struct Node {
     pub(crate) port: u16,
 }
 
-/// Redis' default port.
-const DEFAULT_PORT: u16 = 6379;
-
 impl Node {
-    /// Parses a server, for example `db1:6379`, `[::1]:6379` or `db1`.
-    pub(super) fn parse(text: &str) -> Option<Node> {
+    /// Parses a server, for example `db1:6379`, `[::1]:6379` or `db1`, which has the default port.
+    pub(super) fn parse(text: &str, default_port: u16) -> Option<Node> {
         let with_port = match config::is_host_port(text) {
             true => text.to_owned(),
-            false => format!("{text}:{DEFAULT_PORT}"),
+            false => format!("{text}:{default_port}"),
         };
         let (host, port) = with_port
             .rsplit_once(':')
@@ -103,12 +100,12 @@ mod tests {
 
     #[test]
     fn a_server_may_leave_out_its_own_host_and_scope() {
-        let from = Node::parse("db1:1").unwrap();
+        let from = Node::parse("db1:1", 0).unwrap();
         for (text, expected) in [("db2:2", "db2:2"), (":3", "db1:3"), ("::1:4", "[::1]:4")] {
             assert_eq!(Node::told(text, &from).unwrap().to_string(), expected);
         }
         assert_eq!(Node::told("db2", &from), None);
-        let from = Node::parse("[fe80::1%eth0]:1").unwrap();
+        let from = Node::parse("[fe80::1%eth0]:1", 0).unwrap();
         for (text, expected) in [
             (":2", "[fe80::1%eth0]:2"),
             ("fe80::2:3", "[fe80::2%eth0]:3"),

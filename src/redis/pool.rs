@@ -1,17 +1,22 @@
 //! The connections to all servers, and the known owners of slots, shared by all threads.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 
 use super::address::Servers;
 use super::cluster::{self, Health};
 use super::conn::Conn;
+use super::master::{self, Master};
+use super::masters::Masters;
 use super::node::{Node, in_turn};
+use super::rivals;
 use super::slots::Slots;
 use super::stream::Limit;
 use super::{Access, RedisOptions};
@@ -25,6 +30,8 @@ pub(crate) struct Pool {
     idle: Mutex<HashMap<Node, Vec<Pooled>>>,
     /// The turn of the server to ask.
     turn: AtomicUsize,
+    /// When several single servers are next asked whether two are masters.
+    next_check: Mutex<Instant>,
 }
 
 #[derive(Default)]
@@ -56,6 +63,7 @@ impl Pool {
             known: Mutex::default(),
             idle: Mutex::default(),
             turn: AtomicUsize::new(0),
+            next_check: Mutex::new(Instant::now()),
         })
     }
 
@@ -71,11 +79,16 @@ impl Pool {
     pub(crate) fn knows(&self, servers: &Servers) -> bool {
         let known = self.known.lock();
         let mut ours = known.slots.nodes().chain(&self.servers.nodes);
-        servers.tls == self.servers.tls && ours.any(|node| servers.nodes.contains(node))
+        let are_alike = servers.tls == self.servers.tls && servers.master == self.servers.master;
+        are_alike && ours.any(|node| servers.nodes.contains(node))
     }
 
     /// The owner of this slot; asks servers if it is unknown.
     pub(crate) fn node_of(&self, slot: u16, limit: Limit<'_>) -> Result<Node> {
+        if let Some(masters) = &self.access.masters {
+            let master = masters.master(limit.share(self.options.heartbeat_timeout))?;
+            return Ok(master.node.clone());
+        }
         let known = self.known.lock();
         if let Some(node) = known.slots.node(slot).filter(|_| !known.is_stale) {
             return Ok(node.clone());
@@ -103,6 +116,27 @@ impl Pool {
         Err(error)
     }
 
+    /// Notes from time to time, while the caller has a connection, that another one of several single servers has become
+    /// a master as well.
+    fn check_alone(&self, pooled: &mut Pooled, limit: Limit<'_>) -> Result<()> {
+        let start = Instant::now();
+        let interval = self.options.heartbeat_interval;
+        if pooled.conn.in_cluster || self.servers.nodes.len() < 2 || self.access.masters.is_some() {
+            return Ok(());
+        }
+        {
+            let mut next = self.next_check.lock();
+            if start < *next {
+                return Ok(());
+            }
+            *next = clock::after(start, interval);
+        }
+        let checked = rivals::check(&mut pooled.conn, &self.servers.nodes, &self.access, limit);
+        // Servers that do not answer take a tenth of the time at most.
+        *self.next_check.lock() = clock::after(start, interval.max(10 * start.elapsed()));
+        checked.inspect_err(|_| self.doubt())
+    }
+
     fn learn(&self, node: &Node, limit: Limit<'_>) -> Result<Slots> {
         let patience = self.options.heartbeat_timeout;
         let mut pooled = self.take(node, limit.share(patience))?;
@@ -110,6 +144,7 @@ impl Pool {
             true => cluster::ranges(&mut pooled.conn, limit.patient(patience))?,
             false => Vec::new(),
         };
+        rivals::check(&mut pooled.conn, &self.servers.nodes, &self.access, limit)?;
         self.put(pooled);
         Ok(Slots::new(ranges, node.clone()))
     }
@@ -157,9 +192,37 @@ impl Pool {
         };
     }
 
-    /// Notes that the owners of slots may have changed.
+    /// Notes that the owners of slots, or the master, may have changed.
     pub(crate) fn doubt(&self) {
-        self.known.lock().is_stale = true;
+        match &self.access.masters {
+            Some(masters) => masters.doubt(),
+            None => self.known.lock().is_stale = true,
+        }
+    }
+
+    /// The master, if Sentinels name it, and it is still this server.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Transport`] if another server is the master now.
+    pub(crate) fn hold(&self, node: &Node) -> Result<Option<Arc<Master>>> {
+        let Some(masters) = &self.access.masters else {
+            return Ok(None);
+        };
+        match masters.current().filter(|master| master.node == *node) {
+            Some(master) => Ok(Some(master)),
+            None => {
+                self.lose(node);
+                Err(master::over(node))
+            }
+        }
+    }
+
+    /// Waits before the next try, at most until Sentinels name another master.
+    pub(crate) fn pause(&self, limit: Limit<'_>, time: Duration) {
+        match self.access.masters.as_ref().and_then(Masters::current) {
+            Some(master) => master.pause(limit, time),
+            None => limit.pause(time),
+        };
     }
 
     /// Takes a connection that is good as far as is known. A single server has to be a master.
@@ -170,7 +233,10 @@ impl Pool {
             }
             // Leaves time for a new connection.
             match pooled.check(self.options.heartbeat_interval, limit.share(Duration::MAX)) {
-                Ok(()) => return Ok(pooled),
+                Ok(()) => {
+                    self.check_alone(&mut pooled, limit.share(Duration::MAX))?;
+                    return Ok(pooled);
+                }
                 Err(_) => self.lose(node),
             }
         }

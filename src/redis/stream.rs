@@ -18,14 +18,14 @@ use super::node::Node;
 #[cfg(feature = "redis-tls")]
 use super::tls::Session;
 
-/// The time limit of an operation, and the signal that cancels it.
+/// The time limit of an operation, and the signals that cancel it.
 #[derive(Clone, Copy)]
 pub(crate) struct Limit<'a> {
     pub(crate) deadline: Instant,
     /// The longest single wait; an operation that progresses piece by piece has until the deadline.
     silence: Duration,
-    /// Waits are cancelled when the other end of this is dropped.
-    cancel: Option<&'a UnixStream>,
+    /// Waits are cancelled when the other end of one of these is dropped; the first is set first.
+    cancels: [Option<&'a UnixStream>; 2],
 }
 
 impl<'a> Limit<'a> {
@@ -33,16 +33,28 @@ impl<'a> Limit<'a> {
         Limit {
             deadline,
             silence: Duration::MAX,
-            cancel: None,
+            cancels: [None; 2],
         }
     }
 
     /// No limit except cancellation by dropping the other end of `cancel`.
     pub(crate) fn cancelled_by(cancel: &'a UnixStream) -> Self {
-        Limit {
-            cancel: Some(cancel),
-            ..Limit::until(thread::deadline(Duration::MAX))
-        }
+        Limit::until(thread::deadline(Duration::MAX)).or_cancelled_by(cancel)
+    }
+
+    /// The same, but also cancelled by dropping the other end of `cancel`.
+    pub(super) fn or_cancelled_by(self, cancel: &'a UnixStream) -> Self {
+        let cancels = match self.cancels {
+            [None, _] => [Some(cancel), None],
+            [first, _] => [first, Some(cancel)],
+        };
+        Limit { cancels, ..self }
+    }
+
+    /// The events that cancel.
+    fn cancellations(&self) -> impl Iterator<Item = PollFd<'_>> {
+        let set = self.cancels.iter().flatten();
+        set.map(|cancel| PollFd::from_borrowed_fd(cancel.as_fd(), PollFlags::IN))
     }
 
     /// The same, but ends at most `time` from now, and at half of the remaining time, so that another server can be
@@ -80,10 +92,13 @@ impl<'a> Limit<'a> {
     pub(crate) fn wait(&self, fd: BorrowedFd<'_>, flags: PollFlags) -> io::Result<()> {
         let mut now = Instant::now();
         let end = self.deadline.min(clock::after(now, self.silence));
-        let own = PollFd::from_borrowed_fd(fd, flags);
-        let cancel = PollFd::from_borrowed_fd(self.cancel.map_or(fd, AsFd::as_fd), PollFlags::IN);
-        let mut fds = [own, cancel];
-        let count = 1 + usize::from(self.cancel.is_some());
+        let own = || PollFd::from_borrowed_fd(fd, flags);
+        let mut fds = [own(), own(), own()];
+        let mut count = 1;
+        for (place, cancel) in fds.iter_mut().skip(1).zip(self.cancellations()) {
+            *place = cancel;
+            count += 1;
+        }
         while !self.poll(
             fds.get_mut(..count).unwrap_or_default(),
             end.saturating_duration_since(now),
@@ -95,8 +110,7 @@ impl<'a> Limit<'a> {
 
     /// Waits until one of these is ready, or until `end`; returns which are ready.
     pub(crate) fn wait_any<'fd>(&'fd self, mut fds: Vec<PollFd<'fd>>, end: Instant) -> io::Result<Vec<bool>> {
-        let cancel = self.cancel.map(AsFd::as_fd);
-        fds.extend(cancel.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+        fds.extend(self.cancellations());
         loop {
             let left = end.min(self.deadline).saturating_duration_since(Instant::now());
             match self.poll(&mut fds, left) {
@@ -107,14 +121,15 @@ impl<'a> Limit<'a> {
         }
     }
 
-    /// Waits once for one of these (the last is `cancel`, if there is one); returns true if one is ready.
+    /// Waits once for one of these, the last of which cancel; returns true if one is ready.
     fn poll(&self, fds: &mut [PollFd<'_>], left: Duration) -> io::Result<bool> {
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
         poll(fds, Some(left))?;
         let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
-        if self.cancel.is_some() && fds.last().is_some_and(is_ready) {
+        let mut cancels = fds.iter().rev().take(self.cancels.iter().flatten().count());
+        if cancels.any(is_ready) {
             return Err(io::Error::other("cancelled"));
         }
         Ok(fds.iter().any(is_ready))
@@ -124,10 +139,7 @@ impl<'a> Limit<'a> {
     pub(crate) fn pause(&self, time: Duration) -> bool {
         let now = Instant::now();
         let end = now + time.min(self.left_at(now));
-        let cancel = self
-            .cancel
-            .map(|cancel| PollFd::from_borrowed_fd(cancel.as_fd(), PollFlags::IN));
-        let mut fds: Vec<_> = cancel.into_iter().collect();
+        let mut fds: Vec<_> = self.cancellations().collect();
         loop {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -143,6 +155,17 @@ impl<'a> Limit<'a> {
     pub(crate) fn is_over(&self) -> bool {
         self.left_at(Instant::now()).is_zero()
     }
+}
+
+/// Two ends of a signal, neither of which blocks. Each is readable once the other one is dropped.
+pub(crate) fn signal() -> Result<(UnixStream, UnixStream)> {
+    let open = || {
+        let (one, other) = UnixStream::pair()?;
+        one.set_nonblocking(true)?;
+        other.set_nonblocking(true)?;
+        Ok((one, other))
+    };
+    open().map_err(|e: io::Error| Error::new(ErrorKind::Io, "cannot open a socket pair").with_source(e))
 }
 
 /// Waits for one of these, at most for `timeout` (`None`: without limit). May return early.
@@ -175,12 +198,11 @@ pub(crate) fn look_up(node: &Node, limit: Limit<'_>) -> Result<Vec<SockAddr>> {
 }
 
 fn look_up_host(node: &Node, limit: Limit<'_>) -> Result<Vec<SocketAddr>> {
-    if limit.cancel.is_none() {
+    if limit.cancellations().next().is_none() {
         return Lookup::begin(&node.host, node.port, || {}).wait(limit.deadline);
     }
-    let pair = UnixStream::pair();
-    let (answered, signal) = pair.map_err(|e| Error::new(ErrorKind::Io, "cannot open a socket pair").with_source(e))?;
-    let lookup = Lookup::begin(&node.host, node.port, move || drop(signal));
+    let (answered, looked_up) = signal()?;
+    let lookup = Lookup::begin(&node.host, node.port, move || drop(looked_up));
     let waited = limit.wait(answered.as_fd(), PollFlags::IN);
     lookup.poll().unwrap_or_else(|| {
         Err(match waited {

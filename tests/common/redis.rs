@@ -21,6 +21,8 @@ pub(crate) struct Server {
     port: u16,
     folder: tempfile::TempDir,
     args: Vec<String>,
+    /// It is a Sentinel, with these lines of configuration.
+    sentinel: Option<String>,
     /// The password with which tests log in.
     password: Option<String>,
     running: Option<Running>,
@@ -43,15 +45,29 @@ impl Server {
 
     /// A server with these options in addition.
     pub(crate) fn with(args: &[&str]) -> Server {
+        Server::new(args, None)
+    }
+
+    /// A Sentinel with these lines of configuration; `PORT` is its port.
+    pub(crate) fn sentinel(configuration: &str) -> Server {
+        Server::new(&[], Some(configuration))
+    }
+
+    fn new(args: &[&str], sentinel: Option<&str>) -> Server {
         let deadline = Instant::now() + LONG;
         loop {
             let mut server = Server {
                 port: free_port(),
                 folder: tempfile::tempdir().unwrap(),
                 args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+                sentinel: sentinel.map(str::to_owned),
                 password: None,
                 running: None,
             };
+            if let Some(lines) = sentinel {
+                let lines = lines.replace("PORT", &server.port.to_string());
+                fs::write(server.folder.path().join("sentinel.conf"), lines).unwrap();
+            }
             if let Some(at) = args.iter().position(|arg| *arg == "--requirepass") {
                 server.password = args.get(at + 1).map(|password| (*password).to_owned());
             }
@@ -75,19 +91,12 @@ impl Server {
     fn try_restart(&mut self) -> bool {
         self.kill();
         let mut command = Command::new("sh");
-        command.args([
-            "-c",
-            SHELL,
-            "sh",
-            "redis-server",
-            "--save",
-            "",
-            "--bind",
-            "127.0.0.1",
-            "-::1",
-        ]);
-        command.args(["--daemonize", "no"]);
-        if !self.args.iter().any(|arg| arg == "--tls-port") {
+        command.args(["-c", SHELL, "sh", "redis-server"]);
+        match self.sentinel {
+            Some(_) => command.args(["sentinel.conf", "--sentinel"]),
+            None => command.args(["--save", "", "--bind", "127.0.0.1", "-::1", "--daemonize", "no"]),
+        };
+        if self.sentinel.is_none() && !self.args.iter().any(|arg| arg == "--tls-port") {
             command.args(["--port", &self.port.to_string()]);
         }
         let args = self.args.iter().map(|arg| match &**arg {
@@ -103,7 +112,9 @@ impl Server {
         self.running = Some(Running { shell, pid });
         let deadline = Instant::now() + LONG;
         loop {
-            if self.log().contains("Ready to accept connections") && self.is_running() {
+            let log = self.log();
+            let is_ready = log.contains("Ready to accept connections") || log.contains("Sentinel ID is");
+            if is_ready && self.is_running() {
                 return true;
             }
             if !self.is_running() || Instant::now() > deadline {
@@ -125,6 +136,12 @@ impl Server {
 
     fn log(&self) -> String {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// With what [`Server::ask`] logs in.
+    pub(crate) fn log_in_with(mut self, password: &str) -> Server {
+        self.password = Some(password.to_owned());
+        self
     }
 
     pub(crate) fn port(&self) -> u16 {

@@ -68,6 +68,27 @@ fn publish_and_listen_addresses() {
 }
 
 #[test]
+fn an_address_of_sentinels_is_one_however_it_is_given() {
+    let address = "redis-sentinel://me:secret@h1:26379,h2:26379/mymaster";
+    let given = [
+        format!("remote_db_hosts = ['{address}']"),
+        "remote_db_hosts = ['redis-sentinel://me:secret@h1:26379', 'h2:26379/mymaster']".to_owned(),
+    ];
+    for text in given {
+        let config = Config::from_toml(&text, "x.toml").unwrap();
+        config.validate().unwrap();
+        assert_eq!(config.redis_address(), address);
+    }
+    let mut config = Config::default();
+    config.set("remote_db_hosts", address, Source::Flag).unwrap();
+    config.set("redis_tls", "true", Source::Flag).unwrap();
+    assert_eq!(config.redis_address(), address);
+    let shown = config.get("remote_db_hosts").unwrap();
+    assert_eq!(shown, "redis-sentinel://***@h1:26379,h2:26379/mymaster");
+    assert!(!format!("{config:?}").contains("secret"));
+}
+
+#[test]
 fn port_0_can_be_bound_but_not_listened_to() {
     let mut config = Config::default();
     config.publisher_port = 0;

@@ -302,6 +302,46 @@ mod tls {
         );
     }
 
+    /// Of the Sentinels and the master, or of the master alone.
+    #[test]
+    fn sentinels_prove_who_they_are_too() {
+        within(LIMIT, || {
+            let certificates = Certificates::new();
+            let master = certificates.server("no");
+            let lines = format!(
+                "bind 127.0.0.1\nsentinel monitor mymaster 127.0.0.1 {} 1\n",
+                master.port()
+            );
+            let file = |name: &str| certificates.path(name).display().to_string();
+            let of_tls = format!(
+                "port 0\ntls-port PORT\ntls-auth-clients no\ntls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\n",
+                file("server.crt"),
+                file("server.key"),
+                file("ca.crt")
+            );
+            let secret = Server::sentinel(&format!("{of_tls}{lines}"));
+            let plain = Server::sentinel(&format!("port PORT\n{lines}"));
+            let mut trusting = options();
+            trusting.tls_ca = certificates.path("ca.crt");
+            for (address, tls) in [
+                (format!("rediss-sentinel://{}/mymaster", secret.host()), false),
+                (format!("redis-sentinel://{}/mymaster", plain.host()), true),
+            ] {
+                trusting.tls = tls;
+                let driver = with(&address, trusting.clone());
+                let rig = Rig::new(&driver);
+                rig.listen(&["D"], &address);
+                rig.only("1", || send(&publisher(&driver), "D", "1"));
+                let store = store_with(&address, trusting.clone());
+                store.allocate_unique_key("t").unwrap();
+                let mut strange = trusting.clone();
+                strange.tls_ca = certificates.path("other-ca.crt");
+                let error = store_with(&address, strange).get("t", "k", None).unwrap_err();
+                assert!(error.to_string().contains("certificate"), "{error}");
+            }
+        });
+    }
+
     #[test]
     fn the_server_has_to_prove_who_it_is() {
         within(LIMIT, || {

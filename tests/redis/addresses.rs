@@ -1,6 +1,5 @@
 //! Addresses as they are written: with a password, a database, a socket; and invalid ones.
 
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tablecast::config::{Config, Source};
@@ -105,49 +104,12 @@ fn a_socket_of_the_file_system_does_as_well() {
     });
 }
 
-/// A Sentinel for the test, which watches nothing.
-struct Sentinel {
-    child: Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Sentinel {
-    fn start() -> Sentinel {
-        let folder = tempfile::tempdir().unwrap();
-        let port = crate::rig::free_port();
-        let file = folder.path().join("sentinel.conf");
-        std::fs::write(&file, format!("port {port}\nbind 127.0.0.1\n")).unwrap();
-        let mut command = Command::new("redis-server");
-        let child = command
-            .arg(&file)
-            .arg("--sentinel")
-            .current_dir(folder.path())
-            .stdout(Stdio::null());
-        let child = child.spawn().unwrap();
-        let sentinel = Sentinel {
-            child,
-            port,
-            _folder: folder,
-        };
-        eventually(LONG, || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
-        sentinel
-    }
-}
-
-impl Drop for Sentinel {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 /// It would take subscriptions, but nothing is published there.
 #[test]
 fn a_sentinel_is_not_taken_for_a_server() {
     within(LIMIT, || {
-        let sentinel = Sentinel::start();
-        let address = format!("redis://127.0.0.1:{}", sentinel.port);
+        let sentinel = Server::sentinel("port PORT\nbind 127.0.0.1\n");
+        let address = sentinel.address();
         let (rig, errors) = told(&driver(&address));
         start(&rig, &["D"], &address);
         let (kind, text) = errors.recv_timeout(LONG).unwrap();

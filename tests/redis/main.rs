@@ -10,6 +10,7 @@ mod common;
 mod connections;
 #[cfg(feature = "zmq")]
 mod foreign;
+mod group;
 mod moving;
 mod names;
 #[path = "../common/network.rs"]
@@ -26,6 +27,7 @@ mod reexec;
 mod resubscribe;
 #[path = "../common/rig.rs"]
 mod rig;
+mod sentinel;
 mod server;
 #[path = "../common/redis.rs"]
 mod servers;

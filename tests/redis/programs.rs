@@ -21,12 +21,12 @@ use crate::{SECOND, publisher, with};
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Number of rows of each table that are set repeatedly.
-const STEADY: u32 = 50;
+pub(crate) const STEADY: u32 = 50;
 
 /// By table and key: the version and the value.
-type Rows = BTreeMap<(String, String), (u64, String)>;
+pub(crate) type Rows = BTreeMap<(String, String), (u64, String)>;
 
-fn read(store: &dyn Store, tables: &[String]) -> Result<Rows> {
+pub(crate) fn read(store: &dyn Store, tables: &[String]) -> Result<Rows> {
     let mut rows = Rows::new();
     for table in tables {
         for row in store.entries(table, None) {
@@ -39,22 +39,22 @@ fn read(store: &dyn Store, tables: &[String]) -> Result<Rows> {
 
 /// A reader's data: its copy, and the rows that it learned of by an update, or found when it read.
 #[derive(Default)]
-struct Copy {
-    rows: Rows,
-    told: BTreeSet<(String, String)>,
-    found: BTreeSet<(String, String)>,
-    syncs: Vec<&'static str>,
+pub(crate) struct Copy {
+    pub(crate) rows: Rows,
+    pub(crate) told: BTreeSet<(String, String)>,
+    pub(crate) found: BTreeSet<(String, String)>,
+    pub(crate) syncs: Vec<&'static str>,
 }
 
-struct Reader {
+pub(crate) struct Reader {
     // Dropped first.
-    subscriber: Arc<Subscriber>,
+    pub(crate) subscriber: Arc<Subscriber>,
     _rig: Rig,
-    copy: Arc<Mutex<Copy>>,
+    pub(crate) copy: Arc<Mutex<Copy>>,
 }
 
 impl Reader {
-    fn start(address: &str, tables: &[String]) -> Reader {
+    pub(crate) fn start(address: &str, tables: &[String]) -> Reader {
         let rig = Rig::new(&with(address, RedisOptions::default()));
         let copy = Arc::new(Mutex::new(Copy::default()));
         let ours = Arc::clone(&copy);
@@ -96,16 +96,16 @@ impl Reader {
 
 /// The results of a writer's calls.
 #[derive(Default)]
-struct Log {
+pub(crate) struct Log {
     /// Created rows, and when that was confirmed.
-    made: Vec<((String, String), Instant)>,
-    ok: u64,
-    failed: Vec<((String, String), Error)>,
+    pub(crate) made: Vec<((String, String), Instant)>,
+    pub(crate) ok: u64,
+    pub(crate) failed: Vec<((String, String), Error)>,
     outage: Duration,
 }
 
 /// Creates a row and sets another one in turn, about 333 times a second, until it is stopped.
-fn write(database: &Database, table: &str, stop: &AtomicBool) -> Log {
+pub(crate) fn write(database: &Database, table: &str, stop: &AtomicBool) -> Log {
     let mut log = Log::default();
     let (start, mut last) = (Instant::now(), Instant::now());
     for number in 0.. {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::redis::{Conn, Finder, Health, Limit, RedisOptions};
+use crate::error::{Error, Result};
+use crate::redis::{self, Conn, Finder, Health, Limit, RedisOptions};
 use crate::thread::{self, Thread};
 
 /// Outcome of an attempt.
@@ -40,14 +40,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 impl Connecting {
     /// Starts the thread, which connects after `wait`.
     pub(super) fn start(finder: Finder, options: &RedisOptions, wait: Duration) -> Result<Connecting> {
-        let open = || {
-            let (ours, theirs) = UnixStream::pair()?;
-            ours.set_nonblocking(true)?;
-            theirs.set_nonblocking(true)?;
-            Ok::<_, std::io::Error>((ours, theirs))
-        };
-        let (signal, theirs) =
-            open().map_err(|e| Error::new(ErrorKind::Io, "cannot open a socket pair").with_source(e))?;
+        let (signal, theirs) = redis::signal()?;
         let (results, outcomes) = crossbeam_channel::unbounded();
         let options = options.clone();
         let body = move || run(finder, &theirs, &results, wait, &options);
@@ -97,7 +90,7 @@ fn run(
 ) {
     let limit = Limit::cancelled_by(signal);
     let mut told = false;
-    while limit.pause(wait) {
+    while finder.pause(limit, wait) {
         let outcome = match finder.connect(limit) {
             Ok((conn, health)) => {
                 let _ = results.send(Outcome::Connected(Box::new(Found { conn, health, finder })));

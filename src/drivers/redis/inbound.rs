@@ -147,6 +147,12 @@ impl RedisInbound {
         });
         let wanted = wanted.chain([(self.wakeable.as_fd(), PollFlags::IN)]);
         let mut fds: Vec<_> = wanted.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)).collect();
+        // Behind all others, since each of those belongs to a peer.
+        let masters = self.peers.iter().filter_map(|peer| match peer.state {
+            State::Linked(_) => peer.finder.master(),
+            _ => None,
+        });
+        fds.extend(masters.map(|master| master.news()));
         let waited = poll(&mut fds, timeout);
         waited.map_err(|e| Error::new(ErrorKind::Io, "cannot wait for messages").with_source(e))?;
         let ready: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
@@ -164,9 +170,11 @@ impl RedisInbound {
     fn tend(&mut self) {
         let now = Instant::now();
         for peer in &mut self.peers {
-            if let State::Linked(link) = &mut peer.state
-                && let Err(e) = link.tend(now, &self.options)
-            {
+            let State::Linked(link) = &mut peer.state else {
+                continue;
+            };
+            let is_master = peer.finder.master().map_or(Ok(()), |master| master.check());
+            if let Err(e) = is_master.and_then(|()| link.tend(now, &self.options)) {
                 peer.lose(&e, &self.options, &mut self.changes);
             }
         }
@@ -307,7 +315,7 @@ impl Peer {
         if let State::Linked(link) = std::mem::replace(&mut self.state, State::Lost) {
             self.finder.shun(link.conn().node());
             // A connection that was good for a while is replaced at once.
-            self.wait = match link.since.elapsed() < options.reconnect_max {
+            self.wait = match link.since.elapsed() < options.reconnect_max && !self.finder.has_moved() {
                 true => options.next_wait(self.wait),
                 false => Duration::ZERO,
             };

@@ -47,8 +47,11 @@ impl RedisOutbound {
     /// A connection that is good as far as is known.
     fn link(&mut self, limit: Limit<'_>) -> Result<Link> {
         let now = Instant::now();
-        if let Some(mut link) = self.link.take() {
-            match link.check(now, self.interval, limit.share(self.patience)) {
+        let is_current = |_: &Link| !self.finder.has_moved();
+        if let Some(mut link) = self.link.take().filter(is_current) {
+            let master = self.finder.master().cloned();
+            let limit = master.as_ref().map_or(limit, |master| master.limit(limit));
+            match link.check(now, self.interval, &self.finder, limit.share(self.patience)) {
                 Ok(()) => return Ok(link),
                 Err(_) => self.finder.shun(link.conn.node()),
             }
@@ -59,11 +62,13 @@ impl RedisOutbound {
 }
 
 impl Link {
-    fn check(&mut self, now: Instant, interval: Duration, limit: Limit<'_>) -> Result<()> {
+    fn check(&mut self, now: Instant, interval: Duration, finder: &Finder, limit: Limit<'_>) -> Result<()> {
         self.conn.check()?;
         if now.duration_since(self.checked) >= interval {
             Health::check(&mut self.conn, limit)?;
-            self.checked = now;
+            finder.check_alone(&mut self.conn, limit)?;
+            // Servers that do not answer take a tenth of the time at most.
+            self.checked = now + 10 * now.elapsed();
         }
         Ok(())
     }
@@ -78,6 +83,8 @@ impl Outbound for RedisOutbound {
         loop {
             let failed = match self.link(limit) {
                 Ok(mut link) => {
+                    let master = self.finder.master().cloned();
+                    let limit = master.as_ref().map_or(limit, |master| master.limit(limit));
                     link.conn.push(cmd("PUBLISH").arg(topic).arg(payload));
                     match link.conn.flush(limit) {
                         Ok(()) => return self.confirm(link, limit),
@@ -119,7 +126,10 @@ impl Outbound for RedisOutbound {
 impl RedisOutbound {
     /// Waits for the answer to the message, and keeps the connection if it comes.
     fn confirm(&mut self, mut link: Link, limit: Limit<'_>) -> Result<()> {
-        match link.conn.reply(limit) {
+        let reply = link.conn.reply(limit);
+        // A server that is not the master any more has no subscribers.
+        let checked = self.finder.master().map_or(Ok(()), |master| master.check());
+        match reply.and_then(|reply| checked.map(|()| reply)) {
             Ok(Value::ServerError(why)) => {
                 let error = refused(link.conn.node(), &why);
                 if error.kind() == ErrorKind::Denied {

@@ -7,6 +7,10 @@
 //! [`ErrorKind::Unconfirmed`]. A failover may set the database back by a moment: Redis confirms a write before its
 //! replicas have it.
 //!
+//! With an address `redis-sentinel://` the store is at the master that Sentinels name. Once a process has heard of a
+//! failover, nothing is sent to the old master, and a write that only the old one has confirmed counts as unanswered.
+//! If two of several single servers say that they are the master, nothing is written, and the error names both.
+//!
 //! The server must not evict keys: it needs `maxmemory-policy noeviction`, Redis' default, or one of the `volatile-`
 //! policies. A full server refuses creates and sets ([`ErrorKind::Full`]), but still deletes. A policy that evicts keys
 //! (`allkeys-lru` and the like) destroys tables: reading or writing a table with a missing part returns
@@ -93,7 +97,8 @@ fn prefix_of(topic: &Topic) -> Vec<u8> {
 }
 
 impl RedisStore {
-    /// A store at this address, for example `redis://127.0.0.1:6379`, or at some nodes of a cluster. It connects later.
+    /// A store at this address, for example `redis://127.0.0.1:6379`, at some nodes of a cluster, or at the master that
+    /// Sentinels name, `redis-sentinel://127.0.0.1:26379/mymaster`. It connects later.
     ///
     /// # Errors
     /// As [`RedisDriver::new`](crate::drivers::redis::RedisDriver::new).

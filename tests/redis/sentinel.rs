@@ -1,0 +1,336 @@
+//! A master that Sentinels name: it is killed, stopped and cut off, and comes back; and two masters without Sentinels.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tablecast::config::{Config, Secret, Source};
+use tablecast::drivers::redis::RedisOptions;
+use tablecast::{AddressState, Database, DatabaseOptions, ErrorKind, Node, PublisherOptions, Store, Topic};
+
+use crate::common::{eventually, within};
+use crate::group::{Group, Outage};
+use crate::programs::{Log, Reader, STEADY, read, write};
+use crate::rig::{LONG, Rig, pass, send, update};
+use crate::servers::Server;
+use crate::store::{is_outage, store, store_with};
+use crate::{SECOND, driver, options, publisher, start, told, with};
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+#[test]
+fn a_failover_is_followed_after_a_kill() {
+    follow(Outage::Killed);
+}
+
+#[test]
+fn a_failover_is_followed_after_a_stop() {
+    follow(Outage::Stopped);
+}
+
+#[test]
+fn a_failover_is_followed_after_a_cut() {
+    follow(Outage::CutOff);
+}
+
+/// Three writers write 1,000 rows a second, two readers read, and one writer is idle, while the master fails and comes back.
+fn follow(outage: Outage) {
+    within(LIMIT, move || {
+        let mut group = Group::start();
+        let address = group.address(0);
+        let tables: Vec<_> = (0..3).map(|number| format!("t{number}")).collect();
+        let content = store_with(&address, RedisOptions::default());
+        let driver = with(&address, RedisOptions::default());
+        for table in &tables {
+            for number in 0..STEADY {
+                let key = format!("steady-{number}");
+                content.create(table, &key, "", &Topic::ALL).unwrap();
+            }
+        }
+        // As another process would, it asks the Sentinels itself.
+        let idle_address = group.address(2);
+        let readers: Vec<_> = [&address, &idle_address]
+            .map(|address| Reader::start(address, &tables))
+            .into();
+        let idle = store_with(&idle_address, RedisOptions::default());
+        idle.create("idle", "before", "", &Topic::ALL).unwrap();
+        let stop = AtomicBool::new(false);
+        let (begun, promoted, back, demoted, logs) = std::thread::scope(|scope| {
+            let writers: Vec<_> = tables
+                .iter()
+                .map(|table| {
+                    let store = Arc::new(store_with(&address, RedisOptions::default()));
+                    let database = Database::new(store, publisher(&driver), DatabaseOptions::default());
+                    let stop = &stop;
+                    let body = move || write(&database, table, stop);
+                    std::thread::Builder::new().spawn_scoped(scope, body).unwrap()
+                })
+                .collect();
+            let stopping = Stopping(&stop);
+            pass(2 * SECOND);
+            let begun = Instant::now();
+            group.begin(outage);
+            let promoted = group.await_promotion();
+            pass(3 * SECOND);
+            group.end(outage);
+            let back = Instant::now();
+            assert_eq!(group.servers[0].role(), "master", "it does not come back as a master");
+            idle.create("idle", "after", "", &Topic::ALL).unwrap();
+            // It has never heard of the old one, and its first Sentinel is another one.
+            let anew = store_with(&group.address(1), RedisOptions::default());
+            anew.create("idle", "anew", "", &Topic::ALL).unwrap();
+            let stored = group.watch_old_master();
+            println!(
+                "{outage:?}: while it was a master again, the old one went from {} to {} writes",
+                stored.0, stored.1
+            );
+            let demoted = Instant::now();
+            pass(SECOND);
+            drop(stopping);
+            let logs: Vec<Log> = writers.into_iter().map(|writer| writer.join().unwrap()).collect();
+            assert_eq!(stored.0, stored.1, "writes went to the old master");
+            (begun, promoted, back, demoted, logs)
+        });
+        println!(
+            "{outage:?}: promoted after {:?}, back after {:?}, watched for {:?}",
+            promoted - begun,
+            back - begun,
+            demoted - back
+        );
+        let rows = read(&content, &tables).unwrap();
+        for key in ["after", "anew"] {
+            content.get("idle", key, None).unwrap();
+        }
+        check_writers(outage, &logs, &rows, (begun, promoted));
+        let survived = || {
+            logs.iter()
+                .flat_map(|log| &log.made)
+                .filter(|(row, _)| rows.contains_key(row))
+        };
+        assert!(survived().count() > 1000);
+        for reader in &readers {
+            reader.subscriber.wait_live(LONG).unwrap();
+            eventually(LONG, || reader.copy.lock().rows == rows);
+            let copy = reader.copy.lock();
+            let unseen = survived().filter(|(row, _)| !copy.told.contains(row) && !copy.found.contains(row));
+            assert_eq!(unseen.count(), 0);
+            println!(
+                "{outage:?}: a reader has all {} rows, at {:?}",
+                copy.rows.len(),
+                copy.syncs
+            );
+        }
+    });
+}
+
+/// Stops the writers on drop, also when an assertion fails.
+struct Stopping<'a>(&'a AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What was confirmed by the new master is there, and each program goes on soon after its promotion.
+fn check_writers(outage: Outage, logs: &[Log], rows: &crate::programs::Rows, (begun, promoted): (Instant, Instant)) {
+    for log in logs {
+        for (row, error) in &log.failed {
+            assert!(is_outage(error), "{row:?}: {error}");
+            let is_made = row.1.starts_with("new-") && rows.contains_key(row);
+            assert!(
+                error.kind() == ErrorKind::Unconfirmed || !is_made,
+                "{row:?} was made: {error}"
+            );
+        }
+        let lost: Vec<_> = log.made.iter().filter(|(row, _)| !rows.contains_key(row)).collect();
+        let late: Vec<_> = lost.iter().filter(|(_, at)| *at > promoted).collect();
+        assert!(late.is_empty(), "confirmed after the promotion, and lost: {late:?}");
+        let first = log.made.iter().map(|(_, at)| *at).find(|at| *at > promoted);
+        let after = first.expect("it does not go on") - promoted;
+        println!(
+            "{outage:?}: {} writes were Ok, {} failed, {} were confirmed and lost; it went on {after:?} after the \
+             promotion, {:?} after the outage began",
+            log.ok,
+            log.failed.len(),
+            lost.len(),
+            promoted + after - begun
+        );
+        assert!(after < 10 * SECOND, "it went on {after:?} after the promotion");
+    }
+}
+
+const MASTER_PASSWORD: &str = "hunter2";
+const SENTINEL_PASSWORD: &str = "hunter3";
+
+/// The address has the Sentinels' password, the options the master's.
+#[test]
+fn sentinels_and_master_have_passwords_of_their_own() {
+    within(LIMIT, || {
+        let args = ["--requirepass", MASTER_PASSWORD, "--masterauth", MASTER_PASSWORD];
+        let lines =
+            format!("sentinel auth-pass mymaster {MASTER_PASSWORD}\nsentinel sentinel-pass {SENTINEL_PASSWORD}");
+        let mut group = Group::with(&args, &lines, Some(SENTINEL_PASSWORD));
+        let plain = group.address(0);
+        let hosts = plain.strip_prefix("redis-sentinel://").unwrap();
+        let address = format!("redis-sentinel://:{SENTINEL_PASSWORD}@{hosts}");
+        let mut config = Config::default();
+        for (option, value) in [
+            ("remote_db_hosts", &*address),
+            ("redis_password", MASTER_PASSWORD),
+            ("pub_sub_driver", "redis"),
+            ("nb_db_class", "redis"),
+            ("pub_sub_use_multiproc", "false"),
+        ] {
+            config.set(option, value, Source::Flag).unwrap();
+        }
+        config.validate().unwrap();
+        let node = Node::open(&config).unwrap();
+        let subscriber = node.subscriber().unwrap();
+        subscriber.wait_live(LONG).unwrap();
+        let (sender, updates) = crossbeam_channel::unbounded::<tablecast::DbUpdate>();
+        node.dispatcher().unwrap().on_update(sender).detach();
+        let publisher = node.publisher().unwrap();
+        // It is known without the password.
+        assert_eq!(publisher.address().as_deref(), Some(&*plain));
+        send(&publisher, "D", "1");
+        assert_eq!(updates.recv_timeout(LONG).unwrap().key, "1");
+        let kept = node.database().unwrap();
+        kept.store().create("t", "k", "v", &Topic::ALL).unwrap();
+        // A write and its update are one step there too.
+        assert!(kept.store().announcer(&plain).is_some());
+        assert!(kept.store().announcer(&format!("{plain}2")).is_none());
+
+        let mut shown = format!("{config:?} {node:?} {:?}", subscriber.status());
+        for (address, password) in [
+            (address.replace(SENTINEL_PASSWORD, "hunter4"), MASTER_PASSWORD),
+            (plain, MASTER_PASSWORD),
+            (address.clone(), "hunter4"),
+            (address.clone(), ""),
+        ] {
+            let mut options = options();
+            options.password = Secret::new(password);
+            let wrong = store_with(&address, options.clone());
+            let error = wrong.get("t", "k", None).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+            let refused = crate::publisher(&with(&address, options))
+                .send_event(&update("k"))
+                .unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Denied, "{refused}");
+            shown += &format!("{error:?} {refused:?} {wrong:?}");
+        }
+        group.begin(Outage::Killed);
+        group.await_promotion();
+        eventually(LONG, || {
+            kept.store().set("t", "other", "v").is_ok() || kept.store().create("t", "other", "v", &Topic::ALL).is_ok()
+        });
+        subscriber.wait_live(LONG).unwrap();
+        send(&publisher, "D", "2");
+        assert!(!shown.contains("hunter"), "{shown}");
+    });
+}
+
+#[test]
+fn an_address_that_names_no_master_is_an_error_that_says_so() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let sentinel = Server::sentinel(&format!(
+            "port PORT\nbind 127.0.0.1\nsentinel monitor mymaster 127.0.0.1 {} 1\n",
+            server.port()
+        ));
+        for (address, kind, expected) in [
+            (
+                format!("redis-sentinel://{}/mymaster", server.host()),
+                ErrorKind::Denied,
+                "not a Sentinel",
+            ),
+            (
+                format!("redis-sentinel://{}/other", sentinel.host()),
+                ErrorKind::Unavailable,
+                "No such master",
+            ),
+            (
+                format!("redis://{}", sentinel.host()),
+                ErrorKind::Denied,
+                "is a Sentinel",
+            ),
+        ] {
+            let error = store(&address).get("t", "k", None).unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.to_string().contains(expected), "{error}");
+            let (rig, errors) = told(&driver(&address));
+            start(&rig, &["D"], &address);
+            let (_, text) = errors.recv_timeout(LONG).unwrap();
+            assert!(text.contains(expected), "{text}");
+            assert_eq!(rig.peers()[0].1, AddressState::Connecting);
+        }
+        // One of several that answers is enough, and none is needed by those that are connected.
+        let nobody = crate::rig::free_port();
+        let address = format!("redis-sentinel://127.0.0.1:{nobody},{}/mymaster", sentinel.host());
+        let driver = driver(&address);
+        let rig = Rig::new(&driver);
+        rig.listen(&["D"], &address);
+        let (publisher, store) = (publisher(&driver), store(&address));
+        rig.only("1", || send(&publisher, "D", "1"));
+        store.create("t", "k", "v", &Topic::ALL).unwrap();
+        // All share one connection to a Sentinel, which ends with them.
+        eventually(LONG, || sentinel.clients() == 1);
+        let other = crate::store::store(&format!("redis-sentinel://{}/mymaster", sentinel.host()));
+        assert_eq!(other.get("t", "k", None).unwrap().value, "v");
+        assert_eq!(sentinel.clients(), 2);
+        drop(other);
+        eventually(LONG, || sentinel.clients() == 1);
+        drop(sentinel);
+        pass(SECOND);
+        rig.only("2", || send(&publisher, "D", "2"));
+        assert_eq!(store.get("t", "k", None).unwrap().value, "v");
+        assert_eq!(rig.peers()[0].1, AddressState::Live);
+    });
+}
+
+/// Nothing is written to either, and the error names both.
+#[test]
+fn two_masters_of_one_address_are_both_named() {
+    within(LIMIT, || {
+        let (one, other) = (Server::start(), Server::start());
+        let address = format!("redis://{},{}", one.host(), other.host());
+        let names_both = |text: &str| assert!(text.contains(&one.host()) && text.contains(&other.host()), "{text}");
+        let rows = |server: &Server| server.ask::<i64>(&["DBSIZE"]);
+        let driver = driver(&address);
+        let kept = store(&address);
+        let options = PublisherOptions {
+            send_timeout: SECOND / 2,
+            hello_interval: 60 * SECOND,
+            ..PublisherOptions::default()
+        };
+        let publisher = tablecast::Publisher::new(&*driver, options).unwrap();
+        let (rig, errors) = told(&driver);
+        let refuse = || {
+            let error = kept.create("t", "refused", "v", &Topic::ALL).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+            names_both(&error.to_string());
+            let error = publisher.send_event(&update("k")).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+            names_both(&error.to_string());
+        };
+        refuse();
+        start(&rig, &["D"], &address);
+        names_both(&errors.recv_timeout(LONG).unwrap().1);
+        assert_eq!((rows(&one), rows(&other)), (0, 0));
+        // Only one of them.
+        let () = other.ask(&["REPLICAOF", "127.0.0.1", &one.port().to_string()]);
+        rig.subscriber.wait_live(LONG).unwrap();
+        rig.only("1", || send(&publisher, "D", "1"));
+        kept.create("t", "k", "v", &Topic::ALL).unwrap();
+        eventually(LONG, || rows(&other) == rows(&one));
+        // It is noticed by those that are connected.
+        let () = other.ask(&["REPLICAOF", "NO", "ONE"]);
+        pass(SECOND);
+        let before = (rows(&one), rows(&other));
+        refuse();
+        assert_eq!((rows(&one), rows(&other)), before);
+        // Two addresses of one server are not two masters.
+        let alias = format!("redis://{},localhost:{}", one.host(), one.port());
+        store(&alias).create("t", "alias", "v", &Topic::ALL).unwrap();
+    });
+}
