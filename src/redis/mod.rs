@@ -26,6 +26,8 @@ mod slots;
 mod stream;
 #[cfg(feature = "redis-tls")]
 mod tls;
+#[cfg(feature = "redis-tls")]
+mod trust;
 mod watch;
 
 use std::collections::HashMap;

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
@@ -15,10 +17,33 @@ use crate::error::{Error, ErrorKind, Result};
 
 use super::RedisOptions;
 use super::node::Node;
+use super::trust::Trust;
 
-/// The configuration of sessions, made once for a driver or store.
+/// The configuration of sessions, for a driver or store.
 #[derive(Clone)]
-pub(crate) struct Tls(Arc<ClientConfig>);
+pub(crate) struct Tls(Arc<Inner>);
+
+struct Inner {
+    files: Files,
+    state: Mutex<State>,
+}
+
+struct State {
+    config: Arc<ClientConfig>,
+    /// The files as they were when the configuration was made, or could not be made.
+    seen: Vec<Stamp>,
+}
+
+/// The options that name files; empty ones are not set.
+#[derive(Debug, Clone)]
+struct Files {
+    ca: PathBuf,
+    cert: PathBuf,
+    key: PathBuf,
+}
+
+/// What changes when a file is written or replaced: device, inode, size, and time of the last change in nanoseconds.
+type Stamp = Option<(u64, u64, u64, i64, i64)>;
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -29,28 +54,15 @@ impl fmt::Debug for Tls {
 impl Tls {
     /// Reads the certificates.
     pub(crate) fn new(options: &RedisOptions) -> Result<Tls> {
-        let failed = |e: rustls::Error| Error::new(ErrorKind::Config, "TLS cannot be set up").with_source(e);
-        let mut roots = RootCertStore::empty();
-        if options.tls_ca.as_os_str().is_empty() {
-            // An unreadable or malformed certificate of the system does not make the others untrusted.
-            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        } else {
-            for certificate in certificates(&options.tls_ca)? {
-                roots.add(certificate).map_err(failed)?;
-            }
-        }
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let builder = builder.map_err(failed)?.with_root_certificates(roots);
-        let config = if options.tls_cert.as_os_str().is_empty() {
-            builder.with_no_client_auth()
-        } else {
-            let key = PrivateKeyDer::from_pem_file(&options.tls_key);
-            let key = key.map_err(|e| unreadable(&options.tls_key, e))?;
-            let own = certificates(&options.tls_cert)?;
-            builder.with_client_auth_cert(own, key).map_err(failed)?
+        let files = Files {
+            ca: options.tls_ca.clone(),
+            cert: options.tls_cert.clone(),
+            key: options.tls_key.clone(),
         };
-        Ok(Tls(Arc::new(config)))
+        let seen = files.stamps();
+        let config = files.config()?;
+        let state = Mutex::new(State { config, seen });
+        Ok(Tls(Arc::new(Inner { files, state })))
     }
 
     /// A session with this server, which has to prove its name. The handshake takes place with the first bytes.
@@ -58,30 +70,111 @@ impl Tls {
         // The scope of an IP address has a meaning only on this host.
         let host = node.host.split('%').next().unwrap_or_default().to_owned();
         let name = ServerName::try_from(host).map_err(io::Error::other)?;
-        let session = ClientConnection::new(Arc::clone(&self.0), name);
+        let session = ClientConnection::new(self.config(), name);
         session.map(Session).map_err(io::Error::other)
     }
+
+    /// The configuration, made anew if a file was renewed. While that fails, as between the renewal of a certificate and
+    /// that of its key, it stays as it is.
+    fn config(&self) -> Arc<ClientConfig> {
+        let Inner { files, state } = &*self.0;
+        let mut state = state.lock();
+        let now = files.stamps();
+        if now != state.seen {
+            match files.config() {
+                Ok(config) => state.config = config,
+                Err(e) => log::warn!("certificates were renewed, and the ones read before stay in use: {e}"),
+            }
+            state.seen = now;
+        }
+        Arc::clone(&state.config)
+    }
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let certificates =
-        CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<std::result::Result<Vec<_>, _>>);
-    let certificates = certificates.map_err(|e| unreadable(path, e))?;
-    if certificates.is_empty() {
-        return Err(Error::new(
-            ErrorKind::Config,
-            format!("there is no certificate in {}", path.display()),
-        ));
+impl Files {
+    fn stamps(&self) -> Vec<Stamp> {
+        let stamp = |path: &PathBuf| {
+            let about = fs::metadata(path).ok()?;
+            Some((
+                about.dev(),
+                about.ino(),
+                about.size(),
+                about.ctime(),
+                about.ctime_nsec(),
+            ))
+        };
+        [&self.ca, &self.cert, &self.key].map(stamp).into()
     }
-    Ok(certificates)
+
+    fn config(&self) -> Result<Arc<ClientConfig>> {
+        let failed = |e: rustls::Error| Error::new(ErrorKind::Config, "TLS cannot be set up").with_source(e);
+        let mut roots = RootCertStore::empty();
+        let mut trusted = Vec::new();
+        if self.ca.as_os_str().is_empty() {
+            // An unreadable or malformed certificate of the system does not make the others untrusted.
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        } else {
+            trusted = certificates("redis_tls_ca", &self.ca)?;
+            for certificate in &trusted {
+                let added = roots.add(certificate.clone());
+                added.map_err(|e| wrong("redis_tls_ca", &self.ca, "not a certificate that can be trusted", e))?;
+            }
+        }
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let trust = Trust::new(roots, trusted, &provider)?;
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder
+            .map_err(failed)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(trust));
+        if self.cert.as_os_str().is_empty() {
+            return Ok(Arc::new(builder.with_no_client_auth()));
+        }
+        let own = certificates("redis_tls_cert", &self.cert)?;
+        let key = read("redis_tls_key", &self.key)?;
+        let key = PrivateKeyDer::from_pem_slice(&key)
+            .map_err(|e| wrong("redis_tls_key", &self.key, "not a private key", e))?;
+        let config = builder.with_client_auth_cert(own, key).map_err(|e| {
+            let key = self.key.display();
+            wrong(
+                "redis_tls_cert",
+                &self.cert,
+                &format!("not of the key in {key} (option redis_tls_key)"),
+                e,
+            )
+        })?;
+        Ok(Arc::new(config))
+    }
 }
 
-fn unreadable(path: &Path, e: rustls::pki_types::pem::Error) -> Error {
-    let context = format!("cannot read {}", path.display());
-    match fs::metadata(path) {
-        Err(missing) => Error::new(ErrorKind::Io, context).with_source(missing),
-        Ok(_) => Error::new(ErrorKind::Config, context).with_source(e.to_string()),
+/// The content of a file; editors may have put a byte order mark before it.
+fn read(option: &str, path: &Path) -> Result<Vec<u8>> {
+    let content = fs::read(path).map_err(|e| {
+        let context = format!("option {option}: cannot read {}", path.display());
+        Error::new(ErrorKind::Io, context).with_source(e)
+    })?;
+    match content.strip_prefix(b"\xef\xbb\xbf") {
+        Some(rest) => Ok(rest.to_vec()),
+        None => Ok(content),
     }
+}
+
+fn certificates(option: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let content = read(option, path)?;
+    let certificates: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
+    let certificates = certificates.map_err(|e| wrong(option, path, "not in the form of PEM", e))?;
+    match certificates.is_empty() {
+        true => {
+            let context = format!("option {option}: there is no certificate in {}", path.display());
+            Err(Error::new(ErrorKind::Config, context))
+        }
+        false => Ok(certificates),
+    }
+}
+
+fn wrong(option: &str, path: &Path, what: &str, e: impl fmt::Display) -> Error {
+    let context = format!("option {option}: {} is {what}", path.display());
+    Error::new(ErrorKind::Config, context).with_source(e.to_string())
 }
 
 /// The TLS of one connection.

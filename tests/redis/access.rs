@@ -233,6 +233,8 @@ mod tls {
     use std::path::Path;
     use std::process::Command;
 
+    use tablecast::drivers::redis::RedisOptions;
+
     use super::*;
 
     /// Files made by `openssl`: an authority, and certificates of a server and of a client.
@@ -270,6 +272,11 @@ mod tls {
         }
 
         fn server(&self, clients: &str) -> Server {
+            self.server_as("server", clients)
+        }
+
+        /// A server with the certificate of this name.
+        fn server_as(&self, who: &str, clients: &str) -> Server {
             let path = |name: &str| self.path(name).display().to_string();
             Server::with(&[
                 "--port",
@@ -277,9 +284,9 @@ mod tls {
                 "--tls-port",
                 "PORT",
                 "--tls-cert-file",
-                &path("server.crt"),
+                &path(&format!("{who}.crt")),
                 "--tls-key-file",
-                &path("server.key"),
+                &path(&format!("{who}.key")),
                 "--tls-ca-cert-file",
                 &path("ca.crt"),
                 "--tls-auth-clients",
@@ -406,17 +413,114 @@ mod tls {
             let rig = Rig::new(&driver);
             rig.listen(&["D"], &address);
             rig.only("1", || send(&publisher(&driver), "D", "1"));
+        });
+    }
 
-            options.tls_key = certificates.path("missing");
-            assert_eq!(
-                RedisDriver::new(&address, options.clone()).unwrap_err().kind(),
-                ErrorKind::Io
-            );
-            options.tls_key = certificates.path("names");
-            assert_eq!(
-                RedisDriver::new(&address, options).unwrap_err().kind(),
-                ErrorKind::Config
-            );
+    /// Each error names the option, and the file.
+    #[test]
+    fn a_wrong_file_is_named_with_its_option() {
+        within(LIMIT, || {
+            let certificates = Certificates::new();
+            fs::write(
+                certificates.path("broken.crt"),
+                "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            )
+            .unwrap();
+            let good = || RedisOptions {
+                tls_ca: certificates.path("ca.crt"),
+                tls_cert: certificates.path("client.crt"),
+                tls_key: certificates.path("client.key"),
+                ..options()
+            };
+            type Set = fn(&mut RedisOptions, std::path::PathBuf);
+            let ca: Set = |options, path| options.tls_ca = path;
+            let cert: Set = |options, path| options.tls_cert = path;
+            let key: Set = |options, path| options.tls_key = path;
+            for (option, set, file, kind) in [
+                ("redis_tls_ca", ca, "missing", ErrorKind::Io),
+                ("redis_tls_ca", ca, "names", ErrorKind::Config),
+                ("redis_tls_ca", ca, "broken.crt", ErrorKind::Config),
+                ("redis_tls_cert", cert, "missing", ErrorKind::Io),
+                ("redis_tls_cert", cert, "names", ErrorKind::Config),
+                ("redis_tls_cert", cert, "broken.crt", ErrorKind::Config),
+                ("redis_tls_cert", cert, "server.crt", ErrorKind::Config),
+                ("redis_tls_key", key, "missing", ErrorKind::Io),
+                ("redis_tls_key", key, "names", ErrorKind::Config),
+                ("redis_tls_key", key, "server.key", ErrorKind::Config),
+            ] {
+                let mut options = good();
+                set(&mut options, certificates.path(file));
+                let refused = RedisDriver::new("rediss://127.0.0.1:1", options).unwrap_err();
+                let text = refused.to_string();
+                assert_eq!(refused.kind(), kind, "{option} {file}: {text}");
+                assert!(text.contains(option) && text.contains(file), "{option} {file}: {text}");
+                assert!(!text.contains("peer"), "{option} {file}: {text}");
+            }
+            RedisDriver::new("rediss://127.0.0.1:1", good()).unwrap();
+        });
+    }
+
+    /// As redis-cli does. Its name must be right, and its time.
+    #[test]
+    fn a_certificate_of_its_own_is_trusted_if_it_is_the_one_given() {
+        within(LIMIT, || {
+            let certificates = Certificates::new();
+            let folder = certificates.0.path();
+            for (who, names) in [("own", "IP:127.0.0.1"), ("elsewhere", "DNS:elsewhere")] {
+                openssl(
+                    folder,
+                    &format!(
+                        "req -x509 -newkey rsa:2048 -nodes -keyout {who}.key -out {who}.crt -days 2 -subj /CN={who} \
+                        -addext subjectAltName={names}"
+                    ),
+                );
+            }
+            // An editor's mark before several certificates.
+            let text = |name: &str| fs::read_to_string(certificates.path(name)).unwrap();
+            let several = format!("\u{feff}{}{}{}", text("ca.crt"), text("own.crt"), text("elsewhere.crt"));
+            fs::write(certificates.path("several.crt"), several).unwrap();
+            for (who, trusted, is_trusted) in [
+                ("own", "own.crt", true),
+                ("own", "several.crt", true),
+                ("server", "several.crt", true),
+                ("own", "ca.crt", false),
+                ("elsewhere", "elsewhere.crt", false),
+            ] {
+                let server = certificates.server_as(who, "no");
+                let address = server.address().replace("redis://", "rediss://");
+                let mut options = options();
+                options.tls_ca = certificates.path(trusted);
+                let (rig, errors) = told(&with(&address, options));
+                start(&rig, &["D"], &address);
+                match is_trusted {
+                    true => rig.subscriber.wait_live(LONG).unwrap(),
+                    false => {
+                        let (_, text) = errors.recv_timeout(LONG).unwrap();
+                        assert!(text.contains("certificate"), "{who} {trusted}: {text}");
+                    }
+                }
+            }
+        });
+    }
+
+    /// The next connection uses what is on the disk.
+    #[test]
+    fn renewed_certificates_are_read_again() {
+        within(LIMIT, || {
+            let certificates = Certificates::new();
+            let server = certificates.server("no");
+            let address = server.address().replace("redis://", "rediss://");
+            let mut options = options();
+            options.tls_ca = certificates.path("renewed.crt");
+            fs::copy(certificates.path("other-ca.crt"), certificates.path("renewed.crt")).unwrap();
+            let (rig, errors) = told(&with(&address, options));
+            start(&rig, &["D"], &address);
+            errors.recv_timeout(LONG).unwrap();
+            // Half written, it is not taken.
+            fs::write(certificates.path("renewed.crt"), "-----BEGIN").unwrap();
+            errors.recv_timeout(LONG).unwrap();
+            fs::copy(certificates.path("ca.crt"), certificates.path("renewed.crt")).unwrap();
+            rig.subscriber.wait_live(LONG).unwrap();
         });
     }
 }
