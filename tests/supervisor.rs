@@ -177,7 +177,7 @@ fn other_commands_are_ready_when_they_do_what_they_are_there_for() {
 }
 
 /// A container: the service is process 1, without rights, in a network with IPv6 alone and a system of which one folder
-/// can be written. Beside it runs a watch.
+/// can be written. Beside it runs a watch. Its host name changes once a file asks for that.
 const CONTAINER: &str = r#"
 set -e
 PATH=$PATH:/usr/sbin:/sbin
@@ -186,7 +186,8 @@ ip link set lo up
 ip address del 127.0.0.1/8 dev lo
 mount --bind "$folder" "$folder"
 mount -o remount,bind,ro /
-"$tool" watch --publisher 'tcp://[::1]:8866' --count 1 >"$folder/watched" &
+"$tool" watch --publisher 'tcp://[::1]:8866' --count 2 >"$folder/watched" &
+(until [ -e "$folder/rename" ]; do sleep 0.02; done; hostname renamed && hostname >"$folder/renamed") &
 exec unshare --user --map-user=1000 --map-group=1000 "$tool" service --publisher-bind-address ::1 \
     --publisher-multiproc-socket "$folder/run/publisher.sock"
 "#;
@@ -205,7 +206,7 @@ fn a_service_runs_as_process_1_of_a_container() {
     within(3 * LIMIT, || {
         let container = || {
             let mut unshare = Command::new("unshare");
-            unshare.args(["--map-root-user", "--mount", "--net", "--pid", "--fork"]);
+            unshare.args(["--map-root-user", "--mount", "--net", "--pid", "--uts", "--fork"]);
             unshare
         };
         let mut trial = container();
@@ -250,8 +251,13 @@ fn a_service_runs_as_process_1_of_a_container() {
         container.await_stderr("ready");
         assert_eq!(publish("k"), Some(0));
         eventually(LIMIT, || watched().contains(r#""key":"k""#));
-        // The watch has ended, beside process 1.
+        fs::write(folder.path().join("rename"), "").unwrap();
+        let renamed = || fs::read_to_string(folder.path().join("renamed")).unwrap_or_default();
+        eventually(LIMIT, || renamed().trim() == "renamed");
         assert_eq!(publish("l"), Some(0));
+        eventually(LIMIT, || watched().contains(r#""key":"l""#));
+        // The watch has ended, beside process 1.
+        assert_eq!(publish("m"), Some(0));
         kill(init.0, Signal::SIGTERM).unwrap();
         assert_eq!(container.end().code, Some(0), "{}", container.stderr());
         assert!(!path.exists());
