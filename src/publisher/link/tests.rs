@@ -162,7 +162,8 @@ impl Rig {
         let mut body = Vec::new();
         self.link.shared.encoder.begin(&update, topic, &mut body);
         for count in 1..1_000_000 {
-            let mut turn = self.link.turn(Duration::ZERO).unwrap();
+            // The keeper may hold the lock for a moment.
+            let mut turn = self.link.turn(Duration::from_secs(20)).unwrap();
             if turn.gathers(body.len()) {
                 turn.gather(topic, 0, &self.link.shared.encoder, &body);
                 return count;
