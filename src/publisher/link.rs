@@ -87,6 +87,10 @@ pub(crate) struct LinkOptions {
 /// How long gathered updates may wait for the transport when the publisher stops.
 const LAST_CHANCE: Duration = Duration::from_millis(500);
 
+/// The keeper holds the lock for moments, for a hello or an answer: an update is not refused for that, whatever its time
+/// limit.
+const HOLD: Duration = Duration::from_millis(20);
+
 impl Link {
     /// Shares `outbound`; `encoder` writes the hellos.
     pub(crate) fn new(mut outbound: Box<dyn Outbound>, encoder: Encoder, options: LinkOptions) -> Result<Link> {
@@ -138,7 +142,7 @@ impl Link {
             Some(sender) => sender,
             None => {
                 let start = Instant::now();
-                let locked = shared.sender.try_lock_for(timeout);
+                let locked = shared.sender.try_lock_for(timeout.max(HOLD));
                 left = timeout.saturating_sub(start.elapsed());
                 let late = || Error::new(ErrorKind::Timeout, "other threads were sending all the time");
                 locked.ok_or_else(late)?
