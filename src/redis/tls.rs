@@ -117,7 +117,14 @@ impl Files {
             trusted = certificates("redis_tls_ca", &self.ca)?;
             for certificate in &trusted {
                 let added = roots.add(certificate.clone());
-                added.map_err(|e| wrong("redis_tls_ca", &self.ca, "not a certificate that can be trusted", e))?;
+                added.map_err(|e| {
+                    wrong(
+                        "redis_tls_ca",
+                        &self.ca,
+                        "not a certificate that can be trusted",
+                        cause(&e),
+                    )
+                })?;
             }
         }
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -140,7 +147,7 @@ impl Files {
                 "redis_tls_cert",
                 &self.cert,
                 &format!("not of the key in {key} (option redis_tls_key)"),
-                e,
+                cause(&e),
             )
         })?;
         Ok(Arc::new(config))
@@ -169,6 +176,14 @@ fn certificates(option: &str, path: &Path) -> Result<Vec<CertificateDer<'static>
             Err(Error::new(ErrorKind::Config, context))
         }
         false => Ok(certificates),
+    }
+}
+
+/// The fault of a certificate. The text of `rustls` calls every certificate a peer's.
+fn cause(e: &rustls::Error) -> String {
+    match e {
+        rustls::Error::InvalidCertificate(e) => format!("{e:?}"),
+        other => other.to_string(),
     }
 }
 
