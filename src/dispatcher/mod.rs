@@ -17,7 +17,7 @@
 //! let (all, updates) = unbounded();
 //! dispatcher.on_update(all).detach();
 //!
-//! A subscriber does this.
+//! // A subscriber does this.
 //! let update = DbUpdate::new("lport", "port-1", Action::Create).value(r#"{"chassis":"host1"}"#);
 //! dispatcher.queue().push(&mut vec![update.clone()], &never())?;
 //!
