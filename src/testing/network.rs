@@ -56,7 +56,8 @@ struct Faults {
 
 #[derive(Default)]
 struct State {
-    rule: Option<Rule>,
+    /// Behind a lock of its own, so that it may cut the network, or name another rule.
+    rule: Option<Arc<Mutex<Rule>>>,
     link: Link,
     lost: u64,
     /// The receiving ends, which look at `link` when they are woken.
@@ -120,9 +121,9 @@ impl Network {
             .open()
     }
 
-    /// From now on this decides on each update, when it is sent.
+    /// From now on this decides on each update, when it is sent, one after the other. It must not send by itself.
     pub fn judge(&self, rule: impl FnMut(&DbUpdate) -> Fate + Send + 'static) {
-        self.faults.state.lock().rule = Some(Box::new(rule));
+        self.faults.state.lock().rule = Some(Arc::new(Mutex::new(Box::new(rule))));
     }
 
     /// The next `count` updates have this fate, and all others pass.
@@ -167,16 +168,12 @@ impl Faults {
     }
 
     fn fate(&self, update: &DbUpdate) -> Fate {
-        let mut state = self.state.lock();
-        // Taken out, so that the rule may use the network.
-        let Some(mut rule) = state.rule.take() else {
+        let Some(rule) = self.state.lock().rule.clone() else {
             return Fate::Pass;
         };
-        drop(state);
-        let fate = rule(update);
-        let mut state = self.state.lock();
-        state.rule.get_or_insert(rule);
-        state.lost += u64::from(fate == Fate::Lose);
+        let mut rule = rule.lock();
+        let fate = (*rule)(update);
+        self.state.lock().lost += u64::from(fate == Fate::Lose);
         fate
     }
 }
@@ -194,7 +191,11 @@ impl Driver for Network {
 
     fn inbound(&self) -> Result<(Box<dyn Inbound>, Arc<dyn Wake>)> {
         let (inner, wake) = self.driver.inbound()?;
-        self.faults.state.lock().wakes.push(Arc::downgrade(&wake));
+        {
+            let wakes = &mut self.faults.state.lock().wakes;
+            wakes.retain(|wake| wake.strong_count() > 0);
+            wakes.push(Arc::downgrade(&wake));
+        }
         let inbound = FaultyInbound {
             inner,
             faults: Arc::clone(&self.faults),
