@@ -326,14 +326,41 @@ impl Cluster {
 
     /// A running replica of this master.
     pub(crate) fn replica_of(&self, master: usize) -> usize {
+        self.find_replica(master).expect("it has no replica")
+    }
+
+    fn find_replica(&self, master: usize) -> Option<usize> {
         let port = self.nodes[master].port.to_string();
         let is_its = |node: &Server| {
             node.running.is_some()
                 && node.role() == "slave"
                 && node.info("replication", "master_port") == Some(port.clone())
         };
-        let replica = self.nodes.iter().position(is_its);
-        replica.expect("it has no replica")
+        self.nodes.iter().position(is_its)
+    }
+
+    /// Makes a replica take this master's place. Returns it once all nodes agree.
+    pub(crate) fn hand_over(&self, master: usize) -> usize {
+        // A failover that does not succeed is given up after 5 s, and writes are held back for twice as long.
+        const PATIENCE: Duration = Duration::from_secs(6);
+        let (mut heir, mut asked) = (None, None::<Instant>);
+        eventually(2 * LONG, || {
+            heir = heir.or_else(|| self.find_replica(master));
+            let Some(heir) = heir else { return false };
+            if self.nodes[heir].role() == "master" {
+                return true;
+            }
+            if asked.is_none_or(|at| at.elapsed() > PATIENCE) {
+                // Refused while it still connects to its master.
+                asked = self.nodes[heir]
+                    .try_ask::<()>(&["CLUSTER", "FAILOVER"])
+                    .ok()
+                    .map(|()| Instant::now());
+            }
+            false
+        });
+        self.await_ok();
+        heir.unwrap()
     }
 
     /// The index of the node on this port.

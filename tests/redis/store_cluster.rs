@@ -183,10 +183,7 @@ fn a_replica_is_promoted_under_writes() {
         let mut cluster = Cluster::start();
         let logs = under_load(&mut cluster, |cluster| {
             for victim in cluster.masters() {
-                let heir = cluster.replica_of(victim);
-                let () = cluster.nodes[heir].ask(&["CLUSTER", "FAILOVER"]);
-                eventually(LONG, || cluster.masters().contains(&heir));
-                cluster.await_ok();
+                cluster.hand_over(victim);
             }
         });
         assert!(logs.iter().all(|log| log.failed.is_empty() && log.ok.len() > 100));

@@ -66,7 +66,9 @@ fn stays_right(host: &str, workers: usize, mut fault: impl FnMut()) {
     };
     for _ in 0..3 {
         (0..150).for_each(|_| write(&node, &mut chance));
-        replica.wait_current(LONG).unwrap();
+        replica
+            .wait_current(LONG)
+            .unwrap_or_else(|e| panic!("{e}: {:?}", replica.stats()));
         eventually(LONG, || is_right(&told));
         fault();
     }
@@ -96,9 +98,8 @@ fn over_a_cluster() {
         let cluster = Cluster::start();
         stays_right(&cluster.nodes[0].host(), 2, || {
             for master in cluster.masters() {
-                let () = cluster.nodes[cluster.replica_of(master)].ask(&["CLUSTER", "FAILOVER"]);
+                cluster.hand_over(master);
             }
-            cluster.await_ok();
         });
     });
 }

@@ -10,7 +10,11 @@ mod world;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use world::{CHECK_INTERVAL, Fate, Kind, Play};
+use super::{Base, Core, Read};
+use crate::clock;
+use crate::store::TableVersion;
+use crate::update::Topic;
+use world::{CHECK_INTERVAL, Fate, Kind, Play, TIMES};
 
 /// The number of histories.
 const HISTORIES: u64 = 10_000;
@@ -196,4 +200,31 @@ fn writes_of_another_history_show_that_the_store_went_back() {
         }
     }
     assert!(seen > 50, "{seen} of 200");
+}
+
+/// A check whose answer comes during the first listing has nothing to be held against: it is made again at once.
+#[test]
+fn a_check_during_the_first_listing_is_made_again() {
+    let now = clock::now();
+    let mut core = Core::<()>::new(TIMES, 0, now);
+    let topic = Topic::new("a").unwrap();
+    core.add_topic(&topic, now);
+    let Some(Read::Listing { id, .. }) = core.poll(now) else {
+        panic!()
+    };
+    let asked = now + Duration::from_millis(1);
+    core.demand(asked);
+    let take_check = |core: &mut Core<()>| {
+        let Some(Read::Versions { id, .. }) = core.poll(asked) else {
+            panic!()
+        };
+        core.take_versions(id, Some(&[Base::of_table(TableVersion::default())]), asked);
+    };
+    take_check(&mut core);
+    core.begin_listing(id, &topic, Some(Base::of_table(TableVersion::default())), [], asked);
+    assert!(core.end_listing(id, &topic).is_empty());
+    core.end_sweep(id, &topic, asked);
+    assert!(!core.is_current(asked));
+    take_check(&mut core);
+    assert!(core.is_current(asked));
 }

@@ -112,9 +112,13 @@ impl<T> Core<T> {
             standing.advance(version.version.max(table), now, self.times.patience);
             standing.prove(running.asked, version.version);
         }
-        if std::mem::take(&mut of_topic.distrusts) {
+        let missed_check = std::mem::take(&mut of_topic.missed_check);
+        let distrusted = std::mem::take(&mut of_topic.distrusts);
+        if distrusted {
             self.distrusts = self.topics.values().any(|of_topic| of_topic.distrusts);
-            // Updates that came meanwhile were not applied.
+        }
+        // Updates that came while the rows were distrusted were not applied.
+        if distrusted || missed_check {
             self.demand(now);
         }
         self.store_answers();

@@ -92,6 +92,8 @@ struct OfTopic {
     list_after: Option<Instant>,
     /// The store went back: the next listing is the truth, and no updates are applied until then.
     distrusts: bool,
+    /// A check found no position to hold against the store: another one follows the listing.
+    missed_check: bool,
     /// The store went back: until this time updates only cause catch-ups.
     quarantined_until: Option<Instant>,
 }

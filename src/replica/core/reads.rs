@@ -143,6 +143,7 @@ impl<T> Core<T> {
                 continue;
             };
             let Some(position) = of_topic.standing.position else {
+                of_topic.missed_check = true;
                 continue;
             };
             let Some(base) = bases.map(|bases| bases.get(place).copied()) else {
@@ -157,6 +158,7 @@ impl<T> Core<T> {
                 continue;
             };
             if is_of_unknown_history(position, base) {
+                of_topic.missed_check = true;
                 if of_topic.listing().is_none() {
                     of_topic.want(now, Want::List);
                 }

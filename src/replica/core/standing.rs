@@ -80,9 +80,9 @@ impl Standing {
 
     /// The store had this version at `asked`: once the position reaches it, nothing was missing then.
     pub(super) fn prove(&mut self, asked: Instant, version: u64) {
-        if self.proofs.len() < MAX_PROOFS {
-            self.proofs.push((asked, version));
-        }
+        // Beyond that the last one gives way: the others are reached earlier, and someone may wait for the newest.
+        self.proofs.truncate(MAX_PROOFS - 1);
+        self.proofs.push((asked, version));
         self.settle();
     }
 
@@ -136,5 +136,26 @@ impl Standing {
         let reached = self.proofs.extract_if(.., |(_, proof)| *proof <= version);
         let proven = reached.map(|(asked, _)| asked).max();
         self.proven = self.proven.max(proven);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However many checks wait, the newest counts once its version is reached.
+    #[test]
+    fn the_newest_of_many_checks_is_proven() {
+        let start = clock::now();
+        let mut standing = Standing {
+            position: Some(TableVersion::default()),
+            ..Standing::default()
+        };
+        let asked = |number| start + Duration::from_secs(number);
+        (1..=3 * MAX_PROOFS as u64).for_each(|number| standing.prove(asked(number), number));
+        standing.advance(2, start, Duration::ZERO);
+        assert_eq!(standing.proven, Some(asked(2)));
+        standing.advance(3 * MAX_PROOFS as u64, start, Duration::ZERO);
+        assert_eq!(standing.proven, Some(asked(3 * MAX_PROOFS as u64)));
     }
 }
