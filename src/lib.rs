@@ -105,7 +105,9 @@
 
 // In reading order: a module imports only what stands above it.
 pub mod error;
+pub mod event;
 mod name;
+mod topic;
 pub mod update;
 
 mod clock;
@@ -186,13 +188,14 @@ pub use drivers::Drivers;
 #[doc(inline)]
 pub use error::{Error, ErrorHook, ErrorKind, Result};
 #[doc(inline)]
+pub use event::{Event, SyncReason};
+#[doc(inline)]
 pub use store::Store;
 #[doc(inline)]
 pub use stores::Stores;
 #[doc(inline)]
 pub use table::Table;
-#[doc(inline)]
-pub use update::{Action, DbUpdate, Event, Name, Origin, SyncReason, Topic};
+pub use update::{Action, DbUpdate, Name, Origin, Topic};
 
 // The enums that handlers and status calls give.
 #[doc(inline)]

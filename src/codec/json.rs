@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::decode::{Content, Fault, Field, Fields, Scratch, Sink};
+use super::fields::{Content, Fault, Field, Fields, Scratch, Sink};
 use super::{MAX_DEPTH, NOT_UTF8, TOO_DEEP, TRUNCATED};
 
 /// Appends `value`, which must be text or a number.

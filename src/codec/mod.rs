@@ -22,6 +22,7 @@
 
 mod decode;
 mod encode;
+mod fields;
 mod hello;
 mod joined;
 mod json;

@@ -6,7 +6,7 @@ use std::io;
 use rmp::Marker;
 use serde::Serialize;
 
-use super::decode::{Content, Fault, Field, Fields, Sink, Spares};
+use super::fields::{Content, Fault, Field, Fields, Sink, Spares};
 use super::{MAX_DEPTH, MAX_UPDATES, NOT_UTF8, TOO_DEEP, TRUNCATED};
 
 pub(super) fn decode(payload: &[u8], spares: &mut Spares, sink: &mut Sink<'_>) -> Result<(), Fault> {

@@ -33,6 +33,8 @@ pub use join_frames::JoinFrames;
 pub use options::{Config, OptionDoc};
 pub use resubscribe::Resubscribe;
 pub use secret::Secret;
+#[cfg(any(feature = "redis", feature = "zmq"))]
+pub(crate) use socket::MAX_SOCKET_PATH;
 
 use crate::error::{Error, ErrorKind, Result};
 use options::OPTIONS;

@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use super::Config;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The operating system's limit for the path of a socket, without the final zero.
-const MAX_PATH_BYTES: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+/// The operating system's limit for the path of a socket, in bytes, without the final zero.
+pub(crate) const MAX_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
 impl Config {
     /// The option `publisher_multiproc_socket_mode`, if it is not empty.
@@ -71,7 +71,7 @@ impl Config {
 pub(super) fn is_path(path: &Path) -> bool {
     let bytes = path.as_os_str().as_bytes();
     matches!(bytes.first(), Some(first) if !b"@*".contains(first))
-        && bytes.len() <= MAX_PATH_BYTES
+        && bytes.len() <= MAX_SOCKET_PATH
         && !bytes.contains(&0)
 }
 

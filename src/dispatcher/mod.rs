@@ -32,6 +32,7 @@
 mod handler;
 mod registry;
 mod run;
+mod shared;
 mod stats;
 mod workers;
 
@@ -47,12 +48,14 @@ pub(crate) use registry::{Callback, Job};
 pub use stats::DispatcherStats;
 
 use crate::error::{Error, ErrorHook, ErrorKind, Result};
+use crate::event::{Event, SyncReason};
 use crate::queue::{self, QueueOptions, QueueSender};
 use crate::table::Table;
 use crate::thread;
-use crate::update::{DbUpdate, Event, Name, SyncReason, Topic};
+use crate::update::{DbUpdate, Name, Topic};
 use registry::{Command, Scope};
-use run::{Run, Shared};
+use run::Run;
+use shared::Shared;
 use workers::Workers;
 
 /// Options of a dispatcher.

@@ -10,7 +10,8 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
 use crate::error::Result;
-use crate::update::{DbUpdate, Event, Name, SyncReason, Topic};
+use crate::event::{Event, SyncReason};
+use crate::update::{DbUpdate, Name, Topic};
 
 /// Keeps a callback registered: dropping it unregisters; [`Guard::detach`] keeps the callback registered until the
 /// dispatcher stops.

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender};
 
 use super::registry::{self, Registry};
-use super::run::Shared;
+use super::shared::Shared;
 use crate::error::Result;
+use crate::event::Event;
 use crate::queue::QueueReceiver;
 use crate::thread::{self, Thread};
-use crate::update::{Event, Name};
+use crate::update::Name;
 
 /// The dispatcher thread's handle to the workers. Dropping it ends them.
 ///

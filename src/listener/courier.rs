@@ -8,8 +8,8 @@ use crossbeam_channel::Sender;
 
 use super::envelope::{self, Answers, EventId};
 use super::in_flight::{InFlight, Step};
-use super::notifier::{Shared, nobody};
 use super::peers::Standing;
+use super::tally::{Tally, nobody};
 use crate::error::{Error, ErrorKind, Result, report};
 use crate::update::{DbUpdate, Name, Topic};
 
@@ -24,7 +24,7 @@ pub(super) enum Command {
 
 pub(super) struct Courier {
     in_flight: InFlight,
-    shared: Arc<Shared>,
+    tally: Arc<Tally>,
     topic: Topic,
     /// The last send failed.
     is_failing: bool,
@@ -35,11 +35,11 @@ const BUNDLE: usize = 64;
 const NUMBERS: usize = 512;
 
 impl Courier {
-    pub(super) fn new(shared: &Arc<Shared>, topic: &Topic) -> Courier {
-        let options = &shared.options;
+    pub(super) fn new(tally: &Arc<Tally>, topic: &Topic) -> Courier {
+        let options = &tally.options;
         Courier {
             in_flight: InFlight::new(options.ack_timeout, options.window, options.timeout),
-            shared: Arc::clone(shared),
+            tally: Arc::clone(tally),
             topic: topic.clone(),
             is_failing: false,
         }
@@ -78,8 +78,8 @@ impl Courier {
         let low = self.in_flight.low();
         for step in self.in_flight.steps() {
             match step {
-                Step::Processed { failed, took } => self.shared.processed(failed, took),
-                Step::Nobody => report(&nobody(), self.shared.options.hook.as_ref()),
+                Step::Processed { failed, took } => self.tally.processed(failed, took),
+                Step::Nobody => report(&nobody(), self.tally.options.hook.as_ref()),
                 Step::Send {
                     number,
                     attempt,
@@ -89,7 +89,7 @@ impl Courier {
                     let Some(update) = self.in_flight.update(number) else {
                         continue;
                     };
-                    self.shared.sent(again);
+                    self.tally.sent(again);
                     let message = envelope::event(&self.id(number), attempt, low, update);
                     self.put(&mut outbox, listener, message);
                 }
@@ -138,10 +138,10 @@ impl Courier {
     /// Sends messages as one, or one by one if they are too large together.
     fn send(&self, listener: &Name, messages: &[DbUpdate]) -> Result<()> {
         let topic = Topic::new(listener)?;
-        match self.shared.publisher.send_batch(&topic, messages) {
+        match self.tally.publisher.send_batch(&topic, messages) {
             Err(e) if is_refused(&e) && messages.len() > 1 => {
                 let mut singly = messages.chunks(1);
-                singly.try_for_each(|message| self.shared.publisher.send_batch(&topic, message))
+                singly.try_for_each(|message| self.tally.publisher.send_batch(&topic, message))
             }
             sent => sent,
         }
@@ -153,7 +153,7 @@ impl Courier {
         let Err(e) = sent else { return };
         if !was_failing {
             let error = Error::new(e.kind(), "a status update could not be sent; it will be sent again").with_source(e);
-            report(&error, self.shared.options.hook.as_ref());
+            report(&error, self.tally.options.hook.as_ref());
         }
     }
 }

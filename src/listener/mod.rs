@@ -77,6 +77,7 @@ mod peers;
 mod run;
 mod server;
 mod sweep;
+mod tally;
 mod waiting;
 
 use std::time::Duration;

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
-use super::choice::Choice;
 use super::courier::{Command, Courier};
 use super::envelope::{self, EventId};
 use super::latency::Latency;
 use super::office::Post;
 use super::options::{Delivery, NotifierOptions, NotifierStats};
 use super::peers::Standing;
+use super::tally::{State, Tally, nobody};
 use super::{LISTENERS, wait_live};
 use crate::dispatcher::{DispatcherHandle, Guard};
 use crate::error::{Error, ErrorKind, Result, report};
@@ -41,24 +41,10 @@ struct Replies {
     _guard: Guard,
 }
 
-pub(super) struct Shared {
+struct Shared {
     /// The topic of answers, and the thread that acts on them; `None` for [`Delivery::AtMostOnce`].
     replies: Option<(Topic, Post)>,
-    pub(super) publisher: Arc<Publisher>,
-    pub(super) options: NotifierOptions,
-    state: Mutex<State>,
-    /// Signalled when fewer updates are pending, other listeners are alive, or the notifier was stopped.
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    stats: NotifierStats,
-    latency: Latency,
-    listeners: Vec<Member>,
-    /// The choice for [`Delivery::AtMostOnce`].
-    choice: Choice,
-    stopped: bool,
+    tally: Arc<Tally>,
 }
 
 impl Notifier {
@@ -83,16 +69,11 @@ impl Notifier {
                 Some((topic, Post::new(publisher, options.hook.clone())?))
             }
         };
-        let shared = Arc::new(Shared {
-            replies,
-            publisher: Arc::clone(publisher),
-            options,
-            state: Mutex::default(),
-            changed: Condvar::new(),
-        });
-        if let Some((topic, post)) = &shared.replies {
-            post.begin(Courier::new(&shared, topic));
+        let tally = Tally::new(publisher, options);
+        if let Some((topic, post)) = &replies {
+            post.begin(Courier::new(&tally, topic));
         }
+        let shared = Arc::new(Shared { replies, tally });
         let begun = Notifier::begin(&shared, store, subscriber, dispatcher);
         begun.inspect_err(|_| drop(shared.end()))
     }
@@ -105,7 +86,7 @@ impl Notifier {
     ) -> Result<Notifier> {
         let replies = Replies::new(shared, subscriber, dispatcher)?;
         let told = Arc::clone(shared);
-        let registry = shared.options.registry();
+        let registry = shared.tally.options.registry();
         let mut hears = Some(Arc::clone(subscriber)).filter(|_| shared.replies.is_some());
         let watch = Watch::new(store, LISTENERS, registry, true, move |present| {
             // Nothing is sent before answers can be received.
@@ -155,24 +136,24 @@ impl Notifier {
 
     /// The listeners that may be chosen, as last seen.
     pub fn listeners(&self) -> Vec<Member> {
-        self.shared.state.lock().listeners.clone()
+        self.shared.tally.state.lock().listeners.clone()
     }
 
     /// The counters since the start.
     pub fn stats(&self) -> NotifierStats {
-        self.shared.state.lock().stats
+        self.shared.tally.state.lock().stats
     }
 
     /// Times from [`Notifier::notify`] to the answer that an update is processed.
     pub fn latency(&self) -> Latency {
-        self.shared.state.lock().latency.clone()
+        self.shared.tally.state.lock().latency.clone()
     }
 
     /// Stops, and returns the updates that were never acknowledged, in order: they may have been processed, or may be
     /// yet. It waits only for a send under way.
     pub fn stop(&self) -> Vec<DbUpdate> {
-        self.shared.state.lock().stopped = true;
-        self.shared.changed.notify_all();
+        self.shared.tally.state.lock().stopped = true;
+        self.shared.tally.changed.notify_all();
         self.watch.stop();
         let replies = self.replies.lock().take();
         match &replies {
@@ -189,7 +170,7 @@ impl Drop for Notifier {
             let context = format!("{} status updates were never acknowledged", pending.len());
             report(
                 &Error::new(ErrorKind::Unconfirmed, context),
-                self.shared.options.hook.as_ref(),
+                self.shared.tally.options.hook.as_ref(),
             );
         }
     }
@@ -198,7 +179,7 @@ impl Drop for Notifier {
 impl fmt::Debug for Notifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Notifier")
-            .field("options", &self.shared.options)
+            .field("options", &self.shared.tally.options)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
@@ -213,7 +194,7 @@ impl Replies {
         let Some((topic, post)) = &shared.replies else {
             return Ok(None);
         };
-        let (post, hook) = (post.clone(), shared.options.hook.clone());
+        let (post, hook) = (post.clone(), shared.tally.options.hook.clone());
         let guard = dispatcher.on_topic(topic.clone(), move |update: &DbUpdate| {
             let said = envelope::answered(update).map(|said| post.send(Command::Answers(said)));
             said.map_or_else(|e| report(&e, hook.as_ref()), drop);
@@ -234,12 +215,12 @@ impl Shared {
         // An update that can never be sent is refused here, so that the caller gets the error.
         let (notifier, number) = (topic.clone(), u64::MAX);
         let message = envelope::event(&EventId { notifier, number }, u32::MAX, number, &update)?;
-        self.publisher.check(topic, &message)?;
-        let capacity = self.options.capacity.max(1) as u64;
-        let deadline = deadline(self.options.notify_timeout);
-        let mut state = self.state.lock();
+        self.tally.publisher.check(topic, &message)?;
+        let capacity = self.tally.options.capacity.max(1) as u64;
+        let deadline = deadline(self.tally.options.notify_timeout);
+        let mut state = self.tally.state.lock();
         while state.stats.pending >= capacity && !state.stopped {
-            if self.changed.wait_until(&mut state, deadline).timed_out() && state.stats.pending >= capacity {
+            if self.tally.changed.wait_until(&mut state, deadline).timed_out() && state.stats.pending >= capacity {
                 let context = format!("{capacity} status updates are pending, no room for another");
                 return Err(Error::new(ErrorKind::Timeout, context));
             }
@@ -259,7 +240,7 @@ impl Shared {
 
     /// Publishes an update, for [`Delivery::AtMostOnce`].
     fn publish(&self, update: &DbUpdate) -> Result<()> {
-        let mut state = self.state.lock();
+        let mut state = self.tally.state.lock();
         if state.stopped {
             return Err(stopped());
         }
@@ -267,37 +248,37 @@ impl Shared {
         drop(state);
         let mut topic = Topic::new(listener)?;
         // An update that the listener does not hear would be lost.
-        if self.publisher.is_subscribed(&topic) == Some(false) {
+        if self.tally.publisher.is_subscribed(&topic) == Some(false) {
             topic = self.draw_heard()?;
         }
-        self.publisher.send_event_to(&topic, update)?;
-        self.state.lock().stats.notified += 1;
-        self.sent(false);
+        self.tally.publisher.send_event_to(&topic, update)?;
+        self.tally.state.lock().stats.notified += 1;
+        self.tally.sent(false);
         Ok(())
     }
 
     /// Chooses one of the listeners that have subscribed at this publisher.
     fn draw_heard(&self) -> Result<Topic> {
-        let listeners = self.state.lock().listeners.clone();
+        let listeners = self.tally.state.lock().listeners.clone();
         let topics = listeners.iter().filter_map(|member| Topic::new(&*member.address).ok());
         // The publisher may be blocked in a send, so the state is not locked here.
         let heard: Vec<Topic> = topics
-            .filter(|topic| self.publisher.is_subscribed(topic) != Some(false))
+            .filter(|topic| self.tally.publisher.is_subscribed(topic) != Some(false))
             .collect();
         let is_heard = |name: &Name| heard.iter().any(|topic| topic.as_str() == name.as_str());
-        let chosen = self.state.lock().choice.draw(is_heard);
+        let chosen = self.tally.state.lock().choice.draw(is_heard);
         let unheard = || Error::new(ErrorKind::Unavailable, "no listener hears this publisher yet");
         Topic::new(chosen.ok_or_else(unheard)?)
     }
 
     fn wait(&self, timeout: Duration, done: impl Fn(&State) -> bool, what: impl Fn(&State) -> String) -> Result<()> {
         let deadline = deadline(timeout);
-        let mut state = self.state.lock();
+        let mut state = self.tally.state.lock();
         while !done(&state) {
             if state.stopped {
                 return Err(stopped());
             }
-            if self.changed.wait_until(&mut state, deadline).timed_out() && !done(&state) {
+            if self.tally.changed.wait_until(&mut state, deadline).timed_out() && !done(&state) {
                 return Err(Error::new(
                     ErrorKind::Timeout,
                     format!("after {timeout:?} {}", what(&state)),
@@ -319,13 +300,13 @@ impl Shared {
         });
         let topics: BTreeMap<Name, Standing> = topics.collect();
         let chosen = present.iter().filter(|presence| may(presence));
-        let mut state = self.state.lock();
+        let mut state = self.tally.state.lock();
         state.listeners = chosen.map(|presence| presence.member.clone()).collect();
         let addresses = state.listeners.iter().map(|member| member.address.as_str().into());
         let addresses = addresses.collect();
         state.choice.set(addresses);
         drop(state);
-        self.changed.notify_all();
+        self.tally.changed.notify_all();
         if let Some((_, post)) = &self.replies {
             post.send(Command::Listeners(topics));
         }
@@ -340,31 +321,8 @@ impl Shared {
         post.send(Command::Stop(sender));
         pending.recv().unwrap_or_default()
     }
-
-    /// Counts a send, just before or after it.
-    pub(super) fn sent(&self, again: bool) {
-        let mut state = self.state.lock();
-        state.stats.sent += 1;
-        state.stats.retried += u64::from(again);
-    }
-
-    pub(super) fn processed(&self, failed: bool, took: Duration) {
-        let mut state = self.state.lock();
-        state.stats.pending -= 1;
-        state.stats.acknowledged += 1;
-        state.stats.failed += u64::from(failed);
-        state
-            .latency
-            .record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-        drop(state);
-        self.changed.notify_all();
-    }
 }
 
 fn stopped() -> Error {
     Error::new(ErrorKind::Stopped, "the notifier was stopped")
-}
-
-pub(super) fn nobody() -> Error {
-    Error::new(ErrorKind::Unavailable, "no listener is alive to take status updates")
 }

@@ -1,73 +1,31 @@
-//! The sending end, shared by threads.
+//! The handle to a sending end.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use hashbrown::HashMap;
 use parking_lot::{Condvar, Mutex};
 
 use crate::clock;
 use crate::codec::{Encoder, GOODBYE, MAX_PERIOD, MIN_HELLO};
 use crate::error::{Error, ErrorHook, ErrorKind, Result, report};
 use crate::thread::{self, Thread};
-use crate::transport::{Outbound, Wake};
+use crate::transport::Outbound;
 use crate::update::Topic;
 
 use super::burst::Burst;
-use super::keeper::{Gathered, HELLO_TIMEOUT};
 use super::numbers::Numbers;
 use super::parked::parked;
+use super::sender::{Gathered, Sender};
+use super::shared::{HELLO_TIMEOUT, Shared};
 use super::turn::Turn;
 
 /// A driver's sending end with its keeper, the thread that sends hellos, also between sends.
 pub(crate) struct Link {
     shared: Arc<Shared>,
-    wake: Arc<dyn Wake>,
     // Joined when the link is dropped, after `wake` has ended it.
     keeper: Option<Thread>,
-}
-
-pub(super) struct Shared {
-    pub(super) sender: Mutex<Sender>,
-    pub(super) gathered: Arc<Gathered>,
-    /// The keeper watches the gathered updates.
-    pub(super) gathering: AtomicBool,
-    /// Set by every send. While it is set the keeper checks the socket from time to time, since a send may have
-    /// consumed the signal that it waits for.
-    pub(super) active: AtomicBool,
-    /// The keeper waits for the lock, which busy senders would otherwise never leave.
-    pub(super) waiting: AtomicBool,
-    pub(super) stopping: AtomicBool,
-    /// Topics on which to use up a number (`None`: all) with the time of the event, for callers that cannot wait for
-    /// the sender. The flag says whether there are any.
-    pub(super) skipped: Mutex<HashMap<Option<Topic>, Instant>>,
-    pub(super) has_skipped: AtomicBool,
-    pub(super) subscribers: Mutex<usize>,
-    pub(super) subscribers_changed: Condvar,
-    pub(super) hellos: Arc<AtomicU64>,
-    pub(super) encoder: Encoder,
-    /// The longest time between two hellos.
-    pub(super) interval: Duration,
-    /// A longer hello is divided.
-    pub(super) max_hello: usize,
-    pub(super) send_timeout: Duration,
-    /// True if the transport has probes to answer.
-    pub(super) is_asked: bool,
-    pub(super) hook: Option<ErrorHook>,
-}
-
-/// State of a send, under the link's lock.
-pub(super) struct Sender {
-    pub(super) outbound: Box<dyn Outbound>,
-    pub(super) numbers: Numbers,
-    pub(super) burst: Burst,
-    pub(super) gathered: Arc<Gathered>,
-    /// Why an accepted update could not be sent.
-    pub(super) trouble: Option<Error>,
-    /// A hello was sent.
-    pub(super) introduced: bool,
 }
 
 /// The shortest and the longest time allowed between two hellos. Subscribers take no longer time for a period.
@@ -95,6 +53,8 @@ impl Link {
     /// Shares `outbound`; `encoder` writes the hellos.
     pub(crate) fn new(mut outbound: Box<dyn Outbound>, encoder: Encoder, options: LinkOptions) -> Result<Link> {
         let waiter = outbound.waiter()?;
+        let is_asked = waiter.is_some();
+        let (mut waiter, wake) = waiter.unwrap_or_else(parked);
         let gathered = Arc::<Gathered>::default();
         let shared = Arc::new(Shared {
             sender: Mutex::new(Sender {
@@ -104,7 +64,7 @@ impl Link {
                 gathered: Arc::clone(&gathered),
                 trouble: None,
                 // A subscriber that connects to this end asks for a hello itself.
-                introduced: waiter.is_some(),
+                introduced: is_asked,
             }),
             gathered,
             gathering: AtomicBool::new(false),
@@ -120,10 +80,10 @@ impl Link {
             interval: options.hello_interval.clamp(INTERVALS.0, INTERVALS.1),
             max_hello: options.max_message_bytes.max(MIN_HELLO),
             send_timeout: options.send_timeout,
-            is_asked: waiter.is_some(),
+            is_asked,
+            wake,
             hook: options.hook,
         });
-        let (mut waiter, wake) = waiter.unwrap_or_else(parked);
         let keep = Arc::clone(&shared);
         let hook = keep.hook.clone();
         let body = move || {
@@ -131,7 +91,7 @@ impl Link {
             Ok(())
         };
         let keeper = Some(thread::spawn_fallible("tablecast-keeper", hook, body)?);
-        Ok(Link { shared, wake, keeper })
+        Ok(Link { shared, keeper })
     }
 
     /// Waits until other threads leave the lock, and returns a turn with the rest of the time.
@@ -149,25 +109,11 @@ impl Link {
             }
         };
         if shared.is_asked && !shared.active.load(Ordering::Relaxed) && !shared.active.swap(true, Ordering::AcqRel) {
-            self.wake.wake();
+            self.shared.wake.wake();
         }
         shared.use_up(&mut sender);
         shared.introduce(&mut sender, left)?;
-        Ok(Turn::new(self, sender, left))
-    }
-
-    /// True if the keeper waits for the end of a turn.
-    #[inline]
-    pub(super) fn is_awaited(&self) -> bool {
-        self.shared.waiting.load(Ordering::Relaxed)
-    }
-
-    /// Called when the first update was gathered: the keeper sends it if no caller does.
-    pub(super) fn gathers(&self, now: Instant) {
-        self.shared.gathered.begin(now);
-        if !self.shared.gathering.load(Ordering::Relaxed) && !self.shared.gathering.swap(true, Ordering::AcqRel) {
-            self.wake.wake();
-        }
+        Ok(Turn::new(shared, sender, left))
     }
 
     /// Uses up a number of this topic, or of all topics used so far, for a past event that could not be published.
@@ -265,7 +211,7 @@ impl Link {
 impl Drop for Link {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::Release);
-        self.wake.wake();
+        self.shared.wake.wake();
         drop(self.keeper.take());
     }
 }

@@ -1,104 +1,31 @@
 //! The sending end, written once for all drivers.
 
 mod burst;
+mod identity;
 mod keeper;
 mod link;
 mod numbers;
+mod options;
 mod parked;
+mod sender;
+mod shared;
 mod turn;
 
 use std::cell::RefCell;
-use std::fmt;
-use std::fs;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock;
-use crate::codec::{Batch, Codec, Encoder, MAX_ACTION_BYTES, MAX_ID_BYTES, MAX_UPDATES};
-use crate::error::{Error, ErrorHook, ErrorKind, Result};
+use crate::codec::{Batch, Encoder, MAX_ACTION_BYTES, MAX_UPDATES};
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Announcement, Written};
 use crate::transport::Driver;
-use crate::update::{DbUpdate, Name, Topic, now_micros};
+use crate::update::{DbUpdate, Name, Topic};
 
+use identity::check_id;
+pub(crate) use identity::{host_name, new_epoch, unique_id};
 pub(crate) use link::{Link, LinkOptions};
-
-/// Identity, limits and times of a [`Publisher`].
-#[derive(Clone)]
-pub struct PublisherOptions {
-    /// The publisher's id, of at most 255 bytes; no two running publishers may share one. Default: made from the host's
-    /// name, the process id and a random number.
-    pub id: Option<Name>,
-    /// The wire format of updates. Default: MessagePack.
-    pub codec: Codec,
-    /// Time limit of a send before it fails with [`ErrorKind::Timeout`]. Default: 1 s.
-    pub send_timeout: Duration,
-    /// A larger payload is refused. Default: 16 MiB.
-    pub max_message_bytes: usize,
-    /// A longer topic is refused. Default: 65,536 bytes.
-    pub max_topic_bytes: usize,
-    /// A longer key is refused. Default: 65,536 bytes.
-    pub max_key_bytes: usize,
-    /// Period of the publisher's hellos, which name its last numbers. A subscriber notices within two periods that the
-    /// last update was lost, and within three that the publisher is gone. Default: 1 s.
-    pub hello_interval: Duration,
-    /// Called for every failure in the background. Default: none; failures are logged in any case.
-    pub hook: Option<ErrorHook>,
-}
-
-impl Default for PublisherOptions {
-    fn default() -> PublisherOptions {
-        PublisherOptions {
-            id: None,
-            codec: Codec::default(),
-            send_timeout: Duration::from_secs(1),
-            max_message_bytes: 16 << 20,
-            max_topic_bytes: 65_536,
-            max_key_bytes: 65_536,
-            hello_interval: Duration::from_secs(1),
-            hook: None,
-        }
-    }
-}
-
-impl PublisherOptions {
-    fn link(&self) -> LinkOptions {
-        LinkOptions {
-            hello_interval: self.hello_interval,
-            max_message_bytes: self.max_message_bytes,
-            send_timeout: self.send_timeout,
-            hook: self.hook.clone(),
-        }
-    }
-}
-
-impl fmt::Debug for PublisherOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PublisherOptions")
-            .field("id", &self.id)
-            .field("codec", &self.codec)
-            .field("send_timeout", &self.send_timeout)
-            .field("max_message_bytes", &self.max_message_bytes)
-            .field("max_topic_bytes", &self.max_topic_bytes)
-            .field("max_key_bytes", &self.max_key_bytes)
-            .field("hello_interval", &self.hello_interval)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Counts of a [`Publisher`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PublisherStats {
-    /// Updates accepted.
-    pub sent: u64,
-    /// Updates refused; the caller got an error for each.
-    pub failed: u64,
-    /// Updates accepted in a burst that could not be sent. Subscribers find their numbers missing.
-    pub lost: u64,
-    /// Hellos sent: answers to subscribers' probes, and those of the option `hello_interval`.
-    pub hellos: u64,
-}
+pub use options::{PublisherOptions, PublisherStats};
 
 /// Sends updates. May be shared between threads; numbers every update per topic.
 ///
@@ -414,36 +341,4 @@ impl Drop for Publisher {
     fn drop(&mut self) {
         self.link.say_goodbye();
     }
-}
-
-/// Refuses an id that receivers would reject.
-fn check_id(id: &str) -> Result<()> {
-    let length = id.len();
-    if length <= MAX_ID_BYTES {
-        return Ok(());
-    }
-    let begin: String = id.chars().take(40).collect();
-    let context = format!("option publisher_id: expected at most {MAX_ID_BYTES} bytes, got {length}: {begin:?}...");
-    Err(Error::new(ErrorKind::Config, context))
-}
-
-/// An id that differs from those of other processes on this host, and of the same process in another container.
-pub(crate) fn unique_id() -> Name {
-    let host = host_name();
-    let random = RandomState::new().hash_one(now_micros());
-    format!("{host}-{}-{random:08x}", std::process::id(), random = random as u32).into()
-}
-
-/// The host's name.
-pub(crate) fn host_name() -> String {
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    match host.trim() {
-        "" => "host".to_owned(),
-        host => host.to_owned(),
-    }
-}
-
-/// The number of a new run; later runs have higher ones.
-pub(crate) fn new_epoch() -> u64 {
-    u64::try_from(now_micros()).unwrap_or(0)
 }

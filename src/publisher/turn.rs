@@ -6,17 +6,17 @@ use parking_lot::MutexGuard;
 
 use crate::clock;
 use crate::codec::{Encoder, is_joined};
-use crate::error::{Error, ErrorKind, Result};
-use crate::thread;
+use crate::error::Result;
 use crate::transport::{Outbound, send_parts};
 use crate::update::Topic;
 
-use super::link::{Link, Sender};
 use super::numbers::Slot;
+use super::sender::Sender;
+use super::shared::Shared;
 
 /// See the [module](self). A turn that ends in an error is dropped; otherwise it [ends](Turn::end).
 pub(crate) struct Turn<'a> {
-    link: &'a Link,
+    shared: &'a Shared,
     sender: MutexGuard<'a, Sender>,
     now: Instant,
     /// The rest of the send's time limit.
@@ -24,10 +24,10 @@ pub(crate) struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    pub(super) fn new(link: &'a Link, sender: MutexGuard<'a, Sender>, left: Duration) -> Turn<'a> {
+    pub(super) fn new(shared: &'a Shared, sender: MutexGuard<'a, Sender>, left: Duration) -> Turn<'a> {
         let now = clock::now();
         Turn {
-            link,
+            shared,
             sender,
             now,
             left,
@@ -71,7 +71,7 @@ impl<'a> Turn<'a> {
         });
         slot.take(1, now);
         if is_first {
-            self.link.gathers(now);
+            self.shared.gathers(now);
         }
         self.end(now);
     }
@@ -94,52 +94,9 @@ impl<'a> Turn<'a> {
     /// Ends the turn, whose last send ended at this time.
     pub(crate) fn end(mut self, at: Instant) {
         self.sender.burst.ended(at);
-        match self.link.is_awaited() {
+        match self.shared.is_awaited() {
             true => MutexGuard::unlock_fair(self.sender),
             false => drop(self.sender),
         }
-    }
-}
-
-impl Sender {
-    /// Sends the gathered updates. Updates that cannot be sent in time stay, unless `gives_up`: then their numbers stay
-    /// used, and subscribers find them missing.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Timeout`] if updates stay.
-    pub(super) fn flush(&mut self, timeout: Duration, gives_up: bool) -> Result<()> {
-        if self.burst.since().is_none() {
-            return Ok(());
-        }
-        let deadline = thread::deadline(timeout);
-        while let Some(frame) = self.burst.first() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let (topic, payload) = (frame.topic.as_str().as_bytes(), frame.updates.payload());
-            let sent = self.outbound.send_joined(topic, payload, left);
-            if let Err(e) = &sent
-                && e.kind() == ErrorKind::Timeout
-                && !gives_up
-            {
-                return sent;
-            }
-            let count = self.burst.remove_first() as u64;
-            if let Err(e) = sent {
-                self.burst.end();
-                self.gathered.add_lost(count);
-                self.trouble = Some(e);
-            }
-        }
-        self.gathered.is_sent();
-        Ok(())
-    }
-
-    /// An error for the accepted updates that could not be sent since the last call.
-    pub(super) fn trouble(&mut self) -> Option<Error> {
-        let e = self.trouble.take()?;
-        let context = format!(
-            "updates that were accepted in a burst could not be sent, {} so far; their numbers are missing",
-            self.gathered.lost()
-        );
-        Some(Error::new(e.kind(), context).with_source(e))
     }
 }

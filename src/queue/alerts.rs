@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 
-use crate::update::{Name, SyncReason, Topic};
+use crate::event::SyncReason;
+use crate::update::{Name, Topic};
 
 /// How many gaps, and how many restarts, are kept apart; peers can forge them.
 const MAX_OF_PEERS: Limit = Limit {

@@ -14,7 +14,8 @@ use super::alerts::Alerts;
 use super::heap::Heap;
 use super::shared::Shared;
 use super::turns::Turns;
-use crate::update::{DbUpdate, Event, Name, SyncReason};
+use crate::event::{Event, SyncReason};
+use crate::update::{DbUpdate, Name};
 
 /// Maximum capacity, in updates, of an emptied batch that is kept.
 const MAX_SPARE: usize = 1024;

@@ -11,7 +11,8 @@ use super::backlog::Put;
 use super::shared::{Shared, receiver_gone};
 use super::{Batch, Overflow, QueueStats};
 use crate::error::Result;
-use crate::update::{DbUpdate, SyncReason};
+use crate::event::SyncReason;
+use crate::update::DbUpdate;
 
 /// The sending end; clones send to the same queue. Updates of one row sent through one of them are handed out in that
 /// order.

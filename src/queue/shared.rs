@@ -8,7 +8,8 @@ use super::alerts::Alerts;
 use super::backlog::{Aside, Backlog};
 use super::{Overflow, QueueStats};
 use crate::error::{Error, ErrorKind, Result};
-use crate::update::{DbUpdate, SyncReason};
+use crate::event::SyncReason;
+use crate::update::DbUpdate;
 
 /// How many emptied batches, and how many batches of values, are kept.
 const SPARES: usize = 16;

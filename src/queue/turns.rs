@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::alerts::Alerts;
-use crate::update::SyncReason;
+use crate::event::SyncReason;
 
 /// How long the updates' turn lasts.
 const TURN: Duration = Duration::from_secs(1);

@@ -5,7 +5,7 @@ use std::fmt;
 
 use percent_encoding::percent_decode_str;
 
-use crate::config::Secret;
+use crate::config::{MAX_SOCKET_PATH, Secret};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::node::Node;
@@ -79,7 +79,7 @@ impl Servers {
             }
             "unix" => {
                 let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-                if !path.starts_with('/') || path.len() > MAX_PATH {
+                if !path.starts_with('/') || path.len() > MAX_SOCKET_PATH {
                     return Err(wrong("the absolute path of a socket"));
                 }
                 let database = match query.strip_prefix("db=") {
@@ -115,9 +115,6 @@ fn is_master_name(name: &str) -> bool {
 /// The default ports of a server and of a Sentinel.
 const DEFAULT_PORT: u16 = 6379;
 const SENTINEL_PORT: u16 = 26_379;
-
-/// The longest path that a socket can have, in bytes.
-const MAX_PATH: usize = 107;
 
 impl fmt::Display for Servers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

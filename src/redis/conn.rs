@@ -11,7 +11,7 @@ use socket2::Socket;
 use crate::error::{Error, ErrorKind, Result};
 
 use super::buffer::Buffer;
-use super::cluster::{Health, cut_off};
+use super::health::Health;
 use super::message::{Message, message};
 use super::node::Node;
 use super::reply::Search;
@@ -149,9 +149,37 @@ impl Conn {
         self.in_cluster = mode == "cluster";
         // One name may stand for a master and its replicas.
         if !self.in_cluster && Health::read(about).is_some_and(|health| !health.ok) {
-            return Err(cut_off(self));
+            return Err(self.cut_off());
         }
         Ok(())
+    }
+
+    /// Asks for the server's health, and fails if it is not healthy, or still loads its data; `None` without permission
+    /// to ask.
+    pub(crate) fn health(&mut self, limit: Limit<'_>) -> Result<Option<Health>> {
+        // Meanwhile a server answers HELLO, and takes subscriptions that it does not confirm.
+        if !self.in_cluster
+            && let Err(e) = self.ask(&cmd("PING"), limit)
+            && e.kind() != ErrorKind::Denied
+        {
+            return Err(e);
+        }
+        match self.ask(&Health::question(self.in_cluster), limit) {
+            Ok(answer) => match Health::read(&answer) {
+                Some(health) if !health.ok => Err(self.cut_off()),
+                health => Ok(health),
+            },
+            Err(e) if e.kind() == ErrorKind::Denied => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The error for an unhealthy server.
+    pub(crate) fn cut_off(&self) -> Error {
+        self.nonsense(match self.in_cluster {
+            true => "the cluster is down, or this server is cut off from it",
+            false => "it is a replica: its master does not receive messages published there",
+        })
     }
 
     pub(crate) fn node(&self) -> &Node {

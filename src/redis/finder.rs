@@ -10,8 +10,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 use super::Access;
 use super::address::Servers;
-use super::cluster::{self, Health};
+use super::cluster;
 use super::conn::Conn;
+use super::health::Health;
 use super::master::Master;
 use super::masters::Masters;
 use super::node::{self, Node};
@@ -99,7 +100,7 @@ impl Finder {
         let limit = master.limit(limit);
         // With it the server says that it is a master.
         let mut conn = Conn::open(&master.node, &self.access, limit.share(self.patience))?;
-        let health = Health::check(&mut conn, limit.share(self.patience))?;
+        let health = conn.health(limit.share(self.patience))?;
         master.check()?;
         Ok((conn, health))
     }
@@ -124,8 +125,8 @@ impl Finder {
                 Some(conn) => Ok(conn),
                 None => self.learn(&node, limit),
             };
-            let check = |mut conn| {
-                let health = Health::check(&mut conn, limit.share(self.patience))?;
+            let check = |mut conn: Conn| {
+                let health = conn.health(limit.share(self.patience))?;
                 self.check_alone(&mut conn, limit)?;
                 Ok((health, conn))
             };

@@ -11,6 +11,7 @@ mod client;
 mod cluster;
 mod conn;
 mod finder;
+mod health;
 mod master;
 mod masters;
 mod message;
@@ -44,9 +45,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub(crate) use address::Servers;
 pub(crate) use client::{Client, Request};
-pub(crate) use cluster::{Health, cut_off};
 pub(crate) use conn::{Conn, Incoming};
 pub(crate) use finder::{Finder, turns};
+pub(crate) use health::Health;
 use masters::Masters;
 pub(crate) use node::Node;
 pub(crate) use stream::{Limit, poll, signal};

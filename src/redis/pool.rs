@@ -11,7 +11,7 @@ use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 
 use super::address::Servers;
-use super::cluster::{self, Health};
+use super::cluster;
 use super::conn::Conn;
 use super::master::{self, Master};
 use super::masters::Masters;
@@ -283,7 +283,7 @@ impl Pooled {
         if !self.conn.in_cluster {
             let now = Instant::now();
             if now.duration_since(self.checked) >= interval {
-                Health::check(&mut self.conn, limit)?;
+                self.conn.health(limit)?;
                 self.checked = now;
             }
         }

@@ -20,10 +20,11 @@ use crate::barrier::{Answers, Applied};
 use crate::clock;
 use crate::dispatcher::{DispatcherHandle, Guard};
 use crate::error::{Error, ErrorKind, Result, report};
+use crate::event::SyncReason;
 use crate::store::{Store, TableVersion};
 use crate::subscriber::{OwnTopic, Subscriber};
 use crate::thread::{Background, Stop, deadline, jittered};
-use crate::update::{DbUpdate, Name, SyncReason, Topic};
+use crate::update::{DbUpdate, Name, Topic};
 
 pub(super) struct Inner {
     pub(super) subscriber: Arc<Subscriber>,

@@ -1,51 +1,18 @@
 //! Results of reads: decoded on the reading thread, merged on the dispatcher's.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::core::{Base, Core, Read};
+use super::core::{Core, Read};
 use super::part::{Found, What};
 use super::row::NewRow;
 use super::typed::Typed;
+use super::waiting::News;
 use crate::clock;
 use crate::error::report;
 use crate::store::{Row, StoredChange};
 use crate::update::{Name, Topic};
-
-/// The results that wait to be merged.
-pub(super) struct Waiting<T> {
-    found: VecDeque<(Arc<Read>, News<T>)>,
-    is_coming_in: bool,
-    /// The last read failed, and this was reported.
-    failed: bool,
-}
-
-impl<T> Default for Waiting<T> {
-    fn default() -> Waiting<T> {
-        Waiting {
-            found: VecDeque::new(),
-            is_coming_in: false,
-            failed: false,
-        }
-    }
-}
-
-impl<T> Waiting<T> {
-    pub(super) fn len(&self) -> usize {
-        self.found.len()
-    }
-}
-
-/// A result with decoded rows.
-enum News<T> {
-    Rows(Vec<NewRow<T>>),
-    /// Keys and versions, with the rows that exist.
-    Changes(Vec<(Name, u64, Option<NewRow<T>>)>),
-    Picked(Option<Base>, Vec<(Name, Option<NewRow<T>>)>),
-    Other(What),
-}
 
 impl<T: Send + Sync + 'static> Typed<T> {
     /// Decodes a result, on the reading thread, and queues it for the dispatcher.

@@ -68,6 +68,7 @@ mod table;
 mod telling;
 mod typed;
 mod verify;
+mod waiting;
 mod watch;
 
 use std::fmt;

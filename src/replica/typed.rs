@@ -11,12 +11,12 @@ use hashbrown::DefaultHashBuilder;
 use parking_lot::{Mutex, RwLock};
 
 use super::core::{Core, Read};
-use super::intake::Waiting;
 use super::map::Map;
 use super::options::{ReplicaOptions, ReplicaStats};
 use super::part::{Found, Part};
 use super::row::{Held, NewRow, Step, Undecoded};
 use super::signal::Signal;
+use super::waiting::Waiting;
 use super::watch::Watchers;
 use crate::clock;
 use crate::database::Entry;

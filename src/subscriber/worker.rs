@@ -245,9 +245,10 @@ mod tests {
     use super::*;
     use crate::config::Resubscribe;
     use crate::drivers::memory::MemoryDriver;
+    use crate::event::SyncReason;
     use crate::subscriber::Subscriber;
     use crate::transport::Driver;
-    use crate::update::{SyncReason, Topic};
+    use crate::update::Topic;
     use crate::{Dispatcher, DispatcherOptions};
 
     const ADDRESS: &str = "memory://here";

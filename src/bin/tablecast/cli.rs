@@ -4,14 +4,14 @@ use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tablecast::config::{OptionDoc, Source};
 use tablecast::drivers::zmq::libzmq;
-use tablecast::{Config, Result, Topic};
+use tablecast::{Config, Result};
 
-use crate::{config, db, demo, listen, members, notify, publish, replica, stage, status, storm, watch};
+use crate::trials::{demo, stage, storm};
+use crate::{config, db, listen, members, notify, publish, replica, status, watch};
 
 /// The options that `-h` shows; the others are in `--help`.
 const COMMON: [&str; 6] = [
@@ -78,31 +78,6 @@ pub(crate) enum Command {
     OwnRedis(stage::RedisArgs),
     #[command(hide = true)]
     DemoSubscriber(demo::SubscriberArgs),
-}
-
-/// The publishers and topics to listen to.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Listen {
-    /// Listen to this topic; may be repeated [default: the option topics].
-    #[arg(long, value_name = "TOPIC")]
-    topic: Vec<String>,
-    /// Listen to the publisher at this address; may be repeated [default: the option publishers].
-    #[arg(long, value_name = "URI")]
-    publisher: Vec<String>,
-}
-
-impl Listen {
-    /// Puts what was given in the place of the options.
-    pub(crate) fn apply(&self, config: &mut Config) -> Result<()> {
-        if !self.topic.is_empty() {
-            let topics = self.topic.iter().map(|topic| Topic::new(topic.as_str()));
-            config.topics = topics.collect::<Result<_>>()?;
-        }
-        if !self.publisher.is_empty() {
-            config.publishers.clone_from(&self.publisher);
-        }
-        config.validate()
-    }
 }
 
 impl Cli {
@@ -173,14 +148,6 @@ fn flag(option: &'static OptionDoc) -> Arg {
     }
 }
 
-/// A number of seconds, for example `0.5`.
-pub(crate) fn seconds(text: &str) -> std::result::Result<Duration, String> {
-    let seconds = text.parse().ok().map(Duration::try_from_secs_f64);
-    seconds
-        .and_then(|seconds| seconds.ok())
-        .ok_or_else(|| "expected a number of seconds".into())
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -204,13 +171,5 @@ mod tests {
         assert_eq!(linger(&["--config", file.to_str().unwrap()]), 500);
         fs::write(&file, "publisher_port = 1").unwrap();
         assert_eq!(linger(&["--config", file.to_str().unwrap()]), 10_000);
-    }
-
-    #[test]
-    fn seconds_may_have_fractions() {
-        assert_eq!(seconds("0.25"), Ok(Duration::from_millis(250)));
-        for bad in ["", "x", "-1", "inf", "nan", "1e300"] {
-            assert!(seconds(bad).is_err(), "{bad}");
-        }
     }
 }

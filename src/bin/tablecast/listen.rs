@@ -8,7 +8,7 @@ use tablecast::{Config, DbUpdate, Error, ErrorKind, Listener, ListenerOptions, R
 use crate::line::Line;
 use crate::seat::SeatArgs;
 use crate::supervisor::Supervisor;
-use crate::{cli, output, signal};
+use crate::{args, output, signal};
 
 /// Take a share of the status updates, as one of any number of servers, and print each, one JSON object per line.
 ///
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// End after this many seconds; with --count this is a failure.
-    #[arg(long, value_name = "S", value_parser = cli::seconds)]
+    #[arg(long, value_name = "S", value_parser = args::seconds)]
     timeout: Option<Duration>,
 }
 

@@ -2,10 +2,10 @@
 //!
 //! Exit code 0 means done, 1 that it failed, 2 wrong usage.
 
+mod args;
 mod cli;
 mod config;
 mod db;
-mod demo;
 mod input;
 mod line;
 mod listen;
@@ -18,11 +18,10 @@ mod row;
 mod seat;
 mod service;
 mod signal;
-mod stage;
 mod status;
-mod storm;
 mod supervisor;
 mod terminal;
+mod trials;
 mod watch;
 
 use std::process::ExitCode;
@@ -31,6 +30,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tablecast::{ErrorKind, Result};
 
 use cli::{Cli, Command};
+use trials::{demo, stage, storm};
 
 fn main() -> ExitCode {
     let cli = match Cli::read(std::env::args_os()) {

@@ -9,13 +9,13 @@ use tablecast::registry::{Member, PUBLISHERS, Presence, PresenceState, RegistryO
 use tablecast::{Config, Error, ErrorKind, Result, Stores};
 
 use crate::terminal::FormatArgs;
-use crate::{cli, output, signal};
+use crate::{args, output, signal};
 
 /// Arguments of the look.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Time to watch; a member that was not seen by then is `unknown` [default: until all is known].
-    #[arg(long, value_name = "S", value_parser = cli::seconds)]
+    #[arg(long, value_name = "S", value_parser = args::seconds)]
     timeout: Option<Duration>,
     #[command(flatten)]
     format: FormatArgs,

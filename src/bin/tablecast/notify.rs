@@ -11,7 +11,7 @@ use tablecast::{Config, DbUpdate, Delivery, Error, ErrorKind, Notifier, Notifier
 use crate::input::{Input, InputArgs};
 use crate::publish::SLICE;
 use crate::seat::SeatArgs;
-use crate::{cli, output, signal};
+use crate::{args, output, signal};
 
 /// Have each status update processed by one of the listeners, chosen at random; prints `acknowledged N of M`.
 ///
@@ -25,7 +25,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     seat: SeatArgs,
     /// Seconds to wait for acknowledgements, and before that for a listener and a connection from it.
-    #[arg(long, value_name = "S", default_value = "30", value_parser = cli::seconds)]
+    #[arg(long, value_name = "S", default_value = "30", value_parser = args::seconds)]
     timeout: Duration,
     /// Publish each to one listener without waiting for acknowledgements; prints `sent N`. With a port of its own, the
     /// command first waits until all listeners hear it.

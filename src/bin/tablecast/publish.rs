@@ -9,7 +9,7 @@ use crossbeam_channel::{bounded, select};
 use tablecast::{Config, DbUpdate, Error, ErrorKind, Node, Publisher, Result};
 
 use crate::input::{Input, InputArgs};
-use crate::{output, signal};
+use crate::{args, output, signal};
 
 /// Publish an update, or one for each line of a file; prints `published N`.
 ///
@@ -27,7 +27,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     wait_subscribers: Option<usize>,
     /// Seconds to wait for them.
-    #[arg(long, value_name = "S", default_value = "30", value_parser = crate::cli::seconds)]
+    #[arg(long, value_name = "S", default_value = "30", value_parser = args::seconds)]
     wait_timeout: Duration,
 }
 

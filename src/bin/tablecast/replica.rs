@@ -14,7 +14,7 @@ use tablecast::{Config, Error, ErrorKind, Name, Node, Result};
 use crate::line::version_text;
 use crate::supervisor::Supervisor;
 use crate::terminal::{Columns, FormatArgs, Kind};
-use crate::{cli, output, signal};
+use crate::{args, output, signal};
 
 /// Hold a copy of tables, and print what changes.
 ///
@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TABLE", required = true)]
     table: Vec<String>,
     #[command(flatten)]
-    listen: cli::Listen,
+    listen: args::Listen,
     /// The id under which writers wait for it, unique among replicas that run [default: made from the host, the process and a
     /// random number].
     #[arg(long)]
@@ -42,7 +42,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// End after this many seconds; with --count, --once or --check this is a failure.
-    #[arg(long, value_name = "S", value_parser = cli::seconds)]
+    #[arg(long, value_name = "S", value_parser = args::seconds)]
     timeout: Option<Duration>,
     #[command(flatten)]
     format: FormatArgs,

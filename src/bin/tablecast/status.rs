@@ -9,7 +9,7 @@ use tablecast::subscriber::SubscriberStatus;
 use tablecast::{AddressState, Config, Error, ErrorKind, Name, Node, Result};
 
 use crate::terminal::FormatArgs;
-use crate::{cli, output, signal};
+use crate::{args, output, signal};
 
 /// Connect as a subscriber would, and print how it stands with every address, topic and publisher.
 ///
@@ -19,9 +19,9 @@ use crate::{cli, output, signal};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    listen: cli::Listen,
+    listen: args::Listen,
     /// Time to wait until everything is live.
-    #[arg(long, value_name = "S", value_parser = cli::seconds, default_value = "3")]
+    #[arg(long, value_name = "S", value_parser = args::seconds, default_value = "3")]
     timeout: Duration,
     #[command(flatten)]
     format: FormatArgs,

@@ -13,7 +13,7 @@ use tablecast::{
 use crate::line::{Line, update_text};
 use crate::supervisor::Supervisor;
 use crate::terminal::{Columns, FormatArgs, Kind};
-use crate::{cli, output, signal};
+use crate::{args, output, signal};
 
 /// Print updates as they come; says `ready` on stderr once it is live.
 ///
@@ -22,7 +22,7 @@ use crate::{cli, output, signal};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    listen: cli::Listen,
+    listen: args::Listen,
     /// Print only updates of this table; may be repeated.
     #[arg(long, value_name = "TABLE")]
     table: Vec<String>,
@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// End after this many seconds; with --count this is a failure.
-    #[arg(long, value_name = "S", value_parser = cli::seconds)]
+    #[arg(long, value_name = "S", value_parser = args::seconds)]
     timeout: Option<Duration>,
     #[command(flatten)]
     format: FormatArgs,

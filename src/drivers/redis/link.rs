@@ -7,7 +7,7 @@ use ::redis::{PushKind, ServerError, Value, cmd};
 
 use crate::clock::after;
 use crate::error::{Error, ErrorKind, Result};
-use crate::redis::{Conn, Health, Incoming, RedisOptions, cut_off, refused};
+use crate::redis::{Conn, Health, Incoming, RedisOptions, refused};
 use crate::update::Topic;
 
 /// A connection to one node.
@@ -187,7 +187,7 @@ impl Link {
             .failing
             .is_some_and(|since| now.duration_since(since) > options.heartbeat_timeout)
         {
-            return Err(cut_off(&self.conn));
+            return Err(self.conn.cut_off());
         }
         self.conn.send_some().map(drop)
     }

@@ -6,7 +6,7 @@ use ::redis::{Value, cmd};
 
 use crate::config::JoinFrames;
 use crate::error::{Error, ErrorKind, Result};
-use crate::redis::{Conn, Finder, Health, Limit, RedisOptions, refused};
+use crate::redis::{Conn, Finder, Limit, RedisOptions, refused};
 use crate::thread;
 use crate::transport::{Outbound, send_parts};
 
@@ -65,7 +65,7 @@ impl Link {
     fn check(&mut self, now: Instant, interval: Duration, finder: &Finder, limit: Limit<'_>) -> Result<()> {
         self.conn.check()?;
         if now.duration_since(self.checked) >= interval {
-            Health::check(&mut self.conn, limit)?;
+            self.conn.health(limit)?;
             finder.check_alone(&mut self.conn, limit)?;
             // Servers that do not answer take a tenth of the time at most.
             self.checked = now + 10 * now.elapsed();

@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::unistd::Group;
 
+use crate::config::MAX_SOCKET_PATH;
 use crate::error::{Error, ErrorKind, Result};
 
 use super::ZmqOptions;
-use super::endpoint::MAX_PATH;
 
 /// What a socket gets in place of the mode that the umask leaves, and of the group of the process.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -109,11 +109,11 @@ impl Folder {
         let mut path = socket.as_os_str().to_owned();
         path.push(".new");
         let folder = Folder { path: path.into() };
-        if folder.socket().as_os_str().len() > MAX_PATH {
+        if folder.socket().as_os_str().len() > MAX_SOCKET_PATH {
             let (socket, excess) = (socket.display(), ".new/s".len());
             let context = format!(
                 "{socket}: a socket with a mode or a group needs a path of at most {} bytes",
-                MAX_PATH - excess
+                MAX_SOCKET_PATH - excess
             );
             return Err(Error::new(ErrorKind::InvalidInput, context));
         }
@@ -203,7 +203,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let long = folder
             .path()
-            .join("x".repeat(MAX_PATH - folder.path().as_os_str().len() - 6));
+            .join("x".repeat(MAX_SOCKET_PATH - folder.path().as_os_str().len() - 6));
         let access = with(Some(0o600), None).unwrap();
         let error = access.make(&long, |_| panic!("its path is too long")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);

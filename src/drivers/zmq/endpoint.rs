@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 
+use crate::config::MAX_SOCKET_PATH;
 use crate::error::{Error, ErrorKind, Result};
 
 use super::access::Access;
@@ -24,9 +25,6 @@ pub(super) enum Role {
     Bind,
     Connect,
 }
-
-/// The longest path of a Unix socket on Linux, without the final zero.
-pub(super) const MAX_PATH: usize = 107;
 
 impl Endpoint {
     pub(super) fn parse(address: &str) -> Result<Endpoint> {
@@ -55,7 +53,9 @@ impl Endpoint {
                 }
             }
             "ipc" if rest.is_empty() => return invalid("ipc:// and a path"),
-            "ipc" if rest.len() > MAX_PATH => return invalid("a path of at most 107 bytes, the limit of Unix sockets"),
+            "ipc" if rest.len() > MAX_SOCKET_PATH => {
+                return invalid("a path of at most 107 bytes, the limit of Unix sockets");
+            }
             "inproc" if rest.is_empty() => return invalid("inproc:// and a name"),
             "ipc" | "inproc" => {}
             "pgm" | "epgm" if zmq::has("pgm") != Some(true) => {

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::clock::after;
-use crate::update::{Name, SyncReason, Topic};
+use crate::event::SyncReason;
+use crate::update::{Name, Topic};
 
 /// How often to check whether a topic is in force anywhere, after the wait for an address has timed out.
 const AGAIN: Duration = Duration::from_millis(100);

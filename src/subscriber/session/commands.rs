@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use crate::update::{Name, SyncReason, Topic};
+use crate::event::SyncReason;
+use crate::update::{Name, Topic};
 
 use super::peer::Peer;
 use super::{Action, Command, Session};

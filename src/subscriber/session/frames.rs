@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::codec::{self, Control, GOODBYE, HELLO, Hello, MIN_HELLO, Message};
 use crate::error::{Error, ErrorKind};
-use crate::update::{Name, SyncReason, Topic};
+use crate::event::SyncReason;
+use crate::update::{Name, Topic};
 
 use super::continuity::{Scope, Sender};
 use super::peer::Greeting;

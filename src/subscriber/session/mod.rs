@@ -21,7 +21,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use crate::codec::{Decoder, Message};
-use crate::update::{DbUpdate, Name, SyncReason, Topic};
+use crate::event::SyncReason;
+use crate::update::{DbUpdate, Name, Topic};
 
 use super::options::{SubscriberOptions, SubscriberStats};
 use super::status::{AddressState, TopicStatus};

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::error::Error;
-use crate::update::{Name, SyncReason, Topic};
+use crate::event::SyncReason;
+use crate::update::{Name, Topic};
 
 /// A change by the program.
 #[derive(Debug)]

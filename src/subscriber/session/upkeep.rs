@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::clock::after;
 use crate::config::Resubscribe;
-use crate::update::{Name, SyncReason, Topic};
+use crate::event::SyncReason;
+use crate::update::{Name, Topic};
 
 use super::LEAST_HELD;
 use super::continuity::Scope;

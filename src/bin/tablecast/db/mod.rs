@@ -10,7 +10,7 @@ use tablecast::store::{Write, WriteOp, Written};
 use tablecast::{Config, Database, DbUpdate, Error, ErrorKind, Node, Result, Store, Stores, Topic};
 
 use crate::terminal::FormatArgs;
-use crate::{cli, output, publish, signal};
+use crate::{args, output, publish, signal};
 
 /// Write and read rows of the database; subscribers are notified of each change.
 ///
@@ -117,7 +117,7 @@ struct ChangeArgs {
     no_publish: bool,
     /// Wait at most this long until the registered replicas have applied the change; prints `applied by N of M
     /// replicas`, and fails if some have not.
-    #[arg(long, value_name = "SECONDS", value_parser = cli::seconds, conflicts_with = "no_publish")]
+    #[arg(long, value_name = "SECONDS", value_parser = args::seconds, conflicts_with = "no_publish")]
     wait: Option<Duration>,
     /// Priority of the update; a lower number is more urgent.
     #[arg(long, value_name = "N", default_value_t = DbUpdate::DEFAULT_PRIORITY, allow_negative_numbers = true)]

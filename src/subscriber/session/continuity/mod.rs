@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use hashbrown::HashMap;
 
 use crate::error::Error;
-use crate::update::{DbUpdate, Name, Origin, SyncReason, Topic};
+use crate::event::SyncReason;
+use crate::update::{DbUpdate, Name, Origin, Topic};
 
 use super::{Peers, Proof, Topics};
 use pending::Pending;

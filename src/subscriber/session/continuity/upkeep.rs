@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use super::run::{Run, RunState};
 use super::{Continuity, Findings, MAX_SIZE, Proof, SWEEP, Scope, earlier, find, shrink};
+use crate::event::SyncReason;
 use crate::subscriber::session::peer::Peer;
-use crate::update::{DbUpdate, SyncReason};
+use crate::update::DbUpdate;
 
 /// Publishers that have missed two hellos are reported together with those that have missed more, since a cut that
 /// affects one often affects others.

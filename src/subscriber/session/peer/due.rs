@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use crate::clock::after;
+use crate::event::SyncReason;
 use crate::subscriber::session::probe::SOON;
 use crate::subscriber::session::times::Times;
-use crate::update::{Name, SyncReason};
+use crate::update::Name;
 
 use super::{PASSING, Peer, Phase};
 

@@ -10,7 +10,8 @@ mod proof;
 use std::time::{Duration, Instant};
 
 use crate::clock::after;
-use crate::update::{Name, SyncReason, Topic};
+use crate::event::SyncReason;
+use crate::update::{Name, Topic};
 
 use super::delay::Delay;
 use super::probe::Probe;

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use tablecast::{Action, DbUpdate, Error, ErrorKind, Result, Topic};
 
 /// The history of a network with a few tenants, one update per line, in order.
-const NETWORK: &str = include_str!("../../../../examples/network.jsonl");
+const NETWORK: &str = include_str!("../../../../../examples/network.jsonl");
 
 /// The topics of the example and of generated updates, besides [`Topic::ALL`].
 const TENANTS: [&str; 3] = ["tenant-acme", "tenant-globex", "tenant-initech"];

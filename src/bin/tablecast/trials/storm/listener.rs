@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tablecast::{Config, DbUpdate, Result};
 
 use crate::seat;
-use crate::stage::{self, wire};
+use crate::trials::stage::{self, wire};
 
 /// Arguments of a listener of the storm; the storm passes them.
 #[derive(Debug, clap::Args)]

@@ -11,8 +11,8 @@ use crossbeam_channel::Receiver;
 use tablecast::{Config, Result};
 
 use crate::output;
-use crate::stage::progress::Progress;
-use crate::stage::{Flags, Setup, Stage};
+use crate::trials::stage::progress::Progress;
+use crate::trials::stage::{Flags, Setup, Stage};
 use round::Round;
 
 pub(crate) use listener::{ListenerArgs, run as run_listener};

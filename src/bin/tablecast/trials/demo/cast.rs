@@ -10,7 +10,7 @@ use super::Args;
 use super::protocol::{Order, Report};
 use super::subscriber::SubscriberArgs;
 use super::writer::WriterArgs;
-use crate::stage::{self, Choice, Driver, Process, Setup, Stage, Who, config_of, wire};
+use crate::trials::stage::{self, Choice, Driver, Process, Setup, Stage, Who, config_of, wire};
 
 /// The writers, the subscribers, and the servers between them.
 #[derive(Debug)]

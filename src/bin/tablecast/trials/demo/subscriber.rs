@@ -11,7 +11,7 @@ use tablecast::{Config, DbUpdate, Node, Result, SyncReason};
 use super::ledger::Ledger;
 use super::protocol::{self, Order, Report};
 use super::rows::{self, Held};
-use crate::stage::wire;
+use crate::trials::stage::wire;
 
 /// Arguments of a subscriber of the demo; the demo passes them.
 #[derive(Debug, clap::Args)]

@@ -7,8 +7,8 @@ use tablecast::{Action, DbUpdate, Node, Notifier, Result};
 
 use super::listener::{ListenerArgs, Order, Report};
 use crate::seat;
-use crate::stage::progress::Progress;
-use crate::stage::{self, Choice, Driver, Process, Setup, Stage, Who, config_of, wire};
+use crate::trials::stage::progress::Progress;
+use crate::trials::stage::{self, Choice, Driver, Process, Setup, Stage, Who, config_of, wire};
 
 /// The participants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

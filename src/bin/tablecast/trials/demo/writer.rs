@@ -9,7 +9,7 @@ use tablecast::{Action, Config, Database, DbUpdate, Node, Publisher, Result, Top
 use super::Args;
 use super::protocol::{self, Order, Report};
 use super::workload::Workload;
-use crate::stage::{Setup, wire};
+use crate::trials::stage::{Setup, wire};
 
 /// Arguments of a writer of the demo; the demo passes them.
 #[derive(Debug, clap::Args)]

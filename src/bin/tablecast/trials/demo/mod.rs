@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use tablecast::{Config, Error, ErrorKind, Result, Store};
 
-use crate::stage::progress::Progress;
-use crate::stage::{Flags, Redis, Setup, Who, late, unexpected};
+use crate::trials::stage::progress::Progress;
+use crate::trials::stage::{Flags, Redis, Setup, Who, late, unexpected};
 use cast::{Cast, writer_id};
 use judge::{Sent, judge};
 use ledger::History;

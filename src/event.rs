@@ -1,0 +1,167 @@
+//! What a program is told: updates, and the reasons to read the store again.
+
+use std::fmt;
+
+use crate::update::{DbUpdate, Name, Topic};
+
+/// An event for a program.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A row changed.
+    Update(DbUpdate),
+    /// Something may have been missed: read the store again.
+    Sync(SyncReason),
+}
+
+/// Why a program must read the store again.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SyncReason {
+    /// The publisher at this address is live for the first time: read what there is, from now on changes follow.
+    Connected {
+        /// The listen address.
+        address: Name,
+    },
+    /// The connection was lost and is live again.
+    Reconnected {
+        /// The listen address.
+        address: Name,
+    },
+    /// The connection was lost; changes are missed until [`SyncReason::Reconnected`]. Emitted again if discovery ends
+    /// listening there before that, and also if a publisher that it has found came and went without ever being live.
+    AddressLost {
+        /// The listen address.
+        address: Name,
+    },
+    /// The connection to this address was lost, and all topics were unregistered, as the option `resubscribe` at
+    /// `manual` demands. Emitted once an address is live: register the topics that are still wanted again. Nothing
+    /// comes on them before, and [`SyncReason::Resubscribed`] follows.
+    Cleared {
+        /// The listen address.
+        address: Name,
+        /// The topics that were unregistered, in order.
+        topics: Vec<Topic>,
+    },
+    /// Topics that were cleared and then registered again are in force.
+    Resubscribed {
+        /// The topics, in order.
+        topics: Vec<Topic>,
+    },
+    /// Updates of this publisher on this topic were lost.
+    Gap {
+        /// The publisher's id.
+        publisher: Name,
+        /// The topic.
+        topic: Topic,
+        /// The first number that is missing.
+        from: u64,
+        /// The last number that is missing; of those in between some may have come.
+        to: u64,
+    },
+    /// Publishers were heard for the first time in the middle of their numbers, and earlier updates may have been lost
+    /// after these topics became live. Emitted once for all that are heard first at about the same time.
+    Unproven {
+        /// The topics, in order.
+        topics: Vec<Topic>,
+    },
+    /// A publisher began anew without having said goodbye: what it last sent, or wrote and did not send, may be missing.
+    Restarted {
+        /// The publisher's id.
+        publisher: Name,
+    },
+    /// Nothing was heard of these publishers for three hello periods: they have died, or are cut off.
+    Silence {
+        /// The publishers' ids, in order. While the program is busy those of several events are joined, up to 1,024.
+        publishers: Vec<Name>,
+    },
+    /// Too many hellos of these publishers were missed in a row: their last updates may have been lost without any
+    /// hello that shows it.
+    HellosMissed {
+        /// The publishers' ids, in order. While the program is busy those of several events are joined, up to 1,024.
+        publishers: Vec<Name>,
+    },
+    /// A publisher that sends no hellos is connected, so losses of its updates do not show. Emitted once in the time of
+    /// the option `resync_without_hellos_ms`, for all of these publishers together.
+    NoHellos,
+    /// The queue was full and updates were dropped. Emitted after the updates that wait, within about a second. If some
+    /// still wait then, the dispatcher drops those with a version: the store that the program reads now has them.
+    ///
+    /// A program without a callback for sync events reads no store, and gets all that waits.
+    Overflow {
+        /// Number of dropped updates, with those that waited.
+        dropped: u64,
+    },
+    /// Several other events, joined because too many waited: gaps, restarts, and changes of addresses.
+    Joined {
+        /// The topics that they concern, in order; `None`: every registered topic.
+        topics: Option<Vec<Topic>>,
+        /// Number of events.
+        events: u64,
+    },
+    /// A publisher asked for it (Dragonflow's `sync` action with no table).
+    Requested,
+}
+
+impl SyncReason {
+    /// The topics of which something may have been missed; `None`: every registered topic.
+    pub fn topics(&self) -> Option<&[Topic]> {
+        match self {
+            SyncReason::Gap { topic, .. } => Some(std::slice::from_ref(topic)),
+            SyncReason::Unproven { topics }
+            | SyncReason::Cleared { topics, .. }
+            | SyncReason::Resubscribed { topics } => Some(topics),
+            SyncReason::Joined { topics, .. } => topics.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The reason in one word, for logs and scripts.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            SyncReason::Connected { .. } => "connected",
+            SyncReason::Reconnected { .. } => "reconnected",
+            SyncReason::AddressLost { .. } => "address-lost",
+            SyncReason::Cleared { .. } => "cleared",
+            SyncReason::Resubscribed { .. } => "resubscribed",
+            SyncReason::Gap { .. } => "gap",
+            SyncReason::Unproven { .. } => "unproven",
+            SyncReason::Restarted { .. } => "restarted",
+            SyncReason::Silence { .. } => "silence",
+            SyncReason::HellosMissed { .. } => "hellos-missed",
+            SyncReason::NoHellos => "no-hellos",
+            SyncReason::Overflow { .. } => "overflow",
+            SyncReason::Joined { .. } => "joined",
+            SyncReason::Requested => "requested",
+        }
+    }
+}
+
+impl fmt::Display for SyncReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())?;
+        match self {
+            SyncReason::Connected { address }
+            | SyncReason::Reconnected { address }
+            | SyncReason::AddressLost { address } => write!(f, " {address}"),
+            SyncReason::Gap {
+                publisher,
+                topic,
+                from,
+                to,
+            } => write!(f, ": {publisher} on topic {topic}, numbers {from} to {to}"),
+            SyncReason::Cleared { address, topics } => write!(f, " {address}: {topics:?}"),
+            SyncReason::Unproven { topics } | SyncReason::Resubscribed { topics } => write!(f, " {topics:?}"),
+            SyncReason::Restarted { publisher } => write!(f, " {publisher}"),
+            SyncReason::Silence { publishers } | SyncReason::HellosMissed { publishers } => {
+                write!(f, " {publishers:?}")
+            }
+            SyncReason::Overflow { dropped } => write!(f, " ({dropped} dropped)"),
+            SyncReason::Joined { topics, events } => match topics {
+                Some(topics) => write!(f, " ({events} events) {topics:?}"),
+                None => write!(f, " ({events} events)"),
+            },
+            SyncReason::NoHellos | SyncReason::Requested => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The sending end under its lock: numbers, and the gathered updates of a burst.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::thread;
+use crate::transport::Outbound;
+
+use super::burst::Burst;
+use super::numbers::Numbers;
+
+/// State of a send, under the link's lock.
+pub(super) struct Sender {
+    pub(super) outbound: Box<dyn Outbound>,
+    pub(super) numbers: Numbers,
+    pub(super) burst: Burst,
+    pub(super) gathered: Arc<Gathered>,
+    /// Why an accepted update could not be sent.
+    pub(super) trouble: Option<Error>,
+    /// A hello was sent.
+    pub(super) introduced: bool,
+}
+
+impl Sender {
+    /// Sends the gathered updates. Updates that cannot be sent in time stay, unless `gives_up`: then their numbers stay
+    /// used, and subscribers find them missing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if updates stay.
+    pub(super) fn flush(&mut self, timeout: Duration, gives_up: bool) -> Result<()> {
+        if self.burst.since().is_none() {
+            return Ok(());
+        }
+        let deadline = thread::deadline(timeout);
+        while let Some(frame) = self.burst.first() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let (topic, payload) = (frame.topic.as_str().as_bytes(), frame.updates.payload());
+            let sent = self.outbound.send_joined(topic, payload, left);
+            if let Err(e) = &sent
+                && e.kind() == ErrorKind::Timeout
+                && !gives_up
+            {
+                return sent;
+            }
+            let count = self.burst.remove_first() as u64;
+            if let Err(e) = sent {
+                self.burst.end();
+                self.gathered.add_lost(count);
+                self.trouble = Some(e);
+            }
+        }
+        self.gathered.is_sent();
+        Ok(())
+    }
+
+    /// An error for the accepted updates that could not be sent since the last call.
+    pub(super) fn trouble(&mut self) -> Option<Error> {
+        let e = self.trouble.take()?;
+        let context = format!(
+            "updates that were accepted in a burst could not be sent, {} so far; their numbers are missing",
+            self.gathered.lost()
+        );
+        Some(Error::new(e.kind(), context).with_source(e))
+    }
+}
+
+/// State of the gathered updates, known without their lock.
+#[derive(Debug)]
+pub(super) struct Gathered {
+    base: Instant,
+    /// Since when an update waits, in microseconds after `base`; 0 if none does.
+    since: AtomicU64,
+    /// Number of updates that were accepted and could not be sent.
+    lost: AtomicU64,
+}
+
+impl Default for Gathered {
+    fn default() -> Gathered {
+        Gathered {
+            base: clock::now(),
+            since: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Gathered {
+    /// Notes that updates wait from now on.
+    pub(super) fn begin(&self, now: Instant) {
+        self.since.store(self.micros(now).max(1), Ordering::Release);
+    }
+
+    /// Notes that no update waits.
+    pub(super) fn is_sent(&self) {
+        self.since.store(0, Ordering::Release);
+    }
+
+    pub(super) fn age(&self, now: Instant) -> Option<Duration> {
+        let since = self.since.load(Ordering::Acquire);
+        (since > 0).then(|| Duration::from_micros(self.micros(now).saturating_sub(since)))
+    }
+
+    fn micros(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.base).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add_lost(&self, count: u64) {
+        self.lost.fetch_add(count, Ordering::Relaxed);
+    }
+}

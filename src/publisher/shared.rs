@@ -1,0 +1,168 @@
+//! The sending end as threads share it: its lock, and the hellos that are sent under it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::clock;
+use crate::codec::{Encoder, HELLO, Hello, MAX_TOPICS};
+use crate::error::{Error, ErrorHook, ErrorKind, Result};
+use crate::transport::Wake;
+use crate::update::Topic;
+
+use super::numbers::Part;
+use super::sender::{Gathered, Sender};
+
+/// How long the keeper waits for the transport to take a hello; a lost one is asked for again.
+pub(super) const HELLO_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// State of a link's handles and its keeper.
+pub(super) struct Shared {
+    pub(super) sender: Mutex<Sender>,
+    /// Wakes the keeper.
+    pub(super) wake: Arc<dyn Wake>,
+    pub(super) gathered: Arc<Gathered>,
+    /// The keeper watches the gathered updates.
+    pub(super) gathering: AtomicBool,
+    /// Set by every send. While it is set the keeper checks the socket from time to time, since a send may have
+    /// consumed the signal that it waits for.
+    pub(super) active: AtomicBool,
+    /// The keeper waits for the lock, which busy senders would otherwise never leave.
+    pub(super) waiting: AtomicBool,
+    pub(super) stopping: AtomicBool,
+    /// Topics on which to use up a number (`None`: all) with the time of the event, for callers that cannot wait for
+    /// the sender. The flag says whether there are any.
+    pub(super) skipped: Mutex<HashMap<Option<Topic>, Instant>>,
+    pub(super) has_skipped: AtomicBool,
+    pub(super) subscribers: Mutex<usize>,
+    pub(super) subscribers_changed: Condvar,
+    pub(super) hellos: Arc<AtomicU64>,
+    pub(super) encoder: Encoder,
+    /// The longest time between two hellos.
+    pub(super) interval: Duration,
+    /// A longer hello is divided.
+    pub(super) max_hello: usize,
+    pub(super) send_timeout: Duration,
+    /// True if the transport has probes to answer.
+    pub(super) is_asked: bool,
+    pub(super) hook: Option<ErrorHook>,
+}
+
+impl Shared {
+    /// Locks the sender. The flag asks busy senders to leave the lock.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Sender> {
+        self.waiting.store(true, Ordering::Relaxed);
+        let sender = self.sender.lock();
+        self.waiting.store(false, Ordering::Relaxed);
+        sender
+    }
+
+    /// Uses up the numbers of skipped events.
+    pub(super) fn use_up(&self, sender: &mut Sender) {
+        if self.has_skipped.load(Ordering::Acquire) {
+            let mut skipped = self.skipped.lock();
+            self.has_skipped.store(false, Ordering::Release);
+            for (topic, at) in skipped.drain() {
+                sender.numbers.skip(topic.as_ref(), at);
+            }
+        }
+    }
+
+    /// Sends a hello before the first update, so that subscribers notice if the publisher dies soon after it.
+    pub(super) fn introduce(&self, sender: &mut Sender, timeout: Duration) -> Result<()> {
+        if sender.introduced {
+            return Ok(());
+        }
+        let (topic, mut message) = (Topic::hello(), Vec::new());
+        let hello = Hello::of(self.interval).to_text();
+        self.encoder.control(HELLO, Some(&hello), &topic, &mut message);
+        sender.outbound.send(topic.as_str().as_bytes(), &message, timeout)?;
+        self.hellos.fetch_add(1, Ordering::Relaxed);
+        sender.introduced = true;
+        Ok(())
+    }
+
+    /// Sends the numbers of the recent topics in as many messages as needed, the last with `action`. A publisher that
+    /// connects on its first send sends nothing before that, unless it has used up numbers.
+    pub(super) fn say<'a>(&'a self, mut sender: MutexGuard<'a, Sender>, action: &str, timeout: Duration) -> Result<()> {
+        sender.flush(timeout, false)?;
+        let topic = Topic::hello();
+        let mut message = Vec::new();
+        let mut part = Some(Part::default());
+        while let Some(this) = part {
+            // Numbers and message go out under one lock, so that a hello never names a number that is sent after it.
+            self.use_up(&mut sender);
+            if !sender.introduced && !sender.numbers.is_used() {
+                return Ok(());
+            }
+            let mut most = MAX_TOPICS;
+            loop {
+                let (mut hello, next) = sender.numbers.hello(this, most, self.interval, clock::now());
+                let crowd = sender.outbound.subscribers().unwrap_or(0);
+                hello.crowd = u32::try_from(crowd).unwrap_or(u32::MAX);
+                let action = if next.is_none() { action } else { HELLO };
+                message.clear();
+                self.encoder
+                    .control(action, Some(&hello.to_text()), &topic, &mut message);
+                part = next;
+                if message.len() <= self.max_hello || hello.topics.is_empty() {
+                    break;
+                }
+                most = hello.topics.len() / 2;
+            }
+            let sent = sender.outbound.send(topic.as_str().as_bytes(), &message, timeout);
+            sender.introduced |= sent.is_ok();
+            // Parts of an unfinished round may have been received, so its number is used up.
+            let may_be_heard = |e: &Error| this != Part::default() || e.kind() == ErrorKind::Unconfirmed;
+            if sent.as_ref().map_or_else(may_be_heard, |()| part.is_none()) {
+                sender.numbers.told();
+            }
+            sent?;
+            self.hellos.fetch_add(1, Ordering::Relaxed);
+            if part.is_some() {
+                // Lets others send in between.
+                drop(sender);
+                sender = self.lock();
+                sender.flush(timeout, false)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers every probe that has come, and counts the subscribers.
+    pub(super) fn answer(&self, sender: &mut Sender) -> Result<usize> {
+        let (mut hello, mut text) = (Vec::new(), None);
+        for probe in sender.outbound.probes()? {
+            // An answer says that everything sent before it has arrived.
+            sender.flush(HELLO_TIMEOUT, false)?;
+            hello.clear();
+            let text = text.get_or_insert_with(|| {
+                // Zero would mean that there is no clock.
+                let at = sender.numbers.at(clock::now()).max(1);
+                let hello = Hello::of(self.interval);
+                Hello { at, ..hello }.to_text()
+            });
+            self.encoder.control(HELLO, Some(text), &probe, &mut hello);
+            sender.outbound.send(probe.as_str().as_bytes(), &hello, HELLO_TIMEOUT)?;
+            self.hellos.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(sender.outbound.subscribers().unwrap_or(0))
+    }
+
+    /// True if the keeper waits for the end of a turn.
+    #[inline]
+    pub(super) fn is_awaited(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Called when the first update was gathered: the keeper sends it if no caller does.
+    pub(super) fn gathers(&self, now: Instant) {
+        self.gathered.begin(now);
+        if !self.gathering.load(Ordering::Relaxed) && !self.gathering.swap(true, Ordering::AcqRel) {
+            self.wake.wake();
+        }
+    }
+}
