@@ -21,6 +21,7 @@ mod path;
 mod resubscribe;
 mod secret;
 mod socket;
+mod template;
 
 use std::ffi::OsString;
 use std::fmt::Write;

@@ -11,7 +11,7 @@ use tablecast::drivers::zmq::libzmq;
 use tablecast::{Config, Result};
 
 use crate::trials::{demo, stage, storm};
-use crate::{config, db, listen, members, notify, publish, replica, status, watch};
+use crate::{config, db, generate, listen, members, notify, publish, replica, status, watch};
 
 /// The options that `-h` shows; the others are in `--help`.
 const COMMON: [&str; 6] = [
@@ -68,6 +68,8 @@ pub(crate) enum Command {
     Notify(notify::Args),
     Db(db::Args),
     Config(config::Args),
+    Completions(generate::CompletionsArgs),
+    Man(generate::ManArgs),
     Demo(demo::Args),
     Storm(storm::Args),
     #[command(hide = true)]
@@ -81,11 +83,14 @@ pub(crate) enum Command {
 }
 
 impl Cli {
+    /// The command line with the flags of all options.
+    pub(crate) fn full_command() -> clap::Command {
+        Cli::command().args(Config::options().iter().map(flag))
+    }
+
     /// Reads a command line, which begins with the name of the program.
     pub(crate) fn read(args: impl IntoIterator<Item = OsString>) -> std::result::Result<Cli, clap::Error> {
-        let matches = Cli::command()
-            .args(Config::options().iter().map(flag))
-            .try_get_matches_from(args)?;
+        let matches = Cli::full_command().try_get_matches_from(args)?;
         let mut cli = Cli::from_arg_matches(&matches)?;
         let given = Config::options()
             .iter()

@@ -17,6 +17,9 @@ pub(crate) struct Args {
     /// Print only options that a file, the environment or a flag sets.
     #[arg(long)]
     set: bool,
+    /// Print a file of options in which every option stands as a comment with its default.
+    #[arg(long, conflicts_with_all = ["set", "format"])]
+    template: bool,
     #[command(flatten)]
     format: FormatArgs,
 }
@@ -31,6 +34,9 @@ struct Line<'a> {
 
 /// Prints the options; `flags` are those that were given as flags, `file` was read.
 pub(crate) fn run(config: &Config, args: &Args, file: Option<&Path>, flags: &[&str]) -> Result<()> {
+    if args.template {
+        return output::result(Config::template().trim_end());
+    }
     let in_file = match file {
         None => Vec::new(),
         Some(file) => names_in(file)?,

@@ -6,6 +6,7 @@ mod args;
 mod cli;
 mod config;
 mod db;
+mod generate;
 mod input;
 mod line;
 mod listen;
@@ -29,6 +30,7 @@ use std::process::ExitCode;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tablecast::{ErrorKind, Result};
 
+use clap::CommandFactory;
 use cli::{Cli, Command};
 use trials::{demo, stage, storm};
 
@@ -70,6 +72,8 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Config(args) => {
             config::run(&cli.config(&[])?, args, cli.file(), &cli.flag_names())?;
         }
+        Command::Completions(args) => generate::run_completions(args, Cli::full_command())?,
+        Command::Man(args) => generate::run_man(args, Cli::command(), Cli::full_command())?,
         Command::Db(args) => db::run(&cli.config(db::DEFAULTS)?, args)?,
         Command::Demo(args) => {
             return demo::run(&cli.config(&[])?, args, flags(cli), &signal::channel(stage::GRACE)?);

@@ -1,0 +1,53 @@
+//! `tablecast completions` and `tablecast man`: files for packages, from the command line itself.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Command;
+use clap_complete::Shell;
+use clap_mangen::Man;
+use tablecast::{Error, ErrorKind, Result};
+
+use crate::output;
+
+/// Print the completions of this command line for a shell.
+///
+/// For example, in bash: source <(tablecast completions bash)
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell.
+    #[arg(value_name = "SHELL")]
+    shell: Shell,
+}
+
+/// Write the manual pages into a folder, one for each command: tablecast.1, tablecast-watch.1 and so on.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ManArgs {
+    /// The folder; it is made if it is not there.
+    #[arg(value_name = "FOLDER")]
+    folder: PathBuf,
+}
+
+/// Prints the completions.
+pub(crate) fn run_completions(args: &CompletionsArgs, mut command: Command) -> Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut command, "tablecast", &mut script);
+    let mut out = std::io::stdout().lock();
+    out.write_all(&script)
+        .and_then(|()| out.flush())
+        .map_err(output::failed)
+}
+
+/// Writes the pages. The options of the library stand only on the page of `full`, the command itself.
+pub(crate) fn run_man(args: &ManArgs, command: Command, full: Command) -> Result<()> {
+    let folder = &args.folder;
+    let written = fs::create_dir_all(folder)
+        .and_then(|()| clap_mangen::generate_to(command, folder))
+        .and_then(|()| Man::new(full.disable_help_subcommand(true)).generate_to(folder));
+    let failed = |e| {
+        let context = format!("cannot write the manual pages into {}", folder.display());
+        Error::new(ErrorKind::Io, context).with_source(e)
+    };
+    written.map(drop).map_err(failed)
+}
