@@ -11,7 +11,7 @@ use tablecast::config::{OptionDoc, Source};
 use tablecast::drivers::zmq::libzmq;
 use tablecast::{Config, Result, Topic};
 
-use crate::{config, db, demo, listen, members, notify, publish, replica, stage, status, storm, watch};
+use crate::{config, db, demo, keygen, listen, members, notify, publish, replica, stage, status, storm, watch};
 
 /// The options that `-h` shows; the others are in `--help`.
 const COMMON: [&str; 6] = [
@@ -68,6 +68,7 @@ pub(crate) enum Command {
     Notify(notify::Args),
     Db(db::Args),
     Config(config::Args),
+    Keygen(keygen::Args),
     Demo(demo::Args),
     Storm(storm::Args),
     #[command(hide = true)]

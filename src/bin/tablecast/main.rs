@@ -7,6 +7,7 @@ mod config;
 mod db;
 mod demo;
 mod input;
+mod keygen;
 mod line;
 mod listen;
 mod members;
@@ -70,6 +71,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Config(args) => {
             config::run(&cli.config(&[])?, args, cli.file(), &cli.flag_names())?;
         }
+        Command::Keygen(args) => keygen::run(args)?,
         Command::Db(args) => db::run(&cli.config(db::DEFAULTS)?, args)?,
         Command::Demo(args) => {
             return demo::run(&cli.config(&[])?, args, flags(cli), &signal::channel(stage::GRACE)?);
