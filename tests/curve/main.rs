@@ -5,6 +5,7 @@
 mod common;
 #[path = "../common/process.rs"]
 mod process;
+#[cfg(curve)]
 #[path = "../common/rig.rs"]
 mod rig;
 
@@ -18,6 +19,8 @@ mod list;
 mod missing;
 #[cfg(curve)]
 mod outsiders;
+#[cfg(curve)]
+mod party;
 #[cfg(curve)]
 mod tool;
 
