@@ -34,6 +34,13 @@ pub trait Driver: fmt::Debug + Send + Sync {
     fn known_as(&self, address: &str) -> String {
         address.to_owned()
     }
+
+    /// True if a connection to the address comes about only once the other end has proven who it is, by a key or a
+    /// certificate. Default: false.
+    fn authenticates(&self, address: &str) -> bool {
+        let _ = address;
+        false
+    }
 }
 
 /// The sending end.

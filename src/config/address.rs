@@ -154,6 +154,11 @@ pub(super) fn is_uri(uri: &str) -> bool {
     };
     match scheme {
         "tcp" => {
+            let (rest, key) = split_key(uri);
+            if key.is_some_and(|key| !is_curve_key(key)) {
+                return false;
+            }
+            let rest = rest.strip_prefix("tcp://").unwrap_or_default();
             let any_host = rest.strip_prefix("*:").filter(|_| binds);
             any_host.map_or_else(|| is_host_port(rest), is_port)
         }
@@ -161,6 +166,34 @@ pub(super) fn is_uri(uri: &str) -> bool {
         // The driver checks the rest: it may be the program's own.
         _ => is_scheme(scheme) && !rest.is_empty() && !rest.contains(char::is_whitespace),
     }
+}
+
+/// The mark of the publisher's public key in an address.
+const KEY: &str = "?key=";
+
+/// A TCP address and the public key behind it, if any.
+pub(crate) fn split_key(uri: &str) -> (&str, Option<&str>) {
+    let has_key = uri.trim_start_matches(['@', '>']).starts_with("tcp://");
+    let parts = uri.split_once(KEY).filter(|_| has_key);
+    parts.map_or((uri, None), |(uri, key)| (uri, Some(key)))
+}
+
+/// The address with this public key behind it.
+pub(crate) fn join_key(uri: &str, key: &str) -> String {
+    format!("{uri}{KEY}{key}")
+}
+
+/// True if `text` can be a key of CURVE: 40 characters of Z85.
+pub(crate) fn is_curve_key(text: &str) -> bool {
+    text.len() == 40
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b".-:+=^!/*?&<>()[]{}@%$#".contains(&b))
+}
+
+/// True if `text` is a key of CURVE, or nothing.
+pub(super) fn is_curve_key_or_empty(text: &str) -> bool {
+    text.is_empty() || is_curve_key(text)
 }
 
 fn is_scheme(text: &str) -> bool {
@@ -185,9 +218,17 @@ pub(super) fn is_redis(text: &str) -> bool {
 /// The text, with three stars in place of everything before the `@` of an address.
 pub(super) fn without_password(text: &str) -> String {
     let parts: Vec<&str> = text.split("://").collect();
-    let hide = |(number, part): (usize, &&str)| match part.rsplit_once('@') {
-        Some((_, host)) if number > 0 => format!("***@{host}"),
-        _ => (*part).to_owned(),
+    let hide = |(number, part): (usize, &&str)| {
+        let before = number.checked_sub(1).and_then(|before| parts.get(before));
+        let key = part
+            .split_once(KEY)
+            .filter(|_| before.is_some_and(|before| before.ends_with("tcp")));
+        // A public key may contain an @.
+        let is_public = key.is_some_and(|(address, _)| !address.contains('@'));
+        match part.rsplit_once('@') {
+            Some((_, host)) if number > 0 && !is_public => format!("***@{host}"),
+            _ => (*part).to_owned(),
+        }
     };
     parts.iter().enumerate().map(hide).collect::<Vec<_>>().join("://")
 }

@@ -28,8 +28,11 @@ use std::fmt::Write;
 use std::path::Path;
 
 pub use address::Transport;
+#[cfg(feature = "zmq")]
+pub(crate) use address::is_curve_key;
 #[cfg(feature = "redis")]
 pub(crate) use address::is_host_port;
+pub(crate) use address::{join_key, split_key};
 pub use join_frames::JoinFrames;
 pub use options::{Config, OptionDoc};
 pub use resubscribe::Resubscribe;
@@ -232,6 +235,11 @@ impl Config {
         if self.redis_tls_cert.as_os_str().is_empty() != self.redis_tls_key.as_os_str().is_empty() {
             let (cert, key) = (&self.redis_tls_cert, &self.redis_tls_key);
             return contradiction("redis_tls_cert", cert, "to be set together with redis_tls_key", key);
+        }
+        if self.curve_secret_key_file.as_os_str().is_empty() && !self.curve_allowed_clients.as_os_str().is_empty() {
+            let (clients, pair) = (&self.curve_allowed_clients, &self.curve_secret_key_file);
+            let expected = "to be set together with curve_secret_key_file";
+            return contradiction("curve_allowed_clients", clients, expected, pair);
         }
         let (interval, max) = (self.reconnect_interval_ms, self.reconnect_max_ms);
         if max < interval {

@@ -159,10 +159,20 @@ options! {
         "Group of that socket, of which the publisher service must be a member unless it is root. Empty means that \
         of the service.";
     publishers: Vec<String> = "",
-        [each "tcp://host:port, ipc://path, or another scheme that the driver takes and ://address; @ before it binds, > connects",
+        [each "tcp://host:port, tcp://host:port?key=public key, ipc://path, or another scheme that the driver takes and ://address; @ before it binds, > connects",
         is_uri],
         "Listen addresses that a subscriber connects to. An empty list means the address that a publisher of this \
         host binds.";
+    curve_secret_key_file: PathBuf = "", [is "a path, in which ~/ and $NAME are expanded"],
+        "File with this process's pair of CURVE keys, as `tablecast keygen` writes it; only this user may have the right \
+        to read it. With it, TCP connections of the driver `zmq` are encrypted, and a bound socket lets in only clients \
+        that know its public key.";
+    curve_allowed_clients: PathBuf = "", [is "a path, in which ~/ and $NAME are expanded"],
+        "File, or folder of files, with the public keys of the clients that a bound socket lets in; read again when it \
+        changes. Empty means all that know its public key.";
+    curve_server_key: String = "", [is "a public key of 40 characters (Z85), or nothing", address::is_curve_key_or_empty],
+        "Public key of the publishers whose addresses have none of their own. Empty means this process's own key if \
+        it has a pair, and otherwise that these connections are not encrypted.";
     topics: Vec<Topic> = "D", [is "topics that are not empty"],
         "Topics that a subscriber registers at its start.";
     publisher_id: String = "", [is "at most 255 bytes without control characters", is_id],

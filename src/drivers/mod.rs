@@ -10,6 +10,8 @@ pub mod zmq;
 
 use std::collections::BTreeMap;
 use std::fmt;
+#[cfg(feature = "zmq")]
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::Config;
@@ -137,9 +139,13 @@ fn zmq_driver(config: &Config) -> Result<Arc<dyn Driver>> {
 
 #[cfg(feature = "zmq")]
 fn multiproc_driver(config: &Config) -> Result<Arc<dyn Driver>> {
+    // The socket's mode and group protect it, and its users may have no right to read the keys.
     let options = zmq::ZmqOptions {
         socket_mode: config.socket_mode(),
         socket_group: config.socket_group(),
+        curve_secret_key_file: PathBuf::new(),
+        curve_allowed_clients: PathBuf::new(),
+        curve_server_key: String::new(),
         ..config.into()
     };
     Ok(Arc::new(zmq::ZmqMultiproc::new(&config.multiproc_address(), options)?))

@@ -165,6 +165,9 @@ impl From<&Config> for ZmqOptions {
                 .saturating_mul(4)
                 .max(LEAST_FRAME),
             join_frames: config.join_frames,
+            curve_secret_key_file: config.curve_secret_key_file.clone(),
+            curve_allowed_clients: config.curve_allowed_clients.clone(),
+            curve_server_key: config.curve_server_key.clone(),
             ..ZmqOptions::default()
         }
     }

@@ -188,8 +188,13 @@ impl Access {
         Ok(Access {
             database: servers.database,
             masters: Some(Masters::new(servers, sentinels, options)),
-            ..Access::with(options, of_options, servers.tls || options.tls)?
+            ..Access::with(options, of_options, Access::has_tls(options, servers))?
         })
+    }
+
+    /// True if connections to these servers, or to the master that they name, use TLS.
+    pub(crate) fn has_tls(options: &RedisOptions, servers: &Servers) -> bool {
+        servers.tls || (servers.master.is_some() && options.tls)
     }
 
     fn with(options: &RedisOptions, (user, password): (&String, &Secret), tls: bool) -> Result<Access> {

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::split_key;
 use crate::error::{Error, ErrorHook, ErrorKind, Result};
 use crate::store::Row;
 use crate::update::Name;
@@ -45,7 +46,7 @@ pub struct Member {
     pub id: String,
     /// The epoch of its run; later runs have higher ones.
     pub epoch: u64,
-    /// Its address: a publisher's listen address.
+    /// Its address: a publisher's listen address, with its public key if it has one.
     pub address: String,
     /// Its role, if it has one; a subscriber may follow only some roles.
     #[serde(default)]
@@ -84,6 +85,11 @@ impl Member {
             id: row.key.to_string(),
             ..member
         })
+    }
+
+    /// True if the address states the public key by which the publisher proves who it is.
+    pub fn is_authenticated(&self) -> bool {
+        split_key(&self.address).1.is_some()
     }
 
     fn to_value(&self) -> Result<String> {

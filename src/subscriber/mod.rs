@@ -179,7 +179,15 @@ impl Subscriber {
     /// thread is waiting for room in the queue, the last known state of the topics is returned.
     pub fn status(&self) -> SubscriberStatus {
         let (addresses, topics) = self.shared.status();
-        SubscriberStatus { addresses, topics }
+        let addresses = addresses.into_iter().map(|(address, state)| AddressStatus {
+            authenticates: self.driver.authenticates(&address),
+            address,
+            state,
+        });
+        SubscriberStatus {
+            addresses: addresses.collect(),
+            topics,
+        }
     }
 
     /// Returns the counts since the subscriber was created.

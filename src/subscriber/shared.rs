@@ -14,7 +14,7 @@ use crate::update::{Name, Topic};
 use super::options::Counts;
 use super::own::Own;
 use super::session::{Command, Memory};
-use super::status::{AddressState, AddressStatus, TopicStatus};
+use super::status::{AddressState, TopicStatus};
 
 pub(super) struct Shared {
     /// Not locked for frames.
@@ -89,7 +89,7 @@ impl Shared {
     }
 
     /// The state of every address and topic; of topics the last known state if the thread does not answer in time.
-    pub(super) fn status(&self) -> (Vec<AddressStatus>, Vec<TopicStatus>) {
+    pub(super) fn status(&self) -> (Vec<(Name, AddressState)>, Vec<TopicStatus>) {
         let mut state = self.state.lock();
         if state.is_running() {
             state.report.asked += 1;
@@ -222,7 +222,7 @@ impl State {
             return Some("no listen address is registered".into());
         }
         let mut missing = String::new();
-        for AddressStatus { address, state } in self.addresses() {
+        for (address, state) in self.addresses() {
             if state != AddressState::Live {
                 let separator = if missing.is_empty() { "" } else { ", " };
                 // Writing to a String cannot fail.
@@ -233,7 +233,7 @@ impl State {
     }
 
     /// The state of each address: live only if all current topics are in force there.
-    fn addresses(&self) -> impl Iterator<Item = AddressStatus> {
+    fn addresses(&self) -> impl Iterator<Item = (Name, AddressState)> {
         self.addresses.iter().map(|(address, registration)| {
             let seen = self.seen.get(address).filter(|seen| seen.registration == *registration);
             let state = match seen {
@@ -243,8 +243,7 @@ impl State {
                 }
                 Some(seen) => seen.state,
             };
-            let address = address.clone();
-            AddressStatus { address, state }
+            (address.clone(), state)
         })
     }
 

@@ -23,6 +23,8 @@ pub struct AddressStatus {
     pub address: Name,
     /// Its state.
     pub state: AddressState,
+    /// True if a connection comes about only once the publisher has proven who it is, by a key or a certificate.
+    pub authenticates: bool,
 }
 
 /// State of a topic.

@@ -213,6 +213,14 @@ impl Driver for Network {
     fn check_address(&self, address: &str) -> Result<()> {
         self.driver.check_address(address)
     }
+
+    fn known_as(&self, address: &str) -> String {
+        self.driver.known_as(address)
+    }
+
+    fn authenticates(&self, address: &str) -> bool {
+        self.driver.authenticates(address)
+    }
 }
 
 struct FaultyOutbound {

@@ -83,6 +83,11 @@ impl Process {
         }
     }
 
+    /// The next line of stdout, if it comes by then.
+    pub(crate) fn line_by(&mut self, deadline: Instant) -> Option<String> {
+        self.stdout.recv_deadline(deadline).ok()
+    }
+
     /// Waits for a line on stderr that contains this text.
     pub(crate) fn await_stderr(&mut self, text: &str) {
         let deadline = Instant::now() + LIMIT;

@@ -11,7 +11,7 @@ use tablecast::drivers::zmq::libzmq;
 use tablecast::{Config, Result};
 
 use crate::trials::{demo, stage, storm};
-use crate::{config, db, generate, listen, members, notify, publish, replica, status, watch};
+use crate::{config, db, generate, keygen, listen, members, notify, publish, replica, status, watch};
 
 /// The options that `-h` shows; the others are in `--help`.
 const COMMON: [&str; 6] = [
@@ -70,6 +70,7 @@ pub(crate) enum Command {
     Config(config::Args),
     Completions(generate::CompletionsArgs),
     Man(generate::ManArgs),
+    Keygen(keygen::Args),
     Demo(demo::Args),
     Storm(storm::Args),
     #[command(hide = true)]

@@ -8,6 +8,7 @@ mod config;
 mod db;
 mod generate;
 mod input;
+mod keygen;
 mod line;
 mod listen;
 mod members;
@@ -74,6 +75,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         }
         Command::Completions(args) => generate::run_completions(args, Cli::full_command())?,
         Command::Man(args) => generate::run_man(args, Cli::command(), Cli::full_command())?,
+        Command::Keygen(args) => keygen::run(args)?,
         Command::Db(args) => db::run(&cli.config(db::DEFAULTS)?, args)?,
         Command::Demo(args) => {
             return demo::run(&cli.config(&[])?, args, flags(cli), &signal::channel(stage::GRACE)?);

@@ -78,18 +78,15 @@ fn print(
             PresenceState::Alive => format!("{:.1} s ago", presence.age.as_secs_f64()),
             _ => "-".into(),
         };
-        let state = state(&presence);
+        let proof = if presence.member.is_authenticated() {
+            output::AUTHENTICATED
+        } else {
+            ""
+        };
+        let state = format!("{}{proof}", state(&presence));
         let member = presence.member;
         let epoch = member.epoch.to_string();
-        [
-            member.id,
-            epoch,
-            member.address,
-            first,
-            second,
-            state.to_owned(),
-            renewed,
-        ]
+        [member.id, epoch, member.address, first, second, state, renewed]
     }));
     output::result(output::columns(&rows).trim_end())
 }
@@ -106,6 +103,8 @@ struct Line<'a> {
     handled: u64,
     waiting: u64,
     state: &'a str,
+    /// A publisher's row names its public key.
+    authenticated: bool,
     /// Milliseconds since it renewed its registration, if it was seen to.
     renewed_ms: Option<u128>,
 }
@@ -121,6 +120,7 @@ impl Line<'_> {
             handled: member.load.handled,
             waiting: member.load.waiting,
             state: state(presence),
+            authenticated: member.is_authenticated(),
             renewed_ms: (presence.state == PresenceState::Alive).then_some(presence.age.as_millis()),
         }
     }

@@ -10,6 +10,9 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use tablecast::{Error, ErrorKind, Result};
 
+/// Behind the state of a connection or publisher that proves who it is.
+pub(crate) const AUTHENTICATED: &str = ", authenticated";
+
 /// Writes a line to stdout at once.
 pub(crate) fn result(line: &str) -> Result<()> {
     stdout().write_all(format!("{line}\n").as_bytes()).map_err(failed)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, after, select};
 use serde::Serialize;
 use tablecast::barrier::{Registered, registered};
-use tablecast::subscriber::SubscriberStatus;
+use tablecast::subscriber::{AddressStatus, SubscriberStatus};
 use tablecast::{AddressState, Config, Error, ErrorKind, Name, Node, Result};
 
 use crate::terminal::FormatArgs;
@@ -87,6 +87,7 @@ enum Line<'a> {
     Address {
         address: &'a str,
         state: &'a str,
+        authenticated: bool,
     },
     Topic {
         topic: &'a str,
@@ -120,6 +121,7 @@ fn lines(status: &SubscriberStatus, replicas: &[Registered]) -> serde_json::Resu
     let addresses = status.addresses.iter().map(|address| Line::Address {
         address: &address.address,
         state: describe(address.state),
+        authenticated: is_authenticated(address),
     });
     let topics = status.topics.iter().map(|topic| Line::Topic {
         topic: topic.topic.as_str(),
@@ -152,7 +154,12 @@ fn lines(status: &SubscriberStatus, replicas: &[Registered]) -> serde_json::Resu
 fn table(status: &SubscriberStatus) -> String {
     let mut addresses = vec![["address", "state"].map(str::to_owned)];
     for peer in &status.addresses {
-        addresses.push([peer.address.to_string(), describe(peer.state).to_owned()]);
+        let proof = if is_authenticated(peer) {
+            output::AUTHENTICATED
+        } else {
+            ""
+        };
+        addresses.push([peer.address.to_string(), format!("{}{proof}", describe(peer.state))]);
     }
     let mut topics = vec![["topic", "state", "publisher", "state", "last number", "heard"].map(str::to_owned)];
     for topic in &status.topics {
@@ -205,6 +212,11 @@ fn listed(names: &[Name]) -> String {
         true => "-".into(),
         false => names.join(","),
     }
+}
+
+/// True if there is a connection, and the publisher has proven who it is.
+fn is_authenticated(address: &AddressStatus) -> bool {
+    address.authenticates && address.state != AddressState::Connecting
 }
 
 fn describe(state: AddressState) -> &'static str {

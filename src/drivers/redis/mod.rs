@@ -90,6 +90,11 @@ impl Driver for RedisDriver {
     fn known_as(&self, address: &str) -> String {
         self.known.remember(address)
     }
+
+    fn authenticates(&self, address: &str) -> bool {
+        let servers = self.known.servers(address);
+        servers.is_ok_and(|servers| Access::has_tls(&self.options, &servers))
+    }
 }
 
 /// The servers of the given listen addresses, by the address without its password. Clones share it.

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lookup::Lookup;
 use crate::transport::Wake;
 
-use super::ZmqOptions;
+use super::Settings;
 use super::backoff::Backoff;
 use super::endpoint::{Endpoint, Role};
 use super::line::{Kind, Line};
@@ -20,7 +20,7 @@ use super::{path_lock, room};
 pub(super) struct Connection {
     endpoint: Endpoint,
     kind: Kind,
-    options: ZmqOptions,
+    options: Settings,
     /// Called when a name was looked up.
     wake: Arc<dyn Wake>,
     stage: Stage,
@@ -32,7 +32,7 @@ pub(super) struct Connection {
     backoff: Backoff,
     /// For a bound end: when to refuse the peers that still wait.
     turn_away_at: Option<Instant>,
-    /// For an end bound to a Unix socket: when to check the socket's file.
+    /// For an end bound to a Unix socket, or with keys: when to check the socket's file, or the list of clients.
     look_at: Option<Instant>,
     /// How often the other end closed the connection before its greeting.
     hang_ups: u32,
@@ -80,7 +80,7 @@ const LEAST_REST: Duration = Duration::from_millis(5);
 /// Interval between attempts to refuse a peer.
 const TURN_AWAY: Duration = Duration::from_millis(50);
 
-/// How often a Unix socket's file is checked, since cleaning jobs may remove it.
+/// How often a Unix socket's file is checked, since cleaning jobs may remove it, and the list of clients.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// A service that is being stopped hangs up too; a peer that hangs up more often is not a service.
@@ -88,12 +88,7 @@ const HANG_UPS: u32 = 3;
 
 impl Connection {
     /// Opens the connection. Returns an error for a fault that shows at once.
-    pub(super) fn open(
-        endpoint: Endpoint,
-        kind: Kind,
-        options: &ZmqOptions,
-        wake: Arc<dyn Wake>,
-    ) -> Result<Connection> {
+    pub(super) fn open(endpoint: Endpoint, kind: Kind, options: &Settings, wake: Arc<dyn Wake>) -> Result<Connection> {
         let now = Instant::now();
         let mut connection = Connection {
             endpoint,
@@ -130,7 +125,7 @@ impl Connection {
                 let silent = format!("{} accepts connections, but sends no ZeroMQ greeting", self.endpoint);
                 self.try_next(now).and(Err(Error::new(ErrorKind::Malformed, silent)))
             }
-            Stage::Standing => self.keep_path(now),
+            Stage::Standing => self.keep(now),
             _ => Ok(()),
         };
         self.turn_away(now);
@@ -145,14 +140,14 @@ impl Connection {
         is_news.then_some(error)
     }
 
-    /// Checks whether the Unix socket's file still exists, if the check is due.
-    fn keep_path(&mut self, now: Instant) -> Result<()> {
+    /// Checks whether the Unix socket's file still exists, and the list of clients, if the check is due.
+    fn keep(&mut self, now: Instant) -> Result<()> {
         if self.look_at.is_some_and(|at| at > now) {
             return Ok(());
         }
-        let line = self.line.as_mut().filter(|line| line.has_path());
+        let line = self.line.as_mut().filter(|line| line.needs_looks());
         self.look_at = line.is_some().then(|| now + LOOK);
-        line.map_or(Ok(()), |line| line.keep_path(&self.endpoint))
+        line.map_or(Ok(()), |line| line.keep(&self.endpoint))
     }
 
     /// Closes connections accepted when there was no room, repeatedly until that succeeds.
@@ -190,6 +185,10 @@ impl Connection {
                 Change::Retried if matches!(self.stage, Stage::Trying(_)) => {
                     self.denied = self.endpoint.path().and_then(path_lock::denied);
                     self.rest(now);
+                    continue;
+                }
+                Change::Unbound => {
+                    self.look_at = self.look_at.map(|_| now);
                     continue;
                 }
                 Change::Failed(_) | Change::Retried => continue,
@@ -348,7 +347,7 @@ impl Connection {
             true => Stage::Trying(now + patience),
             false => Stage::Standing,
         };
-        self.look_at = Some(now + LOOK).filter(|_| self.line.as_ref().is_some_and(Line::has_path));
+        self.look_at = Some(now + LOOK).filter(|_| self.line.as_ref().is_some_and(Line::needs_looks));
         Ok(())
     }
 
@@ -370,23 +369,34 @@ impl Connection {
             return None;
         }
         let address = &self.endpoint;
+        let is_secured = self.options.curve.secures(address);
         let (kind, what) = match (story.greeted, story.failure) {
             (true, _) => {
                 let limit = self.options.max_frame_bytes;
                 let what = format!("{address} sent a message of more than {limit} bytes: the connection was closed");
                 (ErrorKind::TooLarge, what)
             }
+            (false, Some(Failure::Denied)) if is_secured => (
+                ErrorKind::Denied,
+                format!("{address} does not let in this process's key"),
+            ),
             (false, Some(Failure::Denied)) => (ErrorKind::Denied, format!("{address} denies access")),
             (false, _) if story.retried => {
                 self.hang_ups += 1;
                 if self.hang_ups < HANG_UPS {
                     return None;
                 }
-                let what = format!("{address} closes the connection before it greets: is it a ZeroMQ publisher?");
+                let question = if is_secured {
+                    "has it another key"
+                } else {
+                    "is it a ZeroMQ publisher"
+                };
+                let what = format!("{address} closes the connection before it greets: {question}?");
                 (ErrorKind::Malformed, what)
             }
             (false, _) => {
-                let what = format!("{address} does not speak ZeroMQ, or is a socket of another kind");
+                let without = if is_secured { "has no keys" } else { "expects keys" };
+                let what = format!("{address} does not speak ZeroMQ, is a socket of another kind, or {without}");
                 (ErrorKind::Malformed, what)
             }
         };

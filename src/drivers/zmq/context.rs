@@ -5,8 +5,15 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use crate::error::Result;
+
+use super::clients::Clients;
+use super::zap::{Door, Zap};
+
 /// A context of libzmq. It is closed with the last of its seats, and then waits up to `linger` for unsent messages.
 struct Context {
+    /// Checks the clients of bound sockets with keys. Dropped first: the context waits for its socket.
+    zap: Mutex<Option<Zap>>,
     zmq: zmq::Context,
     /// Number of lines that have a seat.
     lines: AtomicUsize,
@@ -29,6 +36,7 @@ impl Seat {
         let context = contexts.iter().filter_map(Weak::upgrade).find(has_place);
         let context = context.unwrap_or_else(|| {
             let context = Arc::new(Context {
+                zap: Mutex::default(),
                 zmq: zmq::Context::new(),
                 lines: AtomicUsize::new(0),
             });
@@ -41,6 +49,16 @@ impl Seat {
 
     pub(super) fn socket(&self, kind: zmq::SocketType) -> zmq::Result<zmq::Socket> {
         self.0.zmq.socket(kind)
+    }
+
+    /// The check of a bound socket's clients, of which those on the list are let in.
+    pub(super) fn door(&self, listed: Option<Arc<Clients>>) -> Result<Door> {
+        let mut zap = self.0.zap.lock();
+        let zap = match &mut *zap {
+            Some(zap) => zap,
+            None => zap.insert(Zap::start(&self.0.zmq)?),
+        };
+        Ok(zap.door(listed))
     }
 }
 

@@ -4,10 +4,11 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::config::MAX_SOCKET_PATH;
+use crate::config::{MAX_SOCKET_PATH, split_key};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::access::Access;
+use super::key::{Key, check_curve};
 use super::path_lock::PathLock;
 use super::{ZmqOptions, patiently, zmq_error};
 
@@ -18,6 +19,8 @@ pub(super) struct Endpoint {
     role: Option<Role>,
     /// The address as libzmq takes it.
     uri: String,
+    /// The public key of the other end, if the address states it.
+    key: Option<Key>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,7 @@ impl Endpoint {
         if uri.contains('\0') {
             return invalid("no NUL character");
         }
+        let (uri, key) = split_key(uri);
         let Some((scheme, rest)) = uri.split_once("://") else {
             return invalid("transport://address, for example tcp://127.0.0.1:8866");
         };
@@ -68,10 +72,34 @@ impl Endpoint {
             "pgm" | "epgm" => {}
             _ => return invalid("one of the transports tcp, ipc, inproc, epgm"),
         }
+        let key = match key {
+            None => None,
+            Some(text) => {
+                let Some(key) = Key::parse(text) else {
+                    return invalid("a public key of 40 characters (Z85) behind ?key=");
+                };
+                check_curve(&format!("address {address:?}"))?;
+                Some(key)
+            }
+        };
         Ok(Endpoint {
             role,
             uri: uri.to_owned(),
+            key,
         })
+    }
+
+    /// The public key of the other end, if the address states it.
+    pub(super) fn key(&self) -> Option<&Key> {
+        self.key.as_ref()
+    }
+
+    pub(super) fn is_tcp(&self) -> bool {
+        self.uri.starts_with("tcp:")
+    }
+
+    pub(super) fn is_multicast(&self) -> bool {
+        ["pgm:", "epgm:"].iter().any(|scheme| self.uri.starts_with(scheme))
     }
 
     pub(super) fn role_or(&self, default: Role) -> Role {

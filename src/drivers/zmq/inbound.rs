@@ -15,11 +15,11 @@ use crate::update::Topic;
 
 use super::line::{Kind, Line};
 use super::peer::{Change, Peer, Read};
-use super::{ZmqOptions, poll, zmq_error};
+use super::{Settings, poll, zmq_error};
 
 pub(super) struct ZmqInbound {
     kind: Kind,
-    options: ZmqOptions,
+    options: Settings,
     topics: BTreeSet<Topic>,
     peers: Vec<Peer>,
     /// The peer to read next, and how many more messages it may return before the next peer's turn.
@@ -54,7 +54,7 @@ enum Happened {
 const TURN: u32 = 64;
 
 impl ZmqInbound {
-    pub(super) fn open(kind: Kind, options: &ZmqOptions) -> Result<(ZmqInbound, Arc<dyn Wake>)> {
+    pub(super) fn open(kind: Kind, options: &Settings) -> Result<(ZmqInbound, Arc<dyn Wake>)> {
         let (wakeable, waker) = wake::pair()?;
         let inbound = ZmqInbound {
             kind,

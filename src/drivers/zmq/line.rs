@@ -13,7 +13,8 @@ use super::keepalive::Keepalive;
 use super::monitor::{Change, Failure, Monitor};
 use super::path_lock::PathLock;
 use super::room::{self, Doorkeeper};
-use super::{ZmqOptions, millis, patiently, traffic, zmq_error};
+use super::zap::Door;
+use super::{Settings, millis, patiently, traffic, zmq_error};
 
 /// Use of a line.
 #[derive(Clone, Copy)]
@@ -33,8 +34,9 @@ pub(super) struct Line {
     socket: zmq::Socket,
     monitor: Option<Monitor>,
     signals: [Option<RawFd>; 2],
+    /// The address in numbers, with the real port.
     uri: String,
-    /// The bound address, with the real port.
+    /// The bound address, with the real port, and the public key that connecting to it needs.
     address: Option<String>,
     keepalive: Keepalive,
     /// Only for a bound socket.
@@ -49,7 +51,21 @@ pub(super) struct Line {
     is_failing: bool,
     story: Story,
     lock: Option<PathLock>,
+    /// Checks the clients of a bound socket with keys.
+    door: Option<Door>,
+    cut: Cut,
     _seat: Seat,
+}
+
+/// How far a bound line is in closing all its connections, which are begun anew by the other ends.
+#[derive(Debug, Default)]
+enum Cut {
+    #[default]
+    None,
+    /// The address is being unbound.
+    Begun,
+    /// Everything is closed; these connections are still to be reported, since libzmq does not.
+    Done(Vec<u32>),
 }
 
 /// History of the connection that a line has tried.
@@ -64,7 +80,7 @@ pub(super) struct Story {
 
 impl Line {
     /// Binds or connects to `uri`, which is the endpoint in numbers.
-    pub(super) fn open(endpoint: &Endpoint, uri: String, kind: &Kind, options: &ZmqOptions) -> Result<Line> {
+    pub(super) fn open(endpoint: &Endpoint, uri: String, kind: &Kind, options: &Settings) -> Result<Line> {
         let role = endpoint.role_or(kind.role);
         let seat = Seat::take(endpoint.is_inproc());
         let failed = |e| match e {
@@ -73,6 +89,7 @@ impl Line {
             e => zmq_error(e, format!("cannot open a ZeroMQ socket for {endpoint}")),
         };
         let socket = set_up(&seat, kind, role, options).map_err(failed)?;
+        let door = options.curve.secure(&socket, endpoint, role, &seat)?;
         let monitor = if !endpoint.is_silent() {
             Some(Monitor::of(&socket, &seat).map_err(failed)?)
         } else {
@@ -93,6 +110,8 @@ impl Line {
             story: Story::default(),
             uri,
             lock: None,
+            door,
+            cut: Cut::None,
             _seat: seat,
         };
         let monitor = line.monitor.as_ref().map(Monitor::socket);
@@ -103,8 +122,9 @@ impl Line {
         match role {
             Role::Connect => endpoint.connect(&line.socket, &line.uri)?,
             Role::Bind => {
-                let (address, lock) = endpoint.bind(&line.socket, &line.uri, options)?;
-                (line.address, line.lock) = (Some(address), lock);
+                let (bound, lock) = endpoint.bind(&line.socket, &line.uri, options)?;
+                line.address = Some(options.curve.advertised(endpoint, &bound));
+                (line.uri, line.lock) = (bound, lock);
             }
         }
         Ok(line)
@@ -150,7 +170,7 @@ impl Line {
 
     /// The next change of a connection, if any.
     pub(super) fn next(&mut self) -> Option<Change> {
-        let change = self.monitor.as_ref()?.next()?;
+        let change = self.monitor.as_ref()?.next().or_else(|| self.next_cut())?;
         match &change {
             Change::Opened(fd, address) => {
                 self.story.opened = true;
@@ -177,17 +197,62 @@ impl Line {
                 self.ends.remove(fd);
             }
             Change::Retried => self.story.retried = true,
+            // All connections were accepted before this event.
+            Change::Unbound if matches!(self.cut, Cut::Begun) => {
+                self.cut = Cut::Done(self.greeted.keys().copied().collect());
+            }
+            Change::Unbound => {}
         }
         Some(change)
     }
 
-    /// True if the line has a Unix socket in the file system, which something else may remove.
-    pub(super) fn has_path(&self) -> bool {
-        self.lock.is_some()
+    /// The end of a connection that unbinding has closed.
+    fn next_cut(&mut self) -> Option<Change> {
+        match &mut self.cut {
+            Cut::Done(left) => left.pop().map(Change::Closed),
+            Cut::None | Cut::Begun => None,
+        }
+    }
+
+    /// True if [`Line::keep`] is to be called now and then.
+    pub(super) fn needs_looks(&self) -> bool {
+        self.lock.is_some() || self.door.is_some()
+    }
+
+    /// Keeps a bound line in order: binds a Unix socket again that something else has removed, and cuts off clients whose
+    /// keys were taken off the list.
+    pub(super) fn keep(&mut self, endpoint: &Endpoint) -> Result<()> {
+        match &self.cut {
+            Cut::Done(_) => self.bind_after_cut(endpoint)?,
+            Cut::None if self.door.as_ref().is_some_and(Door::has_unlisted) => self.begin_cut(endpoint)?,
+            _ => {}
+        }
+        self.keep_path(endpoint)
+    }
+
+    /// libzmq cannot close one connection. Unbinding closes those of the address, also the ones that still have
+    /// messages to send.
+    fn begin_cut(&mut self, endpoint: &Endpoint) -> Result<()> {
+        log::warn!("a client's key was taken off the list: the connections of {endpoint} are begun anew");
+        let failed = |e| zmq_error(e, format!("cannot cut off the clients of {endpoint}"));
+        let linger = self.socket.get_linger().map_err(failed)?;
+        self.socket.set_linger(0).map_err(failed)?;
+        let unbound = patiently(|| self.socket.unbind(&self.uri));
+        self.socket.set_linger(linger).map_err(failed)?;
+        unbound.map_err(failed)?;
+        self.cut = Cut::Begun;
+        Ok(())
+    }
+
+    fn bind_after_cut(&mut self, endpoint: &Endpoint) -> Result<()> {
+        let bound = patiently(|| self.socket.bind(&self.uri));
+        bound.map_err(|e| zmq_error(e, format!("cannot bind {endpoint} again")))?;
+        self.cut = Cut::None;
+        Ok(())
     }
 
     /// Binds the Unix socket again if something else has removed it.
-    pub(super) fn keep_path(&mut self, endpoint: &Endpoint) -> Result<()> {
+    fn keep_path(&mut self, endpoint: &Endpoint) -> Result<()> {
         let Some(lock) = self.lock.as_mut().filter(|lock| lock.is_lost()) else {
             return Ok(());
         };
@@ -238,7 +303,7 @@ impl Drop for Line {
 }
 
 /// A socket with its options, which must be set before it is bound or connected.
-fn set_up(seat: &Seat, kind: &Kind, role: Role, options: &ZmqOptions) -> zmq::Result<zmq::Socket> {
+fn set_up(seat: &Seat, kind: &Kind, role: Role, options: &Settings) -> zmq::Result<zmq::Socket> {
     let socket = seat.socket(kind.socket)?;
     socket.set_linger(millis(if kind.sends { options.linger } else { Duration::ZERO }))?;
     socket.set_maxmsgsize(options.max_frame_bytes)?;

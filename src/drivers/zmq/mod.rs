@@ -6,13 +6,16 @@
 mod access;
 mod backoff;
 mod census;
+mod clients;
 mod connection;
 mod context;
 mod copy;
+mod curve;
 mod endpoint;
 mod filter;
 mod inbound;
 mod keepalive;
+mod key;
 mod line;
 mod monitor;
 mod outbound;
@@ -21,7 +24,10 @@ mod peer;
 mod push;
 mod room;
 mod traffic;
+mod zap;
 
+use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -29,10 +35,13 @@ use crate::config::JoinFrames;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Driver, Inbound, Outbound, Wake};
 
+use curve::Curve;
 use endpoint::Endpoint;
 use inbound::ZmqInbound;
 use outbound::ZmqOutbound;
 use push::PushOutbound;
+
+pub use key::KeyPair;
 
 /// Socket options of both drivers.
 #[derive(Debug, Clone)]
@@ -65,6 +74,17 @@ pub struct ZmqOptions {
     /// Group of that socket, by name or number; the process must be a member of it, or root. `None`: that of the process.
     /// Default: `None`.
     pub socket_group: Option<String>,
+    /// File with this process's pair of CURVE keys, as [`KeyPair::save`] writes it; other users must not be able to read
+    /// it. With it every TCP connection is encrypted: a bound socket lets in only clients that know its public key, and
+    /// a connecting one states its own. Read once. Default: empty, none.
+    pub curve_secret_key_file: PathBuf,
+    /// File, or folder of files, with the public keys of the clients that a bound socket lets in: certificates, or one
+    /// key a line. Read again when it changes; a client whose key is taken off the list is cut off within two seconds,
+    /// as all connections of the socket are begun anew. Default: empty, all clients that know the socket's public key.
+    pub curve_allowed_clients: PathBuf,
+    /// Public key of the other end for addresses that state none with `?key=`, in 40 characters (Z85). Default: empty,
+    /// this process's own key if it has a pair.
+    pub curve_server_key: String,
 }
 
 impl Default for ZmqOptions {
@@ -81,7 +101,32 @@ impl Default for ZmqOptions {
             join_frames: JoinFrames::default(),
             socket_mode: None,
             socket_group: None,
+            curve_secret_key_file: PathBuf::new(),
+            curve_allowed_clients: PathBuf::new(),
+            curve_server_key: String::new(),
         }
+    }
+}
+
+/// The options, with the keys that they name.
+#[derive(Debug, Clone)]
+struct Settings {
+    options: ZmqOptions,
+    curve: Arc<Curve>,
+}
+
+impl Settings {
+    fn new(options: ZmqOptions) -> Result<Settings> {
+        let curve = Arc::new(Curve::of(&options)?);
+        Ok(Settings { options, curve })
+    }
+}
+
+impl Deref for Settings {
+    type Target = ZmqOptions;
+
+    fn deref(&self) -> &ZmqOptions {
+        &self.options
     }
 }
 
@@ -89,35 +134,39 @@ impl Default for ZmqOptions {
 #[derive(Debug)]
 pub struct ZmqDriver {
     publish: Endpoint,
-    options: ZmqOptions,
+    settings: Settings,
 }
 
 impl ZmqDriver {
     /// Creates a driver whose publishers use this address, for example `tcp://127.0.0.1:8866`; port 0 takes a free one.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for an invalid address, [`ErrorKind::Unsupported`] for a transport that this libzmq
-    /// lacks.
+    /// [`ErrorKind::InvalidInput`] for an invalid address, [`ErrorKind::Unsupported`] for a transport, or CURVE, that this
+    /// libzmq lacks, [`ErrorKind::Config`] for keys that cannot be used.
     pub fn new(publish: &str, options: ZmqOptions) -> Result<ZmqDriver> {
         Ok(ZmqDriver {
             publish: Endpoint::parse(publish)?,
-            options,
+            settings: Settings::new(options)?,
         })
     }
 }
 
 impl Driver for ZmqDriver {
     fn outbound(&self) -> Result<Box<dyn Outbound>> {
-        Ok(Box::new(ZmqOutbound::open(&self.publish, &self.options)?))
+        Ok(Box::new(ZmqOutbound::open(&self.publish, &self.settings)?))
     }
 
     fn inbound(&self) -> Result<(Box<dyn Inbound>, Arc<dyn Wake>)> {
-        let (inbound, wake) = ZmqInbound::open(peer::SUB, &self.options)?;
+        let (inbound, wake) = ZmqInbound::open(peer::SUB, &self.settings)?;
         Ok((Box::new(inbound), wake))
     }
 
     fn check_address(&self, address: &str) -> Result<()> {
         Endpoint::parse(address).map(drop)
+    }
+
+    fn authenticates(&self, address: &str) -> bool {
+        Endpoint::parse(address).is_ok_and(|endpoint| self.settings.curve.secures(&endpoint))
     }
 }
 
@@ -127,7 +176,7 @@ impl Driver for ZmqDriver {
 #[derive(Debug)]
 pub struct ZmqMultiproc {
     socket: Endpoint,
-    options: ZmqOptions,
+    settings: Settings,
 }
 
 impl ZmqMultiproc {
@@ -138,18 +187,18 @@ impl ZmqMultiproc {
     pub fn new(socket: &str, options: ZmqOptions) -> Result<ZmqMultiproc> {
         Ok(ZmqMultiproc {
             socket: Endpoint::parse(socket)?,
-            options,
+            settings: Settings::new(options)?,
         })
     }
 }
 
 impl Driver for ZmqMultiproc {
     fn outbound(&self) -> Result<Box<dyn Outbound>> {
-        Ok(Box::new(PushOutbound::new(self.socket.clone(), self.options.clone())))
+        Ok(Box::new(PushOutbound::new(self.socket.clone(), self.settings.clone())))
     }
 
     fn inbound(&self) -> Result<(Box<dyn Inbound>, Arc<dyn Wake>)> {
-        let (inbound, wake) = ZmqInbound::open(peer::PULL, &self.options)?;
+        let (inbound, wake) = ZmqInbound::open(peer::PULL, &self.settings)?;
         Ok((Box::new(inbound), wake))
     }
 

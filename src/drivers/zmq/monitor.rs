@@ -20,6 +20,8 @@ pub(super) enum Change {
     Closed(u32),
     /// A connection could not be made, or was lost through the network or the other end, and libzmq would wait.
     Retried,
+    /// A bound socket has stopped listening.
+    Unbound,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +84,7 @@ impl Monitor {
 type Watched = (zmq::SocketEvent, fn(u32, &[u8]) -> Change);
 
 /// The watched events. The value is the file descriptor, except for a handshake.
-const EVENTS: [Watched; 8] = [
+const EVENTS: [Watched; 9] = [
     (zmq::SocketEvent::ACCEPTED, opened),
     (zmq::SocketEvent::CONNECTED, opened),
     (zmq::SocketEvent::HANDSHAKE_SUCCEEDED, |_, _| Change::Greeted),
@@ -96,6 +98,7 @@ const EVENTS: [Watched; 8] = [
         Change::Failed(Failure::Denied)
     }),
     (zmq::SocketEvent::DISCONNECTED, |fd, _| Change::Closed(fd)),
+    (zmq::SocketEvent::CLOSED, |_, _| Change::Unbound),
     (zmq::SocketEvent::CONNECT_RETRIED, |_, _| Change::Retried),
 ];
 

@@ -19,7 +19,7 @@ use super::connection::{Connection, News};
 use super::endpoint::{Endpoint, Role};
 use super::filter::filter;
 use super::line::{Kind, Line};
-use super::{ZmqOptions, patiently, poll, push, zmq_error};
+use super::{Settings, patiently, poll, push, zmq_error};
 
 pub(super) struct ZmqOutbound {
     connection: Connection,
@@ -64,7 +64,7 @@ const MAX_PROBES: usize = 1 << 16;
 const NAME_PATIENCE: Duration = Duration::from_secs(5);
 
 impl ZmqOutbound {
-    pub(super) fn open(endpoint: &Endpoint, options: &ZmqOptions) -> Result<ZmqOutbound> {
+    pub(super) fn open(endpoint: &Endpoint, options: &Settings) -> Result<ZmqOutbound> {
         let (wakeable, waker) = wake::pair()?;
         let waker: Arc<dyn Wake> = waker;
         let mut outbound = ZmqOutbound {

@@ -12,7 +12,7 @@ use super::connection::{Connection, News};
 use super::endpoint::{Endpoint, Role};
 use super::filter::{subscribe, unsubscribe};
 use super::line::{Kind, Line};
-use super::{ZmqOptions, patiently, zmq_error};
+use super::{Settings, patiently, zmq_error};
 
 pub(super) struct Peer {
     pub(super) address: Arc<str>,
@@ -66,7 +66,7 @@ pub(super) const PULL: Kind = Kind {
 };
 
 impl Peer {
-    pub(super) fn open(address: &str, kind: Kind, options: &ZmqOptions, wake: Arc<dyn Wake>) -> Result<Peer> {
+    pub(super) fn open(address: &str, kind: Kind, options: &Settings, wake: Arc<dyn Wake>) -> Result<Peer> {
         Ok(Peer {
             connection: Connection::open(Endpoint::parse(address)?, kind, options, wake)?,
             address: address.into(),

@@ -12,11 +12,11 @@ use crate::transport::{Outbound, send_parts};
 use super::connection::Connection;
 use super::endpoint::{Endpoint, Role};
 use super::line::Kind;
-use super::{ZmqOptions, path_lock, patiently, poll, zmq_error};
+use super::{Settings, path_lock, patiently, poll, zmq_error};
 
 pub(super) struct PushOutbound {
     endpoint: Endpoint,
-    options: ZmqOptions,
+    options: Settings,
     opened: Option<Opened>,
 }
 
@@ -39,7 +39,7 @@ const PUSH: Kind = Kind {
 const LOOK: Duration = Duration::from_secs(1);
 
 impl PushOutbound {
-    pub(super) fn new(endpoint: Endpoint, options: ZmqOptions) -> PushOutbound {
+    pub(super) fn new(endpoint: Endpoint, options: Settings) -> PushOutbound {
         PushOutbound {
             endpoint,
             options,

@@ -1,0 +1,124 @@
+//! The clients that are let in: their public keys in a file or a folder, which is read again when it changes.
+
+use std::collections::HashSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+
+use super::key::{Key, public_keys};
+
+#[derive(Debug)]
+pub(super) struct Clients {
+    path: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    keys: HashSet<Key>,
+    /// The files as they were when the keys were read, or could not be read.
+    seen: Vec<Stamp>,
+    looked_at: Instant,
+}
+
+/// What changes when a file is written or replaced: its path, device, inode, size, and time of the last change.
+type Stamp = (PathBuf, u64, u64, u64, i64, i64);
+
+/// The least time between two looks at the files.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The most files of a folder, and keys, that are read.
+const MAX_FILES: usize = 1 << 16;
+
+impl Clients {
+    /// Reads the keys of a file, or of the files of a folder; errors name the option.
+    pub(super) fn read(option: &str, path: &Path) -> Result<Clients> {
+        let wrong = |e| Error::new(ErrorKind::Config, format!("option {option}: {}", path.display())).with_source(e);
+        let seen = stamps(path).map_err(wrong)?;
+        let keys = keys(&seen).map_err(wrong)?;
+        let looked_at = Instant::now();
+        Ok(Clients {
+            path: path.to_owned(),
+            state: Mutex::new(State { keys, seen, looked_at }),
+        })
+    }
+
+    /// True if this key is on the list. A list that cannot be read stays as it was.
+    pub(super) fn contains(&self, key: &Key) -> bool {
+        let mut state = self.state.lock();
+        if state.looked_at.elapsed() >= LOOK {
+            self.look(&mut state);
+        }
+        state.keys.contains(key)
+    }
+
+    fn look(&self, state: &mut State) {
+        state.looked_at = Instant::now();
+        let now = stamps(&self.path).unwrap_or_default();
+        if now == state.seen {
+            return;
+        }
+        match stamps(&self.path).and_then(|files| keys(&files)) {
+            Ok(keys) => state.keys = keys,
+            Err(e) => log::warn!(
+                "the list of clients {} has changed, and the one read before stays in use: {e}",
+                self.path.display()
+            ),
+        }
+        state.seen = now;
+    }
+}
+
+/// The files of the list; hidden ones, and folders in the folder, are not among them.
+fn stamps(path: &Path) -> io::Result<Vec<Stamp>> {
+    let stamp = |path: PathBuf| {
+        let about = fs::metadata(&path)?;
+        let stamp = (
+            about.dev(),
+            about.ino(),
+            about.size(),
+            about.ctime(),
+            about.ctime_nsec(),
+        );
+        let is_file = about.is_file();
+        let (device, inode, size, seconds, nanos) = stamp;
+        Ok::<_, io::Error>((is_file, (path, device, inode, size, seconds, nanos)))
+    };
+    if !fs::metadata(path)?.is_dir() {
+        return Ok(vec![stamp(path.to_owned())?.1]);
+    }
+    let mut stamps = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+            continue;
+        }
+        match stamp(entry.path()) {
+            Ok((true, stamp)) => stamps.push(stamp),
+            // Removed meanwhile, or a link to nothing.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            Ok((false, _)) => {}
+            Err(e) => return Err(e),
+        }
+        if stamps.len() > MAX_FILES {
+            return Err(io::Error::other(format!("more than {MAX_FILES} files")));
+        }
+    }
+    stamps.sort();
+    Ok(stamps)
+}
+
+fn keys(files: &[Stamp]) -> io::Result<HashSet<Key>> {
+    let mut keys = HashSet::new();
+    for (file, ..) in files {
+        let more = public_keys(file);
+        keys.extend(more.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", file.display())))?);
+    }
+    Ok(keys)
+}
