@@ -167,9 +167,30 @@ impl StdError for Error {
 /// so it must be quick.
 pub type ErrorHook = Arc<dyn Fn(&Error) + Send + Sync>;
 
+/// The failures in the background so far, in this process.
+#[cfg(feature = "metrics")]
+static REPORTED: parking_lot::Mutex<Vec<(ErrorKind, u64)>> = parking_lot::Mutex::new(Vec::new());
+
+/// The number of failures in the background in this process, by kind.
+#[cfg(feature = "metrics")]
+pub(crate) fn reported() -> Vec<(ErrorKind, u64)> {
+    REPORTED.lock().clone()
+}
+
+/// Adds one to the count of this kind.
+#[cfg(feature = "metrics")]
+pub(crate) fn count(counts: &mut Vec<(ErrorKind, u64)>, kind: ErrorKind) {
+    match counts.iter_mut().find(|(counted, _)| *counted == kind) {
+        Some((_, count)) => *count += 1,
+        None => counts.push((kind, 1)),
+    }
+}
+
 /// The one place where failures in the background go: the log, then the hook.
 pub(crate) fn report(error: &Error, hook: Option<&ErrorHook>) {
     log::warn!("{error}");
+    #[cfg(feature = "metrics")]
+    count(&mut REPORTED.lock(), error.kind());
     if let Some(hook) = hook
         && let Err(panic) = contain(|| "the error hook".into(), || hook(error))
     {

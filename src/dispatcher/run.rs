@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+#[cfg(feature = "metrics")]
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,8 +15,12 @@ use super::registry::{Callback, Command, Job, Registry};
 use super::stats::Counters;
 use super::workers::Workers;
 use crate::error::{self, Error, ErrorHook, ErrorKind};
+#[cfg(feature = "metrics")]
+use crate::histogram::Histogram;
 use crate::queue::{QueueReceiver, QueueSender};
 use crate::thread::Thread;
+#[cfg(feature = "metrics")]
+use crate::update::now_micros;
 use crate::update::{Event, SyncReason};
 
 /// How long [`Shared::stop`] waits for running callbacks.
@@ -32,6 +38,9 @@ pub(super) struct Shared {
     pub(super) is_alone: bool,
     hook: Option<ErrorHook>,
     stopped: AtomicBool,
+    /// The times from send to callback, once they are asked for.
+    #[cfg(feature = "metrics")]
+    pub(super) lag: OnceLock<Histogram>,
 }
 
 impl Shared {
@@ -49,6 +58,8 @@ impl Shared {
             is_alone,
             hook,
             stopped: AtomicBool::new(false),
+            #[cfg(feature = "metrics")]
+            lag: OnceLock::new(),
         }
     }
 
@@ -83,6 +94,10 @@ impl Shared {
         match event {
             Event::Update(update) => {
                 self.counters.updates.add_one();
+                #[cfg(feature = "metrics")]
+                if let Some(lag) = self.lag.get() {
+                    lag.record(u64::try_from(now_micros() - update.timestamp).unwrap_or(0));
+                }
                 let what = || format!("a callback, called with table {} key {}", update.table, update.key);
                 let mut handled = false;
                 for callback in registry.for_event() {

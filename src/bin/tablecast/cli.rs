@@ -11,7 +11,7 @@ use tablecast::config::{OptionDoc, Source};
 use tablecast::drivers::zmq::libzmq;
 use tablecast::{Config, Result, Topic};
 
-use crate::{config, db, demo, listen, members, notify, publish, replica, stage, status, storm, watch};
+use crate::{config, db, demo, listen, members, notify, publish, replica, service, stage, status, storm, watch};
 
 /// The options that `-h` shows; the others are in `--help`.
 const COMMON: [&str; 6] = [
@@ -46,10 +46,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the publisher service of this host: pass on to the network what its processes publish.
-    ///
-    /// Prints `ready <network address> <socket>` once both ends are bound.
-    Service,
+    Service(service::Args),
     Publish(publish::Args),
     Watch(watch::Args),
     Replica(replica::Args),

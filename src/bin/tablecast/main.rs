@@ -10,6 +10,7 @@ mod input;
 mod line;
 mod listen;
 mod members;
+mod metrics;
 mod notify;
 mod output;
 mod publish;
@@ -58,7 +59,7 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
-        Command::Service => service::run(&cli.config(&[])?)?,
+        Command::Service(args) => service::run(&cli.config(&[])?, args)?,
         Command::Publish(args) => publish::run(cli.config(publish::DEFAULTS)?, args)?,
         Command::Watch(args) => watch::run(cli.config(watch::DEFAULTS)?, args)?,
         Command::Replica(args) => replica::run(cli.config(watch::DEFAULTS)?, args)?,
