@@ -6,7 +6,7 @@ use super::samples::Samples;
 use super::series::*;
 use crate::clock;
 use crate::dispatcher::DispatcherHandle;
-use crate::error::{ErrorKind, reported};
+use crate::error::{ErrorCounts, REPORTED};
 use crate::listener::{ListenerStats, NotifierStats};
 use crate::node::Running;
 use crate::publisher::Publisher;
@@ -18,13 +18,31 @@ use crate::thread::failed_threads;
 /// With more topics, there are no series of each.
 const MAX_TOPICS: usize = 100;
 
-/// The quantiles that are given of times.
-const QUANTILES: [(&str, f64); 3] = [("0.5", 0.5), ("0.9", 0.9), ("0.99", 0.99)];
+/// The percentiles that are given of times.
+const PERCENTILES: [(&str, f64); 3] = [("50", 0.5), ("90", 0.9), ("99", 0.99)];
+
+/// The reasons of sync events.
+const SYNC_REASONS: [&str; 14] = [
+    "connected",
+    "reconnected",
+    "address-lost",
+    "cleared",
+    "resubscribed",
+    "gap",
+    "unproven",
+    "restarted",
+    "silence",
+    "hellos-missed",
+    "no-hellos",
+    "overflow",
+    "joined",
+    "requested",
+];
 
 /// Takes a sample of everything.
 pub(super) fn collect(running: &Running, samples: &mut Samples) {
     samples.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
-    errors(&BACKGROUND_ERRORS, reported(), samples);
+    errors(&BACKGROUND_ERRORS, &REPORTED, samples);
     samples.count(&FAILED_THREADS, &[], failed_threads());
     if let Some(subscriber) = &running.subscriber {
         of_subscriber(subscriber, samples);
@@ -32,8 +50,13 @@ pub(super) fn collect(running: &Running, samples: &mut Samples) {
     if let Some(dispatcher) = &running.dispatcher {
         of_dispatcher(dispatcher, samples);
     }
-    for (reason, count) in running.syncs() {
-        samples.count(&SYNC_EVENTS, &[reason], count);
+    if let Some(syncs) = running.syncs() {
+        // A counter that begins at 1 shows no increase.
+        let mut counts: BTreeMap<&str, u64> = SYNC_REASONS.into_iter().map(|reason| (reason, 0)).collect();
+        counts.extend(syncs);
+        for (reason, count) in counts {
+            samples.count(&SYNC_EVENTS, &[reason], count);
+        }
     }
     if let Some(publisher) = &running.publisher {
         of_publisher(publisher, samples);
@@ -52,12 +75,12 @@ pub(super) fn collect(running: &Running, samples: &mut Samples) {
         for (call, times) in store.calls() {
             samples.histogram(&STORE_CALLS, &[call], times);
         }
-        errors(&STORE_ERRORS, store.errors(), samples);
+        errors(&STORE_ERRORS, &store.errors, samples);
     }
 }
 
-fn errors(series: &Series, counts: Vec<(ErrorKind, u64)>, samples: &mut Samples) {
-    for (kind, count) in counts {
+fn errors(series: &Series, counts: &ErrorCounts, samples: &mut Samples) {
+    for (kind, count) in counts.iter() {
         samples.count(series, &[&kind.to_string().replace(' ', "-")], count);
     }
 }
@@ -189,9 +212,9 @@ fn topics_of_replicas(running: &Running, samples: &mut Samples) {
     samples.gauge(&REPLICA_TOPICS, &["unproven"], (topics - ages.len()) as f64);
     if let Some(oldest) = ages.last() {
         samples.gauge(&REPLICA_STALENESS_MAX, &[], *oldest);
-        for (name, share) in QUANTILES {
+        for (name, share) in PERCENTILES {
             let at = ((ages.len() - 1) as f64 * share).round() as usize;
-            samples.gauge(&REPLICA_STALENESS_QUANTILE, &[name], ages[at]);
+            samples.gauge(&REPLICA_STALENESS_PERCENTILE, &[name], ages[at]);
         }
     }
     if topics > MAX_TOPICS {
@@ -244,7 +267,7 @@ fn of_notifiers(running: &Running, samples: &mut Samples) {
     samples.count(&NOTIFIER_ACKNOWLEDGED, &[], sum(|stats| stats.acknowledged));
     samples.count(&NOTIFIER_FAILED, &[], sum(|stats| stats.failed));
     samples.gauge(&NOTIFIER_PENDING, &[], sum(|stats| stats.pending) as f64);
-    for (name, share) in QUANTILES {
+    for (name, share) in PERCENTILES {
         samples.gauge(&NOTIFIER_TIMES, &[name], latency.quantile(share) as f64 / 1e6);
     }
 }

@@ -111,7 +111,7 @@ series! {
     REPLICA_DIFFERENCES: Counter "replica_differences_total" [] "differences found by comparisons with the store";
     REPLICA_TOPICS: Gauge "replica_topics" ["state"] "topics held, of each table: proven once they were read";
     REPLICA_STALENESS_MAX: Gauge "replica_staleness_max_seconds" [] "the oldest of the proofs that nothing is missing";
-    REPLICA_STALENESS_QUANTILE: Gauge "replica_staleness_quantile_seconds" ["quantile"] "ages of these proofs over topics";
+    REPLICA_STALENESS_PERCENTILE: Gauge "replica_staleness_percentile_seconds" ["percentile"] "ages of these proofs over topics";
     REPLICA_STALENESS: Gauge "replica_staleness_seconds" ["table", "topic"] "age of the topic's proof";
     REPLICA_POSITION: Gauge "replica_position" ["table", "topic"] "version up to which all is held";
 
@@ -124,7 +124,7 @@ series! {
     NOTIFIER_ACKNOWLEDGED: Counter "notifier_acknowledged_total" [] "status updates that a listener has processed";
     NOTIFIER_FAILED: Counter "notifier_failed_total" [] "those of them whose handler panicked";
     NOTIFIER_PENDING: Gauge "notifier_pending" [] "status updates that are not yet acknowledged";
-    NOTIFIER_TIMES: Gauge "notifier_acknowledgement_seconds" ["quantile"] "time to the acknowledgement";
+    NOTIFIER_TIMES: Gauge "notifier_acknowledgement_seconds" ["percentile"] "time to the acknowledgement";
 
     STORE_CALLS: Histogram "store_call_duration_seconds" ["call"] "time of calls of the store";
     STORE_ERRORS: Counter "store_errors_total" ["kind"] "failed calls of the store, or of rows not found";

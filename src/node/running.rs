@@ -107,10 +107,9 @@ impl Running {
         };
     }
 
-    /// The sync events by reason.
-    pub(crate) fn syncs(&self) -> BTreeMap<&'static str, u64> {
-        let measured = self.measured.as_ref();
-        measured.map_or_else(BTreeMap::new, |measured| measured.syncs.lock().clone())
+    /// The sync events by reason, those that there were.
+    pub(crate) fn syncs(&self) -> Option<BTreeMap<&'static str, u64>> {
+        self.measured.as_ref().map(|measured| measured.syncs.lock().clone())
     }
 
     /// The times of the store's calls.

@@ -3,9 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use parking_lot::Mutex;
-
-use crate::error::{self, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorCounts, ErrorKind, Result};
 use crate::histogram::{Counts, Histogram};
 use crate::store::{Announcement, Announcer, Changes, Page, Row, Store, TableVersion, TopicVersions, Write, Written};
 use crate::update::{Name, Topic};
@@ -28,10 +26,19 @@ const CALLS: [&str; 13] = [
 ];
 
 /// The times of calls by name, and the numbers of their errors.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Times {
     calls: [Histogram; CALLS.len()],
-    errors: Mutex<Vec<(ErrorKind, u64)>>,
+    pub(crate) errors: ErrorCounts,
+}
+
+impl Default for Times {
+    fn default() -> Times {
+        Times {
+            calls: Default::default(),
+            errors: ErrorCounts::new(),
+        }
+    }
 }
 
 impl Times {
@@ -41,10 +48,6 @@ impl Times {
         CALLS.into_iter().zip(counts).filter(|(_, counts)| counts.count > 0)
     }
 
-    pub(crate) fn errors(&self) -> Vec<(ErrorKind, u64)> {
-        self.errors.lock().clone()
-    }
-
     fn take<T>(&self, name: &str, call: impl FnOnce() -> Result<T>) -> Result<T> {
         let start = Instant::now();
         let result = call();
@@ -52,7 +55,7 @@ impl Times {
             self.calls[call].record_time(start.elapsed());
         }
         if let Err(e) = &result {
-            error::count(&mut self.errors.lock(), e.kind());
+            self.errors.add(e.kind());
         }
         result
     }

@@ -63,6 +63,7 @@ fn counters_agree_with_what_was_sent() {
         // One was sent with a time after all others, so all lags are of this test.
         assert!(value("update_lag_seconds_sum") < 101.0 * LIMIT.as_secs_f64());
         assert_eq!(value("sync_events_total{reason=\"connected\"}"), 1.0);
+        assert_eq!(value("sync_events_total{reason=\"gap\"}"), 0.0);
         assert_eq!(value("subscriber_addresses{state=\"live\"}"), 1.0);
         assert_eq!(value("subscriber_addresses{state=\"connecting\"}"), 0.0);
         assert_eq!(
@@ -147,7 +148,7 @@ fn many_topics_are_few_series() {
         );
         assert_eq!(scrape.value("tablecast_replica_topics{state=\"unproven\"}"), 0.0);
         let max = scrape.value("tablecast_replica_staleness_max_seconds");
-        let median = scrape.value("tablecast_replica_staleness_quantile_seconds{quantile=\"0.5\"}");
+        let median = scrape.value("tablecast_replica_staleness_percentile_seconds{percentile=\"50\"}");
         assert!(0.0 < median && median <= max, "{median} {max}");
         assert_eq!(scrape.count("tablecast_replica_position{"), 0);
     });
