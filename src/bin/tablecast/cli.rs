@@ -11,7 +11,7 @@ use tablecast::config::{OptionDoc, Source};
 use tablecast::drivers::zmq::libzmq;
 use tablecast::{Config, Result, Topic};
 
-use crate::{config, db, demo, listen, members, notify, publish, replica, service, stage, status, storm, watch};
+use crate::{config, db, demo, listen, members, notify, publish, replica, service, stage, status, storm, top, watch};
 
 /// The options that `-h` shows; the others are in `--help`.
 const COMMON: [&str; 6] = [
@@ -51,6 +51,7 @@ pub(crate) enum Command {
     Watch(watch::Args),
     Replica(replica::Args),
     Status(status::Args),
+    Top(top::Args),
     /// Print the publishers that are registered in the store, and whether they are alive.
     ///
     /// Watches them until each was seen to renew its registration, or long enough to know that it does not. Nothing is

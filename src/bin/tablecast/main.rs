@@ -24,6 +24,7 @@ mod status;
 mod storm;
 mod supervisor;
 mod terminal;
+mod top;
 mod watch;
 
 use std::process::ExitCode;
@@ -64,6 +65,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Watch(args) => watch::run(cli.config(watch::DEFAULTS)?, args)?,
         Command::Replica(args) => replica::run(cli.config(watch::DEFAULTS)?, args)?,
         Command::Status(args) => status::run(cli.config(&[])?, args)?,
+        Command::Top(args) => top::run(cli.config(&[])?, args)?,
         Command::Publishers(args) => members::run_publishers(&cli.config(&[])?, args)?,
         Command::Listeners(args) => members::run_listeners(&cli.config(&[])?, args)?,
         Command::Listen(args) => listen::run(cli.config(watch::DEFAULTS)?, args)?,

@@ -195,7 +195,7 @@ fn replica_table(replicas: &[Registered]) -> String {
 }
 
 /// Names in one column; `-` if there are none.
-fn listed(names: &[Name]) -> String {
+pub(crate) fn listed(names: &[Name]) -> String {
     let names: Vec<&str> = names
         .iter()
         .map(|name| &**name)
@@ -207,7 +207,7 @@ fn listed(names: &[Name]) -> String {
     }
 }
 
-fn describe(state: AddressState) -> &'static str {
+pub(crate) fn describe(state: AddressState) -> &'static str {
     match state {
         AddressState::Connecting => "not connected",
         AddressState::Unconfirmed => "unconfirmed",
