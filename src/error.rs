@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+#[cfg(feature = "metrics")]
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The result of every fallible call in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -167,9 +169,64 @@ impl StdError for Error {
 /// so it must be quick.
 pub type ErrorHook = Arc<dyn Fn(&Error) + Send + Sync>;
 
+/// Numbers of errors by kind.
+#[cfg(feature = "metrics")]
+#[derive(Debug)]
+pub(crate) struct ErrorCounts([AtomicU64; ErrorKind::ALL.len()]);
+
+/// The failures in the background of this process.
+#[cfg(feature = "metrics")]
+pub(crate) static REPORTED: ErrorCounts = ErrorCounts::new();
+
+#[cfg(feature = "metrics")]
+impl ErrorCounts {
+    pub(crate) const fn new() -> ErrorCounts {
+        ErrorCounts([const { AtomicU64::new(0) }; ErrorKind::ALL.len()])
+    }
+
+    pub(crate) fn add(&self, kind: ErrorKind) {
+        if let Some(count) = self.0.get(kind as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The number of each kind.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (ErrorKind, u64)> {
+        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
+        ErrorKind::ALL.into_iter().zip(counts)
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl ErrorKind {
+    /// All kinds, in the order of their definition.
+    const ALL: [ErrorKind; 18] = [
+        ErrorKind::Config,
+        ErrorKind::InvalidInput,
+        ErrorKind::Malformed,
+        ErrorKind::TooLarge,
+        ErrorKind::Timeout,
+        ErrorKind::Stopped,
+        ErrorKind::Unsupported,
+        ErrorKind::AddressInUse,
+        ErrorKind::NotFound,
+        ErrorKind::AlreadyExists,
+        ErrorKind::Conflict,
+        ErrorKind::Unavailable,
+        ErrorKind::Full,
+        ErrorKind::Transport,
+        ErrorKind::Io,
+        ErrorKind::Denied,
+        ErrorKind::Unconfirmed,
+        ErrorKind::Panicked,
+    ];
+}
+
 /// The one place where failures in the background go: the log, then the hook.
 pub(crate) fn report(error: &Error, hook: Option<&ErrorHook>) {
     log::warn!("{error}");
+    #[cfg(feature = "metrics")]
+    REPORTED.add(error.kind());
     if let Some(hook) = hook
         && let Err(panic) = contain(|| "the error hook".into(), || hook(error))
     {
@@ -190,4 +247,20 @@ pub(crate) fn contain<T>(what: impl FnOnce() -> String, run: impl FnOnce() -> T)
         };
         Error::new(ErrorKind::Panicked, what()).with_source(message)
     })
+}
+
+#[cfg(all(test, feature = "metrics"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_is_counted_as_itself() {
+        let counts = ErrorCounts::new();
+        for (number, kind) in ErrorKind::ALL.into_iter().enumerate() {
+            assert_eq!(kind as usize, number);
+            (0..number).for_each(|_| counts.add(kind));
+        }
+        let counted: Vec<u64> = counts.iter().map(|(_, count)| count).collect();
+        assert_eq!(counted, (0..18).collect::<Vec<u64>>());
+    }
 }

@@ -55,7 +55,8 @@
 //!
 //! [Guarantees and limits](docs::guarantees), [replicas](docs::replicas), [status updates](docs::status_updates),
 //! [discovery](docs::discovery), [monitors](docs::monitors), [command line](docs::command_line),
-//! [options](docs::options), [operating](docs::operating), [wire format](docs::wire_format),
+//! [options](docs::options), [operating](docs::operating), [metrics](docs::metrics),
+//! [wire format](docs::wire_format),
 //! [beside Dragonflow](docs::dragonflow), [writing a driver](docs::writing_a_driver),
 //! [writing a store](docs::writing_a_store), [testing your program](docs::testing_your_program),
 //! [benchmarks](docs::benchmarks).
@@ -80,8 +81,9 @@
 //! | `redis` | yes | the driver and the store `redis` |
 //! | `redis-tls` | no | Redis over TLS; builds ring with a C compiler |
 //! | `sqlite` | yes | the store `sqlite`; builds SQLite with a C compiler |
+//! | `metrics` | yes | [metrics](docs::metrics) for Prometheus: the module `metrics` |
 //! | `testing` | no | the module `testing`: faults on command, for unit tests of programs |
-//! | `bin` | yes | the tool `tablecast`; includes `zmq` and `sqlite` |
+//! | `bin` | yes | the tool `tablecast`; includes `zmq`, `sqlite` and `metrics` |
 //!
 //! # Logs
 //!
@@ -112,6 +114,8 @@ pub mod update;
 
 mod clock;
 pub mod codec;
+#[cfg(feature = "metrics")]
+mod histogram;
 pub mod table;
 mod thread;
 
@@ -150,6 +154,9 @@ pub mod service;
 
 pub mod node;
 
+#[cfg(feature = "metrics")]
+pub mod metrics;
+
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -165,6 +172,9 @@ pub use database::{Database, DatabaseOptions};
 pub use dispatcher::{Dispatcher, DispatcherHandle, DispatcherOptions};
 #[doc(inline)]
 pub use listener::{Listener, ListenerOptions, Notifier, NotifierOptions};
+#[cfg(feature = "metrics")]
+#[doc(inline)]
+pub use metrics::Metrics;
 #[doc(inline)]
 pub use monitor::{Monitor, MonitorOptions};
 #[doc(inline)]

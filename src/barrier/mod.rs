@@ -36,20 +36,35 @@ pub struct Registered {
     pub topics: Option<Vec<Name>>,
 }
 
+impl Registered {
+    /// Reads a member of the table [`REPLICAS`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Malformed`] if the member is no replica.
+    pub fn of(member: &Member) -> Result<Registered> {
+        let detail = Detail::of(member)?;
+        Ok(Registered::new(member.clone(), detail))
+    }
+
+    fn new(member: Member, detail: Detail) -> Registered {
+        Registered {
+            id: member.id.into(),
+            epoch: member.epoch,
+            host: detail.host.into(),
+            tables: detail.tables,
+            topics: detail.topics,
+        }
+    }
+}
+
 /// The replicas registered in this store, in the order of their ids. A killed replica is included until its
 /// registration expires.
 ///
 /// # Errors
 /// The store's errors.
 pub fn registered(store: &dyn Store) -> Result<Vec<Registered>> {
-    let there = rows(store)?.into_iter().map(|(member, detail)| Registered {
-        id: member.id.into(),
-        epoch: member.epoch,
-        host: detail.host.into(),
-        tables: detail.tables,
-        topics: detail.topics,
-    });
-    Ok(there.collect())
+    let there = rows(store)?.into_iter();
+    Ok(there.map(|(member, detail)| Registered::new(member, detail)).collect())
 }
 
 /// The rows of all replicas except those that are leaving.

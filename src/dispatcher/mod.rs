@@ -49,6 +49,8 @@ pub use stats::DispatcherStats;
 
 use crate::error::{Error, ErrorHook, ErrorKind, Result};
 use crate::event::{Event, SyncReason};
+#[cfg(feature = "metrics")]
+use crate::histogram::Histogram;
 use crate::queue::{self, QueueOptions, QueueSender};
 use crate::table::Table;
 use crate::thread;
@@ -224,6 +226,18 @@ impl DispatcherHandle {
     /// counted and reported.
     pub(crate) fn call<E>(&self, callback: &Callback<E>, event: &E, what: impl FnOnce() -> String) {
         self.0.call(callback, event, what);
+    }
+
+    /// From now on the time from send to callback of each update is counted.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn measure_lag(&self) {
+        self.0.lag.get_or_init(Histogram::default);
+    }
+
+    /// The times from send to callback, if they are counted.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn lag(&self) -> Option<&Histogram> {
+        self.0.lag.get()
     }
 
     /// True if a single thread calls all callbacks.

@@ -1,6 +1,8 @@
 //! The state of the handles, the dispatcher thread and the workers, and the calls of callbacks.
 
 use std::fmt;
+#[cfg(feature = "metrics")]
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,8 +13,12 @@ use super::registry::{Callback, Command, Job, Registry};
 use super::stats::Counters;
 use crate::error::{self, Error, ErrorHook, ErrorKind};
 use crate::event::Event;
+#[cfg(feature = "metrics")]
+use crate::histogram::Histogram;
 use crate::queue::QueueSender;
 use crate::thread::Thread;
+#[cfg(feature = "metrics")]
+use crate::update::now_micros;
 
 /// How long [`Shared::stop`] waits for running callbacks.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
@@ -29,6 +35,9 @@ pub(super) struct Shared {
     pub(super) is_alone: bool,
     hook: Option<ErrorHook>,
     stopped: AtomicBool,
+    /// The times from send to callback, once they are asked for.
+    #[cfg(feature = "metrics")]
+    pub(super) lag: OnceLock<Histogram>,
 }
 
 impl Shared {
@@ -46,6 +55,8 @@ impl Shared {
             is_alone,
             hook,
             stopped: AtomicBool::new(false),
+            #[cfg(feature = "metrics")]
+            lag: OnceLock::new(),
         }
     }
 
@@ -80,6 +91,10 @@ impl Shared {
         match event {
             Event::Update(update) => {
                 self.counters.updates.add_one();
+                #[cfg(feature = "metrics")]
+                if let Some(lag) = self.lag.get() {
+                    lag.record(u64::try_from(now_micros() - update.timestamp).unwrap_or(0));
+                }
                 let what = || format!("a callback, called with table {} key {}", update.table, update.key);
                 let mut handled = false;
                 for callback in registry.for_event() {

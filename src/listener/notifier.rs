@@ -149,6 +149,17 @@ impl Notifier {
         self.shared.tally.state.lock().latency.clone()
     }
 
+    /// Returns the counters and the times to acknowledgements while the notifier is there.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn outline(&self) -> impl Fn() -> Option<(NotifierStats, Latency)> + Send + Sync + use<> {
+        let shared = Arc::downgrade(&self.shared);
+        move || {
+            let shared = shared.upgrade()?;
+            let state = shared.tally.state.lock();
+            Some((state.stats, state.latency.clone()))
+        }
+    }
+
     /// Stops, and returns the updates that were never acknowledged, in order: they may have been processed, or may be
     /// yet. It waits only for a send under way.
     pub fn stop(&self) -> Vec<DbUpdate> {

@@ -162,6 +162,13 @@ impl Listener {
         self.desk.stats()
     }
 
+    /// Returns the counters while the listener is there.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn outline(&self) -> impl Fn() -> Option<ListenerStats> + Send + Sync + use<> {
+        let desk = Arc::downgrade(&self.desk);
+        move || Some(desk.upgrade()?.stats())
+    }
+
     /// Stops and hands over at once: it takes no new events, gives back the waiting ones, and finishes and acknowledges
     /// those being processed. Then the listener is no longer registered.
     ///

@@ -177,6 +177,13 @@ impl Monitor {
         self.shared.stats()
     }
 
+    /// Returns the counters while the monitor is there.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn outline(&self) -> impl Fn() -> Option<MonitorStats> + Send + Sync + use<> {
+        let shared = Arc::downgrade(&self.shared);
+        move || Some(shared.upgrade()?.stats())
+    }
+
     /// Stops, and stores the monitor's memory. Waits for at most 300 ms; if the store takes longer to answer, the
     /// thread ends with its answer.
     pub fn stop(&self) {

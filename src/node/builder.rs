@@ -75,6 +75,8 @@ impl NodeBuilder {
             stores: self.stores,
             hook: self.hook,
             parts: self.parts.into(),
+            #[cfg(feature = "metrics")]
+            running: Arc::default(),
         })
     }
 }

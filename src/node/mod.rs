@@ -24,6 +24,8 @@ mod builder;
 mod member;
 mod options;
 mod parts;
+#[cfg(feature = "metrics")]
+mod running;
 
 use std::fmt;
 use std::sync::Arc;
@@ -47,6 +49,8 @@ use crate::update::DbUpdate;
 use parts::Parts;
 
 pub use builder::NodeBuilder;
+#[cfg(feature = "metrics")]
+pub(crate) use running::Running;
 
 /// The parts of a program that takes part in the network, as one [`Config`] describes them.
 ///
@@ -59,6 +63,8 @@ pub struct Node {
     stores: Stores,
     hook: Option<ErrorHook>,
     parts: Mutex<Parts>,
+    #[cfg(feature = "metrics")]
+    running: Arc<Mutex<Running>>,
 }
 
 impl Node {
@@ -147,7 +153,10 @@ impl Node {
         options.hook = options.hook.or_else(|| self.hook.clone());
         let mut parts = self.parts.lock();
         let (store, dispatcher) = (parts.store(self)?, parts.dispatcher(self)?);
-        Replica::new(&parts.subscriber(self)?, &dispatcher, store, options)
+        let replica = Replica::new(&parts.subscriber(self)?, &dispatcher, store, options)?;
+        #[cfg(feature = "metrics")]
+        self.running.lock().add_replica(&replica);
+        Ok(replica)
     }
 
     /// Creates a listener for status updates; each update is processed by one of all listeners. It stops when it is
@@ -172,7 +181,10 @@ impl Node {
         let mut parts = self.parts.lock();
         let (store, subscriber) = (parts.store(self)?, parts.subscriber(self)?);
         let (dispatcher, publisher) = (parts.dispatcher(self)?, parts.publisher(self)?);
-        Listener::new(store, &subscriber, &dispatcher, &publisher, options, handler)
+        let listener = Listener::new(store, &subscriber, &dispatcher, &publisher, options, handler)?;
+        #[cfg(feature = "metrics")]
+        self.running.lock().add_listener(&listener);
+        Ok(listener)
     }
 
     /// Creates a notifier, which sends status updates to the listeners. It stops when it is dropped.
@@ -192,7 +204,10 @@ impl Node {
         let mut parts = self.parts.lock();
         let (store, subscriber) = (parts.store(self)?, parts.subscriber(self)?);
         let (dispatcher, publisher) = (parts.dispatcher(self)?, parts.publisher(self)?);
-        Notifier::new(store, &subscriber, &dispatcher, &publisher, options)
+        let notifier = Notifier::new(store, &subscriber, &dispatcher, &publisher, options)?;
+        #[cfg(feature = "metrics")]
+        self.running.lock().add_notifier(&notifier);
+        Ok(notifier)
     }
 
     /// Returns the running publisher service of this host, which binds the port; a single process has it, for all
@@ -219,8 +234,16 @@ impl Node {
         }
     }
 
+    /// The running parts, which metrics look at.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn running(&self) -> &Arc<Mutex<Running>> {
+        &self.running
+    }
+
     /// Stops all parts, as dropping the node does. A part that is asked for again is made anew.
     pub fn stop(&self) {
+        #[cfg(feature = "metrics")]
+        self.running.lock().end();
         let parts = std::mem::take(&mut *self.parts.lock());
         parts.stop();
     }

@@ -60,7 +60,12 @@ impl Parts {
     }
 
     pub(super) fn store(&mut self, node: &Node) -> Result<Arc<dyn Store>> {
-        kept(&mut self.store, || node.stores.open(&node.config))
+        kept(&mut self.store, || {
+            let store = node.stores.open(&node.config)?;
+            #[cfg(feature = "metrics")]
+            let store = node.running.lock().timed(store);
+            Ok(store)
+        })
     }
 
     pub(super) fn publisher(&mut self, node: &Node) -> Result<Arc<Publisher>> {
@@ -78,7 +83,10 @@ impl Parts {
                 .map_err(|e| Error::new(e.kind(), config.where_bound()).with_source(e))?,
         };
         self.register(node, publisher.address())?;
-        Ok(Arc::clone(self.publisher.insert(Arc::new(publisher))))
+        let publisher = self.publisher.insert(Arc::new(publisher));
+        #[cfg(feature = "metrics")]
+        node.running.lock().publisher.replace(Arc::clone(publisher));
+        Ok(Arc::clone(publisher))
     }
 
     pub(super) fn database(&mut self, node: &Node) -> Result<Arc<Database>> {
@@ -97,6 +105,8 @@ impl Parts {
             hook: node.hook.clone(),
             ..(&node.config).into()
         })?;
+        #[cfg(feature = "metrics")]
+        node.running.lock().add_dispatcher(dispatcher.handle());
         Ok(self.dispatcher.insert(dispatcher).handle())
     }
 
@@ -124,6 +134,8 @@ impl Parts {
             let discovery = Discovery::new(store, follower, &config.discover_roles, node.registry())?;
             self.discovery = Some(discovery);
         }
+        #[cfg(feature = "metrics")]
+        node.running.lock().subscriber.replace(Arc::clone(&subscriber));
         Ok(Arc::clone(self.subscriber.insert(subscriber)))
     }
 
@@ -155,7 +167,10 @@ impl Parts {
         })?;
         self.begin_monitors(node, &*multiproc)?;
         self.register(node, service.address())?;
-        Ok(Arc::clone(self.service.insert(Arc::new(service))))
+        let service = self.service.insert(Arc::new(service));
+        #[cfg(feature = "metrics")]
+        node.running.lock().service.replace(Arc::clone(service));
+        Ok(Arc::clone(service))
     }
 
     /// Starts a monitor for each table of `monitor_tables`, all with one publisher. Their memory is stored under
@@ -187,6 +202,8 @@ impl Parts {
             Monitor::new(store, publisher, table, &id, options.clone())
         });
         self.monitors = monitors.collect::<Result<_>>()?;
+        #[cfg(feature = "metrics")]
+        node.running.lock().set_monitors(&self.monitors);
         Ok(())
     }
 }

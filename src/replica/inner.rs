@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
-use super::options::ReplicaOptions;
+use super::options::{ReplicaOptions, ReplicaStats};
 use super::part::Part;
 use super::reader::Parts;
 use super::signal::Signal;
@@ -134,6 +134,15 @@ impl Inner {
         let missing: Vec<&str> = missing.collect();
         let context = format!("{what} within {timeout:?}: tables {missing:?}");
         Err(Error::new(ErrorKind::Timeout, context))
+    }
+
+    pub(super) fn stats(&self) -> ReplicaStats {
+        let mut stats = ReplicaStats {
+            differences: self.differences.load(Ordering::Relaxed),
+            ..ReplicaStats::default()
+        };
+        self.parts.read().iter().for_each(|part| part.count(&mut stats));
+        stats
     }
 
     pub(super) fn wait_current(&self, timeout: Duration) -> Result<()> {

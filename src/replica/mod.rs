@@ -60,6 +60,8 @@ mod inner;
 mod intake;
 mod map;
 mod options;
+#[cfg(feature = "metrics")]
+mod outline;
 mod part;
 mod reader;
 mod row;
@@ -73,7 +75,7 @@ mod watch;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -81,6 +83,8 @@ use serde::de::DeserializeOwned;
 
 pub use index::Index;
 pub use options::{ReplicaOptions, ReplicaStats};
+#[cfg(feature = "metrics")]
+pub(crate) use outline::Outline;
 pub use row::{MalformedRow, RowChange};
 pub use table::{ReplicaTable, Snapshot};
 pub use verify::Difference;
@@ -297,12 +301,7 @@ impl Replica {
 
     /// The counters so far.
     pub fn stats(&self) -> ReplicaStats {
-        let mut stats = ReplicaStats {
-            differences: self.inner.differences.load(Ordering::Relaxed),
-            ..ReplicaStats::default()
-        };
-        self.inner.parts.read().iter().for_each(|part| part.count(&mut stats));
-        stats
+        self.inner.stats()
     }
 
     /// Reads all rows of the store on this thread, and compares them. A row that still differs after the replica has

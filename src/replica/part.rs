@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+#[cfg(feature = "metrics")]
+use super::core::OnTopic;
 use super::core::{Base, Read};
 use super::options::ReplicaStats;
 use crate::error::Error;
@@ -39,6 +41,9 @@ pub(super) trait Part: Send + Sync {
     fn position(&self, topic: &Topic) -> Option<TableVersion>;
     fn proven(&self, topic: &Topic) -> Option<Instant>;
     fn count(&self, stats: &mut ReplicaStats);
+    /// Some of its topics, in order, after this one, or from the first; none at the end.
+    #[cfg(feature = "metrics")]
+    fn standings(&self, after: Option<&Topic>) -> Vec<OnTopic>;
 }
 
 /// A result of a [`Read`].

@@ -10,6 +10,8 @@ use crossbeam_channel::Sender;
 use hashbrown::DefaultHashBuilder;
 use parking_lot::{Mutex, RwLock};
 
+#[cfg(feature = "metrics")]
+use super::core::OnTopic;
 use super::core::{Core, Read};
 use super::map::Map;
 use super::options::{ReplicaOptions, ReplicaStats};
@@ -320,6 +322,11 @@ impl<T: Send + Sync + 'static> Part for Typed<T> {
 
     fn proven(&self, topic: &Topic) -> Option<Instant> {
         self.state.read().core.proven(topic)
+    }
+
+    #[cfg(feature = "metrics")]
+    fn standings(&self, after: Option<&Topic>) -> Vec<OnTopic> {
+        self.state.read().core.standings(after)
     }
 
     fn count(&self, stats: &mut ReplicaStats) {

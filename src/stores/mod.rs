@@ -5,6 +5,8 @@ pub mod memory;
 pub mod redis;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+#[cfg(feature = "metrics")]
+pub(crate) mod timed;
 
 use std::collections::BTreeMap;
 use std::fmt;

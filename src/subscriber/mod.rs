@@ -190,6 +190,14 @@ impl Subscriber {
         }
     }
 
+    /// The state of each address, and the number of topics, without a question to the thread.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn outline(&self) -> (Vec<AddressState>, usize) {
+        let state = self.shared.state.lock();
+        let states = state.addresses().map(|(_, state)| state);
+        (states.collect(), state.topic_count())
+    }
+
     /// Returns the counts since the subscriber was created.
     pub fn stats(&self) -> SubscriberStats {
         self.shared.counts.get()

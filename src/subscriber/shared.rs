@@ -232,8 +232,14 @@ impl State {
         (!missing.is_empty()).then_some(missing)
     }
 
+    /// The number of registered topics, the library's own included.
+    #[cfg(feature = "metrics")]
+    pub(super) fn topic_count(&self) -> usize {
+        self.topics.len()
+    }
+
     /// The state of each address: live only if all current topics are in force there.
-    fn addresses(&self) -> impl Iterator<Item = (Name, AddressState)> {
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (Name, AddressState)> {
         self.addresses.iter().map(|(address, registration)| {
             let seen = self.seen.get(address).filter(|seen| seen.registration == *registration);
             let state = match seen {

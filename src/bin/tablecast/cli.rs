@@ -11,7 +11,7 @@ use tablecast::drivers::zmq::libzmq;
 use tablecast::{Config, Result};
 
 use crate::trials::{demo, stage, storm};
-use crate::{config, db, generate, keygen, listen, members, notify, publish, replica, status, watch};
+use crate::{config, db, generate, keygen, listen, members, notify, publish, replica, service, status, top, watch};
 
 /// The options that `-h` shows; the others are in `--help`.
 const COMMON: [&str; 6] = [
@@ -46,14 +46,12 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the publisher service of this host: pass on to the network what its processes publish.
-    ///
-    /// Prints `ready <network address> <socket>` once both ends are bound.
-    Service,
+    Service(service::Args),
     Publish(publish::Args),
     Watch(watch::Args),
     Replica(replica::Args),
     Status(status::Args),
+    Top(top::Args),
     /// Print the publishers that are registered in the store, and whether they are alive.
     ///
     /// Watches them until each was seen to renew its registration, or long enough to know that it does not. Nothing is

@@ -44,7 +44,7 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
         id: args.id.as_deref().map(Into::into),
         ..ListenerOptions::from(&config)
     };
-    let node = args.seat.open(config)?;
+    let (node, _metrics) = args.seat.open(config)?;
     let (sender, printed) = unbounded();
     let handler = move |update: &DbUpdate| {
         let line = serde_json::to_string(&Line::from(update)).map_err(|e| output::failed(e.into()));

@@ -12,6 +12,7 @@ mod keygen;
 mod line;
 mod listen;
 mod members;
+mod metrics;
 mod notify;
 mod output;
 mod publish;
@@ -23,6 +24,7 @@ mod signal;
 mod status;
 mod supervisor;
 mod terminal;
+mod top;
 mod trials;
 mod watch;
 
@@ -61,11 +63,12 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
-        Command::Service => service::run(&cli.config(&[])?)?,
+        Command::Service(args) => service::run(&cli.config(&[])?, args)?,
         Command::Publish(args) => publish::run(cli.config(publish::DEFAULTS)?, args)?,
         Command::Watch(args) => watch::run(cli.config(watch::DEFAULTS)?, args)?,
         Command::Replica(args) => replica::run(cli.config(watch::DEFAULTS)?, args)?,
         Command::Status(args) => status::run(cli.config(&[])?, args)?,
+        Command::Top(args) => top::run(cli.config(&[])?, args)?,
         Command::Publishers(args) => members::run_publishers(&cli.config(&[])?, args)?,
         Command::Listeners(args) => members::run_listeners(&cli.config(&[])?, args)?,
         Command::Listen(args) => listen::run(cli.config(watch::DEFAULTS)?, args)?,

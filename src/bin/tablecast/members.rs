@@ -126,7 +126,7 @@ impl Line<'_> {
     }
 }
 
-fn state(presence: &Presence) -> &'static str {
+pub(crate) fn state(presence: &Presence) -> &'static str {
     match presence.member.leaving {
         true => "leaving",
         false => presence.state.as_str(),

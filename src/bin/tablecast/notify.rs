@@ -50,7 +50,7 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
         },
         ..NotifierOptions::from(&config)
     };
-    let node = args.seat.open(config)?;
+    let (node, _metrics) = args.seat.open(config)?;
     let notifier = Arc::new(node.notifier_with(options)?);
     let stop = Arc::new(AtomicBool::new(false));
     let (done, end) = bounded(1);

@@ -9,6 +9,7 @@ use crossbeam_channel::{bounded, select};
 use tablecast::{Config, DbUpdate, Error, ErrorKind, Node, Publisher, Result};
 
 use crate::input::{Input, InputArgs};
+use crate::metrics::MetricsArgs;
 use crate::{args, output, signal};
 
 /// Publish an update, or one for each line of a file; prints `published N`.
@@ -29,6 +30,8 @@ pub(crate) struct Args {
     /// Seconds to wait for them.
     #[arg(long, value_name = "S", default_value = "30", value_parser = args::seconds)]
     wait_timeout: Duration,
+    #[command(flatten)]
+    metrics: MetricsArgs,
 }
 
 /// Long enough for the end of a large file.
@@ -69,6 +72,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     }
     let input = Input::open(&args.input)?;
     let node = Node::open(&config)?;
+    let _metrics = args.metrics.serve(&node)?;
     let publisher = node.publisher()?;
     if let Some(address) = publisher.address() {
         match config.publisher_port {

@@ -12,6 +12,7 @@ use tablecast::replica::{Replica, ReplicaOptions, ReplicaTable, RowChange};
 use tablecast::{Config, Error, ErrorKind, Name, Node, Result};
 
 use crate::line::version_text;
+use crate::metrics::MetricsArgs;
 use crate::supervisor::Supervisor;
 use crate::terminal::{Columns, FormatArgs, Kind};
 use crate::{args, output, signal};
@@ -44,6 +45,8 @@ pub(crate) struct Args {
     /// End after this many seconds; with --count, --once or --check this is a failure.
     #[arg(long, value_name = "S", value_parser = args::seconds)]
     timeout: Option<Duration>,
+    #[command(flatten)]
+    metrics: MetricsArgs,
     #[command(flatten)]
     format: FormatArgs,
 }
@@ -97,6 +100,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     config.dispatcher_workers = 0;
     args.listen.apply(&mut config)?;
     let node = Node::open(&config)?;
+    let _metrics = args.metrics.serve(&node)?;
     // Said at once if the store is not there, rather than again and again in the background.
     node.store()?
         .table_version(args.table.first().map_or("", String::as_str))?;

@@ -1,7 +1,9 @@
 //! The node of a command that both publishes and subscribes.
 
+use tablecast::metrics::MetricsServer;
 use tablecast::{Config, Error, ErrorKind, Node, Result};
 
+use crate::metrics::MetricsArgs;
 use crate::output;
 
 /// The arguments of that node.
@@ -14,34 +16,47 @@ pub(crate) struct SeatArgs {
     /// Bind the port instead of sending through the publisher service of this host.
     #[arg(long)]
     no_multiproc: bool,
+    #[command(flatten)]
+    metrics: MetricsArgs,
 }
 
 impl SeatArgs {
-    /// Opens the node for the options and the arguments; prints a port chosen by the system.
-    pub(crate) fn open(&self, mut config: Config) -> Result<Node> {
+    /// Opens the node for the options and the arguments, and serves its metrics if that is asked for; prints a port
+    /// chosen by the system.
+    pub(crate) fn open(&self, mut config: Config) -> Result<(Node, Option<MetricsServer>)> {
         config.pub_sub_use_multiproc &= !self.no_multiproc;
         if !self.publisher.is_empty() {
             config.publishers.clone_from(&self.publisher);
         }
-        let node = open(config)?;
+        let node = unopened(config)?;
+        let metrics = self.metrics.serve(&node)?;
+        open_parts(&node)?;
         if let Some(address) = node.publisher()?.address()
             && node.config().publisher_port == 0
         {
             output::say(&format!("publishing at {address}"));
         }
-        Ok(node)
+        Ok((node, metrics))
     }
 }
 
 /// Opens the node for the options, without topics except its own.
-pub(crate) fn open(mut config: Config) -> Result<Node> {
+pub(crate) fn open(config: Config) -> Result<Node> {
+    let node = unopened(config)?;
+    open_parts(&node)?;
+    Ok(node)
+}
+
+fn unopened(mut config: Config) -> Result<Node> {
     config.topics.clear();
     if config.nb_db_class == "memory" {
         let context = "--store memory is not shared between processes; choose sqlite or redis";
         return Err(Error::new(ErrorKind::InvalidInput, context));
     }
-    let node = Node::open(&config)?;
+    Node::open(&config)
+}
+
+fn open_parts(node: &Node) -> Result<()> {
     node.publisher()?;
-    node.subscriber()?;
-    Ok(node)
+    node.subscriber().map(drop)
 }

@@ -6,8 +6,18 @@ use crossbeam_channel::{select, tick};
 use tablecast::registry::Load;
 use tablecast::{Config, Error, ErrorKind, Node, Result};
 
+use crate::metrics::MetricsArgs;
 use crate::supervisor::Supervisor;
 use crate::{output, signal};
+
+/// Run the publisher service of this host: pass on to the network what its processes publish.
+///
+/// Prints `ready <network address> <socket>` once both ends are bound.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    metrics: MetricsArgs,
+}
 
 /// Time that the service needs to stop, besides its linger time.
 const GRACE: Duration = Duration::from_millis(700);
@@ -16,9 +26,10 @@ const GRACE: Duration = Duration::from_millis(700);
 const LOAD: Duration = Duration::from_secs(1);
 
 /// Runs the service until a signal comes.
-pub(crate) fn run(config: &Config) -> Result<()> {
+pub(crate) fn run(config: &Config, args: &Args) -> Result<()> {
     let signal = signal::channel(GRACE + config.linger_ms)?;
     let node = Node::open(config)?;
+    let _metrics = args.metrics.serve(&node)?;
     let (service, registration) = (node.service()?, node.registration());
     let network = service.address().map_or_else(|| config.publish_address(), Ok)?;
     output::result(&format!("ready {network} {}", config.multiproc_address()))?;

@@ -202,7 +202,7 @@ fn replica_table(replicas: &[Registered]) -> String {
 }
 
 /// Names in one column; `-` if there are none.
-fn listed(names: &[Name]) -> String {
+pub(crate) fn listed(names: &[Name]) -> String {
     let names: Vec<&str> = names
         .iter()
         .map(|name| &**name)
@@ -219,7 +219,7 @@ fn is_authenticated(address: &AddressStatus) -> bool {
     address.authenticates && address.state != AddressState::Connecting
 }
 
-fn describe(state: AddressState) -> &'static str {
+pub(crate) fn describe(state: AddressState) -> &'static str {
     match state {
         AddressState::Connecting => "not connected",
         AddressState::Unconfirmed => "unconfirmed",

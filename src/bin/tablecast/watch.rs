@@ -11,6 +11,7 @@ use tablecast::{
 };
 
 use crate::line::{Line, update_text};
+use crate::metrics::MetricsArgs;
 use crate::supervisor::Supervisor;
 use crate::terminal::{Columns, FormatArgs, Kind};
 use crate::{args, output, signal};
@@ -32,6 +33,8 @@ pub(crate) struct Args {
     /// End after this many seconds; with --count this is a failure.
     #[arg(long, value_name = "S", value_parser = args::seconds)]
     timeout: Option<Duration>,
+    #[command(flatten)]
+    metrics: MetricsArgs,
     #[command(flatten)]
     format: FormatArgs,
 }
@@ -56,6 +59,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     args.listen.apply(&mut config)?;
 
     let node = Node::open(&config)?;
+    let _metrics = args.metrics.serve(&node)?;
     let events = register(&node.dispatcher()?, &args.table);
     let subscriber = node.subscriber()?;
     let watch = Watch {

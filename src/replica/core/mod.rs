@@ -30,6 +30,10 @@ const MAX_ROWS_READ: usize = 256;
 /// For this long after a store went back, updates only cause catch-ups: they may be from before.
 const QUARANTINE: Duration = Duration::from_secs(5);
 
+/// The most standings that are looked at under one lock.
+#[cfg(feature = "metrics")]
+const STANDINGS_AT_ONCE: usize = 1024;
+
 /// The times of a [`Core`].
 #[derive(Debug, Clone)]
 pub(super) struct Times {
@@ -56,6 +60,16 @@ pub(super) struct Counts {
     pub(super) listed: u64,
     pub(super) went_back: u64,
     pub(super) failures: u64,
+}
+
+/// The standing on a topic, for metrics.
+#[cfg(feature = "metrics")]
+pub(crate) struct OnTopic {
+    pub(crate) topic: Arc<Topic>,
+    /// Everything up to here is included.
+    pub(crate) position: Option<TableVersion>,
+    /// Everything written before this time is proven to be included.
+    pub(crate) proven: Option<Instant>,
 }
 
 /// One table of a replica.
@@ -343,6 +357,20 @@ impl<T> Core<T> {
     /// Everything of the topic that was written before this time is proven to be included.
     pub(super) fn proven(&self, topic: &Topic) -> Option<Instant> {
         self.topics.get(topic)?.standing.proven
+    }
+
+    /// The standing on some topics after this one, in order.
+    #[cfg(feature = "metrics")]
+    pub(super) fn standings(&self, after: Option<&Topic>) -> Vec<OnTopic> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let from = after.map_or(Unbounded, Excluded);
+        let some = self.topics.range::<Topic, _>((from, Unbounded)).take(STANDINGS_AT_ONCE);
+        let on_topic = |(topic, of_topic): (&Arc<Topic>, &OfTopic)| OnTopic {
+            topic: Arc::clone(topic),
+            position: of_topic.position(),
+            proven: of_topic.standing.proven,
+        };
+        some.map(on_topic).collect()
     }
 
     /// True if everything written before `since` is included.

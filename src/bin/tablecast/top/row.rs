@@ -1,0 +1,159 @@
+//! The rows of `top`, and their order and choice.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::terminal::Kind;
+
+/// A line of the table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Row {
+    /// What it is about: an address, a topic, a publisher, a replica or a listener.
+    pub(crate) kind: &'static str,
+    pub(crate) name: String,
+    pub(crate) state: String,
+    /// Updates per second.
+    pub(crate) rate: Option<f64>,
+    /// From send to callback, in milliseconds.
+    pub(crate) lag_ms: Option<f64>,
+    pub(crate) waiting: Option<u64>,
+    /// Milliseconds since the last sign of life.
+    pub(crate) seen_ms: Option<u64>,
+    pub(crate) detail: String,
+}
+
+/// The head of the table.
+pub(crate) const HEAD: [&str; 8] = [
+    "kind", "name", "state", "rate/s", "lag ms", "waiting", "seen s", "detail",
+];
+
+impl Row {
+    pub(crate) fn new(kind: &'static str, name: &str, state: &str) -> Row {
+        Row {
+            kind,
+            name: name.to_owned(),
+            state: state.to_owned(),
+            rate: None,
+            lag_ms: None,
+            waiting: None,
+            seen_ms: None,
+            detail: String::new(),
+        }
+    }
+
+    pub(crate) fn seen(mut self, age: Option<Duration>) -> Row {
+        self.seen_ms = age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        self
+    }
+
+    pub(crate) fn cells(&self) -> [String; 8] {
+        let number = |value: Option<f64>| value.map_or_else(|| "-".into(), |value| format!("{value:.1}"));
+        [
+            self.kind.to_owned(),
+            self.name.clone(),
+            self.state.clone(),
+            number(self.rate),
+            number(self.lag_ms),
+            self.waiting.map_or_else(|| "-".into(), |waiting| waiting.to_string()),
+            number(self.seen_ms.map(|ms| ms as f64 / 1000.0)),
+            self.detail.clone(),
+        ]
+    }
+
+    /// The colour: whether it is as it should be.
+    pub(crate) fn look(&self) -> Kind {
+        match self.state.as_str() {
+            "live" | "alive" => Kind::Good,
+            "unconfirmed" | "unknown" | "leaving" => Kind::Changed,
+            "-" => Kind::Plain,
+            _ => Kind::Bad,
+        }
+    }
+}
+
+/// The column that decides on the order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Sort {
+    #[default]
+    Kind,
+    Name,
+    Rate,
+    Lag,
+    Waiting,
+    Seen,
+}
+
+impl Sort {
+    /// The order that a key chooses.
+    pub(crate) fn of_key(key: u8) -> Option<Sort> {
+        Some(match key {
+            b'k' => Sort::Kind,
+            b'n' => Sort::Name,
+            b'r' => Sort::Rate,
+            b'l' => Sort::Lag,
+            b'w' => Sort::Waiting,
+            b's' => Sort::Seen,
+            _ => return None,
+        })
+    }
+
+    /// Names rise; numbers fall, and rows without one come last.
+    fn compare(self, one: &Row, other: &Row) -> Ordering {
+        let falling = |number: fn(&Row) -> Option<f64>| {
+            let key = |row| number(row).unwrap_or(-1.0);
+            key(other).total_cmp(&key(one))
+        };
+        match self {
+            Sort::Kind => Ordering::Equal,
+            Sort::Name => one.name.cmp(&other.name),
+            Sort::Rate => falling(|row| row.rate),
+            Sort::Lag => falling(|row| row.lag_ms),
+            Sort::Waiting => falling(|row| row.waiting.map(|waiting| waiting as f64)),
+            Sort::Seen => falling(|row| row.seen_ms.map(|ms| ms as f64)),
+        }
+    }
+}
+
+/// The rows with this text in some cell, in this order. Equal ones stay in the order of kinds.
+pub(crate) fn arrange(rows: &[Row], sort: Sort, filter: &str) -> Vec<Row> {
+    let wanted = filter.to_lowercase();
+    let has = |row: &&Row| row.cells().iter().any(|cell| cell.to_lowercase().contains(&wanted));
+    let mut chosen: Vec<Row> = rows.iter().filter(has).cloned().collect();
+    chosen.sort_by(|one, other| sort.compare(one, other));
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(kind: &'static str, name: &str, rate: Option<f64>) -> Row {
+        Row {
+            rate,
+            ..Row::new(kind, name, "live")
+        }
+    }
+
+    #[test]
+    fn rows_are_sorted_and_chosen() {
+        let rows = [
+            row("topic", "b", None),
+            row("topic", "c", Some(2.0)),
+            row("listener", "a", Some(10.0)),
+        ];
+        let names = |sort, filter: &str| {
+            let chosen = arrange(&rows, sort, filter).into_iter();
+            chosen.map(|row| row.name).collect::<String>()
+        };
+        assert_eq!(names(Sort::Kind, ""), "bca");
+        assert_eq!(names(Sort::Name, ""), "abc");
+        assert_eq!(names(Sort::Rate, ""), "acb");
+        assert_eq!(names(Sort::Rate, "TOPIC"), "cb");
+        assert_eq!(names(Sort::Lag, "10.0"), "a");
+        assert_eq!(names(Sort::Lag, "nothing"), "");
+        assert_eq!(Sort::of_key(b'r'), Some(Sort::Rate));
+        assert_eq!(Sort::of_key(b'x'), None);
+    }
+}

@@ -1,0 +1,47 @@
+//! How a replica stands, for metrics.
+
+use std::sync::{Arc, Weak};
+
+use super::Replica;
+use super::core::OnTopic;
+use super::inner::Inner;
+use super::options::ReplicaStats;
+use crate::update::Name;
+
+/// Looks at a replica, which it does not keep alive.
+#[derive(Debug)]
+pub(crate) struct Outline(Weak<Inner>);
+
+impl Replica {
+    pub(crate) fn outline(&self) -> Outline {
+        Outline(Arc::downgrade(&self.inner))
+    }
+}
+
+impl Outline {
+    /// False once the replica is gone.
+    pub(crate) fn is_there(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    /// The counters, and true if all rows have been read; `None` once the replica is gone.
+    pub(crate) fn stats(&self) -> Option<(ReplicaStats, bool)> {
+        let inner = self.0.upgrade()?;
+        let is_synced = inner.parts.read().iter().all(|part| part.is_synced());
+        Some((inner.stats(), is_synced))
+    }
+
+    /// Visits each topic of each table. Updates are merged in between, however many topics there are.
+    pub(crate) fn visit(&self, mut visit: impl FnMut(&Name, OnTopic)) {
+        let parts = self.0.upgrade().map(|inner| inner.parts());
+        for part in parts.into_iter().flatten() {
+            let mut after = None;
+            loop {
+                let some = part.standings(after.as_deref());
+                let Some(last) = some.last() else { break };
+                after = Some(Arc::clone(&last.topic));
+                some.into_iter().for_each(|on_topic| visit(part.name(), on_topic));
+            }
+        }
+    }
+}

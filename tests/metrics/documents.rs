@@ -1,0 +1,67 @@
+//! The documentation of the metrics, and the files for Prometheus and Grafana, against the table of series.
+
+use tablecast::metrics::{Kind, Series, series};
+
+#[test]
+fn the_page_has_every_series() {
+    let row = |series: &&Series| {
+        let labels = match series.labels {
+            [] => "-".to_owned(),
+            labels => labels
+                .iter()
+                .map(|label| format!("`{label}`"))
+                .collect::<Vec<_>>()
+                .join(", "),
+        };
+        let name = series.name.trim_start_matches("tablecast_");
+        format!("| `{name}` | {} | {labels} | {} |", series.kind, series.help)
+    };
+    let rows: Vec<String> = series().iter().map(row).collect();
+    let head = "| `tablecast_..` | kind | labels | meaning |\n|---|---|---|---|";
+    let table = format!("{head}\n{}\n", rows.join("\n"));
+    assert!(
+        include_str!("../../src/docs/metrics.md").contains(&table),
+        "src/docs/metrics.md should show:\n{table}"
+    );
+}
+
+#[test]
+fn alerts_and_dashboard_name_only_what_is_there() {
+    let alerts = include_str!("../../contrib/prometheus/alerts.yml");
+    let dashboard = include_str!("../../contrib/grafana/tablecast.json");
+    let parsed: serde_json::Value = serde_json::from_str(dashboard).unwrap();
+    let panels = parsed["panels"].as_array().unwrap();
+    let queries: Vec<&str> = panels
+        .iter()
+        .flat_map(|panel| panel["targets"].as_array().unwrap())
+        .map(|target| target["expr"].as_str().unwrap())
+        .collect();
+    assert!(queries.len() >= panels.len());
+    let rules = alerts.lines().filter_map(|line| line.trim().strip_prefix("expr: "));
+    for query in rules.chain(queries) {
+        let names = words(query).filter(|word| word.starts_with("tablecast_"));
+        let mut count = 0;
+        for name in names {
+            count += 1;
+            let is_known = |series: &&Series| match series.kind {
+                Kind::Histogram => name.strip_suffix("_bucket") == Some(series.name),
+                _ => name == series.name,
+            };
+            let series = series().iter().find(|series| is_known(series));
+            let series = series.unwrap_or_else(|| panic!("no series {name} in {query}"));
+            // Labels that Prometheus adds, and those of the series.
+            let labels = ["instance", "le"].iter().chain(series.labels);
+            let labels: Vec<&str> = labels.copied().collect();
+            let by = query.split_once(" by (").and_then(|(_, rest)| rest.split_once(')'));
+            for label in by.into_iter().flat_map(|(by, _)| words(by)) {
+                assert!(labels.contains(&label), "{label} in {query}");
+            }
+        }
+        assert!(count > 0, "{query}");
+    }
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+        .filter(|word| !word.is_empty())
+}

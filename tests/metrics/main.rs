@@ -1,0 +1,24 @@
+//! Metrics as Prometheus reads them: of a program's node, and of the tool.
+#![cfg(feature = "metrics")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod documents;
+#[cfg(feature = "bin")]
+#[path = "../common/host.rs"]
+mod host;
+mod node;
+#[cfg(feature = "bin")]
+#[path = "../common/process.rs"]
+mod process;
+mod scrape;
+mod server;
+#[cfg(feature = "bin")]
+mod tool;
+
+use std::time::Duration;
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// More than anything here takes on a busy machine.
+const LONG: Duration = Duration::from_secs(30);

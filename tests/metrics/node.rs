@@ -1,0 +1,205 @@
+//! Metrics of a node in a program.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::unbounded;
+use tablecast::metrics::series;
+use tablecast::replica::ReplicaOptions;
+use tablecast::store::Write;
+use tablecast::stores::Stores;
+use tablecast::stores::memory::MemoryStore;
+use tablecast::{Config, DbUpdate, Metrics, Node, Topic};
+
+use crate::common::{eventually, within};
+use crate::scrape::Scrape;
+use crate::{LIMIT, LONG};
+
+/// A node in memory, with a store of its own.
+fn node(name: &str) -> Node {
+    let mut config = Config::in_memory(name);
+    config.topics = vec![Topic::ALL];
+    config.nb_db_class = "own".into();
+    let mut stores = Stores::new();
+    stores.register("own", |_| Ok(Arc::new(MemoryStore::new()))).unwrap();
+    Node::builder(&config).stores(stores).open().unwrap()
+}
+
+fn read(metrics: &Metrics) -> Scrape {
+    Scrape::read(&metrics.encode())
+}
+
+#[test]
+fn counters_agree_with_what_was_sent() {
+    within(LIMIT, || {
+        let node = node("metrics-agree");
+        let metrics = Metrics::new(&node);
+        assert_eq!(read(&metrics).count("tablecast_updates_sent_total"), 0);
+        let replica = node.replica().unwrap();
+        let table = replica.raw_table("lport").unwrap();
+        let database = node.database().unwrap();
+        node.subscriber().unwrap().wait_live(LONG).unwrap();
+        for n in 0..100 {
+            let key = format!("port-{n}");
+            database.write(&Write::create("lport", &key, "{}"), 5).unwrap();
+        }
+        assert!(database.write(&Write::create("lport", "port-1", "{}"), 5).is_err());
+        let late = DbUpdate {
+            timestamp: 1,
+            ..DbUpdate::new("other", "k", "set".into())
+        };
+        node.publisher().unwrap().send_event(&late).unwrap();
+        replica.wait_current(LONG).unwrap();
+        eventually(LONG, || {
+            read(&metrics).value("tablecast_updates_dispatched_total") == 101.0
+        });
+        let scrape = read(&metrics);
+        let value = |sample: &str| scrape.value(&format!("tablecast_{sample}"));
+        assert_eq!(value("updates_sent_total"), 101.0);
+        assert_eq!(value("updates_received_total"), 101.0);
+        assert_eq!(value("updates_lost_total"), 0.0);
+        assert_eq!(value("updates_unhandled_total"), 1.0);
+        assert_eq!(value("update_lag_seconds_count"), 101.0);
+        // One was sent with a time after all others, so all lags are of this test.
+        assert!(value("update_lag_seconds_sum") < 101.0 * LIMIT.as_secs_f64());
+        assert_eq!(value("sync_events_total{reason=\"connected\"}"), 1.0);
+        assert_eq!(value("sync_events_total{reason=\"gap\"}"), 0.0);
+        assert_eq!(value("subscriber_addresses{state=\"live\"}"), 1.0);
+        assert_eq!(value("subscriber_addresses{state=\"connecting\"}"), 0.0);
+        assert_eq!(
+            (value("queue_updates"), value("queue_capacity_updates")),
+            (0.0, 65_536.0)
+        );
+        assert_eq!(value("replica_rows"), table.len() as f64);
+        assert_eq!((value("replica_rows"), value("replica_synced")), (100.0, 1.0));
+        let position = value("replica_position{table=\"lport\",topic=\"D\"}");
+        let held = replica.position("lport", &Topic::ALL).unwrap();
+        assert_eq!(position, held.version as f64);
+        let staleness = value("replica_staleness_seconds{table=\"lport\",topic=\"D\"}");
+        assert!(staleness < LIMIT.as_secs_f64());
+        assert_eq!(value("replica_staleness_max_seconds"), staleness);
+        assert_eq!(value("store_call_duration_seconds_count{call=\"write\"}"), 101.0);
+        assert_eq!(value("store_errors_total{kind=\"already-exists\"}"), 1.0);
+
+        // Nothing of a stopped node stays.
+        drop(database);
+        node.stop();
+        let scrape = read(&metrics);
+        assert_eq!(scrape.count("tablecast_updates_sent_total"), 0);
+        assert_eq!(scrape.count("tablecast_build_info"), 1);
+    });
+}
+
+#[test]
+fn a_node_without_metrics_measures_nothing() {
+    within(LIMIT, || {
+        let node = node("metrics-late");
+        let (updates, received) = unbounded::<DbUpdate>();
+        node.dispatcher().unwrap().on_update(updates).detach();
+        node.subscriber().unwrap();
+        let publisher = node.publisher().unwrap();
+        node.subscriber().unwrap().wait_live(LONG).unwrap();
+        let send = || {
+            publisher.send_event(&DbUpdate::new("t", "k", "set".into())).unwrap();
+            received.recv_timeout(LONG).unwrap();
+        };
+        send();
+        let metrics = Metrics::new(&node);
+        send();
+        let scrape = read(&metrics);
+        // What the parts count anyway is all there, the times only since then.
+        assert_eq!(scrape.value("tablecast_updates_sent_total"), 2.0);
+        assert_eq!(scrape.value("tablecast_update_lag_seconds_count"), 1.0);
+    });
+}
+
+#[test]
+fn many_topics_are_few_series() {
+    within(LIMIT, || {
+        const TOPICS: usize = 100_000;
+        let node = node("metrics-topics");
+        let metrics = Metrics::new(&node);
+        let topic = |n: usize| Topic::new(format!("tenant-{n:0>60}")).unwrap();
+        let options = |topics: usize| ReplicaOptions {
+            topics: (0..topics).map(topic).collect(),
+            ..ReplicaOptions::default()
+        };
+        let few = node.replica_with(options(100)).unwrap();
+        few.raw_table("lport").unwrap();
+        few.wait_synced(LIMIT).unwrap();
+        let scrape = read(&metrics);
+        assert_eq!(scrape.count("tablecast_replica_position{"), 100);
+        assert_eq!(scrape.count("tablecast_replica_staleness_seconds{"), 100);
+        drop(few);
+
+        let many = node.replica_with(options(TOPICS)).unwrap();
+        many.raw_table("lport").unwrap();
+        many.wait_synced(LIMIT).unwrap();
+        let start = Instant::now();
+        let text = metrics.encode();
+        let took = start.elapsed();
+        println!("a scrape of {TOPICS} topics: {} bytes in {took:?}", text.len());
+        assert!(text.len() < 20_000, "{}", text.len());
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        let scrape = Scrape::read(&text);
+        assert_eq!(
+            scrape.value("tablecast_replica_topics{state=\"proven\"}"),
+            TOPICS as f64
+        );
+        assert_eq!(scrape.value("tablecast_replica_topics{state=\"unproven\"}"), 0.0);
+        let max = scrape.value("tablecast_replica_staleness_max_seconds");
+        let median = scrape.value("tablecast_replica_staleness_percentile_seconds{percentile=\"50\"}");
+        assert!(0.0 < median && median <= max, "{median} {max}");
+        assert_eq!(scrape.count("tablecast_replica_position{"), 0);
+    });
+}
+
+/// A node that has every part shows every series.
+#[cfg(feature = "zmq")]
+#[test]
+fn every_series_of_the_table_is_written() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        config.topics = vec![Topic::ALL];
+        config.publisher_port = 0;
+        config.publisher_multiproc_socket = folder.path().join("publisher.sock");
+        config.monitor_tables = vec!["lport".into()];
+        config.nb_db_class = "own".into();
+        let store = Arc::new(MemoryStore::new());
+        let given = Arc::clone(&store);
+        let mut stores = Stores::new();
+        stores.register("own", move |_| Ok(Arc::clone(&given) as _)).unwrap();
+        let service_node = Node::builder(&config).stores(stores.clone()).open().unwrap();
+        let of_service = Metrics::new(&service_node);
+        let address = service_node.service().unwrap().address().unwrap();
+
+        config.publishers = vec![address];
+        let node = Node::builder(&config).stores(stores).open().unwrap();
+        let metrics = Metrics::new(&node);
+        let replica = node.replica().unwrap();
+        replica.raw_table("lport").unwrap();
+        node.subscriber().unwrap().wait_live(LONG).unwrap();
+        let listener = node.listener(|_| panic!("of the handler")).unwrap();
+        let notifier = node.notifier().unwrap();
+        notifier.notify(DbUpdate::new("status", "k", "set".into())).unwrap();
+        notifier.flush(LONG).unwrap();
+        let database = node.database().unwrap();
+        database.write(&Write::create("lport", "port-1", "{}"), 5).unwrap();
+        assert!(database.write(&Write::create("lport", "port-1", "{}"), 5).is_err());
+        replica.wait_current(LONG).unwrap();
+
+        let mut written = read(&of_service).families;
+        written.extend(read(&metrics).families);
+        let all = series().iter().map(|series| series.name.to_owned());
+        let missing: Vec<String> = all.filter(|name| !written.contains(name)).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+        let scrape = read(&metrics);
+        assert_eq!(scrape.value("tablecast_listener_failed_total"), 1.0);
+        assert_eq!(scrape.value("tablecast_notifier_acknowledged_total"), 1.0);
+        assert!(scrape.value("tablecast_background_errors_total{kind=\"panic\"}") >= 1.0);
+        drop((listener, notifier, database, replica));
+        node.stop();
+        service_node.stop();
+    });
+}
