@@ -369,3 +369,45 @@ fn processes_find_each_other_through_the_store() {
         eventually(LONG, || listed(path).contains(&network));
     });
 }
+
+/// Addresses answer long before a registration is renewed, or is known not to be.
+#[test]
+fn publishers_are_asked() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let slow = |mut command: Command| {
+            command.args([
+                "--discover",
+                "true",
+                "--publisher-timeout-ms",
+                "600000",
+                "--sqlite-path",
+            ]);
+            command.arg(path.join("rows.db"));
+            command
+        };
+        let empty = run(slow(tablecast(["publishers"])));
+        assert!(
+            empty.stderr.contains("no publisher is registered") && empty.stderr.contains("rows.db"),
+            "{empty:?}"
+        );
+        let begin = |socket: &Path| {
+            let mut command = tablecast(["service", "--publisher-port", "0", "--publisher-multiproc-socket"]);
+            command.arg(socket);
+            let mut service = Process::start(slow(command));
+            let ready = service.line();
+            (service, ready.split(' ').nth(1).unwrap().to_owned())
+        };
+        let (_alive, alive) = begin(&path.join("alive.sock"));
+        let (dead, gone) = begin(&path.join("dead.sock"));
+        drop(dead);
+        let end = run(slow(tablecast(["publishers", "--format", "json"])));
+        let states: Vec<_> = end.stdout.iter().map(|line| json(line)).collect();
+        let state = |address: &str| {
+            let row = states.iter().find(|row| row["address"] == address);
+            row.unwrap_or_else(|| panic!("{end:?}"))["state"].clone()
+        };
+        assert_eq!((state(&alive), state(&gone)), ("alive".into(), "not reached".into()));
+    });
+}

@@ -54,8 +54,8 @@ pub(crate) enum Command {
     Top(top::Args),
     /// Print the publishers that are registered in the store, and whether they are alive.
     ///
-    /// Watches them until each was seen to renew its registration, or long enough to know that it does not. Nothing is
-    /// changed: those that are gone are removed by the subscribers that follow them.
+    /// Asks each at its address, and watches whether it renews its registration. One that cannot be reached for 3 s is `not
+    /// reached`. Nothing is changed: those that are gone are removed by the subscribers that follow them.
     Publishers(members::Args),
     /// Print the listeners of status updates that are registered in the store, whether they are alive, and their load.
     ///

@@ -1,12 +1,14 @@
 //! `tablecast publishers` and `tablecast listeners`: the registered members.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, after, select, unbounded};
+use crossbeam_channel::{Receiver, after, never, select, tick, unbounded};
 use serde::Serialize;
 use tablecast::listener::LISTENERS;
 use tablecast::registry::{Member, PUBLISHERS, Presence, PresenceState, RegistryOptions, Watch};
-use tablecast::{Config, Error, ErrorKind, Result, Stores};
+use tablecast::subscriber::AddressStatus;
+use tablecast::{AddressState, Config, Error, ErrorKind, Node, Result, Stores, Subscriber};
 
 use crate::terminal::FormatArgs;
 use crate::{args, output, signal};
@@ -14,7 +16,7 @@ use crate::{args, output, signal};
 /// Arguments of the look.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Time to watch; a member that was not seen by then is `unknown` [default: until all is known].
+    /// Time to watch; a member of which nothing was seen by then is `unknown` [default: until all is known].
     #[arg(long, value_name = "S", value_parser = args::seconds)]
     timeout: Option<Duration>,
     #[command(flatten)]
@@ -24,13 +26,35 @@ pub(crate) struct Args {
 /// Time that a signal leaves for printing the rest.
 const GRACE: Duration = Duration::from_millis(900);
 
-/// Prints the publishers.
+/// Time that a publisher has to answer at its address. One that cannot be reached by then is not waited for.
+const ANSWER: Duration = Duration::from_secs(3);
+
+const NOT_REACHED: &str = "not reached";
+
+/// Interval of the look at the answers.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Prints the publishers, who are asked at their addresses.
 pub(crate) fn run_publishers(config: &Config, args: &Args) -> Result<()> {
     let head = ["id", "epoch", "address", "role", "sent", "state", "renewed"];
-    print(config, args, PUBLISHERS, config.into(), head, |member| {
-        let role = if member.role.is_empty() { "-" } else { &member.role };
-        [role.to_owned(), member.load.handled.to_string()]
-    })
+    let ask = |addresses: Vec<String>| {
+        let mut config = config.clone();
+        (config.publishers, config.discover) = (addresses, false);
+        let node = Node::open(&config)?;
+        Ok(Some((node.subscriber()?, node)))
+    };
+    print(
+        config,
+        args,
+        (PUBLISHERS, "publisher"),
+        config.into(),
+        head,
+        ask,
+        |member| {
+            let role = if member.role.is_empty() { "-" } else { &member.role };
+            [role.to_owned(), member.load.handled.to_string()]
+        },
+    )
 }
 
 /// Prints the listeners.
@@ -40,18 +64,29 @@ pub(crate) fn run_listeners(config: &Config, args: &Args) -> Result<()> {
         timeout: config.listener_timeout_ms,
         ..config.into()
     };
-    print(config, args, LISTENERS, options, head, |member| {
-        [member.load.handled, member.load.waiting].map(|count| count.to_string())
-    })
+    print(
+        config,
+        args,
+        (LISTENERS, "listener"),
+        options,
+        head,
+        |_| Ok(None),
+        |member| [member.load.handled, member.load.waiting].map(|count| count.to_string()),
+    )
 }
 
-/// Prints a table of members; `about` gives the columns in which the two kinds differ.
+/// A subscriber at the members' addresses.
+type Asked = (Arc<Subscriber>, Node);
+
+/// Prints a table of members. `ask` connects to their addresses, if they have any; `about` gives the columns in which the
+/// two kinds differ.
 fn print(
     config: &Config,
     args: &Args,
-    table: &str,
+    (table, kind): (&str, &str),
     options: RegistryOptions,
     head: [&str; 7],
+    ask: impl FnOnce(Vec<String>) -> Result<Option<Asked>>,
     about: impl Fn(&Member) -> [String; 2],
 ) -> Result<()> {
     let signal = signal::channel(GRACE)?;
@@ -63,16 +98,22 @@ fn print(
     let limit = args.timeout.unwrap_or(options.timeout + options.interval);
     let tell = move |present: &[Presence]| drop(sender.send(present.to_vec()));
     let watch = Watch::new(store, table, options, false, tell)?;
-    let present = watch_for(&looks, limit, &signal)?;
+    let seen = watch_for(&looks, limit, ask, &signal)?;
     drop(watch);
+    if seen.present.is_empty() {
+        let place = output::place(config);
+        output::say(&format!(
+            "no {kind} is registered in {place}; with the option discover, {kind}s register there"
+        ));
+    }
     if args.format.is_json() {
-        return present.iter().try_for_each(|presence| {
-            let member = serde_json::to_string(&Line::of(presence));
+        return seen.present.iter().try_for_each(|presence| {
+            let member = serde_json::to_string(&Line::of(presence, seen.state(presence)));
             output::result(&member.map_err(|e| output::failed(e.into()))?)
         });
     }
     let mut rows = vec![head.map(str::to_owned)];
-    rows.extend(present.into_iter().map(|presence| {
+    rows.extend(seen.present.iter().map(|presence| {
         let [first, second] = about(&presence.member);
         let renewed = match presence.state {
             PresenceState::Alive => format!("{:.1} s ago", presence.age.as_secs_f64()),
@@ -83,10 +124,10 @@ fn print(
         } else {
             ""
         };
-        let state = format!("{}{proof}", state(&presence));
-        let member = presence.member;
-        let epoch = member.epoch.to_string();
-        [member.id, epoch, member.address, first, second, state, renewed]
+        let state = format!("{}{proof}", seen.state(presence));
+        let member = &presence.member;
+        let (id, address) = (member.id.clone(), member.address.clone());
+        [id, member.epoch.to_string(), address, first, second, state, renewed]
     }));
     output::result(output::columns(&rows).trim_end())
 }
@@ -109,8 +150,8 @@ struct Line<'a> {
     renewed_ms: Option<u128>,
 }
 
-impl Line<'_> {
-    fn of(presence: &Presence) -> Line<'_> {
+impl<'a> Line<'a> {
+    fn of(presence: &'a Presence, state: &'a str) -> Line<'a> {
         let member = &presence.member;
         Line {
             id: &member.id,
@@ -119,7 +160,7 @@ impl Line<'_> {
             role: &member.role,
             handled: member.load.handled,
             waiting: member.load.waiting,
-            state: state(presence),
+            state,
             authenticated: member.is_authenticated(),
             renewed_ms: (presence.state == PresenceState::Alive).then_some(presence.age.as_millis()),
         }
@@ -133,27 +174,73 @@ pub(crate) fn state(presence: &Presence) -> &'static str {
     }
 }
 
+/// The members as last seen, and the states of their addresses, if they were asked.
+#[derive(Default)]
+struct Seen {
+    present: Vec<Presence>,
+    addresses: Vec<AddressStatus>,
+}
+
+impl Seen {
+    /// The state of a member: what its renewals show, or else its answer.
+    fn state(&self, presence: &Presence) -> &'static str {
+        match (presence.state, self.at(presence)) {
+            _ if presence.member.leaving => state(presence),
+            (PresenceState::Unknown, Some(AddressState::Live)) => PresenceState::Alive.as_str(),
+            (PresenceState::Unknown, Some(AddressState::Connecting)) => NOT_REACHED,
+            _ => state(presence),
+        }
+    }
+
+    fn at(&self, presence: &Presence) -> Option<AddressState> {
+        let at = self.addresses.iter().find(|at| *at.address == *presence.member.address);
+        at.map(|at| at.state)
+    }
+
+    fn is_known(&self, time: Duration) -> bool {
+        self.present.iter().all(|presence| match self.state(presence) {
+            NOT_REACHED => time >= ANSWER,
+            state => state != PresenceState::Unknown.as_str(),
+        })
+    }
+}
+
 /// The members once all states are known, or the time is over.
-fn watch_for(looks: &Receiver<Vec<Presence>>, limit: Duration, signal: &Receiver<()>) -> Result<Vec<Presence>> {
+fn watch_for(
+    looks: &Receiver<Vec<Presence>>,
+    limit: Duration,
+    ask: impl FnOnce(Vec<String>) -> Result<Option<Asked>>,
+    signal: &Receiver<()>,
+) -> Result<Seen> {
     let start = Instant::now();
-    let over = after(limit);
-    let mut last = Vec::new();
-    let mut waited = false;
+    let (over, note) = (after(limit), after(Duration::from_secs(1)));
+    let mut answers = never();
+    let (mut ask, mut asked) = (Some(ask), None);
+    let mut has_looked = false;
+    let mut seen = Seen::default();
     loop {
         select! {
             recv(looks) -> look => {
-                last = look.map_err(|_| Error::new(ErrorKind::Stopped, "the watch ended"))?;
-                let is_known = |presence: &Presence| presence.member.leaving || presence.state != PresenceState::Unknown;
-                if last.iter().all(is_known) {
-                    return Ok(last);
-                }
-                if !waited && start.elapsed() > Duration::from_secs(1) {
-                    waited = true;
-                    output::say(&format!("waiting for renewals, for {:.0} s at most", limit.as_secs_f64()));
+                has_looked = true;
+                seen.present = look.map_err(|_| Error::new(ErrorKind::Stopped, "the watch ended"))?;
+                if let Some(ask) = ask.take_if(|_| !seen.is_known(ANSWER)) {
+                    let addresses = seen.present.iter().map(|presence| presence.member.address.clone());
+                    asked = ask(addresses.collect()).unwrap_or_else(|e| {
+                        log::info!("the addresses are not asked: {e}");
+                        None
+                    });
+                    answers = asked.as_ref().map_or_else(never, |_| tick(LOOK));
                 }
             }
-            recv(over) -> _ => return Ok(last),
+            recv(answers) -> _ => {
+                seen.addresses = asked.as_ref().map_or_else(Vec::new, |(subscriber, _)| subscriber.status().addresses);
+            }
+            recv(note) -> _ => output::say(&format!("waiting for answers and renewals, for {:.0} s at most", limit.as_secs_f64())),
+            recv(over) -> _ => return Ok(seen),
             recv(signal) -> _ => return Err(Error::new(ErrorKind::Stopped, "a signal came")),
+        }
+        if has_looked && seen.is_known(start.elapsed()) {
+            return Ok(seen);
         }
     }
 }

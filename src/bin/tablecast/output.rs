@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use log::{Level, LevelFilter};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
-use tablecast::{Error, ErrorKind, Result};
+use tablecast::{Config, Error, ErrorKind, Result};
 
 /// Behind the state of a connection or publisher that proves who it is.
 pub(crate) const AUTHENTICATED: &str = ", authenticated";
@@ -112,4 +112,16 @@ pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// The store, as people look for it.
+pub(crate) fn place(config: &Config) -> String {
+    match &*config.nb_db_class {
+        "sqlite" => format!("the file {}", config.sqlite_path.display()),
+        "redis" => {
+            let hosts = config.get("remote_db_hosts").unwrap_or_default();
+            format!("Redis at {hosts}, where keys begin with \"tablecast{{\"")
+        }
+        other => format!("the store {other}"),
+    }
 }

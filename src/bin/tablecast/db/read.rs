@@ -52,22 +52,10 @@ pub(super) fn list(config: &Config, table: &str, topic: Option<&str>, keys: bool
     {
         output::say(&format!(
             "nothing was ever written to table {table:?} in {}",
-            place(config)
+            output::place(config)
         ));
     }
     Ok(())
-}
-
-/// The store, as people look for it.
-fn place(config: &Config) -> String {
-    match &*config.nb_db_class {
-        "sqlite" => format!("the file {}", config.sqlite_path.display()),
-        "redis" => {
-            let hosts = config.get("remote_db_hosts").unwrap_or_default();
-            format!("Redis at {hosts}, where keys begin with \"tablecast{{\"")
-        }
-        other => format!("the store {other}"),
-    }
 }
 
 /// Number of rows that decide together how wide columns are.
