@@ -14,6 +14,7 @@ macro_rules! pages {
         /// [command line]: crate::docs::command_line
         /// [options]: crate::docs::options
         /// [operating]: crate::docs::operating
+        /// [security]: crate::docs::security
         /// [wire format]: crate::docs::wire_format
         /// [Dragonflow]: crate::docs::dragonflow
         /// [writing a driver]: crate::docs::writing_a_driver
@@ -44,6 +45,9 @@ pages! {
     command_line: "The tool `tablecast`.", "";
     options: "Every option, with its default, unit and meaning.", "In the reference: [`Config`](crate::Config).";
     operating: "Limits, files, signals, logs, and libzmq.", "";
+    security: "Encrypted and authenticated connections, and their limits.",
+        "In the reference: [`KeyPair`](crate::drivers::zmq::KeyPair), \
+        [`ZmqOptions`](crate::drivers::zmq::ZmqOptions).";
     wire_format: "Messages as they are on the network.", "In the reference: [`codec`](crate::codec).";
     dragonflow: "Networks that Dragonflow's processes share.", "";
     writing_a_driver: "A transport of the program's own.",
