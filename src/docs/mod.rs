@@ -15,6 +15,7 @@ macro_rules! pages {
         /// [options]: crate::docs::options
         /// [operating]: crate::docs::operating
         /// [metrics]: crate::docs::metrics
+        /// [security]: crate::docs::security
         /// [wire format]: crate::docs::wire_format
         /// [Dragonflow]: crate::docs::dragonflow
         /// [writing a driver]: crate::docs::writing_a_driver
@@ -47,6 +48,9 @@ pages! {
     operating: "Limits, files, signals, logs, and libzmq.", "";
     metrics: "What Prometheus can ask of a node.",
         "In the reference, with its feature: the module `metrics`.";
+    security: "Encrypted and authenticated connections, and their limits.",
+        "In the reference: [`KeyPair`](crate::drivers::zmq::KeyPair), \
+        [`ZmqOptions`](crate::drivers::zmq::ZmqOptions).";
     wire_format: "Messages as they are on the network.", "In the reference: [`codec`](crate::codec).";
     dragonflow: "Networks that Dragonflow's processes share.", "";
     writing_a_driver: "A transport of the program's own.",

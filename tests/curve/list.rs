@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tablecast::transport::Driver;
-use tablecast::{AddressState, Publisher, PublisherOptions};
+use tablecast::{AddressState, Publisher, PublisherOptions, SyncReason};
 
 use crate::LIMIT;
 use crate::common::{eventually, within};
@@ -88,10 +88,11 @@ fn the_others_come_back_without_a_silent_loss() {
         }
         assert!(stays.subscriber.status().addresses[0].authenticates);
         for round in 0..4 {
+            while stays.syncs.try_recv().is_ok() {}
             party.unlist("goes");
             eventually(LONG, || goes.peers()[0].1 == AddressState::Connecting);
+            while !matches!(stays.next_sync(), SyncReason::Reconnected { .. }) {}
             stays.subscriber.wait_live(LONG).unwrap();
-            while stays.syncs.try_recv().is_ok() {}
             let key = format!("k{round}");
             stays.only(&key, || publisher.send_event(&update(&key)).unwrap());
             assert!(goes.updates.is_empty());
