@@ -46,7 +46,7 @@ pub(super) struct Shared {
     replies: Option<(Topic, Post)>,
     pub(super) publisher: Arc<Publisher>,
     pub(super) options: NotifierOptions,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     /// Signalled when fewer updates are pending, other listeners are alive, or the notifier was stopped.
     changed: Condvar,
 }
@@ -87,7 +87,7 @@ impl Notifier {
             replies,
             publisher: Arc::clone(publisher),
             options,
-            state: Mutex::default(),
+            state: Arc::default(),
             changed: Condvar::new(),
         });
         if let Some((topic, post)) = &shared.replies {
@@ -171,10 +171,10 @@ impl Notifier {
     /// Returns the counters and the times to acknowledgements while the notifier is there.
     #[cfg(feature = "metrics")]
     pub(crate) fn outline(&self) -> impl Fn() -> Option<(NotifierStats, Latency)> + Send + Sync + use<> {
-        let shared = Arc::downgrade(&self.shared);
+        let state = Arc::downgrade(&self.shared.state);
         move || {
-            let shared = shared.upgrade()?;
-            let state = shared.state.lock();
+            let state = state.upgrade()?;
+            let state = state.lock();
             Some((state.stats, state.latency.clone()))
         }
     }

@@ -99,7 +99,7 @@ pub(super) struct Collector(pub(super) Arc<Mutex<Running>>);
 impl collector::Collector for Collector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut samples = Samples::default();
-        collect(&self.0.lock(), &mut samples);
+        collect(&self.0, &mut samples);
         samples.write(&mut encoder)
     }
 }
