@@ -9,6 +9,9 @@ const BOUNDS: [u64; 16] = [
     5_000_000, 10_000_000,
 ];
 
+/// A longer time counts as this, an hour: peers can make up times, and the sum must not overflow.
+const LONGEST: u64 = 3600 * 1_000_000;
+
 /// Counts of times, and their sum.
 #[derive(Debug, Default)]
 pub(crate) struct Histogram {
@@ -28,6 +31,7 @@ pub(crate) struct Counts {
 
 impl Histogram {
     pub(crate) fn record(&self, micros: u64) {
+        let micros = micros.min(LONGEST);
         let bucket = BOUNDS.partition_point(|bound| *bound < micros);
         self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
         self.sum.fetch_add(micros, Ordering::Relaxed);

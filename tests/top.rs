@@ -74,7 +74,7 @@ fn a_deployment_is_shown_as_a_table_and_as_json() {
             let (kind, state) = (row["kind"].as_str().unwrap(), row["state"].as_str().unwrap());
             let is_known = match kind {
                 "publisher" | "listener" => state == "alive" && row["rate"].is_f64(),
-                "replica" => row["name"] == "agent-1" && state == "alive",
+                "replica" => row["name"] == "agent-1" && state == "alive" && row["stale_ms"].is_u64(),
                 "topic" => row["name"] == "D" && row["rate"].as_f64() > Some(0.0) && row["lag_ms"].is_f64(),
                 _ => state == "live",
             };

@@ -25,6 +25,9 @@ pub(crate) trait Applied: Send + Sync {
     /// Its topics.
     fn topics(&self) -> Vec<Topic>;
 
+    /// The age of the oldest proof that nothing of a topic is missing; `None` if one is without.
+    fn staleness(&self) -> Option<Duration>;
+
     /// Returns true if everything up to this version is applied; `None` if this topic of the table is not held.
     fn covers(&self, table: &str, topic: &Topic, at: TableVersion) -> Option<bool>;
 
@@ -85,6 +88,7 @@ impl Answers {
                 topics: Some(about.topics())
                     .filter(|topics| topics.len() <= NAMED_TOPICS)
                     .map(|topics| topics.iter().map(|topic| topic.as_str().into()).collect()),
+                staleness_ms: about.staleness().and_then(|age| u64::try_from(age.as_millis()).ok()),
                 answers: told.lock().iter().cloned().collect(),
             };
             member.detail = serde_json::to_string(&detail).unwrap_or_default();

@@ -7,6 +7,8 @@
 mod answers;
 mod wait;
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -34,6 +36,9 @@ pub struct Registered {
     pub tables: Vec<Name>,
     /// The topics that it holds, in order; `None` if they are too many for the row.
     pub topics: Option<Vec<Name>>,
+    /// The age of the oldest of its proofs that nothing of a topic is missing, when it last renewed its registration;
+    /// `None` if it had not read all topics.
+    pub staleness: Option<Duration>,
 }
 
 impl Registered {
@@ -53,6 +58,7 @@ impl Registered {
             host: detail.host.into(),
             tables: detail.tables,
             topics: detail.topics,
+            staleness: detail.staleness_ms.map(Duration::from_millis),
         }
     }
 }
@@ -100,6 +106,8 @@ struct Detail {
     tables: Vec<Name>,
     /// `None`: too many to name.
     topics: Option<Vec<Name>>,
+    #[serde(default)]
+    staleness_ms: Option<u64>,
     /// The last answers, by question: true if the version is applied, false if the topic is not held.
     answers: Vec<(Name, bool)>,
 }

@@ -93,7 +93,8 @@ impl Shared {
                 self.counters.updates.add_one();
                 #[cfg(feature = "metrics")]
                 if let Some(lag) = self.lag.get() {
-                    lag.record(u64::try_from(now_micros() - update.timestamp).unwrap_or(0));
+                    let micros = now_micros().saturating_sub(update.timestamp);
+                    lag.record(u64::try_from(micros).unwrap_or(0));
                 }
                 let what = || format!("a callback, called with table {} key {}", update.table, update.key);
                 let mut handled = false;

@@ -17,7 +17,7 @@ use crate::update::{DbUpdate, Topic};
 pub(super) type Handler = Box<dyn Fn(&DbUpdate) + Send + Sync>;
 
 pub(super) struct Desk {
-    pub(super) docket: Mutex<Docket>,
+    pub(super) docket: Arc<Mutex<Docket>>,
     /// Signalled when there may be a step to take.
     pub(super) changed: Condvar,
     mail: Sender<Mail>,
@@ -39,7 +39,7 @@ const MAX_MAIL: usize = 1 << 18;
 impl Desk {
     pub(super) fn new(run: Topic, mail: Sender<Mail>, handler: Handler, hook: Option<ErrorHook>) -> Desk {
         Desk {
-            docket: Mutex::new(Docket::new(run)),
+            docket: Arc::new(Mutex::new(Docket::new(run))),
             changed: Condvar::new(),
             mail,
             handler,

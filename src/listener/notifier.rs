@@ -152,10 +152,10 @@ impl Notifier {
     /// Returns the counters and the times to acknowledgements while the notifier is there.
     #[cfg(feature = "metrics")]
     pub(crate) fn outline(&self) -> impl Fn() -> Option<(NotifierStats, Latency)> + Send + Sync + use<> {
-        let shared = Arc::downgrade(&self.shared);
+        let state = Arc::downgrade(&self.shared.tally.state);
         move || {
-            let shared = shared.upgrade()?;
-            let state = shared.tally.state.lock();
+            let state = state.upgrade()?;
+            let state = state.lock();
             Some((state.stats, state.latency.clone()))
         }
     }

@@ -165,8 +165,8 @@ impl Listener {
     /// Returns the counters while the listener is there.
     #[cfg(feature = "metrics")]
     pub(crate) fn outline(&self) -> impl Fn() -> Option<ListenerStats> + Send + Sync + use<> {
-        let desk = Arc::downgrade(&self.desk);
-        move || Some(desk.upgrade()?.stats())
+        let docket = Arc::downgrade(&self.desk.docket);
+        move || Some(docket.upgrade()?.lock().stats())
     }
 
     /// Stops and hands over at once: it takes no new events, gives back the waiting ones, and finishes and acknowledges

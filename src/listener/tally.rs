@@ -15,7 +15,7 @@ use crate::registry::Member;
 pub(super) struct Tally {
     pub(super) publisher: Arc<Publisher>,
     pub(super) options: NotifierOptions,
-    pub(super) state: Mutex<State>,
+    pub(super) state: Arc<Mutex<State>>,
     /// Signalled when fewer updates are pending, other listeners are alive, or the notifier was stopped.
     pub(super) changed: Condvar,
 }
@@ -35,7 +35,7 @@ impl Tally {
         Arc::new(Tally {
             publisher: Arc::clone(publisher),
             options,
-            state: Mutex::default(),
+            state: Arc::default(),
             changed: Condvar::new(),
         })
     }

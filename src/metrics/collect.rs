@@ -16,7 +16,7 @@ use crate::error::{ErrorCounts, REPORTED};
 use crate::listener::{ListenerStats, NotifierStats};
 use crate::node::Running;
 use crate::publisher::Publisher;
-use crate::replica::ReplicaStats;
+use crate::replica::{Outline, ReplicaStats};
 use crate::service::Service;
 use crate::subscriber::{AddressState, Subscriber};
 use crate::thread::failed_threads;
@@ -51,7 +51,7 @@ pub(super) struct Collector(pub(super) Arc<Mutex<Running>>);
 impl collector::Collector for Collector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut samples = Samples::default();
-        collect(&self.0.lock(), &mut samples);
+        collect(&self.0, &mut samples);
         samples.write(&mut encoder)
     }
 }
@@ -63,7 +63,19 @@ impl fmt::Debug for Collector {
 }
 
 /// Takes a sample of everything.
-fn collect(running: &Running, samples: &mut Samples) {
+fn collect(running: &Mutex<Running>, samples: &mut Samples) {
+    let replicas = {
+        let running = running.lock();
+        of_parts(&running, samples);
+        running.replicas()
+    };
+    if !replicas.is_empty() {
+        of_replicas(&replicas, samples);
+        topics_of_replicas(&replicas, samples);
+    }
+}
+
+fn of_parts(running: &Running, samples: &mut Samples) {
     samples.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
     errors(&BACKGROUND_ERRORS, &REPORTED, samples);
     samples.count(&FAILED_THREADS, &[], failed_threads());
@@ -88,10 +100,6 @@ fn collect(running: &Running, samples: &mut Samples) {
         of_service(service, samples);
     }
     of_monitors(running, samples);
-    if !running.replicas().is_empty() {
-        of_replicas(running, samples);
-        topics_of_replicas(running, samples);
-    }
     of_listeners(running, samples);
     of_notifiers(running, samples);
     if let Some(store) = running.store() {
@@ -185,12 +193,8 @@ fn of_monitors(running: &Running, samples: &mut Samples) {
     }
 }
 
-fn of_replicas(running: &Running, samples: &mut Samples) {
-    let all: Vec<(ReplicaStats, bool)> = running
-        .replicas()
-        .iter()
-        .filter_map(|replica| replica.stats())
-        .collect();
+fn of_replicas(replicas: &[Outline], samples: &mut Samples) {
+    let all: Vec<(ReplicaStats, bool)> = replicas.iter().filter_map(|replica| replica.stats()).collect();
     let sum = |count: fn(&ReplicaStats) -> u64| all.iter().map(|(stats, _)| count(stats)).sum::<u64>();
     let is_synced = all.iter().all(|(_, is_synced)| *is_synced);
     samples.gauge(&REPLICA_ROWS, &[], sum(|stats| stats.rows) as f64);
@@ -211,12 +215,12 @@ fn of_replicas(running: &Running, samples: &mut Samples) {
 }
 
 /// Positions and staleness. Of two replicas with one topic the worse counts.
-fn topics_of_replicas(running: &Running, samples: &mut Samples) {
+fn topics_of_replicas(replicas: &[Outline], samples: &mut Samples) {
     let now = clock::now();
     let mut topics = 0;
     let mut ages = Vec::new();
     let mut some = BTreeMap::new();
-    for replica in running.replicas() {
+    for replica in replicas {
         replica.visit(|table, on_topic| {
             topics += 1;
             let age = on_topic

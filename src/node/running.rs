@@ -20,6 +20,8 @@ use crate::subscriber::Subscriber;
 type Counters<T> = Box<dyn Fn() -> Option<T> + Send + Sync>;
 
 /// The running parts. What is shared with the node is released as the node stops.
+///
+/// The program's code may be dropped with a replica, so replicas are looked at without the lock of this.
 #[derive(Default)]
 pub(crate) struct Running {
     /// What is counted for metrics alone; `None` until they are asked for.
@@ -123,8 +125,9 @@ impl Running {
         there.filter_map(|(table, monitor)| Some((table.as_str(), monitor()?)))
     }
 
-    pub(crate) fn replicas(&self) -> &[Outline] {
-        &self.replicas
+    pub(crate) fn replicas(&self) -> Vec<Outline> {
+        let there = self.replicas.iter().filter(|replica| replica.is_there());
+        there.cloned().collect()
     }
 
     pub(crate) fn listeners(&self) -> impl Iterator<Item = ListenerStats> {

@@ -226,6 +226,12 @@ impl Applied for About {
         topics.unwrap_or_default()
     }
 
+    fn staleness(&self) -> Option<Duration> {
+        let parts = self.0.upgrade()?.parts();
+        let oldest = parts.iter().map(|part| part.oldest_proof()).min()??;
+        Some(clock::now().saturating_duration_since(oldest))
+    }
+
     fn covers(&self, table: &str, topic: &Topic, at: TableVersion) -> Option<bool> {
         self.0.upgrade()?.covers(table, topic, at)
     }

@@ -9,7 +9,7 @@ use super::options::ReplicaStats;
 use crate::update::Name;
 
 /// Looks at a replica, which it does not keep alive.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Outline(Weak<Inner>);
 
 impl Replica {

@@ -40,6 +40,8 @@ pub(super) trait Part: Send + Sync {
     fn holds(&self, topic: &Topic) -> bool;
     fn position(&self, topic: &Topic) -> Option<TableVersion>;
     fn proven(&self, topic: &Topic) -> Option<Instant>;
+    /// Everything written before this time is proven to be included; `None` if a topic is without a proof.
+    fn oldest_proof(&self) -> Option<Instant>;
     fn count(&self, stats: &mut ReplicaStats);
     /// Some of its topics, in order, after this one, or from the first; none at the end.
     #[cfg(feature = "metrics")]

@@ -329,6 +329,10 @@ impl<T: Send + Sync + 'static> Part for Typed<T> {
         self.state.read().core.standings(after)
     }
 
+    fn oldest_proof(&self) -> Option<Instant> {
+        self.state.read().core.oldest_proof()
+    }
+
     fn count(&self, stats: &mut ReplicaStats) {
         let state = self.state.read();
         stats.add(&state.core.counts);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{never, unbounded};
 use tablecast::metrics::series;
 use tablecast::replica::ReplicaOptions;
 use tablecast::store::Write;
@@ -110,6 +110,27 @@ fn a_node_without_metrics_measures_nothing() {
         // What the parts count anyway is all there, the times only since then.
         assert_eq!(scrape.value("tablecast_updates_sent_total"), 2.0);
         assert_eq!(scrape.value("tablecast_update_lag_seconds_count"), 1.0);
+    });
+}
+
+/// Peers can make up times.
+#[test]
+fn a_time_that_is_made_up_distorts_little() {
+    within(LIMIT, || {
+        let node = node("metrics-times");
+        let metrics = Metrics::new(&node);
+        let queue = node.dispatcher().unwrap().queue();
+        for timestamp in [i64::MIN, 0, i64::MAX] {
+            let update = DbUpdate {
+                timestamp,
+                ..DbUpdate::new("t", "k", "set".into())
+            };
+            queue.push(&mut vec![update], &never()).unwrap();
+        }
+        eventually(LONG, || {
+            read(&metrics).value("tablecast_update_lag_seconds_count") == 3.0
+        });
+        assert_eq!(read(&metrics).value("tablecast_update_lag_seconds_sum"), 7200.0);
     });
 }
 

@@ -359,6 +359,11 @@ impl<T> Core<T> {
         self.topics.get(topic)?.standing.proven
     }
 
+    /// The oldest proof of all topics; `None` if one is without, or if there are none.
+    pub(super) fn oldest_proof(&self) -> Option<Instant> {
+        self.topics.values().map(|of_topic| of_topic.standing.proven).min()?
+    }
+
     /// The standing on some topics after this one, in order.
     #[cfg(feature = "metrics")]
     pub(super) fn standings(&self, after: Option<&Topic>) -> Vec<OnTopic> {

@@ -20,10 +20,10 @@ use sources::Sources;
 
 /// Show addresses, topics, publishers, replicas and listeners, with rates and lags, again and again.
 ///
-/// On a terminal, keys sort: k kind, n name, r rate, l lag, w waiting, s seen; / filters by the text that follows, up to
-/// Enter, and Escape shows all again; q ends. Elsewhere each look is a number of lines, one JSON object each. Rates and
-/// lags of topics are those of the updates that this command receives; publishers and listeners tell their rates when they
-/// renew their registration. The lag compares the clocks of both hosts.
+/// On a terminal, keys sort: k kind, n name, r rate, l lag, w waiting, t staleness, s seen; / filters by the text that
+/// follows, up to Enter, and Escape shows all again; q ends. Elsewhere each look is a number of lines, one JSON object each.
+/// Rates and lags of topics are those of the updates that this command receives. Rates of publishers and listeners, and the
+/// staleness of replicas, are as of the last renewals of their registrations. The lag compares the clocks of both hosts.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -111,8 +111,8 @@ fn table(rows: &[Row], args: &Args) -> Vec<String> {
     let Some(mut columns) = args.format.columns() else {
         return Vec::new();
     };
-    let cells: Vec<[String; 8]> = rows.iter().map(Row::cells).collect();
-    let cells: Vec<[&str; 8]> = cells.iter().map(|cells| cells.each_ref().map(String::as_str)).collect();
+    let cells: Vec<[String; 9]> = rows.iter().map(Row::cells).collect();
+    let cells: Vec<[&str; 9]> = cells.iter().map(|cells| cells.each_ref().map(String::as_str)).collect();
     columns.fit(&HEAD);
     cells.iter().for_each(|cells| columns.fit(cells));
     let mut lines = vec![columns.line(Kind::Head, &HEAD)];

@@ -19,14 +19,16 @@ pub(crate) struct Row {
     /// From send to callback, in milliseconds.
     pub(crate) lag_ms: Option<f64>,
     pub(crate) waiting: Option<u64>,
+    /// The staleness of a replica, in milliseconds.
+    pub(crate) stale_ms: Option<u64>,
     /// Milliseconds since the last sign of life.
     pub(crate) seen_ms: Option<u64>,
     pub(crate) detail: String,
 }
 
 /// The head of the table.
-pub(crate) const HEAD: [&str; 8] = [
-    "kind", "name", "state", "rate/s", "lag ms", "waiting", "seen s", "detail",
+pub(crate) const HEAD: [&str; 9] = [
+    "kind", "name", "state", "rate/s", "lag ms", "waiting", "stale s", "seen s", "detail",
 ];
 
 impl Row {
@@ -38,18 +40,22 @@ impl Row {
             rate: None,
             lag_ms: None,
             waiting: None,
+            stale_ms: None,
             seen_ms: None,
             detail: String::new(),
         }
     }
 
-    pub(crate) fn seen(mut self, age: Option<Duration>) -> Row {
-        self.seen_ms = age.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        self
+    pub(crate) fn seen(self, age: Duration) -> Row {
+        Row {
+            seen_ms: Some(millis(age)),
+            ..self
+        }
     }
 
-    pub(crate) fn cells(&self) -> [String; 8] {
+    pub(crate) fn cells(&self) -> [String; 9] {
         let number = |value: Option<f64>| value.map_or_else(|| "-".into(), |value| format!("{value:.1}"));
+        let seconds = |ms: Option<u64>| number(ms.map(|ms| ms as f64 / 1000.0));
         [
             self.kind.to_owned(),
             self.name.clone(),
@@ -57,7 +63,8 @@ impl Row {
             number(self.rate),
             number(self.lag_ms),
             self.waiting.map_or_else(|| "-".into(), |waiting| waiting.to_string()),
-            number(self.seen_ms.map(|ms| ms as f64 / 1000.0)),
+            seconds(self.stale_ms),
+            seconds(self.seen_ms),
             self.detail.clone(),
         ]
     }
@@ -73,6 +80,10 @@ impl Row {
     }
 }
 
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The column that decides on the order.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Sort {
@@ -82,6 +93,7 @@ pub(crate) enum Sort {
     Rate,
     Lag,
     Waiting,
+    Stale,
     Seen,
 }
 
@@ -94,6 +106,7 @@ impl Sort {
             b'r' => Sort::Rate,
             b'l' => Sort::Lag,
             b'w' => Sort::Waiting,
+            b't' => Sort::Stale,
             b's' => Sort::Seen,
             _ => return None,
         })
@@ -111,6 +124,7 @@ impl Sort {
             Sort::Rate => falling(|row| row.rate),
             Sort::Lag => falling(|row| row.lag_ms),
             Sort::Waiting => falling(|row| row.waiting.map(|waiting| waiting as f64)),
+            Sort::Stale => falling(|row| row.stale_ms.map(|ms| ms as f64)),
             Sort::Seen => falling(|row| row.seen_ms.map(|ms| ms as f64)),
         }
     }

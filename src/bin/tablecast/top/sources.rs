@@ -12,7 +12,7 @@ use tablecast::registry::{Member, PUBLISHERS, Presence, RegistryOptions, Watch};
 use tablecast::subscriber::PublisherStatus;
 use tablecast::{DbUpdate, Node, Result, Subscriber};
 
-use super::row::Row;
+use super::row::{Row, millis};
 use super::tally::{Count, Key, Tally};
 use crate::{members, status};
 
@@ -113,7 +113,7 @@ impl Sources {
 
     fn of_member(&mut self, kind: &'static str, presence: &Presence, now: Instant) -> Row {
         let member = &presence.member;
-        let row = Row::new(kind, &member.id, members::state(presence)).seen(Some(presence.age));
+        let row = Row::new(kind, &member.id, members::state(presence)).seen(presence.age);
         let rate = self.rate(kind, presence, now);
         match kind {
             "publisher" => Row {
@@ -127,10 +127,7 @@ impl Sources {
                 detail: format!("{} handled", member.load.handled),
                 ..row
             },
-            _ => Row {
-                detail: holdings(member),
-                ..row
-            },
+            _ => of_replica(row, member),
         }
     }
 
@@ -165,7 +162,7 @@ impl Sources {
 const RENEWED: Duration = Duration::from_millis(5);
 
 fn of_topic(name: &str, publisher: &PublisherStatus, count: Count, seconds: f64) -> Row {
-    let row = Row::new("topic", name, &publisher.state.to_string()).seen(Some(publisher.age));
+    let row = Row::new("topic", name, &publisher.state.to_string()).seen(publisher.age);
     Row {
         detail: format!("number {} from {}", publisher.last, publisher.publisher),
         ..counted(row, count, seconds)
@@ -180,15 +177,19 @@ fn counted(row: Row, count: Count, seconds: f64) -> Row {
     }
 }
 
-fn holdings(member: &Member) -> String {
+fn of_replica(row: Row, member: &Member) -> Row {
     let Ok(replica) = Registered::of(member) else {
-        return String::new();
+        return row;
     };
     let tables = status::listed(&replica.tables);
     let topics = replica.topics.as_deref().map_or_else(|| "many".into(), status::listed);
-    format!("{} tables {tables} topics {topics}", replica.host)
-        .trim_start()
-        .to_owned()
+    Row {
+        stale_ms: replica.staleness.map(millis),
+        detail: format!("{} tables {tables} topics {topics}", replica.host)
+            .trim_start()
+            .to_owned(),
+        ..row
+    }
 }
 
 /// Watches the members, if the processes can share the store.
