@@ -1,13 +1,16 @@
 //! The updates given to a command: one by flags, or one per line of a file.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use rustix::event::PollFlags;
+use rustix::io::Errno;
 use tablecast::{DbUpdate, Error, ErrorKind, Result};
 
-use crate::row;
+use crate::{output, row};
 
 /// An update, or a file of them.
 #[derive(Debug, clap::Args)]
@@ -43,6 +46,22 @@ pub(crate) struct InputArgs {
 /// The mark that some editors put at the beginning of a file.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
+/// Stdin, without a buffer. If it has nothing for now, as a pipe that does not block, it is waited for.
+pub(crate) struct Stdin;
+
+impl Read for Stdin {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let stdin = io::stdin();
+        loop {
+            match rustix::io::read(&stdin, &mut *into) {
+                Err(Errno::AGAIN) => output::wait(stdin.as_fd(), PollFlags::IN)?,
+                Err(Errno::INTR) => {}
+                read => return Ok(read?),
+            }
+        }
+    }
+}
+
 /// The source of the updates.
 pub(crate) enum Input {
     One(DbUpdate),
@@ -64,7 +83,7 @@ impl Input {
             return Ok(Input::One(update));
         };
         if file.as_os_str() == "-" {
-            let lines = Box::new(BufReader::new(io::stdin()));
+            let lines = Box::new(BufReader::new(Stdin));
             return Ok(Input::Lines {
                 name: "stdin".into(),
                 lines,
