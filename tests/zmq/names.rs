@@ -150,6 +150,9 @@ fn link_local_addresses_have_their_scope() {
                     publisher.probes().unwrap();
                     publisher.send(b"D", b"1", SECOND).unwrap();
                 });
+                // The system's count of bytes is found, and with it the options of the connection.
+                let received = receiver.inbound.received_bytes(&format!("tcp://{connected}:8866"));
+                assert!(received.is_some_and(|bytes| bytes > 0), "{connected}: {received:?}");
             }
             let mut receiver = receiver(&["tcp://127.0.0.1:1"]);
             match receiver.inbound.connect("tcp://[fe80::1%nosuch]:8866") {
