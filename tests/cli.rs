@@ -466,6 +466,25 @@ fn a_file_may_begin_with_a_byte_order_mark_and_half_a_character_is_refused() {
     );
 }
 
+#[test]
+fn a_line_that_does_not_end_is_refused() {
+    let args = [
+        "publish",
+        "--no-multiproc",
+        "--publisher-port",
+        "0",
+        "--file",
+        "/dev/zero",
+    ];
+    let end = run(tablecast(args.into_iter().chain(["--max-message-bytes", "1000"])));
+    assert_eq!((end.code, end.stdout), (Some(1), vec!["published 0".to_owned()]));
+    assert!(
+        end.stderr.contains("line 1 of /dev/zero: longer than"),
+        "{}",
+        end.stderr
+    );
+}
+
 /// As another process may leave it, which has the pipe too.
 #[test]
 fn a_stdin_that_does_not_block_is_waited_for() {
