@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{eventually, within};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use reexec::Process;
 use rig::{LONG, Rig, free_port, pass, quickly, send, update};
 use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
@@ -192,6 +194,27 @@ fn a_killed_service_comes_back() {
             );
             assert!(refused > 0);
         }
+        assert!(process.end());
+    });
+}
+
+#[test]
+fn a_stopped_service_holds_up_no_writer_beyond_its_time_limit() {
+    within(Duration::from_secs(60), || {
+        let (_folder, socket) = socket();
+        let mut process = start_process(&socket, "tcp://127.0.0.1:0");
+        process.said("ready ");
+        let id = Pid::from_raw(process.id().try_into().unwrap());
+        kill(id, Signal::SIGSTOP).unwrap();
+        let timeout = Duration::from_millis(2);
+        let writer = writer(&socket, timeout);
+        // More than the connections that a socket keeps until they are accepted.
+        for _ in 0..300 {
+            let sent = quickly(5 * SECOND, "sending", || writer.send_event(&update("k")));
+            assert_eq!(sent.unwrap_err().kind(), ErrorKind::Timeout);
+        }
+        kill(id, Signal::SIGCONT).unwrap();
+        eventually(LONG, || writer.send_event(&update("k")).is_ok());
         assert!(process.end());
     });
 }

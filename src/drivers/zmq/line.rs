@@ -186,14 +186,14 @@ impl Line {
         self.lock.is_some()
     }
 
-    /// Binds the Unix socket again if something else has removed it.
-    pub(super) fn keep_path(&mut self, endpoint: &Endpoint) -> Result<()> {
+    /// Binds the Unix socket again if something else has removed it. Returns true if it was.
+    pub(super) fn keep_path(&mut self, endpoint: &Endpoint) -> Result<bool> {
         let Some(lock) = self.lock.as_mut().filter(|lock| lock.is_lost()) else {
-            return Ok(());
+            return Ok(false);
         };
         endpoint.bind_again(&self.socket, lock)?;
         log::warn!("the socket of {endpoint} was removed by something else: bound again");
-        Ok(())
+        Ok(true)
     }
 
     pub(super) fn is_crowded(&self) -> bool {
