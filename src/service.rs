@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::clock;
-use crate::codec::{self, Codec, Encoder};
+use crate::codec::{self, Codec, Encoder, MIN_HELLO};
 use crate::error::{ErrorHook, ErrorKind, Result, contain, report};
 use crate::publisher::{Link, LinkOptions, new_epoch, unique_id};
 use crate::thread::{self, Failures, Thread};
 use crate::transport::{Driver, Inbound, Received, Wake};
+use crate::update::Topic;
 use losses::{Loss, Losses};
 
 /// Limits and times of a [`Service`].
@@ -22,7 +23,7 @@ use losses::{Loss, Losses};
 pub struct ServiceOptions {
     /// Time limit for the network driver to accept a frame before it is dropped. Default: 1 s.
     pub send_timeout: Duration,
-    /// A larger payload is dropped and counted. Default: 16 MiB.
+    /// A larger payload is dropped and counted; hellos of up to 1 KiB pass. Default: 16 MiB.
     pub max_message_bytes: usize,
     /// The format of the service's own answers to subscribers. Default: MessagePack.
     pub codec: Codec,
@@ -253,7 +254,9 @@ impl Shared {
     }
 
     fn forward(&self, link: &Link, topic: &[u8], payload: &[u8], losses: &mut Losses) {
-        if codec::is_too_large(payload, self.options.max_message_bytes) {
+        let limit = self.options.max_message_bytes;
+        // A writer's hello is larger than its limit if that is less than a hello needs.
+        if codec::is_too_large(payload, limit) && !(payload.len() <= MIN_HELLO && Topic::is_own(topic)) {
             count(&self.malformed);
             return losses.add(Loss::TooLarge, clock::now());
         }

@@ -6,6 +6,7 @@ mod host;
 #[path = "common/process.rs"]
 mod process;
 
+use std::io::Write;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -462,6 +463,49 @@ fn a_file_may_begin_with_a_byte_order_mark_and_half_a_character_is_refused() {
         half.stderr.contains("line 2") && half.stderr.contains("hex escape"),
         "{}",
         half.stderr
+    );
+}
+
+#[test]
+fn a_line_that_does_not_end_is_refused() {
+    let args = [
+        "publish",
+        "--no-multiproc",
+        "--publisher-port",
+        "0",
+        "--file",
+        "/dev/zero",
+    ];
+    let end = run(tablecast(args.into_iter().chain(["--max-message-bytes", "1000"])));
+    assert_eq!((end.code, end.stdout), (Some(1), vec!["published 0".to_owned()]));
+    assert!(
+        end.stderr.contains("line 1 of /dev/zero: longer than"),
+        "{}",
+        end.stderr
+    );
+}
+
+/// As another process may leave it, which has the pipe too.
+#[test]
+fn a_stdin_that_does_not_block_is_waited_for() {
+    let host = Host::start();
+    let mut watch = host.live_watch(&["--count", "2"]);
+    let (input, mut writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&input, true).unwrap();
+    let mut publish = tablecast(["publish", "--file", "-", "--publisher-multiproc-socket"]);
+    publish.arg(socket(host.folder.path()));
+    let mut publish = Process::start_reading(publish, input.into());
+    for key in ["a", "b"] {
+        writeln!(writer, r#"{{"table":"t","key":"{key}"}}"#).unwrap();
+        assert_eq!(json(&watch.line())["key"], key);
+    }
+    drop(writer);
+    let end = publish.end();
+    assert_eq!(
+        (end.code, end.stdout),
+        (Some(0), vec!["published 2".to_owned()]),
+        "{}",
+        end.stderr
     );
 }
 

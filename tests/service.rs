@@ -17,11 +17,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{eventually, within};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use reexec::Process;
 use rig::{LONG, Rig, free_port, pass, quickly, send, update};
 use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
 use tablecast::transport::Driver;
-use tablecast::{Config, ErrorKind, Node, Publisher, PublisherOptions, Service, ServiceOptions};
+use tablecast::{Config, ErrorKind, Node, Publisher, PublisherOptions, Service, ServiceOptions, TopicState};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -193,6 +195,66 @@ fn a_killed_service_comes_back() {
             assert!(refused > 0);
         }
         assert!(process.end());
+    });
+}
+
+#[test]
+fn a_stopped_service_holds_up_no_writer_beyond_its_time_limit() {
+    within(Duration::from_secs(60), || {
+        let (_folder, socket) = socket();
+        let mut process = start_process(&socket, "tcp://127.0.0.1:0");
+        process.said("ready ");
+        let id = Pid::from_raw(process.id().try_into().unwrap());
+        kill(id, Signal::SIGSTOP).unwrap();
+        let timeout = Duration::from_millis(2);
+        let writer = writer(&socket, timeout);
+        // More than the connections that a socket keeps until they are accepted.
+        for _ in 0..300 {
+            let sent = quickly(5 * SECOND, "sending", || writer.send_event(&update("k")));
+            assert_eq!(sent.unwrap_err().kind(), ErrorKind::Timeout);
+        }
+        kill(id, Signal::SIGCONT).unwrap();
+        eventually(LONG, || writer.send_event(&update("k")).is_ok());
+        assert!(process.end());
+    });
+}
+
+/// A hello of up to 1 KiB passes whatever the limit is: without it a lost last update does not show.
+#[test]
+fn hellos_pass_a_service_with_a_small_limit() {
+    within(Duration::from_secs(60), || {
+        let (_folder, socket) = socket();
+        let limit = 400;
+        let options = ServiceOptions {
+            max_message_bytes: limit,
+            ..ServiceOptions::default()
+        };
+        let multiproc = ZmqMultiproc::new(&socket, ZmqOptions::default()).unwrap();
+        let service = Service::start(&multiproc, &socket, &*network("tcp://127.0.0.1:0"), options).unwrap();
+        let rig = Rig::new(&network("tcp://127.0.0.1:0"));
+        let topics: Vec<_> = (0..20)
+            .map(|number| format!("a topic of some length {number}"))
+            .collect();
+        let names: Vec<_> = topics.iter().map(String::as_str).collect();
+        rig.listen(&names, &service.address().unwrap());
+        let options = PublisherOptions {
+            max_message_bytes: limit,
+            hello_interval: Duration::from_millis(50),
+            ..PublisherOptions::default()
+        };
+        let publisher = Publisher::new(&multiproc, options).unwrap();
+        for name in &names {
+            send(&publisher, name, "k");
+        }
+        // The hellos name each topic.
+        let is_heard = |status: &tablecast::subscriber::TopicStatus| {
+            let mut publishers = status.publishers.iter();
+            publishers.any(|of| of.state == TopicState::Live)
+        };
+        eventually(LONG, || rig.subscriber.status().topics.iter().all(is_heard));
+        let hellos = publisher.stats().hellos;
+        eventually(LONG, || publisher.stats().hellos > hellos + 5);
+        assert_eq!(service.stats().malformed, 0);
     });
 }
 

@@ -62,6 +62,32 @@ fn a_socket_that_was_removed_is_there_again_and_who_was_connected_stays_so() {
     });
 }
 
+/// As the end of a user's session removes it: with its folder, and for some time with the folder's own.
+#[test]
+fn a_socket_whose_folder_was_removed_is_there_again() {
+    within(2 * LIMIT, || {
+        let root = tempfile::tempdir().unwrap();
+        let session = root.path().join("session");
+        let folder = session.join("tablecast");
+        let path = socket(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        fs::set_permissions(&folder, Permissions::from_mode(0o750)).unwrap();
+        let (mut service, _) = serve(&path);
+        for outage in 1..=2 {
+            fs::remove_dir_all(&session).unwrap();
+            // Each outage is reported.
+            eventually(LIMIT, || service.stderr().matches("No such file").count() == outage);
+            fs::create_dir(&session).unwrap();
+            eventually(LIMIT, || path.exists());
+            assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o750);
+            assert_eq!(run(publish(&path, "k")).code, Some(0));
+        }
+        service.signal("TERM");
+        assert_eq!(service.end().code, Some(0));
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+    });
+}
+
 #[test]
 fn a_service_takes_no_place_from_its_successor() {
     within(LIMIT, || {

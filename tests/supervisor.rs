@@ -176,8 +176,8 @@ fn other_commands_are_ready_when_they_do_what_they_are_there_for() {
     });
 }
 
-/// A container: the service is process 1, without rights, in a network with IPv6 alone and a system of which one folder
-/// can be written. Beside it runs a watch. Its host name changes once a file asks for that.
+/// A container: the service is process 1, without rights, in a network with IPv6 alone, without devices, and in a system of
+/// which one folder can be written. Beside it runs a watch. Its host name changes once a file asks for that.
 const CONTAINER: &str = r#"
 set -e
 PATH=$PATH:/usr/sbin:/sbin
@@ -188,6 +188,7 @@ mount --bind "$folder" "$folder"
 mount -o remount,bind,ro /
 "$tool" watch --publisher 'tcp://[::1]:8866' --count 2 >"$folder/watched" &
 (until [ -e "$folder/rename" ]; do sleep 0.02; done; hostname renamed && hostname >"$folder/renamed") &
+mount -t tmpfs none /dev
 exec unshare --user --map-user=1000 --map-group=1000 "$tool" service --publisher-bind-address ::1 \
     --publisher-multiproc-socket "$folder/run/publisher.sock"
 "#;

@@ -94,7 +94,7 @@ impl Conn {
         let (user, password) = (&*access.user, access.password.expose());
         let mut hello = cmd("HELLO");
         hello.arg(3);
-        if !password.is_empty() {
+        if !(user.is_empty() && password.is_empty()) {
             let user = if user.is_empty() { "default" } else { user };
             hello.arg("AUTH").arg(user).arg(password);
         }

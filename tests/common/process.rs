@@ -59,11 +59,13 @@ pub(crate) fn python(script: &str, arg: &str) -> Command {
 }
 
 impl Process {
-    pub(crate) fn start(mut command: Command) -> Process {
-        let piped = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+    pub(crate) fn start(command: Command) -> Process {
+        Process::start_reading(command, Stdio::piped())
+    }
+
+    /// As [`Process::start`], with another stdin.
+    pub(crate) fn start_reading(mut command: Command, stdin: Stdio) -> Process {
+        let piped = command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = piped.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         Process {

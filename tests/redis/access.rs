@@ -44,6 +44,29 @@ fn a_password_is_wanted() {
     });
 }
 
+/// As an access list allows: a user without a password is this user, and not the default one.
+#[test]
+fn a_user_may_have_no_password() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let () = server.ask(&["ACL", "SETUSER", "caster", "on", "nopass", "~*", "&*", "+@all"]);
+        let () = server.ask(&["ACL", "SETUSER", "default", "-publish", "-hset", "-evalsha", "-eval"]);
+        let mut options = options();
+        options.user = "caster".into();
+        let in_address = server.address().replace("redis://", "redis://caster@");
+        for (address, options) in [(server.address(), options), (in_address, crate::options())] {
+            let driver = with(&address, options.clone());
+            let rig = Rig::new(&driver);
+            rig.listen(&["D"], &address);
+            rig.only("1", || send(&publisher(&driver), "D", "1"));
+            store_with(&address, options)
+                .create("t", "k", "v", &Topic::ALL)
+                .unwrap();
+            let () = server.ask(&["FLUSHALL"]);
+        }
+    });
+}
+
 #[test]
 fn a_user_may_have_few_rights() {
     within(LIMIT, || {

@@ -96,7 +96,7 @@ fn a_connecting_service_notices() {
 }
 
 /// The number of connection ends that the system checks, and of all ends.
-fn checked() -> (usize, usize) {
+pub(crate) fn checked() -> (usize, usize) {
     let ends = Command::new("ss")
         .args(["-tnoH", "state", "established"])
         .output()

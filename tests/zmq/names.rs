@@ -7,6 +7,7 @@ use tablecast::ErrorKind;
 use tablecast::transport::Driver;
 
 use crate::common::{eventually, within};
+use crate::cut::checked;
 use crate::net::{alone, deaf, ip};
 use crate::receiver::{Event, Receiver, frame};
 use crate::rig::{LONG, quickly};
@@ -150,6 +151,13 @@ fn link_local_addresses_have_their_scope() {
                     publisher.probes().unwrap();
                     publisher.send(b"D", b"1", SECOND).unwrap();
                 });
+                // Both ends are known to the system, and so are checked.
+                eventually(LONG, || {
+                    publisher.probes().unwrap();
+                    checked() == (2, 2)
+                });
+                let received = receiver.inbound.received_bytes(&format!("tcp://{connected}:8866"));
+                assert!(received.is_some_and(|bytes| bytes > 0), "{connected}: {received:?}");
             }
             let mut receiver = receiver(&["tcp://127.0.0.1:1"]);
             match receiver.inbound.connect("tcp://[fe80::1%nosuch]:8866") {

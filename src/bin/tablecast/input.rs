@@ -1,13 +1,16 @@
 //! The updates given to a command: one by flags, or one per line of a file.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use rustix::event::PollFlags;
+use rustix::io::Errno;
 use tablecast::{DbUpdate, Error, ErrorKind, Result};
 
-use crate::row;
+use crate::{output, row};
 
 /// An update, or a file of them.
 #[derive(Debug, clap::Args)]
@@ -43,18 +46,40 @@ pub(crate) struct InputArgs {
 /// The mark that some editors put at the beginning of a file.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
+/// A character of a text may take this many in JSON.
+const ESCAPED: usize = 6;
+
+/// Stdin, without a buffer. If it has nothing for now, as a pipe that does not block, it is waited for.
+pub(crate) struct Stdin;
+
+impl Read for Stdin {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let stdin = io::stdin();
+        loop {
+            match rustix::io::read(&stdin, &mut *into) {
+                Err(Errno::AGAIN) => output::wait(stdin.as_fd(), PollFlags::IN)?,
+                Err(Errno::INTR) => {}
+                read => return Ok(read?),
+            }
+        }
+    }
+}
+
 /// The source of the updates.
 pub(crate) enum Input {
     One(DbUpdate),
     Lines {
         name: String,
         lines: Box<dyn BufRead + Send>,
+        /// The length of the longest line.
+        limit: usize,
     },
 }
 
 impl Input {
-    /// Reads one update from the flags, or opens the file.
-    pub(crate) fn open(args: &InputArgs) -> Result<Input> {
+    /// Reads one update from the flags, or opens the file. A message has at most `max_message_bytes`.
+    pub(crate) fn open(args: &InputArgs, max_message_bytes: usize) -> Result<Input> {
+        let limit = max_message_bytes.saturating_mul(ESCAPED).saturating_add(1 << 10);
         let Some(file) = &args.file else {
             let (table, key) = (args.table.as_deref(), args.key.as_deref());
             let (action, topic) = (args.action.as_deref(), args.topic.as_deref());
@@ -64,17 +89,18 @@ impl Input {
             return Ok(Input::One(update));
         };
         if file.as_os_str() == "-" {
-            let lines = Box::new(BufReader::new(io::stdin()));
+            let lines = Box::new(BufReader::new(Stdin));
             return Ok(Input::Lines {
                 name: "stdin".into(),
                 lines,
+                limit,
             });
         }
         let name = file.display().to_string();
         let opened = File::open(file);
         let opened = opened.map_err(|e| Error::new(ErrorKind::Io, format!("cannot open {name}")).with_source(e))?;
         let lines = Box::new(BufReader::with_capacity(1 << 16, opened));
-        Ok(Input::Lines { name, lines })
+        Ok(Input::Lines { name, lines, limit })
     }
 
     /// Passes updates to `take` one by one, until it fails or `is_stopped`; shows the progress on a terminal.
@@ -83,24 +109,30 @@ impl Input {
         is_stopped: impl Fn() -> bool,
         mut take: impl FnMut(DbUpdate) -> Result<()>,
     ) -> Result<()> {
-        let (name, lines) = match self {
+        let (name, mut lines, limit) = match self {
             Input::One(update) => return take(update),
-            Input::Lines { name, lines } => (name, lines),
+            Input::Lines { name, lines, limit } => (name, lines, limit),
         };
         // Hidden where stderr is no terminal.
         let progress = ProgressBar::new_spinner()
             .with_style(style())
             .with_finish(ProgressFinish::AndClear);
-        for (number, line) in (1..).zip(lines.lines()) {
+        for number in 1_u64.. {
             if is_stopped() {
                 break;
             }
             let bad =
                 |e: row::Fault| Error::new(ErrorKind::Malformed, format!("line {number} of {name}")).with_source(e);
-            let mut line = line.map_err(|e| match e.kind() {
-                io::ErrorKind::InvalidData => bad("not UTF-8".into()),
-                _ => Error::new(ErrorKind::Io, format!("cannot read line {number} of {name}")).with_source(e),
-            })?;
+            let mut line = Vec::new();
+            let read = (&mut lines).take(limit as u64).read_until(b'\n', &mut line);
+            read.map_err(|e| Error::new(ErrorKind::Io, format!("cannot read line {number} of {name}")).with_source(e))?;
+            if line.is_empty() {
+                break;
+            }
+            if line.len() == limit && !line.ends_with(b"\n") {
+                return Err(bad("longer than any message".into()));
+            }
+            let mut line = String::from_utf8(line).map_err(|_| bad("not UTF-8".into()))?;
             if number == 1 && line.starts_with(BYTE_ORDER_MARK) {
                 line.remove(0);
             }

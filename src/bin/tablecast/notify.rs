@@ -42,7 +42,7 @@ const NAMED: usize = 10;
 /// Notifies; a signal ends it.
 pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
     let signal = signal::channel(GRACE)?;
-    let input = Input::open(&args.input)?;
+    let input = Input::open(&args.input, config.max_message_bytes)?;
     let options = NotifierOptions {
         delivery: match args.at_most_once {
             true => Delivery::AtMostOnce,

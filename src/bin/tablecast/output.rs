@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::fmt::{self, Write as _};
 use std::io::{self, StdoutLock, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use log::{Level, LevelFilter};
 use rustix::event::{PollFd, PollFlags};
@@ -29,13 +29,7 @@ impl Write for Stdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match rustix::io::write(self.0.as_fd(), bytes) {
-                Err(Errno::AGAIN) => {
-                    let mut room = [PollFd::from_borrowed_fd(self.0.as_fd(), PollFlags::OUT)];
-                    match rustix::event::poll(&mut room, None) {
-                        Ok(_) | Err(Errno::INTR) => {}
-                        Err(e) => return Err(e.into()),
-                    }
-                }
+                Err(Errno::AGAIN) => wait(self.0.as_fd(), PollFlags::OUT)?,
                 Err(Errno::INTR) => {}
                 written => return Ok(written?),
             }
@@ -44,6 +38,14 @@ impl Write for Stdout {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Waits for this event; may return early.
+pub(crate) fn wait(fd: BorrowedFd<'_>, flags: PollFlags) -> io::Result<()> {
+    match rustix::event::poll(&mut [PollFd::from_borrowed_fd(fd, flags)], None) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(e) => Err(e.into()),
     }
 }
 

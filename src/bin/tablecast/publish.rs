@@ -70,7 +70,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         let context = "--wait-subscribers needs --no-multiproc: only the process that binds the port sees subscribers";
         return Err(Error::new(ErrorKind::InvalidInput, context));
     }
-    let input = Input::open(&args.input)?;
+    let input = Input::open(&args.input, config.max_message_bytes)?;
     let node = Node::open(&config)?;
     let _metrics = args.metrics.serve(&node)?;
     let publisher = node.publisher()?;

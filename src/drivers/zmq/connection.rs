@@ -38,7 +38,7 @@ pub(super) struct Connection {
     hang_ups: u32,
     /// Set if this process has no right to connect.
     denied: Option<Error>,
-    /// The errors already returned; each is returned once, until a connection has lasted.
+    /// The errors already returned; each is returned once, until a connection has lasted, or a socket is bound again.
     told: Vec<String>,
 }
 
@@ -147,7 +147,11 @@ impl Connection {
         }
         let line = self.line.as_mut().filter(|line| line.needs_looks());
         self.look_at = line.is_some().then(|| now + LOOK);
-        line.map_or(Ok(()), |line| line.keep(&self.endpoint))
+        if line.map_or(Ok(false), |line| line.keep(&self.endpoint))? {
+            // The next outage is another one.
+            self.told.clear();
+        }
+        Ok(())
     }
 
     /// Closes connections accepted when there was no room, repeatedly until that succeeds.

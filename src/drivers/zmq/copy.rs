@@ -43,7 +43,7 @@ impl Connection {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::net::SocketAddr;
+    use std::net::{IpAddr, SocketAddr};
     use std::os::fd::OwnedFd;
     use std::sync::Once;
     use std::time::Duration;
@@ -76,9 +76,14 @@ mod linux {
         }
 
         fn is_at(&self, address: &str) -> bool {
-            let is = |end: SocketAddr| address.strip_prefix("tcp://") == Some(&end.to_string());
             match self.ends() {
-                Some(ends) => is(ends.remote) || is(ends.local),
+                // libzmq writes the scope of a link-local address as a name.
+                Some(ends) => {
+                    let named = end(address);
+                    [ends.remote, ends.local]
+                        .map(|end| Some((end.ip(), end.port())))
+                        .contains(&named)
+                }
                 None => self
                     .path()
                     .is_some_and(|path| address.strip_prefix("ipc://") == Some(&path)),
@@ -118,6 +123,14 @@ mod linux {
         pub(in super::super) fn hang_up(&self) {
             let _ = shutdown(&self.0, Shutdown::Both);
         }
+    }
+
+    /// The IP address and the port in an address of libzmq.
+    fn end(address: &str) -> Option<(IpAddr, u16)> {
+        let (host, port) = address.strip_prefix("tcp://")?.rsplit_once(':')?;
+        let host = host.trim_matches(['[', ']']);
+        let ip = host.split_once('%').map_or(host, |(ip, _scope)| ip);
+        Some((ip.parse().ok()?, port.parse().ok()?))
     }
 
     /// Warns once if this system does not allow copies. A connection that is already gone is no reason to warn.

@@ -220,8 +220,8 @@ impl Line {
     }
 
     /// Keeps a bound line in order: binds a Unix socket again that something else has removed, and cuts off clients whose
-    /// keys were taken off the list.
-    pub(super) fn keep(&mut self, endpoint: &Endpoint) -> Result<()> {
+    /// keys were taken off the list. Returns true if a socket was bound again.
+    pub(super) fn keep(&mut self, endpoint: &Endpoint) -> Result<bool> {
         match &self.cut {
             Cut::Done(_) => self.bind_after_cut(endpoint)?,
             Cut::None if self.door.as_ref().is_some_and(Door::has_unlisted) => self.begin_cut(endpoint)?,
@@ -251,14 +251,14 @@ impl Line {
         Ok(())
     }
 
-    /// Binds the Unix socket again if something else has removed it.
-    fn keep_path(&mut self, endpoint: &Endpoint) -> Result<()> {
+    /// Binds the Unix socket again if something else has removed it. Returns true if it was.
+    fn keep_path(&mut self, endpoint: &Endpoint) -> Result<bool> {
         let Some(lock) = self.lock.as_mut().filter(|lock| lock.is_lost()) else {
-            return Ok(());
+            return Ok(false);
         };
         endpoint.bind_again(&self.socket, lock)?;
         log::warn!("the socket of {endpoint} was removed by something else: bound again");
-        Ok(())
+        Ok(true)
     }
 
     pub(super) fn is_crowded(&self) -> bool {

@@ -1,10 +1,11 @@
 //! Lets only one process serve a Unix socket; libzmq would take it over.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -16,6 +17,7 @@ use super::access::Access;
 #[derive(Debug)]
 pub(super) struct PathLock {
     socket: PathBuf,
+    folder: Folder,
     access: Access,
     path: PathBuf,
     file: File,
@@ -33,6 +35,7 @@ impl PathLock {
         let path = PathBuf::from(path);
         let mut lock = PathLock {
             file: lock(&path, socket)?,
+            folder: Folder::of(socket)?,
             socket: socket.to_owned(),
             access,
             path,
@@ -62,6 +65,7 @@ impl PathLock {
 
     /// Makes sure that the path can be bound again.
     pub(super) fn retake(&mut self) -> Result<()> {
+        self.folder.keep()?;
         if inode(&self.path) != of(&self.file) {
             self.file = lock(&self.path, &self.socket)?;
         }
@@ -75,9 +79,10 @@ impl PathLock {
             return Err(Error::new(ErrorKind::Io, context));
         }
         // A server that takes no locks, for example one in another language, answers here.
-        match UnixStream::connect(&self.socket) {
-            Ok(_) => Err(in_use(&self.socket)),
-            Err(_) => Ok(()),
+        match reach(&self.socket) {
+            // So many wait to be accepted that there is no place for another.
+            Err(e) if e.kind() != io::ErrorKind::WouldBlock => Ok(()),
+            _ => Err(in_use(&self.socket)),
         }
     }
 }
@@ -94,11 +99,51 @@ impl Drop for PathLock {
     }
 }
 
+/// The folder of a socket as it was when the socket was first served.
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    user: u32,
+    mode: u32,
+}
+
+impl Folder {
+    fn of(socket: &Path) -> Result<Folder> {
+        let folder = socket.parent().filter(|folder| *folder != Path::new(""));
+        let path = folder.unwrap_or(Path::new(".")).to_owned();
+        let about = fs::metadata(&path).map_err(|e| failed("cannot examine", &path, e))?;
+        Ok(Folder {
+            user: about.uid(),
+            mode: about.mode() & 0o7777,
+            path,
+        })
+    }
+
+    /// Makes the folder again if something has removed it, as the end of a user's session does.
+    fn keep(&self) -> Result<()> {
+        let path = &self.path;
+        match fs::metadata(path) {
+            Ok(there) if there.uid() == self.user => Ok(()),
+            Ok(_) => {
+                let context = format!("the folder {} belongs to another user now", path.display());
+                Err(Error::new(ErrorKind::Denied, context))
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let made = DirBuilder::new().mode(0o700).create(path);
+                made.and_then(|()| fs::set_permissions(path, Permissions::from_mode(self.mode)))
+                    .map_err(|e| failed("cannot make the folder again:", path, e))
+            }
+            Err(e) => Err(failed("cannot examine", path, e)),
+        }
+    }
+}
+
+fn failed(what: &str, path: &Path, e: io::Error) -> Error {
+    Error::new(ErrorKind::Io, format!("{what} {}", path.display())).with_source(e)
+}
+
 fn lock(path: &Path, socket: &Path) -> Result<File> {
-    let failed = |e: io::Error| {
-        let context = format!("cannot lock {}", path.display());
-        Error::new(ErrorKind::Io, context).with_source(e)
-    };
+    let failed = |e: io::Error| failed("cannot lock", path, e);
     loop {
         let file = File::options()
             .create(true)
@@ -123,6 +168,13 @@ fn in_use(socket: &Path) -> Error {
     Error::new(ErrorKind::AddressInUse, context)
 }
 
+/// Connects to a socket, without waiting for a server that accepts nothing.
+fn reach(socket: &Path) -> io::Result<()> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let ours = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+    Ok(connect(&ours, &SocketAddrUnix::new(socket)?)?)
+}
+
 fn inode(path: &Path) -> Option<Inode> {
     let there = fs::metadata(path).ok()?;
     Some((there.dev(), there.ino()))
@@ -135,7 +187,7 @@ fn of(file: &File) -> Option<Inode> {
 
 /// Why this process may not connect to a Unix socket, if so.
 pub(super) fn denied(socket: &Path) -> Option<Error> {
-    let refused = UnixStream::connect(socket).err()?;
+    let refused = reach(socket).err()?;
     if refused.kind() != io::ErrorKind::PermissionDenied {
         return None;
     }

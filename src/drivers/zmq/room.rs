@@ -1,9 +1,9 @@
 //! Keeps descriptors free below the limit of open files. Where libzmq finds none it ends the process (for its threads,
 //! and for a connection over a Unix socket), or keeps a processor busy (for one over TCP).
 
-use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
 
 use rustix::process::{Resource, getrlimit};
 
@@ -24,13 +24,18 @@ const SPARE: usize = 4;
 /// Fails if too few descriptors are left for another line to this address.
 pub(super) fn check(address: &str) -> Result<()> {
     let open = || {
-        let lowest = File::open("/dev/null")?;
+        let lowest = any()?;
         match is_room(lowest.as_raw_fd().unsigned_abs(), ROOM) {
             true => Ok(()),
             false => Err(io::Error::from(rustix::io::Errno::MFILE)),
         }
     };
     open().map_err(|e: io::Error| crowded(address).with_source(e))
+}
+
+/// A descriptor that needs nothing else of the system: a container may have no devices.
+fn any() -> io::Result<UnixDatagram> {
+    UnixDatagram::unbound()
 }
 
 /// The error for too few descriptors.
@@ -54,7 +59,7 @@ fn limit() -> Option<u64> {
 #[derive(Default)]
 pub(super) struct Doorkeeper {
     /// Reserved descriptors, freed while a connection is being refused.
-    spare: Vec<File>,
+    spare: Vec<UnixDatagram>,
     /// Peers still to be refused, by descriptor, and the address of each.
     crowd: Vec<(u32, String)>,
 }
@@ -84,9 +89,9 @@ impl Doorkeeper {
             });
         }
         while self.spare.len() < SPARE
-            && let Ok(file) = File::open("/dev/null")
+            && let Ok(descriptor) = any()
         {
-            self.spare.push(file);
+            self.spare.push(descriptor);
         }
     }
 

@@ -44,6 +44,11 @@ impl Topics {
         self.known.get_key_value(name).map(|(topic, _)| topic)
     }
 
+    /// The number of registered topics.
+    pub(super) fn len(&self) -> usize {
+        self.known.len()
+    }
+
     pub(super) fn register(&mut self, topic: Topic, generation: u64, now: Instant) {
         self.latest = self.latest.max(generation);
         let covered = now;

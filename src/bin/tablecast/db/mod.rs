@@ -2,13 +2,14 @@
 
 mod read;
 
-use std::io::{self, Read};
+use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tablecast::store::{Write, WriteOp, Written};
 use tablecast::{Config, Database, DbUpdate, Error, ErrorKind, Node, Result, Store, Stores, Topic};
 
+use crate::input::Stdin;
 use crate::terminal::FormatArgs;
 use crate::{args, output, publish, signal};
 
@@ -192,7 +193,7 @@ impl Value {
         // A larger value could not be published.
         let limit = config.max_message_bytes;
         let mut value = Vec::new();
-        let read = io::stdin().take(limit as u64 + 1).read_to_end(&mut value);
+        let read = Stdin.take(limit as u64 + 1).read_to_end(&mut value);
         read.map_err(|e| fail(ErrorKind::Io).with_source(e))?;
         if value.len() > limit {
             return Err(fail(ErrorKind::TooLarge).with_source(format!("max_message_bytes is {limit}")));

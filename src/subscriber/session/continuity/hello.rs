@@ -62,7 +62,7 @@ impl Continuity {
             }
             self.scan = earlier(self.scan, run.silent_at(self.silent));
         }
-        self.limit(from.address);
+        self.limit(from.address, scope.most());
     }
 
     /// Counts the round. A topic is named in [`TOLD`] rounds after its last use, so if none of that many rounds arrived

@@ -28,9 +28,13 @@ use sequence::{Accepted, Sequence};
 /// report it at once.
 const SILENT: (f64, f64) = (2.3, 2.6);
 
-/// Maximum of publishers and sequences followed through one address (at most about 40 MiB). Beyond it, the runs of that
-/// address that were not heard for longest are forgotten.
+/// Maximum of publishers and sequences followed through one address (at most about 40 MiB), unless there are many topics.
+/// Beyond it, the runs of that address that were not heard for longest are forgotten.
 pub(super) const MAX_SIZE: usize = 1 << 16;
+
+/// With many topics, this many publishers may use all of them: to forget one of them while it is in use would report
+/// updates as unproven that were not missed.
+const MANY: usize = 16;
 
 /// Maximum of runs followed for one publisher. Beyond it, the run not heard for longest is forgotten.
 const MAX_RUNS: usize = 16;
@@ -77,6 +81,11 @@ pub(super) struct Scope<'a> {
 }
 
 impl Scope<'_> {
+    /// Maximum of publishers and sequences followed through one address.
+    fn most(&self) -> usize {
+        MAX_SIZE.max(MANY * (self.topics.len() + 1))
+    }
+
     /// True if the program knows, or soon will know, what was sent on the topic by `sent_by` and heard through this
     /// address.
     fn is_covered(&self, topic: &Topic, address: &str, sent_by: Instant) -> bool {
@@ -233,7 +242,7 @@ impl Continuity {
                 }
             }
         }
-        self.limit(address);
+        self.limit(address, scope.most());
     }
 
     /// Notes input from this run of a publisher.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::run::{Run, RunState};
-use super::{Continuity, Findings, MAX_SIZE, Proof, SWEEP, Scope, earlier, find, shrink};
+use super::{Continuity, Findings, Proof, SWEEP, Scope, earlier, find, shrink};
 use crate::event::SyncReason;
 use crate::subscriber::session::peer::Peer;
 use crate::update::DbUpdate;
@@ -143,8 +143,8 @@ impl Continuity {
     }
 
     /// Forgets the runs of this address that were not heard for longest, if there are too many.
-    pub(super) fn limit(&mut self, address: &str) {
-        if self.sizes.get(address).is_none_or(|size| *size <= MAX_SIZE) {
+    pub(super) fn limit(&mut self, address: &str, most: usize) {
+        if self.sizes.get(address).is_none_or(|size| *size <= most) {
             return;
         }
         let runs = self
@@ -158,7 +158,7 @@ impl Continuity {
             .collect();
         runs.sort();
         for (_, _, name, epoch) in runs {
-            if self.sizes.get(address).is_none_or(|size| *size <= MAX_SIZE / 4 * 3) {
+            if self.sizes.get(address).is_none_or(|size| *size <= most / 4 * 3) {
                 break;
             }
             if let Some(runs) = self.publishers.get_mut(&name) {

@@ -122,6 +122,32 @@ fn what_a_peer_makes_us_remember_is_bounded_and_does_not_push_out_what_comes_fro
     assert_eq!(world.told_by(1_000), [gap("a", 2, 2)]);
 }
 
+/// The registered topics are the program's own choice: their numbers are all remembered, and load alone tells nothing.
+#[test]
+fn many_topics_of_one_publisher_are_all_followed() {
+    let mut world = World::with(SubscriberOptions::default());
+    let count = MAX_SIZE as u64 + 5_000;
+    let names: Vec<_> = (0..count).map(|number| number.to_string()).collect();
+    for name in &names {
+        world.generation += 1;
+        let command = Command::Subscribe(topic(name), world.generation);
+        world.session.handle_command(command, world.start);
+    }
+    world.session.handled_commands(world.start);
+    world.drive();
+    world.done.clear();
+    world.listen("here");
+    world.told.clear();
+    for round in 1..=2 {
+        for (number, name) in (0..).zip(&names) {
+            world.hear(round * 100_000 + number, name, round, 100_000);
+        }
+    }
+    assert_eq!(world.told_by(300_000).len(), 0);
+    world.hear(300_001, &names[0], 4, 0);
+    assert_eq!(world.told_by(301_000), [gap(&names[0], 3, 3)]);
+}
+
 /// Messages on their way when another run began are not a second publisher.
 #[test]
 fn what_comes_late_of_a_run_that_was_replaced_is_no_clash() {
