@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::net::Ipv6Addr;
-use std::path::Path;
 use std::str::FromStr;
 
 use super::{Config, socket};
@@ -74,10 +73,10 @@ impl Config {
             }
             Transport::Tcp if is_ipv6(address) => Ok(format!("tcp://[{address}]:{port}")),
             Transport::Tcp => wrong("an IP address, a host name, an interface, or *; the port is publisher_port"),
-            Transport::Ipc if address.contains('/') && socket::is_path(Path::new(address)) => {
-                Ok(format!("ipc://{address}"))
-            }
-            Transport::Ipc => wrong("a path with a / and of at most 107 bytes"),
+            Transport::Ipc => match socket::expanded(address) {
+                Some(path) if address.contains('/') => Ok(format!("ipc://{}", path.display())),
+                _ => wrong("a path with a / and of at most 107 bytes, in which ~/ and $NAME are expanded"),
+            },
             Transport::Inproc => Ok(format!("inproc://{address}")),
             Transport::Epgm if port == 0 => {
                 let context = "option publisher_port: with publisher_transport epgm, expected 1 to 65535, got 0";
@@ -118,7 +117,7 @@ impl Config {
     /// [`ErrorKind::Config`] as `publish_address`, or if there are no `publishers` and `publisher_port` is 0.
     pub fn listen_addresses(&self) -> Result<Vec<String>> {
         if !self.publishers.is_empty() {
-            return Ok(self.publishers.clone());
+            return Ok(self.publishers.iter().map(|uri| expanded(uri)).collect());
         }
         if self.pub_sub_driver == "redis" {
             return Ok(vec![self.redis_address()]);
@@ -162,7 +161,7 @@ pub(super) fn is_uri(uri: &str) -> bool {
             let any_host = rest.strip_prefix("*:").filter(|_| binds);
             any_host.map_or_else(|| is_host_port(rest), is_port)
         }
-        "ipc" => socket::is_path(Path::new(rest)),
+        "ipc" => socket::expanded(rest).is_some(),
         // The driver checks the rest: it may be the program's own.
         _ => is_scheme(scheme) && !rest.is_empty() && !rest.contains(char::is_whitespace),
     }
@@ -196,14 +195,32 @@ pub(super) fn is_curve_key_or_empty(text: &str) -> bool {
     text.is_empty() || is_curve_key(text)
 }
 
+/// The address, expanded if it is a path.
+fn expanded(uri: &str) -> String {
+    let parts = uri.split_once("://");
+    let ipc = parts.filter(|(scheme, _)| scheme.trim_start_matches(['@', '>']) == "ipc");
+    let expanded = ipc.and_then(|(scheme, path)| Some((scheme, socket::expanded(path)?)));
+    expanded.map_or_else(
+        || uri.to_owned(),
+        |(scheme, path)| format!("{scheme}://{}", path.display()),
+    )
+}
+
+fn is_of_scheme(byte: u8) -> bool {
+    byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte)
+}
+
 fn is_scheme(text: &str) -> bool {
-    let is_of_scheme = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
     text.bytes().next().is_some_and(|first| first.is_ascii_lowercase()) && text.bytes().all(is_of_scheme)
 }
 
-/// True if `text`, an item of a list, names one or several Redis servers; the driver checks the rest.
+/// True if `text`, an item of a list, names one or several Redis servers; the driver checks the rest. User and password
+/// need a scheme before them.
 pub(super) fn is_redis(text: &str) -> bool {
-    let (scheme, rest) = text.split_once("://").unwrap_or(("redis", text));
+    let (scheme, rest) = match text.split_once("://") {
+        None if text.contains('@') => return false,
+        parts => parts.unwrap_or(("redis", text)),
+    };
     let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
     match scheme {
         "unix" => hosts.starts_with('/'),
@@ -215,22 +232,35 @@ pub(super) fn is_redis(text: &str) -> bool {
     }
 }
 
-/// The text, with three stars in place of everything before the `@` of an address.
+/// The text, with three stars in place of everything before the last `@` of each address in it. The `@` that says that an
+/// address is bound stays.
 pub(super) fn without_password(text: &str) -> String {
-    let parts: Vec<&str> = text.split("://").collect();
-    let hide = |(number, part): (usize, &&str)| {
-        let before = number.checked_sub(1).and_then(|before| parts.get(before));
-        let key = part
-            .split_once(KEY)
-            .filter(|_| before.is_some_and(|before| before.ends_with("tcp")));
+    let found = text.match_indices("://");
+    let found = found.filter_map(|(at, colon)| Some((begin(text.get(..at)?)?, at + colon.len())));
+    let (mut shown, mut from, mut scheme) = (String::new(), 0, "");
+    for (address, host) in found.chain([(text.len(), text.len())]) {
+        let before = text.get(from..address).unwrap_or_default();
         // A public key may contain an @.
-        let is_public = key.is_some_and(|(address, _)| !address.contains('@'));
-        match part.rsplit_once('@') {
-            Some((_, host)) if number > 0 && !is_public => format!("***@{host}"),
-            _ => (*part).to_owned(),
+        let key = before.split_once(KEY).filter(|_| scheme.ends_with("tcp://"));
+        let is_public = key.is_some_and(|(host, _)| !host.contains('@'));
+        match before.rsplit_once('@').filter(|_| from > 0 && !is_public) {
+            Some((_, rest)) => shown.extend(["***@", rest]),
+            None => shown.push_str(before),
         }
-    };
-    parts.iter().enumerate().map(hide).collect::<Vec<_>>().join("://")
+        scheme = text.get(address..host).unwrap_or_default();
+        shown.push_str(scheme);
+        from = host;
+    }
+    shown
+}
+
+/// Where the address begins that goes on with `://` behind this text.
+fn begin(text: &str) -> Option<usize> {
+    let before = text.trim_end_matches(|c: char| c.is_ascii() && is_of_scheme(c as u8));
+    let has_scheme = before.len() < text.len();
+    let before = before.strip_suffix(['@', '>']).unwrap_or(before);
+    let is_begin = before.is_empty() || before.ends_with([',', ' ', '"']);
+    (has_scheme && is_begin).then_some(before.len())
 }
 
 /// True if `text` is `host:port`, where the host is a name, an IPv4 address, or an IPv6 address in brackets.

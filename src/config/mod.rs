@@ -211,7 +211,9 @@ impl Config {
     /// [`ErrorKind::Config`] if there is no such option or the value is wrong; the option then keeps its value.
     pub fn set(&mut self, name: &str, value: &str, source: Source<'_>) -> Result<()> {
         let option = find(name).ok_or_else(|| unknown(&source.spell(name), source))?;
-        (option.set)(self, value).map_err(|value| wrong(option, &value, source))
+        // The wrong part may be one of a password.
+        let hidden = Some(value).filter(|value| is_hidden(option, value));
+        (option.set)(self, value).map_err(|part| wrong(option, hidden.unwrap_or(&part), source))
     }
 
     /// Checks every value, also those that the program has assigned, and that no options contradict each other.
@@ -325,6 +327,13 @@ fn find(name: &str) -> Option<&'static OptionDoc> {
     OPTIONS.iter().find(|option| option.name == name)
 }
 
+/// True if no error shows this value: it is a password, or contains one where it cannot be told apart.
+fn is_hidden(option: &OptionDoc, value: &str) -> bool {
+    let has_login = |text: &str| text.trim_start_matches('"').find('@').is_some_and(|at| at > 0);
+    let may_be = value.split(',').any(has_login) || value.split("://").skip(1).any(|rest| rest.contains('@'));
+    option.secret || (option.name == "remote_db_hosts" && may_be)
+}
+
 fn wrong(option: &OptionDoc, value: &str, source: Source<'_>) -> Error {
     let what = source.describe(&source.spell(option.name));
     let option_from = match source {
@@ -336,10 +345,11 @@ fn wrong(option: &OptionDoc, value: &str, source: Source<'_>) -> Error {
         (Source::File(_), "array") => "an array of strings without commas: ",
         _ => "",
     };
-    let value = match option.secret {
-        true => "one that is not shown".to_owned(),
-        false => address::without_password(value),
+    let value = match is_hidden(option, value) {
+        true => "one that is not shown",
+        false => value,
     };
+    let value = address::without_password(value);
     let accepts = format!("{form}{} {}", option.accepts, option.unit);
     let context = format!("{option_from}{what}: expected {}, got {value}", accepts.trim_end());
     Error::new(ErrorKind::Config, context)

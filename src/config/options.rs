@@ -144,8 +144,9 @@ options! {
     publisher_transport: Transport = "tcp", [is "tcp, ipc, inproc or epgm"],
         "Transport of the network driver.";
     publisher_bind_address: String = "127.0.0.1", [is "an address that is not empty", not_empty],
-        "Address that a publisher binds: an IPv4 or IPv6 address, a host name, `*` for all, or an interface if \
-        libzmq supports it; with ipc a path, with inproc a name, with epgm `interface;group`.";
+        "Address that a publisher binds: an IPv4 or IPv6 address, a host name, `*` for all of IPv4, `::` for those of IPv6 as well, \
+        or an interface if libzmq supports it; with ipc a path, in which ~/ and $NAME are expanded, with inproc a name, \
+        with epgm `interface;group`.";
     publisher_port: u16 = 8866, [0..=65535],
         "Port that a publisher binds with tcp or epgm; with tcp, 0 takes any free one.";
     publisher_multiproc_socket: PathBuf = "$XDG_RUNTIME_DIR/tablecast/publisher.sock",
@@ -159,7 +160,7 @@ options! {
         "Group of that socket, of which the publisher service must be a member unless it is root. Empty means that \
         of the service.";
     publishers: Vec<String> = "",
-        [each "tcp://host:port, tcp://host:port?key=public key, ipc://path, or another scheme that the driver takes and ://address; @ before it binds, > connects",
+        [each "tcp://host:port, tcp://host:port?key=public key, ipc://path, in which ~/ and $NAME are expanded, or another scheme that the driver takes and ://address; @ before it binds, > connects",
         is_uri],
         "Listen addresses that a subscriber connects to. An empty list means the address that a publisher of this \
         host binds.";

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::Config;
+use super::{Config, path};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The operating system's limit for the path of a socket, in bytes, without the final zero.
@@ -65,6 +65,12 @@ impl Config {
         }
         try_write(folder).map_err(|e| fail("is not writable").with_source(e))
     }
+}
+
+/// The path of a socket, expanded; `None` if it cannot be one, or cannot be expanded.
+pub(super) fn expanded(text: &str) -> Option<PathBuf> {
+    let path = path::expand(text, |name| env::var_os(name)).ok()?;
+    is_path(&path).then_some(path)
 }
 
 /// True if `path` can be that of a socket. ZeroMQ would take a leading `@` as abstract and a leading `*` as any path.

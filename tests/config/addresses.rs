@@ -88,6 +88,57 @@ fn an_address_of_sentinels_is_one_however_it_is_given() {
     assert!(!format!("{config:?}").contains("secret"));
 }
 
+/// A part of an address is not taken for an address, and no error shows what may be a part of a password.
+#[test]
+fn a_password_is_never_shown() {
+    let mut config = Config::default();
+    for hosts in [
+        "me:hunter2@db1:6379",
+        "db1,me:hunter2@db2",
+        "redis://me:hunter2,x@db1",
+        "redis://me:x,hunter2@db1",
+        "redis://me:hunter2,@db1",
+        "redis://me:hunter2@db1:x",
+        "redis://me:hunter2@db1,redis://me:hunter2:x@",
+    ] {
+        let error = config
+            .set("remote_db_hosts", hosts, Source::Flag)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("--remote-db-hosts") && !error.contains("hunter2"),
+            "{error}"
+        );
+    }
+    config.publishers = vec!["tcp://a:1".into(), "@tcp://*:2".into(), "redis://:hunter2@h".into()];
+    assert_eq!(config.get("publishers").unwrap(), "tcp://a:1,@tcp://*:2,redis://***@h");
+    assert!(!format!("{config:?}").contains("hunter2"));
+}
+
+#[test]
+fn paths_in_addresses_are_expanded() {
+    let home = std::env::var("HOME").unwrap();
+    let mut config = Config::default();
+    config
+        .set("publishers", "ipc://~/x.sock,@ipc:///y,ipc://$HOME/z", Source::Flag)
+        .unwrap();
+    let expected = [
+        format!("ipc://{home}/x.sock"),
+        "@ipc:///y".into(),
+        format!("ipc://{home}/z"),
+    ];
+    assert_eq!(config.listen_addresses().unwrap(), expected);
+    config.publishers.clear();
+    config.publisher_transport = Transport::Ipc;
+    config.publisher_bind_address = "${HOME}/x.sock".into();
+    assert_eq!(config.publish_address().unwrap(), expected[0]);
+    assert_eq!(config.listen_addresses().unwrap(), [&*expected[0]]);
+    let error = config.set("publishers", "ipc://$NOWHERE/x", Source::Flag);
+    assert_error(error, &["--publishers", "$NAME", "$NOWHERE"]);
+    config.publisher_bind_address = "~nobody/x.sock".into();
+    assert_error(config.validate(), &["publisher_bind_address", "$NAME", "~nobody"]);
+}
+
 #[test]
 fn port_0_can_be_bound_but_not_listened_to() {
     let mut config = Config::default();
