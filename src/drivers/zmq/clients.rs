@@ -89,16 +89,9 @@ impl Clients {
 fn stamps(path: &Path) -> io::Result<Vec<Stamp>> {
     let stamp = |path: PathBuf| {
         let about = fs::metadata(&path)?;
-        let stamp = (
-            about.dev(),
-            about.ino(),
-            about.size(),
-            about.ctime(),
-            about.ctime_nsec(),
-        );
-        let is_file = about.is_file();
-        let (device, inode, size, seconds, nanos) = stamp;
-        Ok::<_, io::Error>((is_file, (path, device, inode, size, seconds, nanos)))
+        let (seconds, nanos) = (about.ctime(), about.ctime_nsec());
+        let stamp = (path, about.dev(), about.ino(), about.size(), seconds, nanos);
+        Ok::<_, io::Error>((about.is_file(), stamp))
     };
     if !fs::metadata(path)?.is_dir() {
         return Ok(vec![stamp(path.to_owned())?.1]);
