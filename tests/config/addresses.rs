@@ -85,7 +85,7 @@ fn an_address_of_sentinels_is_one_however_it_is_given() {
     assert_eq!(config.redis_address(), address);
     let shown = config.get("remote_db_hosts").unwrap();
     assert_eq!(shown, "redis-sentinel://***@h1:26379,h2:26379/mymaster");
-    assert!(!format!("{config:?}").contains("secret"));
+    assert!(!format!("{config:?}").contains(":secret"));
 }
 
 /// A part of an address is not taken for an address, and no error shows what may be a part of a password.
@@ -178,6 +178,30 @@ fn listen_addresses_are_checked() {
             &["--publishers", "tcp://host:port", &format!("got {uri:?}")],
         );
     }
+}
+
+#[test]
+fn listen_addresses_may_have_keys() {
+    let key = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7";
+    let address = format!("tcp://host1:8866?key={key}");
+    let mut config = Config::default();
+    config.set("publishers", &address, Source::Flag).unwrap();
+    assert_eq!(config.publishers, [address.as_str()]);
+    // A public key is shown as it is, a password is not.
+    assert_eq!(config.get("publishers").unwrap(), address);
+    let password = format!("tcp://user:secret@host1:8866?key={key}");
+    for wrong in [&address[..address.len() - 1], &address.replace('?', "/?"), &password] {
+        let error = config.set("publishers", wrong, Source::Flag).unwrap_err();
+        assert!(!error.to_string().contains("secret"), "{error}");
+        assert_error(Err::<(), _>(error), &["--publishers", "tcp://host:port?key=public key"]);
+    }
+    config.set("curve_server_key", key, Source::Program).unwrap();
+    assert_error(
+        config.set("curve_server_key", "short", Source::Flag),
+        &["--curve-server-key", "40 characters", "short"],
+    );
+    config.curve_allowed_clients = "clients".into();
+    assert_error(config.validate(), &["curve_allowed_clients", "curve_secret_key_file"]);
 }
 
 #[test]

@@ -28,6 +28,7 @@ fn other_value(option: &OptionDoc) -> String {
         "queue_overflow" => "block",
         "publisher_multiproc_socket_mode" => "660",
         "resubscribe" => "manual",
+        "curve_server_key" => "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7",
         "remote_db_hosts" => "db1:6379,[::1]:6380",
         "dispatcher_workers" => "4",
         _ if is_number(option) => "700",
@@ -157,6 +158,8 @@ fn a_wrong_value_is_reported_with_its_option_source_and_what_was_expected() {
             "redis_tls_ca",
             "redis_tls_cert",
             "redis_tls_key",
+            "curve_secret_key_file",
+            "curve_allowed_clients",
         ];
         if free.contains(&option.name) || option.name.ends_with("_driver") {
             continue;

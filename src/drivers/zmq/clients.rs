@@ -22,8 +22,10 @@ pub(super) struct Clients {
 #[derive(Debug)]
 struct State {
     keys: HashSet<Key>,
-    /// The files as they were when the keys were read, or could not be read.
+    /// The files as they were when the keys were read.
     seen: Vec<Stamp>,
+    /// The files as they were when a failure was reported.
+    failed: Option<Vec<Stamp>>,
     looked_at: Instant,
 }
 
@@ -45,7 +47,12 @@ impl Clients {
         let looked_at = Instant::now();
         Ok(Clients {
             path: path.to_owned(),
-            state: Mutex::new(State { keys, seen, looked_at }),
+            state: Mutex::new(State {
+                keys,
+                seen,
+                failed: None,
+                looked_at,
+            }),
         })
     }
 
@@ -60,18 +67,21 @@ impl Clients {
 
     fn look(&self, state: &mut State) {
         state.looked_at = Instant::now();
-        let now = stamps(&self.path).unwrap_or_default();
-        if now == state.seen {
+        let files = stamps(&self.path);
+        let seen = files.as_ref().map_or_else(|_| Vec::new(), Vec::clone);
+        if seen == state.seen {
             return;
         }
-        match stamps(&self.path).and_then(|files| keys(&files)) {
-            Ok(keys) => state.keys = keys,
-            Err(e) => log::warn!(
-                "the list of clients {} has changed, and the one read before stays in use: {e}",
-                self.path.display()
-            ),
+        match files.and_then(|files| keys(&files)) {
+            Ok(keys) => (state.keys, state.seen, state.failed) = (keys, seen, None),
+            // Read again at the next look, since a file may just have been removed.
+            Err(e) if state.failed.as_ref() != Some(&seen) => {
+                let path = self.path.display();
+                log::warn!("the list of clients {path} has changed, and the one read before stays in use: {e}");
+                state.failed = Some(seen);
+            }
+            Err(_) => {}
         }
-        state.seen = now;
     }
 }
 
@@ -79,16 +89,9 @@ impl Clients {
 fn stamps(path: &Path) -> io::Result<Vec<Stamp>> {
     let stamp = |path: PathBuf| {
         let about = fs::metadata(&path)?;
-        let stamp = (
-            about.dev(),
-            about.ino(),
-            about.size(),
-            about.ctime(),
-            about.ctime_nsec(),
-        );
-        let is_file = about.is_file();
-        let (device, inode, size, seconds, nanos) = stamp;
-        Ok::<_, io::Error>((is_file, (path, device, inode, size, seconds, nanos)))
+        let (seconds, nanos) = (about.ctime(), about.ctime_nsec());
+        let stamp = (path, about.dev(), about.ino(), about.size(), seconds, nanos);
+        Ok::<_, io::Error>((about.is_file(), stamp))
     };
     if !fs::metadata(path)?.is_dir() {
         return Ok(vec![stamp(path.to_owned())?.1]);
@@ -121,4 +124,60 @@ fn keys(files: &[Stamp]) -> io::Result<HashSet<Key>> {
         keys.extend(more.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", file.display())))?);
     }
     Ok(keys)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::thread;
+
+    const KEYS: [&str; 2] = [
+        "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7",
+        "#Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hI",
+    ];
+
+    #[test]
+    fn a_list_is_read_again_when_it_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("clients");
+        let write = |text: &str| {
+            fs::write(file.with_extension("new"), text).unwrap();
+            fs::rename(file.with_extension("new"), &file).unwrap();
+            thread::pause(LOOK);
+        };
+        let certificate = format!("metadata\n    name = \"b\"\ncurve\n    public-key = \"{}\"\n", KEYS[1]);
+        fs::write(&file, "# none\n").unwrap();
+        let clients = Clients::read("option", &file).unwrap();
+        let listed = || KEYS.map(|key| clients.contains(&Key::parse(key).unwrap()));
+        assert_eq!(listed(), [false, false]);
+        write(&format!("{}\n{certificate}", KEYS[0]));
+        assert_eq!(listed(), [true, true]);
+        write(&certificate);
+        assert_eq!(listed(), [false, true]);
+        // One that cannot be read stays as it was, until it can.
+        write("nonsense\n");
+        assert_eq!(listed(), [false, true]);
+        fs::remove_file(&file).unwrap();
+        thread::pause(LOOK);
+        assert_eq!(listed(), [false, true]);
+        write(KEYS[0]);
+        assert_eq!(listed(), [true, false]);
+    }
+
+    #[test]
+    fn a_folder_is_the_sum_of_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let clients = Clients::read("option", folder.path()).unwrap();
+        let listed = || KEYS.map(|key| clients.contains(&Key::parse(key).unwrap()));
+        for (number, name) in ["a", "b"].iter().enumerate() {
+            fs::write(folder.path().join(name), KEYS[number]).unwrap();
+        }
+        fs::write(folder.path().join(".hidden"), "nonsense").unwrap();
+        fs::create_dir(folder.path().join("folder")).unwrap();
+        thread::pause(LOOK);
+        assert_eq!(listed(), [true, true]);
+        fs::remove_file(folder.path().join("a")).unwrap();
+        thread::pause(LOOK);
+        assert_eq!(listed(), [false, true]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
-use std::io::{ErrorKind as Io, Write};
+use std::io::{self, ErrorKind as Io, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -128,7 +128,7 @@ impl KeyPair {
 
 /// The public keys of a file: certificates, or one key a line; `#` begins a comment. Fails with the first line that is
 /// neither.
-pub(super) fn public_keys(file: &Path) -> std::io::Result<Vec<Key>> {
+pub(super) fn public_keys(file: &Path) -> io::Result<Vec<Key>> {
     let text = read(file)?;
     let mut keys = Vec::new();
     for (number, line) in text.lines().enumerate() {
@@ -138,7 +138,7 @@ pub(super) fn public_keys(file: &Path) -> std::io::Result<Vec<Key>> {
             None if is_beside(line) => {}
             None => {
                 let context = format!("{}, line {}: not a public key", file.display(), number + 1);
-                return Err(std::io::Error::new(Io::InvalidData, context));
+                return Err(io::Error::new(Io::InvalidData, context));
             }
         }
     }
@@ -161,16 +161,12 @@ fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     Some(value.trim_matches('"'))
 }
 
-fn read(file: &Path) -> std::io::Result<String> {
-    use std::io::Read;
+fn read(file: &Path) -> io::Result<String> {
     let mut text = String::new();
     let length = fs::File::open(file)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
     match u64::try_from(length) {
         Ok(..=MAX_FILE) => Ok(text),
-        _ => Err(std::io::Error::new(
-            Io::FileTooLarge,
-            format!("more than {MAX_FILE} bytes"),
-        )),
+        _ => Err(io::Error::new(Io::FileTooLarge, format!("more than {MAX_FILE} bytes"))),
     }
 }
 

@@ -62,6 +62,7 @@ pub(super) struct Line {
 enum Cut {
     #[default]
     None,
+    Wanted,
     /// The address is being unbound.
     Begun,
     /// Everything is closed; these connections are still to be reported, since libzmq does not.
@@ -210,7 +211,7 @@ impl Line {
     fn next_cut(&mut self) -> Option<Change> {
         match &mut self.cut {
             Cut::Done(left) => left.pop().map(Change::Closed),
-            Cut::None | Cut::Begun => None,
+            _ => None,
         }
     }
 
@@ -222,10 +223,14 @@ impl Line {
     /// Keeps a bound line in order: binds a Unix socket again that something else has removed, and cuts off clients whose
     /// keys were taken off the list. Returns true if a socket was bound again.
     pub(super) fn keep(&mut self, endpoint: &Endpoint) -> Result<bool> {
+        if matches!(self.cut, Cut::None) && self.door.as_ref().is_some_and(Door::has_unlisted) {
+            log::warn!("a client's key was taken off the list: the connections of {endpoint} are begun anew");
+            self.cut = Cut::Wanted;
+        }
         match &self.cut {
+            Cut::Wanted => self.begin_cut(endpoint)?,
             Cut::Done(_) => self.bind_after_cut(endpoint)?,
-            Cut::None if self.door.as_ref().is_some_and(Door::has_unlisted) => self.begin_cut(endpoint)?,
-            _ => {}
+            Cut::None | Cut::Begun => {}
         }
         self.keep_path(endpoint)
     }
@@ -233,7 +238,6 @@ impl Line {
     /// libzmq cannot close one connection. Unbinding closes those of the address, also the ones that still have
     /// messages to send.
     fn begin_cut(&mut self, endpoint: &Endpoint) -> Result<()> {
-        log::warn!("a client's key was taken off the list: the connections of {endpoint} are begun anew");
         let failed = |e| zmq_error(e, format!("cannot cut off the clients of {endpoint}"));
         let linger = self.socket.get_linger().map_err(failed)?;
         self.socket.set_linger(0).map_err(failed)?;

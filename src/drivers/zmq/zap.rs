@@ -1,8 +1,10 @@
 //! Who is let in at bound sockets with keys: the handler that libzmq asks (ZAP), one for each context.
 
 use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -10,8 +12,6 @@ use crate::drivers::wake::{self, Wakeable};
 use crate::error::Result;
 use crate::thread::{self, Thread};
 use crate::transport::Wake;
-
-use std::os::fd::{AsFd, AsRawFd};
 
 use super::clients::Clients;
 use super::key::Key;
@@ -102,7 +102,7 @@ impl Drop for Zap {
 }
 
 impl Door {
-    /// What libzmq is to state as the socket's domain.
+    /// The socket's domain, by which its requests are known.
     pub(super) fn domain(&self) -> &str {
         &self.domain
     }
@@ -161,7 +161,7 @@ impl Worker {
                         socket.as_poll_item(zmq::POLLIN),
                         zmq::PollItem::from_fd(wakeable, zmq::POLLIN),
                     ];
-                    poll(&mut items, None, std::time::Instant::now()).map_err(failed)?;
+                    poll(&mut items, None, Instant::now()).map_err(failed)?;
                     self.wakeable.take();
                 }
                 Err(e) => return Err(failed(e)),
