@@ -11,16 +11,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, select};
 use parking_lot::Mutex;
 
+#[cfg(feature = "metrics")]
+use super::lag::Lag;
 use super::registry::{Callback, Command, Job, Registry};
 use super::stats::Counters;
 use super::workers::Workers;
 use crate::error::{self, Error, ErrorHook, ErrorKind};
-#[cfg(feature = "metrics")]
-use crate::histogram::Histogram;
 use crate::queue::{QueueReceiver, QueueSender};
 use crate::thread::Thread;
-#[cfg(feature = "metrics")]
-use crate::update::now_micros;
 use crate::update::{Event, SyncReason};
 
 /// How long [`Shared::stop`] waits for running callbacks.
@@ -40,7 +38,7 @@ pub(super) struct Shared {
     stopped: AtomicBool,
     /// The times from send to callback, once they are asked for.
     #[cfg(feature = "metrics")]
-    pub(super) lag: OnceLock<Histogram>,
+    pub(super) lag: OnceLock<Lag>,
 }
 
 impl Shared {
@@ -93,11 +91,10 @@ impl Shared {
     pub(super) fn deliver(&self, registry: &Registry, event: &Event) {
         match event {
             Event::Update(update) => {
-                self.counters.updates.add_one();
+                let _number = self.counters.updates.add_one();
                 #[cfg(feature = "metrics")]
                 if let Some(lag) = self.lag.get() {
-                    let micros = now_micros().saturating_sub(update.timestamp);
-                    lag.record(u64::try_from(micros).unwrap_or(0));
+                    lag.take(_number, update);
                 }
                 let what = || format!("a callback, called with table {} key {}", update.table, update.key);
                 let mut handled = false;
@@ -126,6 +123,16 @@ impl Shared {
                     self.call(callback, reason, what);
                 }
             }
+        }
+    }
+
+    /// Tells the measured times that the dispatcher waits, if it is for an update.
+    #[cfg(feature = "metrics")]
+    fn rest(&self) {
+        if let Some(lag) = self.lag.get()
+            && self.queue.stats().depth == 0
+        {
+            lag.rest(self.counters.updates.get());
         }
     }
 
@@ -282,6 +289,8 @@ impl Run {
 
     /// Waits for work, and handles whatever is not an event.
     fn wait(&mut self) {
+        #[cfg(feature = "metrics")]
+        self.shared.rest();
         let never = crossbeam_channel::never();
         let finished = self.workers.as_ref().map_or(&never, Workers::finished);
         let takes_syncs = self.workers.as_ref().is_some_and(Workers::take_syncs);
