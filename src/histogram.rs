@@ -30,15 +30,16 @@ pub(crate) struct Counts {
 }
 
 impl Histogram {
-    pub(crate) fn record(&self, micros: u64) {
+    /// Adds a time, so many times.
+    pub(crate) fn record_many(&self, micros: u64, count: u64) {
         let micros = micros.min(LONGEST);
         let bucket = BOUNDS.partition_point(|bound| *bound < micros);
-        self.buckets[bucket].fetch_add(1, Ordering::Relaxed);
-        self.sum.fetch_add(micros, Ordering::Relaxed);
+        self.buckets[bucket].fetch_add(count, Ordering::Relaxed);
+        self.sum.fetch_add(micros.saturating_mul(count), Ordering::Relaxed);
     }
 
-    pub(crate) fn record_time(&self, time: Duration) {
-        self.record(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+    pub(crate) fn record(&self, time: Duration) {
+        self.record_many(u64::try_from(time.as_micros()).unwrap_or(u64::MAX), 1);
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -61,9 +62,9 @@ mod tests {
     fn a_bound_belongs_to_its_bucket() {
         let histogram = Histogram::default();
         for micros in [0, 100, 101, 10_000_000, 10_000_001] {
-            histogram.record(micros);
+            histogram.record_many(micros, 1);
         }
-        histogram.record_time(Duration::from_millis(1));
+        histogram.record(Duration::from_millis(1));
         let counts = histogram.counts();
         let filled = counts.buckets.iter().filter(|(_, count)| *count > 0);
         let filled: Vec<(f64, u64)> = filled.copied().collect();

@@ -30,6 +30,8 @@
 //! stop or drop the dispatcher. It should be quick: without workers, updates wait in the queue meanwhile.
 
 mod handler;
+#[cfg(feature = "metrics")]
+mod lag;
 mod registry;
 mod run;
 mod shared;
@@ -55,6 +57,8 @@ use crate::queue::{self, QueueOptions, QueueSender};
 use crate::table::Table;
 use crate::thread;
 use crate::update::{DbUpdate, Name, Topic};
+#[cfg(feature = "metrics")]
+use lag::Lag;
 use registry::{Command, Scope};
 use run::Run;
 use shared::Shared;
@@ -231,13 +235,13 @@ impl DispatcherHandle {
     /// From now on the time from send to callback of each update is counted.
     #[cfg(feature = "metrics")]
     pub(crate) fn measure_lag(&self) {
-        self.0.lag.get_or_init(Histogram::default);
+        self.0.lag.get_or_init(|| Lag::new(self.0.counters.updates.get()));
     }
 
     /// The times from send to callback, if they are counted.
     #[cfg(feature = "metrics")]
     pub(crate) fn lag(&self) -> Option<&Histogram> {
-        self.0.lag.get()
+        self.0.lag.get().map(|lag| &lag.times)
     }
 
     /// True if a single thread calls all callbacks.

@@ -121,6 +121,8 @@ impl Run {
 
     /// Waits for work, and handles whatever is not an event.
     fn wait(&mut self) {
+        #[cfg(feature = "metrics")]
+        self.shared.rest();
         let never = crossbeam_channel::never();
         let finished = self.workers.as_ref().map_or(&never, Workers::finished);
         let takes_syncs = self.workers.as_ref().is_some_and(Workers::take_syncs);

