@@ -205,8 +205,10 @@ pub(crate) fn send(outbound: &mut dyn Outbound, topic: &str) {
 /// Sends on this topic until the client prints that it got `count`.
 pub(crate) fn send_until_got(outbound: &mut dyn Outbound, topic: &str, count: usize, client: &mut Process) {
     let line = format!("got {topic}");
+    let limit = Instant::now() + LIMIT;
     let mut got = 0;
     while got < count {
+        assert!(Instant::now() < limit, "got {got} of {count}: {}", client.stderr());
         send(outbound, topic);
         let deadline = Instant::now() + Duration::from_millis(20);
         while let Some(printed) = client.line_by(deadline) {
@@ -225,10 +227,14 @@ pub(crate) fn receive(driver: &dyn Driver, address: &str) -> Box<dyn Inbound> {
 
 /// The payloads that come until `is_enough`.
 pub(crate) fn payloads(inbound: &mut dyn Inbound, mut is_enough: impl FnMut(&[String]) -> bool) -> Vec<String> {
-    let mut all = Vec::new();
+    let deadline = Instant::now() + LIMIT;
+    let (mut all, mut others) = (Vec::new(), Vec::new());
     while !is_enough(&all) {
-        if let Ok(Received::Frame { payload, .. }) = inbound.recv(Some(Duration::from_millis(100))) {
-            all.push(String::from_utf8_lossy(payload).into_owned());
+        assert!(Instant::now() < deadline, "came: {all:?}, and {others:?}");
+        match inbound.recv(Some(Duration::from_millis(100))) {
+            Ok(Received::Frame { payload, .. }) => all.push(String::from_utf8_lossy(payload).into_owned()),
+            Ok(Received::Idle) => {}
+            other => others.push(format!("{other:?}")),
         }
     }
     all
@@ -236,7 +242,9 @@ pub(crate) fn payloads(inbound: &mut dyn Inbound, mut is_enough: impl FnMut(&[St
 
 /// The first error that comes.
 pub(crate) fn first_error(inbound: &mut dyn Inbound) -> Error {
+    let deadline = Instant::now() + LIMIT;
     loop {
+        assert!(Instant::now() < deadline, "no error came");
         if let Err(e) = inbound.recv(Some(Duration::from_millis(100))) {
             return e;
         }

@@ -185,7 +185,10 @@ impl Connection {
             let news = match line.next()? {
                 Change::Opened(fd, _) => News::Opened(fd),
                 Change::Greeted => News::Greeted,
-                Change::Closed(fd) => News::Closed(fd, line.may_have_greeted(fd)),
+                Change::Closed(fd) => match line.may_have_greeted(fd) {
+                    Some(greeted) => News::Closed(fd, greeted),
+                    None => continue,
+                },
                 Change::Retried if matches!(self.stage, Stage::Trying(_)) => {
                     self.denied = self.endpoint.path().and_then(path_lock::denied);
                     self.rest(now);

@@ -286,10 +286,10 @@ impl Line {
     }
 
     /// True if the connection whose end [`Line::next`] has just returned may have spoken ZeroMQ: other connections end
-    /// with the same event.
-    pub(super) fn may_have_greeted(&mut self, fd: u32) -> bool {
+    /// with the same event. `None` if its end was returned before, as one that was cut off.
+    pub(super) fn may_have_greeted(&mut self, fd: u32) -> Option<bool> {
         let is_failing = std::mem::take(&mut self.is_failing);
-        self.greeted.remove(&fd).unwrap_or(true) && !is_failing
+        Some(self.greeted.remove(&fd)? && !is_failing)
     }
 
     /// Number of bytes received on the open connections, if the system says so.
