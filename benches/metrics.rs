@@ -1,12 +1,13 @@
-//! The cost of metrics: updates per second from one node to the callbacks of another over tcp, with metrics and without,
-//! in turns.
+//! The cost of metrics: updates from one node to the callbacks of another over tcp, with metrics and without, in turns.
 //!
-//! `cargo bench --bench metrics [-- rounds]`. The ratio is taken in each round, since the machine's speed changes.
+//! `cargo bench --bench metrics [-- rounds]`. The ratios are taken in each round, since the machine's speed changes. That of
+//! the processor time of both nodes is the steadier one where other processes run.
 #![allow(missing_docs)]
 
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::bounded;
+use rustix::time::{ClockId, clock_gettime};
 use tablecast::config::Source;
 use tablecast::queue::Overflow;
 use tablecast::{Config, DbUpdate, Metrics, Node, Topic};
@@ -16,32 +17,33 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() {
     let rounds = std::env::args().skip(1).find_map(|arg| arg.parse().ok()).unwrap_or(15);
-    let mut ratios = Vec::new();
     let (mut without, mut with) = (Vec::new(), Vec::new());
-    rate(false);
+    run(false);
     for round in 0..rounds {
         // Each is first in half of the rounds.
-        let first = rate(round % 2 == 0);
-        let second = rate(round % 2 != 0);
-        let (on, off) = if round % 2 == 0 {
-            (first, second)
+        if round % 2 == 0 {
+            with.push(run(true));
+            without.push(run(false));
         } else {
-            (second, first)
-        };
-        with.push(on);
-        without.push(off);
-        ratios.push(on / off);
+            without.push(run(false));
+            with.push(run(true));
+        }
     }
-    println!(
-        "updates/s, median of {rounds} rounds: without metrics {:.0}, with {:.0}, ratio {:.3}",
-        median(without),
-        median(with),
-        median(ratios)
-    );
+    for (what, unit, column) in [("rate", "updates/s", 0), ("processor time", "ns an update", 1)] {
+        let values = |runs: &[[f64; 2]]| runs.iter().map(|run| run[column]).collect::<Vec<_>>();
+        let (off, on) = (values(&without), values(&with));
+        let ratios = on.iter().zip(&off).map(|(on, off)| on / off).collect();
+        println!(
+            "{what}, median of {rounds} rounds, {unit}: without metrics {:.0}, with {:.0}, ratio {:.3}",
+            median(off),
+            median(on),
+            median(ratios)
+        );
+    }
 }
 
-/// The rate of one run.
-fn rate(has_metrics: bool) -> f64 {
+/// Updates per second, and nanoseconds of processor time an update.
+fn run(has_metrics: bool) -> [f64; 2] {
     let mut config = Config::default();
     config.pub_sub_use_multiproc = false;
     config.topics = vec![Topic::ALL];
@@ -70,12 +72,19 @@ fn rate(has_metrics: bool) -> f64 {
     receiver.subscriber().unwrap().wait_live(PATIENCE).unwrap();
     let value = r#"{"id":"9b2e1f34","name":"vm-17","chassis":"host-3","lswitch":"net-1","version":7}"#;
     let update = DbUpdate::new("lport", "port-1", "set".into()).value(value);
-    let start = Instant::now();
+    let (start, used) = (Instant::now(), processor_time());
     for _ in 0..COUNT {
         publisher.send_event(&update).unwrap();
     }
     end.recv_timeout(PATIENCE).expect("every update arrives");
-    COUNT as f64 / start.elapsed().as_secs_f64()
+    let rate = COUNT as f64 / start.elapsed().as_secs_f64();
+    [rate, (processor_time() - used).as_nanos() as f64 / COUNT as f64]
+}
+
+/// The processor time of this process.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
