@@ -66,7 +66,6 @@ impl Topic {
     }
 
     /// True if this is the name of a topic that only the library's own subscribers have.
-    #[cfg(feature = "zmq")]
     pub(crate) fn is_own(name: &[u8]) -> bool {
         name.starts_with(Topic::RESERVED.as_bytes())
     }
