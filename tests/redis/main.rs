@@ -33,6 +33,7 @@ mod server;
 mod servers;
 mod store;
 mod store_cluster;
+mod tenants;
 
 use std::sync::Arc;
 use std::time::Duration;
