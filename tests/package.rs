@@ -84,7 +84,7 @@ fn build(folder: &Path) -> PathBuf {
 
 /// As the unit starts it.
 const SERVE: &str = "setpriv --reuid=tablecast --regid=tablecast --init-groups \
-    $(sed -n 's/^ExecStart=//p' /usr/lib/systemd/system/tablecast.service) >/served 2>&1 & echo $! >/pid; \
+    $(sed -n 's/^ExecStart=//; s/ [$]ARGS//p' /usr/lib/systemd/system/tablecast.service) >/served 2>&1 & echo $! >/pid; \
     until grep -q ^ready /served; do kill -0 $(cat /pid) || exit 1; sleep 0.02; done";
 const STOP: &str = "kill $(cat /pid); while kill -0 $(cat /pid) 2>/dev/null; do sleep 0.02; done";
 const CONFIG: &str = "/etc/tablecast/tablecast.toml";

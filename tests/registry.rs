@@ -401,6 +401,10 @@ fn publishers_are_asked() {
         };
         let (_alive, alive) = begin(&path.join("alive.sock"));
         let (dead, gone) = begin(&path.join("dead.sock"));
+        eventually(LIMIT, || {
+            let rows = run(slow(tablecast(["db", "list", "--table", "publisher"])));
+            rows.stdout.len() == 2
+        });
         drop(dead);
         let end = run(slow(tablecast(["publishers", "--format", "json"])));
         let states: Vec<_> = end.stdout.iter().map(|line| json(line)).collect();

@@ -112,13 +112,13 @@ impl<T> Core<T> {
             standing.advance(version.version.max(table), now, self.times.patience);
             standing.prove(running.asked, version.version);
         }
-        let missed_check = std::mem::take(&mut of_topic.missed_check);
-        let distrusted = std::mem::take(&mut of_topic.distrusts);
-        if distrusted {
-            self.distrusts = self.topics.values().any(|of_topic| of_topic.distrusts);
+        if let Some((asked, version)) = of_topic.missed_check.take() {
+            of_topic.standing.owe(version, now);
+            of_topic.standing.prove(asked, version);
         }
-        // Updates that came while the rows were distrusted were not applied.
-        if distrusted || missed_check {
+        if std::mem::take(&mut of_topic.distrusts) {
+            self.distrusts = self.topics.values().any(|of_topic| of_topic.distrusts);
+            // Updates that came meanwhile were not applied.
             self.demand(now);
         }
         self.store_answers();

@@ -106,8 +106,8 @@ struct OfTopic {
     list_after: Option<Instant>,
     /// The store went back: the next listing is the truth, and no updates are applied until then.
     distrusts: bool,
-    /// A check found no position to hold against the store: another one follows the listing.
-    missed_check: bool,
+    /// When a check asked, and the version it found, if there was no position to hold it against.
+    missed_check: Option<(Instant, u64)>,
     /// The store went back: until this time updates only cause catch-ups.
     quarantined_until: Option<Instant>,
 }
@@ -309,8 +309,11 @@ impl<T> Core<T> {
     /// Makes the next listing of each topic the truth, whatever is held: a row may have moved to another topic.
     pub(super) fn distrust(&mut self, now: Instant) {
         self.distrusts = true;
+        // Its answer may be of another history.
+        self.check.running = None;
         for of_topic in self.topics.values_mut() {
             of_topic.standing.distrust();
+            of_topic.missed_check = None;
             of_topic.distrusts = true;
             of_topic.quarantined_until = Some(clock::after(now, QUARANTINE));
             of_topic.running = None;

@@ -142,15 +142,16 @@ impl<T> Core<T> {
             let Some(of_topic) = self.topics.get_mut(&topic) else {
                 continue;
             };
-            let Some(position) = of_topic.standing.position else {
-                of_topic.missed_check = true;
-                continue;
-            };
             let Some(base) = bases.map(|bases| bases.get(place).copied()) else {
                 of_topic.want(now, Want::List);
                 continue;
             };
             let Some(base) = base else { continue };
+            let missed = Some((check.asked, base.version.version));
+            let Some(position) = of_topic.standing.position else {
+                of_topic.missed_check = missed;
+                continue;
+            };
             if self.shows_less(base, heard, now) {
                 return;
             }
@@ -158,7 +159,7 @@ impl<T> Core<T> {
                 continue;
             };
             if is_of_unknown_history(position, base) {
-                of_topic.missed_check = true;
+                of_topic.missed_check = missed;
                 if of_topic.listing().is_none() {
                     of_topic.want(now, Want::List);
                 }
