@@ -134,7 +134,9 @@ fn a_package_is_installed_upgraded_removed_and_purged() {
         system.run(&format!("grep -q '^linger_ms = 600' {CONFIG}"));
         system.run(STOP);
         system.run(SERVE);
-        system.run("until [ $(tail -n 1 /published) -gt 20 ]; do sleep 0.02; done; touch /enough");
+        // The watch has connected again, so that it hears the last one.
+        system
+            .run(r#"until grep -q "\"key\":\"$(tail -n 1 /published)\"" /watched; do sleep 0.02; done; touch /enough"#);
         system.run("until grep -q '\"key\":\"last\"' /watched; do sleep 0.02; done");
         let published = system.run("cat /published");
         eventually(LIMIT, || {

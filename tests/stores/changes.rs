@@ -181,6 +181,15 @@ pub(crate) fn deletes_are_forgotten_in_time(setup: Setup) {
     assert_eq!(changes(&*store, "t", &b, before).unwrap().len(), 21);
 }
 
+pub(crate) fn tables_that_were_never_written_have_no_changes(setup: Setup) {
+    let store = setup.open();
+    let Changes::Page(page) = store.changes("never", &topic("a"), TableVersion::default()).unwrap() else {
+        panic!("unknown");
+    };
+    assert!(page.changes.is_empty() && !page.more);
+    assert_eq!(page.version, TableVersion::default());
+}
+
 pub(crate) fn deleted_tables_have_no_changes(setup: Setup) {
     let (store, a) = (setup.open(), topic("a"));
     store.create("t", "k", "x", &a).unwrap();

@@ -68,7 +68,8 @@ macro_rules! conforms {
             suite::no_increment_is_lost suite::large_rows suite::deletes_many_rows
             suite::writes_many_rows
             changes::topics_have_versions changes::changes_are_what_was_written changes::deletes_are_forgotten_in_time
-            changes::deleted_tables_have_no_changes changes::changes_cost_what_they_return
+            changes::deleted_tables_have_no_changes changes::tables_that_were_never_written_have_no_changes
+            changes::changes_cost_what_they_return
             model::does_what_the_model_does cost::costs_what_it_returns
         }
     };
