@@ -25,6 +25,16 @@ pub enum Changes {
     Unknown,
 }
 
+impl Changes {
+    /// Those of a table to which nothing was ever written.
+    pub(crate) fn of_no_table(since: TableVersion) -> Changes {
+        match TableVersion::default().went_back_since(&since) {
+            true => Changes::Unknown,
+            false => Changes::Page(ChangePage::default()),
+        }
+    }
+}
+
 /// A part of the changes of a topic, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChangePage {

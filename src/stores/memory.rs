@@ -191,7 +191,7 @@ impl Store for MemoryStore {
 
     fn changes(&self, table: &str, topic: &Topic, since: TableVersion) -> Result<Changes> {
         let changes = self.read(table, |table| table.changes(topic, since, self.options.batch_amount));
-        changes.unwrap_or(Ok(Changes::Unknown))
+        changes.unwrap_or_else(|| Ok(Changes::of_no_table(since)))
     }
 }
 

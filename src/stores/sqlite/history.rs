@@ -55,17 +55,12 @@ pub(super) fn changes(
     let found = moment.prepare_cached(query)?.query_row([table, topic.as_str()], |row| {
         Ok((row.get::<_, i64>(0)?, unsigned(row, 1)?))
     });
-    let found = found.optional()?;
-    if now.went_back_since(&since) || found.is_some_and(|(_, forgotten)| since.version < forgotten) {
+    let Some((table_id, forgotten)) = found.optional()? else {
+        return Ok(Changes::of_no_table(since));
+    };
+    if now.went_back_since(&since) || since.version < forgotten {
         return Ok(Changes::Unknown);
     }
-    // Nothing was ever written to a table that is not there.
-    let Some((table_id, _)) = found else {
-        return Ok(Changes::Page(ChangePage {
-            version: now,
-            ..ChangePage::default()
-        }));
-    };
     // A row that left the topic and came back has an old delete here too.
     let query = "SELECT key, version, value FROM entries INDEXED BY entries_by_version
             WHERE table_id = :table AND topic = :topic AND version > :since
