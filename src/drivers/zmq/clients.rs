@@ -32,7 +32,7 @@ struct State {
 /// What changes when a file is written or replaced: its path, device, inode, size, and time of the last change.
 type Stamp = (PathBuf, u64, u64, u64, i64, i64);
 
-/// The least time between two looks at the files.
+/// The least time between two looks at the files for a key that is on the list.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The most files of a folder, and keys, that are read.
@@ -59,7 +59,8 @@ impl Clients {
     /// True if this key is on the list. A list that cannot be read stays as it was.
     pub(super) fn contains(&self, key: &Key) -> bool {
         let mut state = self.state.lock();
-        if state.looked_at.elapsed() >= LOOK {
+        // One that was just added is let in at once: refused peers in other languages may never try again.
+        if state.looked_at.elapsed() >= LOOK || !state.keys.contains(key) {
             self.look(&mut state);
         }
         state.keys.contains(key)
