@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use super::Core;
-use super::reads::{Base, is_of_unknown_history};
+use super::reads::is_of_unknown_history;
+use super::topic::Base;
 use crate::clock;
 use crate::replica::row::{NewRow, Step};
 use crate::store::TableVersion;

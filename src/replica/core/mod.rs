@@ -9,23 +9,19 @@ mod listing;
 mod reads;
 mod rows;
 mod standing;
+mod topic;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hashbrown::HashSet;
-
 use super::row::{NewRow, Step};
 use crate::clock;
 use crate::store::TableVersion;
 use crate::update::{DbUpdate, Name, Topic};
-pub(super) use reads::{Base, Read, Want};
 pub(super) use rows::Rows;
-use standing::Standing;
-
-/// The most rows of a topic that are read one by one; with more, the topic catches up.
-const MAX_ROWS_READ: usize = 256;
+use topic::OfTopic;
+pub(super) use topic::{Base, Read, Want};
 
 /// For this long after a store went back, updates only cause catch-ups: they may be from before.
 const QUARANTINE: Duration = Duration::from_secs(5);
@@ -91,47 +87,6 @@ pub(super) struct Core<T> {
     times: Times,
     chance: fastrand::Rng,
     pub(super) counts: Counts,
-}
-
-/// A topic of the table.
-#[derive(Default)]
-struct OfTopic {
-    standing: Standing,
-    /// The next read, and when it is due.
-    due: Option<(Instant, Want)>,
-    running: Option<Running>,
-    /// The rows of updates without a version.
-    unversioned: HashSet<Name>,
-    /// No listing is due before this time: listings take at most half of the time.
-    list_after: Option<Instant>,
-    /// The store went back: the next listing is the truth, and no updates are applied until then.
-    distrusts: bool,
-    /// When a check asked, and the version it found, if there was no position to hold it against.
-    missed_check: Option<(Instant, u64)>,
-    /// The store went back: until this time updates only cause catch-ups.
-    quarantined_until: Option<Instant>,
-}
-
-/// A read of a topic that is under way.
-struct Running {
-    id: u64,
-    asked: Instant,
-    /// The topic's highest version heard of before the read. A store with a lower one went back.
-    heard: u64,
-    listing: Option<Listing>,
-}
-
-#[derive(Default)]
-struct Listing {
-    /// The topic's version before the first page.
-    base: Option<Base>,
-    /// The held rows that were on no page so far.
-    suspects: HashSet<Name>,
-    /// The position comes from updates alone, and is this, on a table to which nothing was written when it was listed: the
-    /// store may have begun anew since, and come to the same version. Then some row up to there is not as it is held.
-    doubted: Option<u64>,
-    /// Some row was not.
-    contradicts: bool,
 }
 
 /// The checks of a table.
@@ -385,54 +340,6 @@ impl<T> Core<T> {
     pub(super) fn is_current(&self, since: Instant) -> bool {
         let current = |of_topic: &OfTopic| of_topic.standing.proven.is_some_and(|proven| proven >= since);
         self.topics.values().all(current)
-    }
-}
-
-impl OfTopic {
-    fn listing(&mut self) -> Option<&mut Listing> {
-        self.running.as_mut()?.listing.as_mut()
-    }
-
-    fn takes_updates(&self, now: Instant) -> bool {
-        !self.distrusts && self.quarantined_until.is_none_or(|until| until <= now)
-    }
-
-    /// True if reads include, or will include, an update of this version.
-    fn is_old(&self, version: u64) -> bool {
-        let listing = self.running.as_ref().and_then(|running| running.listing.as_ref());
-        let base = listing.and_then(|listing| listing.base);
-        match (self.standing.position, base) {
-            // It was stored before it arrived, and the listing begins later.
-            (None, None) => true,
-            (position, base) => position
-                .into_iter()
-                .chain(base.map(|base| base.version))
-                .any(|included| version <= included.version),
-        }
-    }
-
-    fn position(&self) -> Option<TableVersion> {
-        self.standing.position
-    }
-
-    /// Reads the row of an update without a version. Returns true if nothing was due before.
-    fn reread(&mut self, key: &Name, now: Instant) -> bool {
-        let want = if self.unversioned.len() < MAX_ROWS_READ {
-            self.unversioned.insert(key.clone());
-            Want::Rows
-        } else {
-            Want::CatchUp
-        };
-        self.want(now, want)
-    }
-
-    /// Notes a row that an update added during a listing: if no page has it, it is gone.
-    fn suspect(&mut self, key: &Name, version: u64) {
-        if let Some(listing) = self.listing()
-            && listing.base.is_none_or(|base| version <= base.version.version)
-        {
-            listing.suspects.insert(key.clone());
-        }
     }
 }
 

@@ -1,76 +1,16 @@
 //! Resync: the reads from the store, their times, and their results.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{CheckRun, Core, Listing, OfTopic, Running};
+use super::topic::{Base, OfTopic, Read, Want};
+use super::{CheckRun, Core};
 use crate::clock;
 use crate::replica::row::{NewRow, Step};
-use crate::store::{TableVersion, TopicVersions};
+use crate::store::TableVersion;
 use crate::update::{Name, Topic};
 
 /// The pause after the first failure of the store.
 const BACKOFF: Duration = Duration::from_millis(100);
-
-/// A read from the store. Its result carries its number.
-#[derive(Debug, Clone, PartialEq)]
-pub(in crate::replica) enum Read {
-    /// The versions of these topics, for [`Core::take_versions`].
-    Versions { id: u64, topics: Vec<Topic> },
-    /// The changes since, for [`Core::take_changed`], then [`Core::end_changes`]; or [`Core::list_instead`].
-    Changes {
-        id: u64,
-        topic: Arc<Topic>,
-        since: TableVersion,
-    },
-    /// The topic's version and the keys of its held rows, for [`Core::begin_listing`], then its rows for
-    /// [`Core::take_listed`], then [`Core::end_listing`].
-    Listing { id: u64, topic: Arc<Topic> },
-    /// These rows: [`Core::begin_rows`], [`Core::take_row`] for each, then [`Core::end_rows`].
-    Rows {
-        id: u64,
-        topic: Arc<Topic>,
-        keys: Vec<Name>,
-    },
-}
-
-/// The kinds of reads of a topic; later ones include earlier ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(in crate::replica) enum Want {
-    Rows,
-    CatchUp,
-    List,
-}
-
-/// A topic's version in the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::replica) struct Base {
-    /// The last version of the topic, or of the table if the topic's is unknown.
-    pub(in crate::replica) version: TableVersion,
-    /// The last version of the table.
-    pub(in crate::replica) table: u64,
-}
-
-impl Base {
-    /// Uses the table's version for a topic whose own is unknown.
-    pub(in crate::replica) fn of_table(version: TableVersion) -> Base {
-        Base {
-            version,
-            table: version.version,
-        }
-    }
-
-    /// The version of each topic.
-    pub(in crate::replica) fn of_each(versions: &TopicVersions) -> impl Iterator<Item = Base> {
-        let incarnation = versions.table.incarnation;
-        let table = versions.table.version;
-        let base = move |&version| Base {
-            version: TableVersion { incarnation, version },
-            table,
-        };
-        versions.versions.iter().map(base)
-    }
-}
 
 impl<T> Core<T> {
     /// The next thing to read.
@@ -330,61 +270,4 @@ impl<T> Core<T> {
 /// True if it is not known whether the store still has the history that the position is of: there was none when it began.
 pub(super) fn is_of_unknown_history(position: TableVersion, base: Base) -> bool {
     position.incarnation == 0 && position.version > 0 && base.version.incarnation != 0
-}
-
-impl OfTopic {
-    pub(super) fn runs(&self, id: u64) -> bool {
-        self.running.as_ref().is_some_and(|running| running.id == id)
-    }
-
-    /// Schedules at least this read, at that time or earlier. Returns true if that changes anything.
-    pub(super) fn want(&mut self, at: Instant, want: Want) -> bool {
-        let before = self.due;
-        let (due, wanted) = before.unwrap_or((at, want));
-        self.due = Some((due.min(at), wanted.max(want)));
-        self.due != before
-    }
-
-    /// The next read, and when it is due.
-    fn due(&self) -> Option<(Instant, Want)> {
-        if self.running.is_some() {
-            return None;
-        }
-        let owed = self.standing.owed_by().map(|by| (by, Want::CatchUp));
-        let (at, want) = match (self.due, owed) {
-            (Some((at, want)), Some((by, owed))) => (at.min(by), want.max(owed)),
-            (due, owed) => due.or(owed)?,
-        };
-        match want {
-            Want::List => Some((self.list_after.map_or(at, |after| at.max(after)), want)),
-            _ => Some((at, want)),
-        }
-    }
-
-    fn begin(&mut self, id: u64, topic: &Arc<Topic>, want: Want, now: Instant, counts: &mut super::Counts) -> Read {
-        self.due = None;
-        let topic = Arc::clone(topic);
-        let keys = std::mem::take(&mut self.unversioned);
-        let (read, listing) = match (want, self.standing.position) {
-            (Want::Rows, _) => {
-                let keys = keys.into_iter().collect();
-                (Read::Rows { id, topic, keys }, None)
-            }
-            (Want::CatchUp, Some(since)) => {
-                counts.catch_ups += 1;
-                (Read::Changes { id, topic, since }, None)
-            }
-            (Want::CatchUp, None) | (Want::List, _) => {
-                counts.listings += 1;
-                (Read::Listing { id, topic }, Some(Listing::default()))
-            }
-        };
-        self.running = Some(Running {
-            id,
-            asked: now,
-            heard: self.standing.heard,
-            listing,
-        });
-        read
-    }
 }
