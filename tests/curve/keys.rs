@@ -163,8 +163,7 @@ fn record(target: &str) -> (String, Arc<Mutex<Vec<u8>>>) {
 fn a_recorded_connection_shows_nothing() {
     within(LIMIT, || {
         let party = Party::new();
-        party.pair("client");
-        party.list("client");
+        party.invite(&["client"]);
         let plain: Arc<dyn Driver> = Arc::new(ZmqDriver::new("tcp://127.0.0.1:0", ZmqOptions::default()).unwrap());
         let words = ["a_table_name", "a_key_of_a_row", "a_topic_of_all", "a_secret_value"];
         let seen = |server: &dyn Driver, client: &Arc<dyn Driver>| {

@@ -18,8 +18,7 @@ fn a_client_that_is_removed_hears_nothing_more() {
         let address = outbound.address().unwrap();
         let server = address.split("?key=").nth(1).unwrap();
         let [mut stays, mut goes] = ["stays", "goes"].map(|name| {
-            party.pair(name);
-            party.list(name);
+            party.invite(&[name]);
             party.guest(name, server).start("sub", &address)
         });
         for client in [&mut stays, &mut goes] {
@@ -51,8 +50,7 @@ fn a_client_that_is_removed_is_not_heard_any_more() {
         let own = party.driver().outbound().unwrap().address().unwrap();
         let server = own.split("?key=").nth(1).unwrap();
         let [_stays, mut goes] = ["stays", "goes"].map(|name| {
-            party.pair(name);
-            party.list(name);
+            party.invite(&[name]);
             party.guest(name, server).start("pub", &address)
         });
         payloads(&mut *inbound, |all| {
@@ -75,10 +73,7 @@ fn a_client_that_is_removed_is_not_heard_any_more() {
 fn the_others_come_back_without_a_silent_loss() {
     within(LIMIT, || {
         let party = Party::new();
-        for name in ["stays", "goes"] {
-            party.pair(name);
-            party.list(name);
-        }
+        party.invite(&["stays", "goes"]);
         let publisher = Publisher::new(&party.driver(), PublisherOptions::default()).unwrap();
         let address = publisher.address().unwrap();
         let stays = Rig::new(&party.client("stays"));
@@ -110,10 +105,7 @@ fn the_others_come_back_without_a_silent_loss() {
 fn clients_that_come_while_others_are_cut_off_are_let_in() {
     within(LIMIT, || {
         let party = Party::new();
-        for name in ["stays", "goes"] {
-            party.pair(name);
-            party.list(name);
-        }
+        party.invite(&["stays", "goes"]);
         let publisher = Publisher::new(&party.driver(), PublisherOptions::default()).unwrap();
         let address = publisher.address().unwrap();
         let goes = Rig::new(&party.client("goes"));

@@ -84,6 +84,14 @@ impl Party {
         pair
     }
 
+    /// A pair in the file of each name, which is on the list.
+    pub(crate) fn invite(&self, names: &[&str]) {
+        for name in names {
+            self.pair(name);
+            self.list(name);
+        }
+    }
+
     /// Puts this pair on the list.
     pub(crate) fn list(&self, name: &str) {
         // In one step, as a list should be changed.

@@ -84,8 +84,7 @@ fn outsiders_hear_nothing_of_a_service() {
 fn keys_of_publishers_are_found_in_the_store() {
     within(LIMIT, || {
         let party = Party::new();
-        party.pair("client");
-        party.list("client");
+        party.invite(&["client"]);
         let store = party.path("rows.db");
         let discover = [
             "--discover",

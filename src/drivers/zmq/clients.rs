@@ -32,7 +32,7 @@ struct State {
 /// What changes when a file is written or replaced: its path, device, inode, size, and time of the last change.
 type Stamp = (PathBuf, u64, u64, u64, i64, i64);
 
-/// The least time between two looks at the files for a key that is on the list.
+/// The least time between two looks at the files, but for a client that is not on the list.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The most files of a folder, and keys, that are read.
@@ -56,13 +56,22 @@ impl Clients {
         })
     }
 
-    /// True if this key is on the list. A list that cannot be read stays as it was.
+    /// True if this key is on the list, or was a moment ago. A list that cannot be read stays as it was.
     pub(super) fn contains(&self, key: &Key) -> bool {
         let mut state = self.state.lock();
-        // One that was just added is let in at once: refused peers in other languages may never try again.
-        if state.looked_at.elapsed() >= LOOK || !state.keys.contains(key) {
+        if state.looked_at.elapsed() >= LOOK {
             self.look(&mut state);
         }
+        state.keys.contains(key)
+    }
+
+    /// As [`Clients::contains`], but knows a key that was just added: a peer that was refused may never try again.
+    pub(super) fn admits(&self, key: &Key) -> bool {
+        if self.contains(key) {
+            return true;
+        }
+        let mut state = self.state.lock();
+        self.look(&mut state);
         state.keys.contains(key)
     }
 
@@ -163,6 +172,18 @@ mod tests {
         assert_eq!(listed(), [false, true]);
         write(KEYS[0]);
         assert_eq!(listed(), [true, false]);
+    }
+
+    #[test]
+    fn a_key_that_was_just_added_is_admitted() {
+        let folder = tempfile::tempdir().unwrap();
+        for (number, key) in KEYS.into_iter().enumerate() {
+            let clients = Clients::read("option", folder.path()).unwrap();
+            let key = Key::parse(key).unwrap();
+            assert!(!clients.admits(&key));
+            fs::write(folder.path().join(number.to_string()), key.as_str()).unwrap();
+            assert!(clients.admits(&key));
+        }
     }
 
     #[test]

@@ -132,7 +132,7 @@ impl Guests {
         };
         // Noted first: a key that is taken off the list from here on is found.
         let mut let_in = self.let_in.lock();
-        let is_listed = listed.contains(&key);
+        let is_listed = listed.admits(&key);
         if is_listed {
             let_in.insert(key);
         }
