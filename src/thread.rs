@@ -71,11 +71,25 @@ pub(crate) fn spawn_fallible(
             report(&Error::new(e.kind(), what).with_source(e), hook.as_ref());
         }
     });
-    let handle = thread.map_err(|e| Error::new(ErrorKind::Io, format!("cannot start thread {name}")).with_source(e))?;
+    let handle = thread.map_err(|e| unstarted(name, e))?;
     Ok(Thread {
         handle: Some(handle),
         ended,
     })
+}
+
+/// Runs `other` on a thread of this name while `body` runs here. Returns when both have ended.
+#[cfg(feature = "zmq")]
+pub(crate) fn beside<T>(name: &str, other: impl FnOnce() + Send, body: impl FnOnce() -> T) -> Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name(name.to_owned());
+        thread.spawn_scoped(scope, other).map_err(|e| unstarted(name, e))?;
+        Ok(body())
+    })
+}
+
+fn unstarted(name: &str, e: std::io::Error) -> Error {
+    Error::new(ErrorKind::Io, format!("cannot start thread {name}")).with_source(e)
 }
 
 impl Thread {

@@ -1,17 +1,11 @@
 //! The number of addresses that a process can listen to, and its limits.
 
-use std::any::Any;
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read;
-use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tablecast::{Error, ErrorKind, Publisher, PublisherOptions};
+use tablecast::ErrorKind;
 
 use crate::common::{eventually, within};
 use crate::receiver::{Event, Receiver, frame};
@@ -109,82 +103,6 @@ fn is_connected(missing: &mut BTreeSet<String>, event: Option<Event>) {
     if let Some(Event::Connected(address)) = event {
         missing.remove(&address);
     }
-}
-
-/// Not a test: a publisher in a process of its own, which counts its reports.
-#[test]
-fn process_of_the_publisher() {
-    let Ok(address) = std::env::var(ADDRESS) else { return };
-    let reports = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&reports);
-    let options = PublisherOptions {
-        hook: Some(Arc::new(move |e: &Error| {
-            println!("told {e}");
-            count.fetch_add(1, Ordering::Relaxed);
-        })),
-        ..PublisherOptions::default()
-    };
-    let publisher = Publisher::new(&pub_sub(&address), options).unwrap();
-    println!("ready {}", publisher.address().unwrap());
-    // Until the end of the input; then it sends something to all.
-    let _ = std::io::stdin().read(&mut [0]);
-    crate::rig::send(&publisher, "D", "last");
-    println!("reported {}", reports.load(Ordering::Relaxed));
-}
-
-/// A publisher that cannot accept all peers turns some away, reports this once, and goes on. Some come at once, the
-/// others one by one: if too many come at once, libzmq is faster.
-fn turns_away(address: &str, limit: usize, at_once: usize, one_by_one: usize) {
-    let mut command = Command::new("sh");
-    command.args(["-c", &format!("ulimit -n {limit}; exec \"$0\" \"$@\"")]);
-    command.arg(std::env::current_exe().unwrap());
-    let test = "descriptors::process_of_the_publisher";
-    let mut process = Process::start_with(command, test, &[(ADDRESS, address)]);
-    let address = process.said("ready");
-    let mut receiver = Receiver::connect(&pub_sub("tcp://127.0.0.1:0"), &[&address]);
-    receiver.expect(&Event::Connected(address.clone()));
-    let connect = || -> Box<dyn Any> {
-        match address.strip_prefix("tcp://") {
-            Some(host) => Box::new(TcpStream::connect(host).unwrap()),
-            None => Box::new(UnixStream::connect(address.strip_prefix("ipc://").unwrap()).unwrap()),
-        }
-    };
-    let mut crowd: Vec<_> = (0..at_once).map(|_| connect()).collect();
-    for _ in 0..one_by_one {
-        pass(Duration::from_millis(2));
-        crowd.push(connect());
-    }
-    // As long as a peer waits and cannot be accepted, libzmq tries again and again.
-    let files = format!("/proc/{}/fd", process.id());
-    let is_roomy = || fs::read_dir(&files).unwrap().count() < limit - 10;
-    let mut since = Instant::now();
-    eventually(LONG, || {
-        if !is_roomy() {
-            since = Instant::now();
-        }
-        since.elapsed() > Duration::from_millis(500)
-    });
-    let told = process.said("told");
-    assert!(told.contains(&address) && told.contains("ulimit -n"), "{told}");
-    drop(crowd);
-    let mut second = Receiver::connect(&pub_sub("tcp://127.0.0.1:0"), &[&address]);
-    second.expect(&Event::Connected(address));
-    // An answer would show that its subscription has arrived, but bare receivers ask nothing.
-    pass(Duration::from_millis(300));
-    let rest = process.finish();
-    assert!(rest.contains("reported 1"), "{rest}");
-    for receiver in [&mut receiver, &mut second] {
-        eventually(LONG, || matches!(receiver.next(LONG), Some(Event::Frame(_))));
-    }
-}
-
-#[test]
-fn a_crowd_is_turned_away() {
-    within(LIMIT, || {
-        turns_away("tcp://127.0.0.1:0", 400, 280, 200);
-        let folder = tempfile::tempdir().unwrap();
-        turns_away(&format!("ipc://{}/socket", folder.path().display()), 400, 280, 200);
-    });
 }
 
 /// libzmq allows 1,023 sockets a context, and an address takes three.

@@ -4,11 +4,14 @@
 mod bursts;
 #[path = "../common/mod.rs"]
 mod common;
+mod crowd;
 mod cut;
 mod descriptors;
 mod names;
 #[path = "../common/network.rs"]
 mod net;
+#[path = "../common/process.rs"]
+mod process;
 mod receiver;
 mod reconnect;
 #[path = "../common/reexec.rs"]

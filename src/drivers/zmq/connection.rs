@@ -142,7 +142,7 @@ impl Connection {
 
     /// Checks whether the Unix socket's file still exists, and the list of clients, if the check is due.
     fn keep(&mut self, now: Instant) -> Result<()> {
-        if self.look_at.is_some_and(|at| at > now) {
+        if self.look_at.is_some_and(|at| at > now) && !self.line().is_some_and(Line::is_cutting) {
             return Ok(());
         }
         let line = self.line.as_mut().filter(|line| line.needs_looks());
@@ -165,8 +165,8 @@ impl Connection {
 
     /// True if [`Connection::tend`] may have something to do.
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        let is_crowded = self.line.as_ref().is_some_and(Line::is_crowded);
-        is_crowded || matches!(self.stage, Stage::LookingUp(_)) || self.deadline().is_some_and(|at| at <= now)
+        let is_urgent = self.line().is_some_and(|line| line.is_crowded() || line.is_cutting());
+        is_urgent || matches!(self.stage, Stage::LookingUp(_)) || self.deadline().is_some_and(|at| at <= now)
     }
 
     /// The next time at which [`Connection::tend`] has something to do.
@@ -194,11 +194,7 @@ impl Connection {
                     self.rest(now);
                     continue;
                 }
-                Change::Unbound => {
-                    self.look_at = self.look_at.map(|_| now);
-                    continue;
-                }
-                Change::Failed(_) | Change::Retried => continue,
+                Change::Failed(_) | Change::Retried | Change::Unbound => continue,
             };
             if self.connects() {
                 self.follow(news, now);

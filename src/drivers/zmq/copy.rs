@@ -14,8 +14,9 @@ pub(super) struct Ends {
 /// Why there is no copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Miss {
-    /// The connection is gone, or the system does not allow it.
     Gone,
+    /// The system does not allow it, as in many containers.
+    Denied,
     /// No descriptor is left for the copy.
     NoRoom,
 }
@@ -29,7 +30,7 @@ pub(super) struct Connection;
 #[cfg(not(target_os = "linux"))]
 impl Connection {
     pub(super) fn copy(_: u32, _: &str) -> Result<Connection, Miss> {
-        Err(Miss::Gone)
+        Err(Miss::Denied)
     }
 
     pub(super) fn ends(&self) -> Option<Ends> {
@@ -66,9 +67,10 @@ mod linux {
                 .and_then(|this| pidfd_getfd(this, number, PidfdGetfdFlags::empty()));
             let copy = Connection(copy.map_err(|e| match e {
                 Errno::MFILE | Errno::NFILE => Miss::NoRoom,
+                Errno::BADF => Miss::Gone,
                 e => {
                     warn(e);
-                    Miss::Gone
+                    Miss::Denied
                 }
             })?);
             // The connection may be gone, and its number reused by now.
@@ -133,13 +135,11 @@ mod linux {
         Some((ip.parse().ok()?, port.parse().ok()?))
     }
 
-    /// Warns once if this system does not allow copies. A connection that is already gone is no reason to warn.
+    /// Warns once if this system does not allow copies.
     fn warn(e: Errno) {
         static ONCE: Once = Once::new();
-        if e != Errno::BADF {
-            ONCE.call_once(|| {
-                log::warn!("heartbeat_interval_ms and heartbeat_timeout_ms have no effect on ZeroMQ here: {e}");
-            });
-        }
+        ONCE.call_once(|| {
+            log::warn!("heartbeat_interval_ms and heartbeat_timeout_ms have no effect on ZeroMQ here: {e}");
+        });
     }
 }

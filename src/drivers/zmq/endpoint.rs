@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 use super::access::Access;
 use super::key::{Key, check_curve};
-use super::path_lock::PathLock;
+use super::path_lock::{self, PathLock};
 use super::{ZmqOptions, patiently, zmq_error};
 
 /// A parsed address.
@@ -111,6 +111,10 @@ impl Endpoint {
         !(self.uri.starts_with("tcp:") || self.uri.starts_with("ipc:"))
     }
 
+    pub(super) fn is_ipc(&self) -> bool {
+        self.uri.starts_with("ipc:")
+    }
+
     pub(super) fn is_inproc(&self) -> bool {
         self.uri.starts_with("inproc:")
     }
@@ -184,7 +188,7 @@ impl Endpoint {
 }
 
 fn bind_path(socket: &zmq::Socket, path: &Path) -> zmq::Result<()> {
-    patiently(|| socket.bind(&format!("ipc://{}", path.display())))
+    patiently(|| socket.bind(&path_lock::uri(path)))
 }
 
 /// Uses IPv6 only if the address does; otherwise libzmq reports IPv4 addresses in an unusual form.

@@ -91,8 +91,10 @@ impl Line {
         };
         let socket = set_up(&seat, kind, role, options).map_err(failed)?;
         let door = options.curve.secure(&socket, endpoint, role, &seat)?;
+        // libzmq aborts if it cannot accept a connection over a Unix socket.
+        let is_paced = role == Role::Bind && endpoint.is_ipc();
         let monitor = if !endpoint.is_silent() {
-            Some(Monitor::of(&socket, &seat).map_err(failed)?)
+            Some(Monitor::of(&socket, &seat, is_paced).map_err(failed)?)
         } else {
             None
         };
@@ -103,7 +105,7 @@ impl Line {
             monitor,
             address: None,
             keepalive: Keepalive::of(options, kind.sends),
-            doorkeeper: (role == Role::Bind).then(Doorkeeper::default),
+            doorkeeper: (role == Role::Bind).then(|| Doorkeeper::new(is_paced)),
             is_crowded: false,
             ends: HashMap::new(),
             greeted: HashMap::new(),
@@ -171,7 +173,7 @@ impl Line {
 
     /// The next change of a connection, if any.
     pub(super) fn next(&mut self) -> Option<Change> {
-        let change = self.monitor.as_ref()?.next().or_else(|| self.next_cut())?;
+        let change = self.monitor.as_mut()?.next().or_else(|| self.next_cut())?;
         match &change {
             Change::Opened(fd, address) => {
                 self.story.opened = true;
@@ -182,6 +184,9 @@ impl Line {
                     && !doorkeeper.admits(*fd, address)
                 {
                     self.is_crowded = true;
+                    if doorkeeper.is_helpless() && matches!(self.cut, Cut::None) {
+                        self.cut = Cut::Wanted;
+                    }
                 } else if address.starts_with("tcp:")
                     && let Ok(connection) = Connection::copy(*fd, address)
                 {
@@ -217,11 +222,22 @@ impl Line {
 
     /// True if [`Line::keep`] is to be called now and then.
     pub(super) fn needs_looks(&self) -> bool {
-        self.lock.is_some() || self.door.is_some()
+        self.lock.is_some() || self.door.is_some() || !matches!(self.cut, Cut::None)
     }
 
-    /// Keeps a bound line in order: binds a Unix socket again that something else has removed, and cuts off clients whose
-    /// keys were taken off the list. Returns true if a socket was bound again.
+    /// True if [`Line::keep`] is to be called at once.
+    pub(super) fn is_cutting(&self) -> bool {
+        match self.cut {
+            Cut::None | Cut::Begun => false,
+            Cut::Wanted => true,
+            // A crowd would come back at once.
+            Cut::Done(_) => !self.doorkeeper.as_ref().is_some_and(Doorkeeper::is_helpless),
+        }
+    }
+
+    /// Keeps a bound line in order: binds a Unix socket again that something else has removed, and closes all
+    /// connections if a client's key was taken off the list, or if too many peers came that cannot be refused. Returns
+    /// true if a socket was bound again that was removed.
     pub(super) fn keep(&mut self, endpoint: &Endpoint) -> Result<bool> {
         if matches!(self.cut, Cut::None) && self.door.as_ref().is_some_and(Door::has_unlisted) {
             log::warn!("a client's key was taken off the list: the connections of {endpoint} are begun anew");
@@ -241,7 +257,8 @@ impl Line {
         let failed = |e| zmq_error(e, format!("cannot cut off the clients of {endpoint}"));
         let linger = self.socket.get_linger().map_err(failed)?;
         self.socket.set_linger(0).map_err(failed)?;
-        let unbound = patiently(|| self.socket.unbind(&self.uri));
+        let uri = self.lock.as_ref().map_or_else(|| self.uri.clone(), PathLock::uri);
+        let unbound = patiently(|| self.socket.unbind(&uri));
         self.socket.set_linger(linger).map_err(failed)?;
         unbound.map_err(failed)?;
         self.cut = Cut::Begun;
@@ -249,18 +266,29 @@ impl Line {
     }
 
     fn bind_after_cut(&mut self, endpoint: &Endpoint) -> Result<()> {
-        let bound = patiently(|| self.socket.bind(&self.uri));
-        bound.map_err(|e| zmq_error(e, format!("cannot bind {endpoint} again")))?;
+        self.bind_again(endpoint)?;
         self.cut = Cut::None;
         Ok(())
     }
 
+    fn bind_again(&mut self, endpoint: &Endpoint) -> Result<()> {
+        let bind = || match &mut self.lock {
+            Some(lock) => endpoint.bind_again(&self.socket, lock),
+            None => patiently(|| self.socket.bind(&self.uri))
+                .map_err(|e| zmq_error(e, format!("cannot bind {endpoint} again"))),
+        };
+        match &mut self.monitor {
+            Some(monitor) => monitor.reading(bind)?,
+            None => bind(),
+        }
+    }
+
     /// Binds the Unix socket again if something else has removed it. Returns true if it was.
     fn keep_path(&mut self, endpoint: &Endpoint) -> Result<bool> {
-        let Some(lock) = self.lock.as_mut().filter(|lock| lock.is_lost()) else {
+        if !self.lock.as_ref().is_some_and(PathLock::is_lost) {
             return Ok(false);
-        };
-        endpoint.bind_again(&self.socket, lock)?;
+        }
+        self.bind_again(endpoint)?;
         log::warn!("the socket of {endpoint} was removed by something else: bound again");
         Ok(true)
     }

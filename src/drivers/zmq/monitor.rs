@@ -1,12 +1,29 @@
 //! Connection events of a socket, which only its monitor reports.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::thread;
 
 use super::context::Seat;
-use super::patiently;
+use super::{patiently, poll};
 
 /// Receives the connection events of one socket.
-pub(super) struct Monitor(zmq::Socket);
+pub(super) struct Monitor {
+    socket: zmq::Socket,
+    is_paced: bool,
+    /// Read by [`Monitor::reading`].
+    early: VecDeque<Change>,
+}
+
+/// With a pace, libzmq's I/O thread goes on after this many unread events only when half of them are read. There is no
+/// smaller number: the sending end has a limit of 1,000, and its reader confirms half of the sum of both limits.
+pub(super) const PACE: i32 = 501;
+
+/// How often a reader beside a call looks whether the call has returned.
+const READ: Duration = Duration::from_millis(1);
 
 /// Event of a connection; the number is its file descriptor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,22 +52,59 @@ pub(super) enum Failure {
 }
 
 impl Monitor {
-    /// Watches `socket`. Call it before the socket is bound or connected, so that nothing is missed.
-    pub(super) fn of(socket: &zmq::Socket, seat: &Seat) -> zmq::Result<Monitor> {
+    /// Watches `socket`. Call it before the socket is bound or connected, so that nothing is missed. With a pace, the
+    /// watched socket accepts no more connections than [`PACE`] before they are read here; no socket of the process
+    /// gets or sends anything meanwhile.
+    pub(super) fn of(socket: &zmq::Socket, seat: &Seat, is_paced: bool) -> zmq::Result<Monitor> {
         let name = unique_name();
         let events = EVENTS.iter().fold(0, |mask, (event, _)| mask | event.to_raw());
         let pair = seat.socket(zmq::PAIR)?;
         pair.set_linger(0)?;
-        // Without a limit, since libzmq's I/O thread would block on a full socket.
-        pair.set_rcvhwm(0)?;
+        // Without a limit, libzmq's I/O thread never blocks on a full socket.
+        pair.set_rcvhwm(if is_paced { PACE - 1 } else { 0 })?;
         socket.monitor(&name, i32::from(events))?;
         patiently(|| pair.connect(&name))?;
-        Ok(Monitor(pair))
+        if is_paced {
+            // Replaces the sending end's own limit, and is added to the one at the time of connecting.
+            pair.set_rcvhwm(1)?;
+        }
+        Ok(Monitor {
+            socket: pair,
+            is_paced,
+            early: VecDeque::new(),
+        })
+    }
+
+    /// Calls what needs the lock under which libzmq's I/O thread waits for the reader of a full monitor, and reads
+    /// meanwhile.
+    pub(super) fn reading<T>(&mut self, call: impl FnOnce() -> T) -> Result<T> {
+        if !self.is_paced {
+            return Ok(call());
+        }
+        let is_done = AtomicBool::new(false);
+        let (monitor, done) = (self, &is_done);
+        let read = move || {
+            while !done.load(Ordering::Acquire) {
+                while let Some(change) = monitor.read() {
+                    monitor.early.push_back(change);
+                }
+                let mut items = [monitor.socket.as_poll_item(zmq::POLLIN)];
+                let now = Instant::now();
+                let _ = poll(&mut items, Some(now + READ), now);
+            }
+        };
+        thread::beside("zmq-monitor", read, || {
+            let result = call();
+            is_done.store(true, Ordering::Release);
+            result
+        })
     }
 
     /// Ends the watch. Must be called before either end is closed: an event without a reader blocks libzmq's I/O thread
     /// for ever, and with it every socket of the process.
     pub(super) fn detach(&self, socket: &zmq::Socket) {
+        // The I/O thread may be waiting for room, under the lock that is needed here.
+        let _ = self.socket.set_rcvhwm(0);
         // The `zmq` crate cannot remove a monitor, but a second one replaces the first; this one has no events. Even if
         // there is no room for it, the first is gone.
         let _ = socket.monitor(&unique_name(), 0);
@@ -58,17 +112,21 @@ impl Monitor {
 
     /// The socket to wait on: libzmq signals there once, and again after [`Monitor::next`] returned `None`.
     pub(super) fn socket(&self) -> &zmq::Socket {
-        &self.0
+        &self.socket
     }
 
     /// The next event, if any.
-    pub(super) fn next(&self) -> Option<Change> {
+    pub(super) fn next(&mut self) -> Option<Change> {
+        self.early.pop_front().or_else(|| self.read())
+    }
+
+    fn read(&self) -> Option<Change> {
         loop {
             // An event is two frames: its number (two bytes) and value (four), then the address.
-            let event = patiently(|| self.0.recv_msg(zmq::DONTWAIT)).ok()?;
+            let event = patiently(|| self.socket.recv_msg(zmq::DONTWAIT)).ok()?;
             let mut address = zmq::Message::new();
-            while self.0.get_rcvmore().unwrap_or(false) {
-                patiently(|| self.0.recv(&mut address, 0)).ok()?;
+            while self.socket.get_rcvmore().unwrap_or(false) {
+                patiently(|| self.socket.recv(&mut address, 0)).ok()?;
             }
             let (number, value) = event.split_first_chunk::<2>()?;
             let number = u16::from_ne_bytes(*number);

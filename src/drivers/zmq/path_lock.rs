@@ -23,6 +23,8 @@ pub(super) struct PathLock {
     file: File,
     /// The file of the socket bound under this lock.
     bound: Option<Inode>,
+    /// Where it was bound, before it was moved.
+    made: PathBuf,
 }
 
 /// Identifies a file, whatever its name.
@@ -40,6 +42,7 @@ impl PathLock {
             access,
             path,
             bound: None,
+            made: socket.to_owned(),
         };
         lock.check_free()?;
         // A socket left by a killed server is removed with the lock.
@@ -49,9 +52,17 @@ impl PathLock {
 
     /// Binds the socket with `bind`.
     pub(super) fn bind(&mut self, bind: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-        self.access.make(&self.socket, bind)?;
+        self.access.make(&self.socket, |path| {
+            path.clone_into(&mut self.made);
+            bind(path)
+        })?;
         self.bound();
         Ok(())
+    }
+
+    /// The address under which libzmq knows the socket.
+    pub(super) fn uri(&self) -> String {
+        uri(&self.made)
     }
 
     fn bound(&mut self) {
@@ -97,6 +108,11 @@ impl Drop for PathLock {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// The address of a Unix socket for libzmq.
+pub(super) fn uri(socket: &Path) -> String {
+    format!("ipc://{}", socket.display())
 }
 
 /// The folder of a socket as it was when the socket was first served.

@@ -10,6 +10,7 @@ use rustix::process::{Resource, getrlimit};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::copy::{Connection, Miss};
+use super::monitor::PACE;
 
 /// More than a line takes, and libzmq's threads with the first line.
 const ROOM: u64 = 24;
@@ -17,6 +18,10 @@ const ROOM: u64 = 24;
 /// One part in this many of the limit is kept free of accepted connections: several may come before the first is
 /// refused.
 const PART: u64 = 8;
+
+/// As many may come over a Unix socket, where libzmq would end the process: its unread events, and those that it is
+/// just accepting or closing.
+const BURST: u64 = PACE as u64 + 100;
 
 /// Descriptors needed to copy a connection, and a few more, since other threads take freed ones.
 const SPARE: usize = 4;
@@ -56,19 +61,32 @@ fn limit() -> Option<u64> {
 }
 
 /// Refuses connections when there is no room.
-#[derive(Default)]
 pub(super) struct Doorkeeper {
+    /// The descriptors to keep free at least, but never more than half.
+    burst: u64,
     /// Reserved descriptors, freed while a connection is being refused.
     spare: Vec<UnixDatagram>,
     /// Peers still to be refused, by descriptor, and the address of each.
     crowd: Vec<(u32, String)>,
+    /// Peers cannot be refused here one by one.
+    is_helpless: bool,
 }
 
 impl Doorkeeper {
+    /// At a Unix socket, or another one.
+    pub(super) fn new(is_ipc: bool) -> Doorkeeper {
+        Doorkeeper {
+            burst: if is_ipc { BURST } else { ROOM },
+            spare: Vec::new(),
+            crowd: Vec::new(),
+            is_helpless: false,
+        }
+    }
+
     /// Called for an accepted connection. Returns false if it is refused, since there would be no room for others.
     pub(super) fn admits(&mut self, fd: u32, address: &str) -> bool {
-        let room = limit().map_or(ROOM, |limit| ROOM.max(limit / PART));
-        let admits = is_room(fd, room);
+        let room = |limit| ROOM.max(limit / PART).max(self.burst.min(limit / 2));
+        let admits = is_room(fd, limit().map_or(ROOM, room));
         if !admits {
             self.crowd.push((fd, address.to_owned()));
         }
@@ -85,7 +103,10 @@ impl Doorkeeper {
                     connection.hang_up();
                     false
                 }
-                Err(miss) => miss == Miss::NoRoom,
+                Err(miss) => {
+                    self.is_helpless |= miss == Miss::Denied;
+                    miss == Miss::NoRoom
+                }
             });
         }
         while self.spare.len() < SPARE
@@ -93,6 +114,11 @@ impl Doorkeeper {
         {
             self.spare.push(descriptor);
         }
+    }
+
+    /// True if a peer could not be refused, and never can be.
+    pub(super) fn is_helpless(&self) -> bool {
+        self.is_helpless
     }
 
     /// True if a peer is still to be refused.
