@@ -93,7 +93,7 @@
 //! # Versions
 //!
 //! Before 1.0 a minor version may change the interface; the wire format stays understood. The minimum compiler is Rust
-//! 1.89; raising it is a minor version.
+//! 1.95; raising it is a minor version.
 #![cfg_attr(
     not(test),
     warn(

@@ -174,7 +174,7 @@ impl Resolver {
         }
         if jobs.threads < MAX_THREADS {
             let resolver = Arc::clone(self);
-            match thread::spawn("tablecast-lookup", None, move || resolver.run()) {
+            match thread::spawn("tc-lookup", None, move || resolver.run()) {
                 Ok(thread) => {
                     // It may hang for longer than anything here lives.
                     thread.detach();

@@ -133,7 +133,7 @@ impl Service {
         // The thread owns both ends, and closes them when it ends.
         let hook = run.options.hook.clone();
         let body = move || run.run(&mut *inbound, &link);
-        let thread = thread::spawn_fallible("tablecast-service", hook, body)?;
+        let thread = thread::spawn_fallible("tc-service", hook, body)?;
         Ok(Service {
             shared,
             address,

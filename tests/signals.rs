@@ -122,7 +122,7 @@ fn process_of_the_signals() {
     // Threads that only connect come and go.
     let lasting = || {
         let mut threads = threads("self");
-        threads.retain(|name, _| name != "tablecast-conne");
+        threads.retain(|name, _| name != "tc-connect");
         threads
     };
     let before = lasting();
@@ -250,12 +250,17 @@ fn disturbed(redis: Option<&servers::Server>, is_setuid: bool) {
     let rest = process.finish();
     println!("{rest}");
     for thread in [
-        "tablecast-servi",
-        "tablecast-keepe",
-        "tablecast-subsc",
+        "tc-service",
+        "tc-keeper",
+        "tc-subscriber",
         "tc-dispatcher",
         "tc-worker-1",
         "tc-syncs",
+        "tc-monitor",
+        "tc-registration",
+        "tc-listener",
+        "tc-answers",
+        "tc-notifier",
     ] {
         assert!(rest.contains(thread), "there was no thread {thread}");
     }

@@ -229,10 +229,7 @@ fn a_service_whose_driver_is_gone_is_seen_as_failed() {
         eventually(LONG, || !service.is_running());
         let (kind, text) = told.recv_timeout(LONG).unwrap();
         assert_eq!(kind, ErrorKind::Stopped);
-        assert_eq!(
-            text,
-            "stopped: thread tablecast-service has ended unasked: the driver is gone"
-        );
+        assert_eq!(text, "stopped: thread tc-service has ended unasked: the driver is gone");
         assert!(tablecast::failed_threads() > 0);
         service.stop();
     });

@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::never;
 use parking_lot::RwLock;
 use tablecast::database::Entry;
-use tablecast::{DbUpdate, Dispatcher, Name};
+use tablecast::stores::memory::MemoryStore;
+use tablecast::{DbUpdate, Dispatcher, Name, Store, Topic};
 
 use super::{Bed, VALUE, best, counted, dispatcher, has, key, line, time, wait_until};
 
 const UPDATES: usize = 500_000;
 /// Number of updates pushed together.
 const PUSHED: usize = 64;
+const MOST_TOPICS: usize = 100_000;
 
 /// Memory use, and the time of `get`.
 pub(super) fn memory(rows: usize) {
@@ -108,6 +110,20 @@ pub(super) fn snapshots(rows: usize) {
     let of = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
     let (half, most, nearly, longest) = (of(0.5), of(0.99), of(0.999), of(1.0));
     println!("snapshot while updates go on: median {half:?}, 99 % {most:?}, 99.9 % {nearly:?}, longest {longest:?}");
+}
+
+/// The first sync with one row on each of many topics.
+pub(super) fn topics(rows: usize) {
+    let store = Arc::new(MemoryStore::new());
+    let topics: Vec<Topic> = (0..rows.min(MOST_TOPICS))
+        .map(|number| Topic::new(format!("topic-{number}")).expect("a topic"))
+        .collect();
+    for (number, topic) in topics.iter().enumerate() {
+        store.create("t", &key(number), "{}", topic).expect("a new row");
+    }
+    let count = topics.len();
+    let (took, ..) = Bed::new(store, 0).synced_on(topics);
+    println!("first sync of {count} topics with a row each: {took:.1?}");
 }
 
 /// The resident set, in bytes.

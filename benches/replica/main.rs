@@ -1,7 +1,7 @@
 //! A replica of a million rows of 200 bytes, each figure next to a baseline.
 //!
-//! `cargo bench --bench replica [-- rows [what]]`, where `what` is `memory`, `updates`, `snapshots`, `wire`, or one of
-//! the stores `store-memory`, `store-sqlite` and `store-redis`. A time is the best of its rounds.
+//! `cargo bench --bench replica [-- rows [what]]`, where `what` is `memory`, `updates`, `snapshots`, `topics`, `wire`, or
+//! one of the stores `store-memory`, `store-sqlite` and `store-redis`. A time is the best of its rounds.
 #![allow(missing_docs)]
 
 mod local;
@@ -40,10 +40,11 @@ fn main() {
         .map_or(1_000_000, |rows| rows.parse().expect("a number of rows"));
     let only = args.get(1).map_or("", String::as_str);
     println!("{rows} rows of {VALUE} bytes");
-    let runs: [(&str, Run); 4] = [
+    let runs: [(&str, Run); 5] = [
         ("memory", local::memory),
         ("updates", local::updates),
         ("snapshots", local::snapshots),
+        ("topics", local::topics),
         ("store", |rows| stores::all(rows, "")),
     ];
     for (what, run) in runs {
@@ -95,8 +96,13 @@ impl Bed {
 
     /// Makes a replica and waits until it is synced. Returns the time that took.
     fn synced(&self) -> (Duration, Replica, ReplicaTable<String>) {
+        self.synced_on(vec![Topic::ALL])
+    }
+
+    /// As [`Bed::synced`], with these topics.
+    fn synced_on(&self, topics: Vec<Topic>) -> (Duration, Replica, ReplicaTable<String>) {
         let options = ReplicaOptions {
-            topics: vec![Topic::ALL],
+            topics,
             check_interval: LONG,
             ..ReplicaOptions::default()
         };

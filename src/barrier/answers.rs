@@ -113,7 +113,7 @@ impl Answers {
             Ok(())
         };
         Ok(Answers {
-            _thread: thread::spawn_fallible("tablecast-barrier", hook, body)?,
+            _thread: thread::spawn_fallible("tc-barrier", hook, body)?,
             _topic: OwnTopic::register(subscriber, Topic::new(TOPIC)?, Some((TABLE.into(), Box::new(sink))))?,
             registration,
             // Removes the rows of killed replicas, so that writers stop waiting for them.

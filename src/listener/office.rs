@@ -56,7 +56,7 @@ impl Post {
                     publisher: address,
                     letters: Some(letters),
                     notifiers: AtomicU64::new(0),
-                    _thread: thread::spawn("tablecast-notifier", hook, move || worker.run())?,
+                    _thread: thread::spawn("tc-notifier", hook, move || worker.run())?,
                 });
                 offices.push(Arc::downgrade(&office));
                 office

@@ -94,7 +94,7 @@ impl Listener {
             said: 0,
             note: Note::default(),
         };
-        let ear = thread::spawn("tablecast-answers", hook.clone(), move || ear.run())?;
+        let ear = thread::spawn("tc-answers", hook.clone(), move || ear.run())?;
         run.begin(&base, &desk).inspect_err(|_| desk.fall_silent())?;
         let current = Arc::new(Current {
             run: Mutex::new(run),
@@ -117,7 +117,7 @@ impl Listener {
             _ear: ear,
             _watch: watch,
         };
-        let thread = thread::spawn("tablecast-listener", hook, move || clerk.run())?;
+        let thread = thread::spawn("tc-listener", hook, move || clerk.run())?;
         Ok(Listener {
             desk,
             current,

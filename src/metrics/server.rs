@@ -51,7 +51,7 @@ impl MetricsServer {
             clients: Vec::new(),
             failures: Failures::default(),
         };
-        let thread = spawn_fallible("tablecast-metrics", None, move || server.run())?;
+        let thread = spawn_fallible("tc-metrics", None, move || server.run())?;
         Ok(MetricsServer {
             address,
             alive: Some(alive),

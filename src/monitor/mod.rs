@@ -159,7 +159,7 @@ impl Monitor {
             move |stop| Worker::new(store, publisher, (table, id), shared, stop).run()
         };
         let (what, hook) = (format!("the monitor of table {table:?}"), shared.options.hook.clone());
-        let thread = Background::spawn("tablecast-monitor", what, hook, begin)?;
+        let thread = Background::spawn("tc-monitor", what, hook, begin)?;
         Ok(Monitor {
             table: table.to_owned(),
             shared,

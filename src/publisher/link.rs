@@ -90,7 +90,7 @@ impl Link {
             keep.run(&mut *waiter);
             Ok(())
         };
-        let keeper = Some(thread::spawn_fallible("tablecast-keeper", hook, body)?);
+        let keeper = Some(thread::spawn_fallible("tc-keeper", hook, body)?);
         Ok(Link { shared, keeper })
     }
 

@@ -130,7 +130,7 @@ impl Threads {
                 wake,
                 stop: Arc::clone(&stopped),
             };
-            let thread = thread::spawn("tablecast-sentinel", None, move || poller.run())?;
+            let thread = thread::spawn("tc-sentinel", None, move || poller.run())?;
             all.threads.push(thread);
         }
         Ok(all)

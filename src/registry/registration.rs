@@ -114,7 +114,7 @@ impl Registration {
             worker.run();
             Ok(())
         };
-        let thread = thread::spawn_fallible("tablecast-registration", hook, body)?;
+        let thread = thread::spawn_fallible("tc-registration", hook, body)?;
         Ok(Registration {
             member,
             shared,

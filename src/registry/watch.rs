@@ -42,7 +42,7 @@ impl Watch {
         };
         let what = format!("the watch of table {table:?}");
         let hook = worker.options.hook.clone();
-        let thread = Background::spawn("tablecast-watch", what, hook, move |stop| worker.run(&stop))?;
+        let thread = Background::spawn("tc-watch", what, hook, move |stop| worker.run(&stop))?;
         Ok(Watch {
             table: table.to_owned(),
             thread,

@@ -185,7 +185,7 @@ impl Inner {
         };
         let hook = self.options.hook.clone();
         let what = "a replica's self-check".into();
-        Background::spawn("tablecast-check", what, hook, run).map(Some)
+        Background::spawn("tc-check", what, hook, run).map(Some)
     }
 
     /// Registers the replica for barriers, if it has an id.

@@ -136,7 +136,7 @@ impl Replica {
         let reader = Reader::new(Arc::clone(&store), Arc::clone(&parts), woken);
         let hook = options.hook.clone();
         let run = move |stop: Stop| reader.run(&stop);
-        let reader = Background::spawn("tablecast-replica", "a replica".into(), hook, run)?;
+        let reader = Background::spawn("tc-replica", "a replica".into(), hook, run)?;
         let inner = Arc::new(Inner {
             subscriber: Arc::clone(subscriber),
             dispatcher: dispatcher.clone(),

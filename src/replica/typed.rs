@@ -305,7 +305,7 @@ impl<T: Send + Sync + 'static> Part for Typed<T> {
     }
 
     fn is_synced(&self) -> bool {
-        self.state.read().core.is_synced()
+        self.state.write().core.is_synced()
     }
 
     fn is_current(&self, since: Instant) -> bool {

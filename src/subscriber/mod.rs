@@ -114,7 +114,7 @@ impl Subscriber {
         let mut thread = self.thread.lock();
         let worker = self.start()?;
         let hook = self.options.hook.clone();
-        *thread = Some(thread::spawn("tablecast-subscriber", hook, move || worker.run())?);
+        *thread = Some(thread::spawn("tc-subscriber", hook, move || worker.run())?);
         Ok(())
     }
 

@@ -118,9 +118,7 @@ fn our_threads() -> impl Iterator<Item = PathBuf> {
         .map(|entry| entry.path());
     threads.filter(|thread| {
         let name = fs::read_to_string(thread.join("comm")).unwrap_or_default();
-        ["tablecast", "tc-", "ZMQbg"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
+        ["tc-", "ZMQbg"].iter().any(|prefix| name.starts_with(prefix))
     })
 }
 

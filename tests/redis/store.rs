@@ -668,10 +668,17 @@ fn other_keys_cost_nothing() {
         for part in 0..10 {
             let () = server.ask(&["DEBUG", "POPULATE", "100000", &format!("other{part}")]);
         }
-        let beside = least();
-        let ratio = beside.as_secs_f64() / alone.as_secs_f64();
-        println!("10,000 rows: {alone:?}, beside a million other keys {beside:?}, ratio {ratio:.2}");
-        assert!(ratio < 3.0, "{ratio}");
+        let mut beside = least();
+        let deadline = Instant::now() + LIMIT / 2;
+        // Other work of the machine disturbs only now and then.
+        while beside > 3 * alone {
+            assert!(
+                Instant::now() < deadline,
+                "{alone:?}, beside a million other keys {beside:?}"
+            );
+            beside = beside.min(least());
+        }
+        println!("10,000 rows: {alone:?}, beside a million other keys {beside:?}");
     });
 }
 

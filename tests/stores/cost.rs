@@ -1,5 +1,6 @@
 //! The cost of a call must not depend on other tables and topics.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use tablecast::{Store, Topic};
@@ -10,6 +11,8 @@ use crate::suite::{all, topic};
 /// Rows of the measured topic, and other rows.
 const MINE: usize = 100;
 const OTHERS: usize = 8_000;
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The shortest time of `call`, since the machine's other work only adds to it.
 fn least(mut call: impl FnMut()) -> Duration {
@@ -22,8 +25,8 @@ fn least(mut call: impl FnMut()) -> Duration {
 }
 
 /// Calls with the times that they took.
-fn measure(store: &dyn Store, mine: &Topic) -> Vec<(&'static str, Duration)> {
-    vec![
+fn measure(store: &dyn Store, mine: &Topic) -> BTreeMap<&'static str, Duration> {
+    BTreeMap::from([
         (
             "entries of a topic",
             least(|| assert_eq!(all(store.entries("t", Some(mine))).len(), MINE)),
@@ -46,7 +49,7 @@ fn measure(store: &dyn Store, mine: &Topic) -> Vec<(&'static str, Duration)> {
                 (0..MINE).for_each(|number| assert!(store.get("t", &format!("mine{number}"), Some(mine)).is_ok()));
             }),
         ),
-    ]
+    ])
 }
 
 pub(crate) fn costs_what_it_returns(setup: Setup) {
@@ -69,10 +72,18 @@ pub(crate) fn costs_what_it_returns(setup: Setup) {
             .create(table, &format!("{number}"), "value", &topic(name))
             .unwrap();
     }
-    for ((what, before), (_, after)) in before.into_iter().zip(measure(&*store, &mine)) {
-        let ratio = after.as_secs_f64() / before.as_secs_f64();
-        println!("{what}: {before:?}, beside {OTHERS} other rows {after:?}, ratio {ratio:.2}");
-        // Looking at the other rows would cost forty times as much.
-        assert!(ratio < 5.0, "{what}: {ratio}");
+    let mut after = measure(&*store, &mine);
+    let deadline = Instant::now() + PATIENCE;
+    // Looking at the other rows would cost forty times as much, always; other work of the machine only now and then.
+    let ratio = |(before, after): (&Duration, &Duration)| after.as_secs_f64() / before.as_secs_f64();
+    while before.values().zip(after.values()).map(ratio).any(|ratio| ratio > 5.0) {
+        assert!(
+            Instant::now() < deadline,
+            "{before:?}, beside {OTHERS} other rows {after:?}"
+        );
+        for (what, again) in measure(&*store, &mine) {
+            after.entry(what).and_modify(|least| *least = again.min(*least));
+        }
     }
+    println!("{before:?}, beside {OTHERS} other rows {after:?}");
 }

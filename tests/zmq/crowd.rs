@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::fs;
+use std::hint;
 use std::io::Read;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -193,7 +194,11 @@ fn a_burst_of_local_connections_is_turned_away() {
         let address = &publisher.address;
         let crowd: Vec<_> = thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| while !is_done.load(Ordering::Relaxed) {});
+                scope.spawn(|| {
+                    while !is_done.load(Ordering::Relaxed) {
+                        hint::spin_loop();
+                    }
+                });
             }
             let halves = [(); 2].map(|()| scope.spawn(|| come(address, BURST / 2, 0)));
             let crowd = halves.into_iter().flat_map(|half| half.join().unwrap()).collect();

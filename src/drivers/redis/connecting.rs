@@ -44,7 +44,7 @@ impl Connecting {
         let (results, outcomes) = crossbeam_channel::unbounded();
         let options = options.clone();
         let body = move || run(finder, &theirs, &results, wait, &options);
-        let thread = thread::spawn("tablecast-connect", None, body)?;
+        let thread = thread::spawn("tc-connect", None, body)?;
         Ok(Connecting {
             signal: Some(signal),
             outcomes,

@@ -272,7 +272,7 @@ impl Line {
     }
 
     fn bind_again(&mut self, endpoint: &Endpoint) -> Result<()> {
-        let bind = || match &mut self.lock {
+        let mut bind = || match &mut self.lock {
             Some(lock) => endpoint.bind_again(&self.socket, lock),
             None => patiently(|| self.socket.bind(&self.uri))
                 .map_err(|e| zmq_error(e, format!("cannot bind {endpoint} again"))),

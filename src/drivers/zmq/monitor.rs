@@ -93,7 +93,7 @@ impl Monitor {
                 let _ = poll(&mut items, Some(now + READ), now);
             }
         };
-        thread::beside("zmq-monitor", read, || {
+        thread::beside("tc-zmq-reader", read, || {
             let result = call();
             is_done.store(true, Ordering::Release);
             result

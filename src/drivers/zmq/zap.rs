@@ -64,7 +64,7 @@ impl Zap {
             is_over: Arc::clone(&is_over),
             wakeable,
         };
-        let thread = thread::spawn_fallible("tablecast-zap", None, move || worker.run())?;
+        let thread = thread::spawn_fallible("tc-zap", None, move || worker.run())?;
         Ok(Zap {
             doors,
             is_over,

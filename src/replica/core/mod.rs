@@ -82,8 +82,11 @@ pub(super) struct Core<T> {
     failures: u32,
     /// The store failed: nothing is read before this time.
     paused_until: Option<Instant>,
-    /// The topics with due reads when all topics were last searched.
+    /// The topics with due reads when all topics were last searched, and that time.
     agenda: VecDeque<Arc<Topic>>,
+    searched: Instant,
+    /// A topic that was not synced when last asked: most sync in their order.
+    unsynced: Option<Arc<Topic>>,
     times: Times,
     chance: fastrand::Rng,
     pub(super) counts: Counts,
@@ -121,6 +124,8 @@ impl<T> Core<T> {
             failures: 0,
             paused_until: None,
             agenda: VecDeque::new(),
+            searched: now,
+            unsynced: None,
             times,
             chance: fastrand::Rng::with_seed(seed),
             counts: Counts::default(),
@@ -299,8 +304,15 @@ impl<T> Core<T> {
             .for_each(|of_topic| of_topic.standing.forget_early());
     }
 
-    pub(super) fn is_synced(&self) -> bool {
-        self.topics.values().all(|of_topic| of_topic.position().is_some())
+    pub(super) fn is_synced(&mut self) -> bool {
+        let unsynced = |(topic, of_topic): (&Arc<Topic>, &OfTopic)| {
+            let is_unsynced = of_topic.position().is_none();
+            is_unsynced.then(|| Arc::clone(topic))
+        };
+        let before = self.unsynced.take();
+        let next = before.and_then(|topic| self.topics.range::<Topic, _>(&*topic..).find_map(unsynced));
+        self.unsynced = next.or_else(|| self.topics.iter().find_map(unsynced));
+        self.unsynced.is_none()
     }
 
     pub(super) fn holds(&self, topic: &Topic) -> bool {

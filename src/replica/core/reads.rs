@@ -25,6 +25,7 @@ impl<T> Core<T> {
         if self.agenda.is_empty() {
             let topics = self.topics.iter().filter(|(_, of_topic)| due(of_topic).is_some());
             self.agenda.extend(topics.map(|(topic, _)| topic.clone()));
+            self.searched = now;
         }
         while let Some(topic) = self.agenda.pop_front() {
             if let Some(of_topic) = self.topics.get_mut(&topic)
@@ -45,7 +46,10 @@ impl<T> Core<T> {
         if self.topics.is_empty() {
             return None;
         }
-        let due = check.into_iter().chain(topics).min()?;
+        // Without another search: there may be thousands of topics.
+        let agenda = self.agenda.iter().filter_map(|topic| self.topics.get(topic)?.due());
+        let agenda = agenda.map(|(at, _)| at).find(|at| *at <= self.searched);
+        let due = agenda.or_else(|| check.into_iter().chain(topics).min())?;
         Some(self.paused_until.map_or(due, |until| due.max(until)))
     }
 

@@ -6,6 +6,7 @@ mod sources;
 mod tally;
 
 use std::io::IsTerminal;
+use std::ops::Add;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, after, select, tick};
@@ -189,7 +190,8 @@ impl View {
     fn summary(&self, rows: &[Row]) -> String {
         let of = |kind: &str| rows.iter().filter(|row| row.kind == kind).count();
         let topics = rows.iter().filter(|row| row.kind == "topic");
-        let rate: f64 = topics.filter_map(|row| row.rate).sum();
+        // The sum of no numbers would be -0.0.
+        let rate = topics.filter_map(|row| row.rate).fold(0.0, f64::add);
         let filter = match (self.is_typing, self.filter.as_str()) {
             (true, filter) => format!("filter: {filter}_"),
             (false, "") => "/ filters, q ends".into(),
@@ -197,7 +199,7 @@ impl View {
         };
         let sort = format!("{:?}", self.sort).to_lowercase();
         format!(
-            "{} addresses, {} publishers, {} replicas, {} listeners, {rate:.1} updates/s; by {sort}; {filter}",
+            "addresses: {}, publishers: {}, replicas: {}, listeners: {}, updates/s: {rate:.1}; by {sort}; {filter}",
             of("address"),
             of("publisher"),
             of("replica"),

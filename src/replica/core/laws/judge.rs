@@ -57,7 +57,7 @@ impl Play {
         self.pass(TIMES.check_interval * 2 + TIMES.max_backoff + Duration::from_secs(3))
     }
 
-    pub(super) fn judge(&self) -> Result<(), String> {
+    pub(super) fn judge(&mut self) -> Result<(), String> {
         let held = self.core.rows.decoded.iter();
         let held: BTreeMap<_, _> = held.map(|row| (place(&row.key), (row.version, row.row))).collect();
         let wanted = self.store.rows.iter().filter(|(_, row)| self.held.contains(&row.topic));

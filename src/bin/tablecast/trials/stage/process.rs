@@ -90,7 +90,7 @@ impl Process {
                 .for_each(|line| drop(heard.send((who, Some(line)))));
             let _ = heard.send((who, None));
         };
-        let reader = Builder::new().name("tablecast-child".into()).spawn(read);
+        let reader = Builder::new().name("child".into()).spawn(read);
         process.reader = Some(reader.map_err(|e| failed(who, "cannot start a thread", e))?);
         Ok(process)
     }

@@ -63,7 +63,7 @@ pub(crate) fn run(args: &RedisArgs) -> Result<()> {
             let _ = server.kill();
         }
     };
-    let watch = Builder::new().name("tablecast-stdin".into()).spawn(watch);
+    let watch = Builder::new().name("stdin".into()).spawn(watch);
     watch.map_err(|e| failed("cannot start a thread", e))?;
     let mut said = String::new();
     for _ in 0..TRIES {

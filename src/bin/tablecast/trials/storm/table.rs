@@ -54,7 +54,7 @@ pub(super) fn text(outcomes: &[Outcome]) -> String {
 fn row(outcome: &Outcome) -> [String; 16] {
     let round = &outcome.round;
     let ms = |share| format!("{:.1}", outcome.latency.quantile(share) as f64 / 1e3);
-    let cores = outcome.cores.iter().sum::<f64>() / outcome.cores.len().max(1) as f64;
+    let cores = outcome.cores.iter().fold(0.0, |sum, cores| sum + cores) / outcome.cores.len().max(1) as f64;
     let handled: Vec<_> = outcome.handled.iter().map(ToString::to_string).collect();
     [
         round.nodes.to_string(),

@@ -1,17 +1,10 @@
 //! The command-line tool, driven by other programs.
-#![cfg(feature = "bin")]
-
-#[path = "common/host.rs"]
-mod host;
-#[path = "common/process.rs"]
-mod process;
-
 use std::io::Write;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use host::{Host, json, serve, service, socket};
-use process::{Process, assert_fails, run, tablecast};
+use crate::host::{Host, json, serve, service, socket};
+use crate::process::{Process, assert_fails, run, tablecast};
 use serde_json::json;
 use tablecast::Config;
 
@@ -594,7 +587,7 @@ fn status_tells_of_addresses_topics_and_publishers() {
     ];
     let status = || tablecast([&["status"], &args[..], &[&host.network]].concat());
     // The first one may be there before the writer.
-    let deadline = Instant::now() + process::LIMIT;
+    let deadline = Instant::now() + crate::process::LIMIT;
     let rows = loop {
         let end = Process::start(status()).end();
         assert_eq!((end.code, &*end.stderr), (Some(0), ""));

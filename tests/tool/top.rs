@@ -1,15 +1,9 @@
 //! `tablecast top`: once, in a pipe, and on a pseudoterminal with keys.
-#![cfg(feature = "bin")]
-
-mod common;
-#[path = "common/process.rs"]
-mod process;
-
 use std::process::Command;
 use std::time::Duration;
 
-use common::within;
-use process::{Process, run, tablecast};
+use crate::common::within;
+use crate::process::{Process, run, tablecast};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -111,7 +105,7 @@ fn keys_choose_and_the_terminal_is_as_it_was() {
         let await_line = |top: &mut Process, text: &str| {
             while !top.line().contains(text) {}
         };
-        await_line(&mut top, "by kind; / filters, q ends");
+        await_line(&mut top, "updates/s: 0.0; by kind; / filters, q ends");
         await_line(&mut top, "agent-1");
         top.write("n/server\r");
         await_line(&mut top, "by name; filter: server");

@@ -1,13 +1,11 @@
 //! The dispatcher with workers.
 
-mod common;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{eventually, within};
+use crate::common::{eventually, within};
 use crossbeam_channel::{Sender, bounded, never, unbounded};
 use parking_lot::Mutex;
 use proptest::prelude::*;

@@ -1,14 +1,12 @@
 //! Sync events while callbacks are stuck, and while more updates come than the queue holds.
 
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{eventually, within};
+use crate::common::{eventually, within};
 use crossbeam_channel::{Receiver, Sender, bounded, never, unbounded};
 use tablecast::queue::QueueOptions;
 use tablecast::{Action, DbUpdate, Dispatcher, DispatcherOptions, SyncReason, Topic};

@@ -1,17 +1,9 @@
 //! `tablecast replica`, and `db --wait`, driven by other programs.
-#![cfg(feature = "bin")]
-
-mod common;
-#[path = "common/host.rs"]
-mod host;
-#[path = "common/process.rs"]
-mod process;
-
 use std::process::Command;
 
-use common::{eventually, within};
-use host::{Host, json, socket};
-use process::{End, LIMIT, Process, run, tablecast};
+use crate::common::{eventually, within};
+use crate::host::{Host, json, socket};
+use crate::process::{End, LIMIT, Process, run, tablecast};
 use serde_json::{Value, json};
 use tablecast::Store;
 use tablecast::store::StoreOptions;

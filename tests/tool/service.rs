@@ -1,12 +1,6 @@
 //! A publisher service in adverse conditions: its socket is removed or replaced, users have no right to it, descriptors
 //! are few.
-#![cfg(all(feature = "bin", target_os = "linux"))]
-
-mod common;
-#[path = "common/host.rs"]
-mod host;
-#[path = "common/process.rs"]
-mod process;
+#![cfg(target_os = "linux")]
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -14,10 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use common::{eventually, within};
-use host::{Host, json, serve, service, socket};
+use crate::common::{eventually, within};
+use crate::host::{Host, json, serve, service, socket};
+use crate::process::{End, Process, assert_fails, run, tablecast};
 use nix::unistd::{Gid, Group, Uid};
-use process::{End, Process, assert_fails, run, tablecast};
 
 const LIMIT: Duration = Duration::from_secs(60);
 

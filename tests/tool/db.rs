@@ -1,12 +1,4 @@
 //! `tablecast db`, driven by other programs.
-#![cfg(feature = "bin")]
-
-mod common;
-#[path = "common/host.rs"]
-mod host;
-#[path = "common/process.rs"]
-mod process;
-
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::iter;
@@ -16,12 +8,12 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{eventually, within};
+use crate::common::{eventually, within};
+use crate::host::{Host, json, socket};
+use crate::process::{End, LIMIT, Process, assert_fails, run, tablecast};
 use crossbeam_channel::never;
-use host::{Host, json, socket};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use process::{End, LIMIT, Process, assert_fails, run, tablecast};
 use rusqlite::Connection;
 use serde_json::json;
 use tablecast::store::StoreOptions;

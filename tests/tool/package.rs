@@ -1,17 +1,13 @@
 //! The Debian package on a system of its own: installed, upgraded while updates pass, removed, purged.
-#![cfg(all(feature = "bin", target_os = "linux"))]
-
-mod common;
-#[path = "common/process.rs"]
-mod process;
+#![cfg(target_os = "linux")]
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{eventually, within};
-use process::{LIMIT, Process};
+use crate::common::{eventually, within};
+use crate::process::{LIMIT, Process};
 use serde_json::Value;
 
 /// A system that begins as a copy of this one, with a network of its own. It runs the commands that it reads, and prints

@@ -1,17 +1,11 @@
 //! Output of the tool for people at a terminal, and for programs.
-#![cfg(feature = "bin")]
-
-mod common;
-#[path = "common/process.rs"]
-mod process;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::within;
-use process::{LIMIT, run, tablecast};
+use crate::common::within;
+use crate::process::{LIMIT, run, tablecast};
 use tablecast::config::Config;
 use tablecast::store::{Store, StoreOptions, Write};
 use tablecast::stores::sqlite::SqliteStore;

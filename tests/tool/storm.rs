@@ -1,19 +1,13 @@
 //! `tablecast storm` as a user runs it, on a small scale.
-#![cfg(all(feature = "bin", target_os = "linux"))]
-
-mod common;
-#[path = "common/process.rs"]
-mod process;
-#[path = "common/staged.rs"]
-mod staged;
+#![cfg(target_os = "linux")]
 
 use std::os::unix::process::ExitStatusExt;
 use std::time::{Duration, Instant};
 
-use common::within;
+use crate::common::within;
+use crate::process::{run, tablecast};
+use crate::staged::Staged;
 use nix::sys::signal::Signal;
-use process::{run, tablecast};
-use staged::Staged;
 
 const LIMIT: Duration = Duration::from_secs(120);
 

@@ -1,26 +1,14 @@
 //! Among malformed messages valid ones get through, and nothing else happens.
-#![cfg(feature = "zmq")]
-
-mod common;
-#[path = "common/junk.rs"]
-mod junk;
-#[path = "common/peer.rs"]
-mod peer;
-#[path = "common/random.rs"]
-mod random;
-#[path = "common/rig.rs"]
-mod rig;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{eventually, within};
-use junk::{malformed, valid};
-use peer::{await_subscription, bound};
-use random::Random;
-use rig::{LONG, Rig, free_port, send, topic, update};
+use crate::common::{eventually, within};
+use crate::junk::{malformed, valid};
+use crate::peer::{await_subscription, bound};
+use crate::random::Random;
+use crate::rig::{LONG, Rig, free_port, send, topic, update};
 use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
 use tablecast::queue::QueueOptions;
 use tablecast::transport::Driver;

@@ -1,11 +1,5 @@
 //! The tool under a service manager, and where a container puts it.
-#![cfg(all(feature = "bin", target_os = "linux"))]
-
-mod common;
-#[path = "common/host.rs"]
-mod host;
-#[path = "common/process.rs"]
-mod process;
+#![cfg(target_os = "linux")]
 
 use std::ffi::OsString;
 use std::fs;
@@ -15,11 +9,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{eventually, within};
-use host::{Host, service, socket};
+use crate::common::{eventually, within};
+use crate::host::{Host, service, socket};
+use crate::process::{LIMIT, Process, run, tablecast};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use process::{LIMIT, Process, run, tablecast};
 
 /// A service manager, for one command.
 struct Manager {
@@ -186,8 +180,10 @@ ip link set lo up
 ip address del 127.0.0.1/8 dev lo
 mount --bind "$folder" "$folder"
 mount -o remount,bind,ro /
-"$tool" watch --publisher 'tcp://[::1]:8866' --count 2 >"$folder/watched" &
-(until [ -e "$folder/rename" ]; do sleep 0.02; done; hostname renamed && hostname >"$folder/renamed") &
+(exec "$tool" watch --publisher 'tcp://[::1]:8866' --count 2 >"$folder/watched") &
+(: >"$folder/begun"; until [ -e "$folder/rename" ]; do sleep 0.02; done; hostname renamed && hostname >"$folder/renamed") &
+# The shell opens /dev/null for both.
+until [ -e "$folder/watched" ] && [ -e "$folder/begun" ]; do sleep 0.02; done
 mount -t tmpfs none /dev
 exec unshare --user --map-user=1000 --map-group=1000 "$tool" service --publisher-bind-address ::1 \
     --publisher-multiproc-socket "$folder/run/publisher.sock"

@@ -1,18 +1,9 @@
 //! The option `resubscribe`: with `manual` the program registers its topics again after a connection was lost.
-#![cfg(feature = "zmq")]
-
-mod common;
-#[cfg(feature = "bin")]
-#[path = "common/process.rs"]
-mod process;
-#[path = "common/rig.rs"]
-mod rig;
-
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{eventually, within};
-use rig::{LONG, Rig, free_port, pass, send, topic};
+use crate::common::{eventually, within};
+use crate::rig::{LONG, Rig, free_port, pass, send, topic};
 use tablecast::config::Resubscribe;
 use tablecast::drivers::memory::MemoryDriver;
 use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
@@ -201,7 +192,7 @@ fn stopping_forgets_nothing() {
 #[cfg(feature = "bin")]
 #[test]
 fn watch_shows_what_was_cleared() {
-    use process::{Process, tablecast};
+    use crate::process::{Process, tablecast};
     let json = |line: String| serde_json::from_str::<serde_json::Value>(&line).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("network.sock");

@@ -1,21 +1,12 @@
 //! Status updates by hand: `tablecast listen`, `notify` and `listeners`; replicas in `tablecast status`; the documented
 //! deployment.
-#![cfg(feature = "bin")]
-
-mod common;
-#[path = "common/process.rs"]
-mod process;
-#[cfg(feature = "redis")]
-#[path = "common/redis.rs"]
-mod servers;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use common::within;
-use process::{End, Process, run, tablecast};
+use crate::common::within;
+use crate::process::{End, Process, run, tablecast};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -38,7 +29,7 @@ impl Network {
 
     /// Through a Redis server, which also carries the messages.
     #[cfg(feature = "redis")]
-    fn of_redis(server: &servers::Server) -> Network {
+    fn of_redis(server: &crate::servers::Server) -> Network {
         let (driver, store) = (["--driver", "redis"], ["--store", "redis"]);
         Network::with(
             &[
@@ -77,7 +68,7 @@ fn in_each(test: impl Fn(&Network) + Send + 'static) {
         let folder = tempfile::tempdir().unwrap();
         test(&Network::of_ports(folder.path()));
         #[cfg(feature = "redis")]
-        test(&Network::of_redis(&servers::Server::start()));
+        test(&Network::of_redis(&crate::servers::Server::start()));
     });
 }
 
@@ -276,7 +267,7 @@ fn replicas_show_in_the_status() {
         let expected =
             |held: &[(Process, [&str; 3])]| held.iter().map(|(_, row)| row.map(str::to_owned)).collect::<Vec<_>>();
         let await_shown = |held: &[(Process, [&str; 3])]| {
-            common::eventually(LIMIT, || {
+            crate::common::eventually(LIMIT, || {
                 let shown = replicas(network, folder.path());
                 let mut rows = shown.iter();
                 let head = rows.next().map(|row| row.join(" "));
@@ -298,7 +289,7 @@ fn replicas_show_in_the_status() {
 #[test]
 fn the_deployment_of_the_documents() {
     within(LIMIT, || {
-        let section = include_str!("../src/docs/status_updates.md")
+        let section = include_str!("../../src/docs/status_updates.md")
             .split("## Two servers and three nodes")
             .nth(1)
             .unwrap();

@@ -1,30 +1,21 @@
 //! The demo as a user runs it: its output, and what it leaves behind.
-#![cfg(all(feature = "bin", target_os = "linux"))]
-
-mod common;
-#[path = "common/program.rs"]
-mod program;
-#[cfg(feature = "redis")]
-#[path = "common/redis.rs"]
-mod servers;
-#[path = "common/staged.rs"]
-mod staged;
+#![cfg(target_os = "linux")]
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::{eventually, within};
+use crate::common::{eventually, within};
+use crate::process::tablecast;
+use crate::staged::{Staged, processes};
 use nix::sys::signal::{Signal, kill};
-use program::program;
-use staged::{Staged, processes};
 use tablecast::{Action, Config, DbUpdate, Node};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn demo(arguments: &[&str]) -> Staged {
-    demo_of(program(env!("CARGO_BIN_EXE_tablecast")), arguments)
+    demo_of(tablecast::<&str>([]), arguments)
 }
 
 fn demo_of(mut command: Command, arguments: &[&str]) -> Staged {
@@ -181,8 +172,8 @@ mod with_redis {
     use tablecast::store::StoreOptions;
     use tablecast::stores::redis::RedisStore;
 
-    use super::servers::Server;
     use super::*;
+    use crate::servers::Server;
 
     #[test]
     fn updates_arrive_through_a_server_of_our_own() {
@@ -212,7 +203,7 @@ mod with_redis {
         within(LIMIT, || {
             let server = Server::with(&["--requirepass", "secret"]);
             let () = server.ask(&["SET", "theirs", "1"]);
-            let mut command = program(env!("CARGO_BIN_EXE_tablecast"));
+            let mut command = crate::process::tablecast::<&str>([]);
             command.env("TABLECAST_REDIS_PASSWORD", "secret");
             let flags = ["--redis", &server.address()];
             let (status, output) = demo_of(command, &[&BOTH[..], &flags].concat()).end();

@@ -1,20 +1,12 @@
 //! Publishers that go and come back, that are foreign, or that fall silent, over ZeroMQ.
-#![cfg(feature = "zmq")]
-
-mod common;
-#[path = "common/peer.rs"]
-mod peer;
-#[path = "common/rig.rs"]
-mod rig;
-
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{eventually, within};
+use crate::common::{eventually, within};
+use crate::peer::{await_subscription, bound};
+use crate::rig::{LONG, Rig, free_port, pass, quickly, send, topic};
 use crossbeam_channel::bounded;
-use peer::{await_subscription, bound};
-use rig::{LONG, Rig, free_port, pass, quickly, send, topic};
 use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::queue::QueueOptions;
 use tablecast::transport::Driver;

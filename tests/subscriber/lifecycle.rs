@@ -1,18 +1,12 @@
 //! Starting and stopping in every state, over ZeroMQ.
-#![cfg(feature = "zmq")]
-
-mod common;
-#[path = "common/rig.rs"]
-mod rig;
-
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{eventually, within};
+use crate::common::{eventually, within};
+use crate::rig::{LONG, Rig, free_port, pass, quickly, send, topic, update};
 use crossbeam_channel::bounded;
-use rig::{LONG, Rig, free_port, pass, quickly, send, topic, update};
 use tablecast::drivers::memory::MemoryDriver;
 use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::queue::{Overflow, QueueOptions};
