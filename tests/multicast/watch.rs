@@ -21,7 +21,7 @@ pub(crate) struct Watch {
     came: usize,
     /// The last number.
     last: u64,
-    /// How long each update took that was read while others were sent.
+    /// How long each update took, in microseconds, if it was read at once.
     pub(crate) took: Vec<u64>,
     missing: Vec<RangeInclusive<u64>>,
     /// Numbers that were reported missing.
@@ -33,11 +33,18 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Starts it with these options, and waits until it is live.
+    pub(crate) fn live(cable: &Cable, options: &[&str]) -> Watch {
+        let mut watch = Watch::start(cable, options);
+        watch.await_stderr("ready");
+        watch.expect("connected");
+        watch
+    }
+
     pub(crate) fn start(cable: &Cable, options: &[&str]) -> Watch {
         let address = format!("epgm://{THERE};{GROUP}");
         let mut command = tablecast(["watch", "--topic", TOPIC, "--publisher", &address]);
         command.args(options);
-        let mut watch = Watch {
+        Watch {
             process: Process::start(cable.there(&command)),
             came: 0,
             last: 0,
@@ -46,10 +53,11 @@ impl Watch {
             gaps: Vec::new(),
             syncs: Vec::new(),
             has_ended: false,
-        };
-        watch.process.await_stderr("ready");
-        watch.expect("connected");
-        watch
+        }
+    }
+
+    pub(crate) fn await_stderr(&mut self, text: &str) {
+        self.process.await_stderr(text);
     }
 
     pub(crate) fn signal(&self, signal: &str) {

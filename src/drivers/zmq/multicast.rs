@@ -74,8 +74,8 @@ impl Group {
         };
         let socket = socket_with(AddressFamily::INET, kind, SocketFlags::CLOEXEC, protocol)?;
         if self.scheme == Scheme::Epgm {
-            // Several processes of a host may receive.
-            sockopt::set_socket_reuseaddr(&socket, true)?;
+            // As libzmq does: several processes of a user may receive.
+            sockopt::set_socket_reuseport(&socket, true)?;
             bind(&socket, &SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, self.port))?;
         }
         sockopt::set_ip_add_membership(&socket, &self.group, &own)
