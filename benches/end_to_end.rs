@@ -1,17 +1,19 @@
 //! From `send_event` in one process to the callback in another over tcp, next to the zmq crate alone moving the same
 //! bytes in the same run: updates per second, and latency at 10,000 updates per second.
 //!
-//! `cargo bench --bench end_to_end [-- rounds]`. Every figure is the median over the rounds. The ratio is taken in each
-//! round, since the machine's speed changes between them.
+//! `cargo bench --bench end_to_end [-- rounds]`, or `-- curve [rounds]` for the part with keys at both ends, which needs a
+//! libzmq with CURVE. Every figure is the median over the rounds. The ratio is taken in each round, since the machine's
+//! speed changes between them.
 #![allow(missing_docs)]
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tablecast::codec::{Codec, Encoder};
-use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
+use tablecast::drivers::zmq::{KeyPair, ZmqDriver, ZmqMultiproc, ZmqOptions};
 use tablecast::queue::{Overflow, QueueOptions};
 use tablecast::{
     Action, DbUpdate, Dispatcher, DispatcherOptions, Name, Publisher, PublisherOptions, Service, ServiceOptions,
@@ -28,6 +30,11 @@ const BURST: usize = 500_000;
 const RATE: usize = 10_000;
 const PACED: usize = 10_000;
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Begins the names of the ways of moving updates that use keys.
+const CURVE: &str = "curve-";
+/// The file with the pair of keys that both ends have, and the variable that names it to the sending process.
+static PAIR: OnceLock<PathBuf> = OnceLock::new();
+const PAIR_VARIABLE: &str = "TABLECAST_BENCH_PAIR";
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
@@ -45,8 +52,10 @@ fn main() {
             }
         }
         [] => run(5),
+        ["curve"] => curve(5),
+        ["curve", rounds] => curve(rounds.parse().expect("a number of rounds")),
         [rounds] => run(rounds.parse().expect("a number of rounds")),
-        _ => panic!("usage: end_to_end [rounds]"),
+        _ => panic!("usage: end_to_end [curve] [rounds]"),
     }
 }
 
@@ -56,23 +65,7 @@ fn run(rounds: usize) {
         payload(Codec::Json).len(),
         payload(Codec::MessagePack).len()
     );
-    println!("\nthroughput, {COUNT} updates, two processes over tcp, updates/s");
-    let mut rates = [("json", vec![], vec![]), ("msgpack", vec![], vec![])];
-    for _ in 0..rounds {
-        for (codec, raw, ours) in &mut rates {
-            raw.push(rate(receive(&format!("raw-{codec}"), COUNT, 0)));
-            ours.push(rate(receive(codec, COUNT, 0)));
-        }
-    }
-    for (codec, raw, ours) in &rates {
-        let ratios: Vec<f64> = ours.iter().zip(raw).map(|(ours, raw)| ours / raw).collect();
-        println!(
-            "  {codec:8} zmq crate alone {:>9.0}   tablecast {:>9.0}   ratio {:.2}",
-            median(raw),
-            median(ours),
-            median(&ratios)
-        );
-    }
+    throughput("", rounds);
 
     println!("\nwhat looking for losses costs, {COUNT} updates, updates/s");
     for codec in ["json", "msgpack"] {
@@ -94,12 +87,77 @@ fn run(rounds: usize) {
         );
     }
 
-    println!("\nlatency at {RATE} updates/s, microseconds");
+    latency("", rounds);
+
+    println!("\na writer's own rate, {BURST} updates, updates/s");
+    let mut direct = Vec::new();
+    let mut service = Vec::new();
+    for _ in 0..2 * rounds {
+        direct.push(receive("json", BURST, 0).sent_per_second);
+        service.push(receive("service-json", BURST, 0).sent_per_second);
+    }
+    let ratios: Vec<f64> = service
+        .iter()
+        .zip(&direct)
+        .map(|(service, direct)| service / direct)
+        .collect();
+    println!(
+        "  to the network itself {:>9.0}   through the service {:>9.0}   ratio {:.2}",
+        median(&direct),
+        median(&service),
+        median(&ratios)
+    );
+    if has_curve() {
+        curve(rounds);
+    }
+}
+
+/// The same with keys at both ends.
+fn curve(rounds: usize) {
+    assert!(has_curve(), "this libzmq has no CURVE");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pair");
+    KeyPair::generate().unwrap().save(&file).unwrap();
+    PAIR.set(file).unwrap();
+    throughput(CURVE, rounds);
+    latency(CURVE, rounds);
+}
+
+fn has_curve() -> bool {
+    zmq::has("curve") == Some(true)
+}
+
+/// Updates per second; `kind` is `CURVE` or nothing.
+fn throughput(kind: &str, rounds: usize) {
+    println!(
+        "\nthroughput, {COUNT} updates, two processes over tcp{}, updates/s",
+        with(kind)
+    );
+    let mut rates = [("json", vec![], vec![]), ("msgpack", vec![], vec![])];
+    for _ in 0..rounds {
+        for (codec, raw, ours) in &mut rates {
+            raw.push(rate(receive(&format!("{kind}raw-{codec}"), COUNT, 0)));
+            ours.push(rate(receive(&format!("{kind}{codec}"), COUNT, 0)));
+        }
+    }
+    for (codec, raw, ours) in &rates {
+        let ratios: Vec<f64> = ours.iter().zip(raw).map(|(ours, raw)| ours / raw).collect();
+        println!(
+            "  {codec:8} zmq crate alone {:>9.0}   tablecast {:>9.0}   ratio {:.2}",
+            median(raw),
+            median(ours),
+            median(&ratios)
+        );
+    }
+}
+
+fn latency(kind: &str, rounds: usize) {
+    println!("\nlatency at {RATE} updates/s{}, microseconds", with(kind));
     let mut quantiles = [("json", vec![], vec![]), ("msgpack", vec![], vec![])];
     for _ in 0..4 * rounds {
         for (codec, raw, ours) in &mut quantiles {
-            raw.push(latencies(&format!("raw-{codec}")));
-            ours.push(latencies(codec));
+            raw.push(latencies(&format!("{kind}raw-{codec}")));
+            ours.push(latencies(&format!("{kind}{codec}")));
         }
     }
     for (codec, raw, ours) in &quantiles {
@@ -121,25 +179,10 @@ fn run(rounds: usize) {
             ours / raw
         );
     }
+}
 
-    println!("\na writer's own rate, {BURST} updates, updates/s");
-    let mut direct = Vec::new();
-    let mut service = Vec::new();
-    for _ in 0..2 * rounds {
-        direct.push(receive("json", BURST, 0).sent_per_second);
-        service.push(receive("service-json", BURST, 0).sent_per_second);
-    }
-    let ratios: Vec<f64> = service
-        .iter()
-        .zip(&direct)
-        .map(|(service, direct)| service / direct)
-        .collect();
-    println!(
-        "  to the network itself {:>9.0}   through the service {:>9.0}   ratio {:.2}",
-        median(&direct),
-        median(&service),
-        median(&ratios)
-    );
+fn with(kind: &str) -> &'static str {
+    if kind == CURVE { " with CURVE" } else { "" }
 }
 
 struct Measured {
@@ -197,9 +240,26 @@ fn micros() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as i64
 }
 
+/// The way of moving updates without the keys, and whether it uses keys.
+fn split(how: &str) -> (&str, bool) {
+    how.strip_prefix(CURVE).map_or((how, false), |plain| (plain, true))
+}
+
+fn pair() -> &'static Path {
+    PAIR.get_or_init(|| std::env::var_os(PAIR_VARIABLE).expect("a file with keys").into())
+}
+
+/// A field of the pair's file.
+fn key(field: &str) -> Vec<u8> {
+    let text = std::fs::read_to_string(pair()).unwrap();
+    let line = text.lines().find(|line| line.trim().starts_with(field)).unwrap();
+    line.split('"').nth(1).unwrap().into()
+}
+
 /// Unlimited on both sides, so that neither side drops: the work per update is compared.
-fn options() -> ZmqOptions {
+fn options(is_secured: bool) -> ZmqOptions {
     ZmqOptions {
+        curve_secret_key_file: if is_secured { pair().into() } else { PathBuf::new() },
         send_hwm: 0,
         receive_hwm: 0,
         linger: Duration::from_secs(30),
@@ -210,10 +270,11 @@ fn options() -> ZmqOptions {
 // The sending process.
 
 fn send(how: &str, address: &str, count: usize, rate: usize) {
-    if how.starts_with("raw-") {
-        send_raw(how, address, count, rate);
+    let (plain, is_secured) = split(how);
+    if plain.starts_with("raw-") {
+        send_raw(plain, is_secured, address, count, rate);
     } else {
-        send_ours(how, address, count, rate);
+        send_ours(plain, is_secured, address, count, rate);
     }
 }
 
@@ -240,11 +301,15 @@ fn paced(count: usize, rate: usize, mut send: impl FnMut(usize)) {
     std::io::stdin().read_line(&mut line).unwrap();
 }
 
-fn send_raw(how: &str, address: &str, count: usize, rate: usize) {
+fn send_raw(how: &str, is_secured: bool, address: &str, count: usize, rate: usize) {
     let context = zmq::Context::new();
     let socket = context.socket(zmq::PUB).unwrap();
     socket.set_sndhwm(0).unwrap();
     socket.set_linger(30_000).unwrap();
+    if is_secured {
+        socket.set_curve_server(true).unwrap();
+        socket.set_curve_secretkey(&key("secret-key")).unwrap();
+    }
     socket.bind(address).unwrap();
     println!("{}", socket.get_last_endpoint().unwrap().unwrap());
     let mut payload = payload(codec_of(how));
@@ -258,7 +323,7 @@ fn send_raw(how: &str, address: &str, count: usize, rate: usize) {
     });
 }
 
-fn send_ours(how: &str, address: &str, count: usize, rate: usize) {
+fn send_ours(how: &str, is_secured: bool, address: &str, count: usize, rate: usize) {
     let options = PublisherOptions {
         id: Some("writer-1".into()),
         codec: codec_of(how),
@@ -266,9 +331,9 @@ fn send_ours(how: &str, address: &str, count: usize, rate: usize) {
         ..PublisherOptions::default()
     };
     let publisher = if how.starts_with("service-") {
-        Publisher::new(&ZmqMultiproc::new(address, self::options()).unwrap(), options).unwrap()
+        Publisher::new(&ZmqMultiproc::new(address, self::options(is_secured)).unwrap(), options).unwrap()
     } else {
-        Publisher::new(&ZmqDriver::new(address, self::options()).unwrap(), options).unwrap()
+        Publisher::new(&ZmqDriver::new(address, self::options(is_secured)).unwrap(), options).unwrap()
     };
     println!("{}", publisher.address().unwrap_or_default());
     let mut update = update();
@@ -292,6 +357,7 @@ impl Sender {
     fn start(how: &str, address: &str, count: usize, rate: usize) -> (Sender, String) {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["send", how, address, &count.to_string(), &rate.to_string()])
+            .envs(PAIR.get().map(|file| (PAIR_VARIABLE, file)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -327,7 +393,7 @@ impl Drop for Sender {
 }
 
 fn receive(how: &str, count: usize, rate: usize) -> Measured {
-    if how.starts_with("raw-") {
+    if split(how).0.starts_with("raw-") {
         receive_raw(how, count, rate)
     } else {
         receive_ours(how, count, rate)
@@ -340,6 +406,12 @@ fn receive_raw(how: &str, count: usize, rate: usize) -> Measured {
     let socket = context.socket(zmq::SUB).unwrap();
     socket.set_rcvhwm(0).unwrap();
     socket.set_rcvtimeo(60_000).unwrap();
+    if split(how).1 {
+        let (public, secret) = (key("public-key"), key("secret-key"));
+        socket.set_curve_serverkey(&public).unwrap();
+        socket.set_curve_publickey(&public).unwrap();
+        socket.set_curve_secretkey(&secret).unwrap();
+    }
     socket.set_subscribe(b"D").unwrap();
     let monitor = context.socket(zmq::PAIR).unwrap();
     socket
@@ -373,6 +445,7 @@ fn receive_raw(how: &str, count: usize, rate: usize) -> Measured {
 }
 
 fn receive_ours(how: &str, count: usize, rate: usize) -> Measured {
+    let (plain, is_secured) = split(how);
     let dispatcher = Dispatcher::new(DispatcherOptions {
         queue: QueueOptions {
             overflow: Overflow::Block,
@@ -394,11 +467,11 @@ fn receive_ours(how: &str, count: usize, rate: usize) -> Measured {
             done.send((start.elapsed(), std::mem::take(latencies))).unwrap();
         }
     });
-    let network = Arc::new(ZmqDriver::new("tcp://127.0.0.1:0", options()).unwrap());
+    let network = Arc::new(ZmqDriver::new("tcp://127.0.0.1:0", options(is_secured)).unwrap());
     let folder = tempfile::tempdir().unwrap();
     let socket = format!("ipc://{}/socket", folder.path().display());
-    let multiproc = ZmqMultiproc::new(&socket, options()).unwrap();
-    let service = how
+    let multiproc = ZmqMultiproc::new(&socket, options(is_secured)).unwrap();
+    let service = plain
         .starts_with("service-")
         .then(|| Service::start(&multiproc, &socket, &*network, ServiceOptions::default()).unwrap());
     let to = if service.is_some() {
@@ -410,7 +483,7 @@ fn receive_ours(how: &str, count: usize, rate: usize) -> Measured {
     let address = service.as_ref().map_or(address, |service| service.address().unwrap());
 
     let options = SubscriberOptions {
-        continuity: !how.starts_with("unchecked-"),
+        continuity: !plain.starts_with("unchecked-"),
         ..SubscriberOptions::default()
     };
     let subscriber = Subscriber::new(network, dispatcher.queue(), options);

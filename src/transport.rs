@@ -152,8 +152,9 @@ pub trait Inbound: Send {
     fn unsubscribe(&mut self, topic: &Topic) -> Result<()>;
 
     /// Asks for a proof that all that was subscribed before this call is in force at `address`; it comes as
-    /// [`Received::Answer`] with the same `probe`, behind everything that came from there before. A newer probe replaces an older one of the same address, and a connection
-    /// that ends takes the probe with it.
+    /// [`Received::Answer`] with the same `probe`, behind everything that came from there before. A newer probe replaces an
+    /// older one of the same address, and a connection that ends takes the probe with it. Where a subscriber cannot ask, as
+    /// over a multicast, the next hello is the answer.
     fn probe(&mut self, address: &str, probe: &Topic) -> Result<()>;
 
     /// Returns how many bytes have come from `address` at the level of the transport, on the present connection: a

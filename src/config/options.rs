@@ -214,6 +214,12 @@ options! {
         "Messages that a publisher keeps per subscriber before the transport drops.";
     receive_hwm: u32 = 100_000 "messages", [1..=10_000_000],
         "Messages that the transport keeps for a subscriber.";
+    multicast_rate: u32 = 100_000 "kilobits per second", [1..=1_000_000],
+        "Maximum that a publisher sends to a multicast group (`epgm`); what is sent faster waits, up to `send_hwm` \
+        messages. Use one value for all processes of a group.";
+    multicast_recovery_ms: Duration = 1000 "milliseconds", [10..=60_000],
+        "Time for which a publisher keeps what it has sent to a multicast group, at the full rate, for receivers that \
+        have missed it; each end needs memory for that much. Use one value for all processes of a group.";
     queue_capacity: usize = 65_536 "updates", [1..=10_000_000],
         "Updates that may wait for the dispatcher before the queue is full.";
     queue_overflow: Overflow = "coalesce", [is "coalesce, block or drop-and-sync"],

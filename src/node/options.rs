@@ -166,6 +166,8 @@ impl From<&Config> for ZmqOptions {
                 .unwrap_or(i64::MAX)
                 .saturating_mul(4)
                 .max(LEAST_FRAME),
+            multicast_rate: config.multicast_rate,
+            multicast_recovery: config.multicast_recovery_ms,
             join_frames: config.join_frames,
             curve_secret_key_file: config.curve_secret_key_file.clone(),
             curve_allowed_clients: config.curve_allowed_clients.clone(),

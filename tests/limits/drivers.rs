@@ -71,6 +71,8 @@ fn options_of_zmq() {
                 heartbeat_timeout: time,
                 reconnect_interval: time,
                 reconnect_max: time,
+                multicast_rate: if time.is_zero() { 0 } else { u32::MAX },
+                multicast_recovery: time,
                 ..ZmqOptions::default()
             };
             let driver: Arc<dyn Driver> = Arc::new(ZmqDriver::new("tcp://127.0.0.1:0", options).unwrap());

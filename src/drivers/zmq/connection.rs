@@ -45,6 +45,8 @@ pub(super) struct Connection {
 enum Stage {
     /// Bound, or of a kind for which libzmq has no events.
     Standing,
+    /// Receiving from a multicast group, from which nothing has come yet.
+    Joined,
     /// Waiting; begun anew at this time.
     Resting(Instant),
     LookingUp(Lookup),
@@ -174,7 +176,7 @@ impl Connection {
         match self.stage {
             Stage::Resting(at) | Stage::Trying(at) | Stage::Opened(at) => Some(at),
             Stage::Standing => [self.turn_away_at, self.look_at].into_iter().flatten().min(),
-            Stage::LookingUp(_) | Stage::Greeted(_) => None,
+            Stage::Joined | Stage::LookingUp(_) | Stage::Greeted(_) => None,
         }
     }
 
@@ -228,7 +230,8 @@ impl Connection {
         (self.patience, self.hang_ups) = (FIRST_PATIENCE, 0);
     }
 
-    /// Called for a message: peers of old ZMTP versions do not greet in any other way. Returns true if this is news.
+    /// Called for a message: peers of old ZMTP versions, and those of a multicast, do not greet in any other way. Returns
+    /// true if this is news.
     pub(super) fn heard(&mut self, now: Instant) -> bool {
         let is_news = self.is_unheard();
         if is_news {
@@ -239,7 +242,7 @@ impl Connection {
 
     #[inline]
     pub(super) fn is_unheard(&self) -> bool {
-        matches!(self.stage, Stage::Opened(_))
+        matches!(self.stage, Stage::Opened(_) | Stage::Joined)
     }
 
     /// The line, whose connection may have ended.
@@ -250,7 +253,7 @@ impl Connection {
 
     /// True if the line stays: it is bound, or of a kind for which libzmq has no events.
     pub(super) fn is_standing(&self) -> bool {
-        matches!(self.stage, Stage::Standing)
+        matches!(self.stage, Stage::Standing | Stage::Joined)
     }
 
     /// True if the connection is about to be begun anew.
@@ -348,6 +351,7 @@ impl Connection {
         let patience = if self.left.is_empty() { PATIENCE } else { self.patience };
         self.stage = match self.connects() && !self.endpoint.is_silent() {
             true => Stage::Trying(now + patience),
+            false if self.endpoint.is_multicast() && !self.kind.sends => Stage::Joined,
             false => Stage::Standing,
         };
         self.look_at = Some(now + LOOK).filter(|_| self.line.as_ref().is_some_and(Line::needs_looks));

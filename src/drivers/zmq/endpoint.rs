@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 use super::access::Access;
 use super::key::{Key, check_curve};
+use super::multicast::Group;
 use super::path_lock::{self, PathLock};
 use super::{ZmqOptions, patiently, zmq_error};
 
@@ -21,6 +22,8 @@ pub(super) struct Endpoint {
     uri: String,
     /// The public key of the other end, if the address states it.
     key: Option<Key>,
+    /// For a multicast address.
+    group: Option<Group>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +65,9 @@ impl Endpoint {
             }
             "inproc" if rest.is_empty() => return invalid("inproc:// and a name"),
             "ipc" | "inproc" => {}
+            "pgm" | "epgm" if Group::parse(scheme, rest).is_none() => {
+                return invalid("interface;group:port behind the scheme, for example epgm://eth0;239.192.1.1:8866");
+            }
             "pgm" | "epgm" if zmq::has("pgm") != Some(true) => {
                 let context = format!(
                     "address {address:?}: this libzmq ({}) was built without PGM; link the system's libzmq, as the page `operating` of the documentation says",
@@ -86,6 +92,7 @@ impl Endpoint {
             role,
             uri: uri.to_owned(),
             key,
+            group: Group::parse(scheme, rest),
         })
     }
 
@@ -98,8 +105,13 @@ impl Endpoint {
         self.uri.starts_with("tcp:")
     }
 
+    /// The group of a multicast address.
+    pub(super) fn group(&self) -> Option<&Group> {
+        self.group.as_ref()
+    }
+
     pub(super) fn is_multicast(&self) -> bool {
-        ["pgm:", "epgm:"].iter().any(|scheme| self.uri.starts_with(scheme))
+        self.group.is_some()
     }
 
     pub(super) fn role_or(&self, default: Role) -> Role {
@@ -225,6 +237,8 @@ mod tests {
             "tcp://:1",
             "tcp://h:65536",
             "udp://h:1",
+            "epgm://239.192.1.1:8866",
+            "epgm://eth0;10.0.0.1:8866",
             "ipc://",
             "tcp://a\0:1",
         ] {

@@ -311,11 +311,10 @@ impl Inbound for ZmqInbound {
                         payload: &self.payload,
                     });
                 }
-                Some(Read::Answer(address)) => {
-                    self.told = address;
+                Some(Read::Answer(probe)) => {
                     return Ok(Received::Answer {
-                        address: &self.told,
-                        probe: &self.topic,
+                        address: self.peers.get(self.from).map_or("", |peer| &*peer.address),
+                        probe: self.probe.insert(probe).as_str().as_bytes(),
                         hello: &self.payload,
                     });
                 }

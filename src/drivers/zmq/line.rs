@@ -11,6 +11,7 @@ use super::copy::{Connection, Ends};
 use super::endpoint::{Endpoint, Role};
 use super::keepalive::Keepalive;
 use super::monitor::{Change, Failure, Monitor};
+use super::multicast::Group;
 use super::path_lock::PathLock;
 use super::room::{self, Doorkeeper};
 use super::zap::Door;
@@ -93,6 +94,7 @@ impl Line {
         let door = options.curve.secure(&socket, endpoint, role, &seat)?;
         // libzmq aborts if it cannot accept a connection over a Unix socket.
         let is_paced = role == Role::Bind && endpoint.is_ipc();
+        let uri = endpoint.group().map_or(Ok(uri), Group::open)?;
         let monitor = if !endpoint.is_silent() {
             Some(Monitor::of(&socket, &seat, is_paced).map_err(failed)?)
         } else {
@@ -334,6 +336,10 @@ impl Drop for Line {
     }
 }
 
+/// The greatest rate of a multicast, in kilobits per second, and the longest time that it is kept.
+const MAX_RATE: u32 = 1_000_000;
+const MAX_RECOVERY: Duration = Duration::from_secs(60);
+
 /// A socket with its options, which must be set before it is bound or connected.
 fn set_up(seat: &Seat, kind: &Kind, role: Role, options: &Settings) -> zmq::Result<zmq::Socket> {
     let socket = seat.socket(kind.socket)?;
@@ -355,6 +361,9 @@ fn set_up(seat: &Seat, kind: &Kind, role: Role, options: &Settings) -> zmq::Resu
     }
     socket.set_sndhwm(options.send_hwm)?;
     socket.set_rcvhwm(options.receive_hwm)?;
+    // libzmq holds a rate in bits a second in 31 bits, and ends the process if it does not fit.
+    socket.set_rate(options.multicast_rate.clamp(1, MAX_RATE).cast_signed())?;
+    socket.set_recovery_ivl(millis(options.multicast_recovery.min(MAX_RECOVERY)).max(1))?;
     (kind.prepare)(&socket)?;
     Ok(socket)
 }

@@ -14,10 +14,14 @@ mod curve;
 mod endpoint;
 mod filter;
 mod inbound;
+mod interfaces;
 mod keepalive;
 mod key;
 mod line;
 mod monitor;
+mod multicast;
+#[cfg(target_os = "linux")]
+mod netlink;
 mod outbound;
 mod path_lock;
 mod peer;
@@ -66,6 +70,12 @@ pub struct ZmqOptions {
     /// Size of a message above which libzmq closes the connection, which is then begun anew. It should be well above
     /// the `max_message_bytes` of a subscriber, which only skips the message. Default: 64 MiB.
     pub max_frame_bytes: i64,
+    /// Kilobits per second that a publisher sends to a multicast group at most, up to 1,000,000. What is sent faster
+    /// waits, up to `send_hwm` messages. Use one value for all processes of a group. Default: 100,000.
+    pub multicast_rate: u32,
+    /// How long a publisher keeps what it has sent to a multicast group, for receivers that missed it, up to 60 s, at the
+    /// full rate: both ends keep up to the rate times this. Use one value for all processes of a group. Default: 1 s.
+    pub multicast_recovery: Duration,
     /// Policy for updates that are sent close together. Default: [`JoinFrames::Auto`].
     pub join_frames: JoinFrames,
     /// Mode of a Unix socket that is bound in the file system, for example `0o660`; connecting takes the right to write.
@@ -98,6 +108,8 @@ impl Default for ZmqOptions {
             reconnect_interval: Duration::from_millis(100),
             reconnect_max: Duration::from_secs(2),
             max_frame_bytes: 64 << 20,
+            multicast_rate: 100_000,
+            multicast_recovery: Duration::from_secs(1),
             join_frames: JoinFrames::default(),
             socket_mode: None,
             socket_group: None,

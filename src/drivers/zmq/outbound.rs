@@ -233,7 +233,11 @@ impl Outbound for ZmqOutbound {
     }
 
     fn is_subscribed(&self, topic: &Topic) -> Option<bool> {
-        self.census.is_subscribed(filter(topic))
+        match self.connection.endpoint().is_multicast() {
+            // Subscribers of a group filter by themselves.
+            true => None,
+            false => self.census.is_subscribed(filter(topic)),
+        }
     }
 
     fn waiter(&mut self) -> Result<Option<WaiterAndWake>> {

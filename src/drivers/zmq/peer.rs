@@ -35,7 +35,7 @@ pub(super) struct Peer {
 /// Outcome of a read from a peer.
 pub(super) enum Read {
     Message,
-    Answer(Arc<str>),
+    Answer(Topic),
     /// The answer to a probe that was replaced by a newer one.
     Stale,
     Malformed,
@@ -101,7 +101,7 @@ impl Peer {
         }
         if self.connection.is_standing() && !self.is_ready {
             self.make_ready(topics, &mut tell);
-            if !self.is_counted() {
+            if !self.is_counted() && !self.is_multicast() {
                 tell(Change::Connected);
             }
         }
@@ -113,6 +113,10 @@ impl Peer {
         let line = self.connection.line().filter(|_| self.connection.is_resting());
         let events = line.map(|line| patiently(|| line.socket().get_events()));
         matches!(events, Some(Ok(events)) if events.contains(zmq::POLLIN))
+    }
+
+    fn is_multicast(&self) -> bool {
+        self.connection.endpoint().is_multicast()
     }
 
     /// Called for a message without a greeting: this peer sends none.
@@ -177,9 +181,14 @@ impl Peer {
         let Some(socket) = socket.filter(|_| self.kind.socket == zmq::SUB) else {
             return;
         };
+        // Over a multicast hellos are the answers.
+        let answers = match self.is_multicast() {
+            true => Some(Topic::hello()),
+            false => self.probe.clone(),
+        };
         // The library's own topics are last in this order, and are subscribed first: they show the publisher that this
         // end is tablecast's.
-        let mut all = topics.iter().rev().chain(&self.probe);
+        let mut all = topics.iter().rev().chain(&answers);
         if let Err(e) = all.try_for_each(|topic| subscribe(socket, topic)) {
             tell(Change::Failed(e));
         }
@@ -202,7 +211,7 @@ impl Peer {
     /// Asks for the proof that all topics are in force; without a connection, on the next one.
     pub(super) fn probe(&mut self, probe: &Topic) -> Result<()> {
         let old = self.probe.replace(probe.clone());
-        let Some(socket) = self.subscribed() else {
+        let Some(socket) = self.subscribed().filter(|_| !self.is_multicast()) else {
             return Ok(());
         };
         // The subscriptions go to an accepted connection when the socket next processes its commands. This call does
@@ -236,16 +245,21 @@ impl Peer {
             return Ok(Some(Read::Malformed));
         }
         if !Topic::is_probe(topic) {
-            return Ok(Some(Read::Message));
+            // This end filters a multicast itself, so what it has subscribed is in force, and a hello proves the rest: the
+            // way from the publisher.
+            let is_answer =
+                self.probe.is_some() && self.is_multicast() && **topic == *Topic::hello().as_str().as_bytes();
+            return Ok(Some(match self.probe.take_if(|_| is_answer) {
+                Some(probe) => Read::Answer(probe),
+                None => Read::Message,
+            }));
         }
         let fd = topic.gets("__fd").and_then(|fd| fd.parse::<u32>().ok());
         self.known.extend(fd.filter(|fd| !self.closed.contains(fd)));
-        let current = self.probe.as_ref().map(|probe| probe.as_str().as_bytes());
-        if current != Some(&**topic) {
+        let Some(probe) = self.probe.take_if(|probe| probe.as_str().as_bytes() == &**topic) else {
             return Ok(Some(Read::Stale));
-        }
+        };
         socket.set_unsubscribe(topic)?;
-        self.probe = None;
-        Ok(Some(Read::Answer(Arc::clone(&self.address))))
+        Ok(Some(Read::Answer(probe)))
     }
 }

@@ -183,6 +183,11 @@ impl Session {
             self.deadline = None;
         }
         let at = (hello.at > 0).then(|| Duration::from_millis(hello.at));
-        Some(Greeting { publisher, epoch, at })
+        Some(Greeting {
+            publisher,
+            epoch,
+            at,
+            next: hello.round.map(|_| hello.period()),
+        })
     }
 }

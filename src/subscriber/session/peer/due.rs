@@ -21,6 +21,9 @@ const LOOK: f64 = 0.6;
 /// three.
 const ANSWER: f64 = 1.3;
 
+/// Periods without input until an address is lost whose regular hellos are the answers.
+const UNASKED: f64 = 2.6;
+
 /// Due work of an address.
 #[derive(Debug, PartialEq)]
 pub(in crate::subscriber::session) enum Due {
@@ -117,7 +120,7 @@ impl Peer {
             }
             Phase::Live { .. } => {
                 if let Some(at) = self.weigh_at(times).filter(|at| *at <= now) {
-                    let wait = times.hello_interval.mul_f64(ANSWER);
+                    let wait = self.longest_silence(times);
                     if now.saturating_duration_since(at) > wait / 2 && self.unanswered_since().is_some() {
                         // This process was stopped, or had no processor.
                         self.excuse(wait / 2, wait, now);
@@ -146,7 +149,7 @@ impl Peer {
     ) -> Option<Due> {
         let has_grown = received.is_some() && received != self.received;
         let before = std::mem::replace(&mut self.received, received);
-        let (is_live, unanswered) = (self.is_live(), self.unanswered_since());
+        let (is_live, since, wait) = (self.is_live(), self.silent_since(), self.longest_silence(times));
         let probe = self.probe.as_mut()?;
         let is_weighed = std::mem::take(&mut probe.is_weighed);
         if has_grown {
@@ -161,11 +164,10 @@ impl Peer {
             return None;
         }
         probe.looked = now;
-        let Some(asked) = unanswered else {
+        let Some(since) = since else {
             return Some(Due::Ask(probe.longer()));
         };
-        let wait = times.hello_interval.mul_f64(ANSWER);
-        if now < after(asked.max(self.excused), wait) {
+        if now < after(since, wait) {
             return None;
         }
         if received.is_none() && probe.is_unread {
@@ -183,12 +185,28 @@ impl Peer {
     fn weigh_at(&self, times: &Times) -> Option<Instant> {
         let probe = self.probe.as_ref().filter(|probe| !probe.is_weighed)?;
         let at = |since, periods| after(since, times.hello_interval.mul_f64(periods));
-        Some(match (self.unanswered_since(), self.received) {
-            (Some(asked), None) => at(asked.max(self.excused), ANSWER),
-            (Some(asked), Some(_)) => at(asked.max(self.excused), ANSWER).min(at(probe.looked, LOOK)),
+        let lost_at = |since| after(since, self.longest_silence(times));
+        Some(match (self.silent_since(), self.received) {
+            (Some(since), None) => lost_at(since),
+            (Some(since), Some(_)) => lost_at(since).min(at(probe.looked, LOOK)),
             (None, Some(_)) => at(self.heard, LOOK),
             (None, None) => at(self.heard, QUIET),
         })
+    }
+
+    /// Since when silence counts, if nothing has come since a question.
+    fn silent_since(&self) -> Option<Instant> {
+        let asked = self.unanswered_since()?;
+        let since = self.period.map_or(asked, |_| self.heard);
+        Some(since.max(self.excused))
+    }
+
+    /// How long an address may then be silent.
+    fn longest_silence(&self, times: &Times) -> Duration {
+        match self.period {
+            None => times.hello_interval.mul_f64(ANSWER),
+            Some(period) => times.hello_interval.max(period).mul_f64(UNASKED),
+        }
     }
 
     /// When the first question was asked after which nothing has come.

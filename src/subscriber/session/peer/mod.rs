@@ -50,6 +50,8 @@ pub(super) struct Greeting {
     pub(super) epoch: u64,
     /// When it was sent, by the publisher's own clock.
     pub(super) at: Option<Duration>,
+    /// For a hello of a round, which no question caused: the longest time until the next one.
+    pub(super) next: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -74,6 +76,8 @@ pub(super) struct Peer {
     proven: Instant,
     /// Silence before this moment does not count, since this process could not read.
     excused: Instant,
+    /// The publisher's own period, if its regular hellos are the answers: over a multicast it hears no questions.
+    period: Option<Duration>,
     /// The transport's byte count when the address was asked.
     received: Option<u64>,
     probe: Option<Probe>,
@@ -121,6 +125,7 @@ impl Peer {
             heard: now,
             proven: now,
             excused: now,
+            period: None,
             received: None,
             probe: None,
             delay: Delay::default(),
@@ -299,6 +304,7 @@ impl Peer {
         };
         self.confirm(probe.generation, now);
         let at = greeting.as_ref().and_then(|greeting| greeting.at);
+        self.period = greeting.as_ref().and_then(|greeting| greeting.next);
         let owner = greeting.map(|greeting| (greeting.publisher, greeting.epoch));
         if self.owner != owner {
             self.delay = Delay::default();

@@ -59,6 +59,31 @@ fn said(number: u64, at: u64) -> Hello {
     }
 }
 
+/// Over a multicast the publisher hears no questions: its hellos are the answers, and come in its own period.
+#[test]
+fn an_address_that_answers_by_its_hellos_is_judged_by_their_period() {
+    let mut world = World::with(SubscriberOptions::default());
+    world.mute.insert("here".into());
+    world.register("a");
+    world.listen("here");
+    let hello = |number: u64| Hello {
+        every: 3_000,
+        ..said(number, number * 3_000)
+    };
+    let answer = |world: &mut World, number| {
+        world.pass(number * 3_000);
+        world.answer("here", &hello_payload("p", 1, &hello(number), false));
+    };
+    answer(&mut world, 0);
+    assert_eq!(world.told(), [connected("here")]);
+    for number in 1..20 {
+        answer(&mut world, number);
+    }
+    assert_eq!(world.told_by(57_000 + 7_500), []);
+    assert_eq!(world.state("here"), AddressState::Live);
+    assert_eq!(world.told_by(57_000 + 9_000), [lost("here")]);
+}
+
 /// Everything from the address arrives, but it receives nothing: hellos overtake the question.
 #[test]
 fn an_address_that_does_not_hear_us_is_lost_within_three_periods() {
