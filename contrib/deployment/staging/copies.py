@@ -1,5 +1,6 @@
 """What is written, and what the agents hold of it."""
 
+import itertools
 import json
 import random
 import threading
@@ -19,41 +20,39 @@ PAUSE = 0.1
 
 class Writer(threading.Thread):
     """Changes rows of its own at random. As a controller does, it knows what should be stored, and repeats a write until
-    it is. `pause` makes it compare all its rows with the store: a failover of Redis may have lost some."""
+    it is. Its rows change only under `turn`."""
 
     def __init__(self, host, command, log):
         super().__init__(daemon=True)
-        self.name = f"writer on {host.name}"
-        self.dialogue = Dialogue(host, self.name, command, log)
+        self.dialogue = Dialogue(host, "writer", command, log)
         # The wanted rows by key: topic and value.
         self.rows = {}
         self.keys = [f"{host.name}-{number}" for number in range(KEYS)]
-        self.written = self.repaired = 0
-        self.active, self.idle = threading.Event(), threading.Event()
-        self.active.set()
+        self.written, self.turn = 0, threading.Lock()
         self.start()
 
     def run(self):
-        for number in range(2**62):
-            if not self.active.is_set():
-                self.repaired += sum(self.settle(key) for key in self.keys)
-                self.idle.set()
-                self.active.wait()
-            key = random.choice(self.keys)
-            if key in self.rows and random.random() < 0.1:
-                del self.rows[key]
-            else:
-                self.rows[key] = (topic(key), json.dumps({"number": number}))
-            self.written += self.settle(key)
+        for number in itertools.count():
+            with self.turn:
+                key = random.choice(self.keys)
+                if key in self.rows and random.random() < 0.1:
+                    del self.rows[key]
+                else:
+                    self.rows[key] = (topic(key), json.dumps({"number": number}))
+                self.written += self.settle(key)
             time.sleep(1 / RATE)
 
-    def settle(self, key):
-        """Makes the store hold what is wanted of this row; true if that took a change."""
+    def repair(self, end):
+        """Compares all rows with the store, which may have lost some in a failover; returns the number written again."""
+        return sum(self.settle(key, end) for key in self.keys)
+
+    def settle(self, key, end=float("inf")):
+        """Makes the store hold what is wanted of this row; true if that took a change. Gives up at the end."""
         wanted = self.rows.get(key)
         line = {"table": TABLE, "key": key, "topic": topic(key), "action": "delete" if wanted is None else "set"}
         if wanted is not None:
             line["value"] = wanted[1]
-        while True:
+        while time.monotonic() < end:
             answer = self.dialogue.ask(json.dumps(line), PATIENCE)
             if not answer.startswith("failed: "):
                 return not answer.startswith("unchanged")
@@ -65,17 +64,7 @@ class Writer(threading.Thread):
                 line["action"] = "set"
             else:
                 time.sleep(PAUSE)
-
-    def pause(self):
-        self.active.clear()
-
-    def is_idle(self):
-        return self.idle.is_set()
-
-    def resume(self):
-        self.idle.clear()
-        self.repaired = 0
-        self.active.set()
+        return False
 
 
 def topic(key):
@@ -102,9 +91,9 @@ class Copy:
                 self.rows.pop(change["key"], None)
 
 
-def differences(writers, copies, stored):
-    """Numbers of compared and of differing rows: of each copy with what was written, and of `stored`, all rows in the
-    store, if it is given."""
+def differences(writers, copies, stored=None):
+    """Numbers of compared and of differing rows: of each copy with what was written, and of all rows in the store, if they
+    are given."""
     written = {key: row for writer in writers for key, row in writer.rows.items()}
     sides = [(copy.topics, dict(copy.rows)) for copy in copies]
     if stored is not None:

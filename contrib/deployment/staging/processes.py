@@ -5,6 +5,7 @@ import queue
 import signal
 import subprocess
 import threading
+import time
 
 # Pause before a program that ended is started again, in seconds.
 PAUSE = 0.2
@@ -31,7 +32,7 @@ class Process:
             for line in self.child.stdout or ():
                 self.on_line(line.decode())
             self.child.wait()
-            threading.Event().wait(PAUSE)
+            time.sleep(PAUSE)
 
     def kill(self, number=signal.SIGKILL):
         self.child.send_signal(number)

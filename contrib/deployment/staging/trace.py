@@ -42,7 +42,8 @@ class Trace(threading.Thread):
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
             connection.request("GET", "/metrics")
             text = connection.getresponse().read().decode()
-        except OSError:
+        except (OSError, http.client.HTTPException):
+            # It does not run at the moment.
             return
         finally:
             connection.close()
