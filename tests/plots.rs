@@ -135,7 +135,7 @@ fn a_trace_is_drawn_with_its_faults() {
             assert!(picture.contains(&format!(">{text}</text>")), "{text}: {picture}");
         }
         // From the bottom to the top, and half of the way down.
-        assert!(picture.contains("points=\"60.0,196.0 385.0,46.0 710.0,121.0\""), "{picture}");
+        assert!(picture.contains("points=\"60.0,206.0 385.0,56.0 710.0,131.0\""), "{picture}");
         let marks = picture.matches("height=\"150.0\"").count();
         assert_eq!(marks, 4, "two faults in each of two panels");
     });
