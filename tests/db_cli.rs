@@ -230,7 +230,7 @@ fn lines_are_written_one_by_one() {
         assert!(line.starts_with(result), "{line}");
         assert_eq!(line.contains(PORT), result.starts_with("failed"), "{line}");
     }
-    assert_fails(&write.end(), 1, &["2 writes failed"]);
+    assert_fails(&write.end(), 1, &["already exists", "2 writes failed", PORT]);
     for (action, value, priority) in [
         ("create", json!("{\"n\":1}"), 5),
         ("set", json!("2"), -1),

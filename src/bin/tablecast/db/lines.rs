@@ -18,7 +18,7 @@ pub(super) fn write(config: &Config, file: &Path, grace: Duration) -> Result<()>
     let updates = read(Input::lines(file, config.max_message_bytes)?)?;
     let node = Node::open(config)?;
     let database = node.database()?;
-    let mut failed = 0_u64;
+    let (mut failed, mut last) = (0_u64, None);
     loop {
         let update = select! {
             recv(updates) -> update => update,
@@ -26,12 +26,15 @@ pub(super) fn write(config: &Config, file: &Path, grace: Duration) -> Result<()>
         };
         // The end of the file.
         let Ok(update) = update else { break };
-        failed += u64::from(!make(&database, &update?)?);
+        if let Some(failure) = make(&database, &update?)? {
+            failed += 1;
+            last = Some(failure);
+        }
     }
-    match failed {
-        0 => Ok(()),
-        _ => Err(Error::new(ErrorKind::Conflict, format!("{failed} writes failed"))),
-    }
+    last.map_or(Ok(()), |last| {
+        let context = format!("{failed} writes failed; the last one");
+        Err(Error::new(last.kind(), context).with_source(last))
+    })
 }
 
 /// Reads the lines on a thread that is not joined, since it may wait for stdin when a signal comes.
@@ -59,8 +62,8 @@ fn checked(update: DbUpdate) -> Result<DbUpdate> {
     Err(Error::new(ErrorKind::InvalidInput, wrong))
 }
 
-/// Makes a write, and prints its result; false if it failed.
-fn make(database: &Database, update: &DbUpdate) -> Result<bool> {
+/// Makes a write, and prints its result. Returns its failure.
+fn make(database: &Database, update: &DbUpdate) -> Result<Option<Error>> {
     let (table, key) = (&*update.table, &*update.key);
     let value = update.value.as_deref().unwrap_or_default();
     let mut write = match update.action {
@@ -70,10 +73,11 @@ fn make(database: &Database, update: &DbUpdate) -> Result<bool> {
     };
     write.topic = Some(&update.topic).filter(|topic| **topic != Topic::ALL);
     match database.write(&write, update.priority) {
-        Ok(written) => say(&write, &written).map(|()| true),
+        Ok(written) => say(&write, &written).map(|()| None),
         Err(e) => {
-            let failed = format!("failed: {}", named_row(table, key, e));
-            output::result(&failed.replace('\n', " ")).map(|()| false)
+            let e = named_row(table, key, e);
+            output::result(&format!("failed: {e}").replace('\n', " "))?;
+            Ok(Some(e))
         }
     }
 }
