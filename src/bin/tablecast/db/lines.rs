@@ -1,7 +1,7 @@
 //! Writes from a file, one for each line.
 
 use std::path::Path;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, select};
@@ -15,7 +15,7 @@ use crate::{output, signal};
 /// Makes the writes of the file, and prints the result of each. `grace` is the longest time of one.
 pub(super) fn write(config: &Config, file: &Path, grace: Duration) -> Result<()> {
     let signal = signal::channel(grace)?;
-    let updates = read(Input::lines(file, config.max_message_bytes)?)?;
+    let (updates, reader) = read(Input::lines(file, config.max_message_bytes)?)?;
     let node = Node::open(config)?;
     let database = node.database()?;
     let (mut failed, mut last) = (0_u64, None);
@@ -31,14 +31,16 @@ pub(super) fn write(config: &Config, file: &Path, grace: Duration) -> Result<()>
             last = Some(failure);
         }
     }
+    let ended = |_| Error::new(ErrorKind::Panicked, "the reading thread ended unexpectedly");
+    reader.join().map_err(ended)?;
     last.map_or(Ok(()), |last| {
         let context = format!("{failed} writes failed; the last one");
         Err(Error::new(last.kind(), context).with_source(last))
     })
 }
 
-/// Reads the lines on a thread that is not joined, since it may wait for stdin when a signal comes.
-fn read(input: Input) -> Result<Receiver<Result<DbUpdate>>> {
+/// The lines, and the thread that reads them. It is joined only at the end, since it may wait for stdin when a signal comes.
+fn read(input: Input) -> Result<(Receiver<Result<DbUpdate>>, JoinHandle<()>)> {
     let (sender, updates) = bounded(1);
     let pass = move || {
         let ended = |_| Error::new(ErrorKind::Stopped, "the command ended");
@@ -48,8 +50,8 @@ fn read(input: Input) -> Result<Receiver<Result<DbUpdate>>> {
         }
     };
     let thread = thread::Builder::new().name("lines".into()).spawn(pass);
-    thread.map_err(|e| Error::new(ErrorKind::Io, "cannot start a thread").with_source(e))?;
-    Ok(updates)
+    let thread = thread.map_err(|e| Error::new(ErrorKind::Io, "cannot start a thread").with_source(e))?;
+    Ok((updates, thread))
 }
 
 /// The update, if it is a write.
