@@ -17,8 +17,9 @@ HOST = """
 set -e
 mount -t tmpfs none /run
 mount -t tmpfs none /var/lib
-mkdir -p /run/upper /run/work /run/tablecast /var/lib/redis
-mount -t overlay -o "lowerdir=$1:/etc,upperdir=/run/upper,workdir=/run/work" none /etc
+mkdir -p /run/work /run/tablecast /var/lib/redis
+cp -r "$1" /run/etc
+mount -t overlay -o "lowerdir=/etc,upperdir=/run/etc,workdir=/run/work" none /etc
 hostname "$2"
 ip link set lo up
 echo ready
@@ -92,13 +93,13 @@ class Host:
 
     def run(self, *command, timeout=20):
         """Its output; an error is raised if it fails."""
-        child = self.start(*command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+        child = self.start(*command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
-            output, _ = child.communicate(timeout=timeout)
+            output, errors = child.communicate(timeout=timeout)
         finally:
             child.kill()
         if child.returncode != 0:
-            raise subprocess.CalledProcessError(child.returncode, command)
+            raise subprocess.SubprocessError(f"{self.name}: {' '.join(command)}: {errors.strip()}")
         return output
 
     def cut(self):

@@ -50,11 +50,14 @@ class Trace(threading.Thread):
         now = {}
         for name, value in SAMPLE.findall(text):
             now[name] = now.get(name, 0) + float(value)
-        begun_anew = now["sync_events_total"] < self.last[agent].get("sync_events_total", 0)
+        if "replica_staleness_max_seconds" not in now:
+            # It begins.
+            return
+        begun_anew = now.get("sync_events_total", 0) < self.last[agent].get("sync_events_total", 0)
         last = {} if begun_anew else self.last[agent]
 
         def rise(name):
-            return now[name] - last.get(name, 0)
+            return now.get(name, 0) - last.get(name, 0)
 
         self.sync_events[agent] += int(rise("sync_events_total"))
         updates = rise("update_lag_seconds_count")
