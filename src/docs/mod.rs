@@ -1,9 +1,9 @@
 //! Pages about tablecast as a whole, one module a page.
 
 /// Makes a module of each page. The links between pages are defined before the text, where rustdoc takes them from;
-/// the files define them a second time, as files.
+/// the files define them a second time, as files. Pictures stand at the end of the page: rustdoc loads no files.
 macro_rules! pages {
-    ($($page:ident: $summary:literal, $reference:literal;)+) => {$(
+    ($($page:ident: $summary:literal, $reference:expr;)+) => {$(
         #[doc = $summary]
         ///
         /// [guarantees]: crate::docs::guarantees
@@ -22,6 +22,9 @@ macro_rules! pages {
         /// [writing a store]: crate::docs::writing_a_store
         /// [testing]: crate::docs::testing_your_program
         /// [benchmarks]: crate::docs::benchmarks
+        /// [picture of two processes]: #plot-end_to_end
+        /// [picture of redis]: #plot-redis
+        /// [picture of the deployment]: #plot-deployment
         ///
         #[doc = include_str!(concat!(stringify!($page), ".md"))]
         ///
@@ -45,7 +48,7 @@ pages! {
         "In the reference: [`Monitor`](crate::Monitor), [`Store::table_version`](crate::Store::table_version).";
     command_line: "The tool `tablecast`.", "";
     options: "Every option, with its default, unit and meaning.", "In the reference: [`Config`](crate::Config).";
-    operating: "Limits, files, signals, logs, and libzmq.", "";
+    operating: "Limits, files, signals, logs, and libzmq.", include_str!("plots/deployment.svg");
     metrics: "What Prometheus can ask of a node.",
         "In the reference, with its feature: the module `metrics`.";
     security: "Encrypted and authenticated connections, and their limits.",
@@ -59,7 +62,8 @@ pages! {
         "In the reference: [`store`](crate::store), [`Stores`](crate::Stores).";
     testing_your_program: "Unit tests without servers, with faults on command.",
         "In the reference: [`Config::in_memory`](crate::Config::in_memory), and with its feature the module `testing`.";
-    benchmarks: "Speed, and the commands that measure it.", "";
+    benchmarks: "Speed, and the commands that measure it.",
+        concat!(include_str!("plots/end_to_end.svg"), "\n", include_str!("plots/redis.svg"));
 }
 
 /// The programs of the README.

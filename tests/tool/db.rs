@@ -204,6 +204,62 @@ fn a_value_comes_from_stdin() {
 }
 
 #[test]
+fn lines_are_written_one_by_one() {
+    let host = Host::start();
+    let db = Db::of(&host.folder);
+    let mut watch = host.live_watch(&["--topic", "tenant1"]);
+    let mut write = Process::start(db.command(&["write", "--file", "-"]));
+    for (change, result) in [
+        (r#""action":"create","value":{"n":1},"topic":"tenant1""#, "created version 1"),
+        (r#""value":"{\"n\":1}""#, "unchanged version 1"),
+        (r#""value":"2","topic":"other""#, "failed: not found"),
+        (r#""value":"2","topic":"tenant1","priority":-1"#, "set version 2"),
+        (r#""action":"create","value":"3""#, "failed: already exists"),
+        (r#""action":"delete""#, "deleted version 3"),
+    ] {
+        write.write(&format!("{{\"table\":\"lport\",\"key\":\"port-1\",{change}}}\n"));
+        let line = write.line();
+        assert!(line.starts_with(result), "{line}");
+        assert_eq!(line.contains(PORT), result.starts_with("failed"), "{line}");
+    }
+    assert_fails(&write.end(), 1, &["already exists", "2 writes failed", PORT]);
+    for (action, value, priority) in [
+        ("create", json!("{\"n\":1}"), 5),
+        ("set", json!("2"), -1),
+        ("delete", json!(null), 5),
+    ] {
+        let update = json(&watch.line());
+        assert_eq!(
+            (&update["action"], &update["value"], &update["priority"]),
+            (&json!(action), &value, &json!(priority))
+        );
+    }
+}
+
+#[test]
+fn lines_end_with_a_bad_one_or_a_signal() {
+    let host = Host::start();
+    let db = Db::of(&host.folder);
+    let start = || {
+        let mut write = Process::start(db.command(&["write", "--file", "-"]));
+        write.write(r#"{"table":"t","key":"k","action":"delete"}"#);
+        write.write("\n");
+        assert!(write.line().starts_with("failed: not found"));
+        write
+    };
+    for (change, named) in [(r#""action":"move","value":"1""#, "\"move\""), (r#""action":"set""#, "no value")] {
+        let mut write = start();
+        write.write(&format!("{{\"table\":\"t\",\"key\":\"k\",{change}}}\n"));
+        assert_fails(&write.end(), 1, &["line 2 of stdin", named]);
+    }
+    // Its stdin stays open.
+    let mut write = start();
+    write.signal("TERM");
+    eventually(LIMIT, || !write.is_running());
+    assert_fails(&write.end(), 1, &["a signal came before the last line"]);
+}
+
+#[test]
 fn names_stay_literal() {
     let host = Host::start();
     let db = Db::of(&host.folder);

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 use rustix::event::PollFlags;
@@ -79,7 +79,6 @@ pub(crate) enum Input {
 impl Input {
     /// Reads one update from the flags, or opens the file. A message has at most `max_message_bytes`.
     pub(crate) fn open(args: &InputArgs, max_message_bytes: usize) -> Result<Input> {
-        let limit = max_message_bytes.saturating_mul(ESCAPED).saturating_add(1 << 10);
         let Some(file) = &args.file else {
             let (table, key) = (args.table.as_deref(), args.key.as_deref());
             let (action, topic) = (args.action.as_deref(), args.topic.as_deref());
@@ -88,6 +87,12 @@ impl Input {
             update.priority = args.priority.unwrap_or(update.priority);
             return Ok(Input::One(update));
         };
+        Input::lines(file, max_message_bytes)
+    }
+
+    /// Opens a file, or stdin if it is `-`. A message has at most `max_message_bytes`.
+    pub(crate) fn lines(file: &Path, max_message_bytes: usize) -> Result<Input> {
+        let limit = max_message_bytes.saturating_mul(ESCAPED).saturating_add(1 << 10);
         if file.as_os_str() == "-" {
             let lines = Box::new(BufReader::new(Stdin));
             return Ok(Input::Lines {
@@ -150,6 +155,6 @@ impl Input {
 }
 
 fn style() -> ProgressStyle {
-    let style = ProgressStyle::with_template("{spinner} {human_pos} published, {per_sec}");
+    let style = ProgressStyle::with_template("{spinner} {human_pos} lines, {per_sec}");
     style.unwrap_or_else(|_| ProgressStyle::default_spinner())
 }

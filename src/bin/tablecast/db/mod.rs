@@ -1,8 +1,10 @@
 //! `tablecast db`: rows of the database, written and read.
 
+mod lines;
 mod read;
 
 use std::io::Read;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +56,17 @@ enum Command {
         /// Write only if the row still has this version.
         #[arg(long, value_name = "N")]
         if_version: Option<u64>,
+    },
+    /// Make writes, one for each line of a file, in order; prints the result of each.
+    ///
+    /// A line is a JSON object with the fields of publish: table, key, action (create, set or delete; default: set), value,
+    /// topic and priority. With a topic other than D, a set or delete finds only a row of that topic. A result is that of
+    /// create, set or delete, or `failed: ERROR`, and the next line follows; a failed write makes the command fail at the
+    /// end, a bad line ends it.
+    Write {
+        /// The file, - for stdin.
+        #[arg(long)]
+        file: PathBuf,
     },
     /// Print all rows of a table, one per line, as get does; in the order of their keys' bytes.
     List {
@@ -160,6 +173,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<()> {
             write.if_version = *if_version;
             change.make(config, write)
         }
+        Command::Write { file } => lines::write(config, file, longest_write(config)),
         Command::Get(row) => read::get(config, row),
         Command::List {
             table,
@@ -210,8 +224,8 @@ impl ChangeArgs {
         let mut write = write;
         write.topic = topic.as_ref();
         // A signal must not interrupt between storing and publishing, or before an unpublished change is undone.
-        let _signal = signal::channel(2 * config.store_timeout_ms + config.send_timeout_ms)?;
-        let named = |e| about(&self.row.name(), e);
+        let _signal = signal::channel(longest_write(config))?;
+        let named = |e| named_row(write.table, write.key, e);
         if self.no_publish {
             let written = open_store(config).and_then(|store| store.write(&write));
             return say(&write, &written.map_err(named)?);
@@ -262,9 +276,11 @@ impl RowArgs {
         self.topic.as_deref().map(Topic::new).transpose()
     }
 
-    fn name(&self) -> String {
-        format!("{} key {:?}", table_name(&self.table), self.key)
-    }
+}
+
+/// The longest time from storing a change to the undo of it.
+fn longest_write(config: &Config) -> Duration {
+    2 * config.store_timeout_ms + config.send_timeout_ms
 }
 
 fn open_store(config: &Config) -> Result<Arc<dyn Store>> {
@@ -278,6 +294,11 @@ fn in_table<T>(config: &Config, table: &str, act: impl FnOnce(&dyn Store) -> Res
 
 fn table_name(table: &str) -> String {
     format!("table {table:?}")
+}
+
+/// An error about this row.
+fn named_row(table: &str, key: &str, e: Error) -> Error {
+    about(&format!("{} key {key:?}", table_name(table)), e)
 }
 
 /// Turns a store's `false` into a failure.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tablecast::store::{Listing, Row};
 use tablecast::{Config, Error, ErrorKind, Result, Topic};
 
-use super::{RowArgs, about, open_store, table_name};
+use super::{RowArgs, about, named_row, open_store, table_name};
 use crate::line::version_text;
 use crate::terminal::{Columns, FormatArgs, Kind};
 use crate::{output, signal};
@@ -20,7 +20,7 @@ const GRACE: Duration = Duration::from_millis(900);
 pub(super) fn get(config: &Config, args: &RowArgs) -> Result<()> {
     let topic = args.topic()?;
     let row = open_store(config).and_then(|store| store.get(&args.table, &args.key, topic.as_ref()));
-    let row = row.map_err(|e| about(&args.name(), e))?;
+    let row = row.map_err(|e| named_row(&args.table, &args.key, e))?;
     output::result(&line(&args.table, &row)?)
 }
 

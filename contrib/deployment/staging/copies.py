@@ -1,0 +1,107 @@
+"""What is written, and what the agents hold of it."""
+
+import itertools
+import json
+import random
+import threading
+import time
+
+from .processes import Dialogue
+
+TABLE = "lport"
+TENANTS = 5
+# Rows of a writer, and its changes a second.
+KEYS = 100
+RATE = 50
+# The longest that one write may take, in seconds: more than the time limits of the store and of sending.
+PATIENCE = 30
+PAUSE = 0.1
+
+
+class Writer(threading.Thread):
+    """Changes rows of its own at random. As a controller does, it knows what should be stored, and repeats a write until
+    it is. Its rows change only under `turn`."""
+
+    def __init__(self, host, command, log):
+        super().__init__(daemon=True)
+        self.dialogue = Dialogue(host, "writer", command, log)
+        # The wanted rows by key: topic and value.
+        self.rows = {}
+        self.keys = [f"{host.name}-{number}" for number in range(KEYS)]
+        self.written, self.turn = 0, threading.Lock()
+        self.start()
+
+    def run(self):
+        for number in itertools.count():
+            with self.turn:
+                key = random.choice(self.keys)
+                if key in self.rows and random.random() < 0.1:
+                    del self.rows[key]
+                else:
+                    self.rows[key] = (topic(key), json.dumps({"number": number}))
+                self.written += self.settle(key)
+            time.sleep(1 / RATE)
+
+    def repair(self, end):
+        """Compares all rows with the store, which may have lost some in a failover; returns the number written again."""
+        return sum(self.settle(key, end) for key in self.keys)
+
+    def settle(self, key, end=float("inf")):
+        """Makes the store hold what is wanted of this row; true if that took a change. Gives up at the end."""
+        wanted = self.rows.get(key)
+        line = {"table": TABLE, "key": key, "topic": topic(key), "action": "delete" if wanted is None else "set"}
+        if wanted is not None:
+            line["value"] = wanted[1]
+        while time.monotonic() < end:
+            answer = self.dialogue.ask(json.dumps(line), PATIENCE)
+            if not answer.startswith("failed: "):
+                return not answer.startswith("unchanged")
+            if answer.startswith("failed: not found"):
+                if wanted is None:
+                    return False
+                line["action"] = "create"
+            elif answer.startswith("failed: already exists"):
+                line["action"] = "set"
+            else:
+                time.sleep(PAUSE)
+        return False
+
+
+def topic(key):
+    """Always the same for a key: of one tenant, or of all."""
+    number = int(key.rpartition("-")[2])
+    return "D" if number % 6 == 0 else f"tenant{number % TENANTS + 1}"
+
+
+class Copy:
+    """The rows that an agent has printed that it holds."""
+
+    def __init__(self, topics):
+        self.topics, self.rows = topics, {}
+
+    def hear(self, line):
+        """A line of the agent, or None if it begins anew."""
+        change = json.loads(line) if line else {}
+        match change.get("event"):
+            case None:
+                self.rows = {}
+            case "added" | "changed":
+                self.rows[change["key"]] = change["value"]
+            case "removed":
+                self.rows.pop(change["key"], None)
+
+
+def differences(writers, copies, stored=None):
+    """Numbers of compared and of differing rows: of each copy with what was written, and of all rows in the store, if they
+    are given."""
+    written = {key: row for writer in writers for key, row in writer.rows.items()}
+    sides = [(copy.topics, dict(copy.rows)) for copy in copies]
+    if stored is not None:
+        sides.append((None, stored))
+    compared = differing = 0
+    for topics, held in sides:
+        wanted = {key: value for key, (topic, value) in written.items() if topics is None or topic in topics}
+        keys = wanted.keys() | held.keys()
+        compared += len(keys)
+        differing += sum(wanted.get(key) != held.get(key) for key in keys)
+    return compared, differing

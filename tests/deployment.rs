@@ -1,0 +1,116 @@
+//! The deployment of `contrib/deployment`, staged on this machine, broken, and compared.
+#![cfg(all(feature = "bin", feature = "redis", target_os = "linux"))]
+
+mod common;
+#[path = "common/process.rs"]
+mod process;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use common::{eventually, within};
+use process::{LIMIT, Process};
+
+/// More than a stage takes on a busy machine.
+const LONG: Duration = Duration::from_secs(240);
+
+/// Each has all of the machine.
+static STAGE: Mutex<()> = Mutex::new(());
+
+/// Begins a stage that keeps its files in this folder.
+fn stage(folder: &Path, args: &[&str]) -> Process {
+    let python = std::env::var_os("TABLECAST_TEST_PYTHON").unwrap_or_else(|| "python3".into());
+    let mut command = Command::new(python);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/deployment/stage"));
+    command.args(["--tool", env!("CARGO_BIN_EXE_tablecast"), "--keep"]);
+    command.arg(folder).args(args);
+    Process::start(command)
+}
+
+/// The next line; `None`, and a word why, where this user may have no namespaces.
+fn line(stage: &mut Process) -> Option<String> {
+    if let Some(line) = stage.line_by(Instant::now() + LONG) {
+        return Some(line);
+    }
+    let end = stage.end();
+    assert_eq!(end.code, Some(3), "{end:?}");
+    println!("skipped: {}", end.stderr);
+    None
+}
+
+/// The number of processes whose environment names the folder: all on the stage.
+fn processes(folder: &Path) -> usize {
+    let named = folder.to_str().unwrap().as_bytes();
+    let is_named = |process: &fs::DirEntry| {
+        let environment = fs::read(process.path().join("environ")).unwrap_or_default();
+        environment.windows(named.len()).any(|window| window == named)
+    };
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    all.filter(is_named).count()
+}
+
+#[test]
+fn every_copy_is_right_after_each_fault() {
+    within(2 * LONG, || {
+        let _alone = STAGE.lock();
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().join("kept");
+        let mut stage = stage(&folder, &["--seconds", "2"]);
+        let mut lines = vec![];
+        loop {
+            let Some(next) = line(&mut stage) else { return };
+            println!("{next}");
+            let is_last = next.contains(" writes; ");
+            lines.push(next);
+            if is_last {
+                break;
+            }
+        }
+        let end = stage.end();
+        assert_eq!(end.code, Some(0), "{lines:#?} {end:?}");
+        assert!(lines.last().unwrap().ends_with("all copies were equal after each fault"));
+        eventually(LIMIT, || processes(&folder) == 0);
+
+        let faults = fs::read_to_string(folder.join("faults.csv")).unwrap();
+        let mut rows = faults.lines().map(|line| line.split(',').collect::<Vec<_>>());
+        let head = rows.next().unwrap();
+        let faults: Vec<_> = rows.collect();
+        assert_eq!(faults.len(), 5, "{faults:#?}");
+        for fault in &faults {
+            let number = |name: &str| -> f64 {
+                let at = head.iter().position(|field| *field == name).unwrap();
+                fault[at].parse().unwrap()
+            };
+            assert!(number("end_s") - number("begin_s") >= 2.0, "{fault:?}");
+            assert!(number("equal_s") - number("end_s") <= 31.0, "{fault:?}");
+            assert!(number("rows_compared") > 50.0, "{fault:?}");
+            assert_eq!(number("rows_differing"), 0.0, "{fault:?}");
+        }
+        let trace = fs::read_to_string(folder.join("trace.csv")).unwrap();
+        let agents: BTreeSet<&str> = trace.lines().skip(1).filter_map(|line| line.split(',').nth(1)).collect();
+        assert_eq!(agents.len(), 5, "{trace}");
+        // The cut shows.
+        let staleness = trace.lines().skip(1).filter_map(|line| line.split(',').nth(2)?.parse().ok());
+        assert!(staleness.fold(0.0, f64::max) > 2.0);
+    });
+}
+
+#[test]
+fn an_interrupt_leaves_nothing_behind() {
+    within(2 * LONG, || {
+        let _alone = STAGE.lock();
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().join("kept");
+        let mut stage = stage(&folder, &["--seconds", "60"]);
+        let Some(ready) = line(&mut stage) else { return };
+        assert!(ready.starts_with("ready after"), "{ready}");
+        assert!(processes(&folder) > 10, "servers, services, writers and agents");
+        stage.signal("INT");
+        assert_eq!(stage.end().code, Some(130));
+        eventually(LIMIT, || processes(&folder) == 0);
+    });
+}
