@@ -72,7 +72,12 @@ fn every_copy_is_right_after_each_fault() {
         }
         let end = stage.end();
         assert_eq!(end.code, Some(0), "{lines:#?} {end:?}");
-        assert!(lines.last().unwrap().ends_with("all copies were equal after each fault"));
+        assert!(
+            lines
+                .last()
+                .unwrap()
+                .ends_with("all copies were equal after each fault")
+        );
         eventually(LIMIT, || processes(&folder) == 0);
 
         let faults = fs::read_to_string(folder.join("faults.csv")).unwrap();
@@ -91,10 +96,17 @@ fn every_copy_is_right_after_each_fault() {
             assert_eq!(number("rows_differing"), 0.0, "{fault:?}");
         }
         let trace = fs::read_to_string(folder.join("trace.csv")).unwrap();
-        let agents: BTreeSet<&str> = trace.lines().skip(1).filter_map(|line| line.split(',').nth(1)).collect();
+        let agents: BTreeSet<&str> = trace
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split(',').nth(1))
+            .collect();
         assert_eq!(agents.len(), 5, "{trace}");
         // The cut shows.
-        let staleness = trace.lines().skip(1).filter_map(|line| line.split(',').nth(2)?.parse().ok());
+        let staleness = trace
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split(',').nth(2)?.parse().ok());
         assert!(staleness.fold(0.0, f64::max) > 2.0);
     });
 }
