@@ -3,8 +3,9 @@ use std::io::Write;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::common::eventually;
 use crate::host::{Host, json, serve, service, socket};
-use crate::process::{Process, assert_fails, run, tablecast};
+use crate::process::{LIMIT, Process, assert_fails, run, tablecast};
 use serde_json::json;
 use tablecast::Config;
 
@@ -241,7 +242,7 @@ fn a_signal_ends_a_watch_whose_reader_hangs() {
     let host = Host::start();
     // This pipe has no reader.
     let mut command = tablecast(["watch", "--publisher", &host.network]);
-    let (_reader, writer) = std::io::pipe().unwrap();
+    let (reader, writer) = std::io::pipe().unwrap();
     command.stdout(writer).stderr(std::process::Stdio::piped());
     let mut watch = command.spawn().unwrap();
     drop(command);
@@ -256,6 +257,8 @@ fn a_signal_ends_a_watch_whose_reader_hangs() {
         publish.write(&format!("{line}\n"));
     }
     assert_eq!(publish.end().code, Some(0));
+    // Until no further line has room in the pipe, of which it can be that a page is not filled.
+    eventually(LIMIT, || rustix::io::ioctl_fionread(&reader).unwrap() > 60_000);
     let start = Instant::now();
     let kill = format!("kill -TERM {}", watch.id());
     assert!(
@@ -587,7 +590,7 @@ fn status_tells_of_addresses_topics_and_publishers() {
     ];
     let status = || tablecast([&["status"], &args[..], &[&host.network]].concat());
     // The first one may be there before the writer.
-    let deadline = Instant::now() + crate::process::LIMIT;
+    let deadline = Instant::now() + LIMIT;
     let rows = loop {
         let end = Process::start(status()).end();
         assert_eq!((end.code, &*end.stderr), (Some(0), ""));
