@@ -218,7 +218,10 @@ fn lines_are_written_one_by_one() {
     let mut watch = host.live_watch(&["--topic", "tenant1"]);
     let mut write = Process::start(db.command(&["write", "--file", "-"]));
     for (change, result) in [
-        (r#""action":"create","value":{"n":1},"topic":"tenant1""#, "created version 1"),
+        (
+            r#""action":"create","value":{"n":1},"topic":"tenant1""#,
+            "created version 1",
+        ),
         (r#""value":"{\"n\":1}""#, "unchanged version 1"),
         (r#""value":"2","topic":"other""#, "failed: not found"),
         (r#""value":"2","topic":"tenant1","priority":-1"#, "set version 2"),
@@ -255,7 +258,10 @@ fn lines_end_with_a_bad_one_or_a_signal() {
         assert!(write.line().starts_with("failed: not found"));
         write
     };
-    for (change, named) in [(r#""action":"move","value":"1""#, "\"move\""), (r#""action":"set""#, "no value")] {
+    for (change, named) in [
+        (r#""action":"move","value":"1""#, "\"move\""),
+        (r#""action":"set""#, "no value"),
+    ] {
         let mut write = start();
         write.write(&format!("{{\"table\":\"t\",\"key\":\"k\",{change}}}\n"));
         assert_fails(&write.end(), 1, &["line 2 of stdin", named]);

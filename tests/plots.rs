@@ -19,7 +19,11 @@ fn root() -> &'static Path {
 fn plot(to: &Path, sources: &[&Path]) -> Output {
     let python = std::env::var_os("TABLECAST_TEST_PYTHON").unwrap_or_else(|| "python3".into());
     let mut command = Command::new(python);
-    command.arg(root().join("contrib/plot")).arg("--to").arg(to).args(sources);
+    command
+        .arg(root().join("contrib/plot"))
+        .arg("--to")
+        .arg(to)
+        .args(sources);
     command.output().unwrap()
 }
 
@@ -79,7 +83,13 @@ fn each_benchmark_is_drawn_with_its_figures() {
         (
             "a writer's own rate, updates/s\n  to the network itself    500000   through the service    250000   ratio \
              0.51\n",
-            ["to the network itself", "through the service", "500,000", "250,000", "ratio 0.51"],
+            [
+                "to the network itself",
+                "through the service",
+                "500,000",
+                "250,000",
+                "ratio 0.51",
+            ],
         ),
         (
             "one by one: the crate's PUBLISH, and ours\n  PUBLISH, send_event     14000   tablecast     7000   ratio 0.50\n",
@@ -87,7 +97,13 @@ fn each_benchmark_is_drawn_with_its_figures() {
         ),
         (
             "lookups of 500000 keys: 12.5ms; a map behind a lock: 25.0ms; speed 2.00 of it\n",
-            ["lookups of 500000 keys", "a map behind a lock", "12.5 ms", "25.0 ms", "speed 2.00"],
+            [
+                "lookups of 500000 keys",
+                "a map behind a lock",
+                "12.5 ms",
+                "25.0 ms",
+                "speed 2.00",
+            ],
         ),
         (
             "rate, median of 5 rounds, updates/s: without metrics 1200000, with 600000, ratio 0.501\n",
@@ -102,7 +118,10 @@ fn each_benchmark_is_drawn_with_its_figures() {
             }
             // Of the two bars one is twice as long as the other.
             for width in ["290.0", "145.0"] {
-                assert!(picture.contains(&format!("width=\"{width}\" height=\"12.0\"")), "{picture}");
+                assert!(
+                    picture.contains(&format!("width=\"{width}\" height=\"12.0\"")),
+                    "{picture}"
+                );
             }
         }
     });
@@ -135,7 +154,10 @@ fn a_trace_is_drawn_with_its_faults() {
             assert!(picture.contains(&format!(">{text}</text>")), "{text}: {picture}");
         }
         // From the bottom to the top, and half of the way down.
-        assert!(picture.contains("points=\"60.0,206.0 385.0,56.0 710.0,131.0\""), "{picture}");
+        assert!(
+            picture.contains("points=\"60.0,206.0 385.0,56.0 710.0,131.0\""),
+            "{picture}"
+        );
         let marks = picture.matches("height=\"150.0\"").count();
         assert_eq!(marks, 4, "two faults in each of two panels");
     });

@@ -275,7 +275,6 @@ impl RowArgs {
     fn topic(&self) -> Result<Option<Topic>> {
         self.topic.as_deref().map(Topic::new).transpose()
     }
-
 }
 
 /// The longest time from storing a change to the undo of it.
