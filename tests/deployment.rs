@@ -7,6 +7,7 @@ mod process;
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Mutex;
@@ -21,13 +22,14 @@ const LONG: Duration = Duration::from_secs(240);
 /// Each has all of the machine.
 static STAGE: Mutex<()> = Mutex::new(());
 
-/// Begins a stage that keeps its files in this folder.
-fn stage(folder: &Path, args: &[&str]) -> Process {
+const TOOL: &str = env!("CARGO_BIN_EXE_tablecast");
+
+/// Begins a stage of this tool that keeps its files in this folder.
+fn stage(tool: &Path, folder: &Path, args: &[&str]) -> Process {
     let python = std::env::var_os("TABLECAST_TEST_PYTHON").unwrap_or_else(|| "python3".into());
     let mut command = Command::new(python);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/deployment/stage"));
-    command.args(["--tool", env!("CARGO_BIN_EXE_tablecast"), "--keep"]);
-    command.arg(folder).args(args);
+    command.arg("--tool").arg(tool).arg("--keep").arg(folder).args(args);
     Process::start(command)
 }
 
@@ -40,6 +42,16 @@ fn line(stage: &mut Process) -> Option<String> {
     assert_eq!(end.code, Some(3), "{end:?}");
     println!("skipped: {}", end.stderr);
     None
+}
+
+/// The lines up to the result, the last one.
+fn lines(stage: &mut Process) -> Option<Vec<String>> {
+    let mut lines = vec![];
+    while !lines.last().is_some_and(|line: &String| line.contains(" writes; ")) {
+        lines.push(line(stage)?);
+    }
+    println!("{}", lines.join("\n"));
+    Some(lines)
 }
 
 /// The number of processes whose environment names the folder: all on the stage.
@@ -59,17 +71,8 @@ fn every_copy_is_right_after_each_fault() {
         let _alone = STAGE.lock();
         let temporary = tempfile::tempdir().unwrap();
         let folder = temporary.path().join("kept");
-        let mut stage = stage(&folder, &["--seconds", "2"]);
-        let mut lines = vec![];
-        loop {
-            let Some(next) = line(&mut stage) else { return };
-            println!("{next}");
-            let is_last = next.contains(" writes; ");
-            lines.push(next);
-            if is_last {
-                break;
-            }
-        }
+        let mut stage = stage(TOOL.as_ref(), &folder, &["--seconds", "2"]);
+        let Some(lines) = lines(&mut stage) else { return };
         let end = stage.end();
         assert_eq!(end.code, Some(0), "{lines:#?} {end:?}");
         assert!(
@@ -117,12 +120,47 @@ fn an_interrupt_leaves_nothing_behind() {
         let _alone = STAGE.lock();
         let temporary = tempfile::tempdir().unwrap();
         let folder = temporary.path().join("kept");
-        let mut stage = stage(&folder, &["--seconds", "60"]);
+        let mut stage = stage(TOOL.as_ref(), &folder, &["--seconds", "60"]);
         let Some(ready) = line(&mut stage) else { return };
         assert!(ready.starts_with("ready after"), "{ready}");
         assert!(processes(&folder) > 10, "servers, services, writers and agents");
         stage.signal("INT");
         assert_eq!(stage.end().code, Some(130));
         eventually(LIMIT, || processes(&folder) == 0);
+    });
+}
+
+#[test]
+fn a_wrong_copy_is_found() {
+    within(2 * LONG, || {
+        let _alone = STAGE.lock();
+        let temporary = tempfile::tempdir().unwrap();
+        // From a moment on, one agent says nothing of rows that are removed.
+        let (tool, lies) = (temporary.path().join("tool"), temporary.path().join("lies"));
+        let lies_name = lies.display();
+        let script = format!(
+            r#"#!/bin/sh
+            case "$*" in
+            *"--id agent1 "*)
+                {TOOL} "$@" | while read -r line; do
+                    case "$line" in *'"removed"'*) [ ! -e {lies_name} ] || continue ;; esac
+                    echo "$line"
+                done ;;
+            *) exec {TOOL} "$@" ;;
+            esac
+            "#
+        );
+        fs::write(&tool, script).unwrap();
+        fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
+        let args = ["--seconds", "3", "--bound", "5", "--fault", "kill_agent"];
+        let mut stage = stage(&tool, &temporary.path().join("kept"), &args);
+        if line(&mut stage).is_none() {
+            return;
+        }
+        fs::write(&lies, "").unwrap();
+        let Some(lines) = lines(&mut stage) else { return };
+        assert_eq!(stage.end().code, Some(1));
+        assert!(lines.last().unwrap().ends_with("COPIES DIFFER"), "{lines:#?}");
+        assert!(lines.iter().any(|line| line.contains(" never ")), "{lines:#?}");
     });
 }

@@ -53,8 +53,9 @@ class Trace(threading.Thread):
         if "replica_staleness_max_seconds" not in now:
             # It begins.
             return
-        begun_anew = now.get("sync_events_total", 0) < self.last[agent].get("sync_events_total", 0)
-        last = {} if begun_anew else self.last[agent]
+        # Counters begin at 0 with each run of the agent; this one rises all the time.
+        is_new = now.get("frames_received_total", 0) < self.last[agent].get("frames_received_total", 0)
+        last = {} if is_new else self.last[agent]
 
         def rise(name):
             return now.get(name, 0) - last.get(name, 0)
