@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fs;
 use std::hint;
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
@@ -125,21 +125,21 @@ impl Crowded {
     }
 }
 
-/// Some come at once, the others one by one.
+/// Some come at once, the others one by one. Those that find nobody listening are turned away too.
 fn come(address: &str, at_once: usize, one_by_one: usize) -> Vec<Box<dyn Any + Send>> {
     let mut crowd: Vec<_> = (0..at_once).map(|_| connect(address)).collect();
     for _ in 0..one_by_one {
         pass(Duration::from_millis(2));
         crowd.push(connect(address));
     }
-    crowd
+    crowd.into_iter().flatten().collect()
 }
 
-fn connect(address: &str) -> Box<dyn Any + Send> {
-    match address.strip_prefix("tcp://") {
-        Some(host) => Box::new(TcpStream::connect(host).unwrap()),
-        None => Box::new(UnixStream::connect(address.strip_prefix("ipc://").unwrap()).unwrap()),
-    }
+fn connect(address: &str) -> io::Result<Box<dyn Any + Send>> {
+    Ok(match address.strip_prefix("tcp://") {
+        Some(host) => Box::new(TcpStream::connect(host)?),
+        None => Box::new(UnixStream::connect(address.strip_prefix("ipc://").unwrap())?),
+    })
 }
 
 /// At an address over TCP, and at one of a Unix socket.
