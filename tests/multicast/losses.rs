@@ -45,8 +45,8 @@ fn send_paced(publisher: &Publisher, numbers: RangeInclusive<u64>, watches: &mut
     }
     let took = &mut watches[2].took;
     took.sort_unstable();
-    let [p50, p99] = [0.5, 0.99].map(|part| took[(took.len() as f64 * part) as usize]);
-    println!("p50 {p50} us, p99 {p99} us");
+    let [p50, p99] = [0.5, 0.99].map(|part| took.get((took.len() as f64 * part) as usize));
+    println!("microseconds: p50 {p50:?}, p99 {p99:?}");
     took.clear();
 }
 
@@ -111,7 +111,7 @@ fn a_receiver_that_was_stopped_is_told() {
 #[test]
 fn a_burst_goes_out_at_the_rate() {
     const COUNT: u64 = 5_000;
-    const RATE: u32 = 10_000;
+    const RATE: u32 = 2_000;
     within(LIMIT, || {
         alone("losses::a_burst_goes_out_at_the_rate", |cable| {
             let options = ZmqOptions {
@@ -125,8 +125,8 @@ fn a_burst_goes_out_at_the_rate() {
             finish(&publisher, COUNT, &mut watches);
             let took = start.elapsed();
             println!("{took:?}: {}", watches[0].report());
-            // An update has more than 100 bytes.
-            let least = COUNT as f64 * 800.0 / (f64::from(RATE) * 1000.0);
+            // An update has more than 100 bytes, and what the rate allows in a second goes out at once.
+            let least = COUNT as f64 * 800.0 / (f64::from(RATE) * 1000.0) - 1.0;
             assert!(took >= Duration::from_secs_f64(least), "{took:?}");
         });
     });
@@ -146,9 +146,10 @@ fn a_cut_and_the_end_of_a_publisher_are_noticed() {
             println!("noticed after {:?}", cut.elapsed());
             cable.lose(0.0);
             watch.expect("reconnected");
-            // A goodbye is no loss: nothing is told while the address is found dead.
+            watch.await_stderr("sync: reconnected");
+            // A goodbye is no loss: nothing is told when the address is found dead.
             drop(first);
-            watch.read_by(Instant::now() + Duration::from_secs(5));
+            watch.await_stderr("nothing comes from");
             let _second = publisher(ADDRESS, ZmqOptions::default());
             watch.expect("reconnected");
         });

@@ -43,7 +43,7 @@ impl Watch {
     pub(crate) fn start(cable: &Cable, options: &[&str]) -> Watch {
         let address = format!("epgm://{THERE};{GROUP}");
         let mut command = tablecast(["watch", "--topic", TOPIC, "--publisher", &address]);
-        command.args(options);
+        command.args(options).env("RUST_LOG", "info");
         Watch {
             process: Process::start(cable.there(&command)),
             came: 0,
@@ -83,7 +83,7 @@ impl Watch {
             if key > self.last + 1 {
                 self.missing.push(self.last + 1..=key - 1);
             }
-            self.took.push(micros() - text("value").parse::<u64>().unwrap());
+            self.took.push(micros().saturating_sub(text("value").parse().unwrap()));
             (self.last, self.came) = (key, self.came + 1);
             self.has_ended |= text("table") == END;
         } else if text("reason") == "gap" {
@@ -94,10 +94,11 @@ impl Watch {
         }
     }
 
-    /// True once the last update has come, and every missing one was reported.
+    /// True once the last update has come, and every missing one was reported. Events other than gaps, which a starved
+    /// process may have, are for all updates.
     pub(crate) fn is_complete(&mut self) -> bool {
         self.read_by(Instant::now());
-        let is_told = |number| self.gaps.iter().any(|gap| gap.contains(&number));
+        let is_told = |number| !self.syncs.is_empty() || self.gaps.iter().any(|gap| gap.contains(&number));
         self.has_ended && self.missing.iter().cloned().flatten().all(is_told)
     }
 
