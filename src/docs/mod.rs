@@ -25,6 +25,7 @@ macro_rules! pages {
         /// [picture of two processes]: #plot-end_to_end
         /// [picture of redis]: #plot-redis
         /// [picture of the deployment]: #plot-deployment
+        /// [picture of top]: #plot-top
         ///
         #[doc = include_str!(concat!(stringify!($page), ".md"))]
         ///
@@ -46,7 +47,7 @@ pages! {
         "In the reference: [`Registration`](crate::registry::Registration), [`Discovery`](crate::registry::Discovery).";
     monitors: "Tables that other programs write without publishing.",
         "In the reference: [`Monitor`](crate::Monitor), [`Store::table_version`](crate::Store::table_version).";
-    command_line: "The tool `tablecast`.", "";
+    command_line: "The tool `tablecast`.", include_str!("plots/top.svg");
     options: "Every option, with its default, unit and meaning.", "In the reference: [`Config`](crate::Config).";
     operating: "Limits, files, signals, logs, and libzmq.", include_str!("plots/deployment.svg");
     metrics: "What Prometheus can ask of a node.",
