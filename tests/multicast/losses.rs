@@ -10,6 +10,7 @@ use tablecast::{Action, DbUpdate, ErrorKind, Publisher, PublisherOptions, Topic}
 use crate::LIMIT;
 use crate::common::{eventually, within};
 use crate::network::{ADDRESS, HERE, alone};
+use crate::process::{Process, run, tablecast};
 use crate::watch::{END, GROUP, TOPIC, Watch, micros};
 
 /// The interval between two updates.
@@ -152,6 +153,37 @@ fn a_cut_and_the_end_of_a_publisher_are_noticed() {
             watch.await_stderr("nothing comes from");
             let _second = publisher(ADDRESS, ZmqOptions::default());
             watch.expect("reconnected");
+        });
+    });
+}
+
+#[test]
+fn writers_publish_through_a_service() {
+    within(LIMIT, || {
+        alone("losses::writers_publish_through_a_service", |cable| {
+            let folder = tempfile::tempdir().unwrap();
+            let socket = folder.path().join("publisher.sock");
+            let socket = ["--publisher-multiproc-socket", socket.to_str().unwrap()];
+            let (group, port) = GROUP.split_once(':').unwrap();
+            let mut service = tablecast(["service", "--publisher-transport", "epgm", "--publisher-port", port]);
+            service
+                .args(["--publisher-bind-address", &format!("{HERE};{group}")])
+                .args(socket);
+            let mut service = Process::start(service);
+            let ready = service.line();
+            assert!(
+                ready.starts_with(&format!("ready epgm://{HERE};{GROUP} ipc://")),
+                "{ready}"
+            );
+            let mut watch = Watch::live(cable, &[]);
+            for (table, key) in [("row", "1"), (END, "2")] {
+                let mut publish = tablecast(["publish", "--table", table, "--key", key, "--topic", TOPIC]);
+                publish.args(["--value", &micros().to_string()]).args(socket);
+                let end = run(publish);
+                assert_eq!(end.code, Some(0), "{end:?}");
+            }
+            eventually(LONG, || watch.is_complete());
+            assert_eq!(watch.missed(), 0);
         });
     });
 }
