@@ -162,3 +162,16 @@ fn a_trace_is_drawn_with_its_faults() {
         assert_eq!(marks, 4, "two faults in each of two panels");
     });
 }
+
+#[test]
+fn a_screen_is_drawn_with_its_colours() {
+    let folder = tempfile::tempdir().unwrap();
+    let screen = folder.path().join("screen.ansi");
+    fs::write(&screen, "\u{1b}[1mname\u{1b}[0m  rate\n\u{1b}[32mone\u{1b}[39m <&\n\n").unwrap();
+    let output = plot(folder.path(), &[&screen]);
+    assert!(output.status.success(), "{output:?}");
+    let drawn = fs::read_to_string(folder.path().join("screen.svg")).unwrap();
+    for part in [r#"font-weight="bold">name<"#, ">  rate<", r##"fill="#3d9a50">one<"##, "> &lt;&amp;<"] {
+        assert!(drawn.contains(part), "{part}: {drawn}");
+    }
+}
