@@ -171,7 +171,12 @@ fn a_screen_is_drawn_with_its_colours() {
     let output = plot(folder.path(), &[&screen]);
     assert!(output.status.success(), "{output:?}");
     let drawn = fs::read_to_string(folder.path().join("screen.svg")).unwrap();
-    for part in [r#"font-weight="bold">name<"#, ">  rate<", r##"fill="#3d9a50">one<"##, "> &lt;&amp;<"] {
+    for part in [
+        r#"font-weight="bold">name<"#,
+        ">  rate<",
+        r##"fill="#3d9a50">one<"##,
+        "> &lt;&amp;<",
+    ] {
         assert!(drawn.contains(part), "{part}: {drawn}");
     }
 }
