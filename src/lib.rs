@@ -95,7 +95,7 @@
 //! Before 1.0 a minor version may change the interface; the wire format stays understood. The minimum compiler is Rust
 //! 1.95; raising it is a minor version.
 #![cfg_attr(
-    not(test),
+    not(any(test, fuzzing)),
     warn(
         clippy::print_stdout,
         clippy::print_stderr,
@@ -159,6 +159,9 @@ pub mod metrics;
 
 #[cfg(feature = "testing")]
 pub mod testing;
+
+#[cfg(all(any(test, fuzzing), feature = "metrics", feature = "redis", feature = "zmq"))]
+pub mod fuzzing;
 
 #[cfg(any(doc, doctest))]
 pub mod docs;

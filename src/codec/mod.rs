@@ -23,6 +23,8 @@
 mod decode;
 mod encode;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod hello;
 mod joined;
 mod json;

@@ -163,7 +163,7 @@ pub(super) fn is_uri(uri: &str) -> bool {
         }
         "ipc" => socket::expanded(rest).is_some(),
         // The driver checks the rest: it may be the program's own.
-        _ => is_scheme(scheme) && !rest.is_empty() && !rest.contains(char::is_whitespace),
+        _ => is_scheme(scheme) && !rest.is_empty() && !rest.contains(|c: char| c.is_whitespace() || c.is_control()),
     }
 }
 

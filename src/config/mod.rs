@@ -15,6 +15,8 @@
 
 mod address;
 mod database;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod join_frames;
 mod options;
 mod path;

@@ -66,6 +66,8 @@ mod courier;
 mod desk;
 mod docket;
 mod envelope;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod in_flight;
 mod latency;
 #[cfg(test)]

@@ -22,6 +22,8 @@
 //! 100; beyond that there are aggregates alone.
 
 mod collect;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod request;
 mod samples;
 mod series;

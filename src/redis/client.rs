@@ -335,6 +335,14 @@ fn on_refusal(node: &Node, why: &ServerError) -> Outcome {
     }
 }
 
+/// A refusal of any kind.
+#[cfg(any(test, fuzzing))]
+pub(super) fn on_any_refusal(node: &Node, why: &ServerError) {
+    if let Outcome::Elsewhere(Redirect { node, .. }) = on_refusal(node, why) {
+        assert!(!node.host.is_empty());
+    }
+}
+
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0.servers())

@@ -28,7 +28,7 @@ pub(crate) fn ranges(conn: &mut Conn, limit: Limit<'_>) -> Result<Vec<Range>> {
 }
 
 /// One range: its ends, then for each node a host, a port, an id, and other names of the host.
-fn read(range: Value, asked: &Node) -> Option<Range> {
+pub(super) fn read(range: Value, asked: &Node) -> Option<Range> {
     let mut parts = range.into_sequence().ok()?.into_iter();
     let slots = (number(parts.next()?)?, number(parts.next()?)?);
     let node = |value: Value| {

@@ -4,17 +4,15 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use ::redis::{Cmd, Parser, Value, cmd};
+use ::redis::{Cmd, Value, cmd};
 use rustix::event::PollFlags;
 use socket2::Socket;
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::buffer::Buffer;
 use super::health::Health;
-use super::message::{Message, message};
+use super::input::{Incoming, Input};
 use super::node::Node;
-use super::reply::Search;
 use super::stream::{Limit, Stream};
 use super::{Access, field, refused};
 
@@ -22,12 +20,7 @@ use super::{Access, field, refused};
 pub(crate) struct Conn {
     node: Node,
     stream: Stream,
-    input: Buffer,
-    search: Search,
-    parser: Parser,
-    /// The places of the last message's channel and payload, and its length.
-    message: [(usize, usize); 2],
-    length: usize,
+    input: Input,
     /// Everything received was read.
     drained: bool,
     /// The time of the last input.
@@ -45,15 +38,6 @@ pub(crate) struct Conn {
     selects: bool,
     /// The server has to be a Sentinel.
     is_sentinel: bool,
-}
-
-/// A part of the input.
-pub(crate) enum Incoming {
-    /// A message; [`Conn::message`] has it.
-    Message,
-    /// A message over the limit.
-    TooLarge,
-    Value(Value),
 }
 
 /// An output buffer larger than this is freed when it is empty.
@@ -76,11 +60,7 @@ impl Conn {
         let mut conn = Conn {
             node: node.clone(),
             stream,
-            input: Buffer::default(),
-            search: Search::default(),
-            parser: Parser::default(),
-            message: [(0, 0); 2],
-            length: 0,
+            input: Input::default(),
             drained: false,
             heard: Instant::now(),
             received: 0,
@@ -259,43 +239,12 @@ impl Conn {
     /// Takes the next part of the received input, without reading or waiting. A message whose payload is over the limit
     /// is skipped.
     pub(crate) fn next(&mut self, max_payload: usize) -> Result<Option<Incoming>> {
-        let input = self.input.bytes();
-        let node = &self.node;
-        let found = message(input, max_payload).map_err(|e| broken(node, e))?;
-        match found {
-            Message::Whole {
-                channel,
-                payload,
-                length,
-            } => {
-                self.input.consume(length);
-                (self.message, self.length) = ([channel, payload], length);
-                return Ok(Some(Incoming::Message));
-            }
-            Message::TooLarge { length } => {
-                self.input.consume(length);
-                return Ok(Some(Incoming::TooLarge));
-            }
-            Message::Partial => return Ok(None),
-            Message::Other => {}
-        }
-        let Some(end) = self.search.end(input).map_err(|e| broken(node, e))? else {
-            return Ok(None);
-        };
-        let reply = input.get(..end).unwrap_or_default();
-        let value = match reply.starts_with(b"-") {
-            // A refusal quotes the request, cut at any byte; the parser accepts only UTF-8.
-            true => self.parser.parse_value(String::from_utf8_lossy(reply).as_bytes()),
-            false => self.parser.parse_value(reply),
-        };
-        let value = value.map_err(|e| broken(node, e))?;
-        self.input.consume(end);
-        Ok(Some(Incoming::Value(value)))
+        self.input.next(max_payload).map_err(|e| lost(&self.node, e))
     }
 
     /// The channel and the payload of the message that [`Conn::next`] has just returned.
     pub(crate) fn message(&self) -> [&[u8]; 2] {
-        self.message.map(|part| self.input.consumed_part(self.length, part))
+        self.input.message()
     }
 
     /// Reads once; returns true if there was input.
@@ -368,9 +317,4 @@ pub(super) fn lost(node: &Node, e: io::Error) -> Error {
         _ => ErrorKind::Transport,
     };
     Error::new(kind, format!("Redis at {node}")).with_source(e)
-}
-
-/// The error for bytes that violate the protocol.
-fn broken(node: &Node, e: impl std::error::Error + Send + Sync + 'static) -> Error {
-    lost(node, io::Error::new(io::ErrorKind::InvalidData, e))
 }

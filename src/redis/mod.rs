@@ -11,7 +11,10 @@ mod client;
 mod cluster;
 mod conn;
 mod finder;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod health;
+mod input;
 mod master;
 mod masters;
 mod message;
@@ -45,9 +48,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 pub(crate) use address::Servers;
 pub(crate) use client::{Client, Request};
-pub(crate) use conn::{Conn, Incoming};
+pub(crate) use conn::Conn;
 pub(crate) use finder::{Finder, turns};
 pub(crate) use health::Health;
+pub(crate) use input::Incoming;
 use masters::Masters;
 pub(crate) use node::Node;
 pub(crate) use stream::{Limit, poll, signal};

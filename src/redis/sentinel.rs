@@ -75,7 +75,7 @@ fn epoch(conn: &mut Conn, question: &Cmd, limit: Limit<'_>) -> Result<u64> {
 }
 
 /// Reads a host and a port; `None` if there are none.
-fn read_address(answer: &Value, sentinel: &Node) -> Option<Node> {
+pub(super) fn read_address(answer: &Value, sentinel: &Node) -> Option<Node> {
     let (host, port): (String, u16) = from_redis_value_ref(answer).ok()?;
     (port != 0).then(|| Node {
         host: sentinel.host_told(&host),

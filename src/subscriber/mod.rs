@@ -23,6 +23,8 @@ use crate::update::{Name, Topic};
 
 pub use options::{SubscriberOptions, SubscriberStats};
 pub(crate) use own::OwnTopic;
+#[cfg(any(test, fuzzing))]
+pub(crate) use session::fuzzing::session as fuzz;
 use session::{Command, Session};
 use shared::{Link, Shared, State};
 pub use status::{AddressState, AddressStatus, PublisherStatus, SubscriberStatus, TopicState, TopicStatus};

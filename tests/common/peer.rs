@@ -1,4 +1,5 @@
 //! Foreign peers: bare ZeroMQ sockets.
+#![allow(dead_code, reason = "every test target uses a part of it")]
 
 /// A bare socket, bound to a free port, and its address.
 pub(crate) fn bound(context: &zmq::Context, kind: zmq::SocketType) -> (zmq::Socket, String) {

@@ -166,6 +166,7 @@ fn listen_addresses_are_checked() {
         "Udp://a:1",
         "two words://a",
         "inproc://",
+        "inproc://a\0",
         "ipc://",
         "redis://a b",
         "@@tcp://a:1",

@@ -55,7 +55,8 @@ impl Endpoint {
         match scheme {
             "tcp" => {
                 let port = rest.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
-                if !matches!(port, Some((host, Ok(_))) if !host.is_empty()) {
+                // Behind a source there is a destination too.
+                if !matches!(port, Some((host, Ok(_))) if !host.is_empty() && !host.ends_with(';')) {
                     return invalid("tcp://host:port with a port from 0 to 65535");
                 }
             }
@@ -236,6 +237,7 @@ mod tests {
             "tcp://host",
             "tcp://:1",
             "tcp://h:65536",
+            "tcp://10.0.0.1:0;:1",
             "udp://h:1",
             "epgm://239.192.1.1:8866",
             "epgm://eth0;10.0.0.1:8866",

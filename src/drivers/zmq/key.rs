@@ -129,17 +129,21 @@ impl KeyPair {
 /// The public keys of a file: certificates, or one key a line; `#` begins a comment. Fails with the first line that is
 /// neither.
 pub(super) fn public_keys(file: &Path) -> io::Result<Vec<Key>> {
-    let text = read(file)?;
+    listed(&read(file)?).map_err(|line| {
+        let context = format!("{}, line {line}: not a public key", file.display());
+        io::Error::new(Io::InvalidData, context)
+    })
+}
+
+/// The public keys of a text; or the number of the first line that is wrong.
+pub(super) fn listed(text: &str) -> Result<Vec<Key>, usize> {
     let mut keys = Vec::new();
-    for (number, line) in text.lines().enumerate() {
+    for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
-        match field(line, "public-key").map_or_else(|| Key::parse(line), Key::parse) {
+        match Key::parse(line).or_else(|| field(line, "public-key").and_then(Key::parse)) {
             Some(key) => keys.push(key),
             None if is_beside(line) => {}
-            None => {
-                let context = format!("{}, line {}: not a public key", file.display(), number + 1);
-                return Err(io::Error::new(Io::InvalidData, context));
-            }
+            None => return Err(number),
         }
     }
     Ok(keys)

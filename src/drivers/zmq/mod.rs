@@ -13,6 +13,8 @@ mod copy;
 mod curve;
 mod endpoint;
 mod filter;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod inbound;
 mod interfaces;
 mod keepalive;

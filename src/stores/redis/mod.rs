@@ -21,6 +21,8 @@
 //! `ZSCORE`), `INCR`, and with a cluster `CLUSTER SLOTS` and `ASKING`. All keys begin with `tablecast{`.
 
 mod answer;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod history;
 mod row;
 mod script;

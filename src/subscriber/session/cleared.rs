@@ -104,7 +104,8 @@ impl Cleared {
 
     /// The next time to call [`Cleared::in_force`].
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.resumed.values().filter_map(|resumed| resumed.patience).min()
+        let awaited = self.resumed.values().filter(|resumed| !resumed.is_quiet);
+        awaited.filter_map(|resumed| resumed.patience).min()
     }
 
     /// Called when the subscriber stops. When it runs again, all registered topics are reported to be in force.

@@ -8,6 +8,8 @@ mod commands;
 mod continuity;
 mod delay;
 mod frames;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod peer;
 mod ports;
 mod probe;

@@ -403,3 +403,25 @@ fn a_refused_topic_is_not_taken_to_be_in_force() {
     }
     assert_eq!(world.session.peers["here"].generation(), 2);
 }
+
+/// A topic that was registered before its clearing was reported is reported with the next address that is live: until
+/// then there is nothing to do, however long that takes.
+#[test]
+fn nothing_is_due_for_a_topic_that_waits_for_an_address() {
+    let mut world = manual();
+    world.command(Command::Disconnect("there".into()));
+    world.disconnect("here");
+    world.register("a");
+    world.millis = 10_000;
+    for _ in 0..3 {
+        world.session.handle_drained(world.now());
+        world.session.tick(world.now());
+        world.drive();
+    }
+    let now = world.now();
+    assert!(world.session.deadline().is_none_or(|due| due > now));
+    world.told.clear();
+    world.connect("here");
+    let told = world.told_by(20_000);
+    assert_eq!(told, [reconnected("here"), cleared(&["b"])], "covers a");
+}
