@@ -36,8 +36,8 @@ const KEYS: u64 = 100;
 const REPLICAS: usize = 10;
 
 /// The most memory, in MiB, that an attack costs a replica, and the service.
-const REPLICA: u64 = 160;
-const SERVICE: u64 = 160;
+const REPLICA: u64 = 128;
+const SERVICE: u64 = 96;
 
 /// Messages a second of each attacker, and how long.
 fn strength() -> (u64, Duration) {
@@ -343,7 +343,11 @@ fn hostile_peers_do_no_harm() {
                 _ => Copy::start(&host, &[&host.network, &lies]),
             })
             .collect();
-        let writer = origin(&context, &host.network, || drop(rows.put("0", &1)));
+        let mut number = 0;
+        let writer = origin(&context, &host.network, || {
+            number += 1;
+            rows.put("0", &number).unwrap();
+        });
         let mut costs = [
             Cost::of("the service", &host.service),
             Cost::of("a replica that is lied to", &copies[1].process),
@@ -394,7 +398,6 @@ fn hostile_peers_do_no_harm() {
             });
 
             let began = Instant::now();
-            let mut number = 1;
             while began.elapsed() < time {
                 number += 1;
                 rows.put(&(number % KEYS).to_string(), &number).unwrap();
