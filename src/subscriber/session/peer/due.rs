@@ -124,6 +124,7 @@ impl Peer {
                     if now.saturating_duration_since(at) > wait / 2 && self.unanswered_since().is_some() {
                         // This process was stopped, or had no processor.
                         self.excuse(wait / 2, wait, now);
+                        self.probe.as_mut()?.looked = now;
                         return None;
                     }
                     let probe = self.probe.as_mut()?;
