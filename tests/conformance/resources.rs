@@ -38,10 +38,7 @@ pub(crate) fn idles_without_work(driver: &str, setup: fn() -> Setup) {
     let start = cpu_time();
     let (done, stop) = crossbeam_channel::bounded::<()>(0);
     let spin = move || while stop.try_recv() == Err(TryRecvError::Empty) {};
-    let spinning = std::thread::Builder::new()
-        .name("tc-spin".into())
-        .spawn(spin)
-        .unwrap();
+    let spinning = std::thread::Builder::new().name("tc-spin".into()).spawn(spin).unwrap();
     eventually(LONG, || cpu_time() > start);
     drop(done);
     spinning.join().unwrap();
