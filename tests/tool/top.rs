@@ -121,3 +121,26 @@ fn keys_choose_and_the_terminal_is_as_it_was() {
         );
     });
 }
+
+#[test]
+fn no_line_is_longer_than_a_narrow_terminal() {
+    within(LIMIT, || {
+        let all = Deployment::start();
+        let tool = env!("CARGO_BIN_EXE_tablecast");
+        let args = all.args(&["top", "--topic", "D", "--interval", "0.2"]).join(" ");
+        let mut command = Command::new("script");
+        command.args(["-qec", &format!("stty cols 60 rows 20; {tool} {args}"), "/dev/null"]);
+        command.env("NO_COLOR", "1");
+        let mut top = Process::start(command);
+        let summary = loop {
+            let line = top.line();
+            if let Some(at) = line.find("addresses: ") {
+                break line[at..].trim_end().to_owned();
+            }
+        };
+        top.write("q");
+        assert_eq!(top.end().code, Some(0));
+        let shown = summary.split('\u{1b}').next().unwrap();
+        assert!(shown.chars().count() <= 60 && shown.ends_with('…'), "{shown:?}");
+    });
+}

@@ -177,7 +177,11 @@ impl View {
 
     fn lines(&self, rows: &[Row], args: &Args, height: usize) -> Vec<String> {
         let chosen = arrange(rows, self.sort, &self.filter);
-        let mut lines = vec![self.summary(rows)];
+        let summary = self.summary(rows);
+        // A line that wraps would push the others off the screen.
+        let columns = args.format.columns();
+        let fitting = columns.map(|mut columns| columns.line(Kind::Plain, &[&summary]));
+        let mut lines = vec![fitting.unwrap_or(summary)];
         lines.extend(table(&chosen, args));
         let left = lines.len().saturating_sub(height);
         if left > 0 {
