@@ -1,36 +1,20 @@
 //! Starting and stopping in every state, over ZeroMQ.
+
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::common::{eventually, within};
-use crate::rig::{LONG, Rig, free_port, pass, quickly, send, topic, update};
+use crate::rig::{LONG, Rig, free_port, quickly, send, topic, update};
+use crate::{driver, publisher};
 use crossbeam_channel::bounded;
 use tablecast::drivers::memory::MemoryDriver;
-use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::queue::{Overflow, QueueOptions};
 use tablecast::transport::{Driver, Inbound, Outbound, Wake};
 use tablecast::{AddressState, ErrorKind, Publisher, PublisherOptions, Result, SubscriberOptions};
 
 const SECOND: Duration = Duration::from_secs(1);
-
-fn driver(address: &str) -> Arc<dyn Driver> {
-    Arc::new(ZmqDriver::new(address, ZmqOptions::default()).unwrap())
-}
-
-fn publisher(address: &str) -> Publisher {
-    // A port is free only a moment after its last socket was closed.
-    let deadline = Instant::now() + LONG;
-    loop {
-        match Publisher::new(&*driver(address), PublisherOptions::default()) {
-            Err(error) if error.kind() == ErrorKind::AddressInUse && Instant::now() < deadline => {
-                pass(Duration::from_millis(5));
-            }
-            publisher => return publisher.unwrap(),
-        }
-    }
-}
 
 fn rig() -> Rig {
     Rig::new(&driver("tcp://127.0.0.1:0"))

@@ -1,24 +1,20 @@
 //! Among malformed messages valid ones get through, and nothing else happens.
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::common::{eventually, within};
+use crate::driver;
 use crate::junk::{malformed, valid};
 use crate::peer::{await_subscription, bound};
 use crate::random::Random;
 use crate::rig::{LONG, Rig, free_port, send, topic, update};
-use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
+use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions};
 use tablecast::queue::QueueOptions;
-use tablecast::transport::Driver;
 use tablecast::{Publisher, PublisherOptions, Service, ServiceOptions, SubscriberOptions};
 
 const LIMIT: usize = 4096;
-
-fn driver(address: &str) -> Arc<dyn Driver> {
-    Arc::new(ZmqDriver::new(address, ZmqOptions::default()).unwrap())
-}
 
 fn rig() -> Rig {
     let options = SubscriberOptions {

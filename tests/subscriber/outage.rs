@@ -1,11 +1,13 @@
 //! Publishers that go and come back, that are foreign, or that fall silent, over ZeroMQ.
+
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common::{eventually, within};
 use crate::peer::{await_subscription, bound};
-use crate::rig::{LONG, Rig, free_port, pass, quickly, send, topic};
+use crate::rig::{LONG, Rig, free_port, quickly, send, topic};
+use crate::{driver, publisher};
 use crossbeam_channel::bounded;
 use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::queue::QueueOptions;
@@ -15,23 +17,6 @@ use tablecast::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
-
-fn driver(address: &str) -> Arc<dyn Driver> {
-    Arc::new(ZmqDriver::new(address, ZmqOptions::default()).unwrap())
-}
-
-fn publisher(address: &str) -> Publisher {
-    // A port is free only a moment after its last socket was closed.
-    let deadline = Instant::now() + LONG;
-    loop {
-        match Publisher::new(&*driver(address), PublisherOptions::default()) {
-            Err(error) if error.kind() == ErrorKind::AddressInUse && Instant::now() < deadline => {
-                pass(Duration::from_millis(5));
-            }
-            publisher => return publisher.unwrap(),
-        }
-    }
-}
 
 fn rig() -> Rig {
     Rig::new(&driver("tcp://127.0.0.1:0"))

@@ -1,34 +1,18 @@
 //! The option `resubscribe`: with `manual` the program registers its topics again after a connection was lost.
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common::{eventually, within};
-use crate::rig::{LONG, Rig, free_port, pass, send, topic};
+use crate::rig::{LONG, Rig, free_port, send, topic};
+use crate::{driver, publisher};
 use tablecast::config::Resubscribe;
 use tablecast::drivers::memory::MemoryDriver;
-use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::queue::QueueOptions;
 use tablecast::transport::Driver;
-use tablecast::{AddressState, ErrorKind, Publisher, PublisherOptions, SubscriberOptions, SyncReason, Topic};
+use tablecast::{AddressState, Publisher, PublisherOptions, SubscriberOptions, SyncReason, Topic};
 
 const LIMIT: Duration = Duration::from_secs(30);
-
-fn driver(address: &str) -> Arc<dyn Driver> {
-    Arc::new(ZmqDriver::new(address, ZmqOptions::default()).unwrap())
-}
-
-fn publisher(address: &str) -> Publisher {
-    // A port is free only a moment after its last socket was closed.
-    let deadline = Instant::now() + LONG;
-    loop {
-        match Publisher::new(&*driver(address), PublisherOptions::default()) {
-            Err(error) if error.kind() == ErrorKind::AddressInUse && Instant::now() < deadline => {
-                pass(Duration::from_millis(5));
-            }
-            publisher => return publisher.unwrap(),
-        }
-    }
-}
 
 fn manual(driver: &Arc<dyn Driver>) -> Rig {
     let options = SubscriberOptions {

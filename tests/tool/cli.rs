@@ -1,4 +1,5 @@
 //! The command-line tool, driven by other programs.
+
 use std::io::Write;
 use std::process::Command;
 use std::time::{Duration, Instant};

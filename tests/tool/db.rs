@@ -1,4 +1,5 @@
 //! `tablecast db`, driven by other programs.
+
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
 use std::iter;

@@ -1,4 +1,5 @@
 //! `tablecast replica`, and `db --wait`, driven by other programs.
+
 use std::process::Command;
 
 use crate::common::{eventually, within};

@@ -1,5 +1,6 @@
 //! Status updates by hand: `tablecast listen`, `notify` and `listeners`; replicas in `tablecast status`; the documented
 //! deployment.
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;

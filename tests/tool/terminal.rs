@@ -1,4 +1,5 @@
 //! Output of the tool for people at a terminal, and for programs.
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

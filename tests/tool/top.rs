@@ -1,4 +1,5 @@
 //! `tablecast top`: once, in a pipe, and on a pseudoterminal with keys.
+
 use std::process::Command;
 use std::time::Duration;
 
