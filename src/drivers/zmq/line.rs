@@ -330,7 +330,7 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        if let Some(monitor) = &self.monitor {
+        if let Some(monitor) = &mut self.monitor {
             monitor.detach(&self.socket);
         }
     }

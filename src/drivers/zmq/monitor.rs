@@ -18,8 +18,8 @@ pub(super) struct Monitor {
     early: VecDeque<Change>,
 }
 
-/// With a pace, libzmq's I/O thread goes on after this many unread events only when half of them are read. There is no
-/// smaller number: the sending end has a limit of 1,000, and its reader confirms half of the sum of both limits.
+/// With a pace, libzmq's I/O thread waits after this many unread events until they are read. There is no smaller number:
+/// the sending end has a limit of 1,000, and the reader confirms what it has read each half of the sum of both limits.
 pub(super) const PACE: i32 = 501;
 
 /// How often a reader beside a call looks whether the call has returned.
@@ -102,12 +102,15 @@ impl Monitor {
 
     /// Ends the watch. Must be called before either end is closed: an event without a reader blocks libzmq's I/O thread
     /// for ever, and with it every socket of the process.
-    pub(super) fn detach(&self, socket: &zmq::Socket) {
-        // The I/O thread may be waiting for room, under the lock that is needed here.
-        let _ = self.socket.set_rcvhwm(0);
+    pub(super) fn detach(&mut self, socket: &zmq::Socket) {
         // The `zmq` crate cannot remove a monitor, but a second one replaces the first; this one has no events. Even if
         // there is no room for it, the first is gone.
-        let _ = socket.monitor(&unique_name(), 0);
+        let remove = || _ = socket.monitor(&unique_name(), 0);
+        if self.reading(remove).is_err() {
+            // Without a thread beside, what was there is read first.
+            while self.read().is_some() {}
+            remove();
+        }
     }
 
     /// The socket to wait on: libzmq signals there once, and again after [`Monitor::next`] returned `None`.
@@ -167,4 +170,63 @@ fn opened(fd: u32, address: &[u8]) -> Change {
 fn unique_name() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("inproc://tablecast/monitor/{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::net::UnixStream;
+
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    fn open_files() -> usize {
+        fs::read_dir("/proc/self/fd").unwrap().count()
+    }
+
+    /// A bound socket whose monitor is full, so that libzmq waits for its reader. More peers connect than are read.
+    fn fill(seat: &Seat, path: &str) -> (zmq::Socket, Monitor, Vec<UnixStream>) {
+        let mine = getrlimit(Resource::Nofile);
+        let current = mine.maximum.map(|hard| hard.min(10_000));
+        setrlimit(Resource::Nofile, Rlimit { current, ..mine }).unwrap();
+        let socket = seat.socket(zmq::PULL).unwrap();
+        let monitor = Monitor::of(&socket, seat, true).unwrap();
+        socket.bind(&format!("ipc://{path}")).unwrap();
+        let (before, peers) = (open_files(), PACE.unsigned_abs() as usize + 50);
+        let crowd = (0..peers).map(|_| UnixStream::connect(path).unwrap()).collect();
+        let end = Instant::now() + LIMIT;
+        // Other tests close files meanwhile.
+        while open_files() < before + peers + PACE.unsigned_abs() as usize - 100 {
+            assert!(Instant::now() < end);
+            thread::pause(READ);
+        }
+        (socket, monitor, crowd)
+    }
+
+    #[test]
+    fn a_full_monitor_is_read_beside_a_call_and_can_be_removed() {
+        let (done, is_done) = crossbeam_channel::bounded(1);
+        let body = move || {
+            let folder = tempfile::tempdir().unwrap();
+            let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+            let seat = Seat::take(false);
+            let (socket, mut monitor, crowd) = fill(&seat, &path("first"));
+            let bind = || socket.bind(&format!("ipc://{}", path("second")));
+            monitor.reading(bind).unwrap().unwrap();
+            let mut opened = 0;
+            while opened < crowd.len() {
+                opened += usize::from(matches!(monitor.next(), Some(Change::Opened(..))));
+            }
+            monitor.detach(&socket);
+
+            let (socket, mut monitor, _crowd) = fill(&seat, &path("third"));
+            monitor.detach(&socket);
+            done.send(()).unwrap();
+        };
+        thread::spawn("full", None, body).unwrap().detach();
+        is_done.recv_timeout(LIMIT).expect("an end, without a panic");
+    }
 }
