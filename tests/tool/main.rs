@@ -4,6 +4,7 @@
 mod cli;
 #[path = "../common/mod.rs"]
 mod common;
+mod crowd;
 mod db;
 mod demo;
 #[path = "../common/host.rs"]

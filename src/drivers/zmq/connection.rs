@@ -393,12 +393,14 @@ impl Connection {
                 if self.hang_ups < HANG_UPS {
                     return None;
                 }
-                let question = if is_secured {
-                    "has it another key"
-                } else {
-                    "is it a ZeroMQ publisher"
+                let question = match is_secured {
+                    true => "has it another key",
+                    false if self.kind.sends => "is it a publisher service",
+                    false => "is it a ZeroMQ publisher",
                 };
-                let what = format!("{address} closes the connection before it greets: {question}?");
+                let what = format!(
+                    "{address} closes the connection before it greets: {question}, and below its limit of open files?"
+                );
                 (ErrorKind::Malformed, what)
             }
             (false, _) => {

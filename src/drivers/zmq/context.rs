@@ -19,6 +19,16 @@ struct Context {
     lines: AtomicUsize,
 }
 
+impl Context {
+    fn new() -> Context {
+        Context {
+            zap: Mutex::default(),
+            zmq: zmq::Context::new(),
+            lines: AtomicUsize::new(0),
+        }
+    }
+}
+
 /// The place of one line in a context.
 pub(super) struct Seat(Arc<Context>);
 
@@ -35,16 +45,19 @@ impl Seat {
         let has_place = |context: &Arc<Context>| inproc || context.lines.load(Ordering::Relaxed) < LINES;
         let context = contexts.iter().filter_map(Weak::upgrade).find(has_place);
         let context = context.unwrap_or_else(|| {
-            let context = Arc::new(Context {
-                zap: Mutex::default(),
-                zmq: zmq::Context::new(),
-                lines: AtomicUsize::new(0),
-            });
+            let context = Arc::new(Context::new());
             contexts.push(Arc::downgrade(&context));
             context
         });
         context.lines.fetch_add(1, Ordering::Relaxed);
         Seat(context)
+    }
+
+    /// Takes the only seat of a context.
+    pub(super) fn alone() -> Seat {
+        let context = Context::new();
+        context.lines.fetch_add(1, Ordering::Relaxed);
+        Seat(Arc::new(context))
     }
 
     pub(super) fn socket(&self, kind: zmq::SocketType) -> zmq::Result<zmq::Socket> {

@@ -173,9 +173,11 @@ impl ZmqInbound {
         let ready = ready.map_err(|e| zmq_error(e, "cannot wait for messages".into()))?;
         let mut items = items.iter().map(zmq::PollItem::is_readable);
         let mut is_due = due.is_some_and(|due| due <= Instant::now());
-        for [socket, monitor] in lines() {
+        for [socket, others @ ..] in lines() {
             self.drained &= socket.is_none() || items.next() != Some(true);
-            is_due |= monitor.is_some() && items.next() == Some(true);
+            for _ in others.into_iter().flatten() {
+                is_due |= items.next() == Some(true);
+            }
         }
         if is_due {
             self.look();

@@ -9,6 +9,7 @@ use crate::error::Result;
 use super::context::Seat;
 use super::copy::{Connection, Ends};
 use super::endpoint::{Endpoint, Role};
+use super::gate::Gate;
 use super::keepalive::Keepalive;
 use super::monitor::{Change, Failure, Monitor};
 use super::multicast::Group;
@@ -27,14 +28,21 @@ pub(super) struct Kind {
     pub(super) sends: bool,
     /// True if the socket distinguishes its peers.
     pub(super) counts: bool,
+    /// True if nobody may greet at a bound Unix socket before it is admitted.
+    pub(super) is_gated: bool,
     pub(super) prepare: fn(&zmq::Socket) -> zmq::Result<()>,
 }
+
+/// The descriptors to wait on, of a socket, of its monitor, and of its gate. libzmq signals there once, so all must be
+/// read until they are empty.
+pub(super) type Signals = [Option<RawFd>; 3];
 
 pub(super) struct Line {
     // Fields drop in order: the lock after the socket, and the context last.
     socket: zmq::Socket,
     monitor: Option<Monitor>,
-    signals: [Option<RawFd>; 2],
+    gate: Option<Gate>,
+    signals: Signals,
     /// The address in numbers, with the real port.
     uri: String,
     /// The bound address, with the real port, and the public key that connecting to it needs.
@@ -84,7 +92,13 @@ impl Line {
     /// Binds or connects to `uri`, which is the endpoint in numbers.
     pub(super) fn open(endpoint: &Endpoint, uri: String, kind: &Kind, options: &Settings) -> Result<Line> {
         let role = endpoint.role_or(kind.role);
-        let seat = Seat::take(endpoint.is_inproc());
+        // libzmq aborts if it cannot accept a connection over a Unix socket.
+        let is_paced = role == Role::Bind && endpoint.is_ipc();
+        let is_gated = kind.is_gated && is_paced;
+        let seat = match is_gated {
+            true => Seat::alone(),
+            false => Seat::take(endpoint.is_inproc()),
+        };
         let failed = |e| match e {
             // Other threads have taken the descriptors.
             zmq::Error::EMFILE => room::crowded(endpoint.uri()).with_source(e),
@@ -92,8 +106,7 @@ impl Line {
         };
         let socket = set_up(&seat, kind, role, options).map_err(failed)?;
         let door = options.curve.secure(&socket, endpoint, role, &seat)?;
-        // libzmq aborts if it cannot accept a connection over a Unix socket.
-        let is_paced = role == Role::Bind && endpoint.is_ipc();
+        let gate = is_gated.then(|| Gate::of(&socket, &seat)).transpose().map_err(failed)?;
         let uri = endpoint.group().map_or(Ok(uri), Group::open)?;
         let monitor = if !endpoint.is_silent() {
             Some(Monitor::of(&socket, &seat, is_paced).map_err(failed)?)
@@ -102,9 +115,10 @@ impl Line {
         };
         // From here on the monitor is removed whatever happens.
         let mut line = Line {
-            signals: [None, None],
+            signals: Signals::default(),
             socket,
             monitor,
+            gate,
             address: None,
             keepalive: Keepalive::of(options, kind.sends),
             doorkeeper: (role == Role::Bind).then(|| Doorkeeper::new(is_paced)),
@@ -123,6 +137,7 @@ impl Line {
         line.signals = [
             Some(line.socket.get_fd().map_err(failed)?),
             monitor.map(zmq::Socket::get_fd).transpose().map_err(failed)?,
+            line.gate.as_ref().map(Gate::signal).transpose().map_err(failed)?,
         ];
         match role {
             Role::Connect => endpoint.connect(&line.socket, &line.uri)?,
@@ -158,9 +173,7 @@ impl Line {
         self.monitor.as_ref().map(Monitor::socket)
     }
 
-    /// The descriptors to wait on, of the socket and of its monitor. libzmq signals there once, so both must be read
-    /// until they are empty.
-    pub(super) fn signals(&self) -> [Option<RawFd>; 2] {
+    pub(super) fn signals(&self) -> Signals {
         self.signals
     }
 
@@ -175,7 +188,12 @@ impl Line {
 
     /// The next change of a connection, if any.
     pub(super) fn next(&mut self) -> Option<Change> {
-        let change = self.monitor.as_mut()?.next().or_else(|| self.next_cut())?;
+        let change = loop {
+            let change = self.monitor.as_mut()?.next().or_else(|| self.next_cut());
+            if change.is_some() || !self.let_greet() {
+                break change?;
+            }
+        };
         match &change {
             Change::Opened(fd, address) => {
                 self.story.opened = true;
@@ -212,6 +230,12 @@ impl Line {
             Change::Unbound => {}
         }
         Some(change)
+    }
+
+    /// Lets those greet that were not refused. Returns false if nobody waits for it, or must go on waiting.
+    fn let_greet(&mut self) -> bool {
+        let may_greet = !self.is_busy() && matches!(self.cut, Cut::None);
+        self.gate.as_mut().is_some_and(|gate| gate.step(may_greet))
     }
 
     /// The end of a connection that unbinding has closed.

@@ -15,6 +15,7 @@ mod endpoint;
 mod filter;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod gate;
 mod inbound;
 mod interfaces;
 mod keepalive;

@@ -1,6 +1,6 @@
 //! The publishing end: an XPUB socket, which is a PUB socket that shows its subscriptions.
 
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use super::census::{Census, Who};
 use super::connection::{Connection, News};
 use super::endpoint::{Endpoint, Role};
 use super::filter::filter;
-use super::line::{Kind, Line};
+use super::line::{Kind, Line, Signals};
 use super::{Settings, patiently, poll, push, zmq_error};
 
 pub(super) struct ZmqOutbound {
@@ -37,7 +37,7 @@ pub(super) struct ZmqOutbound {
 /// The descriptors to wait on, and the time limit.
 #[derive(Clone, PartialEq, Eq, Default)]
 struct Watched {
-    signals: [Option<RawFd>; 2],
+    signals: Signals,
     deadline: Option<Instant>,
 }
 
@@ -46,6 +46,7 @@ const XPUB: Kind = Kind {
     role: Role::Bind,
     sends: true,
     counts: true,
+    is_gated: false,
     prepare: |socket| {
         // Reports subscriptions that another subscriber already has, too: each probe must be answered.
         socket.set_xpub_verbose(true)?;
@@ -102,7 +103,7 @@ impl ZmqOutbound {
             self.take_news(now);
         }
         let watched = Watched {
-            signals: self.connection.line().map_or([None, None], Line::signals),
+            signals: self.connection.line().map_or(Signals::default(), Line::signals),
             deadline: self.connection.deadline(),
         };
         let mut before = self.watched.lock();

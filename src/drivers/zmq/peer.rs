@@ -53,6 +53,7 @@ pub(super) const SUB: Kind = Kind {
     role: Role::Connect,
     sends: false,
     counts: true,
+    is_gated: false,
     // Subscriptions go through the send queue, above whose limit libzmq drops them silently.
     prepare: |socket| socket.set_sndhwm(0),
 };
@@ -62,6 +63,7 @@ pub(super) const PULL: Kind = Kind {
     role: Role::Bind,
     sends: false,
     counts: false,
+    is_gated: true,
     prepare: |_| Ok(()),
 };
 

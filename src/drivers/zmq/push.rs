@@ -32,6 +32,7 @@ const PUSH: Kind = Kind {
     role: Role::Connect,
     sends: true,
     counts: false,
+    is_gated: false,
     // Messages go only to a running service: without one, a send fails instead of queueing in vain.
     prepare: |socket| socket.set_immediate(true),
 };

@@ -4,6 +4,7 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Resource, getrlimit};
 
@@ -22,6 +23,9 @@ const PART: u64 = 8;
 /// As many may come over a Unix socket, where libzmq would end the process: its unread events, and those that it is
 /// just accepting or closing.
 const BURST: u64 = PACE as u64 + 100;
+
+/// The bound Unix sockets of this process, at which other connections leave room.
+static LOCAL: AtomicUsize = AtomicUsize::new(0);
 
 /// Descriptors needed to copy a connection, and a few more, since other threads take freed ones.
 const SPARE: usize = 4;
@@ -62,8 +66,7 @@ fn limit() -> Option<u64> {
 
 /// Refuses connections when there is no room.
 pub(super) struct Doorkeeper {
-    /// The descriptors to keep free at least, but never more than half.
-    burst: u64,
+    is_ipc: bool,
     /// Reserved descriptors, freed while a connection is being refused.
     spare: Vec<UnixDatagram>,
     /// Peers still to be refused, by descriptor, and the address of each.
@@ -75,8 +78,9 @@ pub(super) struct Doorkeeper {
 impl Doorkeeper {
     /// At a Unix socket, or another one.
     pub(super) fn new(is_ipc: bool) -> Doorkeeper {
+        LOCAL.fetch_add(usize::from(is_ipc), Ordering::Relaxed);
         Doorkeeper {
-            burst: if is_ipc { BURST } else { ROOM },
+            is_ipc,
             spare: Vec::new(),
             crowd: Vec::new(),
             is_helpless: false,
@@ -85,13 +89,23 @@ impl Doorkeeper {
 
     /// Called for an accepted connection. Returns false if it is refused, since there would be no room for others.
     pub(super) fn admits(&mut self, fd: u32, address: &str) -> bool {
-        let room = |limit| ROOM.max(limit / PART).max(self.burst.min(limit / 2));
-        let admits = is_room(fd, limit().map_or(ROOM, room));
+        let admits = is_room(fd, limit().map_or(ROOM, |limit| self.kept(limit)));
         if !admits {
             self.crowd.push((fd, address.to_owned()));
         }
         self.turn_away();
         admits
+    }
+
+    /// The descriptors to keep free at this limit.
+    fn kept(&self, limit: u64) -> u64 {
+        let part = ROOM.max(limit / PART);
+        let kept_by_ipc = part.max(BURST.min(limit / 2));
+        match self.is_ipc {
+            true => kept_by_ipc,
+            false if LOCAL.load(Ordering::Relaxed) > 0 => kept_by_ipc + part,
+            false => part,
+        }
     }
 
     /// Closes refused connections that are still open.
@@ -124,5 +138,11 @@ impl Doorkeeper {
     /// True if a peer is still to be refused.
     pub(super) fn is_busy(&self) -> bool {
         !self.crowd.is_empty()
+    }
+}
+
+impl Drop for Doorkeeper {
+    fn drop(&mut self) {
+        LOCAL.fetch_sub(usize::from(self.is_ipc), Ordering::Relaxed);
     }
 }
