@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::clock;
 use crate::codec::{self, Codec, Encoder, MIN_HELLO};
 use crate::error::{ErrorHook, ErrorKind, Result, contain, report};
-use crate::publisher::{Link, LinkOptions, new_epoch, unique_id};
+use crate::publisher::{Crowd, Link, LinkOptions, new_epoch, unique_id};
 use crate::thread::{self, Failures, Thread};
 use crate::transport::{Driver, Inbound, Received, Wake};
 use crate::update::Topic;
@@ -69,6 +69,8 @@ pub struct ServiceStats {
     pub errors: u64,
     /// The service's own hellos: answers to subscribers that asked, and those of the option `hello_interval`.
     pub hellos: u64,
+    /// Connected subscribers; `None` if the network driver does not know.
+    pub subscribers: Option<usize>,
 }
 
 /// Passes on frames from the processes of this host to the network, without looking into them.
@@ -91,6 +93,7 @@ struct Shared {
     failed: AtomicU64,
     errors: AtomicU64,
     hellos: Arc<AtomicU64>,
+    crowd: Arc<Crowd>,
 }
 
 /// The longest time that a stopping service goes on passing on what has come in.
@@ -127,6 +130,7 @@ impl Service {
             failed: AtomicU64::new(0),
             errors: AtomicU64::new(0),
             hellos: link.hellos(),
+            crowd: link.crowd(),
         });
         let address = link.address();
         let run = Arc::clone(&shared);
@@ -178,6 +182,7 @@ impl Service {
             failed: self.shared.failed.load(Ordering::Relaxed),
             errors: self.shared.errors.load(Ordering::Relaxed),
             hellos: self.shared.hellos.load(Ordering::Relaxed),
+            subscribers: self.shared.crowd.count(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The drivers, which move frames and have no policy, and their registry by alias.
 
+#[cfg(feature = "zmq")]
+pub(crate) mod accepted;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;

@@ -12,6 +12,8 @@ use super::samples::Samples;
 use super::series::*;
 use crate::clock;
 use crate::dispatcher::DispatcherHandle;
+#[cfg(feature = "zmq")]
+use crate::drivers::accepted;
 use crate::error::{ErrorCounts, REPORTED};
 use crate::listener::{ListenerStats, NotifierStats};
 use crate::node::Running;
@@ -79,6 +81,11 @@ fn of_parts(running: &Running, samples: &mut Samples) {
     samples.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
     errors(&BACKGROUND_ERRORS, &REPORTED, samples);
     samples.count(&FAILED_THREADS, &[], failed_threads());
+    #[cfg(feature = "zmq")]
+    for accepted in [&accepted::TCP, &accepted::IPC] {
+        samples.gauge(&CONNECTIONS, &[accepted.kind], accepted.open() as f64);
+        samples.count(&REFUSED, &[accepted.kind], accepted.refused());
+    }
     if let Some(subscriber) = &running.subscriber {
         of_subscriber(subscriber, samples);
     }
@@ -167,6 +174,7 @@ fn of_publisher(publisher: &Publisher, samples: &mut Samples) {
     samples.count(&UPDATES_UNSENT, &["refused"], stats.failed);
     samples.count(&UPDATES_UNSENT, &["lost"], stats.lost);
     samples.count(&HELLOS_SENT, &["publisher"], stats.hellos);
+    subscribers("publisher", stats.subscribers, samples);
 }
 
 fn of_service(service: &Service, samples: &mut Samples) {
@@ -177,6 +185,13 @@ fn of_service(service: &Service, samples: &mut Samples) {
     samples.count(&SERVICE_DROPPED, &["refused"], stats.failed);
     samples.count(&SERVICE_ERRORS, &[], stats.errors);
     samples.count(&HELLOS_SENT, &["service"], stats.hellos);
+    subscribers("service", stats.subscribers, samples);
+}
+
+fn subscribers(part: &str, count: Option<usize>, samples: &mut Samples) {
+    if let Some(count) = count {
+        samples.gauge(&SUBSCRIBERS, &[part], count as f64);
+    }
 }
 
 fn of_monitors(running: &Running, samples: &mut Samples) {

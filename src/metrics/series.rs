@@ -86,6 +86,9 @@ series! {
 
     UPDATES_SENT: Counter "updates_sent_total" [] "updates accepted from the program";
     UPDATES_UNSENT: Counter "updates_unsent_total" ["reason"] "updates refused, or accepted and then lost";
+    SUBSCRIBERS: Gauge "subscribers" ["part"] "subscribers of the publisher or the service, where the driver knows";
+    CONNECTIONS: Gauge "accepted_connections" ["transport"] "open connections to bound addresses, of the whole process";
+    REFUSED: Counter "refused_connections_total" ["transport"] "refused for lack of file descriptors, of the whole process";
     HELLOS_SENT: Counter "hellos_sent_total" ["part"] "hellos sent by the publisher or the service";
     SERVICE_RUNNING: Gauge "service_running" [] "1 while the publisher service can forward, otherwise 0";
     SERVICE_FORWARDED: Counter "service_forwarded_frames_total" [] "frames that the service passed on";

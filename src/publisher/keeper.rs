@@ -76,9 +76,7 @@ impl Shared {
         let Some(subscribers) = answered.transpose()? else {
             return waited;
         };
-        *self.subscribers.lock() = subscribers;
-        // Even if the number is the same: a subscriber may have subscribed to more.
-        self.subscribers_changed.notify_all();
+        self.crowd.set(subscribers);
         waited
     }
 

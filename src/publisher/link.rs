@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::clock;
 use crate::codec::{Encoder, GOODBYE, MAX_PERIOD, MIN_HELLO};
@@ -15,6 +15,7 @@ use crate::transport::Outbound;
 use crate::update::Topic;
 
 use super::burst::Burst;
+use super::crowd::Crowd;
 use super::numbers::Numbers;
 use super::parked::parked;
 use super::sender::{Gathered, Sender};
@@ -55,6 +56,7 @@ impl Link {
         let waiter = outbound.waiter()?;
         let is_asked = waiter.is_some();
         let (mut waiter, wake) = waiter.unwrap_or_else(parked);
+        let crowd = Arc::new(Crowd::new(outbound.subscribers().is_some()));
         let gathered = Arc::<Gathered>::default();
         let shared = Arc::new(Shared {
             sender: Mutex::new(Sender {
@@ -73,8 +75,7 @@ impl Link {
             stopping: AtomicBool::new(false),
             skipped: Mutex::default(),
             has_skipped: AtomicBool::new(false),
-            subscribers: Mutex::new(0),
-            subscribers_changed: Condvar::new(),
+            crowd,
             hellos: Arc::default(),
             encoder,
             interval: options.hello_interval.clamp(INTERVALS.0, INTERVALS.1),
@@ -131,15 +132,15 @@ impl Link {
 
     /// Waits for `count` subscribers. Fails if they do not come in time.
     pub(crate) fn wait_subscribers(&self, count: usize, timeout: Duration) -> Result<()> {
-        if self.shared.sender.lock().outbound.subscribers().is_none() {
+        let crowd = &self.shared.crowd;
+        if crowd.count().is_none() {
             let context = "this driver does not know its subscribers";
             return Err(Error::new(ErrorKind::Unsupported, context));
         }
         let deadline = thread::deadline(timeout);
-        let mut subscribers = self.shared.subscribers.lock();
+        let mut subscribers = crowd.lock();
         while *subscribers < count {
-            let waited = self.shared.subscribers_changed.wait_until(&mut subscribers, deadline);
-            if waited.timed_out() && *subscribers < count {
+            if !crowd.wait(&mut subscribers, deadline) && *subscribers < count {
                 let context = format!("{} of {count} subscribers came within {timeout:?}", *subscribers);
                 return Err(Error::new(ErrorKind::Timeout, context));
             }
@@ -156,7 +157,7 @@ impl Link {
     pub(crate) fn wait_subscribed(&self, topic: &Topic, timeout: Duration) -> Result<()> {
         let deadline = thread::deadline(timeout);
         // Held from the check to the wait, so that no change is missed in between.
-        let mut changes = self.shared.subscribers.lock();
+        let mut changes = self.shared.crowd.lock();
         loop {
             match self.is_subscribed(topic) {
                 Some(true) => return Ok(()),
@@ -166,12 +167,7 @@ impl Link {
                     return Err(Error::new(ErrorKind::Unsupported, context));
                 }
             }
-            if self
-                .shared
-                .subscribers_changed
-                .wait_until(&mut changes, deadline)
-                .timed_out()
-            {
+            if !self.shared.crowd.wait(&mut changes, deadline) {
                 let context = format!("no subscriber of topic {topic} came within {timeout:?}");
                 return Err(Error::new(ErrorKind::Timeout, context));
             }
@@ -200,6 +196,11 @@ impl Link {
     /// Number of updates that were accepted and could not be sent.
     pub(crate) fn lost(&self) -> u64 {
         self.shared.gathered.lost()
+    }
+
+    /// The number of subscribers.
+    pub(crate) fn crowd(&self) -> Arc<Crowd> {
+        Arc::clone(&self.shared.crowd)
     }
 
     /// The counter of sent hellos.

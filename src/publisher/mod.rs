@@ -1,6 +1,7 @@
 //! The sending end, written once for all drivers.
 
 mod burst;
+mod crowd;
 mod identity;
 mod keeper;
 mod link;
@@ -22,6 +23,7 @@ use crate::store::{Announcement, Written};
 use crate::transport::Driver;
 use crate::update::{DbUpdate, Name, Topic};
 
+pub(crate) use crowd::Crowd;
 use identity::check_id;
 pub(crate) use identity::{host_name, new_epoch, unique_id};
 pub(crate) use link::{Link, LinkOptions};
@@ -333,6 +335,7 @@ impl Publisher {
             failed: self.failed.load(Ordering::Relaxed),
             lost: self.link.lost(),
             hellos: self.link.hellos().load(Ordering::Relaxed),
+            subscribers: self.link.crowd().count(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock;
 use crate::codec::{Encoder, HELLO, Hello, MAX_TOPICS};
@@ -13,6 +13,7 @@ use crate::error::{Error, ErrorHook, ErrorKind, Result};
 use crate::transport::Wake;
 use crate::update::Topic;
 
+use super::crowd::Crowd;
 use super::numbers::Part;
 use super::sender::{Gathered, Sender};
 
@@ -37,8 +38,7 @@ pub(super) struct Shared {
     /// the sender. The flag says whether there are any.
     pub(super) skipped: Mutex<HashMap<Option<Topic>, Instant>>,
     pub(super) has_skipped: AtomicBool,
-    pub(super) subscribers: Mutex<usize>,
-    pub(super) subscribers_changed: Condvar,
+    pub(super) crowd: Arc<Crowd>,
     pub(super) hellos: Arc<AtomicU64>,
     pub(super) encoder: Encoder,
     /// The longest time between two hellos.

@@ -1,6 +1,9 @@
 //! `--metrics` of the tool.
 
 use std::net::{SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
 
 use crate::common::{eventually, within};
 use crate::host::{service, socket};
@@ -57,6 +60,42 @@ fn a_service_and_a_watch_are_scraped() {
             0.0
         );
 
+        for mut process in [watch, service] {
+            process.signal("TERM");
+            assert_eq!(process.end().code, Some(0));
+        }
+    });
+}
+
+#[test]
+fn the_connections_of_a_service_are_counted() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().unwrap();
+        let path = socket(folder.path());
+        let tool = service(&path);
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n 400; exec \"$0\" \"$@\""]);
+        command
+            .arg(tool.get_program())
+            .args(tool.get_args())
+            .args(["--metrics", "0"]);
+        let mut service = Process::start(command);
+        let network = service.line().split(' ').nth(1).unwrap().to_owned();
+        let metrics = address(&mut service);
+        let shows = |sample: &str, range: RangeInclusive<f64>| {
+            eventually(LONG, || range.contains(&scrape(metrics).value(sample)));
+        };
+        shows("tablecast_subscribers{part=\"service\"}", 0.0..=0.0);
+        let mut watch = Process::start(tablecast(["watch", "--publisher", &network]));
+        watch.await_stderr("ready");
+        shows("tablecast_subscribers{part=\"service\"}", 1.0..=1.0);
+        shows("tablecast_accepted_connections{transport=\"tcp\"}", 1.0..=1.0);
+        shows("tablecast_refused_connections_total{transport=\"ipc\"}", 0.0..=0.0);
+        let crowd: Vec<_> = (0..250).map(|_| UnixStream::connect(&path).unwrap()).collect();
+        shows("tablecast_refused_connections_total{transport=\"ipc\"}", 75.0..=130.0);
+        shows("tablecast_accepted_connections{transport=\"ipc\"}", 120.0..=175.0);
+        drop(crowd);
+        shows("tablecast_accepted_connections{transport=\"ipc\"}", 0.0..=0.0);
         for mut process in [watch, service] {
             process.signal("TERM");
             assert_eq!(process.end().code, Some(0));

@@ -197,7 +197,11 @@ impl Line {
         match &change {
             Change::Opened(fd, address) => {
                 self.story.opened = true;
-                self.greeted.insert(*fd, false);
+                if self.greeted.insert(*fd, false).is_some()
+                    && let Some(doorkeeper) = &mut self.doorkeeper
+                {
+                    doorkeeper.closed();
+                }
                 // The number may have been another connection's.
                 self.ends.remove(fd);
                 if let Some(doorkeeper) = &mut self.doorkeeper
@@ -221,6 +225,9 @@ impl Line {
             Change::Failed(failure) => (self.story.failure, self.is_failing) = (Some(*failure), true),
             Change::Closed(fd) => {
                 self.ends.remove(fd);
+                if let Some(doorkeeper) = self.doorkeeper.as_mut().filter(|_| self.greeted.contains_key(fd)) {
+                    doorkeeper.closed();
+                }
             }
             Change::Retried => self.story.retried = true,
             // All connections were accepted before this event.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::{Resource, getrlimit};
 
+use crate::drivers::accepted::{self, Accepted};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::copy::{Connection, Miss};
@@ -67,6 +68,8 @@ fn limit() -> Option<u64> {
 /// Refuses connections when there is no room.
 pub(super) struct Doorkeeper {
     is_ipc: bool,
+    /// The connections that are open, those that are being refused too.
+    open: usize,
     /// Reserved descriptors, freed while a connection is being refused.
     spare: Vec<UnixDatagram>,
     /// Peers still to be refused, by descriptor, and the address of each.
@@ -81,6 +84,7 @@ impl Doorkeeper {
         LOCAL.fetch_add(usize::from(is_ipc), Ordering::Relaxed);
         Doorkeeper {
             is_ipc,
+            open: 0,
             spare: Vec::new(),
             crowd: Vec::new(),
             is_helpless: false,
@@ -90,11 +94,24 @@ impl Doorkeeper {
     /// Called for an accepted connection. Returns false if it is refused, since there would be no room for others.
     pub(super) fn admits(&mut self, fd: u32, address: &str) -> bool {
         let admits = is_room(fd, limit().map_or(ROOM, |limit| self.kept(limit)));
+        self.open += 1;
+        self.accepted().opened();
         if !admits {
+            self.accepted().refuse();
             self.crowd.push((fd, address.to_owned()));
         }
         self.turn_away();
         admits
+    }
+
+    /// Called when an accepted connection is closed.
+    pub(super) fn closed(&mut self) {
+        self.open -= 1;
+        self.accepted().closed(1);
+    }
+
+    fn accepted(&self) -> &'static Accepted {
+        if self.is_ipc { &accepted::IPC } else { &accepted::TCP }
     }
 
     /// The descriptors to keep free at this limit.
@@ -144,5 +161,6 @@ impl Doorkeeper {
 impl Drop for Doorkeeper {
     fn drop(&mut self) {
         LOCAL.fetch_sub(usize::from(self.is_ipc), Ordering::Relaxed);
+        self.accepted().closed(self.open);
     }
 }
