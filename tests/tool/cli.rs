@@ -244,6 +244,7 @@ fn a_signal_ends_a_watch_whose_reader_hangs() {
     // This pipe has no reader.
     let mut command = tablecast(["watch", "--publisher", &host.network]);
     let (reader, writer) = std::io::pipe().unwrap();
+    let room = rustix::pipe::fcntl_setpipe_size(&writer, 4096).unwrap();
     command.stdout(writer).stderr(std::process::Stdio::piped());
     let mut watch = command.spawn().unwrap();
     drop(command);
@@ -258,8 +259,10 @@ fn a_signal_ends_a_watch_whose_reader_hangs() {
         publish.write(&format!("{line}\n"));
     }
     assert_eq!(publish.end().code, Some(0));
-    // Until no further line has room in the pipe, of which it can be that a page is not filled.
-    eventually(LIMIT, || rustix::io::ioctl_fionread(&reader).unwrap() > 60_000);
+    // Until no further line has room, each of which is longer than its value.
+    eventually(LIMIT, || {
+        rustix::io::ioctl_fionread(&reader).unwrap() as usize > room - 1000
+    });
     let start = Instant::now();
     let kill = format!("kill -TERM {}", watch.id());
     assert!(
