@@ -12,6 +12,7 @@ mod names;
 mod net;
 #[path = "../common/process.rs"]
 mod process;
+mod quota;
 mod receiver;
 mod reconnect;
 #[path = "../common/reexec.rs"]

@@ -2,8 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
+use std::time::Instant;
 
 use crate::update::Topic;
+
+use super::topics::Topics;
 
 /// Counts subscribers by libzmq's reports of connections and subscriptions.
 #[derive(Debug, Default)]
@@ -16,8 +19,7 @@ pub(super) struct Census {
     /// Number of subscriptions to each topic by peers of ZMTP 2 and older, whose connections libzmq does not name. A
     /// peer subscribes to a topic once.
     nameless: HashMap<u64, usize>,
-    /// The topics with at least one subscription.
-    topics: HashSet<u64>,
+    topics: Topics,
     hasher: RandomState,
 }
 
@@ -57,9 +59,6 @@ struct Subscriber {
 /// Maximum of counted topics of nameless peers; further topics of the same peer do not change the count.
 const MAX_NAMELESS: usize = 256;
 
-/// Maximum of known topics; libzmq uses a hundred times the memory for each.
-const MAX_TOPICS: usize = 1 << 20;
-
 impl Census {
     pub(super) fn opened(&mut self, connection: u32) {
         self.connections.insert(connection);
@@ -67,6 +66,7 @@ impl Census {
 
     pub(super) fn closed(&mut self, connection: u32) {
         self.connections.remove(&connection);
+        self.topics.closed(connection);
         self.remove(connection);
         // The closed connection of a nameless peer is not known, but there cannot be more such peers than connections.
         let most = self.others();
@@ -78,16 +78,15 @@ impl Census {
 
     /// Counts a subscription; all earlier reports of connections must have been counted.
     pub(super) fn subscribed(&mut self, who: Option<Who>, topic: &[u8]) {
-        let is_own = Topic::is_own(topic);
-        let topic = self.hasher.hash_one(topic);
-        if self.topics.len() < MAX_TOPICS {
-            self.topics.insert(topic);
-        }
+        let is_open = |who: &Who| self.connections.contains(&who.connection);
+        // The connection may be closed already.
+        let open = who.as_ref().filter(|who| is_open(who)).map(|who| who.connection);
+        self.topics.add(topic, open);
         match who {
-            // The connection may be closed already.
-            Some(who) if self.connections.contains(&who.connection) => self.know(who, is_own),
+            Some(who) if open.is_some() => self.know(who, Topic::is_own(topic)),
             Some(_) => {}
             None => {
+                let topic = self.hasher.hash_one(topic);
                 let most = self.others();
                 if self.nameless.len() < MAX_NAMELESS || self.nameless.contains_key(&topic) {
                     let count = self.nameless.entry(topic).or_default();
@@ -124,7 +123,7 @@ impl Census {
 
     /// Notes that the last subscription to this topic is gone.
     pub(super) fn unsubscribed(&mut self, topic: &[u8]) {
-        self.topics.remove(&self.hasher.hash_one(topic));
+        self.topics.remove(topic);
     }
 
     /// The number of peers that have subscribed to something.
@@ -133,10 +132,14 @@ impl Census {
         self.subscribers.len() + nameless.min(self.others())
     }
 
-    /// True if there is a subscription to exactly this topic; `None` if there are too many topics to know.
-    pub(super) fn is_subscribed(&self, topic: &[u8]) -> Option<bool> {
-        let is_known = self.topics.contains(&self.hasher.hash_one(topic));
-        (is_known || self.topics.len() < MAX_TOPICS).then_some(is_known)
+    /// True if there is a subscription to exactly this topic.
+    pub(super) fn is_subscribed(&self, topic: &[u8]) -> bool {
+        self.topics.contains(topic)
+    }
+
+    /// Returns the connection to end, or `Some(None)` for all, if the topics take too much memory.
+    pub(super) fn excess(&mut self, now: Instant) -> Option<Option<u32>> {
+        self.topics.excess(now)
     }
 
     /// The number of connections not known to be a subscriber's.
@@ -210,10 +213,10 @@ mod tests {
         let mut census = Census::default();
         census.opened(1);
         census.subscribed(who(1), b"a");
-        assert_eq!(census.is_subscribed(b"a"), Some(true));
-        assert_eq!(census.is_subscribed(b"ab"), Some(false));
+        assert!(census.is_subscribed(b"a"));
+        assert!(!census.is_subscribed(b"ab"));
         census.unsubscribed(b"a");
-        assert_eq!(census.is_subscribed(b"a"), Some(false));
+        assert!(!census.is_subscribed(b"a"));
     }
 
     /// A connection counts as a stranger's until it subscribes to one of the library's own topics.

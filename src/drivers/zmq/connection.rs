@@ -1,6 +1,7 @@
 //! A connection to an address, begun anew however it ended.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -243,6 +244,11 @@ impl Connection {
     #[inline]
     pub(super) fn is_unheard(&self) -> bool {
         matches!(self.stage, Stage::Opened(_) | Stage::Joined)
+    }
+
+    /// Ends an accepted connection, or all. Returns its other end, if that is known.
+    pub(super) fn hang_up(&mut self, fd: Option<u32>) -> Option<SocketAddr> {
+        self.line.as_mut()?.hang_up(fd)
     }
 
     /// The line, whose connection may have ended.

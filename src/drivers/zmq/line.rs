@@ -1,13 +1,14 @@
 //! One socket of libzmq and its parts: it is bound, or tries one connection and is then replaced.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
 use crate::error::Result;
 
 use super::context::Seat;
-use super::copy::{Connection, Ends};
+use super::copy::{Connection, Ends, Miss};
 use super::endpoint::{Endpoint, Role};
 use super::gate::Gate;
 use super::keepalive::Keepalive;
@@ -290,12 +291,17 @@ impl Line {
         let failed = |e| zmq_error(e, format!("cannot cut off the clients of {endpoint}"));
         let linger = self.socket.get_linger().map_err(failed)?;
         self.socket.set_linger(0).map_err(failed)?;
-        let uri = self.lock.as_ref().map_or_else(|| self.uri.clone(), PathLock::uri);
+        let uri = self.known_uri();
         let unbound = patiently(|| self.socket.unbind(&uri));
         self.socket.set_linger(linger).map_err(failed)?;
         unbound.map_err(failed)?;
         self.cut = Cut::Begun;
         Ok(())
+    }
+
+    /// The address under which libzmq knows the socket.
+    fn known_uri(&self) -> String {
+        self.lock.as_ref().map_or_else(|| self.uri.clone(), PathLock::uri)
     }
 
     fn bind_after_cut(&mut self, endpoint: &Endpoint) -> Result<()> {
@@ -324,6 +330,20 @@ impl Line {
         self.bind_again(endpoint)?;
         log::warn!("the socket of {endpoint} was removed by something else: bound again");
         Ok(true)
+    }
+
+    /// Ends an accepted connection, or all if it is not known, or cannot be ended alone. Returns its other end.
+    pub(super) fn hang_up(&mut self, fd: Option<u32>) -> Option<SocketAddr> {
+        let ends = fd.and_then(|fd| self.ends.get(&fd)).copied();
+        let near = ends.map_or_else(|| self.known_uri(), |ends| format!("tcp://{}", ends.local));
+        match fd.map_or(Err(Miss::Denied), |fd| Connection::copy(fd, &near)) {
+            Ok(connection) => connection.hang_up(),
+            // It is closed already, or tried again.
+            Err(Miss::Gone | Miss::NoRoom) => {}
+            Err(Miss::Denied) if self.doorkeeper.is_some() && matches!(self.cut, Cut::None) => self.cut = Cut::Wanted,
+            Err(Miss::Denied) => {}
+        }
+        ends.map(|ends| ends.remote)
     }
 
     pub(super) fn is_crowded(&self) -> bool {

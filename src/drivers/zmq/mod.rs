@@ -30,6 +30,7 @@ mod path_lock;
 mod peer;
 mod push;
 mod room;
+mod topics;
 mod traffic;
 mod zap;
 

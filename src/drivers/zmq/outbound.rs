@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::codec::{is_joined, parts};
 use crate::config::JoinFrames;
 use crate::drivers::wake::{self, Wakeable};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
 use crate::transport::{Outbound, Waiter, WaiterAndWake, Wake, send_parts};
 use crate::update::Topic;
@@ -19,6 +19,7 @@ use super::connection::{Connection, News};
 use super::endpoint::{Endpoint, Role};
 use super::filter::filter;
 use super::line::{Kind, Line, Signals};
+use super::topics::MAX_CHARGE;
 use super::{Settings, patiently, poll, push, zmq_error};
 
 pub(super) struct ZmqOutbound {
@@ -60,6 +61,9 @@ const MAX_SUBSCRIPTION: i64 = 16 << 10;
 
 /// Maximum of unanswered probes; further peers ask again.
 const MAX_PROBES: usize = 1 << 16;
+
+/// The number of subscriptions that are read before their memory is checked.
+const TURN: usize = 1024;
 
 /// Time limit for looking up the name of the address to bind.
 const NAME_PATIENCE: Duration = Duration::from_secs(5);
@@ -125,7 +129,12 @@ impl ZmqOutbound {
 
     /// Reads all subscriptions in force, so that their connections are known.
     fn read_all(&mut self) -> Result<()> {
+        let mut count = 0_usize;
         while let Some(message) = self.read()? {
+            count += 1;
+            if count.is_multiple_of(TURN) {
+                self.bound(Instant::now());
+            }
             // A subscription is a byte 1 and the topic, its end a byte 0 and the topic; anything else is a stranger's.
             match message.split_first() {
                 Some((1, topic)) => {
@@ -141,7 +150,27 @@ impl ZmqOutbound {
                 _ => {}
             }
         }
+        self.bound(Instant::now());
         Ok(())
+    }
+
+    /// Ends the connection that has subscribed to most, if subscriptions take too much memory.
+    fn bound(&mut self, now: Instant) {
+        if self.connection.endpoint().is_silent() {
+            return;
+        }
+        let Some(connection) = self.census.excess(now) else {
+            return;
+        };
+        let far = self.connection.hang_up(connection);
+        let who = far.map_or("a subscriber".to_owned(), |far| far.ip().to_string());
+        let address = self.connection.address().unwrap_or_default();
+        let context = format!(
+            "the subscriptions at {address} exceed {} MiB: a connection of {who} was closed",
+            MAX_CHARGE >> 20
+        );
+        self.trouble = Some(Error::new(ErrorKind::TooLarge, context));
+        self.look();
     }
 
     /// True if every known subscriber takes an array of maps.
@@ -237,7 +266,7 @@ impl Outbound for ZmqOutbound {
         match self.connection.endpoint().is_multicast() {
             // Subscribers of a group filter by themselves.
             true => None,
-            false => self.census.is_subscribed(filter(topic)),
+            false => Some(self.census.is_subscribed(filter(topic))),
         }
     }
 

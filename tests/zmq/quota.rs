@@ -1,0 +1,64 @@
+//! Subscribers that want more topics than a publisher remembers.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tablecast::{Error, ErrorKind, Publisher, PublisherOptions};
+
+use crate::common::{eventually, within};
+use crate::receiver::{Event, Receiver};
+use crate::rig::{LONG, send};
+use crate::{LIMIT, pub_sub};
+
+fn check(address: &str) {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hook = Arc::clone(&told);
+    let options = PublisherOptions {
+        hook: Some(Arc::new(move |e: &Error| hook.lock().push((e.kind(), e.to_string())))),
+        ..PublisherOptions::default()
+    };
+    let publisher = Publisher::new(&pub_sub(address), options).unwrap();
+    let address = publisher.address().unwrap();
+    let mut other = Receiver::connect(&pub_sub("tcp://127.0.0.1:0"), &[&address]);
+    other.expect(&Event::Connected(address.clone()));
+    eventually(LONG, || publisher.stats().subscribers == Some(1));
+
+    let context = zmq::Context::new();
+    let greedy = context.socket(zmq::SUB).unwrap();
+    greedy.set_linger(0).unwrap();
+    greedy.set_sndhwm(0).unwrap();
+    greedy.set_reconnect_ivl(-1).unwrap();
+    greedy.connect(&address).unwrap();
+    let mut wanted = 0;
+    // At a rate that the publisher reads.
+    eventually(LONG, || {
+        for _ in 0..1000 {
+            greedy.set_subscribe(format!("{wanted:01000}").as_bytes()).unwrap();
+            wanted += 1;
+        }
+        !told.lock().is_empty()
+    });
+    eventually(LONG, || publisher.stats().subscribers == Some(1));
+    assert!(wanted > 16_000, "{wanted}");
+    let (kind, text) = told.lock()[0].clone();
+    assert_eq!(kind, ErrorKind::TooLarge);
+    assert!(text.contains(&address) && text.contains("16 MiB"), "{text}");
+
+    send(&publisher, "D", "k");
+    eventually(LONG, || matches!(other.next(LONG), Some(Event::Frame(_))));
+    assert!(
+        !other.skipped.contains(&Event::Disconnected(address)),
+        "{:?}",
+        other.skipped
+    );
+    assert_eq!(told.lock().len(), 1, "{:?}", told.lock());
+}
+
+#[test]
+fn a_subscriber_of_too_many_topics_is_cut_off_and_others_are_not() {
+    within(LIMIT, || {
+        check("tcp://127.0.0.1:0");
+        let folder = tempfile::tempdir().unwrap();
+        check(&format!("ipc://{}/socket", folder.path().display()));
+    });
+}
