@@ -254,8 +254,10 @@ fn a_signal_ends_a_watch_whose_reader_hangs() {
     assert_eq!(said, "ready\n");
 
     let mut publish = host.publish(&["--file", "-"]);
-    let line = json!({"table": "t", "key": "k", "value": "v".repeat(1000)});
-    for _ in 0..1000 {
+    let value = "v".repeat(1000);
+    // Of one key, later ones would replace earlier ones in the queue.
+    for key in 0..1000 {
+        let line = json!({"table": "t", "key": key.to_string(), "value": value});
         publish.write(&format!("{line}\n"));
     }
     assert_eq!(publish.end().code, Some(0));
