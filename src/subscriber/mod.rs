@@ -7,6 +7,7 @@ mod shared;
 mod status;
 mod worker;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -143,6 +144,7 @@ impl Subscriber {
             queue: self.queue.clone(),
             options: self.options.clone(),
             session,
+            refused: HashMap::new(),
             has_ended: false,
         })
     }

@@ -1,5 +1,6 @@
 //! The subscriber's thread: moves inputs into the session and carries out its actions.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use crate::clock;
 use crate::error::{Error, report};
 use crate::queue::QueueSender;
 use crate::transport::{Inbound, Received};
+use crate::update::Name;
 
 use super::SubscriberOptions;
 use super::session::{Action, Session};
@@ -23,6 +25,8 @@ pub(super) struct Worker {
     pub(super) queue: QueueSender,
     pub(super) options: SubscriberOptions,
     pub(super) session: Session,
+    /// Why addresses cannot be connected; each reason is reported once.
+    pub(super) refused: HashMap<Name, String>,
     pub(super) has_ended: bool,
 }
 
@@ -160,10 +164,26 @@ impl Worker {
                     self.session.handle_refused(topic, now());
                 }),
                 Action::Unsubscribe(topic) => inbound.unsubscribe(&topic),
-                Action::Connect(address) => inbound.connect(&address).inspect_err(|_| {
-                    self.session.handle_not_connecting(&address, now());
-                }),
-                Action::Disconnect(address) => inbound.disconnect(&address),
+                Action::Connect(address) => match inbound.connect(&address) {
+                    Ok(()) => {
+                        self.refused.remove(&address);
+                        Ok(())
+                    }
+                    Err(e) => {
+                        self.session.handle_not_connecting(&address, now());
+                        let text = e.to_string();
+                        let before = self.refused.insert(address, text.clone());
+                        if before.is_some_and(|before| before == text) {
+                            Ok(())
+                        } else {
+                            Err(e)
+                        }
+                    }
+                },
+                Action::Disconnect(address) => {
+                    self.refused.remove(&address);
+                    inbound.disconnect(&address)
+                }
                 // If this fails no answer comes, and the address is probed again.
                 Action::Probe(address, probe) => inbound.probe(&address, &probe),
                 Action::Weigh(address) => {

@@ -12,22 +12,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::never;
 use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions};
 use tablecast::{Action, DbUpdate, Publisher, PublisherOptions, Result};
 
 use crate::common::{eventually, within};
 use crate::host::{Host, json, service, socket};
-use crate::process::Process;
+use crate::process::{Process, assert_fails, run, tablecast};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// A command of the tool with this limit of open files.
+fn with_files(limit: &str, tool: &Command) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\"")]);
+    command.arg(tool.get_program()).args(tool.get_args());
+    command
+}
+
 /// A service that may have this many open files at first (`-Sn`), or ever (`-n`).
 fn limited(socket: &Path, option: &str, files: usize) -> (Process, String) {
-    let tool = service(socket);
-    let mut command = Command::new("sh");
-    command.args(["-c", &format!("ulimit {option} {files}; exec \"$0\" \"$@\"")]);
-    command.arg(tool.get_program()).args(tool.get_args());
-    let mut service = Process::start(command);
+    let mut service = Process::start(with_files(&format!("{option} {files}"), &service(socket)));
     let ready = service.line();
     let network = ready.split(' ').nth(1).unwrap_or_else(|| panic!("{ready}"));
     (service, network.to_owned())
@@ -72,6 +77,10 @@ fn is_refused(mut stream: &UnixStream) -> bool {
     }
 }
 
+fn pass(time: Duration) {
+    let _ = never::<()>().recv_timeout(time);
+}
+
 #[test]
 fn a_writer_is_heard_or_told_that_it_is_refused() {
     within(LIMIT, || {
@@ -90,7 +99,7 @@ fn a_writer_is_heard_or_told_that_it_is_refused() {
                 while !over.load(Ordering::Relaxed) {
                     crowd.retain(|stream| !is_refused(stream));
                     drop(crowd.pop());
-                    thread::sleep(Duration::from_millis(1));
+                    pass(Duration::from_millis(1));
                     crowd.push(idle(path));
                     crowd.push(idle(path));
                 }
@@ -140,6 +149,49 @@ fn subscribers_leave_room_for_writers() {
         });
         assert!(is_full);
         publish(&path, "k").unwrap();
+    });
+}
+
+#[test]
+fn a_service_that_could_accept_no_connection_ends_with_an_error() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().unwrap();
+        let path = socket(folder.path());
+        for files in [54, 70, 100, 120] {
+            let end = run(with_files(&format!("-n {files}"), &service(&path)));
+            assert_fails(&end, 1, &["ulimit -n"]);
+        }
+        let host = host(256);
+        let mut watch = host.live_watch(&["--count", "1"]);
+        publish(&socket(host.folder.path()), "k").unwrap();
+        assert_eq!(watch.end().code, Some(0));
+    });
+}
+
+#[test]
+fn an_address_that_cannot_be_connected_is_reported_once() {
+    within(LIMIT, || {
+        let hosts: Vec<_> = (0..6).map(|_| Host::start()).collect();
+        let mut tool = tablecast(["watch"]);
+        for host in &hosts {
+            tool.args(["--publisher", &host.network]);
+        }
+        let mut watch = Process::start(with_files("-n 60", &tool));
+        watch.await_stderr("no file descriptors are left");
+        let refused = |watch: &mut Process| -> Vec<usize> {
+            let said = watch.stderr();
+            let lines: Vec<&str> = said.lines().filter(|line| line.contains("no file descr")).collect();
+            hosts
+                .iter()
+                .map(|host| lines.iter().filter(|line| line.contains(&host.network)).count())
+                .collect()
+        };
+        // Time for several tries.
+        pass(Duration::from_secs(4));
+        let refused = refused(&mut watch);
+        assert!(refused.iter().all(|count| *count <= 1), "{refused:?}");
+        watch.signal("TERM");
+        assert_eq!(watch.end().code, Some(0));
     });
 }
 

@@ -2,7 +2,7 @@
 #![cfg(target_os = "linux")]
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -65,6 +65,13 @@ fn a_socket_whose_folder_was_removed_is_there_again() {
         let path = socket(&folder);
         fs::create_dir_all(&folder).unwrap();
         fs::set_permissions(&folder, Permissions::from_mode(0o750)).unwrap();
+        // Other users may give their own alone.
+        let group = if Uid::effective().is_root() {
+            STRANGER
+        } else {
+            Gid::effective().as_raw()
+        };
+        chown(&folder, None, Some(group)).unwrap();
         let (mut service, _) = serve(&path);
         for outage in 1..=2 {
             fs::remove_dir_all(&session).unwrap();
@@ -72,7 +79,8 @@ fn a_socket_whose_folder_was_removed_is_there_again() {
             eventually(LIMIT, || service.stderr().matches("No such file").count() == outage);
             fs::create_dir(&session).unwrap();
             eventually(LIMIT, || path.exists());
-            assert_eq!(fs::metadata(&folder).unwrap().mode() & 0o777, 0o750);
+            let there = fs::metadata(&folder).unwrap();
+            assert_eq!((there.gid(), there.mode() & 0o777), (group, 0o750));
             assert_eq!(run(publish(&path, "k")).code, Some(0));
         }
         service.signal("TERM");
@@ -104,6 +112,31 @@ fn a_service_takes_no_place_from_its_successor() {
             assert_fails(&successor.end(), 1, &["publisher.sock", "another process"]);
             assert_eq!(run(publish(&path, "k")).code, Some(0));
         }
+    });
+}
+
+#[test]
+fn a_writer_that_cannot_send_everything_says_so() {
+    within(LIMIT, || {
+        let mut host = Host::start();
+        let mut watch = host.live_watch(&[]);
+        let mut writer = host.publish(&["--file", "-", "--linger-ms", "1000"]);
+        writer.write("{\"table\":\"t\",\"key\":\"first\"}\n");
+        assert_eq!(json(&watch.line())["key"], "first");
+        host.service.signal("STOP");
+        let line = serde_json::json!({"table": "t", "key": "k", "value": "v".repeat(100_000)}).to_string() + "\n";
+        for _ in 0..200 {
+            writer.write(&line);
+        }
+        let end = writer.end();
+        assert_eq!((end.code, end.stdout.len()), (Some(1), 1), "{end:?}");
+        assert!(
+            end.stderr.contains("linger_ms") && end.stderr.contains("may be lost"),
+            "{end:?}"
+        );
+        host.service.signal("CONT");
+        host.service.signal("TERM");
+        assert_eq!(host.service.end().code, Some(0));
     });
 }
 

@@ -100,6 +100,42 @@ fn a_service_notifies_its_manager_of_readiness_life_and_the_end() {
 }
 
 #[test]
+fn a_manager_that_begins_anew_is_notified() {
+    within(3 * LIMIT, || {
+        let folder = tempfile::tempdir().unwrap();
+        let manager = Manager::at_path(folder.path());
+        let mut command = service(&socket(folder.path()));
+        command.arg("-v");
+        let mut service = manager.start(command, Some(Duration::from_millis(400)));
+        assert_eq!(manager.next(), "READY=1");
+        for outage in 1..=2 {
+            fs::remove_file(folder.path().join("notify")).unwrap();
+            let mut lost = || service.stderr().matches("cannot reach the service manager").count();
+            eventually(LIMIT, || lost() == outage);
+            let manager = Manager::at_path(folder.path());
+            for _ in 0..5 {
+                assert_eq!(manager.next(), "WATCHDOG=1");
+            }
+            // Each outage is reported once.
+            assert_eq!(lost(), outage);
+        }
+        service.signal("TERM");
+        assert_eq!(service.end().code, Some(0));
+    });
+}
+
+/// systemd's set `@system-service` lacks what refuses single connections and sets keepalive.
+#[test]
+fn the_unit_allows_what_the_service_needs() {
+    let unit = include_str!("../../contrib/systemd/tablecast.service");
+    let lines = |name: &str| -> Vec<&str> { unit.lines().filter_map(|line| line.strip_prefix(name)).collect() };
+    let calls = lines("SystemCallFilter=").join(" ");
+    assert!(calls.split(' ').any(|call| call == "pidfd_getfd"), "{calls}");
+    assert_eq!(lines("StartLimitIntervalSec="), ["0"]);
+    assert_eq!(lines("RestartPreventExitStatus="), ["2"]);
+}
+
+#[test]
 fn no_sign_of_life_is_given_that_is_not_asked_for() {
     within(2 * LIMIT, || {
         let folder = tempfile::tempdir().unwrap();

@@ -33,10 +33,7 @@ pub(crate) struct ManArgs {
 pub(crate) fn run_completions(args: &CompletionsArgs, mut command: Command) -> Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut command, "tablecast", &mut script);
-    let mut out = std::io::stdout().lock();
-    out.write_all(&script)
-        .and_then(|()| out.flush())
-        .map_err(output::failed)
+    output::stdout().write_all(&script).map_err(output::failed)
 }
 
 /// Writes the pages. The options of the library stand only on the page of `full`, the command itself.

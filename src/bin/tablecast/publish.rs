@@ -37,6 +37,9 @@ pub(crate) struct Args {
 /// Long enough for the end of a large file.
 pub(crate) const DEFAULTS: &[(&str, &str)] = &[("linger_ms", "10000")];
 
+/// More than the end takes if everything is sent: with a shorter linger time the two cannot be told apart.
+const LEAST_LINGER: Duration = Duration::from_secs(1);
+
 /// Time left after a signal for the update that is being published.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -80,6 +83,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
             _ => log::info!("publishing at {address}"),
         }
     }
+    let linger = config.linger_ms;
     let wait = args.wait_subscribers.map(|count| (count, args.wait_timeout));
 
     let shared = Arc::new(Shared::default());
@@ -100,8 +104,10 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         };
         let result = heard.and_then(|()| input.each(|| work.is_stopped(), |update| work.publish(&publisher, update)));
         // Dropping the node waits until everything is sent, or for the linger time.
+        let ending = Instant::now();
         drop((publisher, node));
-        let _ = done.send(result);
+        let is_late = linger >= LEAST_LINGER && ending.elapsed() >= linger;
+        let _ = done.send(result.and_then(|()| if is_late { Err(late(linger)) } else { Ok(()) }));
     };
     let thread = thread::Builder::new().name("publish".into()).spawn(body);
     thread.map_err(|e| Error::new(ErrorKind::Io, "cannot start a thread").with_source(e))?;
@@ -119,6 +125,11 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     };
     let written = output::result(&format!("published {}", shared.published.load(Ordering::Relaxed)));
     result.and(written)
+}
+
+fn late(linger: Duration) -> Error {
+    let context = format!("not everything was sent within linger_ms, {linger:?}: the last updates may be lost");
+    Error::new(ErrorKind::Timeout, context)
 }
 
 /// Waits for this many subscribers, or until it is stopped.

@@ -59,13 +59,18 @@ pub(crate) fn update(table: &str, key: &str, action: Option<&str>, topic: Option
 
 /// A string stands for itself, anything else for its JSON text.
 fn text(value: &RawValue) -> std::result::Result<String, Fault> {
-    match value.get() {
-        // It may be invalid: half of a surrogate pair is no character.
-        text if text.starts_with('"') => serde_json::from_str(text).map_err(|e| {
-            let what = e.to_string();
-            format!("value: {}", what.split(" at line").next().unwrap_or(&what)).into()
-        }),
-        text => Ok(text.to_owned()),
+    let text = value.get();
+    let failed = |e: serde_json::Error| {
+        let what = e.to_string();
+        format!("value: {}", what.split(" at line").next().unwrap_or(&what))
+    };
+    // It may be invalid: half of a surrogate pair is no character.
+    match text.starts_with('"') {
+        true => Ok(serde_json::from_str(text).map_err(failed)?),
+        false => {
+            let _: serde_json::Value = serde_json::from_str(text).map_err(failed)?;
+            Ok(text.to_owned())
+        }
     }
 }
 
@@ -115,6 +120,8 @@ mod tests {
             (r#"{"table":"","key":"k"}"#, "table"),
             (r#"{"table":"t","key":"\ud800"}"#, "hex escape"),
             (r#"{"table":"t","key":"k","value":"a\udfff"}"#, "hex escape"),
+            (r#"{"table":"t","key":"k","value":{"a":["\ud800"]}}"#, "hex escape"),
+            (r#"{"table":"t","key":"k","value":{"\ud800":1}}"#, "hex escape"),
             (r#"{"table":"t","key":"k","priority":9999999999}"#, "9999999999"),
         ];
         for (line, named) in bad {

@@ -2,6 +2,7 @@
 //!
 //! The protocol is that of `sd_notify`: datagrams to the socket that the variable `NOTIFY_SOCKET` names.
 
+use std::cell::Cell;
 use std::env;
 use std::ffi::OsStr;
 use std::io;
@@ -15,7 +16,9 @@ use tablecast::failed_threads;
 
 /// The supervisor, if there is one. It is notified of the end when this is dropped.
 pub(crate) struct Supervisor {
-    socket: Option<UnixDatagram>,
+    socket: Option<(UnixDatagram, SocketAddr)>,
+    /// The last message was not sent, and that is logged.
+    is_lost: Cell<bool>,
     /// Time without a sign of life after which it ends this process.
     watchdog: Option<Duration>,
 }
@@ -31,18 +34,19 @@ impl Supervisor {
     pub(crate) fn find() -> Supervisor {
         let name = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty());
         let socket = name.and_then(|name| {
-            let connected = connect(&name);
+            let opened = open(&name);
             let failed = |e| {
                 log::warn!(
                     "cannot reach the service manager at NOTIFY_SOCKET={}: {e}",
                     name.display()
                 );
             };
-            connected.map_err(failed).ok()
+            opened.map_err(failed).ok()
         });
         Supervisor {
             watchdog: watchdog().filter(|_| socket.is_some()),
             socket,
+            is_lost: Cell::new(false),
         }
     }
 
@@ -65,9 +69,14 @@ impl Supervisor {
     }
 
     fn send(&self, message: &str) {
-        let sent = self.socket.as_ref().map(|socket| socket.send(message.as_bytes()));
-        if let Some(Err(e)) = sent {
-            log::warn!("cannot send {message} to the service manager: {e}");
+        let Some((socket, address)) = &self.socket else {
+            return;
+        };
+        // Not over a connection: a manager that begins anew binds the address anew.
+        let sent = socket.send_to_addr(message.as_bytes(), address);
+        let was_lost = self.is_lost.replace(sent.is_err());
+        if let (Err(e), false) = (sent, was_lost) {
+            log::warn!("cannot reach the service manager with {message}: {e}");
         }
     }
 }
@@ -78,11 +87,11 @@ impl Drop for Supervisor {
     }
 }
 
-fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
+fn open(name: &OsStr) -> io::Result<(UnixDatagram, SocketAddr)> {
+    let address = address(name)?;
     let socket = UnixDatagram::unbound()?;
     socket.set_write_timeout(Some(PATIENCE))?;
-    socket.connect_addr(&address(name)?)?;
-    Ok(socket)
+    Ok((socket, address))
 }
 
 /// The address of this name: a path, or after `@` the name of an abstract socket.

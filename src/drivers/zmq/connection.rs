@@ -33,6 +33,8 @@ pub(super) struct Connection {
     backoff: Backoff,
     /// For a bound end: when to refuse the peers that still wait.
     turn_away_at: Option<Instant>,
+    /// When a peer was last refused.
+    crowded_at: Option<Instant>,
     /// For an end bound to a Unix socket, or with keys: when to check the socket's file, or the list of clients.
     look_at: Option<Instant>,
     /// How often the other end closed the connection before its greeting.
@@ -83,6 +85,9 @@ const LEAST_REST: Duration = Duration::from_millis(5);
 /// Interval between attempts to refuse a peer.
 const TURN_AWAY: Duration = Duration::from_millis(50);
 
+/// After this time without one, a refused peer is reported again.
+const QUIET: Duration = Duration::from_secs(60);
+
 /// How often a Unix socket's file is checked, since cleaning jobs may remove it, and the list of clients.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -104,6 +109,7 @@ impl Connection {
             patience: FIRST_PATIENCE,
             backoff: Backoff::new(options.reconnect_interval, options.reconnect_max),
             turn_away_at: None,
+            crowded_at: None,
             look_at: None,
             hang_ups: 0,
             denied: None,
@@ -134,6 +140,13 @@ impl Connection {
         self.turn_away(now);
         let is_crowded = self.line.as_mut().is_some_and(Line::take_crowded);
         let crowded = is_crowded.then(|| room::crowded(self.address().unwrap_or(self.endpoint.uri())));
+        if let Some(crowded) = &crowded
+            && self.crowded_at.replace(now).is_none_or(|before| now - before > QUIET)
+        {
+            // Another crowd.
+            let text = crowded.to_string();
+            self.told.retain(|told| *told != text);
+        }
         let error = done.err().or(crowded)?;
         let text = error.to_string();
         let is_news = !self.told.contains(&text);
@@ -366,11 +379,11 @@ impl Connection {
 
     fn try_one(&mut self, uri: String) -> Result<()> {
         if let Some(line) = self.line.as_mut().filter(|line| line.is_unused()) {
-            room::check(self.endpoint.uri())?;
+            room::check(&self.endpoint, Role::Connect)?;
             return line.retry(&self.endpoint, uri);
         }
         self.line = None;
-        room::check(self.endpoint.uri())?;
+        room::check(&self.endpoint, self.endpoint.role_or(self.kind.role))?;
         self.line = Some(Line::open(&self.endpoint, uri, &self.kind, &self.options)?);
         Ok(())
     }

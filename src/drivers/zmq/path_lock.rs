@@ -2,7 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
@@ -120,6 +120,7 @@ pub(super) fn uri(socket: &Path) -> String {
 struct Folder {
     path: PathBuf,
     user: u32,
+    group: u32,
     mode: u32,
 }
 
@@ -130,6 +131,7 @@ impl Folder {
         let about = fs::metadata(&path).map_err(|e| failed("cannot examine", &path, e))?;
         Ok(Folder {
             user: about.uid(),
+            group: about.gid(),
             mode: about.mode() & 0o7777,
             path,
         })
@@ -146,11 +148,21 @@ impl Folder {
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let made = DirBuilder::new().mode(0o700).create(path);
-                made.and_then(|()| fs::set_permissions(path, Permissions::from_mode(self.mode)))
+                made.and_then(|()| self.give())
                     .map_err(|e| failed("cannot make the folder again:", path, e))
             }
             Err(e) => Err(failed("cannot examine", path, e)),
         }
+    }
+}
+
+impl Folder {
+    /// Gives the folder its group and mode.
+    fn give(&self) -> io::Result<()> {
+        if fs::metadata(&self.path)?.gid() != self.group {
+            chown(&self.path, None, Some(self.group))?;
+        }
+        fs::set_permissions(&self.path, Permissions::from_mode(self.mode))
     }
 }
 

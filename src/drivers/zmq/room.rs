@@ -12,6 +12,7 @@ use crate::drivers::accepted::{self, Accepted};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::copy::{Connection, Miss};
+use super::endpoint::{Endpoint, Role};
 use super::monitor::PACE;
 
 /// More than a line takes, and libzmq's threads with the first line.
@@ -31,16 +32,20 @@ static LOCAL: AtomicUsize = AtomicUsize::new(0);
 /// Descriptors needed to copy a connection, and a few more, since other threads take freed ones.
 const SPARE: usize = 4;
 
-/// Fails if too few descriptors are left for another line to this address.
-pub(super) fn check(address: &str) -> Result<()> {
+/// Fails if too few descriptors are left for another line to this address, or, at a bound one, for any connection.
+pub(super) fn check(endpoint: &Endpoint, role: Role) -> Result<()> {
+    let accepted = match role {
+        Role::Bind => limit().map_or(0, |limit| kept(limit, endpoint.is_ipc())),
+        Role::Connect => 0,
+    };
     let open = || {
         let lowest = any()?;
-        match is_room(lowest.as_raw_fd().unsigned_abs(), ROOM) {
+        match is_room(lowest.as_raw_fd().unsigned_abs(), ROOM + accepted) {
             true => Ok(()),
             false => Err(io::Error::from(rustix::io::Errno::MFILE)),
         }
     };
-    open().map_err(|e: io::Error| crowded(address).with_source(e))
+    open().map_err(|e: io::Error| crowded(endpoint.uri()).with_source(e))
 }
 
 /// A descriptor that needs nothing else of the system: a container may have no devices.
@@ -59,6 +64,17 @@ pub(super) fn crowded(address: &str) -> Error {
 /// True if there is room for more: the system hands out the lowest free number, so all lower numbers are taken.
 fn is_room(lowest: u32, more: u64) -> bool {
     limit().is_none_or(|limit| u64::from(lowest) + more <= limit)
+}
+
+/// The descriptors that a bound end keeps free at this limit.
+fn kept(limit: u64, is_ipc: bool) -> u64 {
+    let part = ROOM.max(limit / PART);
+    let kept_by_ipc = part.max(BURST.min(limit / 2));
+    match is_ipc {
+        true => kept_by_ipc,
+        false if LOCAL.load(Ordering::Relaxed) > 0 => kept_by_ipc + part,
+        false => part,
+    }
 }
 
 fn limit() -> Option<u64> {
@@ -93,7 +109,7 @@ impl Doorkeeper {
 
     /// Called for an accepted connection. Returns false if it is refused, since there would be no room for others.
     pub(super) fn admits(&mut self, fd: u32, address: &str) -> bool {
-        let admits = is_room(fd, limit().map_or(ROOM, |limit| self.kept(limit)));
+        let admits = is_room(fd, limit().map_or(ROOM, |limit| kept(limit, self.is_ipc)));
         self.open += 1;
         self.accepted().opened();
         if !admits {
@@ -112,17 +128,6 @@ impl Doorkeeper {
 
     fn accepted(&self) -> &'static Accepted {
         if self.is_ipc { &accepted::IPC } else { &accepted::TCP }
-    }
-
-    /// The descriptors to keep free at this limit.
-    fn kept(&self, limit: u64) -> u64 {
-        let part = ROOM.max(limit / PART);
-        let kept_by_ipc = part.max(BURST.min(limit / 2));
-        match self.is_ipc {
-            true => kept_by_ipc,
-            false if LOCAL.load(Ordering::Relaxed) > 0 => kept_by_ipc + part,
-            false => part,
-        }
     }
 
     /// Closes refused connections that are still open.
