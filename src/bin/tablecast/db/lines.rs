@@ -30,9 +30,8 @@ pub(super) fn write(config: &Config, file: &Path, grace: Duration) -> Result<()>
             break Err(e);
         }
     };
-    failures.told(made)?;
     let ended = |_| Error::new(ErrorKind::Panicked, "the reading thread ended unexpectedly");
-    reader.join().map_err(ended)
+    failures.told(made.and_then(|()| reader.join().map_err(ended)))
 }
 
 /// The writes that failed.
