@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::never;
 use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions};
 use tablecast::{Action, DbUpdate, Publisher, PublisherOptions, Result};
 
@@ -90,7 +91,7 @@ fn a_writer_is_heard_or_told_that_it_is_refused() {
                 while !over.load(Ordering::Relaxed) {
                     crowd.retain(|stream| !is_refused(stream));
                     drop(crowd.pop());
-                    thread::sleep(Duration::from_millis(1));
+                    let _ = never::<()>().recv_timeout(Duration::from_millis(1));
                     crowd.push(idle(path));
                     crowd.push(idle(path));
                 }
