@@ -207,7 +207,7 @@ fn a_package_is_installed_upgraded_removed_and_purged() {
         };
         // As on a host that has none of it.
         system.run("! id tablecast && ! command -v tablecast");
-        system.run("dpkg --install /package.deb");
+        system.run("dpkg --no-triggers --install /package.deb");
         // Each option stands there once.
         let options = system.run(&format!("sed -n 's/^#\\?\\([a-z_0-9]*\\) = .*/\\1/p' {CONFIG}"));
         let names: BTreeSet<_> = options.iter().map(String::as_str).collect();
@@ -237,7 +237,7 @@ fn a_package_is_installed_upgraded_removed_and_purged() {
         );
         system.run(&load);
         system.run(&format!("sed -i '1i linger_ms = 600' {CONFIG}"));
-        system.run("dpkg --install /package.deb");
+        system.run("dpkg --no-triggers --install /package.deb");
         system.run(&format!("grep -q '^linger_ms = 600' {CONFIG}"));
         system.run(STOP);
         system.run(SERVE);
@@ -256,11 +256,11 @@ fn a_package_is_installed_upgraded_removed_and_purged() {
             all_seen || events.iter().filter(|event| event["event"] == "sync").count() > 1
         });
         system.run("kill $(pgrep -x tablecast); while pgrep -x tablecast; do sleep 0.02; done");
-        system.run("dpkg --remove tablecast");
+        system.run("dpkg --no-triggers --remove tablecast");
         system.run(&format!(
             "[ -e {CONFIG} ] && ! [ -e /usr/bin/tablecast ] && ! [ -e /usr/lib/systemd/system/tablecast.service ]"
         ));
-        system.run("dpkg --purge tablecast");
+        system.run("dpkg --no-triggers --purge tablecast");
         system.run("! ls -d /etc/tablecast /etc/default/tablecast /var/lib/tablecast 2>/dev/null && ! id tablecast");
     });
 }
@@ -290,21 +290,21 @@ fn an_upgrade_leaves_the_service_as_the_administrator_has_it() {
         system.run(&format!("sed -i '1i no_option = 1' {CONFIG}"));
         system.run("dpkg --no-triggers --install /package.deb >&2");
         system.run("! systemctl is-active --quiet tablecast && dpkg --status tablecast | grep -q 'ok installed'");
-        system.run("dpkg --remove tablecast >&2 && ! systemctl is-active --quiet tablecast");
+        system.run("dpkg --no-triggers --remove tablecast >&2 && ! systemctl is-active --quiet tablecast");
         system.run("dpkg --no-triggers --install /package.deb >&2");
         system.run("! systemctl is-active --quiet tablecast && dpkg --status tablecast | grep -q 'ok installed'");
 
         // One that has failed may work now; after a removal it begins anew.
         system.run(&format!("sed -i 1d {CONFIG}"));
         install(&mut system, "active enabled");
-        system.run("dpkg --remove tablecast >&2");
+        system.run("dpkg --no-triggers --remove tablecast >&2");
         install(&mut system, "active enabled");
-        system.run("dpkg --purge tablecast >&2");
+        system.run("dpkg --no-triggers --purge tablecast >&2");
         system.run("! find /etc/systemd /var/lib/systemd /run/tablecast* -name '*tablecast*' | grep .");
     });
 }
 
-/// Installs the package over what is there. The service is in this state then; returns its process.
+/// Installs the package over what is there, without the index of manual pages, which takes longest. The service is in this state then; returns its process.
 #[track_caller]
 fn install(system: &mut System, state: &str) -> String {
     system.run("dpkg --no-triggers --install /package.deb >&2");
