@@ -26,10 +26,15 @@ const TOOL: &str = env!("CARGO_BIN_EXE_tablecast");
 
 /// Begins a stage of this tool that keeps its files in this folder.
 fn stage(tool: &Path, folder: &Path, args: &[&str]) -> Process {
+    let keep = ["--keep", folder.to_str().unwrap()];
+    stage_with(tool, &[&keep, args].concat())
+}
+
+fn stage_with(tool: &Path, args: &[&str]) -> Process {
     let python = std::env::var_os("TABLECAST_TEST_PYTHON").unwrap_or_else(|| "python3".into());
     let mut command = Command::new(python);
     command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/deployment/stage"));
-    command.arg("--tool").arg(tool).arg("--keep").arg(folder).args(args);
+    command.arg("--tool").arg(tool).args(args);
     Process::start(command)
 }
 
@@ -120,13 +125,51 @@ fn an_interrupt_leaves_nothing_behind() {
         let _alone = STAGE.lock();
         let temporary = tempfile::tempdir().unwrap();
         let folder = temporary.path().join("kept");
-        let mut stage = stage(TOOL.as_ref(), &folder, &["--seconds", "60"]);
+        let mut stage = stage(TOOL.as_ref(), &folder, &["--seconds", "1"]);
         let Some(ready) = line(&mut stage) else { return };
         assert!(ready.starts_with("ready after"), "{ready}");
         assert!(processes(&folder) > 10, "servers, services, writers and agents");
+        let head = line(&mut stage);
+        assert!(head.is_some_and(|head| head.starts_with("fault ")));
+        line(&mut stage).unwrap();
         stage.signal("INT");
         assert_eq!(stage.end().code, Some(130));
         eventually(LIMIT, || processes(&folder) == 0);
+        // What was played is kept.
+        let faults = fs::read_to_string(folder.join("faults.csv")).unwrap();
+        assert!(
+            faults
+                .lines()
+                .nth(1)
+                .is_some_and(|fault| fault.contains("publisher service")),
+            "{faults}"
+        );
+    });
+}
+
+#[test]
+fn a_deployment_without_life_names_its_logs() {
+    within(LONG, || {
+        let _alone = STAGE.lock();
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path().join("kept");
+        let args = ["--patience", "0.5"];
+        let mut kept = stage("/bin/true".as_ref(), &folder, &args);
+        let mut lost = stage_with("/bin/true".as_ref(), &args);
+        for (stage, named) in [
+            (&mut kept, format!("the logs are in {}", folder.display())),
+            (&mut lost, "--keep FOLDER keeps the logs".into()),
+        ] {
+            let end = stage.end();
+            if end.code == Some(3) {
+                return println!("skipped: {}", end.stderr);
+            }
+            assert_eq!(end.code, Some(1), "{end:?}");
+            assert!(
+                end.stderr.contains("stage: not within 0.5 s: ") && end.stderr.contains(&named),
+                "{end:?}"
+            );
+        }
     });
 }
 
@@ -159,7 +202,9 @@ fn a_wrong_copy_is_found() {
         }
         fs::write(&lies, "").unwrap();
         let Some(lines) = lines(&mut stage) else { return };
-        assert_eq!(stage.end().code, Some(1));
+        let end = stage.end();
+        assert_eq!(end.code, Some(1));
+        assert!(end.stderr.contains("stage: copies differ; the logs are in "), "{end:?}");
         assert!(lines.last().unwrap().ends_with("COPIES DIFFER"), "{lines:#?}");
         assert!(lines.iter().any(|line| line.contains(" never ")), "{lines:#?}");
     });

@@ -172,6 +172,18 @@ pub(crate) fn run(command: Command) -> End {
     Process::start(command).end()
 }
 
+/// Runs it to its end, without a reader of its stdout.
+pub(crate) fn run_unread(mut command: Command) -> End {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = command.stdin(Stdio::null()).stdout(writer).output().unwrap();
+    End {
+        code: output.status.code(),
+        stdout: Vec::new(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
 /// Asserts an exit code, nothing on stdout, and one line on stderr that contains all of `named`.
 pub(crate) fn assert_fails(end: &End, code: i32, named: &[&str]) {
     assert_eq!(end.code, Some(code), "{end:?}");

@@ -25,29 +25,37 @@ fn the_page_has_every_series() {
     );
 }
 
-#[test]
-fn alerts_and_dashboard_name_only_what_is_there() {
-    let alerts = include_str!("../../contrib/prometheus/alerts.yml");
+const ALERTS: &str = include_str!("../../contrib/prometheus/alerts.yml");
+
+/// The expressions of the alerts.
+fn rules() -> impl Iterator<Item = &'static str> {
+    ALERTS.lines().filter_map(|line| line.trim().strip_prefix("expr: "))
+}
+
+/// All queries: those of the alerts, and those of the dashboard's panels.
+pub(crate) fn queries() -> Vec<String> {
     let dashboard = include_str!("../../contrib/grafana/tablecast.json");
     let parsed: serde_json::Value = serde_json::from_str(dashboard).unwrap();
     let panels = parsed["panels"].as_array().unwrap();
-    let queries: Vec<&str> = panels
-        .iter()
-        .flat_map(|panel| panel["targets"].as_array().unwrap())
-        .map(|target| target["expr"].as_str().unwrap())
-        .collect();
+    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let mut queries: Vec<String> = targets.map(|target| target["expr"].as_str().unwrap().into()).collect();
     assert!(queries.len() >= panels.len());
-    let rules = alerts.lines().filter_map(|line| line.trim().strip_prefix("expr: "));
-    for query in rules.chain(queries) {
-        let names = words(query).filter(|word| word.starts_with("tablecast_"));
-        let mut count = 0;
-        for name in names {
+    queries.extend(rules().map(str::to_owned));
+    queries
+}
+
+#[test]
+fn alerts_and_dashboard_name_only_what_is_there() {
+    for query in queries() {
+        // Prometheus has that one of each process.
+        let mut count = words(&query).filter(|word| *word == "up").count();
+        for name in words(&query).filter(|word| word.starts_with("tablecast_")) {
             count += 1;
-            let is_known = |series: &&Series| match series.kind {
+            let is_known = |series: &&&Series| match series.kind {
                 Kind::Histogram => name.strip_suffix("_bucket") == Some(series.name),
                 _ => name == series.name,
             };
-            let series = series().iter().find(|series| is_known(series));
+            let series = series().iter().find(is_known);
             let series = series.unwrap_or_else(|| panic!("no series {name} in {query}"));
             // Labels that Prometheus adds, and those of the series.
             let labels = ["instance", "le"].iter().chain(series.labels);
@@ -58,6 +66,24 @@ fn alerts_and_dashboard_name_only_what_is_there() {
             }
         }
         assert!(count > 0, "{query}");
+    }
+}
+
+#[test]
+fn what_goes_wrong_has_an_alert() {
+    let wrong = [
+        "up",
+        "tablecast_background_errors_total",
+        "tablecast_failed_threads_total",
+        "tablecast_publisher_id_clashes_total",
+        "tablecast_service_dropped_frames_total",
+        "tablecast_service_errors_total",
+        "tablecast_service_running",
+        "tablecast_store_errors_total",
+        "tablecast_updates_lost_total",
+    ];
+    for name in wrong {
+        assert!(rules().any(|rule| words(rule).any(|word| word == name)), "{name}");
     }
 }
 

@@ -11,6 +11,8 @@ mod node;
 #[cfg(feature = "bin")]
 #[path = "../common/process.rs"]
 mod process;
+#[cfg(feature = "bin")]
+mod prometheus;
 mod scrape;
 mod server;
 #[cfg(feature = "bin")]

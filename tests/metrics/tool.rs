@@ -12,7 +12,7 @@ use crate::scrape::scrape;
 use crate::{LIMIT, LONG};
 
 /// The address that a process has printed.
-fn address(process: &mut Process) -> SocketAddr {
+pub(crate) fn address(process: &mut Process) -> SocketAddr {
     process.await_stderr("metrics on http://");
     let said = process.stderr();
     let url = said

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{eventually, within};
 use crate::host::{Host, json, socket};
-use crate::process::{End, LIMIT, Process, assert_fails, run, tablecast};
+use crate::process::{End, LIMIT, Process, assert_fails, run, run_unread, tablecast};
 use crossbeam_channel::never;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -215,18 +215,27 @@ fn lines_are_written_one_by_one() {
             r#""action":"create","value":{"n":1},"topic":"tenant1""#,
             "created version 1",
         ),
-        (r#""value":"{\"n\":1}""#, "unchanged version 1"),
+        (r#""value":"{\"n\":1}","topic":"tenant1""#, "unchanged version 1"),
         (r#""value":"2","topic":"other""#, "failed: not found"),
+        // As in `publish`: the topic D.
+        (r#""value":"2""#, "failed: not found"),
+        (r#""value":"2","topic":null"#, "failed: not found"),
+        (r#""value":"2","topic":"D""#, "failed: not found"),
+        (r#""action":"delete""#, "failed: not found"),
         (r#""value":"2","topic":"tenant1","priority":-1"#, "set version 2"),
         (r#""action":"create","value":"3""#, "failed: already exists"),
-        (r#""action":"delete""#, "deleted version 3"),
+        (r#""action":"delete","topic":"tenant1""#, "deleted version 3"),
     ] {
         write.write(&format!("{{\"table\":\"lport\",\"key\":\"port-1\",{change}}}\n"));
         let line = write.line();
         assert!(line.starts_with(result), "{line}");
         assert_eq!(line.contains(PORT), result.starts_with("failed"), "{line}");
     }
-    assert_fails(&write.end(), 1, &["already exists", "2 writes failed", PORT]);
+    assert_fails(
+        &write.end(),
+        1,
+        &["already exists", "6 writes failed; the last one", PORT],
+    );
     for (action, value, priority) in [
         ("create", json!("{\"n\":1}"), 5),
         ("set", json!("2"), -1),
@@ -245,7 +254,7 @@ fn lines_end_with_a_bad_one_or_a_signal() {
     let host = Host::start();
     let db = Db::of(&host.folder);
     let start = || {
-        let mut write = Process::start(db.command(&["write", "--file", "-"]));
+        let mut write = Process::start(db.command(&["write", "--file", "-", "--max-key-bytes", "8"]));
         write.write(r#"{"table":"t","key":"k","action":"delete"}"#);
         write.write("\n");
         assert!(write.line().starts_with("failed: not found"));
@@ -257,13 +266,41 @@ fn lines_end_with_a_bad_one_or_a_signal() {
     ] {
         let mut write = start();
         write.write(&format!("{{\"table\":\"t\",\"key\":\"k\",{change}}}\n"));
-        assert_fails(&write.end(), 1, &["line 2 of stdin", named]);
+        assert_fails(&write.end(), 1, &["line 2 of stdin", named, "1 write failed, and then"]);
     }
+    let mut write = start();
+    write.write("{\"table\":\"t\",\"key\":\"too-long-1\",\"action\":\"create\",\"value\":\"1\"}\n");
+    assert!(write.line().starts_with("failed: invalid input"));
+    assert_fails(&write.end(), 1, &["2 writes failed; the last one", "max_key_bytes"]);
     // Its stdin stays open.
     let mut write = start();
     write.signal("TERM");
     eventually(LIMIT, || !write.is_running());
     assert_fails(&write.end(), 1, &["a signal came before the last line"]);
+}
+
+#[test]
+fn a_reader_of_results_that_leaves_ends_the_writes() {
+    let host = Host::start();
+    let db = Db::of(&host.folder);
+    let file = host.folder.path().join("lines");
+    let line = |change: &str| format!("{{\"table\":\"lport\",\"key\":\"port-1\",{change}}}\n");
+    fs::write(
+        &file,
+        line(r#""action":"delete""#) + &line(r#""action":"create","value":"1""#),
+    )
+    .unwrap();
+    let end = run_unread(db.command(&["write", "--file", file.to_str().unwrap()]));
+    assert_fails(
+        &end,
+        1,
+        &[
+            "1 write failed, and then",
+            "lines after this write are not made",
+            "Broken pipe",
+        ],
+    );
+    assert_fails(&db.run(&port("get", &[])), 1, &["not found"]);
 }
 
 #[test]

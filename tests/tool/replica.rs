@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::common::{eventually, within};
 use crate::host::{Host, json, socket};
-use crate::process::{End, LIMIT, Process, run, tablecast};
+use crate::process::{End, LIMIT, Process, run, run_unread, tablecast};
 use serde_json::{Value, json};
 use tablecast::Store;
 use tablecast::store::StoreOptions;
@@ -113,8 +113,12 @@ fn a_writer_waits_for_the_replicas_that_are_there() {
         let host = Host::start();
         let rows = Rows(&host);
         rows.create("a");
-        let set =
-            |value: &str, wait: &str| rows.db(&["set", "--table", "t", "--key", "a", "--value", value, "--wait", wait]);
+        let setting = |value: &str, wait: &str| {
+            rows.command(&[
+                "db", "set", "--table", "t", "--key", "a", "--value", value, "--wait", wait,
+            ])
+        };
+        let set = |value: &str, wait: &str| run(setting(value, wait));
         assert_eq!(set("2", "1").stdout, ["set version 2", "applied by 0 of 0 replicas"]);
         let (mut one, two) = (rows.synced("one"), rows.synced("two"));
         let end = set("3", "20");
@@ -129,12 +133,18 @@ fn a_writer_waits_for_the_replicas_that_are_there() {
         assert_eq!(json(&one.line())["value"], "3");
         two.signal("STOP");
         let end = set("4", "1");
+        let unread = run_unread(setting("4", "1"));
         two.signal("CONT");
         assert_eq!((end.code, &*end.stdout[1]), (Some(1), "applied by 1 of 2 replicas"));
         assert!(
             end.stderr.contains("two") && !end.stderr.contains("one,"),
             "{}",
             end.stderr
+        );
+        assert_eq!(
+            (unread.code, unread.stderr.contains("two")),
+            (Some(1), true),
+            "{unread:?}"
         );
         // A replica that has ended is not missed; nor is one of another table.
         one.signal("TERM");

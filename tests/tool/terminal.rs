@@ -69,6 +69,26 @@ fn a_terminal_shows_columns() {
 }
 
 #[test]
+fn wide_characters_keep_the_columns() {
+    within(LIMIT, || {
+        let (_folder, path) = database();
+        let store = SqliteStore::open(path.clone(), StoreOptions::default()).unwrap();
+        for (key, value) in [("端口🦀", "x"), ("e\u{301}", "端口端口端口端口端口端口")] {
+            store.write(&Write::create("lport", key, value)).unwrap();
+        }
+        let shown = on_a_terminal(&path, "db list --table lport", &[("NO_COLOR", "1")]);
+        let expected = [
+            "key      version  topic  value",
+            "e\u{301}        v4       D      端口端口端口端…",
+            r#"port-1   v1       D      {"chassis":"ho…"#,
+            r"port-22  v2       D      \u{1b}[2J",
+            "端口🦀   v3       D      x",
+        ];
+        assert_eq!(shown, expected);
+    });
+}
+
+#[test]
 fn programs_get_json_unless_they_ask_for_columns() {
     within(LIMIT, || {
         let (_folder, path) = database();

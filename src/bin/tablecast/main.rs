@@ -7,6 +7,7 @@ mod cli;
 mod config;
 mod db;
 mod generate;
+mod held_log;
 mod input;
 mod keygen;
 mod line;
@@ -45,7 +46,7 @@ fn main() -> ExitCode {
             return ExitCode::from(if usage.use_stderr() { 2 } else { 0 });
         }
     };
-    output::init_log(cli.verbose);
+    output::init_log(cli.verbose, matches!(cli.command, Command::Top(_)));
     raise_limit_of_open_files();
     match run(&cli) {
         Ok(code) => code,

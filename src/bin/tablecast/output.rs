@@ -1,14 +1,18 @@
 //! Output to stdout and stderr, without a panic if the other end is closed.
 
 use std::error::Error as _;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io::{self, StdoutLock, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use env_logger::Target;
 use log::{Level, LevelFilter};
 use rustix::event::{PollFd, PollFlags};
 use rustix::io::Errno;
 use tablecast::{Config, Error, ErrorKind, Result};
+
+use crate::held_log;
+use crate::terminal::{shown, width_of};
 
 /// Behind the state of a connection or publisher that proves who it is.
 pub(crate) const AUTHENTICATED: &str = ", authenticated";
@@ -77,8 +81,8 @@ pub(crate) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "{}", text.replace('\n', " "));
 }
 
-/// Sends the log to stderr; `verbose` is how often `-v` was given.
-pub(crate) fn init_log(verbose: u8) {
+/// Sends the log to stderr; `verbose` is how often `-v` was given. It can be held back if `may_hold`, and has no colours then.
+pub(crate) fn init_log(verbose: u8, may_hold: bool) {
     let level = match verbose {
         0 => LevelFilter::Warn,
         1 => LevelFilter::Info,
@@ -97,18 +101,23 @@ pub(crate) fn init_log(verbose: u8) {
             writeln!(out, "tablecast: {level}: {}", record.args())
         });
     }
+    if may_hold {
+        log.target(Target::Pipe(Box::new(held_log::Log)));
+    }
     log.init();
 }
 
 /// Rows as lines of text, each column as wide as its widest cell.
 pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let rows: Vec<_> = rows.iter().map(|row| row.each_ref().map(|cell| shown(cell))).collect();
+    let widths: [usize; N] =
+        std::array::from_fn(|column| rows.iter().map(|row| width_of(&row[column])).max().unwrap_or(0));
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-            // Writing to a String cannot fail.
-            let _ = write!(line, "{cell:<width$}  ");
+        for (cell, width) in row.iter().zip(widths) {
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', width - width_of(cell) + 2));
         }
         text.push_str(line.trim_end());
         text.push('\n');
@@ -125,5 +134,16 @@ pub(crate) fn place(config: &Config) -> String {
             format!("Redis at {hosts}, where keys begin with \"tablecast{{\"")
         }
         other => format!("the store {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_a_terminal_shows_them() {
+        let rows = [["端口", "x"], ["abc", "y"], ["a\n", ""]].map(|row| row.map(str::to_owned));
+        assert_eq!(columns(&rows), "端口  x\nabc   y\na\\n\n");
     }
 }

@@ -1,11 +1,12 @@
-//! SIGINT, SIGTERM and SIGHUP as messages on a channel.
+//! Signals as messages on channels: those that end a command, and those of a terminal.
 
 use std::fs;
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, never};
-use nix::sys::signal::Signal;
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal, raise};
 use signal_hook::iterator::Signals;
 use tablecast::{Error, ErrorKind, Result};
 
@@ -26,6 +27,31 @@ pub(crate) fn channel(grace: Duration) -> Result<Receiver<()>> {
 /// Ignores signals, since the process that started this one ends it.
 pub(crate) fn ignore() -> Result<()> {
     set(|| {})
+}
+
+/// Returns a channel of the signals of a terminal: it is to be left (SIGTSTP), the command continues, or the size is another.
+/// To be called before other threads start, which take over from this one that they are blocked.
+pub(crate) fn of_terminal() -> Result<Receiver<Signal>> {
+    let failed = |e| Error::new(ErrorKind::Io, "cannot wait for the signals of the terminal").with_source(e);
+    let signals = SigSet::from_iter([Signal::SIGTSTP, Signal::SIGCONT, Signal::SIGWINCH]);
+    signals.thread_block().map_err(|e| failed(std::io::Error::from(e)))?;
+    let (sender, receiver) = bounded(1);
+    let wait = move || while signals.wait().is_ok_and(|signal| sender.send(signal).is_ok()) {};
+    thread::Builder::new()
+        .name("terminal".into())
+        .spawn(wait)
+        .map_err(failed)?;
+    Ok(receiver)
+}
+
+/// Stops this process as SIGTSTP does by default, until it continues: not at all if no shell could continue it.
+pub(crate) fn stop() -> Result<()> {
+    let failed = |e: Errno| Error::new(ErrorKind::Io, "cannot stop").with_source(std::io::Error::from(e));
+    let signal = SigSet::from(Signal::SIGTSTP);
+    raise(Signal::SIGTSTP).map_err(failed)?;
+    // It has its effect now.
+    signal.thread_unblock().map_err(failed)?;
+    signal.thread_block().map_err(failed)
 }
 
 fn set(mut handler: impl FnMut() + Send + 'static) -> Result<()> {

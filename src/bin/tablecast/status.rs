@@ -62,11 +62,12 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         false if replicas.is_empty() => table(&status),
         false => format!("{}\n{}", table(&status), replica_table(&replicas)),
     };
-    output::result(text.trim_end())?;
-    live.map_err(|e| match e.kind() {
+    let said = output::result(text.trim_end());
+    let live = live.map_err(|e| match e.kind() {
         ErrorKind::Timeout => Error::new(ErrorKind::Timeout, format!("not live within {:?}", args.timeout)),
         _ => e,
-    })
+    });
+    live.and(said)
 }
 
 /// Waits for the hellos of the publishers.

@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 
 use clap::ValueEnum;
 use clap::builder::styling::{AnsiColor, Style};
+use unicode_width::UnicodeWidthChar;
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -81,14 +82,11 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
-    fn on(is_terminal: bool) -> Columns {
-        let size = is_terminal
-            .then(|| rustix::termios::tcgetwinsize(std::io::stdout()).ok())
-            .flatten();
+    pub(crate) fn on(is_terminal: bool) -> Columns {
         Columns {
             widths: Vec::new(),
             is_coloured: is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
-            width: size.map(|size| usize::from(size.ws_col)).filter(|width| *width > 0),
+            width: is_terminal.then(|| size().0),
         }
     }
 
@@ -96,7 +94,7 @@ impl Columns {
     pub(crate) fn fit(&mut self, cells: &[&str]) {
         self.widths.resize(self.widths.len().max(cells.len()), 0);
         for (width, cell) in self.widths.iter_mut().zip(cells) {
-            *width = (*width).max(shown(cell).chars().count().min(WIDEST));
+            *width = (*width).max(width_of(&shown(cell)).min(WIDEST));
         }
     }
 
@@ -119,7 +117,7 @@ impl Columns {
             line.extend(std::iter::repeat_n(' ', gap));
             room -= gap;
             let cell = cut(&cell, room);
-            let length = cell.chars().count();
+            let length = width_of(&cell);
             match self.is_coloured && (number == 0 || kind == Kind::Head) {
                 true => {
                     let style = kind.style();
@@ -134,14 +132,21 @@ impl Columns {
     }
 }
 
-/// The text without characters that would command the terminal.
-fn shown(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
+/// The columns and lines of the terminal at stdout. One that does not know its size, as on a serial line, has 80 and 24.
+pub(crate) fn size() -> (usize, usize) {
+    let size = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+    let known = |length: u16, otherwise| if length == 0 { otherwise } else { usize::from(length) };
+    size.map_or((80, 24), |size| (known(size.ws_col, 80), known(size.ws_row, 24)))
+}
+
+/// The text without characters that would command the terminal, or turn the direction of what follows.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    if !text.contains(commands) {
         return text.into();
     }
     let mut safe = String::new();
     for c in text.chars() {
-        match c.is_control() {
+        match commands(c) {
             true => safe.extend(c.escape_default()),
             false => safe.push(c),
         }
@@ -149,12 +154,32 @@ fn shown(text: &str) -> Cow<'_, str> {
     safe.into()
 }
 
+fn commands(c: char) -> bool {
+    let is_direction = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    c.is_control() || is_direction
+}
+
+/// The number of columns that a terminal takes for a text. Most add up its characters, also where several make one picture.
+pub(crate) fn width_of(text: &str) -> usize {
+    text.chars().map(columns_of).sum()
+}
+
+fn columns_of(c: char) -> usize {
+    c.width().unwrap_or(0)
+}
+
 /// The text, or as much of it as there is room for.
 fn cut(text: &str, room: usize) -> String {
-    match text.chars().nth(room) {
-        None => text.to_owned(),
-        Some(_) => text.chars().take(room.saturating_sub(1)).chain(['…']).collect(),
+    if width_of(text) <= room {
+        return text.to_owned();
     }
+    let mut left = room.saturating_sub(1);
+    let fits = |c: &char| {
+        let is_in = columns_of(*c) <= left;
+        left = left.saturating_sub(columns_of(*c));
+        is_in
+    };
+    text.chars().take_while(fits).chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -187,6 +212,17 @@ mod tests {
     }
 
     #[test]
+    fn a_character_takes_the_columns_that_a_terminal_gives_it() {
+        let mut columns = columns(Some(14), false);
+        // Two columns each; none of its own.
+        assert_eq!(columns.line(Kind::Plain, &["端口🦀", "x"]), "端口🦀  x");
+        assert_eq!(columns.line(Kind::Plain, &["e\u{301}t", "y"]), "e\u{301}t      y");
+        assert_eq!(columns.line(Kind::Plain, &["a", "端口端"]), "a       端口端");
+        assert_eq!(columns.line(Kind::Plain, &["a", "端口端x"]), "a       端口…");
+        assert_eq!(columns.line(Kind::Plain, &["a", "x端口端"]), "a       x端口…");
+    }
+
+    #[test]
     fn only_the_first_cell_has_the_colour_and_the_column_its_width() {
         let mut columns = columns(None, true);
         let line = columns.line(Kind::Good, &["added", "x"]);
@@ -205,5 +241,6 @@ mod tests {
     fn nothing_commands_the_terminal() {
         let mut columns = columns(None, false);
         assert_eq!(columns.line(Kind::Plain, &["a\u{1b}[2Jb\n"]), "a\\u{1b}[2Jb\\n");
+        assert_eq!(columns.line(Kind::Plain, &["a\u{202e}b"]), "a\\u{202e}b");
     }
 }

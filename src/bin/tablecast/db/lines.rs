@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded, select};
 use tablecast::store::Write;
-use tablecast::{Action, Config, Database, DbUpdate, Error, ErrorKind, Node, Result, Topic};
+use tablecast::{Action, Config, Database, DbUpdate, Error, ErrorKind, Node, Result};
 
 use super::{named_row, say};
 use crate::input::Input;
@@ -18,25 +18,56 @@ pub(super) fn write(config: &Config, file: &Path, grace: Duration) -> Result<()>
     let (updates, reader) = read(Input::lines(file, config.max_message_bytes)?)?;
     let node = Node::open(config)?;
     let database = node.database()?;
-    let (mut failed, mut last) = (0_u64, None);
-    loop {
+    let mut failures = Failures::default();
+    let made = loop {
         let update = select! {
             recv(updates) -> update => update,
-            recv(signal) -> _ => return Err(Error::new(ErrorKind::Stopped, "a signal came before the last line")),
+            recv(signal) -> _ => break Err(Error::new(ErrorKind::Stopped, "a signal came before the last line")),
         };
         // The end of the file.
-        let Ok(update) = update else { break };
-        if let Some(failure) = make(&database, &update?)? {
-            failed += 1;
-            last = Some(failure);
+        let Ok(update) = update else { break Ok(()) };
+        if let Err(e) = update.and_then(|update| make(&database, &update, &mut failures)) {
+            break Err(e);
+        }
+    };
+    let ended = |_| Error::new(ErrorKind::Panicked, "the reading thread ended unexpectedly");
+    failures.told(made.and_then(|()| reader.join().map_err(ended)))
+}
+
+/// The writes that failed.
+#[derive(Default)]
+struct Failures {
+    count: u64,
+    last: Option<Error>,
+}
+
+impl Failures {
+    fn add(&mut self, failure: Error) {
+        self.count += 1;
+        self.last = Some(failure);
+    }
+
+    /// The result of the command: how its lines ended, and how many writes failed before.
+    fn told(self, made: Result<()>) -> Result<()> {
+        let Some(last) = self.last else { return made };
+        let count = match self.count {
+            1 => "1 write failed".to_owned(),
+            count => format!("{count} writes failed"),
+        };
+        match made {
+            Ok(()) if self.count == 1 => Err(Error::new(blamed(&last), count).with_source(last)),
+            Ok(()) => Err(Error::new(blamed(&last), format!("{count}; the last one")).with_source(last)),
+            Err(end) => Err(Error::new(end.kind(), format!("{count}, and then")).with_source(end)),
         }
     }
-    let ended = |_| Error::new(ErrorKind::Panicked, "the reading thread ended unexpectedly");
-    reader.join().map_err(ended)?;
-    last.map_or(Ok(()), |last| {
-        let context = format!("{failed} writes failed; the last one");
-        Err(Error::new(last.kind(), context).with_source(last))
-    })
+}
+
+/// The kind of a failed write, whose line, rather than the usage of the command, may be wrong.
+fn blamed(failure: &Error) -> ErrorKind {
+    match failure.kind() {
+        ErrorKind::InvalidInput => ErrorKind::Malformed,
+        kind => kind,
+    }
 }
 
 /// The lines, and the thread that reads them. It is joined only at the end, since it may wait for stdin when a signal comes.
@@ -64,8 +95,8 @@ fn checked(update: DbUpdate) -> Result<DbUpdate> {
     Err(Error::new(ErrorKind::InvalidInput, wrong))
 }
 
-/// Makes a write, and prints its result. Returns its failure.
-fn make(database: &Database, update: &DbUpdate) -> Result<Option<Error>> {
+/// Makes a write, and prints its result. Without a reader of results there are no more writes.
+fn make(database: &Database, update: &DbUpdate, failures: &mut Failures) -> Result<()> {
     let (table, key) = (&*update.table, &*update.key);
     let value = update.value.as_deref().unwrap_or_default();
     let mut write = match update.action {
@@ -73,13 +104,15 @@ fn make(database: &Database, update: &DbUpdate) -> Result<Option<Error>> {
         Action::Delete => Write::delete(table, key),
         _ => Write::set(table, key, value).unless_equal(),
     };
-    write.topic = Some(&update.topic).filter(|topic| **topic != Topic::ALL);
-    match database.write(&write, update.priority) {
-        Ok(written) => say(&write, &written).map(|()| None),
+    write.topic = Some(&update.topic);
+    let said = match database.write(&write, update.priority) {
+        Ok(written) => say(&write, &written),
         Err(e) => {
             let e = named_row(table, key, e);
-            output::result(&format!("failed: {e}").replace('\n', " "))?;
-            Ok(Some(e))
+            let said = output::result(&format!("failed: {e}").replace('\n', " "));
+            failures.add(e);
+            said
         }
-    }
+    };
+    said.map_err(|e| Error::new(e.kind(), "the lines after this write are not made").with_source(e))
 }

@@ -60,9 +60,10 @@ enum Command {
     /// Make writes, one for each line of a file, in order; prints the result of each.
     ///
     /// A line is a JSON object with the fields of publish: table, key, action (create, set or delete; default: set), value,
-    /// topic and priority. With a topic other than D, a set or delete finds only a row of that topic. A result is that of
-    /// create, set or delete, or `failed: ERROR`, and the next line follows; a failed write makes the command fail at the
-    /// end, a bad line ends it.
+    /// topic (missing or null: D, everyone) and priority; a set or delete finds only a row of this topic. A result is that
+    /// of create, set or delete, or `failed: ERROR`, and the next line follows; a failed write makes the command fail at the
+    /// end. A bad line ends it, and so does a reader of the results that goes away: it fails, and says how many writes
+    /// failed before.
     Write {
         /// The file, - for stdin.
         #[arg(long)]
@@ -238,9 +239,12 @@ impl ChangeArgs {
             );
         }
         let written = database.write(&write, self.priority).map_err(named)?;
-        say(&write, &written)?;
-        self.wait
-            .map_or(Ok(()), |wait| wait_for(&database, write.table, &written, wait))
+        let said = say(&write, &written);
+        // Whether the replicas have applied it does not depend on a reader of the result.
+        match self.wait {
+            Some(wait) => wait_for(&database, write.table, &written, wait).and(said),
+            None => said,
+        }
     }
 }
 
@@ -258,13 +262,13 @@ fn say(write: &Write<'_>, written: &Written) -> Result<()> {
 /// Waits for the replicas, and prints how many have applied the write.
 fn wait_for(database: &Database, table: &str, written: &Written, wait: Duration) -> Result<()> {
     let barrier = database.barrier(table, &written.topic, written.version, wait)?;
-    output::result(&format!(
+    let said = output::result(&format!(
         "applied by {} of {} replicas",
         barrier.applied,
         barrier.replicas()
-    ))?;
+    ));
     if barrier.missing.is_empty() {
-        return Ok(());
+        return said;
     }
     let missing: Vec<_> = barrier.missing.iter().map(|id| id.as_str()).collect();
     let context = format!("not applied within {wait:?} by {}", missing.join(", "));

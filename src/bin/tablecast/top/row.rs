@@ -99,15 +99,15 @@ pub(crate) enum Sort {
 
 impl Sort {
     /// The order that a key chooses.
-    pub(crate) fn of_key(key: u8) -> Option<Sort> {
+    pub(crate) fn of_key(key: char) -> Option<Sort> {
         Some(match key {
-            b'k' => Sort::Kind,
-            b'n' => Sort::Name,
-            b'r' => Sort::Rate,
-            b'l' => Sort::Lag,
-            b'w' => Sort::Waiting,
-            b't' => Sort::Stale,
-            b's' => Sort::Seen,
+            'k' => Sort::Kind,
+            'n' => Sort::Name,
+            'r' => Sort::Rate,
+            'l' => Sort::Lag,
+            'w' => Sort::Waiting,
+            't' => Sort::Stale,
+            's' => Sort::Seen,
             _ => return None,
         })
     }
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(names(Sort::Rate, "TOPIC"), "cb");
         assert_eq!(names(Sort::Lag, "10.0"), "a");
         assert_eq!(names(Sort::Lag, "nothing"), "");
-        assert_eq!(Sort::of_key(b'r'), Some(Sort::Rate));
-        assert_eq!(Sort::of_key(b'x'), None);
+        assert_eq!(Sort::of_key('r'), Some(Sort::Rate));
+        assert_eq!(Sort::of_key('x'), None);
     }
 }

@@ -2,17 +2,29 @@
 
 use std::io::{self, Read, Write};
 use std::thread;
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded};
-use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use crossbeam_channel::{Receiver, Sender, bounded, never};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use tablecast::{Error, ErrorKind, Result};
 
-use crate::output;
+use super::keys::{Decoder, Key};
+use crate::input::Stdin;
+use crate::{output, signal};
+
+/// Another screen, without a cursor, where long lines are cut off; and back.
+const ENTER: &str = "\u{1b}[?1049h\u{1b}[?25l\u{1b}[?7l";
+const LEAVE: &str = "\u{1b}[?7h\u{1b}[?25h\u{1b}[?1049l";
+
+/// A sequence of a key comes without longer pauses.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The terminal; it is put back as it was when this is dropped.
 pub(crate) struct Screen {
     before: Option<Termios>,
-    keys: Receiver<u8>,
+    keys: Receiver<Key>,
 }
 
 impl Screen {
@@ -20,38 +32,47 @@ impl Screen {
     pub(crate) fn take() -> Result<Screen> {
         let before = tcgetattr(io::stdin()).ok();
         let (sender, keys) = bounded(16);
+        let keys = if before.is_some() { keys } else { never() };
         let screen = Screen { before, keys };
-        if let Some(before) = &screen.before {
+        screen.enter()?;
+        if screen.before.is_some() {
+            // Not joined: it waits for a key.
+            let thread = thread::Builder::new().name("keys".into()).spawn(move || read(&sender));
+            thread.map_err(failed)?;
+        }
+        Ok(screen)
+    }
+
+    /// Sets the terminal up; also again, after another program had it.
+    pub(crate) fn enter(&self) -> Result<()> {
+        if let Some(before) = &self.before {
             let mut raw = before.clone();
             // Signals stay.
             raw.local_modes.remove(LocalModes::ICANON | LocalModes::ECHO);
             raw.special_codes[SpecialCodeIndex::VMIN] = 1;
             raw.special_codes[SpecialCodeIndex::VTIME] = 0;
-            let failed = |e| Error::new(ErrorKind::Io, "cannot read keys from the terminal").with_source(e);
-            tcsetattr(io::stdin(), OptionalActions::Now, &raw).map_err(|e| failed(io::Error::from(e)))?;
-            // Not joined: it waits for a key.
-            let read = move || {
-                let mut key = [0];
-                while matches!(io::stdin().read(&mut key), Ok(1)) && sender.send(key[0]).is_ok() {}
-            };
-            thread::Builder::new().name("keys".into()).spawn(read).map_err(failed)?;
+            let set = tcsetattr(io::stdin(), OptionalActions::Now, &raw);
+            set.map_err(|e| failed(e.into()))?;
         }
-        // Another screen, without a cursor.
-        write("\u{1b}[?1049h\u{1b}[?25l")?;
-        Ok(screen)
+        write(ENTER)
     }
 
-    pub(crate) fn keys(&self) -> Receiver<u8> {
-        match self.before {
-            Some(_) => self.keys.clone(),
-            None => crossbeam_channel::never(),
+    fn leave(&self) {
+        let _ = write(LEAVE);
+        if let Some(before) = &self.before {
+            let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
         }
     }
 
-    /// The number of lines.
-    pub(crate) fn height(&self) -> usize {
-        let size = tcgetwinsize(io::stdout());
-        size.map_or(24, |size| usize::from(size.ws_row).max(3))
+    /// Gives the terminal back, stops this process, and takes the terminal again once it continues.
+    pub(crate) fn suspend(&self) -> Result<()> {
+        self.leave();
+        signal::stop()?;
+        self.enter()
+    }
+
+    pub(crate) fn keys(&self) -> &Receiver<Key> {
+        &self.keys
     }
 
     /// Draws these lines in the place of what is there.
@@ -63,11 +84,46 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        let _ = write("\u{1b}[?25h\u{1b}[?1049l");
-        if let Some(before) = &self.before {
-            let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
+        self.leave();
+    }
+}
+
+/// Reads keys until the end of stdin.
+fn read(keys: &Sender<Key>) {
+    let mut decoder = Decoder::default();
+    let mut bytes = [0; 64];
+    loop {
+        if decoder.is_unfinished() && !has_more() {
+            if decoder.pause().is_some_and(|key| keys.send(key).is_err()) {
+                return;
+            }
+            continue;
+        }
+        let Ok(count @ 1..) = Stdin.read(&mut bytes) else {
+            return;
+        };
+        for key in bytes[..count].iter().filter_map(|byte| decoder.take(*byte)) {
+            if keys.send(key).is_err() {
+                return;
+            }
         }
     }
+}
+
+/// True if stdin has more within the pause.
+fn has_more() -> bool {
+    let pause = Timespec::try_from(PAUSE).ok();
+    loop {
+        let stdin = io::stdin();
+        match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], pause.as_ref()) {
+            Err(Errno::INTR) => {}
+            found => return found != Ok(0),
+        }
+    }
+}
+
+fn failed(e: io::Error) -> Error {
+    Error::new(ErrorKind::Io, "cannot read keys from the terminal").with_source(e)
 }
 
 fn write(text: &str) -> Result<()> {

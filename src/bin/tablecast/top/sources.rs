@@ -8,9 +8,9 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
 use tablecast::barrier::{REPLICAS, Registered};
 use tablecast::listener::LISTENERS;
-use tablecast::registry::{Member, PUBLISHERS, Presence, RegistryOptions, Watch};
-use tablecast::subscriber::PublisherStatus;
-use tablecast::{DbUpdate, Node, Result, Subscriber};
+use tablecast::registry::{Member, PUBLISHERS, Presence, PresenceState, RegistryOptions, Watch};
+use tablecast::subscriber::{AddressStatus, PublisherStatus, SubscriberStatus};
+use tablecast::{AddressState, Config, DbUpdate, Error, ErrorKind, Node, Result, Store, Subscriber};
 
 use super::row::{Row, millis};
 use super::tally::{Count, Key, Tally};
@@ -31,7 +31,10 @@ pub(crate) struct Sources {
     looks: Receiver<(&'static str, Vec<Presence>)>,
     members: HashMap<&'static str, Vec<Presence>>,
     meters: HashMap<(&'static str, String), Meter>,
-    _watches: Vec<Watch>,
+    watches: Vec<Watch>,
+    /// The store that was asked once cannot be read.
+    outage: Option<Error>,
+    does_discover: bool,
 }
 
 /// The rate of a number that a member tells with each renewal.
@@ -43,42 +46,93 @@ struct Meter {
 }
 
 impl Sources {
-    pub(crate) fn open(node: &Node) -> Result<Sources> {
+    /// Opens them. With `is_once`, a store that cannot be read is not asked again and again.
+    pub(crate) fn open(node: &Node, is_once: bool) -> Result<Sources> {
         let tally = Arc::new(Mutex::new(Tally::default()));
         let counted = Arc::clone(&tally);
         let count = move |update: &DbUpdate| counted.lock().add(update, SystemTime::now());
         node.dispatcher()?.on_update(count).detach();
-        let subscriber = node.subscriber()?;
+        let store = shared_store(node)?;
+        let outage = match &store {
+            Some(store) if is_once => store.page_of_keys(PUBLISHERS, None, None).err(),
+            _ => None,
+        };
+        let store = store.filter(|_| outage.is_none());
         let (sender, looks) = unbounded();
         Ok(Sources {
-            subscriber,
+            subscriber: node.subscriber()?,
             tally,
             taken: Instant::now(),
             looks,
             members: HashMap::new(),
             meters: HashMap::new(),
-            _watches: watches(node, &sender)?,
+            watches: store.map_or_else(|| Ok(Vec::new()), |store| watches(node.config(), &store, &sender))?,
+            outage,
+            does_discover: node.config().discover,
         })
     }
 
-    pub(crate) fn subscriber(&self) -> &Subscriber {
-        &self.subscriber
+    /// True once every address and topic is live, also those of the publishers that are discovered.
+    pub(crate) fn is_heard(&mut self) -> bool {
+        self.take_looks();
+        let status = self.subscriber.status();
+        let follows = |presence: &Presence| {
+            status
+                .addresses
+                .iter()
+                .any(|at| *at.address == *presence.member.address)
+        };
+        let publishers = self.members.get("publisher").into_iter().flatten();
+        let mut present = publishers.filter(|presence| presence.state != PresenceState::Stale);
+        (!self.does_discover || present.all(follows)) && self.subscriber.wait_live(Duration::ZERO).is_ok()
+    }
+
+    /// True once every kind of member was looked at, and the state of each member is known.
+    pub(crate) fn is_known(&mut self) -> bool {
+        self.take_looks();
+        let addresses = self.subscriber.status().addresses;
+        let mut present = self.members.values().flatten();
+        self.members.len() == self.watches.len()
+            && present.all(|presence| member_state(presence, &addresses) != PresenceState::Unknown.as_str())
+    }
+
+    /// Fails if the store could not be read.
+    pub(crate) fn check(&mut self) -> Result<()> {
+        if let Some(outage) = self.outage.take() {
+            return Err(Error::new(outage.kind(), "the members are not known").with_source(outage));
+        }
+        let unread = KINDS.iter().find(|(kind, _)| !self.members.contains_key(kind));
+        match unread.filter(|_| !self.watches.is_empty()) {
+            Some((_, table)) => Err(Error::new(
+                ErrorKind::Timeout,
+                format!("table {table:?} was not read in time"),
+            )),
+            None => Ok(()),
+        }
+    }
+
+    fn take_looks(&mut self) {
+        while let Ok((kind, present)) = self.looks.try_recv() {
+            self.members.insert(kind, present);
+        }
     }
 
     /// The rows now, by kind and name.
     pub(crate) fn rows(&mut self) -> Vec<Row> {
         let now = Instant::now();
-        while let Ok((kind, present)) = self.looks.try_recv() {
-            self.members.insert(kind, present);
-        }
+        self.take_looks();
         let seconds = now
             .saturating_duration_since(std::mem::replace(&mut self.taken, now))
             .as_secs_f64();
         let counts = self.tally.lock().take();
-        let mut rows = self.of_subscriber(counts, seconds);
+        let status = self.subscriber.status();
+        let mut rows = of_subscriber(&status, counts, seconds);
         for (kind, _) in KINDS {
             let present = self.members.get(kind).cloned().unwrap_or_default();
-            rows.extend(present.iter().map(|presence| self.of_member(kind, presence, now)));
+            rows.extend(present.iter().map(|presence| {
+                let state = member_state(presence, &status.addresses);
+                self.of_member(Row::new(kind, &presence.member.id, state), presence, now)
+            }));
         }
         let there: BTreeSet<_> = rows.iter().map(|row| (row.kind, row.name.as_str())).collect();
         self.meters
@@ -86,36 +140,11 @@ impl Sources {
         rows
     }
 
-    fn of_subscriber(&self, mut counts: HashMap<Key, Count>, seconds: f64) -> Vec<Row> {
-        let status = self.subscriber.status();
-        let addresses = status.addresses.iter();
-        let mut rows: Vec<Row> = addresses
-            .map(|address| Row::new("address", &address.address, status::describe(address.state)))
-            .collect();
-        for topic in &status.topics {
-            let (name, state) = (topic.topic.as_str(), topic.state.to_string());
-            if topic.publishers.is_empty() {
-                rows.push(Row::new("topic", name, &state));
-            }
-            for publisher in &topic.publishers {
-                let count = counts.remove(&(name.into(), Some(publisher.publisher.clone())));
-                rows.push(of_topic(name, publisher, count.unwrap_or_default(), seconds));
-            }
-        }
-        let mut others: Vec<(Key, Count)> = counts.into_iter().collect();
-        others.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        rows.extend(others.into_iter().map(|((topic, publisher), count)| Row {
-            detail: publisher.map_or_else(|| "without numbers".into(), |publisher| format!("from {publisher}")),
-            ..counted(Row::new("topic", &topic, "-"), count, seconds)
-        }));
-        rows
-    }
-
-    fn of_member(&mut self, kind: &'static str, presence: &Presence, now: Instant) -> Row {
+    fn of_member(&mut self, row: Row, presence: &Presence, now: Instant) -> Row {
         let member = &presence.member;
-        let row = Row::new(kind, &member.id, members::state(presence)).seen(presence.age);
-        let rate = self.rate(kind, presence, now);
-        match kind {
+        let row = row.seen(presence.age);
+        let rate = self.rate(row.kind, presence, now);
+        match row.kind {
             "publisher" => Row {
                 rate,
                 detail: [member.address.as_str(), &member.role].join(" ").trim_end().to_owned(),
@@ -158,8 +187,43 @@ impl Sources {
     }
 }
 
+/// The state of a member: what its renewals show, or else that its address answers.
+fn member_state(presence: &Presence, addresses: &[AddressStatus]) -> &'static str {
+    let is_live = |at: &AddressStatus| at.state == AddressState::Live && *at.address == *presence.member.address;
+    match presence.state {
+        PresenceState::Unknown if !presence.member.leaving && addresses.iter().any(is_live) => {
+            PresenceState::Alive.as_str()
+        }
+        _ => members::state(presence),
+    }
+}
+
 /// The time of a renewal is only known as exactly as this.
 const RENEWED: Duration = Duration::from_millis(5);
+
+fn of_subscriber(status: &SubscriberStatus, mut counts: HashMap<Key, Count>, seconds: f64) -> Vec<Row> {
+    let addresses = status.addresses.iter();
+    let mut rows: Vec<Row> = addresses
+        .map(|address| Row::new("address", &address.address, status::describe(address.state)))
+        .collect();
+    for topic in &status.topics {
+        let (name, state) = (topic.topic.as_str(), topic.state.to_string());
+        if topic.publishers.is_empty() {
+            rows.push(Row::new("topic", name, &state));
+        }
+        for publisher in &topic.publishers {
+            let count = counts.remove(&(name.into(), Some(publisher.publisher.clone())));
+            rows.push(of_topic(name, publisher, count.unwrap_or_default(), seconds));
+        }
+    }
+    let mut others: Vec<(Key, Count)> = counts.into_iter().collect();
+    others.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    rows.extend(others.into_iter().map(|((topic, publisher), count)| Row {
+        detail: publisher.map_or_else(|| "without numbers".into(), |publisher| format!("from {publisher}")),
+        ..counted(Row::new("topic", &topic, "-"), count, seconds)
+    }));
+    rows
+}
 
 fn of_topic(name: &str, publisher: &PublisherStatus, count: Count, seconds: f64) -> Row {
     let row = Row::new("topic", name, &publisher.state.to_string()).seen(publisher.age);
@@ -192,14 +256,22 @@ fn of_replica(row: Row, member: &Member) -> Row {
     }
 }
 
-/// Watches the members, if the processes can share the store.
-fn watches(node: &Node, sender: &Sender<(&'static str, Vec<Presence>)>) -> Result<Vec<Watch>> {
+/// The store, if processes can share it.
+fn shared_store(node: &Node) -> Result<Option<Arc<dyn Store>>> {
     let config = node.config();
     // To look makes no file.
     if config.nb_db_class == "memory" || (config.nb_db_class == "sqlite" && !config.sqlite_path.exists()) {
-        return Ok(Vec::new());
+        return Ok(None);
     }
-    let store = node.store()?;
+    node.store().map(Some)
+}
+
+/// Watches the members.
+fn watches(
+    config: &Config,
+    store: &Arc<dyn Store>,
+    sender: &Sender<(&'static str, Vec<Presence>)>,
+) -> Result<Vec<Watch>> {
     let watch = |(kind, table): (&'static str, &str)| {
         let timeout = match kind {
             "listener" => config.listener_timeout_ms,
@@ -211,7 +283,7 @@ fn watches(node: &Node, sender: &Sender<(&'static str, Vec<Presence>)>) -> Resul
         };
         let sender = sender.clone();
         let tell = move |present: &[Presence]| drop(sender.send((kind, present.to_vec())));
-        Watch::new(Arc::clone(&store), table, options, false, tell)
+        Watch::new(Arc::clone(store), table, options, false, tell)
     };
     KINDS.into_iter().map(watch).collect()
 }

@@ -119,10 +119,13 @@ pub(crate) fn run(config: &Config, args: &Args, flags: Flags<'_>, signals: &Rece
         outcomes.push(outcome?);
     }
     let is_good = outcomes.iter().all(round::Outcome::is_good);
-    output::result(&table::text(&outcomes))?;
-    output::result(match is_good {
+    let verdict = match is_good {
         true => "Every update was processed, and acknowledged, once.",
         false => "NOT every update was processed once.",
-    })?;
-    Ok(if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    };
+    let said = output::result(&format!("{}\n{verdict}", table::text(&outcomes)));
+    match is_good {
+        true => said.map(|()| ExitCode::SUCCESS),
+        false => Ok(ExitCode::FAILURE),
+    }
 }

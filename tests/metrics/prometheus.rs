@@ -1,0 +1,134 @@
+//! The alerts and the dashboard, in a Prometheus where there is one.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::common::{eventually, within};
+use crate::documents::queries;
+use crate::host::{service, socket};
+use crate::process::{Process, run};
+use crate::tool::address;
+use crate::{LIMIT, LONG};
+
+/// False, and a word why, where this program is not installed.
+fn has(program: &str) -> bool {
+    let is_there = Command::new(program).arg("--version").output().is_ok();
+    if !is_there {
+        println!("skipped: no {program} here");
+    }
+    is_there
+}
+
+fn here(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    path.to_str().unwrap().into()
+}
+
+#[test]
+fn alerts_come_and_go_as_they_should() {
+    within(LIMIT, || {
+        if !has("promtool") {
+            return;
+        }
+        let mut command = Command::new("promtool");
+        command.args(["test", "rules", &here("tests/metrics/alerts.yml")]);
+        let end = run(command);
+        assert_eq!(end.code, Some(0), "{end:#?}");
+    });
+}
+
+/// A server that scrapes one process.
+struct Prometheus {
+    process: Process,
+    at: String,
+}
+
+impl Prometheus {
+    fn start(folder: &Path, target: &str) -> Prometheus {
+        let config = format!(
+            "global: {{scrape_interval: 200ms, evaluation_interval: 200ms}}\n\
+             rule_files: [{}]\n\
+             scrape_configs: [{{job_name: tablecast, static_configs: [{{targets: [\"{target}\"]}}]}}]\n",
+            here("contrib/prometheus/alerts.yml")
+        );
+        let file = folder.join("prometheus.yml");
+        fs::write(&file, config).unwrap();
+        let mut command = Command::new("prometheus");
+        command.arg("--config.file").arg(&file);
+        command.arg("--storage.tsdb.path").arg(folder.join("data"));
+        command.arg("--web.listen-address=127.0.0.1:0");
+        let mut process = Process::start(command);
+        process.await_stderr("msg=\"Listening on\"");
+        let said = process.stderr();
+        let listening = said.lines().find(|line| line.contains("msg=\"Listening on\"")).unwrap();
+        let at = listening.split("address=").nth(1).unwrap().to_owned();
+        process.await_stderr("ready to receive web requests");
+        Prometheus { process, at }
+    }
+
+    /// What it answers to a question of its API.
+    fn ask(&self, path: &str) -> Value {
+        let mut stream = TcpStream::connect(&self.at).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        write!(stream, "GET /api/v1/{path} HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let body: Value = serde_json::from_str(body).unwrap();
+        assert_eq!(body["status"], "success", "{path}: {body}");
+        body["data"].clone()
+    }
+
+    fn query(&self, query: &str) -> Value {
+        let escaped: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        self.ask(&format!("query?query={escaped}"))["result"].clone()
+    }
+
+    /// The labels of the alerts of this name, also of those that wait for their time.
+    fn alerts(&self, name: &str) -> Vec<Value> {
+        let all = self.ask("alerts")["alerts"].as_array().unwrap().clone();
+        let labels = all.into_iter().map(|alert| alert["labels"].clone());
+        labels.filter(|labels| labels["alertname"] == name).collect()
+    }
+}
+
+#[test]
+fn a_server_alerts_on_errors_and_on_a_process_that_is_gone() {
+    within(LIMIT, || {
+        if !has("prometheus") {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = service(&socket(folder.path()));
+        // It cannot register.
+        command.args(["--metrics", "0", "--discover", "true", "--store", "redis"]);
+        command.args(["--remote-db-hosts", "127.0.0.1:1"]);
+        let mut service = Process::start(command);
+        let target = address(&mut service).to_string();
+        let mut server = Prometheus::start(folder.path(), &target);
+        eventually(LONG, || server.query("up")[0]["value"][1] == "1");
+        eventually(LONG, || {
+            let alerts = server.alerts("TablecastBackgroundErrors");
+            let is_ours = |alert: &Value| alert["instance"] == *target && alert["kind"] == "unavailable";
+            alerts.iter().any(is_ours)
+        });
+        assert_eq!(server.alerts("TablecastDown"), [Value::Null; 0]);
+        for query in queries() {
+            server.query(&query.replace("$instance", ".*").replace("$__rate_interval", "1m"));
+        }
+        service.kill();
+        eventually(LONG, || {
+            server
+                .alerts("TablecastDown")
+                .iter()
+                .any(|alert| alert["instance"] == *target)
+        });
+        server.process.signal("TERM");
+        assert_eq!(server.process.end().code, Some(0));
+    });
+}
