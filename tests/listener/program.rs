@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, never, unbounded};
 use tablecast::drivers::memory::MemoryDriver;
@@ -280,8 +280,24 @@ pub(crate) fn status(key: impl ToString) -> DbUpdate {
 
 /// Waits until the table of claims has no rows.
 pub(crate) fn no_claims_are_left(store: &Arc<dyn Store>) {
-    let count = || store.keys(tablecast::listener::CLAIMS, None).count();
-    eventually(LONG, || count() == 0);
+    no_claims_are_left_but_of(store, "none");
+}
+
+/// Waits until the table of claims has no rows, but for what this run has done.
+pub(crate) fn no_claims_are_left_but_of(store: &Arc<dyn Store>, run: &str) {
+    let done = serde_json::json!({"owner": run, "done": true});
+    let mut left: Vec<String> = Vec::new();
+    let is_done = |value: &String| serde_json::from_str::<serde_json::Value>(value).unwrap() == done;
+    let end = Instant::now() + LONG;
+    while Instant::now() < end {
+        let rows = store.entries(tablecast::listener::CLAIMS, None);
+        left = rows.map(|row| row.unwrap().value.to_string()).collect();
+        if left.iter().all(is_done) {
+            return;
+        }
+        pass(Duration::from_millis(10));
+    }
+    panic!("claims are left: {left:#?}");
 }
 
 /// Number of times that each key occurs.

@@ -195,7 +195,7 @@ fn keys_choose_and_the_terminal_is_as_it_was() {
         let args = all.args(&["top", "--topic", "D", "--interval", "0.2"]);
         let same = "[ $before = $(stty -g) ] && echo same";
         let mut top = on_a_terminal("cols 100 rows 20", "before=$(stty -g);", &args, same);
-        await_line(&mut top, "updates/s: 0.0; by kind; / filters, q ends");
+        await_line(&mut top, "by kind; / filters, q ends");
         await_line(&mut top, "agent-1");
         top.write("n/server\r");
         await_line(&mut top, "by name; filter: server");

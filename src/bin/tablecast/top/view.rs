@@ -86,7 +86,7 @@ impl View {
         };
         let sort = format!("{:?}", self.sort).to_lowercase();
         format!(
-            "addresses: {}, publishers: {}, replicas: {}, listeners: {}, updates/s: {rate:.1}; by {sort}; {filter}",
+            "by {sort}; {filter}; addresses: {}, publishers: {}, replicas: {}, listeners: {}, updates/s: {rate:.1}",
             of("address"),
             of("publisher"),
             of("replica"),
