@@ -14,7 +14,7 @@ use super::health::Health;
 use super::input::{Incoming, Input};
 use super::node::Node;
 use super::stream::{Limit, Stream};
-use super::{Access, field, refused};
+use super::{Access, field, refused, turned_away};
 
 /// A connection after a successful login. It cannot be used after an error.
 pub(crate) struct Conn {
@@ -88,11 +88,13 @@ impl Conn {
     }
 
     /// Continues the login that [`Conn::greet`] began, without waiting; returns true once it has succeeded.
-    pub(super) fn is_welcome(&mut self) -> Result<bool> {
+    pub(super) fn is_welcome(&mut self, access: &Access) -> Result<bool> {
         self.send_some()?;
         while !self.is_known || self.selects {
             match self.next(usize::MAX)? {
-                Some(Incoming::Value(Value::ServerError(why))) => return Err(refused(&self.node, &why)),
+                Some(Incoming::Value(Value::ServerError(why))) => {
+                    return Err(turned_away(&self.node, &why, &access.password));
+                }
                 Some(Incoming::Value(about)) if !self.is_known => {
                     self.learn(&about)?;
                     self.is_known = true;

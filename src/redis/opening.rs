@@ -108,7 +108,7 @@ impl Try {
             }
             Try::Greeting(conn) => conn,
         };
-        match conn.is_welcome()? {
+        match conn.is_welcome(access)? {
             true => Ok(Step::Open(conn)),
             false => Ok(Step::Wait(Try::Greeting(conn))),
         }
