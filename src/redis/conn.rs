@@ -1,5 +1,6 @@
 //! One connection to one server.
 
+use std::error::Error as _;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -89,6 +90,28 @@ impl Conn {
 
     /// Continues the login that [`Conn::greet`] began, without waiting; returns true once it has succeeded.
     pub(super) fn is_welcome(&mut self, access: &Access) -> Result<bool> {
+        let welcome = self.go_on(access);
+        welcome.map_err(|e| self.unanswered(e))
+    }
+
+    /// The error for a failed login: if there is no answer, it says why that may be.
+    pub(super) fn unanswered(&self, e: Error) -> Error {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut};
+        let cause = e.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+        let is_silent = cause.is_some_and(|cause| {
+            matches!(
+                cause.kind(),
+                BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut
+            )
+        });
+        if self.received > 0 || self.node.path().is_some() || !is_silent {
+            return e;
+        }
+        let context = format!("Redis at {} does not answer: {}", self.node, self.stream.doubt());
+        Error::new(e.kind(), context).with_source(e)
+    }
+
+    fn go_on(&mut self, access: &Access) -> Result<bool> {
         self.send_some()?;
         while !self.is_known || self.selects {
             match self.next(usize::MAX)? {

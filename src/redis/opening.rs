@@ -65,7 +65,13 @@ impl Conn {
                 };
             }
             let fds = tries.iter().map(|(_, it)| it.news()).collect();
-            let ready = limit.wait_any(fds, next_start).map_err(|e| lost(node, e))?;
+            let ready = limit.wait_any(fds, next_start).map_err(|e| {
+                let e = lost(node, e);
+                match tries.iter().find_map(|(_, it)| it.greeting()) {
+                    Some(conn) => conn.unanswered(e),
+                    None => e,
+                }
+            })?;
             for ((address, it), is_ready) in std::mem::take(&mut tries).into_iter().zip(ready) {
                 let step = match is_ready {
                     true => it.go_on(node, access),
@@ -96,6 +102,14 @@ impl Try {
         match self {
             Try::Connecting(socket) => PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::OUT),
             Try::Greeting(conn) => PollFd::from_borrowed_fd(conn.as_fd(), conn.news()),
+        }
+    }
+
+    /// The connection, if the login has begun.
+    fn greeting(&self) -> Option<&Conn> {
+        match self {
+            Try::Connecting(_) => None,
+            Try::Greeting(conn) => Some(conn),
         }
     }
 

@@ -270,9 +270,21 @@ impl Stream {
         }
     }
 
+    /// A likely reason why a server does not answer a login.
+    pub(super) fn doubt(&self) -> &'static str {
+        match self.is_plain() {
+            true => "does it want TLS (rediss://)?",
+            false => "does it speak TLS at this port?",
+        }
+    }
+
+    fn is_plain(&self) -> bool {
+        matches!(self, Stream::Plain(_))
+    }
+
     /// True if a short read means that there is no more: a poll shows bytes in the socket, but not bytes held by TLS.
     pub(crate) fn shows_all(&self) -> bool {
-        matches!(self, Stream::Plain(_))
+        self.is_plain()
     }
 
     /// The events to wait for when [`Stream::write`] would have blocked: in a handshake it may be the other side's
