@@ -251,10 +251,11 @@ pub(super) fn is_redis(text: &str) -> bool {
 
 /// An address as errors show it: without its password, and not at all if that cannot be told apart.
 pub(crate) fn shown(address: &str) -> String {
-    let is_clear = address.contains("://") || !address.contains(['@', '?']);
-    match is_clear {
-        true => without_password(address),
-        false => "one that is not shown".into(),
+    let public = without_password(address);
+    let may_hide = address.trim_start_matches(['@', '>']).contains(['@', '?']);
+    match may_hide && public == address && split_key(address).1.is_none() {
+        true => "one that is not shown".into(),
+        false => public,
     }
 }
 

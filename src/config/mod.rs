@@ -28,7 +28,7 @@ mod template;
 
 use std::ffi::OsString;
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use address::Transport;
 #[cfg(feature = "zmq")]
@@ -289,6 +289,15 @@ impl Config {
         }
         table
     }
+}
+
+/// Expands a path as the options do: a leading `~/`, and `$NAME` and `${NAME}`.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] if it is a URL, or cannot be expanded, for example since a variable is not set.
+pub fn expanded_path(text: &str) -> Result<PathBuf> {
+    let expanded = path::expand(text, |name| std::env::var_os(name));
+    expanded.map_err(|reason| Error::new(ErrorKind::InvalidInput, format!("path {text:?}: {reason}")))
 }
 
 /// The part of a TOML text that has the options; other sections are the program's own.

@@ -5,6 +5,7 @@ use super::address::is_host;
 
 /// An address taken apart; its user and password are encoded.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "only its form is checked"))]
 pub(crate) struct RedisAddress<'a> {
     pub(crate) tls: bool,
     /// Everything before the hosts, and everything behind them.

@@ -90,28 +90,24 @@ impl Conn {
 
     /// Continues the login that [`Conn::greet`] began, without waiting; returns true once it has succeeded.
     pub(super) fn is_welcome(&mut self, access: &Access) -> Result<bool> {
-        let welcome = self.go_on(access);
-        welcome.map_err(|e| self.unanswered(e))
+        self.log_in(access).map_err(|e| self.unanswered(e))
     }
 
-    /// The error for a failed login: if there is no answer, it says why that may be.
+    /// The error for a failed login; without an answer, it says why that may be.
     pub(super) fn unanswered(&self, e: Error) -> Error {
-        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, TimedOut};
         let cause = e.source().and_then(|cause| cause.downcast_ref::<io::Error>());
-        let is_silent = cause.is_some_and(|cause| {
-            matches!(
-                cause.kind(),
-                BrokenPipe | ConnectionAborted | ConnectionReset | TimedOut
-            )
-        });
-        if self.received > 0 || self.node.path().is_some() || !is_silent {
-            return e;
+        let may_doubt = self.received == 0 && self.node.path().is_none();
+        let doubt = cause.and_then(|cause| self.stream.doubt(cause.kind()));
+        match doubt.filter(|_| may_doubt) {
+            Some(doubt) => {
+                let context = format!("Redis at {} does not answer: {doubt}", self.node);
+                Error::new(e.kind(), context).with_source(e)
+            }
+            None => e,
         }
-        let context = format!("Redis at {} does not answer: {}", self.node, self.stream.doubt());
-        Error::new(e.kind(), context).with_source(e)
     }
 
-    fn go_on(&mut self, access: &Access) -> Result<bool> {
+    fn log_in(&mut self, access: &Access) -> Result<bool> {
         self.send_some()?;
         while !self.is_known || self.selects {
             match self.next(usize::MAX)? {

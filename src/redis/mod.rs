@@ -265,11 +265,13 @@ fn without(text: &str, password: &str) -> String {
         // Line ends are quoted as spaces.
         let is_same = |(ours, quoted): &(char, char)| ours == quoted || (ours.is_control() && *quoted == ' ');
         let same = password.chars().zip(rest.clone()).take_while(is_same).count();
-        match same >= telling {
-            true => shown.push_str("***"),
-            false => shown.push(next),
+        if same >= telling {
+            shown.push_str("***");
+            rest.nth(same - 1);
+        } else {
+            shown.push(next);
+            rest.next();
         }
-        rest.nth(if same >= telling { same - 1 } else { 0 });
     }
     shown
 }

@@ -270,21 +270,24 @@ impl Stream {
         }
     }
 
-    /// A likely reason why a server does not answer a login.
-    pub(super) fn doubt(&self) -> &'static str {
-        match self.is_plain() {
-            true => "does it want TLS (rediss://)?",
-            false => "does it speak TLS at this port?",
+    /// A likely reason why a server does not answer a login, which fails like this.
+    pub(super) fn doubt(&self, failure: io::ErrorKind) -> Option<&'static str> {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+        match (self, failure) {
+            (Stream::Plain(_), BrokenPipe | ConnectionAborted | ConnectionReset) => {
+                Some("does it want TLS (rediss://)?")
+            }
+            #[cfg(feature = "redis-tls")]
+            (Stream::Tls(..), BrokenPipe | ConnectionAborted | ConnectionReset | io::ErrorKind::TimedOut) => {
+                Some("does it speak TLS at this port?")
+            }
+            _ => None,
         }
-    }
-
-    fn is_plain(&self) -> bool {
-        matches!(self, Stream::Plain(_))
     }
 
     /// True if a short read means that there is no more: a poll shows bytes in the socket, but not bytes held by TLS.
     pub(crate) fn shows_all(&self) -> bool {
-        self.is_plain()
+        matches!(self, Stream::Plain(_))
     }
 
     /// The events to wait for when [`Stream::write`] would have blocked: in a handshake it may be the other side's
