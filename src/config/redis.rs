@@ -27,6 +27,9 @@ impl<'a> RedisAddress<'a> {
         if credentials.contains("://") {
             return Err("one address, and %3A%2F%2F for :// in a password");
         }
+        if credentials.contains('?') {
+            return Err("no parameters, and %3F for ? in a password");
+        }
         let (head, _) = address.split_at(address.len() - rest.len());
         let end = rest.find(if scheme == "unix" { '?' } else { '/' });
         let (hosts, tail) = rest.split_at(end.unwrap_or(rest.len()));

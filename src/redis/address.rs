@@ -211,6 +211,7 @@ mod tests {
             "redis-sentinel://:hunter2@h1",
             "redis://h?password=hunter2",
             "redis://h/?password=x@hunter2",
+            "redis://h:1/?password=hunter2@x",
             "unix:///r.sock?db=3&password=hunter2",
             "Redis://:hunter2@h",
             ":hunter2@h",
