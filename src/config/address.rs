@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
-use super::{Config, socket};
+use super::redis::RedisAddress;
+use super::{Config, redis, socket};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Transport of the network driver.
@@ -63,7 +64,8 @@ impl Config {
         let address = self.publisher_bind_address.as_str();
         let wrong = |expected| {
             let context = format!(
-                "option publisher_bind_address: with publisher_transport {transport}, expected {expected}, got {address:?}"
+                "option publisher_bind_address: with publisher_transport {transport}, expected {expected}, got {:?}",
+                shown(address)
             );
             Err(Error::new(ErrorKind::Config, context))
         };
@@ -102,11 +104,29 @@ impl Config {
     /// Returns the address that publishers and subscribers share with Redis, for example `redis://db1:6379,db2:6379`;
     /// with `redis_tls` its scheme is `rediss`. It contains the password, if `remote_db_hosts` contains one.
     pub fn redis_address(&self) -> String {
-        if self.remote_db_hosts.first().is_some_and(|first| first.contains("://")) {
-            return self.remote_db_hosts.join(",");
+        // What does not pass `validate` is no address either.
+        redis::joined(&self.remote_db_hosts, self.redis_tls).unwrap_or_else(|_| self.remote_db_hosts.join(","))
+    }
+
+    /// Checks the addresses of Redis as a whole.
+    pub(super) fn check_redis(&self) -> Result<()> {
+        let failed = |option: &str, expected: &str, address: &str| {
+            let context = format!("option {option}: expected {expected}, got {}", shown(address));
+            Err(Error::new(ErrorKind::Config, context))
+        };
+        let is_driver = self.pub_sub_driver == "redis";
+        let hosts = &self.remote_db_hosts;
+        if (is_driver || self.nb_db_class == "redis" || !hosts.is_empty())
+            && let Err(expected) = redis::joined(hosts, self.redis_tls)
+        {
+            return failed("remote_db_hosts", expected, &hosts.join(","));
         }
-        let scheme = if self.redis_tls { "rediss" } else { "redis" };
-        format!("{scheme}://{}", self.remote_db_hosts.join(","))
+        for address in self.publishers.iter().filter(|_| is_driver) {
+            if let Err(expected) = RedisAddress::parse(address) {
+                return failed("publishers", expected, address);
+            }
+        }
+        Ok(())
     }
 
     /// Returns the addresses that a subscriber connects to: `publishers`, if there are any; otherwise, with the driver
@@ -206,11 +226,8 @@ fn expanded(uri: &str) -> String {
     )
 }
 
-fn is_of_scheme(byte: u8) -> bool {
-    byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte)
-}
-
 fn is_scheme(text: &str) -> bool {
+    let is_of_scheme = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"+-.".contains(&byte);
     text.bytes().next().is_some_and(|first| first.is_ascii_lowercase()) && text.bytes().all(is_of_scheme)
 }
 
@@ -226,26 +243,33 @@ pub(super) fn is_redis(text: &str) -> bool {
         "unix" => hosts.starts_with('/'),
         "redis" | "rediss" | "valkey" | "valkeys" | "redis-sentinel" | "rediss-sentinel" => {
             let host = hosts.split_once('/').map_or(hosts, |(host, _)| host);
-            is_host_port(host) || is_name(host) || is_bracketed(host)
+            is_host(host)
         }
         _ => false,
     }
 }
 
-/// The text, with three stars in place of everything before the last `@` of each address in it. The `@` that says that an
-/// address is bound stays.
+/// An address as errors show it: without its password, and not at all if that cannot be told apart.
+pub(crate) fn shown(address: &str) -> String {
+    let public = without_password(address);
+    let may_hide = address.trim_start_matches(['@', '>']).contains(['@', '?']);
+    match may_hide && public == address && split_key(address).1.is_none() {
+        true => "one that is not shown".into(),
+        false => public,
+    }
+}
+
+/// The text, with three stars in place of everything before the last `@` of each address in it, and of parameters that may
+/// be passwords. The `@` that says that an address is bound stays.
 pub(super) fn without_password(text: &str) -> String {
     let found = text.match_indices("://");
     let found = found.filter_map(|(at, colon)| Some((begin(text.get(..at)?)?, at + colon.len())));
     let (mut shown, mut from, mut scheme) = (String::new(), 0, "");
     for (address, host) in found.chain([(text.len(), text.len())]) {
         let before = text.get(from..address).unwrap_or_default();
-        // A public key may contain an @.
-        let key = before.split_once(KEY).filter(|_| scheme.ends_with("tcp://"));
-        let is_public = key.is_some_and(|(host, _)| !host.contains('@'));
-        match before.rsplit_once('@').filter(|_| from > 0 && !is_public) {
-            Some((_, rest)) => shown.extend(["***@", rest]),
-            None => shown.push_str(before),
+        match from {
+            0 => shown.push_str(before),
+            _ => shown.push_str(&public(scheme, before)),
         }
         scheme = text.get(address..host).unwrap_or_default();
         shown.push_str(scheme);
@@ -254,13 +278,39 @@ pub(super) fn without_password(text: &str) -> String {
     shown
 }
 
+/// What may be shown of the text between the scheme of an address and the next address, or the end of a list.
+fn public(scheme: &str, rest: &str) -> String {
+    // A public key may contain an @.
+    let key = rest.split_once(KEY).filter(|_| scheme.ends_with("tcp://"));
+    if key.is_some_and(|(host, _)| !host.contains('@')) {
+        return rest.to_owned();
+    }
+    let ends = ["\", \"", "\"]", "\"", ","];
+    let end = ends.into_iter().find(|end| rest.ends_with(end)).unwrap_or_default();
+    let address = rest.strip_suffix(end).unwrap_or_default();
+    let (place, query) = address.split_at(address.find('?').unwrap_or(address.len()));
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_public = scheme.ends_with("ipc://") || query.strip_prefix("?db=").is_some_and(is_number);
+    match place.rsplit_once('@') {
+        _ if query.contains('@') => format!("***{end}"),
+        _ if query.contains('=') && !is_public => format!("{}?***{end}", public(scheme, place)),
+        Some((_, place)) => format!("***@{place}{query}{end}"),
+        None => rest.to_owned(),
+    }
+}
+
 /// Where the address begins that goes on with `://` behind this text.
 fn begin(text: &str) -> Option<usize> {
-    let before = text.trim_end_matches(|c: char| c.is_ascii() && is_of_scheme(c as u8));
+    let before = text.trim_end_matches(|c: char| !", \"@>:/".contains(c));
     let has_scheme = before.len() < text.len();
     let before = before.strip_suffix(['@', '>']).unwrap_or(before);
     let is_begin = before.is_empty() || before.ends_with([',', ' ', '"']);
     (has_scheme && is_begin).then_some(before.len())
+}
+
+/// True if `text` is a host, with or without a port.
+pub(super) fn is_host(text: &str) -> bool {
+    is_host_port(text) || is_name(text) || is_bracketed(text)
 }
 
 /// True if `text` is `host:port`, where the host is a name, an IPv4 address, or an IPv6 address in brackets.

@@ -20,6 +20,7 @@ pub(crate) mod fuzzing;
 mod join_frames;
 mod options;
 mod path;
+mod redis;
 mod resubscribe;
 mod secret;
 mod socket;
@@ -27,19 +28,22 @@ mod template;
 
 use std::ffi::OsString;
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use address::Transport;
 #[cfg(feature = "zmq")]
 pub(crate) use address::is_curve_key;
 #[cfg(feature = "redis")]
 pub(crate) use address::is_host_port;
+#[cfg(any(feature = "redis", feature = "zmq"))]
+pub(crate) use address::shown as shown_address;
 pub(crate) use address::{join_key, split_key};
 pub use join_frames::JoinFrames;
 pub use options::{Config, OptionDoc};
+#[cfg(feature = "redis")]
+pub(crate) use redis::RedisAddress;
 pub use resubscribe::Resubscribe;
 pub use secret::Secret;
-#[cfg(any(feature = "redis", feature = "zmq"))]
 pub(crate) use socket::MAX_SOCKET_PATH;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -227,6 +231,7 @@ impl Config {
             (option.check)(self).map_err(|value| wrong(option, &value, Source::Program))?;
         }
         self.publish_address()?;
+        self.check_redis()?;
         let (interval, timeout) = (self.heartbeat_interval_ms, self.heartbeat_timeout_ms);
         if timeout <= interval {
             return contradiction(
@@ -286,6 +291,15 @@ impl Config {
     }
 }
 
+/// Expands a path as the options do: a leading `~/`, and `$NAME` and `${NAME}`.
+///
+/// # Errors
+/// [`ErrorKind::InvalidInput`] if it is a URL, or cannot be expanded, for example since a variable is not set.
+pub fn expanded_path(text: &str) -> Result<PathBuf> {
+    let expanded = path::expand(text, |name| std::env::var_os(name));
+    expanded.map_err(|reason| Error::new(ErrorKind::InvalidInput, format!("path {text:?}: {reason}")))
+}
+
 /// The part of a TOML text that has the options; other sections are the program's own.
 fn toml_options(text: &str, name: &str) -> Result<toml::Table> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -331,9 +345,16 @@ fn find(name: &str) -> Option<&'static OptionDoc> {
 
 /// True if no error shows this value: it is a password, or contains one where it cannot be told apart.
 fn is_hidden(option: &OptionDoc, value: &str) -> bool {
-    let has_login = |text: &str| text.trim_start_matches('"').find('@').is_some_and(|at| at > 0);
-    let may_be = value.split(',').any(has_login) || value.split("://").skip(1).any(|rest| rest.contains('@'));
-    option.secret || (option.name == "remote_db_hosts" && may_be)
+    let has_login = |item: &str| {
+        let address = item.trim_start_matches(['"', '@', '>']);
+        let has_key = split_key(address).1.is_some();
+        !has_key && item.contains('@') && (address.contains('@') || value.contains("://") && !item.contains("://"))
+    };
+    match option.name {
+        "remote_db_hosts" => value.contains('?') || value.split(',').any(has_login),
+        "publishers" => value.split(',').any(has_login),
+        _ => option.secret,
+    }
 }
 
 fn wrong(option: &OptionDoc, value: &str, source: Source<'_>) -> Error {

@@ -100,7 +100,7 @@ macro_rules! options {
             toml_type: <$type as Value>::TOML_TYPE,
             secret: <$type as Value>::SECRET,
             set: |config, text| {
-                let value: $type = Value::parse(text).map_err(|wrong| format!("{wrong:?}"))?;
+                let value: $type = Value::parse(text)?;
                 check!(value, $($rule)+)?;
                 config.$name = value;
                 Ok(())
@@ -236,9 +236,9 @@ options! {
     max_key_bytes: usize = 65_536 "bytes", [1..=1_048_576],
         "Length limit of the key of a row.";
     remote_db_hosts: Vec<String> = "127.0.0.1:6379", [each "host, host:port, redis://user:password@host:port/db, rediss://.., valkey://.., unix:///path or redis-sentinel://user:password@host:port,host:port/master", is_redis],
-        "Hosts of the database: a Redis server, or some nodes of a Redis cluster, which name the others. The first \
-        may be a URL with user, password and database; then `redis_tls`, `redis_user` and `redis_password` do not \
-        apply. With `redis-sentinel://` the hosts are Sentinels and user and password theirs; the three options are for \
+        "Hosts of the database: a Redis server, or some nodes of a Redis cluster, which name the others. The first, \
+        or each, may be a URL, with one user, password and database for all; then `redis_tls`, `redis_user` and \
+        `redis_password` do not apply. With `redis-sentinel://` the hosts are Sentinels and user and password theirs; the three options are for \
         the master. `rediss-sentinel://` means TLS for both.";
     redis_user: String = "", [is "at most 255 bytes without control characters", is_id],
         "User of Redis' access lists; empty means `default`.";
@@ -305,8 +305,8 @@ trait Value: Sized {
     /// True if the value must not be shown.
     const SECRET: bool = false;
 
-    /// Parses a value, or returns the wrong part of the text.
-    fn parse(text: &str) -> Result<Self, &str>;
+    /// Parses a value, or returns the wrong part of the text, quoted, and the reason if it is not plain.
+    fn parse(text: &str) -> Result<Self, String>;
 
     /// The text that [`Value::parse`] makes this of.
     fn text(&self) -> String;
@@ -316,8 +316,8 @@ macro_rules! value_from_str {
     ($($type:ty: $toml_type:literal)+) => {$(
         impl Value for $type {
             const TOML_TYPE: &'static str = $toml_type;
-            fn parse(text: &str) -> Result<Self, &str> {
-                FromStr::from_str(text).map_err(|_| text)
+            fn parse(text: &str) -> Result<Self, String> {
+                FromStr::from_str(text).map_err(|_| quoted(text))
             }
             fn text(&self) -> String {
                 self.to_string()
@@ -341,8 +341,8 @@ value_from_str! {
 
 impl Value for Duration {
     const TOML_TYPE: &'static str = "integer";
-    fn parse(text: &str) -> Result<Duration, &str> {
-        text.parse().map(Duration::from_millis).map_err(|_| text)
+    fn parse(text: &str) -> Result<Duration, String> {
+        text.parse().map(Duration::from_millis).map_err(|_| quoted(text))
     }
     fn text(&self) -> String {
         self.as_millis().to_string()
@@ -351,8 +351,8 @@ impl Value for Duration {
 
 impl Value for Topic {
     const TOML_TYPE: &'static str = "string";
-    fn parse(text: &str) -> Result<Topic, &str> {
-        Topic::new(text).map_err(|_| text)
+    fn parse(text: &str) -> Result<Topic, String> {
+        Topic::new(text).map_err(|_| quoted(text))
     }
     fn text(&self) -> String {
         self.to_string()
@@ -362,7 +362,7 @@ impl Value for Topic {
 impl Value for Secret {
     const TOML_TYPE: &'static str = "string";
     const SECRET: bool = true;
-    fn parse(text: &str) -> Result<Secret, &str> {
+    fn parse(text: &str) -> Result<Secret, String> {
         Ok(Secret::new(text))
     }
     fn text(&self) -> String {
@@ -372,10 +372,11 @@ impl Value for Secret {
 
 impl Value for PathBuf {
     const TOML_TYPE: &'static str = "string";
-    fn parse(text: &str) -> Result<PathBuf, &str> {
-        path::expand(text.strip_prefix("ipc://").unwrap_or(text), |name| {
+    fn parse(text: &str) -> Result<PathBuf, String> {
+        let expanded = path::expand(text.strip_prefix("ipc://").unwrap_or(text), |name| {
             std::env::var_os(name)
-        })
+        });
+        expanded.map_err(|reason| format!("{text:?}: {reason}"))
     }
     fn text(&self) -> String {
         self.display().to_string()
@@ -384,7 +385,7 @@ impl Value for PathBuf {
 
 impl<T: Value> Value for Vec<T> {
     const TOML_TYPE: &'static str = "array";
-    fn parse(text: &str) -> Result<Vec<T>, &str> {
+    fn parse(text: &str) -> Result<Vec<T>, String> {
         if text.trim().is_empty() {
             return Ok(Vec::new());
         }
@@ -393,6 +394,10 @@ impl<T: Value> Value for Vec<T> {
     fn text(&self) -> String {
         self.iter().map(T::text).collect::<Vec<_>>().join(",")
     }
+}
+
+fn quoted(text: &str) -> String {
+    format!("{text:?}")
 }
 
 /// A value with a range.

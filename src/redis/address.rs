@@ -5,7 +5,7 @@ use std::fmt;
 
 use percent_encoding::percent_decode_str;
 
-use crate::config::{MAX_SOCKET_PATH, Secret};
+use crate::config::{self, RedisAddress, Secret};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::node::Node;
@@ -36,80 +36,34 @@ impl Servers {
     /// [`ErrorKind::InvalidInput`]; the text never shows a password.
     pub(crate) fn parse(address: &str) -> Result<Servers> {
         let wrong = |expected: &str| {
-            let shown = match address.contains('@') {
-                true => "one with a user or password, which is not shown",
-                false => address,
-            };
+            let shown = config::shown_address(address);
             let context = format!("{FORM}; expected {expected}, got {shown}");
             Error::new(ErrorKind::InvalidInput, context)
         };
-        let (scheme, rest) = address.split_once("://").ok_or_else(|| wrong("a scheme"))?;
-        let (credentials, rest) = rest.rsplit_once('@').map_or(("", rest), |(who, rest)| (who, rest));
-        let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
+        let written = RedisAddress::parse(address).map_err(wrong)?;
         let decoded = |text| {
             let decoded = percent_decode_str(text).decode_utf8();
             decoded
                 .map(String::from)
                 .map_err(|_| wrong("user and password in UTF-8"))
         };
+        let credentials = written.credentials;
+        let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
         let (user, password) = (decoded(user)?, Secret::new(decoded(password)?));
-        let number = |text: &str| text.parse().map_err(|_| wrong("the number of a database"));
-        let hosts = |hosts: &str, port| {
-            let nodes: Option<Vec<_>> = hosts.split(',').map(|host| Node::parse(host, port)).collect();
-            nodes.ok_or_else(|| wrong("hosts, each with or without its port"))
-        };
-        let (tls, nodes, master, database) = match scheme {
-            "redis" | "valkey" | "rediss" | "valkeys" => {
-                let (servers, database) = rest.split_once('/').unwrap_or((rest, ""));
-                let database = if database.is_empty() { 0 } else { number(database)? };
-                let tls = matches!(scheme, "rediss" | "valkeys");
-                (tls, hosts(servers, DEFAULT_PORT)?, None, database)
-            }
-            "redis-sentinel" | "rediss-sentinel" => {
-                let (sentinels, named) = rest.split_once('/').unwrap_or((rest, ""));
-                let (name, database) = named.split_once('/').unwrap_or((named, ""));
-                if !is_master_name(name) {
-                    return Err(wrong(
-                        "the name of the master, of letters, digits, and any of .-_, after a /",
-                    ));
-                }
-                let database = if database.is_empty() { 0 } else { number(database)? };
-                let nodes = hosts(sentinels, SENTINEL_PORT)?;
-                (scheme == "rediss-sentinel", nodes, Some(name.to_owned()), database)
-            }
-            "unix" => {
-                let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-                if !path.starts_with('/') || path.len() > MAX_SOCKET_PATH {
-                    return Err(wrong("the absolute path of a socket"));
-                }
-                let database = match query.strip_prefix("db=") {
-                    Some(text) => number(text)?,
-                    None if query.is_empty() => 0,
-                    None => return Err(wrong("?db=N after the path")),
-                };
-                (false, vec![Node::at_path(path)], None, database)
-            }
-            _ => {
-                return Err(wrong(
-                    "one of the schemes redis, rediss, valkey, valkeys, redis-sentinel, rediss-sentinel and unix",
-                ));
-            }
+        let port = written.master.map_or(DEFAULT_PORT, |_| SENTINEL_PORT);
+        let nodes: Option<Vec<_>> = match written.socket() {
+            Some(path) => Some(vec![Node::at_path(path)]),
+            None => written.hosts.split(',').map(|host| Node::parse(host, port)).collect(),
         };
         Ok(Servers {
-            tls,
-            nodes,
-            master,
+            tls: written.tls,
+            nodes: nodes.ok_or_else(|| wrong("hosts, each with or without its port"))?,
+            master: written.master.map(str::to_owned),
             user,
             password,
-            database,
+            database: written.database,
         })
     }
-}
-
-/// True if a Sentinel takes this as the name of a master.
-fn is_master_name(name: &str) -> bool {
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
-    !name.is_empty() && name.bytes().all(is_allowed)
 }
 
 /// The default ports of a server and of a Sentinel.
@@ -213,6 +167,12 @@ mod tests {
             "redis://db1:0",
             "redis://a:1,",
             "redis://a:1/x",
+            "redis://a:1/2/",
+            "redis://a:1/2?protocol=3",
+            "redis://a:1?db=2",
+            "redis://:x@a:1,redis://:x@b:2",
+            "unix:///r.sock?db=",
+            "unix:///r.sock?db=3&x=1",
             "unix://relative",
             "unix:///r.sock?database=1",
             "redis-sentinel://h1:26379",
@@ -249,6 +209,12 @@ mod tests {
             "tcp://:hunter2@db1",
             "redis://%ff:hunter2@a",
             "redis-sentinel://:hunter2@h1",
+            "redis://h?password=hunter2",
+            "redis://h/?password=x@hunter2",
+            "redis://h:1/?password=hunter2@x",
+            "unix:///r.sock?db=3&password=hunter2",
+            "Redis://:hunter2@h",
+            ":hunter2@h",
         ] {
             let error = Servers::parse(wrong).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"));

@@ -1,5 +1,6 @@
 //! One connection to one server.
 
+use std::error::Error as _;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use super::health::Health;
 use super::input::{Incoming, Input};
 use super::node::Node;
 use super::stream::{Limit, Stream};
-use super::{Access, field, refused};
+use super::{Access, field, refused, turned_away};
 
 /// A connection after a successful login. It cannot be used after an error.
 pub(crate) struct Conn {
@@ -88,11 +89,31 @@ impl Conn {
     }
 
     /// Continues the login that [`Conn::greet`] began, without waiting; returns true once it has succeeded.
-    pub(super) fn is_welcome(&mut self) -> Result<bool> {
+    pub(super) fn is_welcome(&mut self, access: &Access) -> Result<bool> {
+        self.log_in(access).map_err(|e| self.unanswered(e))
+    }
+
+    /// The error for a failed login; without an answer, it says why that may be.
+    pub(super) fn unanswered(&self, e: Error) -> Error {
+        let cause = e.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+        let may_doubt = self.received == 0 && self.node.path().is_none();
+        let doubt = cause.and_then(|cause| self.stream.doubt(cause.kind()));
+        match doubt.filter(|_| may_doubt) {
+            Some(doubt) => {
+                let context = format!("Redis at {} does not answer: {doubt}", self.node);
+                Error::new(e.kind(), context).with_source(e)
+            }
+            None => e,
+        }
+    }
+
+    fn log_in(&mut self, access: &Access) -> Result<bool> {
         self.send_some()?;
         while !self.is_known || self.selects {
             match self.next(usize::MAX)? {
-                Some(Incoming::Value(Value::ServerError(why))) => return Err(refused(&self.node, &why)),
+                Some(Incoming::Value(Value::ServerError(why))) => {
+                    return Err(turned_away(&self.node, &why, &access.password));
+                }
                 Some(Incoming::Value(about)) if !self.is_known => {
                     self.learn(&about)?;
                     self.is_known = true;

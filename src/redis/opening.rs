@@ -65,7 +65,13 @@ impl Conn {
                 };
             }
             let fds = tries.iter().map(|(_, it)| it.news()).collect();
-            let ready = limit.wait_any(fds, next_start).map_err(|e| lost(node, e))?;
+            let ready = limit.wait_any(fds, next_start).map_err(|e| {
+                let e = lost(node, e);
+                match tries.iter().find_map(|(_, it)| it.greeting()) {
+                    Some(conn) => conn.unanswered(e),
+                    None => e,
+                }
+            })?;
             for ((address, it), is_ready) in std::mem::take(&mut tries).into_iter().zip(ready) {
                 let step = match is_ready {
                     true => it.go_on(node, access),
@@ -99,6 +105,14 @@ impl Try {
         }
     }
 
+    /// The connection, if the login has begun.
+    fn greeting(&self) -> Option<&Conn> {
+        match self {
+            Try::Connecting(_) => None,
+            Try::Greeting(conn) => Some(conn),
+        }
+    }
+
     /// Continues after an awaited event.
     fn go_on(self, node: &Node, access: &Access) -> Result<Step> {
         let mut conn = match self {
@@ -108,7 +122,7 @@ impl Try {
             }
             Try::Greeting(conn) => conn,
         };
-        match conn.is_welcome()? {
+        match conn.is_welcome(access)? {
             true => Ok(Step::Open(conn)),
             false => Ok(Step::Wait(Try::Greeting(conn))),
         }

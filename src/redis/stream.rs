@@ -270,6 +270,21 @@ impl Stream {
         }
     }
 
+    /// A likely reason why a server does not answer a login, which fails like this.
+    pub(super) fn doubt(&self, failure: io::ErrorKind) -> Option<&'static str> {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+        match (self, failure) {
+            (Stream::Plain(_), BrokenPipe | ConnectionAborted | ConnectionReset) => {
+                Some("does it want TLS (rediss://)?")
+            }
+            #[cfg(feature = "redis-tls")]
+            (Stream::Tls(..), BrokenPipe | ConnectionAborted | ConnectionReset | io::ErrorKind::TimedOut) => {
+                Some("does it speak TLS at this port?")
+            }
+            _ => None,
+        }
+    }
+
     /// True if a short read means that there is no more: a poll shows bytes in the socket, but not bytes held by TLS.
     pub(crate) fn shows_all(&self) -> bool {
         matches!(self, Stream::Plain(_))

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection, RootCertStore};
 use socket2::Socket;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -139,8 +139,15 @@ impl Files {
         }
         let own = certificates("redis_tls_cert", &self.cert)?;
         let key = read("redis_tls_key", &self.key)?;
-        let key = PrivateKeyDer::from_pem_slice(&key)
-            .map_err(|e| wrong("redis_tls_key", &self.key, "not a private key", e))?;
+        let key = PrivateKeyDer::from_pem_slice(&key).map_err(|e| match contains(&key, b"ENCRYPTED") {
+            true => wrong(
+                "redis_tls_key",
+                &self.key,
+                "an encrypted private key",
+                "a key without a passphrase is needed, as `openssl pkey` writes it",
+            ),
+            false => wrong("redis_tls_key", &self.key, "not a private key", fault(&e)),
+        })?;
         let config = builder.with_client_auth_cert(own, key).map_err(|e| {
             let key = self.key.display();
             wrong(
@@ -154,28 +161,43 @@ impl Files {
     }
 }
 
-/// The content of a file; editors may have put a byte order mark before it.
+/// The content of a file, without the byte order marks that editors put before it, and so before each of joined files.
 fn read(option: &str, path: &Path) -> Result<Vec<u8>> {
     let content = fs::read(path).map_err(|e| {
         let context = format!("option {option}: cannot read {}", path.display());
         Error::new(ErrorKind::Io, context).with_source(e)
     })?;
-    match content.strip_prefix(b"\xef\xbb\xbf") {
-        Some(rest) => Ok(rest.to_vec()),
-        None => Ok(content),
-    }
+    Ok(String::from_utf8_lossy(&content).replace('\u{feff}', "").into_bytes())
 }
 
 fn certificates(option: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
     let content = read(option, path)?;
     let certificates: std::result::Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&content).collect();
-    let certificates = certificates.map_err(|e| wrong(option, path, "not in the form of PEM", e))?;
+    let certificates = certificates.map_err(|e| wrong(option, path, "not in the form of PEM", fault(&e)))?;
     match certificates.is_empty() {
         true => {
             let context = format!("option {option}: there is no certificate in {}", path.display());
             Err(Error::new(ErrorKind::Config, context))
         }
         false => Ok(certificates),
+    }
+}
+
+fn contains(content: &[u8], word: &[u8]) -> bool {
+    content.windows(word.len()).any(|part| part == word)
+}
+
+/// The fault of a PEM file, with its lines as text.
+fn fault(e: &pem::Error) -> String {
+    match e {
+        pem::Error::MissingSectionEnd { end_marker } => {
+            let label = String::from_utf8_lossy(end_marker);
+            format!("the line -----END {label}----- is missing")
+        }
+        pem::Error::IllegalSectionStart { line } => {
+            format!("the line {:?} does not end with -----", String::from_utf8_lossy(line))
+        }
+        other => other.to_string(),
     }
 }
 
@@ -200,16 +222,16 @@ impl Session {
         match self.on(socket).read(into) {
             // Redis closes without TLS's closing message.
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(0),
-            read => read,
+            read => read.map_err(explained),
         }
     }
 
     pub(crate) fn write(&mut self, socket: &mut Socket, bytes: &[u8]) -> io::Result<usize> {
-        self.on(socket).write(bytes)
+        self.on(socket).write(bytes).map_err(explained)
     }
 
     pub(crate) fn flush(&mut self, socket: &mut Socket) -> io::Result<()> {
-        self.on(socket).flush()
+        self.on(socket).flush().map_err(explained)
     }
 
     pub(crate) fn wants_write(&self) -> bool {
@@ -219,4 +241,35 @@ impl Session {
     fn on<'a>(&'a mut self, socket: &'a mut Socket) -> rustls::Stream<'a, ClientConnection, Socket> {
         rustls::Stream::new(&mut self.0, socket)
     }
+}
+
+/// The error with the option that it is about.
+fn explained(e: io::Error) -> io::Error {
+    use AlertDescription::{
+        AccessDenied, BadCertificate, CertificateExpired, CertificateRequired, CertificateRevoked, CertificateUnknown,
+        UnknownCA, UnsupportedCertificate,
+    };
+    let Some(fault) = e.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else {
+        return e;
+    };
+    let advice = match fault {
+        rustls::Error::AlertReceived(CertificateRequired) => {
+            "the server wants a certificate: set option redis_tls_cert"
+        }
+        rustls::Error::AlertReceived(
+            AccessDenied
+            | BadCertificate
+            | CertificateExpired
+            | CertificateRevoked
+            | CertificateUnknown
+            | UnknownCA
+            | UnsupportedCertificate,
+        ) => "the server refuses the certificate of option redis_tls_cert",
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature | CertificateError::Other(_),
+        ) => "the server's certificate is not of an authority of option redis_tls_ca",
+        rustls::Error::InvalidMessage(_) => "the server does not speak TLS at this port",
+        _ => return e,
+    };
+    io::Error::new(e.kind(), format!("{advice}: {fault}"))
 }

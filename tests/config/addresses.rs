@@ -88,6 +88,66 @@ fn an_address_of_sentinels_is_one_however_it_is_given() {
     assert!(!format!("{config:?}").contains(":secret"));
 }
 
+/// Checked with the other options, not when the store is first used.
+#[test]
+fn a_list_of_redis_hosts_has_one_meaning() {
+    let config = |hosts: &[&str]| {
+        let mut config = Config::default();
+        config.remote_db_hosts = hosts.iter().map(|host| (*host).to_owned()).collect();
+        config
+    };
+    for (hosts, address) in [
+        (&["h1", "h2:2"][..], "redis://h1,h2:2"),
+        (
+            &["redis://:hunter2@h1:1", "redis://:hunter2@h2:2"],
+            "redis://:hunter2@h1:1,h2:2",
+        ),
+        (
+            &["redis://u:hunter2@h1/3", "redis://u:hunter2@h2", "h3/3"],
+            "redis://u:hunter2@h1,h2,h3/3",
+        ),
+        (
+            &["rediss-sentinel://h1/m", "rediss-sentinel://h2/m/0"],
+            "rediss-sentinel://h1,h2/m",
+        ),
+        (&["redis://:hunter2@h1", "h2/3"], "redis://:hunter2@h1,h2/3"),
+    ] {
+        let config = config(hosts);
+        config.validate().unwrap_or_else(|e| panic!("{hosts:?}: {e}"));
+        assert_eq!(config.redis_address(), address);
+    }
+    for (hosts, expected) in [
+        (&["h1:1", "redis://:hunter2@h2:2"][..], "a scheme first"),
+        (&["redis://:hunter2@h1", "redis://:hunter3@h2"], "one scheme, user"),
+        (&["redis://:hunter2@h1", "redis://h2"], "one scheme, user"),
+        (&["redis://:hunter2@h1", "rediss://:hunter2@h2"], "one scheme"),
+        (&["redis://h1", "redis-sentinel://h2/m"], "one scheme"),
+        (&["redis-sentinel://h1/m", "redis-sentinel://h2/n"], "in their hosts"),
+        (&["unix:///a", "unix:///b"], "in their hosts"),
+        (&["redis://h1/1", "redis://h2/2"], "database"),
+        (&["redis://:hunter2@h/2?protocol=3"], "no parameters"),
+        (&["redis://:hunter2@h/2/"], "the number of a database"),
+        (&["redis://:hunter2@h1/2", "h2"], "the number of a database"),
+        (&["redis-sentinel://h1"], "the name of the master"),
+        (&["unix:///r.sock?db=3&password=hunter2"], "?db=N"),
+        (&["unix:///r.sock?password=hunter2"], "?db=N"),
+    ] {
+        let error = config(hosts).validate().unwrap_err();
+        assert!(!error.to_string().contains("hunter"), "{error}");
+        assert_error(Err::<(), _>(error), &["remote_db_hosts", expected]);
+    }
+    let mut config = config(&[]);
+    config.validate().unwrap();
+    config.nb_db_class = "redis".into();
+    assert_error(config.validate(), &["remote_db_hosts", "hosts"]);
+    let mut config = Config::default();
+    config.pub_sub_driver = "redis".into();
+    config.publishers = vec!["redis://:hunter2@h1/x".into()];
+    let error = config.validate().unwrap_err();
+    assert!(!error.to_string().contains("hunter"), "{error}");
+    assert_error(Err::<(), _>(error), &["publishers", "the number of a database"]);
+}
+
 /// A part of an address is not taken for an address, and no error shows what may be a part of a password.
 #[test]
 fn a_password_is_never_shown() {
@@ -100,6 +160,9 @@ fn a_password_is_never_shown() {
         "redis://me:hunter2,@db1",
         "redis://me:hunter2@db1:x",
         "redis://me:hunter2@db1,redis://me:hunter2:x@",
+        "redis://db1?password=hunter2",
+        "redis://db1?password=x,hunter2",
+        "db1,Redis://me:hunter2@db1",
     ] {
         let error = config
             .set("remote_db_hosts", hosts, Source::Flag)
@@ -113,6 +176,35 @@ fn a_password_is_never_shown() {
     config.publishers = vec!["tcp://a:1".into(), "@tcp://*:2".into(), "redis://:hunter2@h".into()];
     assert_eq!(config.get("publishers").unwrap(), "tcp://a:1,@tcp://*:2,redis://***@h");
     assert!(!format!("{config:?}").contains("hunter2"));
+    for (address, shown) in [
+        ("redis://h?password=hunter2", "redis://h?***"),
+        ("redis://h?x=hunter2@hunter2", "redis://***"),
+        ("redis://me:hunter2@h?x=hunter2", "redis://***@h?***"),
+        ("unix:///r?db=3", "unix:///r?db=3"),
+        ("unix:///r?db=3&password=hunter2", "unix:///r?***"),
+        ("Redis://:hunter2@h", "Redis://***@h"),
+        ("my_redis://:hunter2@h", "my_redis://***@h"),
+        ("ipc:///a?b=c", "ipc:///a?b=c"),
+    ] {
+        config.publishers = vec!["tcp://a:1".into(), address.into(), "@tcp://*:2".into()];
+        assert_eq!(
+            config.get("publishers").unwrap(),
+            format!("tcp://a:1,{shown},@tcp://*:2")
+        );
+        let debug = format!("{config:?}");
+        assert!(
+            debug.contains(&format!("{:?}", ["tcp://a:1", shown, "@tcp://*:2"])),
+            "{debug}"
+        );
+    }
+    for wrong in ["Redis://:hunter2@h", "redis://:x,hunter2@h", "redis://:hunter2 @h"] {
+        let error = config.set("publishers", wrong, Source::Flag).unwrap_err();
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+    config.publishers.clear();
+    config.publisher_bind_address = "redis://:hunter2@h".into();
+    let error = config.validate().unwrap_err();
+    assert!(!error.to_string().contains("hunter2"), "{error}");
 }
 
 #[test]

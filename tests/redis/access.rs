@@ -483,6 +483,88 @@ mod tls {
         });
     }
 
+    /// Also of a joined file, of a cut one, and of a key with a passphrase.
+    #[test]
+    fn the_fault_of_a_pem_file_is_said_in_words() {
+        within(LIMIT, || {
+            let certificates = Certificates::new();
+            let text = |name: &str| fs::read_to_string(certificates.path(name)).unwrap();
+            let cut = text("ca.crt").replace("-----END CERTIFICATE-----", "");
+            fs::write(certificates.path("cut.crt"), cut).unwrap();
+            let cut = text("ca.crt").replace("BEGIN CERTIFICATE-----", "BEGIN CERTIFICATE");
+            fs::write(certificates.path("line.crt"), cut).unwrap();
+            openssl(
+                certificates.0.path(),
+                "pkey -in client.key -aes128 -passout pass:x -out encrypted.key",
+            );
+            openssl(
+                certificates.0.path(),
+                "rsa -traditional -in client.key -aes128 -passout pass:x -out old.key",
+            );
+            let with = |ca: &str, key: &str| RedisOptions {
+                tls_ca: certificates.path(ca),
+                tls_cert: certificates.path("client.crt"),
+                tls_key: certificates.path(key),
+                ..options()
+            };
+            for (options, option, expected) in [
+                (
+                    with("cut.crt", "client.key"),
+                    "redis_tls_ca",
+                    "-----END CERTIFICATE----- is missing",
+                ),
+                (
+                    with("line.crt", "client.key"),
+                    "redis_tls_ca",
+                    "\"-----BEGIN CERTIFICATE\" does not end",
+                ),
+                (with("ca.crt", "encrypted.key"), "redis_tls_key", "is an encrypted"),
+                (with("ca.crt", "old.key"), "redis_tls_key", "is an encrypted"),
+            ] {
+                let refused = RedisDriver::new("rediss://127.0.0.1:1", options).unwrap_err();
+                let text = refused.to_string();
+                assert!(text.contains(option) && text.contains(expected), "{text}");
+            }
+        });
+    }
+
+    /// The error names the option that is wrong; or TLS, if only one side speaks it.
+    #[test]
+    fn a_failed_handshake_names_the_option() {
+        within(LIMIT, || {
+            let certificates = Certificates::new();
+            let picky = certificates.server("yes");
+            let plain = Server::start();
+            let by = |ca: &str, own: &str| {
+                let file = |end: &str| match own {
+                    "" => std::path::PathBuf::new(),
+                    _ => certificates.path(&format!("{own}.{end}")),
+                };
+                RedisOptions {
+                    tls_ca: certificates.path(ca),
+                    tls_cert: file("crt"),
+                    tls_key: file("key"),
+                    ..options()
+                }
+            };
+            let of = |server: &Server, scheme: &str| server.address().replace("redis://", scheme);
+            for (address, options, expected) in [
+                (of(&picky, "rediss://"), by("ca.crt", ""), "redis_tls_cert"),
+                (of(&picky, "rediss://"), by("ca.crt", "other-ca"), "redis_tls_cert"),
+                (of(&picky, "rediss://"), by("other-ca.crt", "client"), "redis_tls_ca"),
+                (of(&plain, "rediss://"), by("ca.crt", ""), "does it speak TLS"),
+                (of(&picky, "redis://"), options(), "does it want TLS"),
+            ] {
+                let (rig, errors) = told(&with(&address, options.clone()));
+                start(&rig, &["D"], &address);
+                let (_, text) = errors.recv_timeout(LONG).unwrap();
+                assert!(text.contains(expected), "{address}: {text}");
+                let error = store_with(&address, options).get("t", "k", None).unwrap_err();
+                assert!(error.to_string().contains(expected), "{address}: {error}");
+            }
+        });
+    }
+
     /// As redis-cli does. Its name must be right, and its time.
     #[test]
     fn a_certificate_of_its_own_is_trusted_if_it_is_the_one_given() {
@@ -498,9 +580,10 @@ mod tls {
                     ),
                 );
             }
-            // An editor's mark before several certificates.
+            // Several files with an editor's mark before each, joined.
             let text = |name: &str| fs::read_to_string(certificates.path(name)).unwrap();
-            let several = format!("\u{feff}{}{}{}", text("ca.crt"), text("own.crt"), text("elsewhere.crt"));
+            let several = ["ca.crt", "own.crt", "elsewhere.crt"].map(|name| format!("\u{feff}{}", text(name)));
+            let several = several.concat();
             fs::write(certificates.path("several.crt"), several).unwrap();
             for (who, trusted, is_trusted) in [
                 ("own", "own.crt", true),

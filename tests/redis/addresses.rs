@@ -6,7 +6,7 @@ use tablecast::config::{Config, Source};
 use tablecast::{AddressState, ErrorKind, Node, Store, Topic};
 
 use crate::common::{eventually, within};
-use crate::rig::{LONG, Rig, send};
+use crate::rig::{LONG, Rig, send, update};
 use crate::servers::Server;
 use crate::store::store;
 use crate::{driver, publisher, start, told};
@@ -101,6 +101,28 @@ fn a_socket_of_the_file_system_does_as_well() {
         server.restart();
         rig.subscriber.wait_live(LONG).unwrap();
         assert_eq!(store.get("t", "k", None).unwrap_err().kind(), ErrorKind::NotFound);
+    });
+}
+
+/// As a server before Redis 6 answers; it quotes the request, and so the password.
+#[test]
+fn a_server_without_hello_is_refused_without_the_password() {
+    within(LIMIT, || {
+        let server = Server::with(&["--requirepass", "hunter2", "--rename-command", "HELLO", ""]);
+        let address = format!("redis://:hunter2@{}", server.host());
+        let (rig, errors) = told(&driver(&address));
+        start(&rig, &["D"], &address);
+        let (kind, text) = errors.recv_timeout(LONG).unwrap();
+        assert_eq!(kind, ErrorKind::Denied, "{text}");
+        let published = publisher(&driver(&address)).send_event(&update("k")).unwrap_err();
+        let stored = store(&address).get("t", "k", None).unwrap_err();
+        for text in [
+            text,
+            format!("{published} {published:?}"),
+            format!("{stored} {stored:?}"),
+        ] {
+            assert!(text.contains("Redis 6") && !text.contains("hunt"), "{text}");
+        }
     });
 }
 

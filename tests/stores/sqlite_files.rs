@@ -367,6 +367,38 @@ fn a_user_who_may_not_write_reads() {
     });
 }
 
+/// SQLite itself says only that it cannot open it.
+#[test]
+fn a_file_that_may_not_be_opened_is_said_to_be_denied() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().unwrap();
+        let path = named(folder.path());
+        drop(open(&path).unwrap());
+        let is_root = Uid::effective().is_root();
+        let set = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        set(folder.path(), 0o755);
+        set(&path, if is_root { 0o600 } else { 0 });
+        let refused_to_guest = || {
+            let mut guest = Guest::start(&path);
+            let refused = guest.0.said("refused ");
+            guest.0.finish();
+            assert!(refused.starts_with("Io "), "{refused}");
+            refused
+        };
+        let refused = refused_to_guest();
+        let user = Uid::effective();
+        let expected = format!("permission denied: the file {} belongs to user {user} ", path.display());
+        assert!(refused.contains(&expected), "{refused}");
+        if is_root {
+            set(&path, 0o644);
+            set(folder.path(), 0o700);
+            let refused = refused_to_guest();
+            let expected = format!("permission denied: the folder {} belongs", folder.path().display());
+            assert!(refused.contains(&expected), "{refused}");
+        }
+    });
+}
+
 #[test]
 fn a_log_that_nobody_may_write_back_is_said_to_be_in_the_way() {
     within(LIMIT, || {

@@ -520,16 +520,69 @@ fn a_path_is_expanded_as_in_a_shell_or_refused() {
     command.env("PLACE", folder.path()).current_dir(folder.path());
     assert_eq!(run(command).code, Some(0));
     assert!(folder.path().join("rows.db").is_file());
-    let mut command = tablecast(["db", "unique", "t", "--sqlite-path", "$NOWHERE/rows.db"]);
-    command.env_remove("NOWHERE").current_dir(folder.path());
-    assert_fails(&run(command), 2, &["sqlite-path", "NOWHERE"]);
-    assert_eq!(
-        std::fs::read_dir(folder.path())
-            .unwrap()
-            .filter(|entry| { entry.as_ref().unwrap().file_name().to_string_lossy().contains('$') })
-            .count(),
-        0
-    );
+    for (path, reason) in [
+        ("$NOWHERE/rows.db", "NOWHERE is not set"),
+        ("sqlite:///~/rows.db", "it is a URL"),
+        ("file:~/rows.db?mode=ro", "it is a URL"),
+        ("%h/rows.db", "systemd"),
+    ] {
+        let mut command = tablecast(["db", "list", "--table", "t", "--sqlite-path", path]);
+        command.env_remove("NOWHERE").current_dir(folder.path());
+        assert_fails(&run(command), 2, &["sqlite-path", path, reason]);
+    }
+    // Arguments that are no options too.
+    let home = folder.path().join("home");
+    std::fs::create_dir(&home).unwrap();
+    std::fs::write(home.join("options.toml"), "no_option = 1").unwrap();
+    std::fs::write(home.join("updates"), "no update").unwrap();
+    let at_home = |args: &[&str]| {
+        let mut command = tablecast(args);
+        command.env("HOME", &home).current_dir(folder.path());
+        run(command)
+    };
+    assert_eq!(at_home(&["man", "~/man"]).code, Some(0));
+    assert!(home.join("man/tablecast.1").is_file());
+    assert_fails(&at_home(&["config", "--config", "~/options.toml"]), 2, &["no_option"]);
+    let publish = [
+        "publish",
+        "--no-multiproc",
+        "--publisher-port",
+        "0",
+        "--file",
+        "~/updates",
+    ];
+    let end = at_home(&publish);
+    assert!(end.stderr.contains("line 1"), "{end:?}");
+    let names = std::fs::read_dir(folder.path()).unwrap();
+    let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+    names.retain(|name| !name.to_string_lossy().starts_with("rows.db"));
+    assert_eq!(names, ["home"]);
+}
+
+#[test]
+fn no_output_shows_the_password_of_an_address() {
+    for (args, code) in [
+        (
+            &[
+                "status",
+                "--no-multiproc",
+                "--publishers",
+                "redis://:hunter2@127.0.0.1:1",
+            ][..],
+            2,
+        ),
+        (&["config", "--remote-db-hosts", "redis://h?password=hunter2"], 2),
+        (
+            &["config", "--remote-db-hosts", "unix:///r.sock?db=3&password=hunter2"],
+            2,
+        ),
+        (&["config", "--publishers", "redis://h?password=hunter2"], 0),
+    ] {
+        let end = run(tablecast(args));
+        let shown = format!("{end:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert_eq!(end.code, Some(code), "{shown}");
+    }
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! Arguments that several commands have.
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use tablecast::config::expanded_path;
 use tablecast::{Config, Result, Topic};
 
 /// The publishers and topics to listen to.
@@ -27,6 +31,14 @@ impl Listen {
         }
         config.validate()
     }
+}
+
+/// A path, expanded as in options: a shell leaves `--file=~/x` and quoted paths as they are.
+pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().try_map(|given: OsString| match given.to_str() {
+        Some(text) => expanded_path(text),
+        None => Ok(given.into()),
+    })
 }
 
 /// A number of seconds, for example `0.5`.

@@ -11,7 +11,9 @@ use tablecast::drivers::zmq::libzmq;
 use tablecast::{Config, Result};
 
 use crate::trials::{demo, stage, storm};
-use crate::{config, db, generate, keygen, listen, members, notify, publish, replica, service, status, top, watch};
+use crate::{
+    args, config, db, generate, keygen, listen, members, notify, publish, replica, service, status, top, watch,
+};
 
 /// The options that `-h` shows; the others are in `--help`.
 const COMMON: [&str; 6] = [
@@ -34,7 +36,7 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
     /// Read options from this TOML file; the environment (TABLECAST_*) and flags override it.
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, value_parser = args::path())]
     config: Option<PathBuf>,
     /// Log more to stderr, twice even more; the environment variable RUST_LOG overrides it.
     #[arg(short, long, action = ArgAction::Count, global = true)]

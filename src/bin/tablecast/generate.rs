@@ -9,7 +9,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 use tablecast::{Error, ErrorKind, Result};
 
-use crate::output;
+use crate::{args, output};
 
 /// Print the completions of this command line for a shell.
 ///
@@ -25,7 +25,7 @@ pub(crate) struct CompletionsArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct ManArgs {
     /// The folder; it is made if it is not there.
-    #[arg(value_name = "FOLDER")]
+    #[arg(value_name = "FOLDER", value_parser = args::path())]
     folder: PathBuf,
 }
 

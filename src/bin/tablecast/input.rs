@@ -10,7 +10,7 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use tablecast::{DbUpdate, Error, ErrorKind, Result};
 
-use crate::{output, row};
+use crate::{args, output, row};
 
 /// An update, or a file of them.
 #[derive(Debug, clap::Args)]
@@ -39,7 +39,7 @@ pub(crate) struct InputArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     priority: Option<i32>,
     /// Read updates from this file, - for stdin.
-    #[arg(long, conflicts_with_all = ["table", "key", "action", "value", "topic", "priority"])]
+    #[arg(long, conflicts_with_all = ["table", "key", "action", "value", "topic", "priority"], value_parser = args::path())]
     file: Option<PathBuf>,
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use tablecast::Result;
 use tablecast::drivers::zmq::KeyPair;
 
-use crate::output;
+use crate::{args, output};
 
 /// Make a pair of keys for encrypted connections over ZeroMQ (CURVE), and print the public key.
 ///
@@ -14,7 +14,7 @@ use crate::output;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Write the pair to this file, which only this user may read.
-    #[arg(long, value_name = "FILE", default_value = "tablecast.key")]
+    #[arg(long, value_name = "FILE", default_value = "tablecast.key", value_parser = args::path())]
     output: PathBuf,
 }
 

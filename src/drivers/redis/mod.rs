@@ -31,10 +31,10 @@ use outbound::RedisOutbound;
 /// Publish and subscribe through Redis; its alias is `redis`. Channels belong to the whole server, whatever database an
 /// address names.
 ///
-/// It needs Redis 6 or newer. Its commands, for access lists: `PUBLISH`; `SUBSCRIBE`, `UNSUBSCRIBE` and `PING`; and
-/// with a cluster `CLUSTER SLOTS` and `CLUSTER INFO`. Without the last two it works, but is spread only over the given
-/// nodes, and does not notice that a node is cut off from its cluster. The channels are the topics, and the library's
-/// own, whose names begin with U+10FFFF and `tablecast/`.
+/// It needs Redis 6 or newer, or Valkey. Its commands, for access lists: `PUBLISH`; `SUBSCRIBE`, `UNSUBSCRIBE` and
+/// `PING`; and with a cluster `CLUSTER SLOTS` and `CLUSTER INFO`. Without the last two it works, but is spread only over
+/// the given nodes, and does not notice that a node is cut off from its cluster. The channels are the topics, and the
+/// library's own, whose names begin with U+10FFFF and `tablecast/`.
 #[derive(Debug)]
 pub struct RedisDriver {
     servers: Servers,

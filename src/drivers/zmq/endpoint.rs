@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::config::{MAX_SOCKET_PATH, split_key};
+use crate::config::{MAX_SOCKET_PATH, shown_address, split_key};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::access::Access;
@@ -39,10 +39,11 @@ impl Endpoint {
             Some((">", uri)) => (Some(Role::Connect), uri),
             _ => (None, address),
         };
+        let shown = shown_address(address);
         let invalid = |expected: &str| {
             Err(Error::new(
                 ErrorKind::InvalidInput,
-                format!("address {address:?}: expected {expected}"),
+                format!("address {shown:?}: expected {expected}"),
             ))
         };
         if uri.contains('\0') {
@@ -56,7 +57,8 @@ impl Endpoint {
             "tcp" => {
                 let port = rest.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
                 // Behind a source there is a destination too.
-                if !matches!(port, Some((host, Ok(_))) if !host.is_empty() && !host.ends_with(';')) {
+                if !matches!(port, Some((host, Ok(_))) if !host.is_empty() && !host.ends_with(';') && !host.contains('@'))
+                {
                     return invalid("tcp://host:port with a port from 0 to 65535");
                 }
             }
@@ -71,7 +73,7 @@ impl Endpoint {
             }
             "pgm" | "epgm" if zmq::has("pgm") != Some(true) => {
                 let context = format!(
-                    "address {address:?}: this libzmq ({}) was built without PGM; link the system's libzmq, as the page `operating` of the documentation says",
+                    "address {shown:?}: this libzmq ({}) was built without PGM; link the system's libzmq, as the page `operating` of the documentation says",
                     super::libzmq()
                 );
                 return Err(Error::new(ErrorKind::Unsupported, context));
@@ -85,7 +87,7 @@ impl Endpoint {
                 let Some(key) = Key::parse(text) else {
                     return invalid("a public key of 40 characters (Z85) behind ?key=");
                 };
-                check_curve(&format!("address {address:?}"))?;
+                check_curve(&format!("address {shown:?}"))?;
                 Some(key)
             }
         };
@@ -247,6 +249,10 @@ mod tests {
             let error = Endpoint::parse(bad).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{bad}");
             assert!(error.to_string().contains(&format!("{bad:?}")), "{error}");
+        }
+        for secret in ["redis://:hunter2@h:6379", "tcp://me:hunter2@h:1", "me:hunter2@h:1"] {
+            let error = Endpoint::parse(secret).unwrap_err();
+            assert!(!error.to_string().contains("hunter2"), "{error}");
         }
         assert_eq!(
             Endpoint::parse("@inproc://a").unwrap().role_or(Role::Connect),

@@ -1,8 +1,12 @@
 //! Failures of calls, and the meaning of SQLite's errors.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rusqlite::ErrorCode;
+use rustix::fs::Access;
+use rustix::io::Errno;
 
 use crate::error::{Error, ErrorKind};
 
@@ -39,9 +43,14 @@ impl Failure {
 
     pub(super) fn explain(self, path: &Path) -> Error {
         let kind = self.kind();
+        let reason = match &self {
+            Failure::Sqlite(e) if e.sqlite_error_code() == Some(ErrorCode::CannotOpen) => denied(path),
+            _ => None,
+        };
         let path = path.display();
-        let context = match kind {
-            ErrorKind::Timeout => format!("database {path}: other processes were writing all the time"),
+        let context = match (kind, reason) {
+            (_, Some(reason)) => format!("database {path}: {reason}"),
+            (ErrorKind::Timeout, _) => format!("database {path}: other processes were writing all the time"),
             _ => format!("database {path}"),
         };
         let error = Error::new(kind, context);
@@ -50,6 +59,28 @@ impl Failure {
             Failure::Sqlite(e) | Failure::Commit(e) => error.with_source(e),
         }
     }
+}
+
+/// Why this process may not open the file, if so: SQLite does not say it.
+fn denied(path: &Path) -> Option<String> {
+    let folder = path.parent()?;
+    let may = |path: &Path, access| rustix::fs::access(path, access) != Err(Errno::ACCESS);
+    let (place, it) = match may(path, Access::READ_OK) {
+        // The file, or the folder that hides it.
+        false => path
+            .ancestors()
+            .find_map(|path| Some((path, fs::metadata(path).ok()?)))?,
+        true if may(folder, Access::WRITE_OK | Access::EXEC_OK) => return None,
+        true => (folder, fs::metadata(folder).ok()?),
+    };
+    let what = if it.is_dir() { "folder" } else { "file" };
+    Some(format!(
+        "permission denied: the {what} {} belongs to user {} and group {}, with mode {:o}",
+        place.display(),
+        it.uid(),
+        it.gid(),
+        it.mode() & 0o777
+    ))
 }
 
 impl From<Error> for Failure {
