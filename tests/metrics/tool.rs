@@ -121,8 +121,9 @@ fn a_wrong_address_ends_the_command() {
 
 #[test]
 fn commands_that_run_for_long_have_the_flag() {
-    for command in ["service", "watch", "replica", "listen", "publish", "notify"] {
-        let help = run(tablecast([command, "--help"])).stdout.concat();
+    let commands = ["service", "watch", "replica", "listen", "publish", "notify", "db write"];
+    for command in commands {
+        let help = run(tablecast(command.split(' ').chain(["--help"]))).stdout.concat();
         assert!(help.contains("--metrics <ADDRESS>"), "{command}: {help}");
     }
 }

@@ -10,13 +10,15 @@ use tablecast::{Action, Config, Database, DbUpdate, Error, ErrorKind, Node, Resu
 
 use super::{named_row, say};
 use crate::input::Input;
+use crate::metrics::MetricsArgs;
 use crate::{output, signal};
 
 /// Makes the writes of the file, and prints the result of each. `grace` is the longest time of one.
-pub(super) fn write(config: &Config, file: &Path, grace: Duration) -> Result<()> {
+pub(super) fn write(config: &Config, file: &Path, metrics: &MetricsArgs, grace: Duration) -> Result<()> {
     let signal = signal::channel(grace)?;
     let (updates, reader) = read(Input::lines(file, config.max_message_bytes)?)?;
     let node = Node::open(config)?;
+    let _metrics = metrics.serve(&node)?;
     let database = node.database()?;
     let mut failures = Failures::default();
     let made = loop {

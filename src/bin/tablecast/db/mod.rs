@@ -12,6 +12,7 @@ use tablecast::store::{Write, WriteOp, Written};
 use tablecast::{Config, Database, DbUpdate, Error, ErrorKind, Node, Result, Store, Stores, Topic};
 
 use crate::input::Stdin;
+use crate::metrics::MetricsArgs;
 use crate::terminal::FormatArgs;
 use crate::{args, output, publish, signal};
 
@@ -66,8 +67,10 @@ enum Command {
     /// failed before.
     Write {
         /// The file, - for stdin.
-        #[arg(long)]
+        #[arg(long, value_parser = args::path())]
         file: PathBuf,
+        #[command(flatten)]
+        metrics: MetricsArgs,
     },
     /// Print all rows of a table, one per line, as get does; in the order of their keys' bytes.
     List {
@@ -174,7 +177,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<()> {
             write.if_version = *if_version;
             change.make(config, write)
         }
-        Command::Write { file } => lines::write(config, file, longest_write(config)),
+        Command::Write { file, metrics } => lines::write(config, file, metrics, longest_write(config)),
         Command::Get(row) => read::get(config, row),
         Command::List {
             table,
