@@ -111,7 +111,8 @@ pub(crate) fn address(text: &str) {
     let servers = match Servers::parse(text) {
         Ok(servers) => servers,
         Err(e) => {
-            let may_show = !text.contains('@') || text.len() < 12;
+            // A first @ is a role, with nothing before it.
+            let may_show = !text.strip_prefix('@').unwrap_or(text).contains('@') || text.len() < 12;
             assert!(may_show || !e.to_string().contains(text), "{e}");
             return;
         }
