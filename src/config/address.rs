@@ -285,7 +285,7 @@ fn public(scheme: &str, rest: &str) -> String {
     if key.is_some_and(|(host, _)| !host.contains('@')) {
         return rest.to_owned();
     }
-    let ends = ["\", \"", "\"]", "\"", ","];
+    let ends = ["\", \"", "\"]", "\"", ",", " "];
     let end = ends.into_iter().find(|end| rest.ends_with(end)).unwrap_or_default();
     let address = rest.strip_suffix(end).unwrap_or_default();
     let (place, query) = address.split_at(address.find('?').unwrap_or(address.len()));
