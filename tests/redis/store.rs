@@ -665,8 +665,8 @@ fn other_keys_cost_nothing() {
         };
         let least = || (0..10).map(|_| read()).min().unwrap();
         let alone = least();
-        for part in 0..10 {
-            let () = server.ask(&["DEBUG", "POPULATE", "100000", &format!("other{part}")]);
+        for part in 0..50 {
+            let () = server.ask(&["DEBUG", "POPULATE", "20000", &format!("other{part}")]);
         }
         let mut beside = least();
         let deadline = Instant::now() + LIMIT / 2;

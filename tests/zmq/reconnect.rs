@@ -438,3 +438,28 @@ fn the_least_limit_leaves_room_for_hellos_and_topics() {
     assert!(options.max_frame_bytes >= 2 << 20, "{}", options.max_frame_bytes);
     assert_eq!(ZmqOptions::from(&Config::default()).max_frame_bytes, 64 << 20);
 }
+
+/// However late libzmq's threads run, which close sockets; they go on as long as there is another one.
+#[test]
+fn an_address_within_the_process_is_free_once_its_publisher_is_gone() {
+    within(LIMIT, || {
+        let is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    while !is_done.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            let again = || {
+                let _other = pub_sub("inproc://another").outbound().unwrap();
+                let driver = pub_sub("inproc://free-again");
+                (0..500).try_for_each(|_| driver.outbound().map(drop))
+            };
+            let bound = again();
+            is_done.store(true, Ordering::Relaxed);
+            bound.unwrap();
+        });
+    });
+}

@@ -381,6 +381,10 @@ impl Line {
 
 impl Drop for Line {
     fn drop(&mut self) {
+        // libzmq closes sockets later, and until then no other could be bound at the address.
+        if self.address.is_some() && self.uri.starts_with("inproc://") {
+            let _ = patiently(|| self.socket.unbind(&self.uri));
+        }
         if let Some(monitor) = &mut self.monitor {
             monitor.detach(&self.socket);
         }
