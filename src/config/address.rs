@@ -121,7 +121,9 @@ impl Config {
         {
             return failed("remote_db_hosts", expected, &hosts.join(","));
         }
-        for address in self.publishers.iter().filter(|_| is_driver) {
+        // One of another driver is refused where it is connected: the program may replace it.
+        let is_redis = |address: &str| ["redis", "valkey", "unix"].iter().any(|it| address.starts_with(it));
+        for address in self.publishers.iter().filter(|address| is_driver && is_redis(address)) {
             if let Err(expected) = RedisAddress::parse(address) {
                 return failed("publishers", expected, address);
             }

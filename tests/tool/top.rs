@@ -255,7 +255,7 @@ fn rows_beyond_a_screen_of_unknown_size_are_reached() {
         let mut top = on_a_terminal("cols 0 rows 0", "", &args, "");
         // As on one of 80 columns and 24 lines.
         let line = await_line(&mut top, "addresses: 1, publishers: 1");
-        let summary = line[line.rfind("addresses").unwrap()..].split('\u{1b}').next().unwrap();
+        let summary = line[line.rfind("by kind").unwrap()..].split('\u{1b}').next().unwrap();
         assert!(summary.ends_with('…') && summary.chars().count() == 80, "{summary:?}");
         await_line(&mut top, "1 to 21 of 4");
         top.write("\u{1b}[F");
