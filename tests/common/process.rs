@@ -167,6 +167,14 @@ impl Drop for Process {
     }
 }
 
+/// A command of the tool with a limit of open files, for example `-n 400`.
+pub(crate) fn with_files(limit: &str, tool: &Command) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\"")]);
+    command.arg(tool.get_program()).args(tool.get_args());
+    command
+}
+
 /// Runs it to its end.
 pub(crate) fn run(command: Command) -> End {
     Process::start(command).end()

@@ -3,11 +3,10 @@
 use std::net::{SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
 
 use crate::common::{eventually, within};
 use crate::host::{service, socket};
-use crate::process::{Process, assert_fails, run, tablecast};
+use crate::process::{Process, assert_fails, run, tablecast, with_files};
 use crate::scrape::scrape;
 use crate::{LIMIT, LONG};
 
@@ -72,13 +71,8 @@ fn the_connections_of_a_service_are_counted() {
     within(LIMIT, || {
         let folder = tempfile::tempdir().unwrap();
         let path = socket(folder.path());
-        let tool = service(&path);
-        let mut command = Command::new("sh");
-        command.args(["-c", "ulimit -n 400; exec \"$0\" \"$@\""]);
-        command
-            .arg(tool.get_program())
-            .args(tool.get_args())
-            .args(["--metrics", "0"]);
+        let mut command = with_files("-n 400", &service(&path));
+        command.args(["--metrics", "0"]);
         let mut service = Process::start(command);
         let network = service.line().split(' ').nth(1).unwrap().to_owned();
         let metrics = address(&mut service);

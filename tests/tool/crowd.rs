@@ -7,7 +7,6 @@ use std::io::Read;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,17 +17,9 @@ use tablecast::{Action, DbUpdate, Publisher, PublisherOptions, Result};
 
 use crate::common::{eventually, within};
 use crate::host::{Host, json, service, socket};
-use crate::process::{Process, assert_fails, run, tablecast};
+use crate::process::{Process, assert_fails, run, tablecast, with_files};
 
 const LIMIT: Duration = Duration::from_secs(120);
-
-/// A command of the tool with this limit of open files.
-fn with_files(limit: &str, tool: &Command) -> Command {
-    let mut command = Command::new("sh");
-    command.args(["-c", &format!("ulimit {limit}; exec \"$0\" \"$@\"")]);
-    command.arg(tool.get_program()).args(tool.get_args());
-    command
-}
 
 /// A service that may have this many open files at first (`-Sn`), or ever (`-n`).
 fn limited(socket: &Path, option: &str, files: usize) -> (Process, String) {
