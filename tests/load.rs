@@ -19,11 +19,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{eventually, within};
+use common::{eventually, free_port, within};
 use crossbeam_channel::{Receiver, unbounded};
 use process::{Process, tablecast};
 use proxy::{Fault, Proxy};
-use rig::{Rig, free_port, send, topic, update};
+use rig::{Rig, send, topic, update};
 use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::queue::QueueOptions;
 use tablecast::transport::Driver;

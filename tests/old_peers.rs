@@ -12,9 +12,9 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{eventually, within};
+use common::{eventually, free_port, within};
 use process::{Process, tablecast};
-use rig::{LONG, Rig, free_port, topic, update};
+use rig::{LONG, Rig, topic, update};
 use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::transport::Driver;
 use tablecast::{ErrorKind, Publisher, PublisherOptions};

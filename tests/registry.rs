@@ -17,10 +17,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{eventually, within};
+use common::{eventually, free_port, within};
 use host::{json, socket};
 use process::{Process, run, tablecast};
-use rig::{LONG, Rig, free_port, send};
+use rig::{LONG, Rig, send};
 use swap::Swap;
 use tablecast::drivers::memory::MemoryDriver;
 use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};

@@ -16,11 +16,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{eventually, within};
+use common::{eventually, free_port, within};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use reexec::Process;
-use rig::{LONG, Rig, free_port, pass, quickly, send, update};
+use rig::{LONG, Rig, pass, quickly, send, update};
 use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
 use tablecast::transport::Driver;
 use tablecast::{Config, ErrorKind, Node, Publisher, PublisherOptions, Service, ServiceOptions, TopicState};

@@ -1,6 +1,8 @@
 //! Deadlines for tests.
 #![allow(dead_code)] // Each test target uses what it needs.
 
+use std::net::TcpListener;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, bounded, never};
@@ -25,5 +27,23 @@ pub(crate) fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(Instant::now() < deadline, "not true within {limit:?}");
         let _ = never::<()>().recv_timeout(Duration::from_millis(1));
+    }
+}
+
+/// A port that is free together with that of a Redis cluster's bus, ten thousand above; neither is in the range that the
+/// system gives to connections and to port 0, so nobody comes before the caller.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: Mutex<u16> = Mutex::new(0);
+    let mut next = NEXT.lock().unwrap();
+    if *next == 0 {
+        *next = (std::process::id() % 10_000) as u16;
+    }
+    loop {
+        *next = (*next + 1) % 10_000;
+        let port = 11_000 + *next;
+        let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if free(port) && free(port + 10_000) {
+            return port;
+        }
     }
 }

@@ -4,14 +4,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use redis::{ConnectionAddr, ConnectionInfo, FromRedisValue, RedisConnectionInfo, RedisResult};
 
-use crate::common::eventually;
+use crate::common::{eventually, free_port};
 
 /// More than a server takes to start or answer on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
@@ -539,24 +538,6 @@ impl Server {
             .lines()
             .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
         value.map(str::to_owned)
-    }
-}
-
-/// A port that is free together with that of the cluster's bus, ten thousand above; neither is in the range that the
-/// system gives to connections.
-fn free_port() -> u16 {
-    static NEXT: Mutex<u16> = Mutex::new(0);
-    let mut next = NEXT.lock().unwrap();
-    if *next == 0 {
-        *next = (std::process::id() % 10_000) as u16;
-    }
-    loop {
-        *next = (*next + 1) % 10_000;
-        let port = 11_000 + *next;
-        let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if free(port) && free(port + 10_000) {
-            return port;
-        }
     }
 }
 

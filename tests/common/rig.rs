@@ -119,9 +119,3 @@ pub(crate) fn quickly<T>(limit: Duration, what: &str, body: impl FnOnce() -> T) 
     assert!(took <= limit, "{what} took {took:?}");
     result
 }
-
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
-}

@@ -89,7 +89,7 @@ fn zmq(publish: &str, address: Option<&str>) -> Setup {
 #[cfg(feature = "zmq")]
 fn tcp() -> Setup {
     // A fixed port, since some tests listen before there is a publisher.
-    let address = format!("tcp://127.0.0.1:{}", rig::free_port());
+    let address = format!("tcp://127.0.0.1:{}", common::free_port());
     zmq(&address, Some(&address))
 }
 
@@ -100,7 +100,7 @@ fn any_port() -> Setup {
 
 #[cfg(feature = "zmq")]
 fn reversed() -> Setup {
-    let address = format!("tcp://127.0.0.1:{}", rig::free_port());
+    let address = format!("tcp://127.0.0.1:{}", common::free_port());
     zmq(&format!(">{address}"), Some(&format!("@{address}")))
 }
 

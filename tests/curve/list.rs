@@ -6,9 +6,9 @@ use tablecast::transport::Driver;
 use tablecast::{AddressState, Publisher, PublisherOptions, SyncReason};
 
 use crate::LIMIT;
-use crate::common::{eventually, within};
+use crate::common::{eventually, free_port, within};
 use crate::party::{Party, assert_outside, await_line, payloads, receive, send, send_until_got};
-use crate::rig::{LONG, Rig, free_port, update};
+use crate::rig::{LONG, Rig, update};
 
 #[test]
 fn a_client_that_is_removed_hears_nothing_more() {

@@ -5,9 +5,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::LIMIT;
-use crate::common::within;
+use crate::common::{free_port, within};
 use crate::party::{Party, assert_outside, await_line, bare, payloads, receive, send, send_until_got};
-use crate::rig::free_port;
 
 #[test]
 fn outsiders_hear_nothing_of_a_publisher() {

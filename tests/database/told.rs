@@ -18,9 +18,9 @@ use tablecast::{
     Service, ServiceOptions, Store, Topic,
 };
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, free_port, within};
 use crate::proxy::Proxy;
-use crate::rig::{LONG, Rig, free_port, pass, topic, update};
+use crate::rig::{LONG, Rig, pass, topic, update};
 use crate::{Opened, memory_store, sqlite_store};
 
 const TABLE: &str = "t";

@@ -12,8 +12,8 @@ use tablecast::stores::sqlite::SqliteStore;
 use tablecast::transport::Driver;
 use tablecast::{ErrorKind, Publisher, PublisherOptions, Store, Topic};
 
-use crate::common::eventually;
-use crate::rig::{LONG, Rig, free_port, update};
+use crate::common::{eventually, free_port};
+use crate::rig::{LONG, Rig, update};
 use crate::{SIZES, TIMES, alone, exchange, processor_time, rests, servers};
 
 #[test]

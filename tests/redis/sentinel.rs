@@ -265,7 +265,7 @@ fn an_address_that_names_no_master_is_an_error_that_says_so() {
             assert_eq!(rig.peers()[0].1, AddressState::Connecting);
         }
         // One of several that answers is enough, and none is needed by those that are connected.
-        let nobody = crate::rig::free_port();
+        let nobody = crate::common::free_port();
         let address = format!("redis-sentinel://127.0.0.1:{nobody},{}/mymaster", sentinel.host());
         let driver = driver(&address);
         let rig = Rig::new(&driver);

@@ -318,7 +318,7 @@ fn an_address_without_a_server_disturbs_nobody() {
         let driver = driver(&server.address());
         let publisher = publisher(&driver);
         let (rig, errors) = told(&driver);
-        let nobody = format!("redis://127.0.0.1:{}", crate::rig::free_port());
+        let nobody = format!("redis://127.0.0.1:{}", crate::common::free_port());
         rig.listen(&["D"], &server.address());
         rig.subscriber.register_listen_address(&nobody).unwrap();
         let (kind, text) = errors.recv_timeout(LONG).unwrap();

@@ -19,8 +19,7 @@ use tablecast::{
     SubscriberOptions,
 };
 
-use crate::common::{eventually, within};
-use crate::rig::free_port;
+use crate::common::{eventually, free_port, within};
 use crate::told::Told;
 use crate::{held, holds, stored, topic};
 use process::{Process, tablecast};

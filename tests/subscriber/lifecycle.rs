@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::common::{eventually, within};
-use crate::rig::{LONG, Rig, free_port, quickly, send, topic, update};
+use crate::common::{eventually, free_port, within};
+use crate::rig::{LONG, Rig, quickly, send, topic, update};
 use crate::{driver, publisher};
 use crossbeam_channel::bounded;
 use tablecast::drivers::memory::MemoryDriver;

@@ -4,12 +4,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, free_port, within};
 use crate::driver;
 use crate::junk::{malformed, valid};
 use crate::peer::{await_subscription, bound};
 use crate::random::Random;
-use crate::rig::{LONG, Rig, free_port, send, topic, update};
+use crate::rig::{LONG, Rig, send, topic, update};
 use tablecast::drivers::zmq::{ZmqMultiproc, ZmqOptions};
 use tablecast::queue::QueueOptions;
 use tablecast::{Publisher, PublisherOptions, Service, ServiceOptions, SubscriberOptions};

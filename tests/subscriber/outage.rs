@@ -4,9 +4,9 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, free_port, within};
 use crate::peer::{await_subscription, bound};
-use crate::rig::{LONG, Rig, free_port, quickly, send, topic};
+use crate::rig::{LONG, Rig, quickly, send, topic};
 use crate::{driver, publisher};
 use crossbeam_channel::bounded;
 use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::{eventually, within};
-use crate::rig::{LONG, Rig, free_port, send, topic};
+use crate::common::{eventually, free_port, within};
+use crate::rig::{LONG, Rig, send, topic};
 use crate::{driver, publisher};
 use tablecast::config::Resubscribe;
 use tablecast::drivers::memory::MemoryDriver;

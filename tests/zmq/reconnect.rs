@@ -11,9 +11,9 @@ use tablecast::drivers::zmq::{ZmqDriver, ZmqOptions};
 use tablecast::transport::Driver;
 use tablecast::{Config, ErrorKind, Topic};
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, free_port, within};
 use crate::receiver::{Event, Receiver, frame};
-use crate::rig::{LONG, free_port, pass};
+use crate::rig::{LONG, pass};
 use crate::zmtp::Zmtp;
 use crate::{LIMIT, bare, multiproc, pub_sub, send};
 

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use crate::actor::{Actor, Part};
+use crate::common::free_port;
 use crate::history::{Event, now};
-use crate::rig::free_port;
 use crate::stage::{Load, Stage, play, wait_for};
 use crate::stops::{Stops, StopsSpec};
 

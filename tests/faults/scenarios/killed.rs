@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::cast::Writer;
+use crate::common::free_port;
 use crate::history::{Told, now};
-use crate::rig::free_port;
 use crate::stage::{Backend, Load, SEND_TIMEOUT, duration, pass, play, play_on, since};
 
 const TOPICS: &[&str] = &["D", "tenant-1", "tenant-2"];

@@ -9,9 +9,9 @@ use crossbeam_channel::{Receiver, unbounded};
 
 use crate::cast::{Program, Writer};
 use crate::checker::Violation;
+use crate::common::free_port;
 use crate::history::{Time, now};
 use crate::proxy::{Fate, Message, Proxy};
-use crate::rig::free_port;
 use crate::scenarios::{fields, is_update};
 use crate::stage::{Load, Stage, pass, play};
 

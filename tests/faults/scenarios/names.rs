@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::cast::Writer;
+use crate::common::free_port;
 use crate::history::now;
 use crate::process;
 use crate::proxy::{Fate, Proxy};
-use crate::rig::free_port;
 use crate::scenarios::{fields, is_update};
 use crate::stage::{Load, pass, play};
 use crate::writer::Clock;

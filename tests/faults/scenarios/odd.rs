@@ -8,11 +8,12 @@ use tablecast::transport::Driver;
 use tablecast::{ErrorKind, Publisher, PublisherOptions, Topic};
 
 use crate::cast::Writer;
+use crate::common::free_port;
 use crate::history::now;
 use crate::junk::valid;
 use crate::proxy::{Fate, Proxy};
 use crate::random::Random;
-use crate::rig::{Rig, free_port, update};
+use crate::rig::{Rig, update};
 use crate::scenarios::is_update;
 use crate::stage::{Backend, Load, pass, play, play_on, since, wait_for};
 use crate::writer::ODD;

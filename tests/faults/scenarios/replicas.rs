@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::cast::Writer;
+use crate::common::free_port;
 use crate::history::now;
 use crate::proxy::{Fate, Proxy};
 use crate::random::Random;
-use crate::rig::free_port;
 use crate::scenarios::is_update;
 use crate::stage::{Backend, Load, pass, play_on};
 

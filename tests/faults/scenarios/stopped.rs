@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use crate::cast::Writer;
+use crate::common::free_port;
 use crate::history::now;
 use crate::holdings::memory;
 use crate::proxy::{Proxy, Way};
-use crate::rig::free_port;
 use crate::stage::{Load, later, pass, play, since};
 
 const TOPICS: &[&str] = &["D", "tenant-1"];
