@@ -1,6 +1,7 @@
 //! Processes in another language that speak ZeroMQ and MessagePack as Dragonflow does.
 #![cfg(feature = "bin")]
 
+mod common;
 #[path = "common/process.rs"]
 mod process;
 

@@ -16,9 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{eventually, free_port, within};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use common::{eventually, free_port, signal, within};
 use reexec::Process;
 use rig::{LONG, Rig, pass, quickly, send, update};
 use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
@@ -204,8 +202,7 @@ fn a_stopped_service_holds_up_no_writer_beyond_its_time_limit() {
         let (_folder, socket) = socket();
         let mut process = start_process(&socket, "tcp://127.0.0.1:0");
         process.said("ready ");
-        let id = Pid::from_raw(process.id().try_into().unwrap());
-        kill(id, Signal::SIGSTOP).unwrap();
+        signal(process.id(), "STOP");
         let timeout = Duration::from_millis(2);
         let writer = writer(&socket, timeout);
         // More than the connections that a socket keeps until they are accepted.
@@ -213,7 +210,7 @@ fn a_stopped_service_holds_up_no_writer_beyond_its_time_limit() {
             let sent = quickly(5 * SECOND, "sending", || writer.send_event(&update("k")));
             assert_eq!(sent.unwrap_err().kind(), ErrorKind::Timeout);
         }
-        kill(id, Signal::SIGCONT).unwrap();
+        signal(process.id(), "CONT");
         eventually(LONG, || writer.send_event(&update("k")).is_ok());
         assert!(process.end());
     });

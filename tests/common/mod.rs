@@ -1,11 +1,14 @@
 //! Deadlines for tests.
 #![allow(dead_code)] // Each test target uses what it needs.
 
+use std::fs;
 use std::net::TcpListener;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, bounded, never};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Runs `body` on a thread of its own and fails the test if it takes longer than `limit`.
 pub(crate) fn within<T: Send + 'static>(limit: Duration, body: impl FnOnce() -> T + Send + 'static) -> T {
@@ -46,4 +49,26 @@ pub(crate) fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// Sends the signal of this name, for example `TERM`. All threads have stopped when this returns from `STOP`, which a
+/// busy system takes a while for.
+pub(crate) fn signal(process: u32, name: &str) {
+    let signal = format!("SIG{name}").parse::<Signal>().unwrap();
+    kill(Pid::from_raw(process.cast_signed()), signal).unwrap();
+    if signal == Signal::SIGSTOP {
+        eventually(Duration::from_secs(30), || is_stopped(process));
+    }
+}
+
+fn is_stopped(process: u32) -> bool {
+    let Ok(tasks) = fs::read_dir(format!("/proc/{process}/task")) else {
+        return true;
+    };
+    tasks.map_while(Result::ok).all(|task| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        // After the name, in parentheses, comes the state.
+        stat.rsplit_once(") ")
+            .is_none_or(|(_, rest)| rest.starts_with(['T', 'Z', 'X']))
+    })
 }

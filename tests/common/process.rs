@@ -124,8 +124,7 @@ impl Process {
 
     /// Sends a signal, for example `TERM`.
     pub(crate) fn signal(&self, signal: &str) {
-        let kill = format!("kill -{signal} {}", self.child.id());
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        crate::common::signal(self.child.id(), signal);
     }
 
     /// The process id.

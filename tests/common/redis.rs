@@ -176,9 +176,7 @@ impl Server {
     }
 
     fn signal(&self, signal: &str) {
-        let pid = self.running.as_ref().unwrap().pid;
-        let kill = format!("kill -{signal} {pid}");
-        assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        crate::common::signal(self.running.as_ref().unwrap().pid, signal);
     }
 
     /// The server's memory before `body`, and its peak during it.

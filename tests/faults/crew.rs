@@ -62,7 +62,6 @@ impl Server {
         let mut pause = Duration::from_millis(5);
         wait_for(limit, "it is never inside its handler", || {
             self.actor.process().signal("STOP");
-            wait_for(limit, "it does not stop", || self.is_stopped());
             tail.read(|line| is_begun = matches!(line.event, Event::Begun(_)));
             let is_inside = is_begun && is_free(&self.spec.world.store);
             if !is_inside {
@@ -77,16 +76,6 @@ impl Server {
 
     pub(crate) fn resume(&mut self) {
         self.actor.process().signal("CONT");
-    }
-
-    fn is_stopped(&mut self) -> bool {
-        let tasks = format!("/proc/{}/task", self.actor.process().id());
-        let mut tasks = std::fs::read_dir(tasks).unwrap().map_while(Result::ok);
-        tasks.all(|task| {
-            let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-            // After the name, in parentheses, comes the state.
-            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
-        })
     }
 }
 

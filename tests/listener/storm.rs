@@ -80,14 +80,7 @@ impl Server {
     }
 
     fn signal(&self, signal: &str) {
-        let id = self.process.as_ref().unwrap().id().to_string();
-        assert!(
-            std::process::Command::new("kill")
-                .args([signal, &id])
-                .status()
-                .unwrap()
-                .success()
-        );
+        crate::common::signal(self.process.as_ref().unwrap().id(), signal);
     }
 }
 
@@ -142,7 +135,7 @@ impl Storm {
         config.store_timeout_ms = Duration::from_millis(200);
         let store = Stores::new().open(&config).unwrap();
         eventually(LIMIT, || {
-            self.servers[number].signal("-STOP");
+            self.servers[number].signal("STOP");
             let written = store.create("probe", "probe", "", &Topic::ALL).map(drop);
             let written = match written {
                 // The earlier delete has failed.
@@ -151,7 +144,7 @@ impl Storm {
             };
             let written = written.and_then(|()| store.delete("probe", "probe"));
             if written.is_err() {
-                self.servers[number].signal("-CONT");
+                self.servers[number].signal("CONT");
             }
             written.is_ok()
         });
@@ -333,7 +326,7 @@ fn while_they_are_stopped(world: World, what: &str) {
     };
     eventually(LONG, || are_there(&["d"]));
     let before = storm.servers[2].keys();
-    storm.servers[2].signal("-CONT");
+    storm.servers[2].signal("CONT");
     // It was taken for dead, so it begins another run.
     eventually(LONG, || are_there(&["c", "d"]));
     let anew = storm
