@@ -75,6 +75,8 @@ mod laws;
 mod notifier;
 mod office;
 mod options;
+#[cfg(feature = "metrics")]
+mod outline;
 mod peers;
 mod run;
 mod server;
@@ -89,6 +91,8 @@ use crate::subscriber::Subscriber;
 pub use latency::Latency;
 pub use notifier::Notifier;
 pub use options::{Delivery, ListenerOptions, ListenerStats, NotifierOptions, NotifierStats};
+#[cfg(feature = "metrics")]
+pub(crate) use outline::{ListenerOutline, NotifierOutline};
 pub use server::Listener;
 
 /// The table of registered listeners: each row is a [`Member`](crate::registry::Member) whose address is the

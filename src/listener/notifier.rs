@@ -13,6 +13,8 @@ use super::envelope::{self, EventId};
 use super::latency::Latency;
 use super::office::Post;
 use super::options::{Delivery, NotifierOptions, NotifierStats};
+#[cfg(feature = "metrics")]
+use super::outline::NotifierOutline;
 use super::peers::Standing;
 use super::tally::{State, Tally, nobody};
 use super::{LISTENERS, wait_live};
@@ -149,15 +151,9 @@ impl Notifier {
         self.shared.tally.state.lock().latency.clone()
     }
 
-    /// Returns the counters and the times to acknowledgements while the notifier is there.
     #[cfg(feature = "metrics")]
-    pub(crate) fn outline(&self) -> impl Fn() -> Option<(NotifierStats, Latency)> + Send + Sync + use<> {
-        let state = Arc::downgrade(&self.shared.tally.state);
-        move || {
-            let state = state.upgrade()?;
-            let state = state.lock();
-            Some((state.stats, state.latency.clone()))
-        }
+    pub(crate) fn outline(&self) -> NotifierOutline {
+        NotifierOutline::of(&self.shared.tally)
     }
 
     /// Stops, and returns the updates that were never acknowledged, in order: they may have been processed, or may be

@@ -13,6 +13,8 @@ use super::claims::Claims;
 use super::clerk::{Clerk, Current, FIRST_WAIT};
 use super::desk::{Desk, Ear, Note};
 use super::options::{ListenerOptions, ListenerStats};
+#[cfg(feature = "metrics")]
+use super::outline::ListenerOutline;
 use super::run::{Base, Run};
 use super::sweep::Sweep;
 use crate::dispatcher::DispatcherHandle;
@@ -162,11 +164,9 @@ impl Listener {
         self.desk.stats()
     }
 
-    /// Returns the counters while the listener is there.
     #[cfg(feature = "metrics")]
-    pub(crate) fn outline(&self) -> impl Fn() -> Option<ListenerStats> + Send + Sync + use<> {
-        let docket = Arc::downgrade(&self.desk.docket);
-        move || Some(docket.upgrade()?.lock().stats())
+    pub(crate) fn outline(&self) -> ListenerOutline {
+        ListenerOutline::of(&self.desk)
     }
 
     /// Stops and hands over at once: it takes no new events, gives back the waiting ones, and finishes and acknowledges

@@ -15,7 +15,7 @@ use crate::dispatcher::DispatcherHandle;
 #[cfg(feature = "zmq")]
 use crate::drivers::accepted;
 use crate::error::{ErrorCounts, REPORTED};
-use crate::listener::{ListenerStats, NotifierStats};
+use crate::listener::{Latency, ListenerStats, NotifierStats};
 use crate::node::Running;
 use crate::publisher::Publisher;
 use crate::replica::{Outline, ReplicaStats};
@@ -66,18 +66,18 @@ impl fmt::Debug for Collector {
 
 /// Takes a sample of everything.
 fn collect(running: &Mutex<Running>, samples: &mut Samples) {
-    let replicas = {
-        let running = running.lock();
-        of_parts(&running, samples);
+    let (replicas, gone) = {
+        let mut running = running.lock();
+        of_parts(&mut running, samples);
         running.replicas()
     };
+    of_replicas(&replicas, gone, samples);
     if !replicas.is_empty() {
-        of_replicas(&replicas, samples);
         topics_of_replicas(&replicas, samples);
     }
 }
 
-fn of_parts(running: &Running, samples: &mut Samples) {
+fn of_parts(running: &mut Running, samples: &mut Samples) {
     samples.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
     errors(&BACKGROUND_ERRORS, &REPORTED, samples);
     samples.count(&FAILED_THREADS, &[], failed_threads());
@@ -107,8 +107,8 @@ fn of_parts(running: &Running, samples: &mut Samples) {
         of_service(service, samples);
     }
     of_monitors(running, samples);
-    of_listeners(running, samples);
-    of_notifiers(running, samples);
+    of_listeners(&running.listeners(), samples);
+    of_notifiers(&running.notifiers(), samples);
     if let Some(store) = running.store() {
         for (call, times) in store.calls() {
             samples.histogram(&STORE_CALLS, &[call], times);
@@ -208,8 +208,12 @@ fn of_monitors(running: &Running, samples: &mut Samples) {
     }
 }
 
-fn of_replicas(replicas: &[Outline], samples: &mut Samples) {
-    let all: Vec<(ReplicaStats, bool)> = replicas.iter().filter_map(|replica| replica.stats()).collect();
+fn of_replicas(replicas: &[Outline], gone: Option<ReplicaStats>, samples: &mut Samples) {
+    let gone = gone.map(|stats| (stats, true));
+    let all: Vec<(ReplicaStats, bool)> = replicas.iter().map(Outline::stats).chain(gone).collect();
+    if all.is_empty() {
+        return;
+    }
     let sum = |count: fn(&ReplicaStats) -> u64| all.iter().map(|(stats, _)| count(stats)).sum::<u64>();
     let is_synced = all.iter().all(|(_, is_synced)| *is_synced);
     samples.gauge(&REPLICA_ROWS, &[], sum(|stats| stats.rows) as f64);
@@ -276,8 +280,7 @@ fn worse(one: Option<f64>, other: Option<f64>) -> Option<f64> {
     Some(one?.max(other?))
 }
 
-fn of_listeners(running: &Running, samples: &mut Samples) {
-    let all: Vec<ListenerStats> = running.listeners().collect();
+fn of_listeners(all: &[ListenerStats], samples: &mut Samples) {
     if all.is_empty() {
         return;
     }
@@ -292,24 +295,20 @@ fn of_listeners(running: &Running, samples: &mut Samples) {
     samples.gauge(&LISTENER_CLAIMS, &[], sum(|stats| stats.claims) as f64);
 }
 
-fn of_notifiers(running: &Running, samples: &mut Samples) {
-    let mut all = running.notifiers();
-    let Some((first, mut latency)) = all.next() else {
+fn of_notifiers(all: &[(NotifierStats, Latency)], samples: &mut Samples) {
+    if all.is_empty() {
         return;
-    };
-    let mut stats = vec![first];
-    for (other, times) in all {
-        stats.push(other);
-        latency.merge(&times);
     }
-    let sum = |count: fn(&NotifierStats) -> u64| stats.iter().map(count).sum::<u64>();
+    let mut latency = Latency::default();
+    all.iter().for_each(|(_, times)| latency.merge(times));
+    let sum = |count: fn(&NotifierStats) -> u64| all.iter().map(|(stats, _)| count(stats)).sum::<u64>();
     samples.count(&NOTIFIER_NOTIFIED, &[], sum(|stats| stats.notified));
     samples.count(&NOTIFIER_SENT, &[], sum(|stats| stats.sent));
     samples.count(&NOTIFIER_RETRIED, &[], sum(|stats| stats.retried));
     samples.count(&NOTIFIER_ACKNOWLEDGED, &[], sum(|stats| stats.acknowledged));
     samples.count(&NOTIFIER_FAILED, &[], sum(|stats| stats.failed));
     samples.gauge(&NOTIFIER_PENDING, &[], sum(|stats| stats.pending) as f64);
-    for (name, share) in PERCENTILES {
+    for (name, share) in PERCENTILES.into_iter().filter(|_| latency.max() > 0) {
         samples.gauge(&NOTIFIER_TIMES, &[name], latency.quantile(share) as f64 / 1e6);
     }
 }

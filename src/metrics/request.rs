@@ -21,18 +21,37 @@ pub(super) fn answer(received: &[u8], metrics: impl FnOnce() -> String) -> Optio
     if !version.starts_with("HTTP/1.") {
         return Some(text("505 HTTP Version Not Supported", "only HTTP/1.1 is served\n"));
     }
-    if method != "GET" {
-        let body = "only GET is served\n";
-        return Some(response("405 Method Not Allowed", "text/plain", "Allow: GET\r\n", body));
+    if !matches!(method, "GET" | "HEAD") {
+        let body = "only GET and HEAD are served\n";
+        return Some(response(
+            "405 Method Not Allowed",
+            "text/plain",
+            "Allow: GET, HEAD\r\n",
+            body,
+        ));
     }
-    Some(match target.split('?').next() {
-        Some("/metrics") => response("200 OK", CONTENT_TYPE, "", &metrics()),
-        Some("/") => {
+    let mut response = match path(target) {
+        "/metrics" => response("200 OK", CONTENT_TYPE, "", &metrics()),
+        "/" => {
             let body = "<!DOCTYPE html><title>tablecast</title><a href=\"/metrics\">metrics</a>\n";
             response("200 OK", "text/html; charset=utf-8", "", body)
         }
         _ => text("404 Not Found", "only /metrics is served\n"),
-    })
+    };
+    if method == "HEAD" {
+        let head = response.windows(4).position(|end| end == b"\r\n\r\n");
+        response.truncate(head.map_or(response.len(), |head| head + 4));
+    }
+    Some(response)
+}
+
+/// The path of a target, which proxies name as a whole URL.
+fn path(target: &str) -> &str {
+    let target = target.split('?').next().unwrap_or_default();
+    match target.split_once("://") {
+        Some((_, rest)) => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        None => target,
+    }
 }
 
 fn text(status: &str, body: &str) -> Vec<u8> {
@@ -50,23 +69,29 @@ mod tests {
     use super::*;
 
     fn status(request: &str) -> Option<String> {
+        let is_head = request.starts_with("HEAD");
         let response = answer(request.as_bytes(), || "the metrics".into())?;
         let response = String::from_utf8(response).unwrap();
         let (head, body) = response.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{head}");
+        let length = if is_head { "the metrics".len() } else { body.len() };
+        assert!(head.contains(&format!("Content-Length: {length}\r\n")), "{head}");
         let status = head.strip_prefix("HTTP/1.1 ").unwrap().lines().next().unwrap();
         assert_eq!(
             body == "the metrics",
-            status == "200 OK" && request.contains("/metrics")
+            status == "200 OK" && request.contains("/metrics") && !is_head
         );
         Some(status.to_owned())
     }
 
     #[test]
-    fn only_get_of_the_metrics_is_answered() {
+    fn only_requests_for_the_metrics_are_answered() {
         let status = |line: &str| status(&format!("{line}\r\nHost: x\r\n\r\n")).unwrap();
         assert_eq!(status("GET /metrics HTTP/1.1"), "200 OK");
         assert_eq!(status("GET /metrics?x=1 HTTP/1.0"), "200 OK");
+        assert_eq!(status("HEAD /metrics HTTP/1.1"), "200 OK");
+        assert_eq!(status("GET http://host:1/metrics?x HTTP/1.1"), "200 OK");
+        assert_eq!(status("GET http://host:1 HTTP/1.1"), "200 OK");
+        assert_eq!(status("GET http://host:1/other HTTP/1.1"), "404 Not Found");
         assert_eq!(status("GET / HTTP/1.1"), "200 OK");
         assert_eq!(status("GET /metricsx HTTP/1.1"), "404 Not Found");
         assert_eq!(status("POST /metrics HTTP/1.1"), "405 Method Not Allowed");

@@ -21,6 +21,8 @@
 //! ```
 
 mod builder;
+#[cfg(feature = "metrics")]
+mod kept;
 mod member;
 mod options;
 mod parts;

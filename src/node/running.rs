@@ -7,14 +7,16 @@ use parking_lot::Mutex;
 
 use crate::dispatcher::{DispatcherHandle, Guard};
 use crate::event::SyncReason;
-use crate::listener::{Latency, Listener, ListenerStats, Notifier, NotifierStats};
+use crate::listener::{Latency, Listener, ListenerOutline, ListenerStats, Notifier, NotifierOutline, NotifierStats};
 use crate::monitor::{Monitor, MonitorStats};
 use crate::publisher::Publisher;
-use crate::replica::{Outline, Replica};
+use crate::replica::{Outline, Replica, ReplicaStats};
 use crate::service::Service;
 use crate::store::Store;
 use crate::stores::timed::{TimedStore, Times};
 use crate::subscriber::Subscriber;
+
+use super::kept::Kept;
 
 /// Returns counters while their part is there.
 type Counters<T> = Box<dyn Fn() -> Option<T> + Send + Sync>;
@@ -31,9 +33,9 @@ pub(crate) struct Running {
     pub(crate) publisher: Option<Arc<Publisher>>,
     pub(crate) service: Option<Arc<Service>>,
     monitors: Vec<(String, Counters<MonitorStats>)>,
-    replicas: Vec<Outline>,
-    listeners: Vec<Counters<ListenerStats>>,
-    notifiers: Vec<Counters<(NotifierStats, Latency)>>,
+    replicas: Kept<Outline>,
+    listeners: Kept<ListenerOutline>,
+    notifiers: Kept<NotifierOutline>,
 }
 
 #[derive(Default)]
@@ -83,18 +85,15 @@ impl Running {
     }
 
     pub(super) fn add_replica(&mut self, replica: &Replica) {
-        self.replicas.retain(Outline::is_there);
         self.replicas.push(replica.outline());
     }
 
     pub(super) fn add_listener(&mut self, listener: &Listener) {
-        self.listeners.retain(|listener| listener().is_some());
-        self.listeners.push(Box::new(listener.outline()));
+        self.listeners.push(listener.outline());
     }
 
     pub(super) fn add_notifier(&mut self, notifier: &Notifier) {
-        self.notifiers.retain(|notifier| notifier().is_some());
-        self.notifiers.push(Box::new(notifier.outline()));
+        self.notifiers.push(notifier.outline());
     }
 
     /// Releases the parts of a node that stops. Counts of sync events and of the store's calls go on.
@@ -125,16 +124,21 @@ impl Running {
         there.filter_map(|(table, monitor)| Some((table.as_str(), monitor()?)))
     }
 
-    pub(crate) fn replicas(&self) -> Vec<Outline> {
-        let there = self.replicas.iter().filter(|replica| replica.is_there());
-        there.cloned().collect()
+    /// The replicas, and the counters of those that are gone.
+    pub(crate) fn replicas(&mut self) -> (Vec<Outline>, Option<ReplicaStats>) {
+        let (there, gone) = self.replicas.parts();
+        (there.to_vec(), gone)
     }
 
-    pub(crate) fn listeners(&self) -> impl Iterator<Item = ListenerStats> {
-        self.listeners.iter().filter_map(|listener| listener())
+    /// The counters of the listeners, with those that are gone.
+    pub(crate) fn listeners(&mut self) -> Vec<ListenerStats> {
+        let (there, gone) = self.listeners.parts();
+        there.iter().map(ListenerOutline::stats).chain(gone).collect()
     }
 
-    pub(crate) fn notifiers(&self) -> impl Iterator<Item = (NotifierStats, Latency)> {
-        self.notifiers.iter().filter_map(|notifier| notifier())
+    /// The counters of the notifiers, with those that are gone.
+    pub(crate) fn notifiers(&mut self) -> Vec<(NotifierStats, Latency)> {
+        let (there, gone) = self.notifiers.parts();
+        there.iter().map(NotifierOutline::stats).chain(gone).collect()
     }
 }

@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -36,7 +35,8 @@ pub(super) struct Inner {
     pub(super) parts: Arc<Parts>,
     pub(super) wake: Sender<()>,
     pub(super) signal: Arc<Signal>,
-    pub(super) differences: AtomicU64,
+    /// What is counted of no table, or of one that is no longer held; in the end, everything.
+    pub(super) counted: Arc<Mutex<ReplicaStats>>,
 }
 
 /// A held table.
@@ -137,12 +137,19 @@ impl Inner {
     }
 
     pub(super) fn stats(&self) -> ReplicaStats {
-        let mut stats = ReplicaStats {
-            differences: self.differences.load(Ordering::Relaxed),
-            ..ReplicaStats::default()
-        };
+        let counted = self.counted.lock();
+        let mut stats = *counted;
         self.parts.read().iter().for_each(|part| part.count(&mut stats));
         stats
+    }
+
+    /// Stops holding the tables for which this is true.
+    pub(super) fn close(&self, is_closed: impl Fn(&Arc<dyn Part>) -> bool) {
+        let mut counted = self.counted.lock();
+        for part in self.parts.write().extract_if(.., |part| is_closed(part)) {
+            part.count(&mut counted);
+        }
+        (counted.rows, counted.malformed) = (0, 0);
     }
 
     pub(super) fn wait_current(&self, timeout: Duration) -> Result<()> {
@@ -163,7 +170,7 @@ impl Inner {
                 report(&Error::new(ErrorKind::Conflict, context), self.options.hook.as_ref());
                 part.distrust();
             }
-            self.differences.fetch_add(differences.len() as u64, Ordering::Relaxed);
+            self.counted.lock().differences += differences.len() as u64;
             all.extend(differences);
         }
         Ok(all)

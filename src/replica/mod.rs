@@ -75,7 +75,6 @@ mod watch;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -147,7 +146,7 @@ impl Replica {
             parts: Arc::clone(&parts),
             wake,
             signal: Arc::default(),
-            differences: AtomicU64::new(0),
+            counted: Arc::default(),
         });
         for topic in &inner.options.topics {
             inner.add_topic(topic)?;
@@ -208,7 +207,7 @@ impl Replica {
         let Some(held) = self.inner.tables.lock().remove(table) else {
             return false;
         };
-        self.inner.parts.write().retain(|part| *part.name() != *table);
+        self.inner.close(|part| *part.name() == *table);
         held.part.close();
         self.tell_holdings();
         true
@@ -317,6 +316,7 @@ impl Replica {
 impl Drop for Replica {
     fn drop(&mut self) {
         self.inner.parts().iter().for_each(|part| part.end());
+        self.inner.close(|_| true);
         self.inner.tables.lock().clear();
         self.inner.topics.lock().clear();
     }

@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Weak};
 
+use parking_lot::Mutex;
+
 use super::Replica;
 use super::core::OnTopic;
 use super::inner::Inner;
@@ -10,11 +12,11 @@ use crate::update::Name;
 
 /// Looks at a replica, which it does not keep alive.
 #[derive(Debug, Clone)]
-pub(crate) struct Outline(Weak<Inner>);
+pub(crate) struct Outline(Weak<Inner>, Arc<Mutex<ReplicaStats>>);
 
 impl Replica {
     pub(crate) fn outline(&self) -> Outline {
-        Outline(Arc::downgrade(&self.inner))
+        Outline(Arc::downgrade(&self.inner), Arc::clone(&self.inner.counted))
     }
 }
 
@@ -24,11 +26,18 @@ impl Outline {
         self.0.strong_count() > 0
     }
 
-    /// The counters, and true if all rows have been read; `None` once the replica is gone.
-    pub(crate) fn stats(&self) -> Option<(ReplicaStats, bool)> {
-        let inner = self.0.upgrade()?;
+    /// The counters of a replica that is gone.
+    pub(crate) fn ended(&self) -> ReplicaStats {
+        *self.1.lock()
+    }
+
+    /// The counters, and true if all rows have been read.
+    pub(crate) fn stats(&self) -> (ReplicaStats, bool) {
+        let Some(inner) = self.0.upgrade() else {
+            return (self.ended(), true);
+        };
         let is_synced = inner.parts.read().iter().all(|part| part.is_synced());
-        Some((inner.stats(), is_synced))
+        (inner.stats(), is_synced)
     }
 
     /// Visits each topic of each table. Updates are merged in between, however many topics there are.

@@ -9,7 +9,7 @@ use tablecast::replica::ReplicaOptions;
 use tablecast::store::Write;
 use tablecast::stores::Stores;
 use tablecast::stores::memory::MemoryStore;
-use tablecast::{Config, DbUpdate, Metrics, Node, Topic};
+use tablecast::{Config, DbUpdate, ListenerOptions, Metrics, Node, NotifierOptions, Topic};
 
 use crate::common::{eventually, within};
 use crate::scrape::Scrape;
@@ -87,6 +87,86 @@ fn counters_agree_with_what_was_sent() {
         let scrape = read(&metrics);
         assert_eq!(scrape.count("tablecast_updates_sent_total"), 0);
         assert_eq!(scrape.count("tablecast_build_info"), 1);
+    });
+}
+
+/// Prometheus takes a counter that falls for one that began anew, and counts it all again.
+#[test]
+fn no_counter_falls_when_one_of_two_parts_ends() {
+    within(LIMIT, || {
+        let node = node("metrics-ends");
+        let metrics = Metrics::new(&node);
+        let database = node.database().unwrap();
+        let replicas = [(); 2].map(|()| node.replica().unwrap());
+        for replica in &replicas {
+            replica.raw_table("lport").unwrap();
+            replica.raw_table("other").unwrap();
+        }
+        let listeners = ["one", "two"].map(|id| {
+            let options = ListenerOptions {
+                id: Some(id.into()),
+                ..ListenerOptions::default()
+            };
+            node.listener_with(options, |_| {}).unwrap()
+        });
+        let notifiers = ["three", "four"].map(|id| {
+            let options = NotifierOptions {
+                id: Some(id.into()),
+                ..NotifierOptions::default()
+            };
+            node.notifier_with(options).unwrap()
+        });
+        node.subscriber().unwrap().wait_live(LONG).unwrap();
+        let work = |keys: &str| {
+            for n in 0..20 {
+                let key = format!("{keys}-{n}");
+                for table in ["lport", "other"] {
+                    database.write(&Write::create(table, &key, "{}"), 5).unwrap();
+                }
+                for notifier in &notifiers {
+                    notifier.notify(DbUpdate::new("status", &*key, "set".into())).unwrap();
+                }
+            }
+            notifiers.iter().for_each(|notifier| notifier.flush(LONG).unwrap());
+            for replica in &replicas {
+                replica.wait_current(LONG).unwrap();
+            }
+        };
+        work("k");
+        let counters = || {
+            let names = [
+                "replica_updates_total{result=\"applied\"}",
+                "replica_resyncs_total{kind=\"listing\"}",
+            ];
+            let of_status = ["listener_events_total{result=\"handled\"}", "notifier_sent_total"];
+            let scrape = read(&metrics);
+            let value = |name: &str| scrape.value(&format!("tablecast_{name}"));
+            (names.map(value), of_status.map(value))
+        };
+        let before = counters();
+        assert!(before.0.iter().chain(&before.1).all(|count| *count > 0.0), "{before:?}");
+        let [first, second] = replicas;
+        assert!(first.remove_table("other"));
+        assert_eq!(counters(), before);
+        assert!(first.stats().applied >= 40);
+        drop(first);
+        assert_eq!(counters(), before);
+        assert_eq!(read(&metrics).value("tablecast_replica_rows"), 40.0);
+        drop(second);
+        let [first, second] = listeners;
+        drop(first);
+        let [_, fourth] = notifiers;
+        eventually(LONG, || counters() == before);
+        // What the others count now is added.
+        fourth.notify(DbUpdate::new("status", "last", "set".into())).unwrap();
+        fourth.flush(LONG).unwrap();
+        let after = counters();
+        assert_eq!(after.0, before.0);
+        assert_eq!(after.1[0], before.1[0] + 1.0);
+        assert!(after.1[1] > before.1[1]);
+        drop((second, fourth));
+        eventually(LONG, || counters() == after);
+        assert_eq!(read(&metrics).value("tablecast_listener_claims"), 0.0);
     });
 }
 
