@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, bounded, never};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 
 /// Runs `body` on a thread of its own and fails the test if it takes longer than `limit`.
 pub(crate) fn within<T: Send + 'static>(limit: Duration, body: impl FnOnce() -> T + Send + 'static) -> T {
@@ -49,6 +50,14 @@ pub(crate) fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// A folder in memory, where a disk would set the pace of the writers, or hold one up for longer than the timeouts of a
+/// test.
+pub(crate) fn folder_in_memory() -> TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
 }
 
 /// Sends the signal of this name, for example `TERM`. All threads have stopped when this returns from `STOP`, which a

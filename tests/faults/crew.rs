@@ -123,7 +123,7 @@ impl<'a> Crew<'a> {
         let world = World {
             between,
             store: match is_file {
-                true => stage.folder().join("rows.db").to_str().unwrap().into(),
+                true => stage.file("status.db"),
                 false => format!("redis://{redis}"),
             },
             hello_interval: stage.hello(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::actor::LIMIT;
 use super::cast::{Program, Service, Writer};
 use super::checker::{Deadline, Figures, Histories, Violation};
-use super::common::within;
+use super::common::{folder_in_memory, within};
 use super::history::{Change, Event, History, Row, Time, micros, now};
 use super::process::tablecast;
 use super::program::ProgramSpec;
@@ -43,7 +43,7 @@ pub(crate) enum Backend {
 
 /// The servers of a store; a file has none.
 enum Servers {
-    None(TempDir),
+    None(PathBuf),
     #[cfg(feature = "redis")]
     Redis(Server),
     #[cfg(feature = "redis")]
@@ -51,14 +51,9 @@ enum Servers {
 }
 
 impl Servers {
-    fn start(backend: Backend) -> Servers {
+    fn start(backend: Backend, files: &TempDir) -> Servers {
         match backend {
-            // A disk would set the pace of the writers.
-            Backend::Sqlite => Servers::None(
-                tempfile::tempdir_in("/dev/shm")
-                    .or_else(|_| tempfile::tempdir())
-                    .unwrap(),
-            ),
+            Backend::Sqlite => Servers::None(files.path().join("rows.db")),
             #[cfg(feature = "redis")]
             Backend::Redis => Servers::Redis(Server::start()),
             #[cfg(feature = "redis")]
@@ -69,7 +64,7 @@ impl Servers {
     /// The store's address.
     fn address(&self) -> String {
         match self {
-            Servers::None(folder) => folder.path().join("rows.db").to_str().unwrap().into(),
+            Servers::None(file) => file.to_str().unwrap().into(),
             #[cfg(feature = "redis")]
             Servers::Redis(server) => server.address(),
             #[cfg(feature = "redis")]
@@ -82,6 +77,8 @@ impl Servers {
 pub(crate) struct Stage {
     name: String,
     folder: TempDir,
+    /// For databases.
+    files: TempDir,
     servers: Servers,
     store: Arc<dyn Store>,
     seed: u64,
@@ -134,7 +131,8 @@ pub(crate) fn play_on(
     let limit = Duration::from_secs(if long { 1200 } else { 90 });
     within(limit, move || {
         let random = Random::new(name);
-        let servers = Servers::start(backend);
+        let files = folder_in_memory();
+        let servers = Servers::start(backend, &files);
         let mut stage = Stage {
             name: match backend {
                 Backend::Sqlite => name.into(),
@@ -142,6 +140,7 @@ pub(crate) fn play_on(
                 other => format!("{name}, {other:?}"),
             },
             folder: tempfile::tempdir().unwrap(),
+            files,
             store: store::open(&servers.address(), STORE_TIMEOUT),
             servers,
             seed: random.seed(),
@@ -175,6 +174,11 @@ impl Stage {
 
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The path of a database of this name.
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.files.path().join(name).to_str().unwrap().into()
     }
 
     /// The socket of this host's writers.

@@ -15,7 +15,7 @@ use tablecast::{
 };
 
 use crate::LONG;
-use crate::common::eventually;
+use crate::common::{eventually, folder_in_memory};
 use crate::servers::Server;
 
 /// How programs reach each other.
@@ -42,7 +42,7 @@ impl World {
 
     /// Every program publishes over ipc to the publisher service, which publishes over tcp; rows are in a file.
     pub(crate) fn service() -> World {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder_in_memory();
         let mut config = base(&folder);
         config.publisher_multiproc_socket = folder.path().join("publisher.sock");
         config.publisher_port = 0;
@@ -58,7 +58,7 @@ impl World {
 
     /// Every program binds a tcp port of its own, and they find each other in the store.
     pub(crate) fn direct() -> World {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder_in_memory();
         let mut config = base(&folder);
         config.pub_sub_use_multiproc = false;
         config.publisher_port = 0;
@@ -90,7 +90,7 @@ impl World {
     }
 
     pub(crate) fn redis() -> World {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder_in_memory();
         let server = Server::start();
         let mut config = base(&folder);
         config.pub_sub_driver = "redis".into();

@@ -32,16 +32,56 @@ fn rules() -> impl Iterator<Item = &'static str> {
     ALERTS.lines().filter_map(|line| line.trim().strip_prefix("expr: "))
 }
 
-/// All queries: those of the alerts, and those of the dashboard's panels.
-pub(crate) fn queries() -> Vec<String> {
+/// The queries of the dashboard's panels.
+pub(crate) fn panels() -> Vec<String> {
     let dashboard = include_str!("../../contrib/grafana/tablecast.json");
     let parsed: serde_json::Value = serde_json::from_str(dashboard).unwrap();
     let panels = parsed["panels"].as_array().unwrap();
     let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
-    let mut queries: Vec<String> = targets.map(|target| target["expr"].as_str().unwrap().into()).collect();
+    let queries: Vec<String> = targets.map(|target| target["expr"].as_str().unwrap().into()).collect();
     assert!(queries.len() >= panels.len());
+    queries
+}
+
+/// All queries: those of the alerts, and those of the dashboard's panels.
+pub(crate) fn queries() -> Vec<String> {
+    let mut queries = panels();
     queries.extend(rules().map(str::to_owned));
     queries
+}
+
+/// What queries choose by the values of the series' labels: the name of the series, the label, and a value.
+#[cfg(feature = "zmq")]
+pub(crate) fn choices() -> Vec<(String, String, String)> {
+    let mut choices = Vec::new();
+    for query in queries() {
+        for (before, rest) in query.match_indices('{').map(|(at, _)| (&query[..at], &query[at + 1..])) {
+            let name = words(before).last().unwrap();
+            let (chosen, _) = rest.split_once('}').unwrap();
+            for one in chosen.split(',') {
+                let (label, values) = one.split_once('=').unwrap();
+                let values = values.trim_start_matches('~').trim_matches('"');
+                let known = |series: &&&Series| series.name == name && series.labels.contains(&label);
+                if series().iter().any(|series| known(&series)) {
+                    choices.extend(values.split('|').map(|value| (name.into(), label.into(), value.into())));
+                }
+            }
+        }
+    }
+    assert!(choices.len() > 5, "{choices:?}");
+    choices
+}
+
+/// The tests of the alerts, which promtool runs.
+const ALERT_TESTS: &str = include_str!("alerts.yml");
+
+#[test]
+fn each_alert_is_seen_to_come() {
+    let names = ALERTS.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    for name in names {
+        let expected = format!("alertname: {name}\n        exp_alerts:\n");
+        assert!(ALERT_TESTS.contains(&expected), "{name} is not tested");
+    }
 }
 
 #[test]

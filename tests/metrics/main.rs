@@ -17,6 +17,8 @@ mod scrape;
 mod server;
 #[cfg(feature = "bin")]
 mod tool;
+#[cfg(feature = "zmq")]
+mod whole;
 
 use std::time::Duration;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{never, unbounded};
+#[cfg(feature = "zmq")]
 use tablecast::metrics::series;
 use tablecast::replica::ReplicaOptions;
 use tablecast::store::Write;
@@ -12,7 +13,11 @@ use tablecast::stores::memory::MemoryStore;
 use tablecast::{Config, DbUpdate, ListenerOptions, Metrics, Node, NotifierOptions, Topic};
 
 use crate::common::{eventually, within};
+#[cfg(feature = "zmq")]
+use crate::documents;
 use crate::scrape::Scrape;
+#[cfg(feature = "zmq")]
+use crate::whole::Whole;
 use crate::{LIMIT, LONG};
 
 /// A node in memory, with a store of its own.
@@ -257,52 +262,27 @@ fn many_topics_are_few_series() {
     });
 }
 
-/// A node that has every part shows every series.
+/// Nodes that have every part show every series.
 #[cfg(feature = "zmq")]
 #[test]
 fn every_series_of_the_table_is_written() {
     within(LIMIT, || {
-        let folder = tempfile::tempdir().unwrap();
-        let mut config = Config::default();
-        config.topics = vec![Topic::ALL];
-        config.publisher_port = 0;
-        config.publisher_multiproc_socket = folder.path().join("publisher.sock");
-        config.monitor_tables = vec!["lport".into()];
-        config.nb_db_class = "own".into();
-        let store = Arc::new(MemoryStore::new());
-        let given = Arc::clone(&store);
-        let mut stores = Stores::new();
-        stores.register("own", move |_| Ok(Arc::clone(&given) as _)).unwrap();
-        let service_node = Node::builder(&config).stores(stores.clone()).open().unwrap();
-        let of_service = Metrics::new(&service_node);
-        let address = service_node.service().unwrap().address().unwrap();
-
-        config.publishers = vec![address];
-        let node = Node::builder(&config).stores(stores).open().unwrap();
-        let metrics = Metrics::new(&node);
-        let replica = node.replica().unwrap();
-        replica.raw_table("lport").unwrap();
-        node.subscriber().unwrap().wait_live(LONG).unwrap();
-        let listener = node.listener(|_| panic!("of the handler")).unwrap();
-        let notifier = node.notifier().unwrap();
-        notifier.notify(DbUpdate::new("status", "k", "set".into())).unwrap();
-        notifier.flush(LONG).unwrap();
-        let database = node.database().unwrap();
-        database.write(&Write::create("lport", "port-1", "{}"), 5).unwrap();
-        assert!(database.write(&Write::create("lport", "port-1", "{}"), 5).is_err());
-        replica.wait_current(LONG).unwrap();
-
-        let mut written = read(&of_service).families;
-        written.extend(read(&metrics).families);
-        let all = series().iter().map(|series| series.name.to_owned());
-        let missing: Vec<String> = all.filter(|name| !written.contains(name)).collect();
+        let whole = Whole::start();
+        whole.work();
+        let (service, node) = (read(&whole.service), read(&whole.node));
+        let is_written = |name: &str| [&service, &node].iter().any(|scrape| scrape.families.contains(name));
+        let all = series().iter().map(|series| series.name);
+        let missing: Vec<&str> = all.filter(|name| !is_written(name)).collect();
         assert!(missing.is_empty(), "{missing:?}");
-        let scrape = read(&metrics);
-        assert_eq!(scrape.value("tablecast_listener_failed_total"), 1.0);
-        assert_eq!(scrape.value("tablecast_notifier_acknowledged_total"), 1.0);
-        assert!(scrape.value("tablecast_background_errors_total{kind=\"panic\"}") >= 1.0);
-        drop((listener, notifier, database, replica));
-        node.stop();
-        service_node.stop();
+        assert_eq!(node.value("tablecast_listener_failed_total"), 1.0);
+        assert_eq!(node.value("tablecast_notifier_acknowledged_total"), 1.0);
+        assert!(node.value("tablecast_background_errors_total{kind=\"panic\"}") >= 1.0);
+        // What alerts and panels choose by a label is there, before anything has gone wrong.
+        for (name, label, value) in documents::choices() {
+            let sample = format!("{label}=\"{value}\"");
+            let is_there = |scrape: &Scrape| scrape.has(&name, &sample);
+            assert!(is_there(&service) || is_there(&node), "no {name} with {sample}");
+        }
+        whole.stop();
     });
 }

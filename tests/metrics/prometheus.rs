@@ -9,10 +9,11 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::common::{eventually, within};
-use crate::documents::queries;
+use crate::documents::{panels, queries};
 use crate::host::{service, socket};
 use crate::process::{Process, run};
 use crate::tool::address;
+use crate::whole::Whole;
 use crate::{LIMIT, LONG};
 
 /// False, and a word why, where this program is not installed.
@@ -42,18 +43,18 @@ fn alerts_come_and_go_as_they_should() {
     });
 }
 
-/// A server that scrapes one process.
+/// A server that scrapes some processes.
 struct Prometheus {
     process: Process,
     at: String,
 }
 
 impl Prometheus {
-    fn start(folder: &Path, target: &str) -> Prometheus {
+    fn start(folder: &Path, targets: &[&str]) -> Prometheus {
         let config = format!(
             "global: {{scrape_interval: 200ms, evaluation_interval: 200ms}}\n\
              rule_files: [{}]\n\
-             scrape_configs: [{{job_name: tablecast, static_configs: [{{targets: [\"{target}\"]}}]}}]\n",
+             scrape_configs: [{{job_name: tablecast, static_configs: [{{targets: {targets:?}}}]}}]\n",
             here("contrib/prometheus/alerts.yml")
         );
         let file = folder.join("prometheus.yml");
@@ -97,6 +98,37 @@ impl Prometheus {
     }
 }
 
+/// A query of the dashboard for all processes.
+fn filled(query: &str) -> String {
+    query.replace("$instance", ".*").replace("$__rate_interval", "1m")
+}
+
+#[test]
+fn every_panel_shows_data() {
+    within(LIMIT, || {
+        if !has("prometheus") {
+            return;
+        }
+        let whole = Whole::start();
+        whole.work();
+        let servers = [&whole.service, &whole.node].map(|metrics| metrics.serve("0").unwrap());
+        let targets = servers.each_ref().map(|server| server.address().to_string());
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Prometheus::start(folder.path(), &targets.each_ref().map(String::as_str));
+        for query in panels() {
+            eventually(LONG, || {
+                whole.work();
+                let data = server.query(&filled(&query));
+                data.as_array().is_some_and(|data| !data.is_empty())
+            });
+        }
+        server.process.signal("TERM");
+        assert_eq!(server.process.end().code, Some(0));
+        drop(servers);
+        whole.stop();
+    });
+}
+
 #[test]
 fn a_server_alerts_on_errors_and_on_a_process_that_is_gone() {
     within(LIMIT, || {
@@ -110,7 +142,7 @@ fn a_server_alerts_on_errors_and_on_a_process_that_is_gone() {
         command.args(["--remote-db-hosts", "127.0.0.1:1"]);
         let mut service = Process::start(command);
         let target = address(&mut service).to_string();
-        let mut server = Prometheus::start(folder.path(), &target);
+        let mut server = Prometheus::start(folder.path(), &[&target]);
         eventually(LONG, || server.query("up")[0]["value"][1] == "1");
         eventually(LONG, || {
             let alerts = server.alerts("TablecastBackgroundErrors");
@@ -119,7 +151,7 @@ fn a_server_alerts_on_errors_and_on_a_process_that_is_gone() {
         });
         assert_eq!(server.alerts("TablecastDown"), [Value::Null; 0]);
         for query in queries() {
-            server.query(&query.replace("$instance", ".*").replace("$__rate_interval", "1m"));
+            server.query(&filled(&query));
         }
         service.kill();
         eventually(LONG, || {

@@ -54,6 +54,15 @@ impl Scrape {
         *value.unwrap_or_else(|| panic!("no {sample} in {:#?}", self.samples))
     }
 
+    /// True if there is a sample of this name that has this label and value.
+    pub(crate) fn has(&self, name: &str, label: &str) -> bool {
+        let mut samples = self
+            .samples
+            .keys()
+            .filter_map(|sample| sample.strip_suffix('}')?.split_once('{'));
+        samples.any(|(of, labels)| of == name && labels.split(',').any(|one| one == label))
+    }
+
     /// The samples whose names begin so.
     pub(crate) fn count(&self, name: &str) -> usize {
         self.samples.keys().filter(|sample| sample.starts_with(name)).count()

@@ -184,14 +184,10 @@ fn nobody_is_removed(stage: &mut Stage, store: &str, away: impl FnOnce(Duration)
     scene.end(vec![other], format!("nobody removed in {long:?} without the store"));
 }
 
-fn file(stage: &Stage) -> String {
-    stage.folder().join("registry.db").to_str().unwrap().to_owned()
-}
-
 #[test]
 fn followed_through_sqlite() {
     play("publishers come, go, die, move; sqlite", Load::Light, |stage| {
-        let file = file(stage);
+        let file = stage.file("registry.db");
         follow(stage, &file);
     });
 }
@@ -199,7 +195,7 @@ fn followed_through_sqlite() {
 #[test]
 fn sqlite_locked() {
     play("registry in sqlite that is locked", Load::Light, |stage| {
-        let file = file(stage);
+        let file = stage.file("registry.db");
         nobody_is_removed(stage, &file, |long| {
             let lock = rusqlite::Connection::open(&file).unwrap();
             lock.busy_timeout(SPARE).unwrap();
@@ -212,7 +208,7 @@ fn sqlite_locked() {
 
 /// Processes that have the files open, and a later one, continue with the same new files.
 fn removed(stage: &mut Stage, suffixes: &[&str]) {
-    let file = file(stage);
+    let file = stage.file("registry.db");
     let mut scene = Scene::begin(stage, &file);
     let attendance = scene.registry.attend();
     let other = scene.writer("other", -HOUR);
