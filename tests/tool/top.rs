@@ -132,6 +132,44 @@ fn one_look_waits_until_all_is_known() {
     });
 }
 
+/// The path may be mistyped.
+#[test]
+fn members_are_shown_once_there_is_a_store() {
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("rows.db");
+        let here = |args: &[&str]| {
+            let mut command = tablecast(args);
+            command.arg("--sqlite-path").arg(&store);
+            command
+        };
+        let missing = format!(
+            "no members are shown: option sqlite_path: {} does not exist",
+            store.display()
+        );
+        let end = run(here(&[
+            "top",
+            "--publisher",
+            "tcp://127.0.0.1:1",
+            "--once",
+            "--timeout",
+            "1",
+        ]));
+        assert_eq!(end.code, Some(0), "{end:?}");
+        assert!(
+            end.stderr.contains(&missing) && end.stderr.lines().count() == 1,
+            "{end:?}"
+        );
+        let mut top = Process::start(here(&["top", "--publisher", "tcp://127.0.0.1:1", "--interval", "0.2"]));
+        top.await_stderr(&missing);
+        assert!(!store.exists());
+        let _replica = Process::start(here(&[
+            "replica", "--table", "lport", "--topic", "D", "--id", "agent-1",
+        ]));
+        await_line(&mut top, "agent-1");
+    });
+}
+
 /// A look at nothing that is there.
 fn nowhere(more: &[&str]) -> Vec<String> {
     let args = [

@@ -23,18 +23,21 @@ const KINDS: [(&str, &str); 3] = [
     ("listener", LISTENERS),
 ];
 
-pub(crate) struct Sources {
+pub(crate) struct Sources<'a> {
+    node: &'a Node,
     subscriber: Arc<Subscriber>,
     tally: Arc<Mutex<Tally>>,
     taken: Instant,
     /// The members of each kind, as last seen.
     looks: Receiver<(&'static str, Vec<Presence>)>,
+    look: Sender<(&'static str, Vec<Presence>)>,
     members: HashMap<&'static str, Vec<Presence>>,
     meters: HashMap<(&'static str, String), Meter>,
     watches: Vec<Watch>,
     /// The store that was asked once cannot be read.
     outage: Option<Error>,
-    does_discover: bool,
+    /// The store is a file that no process has made yet.
+    is_awaited: bool,
 }
 
 /// The rate of a number that a member tells with each renewal.
@@ -45,31 +48,55 @@ struct Meter {
     rate: Option<f64>,
 }
 
-impl Sources {
+impl Sources<'_> {
     /// Opens them. With `is_once`, a store that cannot be read is not asked again and again.
-    pub(crate) fn open(node: &Node, is_once: bool) -> Result<Sources> {
+    pub(crate) fn open(node: &Node, is_once: bool) -> Result<Sources<'_>> {
         let tally = Arc::new(Mutex::new(Tally::default()));
         let counted = Arc::clone(&tally);
         let count = move |update: &DbUpdate| counted.lock().add(update, SystemTime::now());
         node.dispatcher()?.on_update(count).detach();
-        let store = shared_store(node)?;
-        let outage = match &store {
-            Some(store) if is_once => store.page_of_keys(PUBLISHERS, None, None).err(),
-            _ => None,
-        };
-        let store = store.filter(|_| outage.is_none());
-        let (sender, looks) = unbounded();
-        Ok(Sources {
+        let (look, looks) = unbounded();
+        let mut sources = Sources {
+            node,
             subscriber: node.subscriber()?,
             tally,
             taken: Instant::now(),
             looks,
+            look,
             members: HashMap::new(),
             meters: HashMap::new(),
-            watches: store.map_or_else(|| Ok(Vec::new()), |store| watches(node.config(), &store, &sender))?,
-            outage,
-            does_discover: node.config().discover,
-        })
+            watches: Vec::new(),
+            outage: None,
+            is_awaited: is_missing(node.config()),
+        };
+        let config = node.config();
+        if sources.is_awaited {
+            let path = config.sqlite_path.display();
+            log::warn!("no members are shown: option sqlite_path: {path} does not exist yet");
+        } else if config.nb_db_class != "memory" {
+            sources.watch_members(is_once)?;
+        }
+        Ok(sources)
+    }
+
+    fn watch_members(&mut self, is_once: bool) -> Result<()> {
+        let store = self.node.store()?;
+        if is_once && let Err(e) = store.page_of_keys(PUBLISHERS, None, None) {
+            self.outage = Some(e);
+            return Ok(());
+        }
+        self.watches = watches(self.node.config(), &store, &self.look)?;
+        Ok(())
+    }
+
+    /// Watches the members once another process has made the store's file.
+    fn await_store(&mut self) {
+        if self.is_awaited && !is_missing(self.node.config()) {
+            match self.watch_members(false) {
+                Ok(()) => self.is_awaited = false,
+                Err(e) => log::warn!("no members are shown: {e}"),
+            }
+        }
     }
 
     /// True once every address and topic is live, also those of the publishers that are discovered.
@@ -84,7 +111,7 @@ impl Sources {
         };
         let publishers = self.members.get("publisher").into_iter().flatten();
         let mut present = publishers.filter(|presence| presence.state != PresenceState::Stale);
-        (!self.does_discover || present.all(follows)) && self.subscriber.wait_live(Duration::ZERO).is_ok()
+        (!self.node.config().discover || present.all(follows)) && self.subscriber.wait_live(Duration::ZERO).is_ok()
     }
 
     /// True once every kind of member was looked at, and the state of each member is known.
@@ -120,6 +147,7 @@ impl Sources {
     /// The rows now, by kind and name.
     pub(crate) fn rows(&mut self) -> Vec<Row> {
         let now = Instant::now();
+        self.await_store();
         self.take_looks();
         let seconds = now
             .saturating_duration_since(std::mem::replace(&mut self.taken, now))
@@ -256,14 +284,9 @@ fn of_replica(row: Row, member: &Member) -> Row {
     }
 }
 
-/// The store, if processes can share it.
-fn shared_store(node: &Node) -> Result<Option<Arc<dyn Store>>> {
-    let config = node.config();
-    // To look makes no file.
-    if config.nb_db_class == "memory" || (config.nb_db_class == "sqlite" && !config.sqlite_path.exists()) {
-        return Ok(None);
-    }
-    node.store().map(Some)
+/// True if the store is a file that does not exist: to look makes none.
+fn is_missing(config: &Config) -> bool {
+    config.nb_db_class == "sqlite" && !config.sqlite_path.exists()
 }
 
 /// Watches the members.
