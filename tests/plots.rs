@@ -135,6 +135,10 @@ fn what_is_no_benchmark_is_refused() {
     let output = plot(folder.path(), &[&source]);
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no figures in sample"));
+    fs::write(folder.path().join("trace.csv"), "time_s,agent,staleness_s,lag_s\n").unwrap();
+    fs::write(folder.path().join("faults.csv"), "fault\n").unwrap();
+    let output = plot(folder.path(), &[folder.path()]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("plot: no samples in"));
 }
 
 #[test]

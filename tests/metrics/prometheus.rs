@@ -43,6 +43,27 @@ fn alerts_come_and_go_as_they_should() {
     });
 }
 
+/// Those of the deployment to copy, with the alerts where they say.
+#[test]
+fn servers_of_the_deployment_take_their_files() {
+    within(LIMIT, || {
+        if !has("promtool") {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let put = |from: &str, name: &str| fs::copy(here(from), folder.path().join(name)).unwrap();
+        put("contrib/prometheus/alerts.yml", "tablecast-alerts.yml");
+        for file in ["controller.yml", "agents.yml"] {
+            put(&format!("contrib/deployment/etc/prometheus/{file}"), file);
+            let mut command = Command::new("promtool");
+            command.args(["check", "config"]).arg(folder.path().join(file));
+            let end = run(command);
+            assert_eq!(end.code, Some(0), "{end:#?}");
+            assert!(end.stdout.concat().contains("rules found"), "{end:#?}");
+        }
+    });
+}
+
 /// A server that scrapes some processes.
 struct Prometheus {
     process: Process,

@@ -214,6 +214,11 @@ fn a_package_is_installed_upgraded_removed_and_purged() {
         assert_eq!(names, Config::options().iter().map(|option| option.name).collect());
         assert_eq!(options.len(), names.len(), "{options:#?}");
         system.run("tablecast --version && ! command -v man || man -l /usr/share/man/man1/tablecast-watch.1.gz | grep -q -- --count");
+        assert_eq!(
+            system.run(&format!("stat -c %U:%G:%a {CONFIG}")),
+            ["root:tablecast:640"]
+        );
+        system.run("grep -q libzmq /usr/share/doc/tablecast/copyright && grep -q '^ serde v' /usr/share/doc/tablecast/copyright");
         system.run("bash -n /usr/share/bash-completion/completions/tablecast");
         system.run("! systemctl --version || systemd-analyze verify /usr/lib/systemd/system/tablecast.service");
         // What systemd makes for the unit.
@@ -236,9 +241,11 @@ fn a_package_is_installed_upgraded_removed_and_purged() {
              until {publish} last; do sleep 0.02; done) >/dev/null 2>&1 & until [ -s /published ]; do sleep 0.02; done"
         );
         system.run(&load);
-        system.run(&format!("sed -i '1i linger_ms = 600' {CONFIG}"));
+        system.run(&format!("sed -i '1i linger_ms = 600' {CONFIG} && chmod 600 {CONFIG}"));
         system.run("dpkg --no-triggers --install /package.deb");
         system.run(&format!("grep -q '^linger_ms = 600' {CONFIG}"));
+        assert_eq!(system.run(&format!("stat -c %a {CONFIG}")), ["600"]);
+        system.run(&format!("chmod 640 {CONFIG}"));
         system.run(STOP);
         system.run(SERVE);
         // Once the watch hears what was published since, it hears the last one too.

@@ -284,6 +284,23 @@ fn it_stops_and_continues() {
     });
 }
 
+/// The terminal's key for a core dump.
+#[test]
+fn a_quit_leaves_the_terminal_as_it_was() {
+    within(LIMIT, || {
+        let same = "echo ended $?; [ $before = $(stty -g) ] && echo same";
+        let mut top = on_a_terminal("cols 100 rows 20", "before=$(stty -g);", &nowhere(&[]), same);
+        await_line(&mut top, "addresses: ");
+        top.write("\u{1c}");
+        let mut left = String::new();
+        while !left.contains("ended 0") {
+            left += &top.line();
+        }
+        assert!(left.contains("\u{1b}[?25h\u{1b}[?1049l"), "{left:?}");
+        await_line(&mut top, "same");
+    });
+}
+
 #[test]
 fn rows_beyond_a_screen_of_unknown_size_are_reached() {
     within(LIMIT, || {

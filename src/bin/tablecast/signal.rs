@@ -29,11 +29,12 @@ pub(crate) fn ignore() -> Result<()> {
     set(|| {})
 }
 
-/// Returns a channel of the signals of a terminal: it is to be left (SIGTSTP), the command continues, or the size is another.
+/// Returns a channel of the signals of a terminal: it is to be left (SIGTSTP, SIGQUIT), the command continues, or the size is
+/// another.
 /// To be called before other threads start, which take over from this one that they are blocked.
 pub(crate) fn of_terminal() -> Result<Receiver<Signal>> {
     let failed = |e| Error::new(ErrorKind::Io, "cannot wait for the signals of the terminal").with_source(e);
-    let signals = SigSet::from_iter([Signal::SIGTSTP, Signal::SIGCONT, Signal::SIGWINCH]);
+    let signals = SigSet::from_iter([Signal::SIGTSTP, Signal::SIGCONT, Signal::SIGWINCH, Signal::SIGQUIT]);
     signals.thread_block().map_err(|e| failed(std::io::Error::from(e)))?;
     let (sender, receiver) = bounded(1);
     let wait = move || while signals.wait().is_ok_and(|signal| sender.send(signal).is_ok()) {};

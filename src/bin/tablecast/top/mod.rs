@@ -34,7 +34,7 @@ use view::View;
 pub(crate) struct Args {
     #[command(flatten)]
     listen: args::Listen,
-    /// Seconds between two looks.
+    /// Seconds between two looks, at least 0.1.
     #[arg(long, value_name = "S", value_parser = args::seconds, default_value = "1")]
     interval: Duration,
     /// Print one look, and end: once all states are known, or after --timeout, and one interval. The exit code is 1 if the
@@ -153,6 +153,7 @@ fn show(
             recv(jobs) -> signal => match signal {
                 Ok(Signal::SIGTSTP) => screen.suspend()?,
                 Ok(Signal::SIGCONT) => screen.enter()?,
+                Ok(Signal::SIGQUIT) => return Ok(()),
                 // Another size.
                 Ok(_) => {}
                 Err(_) => return Ok(()),
