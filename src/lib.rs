@@ -114,6 +114,8 @@ pub mod update;
 
 mod clock;
 pub mod codec;
+#[cfg(any(feature = "sqlite", feature = "zmq"))]
+mod denied;
 #[cfg(feature = "metrics")]
 mod histogram;
 pub mod table;

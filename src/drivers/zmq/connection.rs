@@ -13,7 +13,7 @@ use super::Settings;
 use super::backoff::Backoff;
 use super::endpoint::{Endpoint, Role};
 use super::line::{Kind, Line};
-use super::monitor::{Change, Failure};
+use super::monitor::Change;
 use super::{path_lock, room};
 
 /// An address that is bound, or kept connected. The owner calls [`Connection::news`] when a descriptor of the line is
@@ -90,9 +90,6 @@ const QUIET: Duration = Duration::from_secs(60);
 
 /// How often a Unix socket's file is checked, since cleaning jobs may remove it, and the list of clients.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// A service that is being stopped hangs up too; a peer that hangs up more often is not a service.
-const HANG_UPS: u32 = 3;
 
 impl Connection {
     /// Opens the connection. Returns an error for a fault that shows at once.
@@ -388,46 +385,10 @@ impl Connection {
         Ok(())
     }
 
-    /// Why the line's connection ended, if not through the network or a normal end of the other side.
+    /// Why the line's connection ended, if that is a fault.
     fn verdict(&mut self) -> Option<Error> {
         let story = self.line.as_mut()?.take_story()?;
-        if story.greeted && story.retried {
-            return None;
-        }
-        let address = &self.endpoint;
-        let is_secured = self.options.curve.secures(address);
-        let (kind, what) = match (story.greeted, story.failure) {
-            (true, _) => {
-                let limit = self.options.max_frame_bytes;
-                let what = format!("{address} sent a message of more than {limit} bytes: the connection was closed");
-                (ErrorKind::TooLarge, what)
-            }
-            (false, Some(Failure::Denied)) if is_secured => (
-                ErrorKind::Denied,
-                format!("{address} does not let in this process's key"),
-            ),
-            (false, Some(Failure::Denied)) => (ErrorKind::Denied, format!("{address} denies access")),
-            (false, _) if story.retried => {
-                self.hang_ups += 1;
-                if self.hang_ups < HANG_UPS {
-                    return None;
-                }
-                let question = match is_secured {
-                    true => "has it another key",
-                    false if self.kind.sends => "is it a publisher service",
-                    false => "is it a ZeroMQ publisher",
-                };
-                let what = format!(
-                    "{address} closes the connection before it greets: {question}, and below its limit of open files?"
-                );
-                (ErrorKind::Malformed, what)
-            }
-            (false, _) => {
-                let without = if is_secured { "has no keys" } else { "expects keys" };
-                let what = format!("{address} does not speak ZeroMQ, is a socket of another kind, or {without}");
-                (ErrorKind::Malformed, what)
-            }
-        };
-        Some(Error::new(kind, what))
+        self.hang_ups += u32::from(story.is_hang_up());
+        story.verdict(&self.endpoint, &self.options, self.kind.sends, self.hang_ups)
     }
 }

@@ -9,13 +9,15 @@ use crate::error::Result;
 
 use super::context::Seat;
 use super::copy::{Connection, Ends, Miss};
+use super::cut::Cut;
 use super::endpoint::{Endpoint, Role};
 use super::gate::Gate;
 use super::keepalive::Keepalive;
-use super::monitor::{Change, Failure, Monitor};
+use super::monitor::{Change, Monitor};
 use super::multicast::Group;
 use super::path_lock::PathLock;
 use super::room::{self, Doorkeeper};
+use super::story::Story;
 use super::zap::Door;
 use super::{Settings, millis, patiently, traffic, zmq_error};
 
@@ -65,28 +67,6 @@ pub(super) struct Line {
     door: Option<Door>,
     cut: Cut,
     _seat: Seat,
-}
-
-/// How far a bound line is in closing all its connections, which are begun anew by the other ends.
-#[derive(Debug, Default)]
-enum Cut {
-    #[default]
-    None,
-    Wanted,
-    /// The address is being unbound.
-    Begun,
-    /// Everything is closed; these connections are still to be reported, since libzmq does not.
-    Done(Vec<u32>),
-}
-
-/// History of the connection that a line has tried.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Story {
-    pub(super) opened: bool,
-    pub(super) greeted: bool,
-    pub(super) failure: Option<Failure>,
-    /// The connection could not be made, or ended through the network or the other end, not by a protocol error.
-    pub(super) retried: bool,
 }
 
 impl Line {
@@ -190,7 +170,7 @@ impl Line {
     /// The next change of a connection, if any.
     pub(super) fn next(&mut self) -> Option<Change> {
         let change = loop {
-            let change = self.monitor.as_mut()?.next().or_else(|| self.next_cut());
+            let change = self.monitor.as_mut()?.next().or_else(|| self.cut.next());
             if change.is_some() || !self.let_greet() {
                 break change?;
             }
@@ -209,8 +189,8 @@ impl Line {
                     && !doorkeeper.admits(*fd, address)
                 {
                     self.is_crowded = true;
-                    if doorkeeper.is_helpless() && matches!(self.cut, Cut::None) {
-                        self.cut = Cut::Wanted;
+                    if doorkeeper.is_helpless() {
+                        self.cut.want();
                     }
                 } else if address.starts_with("tcp:")
                     && let Ok(connection) = Connection::copy(*fd, address)
@@ -231,32 +211,20 @@ impl Line {
                 }
             }
             Change::Retried => self.story.retried = true,
-            // All connections were accepted before this event.
-            Change::Unbound if matches!(self.cut, Cut::Begun) => {
-                self.cut = Cut::Done(self.greeted.keys().copied().collect());
-            }
-            Change::Unbound => {}
+            Change::Unbound => self.cut.unbound(self.greeted.keys().copied()),
         }
         Some(change)
     }
 
     /// Lets those greet that were not refused. Returns false if nobody waits for it, or must go on waiting.
     fn let_greet(&mut self) -> bool {
-        let may_greet = !self.is_busy() && matches!(self.cut, Cut::None);
+        let may_greet = !self.is_busy() && self.cut.is_none();
         self.gate.as_mut().is_some_and(|gate| gate.step(may_greet))
-    }
-
-    /// The end of a connection that unbinding has closed.
-    fn next_cut(&mut self) -> Option<Change> {
-        match &mut self.cut {
-            Cut::Done(left) => left.pop().map(Change::Closed),
-            _ => None,
-        }
     }
 
     /// True if [`Line::keep`] is to be called now and then.
     pub(super) fn needs_looks(&self) -> bool {
-        self.lock.is_some() || self.door.is_some() || !matches!(self.cut, Cut::None)
+        self.lock.is_some() || self.door.is_some() || !self.cut.is_none()
     }
 
     /// True if [`Line::keep`] is to be called at once.
@@ -273,41 +241,29 @@ impl Line {
     /// connections if a client's key was taken off the list, or if too many peers came that cannot be refused. Returns
     /// true if a socket was bound again that was removed.
     pub(super) fn keep(&mut self, endpoint: &Endpoint) -> Result<bool> {
-        if matches!(self.cut, Cut::None) && self.door.as_ref().is_some_and(Door::has_unlisted) {
+        if self.cut.is_none() && self.door.as_ref().is_some_and(Door::has_unlisted) {
             log::warn!("a client's key was taken off the list: the connections of {endpoint} are begun anew");
-            self.cut = Cut::Wanted;
+            self.cut.want();
         }
         match &self.cut {
             Cut::Wanted => self.begin_cut(endpoint)?,
-            Cut::Done(_) => self.bind_after_cut(endpoint)?,
+            Cut::Done(_) => {
+                self.bind_again(endpoint)?;
+                self.cut = Cut::None;
+            }
             Cut::None | Cut::Begun => {}
         }
         self.keep_path(endpoint)
     }
 
-    /// libzmq cannot close one connection. Unbinding closes those of the address, also the ones that still have
-    /// messages to send.
     fn begin_cut(&mut self, endpoint: &Endpoint) -> Result<()> {
-        let failed = |e| zmq_error(e, format!("cannot cut off the clients of {endpoint}"));
-        let linger = self.socket.get_linger().map_err(failed)?;
-        self.socket.set_linger(0).map_err(failed)?;
-        let uri = self.known_uri();
-        let unbound = patiently(|| self.socket.unbind(&uri));
-        self.socket.set_linger(linger).map_err(failed)?;
-        unbound.map_err(failed)?;
-        self.cut = Cut::Begun;
-        Ok(())
+        let begun = self.cut.begin(&self.socket, &self.known_uri());
+        begun.map_err(|e| zmq_error(e, format!("cannot cut off the clients of {endpoint}")))
     }
 
     /// The address under which libzmq knows the socket.
     fn known_uri(&self) -> String {
         self.lock.as_ref().map_or_else(|| self.uri.clone(), PathLock::uri)
-    }
-
-    fn bind_after_cut(&mut self, endpoint: &Endpoint) -> Result<()> {
-        self.bind_again(endpoint)?;
-        self.cut = Cut::None;
-        Ok(())
     }
 
     fn bind_again(&mut self, endpoint: &Endpoint) -> Result<()> {
@@ -340,7 +296,7 @@ impl Line {
             Ok(connection) => connection.hang_up(),
             // It is closed already, or tried again.
             Err(Miss::Gone | Miss::NoRoom) => {}
-            Err(Miss::Denied) if self.doorkeeper.is_some() && matches!(self.cut, Cut::None) => self.cut = Cut::Wanted,
+            Err(Miss::Denied) if self.doorkeeper.is_some() => self.cut.want(),
             Err(Miss::Denied) => {}
         }
         ends.map(|ends| ends.remote)

@@ -11,6 +11,7 @@ mod connection;
 mod context;
 mod copy;
 mod curve;
+mod cut;
 mod endpoint;
 mod filter;
 #[cfg(any(test, fuzzing))]
@@ -30,6 +31,7 @@ mod path_lock;
 mod peer;
 mod push;
 mod room;
+mod story;
 mod topics;
 mod traffic;
 mod zap;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
+use crate::denied;
 use crate::error::{Error, ErrorKind, Result};
 
 use super::access::Access;
@@ -219,20 +220,7 @@ pub(super) fn denied(socket: &Path) -> Option<Error> {
     if refused.kind() != io::ErrorKind::PermissionDenied {
         return None;
     }
-    // The folder that denies access, or the socket itself.
-    let seen = socket
-        .ancestors()
-        .find_map(|path| Some((path, fs::metadata(path).ok()?)));
-    let (path, it) = seen?;
-    let what = if path == socket { "the socket" } else { "the folder" };
-    let context = format!(
-        "permission denied: {what} {} belongs to user {} and group {}, with mode {:o}",
-        path.display(),
-        it.uid(),
-        it.gid(),
-        it.mode() & 0o777
-    );
-    Some(Error::new(ErrorKind::Denied, context).with_source(refused))
+    Some(Error::new(ErrorKind::Denied, denied::owner(socket)?).with_source(refused))
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! Failures of calls, and the meaning of SQLite's errors.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rusqlite::ErrorCode;
 use rustix::fs::Access;
 use rustix::io::Errno;
 
+use crate::denied;
 use crate::error::{Error, ErrorKind};
 
 /// The failure of a call: an error for the caller, or one of SQLite.
@@ -65,22 +64,11 @@ impl Failure {
 fn denied(path: &Path) -> Option<String> {
     let folder = path.parent()?;
     let may = |path: &Path, access| rustix::fs::access(path, access) != Err(Errno::ACCESS);
-    let (place, it) = match may(path, Access::READ_OK) {
-        // The file, or the folder that hides it.
-        false => path
-            .ancestors()
-            .find_map(|path| Some((path, fs::metadata(path).ok()?)))?,
-        true if may(folder, Access::WRITE_OK | Access::EXEC_OK) => return None,
-        true => (folder, fs::metadata(folder).ok()?),
-    };
-    let what = if it.is_dir() { "folder" } else { "file" };
-    Some(format!(
-        "permission denied: the {what} {} belongs to user {} and group {}, with mode {:o}",
-        place.display(),
-        it.uid(),
-        it.gid(),
-        it.mode() & 0o777
-    ))
+    match may(path, Access::READ_OK) {
+        false => denied::owner(path),
+        true if may(folder, Access::WRITE_OK | Access::EXEC_OK) => None,
+        true => denied::owner(folder),
+    }
 }
 
 impl From<Error> for Failure {

@@ -1,0 +1,23 @@
+//! What stands in the way of a process that may not use a file.
+
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+/// Says whose the file is, or, if that cannot be seen, whose the folder is that hides it.
+pub(crate) fn owner(path: &Path) -> Option<String> {
+    let seen = path.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?)));
+    let (path, it) = seen?;
+    let what = match it.file_type() {
+        kind if kind.is_dir() => "folder",
+        kind if kind.is_socket() => "socket",
+        _ => "file",
+    };
+    Some(format!(
+        "permission denied: the {what} {} belongs to user {} and group {}, with mode {:o}",
+        path.display(),
+        it.uid(),
+        it.gid(),
+        it.mode() & 0o777
+    ))
+}
