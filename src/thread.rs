@@ -184,7 +184,7 @@ impl Background {
         hook: Option<ErrorHook>,
         body: impl FnOnce(Stop) + Send + 'static,
     ) -> Result<Background> {
-        let (alive, stop) = crossbeam_channel::bounded(0);
+        let (alive, stop) = crossbeam_channel::bounded(1);
         let body = move || {
             body(Stop(stop));
             Ok(())
@@ -195,6 +195,14 @@ impl Background {
             alive: Mutex::new(Some(alive)),
             thread: Mutex::new(Some(thread)),
         })
+    }
+
+    /// Ends the thread's present or next [`Stop::within`] early.
+    pub(crate) fn wake(&self) {
+        if let Some(alive) = &*self.alive.lock() {
+            // If the channel is full, it is woken already.
+            let _ = alive.try_send(());
+        }
     }
 
     /// Stops the thread. Waits for at most 300 ms.
@@ -225,9 +233,9 @@ impl Drop for Background {
 }
 
 impl Stop {
-    /// Lets `time` pass: true if it is to stop, at once then.
+    /// Lets `time` pass, or less if it is woken: true if it is to stop, at once then.
     pub(crate) fn within(&self, time: Duration) -> bool {
-        self.0.recv_timeout(time) != Err(RecvTimeoutError::Timeout)
+        self.0.recv_timeout(time) == Err(RecvTimeoutError::Disconnected)
     }
 
     /// Channel that is disconnected when it is to stop.

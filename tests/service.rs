@@ -369,11 +369,13 @@ fn a_service_restarts_at_once() {
         let writer = Publisher::new(&driver, options).unwrap();
         let mut refused = 0;
         for round in 0..20 {
+            let start = Instant::now();
             let service = loop {
                 match service(&socket, &address) {
                     Ok(service) => break service,
                     Err(error) => {
                         assert_eq!(error.kind(), ErrorKind::AddressInUse);
+                        assert!(start.elapsed() < LONG, "round {round}: {error}");
                         refused += 1;
                         pass(Duration::from_millis(2));
                     }

@@ -4,14 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::{Condvar, Mutex};
 
 use super::{Load, Member, RegistryOptions};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result, contain, report};
 use crate::store::{Store, Write, Written};
-use crate::thread::{self, Thread, jittered};
+use crate::thread::{Background, Stop, deadline, jittered};
 use crate::update::Topic;
 
 /// Keeps a member registered on its own thread, from its creation until it is dropped, which removes the row.
@@ -19,9 +18,7 @@ pub struct Registration {
     member: Member,
     shared: Arc<Shared>,
     timeout: Duration,
-    /// A message renews the row at once. Dropping it stops the thread.
-    alive: Mutex<Option<Sender<()>>>,
-    thread: Mutex<Option<Thread>>,
+    thread: Background,
 }
 
 /// The state that the handle and the thread share.
@@ -58,9 +55,6 @@ impl Lease {
     }
 }
 
-/// How long a stop waits for the thread. A thread that waits for the store ends later, with its answer.
-const STOP: Duration = Duration::from_millis(300);
-
 /// The most tries to write a row that another process writes between two looks at it.
 const TRIES: usize = 4;
 
@@ -89,7 +83,6 @@ impl Registration {
         renewal: impl FnMut(&mut Member) + Send + 'static,
     ) -> Result<Registration> {
         options.check()?;
-        let (alive, stop) = bounded(1);
         let shared = Arc::new(Shared {
             lease: Mutex::new(Lease::Wanted),
             load: Mutex::default(),
@@ -107,20 +100,15 @@ impl Registration {
             shared: Arc::clone(&shared),
             renewal,
             options,
-            stop,
         };
         let hook = worker.options.hook.clone();
-        let body = move || {
-            worker.run();
-            Ok(())
-        };
-        let thread = thread::spawn_fallible("tc-registration", hook, body)?;
+        let what = format!("the registration of {:?}", member.id);
+        let thread = Background::spawn("tc-registration", what, hook, move |stop| worker.run(&stop))?;
         Ok(Registration {
             member,
             shared,
             timeout,
-            alive: Mutex::new(Some(alive)),
-            thread: Mutex::new(Some(thread)),
+            thread,
         })
     }
 
@@ -146,7 +134,7 @@ impl Registration {
     /// # Errors
     /// [`ErrorKind::Timeout`] if it is not by then.
     pub fn wait_registered(&self, timeout: Duration) -> Result<()> {
-        if self.wait_held(thread::deadline(timeout)) {
+        if self.wait_held(deadline(timeout)) {
             return Ok(());
         }
         let context = format!("{:?} is not registered within {timeout:?}", self.member.id);
@@ -171,28 +159,12 @@ impl Registration {
 
     /// Renews the row now.
     pub(crate) fn renew(&self) {
-        if let Some(alive) = &*self.alive.lock() {
-            // If the channel is full, a renewal is due already.
-            let _ = alive.try_send(());
-        }
+        self.thread.wake();
     }
 
     /// Removes the row. Waits for at most 300 ms, also if the store does not answer.
     pub fn stop(&self) {
-        drop(self.alive.lock().take());
-        let thread = self.thread.lock().take();
-        if let Some(thread) = thread
-            && !thread.is_current()
-            && !thread.join_by(Instant::now() + STOP)
-        {
-            log::warn!("the registration of {:?} still waits for the store", self.member.id);
-        }
-    }
-}
-
-impl Drop for Registration {
-    fn drop(&mut self) {
-        self.stop();
+        self.thread.stop();
     }
 }
 
@@ -218,12 +190,10 @@ struct Worker<F> {
     shared: Arc<Shared>,
     renewal: F,
     options: RegistryOptions,
-    /// Disconnected to stop the thread.
-    stop: Receiver<()>,
 }
 
 impl<F: FnMut(&mut Member)> Worker<F> {
-    fn run(mut self) {
+    fn run(mut self, stop: &Stop) {
         let renewal = self.options.timeout / 3;
         loop {
             let name = format!("the registration of {:?} in table {:?}", self.key, self.table);
@@ -245,7 +215,7 @@ impl<F: FnMut(&mut Member)> Worker<F> {
                     jittered(renewal / 4)
                 }
             };
-            if self.stop.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {
+            if stop.within(wait) {
                 return self.leave();
             }
         }
