@@ -81,8 +81,9 @@ pub enum SyncReason {
         /// The publishers' ids, in order. While the program is busy those of several events are joined, up to 1,024.
         publishers: Vec<Name>,
     },
-    /// A publisher that sends no hellos is connected, so losses of its updates do not show. Emitted once in the time of
-    /// the option `resync_without_hellos_ms`, for all of these publishers together.
+    /// A publisher that sends no hellos is connected, or updates without numbers have come on a registered topic, so losses
+    /// of such updates do not show. Emitted once in the time of the option `resync_without_hellos_ms`, for all of these
+    /// publishers together.
     NoHellos,
     /// The queue was full and updates were dropped. Emitted after the updates that wait, within about a second. If some
     /// still wait then, the dispatcher drops those with a version: the store that the program reads now has them.

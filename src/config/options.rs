@@ -196,8 +196,9 @@ options! {
     continuity: bool = true, [is "true or false"],
         "Subscribers look for losses; with `false` they report no gap, restart or silence.";
     resync_without_hellos_ms: Duration = 0 "milliseconds", [0..=86_400_000],
-        "While a publisher sends no hellos (Dragonflow's), the program is asked to read the store again at least once in \
-        this time, since losses of that publisher do not show. With 0 it is not.";
+        "While a publisher sends no hellos (Dragonflow's), and once updates without numbers have come, as through a \
+        service from one, the program is asked to read the store again at least once in this time, since losses of that \
+        publisher do not show. With 0 it is not.";
     resubscribe: Resubscribe = "automatic", [is "automatic or manual"],
         "Handling of a subscriber's topics when it loses the connection to a live address. `automatic` subscribes \
         them again on reconnection; `manual` clears them, and the program registers them again on the sync event \

@@ -63,7 +63,7 @@ pub enum TopicState {
     Live,
     /// It was live, but nothing was heard for too long.
     Stale,
-    /// There is no proof, or none yet.
+    /// There is no proof, or none yet; or updates without numbers have come, whose losses do not show.
     Unconfirmed,
 }
 

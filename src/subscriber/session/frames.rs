@@ -39,7 +39,7 @@ impl Session {
     ) {
         self.stats.received += 1;
         self.hear(address, heard);
-        let Some(topic) = self.topics.get(topic) else {
+        let Some(known) = self.topics.get(topic) else {
             if topic == Topic::hello().as_str().as_bytes() && self.options.continuity {
                 self.on_hello(address, payload, clock());
             } else {
@@ -48,14 +48,17 @@ impl Session {
             return;
         };
         if codec::is_too_large(payload, self.options.max_message_bytes)
-            || self.decoder.decode(topic, payload, &mut self.messages).is_err()
+            || self.decoder.decode(known, payload, &mut self.messages).is_err()
         {
             return self.on_malformed(address);
         }
         self.hearing.sense = true;
-        let (mut is_requested, updates) = (false, &mut self.updates);
+        let (mut is_requested, mut is_unnumbered, updates) = (false, false, &mut self.updates);
         let came = self.messages.drain(..).filter_map(|message| match message {
-            Message::Update(update) => Some(update),
+            Message::Update(update) => {
+                is_unnumbered |= update.origin.is_none();
+                Some(update)
+            }
             Message::Control(control) => {
                 is_requested |= control.action == "sync";
                 None
@@ -72,6 +75,9 @@ impl Session {
                 }
             }
             None => updates.extend(came),
+        }
+        if is_unnumbered && self.topics.came_unnumbered(topic) {
+            self.deadline = None;
         }
         // A message with very many parts does not keep its memory.
         self.messages.shrink_to(MAX_KEPT);

@@ -1,6 +1,6 @@
 //! The registered topics: which are subscribed, and up to when the program knows the updates of each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use hashbrown::HashMap;
@@ -17,6 +17,8 @@ pub(super) struct Topics {
     refused: BTreeMap<u64, Topic>,
     /// Updates sent on any topic before this are known to the program.
     covered: Instant,
+    /// Topics on which updates without numbers have come, whose losses do not show.
+    unnumbered: BTreeSet<Topic>,
 }
 
 /// A registered topic.
@@ -35,6 +37,7 @@ impl Topics {
             latest: generation,
             refused: BTreeMap::new(),
             covered: now,
+            unnumbered: BTreeSet::new(),
         }
     }
 
@@ -61,12 +64,14 @@ impl Topics {
             return false;
         };
         self.refused.remove(&interest.generation);
+        self.unnumbered.remove(topic);
         true
     }
 
     /// Removes all topics. Returns them in order, with their generations.
     pub(super) fn clear(&mut self) -> BTreeMap<Topic, u64> {
         self.refused.clear();
+        self.unnumbered.clear();
         let all = self.known.drain();
         all.map(|(topic, interest)| (topic, interest.generation)).collect()
     }
@@ -94,6 +99,25 @@ impl Topics {
     /// Each topic with its generation.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Topic, u64)> {
         self.known.iter().map(|(topic, interest)| (topic, interest.generation))
+    }
+
+    /// Notes that an update without a number has come on this topic. Returns true if it is the first.
+    pub(super) fn came_unnumbered(&mut self, topic: &[u8]) -> bool {
+        let topic = self
+            .get(topic)
+            .filter(|topic| !self.unnumbered.contains(*topic))
+            .cloned();
+        topic.is_some_and(|topic| self.unnumbered.insert(topic))
+    }
+
+    /// True if updates without numbers have come on this topic.
+    pub(super) fn is_unnumbered(&self, topic: &Topic) -> bool {
+        self.unnumbered.contains(topic)
+    }
+
+    /// True if updates without numbers have come on any topic.
+    pub(super) fn has_unnumbered(&self) -> bool {
+        !self.unnumbered.is_empty()
     }
 
     /// Notes that the program knows the updates sent on any topic before now.

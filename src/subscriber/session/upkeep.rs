@@ -48,11 +48,12 @@ impl Session {
         self.ask(now);
     }
 
-    /// When the program is to read everything again for the sake of addresses that send no hellos: some time after it was
-    /// last asked to, for whatever reason.
+    /// When the program is to read everything again for the sake of publishers without hellos or numbers: some time after
+    /// it was last asked to, for whatever reason.
     fn resync_at(&self) -> Option<Instant> {
         let period = self.times.resync?;
-        let is_unproven = self.peers.values().any(|peer| peer.is_settled() && !peer.is_live());
+        let is_unproven =
+            self.topics.has_unnumbered() || self.peers.values().any(|peer| peer.is_settled() && !peer.is_live());
         is_unproven.then(|| after(self.topics.all_covered(), period))
     }
 

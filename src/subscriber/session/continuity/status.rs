@@ -20,7 +20,7 @@ impl Continuity {
         let mut all: BTreeMap<_, _> = topics
             .iter()
             .map(|(topic, generation)| {
-                let state = match generation <= settled {
+                let state = match generation <= settled && !topics.is_unnumbered(topic) {
                     true if is_whole => TopicState::Live,
                     true => TopicState::Stale,
                     false => TopicState::Unconfirmed,

@@ -316,6 +316,38 @@ fn for_an_address_without_hellos_the_program_reads_everything_from_time_to_time(
     }
 }
 
+/// A service or a server answers for publishers behind it that send no numbers.
+#[test]
+fn for_updates_without_numbers_the_program_reads_everything_from_time_to_time() {
+    use crate::subscriber::TopicState;
+    for continuity in [true, false] {
+        let mut world = World::with(SubscriberOptions {
+            continuity,
+            ..resyncing(10_000)
+        });
+        world.register("a");
+        world.register("b");
+        world.listen("here");
+        world.told.clear();
+        assert_eq!(world.told_by(50_000), []);
+        world.frame(
+            "here",
+            "a",
+            br#"{"table": "t", "key": "k", "action": "set", "topic": "a"}"#,
+        );
+        let told = world.told_by(150_000);
+        assert!((10..=13).contains(&told.len()), "{told:?}");
+        assert!(told.iter().all(|reason| *reason == SyncReason::NoHellos));
+        let topics = world.session.topics(world.now());
+        let states: Vec<_> = topics.iter().map(|topic| topic.state).collect();
+        if continuity {
+            assert_eq!(states, [TopicState::Unconfirmed, TopicState::Live]);
+        }
+        world.command(Command::Unsubscribe(topic("a")));
+        assert_eq!(world.told_by(300_000), []);
+    }
+}
+
 #[test]
 fn without_the_option_and_for_other_addresses_nothing_is_read_from_time_to_time() {
     let mut world = World::with(resyncing(1_000));
