@@ -356,7 +356,7 @@ fn processes_find_each_other_through_the_store() {
         let (service, network) = serve(path, &socket(path));
         watch.await_stderr("ready");
         assert_eq!(json(&watch.line())["reason"], "connected");
-        let mut command = tablecast(["publish", "--table", "t", "--key", "k", "--publisher-multiproc-socket"]);
+        let mut command = process::publish(["--table", "t", "--key", "k", "--publisher-multiproc-socket"]);
         command.arg(socket(path));
         assert_eq!(run(command).code, Some(0));
         assert_eq!(json(&watch.line())["key"], "k");

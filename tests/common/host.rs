@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::process::{Process, tablecast};
+use crate::process::{Process, publish, tablecast};
 
 /// A publisher service on a free port.
 pub(crate) struct Host {
@@ -30,9 +30,8 @@ impl Host {
     }
 
     pub(crate) fn publish(&self, args: &[&str]) -> Process {
-        let mut command = tablecast(["publish"]);
+        let mut command = publish(args);
         command
-            .args(args)
             .arg("--publisher-multiproc-socket")
             .arg(socket(self.folder.path()));
         Process::start(command)

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -60,9 +61,18 @@ pub(crate) fn folder_in_memory() -> TempDir {
         .unwrap()
 }
 
+/// A folder that is not below /dev, for a system that has devices of its own.
+pub(crate) fn folder_for_system() -> TempDir {
+    tempfile::tempdir_in("/tmp").unwrap()
+}
+
 /// Sends the signal of this name, for example `TERM`. All threads have stopped when this returns from `STOP`, which a
 /// busy system takes a while for.
 pub(crate) fn signal(process: u32, name: &str) {
+    // It may still ignore signals, before it becomes the program that the test has started through it.
+    let is_env = |path: PathBuf| path.file_name().is_some_and(|name| name == "env");
+    let has_begun = || !fs::read_link(format!("/proc/{process}/exe")).is_ok_and(is_env);
+    eventually(Duration::from_secs(30), has_begun);
     let signal = format!("SIG{name}").parse::<Signal>().unwrap();
     kill(Pid::from_raw(process.cast_signed()), signal).unwrap();
     if signal == Signal::SIGSTOP {

@@ -38,6 +38,14 @@ pub(crate) struct End {
     pub(crate) stderr: String,
 }
 
+/// `tablecast publish` with these arguments, to which a busy machine is no outage.
+pub(crate) fn publish(args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    let mut command = tablecast(["publish"]);
+    command.args(args);
+    command.envs([("TABLECAST_SEND_TIMEOUT_MS", "20000"), ("TABLECAST_LINGER_MS", "20000")]);
+    command
+}
+
 /// The tool, without options from the environment of the tests.
 pub(crate) fn tablecast<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
     let mut command = program(env!("CARGO_BIN_EXE_tablecast"));

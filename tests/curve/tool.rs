@@ -25,8 +25,8 @@ fn serve(party: &Party, socket: &Path, args: &[&str]) -> (Process, String) {
 
 /// Publishes through the service; writers need no keys.
 fn publish(socket: &Path, key: &str, topic: &str) {
-    let args = ["publish", "--table", "t", "--key", key, "--topic", topic];
-    let mut command = tablecast(args);
+    let args = ["--table", "t", "--key", key, "--topic", topic];
+    let mut command = crate::process::publish(args);
     command.arg("--publisher-multiproc-socket").arg(socket);
     let end = run(command);
     assert_eq!(end.code, Some(0), "{end:?}");

@@ -35,7 +35,7 @@ fn a_service_and_a_watch_are_scraped() {
         let of_watch = address(&mut watch);
         watch.await_stderr("ready");
 
-        let mut publish = tablecast(["publish", "--file", "-", "--publisher-multiproc-socket"]);
+        let mut publish = crate::process::publish(["--file", "-", "--publisher-multiproc-socket"]);
         publish.arg(&path);
         let mut publish = Process::start(publish);
         let lines: String = (0..50)

@@ -177,7 +177,7 @@ fn writers_publish_through_a_service() {
             );
             let mut watch = Watch::live(cable, &[]);
             for (table, key) in [("row", "1"), (END, "2")] {
-                let mut publish = tablecast(["publish", "--table", table, "--key", key, "--topic", TOPIC]);
+                let mut publish = crate::process::publish(["--table", table, "--key", key, "--topic", TOPIC]);
                 publish.args(["--value", &micros().to_string()]).args(socket);
                 let end = run(publish);
                 assert_eq!(end.code, Some(0), "{end:?}");

@@ -431,7 +431,7 @@ fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
     service.signal("HUP");
     service.signal("INT");
     // It goes on and receives a writer's updates.
-    let mut publish = tablecast(["publish", "--table", "t", "--key", "k", "--publisher-multiproc-socket"]);
+    let mut publish = crate::process::publish(["--table", "t", "--key", "k", "--publisher-multiproc-socket"]);
     publish.arg(socket(folder.path()));
     assert_eq!(run(publish).code, Some(0));
     assert!(service.is_running());
@@ -448,7 +448,7 @@ fn a_file_may_begin_with_a_byte_order_mark_and_half_a_character_is_refused() {
     let file = folder.path().join("updates.jsonl");
     let publish = |text: &str| {
         std::fs::write(&file, text).unwrap();
-        let mut publish = tablecast(["publish", "--publisher-multiproc-socket"]);
+        let mut publish = crate::process::publish(["--publisher-multiproc-socket"]);
         publish.arg(socket(folder.path())).arg("--file").arg(&file);
         run(publish)
     };
@@ -496,7 +496,7 @@ fn a_stdin_that_does_not_block_is_waited_for() {
     let mut watch = host.live_watch(&["--count", "2"]);
     let (input, mut writer) = std::io::pipe().unwrap();
     rustix::io::ioctl_fionbio(&input, true).unwrap();
-    let mut publish = tablecast(["publish", "--file", "-", "--publisher-multiproc-socket"]);
+    let mut publish = crate::process::publish(["--file", "-", "--publisher-multiproc-socket"]);
     publish.arg(socket(host.folder.path()));
     let mut publish = Process::start_reading(publish, input.into());
     for key in ["a", "b"] {

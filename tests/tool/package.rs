@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, folder_for_system, within};
 use crate::process::{LIMIT, Process};
 use crossbeam_channel::never;
 use serde_json::Value;
@@ -184,6 +184,11 @@ const SERVE: &str = "setpriv --reuid=tablecast --regid=tablecast --init-groups \
 const STOP: &str = "kill $(cat /pid); while kill -0 $(cat /pid) 2>/dev/null; do sleep 0.02; done";
 const CONFIG: &str = "/etc/tablecast/tablecast.toml";
 
+/// There is no journal. Tells why a service is in another state.
+const LOG: &str = "d=/run/systemd/system/tablecast.service.d; mkdir -p $d; \
+    printf '[Service]\\nStandardOutput=append:/said\\nStandardError=append:/said\\n' >$d/log.conf";
+const SAID: &str = "systemctl status tablecast; tail -n 20 /said";
+
 /// A package, and a folder for a system; `None` where there is no `dpkg`.
 fn packed(folder: &TempDir) -> Option<(PathBuf, PathBuf)> {
     if Command::new("dpkg-deb").arg("--version").output().is_err() {
@@ -198,7 +203,7 @@ fn packed(folder: &TempDir) -> Option<(PathBuf, PathBuf)> {
 #[test]
 fn a_package_is_installed_upgraded_removed_and_purged() {
     within(6 * LIMIT, || {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder_for_system();
         let Some((place, package)) = packed(&folder) else {
             return;
         };
@@ -275,13 +280,14 @@ fn a_package_is_installed_upgraded_removed_and_purged() {
 #[test]
 fn an_upgrade_leaves_the_service_as_the_administrator_has_it() {
     within(6 * LIMIT, || {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder_for_system();
         let Some((place, package)) = packed(&folder) else {
             return;
         };
         let Some(mut system) = System::managed(&place, &package) else {
             return;
         };
+        system.run(LOG);
         let first = install(&mut system, "active enabled");
         let second = install(&mut system, "active enabled");
         assert_ne!(first, second, "an upgrade restarts the service");
@@ -318,6 +324,6 @@ fn install(system: &mut System, state: &str) -> String {
     let states = system
         .try_run("systemctl is-active tablecast; systemctl is-enabled tablecast")
         .0;
-    assert_eq!(states.join(" "), state);
+    assert_eq!(states.join(" "), state, "{:#?}", system.try_run(SAID).0);
     system.run("systemctl show -P MainPID tablecast").concat()
 }

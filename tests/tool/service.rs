@@ -15,7 +15,7 @@ use nix::unistd::{Gid, Group, Uid};
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn publish(socket: &Path, key: &str) -> Command {
-    let mut command = tablecast(["publish", "--table", "t", "--key", key, "--publisher-multiproc-socket"]);
+    let mut command = crate::process::publish(["--table", "t", "--key", key, "--publisher-multiproc-socket"]);
     command.arg(socket);
     command
 }
@@ -33,7 +33,7 @@ fn a_socket_that_was_removed_is_there_again_and_who_was_connected_stays_so() {
         let mut host = Host::start();
         let mut watch = host.live_watch(&["--count", "4"]);
         let path = socket(host.folder.path());
-        let mut writer = tablecast(["publish", "--file", "-", "--publisher-multiproc-socket"]);
+        let mut writer = crate::process::publish(["--file", "-", "--publisher-multiproc-socket"]);
         writer.arg(&path);
         let mut writer = Process::start(writer);
         let mut told = |key: &str| {
@@ -237,7 +237,7 @@ fn the_socket_is_open_to_the_group_that_the_options_name() {
             println!("no writers of other users and groups: only root can be them");
         }
         // Connected before the socket is removed.
-        let mut writer = tablecast(["publish", "--file", "-", "--publisher-multiproc-socket"]);
+        let mut writer = crate::process::publish(["--file", "-", "--publisher-multiproc-socket"]);
         writer.arg(&path);
         let mut writer = Process::start(writer);
         writer.write("{\"table\":\"w\",\"key\":\"a\"}\n");

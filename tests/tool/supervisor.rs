@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, folder_for_system, within};
 use crate::host::{Host, service, socket};
 use crate::process::{LIMIT, Process, run, tablecast};
 use nix::sys::signal::{Signal, kill};
@@ -147,7 +147,7 @@ fn no_sign_of_life_is_given_that_is_not_asked_for() {
         let service = manager.start(command, Some(Duration::from_millis(4)));
         assert_eq!(manager.next(), "READY=1");
         for key in ["a", "b", "c"] {
-            let mut publish = tablecast(["publish", "--table", "t", "--key", key, "--publisher-multiproc-socket"]);
+            let mut publish = crate::process::publish(["--table", "t", "--key", key, "--publisher-multiproc-socket"]);
             publish.arg(&path);
             assert_eq!(run(publish).code, Some(0));
         }
@@ -254,7 +254,7 @@ fn a_service_runs_as_process_1_of_a_container() {
             );
             return;
         }
-        let folder = tempfile::tempdir().unwrap();
+        let folder = folder_for_system();
         let mut command = container();
         command.args(["sh", "-c", CONTAINER, "sh"]).arg(folder.path());
         command.arg(env!("CARGO_BIN_EXE_tablecast"));
@@ -276,7 +276,7 @@ fn a_service_runs_as_process_1_of_a_container() {
         assert_eq!(field("CapEff:"), "0000000000000000");
         // Its socket is in a folder that both see.
         let publish = |key: &str| {
-            let mut publish = tablecast(["publish", "--table", "t", "--key", key, "--publisher-multiproc-socket"]);
+            let mut publish = crate::process::publish(["--table", "t", "--key", key, "--publisher-multiproc-socket"]);
             publish.arg(&path);
             run(publish).code
         };
