@@ -1,5 +1,6 @@
 //! The alerts and the dashboard, in a Prometheus where there is one.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -53,7 +54,14 @@ fn servers_of_the_deployment_take_their_files() {
         let folder = tempfile::tempdir().unwrap();
         let put = |from: &str, name: &str| fs::copy(here(from), folder.path().join(name)).unwrap();
         put("contrib/prometheus/alerts.yml", "tablecast-alerts.yml");
-        for file in ["controller.yml", "agents.yml"] {
+        let mut instances = BTreeSet::new();
+        for file in ["controller1.yml", "controller2.yml", "agents.yml"] {
+            let text = fs::read_to_string(here(&format!("contrib/deployment/etc/prometheus/{file}"))).unwrap();
+            for target in text.lines().filter(|line| line.contains("targets:")) {
+                let (_, instance) = target.split_once("instance: ").unwrap();
+                // One server may keep the metrics of all hosts.
+                assert!(instances.insert(instance.to_owned()), "{target}");
+            }
             put(&format!("contrib/deployment/etc/prometheus/{file}"), file);
             let mut command = Command::new("promtool");
             command.args(["check", "config"]).arg(folder.path().join(file));

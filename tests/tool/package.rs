@@ -213,11 +213,14 @@ fn a_package_is_installed_upgraded_removed_and_purged() {
         // As on a host that has none of it.
         system.run("! id tablecast && ! command -v tablecast");
         system.run("dpkg --no-triggers --install /package.deb");
-        // Each option stands there once.
-        let options = system.run(&format!("sed -n 's/^#\\?\\([a-z_0-9]*\\) = .*/\\1/p' {CONFIG}"));
+        // Each option stands there once, and those that the package sets are options.
+        let options = system.run("sed -n 's/^#\\?\\([a-z_0-9]*\\) = .*/\\1/p' /usr/share/doc/tablecast/options.toml");
         let names: BTreeSet<_> = options.iter().map(String::as_str).collect();
         assert_eq!(names, Config::options().iter().map(|option| option.name).collect());
         assert_eq!(options.len(), names.len(), "{options:#?}");
+        system.run(&format!(
+            "tablecast config --config {CONFIG} | grep -q /var/lib/tablecast/tables.db"
+        ));
         system.run("tablecast --version && ! command -v man || man -l /usr/share/man/man1/tablecast-watch.1.gz | grep -q -- --count");
         assert_eq!(
             system.run(&format!("stat -c %U:%G:%a {CONFIG}")),
@@ -227,7 +230,8 @@ fn a_package_is_installed_upgraded_removed_and_purged() {
         system.run("bash -n /usr/share/bash-completion/completions/tablecast");
         system.run("! systemctl --version || systemd-analyze verify /usr/lib/systemd/system/tablecast.service");
         // What systemd makes for the unit.
-        system.run("install -d -o tablecast -g tablecast -m 750 /run/tablecast /var/lib/tablecast");
+        system.run("install -d -o tablecast -g tablecast -m 750 /run/tablecast");
+        system.run("install -d -o tablecast -g tablecast -m 700 /var/lib/tablecast");
         system.run(SERVE);
         let is_writer = "setpriv --reuid=1234 --regid=1234 --groups=";
         let publish = format!("tablecast publish --config {CONFIG} --table t --key");
@@ -237,36 +241,15 @@ fn a_package_is_installed_upgraded_removed_and_purged() {
         let (_, code) = system.try_run(&format!("{is_writer}1234 {publish} k"));
         assert_eq!(code, "1", "a stranger may publish");
 
-        system.run(&format!(
-            "tablecast watch --config {CONFIG} >/watched 2>/watched.log & sleep 0"
-        ));
-        system.run("until grep -q ready /watched.log; do sleep 0.02; done");
-        let load = format!(
-            "(n=0; until [ -e /enough ]; do n=$((n+1)); {publish} $n >/dev/null 2>&1 && echo $n >>/published; done; \
-             until {publish} last; do sleep 0.02; done) >/dev/null 2>&1 & until [ -s /published ]; do sleep 0.02; done"
-        );
-        system.run(&load);
+        begin_load(&mut system);
         system.run(&format!("sed -i '1i linger_ms = 600' {CONFIG} && chmod 600 {CONFIG}"));
-        system.run("dpkg --no-triggers --install /package.deb");
+        upgrade(&mut system);
         system.run(&format!("grep -q '^linger_ms = 600' {CONFIG}"));
         assert_eq!(system.run(&format!("stat -c %a {CONFIG}")), ["600"]);
         system.run(&format!("chmod 640 {CONFIG}"));
         system.run(STOP);
         system.run(SERVE);
-        // Once the watch hears what was published since, it hears the last one too.
-        system.run(
-            r#"mark=$(tail -n 1 /published); until n=$(tail -n 1 /published); [ $n -gt $((mark + 1)) ] && grep -q "\"key\":\"$n\"" /watched; do sleep 0.02; done; touch /enough"#,
-        );
-        system.run("until grep -q '\"key\":\"last\"' /watched; do sleep 0.02; done");
-        let published = system.run("cat /published");
-        eventually(LIMIT, || {
-            let watched = system.run("cat /watched");
-            let events: Vec<Value> = watched.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-            let seen: BTreeSet<_> = events.iter().filter_map(|event| event["key"].as_str()).collect();
-            let all_seen = published.iter().all(|key| seen.contains(key.as_str()));
-            // The first one is told at the beginning.
-            all_seen || events.iter().filter(|event| event["event"] == "sync").count() > 1
-        });
+        end_load(&mut system);
         system.run("kill $(pgrep -x tablecast); while pgrep -x tablecast; do sleep 0.02; done");
         system.run("dpkg --no-triggers --remove tablecast");
         system.run(&format!(
@@ -289,8 +272,22 @@ fn an_upgrade_leaves_the_service_as_the_administrator_has_it() {
         };
         system.run(LOG);
         let first = install(&mut system, "active enabled");
-        let second = install(&mut system, "active enabled");
+        system.run("echo ARGS=--metrics 9464 >>/etc/default/tablecast && systemctl restart tablecast");
+        let forwarded = |system: &mut System| {
+            let scrape = "exec 3<>/dev/tcp/127.0.0.1/9464; printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
+            let lines = system.run(&format!("bash -c \"{}\"", scrape.replace('"', "\\\"")));
+            let line = lines
+                .iter()
+                .find_map(|line| line.strip_prefix("tablecast_service_forwarded_frames_total "));
+            line.expect("no metrics").parse::<f64>().unwrap()
+        };
+        begin_load(&mut system);
+        eventually(LIMIT, || forwarded(&mut system) > 0.0);
+        upgrade(&mut system);
+        let second = system.run("systemctl show -P MainPID tablecast").concat();
         assert_ne!(first, second, "an upgrade restarts the service");
+        end_load(&mut system);
+        assert!(forwarded(&mut system) > 0.0);
         system.run("systemctl stop tablecast");
         install(&mut system, "inactive enabled");
         system.run("systemctl disable tablecast 2>&1");
@@ -315,6 +312,66 @@ fn an_upgrade_leaves_the_service_as_the_administrator_has_it() {
         system.run("dpkg --no-triggers --purge tablecast >&2");
         system.run("! find /etc/systemd /var/lib/systemd /run/tablecast* -name '*tablecast*' | grep .");
     });
+}
+
+/// Publishes updates with rising keys, as fast as a shell can, beside a watch.
+fn begin_load(system: &mut System) {
+    system.run(&format!(
+        "tablecast watch --config {CONFIG} >/watched 2>/watched.log & echo $! >/watching"
+    ));
+    system.run("until grep -q ready /watched.log; do sleep 0.02; done");
+    let publish = format!("tablecast publish --config {CONFIG} --table t --key");
+    system.run(&format!(
+        "(n=0; until [ -e /enough ]; do n=$((n+1)); {publish} $n >/dev/null 2>&1 && echo $n >>/published; done; \
+         until {publish} last; do sleep 0.02; done) >/dev/null 2>&1 & until [ -s /published ]; do sleep 0.02; done"
+    ));
+}
+
+/// Installs a newer version, whose list of options is another. Nobody is there to be asked.
+fn upgrade(system: &mut System) {
+    system.run(
+        "dpkg-deb --raw-extract /package.deb /newer && sed -i 's/^Version: .*/Version: 9.0.0/' /newer/DEBIAN/control && \
+         echo '#another = 1' >>/newer/usr/share/doc/tablecast/options.toml && dpkg-deb -Znone --build /newer /newer.deb >&2",
+    );
+    system.run("dpkg --no-triggers --install /newer.deb </dev/null >&2");
+    assert_eq!(system.run("dpkg-query -W -f='${Version}\\n' tablecast"), ["9.0.0"]);
+}
+
+/// Ends the load some time after the restart. What is missing in the watch was published before its last sync event.
+fn end_load(system: &mut System) {
+    // The first sync event comes at the beginning.
+    system.run(r#"until [ $(grep -c '"event":"sync"' /watched) -gt 1 ]; do sleep 0.02; done"#);
+    // Once the watch hears what was published since, it hears the last one too.
+    system.run(
+        r#"mark=$(tail -n 1 /published); until n=$(tail -n 1 /published); [ $n -gt $((mark + 1)) ] && grep -q "\"key\":\"$n\"" /watched; do sleep 0.02; done; touch /enough"#,
+    );
+    system.run("until grep -q '\"key\":\"last\"' /watched; do sleep 0.02; done");
+    let number = |key: &str| key.parse::<u64>().ok();
+    let published: BTreeSet<u64> = system
+        .run("cat /published")
+        .iter()
+        .filter_map(|key| number(key))
+        .collect();
+    let mut missing = published.clone();
+    let mut seen_since = u64::MAX;
+    for line in system.run("cat /watched") {
+        let event: Value = serde_json::from_str(&line).unwrap();
+        if event["event"] == "sync" {
+            seen_since = u64::MAX;
+        } else if let Some(key) = event["key"].as_str().and_then(number) {
+            missing.remove(&key);
+            seen_since = seen_since.min(key);
+        }
+    }
+    let silent: Vec<_> = missing.range(seen_since..).collect();
+    assert!(silent.is_empty(), "missing after the last sync event: {silent:?}");
+    assert!(
+        published.range(seen_since..).count() > 1,
+        "nothing was seen after the restart"
+    );
+    system.run(
+        "rm /enough /published; kill $(cat /watching); while kill -0 $(cat /watching) 2>/dev/null; do sleep 0.02; done",
+    );
 }
 
 /// Installs the package over what is there, without the index of manual pages, which takes longest. The service is in this state then; returns its process.

@@ -23,7 +23,7 @@ use screen::Screen;
 use sources::Sources;
 use view::View;
 
-/// Show addresses, topics, publishers, replicas and listeners, with rates and lags, again and again.
+/// Show addresses, the topics listened to, publishers, replicas and listeners, with rates and lags, again and again.
 ///
 /// On a terminal, keys sort: k kind, n name, r rate, l lag, w waiting, t staleness, s seen; arrows, PgUp, PgDn, Home and End
 /// scroll; / filters by the text that follows, up to Enter, and Escape shows all again; q ends. Elsewhere each look is a
