@@ -20,8 +20,12 @@ use common::{eventually, free_port, signal, within};
 use reexec::Process;
 use rig::{LONG, Rig, pass, quickly, send, update};
 use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc, ZmqOptions};
+use tablecast::queue::QueueOptions;
 use tablecast::transport::Driver;
-use tablecast::{Config, ErrorKind, Node, Publisher, PublisherOptions, Service, ServiceOptions, TopicState};
+use tablecast::{
+    Config, ErrorKind, Node, Publisher, PublisherOptions, Service, ServiceOptions, SubscriberOptions, SyncReason,
+    TopicState,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -319,6 +323,33 @@ fn a_taken_port_is_refused_and_frees_the_socket() {
         assert!(error.to_string().contains(&address), "{error}");
         drop(taken);
         eventually(LONG, || service(&socket, &address).is_ok());
+    });
+}
+
+/// The service sends hellos, and answers questions, for writers that number nothing.
+#[test]
+fn what_writers_without_numbers_send_is_not_proven() {
+    within(Duration::from_secs(60), || {
+        let (_folder, socket) = socket();
+        let service = service(&socket, "tcp://127.0.0.1:0").unwrap();
+        let options = SubscriberOptions {
+            resync_without_hellos: Duration::from_millis(200),
+            ..SubscriberOptions::default()
+        };
+        let rig = Rig::with(&network("tcp://127.0.0.1:0"), options, QueueOptions::default());
+        rig.listen(&["D"], &service.address().unwrap());
+        assert_eq!(rig.next_sync().as_str(), "connected");
+        assert_eq!(rig.subscriber.status().topics[0].state, TopicState::Live);
+        let context = zmq::Context::new();
+        let writer = context.socket(zmq::PUSH).unwrap();
+        writer.connect(&socket).unwrap();
+        let update = r#"{"table": "t", "key": "k", "action": "set", "topic": "D"}"#;
+        writer.send_multipart(["D", update], 0).unwrap();
+        assert_eq!(rig.next_key(), "k");
+        assert_eq!(rig.subscriber.status().topics[0].state, TopicState::Unconfirmed);
+        for _ in 0..3 {
+            assert_eq!(rig.next_sync(), SyncReason::NoHellos);
+        }
     });
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tablecast::config::JoinFrames;
 use tablecast::drivers::redis::{RedisDriver, RedisOptions};
+use tablecast::queue::QueueOptions;
 use tablecast::transport::Driver;
+use tablecast::{SubscriberOptions, SyncReason, TopicState};
 
 use crate::common::within;
 use crate::process::{Process, python};
@@ -103,5 +105,34 @@ fn redis_py_publishes_and_hears() {
         }
         assert_eq!(peer.end().code, Some(0));
         syncs(&rig, &["connected"]);
+    });
+}
+
+/// The server answers questions for publishers that number nothing.
+#[test]
+fn what_foreign_publishers_send_is_not_proven() {
+    within(Duration::from_secs(30), || {
+        let server = Server::start();
+        let options = SubscriberOptions {
+            resync_without_hellos: Duration::from_millis(200),
+            ..SubscriberOptions::default()
+        };
+        let rig = Rig::with(&driver(&server.address()), options, QueueOptions::default());
+        rig.listen(&["tenant1", "D"], &server.address());
+        assert_eq!(rig.next_sync().as_str(), "connected");
+        let update = r#"{"table": "t", "key": "k", "action": "set", "topic": "tenant1"}"#;
+        assert_eq!(server.ask::<u64>(&["PUBLISH", "tenant1", update]), 1);
+        assert_eq!(rig.next_key(), "k");
+        let states: Vec<_> = rig
+            .subscriber
+            .status()
+            .topics
+            .into_iter()
+            .map(|topic| topic.state)
+            .collect();
+        assert_eq!(states, [TopicState::Live, TopicState::Unconfirmed]);
+        for _ in 0..3 {
+            assert_eq!(rig.next_sync(), SyncReason::NoHellos);
+        }
     });
 }
