@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -21,9 +21,25 @@ pub(crate) fn within<T: Send + 'static>(limit: Duration, body: impl FnOnce() -> 
     };
     let thread = std::thread::Builder::new().name("test".into()).spawn(run).unwrap();
     if finished.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-        panic!("took longer than {limit:?}");
+        panic!("took longer than {limit:?}; the threads wait in {:#?}", waits());
     }
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The threads of this process, and the calls of the system that they wait in.
+fn waits() -> Vec<String> {
+    let read = |path: &Path, file: &str| {
+        fs::read_to_string(path.join(file))
+            .unwrap_or_default()
+            .trim()
+            .to_owned()
+    };
+    let tasks = fs::read_dir("/proc/self/task")
+        .into_iter()
+        .flatten()
+        .map_while(Result::ok);
+    let wait = |path: PathBuf| ["comm", "wchan", "syscall"].map(|file| read(&path, file)).join(" ");
+    tasks.map(|task| wait(task.path())).collect()
 }
 
 /// Waits until `condition` holds and fails the test if it does not within `limit`.
