@@ -541,7 +541,13 @@ fn a_path_is_expanded_as_in_a_shell_or_refused() {
         run(command)
     };
     assert_eq!(at_home(&["man", "~/man"]).code, Some(0));
-    assert!(home.join("man/tablecast.1").is_file());
+    let page = std::fs::read_to_string(home.join("man/tablecast-watch.1")).unwrap();
+    assert!(
+        page.contains(".SH \"EXIT STATUS\"") && page.ends_with(".BR tablecast (1)\n"),
+        "{page}"
+    );
+    let page = std::fs::read_to_string(home.join("man/tablecast.1")).unwrap();
+    assert!(page.contains(".BR tablecast-watch (1)"), "{page}");
     assert_fails(&at_home(&["config", "--config", "~/options.toml"]), 2, &["no_option"]);
     let publish = [
         "publish",

@@ -39,15 +39,19 @@ pub(crate) fn run_completions(args: &CompletionsArgs, mut command: Command) -> R
 /// Writes the pages. The options of the library stand only on the page of `full`, the command itself.
 pub(crate) fn run_man(args: &ManArgs, command: Command, full: Command) -> Result<()> {
     let folder = &args.folder;
-    let written = fs::create_dir_all(folder)
-        .and_then(|()| clap_mangen::generate_to(command, folder))
-        .and_then(|()| Man::new(full.disable_help_subcommand(true)).generate_to(folder))
-        .and_then(|_| end_pages(folder));
+    let write = || {
+        fs::create_dir_all(folder)?;
+        // Other pages may be there.
+        let place = tempfile::tempdir_in(folder)?;
+        clap_mangen::generate_to(command, &place)?;
+        Man::new(full.disable_help_subcommand(true)).generate_to(&place)?;
+        end_pages(place.path(), folder)
+    };
     let failed = |e| {
         let context = format!("cannot write the manual pages into {}", folder.display());
         Error::new(ErrorKind::Io, context).with_source(e)
     };
-    written.map_err(failed)
+    write().map_err(failed)
 }
 
 /// What stands at the end of each page.
@@ -60,29 +64,25 @@ The options of this host's publisher service, where a package installed it; othe
 .SH "SEE ALSO"
 "#;
 
-fn end_pages(folder: &Path) -> io::Result<()> {
-    let pages: Vec<PathBuf> = fs::read_dir(folder)?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<io::Result<_>>()?;
-    let mut names: Vec<&str> = pages.iter().filter_map(|page| name(page)).collect();
+/// Moves the pages from one folder to another, and ends them.
+fn end_pages(from: &Path, to: &Path) -> io::Result<()> {
+    let mut names = Vec::new();
+    for page in fs::read_dir(from)? {
+        let file = page?.file_name().to_string_lossy().into_owned();
+        names.extend(file.strip_suffix(".1").map(str::to_owned));
+    }
     names.sort_unstable();
-    for page in &pages {
-        let Some(name) = name(page) else { continue };
-        let others = names.iter().filter(|other| match name {
-            "tablecast" => **other != name,
-            _ => **other == "tablecast",
+    for name in &names {
+        let others = names.iter().filter(|other| match &**name {
+            "tablecast" => *other != name,
+            _ => *other == "tablecast",
         });
         let others: Vec<String> = others.map(|other| format!(".BR {other} (1)")).collect();
-        let mut page = fs::File::options().append(true).open(page)?;
-        writeln!(page, "{END}{}", others.join(" ,\n"))?;
+        let page = fs::read_to_string(from.join(format!("{name}.1")))?;
+        fs::write(
+            to.join(format!("{name}.1")),
+            format!("{page}{END}{}\n", others.join(" ,\n")),
+        )?;
     }
     Ok(())
-}
-
-/// The name of the command of a page.
-fn name(page: &Path) -> Option<&str> {
-    let is_page = page.extension().is_some_and(|section| section == "1");
-    page.file_stem()?
-        .to_str()
-        .filter(|name| is_page && name.starts_with("tablecast"))
 }
