@@ -11,6 +11,7 @@ mod connections;
 #[cfg(feature = "zmq")]
 mod foreign;
 mod group;
+mod lateness;
 mod moving;
 mod names;
 #[path = "../common/network.rs"]
