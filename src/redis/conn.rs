@@ -1,9 +1,10 @@
 //! One connection to one server.
 
 use std::error::Error as _;
-use std::io;
+use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
+use std::io;
 
 use ::redis::{Cmd, Value, cmd};
 use rustix::event::PollFlags;
@@ -39,6 +40,8 @@ pub(crate) struct Conn {
     selects: bool,
     /// The server has to be a Sentinel.
     is_sentinel: bool,
+    /// A number that no other connection has.
+    pub(super) mark: u64,
 }
 
 /// An output buffer larger than this is freed when it is empty.
@@ -71,6 +74,7 @@ impl Conn {
             is_known: false,
             selects: false,
             is_sentinel: access.is_sentinel,
+            mark: RandomState::new().hash_one(0),
         };
         let (user, password) = (&*access.user, access.password.expose());
         let mut hello = cmd("HELLO");
