@@ -28,6 +28,7 @@ mod reexec;
 mod resubscribe;
 #[path = "../common/rig.rs"]
 mod rig;
+mod rivals;
 mod sentinel;
 mod server;
 #[path = "../common/redis.rs"]

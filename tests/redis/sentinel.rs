@@ -1,4 +1,4 @@
-//! A master that Sentinels name: it is killed, stopped and cut off, and comes back; and two masters without Sentinels.
+//! A master that Sentinels name: it is killed, stopped and cut off, and comes back.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tablecast::config::{Config, Secret, Source};
 use tablecast::drivers::redis::RedisOptions;
-use tablecast::{AddressState, Database, DatabaseOptions, ErrorKind, Node, PublisherOptions, Store, Topic};
+use tablecast::{AddressState, Database, DatabaseOptions, ErrorKind, Node, Store, Topic};
 
 use crate::common::{eventually, within};
 use crate::group::{Group, Outage};
@@ -332,52 +332,5 @@ fn an_address_that_names_no_master_is_an_error_that_says_so() {
         rig.only("2", || send(&publisher, "D", "2"));
         assert_eq!(store.get("t", "k", None).unwrap().value, "v");
         assert_eq!(rig.peers()[0].1, AddressState::Live);
-    });
-}
-
-/// Nothing is written to either, and the error names both.
-#[test]
-fn two_masters_of_one_address_are_both_named() {
-    within(LIMIT, || {
-        let (one, other) = (Server::start(), Server::start());
-        let address = format!("redis://{},{}", one.host(), other.host());
-        let names_both = |text: &str| assert!(text.contains(&one.host()) && text.contains(&other.host()), "{text}");
-        let rows = |server: &Server| server.ask::<i64>(&["DBSIZE"]);
-        let driver = driver(&address);
-        let kept = store(&address);
-        let options = PublisherOptions {
-            send_timeout: SECOND / 2,
-            hello_interval: 60 * SECOND,
-            ..PublisherOptions::default()
-        };
-        let publisher = tablecast::Publisher::new(&*driver, options).unwrap();
-        let (rig, errors) = told(&driver);
-        let refuse = || {
-            let error = kept.create("t", "refused", "v", &Topic::ALL).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
-            names_both(&error.to_string());
-            let error = publisher.send_event(&update("k")).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
-            names_both(&error.to_string());
-        };
-        refuse();
-        start(&rig, &["D"], &address);
-        names_both(&errors.recv_timeout(LONG).unwrap().1);
-        assert_eq!((rows(&one), rows(&other)), (0, 0));
-        // Only one of them.
-        let () = other.ask(&["REPLICAOF", "127.0.0.1", &one.port().to_string()]);
-        rig.subscriber.wait_live(LONG).unwrap();
-        rig.only("1", || send(&publisher, "D", "1"));
-        kept.create("t", "k", "v", &Topic::ALL).unwrap();
-        eventually(LONG, || rows(&other) == rows(&one));
-        // It is noticed by those that are connected.
-        let () = other.ask(&["REPLICAOF", "NO", "ONE"]);
-        pass(SECOND);
-        let before = (rows(&one), rows(&other));
-        refuse();
-        assert_eq!((rows(&one), rows(&other)), before);
-        // Two addresses of one server are not two masters.
-        let alias = format!("redis://{},localhost:{}", one.host(), one.port());
-        store(&alias).create("t", "alias", "v", &Topic::ALL).unwrap();
     });
 }

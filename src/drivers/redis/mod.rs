@@ -12,6 +12,7 @@
 mod connecting;
 mod inbound;
 mod link;
+mod lookout;
 mod outbound;
 
 use std::collections::HashMap;
