@@ -1,18 +1,27 @@
 //! Two masters among the servers of one address, as after a failover whose old master came back.
 
+use std::collections::BTreeSet;
+use std::error::Error as _;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::{Cmd, Script, Value, cmd, from_redis_value};
+use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::conn::Conn;
+use super::conn::{Conn, IsReplica};
 use super::node::Node;
 use super::stream::Limit;
 use super::{Access, refused};
 
 /// A server that takes longer to answer does not count.
 const SHORT: Duration = Duration::from_millis(500);
+
+/// The servers that could not be asked, each of which was reported once. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Unasked(Arc<Mutex<BTreeSet<Node>>>);
 
 /// Fails if another of these servers is a master as well: which one replicas follow is not known here.
 ///
@@ -34,8 +43,11 @@ pub(super) fn beside<'a>(
     limit: Limit<'a>,
 ) -> impl Iterator<Item = Conn> + 'a {
     let others = servers.iter().filter(move |other| *other != node);
-    // A replica is refused.
-    let opened = others.filter_map(move |node| Conn::open(node, access, limit.share(SHORT)).ok());
+    let opened = others.filter_map(move |node| {
+        let opened = Conn::open(node, access, limit.share(SHORT));
+        access.unasked.note(node, opened.as_ref().err());
+        opened.ok()
+    });
     opened.filter(|conn| !conn.in_cluster)
 }
 
@@ -93,4 +105,35 @@ fn answer(conn: &mut Conn, request: &Cmd, limit: Limit<'_>) -> Result<Value> {
     conn.push(request);
     conn.flush(limit)?;
     conn.reply(limit)
+}
+
+impl Unasked {
+    /// Notes why a server was not connected to, and warns of one that is there and refuses: it may be a master.
+    fn note(&self, node: &Node, error: Option<&Error>) {
+        let Some(error) = error.filter(|error| !is_replica(error)) else {
+            self.0.lock().remove(node);
+            return;
+        };
+        if !is_away(error) && self.0.lock().insert(node.clone()) {
+            log::warn!("cannot ask {node} whether it is a master as well, so it does not count: {error}");
+        }
+    }
+}
+
+fn is_replica(error: &Error) -> bool {
+    error.source().is_some_and(|cause| cause.is::<IsReplica>())
+}
+
+/// True if there is no server, or it is silent.
+fn is_away(error: &Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData};
+    let is_answer = |e: &io::Error| matches!(e.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | InvalidData);
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(failure) = error.downcast_ref::<io::Error>() {
+            return !is_answer(failure);
+        }
+        cause = error.source();
+    }
+    error.kind() == ErrorKind::Timeout
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tablecast::{AddressState, ErrorKind, PublisherOptions, Store, Topic};
 
 use crate::common::{eventually, within};
@@ -93,4 +94,72 @@ fn a_connected_reader_leaves_when_there_are_two_masters() {
         syncs(&alone, &["connected"]);
         assert!(errors.is_empty());
     });
+}
+
+/// It may be an old master that is back with an old password: it does not count, but is reported once.
+#[test]
+fn a_server_that_refuses_the_login_is_reported_once() {
+    within(LIMIT, || {
+        let master = Server::with(&["--requirepass", "hunter2"]);
+        let old = Server::with(&["--requirepass", "hunter3"]);
+        let nobody = crate::common::free_port();
+        let address = format!("redis://:hunter2@{},{},127.0.0.1:{nobody}", master.host(), old.host());
+        let warnings = Warnings::about(&old.host());
+        let kept = store(&address);
+        kept.create("t", "k", "v", &Topic::ALL).unwrap();
+        eventually(LONG, || !warnings.all().is_empty());
+        for _ in 0..5 {
+            pass(BEAT);
+            kept.set("t", "k", "v").unwrap();
+        }
+        let said = warnings.all();
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(said[0].contains("WRONGPASS") && !said[0].contains("hunter"), "{said:?}");
+        // A reader reports it too; nobody reports a host that is away, or a replica.
+        let (rig, _errors) = told(&driver(&address));
+        start(
+            &rig,
+            &["D"],
+            &format!("redis://:hunter2@{},{}", master.host(), old.host()),
+        );
+        rig.subscriber.wait_live(LONG).unwrap();
+        eventually(LONG, || warnings.all().len() == 2);
+        assert_eq!(Warnings::about(&format!("127.0.0.1:{nobody}")).all(), [""; 0]);
+        let replica = Server::with(&["--requirepass", "hunter2", "--masterauth", "hunter2"]);
+        let () = replica.ask(&["REPLICAOF", "127.0.0.1", &master.port().to_string()]);
+        let beside = store(&format!("redis://:hunter2@{},{}", master.host(), replica.host()));
+        beside.set("t", "k", "w").unwrap();
+        assert_eq!(Warnings::about(&replica.host()).all(), [""; 0]);
+    });
+}
+
+/// The warnings of this process that name a host.
+struct Warnings(String);
+
+static LOGGED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+impl Warnings {
+    fn about(host: &str) -> Warnings {
+        struct Logger;
+        impl log::Log for Logger {
+            fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+                true
+            }
+            fn log(&self, record: &log::Record<'_>) {
+                LOGGED.lock().push(record.args().to_string());
+            }
+            fn flush(&self) {}
+        }
+        // Another test may have done it.
+        if log::set_logger(&Logger).is_ok() {
+            log::set_max_level(log::LevelFilter::Warn);
+        }
+        Warnings(host.to_owned())
+    }
+
+    fn all(&self) -> Vec<String> {
+        let begin = format!("cannot ask {} ", self.0);
+        let logged = LOGGED.lock();
+        logged.iter().filter(|line| line.starts_with(&begin)).cloned().collect()
+    }
 }
