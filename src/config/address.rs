@@ -119,13 +119,13 @@ impl Config {
         if (is_driver || self.nb_db_class == "redis" || !hosts.is_empty())
             && let Err(expected) = redis::joined(hosts, self.redis_tls)
         {
-            return failed("remote_db_hosts", expected, &hosts.join(","));
+            return failed("remote_db_hosts", &expected, &hosts.join(","));
         }
         // One of another driver is refused where it is connected: the program may replace it.
         let is_redis = |address: &str| ["redis", "valkey", "unix"].iter().any(|it| address.starts_with(it));
         for address in self.publishers.iter().filter(|address| is_driver && is_redis(address)) {
             if let Err(expected) = RedisAddress::parse(address) {
-                return failed("publishers", expected, address);
+                return failed("publishers", &expected, address);
             }
         }
         Ok(())
@@ -242,7 +242,8 @@ pub(super) fn is_redis(text: &str) -> bool {
     };
     let hosts = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
     match scheme {
-        "unix" => hosts.starts_with('/'),
+        // Whether it can be expanded is checked with the rest.
+        "unix" => hosts.starts_with(['/', '~', '$']),
         "redis" | "rediss" | "valkey" | "valkeys" | "redis-sentinel" | "rediss-sentinel" => {
             let host = hosts.split_once('/').map_or(hosts, |(host, _)| host);
             is_host(host)

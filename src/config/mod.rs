@@ -44,6 +44,7 @@ pub use options::{Config, OptionDoc};
 pub(crate) use redis::RedisAddress;
 pub use resubscribe::Resubscribe;
 pub use secret::Secret;
+#[cfg(feature = "zmq")]
 pub(crate) use socket::MAX_SOCKET_PATH;
 
 use crate::error::{Error, ErrorKind, Result};

@@ -240,7 +240,8 @@ options! {
         "Hosts of the database: a Redis server, or some nodes of a Redis cluster, which name the others. The first, \
         or each, may be a URL, with one user, password and database for all; then `redis_tls`, `redis_user` and \
         `redis_password` do not apply. With `redis-sentinel://` the hosts are Sentinels and user and password theirs; the three options are for \
-        the master. `rediss-sentinel://` means TLS for both.";
+        the master. `rediss-sentinel://` means TLS for both. In the path of a socket ~/ and $NAME are expanded. Rows belong to \
+        the database of that number, updates to the whole server: those published at `/4` are received at `/3` too.";
     redis_user: String = "", [is "at most 255 bytes without control characters", is_id],
         "User of Redis' access lists; empty means `default`.";
     redis_password: Secret = "", [is "a password"],

@@ -1,10 +1,12 @@
 //! Addresses of Redis servers as they are written, and lists of them.
 
-use super::MAX_SOCKET_PATH;
+use std::borrow::Cow;
+use std::env;
+
 use super::address::is_host;
+use super::{path, socket};
 
 /// An address taken apart; its user and password are encoded.
-#[derive(Clone, Copy)]
 #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "only its form is checked"))]
 pub(crate) struct RedisAddress<'a> {
     pub(crate) tls: bool,
@@ -12,8 +14,10 @@ pub(crate) struct RedisAddress<'a> {
     around: [&'a str; 2],
     /// `user:password`.
     pub(crate) credentials: &'a str,
-    /// Hosts with or without their ports, separated by commas; or the path of a socket.
+    /// Hosts with or without their ports, separated by commas; or the path of a socket as it is written.
     pub(crate) hosts: &'a str,
+    /// The path of the socket, if it has one.
+    pub(crate) socket: Option<String>,
     /// The hosts are Sentinels, and this is their name for the master.
     pub(crate) master: Option<&'a str>,
     pub(crate) database: u32,
@@ -21,14 +25,14 @@ pub(crate) struct RedisAddress<'a> {
 
 impl<'a> RedisAddress<'a> {
     /// Takes an address apart, or returns what is expected in place of a wrong part.
-    pub(crate) fn parse(address: &'a str) -> Result<RedisAddress<'a>, &'static str> {
+    pub(crate) fn parse(address: &'a str) -> Result<RedisAddress<'a>, Cow<'static, str>> {
         let (scheme, rest) = address.split_once("://").ok_or("a scheme")?;
         let (credentials, rest) = rest.rsplit_once('@').unwrap_or(("", rest));
         if credentials.contains("://") {
-            return Err("one address, and %3A%2F%2F for :// in a password");
+            return Err("one address, and %3A%2F%2F for :// in a password".into());
         }
         if credentials.contains('?') {
-            return Err("no parameters, and %3F for ? in a password");
+            return Err("no parameters, and %3F for ? in a password".into());
         }
         let (head, _) = address.split_at(address.len() - rest.len());
         let end = rest.find(if scheme == "unix" { '?' } else { '/' });
@@ -48,22 +52,19 @@ impl<'a> RedisAddress<'a> {
             }
             "redis" | "valkey" | "rediss" | "valkeys" => (None, behind),
             _ => {
-                return Err(
-                    "one of the schemes redis, rediss, valkey, valkeys, redis-sentinel, rediss-sentinel and unix",
-                );
+                let schemes =
+                    "one of the schemes redis, rediss, valkey, valkeys, redis-sentinel, rediss-sentinel and unix";
+                return Err(schemes.into());
             }
         };
-        match scheme {
-            "unix" if !hosts.starts_with('/') || hosts.len() > MAX_SOCKET_PATH => {
-                return Err("the absolute path of a socket");
-            }
-            "unix" => {}
-            _ if rest.contains('?') => return Err("no parameters: the number of a database stands behind a /"),
-            _ if !hosts.split(',').all(is_host) => return Err("hosts, each with or without its port"),
-            _ => {}
-        }
+        let socket = match scheme {
+            "unix" => Some(socket_path(hosts)?),
+            _ if rest.contains('?') => return Err("no parameters: the number of a database stands behind a /".into()),
+            _ if !hosts.split(',').all(is_host) => return Err("hosts, each with or without its port".into()),
+            _ => None,
+        };
         if !master.is_none_or(is_master_name) {
-            return Err("the name of the master, of letters, digits, and any of .-_, after a /");
+            return Err("the name of the master, of letters, digits, and any of .-_, after a /".into());
         }
         let database = match database {
             "" if scheme != "unix" => 0,
@@ -77,21 +78,26 @@ impl<'a> RedisAddress<'a> {
             around: [head, tail],
             credentials,
             hosts,
+            socket,
             master,
             database,
         })
     }
 
-    /// The path of the socket, if it has one.
-    pub(crate) fn socket(&self) -> Option<&'a str> {
-        self.hosts.starts_with('/').then_some(self.hosts)
-    }
-
     /// True if at most the hosts are others.
     fn is_like(&self, other: &RedisAddress<'_>) -> bool {
         let same = (self.around[0], self.master, self.database);
-        self.socket().is_none() && same == (other.around[0], other.master, other.database)
+        self.socket.is_none() && same == (other.around[0], other.master, other.database)
     }
+}
+
+/// The path of a socket, expanded as other paths are.
+fn socket_path(text: &str) -> Result<String, Cow<'static, str>> {
+    let expected = "the absolute path of a socket";
+    let path = path::expand(text, |name| env::var_os(name)).map_err(|reason| format!("{expected} ({reason})"))?;
+    let is_absolute = path.is_absolute() && socket::is_path(&path);
+    let text = path.to_str().filter(|_| is_absolute);
+    text.map(str::to_owned).ok_or(expected.into())
 }
 
 /// True if a Sentinel takes this as the name of a master.
@@ -102,7 +108,7 @@ fn is_master_name(name: &str) -> bool {
 
 /// The address that a list means: of hosts, of one address whose hosts are several items, or of addresses that differ in
 /// their hosts alone. Otherwise returns what is expected.
-pub(super) fn joined(items: &[String], tls: bool) -> Result<String, &'static str> {
+pub(super) fn joined(items: &[String], tls: bool) -> Result<String, Cow<'static, str>> {
     let text = items.join(",");
     let text = match text.contains("://") {
         true => text,
@@ -112,7 +118,7 @@ pub(super) fn joined(items: &[String], tls: bool) -> Result<String, &'static str
     for item in text.split(',') {
         match addresses.last_mut() {
             Some(last) if !item.contains("://") => last.extend([",", item]),
-            None if !item.contains("://") => return Err("hosts without a scheme, or one with a scheme first"),
+            None if !item.contains("://") => return Err("hosts without a scheme, or one with a scheme first".into()),
             _ => addresses.push(item.to_owned()),
         }
     }
@@ -124,6 +130,6 @@ pub(super) fn joined(items: &[String], tls: bool) -> Result<String, &'static str
             let [head, tail] = first.around;
             Ok(format!("{head}{}{tail}", hosts.join(",")))
         }
-        _ => Err("addresses that differ in their hosts alone, with one scheme, user, password and database"),
+        _ => Err("addresses that differ in their hosts alone, with one scheme, user, password and database".into()),
     }
 }

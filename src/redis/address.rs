@@ -40,7 +40,7 @@ impl Servers {
             let context = format!("{FORM}; expected {expected}, got {shown}");
             Error::new(ErrorKind::InvalidInput, context)
         };
-        let written = RedisAddress::parse(address).map_err(wrong)?;
+        let written = RedisAddress::parse(address).map_err(|expected| wrong(&expected))?;
         let decoded = |text| {
             let decoded = percent_decode_str(text).decode_utf8();
             decoded
@@ -51,7 +51,7 @@ impl Servers {
         let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
         let (user, password) = (decoded(user)?, Secret::new(decoded(password)?));
         let port = written.master.map_or(DEFAULT_PORT, |_| SENTINEL_PORT);
-        let nodes: Option<Vec<_>> = match written.socket() {
+        let nodes: Option<Vec<_>> = match &written.socket {
             Some(path) => Some(vec![Node::at_path(path)]),
             None => written.hosts.split(',').map(|host| Node::parse(host, port)).collect(),
         };

@@ -1,9 +1,10 @@
 //! One connection to one server.
 
 use std::error::Error as _;
-use std::io;
+use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use ::redis::{Cmd, Value, cmd};
 use rustix::event::PollFlags;
@@ -39,7 +40,13 @@ pub(crate) struct Conn {
     selects: bool,
     /// The server has to be a Sentinel.
     is_sentinel: bool,
+    /// A number that no other connection has.
+    pub(super) mark: u64,
 }
+
+/// The cause of the error of a connection to a replica.
+#[derive(Debug)]
+pub(super) struct IsReplica;
 
 /// An output buffer larger than this is freed when it is empty.
 const MAX_KEPT: usize = 1 << 20;
@@ -71,6 +78,7 @@ impl Conn {
             is_known: false,
             selects: false,
             is_sentinel: access.is_sentinel,
+            mark: RandomState::new().hash_one(0),
         };
         let (user, password) = (&*access.user, access.password.expose());
         let mut hello = cmd("HELLO");
@@ -177,10 +185,10 @@ impl Conn {
 
     /// The error for an unhealthy server.
     pub(crate) fn cut_off(&self) -> Error {
-        self.nonsense(match self.in_cluster {
-            true => "the cluster is down, or this server is cut off from it",
-            false => "it is a replica: its master does not receive messages published there",
-        })
+        match self.in_cluster {
+            true => self.nonsense("the cluster is down, or this server is cut off from it"),
+            false => Error::new(ErrorKind::Transport, format!("Redis at {}", self.node)).with_source(IsReplica),
+        }
     }
 
     pub(crate) fn node(&self) -> &Node {
@@ -324,6 +332,14 @@ impl Conn {
         Error::new(ErrorKind::Transport, format!("Redis at {}: {what}", self.node))
     }
 }
+
+impl fmt::Display for IsReplica {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it is a replica: its master does not receive messages published there")
+    }
+}
+
+impl std::error::Error for IsReplica {}
 
 impl AsFd for Conn {
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -158,6 +158,28 @@ impl Finder {
         }
     }
 
+    /// True if [`Finder::look_beside`] has a server to ask.
+    pub(crate) fn has_others(&self) -> bool {
+        self.access.masters.is_none() && self.servers.len() > 1
+    }
+
+    /// Fails if another one of the configured servers is a master as well as `node`, which is connected to. `own` is
+    /// another connection to it, made if it is needed.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`], with the names of both; others if `own` fails.
+    pub(crate) fn look_beside(&self, node: &Node, own: &mut Option<Conn>, limit: Limit<'_>) -> Result<()> {
+        for mut other in rivals::beside(node, &self.servers, &self.access, limit) {
+            let own = match own {
+                Some(own) => own,
+                None => own.insert(Conn::open(node, &self.access, limit.share(self.patience))?),
+            };
+            own.check()?;
+            rivals::compare(own, &mut other, limit)?;
+        }
+        Ok(())
+    }
+
     /// The servers to try: the cluster's, with the configured ones after the first, since those that a cluster names
     /// may be unreachable from here.
     fn candidates(&self, turn: usize) -> Vec<Node> {

@@ -54,6 +54,7 @@ pub(crate) use health::Health;
 pub(crate) use input::Incoming;
 use masters::Masters;
 pub(crate) use node::Node;
+use rivals::Unasked;
 pub(crate) use stream::{Limit, poll, signal};
 
 /// Credentials, certificates and times for Redis.
@@ -148,6 +149,7 @@ pub(crate) struct Access {
     #[cfg(feature = "redis-tls")]
     tls: Option<tls::Tls>,
     answered: Answered,
+    unasked: Unasked,
     /// The server is a Sentinel.
     is_sentinel: bool,
     /// Name the server.
@@ -216,6 +218,7 @@ impl Access {
             #[cfg(feature = "redis-tls")]
             tls: if tls { Some(tls::Tls::new(options)?) } else { None },
             answered: Answered::default(),
+            unasked: Unasked::default(),
             is_sentinel: false,
             masters: None,
         })

@@ -1,18 +1,27 @@
 //! Two masters among the servers of one address, as after a failover whose old master came back.
 
+use std::collections::BTreeSet;
+use std::error::Error as _;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::{cmd, from_redis_value};
+use ::redis::{Cmd, Script, Value, cmd, from_redis_value};
+use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::Access;
-use super::conn::Conn;
+use super::conn::{Conn, IsReplica};
 use super::node::Node;
 use super::stream::Limit;
+use super::{Access, refused};
 
 /// A server that takes longer to answer does not count.
 const SHORT: Duration = Duration::from_millis(500);
+
+/// The servers that could not be asked, each of which was reported once. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Unasked(Arc<Mutex<BTreeSet<Node>>>);
 
 /// Fails if another of these servers is a master as well: which one replicas follow is not known here.
 ///
@@ -22,32 +31,109 @@ pub(super) fn check(conn: &mut Conn, servers: &[Node], access: &Access, limit: L
     if conn.in_cluster {
         return Ok(());
     }
-    for node in servers {
-        if node == conn.node() {
-            continue;
-        }
-        // A replica is refused.
-        let Ok(mut other) = Conn::open(node, access, limit.share(SHORT)) else {
-            continue;
-        };
-        if !other.in_cluster && !are_one(conn, &mut other, limit) {
-            let context = format!(
-                "{} and {node} both say that they are the master; make one a replica of the other",
-                conn.node()
-            );
-            return Err(Error::new(ErrorKind::Unavailable, context));
-        }
-    }
-    Ok(())
+    let node = conn.node().clone();
+    beside(&node, servers, access, limit).try_for_each(|mut other| compare(conn, &mut other, limit))
 }
 
-/// True if these are connections to one server, by two of its addresses.
-fn are_one(one: &mut Conn, other: &mut Conn, limit: Limit<'_>) -> bool {
-    let run = |conn: &mut Conn| {
-        let about = conn.ask(cmd("INFO").arg("server"), limit.share(SHORT)).ok()?;
-        let about: String = from_redis_value(about).ok()?;
-        let run = about.lines().find_map(|line| line.strip_prefix("run_id:"));
-        run.map(str::to_owned)
-    };
-    run(one).is_some_and(|own| Some(own) == run(other))
+/// Connections to those servers beside `node` that say that they are masters.
+pub(super) fn beside<'a>(
+    node: &'a Node,
+    servers: &'a [Node],
+    access: &'a Access,
+    limit: Limit<'a>,
+) -> impl Iterator<Item = Conn> + 'a {
+    let others = servers.iter().filter(move |other| *other != node);
+    let opened = others.filter_map(move |node| {
+        let opened = Conn::open(node, access, limit.share(SHORT));
+        access.unasked.note(node, opened.as_ref().err());
+        opened.ok()
+    });
+    opened.filter(|conn| !conn.in_cluster)
+}
+
+/// Fails unless these are connections to one server, by two of its addresses.
+///
+/// # Errors
+/// As [`check`]; others if a connection fails.
+pub(super) fn compare(one: &mut Conn, other: &mut Conn, limit: Limit<'_>) -> Result<()> {
+    let both = format!("{} and {} both say that they are the master", one.node(), other.node());
+    match are_one(one, other, limit)? {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            let context = format!("{both}; make one a replica of the other");
+            Err(Error::new(ErrorKind::Unavailable, context))
+        }
+        Err(refusal) => {
+            let context = format!(
+                "{both}; make one a replica of the other, or, if they are one server, permit its user INFO, or EVAL \
+                 and EVALSHA"
+            );
+            Err(Error::new(ErrorKind::Unavailable, context).with_source(refusal))
+        }
+    }
+}
+
+/// True if these are connections to one server; a refusal if it does not let that be seen.
+fn are_one(one: &mut Conn, other: &mut Conn, limit: Limit<'_>) -> Result<Result<bool, Error>> {
+    if let (Some(own), Some(other)) = (run_id(one, limit)?, run_id(other, limit)?) {
+        return Ok(Ok(own == other));
+    }
+    // The server that has run a script knows it by its hash, and no other does.
+    let script = format!("return '{:016x}'", one.mark);
+    let hash = Script::new(&script).get_hash().to_owned();
+    if let Value::ServerError(why) = answer(one, cmd("EVAL").arg(script).arg(0), limit)? {
+        return Ok(Err(refused(one.node(), &why)));
+    }
+    Ok(match answer(other, cmd("EVALSHA").arg(hash).arg(0), limit)? {
+        Value::ServerError(why) if why.code() == "NOSCRIPT" => Ok(false),
+        Value::ServerError(why) => Err(refused(other.node(), &why)),
+        _ => Ok(true),
+    })
+}
+
+/// The id of the server's run; `None` without permission to ask.
+fn run_id(conn: &mut Conn, limit: Limit<'_>) -> Result<Option<String>> {
+    let about = answer(conn, cmd("INFO").arg("server"), limit)?;
+    let about: String = from_redis_value(about).unwrap_or_default();
+    let run = about.lines().find_map(|line| line.strip_prefix("run_id:"));
+    Ok(run.map(str::to_owned))
+}
+
+/// The answer, which may be a refusal.
+fn answer(conn: &mut Conn, request: &Cmd, limit: Limit<'_>) -> Result<Value> {
+    let limit = limit.share(SHORT);
+    conn.push(request);
+    conn.flush(limit)?;
+    conn.reply(limit)
+}
+
+impl Unasked {
+    /// Notes why a server was not connected to, and warns of one that is there and refuses: it may be a master.
+    fn note(&self, node: &Node, error: Option<&Error>) {
+        let Some(error) = error.filter(|error| !is_replica(error)) else {
+            self.0.lock().remove(node);
+            return;
+        };
+        if !is_away(error) && self.0.lock().insert(node.clone()) {
+            log::warn!("cannot ask {node} whether it is a master as well, so it does not count: {error}");
+        }
+    }
+}
+
+fn is_replica(error: &Error) -> bool {
+    error.source().is_some_and(|cause| cause.is::<IsReplica>())
+}
+
+/// True if there is no server, or it is silent.
+fn is_away(error: &Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, InvalidData};
+    let is_answer = |e: &io::Error| matches!(e.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | InvalidData);
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(failure) = error.downcast_ref::<io::Error>() {
+            return !is_answer(failure);
+        }
+        cause = error.source();
+    }
+    error.kind() == ErrorKind::Timeout
 }

@@ -131,6 +131,8 @@ fn a_list_of_redis_hosts_has_one_meaning() {
         (&["redis-sentinel://h1"], "the name of the master"),
         (&["unix:///r.sock?db=3&password=hunter2"], "?db=N"),
         (&["unix:///r.sock?password=hunter2"], "?db=N"),
+        (&["unix:///$NOWHERE/r.sock"], "NOWHERE is not set"),
+        (&["unix://:hunter2@~nobody/r.sock"], "~ stands for"),
     ] {
         let error = config(hosts).validate().unwrap_err();
         assert!(!error.to_string().contains("hunter"), "{error}");

@@ -104,6 +104,43 @@ fn a_socket_of_the_file_system_does_as_well() {
     });
 }
 
+/// As the paths of options.
+#[test]
+fn the_path_of_a_socket_is_expanded() {
+    within(LIMIT, || {
+        let home = std::env::var("HOME").unwrap();
+        let folder = tempfile::tempdir_in(&home).unwrap();
+        let socket = folder.path().join("redis.sock");
+        let _server = Server::with(&["--unixsocket", socket.to_str().unwrap()]);
+        let below = socket.strip_prefix(&home).unwrap().display();
+        for address in [format!("unix://~/{below}"), format!("unix://$HOME/{below}?db=0")] {
+            let mut config = Config::default();
+            for (option, value) in [
+                ("remote_db_hosts", &*address),
+                ("pub_sub_driver", "redis"),
+                ("nb_db_class", "redis"),
+                ("pub_sub_use_multiproc", "false"),
+            ] {
+                config.set(option, value, Source::Flag).unwrap();
+            }
+            config.validate().unwrap();
+            let node = Node::open(&config).unwrap();
+            node.subscriber().unwrap().wait_live(LONG).unwrap();
+            let database = node.database().unwrap();
+            database.store().create("t", &address, "v", &Topic::ALL).unwrap();
+            let shown = node.publisher().unwrap().address().unwrap();
+            assert_eq!(shown, format!("unix://{}", socket.display()));
+        }
+        let error = driver_error("unix:///$NOWHERE/r.sock");
+        assert!(error.contains("NOWHERE is not set"), "{error}");
+    });
+}
+
+fn driver_error(address: &str) -> String {
+    let made = tablecast::drivers::redis::RedisDriver::new(address, crate::options());
+    made.unwrap_err().to_string()
+}
+
 /// As a server before Redis 6 answers; it quotes the request, and so the password.
 #[test]
 fn a_server_without_hello_is_refused_without_the_password() {

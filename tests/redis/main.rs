@@ -11,6 +11,7 @@ mod connections;
 #[cfg(feature = "zmq")]
 mod foreign;
 mod group;
+mod lateness;
 mod moving;
 mod names;
 #[path = "../common/network.rs"]
@@ -27,6 +28,7 @@ mod reexec;
 mod resubscribe;
 #[path = "../common/rig.rs"]
 mod rig;
+mod rivals;
 mod sentinel;
 mod server;
 #[path = "../common/redis.rs"]

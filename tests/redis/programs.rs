@@ -37,11 +37,12 @@ pub(crate) fn read(store: &dyn Store, tables: &[String]) -> Result<Rows> {
     Ok(rows)
 }
 
-/// A reader's data: its copy, and the rows that it learned of by an update, or found when it read.
+/// A reader's data: its copy, and the rows that it learned of by an update, with the time of the first, or found when it
+/// read.
 #[derive(Default)]
 pub(crate) struct Copy {
     pub(crate) rows: Rows,
-    pub(crate) told: BTreeSet<(String, String)>,
+    pub(crate) told: BTreeMap<(String, String), Instant>,
     pub(crate) found: BTreeSet<(String, String)>,
     pub(crate) syncs: Vec<&'static str>,
 }
@@ -62,7 +63,7 @@ impl Reader {
             let row = (update.table.to_string(), update.key.to_string());
             let (version, value) = (update.version.unwrap(), update.value.clone().unwrap());
             let mut copy = ours.lock();
-            copy.told.insert(row.clone());
+            copy.told.entry(row.clone()).or_insert_with(Instant::now);
             // After a failover a version may be given again, to another value.
             if copy.rows.get(&row).is_none_or(|(held, _)| version >= *held) {
                 copy.rows.insert(row, (version, value));
@@ -196,10 +197,10 @@ fn readers_end_with_the_store_after_a_master_was_killed() {
         for reader in &readers {
             eventually(LONG, || reader.copy.lock().rows == content);
             let copy = reader.copy.lock();
-            let untold = survived.iter().filter(|row| !copy.told.contains(**row)).count();
+            let untold = survived.iter().filter(|row| !copy.told.contains_key(**row)).count();
             let unseen = survived
                 .iter()
-                .filter(|row| !copy.told.contains(**row) && !copy.found.contains(**row));
+                .filter(|row| !copy.told.contains_key(**row) && !copy.found.contains(**row));
             println!(
                 "a reader has all {} rows; of those that survived it found {untold} only when it read, at {:?}",
                 copy.rows.len(),

@@ -53,11 +53,15 @@ fn server() -> Server {
 }
 
 fn node(server: &Server, user: &str, topics: &[&str]) -> Node {
+    node_at(&[server.host()], user, topics)
+}
+
+fn node_at(hosts: &[String], user: &str, topics: &[&str]) -> Node {
     let mut config = Config::default();
     config.nb_db_class = "redis".into();
     config.pub_sub_driver = "redis".into();
     config.pub_sub_use_multiproc = false;
-    config.remote_db_hosts = vec![server.host()];
+    config.remote_db_hosts = hosts.to_vec();
     config.redis_user = user.into();
     config.redis_password = Secret::new("secret");
     config.topics = topics.iter().map(|name| topic(name)).collect();
@@ -139,5 +143,46 @@ fn a_tenant_reads_and_changes_only_its_own() {
         database.write(&write("tenant1.ports", one, "third"), 5).unwrap();
         eventually(LONG, || held().as_deref() == Some("third"));
         assert_eq!(server.ask::<(String, i64)>(&["PUBSUB", "NUMSUB", "tenant2"]).1, 0);
+    });
+}
+
+/// Nobody may ask the servers who they are.
+#[test]
+fn one_server_by_two_names_is_not_two_masters() {
+    within(LIMIT, || {
+        let (server, second) = (server(), server());
+        let names = [server.host(), format!("localhost:{}", server.port())];
+        let one = &topic("tenant1");
+        let reader = node_at(&names, "node1", &["tenant1"]);
+        reader.subscriber().unwrap().wait_live(LONG).unwrap();
+        let controller = node_at(&names, "controller1", &["tenant1"]);
+        let row = Write::create("tenant1.ports", "k", "first").topic(one);
+        controller.database().unwrap().write(&row, 5).unwrap();
+        assert_eq!(
+            reader.store().unwrap().get("tenant1.ports", "k", None).unwrap().value,
+            "first"
+        );
+
+        // Two servers are.
+        let names = [server.host(), second.host()];
+        let two = |user: &str| {
+            node_at(&names, user, &["tenant1"])
+                .store()
+                .unwrap()
+                .get("tenant1.ports", "k", None)
+        };
+        for user in ["node1", "controller1"] {
+            let text = two(user).unwrap_err().to_string();
+            assert!(text.contains("both say") && !text.contains("EVALSHA"), "{text}");
+        }
+        // Without the right to find out, the error names what is missing.
+        for server in [&server, &second] {
+            let () = server.ask(&["ACL", "SETUSER", "node1", "-evalsha"]);
+        }
+        let text = two("node1").unwrap_err().to_string();
+        assert!(
+            text.contains("both say") && text.contains("INFO, or EVAL") && text.contains("NOPERM"),
+            "{text}"
+        );
     });
 }

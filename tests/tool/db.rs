@@ -93,7 +93,7 @@ fn changes_are_stored_and_published() {
     assert_fails(
         &db.run(&port("get", &["--topic", "other"])),
         1,
-        &["not found", PORT, "other"],
+        &["not found", PORT, "other", db.file().to_str().unwrap()],
     );
 
     // Only changes are published.

@@ -99,6 +99,12 @@ fn once_prints_the_rows_and_check_the_differences() {
         assert_eq!((end.code, end.stdout), (Some(0), Vec::new()), "{}", end.stderr);
         let end = run(rows.replica(&["--once", "--topic", "none"]));
         assert_eq!(end.stdout, [r#"{"event":"synced","rows":0}"#]);
+        let place = host.folder.path().join("rows.db").display().to_string();
+        assert!(
+            end.stderr.contains(r#"no row of table "t" in the file"#) && end.stderr.contains(&place),
+            "{}",
+            end.stderr
+        );
         let end = run(rows.replica(&["--count", "9", "--timeout", "1"]));
         assert_eq!(end.code, Some(1));
         assert!(end.stderr.contains("9 changes"), "{}", end.stderr);

@@ -122,6 +122,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     }
     let watch = Watch {
         args,
+        place: output::place(&config),
         replica: &replica,
         tables,
         changes,
@@ -144,6 +145,8 @@ fn own_id() -> Name {
 
 struct Watch<'a> {
     args: &'a Args,
+    /// The store, as people look for it.
+    place: String,
     replica: &'a Replica,
     tables: Vec<ReplicaTable<String>>,
     changes: Receiver<Change>,
@@ -210,10 +213,14 @@ impl Watch<'_> {
         if self.args.check {
             return self.compare(out).map(|()| true);
         }
-        let rows = self.tables.iter().map(ReplicaTable::len).sum();
+        let rows: usize = self.tables.iter().map(ReplicaTable::len).sum();
         let printed = line(&mut self.columns, out, &Line::Synced { rows }).and_then(|()| out.flush());
         printed.map_err(output::failed)?;
         self.supervisor.ready();
+        if self.args.once && rows == 0 {
+            let tables: Vec<_> = self.args.table.iter().map(|table| format!("table {table:?}")).collect();
+            output::say(&format!("there is no row of {} in {}", tables.join(" or "), self.place));
+        }
         Ok(self.args.once)
     }
 

@@ -18,6 +18,7 @@ use crate::update::Topic;
 use super::Known;
 use super::connecting::{Connecting, Outcome};
 use super::link::{Link, Read};
+use super::lookout::Lookout;
 
 pub(super) struct RedisInbound {
     options: RedisOptions,
@@ -40,6 +41,8 @@ struct Peer {
     address: Arc<str>,
     finder: Finder,
     state: State,
+    /// Looks for a second master beside a connected one.
+    lookout: Option<Lookout>,
     /// How long to wait before the next connection.
     wait: Duration,
 }
@@ -148,11 +151,11 @@ impl RedisInbound {
         let wanted = wanted.chain([(self.wakeable.as_fd(), PollFlags::IN)]);
         let mut fds: Vec<_> = wanted.map(|(fd, flags)| PollFd::from_borrowed_fd(fd, flags)).collect();
         // Behind all others, since each of those belongs to a peer.
-        let masters = self.peers.iter().filter_map(|peer| match peer.state {
-            State::Linked(_) => peer.finder.master(),
-            _ => None,
-        });
-        fds.extend(masters.map(|master| master.news()));
+        let linked = self.peers.iter().filter(|peer| matches!(peer.state, State::Linked(_)));
+        fds.extend(linked.flat_map(|peer| {
+            let master = peer.finder.master().map(|master| master.news());
+            master.into_iter().chain(peer.lookout.as_ref().and_then(Lookout::news))
+        }));
         let waited = poll(&mut fds, timeout);
         waited.map_err(|e| Error::new(ErrorKind::Io, "cannot wait for messages").with_source(e))?;
         let ready: Vec<_> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
@@ -174,7 +177,11 @@ impl RedisInbound {
                 continue;
             };
             let is_master = peer.finder.master().map_or(Ok(()), |master| master.check());
-            if let Err(e) = is_master.and_then(|()| link.tend(now, &self.options)) {
+            let is_alone = || peer.lookout.as_ref().map_or(Ok(()), Lookout::check);
+            if let Err(e) = is_master
+                .and_then(|()| is_alone())
+                .and_then(|()| link.tend(now, &self.options))
+            {
                 peer.lose(&e, &self.options, &mut self.changes);
             }
         }
@@ -195,6 +202,7 @@ impl Inbound for RedisInbound {
             address: address.into(),
             finder: Finder::new(servers, access, self.options.heartbeat_timeout, Arc::clone(&self.turns)),
             state: State::Lost,
+            lookout: None,
             wait: Duration::ZERO,
         };
         peer.connect(&self.options)?;
@@ -312,6 +320,7 @@ impl Peer {
     fn lose(&mut self, error: &Error, options: &RedisOptions, changes: &mut VecDeque<(Arc<str>, Happened)>) {
         log::warn!("the connection to {} is lost: {error}", self.address);
         changes.push_back((Arc::clone(&self.address), Happened::Disconnected));
+        self.lookout = None;
         if let State::Linked(link) = std::mem::replace(&mut self.state, State::Lost) {
             self.finder.shun(link.conn().node());
             // A connection that was good for a while is replaced at once.
@@ -353,6 +362,10 @@ impl Peer {
             Some(Outcome::Failed(e)) => changes.push_back((Arc::clone(&self.address), Happened::Failed(e))),
             Some(Outcome::Connected(found)) => {
                 self.finder = found.finder;
+                match Lookout::start(&self.finder, &found.conn, options) {
+                    Ok(lookout) => self.lookout = lookout,
+                    Err(e) => changes.push_back((Arc::clone(&self.address), Happened::Failed(e))),
+                }
                 let mut link = Box::new(Link::new(found.conn, found.health));
                 for topic in topics {
                     link.subscribe(topic);

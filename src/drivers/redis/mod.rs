@@ -12,6 +12,7 @@
 mod connecting;
 mod inbound;
 mod link;
+mod lookout;
 mod outbound;
 
 use std::collections::HashMap;
@@ -33,7 +34,8 @@ use outbound::RedisOutbound;
 ///
 /// It needs Redis 6 or newer, or Valkey. Its commands, for access lists: `PUBLISH`; `SUBSCRIBE`, `UNSUBSCRIBE` and
 /// `PING`; and with a cluster `CLUSTER SLOTS` and `CLUSTER INFO`. Without the last two it works, but is spread only over
-/// the given nodes, and does not notice that a node is cut off from its cluster. The channels are the topics, and the
+/// the given nodes, and does not notice that a node is cut off from its cluster. If two addresses are one server,
+/// `INFO`, or else `EVAL` and `EVALSHA`, shows that they are no two masters. The channels are the topics, and the
 /// library's own, whose names begin with U+10FFFF and `tablecast/`.
 #[derive(Debug)]
 pub struct RedisDriver {

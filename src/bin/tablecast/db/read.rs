@@ -20,7 +20,13 @@ const GRACE: Duration = Duration::from_millis(900);
 pub(super) fn get(config: &Config, args: &RowArgs) -> Result<()> {
     let topic = args.topic()?;
     let row = open_store(config).and_then(|store| store.get(&args.table, &args.key, topic.as_ref()));
-    let row = row.map_err(|e| named_row(&args.table, &args.key, e))?;
+    let row = row.map_err(|e| match e.kind() {
+        ErrorKind::NotFound => {
+            let context = format!("no row in {}", output::place(config));
+            Error::new(ErrorKind::NotFound, context).with_source(e)
+        }
+        _ => named_row(&args.table, &args.key, e),
+    })?;
     output::result(&line(&args.table, &row)?)
 }
 
