@@ -1,6 +1,7 @@
 //! The command-line tool, as a user runs it.
 #![cfg(feature = "bin")]
 
+mod away;
 mod cli;
 #[path = "../common/mod.rs"]
 mod common;

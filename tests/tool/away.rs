@@ -1,0 +1,60 @@
+//! A Redis server that is away: it refuses, or accepts and says nothing.
+#![cfg(feature = "redis")]
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::common::{free_port, within};
+use crate::host::{service, socket};
+use crate::process::{LIMIT, Process, run, tablecast};
+use crate::servers::Server;
+use crate::supervisor::Manager;
+
+/// A service with this Redis server behind it.
+fn service_behind(folder: &Path, port: u16) -> Command {
+    let mut command = service(&socket(folder));
+    command.args(["--pub-sub-driver", "redis"]);
+    command.arg(format!("--remote-db-hosts=redis://127.0.0.1:{port}"));
+    command
+}
+
+/// Publishes `count` rows through the service; it takes them, and has not passed them on.
+fn publish(folder: &Path, count: usize) {
+    let mut writer = tablecast(["publish", "--file", "-", "--publisher-multiproc-socket"]);
+    writer.arg(socket(folder));
+    let mut writer = Process::start(writer);
+    for key in 0..count {
+        writer.write(&format!("{{\"table\":\"t\",\"key\":\"{key}\"}}\n"));
+    }
+    let end = writer.end();
+    assert_eq!(end.code, Some(0), "{end:?}");
+}
+
+#[test]
+fn a_service_whose_network_is_away_stops_in_time_and_reports_what_is_left() {
+    within(3 * LIMIT, || {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        for port in [free_port(), silent.local_addr().unwrap().port()] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut command = service_behind(folder.path(), port);
+            // The waits for the network are longer than the stop may take.
+            command.args(["--send-timeout-ms", "20000", "--linger-ms", "500"]);
+            let mut service = Process::start(command);
+            assert!(service.line().starts_with("ready"));
+            publish(folder.path(), 5);
+            let start = Instant::now();
+            service.signal("TERM");
+            let end = service.end();
+            assert_eq!(end.code, Some(0), "{end:?}");
+            assert!(start.elapsed() < Duration::from_millis(1_200), "{:?}", start.elapsed());
+            assert!(!socket(folder.path()).exists());
+            // With the hello and the goodbye of the writer.
+            let left = "messages of local processes were not passed on: 1 refused by the network driver, \
+                        6 left when the service stopped: no server takes messages at redis://127.0.0.1";
+            assert!(end.stderr.contains(left), "{}", end.stderr);
+        }
+    });
+}
