@@ -1,6 +1,7 @@
 //! The publisher service: one process a host that binds the port and passes on what the others send it.
 
 mod losses;
+mod progress;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,6 +18,7 @@ use crate::thread::{self, Failures, Thread};
 use crate::transport::{Driver, Inbound, Received, Wake};
 use crate::update::Topic;
 use losses::{Loss, Losses};
+use progress::Progress;
 
 /// Limits and times of a [`Service`].
 #[derive(Clone)]
@@ -91,6 +93,7 @@ struct Shared {
     last_chance: OnceLock<Instant>,
     /// The thread was woken since this was last looked at.
     responded: AtomicBool,
+    progress: Progress,
     forwarded: AtomicU64,
     malformed: AtomicU64,
     failed: AtomicU64,
@@ -133,6 +136,7 @@ impl Service {
             options,
             last_chance: OnceLock::new(),
             responded: AtomicBool::new(true),
+            progress: Progress::default(),
             forwarded: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -182,12 +186,13 @@ impl Service {
         self.thread.lock().as_ref().is_some_and(|thread| !thread.has_ended())
     }
 
-    /// True if the service's thread has responded to the previous call, since each call wakes it. For a watchdog, which
-    /// leaves more time between calls than `send_timeout`: a slow network may hold up the thread for that long.
+    /// True if the service's thread has responded to the previous call, since each call wakes it, or waits for the network
+    /// no longer than `send_timeout` and a second. For a watchdog.
     pub fn is_responsive(&self) -> bool {
         let responded = self.shared.responded.swap(false, Ordering::Relaxed);
         self.wake.wake();
-        responded
+        let limit = self.shared.options.send_timeout;
+        self.shared.progress.is_sending(limit, Instant::now()) || responded
     }
 
     /// Counts since the start.
@@ -298,11 +303,13 @@ impl Shared {
             .get()
             .map(|end| end.saturating_duration_since(Instant::now()));
         let timeout = left.map_or(self.options.send_timeout, |left| left.min(self.options.send_timeout));
+        let sending = self.progress.begin();
         let sent = link.turn(timeout).and_then(|mut turn| {
             turn.pass_on(topic, payload)?;
             turn.end(clock::now());
             Ok(())
         });
+        drop(sending);
         match sent {
             Ok(()) => count(&self.forwarded),
             Err(e) => {

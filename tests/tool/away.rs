@@ -58,3 +58,27 @@ fn a_service_whose_network_is_away_stops_in_time_and_reports_what_is_left() {
         }
     });
 }
+
+/// systemd would end a service without a sign of life in that time.
+#[test]
+fn a_service_that_waits_for_its_network_gives_signs_of_life() {
+    within(3 * LIMIT, || {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let manager = Manager::at_path(folder.path());
+        let mut command = service_behind(folder.path(), silent.local_addr().unwrap().port());
+        command.args(["--send-timeout-ms", "60000"]);
+        let watchdog = Duration::from_secs(2);
+        let service = manager.start(command, Some(watchdog));
+        assert_eq!(manager.next(), "READY=1");
+        publish(folder.path(), 3);
+        let start = Instant::now();
+        let mut last = start;
+        while start.elapsed() < 2 * watchdog {
+            assert_eq!(manager.next(), "WATCHDOG=1");
+            assert!(last.elapsed() < watchdog, "it would have been ended");
+            last = Instant::now();
+        }
+        manager.stop(service);
+    });
+}
