@@ -127,10 +127,12 @@ impl Service {
             hello_interval: options.hello_interval,
             max_message_bytes: options.max_message_bytes,
             send_timeout: options.send_timeout,
+            begins: true,
             hook: options.hook.clone(),
         };
         let mut outbound = network.outbound()?;
-        let interrupt = outbound.interrupt()?;
+        // Asked before the link uses it, which may take long.
+        let (interrupt, address) = (outbound.interrupt()?, outbound.address());
         let link = Link::new(outbound, encoder, link_options)?;
         let shared = Arc::new(Shared {
             options,
@@ -144,7 +146,6 @@ impl Service {
             hellos: link.hellos(),
             crowd: link.crowd(),
         });
-        let address = link.address();
         let run = Arc::clone(&shared);
         // The thread owns both ends, and closes them when it ends.
         let hook = run.options.hook.clone();

@@ -82,3 +82,16 @@ fn a_service_that_waits_for_its_network_gives_signs_of_life() {
         manager.stop(service);
     });
 }
+
+#[test]
+fn a_network_that_takes_nothing_is_named_at_the_start() {
+    within(3 * LIMIT, || {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = service_behind(folder.path(), free_port());
+        command.args(["--send-timeout-ms", "1000"]);
+        let mut service = Process::start(command);
+        assert!(service.line().starts_with("ready"));
+        // Before anything is published.
+        service.await_stderr("the network takes no messages yet: no server takes messages at redis://127.0.0.1");
+    });
+}
