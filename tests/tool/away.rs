@@ -95,3 +95,33 @@ fn a_network_that_takes_nothing_is_named_at_the_start() {
         service.await_stderr("the network takes no messages yet: no server takes messages at redis://127.0.0.1");
     });
 }
+
+#[test]
+fn a_writer_is_told_that_the_service_takes_no_more() {
+    within(3 * LIMIT, || {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = service_behind(folder.path(), silent.local_addr().unwrap().port());
+        command.args(["--send-timeout-ms", "60000", "--receive-hwm", "1"]);
+        let mut service = Process::start(command);
+        assert!(service.line().starts_with("ready"));
+        // More than the sockets hold.
+        let rows = folder.path().join("rows.json");
+        let value = "x".repeat(1 << 20);
+        let row = |key| format!("{{\"table\":\"t\",\"key\":\"{key}\",\"value\":\"{value}\"}}\n");
+        fs::write(&rows, (0..20).map(row).collect::<String>()).unwrap();
+        let address = format!("ipc://{}", socket(folder.path()).display());
+        for expected in [
+            format!("the publisher service at {address} takes no more messages"),
+            // The service lets in no others before it goes on.
+            format!("the process at {address} accepts connections and takes no messages"),
+        ] {
+            let mut writer = tablecast(["publish", "--send-hwm", "1", "--send-timeout-ms", "1000"]);
+            writer.arg("--publisher-multiproc-socket").arg(socket(folder.path()));
+            writer.arg("--file").arg(&rows);
+            let end = run(writer);
+            assert_eq!(end.code, Some(1), "{end:?}");
+            assert!(end.stderr.contains(&expected), "{}", end.stderr);
+        }
+    });
+}
