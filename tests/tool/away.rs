@@ -125,3 +125,36 @@ fn a_writer_is_told_that_the_service_takes_no_more() {
         }
     });
 }
+
+#[test]
+fn a_replica_waits_for_its_store_unless_it_is_to_end() {
+    within(3 * LIMIT, || {
+        let mut server = Server::start();
+        server.kill();
+        let replica = |args: &[&str]| {
+            let mut command = tablecast([
+                "replica",
+                "--table",
+                "t",
+                "--pub-sub-driver",
+                "redis",
+                "--nb-db-class",
+                "redis",
+            ]);
+            command
+                .arg(format!("--remote-db-hosts={}", server.address()))
+                .args(args);
+            command
+        };
+        for args in ["--once", "--check"] {
+            let end = run(replica(&[args]));
+            assert_eq!(end.code, Some(1), "{args}: {end:?}");
+        }
+        let mut waiting = Process::start(replica(&[]));
+        waiting.await_stderr("no rows yet: ");
+        server.restart();
+        assert_eq!(waiting.line(), r#"{"event":"synced","rows":0}"#);
+        waiting.signal("TERM");
+        assert_eq!(waiting.end().code, Some(0));
+    });
+}
