@@ -13,6 +13,7 @@ mod host;
 mod package;
 #[path = "../common/process.rs"]
 mod process;
+mod renamed;
 mod replica;
 #[cfg(feature = "redis")]
 #[path = "../common/redis.rs"]
