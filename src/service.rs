@@ -1,10 +1,11 @@
 //! The publisher service: one process a host that binds the port and passes on what the others send it.
 
 mod losses;
+mod progress;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -17,6 +18,7 @@ use crate::thread::{self, Failures, Thread};
 use crate::transport::{Driver, Inbound, Received, Wake};
 use crate::update::Topic;
 use losses::{Loss, Losses};
+use progress::Progress;
 
 /// Limits and times of a [`Service`].
 #[derive(Clone)]
@@ -63,7 +65,7 @@ pub struct ServiceStats {
     pub forwarded: u64,
     /// Frames dropped because they had not two parts, or were too large.
     pub malformed: u64,
-    /// Frames that the network driver refused.
+    /// Frames that the network driver refused, or that were left when the service stopped.
     pub failed: u64,
     /// Failures to receive from the local processes; the service tries again.
     pub errors: u64,
@@ -80,14 +82,18 @@ pub struct Service {
     shared: Arc<Shared>,
     address: Option<String>,
     wake: Arc<dyn Wake>,
+    /// Ends the waits for the network.
+    interrupt: Option<Arc<dyn Wake>>,
     thread: Mutex<Option<Thread>>,
 }
 
 struct Shared {
     options: ServiceOptions,
-    stopping: AtomicBool,
+    /// End of the time for what has come before the service is stopped; set when it stops.
+    last_chance: OnceLock<Instant>,
     /// The thread was woken since this was last looked at.
     responded: AtomicBool,
+    progress: Progress,
     forwarded: AtomicU64,
     malformed: AtomicU64,
     failed: AtomicU64,
@@ -98,6 +104,9 @@ struct Shared {
 
 /// The longest time that a stopping service goes on passing on what has come in.
 const DRAIN: Duration = Duration::from_millis(200);
+
+/// The longest time that it then counts what it has not passed on.
+const COUNT: Duration = Duration::from_millis(50);
 
 impl Service {
     /// Takes both ends, and begins to pass on: when this returns, processes and subscribers can connect.
@@ -118,13 +127,18 @@ impl Service {
             hello_interval: options.hello_interval,
             max_message_bytes: options.max_message_bytes,
             send_timeout: options.send_timeout,
+            begins: true,
             hook: options.hook.clone(),
         };
-        let link = Link::new(network.outbound()?, encoder, link_options)?;
+        let mut outbound = network.outbound()?;
+        // Asked before the link uses it, which may take long.
+        let (interrupt, address) = (outbound.interrupt()?, outbound.address());
+        let link = Link::new(outbound, encoder, link_options)?;
         let shared = Arc::new(Shared {
             options,
-            stopping: AtomicBool::new(false),
+            last_chance: OnceLock::new(),
             responded: AtomicBool::new(true),
+            progress: Progress::default(),
             forwarded: AtomicU64::new(0),
             malformed: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -132,7 +146,6 @@ impl Service {
             hellos: link.hellos(),
             crowd: link.crowd(),
         });
-        let address = link.address();
         let run = Arc::clone(&shared);
         // The thread owns both ends, and closes them when it ends.
         let hook = run.options.hook.clone();
@@ -142,6 +155,7 @@ impl Service {
             shared,
             address,
             wake,
+            interrupt,
             thread: Mutex::new(Some(thread)),
         })
     }
@@ -151,12 +165,19 @@ impl Service {
         self.address.clone()
     }
 
-    /// Stops passing on, and returns when both ends are closed. What the processes have sent until
-    /// then is still passed on, for at most 200 ms.
+    /// Stops passing on, and returns when both ends are closed. What the processes have sent until then is still passed
+    /// on, for at most 200 ms; the rest is counted and reported. A send that waits for the network is given up then, or
+    /// after its time limit with a driver that has no [`interrupt`](crate::transport::Outbound::interrupt).
     pub fn stop(&self) {
-        self.shared.stopping.store(true, Ordering::Release);
+        let end = *self.shared.last_chance.get_or_init(|| Instant::now() + DRAIN);
         self.wake.wake();
         let thread = self.thread.lock().take();
+        if let (Some(thread), Some(interrupt)) = (&thread, &self.interrupt)
+            && !thread.is_current()
+            && !thread.ends_by(end)
+        {
+            interrupt.wake();
+        }
         drop(thread);
     }
 
@@ -166,12 +187,13 @@ impl Service {
         self.thread.lock().as_ref().is_some_and(|thread| !thread.has_ended())
     }
 
-    /// True if the service's thread has responded to the previous call, since each call wakes it. For a watchdog, which
-    /// leaves more time between calls than `send_timeout`: a slow network may hold up the thread for that long.
+    /// True if the service's thread has responded to the previous call, since each call wakes it, or waits for the network
+    /// no longer than `send_timeout` and a second. For a watchdog.
     pub fn is_responsive(&self) -> bool {
         let responded = self.shared.responded.swap(false, Ordering::Relaxed);
         self.wake.wake();
-        responded
+        let limit = self.shared.options.send_timeout;
+        self.shared.progress.is_sending(limit, Instant::now()) || responded
     }
 
     /// Counts since the start.
@@ -190,8 +212,6 @@ impl Service {
 /// A run of the service's thread, whatever fails meanwhile.
 #[derive(Default)]
 struct Run {
-    /// End of the time for what has come before the service is stopped.
-    last_chance: Option<Instant>,
     failures: Failures,
     losses: Losses,
 }
@@ -218,17 +238,31 @@ impl Shared {
         }
     }
 
+    /// Counts what has come in and is not passed on any more.
+    fn leave(&self, inbound: &mut dyn Inbound, losses: &mut Losses) {
+        let end = Instant::now() + COUNT;
+        while Instant::now() < end {
+            match inbound.recv(Some(Duration::ZERO)) {
+                Ok(Received::Frame { .. }) => {
+                    count(&self.failed);
+                    losses.add(Loss::Left, clock::now());
+                }
+                Ok(Received::Idle) | Err(_) => return,
+                Ok(_) => {}
+            }
+        }
+    }
+
     /// Passes on until it is stopped, or receiving fails.
     fn pass_on(&self, inbound: &mut dyn Inbound, link: &Link, run: &mut Run) -> Result<()> {
         loop {
             // Messages that have already come in are still passed on when the service stops.
-            if run.last_chance.is_none() && self.stopping.load(Ordering::Acquire) {
-                run.last_chance = Some(Instant::now() + DRAIN);
-            }
-            if run.last_chance.is_some_and(|end| Instant::now() >= end) {
+            let last_chance = self.last_chance.get().copied();
+            if last_chance.is_some_and(|end| Instant::now() >= end) {
+                self.leave(inbound, &mut run.losses);
                 return Ok(());
             }
-            let mut timeout = run.last_chance.map(|_| Duration::ZERO);
+            let mut timeout = last_chance.map(|_| Duration::ZERO);
             if run.losses.deadline().is_some() {
                 let now = clock::now();
                 self.report(&mut run.losses, now);
@@ -244,7 +278,7 @@ impl Shared {
                     run.losses.add(Loss::Malformed, clock::now());
                 }
                 Received::Woken => self.responded.store(true, Ordering::Relaxed),
-                Received::Idle if run.last_chance.is_some() => return Ok(()),
+                Received::Idle if last_chance.is_some() => return Ok(()),
                 // Nothing ends the wait for the next frame but the stop: a driver may return early.
                 _ => {}
             }
@@ -265,11 +299,18 @@ impl Shared {
             count(&self.malformed);
             return losses.add(Loss::TooLarge, clock::now());
         }
-        let sent = link.turn(self.options.send_timeout).and_then(|mut turn| {
+        let left = self
+            .last_chance
+            .get()
+            .map(|end| end.saturating_duration_since(Instant::now()));
+        let timeout = left.map_or(self.options.send_timeout, |left| left.min(self.options.send_timeout));
+        let sending = self.progress.begin();
+        let sent = link.turn(timeout).and_then(|mut turn| {
             turn.pass_on(topic, payload)?;
             turn.end(clock::now());
             Ok(())
         });
+        drop(sending);
         match sent {
             Ok(()) => count(&self.forwarded),
             Err(e) => {

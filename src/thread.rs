@@ -106,9 +106,14 @@ impl Thread {
         self.ended.try_recv() == Err(TryRecvError::Disconnected)
     }
 
+    /// Waits for the end of its body; returns false if it has not ended by `deadline`.
+    pub(crate) fn ends_by(&self, deadline: Instant) -> bool {
+        self.ended.recv_deadline(deadline) == Err(RecvTimeoutError::Disconnected)
+    }
+
     /// Joins the thread if it ends by `deadline`; otherwise leaves it alone and returns false.
     pub(crate) fn join_by(mut self, deadline: Instant) -> bool {
-        let ended = self.ended.recv_deadline(deadline) == Err(RecvTimeoutError::Disconnected);
+        let ended = self.ends_by(deadline);
         if !ended {
             self.handle = None;
         }

@@ -98,6 +98,13 @@ pub trait Outbound: Send {
     fn waiter(&mut self) -> Result<Option<WaiterAndWake>> {
         Ok(None)
     }
+
+    /// Returns what ends the waits of this end, for a sender that is about to stop: once it was woken, the present send and
+    /// all later ones fail as soon as they would wait. `None` if a send never waits, or waits until its time limit
+    /// whatever happens. Asked once. Default: `None`.
+    fn interrupt(&mut self) -> Result<Option<Arc<dyn Wake>>> {
+        Ok(None)
+    }
 }
 
 /// Sends the maps of a payload one by one.

@@ -265,8 +265,8 @@ options! {
         `$HOME/.local/share` if it is not set; without a home the folder is `/var/lib/tablecast`.";
     monitor_tables: Vec<String> = "", [each "tables, whose names are not empty", not_empty],
         "Tables that the publisher service monitors because other programs write them without publishing. It stores \
-        what it has published under `publisher_id`, or, if that is empty, under the host name and the service's \
-        socket.";
+        what it has published under `publisher_id`, or, if that is empty, under the service's socket, and outside \
+        of `sqlite` the host name.";
     monitor_interval_ms: Duration = 1000 "milliseconds", [10..=86_400_000],
         "Pause of the publisher service between two polls of the monitored tables.";
     discover: bool = false, [is "true or false"],

@@ -72,6 +72,11 @@ impl Told {
         })
     }
 
+    /// True if no row is remembered.
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.iter().all(|part| part.rows.is_empty())
+    }
+
     /// Begins a listing of all rows.
     pub(super) fn begin(&mut self) {
         self.listing += 1;

@@ -76,11 +76,22 @@ impl Worker {
 
     fn poll(&mut self) -> Result<()> {
         count(&self.shared.polls, 1);
-        let mut told = match self.told.take() {
+        let known = self.told.take();
+        let is_known = known.is_some();
+        let mut told = match known {
             Some(told) => told,
             None => Told::load(&*self.store, &self.table, &self.id, |e| self.shared.fail(e))?,
         };
+        let was_empty = told.is_empty();
         let result = self.poll_with(&mut told);
+        if !is_known && was_empty && !told.is_empty() {
+            log::info!(
+                "the monitor of table {:?} had no memory under the id {:?}: it has published all rows, and no delete from \
+                 before",
+                self.table,
+                self.id
+            );
+        }
         self.told = Some(told);
         result
     }

@@ -5,15 +5,13 @@ use crate::publisher::{host_name, new_epoch};
 use crate::registry::Member;
 
 /// The row of the publisher that is bound at this address: under the id `publisher_id`, or, if that is empty, the
-/// host's name and the address without its key.
+/// host's name and the address without its key, as they are now.
 pub(super) fn of_publisher(config: &Config, bound: &str) -> Member {
-    let (bound, key) = split_key(bound);
-    let address = advertised(config, bound);
+    let address = advertised(&config.publisher_advertise, bound);
     let id = match config.publisher_id.as_str() {
-        "" => format!("{} {address}", host_name()),
+        "" => format!("{} {}", host_name(), split_key(&address).0),
         id => id.to_owned(),
     };
-    let address = key.map_or_else(|| address.clone(), |key| join_key(&address, key));
     Member {
         id,
         epoch: new_epoch(),
@@ -23,12 +21,18 @@ pub(super) fn of_publisher(config: &Config, bound: &str) -> Member {
     }
 }
 
-/// The address that other hosts connect to, for a publisher that is bound at this address.
-fn advertised(config: &Config, bound: &str) -> String {
+/// The address that other hosts connect to now, for a publisher that is bound at this address: a host may be renamed.
+pub(super) fn advertised(advertise: &str, bound: &str) -> String {
+    let (bound, key) = split_key(bound);
+    let address = without_key(advertise, bound);
+    key.map_or_else(|| address.clone(), |key| join_key(&address, key))
+}
+
+fn without_key(advertise: &str, bound: &str) -> String {
     let Some((host, port)) = bound.strip_prefix("tcp://").and_then(|rest| rest.rsplit_once(':')) else {
         return bound.to_owned();
     };
-    let host = match (config.publisher_advertise.as_str(), host) {
+    let host = match (advertise, host) {
         ("", "0.0.0.0" | "[::]" | "*") => host_name(),
         ("", host) => host.to_owned(),
         (host, _) if host.contains(':') && !host.starts_with('[') => format!("[{host}]"),

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::Node;
-use super::member::of_publisher;
+use super::member::{advertised, of_publisher};
 use crate::database::Database;
 use crate::dispatcher::{Dispatcher, DispatcherHandle, DispatcherOptions};
 use crate::error::{Error, Result};
 use crate::monitor::{Monitor, MonitorOptions};
 use crate::publisher::{Publisher, PublisherOptions, host_name};
-use crate::registry::{Discovery, PUBLISHERS, Registration};
+use crate::registry::{Discovery, Member, PUBLISHERS, Registration};
 use crate::service::{Service, ServiceOptions};
 use crate::store::Store;
 use crate::subscriber::{Subscriber, SubscriberOptions};
@@ -30,6 +30,8 @@ pub(super) struct Parts {
     pub(super) registration: Option<Arc<Registration>>,
     pub(super) network: Option<Arc<dyn Driver>>,
     pub(super) store: Option<Arc<dyn Store>>,
+    /// The store is the program's, not the one of the options.
+    pub(super) is_store_given: bool,
 }
 
 impl Parts {
@@ -143,7 +145,9 @@ impl Parts {
     fn register(&mut self, node: &Node, address: Option<String>) -> Result<()> {
         if let Some(address) = address.filter(|_| node.config.discover) {
             let (store, member) = (self.store(node)?, of_publisher(&node.config, &address));
-            let registration = Registration::new(store, PUBLISHERS, member, node.registry())?;
+            let advertise = node.config.publisher_advertise.clone();
+            let renewal = move |member: &mut Member| member.address = advertised(&advertise, &address);
+            let registration = Registration::with_renewal(store, PUBLISHERS, member, node.registry(), true, renewal)?;
             self.registration = Some(Arc::new(registration));
         }
         Ok(())
@@ -174,7 +178,8 @@ impl Parts {
     }
 
     /// Starts a monitor for each table of `monitor_tables`, all with one publisher. Their memory is stored under
-    /// `publisher_id`, or, if that is empty, the host's name and the socket of its publisher service.
+    /// `publisher_id`, or, if that is empty, the socket of the publisher service, and in a store that hosts share also the
+    /// host's name.
     fn begin_monitors(&mut self, node: &Node, multiproc: &dyn Driver) -> Result<()> {
         let config = &node.config;
         if config.monitor_tables.is_empty() {
@@ -182,6 +187,8 @@ impl Parts {
         }
         let store = self.store(node)?;
         let id = match config.publisher_id.as_str() {
+            // The file is this host's, which may be a container with another name each time.
+            "" if config.nb_db_class == "sqlite" && !self.is_store_given => config.multiproc_address(),
             "" => format!("{} {}", host_name(), config.multiproc_address()),
             id => id.to_owned(),
         };

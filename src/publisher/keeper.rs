@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::codec::HELLO;
-use crate::error::{Result, contain, report};
+use crate::error::{Error, Result, contain, report};
 use crate::thread::{self, Failures, jittered};
 use crate::transport::Waiter;
 
@@ -23,6 +23,20 @@ const IDLE: u32 = 8;
 const RETRY: Duration = Duration::from_millis(1);
 
 impl Shared {
+    /// Sends the first hello. A transport that takes nothing is reported.
+    pub(super) fn begin(&self) {
+        let introduced = contain(
+            || "the keeper of a publisher".into(),
+            || self.introduce(&mut self.lock(), self.send_timeout),
+        );
+        if let Err(e) = introduced.flatten()
+            && !self.stopping.load(Ordering::Acquire)
+        {
+            let error = Error::new(e.kind(), "the network takes no messages yet").with_source(e);
+            report(&error, self.hook.as_ref());
+        }
+    }
+
     /// Runs until it is stopped, whatever fails.
     pub(super) fn run(&self, waiter: &mut dyn Waiter) {
         let mut hello_at = Instant::now() + jittered(self.interval);

@@ -40,6 +40,8 @@ pub(crate) struct LinkOptions {
     pub(crate) max_message_bytes: usize,
     /// How long gathered updates may wait for the transport.
     pub(crate) send_timeout: Duration,
+    /// The keeper sends the first hello at once, and reports a transport that takes nothing.
+    pub(crate) begins: bool,
     pub(crate) hook: Option<ErrorHook>,
 }
 
@@ -88,6 +90,9 @@ impl Link {
         let keep = Arc::clone(&shared);
         let hook = keep.hook.clone();
         let body = move || {
+            if options.begins {
+                keep.begin();
+            }
             keep.run(&mut *waiter);
             Ok(())
         };

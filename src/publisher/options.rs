@@ -56,6 +56,7 @@ impl PublisherOptions {
             hello_interval: self.hello_interval,
             max_message_bytes: self.max_message_bytes,
             send_timeout: self.send_timeout,
+            begins: false,
             hook: self.hook.clone(),
         }
     }

@@ -43,7 +43,7 @@ impl<'a> Limit<'a> {
     }
 
     /// The same, but also cancelled by dropping the other end of `cancel`.
-    pub(super) fn or_cancelled_by(self, cancel: &'a UnixStream) -> Self {
+    pub(crate) fn or_cancelled_by(self, cancel: &'a UnixStream) -> Self {
         let cancels = match self.cancels {
             [None, _] => [Some(cancel), None],
             [first, _] => [first, Some(cancel)],

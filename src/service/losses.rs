@@ -13,12 +13,14 @@ pub(super) enum Loss {
     TooLarge,
     /// The network driver has not taken it.
     Refused,
+    /// It was left when the service stopped.
+    Left,
 }
 
 /// Messages that were not passed on since the last report.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
-    counts: [u64; 3],
+    counts: [u64; 4],
     /// Why the network driver has not taken the last one.
     cause: Option<Error>,
     /// Time of the next report, if there was a loss since the last one or not long before it.
@@ -47,12 +49,13 @@ impl Losses {
     /// The report that is due.
     pub(super) fn report(&mut self, now: Instant) -> Option<Error> {
         self.report_at.filter(|at| *at <= now)?;
-        let [malformed, too_large, refused] = std::mem::take(&mut self.counts);
+        let [malformed, too_large, refused, left] = std::mem::take(&mut self.counts);
         let cause = self.cause.take();
         let parts = [
             (malformed, ErrorKind::Malformed, "malformed"),
             (too_large, ErrorKind::TooLarge, "larger than max_message_bytes"),
             (refused, ErrorKind::Transport, "refused by the network driver"),
+            (left, ErrorKind::Stopped, "left when the service stopped"),
         ];
         let parts: Vec<_> = parts.into_iter().filter(|(count, ..)| *count > 0).collect();
         self.report_at = (!parts.is_empty()).then(|| after(now, PERIOD));

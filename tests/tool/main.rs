@@ -1,6 +1,7 @@
 //! The command-line tool, as a user runs it.
 #![cfg(feature = "bin")]
 
+mod away;
 mod cli;
 #[path = "../common/mod.rs"]
 mod common;
@@ -12,6 +13,7 @@ mod host;
 mod package;
 #[path = "../common/process.rs"]
 mod process;
+mod renamed;
 mod replica;
 #[cfg(feature = "redis")]
 #[path = "../common/redis.rs"]

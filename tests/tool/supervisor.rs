@@ -16,13 +16,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 /// A service manager, for one command.
-struct Manager {
+pub(crate) struct Manager {
     socket: UnixDatagram,
     name: OsString,
 }
 
 impl Manager {
-    fn at_path(folder: &Path) -> Manager {
+    pub(crate) fn at_path(folder: &Path) -> Manager {
         let path = folder.join("notify");
         Manager::bind(&SocketAddr::from_pathname(&path).unwrap(), path.into())
     }
@@ -41,7 +41,7 @@ impl Manager {
     }
 
     /// Starts the command; with `watchdog` it has to give signs of life.
-    fn start(&self, mut command: Command, watchdog: Option<Duration>) -> Process {
+    pub(crate) fn start(&self, mut command: Command, watchdog: Option<Duration>) -> Process {
         command.env("NOTIFY_SOCKET", &self.name);
         if let Some(time) = watchdog {
             command.env("WATCHDOG_USEC", time.as_micros().to_string());
@@ -50,7 +50,7 @@ impl Manager {
     }
 
     /// The next message.
-    fn next(&self) -> String {
+    pub(crate) fn next(&self) -> String {
         let mut message = [0; 256];
         let length = self.socket.recv(&mut message).expect("no message came");
         str::from_utf8(&message[..length]).unwrap().trim_end().to_owned()
@@ -72,7 +72,7 @@ impl Manager {
     }
 
     /// The command is ready and stops, and says so.
-    fn stop(&self, mut process: Process) {
+    pub(crate) fn stop(&self, mut process: Process) {
         process.signal("TERM");
         assert_eq!(self.next_word(), "STOPPING=1");
         assert_eq!(process.end().code, Some(0));

@@ -2,11 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::common::within;
 use crate::process::{LIMIT, run, tablecast};
+use crossbeam_channel::never;
 use tablecast::config::Config;
 use tablecast::store::{Store, StoreOptions, Write};
 use tablecast::stores::sqlite::SqliteStore;
@@ -85,6 +90,45 @@ fn wide_characters_keep_the_columns() {
             "端口🦀   v3       D      x",
         ];
         assert_eq!(shown, expected);
+    });
+}
+
+/// As a reader that is slow, and a pipe that another process may have made non-blocking.
+#[test]
+fn help_is_complete_however_slowly_it_is_read() {
+    within(LIMIT, || {
+        let read = |args: &[&str], to_stderr: bool| {
+            let (mut reader, writer) = UnixStream::pair().unwrap();
+            rustix::net::sockopt::set_socket_send_buffer_size(&writer, 4096).unwrap();
+            writer.set_nonblocking(true).unwrap();
+            let mut command = tablecast(args);
+            match to_stderr {
+                true => command.stdout(Stdio::null()).stderr(OwnedFd::from(writer)),
+                false => command.stdout(OwnedFd::from(writer)).stderr(Stdio::null()),
+            };
+            let mut child = command.spawn().unwrap();
+            // The command would keep its end open.
+            drop(command);
+            let mut text = Vec::new();
+            let mut part = [0; 512];
+            while let Ok(length @ 1..) = reader.read(&mut part) {
+                text.extend_from_slice(&part[..length]);
+                let _ = never::<()>().recv_timeout(Duration::from_millis(5));
+            }
+            (child.wait().unwrap().code(), String::from_utf8(text).unwrap())
+        };
+        for (args, code, to_stderr) in [
+            (&["service", "--help"][..], 0, false),
+            (&["--version"], 0, false),
+            (&[], 2, true),
+            (&["no-command"], 2, true),
+        ] {
+            let end = run(tablecast(args));
+            let whole = if to_stderr { end.stderr } else { end.stdout.join("\n") };
+            assert!(!whole.is_empty() && !whole.contains('\u{1b}'), "{whole}");
+            let (ended, text) = read(args, to_stderr);
+            assert_eq!((ended, text.trim_end()), (Some(code), whole.trim_end()), "{args:?}");
+        }
     });
 }
 

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     let cli = match Cli::read(std::env::args_os()) {
         Ok(cli) => cli,
         Err(usage) => {
-            let _ = usage.print();
+            output::usage(&usage);
             return ExitCode::from(if usage.use_stderr() { 2 } else { 0 });
         }
     };

@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 use std::fmt;
-use std::io::{self, StdoutLock, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use env_logger::Target;
@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use tablecast::{Config, Error, ErrorKind, Result};
 
 use crate::held_log;
-use crate::terminal::{shown, width_of};
+use crate::terminal::{self, shown, width_of};
 
 /// Behind the state of a connection or publisher that proves who it is.
 pub(crate) const AUTHENTICATED: &str = ", authenticated";
@@ -24,12 +24,30 @@ pub(crate) fn result(line: &str) -> Result<()> {
 
 /// Stdout, for one at a time, without a buffer. If it takes no more for now, as a pipe that does not block, it is waited for.
 pub(crate) fn stdout() -> impl Write {
-    Stdout(io::stdout().lock())
+    Patient(io::stdout().lock())
 }
 
-struct Stdout(StdoutLock<'static>);
+/// Writes the help, the version, or what is wrong with the command line, to where that belongs.
+pub(crate) fn usage(usage: &clap::Error) {
+    let text = usage.render();
+    let write = |is_terminal: bool, mut out: Box<dyn Write>| {
+        let text = match terminal::is_coloured(is_terminal) {
+            true => text.ansi().to_string(),
+            false => text.to_string(),
+        };
+        // There is nowhere to report a failure.
+        let _ = out.write_all(text.as_bytes());
+    };
+    match usage.use_stderr() {
+        true => write(io::stderr().is_terminal(), Box::new(Patient(io::stderr().lock()))),
+        false => write(io::stdout().is_terminal(), Box::new(stdout())),
+    }
+}
 
-impl Write for Stdout {
+/// An output that is waited for.
+struct Patient<T>(T);
+
+impl<T: AsFd> Write for Patient<T> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match rustix::io::write(self.0.as_fd(), bytes) {

@@ -101,9 +101,14 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     args.listen.apply(&mut config)?;
     let node = Node::open(&config)?;
     let _metrics = args.metrics.serve(&node)?;
-    // Said at once if the store is not there, rather than again and again in the background.
-    node.store()?
-        .table_version(args.table.first().map_or("", String::as_str))?;
+    let looked = node
+        .store()?
+        .table_version(args.table.first().map_or("", String::as_str));
+    match looked {
+        // The replica goes on trying.
+        Err(e) if e.is_transient() && !args.once && !args.check => log::warn!("no rows yet: {e}; still trying"),
+        looked => drop(looked?),
+    }
     let replica = node.replica_with(ReplicaOptions {
         topics: config.topics.clone(),
         id: Some(args.id.as_deref().map_or_else(own_id, Name::from)),

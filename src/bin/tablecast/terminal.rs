@@ -85,7 +85,7 @@ impl Columns {
     pub(crate) fn on(is_terminal: bool) -> Columns {
         Columns {
             widths: Vec::new(),
-            is_coloured: is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            is_coloured: is_coloured(is_terminal),
             width: is_terminal.then(|| size().0),
         }
     }
@@ -130,6 +130,11 @@ impl Columns {
         }
         line
     }
+}
+
+/// True if a terminal is to show colours.
+pub(crate) fn is_coloured(is_terminal: bool) -> bool {
+    is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// The columns and lines of the terminal at stdout. One that does not know its size, as on a serial line, has 80 and 24.

@@ -1,14 +1,17 @@
 //! The publishing end: a connection to one node, repaired by the send that finds it broken.
 
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ::redis::{Value, cmd};
+use parking_lot::Mutex;
 
 use crate::config::JoinFrames;
 use crate::error::{Error, ErrorKind, Result};
-use crate::redis::{Conn, Finder, Limit, RedisOptions, refused};
+use crate::redis::{Conn, Finder, Limit, RedisOptions, refused, signal};
 use crate::thread;
-use crate::transport::{Outbound, send_parts};
+use crate::transport::{Outbound, Wake, send_parts};
 
 pub(super) struct RedisOutbound {
     finder: Finder,
@@ -19,6 +22,17 @@ pub(super) struct RedisOutbound {
     patience: Duration,
     joins: JoinFrames,
     link: Option<Link>,
+    /// Waits are cancelled when the other end is dropped.
+    cancel: Option<UnixStream>,
+}
+
+/// The other end.
+struct Interrupt(Mutex<Option<UnixStream>>);
+
+impl Wake for Interrupt {
+    fn wake(&self) {
+        *self.0.lock() = None;
+    }
 }
 
 struct Link {
@@ -41,6 +55,7 @@ impl RedisOutbound {
             patience: options.heartbeat_timeout,
             joins: options.join_frames,
             link: None,
+            cancel: None,
         }
     }
 
@@ -79,7 +94,41 @@ impl Outbound for RedisOutbound {
     /// while there is time.
     fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
         let timeout = if timeout.is_zero() { AT_ONCE } else { timeout };
+        let cancel = self.cancel.take();
         let limit = Limit::until(thread::deadline(timeout));
+        let sent = self.send_within(
+            topic,
+            payload,
+            cancel.as_ref().map_or(limit, |it| limit.or_cancelled_by(it)),
+        );
+        self.cancel = cancel;
+        sent
+    }
+
+    fn takes_joined(&self) -> bool {
+        self.joins == JoinFrames::Always
+    }
+
+    fn send_joined(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
+        match self.joins {
+            JoinFrames::Never => send_parts(self, topic, payload, timeout),
+            JoinFrames::Auto | JoinFrames::Always => self.send(topic, payload, timeout),
+        }
+    }
+
+    fn address(&self) -> Option<String> {
+        Some(self.address.clone())
+    }
+
+    fn interrupt(&mut self) -> Result<Option<Arc<dyn Wake>>> {
+        let (cancel, other) = signal()?;
+        self.cancel = Some(cancel);
+        Ok(Some(Arc::new(Interrupt(Mutex::new(Some(other))))))
+    }
+}
+
+impl RedisOutbound {
+    fn send_within(&mut self, topic: &[u8], payload: &[u8], limit: Limit<'_>) -> Result<()> {
         loop {
             let failed = match self.link(limit) {
                 Ok(mut link) => {
@@ -99,31 +148,13 @@ impl Outbound for RedisOutbound {
             if failed.kind() == ErrorKind::Denied {
                 return Err(failed);
             }
-            limit.pause(PAUSE);
-            if limit.is_over() {
+            if !limit.pause(PAUSE) || limit.is_over() {
                 let context = format!("no server takes messages at {}", self.address);
                 return Err(Error::new(ErrorKind::Timeout, context).with_source(failed));
             }
         }
     }
 
-    fn takes_joined(&self) -> bool {
-        self.joins == JoinFrames::Always
-    }
-
-    fn send_joined(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
-        match self.joins {
-            JoinFrames::Never => send_parts(self, topic, payload, timeout),
-            JoinFrames::Auto | JoinFrames::Always => self.send(topic, payload, timeout),
-        }
-    }
-
-    fn address(&self) -> Option<String> {
-        Some(self.address.clone())
-    }
-}
-
-impl RedisOutbound {
     /// Waits for the answer to the message, and keeps the connection if it comes.
     fn confirm(&mut self, mut link: Link, limit: Limit<'_>) -> Result<()> {
         let reply = link.conn.reply(limit);

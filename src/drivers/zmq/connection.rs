@@ -277,6 +277,11 @@ impl Connection {
         matches!(self.stage, Stage::Resting(_))
     }
 
+    /// True if the other end speaks ZeroMQ.
+    pub(super) fn is_greeted(&self) -> bool {
+        matches!(self.stage, Stage::Greeted(_))
+    }
+
     pub(super) fn connects(&self) -> bool {
         self.endpoint.role_or(self.kind.role) == Role::Connect
     }

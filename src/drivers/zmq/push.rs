@@ -126,9 +126,20 @@ impl Outbound for PushOutbound {
                 if let Some(denied) = endpoint.path().and_then(path_lock::denied) {
                     return Err(denied);
                 }
-                let context = format!("no process takes messages at {endpoint}: is the publisher service running?");
+                let connection = &opened.connection;
+                let context = match () {
+                    () if connection.is_greeted() => format!(
+                        "the publisher service at {endpoint} takes no more messages: it waits for its network, is stopped, \
+                         or is too slow"
+                    ),
+                    () if connection.is_unheard() => format!(
+                        "the process at {endpoint} accepts connections and takes no messages: is it a publisher service, and \
+                         does it wait for its network?"
+                    ),
+                    () => format!("no process takes messages at {endpoint}: is the publisher service running?"),
+                };
                 let error = Error::new(ErrorKind::Timeout, context);
-                return Err(match opened.connection.trouble() {
+                return Err(match connection.trouble() {
                     Some(trouble) => error.with_source(trouble.to_owned()),
                     None => error,
                 });

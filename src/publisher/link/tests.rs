@@ -73,6 +73,7 @@ fn rig(max_message_bytes: usize, topics: &[&Topic]) -> Rig {
         hello_interval: interval,
         max_message_bytes,
         send_timeout: Duration::from_secs(1),
+        begins: false,
         hook: None,
     };
     let link = Link::new(Box::new(outbound), encoder, options).unwrap();
