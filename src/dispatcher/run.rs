@@ -72,6 +72,12 @@ impl Run {
 
     /// The next work, jobs and events in turns.
     fn next(&mut self) -> Option<Next> {
+        // Only here: a thread that became idle in the middle could be given nothing, and end no wait.
+        if let Some(workers) = &mut self.workers {
+            while let Ok(finished) = workers.finished().try_recv() {
+                workers.finish(finished, &mut self.queue);
+            }
+        }
         if self.jobs.is_empty() {
             return self.next_event().map(Next::Event);
         }
@@ -88,9 +94,6 @@ impl Run {
         let Some(workers) = &mut self.workers else {
             return self.queue.next(Instant::now, false);
         };
-        while let Ok(finished) = workers.finished().try_recv() {
-            workers.finish(finished, &mut self.queue);
-        }
         if workers.take_syncs()
             && let Some(reason) = self.queue.next_sync(Instant::now)
         {
@@ -158,5 +161,47 @@ impl Run {
         };
         let registry = &mut self.registry;
         self.shared.edit(|| Arc::make_mut(registry).apply(command));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crossbeam_channel::never;
+
+    use super::*;
+    use crate::queue::{self, QueueOptions};
+    use crate::update::{Action, DbUpdate};
+
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    /// A worker that finishes while the dispatcher looks for work wakes it, or gets the work.
+    #[test]
+    fn a_job_does_not_wait_beside_an_idle_worker() {
+        let (sender, mut queue) = queue::bounded(QueueOptions::default());
+        let (edits, commands) = crossbeam_channel::unbounded();
+        let shared = Arc::new(Shared::new(edits, sender.clone(), None, false));
+        let mut threads = Vec::new();
+        let workers = Workers::start(1, &shared, &mut threads).unwrap();
+        let update = DbUpdate::new("t", "k", Action::Set);
+        sender.push(&mut vec![update], &never()).unwrap();
+        queue.accept(queue.channel().recv_timeout(LIMIT).unwrap());
+        let mut run = Run::new(shared, commands, queue, Some(workers));
+        run.jobs.push_back(Box::new(|| ()));
+        // It was an event's turn: the worker has it, and is done before the next look.
+        run.was_job = true;
+        let Some(Next::Event(event)) = run.next() else {
+            panic!("no event");
+        };
+        run.deliver(event);
+        let end = Instant::now() + LIMIT;
+        while run.workers.as_ref().unwrap().finished().is_empty() {
+            assert!(Instant::now() < end);
+            crate::thread::pause(Duration::from_millis(1));
+        }
+        assert!(matches!(run.next(), Some(Next::Job(_))));
+        // Ends the worker.
+        drop(run);
     }
 }

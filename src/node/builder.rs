@@ -59,8 +59,7 @@ impl NodeBuilder {
 
     /// Sets the store, instead of the option `nb_db_class`.
     pub fn store(mut self, store: Arc<dyn Store>) -> NodeBuilder {
-        self.parts.store = Some(store);
-        self.parts.is_store_given = true;
+        self.parts.given_store = Some(store);
         self
     }
 

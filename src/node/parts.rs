@@ -30,8 +30,8 @@ pub(super) struct Parts {
     pub(super) registration: Option<Arc<Registration>>,
     pub(super) network: Option<Arc<dyn Driver>>,
     pub(super) store: Option<Arc<dyn Store>>,
-    /// The store is the program's, not the one of the options.
-    pub(super) is_store_given: bool,
+    /// The program's own store, instead of the one of the options.
+    pub(super) given_store: Option<Arc<dyn Store>>,
 }
 
 impl Parts {
@@ -63,7 +63,10 @@ impl Parts {
 
     pub(super) fn store(&mut self, node: &Node) -> Result<Arc<dyn Store>> {
         kept(&mut self.store, || {
-            let store = node.stores.open(&node.config)?;
+            let store = match &self.given_store {
+                Some(store) => Arc::clone(store),
+                None => node.stores.open(&node.config)?,
+            };
             #[cfg(feature = "metrics")]
             let store = node.running.lock().timed(store);
             Ok(store)
@@ -188,7 +191,7 @@ impl Parts {
         let store = self.store(node)?;
         let id = match config.publisher_id.as_str() {
             // The file is this host's, which may be a container with another name each time.
-            "" if config.nb_db_class == "sqlite" && !self.is_store_given => config.multiproc_address(),
+            "" if config.nb_db_class == "sqlite" && self.given_store.is_none() => config.multiproc_address(),
             "" => format!("{} {}", host_name(), config.multiproc_address()),
             id => id.to_owned(),
         };

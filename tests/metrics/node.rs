@@ -176,6 +176,22 @@ fn no_counter_falls_when_one_of_two_parts_ends() {
 }
 
 #[test]
+fn calls_of_a_store_that_the_program_gives_are_timed() {
+    within(LIMIT, || {
+        let config = Config::in_memory("metrics-given");
+        let store = Arc::new(MemoryStore::new());
+        let node = Node::builder(&config).store(store).open().unwrap();
+        let metrics = Metrics::new(&node);
+        node.store().unwrap().get("t", "k", None).unwrap_err();
+        let scrape = read(&metrics);
+        assert_eq!(
+            scrape.value("tablecast_store_call_duration_seconds_count{call=\"get\"}"),
+            1.0
+        );
+    });
+}
+
+#[test]
 fn a_node_without_metrics_measures_nothing() {
     within(LIMIT, || {
         let node = node("metrics-late");
