@@ -1,4 +1,4 @@
-//! Deadlines for tests.
+//! What all tests share: deadlines, ports, folders and signals.
 #![allow(dead_code)] // Each test target uses what it needs.
 
 use std::fs;
