@@ -211,7 +211,7 @@ fn on_a_terminal(size: &str, before: &str, args: &[String], after: &str) -> Proc
     let tool = env!("CARGO_BIN_EXE_tablecast");
     let args = args.join(" ");
     let mut command = Command::new("script");
-    let inside = format!("bash -c 'stty {size}; {before} {tool} {args}; {after}'");
+    let inside = format!("exec bash -c 'stty {size}; {before} {tool} {args}; {after}'");
     command.args(["-qec", &inside, "/dev/null"]).env("NO_COLOR", "1");
     Process::start(command)
 }
