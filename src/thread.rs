@@ -170,9 +170,15 @@ impl Failures {
 pub(crate) struct Background {
     /// Its name, for the log.
     what: String,
-    /// [`Stop`] is disconnected when this is gone.
-    alive: Mutex<Option<Sender<()>>>,
+    life: Mutex<Life>,
     thread: Mutex<Option<Thread>>,
+}
+
+enum Life {
+    /// [`Stop`] is disconnected when this is gone.
+    On(Sender<()>),
+    /// It was told to stop, at this time.
+    Told(Instant),
 }
 
 /// The sign for a [`Background`] thread to stop.
@@ -197,36 +203,44 @@ impl Background {
         let thread = spawn_fallible(name, hook, body)?;
         Ok(Background {
             what,
-            alive: Mutex::new(Some(alive)),
+            life: Mutex::new(Life::On(alive)),
             thread: Mutex::new(Some(thread)),
         })
     }
 
     /// Ends the thread's present or next [`Stop::within`] early.
     pub(crate) fn wake(&self) {
-        if let Some(alive) = &*self.alive.lock() {
+        if let Life::On(alive) = &*self.life.lock() {
             // If the channel is full, it is woken already.
             let _ = alive.try_send(());
         }
     }
 
-    /// Stops the thread. Waits for at most 300 ms.
-    pub(crate) fn stop(&self) {
-        Background::stop_all([self]);
+    /// Tells the thread to stop, and does not wait: several that are told first take no longer to stop than one.
+    pub(crate) fn tell(&self) {
+        self.told();
     }
 
-    /// Stops them all, and takes no longer than for one.
-    pub(crate) fn stop_all<'a>(all: impl IntoIterator<Item = &'a Background> + Clone) {
-        all.clone().into_iter().for_each(|it| drop(it.alive.lock().take()));
-        let deadline = Instant::now() + PATIENCE;
-        for it in all {
-            let thread = it.thread.lock().take();
-            if let Some(thread) = thread
-                && !thread.is_current()
-                && !thread.join_by(deadline)
-            {
-                log::warn!("{} still waits for the store", it.what);
-            }
+    /// Tells the thread to stop, unless it was told. Returns when.
+    fn told(&self) -> Instant {
+        let mut life = self.life.lock();
+        if let Life::Told(at) = *life {
+            return at;
+        }
+        let now = Instant::now();
+        *life = Life::Told(now);
+        now
+    }
+
+    /// Stops the thread. Waits until at most 300 ms after it was told.
+    pub(crate) fn stop(&self) {
+        let deadline = self.told() + PATIENCE;
+        let thread = self.thread.lock().take();
+        if let Some(thread) = thread
+            && !thread.is_current()
+            && !thread.join_by(deadline)
+        {
+            log::warn!("{} still waits for the store", self.what);
         }
     }
 }
@@ -290,6 +304,21 @@ mod tests {
         }
         assert!(told.is_empty());
         assert_eq!(failed_threads() - before, 2);
+    }
+
+    #[test]
+    fn those_that_are_told_first_stop_in_the_time_of_one() {
+        let (release, held) = crossbeam_channel::bounded::<()>(0);
+        let all = [(); 4].map(|()| {
+            let held = held.clone();
+            Background::spawn("held", "a test".into(), None, move |_| _ = held.recv()).unwrap()
+        });
+        let start = Instant::now();
+        all.iter().for_each(Background::tell);
+        all.iter().for_each(Background::stop);
+        let took = start.elapsed();
+        assert!(took >= PATIENCE && took < 3 * PATIENCE, "{took:?}");
+        drop(release);
     }
 
     #[test]

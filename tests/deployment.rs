@@ -84,7 +84,7 @@ fn every_copy_is_right_after_each_fault() {
             lines
                 .last()
                 .unwrap()
-                .ends_with("all copies were equal after each fault")
+                .ends_with("all copies were right during and equal after each fault")
         );
         eventually(LIMIT, || processes(&folder) == 0);
 
@@ -101,6 +101,8 @@ fn every_copy_is_right_after_each_fault() {
             assert!(number("end_s") - number("begin_s") >= 2.0, "{fault:?}");
             assert!(number("equal_s") - number("end_s") <= 31.0, "{fault:?}");
             assert!(number("rows_compared") > 50.0, "{fault:?}");
+            assert!(number("rows_looked_at") > 50.0, "{fault:?}");
+            assert_eq!(number("rows_wrong"), 0.0, "{fault:?}");
             assert_eq!(number("rows_differing"), 0.0, "{fault:?}");
         }
         let trace = fs::read_to_string(folder.join("trace.csv")).unwrap();

@@ -41,7 +41,7 @@ pub(crate) struct Answers {
     _topic: OwnTopic,
     _thread: Thread,
     registration: Arc<Registration>,
-    _watch: Watch,
+    watch: Watch,
 }
 
 /// The most questions that wait for the thread; others are lost, and asked again.
@@ -117,7 +117,7 @@ impl Answers {
             _topic: OwnTopic::register(subscriber, Topic::new(TOPIC)?, Some((TABLE.into(), Box::new(sink))))?,
             registration,
             // Removes the rows of killed replicas, so that writers stop waiting for them.
-            _watch: Watch::new(Arc::clone(store), REPLICAS, seldom, true, |_| ())?,
+            watch: Watch::new(Arc::clone(store), REPLICAS, seldom, true, |_| ())?,
         })
     }
 }
@@ -126,6 +126,12 @@ impl Answers {
     /// Renews the row at once, with the tables and topics now held.
     pub(crate) fn renew(&self) {
         self.registration.renew();
+    }
+
+    /// Tells the threads that use the store to stop, and does not wait.
+    pub(crate) fn tell(&self) {
+        self.registration.tell();
+        self.watch.tell();
     }
 }
 

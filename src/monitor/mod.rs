@@ -192,7 +192,8 @@ impl Monitor {
 
     /// As [`Monitor::stop`] for each, but in the time of one.
     pub(crate) fn stop_all(monitors: &[Monitor]) {
-        Background::stop_all(monitors.iter().map(|monitor| &monitor.thread));
+        monitors.iter().for_each(|monitor| monitor.thread.tell());
+        monitors.iter().for_each(|monitor| monitor.thread.stop());
     }
 }
 

@@ -303,12 +303,25 @@ fn not_reached(e: Error) -> Outcome {
     }
 }
 
-/// The meaning of a server's refusal: its code says it, unless a script hides it.
+/// The code of a refusal. Before Redis 7 that of a command in a script stands behind the place in the script.
+fn code(why: &ServerError) -> &str {
+    const PLACE: &str = "@user_script:";
+    let details = why.details().unwrap_or_default();
+    let text = match why.code() {
+        PLACE => Some(details),
+        "ERR" => details.rsplit_once(PLACE).map(|(_, text)| text),
+        _ => None,
+    };
+    let hidden = text.and_then(|text| text.split_once(": ")?.1.trim_start_matches('-').split(' ').next());
+    hidden.unwrap_or(why.code())
+}
+
+/// The meaning of a server's refusal.
 fn on_refusal(node: &Node, why: &ServerError) -> Outcome {
-    use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved, NoScript, ReadOnly, TryAgain};
+    use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved, NoScript, TryAgain};
     let error = |kind| refusal(kind, node, why);
     let details = why.details().unwrap_or_default();
-    match (why.kind(), why.code()) {
+    match (why.kind(), code(why)) {
         (Some(kind @ (Moved | Ask)), _) => match details.split(' ').nth(1).and_then(|other| Node::told(other, node)) {
             Some(other) => Outcome::Elsewhere(Redirect {
                 node: other,
@@ -319,13 +332,11 @@ fn on_refusal(node: &Node, why: &ServerError) -> Outcome {
         },
         (Some(NoScript), _) => Outcome::NoScript,
         (Some(TryAgain), _) => Outcome::Incomplete(error(ErrorKind::Unavailable)),
-        (Some(ClusterDown | BusyLoading | ReadOnly | MasterDown), _) | (_, "BUSY" | "NOREPLICAS") => {
+        (Some(ClusterDown | BusyLoading | MasterDown), _) | (_, "BUSY" | "NOREPLICAS" | "READONLY") => {
             Outcome::NotYet(error(ErrorKind::Unavailable))
         }
         (_, "OOM") => Outcome::Never(error(ErrorKind::Full)),
         (_, "WRONGTYPE") => Outcome::Never(error(ErrorKind::Malformed)),
-        _ if details.contains("READONLY ") => Outcome::NotYet(error(ErrorKind::Unavailable)),
-        _ if details.contains("OOM ") => Outcome::Never(error(ErrorKind::Full)),
         // Before Redis 7.2 an access list's refusal in a script has no code of its own.
         _ if details.contains("The user executing the script") => Outcome::Never(error(ErrorKind::Denied)),
         _ => Outcome::Never(match refused(node, why) {
@@ -354,5 +365,34 @@ fn give_up(is_unconfirmed: bool, limit: Limit<'_>) -> ErrorKind {
         true => ErrorKind::Unconfirmed,
         false if limit.is_over() => ErrorKind::Timeout,
         false => ErrorKind::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ::redis::{Value, parse_redis_value};
+
+    use super::*;
+
+    /// As Redis 5 and 7 word them.
+    #[test]
+    fn the_code_of_a_refusal_is_found_within_a_script() {
+        let in_script = "-ERR Error running script (call to f_568f): @user_script:72: ";
+        for (reply, expected) in [
+            (
+                "-WRONGTYPE Operation against a key script: f_568f, on @user_script:72.".to_owned(),
+                "WRONGTYPE",
+            ),
+            (format!("{in_script}WRONGTYPE Operation against a key"), "WRONGTYPE"),
+            (format!("{in_script}@user_script: 72: -OOM command not allowed"), "OOM"),
+            ("-@user_script: 193: -OOM command not allowed".to_owned(), "OOM"),
+            ("-ERR unknown command `X: Y`".to_owned(), "ERR"),
+            ("-ERR".to_owned(), "ERR"),
+        ] {
+            let Ok(Value::ServerError(why)) = parse_redis_value(format!("{reply}\r\n").as_bytes()) else {
+                panic!("{reply}");
+            };
+            assert_eq!(code(&why), expected, "{reply}");
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! One connection to one server.
 
-use std::error::Error as _;
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -15,8 +14,9 @@ use crate::error::{Error, ErrorKind, Result};
 use super::health::Health;
 use super::input::{Incoming, Input};
 use super::node::Node;
+use super::reply::Resp;
 use super::stream::{Limit, Stream};
-use super::{Access, field, refused, turned_away};
+use super::{Access, refused};
 
 /// A connection after a successful login. It cannot be used after an error.
 pub(crate) struct Conn {
@@ -32,14 +32,10 @@ pub(crate) struct Conn {
     /// The output, and the number of its bytes already sent.
     output: Vec<u8>,
     sent: usize,
+    /// The server's protocol.
+    pub(crate) resp: Resp,
     /// The server belongs to a cluster.
     pub(crate) in_cluster: bool,
-    /// The server has answered `HELLO`.
-    is_known: bool,
-    /// The answer to `SELECT` is missing.
-    selects: bool,
-    /// The server has to be a Sentinel.
-    is_sentinel: bool,
     /// A number that no other connection has.
     pub(super) mark: u64,
 }
@@ -56,16 +52,18 @@ const MAX_KEPT: usize = 1 << 20;
 const FRESH: Duration = Duration::from_micros(100);
 
 impl Conn {
-    /// A connection that is about to log in.
-    pub(super) fn greet(socket: Socket, node: &Node, access: &Access) -> Result<Conn> {
+    /// A connection before its login.
+    pub(super) fn new(socket: Socket, node: &Node, access: &Access) -> Result<Conn> {
         #[cfg(feature = "redis-tls")]
         let stream = match &access.tls {
             None => Stream::Plain(socket),
             Some(tls) => Stream::Tls(Box::new(tls.session(node).map_err(|e| lost(node, e))?), socket),
         };
         #[cfg(not(feature = "redis-tls"))]
+        let _ = access;
+        #[cfg(not(feature = "redis-tls"))]
         let stream = Stream::Plain(socket);
-        let mut conn = Conn {
+        Ok(Conn {
             node: node.clone(),
             stream,
             input: Input::default(),
@@ -74,93 +72,20 @@ impl Conn {
             received: 0,
             output: Vec::new(),
             sent: 0,
+            resp: Resp::Three,
             in_cluster: false,
-            is_known: false,
-            selects: false,
-            is_sentinel: access.is_sentinel,
             mark: RandomState::new().hash_one(0),
-        };
-        let (user, password) = (&*access.user, access.password.expose());
-        let mut hello = cmd("HELLO");
-        hello.arg(3);
-        if !(user.is_empty() && password.is_empty()) {
-            let user = if user.is_empty() { "default" } else { user };
-            hello.arg("AUTH").arg(user).arg(password);
-        }
-        hello.arg("SETNAME").arg("tablecast");
-        conn.push(&hello);
-        if access.database != 0 {
-            conn.push(cmd("SELECT").arg(access.database));
-            conn.selects = true;
-        }
-        Ok(conn)
+        })
     }
 
-    /// Continues the login that [`Conn::greet`] began, without waiting; returns true once it has succeeded.
-    pub(super) fn is_welcome(&mut self, access: &Access) -> Result<bool> {
-        self.log_in(access).map_err(|e| self.unanswered(e))
+    /// Why there may be no answer.
+    pub(super) fn doubt(&self, kind: io::ErrorKind) -> Option<&'static str> {
+        self.stream.doubt(kind)
     }
 
-    /// The error for a failed login; without an answer, it says why that may be.
-    pub(super) fn unanswered(&self, e: Error) -> Error {
-        let cause = e.source().and_then(|cause| cause.downcast_ref::<io::Error>());
-        let may_doubt = self.received == 0 && self.node.path().is_none();
-        let doubt = cause.and_then(|cause| self.stream.doubt(cause.kind()));
-        match doubt.filter(|_| may_doubt) {
-            Some(doubt) => {
-                let context = format!("Redis at {} does not answer: {doubt}", self.node);
-                Error::new(e.kind(), context).with_source(e)
-            }
-            None => e,
-        }
-    }
-
-    fn log_in(&mut self, access: &Access) -> Result<bool> {
-        self.send_some()?;
-        while !self.is_known || self.selects {
-            match self.next(usize::MAX)? {
-                Some(Incoming::Value(Value::ServerError(why))) => {
-                    return Err(turned_away(&self.node, &why, &access.password));
-                }
-                Some(Incoming::Value(about)) if !self.is_known => {
-                    self.learn(&about)?;
-                    self.is_known = true;
-                }
-                Some(Incoming::Value(_)) => self.selects = false,
-                Some(_) => {}
-                None if self.fill()? => {}
-                None => return Ok(false),
-            }
-        }
-        Ok(true)
-    }
-
-    /// Takes the server's answer to `HELLO`.
-    fn learn(&mut self, about: &Value) -> Result<()> {
-        let Some(mode) = field(about, "mode") else {
-            return Err(self.nonsense("no answer to HELLO"));
-        };
-        let node = &self.node;
-        match (mode == "sentinel", self.is_sentinel) {
-            (true, true) => return Ok(()),
-            (false, false) => {}
-            (true, false) => {
-                let context = format!(
-                    "{node} is a Sentinel, not a Redis server: give redis-sentinel://{node}/ and the master's name"
-                );
-                return Err(Error::new(ErrorKind::Denied, context));
-            }
-            (false, true) => {
-                let context = format!("{node} is a Redis server, not a Sentinel: give redis://{node}");
-                return Err(Error::new(ErrorKind::Denied, context));
-            }
-        }
-        self.in_cluster = mode == "cluster";
-        // One name may stand for a master and its replicas.
-        if !self.in_cluster && Health::read(about).is_some_and(|health| !health.ok) {
-            return Err(self.cut_off());
-        }
-        Ok(())
+    /// Notes that this is a connection for subscriptions.
+    pub(crate) fn will_subscribe(&mut self) {
+        self.input.has_pushes_as_arrays = self.resp == Resp::Two;
     }
 
     /// Asks for the server's health, and fails if it is not healthy, or still loads its data; `None` without permission
@@ -173,7 +98,7 @@ impl Conn {
         {
             return Err(e);
         }
-        match self.ask(&Health::question(self.in_cluster), limit) {
+        match self.ask(&Health::question(self.in_cluster, self.resp), limit) {
             Ok(answer) => match Health::read(&answer) {
                 Some(health) if !health.ok => Err(self.cut_off()),
                 health => Ok(health),
@@ -325,6 +250,12 @@ impl Conn {
             true => self.stream.news() | self.stream.room(),
             false => self.stream.news(),
         }
+    }
+
+    /// The error for a server that has sent nothing for this time.
+    pub(crate) fn silent(&self, timeout: Duration) -> Error {
+        let context = format!("Redis at {} has sent nothing for {timeout:?}", self.node);
+        Error::new(ErrorKind::Timeout, context)
     }
 
     /// The error for an unexpected answer.

@@ -16,6 +16,7 @@ use super::health::Health;
 use super::master::Master;
 use super::masters::Masters;
 use super::node::{self, Node};
+use super::reply::Resp;
 use super::rivals;
 use super::stream::Limit;
 
@@ -145,6 +146,17 @@ impl Finder {
         self.known.clear();
         self.shunned.clear();
         Err(error)
+    }
+
+    /// Another connection to the same server, for questions, if one with subscriptions takes none.
+    ///
+    /// # Errors
+    /// As [`Conn::open`].
+    pub(crate) fn ask_beside(&self, conn: &Conn, limit: Limit<'_>) -> Result<Option<Conn>> {
+        match conn.resp {
+            Resp::Three => Ok(None),
+            Resp::Two => Conn::open(conn.node(), &self.access, limit.share(self.patience)).map(Some),
+        }
     }
 
     /// Fails if another one of the configured servers is a master as well.

@@ -16,20 +16,22 @@ use crate::config::Secret;
 /// A larger payload of a message is skipped.
 const LIMIT: usize = 1 << 10;
 
-/// The input of a connection: the first byte says how it is cut into pieces.
+/// The input of a connection: the first byte says how it is cut into pieces, and whether it is of subscriptions in RESP2.
 pub(crate) fn replies(data: &[u8]) {
     let Some((step, input)) = data.split_first() else {
         return;
     };
-    let (whole, values) = taken_apart(input, input.len().max(1));
-    let (pieces, _) = taken_apart(input, usize::from(step % 32) + 1);
+    let arrays = step >= &128;
+    let (whole, values) = taken_apart(input, input.len().max(1), arrays);
+    let (pieces, _) = taken_apart(input, usize::from(step % 32) + 1, arrays);
     assert_eq!(whole, pieces);
     values.into_iter().for_each(understand);
 }
 
 /// The parts of the input, as text, and the values in it. It comes in pieces of `step` bytes.
-fn taken_apart(input: &[u8], step: usize) -> (Vec<String>, Vec<Value>) {
+fn taken_apart(input: &[u8], step: usize, arrays: bool) -> (Vec<String>, Vec<Value>) {
     let (mut taken, mut parts, mut values) = (Input::default(), Vec::new(), Vec::new());
+    taken.has_pushes_as_arrays = arrays;
     for piece in input.chunks(step) {
         let mut left = piece;
         while !left.is_empty() {

@@ -21,14 +21,17 @@ pub(super) enum Message {
     Other,
 }
 
-/// Looks for a message at the beginning of `input`, where a value begins, without copying.
-pub(super) fn message(input: &[u8], limit: usize) -> Result<Message, Broken> {
-    const START: &[u8] = b">3\r\n$7\r\nmessage\r\n";
-    if !input.starts_with(START) {
-        let partial = START.starts_with(input);
+/// Looks for a message at the beginning of `input`, where a value begins, without copying. Its type is `kind`.
+pub(super) fn message(input: &[u8], kind: u8, limit: usize) -> Result<Message, Broken> {
+    const START: &[u8] = b"3\r\n$7\r\nmessage\r\n";
+    let Some((first, rest)) = input.split_first() else {
+        return Ok(Message::Partial);
+    };
+    if *first != kind || !rest.starts_with(START) {
+        let partial = *first == kind && START.starts_with(rest);
         return Ok(if partial { Message::Partial } else { Message::Other });
     }
-    let Some(channel) = text(input, START.len())? else {
+    let Some(channel) = text(input, 1 + START.len())? else {
         return Ok(Message::Partial);
     };
     let after_channel = channel.1 + 2;
@@ -73,12 +76,24 @@ mod tests {
 
     #[test]
     fn finds_messages() {
-        let input = b">3\r\n$7\r\nmessage\r\n$1\r\nD\r\n$2\r\n{}\r\n+OK\r\n";
+        finds(b'>', b">3\r\n$7\r\nmessage\r\n$1\r\nD\r\n$2\r\n{}\r\n+OK\r\n");
+        finds(b'*', b"*3\r\n$7\r\nmessage\r\n$1\r\nD\r\n$2\r\n{}\r\n+OK\r\n");
+        // In RESP3 that is a reply.
+        assert_eq!(message(b"*3\r\n$7\r\nmessage\r\n", b'>', 100), Ok(Message::Other));
+        for other in [&b"+OK\r\n"[..], b">3\r\n$9\r\nsubscribe\r\n", b">2\r\n"] {
+            assert_eq!(message(other, b'>', 100), Ok(Message::Other));
+        }
+        assert!(message(b">3\r\n$7\r\nmessage\r\n:1\r\n", b'>', 100).is_err());
+        assert!(message(b">3\r\n$7\r\nmessage\r\n$1\r\nDDD$2\r\n{}\r\n", b'>', 100).is_err());
+    }
+
+    /// Finds the message before `+OK`.
+    fn finds(kind: u8, input: &[u8]) {
         let Message::Whole {
             channel,
             payload,
             length,
-        } = message(input, 100).unwrap()
+        } = message(input, kind, 100).unwrap()
         else {
             panic!("no message");
         };
@@ -88,13 +103,8 @@ mod tests {
         );
         assert_eq!(&input[length..], b"+OK\r\n");
         for cut in 0..length {
-            assert_eq!(message(&input[..cut], 100), Ok(Message::Partial), "{cut}");
+            assert_eq!(message(&input[..cut], kind, 100), Ok(Message::Partial), "{cut}");
         }
-        assert_eq!(message(&input[..length - 4], 1), Ok(Message::TooLarge { length }));
-        for other in [&b"+OK\r\n"[..], b">3\r\n$9\r\nsubscribe\r\n", b">2\r\n"] {
-            assert_eq!(message(other, 100), Ok(Message::Other));
-        }
-        assert!(message(b">3\r\n$7\r\nmessage\r\n:1\r\n", 100).is_err());
-        assert!(message(b">3\r\n$7\r\nmessage\r\n$1\r\nDDD$2\r\n{}\r\n", 100).is_err());
+        assert_eq!(message(&input[..length - 4], kind, 1), Ok(Message::TooLarge { length }));
     }
 }

@@ -15,6 +15,7 @@ mod finder;
 pub(crate) mod fuzzing;
 mod health;
 mod input;
+mod login;
 mod master;
 mod masters;
 mod message;
@@ -231,17 +232,10 @@ pub(crate) fn refused(node: &Node, why: &ServerError) -> Error {
 }
 
 /// The error for the refusal of a login, which may quote the request, and so the password.
-fn turned_away(node: &Node, why: &ServerError, password: &Secret) -> Error {
+fn turned_away(kind: ErrorKind, node: &Node, why: &ServerError, password: &Secret) -> Error {
     let details = why.details().unwrap_or_default();
-    let is_unknown = details.starts_with("unknown command") && details.contains("HELLO");
-    if is_unknown || why.code() == "NOPROTO" {
-        let context = format!(
-            "Redis at {node} does not take HELLO 3: tablecast needs Redis 6 or newer, or Valkey, with the command HELLO"
-        );
-        return Error::new(ErrorKind::Denied, context);
-    }
     let said = without(&format!("{} {details}", why.code()), password.expose());
-    Error::new(kind_of(why), format!("Redis at {node} refuses: {said}"))
+    Error::new(kind, format!("Redis at {node} refuses: {said}"))
 }
 
 /// An error of this kind with a server's refusal.

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 use super::Access;
 use super::conn::{Conn, lost};
+use super::login::Login;
 use super::node::Node;
 use super::stream::{self, Limit};
 
@@ -22,7 +23,7 @@ const HEAD_START: Duration = Duration::from_millis(250);
 enum Try {
     Connecting(Socket),
     /// The login is under way.
-    Greeting(Box<Conn>),
+    Greeting(Box<Login>),
 }
 
 enum Step {
@@ -68,7 +69,7 @@ impl Conn {
             let ready = limit.wait_any(fds, next_start).map_err(|e| {
                 let e = lost(node, e);
                 match tries.iter().find_map(|(_, it)| it.greeting()) {
-                    Some(conn) => conn.unanswered(e),
+                    Some(login) => login.unanswered(e),
                     None => e,
                 }
             })?;
@@ -101,30 +102,30 @@ impl Try {
     fn news(&self) -> PollFd<'_> {
         match self {
             Try::Connecting(socket) => PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::OUT),
-            Try::Greeting(conn) => PollFd::from_borrowed_fd(conn.as_fd(), conn.news()),
+            Try::Greeting(login) => PollFd::from_borrowed_fd(login.conn.as_fd(), login.conn.news()),
         }
     }
 
-    /// The connection, if the login has begun.
-    fn greeting(&self) -> Option<&Conn> {
+    /// The login, if it has begun.
+    fn greeting(&self) -> Option<&Login> {
         match self {
             Try::Connecting(_) => None,
-            Try::Greeting(conn) => Some(conn),
+            Try::Greeting(login) => Some(login),
         }
     }
 
     /// Continues after an awaited event.
     fn go_on(self, node: &Node, access: &Access) -> Result<Step> {
-        let mut conn = match self {
+        let mut login = match self {
             Try::Connecting(socket) => {
                 let socket = stream::connected(socket).map_err(|e| lost(node, e))?;
-                Box::new(Conn::greet(socket, node, access)?)
+                Box::new(Login::begin(socket, node, access)?)
             }
-            Try::Greeting(conn) => conn,
+            Try::Greeting(login) => login,
         };
-        match conn.is_welcome(access)? {
-            true => Ok(Step::Open(conn)),
-            false => Ok(Step::Wait(Try::Greeting(conn))),
+        match login.go_on(access)? {
+            true => Ok(Step::Open(Box::new(login.conn))),
+            false => Ok(Step::Wait(Try::Greeting(login))),
         }
     }
 }

@@ -3,6 +3,13 @@
 
 use std::fmt;
 
+/// The version of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resp {
+    Two,
+    Three,
+}
+
 /// The error for bytes that violate the protocol.
 #[derive(Debug, PartialEq)]
 pub(super) struct Broken(pub(super) &'static str);

@@ -6,12 +6,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::{Cmd, Script, Value, cmd, from_redis_value};
+use ::redis::{Cmd, Script, Value, cmd};
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 
 use super::conn::{Conn, IsReplica};
+use super::health::line;
 use super::node::Node;
 use super::stream::Limit;
 use super::{Access, refused};
@@ -94,9 +95,7 @@ fn are_one(one: &mut Conn, other: &mut Conn, limit: Limit<'_>) -> Result<Result<
 /// The id of the server's run; `None` without permission to ask.
 fn run_id(conn: &mut Conn, limit: Limit<'_>) -> Result<Option<String>> {
     let about = answer(conn, cmd("INFO").arg("server"), limit)?;
-    let about: String = from_redis_value(about).unwrap_or_default();
-    let run = about.lines().find_map(|line| line.strip_prefix("run_id:"));
-    Ok(run.map(str::to_owned))
+    Ok(line(&about, "run_id"))
 }
 
 /// The answer, which may be a refusal.

@@ -128,6 +128,11 @@ impl Registration {
         self.shared.lease.lock().is_held(self.timeout)
     }
 
+    /// Tells the thread to stop, and does not wait.
+    pub(crate) fn tell(&self) {
+        self.thread.tell();
+    }
+
     /// Waits until the row is written. Every subscriber that follows publishers receives the updates published after
     /// that, or gets a sync event, even if the process is killed.
     ///

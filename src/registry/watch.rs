@@ -49,6 +49,11 @@ impl Watch {
         })
     }
 
+    /// Tells the thread to stop, and does not wait.
+    pub(crate) fn tell(&self) {
+        self.thread.tell();
+    }
+
     /// Stops watching. Waits for at most 300 ms, also if the store does not answer.
     pub fn stop(&self) {
         self.thread.stop();

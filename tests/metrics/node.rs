@@ -122,6 +122,8 @@ fn no_counter_falls_when_one_of_two_parts_ends() {
             node.notifier_with(options).unwrap()
         });
         node.subscriber().unwrap().wait_live(LONG).unwrap();
+        // Otherwise a listing may have the rows before their updates come.
+        replicas.iter().for_each(|replica| replica.wait_synced(LONG).unwrap());
         let work = |keys: &str| {
             for n in 0..20 {
                 let key = format!("{keys}-{n}");

@@ -115,7 +115,9 @@ fn a_wrong_address_ends_the_command() {
 
 #[test]
 fn commands_that_run_for_long_have_the_flag() {
-    let commands = ["service", "watch", "replica", "listen", "publish", "notify", "db write"];
+    let commands = [
+        "service", "watch", "replica", "listen", "publish", "notify", "db write", "top",
+    ];
     for command in commands {
         let help = run(tablecast(command.split(' ').chain(["--help"]))).stdout.concat();
         assert!(help.contains("--metrics <ADDRESS>"), "{command}: {help}");

@@ -6,7 +6,7 @@ use tablecast::config::{Config, Source};
 use tablecast::{AddressState, ErrorKind, Node, Store, Topic};
 
 use crate::common::{eventually, within};
-use crate::rig::{LONG, Rig, send, update};
+use crate::rig::{LONG, Rig, send};
 use crate::servers::Server;
 use crate::store::store;
 use crate::{driver, publisher, start, told};
@@ -139,28 +139,6 @@ fn the_path_of_a_socket_is_expanded() {
 fn driver_error(address: &str) -> String {
     let made = tablecast::drivers::redis::RedisDriver::new(address, crate::options());
     made.unwrap_err().to_string()
-}
-
-/// As a server before Redis 6 answers; it quotes the request, and so the password.
-#[test]
-fn a_server_without_hello_is_refused_without_the_password() {
-    within(LIMIT, || {
-        let server = Server::with(&["--requirepass", "hunter2", "--rename-command", "HELLO", ""]);
-        let address = format!("redis://:hunter2@{}", server.host());
-        let (rig, errors) = told(&driver(&address));
-        start(&rig, &["D"], &address);
-        let (kind, text) = errors.recv_timeout(LONG).unwrap();
-        assert_eq!(kind, ErrorKind::Denied, "{text}");
-        let published = publisher(&driver(&address)).send_event(&update("k")).unwrap_err();
-        let stored = store(&address).get("t", "k", None).unwrap_err();
-        for text in [
-            text,
-            format!("{published} {published:?}"),
-            format!("{stored} {stored:?}"),
-        ] {
-            assert!(text.contains("Redis 6") && !text.contains("hunt"), "{text}");
-        }
-    });
 }
 
 /// It would take subscriptions, but nothing is published there.

@@ -25,6 +25,7 @@ mod programs;
 mod proxy;
 #[path = "../common/reexec.rs"]
 mod reexec;
+mod resp2;
 mod resubscribe;
 #[path = "../common/rig.rs"]
 mod rig;

@@ -454,6 +454,9 @@ fn what_is_refused_fails_at_once() {
         assert_eq!(store.write(&again).unwrap().version, 3);
         let () = server.ask(&["SET", "tablecast{6:broken}/rows", "x"]);
         refused(ErrorKind::Malformed, &|| store.create("broken", "k", "x", &Topic::ALL));
+        let both = ["k", "l"].map(|key| Write::create("broken", key, "x"));
+        let error = store.write_each(&both).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed, "{error}");
         let () = server.ask(&["HSET", "tablecast{3:bad}/rows", "k", "x"]);
         refused(ErrorKind::Malformed, &|| {
             store.get("bad", "k", None).map(|row| row.version)

@@ -126,34 +126,47 @@ fn a_writer_is_told_that_the_service_takes_no_more() {
     });
 }
 
+/// A replica of what is at this Redis server.
+fn replica(server: &str, args: &[&str]) -> Command {
+    let options = [
+        "--table",
+        "t",
+        "--pub-sub-driver",
+        "redis",
+        "--nb-db-class",
+        "redis",
+        "--remote-db-hosts",
+        server,
+    ];
+    tablecast(["replica"].iter().chain(&options).chain(args).copied())
+}
+
 #[test]
 fn a_replica_waits_for_its_store_unless_it_is_to_end() {
     within(3 * LIMIT, || {
         let mut server = Server::start();
         server.kill();
-        let replica = |args: &[&str]| {
-            let mut command = tablecast([
-                "replica",
-                "--table",
-                "t",
-                "--pub-sub-driver",
-                "redis",
-                "--nb-db-class",
-                "redis",
-            ]);
-            command
-                .arg(format!("--remote-db-hosts={}", server.address()))
-                .args(args);
-            command
-        };
         for args in ["--once", "--check"] {
-            let end = run(replica(&[args]));
+            let end = run(replica(&server.address(), &[args]));
             assert_eq!(end.code, Some(1), "{args}: {end:?}");
         }
-        let mut waiting = Process::start(replica(&[]));
+        let mut waiting = Process::start(replica(&server.address(), &[]));
         waiting.await_stderr("no rows yet: ");
         server.restart();
         assert_eq!(waiting.line(), r#"{"event":"synced","rows":0}"#);
+        waiting.signal("TERM");
+        assert_eq!(waiting.end().code, Some(0));
+    });
+}
+
+/// Nor does it wait for the answer at its end.
+#[test]
+fn a_replica_whose_store_is_silent_stops_in_time() {
+    within(LIMIT, || {
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = silent.local_addr().unwrap().to_string();
+        let mut waiting = Process::start(replica(&address, &["--store-timeout-ms", "60000"]));
+        let _connection = silent.accept().unwrap();
         waiting.signal("TERM");
         assert_eq!(waiting.end().code, Some(0));
     });

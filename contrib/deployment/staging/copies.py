@@ -5,6 +5,7 @@ import json
 import random
 import threading
 import time
+from collections import defaultdict
 
 from .processes import Dialogue
 
@@ -27,6 +28,10 @@ class Writer(threading.Thread):
         self.dialogue = Dialogue(host, "writer", command, log)
         # The wanted rows by key: topic and value.
         self.rows = {}
+        # Those that the store has confirmed and that are not about to change: value, or None, and when.
+        self.stored = {}
+        # All values of each key up to now.
+        self.past = defaultdict(set)
         self.keys = [f"{host.name}-{number}" for number in range(KEYS)]
         self.written, self.turn = 0, threading.Lock()
         self.start()
@@ -48,6 +53,16 @@ class Writer(threading.Thread):
 
     def settle(self, key, end=float("inf")):
         """Makes the store hold what is wanted of this row; true if that took a change. Gives up at the end."""
+        _, value = self.rows.get(key, (None, None))
+        self.past[key].add(value)
+        self.stored.pop(key, None)
+        changed = self.change(key, end)
+        if changed is not None:
+            self.stored[key] = (value, time.monotonic())
+        return bool(changed)
+
+    def change(self, key, end):
+        """As `settle`; None if it gave up."""
         wanted = self.rows.get(key)
         line = {"table": TABLE, "key": key, "topic": topic(key), "action": "delete" if wanted is None else "set"}
         if wanted is not None:
@@ -64,7 +79,7 @@ class Writer(threading.Thread):
                 line["action"] = "set"
             else:
                 time.sleep(PAUSE)
-        return False
+        return None
 
 
 def topic(key):
@@ -78,6 +93,8 @@ class Copy:
 
     def __init__(self, topics):
         self.topics, self.rows = topics, {}
+        # How often the agent has begun.
+        self.runs = 0
 
     def hear(self, line):
         """A line of the agent, or None if it begins anew."""
@@ -85,10 +102,27 @@ class Copy:
         match change.get("event"):
             case None:
                 self.rows = {}
+                self.runs += 1
             case "added" | "changed":
                 self.rows[change["key"]] = change["value"]
             case "removed":
                 self.rows.pop(change["key"], None)
+
+
+    def judge(self, writers, until):
+        """Numbers of rows that are known, and of those among them that are wrong: never written, or other than they have
+        been in the store since before `until`."""
+        rows = dict(self.rows)
+        known = wrong = 0
+        for writer in writers:
+            # What changes from now on is not among them, or later.
+            stored = {key: value for key, (value, at) in dict(writer.stored).items() if at < until}
+            for key in stored.keys() | (rows.keys() & writer.keys):
+                if topic(key) in self.topics:
+                    held = rows.get(key)
+                    known += 1
+                    wrong += held not in writer.past[key] if key not in stored else held != stored[key]
+        return known, wrong
 
 
 def differences(writers, copies, stored=None):

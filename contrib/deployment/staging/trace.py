@@ -1,4 +1,4 @@
-"""The metrics of the agents over time, as Prometheus would scrape them."""
+"""The metrics of the agents over time, as Prometheus would scrape them, and whether their copies are as new as they say."""
 
 import ctypes
 import http.client
@@ -8,16 +8,23 @@ import threading
 import time
 
 INTERVAL = 1.0
+# The longest that a row takes from the copy to the output of its agent, and from there to here, in seconds.
+SLACK = 5.0
 SAMPLE = re.compile(r"^tablecast_(\w+)(?:\{.*\})? ([0-9.e+-]+)$", re.MULTILINE)
 CLONE_NEWNET = 0x40000000
 
 
 class Trace(threading.Thread):
-    """Scrapes at the agents' host: also while it is cut off. `ports` are by agent."""
+    """Scrapes at the agents' host: also while it is cut off. `ports` and `copies` are by agent."""
 
-    def __init__(self, host, ports, file, begin):
+    def __init__(self, host, ports, file, begin, copies, writers):
         super().__init__(daemon=True)
         self.host, self.ports, self.begin = host, ports, begin
+        self.copies, self.writers = copies, writers
+        # Rows looked at in a copy, and those that were wrong.
+        self.looked_at = self.wrong = 0
+        # The store keeps what it confirmed before this time.
+        self.kept = float("inf")
         self.file = open(file, "w", buffering=1)
         self.file.write("time_s,agent,staleness_s,lag_s,rows,sync_events\n")
         self.last = {agent: {} for agent in ports}
@@ -38,6 +45,8 @@ class Trace(threading.Thread):
             time.sleep(INTERVAL)
 
     def scrape(self, agent, port):
+        copy, asked = self.copies[agent], time.monotonic()
+        run = copy.runs
         try:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
             connection.request("GET", "/metrics")
@@ -53,6 +62,11 @@ class Trace(threading.Thread):
         if "replica_staleness_max_seconds" not in now:
             # It begins.
             return
+        staleness = now["replica_staleness_max_seconds"]
+        known, wrong = copy.judge(self.writers, min(asked - staleness - SLACK, self.kept))
+        if copy.runs == run:
+            self.looked_at += known
+            self.wrong += wrong
         # Counters begin at 0 with each run of the agent; this one rises all the time.
         is_new = now.get("frames_received_total", 0) < self.last[agent].get("frames_received_total", 0)
         last = {} if is_new else self.last[agent]
@@ -66,7 +80,7 @@ class Trace(threading.Thread):
         fields = [
             f"{time.monotonic() - self.begin:.1f}",
             agent,
-            f"{now['replica_staleness_max_seconds']:.3f}",
+            f"{staleness:.3f}",
             "" if lag is None else f"{lag:.6f}",
             f"{now['replica_rows']:.0f}",
             str(self.sync_events[agent]),

@@ -30,8 +30,6 @@ pub(crate) struct Args {
     timeout: Option<Duration>,
 }
 
-/// Time left after a signal for updates that are being printed.
-const GRACE: Duration = Duration::from_millis(900);
 const STOP: Duration = Duration::from_millis(800);
 
 /// Time for which a signal may go unnoticed during the registration.
@@ -39,7 +37,7 @@ const SLICE: Duration = Duration::from_millis(100);
 
 /// Prints until the count, the timeout or a signal.
 pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
-    let signal = signal::channel(GRACE)?;
+    let signal = signal::channel(signal::GRACE)?;
     let options = ListenerOptions {
         id: args.id.as_deref().map(Into::into),
         ..ListenerOptions::from(&config)

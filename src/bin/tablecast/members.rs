@@ -23,9 +23,6 @@ pub(crate) struct Args {
     format: FormatArgs,
 }
 
-/// Time that a signal leaves for printing the rest.
-const GRACE: Duration = Duration::from_millis(900);
-
 /// Time that a publisher has to answer at its address. One that cannot be reached by then is not waited for.
 const ANSWER: Duration = Duration::from_secs(3);
 
@@ -89,7 +86,7 @@ fn print(
     ask: impl FnOnce(Vec<String>) -> Result<Option<Asked>>,
     about: impl Fn(&Member) -> [String; 2],
 ) -> Result<()> {
-    let signal = signal::channel(GRACE)?;
+    let signal = signal::channel(signal::GRACE)?;
     let store = Stores::new().open(config)?;
     // Said at once if the store is not there, rather than again and again in the background.
     store.page_of_keys(table, None, None)?;

@@ -33,15 +33,12 @@ pub(crate) struct Args {
     at_most_once: bool,
 }
 
-/// Time left after a signal for a send under way.
-const GRACE: Duration = Duration::from_millis(900);
-
 /// The most unacknowledged updates that are named.
 const NAMED: usize = 10;
 
 /// Notifies; a signal ends it.
 pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
-    let signal = signal::channel(GRACE)?;
+    let signal = signal::channel(signal::GRACE)?;
     let input = Input::open(&args.input, config.max_message_bytes)?;
     let options = NotifierOptions {
         delivery: match args.at_most_once {

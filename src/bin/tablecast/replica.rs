@@ -3,13 +3,15 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufWriter, Write};
 use std::iter;
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, bounded, never, select, tick};
 use serde::Serialize;
 use tablecast::database::Entry;
 use tablecast::replica::{Replica, ReplicaOptions, ReplicaTable, RowChange};
-use tablecast::{Config, Error, ErrorKind, Name, Node, Result};
+use tablecast::{Config, Error, ErrorKind, Name, Node, Result, Store};
 
 use crate::line::version_text;
 use crate::metrics::MetricsArgs;
@@ -60,9 +62,6 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Time limit of a comparison.
 const COMPARISON: Duration = Duration::from_secs(3600);
 
-/// Time that a signal leaves for printing the rest.
-const GRACE: Duration = Duration::from_millis(900);
-
 /// A change, and the table.
 type Change = (Name, RowChange<String>);
 
@@ -95,20 +94,13 @@ struct RowLine<'a> {
 
 /// Prints until the count, the timeout or a signal.
 pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
-    let signal = signal::channel(GRACE)?;
+    let signal = signal::channel(signal::GRACE)?;
     // Workers would only change the order.
     config.dispatcher_workers = 0;
     args.listen.apply(&mut config)?;
     let node = Node::open(&config)?;
     let _metrics = args.metrics.serve(&node)?;
-    let looked = node
-        .store()?
-        .table_version(args.table.first().map_or("", String::as_str));
-    match looked {
-        // The replica goes on trying.
-        Err(e) if e.is_transient() && !args.once && !args.check => log::warn!("no rows yet: {e}; still trying"),
-        looked => drop(looked?),
-    }
+    let looked = look(node.store()?, args)?;
     let replica = node.replica_with(ReplicaOptions {
         topics: config.topics.clone(),
         id: Some(args.id.as_deref().map_or_else(own_id, Name::from)),
@@ -128,6 +120,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     let watch = Watch {
         args,
         place: output::place(&config),
+        looked,
         replica: &replica,
         tables,
         changes,
@@ -141,6 +134,17 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     watched
 }
 
+/// Looks at the store on another thread, for its first error: a signal need not wait for a silent one.
+fn look(store: Arc<dyn Store>, args: &Args) -> Result<Receiver<Result<()>>> {
+    let (sender, looked) = bounded(1);
+    let table = args.table.first().cloned().unwrap_or_default();
+    // Nobody waits for it at the end.
+    let look = move || drop(sender.send(store.table_version(&table).map(drop)));
+    let thread = thread::Builder::new().name("first-look".into()).spawn(look);
+    let failed = |e| Error::new(ErrorKind::Io, "cannot start a thread").with_source(e);
+    thread.map(|_| looked).map_err(failed)
+}
+
 /// An id that no other replica has.
 fn own_id() -> Name {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -152,6 +156,7 @@ struct Watch<'a> {
     args: &'a Args,
     /// The store, as people look for it.
     place: String,
+    looked: Receiver<Result<()>>,
     replica: &'a Replica,
     tables: Vec<ReplicaTable<String>>,
     changes: Receiver<Change>,
@@ -188,6 +193,16 @@ impl Watch<'_> {
                         return Ok(());
                     }
                     self.was_synced = is_synced;
+                }
+                recv(self.looked) -> looked => {
+                    self.looked = never();
+                    match looked.unwrap_or(Ok(())) {
+                        // The replica goes on trying.
+                        Err(e) if e.is_transient() && !self.args.once && !self.args.check => {
+                            log::warn!("no rows yet: {e}; still trying");
+                        }
+                        looked => looked?,
+                    }
                 }
                 recv(signs) -> _ => self.supervisor.alive(),
                 recv(signal) -> _ => return self.end(ErrorKind::Stopped, "a signal came"),

@@ -10,6 +10,9 @@ use nix::sys::signal::{SigSet, Signal, raise};
 use signal_hook::iterator::Signals;
 use tablecast::{Error, ErrorKind, Result};
 
+/// What most commands leave to the end after a signal: output that is not read, and threads that wait for a silent store.
+pub(crate) const GRACE: Duration = Duration::from_millis(1200);
+
 /// Returns a channel that receives a message at the first signal.
 ///
 /// A process that still runs `grace` later, for example because its output is not read, ends with exit code 1.

@@ -27,15 +27,12 @@ pub(crate) struct Args {
     format: FormatArgs,
 }
 
-/// Time that a signal leaves for printing the rest.
-const GRACE: Duration = Duration::from_millis(900);
-
 /// Interval of the look at the state.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Prints the status.
 pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
-    let signal = signal::channel(GRACE)?;
+    let signal = signal::channel(signal::GRACE)?;
     args.listen.apply(&mut config)?;
     let node = Node::open(&config)?;
     let subscriber = node.subscriber()?;

@@ -48,12 +48,9 @@ const CAPACITY: usize = 1024;
 /// Time to wait in silence for a connection.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// Time that a signal leaves for printing the rest.
-const GRACE: Duration = Duration::from_millis(900);
-
 /// Prints until the count, the timeout or a signal.
 pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
-    let signal = signal::channel(GRACE)?;
+    let signal = signal::channel(signal::GRACE)?;
     // Workers would only change the order.
     config.dispatcher_workers = 0;
     args.listen.apply(&mut config)?;

@@ -22,6 +22,8 @@ pub(super) enum Outcome {
 /// A connection, and the finder that made it.
 pub(super) struct Found {
     pub(super) conn: Conn,
+    /// For questions about the server's health, if `conn` will take none.
+    pub(super) side: Option<Conn>,
     pub(super) health: Option<Health>,
     pub(super) finder: Finder,
 }
@@ -91,9 +93,17 @@ fn run(
     let limit = Limit::cancelled_by(signal);
     let mut told = false;
     while finder.pause(limit, wait) {
-        let outcome = match finder.connect(limit) {
-            Ok((conn, health)) => {
-                let _ = results.send(Outcome::Connected(Box::new(Found { conn, health, finder })));
+        let connected = finder.connect(limit);
+        let connected = connected.and_then(|(conn, health)| Ok((finder.ask_beside(&conn, limit)?, conn, health)));
+        let outcome = match connected {
+            Ok((side, conn, health)) => {
+                let found = Found {
+                    conn,
+                    side,
+                    health,
+                    finder,
+                };
+                let _ = results.send(Outcome::Connected(Box::new(found)));
                 return;
             }
             Err(e) => Outcome::Failed(e),

@@ -154,7 +154,12 @@ impl RedisInbound {
         let linked = self.peers.iter().filter(|peer| matches!(peer.state, State::Linked(_)));
         fds.extend(linked.flat_map(|peer| {
             let master = peer.finder.master().map(|master| master.news());
-            master.into_iter().chain(peer.lookout.as_ref().and_then(Lookout::news))
+            let beside = match &peer.state {
+                State::Linked(link) => link.news_beside(),
+                _ => None,
+            };
+            let others = peer.lookout.as_ref().and_then(Lookout::news);
+            [master, beside, others].into_iter().flatten()
         }));
         let waited = poll(&mut fds, timeout);
         waited.map_err(|e| Error::new(ErrorKind::Io, "cannot wait for messages").with_source(e))?;
@@ -366,7 +371,7 @@ impl Peer {
                     Ok(lookout) => self.lookout = lookout,
                     Err(e) => changes.push_back((Arc::clone(&self.address), Happened::Failed(e))),
                 }
-                let mut link = Box::new(Link::new(found.conn, found.health));
+                let mut link = Box::new(Link::new(found.conn, found.side, found.health));
                 for topic in topics {
                     link.subscribe(topic);
                 }

@@ -1,19 +1,24 @@
 //! A connection with subscriptions: the requests made on it, and its known state.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ::redis::{PushKind, ServerError, Value, cmd};
+use rustix::event::PollFd;
 
 use crate::clock::after;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::redis::{Conn, Health, Incoming, RedisOptions, refused};
 use crate::update::Topic;
+
+use super::side::Side;
 
 /// A connection to one node.
 pub(super) struct Link {
     conn: Conn,
     pub(super) since: Instant,
+    /// Where the health is asked for, if not on the connection itself.
+    side: Option<Side>,
     /// Requests that wait for answers, in order.
     asked: VecDeque<Asked>,
     /// Topics that the node has refused, with the reason.
@@ -22,6 +27,8 @@ pub(super) struct Link {
     beat: Instant,
     beating: bool,
     health: Option<Health>,
+    /// The cluster had a failover that is not reported yet.
+    failed_over: bool,
     /// Since when the node has not been healthy.
     failing: Option<Instant>,
 }
@@ -48,22 +55,30 @@ pub(super) enum Read {
 }
 
 impl Link {
-    pub(super) fn new(conn: Conn, health: Option<Health>) -> Link {
+    pub(super) fn new(mut conn: Conn, side: Option<Conn>, health: Option<Health>) -> Link {
         let now = Instant::now();
+        conn.will_subscribe();
         Link {
             conn,
             since: now,
+            side: side.map(Side::new),
             asked: VecDeque::new(),
             refused: BTreeMap::new(),
             beat: now,
             beating: false,
             health,
+            failed_over: false,
             failing: None,
         }
     }
 
     pub(super) fn conn(&self) -> &Conn {
         &self.conn
+    }
+
+    /// What to wait for beside the connection.
+    pub(super) fn news_beside(&self) -> Option<PollFd<'_>> {
+        self.side.as_ref()?.news()
     }
 
     /// Notes that there may be something to read.
@@ -95,6 +110,9 @@ impl Link {
     /// The next input, without waiting. An error means that the connection is lost.
     pub(super) fn read(&mut self, max_payload: usize) -> Result<Option<Read>> {
         loop {
+            if std::mem::take(&mut self.failed_over) {
+                return Ok(Some(Read::Failover));
+            }
             match self.conn.next(max_payload)? {
                 Some(Incoming::Message) => return Ok(Some(Read::Message)),
                 Some(Incoming::TooLarge) => return Ok(Some(Read::TooLarge)),
@@ -103,12 +121,25 @@ impl Link {
                         return Ok(Some(read));
                     }
                 }
-                None if self.conn.is_drained() => return Ok(None),
+                None if self.conn.is_drained() => match self.hear_beside()? {
+                    true => {}
+                    false => return Ok(None),
+                },
                 None => {
                     self.conn.fill()?;
                 }
             }
         }
+    }
+
+    /// Takes an answer beside the connection; returns true if there was one.
+    fn hear_beside(&mut self) -> Result<bool> {
+        let Some(side) = &mut self.side else {
+            return Ok(false);
+        };
+        let answer = side.answer()?;
+        answer.iter().for_each(|answer| self.on_health(answer));
+        Ok(answer.is_some())
     }
 
     /// The channel and the payload of the message that was just read.
@@ -145,21 +176,27 @@ impl Link {
                     Read::Refused(Error::new(cause.kind(), context).with_source(cause))
                 }
             })),
-            (Some(Asked::Beat), answer) if !is_push => Ok(self.on_beat(&answer)),
+            (Some(Asked::Beat), answer) if !is_push => {
+                self.beating = false;
+                self.on_health(&answer);
+                Ok(None)
+            }
             _ => Err(self.conn.nonsense("an answer without a request")),
         }
     }
 
-    fn on_beat(&mut self, answer: &Value) -> Option<Read> {
-        self.beating = false;
-        let health = Health::read(answer)?;
+    /// Takes an answer that may have the health.
+    fn on_health(&mut self, answer: &Value) {
+        let Some(health) = Health::read(answer) else {
+            return;
+        };
         if !health.ok {
             self.failing.get_or_insert_with(Instant::now);
-            return None;
+            return;
         }
         self.failing = None;
-        let before = self.health.replace(health)?;
-        (before.epoch != health.epoch).then_some(Read::Failover)
+        let before = self.health.replace(health);
+        self.failed_over |= before.is_some_and(|before| before.epoch != health.epoch);
     }
 
     /// The next time at which [`Link::tend`] has something to do.
@@ -172,15 +209,22 @@ impl Link {
 
     /// Sends what is waiting, and checks that the node is alive and healthy. An error means that it is not.
     pub(super) fn tend(&mut self, now: Instant, options: &RedisOptions) -> Result<()> {
+        self.hear_beside()?;
         if self.next_beat(options) <= now {
             if !self.beating {
-                self.conn.push(&Health::question(self.conn.in_cluster));
+                match &mut self.side {
+                    None => self.conn.push(&Health::question(self.conn.in_cluster, self.conn.resp)),
+                    Some(side) => {
+                        self.conn.push(&cmd("PING"));
+                        side.ask(now, options.heartbeat_timeout)?;
+                    }
+                }
                 self.asked.push_back(Asked::Beat);
                 self.beating = true;
                 self.beat = now;
             } else if !self.conn.fill()? {
                 // The server was silent; this process did not merely pause.
-                return Err(silent(&self.conn, options.heartbeat_timeout));
+                return Err(self.conn.silent(options.heartbeat_timeout));
             }
         }
         if self
@@ -191,9 +235,4 @@ impl Link {
         }
         self.conn.send_some().map(drop)
     }
-}
-
-fn silent(conn: &Conn, timeout: Duration) -> Error {
-    let context = format!("Redis at {} has sent nothing for {timeout:?}", conn.node());
-    Error::new(ErrorKind::Timeout, context)
 }

@@ -14,6 +14,7 @@ mod inbound;
 mod link;
 mod lookout;
 mod outbound;
+mod side;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,11 +33,13 @@ use outbound::RedisOutbound;
 /// Publish and subscribe through Redis; its alias is `redis`. Channels belong to the whole server, whatever database an
 /// address names.
 ///
-/// It needs Redis 6 or newer, or Valkey. Its commands, for access lists: `PUBLISH`; `SUBSCRIBE`, `UNSUBSCRIBE` and
-/// `PING`; and with a cluster `CLUSTER SLOTS` and `CLUSTER INFO`. Without the last two it works, but is spread only over
-/// the given nodes, and does not notice that a node is cut off from its cluster. If two addresses are one server,
-/// `INFO`, or else `EVAL` and `EVALSHA`, shows that they are no two masters. The channels are the topics, and the
-/// library's own, whose names begin with U+10FFFF and `tablecast/`.
+/// It needs Redis 5 or newer, or Valkey, and speaks RESP3 or, where the server does not know `HELLO`, RESP2: then a
+/// subscriber has a second connection, for questions about the server's health. Its commands, for access lists:
+/// `PUBLISH`; `SUBSCRIBE`, `UNSUBSCRIBE` and `PING`; in RESP2 `INFO`; and with a cluster `CLUSTER SLOTS` and
+/// `CLUSTER INFO`. Without the last two it works, but is spread only over the given nodes, and does not notice that a
+/// node is cut off from its cluster. If two addresses are one server, `INFO`, or else `EVAL` and `EVALSHA`, shows that
+/// they are no two masters. The channels are the topics, and the library's own, whose names begin with U+10FFFF and
+/// `tablecast/`.
 #[derive(Debug)]
 pub struct RedisDriver {
     servers: Servers,

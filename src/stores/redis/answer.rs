@@ -134,6 +134,7 @@ pub(super) fn undecided(outcome: u64, table: &str) -> Error {
 pub(super) fn refused(why: &str) -> Error {
     let kind = match why {
         _ if why.contains("OOM ") => ErrorKind::Full,
+        _ if why.contains("WRONGTYPE ") => ErrorKind::Malformed,
         _ if why.contains("NOPERM") || why.contains("The user executing the script") => ErrorKind::Denied,
         _ => ErrorKind::Unavailable,
     };

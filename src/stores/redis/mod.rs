@@ -11,7 +11,7 @@
 //! failover, nothing is sent to the old master, and a write that only the old one has confirmed counts as unanswered.
 //! If two of several single servers say that they are the master, nothing is written, and the error names both.
 //!
-//! The server must be Redis 6 or newer, or Valkey. It must not evict keys: it needs `maxmemory-policy noeviction`,
+//! The server must be Redis 5 or newer, or Valkey. It must not evict keys: it needs `maxmemory-policy noeviction`,
 //! Redis' default, or one of the `volatile-` policies. A full server refuses creates and sets ([`ErrorKind::Full`]), but
 //! still deletes. A policy that evicts keys (`allkeys-lru` and the like) destroys tables: reading or writing a table with
 //! a missing part returns [`ErrorKind::Malformed`], and the table can only be deleted.

@@ -1,7 +1,6 @@
 //! Rows on stdout.
 
 use std::io::{BufWriter, Write};
-use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 use serde::Serialize;
@@ -12,9 +11,6 @@ use super::{RowArgs, about, named_row, open_store, table_name};
 use crate::line::version_text;
 use crate::terminal::{Columns, FormatArgs, Kind};
 use crate::{output, signal};
-
-/// Time that a signal leaves for printing the rest.
-const GRACE: Duration = Duration::from_millis(900);
 
 /// Prints one row.
 pub(super) fn get(config: &Config, args: &RowArgs) -> Result<()> {
@@ -33,7 +29,7 @@ pub(super) fn get(config: &Config, args: &RowArgs) -> Result<()> {
 /// Prints the rows or the keys of a table.
 pub(super) fn list(config: &Config, table: &str, topic: Option<&str>, keys: bool, format: FormatArgs) -> Result<()> {
     let topic = topic.map(Topic::new).transpose()?;
-    let signal = signal::channel(GRACE)?;
+    let signal = signal::channel(signal::GRACE)?;
     let named = |e| about(&table_name(table), e);
     let store = open_store(config).map_err(named)?;
     let mut columns = format.columns();

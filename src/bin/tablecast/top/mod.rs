@@ -16,6 +16,7 @@ use serde::Serialize;
 use tablecast::{Config, Error, ErrorKind, Node, Result};
 
 use crate::held_log::Hold;
+use crate::metrics::MetricsArgs;
 use crate::terminal::{Columns, FormatArgs};
 use crate::{args, output, signal, terminal};
 use row::Row;
@@ -47,9 +48,9 @@ pub(crate) struct Args {
     timeout: Duration,
     #[command(flatten)]
     format: FormatArgs,
+    #[command(flatten)]
+    metrics: MetricsArgs,
 }
-
-const GRACE: Duration = Duration::from_millis(900);
 
 /// The time within which everything should be live.
 const LIVE: Duration = Duration::from_secs(3);
@@ -62,9 +63,10 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     let columns = args.format.columns();
     let is_screen = !args.once && std::io::stdout().is_terminal() && columns.is_some();
     let jobs = is_screen.then(signal::of_terminal).transpose()?;
-    let signal = signal::channel(GRACE)?;
+    let signal = signal::channel(signal::GRACE)?;
     args.listen.apply(&mut config)?;
     let node = Node::open(&config)?;
+    let _metrics = args.metrics.serve(&node)?;
     let interval = args.interval.max(Duration::from_millis(100));
     // Warnings would stand in the table, or above it.
     let log = (args.once || is_screen).then(Hold::new);
