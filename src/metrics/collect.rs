@@ -18,6 +18,8 @@ use crate::error::{ErrorCounts, REPORTED};
 use crate::listener::{Latency, ListenerStats, NotifierStats};
 use crate::node::Running;
 use crate::publisher::Publisher;
+#[cfg(feature = "redis")]
+use crate::redis;
 use crate::replica::{Outline, ReplicaStats};
 use crate::service::Service;
 use crate::subscriber::{AddressState, Subscriber};
@@ -86,6 +88,8 @@ fn of_parts(running: &mut Running, samples: &mut Samples) {
         samples.gauge(&CONNECTIONS, &[accepted.kind], accepted.open() as f64);
         samples.count(&REFUSED, &[accepted.kind], accepted.refused());
     }
+    #[cfg(feature = "redis")]
+    samples.gauge(&REDIS_CONNECTIONS, &[], redis::connections() as f64);
     if let Some(subscriber) = &running.subscriber {
         of_subscriber(subscriber, samples);
     }

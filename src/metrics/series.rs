@@ -89,6 +89,7 @@ series! {
     SUBSCRIBERS: Gauge "subscribers" ["part"] "subscribers of the publisher or the service, where the driver knows";
     CONNECTIONS: Gauge "accepted_connections" ["transport"] "open connections to bound addresses, of the whole process";
     REFUSED: Counter "refused_connections_total" ["transport"] "refused for lack of file descriptors, of the whole process";
+    REDIS_CONNECTIONS: Gauge "redis_connections" [] "connections to Redis servers and Sentinels, of the whole process";
     HELLOS_SENT: Counter "hellos_sent_total" ["part"] "hellos sent by the publisher or the service";
     SERVICE_RUNNING: Gauge "service_running" [] "1 while the publisher service can forward, otherwise 0";
     SERVICE_FORWARDED: Counter "service_forwarded_frames_total" [] "frames that the service passed on";

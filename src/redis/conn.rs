@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
@@ -38,6 +39,31 @@ pub(crate) struct Conn {
     pub(crate) in_cluster: bool,
     /// A number that no other connection has.
     pub(super) mark: u64,
+    _counted: Counted,
+}
+
+/// One of the process's connections.
+struct Counted;
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// The number of the process's connections.
+#[cfg(feature = "metrics")]
+pub(crate) fn connections() -> usize {
+    COUNT.load(Ordering::Relaxed)
+}
+
+impl Counted {
+    fn new() -> Counted {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        Counted
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        COUNT.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The cause of the error of a connection to a replica.
@@ -75,6 +101,7 @@ impl Conn {
             resp: Resp::Three,
             in_cluster: false,
             mark: RandomState::new().hash_one(0),
+            _counted: Counted::new(),
         })
     }
 

@@ -50,6 +50,8 @@ use crate::error::{Error, ErrorKind, Result};
 pub(crate) use address::Servers;
 pub(crate) use client::{Client, Request};
 pub(crate) use conn::Conn;
+#[cfg(feature = "metrics")]
+pub(crate) use conn::connections;
 pub(crate) use finder::{Finder, turns};
 pub(crate) use health::Health;
 pub(crate) use input::Incoming;

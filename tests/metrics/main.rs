@@ -15,6 +15,9 @@ mod process;
 mod prometheus;
 mod scrape;
 mod server;
+#[cfg(all(feature = "bin", feature = "redis"))]
+#[path = "../common/redis.rs"]
+mod servers;
 #[cfg(feature = "bin")]
 mod tool;
 #[cfg(feature = "zmq")]

@@ -97,6 +97,26 @@ fn the_connections_of_a_service_are_counted() {
     });
 }
 
+#[cfg(feature = "redis")]
+#[test]
+fn the_connections_to_redis_are_counted() {
+    within(LIMIT, || {
+        let mut server = crate::servers::Server::start();
+        let mut command = tablecast(["watch", "--pub-sub-driver", "redis", "--metrics", "0"]);
+        command.arg(format!("--remote-db-hosts={}", server.host()));
+        let mut watch = Process::start(command);
+        let metrics = address(&mut watch);
+        let shows = |count: f64| eventually(LONG, || scrape(metrics).value("tablecast_redis_connections") == count);
+        watch.await_stderr("ready");
+        shows(1.0);
+        assert_eq!(server.clients(), 1);
+        server.kill();
+        shows(0.0);
+        watch.signal("TERM");
+        assert_eq!(watch.end().code, Some(0));
+    });
+}
+
 #[test]
 fn a_wrong_address_ends_the_command() {
     within(LIMIT, || {
