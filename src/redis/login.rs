@@ -82,19 +82,23 @@ impl Login {
     fn after(&mut self, answer: Value, access: &Access) -> Result<Option<Step>> {
         let has_login = !(access.user.is_empty() && access.password.expose().is_empty());
         match (self.step, answer) {
-            (Step::Hello, Value::ServerError(why)) if is_unknown(&why) => {
+            (Step::Hello, Value::ServerError(why)) if may_be_unknown(&why, has_login) => {
                 self.conn.resp = Resp::Two;
                 Ok(Some(if has_login { Step::Authenticate } else { Step::Name }))
             }
             // The name is only for the administrator's eyes.
             (Step::Name, _) => Ok(Some(Step::About)),
             (step, Value::ServerError(why)) => {
-                let kind = match (step, why.code()) {
-                    // Before Redis 6 a wrong password has no code.
-                    (Step::Authenticate, "ERR") => ErrorKind::Denied,
-                    _ => kind_of(&why),
+                let node = self.conn.node();
+                // No more true at the next try. A wrong password has no code of its own before Redis 6.
+                let is_final = matches!(step, Step::Authenticate | Step::About | Step::Select) && why.code() == "ERR";
+                let kind = if is_final { ErrorKind::Denied } else { kind_of(&why) };
+                let hint = match step {
+                    Step::Authenticate if !is_default(&access.user) => "; a server before Redis 6 knows no users",
+                    Step::About => "; without HELLO, the login needs INFO",
+                    _ => "",
                 };
-                Err(turned_away(kind, self.conn.node(), &why, &access.password))
+                Err(turned_away(kind, node, &why, &access.password, hint))
             }
             (Step::Authenticate, _) => Ok(Some(Step::Name)),
             (Step::Hello | Step::About, about) => {
@@ -146,8 +150,7 @@ fn request(step: Step, access: &Access) -> Cmd {
             }
             request.arg("SETNAME").arg(NAME);
         }
-        // Before Redis 6 there are no users.
-        Step::Authenticate if matches!(user, "" | "default") => _ = request.arg("AUTH").arg(password),
+        Step::Authenticate if is_default(user) => _ = request.arg("AUTH").arg(password),
         Step::Authenticate => _ = request.arg("AUTH").arg(user).arg(password),
         Step::Name => _ = request.arg("CLIENT").arg("SETNAME").arg(NAME),
         Step::About => _ = request.arg("INFO"),
@@ -159,8 +162,17 @@ fn request(step: Step, access: &Access) -> Cmd {
 /// The connection's name in the server's lists.
 const NAME: &str = "tablecast";
 
-/// True if the server, or a proxy before it, does not know `HELLO` or RESP3.
-fn is_unknown(why: &ServerError) -> bool {
+fn is_default(user: &str) -> bool {
+    matches!(user, "" | "default")
+}
+
+/// True if the server, or a proxy before it, may refuse `HELLO` because it does not know that, or RESP3. Each has words of
+/// its own for it, and some want a login first.
+fn may_be_unknown(why: &ServerError, has_login: bool) -> bool {
     let details = why.details().unwrap_or_default();
-    why.code() == "NOPROTO" || details.starts_with("unknown command") || details.starts_with("unsupported command")
+    match why.code() {
+        "WRONGPASS" | "NOPERM" | "DENIED" => false,
+        "NOAUTH" => has_login,
+        _ => !details.starts_with("max number of clients"),
+    }
 }

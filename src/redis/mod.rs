@@ -234,10 +234,10 @@ pub(crate) fn refused(node: &Node, why: &ServerError) -> Error {
 }
 
 /// The error for the refusal of a login, which may quote the request, and so the password.
-fn turned_away(kind: ErrorKind, node: &Node, why: &ServerError, password: &Secret) -> Error {
+fn turned_away(kind: ErrorKind, node: &Node, why: &ServerError, password: &Secret, hint: &str) -> Error {
     let details = why.details().unwrap_or_default();
     let said = without(&format!("{} {details}", why.code()), password.expose());
-    Error::new(kind, format!("Redis at {node} refuses: {said}"))
+    Error::new(kind, format!("Redis at {node} refuses: {said}{hint}"))
 }
 
 /// An error of this kind with a server's refusal.

@@ -13,6 +13,7 @@ use crate::error::Result;
 
 use super::conn::{Conn, lost};
 use super::node::Node;
+use super::reply::Resp;
 use super::sentinel;
 use super::stream::Limit;
 use super::watch::Watch;
@@ -54,7 +55,12 @@ impl Poller {
     fn follow(&self, round: &mut u64, wait: &mut Duration, limit: Limit<'_>) -> Result<()> {
         let patience = self.options.heartbeat_timeout;
         let mut conn = Conn::open(&self.node, &self.access, limit.share(patience))?;
-        sentinel::subscribe(&mut conn, limit.share(patience))?;
+        // In RESP2 a connection with subscriptions takes no questions.
+        let mut events = match conn.resp {
+            Resp::Three => None,
+            Resp::Two => Some(Conn::open(&self.node, &self.access, limit.share(patience))?),
+        };
+        sentinel::subscribe(events.as_mut().unwrap_or(&mut conn), limit.share(patience))?;
         loop {
             *round = self.watch.begin();
             let said = sentinel::ask(&mut conn, &self.name, limit.share(patience))?;
@@ -63,7 +69,7 @@ impl Poller {
             if !limit.pause(PACE) {
                 return Ok(());
             }
-            self.await_news(&mut conn, *round, limit)?;
+            self.await_news(events.as_mut().unwrap_or(&mut conn), *round, limit)?;
         }
     }
 

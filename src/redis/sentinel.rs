@@ -8,7 +8,6 @@ use super::conn::Conn;
 use super::field;
 use super::node::Node;
 use super::refused;
-use super::reply::Resp;
 use super::stream::Limit;
 
 /// What a Sentinel says of a master.
@@ -25,14 +24,12 @@ const EVENTS: [&str; 2] = ["+switch-master", "+promoted-slave"];
 /// How often a question is repeated because the configuration changed while it was answered.
 const MAX_TRIES: u32 = 3;
 
-/// Subscribes to the events. A Sentinel that refuses, or would answer nothing more, is only asked from time to time.
+/// Subscribes to the events. A Sentinel that refuses is only asked from time to time.
 ///
 /// # Errors
 /// As [`Conn::flush`] and [`Conn::reply`].
 pub(super) fn subscribe(conn: &mut Conn, limit: Limit<'_>) -> Result<()> {
-    if conn.resp == Resp::Two {
-        return Ok(());
-    }
+    conn.will_subscribe();
     conn.push(cmd("SUBSCRIBE").arg(&EVENTS));
     // A success is no reply, so that one of this request is the first.
     conn.push(&cmd("PING"));

@@ -72,6 +72,7 @@ fn the_hosts_of_the_database_may_be_a_url() {
         let none = store(&format!("redis://:hunter2@{}/99", server.host()));
         let error = none.get("t", "k", None).unwrap_err();
         assert!(error.to_string().contains("DB index"), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Denied);
         let wrong = config
             .set("remote_db_hosts", "redis://:hunter2@h:1:2", Source::Flag)
             .unwrap_err();

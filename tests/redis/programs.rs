@@ -105,8 +105,8 @@ pub(crate) struct Log {
     outage: Duration,
 }
 
-/// Creates a row and sets another one in turn, about 333 times a second, until it is stopped.
-pub(crate) fn write(database: &Database, table: &str, stop: &AtomicBool) -> Log {
+/// Creates a row and sets another one in turn, once in each interval on the average, until it is stopped.
+pub(crate) fn write(database: &Database, table: &str, interval: Duration, stop: &AtomicBool) -> Log {
     let mut log = Log::default();
     let (start, mut last) = (Instant::now(), Instant::now());
     for number in 0.. {
@@ -133,7 +133,7 @@ pub(crate) fn write(database: &Database, table: &str, stop: &AtomicBool) -> Log 
             }
             Err(e) => log.failed.push((row, e)),
         }
-        pass((start + number * Duration::from_millis(3)).saturating_duration_since(Instant::now()));
+        pass((start + number * interval).saturating_duration_since(Instant::now()));
     }
     log
 }
@@ -163,7 +163,7 @@ fn readers_end_with_the_store_after_a_master_was_killed() {
                 .iter()
                 .map(|table| {
                     let (database, stop) = (new_database(), &stop);
-                    let body = move || write(&database, table, stop);
+                    let body = move || write(&database, table, Duration::from_millis(3), stop);
                     std::thread::Builder::new().spawn_scoped(scope, body).unwrap()
                 })
                 .collect();

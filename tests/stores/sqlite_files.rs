@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,7 +37,11 @@ fn named(folder: &Path) -> PathBuf {
 
 fn remove(folder: &Path, names: &[&str]) {
     for name in names {
-        fs::remove_file(folder.join(name)).unwrap();
+        match fs::remove_file(folder.join(name)) {
+            // Another process has missed the file before this one, and removed what belonged to it.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && *name != names[0] => {}
+            removed => removed.unwrap(),
+        }
     }
 }
 

@@ -5,7 +5,6 @@ import json
 import random
 import threading
 import time
-from collections import defaultdict
 
 from .processes import Dialogue
 
@@ -17,6 +16,9 @@ RATE = 50
 # The longest that one write may take, in seconds: more than the time limits of the store and of sending.
 PATIENCE = 30
 PAUSE = 0.1
+NEVER = float("inf")
+# How long a value is remembered that the store no longer holds, in seconds.
+MEMORY = 300
 
 
 class Writer(threading.Thread):
@@ -28,11 +30,9 @@ class Writer(threading.Thread):
         self.dialogue = Dialogue(host, "writer", command, log)
         # The wanted rows by key: topic and value.
         self.rows = {}
-        # Those that the store has confirmed and that are not about to change: value, or None, and when.
-        self.stored = {}
-        # All values of each key up to now.
-        self.past = defaultdict(set)
         self.keys = [f"{host.name}-{number}" for number in range(KEYS)]
+        # What the store may have held of each key: values, or None, each with the time from which it no longer can.
+        self.past = {key: [(None, NEVER)] for key in self.keys}
         self.written, self.turn = 0, threading.Lock()
         self.start()
 
@@ -54,11 +54,14 @@ class Writer(threading.Thread):
     def settle(self, key, end=float("inf")):
         """Makes the store hold what is wanted of this row; true if that took a change. Gives up at the end."""
         _, value = self.rows.get(key, (None, None))
-        self.past[key].add(value)
-        self.stored.pop(key, None)
+        # Lists are replaced, not changed: another thread reads them.
+        self.past[key] = [*self.past[key], (value, NEVER)]
         changed = self.change(key, end)
         if changed is not None:
-            self.stored[key] = (value, time.monotonic())
+            now = time.monotonic()
+            *before, last = self.past[key]
+            before = [(old, min(until, now)) for old, until in before if until > now - MEMORY]
+            self.past[key] = [*before, last]
         return bool(changed)
 
     def change(self, key, end):
@@ -109,20 +112,17 @@ class Copy:
                 self.rows.pop(change["key"], None)
 
 
-    def judge(self, writers, until):
-        """Numbers of rows that are known, and of those among them that are wrong: never written, or other than they have
-        been in the store since before `until`."""
+    def judge(self, writers, since):
+        """Numbers of rows that may be held, and of those among them that the store has not held since that time."""
         rows = dict(self.rows)
-        known = wrong = 0
+        looked_at = wrong = 0
         for writer in writers:
-            # What changes from now on is not among them, or later.
-            stored = {key: value for key, (value, at) in dict(writer.stored).items() if at < until}
-            for key in stored.keys() | (rows.keys() & writer.keys):
+            for key in writer.keys:
                 if topic(key) in self.topics:
                     held = rows.get(key)
-                    known += 1
-                    wrong += held not in writer.past[key] if key not in stored else held != stored[key]
-        return known, wrong
+                    looked_at += 1
+                    wrong += not any(value == held and until >= since for value, until in writer.past[key])
+        return looked_at, wrong
 
 
 def differences(writers, copies, stored=None):

@@ -23,7 +23,7 @@ class Trace(threading.Thread):
         self.copies, self.writers = copies, writers
         # Rows looked at in a copy, and those that were wrong.
         self.looked_at = self.wrong = 0
-        # The store keeps what it confirmed before this time.
+        # The store may fall back to what it held at this time.
         self.kept = float("inf")
         self.file = open(file, "w", buffering=1)
         self.file.write("time_s,agent,staleness_s,lag_s,rows,sync_events\n")
@@ -63,9 +63,9 @@ class Trace(threading.Thread):
             # It begins.
             return
         staleness = now["replica_staleness_max_seconds"]
-        known, wrong = copy.judge(self.writers, min(asked - staleness - SLACK, self.kept))
+        looked_at, wrong = copy.judge(self.writers, min(asked - staleness - SLACK, self.kept))
         if copy.runs == run:
-            self.looked_at += known
+            self.looked_at += looked_at
             self.wrong += wrong
         # Counters begin at 0 with each run of the agent; this one rises all the time.
         is_new = now.get("frames_received_total", 0) < self.last[agent].get("frames_received_total", 0)

@@ -100,7 +100,16 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     args.listen.apply(&mut config)?;
     let node = Node::open(&config)?;
     let _metrics = args.metrics.serve(&node)?;
-    let looked = look(node.store()?, args)?;
+    let deadline = args.timeout.map_or_else(never, after);
+    select! {
+        recv(look(node.store()?, args)?) -> looked => match looked.unwrap_or(Ok(())) {
+            // The replica goes on trying.
+            Err(e) if e.is_transient() && !args.once && !args.check => log::warn!("no rows yet: {e}; still trying"),
+            looked => looked?,
+        },
+        recv(signal) -> _ => return interrupted(args, 0),
+        recv(deadline) -> _ => return timed_out(args, 0),
+    }
     let replica = node.replica_with(ReplicaOptions {
         topics: config.topics.clone(),
         id: Some(args.id.as_deref().map_or_else(own_id, Name::from)),
@@ -120,7 +129,6 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     let watch = Watch {
         args,
         place: output::place(&config),
-        looked,
         replica: &replica,
         tables,
         changes,
@@ -129,7 +137,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         supervisor: Supervisor::find(),
         columns: args.format.columns(),
     };
-    let watched = watch.run(&signal);
+    let watched = watch.run(&signal, &deadline);
     log::info!("{:?}", replica.stats());
     watched
 }
@@ -156,7 +164,6 @@ struct Watch<'a> {
     args: &'a Args,
     /// The store, as people look for it.
     place: String,
-    looked: Receiver<Result<()>>,
     replica: &'a Replica,
     tables: Vec<ReplicaTable<String>>,
     changes: Receiver<Change>,
@@ -168,9 +175,8 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    fn run(mut self, signal: &Receiver<()>) -> Result<()> {
+    fn run(mut self, signal: &Receiver<()>, deadline: &Receiver<Instant>) -> Result<()> {
         let mut out = BufWriter::with_capacity(1 << 16, output::stdout());
-        let deadline = self.args.timeout.map_or_else(never, after);
         let (look, signs) = (tick(LOOK), self.supervisor.ticks());
         loop {
             select! {
@@ -194,19 +200,9 @@ impl Watch<'_> {
                     }
                     self.was_synced = is_synced;
                 }
-                recv(self.looked) -> looked => {
-                    self.looked = never();
-                    match looked.unwrap_or(Ok(())) {
-                        // The replica goes on trying.
-                        Err(e) if e.is_transient() && !self.args.once && !self.args.check => {
-                            log::warn!("no rows yet: {e}; still trying");
-                        }
-                        looked => looked?,
-                    }
-                }
                 recv(signs) -> _ => self.supervisor.alive(),
-                recv(signal) -> _ => return self.end(ErrorKind::Stopped, "a signal came"),
-                recv(deadline) -> _ => return self.end(ErrorKind::Timeout, "the time is over"),
+                recv(signal) -> _ => return interrupted(self.args, self.printed),
+                recv(deadline) -> _ => return timed_out(self.args, self.printed),
             }
         }
     }
@@ -264,16 +260,24 @@ impl Watch<'_> {
             )),
         }
     }
+}
 
-    /// The end without what was asked for.
-    fn end(&self, kind: ErrorKind, why: &str) -> Result<()> {
-        let wanted = match self.args {
-            Args { once: true, .. } | Args { check: true, .. } => "all rows are there".to_owned(),
-            Args { count: Some(count), .. } => format!("{count} changes; there were {}", self.printed),
-            _ => return Ok(()),
-        };
-        Err(Error::new(kind, format!("{why} before {wanted}")))
-    }
+fn interrupted(args: &Args, printed: u64) -> Result<()> {
+    end(args, printed, ErrorKind::Stopped, "a signal came")
+}
+
+fn timed_out(args: &Args, printed: u64) -> Result<()> {
+    end(args, printed, ErrorKind::Timeout, "the time is over")
+}
+
+/// The end, maybe without what was asked for.
+fn end(args: &Args, printed: u64, kind: ErrorKind, why: &str) -> Result<()> {
+    let wanted = match args {
+        Args { once: true, .. } | Args { check: true, .. } => "all rows are there".to_owned(),
+        Args { count: Some(count), .. } => format!("{count} changes; there were {printed}"),
+        _ => return Ok(()),
+    };
+    Err(Error::new(kind, format!("{why} before {wanted}")))
 }
 
 fn line(columns: &mut Option<Columns>, out: &mut impl Write, line: &Line<'_>) -> io::Result<()> {

@@ -137,7 +137,7 @@ impl Link {
         let Some(side) = &mut self.side else {
             return Ok(false);
         };
-        let answer = side.answer()?;
+        let answer = side.answer().map_err(about_health)?;
         answer.iter().for_each(|answer| self.on_health(answer));
         Ok(answer.is_some())
     }
@@ -216,7 +216,7 @@ impl Link {
                     None => self.conn.push(&Health::question(self.conn.in_cluster, self.conn.resp)),
                     Some(side) => {
                         self.conn.push(&cmd("PING"));
-                        side.ask(now, options.heartbeat_timeout)?;
+                        side.ask(now, options.heartbeat_timeout).map_err(about_health)?;
                     }
                 }
                 self.asked.push_back(Asked::Beat);
@@ -235,4 +235,9 @@ impl Link {
         }
         self.conn.send_some().map(drop)
     }
+}
+
+/// Says which of the two connections is lost.
+fn about_health(e: Error) -> Error {
+    Error::new(e.kind(), "the connection that asks for the server's health").with_source(e)
 }
