@@ -13,7 +13,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use common::{eventually, within};
+use common::{eventually, skip, within};
 use process::{LIMIT, Process};
 
 /// More than a stage takes on a busy machine.
@@ -45,7 +45,7 @@ fn line(stage: &mut Process) -> Option<String> {
     }
     let end = stage.end();
     assert_eq!(end.code, Some(3), "{end:?}");
-    println!("skipped: {}", end.stderr);
+    skip(end.stderr);
     None
 }
 
@@ -164,7 +164,7 @@ fn a_deployment_without_life_names_its_logs() {
         ] {
             let end = stage.end();
             if end.code == Some(3) {
-                return println!("skipped: {}", end.stderr);
+                return skip(end.stderr);
             }
             assert_eq!(end.code, Some(1), "{end:?}");
             assert!(

@@ -1,7 +1,9 @@
 //! What all tests share: deadlines, ports, folders and signals.
 #![allow(dead_code)] // Each test target uses what it needs.
 
+use std::fmt::Display;
 use std::fs;
+use std::io::{self, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -11,6 +13,11 @@ use crossbeam_channel::{RecvTimeoutError, bounded, never};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
+
+/// Says that a test, or a part of it, is skipped, and why, past the test runner, which hides what tests print.
+pub(crate) fn skip(why: impl Display) {
+    let _ = writeln!(io::stderr(), "skipped: {why}");
+}
 
 /// Runs `body` on a thread of its own and fails the test if it takes longer than `limit`.
 pub(crate) fn within<T: Send + 'static>(limit: Duration, body: impl FnOnce() -> T + Send + 'static) -> T {

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, skip, within};
 use crate::documents::{panels, queries};
 use crate::host::{service, socket};
 use crate::process::{Process, run};
@@ -21,7 +21,7 @@ use crate::{LIMIT, LONG};
 fn has(program: &str) -> bool {
     let is_there = Command::new(program).arg("--version").output().is_ok();
     if !is_there {
-        println!("skipped: no {program} here");
+        skip(format!("no {program} here"));
     }
     is_there
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::{eventually, folder_for_system, within};
+use crate::common::{eventually, folder_for_system, skip, within};
 use crate::process::{LIMIT, Process};
 use crossbeam_channel::never;
 use serde_json::Value;
@@ -137,7 +137,7 @@ impl System {
             });
         }
         assert!(!process.is_running(), "it does not come up: {}", process.stderr());
-        println!("skipped: no system of its own here: {}", process.stderr());
+        skip(format!("no system of its own here: {}", process.stderr()));
         None
     }
 
@@ -192,7 +192,7 @@ const SAID: &str = "systemctl status tablecast; tail -n 20 /said";
 /// A package, and a folder for a system; `None` where there is no `dpkg`.
 fn packed(folder: &TempDir) -> Option<(PathBuf, PathBuf)> {
     if Command::new("dpkg-deb").arg("--version").output().is_err() {
-        println!("skipped: no dpkg-deb here");
+        skip("no dpkg-deb here");
         return None;
     }
     let place = folder.path().join("system");

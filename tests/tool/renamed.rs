@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::{eventually, within};
+use crate::common::{eventually, skip, within};
 use crate::host::{json, socket};
 use crate::process::{LIMIT, Process, tablecast};
 use tablecast::Store;
@@ -33,10 +33,10 @@ fn service(folder: &Path, name: &str, args: &[&str]) -> Option<Process> {
     };
     let trial = unshare().arg("true").output().unwrap();
     if !trial.status.success() {
-        println!(
-            "skipped: no namespaces here: {}",
+        skip(format!(
+            "no namespaces here: {}",
             String::from_utf8_lossy(&trial.stderr)
-        );
+        ));
         return None;
     }
     let mut command = unshare();

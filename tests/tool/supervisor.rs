@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::common::{eventually, folder_for_system, within};
+use crate::common::{eventually, folder_for_system, skip, within};
 use crate::host::{Host, service, socket};
 use crate::process::{LIMIT, Process, run, tablecast};
 use nix::sys::signal::{Signal, kill};
@@ -248,10 +248,10 @@ fn a_service_runs_as_process_1_of_a_container() {
             .output()
             .unwrap();
         if !trial.status.success() {
-            println!(
-                "skipped: no namespaces here: {}",
+            skip(format!(
+                "no namespaces here: {}",
                 String::from_utf8_lossy(&trial.stderr)
-            );
+            ));
             return;
         }
         let folder = folder_for_system();
