@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const TELLING: usize = 9;
 
 /// As much of a line stands on the page at least.
-const SHOWN: usize = 28;
+const SHOWN: usize = 20;
 
 fn sources(folder: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
