@@ -571,13 +571,15 @@ mod tls {
         within(LIMIT, || {
             let certificates = Certificates::new();
             let folder = certificates.0.path();
-            for (who, names) in [("own", "IP:127.0.0.1"), ("elsewhere", "DNS:elsewhere")] {
+            for (who, names) in [
+                ("own", "-addext subjectAltName=IP:127.0.0.1"),
+                ("elsewhere", "-addext subjectAltName=DNS:elsewhere"),
+                ("nameless", ""),
+            ] {
+                let kind = "req -x509 -newkey rsa:2048 -nodes -days 2";
                 openssl(
                     folder,
-                    &format!(
-                        "req -x509 -newkey rsa:2048 -nodes -keyout {who}.key -out {who}.crt -days 2 -subj /CN={who} \
-                        -addext subjectAltName={names}"
-                    ),
+                    &format!("{kind} -keyout {who}.key -out {who}.crt -subj /CN={who} {names}"),
                 );
             }
             // Several files with an editor's mark before each, joined.
@@ -591,6 +593,8 @@ mod tls {
                 ("server", "several.crt", true),
                 ("own", "ca.crt", false),
                 ("elsewhere", "elsewhere.crt", false),
+                ("nameless", "nameless.crt", true),
+                ("nameless", "own.crt", false),
             ] {
                 let server = certificates.server_as(who, "no");
                 let address = server.address().replace("redis://", "rediss://");
