@@ -341,10 +341,13 @@ fn upgrade(system: &mut System) {
 fn end_load(system: &mut System) {
     // The first sync event comes at the beginning.
     system.run(r#"until [ $(grep -c '"event":"sync"' /watched) -gt 1 ]; do sleep 0.02; done"#);
-    // Once the watch hears what was published since, it hears the last one too.
-    system.run(
-        r#"mark=$(tail -n 1 /published); until n=$(tail -n 1 /published); [ $n -gt $((mark + 1)) ] && grep -q "\"key\":\"$n\"" /watched; do sleep 0.02; done; touch /enough"#,
-    );
+    // Once the watch hears what was published since, and after the last sync event, it hears the last one too.
+    let since =
+        r#"since() { awk '/"event":"sync"/ { text = "" } { text = text "\n" $0 } END { print text }' /watched; }"#;
+    let heard = r#"n=$(tail -n 1 /published); [ $n -gt $((mark + 1)) ] && since | grep -q "\"key\":\"$n\"""#;
+    system.run(&format!(
+        "{since}; mark=$(tail -n 1 /published); until {heard}; do sleep 0.02; done; touch /enough"
+    ));
     system.run("until grep -q '\"key\":\"last\"' /watched; do sleep 0.02; done");
     let number = |key: &str| key.parse::<u64>().ok();
     let published: BTreeSet<u64> = system
