@@ -80,7 +80,7 @@ impl Login {
 
     /// The step after this answer; `None` after the last one.
     fn after(&mut self, answer: Value, access: &Access) -> Result<Option<Step>> {
-        let has_login = !(access.user.is_empty() && access.password.expose().is_empty());
+        let has_login = has_login(access);
         match (self.step, answer) {
             (Step::Hello, Value::ServerError(why)) if may_be_unknown(&why, has_login) => {
                 self.conn.resp = Resp::Two;
@@ -90,12 +90,14 @@ impl Login {
             (Step::Name, _) => Ok(Some(Step::About)),
             (step, Value::ServerError(why)) => {
                 let node = self.conn.node();
-                // No more true at the next try. A wrong password has no code of its own before Redis 6.
+                // The next try would fail alike. Before Redis 6 a wrong password has no code of its own.
                 let is_final = matches!(step, Step::Authenticate | Step::About | Step::Select) && why.code() == "ERR";
                 let kind = if is_final { ErrorKind::Denied } else { kind_of(&why) };
-                let hint = match step {
-                    Step::Authenticate if !is_default(&access.user) => "; a server before Redis 6 knows no users",
-                    Step::About => "; without HELLO, the login needs INFO",
+                let hint = match (step, why.code()) {
+                    (Step::Authenticate, "ERR") if !is_default(&access.user) => {
+                        "; a server before Redis 6 knows no users"
+                    }
+                    (Step::About, "ERR" | "NOPERM") => "; without HELLO, the login needs INFO",
                     _ => "",
                 };
                 Err(turned_away(kind, node, &why, &access.password, hint))
@@ -144,7 +146,7 @@ fn request(step: Step, access: &Access) -> Cmd {
     match step {
         Step::Hello => {
             request.arg("HELLO").arg(3);
-            if !(user.is_empty() && password.is_empty()) {
+            if has_login(access) {
                 let user = if user.is_empty() { "default" } else { user };
                 request.arg("AUTH").arg(user).arg(password);
             }
@@ -161,6 +163,10 @@ fn request(step: Step, access: &Access) -> Cmd {
 
 /// The connection's name in the server's lists.
 const NAME: &str = "tablecast";
+
+fn has_login(access: &Access) -> bool {
+    !(access.user.is_empty() && access.password.expose().is_empty())
+}
 
 fn is_default(user: &str) -> bool {
     matches!(user, "" | "default")

@@ -33,7 +33,7 @@ use outbound::RedisOutbound;
 /// Publish and subscribe through Redis; its alias is `redis`. Channels belong to the whole server, whatever database an
 /// address names.
 ///
-/// It needs Redis 5 or newer, or Valkey, and speaks RESP3 or, where the server does not know `HELLO`, RESP2: then a
+/// It needs Redis 5 or newer, or Valkey, and speaks RESP3 or, where the server refuses `HELLO`, RESP2: then a
 /// subscriber has a second connection, for questions about the server's health. Its commands, for access lists:
 /// `PUBLISH`; `SUBSCRIBE`, `UNSUBSCRIBE` and `PING`; in RESP2 `INFO`; and with a cluster `CLUSTER SLOTS` and
 /// `CLUSTER INFO`. Without the last two it works, but is spread only over the given nodes, and does not notice that a
