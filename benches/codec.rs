@@ -40,7 +40,7 @@ fn run(codec: Codec, update: &DbUpdate) {
     let mut payload = Vec::new();
     encoder.begin(update, &topic, &mut payload);
     encoder.finish(0, update.timestamp, 123_456, Duration::ZERO, &mut payload);
-    println!("{codec}, {} bytes", payload.len());
+    println!("{codec}, {} bytes, nanoseconds", payload.len());
 
     let plain: Plain = match codec {
         Codec::Json => serde_json::from_slice(&payload).expect("plain"),
@@ -66,7 +66,7 @@ fn run(codec: Codec, update: &DbUpdate) {
         encoder.finish(0, update.timestamp, black_box(123_456), Duration::ZERO, &mut buf);
         black_box(&buf);
     });
-    report("  of it under the lock", finish, theirs);
+    report("encode, of it under the lock", finish, theirs);
 
     let theirs = nanos(|| {
         let payload = black_box(&payload);
@@ -106,7 +106,7 @@ fn run(codec: Codec, update: &DbUpdate) {
 
 fn report(what: &str, ours: f64, theirs: f64) {
     println!(
-        "  {what:<30} {ours:>6.0} ns   serde {theirs:>6.0} ns   ratio {:.2}",
+        "  {what:<30}  serde {theirs:>6.0}   tablecast {ours:>6.0}   ratio {:.2}",
         ours / theirs
     );
 }

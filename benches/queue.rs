@@ -12,26 +12,29 @@ use tablecast::{Action, DbUpdate};
 const ROUNDS: usize = 50;
 
 fn main() {
-    println!("{:40} {:>12} {:>12} {:>8}", "", "ns/update", "updates/s", "ratio");
+    let few = updates(16_384, 4096);
+    println!("one thread, nanoseconds an update");
     for batch in [1, 8, 64] {
-        let updates = updates(16_384, 4096);
-        let bare = best(&updates, |updates| bare_one_thread(updates, batch));
-        report(&format!("one thread, batches of {batch}: bare channel"), bare, bare);
-        let queue = best(&updates, |updates| one_thread(updates, batch));
-        report(&format!("one thread, batches of {batch}: queue"), queue, bare);
+        report(
+            &format!("batches of {batch}"),
+            best(&few, |updates| bare_one_thread(updates, batch)),
+            best(&few, |updates| one_thread(updates, batch)),
+        );
     }
+    let many = updates(32_768, 32_768);
+    report(
+        "one of 32,768 rows",
+        best(&many, |updates| bare_one_thread(updates, many.len())),
+        best(&many, |updates| one_thread(updates, many.len())),
+    );
+    println!("two threads, nanoseconds an update");
     for batch in [1, 8, 64] {
-        let updates = updates(16_384, 4096);
-        let bare = best(&updates, bare_two_threads);
-        report("two threads: bare channel", bare, bare);
-        let queue = best(&updates, |updates| two_threads(updates, batch));
-        report(&format!("two threads, batches of {batch}: queue"), queue, bare);
+        report(
+            &format!("batches of {batch}"),
+            best(&few, bare_two_threads),
+            best(&few, |updates| two_threads(updates, batch)),
+        );
     }
-    let updates = updates(32_768, 32_768);
-    let bare = best(&updates, |updates| bare_one_thread(updates, 32_768));
-    report("one thread, 32 768 deep: bare channel", bare, bare);
-    let queue = best(&updates, |updates| one_thread(updates, 32_768));
-    report("one thread, 32 768 deep: queue", queue, bare);
 }
 
 /// Updates that differ in key and, occasionally, in priority.
@@ -124,6 +127,9 @@ fn bare_two_threads(updates: Vec<DbUpdate>) -> Duration {
     })
 }
 
-fn report(what: &str, each: f64, bare: f64) {
-    println!("{what:40} {each:>12.0} {:>12.0} {:>8.1}", 1e9 / each, each / bare);
+fn report(what: &str, bare: f64, queue: f64) {
+    println!(
+        "  {what:<20}  bare channel {bare:>6.0}   queue {queue:>6.0}   ratio {:.1}",
+        queue / bare
+    );
 }

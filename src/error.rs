@@ -4,13 +4,14 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+
 #[cfg(feature = "metrics")]
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::counter::Counter;
 
 /// The result of every fallible call in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Kind of failure that an [`Error`] reports; a program decides on it.
+/// The kind of failure that an [`Error`] reports, for programs that react to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -18,11 +19,12 @@ pub enum ErrorKind {
     Config,
     /// An argument breaks a documented rule, for example an empty topic.
     InvalidInput,
-    /// A message that came in, or a stored value, is not what its format says.
+    /// A received message, or a stored value, does not have its declared format.
     Malformed,
     /// A message is larger than the configured limit.
     TooLarge,
-    /// The deadline passed first; nothing was sent, nothing written.
+    /// The deadline passed first. A call that sends or writes one thing has done nothing; one that waits for an effect,
+    /// such as an acknowledgement, has not seen it.
     Timeout,
     /// The object was stopped, or the other side of an in-process channel is gone.
     Stopped,
@@ -42,13 +44,14 @@ pub enum ErrorKind {
     Full,
     /// The transport failed: refused, unreachable, out of resources.
     Transport,
-    /// The operating system refused something: files, threads, permissions.
+    /// The operating system failed: files, threads, memory.
     Io,
-    /// The other side refuses: a wrong password, or no right to do this.
+    /// There is no right to do this, or the login is wrong: at a server, or on this host, for example of a port or a
+    /// socket.
     Denied,
-    /// It was sent, but the answer did not come: it may have been done, or may be yet.
+    /// The request was sent, but no answer came: it may have taken effect, or may still do so.
     Unconfirmed,
-    /// Code of the program's own panicked inside the library, for example a callback.
+    /// The program's own code, for example a callback, panicked while the library called it.
     Panicked,
 }
 
@@ -129,14 +132,14 @@ impl Error {
         self.0.kind
     }
 
-    /// The table and the key of the row that this is about: of every failed read or write of one row, and of a stored
-    /// value that is not of its table's row type.
+    /// The table and the key of the row that the error is about. Set for every failed read or write of one row, and for
+    /// a stored value that does not decode as its table's row type.
     pub fn row(&self) -> Option<(&str, &str)> {
         self.0.row.as_ref().map(|(table, key)| (&**table, &**key))
     }
 
-    /// True if the same call may succeed later without any change: an outage, or a limit of time. Nothing was done; of
-    /// [`ErrorKind::Unconfirmed`] that is not known, and it is none of these.
+    /// True if the same call may succeed later without any change, after an outage or a timeout; the failed call did
+    /// nothing. False for [`ErrorKind::Unconfirmed`], where that is not known.
     pub fn is_transient(&self) -> bool {
         matches!(
             self.0.kind,
@@ -172,7 +175,7 @@ pub type ErrorHook = Arc<dyn Fn(&Error) + Send + Sync>;
 /// Numbers of errors by kind.
 #[cfg(feature = "metrics")]
 #[derive(Debug)]
-pub(crate) struct ErrorCounts([AtomicU64; ErrorKind::ALL.len()]);
+pub(crate) struct ErrorCounts([Counter; ErrorKind::ALL.len()]);
 
 /// The failures in the background of this process.
 #[cfg(feature = "metrics")]
@@ -181,18 +184,18 @@ pub(crate) static REPORTED: ErrorCounts = ErrorCounts::new();
 #[cfg(feature = "metrics")]
 impl ErrorCounts {
     pub(crate) const fn new() -> ErrorCounts {
-        ErrorCounts([const { AtomicU64::new(0) }; ErrorKind::ALL.len()])
+        ErrorCounts([const { Counter::new() }; ErrorKind::ALL.len()])
     }
 
     pub(crate) fn add(&self, kind: ErrorKind) {
         if let Some(count) = self.0.get(kind as usize) {
-            count.fetch_add(1, Ordering::Relaxed);
+            count.add(1);
         }
     }
 
     /// The number of each kind.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (ErrorKind, u64)> {
-        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
+        let counts = self.0.iter().map(Counter::get);
         ErrorKind::ALL.into_iter().zip(counts)
     }
 }

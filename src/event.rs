@@ -18,7 +18,7 @@ pub enum Event {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SyncReason {
-    /// The publisher at this address is live for the first time: read what there is, from now on changes follow.
+    /// The publisher at this address is live for the first time: read the store; from now on changes follow.
     Connected {
         /// The listen address.
         address: Name,
@@ -28,15 +28,15 @@ pub enum SyncReason {
         /// The listen address.
         address: Name,
     },
-    /// The connection was lost; changes are missed until [`SyncReason::Reconnected`]. Emitted again if discovery ends
-    /// listening there before that, and also if a publisher that it has found came and went without ever being live.
+    /// The connection was lost; changes are missed until [`SyncReason::Reconnected`]. Emitted again if discovery stops
+    /// listening there before that, and also if a discovered publisher came and went without ever being live.
     AddressLost {
         /// The listen address.
         address: Name,
     },
-    /// The connection to this address was lost, and all topics were unregistered, as the option `resubscribe` at
-    /// `manual` demands. Emitted once an address is live: register the topics that are still wanted again. Nothing
-    /// comes on them before, and [`SyncReason::Resubscribed`] follows.
+    /// The connection to this address was lost, and all topics were unregistered, because the option `resubscribe` is
+    /// `manual`. Emitted once an address is live: register again the topics that are still wanted. Until then no update
+    /// arrives on them; [`SyncReason::Resubscribed`] follows.
     Cleared {
         /// The listen address.
         address: Name,
@@ -59,13 +59,14 @@ pub enum SyncReason {
         /// The last number that is missing; of those in between some may have come.
         to: u64,
     },
-    /// Publishers were heard for the first time in the middle of their numbers, and earlier updates may have been lost
-    /// after these topics became live. Emitted once for all that are heard first at about the same time.
+    /// The first updates heard from some publishers were not the first that they sent, and earlier ones may have been
+    /// lost after these topics became live. Emitted once for all publishers first heard at about the same time.
     Unproven {
         /// The topics, in order.
         topics: Vec<Topic>,
     },
-    /// A publisher began anew without having said goodbye: what it last sent, or wrote and did not send, may be missing.
+    /// A publisher restarted without a goodbye: the last updates that it sent, or wrote but did not send, may be
+    /// missing.
     Restarted {
         /// The publisher's id.
         publisher: Name,
@@ -81,14 +82,14 @@ pub enum SyncReason {
         /// The publishers' ids, in order. While the program is busy those of several events are joined, up to 1,024.
         publishers: Vec<Name>,
     },
-    /// A publisher that sends no hellos is connected, or updates without numbers have come on a registered topic, so losses
-    /// of such updates do not show. Emitted once in the time of the option `resync_without_hellos_ms`, for all of these
-    /// publishers together.
+    /// A publisher that sends no hellos is connected, or updates without numbers have arrived on a registered topic, so
+    /// that their losses cannot be detected. Emitted once per `resync_without_hellos_ms`, for all such publishers
+    /// together.
     NoHellos,
-    /// The queue was full and updates were dropped. Emitted after the updates that wait, within about a second. If some
-    /// still wait then, the dispatcher drops those with a version: the store that the program reads now has them.
+    /// The queue was full and updates were dropped. Emitted after the updates that are waiting, within about a second.
+    /// If some are still waiting then, the dispatcher drops those with a version: the program finds them in the store.
     ///
-    /// A program without a callback for sync events reads no store, and gets all that waits.
+    /// Without a callback for sync events, the program receives all updates that are waiting.
     Overflow {
         /// Number of dropped updates, with those that waited.
         dropped: u64,
@@ -100,7 +101,7 @@ pub enum SyncReason {
         /// Number of events.
         events: u64,
     },
-    /// A publisher asked for it (Dragonflow's `sync` action with no table).
+    /// A publisher asked for a resync (Dragonflow's `sync` action with no table).
     Requested,
 }
 

@@ -1,7 +1,8 @@
 //! A histogram of times in fixed buckets, which any thread may add to without a lock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use crate::counter::Counter;
 
 /// The upper bounds of the buckets in microseconds; one more bucket has what is above.
 const BOUNDS: [u64; 16] = [
@@ -15,9 +16,9 @@ const LONGEST: u64 = 3600 * 1_000_000;
 /// Counts of times, and their sum.
 #[derive(Debug, Default)]
 pub(crate) struct Histogram {
-    buckets: [AtomicU64; BOUNDS.len() + 1],
+    buckets: [Counter; BOUNDS.len() + 1],
     /// In microseconds.
-    sum: AtomicU64,
+    sum: Counter,
 }
 
 /// The content of a histogram, in seconds.
@@ -34,8 +35,8 @@ impl Histogram {
     pub(crate) fn record_many(&self, micros: u64, count: u64) {
         let micros = micros.min(LONGEST);
         let bucket = BOUNDS.partition_point(|bound| *bound < micros);
-        self.buckets[bucket].fetch_add(count, Ordering::Relaxed);
-        self.sum.fetch_add(micros.saturating_mul(count), Ordering::Relaxed);
+        self.buckets[bucket].add(count);
+        self.sum.add(micros.saturating_mul(count));
     }
 
     pub(crate) fn record(&self, time: Duration) {
@@ -44,11 +45,11 @@ impl Histogram {
 
     pub(crate) fn counts(&self) -> Counts {
         let bounds = BOUNDS.iter().map(|bound| *bound as f64 / 1e6).chain([f64::INFINITY]);
-        let counts = self.buckets.iter().map(|count| count.load(Ordering::Relaxed));
+        let counts = self.buckets.iter().map(Counter::get);
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
         Counts {
             count: buckets.iter().map(|(_, count)| count).sum(),
-            sum: self.sum.load(Ordering::Relaxed) as f64 / 1e6,
+            sum: self.sum.get() as f64 / 1e6,
             buckets,
         }
     }

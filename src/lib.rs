@@ -1,7 +1,7 @@
 //! tablecast notifies every interested process when a row of a database table changes.
 //!
 //! A [`Replica`] is a process's own copy of some tables. It reads the database once, follows the published changes, and
-//! catches up by itself after whatever was lost, killed or restarted. A [`Database`] stores rows and publishes the
+//! catches up by itself after lost updates, killed processes and restarts. A [`Database`] stores rows and publishes the
 //! changes. Everything runs on plain OS threads, without an async runtime and without a broker.
 //!
 //! ```
@@ -45,11 +45,12 @@
 //! | one port for all processes of a host | [`Service`] |
 //! | publishers that are found through the store | [`Registration`], [`Discovery`] |
 //! | tables that others write without publishing | [`Monitor`] |
-//! | reports of many nodes, each to one of several servers | [`Notifier`], [`Listener`] |
+//! | status updates from many nodes, each processed by one of several servers | [`Notifier`], [`Listener`] |
 //!
-//! The root has each piece with its options, the vocabulary ([`DbUpdate`], [`Topic`], [`Error`], ..), and the enums that
-//! handlers and status calls give ([`SyncReason`], [`RowChange`], [`AddressState`], ..). All else stands in the module of
-//! its piece. The traits for drivers are in [`transport`], those for stores in [`store`].
+//! The crate root exports each piece with its options, the common types ([`DbUpdate`], [`Topic`], [`Error`], ..), and
+//! the enums that handlers receive and status calls return ([`SyncReason`], [`RowChange`], [`AddressState`], ..).
+//! Everything else is in the module of its piece. The driver traits are in [`transport`], the store traits in
+//! [`store`].
 //!
 //! # Pages
 //!
@@ -71,7 +72,8 @@
 //! ```
 //!
 //! Application, dispatcher, subscriber, transport: each may wait for the next one, never for an earlier one. Callbacks
-//! run on the dispatcher's threads alone, and never while a lock of the library is held, so they may call anything in it.
+//! run only on the dispatcher's threads, and never while the library holds a lock, so they may call any of its
+//! functions.
 //!
 //! # Features
 //!
@@ -87,13 +89,14 @@
 //!
 //! # Logs
 //!
-//! The library logs through [`log`] and installs no logger. `error` is a bug of the library, `warn` a failure in the
-//! background, which the [`ErrorHook`] receives too, `info` a sync event.
+//! The library logs through [`log`] and installs no logger. `error` means a bug, in the library or in the program's hook;
+//! `warn` a failure in the background, most of which the [`ErrorHook`] receives too, or a setting to look at; `info` a
+//! sync event or another change of state.
 //!
 //! # Versions
 //!
-//! Before 1.0 a minor version may change the interface; the wire format stays understood. The minimum compiler is Rust
-//! 1.95; raising it is a minor version.
+//! Before 1.0 a minor release may change the API; the wire format stays compatible. The minimum supported Rust version
+//! is 1.95; raising it takes a minor release.
 #![cfg_attr(
     not(any(test, fuzzing)),
     warn(
@@ -106,6 +109,7 @@
 )]
 
 // In reading order: a module imports only what stands above it.
+mod counter;
 pub mod error;
 pub mod event;
 mod name;

@@ -4,7 +4,7 @@ mod losses;
 mod progress;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::clock;
 use crate::codec::{self, Codec, Encoder, MIN_HELLO};
+use crate::counter::Counter;
 use crate::error::{ErrorHook, ErrorKind, Result, contain, report};
 use crate::publisher::{Crowd, Link, LinkOptions, new_epoch, unique_id};
 use crate::thread::{self, Failures, Thread};
@@ -94,11 +95,11 @@ struct Shared {
     /// The thread was woken since this was last looked at.
     responded: AtomicBool,
     progress: Progress,
-    forwarded: AtomicU64,
-    malformed: AtomicU64,
-    failed: AtomicU64,
-    errors: AtomicU64,
-    hellos: Arc<AtomicU64>,
+    forwarded: Counter,
+    malformed: Counter,
+    failed: Counter,
+    errors: Counter,
+    hellos: Arc<Counter>,
     crowd: Arc<Crowd>,
 }
 
@@ -139,10 +140,10 @@ impl Service {
             last_chance: OnceLock::new(),
             responded: AtomicBool::new(true),
             progress: Progress::default(),
-            forwarded: AtomicU64::new(0),
-            malformed: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-            errors: AtomicU64::new(0),
+            forwarded: Counter::new(),
+            malformed: Counter::new(),
+            failed: Counter::new(),
+            errors: Counter::new(),
             hellos: link.hellos(),
             crowd: link.crowd(),
         });
@@ -181,14 +182,14 @@ impl Service {
         drop(thread);
     }
 
-    /// True until it is stopped. False before that means that it can pass on nothing any more: the driver between the
-    /// processes has returned [`ErrorKind::Stopped`]. The hook was called.
+    /// True until the service is stopped. If it is false before that, the service can no longer forward anything: the
+    /// driver between the processes has returned [`ErrorKind::Stopped`], and the hook was called.
     pub fn is_running(&self) -> bool {
         self.thread.lock().as_ref().is_some_and(|thread| !thread.has_ended())
     }
 
-    /// True if the service's thread has responded to the previous call, since each call wakes it, or waits for the network
-    /// no longer than `send_timeout` and a second. For a watchdog.
+    /// True if the service's thread has responded to the previous call, which woke it, or has been waiting for the
+    /// network for no longer than `send_timeout` plus a second. For a watchdog.
     pub fn is_responsive(&self) -> bool {
         let responded = self.shared.responded.swap(false, Ordering::Relaxed);
         self.wake.wake();
@@ -199,11 +200,11 @@ impl Service {
     /// Counts since the start.
     pub fn stats(&self) -> ServiceStats {
         ServiceStats {
-            forwarded: self.shared.forwarded.load(Ordering::Relaxed),
-            malformed: self.shared.malformed.load(Ordering::Relaxed),
-            failed: self.shared.failed.load(Ordering::Relaxed),
-            errors: self.shared.errors.load(Ordering::Relaxed),
-            hellos: self.shared.hellos.load(Ordering::Relaxed),
+            forwarded: self.shared.forwarded.get(),
+            malformed: self.shared.malformed.get(),
+            failed: self.shared.failed.get(),
+            errors: self.shared.errors.get(),
+            hellos: self.shared.hellos.get(),
             subscribers: self.shared.crowd.count(),
         }
     }
@@ -225,7 +226,7 @@ impl Shared {
             let done = contain(what, || self.pass_on(inbound, link, &mut run));
             match done.flatten() {
                 Err(e) if e.kind() != ErrorKind::Stopped => {
-                    count(&self.errors);
+                    self.errors.add(1);
                     run.failures.add(&e, self.options.hook.as_ref());
                 }
                 ended => {
@@ -244,7 +245,7 @@ impl Shared {
         while Instant::now() < end {
             match inbound.recv(Some(Duration::ZERO)) {
                 Ok(Received::Frame { .. }) => {
-                    count(&self.failed);
+                    self.failed.add(1);
                     losses.add(Loss::Left, clock::now());
                 }
                 Ok(Received::Idle) | Err(_) => return,
@@ -274,7 +275,7 @@ impl Shared {
             match received {
                 Received::Frame { topic, payload, .. } => self.forward(link, topic, payload, &mut run.losses),
                 Received::Malformed => {
-                    count(&self.malformed);
+                    self.malformed.add(1);
                     run.losses.add(Loss::Malformed, clock::now());
                 }
                 Received::Woken => self.responded.store(true, Ordering::Relaxed),
@@ -296,7 +297,7 @@ impl Shared {
         let limit = self.options.max_message_bytes;
         // A writer's hello is larger than its limit if that is less than a hello needs.
         if codec::is_too_large(payload, limit) && !(payload.len() <= MIN_HELLO && Topic::is_own(topic)) {
-            count(&self.malformed);
+            self.malformed.add(1);
             return losses.add(Loss::TooLarge, clock::now());
         }
         let left = self
@@ -312,17 +313,13 @@ impl Shared {
         });
         drop(sending);
         match sent {
-            Ok(()) => count(&self.forwarded),
+            Ok(()) => _ = self.forwarded.add(1),
             Err(e) => {
-                count(&self.failed);
+                self.failed.add(1);
                 losses.refused(e, clock::now());
             }
         }
     }
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 impl Drop for Service {

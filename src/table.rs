@@ -93,7 +93,7 @@ impl<T: DeserializeOwned> Table<T> {
     /// The row that this JSON says.
     pub(crate) fn read(table: &str, key: &str, value: &str) -> Result<T> {
         serde_json::from_str(value).map_err(|e| {
-            let context = format!("table {table} key {key}: value is not its row type");
+            let context = format!("table {table} key {key}: the value does not decode as the table's row type");
             Error::new(ErrorKind::Malformed, context)
                 .with_source(e)
                 .with_row(table, key)

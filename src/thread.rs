@@ -1,7 +1,6 @@
 //! Threads that are named, joined on drop, never join themselves, and do not end unnoticed.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -9,15 +8,16 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError};
 use parking_lot::Mutex;
 
 use crate::clock;
+use crate::counter::Counter;
 use crate::error::{Error, ErrorHook, ErrorKind, Result, contain, report};
 
 /// Returns how many threads of the library have ended unasked in this process, because they panicked or could not go
 /// on: 0 unless something is broken. Each was logged, and reported to the [`ErrorHook`] of its object.
 pub fn failed_threads() -> u64 {
-    FAILED.load(Ordering::Relaxed)
+    FAILED.get()
 }
 
-static FAILED: AtomicU64 = AtomicU64::new(0);
+static FAILED: Counter = Counter::new();
 
 /// The end of `timeout` from now. One beyond the range of the clock, such as [`Duration::MAX`], means in a century.
 pub(crate) fn deadline(timeout: Duration) -> Instant {
@@ -67,7 +67,7 @@ pub(crate) fn spawn_fallible(
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
         let _alive = alive;
         if let Err(e) = contain(|| "a panic".into(), body).flatten() {
-            FAILED.fetch_add(1, Ordering::Relaxed);
+            FAILED.add(1);
             report(&Error::new(e.kind(), what).with_source(e), hook.as_ref());
         }
     });

@@ -199,7 +199,7 @@ pub enum Received<'a> {
         /// The payload, as sent.
         payload: &'a [u8],
     },
-    /// A message that has not the transport's form, for example three parts where two belong. It is counted.
+    /// A message that does not have the transport's form, for example three parts instead of two. It is counted.
     Malformed,
     /// The connection to this address is there; everything subscribed was asked for again.
     Connected {

@@ -93,8 +93,8 @@ pub struct DbUpdate {
     pub timestamp: i64,
     /// The row's version in the store, where it has one: every write raises it.
     pub version: Option<u64>,
-    /// The version of the last write of the same table and topic before this one, where the store keeps it; 0 if there
-    /// was none. A reader that has everything up to it has missed nothing.
+    /// The version of the previous write of the same table and topic, if the store keeps it; 0 if there was none. A
+    /// reader that has every change up to this version has missed nothing.
     pub after: Option<u64>,
     /// The origin; `None` before it is sent, and from publishers that do not number their updates.
     pub origin: Option<Origin>,

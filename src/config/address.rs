@@ -257,7 +257,7 @@ pub(crate) fn shown(address: &str) -> String {
     let public = without_password(address);
     let may_hide = address.trim_start_matches(['@', '>']).contains(['@', '?']);
     match may_hide && public == address && split_key(address).1.is_none() {
-        true => "one that is not shown".into(),
+        true => "*** (hidden, since it may hold a password)".into(),
         false => public,
     }
 }

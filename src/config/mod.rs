@@ -109,7 +109,7 @@ impl Config {
     }
 
     /// Reads the options from the TOML file, if given, and the environment, and validates them. If the file has a
-    /// section `[tablecast]`, the options are there, and the other sections are the program's own.
+    /// `[tablecast]` section, the options are read from it alone, and the other sections belong to the program.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] if the file cannot be read; [`ErrorKind::Config`] if an option is unknown, a value is wrong,
@@ -118,8 +118,8 @@ impl Config {
         Config::default().loaded(file, [])
     }
 
-    /// As [`Config::load`], but starts from the present values, and finally applies the flags: names of options with
-    /// values.
+    /// As [`Config::load`], but starts from the current values of `self`, and applies `flags` last: pairs of an
+    /// option's name and its value.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -144,8 +144,8 @@ impl Config {
         Ok(self)
     }
 
-    /// The value of the option of this name, as one would write it in the environment; without passwords. `None` if there is
-    /// no such option.
+    /// Returns the value of the option `name`, as it would be written in the environment, with passwords hidden. `None`
+    /// if there is no such option.
     pub fn get(&self, name: &str) -> Option<String> {
         let option = find(name)?;
         let value = (option.get)(self);
@@ -155,7 +155,7 @@ impl Config {
         })
     }
 
-    /// The names of the options that a TOML text sets; errors call it the file `name`.
+    /// Returns the names of the options that a TOML text sets. Errors show `name` as the file name.
     ///
     /// # Errors
     /// As [`Config::from_toml`].
@@ -370,7 +370,7 @@ fn wrong(option: &OptionDoc, value: &str, source: Source<'_>) -> Error {
         _ => "",
     };
     let value = match is_hidden(option, value) {
-        true => "one that is not shown",
+        true => "*** (hidden, since it may hold a password)",
         false => value,
     };
     let value = address::without_password(value);

@@ -12,13 +12,13 @@ pub(super) fn expand(text: &str, variable: impl Fn(&str) -> Option<OsString>) ->
         return Err("it is a URL, not a path".into());
     }
     if text.split('/').any(is_specifier) {
-        return Err("only units of systemd expand %".into());
+        return Err("% is expanded only in systemd units".into());
     }
     let mut path = OsString::new();
     let mut rest = text;
     if let Some(after) = text.strip_prefix('~') {
         if !after.is_empty() && !after.starts_with('/') {
-            return Err("~ stands for the own home alone".into());
+            return Err("~ stands for the home folder of this user only".into());
         }
         path.push(of("HOME")?);
         rest = after;

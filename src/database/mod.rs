@@ -140,7 +140,7 @@ impl Database {
         let turn = &self.turns[hash as usize % self.turns.len()];
         turn.try_lock_for(self.options.timeout).ok_or_else(|| {
             let context = format!(
-                "table {:?} key {:?}: other threads were writing it all the time; try again",
+                "table {:?} key {:?}: other threads kept writing this row; try again",
                 write.table, write.key
             );
             Error::new(ErrorKind::Timeout, context)

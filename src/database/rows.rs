@@ -138,7 +138,7 @@ impl<T: Serialize> Rows<'_, T> {
             }
         }
         let context =
-            format!("table {table:?} key {key:?}: other writers create and delete it all the time; try again");
+            format!("table {table:?} key {key:?}: other writers keep creating and deleting this row; try again");
         Err(Error::new(ErrorKind::Conflict, context))
     }
 

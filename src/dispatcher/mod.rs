@@ -1,4 +1,4 @@
-//! The dispatcher: the one thread that calls callbacks.
+//! The dispatcher: the thread, or with workers the threads, that call callbacks.
 //!
 //! ```
 //! use crossbeam_channel::{never, unbounded};

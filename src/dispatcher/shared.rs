@@ -88,7 +88,7 @@ impl Shared {
     pub(super) fn deliver(&self, registry: &Registry, event: &Event) {
         match event {
             Event::Update(update) => {
-                let _number = self.counters.updates.add_one();
+                let _number = self.counters.updates.add(1);
                 #[cfg(feature = "metrics")]
                 if let Some(lag) = self.lag.get() {
                     lag.take(_number, update);
@@ -104,11 +104,11 @@ impl Shared {
                     self.call(callback, update, what);
                 }
                 if !handled {
-                    self.counters.unhandled.add_one();
+                    self.counters.unhandled.add(1);
                 }
             }
             Event::Sync(reason) => {
-                self.counters.syncs.add_one();
+                self.counters.syncs.add(1);
                 let what = || format!("a callback, called with sync {reason}");
                 for callback in registry.own_syncs() {
                     self.call(callback, reason, what);
@@ -137,7 +137,7 @@ impl Shared {
         if !callback.is_live() || self.is_stopped() {
             return;
         }
-        self.counters.calls.add_one();
+        self.counters.calls.add(1);
         let done = error::contain(what, || (callback.call)(event)).flatten();
         if let Err(error) = done {
             self.report(&error);
@@ -164,7 +164,7 @@ impl Shared {
             ErrorKind::Malformed => &self.counters.mismatches,
             _ => &self.counters.refused,
         };
-        counter.add_one();
+        counter.add(1);
         error::report(error, self.hook.as_ref());
     }
 }

@@ -1,7 +1,6 @@
 //! Counters of the dispatcher.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
+use crate::counter::Counter;
 use crate::queue::QueueStats;
 
 /// Counts of a dispatcher since it started.
@@ -49,19 +48,5 @@ impl Counters {
             refused: self.refused.get(),
             queue,
         }
-    }
-}
-
-#[derive(Default)]
-pub(super) struct Counter(AtomicU64);
-
-impl Counter {
-    /// Returns the new count.
-    pub(super) fn add_one(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    pub(super) fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
     }
 }

@@ -1,6 +1,8 @@
 //! The connections that bound ends have accepted, counted for the whole process.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::counter::Counter;
 
 /// The connections of one kind of address.
 #[derive(Debug)]
@@ -9,7 +11,7 @@ pub(crate) struct Accepted {
     /// The kind, as in a scheme.
     pub(crate) kind: &'static str,
     open: AtomicUsize,
-    refused: AtomicU64,
+    refused: Counter,
 }
 
 pub(crate) static TCP: Accepted = Accepted::new("tcp");
@@ -21,7 +23,7 @@ impl Accepted {
         Accepted {
             kind,
             open: AtomicUsize::new(0),
-            refused: AtomicU64::new(0),
+            refused: Counter::new(),
         }
     }
 
@@ -32,7 +34,7 @@ impl Accepted {
 
     /// Those that were refused for lack of file descriptors.
     pub(crate) fn refused(&self) -> u64 {
-        self.refused.load(Ordering::Relaxed)
+        self.refused.get()
     }
 
     pub(super) fn opened(&self) {
@@ -44,6 +46,6 @@ impl Accepted {
     }
 
     pub(super) fn refuse(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
+        self.refused.add(1);
     }
 }

@@ -75,7 +75,8 @@ impl Metrics {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an address of another form,
-    /// [`ErrorKind::AddressInUse`](crate::ErrorKind::AddressInUse), and [`ErrorKind::Io`](crate::ErrorKind::Io).
+    /// [`ErrorKind::AddressInUse`](crate::ErrorKind::AddressInUse), [`ErrorKind::Denied`](crate::ErrorKind::Denied) for a
+    /// port that needs rights, and [`ErrorKind::Io`](crate::ErrorKind::Io).
     pub fn serve(&self, address: &str) -> Result<MetricsServer> {
         MetricsServer::start(self.clone(), address)
     }

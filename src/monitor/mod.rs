@@ -29,9 +29,9 @@ mod worker;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::counter::Counter;
 use crate::error::{Error, ErrorHook, Result, report};
 use crate::publisher::Publisher;
 use crate::store::Store;
@@ -128,14 +128,14 @@ pub struct Monitor {
 /// The state that the handle and the thread share.
 struct Shared {
     options: MonitorOptions,
-    polls: AtomicU64,
-    skipped: AtomicU64,
-    rows_read: AtomicU64,
-    created: AtomicU64,
-    set: AtomicU64,
-    deleted: AtomicU64,
-    went_back: AtomicU64,
-    failures: AtomicU64,
+    polls: Counter,
+    skipped: Counter,
+    rows_read: Counter,
+    created: Counter,
+    set: Counter,
+    deleted: Counter,
+    went_back: Counter,
+    failures: Counter,
 }
 
 impl Monitor {
@@ -210,33 +210,32 @@ impl Shared {
     fn new(options: MonitorOptions) -> Shared {
         Shared {
             options,
-            polls: AtomicU64::new(0),
-            skipped: AtomicU64::new(0),
-            rows_read: AtomicU64::new(0),
-            created: AtomicU64::new(0),
-            set: AtomicU64::new(0),
-            deleted: AtomicU64::new(0),
-            went_back: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
+            polls: Counter::new(),
+            skipped: Counter::new(),
+            rows_read: Counter::new(),
+            created: Counter::new(),
+            set: Counter::new(),
+            deleted: Counter::new(),
+            went_back: Counter::new(),
+            failures: Counter::new(),
         }
     }
 
     fn stats(&self) -> MonitorStats {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         MonitorStats {
-            polls: read(&self.polls),
-            skipped: read(&self.skipped),
-            rows_read: read(&self.rows_read),
-            created: read(&self.created),
-            set: read(&self.set),
-            deleted: read(&self.deleted),
-            went_back: read(&self.went_back),
-            failures: read(&self.failures),
+            polls: self.polls.get(),
+            skipped: self.skipped.get(),
+            rows_read: self.rows_read.get(),
+            created: self.created.get(),
+            set: self.set.get(),
+            deleted: self.deleted.get(),
+            went_back: self.went_back.get(),
+            failures: self.failures.get(),
         }
     }
 
     /// The counter for updates of this action.
-    fn counter(&self, action: &Action) -> &AtomicU64 {
+    fn counter(&self, action: &Action) -> &Counter {
         match action {
             Action::Create => &self.created,
             Action::Delete => &self.deleted,
@@ -245,11 +244,7 @@ impl Shared {
     }
 
     fn fail(&self, error: &Error) {
-        count(&self.failures, 1);
+        self.failures.add(1);
         report(error, self.options.hook.as_ref());
     }
-}
-
-fn count(counter: &AtomicU64, more: u64) {
-    counter.fetch_add(more, Ordering::Relaxed);
 }

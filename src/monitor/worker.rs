@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Shared;
 use super::told::Told;
-use super::{Shared, count};
 use crate::error::{Error, ErrorKind, Result, contain};
 use crate::publisher::Publisher;
 use crate::store::{Row, Store, TableVersion};
@@ -75,7 +75,7 @@ impl Worker {
     }
 
     fn poll(&mut self) -> Result<()> {
-        count(&self.shared.polls, 1);
+        self.shared.polls.add(1);
         let known = self.told.take();
         let is_known = known.is_some();
         let mut told = match known {
@@ -100,7 +100,7 @@ impl Worker {
         // Read before the rows, so that any later write gives it another value.
         let version = self.store.table_version(&self.table)?;
         if version.is_some() && version == self.done {
-            count(&self.shared.skipped, 1);
+            self.shared.skipped.add(1);
             return Ok(());
         }
         self.done = None;
@@ -132,7 +132,7 @@ impl Worker {
             self.publisher.skip(Some(&topic));
         }
         self.went_back = false;
-        count(&self.shared.went_back, 1);
+        self.shared.went_back.add(1);
         log::warn!(
             "the monitor of table {:?}: the store went back to an earlier state",
             self.table
@@ -146,7 +146,7 @@ impl Worker {
         let mut after = None;
         loop {
             let page = self.store.page_of_entries(&self.table, None, after.as_deref())?;
-            count(&self.shared.rows_read, page.items.len() as u64);
+            self.shared.rows_read.add(page.items.len() as u64);
             for row in page.items {
                 self.go_on()?;
                 self.tell(told, row)?;
@@ -203,7 +203,7 @@ impl Worker {
         update.version = Some(version);
         match self.publisher.send_event(&update) {
             Ok(()) => {
-                count(self.shared.counter(&update.action), 1);
+                self.shared.counter(&update.action).add(1);
                 self.topics.insert(update.topic);
             }
             Err(e) if matches!(e.kind(), ErrorKind::TooLarge | ErrorKind::InvalidInput) => {

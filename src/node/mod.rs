@@ -54,11 +54,12 @@ pub use builder::NodeBuilder;
 #[cfg(feature = "metrics")]
 pub(crate) use running::Running;
 
-/// The parts of a program that takes part in the network, as one [`Config`] describes them.
+/// The parts that connect a program to the network, as one [`Config`] describes them.
 ///
-/// Each part is made when it is first asked for, and shared from then on. Dropping the node stops them all, in the
-/// right order: first the subscriber, then callbacks, and last the publisher, which says goodbye. A publisher, database
-/// or store that the program still holds stays open until it is dropped.
+/// Each part is created on first use and shared from then on, except replicas, listeners and notifiers: each call makes
+/// another one, which is the caller's. Dropping the node stops its parts in the right order: first the subscriber, then
+/// the callbacks, and then the publisher, which sends a goodbye, or the service. A publisher, database or store that the
+/// program still holds stays open until it is dropped.
 pub struct Node {
     config: Config,
     drivers: Drivers,
@@ -147,7 +148,7 @@ impl Node {
         })
     }
 
-    /// As [`Node::replica`], with these options. Without a hook of their own they get the node's.
+    /// As [`Node::replica`], with these options. If `options.hook` is `None`, the node's hook is used.
     ///
     /// # Errors
     /// As [`Node::replica`].
@@ -170,7 +171,7 @@ impl Node {
         self.listener_with((&self.config).into(), handler)
     }
 
-    /// As [`Node::listener`], with these options. Without a hook of their own they get the node's.
+    /// As [`Node::listener`], with these options. If `options.hook` is `None`, the node's hook is used.
     ///
     /// # Errors
     /// As [`Node::listener`].
@@ -197,7 +198,7 @@ impl Node {
         self.notifier_with((&self.config).into())
     }
 
-    /// As [`Node::notifier`], with these options. Without a hook of their own they get the node's.
+    /// As [`Node::notifier`], with these options. If `options.hook` is `None`, the node's hook is used.
     ///
     /// # Errors
     /// As [`Node::notifier`].
@@ -212,9 +213,9 @@ impl Node {
         Ok(notifier)
     }
 
-    /// Returns the running publisher service of this host, which binds the port; a single process has it, for all
-    /// others. Creates the folder of its socket if it is missing, and runs the monitors of the option `monitor_tables`.
-    /// With `discover` the service is registered in the store.
+    /// Returns the running publisher service of this host, which binds the port. Only one process of a host runs it, on
+    /// behalf of all others. Creates the folder of its socket if it is missing, and runs the monitors of the option
+    /// `monitor_tables`. With `discover` the service is registered in the store.
     ///
     /// # Errors
     /// As [`Service::start`] and [`Monitor::new`](crate::Monitor::new), and those of the store with `discover` or
@@ -223,8 +224,8 @@ impl Node {
         self.parts.lock().service(self)
     }
 
-    /// Returns the registration of the publisher, or of the publisher service. There is one with `discover`, once
-    /// either was asked for.
+    /// Returns the registration of the bound publisher, or of the publisher service. `None` without `discover`, and
+    /// until either is created.
     pub fn registration(&self) -> Option<Arc<Registration>> {
         self.parts.lock().registration.clone()
     }

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use crate::clock;
 use crate::codec::{Encoder, GOODBYE, MAX_PERIOD, MIN_HELLO};
+use crate::counter::Counter;
 use crate::error::{Error, ErrorHook, ErrorKind, Result, report};
 use crate::thread::{self, Thread};
 use crate::transport::Outbound;
@@ -146,7 +147,7 @@ impl Link {
         let mut subscribers = crowd.lock();
         while *subscribers < count {
             if !crowd.wait(&mut subscribers, deadline) && *subscribers < count {
-                let context = format!("{} of {count} subscribers came within {timeout:?}", *subscribers);
+                let context = format!("only {} of {count} subscribers connected in {timeout:?}", *subscribers);
                 return Err(Error::new(ErrorKind::Timeout, context));
             }
         }
@@ -173,7 +174,7 @@ impl Link {
                 }
             }
             if !self.shared.crowd.wait(&mut changes, deadline) {
-                let context = format!("no subscriber of topic {topic} came within {timeout:?}");
+                let context = format!("there was no subscription to topic {topic} within {timeout:?}");
                 return Err(Error::new(ErrorKind::Timeout, context));
             }
         }
@@ -209,7 +210,7 @@ impl Link {
     }
 
     /// The counter of sent hellos.
-    pub(crate) fn hellos(&self) -> Arc<AtomicU64> {
+    pub(crate) fn hellos(&self) -> Arc<Counter> {
         Arc::clone(&self.shared.hellos)
     }
 }

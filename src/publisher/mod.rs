@@ -13,11 +13,11 @@ mod shared;
 mod turn;
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock;
 use crate::codec::{Batch, Encoder, MAX_ACTION_BYTES, MAX_UPDATES};
+use crate::counter::Counter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Announcement, Written};
 use crate::transport::Driver;
@@ -40,8 +40,8 @@ pub struct Publisher {
     id: Name,
     epoch: u64,
     options: PublisherOptions,
-    sent: AtomicU64,
-    failed: AtomicU64,
+    sent: Counter,
+    failed: Counter,
 }
 
 thread_local! {
@@ -70,8 +70,8 @@ impl Publisher {
             id,
             epoch,
             options,
-            sent: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
+            sent: Counter::new(),
+            failed: Counter::new(),
         })
     }
 
@@ -80,10 +80,11 @@ impl Publisher {
     /// The timestamp sent is later than all that this publisher has sent on any topic: if the update's own timestamp is
     /// not, the next later value is sent. So subscribers get updates of one topic and priority in the order of sending.
     ///
-    /// In a burst, when each call follows the one before within 20 microseconds, the call returns as soon as the update
-    /// is accepted. The update goes out together with others of its topic, within 250 microseconds even if nothing more
-    /// is sent. If sending then fails, its number stays used, so that subscribers find it missing; it is counted as
-    /// [`lost`](PublisherStats::lost), and the hook is called. The option `join_frames` turns this off.
+    /// In a burst, which is after some calls that each began within 20 microseconds of the end of the one before, the
+    /// call returns as soon as the update is accepted. The update goes out together with others of its topic, within 250
+    /// microseconds even if nothing more is sent. If sending then fails, its number stays used, so that subscribers find
+    /// it missing; it is counted as [`lost`](PublisherStats::lost), and the hook is called. The option `join_frames`
+    /// turns this off.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if the transport did not take the update within the option `send_timeout`,
@@ -133,7 +134,7 @@ impl Publisher {
     pub(crate) fn send_or_skip(&self, update: &DbUpdate, timeout: Option<Duration>) {
         let timeout = timeout.unwrap_or(self.options.send_timeout);
         match self.send_one(&update.topic, update, timeout, &mut Vec::new()) {
-            Ok(()) => _ = self.sent.fetch_add(1, Ordering::Relaxed),
+            Ok(()) => _ = self.sent.add(1),
             // Its number is already used up.
             Err(e) if e.kind() == ErrorKind::Unconfirmed => {}
             Err(_) => self.skip(Some(&update.topic)),
@@ -230,7 +231,7 @@ impl Publisher {
             Err(_) => Some(&self.failed),
         };
         if let Some(counter) = counter {
-            counter.fetch_add(1, Ordering::Relaxed);
+            counter.add(1);
         }
         written
     }
@@ -288,7 +289,7 @@ impl Publisher {
 
     fn count(&self, updates: u64, sent: Result<()>) -> Result<()> {
         let counter = if sent.is_ok() { &self.sent } else { &self.failed };
-        counter.fetch_add(updates, Ordering::Relaxed);
+        counter.add(updates);
         sent
     }
 
@@ -331,10 +332,10 @@ impl Publisher {
     /// Returns the counts since the start.
     pub fn stats(&self) -> PublisherStats {
         PublisherStats {
-            sent: self.sent.load(Ordering::Relaxed),
-            failed: self.failed.load(Ordering::Relaxed),
+            sent: self.sent.get(),
+            failed: self.failed.get(),
             lost: self.link.lost(),
-            hellos: self.link.hellos().load(Ordering::Relaxed),
+            hellos: self.link.hellos().get(),
             subscribers: self.link.crowd().count(),
         }
     }

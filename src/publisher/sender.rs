@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::clock;
+use crate::counter::Counter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
 use crate::transport::Outbound;
@@ -74,7 +75,7 @@ pub(super) struct Gathered {
     /// Since when an update waits, in microseconds after `base`; 0 if none does.
     since: AtomicU64,
     /// Number of updates that were accepted and could not be sent.
-    lost: AtomicU64,
+    lost: Counter,
 }
 
 impl Default for Gathered {
@@ -82,7 +83,7 @@ impl Default for Gathered {
         Gathered {
             base: clock::now(),
             since: AtomicU64::new(0),
-            lost: AtomicU64::new(0),
+            lost: Counter::new(),
         }
     }
 }
@@ -108,10 +109,10 @@ impl Gathered {
     }
 
     pub(super) fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+        self.lost.get()
     }
 
     pub(super) fn add_lost(&self, count: u64) {
-        self.lost.fetch_add(count, Ordering::Relaxed);
+        self.lost.add(count);
     }
 }

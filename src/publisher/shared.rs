@@ -1,7 +1,7 @@
 //! The sending end as threads share it: its lock, and the hellos that are sent under it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
@@ -9,6 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock;
 use crate::codec::{Encoder, HELLO, Hello, MAX_TOPICS};
+use crate::counter::Counter;
 use crate::error::{Error, ErrorHook, ErrorKind, Result};
 use crate::transport::Wake;
 use crate::update::Topic;
@@ -39,7 +40,7 @@ pub(super) struct Shared {
     pub(super) skipped: Mutex<HashMap<Option<Topic>, Instant>>,
     pub(super) has_skipped: AtomicBool,
     pub(super) crowd: Arc<Crowd>,
-    pub(super) hellos: Arc<AtomicU64>,
+    pub(super) hellos: Arc<Counter>,
     pub(super) encoder: Encoder,
     /// The longest time between two hellos.
     pub(super) interval: Duration,
@@ -80,7 +81,7 @@ impl Shared {
         let hello = Hello::of(self.interval).to_text();
         self.encoder.control(HELLO, Some(&hello), &topic, &mut message);
         sender.outbound.send(topic.as_str().as_bytes(), &message, timeout)?;
-        self.hellos.fetch_add(1, Ordering::Relaxed);
+        self.hellos.add(1);
         sender.introduced = true;
         Ok(())
     }
@@ -121,7 +122,7 @@ impl Shared {
                 sender.numbers.told();
             }
             sent?;
-            self.hellos.fetch_add(1, Ordering::Relaxed);
+            self.hellos.add(1);
             if part.is_some() {
                 // Lets others send in between.
                 drop(sender);
@@ -147,7 +148,7 @@ impl Shared {
             });
             self.encoder.control(HELLO, Some(text), &probe, &mut hello);
             sender.outbound.send(probe.as_str().as_bytes(), &hello, HELLO_TIMEOUT)?;
-            self.hellos.fetch_add(1, Ordering::Relaxed);
+            self.hellos.add(1);
         }
         Ok(sender.outbound.subscribers().unwrap_or(0))
     }

@@ -153,7 +153,7 @@ impl QueueReceiver {
         self.take_in(&clock);
         let covered = self.heap.remove(|update| update.version.is_some());
         self.shared.give_back(covered);
-        self.shared.covered.fetch_add(covered as u64, Ordering::Relaxed);
+        self.shared.covered.add(covered as u64);
         let edit = |alerts: &mut Alerts| (alerts.pop_overflow().unwrap_or(0), !alerts.is_empty());
         let (dropped, _) = self.shared.alerts.edit(edit);
         dropped.saturating_add(covered as u64)
@@ -165,7 +165,7 @@ impl QueueReceiver {
         let edit = |alerts: &mut Alerts| (take(turns, alerts), !alerts.is_empty());
         let (reason, _) = self.shared.alerts.edit(edit);
         if reason.is_some() {
-            self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+            self.shared.syncs.add(1);
         }
         reason
     }
@@ -199,7 +199,7 @@ impl QueueReceiver {
                 coalesced += replaced;
                 back += replaced - usize::from(!entry.reserved);
             }
-            shared.coalesced.fetch_add(coalesced as u64, Ordering::Relaxed);
+            shared.coalesced.add(coalesced as u64);
             // Before a sender looks again, since it would drop updates although there is room.
             shared.give_back(back);
             let room = shared.reserve(0, homeless.len(), shared.capacity);

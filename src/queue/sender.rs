@@ -95,7 +95,7 @@ impl QueueSender {
             ((), !backlog.is_empty())
         });
         self.wake_if(first);
-        self.shared.coalesced.fetch_add(coalesced, Ordering::Relaxed);
+        self.shared.coalesced.add(coalesced);
         self.wake_if(self.shared.tell_dropped(dropped));
         Ok(())
     }

@@ -1,12 +1,13 @@
 //! State shared by both ends of the queue.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Select, Sender};
 
 use super::alerts::Alerts;
 use super::backlog::{Aside, Backlog};
 use super::{Overflow, QueueStats};
+use crate::counter::Counter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::SyncReason;
 use crate::update::DbUpdate;
@@ -31,10 +32,10 @@ pub(super) struct Shared {
     pub(super) spares: (Sender<Vec<DbUpdate>>, Receiver<Vec<DbUpdate>>),
     /// Values of handled updates, also on their way back.
     pub(super) values: (Sender<Vec<String>>, Receiver<Vec<String>>),
-    pub(super) coalesced: AtomicU64,
-    dropped: AtomicU64,
-    pub(super) covered: AtomicU64,
-    pub(super) syncs: AtomicU64,
+    pub(super) coalesced: Counter,
+    dropped: Counter,
+    pub(super) covered: Counter,
+    pub(super) syncs: Counter,
 }
 
 impl Shared {
@@ -50,10 +51,10 @@ impl Shared {
             space: crossbeam_channel::bounded(1),
             spares: crossbeam_channel::bounded(SPARES),
             values: crossbeam_channel::bounded(SPARES),
-            coalesced: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-            covered: AtomicU64::new(0),
-            syncs: AtomicU64::new(0),
+            coalesced: Counter::new(),
+            dropped: Counter::new(),
+            covered: Counter::new(),
+            syncs: Counter::new(),
         }
     }
 
@@ -139,7 +140,7 @@ impl Shared {
         if dropped == 0 {
             return false;
         }
-        self.dropped.fetch_add(dropped, Ordering::Relaxed);
+        self.dropped.add(dropped);
         self.tell(SyncReason::Overflow { dropped })
     }
 
@@ -147,10 +148,10 @@ impl Shared {
         QueueStats {
             depth: self.depth.load(Ordering::Relaxed),
             capacity: self.capacity,
-            coalesced: self.coalesced.load(Ordering::Relaxed),
-            dropped: self.dropped.load(Ordering::Relaxed),
-            covered: self.covered.load(Ordering::Relaxed),
-            syncs: self.syncs.load(Ordering::Relaxed),
+            coalesced: self.coalesced.get(),
+            dropped: self.dropped.get(),
+            covered: self.covered.get(),
+            syncs: self.syncs.get(),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Results of reads: decoded on the reading thread, merged on the dispatcher's.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::core::{Core, Read};
@@ -54,7 +53,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
             }
             (_, what) => News::Other(what),
         };
-        self.read_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.read_bytes.add(bytes as u64);
         news
     }
 

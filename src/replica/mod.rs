@@ -105,8 +105,8 @@ use typed::Decode;
 /// A process's own copy of some tables and topics; see [the module](self). Dropping it ends it and its handlers; the
 /// tables keep their rows.
 ///
-/// All methods may be called from any thread. On the dispatcher's thread, those that wait for a read can only time out,
-/// unless it has workers: results are merged there.
+/// All methods may be called from any thread. On the dispatcher's thread, methods that have to wait for a read can only
+/// time out, unless the dispatcher has workers: results are merged on that thread.
 pub struct Replica {
     // Dropped in this order.
     answers: Option<Answers>,
@@ -117,7 +117,7 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Begins to hold the options' topics of the tables that are [added](Replica::table).
+    /// Creates a replica. It holds the rows of the given topics in the tables that are [added](Replica::table).
     ///
     /// The subscriber need not be running or live: it only makes changes arrive sooner.
     ///
@@ -275,11 +275,11 @@ impl Replica {
         match covers() {
             Some(true) => Ok(()),
             Some(false) => {
-                let context = format!("table {table:?} below version {} after {timeout:?}", version.version);
+                let context = format!("table {table:?} not at version {} within {timeout:?}", version.version);
                 Err(Error::new(ErrorKind::Timeout, context))
             }
             None => {
-                let context = format!("table {table:?}, topic {topic:?}: the replica does not hold it");
+                let context = format!("the replica does not hold topic {topic:?} of table {table:?}");
                 Err(Error::new(ErrorKind::NotFound, context))
             }
         }
@@ -303,8 +303,8 @@ impl Replica {
         self.inner.stats()
     }
 
-    /// Reads all rows of the store on this thread, and compares them. A row that still differs after the replica has
-    /// caught up is counted and reported, and its table is listed anew.
+    /// Reads all held rows from the store, on the calling thread, and compares them with the replica's. A row that
+    /// still differs after the replica has caught up is counted and reported, and its table is listed anew.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`], and the store's errors.

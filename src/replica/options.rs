@@ -13,9 +13,9 @@ use crate::update::{Name, Topic};
 pub struct ReplicaOptions {
     /// The topics at the start; more can be [added](super::Replica::add_topic). Default: none.
     pub topics: Vec<Topic>,
-    /// The time between checks, less up to a fifth: each asks the store for the last versions of the topics, with one
-    /// small request per table. Changes that were stored but not received are found within this time. At least 10 ms.
-    /// Default: 3 s.
+    /// The time between checks, shortened at random by up to a fifth. Each check asks the store for the last versions
+    /// of the topics, with one small request per table. Changes that were stored but not received are found within this
+    /// time. At least 10 ms. Default: 3 s.
     pub check_interval: Duration,
     /// How long an update that overtook earlier ones waits for them before the replica catches up. Default: 200 ms.
     pub patience: Duration,

@@ -3,7 +3,6 @@
 use std::hash::BuildHasher;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
@@ -21,6 +20,7 @@ use super::signal::Signal;
 use super::waiting::Waiting;
 use super::watch::Watchers;
 use crate::clock;
+use crate::counter::Counter;
 use crate::database::Entry;
 use crate::dispatcher::DispatcherHandle;
 use crate::error::{Error, ErrorHook, ErrorKind, Result, report};
@@ -44,7 +44,7 @@ pub(super) struct Typed<T> {
     wake: Sender<()>,
     signal: Arc<Signal>,
     hasher: DefaultHashBuilder,
-    pub(super) read_bytes: AtomicU64,
+    pub(super) read_bytes: Counter,
     pub(super) hook: Option<ErrorHook>,
 }
 
@@ -74,7 +74,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
             wake,
             signal,
             hasher,
-            read_bytes: AtomicU64::new(0),
+            read_bytes: Counter::new(),
             hook: options.hook.clone(),
         }
     }
@@ -338,6 +338,6 @@ impl<T: Send + Sync + 'static> Part for Typed<T> {
         stats.add(&state.core.counts);
         stats.rows += (state.core.rows.decoded.len() + state.core.rows.malformed.len()) as u64;
         stats.malformed += state.core.rows.malformed.len() as u64;
-        stats.read_bytes += self.read_bytes.load(Ordering::Relaxed);
+        stats.read_bytes += self.read_bytes.get();
     }
 }

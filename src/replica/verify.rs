@@ -103,5 +103,5 @@ fn in_time(deadline: Instant) -> Result<()> {
     if Instant::now() < deadline {
         return Ok(());
     }
-    Err(Error::new(ErrorKind::Timeout, "a replica's comparison with the store"))
+    Err(Error::new(ErrorKind::Timeout, "comparing a replica with the store"))
 }

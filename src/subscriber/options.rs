@@ -26,9 +26,10 @@ pub struct SubscriberOptions {
     pub hello_interval: Duration,
     /// Search for losses. If false, the subscriber reports no gap, restart or silence. Default: true.
     pub continuity: bool,
-    /// While an address is in the state [`NoHello`](super::AddressState::NoHello), or once an update without a number has
-    /// come on a registered topic, the program gets a sync event for all topics at least once in this time (100 ms or more): [`SyncReason::NoHellos`](crate::SyncReason::NoHellos), unless
-    /// another one has come. Default: zero, which means never.
+    /// While an address is in the state [`NoHello`](super::AddressState::NoHello), or once an update without a number
+    /// has arrived on a registered topic, the program gets a sync event for all topics at least once per this time (100
+    /// ms or more): [`SyncReason::NoHellos`](crate::SyncReason::NoHellos), unless another one came first. Default:
+    /// zero, which means never.
     pub resync_without_hellos: Duration,
     /// Policy for the topics when the connection to a live address is lost. Default: [`Resubscribe::Automatic`].
     pub resubscribe: Resubscribe,

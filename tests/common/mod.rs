@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::fs;
 use std::io::{self, Write};
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, bounded, never};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 use tempfile::TempDir;
 
 /// Says that a test, or a part of it, is skipped, and why, past the test runner, which hides what tests print.
@@ -69,11 +70,18 @@ pub(crate) fn free_port() -> u16 {
     loop {
         *next = (*next + 1) % 10_000;
         let port = 11_000 + *next;
-        let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-        if free(port) && free(port + 10_000) {
+        if is_free(port) && is_free(port + 10_000) {
             return port;
         }
     }
+}
+
+/// Nobody listens there. This does not listen either: a process that another test starts at this moment would have the
+/// listener too until it becomes its program, and hold up the caller.
+fn is_free(port: u16) -> bool {
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+    bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
 /// A folder in memory, where a disk would set the pace of the writers, or hold one up for longer than the timeouts of a

@@ -2,6 +2,8 @@
 
 use tablecast::metrics::{Kind, Series, series};
 
+use crate::dashboard::panels;
+
 #[test]
 fn the_page_has_every_series() {
     let row = |series: &&Series| {
@@ -30,17 +32,6 @@ const ALERTS: &str = include_str!("../../contrib/prometheus/alerts.yml");
 /// The expressions of the alerts.
 fn rules() -> impl Iterator<Item = &'static str> {
     ALERTS.lines().filter_map(|line| line.trim().strip_prefix("expr: "))
-}
-
-/// The queries of the dashboard's panels.
-pub(crate) fn panels() -> Vec<String> {
-    let dashboard = include_str!("../../contrib/grafana/tablecast.json");
-    let parsed: serde_json::Value = serde_json::from_str(dashboard).unwrap();
-    let panels = parsed["panels"].as_array().unwrap();
-    let targets = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
-    let queries: Vec<String> = targets.map(|target| target["expr"].as_str().unwrap().into()).collect();
-    assert!(queries.len() >= panels.len());
-    queries
 }
 
 /// All queries: those of the alerts, and those of the dashboard's panels.

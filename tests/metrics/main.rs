@@ -3,6 +3,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../common/dashboard.rs"]
+mod dashboard;
 mod documents;
 #[cfg(feature = "bin")]
 #[path = "../common/host.rs"]

@@ -10,7 +10,8 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::common::{eventually, skip, within};
-use crate::documents::{panels, queries};
+use crate::dashboard::{filled, panels};
+use crate::documents::queries;
 use crate::host::{service, socket};
 use crate::process::{Process, run};
 use crate::tool::address;
@@ -125,11 +126,6 @@ impl Prometheus {
         let labels = all.into_iter().map(|alert| alert["labels"].clone());
         labels.filter(|labels| labels["alertname"] == name).collect()
     }
-}
-
-/// A query of the dashboard for all processes.
-fn filled(query: &str) -> String {
-    query.replace("$instance", ".*").replace("$__rate_interval", "1m")
 }
 
 #[test]

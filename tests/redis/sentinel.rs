@@ -174,12 +174,13 @@ fn check_outage(who: &str, first: Option<Instant>, promoted: Instant, lateness: 
     after
 }
 
-/// Checks that the programs wrote 1,000 rows a second before the outage; they create every second one.
+/// Checks that the programs wrote many rows before the outage; they create every second one. On a machine of its own it is
+/// more than 1,000 a second, a busy one gives at least half of that.
 fn check_rate(logs: &[Log], begun: Instant, lateness: &Lateness) {
     let before = |log: &Log| log.made.iter().filter(|(_, at)| *at < begun).count();
     let (count, start) = (2 * logs.iter().map(before).sum::<usize>(), begun - HEALTHY);
     let lost = lateness.between(start, begun);
-    let expected = 900.0 * (HEALTHY - lost.min(HEALTHY)).as_secs_f64();
+    let expected = 500.0 * (HEALTHY - lost.min(HEALTHY)).as_secs_f64();
     println!("{count} rows were written in {HEALTHY:?}, of which the machine lost {lost:?}");
     assert!(
         count as f64 > expected,

@@ -6,8 +6,11 @@ mod cli;
 #[path = "../common/mod.rs"]
 mod common;
 mod crowd;
+#[path = "../common/dashboard.rs"]
+mod dashboard;
 mod db;
 mod demo;
+mod generate;
 #[path = "../common/host.rs"]
 mod host;
 mod package;
@@ -24,5 +27,6 @@ mod staged;
 mod status;
 mod storm;
 mod supervisor;
+mod system;
 mod terminal;
 mod top;

@@ -2,180 +2,13 @@
 #![cfg(target_os = "linux")]
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::{Duration, Instant};
 
 use crate::common::{eventually, folder_for_system, skip, within};
-use crate::process::{LIMIT, Process};
-use crossbeam_channel::never;
+use crate::dashboard::{filled, panels};
+use crate::process::LIMIT;
+use crate::system::System;
 use serde_json::Value;
 use tablecast::Config;
-use tempfile::TempDir;
-
-/// A system that begins as a copy of this one, with a network of its own.
-const SYSTEM: &str = r#"
-set -e
-PATH=$PATH:/usr/sbin:/sbin folder=$1
-ip link set lo up
-mount -t tmpfs none "$folder"
-mkdir "$folder/upper" "$folder/work" "$folder/root"
-mount -t overlay -o "lowerdir=/,upperdir=$folder/upper,workdir=$folder/work" none "$folder/root"
-mount --rbind /dev "$folder/root/dev"
-mount -t proc none "$folder/root/proc"
-cp "$2" "$folder/root/package.deb"
-cd "$folder/root"
-commands='cd /; echo up; while read -r line; do code=0; sh -c "$line" || code=$?; echo "done $code"; done'
-"#;
-
-/// It runs the commands that it reads, and prints `done` and the exit code after each.
-const RUN: &str = r#"exec chroot . sh -c "$commands""#;
-
-/// It runs systemd too, which changes nothing of the kernel.
-const MANAGE: &str = r#"
-mount --bind -o ro proc/sys proc/sys
-mount -t sysfs -o ro none sys
-mount -t tmpfs none sys/fs/cgroup
-if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
-    mount -t cgroup2 none sys/fs/cgroup
-else
-    mkdir sys/fs/cgroup/systemd
-    mount -t cgroup -o none,name=systemd none sys/fs/cgroup/systemd
-fi
-mount -t tmpfs none run
-rm -f usr/sbin/policy-rc.d
-for unit in usr/lib/systemd/system/sysinit.target.wants/*; do ln -sf /dev/null "etc/systemd/system/${unit##*/}"; done
-exec 3<&0
-chroot . sh -c "until systemctl is-system-running | grep -q 'running\|degraded'; do sleep 0.02; done 2>/dev/null; $commands" <&3 &
-exec 3<&-
-exec env container=test chroot . /usr/lib/systemd/systemd --system --unit=sysinit.target >/dev/null 2>&1
-"#;
-
-struct System {
-    process: Process,
-    _cgroup: Option<Cgroup>,
-}
-
-/// A group of processes that is gone with the test.
-struct Cgroup(PathBuf);
-
-impl Cgroup {
-    /// In that of this process.
-    fn new() -> Cgroup {
-        let root = Path::new("/sys/fs/cgroup");
-        let (root, begin) = match root.join("cgroup.controllers").exists() {
-            true => (root.to_owned(), "0::/"),
-            false => (root.join("systemd"), "name=systemd:/"),
-        };
-        let mine = fs::read_to_string("/proc/self/cgroup").unwrap();
-        let mine = mine
-            .lines()
-            .find_map(|line| Some(line.split_once(begin)?.1))
-            .unwrap_or("");
-        Cgroup(root.join(mine).join(format!("tablecast-test-{}", std::process::id())))
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // Its processes may be ending yet.
-        for _ in 0..500 {
-            let mut find = Command::new("find");
-            find.arg(&self.0)
-                .args(["-depth", "-type", "d", "-exec", "rmdir", "{}", ";"]);
-            if !self.0.exists() || (find.output().is_ok() && !self.0.exists()) {
-                return;
-            }
-            let _ = never::<()>().recv_timeout(Duration::from_millis(20));
-        }
-    }
-}
-
-impl System {
-    /// `None`, and a word why, where this user may not have one.
-    fn start(folder: &Path, package: &Path) -> Option<System> {
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--net", "--pid", "--fork", "--kill-child"]);
-        command.args(["sh", "-c", &format!("{SYSTEM}{RUN}"), "sh"]);
-        command.arg(folder).arg(package);
-        System::up(command, None)
-    }
-
-    /// One that systemd manages.
-    fn managed(folder: &Path, package: &Path) -> Option<System> {
-        let cgroup = Cgroup::new();
-        let mut command = Command::new("sh");
-        command.args([
-            "-c",
-            "mkdir \"$1\" && echo $$ >\"$1/cgroup.procs\" && shift && exec \"$@\"",
-            "sh",
-        ]);
-        command.arg(&cgroup.0);
-        command.args([
-            "unshare",
-            "--mount",
-            "--net",
-            "--pid",
-            "--uts",
-            "--ipc",
-            "--cgroup",
-            "--fork",
-            "--kill-child",
-        ]);
-        command.args(["sh", "-c", &format!("{SYSTEM}{MANAGE}"), "sh"]);
-        command.arg(folder).arg(package);
-        System::up(command, Some(cgroup))
-    }
-
-    fn up(command: Command, cgroup: Option<Cgroup>) -> Option<System> {
-        let mut process = Process::start(command);
-        if process.line_by(Instant::now() + LIMIT).is_some() {
-            return Some(System {
-                process,
-                _cgroup: cgroup,
-            });
-        }
-        assert!(!process.is_running(), "it does not come up: {}", process.stderr());
-        skip(format!("no system of its own here: {}", process.stderr()));
-        None
-    }
-
-    /// Runs a command. Returns the lines it has printed, and its exit code.
-    fn try_run(&mut self, command: &str) -> (Vec<String>, String) {
-        self.process.write(&format!("{command}\n"));
-        let mut lines = Vec::new();
-        loop {
-            let line = self.process.line();
-            match line.strip_prefix("done ") {
-                Some(code) => return (lines, code.to_owned()),
-                None => lines.push(line),
-            }
-        }
-    }
-
-    /// Runs a command, which succeeds. Returns the lines it has printed.
-    #[track_caller]
-    fn run(&mut self, command: &str) -> Vec<String> {
-        let (lines, code) = self.try_run(command);
-        assert_eq!(code, "0", "{command}: {lines:#?} {}", self.process.stderr());
-        lines
-    }
-}
-
-fn build(folder: &Path) -> PathBuf {
-    let build = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/debian/build");
-    let built = Command::new(build)
-        .arg(folder)
-        .arg(env!("CARGO_BIN_EXE_tablecast"))
-        // Takes longest.
-        .env("DPKG_DEB_COMPRESSOR_TYPE", "none")
-        .output()
-        .unwrap();
-    let errors = String::from_utf8_lossy(&built.stderr);
-    assert!(built.status.success(), "{errors}");
-    String::from_utf8(built.stdout).unwrap().trim_end().into()
-}
 
 /// As the unit starts it.
 const SERVE: &str = "setpriv --reuid=tablecast --regid=tablecast --init-groups \
@@ -183,36 +16,25 @@ const SERVE: &str = "setpriv --reuid=tablecast --regid=tablecast --init-groups \
     until grep -q ^ready /served; do kill -0 $(cat /pid) || exit 1; sleep 0.02; done";
 const STOP: &str = "kill $(cat /pid); while kill -0 $(cat /pid) 2>/dev/null; do sleep 0.02; done";
 const CONFIG: &str = "/etc/tablecast/tablecast.toml";
+const DEFAULT: &str = "/etc/default/tablecast";
+/// Without the index of manual pages, which takes longest. Nobody is there to be asked about files in /etc.
+const INSTALL: &str = "dpkg --no-triggers --force-confdef --force-confold --install /package.deb </dev/null >&2";
 
 /// There is no journal. Tells why a service is in another state.
-const LOG: &str = "d=/run/systemd/system/tablecast.service.d; mkdir -p $d; \
+const LOG: &str = "d=/run/systemd/system/service.d; mkdir -p $d; \
     printf '[Service]\\nStandardOutput=append:/said\\nStandardError=append:/said\\n' >$d/log.conf";
-const SAID: &str = "systemctl status tablecast; tail -n 20 /said";
-
-/// A package, and a folder for a system; `None` where there is no `dpkg`.
-fn packed(folder: &TempDir) -> Option<(PathBuf, PathBuf)> {
-    if Command::new("dpkg-deb").arg("--version").output().is_err() {
-        skip("no dpkg-deb here");
-        return None;
-    }
-    let place = folder.path().join("system");
-    fs::create_dir(&place).unwrap();
-    Some((place, build(&folder.path().join("package"))))
-}
+const SAID: &str = "systemctl status 'tablecast*'; tail -n 20 /said";
 
 #[test]
 fn a_package_is_installed_upgraded_removed_and_purged() {
     within(6 * LIMIT, || {
         let folder = folder_for_system();
-        let Some((place, package)) = packed(&folder) else {
-            return;
-        };
-        let Some(mut system) = System::start(&place, &package) else {
+        let Some(mut system) = System::start(&folder) else {
             return;
         };
         // As on a host that has none of it.
         system.run("! id tablecast && ! command -v tablecast");
-        system.run("dpkg --no-triggers --install /package.deb");
+        system.run(INSTALL);
         // Each option stands there once, and those that the package sets are options.
         let options = system.run("sed -n 's/^#\\?\\([a-z_0-9]*\\) = .*/\\1/p' /usr/share/doc/tablecast/options.toml");
         let names: BTreeSet<_> = options.iter().map(String::as_str).collect();
@@ -228,7 +50,10 @@ fn a_package_is_installed_upgraded_removed_and_purged() {
         );
         system.run("grep -q libzmq /usr/share/doc/tablecast/copyright && grep -q '^ serde v' /usr/share/doc/tablecast/copyright");
         system.run("bash -n /usr/share/bash-completion/completions/tablecast");
-        system.run("! systemctl --version || systemd-analyze verify /usr/lib/systemd/system/tablecast.service");
+        system.run(
+            "! systemctl --version || systemd-analyze verify \
+             /usr/lib/systemd/system/tablecast.service /usr/lib/systemd/system/tablecast-replica@lport.service",
+        );
         // What systemd makes for the unit.
         system.run("install -d -o tablecast -g tablecast -m 750 /run/tablecast");
         system.run("install -d -o tablecast -g tablecast -m 700 /var/lib/tablecast");
@@ -243,9 +68,7 @@ fn a_package_is_installed_upgraded_removed_and_purged() {
 
         begin_load(&mut system);
         system.run(&format!("sed -i '1i linger_ms = 600' {CONFIG} && chmod 600 {CONFIG}"));
-        upgrade(&mut system);
-        system.run(&format!("grep -q '^linger_ms = 600' {CONFIG}"));
-        assert_eq!(system.run(&format!("stat -c %a {CONFIG}")), ["600"]);
+        upgrade(&mut system, CONFIG, DEFAULT);
         system.run(&format!("chmod 640 {CONFIG}"));
         system.run(STOP);
         system.run(SERVE);
@@ -264,10 +87,7 @@ fn a_package_is_installed_upgraded_removed_and_purged() {
 fn an_upgrade_leaves_the_service_as_the_administrator_has_it() {
     within(6 * LIMIT, || {
         let folder = folder_for_system();
-        let Some((place, package)) = packed(&folder) else {
-            return;
-        };
-        let Some(mut system) = System::managed(&place, &package) else {
+        let Some(mut system) = System::managed(&folder) else {
             return;
         };
         system.run(LOG);
@@ -281,11 +101,17 @@ fn an_upgrade_leaves_the_service_as_the_administrator_has_it() {
                 .find_map(|line| line.strip_prefix("tablecast_service_forwarded_frames_total "));
             line.expect("no metrics").parse::<f64>().unwrap()
         };
+        system.run("systemctl enable --now tablecast-replica@t 2>&1");
+        let replica = process_of(&mut system, "tablecast-replica@t");
         begin_load(&mut system);
         eventually(LIMIT, || forwarded(&mut system) > 0.0);
-        upgrade(&mut system);
-        let second = system.run("systemctl show -P MainPID tablecast").concat();
+        upgrade(&mut system, DEFAULT, CONFIG);
+        let second = process_of(&mut system, "tablecast");
         assert_ne!(first, second, "an upgrade restarts the service");
+        eventually(LIMIT, || {
+            let (state, _) = system.try_run("systemctl is-active tablecast-replica@t");
+            state == ["active"] && process_of(&mut system, "tablecast-replica@t") != replica
+        });
         end_load(&mut system);
         assert!(forwarded(&mut system) > 0.0);
         system.run("systemctl stop tablecast");
@@ -298,10 +124,10 @@ fn an_upgrade_leaves_the_service_as_the_administrator_has_it() {
 
         // One that cannot start is no reason to fail.
         system.run(&format!("sed -i '1i no_option = 1' {CONFIG}"));
-        system.run("dpkg --no-triggers --install /package.deb >&2");
+        system.run(INSTALL);
         system.run("! systemctl is-active --quiet tablecast && dpkg --status tablecast | grep -q 'ok installed'");
-        system.run("dpkg --no-triggers --remove tablecast >&2 && ! systemctl is-active --quiet tablecast");
-        system.run("dpkg --no-triggers --install /package.deb >&2");
+        system.run("dpkg --no-triggers --remove tablecast >&2 && ! systemctl is-active --quiet 'tablecast*'");
+        system.run(INSTALL);
         system.run("! systemctl is-active --quiet tablecast && dpkg --status tablecast | grep -q 'ok installed'");
 
         // One that has failed may work now; after a removal it begins anew.
@@ -311,6 +137,63 @@ fn an_upgrade_leaves_the_service_as_the_administrator_has_it() {
         install(&mut system, "active enabled");
         system.run("dpkg --no-triggers --purge tablecast >&2");
         system.run("! find /etc/systemd /var/lib/systemd /run/tablecast* -name '*tablecast*' | grep .");
+    });
+}
+
+#[test]
+fn every_panel_shows_data_of_a_packaged_host() {
+    within(6 * LIMIT, || {
+        let folder = folder_for_system();
+        let Some(mut system) = System::managed(&folder) else {
+            return;
+        };
+        if system.try_run("command -v prometheus promtool").1 != "0" {
+            return skip("no Prometheus here");
+        }
+        system.run(LOG);
+        system.run(INSTALL);
+        system.run(&format!("sed -i '1i monitor_tables = [\"lport\"]' {CONFIG}"));
+        system.run("echo ARGS=--metrics 9464 >>/etc/default/tablecast && systemctl restart tablecast");
+        system.run("echo ARGS=--metrics 9465 >/etc/default/tablecast-replica@lport");
+        system.run("systemctl start tablecast-replica@lport");
+        // Programs of the service's user, which are at work until the end.
+        let mut start = |command: &str, lines: &str| {
+            system.run(&format!(
+                "(n=0; while n=$((n+1)); do echo '{lines}' | sed \"s/NUMBER/$n/\"; sleep 0.1; done) | \
+                 setpriv --reuid=tablecast --regid=tablecast --init-groups \
+                 tablecast {command} --config {CONFIG} >>/said 2>&1 &"
+            ));
+        };
+        start("listen --metrics 9466", "");
+        start("notify --file - --metrics 9467", r#"{"table":"status","key":"NUMBER"}"#);
+        start(
+            "db write --file - --metrics 9468",
+            r#"{"table":"lport","key":"NUMBER","action":"create","value":"{}"}"#,
+        );
+        let targets = (9464..=9468).map(|port| format!("127.0.0.1:{port}"));
+        let targets: Vec<_> = targets.collect();
+        system.run(&format!(
+            "echo 'global: {{scrape_interval: 200ms}}' >/prometheus.yml; \
+             echo 'scrape_configs: [{{job_name: tablecast, static_configs: [{{targets: {targets:?}}}]}}]' >>/prometheus.yml; \
+             prometheus --config.file /prometheus.yml --storage.tsdb.path /prometheus.data \
+             --web.listen-address 127.0.0.1:9090 >/prometheus.log 2>&1 &"
+        ));
+        let at = "http://127.0.0.1:9090";
+        system.run(&format!(
+            "until [ $(promtool query instant {at} 'up == 1' 2>&1 | grep -c 127.0.0.1) = {} ]; do sleep 0.1; done",
+            targets.len()
+        ));
+        for query in panels() {
+            let query = filled(&query);
+            assert!(!query.contains('\''), "{query}");
+            let mut is_shown = || {
+                system
+                    .try_run(&format!("promtool query instant {at} '{query}' | grep -q ."))
+                    .1
+                    == "0"
+            };
+            eventually(LIMIT, &mut is_shown);
+        }
     });
 }
 
@@ -327,13 +210,22 @@ fn begin_load(system: &mut System) {
     ));
 }
 
-/// Installs a newer version, whose list of options is another. Nobody is there to be asked.
-fn upgrade(system: &mut System) {
+/// Installs a newer version, whose files in /etc and list of options are others. `changed`, one of the files in
+/// /etc, is the administrator's, and stays; the other one is the newer one then.
+fn upgrade(system: &mut System, changed: &str, unchanged: &str) {
     system.run(
         "dpkg-deb --raw-extract /package.deb /newer && sed -i 's/^Version: .*/Version: 9.0.0/' /newer/DEBIAN/control && \
-         echo '#another = 1' >>/newer/usr/share/doc/tablecast/options.toml && dpkg-deb -Znone --build /newer /newer.deb >&2",
+         for file in usr/share/doc/tablecast/options.toml etc/tablecast/tablecast.toml etc/default/tablecast; do \
+         echo '#newer = 1' >>/newer/$file; done && dpkg-deb -Znone --build /newer /newer.deb >&2",
     );
-    system.run("dpkg --no-triggers --install /newer.deb </dev/null >&2");
+    let state = |system: &mut System, file| system.run(&format!("stat -c %U:%G:%a {file} && md5sum <{file}"));
+    let (before, unchanged_before) = (state(system, changed), state(system, unchanged));
+    system.run(&INSTALL.replace("/package.deb", "/newer.deb"));
+    assert_eq!(state(system, changed), before);
+    assert_eq!(state(system, unchanged)[0], unchanged_before[0]);
+    system.run(&format!(
+        "grep -q '^#newer' {unchanged} && grep -q '^#newer' {changed}.dpkg-dist"
+    ));
     assert_eq!(system.run("dpkg-query -W -f='${Version}\\n' tablecast"), ["9.0.0"]);
 }
 
@@ -377,13 +269,18 @@ fn end_load(system: &mut System) {
     );
 }
 
-/// Installs the package over what is there, without the index of manual pages, which takes longest. The service is in this state then; returns its process.
+/// Installs the package over what is there. The service is in this state then; returns its process.
 #[track_caller]
 fn install(system: &mut System, state: &str) -> String {
-    system.run("dpkg --no-triggers --install /package.deb >&2");
+    system.run(INSTALL);
     let states = system
         .try_run("systemctl is-active tablecast; systemctl is-enabled tablecast")
         .0;
     assert_eq!(states.join(" "), state, "{:#?}", system.try_run(SAID).0);
-    system.run("systemctl show -P MainPID tablecast").concat()
+    process_of(system, "tablecast")
+}
+
+/// The id of the process of a unit.
+fn process_of(system: &mut System, unit: &str) -> String {
+    system.run(&format!("systemctl show -P MainPID {unit}")).concat()
 }

@@ -126,13 +126,23 @@ fn a_manager_that_begins_anew_is_notified() {
 
 /// systemd's set `@system-service` lacks what refuses single connections and sets keepalive.
 #[test]
-fn the_unit_allows_what_the_service_needs() {
+fn the_units_allow_what_their_commands_need() {
     let unit = include_str!("../../contrib/systemd/tablecast.service");
-    let lines = |name: &str| -> Vec<&str> { unit.lines().filter_map(|line| line.strip_prefix(name)).collect() };
-    let calls = lines("SystemCallFilter=").join(" ");
-    assert!(calls.split(' ').any(|call| call == "pidfd_getfd"), "{calls}");
-    assert_eq!(lines("StartLimitIntervalSec="), ["0"]);
-    assert_eq!(lines("RestartPreventExitStatus="), ["2"]);
+    let replica = include_str!("../../contrib/systemd/tablecast-replica@.service");
+    for unit in [unit, replica] {
+        let lines = |name: &str| -> Vec<&str> { unit.lines().filter_map(|line| line.strip_prefix(name)).collect() };
+        let calls = lines("SystemCallFilter=").join(" ");
+        assert!(calls.split(' ').any(|call| call == "pidfd_getfd"), "{calls}");
+        assert_eq!(lines("StartLimitIntervalSec="), ["0"]);
+        assert_eq!(lines("RestartPreventExitStatus="), ["2"]);
+    }
+    // Both are confined alike.
+    let confined = |unit: &'static str| {
+        let lines = unit.lines().skip_while(|line| !line.starts_with("ProtectSystem="));
+        lines.filter(|line| !line.starts_with('#')).collect::<Vec<_>>()
+    };
+    assert_eq!(confined(unit), confined(replica));
+    assert!(confined(unit).len() > 20);
 }
 
 #[test]

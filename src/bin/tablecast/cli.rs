@@ -29,7 +29,7 @@ static VERSION: LazyLock<String> = LazyLock::new(|| format!("{}, libzmq {}", env
 
 /// Notifies every interested process when a row of a database table changes.
 ///
-/// Results go to stdout, diagnostics to stderr. The exit code is 0 if it is done, 1 if it failed, 2 for wrong usage.
+/// Results go to stdout, diagnostics to stderr. The exit code is 0 for success, 1 for a failure, 2 for wrong usage.
 #[derive(Debug, Parser)]
 #[command(name = "tablecast", version = VERSION.as_str(), arg_required_else_help = true)]
 pub(crate) struct Cli {
@@ -38,7 +38,7 @@ pub(crate) struct Cli {
     /// Read options from this TOML file; the environment (TABLECAST_*) and flags override it.
     #[arg(long, value_name = "FILE", global = true, value_parser = args::path())]
     config: Option<PathBuf>,
-    /// Log more to stderr, twice even more; the environment variable RUST_LOG overrides it.
+    /// Log more to stderr; -vv logs even more. The environment variable RUST_LOG overrides this.
     #[arg(short, long, action = ArgAction::Count, global = true)]
     pub(crate) verbose: u8,
     /// The options that were given as flags.
@@ -56,13 +56,14 @@ pub(crate) enum Command {
     Top(top::Args),
     /// Print the publishers that are registered in the store, and whether they are alive.
     ///
-    /// Asks each at its address, and watches whether it renews its registration. One that cannot be reached for 3 s is `not
-    /// reached`. Nothing is changed: those that are gone are removed by the subscribers that follow them.
+    /// Connects to each publisher, and watches whether it renews its registration. A publisher that cannot be reached
+    /// within 3 s is shown as `not reached`. The command changes nothing: the subscribers that follow the publishers
+    /// remove the rows of those that are gone.
     Publishers(members::Args),
     /// Print the listeners of status updates that are registered in the store, whether they are alive, and their load.
     ///
-    /// Watches them until each was seen to renew its registration, or long enough to know that it does not. Nothing is
-    /// changed: those that are gone are removed by the other listeners and by the nodes.
+    /// Watches until each listener was seen to renew its registration, or long enough to know that it does not. The
+    /// command changes nothing: the other listeners and the nodes remove the rows of those that are gone.
     Listeners(members::Args),
     Listen(listen::Args),
     Notify(notify::Args),

@@ -17,7 +17,7 @@ pub(crate) struct Args {
     /// Print only options that a file, the environment or a flag sets.
     #[arg(long)]
     set: bool,
-    /// Print a file of options in which every option stands as a comment with its default.
+    /// Print a configuration file in which every option is commented out, with its default.
     #[arg(long, conflicts_with_all = ["set", "format"])]
     template: bool,
     #[command(flatten)]

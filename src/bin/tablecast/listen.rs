@@ -13,8 +13,8 @@ use crate::{args, output, signal};
 /// Take a share of the status updates, as one of any number of servers, and print each, one JSON object per line.
 ///
 /// Prints `ready` on stderr once it is registered. On a signal the other servers take over; the update being printed is
-/// finished. On ZeroMQ it has to hear the publishers of the nodes, and they its own: the easiest way is `--discover
-/// true`.
+/// finished. On ZeroMQ the listener must be connected to the nodes' publishers, and the nodes to its own publisher:
+/// `--discover true` is the easiest way.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -89,7 +89,7 @@ fn listen(listener: &Listener, printed: &Receiver<Result<()>>, args: &Args, sign
             }
             recv(signs) -> _ => supervisor.alive(),
             recv(signal) -> _ => return end(ErrorKind::Stopped, "a signal came", count),
-            recv(deadline) -> _ => return end(ErrorKind::Timeout, "the time is over", count),
+            recv(deadline) -> _ => return end(ErrorKind::Timeout, "--timeout passed", count),
         }
     }
 }

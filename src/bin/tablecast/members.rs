@@ -16,7 +16,8 @@ use crate::{args, output, signal};
 /// Arguments of the look.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Time to watch; a member of which nothing was seen by then is `unknown` [default: until all is known].
+    /// Seconds to watch; a member that showed no sign of life by then is `unknown` [default: until all states are
+    /// known].
     #[arg(long, value_name = "S", value_parser = args::seconds)]
     timeout: Option<Duration>,
     #[command(flatten)]

@@ -15,9 +15,9 @@ use crate::{args, output, signal};
 
 /// Have each status update processed by one of the listeners, chosen at random; prints `acknowledged N of M`.
 ///
-/// Waits until every update is acknowledged; if one is not in time, names it on stderr and exits with 1. Files have the
-/// format of `publish`. On ZeroMQ it has to hear the publishers of the listeners, and they its own: the easiest way is
-/// `--discover true`.
+/// Waits until every update is acknowledged; prints those that are not in time on stderr, and then exits with 1. Files
+/// have the format of `publish`. On ZeroMQ the command must be connected to the listeners' publishers, and the
+/// listeners to its own publisher: `--discover true` is the easiest way.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]

@@ -21,8 +21,10 @@ use crate::{args, output, signal};
 
 /// Hold a copy of tables, and print what changes.
 ///
-/// A terminal shows columns: event, table, key, version, topic, value. Anything else gets one JSON object per line: {"event":"added"|"changed"|"removed","table":..,"key":..,"value":..,"old":..,"version":..,"topic":..}, first for all
-/// rows that there are, and {"event":"synced","rows":N} once all of them are there, and again after the copy was read anew.
+/// On a terminal the output is columns: event, table, key, version, topic, value. Elsewhere it is one JSON object per
+/// line: {"event":"added"|"changed"|"removed","table":..,"key":..,"value":..,"old":..,"version":..,"topic":..}, first
+/// for all existing rows, and {"event":"synced","rows":N} once all of them are read, and each time the copy is read
+/// anew.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Hold this table; may be repeated.
@@ -30,8 +32,8 @@ pub(crate) struct Args {
     table: Vec<String>,
     #[command(flatten)]
     listen: args::Listen,
-    /// The id under which writers wait for it, unique among replicas that run [default: made from the host, the process and a
-    /// random number].
+    /// The id by which writers wait for this replica, unique among the running ones [default: made from the host, the
+    /// process and a random number].
     #[arg(long)]
     id: Option<String>,
     /// Print the rows once all are there, and end.
@@ -267,13 +269,13 @@ fn interrupted(args: &Args, printed: u64) -> Result<()> {
 }
 
 fn timed_out(args: &Args, printed: u64) -> Result<()> {
-    end(args, printed, ErrorKind::Timeout, "the time is over")
+    end(args, printed, ErrorKind::Timeout, "--timeout passed")
 }
 
 /// The end, maybe without what was asked for.
 fn end(args: &Args, printed: u64, kind: ErrorKind, why: &str) -> Result<()> {
     let wanted = match args {
-        Args { once: true, .. } | Args { check: true, .. } => "all rows are there".to_owned(),
+        Args { once: true, .. } | Args { check: true, .. } => "all rows were read".to_owned(),
         Args { count: Some(count), .. } => format!("{count} changes; there were {printed}"),
         _ => return Ok(()),
     };

@@ -11,11 +11,11 @@ use tablecast::{AddressState, Config, Error, ErrorKind, Name, Node, Result};
 use crate::terminal::FormatArgs;
 use crate::{args, output, signal};
 
-/// Connect as a subscriber would, and print how it stands with every address, topic and publisher.
+/// Connect as a subscriber would, and print the state of every address, topic and publisher.
 ///
-/// Listens until everything is live, and then for one hello period, so that publishers can send a hello: those that
-/// published lately show with their last numbers. Then come the replicas that have an id and are registered in the store, if there
-/// are any: what they hold, in tables and topics. The exit code is 1 if something is not live in time.
+/// Listens until everything is live, and then for one hello period, so that each publisher can send a hello. Publishers
+/// that published lately are shown with their last numbers. After them come the replicas registered in the store under
+/// an id, if any, with the tables and topics that they hold. The exit code is 1 if something is not live in time.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]

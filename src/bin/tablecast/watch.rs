@@ -16,10 +16,11 @@ use crate::supervisor::Supervisor;
 use crate::terminal::{Columns, FormatArgs, Kind};
 use crate::{args, output, signal};
 
-/// Print updates as they come; says `ready` on stderr once it is live.
+/// Print updates as they arrive; prints `ready` on stderr once it is live.
 ///
-/// A terminal shows columns: action, table, key, version, topic, value. Anything else gets one JSON object per line: {"event":"update","table":..,"key":..,"action":..,"value":..,"topic":..,"priority":..}, with
-/// "version":.. if the row has one, and {"event":"sync","reason":..} where updates may have been missed.
+/// On a terminal the output is columns: action, table, key, version, topic, value. Elsewhere it is one JSON object per
+/// line: {"event":"update","table":..,"key":..,"action":..,"value":..,"topic":..,"priority":..}, with "version":.. if
+/// the row has one, and {"event":"sync","reason":..} where updates may have been missed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -117,7 +118,7 @@ impl Watch<'_> {
                     }
                 }
                 recv(signal) -> _ => return self.end(ErrorKind::Stopped, "a signal came"),
-                recv(deadline) -> _ => return self.end(ErrorKind::Timeout, "the time is over"),
+                recv(deadline) -> _ => return self.end(ErrorKind::Timeout, "--timeout passed"),
                 recv(silence) -> _ => self.complain(),
                 recv(signs) -> _ => {
                     if self.subscriber.is_running() {

@@ -60,11 +60,11 @@ enum Command {
     },
     /// Make writes, one for each line of a file, in order; prints the result of each.
     ///
-    /// A line is a JSON object with the fields of publish: table, key, action (create, set or delete; default: set), value,
-    /// topic (missing or null: D, everyone) and priority; a set or delete finds only a row of this topic. A result is that
-    /// of create, set or delete, or `failed: ERROR`, and the next line follows; a failed write makes the command fail at the
-    /// end. A bad line ends it, and so does a reader of the results that goes away: it fails, and says how many writes
-    /// failed before.
+    /// A line is a JSON object with the fields of publish: table, key, action (create, set or delete; default: set),
+    /// value, topic (missing or null: D, everyone) and priority; a set or delete finds only a row of this topic. A
+    /// result is that of create, set or delete, or `failed: ERROR`; after a failed write the command goes on with the
+    /// next line, and fails at the end. A malformed line ends the command at once, and so does a closed stdout: the
+    /// command fails, and reports how many writes failed before.
     Write {
         /// The file, - for stdin.
         #[arg(long, value_parser = args::path())]
@@ -72,7 +72,7 @@ enum Command {
         #[command(flatten)]
         metrics: MetricsArgs,
     },
-    /// Print all rows of a table, one per line, as get does; in the order of their keys' bytes.
+    /// Print all rows of a table, one per line, as get does, sorted by the bytes of their keys.
     List {
         /// The table; one that does not exist has no rows.
         #[arg(long)]
@@ -207,7 +207,7 @@ impl Value {
         if self.value != "-" {
             return Ok(self.value.clone());
         }
-        let fail = |kind| Error::new(kind, "the value from stdin");
+        let fail = |kind| Error::new(kind, "cannot read the value from stdin");
         // A larger value could not be published.
         let limit = config.max_message_bytes;
         let mut value = Vec::new();

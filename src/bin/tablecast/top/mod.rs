@@ -24,26 +24,26 @@ use screen::Screen;
 use sources::Sources;
 use view::View;
 
-/// Show addresses, the topics listened to, publishers, replicas and listeners, with rates and lags, again and again.
+/// Show addresses, the topics listened to, publishers, replicas and listeners, with rates and lags, live.
 ///
-/// On a terminal, keys sort: k kind, n name, r rate, l lag, w waiting, t staleness, s seen; arrows, PgUp, PgDn, Home and End
-/// scroll; / filters by the text that follows, up to Enter, and Escape shows all again; q ends. Elsewhere each look is a
-/// number of lines, one JSON object each. Rates and lags of topics are those of the updates that this command receives. Rates
-/// of publishers and listeners, and the staleness of replicas, are as of the last renewals of their registrations. The lag
-/// compares the clocks of both hosts.
+/// On a terminal, keys sort: k kind, n name, r rate, l lag, w waiting, t staleness, s seen; arrows, PgUp, PgDn, Home
+/// and End scroll; / filters by the text that follows, up to Enter, and Escape shows all again; q ends. Elsewhere each
+/// refresh prints one line for each row, a JSON object. Rates and lags of topics are those of the updates that this
+/// command receives. Rates of publishers and listeners, and the staleness of replicas, are as of the last renewals of
+/// their registrations. The lag compares the clocks of both hosts.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     listen: args::Listen,
-    /// Seconds between two looks, at least 0.1.
+    /// Seconds between two refreshes, at least 0.1.
     #[arg(long, value_name = "S", value_parser = args::seconds, default_value = "1")]
     interval: Duration,
-    /// Print one look, and end: once all states are known, or after --timeout, and one interval. The exit code is 1 if the
-    /// store cannot be read.
+    /// Print the table once and end, one interval after all states are known or --timeout has passed. The exit code is
+    /// 1 if the store cannot be read.
     #[arg(long)]
     once: bool,
-    /// Seconds that --once waits at most. Addresses have 3 s of it; a replica or listener is known once it renews its
-    /// registration, by default every 10 s or 3 s.
+    /// Longest time in seconds that --once waits for all states, before the interval. Addresses get at most 3 s of it; a
+    /// replica or listener is known once it renews its registration, by default every 10 s or 3 s.
     #[arg(long, value_name = "S", value_parser = args::seconds, default_value = "15")]
     timeout: Duration,
     #[command(flatten)]
@@ -86,8 +86,9 @@ fn print(mut sources: Sources, args: &Args, interval: Duration, signal: &Receive
     let start = Instant::now();
     loop {
         let time = start.elapsed();
-        let is_heard = time >= LIVE || sources.is_heard();
-        if is_heard && (!args.once || time >= args.timeout || sources.is_known()) {
+        let is_over = args.once && time >= args.timeout;
+        let is_heard = is_over || time >= LIVE || sources.is_heard();
+        if is_heard && (!args.once || is_over || sources.is_known()) {
             break;
         }
         select! {
