@@ -1,12 +1,16 @@
-//! The cost of metrics: updates from one node to the callbacks of another over tcp, with metrics and without, in turns.
+//! The cost of metrics: updates from one node to the callbacks of another over tcp, with metrics that are scraped ten
+//! times a second and without, in turns.
 //!
 //! `cargo bench --bench metrics [-- rounds]`. The ratios are taken in each round, since the machine's speed changes. That of
 //! the processor time of both nodes is the steadier one where other processes run.
 #![allow(missing_docs)]
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::bounded;
+use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use rustix::time::{ClockId, clock_gettime};
 use tablecast::config::Source;
 use tablecast::queue::Overflow;
@@ -60,7 +64,8 @@ fn run(has_metrics: bool) -> [f64; 2] {
     config.publishers = vec![publisher.address().unwrap()];
     config.set("receive_hwm", "10000000", Source::Program).unwrap();
     let receiver = Node::open(&config).unwrap();
-    let _metrics = has_metrics.then(|| Metrics::new(&receiver));
+    let server = has_metrics.then(|| Metrics::new(&receiver).serve("0").unwrap());
+    let scraper = server.as_ref().map(|server| Scraper::start(server.address()));
     let (done, end) = bounded(1);
     let seen = std::sync::atomic::AtomicU64::new(0);
     let count = move |_: &DbUpdate| {
@@ -78,7 +83,40 @@ fn run(has_metrics: bool) -> [f64; 2] {
     }
     end.recv_timeout(PATIENCE).expect("every update arrives");
     let rate = COUNT as f64 / start.elapsed().as_secs_f64();
-    [rate, (processor_time() - used).as_nanos() as f64 / COUNT as f64]
+    let used = (processor_time() - used).as_nanos() as f64 / COUNT as f64;
+    drop(scraper);
+    [rate, used]
+}
+
+/// Scrapes until it is dropped.
+struct Scraper {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Scraper {
+    fn start(address: SocketAddr) -> Scraper {
+        let (stop, stopped) = bounded(0);
+        let body = move || {
+            while stopped.recv_timeout(Duration::from_millis(100)) == Err(RecvTimeoutError::Timeout) {
+                let mut stream = TcpStream::connect(address).unwrap();
+                stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+                assert!(stream.read_to_end(&mut Vec::new()).unwrap() > 1_000);
+            }
+        };
+        let thread = thread::Builder::new().spawn(body).unwrap();
+        Scraper {
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Scraper {
+    fn drop(&mut self) {
+        self.stop = None;
+        self.thread.take().unwrap().join().unwrap();
+    }
 }
 
 /// The processor time of this process.

@@ -1,5 +1,8 @@
 //! A histogram of latencies in bounded memory, with percentiles at most 3 % too high.
 
+#[cfg(feature = "metrics")]
+use crate::histogram::{Counts, Histogram};
+
 /// Values below this have a bucket each; above, each doubling has half as many buckets.
 const EXACT: u64 = 64;
 
@@ -51,6 +54,18 @@ impl Latency {
             rest -= count;
         }
         self.max
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl Latency {
+    /// The samples in the buckets of metrics.
+    pub(crate) fn counts(&self) -> Counts {
+        let histogram = Histogram::default();
+        for (bucket, count) in self.buckets.iter().enumerate().filter(|(_, count)| **count > 0) {
+            histogram.record_many(highest_in(bucket).min(self.max), *count);
+        }
+        histogram.counts()
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use prometheus_client::collector;
@@ -28,7 +29,7 @@ use crate::thread::failed_threads;
 /// With more topics, there are no series of each.
 const MAX_TOPICS: usize = 100;
 
-/// The percentiles that are given of times.
+/// The percentiles that are given of ages.
 const PERCENTILES: [(&str, f64); 3] = [("50", 0.5), ("90", 0.9), ("99", 0.99)];
 
 /// The reasons of sync events.
@@ -48,6 +49,12 @@ const SYNC_REASONS: [&str; 14] = [
     "joined",
     "requested",
 ];
+
+/// When the first metrics of the process were made, in seconds since 1970.
+pub(super) static START: LazyLock<f64> = LazyLock::new(|| {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0.0, |since| since.as_secs_f64())
+});
 
 /// Takes samples whenever the metrics are written.
 pub(super) struct Collector(pub(super) Arc<Mutex<Running>>);
@@ -81,6 +88,7 @@ fn collect(running: &Mutex<Running>, samples: &mut Samples) {
 
 fn of_parts(running: &mut Running, samples: &mut Samples) {
     samples.gauge(&BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
+    samples.gauge(&START_TIME, &[], *START);
     errors(&BACKGROUND_ERRORS, &REPORTED, samples);
     samples.count(&FAILED_THREADS, &[], failed_threads());
     #[cfg(feature = "zmq")]
@@ -312,7 +320,5 @@ fn of_notifiers(all: &[(NotifierStats, Latency)], samples: &mut Samples) {
     samples.count(&NOTIFIER_ACKNOWLEDGED, &[], sum(|stats| stats.acknowledged));
     samples.count(&NOTIFIER_FAILED, &[], sum(|stats| stats.failed));
     samples.gauge(&NOTIFIER_PENDING, &[], sum(|stats| stats.pending) as f64);
-    for (name, share) in PERCENTILES.into_iter().filter(|_| latency.max() > 0) {
-        samples.gauge(&NOTIFIER_TIMES, &[name], latency.quantile(share) as f64 / 1e6);
-    }
+    samples.histogram(&NOTIFIER_TIMES, &[], latency.counts());
 }

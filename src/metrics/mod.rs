@@ -30,7 +30,7 @@ mod series;
 mod server;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use parking_lot::Mutex;
 use prometheus_client::encoding::prometheus_text;
@@ -41,7 +41,7 @@ pub use server::MetricsServer;
 
 use crate::error::Result;
 use crate::node::{Node, Running};
-use collect::Collector;
+use collect::{Collector, START};
 
 /// The metrics of a node; cheap to clone. Does not keep the node's parts running: without them the text has only what
 /// concerns the process.
@@ -55,6 +55,7 @@ impl Metrics {
     pub fn new(node: &Node) -> Metrics {
         let running: Arc<Mutex<Running>> = Arc::clone(node.running());
         running.lock().measure();
+        LazyLock::force(&START);
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Collector(running)));
         Metrics {

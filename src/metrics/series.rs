@@ -59,6 +59,7 @@ macro_rules! series {
 
 series! {
     BUILD_INFO: Gauge "build_info" ["version"] "1; the version of the library";
+    START_TIME: Gauge "start_time_seconds" [] "when the first metrics of the process were made, in seconds since 1970";
     BACKGROUND_ERRORS: Counter "background_errors_total" ["kind"] "failures in the background, of the whole process";
     FAILED_THREADS: Counter "failed_threads_total" [] "threads that have ended unasked, of the whole process";
 
@@ -107,7 +108,7 @@ series! {
     REPLICA_SYNCED: Gauge "replica_synced" [] "1 if all rows of all tables have been read, otherwise 0";
     REPLICA_UPDATES: Counter "replica_updates_total" ["result"] "updates by what the replica did with them";
     REPLICA_CHECKS: Counter "replica_checks_total" [] "requests for the last versions of a table's topics";
-    REPLICA_RESYNCS: Counter "replica_resyncs_total" ["kind"] "reads of a topic: its changes, or all its rows";
+    REPLICA_RESYNCS: Counter "replica_resyncs_total" ["kind"] "reads begun of a topic: of its changes, or of all its rows";
     REPLICA_RESYNC_ROWS: Counter "replica_resync_rows_total" ["kind"] "rows and deletes read in resyncs";
     REPLICA_READ_BYTES: Counter "replica_read_bytes_total" [] "keys and values read from the store";
     REPLICA_WENT_BACK: Counter "replica_store_went_back_total" [] "times that the store went back";
@@ -128,7 +129,7 @@ series! {
     NOTIFIER_ACKNOWLEDGED: Counter "notifier_acknowledged_total" [] "status updates that a listener has processed";
     NOTIFIER_FAILED: Counter "notifier_failed_total" [] "those of them whose handler panicked";
     NOTIFIER_PENDING: Gauge "notifier_pending" [] "status updates that are not yet acknowledged";
-    NOTIFIER_TIMES: Gauge "notifier_acknowledgement_seconds" ["percentile"] "time to the acknowledgement";
+    NOTIFIER_TIMES: Histogram "notifier_acknowledgement_seconds" [] "time to the acknowledgement, at most 3 % too long";
 
     STORE_CALLS: Histogram "store_call_duration_seconds" ["call"] "time of calls of the store";
     STORE_ERRORS: Counter "store_errors_total" ["kind"] "failed calls of the store, or of rows not found";

@@ -84,7 +84,11 @@ fn with_host(address: &str) -> Result<String> {
         let context = format!("address {address:?} for metrics: expected host:port, or a port alone for loopback");
         return Err(Error::new(ErrorKind::InvalidInput, context));
     }
-    let host = if host.is_empty() { "127.0.0.1" } else { host };
+    let host = match host {
+        "" => "127.0.0.1",
+        "*" => "0.0.0.0",
+        host => host,
+    };
     Ok(format!("{host}:{port}"))
 }
 

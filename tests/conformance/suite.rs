@@ -472,7 +472,13 @@ pub(crate) fn survives_malformed_payloads(setup: fn() -> Setup) {
 
 /// A bare sending end, and a subscriber connected to it.
 fn unnumbered(setup: &Setup) -> (Box<dyn Outbound>, Rig) {
-    let mut outbound = setup.driver.outbound().unwrap();
+    // A port is free only a moment after its publisher was dropped.
+    let mut opened = None;
+    eventually(LONG, || {
+        opened = setup.driver.outbound().ok();
+        opened.is_some()
+    });
+    let mut outbound = opened.unwrap();
     let rig = Rig::new(&setup.driver);
     let address = setup.address.clone().or_else(|| outbound.address()).unwrap();
     rig.subscriber.register_topic(&topic("D")).unwrap();

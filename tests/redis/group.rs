@@ -107,8 +107,14 @@ impl Group {
     /// first and at last.
     pub(crate) fn watch_old_master(&self) -> (i64, i64) {
         let old = &self.servers[0];
-        let stored = || old.try_ask(&["EVAL", STORED, "0"]).unwrap_or(-1);
-        let (start, first) = (Instant::now(), stored());
+        let stored = || old.try_ask::<i64>(&["EVAL", STORED, "0"]).ok();
+        // One that has just begun may not answer.
+        let mut first = None;
+        eventually(LONG, || {
+            first = stored();
+            first.is_some()
+        });
+        let (start, first) = (Instant::now(), first.unwrap_or_default());
         let mut last = first;
         while start.elapsed() < LONG_ENOUGH {
             let now = stored();
@@ -116,7 +122,7 @@ impl Group {
             if old.role() != "master" {
                 break;
             }
-            last = last.max(now);
+            last = last.max(now.unwrap_or(last));
             pass(Duration::from_millis(20));
         }
         (first, last)

@@ -51,7 +51,15 @@ fn two_masters_of_one_address_are_both_named() {
         eventually(LONG, || rows(&other) == rows(&one));
         // It is noticed by those that are connected.
         let () = other.ask(&["REPLICAOF", "NO", "ONE"]);
-        pass(SECOND);
+        let is = |kind, e: tablecast::Error| e.kind() == kind;
+        eventually(LONG, || {
+            kept.set("t", "k", "v").is_err_and(|e| is(ErrorKind::Unavailable, e))
+        });
+        eventually(LONG, || {
+            publisher
+                .send_event(&update("k"))
+                .is_err_and(|e| is(ErrorKind::Timeout, e))
+        });
         let before = (rows(&one), rows(&other));
         refuse();
         assert_eq!((rows(&one), rows(&other)), before);

@@ -157,7 +157,7 @@ impl Drop for Stopping<'_> {
 const OUTAGE: Duration = Duration::from_secs(2);
 
 /// The most time that counts as lost by a busy machine.
-const MOST_LOST: Duration = Duration::from_secs(5);
+const MOST_LOST: Duration = Duration::from_secs(10);
 
 /// Checks that a program went on soon after the promotion; returns when.
 #[track_caller]

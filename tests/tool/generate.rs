@@ -31,10 +31,17 @@ fn bash_completes_commands_and_flags() {
     within(LIMIT, || {
         const SCRIPT: &str = r#"source ./tablecast.bash; of=$(complete -p tablecast); of=${of#*-F }; of=${of%% *}
             COMP_WORDS=(tablecast wat) COMP_CWORD=1; $of tablecast wat tablecast; echo "${COMPREPLY[@]}"
-            COMP_WORDS=(tablecast watch --tab) COMP_CWORD=2; $of tablecast --tab watch; echo "${COMPREPLY[@]}""#;
+            COMP_WORDS=(tablecast watch --tab) COMP_CWORD=2; $of tablecast --tab watch; echo "${COMPREPLY[@]}"
+            COMP_WORDS=(tablecast "") COMP_CWORD=1; $of tablecast "" tablecast; echo "${COMPREPLY[@]}""#;
         let options = ["--noprofile", "--norc"];
         if let Some(printed) = completed("bash", "tablecast.bash", &options, SCRIPT) {
-            assert_eq!(printed, "watch\n--table");
+            let [command, flag, all] = printed.lines().collect::<Vec<_>>()[..] else {
+                panic!("{printed}");
+            };
+            assert_eq!((command, flag), ("watch", "--table"));
+            let all: Vec<_> = all.split(' ').collect();
+            assert!(all.contains(&"storm") && all.contains(&"help"), "{all:?}");
+            assert!(!all.contains(&"storm-listener"), "a command of the tool's own: {all:?}");
         }
     });
 }

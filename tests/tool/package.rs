@@ -17,6 +17,8 @@ const SERVE: &str = "setpriv --reuid=tablecast --regid=tablecast --init-groups \
 const STOP: &str = "kill $(cat /pid); while kill -0 $(cat /pid) 2>/dev/null; do sleep 0.02; done";
 const CONFIG: &str = "/etc/tablecast/tablecast.toml";
 const DEFAULT: &str = "/etc/default/tablecast";
+/// The unit of a replica.
+const REPLICA: &str = "tablecast-replica@t-1";
 /// Without the index of manual pages, which takes longest. Nobody is there to be asked about files in /etc.
 const INSTALL: &str = "dpkg --no-triggers --force-confdef --force-confold --install /package.deb </dev/null >&2";
 
@@ -36,7 +38,7 @@ fn a_package_is_installed_upgraded_removed_and_purged() {
         system.run("! id tablecast && ! command -v tablecast");
         system.run(INSTALL);
         // Each option stands there once, and those that the package sets are options.
-        let options = system.run("sed -n 's/^#\\?\\([a-z_0-9]*\\) = .*/\\1/p' /usr/share/doc/tablecast/options.toml");
+        let options = system.run("sed -n 's/^#\\?\\([a-z_0-9]*\\) = .*/\\1/p' /usr/share/tablecast/options.toml");
         let names: BTreeSet<_> = options.iter().map(String::as_str).collect();
         assert_eq!(names, Config::options().iter().map(|option| option.name).collect());
         assert_eq!(options.len(), names.len(), "{options:#?}");
@@ -101,17 +103,22 @@ fn an_upgrade_leaves_the_service_as_the_administrator_has_it() {
                 .find_map(|line| line.strip_prefix("tablecast_service_forwarded_frames_total "));
             line.expect("no metrics").parse::<f64>().unwrap()
         };
-        system.run("systemctl enable --now tablecast-replica@t 2>&1");
-        let replica = process_of(&mut system, "tablecast-replica@t");
+        system.run(&format!("systemctl enable --now {REPLICA} 2>&1"));
+        let replica = process_of(&mut system, REPLICA);
+        system.run(&format!(
+            "tr '\\0' ' ' </proc/{replica}/cmdline | grep -q -- '--table t-1 '"
+        ));
+        let folder = system.run("stat -c %i /run/tablecast");
         begin_load(&mut system);
         eventually(LIMIT, || forwarded(&mut system) > 0.0);
         upgrade(&mut system, DEFAULT, CONFIG);
         let second = process_of(&mut system, "tablecast");
         assert_ne!(first, second, "an upgrade restarts the service");
         eventually(LIMIT, || {
-            let (state, _) = system.try_run("systemctl is-active tablecast-replica@t");
-            state == ["active"] && process_of(&mut system, "tablecast-replica@t") != replica
+            let (state, _) = system.try_run(&format!("systemctl is-active {REPLICA}"));
+            state == ["active"] && process_of(&mut system, REPLICA) != replica
         });
+        assert_eq!(system.run("stat -c %i /run/tablecast"), folder, "mounted elsewhere");
         end_load(&mut system);
         assert!(forwarded(&mut system) > 0.0);
         system.run("systemctl stop tablecast");
@@ -130,13 +137,20 @@ fn an_upgrade_leaves_the_service_as_the_administrator_has_it() {
         system.run(INSTALL);
         system.run("! systemctl is-active --quiet tablecast && dpkg --status tablecast | grep -q 'ok installed'");
 
-        // One that has failed may work now; after a removal it begins anew.
+        // Those that have failed may work now; after a removal they begin anew.
+        eventually(LIMIT, || {
+            system.try_run(&format!("systemctl is-failed {REPLICA}")).1 == "0"
+        });
         system.run(&format!("sed -i 1d {CONFIG}"));
         install(&mut system, "active enabled");
+        system.run(&format!("systemctl is-active {REPLICA} >&2"));
         system.run("dpkg --no-triggers --remove tablecast >&2");
         install(&mut system, "active enabled");
-        system.run("dpkg --no-triggers --purge tablecast >&2");
-        system.run("! find /etc/systemd /var/lib/systemd /run/tablecast* -name '*tablecast*' | grep .");
+        system.run(&format!("systemctl is-active {REPLICA} >&2"));
+        system.run(&format!(
+            "echo ARGS=-v >/etc/default/{REPLICA} && dpkg --no-triggers --purge tablecast >&2"
+        ));
+        system.run("! find /etc /var/lib/systemd /var/lib/tablecast* /run/tablecast* -name '*tablecast*' | grep .");
     });
 }
 
@@ -215,7 +229,7 @@ fn begin_load(system: &mut System) {
 fn upgrade(system: &mut System, changed: &str, unchanged: &str) {
     system.run(
         "dpkg-deb --raw-extract /package.deb /newer && sed -i 's/^Version: .*/Version: 9.0.0/' /newer/DEBIAN/control && \
-         for file in usr/share/doc/tablecast/options.toml etc/tablecast/tablecast.toml etc/default/tablecast; do \
+         for file in usr/share/tablecast/options.toml etc/tablecast/tablecast.toml etc/default/tablecast; do \
          echo '#newer = 1' >>/newer/$file; done && dpkg-deb -Znone --build /newer /newer.deb >&2",
     );
     let state = |system: &mut System, file| system.run(&format!("stat -c %U:%G:%a {file} && md5sum <{file}"));
@@ -260,10 +274,6 @@ fn end_load(system: &mut System) {
     }
     let silent: Vec<_> = missing.range(seen_since..).collect();
     assert!(silent.is_empty(), "missing after the last sync event: {silent:?}");
-    assert!(
-        published.range(seen_since..).count() > 1,
-        "nothing was seen after the restart"
-    );
     system.run(
         "rm /enough /published; kill $(cat /watching); while kill -0 $(cat /watching) 2>/dev/null; do sleep 0.02; done",
     );

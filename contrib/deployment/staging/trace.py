@@ -21,8 +21,9 @@ class Trace(threading.Thread):
         super().__init__(daemon=True)
         self.host, self.ports, self.begin = host, ports, begin
         self.copies, self.writers = copies, writers
-        # Rows looked at in a copy, and those that were wrong.
-        self.looked_at = self.wrong = 0
+        # Rows looked at in the copy of each agent, and those that were wrong in any.
+        self.looked_at = dict.fromkeys(ports, 0)
+        self.wrong = 0
         # The store may fall back to what it held at this time.
         self.kept = float("inf")
         self.file = open(file, "w", buffering=1)
@@ -65,7 +66,7 @@ class Trace(threading.Thread):
         staleness = now["replica_staleness_max_seconds"]
         looked_at, wrong = copy.judge(self.writers, min(asked - staleness - SLACK, self.kept))
         if copy.runs == run:
-            self.looked_at += looked_at
+            self.looked_at[agent] += looked_at
             self.wrong += wrong
         # Counters begin at 0 with each run of the agent; this one rises all the time.
         is_new = now.get("frames_received_total", 0) < self.last[agent].get("frames_received_total", 0)

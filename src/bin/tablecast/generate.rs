@@ -30,8 +30,14 @@ pub(crate) struct ManArgs {
 }
 
 /// Prints the completions.
-pub(crate) fn run_completions(args: &CompletionsArgs, mut command: Command) -> Result<()> {
+pub(crate) fn run_completions(args: &CompletionsArgs, command: Command) -> Result<()> {
     let mut script = Vec::new();
+    // Hidden commands would be offered too.
+    let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+    let mut command = Command::new("tablecast")
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(command.get_arguments())
+        .subcommands(shown);
     clap_complete::generate(args.shell, &mut command, "tablecast", &mut script);
     output::stdout().write_all(&script).map_err(output::failed)
 }

@@ -77,8 +77,13 @@ impl Screen {
 
     /// Draws these lines in the place of what is there.
     pub(crate) fn draw(&self, lines: &[String]) -> Result<()> {
-        let lines = lines.join("\u{1b}[K\r\n");
-        write(&format!("\u{1b}[H{lines}\u{1b}[K\u{1b}[J"))
+        // Each is erased before it is written, the last one with all below it: behind a full one the cursor stands on its
+        // last column.
+        let (last, others) = lines
+            .split_last()
+            .map_or(("", &[][..]), |(last, others)| (last, others));
+        let others: String = others.iter().map(|line| format!("\u{1b}[K{line}\r\n")).collect();
+        write(&format!("\u{1b}[H{others}\u{1b}[J{last}"))
     }
 }
 
