@@ -53,7 +53,7 @@ fn a_package_is_installed_upgraded_removed_and_purged() {
         system.run("grep -q libzmq /usr/share/doc/tablecast/copyright && grep -q '^ serde v' /usr/share/doc/tablecast/copyright");
         system.run("bash -n /usr/share/bash-completion/completions/tablecast");
         system.run(
-            "! systemctl --version || systemd-analyze verify \
+            "! systemctl --version || systemd-analyze verify --man=no \
              /usr/lib/systemd/system/tablecast.service /usr/lib/systemd/system/tablecast-replica@lport.service",
         );
         // What systemd makes for the unit.

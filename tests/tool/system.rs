@@ -12,8 +12,8 @@ use crate::process::{LIMIT, Process};
 use crossbeam_channel::never;
 use tempfile::TempDir;
 
-/// A system that begins as a copy of this one, or of that in the folder `TABLECAST_TEST_SYSTEM`, with a network of its own,
-/// and with this one's Prometheus.
+/// A system that begins as a copy of this one, with a network of its own and this one's Prometheus; or as one of the folder
+/// `TABLECAST_TEST_SYSTEM`, such as that of `debootstrap --variant=minbase --include=systemd,adduser,procps,iproute2`.
 const SYSTEM: &str = r#"
 set -e
 PATH=$PATH:/usr/sbin:/sbin folder=$1
