@@ -24,6 +24,10 @@ macro_rules! pages {
         /// [benchmarks]: crate::docs::benchmarks
         /// [picture of two processes]: #plot-end_to_end
         /// [picture of redis]: #plot-redis
+        /// [picture of monitors]: #plot-monitor
+        /// [picture of the codec]: #plot-codec
+        /// [picture of the queue]: #plot-queue
+        /// [picture of metrics]: #plot-metrics
         /// [picture of the deployment]: #plot-deployment
         /// [picture of top]: #plot-top
         ///
@@ -51,7 +55,7 @@ pages! {
     options: "Every option, with its default, unit and meaning.", "In the reference: [`Config`](crate::Config).";
     operating: "Limits, files, signals, logs, and libzmq.", include_str!("plots/deployment.svg");
     metrics: "What Prometheus can ask of a node.",
-        "In the reference, with its feature: the module `metrics`.";
+        concat!("In the reference, with its feature: the module `metrics`.\n\n", include_str!("plots/metrics.svg"));
     security: "Encrypted and authenticated connections, and their limits.",
         "In the reference: [`KeyPair`](crate::drivers::zmq::KeyPair), \
         [`ZmqOptions`](crate::drivers::zmq::ZmqOptions).";
@@ -64,7 +68,11 @@ pages! {
     testing_your_program: "Unit tests without servers, with faults on command.",
         "In the reference: [`Config::in_memory`](crate::Config::in_memory), and with its feature the module `testing`.";
     benchmarks: "Speed, and the commands that measure it.",
-        concat!(include_str!("plots/end_to_end.svg"), "\n", include_str!("plots/redis.svg"));
+        concat!(
+            include_str!("plots/end_to_end.svg"), "\n", include_str!("plots/redis.svg"), "\n",
+            include_str!("plots/monitor.svg"), "\n", include_str!("plots/codec.svg"), "\n",
+            include_str!("plots/queue.svg"), "\n", include_str!("plots/metrics.svg")
+        );
 }
 
 /// The programs of the README.
