@@ -2,8 +2,10 @@
 //! times a second and without, in turns.
 //!
 //! `cargo bench --bench metrics [-- rounds]`. The ratios are taken in each round, since the machine's speed changes. That of
-//! the processor time of both nodes is the steadier one where other processes run.
+//! the processor time of both nodes is the steadier one where other processes run. To compare with a build that has no
+//! metrics: `cargo bench --bench metrics --no-default-features --features zmq`.
 #![allow(missing_docs)]
+#![cfg_attr(not(feature = "metrics"), allow(dead_code))]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,9 +14,11 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use rustix::time::{ClockId, clock_gettime};
+#[cfg(feature = "metrics")]
+use tablecast::Metrics;
 use tablecast::config::Source;
 use tablecast::queue::Overflow;
-use tablecast::{Config, DbUpdate, Metrics, Node, Topic};
+use tablecast::{Config, DbUpdate, Node, Topic};
 
 const COUNT: u64 = 1_000_000;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,7 +29,9 @@ fn main() {
     run(false);
     for round in 0..rounds {
         // Each is first in half of the rounds.
-        if round % 2 == 0 {
+        if cfg!(not(feature = "metrics")) {
+            without.push(run(false));
+        } else if round % 2 == 0 {
             with.push(run(true));
             without.push(run(false));
         } else {
@@ -36,6 +42,10 @@ fn main() {
     for (what, unit, column) in [("rate", "updates/s", 0), ("processor time", "ns an update", 1)] {
         let values = |runs: &[[f64; 2]]| runs.iter().map(|run| run[column]).collect::<Vec<_>>();
         let (off, on) = (values(&without), values(&with));
+        if on.is_empty() {
+            println!("{what}, median of {rounds} rounds, {unit}: {:.0}", median(off));
+            continue;
+        }
         let ratios = on.iter().zip(&off).map(|(on, off)| on / off).collect();
         println!(
             "{what}, median of {rounds} rounds, {unit}: without metrics {:.0}, with {:.0}, ratio {:.3}",
@@ -64,8 +74,7 @@ fn run(has_metrics: bool) -> [f64; 2] {
     config.publishers = vec![publisher.address().unwrap()];
     config.set("receive_hwm", "10000000", Source::Program).unwrap();
     let receiver = Node::open(&config).unwrap();
-    let server = has_metrics.then(|| Metrics::new(&receiver).serve("0").unwrap());
-    let scraper = server.as_ref().map(|server| Scraper::start(server.address()));
+    let scraped = has_metrics.then(|| scraped(&receiver));
     let (done, end) = bounded(1);
     let seen = std::sync::atomic::AtomicU64::new(0);
     let count = move |_: &DbUpdate| {
@@ -84,9 +93,19 @@ fn run(has_metrics: bool) -> [f64; 2] {
     end.recv_timeout(PATIENCE).expect("every update arrives");
     let rate = COUNT as f64 / start.elapsed().as_secs_f64();
     let used = (processor_time() - used).as_nanos() as f64 / COUNT as f64;
-    drop(scraper);
+    drop(scraped);
     [rate, used]
 }
+
+/// Metrics of a node that are scraped until the result is dropped.
+#[cfg(feature = "metrics")]
+fn scraped(node: &Node) -> impl Sized {
+    let server = Metrics::new(node).serve("0").unwrap();
+    (Scraper::start(server.address()), server)
+}
+
+#[cfg(not(feature = "metrics"))]
+fn scraped(_: &Node) {}
 
 /// Scrapes until it is dropped.
 struct Scraper {

@@ -73,6 +73,13 @@ pub(crate) fn leaks_nothing(setup: fn() -> Setup) {
     let setup_of_other = setup();
     let (publisher, rig) = setup_of_other.pair(&["D"]);
     rig.only("1", || send(&publisher, "D", "1"));
+    // A thread has its name once it runs, which this one may not have done yet.
+    eventually(LONG, || {
+        Holdings::now()
+            .threads
+            .iter()
+            .any(|name| name.trim_end() == "tc-keeper")
+    });
     no_more_than_after_the_first(20);
 }
 
