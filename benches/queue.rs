@@ -23,7 +23,7 @@ fn main() {
     }
     let many = updates(32_768, 32_768);
     report(
-        "one of 32,768 rows",
+        "one batch of 32,768",
         best(&many, |updates| bare_one_thread(updates, many.len())),
         best(&many, |updates| one_thread(updates, many.len())),
     );

@@ -145,6 +145,24 @@ fn the_units_allow_what_their_commands_need() {
     assert!(confined(unit).len() > 20);
 }
 
+/// Its unit is started at once, and watched from then on.
+#[test]
+#[cfg(feature = "redis")]
+fn a_replica_gives_signs_of_life_before_it_is_ready() {
+    within(2 * LIMIT, || {
+        let folder = tempfile::tempdir().unwrap();
+        let manager = Manager::at_path(folder.path());
+        let away = ["--store", "redis", "--remote-db-hosts", "127.0.0.1:1"];
+        let mut command = tablecast(["replica", "--table", "t"]);
+        command.args(away);
+        let replica = manager.start(command, Some(Duration::from_secs(2)));
+        for _ in 0..3 {
+            assert_eq!(manager.next(), "WATCHDOG=1");
+        }
+        manager.stop(replica);
+    });
+}
+
 #[test]
 fn no_sign_of_life_is_given_that_is_not_asked_for() {
     within(2 * LIMIT, || {
