@@ -66,7 +66,6 @@ impl Census {
 
     pub(super) fn closed(&mut self, connection: u32) {
         self.connections.remove(&connection);
-        self.topics.closed(connection);
         self.remove(connection);
         // The closed connection of a nameless peer is not known, but there cannot be more such peers than connections.
         let most = self.others();
@@ -74,18 +73,23 @@ impl Census {
             *count = most.min(*count);
             *count > 0
         });
+        if most == 0 {
+            self.topics.all_known();
+        }
     }
 
     /// Counts a subscription; all earlier reports of connections must have been counted.
     pub(super) fn subscribed(&mut self, who: Option<Who>, topic: &[u8]) {
-        let is_open = |who: &Who| self.connections.contains(&who.connection);
-        // The connection may be closed already.
-        let open = who.as_ref().filter(|who| is_open(who)).map(|who| who.connection);
-        self.topics.add(topic, open);
         match who {
-            Some(who) if open.is_some() => self.know(who, Topic::is_own(topic)),
+            Some(who) if self.connections.contains(&who.connection) => {
+                let connection = who.connection;
+                self.know(who, Topic::is_own(topic));
+                self.topics.add(topic, Some(connection));
+            }
+            // It is closed already, and libzmq gives up its topics next.
             Some(_) => {}
             None => {
+                self.topics.add(topic, None);
                 let topic = self.hasher.hash_one(topic);
                 let most = self.others();
                 if self.nameless.len() < MAX_NAMELESS || self.nameless.contains_key(&topic) {
@@ -111,6 +115,7 @@ impl Census {
     }
 
     fn remove(&mut self, connection: u32) {
+        self.topics.closed(connection);
         if let Some(Subscriber { is_ours: false, .. }) = self.subscribers.remove(&connection) {
             self.strangers -= 1;
         }
@@ -121,9 +126,17 @@ impl Census {
         self.strangers > 0 || !self.nameless.is_empty()
     }
 
-    /// Notes that the last subscription to this topic is gone.
-    pub(super) fn unsubscribed(&mut self, topic: &[u8]) {
-        self.topics.remove(topic);
+    /// Notes that libzmq has passed up the end of a subscription to this topic; all earlier reports of connections must
+    /// have been counted.
+    pub(super) fn unsubscribed(&mut self, who: Option<Who>, topic: &[u8]) {
+        let Some(who) = who else {
+            return self.topics.given_up(topic);
+        };
+        let known = self.subscribers.get(&who.connection);
+        // What another connection with this number says counts no more.
+        if known.is_some_and(|known| known.who.place == who.place) {
+            self.topics.remove(topic, who.connection);
+        }
     }
 
     /// The number of peers that have subscribed to something.
@@ -215,7 +228,13 @@ mod tests {
         census.subscribed(who(1), b"a");
         assert!(census.is_subscribed(b"a"));
         assert!(!census.is_subscribed(b"ab"));
-        census.unsubscribed(b"a");
+        census.opened(2);
+        census.subscribed(who(2), b"b");
+        census.unsubscribed(who(2), b"a");
+        census.unsubscribed(at(1, 1), b"a");
+        census.unsubscribed(None, b"a");
+        assert!(census.is_subscribed(b"a"), "only who has it gives it up");
+        census.unsubscribed(who(1), b"a");
         assert!(!census.is_subscribed(b"a"));
     }
 

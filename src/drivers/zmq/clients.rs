@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
@@ -24,9 +24,13 @@ struct State {
     keys: HashSet<Key>,
     /// The files as they were when the keys were read.
     seen: Vec<Stamp>,
+    /// They were read long enough after they were written for another writing to show.
+    is_settled: bool,
     /// The files as they were when a failure was reported.
     failed: Option<Vec<Stamp>>,
     looked_at: Instant,
+    /// When the looks for clients that are not on the list have had no more than their share of the time.
+    paid: Instant,
 }
 
 /// What changes when a file is written or replaced: its path, device, inode, size, and time of the last change.
@@ -35,6 +39,14 @@ type Stamp = (PathBuf, u64, u64, u64, i64, i64);
 /// The least time between two looks at the files, but for a client that is not on the list.
 const LOOK: Duration = Duration::from_millis(100);
 
+/// The looks for clients that are not on the list take this part of the time at most, beyond a time in advance: who knows
+/// the server's key can ask as often as he likes.
+const SHARE: u32 = 10;
+const ADVANCE: Duration = Duration::from_secs(1);
+
+/// The resolution of the time of a file's last change, with room to spare.
+const TICK: Duration = Duration::from_millis(50);
+
 /// The most files of a folder, and keys, that are read.
 const MAX_FILES: usize = 1 << 16;
 
@@ -42,16 +54,18 @@ impl Clients {
     /// Reads the keys of a file, or of the files of a folder; errors name the option.
     pub(super) fn read(option: &str, path: &Path) -> Result<Clients> {
         let wrong = |e| Error::new(ErrorKind::Config, format!("option {option}: {}", path.display())).with_source(e);
+        let (began, looked_at) = (SystemTime::now(), Instant::now());
         let seen = stamps(path).map_err(wrong)?;
         let keys = keys(&seen).map_err(wrong)?;
-        let looked_at = Instant::now();
         Ok(Clients {
             path: path.to_owned(),
             state: Mutex::new(State {
                 keys,
+                is_settled: is_settled(&seen, began),
                 seen,
                 failed: None,
                 looked_at,
+                paid: looked_at,
             }),
         })
     }
@@ -71,19 +85,28 @@ impl Clients {
             return true;
         }
         let mut state = self.state.lock();
+        let now = Instant::now();
+        if state.paid > now + ADVANCE {
+            return false;
+        }
         self.look(&mut state);
+        state.paid = state.paid.max(now) + SHARE * now.elapsed();
         state.keys.contains(key)
     }
 
     fn look(&self, state: &mut State) {
+        let began = SystemTime::now();
         state.looked_at = Instant::now();
         let files = stamps(&self.path);
         let seen = files.as_ref().map_or_else(|_| Vec::new(), Vec::clone);
-        if seen == state.seen {
+        if seen == state.seen && state.is_settled {
             return;
         }
         match files.and_then(|files| keys(&files)) {
-            Ok(keys) => (state.keys, state.seen, state.failed) = (keys, seen, None),
+            Ok(keys) => {
+                state.is_settled = is_settled(&seen, began);
+                (state.keys, state.seen, state.failed) = (keys, seen, None);
+            }
             // Read again at the next look, since a file may just have been removed.
             Err(e) if state.failed.as_ref() != Some(&seen) => {
                 let path = self.path.display();
@@ -95,7 +118,23 @@ impl Clients {
     }
 }
 
-/// The files of the list; hidden ones, and folders in the folder, are not among them.
+/// True if the last change of each file was a while before this time, so that it shows if it is written once more.
+fn is_settled(files: &[Stamp], at: SystemTime) -> bool {
+    let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let changed = |(.., seconds, nanos): &Stamp| {
+        let nanos = u64::try_from(*nanos).unwrap_or_default();
+        Duration::from_secs(u64::try_from(*seconds).unwrap_or_default()) + Duration::from_nanos(nanos)
+    };
+    files.iter().all(|file| changed(file) + TICK < at)
+}
+
+/// True for a hidden file, and for one that an editor or a package leaves beside one that has changed.
+fn is_left_over(name: &[u8]) -> bool {
+    let ends: [&[u8]; 6] = [b"~", b".bak", b".old", b".orig", b".dpkg-old", b".dpkg-dist"];
+    name.starts_with(b".") || name.starts_with(b"#") || ends.iter().any(|end| name.ends_with(end))
+}
+
+/// The files of the list; what was left over, and folders in the folder, are not among them.
 fn stamps(path: &Path) -> io::Result<Vec<Stamp>> {
     let stamp = |path: PathBuf| {
         let about = fs::metadata(&path)?;
@@ -109,7 +148,7 @@ fn stamps(path: &Path) -> io::Result<Vec<Stamp>> {
     let mut stamps = Vec::new();
     for entry in fs::read_dir(path)? {
         let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+        if is_left_over(entry.file_name().as_encoded_bytes()) {
             continue;
         }
         match stamp(entry.path()) {
@@ -186,6 +225,38 @@ mod tests {
         }
     }
 
+    /// Without a change of its size, and within one tick of the clock of its file system.
+    #[test]
+    fn a_list_that_is_written_twice_at_once_is_read_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("clients");
+        for _ in 0..50 {
+            fs::write(&file, KEYS[0]).unwrap();
+            let clients = Clients::read("option", &file).unwrap();
+            fs::write(&file, KEYS[1]).unwrap();
+            assert!(clients.admits(&Key::parse(KEYS[1]).unwrap()));
+            assert!(!clients.contains(&Key::parse(KEYS[0]).unwrap()));
+        }
+    }
+
+    #[test]
+    fn strangers_do_not_make_it_read_the_list_all_the_time() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..2000 {
+            fs::write(folder.path().join(number.to_string()), KEYS[0]).unwrap();
+        }
+        let clients = Clients::read("option", folder.path()).unwrap();
+        let (began, stranger) = (Instant::now(), Key::parse(KEYS[1]).unwrap());
+        let mut looks = 0;
+        // Each look takes a few milliseconds, and thousands would be asked for.
+        for _ in 0..20_000 {
+            let before = clients.state.lock().looked_at;
+            assert!(!clients.admits(&stranger));
+            looks += u32::from(clients.state.lock().looked_at != before);
+        }
+        assert!(looks < 10_000, "{looks} in {:?}", began.elapsed());
+    }
+
     #[test]
     fn a_folder_is_the_sum_of_its_files() {
         let folder = tempfile::tempdir().unwrap();
@@ -194,7 +265,9 @@ mod tests {
         for (number, name) in ["a", "b"].iter().enumerate() {
             fs::write(folder.path().join(name), KEYS[number]).unwrap();
         }
-        fs::write(folder.path().join(".hidden"), "nonsense").unwrap();
+        for name in [".hidden", "a~", "a.bak", "#a#"] {
+            fs::write(folder.path().join(name), "nonsense").unwrap();
+        }
         fs::create_dir(folder.path().join("folder")).unwrap();
         thread::pause(LOOK);
         assert_eq!(listed(), [true, true]);

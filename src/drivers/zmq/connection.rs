@@ -348,7 +348,7 @@ impl Connection {
             }
             Some(Err(e)) => {
                 self.rest(now);
-                Err(Error::new(e.kind(), format!("cannot reach {}", self.endpoint)).with_source(e))
+                Err(e.context(format!("cannot reach {}", self.endpoint)))
             }
         }
     }

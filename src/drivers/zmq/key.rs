@@ -104,13 +104,16 @@ impl KeyPair {
     /// Reads the pair of `file`, which no other user may be able to read; errors name the option.
     pub(super) fn read(option: &str, file: &Path) -> Result<KeyPair> {
         let wrong = |what: &str| Error::new(ErrorKind::Config, format!("option {option}: {} {what}", file.display()));
-        let about = fs::metadata(file).map_err(|e| wrong("cannot be read").with_source(e))?;
+        // Looked at once it is open: a path may name another file in the next moment.
+        let unread = |e| wrong("cannot be read").with_source(e);
+        let open = fs::File::open(file).map_err(unread)?;
+        let about = open.metadata().map_err(unread)?;
         let mode = about.mode() & 0o777;
         if mode & 0o077 != 0 {
             let what = format!("is open to other users (mode {mode:o}): set its mode to 600");
             return Err(wrong(&what));
         }
-        let text = read(file).map_err(|e| wrong("cannot be read").with_source(e))?;
+        let text = read(open).map_err(unread)?;
         let public = text
             .lines()
             .find_map(|line| field(line, "public-key"))
@@ -129,7 +132,7 @@ impl KeyPair {
 /// The public keys of a file: certificates, or one key a line; `#` begins a comment. Fails with the first line that is
 /// neither.
 pub(super) fn public_keys(file: &Path) -> io::Result<Vec<Key>> {
-    listed(&read(file)?).map_err(|line| {
+    listed(&read(fs::File::open(file)?)?).map_err(|line| {
         let context = format!("{}, line {line}: not a public key", file.display());
         io::Error::new(Io::InvalidData, context)
     })
@@ -165,9 +168,9 @@ fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     Some(value.trim_matches('"'))
 }
 
-fn read(file: &Path) -> io::Result<String> {
+fn read(file: fs::File) -> io::Result<String> {
     let mut text = String::new();
-    let length = fs::File::open(file)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    let length = file.take(MAX_FILE + 1).read_to_string(&mut text)?;
     match u64::try_from(length) {
         Ok(..=MAX_FILE) => Ok(text),
         _ => Err(io::Error::new(Io::FileTooLarge, format!("more than {MAX_FILE} bytes"))),

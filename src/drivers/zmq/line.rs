@@ -57,8 +57,11 @@ pub(super) struct Line {
     is_crowded: bool,
     /// The open TCP connections by descriptor, if the system shows them.
     ends: HashMap<u32, Ends>,
-    /// For each connection whether it may have greeted: the event of a greeting does not name its connection.
-    greeted: HashMap<u32, bool>,
+    /// The number of greetings.
+    greetings: u64,
+    /// Their number at the start of each connection, which may have greeted if there are more by now: the event of a
+    /// greeting does not name its connection.
+    greeted: HashMap<u32, u64>,
     /// A connection has failed to greet, and is closed next.
     is_failing: bool,
     story: Story,
@@ -105,6 +108,7 @@ impl Line {
             doorkeeper: (role == Role::Bind).then(|| Doorkeeper::new(is_paced)),
             is_crowded: false,
             ends: HashMap::new(),
+            greetings: 0,
             greeted: HashMap::new(),
             is_failing: false,
             story: Story::default(),
@@ -178,7 +182,7 @@ impl Line {
         match &change {
             Change::Opened(fd, address) => {
                 self.story.opened = true;
-                if self.greeted.insert(*fd, false).is_some()
+                if self.greeted.insert(*fd, self.greetings).is_some()
                     && let Some(doorkeeper) = &mut self.doorkeeper
                 {
                     doorkeeper.closed();
@@ -201,7 +205,7 @@ impl Line {
             }
             Change::Greeted => {
                 self.story.greeted = true;
-                self.greeted.values_mut().for_each(|greeted| *greeted = true);
+                self.greetings += 1;
             }
             Change::Failed(failure) => (self.story.failure, self.is_failing) = (Some(*failure), true),
             Change::Closed(fd) => {
@@ -326,7 +330,7 @@ impl Line {
     /// with the same event. `None` if its end was returned before, as one that was cut off.
     pub(super) fn may_have_greeted(&mut self, fd: u32) -> Option<bool> {
         let is_failing = std::mem::take(&mut self.is_failing);
-        Some(self.greeted.remove(&fd)? && !is_failing)
+        Some(self.greeted.remove(&fd)? < self.greetings && !is_failing)
     }
 
     /// Number of bytes received on the open connections, if the system says so.

@@ -65,6 +65,9 @@ const MAX_PROBES: usize = 1 << 16;
 /// The number of subscriptions that are read before their memory is checked.
 const TURN: usize = 1024;
 
+/// The time after which one call reads no more subscriptions.
+const READING: Duration = Duration::from_millis(5);
+
 /// Time limit for looking up the name of the address to bind.
 const NAME_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -87,7 +90,7 @@ impl ZmqOutbound {
             outbound
                 .connection
                 .wait_for_name(thread::deadline(NAME_PATIENCE))
-                .map_err(|e| Error::new(e.kind(), format!("cannot bind {endpoint}")).with_source(e))?;
+                .map_err(|e| e.context(format!("cannot bind {endpoint}")))?;
         }
         outbound.look();
         match outbound.trouble.take() {
@@ -127,31 +130,49 @@ impl ZmqOutbound {
         }
     }
 
-    /// Reads all subscriptions in force, so that their connections are known.
-    fn read_all(&mut self) -> Result<()> {
-        let mut count = 0_usize;
-        while let Some(message) = self.read()? {
-            count += 1;
-            if count.is_multiple_of(TURN) {
-                self.bound(Instant::now());
+    /// Reads the subscriptions in force, so that their connections are known. Returns false if there were too many for one
+    /// call: a flood of them keeps nobody from sending. The waiter is woken for the rest.
+    fn read_all(&mut self) -> Result<bool> {
+        let end = Instant::now() + READING;
+        loop {
+            let is_complete = self.read_turn()?;
+            let now = Instant::now();
+            self.bound(now);
+            if is_complete {
+                return Ok(true);
             }
+            if now >= end {
+                self.waker.wake();
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Reads subscriptions until there are none, or as many as are read in one turn. Returns false for the latter.
+    fn read_turn(&mut self) -> Result<bool> {
+        for _ in 0..TURN {
+            let Some(message) = self.read()? else {
+                return Ok(true);
+            };
             // A subscription is a byte 1 and the topic, its end a byte 0 and the topic; anything else is a stranger's.
-            match message.split_first() {
-                Some((1, topic)) => {
-                    let topic = topic.to_vec();
+            let Some((kind @ (0 | 1), topic)) = message.split_first() else {
+                continue;
+            };
+            let (kind, topic) = (*kind, topic.to_vec());
+            // The connection was opened before, and may be closed already.
+            self.take_news(Instant::now());
+            let who = Who::sent(message);
+            match kind {
+                0 => self.census.unsubscribed(who, &topic),
+                _ => {
                     if self.probes.len() < MAX_PROBES {
                         self.probes.extend(Topic::probe_from(&topic));
                     }
-                    // The connection was opened before, and may be closed already.
-                    self.take_news(Instant::now());
-                    self.census.subscribed(Who::sent(message), &topic);
+                    self.census.subscribed(who, &topic);
                 }
-                Some((0, topic)) => self.census.unsubscribed(topic),
-                _ => {}
             }
         }
-        self.bound(Instant::now());
-        Ok(())
+        Ok(false)
     }
 
     /// Ends the connection that has subscribed to most, if subscriptions take too much memory.
@@ -220,7 +241,7 @@ impl Outbound for ZmqOutbound {
         let failed = |e| zmq_error(e, format!("cannot send to {}", self.connection.endpoint()));
         push::begin(socket, topic).map_err(failed)?;
         let seen = self.read_all();
-        let parts = match seen.is_ok() && self.is_among_ours() {
+        let parts = match seen.is_ok_and(|is_complete| is_complete) && self.is_among_ours() {
             true => None,
             false => parts(payload),
         };

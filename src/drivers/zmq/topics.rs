@@ -1,7 +1,6 @@
 //! The topics that peers have subscribed to, and how much memory they take.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
@@ -11,8 +10,10 @@ pub(super) struct Topics {
     all: HashMap<u64, Topic>,
     /// The charge for all.
     total: usize,
-    /// The charge for those that each connection was the first to subscribe to.
-    of: HashMap<u32, usize>,
+    /// The part of it that stands for topics which an unknown peer had, and that somebody has given up.
+    spent: usize,
+    /// What each known connection has.
+    of: HashMap<u32, Held>,
     /// When the charge was first found too high.
     exceeded: Option<Instant>,
     hasher: RandomState,
@@ -21,7 +22,21 @@ pub(super) struct Topics {
 #[derive(Debug)]
 struct Topic {
     charge: usize,
+    /// The connection that was the first to subscribe to it.
     first: Option<u32>,
+    /// The number of known connections that have it.
+    holders: u32,
+    /// An unknown peer has subscribed to it.
+    is_nameless: bool,
+    /// An unknown peer, or a connection that is closed, has given it up.
+    is_given_up: bool,
+}
+
+/// The topics of a connection, and the charge for them: as a whole for those that it was the first to subscribe to.
+#[derive(Debug, Default)]
+struct Held {
+    charge: usize,
+    topics: HashSet<u64>,
 }
 
 /// The most that all topics together may be charged, in bytes; libzmq takes about 35 times as much memory.
@@ -29,6 +44,9 @@ pub(super) const MAX_CHARGE: usize = 16 << 20;
 
 /// The charge for a topic beyond its length.
 const EACH: usize = 32;
+
+/// The charge for each known connection that has a topic.
+const HOLDER: usize = 2;
 
 /// The least charge for which a connection is ended.
 const LEAST: usize = MAX_CHARGE / 64;
@@ -44,34 +62,92 @@ const REST: Duration = Duration::from_secs(1);
 impl Topics {
     /// Adds a topic that this connection, if it is known, has subscribed to.
     pub(super) fn add(&mut self, topic: &[u8], connection: Option<u32>) {
-        let charge = topic.len() + EACH;
-        if let Entry::Vacant(entry) = self.all.entry(self.hasher.hash_one(topic)) {
-            entry.insert(Topic {
+        let hash = self.hasher.hash_one(topic);
+        let mut charge = 0;
+        let topic = self.all.entry(hash).or_insert_with(|| {
+            charge = topic.len() + EACH;
+            Topic {
                 charge,
                 first: connection,
-            });
-            self.total += charge;
-            if let Some(connection) = connection {
-                *self.of.entry(connection).or_default() += charge;
+                holders: 0,
+                is_nameless: false,
+                is_given_up: false,
             }
+        });
+        match connection {
+            Some(connection) => {
+                let held = self.of.entry(connection).or_default();
+                if held.topics.insert(hash) {
+                    topic.holders += 1;
+                    charge += HOLDER;
+                }
+                held.charge += charge;
+            }
+            None => topic.is_nameless = true,
+        }
+        self.total += charge;
+    }
+
+    /// Called when libzmq says that this connection has given up a topic. It says so if no other has it, but also of a
+    /// connection that never had it.
+    pub(super) fn remove(&mut self, topic: &[u8], connection: u32) {
+        let hash = self.hasher.hash_one(topic);
+        if let Some(held) = self.of.get_mut(&connection)
+            && held.topics.remove(&hash)
+        {
+            held.charge = held.charge.saturating_sub(HOLDER);
+            self.release(hash);
+            self.forget(hash, true);
         }
     }
 
-    /// Removes a topic whose last subscription is gone.
-    pub(super) fn remove(&mut self, topic: &[u8]) {
-        let Some(Topic { charge, first }) = self.all.remove(&self.hasher.hash_one(topic)) else {
+    /// Called when libzmq says that an unknown peer, or a connection that was closed, was the last to give up a topic.
+    /// An unknown peer may never have had it.
+    pub(super) fn given_up(&mut self, topic: &[u8]) {
+        let hash = self.hasher.hash_one(topic);
+        self.forget(hash, true);
+    }
+
+    /// Called when a connection is closed; libzmq gives up its topics one by one, as far as no other has them.
+    pub(super) fn closed(&mut self, connection: u32) {
+        for hash in self.of.remove(&connection).unwrap_or_default().topics {
+            self.release(hash);
+            self.forget(hash, false);
+        }
+    }
+
+    /// Called when there is no unknown peer: those that were have taken their topics along.
+    pub(super) fn all_known(&mut self) {
+        self.total -= std::mem::take(&mut self.spent);
+    }
+
+    fn release(&mut self, hash: u64) {
+        if let Some(topic) = self.all.get_mut(&hash) {
+            topic.holders -= 1;
+            self.total -= HOLDER;
+        }
+    }
+
+    /// Removes a topic that was given up, now or before, and that no known connection has.
+    fn forget(&mut self, hash: u64, is_given_up: bool) {
+        let Some(topic) = self.all.get_mut(&hash) else {
             return;
         };
-        self.total -= charge;
-        if let Some(of) = first.and_then(|connection| self.of.get_mut(&connection)) {
-            // The descriptor may be another connection's by now.
-            *of = of.saturating_sub(charge);
+        topic.is_given_up |= is_given_up;
+        if !topic.is_given_up || topic.holders > 0 {
+            return;
         }
-    }
-
-    /// Called when a connection is closed; its topics are removed one by one, as far as no other has them.
-    pub(super) fn closed(&mut self, connection: u32) {
-        self.of.remove(&connection);
+        let Topic { charge, first, .. } = *topic;
+        match topic.is_nameless {
+            // One unknown peer may have it, and another may have given it up.
+            true => self.spent += charge,
+            false => self.total -= charge,
+        }
+        self.all.remove(&hash);
+        if let Some(held) = first.and_then(|connection| self.of.get_mut(&connection)) {
+            // The descriptor may be another connection's by now.
+            held.charge = held.charge.saturating_sub(charge);
+        }
     }
 
     pub(super) fn contains(&self, topic: &[u8]) -> bool {
@@ -86,8 +162,8 @@ impl Topics {
             return None;
         }
         let since = *self.exceeded.get_or_insert(now);
-        let largest = self.of.iter().max_by_key(|(_, charge)| **charge);
-        let largest = largest.filter(|(_, charge)| **charge >= LEAST);
+        let largest = self.of.iter().max_by_key(|(_, held)| held.charge);
+        let largest = largest.filter(|(_, held)| held.charge >= LEAST);
         let patience = if largest.is_some() { PATIENCE } else { LONG_PATIENCE };
         if now.saturating_duration_since(since) < patience {
             return None;
@@ -109,7 +185,7 @@ mod tests {
         for number in 0..2 {
             topics.add(&large(number), Some(2));
         }
-        // What another has brought does not count.
+        // What another has brought hardly counts.
         topics.add(&large(0), Some(3));
         topics.add(&large(2), Some(3));
         assert_eq!(topics.excess(start), None);
@@ -120,7 +196,7 @@ mod tests {
         // Until its topics are removed, others are not blamed for them.
         topics.closed(2);
         assert_eq!(topics.excess(end + REST), None);
-        topics.remove(&large(1));
+        topics.given_up(&large(1));
         assert_eq!(topics.excess(end + REST + PATIENCE), None);
     }
 
@@ -135,9 +211,70 @@ mod tests {
         assert_eq!(topics.excess(start + LONG_PATIENCE), Some(None));
         assert_eq!(topics.excess(start + LONG_PATIENCE + REST), None);
         // Another excess is one anew.
-        topics.remove(&vec![0; MAX_CHARGE]);
+        topics.given_up(&vec![0; MAX_CHARGE]);
         assert_eq!(topics.excess(start + 2 * LONG_PATIENCE), None);
         topics.add(&vec![1; MAX_CHARGE], None);
         assert_eq!(topics.excess(start + 3 * LONG_PATIENCE), None);
+    }
+
+    #[test]
+    fn only_who_has_a_topic_gives_it_up() {
+        let mut topics = Topics::default();
+        topics.add(b"a", Some(1));
+        topics.add(b"a", Some(1));
+        topics.remove(b"a", 2);
+        assert!(topics.contains(b"a"));
+        topics.given_up(b"a");
+        assert!(topics.contains(b"a"), "an unknown peer never had it");
+        topics.remove(b"a", 1);
+        assert!(!topics.contains(b"a"));
+        // libzmq's word may come before that of the closed connection, or after.
+        for is_closed_first in [true, false] {
+            topics.add(b"b", Some(1));
+            match is_closed_first {
+                true => topics.closed(1),
+                false => topics.given_up(b"b"),
+            }
+            assert!(topics.contains(b"b"));
+            match is_closed_first {
+                true => topics.given_up(b"b"),
+                false => topics.closed(1),
+            }
+            assert!(!topics.contains(b"b"));
+        }
+        assert_eq!(
+            (topics.total, topics.of.values().map(|held| held.charge).sum::<usize>()),
+            (0, 0)
+        );
+    }
+
+    #[test]
+    fn each_connection_is_charged_for_what_others_have_too() {
+        let (mut topics, start) = (Topics::default(), Instant::now());
+        let mut connection = 0;
+        while topics.total <= MAX_CHARGE {
+            connection += 1;
+            (0..200_000_u32).for_each(|topic| topics.add(&topic.to_le_bytes(), Some(connection)));
+            assert!(connection < 100);
+        }
+        assert_eq!(topics.excess(start), None);
+        assert!(matches!(topics.excess(start + PATIENCE), Some(Some(_))));
+        (1..=connection).for_each(|connection| topics.closed(connection));
+        (0..200_000_u32).for_each(|topic| topics.given_up(&topic.to_le_bytes()));
+        assert_eq!((topics.total, topics.all.len(), topics.of.len()), (0, 0, 0));
+    }
+
+    /// Two that libzmq does not name: one subscribes, and the other gives up what it never had.
+    #[test]
+    fn what_an_unknown_peer_may_still_have_stays_charged_until_none_is_left() {
+        let mut topics = Topics::default();
+        for number in 0..10_u8 {
+            topics.add(&[number], None);
+            topics.given_up(&[number]);
+        }
+        assert!(!topics.contains(&[0]));
+        assert_eq!(topics.total, 10 * (1 + EACH));
+        topics.all_known();
+        assert_eq!(topics.total, 0);
     }
 }
