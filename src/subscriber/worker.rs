@@ -230,7 +230,7 @@ impl Worker {
     fn report(&mut self, error: &Error) {
         self.session.handle_failed();
         self.shared.counts.set(&self.session.stats());
-        report(error, self.options.hook.as_ref());
+        report!(error, self.options.hook.as_ref());
     }
 }
 

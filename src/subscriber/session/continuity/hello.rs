@@ -19,11 +19,14 @@ impl Continuity {
         now: Instant,
     ) {
         self.counters.hellos += 1;
-        self.hear(from, now);
+        self.hear(scope, from, now);
         let owner = scope.peers.get(from.address).and_then(Peer::owner);
         let is_owner = owner == Some((from.publisher, from.epoch));
         match find(&mut self.publishers, from.publisher, from.epoch) {
-            Some(run) if is_owner && run.state == RunState::Running => run.address = from.address.into(),
+            Some(run) if scope.is_elsewhere(from.publisher, run, from.address) => return,
+            Some(run) if is_owner && run.state == RunState::Running => {
+                (run.address, run.has_answered) = (from.address.into(), true);
+            }
             // The publisher is heard elsewhere, so this hello may be forged.
             Some(run) if run.address != *from.address => return,
             _ => {}

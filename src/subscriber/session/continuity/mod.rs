@@ -7,6 +7,7 @@
 mod hello;
 mod pending;
 mod run;
+mod scope;
 pub(super) mod sequence;
 mod status;
 mod upkeep;
@@ -19,22 +20,17 @@ use crate::error::Error;
 use crate::event::SyncReason;
 use crate::update::{DbUpdate, Name, Origin, Topic};
 
-use super::{Peers, Proof, Topics};
+use super::Proof;
 use pending::Pending;
 use run::{Run, RunState};
+#[cfg(test)]
+pub(super) use scope::MAX_SIZE;
+pub(super) use scope::Scope;
 use sequence::{Accepted, Sequence};
 
 /// Hello periods without input after which a publisher is reported silent. A range, so that many subscribers do not
 /// report it at once.
 const SILENT: (f64, f64) = (2.3, 2.6);
-
-/// Maximum of publishers and sequences followed through one address (at most about 40 MiB), unless there are many topics.
-/// Beyond it, the runs of that address that were not heard for longest are forgotten.
-pub(super) const MAX_SIZE: usize = 1 << 16;
-
-/// With many topics, this many publishers may use all of them: to forget one of them while it is in use would report
-/// updates as unproven that were not missed.
-const MANY: usize = 16;
 
 /// Maximum of runs followed for one publisher. Beyond it, the run not heard for longest is forgotten.
 const MAX_RUNS: usize = 16;
@@ -71,30 +67,6 @@ pub(super) struct Sender<'a> {
     pub(super) address: &'a str,
     pub(super) publisher: &'a Name,
     pub(super) epoch: u64,
-}
-
-/// The registered topics and the state of the addresses, which decide whether a loss is reported.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Scope<'a> {
-    pub(super) topics: &'a Topics,
-    pub(super) peers: &'a Peers,
-}
-
-impl Scope<'_> {
-    /// Maximum of publishers and sequences followed through one address.
-    fn most(&self) -> usize {
-        MAX_SIZE.max(MANY * (self.topics.len() + 1))
-    }
-
-    /// True if the program knows, or soon will know, what was sent on the topic by `sent_by` and heard through this
-    /// address.
-    fn is_covered(&self, topic: &Topic, address: &str, sent_by: Instant) -> bool {
-        let Some((covered, generation)) = self.topics.covered(topic) else {
-            return true;
-        };
-        let since = self.peers.get(address).and_then(|peer| peer.in_force_since(generation));
-        since.is_none_or(|since| sent_by <= since.max(covered))
-    }
 }
 
 /// Counts of a [`Continuity`].
@@ -193,6 +165,7 @@ impl Continuity {
             if let Some(runs) = self.publishers.get_mut(&*origin.publisher)
                 && let Some(run) = runs.iter_mut().find(|run| run.epoch == origin.epoch)
                 && run.state == RunState::Running
+                && run.address == *address
                 && let Some(sequence) = run.topics.get_mut(&update.topic)
                 && sequence.is_next(origin.seq)
             {
@@ -218,11 +191,15 @@ impl Continuity {
             publisher: &origin.publisher,
             epoch: origin.epoch,
         };
-        self.hear(&from, now);
+        self.hear(scope, &from, now);
         let previous_by = now.checked_sub(origin.idle).unwrap_or(now);
         let Some(run) = find(&mut self.publishers, &origin.publisher, origin.epoch) else {
             return out.push(update);
         };
+        if scope.is_elsewhere(&origin.publisher, run, address) {
+            self.counters.duplicates += 1;
+            return;
+        }
         let sequence = run.topics.entry(topic.clone()).or_insert_with(|| {
             grow(&mut self.sizes, &run.charged);
             if origin.seq > 1 && !scope.is_covered(&topic, address, previous_by) {
@@ -246,7 +223,7 @@ impl Continuity {
     }
 
     /// Notes input from this run of a publisher.
-    fn hear(&mut self, from: &Sender<'_>, now: Instant) {
+    fn hear(&mut self, scope: Scope<'_>, from: &Sender<'_>, now: Instant) {
         let (publisher, epoch) = (from.publisher, from.epoch);
         let runs = self.publishers.entry(publisher.clone()).or_default();
         if let Some(run) = runs.iter_mut().find(|run| run.epoch == epoch) {
@@ -268,18 +245,23 @@ impl Continuity {
             self.scan = earlier(self.scan, run.silent_at(self.silent));
             return;
         }
-        for run in runs.iter_mut() {
+        // A run that goes on elsewhere was not replaced by this one, which may be made up, as may others beside it.
+        let is_elsewhere = |run: &Run| scope.is_elsewhere(publisher, run, from.address);
+        let goes_on = runs.iter().any(is_elsewhere);
+        for run in runs.iter_mut().filter(|run| !is_elsewhere(run)) {
             match run.state {
                 // The run may have sent updates after its silence was reported.
-                RunState::Running | RunState::Silent => self.pending.restarted(publisher.clone(), now),
-                RunState::Gone(_) | RunState::Left | RunState::Replaced(_) => {}
+                RunState::Running | RunState::Silent if run.has_answered || !goes_on => {
+                    self.pending.restarted(publisher.clone(), now);
+                }
+                _ => {}
             }
             if !matches!(run.state, RunState::Gone(_)) {
                 run.state = RunState::Replaced(now);
             }
         }
         if runs.len() >= MAX_RUNS
-            && let Some(oldest) = (0..runs.len()).min_by_key(|index| runs[*index].heard)
+            && let Some(oldest) = (0..runs.len()).min_by_key(|index| (is_elsewhere(&runs[*index]), runs[*index].heard))
         {
             let run = runs.swap_remove(oldest);
             shrink(&mut self.sizes, &run.charged, run.size());

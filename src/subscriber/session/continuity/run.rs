@@ -17,6 +17,8 @@ pub(super) struct Run {
     /// The address whose budget the run counts against.
     pub(super) charged: Name,
     pub(super) state: RunState,
+    /// It has answered a question at its address.
+    pub(super) has_answered: bool,
     /// When something was last received from the run, or the process could not read.
     pub(super) heard: Instant,
     /// The interval of its hellos; `None` if it never sent one.
@@ -80,6 +82,7 @@ impl Run {
             charged: address.clone(),
             address,
             state: RunState::Running,
+            has_answered: false,
             heard: now,
             period: None,
             rounds: Rounds::default(),

@@ -17,6 +17,15 @@ pub(in crate::subscriber::session) struct Sequence<T> {
     /// Everything up to this number was handed out, was given up, or precedes the first number.
     last: u64,
     early: Option<Box<Early<T>>>,
+    told: Option<Box<Told>>,
+}
+
+/// Numbers above the last that were given up because a hello named them: it may have lied, so they may still come.
+#[derive(Debug, Clone, Copy)]
+struct Told {
+    to: u64,
+    /// What was sent by then needs no report any more.
+    by: Instant,
 }
 
 /// State of numbers above one that has not come.
@@ -61,12 +70,16 @@ pub(in crate::subscriber::session) struct Missing {
 impl<T> Sequence<T> {
     /// Creates a sequence that goes on after `last`.
     pub(in crate::subscriber::session) fn after(last: u64) -> Sequence<T> {
-        Sequence { last, early: None }
+        Sequence {
+            last,
+            early: None,
+            told: None,
+        }
     }
 
     /// The highest number that is not waited for.
     pub(in crate::subscriber::session) fn last(&self) -> u64 {
-        self.last
+        self.told.as_ref().map_or(self.last, |told| told.to.max(self.last))
     }
 
     /// True if this number is the next and nothing waits, so that [`Sequence::accept`] would hand it out.
@@ -97,9 +110,10 @@ impl<T> Sequence<T> {
         if number <= self.last {
             return Accepted::Duplicate;
         }
-        if number - self.last == 1 {
+        if number - self.last == 1 || self.is_excused_before(number, previous_by) {
             self.last = number;
             out.push(item);
+            self.told.take_if(|told| told.to <= number);
             if self.early.is_some() {
                 self.hand_out(out);
             }
@@ -114,9 +128,27 @@ impl<T> Sequence<T> {
         Accepted::Early
     }
 
+    /// True if the numbers before this one were reported missing after they had been sent. If they were reported before,
+    /// the hello that named them lied.
+    fn is_excused_before(&mut self, number: u64, previous_by: Instant) -> bool {
+        let told = self.told.as_ref().filter(|told| number - 1 <= told.to);
+        let is_excused = told.is_some_and(|told| previous_by <= told.by);
+        if told.is_some() && !is_excused {
+            self.told = None;
+        }
+        is_excused
+    }
+
+    /// Called when what was given up was reported now: what was sent by then is covered.
+    pub(in crate::subscriber::session) fn reported(&mut self, now: Instant) {
+        if let Some(told) = &mut self.told {
+            told.by = now;
+        }
+    }
+
     /// Notes that `number` had been sent by `sent_by`.
     pub(in crate::subscriber::session) fn learn(&mut self, number: u64, sent_by: Instant, now: Instant) {
-        if number > self.last {
+        if number > self.last() {
             let early = self.early.get_or_insert_with(|| Box::new(Early::new(now)));
             early.learn(number, sent_by);
         }
@@ -140,20 +172,22 @@ impl<T> Sequence<T> {
     /// Gives up the missing numbers, appends the items that waited for them to `out`, and returns what was given up.
     pub(in crate::subscriber::session) fn give_up(&mut self, out: &mut Vec<T>) -> Option<Missing> {
         let early = self.early.take()?;
-        let from = self.last + 1;
-        let (mut to, mut count, mut sent_by) = (self.last, 0, early.since);
+        let from = self.last() + 1;
+        let (mut to, mut count, mut sent_by) = (from - 1, 0, early.since);
         for (number, held) in early.held {
-            if number > self.last + 1 {
+            let before = self.last();
+            if number > before + 1 {
                 (to, sent_by) = (number - 1, held.previous_by);
-                count += number - self.last - 1;
+                count += number - before - 1;
             }
             self.last = number;
             out.push(held.item);
         }
-        if early.sent > self.last {
+        let before = self.last();
+        if early.sent > before {
             (to, sent_by) = (early.sent, early.sent_by);
-            count += early.sent - self.last;
-            self.last = early.sent;
+            count += early.sent - before;
+            self.told = Some(Box::new(Told { to, by: sent_by }));
         }
         (count > 0).then_some(Missing {
             from,
@@ -166,13 +200,14 @@ impl<T> Sequence<T> {
     /// Appends the items that are now in order to `out`.
     fn hand_out(&mut self, out: &mut Vec<T>) {
         let Some(early) = &mut self.early else { return };
-        while let Some(next) = self.last.checked_add(1)
-            && let Some(held) = early.held.remove(&next)
+        while let Some(entry) = early.held.first_entry()
+            && Some(*entry.key()) == self.last.checked_add(1)
         {
-            self.last = next;
-            out.push(held.item);
+            self.last = *entry.key();
+            out.push(entry.remove().item);
         }
-        if early.sent <= self.last {
+        let told = self.told.as_ref().map_or(0, |told| told.to);
+        if early.sent <= self.last.max(told) && early.held.is_empty() {
             self.early = None;
         }
     }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
+use super::Continuity;
 use super::run::RunState;
-use super::{Continuity, Topics};
+use crate::subscriber::session::Topics;
 use crate::subscriber::status::{PublisherStatus, TopicState, TopicStatus};
 
 impl Continuity {

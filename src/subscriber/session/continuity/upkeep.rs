@@ -86,6 +86,7 @@ impl Continuity {
             self.counters.gaps += 1;
             self.counters.lost = self.counters.lost.saturating_add(missing.count);
             if !scope.is_covered(&topic, &run.address, missing.sent_by) {
+                sequence.reported(now);
                 self.pending.gap(publisher, topic, missing, now);
             }
         }

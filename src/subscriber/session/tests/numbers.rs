@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use crate::subscriber::session::continuity::sequence::{MAX_HELD, Missing, Sequence};
+use crate::subscriber::session::continuity::sequence::{Accepted, MAX_HELD, Missing, Sequence, WINDOW};
 
 #[test]
 fn a_full_window_does_not_wait() {
@@ -19,6 +19,59 @@ fn a_full_window_does_not_wait() {
     assert!(sequence.is_full());
     let missing = sequence.give_up(&mut out).unwrap();
     assert_eq!((missing.from, missing.to, out.len()), (2, 2, MAX_HELD));
+}
+
+#[test]
+fn what_a_hello_has_shown_missing_is_reported_once() {
+    let start = Instant::now();
+    let mut sequence = Sequence::after(4);
+    let mut out = Vec::new();
+    sequence.learn(8, start, start);
+    assert_eq!(
+        sequence.give_up(&mut out).map(|missing| (missing.from, missing.to)),
+        Some((5, 8))
+    );
+    sequence.reported(start + WINDOW);
+    assert_eq!(
+        sequence.accept(7, 7, start, start + WINDOW, &mut out),
+        Accepted::InOrder
+    );
+    let sent_by = start + Duration::from_millis(1);
+    assert_eq!(
+        sequence.accept(9, 9, sent_by, start + 2 * WINDOW, &mut out),
+        Accepted::InOrder
+    );
+    assert_eq!(
+        sequence.accept(8, 8, start, start + 2 * WINDOW, &mut out),
+        Accepted::Duplicate
+    );
+    assert_eq!((sequence.deadline(), out), (None, vec![7, 9]));
+}
+
+/// Whoever may send hellos can name numbers that were never sent.
+#[test]
+fn a_lie_about_what_was_sent_hides_no_later_loss() {
+    let start = Instant::now();
+    for lie in [6, 7, 8, u64::MAX] {
+        let mut sequence = Sequence::after(4);
+        let mut out = Vec::new();
+        sequence.learn(lie, start, start);
+        assert_eq!(
+            sequence.give_up(&mut out).map(|missing| (missing.from, missing.to)),
+            Some((5, lie))
+        );
+        sequence.reported(start + WINDOW);
+        let later = start + Duration::from_secs(1);
+        assert!(sequence.is_next(5));
+        assert_eq!(sequence.accept(5, 5, start, later, &mut out), Accepted::InOrder);
+        // The sixth was sent after the report, and is lost.
+        assert_eq!(sequence.accept(7, 7, later, later, &mut out), Accepted::Early);
+        let missing = sequence
+            .give_up(&mut out)
+            .map(|missing| (missing.from, missing.to, missing.count));
+        assert_eq!((missing, &out), (Some((6, 6, 1)), &vec![5, 7]));
+        assert!(sequence.is_next(8));
+    }
 }
 
 proptest! {

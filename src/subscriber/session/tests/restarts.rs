@@ -217,3 +217,42 @@ fn made_up_runs_of_one_publisher_are_few() {
     assert_eq!(world.told_by(6_000), [gap("a", 1_000, 1_000)]);
     assert_eq!(world.delivered(), [1_001]);
 }
+
+/// Publisher p answers at one address, and a liar at another.
+fn with_a_liar() -> World {
+    let mut world = World::with(SubscriberOptions::default());
+    world.register("a");
+    for (name, epoch, address) in [("p", 1, "here"), ("liar", 9, "there")] {
+        world.greeting = Some((name, epoch));
+        world.listen(address);
+    }
+    world.told.clear();
+    world
+}
+
+#[test]
+fn updates_in_the_name_of_a_run_that_answers_elsewhere_hide_nothing() {
+    let mut world = with_a_liar();
+    world.hear(1, "a", 1, 0);
+    for number in [u64::MAX, 2] {
+        world.hear_of("p", 1, "there", "a", number, 0);
+    }
+    world.pass(200);
+    for number in [2, 4] {
+        world.hear_of("p", 1, "here", "a", number, 0);
+    }
+    assert_eq!(world.told_by(900), [gap("a", 3, 3)]);
+    assert_eq!(world.delivered(), [1, 2, 4]);
+}
+
+#[test]
+fn made_up_runs_of_a_publisher_that_answers_elsewhere_replace_nothing() {
+    let mut world = with_a_liar();
+    world.hear(1, "a", 1, 0);
+    for epoch in 2..100 {
+        world.hear_of("p", epoch, "there", "a", 1, 0);
+    }
+    assert_eq!(world.told_by(200), []);
+    world.hear_of("p", 1, "here", "a", 3, 0);
+    assert_eq!(world.told_by(900), [gap("a", 2, 2)]);
+}
