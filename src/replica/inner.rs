@@ -167,7 +167,7 @@ impl Inner {
             let differences = verify::compare(&part, &topics, &*self.store, deadline, catch_up)?;
             if let Some(first) = differences.first() {
                 let context = format!("{} rows differ from the store, the first is {first}", differences.len());
-                report(&Error::new(ErrorKind::Conflict, context), self.options.hook.as_ref());
+                report!(&Error::new(ErrorKind::Conflict, context), self.options.hook.as_ref());
                 part.distrust();
             }
             self.counted.lock().differences += differences.len() as u64;
@@ -186,7 +186,7 @@ impl Inner {
             while !stop.within(jittered(interval)) {
                 let Some(inner) = about.upgrade() else { return };
                 if let Err(error) = inner.verify(interval.max(Duration::from_secs(10))) {
-                    report(&error, inner.options.hook.as_ref());
+                    report!(&error, inner.options.hook.as_ref());
                 }
             }
         };

@@ -29,7 +29,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
         let mut bytes = 0;
         let mut decode = |key: Name, topic: &Arc<Topic>, version, value: String| {
             bytes += key.len() + value.len();
-            self.decode(key, Arc::clone(topic), version, value)
+            self.decode(key, Arc::clone(topic), version, value.into())
         };
         let news = match (read, what) {
             (Read::Listing { topic, .. }, What::Rows(rows)) => {
@@ -68,6 +68,8 @@ impl<T: Send + Sync + 'static> Typed<T> {
         let Some((read, news)) = self.found.lock().found.pop_front() else {
             return;
         };
+        // Pages prove nothing: what ends them does.
+        let is_page = matches!(news, News::Rows(_) | News::Changes(_));
         let before = self.went_back();
         self.take(&read, news, clock::now());
         let mut waiting = self.found.lock();
@@ -77,7 +79,10 @@ impl<T: Send + Sync + 'static> Typed<T> {
             self.dispatcher.run(Box::new(move || table.take_in()));
         }
         drop(waiting);
-        self.look(before, true);
+        match is_page {
+            true => self.wake(),
+            false => self.look(before, true),
+        }
     }
 
     fn take(&self, read: &Read, news: News<T>, now: Instant) {
@@ -103,7 +108,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
             (_, News::Other(What::Failed(error))) => {
                 self.state.write().core.handle_failure(read, now);
                 if !std::mem::replace(&mut self.found.lock().failed, true) {
-                    report(&error, self.hook.as_ref());
+                    report!(&error, self.hook.as_ref());
                 }
                 return;
             }

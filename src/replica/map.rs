@@ -151,10 +151,20 @@ impl<R: Keyed> Map<R> {
 
     /// Inserts an item; returns the earlier one with the same key.
     pub(super) fn insert(&mut self, item: Arc<R>, note: u32) -> Option<Arc<R>> {
+        self.insert_over(item, note, |_| true).unwrap_or_default()
+    }
+
+    /// As [`Map::insert`], if there is no item with this key or it `gives_way`; otherwise returns the new one as an error.
+    pub(super) fn insert_over(
+        &mut self,
+        item: Arc<R>,
+        note: u32,
+        gives_way: impl Fn(&R) -> bool,
+    ) -> Result<Option<Arc<R>>, Arc<R>> {
         let hash = self.hash(item.key());
-        let before = insert(&mut self.root, 0, Slot { hash, note, item });
+        let before = insert(&mut self.root, 0, Slot { hash, note, item }, gives_way)?;
         self.len += usize::from(before.is_none());
-        before
+        Ok(before)
     }
 
     /// Removes an item.
@@ -199,7 +209,12 @@ fn branch(rest: u32) -> usize {
     rest as usize % WIDTH
 }
 
-fn insert<R: Keyed>(mut node: &mut Node<R>, mut taken: u32, slot: Slot<R>) -> Option<Arc<R>> {
+fn insert<R: Keyed>(
+    mut node: &mut Node<R>,
+    mut taken: u32,
+    slot: Slot<R>,
+    gives_way: impl Fn(&R) -> bool,
+) -> Result<Option<Arc<R>>, Arc<R>> {
     loop {
         match node {
             Node::Branch(nodes) => {
@@ -213,13 +228,16 @@ fn insert<R: Keyed>(mut node: &mut Node<R>, mut taken: u32, slot: Slot<R>) -> Op
             Node::Leaf(slots) => {
                 let slots = Arc::make_mut(slots);
                 if let Some(same) = slots.iter_mut().find(|it| it.is_of(slot.hash, slot.item.key())) {
-                    return Some(std::mem::replace(same, slot).item);
+                    return match gives_way(&same.item) {
+                        true => Ok(Some(std::mem::replace(same, slot).item)),
+                        false => Err(slot.item),
+                    };
                 }
                 if slots.len() == slots.capacity() {
                     slots.reserve_exact(GROWTH);
                 }
                 slots.push(slot);
-                return None;
+                return Ok(None);
             }
         }
     }
@@ -230,15 +248,14 @@ fn has<R: Keyed>(slots: &[Slot<R>], slot: &Slot<R>) -> bool {
 }
 
 fn split<R>(slots: Arc<Vec<Slot<R>>>, taken: u32) -> Node<R> {
-    let mut leaves: [Vec<Slot<R>>; WIDTH] = Default::default();
+    let place = |slot: &Slot<R>| branch(slot.hash.checked_shr(taken).unwrap_or(0));
+    let mut counts = [0_usize; WIDTH];
+    slots.iter().for_each(|slot| counts[place(slot)] += 1);
+    let mut leaves = counts.map(|count| Vec::with_capacity(count.next_multiple_of(GROWTH)));
     // Cloning touches every item, so they are moved if no copy shares them.
     let slots = Arc::try_unwrap(slots).unwrap_or_else(|shared| Vec::clone(&shared));
     for slot in slots {
-        let leaf = &mut leaves[branch(slot.hash.checked_shr(taken).unwrap_or(0))];
-        if leaf.len() == leaf.capacity() {
-            leaf.reserve_exact(GROWTH);
-        }
-        leaf.push(slot);
+        leaves[place(&slot)].push(slot);
     }
     Node::Branch(Arc::new(leaves.map(|leaf| Node::Leaf(Arc::new(leaf)))))
 }
@@ -330,9 +347,10 @@ mod tests {
         };
         let mut root = Node::empty();
         for number in 0..100 {
-            assert!(insert(&mut root, 0, slot(number)).is_none());
+            assert!(insert(&mut root, 0, slot(number), |_| true).unwrap().is_none());
         }
-        assert!(insert(&mut root, 0, slot(7)).is_some());
+        assert!(insert(&mut root, 0, slot(7), |_| true).unwrap().is_some());
+        assert!(insert(&mut root, 0, slot(7), |_| false).is_err());
         assert_eq!(Iter { path: vec![(root, 0)] }.count(), 100);
     }
 }

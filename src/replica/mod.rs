@@ -1,34 +1,22 @@
 //! Replicas: a process's own copy of some tables and topics, kept equal to the store.
 //!
 //! ```
-//! use std::sync::Arc;
 //! use std::time::Duration;
 //! use serde::{Deserialize, Serialize};
-//! use tablecast::drivers::memory::MemoryDriver;
-//! use tablecast::replica::{Replica, ReplicaOptions, RowChange};
-//! use tablecast::stores::memory::MemoryStore;
-//! use tablecast::*;
+//! use tablecast::{Config, Node, Result, RowChange, Table};
 //!
 //! #[derive(Serialize, Deserialize)]
 //! struct LogicalPort { chassis: String }
 //! const LPORT: Table<LogicalPort> = Table::new("lport");
 //!
 //! # fn main() -> Result<()> {
-//! let (driver, store) = (Arc::new(MemoryDriver::new("memory://replica")?), Arc::new(MemoryStore::new()));
-//! let dispatcher = Dispatcher::new(DispatcherOptions::default())?;
-//! let subscriber = Subscriber::new(driver.clone(), dispatcher.queue(), SubscriberOptions::default());
-//! let subscriber = Arc::new(subscriber);
-//! subscriber.register_listen_address("memory://replica")?;
-//! subscriber.daemonize()?;
-//!
-//! let options = ReplicaOptions { topics: vec![Topic::ALL], ..ReplicaOptions::default() };
-//! let replica = Replica::new(&subscriber, &dispatcher, store.clone(), options)?;
+//! let node = Node::open(&Config::in_memory("replica"))?;
+//! let replica = node.replica()?;
 //! let ports = replica.table(LPORT)?;
 //! let (changes, changed) = crossbeam_channel::unbounded::<RowChange<LogicalPort>>();
 //! let _guard = ports.on_change(changes);
 //!
-//! let database = Database::new(store, Publisher::new(&*driver, PublisherOptions::default())?, DatabaseOptions::default());
-//! database.rows(LPORT).create("port-1", &LogicalPort { chassis: "host1".into() })?;
+//! node.database()?.rows(LPORT).create("port-1", &LogicalPort { chassis: "host1".into() })?;
 //! replica.wait_current(Duration::from_secs(5))?;
 //! assert_eq!(ports.get("port-1")?.expect("it is there").row.chassis, "host1");
 //! assert_eq!(changed.recv().expect("it is reported").key(), "port-1");
@@ -178,7 +166,7 @@ impl Replica {
             // The row type's own code: a panic must not end the reading thread.
             let what = || format!("the row type of table {table}, reading key {key}");
             let row = error::contain(what, || Table::read(table, key, &text));
-            row.flatten().map_err(|error| (text, error))
+            row.flatten().map_err(|error| (text.into_owned(), error))
         };
         let table = self.inner.table(table.name(), decode);
         self.tell_holdings();
@@ -190,7 +178,7 @@ impl Replica {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if it is held with another type.
     pub fn raw_table(&self, table: impl Into<Name>) -> Result<ReplicaTable<String>> {
-        let table = self.inner.table(table.into(), |_, _, text| Ok(text));
+        let table = self.inner.table(table.into(), |_, _, text| Ok(text.into_owned()));
         self.tell_holdings();
         table
     }

@@ -46,6 +46,7 @@ pub enum RowChange<T> {
 
 /// A row whose value does not decode as its table's type.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct MalformedRow {
     /// The key.
     pub key: Name,

@@ -32,7 +32,7 @@ impl<T> State<T> {
 impl<T: Send + Sync + 'static> Typed<T> {
     pub(super) fn tell_merged(&self, (malformed, mut telling): Merged<T>, needs_word: bool) {
         if let Some(row) = malformed {
-            report(&row.error, self.hook.as_ref());
+            report!(&row.error, self.hook.as_ref());
         }
         while let Some(Telling { step, watchers }) = telling.take() {
             if watchers.is_empty() {

@@ -1,13 +1,16 @@
 //! One table of a replica with its lock. The dispatcher's threads merge updates here and call the handlers.
 
+use std::borrow::Cow;
 use std::hash::BuildHasher;
 use std::hint::black_box;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
 use hashbrown::DefaultHashBuilder;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 #[cfg(feature = "metrics")]
 use super::core::OnTopic;
@@ -28,7 +31,7 @@ use crate::store::TableVersion;
 use crate::update::{DbUpdate, Name, Topic};
 
 /// Decodes a row from table, key and text; an error comes with the text.
-pub(super) type Decode<T> = fn(&str, &str, String) -> Result<T, (String, Error)>;
+pub(super) type Decode<T> = fn(&str, &str, Cow<'_, str>) -> Result<T, (String, Error)>;
 
 /// The most rows merged under one lock; readers have their turn in between.
 const MERGED_AT_ONCE: usize = 64;
@@ -38,6 +41,8 @@ pub(super) struct Typed<T> {
     pub(super) name: Name,
     decode: Decode<T>,
     pub(super) state: RwLock<State<T>>,
+    /// The threads that wait to read.
+    readers: AtomicUsize,
     pub(super) found: Mutex<Waiting<T>>,
     pub(super) dispatcher: DispatcherHandle,
     /// Wakes the reading thread.
@@ -69,6 +74,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
             name,
             decode,
             state: RwLock::new(State { core, watchers }),
+            readers: AtomicUsize::new(0),
             found: Mutex::default(),
             dispatcher,
             wake,
@@ -79,18 +85,37 @@ impl<T: Send + Sync + 'static> Typed<T> {
         }
     }
 
+    /// The state, for the program's threads, which get their turn between two changes.
+    fn read(&self) -> RwLockReadGuard<'_, State<T>> {
+        self.state.try_read().unwrap_or_else(|| {
+            self.readers.fetch_add(1, Relaxed);
+            let state = self.state.read();
+            self.readers.fetch_sub(1, Relaxed);
+            state
+        })
+    }
+
+    /// Ends a change. The lock goes to a reader that waits; otherwise many changes could overtake it.
+    fn give_turn(&self, state: RwLockWriteGuard<'_, State<T>>) {
+        RwLockWriteGuard::unlock_fair(state);
+        if self.readers.load(Relaxed) > 0 {
+            // It may be waiting for this processor.
+            std::thread::yield_now();
+        }
+    }
+
     pub(super) fn get(&self, key: &str) -> Option<Held<T>> {
-        self.state.read().core.rows.get(key)
+        self.read().core.rows.get(key)
     }
 
     pub(super) fn len(&self) -> usize {
-        let state = self.state.read();
+        let state = self.read();
         state.core.rows.decoded.len() + state.core.rows.malformed.len()
     }
 
     /// The rows that decode, and those that do not.
     pub(super) fn rows(&self) -> (Map<Entry<T>>, Map<Undecoded<T>>) {
-        let state = self.state.read();
+        let state = self.read();
         (state.core.rows.decoded.clone(), state.core.rows.malformed.clone())
     }
 
@@ -113,8 +138,8 @@ impl<T: Send + Sync + 'static> Typed<T> {
             let wakes = self.state.write().core.handle_update(update, None, now).1;
             return self.look(before, wakes);
         };
-        let text = update.value.clone();
-        let new = text.map(|text| self.decode(update.key.clone(), topic, version, text));
+        let text = update.value.as_deref();
+        let new = text.map(|text| self.decode(update.key.clone(), topic, version, text.into()));
         let mut wakes = false;
         self.merge(|core| {
             let (step, woken) = core.handle_update(update, new, now);
@@ -127,7 +152,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
         self.signal.notify();
     }
 
-    pub(super) fn decode(&self, key: Name, topic: Arc<Topic>, version: u64, text: String) -> NewRow<T> {
+    pub(super) fn decode(&self, key: Name, topic: Arc<Topic>, version: u64, text: Cow<'_, str>) -> NewRow<T> {
         let sum = self.sum_of(&text);
         let row = (self.decode)(&self.name, &key, text);
         NewRow::new(key, topic, version, row, sum)
@@ -143,7 +168,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
         let Some(step) = change(&mut state.core) else { return };
         let merged = state.note(step);
         let needs_word = state.watchers.needs_word();
-        drop(state);
+        self.give_turn(state);
         self.tell_merged(merged, needs_word);
     }
 
@@ -172,12 +197,12 @@ impl<T: Send + Sync + 'static> Typed<T> {
             }
             let needs_word = state.watchers.needs_word();
             // Replaced rows are freed without the lock.
-            drop(state);
+            self.give_turn(state);
             merged.drain(..).for_each(|merged| self.tell_merged(merged, needs_word));
         }
     }
 
-    fn wake(&self) {
+    pub(super) fn wake(&self) {
         // If the channel is full, the thread is awake already.
         let _ = self.wake.try_send(());
     }
@@ -194,7 +219,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
                 "the store went back to an earlier state: table {:?} is listed again",
                 self.name
             );
-            report(&Error::new(ErrorKind::Unavailable, context), self.hook.as_ref());
+            report!(&Error::new(ErrorKind::Unavailable, context), self.hook.as_ref());
         }
         if wakes {
             self.wake();

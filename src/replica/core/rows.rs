@@ -86,6 +86,21 @@ impl<T> Rows<T> {
 
     /// Takes in a state of a row if it is newer.
     pub(super) fn put(&mut self, new: NewRow<T>) -> Option<Step<T>> {
+        // The common case: one look, in one map.
+        if let Ok(entry) = &new.row
+            && self.malformed.len() == 0
+            && self.deletes.by_key.is_empty()
+        {
+            let version = entry.version;
+            let is_older = |held: &Entry<T>| held.version < version;
+            let before = self.decoded.insert_over(Arc::clone(entry), new.sum, is_older).ok()?;
+            return Some(Step {
+                key: entry.key.clone(),
+                before: before.map(Held::Row),
+                after: Some(Held::Row(Arc::clone(entry))),
+                version,
+            });
+        }
         self.is_news(new.key(), new.version()).then(|| self.replace(new))
     }
 

@@ -43,6 +43,17 @@ impl Standing {
         let Some(after) = after.filter(|after| *after < version) else {
             return false;
         };
+        // The common case: the next one, and nothing waits for the position.
+        if let Some(position) = &mut self.position
+            && after <= position.version
+            && self.early.is_empty()
+            && self.hole.is_none()
+            && self.owed.is_none()
+            && self.proofs.is_empty()
+        {
+            position.version = position.version.max(version);
+            return false;
+        }
         match self.position {
             Some(position) if after <= position.version => {
                 self.advance(version, now, patience);
