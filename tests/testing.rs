@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
+use tablecast::store::Store as _;
 use tablecast::testing::{Fate, FaultyStore, Network, eventually, within};
 use tablecast::{AddressState, ErrorKind, Event, Node, Replica, RowChange, SyncReason, Table};
 
@@ -202,4 +203,33 @@ fn a_test_that_hangs_or_panics_fails() {
     assert!(panics.unwrap_err().to_string().contains("no row of port-7"));
     let late = eventually(Duration::from_millis(5), || false);
     assert_eq!(late.unwrap_err().kind(), ErrorKind::Timeout);
+}
+
+#[test]
+fn what_is_held_back_comes_late_but_in_order() {
+    within(LIMIT, || {
+        let pair = Pair::new();
+        pair.network.hold();
+        (1..=3).for_each(|number| pair.put("a", number));
+        assert!(!pair.events.try_iter().any(|event| matches!(event, Event::Update(_))));
+        pair.network.mend();
+        assert_eq!(pair.until("3").0, ["1", "2", "3"]);
+    })
+    .unwrap();
+}
+
+#[test]
+fn calls_wait_for_a_store_that_is_locked() {
+    within(LIMIT, || {
+        let store = FaultyStore::new();
+        store.lock(Duration::from_millis(20));
+        assert_eq!(store.create_table("t").unwrap_err().kind(), ErrorKind::Unavailable);
+        store.lock(2 * LIMIT);
+        std::thread::scope(|scope| {
+            let call = scope.spawn(|| store.create_table("t"));
+            store.mend();
+            assert!(call.join().unwrap().unwrap());
+        });
+    })
+    .unwrap();
 }

@@ -30,6 +30,8 @@
 //! # }
 //! ```
 
+mod faults;
+mod inbound;
 mod network;
 mod store;
 
@@ -38,7 +40,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::never;
 
-pub use network::{Fate, Network};
+pub use faults::Fate;
+pub use network::Network;
 pub use store::FaultyStore;
 
 use crate::error::{Error, ErrorKind, Result, contain};

@@ -1,24 +1,29 @@
 //! A store in memory with faults.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Changes, Page, Row, Store, TableVersion, TopicVersions, Write, Written};
 use crate::stores::memory::MemoryStore;
+use crate::thread::deadline;
 use crate::update::{Name, Topic};
 
 /// A store in memory that fails, or goes back to nothing, when it is told to.
 #[derive(Debug, Default)]
 pub struct FaultyStore {
-    state: RwLock<State>,
+    state: Mutex<State>,
+    mended: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
     store: Arc<MemoryStore>,
     failure: Option<ErrorKind>,
+    /// How long calls wait for a store that is locked.
+    lock: Option<Duration>,
 }
 
 impl FaultyStore {
@@ -29,21 +34,35 @@ impl FaultyStore {
 
     /// From now on every call fails with an error of this kind, for example [`ErrorKind::Unavailable`].
     pub fn fail(&self, kind: ErrorKind) {
-        self.state.write().failure = Some(kind);
+        self.state.lock().failure = Some(kind);
     }
 
-    /// Ends [`FaultyStore::fail`].
+    /// From now on every call waits, as for a database that another process has locked; those that have waited this long
+    /// fail as [`ErrorKind::Unavailable`].
+    pub fn lock(&self, limit: Duration) {
+        self.state.lock().lock = Some(limit);
+    }
+
+    /// Ends [`FaultyStore::fail`] and [`FaultyStore::lock`].
     pub fn mend(&self) {
-        self.state.write().failure = None;
+        let mut state = self.state.lock();
+        (state.failure, state.lock) = (None, None);
+        self.mended.notify_all();
     }
 
     /// Begins anew without any row, as a database that was removed: its tables are of another incarnation.
     pub fn empty(&self) {
-        self.state.write().store = Arc::default();
+        self.state.lock().store = Arc::default();
     }
 
     fn store(&self) -> Result<Arc<MemoryStore>> {
-        let state = self.state.read();
+        let mut state = self.state.lock();
+        let until = state.lock.map(deadline);
+        while let Some(until) = until.filter(|_| state.lock.is_some()) {
+            if self.mended.wait_until(&mut state, until).timed_out() {
+                return Err(Error::new(ErrorKind::Unavailable, "the store was told to be locked"));
+            }
+        }
         match state.failure {
             Some(kind) => Err(Error::new(kind, "the store was told to fail")),
             None => Ok(Arc::clone(&state.store)),

@@ -1,0 +1,163 @@
+//! The receiving end of a network with faults.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::thread::deadline;
+use crate::transport::{Inbound, Received};
+use crate::update::Topic;
+
+use super::faults::{Faults, Link};
+
+pub(super) struct FaultyInbound {
+    inner: Box<dyn Inbound>,
+    faults: Arc<Faults>,
+    /// The link as this end has last seen it.
+    link: Link,
+    connected: BTreeSet<String>,
+    /// Addresses whose connection came or went, to be reported.
+    changes: VecDeque<(String, bool)>,
+    is_woken: bool,
+    /// What was held back: its address and parts, and whether it is an answer.
+    held: VecDeque<(String, Vec<u8>, Vec<u8>, bool)>,
+    /// Parts of the last result.
+    address: String,
+    topic: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+impl FaultyInbound {
+    pub(super) fn new(inner: Box<dyn Inbound>, faults: Arc<Faults>) -> FaultyInbound {
+        FaultyInbound {
+            inner,
+            faults,
+            link: Link::Up,
+            connected: BTreeSet::new(),
+            changes: VecDeque::new(),
+            is_woken: false,
+            held: VecDeque::new(),
+            address: String::new(),
+            topic: Vec::new(),
+            payload: Vec::new(),
+        }
+    }
+
+    /// Takes note of a link that was cut or mended.
+    fn look(&mut self) {
+        let link = self.faults.state.lock().link;
+        let before = std::mem::replace(&mut self.link, link);
+        if (before == Link::Cut) != (link == Link::Cut) {
+            let is_up = link != Link::Cut;
+            let changes = self.connected.iter().map(|address| (address.clone(), is_up));
+            self.changes.extend(changes);
+        }
+        if matches!(link, Link::Cut | Link::Stalled) {
+            self.held.clear();
+        }
+    }
+
+    fn received(&self, is_answer: bool) -> Received<'_> {
+        let (address, topic, payload) = (&*self.address, &*self.topic, &*self.payload);
+        match is_answer {
+            false => Received::Frame {
+                address,
+                topic,
+                payload,
+            },
+            true => Received::Answer {
+                address,
+                probe: topic,
+                hello: payload,
+            },
+        }
+    }
+}
+
+impl Inbound for FaultyInbound {
+    fn connect(&mut self, address: &str) -> Result<()> {
+        self.inner.connect(address)
+    }
+
+    fn disconnect(&mut self, address: &str) -> Result<()> {
+        self.connected.remove(address);
+        self.changes.retain(|(of, _)| of != address);
+        self.inner.disconnect(address)
+    }
+
+    fn subscribe(&mut self, topic: &Topic) -> Result<()> {
+        self.inner.subscribe(topic)
+    }
+
+    fn unsubscribe(&mut self, topic: &Topic) -> Result<()> {
+        self.inner.unsubscribe(topic)
+    }
+
+    fn probe(&mut self, address: &str, probe: &Topic) -> Result<()> {
+        self.look();
+        match self.link {
+            Link::Up | Link::Held => self.inner.probe(address, probe),
+            Link::Stalled | Link::Cut => Ok(()),
+        }
+    }
+
+    fn recv(&mut self, timeout: Option<Duration>) -> Result<Received<'_>> {
+        let until = timeout.map(deadline);
+        loop {
+            self.look();
+            if let Some((address, is_up)) = self.changes.pop_front() {
+                self.address = address;
+                let address = &*self.address;
+                return Ok(match is_up {
+                    true => Received::Connected { address },
+                    false => Received::Disconnected { address },
+                });
+            }
+            if std::mem::take(&mut self.is_woken) {
+                return Ok(Received::Woken);
+            }
+            if self.link == Link::Up
+                && let Some((address, topic, payload, is_answer)) = self.held.pop_front()
+            {
+                (self.address, self.topic, self.payload) = (address, topic, payload);
+                return Ok(self.received(is_answer));
+            }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            let (address, first, second, is_answer) = match self.inner.recv(left)? {
+                Received::Idle => return Ok(Received::Idle),
+                Received::Woken => {
+                    self.is_woken = true;
+                    continue;
+                }
+                Received::Connected { address } => {
+                    if self.link != Link::Cut {
+                        self.changes.push_back((address.to_owned(), true));
+                    }
+                    self.connected.insert(address.to_owned());
+                    continue;
+                }
+                Received::Frame {
+                    address,
+                    topic,
+                    payload,
+                } => (address, topic, payload, false),
+                Received::Answer { address, probe, hello } => (address, probe, hello, true),
+                Received::Disconnected { .. } | Received::Malformed => continue,
+            };
+            match self.link {
+                Link::Up => {}
+                Link::Held => {
+                    let held = (address.to_owned(), first.to_vec(), second.to_vec(), is_answer);
+                    self.held.push_back(held);
+                    continue;
+                }
+                Link::Stalled | Link::Cut => continue,
+            }
+            address.clone_into(&mut self.address);
+            first.clone_into(&mut self.topic);
+            second.clone_into(&mut self.payload);
+            return Ok(self.received(is_answer));
+        }
+    }
+}
