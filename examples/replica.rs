@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tablecast::database::Entry;
 use tablecast::replica::RowChange;
-use tablecast::{Config, Node, Result, Table, Topic};
+use tablecast::{Config, Node, Result, Table};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct LogicalPort {
@@ -19,9 +19,7 @@ const LPORT: Table<LogicalPort> = Table::new("lport");
 const LIMIT: Duration = Duration::from_secs(5);
 
 fn main() -> Result<()> {
-    let mut config = Config::in_memory("replica");
-    config.topics = vec![Topic::ALL];
-    let node = Node::open(&config)?;
+    let node = Node::open(&Config::in_memory("replica"))?;
 
     let replica = node.replica()?;
     let ports = replica.table(LPORT)?;

@@ -1,14 +1,9 @@
 //! Tables with a row type: values are decoded before the callback, and values of another type are reported.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tablecast::drivers::memory::MemoryDriver;
-use tablecast::{
-    Action, DbUpdate, Dispatcher, DispatcherOptions, Publisher, PublisherOptions, Result, Subscriber,
-    SubscriberOptions, Table, Topic,
-};
+use tablecast::{Action, Config, DbUpdate, Node, Result, Table};
 
 #[derive(Debug, Serialize, Deserialize)]
 struct LogicalPort {
@@ -27,12 +22,11 @@ const LPORT: Table<LogicalPort> = Table::new("lport");
 const LSWITCH: Table<LogicalSwitch> = Table::new("lswitch");
 
 fn main() -> Result<()> {
-    let driver = Arc::new(MemoryDriver::new("memory://network")?);
+    let node = Node::builder(&Config::in_memory("network"))
+        .hook(|error| println!("reported: {error}"))
+        .open()?;
     let (seen, rows) = crossbeam_channel::unbounded();
-    let dispatcher = Dispatcher::new(DispatcherOptions {
-        hook: Some(Arc::new(|error| println!("reported: {error}"))),
-        ..DispatcherOptions::default()
-    })?;
+    let dispatcher = node.dispatcher()?;
     let ports = seen.clone();
     let _ports = dispatcher.on_row(LPORT, move |update, port| {
         match port {
@@ -46,13 +40,10 @@ fn main() -> Result<()> {
         let _ = seen.send(());
     });
 
-    let subscriber = Subscriber::new(driver.clone(), dispatcher.queue(), SubscriberOptions::default());
-    subscriber.register_topic(&Topic::ALL)?;
-    subscriber.register_listen_address("memory://network")?;
-    subscriber.daemonize()?;
+    let publisher = node.publisher()?;
+    let subscriber = node.subscriber()?;
     subscriber.wait_live(Duration::from_secs(1))?;
 
-    let publisher = Publisher::new(&*driver, PublisherOptions::default())?;
     let port = LogicalPort {
         chassis: "host1".into(),
         macs: vec!["fa:16:3e:00:00:01".into()],
@@ -71,7 +62,7 @@ fn main() -> Result<()> {
         rows.recv_timeout(Duration::from_secs(1)).expect("three rows arrive");
     }
     // The rows may have overtaken the wrong value.
-    drop(subscriber);
+    subscriber.stop();
     println!("{:?}", dispatcher.stats());
     Ok(())
 }

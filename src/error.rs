@@ -108,6 +108,15 @@ impl Error {
         self
     }
 
+    /// Puts before the text what was being done when this happened. The kind and the row stay.
+    #[must_use]
+    pub fn context(mut self, context: impl Into<String>) -> Error {
+        let (kind, row) = (self.0.kind, self.0.row.take());
+        let mut error = Error::new(kind, context).with_source(self);
+        error.0.row = row;
+        error
+    }
+
     /// Names the row that this is about, unless it is named already. Stores use this.
     #[must_use]
     pub fn with_row(mut self, table: &str, key: &str) -> Error {
@@ -225,9 +234,16 @@ impl ErrorKind {
     ];
 }
 
-/// The one place where failures in the background go: the log, then the hook.
-pub(crate) fn report(error: &Error, hook: Option<&ErrorHook>) {
-    log::warn!("{error}");
+/// The one place where failures in the background go: the log, as of the module that reports, then the hook.
+macro_rules! report {
+    ($error:expr, $hook:expr $(,)?) => {
+        $crate::error::report_as(module_path!(), $error, $hook)
+    };
+}
+pub(crate) use report;
+
+pub(crate) fn report_as(target: &str, error: &Error, hook: Option<&ErrorHook>) {
+    log::warn!(target: target, "{error}");
     #[cfg(feature = "metrics")]
     REPORTED.add(error.kind());
     if let Some(hook) = hook

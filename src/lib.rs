@@ -7,7 +7,7 @@
 //! ```
 //! use std::time::Duration;
 //! use serde::{Deserialize, Serialize};
-//! use tablecast::{Config, Node, Result, RowChange, Table, Topic};
+//! use tablecast::{Config, Node, Result, RowChange, Table};
 //!
 //! #[derive(Debug, Serialize, Deserialize)]
 //! struct Port {
@@ -16,9 +16,7 @@
 //! const LPORT: Table<Port> = Table::new("lport");
 //!
 //! # fn main() -> Result<()> {
-//! let mut config = Config::in_memory("front"); // in a program: Config::load(None)?
-//! config.topics = vec![Topic::ALL];
-//! let node = Node::open(&config)?;
+//! let node = Node::open(&Config::in_memory("front"))?; // in a program: Config::load(None)?
 //!
 //! // A copy of the table, and a handler for its changes.
 //! let replica = node.replica()?;
@@ -214,6 +212,7 @@ pub use store::Store;
 pub use stores::Stores;
 #[doc(inline)]
 pub use table::Table;
+#[doc(inline)]
 pub use update::{Action, DbUpdate, Name, Origin, Topic};
 
 // The enums that handlers and status calls give.

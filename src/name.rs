@@ -27,6 +27,7 @@ impl Name {
     }
 }
 
+#[doc(hidden)]
 impl Deref for Name {
     type Target = str;
     fn deref(&self) -> &str {

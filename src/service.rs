@@ -289,7 +289,7 @@ impl Shared {
     /// Reports what was not passed on, if that is due.
     fn report(&self, losses: &mut Losses, now: Instant) {
         if let Some(error) = losses.report(now) {
-            report(&error, self.options.hook.as_ref());
+            report!(&error, self.options.hook.as_ref());
         }
     }
 

@@ -68,7 +68,7 @@ pub(crate) fn spawn_fallible(
         let _alive = alive;
         if let Err(e) = contain(|| "a panic".into(), body).flatten() {
             FAILED.add(1);
-            report(&Error::new(e.kind(), what).with_source(e), hook.as_ref());
+            report!(&e.context(what), hook.as_ref());
         }
     });
     let handle = thread.map_err(|e| unstarted(name, e))?;
@@ -151,7 +151,7 @@ impl Failures {
     pub(crate) fn add(&mut self, error: &Error, hook: Option<&ErrorHook>) {
         self.0 += 1;
         if self.0 == 1 {
-            report(error, hook);
+            report!(error, hook);
         }
         pause(RETRY);
     }

@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// Policy for updates of one topic that are sent close together: one frame with an array of maps, or one frame each.
 /// Dragonflow, and programs that read frames themselves, may understand only one map in a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum JoinFrames {
     /// ZeroMQ joins while every subscriber is known to understand it, which tablecast's show by their subscriptions. A
     /// writer that sends through a publisher service joins too, and the service decides. Redis, which does not show its

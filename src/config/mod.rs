@@ -15,6 +15,7 @@
 
 mod address;
 mod database;
+mod fault;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod join_frames;
@@ -24,6 +25,7 @@ mod redis;
 mod resubscribe;
 mod secret;
 mod socket;
+mod source;
 mod template;
 
 use std::ffi::OsString;
@@ -46,53 +48,15 @@ pub use resubscribe::Resubscribe;
 pub use secret::Secret;
 #[cfg(feature = "zmq")]
 pub(crate) use socket::MAX_SOCKET_PATH;
+pub use source::Source;
 
 use crate::error::{Error, ErrorKind, Result};
+use fault::{contradiction, is_hidden, unknown, unknown_section, wrong};
 use options::OPTIONS;
-
-/// Prefix of the environment variables.
-const ENVIRONMENT_PREFIX: &str = "TABLECAST_";
+use source::{ENVIRONMENT_PREFIX, SECTION};
 
 /// Prefix of the variables of the project's own tests, which are not options.
 const TEST_PREFIX: &str = "TABLECAST_TEST_";
-
-/// The section of a file that contains the options, if a program keeps its own in the same file.
-const SECTION: &str = "tablecast";
-
-/// Source of a value, for errors.
-#[derive(Debug, Clone, Copy)]
-#[non_exhaustive]
-pub enum Source<'a> {
-    /// The TOML file of this name.
-    File(&'a str),
-    /// An environment variable.
-    Environment,
-    /// A flag of the command line.
-    Flag,
-    /// The program.
-    Program,
-}
-
-impl Source<'_> {
-    /// The option's name as this source spells it.
-    fn spell(self, name: &str) -> String {
-        match self {
-            Source::File(_) | Source::Program => name.to_owned(),
-            Source::Environment => format!("{ENVIRONMENT_PREFIX}{}", name.to_ascii_uppercase()),
-            Source::Flag => format!("--{}", name.replace('_', "-")),
-        }
-    }
-
-    /// The option's name, spelled like this, with its source.
-    fn describe(self, spelled: &str) -> String {
-        match self {
-            Source::File(file) => format!("option {spelled} in file {file}"),
-            Source::Environment => format!("environment variable {spelled}"),
-            Source::Flag => format!("flag {spelled}"),
-            Source::Program => format!("option {spelled}"),
-        }
-    }
-}
 
 impl Config {
     /// Returns options for use within one process: drivers and store in memory, for tests. Nodes with the same
@@ -129,12 +93,7 @@ impl Config {
         flags: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Result<Config> {
         if let Some(file) = file {
-            let name = file.display().to_string();
-            let text = std::fs::read_to_string(file).map_err(|e| {
-                let context = format!("cannot read the options from file {name}");
-                Error::new(ErrorKind::Io, context).with_source(e)
-            })?;
-            self.apply_toml(&text, &name)?;
+            self.apply_file(file)?;
         }
         self.apply_env(std::env::vars_os())?;
         for (name, value) in flags {
@@ -155,16 +114,6 @@ impl Config {
         })
     }
 
-    /// Returns the names of the options that a TOML text sets. Errors show `name` as the file name.
-    ///
-    /// # Errors
-    /// As [`Config::from_toml`].
-    pub fn names_in_toml(text: &str, name: &str) -> Result<Vec<&'static str>> {
-        Config::from_toml(text, name)?;
-        let options = toml_options(text, name)?;
-        Ok(options.keys().filter_map(|key| Some(find(key)?.name)).collect())
-    }
-
     /// Returns the defaults, changed by a TOML text; errors call the text `name`.
     ///
     /// # Errors
@@ -175,14 +124,35 @@ impl Config {
         Ok(config)
     }
 
-    fn apply_toml(&mut self, text: &str, name: &str) -> Result<()> {
-        for (key, value) in &toml_options(text, name)? {
-            let source = Source::File(name);
-            let option = find(key).ok_or_else(|| unknown(key, source))?;
+    /// Applies the options of a TOML file, as [`Config::load`] does, and returns the names of those that it sets.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Io`] and [`ErrorKind::Config`] as [`Config::load`]; contradictions are left to [`Config::validate`].
+    pub fn apply_file(&mut self, file: &Path) -> Result<Vec<&'static str>> {
+        let name = file.display().to_string();
+        let text = std::fs::read_to_string(file).map_err(|e| {
+            let context = format!("cannot read the options from file {name}");
+            Error::new(ErrorKind::Io, context).with_source(e)
+        })?;
+        self.apply_toml(&text, &name)
+    }
+
+    fn apply_toml(&mut self, text: &str, name: &str) -> Result<Vec<&'static str>> {
+        self.apply_table(&toml_options(text, name)?, Source::File(name))
+    }
+
+    fn apply_table(&mut self, table: &toml::Table, source: Source<'_>) -> Result<Vec<&'static str>> {
+        let mut names = Vec::new();
+        for (key, value) in table {
+            let option = find(key).ok_or_else(|| match (value.is_table(), source) {
+                (true, Source::File(name)) => unknown_section(key, name),
+                _ => unknown(key, source),
+            })?;
             let text = toml_text(option, value).ok_or_else(|| wrong(option, &value.to_string(), source))?;
             self.set(key, &text, source)?;
+            names.push(option.name);
         }
-        Ok(())
+        Ok(names)
     }
 
     /// Applies the variables whose names begin with `TABLECAST_`; commas separate the items of a list. A variable that
@@ -292,6 +262,32 @@ impl Config {
     }
 }
 
+/// Options within a program's own configuration, in any format of serde: those that are not given have their defaults.
+///
+/// ```
+/// #[derive(serde::Deserialize)]
+/// struct Options {
+///     threads: usize,
+///     #[serde(default)]
+///     tablecast: tablecast::Config,
+/// }
+///
+/// let text = r#"{"threads": 4, "tablecast": {"publisher_port": 9000, "topics": ["tenant1"]}}"#;
+/// let options: Options = serde_json::from_str(text).unwrap();
+/// assert_eq!((options.threads, options.tablecast.publisher_port), (4, 9000));
+/// ```
+///
+/// As with [`Config::from_toml`], contradictions are left to [`Config::validate`].
+impl<'de> serde::Deserialize<'de> for Config {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Config, D::Error> {
+        let table = toml::Table::deserialize(deserializer)?;
+        let mut config = Config::default();
+        let applied = config.apply_table(&table, Source::Program);
+        applied.map_err(serde::de::Error::custom)?;
+        Ok(config)
+    }
+}
+
 /// Expands a path as the options do: a leading `~/`, and `$NAME` and `${NAME}`.
 ///
 /// # Errors
@@ -342,70 +338,4 @@ fn is_item(item: &str) -> bool {
 
 fn find(name: &str) -> Option<&'static OptionDoc> {
     OPTIONS.iter().find(|option| option.name == name)
-}
-
-/// True if no error shows this value: it is a password, or contains one where it cannot be told apart.
-fn is_hidden(option: &OptionDoc, value: &str) -> bool {
-    let has_login = |item: &str| {
-        let address = item.trim_start_matches(['"', '@', '>']);
-        let has_key = split_key(address).1.is_some();
-        !has_key && item.contains('@') && (address.contains('@') || value.contains("://") && !item.contains("://"))
-    };
-    match option.name {
-        "remote_db_hosts" => value.contains('?') || value.split(',').any(has_login),
-        "publishers" => value.split(',').any(has_login),
-        _ => option.secret,
-    }
-}
-
-fn wrong(option: &OptionDoc, value: &str, source: Source<'_>) -> Error {
-    let what = source.describe(&source.spell(option.name));
-    let option_from = match source {
-        Source::Environment | Source::Flag => format!("option {} from ", option.name),
-        Source::File(_) | Source::Program => String::new(),
-    };
-    let form = match (source, option.toml_type) {
-        (Source::File(_), "string") => "a string: ",
-        (Source::File(_), "array") => "an array of strings without commas: ",
-        _ => "",
-    };
-    let value = match is_hidden(option, value) {
-        true => "*** (hidden, since it may hold a password)",
-        false => value,
-    };
-    let value = address::without_password(value);
-    let accepts = format!("{form}{} {}", option.accepts, option.unit);
-    let context = format!("{option_from}{what}: expected {}, got {value}", accepts.trim_end());
-    Error::new(ErrorKind::Config, context)
-}
-
-fn contradiction<T>(name: &str, value: impl std::fmt::Debug, expected: &str, other: impl std::fmt::Debug) -> Result<T> {
-    let context = format!("option {name}: expected {expected} ({other:?}), got {value:?}");
-    Err(Error::new(ErrorKind::Config, context))
-}
-
-fn unknown(spelled: &str, source: Source<'_>) -> Error {
-    let mut context = format!("unknown {}", source.describe(spelled));
-    let near = OPTIONS.iter().map(|option| source.spell(option.name));
-    let near = near.map(|known| (distance(&known, spelled), known)).min();
-    if let Some((distance, known)) = near
-        && distance <= 3
-    {
-        let _ = write!(context, "; did you mean {known}?");
-    }
-    Error::new(ErrorKind::Config, context)
-}
-
-/// Number of characters to insert, remove or replace to turn `a` into `b`.
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, a) in a.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in b.chars().enumerate() {
-            let replaced = diagonal + usize::from(a != b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.chars().count()]
 }

@@ -10,6 +10,7 @@ use super::address::{Transport, is_redis, is_uri};
 use super::join_frames::JoinFrames;
 use super::resubscribe::Resubscribe;
 use super::secret::Secret;
+use super::source::ENVIRONMENT_PREFIX;
 use super::{address, database, path, socket};
 use crate::codec::{Codec, MAX_ID_BYTES};
 use crate::queue::Overflow;
@@ -43,7 +44,7 @@ pub struct OptionDoc {
 impl OptionDoc {
     /// Returns the environment variable, for example `TABLECAST_PUBLISHER_PORT`.
     pub fn variable(&self) -> String {
-        format!("{}{}", super::ENVIRONMENT_PREFIX, self.name.to_ascii_uppercase())
+        format!("{}{}", ENVIRONMENT_PREFIX, self.name.to_ascii_uppercase())
     }
 
     /// Returns the flag without its dashes, for example `publisher-port`.

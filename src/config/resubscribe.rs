@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Policy for a subscriber's topics when the connection to a live address is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Resubscribe {
     /// Topics stay registered, and are subscribed again when the connection is back. The default.
     #[default]

@@ -211,7 +211,7 @@ impl Database {
         let context = |outcome| format!("table {:?} key {:?}: not published, {outcome}", write.table, write.key);
         if e.kind() == ErrorKind::Unconfirmed {
             // Not undone: subscribers that received the update might not receive the undo.
-            return Error::new(e.kind(), context("as far as is known, but stored")).with_source(e);
+            return e.context(context("as far as is known, but stored"));
         }
         let before = written.before.as_deref().unwrap_or_default();
         let undo = match write.op {
@@ -225,13 +225,13 @@ impl Database {
                 let has_waited = e.kind() == ErrorKind::Timeout;
                 let timeout = has_waited.then_some(Duration::ZERO);
                 self.publisher.send_or_skip(&stored(&undo, &undone, priority), timeout);
-                Error::new(e.kind(), context("and undone")).with_source(e)
+                e.context(context("and undone"))
             }
             Err(undone) => match (undone.kind(), write.op) {
                 // The other writer's update is newer than this one.
                 (ErrorKind::NotFound | ErrorKind::AlreadyExists, _)
                 | (ErrorKind::Conflict, WriteOp::Set(_) | WriteOp::Create(_)) => {
-                    Error::new(e.kind(), context("and written by another writer since")).with_source(e)
+                    e.context(context("and written by another writer since"))
                 }
                 // A delete that the store has forgotten looks like another writer's.
                 _ => {

@@ -165,7 +165,7 @@ impl Shared {
             _ => &self.counters.refused,
         };
         counter.add(1);
-        error::report(error, self.hook.as_ref());
+        error::report!(error, self.hook.as_ref());
     }
 }
 

@@ -134,7 +134,7 @@ fn zmq_driver(config: &Config) -> Result<Arc<dyn Driver>> {
     let driver = zmq::ZmqDriver::new(&config.publish_address()?, config.into());
     let named = driver.map_err(|e| {
         let context = format!("option publisher_transport: {}", config.publisher_transport);
-        Error::new(e.kind(), context).with_source(e)
+        e.context(context)
     });
     Ok(Arc::new(named?))
 }

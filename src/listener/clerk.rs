@@ -12,7 +12,7 @@ use super::docket::Turn;
 use super::envelope;
 use super::run::{Base, Run};
 use super::sweep::Sweep;
-use crate::error::{Error, Result, report};
+use crate::error::{Result, report};
 use crate::registry::Watch;
 use crate::thread::{Thread, pause};
 
@@ -147,8 +147,8 @@ impl Clerk {
 
     fn report(&self, done: Result<()>) {
         if let Err(e) = done {
-            let error = Error::new(e.kind(), "the claims of a listener").with_source(e);
-            report(&error, self.base.options.hook.as_ref());
+            let error = e.context("the claims of a listener");
+            report!(&error, self.base.options.hook.as_ref());
         }
     }
 
@@ -157,7 +157,7 @@ impl Clerk {
         run.end();
         let begun = self.next_run();
         if let Err(e) = begun {
-            report(&e, self.base.options.hook.as_ref());
+            report!(&e, self.base.options.hook.as_ref());
             let _ = self.stop.recv_timeout(LAST_WAIT);
         }
     }

@@ -79,7 +79,7 @@ impl Courier {
         for step in self.in_flight.steps() {
             match step {
                 Step::Processed { failed, took } => self.tally.processed(failed, took),
-                Step::Nobody => report(&nobody(), self.tally.options.hook.as_ref()),
+                Step::Nobody => report!(&nobody(), self.tally.options.hook.as_ref()),
                 Step::Send {
                     number,
                     attempt,
@@ -152,8 +152,8 @@ impl Courier {
         let was_failing = std::mem::replace(&mut self.is_failing, sent.is_err());
         let Err(e) = sent else { return };
         if !was_failing {
-            let error = Error::new(e.kind(), "a status update could not be sent; it will be sent again").with_source(e);
-            report(&error, self.tally.options.hook.as_ref());
+            let error = e.context("a status update could not be sent; it will be sent again");
+            report!(&error, self.tally.options.hook.as_ref());
         }
     }
 }

@@ -10,7 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use super::docket::Docket;
 use super::envelope::{self, Answers, EventId, TABLE};
 use super::options::ListenerStats;
-use crate::error::{Error, ErrorHook, Result, contain, report};
+use crate::error::{ErrorHook, Result, contain, report};
 use crate::publisher::Publisher;
 use crate::update::{DbUpdate, Topic};
 
@@ -107,7 +107,7 @@ impl Desk {
             format!("the listener's handler, called with table {table} key {key}")
         };
         let handled = contain(what, || (self.handler)(update));
-        handled.inspect_err(|e| report(e, self.hook.as_ref())).is_err()
+        handled.inspect_err(|e| report!(e, self.hook.as_ref())).is_err()
     }
 }
 
@@ -120,7 +120,7 @@ impl Note {
         match done {
             Ok(()) => self.0.store(false, Ordering::Relaxed),
             Err(e) if self.0.swap(true, Ordering::Relaxed) => log::debug!("{what}: {e}"),
-            Err(e) => report(&Error::new(e.kind(), what).with_source(e), hook),
+            Err(e) => report!(&e.context(what), hook),
         }
     }
 }
@@ -160,7 +160,7 @@ impl Ear {
                 match mail {
                     Mail::Message(message) => match envelope::heard(&message) {
                         Ok(message) => heard.push(message),
-                        Err(e) => report(&e, self.desk.hook.as_ref()),
+                        Err(e) => report!(&e, self.desk.hook.as_ref()),
                     },
                     Mail::Answers => {}
                     Mail::End => is_end = true,

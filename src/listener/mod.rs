@@ -15,31 +15,16 @@
 //! - **No restarts.** Notifiers see servers come and go in the store, by versions, without comparing clocks.
 //!
 //! ```
-//! use std::sync::Arc;
 //! use std::time::Duration;
-//! use tablecast::drivers::memory::MemoryDriver;
-//! use tablecast::stores::memory::MemoryStore;
-//! use tablecast::*;
+//! use tablecast::{Action, Config, DbUpdate, Node, Result};
 //!
 //! # fn main() -> Result<()> {
-//! // The parts of every program. Here the server and the node are one program, so they share them.
-//! let driver = Arc::new(MemoryDriver::new("memory://network")?);
-//! let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
-//! let dispatcher = Dispatcher::new(DispatcherOptions::default())?;
-//! let subscriber = Subscriber::new(driver.clone(), dispatcher.queue(), SubscriberOptions::default());
-//! subscriber.register_listen_address("memory://network")?;
-//! subscriber.daemonize()?;
-//! let subscriber = Arc::new(subscriber);
-//! let publisher = Arc::new(Publisher::new(&*driver, PublisherOptions::default())?);
-//!
-//! // The server.
+//! // A server and a node, usually two programs.
+//! let node = Node::open(&Config::in_memory("status"))?;
 //! let (seen, statuses) = crossbeam_channel::unbounded();
-//! let (store_of_server, options) = (Arc::clone(&store), ListenerOptions::default());
-//! let handler = move |update: &DbUpdate| drop(seen.send(update.clone()));
-//! let listener = Listener::new(store_of_server, &subscriber, &dispatcher, &publisher, options, handler)?;
+//! let _listener = node.listener(move |update: &DbUpdate| drop(seen.send(update.clone())))?;
 //!
-//! // The node.
-//! let notifier = Notifier::new(store, &subscriber, &dispatcher, &publisher, NotifierOptions::default())?;
+//! let notifier = node.notifier()?;
 //! notifier.notify(DbUpdate::new("lport", "port-1", Action::Set).value(r#"{"status":"up"}"#))?;
 //! notifier.flush(Duration::from_secs(10))?;
 //! assert_eq!(statuses.try_recv().map(|update| update.key), Ok("port-1".into()));

@@ -175,7 +175,7 @@ impl Drop for Notifier {
         let pending = self.stop();
         if !pending.is_empty() {
             let context = format!("{} status updates were never acknowledged", pending.len());
-            report(
+            report!(
                 &Error::new(ErrorKind::Unconfirmed, context),
                 self.shared.tally.options.hook.as_ref(),
             );
@@ -204,7 +204,7 @@ impl Replies {
         let (post, hook) = (post.clone(), shared.tally.options.hook.clone());
         let guard = dispatcher.on_topic(topic.clone(), move |update: &DbUpdate| {
             let said = envelope::answered(update).map(|said| post.send(Command::Answers(said)));
-            said.map_or_else(|e| report(&e, hook.as_ref()), drop);
+            said.map_or_else(|e| report!(&e, hook.as_ref()), drop);
         });
         let own = OwnTopic::register(subscriber, topic.clone(), None)?;
         Ok(Some(Replies {

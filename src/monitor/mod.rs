@@ -245,6 +245,6 @@ impl Shared {
 
     fn fail(&self, error: &Error) {
         self.failures.add(1);
-        report(error, self.options.hook.as_ref());
+        report!(error, self.options.hook.as_ref());
     }
 }

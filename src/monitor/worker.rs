@@ -68,7 +68,7 @@ impl Worker {
             if let Err(e) = polled
                 && e.kind() != ErrorKind::Stopped
             {
-                self.shared.fail(&Error::new(e.kind(), name).with_source(e));
+                self.shared.fail(&e.context(name));
             }
             wait = self.shared.options.interval.max(MIN_INTERVAL);
         }
@@ -211,7 +211,7 @@ impl Worker {
                     "table {:?} key {:?}: the change cannot be published",
                     self.table, &*update.key
                 );
-                self.shared.fail(&Error::new(e.kind(), context).with_source(e));
+                self.shared.fail(&e.context(context));
             }
             Err(e) => return Err(e),
         }

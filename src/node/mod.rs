@@ -3,14 +3,13 @@
 //! ```
 //! use std::time::Duration;
 //! use tablecast::store::Write;
-//! use tablecast::{Config, DbUpdate, Node, Topic};
+//! use tablecast::{Config, DbUpdate, Node};
 //!
 //! # fn main() -> tablecast::Result<()> {
 //! // In a program: Config::load(None)?
 //! let node = Node::open(&Config::in_memory("example"))?;
 //! let (updates, received) = crossbeam_channel::unbounded::<DbUpdate>();
 //! node.dispatcher()?.on_table("lport", updates).detach();
-//! node.subscriber()?.register_topic(&Topic::ALL)?;
 //! node.subscriber()?.wait_live(Duration::from_secs(5))?;
 //!
 //! let database = node.database()?;

@@ -7,7 +7,7 @@ use super::Node;
 use super::member::{advertised, of_publisher};
 use crate::database::Database;
 use crate::dispatcher::{Dispatcher, DispatcherHandle, DispatcherOptions};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::monitor::{Monitor, MonitorOptions};
 use crate::publisher::{Publisher, PublisherOptions, host_name};
 use crate::registry::{Discovery, Member, PUBLISHERS, Registration};
@@ -84,8 +84,7 @@ impl Parts {
         };
         let publisher = match config.pub_sub_use_multiproc {
             true => Publisher::new(&*node.drivers.multiproc(config)?, options)?,
-            false => Publisher::new(&*self.network(node)?, options)
-                .map_err(|e| Error::new(e.kind(), config.where_bound()).with_source(e))?,
+            false => Publisher::new(&*self.network(node)?, options).map_err(|e| e.context(config.where_bound()))?,
         };
         self.register(node, publisher.address())?;
         let publisher = self.publisher.insert(Arc::new(publisher));
@@ -131,7 +130,7 @@ impl Parts {
         }
         for address in config.listen_addresses()? {
             let registered = subscriber.register_listen_address(&address);
-            registered.map_err(|e| Error::new(e.kind(), "option publishers").with_source(e))?;
+            registered.map_err(|e| e.context("option publishers"))?;
         }
         subscriber.daemonize()?;
         if config.discover {
@@ -170,7 +169,7 @@ impl Parts {
         let service = Service::start(&*multiproc, &config.multiproc_address(), &*network, options).map_err(|e| {
             let socket = &config.publisher_multiproc_socket;
             let context = format!("{}, publisher_multiproc_socket {socket:?}", config.where_bound());
-            Error::new(e.kind(), context).with_source(e)
+            e.context(context)
         })?;
         self.begin_monitors(node, &*multiproc)?;
         self.register(node, service.address())?;

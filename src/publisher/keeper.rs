@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::codec::HELLO;
-use crate::error::{Error, Result, contain, report};
+use crate::error::{Result, contain, report};
 use crate::thread::{self, Failures, jittered};
 use crate::transport::Waiter;
 
@@ -32,8 +32,8 @@ impl Shared {
         if let Err(e) = introduced.flatten()
             && !self.stopping.load(Ordering::Acquire)
         {
-            let error = Error::new(e.kind(), "the network takes no messages yet").with_source(e);
-            report(&error, self.hook.as_ref());
+            let error = e.context("the network takes no messages yet");
+            report!(&error, self.hook.as_ref());
         }
     }
 
@@ -119,7 +119,7 @@ impl Shared {
             }
             drop(sender);
             if let Some(e) = trouble {
-                report(&e, self.hook.as_ref());
+                report!(&e, self.hook.as_ref());
             }
             if is_over {
                 return;

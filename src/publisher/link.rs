@@ -195,7 +195,7 @@ impl Link {
             log::debug!("no goodbye: {e}");
         }
         if let Some(e) = trouble {
-            report(&e, self.shared.hook.as_ref());
+            report!(&e, self.shared.hook.as_ref());
         }
     }
 

@@ -64,7 +64,7 @@ impl Sender {
             "updates that were accepted in a burst could not be sent, {} so far; their numbers are missing",
             self.gathered.lost()
         );
-        Some(Error::new(e.kind(), context).with_source(e))
+        Some(e.context(context))
     }
 }
 

@@ -30,6 +30,7 @@ impl Default for QueueOptions {
 
 /// Policy of a full queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Overflow {
     /// From half of the capacity on, an update replaces the last pending one of its row, whatever their actions, and
     /// inherits its urgency. If that is not enough, the policy is [`Overflow::DropAndSync`]. Never blocks. The default.

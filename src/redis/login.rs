@@ -54,7 +54,7 @@ impl Login {
         match doubt.filter(|_| may_doubt) {
             Some(doubt) => {
                 let context = format!("Redis at {node} does not answer: {doubt}");
-                Error::new(e.kind(), context).with_source(e)
+                e.context(context)
             }
             None => e,
         }

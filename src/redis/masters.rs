@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::thread::{self, Thread};
 
 use super::address::Servers;
@@ -56,7 +56,7 @@ impl Masters {
     /// the login.
     pub(crate) fn master(&self, limit: Limit<'_>) -> Result<Arc<Master>> {
         let master = self.threads()?.watch.master(limit);
-        master.map_err(|e| Error::new(e.kind(), format!("no master at {}", self.0.servers)).with_source(e))
+        master.map_err(|e| e.context(format!("no master at {}", self.0.servers)))
     }
 
     /// The master, as far as is known without asking.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags};
 use socket2::{SockAddr, Socket};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 
 use super::Access;
 use super::conn::{Conn, lost};
@@ -40,7 +40,7 @@ impl Conn {
     /// refuses the login.
     pub(crate) fn open(node: &Node, access: &Access, limit: Limit<'_>) -> Result<Conn> {
         let looked_up = stream::look_up(node, limit);
-        let mut addresses = looked_up.map_err(|e| Error::new(e.kind(), format!("Redis at {node}")).with_source(e))?;
+        let mut addresses = looked_up.map_err(|e| e.context(format!("Redis at {node}")))?;
         let count = addresses.len();
         access.answered.put_first(node, &mut addresses);
         let mut addresses = addresses.into_iter();

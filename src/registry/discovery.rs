@@ -104,7 +104,7 @@ impl Follower {
             // The program has registered it itself.
             Ok(false) => {}
             Err(e) => {
-                report(&e, self.hook.as_ref());
+                report!(&e, self.hook.as_ref());
                 self.refused.insert(address.to_owned());
             }
         }

@@ -215,8 +215,8 @@ impl<F: FnMut(&mut Member)> Worker<F> {
                     return;
                 }
                 Err(e) => {
-                    let error = Error::new(e.kind(), name).with_source(e);
-                    report(&error, self.options.hook.as_ref());
+                    let error = e.context(name);
+                    report!(&error, self.options.hook.as_ref());
                     jittered(renewal / 4)
                 }
             };
@@ -269,7 +269,7 @@ impl<F: FnMut(&mut Member)> Worker<F> {
                     self.key
                 );
                 if !self.member.leaving {
-                    report(&Error::new(ErrorKind::Conflict, context), self.options.hook.as_ref());
+                    report!(&Error::new(ErrorKind::Conflict, context), self.options.hook.as_ref());
                 }
                 self.key = key_of_run(&self.member.id, self.member.epoch);
                 continue;
@@ -333,7 +333,7 @@ impl<F: FnMut(&mut Member)> Worker<F> {
                     self.leave_kept();
                 }
             }
-            Err(e) => report(&e, self.options.hook.as_ref()),
+            Err(e) => report!(&e, self.options.hook.as_ref()),
         }
     }
 
@@ -345,7 +345,7 @@ impl<F: FnMut(&mut Member)> Worker<F> {
         });
         match deleted {
             Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {
-                report(&e, self.options.hook.as_ref());
+                report!(&e, self.options.hook.as_ref());
             }
             _ => {}
         }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::roster::{Presence, Roster};
 use super::{RegistryOptions, Version};
-use crate::error::{Error, ErrorKind, Result, contain, report};
+use crate::error::{ErrorKind, Result, contain, report};
 use crate::store::{Row, Store, TableVersion, Write};
 use crate::thread::{Background, Stop};
 
@@ -84,8 +84,8 @@ impl<F: FnMut(&[Presence])> Worker<F> {
         loop {
             let name = format!("the watch of table {:?}", self.table);
             if let Err(e) = contain(|| name.clone(), || self.look()).flatten() {
-                let error = Error::new(e.kind(), name).with_source(e);
-                report(&error, self.options.hook.as_ref());
+                let error = e.context(name);
+                report!(&error, self.options.hook.as_ref());
             }
             if stop.within(self.options.look()) {
                 return;

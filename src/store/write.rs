@@ -149,8 +149,10 @@ impl<'a> Write<'a> {
     /// Returns a store's error if the row has another version.
     pub fn conflict(&self) -> Error {
         let row = row_name(self.table, self.key);
-        let since = self.if_version.map(|version| format!(" after version {version}"));
-        let context = format!("{row} was written by another writer{}", since.unwrap_or_default());
+        let context = match self.if_version {
+            Some(version) => format!("the last write of {row} is not version {version}"),
+            None => format!("{row} was written by another writer"),
+        };
         self.error(ErrorKind::Conflict, context)
     }
 

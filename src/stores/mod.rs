@@ -115,6 +115,6 @@ fn redis_store(config: &Config) -> Result<Arc<dyn Store>> {
 fn sqlite_store(config: &Config) -> Result<Arc<dyn Store>> {
     let path = &config.sqlite_path;
     let store = sqlite::SqliteStore::open(path, config.into());
-    let named = store.map_err(|e| Error::new(e.kind(), "option sqlite_path").with_source(e));
+    let named = store.map_err(|e| e.context("option sqlite_path"));
     Ok(Arc::new(named?))
 }

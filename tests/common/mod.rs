@@ -65,7 +65,8 @@ pub(crate) fn free_port() -> u16 {
     static NEXT: Mutex<u16> = Mutex::new(0);
     let mut next = NEXT.lock().unwrap();
     if *next == 0 {
-        *next = (std::process::id() % 10_000) as u16;
+        // Processes that start together are far from each other.
+        *next = (std::process::id().wrapping_mul(199) % 10_000) as u16;
     }
     loop {
         *next = (*next + 1) % 10_000;

@@ -222,6 +222,16 @@ fn watch_waits_for_a_publisher_that_comes_later() {
 }
 
 #[test]
+fn watch_says_that_no_publisher_is_registered() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = folder.path().join("rows.db");
+    let mut command = tablecast(["watch", "--discover", "true", "--sqlite-path"]);
+    command.arg(&rows);
+    let mut watch = Process::start(command);
+    watch.await_stderr(&format!("no publisher is registered in the file {}", rows.display()));
+}
+
+#[test]
 fn a_reader_that_leaves_ends_watch_quietly() {
     let host = Host::start();
     let mut watch = host.live_watch(&[]);

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::common::within;
-use crate::process::{LIMIT, run, tablecast};
+use crate::process::{LIMIT, Process, run, tablecast};
 use crossbeam_channel::never;
 use tablecast::config::Config;
 use tablecast::store::{Store, StoreOptions, Write};
@@ -215,6 +215,17 @@ fn each_option_shows_with_its_source() {
         assert_eq!(of("codec"), ("json", "environment TABLECAST_CODEC"));
         assert_eq!(of("remote_db_hosts").0, "redis://***@127.0.0.1:1");
         assert_eq!(of("hello_interval_ms"), ("1000", "default"));
+
+        let mut piped = Process::start(tablecast(["config", "--set", "--config", "/dev/stdin"]));
+        piped.write("linger_ms = 500");
+        let end = piped.end();
+        let expected = r#"{"option":"linger_ms","value":"500","unit":"milliseconds","source":"file /dev/stdin"}"#;
+        assert_eq!(
+            (end.code, end.stdout),
+            (Some(0), vec![expected.to_owned()]),
+            "{}",
+            end.stderr
+        );
 
         let shown = on_a_terminal(Path::new("/x/rows.db"), "config --set", &[("NO_COLOR", "1")]);
         let expected = [

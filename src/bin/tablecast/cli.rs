@@ -2,7 +2,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use clap::{Arg, ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -107,24 +107,26 @@ impl Cli {
         given.map(|(_, value)| value.as_str())
     }
 
-    /// The names of the options that were given as flags.
-    pub(crate) fn flag_names(&self) -> Vec<&'static str> {
-        self.flags.iter().map(|(name, _)| *name).collect()
-    }
-
-    /// The file of options.
-    pub(crate) fn file(&self) -> Option<&Path> {
-        self.config.as_deref()
-    }
-
     /// The options; `defaults` apply to those that are not set.
     pub(crate) fn config(&self, defaults: &[(&str, &str)]) -> Result<Config> {
+        Ok(self.config_and_sources(defaults)?.0)
+    }
+
+    /// The options, and what sets them, at once: some files, such as pipes, can be read only once.
+    pub(crate) fn config_and_sources(&self, defaults: &[(&str, &str)]) -> Result<(Config, config::Sources<'_>)> {
         let mut config = Config::default();
         for (name, value) in defaults {
             config.set(name, value, Source::Program)?;
         }
+        let file = self.config.as_deref();
+        let in_file = file.map_or(Ok(Vec::new()), |file| config.apply_file(file))?;
         let flags = self.flags.iter().map(|(name, value)| (*name, value.as_str()));
-        config.loaded(self.config.as_deref(), flags)
+        let sources = config::Sources {
+            file,
+            in_file,
+            flags: self.flags.iter().map(|(name, _)| *name).collect(),
+        };
+        Ok((config.loaded(None, flags)?, sources))
     }
 }
 

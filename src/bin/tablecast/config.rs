@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 use tablecast::config::OptionDoc;
-use tablecast::{Config, Error, ErrorKind, Result};
+use tablecast::{Config, Result};
 
 use crate::output;
 use crate::terminal::{FormatArgs, Kind};
@@ -32,18 +32,22 @@ struct Line<'a> {
     source: &'a str,
 }
 
-/// Prints the options; `flags` are those that were given as flags, `file` was read.
-pub(crate) fn run(config: &Config, args: &Args, file: Option<&Path>, flags: &[&str]) -> Result<()> {
+/// What sets options: the file with the names in it, and the names of the flags.
+#[derive(Debug)]
+pub(crate) struct Sources<'a> {
+    pub(crate) file: Option<&'a Path>,
+    pub(crate) in_file: Vec<&'static str>,
+    pub(crate) flags: Vec<&'static str>,
+}
+
+/// Prints the options.
+pub(crate) fn run(config: &Config, args: &Args, sources: &Sources<'_>) -> Result<()> {
     if args.template {
         return output::result(Config::template().trim_end());
     }
-    let in_file = match file {
-        None => Vec::new(),
-        Some(file) => names_in(file)?,
-    };
     let mut settings = Vec::new();
     for option in Config::options() {
-        let source = source(option, file, &in_file, flags);
+        let source = sources.last(option);
         if !args.set || source != DEFAULT {
             settings.push((option, config.get(option.name).unwrap_or_default(), source));
         }
@@ -80,20 +84,15 @@ pub(crate) fn run(config: &Config, args: &Args, file: Option<&Path>, flags: &[&s
 
 const DEFAULT: &str = "default";
 
-/// The last source that sets the option.
-fn source(option: &OptionDoc, file: Option<&Path>, in_file: &[&str], flags: &[&str]) -> String {
-    let variable = option.variable();
-    match file {
-        _ if flags.contains(&option.name) => format!("flag --{}", option.flag()),
-        _ if std::env::var_os(&variable).is_some() => format!("environment {variable}"),
-        Some(file) if in_file.contains(&option.name) => format!("file {}", file.display()),
-        _ => DEFAULT.into(),
+impl Sources<'_> {
+    /// The last that sets the option.
+    fn last(&self, option: &OptionDoc) -> String {
+        let variable = option.variable();
+        match self.file {
+            _ if self.flags.contains(&option.name) => format!("flag --{}", option.flag()),
+            _ if std::env::var_os(&variable).is_some() => format!("environment {variable}"),
+            Some(file) if self.in_file.contains(&option.name) => format!("file {}", file.display()),
+            _ => DEFAULT.into(),
+        }
     }
-}
-
-fn names_in(file: &Path) -> Result<Vec<&'static str>> {
-    let name = file.display().to_string();
-    let text = std::fs::read_to_string(file)
-        .map_err(|e| Error::new(ErrorKind::Io, format!("cannot read the options from file {name}")).with_source(e))?;
-    Config::names_in_toml(&text, &name)
 }

@@ -75,7 +75,8 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::Listen(args) => listen::run(cli.config(watch::DEFAULTS)?, args)?,
         Command::Notify(args) => notify::run(cli.config(publish::DEFAULTS)?, args)?,
         Command::Config(args) => {
-            config::run(&cli.config(&[])?, args, cli.file(), &cli.flag_names())?;
+            let (config, sources) = cli.config_and_sources(&[])?;
+            config::run(&config, args, &sources)?;
         }
         Command::Completions(args) => generate::run_completions(args, Cli::full_command())?,
         Command::Man(args) => generate::run_man(args, Cli::command(), Cli::full_command())?,

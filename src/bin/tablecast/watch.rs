@@ -67,6 +67,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         printed: 0,
         ready: false,
         supervisor: Supervisor::find(),
+        place: config.discover.then(|| output::place(&config)),
         columns: args.format.columns(),
     };
     let watched = watch.run(&signal, args.timeout);
@@ -99,6 +100,8 @@ struct Watch<'a> {
     printed: u64,
     ready: bool,
     supervisor: Supervisor,
+    /// The store in which publishers are looked for, as people look for it.
+    place: Option<String>,
     /// Where lines are for people.
     columns: Option<Columns>,
 }
@@ -188,6 +191,9 @@ impl Watch<'_> {
 
     fn complain(&self) {
         let status = self.subscriber.status();
+        if let Some(place) = self.place.as_ref().filter(|_| status.addresses.is_empty()) {
+            log::warn!("no publisher is registered in {place}; still looking");
+        }
         let missing = status
             .addresses
             .iter()

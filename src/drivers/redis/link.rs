@@ -173,7 +173,7 @@ impl Link {
                     let count = self.refused.len();
                     let context = format!("{count} topics cannot be subscribed, among them {first}");
                     let cause = refused(self.conn.node(), why);
-                    Read::Refused(Error::new(cause.kind(), context).with_source(cause))
+                    Read::Refused(cause.context(context))
                 }
             })),
             (Some(Asked::Beat), answer) if !is_push => {
@@ -239,5 +239,5 @@ impl Link {
 
 /// Says which of the two connections is lost.
 fn about_health(e: Error) -> Error {
-    Error::new(e.kind(), "the connection that asks for the server's health").with_source(e)
+    e.context("the connection that asks for the server's health")
 }

@@ -59,7 +59,7 @@ impl Failures {
         match made {
             Ok(()) if self.count == 1 => Err(Error::new(blamed(&last), count).with_source(last)),
             Ok(()) => Err(Error::new(blamed(&last), format!("{count}; the last one")).with_source(last)),
-            Err(end) => Err(Error::new(end.kind(), format!("{count}, and then")).with_source(end)),
+            Err(end) => Err(end.context(format!("{count}, and then"))),
         }
     }
 }
@@ -116,5 +116,5 @@ fn make(database: &Database, update: &DbUpdate, failures: &mut Failures) -> Resu
             said
         }
     };
-    said.map_err(|e| Error::new(e.kind(), "the lines after this write are not made").with_source(e))
+    said.map_err(|e| e.context("the lines after this write are not made"))
 }

@@ -320,5 +320,5 @@ fn about(name: &str, e: Error) -> Error {
     if e.kind() == ErrorKind::Config || e.to_string().contains(name) {
         return e;
     }
-    Error::new(e.kind(), name).with_source(e)
+    e.context(name)
 }

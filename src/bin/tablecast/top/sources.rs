@@ -126,7 +126,7 @@ impl Sources<'_> {
     /// Fails if the store could not be read.
     pub(crate) fn check(&mut self) -> Result<()> {
         if let Some(outage) = self.outage.take() {
-            return Err(Error::new(outage.kind(), "the members are not known").with_source(outage));
+            return Err(outage.context("the members are not known"));
         }
         let unread = KINDS.iter().find(|(kind, _)| !self.members.contains_key(kind));
         match unread.filter(|_| !self.watches.is_empty()) {

@@ -14,18 +14,7 @@ pub(super) struct Table {
 }
 
 const COLUMNS: [&str; 12] = [
-    "subscriber",
-    "topics",
-    "sent",
-    "delivered",
-    "lost",
-    "duplicated",
-    "out of order",
-    "stray",
-    "updates/s",
-    "p50 ms",
-    "p99 ms",
-    "max ms",
+    "#", "topics", "sent", "got", "lost", "double", "order", "stray", "per s", "p50", "p99", "max ms",
 ];
 
 /// Columns for a run with a store.

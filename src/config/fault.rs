@@ -1,0 +1,81 @@
+//! Errors about options: which, where it was set, what was expected, and what may have been meant.
+
+use std::fmt::{Debug, Write as _};
+
+use super::address::{self, split_key};
+use super::options::{OPTIONS, OptionDoc};
+use super::source::{SECTION, Source};
+use crate::error::{Error, ErrorKind, Result};
+
+/// True if no error shows this value: it is a password, or contains one where it cannot be told apart.
+pub(super) fn is_hidden(option: &OptionDoc, value: &str) -> bool {
+    let has_login = |item: &str| {
+        let address = item.trim_start_matches(['"', '@', '>']);
+        let has_key = split_key(address).1.is_some();
+        !has_key && item.contains('@') && (address.contains('@') || value.contains("://") && !item.contains("://"))
+    };
+    match option.name {
+        "remote_db_hosts" => value.contains('?') || value.split(',').any(has_login),
+        "publishers" => value.split(',').any(has_login),
+        _ => option.secret,
+    }
+}
+
+pub(super) fn wrong(option: &OptionDoc, value: &str, source: Source<'_>) -> Error {
+    let what = source.describe(&source.spell(option.name));
+    let option_from = match source {
+        Source::Environment | Source::Flag => format!("option {} from ", option.name),
+        Source::File(_) | Source::Program => String::new(),
+    };
+    let form = match (source, option.toml_type) {
+        (Source::File(_), "string") => "a string: ",
+        (Source::File(_), "array") => "an array of strings without commas: ",
+        _ => "",
+    };
+    let value = match is_hidden(option, value) {
+        true => "*** (hidden, since it may hold a password)",
+        false => value,
+    };
+    let value = address::without_password(value);
+    let accepts = format!("{form}{} {}", option.accepts, option.unit);
+    let context = format!("{option_from}{what}: expected {}, got {value}", accepts.trim_end());
+    Error::new(ErrorKind::Config, context)
+}
+
+pub(super) fn contradiction<T>(name: &str, value: impl Debug, expected: &str, other: impl Debug) -> Result<T> {
+    let context = format!("option {name}: expected {expected} ({other:?}), got {value:?}");
+    Err(Error::new(ErrorKind::Config, context))
+}
+
+pub(super) fn unknown(spelled: &str, source: Source<'_>) -> Error {
+    let mut context = format!("unknown {}", source.describe(spelled));
+    let near = OPTIONS.iter().map(|option| source.spell(option.name));
+    let near = near.map(|known| (distance(&known, spelled), known)).min();
+    if let Some((distance, known)) = near
+        && distance <= 3
+    {
+        let _ = write!(context, "; did you mean {known}?");
+    }
+    Error::new(ErrorKind::Config, context)
+}
+
+pub(super) fn unknown_section(name: &str, file: &str) -> Error {
+    let context = format!(
+        "unknown section [{name}] in file {file}: where other programs have sections, the options stand in [{SECTION}]"
+    );
+    Error::new(ErrorKind::Config, context)
+}
+
+/// Number of characters to insert, remove or replace to turn `a` into `b`.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, a) in a.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, b) in b.chars().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.chars().count()]
+}
