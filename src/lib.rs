@@ -133,6 +133,8 @@ pub mod queue;
 
 pub mod config;
 
+mod aliases;
+
 #[cfg(feature = "redis")]
 mod redis;
 

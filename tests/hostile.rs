@@ -235,7 +235,13 @@ impl Liar {
             r#"{{"every":1000,"topics":[["D",{},0]],"round":{number},"at":5}}"#,
             self.writer.seq + 1_000_000
         );
-        match random.below(11) {
+        match random.below(14) {
+            11 => (all, update(&self.writer.publisher, self.writer.epoch, u64::MAX)),
+            12 => (
+                all,
+                update(&self.writer.publisher, self.writer.epoch, self.writer.seq + 1),
+            ),
+            13 => (all, update(&self.writer.publisher, number, number)),
             0 => (all, update(&made_up, number, random.next())),
             1 => (format!("D{made_up}"), update("liar", 1, number)),
             2 => (all, update(&made_up.repeat(15), 1, 1)),
@@ -272,7 +278,8 @@ impl Liar {
     }
 }
 
-/// Connections to a port that say nothing, or a byte a second, or that subscribe to topics of 16 KB.
+/// Connections to a port that say nothing, or a byte a second, that subscribe to topics of 16 KB, or that give up
+/// others' topics.
 fn strangers(address: SocketAddr, is_over: &AtomicBool, opened: &AtomicU64) {
     let mut greeting = b"\xff\0\0\0\0\0\0\0\x01\x7f\x03\0NULL".to_vec();
     greeting.resize(64, 0);
@@ -289,6 +296,7 @@ fn strangers(address: SocketAddr, is_over: &AtomicBool, opened: &AtomicU64) {
         match ticks % 50 {
             0 => slow.push((stranger, 0)),
             1 => subscribe(stranger, &greeting, &mut random),
+            2 => take_back(stranger, &greeting),
             _ => _ = stranger.write_all(greeting.get(..random.below(64)).unwrap_or_default()),
         }
         if ticks.is_multiple_of(100) {
@@ -302,10 +310,28 @@ fn strangers(address: SocketAddr, is_over: &AtomicBool, opened: &AtomicU64) {
     });
 }
 
-fn subscribe(mut stranger: TcpStream, greeting: &[u8], random: &mut Random) {
+fn greet(stranger: &mut TcpStream, greeting: &[u8]) -> bool {
     let mut bytes = greeting.to_vec();
     bytes.extend(b"\x04\x19\x05READY\x0bSocket-Type\0\0\0\x03SUB");
-    if stranger.write_all(&bytes).is_err() || stranger.read_exact(&mut [0; 65]).is_err() {
+    stranger.write_all(&bytes).is_ok() && stranger.read_exact(&mut [0; 65]).is_ok()
+}
+
+/// Subscribes to everybody's topics and gives them up, once more than it has them.
+fn take_back(mut stranger: TcpStream, greeting: &[u8]) {
+    let mut frames = Vec::new();
+    for topic in ["D", HELLO] {
+        for kind in [0, 1, 1, 0, 0, 0] {
+            frames.extend([0, topic.len() as u8 + 1, kind]);
+            frames.extend(topic.bytes());
+        }
+    }
+    if greet(&mut stranger, greeting) {
+        let _ = stranger.write_all(&frames);
+    }
+}
+
+fn subscribe(mut stranger: TcpStream, greeting: &[u8], random: &mut Random) {
+    if !greet(&mut stranger, greeting) {
         return;
     }
     for _ in 0..10 {

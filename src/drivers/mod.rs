@@ -10,18 +10,14 @@ mod wake;
 #[cfg(feature = "zmq")]
 pub mod zmq;
 
-use std::collections::BTreeMap;
-use std::fmt;
 #[cfg(feature = "zmq")]
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::aliases::Aliases;
 use crate::config::Config;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::transport::Driver;
-
-/// Makes a driver from the options.
-type Factory = Arc<dyn Fn(&Config) -> Result<Arc<dyn Driver>> + Send + Sync>;
 
 /// The drivers by alias; a program may add its own.
 ///
@@ -38,54 +34,45 @@ type Factory = Arc<dyn Fn(&Config) -> Result<Arc<dyn Driver>> + Send + Sync>;
 /// assert!(drivers.network(&config).is_ok());
 /// # Ok::<(), tablecast::Error>(())
 /// ```
-#[derive(Clone)]
-pub struct Drivers(BTreeMap<String, Factory>);
+#[derive(Debug, Clone)]
+pub struct Drivers(Aliases<dyn Driver>);
 
 impl Drivers {
     /// Returns the drivers of this build: `memory`, with the feature `zmq` also `zmq` and `zmq-multiproc`, and with the
     /// feature `redis` also `redis`.
     pub fn new() -> Drivers {
-        let mut factories = BTreeMap::<String, Factory>::new();
-        factories.insert("memory".into(), Arc::new(memory_driver));
+        let drivers = Aliases::new("driver").with("memory", memory_driver);
         #[cfg(feature = "redis")]
-        factories.insert("redis".into(), Arc::new(redis_driver));
+        let drivers = drivers.with("redis", redis_driver);
         #[cfg(feature = "zmq")]
-        {
-            factories.insert("zmq".into(), Arc::new(zmq_driver));
-            factories.insert("zmq-multiproc".into(), Arc::new(multiproc_driver));
-        }
-        Drivers(factories)
+        let drivers = drivers.with("zmq", zmq_driver).with("zmq-multiproc", multiproc_driver);
+        Drivers(drivers)
     }
 
     /// Adds a driver.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] if the alias is empty or taken.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the alias is empty or taken.
     pub fn register(
         &mut self,
         alias: impl Into<String>,
         factory: impl Fn(&Config) -> Result<Arc<dyn Driver>> + Send + Sync + 'static,
     ) -> Result<()> {
-        let alias = alias.into();
-        if alias.is_empty() || self.0.contains_key(&alias) {
-            let context = format!("driver alias {alias:?}: expected one that is not empty and not taken");
-            return Err(Error::new(ErrorKind::InvalidInput, context));
-        }
-        self.0.insert(alias, Arc::new(factory));
-        Ok(())
+        self.0.register(alias.into(), factory)
     }
 
     /// Returns the known aliases.
     pub fn aliases(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.0.names()
     }
 
     /// Returns the driver between hosts, which the option `pub_sub_driver` names.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if there is no driver of this alias, and the driver's error for its options.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if there is no driver of this alias, and the driver's error for its
+    /// options.
     pub fn network(&self, config: &Config) -> Result<Arc<dyn Driver>> {
-        self.open("pub_sub_driver", &config.pub_sub_driver, config)
+        self.0.open("pub_sub_driver", &config.pub_sub_driver, config)
     }
 
     /// Returns the driver between the processes of a host, which the option `pub_sub_multiproc_driver` names.
@@ -93,29 +80,14 @@ impl Drivers {
     /// # Errors
     /// As [`Drivers::network`].
     pub fn multiproc(&self, config: &Config) -> Result<Arc<dyn Driver>> {
-        self.open("pub_sub_multiproc_driver", &config.pub_sub_multiproc_driver, config)
-    }
-
-    fn open(&self, option: &str, alias: &str, config: &Config) -> Result<Arc<dyn Driver>> {
-        let Some(factory) = self.0.get(alias) else {
-            let known: Vec<_> = self.aliases().collect();
-            let known = known.join(", ");
-            let context = format!("option {option}: there is no driver {alias:?}, expected one of {known}");
-            return Err(Error::new(ErrorKind::Config, context));
-        };
-        factory(config)
+        self.0
+            .open("pub_sub_multiproc_driver", &config.pub_sub_multiproc_driver, config)
     }
 }
 
 impl Default for Drivers {
     fn default() -> Drivers {
         Drivers::new()
-    }
-}
-
-impl fmt::Debug for Drivers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.aliases()).finish()
     }
 }
 

@@ -197,3 +197,56 @@ impl From<&Config> for RedisOptions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Compares each field, but for those that no option sets. A new field has to be named.
+    macro_rules! agree {
+        ($options:ident { $($field:ident),+ } $(but $($other:ident),+)?) => {{
+            let $options { $($field,)+ $($($other: _,)+)? } = $options::default();
+            let of_config = $options::from(&Config::default());
+            $(assert_eq!($field, of_config.$field, concat!(stringify!($options), "::", stringify!($field)));)+
+        }};
+    }
+
+    #[test]
+    fn the_defaults_of_the_parts_are_those_of_the_options() {
+        agree!(DispatcherOptions { workers } but queue, hook);
+        agree!(QueueOptions {
+            capacity,
+            overflow,
+            max_overtake
+        });
+        agree!(SubscriberOptions {
+            max_message_bytes, max_topic_bytes, live_timeout, retry_interval, retry_max, hello_interval, continuity,
+            resync_without_hellos, resubscribe
+        } but hook);
+        agree!(PublisherOptions {
+            id, codec, send_timeout, max_message_bytes, max_topic_bytes, max_key_bytes, hello_interval
+        } but hook);
+        agree!(ServiceOptions { send_timeout, max_message_bytes, codec, hello_interval } but hook);
+        agree!(StoreOptions {
+            batch_amount,
+            timeout,
+            deletes_remembered
+        });
+        agree!(DatabaseOptions { timeout });
+        agree!(MonitorOptions { interval, delay } but hook);
+        agree!(RegistryOptions { timeout, interval } but hook);
+        agree!(ListenerOptions { timeout, interval } but id, retention, hook);
+        agree!(NotifierOptions { ack_timeout, notify_timeout, timeout, interval } but id, delivery, window, capacity, hook);
+        #[cfg(feature = "zmq")]
+        agree!(ZmqOptions {
+            send_hwm, receive_hwm, linger, heartbeat_interval, heartbeat_timeout, reconnect_interval, reconnect_max,
+            max_frame_bytes, multicast_rate, multicast_recovery, join_frames, curve_secret_key_file,
+            curve_allowed_clients, curve_server_key
+        } but socket_mode, socket_group);
+        #[cfg(feature = "redis")]
+        agree!(RedisOptions {
+            user, tls, tls_ca, tls_cert, tls_key, heartbeat_interval, heartbeat_timeout, reconnect_interval,
+            reconnect_max, max_frame_bytes, join_frames, retries
+        } but password);
+    }
+}

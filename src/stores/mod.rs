@@ -8,16 +8,12 @@ pub mod sqlite;
 #[cfg(feature = "metrics")]
 pub(crate) mod timed;
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
+use crate::aliases::Aliases;
 use crate::config::Config;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::store::Store;
-
-/// Makes a store from the options.
-type Factory = Arc<dyn Fn(&Config) -> Result<Arc<dyn Store>> + Send + Sync>;
 
 /// The stores by alias; a program may add its own.
 ///
@@ -35,69 +31,49 @@ type Factory = Arc<dyn Fn(&Config) -> Result<Arc<dyn Store>> + Send + Sync>;
 /// store.create("lport", "port-1", "{}", &Topic::ALL)?;
 /// # Ok::<(), tablecast::Error>(())
 /// ```
-#[derive(Clone)]
-pub struct Stores(BTreeMap<String, Factory>);
+#[derive(Debug, Clone)]
+pub struct Stores(Aliases<dyn Store>);
 
 impl Stores {
     /// The stores of this build: `memory`, and with the features of these names also `redis` and `sqlite`.
     pub fn new() -> Stores {
-        let mut factories = BTreeMap::<String, Factory>::new();
-        factories.insert("memory".into(), Arc::new(memory_store));
+        let stores = Aliases::new("store").with("memory", memory_store);
         #[cfg(feature = "redis")]
-        factories.insert("redis".into(), Arc::new(redis_store));
+        let stores = stores.with("redis", redis_store);
         #[cfg(feature = "sqlite")]
-        factories.insert("sqlite".into(), Arc::new(sqlite_store));
-        Stores(factories)
+        let stores = stores.with("sqlite", sqlite_store);
+        Stores(stores)
     }
 
     /// Adds a store.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] if the alias is empty or taken.
+    /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) if the alias is empty or taken.
     pub fn register(
         &mut self,
         alias: impl Into<String>,
         factory: impl Fn(&Config) -> Result<Arc<dyn Store>> + Send + Sync + 'static,
     ) -> Result<()> {
-        let alias = alias.into();
-        if alias.is_empty() || self.0.contains_key(&alias) {
-            let context = format!("store alias {alias:?}: expected one that is not empty and not taken");
-            return Err(Error::new(ErrorKind::InvalidInput, context));
-        }
-        self.0.insert(alias, Arc::new(factory));
-        Ok(())
+        self.0.register(alias.into(), factory)
     }
 
     /// The known aliases.
     pub fn aliases(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.0.names()
     }
 
     /// The store of the option `nb_db_class`.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`] if there is no store of that alias, and the store's errors.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if there is no store of that alias, and the store's errors.
     pub fn open(&self, config: &Config) -> Result<Arc<dyn Store>> {
-        let alias = &config.nb_db_class;
-        let Some(factory) = self.0.get(alias) else {
-            let known: Vec<_> = self.aliases().collect();
-            let known = known.join(", ");
-            let context = format!("option nb_db_class: there is no store {alias:?}, expected one of {known}");
-            return Err(Error::new(ErrorKind::Config, context));
-        };
-        factory(config)
+        self.0.open("nb_db_class", &config.nb_db_class, config)
     }
 }
 
 impl Default for Stores {
     fn default() -> Stores {
         Stores::new()
-    }
-}
-
-impl fmt::Debug for Stores {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.aliases()).finish()
     }
 }
 

@@ -1,13 +1,16 @@
 //! Subscribers that want more topics than a publisher remembers.
 
+use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
-use tablecast::{Error, ErrorKind, Publisher, PublisherOptions};
+use tablecast::{Error, ErrorKind, Publisher, PublisherOptions, Topic};
 
 use crate::common::{eventually, within};
 use crate::receiver::{Event, Receiver};
 use crate::rig::{LONG, send};
+use crate::zmtp::Zmtp;
 use crate::{LIMIT, pub_sub};
 
 fn check(address: &str) {
@@ -60,5 +63,30 @@ fn a_subscriber_of_too_many_topics_is_cut_off_and_others_are_not() {
         check("tcp://127.0.0.1:0");
         let folder = tempfile::tempdir().unwrap();
         check(&format!("ipc://{}/socket", folder.path().display()));
+    });
+}
+
+/// libzmq passes on that a peer gives up a topic also if the peer never had it.
+#[test]
+fn nobody_gives_up_the_topics_of_others() {
+    within(LIMIT, || {
+        let publisher = Publisher::new(&pub_sub("tcp://127.0.0.1:0"), PublisherOptions::default()).unwrap();
+        let address = publisher.address().unwrap();
+        let mut other = Receiver::connect(&pub_sub("tcp://127.0.0.1:0"), &[&address]);
+        publisher.wait_subscribed(&Topic::ALL, LONG).unwrap();
+        let dial = || TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
+        for round in 0..3 {
+            let mut stranger = Zmtp::greet(dial(), "SUB").unwrap();
+            stranger.frame(0, b"\0D").unwrap();
+            let read = format!("read {round}");
+            stranger.frame(0, format!("\x01{read}").as_bytes()).unwrap();
+            publisher.wait_subscribed(&Topic::new(&*read).unwrap(), LONG).unwrap();
+            publisher.wait_subscribed(&Topic::ALL, Duration::ZERO).unwrap();
+        }
+        send(&publisher, "D", "k");
+        eventually(LONG, || matches!(other.next(LONG), Some(Event::Frame(_))));
+        // Its own end is noticed.
+        drop(other);
+        eventually(LONG, || publisher.wait_subscribed(&Topic::ALL, Duration::ZERO).is_err());
     });
 }

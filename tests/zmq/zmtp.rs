@@ -39,7 +39,8 @@ impl Zmtp {
         Ok(zmtp)
     }
 
-    fn frame(&mut self, flags: u8, body: &[u8]) -> Result<()> {
+    /// Sends one frame: flags 0 end a message.
+    pub(crate) fn frame(&mut self, flags: u8, body: &[u8]) -> Result<()> {
         let mut frame = vec![flags, u8::try_from(body.len()).unwrap()];
         frame.extend(body);
         self.0.write_all(&frame)
