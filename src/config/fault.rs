@@ -22,14 +22,23 @@ pub(super) fn is_hidden(option: &OptionDoc, value: &str) -> bool {
 }
 
 pub(super) fn wrong(option: &OptionDoc, value: &str, source: Source<'_>) -> Error {
+    described(option, value, source, matches!(source, Source::File(_)))
+}
+
+/// The error of a value that has another type than the option.
+pub(super) fn wrong_type(option: &OptionDoc, value: &str, source: Source<'_>) -> Error {
+    described(option, value, source, true)
+}
+
+fn described(option: &OptionDoc, value: &str, source: Source<'_>, is_typed: bool) -> Error {
     let what = source.describe(&source.spell(option.name));
     let option_from = match source {
         Source::Environment | Source::Flag => format!("option {} from ", option.name),
         Source::File(_) | Source::Program => String::new(),
     };
-    let form = match (source, option.toml_type) {
-        (Source::File(_), "string") => "a string: ",
-        (Source::File(_), "array") => "an array of strings without commas: ",
+    let form = match (is_typed, option.toml_type) {
+        (true, "string") => "a string: ",
+        (true, "array") => "an array of strings without commas: ",
         _ => "",
     };
     let value = match is_hidden(option, value) {
@@ -61,7 +70,7 @@ pub(super) fn unknown(spelled: &str, source: Source<'_>) -> Error {
 
 pub(super) fn unknown_section(name: &str, file: &str) -> Error {
     let context = format!(
-        "unknown section [{name}] in file {file}: where other programs have sections, the options stand in [{SECTION}]"
+        "unknown section [{name}] in file {file}: in a file with other sections, put the options into [{SECTION}]"
     );
     Error::new(ErrorKind::Config, context)
 }

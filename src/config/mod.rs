@@ -51,7 +51,7 @@ pub(crate) use socket::MAX_SOCKET_PATH;
 pub use source::Source;
 
 use crate::error::{Error, ErrorKind, Result};
-use fault::{contradiction, is_hidden, unknown, unknown_section, wrong};
+use fault::{contradiction, is_hidden, unknown, unknown_section, wrong, wrong_type};
 use options::OPTIONS;
 use source::{ENVIRONMENT_PREFIX, SECTION};
 
@@ -148,7 +148,7 @@ impl Config {
                 (true, Source::File(name)) => unknown_section(key, name),
                 _ => unknown(key, source),
             })?;
-            let text = toml_text(option, value).ok_or_else(|| wrong(option, &value.to_string(), source))?;
+            let text = toml_text(option, value).ok_or_else(|| wrong_type(option, &value.to_string(), source))?;
             self.set(key, &text, source)?;
             names.push(option.name);
         }

@@ -283,8 +283,25 @@ fn a_file_may_hold_the_options_of_the_program_as_well() {
     // Without the section the whole file is tablecast's.
     assert_error(
         Config::from_toml("[agent]\nthreads = 4", "x.toml"),
-        &["unknown section [agent] in file x.toml", "in [tablecast]"],
+        &[
+            "unknown section [agent] in file x.toml",
+            "put the options into [tablecast]",
+        ],
     );
+}
+
+#[test]
+fn options_may_stand_within_others() {
+    let config: Config = serde_json::from_str(r#"{"publisher_port": 9, "topics": ["a", "b"]}"#).unwrap();
+    assert_eq!((config.publisher_port, config.topics.len()), (9, 2));
+    for (text, parts) in [
+        (r#"{"topics": "a"}"#, ["topics", "array of strings"]),
+        (r#"{"publisher_prot": 9}"#, ["publisher_prot", "publisher_port?"]),
+        (r#"{"publisher_port": 70000}"#, ["publisher_port", "70000"]),
+    ] {
+        let error = serde_json::from_str::<Config>(text).unwrap_err().to_string();
+        assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+    }
 }
 
 #[test]

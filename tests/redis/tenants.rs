@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use tablecast::codec::{Codec, Encoder};
 use tablecast::config::{Config, Secret};
 use tablecast::store::Write;
-use tablecast::{ErrorKind, Node, Result, Topic};
+use tablecast::{DbUpdate, ErrorKind, Event, Node, Result, SyncReason, Topic};
 
 use crate::common::{eventually, within};
 use crate::rig::{LONG, topic};
@@ -143,6 +144,49 @@ fn a_tenant_reads_and_changes_only_its_own() {
         database.write(&write("tenant1.ports", one, "third"), 5).unwrap();
         eventually(LONG, || held().as_deref() == Some("third"));
         assert_eq!(server.ask::<(String, i64)>(&["PUBSUB", "NUMSUB", "tenant2"]).1, 0);
+    });
+}
+
+/// All tenants share the channel of hellos.
+#[test]
+fn a_forged_hello_hides_no_update_of_another_tenant() {
+    within(LIMIT, || {
+        let server = server();
+        let two = topic("tenant2");
+        let reader = node(&server, "node2", &["tenant2"]);
+        let (sender, events) = crossbeam_channel::unbounded();
+        reader.dispatcher().unwrap().on_event(sender).detach();
+        reader.subscriber().unwrap().wait_live(LONG).unwrap();
+        let writer = node(&server, "controller2", &["tenant2"]);
+        let publisher = writer.publisher().unwrap();
+
+        let url = format!("redis://controller1:secret@{}", server.host());
+        let mut forger = redis::Client::open(url).unwrap().get_connection().unwrap();
+        let mut forge = |number: u64| {
+            let text = format!(r#"{{"every":1000,"topics":[["tenant2",{number},0]],"at":5}}"#);
+            let encoder = Encoder::new(Codec::MessagePack, publisher.id().clone(), publisher.epoch());
+            let mut hello = Vec::new();
+            encoder.control("hello", Some(&text), &Topic::ALL, &mut hello);
+            let channel = "\u{10FFFF}tablecast/hello";
+            let () = redis::cmd("PUBLISH")
+                .arg(channel)
+                .arg(hello)
+                .query(&mut forger)
+                .unwrap();
+        };
+        // Before the first update, and behind the last.
+        for (round, lie) in [(0, u64::MAX - 1), (1, u64::MAX)] {
+            forge(lie);
+            let told = |event| matches!(event, Event::Sync(SyncReason::Unproven { .. } | SyncReason::Gap { .. }));
+            eventually(LONG, || events.try_iter().any(told));
+            for number in 0..3 {
+                let key = format!("{round} {number}");
+                let update = DbUpdate::new("tenant2.ports", &*key, "set".into()).topic(two.clone());
+                publisher.send_event(&update).unwrap();
+                let came = |event: Event| matches!(event, Event::Update(update) if update.key == *key);
+                eventually(LONG, || events.try_iter().any(came));
+            }
+        }
     });
 }
 

@@ -130,6 +130,26 @@ impl Cli {
     }
 }
 
+const DISCOVERY: &str = "Options for discovery, monitors and status updates";
+
+/// The subject under which the help shows an option.
+fn heading(option: &str) -> &'static str {
+    let begins = |with: &[&str]| with.iter().any(|with| option.starts_with(with));
+    match option {
+        _ if begins(&["curve_"]) => "Options for keys",
+        _ if begins(&["redis_", "remote_db_"]) => "Options for Redis",
+        "nb_db_class" | "sqlite_path" | "batch_amount" | "store_timeout_ms" | "deletes_remembered" => {
+            "Options for the store"
+        }
+        "publisher_role" | "publisher_timeout_ms" | "publisher_advertise" => DISCOVERY,
+        _ if begins(&["discover", "listener_", "ack_", "monitor_"]) => DISCOVERY,
+        _ if begins(&["queue_", "dispatcher_"]) => "Options for the queue and the callbacks",
+        _ if begins(&["max_", "send_hwm", "receive_hwm", "multicast_"]) => "Options that limit",
+        _ if begins(&["pub", "topics", "codec", "join_frames"]) => "Options of the network",
+        _ => "Options for times and losses",
+    }
+}
+
 /// The flag of an option.
 fn flag(option: &'static OptionDoc) -> Arg {
     let default = match option.default {
@@ -146,7 +166,7 @@ fn flag(option: &'static OptionDoc) -> Arg {
         })
         .help(help)
         .long_help(long)
-        .help_heading("Options of the library")
+        .help_heading(heading(option.name))
         .hide_short_help(!COMMON.contains(&option.name))
         .allow_negative_numbers(true)
         .global(true);

@@ -235,7 +235,7 @@ impl Watch<'_> {
         let printed = line(&mut self.columns, out, &Line::Synced { rows }).and_then(|()| out.flush());
         printed.map_err(output::failed)?;
         self.supervisor.ready();
-        if rows == 0 && !self.args.check {
+        if rows == 0 {
             let tables: Vec<_> = self.args.table.iter().map(|table| format!("table {table:?}")).collect();
             output::say(&format!("there is no row of {} in {}", tables.join(" or "), self.place));
         }

@@ -73,9 +73,6 @@ impl Census {
             *count = most.min(*count);
             *count > 0
         });
-        if most == 0 {
-            self.topics.all_known();
-        }
     }
 
     /// Counts a subscription; all earlier reports of connections must have been counted.
@@ -133,9 +130,10 @@ impl Census {
             return self.topics.given_up(topic);
         };
         let known = self.subscribers.get(&who.connection);
-        // What another connection with this number says counts no more.
-        if known.is_some_and(|known| known.who.place == who.place) {
-            self.topics.remove(topic, who.connection);
+        match known.is_some_and(|known| known.who.place == who.place) {
+            true => self.topics.remove(topic, who.connection),
+            // It is closed already, or never had a topic.
+            false => self.topics.given_up_late(topic),
         }
     }
 
@@ -152,6 +150,9 @@ impl Census {
 
     /// Returns the connection to end, or `Some(None)` for all, if the topics take too much memory.
     pub(super) fn excess(&mut self, now: Instant) -> Option<Option<u32>> {
+        if self.others() == 0 {
+            self.topics.all_known();
+        }
         self.topics.excess(now)
     }
 

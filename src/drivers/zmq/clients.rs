@@ -39,8 +39,8 @@ type Stamp = (PathBuf, u64, u64, u64, i64, i64);
 /// The least time between two looks at the files, but for a client that is not on the list.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The looks for clients that are not on the list take this part of the time at most, beyond a time in advance: who knows
-/// the server's key can ask as often as he likes.
+/// Beyond one look each [`LOOK`], the looks for clients that are not on the list take this part of the time at most, and a
+/// time in advance: a client that knows the server's key can ask without limit.
 const SHARE: u32 = 10;
 const ADVANCE: Duration = Duration::from_secs(1);
 
@@ -130,8 +130,12 @@ fn is_settled(files: &[Stamp], at: SystemTime) -> bool {
 
 /// True for a hidden file, and for one that an editor or a package leaves beside one that has changed.
 fn is_left_over(name: &[u8]) -> bool {
-    let ends: [&[u8]; 6] = [b"~", b".bak", b".old", b".orig", b".dpkg-old", b".dpkg-dist"];
-    name.starts_with(b".") || name.starts_with(b"#") || ends.iter().any(|end| name.ends_with(end))
+    let ends = ["~", ".bak", ".old", ".orig", ".tmp", ".rpmsave", ".rpmnew", ".rpmorig"];
+    let parts = [".dpkg-", ".ucf-"].map(str::as_bytes);
+    name.starts_with(b".")
+        || name.starts_with(b"#")
+        || ends.iter().any(|end| name.ends_with(end.as_bytes()))
+        || parts.iter().any(|part| name.windows(part.len()).any(|at| at == *part))
 }
 
 /// The files of the list; what was left over, and folders in the folder, are not among them.
@@ -265,7 +269,7 @@ mod tests {
         for (number, name) in ["a", "b"].iter().enumerate() {
             fs::write(folder.path().join(name), KEYS[number]).unwrap();
         }
-        for name in [".hidden", "a~", "a.bak", "#a#"] {
+        for name in [".hidden", "a~", "a.bak", "#a#", "a.dpkg-old", "a.rpmsave"] {
             fs::write(folder.path().join(name), "nonsense").unwrap();
         }
         fs::create_dir(folder.path().join("folder")).unwrap();

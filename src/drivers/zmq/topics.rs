@@ -10,7 +10,7 @@ pub(super) struct Topics {
     all: HashMap<u64, Topic>,
     /// The charge for all.
     total: usize,
-    /// The part of it that stands for topics which an unknown peer had, and that somebody has given up.
+    /// The part of it that stands for topics which an unknown peer had, and that a peer has given up.
     spent: usize,
     /// What each known connection has.
     of: HashMap<u32, Held>,
@@ -46,7 +46,7 @@ pub(super) const MAX_CHARGE: usize = 16 << 20;
 const EACH: usize = 32;
 
 /// The charge for each known connection that has a topic.
-const HOLDER: usize = 2;
+const HOLDER: usize = 1;
 
 /// The least charge for which a connection is ended.
 const LEAST: usize = MAX_CHARGE / 64;
@@ -74,6 +74,7 @@ impl Topics {
                 is_given_up: false,
             }
         });
+        topic.is_given_up = false;
         match connection {
             Some(connection) => {
                 let held = self.of.entry(connection).or_default();
@@ -96,7 +97,15 @@ impl Topics {
             && held.topics.remove(&hash)
         {
             held.charge = held.charge.saturating_sub(HOLDER);
-            self.release(hash);
+            self.release(hash, connection);
+            self.forget(hash, true);
+        }
+    }
+
+    /// As [`Topics::remove`], for a connection that is closed, or that never had a topic.
+    pub(super) fn given_up_late(&mut self, topic: &[u8]) {
+        let hash = self.hasher.hash_one(topic);
+        if self.all.get(&hash).is_some_and(|topic| !topic.is_nameless) {
             self.forget(hash, true);
         }
     }
@@ -111,7 +120,7 @@ impl Topics {
     /// Called when a connection is closed; libzmq gives up its topics one by one, as far as no other has them.
     pub(super) fn closed(&mut self, connection: u32) {
         for hash in self.of.remove(&connection).unwrap_or_default().topics {
-            self.release(hash);
+            self.release(hash, connection);
             self.forget(hash, false);
         }
     }
@@ -121,10 +130,17 @@ impl Topics {
         self.total -= std::mem::take(&mut self.spent);
     }
 
-    fn release(&mut self, hash: u64) {
-        if let Some(topic) = self.all.get_mut(&hash) {
-            topic.holders -= 1;
-            self.total -= HOLDER;
+    fn release(&mut self, hash: u64, connection: u32) {
+        let Some(topic) = self.all.get_mut(&hash) else {
+            return;
+        };
+        topic.holders -= 1;
+        self.total -= HOLDER;
+        // The descriptor may be another connection's next.
+        if topic.first.take_if(|first| *first == connection).is_some()
+            && let Some(held) = self.of.get_mut(&connection)
+        {
+            held.charge = held.charge.saturating_sub(topic.charge);
         }
     }
 
@@ -137,17 +153,12 @@ impl Topics {
         if !topic.is_given_up || topic.holders > 0 {
             return;
         }
-        let Topic { charge, first, .. } = *topic;
         match topic.is_nameless {
             // One unknown peer may have it, and another may have given it up.
-            true => self.spent += charge,
-            false => self.total -= charge,
+            true => self.spent += topic.charge,
+            false => self.total -= topic.charge,
         }
         self.all.remove(&hash);
-        if let Some(held) = first.and_then(|connection| self.of.get_mut(&connection)) {
-            // The descriptor may be another connection's by now.
-            held.charge = held.charge.saturating_sub(charge);
-        }
     }
 
     pub(super) fn contains(&self, topic: &[u8]) -> bool {
@@ -228,6 +239,11 @@ mod tests {
         assert!(topics.contains(b"a"), "an unknown peer never had it");
         topics.remove(b"a", 1);
         assert!(!topics.contains(b"a"));
+        // A connection that is closed has given it up before.
+        topics.add(b"a", Some(1));
+        topics.closed(1);
+        topics.given_up_late(b"a");
+        assert!(!topics.contains(b"a"));
         // libzmq's word may come before that of the closed connection, or after.
         for is_closed_first in [true, false] {
             topics.add(b"b", Some(1));
@@ -259,6 +275,7 @@ mod tests {
         }
         assert_eq!(topics.excess(start), None);
         assert!(matches!(topics.excess(start + PATIENCE), Some(Some(_))));
+        topics.remove(&0_u32.to_le_bytes(), 1);
         (1..=connection).for_each(|connection| topics.closed(connection));
         (0..200_000_u32).for_each(|topic| topics.given_up(&topic.to_le_bytes()));
         assert_eq!((topics.total, topics.all.len(), topics.of.len()), (0, 0, 0));

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::run::{Heard, RunState};
+use super::run::{Heard, Run, RunState, clash};
 use super::sequence::Sequence;
-use super::{Continuity, Scope, Sender, earlier, find, grow, shrink};
+use super::{Continuity, STRAGGLERS, Scope, Sender, earlier, find, grow, shrink};
 use crate::codec::{Hello, TOLD};
 use crate::subscriber::session::peer::Peer;
 
@@ -31,6 +31,9 @@ impl Continuity {
             Some(run) if run.address != *from.address => return,
             _ => {}
         }
+        if is_owner {
+            self.look_for_a_clash(scope, from);
+        }
         self.hear_round(scope, from, hello, now);
         for (name, number, age) in &hello.topics {
             let Some(topic) = scope.topics.get(name.as_bytes()).cloned() else {
@@ -51,7 +54,7 @@ impl Continuity {
                 }
                 None => {
                     grow(&mut self.sizes, &run.charged);
-                    run.topics.insert(topic.clone(), Sequence::after(*number));
+                    run.topics.insert(topic.clone(), Sequence::told(*number, now));
                     if !scope.is_covered(&topic, from.address, sent_by) {
                         self.pending.unproven(topic, now);
                     }
@@ -66,6 +69,23 @@ impl Continuity {
             self.scan = earlier(self.scan, run.silent_at(self.silent));
         }
         self.limit(from.address, scope.most());
+    }
+
+    /// Reports another publisher of this id, if one was still heard at its own address a while after this run began.
+    fn look_for_a_clash(&mut self, scope: Scope<'_>, from: &Sender<'_>) {
+        let Some(runs) = self.publishers.get_mut(from.publisher) else {
+            return;
+        };
+        let own = runs.iter().find(|run| run.epoch == from.epoch && !run.has_clashed);
+        let Some(since) = own.map(|run| run.began + STRAGGLERS) else {
+            return;
+        };
+        let clashes = |run: &Run| run.heard > since && scope.is_elsewhere(from.publisher, run, from.address);
+        if runs.iter().any(clashes) {
+            runs.iter_mut().for_each(|run| run.has_clashed = true);
+            self.counters.clashes += 1;
+            self.errors.push(clash(from.publisher));
+        }
     }
 
     /// Counts the round. A topic is named in [`TOLD`] rounds after its last use, so if none of that many rounds arrived

@@ -17,8 +17,11 @@ pub(super) struct Run {
     /// The address whose budget the run counts against.
     pub(super) charged: Name,
     pub(super) state: RunState,
+    pub(super) began: Instant,
     /// It has answered a question at its address.
     pub(super) has_answered: bool,
+    /// That another publisher has its id was reported.
+    pub(super) has_clashed: bool,
     /// When something was last received from the run, or the process could not read.
     pub(super) heard: Instant,
     /// The interval of its hellos; `None` if it never sent one.
@@ -82,7 +85,9 @@ impl Run {
             charged: address.clone(),
             address,
             state: RunState::Running,
+            began: now,
             has_answered: false,
+            has_clashed: false,
             heard: now,
             period: None,
             rounds: Rounds::default(),

@@ -12,7 +12,7 @@ pub(in crate::subscriber::session) const WINDOW: Duration = Duration::from_milli
 pub(in crate::subscriber::session) const MAX_HELD: usize = 2 * MOST_JOINED;
 
 /// The state of one sequence; `T` is the numbered item.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::subscriber::session) struct Sequence<T> {
     /// Everything up to this number was handed out, was given up, or precedes the first number.
     last: u64,
@@ -24,12 +24,16 @@ pub(in crate::subscriber::session) struct Sequence<T> {
 #[derive(Debug, Clone, Copy)]
 struct Told {
     to: u64,
-    /// What was sent by then needs no report any more.
+    /// What was sent later was not given up with them.
     by: Instant,
 }
 
+/// How much later than a hello what was sent before it may come. While a hello is true this does not matter; after a lie
+/// a loss may go unnoticed for so long.
+pub(in crate::subscriber::session) const LATE: Duration = Duration::from_secs(30);
+
 /// State of numbers above one that has not come.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Early<T> {
     held: BTreeMap<u64, Held<T>>,
     /// The highest number known to have been sent, and a time by which it had been sent.
@@ -38,7 +42,7 @@ struct Early<T> {
     since: Instant,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Held<T> {
     item: T,
     /// A time by which the number before it had been sent.
@@ -74,6 +78,16 @@ impl<T> Sequence<T> {
             last,
             early: None,
             told: None,
+        }
+    }
+
+    /// Creates a sequence of which only a hello has been heard, which named this number.
+    pub(in crate::subscriber::session) fn told(to: u64, now: Instant) -> Sequence<T> {
+        let by = now + LATE;
+        Sequence {
+            last: 0,
+            early: None,
+            told: Some(Box::new(Told { to, by })),
         }
     }
 
@@ -128,8 +142,8 @@ impl<T> Sequence<T> {
         Accepted::Early
     }
 
-    /// True if the numbers before this one were reported missing after they had been sent. If they were reported before,
-    /// the hello that named them lied.
+    /// True if the numbers before this one were given up after they had been sent. If they were given up before, the hello
+    /// that named them lied.
     fn is_excused_before(&mut self, number: u64, previous_by: Instant) -> bool {
         let told = self.told.as_ref().filter(|told| number - 1 <= told.to);
         let is_excused = told.is_some_and(|told| previous_by <= told.by);
@@ -139,15 +153,10 @@ impl<T> Sequence<T> {
         is_excused
     }
 
-    /// Called when what was given up was reported now: what was sent by then is covered.
-    pub(in crate::subscriber::session) fn reported(&mut self, now: Instant) {
-        if let Some(told) = &mut self.told {
-            told.by = now;
-        }
-    }
-
     /// Notes that `number` had been sent by `sent_by`.
     pub(in crate::subscriber::session) fn learn(&mut self, number: u64, sent_by: Instant, now: Instant) {
+        let lied = |told: &mut Box<Told>| number > self.last && number <= told.to && sent_by > told.by;
+        self.told.take_if(lied);
         if number > self.last() {
             let early = self.early.get_or_insert_with(|| Box::new(Early::new(now)));
             early.learn(number, sent_by);
@@ -170,7 +179,7 @@ impl<T> Sequence<T> {
     }
 
     /// Gives up the missing numbers, appends the items that waited for them to `out`, and returns what was given up.
-    pub(in crate::subscriber::session) fn give_up(&mut self, out: &mut Vec<T>) -> Option<Missing> {
+    pub(in crate::subscriber::session) fn give_up(&mut self, now: Instant, out: &mut Vec<T>) -> Option<Missing> {
         let early = self.early.take()?;
         let from = self.last() + 1;
         let (mut to, mut count, mut sent_by) = (from - 1, 0, early.since);
@@ -187,7 +196,7 @@ impl<T> Sequence<T> {
         if early.sent > before {
             (to, sent_by) = (early.sent, early.sent_by);
             count += early.sent - before;
-            self.told = Some(Box::new(Told { to, by: sent_by }));
+            self.told = Some(Box::new(Told { to, by: now + LATE }));
         }
         (count > 0).then_some(Missing {
             from,

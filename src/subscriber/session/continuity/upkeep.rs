@@ -82,11 +82,12 @@ impl Continuity {
                 self.waiting.push((publisher, epoch, topic));
                 continue;
             }
-            let Some(missing) = sequence.give_up(out) else { continue };
+            let Some(missing) = sequence.give_up(now, out) else {
+                continue;
+            };
             self.counters.gaps += 1;
             self.counters.lost = self.counters.lost.saturating_add(missing.count);
             if !scope.is_covered(&topic, &run.address, missing.sent_by) {
-                sequence.reported(now);
                 self.pending.gap(publisher, topic, missing, now);
             }
         }

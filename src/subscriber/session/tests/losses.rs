@@ -78,7 +78,7 @@ fn a_lost_last_update_is_told_by_a_hello() {
     world.hear(1, "a", 1, 0);
     world.hello(1, 900, &[("a", 3, 800), ("other", 7, 1)], false);
     assert_eq!(world.told_by(1_200), [gap("a", 2, 3)]);
-    world.hear(1_300, "a", 4, 1_200);
+    world.hear(1_300, "a", 4, 0);
     assert_eq!(world.delivered(), [1, 4]);
 }
 

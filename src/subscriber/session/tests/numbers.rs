@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use crate::subscriber::session::continuity::sequence::{Accepted, MAX_HELD, Missing, Sequence, WINDOW};
+use crate::subscriber::session::continuity::sequence::{Accepted, LATE, MAX_HELD, Missing, Sequence, WINDOW};
 
 #[test]
 fn a_full_window_does_not_wait() {
@@ -17,60 +17,63 @@ fn a_full_window_does_not_wait() {
     }
     assert_eq!(sequence.deadline(), Some(start));
     assert!(sequence.is_full());
-    let missing = sequence.give_up(&mut out).unwrap();
+    let missing = sequence.give_up(start, &mut out).unwrap();
     assert_eq!((missing.from, missing.to, out.len()), (2, 2, MAX_HELD));
 }
 
 #[test]
-fn what_a_hello_has_shown_missing_is_reported_once() {
+fn what_a_hello_has_shown_missing_is_given_up_once() {
     let start = Instant::now();
     let mut sequence = Sequence::after(4);
     let mut out = Vec::new();
     sequence.learn(8, start, start);
-    assert_eq!(
-        sequence.give_up(&mut out).map(|missing| (missing.from, missing.to)),
-        Some((5, 8))
-    );
-    sequence.reported(start + WINDOW);
+    let missing = sequence.give_up(start + WINDOW, &mut out);
+    assert_eq!(missing.map(|missing| (missing.from, missing.to)), Some((5, 8)));
+    sequence.learn(8, start, start + WINDOW);
     assert_eq!(
         sequence.accept(7, 7, start, start + WINDOW, &mut out),
         Accepted::InOrder
     );
-    let sent_by = start + Duration::from_millis(1);
-    assert_eq!(
-        sequence.accept(9, 9, sent_by, start + 2 * WINDOW, &mut out),
-        Accepted::InOrder
-    );
-    assert_eq!(
-        sequence.accept(8, 8, start, start + 2 * WINDOW, &mut out),
-        Accepted::Duplicate
-    );
+    let sent_by = start + 2 * WINDOW;
+    assert_eq!(sequence.accept(9, 9, sent_by, sent_by, &mut out), Accepted::InOrder);
+    assert_eq!(sequence.accept(8, 8, start, sent_by, &mut out), Accepted::Duplicate);
     assert_eq!((sequence.deadline(), out), (None, vec![7, 9]));
 }
 
-/// Whoever may send hellos can name numbers that were never sent.
+/// A sender of hellos can name numbers that were never sent.
 #[test]
 fn a_lie_about_what_was_sent_hides_no_later_loss() {
     let start = Instant::now();
+    let later = start + 2 * LATE;
     for lie in [6, 7, 8, u64::MAX] {
-        let mut sequence = Sequence::after(4);
-        let mut out = Vec::new();
-        sequence.learn(lie, start, start);
-        assert_eq!(
-            sequence.give_up(&mut out).map(|missing| (missing.from, missing.to)),
-            Some((5, lie))
-        );
-        sequence.reported(start + WINDOW);
-        let later = start + Duration::from_secs(1);
-        assert!(sequence.is_next(5));
-        assert_eq!(sequence.accept(5, 5, start, later, &mut out), Accepted::InOrder);
-        // The sixth was sent after the report, and is lost.
-        assert_eq!(sequence.accept(7, 7, later, later, &mut out), Accepted::Early);
-        let missing = sequence
-            .give_up(&mut out)
-            .map(|missing| (missing.from, missing.to, missing.count));
-        assert_eq!((missing, &out), (Some((6, 6, 1)), &vec![5, 7]));
-        assert!(sequence.is_next(8));
+        let given_up = || {
+            let mut sequence = Sequence::after(4);
+            sequence.learn(lie, start, start);
+            let missing = sequence.give_up(start, &mut Vec::new());
+            assert_eq!(missing.map(|missing| (missing.from, missing.to)), Some((5, lie)));
+            sequence
+        };
+        let heard_of = || Sequence::told(lie, start);
+        for (mut sequence, next) in [(given_up(), 5), (heard_of(), 1)] {
+            let mut out = Vec::new();
+            assert!(sequence.is_next(next));
+            assert_eq!(sequence.accept(next, next, start, later, &mut out), Accepted::InOrder);
+            // One is sent later, and lost. What shows it is the next update, or the next hello.
+            let mut of_hello = sequence.clone();
+            assert_eq!(
+                sequence.accept(next + 2, next + 2, later, later, &mut out),
+                Accepted::Early
+            );
+            let missing = |missing: Option<Missing>| missing.map(|it| (it.from, it.to, it.count));
+            let lost = missing(sequence.give_up(later, &mut out));
+            assert_eq!((lost, &out), (Some((next + 1, next + 1, 1)), &vec![next, next + 2]));
+            assert!(sequence.is_next(next + 3));
+            of_hello.learn(next + 1, later, later);
+            assert_eq!(
+                missing(of_hello.give_up(later, &mut out)),
+                Some((next + 1, next + 1, 1))
+            );
+        }
     }
 }
 
@@ -98,7 +101,7 @@ proptest! {
         for (number, wait) in numbers {
             now += if shuffled_only { Duration::ZERO } else { Duration::from_millis(wait) };
             if sequence.deadline().is_some_and(|at| at <= now) {
-                declare(sequence.give_up(&mut out), &out)?;
+                declare(sequence.give_up(now, &mut out), &out)?;
             }
             sent.insert(number);
             sequence.accept(number, number, now, now, &mut out);
@@ -108,7 +111,7 @@ proptest! {
             prop_assert_eq!(out.len() as u64, highest);
         }
         sequence.learn(70, now, now);
-        declare(sequence.give_up(&mut out), &out)?;
+        declare(sequence.give_up(now, &mut out), &out)?;
         prop_assert!(sequence.deadline().is_none());
         prop_assert!(out.windows(2).all(|pair| pair[0] < pair[1]), "in order, none twice: {:?}", out);
         prop_assert_eq!(out.len() + missing.len(), 70, "{:?} {:?}", out, missing);

@@ -256,3 +256,45 @@ fn made_up_runs_of_a_publisher_that_answers_elsewhere_replace_nothing() {
     world.hear_of("p", 1, "here", "a", 3, 0);
     assert_eq!(world.told_by(900), [gap("a", 2, 2)]);
 }
+
+#[test]
+fn two_publishers_with_one_id_at_addresses_of_their_own_are_reported_once() {
+    let mut world = World::with(SubscriberOptions::default());
+    world.register("a");
+    for (epoch, address) in [(1, "here"), (2, "there")] {
+        world.greeting = Some(("p", epoch));
+        world.listen(address);
+        world.mute.insert(address.into());
+    }
+    world.told.clear();
+    for number in 1..=20 {
+        world.pass(100 * number);
+        for (epoch, address) in [(1, "here"), (2, "there")] {
+            world.hear_of("p", epoch, address, "a", number, 100);
+            world.hello_of("p", epoch, address, &round(number, &[]), false);
+        }
+    }
+    assert_eq!(
+        (world.session.stats().clashes, world.errors.len()),
+        (1, 1),
+        "{:?}",
+        world.errors
+    );
+    // Both are followed.
+    assert_eq!(world.delivered().len(), 40);
+    world.hear_of("p", 1, "here", "a", 22, 100);
+    assert_eq!(world.told_by(2_600), [gap("a", 21, 21)]);
+}
+
+/// Nothing was heard on the topic, and the lie comes through the publisher's own address, as over Redis.
+#[test]
+fn a_hello_that_lies_about_a_topic_hides_no_update() {
+    let mut world = World::new();
+    world.hello(1, 1, &[("a", u64::MAX, 0)], false);
+    world.told_by(500);
+    world.told.clear();
+    for number in [1, 2] {
+        world.hear(600, "a", number, 0);
+    }
+    assert_eq!(world.delivered(), [1, 2]);
+}
