@@ -233,7 +233,7 @@ mod tests {
             deletes_remembered
         });
         agree!(DatabaseOptions { timeout });
-        agree!(MonitorOptions { interval, delay } but hook);
+        agree!(MonitorOptions { interval } but delay, hook);
         agree!(RegistryOptions { timeout, interval } but hook);
         agree!(ListenerOptions { timeout, interval } but id, retention, hook);
         agree!(NotifierOptions { ack_timeout, notify_timeout, timeout, interval } but id, delivery, window, capacity, hook);

@@ -73,6 +73,7 @@ fn nobody_gives_up_the_topics_of_others() {
         let publisher = Publisher::new(&pub_sub("tcp://127.0.0.1:0"), PublisherOptions::default()).unwrap();
         let address = publisher.address().unwrap();
         let mut other = Receiver::connect(&pub_sub("tcp://127.0.0.1:0"), &[&address]);
+        other.expect(&Event::Connected(address.clone()));
         publisher.wait_subscribed(&Topic::ALL, LONG).unwrap();
         let dial = || TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
         for round in 0..3 {

@@ -1,8 +1,10 @@
 //! The topics that peers have subscribed to, and how much memory they take.
 
-use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
+
+// Keys are hashes already, with a random key.
+use hashbrown::{HashMap, HashSet};
 
 /// The topics with at least one subscription.
 #[derive(Debug, Default)]

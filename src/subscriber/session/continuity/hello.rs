@@ -32,7 +32,7 @@ impl Continuity {
             _ => {}
         }
         if is_owner {
-            self.look_for_a_clash(scope, from);
+            self.look_for_a_clash(scope, from, now);
         }
         self.hear_round(scope, from, hello, now);
         for (name, number, age) in &hello.topics {
@@ -72,7 +72,7 @@ impl Continuity {
     }
 
     /// Reports another publisher of this id, if one was still heard at its own address a while after this run began.
-    fn look_for_a_clash(&mut self, scope: Scope<'_>, from: &Sender<'_>) {
+    fn look_for_a_clash(&mut self, scope: Scope<'_>, from: &Sender<'_>, now: Instant) {
         let Some(runs) = self.publishers.get_mut(from.publisher) else {
             return;
         };
@@ -85,6 +85,7 @@ impl Continuity {
             runs.iter_mut().for_each(|run| run.has_clashed = true);
             self.counters.clashes += 1;
             self.errors.push(clash(from.publisher));
+            self.scan = Some(now);
         }
     }
 

@@ -274,6 +274,7 @@ fn two_publishers_with_one_id_at_addresses_of_their_own_are_reported_once() {
             world.hello_of("p", epoch, address, &round(number, &[]), false);
         }
     }
+    world.pass(2_100);
     assert_eq!(
         (world.session.stats().clashes, world.errors.len()),
         (1, 1),
