@@ -36,9 +36,9 @@ const KEYS: u64 = 100;
 const REPLICAS: usize = 10;
 
 /// The most memory, in MiB, that an attack costs a replica, and the service. A process that is too slow for its peers
-/// holds `receive_hwm` messages of each: here 1,000 of a liar's, and 100,000 of local writers'.
+/// holds `receive_hwm` messages of each: here 1,000 of a liar's, and 100,000 of local writers', of up to 4 KiB.
 const REPLICA: u64 = 128;
-const SERVICE: u64 = 320;
+const SERVICE: u64 = 600;
 
 /// Messages a second of each attacker, and how long.
 fn strength() -> (u64, Duration) {
@@ -361,9 +361,8 @@ fn hostile_peers_do_no_harm() {
         rows.put("0", &0).unwrap();
 
         let context = zmq::Context::new();
-        let (liar, lies) = peer::bound(&context, zmq::XPUB);
+        let (liar, lies) = peer::bound_with(&context, zmq::XPUB, 1000);
         liar.set_xpub_verbose(true).unwrap();
-        liar.set_sndhwm(1000).unwrap();
         let mut watch = host.live_watch(&[]);
         let mut copies: Vec<_> = (0..REPLICAS)
             .map(|number| match number % 2 {

@@ -3,9 +3,14 @@
 
 /// A bare socket, bound to a free port, and its address.
 pub(crate) fn bound(context: &zmq::Context, kind: zmq::SocketType) -> (zmq::Socket, String) {
+    bound_with(context, kind, 0)
+}
+
+/// As [`bound`], for at most this many messages that wait for a peer.
+pub(crate) fn bound_with(context: &zmq::Context, kind: zmq::SocketType, hwm: i32) -> (zmq::Socket, String) {
     let socket = context.socket(kind).unwrap();
     socket.set_linger(0).unwrap();
-    socket.set_sndhwm(0).unwrap();
+    socket.set_sndhwm(hwm).unwrap();
     socket.bind("tcp://127.0.0.1:*").unwrap();
     let address = socket.get_last_endpoint().unwrap().unwrap();
     let address = address.trim_end_matches('\0').to_owned();
