@@ -112,6 +112,12 @@ impl Copy {
     }
 }
 
+/// The sync events among the lines of a watch.
+fn read_syncs(watch: &mut Process) -> impl Iterator<Item = Value> {
+    let lines = std::iter::from_fn(|| watch.line_by(Instant::now()));
+    lines.map(|line| json(&line)).filter(|event| event["event"] == "sync")
+}
+
 /// What a process has used.
 struct Cost {
     what: &'static str,
@@ -384,6 +390,7 @@ fn hostile_peers_do_no_harm() {
             Cost::of("a replica beside it", &copies[0].process),
         ];
 
+        let mut syncs = Vec::new();
         let (is_over, told, opened) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
         let (is_over, told, opened) = (&is_over, &told, &opened);
         let port: SocketAddr = host.network.strip_prefix("tcp://").unwrap().parse().unwrap();
@@ -435,6 +442,7 @@ fn hostile_peers_do_no_harm() {
                     let _ = rows.delete(&(number * 3 % KEYS).to_string());
                 }
                 copies.iter_mut().for_each(|copy| _ = copy.read());
+                syncs.extend(read_syncs(&mut watch));
                 costs.iter_mut().for_each(Cost::look);
                 pause(Duration::from_millis(20));
             }
@@ -456,10 +464,7 @@ fn hostile_peers_do_no_harm() {
                 opened.load(Ordering::Relaxed)
             );
         });
-        let syncs: Vec<Value> = std::iter::from_fn(|| watch.line_by(Instant::now()))
-            .map(|line| json(&line))
-            .filter(|event| event["event"] == "sync")
-            .collect();
+        syncs.extend(read_syncs(&mut watch));
         assert_eq!(syncs, Vec::<Value>::new(), "beside the attack");
         let [service, attacked, beside] = costs.each_ref().map(Cost::more);
         assert!(service <= SERVICE && attacked <= REPLICA && beside <= REPLICA / 4);
