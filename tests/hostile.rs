@@ -204,19 +204,21 @@ struct Liar {
     writer: Origin,
     /// A million tiny updates, and a hello of a million topics.
     huge: [(&'static str, Vec<u8>); 2],
+    /// The number of questions that it has answered.
+    answers: u64,
 }
 
 impl Liar {
-    fn strike(&mut self) {
+    /// Returns true if it has told a lie.
+    fn strike(&mut self) -> bool {
         self.answer();
         let (topic, payload) = self.lie();
-        let _ = self
-            .socket
-            .send_multipart([topic.as_bytes(), &payload[..]], zmq::DONTWAIT);
+        let lie = [topic.as_bytes(), &payload[..]];
+        self.socket.send_multipart(lie, zmq::DONTWAIT).is_ok()
     }
 
     /// Answers questions, so that its address counts as live.
-    fn answer(&self) {
+    fn answer(&mut self) {
         while let Ok(subscription) = self.socket.recv_bytes(zmq::DONTWAIT) {
             if let Some(topic) = subscription
                 .strip_prefix(b"\x01")
@@ -224,6 +226,7 @@ impl Liar {
             {
                 let answer = hello("liar", 1, "hello", r#"{"every":1000,"at":1}"#);
                 let _ = self.socket.send_multipart([topic, &answer[..]], zmq::DONTWAIT);
+                self.answers += 1;
             }
         }
     }
@@ -416,12 +419,13 @@ fn hostile_peers_do_no_harm() {
                         ),
                     ),
                 ],
+                answers: 0,
             };
             scope.spawn(move || {
                 repeat(is_over, rate, || {
-                    liar.strike();
-                    told.fetch_add(1, Ordering::Relaxed);
+                    told.fetch_add(liar.strike().into(), Ordering::Relaxed);
                 });
+                assert!(liar.answers > 0, "it was never asked");
             });
             scope.spawn(move || strangers(port, is_over, opened));
             scope.spawn(|| {
@@ -463,7 +467,9 @@ fn hostile_peers_do_no_harm() {
                 told.load(Ordering::Relaxed),
                 opened.load(Ordering::Relaxed)
             );
+            assert!(told.load(Ordering::Relaxed) > 1000 && opened.load(Ordering::Relaxed) > 100);
         });
+        assert!(watch.is_running());
         syncs.extend(read_syncs(&mut watch));
         assert_eq!(syncs, Vec::<Value>::new(), "beside the attack");
         let [service, attacked, beside] = costs.each_ref().map(Cost::more);

@@ -14,6 +14,8 @@ pub(super) struct Topics {
     total: usize,
     /// The part of it that stands for topics which an unknown peer had, and that a peer has given up.
     spent: usize,
+    /// There was an unknown peer with a topic.
+    had_nameless: bool,
     /// What each known connection has.
     of: HashMap<u32, Held>,
     /// When the charge was first found too high.
@@ -51,7 +53,7 @@ const EACH: usize = 32;
 const HOLDER: usize = 1;
 
 /// The least charge for which a connection is ended.
-const LEAST: usize = MAX_CHARGE / 64;
+const LEAST: usize = MAX_CHARGE / 128;
 
 /// How long the charge may be too high before the connection with the highest is ended, and before all are, since none
 /// has a high one. The topics of a closed connection are removed a moment after its end.
@@ -86,7 +88,7 @@ impl Topics {
                 }
                 held.charge += charge;
             }
-            None => topic.is_nameless = true,
+            None => (topic.is_nameless, self.had_nameless) = (true, true),
         }
         self.total += charge;
     }
@@ -130,6 +132,14 @@ impl Topics {
     /// Called when there is no unknown peer: those that were have taken their topics along.
     pub(super) fn all_known(&mut self) {
         self.total -= std::mem::take(&mut self.spent);
+        if std::mem::take(&mut self.had_nameless) {
+            self.all.retain(|_, topic| {
+                topic.is_nameless = false;
+                let is_held = topic.holders > 0;
+                self.total -= if is_held { 0 } else { topic.charge };
+                is_held
+            });
+        }
     }
 
     fn release(&mut self, hash: u64, connection: u32) {
@@ -293,7 +303,13 @@ mod tests {
         }
         assert!(!topics.contains(&[0]));
         assert_eq!(topics.total, 10 * (1 + EACH));
+        // A known connection has one too, and gives it up last.
+        topics.add(b"both", None);
+        topics.add(b"both", Some(7));
+        topics.closed(7);
+        topics.given_up_late(b"both");
+        topics.add(b"known", Some(8));
         topics.all_known();
-        assert_eq!(topics.total, 0);
+        assert_eq!((topics.total, topics.all.len()), (5 + EACH + HOLDER, 1));
     }
 }

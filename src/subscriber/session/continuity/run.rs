@@ -22,8 +22,10 @@ pub(super) struct Run {
     pub(super) has_answered: bool,
     /// That another publisher has its id was reported.
     pub(super) has_clashed: bool,
-    /// When something was last received from the run, or the process could not read.
+    /// When something was last received from the run.
     pub(super) heard: Instant,
+    /// Silence before this time does not count.
+    excused: Instant,
     /// The interval of its hellos; `None` if it never sent one.
     pub(super) period: Option<Duration>,
     pub(super) rounds: Rounds,
@@ -89,6 +91,7 @@ impl Run {
             has_answered: false,
             has_clashed: false,
             heard: now,
+            excused: now,
             period: None,
             rounds: Rounds::default(),
             topics: HashMap::new(),
@@ -103,13 +106,13 @@ impl Run {
     /// When the run will have been silent for `times` hello periods; `None` if it is not expected to send anything.
     pub(super) fn silent_at(&self, times: f64) -> Option<Instant> {
         let period = self.period.filter(|_| self.state == RunState::Running)?;
-        Some(self.heard + period.max(MIN_PERIOD).mul_f64(times))
+        Some(self.heard.max(self.excused) + period.max(MIN_PERIOD).mul_f64(times))
     }
 
     /// Excuses silence if the process could not read for a large part of a period (`late`).
     pub(super) fn excuse(&mut self, late: Duration, now: Instant) {
         if self.period.is_some_and(|period| late > period.max(MIN_PERIOD) / 2) {
-            self.heard = self.heard.max(now);
+            self.excused = now;
         }
     }
 

@@ -28,8 +28,8 @@ struct Told {
     by: Instant,
 }
 
-/// How much later than a hello what was sent before it may come. While a hello is true this does not matter; after a lie
-/// a loss may go unnoticed for so long.
+/// How much later than a hello what was sent before it may come. After a lie, losses of what is sent within this time may
+/// never be noticed.
 pub(in crate::subscriber::session) const LATE: Duration = Duration::from_secs(30);
 
 /// State of numbers above one that has not come.
@@ -146,7 +146,9 @@ impl<T> Sequence<T> {
     /// that named them lied.
     fn is_excused_before(&mut self, number: u64, previous_by: Instant) -> bool {
         let told = self.told.as_ref().filter(|told| number - 1 <= told.to);
-        let is_excused = told.is_some_and(|told| previous_by <= told.by);
+        // The first hello of a topic may be long ago when its next update comes.
+        let is_first = |told: &Told| self.last == 0 && number - 1 == told.to;
+        let is_excused = told.is_some_and(|told| previous_by <= told.by || is_first(told));
         if told.is_some() && !is_excused {
             self.told = None;
         }
@@ -155,7 +157,11 @@ impl<T> Sequence<T> {
 
     /// Notes that `number` had been sent by `sent_by`.
     pub(in crate::subscriber::session) fn learn(&mut self, number: u64, sent_by: Instant, now: Instant) {
-        let lied = |told: &mut Box<Told>| number > self.last && number <= told.to && sent_by > told.by;
+        let has_begun = self.last > 0;
+        let lied = |told: &mut Box<Told>| {
+            let is_within = number > self.last && (number < told.to || has_begun && number == told.to);
+            is_within && sent_by > told.by
+        };
         self.told.take_if(lied);
         if number > self.last() {
             let early = self.early.get_or_insert_with(|| Box::new(Early::new(now)));
