@@ -171,7 +171,10 @@ impl System {
     #[track_caller]
     pub(crate) fn run(&mut self, command: &str) -> Vec<String> {
         let (lines, code) = self.try_run(command);
-        assert_eq!(code, "0", "{command}: {lines:#?} {}", self.process.stderr());
+        if code != "0" {
+            let journal = self.try_run("journalctl --no-pager --lines 50").0;
+            panic!("{command}: {code}: {lines:#?} {} {journal:#?}", self.process.stderr());
+        }
         lines
     }
 }

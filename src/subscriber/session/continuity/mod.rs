@@ -200,6 +200,7 @@ impl Continuity {
             self.counters.duplicates += 1;
             return;
         }
+        run.heard = now;
         let sequence = run.topics.entry(topic.clone()).or_insert_with(|| {
             grow(&mut self.sizes, &run.charged);
             if origin.seq > 1 && !scope.is_covered(&topic, address, previous_by) {
