@@ -46,6 +46,10 @@ fn check_columns<'a>(output: &'a str, subscribers: usize, sent: &str, columns: u
     let rows = rows.map(|row| row.split_whitespace().rev().take(columns).collect::<Vec<_>>());
     let rows: Vec<Vec<_>> = rows.map(|row| row.into_iter().rev().collect()).collect();
     assert_eq!(rows.len(), subscribers, "{output}");
+    assert!(
+        output.lines().take(subscribers + 1).all(|line| line.len() <= 100),
+        "{output}"
+    );
     assert_eq!(rows[0][0], sent, "{output}");
     for row in &rows {
         assert!(row[0].parse::<u64>().unwrap() > 0, "{output}");

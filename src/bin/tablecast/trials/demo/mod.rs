@@ -140,7 +140,11 @@ pub(crate) fn run(config: &Config, args: &Args, flags: Flags<'_>, signals: &Rece
         let verdict = judge(&sent, topics, history);
         good &= verdict.is_good();
         let names: Vec<_> = topics.iter().map(|topic| &topic[setup.namespace.len()..]).collect();
-        table.add(names.join(" "), &verdict, history, *differ);
+        let shown = match names.as_slice() {
+            [first, _, rest @ ..] => format!("{first} +{}", rest.len() + 1),
+            names => names.concat(),
+        };
+        table.add(shown, &verdict, history, *differ);
     }
     let (planned, per_second) = (workload.len(), total as f64 / seconds);
     let text = format!(
