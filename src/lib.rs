@@ -55,7 +55,7 @@
 //! [Guarantees and limits](docs::guarantees), [replicas](docs::replicas), [status updates](docs::status_updates),
 //! [discovery](docs::discovery), [monitors](docs::monitors), [command line](docs::command_line),
 //! [options](docs::options), [operating](docs::operating), [metrics](docs::metrics),
-//! [wire format](docs::wire_format),
+//! [security](docs::security), [wire format](docs::wire_format),
 //! [beside Dragonflow](docs::dragonflow), [writing a driver](docs::writing_a_driver),
 //! [writing a store](docs::writing_a_store), [testing your program](docs::testing_your_program),
 //! [benchmarks](docs::benchmarks).
@@ -87,9 +87,9 @@
 //!
 //! # Logs
 //!
-//! The library logs through [`log`] and installs no logger. `error` means a bug, in the library or in the program's hook;
-//! `warn` a failure in the background, most of which the [`ErrorHook`] receives too, or a setting to look at; `info` a
-//! sync event or another change of state.
+//! The library logs through the crate `log` and installs no logger. `error` means a bug, in the library or in the
+//! program's hook; `warn` a failure in the background, most of which the [`ErrorHook`] receives too, or a setting to
+//! look at; `info` a sync event or another change of state.
 //!
 //! # Versions
 //!

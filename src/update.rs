@@ -68,7 +68,9 @@ pub struct Origin {
 ///
 /// ```
 /// use tablecast::{Action, DbUpdate};
-/// let update = DbUpdate::new("lport", "port-1", Action::Create).value(r#"{"chassis":"host1"}"#).priority(1);
+/// let update = DbUpdate::new("lport", "port-1", Action::Create)
+///     .value(r#"{"chassis":"host1"}"#)
+///     .priority(1);
 /// assert_eq!(
 ///     update.to_string(),
 ///     r#"Action:create, Table:lport, Key:port-1 Value:{"chassis":"host1"} Topic:D"#,

@@ -59,17 +59,26 @@ impl fmt::Debug for OptionDoc {
     }
 }
 
+macro_rules! default_doc {
+    ("") => {
+        " Default: empty."
+    };
+    ($default:tt $($unit:literal)?) => {
+        concat!(" Default: `", $default, "`" $(, " ", $unit)?, ".")
+    };
+}
+
 /// `name: type = default unit, [rule], doc;` for each option. A rule is a range of whole numbers, or a text that says
 /// what is accepted, with a test of the value (`is`) or of each item (`each`) unless the type decides.
 macro_rules! options {
-    ($($name:ident: $type:ty = $default:literal $($unit:literal)?, [$($rule:tt)+], $doc:literal;)+) => {
+    ($($name:ident: $type:ty = $default:tt $($unit:literal)?, [$($rule:tt)+], $doc:literal;)+) => {
         /// Every option, under its name in a TOML file.
         ///
         /// A program may assign the fields itself and then call [`Config::validate`].
         #[derive(Clone, PartialEq)]
         #[non_exhaustive]
         pub struct Config {
-            $(#[doc = concat!($doc, " Default: `", $default, "`" $(, " ", $unit)?, ".")] pub $name: $type,)+
+            $(#[doc = concat!($doc, default_doc!($default $($unit)?))] pub $name: $type,)+
         }
 
         /// Without the passwords of addresses.

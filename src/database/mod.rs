@@ -35,8 +35,8 @@ impl Default for DatabaseOptions {
 ///
 /// If the store can publish by itself, both are one step. Otherwise the write comes first; if the update cannot be
 /// sent, the write is undone, unless another writer has changed the row meanwhile. An undo is a write like any other,
-/// with its own version, and is published, so that readers of the state in between learn of it. If the undo cannot be
-/// published either, a number of the publisher is used up, and subscribers that hear the publisher again find a
+/// with its own version, and is published, so that readers of the state in between learn of it. If it was not undone, or
+/// the undo cannot be published either, a number of the publisher is used up, and subscribers that hear the publisher again find a
 /// [gap](crate::SyncReason::Gap). A process that is killed in between leaves a change that was stored but not
 /// published.
 ///
@@ -55,14 +55,17 @@ impl Default for DatabaseOptions {
 /// const LPORT: Table<LogicalPort> = Table::new("lport");
 ///
 /// # fn main() -> Result<()> {
-/// let publisher = Publisher::new(&MemoryDriver::new("memory://network")?, PublisherOptions::default())?;
-/// let database = Database::new(Arc::new(MemoryStore::new()), publisher, DatabaseOptions::default());
+/// let driver = MemoryDriver::new("memory://network")?;
+/// let publisher = Publisher::new(&driver, PublisherOptions::default())?;
+/// let store = Arc::new(MemoryStore::new());
+/// let database = Database::new(store, publisher, DatabaseOptions::default());
 /// let tenant = Topic::new("tenant1")?;
 /// let ports = database.rows(LPORT).topic(&tenant);
 /// ports.create("port-1", &LogicalPort { chassis: "host1".into() })?;
-/// assert!(ports.set("port-1", &LogicalPort { chassis: "host2".into() })?.is_some());
-/// assert!(ports.set("port-1", &LogicalPort { chassis: "host2".into() })?.is_none(), "nothing changed");
-/// assert_eq!(ports.get("port-1")?.row.chassis, "host2");
+/// let moved = LogicalPort { chassis: "host2".into() };
+/// assert!(ports.set("port-1", &moved)?.is_some());
+/// assert!(ports.set("port-1", &moved)?.is_none(), "nothing changed");
+/// assert_eq!(ports.get("port-1")?.row, moved);
 /// # Ok(())
 /// # }
 /// ```
@@ -112,8 +115,8 @@ impl Database {
     ///
     /// # Errors
     /// As [`Store::write`] and [`Publisher::send_event`]. After [`ErrorKind::Unconfirmed`] the row may have been
-    /// written, and the update may have been sent. After any other error neither happened, unless another writer
-    /// changed the row in between; the row then keeps that writer's state.
+    /// written, and the update may have been sent: also if another writer changed the row before an unpublished write
+    /// could be undone. After any other error neither happened.
     ///
     /// [`Error::row`] names the row.
     pub fn write(&self, write: &Write<'_>, priority: i32) -> Result<Written> {
@@ -227,19 +230,17 @@ impl Database {
                 self.publisher.send_or_skip(&stored(&undo, &undone, priority), timeout);
                 e.context(context("and undone"))
             }
-            Err(undone) => match (undone.kind(), write.op) {
-                // The other writer's update is newer than this one.
-                (ErrorKind::NotFound | ErrorKind::AlreadyExists, _)
-                | (ErrorKind::Conflict, WriteOp::Set(_) | WriteOp::Create(_)) => {
-                    e.context(context("and written by another writer since"))
-                }
-                // A delete that the store has forgotten looks like another writer's.
-                _ => {
-                    self.publisher.skip(Some(&written.topic));
-                    let context = context(&format!("and not undone ({undone})"));
-                    Error::new(ErrorKind::Unconfirmed, context).with_source(e)
-                }
-            },
+            Err(undone) => {
+                // Readers may have seen the write, and the other writer may yet undo its own, which restores this one.
+                self.publisher.skip(Some(&written.topic));
+                let outcome = match (undone.kind(), write.op) {
+                    (ErrorKind::NotFound | ErrorKind::AlreadyExists, _)
+                    | (ErrorKind::Conflict, WriteOp::Set(_) | WriteOp::Create(_)) => "but written by another writer since",
+                    // A delete that the store has forgotten looks like another writer's.
+                    _ => &format!("and not undone ({undone})"),
+                };
+                Error::new(ErrorKind::Unconfirmed, context(outcome)).with_source(e)
+            }
         }
     }
 }

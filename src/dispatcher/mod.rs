@@ -96,7 +96,7 @@ impl fmt::Debug for DispatcherOptions {
 /// A larger number of threads is a mistake.
 const MAX_WORKERS: usize = 1024;
 
-/// A running dispatcher. Dropping it [stops](DispatcherHandle::stop) it.
+/// A running dispatcher; [the module](self) has an example. Dropping it [stops](DispatcherHandle::stop) it.
 ///
 /// Its methods are those of [`DispatcherHandle`]. A callback that needs the dispatcher captures a handle, which does
 /// not keep it running.

@@ -100,8 +100,19 @@ impl Run {
         self.registration().is_some_and(Registration::is_held)
     }
 
-    /// True if other listeners have declared it dead.
+    /// True if other listeners have declared it dead, or if it could not begin.
     pub(super) fn is_lost(&self) -> bool {
-        self.registration().is_some_and(Registration::is_lost)
+        self.registration().is_none_or(Registration::is_lost)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_could_not_begin_is_followed_by_another() {
+        let run = Run::new("server-1").unwrap();
+        assert!(run.is_lost() && !run.is_held());
     }
 }

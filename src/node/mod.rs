@@ -53,7 +53,8 @@ pub use builder::NodeBuilder;
 #[cfg(feature = "metrics")]
 pub(crate) use running::Running;
 
-/// The parts that connect a program to the network, as one [`Config`] describes them.
+/// The parts that connect a program to the network, as one [`Config`] describes them; [the module](self) has an
+/// example.
 ///
 /// Each part is created on first use and shared from then on, except replicas, listeners and notifiers: each call makes
 /// another one, which is the caller's. Dropping the node stops its parts in the right order: first the subscriber, then

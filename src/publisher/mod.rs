@@ -32,7 +32,7 @@ pub use options::{PublisherOptions, PublisherStats};
 /// Sends updates. May be shared between threads; numbers every update per topic.
 ///
 /// Dropping it says goodbye to the subscribers, so that its end is no loss, and closes the sending end. Queued messages
-/// are still sent while the driver lingers.
+/// are still sent while the driver lingers. [`Subscriber`](crate::Subscriber) has an example with both ends.
 #[derive(Debug)]
 pub struct Publisher {
     link: Link,

@@ -5,6 +5,7 @@ use std::io;
 use ::redis::{Parser, PushKind, Value};
 
 use super::buffer::Buffer;
+use super::flat::flat;
 use super::message::{Message, message};
 use super::reply::Search;
 
@@ -60,10 +61,11 @@ impl Input {
             return Ok(None);
         };
         let reply = input.get(..end).unwrap_or_default();
-        let value = match reply.starts_with(b"-") {
+        let value = match flat(reply) {
+            Some(value) => Ok(value),
             // A refusal quotes the request, cut at any byte; the parser accepts only UTF-8.
-            true => self.parser.parse_value(String::from_utf8_lossy(reply).as_bytes()),
-            false => self.parser.parse_value(reply),
+            None if reply.starts_with(b"-") => self.parser.parse_value(String::from_utf8_lossy(reply).as_bytes()),
+            None => self.parser.parse_value(reply),
         };
         let value = value.map_err(broken)?;
         self.buffer.consume(end);

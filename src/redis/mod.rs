@@ -11,6 +11,7 @@ mod client;
 mod cluster;
 mod conn;
 mod finder;
+mod flat;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod health;

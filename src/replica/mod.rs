@@ -90,8 +90,8 @@ use part::Part;
 use reader::{Parts, Reader};
 use typed::Decode;
 
-/// A process's own copy of some tables and topics; see [the module](self). Dropping it ends it and its handlers; the
-/// tables keep their rows.
+/// A process's own copy of some tables and topics; [the module](self) has an example, and the promise. Dropping it ends
+/// it and its handlers; the tables keep their rows.
 ///
 /// All methods may be called from any thread. On the dispatcher's thread, methods that have to wait for a read can only
 /// time out, unless the dispatcher has workers: results are merged on that thread.

@@ -35,6 +35,34 @@ use worker::Worker;
 ///
 /// All methods may be called from any thread, also from a callback. A stopped subscriber can be started again; its
 /// registrations stay. Dropping it stops it.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use tablecast::drivers::memory::MemoryDriver;
+/// use tablecast::*;
+///
+/// # fn main() -> Result<()> {
+/// let dispatcher = Dispatcher::new(DispatcherOptions::default())?;
+/// let (updates, received) = crossbeam_channel::unbounded::<DbUpdate>();
+/// dispatcher.on_table("lport", updates).detach();
+///
+/// let driver = MemoryDriver::new("memory://host1")?;
+/// let publisher = Publisher::new(&driver, PublisherOptions::default())?;
+///
+/// let options = SubscriberOptions::default();
+/// let subscriber = Subscriber::new(Arc::new(driver), dispatcher.queue(), options);
+/// subscriber.register_listen_address("memory://host1")?;
+/// subscriber.register_topic(&Topic::ALL)?;
+/// subscriber.daemonize()?;
+/// subscriber.wait_live(Duration::from_secs(5))?;
+///
+/// publisher.send_event(&DbUpdate::new("lport", "port-1", Action::Delete))?;
+/// let update = received.recv_timeout(Duration::from_secs(5)).expect("it is live");
+/// assert_eq!(update.key, "port-1");
+/// # Ok(())
+/// # }
+/// ```
 pub struct Subscriber {
     driver: Arc<dyn Driver>,
     queue: QueueSender,

@@ -84,6 +84,7 @@ impl Proxy {
 
     /// Sets the fault, for existing connections too.
     pub(crate) fn set(&self, fault: Fault) {
+        self.shared.released.store(false, Ordering::SeqCst);
         *self.shared.fault.lock() = fault;
     }
 

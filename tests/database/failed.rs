@@ -17,12 +17,20 @@ const SEND_TIMEOUT: Duration = Duration::from_millis(500);
 struct Alone {
     database: Arc<Database>,
     store: Arc<dyn Store>,
-    _folders: (tempfile::TempDir, Option<tempfile::TempDir>),
+    folders: (tempfile::TempDir, Option<tempfile::TempDir>),
 }
 
 impl Alone {
-    fn new((store, _folder): Opened) -> Alone {
+    fn new((store, folder): Opened) -> Alone {
         let sockets = tempfile::tempdir().unwrap();
+        Alone {
+            database: Alone::database(&store, &sockets),
+            store,
+            folders: (sockets, folder),
+        }
+    }
+
+    fn database(store: &Arc<dyn Store>, sockets: &tempfile::TempDir) -> Arc<Database> {
         let address = format!("ipc://{}", sockets.path().join("publisher.sock").display());
         let driver = ZmqMultiproc::new(&address, Default::default()).unwrap();
         let options = PublisherOptions {
@@ -30,11 +38,7 @@ impl Alone {
             ..PublisherOptions::default()
         };
         let publisher = Publisher::new(&driver, options).unwrap();
-        Alone {
-            database: Arc::new(Database::new(Arc::clone(&store), publisher, DatabaseOptions::default())),
-            store,
-            _folders: (sockets, _folder),
-        }
+        Arc::new(Database::new(Arc::clone(store), publisher, DatabaseOptions::default()))
     }
 
     fn row(&self) -> Option<Row> {
@@ -58,7 +62,7 @@ impl Alone {
         somebody_else();
         assert!(!writer.is_finished(), "it had been undone before");
         let error = writer.join().unwrap().unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Unconfirmed, "{error}");
         error
     }
 }
@@ -131,6 +135,23 @@ fn what_somebody_else_wrote_since_stays() {
             store.create("t", "k", "theirs", &Topic::ALL).unwrap();
         });
         assert_eq!(alone.row().unwrap().value, "theirs");
+    });
+}
+
+/// The write of another process fails as well, and its undo restores this one.
+#[test]
+fn a_write_that_anothers_undo_restores_is_not_told_as_undone() {
+    for_each_store(|alone| {
+        alone.store.create("t", "k", "before", &Topic::ALL).unwrap();
+        let other = Alone::database(&alone.store, &alone.folders.0);
+        let mut theirs = None;
+        alone.while_it_waits(Write::set("t", "k", "mine"), || {
+            let write = move || other.write(&Write::set("t", "k", "theirs"), 5);
+            theirs = Some(std::thread::Builder::new().spawn(write).unwrap());
+            eventually(Duration::from_secs(5), || alone.row().unwrap().value == "theirs");
+        });
+        assert_kind(theirs.unwrap().join().unwrap(), ErrorKind::Timeout);
+        assert_eq!(alone.row().unwrap().value, "mine");
     });
 }
 

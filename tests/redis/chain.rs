@@ -176,3 +176,28 @@ fn notes_of_writes_are_bounded() {
         assert_eq!(changes(&store, &tenant, now + 3_990).unwrap().len(), 2);
     });
 }
+
+/// A topic on which little is written has notes that are all old beside one on which much is.
+#[test]
+fn old_notes_of_a_quiet_topic_are_removed_by_writes_that_succeed() {
+    within(LIMIT, || {
+        let server = Server::start();
+        let store = store(&server.address());
+        let (quiet, busy) = (topic("quiet"), topic("busy"));
+        store.create("t", "quiet", "x", &quiet).unwrap();
+        store.create("t", "busy", "x", &busy).unwrap();
+        let write = |key: &str, count: usize| {
+            let writes = vec![Write::set("t", key, "x"); count];
+            assert!(store.write_each(&writes).unwrap().iter().all(Result::is_ok));
+        };
+        write("quiet", 150);
+        write("busy", 10_001);
+        let fields = || server.ask::<usize>(&["HLEN", "tablecast{1:t}/rows"]);
+        let before = fields();
+        for _ in 0..128 {
+            store.write(&Write::set("t", "quiet", "x").topic(&quiet)).unwrap();
+        }
+        assert!(fields() < before, "{} fields, {before} before", fields());
+        assert_eq!(changes(&store, &quiet, 10_153).unwrap().len(), 1);
+    });
+}

@@ -173,6 +173,25 @@ impl Race {
         })
     }
 
+    /// Makes a call whose first try arrives after its second, and after other writers.
+    fn late<T>(&self, call: impl FnOnce(&RedisStore) -> T, meanwhile: impl FnOnce(&RedisStore)) -> T {
+        // The connection exists, so that the request is held.
+        let _ = self.mine.get("t", "k", None);
+        self.proxy.set(Fault::HoldRequest);
+        let result = call(&self.mine);
+        assert_eq!(*self.proxy.fault(), Fault::None);
+        meanwhile(&self.others);
+        let scripts = || {
+            let calls = self.server.info("commandstats", "cmdstat_evalsha").unwrap();
+            let calls = calls.split(&['=', ','][..]).nth(1).unwrap();
+            calls.parse::<u64>().unwrap()
+        };
+        let before = scripts();
+        self.proxy.release();
+        eventually(LONG, || scripts() == before + 1);
+        result
+    }
+
     fn value(&self) -> String {
         self.others.get("t", "k", None).unwrap().value
     }
@@ -282,22 +301,43 @@ fn a_write_that_comes_late_is_not_made_again() {
     within(LIMIT, || {
         let race = Race::new();
         race.mine.create("t", "k", "first", &Topic::ALL).unwrap();
-        let calls = || {
-            let calls = race.server.info("commandstats", "cmdstat_evalsha").unwrap();
-            let calls = calls.split(&['=', ','][..]).nth(1).unwrap();
-            calls.parse::<u64>().unwrap()
-        };
-        race.proxy.set(Fault::HoldRequest);
-        let version = race.mine.set("t", "k", "mine").unwrap();
-        assert_eq!((*race.proxy.fault(), version), (Fault::None, 2));
-        many(&race.others);
-        let before = calls();
-        race.proxy.release();
-        eventually(LONG, || calls() == before + 1);
+        let version = race.late(|mine| mine.set("t", "k", "mine").unwrap(), many);
+        assert_eq!(version, 2);
         assert_eq!(
             (race.value(), race.others.set("t", "k", "last").unwrap()),
             ("theirs 19".into(), 23)
         );
+    });
+}
+
+/// The first try arrives after the second, which had nothing to do, and when it would have something to do.
+#[test]
+fn a_refused_write_that_comes_late_is_not_made() {
+    within(LIMIT, || {
+        let race = Race::new();
+        race.mine.create_table("t").unwrap();
+        race.others.create("t", "k", "theirs", &Topic::ALL).unwrap();
+        let created = race.late(
+            |mine| mine.create("t", "k", "mine", &Topic::ALL),
+            |others| _ = others.delete("t", "k").unwrap(),
+        );
+        assert_eq!(created.unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(race.others.keys("t", None).count(), 0);
+        let set = race.late(
+            |mine| mine.set("t", "k", "mine"),
+            |others| _ = others.create("t", "k", "theirs", &Topic::ALL).unwrap(),
+        );
+        assert_eq!(set.unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(race.value(), "theirs");
+        let same = Write::set("t", "k", "theirs").unless_equal();
+        let same = race.late(|mine| mine.write(&same).unwrap(), many);
+        assert!(!same.changed);
+        assert_eq!(race.value(), "theirs 19");
+        let is_new = race.late(
+            |mine| mine.create_table("t").unwrap(),
+            |others| assert!(others.delete_table("t").unwrap()),
+        );
+        assert!(!is_new && race.others.create_table("t").unwrap());
     });
 }
 

@@ -6,7 +6,8 @@
 -- A client gives each of its writes under way a session. A session is a field of `about` with the number of its last
 -- write in this table (8 bytes), the version of that write (8), the version of the topic's write before it (8), and the
 -- topic if the client did not name one. So a repeated write is recognized, however many were made in between, and a
--- late one is refused.
+-- late one is refused. If a repeated write did nothing, its session has only its number and the table's version, so that
+-- its first try, if it arrives only now, does nothing either.
 -- A repeated write has `within`: its first try was within so many milliseconds.
 local rows, about, deletes, keys, topics, order = unpack(KEYS)
 local session, number, within = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -27,9 +28,9 @@ end
 local last, kept = unpack(call('HMGET', about, 'version', session))
 if kept then
     local made = unpack_bytes('>I8', kept)
-    if made == number then
+    if made == number and #kept > 16 then
         return {4, sub(kept, 9, 24), sub(kept, 25)}
-    elseif made > number then
+    elseif made > number or (made == number and not within) then
         return {6}
     end
 elseif within then
@@ -51,4 +52,12 @@ elseif call('HLEN', about) > SESSIONS then
     end
     -- In seconds, rounded up.
     call('HSET', about, 'forgot', call('TIME')[1] + 1)
+end
+
+-- The answer of a write that does nothing.
+local function nothing(answer)
+    if within then
+        redis.pcall('HSET', about, session, pack('>I8I8', number, last or 0))
+    end
+    return answer
 end

@@ -33,13 +33,13 @@ end
 
 if what == 'create' then
     if packed then
-        return {1}
+        return nothing({1})
     end
 elseif not packed or (topic ~= '' and topic ~= of_topic) then
-    return {2}
+    return nothing({2})
 end
 if wanted ~= '' and tonumber(wanted) ~= version then
-    return {3}
+    return nothing({3})
 end
 
 local before = false
@@ -48,7 +48,7 @@ if what == 'create' then
 elseif unless_equal or returning then
     before = sub(packed, value_at)
     if unless_equal and what == 'set' and before == value then
-        return {5, sub(packed, 1, 8), of_topic, returning and before}
+        return nothing({5, sub(packed, 1, 8), of_topic, returning and before})
     end
     before = returning and before
 end
@@ -79,7 +79,7 @@ if noted % 64 == 63 then
         end
         local notes = call('HMGET', rows, unpack(names))
         local oldest = next_version - math.max(remembered, LOGGED)
-        while unpack_bytes('>I8', notes[old + 1]) <= oldest do
+        while old < #notes and unpack_bytes('>I8', notes[old + 1]) <= oldest do
             old = old + 1
         end
         if old > 0 then
