@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Load, Member, RegistryOptions};
+use super::member::{Load, Member};
+use super::options::RegistryOptions;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result, contain, report};
 use crate::store::{Store, Write, Written};

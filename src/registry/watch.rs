@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::roster::{Presence, Roster};
-use super::{RegistryOptions, Version};
+use super::options::RegistryOptions;
+use super::roster::{Presence, Roster, Version};
 use crate::error::{ErrorKind, Result, contain, report};
 use crate::store::{Row, Store, TableVersion, Write};
 use crate::thread::{Background, Stop};
