@@ -58,13 +58,13 @@ impl Zap {
         let socket = Arc::new(Mutex::new(socket));
         let (wakeable, waker) = wake::pair()?;
         let (doors, is_over) = (Arc::<Doors>::default(), Arc::<AtomicBool>::default());
-        let worker = Worker {
+        let handler = Handler {
             socket: Arc::clone(&socket),
             doors: Arc::clone(&doors),
             is_over: Arc::clone(&is_over),
             wakeable,
         };
-        let thread = thread::spawn_fallible("tc-zap", None, move || worker.run())?;
+        let thread = thread::spawn_fallible("tc-zap", None, move || handler.run())?;
         Ok(Zap {
             doors,
             is_over,
@@ -140,14 +140,15 @@ impl Guests {
     }
 }
 
-struct Worker {
+/// The handler's thread.
+struct Handler {
     socket: Arc<Mutex<zmq::Socket>>,
     doors: Arc<Doors>,
     is_over: Arc<AtomicBool>,
     wakeable: Wakeable,
 }
 
-impl Worker {
+impl Handler {
     fn run(mut self) -> Result<()> {
         let socket = Arc::clone(&self.socket);
         let socket = socket.lock();
