@@ -291,6 +291,11 @@ impl Replica {
         self.holdings.stats()
     }
 
+    #[cfg(feature = "metrics")]
+    pub(crate) fn outline(&self) -> Outline {
+        Outline::of(&self.holdings)
+    }
+
     /// Reads all held rows from the store, on the calling thread, and compares them with the replica's. A row that
     /// still differs after the replica has caught up is counted and reported, and its table is listed anew.
     ///

@@ -4,7 +4,6 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::Replica;
 use super::core::OnTopic;
 use super::holdings::Holdings;
 use super::options::ReplicaStats;
@@ -14,13 +13,11 @@ use crate::update::Name;
 #[derive(Debug, Clone)]
 pub(crate) struct Outline(Weak<Holdings>, Arc<Mutex<ReplicaStats>>);
 
-impl Replica {
-    pub(crate) fn outline(&self) -> Outline {
-        Outline(Arc::downgrade(&self.holdings), Arc::clone(&self.holdings.counted))
-    }
-}
-
 impl Outline {
+    pub(super) fn of(holdings: &Arc<Holdings>) -> Outline {
+        Outline(Arc::downgrade(holdings), Arc::clone(&holdings.counted))
+    }
+
     /// False once the replica is gone.
     pub(crate) fn is_there(&self) -> bool {
         self.0.strong_count() > 0
