@@ -13,9 +13,9 @@ use crate::error::Result;
 use crate::thread::{self, Thread};
 use crate::transport::Wake;
 
+use super::calls::{patiently, poll, zmq_error};
 use super::clients::Clients;
 use super::key::Key;
-use super::{patiently, poll, zmq_error};
 
 /// The handler of a context. Without one libzmq would let everyone in, so it is there before the first socket that needs
 /// it, and its socket stays open even if its thread fails: then no client is let in any more.
