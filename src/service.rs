@@ -80,7 +80,7 @@ pub struct ServiceStats {
 ///
 /// It runs on a thread of its own from the moment it is made; dropping it stops it.
 pub struct Service {
-    shared: Arc<Shared>,
+    relay: Arc<Relay>,
     address: Option<String>,
     wake: Arc<dyn Wake>,
     /// Ends the waits for the network.
@@ -88,7 +88,8 @@ pub struct Service {
     thread: Mutex<Option<Thread>>,
 }
 
-struct Shared {
+/// Passes on frames on the service's thread; the handle reads its counters.
+struct Relay {
     options: ServiceOptions,
     /// End of the time for what has come before the service is stopped; set when it stops.
     last_chance: OnceLock<Instant>,
@@ -135,7 +136,7 @@ impl Service {
         // Asked before the link uses it, which may take long.
         let (interrupt, address) = (outbound.interrupt()?, outbound.address());
         let link = Link::new(outbound, encoder, link_options)?;
-        let shared = Arc::new(Shared {
+        let relay = Arc::new(Relay {
             options,
             last_chance: OnceLock::new(),
             responded: AtomicBool::new(true),
@@ -147,13 +148,13 @@ impl Service {
             hellos: link.hellos(),
             crowd: link.crowd(),
         });
-        let run = Arc::clone(&shared);
+        let run = Arc::clone(&relay);
         // The thread owns both ends, and closes them when it ends.
         let hook = run.options.hook.clone();
         let body = move || run.run(&mut *inbound, &link);
         let thread = thread::spawn_fallible("tc-service", hook, body)?;
         Ok(Service {
-            shared,
+            relay,
             address,
             wake,
             interrupt,
@@ -170,7 +171,7 @@ impl Service {
     /// on, for at most 200 ms; the rest is counted and reported. A send that waits for the network is given up then, or
     /// after its time limit with a driver that has no [`interrupt`](crate::transport::Outbound::interrupt).
     pub fn stop(&self) {
-        let end = *self.shared.last_chance.get_or_init(|| Instant::now() + DRAIN);
+        let end = *self.relay.last_chance.get_or_init(|| Instant::now() + DRAIN);
         self.wake.wake();
         let thread = self.thread.lock().take();
         if let (Some(thread), Some(interrupt)) = (&thread, &self.interrupt)
@@ -191,21 +192,21 @@ impl Service {
     /// True if the service's thread has responded to the previous call, which woke it, or has been waiting for the
     /// network for no longer than `send_timeout` plus a second. For a watchdog.
     pub fn is_responsive(&self) -> bool {
-        let responded = self.shared.responded.swap(false, Ordering::Relaxed);
+        let responded = self.relay.responded.swap(false, Ordering::Relaxed);
         self.wake.wake();
-        let limit = self.shared.options.send_timeout;
-        self.shared.progress.is_sending(limit, Instant::now()) || responded
+        let limit = self.relay.options.send_timeout;
+        self.relay.progress.is_sending(limit, Instant::now()) || responded
     }
 
     /// Counts since the start.
     pub fn stats(&self) -> ServiceStats {
         ServiceStats {
-            forwarded: self.shared.forwarded.get(),
-            malformed: self.shared.malformed.get(),
-            failed: self.shared.failed.get(),
-            errors: self.shared.errors.get(),
-            hellos: self.shared.hellos.get(),
-            subscribers: self.shared.crowd.count(),
+            forwarded: self.relay.forwarded.get(),
+            malformed: self.relay.malformed.get(),
+            failed: self.relay.failed.get(),
+            errors: self.relay.errors.get(),
+            hellos: self.relay.hellos.get(),
+            subscribers: self.relay.crowd.count(),
         }
     }
 }
@@ -217,7 +218,7 @@ struct Run {
     losses: Losses,
 }
 
-impl Shared {
+impl Relay {
     /// Passes on until it is stopped, whatever fails; an error means that there can be nothing more to pass on.
     fn run(&self, inbound: &mut dyn Inbound, link: &Link) -> Result<()> {
         let mut run = Run::default();

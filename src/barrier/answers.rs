@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use parking_lot::Mutex;
 
-use super::{Detail, Question, REPLICAS, TABLE, TOPIC};
+use super::question::{Question, TABLE, TOPIC};
+use super::replicas::{Detail, REPLICAS};
 use crate::error::Result;
 use crate::publisher::new_epoch;
 use crate::registry::{Member, Registration, RegistryOptions, Watch};

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::{Detail, Question, TABLE, TOPIC, rows};
+use super::question::{Question, TABLE, TOPIC};
+use super::replicas::{Detail, rows};
 use crate::database::Database;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Store;

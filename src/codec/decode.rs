@@ -1,7 +1,9 @@
 //! Decoding of payloads of all formats.
 
 use super::fields::{Fault, Scratch, Sink};
-use super::{MAX_UPDATES, Message, json, msgpack};
+use super::limits::MAX_UPDATES;
+use super::message::Message;
+use super::{json, msgpack};
 use crate::error::{Error, ErrorKind};
 use crate::update::Topic;
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use rmp::encode::{write_array_len, write_map_len, write_nil, write_sint, write_str, write_uint};
 
-use super::{Codec, json};
+use super::format::Codec;
+use super::json;
 use crate::update::{DbUpdate, Name, Topic};
 
 /// Writes the messages of one publisher.

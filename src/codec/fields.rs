@@ -5,7 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use super::{Control, MAX_ACTION_BYTES, MAX_ID_BYTES, Message};
+use super::limits::{MAX_ACTION_BYTES, MAX_ID_BYTES};
+use super::message::{Control, Message};
 use crate::update::{Action, DbUpdate, Name, Origin, Topic, now_micros};
 
 /// Buffers kept between payloads.
@@ -45,6 +46,11 @@ impl fmt::Display for Fault {
         write!(f, "{}: {}", self.0, self.1)
     }
 }
+
+/// Faults of both formats.
+pub(super) const TOO_DEEP: &str = "nested too deep";
+pub(super) const NOT_UTF8: &str = "not UTF-8";
+pub(super) const TRUNCATED: &str = "truncated";
 
 /// The content of a field in one of the formats, about to be read. `None` is null.
 pub(super) trait Content<'a> {

@@ -1,6 +1,8 @@
 //! Several maps in one payload: joined to an array, and split again, as bytes.
 
-use super::{Codec, MAX_UPDATES, msgpack};
+use super::format::Codec;
+use super::limits::MAX_UPDATES;
+use super::msgpack;
 
 /// Limits of bytes and maps that are joined. Receivers take an array of this size whatever their limit for one message.
 pub(crate) const MAX_JOINED: usize = 64 << 10;

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::fields::{Content, Fault, Field, Fields, Scratch, Sink};
-use super::{MAX_DEPTH, NOT_UTF8, TOO_DEEP, TRUNCATED};
+use super::fields::{Content, Fault, Field, Fields, NOT_UTF8, Scratch, Sink, TOO_DEEP, TRUNCATED};
+use super::limits::MAX_DEPTH;
 
 /// Appends `value`, which must be text or a number.
 pub(super) fn write<T: Serialize + ?Sized>(value: &T, buf: &mut Vec<u8>) {

@@ -6,8 +6,8 @@ use std::io;
 use rmp::Marker;
 use serde::Serialize;
 
-use super::fields::{Content, Fault, Field, Fields, Sink, Spares};
-use super::{MAX_DEPTH, MAX_UPDATES, NOT_UTF8, TOO_DEEP, TRUNCATED};
+use super::fields::{Content, Fault, Field, Fields, NOT_UTF8, Sink, Spares, TOO_DEEP, TRUNCATED};
+use super::limits::{MAX_DEPTH, MAX_UPDATES};
 
 pub(super) fn decode(payload: &[u8], spares: &mut Spares, sink: &mut Sink<'_>) -> Result<(), Fault> {
     let at_payload = |what| Fault("payload", what);

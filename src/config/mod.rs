@@ -16,9 +16,11 @@
 mod address;
 mod database;
 mod fault;
+mod folder;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod join_frames;
+mod network;
 mod options;
 mod path;
 mod redis;

@@ -1,71 +1,15 @@
-//! The socket between the processes of one host and their publisher service: its path and its folder.
+//! The socket between the processes of one host and their publisher service: the forms of its path, mode and group.
 
 use std::env;
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io;
+use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{Config, path};
-use crate::error::{Error, ErrorKind, Result};
+use super::path;
 
 /// The operating system's limit for the path of a socket, in bytes, without the final zero.
 pub(crate) const MAX_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
-
-impl Config {
-    /// The option `publisher_multiproc_socket_mode`, if it is not empty.
-    #[cfg(feature = "zmq")]
-    pub(crate) fn socket_mode(&self) -> Option<u32> {
-        mode(&self.publisher_multiproc_socket_mode)
-    }
-
-    /// The option `publisher_multiproc_socket_group`, if it is not empty.
-    #[cfg(feature = "zmq")]
-    pub(crate) fn socket_group(&self) -> Option<String> {
-        Some(self.publisher_multiproc_socket_group.clone()).filter(|group| !group.is_empty())
-    }
-
-    /// Checks that the folder of `publisher_multiproc_socket` exists and is writable, as the publisher service needs
-    /// it. With `create`, makes it if it is missing, for this user alone.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Io`] with the folder and what is wrong with it.
-    pub fn check_socket_folder(&self, create: bool) -> Result<()> {
-        let socket = &self.publisher_multiproc_socket;
-        let folder = match socket.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
-        let fail = |what: &str| {
-            let context = format!(
-                "option publisher_multiproc_socket {}: the folder {} {what}",
-                socket.display(),
-                folder.display()
-            );
-            Error::new(ErrorKind::Io, context)
-        };
-        if create {
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-            made.map_err(|e| fail("cannot be made").with_source(e))?;
-        }
-        let metadata = match fs::metadata(folder) {
-            Ok(metadata) if metadata.is_dir() => metadata,
-            Ok(_) => return Err(fail("is not a folder")),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(fail("does not exist")),
-            Err(e) => return Err(fail("cannot be examined").with_source(e)),
-        };
-        // In a folder where all users may create folders, another user may have made this one to intercept the
-        // messages.
-        let shared = [env::temp_dir(), "/tmp".into()];
-        if shared.map(private_folder).iter().any(|private| private == folder)
-            && user_id().is_some_and(|id| id != metadata.uid())
-        {
-            return Err(fail("belongs to another user"));
-        }
-        try_write(folder).map_err(|e| fail("is not writable").with_source(e))
-    }
-}
 
 /// The path of a socket, expanded; `None` if it cannot be one, or cannot be expanded.
 pub(super) fn expanded(text: &str) -> Option<PathBuf> {
@@ -81,7 +25,7 @@ pub(super) fn is_path(path: &Path) -> bool {
         && !bytes.contains(&0)
 }
 
-fn mode(text: &str) -> Option<u32> {
+pub(super) fn mode(text: &str) -> Option<u32> {
     let is_octal = text.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
     let mode = u32::from_str_radix(text, 8).ok().filter(|_| is_octal)?;
     (mode <= 0o777).then_some(mode)
@@ -112,24 +56,14 @@ pub(super) fn default_path() -> PathBuf {
 }
 
 /// This user's folder in one where all users may create folders.
-fn private_folder(shared: PathBuf) -> PathBuf {
+pub(super) fn private_folder(shared: PathBuf) -> PathBuf {
     let user = user_id().map(|id| id.to_string()).or_else(|| env::var("USER").ok());
     shared.join(format!("tablecast-{}", user.as_deref().unwrap_or("user")))
 }
 
 /// The id of the user that this process runs as.
-fn user_id() -> Option<u32> {
+pub(super) fn user_id() -> Option<u32> {
     let home = env::var_os("HOME");
     let owner = fs::metadata("/proc/self").or_else(|e| home.map_or(Err(e), fs::metadata));
     owner.ok().map(|metadata| metadata.uid())
-}
-
-/// The mode bits of a folder do not suffice: there are access lists and read-only file systems.
-fn try_write(folder: &Path) -> io::Result<()> {
-    let file = folder.join(format!(".tablecast-{}", std::process::id()));
-    match OpenOptions::new().write(true).create_new(true).open(&file) {
-        Ok(_) => fs::remove_file(&file),
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(e) => Err(e),
-    }
 }

@@ -29,12 +29,12 @@
 //! No lock of the library is held while a callback runs, so a callback may do anything: publish, register, unregister,
 //! stop or drop the dispatcher. It should be quick: without workers, updates wait in the queue meanwhile.
 
+mod dispatch;
 mod handler;
 #[cfg(feature = "metrics")]
 mod lag;
 mod registry;
 mod run;
-mod shared;
 mod stats;
 mod workers;
 
@@ -57,11 +57,11 @@ use crate::queue::{self, QueueOptions, QueueSender};
 use crate::table::Table;
 use crate::thread;
 use crate::update::{DbUpdate, Name, Topic};
+use dispatch::Dispatch;
 #[cfg(feature = "metrics")]
 use lag::Lag;
 use registry::{Command, Scope};
 use run::Run;
-use shared::Shared;
 use workers::Workers;
 
 /// Options of a dispatcher.
@@ -116,16 +116,16 @@ impl Dispatcher {
         }
         let (sender, queue) = queue::bounded(options.queue);
         let (edits, commands) = crossbeam_channel::unbounded();
-        let shared = Arc::new(Shared::new(edits, sender, options.hook, workers == 0));
+        let dispatch = Arc::new(Dispatch::new(edits, sender, options.hook, workers == 0));
         let mut threads = Vec::new();
         let workers = match workers {
             0 => None,
-            count => Some(Workers::start(count, &shared, &mut threads)?),
+            count => Some(Workers::start(count, &dispatch, &mut threads)?),
         };
-        let run = Run::new(Arc::clone(&shared), commands, queue, workers);
-        threads.push(thread::spawn("tc-dispatcher", shared.hook(), move || run.run())?);
-        *shared.threads.lock() = threads;
-        Ok(Dispatcher(DispatcherHandle(shared)))
+        let run = Run::new(Arc::clone(&dispatch), commands, queue, workers);
+        threads.push(thread::spawn("tc-dispatcher", dispatch.hook(), move || run.run())?);
+        *dispatch.threads.lock() = threads;
+        Ok(Dispatcher(DispatcherHandle(dispatch)))
     }
 
     /// Returns a handle to this dispatcher.
@@ -154,7 +154,7 @@ impl Drop for Dispatcher {
 /// those for its table, then those for its topic, each in the order of registration. After the dispatcher has stopped,
 /// registering has no effect.
 #[derive(Debug, Clone)]
-pub struct DispatcherHandle(Arc<Shared>);
+pub struct DispatcherHandle(Arc<Dispatch>);
 
 impl DispatcherHandle {
     /// Returns the sending end of the queue, for subscribers.

@@ -6,15 +6,15 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, select};
 
+use super::dispatch::Dispatch;
 use super::registry::{Command, Job, Registry};
-use super::shared::Shared;
 use super::workers::Workers;
 use crate::event::{Event, SyncReason};
 use crate::queue::QueueReceiver;
 
 /// State of the dispatcher thread.
 pub(super) struct Run {
-    shared: Arc<Shared>,
+    dispatch: Arc<Dispatch>,
     commands: Receiver<Command>,
     queue: QueueReceiver,
     registry: Arc<Registry>,
@@ -34,13 +34,13 @@ enum Next {
 
 impl Run {
     pub(super) fn new(
-        shared: Arc<Shared>,
+        dispatch: Arc<Dispatch>,
         commands: Receiver<Command>,
         queue: QueueReceiver,
         workers: Option<Workers>,
     ) -> Run {
         Run {
-            shared,
+            dispatch,
             commands,
             queue,
             registry: Arc::default(),
@@ -51,10 +51,10 @@ impl Run {
     }
 
     pub(super) fn run(mut self) {
-        while !self.shared.is_stopped() {
+        while !self.dispatch.is_stopped() {
             match self.next() {
                 Some(Next::Job(job)) => match &mut self.workers {
-                    None => self.shared.work(job),
+                    None => self.dispatch.work(job),
                     Some(workers) => workers.hand_out_job(job),
                 },
                 Some(Next::Event(event)) => {
@@ -66,8 +66,8 @@ impl Run {
                 None => self.wait(),
             }
         }
-        let shared = Arc::clone(&self.shared);
-        shared.edit(|| drop(self));
+        let dispatch = Arc::clone(&self.dispatch);
+        dispatch.edit(|| drop(self));
     }
 
     /// The next work, jobs and events in turns.
@@ -113,7 +113,7 @@ impl Run {
         }
         match &mut self.workers {
             None => {
-                self.shared.deliver(&self.registry, &event);
+                self.dispatch.deliver(&self.registry, &event);
                 if let Event::Update(update) = event {
                     self.queue.recycle(update);
                 }
@@ -125,7 +125,7 @@ impl Run {
     /// Waits for work, and handles whatever is not an event.
     fn wait(&mut self) {
         #[cfg(feature = "metrics")]
-        self.shared.rest();
+        self.dispatch.rest();
         let never = crossbeam_channel::never();
         let finished = self.workers.as_ref().map_or(&never, Workers::finished);
         let takes_syncs = self.workers.as_ref().is_some_and(Workers::take_syncs);
@@ -160,7 +160,7 @@ impl Run {
             command => command,
         };
         let registry = &mut self.registry;
-        self.shared.edit(|| Arc::make_mut(registry).apply(command));
+        self.dispatch.edit(|| Arc::make_mut(registry).apply(command));
     }
 }
 
@@ -181,13 +181,13 @@ mod tests {
     fn a_job_does_not_wait_beside_an_idle_worker() {
         let (sender, mut queue) = queue::bounded(QueueOptions::default());
         let (edits, commands) = crossbeam_channel::unbounded();
-        let shared = Arc::new(Shared::new(edits, sender.clone(), None, false));
+        let dispatch = Arc::new(Dispatch::new(edits, sender.clone(), None, false));
         let mut threads = Vec::new();
-        let workers = Workers::start(1, &shared, &mut threads).unwrap();
+        let workers = Workers::start(1, &dispatch, &mut threads).unwrap();
         let update = DbUpdate::new("t", "k", Action::Set);
         sender.push(&mut vec![update], &never()).unwrap();
         queue.accept(queue.channel().recv_timeout(LIMIT).unwrap());
-        let mut run = Run::new(shared, commands, queue, Some(workers));
+        let mut run = Run::new(dispatch, commands, queue, Some(workers));
         run.jobs.push_back(Box::new(|| ()));
         // It was an event's turn: the worker has it, and is done before the next look.
         run.was_job = true;

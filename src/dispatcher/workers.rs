@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::dispatch::Dispatch;
 use super::registry::{self, Registry};
-use super::shared::Shared;
 use crate::error::Result;
 use crate::event::Event;
 use crate::queue::QueueReceiver;
@@ -40,18 +40,18 @@ enum Job {
 
 impl Workers {
     /// Starts the workers and adds their threads to `threads`.
-    pub(super) fn start(count: usize, shared: &Arc<Shared>, threads: &mut Vec<Thread>) -> Result<Workers> {
+    pub(super) fn start(count: usize, dispatch: &Arc<Dispatch>, threads: &mut Vec<Thread>) -> Result<Workers> {
         let (updates, update_jobs) = crossbeam_channel::bounded(count);
         let (syncs, sync_jobs) = crossbeam_channel::bounded(1);
         let (finish, finished) = crossbeam_channel::unbounded();
         for number in 1..=count {
-            let (jobs, finish, shared) = (update_jobs.clone(), finish.clone(), Arc::clone(shared));
-            let (name, hook) = (format!("tc-worker-{number}"), shared.hook());
-            let body = move || work(&shared, &jobs, &finish);
+            let (jobs, finish, dispatch) = (update_jobs.clone(), finish.clone(), Arc::clone(dispatch));
+            let (name, hook) = (format!("tc-worker-{number}"), dispatch.hook());
+            let body = move || work(&dispatch, &jobs, &finish);
             threads.push(thread::spawn(&name, hook, body)?);
         }
-        let (shared, hook) = (Arc::clone(shared), shared.hook());
-        let body = move || work(&shared, &sync_jobs, &finish);
+        let (dispatch, hook) = (Arc::clone(dispatch), dispatch.hook());
+        let body = move || work(&dispatch, &sync_jobs, &finish);
         threads.push(thread::spawn("tc-syncs", hook, body)?);
         Ok(Workers {
             updates,
@@ -113,19 +113,19 @@ impl Workers {
 }
 
 /// Runs a worker until its channel is disconnected.
-fn work(shared: &Shared, jobs: &Receiver<Job>, finish: &Sender<Finished>) {
+fn work(dispatch: &Dispatch, jobs: &Receiver<Job>, finish: &Sender<Finished>) {
     for job in jobs {
         let finished = match job {
             Job::Event(event, registry) => {
-                shared.deliver(&registry, &event);
-                shared.edit(|| drop(registry));
+                dispatch.deliver(&registry, &event);
+                dispatch.edit(|| drop(registry));
                 match event {
                     Event::Update(update) => Finished::Row(update.table, update.key),
                     Event::Sync(_) => Finished::Sync,
                 }
             }
             Job::Other(job) => {
-                shared.work(job);
+                dispatch.work(job);
                 Finished::Job
             }
         };

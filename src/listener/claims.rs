@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{CLAIMS, LISTENERS};
+use super::tables::{CLAIMS, LISTENERS};
 use crate::error::{Error, ErrorKind, Result};
 use crate::registry::Member;
 use crate::store::{Row, Store, Write, Written};

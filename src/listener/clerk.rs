@@ -12,6 +12,7 @@ use super::docket::Turn;
 use super::envelope;
 use super::run::{Base, Run};
 use super::sweep::Sweep;
+use super::tables::LISTENERS;
 use crate::error::{Result, report};
 use crate::registry::Watch;
 use crate::thread::{Thread, pause};
@@ -168,7 +169,7 @@ impl Clerk {
             let run = self.current.run.lock();
             (&self.base.id, run.member.epoch)
         };
-        let id = match self.base.store.get(super::LISTENERS, id, None) {
+        let id = match self.base.store.get(LISTENERS, id, None) {
             Ok(_) => format!("{id} {epoch}"),
             Err(_) => id.clone(),
         };

@@ -74,7 +74,7 @@ impl Courier {
     }
 
     fn carry(&mut self) -> bool {
-        let mut outbox: BTreeMap<Name, Vec<DbUpdate>> = BTreeMap::new();
+        let mut by_listener: BTreeMap<Name, Vec<DbUpdate>> = BTreeMap::new();
         let low = self.in_flight.low();
         for step in self.in_flight.steps() {
             match step {
@@ -91,23 +91,23 @@ impl Courier {
                     };
                     self.tally.sent(again);
                     let message = envelope::event(&self.id(number), attempt, low, update);
-                    self.put(&mut outbox, listener, message);
+                    self.put(&mut by_listener, listener, message);
                 }
                 Step::Ask { about, listener } => {
                     for about in about.chunks(NUMBERS) {
                         let message = envelope::questions(&self.topic, low, about);
-                        self.put(&mut outbox, listener.clone(), message);
+                        self.put(&mut by_listener, listener.clone(), message);
                     }
                 }
                 Step::Confirm { numbers, listener } => {
                     for numbers in numbers.chunks(NUMBERS) {
                         let message = envelope::confirmation(&self.topic, low, numbers);
-                        self.put(&mut outbox, listener.clone(), message);
+                        self.put(&mut by_listener, listener.clone(), message);
                     }
                 }
             }
         }
-        for (listener, messages) in outbox {
+        for (listener, messages) in by_listener {
             for bundle in messages.chunks(BUNDLE) {
                 let sent = self.send(&listener, bundle);
                 let is_stuck = sent.as_ref().is_err_and(|e| !is_refused(e));
@@ -121,9 +121,9 @@ impl Courier {
         false
     }
 
-    fn put(&mut self, outbox: &mut BTreeMap<Name, Vec<DbUpdate>>, listener: Name, message: Result<DbUpdate>) {
+    fn put(&mut self, by_listener: &mut BTreeMap<Name, Vec<DbUpdate>>, listener: Name, message: Result<DbUpdate>) {
         match message {
-            Ok(message) => outbox.entry(listener).or_default().push(message),
+            Ok(message) => by_listener.entry(listener).or_default().push(message),
             Err(e) => self.note(Err(e)),
         }
     }

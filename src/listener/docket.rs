@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use super::envelope::{Answer, EventId, Heard, Question, State, What};
+use super::envelope::{Answer, EventId, EventState, Heard, Question, What};
 use super::options::ListenerStats;
 use super::waiting::Waiting;
 use crate::update::{DbUpdate, Topic};
@@ -67,10 +67,10 @@ enum Phase {
     /// Claimed in this version; waits for its turn.
     Claimed(Box<DbUpdate>, u64),
     Handling(u64, ThreadId),
-    Handled(u64, State),
+    Handled(u64, EventState),
     /// The claim is being given up.
     Releasing,
-    Done(State, Instant),
+    Done(EventState, Instant),
 }
 
 /// The state of a notifier.
@@ -192,13 +192,13 @@ impl Docket {
         if let Some(event) = self.events.get_mut(&id) {
             event.attempt = attempt;
             let state = event.state();
-            self.stats.repeated += u64::from(state != State::Held);
+            self.stats.repeated += u64::from(state != EventState::Held);
             return self.answer(id, attempt, state, None, now);
         }
         if self.is_stopping || self.events.len() >= MAX_EVENTS {
             self.stats.moved += u64::from(self.is_stopping);
             self.stats.dropped += u64::from(!self.is_stopping);
-            return self.answer(id, attempt, State::Back, None, now);
+            return self.answer(id, attempt, EventState::Back, None, now);
         }
         self.waiting.push(id.clone(), update.priority);
         self.counts.0 += 1;
@@ -209,7 +209,7 @@ impl Docket {
             phase: Phase::Waiting(update),
         };
         self.events.insert(id.clone(), event);
-        self.answer(id, attempt, State::Held, None, receipt);
+        self.answer(id, attempt, EventState::Held, None, receipt);
     }
 
     fn asked(&mut self, id: EventId, question: Question, now: Instant) {
@@ -220,16 +220,16 @@ impl Docket {
         let state = match self.events.get_mut(&id) {
             Some(event) if question.settled && matches!(event.phase, Phase::Waiting(_)) => {
                 self.forget(&id);
-                State::Unknown
+                EventState::Unknown
             }
             Some(event) => {
                 event.attempt = event.attempt.max(attempt);
                 attempt = event.attempt;
                 event.state()
             }
-            None => State::Unknown,
+            None => EventState::Unknown,
         };
-        self.stats.repeated += u64::from(matches!(state, State::Done | State::Failed));
+        self.stats.repeated += u64::from(matches!(state, EventState::Done | EventState::Failed));
         self.answer(id, attempt, state, None, now);
     }
 
@@ -259,7 +259,7 @@ impl Docket {
         self.counts.1 -= 1;
         if !is_held {
             self.stats.dropped += 1;
-            self.end(id.clone(), State::Back, None, now);
+            self.end(id.clone(), EventState::Back, None, now);
             return None;
         }
         event.phase = Phase::Handling(version, std::thread::current().id());
@@ -272,7 +272,7 @@ impl Docket {
         if let Some(event) = self.events.get_mut(&id)
             && let Phase::Handling(version, _) = event.phase
         {
-            let state = if failed { State::Failed } else { State::Done };
+            let state = if failed { EventState::Failed } else { EventState::Done };
             event.phase = Phase::Handled(version, state);
             self.next.marks.push(id);
             self.step_due.get_or_insert(now + GATHER);
@@ -287,7 +287,7 @@ impl Docket {
     }
 
     /// Answers about an event, and forgets it.
-    fn end(&mut self, id: EventId, state: State, owner: Option<Topic>, now: Instant) {
+    fn end(&mut self, id: EventId, state: EventState, owner: Option<Topic>, now: Instant) {
         if let Some(event) = self.events.remove(&id) {
             self.answer(id, event.attempt, state, owner, now);
         }
@@ -300,7 +300,7 @@ impl Docket {
         }
     }
 
-    fn answer(&mut self, id: EventId, attempt: u32, state: State, owner: Option<Topic>, due: Instant) {
+    fn answer(&mut self, id: EventId, attempt: u32, state: EventState, owner: Option<Topic>, due: Instant) {
         let answer = Answer {
             number: id.number,
             attempt,
@@ -362,10 +362,10 @@ impl Docket {
 
 impl Event {
     /// The state for an answer.
-    fn state(&self) -> State {
+    fn state(&self) -> EventState {
         match self.phase {
             Phase::Done(state, _) => state,
-            _ => State::Held,
+            _ => EventState::Held,
         }
     }
 }

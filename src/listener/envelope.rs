@@ -107,12 +107,12 @@ pub(super) struct Answer {
     pub(super) number: u64,
     /// The last try that the listener has heard of.
     pub(super) attempt: u32,
-    pub(super) state: State,
+    pub(super) state: EventState,
     /// The topic of the listener that has claimed the event, if it is another one.
     pub(super) owner: Option<Name>,
 }
 
-type Flat = (u64, u32, State, Option<String>);
+type Flat = (u64, u32, EventState, Option<String>);
 
 impl From<Flat> for Answer {
     fn from((number, attempt, state, owner): Flat) -> Answer {
@@ -135,7 +135,7 @@ impl From<Answer> for Flat {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum State {
+pub(super) enum EventState {
     /// The receipt: the listener has the event.
     Held,
     /// The event was processed.
@@ -166,7 +166,7 @@ mod name {
 
 /// An update within an update, with the topic that the notifier's caller chose.
 #[derive(Serialize, Deserialize)]
-struct Inner {
+struct Enclosed {
     attempt: u32,
     low: u64,
     table: String,
@@ -181,7 +181,7 @@ struct Inner {
 
 /// The message that brings an event to a listener.
 pub(super) fn event(id: &EventId, attempt: u32, low: u64, update: &DbUpdate) -> Result<DbUpdate> {
-    let inner = Inner {
+    let enclosed = Enclosed {
         attempt,
         low,
         table: update.table.to_string(),
@@ -193,7 +193,7 @@ pub(super) fn event(id: &EventId, attempt: u32, low: u64, update: &DbUpdate) -> 
         timestamp: update.timestamp,
         version: update.version,
     };
-    message(id.to_string(), "event", &inner)
+    message(id.to_string(), "event", &enclosed)
 }
 
 /// The message that asks a listener about events.
@@ -253,24 +253,24 @@ pub(super) fn heard(update: &DbUpdate) -> Result<Heard> {
         _ => {}
     }
     let EventId { notifier, number } = EventId::parse(&update.key)?;
-    let inner: Inner = parse(update)?;
+    let enclosed: Enclosed = parse(update)?;
     let event = DbUpdate {
-        table: inner.table.into(),
-        key: inner.key.into(),
-        action: inner.action.as_str().into(),
-        value: inner.value,
-        topic: Topic::new(inner.topic)?,
-        priority: inner.priority,
-        timestamp: inner.timestamp,
-        version: inner.version,
+        table: enclosed.table.into(),
+        key: enclosed.key.into(),
+        action: enclosed.action.as_str().into(),
+        value: enclosed.value,
+        topic: Topic::new(enclosed.topic)?,
+        priority: enclosed.priority,
+        timestamp: enclosed.timestamp,
+        version: enclosed.version,
         after: None,
         origin: update.origin.clone(),
     };
     Ok(Heard {
         on: update.topic.clone(),
         notifier,
-        low: inner.low,
-        what: What::Event(number, inner.attempt, Box::new(event)),
+        low: enclosed.low,
+        what: What::Event(number, enclosed.attempt, Box::new(event)),
     })
 }
 
@@ -328,12 +328,12 @@ mod tests {
             state,
             owner,
         };
-        let taken = answer(State::Taken, Some("listener/y/1".into()));
+        let taken = answer(EventState::Taken, Some("listener/y/1".into()));
         let said = Answers {
             listener: "listener/x/1".into(),
             waiting: 7,
             leaving: true,
-            about: vec![answer(State::Held, None), taken],
+            about: vec![answer(EventState::Held, None), taken],
         };
         assert_eq!(answered(&answers(&said, 1).unwrap()).unwrap(), said);
     }

@@ -9,7 +9,7 @@ mod due;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::envelope::{Answer, Answers, Question, State};
+use super::envelope::{Answer, Answers, EventState, Question};
 use super::peers::{Peers, Standing};
 use crate::clock::after;
 use crate::update::{DbUpdate, Name};
@@ -231,21 +231,21 @@ impl InFlight {
             return;
         };
         let is_last = answer.attempt >= tried.attempt;
-        tried.is_over |= is_last && answer.state != State::Held;
+        tried.is_over |= is_last && answer.state != EventState::Held;
         if matches!(event.phase, Phase::Settling(_)) {
             return self.settle(number, now);
         }
         let is_holder = event.phase.holder() == Some(listener);
         match answer.state {
-            State::Done | State::Failed => {
+            EventState::Done | EventState::Failed => {
                 let owner = answer.owner.unwrap_or_else(|| listener.clone());
                 if is_holder {
                     let took = now.saturating_duration_since(event.sent);
                     self.peers.processed(listener, took, now);
                 }
-                self.processed(number, owner, answer.state == State::Failed, now);
+                self.processed(number, owner, answer.state == EventState::Failed, now);
             }
-            State::Held if is_holder => {
+            EventState::Held if is_holder => {
                 event.unanswered = 0;
                 let doublings = event.asked.min(DOUBLINGS);
                 self.set_phase(number, Phase::Held(listener.clone()));
@@ -254,23 +254,23 @@ impl InFlight {
                     Some(after(now, self.ack_timeout.saturating_mul(1 << doublings))),
                 );
             }
-            State::Taken if is_last && event.phase != Phase::Waiting => {
+            EventState::Taken if is_last && event.phase != Phase::Waiting => {
                 event.unanswered = 0;
                 let patience = event.patience(self.ack_timeout);
                 self.set_phase(number, Phase::Taken(answer.owner.unwrap_or_else(|| listener.clone())));
                 self.set_due(number, Some(after(now, patience)));
             }
-            State::Back if is_last && is_holder && !leaving => {
+            EventState::Back if is_last && is_holder && !leaving => {
                 let patience = event.patience(self.ack_timeout);
                 self.set_phase(number, Phase::Back);
                 self.set_due(number, Some(after(now, patience)));
             }
             // The claim is still this listener's, even if it does not know.
-            State::Unknown if is_last && event.phase == Phase::Taken(listener.clone()) => {
+            EventState::Unknown if is_last && event.phase == Phase::Taken(listener.clone()) => {
                 self.send_to(number, listener.clone(), now);
             }
-            State::Back | State::Unknown if is_last && is_holder => self.send(number, now),
-            State::Held | State::Taken | State::Back | State::Unknown => {}
+            EventState::Back | EventState::Unknown if is_last && is_holder => self.send(number, now),
+            EventState::Held | EventState::Taken | EventState::Back | EventState::Unknown => {}
         }
     }
 

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::LISTENERS;
 use super::claims::Claims;
 use super::docket::Docket;
 use super::envelope::{self, Answers, EventId, Heard};
 use super::in_flight::{InFlight, Step};
 use super::peers::Standing;
+use super::tables::LISTENERS;
 use crate::error::{Error, ErrorKind};
 use crate::registry::Member;
 use crate::store::Store;

@@ -57,6 +57,7 @@ mod in_flight;
 mod latency;
 #[cfg(test)]
 mod laws;
+mod live;
 mod notifier;
 mod office;
 mod options;
@@ -66,12 +67,9 @@ mod peers;
 mod run;
 mod server;
 mod sweep;
+mod tables;
 mod tally;
 mod waiting;
-
-use std::time::Duration;
-
-use crate::subscriber::Subscriber;
 
 pub use latency::Latency;
 pub use notifier::Notifier;
@@ -79,20 +77,4 @@ pub use options::{Delivery, ListenerOptions, ListenerStats, NotifierOptions, Not
 #[cfg(feature = "metrics")]
 pub(crate) use outline::{ListenerOutline, NotifierOutline};
 pub use server::Listener;
-
-/// The table of registered listeners: each row is a [`Member`](crate::registry::Member) whose address is the
-/// listener's topic.
-pub const LISTENERS: &str = "listener";
-
-/// The table of the events that listeners have claimed. A claim is removed when no listener can receive its event any
-/// more.
-pub const CLAIMS: &str = "listener_claim";
-
-/// Waits until newly registered topics are live, but not for long: anything lost before is sent again.
-fn wait_live(subscriber: &Subscriber) {
-    if subscriber.is_running()
-        && let Err(e) = subscriber.wait_live(Duration::from_millis(500))
-    {
-        log::debug!("status updates begin before their topics are live: {e}");
-    }
-}
+pub use tables::{CLAIMS, LISTENERS};

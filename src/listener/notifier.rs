@@ -11,13 +11,14 @@ use parking_lot::Mutex;
 use super::courier::{Command, Courier};
 use super::envelope::{self, EventId};
 use super::latency::Latency;
+use super::live::wait_live;
 use super::office::Post;
 use super::options::{Delivery, NotifierOptions, NotifierStats};
 #[cfg(feature = "metrics")]
 use super::outline::NotifierOutline;
 use super::peers::Standing;
+use super::tables::LISTENERS;
 use super::tally::{State, Tally, nobody};
-use super::{LISTENERS, wait_live};
 use crate::dispatcher::{DispatcherHandle, Guard};
 use crate::error::{Error, ErrorKind, Result, report};
 use crate::publisher::{Publisher, new_epoch, unique_id};
@@ -32,7 +33,7 @@ use crate::update::{DbUpdate, Name, Topic};
 /// Answers come through the program's subscriber and dispatcher, which must run, and whose callbacks must not wait for
 /// this notifier.
 pub struct Notifier {
-    shared: Arc<Shared>,
+    outbox: Arc<Outbox>,
     /// The receiver of answers, if there are any.
     replies: Mutex<Option<Replies>>,
     watch: Watch,
@@ -43,7 +44,8 @@ struct Replies {
     _guard: Guard,
 }
 
-struct Shared {
+/// Takes the program's updates, and passes them on to the listeners that there are.
+struct Outbox {
     /// The topic of answers, and the thread that acts on them; `None` for [`Delivery::AtMostOnce`].
     replies: Option<(Topic, Post)>,
     tally: Arc<Tally>,
@@ -75,21 +77,21 @@ impl Notifier {
         if let Some((topic, post)) = &replies {
             post.begin(Courier::new(&tally, topic));
         }
-        let shared = Arc::new(Shared { replies, tally });
-        let begun = Notifier::begin(&shared, store, subscriber, dispatcher);
-        begun.inspect_err(|_| drop(shared.end()))
+        let outbox = Arc::new(Outbox { replies, tally });
+        let begun = Notifier::begin(&outbox, store, subscriber, dispatcher);
+        begun.inspect_err(|_| drop(outbox.end()))
     }
 
     fn begin(
-        shared: &Arc<Shared>,
+        outbox: &Arc<Outbox>,
         store: Arc<dyn Store>,
         subscriber: &Arc<Subscriber>,
         dispatcher: &DispatcherHandle,
     ) -> Result<Notifier> {
-        let replies = Replies::new(shared, subscriber, dispatcher)?;
-        let told = Arc::clone(shared);
-        let registry = shared.tally.options.registry();
-        let mut hears = Some(Arc::clone(subscriber)).filter(|_| shared.replies.is_some());
+        let replies = Replies::new(outbox, subscriber, dispatcher)?;
+        let told = Arc::clone(outbox);
+        let registry = outbox.tally.options.registry();
+        let mut hears = Some(Arc::clone(subscriber)).filter(|_| outbox.replies.is_some());
         let watch = Watch::new(store, LISTENERS, registry, true, move |present| {
             // Nothing is sent before answers can be received.
             if let Some(subscriber) = hears.take() {
@@ -98,7 +100,7 @@ impl Notifier {
             told.follow(present);
         })?;
         Ok(Notifier {
-            shared: Arc::clone(shared),
+            outbox: Arc::clone(outbox),
             replies: Mutex::new(replies),
             watch,
         })
@@ -115,7 +117,7 @@ impl Notifier {
     /// [`Delivery::AtMostOnce`] also the publisher's other errors, and [`ErrorKind::Unavailable`] if no listener is
     /// alive, or if the driver knows that none of them hears the publisher.
     pub fn notify(&self, update: DbUpdate) -> Result<()> {
-        self.shared.notify(update)
+        self.outbox.notify(update)
     }
 
     /// Waits until nothing is pending: every update is processed.
@@ -124,7 +126,7 @@ impl Notifier {
     /// [`ErrorKind::Timeout`] if that takes longer, and [`ErrorKind::Stopped`].
     pub fn flush(&self, timeout: Duration) -> Result<()> {
         let what = |state: &State| format!("{} status updates are not acknowledged", state.stats.pending);
-        self.shared.wait(timeout, |state| state.stats.pending == 0, what)
+        self.outbox.wait(timeout, |state| state.stats.pending == 0, what)
     }
 
     /// Waits until at least `count` listeners are alive.
@@ -133,38 +135,38 @@ impl Notifier {
     /// [`ErrorKind::Timeout`] if that takes longer, and [`ErrorKind::Stopped`].
     pub fn wait_listeners(&self, count: usize, timeout: Duration) -> Result<()> {
         let what = |state: &State| format!("{} listeners are alive, of {count}", state.listeners.len());
-        self.shared.wait(timeout, |state| state.listeners.len() >= count, what)
+        self.outbox.wait(timeout, |state| state.listeners.len() >= count, what)
     }
 
     /// The listeners that may be chosen, as last seen.
     pub fn listeners(&self) -> Vec<Member> {
-        self.shared.tally.state.lock().listeners.clone()
+        self.outbox.tally.state.lock().listeners.clone()
     }
 
     /// The counters since the start.
     pub fn stats(&self) -> NotifierStats {
-        self.shared.tally.state.lock().stats
+        self.outbox.tally.state.lock().stats
     }
 
     /// Times from [`Notifier::notify`] to the answer that an update is processed.
     pub fn latency(&self) -> Latency {
-        self.shared.tally.state.lock().latency.clone()
+        self.outbox.tally.state.lock().latency.clone()
     }
 
     #[cfg(feature = "metrics")]
     pub(crate) fn outline(&self) -> NotifierOutline {
-        NotifierOutline::of(&self.shared.tally)
+        NotifierOutline::of(&self.outbox.tally)
     }
 
     /// Stops, and returns the updates that were never acknowledged, in order: they may have been processed, or may be
     /// yet. It waits only for a send under way.
     pub fn stop(&self) -> Vec<DbUpdate> {
-        self.shared.tally.state.lock().stopped = true;
-        self.shared.tally.changed.notify_all();
+        self.outbox.tally.state.lock().stopped = true;
+        self.outbox.tally.changed.notify_all();
         self.watch.stop();
         let replies = self.replies.lock().take();
         match &replies {
-            Some(_) => self.shared.end(),
+            Some(_) => self.outbox.end(),
             None => Vec::new(),
         }
     }
@@ -177,7 +179,7 @@ impl Drop for Notifier {
             let context = format!("{} status updates were never acknowledged", pending.len());
             report!(
                 &Error::new(ErrorKind::Unconfirmed, context),
-                self.shared.tally.options.hook.as_ref(),
+                self.outbox.tally.options.hook.as_ref(),
             );
         }
     }
@@ -186,7 +188,7 @@ impl Drop for Notifier {
 impl fmt::Debug for Notifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Notifier")
-            .field("options", &self.shared.tally.options)
+            .field("options", &self.outbox.tally.options)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
@@ -194,14 +196,14 @@ impl fmt::Debug for Notifier {
 
 impl Replies {
     fn new(
-        shared: &Arc<Shared>,
+        outbox: &Arc<Outbox>,
         subscriber: &Arc<Subscriber>,
         dispatcher: &DispatcherHandle,
     ) -> Result<Option<Replies>> {
-        let Some((topic, post)) = &shared.replies else {
+        let Some((topic, post)) = &outbox.replies else {
             return Ok(None);
         };
-        let (post, hook) = (post.clone(), shared.tally.options.hook.clone());
+        let (post, hook) = (post.clone(), outbox.tally.options.hook.clone());
         let guard = dispatcher.on_topic(topic.clone(), move |update: &DbUpdate| {
             let said = envelope::answered(update).map(|said| post.send(Command::Answers(said)));
             said.map_or_else(|e| report!(&e, hook.as_ref()), drop);
@@ -214,7 +216,7 @@ impl Replies {
     }
 }
 
-impl Shared {
+impl Outbox {
     fn notify(&self, update: DbUpdate) -> Result<()> {
         let Some((topic, post)) = &self.replies else {
             return self.publish(&update);

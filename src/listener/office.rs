@@ -51,12 +51,12 @@ impl Post {
             Some(office) => office,
             None => {
                 let (letters, received) = unbounded();
-                let worker = Worker::new(received);
+                let runner = Runner::new(received);
                 let office = Arc::new(Office {
                     publisher: address,
                     letters: Some(letters),
                     notifiers: AtomicU64::new(0),
-                    _thread: thread::spawn("tc-notifier", hook, move || worker.run())?,
+                    _thread: thread::spawn("tc-notifier", hook, move || runner.run())?,
                 });
                 offices.push(Arc::downgrade(&office));
                 office
@@ -88,24 +88,25 @@ impl Drop for Office {
     }
 }
 
-/// The state of the thread.
-struct Worker {
+/// The state of the thread, which runs the couriers.
+struct Runner {
     letters: Receiver<(u64, Letter)>,
-    notifiers: HashMap<u64, Desk>,
+    notifiers: HashMap<u64, Place>,
     due: BTreeSet<(Instant, u64)>,
     /// The notifiers that may have work.
     todo: VecDeque<u64>,
 }
 
-struct Desk {
+/// A notifier's courier, and when it has work.
+struct Place {
     courier: Box<Courier>,
     due: Option<Instant>,
     is_todo: bool,
 }
 
-impl Worker {
-    fn new(letters: Receiver<(u64, Letter)>) -> Worker {
-        Worker {
+impl Runner {
+    fn new(letters: Receiver<(u64, Letter)>) -> Runner {
+        Runner {
             letters,
             notifiers: HashMap::new(),
             due: BTreeSet::new(),
@@ -149,22 +150,22 @@ impl Worker {
     fn read(&mut self, notifier: u64, letter: Letter) {
         match letter {
             Letter::Begin(courier) => {
-                let desk = Desk {
+                let place = Place {
                     courier,
                     due: None,
                     is_todo: false,
                 };
-                self.notifiers.insert(notifier, desk);
+                self.notifiers.insert(notifier, place);
             }
             Letter::Command(Command::Stop(pending)) => {
                 self.set_due(notifier, None);
-                if let Some(desk) = self.notifiers.remove(&notifier) {
-                    desk.courier.stop(&pending);
+                if let Some(place) = self.notifiers.remove(&notifier) {
+                    place.courier.stop(&pending);
                 }
             }
             Letter::Command(command) => {
-                if let Some(desk) = self.notifiers.get_mut(&notifier) {
-                    desk.courier.take(command, Instant::now());
+                if let Some(place) = self.notifiers.get_mut(&notifier) {
+                    place.courier.take(command, Instant::now());
                     self.mark(notifier);
                 }
             }
@@ -172,8 +173,8 @@ impl Worker {
     }
 
     fn mark(&mut self, notifier: u64) {
-        if let Some(desk) = self.notifiers.get_mut(&notifier)
-            && !std::mem::replace(&mut desk.is_todo, true)
+        if let Some(place) = self.notifiers.get_mut(&notifier)
+            && !std::mem::replace(&mut place.is_todo, true)
         {
             self.todo.push_back(notifier);
         }
@@ -183,19 +184,19 @@ impl Worker {
     fn act(&mut self) {
         let mut is_stuck = false;
         while !is_stuck && let Some(notifier) = self.todo.pop_front() {
-            let Some(desk) = self.notifiers.get_mut(&notifier) else {
+            let Some(place) = self.notifiers.get_mut(&notifier) else {
                 continue;
             };
-            desk.is_todo = false;
-            is_stuck = desk.courier.act(Instant::now());
-            let due = desk.courier.due();
+            place.is_todo = false;
+            is_stuck = place.courier.act(Instant::now());
+            let due = place.courier.due();
             self.set_due(notifier, due);
         }
     }
 
     fn set_due(&mut self, notifier: u64, due: Option<Instant>) {
-        if let Some(desk) = self.notifiers.get_mut(&notifier) {
-            if let Some(before) = std::mem::replace(&mut desk.due, due) {
+        if let Some(place) = self.notifiers.get_mut(&notifier) {
+            if let Some(before) = std::mem::replace(&mut place.due, due) {
                 self.due.remove(&(before, notifier));
             }
             self.due.extend(due.map(|due| (due, notifier)));

@@ -6,8 +6,9 @@ use parking_lot::Mutex;
 
 use super::desk::Desk;
 use super::envelope::TABLE;
+use super::live::wait_live;
 use super::options::ListenerOptions;
-use super::{LISTENERS, wait_live};
+use super::tables::LISTENERS;
 use crate::dispatcher::{DispatcherHandle, Guard};
 use crate::error::Result;
 use crate::publisher::new_epoch;

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded, unbounded};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use super::LISTENERS;
 use super::claims::Claims;
 use super::clerk::{Clerk, Current, FIRST_WAIT};
 use super::desk::{Desk, Ear, Note};
@@ -17,6 +16,7 @@ use super::options::{ListenerOptions, ListenerStats};
 use super::outline::ListenerOutline;
 use super::run::{Base, Run};
 use super::sweep::Sweep;
+use super::tables::LISTENERS;
 use crate::dispatcher::DispatcherHandle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::publisher::{Publisher, unique_id};

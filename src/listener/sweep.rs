@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::CLAIMS;
 use super::claims::{Claims, Value, is_overtaken};
+use super::tables::CLAIMS;
 use crate::error::Result;
 use crate::store::{Row, Write};
 use crate::update::Name;
@@ -67,7 +67,7 @@ impl Sweep {
 mod tests {
     use std::sync::Arc;
 
-    use super::super::LISTENERS;
+    use super::super::tables::LISTENERS;
     use super::*;
     use crate::store::Store;
     use crate::stores::memory::MemoryStore;

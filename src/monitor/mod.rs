@@ -24,73 +24,21 @@
 //! compared by version, topic, and a 32-bit sum of the value. If a store loses its last writes and receives just as
 //! many others between two polls, this shows only with the next write of the table.
 
+mod options;
 mod told;
 mod worker;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::counter::Counter;
-use crate::error::{Error, ErrorHook, Result, report};
+use crate::error::Result;
 use crate::publisher::Publisher;
 use crate::store::Store;
 use crate::thread::Background;
-use crate::update::Action;
 
+use options::Counters;
+pub use options::{MonitorOptions, MonitorStats};
 use worker::Worker;
-
-/// The times of a [`Monitor`].
-#[derive(Clone)]
-pub struct MonitorOptions {
-    /// The pause between two polls, at least a millisecond. Default: 1 s.
-    pub interval: Duration,
-    /// The pause before the first poll, so that subscribers can connect. Default: none.
-    pub delay: Duration,
-    /// Called with every failure. Default: none; failures are logged in any case.
-    pub hook: Option<ErrorHook>,
-}
-
-impl Default for MonitorOptions {
-    fn default() -> MonitorOptions {
-        MonitorOptions {
-            interval: Duration::from_secs(1),
-            delay: Duration::ZERO,
-            hook: None,
-        }
-    }
-}
-
-impl fmt::Debug for MonitorOptions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MonitorOptions")
-            .field("interval", &self.interval)
-            .field("delay", &self.delay)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The counters of a [`Monitor`].
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct MonitorStats {
-    /// Polls, successful or not.
-    pub polls: u64,
-    /// Those of [`MonitorStats::polls`] that read no row, since the table had not changed.
-    pub skipped: u64,
-    /// Rows read from the table.
-    pub rows_read: u64,
-    /// Published creates.
-    pub created: u64,
-    /// Published sets.
-    pub set: u64,
-    /// Published deletes.
-    pub deleted: u64,
-    /// Times the store went back to an earlier state.
-    pub went_back: u64,
-    /// Failed polls, and rows that cannot be published since they break a limit of the publisher.
-    pub failures: u64,
-}
 
 /// Polls one table of a store and publishes its changes.
 ///
@@ -121,21 +69,8 @@ pub struct MonitorStats {
 /// ```
 pub struct Monitor {
     table: String,
-    shared: Arc<Shared>,
+    counters: Arc<Counters>,
     thread: Background,
-}
-
-/// The state that the handle and the thread share.
-struct Shared {
-    options: MonitorOptions,
-    polls: Counter,
-    skipped: Counter,
-    rows_read: Counter,
-    created: Counter,
-    set: Counter,
-    deleted: Counter,
-    went_back: Counter,
-    failures: Counter,
 }
 
 impl Monitor {
@@ -152,17 +87,17 @@ impl Monitor {
         id: &str,
         options: MonitorOptions,
     ) -> Result<Monitor> {
-        let shared = Arc::new(Shared::new(options));
+        let counters = Arc::<Counters>::default();
+        let (what, hook) = (format!("the monitor of table {table:?}"), options.hook.clone());
         let begin = {
             let (table, id) = (table.to_owned(), id.to_owned());
-            let shared = Arc::clone(&shared);
-            move |stop| Worker::new(store, publisher, (table, id), shared, stop).run()
+            let counters = Arc::clone(&counters);
+            move |stop| Worker::new(store, publisher, (table, id), options, counters, stop).run()
         };
-        let (what, hook) = (format!("the monitor of table {table:?}"), shared.options.hook.clone());
         let thread = Background::spawn("tc-monitor", what, hook, begin)?;
         Ok(Monitor {
             table: table.to_owned(),
-            shared,
+            counters,
             thread,
         })
     }
@@ -174,14 +109,14 @@ impl Monitor {
 
     /// The counters since the start.
     pub fn stats(&self) -> MonitorStats {
-        self.shared.stats()
+        self.counters.stats()
     }
 
     /// Returns the counters while the monitor is there.
     #[cfg(feature = "metrics")]
     pub(crate) fn outline(&self) -> impl Fn() -> Option<MonitorStats> + Send + Sync + use<> {
-        let shared = Arc::downgrade(&self.shared);
-        move || Some(shared.upgrade()?.stats())
+        let counters = Arc::downgrade(&self.counters);
+        move || Some(counters.upgrade()?.stats())
     }
 
     /// Stops, and stores the monitor's memory. Waits for at most 300 ms; if the store takes longer to answer, the
@@ -203,48 +138,5 @@ impl fmt::Debug for Monitor {
             .field("table", &self.table)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    fn new(options: MonitorOptions) -> Shared {
-        Shared {
-            options,
-            polls: Counter::new(),
-            skipped: Counter::new(),
-            rows_read: Counter::new(),
-            created: Counter::new(),
-            set: Counter::new(),
-            deleted: Counter::new(),
-            went_back: Counter::new(),
-            failures: Counter::new(),
-        }
-    }
-
-    fn stats(&self) -> MonitorStats {
-        MonitorStats {
-            polls: self.polls.get(),
-            skipped: self.skipped.get(),
-            rows_read: self.rows_read.get(),
-            created: self.created.get(),
-            set: self.set.get(),
-            deleted: self.deleted.get(),
-            went_back: self.went_back.get(),
-            failures: self.failures.get(),
-        }
-    }
-
-    /// The counter for updates of this action.
-    fn counter(&self, action: &Action) -> &Counter {
-        match action {
-            Action::Create => &self.created,
-            Action::Delete => &self.deleted,
-            _ => &self.set,
-        }
-    }
-
-    fn fail(&self, error: &Error) {
-        self.failures.add(1);
-        report!(error, self.options.hook.as_ref());
     }
 }

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Shared;
+use super::options::{Counters, MonitorOptions};
 use super::told::Told;
-use crate::error::{Error, ErrorKind, Result, contain};
+use crate::error::{Error, ErrorKind, Result, contain, report};
 use crate::publisher::Publisher;
 use crate::store::{Row, Store, TableVersion};
 use crate::thread::Stop;
@@ -17,7 +17,8 @@ pub(super) struct Worker {
     publisher: Arc<Publisher>,
     table: String,
     id: String,
-    shared: Arc<Shared>,
+    options: MonitorOptions,
+    counters: Arc<Counters>,
     stop: Stop,
     /// `None` until it was read.
     told: Option<Told>,
@@ -42,7 +43,8 @@ impl Worker {
         store: Arc<dyn Store>,
         publisher: Arc<Publisher>,
         (table, id): (String, String),
-        shared: Arc<Shared>,
+        options: MonitorOptions,
+        counters: Arc<Counters>,
         stop: Stop,
     ) -> Worker {
         Worker {
@@ -50,7 +52,8 @@ impl Worker {
             publisher,
             table,
             id,
-            shared,
+            options,
+            counters,
             stop,
             told: None,
             done: None,
@@ -61,26 +64,26 @@ impl Worker {
     }
 
     pub(super) fn run(mut self) {
-        let mut wait = self.shared.options.delay;
+        let mut wait = self.options.delay;
         while !self.stop.within(wait) {
             let name = format!("the monitor of table {:?}", self.table);
             let polled = contain(|| name.clone(), || self.poll()).flatten();
             if let Err(e) = polled
                 && e.kind() != ErrorKind::Stopped
             {
-                self.shared.fail(&e.context(name));
+                self.fail(&e.context(name));
             }
-            wait = self.shared.options.interval.max(MIN_INTERVAL);
+            wait = self.options.interval.max(MIN_INTERVAL);
         }
     }
 
     fn poll(&mut self) -> Result<()> {
-        self.shared.polls.add(1);
+        self.counters.polls.add(1);
         let known = self.told.take();
         let is_known = known.is_some();
         let mut told = match known {
             Some(told) => told,
-            None => Told::load(&*self.store, &self.table, &self.id, |e| self.shared.fail(e))?,
+            None => Told::load(&*self.store, &self.table, &self.id, |e| self.fail(e))?,
         };
         let was_empty = told.is_empty();
         let result = self.poll_with(&mut told);
@@ -100,7 +103,7 @@ impl Worker {
         // Read before the rows, so that any later write gives it another value.
         let version = self.store.table_version(&self.table)?;
         if version.is_some() && version == self.done {
-            self.shared.skipped.add(1);
+            self.counters.skipped.add(1);
             return Ok(());
         }
         self.done = None;
@@ -132,7 +135,7 @@ impl Worker {
             self.publisher.skip(Some(&topic));
         }
         self.went_back = false;
-        self.shared.went_back.add(1);
+        self.counters.went_back.add(1);
         log::warn!(
             "the monitor of table {:?}: the store went back to an earlier state",
             self.table
@@ -146,7 +149,7 @@ impl Worker {
         let mut after = None;
         loop {
             let page = self.store.page_of_entries(&self.table, None, after.as_deref())?;
-            self.shared.rows_read.add(page.items.len() as u64);
+            self.counters.rows_read.add(page.items.len() as u64);
             for row in page.items {
                 self.go_on()?;
                 self.tell(told, row)?;
@@ -203,7 +206,7 @@ impl Worker {
         update.version = Some(version);
         match self.publisher.send_event(&update) {
             Ok(()) => {
-                self.shared.counter(&update.action).add(1);
+                self.counters.of(&update.action).add(1);
                 self.topics.insert(update.topic);
             }
             Err(e) if matches!(e.kind(), ErrorKind::TooLarge | ErrorKind::InvalidInput) => {
@@ -211,7 +214,7 @@ impl Worker {
                     "table {:?} key {:?}: the change cannot be published",
                     self.table, &*update.key
                 );
-                self.shared.fail(&e.context(context));
+                self.fail(&e.context(context));
             }
             Err(e) => return Err(e),
         }
@@ -223,6 +226,11 @@ impl Worker {
         told.save(&*self.store, || {
             !self.stop.is_told() || Instant::now() < *until.get_or_insert_with(|| Instant::now() + REMEMBER)
         })
+    }
+
+    fn fail(&self, error: &Error) {
+        self.counters.failures.add(1);
+        report!(error, self.options.hook.as_ref());
     }
 
     fn go_on(&self) -> Result<()> {

@@ -11,7 +11,7 @@ use crate::thread::{self, Failures, jittered};
 use crate::transport::Waiter;
 
 use super::burst::AGE;
-use super::shared::Shared;
+use super::sending_end::SendingEnd;
 
 /// How often the keeper checks a socket that is in use.
 const TICK: Duration = Duration::from_millis(10);
@@ -22,7 +22,7 @@ const IDLE: u32 = 8;
 /// How soon a message that the transport did not take is tried again.
 const RETRY: Duration = Duration::from_millis(1);
 
-impl Shared {
+impl SendingEnd {
     /// Sends the first hello. A transport that takes nothing is reported.
     pub(super) fn begin(&self) {
         let introduced = contain(

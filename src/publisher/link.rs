@@ -20,12 +20,12 @@ use super::crowd::Crowd;
 use super::numbers::Numbers;
 use super::parked::parked;
 use super::sender::{Gathered, Sender};
-use super::shared::{HELLO_TIMEOUT, Shared};
+use super::sending_end::{HELLO_TIMEOUT, SendingEnd};
 use super::turn::Turn;
 
 /// A driver's sending end with its keeper, the thread that sends hellos, also between sends.
 pub(crate) struct Link {
-    shared: Arc<Shared>,
+    sending: Arc<SendingEnd>,
     // Joined when the link is dropped, after `wake` has ended it.
     keeper: Option<Thread>,
 }
@@ -61,7 +61,7 @@ impl Link {
         let (mut waiter, wake) = waiter.unwrap_or_else(parked);
         let crowd = Arc::new(Crowd::new(outbound.subscribers().is_some()));
         let gathered = Arc::<Gathered>::default();
-        let shared = Arc::new(Shared {
+        let sending = Arc::new(SendingEnd {
             sender: Mutex::new(Sender {
                 outbound,
                 numbers: Numbers::default(),
@@ -88,7 +88,7 @@ impl Link {
             wake,
             hook: options.hook,
         });
-        let keep = Arc::clone(&shared);
+        let keep = Arc::clone(&sending);
         let hook = keep.hook.clone();
         let body = move || {
             if options.begins {
@@ -98,47 +98,47 @@ impl Link {
             Ok(())
         };
         let keeper = Some(thread::spawn_fallible("tc-keeper", hook, body)?);
-        Ok(Link { shared, keeper })
+        Ok(Link { sending, keeper })
     }
 
     /// Waits until other threads leave the lock, and returns a turn with the rest of the time.
     pub(crate) fn turn(&self, timeout: Duration) -> Result<Turn<'_>> {
-        let shared = &*self.shared;
+        let sending = &*self.sending;
         let mut left = timeout;
-        let mut sender = match shared.sender.try_lock() {
+        let mut sender = match sending.sender.try_lock() {
             Some(sender) => sender,
             None => {
                 let start = Instant::now();
-                let locked = shared.sender.try_lock_for(timeout.max(HOLD));
+                let locked = sending.sender.try_lock_for(timeout.max(HOLD));
                 left = timeout.saturating_sub(start.elapsed());
                 let late = || Error::new(ErrorKind::Timeout, "other threads were sending all the time");
                 locked.ok_or_else(late)?
             }
         };
-        if shared.is_asked && !shared.active.load(Ordering::Relaxed) && !shared.active.swap(true, Ordering::AcqRel) {
-            self.shared.wake.wake();
+        if sending.is_asked && !sending.active.load(Ordering::Relaxed) && !sending.active.swap(true, Ordering::AcqRel) {
+            self.sending.wake.wake();
         }
-        shared.use_up(&mut sender);
-        shared.introduce(&mut sender, left)?;
-        Ok(Turn::new(shared, sender, left))
+        sending.use_up(&mut sender);
+        sending.introduce(&mut sender, left)?;
+        Ok(Turn::new(sending, sender, left))
     }
 
     /// Uses up a number of this topic, or of all topics used so far, for a past event that could not be published.
     /// Never waits.
     pub(crate) fn skip(&self, topic: Option<&Topic>) {
-        let mut skipped = self.shared.skipped.lock();
+        let mut skipped = self.sending.skipped.lock();
         skipped.insert(topic.cloned(), clock::now());
-        self.shared.has_skipped.store(true, Ordering::Release);
+        self.sending.has_skipped.store(true, Ordering::Release);
     }
 
     /// The address that subscribers connect to.
     pub(crate) fn address(&self) -> Option<String> {
-        self.shared.sender.lock().outbound.address()
+        self.sending.sender.lock().outbound.address()
     }
 
     /// Waits for `count` subscribers. Fails if they do not come in time.
     pub(crate) fn wait_subscribers(&self, count: usize, timeout: Duration) -> Result<()> {
-        let crowd = &self.shared.crowd;
+        let crowd = &self.sending.crowd;
         if crowd.count().is_none() {
             let context = "this driver does not know its subscribers";
             return Err(Error::new(ErrorKind::Unsupported, context));
@@ -156,14 +156,14 @@ impl Link {
 
     /// True if there is a subscription to this topic; `None` if the driver does not know.
     pub(crate) fn is_subscribed(&self, topic: &Topic) -> Option<bool> {
-        self.shared.sender.lock().outbound.is_subscribed(topic)
+        self.sending.sender.lock().outbound.is_subscribed(topic)
     }
 
     /// Waits for a subscription to this topic.
     pub(crate) fn wait_subscribed(&self, topic: &Topic, timeout: Duration) -> Result<()> {
         let deadline = thread::deadline(timeout);
         // Held from the check to the wait, so that no change is missed in between.
-        let mut changes = self.shared.crowd.lock();
+        let mut changes = self.sending.crowd.lock();
         loop {
             match self.is_subscribed(topic) {
                 Some(true) => return Ok(()),
@@ -173,7 +173,7 @@ impl Link {
                     return Err(Error::new(ErrorKind::Unsupported, context));
                 }
             }
-            if !self.shared.crowd.wait(&mut changes, deadline) {
+            if !self.sending.crowd.wait(&mut changes, deadline) {
                 let context = format!("there was no subscription to topic {topic} within {timeout:?}");
                 return Err(Error::new(ErrorKind::Timeout, context));
             }
@@ -183,42 +183,42 @@ impl Link {
     /// Sends the gathered updates, and a goodbye with the last numbers. Waits only for a short while: a subscriber that
     /// does not receive it notices the silence.
     pub(crate) fn say_goodbye(&self) {
-        let mut sender = self.shared.lock();
+        let mut sender = self.sending.lock();
         // Gives up what it cannot send.
         let _ = sender.flush(LAST_CHANCE, true);
         let trouble = sender.trouble();
         // A goodbye without a receiver would only delay the end.
-        let is_alone = self.shared.answer(&mut sender).is_ok() && sender.outbound.subscribers() == Some(0);
+        let is_alone = self.sending.answer(&mut sender).is_ok() && sender.outbound.subscribers() == Some(0);
         if is_alone {
             drop(sender);
-        } else if let Err(e) = self.shared.say(sender, GOODBYE, HELLO_TIMEOUT) {
+        } else if let Err(e) = self.sending.say(sender, GOODBYE, HELLO_TIMEOUT) {
             log::debug!("no goodbye: {e}");
         }
         if let Some(e) = trouble {
-            report!(&e, self.shared.hook.as_ref());
+            report!(&e, self.sending.hook.as_ref());
         }
     }
 
     /// Number of updates that were accepted and could not be sent.
     pub(crate) fn lost(&self) -> u64 {
-        self.shared.gathered.lost()
+        self.sending.gathered.lost()
     }
 
     /// The number of subscribers.
     pub(crate) fn crowd(&self) -> Arc<Crowd> {
-        Arc::clone(&self.shared.crowd)
+        Arc::clone(&self.sending.crowd)
     }
 
     /// The counter of sent hellos.
     pub(crate) fn hellos(&self) -> Arc<Counter> {
-        Arc::clone(&self.shared.hellos)
+        Arc::clone(&self.sending.hellos)
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.shared.stopping.store(true, Ordering::Release);
-        self.shared.wake.wake();
+        self.sending.stopping.store(true, Ordering::Release);
+        self.sending.wake.wake();
         drop(self.keeper.take());
     }
 }

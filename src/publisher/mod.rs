@@ -9,7 +9,7 @@ mod numbers;
 mod options;
 mod parked;
 mod sender;
-mod shared;
+mod sending_end;
 mod turn;
 
 use std::cell::RefCell;

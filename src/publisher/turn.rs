@@ -12,11 +12,11 @@ use crate::update::Topic;
 
 use super::numbers::Slot;
 use super::sender::Sender;
-use super::shared::Shared;
+use super::sending_end::SendingEnd;
 
 /// See the [module](self). A turn that ends in an error is dropped; otherwise it [ends](Turn::end).
 pub(crate) struct Turn<'a> {
-    shared: &'a Shared,
+    sending: &'a SendingEnd,
     sender: MutexGuard<'a, Sender>,
     now: Instant,
     /// The rest of the send's time limit.
@@ -24,10 +24,10 @@ pub(crate) struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    pub(super) fn new(shared: &'a Shared, sender: MutexGuard<'a, Sender>, left: Duration) -> Turn<'a> {
+    pub(super) fn new(sending: &'a SendingEnd, sender: MutexGuard<'a, Sender>, left: Duration) -> Turn<'a> {
         let now = clock::now();
         Turn {
-            shared,
+            sending,
             sender,
             now,
             left,
@@ -71,7 +71,7 @@ impl<'a> Turn<'a> {
         });
         slot.take(1, now);
         if is_first {
-            self.shared.gathers(now);
+            self.sending.gathers(now);
         }
         self.end(now);
     }
@@ -94,7 +94,7 @@ impl<'a> Turn<'a> {
     /// Ends the turn, whose last send ended at this time.
     pub(crate) fn end(mut self, at: Instant) {
         self.sender.burst.ended(at);
-        match self.shared.is_awaited() {
+        match self.sending.is_awaited() {
             true => MutexGuard::unlock_fair(self.sender),
             false => drop(self.sender),
         }

@@ -15,34 +15,30 @@
 
 mod alerts;
 mod backlog;
+mod between;
 mod heap;
 mod lane;
 mod options;
 mod ranking;
 mod receiver;
 mod sender;
-mod shared;
 mod turns;
 
 use std::sync::Arc;
 
+#[doc(hidden)]
+pub use self::between::Batch;
+use self::between::Queue;
 pub use self::options::{Overflow, QueueOptions, QueueStats};
 #[doc(hidden)]
 pub use self::receiver::QueueReceiver;
 pub use self::sender::QueueSender;
-use self::shared::Shared;
-use crate::update::DbUpdate;
 
 /// Creates a queue.
 #[doc(hidden)]
 pub fn bounded(options: QueueOptions) -> (QueueSender, QueueReceiver) {
     let (sender, receiver) = crossbeam_channel::unbounded();
-    let shared = Arc::new(Shared::new(options.capacity, options.overflow));
-    let receiver = QueueReceiver::new(Arc::clone(&shared), receiver, options.max_overtake);
-    (QueueSender::new(shared, sender), receiver)
+    let queue = Arc::new(Queue::new(options.capacity, options.overflow));
+    let receiver = QueueReceiver::new(Arc::clone(&queue), receiver, options.max_overtake);
+    (QueueSender::new(queue, sender), receiver)
 }
-
-/// A message for [`QueueReceiver::accept`]; an empty one only wakes the receiver.
-#[doc(hidden)]
-#[derive(Debug)]
-pub struct Batch(Vec<DbUpdate>);

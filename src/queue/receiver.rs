@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use super::Batch;
 use super::alerts::Alerts;
+use super::between::{Batch, Queue};
 use super::heap::Heap;
-use super::shared::Shared;
 use super::turns::Turns;
 use crate::event::{Event, SyncReason};
 use crate::update::{DbUpdate, Name};
@@ -26,7 +25,7 @@ const MAX_VALUE: usize = 512;
 
 /// The receiving end. Dropping it drops the pending updates.
 pub struct QueueReceiver {
-    shared: Arc<Shared>,
+    queue: Arc<Queue>,
     channel: Receiver<Batch>,
     /// Batches given to [`QueueReceiver::accept`] that are not yet in the heap.
     accepted: VecDeque<Batch>,
@@ -37,9 +36,9 @@ pub struct QueueReceiver {
 }
 
 impl QueueReceiver {
-    pub(super) fn new(shared: Arc<Shared>, channel: Receiver<Batch>, max_overtake: Duration) -> QueueReceiver {
+    pub(super) fn new(queue: Arc<Queue>, channel: Receiver<Batch>, max_overtake: Duration) -> QueueReceiver {
         QueueReceiver {
-            shared,
+            queue,
             channel,
             accepted: VecDeque::new(),
             heap: Heap::new(max_overtake),
@@ -91,29 +90,29 @@ impl QueueReceiver {
         if self.values.len() == VALUES {
             let values = mem::replace(&mut self.values, Vec::with_capacity(VALUES));
             // If there are enough spares, these are dropped.
-            let _ = self.shared.values.0.try_send(values);
+            let _ = self.queue.values.0.try_send(values);
         }
     }
 
     /// Returns true if nothing is pending, held rows included.
     pub fn is_empty(&self) -> bool {
-        self.shared.depth.load(Ordering::SeqCst) == 0 && !self.shared.alerts.is_filled()
+        self.queue.depth.load(Ordering::SeqCst) == 0 && !self.queue.alerts.is_filled()
     }
 
     /// The next event. `clock` is read only if it matters.
     pub(crate) fn next(&mut self, clock: impl Fn() -> Instant, hold: bool) -> Option<Event> {
         self.take_in(&clock);
-        if (self.turns.is_of_syncs() || self.shared.alerts.is_filled())
+        if (self.turns.is_of_syncs() || self.queue.alerts.is_filled())
             && let Some(reason) = self.tell(|turns, alerts| turns.before_updates(alerts, clock()))
         {
             return Some(Event::Sync(reason));
         }
         if let Some(update) = self.heap.pop(clock, hold) {
-            self.shared.give_back(1);
+            self.queue.give_back(1);
             return Some(Event::Update(update));
         }
         self.turns.end();
-        if !self.shared.alerts.is_filled() {
+        if !self.queue.alerts.is_filled() {
             return None;
         }
         self.tell(Turns::without_updates).map(Event::Sync)
@@ -121,10 +120,10 @@ impl QueueReceiver {
 
     /// The next sync event, beside the updates.
     pub(crate) fn next_sync(&mut self, clock: impl Fn() -> Instant) -> Option<SyncReason> {
-        if !self.shared.alerts.is_filled() {
+        if !self.queue.alerts.is_filled() {
             return None;
         }
-        let drained = self.shared.depth.load(Ordering::SeqCst) == 0 && !self.shared.backlog.is_filled();
+        let drained = self.queue.depth.load(Ordering::SeqCst) == 0 && !self.queue.backlog.is_filled();
         self.tell(|turns, alerts| match alerts.pop() {
             None if drained => turns.overflow(alerts),
             None => turns.due_overflow(alerts, clock()),
@@ -136,13 +135,13 @@ impl QueueReceiver {
     pub(crate) fn next_update(&mut self, clock: impl Fn() -> Instant) -> Option<DbUpdate> {
         self.take_in(&clock);
         let update = self.heap.pop(clock, true)?;
-        self.shared.give_back(1);
+        self.queue.give_back(1);
         Some(update)
     }
 
     /// The time by which [`QueueReceiver::next_sync`] hands out a pending overflow.
     pub(crate) fn sync_due(&self) -> Option<Instant> {
-        self.turns.overflow_due().filter(|_| self.shared.alerts.is_filled())
+        self.turns.overflow_due().filter(|_| self.queue.alerts.is_filled())
     }
 
     /// Drops the pending updates that are in the store, since the program is about to read it. Returns their number
@@ -152,10 +151,10 @@ impl QueueReceiver {
     pub(crate) fn cover(&mut self, clock: impl Fn() -> Instant) -> u64 {
         self.take_in(&clock);
         let covered = self.heap.remove(|update| update.version.is_some());
-        self.shared.give_back(covered);
-        self.shared.covered.add(covered as u64);
+        self.queue.give_back(covered);
+        self.queue.covered.add(covered as u64);
         let edit = |alerts: &mut Alerts| (alerts.pop_overflow().unwrap_or(0), !alerts.is_empty());
-        let (dropped, _) = self.shared.alerts.edit(edit);
+        let (dropped, _) = self.queue.alerts.edit(edit);
         dropped.saturating_add(covered as u64)
     }
 
@@ -163,9 +162,9 @@ impl QueueReceiver {
     fn tell(&mut self, take: impl FnOnce(&mut Turns, &mut Alerts) -> Option<SyncReason>) -> Option<SyncReason> {
         let turns = &mut self.turns;
         let edit = |alerts: &mut Alerts| (take(turns, alerts), !alerts.is_empty());
-        let (reason, _) = self.shared.alerts.edit(edit);
+        let (reason, _) = self.queue.alerts.edit(edit);
         if reason.is_some() {
-            self.shared.syncs.add(1);
+            self.queue.syncs.add(1);
         }
         reason
     }
@@ -178,14 +177,14 @@ impl QueueReceiver {
             }
             self.drain_channel(now);
         }
-        if self.shared.backlog.is_filled() {
+        if self.queue.backlog.is_filled() {
             self.take_backlog(clock());
         }
     }
 
     fn take_backlog(&mut self, now: Instant) {
-        let shared = Arc::clone(&self.shared);
-        let (dropped, _) = shared.backlog.edit(|backlog| {
+        let queue = Arc::clone(&self.queue);
+        let (dropped, _) = queue.backlog.edit(|backlog| {
             // Updates sent before a sender turned to the backlog are in the channel by now, and go first.
             self.drain_channel(now);
             let (mut coalesced, mut back) = (0, 0);
@@ -199,17 +198,17 @@ impl QueueReceiver {
                 coalesced += replaced;
                 back += replaced - usize::from(!entry.reserved);
             }
-            shared.coalesced.add(coalesced as u64);
+            queue.coalesced.add(coalesced as u64);
             // Before a sender looks again, since it would drop updates although there is room.
-            shared.give_back(back);
-            let room = shared.reserve(0, homeless.len(), shared.capacity);
+            queue.give_back(back);
+            let room = queue.reserve(0, homeless.len(), queue.capacity);
             let dropped = homeless.len() - room;
             for entry in homeless.into_iter().take(room) {
                 self.heap.coalesce(entry.urgency, entry.update, now);
             }
             (dropped, false)
         });
-        shared.tell_dropped(dropped as u64);
+        queue.tell_dropped(dropped as u64);
     }
 
     fn drain_channel(&mut self, now: Instant) {
@@ -222,21 +221,21 @@ impl QueueReceiver {
         batch.0.drain(..).for_each(|update| self.heap.push(update, now));
         if (1..=MAX_SPARE).contains(&batch.0.capacity()) {
             // If there are enough spares, this one is dropped.
-            let _ = self.shared.spares.0.try_send(batch.0);
+            let _ = self.queue.spares.0.try_send(batch.0);
         }
     }
 }
 
 impl Drop for QueueReceiver {
     fn drop(&mut self) {
-        self.shared.closed.store(true, Ordering::SeqCst);
-        self.shared.signal_space();
-        self.shared.backlog.edit(|backlog| (mem::take(backlog), false));
+        self.queue.closed.store(true, Ordering::SeqCst);
+        self.queue.signal_space();
+        self.queue.backlog.edit(|backlog| (mem::take(backlog), false));
     }
 }
 
 impl fmt::Debug for QueueReceiver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("QueueReceiver").field(&self.shared.stats()).finish()
+        f.debug_tuple("QueueReceiver").field(&self.queue.stats()).finish()
     }
 }

@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 use crossbeam_channel::{Receiver, Sender};
 
 use super::backlog::Put;
-use super::shared::{Shared, receiver_gone};
-use super::{Batch, Overflow, QueueStats};
+use super::between::{Batch, Queue, receiver_gone};
+use super::{Overflow, QueueStats};
 use crate::error::Result;
 use crate::event::SyncReason;
 use crate::update::DbUpdate;
@@ -18,13 +18,13 @@ use crate::update::DbUpdate;
 /// order.
 #[derive(Clone)]
 pub struct QueueSender {
-    shared: Arc<Shared>,
+    queue: Arc<Queue>,
     channel: Sender<Batch>,
 }
 
 impl QueueSender {
-    pub(super) fn new(shared: Arc<Shared>, channel: Sender<Batch>) -> QueueSender {
-        QueueSender { shared, channel }
+    pub(super) fn new(queue: Arc<Queue>, channel: Sender<Batch>) -> QueueSender {
+        QueueSender { queue, channel }
     }
 
     /// Takes all updates out of `updates` and puts them into the queue, or handles them as [`Overflow`] says.
@@ -36,23 +36,23 @@ impl QueueSender {
     /// [`ErrorKind::Stopped`](crate::ErrorKind::Stopped) if `stop` ended the wait (`updates` then holds what was not
     /// sent), or if the receiver is gone.
     pub fn push(&self, updates: &mut Vec<DbUpdate>, stop: &Receiver<()>) -> Result<()> {
-        if self.shared.closed.load(Ordering::SeqCst) {
+        if self.queue.closed.load(Ordering::SeqCst) {
             return Err(receiver_gone());
         }
-        let limit = match self.shared.overflow {
+        let limit = match self.queue.overflow {
             // The other half belongs to the backlog, which needs room to be of use.
-            Overflow::Coalesce => self.shared.capacity / 2,
-            Overflow::Block | Overflow::DropAndSync => self.shared.capacity,
+            Overflow::Coalesce => self.queue.capacity / 2,
+            Overflow::Block | Overflow::DropAndSync => self.queue.capacity,
         };
         let wanted = updates.len();
         // Nothing may overtake the backlog: while it is filled, everything goes through it.
-        if !self.shared.backlog.is_filled() && self.shared.reserve(wanted, wanted, limit) == wanted {
+        if !self.queue.backlog.is_filled() && self.queue.reserve(wanted, wanted, limit) == wanted {
             return match wanted {
                 0 => Ok(()),
-                _ => self.send(mem::replace(updates, self.shared.empty_batch(wanted))),
+                _ => self.send(mem::replace(updates, self.queue.empty_batch(wanted))),
             };
         }
-        match self.shared.overflow {
+        match self.queue.overflow {
             Overflow::Coalesce => self.push_coalescing(updates),
             Overflow::Block => self.push_waiting(updates, stop),
             Overflow::DropAndSync => self.push_what_fits(updates),
@@ -68,25 +68,25 @@ impl QueueSender {
     /// for [`SyncReason::Unproven`]. [`SyncReason::Cleared`] and [`SyncReason::Resubscribed`] name what the program
     /// itself has registered, and are kept as they are.
     pub fn sync(&self, reason: SyncReason) {
-        let first = self.shared.tell(reason);
+        let first = self.queue.tell(reason);
         self.wake_if(first);
     }
 
     /// Returns the counts since the queue was created.
     pub fn stats(&self) -> QueueStats {
-        self.shared.stats()
+        self.queue.stats()
     }
 
     /// Values whose memory can be reused.
     pub(crate) fn spare_values(&self) -> Option<Vec<String>> {
-        self.shared.values.1.try_recv().ok()
+        self.queue.values.1.try_recv().ok()
     }
 
     fn push_coalescing(&self, updates: &mut Vec<DbUpdate>) -> Result<()> {
         let (mut coalesced, mut dropped) = (0, 0);
-        let ((), first) = self.shared.backlog.edit(|backlog| {
+        let ((), first) = self.queue.backlog.edit(|backlog| {
             for update in updates.drain(..) {
-                match backlog.put(update, self.shared.capacity, || self.shared.reserve_one()) {
+                match backlog.put(update, self.queue.capacity, || self.queue.reserve_one()) {
                     Put::Added => {}
                     Put::Replaced => coalesced += 1,
                     Put::Refused => dropped += 1,
@@ -95,15 +95,15 @@ impl QueueSender {
             ((), !backlog.is_empty())
         });
         self.wake_if(first);
-        self.shared.coalesced.add(coalesced);
-        self.wake_if(self.shared.tell_dropped(dropped));
+        self.queue.coalesced.add(coalesced);
+        self.wake_if(self.queue.tell_dropped(dropped));
         Ok(())
     }
 
     fn push_waiting(&self, updates: &mut Vec<DbUpdate>, stop: &Receiver<()>) -> Result<()> {
         let mut rest = mem::take(updates).into_iter();
         while rest.len() > 0 {
-            let sent = self.shared.reserve_waiting(rest.len(), stop);
+            let sent = self.queue.reserve_waiting(rest.len(), stop);
             if let Err(e) = sent.and_then(|room| self.send(rest.by_ref().take(room).collect())) {
                 updates.extend(rest);
                 return Err(e);
@@ -113,13 +113,13 @@ impl QueueSender {
     }
 
     fn push_what_fits(&self, updates: &mut Vec<DbUpdate>) -> Result<()> {
-        let room = self.shared.reserve(1, updates.len(), self.shared.capacity);
+        let room = self.queue.reserve(1, updates.len(), self.queue.capacity);
         let dropped = updates.len() - room;
         updates.truncate(room);
         if room > 0 {
             self.send(mem::take(updates))?;
         }
-        self.wake_if(self.shared.tell_dropped(dropped as u64));
+        self.wake_if(self.queue.tell_dropped(dropped as u64));
         Ok(())
     }
 

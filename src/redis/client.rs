@@ -10,11 +10,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
 
 use super::address::Servers;
+use super::answer::{refusal, refused};
+use super::conn::Conn;
 use super::node::Node;
+use super::options::RedisOptions;
 use super::pool::Pool;
 use super::slots::slot;
 use super::stream::Limit;
-use super::{Conn, RedisOptions, refusal, refused};
 
 /// Makes requests, from any thread.
 pub(crate) struct Client(Pool);

@@ -4,8 +4,8 @@ use ::redis::{Value, cmd, from_redis_value};
 
 use crate::error::{ErrorKind, Result};
 
+use super::answer::field;
 use super::conn::Conn;
-use super::field;
 use super::node::Node;
 use super::stream::Limit;
 

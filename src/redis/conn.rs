@@ -12,12 +12,13 @@ use socket2::Socket;
 
 use crate::error::{Error, ErrorKind, Result};
 
+use super::access::Access;
+use super::answer::refused;
 use super::health::Health;
 use super::input::{Incoming, Input};
 use super::node::Node;
 use super::reply::Resp;
 use super::stream::{Limit, Stream};
-use super::{Access, refused};
 
 /// A connection after a successful login. It cannot be used after an error.
 pub(crate) struct Conn {

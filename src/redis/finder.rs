@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::Access;
+use super::access::Access;
 use super::address::Servers;
 use super::cluster;
 use super::conn::Conn;

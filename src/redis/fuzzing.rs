@@ -3,9 +3,9 @@
 use ::redis::Value;
 
 use super::address::Servers;
+use super::answer::field;
 use super::client;
 use super::cluster::{self, Range};
-use super::field;
 use super::health::Health;
 use super::input::{Incoming, Input};
 use super::node::Node;

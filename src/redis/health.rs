@@ -2,7 +2,7 @@
 
 use ::redis::{Cmd, Value, from_redis_value_ref};
 
-use super::field;
+use super::answer::field;
 use super::reply::Resp;
 
 /// The health of a server within its cluster or replication.

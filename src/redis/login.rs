@@ -8,12 +8,13 @@ use socket2::Socket;
 
 use crate::error::{Error, ErrorKind, Result};
 
+use super::access::Access;
+use super::answer::{field, kind_of, turned_away};
 use super::conn::Conn;
 use super::health::{Health, line};
 use super::input::Incoming;
 use super::node::Node;
 use super::reply::Resp;
-use super::{Access, field, kind_of, turned_away};
 
 /// A connection that logs in.
 pub(super) struct Login {

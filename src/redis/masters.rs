@@ -10,12 +10,13 @@ use parking_lot::Mutex;
 use crate::error::Result;
 use crate::thread::{self, Thread};
 
+use super::access::Access;
 use super::address::Servers;
 use super::master::Master;
+use super::options::RedisOptions;
 use super::poller::Poller;
 use super::stream::{Limit, signal};
 use super::watch::Watch;
-use super::{Access, RedisOptions};
 
 /// Finds the master, and notices when it is another one. Clones share the threads, which begin with the first question.
 #[derive(Clone)]

@@ -9,7 +9,7 @@ use socket2::{SockAddr, Socket};
 
 use crate::error::{ErrorKind, Result};
 
-use super::Access;
+use super::access::Access;
 use super::conn::{Conn, lost};
 use super::login::Login;
 use super::node::Node;

@@ -11,13 +11,14 @@ use rustix::event::{PollFd, PollFlags};
 use crate::clock;
 use crate::error::Result;
 
+use super::access::Access;
 use super::conn::{Conn, lost};
 use super::node::Node;
+use super::options::RedisOptions;
 use super::reply::Resp;
 use super::sentinel;
 use super::stream::Limit;
 use super::watch::Watch;
-use super::{Access, RedisOptions};
 
 /// The thread of one Sentinel.
 pub(super) struct Poller {

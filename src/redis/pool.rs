@@ -10,16 +10,17 @@ use parking_lot::Mutex;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 
+use super::access::Access;
 use super::address::Servers;
 use super::cluster;
 use super::conn::Conn;
 use super::master::{self, Master};
 use super::masters::Masters;
 use super::node::{Node, in_turn};
+use super::options::RedisOptions;
 use super::rivals;
 use super::slots::Slots;
 use super::stream::Limit;
-use super::{Access, RedisOptions};
 
 pub(crate) struct Pool {
     servers: Servers,

@@ -11,11 +11,12 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 
+use super::access::Access;
+use super::answer::refused;
 use super::conn::{Conn, IsReplica};
 use super::health::line;
 use super::node::Node;
 use super::stream::Limit;
-use super::{Access, refused};
 
 /// A server that takes longer to answer does not count.
 const SHORT: Duration = Duration::from_millis(500);

@@ -4,10 +4,9 @@ use ::redis::{Cmd, Value, cmd, from_redis_value_ref};
 
 use crate::error::Result;
 
+use super::answer::{field, refused};
 use super::conn::Conn;
-use super::field;
 use super::node::Node;
-use super::refused;
 use super::stream::Limit;
 
 /// What a Sentinel says of a master.

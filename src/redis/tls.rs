@@ -15,8 +15,8 @@ use socket2::Socket;
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::RedisOptions;
 use super::node::Node;
+use super::options::RedisOptions;
 use super::trust::Trust;
 
 /// The configuration of sessions, for a driver or store.

@@ -3,10 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{Member, PUBLISHERS, Presence, RegistryOptions, Watch};
+use super::member::Member;
+use super::options::RegistryOptions;
+use super::roster::Presence;
+use super::watch::Watch;
 use crate::error::{ErrorHook, Result, report};
 use crate::store::Store;
 use crate::subscriber::Subscriber;
+
+/// The table of registered publishers.
+pub const PUBLISHERS: &str = "publisher";
 
 /// Makes a subscriber follow the registered publishers, from its creation until it is dropped.
 ///

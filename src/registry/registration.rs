@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::{Load, Member, RegistryOptions};
+use super::member::{Load, Member};
+use super::options::RegistryOptions;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result, contain, report};
 use crate::store::{Store, Write, Written};
@@ -16,13 +17,13 @@ use crate::update::Topic;
 /// Keeps a member registered on its own thread, from its creation until it is dropped, which removes the row.
 pub struct Registration {
     member: Member,
-    shared: Arc<Shared>,
+    row: Arc<OwnRow>,
     timeout: Duration,
     thread: Background,
 }
 
-/// The state that the handle and the thread share.
-struct Shared {
+/// The member's own row, as the handle and the thread share it.
+struct OwnRow {
     lease: Mutex<Lease>,
     load: Mutex<Load>,
     changed: Condvar,
@@ -39,7 +40,7 @@ enum Lease {
     Lost,
 }
 
-impl Shared {
+impl OwnRow {
     fn set(&self, lease: Lease) {
         *self.lease.lock() = lease;
         self.changed.notify_all();
@@ -83,13 +84,13 @@ impl Registration {
         renewal: impl FnMut(&mut Member) + Send + 'static,
     ) -> Result<Registration> {
         options.check()?;
-        let shared = Arc::new(Shared {
+        let row = Arc::new(OwnRow {
             lease: Mutex::new(Lease::Wanted),
             load: Mutex::default(),
             changed: Condvar::new(),
         });
         let timeout = options.timeout;
-        let worker = Worker {
+        let renewer = Renewer {
             store,
             table: table.to_owned(),
             key: member.id.clone(),
@@ -97,16 +98,16 @@ impl Registration {
             version: None,
             since: None,
             rejoins,
-            shared: Arc::clone(&shared),
+            row: Arc::clone(&row),
             renewal,
             options,
         };
-        let hook = worker.options.hook.clone();
+        let hook = renewer.options.hook.clone();
         let what = format!("the registration of {:?}", member.id);
-        let thread = Background::spawn("tc-registration", what, hook, move |stop| worker.run(&stop))?;
+        let thread = Background::spawn("tc-registration", what, hook, move |stop| renewer.run(&stop))?;
         Ok(Registration {
             member,
-            shared,
+            row,
             timeout,
             thread,
         })
@@ -119,13 +120,13 @@ impl Registration {
 
     /// Sets the load that the next renewals write.
     pub fn set_load(&self, load: Load) {
-        *self.shared.load.lock() = load;
+        *self.row.load.lock() = load;
     }
 
     /// True if no observer can have declared this run dead yet: the last successful renewal began less than the timeout
     /// ago.
     pub(crate) fn is_held(&self) -> bool {
-        self.shared.lease.lock().is_held(self.timeout)
+        self.row.lease.lock().is_held(self.timeout)
     }
 
     /// Tells the thread to stop, and does not wait.
@@ -148,9 +149,9 @@ impl Registration {
 
     /// Waits until the row is written; returns false if it is not by `deadline`, or is lost.
     pub(crate) fn wait_held(&self, deadline: Instant) -> bool {
-        let mut lease = self.shared.lease.lock();
+        let mut lease = self.row.lease.lock();
         while !lease.is_held(self.timeout) && *lease != Lease::Lost {
-            if self.shared.changed.wait_until(&mut lease, deadline).timed_out() {
+            if self.row.changed.wait_until(&mut lease, deadline).timed_out() {
                 break;
             }
         }
@@ -159,7 +160,7 @@ impl Registration {
 
     /// True if others have declared this run dead, and it was not registered again.
     pub(crate) fn is_lost(&self) -> bool {
-        *self.shared.lease.lock() == Lease::Lost
+        *self.row.lease.lock() == Lease::Lost
     }
 
     /// Renews the row now.
@@ -181,7 +182,8 @@ impl fmt::Debug for Registration {
     }
 }
 
-struct Worker<F> {
+/// The thread that writes the row, and renews it.
+struct Renewer<F> {
     store: Arc<dyn Store>,
     table: String,
     key: String,
@@ -192,12 +194,12 @@ struct Worker<F> {
     since: Option<Instant>,
     /// True if a row that others have removed is written again.
     rejoins: bool,
-    shared: Arc<Shared>,
+    row: Arc<OwnRow>,
     renewal: F,
     options: RegistryOptions,
 }
 
-impl<F: FnMut(&mut Member)> Worker<F> {
+impl<F: FnMut(&mut Member)> Renewer<F> {
     fn run(mut self, stop: &Stop) {
         let renewal = self.options.timeout / 3;
         loop {
@@ -207,11 +209,11 @@ impl<F: FnMut(&mut Member)> Worker<F> {
             let renewed = contain(|| name.clone(), || self.renew()).flatten();
             let wait = match renewed {
                 Ok(true) => {
-                    self.shared.set(Lease::Held(start));
+                    self.row.set(Lease::Held(start));
                     jittered(renewal)
                 }
                 Ok(false) => {
-                    self.shared.set(Lease::Lost);
+                    self.row.set(Lease::Lost);
                     return;
                 }
                 Err(e) => {
@@ -228,7 +230,7 @@ impl<F: FnMut(&mut Member)> Worker<F> {
 
     /// Writes the row; returns false if it is lost.
     fn renew(&mut self) -> Result<bool> {
-        self.member.load = *self.shared.load.lock();
+        self.member.load = *self.row.load.lock();
         (self.renewal)(&mut self.member);
         let value = self.member.to_value()?;
         if let Some(version) = self.version {

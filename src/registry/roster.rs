@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::{Member, Version};
+use super::member::Member;
 use crate::store::Row;
 use crate::update::Name;
 
@@ -41,6 +41,9 @@ pub struct Presence {
     /// How long its row was watched since its last change.
     pub age: Duration,
 }
+
+/// A row's key and version, as seen.
+pub(super) type Version = (Name, u64);
 
 /// The rows of a table, as last seen.
 #[derive(Debug)]

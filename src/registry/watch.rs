@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::roster::{Presence, Roster};
-use super::{RegistryOptions, Version};
+use super::options::RegistryOptions;
+use super::roster::{Presence, Roster, Version};
 use crate::error::{ErrorKind, Result, contain, report};
 use crate::store::{Row, Store, TableVersion, Write};
 use crate::thread::{Background, Stop};
@@ -31,7 +31,7 @@ impl Watch {
         tell: impl FnMut(&[Presence]) + Send + 'static,
     ) -> Result<Watch> {
         options.check()?;
-        let worker = Worker {
+        let observer = Observer {
             roster: Roster::new(options.timeout),
             seen: None,
             store,
@@ -41,8 +41,8 @@ impl Watch {
             tell,
         };
         let what = format!("the watch of table {table:?}");
-        let hook = worker.options.hook.clone();
-        let thread = Background::spawn("tc-watch", what, hook, move |stop| worker.run(&stop))?;
+        let hook = observer.options.hook.clone();
+        let thread = Background::spawn("tc-watch", what, hook, move |stop| observer.run(&stop))?;
         Ok(Watch {
             table: table.to_owned(),
             thread,
@@ -68,7 +68,8 @@ impl fmt::Debug for Watch {
     }
 }
 
-struct Worker<F> {
+/// The thread that reads the table.
+struct Observer<F> {
     roster: Roster,
     /// The table's version at the last look.
     seen: Option<TableVersion>,
@@ -79,7 +80,7 @@ struct Worker<F> {
     tell: F,
 }
 
-impl<F: FnMut(&[Presence])> Worker<F> {
+impl<F: FnMut(&[Presence])> Observer<F> {
     fn run(mut self, stop: &Stop) {
         loop {
             let name = format!("the watch of table {:?}", self.table);

@@ -43,8 +43,8 @@
 //! with [`Store::table_version`], at every check that finds a new version.
 
 mod core;
+mod holdings;
 mod index;
-mod inner;
 mod intake;
 mod map;
 mod options;
@@ -85,7 +85,7 @@ use crate::subscriber::Subscriber;
 use crate::table::Table;
 use crate::thread::{Background, Stop, deadline};
 use crate::update::{Name, Topic};
-use inner::Inner;
+use holdings::Holdings;
 use part::Part;
 use reader::{Parts, Reader};
 use typed::Decode;
@@ -101,7 +101,7 @@ pub struct Replica {
     _sync: Guard,
     self_check: Option<Background>,
     reader: Background,
-    inner: Arc<Inner>,
+    holdings: Arc<Holdings>,
 }
 
 impl Replica {
@@ -124,7 +124,7 @@ impl Replica {
         let hook = options.hook.clone();
         let run = move |stop: Stop| reader.run(&stop);
         let reader = Background::spawn("tc-replica", "a replica".into(), hook, run)?;
-        let inner = Arc::new(Inner {
+        let holdings = Arc::new(Holdings {
             subscriber: Arc::clone(subscriber),
             dispatcher: dispatcher.clone(),
             store,
@@ -136,21 +136,21 @@ impl Replica {
             signal: Arc::default(),
             counted: Arc::default(),
         });
-        for topic in &inner.options.topics {
-            inner.add_topic(topic)?;
+        for topic in &holdings.options.topics {
+            holdings.add_topic(topic)?;
         }
-        let about = Arc::downgrade(&inner);
+        let about = Arc::downgrade(&holdings);
         let sync = dispatcher.on_own_sync(move |reason| {
-            if let Some(inner) = about.upgrade() {
-                inner.handle_sync(reason);
+            if let Some(holdings) = about.upgrade() {
+                holdings.handle_sync(reason);
             }
         });
         Ok(Replica {
-            answers: inner.register()?,
+            answers: holdings.register()?,
             _sync: sync,
-            self_check: inner.begin_self_check()?,
+            self_check: holdings.begin_self_check()?,
             reader,
-            inner,
+            holdings,
         })
     }
 
@@ -168,7 +168,7 @@ impl Replica {
             let row = error::contain(what, || Table::read(table, key, &text));
             row.flatten().map_err(|error| (text.into_owned(), error))
         };
-        let table = self.inner.table(table.name(), decode);
+        let table = self.holdings.table(table.name(), decode);
         self.tell_holdings();
         table
     }
@@ -178,7 +178,7 @@ impl Replica {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if it is held with another type.
     pub fn raw_table(&self, table: impl Into<Name>) -> Result<ReplicaTable<String>> {
-        let table = self.inner.table(table.into(), |_, _, text| Ok(text.into_owned()));
+        let table = self.holdings.table(table.into(), |_, _, text| Ok(text.into_owned()));
         self.tell_holdings();
         table
     }
@@ -192,10 +192,10 @@ impl Replica {
 
     /// Stops holding a table, and reports its rows as removed; returns true if it was held.
     pub fn remove_table(&self, table: &str) -> bool {
-        let Some(held) = self.inner.tables.lock().remove(table) else {
+        let Some(held) = self.holdings.tables.lock().remove(table) else {
             return false;
         };
-        self.inner.close(|part| *part.name() == *table);
+        self.holdings.close(|part| *part.name() == *table);
         held.part.close();
         self.tell_holdings();
         true
@@ -206,18 +206,18 @@ impl Replica {
     /// # Errors
     /// As [`Subscriber::register_topic`].
     pub fn add_topic(&self, topic: &Topic) -> Result<bool> {
-        let is_new = self.inner.add_topic(topic)?;
+        let is_new = self.holdings.add_topic(topic)?;
         self.tell_holdings();
         Ok(is_new)
     }
 
     /// Stops holding the rows of this topic, and reports them as removed; returns true if it was held.
     pub fn remove_topic(&self, topic: &Topic) -> bool {
-        let Some(own) = self.inner.topics.lock().remove(topic) else {
+        let Some(own) = self.holdings.topics.lock().remove(topic) else {
             return false;
         };
         drop(own);
-        for part in self.inner.parts() {
+        for part in self.holdings.parts() {
             part.remove_topic(topic);
         }
         self.tell_holdings();
@@ -226,7 +226,7 @@ impl Replica {
 
     /// True if all rows of all tables and topics have been read, and nothing has required a new listing since.
     pub fn is_synced(&self) -> bool {
-        self.inner.parts.read().iter().all(|part| part.is_synced())
+        self.holdings.parts.read().iter().all(|part| part.is_synced())
     }
 
     /// Waits until [`Replica::is_synced`].
@@ -235,7 +235,7 @@ impl Replica {
     /// [`ErrorKind::Timeout`], with the tables that are missing.
     pub fn wait_synced(&self, timeout: Duration) -> Result<()> {
         let missing = |part: &Arc<dyn Part>| !part.is_synced();
-        self.inner.wait(timeout, "not synced", missing)
+        self.holdings.wait(timeout, "not synced", missing)
     }
 
     /// Waits until everything written before this call, by any process, is included.
@@ -243,13 +243,13 @@ impl Replica {
     /// # Errors
     /// [`ErrorKind::Timeout`], with the tables that are missing.
     pub fn wait_current(&self, timeout: Duration) -> Result<()> {
-        self.inner.wait_current(timeout)
+        self.holdings.wait_current(timeout)
     }
 
     /// The version of a table up to which everything of this topic is included; `None` if the topic is not held or not
     /// synced.
     pub fn position(&self, table: &str, topic: &Topic) -> Option<TableVersion> {
-        self.inner.part(table)?.position(topic)
+        self.holdings.part(table)?.position(topic)
     }
 
     /// Waits until the [position](Replica::position) is at least this one.
@@ -257,9 +257,9 @@ impl Replica {
     /// # Errors
     /// [`ErrorKind::Timeout`]; [`ErrorKind::NotFound`] if the table or topic is not held.
     pub fn wait_version(&self, table: &str, topic: &Topic, version: TableVersion, timeout: Duration) -> Result<()> {
-        let covers = || self.inner.covers(table, topic, version);
+        let covers = || self.holdings.covers(table, topic, version);
         let deadline = deadline(timeout);
-        self.inner.signal.wait(deadline, || covers() != Some(false));
+        self.holdings.signal.wait(deadline, || covers() != Some(false));
         match covers() {
             Some(true) => Ok(()),
             Some(false) => {
@@ -277,7 +277,7 @@ impl Replica {
     /// written before that time is included.
     pub fn staleness(&self, topic: &Topic) -> Option<Duration> {
         let now = clock::now();
-        let parts = self.inner.parts.read();
+        let parts = self.holdings.parts.read();
         let mut oldest = None;
         for part in parts.iter().filter(|part| part.holds(topic)) {
             let age = now.saturating_duration_since(part.proven(topic)?);
@@ -288,7 +288,12 @@ impl Replica {
 
     /// The counters so far.
     pub fn stats(&self) -> ReplicaStats {
-        self.inner.stats()
+        self.holdings.stats()
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) fn outline(&self) -> Outline {
+        Outline::of(&self.holdings)
     }
 
     /// Reads all held rows from the store, on the calling thread, and compares them with the replica's. A row that
@@ -297,7 +302,7 @@ impl Replica {
     /// # Errors
     /// [`ErrorKind::Timeout`], and the store's errors.
     pub fn verify(&self, timeout: Duration) -> Result<Vec<Difference>> {
-        self.inner.verify(timeout)
+        self.holdings.verify(timeout)
     }
 }
 
@@ -307,18 +312,18 @@ impl Drop for Replica {
         self.answers.iter().for_each(Answers::tell);
         self.self_check.iter().for_each(Background::tell);
         self.reader.tell();
-        self.inner.parts().iter().for_each(|part| part.end());
-        self.inner.close(|_| true);
-        self.inner.tables.lock().clear();
-        self.inner.topics.lock().clear();
+        self.holdings.parts().iter().for_each(|part| part.end());
+        self.holdings.close(|_| true);
+        self.holdings.tables.lock().clear();
+        self.holdings.topics.lock().clear();
     }
 }
 
 impl fmt::Debug for Replica {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Replica")
-            .field("topics", &self.inner.topics.lock().keys().collect::<Vec<_>>())
-            .field("tables", &self.inner.tables.lock().keys().collect::<Vec<_>>())
+            .field("topics", &self.holdings.topics.lock().keys().collect::<Vec<_>>())
+            .field("tables", &self.holdings.tables.lock().keys().collect::<Vec<_>>())
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }

@@ -4,23 +4,20 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::Replica;
 use super::core::OnTopic;
-use super::inner::Inner;
+use super::holdings::Holdings;
 use super::options::ReplicaStats;
 use crate::update::Name;
 
 /// Looks at a replica, which it does not keep alive.
 #[derive(Debug, Clone)]
-pub(crate) struct Outline(Weak<Inner>, Arc<Mutex<ReplicaStats>>);
-
-impl Replica {
-    pub(crate) fn outline(&self) -> Outline {
-        Outline(Arc::downgrade(&self.inner), Arc::clone(&self.inner.counted))
-    }
-}
+pub(crate) struct Outline(Weak<Holdings>, Arc<Mutex<ReplicaStats>>);
 
 impl Outline {
+    pub(super) fn of(holdings: &Arc<Holdings>) -> Outline {
+        Outline(Arc::downgrade(holdings), Arc::clone(&holdings.counted))
+    }
+
     /// False once the replica is gone.
     pub(crate) fn is_there(&self) -> bool {
         self.0.strong_count() > 0
@@ -33,16 +30,16 @@ impl Outline {
 
     /// The counters, and true if all rows have been read.
     pub(crate) fn stats(&self) -> (ReplicaStats, bool) {
-        let Some(inner) = self.0.upgrade() else {
+        let Some(holdings) = self.0.upgrade() else {
             return (self.ended(), true);
         };
-        let is_synced = inner.parts.read().iter().all(|part| part.is_synced());
-        (inner.stats(), is_synced)
+        let is_synced = holdings.parts.read().iter().all(|part| part.is_synced());
+        (holdings.stats(), is_synced)
     }
 
     /// Visits each topic of each table. Updates are merged in between, however many topics there are.
     pub(crate) fn visit(&self, mut visit: impl FnMut(&Name, OnTopic)) {
-        let parts = self.0.upgrade().map(|inner| inner.parts());
+        let parts = self.0.upgrade().map(|holdings| holdings.parts());
         for part in parts.into_iter().flatten() {
             let mut after = None;
             loop {

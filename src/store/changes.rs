@@ -1,7 +1,7 @@
 //! Changes of a topic's rows after a version, for a copy that catches up without reading all rows.
 
 use super::listing::{Item, Page};
-use super::{Row, TableVersion};
+use super::row::{Row, TableVersion};
 use crate::error::Result;
 use crate::update::Name;
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::vec;
 
-use super::Row;
+use super::row::Row;
 use crate::error::Result;
 use crate::update::Name;
 

@@ -45,6 +45,7 @@
 mod announce;
 mod changes;
 mod listing;
+mod row;
 mod write;
 
 use std::fmt;
@@ -56,6 +57,7 @@ use crate::update::{Name, Topic};
 pub use announce::{Announcement, Announcer};
 pub use changes::{ChangePage, Changes, StoredChange, TopicVersions};
 pub use listing::{Item, Listing, PAGE_BYTES, Page};
+pub use row::{Row, TableVersion};
 pub use write::{DELETES_REMEMBERED, Write, WriteOp, Written, not_found};
 
 /// Limits and times of a store.
@@ -77,36 +79,6 @@ impl Default for StoreOptions {
             timeout: Duration::from_secs(5),
             deletes_remembered: 10_000,
         }
-    }
-}
-
-/// A row as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Row {
-    /// The key.
-    pub key: Name,
-    /// Opaque text, usually a JSON document.
-    pub value: String,
-    /// The topic of its changes.
-    pub topic: Topic,
-    /// The version, which every write raises.
-    pub version: u64,
-}
-
-/// State of a table: its incarnation, and the version of its last write.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct TableVersion {
-    /// A random number that the table gets with its first write, and a new one when it begins anew: after `FLUSHALL`,
-    /// or in another file at the same path. Versions of two incarnations cannot be compared. 0: nothing was written.
-    pub incarnation: u64,
-    /// The highest version given so far; 0 if none was.
-    pub version: u64,
-}
-
-impl TableVersion {
-    /// Returns true if the store went back since `seen`: to another incarnation, or to an earlier version.
-    pub fn went_back_since(&self, seen: &TableVersion) -> bool {
-        seen.version > 0 && (self.incarnation != seen.incarnation || self.version < seen.version)
     }
 }
 

@@ -27,7 +27,7 @@ pub(crate) use own::OwnTopic;
 #[cfg(any(test, fuzzing))]
 pub(crate) use session::fuzzing::session as fuzz;
 use session::{Command, Session};
-use shared::{Link, Shared, State};
+use shared::{Channels, Shared, State};
 pub use status::{AddressState, AddressStatus, PublisherStatus, SubscriberStatus, TopicState, TopicStatus};
 use worker::Worker;
 
@@ -157,7 +157,7 @@ impl Subscriber {
         let (inbound, wake) = self.driver.inbound()?;
         let (commands, messages) = crossbeam_channel::unbounded();
         let (stop, stopped) = crossbeam_channel::bounded(0);
-        let (generation, memory) = state.begin(Link {
+        let (generation, memory) = state.begin(Channels {
             commands,
             stop: Some(stop),
             wake,

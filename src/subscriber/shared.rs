@@ -36,7 +36,7 @@ pub(super) struct State {
     registrations: u64,
     /// The thread's state of addresses.
     seen: BTreeMap<Name, Seen>,
-    link: Option<Link>,
+    channels: Option<Channels>,
     /// The subscriber was stopped, and not started again.
     stopped: bool,
     report: Report,
@@ -53,7 +53,7 @@ struct Seen {
 }
 
 /// The channels to the thread.
-pub(super) struct Link {
+pub(super) struct Channels {
     pub(super) commands: Sender<Message>,
     /// Dropped to stop the thread; `None` once that was done.
     pub(super) stop: Option<Sender<()>>,
@@ -107,7 +107,7 @@ impl Shared {
 
 impl State {
     pub(super) fn is_running(&self) -> bool {
-        self.link.is_some()
+        self.channels.is_some()
     }
 
     pub(super) fn is_stopped(&self) -> bool {
@@ -168,8 +168,8 @@ impl State {
 
     /// Called when the thread starts: sends it all registrations. Returns the generation of the topics, and the state
     /// from earlier runs.
-    pub(super) fn begin(&mut self, link: Link) -> (u64, Memory) {
-        self.link = Some(link);
+    pub(super) fn begin(&mut self, channels: Channels) -> (u64, Memory) {
+        self.channels = Some(channels);
         self.stopped = false;
         for (topic, generation) in &self.topics {
             self.command(Command::Subscribe(topic.clone(), *generation));
@@ -183,16 +183,16 @@ impl State {
     /// Called when the thread has ended.
     pub(super) fn end(&mut self, memory: Memory) {
         self.memory = memory;
-        self.link = None;
+        self.channels = None;
         self.stopped = true;
         self.seen.clear();
         self.report.topics.clear();
     }
 
     pub(super) fn stop(&mut self) {
-        if let Some(link) = &mut self.link {
-            link.stop = None;
-            link.wake.wake();
+        if let Some(channels) = &mut self.channels {
+            channels.stop = None;
+            channels.wake.wake();
         }
     }
 
@@ -258,10 +258,10 @@ impl State {
     }
 
     fn send(&self, message: Message) {
-        if let Some(link) = &self.link {
+        if let Some(channels) = &self.channels {
             // Fails only if the thread has ended; the next one gets all registrations.
-            let _ = link.commands.send(message);
-            link.wake.wake();
+            let _ = channels.commands.send(message);
+            channels.wake.wake();
         }
     }
 }

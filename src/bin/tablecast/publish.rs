@@ -46,14 +46,14 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Time for which a signal may go unnoticed while the command waits for subscribers.
 pub(crate) const SLICE: Duration = Duration::from_millis(100);
 
-/// State shared by the main thread and the publishing one.
+/// The state of publishing, shared by the main thread and the publishing one.
 #[derive(Default)]
-struct Shared {
+struct Publishing {
     published: AtomicU64,
     stop: AtomicBool,
 }
 
-impl Shared {
+impl Publishing {
     fn is_stopped(&self) -> bool {
         self.stop.load(Ordering::Relaxed)
     }
@@ -86,9 +86,9 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     let linger = config.linger_ms;
     let wait = args.wait_subscribers.map(|count| (count, args.wait_timeout));
 
-    let shared = Arc::new(Shared::default());
+    let publishing = Arc::new(Publishing::default());
     let (done, end) = bounded(1);
-    let work = Arc::clone(&shared);
+    let work = Arc::clone(&publishing);
     // Not joined: it may be reading from stdin when a signal comes.
     let body = move || {
         let heard = match wait {
@@ -118,12 +118,12 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
             Err(Error::new(ErrorKind::Panicked, "the publishing thread ended unexpectedly"))
         }),
         recv(signal) -> _ => {
-            shared.stop.store(true, Ordering::Relaxed);
+            publishing.stop.store(true, Ordering::Relaxed);
             let _ = end.recv_timeout(PATIENCE);
             interrupted()
         }
     };
-    let written = output::result(&format!("published {}", shared.published.load(Ordering::Relaxed)));
+    let written = output::result(&format!("published {}", publishing.published.load(Ordering::Relaxed)));
     result.and(written)
 }
 

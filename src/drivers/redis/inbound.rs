@@ -15,8 +15,8 @@ use crate::thread;
 use crate::transport::{Inbound, Received, Wake};
 use crate::update::Topic;
 
-use super::Known;
 use super::connecting::{Connecting, Outcome};
+use super::known::Known;
 use super::link::{Link, Read};
 use super::lookout::Lookout;
 

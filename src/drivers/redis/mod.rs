@@ -11,16 +11,14 @@
 
 mod connecting;
 mod inbound;
+mod known;
 mod link;
 mod lookout;
 mod outbound;
 mod side;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-
-use parking_lot::Mutex;
 
 use crate::error::Result;
 pub use crate::redis::RedisOptions;
@@ -28,6 +26,7 @@ use crate::redis::{self, Access, Finder, Servers};
 use crate::transport::{Driver, Inbound, Outbound, Wake};
 
 use inbound::RedisInbound;
+use known::Known;
 use outbound::RedisOutbound;
 
 /// Publish and subscribe through Redis; its alias is `redis`. Channels belong to the whole server, whatever database an
@@ -99,29 +98,5 @@ impl Driver for RedisDriver {
     fn authenticates(&self, address: &str) -> bool {
         let servers = self.known.servers(address);
         servers.is_ok_and(|servers| Access::has_tls(&self.options, &servers))
-    }
-}
-
-/// The servers of the given listen addresses, by the address without its password. Clones share it.
-#[derive(Debug, Clone, Default)]
-struct Known(Arc<Mutex<HashMap<String, Servers>>>);
-
-impl Known {
-    /// Returns the address without its password, by which the servers are known from now on.
-    fn remember(&self, address: &str) -> String {
-        let Ok(servers) = Servers::parse(address) else {
-            return address.to_owned();
-        };
-        let name = servers.to_string();
-        // Naming an address again without its password does not remove the password.
-        if name != address {
-            self.0.lock().insert(name.clone(), servers);
-        }
-        name
-    }
-
-    fn servers(&self, name: &str) -> Result<Servers> {
-        let known = self.0.lock().get(name).cloned();
-        known.map_or_else(|| Servers::parse(name), Ok)
     }
 }

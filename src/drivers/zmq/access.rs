@@ -11,7 +11,7 @@ use nix::unistd::Group;
 use crate::config::MAX_SOCKET_PATH;
 use crate::error::{Error, ErrorKind, Result};
 
-use super::ZmqOptions;
+use super::options::ZmqOptions;
 
 /// What a socket gets in place of the mode that the umask leaves, and of the group of the process.
 #[derive(Debug, Default, PartialEq, Eq)]

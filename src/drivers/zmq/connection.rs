@@ -9,11 +9,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::lookup::Lookup;
 use crate::transport::Wake;
 
-use super::Settings;
 use super::backoff::Backoff;
 use super::endpoint::{Endpoint, Role};
 use super::line::{Kind, Line};
 use super::monitor::Change;
+use super::settings::Settings;
 use super::{path_lock, room};
 
 /// An address that is bound, or kept connected. The owner calls [`Connection::news`] when a descriptor of the line is

@@ -5,12 +5,13 @@ use std::sync::{Arc, OnceLock};
 use crate::config::join_key;
 use crate::error::{Error, ErrorKind, Result};
 
+use super::calls::zmq_error;
 use super::clients::Clients;
 use super::context::Seat;
 use super::endpoint::{Endpoint, Role};
 use super::key::{Key, KeyPair, check_curve};
+use super::options::ZmqOptions;
 use super::zap::Door;
-use super::{ZmqOptions, zmq_error};
 
 /// The keys of a driver.
 #[derive(Debug, Default)]

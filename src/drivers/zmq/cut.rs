@@ -1,7 +1,7 @@
 //! Closing all connections of a bound address, since libzmq cannot close one: they are begun anew by the other ends.
 
+use super::calls::patiently;
 use super::monitor::Change;
-use super::patiently;
 
 /// How far this is.
 #[derive(Debug, Default)]

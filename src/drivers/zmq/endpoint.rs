@@ -8,10 +8,11 @@ use crate::config::{MAX_SOCKET_PATH, shown_address, split_key};
 use crate::error::{Error, ErrorKind, Result};
 
 use super::access::Access;
+use super::calls::{libzmq, patiently, zmq_error};
 use super::key::{Key, check_curve};
 use super::multicast::Group;
+use super::options::ZmqOptions;
 use super::path_lock::{self, PathLock};
-use super::{ZmqOptions, patiently, zmq_error};
 
 /// A parsed address.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +75,7 @@ impl Endpoint {
             "pgm" | "epgm" if zmq::has("pgm") != Some(true) => {
                 let context = format!(
                     "address {shown:?}: this libzmq ({}) was built without PGM; link the system's libzmq, as the page `operating` of the documentation says",
-                    super::libzmq()
+                    libzmq()
                 );
                 return Err(Error::new(ErrorKind::Unsupported, context));
             }

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::update::Topic;
 
-use super::zmq_error;
+use super::calls::zmq_error;
 
 /// Length of a subscription. libzmq recurses once per byte, and a topic of 64 KiB overflows the stack. The beginning is
 /// enough, since libzmq matches prefixes and counts how often each was subscribed. Less than 246 bytes, because libzmq

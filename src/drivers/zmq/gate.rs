@@ -3,8 +3,8 @@
 
 use std::os::fd::RawFd;
 
+use super::calls::patiently;
 use super::context::Seat;
-use super::patiently;
 
 /// The handler that libzmq asks before it lets a peer greet (ZAP). It serves all bound sockets of its context, so that
 /// the context must be the socket's own. libzmq then refuses peers of ZMTP 1 and 2, which cannot wait for the answer.

@@ -13,9 +13,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Inbound, Received, Wake};
 use crate::update::Topic;
 
+use super::calls::{poll, zmq_error};
 use super::line::{Kind, Line};
 use super::peer::{Change, Peer, Read};
-use super::{Settings, poll, zmq_error};
+use super::settings::Settings;
 
 pub(super) struct ZmqInbound {
     kind: Kind,

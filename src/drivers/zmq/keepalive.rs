@@ -1,6 +1,6 @@
 //! Detection of a dead peer by TCP options that libzmq does not set, or only in some builds.
 
-use super::ZmqOptions;
+use super::options::ZmqOptions;
 
 /// When the system declares a connection dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::config::{Secret, is_curve_key};
 use crate::error::{Error, ErrorKind, Result};
 
+use super::calls::{libzmq, zmq_error};
+
 /// A public key: 40 characters of Z85.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key(String);
@@ -53,7 +55,7 @@ impl KeyPair {
     /// [`ErrorKind::Unsupported`] if this libzmq has no CURVE.
     pub fn generate() -> Result<KeyPair> {
         check_curve("cannot make keys")?;
-        let made = zmq::CurveKeyPair::new().map_err(|e| super::zmq_error(e, "cannot make keys".into()))?;
+        let made = zmq::CurveKeyPair::new().map_err(|e| zmq_error(e, "cannot make keys".into()))?;
         let (public, secret) = (Key::of_bytes(&made.public_key), zmq::z85_encode(&made.secret_key).ok());
         let (Some(public), Some(secret)) = (public, secret) else {
             return Err(Error::new(
@@ -201,7 +203,7 @@ pub(super) fn check_curve(what: &str) -> Result<()> {
     }
     let context = format!(
         "{what}: this libzmq ({}) was built without CURVE; link the system's libzmq, as the page `operating` of the documentation says",
-        super::libzmq()
+        libzmq()
     );
     Err(Error::new(ErrorKind::Unsupported, context))
 }

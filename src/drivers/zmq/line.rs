@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::error::Result;
 
+use super::calls::{millis, patiently, zmq_error};
 use super::context::Seat;
 use super::copy::{Connection, Ends, Miss};
 use super::cut::Cut;
@@ -17,9 +18,10 @@ use super::monitor::{Change, Monitor};
 use super::multicast::Group;
 use super::path_lock::PathLock;
 use super::room::{self, Doorkeeper};
+use super::settings::Settings;
 use super::story::Story;
+use super::traffic;
 use super::zap::Door;
-use super::{Settings, millis, patiently, traffic, zmq_error};
 
 /// Use of a line.
 #[derive(Clone, Copy)]

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::error::Result;
 use crate::thread;
 
+use super::calls::{patiently, poll};
 use super::context::Seat;
-use super::{patiently, poll};
 
 /// Receives the connection events of one socket.
 pub(super) struct Monitor {

@@ -14,13 +14,15 @@ use crate::thread;
 use crate::transport::{Outbound, Waiter, WaiterAndWake, Wake, send_parts};
 use crate::update::Topic;
 
+use super::calls::{patiently, poll, zmq_error};
 use super::census::{Census, Who};
 use super::connection::{Connection, News};
 use super::endpoint::{Endpoint, Role};
 use super::filter::filter;
 use super::line::{Kind, Line, Signals};
+use super::push;
+use super::settings::Settings;
 use super::topics::MAX_CHARGE;
-use super::{Settings, patiently, poll, push, zmq_error};
 
 pub(super) struct ZmqOutbound {
     connection: Connection,

@@ -8,11 +8,12 @@ use crate::error::{Error, Result};
 use crate::transport::Wake;
 use crate::update::Topic;
 
+use super::calls::{patiently, zmq_error};
 use super::connection::{Connection, News};
 use super::endpoint::{Endpoint, Role};
 use super::filter::{subscribe, unsubscribe};
 use super::line::{Kind, Line};
-use super::{Settings, patiently, zmq_error};
+use super::settings::Settings;
 
 pub(super) struct Peer {
     pub(super) address: Arc<str>,

@@ -9,10 +9,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
 use crate::transport::{Outbound, send_parts};
 
+use super::calls::{patiently, poll, zmq_error};
 use super::connection::Connection;
 use super::endpoint::{Endpoint, Role};
 use super::line::Kind;
-use super::{Settings, path_lock, patiently, poll, zmq_error};
+use super::path_lock;
+use super::settings::Settings;
 
 pub(super) struct PushOutbound {
     endpoint: Endpoint,

@@ -2,9 +2,9 @@
 
 use crate::error::{Error, ErrorKind};
 
-use super::Settings;
 use super::endpoint::Endpoint;
 use super::monitor::Failure;
+use super::settings::Settings;
 
 /// History of the connection that a line has tried.
 #[derive(Debug, Clone, Copy, Default)]

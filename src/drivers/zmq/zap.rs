@@ -13,9 +13,9 @@ use crate::error::Result;
 use crate::thread::{self, Thread};
 use crate::transport::Wake;
 
+use super::calls::{patiently, poll, zmq_error};
 use super::clients::Clients;
 use super::key::Key;
-use super::{patiently, poll, zmq_error};
 
 /// The handler of a context. Without one libzmq would let everyone in, so it is there before the first socket that needs
 /// it, and its socket stays open even if its thread fails: then no client is let in any more.
@@ -58,13 +58,13 @@ impl Zap {
         let socket = Arc::new(Mutex::new(socket));
         let (wakeable, waker) = wake::pair()?;
         let (doors, is_over) = (Arc::<Doors>::default(), Arc::<AtomicBool>::default());
-        let worker = Worker {
+        let handler = Handler {
             socket: Arc::clone(&socket),
             doors: Arc::clone(&doors),
             is_over: Arc::clone(&is_over),
             wakeable,
         };
-        let thread = thread::spawn_fallible("tc-zap", None, move || worker.run())?;
+        let thread = thread::spawn_fallible("tc-zap", None, move || handler.run())?;
         Ok(Zap {
             doors,
             is_over,
@@ -140,14 +140,15 @@ impl Guests {
     }
 }
 
-struct Worker {
+/// The handler's thread.
+struct Handler {
     socket: Arc<Mutex<zmq::Socket>>,
     doors: Arc<Doors>,
     is_over: Arc<AtomicBool>,
     wakeable: Wakeable,
 }
 
-impl Worker {
+impl Handler {
     fn run(mut self) -> Result<()> {
         let socket = Arc::clone(&self.socket);
         let socket = socket.lock();

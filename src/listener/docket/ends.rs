@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Docket, Event, Phase};
-use crate::listener::envelope::State;
+use crate::listener::envelope::EventState;
 use crate::listener::options::ListenerStats;
 use crate::listener::waiting::Waiting;
 use crate::update::Topic;
@@ -50,7 +50,7 @@ impl Docket {
         for id in waiting.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
             count(&mut self.stats);
             self.counts.0 -= 1;
-            self.end(id, State::Back, None, now);
+            self.end(id, EventState::Back, None, now);
         }
         self.waiting = Waiting::default();
     }

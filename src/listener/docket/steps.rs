@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{AHEAD, BUNDLE, Bundle, Docket, ENOUGH, Event, GATHER, Phase, REMOVAL, Turn};
 use crate::error::{Error, Result};
 use crate::listener::claims::{Claim, Outcome, Step};
-use crate::listener::envelope::{EventId, State};
+use crate::listener::envelope::{EventId, EventState};
 
 impl Docket {
     /// True if there is a step to take.
@@ -115,7 +115,7 @@ impl Docket {
         let (mut turns, mut errors) = (Vec::new(), Vec::new());
         for (id, _) in releases {
             self.stats.moved += 1;
-            self.end(id, State::Back, None, now);
+            self.end(id, EventState::Back, None, now);
         }
         match outcome {
             Ok(outcome) => {
@@ -136,7 +136,7 @@ impl Docket {
                 for id in claims {
                     self.counts.1 -= 1;
                     self.stats.dropped += 1;
-                    self.end(id, State::Back, None, now);
+                    self.end(id, EventState::Back, None, now);
                 }
                 errors.push(e);
             }
@@ -159,7 +159,7 @@ impl Docket {
             }
             // It was taken over while this run was declared dead.
             Ok(Claim::Theirs(owner)) => {
-                self.end(id, State::Taken, Some(owner), now);
+                self.end(id, EventState::Taken, Some(owner), now);
                 Ok(())
             }
             Ok(Claim::Ours(_) | Claim::TakenOver(_)) => Ok(()),
@@ -199,15 +199,15 @@ impl Docket {
             }
             Ok(Claim::Theirs(owner)) => {
                 self.stats.left += 1;
-                (State::Taken, owner)
+                (EventState::Taken, owner)
             }
             Ok(Claim::Done(owner)) => {
                 self.stats.repeated += 1;
-                (State::Done, owner)
+                (EventState::Done, owner)
             }
             Err(e) => {
                 self.stats.dropped += 1;
-                self.end(id, State::Back, None, now);
+                self.end(id, EventState::Back, None, now);
                 return Err(e);
             }
         };

@@ -49,7 +49,7 @@ impl Desk {
     }
 
     /// The answers, after the longest time that they wait.
-    fn said(&mut self) -> Vec<(u64, u32, State)> {
+    fn said(&mut self) -> Vec<(u64, u32, EventState)> {
         let answers = self.docket.answers(self.now + RECEIPT + RECEIPTS_APART).into_iter();
         let answers = answers.flat_map(|(_, about)| about);
         answers.map(|it| (it.number, it.attempt, it.state)).collect()
@@ -90,7 +90,7 @@ fn an_event_is_claimed_handled_marked_and_only_then_acknowledged() {
     // The receipt waits a moment, since an acknowledgement would make it unnecessary.
     assert!(desk.docket.answers(desk.now).is_empty());
     assert_eq!(desk.docket.answers_due(), Some(desk.now + RECEIPT));
-    assert_eq!(desk.said(), [(1, 1, State::Held)]);
+    assert_eq!(desk.said(), [(1, 1, EventState::Held)]);
     assert!(desk.docket.has_step(desk.now));
     let step = desk.step();
     assert_eq!(step.claims, ["notifier/1"]);
@@ -106,7 +106,7 @@ fn an_event_is_claimed_handled_marked_and_only_then_acknowledged() {
     assert_eq!(step.marks, [("notifier/1".into(), topic("a"), 7)]);
     assert_eq!(desk.said(), []);
     desk.took(vec![Claim::Done(topic("a"))], vec![]);
-    assert_eq!(desk.said(), [(1, 1, State::Done)]);
+    assert_eq!(desk.said(), [(1, 1, EventState::Done)]);
     assert!(!desk.docket.is_busy() && !desk.docket.is_settled());
     desk.hear(2, What::Confirmed(vec![1]));
     assert_eq!(desk.step().removals, ["notifier/1"]);
@@ -127,11 +127,11 @@ fn what_cannot_be_marked_is_not_acknowledged_before_it_can() {
         assert_eq!(desk.step().marks.len(), 1);
         desk.outage();
         desk.ask(1, 2, false);
-        assert_eq!(desk.said(), [(1, 2, State::Held)]);
+        assert_eq!(desk.said(), [(1, 2, EventState::Held)]);
     }
     assert_eq!(desk.step().marks.len(), 1);
     desk.took(vec![Claim::Done(topic("a"))], vec![]);
-    assert_eq!(desk.said(), [(1, 2, State::Failed)]);
+    assert_eq!(desk.said(), [(1, 2, EventState::Failed)]);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn what_another_took_over_meanwhile_is_not_acknowledged() {
     desk.docket.ended(id(1), false, desk.now);
     desk.step();
     desk.took(vec![Claim::Theirs(topic("b"))], vec![]);
-    assert_eq!(desk.said(), [(1, 1, State::Taken)]);
+    assert_eq!(desk.said(), [(1, 1, EventState::Taken)]);
     assert!(!desk.docket.is_busy());
 }
 
@@ -151,16 +151,16 @@ fn what_cannot_be_claimed_goes_back() {
     desk.event(1, 1);
     assert_eq!(desk.step().claims.len(), 1);
     desk.outage();
-    assert_eq!(desk.said(), [(1, 1, State::Back)]);
+    assert_eq!(desk.said(), [(1, 1, EventState::Back)]);
     // Nothing is claimed or begun while other listeners may declare it dead.
     desk.event(1, 2);
     assert!(desk.docket.step(false, desk.now).is_empty());
-    assert_eq!(desk.said(), [(1, 2, State::Back)]);
+    assert_eq!(desk.said(), [(1, 2, EventState::Back)]);
     desk.event(1, 3);
     desk.step();
     desk.took(vec![], vec![Claim::Ours(3)]);
     assert_eq!(desk.docket.begin(&id(1), false, desk.now), None);
-    assert_eq!(desk.said(), [(1, 3, State::Back)]);
+    assert_eq!(desk.said(), [(1, 3, EventState::Back)]);
     assert_eq!(desk.docket.stats().dropped, 3);
 }
 
@@ -173,7 +173,11 @@ fn what_others_have_is_told() {
     assert_eq!(desk.took(vec![], claims), [3]);
     assert_eq!(
         desk.said(),
-        [(1, 1, State::Taken), (2, 1, State::Done), (3, 1, State::Held)]
+        [
+            (1, 1, EventState::Taken),
+            (2, 1, EventState::Done),
+            (3, 1, EventState::Held)
+        ]
     );
     let stats = desk.docket.stats();
     assert_eq!((stats.left, stats.repeated, stats.taken_over), (1, 1, 1));
@@ -184,24 +188,24 @@ fn doubled_and_late_copies_are_not_taken() {
     let mut desk = Desk::new();
     // The question overtakes the event.
     desk.ask(1, 2, false);
-    assert_eq!(desk.said(), [(1, 2, State::Unknown)]);
+    assert_eq!(desk.said(), [(1, 2, EventState::Unknown)]);
     desk.event(1, 1);
     assert_eq!(desk.said(), []);
     desk.event(1, 3);
     desk.step();
     desk.took(vec![], vec![Claim::Theirs(topic("b"))]);
-    assert_eq!(desk.said(), [(1, 3, State::Taken)]);
+    assert_eq!(desk.said(), [(1, 3, EventState::Taken)]);
     desk.event(1, 3);
     assert_eq!((desk.said(), desk.step().claims.len()), (vec![], 0));
     // A waiting copy is of no use once the event is settled.
     desk.event(2, 1);
     desk.ask(2, 2, true);
-    assert_eq!(desk.said(), [(2, 2, State::Unknown)]);
+    assert_eq!(desk.said(), [(2, 2, EventState::Unknown)]);
     assert_eq!((desk.step().claims.len(), desk.docket.load()), (0, 0));
     // A begun event is held, whatever the question.
     desk.begin(3, 1);
     desk.ask(3, 2, true);
-    assert_eq!(desk.said(), [(3, 2, State::Held)]);
+    assert_eq!(desk.said(), [(3, 2, EventState::Held)]);
 }
 
 #[test]
@@ -217,21 +221,25 @@ fn one_that_stops_gives_back_what_it_has_not_begun() {
     desk.docket.stop(desk.now);
     assert_eq!(
         desk.said(),
-        [(2, 1, State::Held), (3, 1, State::Held), (4, 1, State::Back)]
+        [
+            (2, 1, EventState::Held),
+            (3, 1, EventState::Held),
+            (4, 1, EventState::Back)
+        ]
     );
     desk.took(vec![], vec![Claim::Ours(9)]);
     // The claims go first.
     let step = desk.step();
     assert_eq!(step.releases, [("notifier/2".into(), 8), ("notifier/3".into(), 9)]);
     desk.took(vec![], vec![]);
-    assert_eq!(desk.said(), [(2, 1, State::Back), (3, 1, State::Back)]);
+    assert_eq!(desk.said(), [(2, 1, EventState::Back), (3, 1, EventState::Back)]);
     desk.event(5, 1);
-    assert_eq!(desk.said(), [(5, 1, State::Back)]);
+    assert_eq!(desk.said(), [(5, 1, EventState::Back)]);
     assert!(desk.docket.is_busy());
     desk.docket.ended(id(1), false, desk.now);
     desk.step();
     desk.took(vec![Claim::Done(topic("a"))], vec![]);
-    assert_eq!(desk.said(), [(1, 1, State::Done)]);
+    assert_eq!(desk.said(), [(1, 1, EventState::Done)]);
     assert!(!desk.docket.is_busy());
     assert_eq!((desk.docket.stats().moved, desk.docket.load()), (4, 0));
 }
@@ -256,9 +264,9 @@ fn a_run_that_is_lost_begins_nothing_and_finishes_what_it_can() {
     // It is sent to the new run, which knows it.
     desk.said();
     desk.event(1, 5);
-    assert_eq!(desk.said(), [(1, 5, State::Held)]);
+    assert_eq!(desk.said(), [(1, 5, EventState::Held)]);
     desk.took(vec![Claim::Done(topic("a"))], vec![]);
-    assert_eq!(desk.said(), [(1, 5, State::Done)]);
+    assert_eq!(desk.said(), [(1, 5, EventState::Done)]);
 }
 
 #[test]

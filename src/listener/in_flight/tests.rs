@@ -42,8 +42,8 @@ impl Desk {
         self.in_flight.tick(self.at(millis));
     }
 
-    fn say(&mut self, millis: u64, number: u64, listener: &str, attempt: u32, state: State, owner: Option<&str>) {
-        let leaving = state == State::Back;
+    fn say(&mut self, millis: u64, number: u64, listener: &str, attempt: u32, state: EventState, owner: Option<&str>) {
+        let leaving = state == EventState::Back;
         let owner = owner.map(Name::from);
         let about = vec![Answer {
             number,
@@ -62,7 +62,7 @@ impl Desk {
     }
 
     fn done(&mut self, millis: u64, number: u64, listener: &str, attempt: u32) {
-        self.say(millis, number, listener, attempt, State::Done, None);
+        self.say(millis, number, listener, attempt, EventState::Done, None);
     }
 
     /// After 8 s of unanswered questions, the event is sent to another listener.
@@ -167,7 +167,7 @@ fn one_that_has_it_is_not_sent_it_again_but_asked_ever_more_rarely() {
     let mut desk = Desk::new(9, &["a", "b"]);
     desk.add(0, 1, "k");
     let first = desk.sent(1, 1);
-    desk.say(5, 1, &first, 1, State::Held, None);
+    desk.say(5, 1, &first, 1, EventState::Held, None);
     let (mut now, mut attempt) = (5, 1);
     for seconds in [1, 2, 4, 8, 16, 16, 16] {
         now += seconds * 1000;
@@ -176,10 +176,10 @@ fn one_that_has_it_is_not_sent_it_again_but_asked_ever_more_rarely() {
         desk.tick(now);
         attempt += 1;
         desk.asked(&first, (1, attempt, false));
-        desk.say(now, 1, &first, attempt, State::Held, None);
+        desk.say(now, 1, &first, attempt, EventState::Held, None);
     }
     // The listener has lost it after all.
-    desk.say(now + 1, 1, &first, attempt, State::Unknown, None);
+    desk.say(now + 1, 1, &first, attempt, EventState::Unknown, None);
     assert_eq!(desk.sent(1, attempt + 1), other(&first));
 }
 
@@ -190,10 +190,10 @@ fn what_was_lost_is_sent_again_when_the_answer_says_so() {
     desk.sent(1, 1);
     desk.tick(1000);
     desk.asked("a", (1, 2, false));
-    desk.say(1001, 1, "a", 2, State::Unknown, None);
+    desk.say(1001, 1, "a", 2, EventState::Unknown, None);
     assert_eq!(desk.sent(1, 3), "a");
     // An answer to an earlier try proves nothing about this one.
-    desk.say(1002, 1, "a", 2, State::Unknown, None);
+    desk.say(1002, 1, "a", 2, EventState::Unknown, None);
     desk.idle();
 }
 
@@ -210,11 +210,11 @@ fn a_copy_that_is_not_answered_for_keeps_the_claim() {
     desk.tick(9100);
     desk.asked(&first, (1, 6, true));
     // Neither an answer to an earlier question is enough, nor that it has the event.
-    desk.say(9200, 1, &first, 4, State::Taken, Some(second));
-    desk.say(9200, 1, &first, 6, State::Held, None);
+    desk.say(9200, 1, &first, 4, EventState::Taken, Some(second));
+    desk.say(9200, 1, &first, 6, EventState::Held, None);
     desk.tick(9400);
     desk.idle();
-    desk.say(9500, 1, &first, 6, State::Unknown, None);
+    desk.say(9500, 1, &first, 6, EventState::Unknown, None);
     desk.tick(9600);
     desk.confirmed(second, &[1]);
 }
@@ -238,7 +238,7 @@ fn who_is_never_heard_of_again_leaves_the_claim_to_time() {
 
 #[test]
 fn who_is_gone_has_no_copy_and_what_it_had_goes_to_another_at_once() {
-    for (number, state) in [(1, None), (2, Some(State::Held))] {
+    for (number, state) in [(1, None), (2, Some(EventState::Held))] {
         let mut desk = Desk::new(9, &["a", "b"]);
         desk.add(0, number, "k");
         let first = desk.sent(number, 1);
@@ -282,14 +282,14 @@ fn the_owner_of_what_is_claimed_is_asked_and_others_whether_it_is_there() {
     let owner = desk.sent(1, 1);
     desk.give_up();
     let second = other(&owner);
-    desk.say(8001, 1, second, 5, State::Taken, Some(&owner));
+    desk.say(8001, 1, second, 5, EventState::Taken, Some(&owner));
     desk.idle();
     desk.tick(10_001);
     desk.asked(&owner, (1, 6, false));
     // It has the claim and does not know it: only this listener can process the event.
-    desk.say(10_002, 1, &owner, 6, State::Unknown, None);
+    desk.say(10_002, 1, &owner, 6, EventState::Unknown, None);
     assert_eq!(desk.sent(1, 7), owner);
-    desk.say(10_003, 1, second, 5, State::Taken, Some(&owner));
+    desk.say(10_003, 1, second, 5, EventState::Taken, Some(&owner));
     // It is gone.
     desk.present(10_004, &[second]);
     assert_eq!(desk.sent(1, 8), second);
@@ -305,7 +305,7 @@ fn what_is_sent_back_goes_to_another_at_once_and_nothing_follows() {
     desk.add(0, 1, "k");
     let first = desk.sent(1, 1);
     let second = other(&first);
-    desk.say(5, 1, &first, 1, State::Back, None);
+    desk.say(5, 1, &first, 1, EventState::Back, None);
     assert_eq!(desk.sent(1, 2), second);
     for number in 2..20 {
         desk.add(6, number, &number.to_string());
@@ -329,7 +329,7 @@ fn what_cannot_be_claimed_goes_to_another_after_a_while() {
     let about = vec![Answer {
         number: 1,
         attempt: 1,
-        state: State::Back,
+        state: EventState::Back,
         owner: None,
     }];
     let said = Answers {

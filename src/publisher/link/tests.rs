@@ -108,11 +108,11 @@ fn a_question_is_answered_before_the_next_hello() {
     let (hello, probe) = (Topic::hello(), Topic::probe(1, 1));
     let mut rig = rig(1 << 20, &[&hello, &probe]);
     rig.next();
-    let shared = Arc::clone(&rig.link.shared);
+    let sending = Arc::clone(&rig.link.sending);
     // A burst holds the lock until a hello is due, and the keeper waits for it.
-    let sender = shared.sender.lock();
+    let sender = sending.sender.lock();
     let deadline = thread::deadline(Duration::from_secs(20));
-    while !shared.waiting.load(Ordering::Relaxed) {
+    while !sending.waiting.load(Ordering::Relaxed) {
         assert!(Instant::now() < deadline, "no hello is due");
         std::thread::yield_now();
     }
@@ -133,7 +133,7 @@ fn no_two_rounds_of_hellos_have_the_same_number() {
     let mut rig = rig(MIN_HELLO, &[&Topic::hello()]);
     let name = |number: usize| Topic::new(format!("{number}{}", "x".repeat(200))).unwrap();
     {
-        let mut sender = rig.link.shared.sender.lock();
+        let mut sender = rig.link.sending.sender.lock();
         for number in 0..20 {
             sender.numbers.slot(&name(number), clock::now()).take(1, clock::now());
         }
@@ -161,17 +161,20 @@ impl Rig {
     fn burst(&self, topic: &Topic) -> u64 {
         let update = DbUpdate::new("t", "k", Action::Set);
         let mut body = Vec::new();
-        self.link.shared.encoder.begin(&update, topic, &mut body);
+        self.link.sending.encoder.begin(&update, topic, &mut body);
         for count in 1..1_000_000 {
             // The keeper may hold the lock for a moment.
             let mut turn = self.link.turn(Duration::from_secs(20)).unwrap();
             if turn.gathers(body.len()) {
-                turn.gather(topic, 0, &self.link.shared.encoder, &body);
+                turn.gather(topic, 0, &self.link.sending.encoder, &body);
                 return count;
             }
             let (slot, outbound, left) = turn.slot(topic);
             let mut payload = body.clone();
-            self.link.shared.encoder.finish(0, 0, slot.seq, slot.idle, &mut payload);
+            self.link
+                .sending
+                .encoder
+                .finish(0, 0, slot.seq, slot.idle, &mut payload);
             let sent = outbound.send(topic.as_str().as_bytes(), &payload, left);
             let now = clock::now();
             slot.settle(1, now, sent).unwrap();
@@ -225,10 +228,10 @@ fn what_is_gathered_is_sent_before_it_is_told_of() {
 fn what_was_accepted_and_cannot_be_sent_is_a_gap() {
     let topic = Topic::new("a").unwrap();
     let mut rig = rig(1 << 20, &[&topic, &Topic::hello()]);
-    let shared = Arc::clone(&rig.link.shared);
+    let sending = Arc::clone(&rig.link.sending);
     let accepted = rig.burst(&topic);
     // The keeper, or the next send, may have sent it already.
-    let mut sender = shared.lock();
+    let mut sender = sending.lock();
     let is_waiting = sender.burst.since().is_some();
     *rig.fails_after.lock() = Some(0);
     let flushed = sender.flush(Duration::ZERO, false);

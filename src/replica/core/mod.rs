@@ -5,6 +5,7 @@
 //! again without input. A result comes back under the number of its [`Read`]; it is ignored if the read is no longer
 //! wanted.
 
+mod counts;
 mod listing;
 mod reads;
 mod rows;
@@ -19,6 +20,7 @@ use super::row::{NewRow, Step};
 use crate::clock;
 use crate::store::TableVersion;
 use crate::update::{DbUpdate, Name, Topic};
+pub(super) use counts::Counts;
 pub(super) use rows::Rows;
 use topic::OfTopic;
 pub(super) use topic::{Base, Read, Want};
@@ -41,21 +43,6 @@ pub(super) struct Times {
     pub(super) spread: Duration,
     /// The longest pause after failures of the store.
     pub(super) max_backoff: Duration,
-}
-
-/// The counters of a [`Core`].
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Counts {
-    pub(super) applied: u64,
-    pub(super) old: u64,
-    pub(super) unversioned: u64,
-    pub(super) checks: u64,
-    pub(super) catch_ups: u64,
-    pub(super) changes: u64,
-    pub(super) listings: u64,
-    pub(super) listed: u64,
-    pub(super) went_back: u64,
-    pub(super) failures: u64,
 }
 
 /// The standing on a topic, for metrics.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use hashbrown::HashSet;
 
-use super::Counts;
+use super::counts::Counts;
 use super::standing::Standing;
 use crate::store::{TableVersion, TopicVersions};
 use crate::update::{Name, Topic};

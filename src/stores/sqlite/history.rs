@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, named_params};
 
+use super::columns::{signed, unsigned};
 use super::failure::Failure;
-use super::{signed, unsigned};
 use crate::store::{ChangePage, Changes, StoredChange, TableVersion, TopicVersions};
 use crate::update::{Name, Topic};
 

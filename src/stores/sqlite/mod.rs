@@ -15,6 +15,7 @@
 //! it open, or if the last one ended cleanly. If that was killed, its log may have to be written back first; the error
 //! says so.
 
+mod columns;
 mod connection;
 mod database;
 mod failure;
@@ -28,7 +29,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rusqlite::types::Type;
 use rusqlite::{OptionalExtension, named_params};
 
 use crate::error::Result;
@@ -37,6 +37,7 @@ use crate::store::{
     not_found,
 };
 use crate::update::{Name, Topic};
+use columns::{read_row, unsigned};
 use database::Database;
 use write::Writes;
 
@@ -198,31 +199,6 @@ impl Store for SqliteStore {
             history::changes(reader, file, (table, topic), since, self.batch_amount)
         })
     }
-}
-
-/// Reads `key, topic, version, value`.
-fn read_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<Row> {
-    Ok(Row {
-        key: row.get::<_, String>(0)?.into(),
-        topic: topic(row, 1)?,
-        version: unsigned(row, 2)?,
-        value: row.get(3)?,
-    })
-}
-
-fn topic(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Topic> {
-    let name: String = row.get(column)?;
-    Topic::new(name).map_err(|e| rusqlite::Error::FromSqlConversionFailure(column, Type::Text, Box::new(e)))
-}
-
-/// Versions and unique numbers stay far below 2^63.
-fn unsigned(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<u64> {
-    let number: i64 = row.get(column)?;
-    u64::try_from(number).map_err(|_| rusqlite::Error::IntegralValueOutOfRange(column, number))
-}
-
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 impl fmt::Debug for SqliteStore {

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use rusqlite::{OptionalExtension, Transaction, params};
 
+use super::columns::{signed, topic, unsigned};
 use super::failure::Failure;
-use super::{signed, topic, unsigned};
 use crate::error::Result;
 use crate::store::{Write, WriteOp, Written};
 use crate::update::Topic;

@@ -30,13 +30,10 @@ use super::options::{SubscriberOptions, SubscriberStats};
 use super::status::{AddressState, TopicStatus};
 use cleared::Cleared;
 use continuity::{Continuity, Counters};
-use peer::{MOST_HELD, Peer, Proof};
+use peer::{MOST_HELD, Peer, Peers, Proof};
 pub(super) use ports::{Action, Command};
 use times::Times;
 use topics::Topics;
-
-/// The registered addresses.
-type Peers = BTreeMap<Name, Peer>;
 
 /// As [`MOST_HELD`], for a loss that was noticed with a delay.
 const LEAST_HELD: f64 = 0.2;

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, bounded, select};
 use tablecast::store::Write;
 use tablecast::{Action, Config, Database, DbUpdate, Error, ErrorKind, Node, Result};
 
-use super::{named_row, say};
+use super::subject::{named_row, say};
 use crate::input::Input;
 use crate::metrics::MetricsArgs;
 use crate::{output, signal};

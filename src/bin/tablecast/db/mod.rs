@@ -2,19 +2,20 @@
 
 mod lines;
 mod read;
+mod subject;
 
 use std::io::Read;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
-use tablecast::store::{Write, WriteOp, Written};
-use tablecast::{Config, Database, DbUpdate, Error, ErrorKind, Node, Result, Store, Stores, Topic};
+use tablecast::store::{Write, Written};
+use tablecast::{Config, Database, DbUpdate, Error, ErrorKind, Node, Result, Store};
 
 use crate::input::Stdin;
 use crate::metrics::MetricsArgs;
 use crate::terminal::FormatArgs;
 use crate::{args, output, publish, signal};
+use subject::{RowArgs, about, named_row, open_store, say, table_name};
 
 /// Write and read rows of the database; subscribers are notified of each change.
 ///
@@ -108,21 +109,6 @@ enum TableCommand {
         /// The table.
         table: String,
     },
-}
-
-/// The row.
-#[derive(Debug, clap::Args)]
-struct RowArgs {
-    /// The table.
-    #[arg(long)]
-    table: String,
-    /// The row's key.
-    #[arg(long, allow_hyphen_values = true)]
-    key: String,
-    /// The row's topic. For create: the topic of the new row [default: D, everyone]. Otherwise: a row of another topic
-    /// is not found [default: any].
-    #[arg(long)]
-    topic: Option<String>,
 }
 
 /// The row, and the publication of its change.
@@ -251,17 +237,6 @@ impl ChangeArgs {
     }
 }
 
-/// Prints the result of a write.
-fn say(write: &Write<'_>, written: &Written) -> Result<()> {
-    let done = match write.op {
-        _ if !written.changed => "unchanged",
-        WriteOp::Create(_) => "created",
-        WriteOp::Set(_) => "set",
-        WriteOp::Delete => "deleted",
-    };
-    output::result(&format!("{done} version {}", written.version))
-}
-
 /// Waits for the replicas, and prints how many have applied the write.
 fn wait_for(database: &Database, table: &str, written: &Written, wait: Duration) -> Result<()> {
     let barrier = database.barrier(table, &written.topic, written.version, wait)?;
@@ -278,33 +253,14 @@ fn wait_for(database: &Database, table: &str, written: &Written, wait: Duration)
     Err(Error::new(ErrorKind::Timeout, context))
 }
 
-impl RowArgs {
-    fn topic(&self) -> Result<Option<Topic>> {
-        self.topic.as_deref().map(Topic::new).transpose()
-    }
-}
-
 /// The longest time from storing a change to the undo of it.
 fn longest_write(config: &Config) -> Duration {
     2 * config.store_timeout_ms + config.send_timeout_ms
 }
 
-fn open_store(config: &Config) -> Result<Arc<dyn Store>> {
-    Stores::new().open(config)
-}
-
 fn in_table<T>(config: &Config, table: &str, act: impl FnOnce(&dyn Store) -> Result<T>) -> Result<T> {
     let result = open_store(config).and_then(|store| act(&*store));
     result.map_err(|e| about(&table_name(table), e))
-}
-
-fn table_name(table: &str) -> String {
-    format!("table {table:?}")
-}
-
-/// An error about this row.
-fn named_row(table: &str, key: &str, e: Error) -> Error {
-    about(&format!("{} key {key:?}", table_name(table)), e)
 }
 
 /// Turns a store's `false` into a failure.
@@ -313,12 +269,4 @@ fn expect(done: bool, otherwise: ErrorKind, table: &str) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(otherwise, table_name(table)))
-}
-
-/// The error with the name of its subject, unless it has it already: that of an outage may not.
-fn about(name: &str, e: Error) -> Error {
-    if e.kind() == ErrorKind::Config || e.to_string().contains(name) {
-        return e;
-    }
-    e.context(name)
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use tablecast::store::{Listing, Row};
 use tablecast::{Config, Error, ErrorKind, Result, Topic};
 
-use super::{RowArgs, about, named_row, open_store, table_name};
+use super::subject::{RowArgs, about, named_row, open_store, table_name};
 use crate::line::version_text;
 use crate::terminal::{Columns, FormatArgs, Kind};
 use crate::{output, signal};

@@ -57,7 +57,7 @@ pub(super) struct Row {
 
 /// The contents of the store.
 #[derive(Debug, Clone, Default)]
-pub(super) struct State {
+pub(super) struct Contents {
     pub(super) incarnation: u64,
     pub(super) version: u64,
     pub(super) rows: BTreeMap<usize, Row>,
@@ -95,8 +95,8 @@ pub(super) enum Stage {
 pub(super) struct Play {
     pub(super) chance: fastrand::Rng,
     pub(super) kind: Kind,
-    pub(super) store: State,
-    pub(super) backups: Vec<State>,
+    pub(super) store: Contents,
+    pub(super) backups: Vec<Contents>,
     pub(super) is_away: bool,
     pub(super) incarnations: u64,
     pub(super) made: Vec<Made>,
@@ -138,7 +138,7 @@ impl Play {
         let mut play = Play {
             chance: fastrand::Rng::with_seed(seed ^ 0x5eed),
             kind,
-            store: State::default(),
+            store: Contents::default(),
             backups: Vec::new(),
             is_away: false,
             incarnations: 0,
@@ -204,12 +204,12 @@ impl Play {
         self.net.iter_mut().for_each(|(at, _)| *at += time);
     }
 
-    pub(super) fn back_up(&self) -> State {
+    pub(super) fn back_up(&self) -> Contents {
         self.store.clone()
     }
 
     /// Restores an earlier state, without a look at the store before.
-    pub(super) fn restore(&mut self, earlier: State) {
+    pub(super) fn restore(&mut self, earlier: Contents) {
         self.went_back = true;
         self.store = earlier;
     }
@@ -243,7 +243,7 @@ impl Play {
         self.look()?;
         self.went_back |= self.store.version > 0;
         self.backups.clear();
-        self.store = State::default();
+        self.store = Contents::default();
         Ok(())
     }
 

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use crate::subscriber::session::{Peers, Topics};
+use crate::subscriber::session::peer::Peers;
+use crate::subscriber::session::topics::Topics;
 use crate::update::{Name, Topic};
 
 use super::run::{Run, RunState};

@@ -7,6 +7,7 @@
 mod due;
 mod proof;
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::clock::after;
@@ -53,6 +54,9 @@ pub(super) struct Greeting {
     /// For a hello of a round, which no question caused: the longest time until the next one.
     pub(super) next: Option<Duration>,
 }
+
+/// The registered addresses.
+pub(super) type Peers = BTreeMap<Name, Peer>;
 
 #[derive(Debug)]
 pub(super) struct Peer {

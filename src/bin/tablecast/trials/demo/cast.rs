@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use tablecast::{Result, Stores};
 
-use super::Args;
+use super::args::Args;
 use super::protocol::{Order, Report};
 use super::subscriber::SubscriberArgs;
 use super::writer::WriterArgs;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tablecast::store::Write;
 use tablecast::{Action, Config, Database, DbUpdate, Node, Publisher, Result, Topic};
 
-use super::Args;
+use super::args::Args;
 use super::protocol::{self, Order, Report};
 use super::workload::Workload;
 use crate::trials::stage::{Setup, wire};

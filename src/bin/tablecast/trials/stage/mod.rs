@@ -12,12 +12,10 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select};
 use tablecast::{Error, ErrorKind, Result};
 use tempfile::TempDir;
 
+use process::Heard;
 pub(crate) use process::{Process, Who};
 pub(crate) use redis::{RedisArgs, run as run_redis};
 pub(crate) use setup::{Choice, Driver, Flags, Redis, Setup, Store, config_of};
-
-/// A line of a child's stdout; `None` when it ended.
-type Heard = (Who, Option<String>);
 
 /// Time limits for a child to begin, and to end.
 pub(crate) const START: Duration = Duration::from_secs(20);

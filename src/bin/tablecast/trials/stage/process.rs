@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use serde::Serialize;
 use tablecast::{Error, ErrorKind, Result};
 
-use super::{Choice, Heard, wire};
+use super::{Choice, wire};
 
 /// The role of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,9 @@ impl fmt::Display for Who {
         }
     }
 }
+
+/// A line of a child's stdout; `None` when it ended.
+pub(super) type Heard = (Who, Option<String>);
 
 /// Time limit for a child to end the process that it has started.
 const GRACE: Duration = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! The state that a replica's threads share: its topics, tables and waiting callers.
+//! The topics, tables and waiting callers of a replica, which its threads share.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -25,13 +25,13 @@ use crate::subscriber::{OwnTopic, Subscriber};
 use crate::thread::{Background, Stop, deadline, jittered};
 use crate::update::{DbUpdate, Name, Topic};
 
-pub(super) struct Inner {
+pub(super) struct Holdings {
     pub(super) subscriber: Arc<Subscriber>,
     pub(super) dispatcher: DispatcherHandle,
     pub(super) store: Arc<dyn Store>,
     pub(super) options: ReplicaOptions,
     pub(super) topics: Mutex<BTreeMap<Topic, OwnTopic>>,
-    pub(super) tables: Mutex<BTreeMap<Name, Held>>,
+    pub(super) tables: Mutex<BTreeMap<Name, HeldTable>>,
     pub(super) parts: Arc<Parts>,
     pub(super) wake: Sender<()>,
     pub(super) signal: Arc<Signal>,
@@ -40,14 +40,14 @@ pub(super) struct Inner {
 }
 
 /// A held table.
-pub(super) struct Held {
+pub(super) struct HeldTable {
     pub(super) part: Arc<dyn Part>,
     /// The same as a [`ReplicaTable`].
     pub(super) typed: Box<dyn Any + Send + Sync>,
     _guard: Guard,
 }
 
-impl Inner {
+impl Holdings {
     pub(super) fn table<T: Send + Sync + 'static>(&self, name: Name, decode: Decode<T>) -> Result<ReplicaTable<T>> {
         let topics = self.topics.lock();
         let mut tables = self.tables.lock();
@@ -76,7 +76,7 @@ impl Inner {
         topics.keys().for_each(|topic| part.add_topic(topic));
         self.parts.write().push(Arc::clone(&part));
         let table = ReplicaTable(typed);
-        let held = Held {
+        let held = HeldTable {
             part,
             typed: Box::new(table.clone()),
             _guard: guard,
@@ -177,16 +177,16 @@ impl Inner {
     }
 
     /// Starts the repeated comparison with the store, if the options ask for it.
-    pub(super) fn begin_self_check(self: &Arc<Inner>) -> Result<Option<Background>> {
+    pub(super) fn begin_self_check(self: &Arc<Holdings>) -> Result<Option<Background>> {
         let Some(interval) = self.options.self_check else {
             return Ok(None);
         };
         let about = Arc::downgrade(self);
         let run = move |stop: Stop| {
             while !stop.within(jittered(interval)) {
-                let Some(inner) = about.upgrade() else { return };
-                if let Err(error) = inner.verify(interval.max(Duration::from_secs(10))) {
-                    report!(&error, inner.options.hook.as_ref());
+                let Some(holdings) = about.upgrade() else { return };
+                if let Err(error) = holdings.verify(interval.max(Duration::from_secs(10))) {
+                    report!(&error, holdings.options.hook.as_ref());
                 }
             }
         };
@@ -196,7 +196,7 @@ impl Inner {
     }
 
     /// Registers the replica for barriers, if it has an id.
-    pub(super) fn register(self: &Arc<Inner>) -> Result<Option<Answers>> {
+    pub(super) fn register(self: &Arc<Holdings>) -> Result<Option<Answers>> {
         let Some(id) = &self.options.id else { return Ok(None) };
         let applied = Arc::new(About(Arc::downgrade(self)));
         let registry = self.options.registry.clone();
@@ -216,11 +216,11 @@ impl Inner {
 }
 
 /// The answers to barriers.
-struct About(Weak<Inner>);
+struct About(Weak<Holdings>);
 
 impl Applied for About {
     fn tables(&self) -> Vec<Name> {
-        let parts = self.0.upgrade().map(|inner| inner.parts());
+        let parts = self.0.upgrade().map(|holdings| holdings.parts());
         let parts = parts.into_iter().flatten();
         parts.map(|part| part.name().clone()).collect()
     }
@@ -229,7 +229,7 @@ impl Applied for About {
         let topics = self
             .0
             .upgrade()
-            .map(|inner| inner.topics.lock().keys().cloned().collect());
+            .map(|holdings| holdings.topics.lock().keys().cloned().collect());
         topics.unwrap_or_default()
     }
 
@@ -244,7 +244,7 @@ impl Applied for About {
     }
 
     fn hurry(&self, table: &str, _topic: &Topic) {
-        if let Some(part) = self.0.upgrade().and_then(|inner| inner.part(table)) {
+        if let Some(part) = self.0.upgrade().and_then(|holdings| holdings.part(table)) {
             part.demand();
         }
     }

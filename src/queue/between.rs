@@ -1,4 +1,4 @@
-//! State shared by both ends of the queue.
+//! The queue between its two ends: its room, its counts, and what waits beside the channel.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -12,11 +12,15 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::SyncReason;
 use crate::update::DbUpdate;
 
+/// A message for [`QueueReceiver::accept`](super::QueueReceiver::accept); an empty one only wakes the receiver.
+#[derive(Debug)]
+pub struct Batch(pub(super) Vec<DbUpdate>);
+
 /// How many emptied batches, and how many batches of values, are kept.
 const SPARES: usize = 16;
 
-/// State shared by both ends.
-pub(super) struct Shared {
+/// The queue, as both ends share it; the updates themselves are in the channel and in the receiver's heap.
+pub(super) struct Queue {
     pub(super) capacity: usize,
     pub(super) overflow: Overflow,
     /// Updates in the channel, the backlog and the heap. A sender reserves before it sends.
@@ -38,9 +42,9 @@ pub(super) struct Shared {
     pub(super) syncs: Counter,
 }
 
-impl Shared {
-    pub(super) fn new(capacity: usize, overflow: Overflow) -> Shared {
-        Shared {
+impl Queue {
+    pub(super) fn new(capacity: usize, overflow: Overflow) -> Queue {
+        Queue {
             capacity: capacity.max(1),
             overflow,
             depth: AtomicUsize::new(0),
@@ -135,7 +139,7 @@ impl Shared {
         first_at_once || first
     }
 
-    /// Counts and reports this many dropped updates; returns as [`Shared::tell`].
+    /// Counts and reports this many dropped updates; returns as [`Queue::tell`].
     pub(super) fn tell_dropped(&self, dropped: u64) -> bool {
         if dropped == 0 {
             return false;

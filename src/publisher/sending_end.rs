@@ -21,8 +21,8 @@ use super::sender::{Gathered, Sender};
 /// How long the keeper waits for the transport to take a hello; a lost one is asked for again.
 pub(super) const HELLO_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// State of a link's handles and its keeper.
-pub(super) struct Shared {
+/// A link's sending end, shared by the threads that send and its keeper.
+pub(super) struct SendingEnd {
     pub(super) sender: Mutex<Sender>,
     /// Wakes the keeper.
     pub(super) wake: Arc<dyn Wake>,
@@ -52,7 +52,7 @@ pub(super) struct Shared {
     pub(super) hook: Option<ErrorHook>,
 }
 
-impl Shared {
+impl SendingEnd {
     /// Locks the sender. The flag asks busy senders to leave the lock.
     pub(super) fn lock(&self) -> MutexGuard<'_, Sender> {
         self.waiting.store(true, Ordering::Relaxed);

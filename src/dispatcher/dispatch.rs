@@ -1,4 +1,4 @@
-//! The state of the handles, the dispatcher thread and the workers, and the calls of callbacks.
+//! The calls of callbacks, and the state that the handles, the dispatcher thread and the workers share.
 
 use std::fmt;
 #[cfg(feature = "metrics")]
@@ -18,13 +18,13 @@ use crate::event::Event;
 use crate::queue::QueueSender;
 use crate::thread::Thread;
 
-/// How long [`Shared::stop`] waits for running callbacks.
+/// How long [`Dispatch::stop`] waits for running callbacks.
 const STOP_PATIENCE: Duration = Duration::from_millis(500);
 
-/// State of the handles, the dispatcher thread and the workers.
+/// Calls the callbacks; shared by the handles, the dispatcher thread and the workers.
 ///
 /// The threads own it too, so it outlives them, and dropping it never waits for a callback.
-pub(super) struct Shared {
+pub(super) struct Dispatch {
     pub(super) commands: Sender<Command>,
     pub(super) queue: QueueSender,
     pub(super) counters: Counters,
@@ -38,14 +38,14 @@ pub(super) struct Shared {
     pub(super) lag: OnceLock<Lag>,
 }
 
-impl Shared {
+impl Dispatch {
     pub(super) fn new(
         commands: Sender<Command>,
         queue: QueueSender,
         hook: Option<ErrorHook>,
         is_alone: bool,
-    ) -> Shared {
-        Shared {
+    ) -> Dispatch {
+        Dispatch {
             commands,
             queue,
             counters: Counters::default(),
@@ -169,9 +169,9 @@ impl Shared {
     }
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for Dispatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared")
+        f.debug_struct("Dispatch")
             .field("stopped", &self.stopped)
             .finish_non_exhaustive()
     }

@@ -1,0 +1,33 @@
+//! Rows, and the versions of tables.
+
+use crate::update::{Name, Topic};
+
+/// A row as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// The key.
+    pub key: Name,
+    /// Opaque text, usually a JSON document.
+    pub value: String,
+    /// The topic of its changes.
+    pub topic: Topic,
+    /// The version, which every write raises.
+    pub version: u64,
+}
+
+/// State of a table: its incarnation, and the version of its last write.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct TableVersion {
+    /// A random number that the table gets with its first write, and a new one when it begins anew: after `FLUSHALL`,
+    /// or in another file at the same path. Versions of two incarnations cannot be compared. 0: nothing was written.
+    pub incarnation: u64,
+    /// The highest version given so far; 0 if none was.
+    pub version: u64,
+}
+
+impl TableVersion {
+    /// Returns true if the store went back since `seen`: to another incarnation, or to an earlier version.
+    pub fn went_back_since(&self, seen: &TableVersion) -> bool {
+        seen.version > 0 && (self.incarnation != seen.incarnation || self.version < seen.version)
+    }
+}
