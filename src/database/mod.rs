@@ -235,7 +235,9 @@ impl Database {
                 self.publisher.skip(Some(&written.topic));
                 let outcome = match (undone.kind(), write.op) {
                     (ErrorKind::NotFound | ErrorKind::AlreadyExists, _)
-                    | (ErrorKind::Conflict, WriteOp::Set(_) | WriteOp::Create(_)) => "but written by another writer since",
+                    | (ErrorKind::Conflict, WriteOp::Set(_) | WriteOp::Create(_)) => {
+                        "but written by another writer since"
+                    }
                     // A delete that the store has forgotten looks like another writer's.
                     _ => &format!("and not undone ({undone})"),
                 };

@@ -31,6 +31,8 @@ pub(super) struct Clerk {
     pub(super) swept: Instant,
     /// Turns were waiting at the last look, and the dispatcher's queue was empty.
     pub(super) is_stuck: bool,
+    /// The number of updates that the queue had dropped by then.
+    pub(super) dropped: u64,
     pub(super) wait: Duration,
     pub(super) note: Note,
     /// The thread that answers, which ends with this one.
@@ -126,13 +128,14 @@ impl Clerk {
     /// Does the periodic work.
     fn look(&mut self, run: &Run) {
         self.looked = Instant::now();
-        // A full queue drops turns, so those that stay behind when it is empty are queued again.
-        let is_empty = self.base.dispatcher.stats().queue.depth == 0;
-        let turns = match is_empty {
+        // A full queue drops turns, so those that stay behind when it is empty, or has been full, are queued again.
+        let queue = self.base.dispatcher.stats().queue;
+        let was_full = std::mem::replace(&mut self.dropped, queue.dropped) < queue.dropped;
+        let turns = match was_full || queue.depth == 0 {
             true => self.desk.docket.lock().turns(),
             false => Vec::new(),
         };
-        if std::mem::replace(&mut self.is_stuck, !turns.is_empty()) {
+        if std::mem::replace(&mut self.is_stuck, !turns.is_empty()) || was_full {
             self.hand_out(&turns);
         }
         let retention = self.base.options.retention;

@@ -5,10 +5,11 @@
 //! acknowledged. It is known until its notifier confirms the acknowledgement.
 
 mod ends;
+mod notifier;
 mod replies;
 mod steps;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use super::envelope::{Answer, EventId, EventState, Heard, Question, What};
 use super::options::ListenerStats;
 use super::waiting::Waiting;
 use crate::update::{DbUpdate, Topic};
+use notifier::Notifier;
 use replies::Replies;
 
 #[derive(Debug)]
@@ -23,7 +25,11 @@ pub(super) struct Docket {
     /// The topic of the current run.
     run: Topic,
     events: HashMap<EventId, Event>,
+    /// The bytes of the events that have not begun.
+    bytes: usize,
     notifiers: HashMap<Topic, Notifier>,
+    /// The number of tries of all notifiers.
+    tries: usize,
     waiting: Waiting,
     /// The numbers of events that wait, and of those that are claimed, or about to be, but not begun.
     counts: (usize, usize),
@@ -55,6 +61,8 @@ struct Bundle {
 struct Event {
     /// The last try heard of.
     attempt: u32,
+    /// The bytes of its update, until it begins.
+    bytes: usize,
     /// The topic of the run that claimed it.
     run: Topic,
     phase: Phase,
@@ -73,18 +81,6 @@ enum Phase {
     Done(EventState, Instant),
 }
 
-/// The state of a notifier.
-#[derive(Debug)]
-struct Notifier {
-    /// Events below this are settled: any message with one is a stray copy.
-    low: u64,
-    /// The last try heard of for each event: an earlier one is a stray copy too.
-    tries: BTreeMap<u64, u32>,
-    heard: Instant,
-    /// When the next receipt may go.
-    next_receipt: Instant,
-}
-
 /// The turn of a claimed event.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Turn {
@@ -92,11 +88,6 @@ pub(super) struct Turn {
     pub(super) priority: i32,
     pub(super) timestamp: i64,
 }
-
-/// How long a receipt waits for others, and for an acknowledgement that makes it unnecessary, and how long the next one
-/// waits after it.
-const RECEIPT: Duration = Duration::from_millis(20);
-const RECEIPTS_APART: Duration = Duration::from_millis(200);
 
 /// How long claims and marks wait for more, and the number that is enough. Without events to handle they wait only as
 /// long as the last step took: the more listeners wait for each other at the store, the fewer and larger their steps
@@ -113,17 +104,19 @@ const BUNDLE: usize = 512;
 /// More events are claimed while fewer than this are claimed and not begun.
 const AHEAD: usize = 256;
 
-/// The most events and notifiers known at a time, and the most tries of one notifier.
+/// The most events, bytes of events that have not begun, and notifiers known at a time.
 const MAX_EVENTS: usize = 1 << 18;
+const MAX_BYTES: usize = if cfg!(test) { 1 << 20 } else { 256 << 20 };
 const MAX_NOTIFIERS: usize = 1 << 16;
-const MAX_TRIES: usize = 1 << 17;
 
 impl Docket {
     pub(super) fn new(run: Topic) -> Docket {
         Docket {
             run,
             events: HashMap::new(),
+            bytes: 0,
             notifiers: HashMap::new(),
+            tries: 0,
             waiting: Waiting::default(),
             counts: (0, 0),
             next: Bundle::default(),
@@ -153,24 +146,16 @@ impl Docket {
         if self.notifiers.len() >= MAX_NOTIFIERS && !self.notifiers.contains_key(&notifier) {
             return;
         }
-        let known = self.notifiers.entry(notifier.clone()).or_insert_with(|| Notifier {
-            low,
-            tries: BTreeMap::new(),
-            heard: now,
-            next_receipt: now,
-        });
-        known.heard = now;
-        if low > known.low {
-            known.low = low;
-            known.tries = known.tries.split_off(&low);
-        }
+        let known = self.notifiers.entry(notifier.clone());
+        let known = known.or_insert_with(|| Notifier::new(now));
+        known.hear(low, &mut self.tries, now);
         let id = |number| EventId {
             notifier: notifier.clone(),
             number,
         };
         match what {
             What::Event(number, attempt, update) => {
-                if known.is_new(number, attempt) {
+                if known.is_new(number, attempt, &mut self.tries) {
                     let receipt = known.receipt(now);
                     self.came(id(number), attempt, update, (now, receipt));
                 }
@@ -195,7 +180,8 @@ impl Docket {
             self.stats.repeated += u64::from(state != EventState::Held);
             return self.answer(id, attempt, state, None, now);
         }
-        if self.is_stopping || self.events.len() >= MAX_EVENTS {
+        let bytes = update.value.as_ref().map_or(0, String::len) + update.table.len() + update.key.len();
+        if self.is_stopping || self.events.len() >= MAX_EVENTS || self.bytes + bytes > MAX_BYTES {
             self.stats.moved += u64::from(self.is_stopping);
             self.stats.dropped += u64::from(!self.is_stopping);
             return self.answer(id, attempt, EventState::Back, None, now);
@@ -203,8 +189,10 @@ impl Docket {
         self.waiting.push(id.clone(), update.priority);
         self.counts.0 += 1;
         self.step_due.get_or_insert(now + GATHER);
+        self.bytes += bytes;
         let event = Event {
             attempt,
+            bytes,
             run: self.run.clone(),
             phase: Phase::Waiting(update),
         };
@@ -214,7 +202,7 @@ impl Docket {
 
     fn asked(&mut self, id: EventId, question: Question, now: Instant) {
         if let Some(known) = self.notifiers.get_mut(&id.notifier) {
-            known.is_new(question.number, question.attempt);
+            known.is_new(question.number, question.attempt, &mut self.tries);
         }
         let mut attempt = question.attempt;
         let state = match self.events.get_mut(&id) {
@@ -257,6 +245,7 @@ impl Docket {
             }
         };
         self.counts.1 -= 1;
+        self.bytes -= std::mem::take(&mut event.bytes);
         if !is_held {
             self.stats.dropped += 1;
             self.end(id.clone(), EventState::Back, None, now);
@@ -288,16 +277,20 @@ impl Docket {
 
     /// Answers about an event, and forgets it.
     fn end(&mut self, id: EventId, state: EventState, owner: Option<Topic>, now: Instant) {
-        if let Some(event) = self.events.remove(&id) {
+        if let Some(event) = self.remove(&id) {
             self.answer(id, event.attempt, state, owner, now);
         }
     }
 
     /// Forgets an event that waits or is done, without an answer.
     fn forget(&mut self, id: &EventId) {
-        if let Some(event) = self.events.remove(id) {
+        if let Some(event) = self.remove(id) {
             self.counts.0 -= usize::from(matches!(event.phase, Phase::Waiting(_)));
         }
+    }
+
+    fn remove(&mut self, id: &EventId) -> Option<Event> {
+        self.events.remove(id).inspect(|event| self.bytes -= event.bytes)
     }
 
     fn answer(&mut self, id: EventId, attempt: u32, state: EventState, owner: Option<Topic>, due: Instant) {
@@ -367,32 +360,6 @@ impl Event {
             Phase::Done(state, _) => state,
             _ => EventState::Held,
         }
-    }
-}
-
-impl Notifier {
-    /// Takes note of a try; returns true if it is no stray copy.
-    fn is_new(&mut self, number: u64, attempt: u32) -> bool {
-        if number < self.low {
-            return false;
-        }
-        let last = self.tries.entry(number).or_insert(0);
-        let is_new = attempt > *last;
-        *last = attempt.max(*last);
-        if self.tries.len() > MAX_TRIES {
-            self.tries.pop_first();
-        }
-        is_new
-    }
-
-    /// When to send the receipt for an event that has just arrived.
-    fn receipt(&mut self, now: Instant) -> Instant {
-        let soon = now + RECEIPT;
-        if soon >= self.next_receipt {
-            self.next_receipt = soon + RECEIPTS_APART;
-            return soon;
-        }
-        self.next_receipt
     }
 }
 

@@ -114,6 +114,7 @@ impl Listener {
             looked: Instant::now(),
             swept: Instant::now(),
             is_stuck: false,
+            dropped: 0,
             wait: FIRST_WAIT,
             note: Note::default(),
             _ear: ear,

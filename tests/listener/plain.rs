@@ -1,14 +1,16 @@
 //! The plain form, order, limits, panics, and what is refused.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{bounded, unbounded};
-use tablecast::{Error, ErrorKind, ListenerOptions, NotifierOptions};
+use crossbeam_channel::{bounded, never, unbounded};
+use tablecast::queue::Overflow;
+use tablecast::{Action, Config, DbUpdate, Error, ErrorKind, ListenerOptions, NotifierOptions};
 
 use crate::common::{eventually, within};
 use crate::program::{
-    World, at_most_once, counted, listening, no_claims_are_left, notifying, pass, server, server_with, status,
+    Program, World, at_most_once, counted, listening, no_claims_are_left, notifying, pass, server, server_with, status,
 };
 use crate::{LIMIT, LONG};
 
@@ -214,6 +216,49 @@ fn what_is_pending_is_bounded() {
             notifier.notify(status(1).value(long)).unwrap_err().kind(),
             ErrorKind::TooLarge
         );
+    });
+}
+
+/// A full queue drops turns, also of a program that is never idle.
+#[test]
+fn turns_that_a_full_queue_drops_come_again() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let World::Memory(driver, address, store) = &world else {
+            panic!("it is in memory")
+        };
+        let mut config = Config::in_memory(address);
+        config.topics = Vec::new();
+        config.publishers = vec![address.clone()];
+        config.queue_capacity = 8;
+        config.queue_overflow = Overflow::DropAndSync;
+        let server = Program::over(&config, driver, store);
+        let _other = server
+            .dispatcher
+            .on_table("other", |_: &DbUpdate| pass(Duration::from_millis(1)));
+        let listener = server.listener(listening(), |_| ());
+        let node = world.program(0);
+        let notifier = node.notifier(notifying());
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // More than the program can handle.
+            let feed = || {
+                let queue = server.dispatcher.queue();
+                while !is_over.load(Ordering::SeqCst) {
+                    let mut updates = vec![DbUpdate::new("other", "row", Action::Set)];
+                    queue.push(&mut updates, &never()).unwrap();
+                    pass(Duration::from_micros(200));
+                }
+            };
+            let feeder = std::thread::Builder::new().spawn_scoped(scope, feed).unwrap();
+            eventually(LONG, || server.dispatcher.stats().queue.dropped > 0);
+            (0..100).for_each(|key| notifier.notify(status(key)).unwrap());
+            let flushed = notifier.flush(LONG);
+            is_over.store(true, Ordering::SeqCst);
+            feeder.join().unwrap();
+            flushed.unwrap();
+        });
+        assert_eq!(listener.stats().handled, 100);
     });
 }
 

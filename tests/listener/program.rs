@@ -176,7 +176,11 @@ impl Program {
         config.topics = Vec::new();
         config.publishers = vec![address.to_owned()];
         config.dispatcher_workers = workers;
-        let node = Node::builder(&config)
+        Program::over(&config, driver, store)
+    }
+
+    pub(crate) fn over(config: &Config, driver: &Arc<dyn Driver>, store: &Arc<dyn Store>) -> Program {
+        let node = Node::builder(config)
             .network(Arc::clone(driver))
             .store(Arc::clone(store));
         Program::of(node.open().unwrap())

@@ -544,6 +544,7 @@ fn what_was_evicted_is_called_so() {
                     "create",
                     "set",
                     "delete",
+                    "unique",
                     "entries",
                     "keys",
                     "entries of a topic",
@@ -558,6 +559,7 @@ fn what_was_evicted_is_called_so() {
                     "create",
                     "set",
                     "delete",
+                    "unique",
                     "entries",
                     "keys",
                     "entries of a topic",
@@ -566,6 +568,8 @@ fn what_was_evicted_is_called_so() {
             ),
             ("keys", &["entries", "keys"]),
             ("topics", &["entries of a topic", "keys of a topic"]),
+            ("deletes", &["create", "delete"]),
+            ("order", &["create", "delete"]),
         ] {
             store.create("t", "k", "one", tenant).unwrap();
             let () = server.ask(&["UNLINK", &format!("tablecast{{1:t}}/{part}")]);

@@ -15,6 +15,7 @@ impl Docket {
         self.counts = (0, self.current.claims.len());
         let is_begun = |event: &Event| !matches!(event.phase, Phase::Waiting(_) | Phase::Claimed(..));
         self.events.retain(|_, event| is_begun(event));
+        self.bytes = self.events.values().map(|event| event.bytes).sum();
         self.waiting = Waiting::default();
     }
 
@@ -77,5 +78,6 @@ impl Docket {
         self.events
             .retain(|_, event| !matches!(event.phase, Phase::Done(_, since) if is_old(since)));
         self.notifiers.retain(|_, notifier| !is_old(notifier.heard));
+        self.tries = self.notifiers.values().map(|notifier| notifier.tries.len()).sum();
     }
 }

@@ -181,7 +181,7 @@ impl Docket {
                 self.stats.taken_over += u64::from(matches!(claim, Ok(Claim::TakenOver(_))));
                 if event.run != self.run {
                     // Another run has begun meanwhile, since the run of this claim was declared dead.
-                    self.events.remove(&id);
+                    self.remove(&id);
                 } else if self.is_stopping {
                     event.phase = Phase::Releasing;
                     self.next.releases.push((id, version));

@@ -1,5 +1,6 @@
 //! Histories with hand-made times and store outcomes.
 
+use super::notifier::{RECEIPT, RECEIPTS_APART};
 use super::*;
 use crate::error::{Error, ErrorKind};
 use crate::listener::claims::{Claim, Outcome, Step};
@@ -302,6 +303,28 @@ fn what_is_never_confirmed_is_forgotten() {
     assert!(desk.docket.knows("notifier/1"));
     desk.docket.expire(retention, desk.now + retention + RECEIPT);
     assert!(!desk.docket.knows("notifier/1") && desk.docket.notifiers.is_empty());
+}
+
+#[test]
+fn the_bytes_that_wait_are_bounded() {
+    let mut desk = Desk::new();
+    let large = |desk: &mut Desk, number: u64| {
+        let update = DbUpdate::new("lport", number.to_string(), Action::Set).value("x".repeat(MAX_BYTES / 2 - 100));
+        desk.hear(0, What::Event(number, 1, Box::new(update)));
+        desk.said()
+    };
+    assert_eq!(large(&mut desk, 1), [(1, 1, EventState::Held)]);
+    assert_eq!(large(&mut desk, 2), [(2, 1, EventState::Held)]);
+    assert_eq!(large(&mut desk, 3), [(3, 1, EventState::Back)]);
+    // One begins, and one is dropped by its notifier.
+    desk.step();
+    desk.took(vec![], vec![Claim::Ours(1), Claim::Ours(2)]);
+    assert!(desk.docket.begin(&id(1), true, desk.now).is_some());
+    assert_eq!(large(&mut desk, 4), [(4, 1, EventState::Held)]);
+    assert_eq!(large(&mut desk, 5), [(5, 1, EventState::Back)]);
+    desk.ask(4, 1, true);
+    assert_eq!(desk.said(), [(4, 1, EventState::Unknown)]);
+    assert_eq!(large(&mut desk, 6), [(6, 1, EventState::Held)]);
 }
 
 #[test]

@@ -1,4 +1,7 @@
 -- The rest of `write.lua`: creates and deletes.
+if exists and not (call('HEXISTS', deletes, '\255') == 1 and call('ZSCORE', order, '\255')) then
+    return {within and 6 or 7}
+end
 local in_topic = topic_bytes .. key
 local oldest, outdated = next_version - remembered - 1, {}
 local function stand()

@@ -17,8 +17,8 @@
 //! a missing part returns [`ErrorKind::Malformed`], and the table can only be deleted.
 //!
 //! Access lists must allow `EVAL`, `EVALSHA`, the commands of the scripts (`EXISTS`, `HDEL`, `HEXISTS`, `HGET`,
-//! `HGETALL`, `HLEN`, `HMGET`, `HSET`, `PUBLISH`, `TIME`, `UNLINK`, `ZADD`, `ZRANGEBYLEX`, `ZRANGEBYSCORE`, `ZREM`,
-//! `ZSCORE`), `INCR`, and with a cluster `CLUSTER SLOTS` and `ASKING`. All keys begin with `tablecast{`.
+//! `HGETALL`, `HINCRBY`, `HLEN`, `HMGET`, `HSET`, `PUBLISH`, `TIME`, `UNLINK`, `ZADD`, `ZRANGEBYLEX`, `ZRANGEBYSCORE`,
+//! `ZREM`, `ZSCORE`), and with a cluster `CLUSTER SLOTS` and `ASKING`. All keys begin with `tablecast{`.
 
 mod answer;
 #[cfg(any(test, fuzzing))]
@@ -57,9 +57,6 @@ struct Inner {
     remembered: String,
     sessions: Sessions,
 }
-
-/// The counter of a table's unique numbers, under a key that no script names.
-const UNIQUE: &str = "unique";
 
 /// The parts of a table, each under its own key; the scripts name them in this order.
 const ROWS: &str = "rows";
@@ -326,9 +323,11 @@ impl Store for RedisStore {
     }
 
     fn allocate_unique_key(&self, table: &str) -> Result<u64> {
-        let unique = &*key_of(table, UNIQUE);
         // A repeated call only skips a number.
-        unsigned(Some(self.0.call(unique, cmd("INCR").arg(unique))?))
+        match self.0.run(&script::UNIQUE, (table, &[ROWS, ABOUT]), &[])? {
+            Value::Array(_) => Err(evicted(table)),
+            number => unsigned(Some(number)),
+        }
     }
 
     fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {

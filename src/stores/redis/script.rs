@@ -59,4 +59,5 @@ scripts! {
     PAGE: "page.lua"
     CHANGES: "changes.lua"
     TOPIC_VERSIONS: "topic_versions.lua"
+    UNIQUE: "unique.lua"
 }

@@ -1,0 +1,94 @@
+//! What a listener knows of a notifier: which of its messages are stray copies.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// The state of a notifier.
+#[derive(Debug)]
+pub(super) struct Notifier {
+    /// Events below this are settled: any message with one is a stray copy.
+    low: u64,
+    /// The last try heard of for each event: an earlier one is a stray copy too.
+    pub(super) tries: BTreeMap<u64, u32>,
+    pub(super) heard: Instant,
+    /// When the next receipt may go.
+    next_receipt: Instant,
+}
+
+/// How long a receipt waits for others, and for an acknowledgement that makes it unnecessary, and how long the next one
+/// waits after it.
+pub(super) const RECEIPT: Duration = Duration::from_millis(20);
+pub(super) const RECEIPTS_APART: Duration = Duration::from_millis(200);
+
+/// The most tries known of all notifiers.
+const MAX_TRIES: usize = 1 << 19;
+
+impl Notifier {
+    pub(super) fn new(now: Instant) -> Notifier {
+        Notifier {
+            low: 0,
+            tries: BTreeMap::new(),
+            heard: now,
+            next_receipt: now,
+        }
+    }
+
+    /// Notes that it has sent a message: all below `low` is settled. `all` counts the tries of all notifiers.
+    pub(super) fn hear(&mut self, low: u64, all: &mut usize, now: Instant) {
+        self.heard = now;
+        if low > self.low {
+            self.low = low;
+            let left = self.tries.split_off(&low);
+            *all -= std::mem::replace(&mut self.tries, left).len();
+        }
+    }
+
+    /// Takes note of a try; returns true if it is no stray copy.
+    pub(super) fn is_new(&mut self, number: u64, attempt: u32, all: &mut usize) -> bool {
+        if number < self.low {
+            return false;
+        }
+        let before = self.tries.len();
+        let last = self.tries.entry(number).or_insert(0);
+        let is_new = attempt > *last;
+        *last = attempt.max(*last);
+        *all += self.tries.len() - before;
+        if *all > MAX_TRIES && self.tries.pop_first().is_some() {
+            *all -= 1;
+        }
+        is_new
+    }
+
+    /// When to send the receipt for an event that has just arrived.
+    pub(super) fn receipt(&mut self, now: Instant) -> Instant {
+        let soon = now + RECEIPT;
+        if soon >= self.next_receipt {
+            self.next_receipt = soon + RECEIPTS_APART;
+            return soon;
+        }
+        self.next_receipt
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tries_of_all_notifiers_are_bounded() {
+        let now = Instant::now();
+        let (mut one, mut other, mut all) = (Notifier::new(now), Notifier::new(now), 0);
+        for number in 0..MAX_TRIES as u64 {
+            assert!(one.is_new(number, 1, &mut all));
+        }
+        for number in 0..100 {
+            assert!(other.is_new(number, 1, &mut all));
+        }
+        assert_eq!((one.tries.len(), other.tries.len(), all), (MAX_TRIES, 0, MAX_TRIES));
+        one.hear(MAX_TRIES as u64 - 10, &mut all, now);
+        assert_eq!((one.tries.len(), all), (10, 10));
+        assert!(!one.is_new(MAX_TRIES as u64 - 1, 1, &mut all) && !one.is_new(0, 9, &mut all));
+        assert!(other.is_new(7, 1, &mut all) && !other.is_new(7, 1, &mut all));
+        assert_eq!(all, 11);
+    }
+}
