@@ -17,8 +17,7 @@
 //!   [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`]. Only after [`ErrorKind::Unconfirmed`] a write may have been
 //!   made in spite of the error.
 //!
-//! A store implements seven calls; the others have defaults built on them. Every store here passes the suite in
-//! `tests/stores`.
+//! A store implements seven calls; the others have defaults. Every store here passes the suite in `tests/stores`.
 //!
 //! ```
 //! use tablecast::store::Store;
@@ -91,6 +90,15 @@ pub struct Row {
     pub topic: Topic,
     /// The version, which every write raises.
     pub version: u64,
+}
+
+/// A table as [`Store::tables`] lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredTable {
+    /// The name.
+    pub name: Name,
+    /// The number of rows; `None` if the store would have to count them.
+    pub rows: Option<u64>,
 }
 
 /// State of a table: its incarnation, and the version of its last write.
@@ -176,6 +184,16 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// # Errors
     /// The errors of an outage.
     fn delete_table(&self, table: &str) -> Result<bool>;
+
+    /// Returns the tables that exist, also those without rows, in the order of their names' bytes. Takes time in
+    /// proportion to their number, in Redis to that of all keys of the database; the time limit is that of each step.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] if the store does not list its tables; the errors of an outage.
+    fn tables(&self) -> Result<Vec<StoredTable>> {
+        let context = "this store does not list its tables";
+        Err(Error::new(ErrorKind::Unsupported, context))
+    }
 
     /// Returns a number that is given only once for this table, counted from 1. The table need not exist.
     ///

@@ -229,17 +229,24 @@ impl Watch<'_> {
     /// All rows are there; true if that was enough.
     fn synced(&mut self, out: &mut impl Write) -> Result<bool> {
         if self.args.check {
+            self.name_empty_tables();
             return self.compare(out).map(|()| true);
         }
         let rows: usize = self.tables.iter().map(ReplicaTable::len).sum();
         let printed = line(&mut self.columns, out, &Line::Synced { rows }).and_then(|()| out.flush());
         printed.map_err(output::failed)?;
         self.supervisor.ready();
-        if rows == 0 {
-            let tables: Vec<_> = self.args.table.iter().map(|table| format!("table {table:?}")).collect();
-            output::say(&format!("there is no row of {} in {}", tables.join(" or "), self.place));
-        }
+        self.name_empty_tables();
         Ok(self.args.once)
+    }
+
+    /// A table without rows may be another one, misspelled.
+    fn name_empty_tables(&self) {
+        let empty = self.tables.iter().filter(|table| table.is_empty());
+        let names: Vec<_> = empty.map(|table| format!("table {:?}", table.name())).collect();
+        if !names.is_empty() {
+            output::say(&format!("there is no row of {} in {}", names.join(" or "), self.place));
+        }
     }
 
     fn compare(&mut self, out: &mut impl Write) -> Result<()> {

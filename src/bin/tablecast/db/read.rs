@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write};
 
 use crossbeam_channel::Receiver;
 use serde::Serialize;
-use tablecast::store::{Listing, Row};
+use tablecast::store::{Listing, Row, StoredTable};
 use tablecast::{Config, Error, ErrorKind, Result, Topic};
 
 use super::{RowArgs, about, named_row, open_store, table_name};
@@ -53,11 +53,46 @@ pub(super) fn list(config: &Config, table: &str, topic: Option<&str>, keys: bool
             .is_none_or(|seen| seen.version == 0)
     {
         output::say(&format!(
-            "nothing was ever written to table {table:?} in {}",
+            "nothing was ever written to table {table:?} in {}; `tablecast db tables` prints the tables",
             output::place(config)
         ));
     }
     Ok(())
+}
+
+/// Prints the tables of the store.
+pub(super) fn tables(config: &Config, format: FormatArgs) -> Result<()> {
+    let tables = open_store(config)?.tables()?;
+    if tables.is_empty() {
+        output::say(&format!("there is no table in {}", output::place(config)));
+        return Ok(());
+    }
+    let mut out = BufWriter::with_capacity(1 << 16, output::stdout());
+    match format.columns() {
+        None => {
+            for StoredTable { name, rows } in &tables {
+                let line = TableLine {
+                    table: name,
+                    rows: *rows,
+                };
+                writeln!(out, "{}", json(&line)?).map_err(output::failed)?;
+            }
+        }
+        Some(mut columns) => {
+            let has_counts = tables.iter().any(|table| table.rows.is_some());
+            let head = ["table", if has_counts { "rows" } else { "" }];
+            let counts = tables.iter().map(|table| table.rows.map(|rows| rows.to_string()));
+            let counts: Vec<String> = counts.map(Option::unwrap_or_default).collect();
+            let lines = || tables.iter().zip(&counts).map(|(table, rows)| [&*table.name, rows]);
+            columns.fit(&head);
+            lines().for_each(|cells| columns.fit(&cells));
+            writeln!(out, "{}", columns.line(Kind::Head, &head)).map_err(output::failed)?;
+            for cells in lines() {
+                writeln!(out, "{}", columns.line(Kind::Plain, &cells)).map_err(output::failed)?;
+            }
+        }
+    }
+    out.flush().map_err(output::failed)
 }
 
 /// Number of rows that decide together how wide columns are.
@@ -128,6 +163,13 @@ struct Line<'a> {
     value: &'a str,
     topic: &'a str,
     version: u64,
+}
+
+#[derive(Serialize)]
+struct TableLine<'a> {
+    table: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rows: Option<u64>,
 }
 
 fn line(table: &str, row: &Row) -> Result<String> {
