@@ -49,6 +49,8 @@ mod write;
 use std::fmt;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::update::{Name, Topic};
 
@@ -80,7 +82,7 @@ impl Default for StoreOptions {
 }
 
 /// A row as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Row {
     /// The key.
     pub key: Name,
@@ -93,11 +95,13 @@ pub struct Row {
 }
 
 /// A table as [`Store::tables`] lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct StoredTable {
-    /// The name.
+    /// The name; serialized as `table`.
+    #[serde(rename = "table")]
     pub name: Name,
     /// The number of rows; `None` if the store would have to count them.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, after, bounded, never, select, tick};
 use serde::Serialize;
 use tablecast::database::Entry;
-use tablecast::replica::{Replica, ReplicaOptions, ReplicaTable, RowChange};
+use tablecast::replica::{Difference, Replica, ReplicaOptions, ReplicaTable, RowChange};
 use tablecast::{Config, Error, ErrorKind, Name, Node, Result, Store};
 
 use crate::line::version_text;
@@ -73,15 +73,8 @@ enum Line<'a> {
     Added(RowLine<'a>),
     Changed(RowLine<'a>),
     Removed(RowLine<'a>),
-    Synced {
-        rows: usize,
-    },
-    Difference {
-        table: &'a str,
-        key: &'a str,
-        held: Option<u64>,
-        stored: Option<u64>,
-    },
+    Synced { rows: usize },
+    Difference(&'a Difference),
 }
 
 #[derive(Serialize)]
@@ -252,13 +245,7 @@ impl Watch<'_> {
     fn compare(&mut self, out: &mut impl Write) -> Result<()> {
         let differences = self.replica.verify(self.args.timeout.unwrap_or(COMPARISON))?;
         for difference in &differences {
-            let difference = Line::Difference {
-                table: &difference.table,
-                key: &difference.key,
-                held: difference.held,
-                stored: difference.stored,
-            };
-            line(&mut self.columns, out, &difference).map_err(output::failed)?;
+            line(&mut self.columns, out, &Line::Difference(difference)).map_err(output::failed)?;
         }
         out.flush().map_err(output::failed)?;
         match differences.len() {
@@ -304,15 +291,10 @@ impl<'a> Line<'a> {
             Line::Changed(row) => (Kind::Changed, "changed", row),
             Line::Removed(row) => (Kind::Bad, "removed", row),
             Line::Synced { rows } => return columns.line(Kind::Event, &["synced", &format!("{rows} rows")]),
-            Line::Difference {
-                table,
-                key,
-                held,
-                stored,
-            } => {
-                let version = |version: &Option<u64>| version.map_or("no row".into(), |version| format!("v{version}"));
-                let versions = format!("held {}, stored {}", version(held), version(stored));
-                return columns.line(Kind::Bad, &["difference", table, key, &versions]);
+            Line::Difference(row) => {
+                let version = |version: Option<u64>| version.map_or("no row".into(), |version| format!("v{version}"));
+                let versions = format!("held {}, stored {}", version(row.held), version(row.stored));
+                return columns.line(Kind::Bad, &["difference", &row.table, &row.key, &versions]);
             }
         };
         let version = version_text(Some(row.version));

@@ -4,7 +4,7 @@ use std::io::{BufWriter, Write};
 
 use crossbeam_channel::Receiver;
 use serde::Serialize;
-use tablecast::store::{Listing, Row, StoredTable};
+use tablecast::store::{Listing, Row};
 use tablecast::{Config, Error, ErrorKind, Result, Topic};
 
 use super::{RowArgs, about, named_row, open_store, table_name};
@@ -70,12 +70,8 @@ pub(super) fn tables(config: &Config, format: FormatArgs) -> Result<()> {
     let mut out = BufWriter::with_capacity(1 << 16, output::stdout());
     match format.columns() {
         None => {
-            for StoredTable { name, rows } in &tables {
-                let line = TableLine {
-                    table: name,
-                    rows: *rows,
-                };
-                writeln!(out, "{}", json(&line)?).map_err(output::failed)?;
+            for table in &tables {
+                writeln!(out, "{}", json(table)?).map_err(output::failed)?;
             }
         }
         Some(mut columns) => {
@@ -159,27 +155,12 @@ fn print_all<T>(
 #[derive(Serialize)]
 struct Line<'a> {
     table: &'a str,
-    key: &'a str,
-    value: &'a str,
-    topic: &'a str,
-    version: u64,
-}
-
-#[derive(Serialize)]
-struct TableLine<'a> {
-    table: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    rows: Option<u64>,
+    #[serde(flatten)]
+    row: &'a Row,
 }
 
 fn line(table: &str, row: &Row) -> Result<String> {
-    json(&Line {
-        table,
-        key: &row.key,
-        value: &row.value,
-        topic: row.topic.as_str(),
-        version: row.version,
-    })
+    json(&Line { table, row })
 }
 
 fn json(line: &(impl Serialize + ?Sized)) -> Result<String> {
