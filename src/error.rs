@@ -28,7 +28,7 @@ pub enum ErrorKind {
     Timeout,
     /// The object was stopped, or the other side of an in-process channel is gone.
     Stopped,
-    /// The driver, transport, or feature is not in this build.
+    /// The driver, transport, or feature is not in this build, or the store does not offer the call.
     Unsupported,
     /// Another process holds the address.
     AddressInUse,

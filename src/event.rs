@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 use crate::update::{DbUpdate, Name, Topic};
 
 /// An event for a program.
@@ -15,7 +17,10 @@ pub enum Event {
 }
 
 /// Why a program must read the store again.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+///
+/// Serialized, it is an object with its fields behind `reason`, which is [`SyncReason::as_str`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
+#[serde(tag = "reason", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum SyncReason {
     /// The publisher at this address is live for the first time: read the store; from now on changes follow.
@@ -97,6 +102,7 @@ pub enum SyncReason {
     /// Several other events, joined because too many waited: gaps, restarts, and changes of addresses.
     Joined {
         /// The topics that they concern, in order; `None`: every registered topic.
+        #[serde(skip_serializing_if = "Option::is_none")]
         topics: Option<Vec<Topic>>,
         /// Number of events.
         events: u64,

@@ -3,6 +3,8 @@
 use std::borrow::Borrow;
 use std::fmt;
 
+use serde::Serialize;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::name::Name;
 
@@ -16,7 +18,7 @@ use crate::name::Name;
 /// assert!(Topic::new("tenant1").is_ok());
 /// assert!(Topic::new("").is_err());
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Topic(Name);
 
 impl Topic {

@@ -2,14 +2,14 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use common::within;
 use crossbeam_channel::unbounded;
 use tablecast::store::Write;
 use tablecast::stores::memory::MemoryStore;
-use tablecast::{Action, AddressState, Config, DbUpdate, Error, ErrorKind, Node, Topic};
+use tablecast::{Action, AddressState, Config, DbUpdate, Error, ErrorKind, Node, Result, Store, Stores, Topic};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const LONG: Duration = Duration::from_secs(10);
@@ -76,6 +76,30 @@ fn status_updates_and_rows_share_what_a_node_has() {
         notifier.flush(LONG).unwrap();
         assert_eq!(handled.recv_timeout(LONG).unwrap(), "port-1");
         assert_eq!(node.store().unwrap().keys("publisher", None).count(), 1);
+    });
+}
+
+/// The lock of the parts is not held while a factory of the program runs.
+#[test]
+fn a_factory_may_ask_the_node_for_other_parts() {
+    within(LIMIT, || {
+        let node: Arc<OnceLock<Node>> = Arc::default();
+        let seen = Arc::downgrade(&node);
+        let factory = move |_: &Config| -> Result<Arc<dyn Store>> {
+            let node = seen.upgrade().unwrap();
+            node.get().unwrap().publisher()?;
+            Ok(Arc::new(MemoryStore::new()))
+        };
+        let mut stores = Stores::new();
+        stores.register("own", factory).unwrap();
+        let mut config = Config::in_memory("node-factory");
+        config.nb_db_class = "own".into();
+        let opened = Node::builder(&config).stores(stores).open().unwrap();
+        assert!(node.set(opened).is_ok());
+        let node = node.get().unwrap();
+        let database = node.database().unwrap();
+        assert!(Arc::ptr_eq(&database, &node.database().unwrap()));
+        assert!(std::ptr::eq(database.publisher(), &*node.publisher().unwrap()));
     });
 }
 

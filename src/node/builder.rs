@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use parking_lot::ReentrantMutex;
+
 use super::{Node, Parts};
 use crate::config::Config;
 use crate::drivers::Drivers;
@@ -75,6 +77,7 @@ impl NodeBuilder {
             stores: self.stores,
             hook: self.hook,
             parts: self.parts.into(),
+            making: ReentrantMutex::new(()),
             #[cfg(feature = "metrics")]
             running: Arc::default(),
         })

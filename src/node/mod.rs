@@ -31,7 +31,7 @@ mod running;
 use std::fmt;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, ReentrantMutex};
 
 use crate::config::Config;
 use crate::database::Database;
@@ -60,12 +60,17 @@ pub(crate) use running::Running;
 /// another one, which is the caller's. Dropping the node stops its parts in the right order: first the subscriber, then
 /// the callbacks, and then the publisher, which sends a goodbye, or the service. A publisher, database or store that the
 /// program still holds stays open until it is dropped.
+///
+/// Parts are made by one thread at a time. A factory that is called then may ask the node, on its own thread, for parts
+/// that do not need what it makes.
 pub struct Node {
     config: Config,
     drivers: Drivers,
     stores: Stores,
     hook: Option<ErrorHook>,
     parts: Mutex<Parts>,
+    /// Held by the thread that makes parts.
+    making: ReentrantMutex<()>,
     #[cfg(feature = "metrics")]
     running: Arc<Mutex<Running>>,
 }
@@ -94,7 +99,7 @@ impl Node {
     /// # Errors
     /// As [`Stores::open`].
     pub fn store(&self) -> Result<Arc<dyn Store>> {
-        self.parts.lock().store(self)
+        self.kept(|parts| &mut parts.store, || self.make_store())
     }
 
     /// Returns the publisher. It sends through the publisher service of this host, or, without `pub_sub_use_multiproc`,
@@ -103,7 +108,7 @@ impl Node {
     /// # Errors
     /// As [`Publisher::new`], and those of the store with `discover`.
     pub fn publisher(&self) -> Result<Arc<Publisher>> {
-        self.parts.lock().publisher(self)
+        self.kept(|parts| &mut parts.publisher, || self.make_publisher())
     }
 
     /// Returns a store whose changes are published: [`Node::store`] and [`Node::publisher`] together.
@@ -111,7 +116,7 @@ impl Node {
     /// # Errors
     /// As [`Node::store`] and [`Node::publisher`].
     pub fn database(&self) -> Result<Arc<Database>> {
-        self.parts.lock().database(self)
+        self.kept(|parts| &mut parts.database, || self.make_database())
     }
 
     /// Returns the dispatcher, whose callbacks get the subscriber's updates. Register them before the first call of
@@ -120,7 +125,8 @@ impl Node {
     /// # Errors
     /// As [`Dispatcher::new`](crate::Dispatcher::new).
     pub fn dispatcher(&self) -> Result<DispatcherHandle> {
-        self.parts.lock().dispatcher(self)
+        let dispatcher = self.kept(|parts| &mut parts.dispatcher, || self.make_dispatcher())?;
+        Ok(dispatcher.handle())
     }
 
     /// Returns the running subscriber, with the topics and listen addresses of the options. With `discover` it follows
@@ -130,7 +136,7 @@ impl Node {
     /// As [`Subscriber::daemonize`] and [`Subscriber::register_listen_address`], and those of the store with
     /// `discover`.
     pub fn subscriber(&self) -> Result<Arc<Subscriber>> {
-        self.parts.lock().subscriber(self)
+        self.kept(|parts| &mut parts.subscriber, || self.make_subscriber())
     }
 
     /// Creates a replica: a copy in memory of the tables added to it, for the topics of the options. It ends when it is
@@ -154,9 +160,8 @@ impl Node {
     /// As [`Node::replica`].
     pub fn replica_with(&self, mut options: ReplicaOptions) -> Result<Replica> {
         options.hook = options.hook.or_else(|| self.hook.clone());
-        let mut parts = self.parts.lock();
-        let (store, dispatcher) = (parts.store(self)?, parts.dispatcher(self)?);
-        let replica = Replica::new(&parts.subscriber(self)?, &dispatcher, store, options)?;
+        let (store, dispatcher) = (self.store()?, self.dispatcher()?);
+        let replica = Replica::new(&self.subscriber()?, &dispatcher, store, options)?;
         #[cfg(feature = "metrics")]
         self.running.lock().add_replica(&replica);
         Ok(replica)
@@ -181,9 +186,8 @@ impl Node {
         handler: impl Fn(&DbUpdate) + Send + Sync + 'static,
     ) -> Result<Listener> {
         options.hook = options.hook.or_else(|| self.hook.clone());
-        let mut parts = self.parts.lock();
-        let (store, subscriber) = (parts.store(self)?, parts.subscriber(self)?);
-        let (dispatcher, publisher) = (parts.dispatcher(self)?, parts.publisher(self)?);
+        let (store, subscriber) = (self.store()?, self.subscriber()?);
+        let (dispatcher, publisher) = (self.dispatcher()?, self.publisher()?);
         let listener = Listener::new(store, &subscriber, &dispatcher, &publisher, options, handler)?;
         #[cfg(feature = "metrics")]
         self.running.lock().add_listener(&listener);
@@ -204,9 +208,8 @@ impl Node {
     /// As [`Node::notifier`].
     pub fn notifier_with(&self, mut options: NotifierOptions) -> Result<Notifier> {
         options.hook = options.hook.or_else(|| self.hook.clone());
-        let mut parts = self.parts.lock();
-        let (store, subscriber) = (parts.store(self)?, parts.subscriber(self)?);
-        let (dispatcher, publisher) = (parts.dispatcher(self)?, parts.publisher(self)?);
+        let (store, subscriber) = (self.store()?, self.subscriber()?);
+        let (dispatcher, publisher) = (self.dispatcher()?, self.publisher()?);
         let notifier = Notifier::new(store, &subscriber, &dispatcher, &publisher, options)?;
         #[cfg(feature = "metrics")]
         self.running.lock().add_notifier(&notifier);
@@ -221,7 +224,7 @@ impl Node {
     /// As [`Service::start`] and [`Monitor::new`](crate::Monitor::new), and those of the store with `discover` or
     /// `monitor_tables`.
     pub fn service(&self) -> Result<Arc<Service>> {
-        self.parts.lock().service(self)
+        self.kept(|parts| &mut parts.service, || self.make_service())
     }
 
     /// Returns the registration of the bound publisher, or of the publisher service. `None` without `discover`, and
@@ -247,7 +250,9 @@ impl Node {
     pub fn stop(&self) {
         #[cfg(feature = "metrics")]
         self.running.lock().end();
+        let making = self.making.lock();
         let parts = std::mem::take(&mut *self.parts.lock());
+        drop(making);
         parts.stop();
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::Node;
 use super::member::{advertised, of_publisher};
 use crate::database::Database;
-use crate::dispatcher::{Dispatcher, DispatcherHandle, DispatcherOptions};
+use crate::dispatcher::{Dispatcher, DispatcherOptions};
 use crate::error::Result;
 use crate::monitor::{Monitor, MonitorOptions};
 use crate::publisher::{Publisher, PublisherOptions, host_name};
@@ -20,12 +20,12 @@ use crate::transport::Driver;
 #[derive(Default)]
 pub(super) struct Parts {
     discovery: Option<Discovery>,
-    subscriber: Option<Arc<Subscriber>>,
-    dispatcher: Option<Dispatcher>,
-    database: Option<Arc<Database>>,
-    publisher: Option<Arc<Publisher>>,
+    pub(super) subscriber: Option<Arc<Subscriber>>,
+    pub(super) dispatcher: Option<Arc<Dispatcher>>,
+    pub(super) database: Option<Arc<Database>>,
+    pub(super) publisher: Option<Arc<Publisher>>,
     monitors: Vec<Monitor>,
-    service: Option<Arc<Service>>,
+    pub(super) service: Option<Arc<Service>>,
     /// Dropped after the publisher and the service, so that subscribers that follow the row have the goodbye by then.
     pub(super) registration: Option<Arc<Registration>>,
     pub(super) network: Option<Arc<dyn Driver>>,
@@ -56,75 +56,90 @@ impl Parts {
             service.stop();
         }
     }
+}
 
-    fn network(&mut self, node: &Node) -> Result<Arc<dyn Driver>> {
-        kept(&mut self.network, || node.drivers.network(&node.config))
-    }
-
-    pub(super) fn store(&mut self, node: &Node) -> Result<Arc<dyn Store>> {
-        kept(&mut self.store, || {
-            let store = match &self.given_store {
-                Some(store) => Arc::clone(store),
-                None => node.stores.open(&node.config)?,
-            };
-            #[cfg(feature = "metrics")]
-            let store = node.running.lock().timed(store);
-            Ok(store)
-        })
-    }
-
-    pub(super) fn publisher(&mut self, node: &Node) -> Result<Arc<Publisher>> {
-        if let Some(publisher) = &self.publisher {
-            return Ok(Arc::clone(publisher));
+impl Node {
+    /// Returns a part, made now if there is none.
+    ///
+    /// One thread makes parts at a time, so that none is made twice. It holds no lock of the parts that are there: a
+    /// factory of the program may ask the node for others.
+    pub(super) fn kept<T: Clone>(
+        &self,
+        place: impl Fn(&mut Parts) -> &mut Option<T>,
+        make: impl FnOnce() -> Result<T>,
+    ) -> Result<T> {
+        let there = || place(&mut self.parts.lock()).clone();
+        if let Some(part) = there() {
+            return Ok(part);
         }
-        let config = &node.config;
+        let _making = self.making.lock();
+        if let Some(part) = there() {
+            return Ok(part);
+        }
+        let made = make()?;
+        // A factory may have asked for the same one, which stays. The other is dropped without the lock.
+        let kept = place(&mut self.parts.lock())
+            .get_or_insert_with(|| made.clone())
+            .clone();
+        Ok(kept)
+    }
+
+    fn network(&self) -> Result<Arc<dyn Driver>> {
+        self.kept(|parts| &mut parts.network, || self.drivers.network(&self.config))
+    }
+
+    pub(super) fn make_store(&self) -> Result<Arc<dyn Store>> {
+        let given = self.parts.lock().given_store.clone();
+        let store = match given {
+            Some(store) => store,
+            None => self.stores.open(&self.config)?,
+        };
+        #[cfg(feature = "metrics")]
+        let store = self.running.lock().timed(store);
+        Ok(store)
+    }
+
+    pub(super) fn make_publisher(&self) -> Result<Arc<Publisher>> {
+        let config = &self.config;
         let options = PublisherOptions {
-            hook: node.hook.clone(),
+            hook: self.hook.clone(),
             ..config.into()
         };
         let publisher = match config.pub_sub_use_multiproc {
-            true => Publisher::new(&*node.drivers.multiproc(config)?, options)?,
-            false => Publisher::new(&*self.network(node)?, options).map_err(|e| e.context(config.where_bound()))?,
+            true => Publisher::new(&*self.drivers.multiproc(config)?, options)?,
+            false => Publisher::new(&*self.network()?, options).map_err(|e| e.context(config.where_bound()))?,
         };
-        self.register(node, publisher.address())?;
-        let publisher = self.publisher.insert(Arc::new(publisher));
+        self.register(publisher.address())?;
+        let publisher = Arc::new(publisher);
         #[cfg(feature = "metrics")]
-        node.running.lock().publisher.replace(Arc::clone(publisher));
-        Ok(Arc::clone(publisher))
+        self.running.lock().publisher.replace(Arc::clone(&publisher));
+        Ok(publisher)
     }
 
-    pub(super) fn database(&mut self, node: &Node) -> Result<Arc<Database>> {
-        let (store, publisher) = (self.store(node)?, self.publisher(node)?);
-        let options = (&node.config).into();
-        kept(&mut self.database, || {
-            Ok(Arc::new(Database::new(store, publisher, options)))
-        })
+    pub(super) fn make_database(&self) -> Result<Arc<Database>> {
+        let (store, publisher) = (self.store()?, self.publisher()?);
+        let options = (&self.config).into();
+        Ok(Arc::new(Database::new(store, publisher, options)))
     }
 
-    pub(super) fn dispatcher(&mut self, node: &Node) -> Result<DispatcherHandle> {
-        if let Some(dispatcher) = &self.dispatcher {
-            return Ok(dispatcher.handle());
-        }
+    pub(super) fn make_dispatcher(&self) -> Result<Arc<Dispatcher>> {
         let dispatcher = Dispatcher::new(DispatcherOptions {
-            hook: node.hook.clone(),
-            ..(&node.config).into()
+            hook: self.hook.clone(),
+            ..(&self.config).into()
         })?;
         #[cfg(feature = "metrics")]
-        node.running.lock().add_dispatcher(dispatcher.handle());
-        Ok(self.dispatcher.insert(dispatcher).handle())
+        self.running.lock().add_dispatcher(dispatcher.handle());
+        Ok(Arc::new(dispatcher))
     }
 
-    pub(super) fn subscriber(&mut self, node: &Node) -> Result<Arc<Subscriber>> {
-        if let Some(subscriber) = &self.subscriber {
-            return Ok(Arc::clone(subscriber));
-        }
-        let config = &node.config;
+    pub(super) fn make_subscriber(&self) -> Result<Arc<Subscriber>> {
+        let config = &self.config;
         let options = SubscriberOptions {
-            hook: node.hook.clone(),
+            hook: self.hook.clone(),
             ..config.into()
         };
-        let queue = self.dispatcher(node)?.queue();
-        let subscriber = Arc::new(Subscriber::new(self.network(node)?, queue, options));
+        let queue = self.dispatcher()?.queue();
+        let subscriber = Arc::new(Subscriber::new(self.network()?, queue, options));
         for topic in &config.topics {
             subscriber.register_topic(topic)?;
         }
@@ -134,36 +149,33 @@ impl Parts {
         }
         subscriber.daemonize()?;
         if config.discover {
-            let (store, follower) = (self.store(node)?, Arc::clone(&subscriber));
-            let discovery = Discovery::new(store, follower, &config.discover_roles, node.registry())?;
-            self.discovery = Some(discovery);
+            let (store, follower) = (self.store()?, Arc::clone(&subscriber));
+            let discovery = Discovery::new(store, follower, &config.discover_roles, self.registry())?;
+            let _before = self.parts.lock().discovery.replace(discovery);
         }
         #[cfg(feature = "metrics")]
-        node.running.lock().subscriber.replace(Arc::clone(&subscriber));
-        Ok(Arc::clone(self.subscriber.insert(subscriber)))
+        self.running.lock().subscriber.replace(Arc::clone(&subscriber));
+        Ok(subscriber)
     }
 
     /// With `discover`, registers the publisher bound at this address.
-    fn register(&mut self, node: &Node, address: Option<String>) -> Result<()> {
-        if let Some(address) = address.filter(|_| node.config.discover) {
-            let (store, member) = (self.store(node)?, of_publisher(&node.config, &address));
-            let advertise = node.config.publisher_advertise.clone();
+    fn register(&self, address: Option<String>) -> Result<()> {
+        if let Some(address) = address.filter(|_| self.config.discover) {
+            let (store, member) = (self.store()?, of_publisher(&self.config, &address));
+            let advertise = self.config.publisher_advertise.clone();
             let renewal = move |member: &mut Member| member.address = advertised(&advertise, &address);
-            let registration = Registration::with_renewal(store, PUBLISHERS, member, node.registry(), true, renewal)?;
-            self.registration = Some(Arc::new(registration));
+            let registration = Registration::with_renewal(store, PUBLISHERS, member, self.registry(), true, renewal)?;
+            let _before = self.parts.lock().registration.replace(Arc::new(registration));
         }
         Ok(())
     }
 
-    pub(super) fn service(&mut self, node: &Node) -> Result<Arc<Service>> {
-        if let Some(service) = &self.service {
-            return Ok(Arc::clone(service));
-        }
-        let config = &node.config;
-        let (multiproc, network) = (node.drivers.multiproc(config)?, self.network(node)?);
+    pub(super) fn make_service(&self) -> Result<Arc<Service>> {
+        let config = &self.config;
+        let (multiproc, network) = (self.drivers.multiproc(config)?, self.network()?);
         config.check_socket_folder(true)?;
         let options = ServiceOptions {
-            hook: node.hook.clone(),
+            hook: self.hook.clone(),
             ..config.into()
         };
         let service = Service::start(&*multiproc, &config.multiproc_address(), &*network, options).map_err(|e| {
@@ -171,38 +183,39 @@ impl Parts {
             let context = format!("{}, publisher_multiproc_socket {socket:?}", config.where_bound());
             e.context(context)
         })?;
-        self.begin_monitors(node, &*multiproc)?;
-        self.register(node, service.address())?;
-        let service = self.service.insert(Arc::new(service));
+        self.begin_monitors(&*multiproc)?;
+        self.register(service.address())?;
+        let service = Arc::new(service);
         #[cfg(feature = "metrics")]
-        node.running.lock().service.replace(Arc::clone(service));
-        Ok(Arc::clone(service))
+        self.running.lock().service.replace(Arc::clone(&service));
+        Ok(service)
     }
 
     /// Starts a monitor for each table of `monitor_tables`, all with one publisher. Their memory is stored under
     /// `publisher_id`, or, if that is empty, the socket of the publisher service, and in a store that hosts share also the
     /// host's name.
-    fn begin_monitors(&mut self, node: &Node, multiproc: &dyn Driver) -> Result<()> {
-        let config = &node.config;
+    fn begin_monitors(&self, multiproc: &dyn Driver) -> Result<()> {
+        let config = &self.config;
         if config.monitor_tables.is_empty() {
             return Ok(());
         }
-        let store = self.store(node)?;
+        let store = self.store()?;
+        let is_given = self.parts.lock().given_store.is_some();
         let id = match config.publisher_id.as_str() {
             // The file is this host's, which may be a container with another name each time.
-            "" if config.nb_db_class == "sqlite" && self.given_store.is_none() => config.multiproc_address(),
+            "" if config.nb_db_class == "sqlite" && !is_given => config.multiproc_address(),
             "" => format!("{} {}", host_name(), config.multiproc_address()),
             id => id.to_owned(),
         };
         let options = PublisherOptions {
             // Other processes may have the same options.
             id: (!config.publisher_id.is_empty()).then(|| format!("{id}/monitor").into()),
-            hook: node.hook.clone(),
+            hook: self.hook.clone(),
             ..config.into()
         };
         let publisher = Arc::new(Publisher::new(multiproc, options)?);
         let options = MonitorOptions {
-            hook: node.hook.clone(),
+            hook: self.hook.clone(),
             ..config.into()
         };
         let tables: BTreeSet<_> = config.monitor_tables.iter().collect();
@@ -210,17 +223,10 @@ impl Parts {
             let (store, publisher) = (Arc::clone(&store), Arc::clone(&publisher));
             Monitor::new(store, publisher, table, &id, options.clone())
         });
-        self.monitors = monitors.collect::<Result<_>>()?;
+        let monitors: Vec<_> = monitors.collect::<Result<_>>()?;
         #[cfg(feature = "metrics")]
-        node.running.lock().set_monitors(&self.monitors);
+        self.running.lock().set_monitors(&monitors);
+        let _before = std::mem::replace(&mut self.parts.lock().monitors, monitors);
         Ok(())
     }
-}
-
-/// Returns the part, made now if there is none.
-fn kept<T: ?Sized>(part: &mut Option<Arc<T>>, make: impl FnOnce() -> Result<Arc<T>>) -> Result<Arc<T>> {
-    if let Some(part) = part {
-        return Ok(Arc::clone(part));
-    }
-    Ok(Arc::clone(part.insert(make()?)))
 }

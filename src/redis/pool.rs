@@ -117,6 +117,35 @@ impl Pool {
         Err(error)
     }
 
+    /// The first slot of each range with its master, as a server says now; 0 with the only server without a cluster.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unavailable`] if slots have no master, [`ErrorKind::Denied`] if a cluster does not name them.
+    pub(crate) fn owners(&self, limit: Limit<'_>) -> Result<Vec<(u16, Node)>> {
+        if self.access.masters.is_none() {
+            self.doubt();
+        }
+        let node = self.node_of(0, limit)?;
+        let owners = self.known.lock().slots.owners();
+        let Some(owners) = owners else {
+            let context = "the cluster is down: some slots have no master";
+            return Err(Error::new(ErrorKind::Unavailable, context));
+        };
+        if !owners.is_empty() {
+            return Ok(owners);
+        }
+        if self.access.masters.is_none() {
+            let pooled = self.take(&node, limit.share(self.options.heartbeat_timeout))?;
+            let in_cluster = pooled.conn.in_cluster;
+            self.put(pooled);
+            if in_cluster {
+                let context = format!("the cluster of {node} does not name its masters: CLUSTER SLOTS must be allowed");
+                return Err(Error::new(ErrorKind::Denied, context));
+            }
+        }
+        Ok(vec![(0, node)])
+    }
+
     /// Notes from time to time, while the caller has a connection, that another one of several single servers has become
     /// a master as well.
     fn check_alone(&self, pooled: &mut Pooled, limit: Limit<'_>) -> Result<()> {

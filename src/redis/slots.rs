@@ -41,6 +41,19 @@ impl Slots {
         self.moved.insert(slot, node);
     }
 
+    /// The first slot of each range with its master, in order; none for a single server. `None` if the ranges leave out
+    /// slots.
+    pub(crate) fn owners(&self) -> Option<Vec<(u16, Node)>> {
+        let mut owners = Vec::new();
+        let mut next = 0;
+        for range in &self.ranges {
+            let owner = range.nodes.first().filter(|_| range.slots.0 == next)?;
+            owners.push((range.slots.0, owner.clone()));
+            next = range.slots.1.checked_add(1)?;
+        }
+        (owners.is_empty() || next == SLOTS).then_some(owners)
+    }
+
     /// True if these are the slots of a cluster.
     pub(crate) fn is_cluster(&self) -> bool {
         !(self.ranges.is_empty() && self.moved.is_empty())
@@ -61,6 +74,12 @@ pub(crate) fn slot(key: &[u8]) -> u16 {
         key.get(start..start + length).filter(|tag| !tag.is_empty())
     };
     crc16(tag().unwrap_or(key)) % SLOTS
+}
+
+/// A key of this slot that no table has.
+pub(crate) fn key_in(wanted: u16) -> Vec<u8> {
+    let mut keys = (0..u32::MAX).map(|number| format!("tablecast{{{number}}}").into_bytes());
+    keys.find(|key| slot(key) == wanted).unwrap_or_default()
 }
 
 /// The checksum CRC-16/XMODEM.
@@ -93,6 +112,13 @@ mod tests {
     }
 
     #[test]
+    fn each_slot_has_a_key() {
+        for wanted in [0, 1, 5460, 5461, 8192, SLOTS - 1] {
+            assert_eq!(slot(&key_in(wanted)), wanted);
+        }
+    }
+
+    #[test]
     fn who_has_a_slot() {
         let node = |port| Node { host: "h".into(), port };
         let range = |slots, port| Range {
@@ -107,5 +133,23 @@ mod tests {
         assert_eq!((slots.node(50), slots.node(51)), (Some(&node(7)), Some(&node(1))));
         assert_eq!(Slots::default().node(0), None);
         assert_eq!(slots.nodes().count(), 6);
+    }
+
+    #[test]
+    fn owners_have_all_slots() {
+        let node = |port| Node { host: "h".into(), port };
+        let range = |slots, nodes: &[u16]| Range {
+            slots,
+            nodes: nodes.iter().map(|port| node(*port)).collect(),
+        };
+        let owners = |ranges| Slots::new(ranges, node(9)).owners();
+        let (low, high) = (range((0, 99), &[1, 11]), range((100, SLOTS - 1), &[2, 12]));
+        let both = owners(vec![high.clone(), low.clone()]);
+        assert_eq!(both, Some(vec![(0, node(1)), (100, node(2))]));
+        assert_eq!(owners(Vec::new()), Some(Vec::new()));
+        assert_eq!(owners(vec![low.clone()]), None);
+        assert_eq!(owners(vec![high.clone()]), None);
+        assert_eq!(owners(vec![low, range((101, SLOTS - 1), &[2])]), None);
+        assert_eq!(owners(vec![range((0, 99), &[]), high]), None);
     }
 }

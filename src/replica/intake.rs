@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::core::{Core, Read};
+use super::core::Read;
 use super::part::{Found, What};
 use super::row::NewRow;
 use super::typed::Typed;
@@ -91,17 +91,18 @@ impl<T: Send + Sync + 'static> Typed<T> {
                 self.merge_each(rows, NewRow::key, |core, new| core.take_listed(*id, topic, new));
             }
             (Read::Changes { id, topic, .. }, News::Changes(changes)) => {
-                let take = |core: &mut Core<T>, (key, version, new): (Name, _, _)| {
-                    core.take_changed(*id, topic, &key, version, new)
-                };
-                self.merge_each(changes, |(key, ..)| key, take);
+                self.merge_each(
+                    changes,
+                    |(key, ..)| key,
+                    |core, (key, version, new)| core.take_changed(*id, topic, key, *version, new.as_ref()),
+                );
             }
             (Read::Rows { id, topic, .. }, News::Picked(base, rows)) => {
                 self.state.write().core.begin_rows(*id, topic, base, now);
                 self.merge_each(
                     rows,
                     |(key, _)| key,
-                    |core, (key, new)| core.take_row(*id, topic, &key, new),
+                    |core, (key, new)| core.take_row(*id, topic, key, new.as_ref()),
                 );
                 self.state.write().core.end_rows(*id, topic);
             }
@@ -129,7 +130,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
             }
             (Read::Listing { id, topic }, What::Ends) => {
                 let gone = self.state.write().core.end_listing(*id, topic);
-                self.merge_each(gone, |key| key, |core, key| core.sweep(*id, topic, &key));
+                self.merge_each(gone, |key| key, |core, key| core.sweep(*id, topic, key));
                 self.state.write().core.end_sweep(*id, topic, now);
             }
             (Read::Changes { id, topic, .. }, What::CompleteTo(version)) => {

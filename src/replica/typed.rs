@@ -139,10 +139,11 @@ impl<T: Send + Sync + 'static> Typed<T> {
             return self.look(before, wakes);
         };
         let text = update.value.as_deref();
+        // If it is not taken, it is dropped without the lock.
         let new = text.map(|text| self.decode(update.key.clone(), topic, version, text.into()));
         let mut wakes = false;
         self.merge(|core| {
-            let (step, woken) = core.handle_update(update, new, now);
+            let (step, woken) = core.handle_update(update, new.as_ref(), now);
             wakes = woken;
             step
         });
@@ -177,7 +178,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
         &self,
         news: impl IntoIterator<Item = N>,
         key: impl Fn(&N) -> &Name,
-        change: impl Fn(&mut Core<T>, N) -> Option<Step<T>>,
+        change: impl Fn(&mut Core<T>, &N) -> Option<Step<T>>,
     ) {
         let mut news = news.into_iter();
         let (mut some, mut merged) = (Vec::new(), Vec::new());
@@ -190,14 +191,15 @@ impl<T: Send + Sync + 'static> Typed<T> {
             let keys = some.iter().map(|new| &**key(new));
             self.state.read().core.rows.decoded.warm(keys);
             let mut state = self.state.write();
-            for new in some.drain(..) {
+            for new in &some {
                 if let Some(step) = change(&mut state.core, new) {
                     merged.push(state.note(step));
                 }
             }
             let needs_word = state.watchers.needs_word();
-            // Replaced rows are freed without the lock.
+            // Rows that are replaced or not taken are dropped without the lock.
             self.give_turn(state);
+            some.clear();
             merged.drain(..).for_each(|merged| self.tell_merged(merged, needs_word));
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hashbrown::HashSet;
+use serde::Serialize;
 
 use super::part::Part;
 use crate::error::{Error, ErrorKind, Result};
@@ -12,7 +13,7 @@ use crate::store::Store;
 use crate::update::{Name, Topic};
 
 /// A row that still differed from the store's after the replica had caught up.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Difference {
     /// The table.

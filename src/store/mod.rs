@@ -17,8 +17,7 @@
 //!   [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`]. Only after [`ErrorKind::Unconfirmed`] a write may have been
 //!   made in spite of the error.
 //!
-//! A store implements seven calls; the others have defaults built on them. Every store here passes the suite in
-//! `tests/stores`.
+//! A store implements seven calls; the others have defaults. Every store here passes the suite in `tests/stores`.
 //!
 //! ```
 //! use tablecast::store::Store;
@@ -57,7 +56,7 @@ use crate::update::{Name, Topic};
 pub use announce::{Announcement, Announcer};
 pub use changes::{ChangePage, Changes, StoredChange, TopicVersions};
 pub use listing::{Item, Listing, PAGE_BYTES, Page};
-pub use row::{Row, TableVersion};
+pub use row::{Row, StoredTable, TableVersion};
 pub use write::{DELETES_REMEMBERED, Write, WriteOp, Written, not_found};
 
 /// Limits and times of a store.
@@ -148,6 +147,16 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// # Errors
     /// The errors of an outage.
     fn delete_table(&self, table: &str) -> Result<bool>;
+
+    /// Returns the tables that exist, also those without rows, in the order of their names' bytes. Takes time in
+    /// proportion to their number, in Redis to that of all keys of the database; the time limit is that of each step.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] if the store does not list its tables; the errors of an outage.
+    fn tables(&self) -> Result<Vec<StoredTable>> {
+        let context = "this store does not list its tables";
+        Err(Error::new(ErrorKind::Unsupported, context))
+    }
 
     /// Returns a number that is given only once for this table, counted from 1. The table need not exist.
     ///

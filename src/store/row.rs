@@ -1,9 +1,11 @@
-//! Rows, and the versions of tables.
+//! Rows, tables, and the versions of tables.
+
+use serde::Serialize;
 
 use crate::update::{Name, Topic};
 
 /// A row as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Row {
     /// The key.
     pub key: Name,
@@ -13,6 +15,17 @@ pub struct Row {
     pub topic: Topic,
     /// The version, which every write raises.
     pub version: u64,
+}
+
+/// A table as [`Store::tables`](super::Store::tables) lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StoredTable {
+    /// The name; serialized as `table`.
+    #[serde(rename = "table")]
+    pub name: Name,
+    /// The number of rows; `None` if the store would have to count them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
 }
 
 /// State of a table: its incarnation, and the version of its last write.

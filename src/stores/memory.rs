@@ -11,8 +11,8 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::error::Result;
 use crate::store::{
-    ChangePage, Changes, DELETES_REMEMBERED, Page, Row, Store, StoreOptions, StoredChange, TableVersion, TopicVersions,
-    Write, WriteOp, Written, not_found,
+    ChangePage, Changes, DELETES_REMEMBERED, Page, Row, Store, StoreOptions, StoredChange, StoredTable, TableVersion,
+    TopicVersions, Write, WriteOp, Written, not_found,
 };
 use crate::update::{Name, Topic};
 use history::{Deletes, History};
@@ -165,6 +165,20 @@ impl Store for MemoryStore {
             (existed, std::mem::take(&mut table.content))
         });
         Ok(existed)
+    }
+
+    fn tables(&self) -> Result<Vec<StoredTable>> {
+        let world = self.world.read();
+        let there = world.iter().filter(|(_, table)| table.exists);
+        let mut tables: Vec<_> = there
+            .map(|(name, table)| StoredTable {
+                name: name.clone(),
+                rows: Some(table.content.rows.len() as u64),
+            })
+            .collect();
+        drop(world);
+        tables.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(tables)
     }
 
     fn allocate_unique_key(&self, table: &str) -> Result<u64> {

@@ -5,11 +5,13 @@ use std::time::Instant;
 
 use crate::error::{Error, ErrorCounts, ErrorKind, Result};
 use crate::histogram::{Counts, Histogram};
-use crate::store::{Announcement, Announcer, Changes, Page, Row, Store, TableVersion, TopicVersions, Write, Written};
+use crate::store::{
+    Announcement, Announcer, Changes, Page, Row, Store, StoredTable, TableVersion, TopicVersions, Write, Written,
+};
 use crate::update::{Name, Topic};
 
 /// The calls that are timed, each under its own name.
-const CALLS: [&str; 13] = [
+const CALLS: [&str; 14] = [
     "get",
     "write",
     "write_each",
@@ -19,6 +21,7 @@ const CALLS: [&str; 13] = [
     "create_table",
     "delete_table",
     "delete_rows",
+    "tables",
     "allocate_unique_key",
     "table_version",
     "topic_versions",
@@ -113,6 +116,10 @@ impl Store for TimedStore {
 
     fn delete_rows(&self, table: &str, keys: &[Name]) -> Result<usize> {
         self.times.take("delete_rows", || self.store.delete_rows(table, keys))
+    }
+
+    fn tables(&self) -> Result<Vec<StoredTable>> {
+        self.times.take("tables", || self.store.tables())
     }
 
     fn allocate_unique_key(&self, table: &str) -> Result<u64> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::{Changes, Page, Row, Store, TableVersion, TopicVersions, Write, Written};
+use crate::store::{Changes, Page, Row, Store, StoredTable, TableVersion, TopicVersions, Write, Written};
 use crate::stores::memory::MemoryStore;
 use crate::thread::deadline;
 use crate::update::{Name, Topic};
@@ -97,6 +97,10 @@ impl Store for FaultyStore {
 
     fn delete_table(&self, table: &str) -> Result<bool> {
         self.store()?.delete_table(table)
+    }
+
+    fn tables(&self) -> Result<Vec<StoredTable>> {
+        self.store()?.tables()
     }
 
     fn allocate_unique_key(&self, table: &str) -> Result<u64> {

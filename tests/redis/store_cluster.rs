@@ -40,6 +40,13 @@ fn tables_are_on_all_nodes() {
             }
             assert_eq!(store.keys(&table, None).count(), 10);
         }
+        let listed = store.tables().unwrap();
+        let listed: BTreeSet<_> = listed
+            .iter()
+            .map(|table| (table.name.to_string(), table.rows))
+            .collect();
+        let expected = tables(&cluster).into_iter().map(|table| (table, Some(10)));
+        assert_eq!(listed, expected.collect::<BTreeSet<_>>());
         let sizes: Vec<i64> = cluster
             .masters()
             .iter()
@@ -282,6 +289,7 @@ fn any_node_is_as_good_to_begin_with() {
                 assert_eq!(store.keys(&table, None).count(), number + 1);
                 assert!(store.announcer(&cluster.addresses()).is_some());
             }
+            assert_eq!(store.tables().unwrap().len(), 3);
         }
         // A user without the right to ask for the slots' owners gets an error.
         for node in &cluster.nodes {
@@ -302,5 +310,7 @@ fn any_node_is_as_good_to_begin_with() {
         for table in tables(&cluster) {
             assert_eq!(store.keys(&table, None).count(), 6);
         }
+        // The tables of one node are not all.
+        assert_eq!(store.tables().unwrap_err().kind(), ErrorKind::Denied);
     });
 }

@@ -119,6 +119,7 @@ fn a_tenant_reads_and_changes_only_its_own() {
             let store = node.store().unwrap();
             assert_denied(store.get("tenant2.ports", "k", None));
             assert_denied(store.page_of_entries("tenant2.ports", None, None));
+            assert_denied(store.tables());
             assert_denied(store.table_version("tenant2.ports"));
             assert_denied(store.topic_versions("tenant2.ports", std::slice::from_ref(two)));
             assert_denied(store.write(&write("tenant2.ports", two, "forged")));

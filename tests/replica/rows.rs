@@ -1,14 +1,14 @@
 //! Rows come, change and go; handlers, indexes, snapshots.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crossbeam_channel::unbounded;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tablecast::replica::{MalformedRow, ReplicaOptions, RowChange};
-use tablecast::{ErrorHook, ErrorKind, Table, Topic};
+use tablecast::replica::{MalformedRow, ReplicaOptions, ReplicaTable, RowChange};
+use tablecast::{Action, DbUpdate, ErrorHook, ErrorKind, Table, Topic};
 
 use crate::common::{eventually, within};
 use crate::told::Told;
@@ -134,6 +134,50 @@ impl<'de> Deserialize<'de> for Touchy {
         assert_ne!(String::deserialize(deserializer)?, "touched");
         Ok(Touchy)
     }
+}
+
+/// A row type that reads its table when it is dropped.
+#[derive(Deserialize)]
+struct Curious {
+    text: String,
+}
+
+const CURIOUS: Table<Curious> = Table::new("curious");
+static READ: OnceLock<ReplicaTable<Curious>> = OnceLock::new();
+static DROPPED: AtomicUsize = AtomicUsize::new(0);
+
+impl Drop for Curious {
+    fn drop(&mut self) {
+        if let Some(table) = READ.get() {
+            let _ = table.len();
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn a_row_that_comes_late_is_dropped_without_the_lock() {
+    within(LONG, || {
+        let world = World::new(0);
+        let value = |text: &str| format!(r#"{{"text":{text:?}}}"#);
+        world.store.create("curious", "k", &value("one"), &Topic::ALL).unwrap();
+        let replica = world.replica(holds(&["D"]));
+        let table = replica.table(CURIOUS).unwrap();
+        replica.wait_synced(LONG).unwrap();
+        assert!(READ.set(table.clone()).is_ok());
+        world.subscriber.wait_live(LONG).unwrap();
+        let set = |text: &str| (world.store.set("curious", "k", &value(text)).unwrap(), value(text));
+        let (two, three) = (set("two"), set("three"));
+        for (version, text) in [three, two] {
+            let mut update = DbUpdate::new("curious", "k", Action::Set).value(text);
+            (update.version, update.after) = (Some(version), Some(version - 1));
+            world.database.publisher().send_event(&update).unwrap();
+        }
+        // The first row, and the second, which comes after the third.
+        eventually(LONG, || DROPPED.load(Ordering::Relaxed) >= 2);
+        replica.wait_current(LONG).unwrap();
+        assert_eq!(table.get("k").unwrap().unwrap().row.text, "three");
+    });
 }
 
 #[test]

@@ -64,7 +64,8 @@ macro_rules! conforms {
             suite::topics_are_exact suite::names_are_literal suite::writes_only_the_version_that_was_read
             suite::creates_again_only_what_it_deleted suite::writes_only_what_differs suite::returns_what_was_before
             suite::lists_in_batches suite::large_rows_make_short_pages suite::lists_what_stays_while_others_write
-            suite::tables_come_and_go suite::tables_have_versions suite::unique_numbers_are_unique suite::one_of_many_creates
+            suite::tables_come_and_go suite::tables_are_listed suite::tables_have_versions
+            suite::unique_numbers_are_unique suite::one_of_many_creates
             suite::no_increment_is_lost suite::large_rows suite::deletes_many_rows
             suite::writes_many_rows
             changes::topics_have_versions changes::changes_are_what_was_written changes::deletes_are_forgotten_in_time

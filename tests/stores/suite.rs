@@ -516,6 +516,47 @@ pub(crate) fn tables_come_and_go(setup: Setup) {
     assert!(store.create_table("t").unwrap());
 }
 
+/// A store need not list its tables, nor count their rows; all stores here list them.
+pub(crate) fn tables_are_listed(setup: Setup) {
+    let store = setup.open();
+    // Neither makes a table.
+    store.allocate_unique_key("number").unwrap();
+    assert_kind(store.set("t", "k", "x"), ErrorKind::NotFound);
+    assert!(store.tables().unwrap().is_empty());
+
+    let mut expected: BTreeMap<_, u64> = BTreeMap::from([("empty", 0)]);
+    assert!(store.create_table("empty").unwrap());
+    for (number, table) in (0..).zip(NAMES.iter().copied()) {
+        for key in 0..number % 3 + 1 {
+            store.create(table, &key.to_string(), "x", &topic("tenant")).unwrap();
+        }
+        expected.insert(table, number % 3 + 1);
+    }
+    let is_listed = |expected: &BTreeMap<&str, u64>| {
+        let tables = setup.open().tables().unwrap();
+        let names = tables.iter().map(|table| table.name.as_str());
+        assert!(names.eq(expected.keys().copied()), "{tables:?}");
+        let mut counts = tables.iter().zip(expected.values());
+        assert!(
+            counts.all(|(table, rows)| table.rows.is_none_or(|counted| counted == *rows)),
+            "{tables:?}"
+        );
+    };
+    is_listed(&expected);
+
+    // A table without rows is one; a deleted one comes back with a row.
+    store.delete(NAMES[0], "0").unwrap();
+    expected.insert(NAMES[0], 0);
+    for table in [NAMES[1], "empty"] {
+        assert!(store.delete_table(table).unwrap());
+        expected.remove(table);
+    }
+    is_listed(&expected);
+    store.create("empty", "k", "x", &Topic::ALL).unwrap();
+    expected.insert("empty", 1);
+    is_listed(&expected);
+}
+
 /// A store need not keep versions of tables; all stores here do.
 pub(crate) fn tables_have_versions(setup: Setup) {
     let (store, other) = (setup.open(), setup.open());

@@ -537,6 +537,51 @@ fn tables_and_unique_numbers() {
 }
 
 #[test]
+fn tables_are_listed() {
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::of(&folder);
+    let end = db.run(&["tables"]);
+    assert_eq!((end.code, end.stdout.len()), (Some(0), 0), "{end:?}");
+    let place = format!("there is no table in the file {}", db.file().display());
+    assert!(end.stderr.contains(&place), "{end:?}");
+    for table in ["b", "a", "two\nlines"] {
+        db.store().create(table, "k", "x", &Topic::ALL).unwrap();
+    }
+    db.prints(&["table", "create", "empty"]);
+    db.prints(&["table", "delete", "a"]);
+    let json = [r#"{"table":"b"}"#, r#"{"table":"empty"}"#, r#"{"table":"two\nlines"}"#];
+    assert_eq!(db.prints(&["tables"]), json);
+    let text = ["table", "b", "empty", r"two\nlines"];
+    assert_eq!(db.prints(&["tables", "--format", "text"]), text);
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn tables_in_redis_have_a_number_of_rows() {
+    let server = crate::servers::Server::start();
+    let folder = tempfile::tempdir().unwrap();
+    let db = Db::of(&folder);
+    let hosts = server.host();
+    let in_redis = |args: &[&str]| db.prints(&[args, &["--store", "redis", "--remote-db-hosts", &hosts]].concat());
+    let create = [
+        "create",
+        "--table",
+        "lport",
+        "--key",
+        "k",
+        "--value",
+        "x",
+        "--no-publish",
+    ];
+    in_redis(&create);
+    in_redis(&["table", "create", "empty"]);
+    let json = [r#"{"table":"empty","rows":0}"#, r#"{"table":"lport","rows":1}"#];
+    assert_eq!(in_redis(&["tables"]), json);
+    let text = ["table  rows", "empty  0", "lport  1"];
+    assert_eq!(in_redis(&["tables", "--format", "text"]), text);
+}
+
+#[test]
 fn outages_name_the_row() {
     let folder = tempfile::tempdir().unwrap();
     let db = Db::of(&folder);

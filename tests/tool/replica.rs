@@ -105,6 +105,21 @@ fn once_prints_the_rows_and_check_the_differences() {
             "{}",
             end.stderr
         );
+        // A table that is misspelled is named beside the others.
+        let end = run(rows.replica(&["--table", "tt", "--once"]));
+        assert_eq!((end.code, end.stdout.len()), (Some(0), 3), "{}", end.stderr);
+        assert!(
+            end.stderr.contains(r#"no row of table "tt" in the file"#),
+            "{}",
+            end.stderr
+        );
+        let end = run(rows.replica(&["--table", "tt", "--check"]));
+        assert_eq!((end.code, end.stdout.len()), (Some(0), 0), "{}", end.stderr);
+        assert!(
+            end.stderr.contains(r#"no row of table "tt" in the file"#),
+            "{}",
+            end.stderr
+        );
         let end = run(rows.replica(&["--count", "9", "--timeout", "1"]));
         assert_eq!(end.code, Some(1));
         assert!(end.stderr.contains("9 changes"), "{}", end.stderr);

@@ -1,7 +1,7 @@
 //! The printed form of updates and sync events: one JSON object per line, or columns.
 
 use serde::Serialize;
-use tablecast::{Action, DbUpdate, Name, SyncReason, Topic};
+use tablecast::{Action, DbUpdate, SyncReason};
 
 use crate::terminal::{Columns, Kind};
 
@@ -38,30 +38,7 @@ pub(crate) enum Line<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         version: Option<u64>,
     },
-    Sync(SyncLine<'a>),
-}
-
-#[derive(Serialize, Default)]
-pub(crate) struct SyncLine<'a> {
-    reason: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    publisher: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    publishers: Option<Vec<&'a str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    topic: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    topics: Option<Vec<&'a str>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    to: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dropped: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    events: Option<u64>,
+    Sync(&'a SyncReason),
 }
 
 impl<'a> From<&'a DbUpdate> for Line<'a> {
@@ -80,50 +57,98 @@ impl<'a> From<&'a DbUpdate> for Line<'a> {
 
 impl<'a> From<&'a SyncReason> for Line<'a> {
     fn from(reason: &'a SyncReason) -> Line<'a> {
-        let mut line = SyncLine {
-            reason: reason.as_str(),
-            ..SyncLine::default()
-        };
-        match reason {
-            SyncReason::Connected { address }
-            | SyncReason::Reconnected { address }
-            | SyncReason::AddressLost { address } => line.address = Some(address),
-            SyncReason::Cleared { address, topics } => {
-                line.address = Some(address);
-                line.topics = Some(topics.iter().map(Topic::as_str).collect());
-            }
-            SyncReason::Gap {
-                publisher,
-                topic,
-                from,
-                to,
-            } => {
-                (line.publisher, line.topic) = (Some(publisher.as_str()), Some(topic.as_str()));
-                (line.from, line.to) = (Some(*from), Some(*to));
-            }
-            SyncReason::Unproven { topics } | SyncReason::Resubscribed { topics } => {
-                line.topics = Some(topics.iter().map(Topic::as_str).collect());
-            }
-            SyncReason::Restarted { publisher } => line.publisher = Some(publisher),
-            SyncReason::Silence { publishers } | SyncReason::HellosMissed { publishers } => {
-                line.publishers = Some(publishers.iter().map(Name::as_str).collect());
-            }
-            SyncReason::Joined { topics, events } => {
-                line.topics = topics
-                    .as_deref()
-                    .map(|topics| topics.iter().map(Topic::as_str).collect());
-                line.events = Some(*events);
-            }
-            SyncReason::Overflow { dropped } => line.dropped = Some(*dropped),
-            _ => {}
-        }
-        Line::Sync(line)
+        Line::Sync(reason)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tablecast::{Name, Topic};
+
     use super::*;
+
+    #[test]
+    fn a_sync_event_is_its_reason_and_fields() {
+        let address = || Name::from("tcp://host1:8866");
+        let publisher = || Name::from("host1");
+        let topics = || ["a", "b"].map(|topic| Topic::new(topic).unwrap()).to_vec();
+        let reasons = [
+            (
+                SyncReason::Connected { address: address() },
+                r#""connected","address":"tcp://host1:8866""#,
+            ),
+            (
+                SyncReason::Reconnected { address: address() },
+                r#""reconnected","address":"tcp://host1:8866""#,
+            ),
+            (
+                SyncReason::AddressLost { address: address() },
+                r#""address-lost","address":"tcp://host1:8866""#,
+            ),
+            (
+                SyncReason::Cleared {
+                    address: address(),
+                    topics: topics(),
+                },
+                r#""cleared","address":"tcp://host1:8866","topics":["a","b"]"#,
+            ),
+            (
+                SyncReason::Resubscribed { topics: topics() },
+                r#""resubscribed","topics":["a","b"]"#,
+            ),
+            (
+                SyncReason::Gap {
+                    publisher: publisher(),
+                    topic: Topic::ALL,
+                    from: 2,
+                    to: 3,
+                },
+                r#""gap","publisher":"host1","topic":"D","from":2,"to":3"#,
+            ),
+            (
+                SyncReason::Unproven { topics: topics() },
+                r#""unproven","topics":["a","b"]"#,
+            ),
+            (
+                SyncReason::Restarted { publisher: publisher() },
+                r#""restarted","publisher":"host1""#,
+            ),
+            (
+                SyncReason::Silence {
+                    publishers: vec![publisher()],
+                },
+                r#""silence","publishers":["host1"]"#,
+            ),
+            (
+                SyncReason::HellosMissed {
+                    publishers: vec![publisher()],
+                },
+                r#""hellos-missed","publishers":["host1"]"#,
+            ),
+            (SyncReason::NoHellos, r#""no-hellos""#),
+            (SyncReason::Overflow { dropped: 77 }, r#""overflow","dropped":77"#),
+            (
+                SyncReason::Joined {
+                    topics: Some(topics()),
+                    events: 9,
+                },
+                r#""joined","topics":["a","b"],"events":9"#,
+            ),
+            (
+                SyncReason::Joined {
+                    topics: None,
+                    events: 9,
+                },
+                r#""joined","events":9"#,
+            ),
+            (SyncReason::Requested, r#""requested""#),
+        ];
+        for (reason, fields) in reasons {
+            let line = serde_json::to_string(&Line::from(&reason)).unwrap();
+            assert_eq!(line, format!(r#"{{"event":"sync","reason":{fields}}}"#));
+            assert!(fields.starts_with(&format!("{:?}", reason.as_str())), "{line}");
+        }
+    }
 
     /// A sync event says as much to programs as to people.
     #[test]

@@ -11,7 +11,7 @@ use tablecast::subscriber::AddressStatus;
 use tablecast::{AddressState, Config, Error, ErrorKind, Node, Result, Stores, Subscriber};
 
 use crate::terminal::FormatArgs;
-use crate::{args, output, signal};
+use crate::{args, output, signal, terminal};
 
 /// Arguments of the look.
 #[derive(Debug, clap::Args)]
@@ -127,7 +127,7 @@ fn print(
         let (id, address) = (member.id.clone(), member.address.clone());
         [id, member.epoch.to_string(), address, first, second, state, renewed]
     }));
-    output::result(output::columns(&rows).trim_end())
+    output::result(terminal::table(&rows).trim_end())
 }
 
 #[derive(Serialize)]

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use tablecast::{Config, Error, ErrorKind, Result};
 
 use crate::held_log;
-use crate::terminal::{self, shown, width_of};
+use crate::terminal;
 
 /// Behind the state of a connection or publisher that proves who it is.
 pub(crate) const AUTHENTICATED: &str = ", authenticated";
@@ -125,24 +125,6 @@ pub(crate) fn init_log(verbose: u8, may_hold: bool) {
     log.init();
 }
 
-/// Rows as lines of text, each column as wide as its widest cell.
-pub(crate) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
-    let rows: Vec<_> = rows.iter().map(|row| row.each_ref().map(|cell| shown(cell))).collect();
-    let widths: [usize; N] =
-        std::array::from_fn(|column| rows.iter().map(|row| width_of(&row[column])).max().unwrap_or(0));
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            line.push_str(cell);
-            line.extend(std::iter::repeat_n(' ', width - width_of(cell) + 2));
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
 /// The store, as people look for it.
 pub(crate) fn place(config: &Config) -> String {
     match &*config.nb_db_class {
@@ -152,16 +134,5 @@ pub(crate) fn place(config: &Config) -> String {
             format!("Redis at {hosts}, where keys begin with \"tablecast{{\"")
         }
         other => format!("the store {other}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn columns_are_as_wide_as_a_terminal_shows_them() {
-        let rows = [["端口", "x"], ["abc", "y"], ["a\n", ""]].map(|row| row.map(str::to_owned));
-        assert_eq!(columns(&rows), "端口  x\nabc   y\na\\n\n");
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, after, bounded, never, select, tick};
 use serde::Serialize;
 use tablecast::database::Entry;
-use tablecast::replica::{Replica, ReplicaOptions, ReplicaTable, RowChange};
+use tablecast::replica::{Difference, Replica, ReplicaOptions, ReplicaTable, RowChange};
 use tablecast::{Config, Error, ErrorKind, Name, Node, Result, Store};
 
 use crate::line::version_text;
@@ -73,15 +73,8 @@ enum Line<'a> {
     Added(RowLine<'a>),
     Changed(RowLine<'a>),
     Removed(RowLine<'a>),
-    Synced {
-        rows: usize,
-    },
-    Difference {
-        table: &'a str,
-        key: &'a str,
-        held: Option<u64>,
-        stored: Option<u64>,
-    },
+    Synced { rows: usize },
+    Difference(&'a Difference),
 }
 
 #[derive(Serialize)]
@@ -229,29 +222,30 @@ impl Watch<'_> {
     /// All rows are there; true if that was enough.
     fn synced(&mut self, out: &mut impl Write) -> Result<bool> {
         if self.args.check {
+            self.name_empty_tables();
             return self.compare(out).map(|()| true);
         }
         let rows: usize = self.tables.iter().map(ReplicaTable::len).sum();
         let printed = line(&mut self.columns, out, &Line::Synced { rows }).and_then(|()| out.flush());
         printed.map_err(output::failed)?;
         self.supervisor.ready();
-        if rows == 0 {
-            let tables: Vec<_> = self.args.table.iter().map(|table| format!("table {table:?}")).collect();
-            output::say(&format!("there is no row of {} in {}", tables.join(" or "), self.place));
-        }
+        self.name_empty_tables();
         Ok(self.args.once)
+    }
+
+    /// A table without rows may be another one, misspelled.
+    fn name_empty_tables(&self) {
+        let empty = self.tables.iter().filter(|table| table.is_empty());
+        let names: Vec<_> = empty.map(|table| format!("table {:?}", table.name())).collect();
+        if !names.is_empty() {
+            output::say(&format!("there is no row of {} in {}", names.join(" or "), self.place));
+        }
     }
 
     fn compare(&mut self, out: &mut impl Write) -> Result<()> {
         let differences = self.replica.verify(self.args.timeout.unwrap_or(COMPARISON))?;
         for difference in &differences {
-            let difference = Line::Difference {
-                table: &difference.table,
-                key: &difference.key,
-                held: difference.held,
-                stored: difference.stored,
-            };
-            line(&mut self.columns, out, &difference).map_err(output::failed)?;
+            line(&mut self.columns, out, &Line::Difference(difference)).map_err(output::failed)?;
         }
         out.flush().map_err(output::failed)?;
         match differences.len() {
@@ -297,15 +291,10 @@ impl<'a> Line<'a> {
             Line::Changed(row) => (Kind::Changed, "changed", row),
             Line::Removed(row) => (Kind::Bad, "removed", row),
             Line::Synced { rows } => return columns.line(Kind::Event, &["synced", &format!("{rows} rows")]),
-            Line::Difference {
-                table,
-                key,
-                held,
-                stored,
-            } => {
-                let version = |version: &Option<u64>| version.map_or("no row".into(), |version| format!("v{version}"));
-                let versions = format!("held {}, stored {}", version(held), version(stored));
-                return columns.line(Kind::Bad, &["difference", table, key, &versions]);
+            Line::Difference(row) => {
+                let version = |version: Option<u64>| version.map_or("no row".into(), |version| format!("v{version}"));
+                let versions = format!("held {}, stored {}", version(row.held), version(row.stored));
+                return columns.line(Kind::Bad, &["difference", &row.table, &row.key, &versions]);
             }
         };
         let version = version_text(Some(row.version));

@@ -9,7 +9,7 @@ use tablecast::subscriber::{AddressStatus, SubscriberStatus};
 use tablecast::{AddressState, Config, Error, ErrorKind, Name, Node, Result};
 
 use crate::terminal::FormatArgs;
-use crate::{args, output, signal};
+use crate::{args, output, signal, terminal};
 
 /// Connect as a subscriber would, and print the state of every address, topic and publisher.
 ///
@@ -177,7 +177,7 @@ fn table(status: &SubscriberStatus) -> String {
             ]);
         }
     }
-    format!("{}\n{}", output::columns(&addresses), output::columns(&topics))
+    format!("{}\n{}", terminal::table(&addresses), terminal::table(&topics))
 }
 
 fn replicas(node: &Node) -> Result<Vec<Registered>> {
@@ -196,7 +196,7 @@ fn replica_table(replicas: &[Registered]) -> String {
         let (epoch, host) = (replica.epoch.to_string(), listed(std::slice::from_ref(&replica.host)));
         rows.push([replica.id.to_string(), epoch, host, listed(&replica.tables), topics]);
     }
-    output::columns(&rows)
+    terminal::table(&rows)
 }
 
 /// Names in one column; `-` if there are none.

@@ -76,6 +76,7 @@ const WIDEST: usize = 40;
 #[derive(Debug)]
 pub(crate) struct Columns {
     widths: Vec<usize>,
+    widest: usize,
     is_coloured: bool,
     /// Of the terminal: what is longer is cut off.
     width: Option<usize>,
@@ -85,6 +86,7 @@ impl Columns {
     pub(crate) fn on(is_terminal: bool) -> Columns {
         Columns {
             widths: Vec::new(),
+            widest: WIDEST,
             is_coloured: is_coloured(is_terminal),
             width: is_terminal.then(|| size().0),
         }
@@ -94,7 +96,7 @@ impl Columns {
     pub(crate) fn fit(&mut self, cells: &[&str]) {
         self.widths.resize(self.widths.len().max(cells.len()), 0);
         for (width, cell) in self.widths.iter_mut().zip(cells) {
-            *width = (*width).max(width_of(&shown(cell)).min(WIDEST));
+            *width = (*width).max(width_of(&shown(cell)).min(self.widest));
         }
     }
 
@@ -132,6 +134,19 @@ impl Columns {
     }
 }
 
+/// A table of known rows: each column is as wide as its widest cell, and nothing is cut off.
+pub(crate) fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let mut columns = Columns {
+        widest: usize::MAX,
+        ..Columns::on(false)
+    };
+    let rows: Vec<_> = rows.iter().map(|row| row.each_ref().map(String::as_str)).collect();
+    rows.iter().for_each(|cells| columns.fit(cells));
+    rows.iter()
+        .map(|cells| columns.line(Kind::Plain, cells) + "\n")
+        .collect()
+}
+
 /// True if a terminal is to show colours.
 pub(crate) fn is_coloured(is_terminal: bool) -> bool {
     is_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -145,7 +160,7 @@ pub(crate) fn size() -> (usize, usize) {
 }
 
 /// The text without characters that would command the terminal, or turn the direction of what follows.
-pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+fn shown(text: &str) -> Cow<'_, str> {
     if !text.contains(commands) {
         return text.into();
     }
@@ -165,7 +180,7 @@ fn commands(c: char) -> bool {
 }
 
 /// The number of columns that a terminal takes for a text. Most add up its characters, also where several make one picture.
-pub(crate) fn width_of(text: &str) -> usize {
+fn width_of(text: &str) -> usize {
     text.chars().map(columns_of).sum()
 }
 
@@ -194,9 +209,19 @@ mod tests {
     fn columns(width: Option<usize>, is_coloured: bool) -> Columns {
         Columns {
             widths: Vec::new(),
+            widest: WIDEST,
             is_coloured,
             width,
         }
+    }
+
+    #[test]
+    fn a_table_is_as_wide_as_its_cells() {
+        let rows = [["端口", "x"], ["abc", "y"], ["a\n", ""]].map(|row| row.map(str::to_owned));
+        assert_eq!(table(&rows), "端口  x\nabc   y\na\\n\n");
+        let wide = "x".repeat(2 * WIDEST);
+        let rows = [[wide.clone(), "y".into()], ["x".into(), "y".into()]];
+        assert_eq!(table(&rows), format!("{wide}  y\nx{}y\n", " ".repeat(2 * WIDEST + 1)));
     }
 
     #[test]

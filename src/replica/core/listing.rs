@@ -43,7 +43,7 @@ impl<T> Core<T> {
     }
 
     /// Takes in a row of a listing.
-    pub(in crate::replica) fn take_listed(&mut self, id: u64, topic: &Topic, new: NewRow<T>) -> Option<Step<T>> {
+    pub(in crate::replica) fn take_listed(&mut self, id: u64, topic: &Topic, new: &NewRow<T>) -> Option<Step<T>> {
         let of_topic = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id))?;
         self.counts.listed += 1;
         if let Some(listing) = of_topic.listing() {

@@ -169,7 +169,7 @@ impl<T> Core<T> {
     pub(super) fn handle_update(
         &mut self,
         update: &DbUpdate,
-        row: Option<NewRow<T>>,
+        row: Option<&NewRow<T>>,
         now: Instant,
     ) -> (Option<Step<T>>, bool) {
         let Some(of_topic) = self.topics.get_mut(&update.topic) else {
@@ -216,7 +216,7 @@ impl<T> Core<T> {
     }
 
     /// Takes in a state of a row if it is newer than the held one, or if the held one is distrusted.
-    fn put(&mut self, new: NewRow<T>) -> Option<Step<T>> {
+    fn put(&mut self, new: &NewRow<T>) -> Option<Step<T>> {
         if self.distrusts
             && let Some(held) = self.rows.get(new.key())
             && self.topics.get(held.topic()).is_some_and(|of_topic| of_topic.distrusts)

@@ -156,7 +156,7 @@ impl<T> Core<T> {
         topic: &Topic,
         key: &Name,
         version: u64,
-        new: Option<NewRow<T>>,
+        new: Option<&NewRow<T>>,
     ) -> Option<Step<T>> {
         let of_topic = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id))?;
         of_topic.standing.heard = of_topic.standing.heard.max(version);
@@ -221,7 +221,7 @@ impl<T> Core<T> {
         id: u64,
         topic: &Topic,
         key: &Name,
-        new: Option<NewRow<T>>,
+        new: Option<&NewRow<T>>,
     ) -> Option<Step<T>> {
         let of_topic = self.topics.get(topic).filter(|of_topic| of_topic.runs(id))?;
         let Some(new) = new else {

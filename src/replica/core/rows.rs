@@ -84,8 +84,9 @@ impl<T> Rows<T> {
             && (self.deletes.by_key.is_empty() || self.deletes.by_key.get(key).is_none_or(|deleted| *deleted < version))
     }
 
-    /// Takes in a state of a row if it is newer.
-    pub(super) fn put(&mut self, new: NewRow<T>) -> Option<Step<T>> {
+    /// Takes in a state of a row if it is newer. It stays the caller's, who drops it without the table's lock, since
+    /// that runs the program's code.
+    pub(super) fn put(&mut self, new: &NewRow<T>) -> Option<Step<T>> {
         // The common case: one look, in one map.
         if let Ok(entry) = &new.row
             && self.malformed.len() == 0
@@ -105,25 +106,26 @@ impl<T> Rows<T> {
     }
 
     /// Replaces the known state of a row, unless it is the same.
-    pub(super) fn correct(&mut self, new: NewRow<T>) -> Option<Step<T>> {
+    pub(super) fn correct(&mut self, new: &NewRow<T>) -> Option<Step<T>> {
         let is_same = self.stamp(new.key()) == Some((new.version(), new.sum));
         let is_known = is_same && self.get(new.key()).is_some_and(|held| held.topic() == new.topic());
         (!is_known).then(|| self.replace(new))
     }
 
-    fn replace(&mut self, new: NewRow<T>) -> Step<T> {
+    fn replace(&mut self, new: &NewRow<T>) -> Step<T> {
         let (key, version, sum) = (new.key().clone(), new.version(), new.sum);
-        let (before, after) = match new.row {
+        let (before, after) = match &new.row {
             Ok(entry) => {
-                let before = match self.decoded.insert(Arc::clone(&entry), sum) {
+                let before = match self.decoded.insert(Arc::clone(entry), sum) {
                     Some(before) => Some(Held::Row(before)),
                     None => self.malformed.remove(&key).map(Held::Malformed),
                 };
-                (before, Held::Row(entry))
+                (before, Held::Row(Arc::clone(entry)))
             }
             Err(row) => {
                 let before = self.remove(&key);
                 let last = before.as_ref().and_then(|before| before.decoded().cloned());
+                let row = Arc::clone(row);
                 let malformed = Arc::new(Undecoded { row, last });
                 self.malformed.insert(Arc::clone(&malformed), sum);
                 (before, Held::Malformed(malformed))

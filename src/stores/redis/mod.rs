@@ -19,6 +19,9 @@
 //! Access lists must allow `EVAL`, `EVALSHA`, the commands of the scripts (`EXISTS`, `HDEL`, `HEXISTS`, `HGET`,
 //! `HGETALL`, `HINCRBY`, `HLEN`, `HMGET`, `HSET`, `PUBLISH`, `TIME`, `UNLINK`, `ZADD`, `ZRANGEBYLEX`, `ZRANGEBYSCORE`,
 //! `ZREM`, `ZSCORE`), and with a cluster `CLUSTER SLOTS` and `ASKING`. All keys begin with `tablecast{`.
+//!
+//! To list the tables, the keys of all masters are looked through with `SCAN`, a thousand at a time, and rows counted
+//! with `ZCARD`; other calls need neither. A table may be missing in the list while a cluster moves its slot.
 
 mod answer;
 #[cfg(any(test, fuzzing))]
@@ -27,6 +30,7 @@ mod history;
 mod row;
 mod script;
 mod session;
+mod tables;
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,7 +41,7 @@ use crate::error::{ErrorKind, Result};
 use crate::redis::{Client, RedisOptions, Request, Servers};
 use crate::store::{
     Announcement, Announcer, Changes, DELETES_REMEMBERED, Item, PAGE_BYTES, Page, Row, Store, StoreOptions,
-    TableVersion, TopicVersions, Write, WriteOp, Written, not_found,
+    StoredTable, TableVersion, TopicVersions, Write, WriteOp, Written, not_found,
 };
 use crate::update::{Name, Topic};
 
@@ -320,6 +324,10 @@ impl Store for RedisStore {
 
     fn delete_table(&self, table: &str) -> Result<bool> {
         self.0.change_table(&script::DELETE_TABLE, table)
+    }
+
+    fn tables(&self) -> Result<Vec<StoredTable>> {
+        self.0.tables()
     }
 
     fn allocate_unique_key(&self, table: &str) -> Result<u64> {

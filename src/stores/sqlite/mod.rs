@@ -33,8 +33,8 @@ use rusqlite::{OptionalExtension, named_params};
 
 use crate::error::Result;
 use crate::store::{
-    Changes, DELETES_REMEMBERED, Item, Page, Row, Store, StoreOptions, TableVersion, TopicVersions, Write, Written,
-    not_found,
+    Changes, DELETES_REMEMBERED, Item, Page, Row, Store, StoreOptions, StoredTable, TableVersion, TopicVersions, Write,
+    Written, not_found,
 };
 use crate::update::{Name, Topic};
 use columns::{read_row, unsigned};
@@ -162,6 +162,22 @@ impl Store for SqliteStore {
                 transaction.prepare_cached(statement)?.execute([table_id])?;
             }
             Ok(true)
+        })
+    }
+
+    fn tables(&self) -> Result<Vec<StoredTable>> {
+        let query = "SELECT name FROM tables WHERE live ORDER BY name";
+        // To count rows is to read an index of them.
+        let read_table = |row: &rusqlite::Row<'_>| {
+            Ok(StoredTable {
+                name: row.get::<_, String>(0)?.into(),
+                rows: None,
+            })
+        };
+        self.database.read(self.timeout, |reader, _| {
+            let mut statement = reader.prepare_cached(query)?;
+            let tables = statement.query_map([], read_table)?;
+            Ok(tables.collect::<Result<Vec<_>, _>>()?)
         })
     }
 

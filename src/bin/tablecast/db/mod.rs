@@ -87,6 +87,14 @@ enum Command {
         #[command(flatten)]
         format: FormatArgs,
     },
+    /// Print the tables of the store, one per line, sorted by the bytes of their names.
+    ///
+    /// A line is {"table":..,"rows":N}, without the number of rows if the store would have to count them, as sqlite
+    /// does.
+    Tables {
+        #[command(flatten)]
+        format: FormatArgs,
+    },
     /// Create or delete a whole table; nothing is published.
     #[command(subcommand)]
     Table(TableCommand),
@@ -171,6 +179,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<()> {
             keys,
             format,
         } => read::list(config, table, topic.as_deref(), *keys, *format),
+        Command::Tables { format } => read::tables(config, *format),
         Command::Table(TableCommand::Create { table }) => {
             let is_new = in_table(config, table, |store| store.create_table(table))?;
             expect(is_new, ErrorKind::AlreadyExists, table)?;

@@ -53,11 +53,42 @@ pub(super) fn list(config: &Config, table: &str, topic: Option<&str>, keys: bool
             .is_none_or(|seen| seen.version == 0)
     {
         output::say(&format!(
-            "nothing was ever written to table {table:?} in {}",
+            "nothing was ever written to table {table:?} in {}; `tablecast db tables` prints the tables",
             output::place(config)
         ));
     }
     Ok(())
+}
+
+/// Prints the tables of the store.
+pub(super) fn tables(config: &Config, format: FormatArgs) -> Result<()> {
+    let tables = open_store(config)?.tables()?;
+    if tables.is_empty() {
+        output::say(&format!("there is no table in {}", output::place(config)));
+        return Ok(());
+    }
+    let mut out = BufWriter::with_capacity(1 << 16, output::stdout());
+    match format.columns() {
+        None => {
+            for table in &tables {
+                writeln!(out, "{}", json(table)?).map_err(output::failed)?;
+            }
+        }
+        Some(mut columns) => {
+            let has_counts = tables.iter().any(|table| table.rows.is_some());
+            let head = ["table", if has_counts { "rows" } else { "" }];
+            let counts = tables.iter().map(|table| table.rows.map(|rows| rows.to_string()));
+            let counts: Vec<String> = counts.map(Option::unwrap_or_default).collect();
+            let lines = || tables.iter().zip(&counts).map(|(table, rows)| [&*table.name, rows]);
+            columns.fit(&head);
+            lines().for_each(|cells| columns.fit(&cells));
+            writeln!(out, "{}", columns.line(Kind::Head, &head)).map_err(output::failed)?;
+            for cells in lines() {
+                writeln!(out, "{}", columns.line(Kind::Plain, &cells)).map_err(output::failed)?;
+            }
+        }
+    }
+    out.flush().map_err(output::failed)
 }
 
 /// Number of rows that decide together how wide columns are.
@@ -124,20 +155,12 @@ fn print_all<T>(
 #[derive(Serialize)]
 struct Line<'a> {
     table: &'a str,
-    key: &'a str,
-    value: &'a str,
-    topic: &'a str,
-    version: u64,
+    #[serde(flatten)]
+    row: &'a Row,
 }
 
 fn line(table: &str, row: &Row) -> Result<String> {
-    json(&Line {
-        table,
-        key: &row.key,
-        value: &row.value,
-        topic: row.topic.as_str(),
-        version: row.version,
-    })
+    json(&Line { table, row })
 }
 
 fn json(line: &(impl Serialize + ?Sized)) -> Result<String> {

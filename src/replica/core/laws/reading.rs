@@ -59,7 +59,7 @@ impl Play {
                 for key in keys {
                     let found = self.store.rows.get(&place(key));
                     let found = found.map(|found| row(key, found.topic, found.version, found.value));
-                    let step = self.core.take_row(*id, topic, key, found);
+                    let step = self.core.take_row(*id, topic, key, found.as_ref());
                     self.tell(step);
                 }
                 self.core.end_rows(*id, topic);
@@ -94,7 +94,7 @@ impl Play {
                     let found = self.store.rows.get(&place).filter(|row| row.topic == index(topic));
                     let key = key(place);
                     let found = found.map(|found| row(&key, found.topic, version, found.value));
-                    let step = self.core.take_changed(*id, topic, &key, version, found);
+                    let step = self.core.take_changed(*id, topic, &key, version, found.as_ref());
                     self.tell(step);
                 }
                 if !more {
@@ -127,7 +127,7 @@ impl Play {
                 let page: Vec<_> = rows.take(PAGE).map(|(key, row)| (*key, row.clone())).collect();
                 for (place, found) in &page {
                     let new = row(&key(*place), found.topic, found.version, found.value);
-                    let step = self.core.take_listed(*id, topic, new);
+                    let step = self.core.take_listed(*id, topic, &new);
                     self.tell(step);
                 }
                 if page.len() == PAGE {

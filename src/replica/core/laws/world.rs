@@ -400,7 +400,7 @@ impl Play {
                     let value = update.value.as_ref()?.parse().unwrap();
                     Some(row(&update.key, index(topic), version, value))
                 });
-                let (step, _) = self.core.handle_update(&update, new, now);
+                let (step, _) = self.core.handle_update(&update, new.as_ref(), now);
                 self.tell(step);
             }
             self.read();

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::round::Outcome;
-use crate::output;
+use crate::terminal;
 
 /// A row for each storm, and a comparison of them.
 pub(super) fn text(outcomes: &[Outcome]) -> String {
@@ -27,7 +27,7 @@ pub(super) fn text(outcomes: &[Outcome]) -> String {
     ];
     let mut rows = vec![head.map(str::to_owned)];
     rows.extend(outcomes.iter().map(row));
-    let mut text = output::columns(&rows);
+    let mut text = terminal::table(&rows);
     text.push_str(
         "\nThe latency is from an update to its acknowledgement, and in a storm mostly waiting. cores: processors that a \
          listener keeps busy, on average.\n",
