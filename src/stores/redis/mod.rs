@@ -332,9 +332,12 @@ impl Store for RedisStore {
 
     fn allocate_unique_key(&self, table: &str) -> Result<u64> {
         // A repeated call only skips a number.
-        match self.0.run(&script::UNIQUE, (table, &[ROWS, ABOUT]), &[])? {
-            Value::Array(_) => Err(evicted(table)),
-            number => unsigned(Some(number)),
+        let answer = self.0.run(&script::UNIQUE, (table, &[ABOUT]), &[])?;
+        let mut answer = answer.into_sequence().map_err(|_| nonsense())?.into_iter();
+        let number = unsigned(answer.next())?;
+        match unsigned(answer.next())? {
+            0 if self.0.is_marked(table, ROWS, MARK)? => Err(evicted(table)),
+            _ => Ok(number),
         }
     }
 

@@ -1,6 +1,3 @@
--- The next unique number of a table.
-local rows, about = unpack(KEYS)
-if redis.call('HEXISTS', about, 'exists') ~= redis.call('HEXISTS', rows, '\255') then
-    return {2}
-end
-return redis.call('HINCRBY', about, 'unique', 1)
+-- The next unique number of a table, and 1 if the table exists.
+local about = KEYS[1]
+return {redis.call('HINCRBY', about, 'unique', 1), redis.call('HEXISTS', about, 'exists')}
