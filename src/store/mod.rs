@@ -171,9 +171,9 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// numbers are the same as before, nothing was changed in between. If the incarnation is another one, or the
     /// version is lower, the store went back: its present content is the truth, and its versions begin anew.
     ///
-    /// One case does not show: a store that lost its last writes, as Redis may with its master, and then took exactly
-    /// as many others before the next look. Incarnation and version are then the same. A reader that compares its rows
-    /// finds those whose version or value differs.
+    /// One case does not show: a store that lost its last writes, as Redis may with its master, and then took as many
+    /// others, or more, before the next look. The incarnation is then the same, and the version not lower. A reader
+    /// that compares its rows finds those whose version or value differs.
     ///
     /// # Errors
     /// The errors of an outage.
