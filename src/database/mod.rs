@@ -35,10 +35,10 @@ impl Default for DatabaseOptions {
 ///
 /// If the store can publish by itself, both are one step. Otherwise the write comes first; if the update cannot be
 /// sent, the write is undone, unless another writer has changed the row meanwhile. An undo is a write like any other,
-/// with its own version, and is published, so that readers of the state in between learn of it. If it was not undone, or
-/// the undo cannot be published either, a number of the publisher is used up, and subscribers that hear the publisher again find a
-/// [gap](crate::SyncReason::Gap). A process that is killed in between leaves a change that was stored but not
-/// published.
+/// with its own version, and is published, so that readers of the state in between learn of it. If it was not undone,
+/// or the undo cannot be published either, a number of the publisher is used up, and subscribers that hear the
+/// publisher again find a [gap](crate::SyncReason::Gap). A process that is killed in between leaves a change that was
+/// stored but not published.
 ///
 /// May be shared between threads: they write a row one after the other, so that its updates are sent in the order of
 /// its versions. Between processes there is no such order; versions show which state is newer.

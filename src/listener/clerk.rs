@@ -29,7 +29,7 @@ pub(super) struct Clerk {
     pub(super) sweep: Sweep,
     pub(super) looked: Instant,
     pub(super) swept: Instant,
-    /// Turns were waiting at the last look, and the dispatcher's queue was empty.
+    /// Turns were waiting at the last look.
     pub(super) is_stuck: bool,
     /// The number of updates that the queue had dropped by then.
     pub(super) dropped: u64,
@@ -131,10 +131,15 @@ impl Clerk {
         // A full queue drops turns, so those that stay behind when it is empty, or has been full, are queued again.
         let queue = self.base.dispatcher.stats().queue;
         let was_full = std::mem::replace(&mut self.dropped, queue.dropped) < queue.dropped;
-        let turns = match was_full || queue.depth == 0 {
+        let mut turns = match was_full || queue.depth == 0 {
             true => self.desk.docket.lock().turns(),
             false => Vec::new(),
         };
+        if was_full {
+            // Some of them may still be there, and more would fill it again.
+            turns.sort_by_key(|turn| turn.timestamp);
+            turns.truncate((queue.capacity / 8).max(1));
+        }
         if std::mem::replace(&mut self.is_stuck, !turns.is_empty()) || was_full {
             self.hand_out(&turns);
         }

@@ -181,7 +181,8 @@ impl Docket {
             return self.answer(id, attempt, state, None, now);
         }
         let bytes = update.value.as_ref().map_or(0, String::len) + update.table.len() + update.key.len();
-        if self.is_stopping || self.events.len() >= MAX_EVENTS || self.bytes + bytes > MAX_BYTES {
+        let is_full = self.events.len() >= MAX_EVENTS || self.bytes > 0 && self.bytes + bytes > MAX_BYTES;
+        if self.is_stopping || is_full {
             self.stats.moved += u64::from(self.is_stopping);
             self.stats.dropped += u64::from(!self.is_stopping);
             return self.answer(id, attempt, EventState::Back, None, now);

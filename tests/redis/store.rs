@@ -558,7 +558,6 @@ fn what_was_evicted_is_called_so() {
                     "create",
                     "set",
                     "delete",
-                    "unique",
                     "entries",
                     "keys",
                     "entries of a topic",

@@ -42,9 +42,9 @@ pub struct ZmqOptions {
     /// Group of that socket, by name or number; the process must be a member of it, or root. `None`: that of the process.
     /// Default: `None`.
     pub socket_group: Option<String>,
-    /// File with this process's pair of CURVE keys, as [`KeyPair::save`](super::KeyPair::save) writes it; other users must not be able to read
-    /// it. With it every TCP connection is encrypted: a bound socket lets in only clients that know its public key, and
-    /// a connecting one states its own. Read once. Default: empty, none.
+    /// File with this process's pair of CURVE keys, as [`KeyPair::save`](super::KeyPair::save) writes it; other users
+    /// must not be able to read it. With it every TCP connection is encrypted: a bound socket lets in only clients that
+    /// know its public key, and a connecting one states its own. Read once. Default: empty, none.
     pub curve_secret_key_file: PathBuf,
     /// File, or folder of files, with the public keys of the clients that a bound socket lets in: certificates, or one
     /// key a line. Read again when it changes; a client whose key is taken off the list is cut off within two seconds,

@@ -20,8 +20,9 @@ pub(super) struct Notifier {
 pub(super) const RECEIPT: Duration = Duration::from_millis(20);
 pub(super) const RECEIPTS_APART: Duration = Duration::from_millis(200);
 
-/// The most tries known of all notifiers.
+/// The most tries known of all notifiers, but of each at least this many.
 const MAX_TRIES: usize = 1 << 19;
+const MIN_TRIES: usize = 64;
 
 impl Notifier {
     pub(super) fn new(now: Instant) -> Notifier {
@@ -53,7 +54,8 @@ impl Notifier {
         let is_new = attempt > *last;
         *last = attempt.max(*last);
         *all += self.tries.len() - before;
-        if *all > MAX_TRIES && self.tries.pop_first().is_some() {
+        if *all > MAX_TRIES && self.tries.len() > MIN_TRIES {
+            self.tries.pop_first();
             *all -= 1;
         }
         is_new
@@ -82,13 +84,14 @@ mod tests {
             assert!(one.is_new(number, 1, &mut all));
         }
         for number in 0..100 {
-            assert!(other.is_new(number, 1, &mut all));
+            assert!(other.is_new(number, 1, &mut all) && !other.is_new(number, 1, &mut all));
         }
-        assert_eq!((one.tries.len(), other.tries.len(), all), (MAX_TRIES, 0, MAX_TRIES));
-        one.hear(MAX_TRIES as u64 - 10, &mut all, now);
-        assert_eq!((one.tries.len(), all), (10, 10));
-        assert!(!one.is_new(MAX_TRIES as u64 - 1, 1, &mut all) && !one.is_new(0, 9, &mut all));
-        assert!(other.is_new(7, 1, &mut all) && !other.is_new(7, 1, &mut all));
-        assert_eq!(all, 11);
+        let (most, least) = (MAX_TRIES, MIN_TRIES);
+        assert_eq!((one.tries.len(), other.tries.len(), all), (most, least, most + least));
+        assert!(one.is_new(most as u64, 1, &mut all));
+        assert_eq!((one.tries.len(), all), (most, most + least));
+        one.hear(most as u64 - 10, &mut all, now);
+        assert_eq!((one.tries.len(), all), (11, 11 + least));
+        assert!(!one.is_new(most as u64, 1, &mut all) && !one.is_new(0, 9, &mut all));
     }
 }

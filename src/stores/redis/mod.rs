@@ -14,11 +14,11 @@
 //! The server must be Redis 5 or newer, or Valkey. It must not evict keys: it needs `maxmemory-policy noeviction`,
 //! Redis' default, or one of the `volatile-` policies. A full server refuses creates and sets ([`ErrorKind::Full`]), but
 //! still deletes. A policy that evicts keys (`allkeys-lru` and the like) destroys tables: reading or writing a table with
-//! a missing part returns [`ErrorKind::Malformed`], and the table can only be deleted.
+//! a missing part returns [`ErrorKind::Malformed`], and the table can only be deleted; its unique numbers may begin again.
 //!
 //! Access lists must allow `EVAL`, `EVALSHA`, the commands of the scripts (`EXISTS`, `HDEL`, `HEXISTS`, `HGET`,
-//! `HGETALL`, `HINCRBY`, `HLEN`, `HMGET`, `HSET`, `PUBLISH`, `TIME`, `UNLINK`, `ZADD`, `ZRANGEBYLEX`, `ZRANGEBYSCORE`,
-//! `ZREM`, `ZSCORE`), and with a cluster `CLUSTER SLOTS` and `ASKING`. All keys begin with `tablecast{`.
+//! `HGETALL`, `HLEN`, `HMGET`, `HSET`, `PUBLISH`, `TIME`, `UNLINK`, `ZADD`, `ZRANGEBYLEX`, `ZRANGEBYSCORE`, `ZREM`,
+//! `ZSCORE`), `INCR`, and with a cluster `CLUSTER SLOTS` and `ASKING`. All keys begin with `tablecast{`.
 //!
 //! To list the tables, the keys of all masters are looked through with `SCAN`, a thousand at a time, and rows counted
 //! with `ZCARD`; other calls need neither. A table may be missing in the list while a cluster moves its slot.
@@ -61,6 +61,9 @@ struct Inner {
     remembered: String,
     sessions: Sessions,
 }
+
+/// The counter of a table's unique numbers, under a key that no script names.
+const UNIQUE: &str = "unique";
 
 /// The parts of a table, each under its own key; the scripts name them in this order.
 const ROWS: &str = "rows";
@@ -331,14 +334,9 @@ impl Store for RedisStore {
     }
 
     fn allocate_unique_key(&self, table: &str) -> Result<u64> {
+        let unique = &*key_of(table, UNIQUE);
         // A repeated call only skips a number.
-        let answer = self.0.run(&script::UNIQUE, (table, &[ABOUT]), &[])?;
-        let mut answer = answer.into_sequence().map_err(|_| nonsense())?.into_iter();
-        let number = unsigned(answer.next())?;
-        match unsigned(answer.next())? {
-            0 if self.0.is_marked(table, ROWS, MARK)? => Err(evicted(table)),
-            _ => Ok(number),
-        }
+        unsigned(Some(self.0.call(unique, cmd("INCR").arg(unique))?))
     }
 
     fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {

@@ -59,5 +59,4 @@ scripts! {
     PAGE: "page.lua"
     CHANGES: "changes.lua"
     TOPIC_VERSIONS: "topic_versions.lua"
-    UNIQUE: "unique.lua"
 }
