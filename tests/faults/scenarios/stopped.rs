@@ -85,8 +85,9 @@ fn high_water_mark() {
         let mut writer = stage.writer(spec);
         let proxy = Proxy::to(&writer.address);
         let mut slow = stage.program(stage.program_spec("slow", &[proxy.address()], TOPICS));
+        // On a busy machine even these reach the mark.
         writer.send(100, 1_000);
-        slow.await_delivered(100);
+        slow.await_delivered(1);
         writer.prepare(stage.either(2_500, 10_000));
         // Too short for the silence to be noticed.
         proxy.cut(&[Way::ToSubscriber]);
