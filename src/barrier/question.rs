@@ -23,6 +23,7 @@ impl Question {
         TableVersion {
             incarnation: self.incarnation,
             version: self.version,
+            tip: 0,
         }
     }
 }

@@ -147,7 +147,7 @@ impl Told {
             }
             let version = part.save(store, &self.name, &number.to_string())?;
             if let Some(seen) = &mut self.seen {
-                seen.version = seen.version.max(version);
+                *seen = seen.at(seen.version.max(version));
             }
         }
         Ok(())

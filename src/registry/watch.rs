@@ -115,8 +115,8 @@ impl<F: FnMut(&[Presence])> Observer<F> {
             return Ok((rows, false));
         }
         let now = self.store.table_version(&self.table)?;
-        let went_back = now.zip(self.seen).is_some_and(|(now, mut seen)| {
-            seen.version = seen.version.max(self.roster.version());
+        let went_back = now.zip(self.seen).is_some_and(|(now, seen)| {
+            let seen = seen.at(seen.version.max(self.roster.version()));
             now.went_back_since(&seen)
         });
         self.seen = now;

@@ -36,8 +36,9 @@
 //! they equal the positions, nothing is missing, and the age of this proof is the [staleness](Replica::staleness).
 //!
 //! **A store that goes back** to an earlier state, for example after a failover or with an older file restored, is the
-//! truth: its versions begin anew. The replica notices it when the store's version is lower than known. If a store
-//! loses its last writes and receives as many others, or more, before the next check, only [`Replica::verify`] shows it.
+//! truth: its versions begin anew. The replica notices it when the store's version is lower than known, or another
+//! write's. If a store loses its last writes and receives more others before the next check, only [`Replica::verify`]
+//! shows it.
 //!
 //! **Cost.** A store without [`Store::topic_versions`] and [`Store::changes`] is listed instead: at every check, or,
 //! with [`Store::table_version`], at every check that finds a new version.

@@ -76,7 +76,7 @@ impl ChangePage {
         };
         Ok(ChangePage {
             changes: items,
-            version: TableVersion { version, ..table },
+            version: table.at(version),
             more,
         })
     }

@@ -167,13 +167,13 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Returns the state of the table; `None` if the store does not keep it. The cost does not depend on the size of
     /// the table.
     ///
-    /// The version rises with every write of the table, including deletes and [`Store::delete_table`]. So if both
-    /// numbers are the same as before, nothing was changed in between. If the incarnation is another one, or the
-    /// version is lower, the store went back: its present content is the truth, and its versions begin anew.
+    /// The version rises with every write of the table, including deletes and [`Store::delete_table`]. So if all
+    /// numbers are the same as before, nothing was changed in between. If the store went back
+    /// ([`TableVersion::went_back_since`]), its present content is the truth, and its versions begin anew.
     ///
-    /// One case does not show: a store that lost its last writes, as Redis may with its master, and then took as many
-    /// others, or more, before the next look. The incarnation is then the same, and the version not lower. A reader
-    /// that compares its rows finds those whose version or value differs.
+    /// One case does not show: a store that lost its last writes, as Redis may with its master, and then took more
+    /// others before the next look. The incarnation is then the same, and the version higher. A reader that compares
+    /// its rows finds those whose version or value differs.
     ///
     /// # Errors
     /// The errors of an outage.

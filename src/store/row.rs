@@ -28,7 +28,7 @@ pub struct StoredTable {
     pub rows: Option<u64>,
 }
 
-/// State of a table: its incarnation, and the version of its last write.
+/// State of a table: its incarnation, and its last write.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct TableVersion {
     /// A random number that the table gets with its first write, and a new one when it begins anew: after `FLUSHALL`,
@@ -36,11 +36,23 @@ pub struct TableVersion {
     pub incarnation: u64,
     /// The highest version given so far; 0 if none was.
     pub version: u64,
+    /// A number of the write that was given this version, which another write would not have; 0 if it is unknown, or if
+    /// the store never loses a write.
+    pub tip: u64,
 }
 
 impl TableVersion {
-    /// Returns true if the store went back since `seen`: to another incarnation, or to an earlier version.
+    /// Returns true if the store went back since `seen`: to another incarnation, to an earlier version, or to one from
+    /// which another write has come to the same version.
     pub fn went_back_since(&self, seen: &TableVersion) -> bool {
-        seen.version > 0 && (self.incarnation != seen.incarnation || self.version < seen.version)
+        let is_other_write = self.tip != seen.tip && self.tip != 0 && seen.tip != 0;
+        let is_earlier = self.version < seen.version || self.version == seen.version && is_other_write;
+        seen.version > 0 && (self.incarnation != seen.incarnation || is_earlier)
+    }
+
+    /// The state at this version, of whose write nothing is known if it is another one.
+    pub(crate) fn at(self, version: u64) -> TableVersion {
+        let tip = if version == self.version { self.tip } else { 0 };
+        TableVersion { version, tip, ..self }
     }
 }

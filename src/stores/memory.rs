@@ -229,6 +229,7 @@ impl Table {
             version => TableVersion {
                 incarnation: self.incarnation,
                 version,
+                tip: 0,
             },
         }
     }

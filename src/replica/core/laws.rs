@@ -178,6 +178,28 @@ fn updates_from_before_a_store_went_back_do_no_harm() {
     }
 }
 
+/// A failover loses the last writes, and as many others are made before the next check, which nobody hears of.
+#[test]
+fn as_many_other_writes_show_that_the_store_went_back() {
+    for seed in 0..200 {
+        let mut play = Play::new(seed, Kind::Full, CHECK_INTERVAL);
+        play.be_punctual();
+        (0..10).for_each(|_| play.write(Fate::Told));
+        play.pass(2 * CHECK_INTERVAL).unwrap();
+        let before = play.back_up();
+        (0..4).for_each(|_| play.write(Fate::Told));
+        play.pass(2 * CHECK_INTERVAL).unwrap();
+        let lost = play.back_up();
+        play.restore(before);
+        while play.back_up().version < lost.version {
+            play.write(Fate::Dropped);
+        }
+        play.calm().unwrap();
+        play.judge().unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+        assert!(play.counted()["went_back"] > 0, "seed {seed}");
+    }
+}
+
 /// A failover loses the last writes, and as many others are made and published before the next check. An update that is
 /// not newer than the position, but newer than its row, shows it.
 #[test]
@@ -211,6 +233,7 @@ fn a_check_during_the_first_listing_counts() {
         Base::of_table(TableVersion {
             incarnation: 1,
             version,
+            tip: 0,
         })
     };
     for found in [0, 2] {

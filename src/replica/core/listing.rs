@@ -27,8 +27,8 @@ impl<T> Core<T> {
         let heard = running.heard;
         // Without versions from the store: the listing includes everything heard of before.
         let unknown = Base::of_table(TableVersion {
-            incarnation: 0,
             version: heard,
+            ..TableVersion::default()
         });
         if let Some(listing) = &mut running.listing {
             listing.suspects.extend(held);
@@ -107,7 +107,7 @@ impl<T> Core<T> {
             let before = standing.position.unwrap_or_default();
             standing.position = Some(TableVersion {
                 incarnation: version.incarnation,
-                version: before.version,
+                ..before
             });
             standing.heard = standing.heard.max(version.version);
             standing.advance(version.version.max(table), now, self.times.patience);

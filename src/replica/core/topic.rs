@@ -43,7 +43,7 @@ pub(in crate::replica) enum Want {
 /// A topic's version in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::replica) struct Base {
-    /// The last version of the topic, or of the table if the topic's is unknown.
+    /// The last version of the topic, or of the table if the topic's is unknown; with the table's tip.
     pub(in crate::replica) version: TableVersion,
     /// The last version of the table.
     pub(in crate::replica) table: u64,
@@ -60,10 +60,9 @@ impl Base {
 
     /// The version of each topic.
     pub(in crate::replica) fn of_each(versions: &TopicVersions) -> impl Iterator<Item = Base> {
-        let incarnation = versions.table.incarnation;
-        let table = versions.table.version;
+        let (stands, table) = (versions.table, versions.table.version);
         let base = move |&version| Base {
-            version: TableVersion { incarnation, version },
+            version: TableVersion { version, ..stands },
             table,
         };
         versions.versions.iter().map(base)

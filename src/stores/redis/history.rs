@@ -11,7 +11,10 @@ use crate::update::Topic;
 impl Inner {
     pub(super) fn table_version(&self, table: &str) -> Result<TableVersion> {
         let about = &*key_of(table, ABOUT);
-        let answer = self.call(about, cmd("HMGET").arg(about).arg("version").arg("incarnation"))?;
+        let answer = self.call(
+            about,
+            cmd("HMGET").arg(about).arg("version").arg("incarnation").arg("tip"),
+        )?;
         let mut answer = answer.into_sequence().map_err(|_| nonsense())?.into_iter();
         read_version(&mut answer)
     }
@@ -84,27 +87,30 @@ impl Inner {
             });
         }
         if let Some(last) = page.changes.last().filter(|_| more) {
-            page.version.version = last.version;
+            page.version = now.at(last.version);
         }
         Ok(Changes::Page(page))
     }
 }
 
-/// Reads the version and then the incarnation of a table.
+/// Reads the version of a table, and the writes with which it began and that was the last.
 fn read_version(answer: &mut impl Iterator<Item = Value>) -> Result<TableVersion> {
-    let (version, token) = (answer.next().unwrap_or_default(), answer.next());
+    let version = answer.next().unwrap_or_default();
+    let (first, last) = (answer.next(), answer.next());
     let Some(version) = decimal(version)? else {
         return Ok(TableVersion::default());
     };
+    // The session and number of a write, as one number.
+    let number = |write| match write {
+        Some(Value::BulkString(write)) => write
+            .iter()
+            .fold(0, |number: u64, byte| number.rotate_left(8) ^ u64::from(*byte)),
+        _ => 0,
+    };
     Ok(TableVersion {
-        // The session and number of the write that the table began with, as one number.
-        incarnation: match token {
-            Some(Value::BulkString(token)) => token
-                .iter()
-                .fold(0, |number: u64, byte| number.rotate_left(8) ^ u64::from(*byte)),
-            _ => 0,
-        },
+        incarnation: number(first),
         version,
+        tip: number(last),
     })
 }
 

@@ -8,6 +8,7 @@
 -- topic if the client did not name one. So a repeated write is recognized, however many were made in between, and a
 -- late one is refused. If a repeated write did nothing, its session has only its number and the table's version, so that
 -- its first try, if it arrives only now, does nothing either.
+-- `about` also has the `version` of the last write, which is the `tip`: its session and number.
 -- A repeated write has `within`: its first try was within so many milliseconds.
 local rows, about, deletes, keys, topics, order = unpack(KEYS)
 local session, number, within = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -25,7 +26,7 @@ local function count_of(...)
     return count
 end
 
-local last, kept = unpack(call('HMGET', about, 'version', session))
+local last, kept, tip = unpack(call('HMGET', about, 'version', session, 'tip'))
 if kept then
     local made = unpack_bytes('>I8', kept)
     if made == number and #kept > 16 then

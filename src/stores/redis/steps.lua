@@ -29,9 +29,10 @@ end
 
 -- Gives the table and the session their new values.
 local function note(version, made)
-    local back = {'HSET', about, 'version', last or 0, session, kept or NEVER}
-    step(back, 'HSET', about, 'version', version, session, made)
-    if tonumber(version) > 0 and tonumber(last or 0) == 0 then
+    local is_raised = tonumber(version) > tonumber(last or 0)
+    local back = {'HSET', about, 'version', last or 0, session, kept or NEVER, 'tip', tip or ''}
+    step(back, 'HSET', about, 'version', version, session, made, 'tip', is_raised and session .. number or tip or '')
+    if is_raised and tonumber(last or 0) == 0 then
         step({'HDEL', about, 'incarnation'}, 'HSET', about, 'incarnation', session .. number)
     end
 end

@@ -1,8 +1,8 @@
--- The table's version, incarnation and the version of its delete, and for each topic the version of its last write, if
--- it has one.
+-- The table's version, incarnation, tip and the version of its delete, and for each topic the version of its last
+-- write, if it has one.
 local rows, about = unpack(KEYS)
 local call = redis.call
-local stands = call('HMGET', about, 'version', 'incarnation', 'deleted')
+local stands = call('HMGET', about, 'version', 'incarnation', 'tip', 'deleted')
 if call('HEXISTS', about, 'exists') ~= call('HEXISTS', rows, '\255') then
     return {2}
 end

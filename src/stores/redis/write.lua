@@ -105,7 +105,7 @@ local reply = topic ~= '' and not before and numbers or {0, numbers, of_topic, b
 -- As with `step`, without its cost.
 if what == 'set' then
     local pcall = redis.pcall
-    call('HSET', about, 'version', next_version, session, made)
+    call('HSET', about, 'version', next_version, session, made, 'tip', session .. number)
     local done = pcall('HSET', rows, key, row, stands, stands_now, note_at, note_of)
     if message and type(done) == 'number' then
         done = pcall('PUBLISH', of_topic, message)
@@ -118,7 +118,7 @@ if what == 'set' then
     end
     local backs = {
         pcall('HSET', rows, key, packed, stands, standing),
-        pcall('HSET', about, 'version', last, session, kept or NEVER),
+        pcall('HSET', about, 'version', last, session, kept or NEVER, 'tip', tip or ''),
         pcall('HDEL', rows, note_at),
     }
     for _, back in ipairs(backs) do

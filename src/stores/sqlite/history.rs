@@ -15,6 +15,7 @@ pub(super) fn table_version(reader: &Connection, file: u64, table: &str) -> Resu
             // A copy of the file is another incarnation: it may be older.
             incarnation: row.get::<_, i64>(0)?.cast_unsigned() ^ file,
             version: unsigned(row, 1)?,
+            tip: 0,
         })
     });
     Ok(state.optional()?.unwrap_or_default())

@@ -40,7 +40,11 @@ impl Play {
             Kind::Plain => return None,
         };
         Some(Base {
-            version: TableVersion { incarnation, version },
+            version: TableVersion {
+                incarnation,
+                version,
+                tip: self.store.tip,
+            },
             table,
         })
     }
@@ -74,6 +78,7 @@ impl Play {
                 let stands = TableVersion {
                     incarnation: store.incarnation,
                     version: store.version,
+                    tip: store.tip,
                 };
                 if self.kind != Kind::Full || stands.went_back_since(&since) || since.version < store.forgotten {
                     self.core.list_instead(*id, topic, now);
@@ -84,10 +89,7 @@ impl Play {
                 let more = changes.len() > PAGE;
                 changes.truncate(PAGE);
                 let version = match changes.last() {
-                    Some((version, _)) if more => TableVersion {
-                        version: *version,
-                        ..stands
-                    },
+                    Some((version, _)) if more => stands.at(*version),
                     _ => stands,
                 };
                 for (version, place) in changes {

@@ -60,6 +60,7 @@ pub(super) struct Row {
 pub(super) struct Contents {
     pub(super) incarnation: u64,
     pub(super) version: u64,
+    pub(super) tip: u64,
     pub(super) rows: BTreeMap<usize, Row>,
     pub(super) last: [u64; 3],
     /// By topic: the last change of each key.
@@ -99,6 +100,8 @@ pub(super) struct Play {
     pub(super) backups: Vec<Contents>,
     pub(super) is_away: bool,
     pub(super) incarnations: u64,
+    /// The number of writes to this store, and to those that were lost.
+    pub(super) writes: u64,
     pub(super) made: Vec<Made>,
     pub(super) went_back: bool,
     pub(super) net: Vec<(Instant, DbUpdate)>,
@@ -142,6 +145,7 @@ impl Play {
             backups: Vec::new(),
             is_away: false,
             incarnations: 0,
+            writes: 0,
             made: Vec::new(),
             went_back: false,
             net: Vec::new(),
@@ -219,7 +223,7 @@ impl Play {
     }
 
     /// Restores an earlier state. The replica reads the store before, so that it has seen the versions that are lost,
-    /// and after, before the versions reach the old ones again; otherwise only a comparison of rows would show it.
+    /// and after, before the versions pass the old ones again; otherwise only a comparison of rows would show it.
     pub(super) fn go_back(&mut self) -> Result<(), String> {
         self.look()?;
         let Some(earlier) = self.chance.choice(&self.backups).cloned() else {
@@ -252,6 +256,8 @@ impl Play {
             return;
         }
         self.store.version += 1;
+        self.writes += 1;
+        self.store.tip = self.writes;
         let version = self.store.version;
         for (key, row) in std::mem::take(&mut self.store.rows) {
             self.made.push(Made {
@@ -329,6 +335,8 @@ impl Play {
             store.incarnation = self.incarnations;
         }
         store.version += 1;
+        self.writes += 1;
+        store.tip = self.writes;
         let version = store.version;
         store.log[of].retain(|_, key| *key != place);
         store.log[of].insert(version, place);
