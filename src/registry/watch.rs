@@ -71,7 +71,7 @@ impl fmt::Debug for Watch {
 /// The thread that reads the table.
 struct Observer<F> {
     roster: Roster,
-    /// The table's version at the last look.
+    /// The state of the table at the last look.
     seen: Option<TableVersion>,
     store: Arc<dyn Store>,
     table: String,
@@ -107,19 +107,18 @@ impl<F: FnMut(&[Presence])> Observer<F> {
     /// Reads the rows; also returns true if the store went back since the last look, which is checked only if a row is
     /// older or missing.
     fn read(&mut self) -> Result<(Vec<Row>, bool)> {
-        if self.seen.is_none_or(|seen| seen.version == 0) {
-            self.seen = self.store.table_version(&self.table)?;
-        }
+        let before = self.store.table_version(&self.table)?;
+        let seen = std::mem::replace(&mut self.seen, before);
         let rows = self.store.entries(&self.table, None).collect::<Result<Vec<Row>>>()?;
         if !self.roster.has_less(&rows) {
             return Ok((rows, false));
         }
-        let now = self.store.table_version(&self.table)?;
-        let went_back = now.zip(self.seen).is_some_and(|(now, seen)| {
+        // The store may have gone back since.
+        self.seen = self.store.table_version(&self.table)?;
+        let went_back = self.seen.zip(seen.or(before)).is_some_and(|(now, seen)| {
             let seen = seen.at(seen.version.max(self.roster.version()));
             now.went_back_since(&seen)
         });
-        self.seen = now;
         if went_back {
             log::warn!(
                 "the watch of table {:?}: the store went back to an earlier state",

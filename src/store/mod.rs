@@ -172,7 +172,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// ([`TableVersion::went_back_since`]), its present content is the truth, and its versions begin anew.
     ///
     /// One case does not show: a store that lost its last writes, as Redis may with its master, and then took more
-    /// others before the next look. The incarnation is then the same, and the version higher. A reader that compares
+    /// others (without a tip: as many) before the next look. The incarnation is then the same, and the version higher. A reader that compares
     /// its rows finds those whose version or value differs.
     ///
     /// # Errors

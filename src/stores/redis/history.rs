@@ -100,17 +100,18 @@ fn read_version(answer: &mut impl Iterator<Item = Value>) -> Result<TableVersion
     let Some(version) = decimal(version)? else {
         return Ok(TableVersion::default());
     };
-    // The session and number of a write, as one number.
-    let number = |write| match write {
-        Some(Value::BulkString(write)) => write
-            .iter()
-            .fold(0, |number: u64, byte| number.rotate_left(8) ^ u64::from(*byte)),
-        _ => 0,
+    // The session and number of a write, as one number. The first one is compared between processes of all versions.
+    let bytes = |write| match write {
+        Some(Value::BulkString(write)) => write,
+        _ => Vec::new(),
     };
+    let first = bytes(first).into_iter().map(u64::from);
+    let last = bytes(last).into_iter().map(u64::from);
     Ok(TableVersion {
-        incarnation: number(first),
+        incarnation: first.fold(0, |number: u64, byte| number.rotate_left(8) ^ byte),
         version,
-        tip: number(last),
+        // FNV-1, from 0, which means unknown.
+        tip: last.fold(0, |number: u64, byte| number.wrapping_mul(0x0100_0000_01b3) ^ byte),
     })
 }
 
