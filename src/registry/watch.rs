@@ -115,7 +115,8 @@ impl<F: FnMut(&[Presence])> Observer<F> {
         }
         // The store may have gone back since.
         self.seen = self.store.table_version(&self.table)?;
-        let went_back = self.seen.zip(seen.or(before)).is_some_and(|(now, seen)| {
+        let seen = seen.filter(|seen| seen.version > 0).or(before);
+        let went_back = self.seen.zip(seen).is_some_and(|(now, seen)| {
             let seen = seen.at(seen.version.max(self.roster.version()));
             now.went_back_since(&seen)
         });

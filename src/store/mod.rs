@@ -172,8 +172,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// ([`TableVersion::went_back_since`]), its present content is the truth, and its versions begin anew.
     ///
     /// One case does not show: a store that lost its last writes, as Redis may with its master, and then took more
-    /// others (without a tip: as many) before the next look. The incarnation is then the same, and the version higher. A reader that compares
-    /// its rows finds those whose version or value differs.
+    /// others before the next look (without a tip: as many). The incarnation is then the same, and the version not
+    /// lower. A reader that compares its rows finds those whose version or value differs.
     ///
     /// # Errors
     /// The errors of an outage.
