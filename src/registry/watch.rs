@@ -108,18 +108,19 @@ impl<F: FnMut(&[Presence])> Observer<F> {
     /// older or missing.
     fn read(&mut self) -> Result<(Vec<Row>, bool)> {
         let before = self.store.table_version(&self.table)?;
-        let seen = std::mem::replace(&mut self.seen, before);
         let rows = self.store.entries(&self.table, None).collect::<Result<Vec<Row>>>()?;
         if !self.roster.has_less(&rows) {
+            self.seen = before;
             return Ok((rows, false));
         }
         // The store may have gone back since.
-        self.seen = self.store.table_version(&self.table)?;
-        let seen = seen.filter(|seen| seen.version > 0).or(before);
-        let went_back = self.seen.zip(seen).is_some_and(|(now, seen)| {
+        let now = self.store.table_version(&self.table)?;
+        let seen = self.seen.filter(|seen| seen.version > 0).or(before);
+        let went_back = now.zip(seen).is_some_and(|(now, seen)| {
             let seen = seen.at(seen.version.max(self.roster.version()));
             now.went_back_since(&seen)
         });
+        self.seen = now;
         if went_back {
             log::warn!(
                 "the watch of table {:?}: the store went back to an earlier state",
