@@ -51,6 +51,21 @@ fn a_redis_that_was_flushed() {
     assert!(!stands(&store).went_back_since(&seen));
 }
 
+/// As after a failover that lost the last write.
+#[cfg(feature = "redis")]
+#[test]
+fn a_redis_that_took_another_write_instead() {
+    let server = crate::servers::Server::start();
+    let options = StoreOptions::default();
+    let store = tablecast::stores::redis::RedisStore::new(&server.address(), options, &Default::default()).unwrap();
+    let seen = six_writes(&store);
+    server.ask::<()>(&["HSET", "tablecast{1:t}/about", "version", "5"]);
+    store.create("t", "d", "x", &Topic::ALL).unwrap();
+    let now = stands(&store);
+    assert_eq!((now.incarnation, now.version), (seen.incarnation, seen.version));
+    assert!(now.went_back_since(&seen) && !now.went_back_since(&now));
+}
+
 #[cfg(feature = "sqlite")]
 #[test]
 fn a_file_that_was_replaced() {
