@@ -1,10 +1,10 @@
 //! Requests about keys: to the right server of a cluster, and repeated if a server is lost.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
-use ::redis::{Arg, Cmd, ServerError, ServerErrorKind, Value, cmd, from_redis_value};
+use ::redis::{Arg, Cmd, ServerError, ServerErrorKind, Value, cmd};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
@@ -15,11 +15,11 @@ use super::conn::Conn;
 use super::node::Node;
 use super::options::RedisOptions;
 use super::pool::Pool;
-use super::slots::{key_in, slot};
+use super::slots::slot;
 use super::stream::Limit;
 
 /// Makes requests, from any thread.
-pub(crate) struct Client(Pool);
+pub(crate) struct Client(pub(super) Pool);
 
 /// A request that may be repeated: a read, or a write that notices its repetition.
 pub(crate) struct Request<'a> {
@@ -35,7 +35,7 @@ pub(crate) struct Request<'a> {
 }
 
 /// The outcome of one try.
-enum Outcome {
+pub(super) enum Outcome {
     Answer(Value),
     Elsewhere(Redirect),
     /// Some keys are missing, and may be where the slot is moved to, or from.
@@ -55,7 +55,7 @@ enum Outcome {
 }
 
 /// A server's statement that another one has the slot, or, with `ask`, the keys of this request.
-struct Redirect {
+pub(super) struct Redirect {
     node: Node,
     from: Node,
     ask: bool,
@@ -63,9 +63,6 @@ struct Redirect {
 
 /// How many redirects of a request in a row are followed at once.
 const MAX_REDIRECTS: u32 = 8;
-
-/// How many keys a server looks at for a part of a listing, which blocks it.
-const SCANNED: usize = 1000;
 
 impl Client {
     /// A client without connections yet.
@@ -132,98 +129,6 @@ impl Client {
         }
     }
 
-    /// The keys that match a pattern, of all servers, which are asked for a part at a time. `timeout` is the time limit
-    /// of each part. Keys that are moved to another server meanwhile may be missing.
-    ///
-    /// # Errors
-    /// As [`Client::call`].
-    pub(crate) fn scan(&self, pattern: &str, timeout: Duration) -> Result<BTreeSet<Vec<u8>>> {
-        let (pool, options) = (&self.0, self.0.options());
-        let mut limit = Limit::until(thread::deadline(timeout));
-        let mut retries = 0;
-        let mut wait = options.reconnect_interval;
-        loop {
-            let error = match self.scan_once(pattern, timeout, &mut limit) {
-                Err(e) if e.is_transient() => e,
-                result => return result,
-            };
-            pool.doubt();
-            if retries == options.retries || limit.is_over() {
-                return Err(self.failed(give_up(false, limit), error));
-            }
-            pool.pause(limit, wait);
-            retries += 1;
-            wait = options.next_wait(wait);
-        }
-    }
-
-    /// As [`Client::scan`], without repetition; each part that was read renews the limit.
-    fn scan_once(&self, pattern: &str, timeout: Duration, limit: &mut Limit<'_>) -> Result<BTreeSet<Vec<u8>>> {
-        let moved = || Error::new(ErrorKind::Unavailable, "slots got other masters while keys were listed");
-        let owners = self.0.owners(*limit)?;
-        let mut found = BTreeSet::new();
-        let mut asked = BTreeSet::new();
-        for (slot, node) in owners.iter().filter(|(_, node)| asked.insert(node)) {
-            // A request with a key finds the server wherever it can be reached; one without any could be another's.
-            let key = key_in(*slot);
-            let mut exists = cmd("EXISTS");
-            let request = Request {
-                key: &key,
-                command: exists.arg(key.as_slice()),
-                script: None,
-                again: None,
-                writes: false,
-            };
-            self.call(&request, timeout)?;
-            if self.0.node_of(*slot, *limit)?.port != node.port {
-                return Err(moved());
-            }
-            let mut cursor = b"0".to_vec();
-            loop {
-                let mut scan = cmd("SCAN");
-                scan.arg(cursor.as_slice())
-                    .arg("MATCH")
-                    .arg(pattern)
-                    .arg("COUNT")
-                    .arg(SCANNED);
-                let answer = self.ask(node, &scan, *limit)?;
-                let part: Option<(Vec<u8>, Vec<Vec<u8>>)> = from_redis_value(answer).ok();
-                let (next, keys) = part.ok_or_else(unexpected)?;
-                found.extend(keys);
-                *limit = Limit::until(thread::deadline(timeout));
-                cursor = next;
-                if cursor == b"0" {
-                    break;
-                }
-            }
-        }
-        // Each server may name the others as it sees them.
-        let places =
-            |owners: &[(u16, Node)]| -> Vec<_> { owners.iter().map(|(slot, node)| (*slot, node.port)).collect() };
-        match places(&self.0.owners(*limit)?) == places(&owners) {
-            true => Ok(found),
-            false => Err(moved()),
-        }
-    }
-
-    /// Makes a request at a server, whoever has which slot.
-    fn ask(&self, node: &Node, command: &Cmd, limit: Limit<'_>) -> Result<Value> {
-        let mut missed = unexpected();
-        for place in self.0.places(node, None) {
-            match self.attempt_at(&place, (command, None), None, limit) {
-                Outcome::Answer(value) => return Ok(value),
-                Outcome::NotReached(e) => missed = e,
-                Outcome::Elsewhere(_) | Outcome::NoScript => return Err(unexpected()),
-                Outcome::Incomplete(e)
-                | Outcome::NotYet(e)
-                | Outcome::Lost(e)
-                | Outcome::Unknown(e)
-                | Outcome::Never(e) => return Err(e),
-            }
-        }
-        Err(missed)
-    }
-
     /// Tries one possible address of the server after another, until one answers.
     fn attempt(
         &self,
@@ -267,7 +172,7 @@ impl Client {
     }
 
     /// Makes one try at one address. `asking` is the server that has redirected only this request.
-    fn attempt_at(
+    pub(super) fn attempt_at(
         &self,
         place: &Node,
         (command, script): (&Cmd, Option<&str>),
@@ -339,7 +244,7 @@ impl Client {
         has_none
     }
 
-    fn failed(&self, kind: ErrorKind, cause: Error) -> Error {
+    pub(super) fn failed(&self, kind: ErrorKind, cause: Error) -> Error {
         Error::new(kind, self.0.servers().to_string()).with_source(cause)
     }
 }
@@ -457,11 +362,7 @@ impl fmt::Debug for Client {
     }
 }
 
-fn unexpected() -> Error {
-    Error::new(ErrorKind::Malformed, "unexpected reply from Redis")
-}
-
-fn give_up(is_unconfirmed: bool, limit: Limit<'_>) -> ErrorKind {
+pub(super) fn give_up(is_unconfirmed: bool, limit: Limit<'_>) -> ErrorKind {
     match is_unconfirmed {
         true => ErrorKind::Unconfirmed,
         false if limit.is_over() => ErrorKind::Timeout,

@@ -29,6 +29,7 @@ mod poller;
 mod pool;
 mod reply;
 mod rivals;
+mod scan;
 mod sentinel;
 mod sentinels;
 mod slots;
