@@ -25,12 +25,12 @@ fn main() -> Result<()> {
     let ports = replica.table(LPORT)?;
     let by_chassis = ports.index(|port: &Entry<LogicalPort>| [port.row.chassis.clone()]);
     let _guard = ports.on_change(|change: &RowChange<LogicalPort>| match change {
-        RowChange::Added { row } => println!("{} is on {}", row.key, row.row.chassis),
+        RowChange::Added { new } => println!("{} is on {}", new.key, new.row.chassis),
         RowChange::Changed { old, new } => {
             println!("{} moves from {} to {}", new.key, old.row.chassis, new.row.chassis);
         }
         RowChange::Removed { key, .. } => println!("{key} is gone"),
-        RowChange::Malformed { row, .. } => println!("{}: {}", row.key, row.error),
+        RowChange::Malformed { new, .. } => println!("{}: {}", new.key, new.error),
     });
     replica.wait_synced(LIMIT)?;
 

@@ -40,7 +40,10 @@ fn two_nodes_hear_each_other() {
 fn a_node_that_stops_says_goodbye_and_can_begin_anew() {
     within(LIMIT, || {
         let config = Config::in_memory("node-stops");
-        let node = Node::open(&config).unwrap();
+        let store = MemoryStore::new();
+        store.create("t", "k", "v", &Topic::ALL).unwrap();
+        let node = Node::builder(&config).store(Arc::new(store)).open().unwrap();
+        assert!(node.store().unwrap().get("t", "k", None).is_ok());
         let subscriber = node.subscriber().unwrap();
         drop(node.publisher().unwrap());
         subscriber.wait_live(LONG).unwrap();
@@ -50,6 +53,8 @@ fn a_node_that_stops_says_goodbye_and_can_begin_anew() {
         let again = node.subscriber().unwrap();
         assert!(!Arc::ptr_eq(&again, &subscriber));
         assert!(again.is_running());
+        // The given store stays.
+        assert!(node.store().unwrap().get("t", "k", None).is_ok());
         drop(node);
         assert!(!again.is_running());
         assert_ne!(again.status().addresses[0].state, AddressState::Live);

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use parking_lot::ReentrantMutex;
+use parking_lot::{Mutex, ReentrantMutex};
 
-use super::{Node, Parts};
+use super::Node;
 use crate::config::Config;
 use crate::drivers::Drivers;
 use crate::error::{Error, ErrorHook, Result};
@@ -20,7 +20,8 @@ pub struct NodeBuilder {
     drivers: Drivers,
     stores: Stores,
     hook: Option<ErrorHook>,
-    parts: Parts,
+    network: Option<Arc<dyn Driver>>,
+    store: Option<Arc<dyn Store>>,
 }
 
 impl NodeBuilder {
@@ -30,7 +31,8 @@ impl NodeBuilder {
             drivers: Drivers::new(),
             stores: Stores::new(),
             hook: None,
-            parts: Parts::default(),
+            network: None,
+            store: None,
         }
     }
 
@@ -55,13 +57,13 @@ impl NodeBuilder {
 
     /// Sets the network driver, instead of the option `pub_sub_driver`.
     pub fn network(mut self, network: Arc<dyn Driver>) -> NodeBuilder {
-        self.parts.network = Some(network);
+        self.network = Some(network);
         self
     }
 
     /// Sets the store, instead of the option `nb_db_class`.
     pub fn store(mut self, store: Arc<dyn Store>) -> NodeBuilder {
-        self.parts.given_store = Some(store);
+        self.store = Some(store);
         self
     }
 
@@ -76,7 +78,9 @@ impl NodeBuilder {
             drivers: self.drivers,
             stores: self.stores,
             hook: self.hook,
-            parts: self.parts.into(),
+            given_network: self.network,
+            given_store: self.store,
+            parts: Mutex::default(),
             making: ReentrantMutex::new(()),
             #[cfg(feature = "metrics")]
             running: Arc::default(),

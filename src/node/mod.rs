@@ -46,6 +46,7 @@ use crate::service::Service;
 use crate::store::Store;
 use crate::stores::Stores;
 use crate::subscriber::Subscriber;
+use crate::transport::Driver;
 use crate::update::DbUpdate;
 use parts::Parts;
 
@@ -68,6 +69,9 @@ pub struct Node {
     drivers: Drivers,
     stores: Stores,
     hook: Option<ErrorHook>,
+    /// The program's own, instead of those of the options.
+    given_network: Option<Arc<dyn Driver>>,
+    given_store: Option<Arc<dyn Store>>,
     parts: Mutex<Parts>,
     /// Held by the thread that makes parts.
     making: ReentrantMutex<()>,
@@ -246,7 +250,8 @@ impl Node {
         &self.running
     }
 
-    /// Stops all parts, as dropping the node does. A part that is asked for again is made anew.
+    /// Stops all parts, as dropping the node does. A part that is asked for again is made anew; a driver or store that the
+    /// node was built with stays.
     pub fn stop(&self) {
         #[cfg(feature = "metrics")]
         self.running.lock().end();

@@ -30,8 +30,6 @@ pub(super) struct Parts {
     pub(super) registration: Option<Arc<Registration>>,
     pub(super) network: Option<Arc<dyn Driver>>,
     pub(super) store: Option<Arc<dyn Store>>,
-    /// The program's own store, instead of the one of the options.
-    pub(super) given_store: Option<Arc<dyn Store>>,
 }
 
 impl Parts {
@@ -85,13 +83,15 @@ impl Node {
     }
 
     fn network(&self) -> Result<Arc<dyn Driver>> {
-        self.kept(|parts| &mut parts.network, || self.drivers.network(&self.config))
+        match &self.given_network {
+            Some(network) => Ok(Arc::clone(network)),
+            None => self.kept(|parts| &mut parts.network, || self.drivers.network(&self.config)),
+        }
     }
 
     pub(super) fn make_store(&self) -> Result<Arc<dyn Store>> {
-        let given = self.parts.lock().given_store.clone();
-        let store = match given {
-            Some(store) => store,
+        let store = match &self.given_store {
+            Some(store) => Arc::clone(store),
             None => self.stores.open(&self.config)?,
         };
         #[cfg(feature = "metrics")]
@@ -200,10 +200,9 @@ impl Node {
             return Ok(());
         }
         let store = self.store()?;
-        let is_given = self.parts.lock().given_store.is_some();
         let id = match config.publisher_id.as_str() {
             // The file is this host's, which may be a container with another name each time.
-            "" if config.nb_db_class == "sqlite" && !is_given => config.multiproc_address(),
+            "" if config.nb_db_class == "sqlite" && self.given_store.is_none() => config.multiproc_address(),
             "" => format!("{} {}", host_name(), config.multiproc_address()),
             id => id.to_owned(),
         };

@@ -37,10 +37,10 @@ impl<T: Send + Sync + 'static, K: Ord + Clone + Send + Sync + 'static> Index<T, 
         }));
         let kept = Arc::clone(&rows);
         let follow = move |change: &RowChange<T>| match change {
-            RowChange::Added { row } | RowChange::Changed { new: row, .. } => {
+            RowChange::Added { new } | RowChange::Changed { new, .. } => {
                 // This runs the program's code, so without the lock.
-                let keys = keys(row).into_iter().collect();
-                kept.write().put(row, keys);
+                let keys = keys(new).into_iter().collect();
+                kept.write().put(new, keys);
             }
             RowChange::Removed { key, .. } => kept.write().remove(key),
             RowChange::Malformed { .. } => {}

@@ -1,6 +1,5 @@
 //! The rows of a replica and their reported changes.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::map::Keyed;
@@ -13,11 +12,12 @@ use crate::update::{Name, Topic};
 /// The changes of one row are in the order of versions, begin with [`RowChange::Added`], and end with the newest state.
 /// States in between may be skipped; none is repeated or goes back, unless the store itself went back. A state that
 /// does not decode is reported as [`RowChange::Malformed`] at any place, also before the first [`RowChange::Added`].
+#[derive(Debug)]
 pub enum RowChange<T> {
     /// The row is there.
     Added {
-        /// The row.
-        row: Arc<Entry<T>>,
+        /// The state now.
+        new: Arc<Entry<T>>,
     },
     /// The row has a new value.
     Changed {
@@ -40,7 +40,7 @@ pub enum RowChange<T> {
         /// The last state that decoded, if one did.
         old: Option<Arc<Entry<T>>>,
         /// The state now.
-        row: Arc<MalformedRow>,
+        new: Arc<MalformedRow>,
     },
 }
 
@@ -64,18 +64,18 @@ impl<T> RowChange<T> {
     /// The row's key.
     pub fn key(&self) -> &Name {
         match self {
-            RowChange::Added { row } | RowChange::Changed { new: row, .. } => &row.key,
+            RowChange::Added { new } | RowChange::Changed { new, .. } => &new.key,
             RowChange::Removed { key, .. } => key,
-            RowChange::Malformed { row, .. } => &row.key,
+            RowChange::Malformed { new, .. } => &new.key,
         }
     }
 
     /// The row's version now, or that of its delete.
     pub fn version(&self) -> u64 {
         match self {
-            RowChange::Added { row } | RowChange::Changed { new: row, .. } => row.version,
+            RowChange::Added { new } | RowChange::Changed { new, .. } => new.version,
             RowChange::Removed { version, .. } => *version,
-            RowChange::Malformed { row, .. } => row.version,
+            RowChange::Malformed { new, .. } => new.version,
         }
     }
 }
@@ -83,7 +83,7 @@ impl<T> RowChange<T> {
 impl<T> Clone for RowChange<T> {
     fn clone(&self) -> RowChange<T> {
         match self {
-            RowChange::Added { row } => RowChange::Added { row: Arc::clone(row) },
+            RowChange::Added { new } => RowChange::Added { new: Arc::clone(new) },
             RowChange::Changed { old, new } => RowChange::Changed {
                 old: Arc::clone(old),
                 new: Arc::clone(new),
@@ -93,26 +93,11 @@ impl<T> Clone for RowChange<T> {
                 old: old.clone(),
                 version: *version,
             },
-            RowChange::Malformed { old, row } => RowChange::Malformed {
+            RowChange::Malformed { old, new } => RowChange::Malformed {
                 old: old.clone(),
-                row: Arc::clone(row),
+                new: Arc::clone(new),
             },
         }
-    }
-}
-
-impl<T> fmt::Debug for RowChange<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self {
-            RowChange::Added { .. } => "Added",
-            RowChange::Changed { .. } => "Changed",
-            RowChange::Removed { .. } => "Removed",
-            RowChange::Malformed { .. } => "Malformed",
-        };
-        f.debug_struct(kind)
-            .field("key", self.key())
-            .field("version", &self.version())
-            .finish_non_exhaustive()
     }
 }
 
@@ -255,24 +240,24 @@ impl<T> Step<T> {
         }
     }
 
-    /// Joins this step and the next of the same row.
-    pub(super) fn join(&mut self, next: Step<T>) {
-        self.after = next.after;
+    /// Joins this step and the next of the same row. Returns the state in between.
+    pub(super) fn join(&mut self, next: Step<T>) -> Option<Held<T>> {
         self.version = next.version;
+        std::mem::replace(&mut self.after, next.after)
     }
 
     /// The change to report to handlers that know the state before; `None` if there is none.
     pub(super) fn told(&self) -> Option<RowChange<T>> {
         let old = self.before.as_ref().and_then(|before| before.decoded().cloned());
         match (&self.after, old) {
-            (Some(Held::Row(new)), None) => Some(RowChange::Added { row: Arc::clone(new) }),
+            (Some(Held::Row(new)), None) => Some(RowChange::Added { new: Arc::clone(new) }),
             (Some(Held::Row(new)), Some(old)) => Some(RowChange::Changed {
                 old,
                 new: Arc::clone(new),
             }),
             (Some(Held::Malformed(it)), old) => Some(RowChange::Malformed {
                 old,
-                row: Arc::clone(&it.row),
+                new: Arc::clone(&it.row),
             }),
             (None, old) => self.before.as_ref().map(|_| RowChange::Removed {
                 key: self.key.clone(),

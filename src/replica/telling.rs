@@ -15,8 +15,15 @@ use crate::error::report;
 /// The most rows reported to a new handler in one job; other jobs run in between.
 const TOLD_AT_ONCE: usize = 256;
 
-/// The row if it does not decode, and the handlers to call.
-pub(super) type Merged<T> = (Option<Arc<MalformedRow>>, Option<Telling<T>>);
+/// What follows from a change, without the table's lock.
+pub(super) struct Merged<T> {
+    /// The row, if it does not decode.
+    malformed: Option<Arc<MalformedRow>>,
+    /// The handlers to call.
+    telling: Option<Telling<T>>,
+    /// A state that the handlers are not told.
+    skipped: Option<Held<T>>,
+}
 
 impl<T> State<T> {
     /// Takes note of a change; returns what to report once the lock is free.
@@ -25,15 +32,22 @@ impl<T> State<T> {
             Some(Held::Malformed(it)) => Some(Arc::clone(&it.row)),
             _ => None,
         };
-        (malformed, self.watchers.change(step))
+        let (telling, skipped) = self.watchers.change(step);
+        Merged {
+            malformed,
+            telling,
+            skipped,
+        }
     }
 }
 
 impl<T: Send + Sync + 'static> Typed<T> {
-    pub(super) fn tell_merged(&self, (malformed, mut telling): Merged<T>, needs_word: bool) {
-        if let Some(row) = malformed {
+    pub(super) fn tell_merged(&self, merged: Merged<T>, needs_word: bool) {
+        drop(merged.skipped);
+        if let Some(row) = merged.malformed {
             report!(&row.error, self.hook.as_ref());
         }
+        let mut telling = merged.telling;
         while let Some(Telling { step, watchers }) = telling.take() {
             if watchers.is_empty() {
                 return;
@@ -62,7 +76,10 @@ impl<T: Send + Sync + 'static> Typed<T> {
     pub(super) fn watch(self: &Arc<Self>, handler: impl Handler<RowChange<T>>, here: bool) -> Guard {
         let watcher: Watcher<T> = Arc::new(Callback::new(move |change: &RowChange<T>| handler.handle(change)));
         let table = Arc::clone(self);
-        let guard = watcher.guard(move || table.state.write().watchers.sweep());
+        let guard = watcher.guard(move || {
+            let swept = table.state.write().watchers.sweep();
+            drop(swept);
+        });
         let table = Arc::clone(self);
         let begin = move || {
             let mut state = table.state.write();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::row::{RowChange, Step};
+use super::row::{Held, RowChange, Step};
 use crate::dispatcher::Callback;
 use crate::update::Name;
 
@@ -40,11 +40,13 @@ impl<T> Watchers<T> {
         }
     }
 
-    /// Takes in a change; returns it if it is to be reported now, after which [`Watchers::told`] is called.
-    pub(super) fn change(&mut self, step: Step<T>) -> Option<Telling<T>> {
+    /// Takes in a change. Returns it if it is to be reported now, after which [`Watchers::told`] is called; and a state
+    /// that is skipped, which the caller drops without the table's lock.
+    pub(super) fn change(&mut self, step: Step<T>) -> (Option<Telling<T>>, Option<Held<T>>) {
         for (_, since) in &mut self.new {
+            // What this skips is in `step`, too.
             match since.get_mut(&step.key) {
-                Some(earlier) => earlier.join(step.clone()),
+                Some(earlier) => drop(earlier.join(step.clone())),
                 None => drop(since.insert(step.key.clone(), step.clone())),
             }
         }
@@ -53,17 +55,19 @@ impl<T> Watchers<T> {
             watchers: Arc::clone(&self.live),
         };
         if self.is_alone || self.live.is_empty() {
-            return Some(telling);
+            return (Some(telling), None);
         }
         let Some(waiting) = self.busy.get_mut(&telling.step.key) else {
             self.busy.insert(telling.step.key.clone(), VecDeque::new());
-            return Some(telling);
+            return (Some(telling), None);
         };
-        match waiting.back_mut() {
-            Some(last) if Arc::ptr_eq(&last.watchers, &telling.watchers) => last.step.join(telling.step),
-            _ => waiting.push_back(telling),
+        if let Some(last) = waiting.back_mut()
+            && Arc::ptr_eq(&last.watchers, &telling.watchers)
+        {
+            return (None, last.step.join(telling.step));
         }
-        None
+        waiting.push_back(telling);
+        (None, None)
     }
 
     /// A change of this row was reported: returns the next to report.
@@ -96,15 +100,19 @@ impl<T> Watchers<T> {
         None
     }
 
-    /// Removes the handlers whose guards were dropped.
-    pub(super) fn sweep(&mut self) {
-        self.new.retain(|(watcher, _)| watcher.is_live());
-        self.edit(|live| live.retain(|watcher| watcher.is_live()));
+    /// Removes the handlers whose guards were dropped. Returns them, for the caller to drop without the table's lock:
+    /// they hold what is the program's.
+    pub(super) fn sweep(&mut self) -> impl Sized + use<T> {
+        let new = std::mem::take(&mut self.new).into_iter();
+        let (kept, gone): (_, Vec<_>) = new.partition(|(watcher, _)| watcher.is_live());
+        self.new = kept;
+        (gone, self.edit(|live| live.retain(|watcher| watcher.is_live())))
     }
 
-    fn edit(&mut self, edit: impl FnOnce(&mut Vec<Watcher<T>>)) {
+    /// Returns the handlers before.
+    fn edit(&mut self, edit: impl FnOnce(&mut Vec<Watcher<T>>)) -> Arc<Vec<Watcher<T>>> {
         let mut live = Vec::clone(&self.live);
         edit(&mut live);
-        self.live = Arc::new(live);
+        std::mem::replace(&mut self.live, Arc::new(live))
     }
 }

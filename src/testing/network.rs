@@ -15,7 +15,7 @@ use crate::store::Store;
 use crate::transport::{Driver, Inbound, Outbound, Wake};
 use crate::update::{DbUpdate, Topic};
 
-use super::faults::{Fate, Faults, Link};
+use super::faults::{Fate, Faults, Link, Rule};
 use super::inbound::FaultyInbound;
 
 /// The address of every publisher of a network, and the option that stands for it.
@@ -77,7 +77,10 @@ impl Network {
 
     /// From now on this decides on each update, when it is sent, one after the other. It must not send by itself.
     pub fn judge(&self, rule: impl FnMut(&DbUpdate) -> Fate + Send + 'static) {
-        self.faults.state.lock().rule = Some(Arc::new(Mutex::new(Box::new(rule))));
+        let rule: Rule = Box::new(rule);
+        let before = self.faults.state.lock().rule.replace(Arc::new(Mutex::new(rule)));
+        // The program's, so without the lock.
+        drop(before);
     }
 
     /// The next `count` updates have this fate, and all others pass.

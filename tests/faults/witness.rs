@@ -131,7 +131,7 @@ impl Witness {
 /// The parts of a row change, and the version before.
 pub(super) fn parts(table: &str, change: &RowChange<String>) -> (Kind, Change, Option<u64>) {
     let (kind, row, old) = match change {
-        RowChange::Added { row } => (Kind::Added, Some(row), None),
+        RowChange::Added { new } => (Kind::Added, Some(new), None),
         RowChange::Changed { old, new } => (Kind::Changed, Some(new), Some(old)),
         RowChange::Removed { old, .. } => (Kind::Removed, None, old.as_ref()),
         RowChange::Malformed { .. } => unreachable!("a text is never none"),

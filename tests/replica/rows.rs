@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{Sender, unbounded};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tablecast::replica::{MalformedRow, ReplicaOptions, ReplicaTable, RowChange};
@@ -41,10 +41,10 @@ fn it_has_what_is_there_and_what_changes() {
 
         let (changes, changed) = unbounded::<RowChange<Port>>();
         let guard = table.on_change(changes);
-        let RowChange::Added { row } = changed.recv_timeout(LONG).unwrap() else {
+        let RowChange::Added { new } = changed.recv_timeout(LONG).unwrap() else {
             panic!()
         };
-        assert_eq!((&*row.key, &row.row), ("a", &port("one")));
+        assert_eq!((&*new.key, &new.row), ("a", &port("one")));
         let version = ports.set("a", &port("two")).unwrap().unwrap();
         let RowChange::Changed { old, new } = changed.recv_timeout(LONG).unwrap() else {
             panic!()
@@ -84,10 +84,10 @@ fn a_row_that_does_not_decode_is_seen_as_such() {
         let raw = world.database.rows(text);
 
         raw.create("a", &"no port".into()).unwrap();
-        let RowChange::Malformed { old: None, row } = next() else {
+        let RowChange::Malformed { old: None, new } = next() else {
             panic!()
         };
-        let MalformedRow { key, text, error, .. } = &*row;
+        let MalformedRow { key, text, error, .. } = &*new;
         assert_eq!(
             (&**key, &**text, error.kind()),
             ("a", "\"no port\"", ErrorKind::Malformed)
@@ -97,8 +97,8 @@ fn a_row_that_does_not_decode_is_seen_as_such() {
 
         let ports = world.database.rows(PORTS);
         ports.set("a", &port("one")).unwrap();
-        let RowChange::Added { row } = next() else { panic!() };
-        assert_eq!(row.row, port("one"));
+        let RowChange::Added { new } = next() else { panic!() };
+        assert_eq!(new.row, port("one"));
         raw.set("a", &"again".into()).unwrap();
         let RowChange::Malformed { old: Some(old), .. } = next() else {
             panic!()
@@ -136,47 +136,117 @@ impl<'de> Deserialize<'de> for Touchy {
     }
 }
 
-/// A row type that reads its table when it is dropped.
+/// A row type that reads its table when it is dropped; each test has one of its own.
 #[derive(Deserialize)]
-struct Curious {
+struct Curious<const N: usize> {
     text: String,
 }
 
-const CURIOUS: Table<Curious> = Table::new("curious");
-static READ: OnceLock<ReplicaTable<Curious>> = OnceLock::new();
-static DROPPED: AtomicUsize = AtomicUsize::new(0);
+type Read = Box<dyn Fn() + Send + Sync>;
+static READS: [OnceLock<Read>; 2] = [const { OnceLock::new() }; 2];
+static DROPPED: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
 
-impl Drop for Curious {
+impl<const N: usize> Curious<N> {
+    /// From now on, rows that are dropped read the table.
+    fn wake(table: &ReplicaTable<Curious<N>>) {
+        let table = table.clone();
+        assert!(READS[N].set(Box::new(move || drop(table.len()))).is_ok());
+    }
+
+    fn text(text: &str) -> String {
+        format!(r#"{{"text":{text:?}}}"#)
+    }
+}
+
+impl<const N: usize> Drop for Curious<N> {
     fn drop(&mut self) {
-        if let Some(table) = READ.get() {
-            let _ = table.len();
-            DROPPED.fetch_add(1, Ordering::Relaxed);
+        if let Some(read) = READS[N].get() {
+            read();
+            DROPPED[N].fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
 #[test]
 fn a_row_that_comes_late_is_dropped_without_the_lock() {
+    type Row = Curious<0>;
     within(LONG, || {
         let world = World::new(0);
-        let value = |text: &str| format!(r#"{{"text":{text:?}}}"#);
-        world.store.create("curious", "k", &value("one"), &Topic::ALL).unwrap();
+        world.store.create("t", "k", &Row::text("one"), &Topic::ALL).unwrap();
         let replica = world.replica(holds(&["D"]));
-        let table = replica.table(CURIOUS).unwrap();
+        let table = replica.table(Table::<Row>::new("t")).unwrap();
         replica.wait_synced(LONG).unwrap();
-        assert!(READ.set(table.clone()).is_ok());
+        Row::wake(&table);
         world.subscriber.wait_live(LONG).unwrap();
-        let set = |text: &str| (world.store.set("curious", "k", &value(text)).unwrap(), value(text));
+        let set = |text: &str| (world.store.set("t", "k", &Row::text(text)).unwrap(), Row::text(text));
         let (two, three) = (set("two"), set("three"));
         for (version, text) in [three, two] {
-            let mut update = DbUpdate::new("curious", "k", Action::Set).value(text);
+            let mut update = DbUpdate::new("t", "k", Action::Set).value(text);
             (update.version, update.after) = (Some(version), Some(version - 1));
             world.database.publisher().send_event(&update).unwrap();
         }
         // The first row, and the second, which comes after the third.
-        eventually(LONG, || DROPPED.load(Ordering::Relaxed) >= 2);
+        eventually(LONG, || DROPPED[0].load(Ordering::Relaxed) >= 2);
         replica.wait_current(LONG).unwrap();
         assert_eq!(table.get("k").unwrap().unwrap().row.text, "three");
+    });
+}
+
+/// While a handler is called with a row, the row changes several times: the states in between are skipped.
+#[test]
+fn a_row_that_is_skipped_is_dropped_without_the_lock() {
+    type Row = Curious<1>;
+    within(LONG, || {
+        let world = World::new(3);
+        world.store.create("t", "k", &Row::text("one"), &Topic::ALL).unwrap();
+        let replica = world.replica(ReplicaOptions {
+            check_interval: Duration::from_millis(50),
+            ..holds(&["D"])
+        });
+        let table = replica.table(Table::<Row>::new("t")).unwrap();
+        let (calls, called) = unbounded();
+        let (go_on, gate) = unbounded::<()>();
+        let _guard = table.on_change(move |change: &RowChange<Row>| {
+            calls.send(change.clone()).unwrap();
+            gate.recv().unwrap();
+        });
+        assert!(matches!(called.recv_timeout(LONG), Ok(RowChange::Added { .. })));
+        go_on.send(()).unwrap();
+        replica.wait_synced(LONG).unwrap();
+        Row::wake(&table);
+        for text in ["two", "three", "four"] {
+            world.store.set("t", "k", &Row::text(text)).unwrap();
+            eventually(LONG, || table.get("k").unwrap().is_some_and(|row| row.row.text == text));
+        }
+        assert!(matches!(called.recv_timeout(LONG), Ok(RowChange::Changed { new, .. }) if new.row.text == "two"));
+        eventually(LONG, || DROPPED[1].load(Ordering::Relaxed) > 0);
+        go_on.send(()).unwrap();
+        assert!(matches!(called.recv_timeout(LONG), Ok(RowChange::Changed { new, .. }) if new.row.text == "four"));
+        go_on.send(()).unwrap();
+    });
+}
+
+/// A handler owns what reads the table when it is dropped.
+#[test]
+fn a_handler_is_dropped_without_the_lock() {
+    struct Reads(ReplicaTable<String>, Sender<usize>);
+    impl Drop for Reads {
+        fn drop(&mut self) {
+            self.1.send(self.0.len()).unwrap();
+        }
+    }
+    within(LONG, || {
+        let world = World::new(0);
+        world.store.create("t", "k", "one", &Topic::ALL).unwrap();
+        let replica = world.replica(holds(&["D"]));
+        let table = replica.raw_table("t").unwrap();
+        let ((calls, called), (drops, dropped)) = (unbounded(), unbounded());
+        let reads = Reads(table.clone(), drops);
+        let guard = table.on_change(move |_: &RowChange<String>| calls.send(reads.0.len()).unwrap());
+        assert_eq!(called.recv_timeout(LONG), Ok(1));
+        replica.wait_current(LONG).unwrap();
+        drop(guard);
+        assert_eq!(dropped.recv_timeout(LONG), Ok(1));
     });
 }
 

@@ -38,7 +38,7 @@ impl Told {
             let mut version = 0;
             for change in changes {
                 let next = match (change, &state) {
-                    (RowChange::Added { row }, None) => Some(Arc::clone(row)),
+                    (RowChange::Added { new }, None) => Some(Arc::clone(new)),
                     (RowChange::Changed { old, new }, Some(state)) if Arc::ptr_eq(old, state) => Some(Arc::clone(new)),
                     (RowChange::Removed { old: Some(old), .. }, Some(state)) if Arc::ptr_eq(old, state) => None,
                     _ => panic!("{key}: {change:?} after {state:?}: {changes:?}"),

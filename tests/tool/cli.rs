@@ -638,6 +638,10 @@ fn help_names_every_option_and_version_libzmq() {
                 && !short.contains("--linger-ms")
         );
     }
+    for command in ["completions", "man", "keygen"] {
+        let help = run(tablecast([command, "--help"])).stdout.join("\n");
+        assert!(help.contains("--verbose") && !help.contains("--codec"), "{help}");
+    }
     let end = run(tablecast(["--version"]));
     let libzmq = tablecast::drivers::zmq::libzmq();
     let version = format!("tablecast {}, libzmq {libzmq}", env!("CARGO_PKG_VERSION"));

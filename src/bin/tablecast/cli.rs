@@ -25,6 +25,9 @@ const COMMON: [&str; 6] = [
     "codec",
 ];
 
+/// The commands that read no options; their help shows none.
+const PLAIN: [&str; 3] = ["completions", "man", "keygen"];
+
 static VERSION: LazyLock<String> = LazyLock::new(|| format!("{}, libzmq {}", env!("CARGO_PKG_VERSION"), libzmq()));
 
 /// Notifies every interested process when a row of a database table changes.
@@ -87,7 +90,10 @@ pub(crate) enum Command {
 impl Cli {
     /// The command line with the flags of all options.
     pub(crate) fn full_command() -> clap::Command {
-        Cli::command().args(Config::options().iter().map(flag))
+        let flags = || Config::options().iter().map(flag);
+        let hide = |plain: clap::Command| plain.args(flags().map(|flag| flag.hide(true)));
+        let command = Cli::command().args(flags());
+        PLAIN.iter().fold(command, |command, plain| command.mut_subcommand(plain, hide))
     }
 
     /// Reads a command line, which begins with the name of the program.

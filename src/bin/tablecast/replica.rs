@@ -316,7 +316,7 @@ impl<'a> Line<'a> {
             topic: Some(row.topic.as_str()),
         };
         match change {
-            RowChange::Added { row: new } => Line::Added(row(new, None)),
+            RowChange::Added { new } => Line::Added(row(new, None)),
             RowChange::Changed { old, new } => Line::Changed(row(new, Some(old))),
             RowChange::Removed { key, old, version } => Line::Removed(RowLine {
                 table,
@@ -327,13 +327,13 @@ impl<'a> Line<'a> {
                 topic: old.as_ref().map(|old| old.topic.as_str()),
             }),
             // A text is never none.
-            RowChange::Malformed { row, .. } => Line::Changed(RowLine {
+            RowChange::Malformed { new, .. } => Line::Changed(RowLine {
                 table,
-                key: &row.key,
-                value: Some(&row.text),
+                key: &new.key,
+                value: Some(&new.text),
                 old: None,
-                version: row.version,
-                topic: Some(row.topic.as_str()),
+                version: new.version,
+                topic: Some(new.topic.as_str()),
             }),
         }
     }

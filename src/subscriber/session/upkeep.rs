@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::after;
 use crate::config::Resubscribe;
+use crate::error::{Error, ErrorKind};
 use crate::event::SyncReason;
 use crate::update::{Name, Topic};
 
@@ -127,6 +128,11 @@ impl Session {
                 self.act(Action::Disconnect(address.clone()));
                 self.act(Action::Connect(address.clone()));
                 self.changed();
+            }
+            Due::Unreached => {
+                let context =
+                    format!("nothing answers at {address} yet: is a publisher, or a publisher service, running there?");
+                self.act(Action::Report(Error::new(ErrorKind::Unavailable, context)));
             }
             Due::TellLost => self.tell_lost(address, now),
             Due::TellLive => {

@@ -88,7 +88,7 @@ impl Play {
         let mut version = 0;
         for change in told {
             let next = match (change, state) {
-                (RowChange::Added { row }, None) => Some((row.version, row.row)),
+                (RowChange::Added { new }, None) => Some((new.version, new.row)),
                 (RowChange::Changed { old, new }, Some(state))
                     if (old.version, old.row) == state
                         && (new.version, new.row, &new.topic) != (old.version, old.row, &old.topic) =>

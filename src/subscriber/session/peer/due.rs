@@ -43,6 +43,8 @@ pub(in crate::subscriber::session) enum Due {
     Connect,
     /// Begin the connection anew.
     Renew,
+    /// Report that the address has never been connected.
+    Unreached,
     /// Report the loss of the address.
     TellLost,
     /// Report the address live.
@@ -66,7 +68,8 @@ impl Peer {
             Phase::NoHello { assume } => assume.map(|(_, at)| at).into_iter().chain(again_at).min(),
             Phase::Stalled { renew_at, .. } => Some(renew_at),
         };
-        phase.into_iter().chain(self.lost_at).chain(self.live_at).min()
+        let reports = [self.unreached_at, self.lost_at, self.live_at];
+        reports.into_iter().flatten().chain(phase).min()
     }
 
     /// Takes out what is due; call it until it returns `None`. Input that had arrived by `drained` was read; later
@@ -78,6 +81,9 @@ impl Peer {
         drained: Instant,
         times: &Times,
     ) -> Option<Due> {
+        if self.unreached_at.take_if(|at| *at <= now).is_some() {
+            return Some(Due::Unreached);
+        }
         if self.lost_at.take_if(|at| *at <= now).is_some() {
             return Some(Due::TellLost);
         }

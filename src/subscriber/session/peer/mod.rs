@@ -40,6 +40,9 @@ const UNDELAYED: f64 = 0.3;
 /// subscribers lose a publisher, their programs do not all read the store at once.
 pub(super) const MOST_HELD: f64 = 0.5;
 
+/// Answers' time limits until it is reported that an address has never been connected.
+const UNREACHED: u32 = 5;
+
 /// The longest wait before a silent connection is begun anew.
 const MAX_RENEWAL: Duration = Duration::from_secs(5);
 
@@ -92,6 +95,8 @@ pub(super) struct Peer {
     took: Duration,
     /// The number of subscribers of the publisher.
     crowd: u32,
+    /// When to report that there has been no connection yet.
+    unreached_at: Option<Instant>,
     /// When to report that the address is lost, and that it is live.
     lost_at: Option<Instant>,
     live_at: Option<Instant>,
@@ -136,6 +141,7 @@ impl Peer {
             is_deaf: false,
             took: Duration::ZERO,
             crowd: 0,
+            unreached_at: Some(after(now, times.live_timeout * UNREACHED)),
             lost_at: None,
             live_at: None,
             retry_wait: times.retry_interval,
@@ -217,6 +223,7 @@ impl Peer {
     /// Handles a new connection. The caller probes it and calls [`Peer::probed`].
     pub(super) fn connected(&mut self, now: Instant, times: &Times) {
         self.phase = Phase::Unconfirmed;
+        self.unreached_at = None;
         self.is_deaf = false;
         self.confirmed.clear();
         self.told = false;

@@ -557,3 +557,21 @@ fn a_cut_is_noticed_in_time_also_while_a_question_has_no_answer() {
         }
     }
 }
+
+#[test]
+fn an_address_that_was_never_connected_is_reported_once() {
+    let mut world = World::with(SubscriberOptions::default());
+    world.registrations += 1;
+    world.command(Command::Connect("there".into(), world.registrations));
+    world.pass(9_999);
+    assert_eq!(world.errors, Vec::<String>::new());
+    world.pass(60_000);
+    assert_eq!(world.errors.len(), 1);
+    assert!(world.errors[0].contains("nothing answers at there yet"), "{:?}", world.errors);
+    world.connect("there");
+    // A connection that was lost is told of by an event.
+    world.disconnect("there");
+    world.listen("here");
+    world.pass(120_000);
+    assert_eq!(world.errors.len(), 1);
+}
