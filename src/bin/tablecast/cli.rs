@@ -93,7 +93,9 @@ impl Cli {
         let flags = || Config::options().iter().map(flag);
         let hide = |plain: clap::Command| plain.args(flags().map(|flag| flag.hide(true)));
         let command = Cli::command().args(flags());
-        PLAIN.iter().fold(command, |command, plain| command.mut_subcommand(plain, hide))
+        PLAIN
+            .iter()
+            .fold(command, |command, plain| command.mut_subcommand(plain, hide))
     }
 
     /// Reads a command line, which begins with the name of the program.

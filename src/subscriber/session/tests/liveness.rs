@@ -567,7 +567,11 @@ fn an_address_that_was_never_connected_is_reported_once() {
     assert_eq!(world.errors, Vec::<String>::new());
     world.pass(60_000);
     assert_eq!(world.errors.len(), 1);
-    assert!(world.errors[0].contains("nothing answers at there yet"), "{:?}", world.errors);
+    assert!(
+        world.errors[0].contains("nothing answers at there yet"),
+        "{:?}",
+        world.errors
+    );
     world.connect("there");
     // A connection that was lost is told of by an event.
     world.disconnect("there");
