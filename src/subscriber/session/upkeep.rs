@@ -131,7 +131,7 @@ impl Session {
             }
             Due::Unreached => {
                 let context =
-                    format!("nothing answers at {address} yet: is a publisher, or a publisher service, running there?");
+                    format!("no connection to {address} yet: is the address right, and does anything listen there?");
                 self.act(Action::Report(Error::new(ErrorKind::Unavailable, context)));
             }
             Due::TellLost => self.tell_lost(address, now),

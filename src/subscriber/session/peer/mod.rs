@@ -40,8 +40,8 @@ const UNDELAYED: f64 = 0.3;
 /// subscribers lose a publisher, their programs do not all read the store at once.
 pub(super) const MOST_HELD: f64 = 0.5;
 
-/// Answers' time limits until it is reported that an address has never been connected.
-const UNREACHED: u32 = 5;
+/// How long an address may stay without a first connection until that is reported.
+const UNREACHED: Duration = Duration::from_secs(10);
 
 /// The longest wait before a silent connection is begun anew.
 const MAX_RENEWAL: Duration = Duration::from_secs(5);
@@ -141,7 +141,7 @@ impl Peer {
             is_deaf: false,
             took: Duration::ZERO,
             crowd: 0,
-            unreached_at: Some(after(now, times.live_timeout * UNREACHED)),
+            unreached_at: Some(after(now, UNREACHED)),
             lost_at: None,
             live_at: None,
             retry_wait: times.retry_interval,
