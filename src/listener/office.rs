@@ -44,11 +44,13 @@ impl Post {
     pub(super) fn new(publisher: &Arc<Publisher>, hook: Option<ErrorHook>) -> Result<Post> {
         static OFFICES: Mutex<Vec<Weak<Office>>> = Mutex::new(Vec::new());
         let address = Arc::as_ptr(publisher) as usize;
+        // Dropped after the lock, since the last owner of an office waits for its thread.
+        let open: Vec<Arc<Office>>;
         let mut offices = OFFICES.lock();
         offices.retain(|office| office.strong_count() > 0);
-        let mut open = offices.iter().filter_map(Weak::upgrade);
-        let office = match open.find(|office| office.publisher == address) {
-            Some(office) => office,
+        open = offices.iter().filter_map(Weak::upgrade).collect();
+        let office = match open.iter().find(|office| office.publisher == address) {
+            Some(office) => Arc::clone(office),
             None => {
                 let (letters, received) = unbounded();
                 let runner = Runner::new(received);

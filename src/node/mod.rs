@@ -253,11 +253,13 @@ impl Node {
     /// Stops all parts, as dropping the node does. A part that is asked for again is made anew; a driver or store that the
     /// node was built with stays.
     pub fn stop(&self) {
-        #[cfg(feature = "metrics")]
-        self.running.lock().end();
         let making = self.making.lock();
         let parts = std::mem::take(&mut *self.parts.lock());
+        #[cfg(feature = "metrics")]
+        let released = self.running.lock().end();
         drop(making);
+        #[cfg(feature = "metrics")]
+        drop(released);
         parts.stop();
     }
 }

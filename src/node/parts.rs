@@ -112,7 +112,7 @@ impl Node {
         self.register(publisher.address())?;
         let publisher = Arc::new(publisher);
         #[cfg(feature = "metrics")]
-        self.running.lock().publisher.replace(Arc::clone(&publisher));
+        let _before = self.running.lock().publisher.replace(Arc::clone(&publisher));
         Ok(publisher)
     }
 
@@ -147,14 +147,16 @@ impl Node {
             let registered = subscriber.register_listen_address(&address);
             registered.map_err(|e| e.context("option publishers"))?;
         }
+        // First, since a subscriber that runs may be in the program's hook when it is dropped.
+        let store = config.discover.then(|| self.store()).transpose()?;
         subscriber.daemonize()?;
-        if config.discover {
-            let (store, follower) = (self.store()?, Arc::clone(&subscriber));
+        if let Some(store) = store {
+            let follower = Arc::clone(&subscriber);
             let discovery = Discovery::new(store, follower, &config.discover_roles, self.registry())?;
             let _before = self.parts.lock().discovery.replace(discovery);
         }
         #[cfg(feature = "metrics")]
-        self.running.lock().subscriber.replace(Arc::clone(&subscriber));
+        let _before = self.running.lock().subscriber.replace(Arc::clone(&subscriber));
         Ok(subscriber)
     }
 
@@ -187,7 +189,7 @@ impl Node {
         self.register(service.address())?;
         let service = Arc::new(service);
         #[cfg(feature = "metrics")]
-        self.running.lock().service.replace(Arc::clone(&service));
+        let _before = self.running.lock().service.replace(Arc::clone(&service));
         Ok(service)
     }
 

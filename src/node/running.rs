@@ -96,16 +96,13 @@ impl Running {
         self.notifiers.push(notifier.outline());
     }
 
-    /// Releases the parts of a node that stops. Counts of sync events and of the store's calls go on.
-    pub(super) fn end(&mut self) {
-        let measured = self.measured.take().map(|measured| Measured {
-            hears: None,
-            ..measured
-        });
-        *self = Running {
-            measured,
-            ..Running::default()
-        };
+    /// Returns the parts of a node that stops, to be dropped without the lock. Counts of sync events and of the store's
+    /// calls go on.
+    pub(super) fn end(&mut self) -> (Running, Option<Guard>) {
+        let mut before = std::mem::take(self);
+        self.measured = before.measured.take();
+        let hears = self.measured.as_mut().and_then(|measured| measured.hears.take());
+        (before, hears)
     }
 
     /// The sync events by reason, those that there were.

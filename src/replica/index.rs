@@ -38,11 +38,15 @@ impl<T: Send + Sync + 'static, K: Ord + Clone + Send + Sync + 'static> Index<T, 
         let kept = Arc::clone(&rows);
         let follow = move |change: &RowChange<T>| match change {
             RowChange::Added { new } | RowChange::Changed { new, .. } => {
-                // This runs the program's code, so without the lock.
+                // This runs the program's code, so without the lock; as does dropping what was there.
                 let keys = keys(new).into_iter().collect();
-                kept.write().put(new, keys);
+                let gone = kept.write().put(new, keys);
+                drop(gone);
             }
-            RowChange::Removed { key, .. } => kept.write().remove(key),
+            RowChange::Removed { key, .. } => {
+                let gone = kept.write().remove(key);
+                drop(gone);
+            }
             RowChange::Malformed { .. } => {}
         };
         let guard = watch(Box::new(follow));
@@ -65,25 +69,33 @@ impl<T: Send + Sync + 'static, K: Ord + Clone + Send + Sync + 'static> Index<T, 
     }
 }
 
+/// What was taken out of an index.
+type Gone<T, K> = (Vec<K>, Vec<Arc<Entry<T>>>);
+
 impl<T, K: Ord + Clone> Rows<T, K> {
-    fn put(&mut self, row: &Arc<Entry<T>>, keys: Vec<K>) {
-        self.remove(&row.key);
+    fn put(&mut self, row: &Arc<Entry<T>>, keys: Vec<K>) -> Gone<T, K> {
+        let gone = self.remove(&row.key);
         for key in &keys {
             let rows = self.by_key.entry(key.clone()).or_default();
             rows.insert(row.key.clone(), Arc::clone(row));
         }
         self.keys.insert(row.key.clone(), keys);
+        gone
     }
 
-    fn remove(&mut self, row: &str) {
-        for key in self.keys.remove(row).into_iter().flatten() {
-            if let Some(rows) = self.by_key.get_mut(&key) {
-                rows.remove(row);
-                if rows.is_empty() {
-                    self.by_key.remove(&key);
+    fn remove(&mut self, row: &str) -> Gone<T, K> {
+        let mut keys = self.keys.remove(row).unwrap_or_default();
+        let (mut rows, mut empty) = (Vec::new(), Vec::new());
+        for key in &keys {
+            if let Some(of_key) = self.by_key.get_mut(key) {
+                rows.extend(of_key.remove(row));
+                if of_key.is_empty() {
+                    empty.extend(self.by_key.remove_entry(key).map(|(key, _)| key));
                 }
             }
         }
+        keys.append(&mut empty);
+        (keys, rows)
     }
 }
 

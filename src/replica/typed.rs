@@ -122,20 +122,24 @@ impl<T: Send + Sync + 'static> Typed<T> {
     /// Merges an update, on a thread of the dispatcher.
     pub(super) fn handle_update(&self, update: &DbUpdate) {
         let now = clock::now();
-        let wanted = {
-            let state = self.state.read();
-            let wanted = state.core.wants(update, now);
-            let wanted = wanted.map(|(version, topic)| (version, Arc::clone(topic)));
-            if wanted.is_some() {
-                // Waits for memory here, under the read lock, so that readers do not wait.
-                black_box(state.core.rows.version(&update.key));
+        let (version, topic) = loop {
+            {
+                let state = self.state.read();
+                if let Some((version, topic)) = state.core.wants(update, now) {
+                    // Waits for memory here, under the read lock, so that readers do not wait.
+                    black_box(state.core.rows.version(&update.key));
+                    break (version, Arc::clone(topic));
+                }
             }
-            wanted
-        };
-        let Some((version, topic)) = wanted else {
-            // It may still show that the store went back, or cause a read.
             let before = self.went_back();
-            let wakes = self.state.write().core.handle_update(update, None, now).1;
+            let mut state = self.state.write();
+            if state.core.wants(update, now).is_some() {
+                // Since this moment, by what another thread has merged: it has to be decoded.
+                continue;
+            }
+            // It may still show that the store went back, or cause a read.
+            let wakes = state.core.handle_update(update, None, now).1;
+            drop(state);
             return self.look(before, wakes);
         };
         let text = update.value.as_deref();

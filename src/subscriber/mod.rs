@@ -109,7 +109,8 @@ impl Subscriber {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] or [`ErrorKind::Unsupported`] if the driver cannot take an address of this form. An
-    /// address without a publisher is not an error: the subscriber keeps trying to connect.
+    /// address without a publisher is not an error: the subscriber keeps trying to connect, and reports it once after ten
+    /// seconds without a connection.
     pub fn register_listen_address(&self, address: &str) -> Result<bool> {
         self.driver.check_address(address)?;
         let name = Name::from(self.driver.known_as(address));
@@ -145,16 +146,25 @@ impl Subscriber {
         let mut thread = self.thread.lock();
         let worker = self.start()?;
         let hook = self.options.hook.clone();
-        *thread = Some(thread::spawn("tc-subscriber", hook, move || worker.run())?);
+        let before = thread.replace(thread::spawn("tc-subscriber", hook, move || worker.run())?);
+        drop(thread);
+        // Waits for it, if it has panicked.
+        drop(before);
         Ok(())
     }
 
     fn start(&self) -> Result<Worker> {
+        let running = || Error::new(ErrorKind::InvalidInput, "the subscriber is running already");
+        if self.is_running() {
+            return Err(running());
+        }
+        // The driver may be the program's, so without the lock.
+        let (inbound, wake) = self.driver.inbound()?;
         let mut state = self.shared.state.lock();
         if state.is_running() {
-            return Err(Error::new(ErrorKind::InvalidInput, "the subscriber is running already"));
+            drop(state);
+            return Err(running());
         }
-        let (inbound, wake) = self.driver.inbound()?;
         let (commands, messages) = crossbeam_channel::unbounded();
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let (generation, memory) = state.begin(Channels {

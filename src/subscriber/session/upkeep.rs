@@ -130,9 +130,8 @@ impl Session {
                 self.changed();
             }
             Due::Unreached => {
-                let context =
-                    format!("no connection to {address} yet: is the address right, and does anything listen there?");
-                self.act(Action::Report(Error::new(ErrorKind::Unavailable, context)));
+                let context = format!("no connection to {address} yet; still trying");
+                self.act(Action::Report(Error::new(ErrorKind::Transport, context)));
             }
             Due::TellLost => self.tell_lost(address, now),
             Due::TellLive => {

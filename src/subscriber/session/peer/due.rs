@@ -43,7 +43,7 @@ pub(in crate::subscriber::session) enum Due {
     Connect,
     /// Begin the connection anew.
     Renew,
-    /// Report that the address has never been connected.
+    /// Report that there has been no connection since the address was registered or the subscriber started.
     Unreached,
     /// Report the loss of the address.
     TellLost,
@@ -81,8 +81,12 @@ impl Peer {
         drained: Instant,
         times: &Times,
     ) -> Option<Due> {
-        if self.unreached_at.take_if(|at| *at <= now).is_some() {
-            return Some(Due::Unreached);
+        if let Some(at) = self.unreached_at.filter(|at| *at <= now) {
+            // The word of its connection may be unread.
+            self.unreached_at = (drained < at).then(|| after(now, SOON));
+            if drained >= at {
+                return Some(Due::Unreached);
+            }
         }
         if self.lost_at.take_if(|at| *at <= now).is_some() {
             return Some(Due::TellLost);

@@ -239,6 +239,8 @@ impl Peer {
 
     /// Called when the driver could not begin to connect; it is asked again.
     pub(super) fn refused(&mut self, now: Instant, times: &Times, jitter: &mut fastrand::Rng) {
+        // The reason is reported.
+        self.unreached_at = self.unreached_at.map(|_| after(now, UNREACHED));
         if let Phase::Down { retry_at } = &mut self.phase {
             *retry_at = Some(after(now, self.retry_wait.mul_f64(1.0 - 0.2 * jitter.f64())));
             self.retry_wait = self
