@@ -130,7 +130,7 @@ impl Session {
                 self.changed();
             }
             Due::Unreached => {
-                let context = format!("no connection to {address} yet; still trying");
+                let context = format!("no connection yet to {address}; still trying");
                 self.act(Action::Report(Error::new(ErrorKind::Transport, context)));
             }
             Due::TellLost => self.tell_lost(address, now),

@@ -568,7 +568,7 @@ fn an_address_that_was_never_connected_is_reported_once() {
     world.pass(60_000);
     assert_eq!(world.errors.len(), 1);
     assert!(
-        world.errors[0].contains("no connection to there yet"),
+        world.errors[0].contains("no connection yet to there"),
         "{:?}",
         world.errors
     );
