@@ -385,7 +385,7 @@ fn hostile_peers_do_no_harm() {
             rows.put("0", &number).unwrap();
         });
         // Who first hears the writer in the middle of its numbers may be asked to read the store, a second later at most.
-        pause(Duration::from_millis(1500));
+        pause(Duration::from_secs(3));
         while watch.line_by(Instant::now()).is_some() {}
         let mut costs = [
             Cost::of("the service", &host.service),

@@ -48,7 +48,7 @@ impl Staged {
         self.child.stdout.take().unwrap().read_to_string(&mut output).unwrap();
         let status = self.child.wait().unwrap();
         // A killed process that has lost its parent takes a moment to disappear.
-        let patience = Duration::from_secs(1);
+        let patience = Duration::from_secs(5);
         eventually(patience, || processes(self.folder.path(), "").is_empty());
         assert_eq!(fs::read_dir(self.folder.path()).unwrap().count(), 0);
         (status, output)

@@ -213,7 +213,7 @@ fn while_the_store_does_not_answer_updates_wait() {
         let counts = counted(servers.iter().flat_map(|server| server.keys()));
         assert_eq!(counts.len(), 60);
         assert!(counts.values().all(|count| *count == 1), "{counts:?}");
-        no_claims_are_left(&node.store);
+        no_claims_are_left(&redis_store(&redis, LONG));
     });
 }
 

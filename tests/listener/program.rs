@@ -15,7 +15,7 @@ use tablecast::{
 };
 
 use crate::LONG;
-use crate::common::{eventually, folder_in_memory};
+use crate::common::{eventually, folder_in_memory, free_port};
 use crate::servers::Server;
 
 /// How programs reach each other.
@@ -45,7 +45,7 @@ impl World {
         let folder = folder_in_memory();
         let mut config = base(&folder);
         config.publisher_multiproc_socket = folder.path().join("publisher.sock");
-        config.publisher_port = 0;
+        config.publisher_port = free_port();
         let host = Node::open(&config).unwrap();
         config.publishers = vec![host.service().unwrap().address().unwrap()];
         World::Config {

@@ -241,9 +241,12 @@ impl Spy {
     /// Checks that nothing is sent there from now on.
     fn assert_quiet_from_now(self) -> impl FnOnce() {
         // Earlier messages are still on their way.
-        eventually(LONG, || !self.seen.is_empty());
-        pass(Duration::from_millis(300));
-        let before = self.seen.len();
+        let mut before = 0;
+        eventually(LONG, || {
+            before = self.seen.len();
+            pass(Duration::from_millis(300));
+            before > 0 && self.seen.len() == before
+        });
         move || assert_eq!(self.seen.len(), before, "something was sent to a listener that is gone")
     }
 }

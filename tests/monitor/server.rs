@@ -17,7 +17,7 @@ use crate::servers::Server;
 pub(crate) fn store(server: &Server) -> Arc<dyn Store> {
     let options = StoreOptions {
         batch_amount: 10,
-        timeout: Duration::from_millis(300),
+        timeout: Duration::from_secs(2),
         ..StoreOptions::default()
     };
     Arc::new(RedisStore::new(&server.address(), options, &RedisOptions::default()).unwrap())

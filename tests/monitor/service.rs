@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::common::within;
+use crate::common::{free_port, within};
 use crate::host::{json, service, socket};
 use crate::process::{Process, run, tablecast};
 
@@ -63,7 +63,7 @@ fn the_service_tells_what_others_write() {
     within(Duration::from_secs(60), || {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
-        let (mut service, network) = serve(folder, "0");
+        let (mut service, network) = serve(folder, &free_port().to_string());
         let mut watch = watch(&network);
         db(
             folder,

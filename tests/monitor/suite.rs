@@ -138,5 +138,7 @@ pub(crate) fn what_does_not_change_is_not_read(store: &Arc<dyn Store>) {
     eventually(LONG, || monitor.stats().skipped > before.skipped + 10);
     let after = monitor.stats();
     assert_eq!(after.rows_read, 100);
-    assert_eq!(after.polls - before.polls, after.skipped - before.skipped);
+    // One may be under way.
+    let (polls, skipped) = (after.polls - before.polls, after.skipped - before.skipped);
+    assert!(polls.abs_diff(skipped) <= 1, "{before:?} {after:?}");
 }

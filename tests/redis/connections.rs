@@ -183,6 +183,6 @@ fn threads_do_not_wait_for_each_other() {
             .map(|(_, took)| took)
             .max();
         println!("the longest of {THREADS} calls has taken {longest:?}");
-        assert!(longest.unwrap() < 2 * SECOND, "{longest:?}");
+        assert!(longest.unwrap() < 3 * SECOND, "{longest:?}");
     });
 }

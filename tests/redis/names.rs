@@ -21,7 +21,10 @@ use crate::{SECOND, driver, start, syncs, told, with};
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Time that a busy machine may add to a time limit.
-const SLACK: Duration = Duration::from_millis(300);
+const SLACK: Duration = Duration::from_secs(2);
+
+/// Less than the system waits for a name server, and more than a busy machine adds.
+const PROMPT: Duration = Duration::from_secs(3);
 
 /// In a network of its own a test has every port.
 const PORT: &str = "6379";
@@ -58,14 +61,14 @@ fn a_silent_name_server_breaks_no_time_limit() {
                 assert_eq!(error.kind(), ErrorKind::Timeout);
                 assert!(error.to_string().contains("db.test"), "{error}");
             }
-            quickly(SECOND, "drop", || drop(publisher));
+            quickly(PROMPT, "drop", || drop(publisher));
             let store = store(address, SECOND);
             let error = quickly(SECOND + SLACK, "get", || store.get("t", "k", None)).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Timeout);
             // Other servers of the address are tried in time.
             let _server = at("127.0.0.1");
             let addresses = "redis://db.test:6379,127.0.0.1:6379";
-            let publisher = self::publisher(addresses, SECOND);
+            let publisher = self::publisher(addresses, 4 * SECOND);
             for key in ["1", "2"] {
                 publisher.send_event(&update(key)).unwrap();
             }
@@ -88,7 +91,7 @@ fn a_publisher_that_lost_its_server_is_dropped_in_time() {
                 publisher.send_event(&update("k")).unwrap();
                 names.forget("db.test");
                 drop(server);
-                quickly(SECOND, "drop", || drop(publisher));
+                quickly(PROMPT, "drop", || drop(publisher));
             },
         );
     };
@@ -112,15 +115,15 @@ fn a_silent_name_server_hurts_no_other_address() {
             eventually(LONG, || (0..20).all(|n| names.asked(&format!("db{n}.test")) > 0));
             for number in 0..100 {
                 let key = number.to_string();
-                quickly(SECOND, "an update", || rig.only(&key, || send(&publisher, "D", &key)));
+                quickly(PROMPT, "an update", || rig.only(&key, || send(&publisher, "D", &key)));
             }
             syncs(&rig, &["connected"]);
-            quickly(SECOND, "unregister", || {
+            quickly(PROMPT, "unregister", || {
                 assert!(rig.subscriber.unregister_listen_address(&silent[0]));
             });
-            quickly(SECOND, "stop", || rig.subscriber.stop());
+            quickly(PROMPT, "stop", || rig.subscriber.stop());
             start(&rig, &["D"], healthy);
-            quickly(SECOND, "drop", || drop(rig));
+            quickly(PROMPT, "drop", || drop(rig));
             drop(server);
         });
     };
@@ -146,7 +149,7 @@ fn an_answer_that_comes_late_is_taken() {
             assert!(error.contains("late.test"), "{error}");
             names.tell("late.test", &["127.0.0.1"]);
             rig.subscriber.wait_live(LONG).unwrap();
-            rig.only("1", || send(&short, "D", "1"));
+            rig.only("1", || send(&publisher(address, LONG), "D", "1"));
         });
     };
     within(LIMIT, test);
@@ -295,7 +298,7 @@ fn nodes_are_reached_where_we_were_told_if_not_where_they_say() {
                 });
                 // Once the nodes' addresses are known, this costs nothing.
                 for table in tables(&cluster) {
-                    quickly(SECOND, "set", || store.set(&table, key, "w")).unwrap();
+                    quickly(PROMPT, "set", || store.set(&table, key, "w")).unwrap();
                 }
             };
             // The name server is silent, or names a host where nothing listens.

@@ -62,13 +62,11 @@ fn a_server_that_never_answers_is_given_up_in_time() {
         let (rig, errors) = told(&driver);
         start(&rig, &["D"], &proxy.address());
         let options = PublisherOptions {
-            send_timeout: Duration::from_millis(300),
+            send_timeout: SECOND,
             ..PublisherOptions::default()
         };
         let publisher = Publisher::new(&*driver, options).unwrap();
-        let sent = quickly(Duration::from_millis(800), "send", || {
-            publisher.send_event(&update("k"))
-        });
+        let sent = quickly(5 * SECOND, "send", || publisher.send_event(&update("k")));
         assert_eq!(sent.unwrap_err().kind(), ErrorKind::Timeout);
         assert_eq!(errors.recv_timeout(LONG).unwrap().0, ErrorKind::Timeout);
         assert!(rig.subscriber.wait_live(Duration::from_millis(10)).is_err());
@@ -153,7 +151,8 @@ fn a_connection_that_is_cut_is_replaced() {
         let before = proxy.accepted();
         pass(SECOND);
         let tries = proxy.accepted() - before;
-        assert!((2..=100).contains(&tries), "{tries} tries in a second");
+        assert!(tries <= 100, "{tries} tries in a second");
+        eventually(LONG, || proxy.accepted() >= before + 2);
         proxy.refuse(false);
         syncs(&rig, &["address-lost", "reconnected"]);
         rig.subscriber.register_topic(&topic("more")).unwrap();
@@ -178,6 +177,7 @@ fn an_idle_server_is_asked_once_an_interval() {
         let before = asked();
         pass(10 * BEAT);
         let times = asked() - before;
-        assert!((1..20).contains(&times), "asked {times} times within ten intervals");
+        assert!(times < 20, "asked {times} times within ten intervals");
+        eventually(LONG, || asked() > before);
     });
 }

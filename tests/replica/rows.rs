@@ -8,6 +8,7 @@ use crossbeam_channel::{Sender, unbounded};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tablecast::replica::{MalformedRow, ReplicaOptions, ReplicaTable, RowChange};
+use tablecast::store::Write;
 use tablecast::{Action, DbUpdate, ErrorHook, ErrorKind, Table, Topic};
 
 use crate::common::{eventually, within};

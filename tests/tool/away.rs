@@ -49,7 +49,7 @@ fn a_service_whose_network_is_away_stops_in_time_and_reports_what_is_left() {
             service.signal("TERM");
             let end = service.end();
             assert_eq!(end.code, Some(0), "{end:?}");
-            assert!(start.elapsed() < Duration::from_millis(1_200), "{:?}", start.elapsed());
+            assert!(start.elapsed() < Duration::from_millis(3_200), "{:?}", start.elapsed());
             assert!(!socket(folder.path()).exists());
             // With the hello and the goodbye of the writer.
             let left = "messages of local processes were not passed on: 1 refused by the network driver, \
@@ -68,7 +68,7 @@ fn a_service_that_waits_for_its_network_gives_signs_of_life() {
         let manager = Manager::at_path(folder.path());
         let mut command = service_behind(folder.path(), silent.local_addr().unwrap().port());
         command.args(["--send-timeout-ms", "60000"]);
-        let watchdog = Duration::from_secs(2);
+        let watchdog = Duration::from_secs(4);
         let service = manager.start(command, Some(watchdog));
         assert_eq!(manager.next(), "READY=1");
         publish(folder.path(), 3);

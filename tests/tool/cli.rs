@@ -168,7 +168,7 @@ fn a_publisher_of_its_own_waits_for_subscribers() {
     waiting.signal("INT");
     let end = waiting.end();
     assert_eq!((end.code, end.stdout), (Some(1), vec!["published 0".into()]));
-    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(start.elapsed() < Duration::from_secs(3));
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_signal_ends_publishing_from_stdin() {
     let start = Instant::now();
     publish.signal("TERM");
     assert_eq!(publish.line(), "published 1");
-    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(start.elapsed() < Duration::from_secs(3));
     assert_eq!(publish.end().code, Some(1));
 }
 
@@ -670,13 +670,13 @@ fn status_tells_of_addresses_topics_and_publishers() {
         "--publisher",
     ];
     let status = || tablecast([&["status"], &args[..], &[&host.network]].concat());
-    // The first one may be there before the writer.
+    // The first one may be there before the writer, and a busy one may be silent for a while.
     let deadline = Instant::now() + LIMIT;
     let rows = loop {
         let end = Process::start(status()).end();
         assert_eq!((end.code, &*end.stderr), (Some(0), ""));
         let rows: Vec<Vec<_>> = end.stdout.iter().map(|line| words(line)).collect();
-        if rows.last().is_some_and(|row| row[2] != "-") || Instant::now() > deadline {
+        if rows.last().is_some_and(|row| row[3] == "live") || Instant::now() > deadline {
             break rows;
         }
         // Publishers name the topics that they have used recently.

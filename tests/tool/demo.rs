@@ -82,7 +82,7 @@ fn generated_updates_arrive() {
 #[test]
 fn strays_and_duplicates_are_noticed() {
     within(LIMIT, || {
-        let mut demo = demo(&["--updates", "2000", "--rate", "2000", "--writers", "1"]);
+        let mut demo = demo(&["--updates", "2000", "--rate", "500", "--writers", "1"]);
         demo.wait_for("demo-writer", 1);
         let own = fs::read_dir(demo.folder()).unwrap().next().unwrap().unwrap();
         let mut config = Config::default();
@@ -226,7 +226,7 @@ mod with_redis {
         within(LIMIT, || {
             let server = Server::start();
             let store = RedisStore::new(&server.address(), StoreOptions::default(), &RedisOptions::default()).unwrap();
-            let flags = ["--redis", &server.address(), "--updates", "2000", "--rate", "1000"];
+            let flags = ["--redis", &server.address(), "--updates", "2000", "--rate", "500"];
             let demo = demo(&[&BOTH[..], &flags].concat());
             let mut tables = Vec::<String>::new();
             eventually(LIMIT, || {

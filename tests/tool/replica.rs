@@ -153,7 +153,7 @@ fn a_writer_waits_for_the_replicas_that_are_there() {
         // It was applied before the writer's success.
         assert_eq!(json(&one.line())["value"], "3");
         two.signal("STOP");
-        let end = set("4", "1");
+        let end = set("4", "5");
         let unread = run_unread(setting("4", "1"));
         two.signal("CONT");
         assert_eq!((end.code, &*end.stdout[1]), (Some(1), "applied by 1 of 2 replicas"));

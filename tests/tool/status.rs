@@ -176,7 +176,7 @@ fn without_a_promise_nothing_goes_to_a_listener_that_does_not_hear() {
             "--key",
             "port-1",
             "--timeout",
-            "1",
+            "3",
         ];
         // The node's own connection to its publisher does not count.
         let end = network.notify(&update);
@@ -279,7 +279,10 @@ fn replicas_show_in_the_status() {
         };
         await_shown(&held);
         let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
-        assert_eq!(replicas(network, folder.path())[1][2], host.trim());
+        crate::common::eventually(LIMIT, || {
+            let shown = replicas(network, folder.path());
+            shown.get(1).is_some_and(|row| row[2] == host.trim())
+        });
         // A replica that ends is no longer listed.
         held[0].0.signal("TERM");
         assert_eq!(held[0].0.end().code, Some(0));

@@ -11,7 +11,7 @@ use tablecast::transport::Driver;
 use tablecast::{Publisher, PublisherOptions, Service, ServiceOptions, Topic};
 
 use crate::common::{eventually, within};
-use crate::rig::{LONG, Rig, update};
+use crate::rig::{LONG, Rig, pass, update};
 use crate::{LIMIT, bare};
 
 const HELLO: &str = "\u{10FFFF}tablecast/hello";
@@ -45,10 +45,13 @@ fn listener(context: &zmq::Context, address: &str, topics: &[&str], patience: i3
     socket
 }
 
-/// The numbers in each frame on topic `D`, until no more come.
-fn frames(socket: &zmq::Socket) -> Vec<Vec<u64>> {
+/// The numbers in each frame on topic `D`, until there are this many, or no more come.
+fn frames(socket: &zmq::Socket, count: usize) -> Vec<Vec<u64>> {
     let (mut decoder, mut frames) = (Decoder::new(), Vec::new());
-    while let Ok(parts) = socket.recv_multipart(0) {
+    let mut left = count;
+    while left > 0
+        && let Ok(parts) = socket.recv_multipart(0)
+    {
         if parts[0] != b"D" {
             continue;
         }
@@ -58,7 +61,9 @@ fn frames(socket: &zmq::Socket) -> Vec<Vec<u64>> {
             Message::Update(update) => update.origin.unwrap().seq,
             Message::Control(_) => panic!("a control message"),
         };
-        frames.push(messages.into_iter().map(number).collect());
+        let numbers: Vec<u64> = messages.into_iter().map(number).collect();
+        left = left.saturating_sub(numbers.len());
+        frames.push(numbers);
     }
     frames
 }
@@ -83,18 +88,19 @@ fn a_burst_shares_frames_and_a_lone_update_has_its_own() {
                 let driver = driver(join_frames);
                 let publisher = publisher(&*driver, codec);
                 let context = zmq::Context::new();
-                let socket = listener(&context, &publisher.address().unwrap(), topics, 200);
+                let socket = listener(&context, &publisher.address().unwrap(), topics, 10_000);
                 publisher.wait_subscribed(&Topic::ALL, LONG).unwrap();
                 let (mut all, mut largest) = (Vec::new(), 1);
                 // The kind of a connection is known only after a while.
                 for _ in 0..if is_joined { 50 } else { 3 } {
                     burst(&publisher, 1000);
-                    let frames = frames(&socket);
+                    let frames = frames(&socket, 1000);
                     largest = frames.iter().map(Vec::len).fold(largest, usize::max);
                     all.extend(frames.concat());
                     if is_joined && largest > 1 {
                         break;
                     }
+                    pass(Duration::from_millis(200));
                 }
                 assert_eq!(all, (1..=all.len() as u64).collect::<Vec<_>>());
                 assert_eq!(largest > 1, is_joined, "{join_frames} {topics:?}: {largest}");
@@ -104,7 +110,9 @@ fn a_burst_shares_frames_and_a_lone_update_has_its_own() {
                     std::thread::park_timeout(Duration::from_millis(1));
                     burst(&publisher, 1);
                 }
-                assert!(self::frames(&socket).iter().all(|frame| frame.len() == 1));
+                let (frames, count) = (self::frames(&socket, 20), all.len() as u64);
+                assert!(frames.iter().all(|frame| frame.len() == 1));
+                assert_eq!(frames.concat(), (count + 1..=count + 20).collect::<Vec<_>>());
             }
         }
     });
@@ -197,14 +205,14 @@ fn a_writer_joins_nothing_if_it_is_told_so() {
             let socket = format!("ipc://{}/publisher.sock", folder.path().display());
             let context = zmq::Context::new();
             let service = bare(&context, zmq::PULL, true, &socket);
-            service.set_rcvtimeo(500).unwrap();
+            service.set_rcvtimeo(10_000).unwrap();
             let options = ZmqOptions {
                 join_frames,
                 ..ZmqOptions::default()
             };
             let writer = publisher(&ZmqMultiproc::new(&socket, options).unwrap(), Codec::Json);
             burst(&writer, 5000);
-            let frames = frames(&service);
+            let frames = frames(&service, 5000);
             assert_eq!(frames.concat(), (1..=5000).collect::<Vec<_>>());
             assert_eq!(frames.iter().any(|frame| frame.len() > 1), is_joined, "{join_frames}");
         }

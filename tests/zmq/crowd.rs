@@ -58,6 +58,8 @@ fn process_of_the_publisher() {
     println!("ready {}", publisher.address().unwrap());
     // Until the end of the input; then it sends something to all.
     let _ = std::io::stdin().read(&mut [0]);
+    // The second one may be slow.
+    let _ = publisher.wait_subscribers(2, LONG);
     crate::rig::send(&publisher, "D", "last");
     println!("reported {}", reports.load(Ordering::Relaxed));
 }

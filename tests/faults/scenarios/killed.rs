@@ -9,8 +9,8 @@ use crate::stage::{Backend, Load, SEND_TIMEOUT, duration, pass, play, play_on, s
 
 const TOPICS: &[&str] = &["D", "tenant-1", "tenant-2"];
 
-/// Time that scheduling may add to the time limit of a call.
-const SCHEDULING: Duration = Duration::from_millis(100);
+/// Time that scheduling may add to the time limit of a call. A call without a limit would take as long as the outage.
+const SCHEDULING: Duration = Duration::from_millis(400);
 
 on_every_store!(
     service_killed_under_load,
