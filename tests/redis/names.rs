@@ -300,6 +300,8 @@ fn nodes_are_reached_where_we_were_told_if_not_where_they_say() {
                 for table in tables(&cluster) {
                     quickly(PROMPT, "set", || store.set(&table, key, "w")).unwrap();
                 }
+                // The next one may listen to a node that has not passed it on yet.
+                cluster.settle();
             };
             // The name server is silent, or names a host where nothing listens.
             use_it("silent");
