@@ -62,7 +62,8 @@ impl<T: Send + Sync + 'static> ReplicaTable<T> {
     /// decode has the keys of its last state that did.
     ///
     /// The call visits all rows. The index follows the rows as a handler does, and is up to date before handlers
-    /// registered later are called.
+    /// registered later are called. Keys are compared and cloned under the index's lock, so neither may use the
+    /// index.
     pub fn index<K, I>(&self, keys: impl Fn(&Entry<T>) -> I + Send + Sync + 'static) -> Index<T, K>
     where
         K: Ord + Clone + Send + Sync + 'static,
