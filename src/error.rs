@@ -46,8 +46,7 @@ pub enum ErrorKind {
     Transport,
     /// The operating system failed: files, threads, memory.
     Io,
-    /// There is no right to do this, or the login is wrong: at a server, or on this host, for example of a port or a
-    /// socket.
+    /// A permission is missing or a login is wrong: at a server, or on this host, for example for a port or a socket.
     Denied,
     /// The request was sent, but no answer came: it may have taken effect, or may still do so.
     Unconfirmed,

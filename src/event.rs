@@ -1,4 +1,4 @@
-//! What a program is told: updates, and the reasons to read the store again.
+//! Events for a program: updates, and the reasons to read the store again.
 
 use std::fmt;
 
@@ -23,7 +23,8 @@ pub enum Event {
 #[serde(tag = "reason", rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum SyncReason {
-    /// The publisher at this address is live for the first time: read the store; from now on changes follow.
+    /// The publisher at this address is live for the first time, or has not answered in time and counts as one without
+    /// hellos ([`AddressState::NoHello`](crate::AddressState::NoHello)): read the store; its updates arrive from now on.
     Connected {
         /// The listen address.
         address: Name,

@@ -71,7 +71,8 @@
 //!
 //! Application, dispatcher, subscriber, transport: each may wait for the next one, never for an earlier one. Callbacks
 //! run only on the dispatcher's threads, and never while the library holds a lock, so they may call any of its
-//! functions.
+//! functions. A call that waits for later callbacks, for example [`Replica::wait_current`] or [`Notifier::flush`], can
+//! only time out there, unless another worker of the dispatcher is free.
 //!
 //! # Features
 //!

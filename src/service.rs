@@ -301,24 +301,33 @@ impl Relay {
             self.malformed.add(1);
             return losses.add(Loss::TooLarge, clock::now());
         }
-        let left = self
-            .last_chance
-            .get()
-            .map(|end| end.saturating_duration_since(Instant::now()));
-        let timeout = left.map_or(self.options.send_timeout, |left| left.min(self.options.send_timeout));
-        let sending = self.progress.begin();
-        let sent = link.turn(timeout).and_then(|mut turn| {
-            turn.pass_on(topic, payload)?;
-            turn.end(clock::now());
-            Ok(())
-        });
-        drop(sending);
-        match sent {
+        match self.send(link, topic, payload) {
             Ok(()) => _ = self.forwarded.add(1),
             Err(e) => {
                 self.failed.add(1);
                 losses.refused(e, clock::now());
             }
+        }
+    }
+
+    fn send(&self, link: &Link, topic: &[u8], payload: &[u8]) -> Result<()> {
+        let mut parts = None;
+        loop {
+            let left = self.last_chance.get();
+            let left = left.map(|end| end.saturating_duration_since(Instant::now()));
+            let timeout = left.map_or(self.options.send_timeout, |left| left.min(self.options.send_timeout));
+            let _sending = self.progress.begin();
+            let mut turn = link.turn(timeout)?;
+            if parts.is_none() && turn.takes(payload) {
+                turn.pass_on(topic, payload)?;
+                turn.end(clock::now());
+                return Ok(());
+            }
+            // Each update has a turn of its own, so that hellos go in between.
+            let parts = parts.get_or_insert_with(|| codec::parts(payload).unwrap_or_else(|| vec![payload]).into_iter());
+            let Some(part) = parts.next() else { return Ok(()) };
+            turn.pass_on(topic, part)?;
+            turn.end(clock::now());
         }
     }
 }

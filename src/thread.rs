@@ -161,7 +161,7 @@ impl Failures {
     pub(crate) fn end(&mut self) {
         if self.0 > 0 {
             let count = std::mem::take(&mut self.0);
-            log::info!("goes on after {count} failures");
+            log::info!("works again after {count} failures");
         }
     }
 }

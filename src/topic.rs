@@ -22,7 +22,8 @@ use crate::name::Name;
 pub struct Topic(Name);
 
 impl Topic {
-    /// `D`, the topic of every subscriber (Dragonflow's `SEND_ALL_TOPIC`).
+    /// `D`: the topic of rows and updates that name none, and the default of the option `topics` (Dragonflow's
+    /// `SEND_ALL_TOPIC`). It does not stand for all topics: a subscriber without it does not receive these updates.
     pub const ALL: Topic = Topic(Name::from_static("D"));
 
     /// Prefix of the library's own control topics. U+10FFFF is not a character, so no real topic has it.

@@ -12,7 +12,9 @@ use tablecast::database::Entry;
 use tablecast::stores::memory::MemoryStore;
 use tablecast::{DbUpdate, Dispatcher, Name, Store, Topic};
 
-use super::{Bed, VALUE, best, counted, dispatcher, has, key, line, time, wait_until};
+use super::{Bed, ROUNDS, VALUE, best, by_hand, counted, dispatcher, has, key, line, time, wait_until};
+
+type ByHand = RwLock<HashMap<Name, Arc<Entry<String>>>>;
 
 const UPDATES: usize = 500_000;
 /// Number of updates pushed together.
@@ -29,8 +31,7 @@ pub(super) fn memory(rows: usize) {
     let beyond = taken.saturating_sub(keys + rows * VALUE) / rows;
     println!("memory: {beyond} bytes a row beyond its key and value (resident set)");
 
-    let map: HashMap<Name, Arc<Entry<String>>> = table.snapshot().iter().map(|row| (row.key.clone(), row)).collect();
-    let map = RwLock::new(map);
+    let map: ByHand = RwLock::new(table.snapshot().iter().map(|row| (row.key.clone(), row)).collect());
     let mut chance = fastrand::Rng::with_seed(1);
     let keys: Vec<String> = (0..500_000).map(|_| key(chance.usize(0..rows))).collect();
     let bare = || {
@@ -50,23 +51,62 @@ pub(super) fn memory(rows: usize) {
     line("500,000 gets", best(ours), "RwLock<HashMap>", best(bare));
 }
 
-/// Updates through the queue, next to a bare callback.
+/// Updates through the queue, next to a bare callback, and to one that keeps the rows by hand.
 pub(super) fn updates(rows: usize) {
     let bed = Bed::local(rows);
     let (_, _replica, table) = bed.synced();
+    let map: Arc<ByHand> = Arc::new(RwLock::new(by_hand(&bed)));
     let mut chance = fastrand::Rng::with_seed(2);
-    let mut round = || {
+    let mut rounds = Vec::new();
+    for _ in 0..ROUNDS {
         let updates = bed.written(&mut chance, rows, UPDATES);
-        let last = updates.last().expect("updates").clone();
-        let bare = {
+        let last = updates.last().expect("updates");
+        let on_other = |map: Option<&Arc<ByHand>>| {
             let other = dispatcher();
+            if let Some(map) = map {
+                let map = Arc::clone(map);
+                other
+                    .on_table("t", move |update: &DbUpdate| keep(&map, update))
+                    .detach();
+            }
             let count = counted(&other);
             push(&other, &updates, || count.load(Ordering::Relaxed) == UPDATES)
         };
-        (push(&bed.dispatcher, &updates, || has(&table, &last)), bare)
+        let ours = push(&bed.dispatcher, &updates, || has(&table, last));
+        rounds.push((ours, on_other(None), on_other(Some(&map))));
+    }
+    let best = |of: fn(&(Duration, Duration, Duration)) -> Duration| rounds.iter().map(of).min().expect("rounds");
+    let ours = best(|round| round.0);
+    line(
+        "500,000 updates from the queue",
+        ours,
+        "a bare callback",
+        best(|round| round.1),
+    );
+    line(
+        "500,000 updates from the queue",
+        ours,
+        "a map by hand",
+        best(|round| round.2),
+    );
+}
+
+/// Takes in an update as a program without a replica would at least.
+fn keep(map: &ByHand, update: &DbUpdate) {
+    let (Some(version), Some(value)) = (update.version, &update.value) else {
+        return;
     };
-    let (ours, bare) = (0..3).map(|_| round()).min().expect("rounds");
-    line("500,000 updates from the queue", ours, "a bare callback", bare);
+    let mut map = map.write();
+    if map.get(&update.key).is_some_and(|row| row.version >= version) {
+        return;
+    }
+    let row = Entry {
+        key: update.key.clone(),
+        row: value.clone(),
+        topic: Arc::new(update.topic.clone()),
+        version,
+    };
+    map.insert(update.key.clone(), Arc::new(row));
 }
 
 /// Pushes updates. Returns the time until `is_done`.

@@ -12,17 +12,19 @@ mod stores;
 #[cfg(feature = "zmq")]
 mod wire;
 
+use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use tablecast::database::Entry;
 use tablecast::drivers::memory::MemoryDriver;
 use tablecast::queue::{Overflow, QueueOptions};
 use tablecast::replica::{Replica, ReplicaOptions, ReplicaTable};
-use tablecast::store::Write;
+use tablecast::store::{Row, Write};
 use tablecast::stores::memory::MemoryStore;
-use tablecast::{Action, DbUpdate, Dispatcher, DispatcherOptions, Store, Subscriber, SubscriberOptions, Topic};
+use tablecast::{Action, DbUpdate, Dispatcher, DispatcherOptions, Name, Store, Subscriber, SubscriberOptions, Topic};
 
 const VALUE: usize = 200;
 const LONG: Duration = Duration::from_secs(600);
@@ -130,6 +132,19 @@ impl Bed {
 
 fn key(number: usize) -> String {
     format!("port-{number}")
+}
+
+/// The rows of the store in a map, as a program without a replica would keep them.
+fn by_hand(bed: &Bed) -> HashMap<Name, Arc<Entry<String>>> {
+    let topic = Arc::new(Topic::ALL);
+    let rows = bed.store.entries("t", Some(&topic)).map(|row| row.expect("a row"));
+    let entry = |row: Row| Entry {
+        key: row.key,
+        row: row.value,
+        topic: Arc::clone(&topic),
+        version: row.version,
+    };
+    rows.map(entry).map(|row| (row.key.clone(), Arc::new(row))).collect()
 }
 
 /// Counts the updates of the table that reach a bare callback.

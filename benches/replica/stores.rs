@@ -1,12 +1,13 @@
 //! First sync and catching up with each store, next to listing it.
 
+use std::collections::HashMap;
 use std::hint::black_box;
 use std::time::Duration;
 
 use tablecast::Topic;
 use tablecast::store::{Changes, Write};
 
-use super::{Bed, LONG, best, key, line, time};
+use super::{Bed, LONG, best, by_hand, key, line, time};
 
 const CHANGES: usize = 1_000;
 
@@ -40,6 +41,18 @@ fn measure(name: &str, bed: &Bed, rows: usize) {
     let listing = best(list);
     let sync = best(|| bed.synced().0);
     line(&format!("{name}: first sync"), sync, "listing the store alone", listing);
+    let keep = || {
+        let mut map = HashMap::new();
+        // Dropping it is not part of it.
+        time(|| map = by_hand(bed))
+    };
+    let map = best(keep);
+    line(
+        &format!("{name}: first sync"),
+        sync,
+        "listing it into a map by hand",
+        map,
+    );
 
     let (_, replica, _) = bed.synced();
     let mut chance = fastrand::Rng::with_seed(4);

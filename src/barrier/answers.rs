@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use parking_lot::Mutex;
 
-use super::question::{Question, TABLE, TOPIC};
+use super::question::{Question, TABLE, TOPIC, is_question};
 use super::replicas::{Detail, REPLICAS};
 use crate::error::Result;
 use crate::publisher::new_epoch;
@@ -101,7 +101,11 @@ impl Answers {
         };
         let registration = Registration::with_renewal(Arc::clone(store), REPLICAS, member, options, true, renewal)?;
         let (questions, asked) = bounded(QUESTIONS);
-        let sink = move |update: DbUpdate| drop(questions.try_send(update));
+        let sink = move |update: DbUpdate| {
+            if is_question(&update) {
+                let _ = questions.try_send(update);
+            }
+        };
         let registration = Arc::new(registration);
         let mut desk = Desk {
             applied,

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::store::TableVersion;
-use crate::update::Name;
+use crate::update::{DbUpdate, Name};
 
 /// The topic and table of questions.
 pub(super) const TOPIC: &str = "replica/barrier";
@@ -18,6 +18,16 @@ pub(super) struct Question {
     pub(super) version: u64,
 }
 
+/// The most bytes of a question's id, which goes into the rows of replicas, and of its text. A barrier's ids have 16.
+const MAX_ID: usize = 64;
+const MAX_TEXT: usize = 1 << 17;
+
+/// False for an update that no barrier sends: any peer may publish on the topic.
+pub(super) fn is_question(update: &DbUpdate) -> bool {
+    let length = update.value.as_ref().map_or(0, String::len);
+    update.key.len() <= MAX_ID && length <= MAX_TEXT
+}
+
 impl Question {
     pub(super) fn at(&self) -> TableVersion {
         TableVersion {
@@ -25,5 +35,21 @@ impl Question {
             version: self.version,
             tip: 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::update::Action;
+
+    #[test]
+    fn what_is_too_large_is_no_question() {
+        let update = |id: usize, text: usize| {
+            let ask = Action::Other("ask".into());
+            DbUpdate::new(TABLE, "0".repeat(id), ask).value("x".repeat(text))
+        };
+        assert!(is_question(&update(16, 100)));
+        assert!(!is_question(&update(MAX_ID + 1, 100)) && !is_question(&update(16, MAX_TEXT + 1)));
     }
 }

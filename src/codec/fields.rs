@@ -81,8 +81,21 @@ macro_rules! fields {
                     _ => Field::Unknown,
                 }
             }
+
+            /// Offers all named fields to a reader, in that order.
+            #[inline(always)]
+            pub(super) fn offer(reader: &mut impl InOrder) -> Result<(), Fault> {
+                $(reader.expect(Field::$field, $name)?;)*
+                Ok(())
+            }
         }
     };
+}
+
+/// A reader of a map whose fields come in an encoder's order, most likely, so that their names need not be looked up.
+pub(super) trait InOrder {
+    /// Reads this field if it comes next.
+    fn expect<const N: usize>(&mut self, field: Field, name: &[u8; N]) -> Result<(), Fault>;
 }
 
 fields!(

@@ -80,7 +80,9 @@ impl Hello {
         let hello: Hello = serde_json::from_str(text.unwrap_or_default())
             .map_err(|e| Error::new(ErrorKind::Malformed, "a hello").with_source(e))?;
         if hello.every == 0 || hello.period() > MAX_PERIOD {
-            return Err(Error::new(ErrorKind::Malformed, "a hello with a senseless period"));
+            let (every, most) = (hello.every, MAX_PERIOD.as_millis());
+            let context = format!("a hello with a period of {every} ms: expected 1 to {most}");
+            return Err(Error::new(ErrorKind::Malformed, context));
         }
         Ok(hello)
     }

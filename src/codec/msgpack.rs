@@ -6,7 +6,7 @@ use std::io;
 use rmp::Marker;
 use serde::Serialize;
 
-use super::fields::{Content, Fault, Field, Fields, NOT_UTF8, Sink, Spares, TOO_DEEP, TRUNCATED};
+use super::fields::{Content, Fault, Field, Fields, InOrder, NOT_UTF8, Sink, Spares, TOO_DEEP, TRUNCATED};
 use super::limits::{MAX_DEPTH, MAX_UPDATES};
 
 pub(super) fn decode(payload: &[u8], spares: &mut Spares, sink: &mut Sink<'_>) -> Result<(), Fault> {
@@ -42,8 +42,19 @@ pub(super) fn text(payload: &[u8]) -> Result<&[u8], &'static str> {
 }
 
 fn map(reader: &mut Reader<'_>, len: u32, spares: &mut Spares, sink: &mut Sink<'_>) -> Result<(), Fault> {
-    let mut fields = Fields::default();
-    for _ in 0..len {
+    let fields = Fields::default();
+    let mut map = Map {
+        reader,
+        fields,
+        left: len,
+    };
+    Field::offer(&mut map)?;
+    let Map {
+        reader,
+        mut fields,
+        left,
+    } = map;
+    for _ in 0..left {
         match reader.token() {
             Ok(Token::Text(name)) => fields.read(Field::named(name), &mut *reader)?,
             Ok(_) => return Err(Fault("field name", "must be text")),
@@ -51,6 +62,24 @@ fn map(reader: &mut Reader<'_>, len: u32, spares: &mut Spares, sink: &mut Sink<'
         }
     }
     sink.push(fields, spares)
+}
+
+/// A map that is being read, and the number of its fields left.
+struct Map<'r, 'a> {
+    reader: &'r mut Reader<'a>,
+    fields: Fields<'a>,
+    left: u32,
+}
+
+impl InOrder for Map<'_, '_> {
+    #[inline(always)]
+    fn expect<const N: usize>(&mut self, field: Field, name: &[u8; N]) -> Result<(), Fault> {
+        if self.left > 0 && self.reader.takes(name) {
+            self.left -= 1;
+            self.fields.read(field, &mut *self.reader)?;
+        }
+        Ok(())
+    }
 }
 
 /// The maps of an array of maps, as bytes; `None` if the payload is not one.
@@ -92,6 +121,22 @@ enum Token<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// Takes this short text if it comes next.
+    #[inline(always)]
+    fn takes<const N: usize>(&mut self, text: &[u8; N]) -> bool {
+        /// The marker of the shortest `fixstr`.
+        const FIXSTR: usize = 0xa0;
+        let [marker, rest @ ..] = self.0 else { return false };
+        let Some((next, rest)) = rest.split_first_chunk::<N>() else {
+            return false;
+        };
+        let is_it = usize::from(*marker) == FIXSTR + N && next == text;
+        if is_it {
+            self.0 = rest;
+        }
+        is_it
+    }
+
     #[inline(always)]
     fn token(&mut self) -> Result<Token<'a>, &'static str> {
         Ok(match Marker::from_u8(u8::from_be_bytes(self.bytes()?)) {

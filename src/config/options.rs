@@ -172,8 +172,9 @@ options! {
     publishers: Vec<String> = "",
         [each "tcp://host:port, tcp://host:port?key=public key, ipc://path, in which ~/ and $NAME are expanded, or another scheme that the driver takes and ://address; @ before it binds, > connects",
         is_uri],
-        "Listen addresses that a subscriber connects to. An empty list means the address that a publisher of this \
-        host binds.";
+        "Listen addresses that a subscriber connects to. An empty list means: with the driver `redis` the \
+        servers of `remote_db_hosts`, otherwise with `discover` the registered publishers alone, otherwise the address \
+        that a publisher of this host binds.";
     curve_secret_key_file: PathBuf = "", [is "a path, in which ~/ and $NAME are expanded"],
         "File with this process's pair of CURVE keys, as `tablecast keygen` writes it; only this user may have the right \
         to read it. With it, TCP connections of the driver `zmq` are encrypted, and a bound socket lets in only clients \
@@ -204,7 +205,8 @@ options! {
         "Period in which a publisher or publisher service sends a hello and a subscriber asks. A lost last update \
         is noticed within two periods, a publisher that is gone or cut off within three.";
     continuity: bool = true, [is "true or false"],
-        "Subscribers look for losses; with `false` they report no gap, restart or silence.";
+        "Subscribers look for losses; with `false` they report no `gap`, `unproven`, `restarted`, `silence` or \
+        `hellos-missed`, and no state of topics.";
     resync_without_hellos_ms: Duration = 0 "milliseconds", [0..=86_400_000],
         "While a publisher sends no hellos (Dragonflow's), and once updates without numbers have come, as through a \
         service from one, the program is asked to read the store again at least once in this time, since losses of that \
@@ -216,15 +218,17 @@ options! {
     heartbeat_interval_ms: Duration = 1000 "milliseconds", [10..=600_000],
         "Interval at which the system checks an idle TCP connection, rounded up to seconds.";
     heartbeat_timeout_ms: Duration = 3000 "milliseconds", [20..=600_000],
-        "Time without an answer to these checks after which the connection counts as lost.";
+        "Time without an answer to these checks after which the connection counts as lost; a ZeroMQ publisher with \
+        unacknowledged data waits twenty times as long.";
     reconnect_interval_ms: Duration = 100 "milliseconds", [1..=60_000],
         "Wait before the first attempt to connect again.";
     reconnect_max_ms: Duration = 2000 "milliseconds", [1..=600_000],
         "Maximum that this wait grows to.";
     send_hwm: u32 = 100_000 "messages", [1..=10_000_000],
-        "Messages that a publisher keeps per subscriber before the transport drops.";
+        "Messages that a publisher keeps per subscriber before the transport drops; updates that were joined, up to \
+        64 KiB, are one.";
     receive_hwm: u32 = 100_000 "messages", [1..=10_000_000],
-        "Messages that the transport keeps for a subscriber.";
+        "Messages that the transport keeps for a subscriber; updates that were joined, up to 64 KiB, are one.";
     multicast_rate: u32 = 100_000 "kilobits per second", [1..=1_000_000],
         "Maximum that a publisher sends to a multicast group (`epgm`); what is sent faster waits, up to `send_hwm` \
         messages. Use one value for all processes of a group.";
@@ -234,8 +238,8 @@ options! {
     queue_capacity: usize = 65_536 "updates", [1..=10_000_000],
         "Updates that may wait for the dispatcher before the queue is full.";
     queue_overflow: Overflow = "coalesce", [is "coalesce, block or drop-and-sync"],
-        "Policy of a full queue: keep the newest state of each row, make the subscriber wait, or drop and emit a \
-        sync event.";
+        "Policy of a full queue: `coalesce` keeps the newest update of each row, from half of the capacity on; `block` \
+        makes the subscriber wait; `drop-and-sync` drops updates and emits a sync event.";
     queue_max_overtake_ms: Duration = 1000 "milliseconds", [0..=600_000],
         "Time for which more urgent updates may overtake one that waits.";
     dispatcher_workers: usize = 0 "threads", [0..=256],
@@ -248,8 +252,8 @@ options! {
         "Length limit of the key of a row.";
     remote_db_hosts: Vec<String> = "127.0.0.1:6379", [each "host, host:port, redis://user:password@host:port/db, rediss://.., valkey://.., unix:///path or redis-sentinel://user:password@host:port,host:port/master", is_redis],
         "Hosts of the database: a Redis server, or some nodes of a Redis cluster, which name the others. The first, \
-        or each, may be a URL, with one user, password and database for all; then `redis_tls`, `redis_user` and \
-        `redis_password` do not apply. With `redis-sentinel://` the hosts are Sentinels and user and password theirs; the three options are for \
+        or each, may be a URL, with one user, password and database for all; then its scheme decides about TLS \
+        instead of `redis_tls`, and `redis_user` and `redis_password` apply only if it has neither user nor password. With `redis-sentinel://` the hosts are Sentinels and user and password theirs; the three options are for \
         the master. `rediss-sentinel://` means TLS for both. In the path of a socket ~/ and $NAME are expanded. Rows belong to \
         the database of that number, updates to the whole server: those published at `/4` are received at `/3` too.";
     redis_user: String = "", [is "at most 255 bytes without control characters", is_id],

@@ -110,8 +110,9 @@ impl Database {
         &self.publisher
     }
 
-    /// Makes one write and publishes it with this priority. A write that changes nothing is not published. If the store
-    /// publishes by itself, a write that names the row's topic sets or deletes the row in one round trip.
+    /// Makes one write and publishes it with this priority. A write that changes nothing is not published. A set or
+    /// delete that does not name the row's topic reads the row first. If the store publishes by itself, one that does
+    /// takes one round trip.
     ///
     /// # Errors
     /// As [`Store::write`] and [`Publisher::send_event`]. After [`ErrorKind::Unconfirmed`] the row may have been
@@ -131,9 +132,31 @@ impl Database {
             .as_deref()
             .filter(|_| self.publisher.takes_versions())
             .and_then(|address| self.store.announcer(address));
-        match announcer {
-            Some(announcer) => self.write_and_publish(announcer, write, priority),
-            None => self.write_then_publish(write, priority),
+        let make = |topic: &Topic| {
+            let write = Write {
+                topic: Some(topic),
+                ..*write
+            };
+            match announcer {
+                Some(announcer) => self.write_and_publish(announcer, &write, topic, priority),
+                None => self.write_then_publish(&write, topic, priority),
+            }
+        };
+        match (write.topic, write.op) {
+            (Some(topic), _) => make(topic),
+            (None, WriteOp::Create(_)) => make(&Topic::ALL),
+            // Known before the write: afterwards the row may be gone, or the store away, and yet it has to be told.
+            (None, WriteOp::Set(_) | WriteOp::Delete) => {
+                for _ in 0..TRIES {
+                    let topic = self.store.get(write.table, write.key, None)?.topic;
+                    match make(&topic) {
+                        // Another writer may have created it again with another topic.
+                        Err(e) if e.kind() == ErrorKind::NotFound => {}
+                        result => return result,
+                    }
+                }
+                Err(contended(write.table, write.key))
+            }
         }
     }
 
@@ -150,41 +173,27 @@ impl Database {
         })
     }
 
-    fn write_and_publish(&self, announcer: &dyn Announcer, write: &Write<'_>, priority: i32) -> Result<Written> {
-        let publish = |topic: &Topic| {
-            let write = Write {
-                topic: Some(topic),
-                ..*write
-            };
-            let update = update(&write, priority);
-            self.publisher.send_stored(topic, &update, |announcement| {
-                announcer.write_and_publish(&write, announcement)
-            })
-        };
-        match (write.topic, write.op) {
-            (Some(topic), _) => publish(topic),
-            (None, WriteOp::Create(_)) => publish(&Topic::ALL),
-            (None, WriteOp::Set(_) | WriteOp::Delete) => loop {
-                let topic = self.store.get(write.table, write.key, None)?.topic;
-                match publish(&topic) {
-                    // Another writer may have created it again with another topic.
-                    Err(e) if e.kind() == ErrorKind::NotFound => {}
-                    result => return result,
-                }
-            },
-        }
+    fn write_and_publish(
+        &self,
+        announcer: &dyn Announcer,
+        write: &Write<'_>,
+        topic: &Topic,
+        priority: i32,
+    ) -> Result<Written> {
+        let update = update(write, priority);
+        self.publisher.send_stored(topic, &update, |announcement| {
+            announcer.write_and_publish(write, announcement)
+        })
     }
 
-    fn write_then_publish(&self, write: &Write<'_>, priority: i32) -> Result<Written> {
-        let mut written = match self.store.write(&write.returning()) {
-            Ok(written) => written,
-            Err(e) => {
-                if e.kind() == ErrorKind::Unconfirmed {
-                    self.skip(write);
-                }
-                return Err(e);
+    fn write_then_publish(&self, write: &Write<'_>, topic: &Topic, priority: i32) -> Result<Written> {
+        let written = self.store.write(&write.returning());
+        let mut written = written.inspect_err(|e| {
+            if e.kind() == ErrorKind::Unconfirmed {
+                // Readers may have seen it.
+                self.publisher.skip(topic);
             }
-        };
+        })?;
         if written.changed
             && let Err(e) = self.publisher.send_event(&stored(write, &written, priority))
         {
@@ -192,21 +201,6 @@ impl Database {
         }
         written.before = written.before.filter(|_| write.returning);
         Ok(written)
-    }
-
-    /// Uses up a number, since readers may have seen a write that cannot be published: it is unknown whether it was
-    /// made.
-    fn skip(&self, write: &Write<'_>) {
-        let found;
-        let topic = match (write.topic, write.op) {
-            (Some(topic), _) => Some(topic),
-            (None, WriteOp::Create(_)) => Some(&Topic::ALL),
-            (None, WriteOp::Set(_) | WriteOp::Delete) => {
-                found = self.store.get(write.table, write.key, None);
-                found.as_ref().ok().map(|row| &row.topic)
-            }
-        };
-        self.publisher.skip(topic);
     }
 
     /// Undoes an unpublished write, publishes the undo, and returns the error with its reason.
@@ -232,7 +226,7 @@ impl Database {
             }
             Err(undone) => {
                 // Readers may have seen the write, and the other writer may yet undo its own, which restores this one.
-                self.publisher.skip(Some(&written.topic));
+                self.publisher.skip(&written.topic);
                 let outcome = match (undone.kind(), write.op) {
                     (ErrorKind::NotFound | ErrorKind::AlreadyExists, _)
                     | (ErrorKind::Conflict, WriteOp::Set(_) | WriteOp::Create(_)) => {
@@ -245,6 +239,14 @@ impl Database {
             }
         }
     }
+}
+
+/// The tries of a change in two steps, between which other writers may create or delete the row.
+const TRIES: usize = 8;
+
+fn contended(table: &str, key: &str) -> Error {
+    let context = format!("table {table:?} key {key:?}: other writers keep creating and deleting this row; try again");
+    Error::new(ErrorKind::Conflict, context)
 }
 
 /// The update for a write that was made.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Database;
-use crate::error::{Error, ErrorKind, Result};
+use super::{Database, TRIES, contended};
+use crate::error::{ErrorKind, Result};
 use crate::store::{Listing, Row, Write, Written};
 use crate::table::Table;
 use crate::update::{DbUpdate, Name, Topic};
@@ -124,8 +124,6 @@ impl<T: Serialize> Rows<'_, T> {
     /// topic; [`ErrorKind::Conflict`](crate::ErrorKind::Conflict) if other writers keep creating and deleting it; try
     /// again.
     pub fn put(&self, key: &str, row: &T) -> Result<Option<u64>> {
-        /// The row may be created or deleted between the two steps of a try.
-        const TRIES: usize = 8;
         let (table, value) = (self.table.as_str(), self.table.write(row)?);
         for _ in 0..TRIES {
             match self.set_value(Write::set(table, key, &value)) {
@@ -137,9 +135,7 @@ impl<T: Serialize> Rows<'_, T> {
                 result => return Ok(Some(result?.version)),
             }
         }
-        let context =
-            format!("table {table:?} key {key:?}: other writers keep creating and deleting this row; try again");
-        Err(Error::new(ErrorKind::Conflict, context))
+        Err(contended(table, key))
     }
 
     fn set_value(&self, write: Write<'_>) -> Result<Option<u64>> {

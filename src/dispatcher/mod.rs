@@ -172,6 +172,21 @@ impl DispatcherHandle {
         self.register(Scope::Table(table.into()), move |update| handler.handle(update))
     }
 
+    /// As [`DispatcherHandle::on_table`], with a look at the updates to come: without workers, `ahead` is called with
+    /// updates that `call` is called with next, most likely.
+    pub(crate) fn on_table_ahead(
+        &self,
+        table: Name,
+        call: impl Fn(&DbUpdate) + Send + Sync + 'static,
+        ahead: impl Fn(&[&DbUpdate]) + Send + Sync + 'static,
+    ) -> Guard {
+        let call = move |update: &DbUpdate| {
+            call(update);
+            Ok(())
+        };
+        self.add(Scope::Table(table), Callback::new(call).ahead(ahead))
+    }
+
     /// Calls `callback` for every update of this table, with the row that the update carries: `None` for a delete.
     ///
     /// If the value is not a `T`, the mismatch is counted and reported, and the callback is not called.
@@ -198,7 +213,7 @@ impl DispatcherHandle {
     /// they are kept.
     pub fn on_sync(&self, handler: impl Handler<SyncReason>) -> Guard {
         let call = move |reason: &SyncReason| handler.handle(reason);
-        Guard::new(self.0.commands.clone(), call, Command::AddSync, Command::SweepSync)
+        self.guard(Callback::new(call), Command::AddSync, Command::SweepSync)
     }
 
     /// Calls `handler` for every update and every sync event, so that one channel receives both in the order in which
@@ -207,7 +222,7 @@ impl DispatcherHandle {
     /// [`DispatcherHandle::on_sync`].
     pub fn on_event(&self, handler: impl Handler<Event>) -> Guard {
         let call = move |event: &Event| handler.handle(event);
-        Guard::new(self.0.commands.clone(), call, Command::AddEvent, Command::SweepEvent)
+        self.guard(Callback::new(call), Command::AddEvent, Command::SweepEvent)
     }
 
     /// As [`DispatcherHandle::on_sync`], for a part of the library: called before the program's handlers, and without
@@ -217,7 +232,7 @@ impl DispatcherHandle {
             call(reason);
             Ok(())
         };
-        Guard::new(self.0.commands.clone(), call, Command::AddOwnSync, Command::SweepSync)
+        self.guard(Callback::new(call), Command::AddOwnSync, Command::SweepSync)
     }
 
     /// Runs a job on one of the threads that call callbacks, in turns with events. Has no effect after the dispatcher
@@ -263,8 +278,21 @@ impl DispatcherHandle {
     }
 
     fn register(&self, scope: Scope, call: impl Fn(&DbUpdate) -> Result<()> + Send + Sync + 'static) -> Guard {
+        self.add(scope, Callback::new(call))
+    }
+
+    fn add(&self, scope: Scope, callback: Callback<DbUpdate>) -> Guard {
         let removal = Command::SweepUpdate(scope.clone());
         let add = move |callback| Command::AddUpdate(scope, callback);
-        Guard::new(self.0.commands.clone(), call, add, removal)
+        self.guard(callback, add, removal)
+    }
+
+    fn guard<E>(
+        &self,
+        callback: Callback<E>,
+        add: impl FnOnce(Arc<Callback<E>>) -> Command,
+        removal: Command,
+    ) -> Guard {
+        Guard::new(self.0.commands.clone(), callback, add, removal)
     }
 }

@@ -28,11 +28,11 @@ impl Guard {
     /// Registers a callback with the command that `register` makes of it.
     pub(super) fn new<E>(
         commands: Sender<Command>,
-        call: impl Fn(&E) -> Result<()> + Send + Sync + 'static,
+        callback: Callback<E>,
         register: impl FnOnce(Arc<Callback<E>>) -> Command,
         removal: Command,
     ) -> Guard {
-        let callback = Arc::new(Callback::new(call));
+        let callback = Arc::new(callback);
         // Fails only if the dispatcher has ended, which calls nothing.
         let _ = commands.send(register(Arc::clone(&callback)));
         callback.guard(move || {
@@ -65,16 +65,26 @@ impl fmt::Debug for Guard {
 pub(crate) struct Callback<E> {
     live: Arc<AtomicBool>,
     pub(super) call: Call<E>,
+    /// Called with updates that are called next, most likely: brings what they need into the processor's caches.
+    ahead: Option<Ahead>,
 }
 
 type Call<E> = Box<dyn Fn(&E) -> Result<()> + Send + Sync>;
+type Ahead = Box<dyn Fn(&[&DbUpdate]) + Send + Sync>;
 
 impl<E> Callback<E> {
     pub(crate) fn new(call: impl Fn(&E) -> Result<()> + Send + Sync + 'static) -> Callback<E> {
         Callback {
             live: Arc::new(AtomicBool::new(true)),
             call: Box::new(call),
+            ahead: None,
         }
+    }
+
+    /// With a look at the updates to come.
+    pub(super) fn ahead(mut self, ahead: impl Fn(&[&DbUpdate]) + Send + Sync + 'static) -> Callback<E> {
+        self.ahead = Some(Box::new(ahead));
+        self
     }
 
     /// A guard that unregisters the callback when it is dropped, and then runs `removal`.
@@ -129,10 +139,15 @@ pub(super) struct Registry {
     topics: HashMap<Topic, List<DbUpdate>>,
     syncs: List<SyncReason>,
     own_syncs: List<SyncReason>,
+    /// A callback that looks ahead was registered.
+    looks_ahead: bool,
 }
 
 impl Registry {
     pub(super) fn apply(&mut self, command: Command) {
+        if let Command::AddUpdate(_, callback) = &command {
+            self.looks_ahead |= callback.ahead.is_some();
+        }
         match command {
             Command::AddUpdate(Scope::All, callback) => self.all.push(callback),
             Command::AddUpdate(Scope::Table(table), callback) => self.tables.entry(table).or_default().push(callback),
@@ -162,6 +177,23 @@ impl Registry {
         let table = self.tables.get(&update.table).into_iter().flatten();
         let topic = self.topics.get(&update.topic).into_iter().flatten();
         self.all.iter().chain(table).chain(topic).map(|callback| &**callback)
+    }
+
+    pub(super) fn looks_ahead(&self) -> bool {
+        self.looks_ahead
+    }
+
+    /// Has the callbacks of their tables look at the updates to come.
+    pub(super) fn look_ahead(&self, updates: &mut [&DbUpdate]) {
+        updates.sort_by(|one, other| one.table.cmp(&other.table));
+        for same in updates.chunk_by(|one, other| one.table == other.table) {
+            let Some(first) = same.first() else { continue };
+            for callback in self.tables.get(&first.table).into_iter().flatten() {
+                if let Some(ahead) = callback.ahead.as_ref().filter(|_| callback.is_live()) {
+                    ahead(same);
+                }
+            }
+        }
     }
 
     /// True if the program has registered a callback for sync events.

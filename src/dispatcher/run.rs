@@ -11,6 +11,7 @@ use super::registry::{Command, Job, Registry};
 use super::workers::Workers;
 use crate::event::{Event, SyncReason};
 use crate::queue::QueueReceiver;
+use crate::update::DbUpdate;
 
 /// State of the dispatcher thread.
 pub(super) struct Run {
@@ -23,7 +24,12 @@ pub(super) struct Run {
     jobs: VecDeque<Job>,
     /// The last work was a job, so an event is next.
     was_job: bool,
+    /// The number of coming updates that callbacks have looked at.
+    ahead: usize,
 }
+
+/// The updates that callbacks look at together.
+const AHEAD: usize = 64;
 
 /// The work to do next.
 #[expect(clippy::large_enum_variant, reason = "it is moved once, at once")]
@@ -47,6 +53,7 @@ impl Run {
             workers,
             jobs: VecDeque::new(),
             was_job: false,
+            ahead: 0,
         }
     }
 
@@ -113,6 +120,11 @@ impl Run {
         }
         match &mut self.workers {
             None => {
+                if let Event::Update(update) = &event
+                    && self.registry.looks_ahead()
+                {
+                    self.look_ahead(update);
+                }
                 self.dispatch.deliver(&self.registry, &event);
                 if let Event::Update(update) = event {
                     self.queue.recycle(update);
@@ -120,6 +132,20 @@ impl Run {
             }
             Some(workers) => workers.hand_out(event, &self.registry),
         }
+    }
+
+    /// Has callbacks look at this update, and at those behind it, unless they have.
+    fn look_ahead(&mut self, update: &DbUpdate) {
+        if let Some(left) = self.ahead.checked_sub(1) {
+            self.ahead = left;
+            return;
+        }
+        let mut updates = [update; AHEAD];
+        for (place, next) in updates.iter_mut().skip(1).zip(self.queue.coming()) {
+            *place = next;
+            self.ahead += 1;
+        }
+        self.registry.look_ahead(&mut updates[..=self.ahead]);
     }
 
     /// Waits for work, and handles whatever is not an event.
@@ -171,10 +197,46 @@ mod tests {
     use crossbeam_channel::never;
 
     use super::*;
+    use crate::dispatcher::DispatcherHandle;
     use crate::queue::{self, QueueOptions};
-    use crate::update::{Action, DbUpdate};
+    use crate::update::Action;
 
     const LIMIT: Duration = Duration::from_secs(20);
+
+    /// Callbacks of a table look at the updates to come once, before the first of them is called.
+    #[test]
+    fn callbacks_look_ahead() {
+        let (sender, mut queue) = queue::bounded(QueueOptions::default());
+        let (edits, commands) = crossbeam_channel::unbounded();
+        let dispatch = Arc::new(Dispatch::new(edits, sender.clone(), None, true));
+        let (log, logged) = crossbeam_channel::unbounded();
+        let looked = log.clone();
+        let guard = DispatcherHandle(Arc::clone(&dispatch)).on_table_ahead(
+            "t".into(),
+            move |update| log.send(format!("call {}", update.key)).unwrap(),
+            move |updates| {
+                let keys: Vec<&str> = updates.iter().map(|update| &*update.key).collect();
+                looked.send(format!("look at {}", keys.join(" "))).unwrap();
+            },
+        );
+        let update = |(timestamp, (table, key))| DbUpdate {
+            timestamp,
+            ..DbUpdate::new(table, key, Action::Set)
+        };
+        let rows = [("t", "a"), ("t", "b"), ("other", "c"), ("t", "d")];
+        sender
+            .push(&mut (0..).zip(rows).map(update).collect(), &never())
+            .unwrap();
+        queue.accept(queue.channel().recv_timeout(LIMIT).unwrap());
+        let mut run = Run::new(dispatch, commands, queue, None);
+        while let Some(Next::Event(event)) = run.next() {
+            run.apply_waiting();
+            run.deliver(event);
+        }
+        let logged: Vec<String> = logged.try_iter().collect();
+        assert_eq!(logged, ["look at a b d", "call a", "call b", "call d"]);
+        drop(guard);
+    }
 
     /// A worker that finishes while the dispatcher looks for work wakes it, or gets the work.
     #[test]

@@ -147,6 +147,7 @@ impl Clerk {
         if self.gone.try_recv().is_ok() || self.swept.elapsed() > retention / 4 {
             self.swept = Instant::now();
             self.desk.docket.lock().expire(retention, self.swept);
+            self.desk.speak();
             let docket = &self.desk.docket;
             let is_stray = |owner: &str, event: &str| owner == run.topic.as_str() && !docket.lock().knows(event);
             let swept = self.sweep.sweep(&self.claims, is_stray, retention, self.swept);

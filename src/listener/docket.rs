@@ -63,6 +63,7 @@ struct Event {
     attempt: u32,
     /// The bytes of its update, until it begins.
     bytes: usize,
+    came: Instant,
     /// The topic of the run that claimed it.
     run: Topic,
     phase: Phase,
@@ -148,10 +149,20 @@ impl Docket {
         }
         let known = self.notifiers.entry(notifier.clone());
         let known = known.or_insert_with(|| Notifier::new(now));
-        known.hear(low, &mut self.tries, now);
+        let settled = known.hear(low, &mut self.tries, now);
         let id = |number| EventId {
             notifier: notifier.clone(),
             number,
+        };
+        let is_waiting = |event: &Event| matches!(event.phase, Phase::Waiting(_));
+        for id in settled.map(id) {
+            // A copy of what another listener has processed; it would outlive the claim that shows this.
+            if self.events.get(&id).is_some_and(is_waiting) {
+                self.forget(&id);
+            }
+        }
+        let Some(known) = self.notifiers.get_mut(&notifier) else {
+            return;
         };
         match what {
             What::Event(number, attempt, update) => {
@@ -194,6 +205,7 @@ impl Docket {
         let event = Event {
             attempt,
             bytes,
+            came: now,
             run: self.run.clone(),
             phase: Phase::Waiting(update),
         };

@@ -106,8 +106,9 @@ impl Notifier {
         })
     }
 
-    /// Sends an update to one listener, and returns at once; [`Notifier::flush`] and [`Notifier::stats`] show when it
-    /// is processed. Without a live listener the update waits for one.
+    /// Sends an update to one listener, without waiting until it is processed, which [`Notifier::flush`] and
+    /// [`Notifier::stats`] show. Waits only while [`NotifierOptions::capacity`] updates are pending. Without a live
+    /// listener the update waits for one.
     ///
     /// With [`Delivery::AtMostOnce`] it is published before this returns.
     ///
@@ -134,7 +135,7 @@ impl Notifier {
     /// # Errors
     /// [`ErrorKind::Timeout`] if that takes longer, and [`ErrorKind::Stopped`].
     pub fn wait_listeners(&self, count: usize, timeout: Duration) -> Result<()> {
-        let what = |state: &State| format!("{} listeners are alive, of {count}", state.listeners.len());
+        let what = |state: &State| format!("{} of {count} listeners are alive", state.listeners.len());
         self.outbox.wait(timeout, |state| state.listeners.len() >= count, what)
     }
 
@@ -290,7 +291,7 @@ impl Outbox {
             if self.tally.changed.wait_until(&mut state, deadline).timed_out() && !done(&state) {
                 return Err(Error::new(
                     ErrorKind::Timeout,
-                    format!("after {timeout:?} {}", what(&state)),
+                    format!("after {timeout:?}: {}", what(&state)),
                 ));
             }
         }

@@ -29,11 +29,11 @@ pub struct ListenerOptions {
     /// The time without a renewal after which a listener counts as gone; at least 10 ms. The same for all listeners and
     /// notifiers of a store. Default: 10 s.
     pub timeout: Duration,
-    /// The interval at which the registered members are read, but at least four times within the timeout, and at most
-    /// every millisecond. Default: 1 s.
+    /// The interval at which the registered members are read; a quarter of the timeout if that is shorter, and at
+    /// least 1 ms. Default: 1 s.
     pub interval: Duration,
     /// How long an unconfirmed claim is kept: the longest time for which a notifier may be cut off in the middle of a
-    /// delivery. Default: 10 min.
+    /// delivery. Updates that have waited for half of it go to other listeners. Default: 10 min.
     pub retention: Duration,
     /// Called with every failure in the background, and every panic of the handler. Default: none; they are logged in
     /// any case.
@@ -89,7 +89,8 @@ pub struct ListenerStats {
     pub repeated: u64,
     /// Events given back because the listener was stopping.
     pub moved: u64,
-    /// Events given back because the store failed, or because the listener was no longer registered.
+    /// Events given back because the store failed, because the listener was no longer registered, or because they had
+    /// waited for half of [`ListenerOptions::retention`].
     pub dropped: u64,
     /// Events known here and not confirmed yet, and claims still to be removed.
     pub claims: u64,
@@ -115,8 +116,8 @@ pub struct NotifierOptions {
     /// The time without a renewal after which a listener counts as gone; at least 10 ms. The same for all listeners and
     /// notifiers of a store. Default: 10 s.
     pub timeout: Duration,
-    /// The interval at which the registered members are read, but at least four times within the timeout, and at most
-    /// every millisecond. Default: 1 s.
+    /// The interval at which the registered members are read; a quarter of the timeout if that is shorter, and at
+    /// least 1 ms. Default: 1 s.
     pub interval: Duration,
     /// Called with every failure in the background. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,

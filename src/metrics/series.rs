@@ -115,7 +115,7 @@ series! {
     REPLICA_FAILURES: Counter "replica_read_failures_total" [] "failed reads of the store";
     REPLICA_DIFFERENCES: Counter "replica_differences_total" [] "differences found by comparisons with the store";
     REPLICA_TOPICS: Gauge "replica_topics" ["state"] "topics held, of each table: proven once they were read";
-    REPLICA_STALENESS_MAX: Gauge "replica_staleness_max_seconds" [] "the oldest of the proofs that nothing is missing";
+    REPLICA_STALENESS_MAX: Gauge "replica_staleness_max_seconds" [] "age of the oldest proof that nothing is missing";
     REPLICA_STALENESS_PERCENTILE: Gauge "replica_staleness_percentile_seconds" ["percentile"] "ages of these proofs over topics";
     REPLICA_STALENESS: Gauge "replica_staleness_seconds" ["table", "topic"] "age of the topic's proof";
     REPLICA_POSITION: Gauge "replica_position" ["table", "topic"] "version up to which all is held";
@@ -132,5 +132,5 @@ series! {
     NOTIFIER_TIMES: Histogram "notifier_acknowledgement_seconds" [] "time to the acknowledgement, at most 3 % too long";
 
     STORE_CALLS: Histogram "store_call_duration_seconds" ["call"] "time of calls of the store";
-    STORE_ERRORS: Counter "store_errors_total" ["kind"] "failed calls of the store, or of rows not found";
+    STORE_ERRORS: Counter "store_errors_total" ["kind"] "failed calls of the store, including reads of rows that do not exist";
 }

@@ -132,7 +132,7 @@ impl Worker {
     fn repair(&mut self, told: &mut Told) -> Result<()> {
         told.find(&*self.store)?;
         for topic in std::mem::take(&mut self.topics) {
-            self.publisher.skip(Some(&topic));
+            self.publisher.skip(&topic);
         }
         self.went_back = false;
         self.counters.went_back.add(1);

@@ -60,7 +60,8 @@ pub(crate) use running::Running;
 /// Each part is created on first use and shared from then on, except replicas, listeners and notifiers: each call makes
 /// another one, which is the caller's. Dropping the node stops its parts in the right order: first the subscriber, then
 /// the callbacks, and then the publisher, which sends a goodbye, or the service. A publisher, database or store that the
-/// program still holds stays open until it is dropped.
+/// program still holds stays open until it is dropped. Drop replicas, listeners and notifiers before the node: without
+/// its subscriber and dispatcher they receive nothing more.
 ///
 /// Parts are made by one thread at a time. A factory that is called then may ask the node, on its own thread, for parts
 /// that do not need what it makes.
@@ -158,7 +159,8 @@ impl Node {
         })
     }
 
-    /// As [`Node::replica`], with these options. If `options.hook` is `None`, the node's hook is used.
+    /// As [`Node::replica`], with these options instead of the node's: set `topics` and `registry`, which
+    /// [`ReplicaOptions::default`] does not take from the node. If `options.hook` is `None`, the node's hook is used.
     ///
     /// # Errors
     /// As [`Node::replica`].

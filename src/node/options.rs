@@ -1,7 +1,7 @@
 //! The options of each part, made from a [`Config`]: parts know only their own.
 
 #[cfg(feature = "redis")]
-use crate::codec::MIN_HELLO;
+use crate::codec::{MAX_JOINED, MIN_HELLO};
 use crate::config::Config;
 use crate::database::DatabaseOptions;
 use crate::dispatcher::DispatcherOptions;
@@ -191,7 +191,10 @@ impl From<&Config> for RedisOptions {
             heartbeat_timeout: config.heartbeat_timeout_ms,
             reconnect_interval: config.reconnect_interval_ms,
             reconnect_max: config.reconnect_max_ms,
-            max_frame_bytes: config.max_message_bytes.saturating_mul(4).max(MIN_HELLO),
+            max_frame_bytes: config
+                .max_message_bytes
+                .saturating_mul(4)
+                .max(MAX_JOINED.max(MIN_HELLO)),
             join_frames: config.join_frames,
             retries: config.redis_retries,
         }

@@ -1,10 +1,13 @@
 //! The gathered updates of a burst, which are accepted and numbered and go out together. Pure: the time is an argument.
 
 use std::collections::VecDeque;
+use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
+use hashbrown::{DefaultHashBuilder, HashMap};
+
 use crate::codec::{Codec, Joined, MAX_JOINED, MOST_JOINED};
-use crate::update::Topic;
+use crate::update::{DbUpdate, Topic};
 
 use super::numbers::Slot;
 
@@ -43,6 +46,9 @@ pub(super) struct Burst {
     updates: usize,
     bytes: usize,
     spares: Vec<Joined>,
+    /// The rows in frames behind the first, by [`Burst::row`], each with the number of its last frame.
+    rows: HashMap<u64, u64>,
+    hasher: DefaultHashBuilder,
 }
 
 #[derive(Debug)]
@@ -64,6 +70,8 @@ impl Burst {
             updates: 0,
             bytes: 0,
             spares: Vec::new(),
+            rows: HashMap::new(),
+            hasher: DefaultHashBuilder::default(),
         }
     }
 
@@ -98,6 +106,22 @@ impl Burst {
         is_full || now.saturating_duration_since(since) >= AGE
     }
 
+    /// True if an update of this row, put into the frame that its topic had last, would go out before an earlier one of
+    /// the row on another topic.
+    pub(super) fn overtakes(&self, frame: u64, update: &DbUpdate) -> bool {
+        let is_open = frame > self.sent();
+        is_open && !self.rows.is_empty() && self.rows.get(&self.row(update)).is_some_and(|of| *of > frame)
+    }
+
+    fn row(&self, update: &DbUpdate) -> u64 {
+        self.hasher.hash_one((&update.table, &update.key))
+    }
+
+    /// The number of frames that are no longer open.
+    fn sent(&self) -> u64 {
+        self.begun - self.frames.len() as u64
+    }
+
     /// True if updates can be joined as bytes.
     pub(super) fn joins(&self) -> bool {
         self.codec.is_plain()
@@ -111,12 +135,12 @@ impl Burst {
     /// Adds the next update of a topic, which `write` appends. Returns true if no frame was open before.
     pub(super) fn push(
         &mut self,
-        topic: &Topic,
+        (topic, update): (&Topic, &DbUpdate),
         slot: &mut Slot<'_>,
         now: Instant,
         write: impl FnOnce(&mut Vec<u8>),
     ) -> bool {
-        let sent = self.begun - self.frames.len() as u64;
+        let sent = self.sent();
         let mut index = slot
             .frame()
             .checked_sub(sent + 1)
@@ -134,6 +158,9 @@ impl Burst {
             updates.push(write);
             self.bytes += updates.len() - before;
             self.updates += 1;
+        }
+        if index > 0 {
+            self.rows.insert(self.row(update), sent + 1 + index as u64);
         }
         let is_first = self.since.is_none();
         self.since.get_or_insert(now);
@@ -153,6 +180,7 @@ impl Burst {
         let count = updates.count();
         if self.frames.is_empty() {
             (self.since, self.updates, self.bytes) = (None, 0, 0);
+            self.rows.clear();
         }
         if self.spares.len() < SPARES {
             updates.clear();
@@ -167,6 +195,7 @@ mod tests {
     use super::*;
     use crate::codec::parts;
     use crate::publisher::numbers::Numbers;
+    use crate::update::Action;
 
     const MICROSECOND: Duration = Duration::from_micros(1);
 
@@ -186,12 +215,17 @@ mod tests {
         }
 
         fn push(&mut self, topic: &str) -> bool {
+            self.push_row(topic, "k")
+        }
+
+        fn push_row(&mut self, topic: &str, key: &str) -> bool {
+            let update = DbUpdate::new("t", key, Action::Set);
             let topic = Topic::new(topic).unwrap();
             let mut slot = self.numbers.slot(&topic, self.now);
             let text = format!("{{\"seq\":{}}}", slot.seq);
-            let is_first = self
-                .burst
-                .push(&topic, &mut slot, self.now, |bytes| bytes.extend(text.as_bytes()));
+            let is_first = self.burst.push((&topic, &update), &mut slot, self.now, |bytes| {
+                bytes.extend(text.as_bytes());
+            });
             slot.take(1, self.now);
             is_first
         }
@@ -244,6 +278,23 @@ mod tests {
         assert_eq!(rig.send_first(), ("b".into(), maps(&[3])));
         assert!(rig.burst.first().is_none() && rig.burst.since().is_none());
         assert!(rig.push("a"));
+    }
+
+    /// A row moves to another topic whose frame is already open.
+    #[test]
+    fn a_row_is_not_overtaken_by_its_own_update_on_another_topic() {
+        let mut rig = Rig::new();
+        let overtakes = |rig: &Rig, topic: &str, key: &str| {
+            let frame = rig.numbers.frame(&Topic::new(topic).unwrap());
+            rig.burst.overtakes(frame, &DbUpdate::new("t", key, Action::Set))
+        };
+        rig.push_row("b", "other");
+        assert!(!overtakes(&rig, "a", "row"));
+        rig.push_row("a", "row");
+        assert!(overtakes(&rig, "b", "row"));
+        assert!(!overtakes(&rig, "b", "another") && !overtakes(&rig, "a", "row") && !overtakes(&rig, "c", "row"));
+        rig.send_first();
+        assert!(!overtakes(&rig, "b", "row"), "it would have another frame");
     }
 
     #[test]

@@ -111,7 +111,10 @@ impl Link {
                 let start = Instant::now();
                 let locked = sending.sender.try_lock_for(timeout.max(HOLD));
                 left = timeout.saturating_sub(start.elapsed());
-                let late = || Error::new(ErrorKind::Timeout, "other threads were sending all the time");
+                let late = || {
+                    let context = format!("no turn to send within {timeout:?}: other threads kept sending; try again");
+                    Error::new(ErrorKind::Timeout, context)
+                };
                 locked.ok_or_else(late)?
             }
         };
@@ -123,11 +126,10 @@ impl Link {
         Ok(Turn::new(sending, sender, left))
     }
 
-    /// Uses up a number of this topic, or of all topics used so far, for a past event that could not be published.
-    /// Never waits.
-    pub(crate) fn skip(&self, topic: Option<&Topic>) {
+    /// Uses up a number of this topic for a past event that could not be published. Never waits.
+    pub(crate) fn skip(&self, topic: &Topic) {
         let mut skipped = self.sending.skipped.lock();
-        skipped.insert(topic.cloned(), clock::now());
+        skipped.insert(topic.clone(), clock::now());
         self.sending.has_skipped.store(true, Ordering::Release);
     }
 

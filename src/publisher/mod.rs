@@ -80,11 +80,11 @@ impl Publisher {
     /// The timestamp sent is later than all that this publisher has sent on any topic: if the update's own timestamp is
     /// not, the next later value is sent. So subscribers get updates of one topic and priority in the order of sending.
     ///
-    /// In a burst, which is after some calls that each began within 20 microseconds of the end of the one before, the
-    /// call returns as soon as the update is accepted. The update goes out together with others of its topic, within 250
-    /// microseconds even if nothing more is sent. If sending then fails, its number stays used, so that subscribers find
-    /// it missing; it is counted as [`lost`](PublisherStats::lost), and the hook is called. The option `join_frames`
-    /// turns this off.
+    /// A burst begins after eight calls in a row, each within 20 microseconds of the end of the one before. In a burst
+    /// the call returns as soon as the update is accepted, and the update is sent with others of its topic, at most 250
+    /// microseconds later. If that fails, its number stays used, so that subscribers find it missing; it is counted as
+    /// [`lost`](PublisherStats::lost), and the hook is called. The value `never` of the option `join_frames` turns
+    /// bursts off.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if the transport did not take the update within the option `send_timeout`,
@@ -114,8 +114,8 @@ impl Publisher {
         buf.shrink_to(MAX_SCRATCH);
         self.encoder.begin(update, topic, buf);
         let mut turn = self.link.turn(timeout)?;
-        if turn.gathers(buf.len()) {
-            turn.gather(topic, update.timestamp, &self.encoder, buf);
+        if turn.gathers(topic, update, buf.len()) {
+            turn.gather(topic, update, &self.encoder, buf);
             return Ok(());
         }
         let (mut slot, outbound, left) = turn.slot(topic);
@@ -137,12 +137,12 @@ impl Publisher {
             Ok(()) => _ = self.sent.add(1),
             // Its number is already used up.
             Err(e) if e.kind() == ErrorKind::Unconfirmed => {}
-            Err(_) => self.skip(Some(&update.topic)),
+            Err(_) => self.skip(&update.topic),
         }
     }
 
-    /// Uses up a number of this topic, or of all topics used so far, for an event that could not be published.
-    pub(crate) fn skip(&self, topic: Option<&Topic>) {
+    /// Uses up a number of this topic for an event that could not be published.
+    pub(crate) fn skip(&self, topic: &Topic) {
         self.link.skip(topic);
     }
 
@@ -160,6 +160,10 @@ impl Publisher {
             return Err(Error::new(ErrorKind::TooLarge, context));
         }
         updates.iter().try_for_each(|update| self.check_update(update))?;
+        if !self.encoder.codec().is_plain() {
+            // Its readers take one update a message.
+            return updates.iter().try_for_each(|update| self.send_event_to(topic, update));
+        }
         let mut batch = Batch::new();
         for update in updates {
             self.encoder.push(update, topic, &mut batch);

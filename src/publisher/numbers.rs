@@ -121,23 +121,20 @@ impl Numbers {
         }
     }
 
+    /// The number of the frame into which the topic's last update was gathered; 0 without one.
+    pub(super) fn frame(&self, topic: &Topic) -> u64 {
+        self.topics.get(topic).map_or(0, |used| used.frame)
+    }
+
     /// True if there are numbers to report.
     pub(super) fn is_used(&self) -> bool {
         !self.recent.is_empty()
     }
 
-    /// Uses up a number of this topic, or of every topic used so far, for an update that was not sent by `at`.
-    /// Subscribers find it missing.
-    pub(super) fn skip(&mut self, topic: Option<&Topic>, at: Instant) {
-        let (rounds, recent) = (self.rounds, &mut self.recent);
-        if let Some(topic) = topic {
-            let used = self.topics.entry(topic.clone()).or_insert(Used::new(at));
-            used.note(topic, 1, at, rounds, recent);
-            return;
-        }
-        for (topic, used) in &mut self.topics {
-            used.note(topic, 1, at, rounds, recent);
-        }
+    /// Uses up a number of this topic for an update that was not sent by `at`. Subscribers find it missing.
+    pub(super) fn skip(&mut self, topic: &Topic, at: Instant) {
+        let used = self.topics.entry(topic.clone()).or_insert(Used::new(at));
+        used.note(topic, 1, at, self.rounds, &mut self.recent);
     }
 
     /// The time by this publisher's own clock, in milliseconds.
@@ -187,7 +184,8 @@ impl Numbers {
         self.recent.retain(|topic| {
             let used = topics.get_mut(topic);
             used.is_some_and(|used| {
-                used.is_recent = rounds - used.round < TOLD;
+                // It may have been used after its part of a round, so in one more.
+                used.is_recent = rounds - used.round <= TOLD;
                 used.is_recent
             })
         });
@@ -252,16 +250,16 @@ mod tests {
         let (a, b) = (topic("a"), topic("b"));
         numbers.slot(&a, clock::now()).settle(1, clock::now(), Ok(())).unwrap();
         let at = clock::now() + Duration::from_secs(1);
-        numbers.skip(Some(&a), at);
-        numbers.skip(Some(&b), at);
-        numbers.skip(None, at);
+        numbers.skip(&a, at);
+        numbers.skip(&a, at);
+        numbers.skip(&b, at);
         let (hello, _) = numbers.hello(
             Part::default(),
             256,
             Duration::from_secs(1),
             at + Duration::from_secs(2),
         );
-        assert_eq!(hello.topics, [("a".to_owned(), 3, 2000), ("b".to_owned(), 2, 2000)]);
+        assert_eq!(hello.topics, [("a".to_owned(), 3, 2000), ("b".to_owned(), 1, 2000)]);
         assert_eq!(numbers.slot(&a, at).seq, 4);
     }
 
@@ -294,6 +292,6 @@ mod tests {
             numbers.told();
         }
         assert_eq!(told.len(), 600);
-        assert!(told.values().all(|times| *times == TOLD));
+        assert!(told.values().all(|times| *times == TOLD + 1));
     }
 }

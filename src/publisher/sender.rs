@@ -36,15 +36,22 @@ impl Sender {
             return Ok(());
         }
         let deadline = thread::deadline(timeout);
+        let mut is_stuck = false;
         while let Some(frame) = self.burst.first() {
             let left = deadline.saturating_duration_since(Instant::now());
             let (topic, payload) = (frame.topic.as_str().as_bytes(), frame.updates.payload());
-            let sent = self.outbound.send_joined(topic, payload, left);
+            let sent = match is_stuck {
+                false => self.outbound.send_joined(topic, payload, left),
+                // Not even tried: each try may take a moment beyond the time limit.
+                true => Err(Error::new(ErrorKind::Timeout, "the transport takes nothing")),
+            };
             if let Err(e) = &sent
                 && e.kind() == ErrorKind::Timeout
-                && !gives_up
             {
-                return sent;
+                if !gives_up {
+                    return sent;
+                }
+                is_stuck = true;
             }
             let count = self.burst.remove_first() as u64;
             if let Err(e) = sent {

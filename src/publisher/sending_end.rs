@@ -35,9 +35,9 @@ pub(super) struct SendingEnd {
     /// The keeper waits for the lock, which busy senders would otherwise never leave.
     pub(super) waiting: AtomicBool,
     pub(super) stopping: AtomicBool,
-    /// Topics on which to use up a number (`None`: all) with the time of the event, for callers that cannot wait for
-    /// the sender. The flag says whether there are any.
-    pub(super) skipped: Mutex<HashMap<Option<Topic>, Instant>>,
+    /// Topics on which to use up a number, with the time of the event, for callers that cannot wait for the sender. The
+    /// flag says whether there are any.
+    pub(super) skipped: Mutex<HashMap<Topic, Instant>>,
     pub(super) has_skipped: AtomicBool,
     pub(super) crowd: Arc<Crowd>,
     pub(super) hellos: Arc<Counter>,
@@ -67,7 +67,7 @@ impl SendingEnd {
             let mut skipped = self.skipped.lock();
             self.has_skipped.store(false, Ordering::Release);
             for (topic, at) in skipped.drain() {
-                sender.numbers.skip(topic.as_ref(), at);
+                sender.numbers.skip(&topic, at);
             }
         }
     }
@@ -80,7 +80,14 @@ impl SendingEnd {
         let (topic, mut message) = (Topic::hello(), Vec::new());
         let hello = Hello::of(self.interval).to_text();
         self.encoder.control(HELLO, Some(&hello), &topic, &mut message);
-        sender.outbound.send(topic.as_str().as_bytes(), &message, timeout)?;
+        let sent = sender.outbound.send(topic.as_str().as_bytes(), &message, timeout);
+        sent.map_err(|e| match e.kind() {
+            // That is true of the hello: what comes after it was not sent.
+            ErrorKind::Unconfirmed => {
+                Error::new(ErrorKind::Timeout, "the first hello was not confirmed").with_source(e)
+            }
+            _ => e,
+        })?;
         self.hellos.add(1);
         sender.introduced = true;
         Ok(())
@@ -127,7 +134,10 @@ impl SendingEnd {
                 // Lets others send in between.
                 drop(sender);
                 sender = self.lock();
-                sender.flush(timeout, false)?;
+                if let Err(e) = sender.flush(timeout, false) {
+                    sender.numbers.told();
+                    return Err(e);
+                }
             }
         }
         Ok(())

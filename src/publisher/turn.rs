@@ -7,8 +7,8 @@ use parking_lot::MutexGuard;
 use crate::clock;
 use crate::codec::{Encoder, is_joined};
 use crate::error::Result;
-use crate::transport::{Outbound, send_parts};
-use crate::update::Topic;
+use crate::transport::Outbound;
+use crate::update::{DbUpdate, Topic};
 
 use super::numbers::Slot;
 use super::sender::Sender;
@@ -34,12 +34,17 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// True if an update of this size, without its number, is to be [gathered](Turn::gather). Otherwise the updates
+    /// True if this update, of this size without its number, is to be [gathered](Turn::gather). Otherwise the updates
     /// gathered before have been sent, and the update goes out alone.
-    pub(super) fn gathers(&mut self, length: usize) -> bool {
-        let Sender { outbound, burst, .. } = &mut *self.sender;
+    pub(super) fn gathers(&mut self, topic: &Topic, update: &DbUpdate, length: usize) -> bool {
+        let Sender {
+            outbound,
+            burst,
+            numbers,
+            ..
+        } = &mut *self.sender;
         let gathers = burst.follows(self.now) && burst.is_small(length) && burst.joins() && outbound.takes_joined();
-        if !gathers || burst.is_due(length, self.now) {
+        if !gathers || burst.is_due(length, self.now) || burst.overtakes(numbers.frame(topic), update) {
             return self.flush() && gathers;
         }
         true
@@ -59,12 +64,12 @@ impl<'a> Turn<'a> {
     }
 
     /// Accepts an update, of which [`Encoder::begin`] has written `body`, to be sent with others of its topic.
-    pub(super) fn gather(mut self, topic: &Topic, timestamp: i64, encoder: &Encoder, body: &[u8]) {
+    pub(super) fn gather(mut self, topic: &Topic, update: &DbUpdate, encoder: &Encoder, body: &[u8]) {
         let now = self.now;
         let Sender { numbers, burst, .. } = &mut *self.sender;
         let mut slot = numbers.slot(topic, now);
-        let (seq, idle, timestamp) = (slot.seq, slot.idle, slot.stamp(timestamp));
-        let is_first = burst.push(topic, &mut slot, now, |bytes| {
+        let (seq, idle, timestamp) = (slot.seq, slot.idle, slot.stamp(update.timestamp));
+        let is_first = burst.push((topic, update), &mut slot, now, |bytes| {
             let start = bytes.len();
             bytes.extend_from_slice(body);
             encoder.finish(start, timestamp, seq, idle, bytes);
@@ -82,13 +87,14 @@ impl<'a> Turn<'a> {
         (numbers.slot(topic, self.now), &mut **outbound, self.left)
     }
 
+    /// True if this message can be [passed on](Turn::pass_on) whole.
+    pub(crate) fn takes(&self, payload: &[u8]) -> bool {
+        !is_joined(payload) || self.sender.outbound.takes_joined()
+    }
+
     /// Sends a message that another publisher has numbered.
     pub(crate) fn pass_on(&mut self, topic: &[u8], payload: &[u8]) -> Result<()> {
-        let outbound = &mut *self.sender.outbound;
-        match !is_joined(payload) || outbound.takes_joined() {
-            true => outbound.send_joined(topic, payload, self.left),
-            false => send_parts(outbound, topic, payload, self.left),
-        }
+        self.sender.outbound.send_joined(topic, payload, self.left)
     }
 
     /// Ends the turn, whose last send ended at this time.

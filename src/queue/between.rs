@@ -16,8 +16,10 @@ use crate::update::DbUpdate;
 #[derive(Debug)]
 pub struct Batch(pub(super) Vec<DbUpdate>);
 
-/// How many emptied batches, and how many batches of values, are kept.
+/// How many emptied batches, and how many batches of values, are kept. A receiver that serves many senders in turns
+/// hands back many values before they come to take them.
 const SPARES: usize = 16;
+const VALUES: usize = 256;
 
 /// The queue, as both ends share it; the updates themselves are in the channel and in the receiver's heap.
 pub(super) struct Queue {
@@ -54,7 +56,7 @@ impl Queue {
             waiting: AtomicUsize::new(0),
             space: crossbeam_channel::bounded(1),
             spares: crossbeam_channel::bounded(SPARES),
-            values: crossbeam_channel::bounded(SPARES),
+            values: crossbeam_channel::bounded(VALUES),
             coalesced: Counter::new(),
             dropped: Counter::new(),
             covered: Counter::new(),

@@ -134,6 +134,11 @@ impl Heap {
         removed
     }
 
+    /// The next updates, while they come in order of arrival.
+    pub(super) fn coming(&self) -> impl Iterator<Item = &DbUpdate> {
+        self.straight.iter().map(|(_, update)| update)
+    }
+
     /// The next update that is not of a held row. With `hold` its row is held until [`Heap::release`].
     ///
     /// `clock` is read only if the most urgent update is not the oldest.

@@ -139,6 +139,11 @@ impl QueueReceiver {
         Some(update)
     }
 
+    /// The updates that are handed out next, in order, unless others come before them; none if the order is not known.
+    pub(crate) fn coming(&self) -> impl Iterator<Item = &DbUpdate> {
+        self.heap.coming()
+    }
+
     /// The time by which [`QueueReceiver::next_sync`] hands out a pending overflow.
     pub(crate) fn sync_due(&self) -> Option<Instant> {
         self.turns.overflow_due().filter(|_| self.queue.alerts.is_filled())

@@ -208,7 +208,7 @@ impl Pool {
     /// node has.
     pub(crate) fn stand_ins(&self, node: &Node) -> Vec<Node> {
         let known = self.known.lock();
-        let is_known = |given: &&Node| *given == node || known.slots.nodes().any(|other| other == *given);
+        let is_known = |given: &&Node| *given == node || known.slots.named().any(|other| other == *given);
         let given = self.servers.nodes.iter().filter(|_| known.slots.is_cluster());
         given.filter(|given| !is_known(given)).cloned().collect()
     }

@@ -59,10 +59,15 @@ impl Slots {
         !(self.ranges.is_empty() && self.moved.is_empty())
     }
 
-    /// All servers with slots, and their replicas.
-    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
+    /// All servers with slots and their replicas, as the cluster names them.
+    pub(crate) fn named(&self) -> impl Iterator<Item = &Node> {
         let known = self.ranges.iter().flat_map(|range| &range.nodes);
-        known.chain(self.moved.values()).chain(&self.other)
+        known.chain(self.moved.values())
+    }
+
+    /// As [`Slots::named`], with the server that has named them.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.named().chain(&self.other)
     }
 }
 

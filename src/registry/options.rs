@@ -11,8 +11,8 @@ pub struct RegistryOptions {
     /// The time without a renewal after which a member counts as gone; at least 10 ms. The same for all processes that
     /// share a table. Default: 30 s.
     pub timeout: Duration,
-    /// The interval at which observers read the table, but at least four times within the timeout, and at most every
-    /// millisecond. Default: 1 s.
+    /// The interval at which observers read the table; a quarter of the timeout if that is shorter, and at least 1 ms.
+    /// Default: 1 s.
     pub interval: Duration,
     /// Called with every failure. Default: none; failures are logged in any case.
     pub hook: Option<ErrorHook>,

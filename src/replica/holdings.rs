@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -23,7 +24,7 @@ use crate::event::SyncReason;
 use crate::store::{Store, TableVersion};
 use crate::subscriber::{OwnTopic, Subscriber};
 use crate::thread::{Background, Stop, deadline, jittered};
-use crate::update::{DbUpdate, Name, Topic};
+use crate::update::{Name, Topic};
 
 pub(super) struct Holdings {
     pub(super) subscriber: Arc<Subscriber>,
@@ -35,6 +36,8 @@ pub(super) struct Holdings {
     pub(super) parts: Arc<Parts>,
     pub(super) wake: Sender<()>,
     pub(super) signal: Arc<Signal>,
+    /// Set at the end, for tables that are no longer held, too.
+    pub(super) ended: Arc<AtomicBool>,
     /// What is counted of no table, or of one that is no longer held; in the end, everything.
     pub(super) counted: Arc<Mutex<ReplicaStats>>,
 }
@@ -67,11 +70,14 @@ impl Holdings {
             dispatcher,
             wake,
             signal,
+            Arc::clone(&self.ended),
         ));
-        let updated = Arc::clone(&typed);
-        let guard = self
-            .dispatcher
-            .on_table(name.clone(), move |update: &DbUpdate| updated.handle_update(update));
+        let (updated, coming) = (Arc::clone(&typed), Arc::clone(&typed));
+        let guard = self.dispatcher.on_table_ahead(
+            name.clone(),
+            move |update| updated.handle_update(update),
+            move |updates| coming.look_ahead(updates),
+        );
         let part: Arc<dyn Part> = Arc::clone(&typed) as _;
         topics.keys().for_each(|topic| part.add_topic(topic));
         self.parts.write().push(Arc::clone(&part));
@@ -96,6 +102,16 @@ impl Holdings {
         topics.insert(topic.clone(), own);
         self.parts.read().iter().for_each(|part| part.add_topic(topic));
         Ok(true)
+    }
+
+    /// Returns true if it was held. Under one lock, as adding it, so that the subscriber and all tables agree.
+    pub(super) fn remove_topic(&self, topic: &Topic) -> bool {
+        let mut topics = self.topics.lock();
+        let is_held = topics.remove(topic).is_some();
+        if is_held {
+            self.parts().into_iter().for_each(|part| part.remove_topic(topic));
+        }
+        is_held
     }
 
     pub(super) fn parts(&self) -> Vec<Arc<dyn Part>> {

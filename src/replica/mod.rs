@@ -64,6 +64,7 @@ mod watch;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -135,6 +136,7 @@ impl Replica {
             parts: Arc::clone(&parts),
             wake,
             signal: Arc::default(),
+            ended: Arc::default(),
             counted: Arc::default(),
         });
         for topic in &holdings.options.topics {
@@ -196,7 +198,8 @@ impl Replica {
         let Some(held) = self.holdings.tables.lock().remove(table) else {
             return false;
         };
-        self.holdings.close(|part| *part.name() == *table);
+        // By identity: the table may be held anew meanwhile.
+        self.holdings.close(|part| Arc::ptr_eq(part, &held.part));
         held.part.close();
         self.tell_holdings();
         true
@@ -214,15 +217,11 @@ impl Replica {
 
     /// Stops holding the rows of this topic, and reports them as removed; returns true if it was held.
     pub fn remove_topic(&self, topic: &Topic) -> bool {
-        let Some(own) = self.holdings.topics.lock().remove(topic) else {
-            return false;
-        };
-        drop(own);
-        for part in self.holdings.parts() {
-            part.remove_topic(topic);
+        let is_held = self.holdings.remove_topic(topic);
+        if is_held {
+            self.tell_holdings();
         }
-        self.tell_holdings();
-        true
+        is_held
     }
 
     /// True if all rows of all tables and topics have been read, and nothing has required a new listing since.
@@ -313,6 +312,7 @@ impl Drop for Replica {
         self.answers.iter().for_each(Answers::tell);
         self.self_check.iter().for_each(Background::tell);
         self.reader.tell();
+        self.holdings.ended.store(true, Ordering::Release);
         self.holdings.parts().iter().for_each(|part| part.end());
         self.holdings.close(|_| true);
         self.holdings.tables.lock().clear();

@@ -24,7 +24,8 @@ pub(super) trait Part: Send + Sync {
     /// Asks the store now, and catches up at once.
     fn demand(&self);
     fn distrust(&self);
-    fn poll(&self, now: Instant) -> Option<Read>;
+    /// The next thing to read.
+    fn poll(&self) -> Option<Read>;
     fn deadline(&self) -> Option<Instant>;
     /// The keys of the rows of this topic.
     fn keys(&self, topic: &Topic) -> Vec<Name>;

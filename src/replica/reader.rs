@@ -98,7 +98,7 @@ impl Reader {
         let now = clock::now();
         for part in self.parts.read().iter() {
             for _ in self.under_way(part)..UNDER_WAY {
-                let Some(read) = part.poll(now) else { break };
+                let Some(read) = part.poll() else { break };
                 self.tasks.push_back(Task {
                     part: Arc::clone(part),
                     read: Arc::new(read),

@@ -246,25 +246,48 @@ impl<T> Step<T> {
         std::mem::replace(&mut self.after, next.after)
     }
 
-    /// The change to report to handlers that know the state before; `None` if there is none.
-    pub(super) fn told(&self) -> Option<RowChange<T>> {
+    /// The changes to report to handlers that know the state before. There are two if the last state that decoded is
+    /// news to them.
+    pub(super) fn told(&self) -> impl Iterator<Item = RowChange<T>> + use<T> {
         let old = self.before.as_ref().and_then(|before| before.decoded().cloned());
-        match (&self.after, old) {
-            (Some(Held::Row(new)), None) => Some(RowChange::Added { new: Arc::clone(new) }),
-            (Some(Held::Row(new)), Some(old)) => Some(RowChange::Changed {
-                old,
-                new: Arc::clone(new),
-            }),
-            (Some(Held::Malformed(it)), old) => Some(RowChange::Malformed {
-                old,
-                new: Arc::clone(&it.row),
-            }),
-            (None, old) => self.before.as_ref().map(|_| RowChange::Removed {
-                key: self.key.clone(),
-                old,
-                version: self.version,
-            }),
+        let (first, second) = match &self.after {
+            None => (self.before.as_ref().map(|_| self.removed(old, self.version)), None),
+            Some(Held::Row(new)) => (Some(shown(old, Arc::clone(new))), None),
+            Some(Held::Malformed(it)) => {
+                let first = match (old, it.last.clone()) {
+                    (Some(old), Some(last)) if Arc::ptr_eq(&old, &last) => None,
+                    (old, Some(last)) => Some(shown(old, last)),
+                    // It was removed in between.
+                    (Some(old), None) => {
+                        let version = old.version;
+                        Some(self.removed(Some(old), version))
+                    }
+                    (None, None) => None,
+                };
+                let malformed = RowChange::Malformed {
+                    old: it.last.clone(),
+                    new: Arc::clone(&it.row),
+                };
+                (first, Some(malformed))
+            }
+        };
+        first.into_iter().chain(second)
+    }
+
+    fn removed(&self, old: Option<Arc<Entry<T>>>, version: u64) -> RowChange<T> {
+        RowChange::Removed {
+            key: self.key.clone(),
+            old,
+            version,
         }
+    }
+}
+
+/// The change to a state that decodes.
+fn shown<T>(old: Option<Arc<Entry<T>>>, new: Arc<Entry<T>>) -> RowChange<T> {
+    match old {
+        None => RowChange::Added { new },
+        Some(old) => RowChange::Changed { old, new },
     }
 }
 

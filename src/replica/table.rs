@@ -50,7 +50,8 @@ impl<T: Send + Sync + 'static> ReplicaTable<T> {
     }
 
     /// Calls `handler` for every change of a row, on the dispatcher's threads: first for all present rows, as
-    /// [`RowChange::Added`], then for changes. See [`RowChange`] for the promises.
+    /// [`RowChange::Added`] (one that does not decode as its last state that did, if there is one, and then as
+    /// [`RowChange::Malformed`]), then for changes. See [`RowChange`] for the promises.
     ///
     /// When the handler is called, [`ReplicaTable::get`] returns the new state or a newer one. Without dispatcher
     /// workers all handlers run one after the other; with workers, handlers of different rows run at the same time.

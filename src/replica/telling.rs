@@ -52,23 +52,28 @@ impl<T: Send + Sync + 'static> Typed<T> {
             if watchers.is_empty() {
                 return;
             }
-            self.tell(&step, &watchers);
+            self.tell(&step, &watchers, false);
             if needs_word {
                 telling = self.state.write().watchers.told(&step.key);
             }
         }
     }
 
-    fn tell(&self, step: &Step<T>, watchers: &[Watcher<T>]) {
-        let Some(change) = step.told() else { return };
-        for watcher in watchers {
-            let what = || {
-                format!(
-                    "a row change handler of table {}, called with key {}",
-                    self.name, step.key
-                )
-            };
-            self.dispatcher.call(watcher, &change, what);
+    /// Calls handlers, unless the replica has ended and they are not called `here`, for an index.
+    fn tell(&self, step: &Step<T>, watchers: &[Watcher<T>], here: bool) {
+        for change in step.told() {
+            for watcher in watchers {
+                if !here && self.is_ended() {
+                    return;
+                }
+                let what = || {
+                    format!(
+                        "a row change handler of table {}, called with key {}",
+                        self.name, step.key
+                    )
+                };
+                self.dispatcher.call(watcher, &change, what);
+            }
         }
     }
 
@@ -83,6 +88,10 @@ impl<T: Send + Sync + 'static> Typed<T> {
         let table = Arc::clone(self);
         let begin = move || {
             let mut state = table.state.write();
+            if !watcher.is_live() || !here && table.is_ended() {
+                // Its guard may have looked for it before it was there.
+                return drop(state);
+            }
             state.watchers.begin(Arc::clone(&watcher));
             let rows = (state.core.rows.decoded.iter(), state.core.rows.malformed.iter());
             drop(state);
@@ -105,13 +114,13 @@ impl<T: Send + Sync + 'static> Typed<T> {
                 while watcher.is_live()
                     && let Some(since) = { self.state.write().watchers.since(&watcher) }
                 {
-                    since.values().for_each(|step| self.tell(step, told));
+                    since.values().for_each(|step| self.tell(step, told, here));
                 }
                 return;
             };
-            self.tell(&Step::appears(held), told);
+            self.tell(&Step::appears(held), told, here);
         }
-        if watcher.is_live() {
+        if watcher.is_live() && !self.is_ended() {
             let table = Arc::clone(&self);
             let rows = Mutex::new(rows);
             let go_on = move || table.tell_all(watcher, rows.into_inner(), here);

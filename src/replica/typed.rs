@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::hash::BuildHasher;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
@@ -43,6 +43,8 @@ pub(super) struct Typed<T> {
     pub(super) state: RwLock<State<T>>,
     /// The threads that wait to read.
     readers: AtomicUsize,
+    /// The replica has ended: no handler is called any more.
+    ended: Arc<AtomicBool>,
     pub(super) found: Mutex<Waiting<T>>,
     pub(super) dispatcher: DispatcherHandle,
     /// Wakes the reading thread.
@@ -66,6 +68,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
         dispatcher: DispatcherHandle,
         wake: Sender<()>,
         signal: Arc<Signal>,
+        ended: Arc<AtomicBool>,
     ) -> Typed<T> {
         let hasher = DefaultHashBuilder::default();
         let core = Core::new(options.times(), hasher.hash_one(&name), clock::now());
@@ -75,6 +78,7 @@ impl<T: Send + Sync + 'static> Typed<T> {
             decode,
             state: RwLock::new(State { core, watchers }),
             readers: AtomicUsize::new(0),
+            ended,
             found: Mutex::default(),
             dispatcher,
             wake,
@@ -83,6 +87,10 @@ impl<T: Send + Sync + 'static> Typed<T> {
             read_bytes: Counter::new(),
             hook: options.hook.clone(),
         }
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended.load(Acquire)
     }
 
     /// The state, for the program's threads, which get their turn between two changes.
@@ -126,8 +134,11 @@ impl<T: Send + Sync + 'static> Typed<T> {
             {
                 let state = self.state.read();
                 if let Some((version, topic)) = state.core.wants(update, now) {
-                    // Waits for memory here, under the read lock, so that readers do not wait.
-                    black_box(state.core.rows.version(&update.key));
+                    // Otherwise this was done together with others.
+                    if !self.dispatcher.is_alone() {
+                        // Waits for memory here, under the read lock, so that readers do not wait.
+                        black_box(state.core.rows.version(&update.key));
+                    }
                     break (version, Arc::clone(topic));
                 }
             }
@@ -155,6 +166,13 @@ impl<T: Send + Sync + 'static> Typed<T> {
             self.wake();
         }
         self.signal.notify();
+    }
+
+    /// Brings what these updates need into the processor's caches. They wait for memory together, and under the read
+    /// lock, so that readers do not wait.
+    pub(super) fn look_ahead(&self, updates: &[&DbUpdate]) {
+        let keys = updates.iter().map(|update| &*update.key);
+        self.state.read().core.rows.decoded.warm(keys);
     }
 
     pub(super) fn decode(&self, key: Name, topic: Arc<Topic>, version: u64, text: Cow<'_, str>) -> NewRow<T> {
@@ -273,7 +291,9 @@ impl<T: Send + Sync + 'static> Part for Typed<T> {
         let table = Arc::clone(&self);
         let close = move || {
             table.evict();
-            table.end();
+            // Other threads may still have to report what they have merged.
+            let handlers = table.state.write().watchers.close();
+            drop(handlers);
         };
         self.dispatcher.run(Box::new(close));
     }
@@ -301,8 +321,10 @@ impl<T: Send + Sync + 'static> Part for Typed<T> {
         self.wake();
     }
 
-    fn poll(&self, now: Instant) -> Option<Read> {
-        self.state.write().core.poll(now)
+    fn poll(&self) -> Option<Read> {
+        let mut state = self.state.write();
+        // Read under the lock: a check that begins after a demand is newer than it.
+        state.core.poll(clock::now())
     }
 
     fn deadline(&self) -> Option<Instant> {

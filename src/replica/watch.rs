@@ -22,6 +22,8 @@ pub(super) struct Watchers<T> {
     /// The rows that are being reported, with the changes to report after that. Unused if one thread does everything.
     busy: HashMap<Name, VecDeque<Telling<T>>>,
     is_alone: bool,
+    /// The table is no longer held: there is nothing more to report to handlers than what is noted.
+    is_closed: bool,
 }
 
 /// A change, and the handlers to call.
@@ -37,6 +39,7 @@ impl<T> Watchers<T> {
             new: Vec::new(),
             busy: HashMap::new(),
             is_alone,
+            is_closed: false,
         }
     }
 
@@ -96,8 +99,17 @@ impl<T> Watchers<T> {
             return Some(since);
         }
         let (watcher, _) = self.new.remove(place);
-        self.edit(|live| live.push(watcher));
+        if !self.is_closed {
+            self.edit(|live| live.push(watcher));
+        }
         None
+    }
+
+    /// Ends the reports after those that are noted. Returns the handlers, for the caller to drop without the table's
+    /// lock.
+    pub(super) fn close(&mut self) -> impl Sized + use<T> {
+        self.is_closed = true;
+        std::mem::take(&mut self.live)
     }
 
     /// Removes the handlers whose guards were dropped. Returns them, for the caller to drop without the table's lock:

@@ -11,7 +11,7 @@ use crate::update::{Name, Topic};
 pub struct SubscriberStatus {
     /// Every registered listen address.
     pub addresses: Vec<AddressStatus>,
-    /// Every registered topic.
+    /// Every registered topic; empty while the subscriber does not run, and without the option `continuity`.
     pub topics: Vec<TopicStatus>,
 }
 
@@ -33,7 +33,8 @@ pub struct AddressStatus {
 pub struct TopicStatus {
     /// The topic.
     pub topic: Topic,
-    /// Live if every connected publisher has confirmed the topic and none of them is silent.
+    /// Live if every listen address is live and has confirmed the topic. Stale if the topic is confirmed, but some
+    /// address is not live. Otherwise unconfirmed.
     pub state: TopicState,
     /// Publishers heard on it.
     pub publishers: Vec<PublisherStatus>,
@@ -61,7 +62,7 @@ pub struct PublisherStatus {
 pub enum TopicState {
     /// Nothing is missed silently.
     Live,
-    /// It was live, but nothing was heard for too long.
+    /// An address is not live, or the publisher was not heard for too long.
     Stale,
     /// There is no proof, or none yet; or updates without numbers have come, whose losses do not show.
     Unconfirmed,

@@ -246,45 +246,61 @@ fn what_is_undone_is_told_by_a_publisher_that_nobody_knows() {
     });
 }
 
-/// A store that loses its answers.
-#[derive(Debug)]
-struct Mute(MemoryStore, AtomicBool);
+/// A store that loses its answers, and is away afterwards.
+#[derive(Debug, Default)]
+struct Mute {
+    rows: MemoryStore,
+    is_mute: AtomicBool,
+    is_away: AtomicBool,
+}
+
+impl Mute {
+    /// Loses the next answer, until it is back.
+    fn lose(&self, loses: bool) {
+        self.is_mute.store(loses, Ordering::SeqCst);
+        self.is_away.store(false, Ordering::SeqCst);
+    }
+}
 
 impl Store for Mute {
     fn write(&self, write: &Write<'_>) -> Result<Written> {
-        let written = self.0.write(write)?;
-        match self.1.load(Ordering::SeqCst) {
-            true => Err(Error::new(ErrorKind::Unconfirmed, "the answer was lost")),
-            false => Ok(written),
+        let written = self.rows.write(write)?;
+        if self.is_mute.load(Ordering::SeqCst) {
+            self.is_away.store(true, Ordering::SeqCst);
+            return Err(Error::new(ErrorKind::Unconfirmed, "the answer was lost"));
         }
+        Ok(written)
     }
 
     fn get(&self, table: &str, key: &str, topic: Option<&Topic>) -> Result<Row> {
-        self.0.get(table, key, topic)
+        if self.is_away.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Unavailable, "the store is away"));
+        }
+        self.rows.get(table, key, topic)
     }
 
     fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
-        self.0.page_of_entries(table, topic, after)
+        self.rows.page_of_entries(table, topic, after)
     }
 
     fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
-        self.0.page_of_keys(table, topic, after)
+        self.rows.page_of_keys(table, topic, after)
     }
 
     fn create_table(&self, table: &str) -> Result<bool> {
-        self.0.create_table(table)
+        self.rows.create_table(table)
     }
 
     fn delete_table(&self, table: &str) -> Result<bool> {
-        self.0.delete_table(table)
+        self.rows.delete_table(table)
     }
 
     fn allocate_unique_key(&self, table: &str) -> Result<u64> {
-        self.0.allocate_unique_key(table)
+        self.rows.allocate_unique_key(table)
     }
 
     fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
-        self.0.table_version(table)
+        self.rows.table_version(table)
     }
 }
 
@@ -292,28 +308,28 @@ impl Store for Mute {
 #[test]
 fn what_may_have_been_stored_is_read_again() {
     within(Duration::from_secs(60), || {
-        let store = Arc::new(Mute(MemoryStore::new(), AtomicBool::new(false)));
-        let host = Host::new((store.clone(), None), Duration::from_millis(500));
         let tenant = topic("tenant");
-        for key in ["set", "deleted"] {
-            host.database
-                .write(&Write::create(TABLE, key, "one").topic(&tenant), 5)
-                .unwrap();
-        }
         for write in [
             Write::create(TABLE, "created", "two").topic(&tenant),
+            // Their topics are not known after them, and the publisher has sent nothing on them.
             Write::set(TABLE, "set", "two"),
-            // Its topic is no longer known.
             Write::delete(TABLE, "deleted"),
         ] {
+            let store = Arc::new(Mute::default());
+            for key in ["set", "deleted"] {
+                store.rows.create(TABLE, key, "one", &tenant).unwrap();
+            }
+            let host = Host::new((store.clone(), None), Duration::from_millis(500));
+            // The first update on another topic, after which the program knows the publisher.
+            host.database.write(&Write::create(TABLE, "other", "one"), 5).unwrap();
             eventually(LONG, || host.program.has_what_is_stored());
-            store.1.store(true, Ordering::SeqCst);
+            store.lose(true);
             let error = host.database.write(&write, 5).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Unconfirmed, "{error}");
-            store.1.store(false, Ordering::SeqCst);
+            store.lose(false);
             assert!(!host.program.has_what_is_stored(), "{write:?}");
+            eventually(LONG, || host.program.has_what_is_stored());
         }
-        eventually(LONG, || host.program.has_what_is_stored());
     });
 }
 

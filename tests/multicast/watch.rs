@@ -116,15 +116,20 @@ impl Watch {
         )
     }
 
-    /// Waits for a sync event other than a gap; the next one must be for this reason.
-    pub(crate) fn expect(&mut self, reason: &str) {
+    /// The reason of the next sync event other than a gap.
+    pub(crate) fn next_sync(&mut self) -> String {
         let deadline = Instant::now() + LIMIT;
         while self.syncs.is_empty() {
             let now = Instant::now();
-            assert!(now < deadline, "no event {reason:?}: {}", self.process.stderr());
+            assert!(now < deadline, "no sync event: {}", self.process.stderr());
             self.read_by(now + Duration::from_millis(10));
         }
-        assert_eq!(self.syncs.remove(0), reason);
+        self.syncs.remove(0)
+    }
+
+    /// Waits for a sync event other than a gap; the next one must be for this reason.
+    pub(crate) fn expect(&mut self, reason: &str) {
+        assert_eq!(self.next_sync(), reason);
     }
 }
 

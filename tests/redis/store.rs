@@ -300,6 +300,43 @@ fn a_publication_is_made_once_however_often_it_is_asked_for() {
     });
 }
 
+/// The server has lost a published write whose answer was lost. Made again, its number would have another version, which
+/// subscribers take for the one that they have.
+#[test]
+fn a_lost_publication_is_not_made_again_under_its_number() {
+    within(LIMIT, || {
+        let race = Race::new();
+        let (near, far) = (race.server.address(), race.proxy.address());
+        let rig = Rig::new(&driver(&near));
+        rig.listen(&["D"], &near);
+        let options = PublisherOptions {
+            hello_interval: LONG,
+            ..PublisherOptions::default()
+        };
+        let publisher = Publisher::new(&*driver(&far), options).unwrap();
+        let mine = Database::new(Arc::new(race.mine.clone()), publisher, DatabaseOptions::default());
+        let write = |value: &str| mine.write(&Write::set("t", "k", value).topic(&Topic::ALL), 5);
+        mine.write(&Write::create("t", "k", "first"), 5).unwrap();
+        let written = race.run(
+            |_| write("mine"),
+            |others| {
+                let () = race.server.ask(&["FLUSHALL"]);
+                others.create("t", "k", "first", &Topic::ALL).unwrap();
+                many(others);
+            },
+        );
+        assert_eq!(written.unwrap_err().kind(), ErrorKind::Unconfirmed);
+        assert_eq!(race.value(), "theirs 19");
+        write("last").unwrap();
+        let told: Vec<_> = (0..3).map(|_| rig.next()).collect();
+        let told = told
+            .iter()
+            .map(|it| (it.origin.as_ref().unwrap().seq, it.version.unwrap()));
+        assert!(told.eq([(1, 1), (2, 2), (3, 22)]));
+        assert_eq!(rig.subscriber.stats().duplicates, 0);
+    });
+}
+
 /// The first try arrives after the second.
 #[test]
 fn a_write_that_comes_late_is_not_made_again() {

@@ -9,7 +9,7 @@ use tablecast::{Error, ErrorKind, Store, Topic};
 
 use crate::common::{eventually, within};
 use crate::rig::{LONG, Rig, pass};
-use crate::servers::Cluster;
+use crate::servers::{Cluster, Server};
 use crate::store::{announce, is_outage, store, store_with};
 use crate::{SECOND, options, syncs};
 
@@ -54,6 +54,22 @@ fn tables_are_on_all_nodes() {
             .collect();
         // Rows, keys, topics, deletes and their order, and the state of the table.
         assert_eq!(sizes, [6, 6, 6]);
+    });
+}
+
+/// The address that a cluster names leads nowhere, and there is no other one but that which was given.
+#[test]
+fn the_given_address_stands_in_for_the_announced_one() {
+    within(LIMIT, || {
+        let server = Server::with(&["--cluster-enabled", "yes", "--cluster-announce-ip", "127.0.0.9"]);
+        let () = server.ask(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]);
+        // A new master does not serve at once.
+        eventually(LONG, || {
+            server.ask::<String>(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+        });
+        let store = store(&server.address());
+        assert!(store.create_table("t").unwrap());
+        assert_eq!(store.get("t", "k", None).unwrap_err().kind(), ErrorKind::NotFound);
     });
 }
 

@@ -6,6 +6,8 @@ mod common;
 #[cfg(all(feature = "zmq", feature = "sqlite"))]
 mod faults;
 mod fleet;
+mod handlers;
+mod holding;
 #[cfg(feature = "redis")]
 mod redis;
 #[path = "../common/rig.rs"]
@@ -20,13 +22,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use crossbeam_channel::never;
 use tablecast::drivers::memory::MemoryDriver;
 use tablecast::replica::{Replica, ReplicaOptions, ReplicaTable};
 use tablecast::store::StoreOptions;
 use tablecast::stores::memory::MemoryStore;
 use tablecast::transport::Driver;
 use tablecast::{
-    Database, DatabaseOptions, Dispatcher, DispatcherOptions, Publisher, PublisherOptions, Store, Subscriber,
+    Database, DatabaseOptions, DbUpdate, Dispatcher, DispatcherOptions, Publisher, PublisherOptions, Store, Subscriber,
     SubscriberOptions, Topic,
 };
 
@@ -80,6 +83,11 @@ impl World {
             subscriber: Arc::new(subscriber),
             dispatcher,
         }
+    }
+
+    /// Queues an update that nobody publishes.
+    pub(crate) fn push(&self, update: DbUpdate) {
+        self.dispatcher.queue().push(&mut vec![update], &never()).unwrap();
     }
 
     pub(crate) fn replica(&self, options: ReplicaOptions) -> Replica {

@@ -106,6 +106,18 @@ fn a_row_that_does_not_decode_is_seen_as_such() {
         };
         assert_eq!(old.row, port("one"));
         assert!(table.get("a").is_err() && table.snapshot().get("a").is_err());
+        // Who comes later is first told the last state that decoded.
+        let (changes, late) = unbounded::<RowChange<Port>>();
+        let _late = table.on_change(changes);
+        let RowChange::Added { new } = late.recv_timeout(LONG).unwrap() else {
+            panic!()
+        };
+        let RowChange::Malformed { old: Some(old), .. } = late.recv_timeout(LONG).unwrap() else {
+            panic!()
+        };
+        assert!(Arc::ptr_eq(&old, &new) && old.row == port("one"));
+        let by_chassis = table.index(|row| [row.row.chassis.clone()]);
+        assert_eq!(by_chassis.get("one").len(), 1);
         raw.delete("a").unwrap();
         let RowChange::Removed { old: Some(old), .. } = next() else {
             panic!()

@@ -15,9 +15,18 @@ pub(crate) struct Told(Arc<Mutex<BTreeMap<String, Vec<RowChange<String>>>>>);
 
 impl Told {
     pub(crate) fn of(table: &ReplicaTable<String>) -> (Told, Guard) {
+        Told::after(table, |_| ())
+    }
+
+    /// As [`Told::of`], for a handler that does this first.
+    pub(crate) fn after(
+        table: &ReplicaTable<String>,
+        first: impl Fn(&RowChange<String>) + Send + Sync + 'static,
+    ) -> (Told, Guard) {
         let told = Told::default();
         let heard = told.clone();
         let guard = table.on_change(move |change: &RowChange<String>| {
+            first(change);
             let mut rows = heard.0.lock();
             rows.entry(change.key().to_string()).or_default().push(change.clone());
         });

@@ -60,7 +60,7 @@ pub(crate) enum Command {
     /// Print the publishers that are registered in the store, and whether they are alive.
     ///
     /// Connects to each publisher, and watches whether it renews its registration. A publisher that cannot be reached
-    /// within 3 s is shown as `not reached`. The command changes nothing: the subscribers that follow the publishers
+    /// within 3 s is shown as `not reached`. The command removes no row: the subscribers that follow the publishers
     /// remove the rows of those that are gone.
     Publishers(members::Args),
     /// Print the listeners of status updates that are registered in the store, whether they are alive, and their load.
@@ -152,7 +152,7 @@ fn heading(option: &str) -> &'static str {
         "publisher_role" | "publisher_timeout_ms" | "publisher_advertise" => DISCOVERY,
         _ if begins(&["discover", "listener_", "ack_", "monitor_"]) => DISCOVERY,
         _ if begins(&["queue_", "dispatcher_"]) => "Options for the queue and the callbacks",
-        _ if begins(&["max_", "send_hwm", "receive_hwm", "multicast_"]) => "Options that limit",
+        _ if begins(&["max_", "send_hwm", "receive_hwm", "multicast_"]) => "Options for limits",
         _ if begins(&["pub", "topics", "codec", "join_frames"]) => "Options of the network",
         _ => "Options for times and losses",
     }

@@ -32,7 +32,7 @@ pub(crate) struct InputArgs {
     /// The row, usually a JSON document.
     #[arg(long, allow_hyphen_values = true)]
     value: Option<String>,
-    /// Topic of the update [default: D, everyone].
+    /// Topic of the update [default: D].
     #[arg(long)]
     topic: Option<String>,
     /// Priority of the update; a lower number is more urgent [default: 5].
@@ -135,7 +135,10 @@ impl Input {
                 break;
             }
             if line.len() == limit && !line.ends_with(b"\n") {
-                return Err(bad("longer than any message".into()));
+                return Err(bad(format!(
+                    "longer than {limit} bytes, and so than any message of max_message_bytes"
+                )
+                .into()));
             }
             let mut line = String::from_utf8(line).map_err(|_| bad("not UTF-8".into()))?;
             if number == 1 && line.starts_with(BYTE_ORDER_MARK) {

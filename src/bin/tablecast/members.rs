@@ -100,9 +100,11 @@ fn print(
     drop(watch);
     if seen.present.is_empty() {
         let place = output::place(config);
-        output::say(&format!(
-            "no {kind} is registered in {place}; with the option discover, {kind}s register there"
-        ));
+        let hint = match kind {
+            "publisher" => "publishers that bind a port register there with the option discover",
+            _ => "a listener registers when it starts: is this its store?",
+        };
+        output::say(&format!("no {kind} is registered in {place}; {hint}"));
     }
     if args.format.is_json() {
         return seen.present.iter().try_for_each(|presence| {

@@ -15,7 +15,7 @@ use crate::{args, output, signal};
 /// Publish an update, or one for each line of a file; prints `published N`.
 ///
 /// A line of a file is a JSON object with the fields table, key, action (default: set), value (text, null, or any JSON,
-/// which is taken as its text), topic (missing or null: D, everyone), priority and timestamp (microseconds since 1970,
+/// which is taken as its text), topic (missing or null: D), priority and timestamp (microseconds since 1970,
 /// UTC). Blank lines are skipped; the first bad line ends the command.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {

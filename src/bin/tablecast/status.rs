@@ -20,7 +20,7 @@ use crate::{args, output, signal, terminal};
 pub(crate) struct Args {
     #[command(flatten)]
     listen: args::Listen,
-    /// Time to wait until everything is live.
+    /// Seconds to wait until everything is live.
     #[arg(long, value_name = "S", value_parser = args::seconds, default_value = "3")]
     timeout: Duration,
     #[command(flatten)]

@@ -253,7 +253,10 @@ impl Outbound for ZmqOutbound {
             let failed = |e| zmq_error(e, format!("cannot send to {}", self.connection.endpoint()));
             push::end(socket, first).map_err(failed)?;
         }
-        parts.try_for_each(|part| self.send(topic, part, timeout))
+        parts.try_for_each(|part| {
+            let sent = self.send(topic, part, timeout);
+            sent.map_err(|e| Error::new(ErrorKind::Unconfirmed, "only a part of the updates was sent").with_source(e))
+        })
     }
 
     fn send(&mut self, topic: &[u8], payload: &[u8], _timeout: Duration) -> Result<()> {

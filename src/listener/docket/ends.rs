@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use super::{Docket, Event, Phase};
 use crate::listener::envelope::EventState;
-use crate::listener::options::ListenerStats;
 use crate::listener::waiting::Waiting;
 use crate::update::Topic;
 
@@ -24,8 +23,7 @@ impl Docket {
         if std::mem::replace(&mut self.is_stopping, true) {
             return;
         }
-        self.stats.moved += self.counts.0 as u64;
-        self.give_back_as(now, |_| ());
+        self.stats.moved += self.give_back_if(now, |_| true);
         for (id, event) in &mut self.events {
             if let Phase::Claimed(_, version) = event.phase {
                 event.phase = Phase::Releasing;
@@ -37,23 +35,26 @@ impl Docket {
 
     /// Gives back all waiting events, since they cannot be claimed.
     pub(super) fn give_back(&mut self, now: Instant) {
-        self.give_back_as(now, |stats| stats.dropped += 1);
+        self.stats.dropped += self.give_back_if(now, |_| true);
     }
 
-    fn give_back_as(&mut self, now: Instant, count: impl Fn(&mut ListenerStats)) {
+    /// Gives back the waiting events for which this is true; returns their number.
+    fn give_back_if(&mut self, now: Instant, which: impl Fn(&Event) -> bool) -> u64 {
         if self.counts.0 == 0 {
-            return;
+            return 0;
         }
-        let waiting = self
-            .events
-            .iter()
-            .filter(|(_, event)| matches!(event.phase, Phase::Waiting(_)));
-        for id in waiting.map(|(id, _)| id.clone()).collect::<Vec<_>>() {
-            count(&mut self.stats);
-            self.counts.0 -= 1;
+        let waiting = self.events.iter();
+        let waiting = waiting.filter(|(_, event)| matches!(event.phase, Phase::Waiting(_)) && which(event));
+        let waiting: Vec<_> = waiting.map(|(id, _)| id.clone()).collect();
+        let count = waiting.len();
+        self.counts.0 -= count;
+        for id in waiting {
             self.end(id, EventState::Back, None, now);
         }
-        self.waiting = Waiting::default();
+        if self.counts.0 == 0 {
+            self.waiting = Waiting::default();
+        }
+        count as u64
     }
 
     /// True if an event is claimed or begun, and not marked yet.
@@ -72,9 +73,12 @@ impl Docket {
     }
 
     /// Forgets events done longer than `retention` ago without a confirmation, and notifiers not heard from for as
-    /// long.
+    /// long. Gives back those that have waited for half of it: if another listener has processed one, its claim, which
+    /// shows that, is removed after `retention`.
     pub(in crate::listener) fn expire(&mut self, retention: Duration, now: Instant) {
-        let is_old = |since: Instant| now.saturating_duration_since(since) > retention;
+        let is_older = |since: Instant, age: Duration| now.saturating_duration_since(since) > age;
+        self.stats.dropped += self.give_back_if(now, |event| is_older(event.came, retention / 2));
+        let is_old = |since: Instant| is_older(since, retention);
         self.events
             .retain(|_, event| !matches!(event.phase, Phase::Done(_, since) if is_old(since)));
         self.notifiers.retain(|_, notifier| !is_old(notifier.heard));

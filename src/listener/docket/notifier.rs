@@ -34,14 +34,18 @@ impl Notifier {
         }
     }
 
-    /// Notes that it has sent a message: all below `low` is settled. `all` counts the tries of all notifiers.
-    pub(super) fn hear(&mut self, low: u64, all: &mut usize, now: Instant) {
+    /// Notes that it has sent a message: all below `low` is settled. Returns the events of which that is news. `all`
+    /// counts the tries of all notifiers.
+    pub(super) fn hear(&mut self, low: u64, all: &mut usize, now: Instant) -> impl Iterator<Item = u64> + use<> {
         self.heard = now;
+        let mut settled = BTreeMap::new();
         if low > self.low {
             self.low = low;
             let left = self.tries.split_off(&low);
-            *all -= std::mem::replace(&mut self.tries, left).len();
+            settled = std::mem::replace(&mut self.tries, left);
+            *all -= settled.len();
         }
+        settled.into_keys()
     }
 
     /// Takes note of a try; returns true if it is no stray copy.
@@ -90,7 +94,7 @@ mod tests {
         assert_eq!((one.tries.len(), other.tries.len(), all), (most, least, most + least));
         assert!(one.is_new(most as u64, 1, &mut all));
         assert_eq!((one.tries.len(), all), (most, most + least));
-        one.hear(most as u64 - 10, &mut all, now);
+        assert_eq!(one.hear(most as u64 - 10, &mut all, now).count(), most - 11);
         assert_eq!((one.tries.len(), all), (11, 11 + least));
         assert!(!one.is_new(most as u64, 1, &mut all) && !one.is_new(0, 9, &mut all));
     }

@@ -132,7 +132,10 @@ impl Docket {
             Err(e) => {
                 self.next.marks.extend(marks);
                 self.step_due.get_or_insert(now);
-                self.next.removals.extend(removals);
+                if !removals.is_empty() {
+                    self.next.removals.extend(removals);
+                    self.removal_due.get_or_insert(now + REMOVAL);
+                }
                 for id in claims {
                     self.counts.1 -= 1;
                     self.stats.dropped += 1;

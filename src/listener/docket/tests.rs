@@ -305,6 +305,39 @@ fn what_is_never_confirmed_is_forgotten() {
     assert!(!desk.docket.knows("notifier/1") && desk.docket.notifiers.is_empty());
 }
 
+/// Another listener has processed it: once the claim that shows this is removed, it could be processed again.
+#[test]
+fn a_waiting_copy_does_not_outlive_the_claim_of_another() {
+    let retention = Duration::from_secs(600);
+    let mut desk = Desk::new();
+    desk.event(1, 1);
+    desk.event(2, 1);
+    desk.said();
+    desk.hear(2, What::Confirmed(vec![]));
+    assert!(!desk.docket.knows("notifier/1") && desk.docket.knows("notifier/2"));
+    desk.docket.expire(retention, desk.now + retention / 2);
+    assert!(desk.docket.knows("notifier/2"));
+    desk.docket.expire(retention, desk.now + retention / 2 + RECEIPT);
+    desk.now += retention;
+    assert_eq!(desk.said(), [(2, 1, EventState::Back)]);
+    assert_eq!((desk.docket.load(), desk.step().claims.len()), (0, 0));
+}
+
+#[test]
+fn removals_that_failed_are_due_again() {
+    let mut desk = Desk::new();
+    desk.begin(1, 1);
+    desk.docket.ended(id(1), false, desk.now);
+    desk.step();
+    desk.took(vec![Claim::Done(topic("a"))], vec![]);
+    desk.hear(0, What::Confirmed(vec![1]));
+    desk.now += REMOVAL;
+    assert_eq!(desk.step().removals.len(), 1);
+    desk.outage();
+    assert!(!desk.docket.has_step(desk.now) && desk.docket.has_step(desk.now + REMOVAL));
+    assert_eq!(desk.step().removals.len(), 1);
+}
+
 #[test]
 fn the_bytes_that_wait_are_bounded() {
     let mut desk = Desk::new();

@@ -165,8 +165,8 @@ impl Rig {
         for count in 1..1_000_000 {
             // The keeper may hold the lock for a moment.
             let mut turn = self.link.turn(Duration::from_secs(20)).unwrap();
-            if turn.gathers(body.len()) {
-                turn.gather(topic, 0, &self.link.sending.encoder, &body);
+            if turn.gathers(topic, &update, body.len()) {
+                turn.gather(topic, &update, &self.link.sending.encoder, &body);
                 return count;
             }
             let (slot, outbound, left) = turn.slot(topic);
@@ -246,4 +246,60 @@ fn what_was_accepted_and_cannot_be_sent_is_a_gap() {
     let mut last = 0;
     while told(&mut rig, &topic, &mut last) < accepted {}
     assert_eq!(last, accepted - rig.link.lost());
+}
+
+/// A sending end without subscribers' questions. The test counts the sends, all of which fail.
+struct Failing(ErrorKind, Arc<Mutex<usize>>);
+
+impl Outbound for Failing {
+    fn send(&mut self, _: &[u8], _: &[u8], _: Duration) -> Result<()> {
+        *self.1.lock() += 1;
+        Err(Error::new(self.0, "it does not work"))
+    }
+
+    fn takes_joined(&self) -> bool {
+        true
+    }
+}
+
+/// A link to it that sends nothing by itself.
+fn failing(kind: ErrorKind) -> (Link, Arc<Mutex<usize>>) {
+    let sent = Arc::default();
+    let encoder = Encoder::new(Codec::Json, "p".into(), 1);
+    let options = LinkOptions {
+        hello_interval: Duration::from_secs(600),
+        max_message_bytes: 1 << 20,
+        send_timeout: Duration::from_secs(1),
+        begins: false,
+        hook: None,
+    };
+    let link = Link::new(Box::new(Failing(kind, Arc::clone(&sent))), encoder, options).unwrap();
+    (link, sent)
+}
+
+/// Of the update that was to follow the first hello it is known that it was not sent.
+#[test]
+fn a_first_hello_in_doubt_leaves_no_doubt_about_the_update() {
+    let (link, _) = failing(ErrorKind::Unconfirmed);
+    let error = link.turn(Duration::from_secs(1)).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+}
+
+/// A transport that takes nothing is tried once, not once for each topic.
+#[test]
+fn what_is_given_up_is_not_tried() {
+    let (link, sent) = failing(ErrorKind::Timeout);
+    let mut sender = link.sending.lock();
+    let now = clock::now();
+    for number in 0..50 {
+        let topic = Topic::new(number.to_string()).unwrap();
+        let update = DbUpdate::new("t", "k", Action::Set);
+        let Sender { numbers, burst, .. } = &mut *sender;
+        let mut slot = numbers.slot(&topic, now);
+        burst.push((&topic, &update), &mut slot, now, |bytes| bytes.push(b'x'));
+        slot.take(1, now);
+    }
+    *sent.lock() = 0;
+    sender.flush(Duration::ZERO, true).unwrap();
+    assert_eq!((*sent.lock(), sender.gathered.lost()), (1, 50));
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Core;
 use super::reads::is_of_unknown_history;
-use super::topic::Base;
+use super::topic::{Base, Want};
 use crate::clock;
 use crate::replica::row::{NewRow, Step};
 use crate::store::TableVersion;
@@ -30,12 +30,17 @@ impl<T> Core<T> {
             version: heard,
             ..TableVersion::default()
         });
+        let mut is_behind = false;
         if let Some(listing) = &mut running.listing {
             listing.suspects.extend(held);
             listing.base = Some(base.unwrap_or(unknown));
             let position = of_topic.standing.position.zip(base);
             let doubted = position.filter(|(position, base)| is_of_unknown_history(*position, *base));
             listing.doubted = doubted.map(|(position, _)| position.version);
+            is_behind = listing.base.is_some_and(|base| base.version.version < listing.missed);
+        }
+        if is_behind {
+            of_topic.want(clock::after(now, self.times.patience), Want::CatchUp);
         }
         if let Some(base) = base {
             self.shows_less(base, heard, now);
@@ -57,9 +62,6 @@ impl<T> Core<T> {
             }
         }
         of_topic.standing.heard = of_topic.standing.heard.max(new.version());
-        if of_topic.distrusts {
-            return self.rows.correct(new);
-        }
         if of_topic.standing.covers(new.version()) {
             return None;
         }

@@ -188,6 +188,9 @@ impl<T> Core<T> {
         }
         if of_topic.is_old(version) {
             self.counts.old += 1;
+            if of_topic.note_missed(version) {
+                return (None, false);
+            }
             return (None, self.contradicts(update, version, now));
         }
         let step = match row {
@@ -219,7 +222,7 @@ impl<T> Core<T> {
     fn put(&mut self, new: &NewRow<T>) -> Option<Step<T>> {
         if self.distrusts
             && let Some(held) = self.rows.get(new.key())
-            && self.topics.get(held.topic()).is_some_and(|of_topic| of_topic.distrusts)
+            && self.topics.get(held.topic()).is_none_or(|of_topic| of_topic.distrusts)
         {
             return self.rows.correct(new);
         }
@@ -344,3 +347,5 @@ impl<T> Core<T> {
 
 #[cfg(test)]
 mod laws;
+#[cfg(test)]
+mod tests;

@@ -104,6 +104,8 @@ pub(super) struct Running {
 pub(super) struct Listing {
     /// The topic's version before the first page.
     pub(super) base: Option<Base>,
+    /// The highest version of the updates that came before the base was known, and were dropped.
+    pub(super) missed: u64,
     /// The held rows that were on no page so far.
     pub(super) suspects: HashSet<Name>,
     /// The position comes from updates alone, and is this, on a table to which nothing was written when it was listed: the
@@ -127,13 +129,23 @@ impl OfTopic {
         let listing = self.running.as_ref().and_then(|running| running.listing.as_ref());
         let base = listing.and_then(|listing| listing.base);
         match (self.standing.position, base) {
-            // It was stored before it arrived, and the listing begins later.
+            // It was stored before it arrived, and the listing, or the catch-up after it, begins later.
             (None, None) => true,
             (position, base) => position
                 .into_iter()
                 .chain(base.map(|base| base.version))
                 .any(|included| version <= included.version),
         }
+    }
+
+    /// Notes an update during a first listing, as long as it is not known what that includes. Returns false otherwise.
+    pub(super) fn note_missed(&mut self, version: u64) -> bool {
+        let is_first = self.standing.position.is_none();
+        let listing = self.listing().filter(|listing| is_first && listing.base.is_none());
+        listing.is_some_and(|listing| {
+            listing.missed = listing.missed.max(version);
+            true
+        })
     }
 
     pub(super) fn position(&self) -> Option<TableVersion> {

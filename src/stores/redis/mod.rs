@@ -4,7 +4,8 @@
 //! script, which also publishes on request, so a half-done write is never visible: if the server refuses a part of it,
 //! for example to publish on this channel, the rest is undone. If the answer to a write is lost, the write is repeated,
 //! and made only once, however many others came in between; if its outcome is no longer known, the error is
-//! [`ErrorKind::Unconfirmed`]. A failover may set the database back by a moment: Redis confirms a write before its
+//! [`ErrorKind::Unconfirmed`]. A published write is only looked for: if it was not made, it is `Unconfirmed` as well,
+//! since a server that was lost may have published its number. A failover may set the database back by a moment: Redis confirms a write before its
 //! replicas have it.
 //!
 //! With an address `redis-sentinel://` the store is at the master that Sentinels name. Once a process has heard of a

@@ -7,6 +7,10 @@
 -- first note (8) and of its next one (8). '\254', id and number is a note: the version (8), '\255' if it was a delete,
 -- and the key.
 local what, key, value, topic, wanted, flags, head, tail, remembered = unpack(ARGV, 4)
+-- A server that was lost since may have published the first try: its number must not get another version.
+if within and head ~= '' then
+    return nothing({6})
+end
 local unless_equal, returning = flags == 'e' or flags == 'er', flags == 'r' or flags == 'er'
 
 local packed, topic_bytes, standing

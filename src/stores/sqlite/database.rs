@@ -131,6 +131,7 @@ impl Database {
     }
 
     fn reopen(&self, access: Access, deadline: Instant) -> Result<Connections, Failure> {
+        let _lock = self.paths.lock(deadline);
         self.paths.remove_orphans(access != Access::Read);
         if access == Access::Read {
             let opened = Connections::open(&self.paths, Access::Write, deadline);
@@ -153,6 +154,7 @@ impl Database {
             && let Some(now) = open.as_ref().filter(|now| *now.files() == files)
         {
             log::warn!("{replaced}");
+            let _lock = self.paths.lock(deadline);
             if now.can_write() {
                 self.paths.remove_left_behind(&files);
             }

@@ -4,12 +4,13 @@
 //! process ends. Here they are looked at only by name: opening and closing the database file would free SQLite's locks
 //! on it.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::{Error, ErrorKind};
+use crate::thread;
 
 /// The paths of a database: its own file, and those that SQLite keeps beside it.
 #[derive(Debug)]
@@ -26,6 +27,10 @@ struct Id {
     /// Length and time of the last change; only for a file that no process writes.
     content: Option<(u64, Option<SystemTime>)>,
 }
+
+/// The longest wait for other processes that open or close the files, one of which may be suspended, and the pauses.
+const PATIENCE: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Positions in these arrays.
 const MAIN: usize = 0;
@@ -49,6 +54,21 @@ impl Paths {
 
     pub(super) fn main(&self) -> &Path {
         &self.0[MAIN]
+    }
+
+    /// Keeps other processes from opening files, and from closing replaced ones, while the result lives: what is removed
+    /// by its name must not be a new file of theirs. `None` if they take too long.
+    pub(super) fn lock(&self, deadline: Instant) -> Option<File> {
+        let end = deadline.min(Instant::now() + PATIENCE);
+        // No file of its own, which could be removed as well.
+        let folder = File::open(self.0[LOG].parent()?).ok()?;
+        loop {
+            match folder.try_lock() {
+                Ok(()) => return Some(folder),
+                Err(TryLockError::WouldBlock) if Instant::now() < end => thread::pause(PAUSE),
+                Err(_) => return None,
+            }
+        }
     }
 
     /// The files that exist now.

@@ -22,6 +22,8 @@ pub(super) struct Probe {
     /// may stand behind a backlog, so each question waits twice as long as the one before.
     pub(super) again_at: Instant,
     patience: Duration,
+    /// When it was late for the first time, but there may have been unread input.
+    postponed: Option<Instant>,
     /// Set by a hello that was sent after the question should have arrived: when the answer is due.
     pub(super) passed_by: Option<Instant>,
     /// Another hello has come since `passed_by`, so nothing sent before the first one is unread.
@@ -46,6 +48,7 @@ impl Probe {
             first_asked: now,
             again_at: after(now, patience),
             patience,
+            postponed: None,
             passed_by: None,
             is_passed_again: false,
             is_weighed: false,
@@ -61,16 +64,18 @@ impl Probe {
         if self.again_at > now {
             return None;
         }
-        if now.saturating_duration_since(self.again_at) > self.patience / 2 {
+        let late = now.saturating_duration_since(self.again_at);
+        let wait = match () {
             // This process was stopped, or had no processor.
-            self.again_at = after(now, self.patience / 2);
-            return None;
+            () if late > self.patience / 2 => self.patience / 2,
+            () if drained < self.again_at => SOON,
+            () => return Some((self.generation, self.longer())),
+        };
+        if now >= after(*self.postponed.get_or_insert(now), self.patience * 2) {
+            return Some((self.generation, self.longer()));
         }
-        if drained < self.again_at {
-            self.again_at = after(now, SOON);
-            return None;
-        }
-        Some((self.generation, self.longer()))
+        self.again_at = after(now, wait);
+        None
     }
 
     /// Notes that a hello without delay has overtaken the question, so that the answer is due after `margin`.

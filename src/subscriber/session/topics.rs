@@ -70,7 +70,8 @@ impl Topics {
 
     /// Removes all topics. Returns them in order, with their generations.
     pub(super) fn clear(&mut self) -> BTreeMap<Topic, u64> {
-        self.refused.clear();
+        // Not the hellos' topic.
+        self.refused.retain(|generation, _| *generation == 0);
         self.unnumbered.clear();
         let all = self.known.drain();
         all.map(|(topic, interest)| (topic, interest.generation)).collect()
@@ -79,8 +80,11 @@ impl Topics {
     /// Notes that the driver could not subscribe to this topic. Returns the generation up to which all topics are
     /// subscribed.
     pub(super) fn refuse(&mut self, topic: Topic) -> u64 {
-        if let Some(interest) = self.known.get(&topic) {
-            self.refused.insert(interest.generation, topic);
+        match self.known.get(&topic) {
+            Some(interest) => _ = self.refused.insert(interest.generation, topic),
+            // Before all others: without hellos nothing is proven.
+            None if topic == Topic::hello() => _ = self.refused.insert(0, topic),
+            None => {}
         }
         self.generation()
     }
@@ -93,7 +97,7 @@ impl Topics {
     /// The generation up to which the driver was asked to subscribe to all topics.
     pub(super) fn generation(&self) -> u64 {
         let refused = self.refused.keys().next();
-        refused.map_or(self.latest, |generation| generation - 1)
+        refused.map_or(self.latest, |generation| generation.saturating_sub(1))
     }
 
     /// Each topic with its generation.

@@ -41,7 +41,8 @@ enum Command {
     ///
     /// The line is {"table":..,"key":..,"value":..,"topic":..,"version":..}, with the value as a string.
     Get(RowArgs),
-    /// Set the value of a row; prints `set version N`, or `unchanged version N` if it already has this value.
+    /// Set the value of an existing row; prints `set version N`, or `unchanged version N` if it already has this value.
+    /// Fails if there is no row with this key.
     Set {
         #[command(flatten)]
         change: ChangeArgs,
@@ -51,7 +52,7 @@ enum Command {
         #[arg(long, value_name = "N")]
         if_version: Option<u64>,
     },
-    /// Delete a row; prints `deleted version N`.
+    /// Delete a row; prints `deleted version N`. Fails if there is no row with this key.
     Delete {
         #[command(flatten)]
         change: ChangeArgs,
@@ -62,7 +63,7 @@ enum Command {
     /// Make writes, one for each line of a file, in order; prints the result of each.
     ///
     /// A line is a JSON object with the fields of publish: table, key, action (create, set or delete; default: set),
-    /// value, topic (missing or null: D, everyone) and priority; a set or delete finds only a row of this topic. A
+    /// value, topic (missing or null: D) and priority; a set or delete finds only a row of this topic. A
     /// result is that of create, set or delete, or `failed: ERROR`; after a failed write the command goes on with the
     /// next line, and fails at the end. A malformed line ends the command at once, and so does a closed stdout: the
     /// command fails, and reports how many writes failed before.

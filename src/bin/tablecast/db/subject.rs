@@ -16,7 +16,7 @@ pub(super) struct RowArgs {
     /// The row's key.
     #[arg(long, allow_hyphen_values = true)]
     pub(super) key: String,
-    /// The row's topic. For create: the topic of the new row [default: D, everyone]. Otherwise: a row of another topic
+    /// The row's topic. For create: the topic of the new row [default: D]. Otherwise: a row of another topic
     /// is not found [default: any].
     #[arg(long)]
     pub(super) topic: Option<String>,

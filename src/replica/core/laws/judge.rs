@@ -8,8 +8,7 @@ use crate::replica::row::{RowChange, Step};
 
 impl Play {
     pub(super) fn tell(&mut self, step: Option<Step<u64>>) {
-        let change = step.and_then(|step| step.told());
-        if let Some(change) = change {
+        for change in step.iter().flat_map(Step::told) {
             self.told.entry(change.key().clone()).or_default().push(change);
         }
     }

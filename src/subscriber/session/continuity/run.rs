@@ -109,9 +109,9 @@ impl Run {
         Some(self.heard.max(self.excused) + period.max(MIN_PERIOD).mul_f64(times))
     }
 
-    /// Excuses silence if the process could not read for a large part of a period (`late`).
+    /// Excuses silence, once, if the process could not read for a large part of a period (`late`).
     pub(super) fn excuse(&mut self, late: Duration, now: Instant) {
-        if self.period.is_some_and(|period| late > period.max(MIN_PERIOD) / 2) {
+        if self.excused <= self.heard && self.period.is_some_and(|period| late > period.max(MIN_PERIOD) / 2) {
             self.excused = now;
         }
     }

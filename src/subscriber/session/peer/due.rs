@@ -131,8 +131,9 @@ impl Peer {
             Phase::Live { .. } => {
                 if let Some(at) = self.weigh_at(times).filter(|at| *at <= now) {
                     let wait = self.longest_silence(times);
-                    if now.saturating_duration_since(at) > wait / 2 && self.unanswered_since().is_some() {
-                        // This process was stopped, or had no processor.
+                    let late = now.saturating_duration_since(at);
+                    if late > wait / 2 && self.excused <= self.heard && self.unanswered_since().is_some() {
+                        // This process was stopped, or had no processor. Once: one that is always late judges as well.
                         self.excuse(wait / 2, wait, now);
                         self.probe.as_mut()?.looked = now;
                         return None;

@@ -36,6 +36,10 @@ const PASSING: f64 = 0.2;
 /// A hello delayed by less than this part of a hello period counts as not delayed.
 const UNDELAYED: f64 = 0.3;
 
+/// What a subscription takes at most on its way up a slow connection, and the most that are counted.
+const SUBSCRIPTION: Duration = Duration::from_millis(1);
+const MAX_AHEAD: u64 = 60_000;
+
 /// Part of a hello period within which an address is reported lost, or live again, at a random moment: when many
 /// subscribers lose a publisher, their programs do not all read the store at once.
 pub(super) const MOST_HELD: f64 = 0.5;
@@ -176,8 +180,11 @@ impl Peer {
         self.crowd = crowd;
         let late = self.delay.hear(said, now);
         let late = late.filter(|late| *late < times.hello_interval.mul_f64(UNDELAYED));
-        let margin = times.hello_interval.mul_f64(PASSING) + self.took * 2;
+        let confirmed = self.generation();
         if let Some(probe) = &mut self.probe {
+            // The question is behind the subscriptions that are not in force yet.
+            let ahead = SUBSCRIPTION * (probe.generation.saturating_sub(confirmed).min(MAX_AHEAD) as u32);
+            let margin = times.hello_interval.mul_f64(PASSING) + self.took * 2 + ahead;
             let has_passed = late.is_some_and(|late| now >= after(probe.asked, margin + late));
             match has_passed {
                 true => probe.pass_by(margin, now),

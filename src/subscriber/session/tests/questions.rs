@@ -153,6 +153,44 @@ fn what_is_unread_is_waited_for() {
         tick(&mut world, millis);
     }
     assert_eq!(world.state("here"), AddressState::Unconfirmed);
+    // But not for ever.
+    for millis in (3_000..7_000).step_by(5) {
+        tick(&mut world, millis);
+    }
+    assert_eq!(world.state("here"), AddressState::NoHello);
+}
+
+/// One that always comes late to read, and never reads all, notices a dead address as well.
+#[test]
+fn a_reader_that_is_always_late_judges_too() {
+    let mut world = with_owner();
+    world.hello_of("q", 1, "there", &hello(&[]), false);
+    world.mute.insert("here".into());
+    world.received.insert("here".into(), 1);
+    for number in 1..20 {
+        tick(&mut world, 1_000 + number * 1_500);
+    }
+    assert!(world.told().contains(&lost("here")));
+}
+
+/// The question is behind thousands of subscriptions on a slow way up, and hellos are not.
+#[test]
+fn a_question_behind_subscriptions_is_waited_for() {
+    let mut world = with_owner();
+    world.hello_of("p", 1, "here", &said(1, 1_000), false);
+    world.mute.insert("here".into());
+    for number in 0..3_000 {
+        world.register(&number.to_string());
+    }
+    // To the question behind the first; the next one is behind the others.
+    world.answer("here", &world.greeting());
+    for number in 2..=3 {
+        world.pass(number * 1_000);
+        world.hello_of("p", 1, "here", &said(number, number * 1_000), false);
+    }
+    world.pass(3_900);
+    world.answer("here", &world.greeting());
+    assert_eq!(world.told(), []);
 }
 
 /// Over a slow network answers take half a period; hellos do not overtake them.
