@@ -3,6 +3,8 @@
 #[cfg(feature = "zmq")]
 pub(crate) mod accepted;
 pub mod memory;
+#[cfg(any(feature = "redis", feature = "zmq"))]
+mod parts;
 #[cfg(feature = "redis")]
 pub mod redis;
 #[cfg(any(feature = "zmq", feature = "redis"))]

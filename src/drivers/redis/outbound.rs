@@ -8,10 +8,11 @@ use ::redis::{Value, cmd};
 use parking_lot::Mutex;
 
 use crate::config::JoinFrames;
+use crate::drivers::parts::send_parts;
 use crate::error::{Error, ErrorKind, Result};
 use crate::redis::{Conn, Finder, Limit, RedisOptions, refused, signal};
 use crate::thread;
-use crate::transport::{Outbound, Wake, send_parts};
+use crate::transport::{Outbound, Wake};
 
 pub(super) struct RedisOutbound {
     finder: Finder,

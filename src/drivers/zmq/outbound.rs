@@ -8,10 +8,11 @@ use parking_lot::Mutex;
 
 use crate::codec::{is_joined, parts};
 use crate::config::JoinFrames;
+use crate::drivers::parts::send_parts;
 use crate::drivers::wake::{self, Wakeable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
-use crate::transport::{Outbound, Waiter, WaiterAndWake, Wake, send_parts};
+use crate::transport::{Outbound, Waiter, WaiterAndWake, Wake};
 use crate::update::Topic;
 
 use super::calls::{patiently, poll, zmq_error};

@@ -4,10 +4,11 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use crate::config::JoinFrames;
+use crate::drivers::parts::send_parts;
 use crate::drivers::wake::{self, Wakeable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
-use crate::transport::{Outbound, send_parts};
+use crate::transport::Outbound;
 
 use super::calls::{patiently, poll, zmq_error};
 use super::connection::Connection;

@@ -1,0 +1,59 @@
+//! Joined updates for a receiver that does not take them: one message each.
+
+use std::time::{Duration, Instant};
+
+use crate::codec;
+use crate::error::{Error, ErrorKind, Result};
+use crate::thread;
+use crate::transport::Outbound;
+
+/// Sends the maps of a payload one by one, all within the time limit.
+pub(super) fn send_parts<T: Outbound + ?Sized>(
+    outbound: &mut T,
+    topic: &[u8],
+    payload: &[u8],
+    timeout: Duration,
+) -> Result<()> {
+    let Some(parts) = codec::parts(payload) else {
+        return outbound.send(topic, payload, timeout);
+    };
+    let deadline = thread::deadline(timeout);
+    for (place, part) in parts.into_iter().enumerate() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        outbound.send(topic, part, left).map_err(|e| match place {
+            0 => e,
+            // The numbers of all are used up, so that subscribers find the others missing.
+            _ => Error::new(ErrorKind::Unconfirmed, "only a part of the updates was sent").with_source(e),
+        })?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Codec, Joined};
+
+    /// Takes so many messages.
+    struct Full(usize);
+
+    impl Outbound for Full {
+        fn send(&mut self, _: &[u8], _: &[u8], _: Duration) -> Result<()> {
+            let full = || Error::new(ErrorKind::Timeout, "it is full");
+            self.0 = self.0.checked_sub(1).ok_or_else(full)?;
+            Ok(())
+        }
+    }
+
+    /// Those that were sent have used up their numbers.
+    #[test]
+    fn parts_that_cannot_all_be_sent_are_unconfirmed() {
+        let mut joined = Joined::new(Codec::Json);
+        (0..3).for_each(|_| joined.push(|bytes| bytes.extend(b"{}")));
+        let send = |room| send_parts(&mut Full(room), b"t", joined.payload(), Duration::ZERO);
+        let kinds = [0, 1, 2].map(|room| send(room).unwrap_err().kind());
+        let unconfirmed = ErrorKind::Unconfirmed;
+        assert_eq!(kinds, [ErrorKind::Timeout, unconfirmed, unconfirmed]);
+        send(3).unwrap();
+    }
+}
