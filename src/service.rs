@@ -311,24 +311,22 @@ impl Relay {
     }
 
     fn send(&self, link: &Link, topic: &[u8], payload: &[u8]) -> Result<()> {
-        let mut parts = None;
-        loop {
-            let left = self.last_chance.get();
-            let left = left.map(|end| end.saturating_duration_since(Instant::now()));
-            let timeout = left.map_or(self.options.send_timeout, |left| left.min(self.options.send_timeout));
-            let _sending = self.progress.begin();
-            let mut turn = link.turn(timeout)?;
-            if parts.is_none() && turn.takes(payload) {
-                turn.pass_on(topic, payload)?;
-                turn.end(clock::now());
-                return Ok(());
-            }
-            // Each update has a turn of its own, so that hellos go in between.
-            let parts = parts.get_or_insert_with(|| codec::parts(payload).unwrap_or_else(|| vec![payload]).into_iter());
-            let Some(part) = parts.next() else { return Ok(()) };
-            turn.pass_on(topic, part)?;
-            turn.end(clock::now());
-        }
+        let left = self.last_chance.get();
+        let left = left.map(|end| end.saturating_duration_since(Instant::now()));
+        let timeout = left.map_or(self.options.send_timeout, |left| left.min(self.options.send_timeout));
+        let sending = self.progress.begin();
+        let mut turn = link.turn(timeout)?;
+        let parts = if turn.takes(payload) { None } else { codec::parts(payload) };
+        let (first, rest) = match parts.as_deref().and_then(<[_]>::split_first) {
+            Some((first, rest)) => (*first, rest),
+            None => (payload, &[][..]),
+        };
+        turn.pass_on(topic, first)?;
+        turn.end(clock::now());
+        // Not nested: its count is odd during a send.
+        drop(sending);
+        // Each update has a turn of its own, so that hellos go in between.
+        rest.iter().try_for_each(|part| self.send(link, topic, part))
     }
 }
 

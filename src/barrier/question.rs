@@ -18,9 +18,10 @@ pub(super) struct Question {
     pub(super) version: u64,
 }
 
-/// The most bytes of a question's id, which goes into the rows of replicas, and of its text. A barrier's ids have 16.
+/// The most bytes of a question's id, which goes into the rows of replicas, and of its text. A barrier's ids have 16; a
+/// topic has at most 1 MiB, which JSON can make six times as long.
 const MAX_ID: usize = 64;
-const MAX_TEXT: usize = 1 << 17;
+const MAX_TEXT: usize = 8 << 20;
 
 /// False for an update that no barrier sends: any peer may publish on the topic.
 pub(super) fn is_question(update: &DbUpdate) -> bool {

@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
 use crate::transport::Outbound;
 
-/// Sends the maps of a payload one by one, all within the time limit.
+/// Sends the maps of a payload one by one, with one time limit, after which each is only tried at once.
 pub(super) fn send_parts<T: Outbound + ?Sized>(
     outbound: &mut T,
     topic: &[u8],

@@ -82,7 +82,7 @@ impl Publisher {
     ///
     /// A burst begins after eight calls in a row, each within 20 microseconds of the end of the one before. In a burst
     /// the call returns as soon as the update is accepted, and the update is sent with others of its topic, at most 250
-    /// microseconds later. If that fails, its number stays used, so that subscribers find it missing; it is counted as
+    /// microseconds later if the transport takes it. If that fails, its number stays used, so that subscribers find it missing; it is counted as
     /// [`lost`](PublisherStats::lost), and the hook is called. The value `never` of the option `join_frames` turns
     /// bursts off.
     ///
@@ -146,7 +146,8 @@ impl Publisher {
         self.link.skip(topic);
     }
 
-    /// Sends updates in order as one message on this topic instead of their own: one system call, all or nothing.
+    /// Sends updates in order as one message on this topic instead of their own: one system call, all or nothing. With
+    /// the codec `dragonflow-1` they go one by one, and a part may be sent, which is [`ErrorKind::Unconfirmed`].
     ///
     /// # Errors
     /// As [`Publisher::send_event`]; the limits hold for the whole batch. Also [`ErrorKind::TooLarge`] for more than
@@ -162,7 +163,13 @@ impl Publisher {
         updates.iter().try_for_each(|update| self.check_update(update))?;
         if !self.encoder.codec().is_plain() {
             // Its readers take one update a message.
-            return updates.iter().try_for_each(|update| self.send_event_to(topic, update));
+            updates.iter().try_for_each(|update| self.check(topic, update))?;
+            return updates.iter().enumerate().try_for_each(|(place, update)| {
+                self.send_event_to(topic, update).map_err(|e| match place {
+                    0 => e,
+                    _ => Error::new(ErrorKind::Unconfirmed, "only a part of the updates was sent").with_source(e),
+                })
+            });
         }
         let mut batch = Batch::new();
         for update in updates {

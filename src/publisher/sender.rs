@@ -13,6 +13,9 @@ use crate::transport::Outbound;
 use super::burst::Burst;
 use super::numbers::Numbers;
 
+/// How long updates are tried after their time limit, together.
+const MOMENT: Duration = Duration::from_millis(100);
+
 /// State of a send, under the link's lock.
 pub(super) struct Sender {
     pub(super) outbound: Box<dyn Outbound>,
@@ -36,28 +39,30 @@ impl Sender {
             return Ok(());
         }
         let deadline = thread::deadline(timeout);
-        let mut is_stuck = false;
+        // Each try may take a moment beyond the time limit; all together take one such moment.
+        let end = clock::after(deadline, MOMENT);
         while let Some(frame) = self.burst.first() {
-            let left = deadline.saturating_duration_since(Instant::now());
+            let now = Instant::now();
             let (topic, payload) = (frame.topic.as_str().as_bytes(), frame.updates.payload());
-            let sent = match is_stuck {
-                false => self.outbound.send_joined(topic, payload, left),
-                // Not even tried: each try may take a moment beyond the time limit.
-                true => Err(Error::new(ErrorKind::Timeout, "the transport takes nothing")),
+            let sent = match now < end {
+                true => {
+                    let left = deadline.saturating_duration_since(now);
+                    self.outbound.send_joined(topic, payload, left)
+                }
+                false => Err(Error::new(ErrorKind::Timeout, "the transport takes nothing")),
             };
             if let Err(e) = &sent
                 && e.kind() == ErrorKind::Timeout
+                && !gives_up
             {
-                if !gives_up {
-                    return sent;
-                }
-                is_stuck = true;
+                return sent;
             }
             let count = self.burst.remove_first() as u64;
             if let Err(e) = sent {
                 self.burst.end();
                 self.gathered.add_lost(count);
-                self.trouble = Some(e);
+                // The first one has the cause.
+                self.trouble.get_or_insert(e);
             }
         }
         self.gathered.is_sent();

@@ -206,10 +206,12 @@ impl Client {
             outcome = exchange(conn, &eval_by_one_key(command, script), ask, limit);
         }
         if let Err(e) = check() {
-            // What it did is lost with it.
             outcome = match outcome {
                 Outcome::Lost(e) => Outcome::Lost(e),
-                _ => Outcome::Unknown(e),
+                // What it did is lost with it.
+                Outcome::Answer(_) | Outcome::Unknown(_) => Outcome::Unknown(e),
+                // It was not done.
+                _ => Outcome::NotYet(e),
             };
         }
         match outcome {

@@ -1,6 +1,7 @@
 //! Calling the handlers of a table, without its lock.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Acquire;
 
 use parking_lot::Mutex;
 
@@ -52,20 +53,16 @@ impl<T: Send + Sync + 'static> Typed<T> {
             if watchers.is_empty() {
                 return;
             }
-            self.tell(&step, &watchers, false);
+            self.tell(&step, &watchers);
             if needs_word {
                 telling = self.state.write().watchers.told(&step.key);
             }
         }
     }
 
-    /// Calls handlers, unless the replica has ended and they are not called `here`, for an index.
-    fn tell(&self, step: &Step<T>, watchers: &[Watcher<T>], here: bool) {
+    fn tell(&self, step: &Step<T>, watchers: &[Watcher<T>]) {
         for change in step.told() {
             for watcher in watchers {
-                if !here && self.is_ended() {
-                    return;
-                }
                 let what = || {
                     format!(
                         "a row change handler of table {}, called with key {}",
@@ -79,7 +76,13 @@ impl<T: Send + Sync + 'static> Typed<T> {
 
     /// Registers a handler and calls it for all present rows: on the dispatcher's threads, or on this one if `here`.
     pub(super) fn watch(self: &Arc<Self>, handler: impl Handler<RowChange<T>>, here: bool) -> Guard {
-        let watcher: Watcher<T> = Arc::new(Callback::new(move |change: &RowChange<T>| handler.handle(change)));
+        let ended = Arc::clone(&self.ended);
+        // An index follows the rows that stay.
+        let call = move |change: &RowChange<T>| match !here && ended.load(Acquire) {
+            true => Ok(()),
+            false => handler.handle(change),
+        };
+        let watcher: Watcher<T> = Arc::new(Callback::new(call));
         let table = Arc::clone(self);
         let guard = watcher.guard(move || {
             let swept = table.state.write().watchers.sweep();
@@ -114,11 +117,11 @@ impl<T: Send + Sync + 'static> Typed<T> {
                 while watcher.is_live()
                     && let Some(since) = { self.state.write().watchers.since(&watcher) }
                 {
-                    since.values().for_each(|step| self.tell(step, told, here));
+                    since.values().for_each(|step| self.tell(step, told));
                 }
                 return;
             };
-            self.tell(&Step::appears(held), told, here);
+            self.tell(&Step::appears(held), told);
         }
         if watcher.is_live() && !self.is_ended() {
             let table = Arc::clone(&self);

@@ -44,7 +44,7 @@ pub(super) struct Typed<T> {
     /// The threads that wait to read.
     readers: AtomicUsize,
     /// The replica has ended: no handler is called any more.
-    ended: Arc<AtomicBool>,
+    pub(super) ended: Arc<AtomicBool>,
     pub(super) found: Mutex<Waiting<T>>,
     pub(super) dispatcher: DispatcherHandle,
     /// Wakes the reading thread.

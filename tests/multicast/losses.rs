@@ -159,6 +159,7 @@ fn a_cut_and_the_end_of_a_publisher_are_noticed() {
                 while last != "reconnected" {
                     last = watch.next_sync();
                 }
+                watch.await_stderr("sync: reconnected");
                 first == last
             });
             assert!(is_silent);

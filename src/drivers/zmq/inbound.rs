@@ -151,7 +151,8 @@ impl ZmqInbound {
                     if step != 0 {
                         (self.turn, self.turn_left) = (index, TURN);
                     }
-                    self.turn_left -= 1;
+                    // By bytes as well: a message of joined updates is as much work as hundreds.
+                    self.turn_left = self.turn_left.saturating_sub(1 + (self.payload.len() >> 10) as u32);
                     self.from = index;
                     return Ok(Some(read));
                 }

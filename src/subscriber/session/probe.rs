@@ -66,8 +66,11 @@ impl Probe {
         }
         let late = now.saturating_duration_since(self.again_at);
         let wait = match () {
-            // This process was stopped, or had no processor.
-            () if late > self.patience / 2 => self.patience / 2,
+            // This process was stopped, or had no processor, and could not read in that time.
+            () if late > self.patience / 2 => {
+                self.postponed = self.postponed.map(|at| after(at, late));
+                self.patience / 2
+            }
             () if drained < self.again_at => SOON,
             () => return Some((self.generation, self.longer())),
         };

@@ -132,11 +132,16 @@ impl Peer {
                 if let Some(at) = self.weigh_at(times).filter(|at| *at <= now) {
                     let wait = self.longest_silence(times);
                     let late = now.saturating_duration_since(at);
-                    if late > wait / 2 && self.excused <= self.heard && self.unanswered_since().is_some() {
-                        // This process was stopped, or had no processor. Once: one that is always late judges as well.
-                        self.excuse(wait / 2, wait, now);
-                        self.probe.as_mut()?.looked = now;
-                        return None;
+                    if late > wait / 2 && self.unanswered_since().is_some() {
+                        // This process was stopped, or had no processor, and could not read in that time.
+                        let probe = self.probe.as_mut()?;
+                        probe.unread_since = probe.unread_since.map(|since| after(since, late));
+                        // Once: one that is always late judges as well, by the bytes that have come.
+                        if self.excused <= self.heard {
+                            probe.looked = now;
+                            self.excuse(wait / 2, wait, now);
+                            return None;
+                        }
                     }
                     let probe = self.probe.as_mut()?;
                     (probe.is_weighed, probe.is_unread) = (true, drained < at);
