@@ -316,7 +316,11 @@ impl Relay {
         let timeout = left.map_or(self.options.send_timeout, |left| left.min(self.options.send_timeout));
         let sending = self.progress.begin();
         let mut turn = link.turn(timeout)?;
-        let parts = if turn.takes(payload) { None } else { codec::parts(payload) };
+        let parts = if turn.takes(payload) {
+            None
+        } else {
+            codec::parts(payload)
+        };
         let (first, rest) = match parts.as_deref().and_then(<[_]>::split_first) {
             Some((first, rest)) => (*first, rest),
             None => (payload, &[][..]),
