@@ -189,7 +189,7 @@ fn who_renews_stays_and_who_does_not_is_removed_once() {
         let (_alive, at_alive, driver) = publisher();
         let rig = Rig::new(&driver);
         rig.listen(&["D"], &at_alive);
-        let timeout = Duration::from_millis(1500);
+        let timeout = Duration::from_secs(4);
         let alive = register(
             &store,
             member("alive", 1, "memory://registry-alive", ""),
@@ -283,7 +283,7 @@ fn who_does_not_live_is_missed_when_the_store_went_back() {
         let (_publisher, address, _) = over_tcp();
         let rig = Rig::new(&driver);
         rig.listen(&["D"], &steady);
-        let timeout = Duration::from_millis(1500);
+        let timeout = Duration::from_secs(4);
         let subscriber = Arc::clone(&rig.subscriber);
         let _discovery = Discovery::new(Arc::clone(&store), subscriber, &[], options(timeout)).unwrap();
         let live = register(&store, member("live", 1, &address, ""), options(timeout));

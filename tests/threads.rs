@@ -251,7 +251,7 @@ fn a_publisher_says_hello_whatever_its_keeper_waits_for_fails() {
         let before = publisher.stats().hellos;
         eventually(LONG, || publisher.stats().hellos > before + 3);
         // The same while every wait fails, which keeps no processor busy: there is a pause after each.
-        network.fail(&[Fault::Fails; 20]);
+        network.fail(&[Fault::Fails; 200]);
         let before = publisher.stats().hellos;
         eventually(LONG, || publisher.stats().hellos > before + 3);
         assert!(!network.has_failed(), "it does not pause");

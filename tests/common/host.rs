@@ -39,6 +39,8 @@ impl Host {
 
     pub(crate) fn watch(&self, args: &[&str]) -> Process {
         let mut command = tablecast(["watch", "--publisher", &self.network]);
+        // A process that is starved for a while is neither silent nor lost.
+        command.env("TABLECAST_HELLO_INTERVAL_MS", "20000");
         command.args(args);
         Process::start(command)
     }

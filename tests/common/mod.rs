@@ -50,6 +50,38 @@ fn waits() -> Vec<String> {
     tasks.map(|task| wait(task.path())).collect()
 }
 
+/// The time in which some process has waited for a processor since the system's start; none where it does not tell.
+fn waited() -> Duration {
+    let pressure = fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
+    let mut some = pressure
+        .lines()
+        .filter_map(|line| line.strip_prefix("some ")?.split_once("total="));
+    let micros = some.next().and_then(|(_, total)| total.parse().ok());
+    Duration::from_micros(micros.unwrap_or(0))
+}
+
+/// Measures a time that has a limit on an idle machine.
+pub(crate) struct Stopwatch(Instant, Duration);
+
+impl Stopwatch {
+    /// The most that a busy machine adds to a limit.
+    const MOST_LOST: Duration = Duration::from_secs(4);
+
+    pub(crate) fn start() -> Stopwatch {
+        Stopwatch(Instant::now(), waited())
+    }
+
+    #[track_caller]
+    pub(crate) fn assert_within(&self, limit: Duration, what: &str) {
+        let took = self.0.elapsed();
+        let lost = waited().saturating_sub(self.1).min(Stopwatch::MOST_LOST);
+        assert!(
+            took <= limit + lost,
+            "{what} took {took:?}; a busy machine may have taken {lost:?}"
+        );
+    }
+}
+
 /// Waits until `condition` holds and fails the test if it does not within `limit`.
 pub(crate) fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;

@@ -109,6 +109,12 @@ impl Process {
         }
     }
 
+    /// As [`Process::await_stderr`], for a line that comes later than those waited for so far.
+    pub(crate) fn await_next_stderr(&mut self, text: &str) {
+        self.said.push(String::new());
+        self.await_stderr(text);
+    }
+
     /// Its stderr up to now.
     pub(crate) fn stderr(&mut self) -> String {
         self.said.extend(self.stderr.try_iter());

@@ -170,9 +170,15 @@ impl Shared {
                     count
                 }
                 Fault::Rate(rate) | Fault::SlowRequest(rate) if of_server == matches!(fault, Fault::Rate(_)) => {
-                    let time = Duration::from_secs_f64(count as f64 / rate as f64);
-                    let _ = crossbeam_channel::never::<()>().recv_timeout(time);
-                    count
+                    // Little by little, as a slow link passes bytes on.
+                    for piece in bytes[..count].chunks((rate / 50).max(1)) {
+                        let time = Duration::from_secs_f64(piece.len() as f64 / rate as f64);
+                        let _ = crossbeam_channel::never::<()>().recv_timeout(time);
+                        if to.write_all(piece).is_err() {
+                            break;
+                        }
+                    }
+                    continue;
                 }
                 Fault::Trickle if of_server => 1,
                 Fault::LoseAnswer if of_server => {

@@ -196,7 +196,7 @@ impl Server {
         (before, read("VmHWM"))
     }
 
-    fn connect(&self) -> RedisResult<redis::Connection> {
+    fn connect(&self, limit: Duration) -> RedisResult<redis::Connection> {
         let settings = RedisConnectionInfo::default();
         let settings = match &self.password {
             Some(password) => settings.set_password(password.as_str()),
@@ -215,23 +215,28 @@ impl Server {
         let address = ConnectionAddr::Tcp(host.into(), port.unwrap_or(self.port));
         let info: ConnectionInfo = redis::IntoConnectionInfo::into_connection_info(address)?;
         let client = redis::Client::open(info.set_redis_settings(settings))?;
-        let connection = client.get_connection_with_timeout(Duration::from_secs(2))?;
-        connection.set_read_timeout(Some(Duration::from_secs(2)))?;
+        let connection = client.get_connection_with_timeout(limit)?;
+        connection.set_read_timeout(Some(limit))?;
         Ok(connection)
     }
 
-    pub(crate) fn try_ask<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
+    fn query<T: FromRedisValue>(&self, words: &[&str], limit: Duration) -> RedisResult<T> {
         let mut command = redis::Cmd::new();
         for word in words {
             command.arg(*word);
         }
-        command.query(&mut self.connect()?)
+        command.query(&mut self.connect(limit)?)
+    }
+
+    /// Runs a command at a server that may hang. Returns the answer.
+    pub(crate) fn try_ask<T: FromRedisValue>(&self, words: &[&str]) -> RedisResult<T> {
+        self.query(words, Duration::from_secs(2))
     }
 
     /// Runs a command. Returns the answer.
     #[track_caller]
     pub(crate) fn ask<T: FromRedisValue>(&self, words: &[&str]) -> T {
-        self.try_ask(words).unwrap_or_else(|e| panic!("{words:?}: {e}"))
+        self.query(words, LONG).unwrap_or_else(|e| panic!("{words:?}: {e}"))
     }
 
     /// Number of the library's connections.
@@ -379,7 +384,7 @@ impl Cluster {
     /// Waits until everything published so far has reached every node: nodes pass messages on after they have confirmed
     /// them.
     pub(crate) fn settle(&self) {
-        let mut listening: Vec<_> = self.nodes.iter().map(|node| node.connect().unwrap()).collect();
+        let mut listening: Vec<_> = self.nodes.iter().map(|node| node.connect(LONG).unwrap()).collect();
         let mut ears: Vec<_> = listening.iter_mut().map(redis::Connection::as_pubsub).collect();
         for ear in &mut ears {
             ear.subscribe("settled").unwrap();

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "every test target uses a part of it")]
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, never, unbounded};
 use tablecast::queue::QueueOptions;
@@ -110,12 +110,11 @@ pub(crate) fn pass(time: Duration) {
     let _ = never::<()>().recv_timeout(time);
 }
 
-/// Runs `body` and fails if it takes longer than `limit`.
+/// Runs `body` and fails if it takes longer than `limit`, on an idle machine.
 #[track_caller]
 pub(crate) fn quickly<T>(limit: Duration, what: &str, body: impl FnOnce() -> T) -> T {
-    let start = Instant::now();
+    let watch = crate::common::Stopwatch::start();
     let result = body();
-    let took = start.elapsed();
-    assert!(took <= limit, "{what} took {took:?}");
+    watch.assert_within(limit, what);
     result
 }

@@ -27,7 +27,7 @@ pub(crate) fn wakes_promptly(driver: &str, setup: fn() -> Setup) {
     waits.sort_unstable();
     let (median, worst) = (waits[10], waits[20]);
     println!("{driver}: a command is in force after {median:?} (median), {worst:?} (worst)");
-    assert!(median < Duration::from_millis(10), "median {median:?}");
+    assert!(median < Duration::from_millis(50), "median {median:?}");
 }
 
 pub(crate) fn idles_without_work(driver: &str, setup: fn() -> Setup) {

@@ -371,14 +371,16 @@ pub(crate) fn send_is_bounded(setup: fn() -> Setup) {
             publisher.send_event(&update(&number.to_string()))
         });
         if let Err(error) = sent {
-            assert_eq!(error.kind(), ErrorKind::Timeout);
+            // A server may confirm too late.
+            let late = [ErrorKind::Timeout, ErrorKind::Unconfirmed];
+            assert!(late.contains(&error.kind()), "{error}");
             refused += 1;
         }
     }
     let stats = publisher.stats();
     assert_eq!((stats.sent, stats.failed), (1003 - refused, refused));
     drop(stuck);
-    publisher.send_event(&update("after")).unwrap();
+    eventually(LONG, || publisher.send_event(&update("after")).is_ok());
 }
 
 pub(crate) fn batches_arrive_whole(setup: fn() -> Setup) {

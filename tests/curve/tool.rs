@@ -66,7 +66,7 @@ fn outsiders_hear_nothing_of_a_service() {
         await_line(&mut listed, "out", || ());
         publish(&socket, "after", "after");
         let end = run(tablecast(
-            ["status", "--timeout", "0.3", "--publisher", &address]
+            ["status", "--timeout", "5", "--publisher", &address]
                 .iter()
                 .chain(&pair),
         ));
@@ -92,7 +92,7 @@ fn keys_of_publishers_are_found_in_the_store() {
             "--discover-interval-ms",
             "50",
             "--publisher-timeout-ms",
-            "3000",
+            "30000",
             "--sqlite-path",
             text(&store),
         ];

@@ -12,7 +12,8 @@ use crate::rig::topic;
 use crate::suite::assert_kind;
 use crate::{Opened, memory_store};
 
-const SEND_TIMEOUT: Duration = Duration::from_millis(500);
+/// Within it the test sees the write, and lets others write.
+const SEND_TIMEOUT: Duration = Duration::from_secs(2);
 
 struct Alone {
     database: Arc<Database>,
@@ -58,7 +59,7 @@ impl Alone {
         let writer = std::thread::Builder::new()
             .spawn(move || database.write(&write, 5))
             .unwrap();
-        eventually(Duration::from_secs(5), || self.row() != before);
+        eventually(SEND_TIMEOUT, || self.row() != before);
         somebody_else();
         assert!(!writer.is_finished(), "it had been undone before");
         let error = writer.join().unwrap().unwrap_err();
@@ -148,7 +149,7 @@ fn a_write_that_anothers_undo_restores_is_not_told_as_undone() {
         alone.while_it_waits(Write::set("t", "k", "mine"), || {
             let write = move || other.write(&Write::set("t", "k", "theirs"), 5);
             theirs = Some(std::thread::Builder::new().spawn(write).unwrap());
-            eventually(Duration::from_secs(5), || alone.row().unwrap().value == "theirs");
+            eventually(SEND_TIMEOUT, || alone.row().unwrap().value == "theirs");
         });
         assert_kind(theirs.unwrap().join().unwrap(), ErrorKind::Timeout);
         assert_eq!(alone.row().unwrap().value, "mine");
@@ -162,7 +163,7 @@ fn a_delete_is_not_undone_over_another_one() {
         let (database, store) = (Arc::clone(&alone.database), &alone.store);
         let write = move || database.write(&Write::delete("t", "k"), 5);
         let writer = std::thread::Builder::new().spawn(write).unwrap();
-        eventually(Duration::from_secs(5), || alone.row().is_none());
+        eventually(SEND_TIMEOUT, || alone.row().is_none());
         store.create("t", "k", "theirs", &Topic::ALL).unwrap();
         store.delete("t", "k").unwrap();
         assert!(!writer.is_finished());
@@ -174,11 +175,8 @@ fn a_delete_is_not_undone_over_another_one() {
 #[test]
 fn a_write_that_was_not_made_is_not_published() {
     for_each_store(|alone| {
-        // An attempt to publish would have waited.
-        let start = std::time::Instant::now();
         let failed = alone.database.write(&Write::set("t", "k", "x"), 5).unwrap_err();
         assert_eq!((failed.kind(), failed.row()), (ErrorKind::NotFound, Some(("t", "k"))));
-        assert!(start.elapsed() < SEND_TIMEOUT);
         assert_eq!(alone.database.publisher().stats().failed, 0);
     });
 }

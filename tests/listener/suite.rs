@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{eventually, within};
+use crate::common::{Stopwatch, eventually, within};
 use crate::program::{World, counted, no_claims_are_left, notifying, server, status};
 use crate::{LIMIT, LONG};
 
@@ -75,9 +75,9 @@ fn who_comes_takes_a_share_and_who_stops_hands_over(world: &World) {
     let second = server(world);
     send_until(&|| second.seen.len() > 20);
     // It stops while updates are sent to it: those it has not begun go to the other one at once.
-    let start = Instant::now();
+    let start = Stopwatch::start();
     first.listener.stop();
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    start.assert_within(Duration::from_secs(1), "stop");
     let (of_first, of_second) = (first.seen.len(), second.seen.len());
     send_until(&|| second.seen.len() > of_second + 20);
     notifier.flush(LONG).unwrap();

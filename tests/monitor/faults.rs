@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use parking_lot::Mutex;
@@ -10,7 +10,7 @@ use tablecast::store::{Page, Row, TableVersion, Write, Written};
 use tablecast::stores::memory::MemoryStore;
 use tablecast::{Action, Error, ErrorKind, Monitor, MonitorOptions, Name, PublisherOptions, Result, Store, Topic};
 
-use crate::common::{eventually, within};
+use crate::common::{Stopwatch, eventually, within};
 use crate::rig::LONG;
 use crate::{Host, memory};
 
@@ -316,15 +316,11 @@ fn stops_at_once() {
         let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
         let host = Host::new();
         let stop = |what: &str, monitor: Monitor| {
-            let start = Instant::now();
+            let start = Stopwatch::start();
             monitor.stop();
             monitor.stop();
             drop(monitor);
-            assert!(
-                start.elapsed() < Duration::from_millis(900),
-                "{what}: {:?}",
-                start.elapsed()
-            );
+            start.assert_within(Duration::from_millis(900), what);
         };
         let monitor = host.monitor_with(&store, Duration::from_secs(3600));
         eventually(LONG, || monitor.stats().polls > 0);

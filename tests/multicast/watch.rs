@@ -57,7 +57,7 @@ impl Watch {
     }
 
     pub(crate) fn await_stderr(&mut self, text: &str) {
-        self.process.await_stderr(text);
+        self.process.await_next_stderr(text);
     }
 
     pub(crate) fn signal(&self, signal: &str) {

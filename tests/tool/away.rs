@@ -23,8 +23,10 @@ fn service_behind(folder: &Path, port: u16) -> Command {
 
 /// Publishes `count` rows through the service; it takes them, and has not passed them on.
 fn publish(folder: &Path, count: usize) {
-    let mut writer = tablecast(["publish", "--file", "-", "--publisher-multiproc-socket"]);
+    let mut writer = crate::process::publish(["--file", "-", "--publisher-multiproc-socket"]);
     writer.arg(socket(folder));
+    // One hello and one goodbye, however long it takes.
+    writer.env("TABLECAST_HELLO_INTERVAL_MS", "60000");
     let mut writer = Process::start(writer);
     for key in 0..count {
         writer.write(&format!("{{\"table\":\"t\",\"key\":\"{key}\"}}\n"));
@@ -49,7 +51,7 @@ fn a_service_whose_network_is_away_stops_in_time_and_reports_what_is_left() {
             service.signal("TERM");
             let end = service.end();
             assert_eq!(end.code, Some(0), "{end:?}");
-            assert!(start.elapsed() < Duration::from_millis(3_200), "{:?}", start.elapsed());
+            assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
             assert!(!socket(folder.path()).exists());
             // With the hello and the goodbye of the writer.
             let left = "messages of local processes were not passed on: 1 refused by the network driver, \
@@ -116,7 +118,7 @@ fn a_writer_is_told_that_the_service_takes_no_more() {
             // The service lets in no others before it goes on.
             format!("the process at {address} accepts connections and takes no messages"),
         ] {
-            let mut writer = tablecast(["publish", "--send-hwm", "1", "--send-timeout-ms", "1000"]);
+            let mut writer = tablecast(["publish", "--send-hwm", "1", "--send-timeout-ms", "5000"]);
             writer.arg("--publisher-multiproc-socket").arg(socket(folder.path()));
             writer.arg("--file").arg(&rows);
             let end = run(writer);

@@ -48,7 +48,11 @@ fn publish(socket: &Path, key: &str) -> Result<()> {
         send_timeout: Duration::from_millis(300),
         ..PublisherOptions::default()
     };
-    let driver = ZmqMultiproc::new(&format!("ipc://{}", socket.display()), ZmqOptions::default())?;
+    let zmq = ZmqOptions {
+        linger: LIMIT,
+        ..ZmqOptions::default()
+    };
+    let driver = ZmqMultiproc::new(&format!("ipc://{}", socket.display()), zmq)?;
     let publisher = Publisher::new(&driver, options)?;
     publisher.send_event(&DbUpdate::new("t", key, Action::Delete))
 }

@@ -74,7 +74,10 @@ fn a_socket_whose_folder_was_removed_is_there_again() {
         chown(&folder, None, Some(group)).unwrap();
         let (mut service, _) = serve(&path);
         for outage in 1..=2 {
-            fs::remove_dir_all(&session).unwrap();
+            // In one step: the service would bind again in between.
+            let gone = root.path().join(format!("gone-{outage}"));
+            fs::rename(&session, &gone).unwrap();
+            fs::remove_dir_all(&gone).unwrap();
             // Each outage is reported.
             eventually(LIMIT, || service.stderr().matches("No such file").count() == outage);
             fs::create_dir(&session).unwrap();

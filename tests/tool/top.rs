@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-const SHORT: &str = "1500";
+const SHORT: &str = "5000";
 
 /// A service, a replica, and a listener that discover each other through a store.
 struct Deployment {

@@ -324,13 +324,14 @@ fn tries_have_their_pauses() {
         )
         .unwrap();
         let mut receiver = Receiver::connect(&driver, &[&format!("tcp://127.0.0.1:{port}")]);
-        let end = Instant::now() + Duration::from_secs(3);
-        while Instant::now() < end {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(3) || strange.came() < 3 {
             receiver.next(Duration::from_millis(100));
         }
         // Each pause is at least half of 50, 100, 200, 400, 400, ... ms.
         let came = strange.came();
-        assert!((3..=19).contains(&came), "{came} tries");
+        let most = 4 + start.elapsed().as_millis() as usize / 200;
+        assert!(came <= most, "{came} tries");
     });
 }
 
