@@ -8,7 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 use super::failure::Failure;
-use super::files::{Files, Paths};
+use super::files::{Files, Lock, Paths};
 use super::schema::{self, Form};
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
@@ -183,6 +183,7 @@ impl Connections {
         retry(deadline, || {
             let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let result = change(&transaction)?;
+            let _lock = paths.lock(Lock::Shared, deadline);
             if !self.are_at(paths) {
                 return Err(paths.replaced(&self.files).into());
             }

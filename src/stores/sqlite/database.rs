@@ -11,7 +11,7 @@ use rusqlite::{Connection, Transaction};
 
 use super::connection::{Access, Connections};
 use super::failure::Failure;
-use super::files::Paths;
+use super::files::{Lock, Paths};
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
 
@@ -131,7 +131,7 @@ impl Database {
     }
 
     fn reopen(&self, access: Access, deadline: Instant) -> Result<Connections, Failure> {
-        let _lock = self.paths.lock(deadline);
+        let _lock = self.paths.lock_to_open(deadline);
         self.paths.remove_orphans(access != Access::Read);
         if access == Access::Read {
             let opened = Connections::open(&self.paths, Access::Write, deadline);
@@ -154,7 +154,7 @@ impl Database {
             && let Some(now) = open.as_ref().filter(|now| *now.files() == files)
         {
             log::warn!("{replaced}");
-            let _lock = self.paths.lock(deadline);
+            let _lock = self.paths.lock(Lock::Alone, deadline);
             if now.can_write() {
                 self.paths.remove_left_behind(&files);
             }

@@ -28,7 +28,14 @@ struct Id {
     content: Option<(u64, Option<SystemTime>)>,
 }
 
-/// The longest wait for other processes that open or close the files, one of which may be suspended, and the pauses.
+/// Kinds of locks of the folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lock {
+    Shared,
+    Alone,
+}
+
+/// The longest wait for other processes, one of which may be suspended, and the pauses.
 const PATIENCE: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(1);
 
@@ -56,19 +63,37 @@ impl Paths {
         &self.0[MAIN]
     }
 
-    /// Keeps other processes from opening files, and from closing replaced ones, while the result lives: what is removed
-    /// by its name must not be a new file of theirs. `None` if they take too long.
-    pub(super) fn lock(&self, deadline: Instant) -> Option<File> {
+    /// Keeps the files as they are for other processes, while the result lives. `None` if others take too long.
+    ///
+    /// Commits, and opening a database whose files are all there, share the lock. What creates or removes a file has it
+    /// alone: a file that is removed by its name must not be a new one of another process, and nobody may write a log
+    /// whose index, with its locks, is no longer everybody's.
+    pub(super) fn lock(&self, lock: Lock, deadline: Instant) -> Option<File> {
         let end = deadline.min(Instant::now() + PATIENCE);
         // No file of its own, which could be removed as well.
         let folder = File::open(self.0[LOG].parent()?).ok()?;
         loop {
-            match folder.try_lock() {
+            let locked = match lock {
+                Lock::Shared => folder.try_lock_shared(),
+                Lock::Alone => folder.try_lock(),
+            };
+            match locked {
                 Ok(()) => return Some(folder),
                 Err(TryLockError::WouldBlock) if Instant::now() < end => thread::pause(PAUSE),
                 Err(_) => return None,
             }
         }
+    }
+
+    /// The lock to open the files.
+    pub(super) fn lock_to_open(&self, deadline: Instant) -> Option<File> {
+        let is_complete = || self.look().0.iter().all(Option::is_some);
+        let shared = self.lock(Lock::Shared, deadline);
+        if is_complete() {
+            return shared;
+        }
+        drop(shared);
+        self.lock(Lock::Alone, deadline)
     }
 
     /// The files that exist now.
