@@ -82,9 +82,9 @@ impl Publisher {
     ///
     /// A burst begins after eight calls in a row, each within 20 microseconds of the end of the one before. In a burst
     /// the call returns as soon as the update is accepted, and the update is sent with others of its topic, at most 250
-    /// microseconds later if the transport takes it. If that fails, its number stays used, so that subscribers find it missing; it is counted as
-    /// [`lost`](PublisherStats::lost), and the hook is called. The value `never` of the option `join_frames` turns
-    /// bursts off.
+    /// microseconds later if the transport takes it. If that fails, its number stays used, so that subscribers find it
+    /// missing; it is counted as [`lost`](PublisherStats::lost), and the hook is called. The value `never` of the option
+    /// `join_frames` turns bursts off.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if the transport did not take the update within the option `send_timeout`,
@@ -163,7 +163,9 @@ impl Publisher {
         updates.iter().try_for_each(|update| self.check_update(update))?;
         if !self.encoder.codec().is_plain() {
             // Its readers take one update a message.
-            updates.iter().try_for_each(|update| self.check(topic, update))?;
+            if let Err(e) = updates.iter().try_for_each(|update| self.check(topic, update)) {
+                return self.count(updates.len() as u64, Err(e));
+            }
             return updates.iter().enumerate().try_for_each(|(place, update)| {
                 self.send_event_to(topic, update).map_err(|e| match place {
                     0 => e,

@@ -41,15 +41,16 @@ impl Sender {
         let deadline = thread::deadline(timeout);
         // Each try may take a moment beyond the time limit; all together take one such moment.
         let end = clock::after(deadline, MOMENT);
+        let mut has_failed = false;
         while let Some(frame) = self.burst.first() {
             let now = Instant::now();
             let (topic, payload) = (frame.topic.as_str().as_bytes(), frame.updates.payload());
-            let sent = match now < end {
-                true => {
+            let sent = match has_failed && now >= end {
+                false => {
                     let left = deadline.saturating_duration_since(now);
                     self.outbound.send_joined(topic, payload, left)
                 }
-                false => Err(Error::new(ErrorKind::Timeout, "the transport takes nothing")),
+                true => Err(Error::new(ErrorKind::Timeout, "the transport takes nothing")),
             };
             if let Err(e) = &sent
                 && e.kind() == ErrorKind::Timeout
@@ -59,6 +60,7 @@ impl Sender {
             }
             let count = self.burst.remove_first() as u64;
             if let Err(e) = sent {
+                has_failed = true;
                 self.burst.end();
                 self.gathered.add_lost(count);
                 // The first one has the cause.

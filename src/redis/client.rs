@@ -216,6 +216,8 @@ impl Client {
         }
         match outcome {
             Outcome::Lost(_) | Outcome::Unknown(_) => pool.lose(conn.node()),
+            // A former master.
+            _ if check().is_err() => pool.lose(conn.node()),
             _ => pool.put(pooled),
         }
         outcome

@@ -69,7 +69,7 @@ impl Alone {
 }
 
 fn for_each_store(body: fn(&Alone)) {
-    within(Duration::from_secs(30), move || {
+    within(Duration::from_secs(90), move || {
         body(&Alone::new(memory_store()));
         #[cfg(feature = "sqlite")]
         body(&Alone::new(crate::sqlite_store()));

@@ -18,7 +18,7 @@ use crate::store::{is_outage, store_with};
 use crate::store_cluster::tables;
 use crate::{SECOND, publisher, with};
 
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(180);
 
 /// Number of rows of each table that are set repeatedly.
 pub(crate) const STEADY: u32 = 50;

@@ -133,10 +133,10 @@ impl Peer {
                     let wait = self.longest_silence(times);
                     let late = now.saturating_duration_since(at);
                     if late > wait / 2 && self.unanswered_since().is_some() {
-                        // This process was stopped, or had no processor, and could not read in that time.
+                        // This process was stopped, or had no processor, and could not read in that time. Half a wait
+                        // of it counts, and it is excused once: one that is always late judges as well.
                         let probe = self.probe.as_mut()?;
-                        probe.unread_since = probe.unread_since.map(|since| after(since, late));
-                        // Once: one that is always late judges as well, by the bytes that have come.
+                        probe.unread_since = probe.unread_since.map(|since| after(since, late - wait / 2));
                         if self.excused <= self.heard {
                             probe.looked = now;
                             self.excuse(wait / 2, wait, now);

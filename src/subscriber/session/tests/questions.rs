@@ -163,14 +163,18 @@ fn what_is_unread_is_waited_for() {
 /// One that always comes late to read, and never reads all, notices a dead address as well.
 #[test]
 fn a_reader_that_is_always_late_judges_too() {
-    let mut world = with_owner();
-    world.hello_of("q", 1, "there", &hello(&[]), false);
-    world.mute.insert("here".into());
-    world.received.insert("here".into(), 1);
-    for number in 1..20 {
-        tick(&mut world, 1_000 + number * 1_500);
+    for tells_bytes in [true, false] {
+        let mut world = with_owner();
+        world.hello_of("q", 1, "there", &hello(&[]), false);
+        world.mute.insert("here".into());
+        if tells_bytes {
+            world.received.insert("here".into(), 1);
+        }
+        for number in 1..20 {
+            tick(&mut world, 1_000 + number * 1_500);
+        }
+        assert!(world.told().contains(&lost("here")), "{tells_bytes}");
     }
-    assert!(world.told().contains(&lost("here")));
 }
 
 /// The question is behind thousands of subscriptions on a slow way up, and hellos are not.
