@@ -92,7 +92,7 @@ fn keys_of_publishers_are_found_in_the_store() {
             "--discover-interval-ms",
             "50",
             "--publisher-timeout-ms",
-            "30000",
+            "3000",
             "--sqlite-path",
             text(&store),
         ];
