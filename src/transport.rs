@@ -13,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::update::Topic;
 
 /// A way to move frames: makes both ends. Dragonflow calls this a manager.
@@ -24,8 +24,8 @@ pub trait Driver: fmt::Debug + Send + Sync {
     /// A new receiving end, connected to nothing yet, and what wakes its [`Inbound::recv`].
     fn inbound(&self) -> Result<(Box<dyn Inbound>, Arc<dyn Wake>)>;
 
-    /// Fails with [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) or
-    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) for what [`Inbound::connect`] could never take.
+    /// Fails with [`ErrorKind::InvalidInput`] or
+    /// [`ErrorKind::Unsupported`] for what [`Inbound::connect`] could never take.
     fn check_address(&self, address: &str) -> Result<()>;
 
     /// Returns the name of the address from then on: in [`Inbound::connect`], in events and in logs. An address with a
@@ -47,7 +47,7 @@ pub trait Outbound: Send {
     /// Sends one frame, or fails after `timeout`: with zero it is tried once.
     ///
     /// `Ok` means that the transport has it, not that a subscriber received it. After
-    /// [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed) it may have been sent; after any other error it was
+    /// [`ErrorKind::Unconfirmed`] it may have been sent; after any other error it was
     /// not, and will not be. The next call may succeed: faults are mended within calls, or in the background.
     ///
     /// `topic` is what [`Inbound`] matches: usually a [`Topic`], but the publisher service passes on what came in.
@@ -104,6 +104,12 @@ pub trait Outbound: Send {
     fn interrupt(&mut self) -> Result<Option<Arc<dyn Wake>>> {
         Ok(None)
     }
+}
+
+/// The error for updates of which some were sent, and another one failed with `e`. The numbers of all are used up, so
+/// that subscribers find the others missing.
+pub(crate) fn partly_sent(e: Error) -> Error {
+    Error::new(ErrorKind::Unconfirmed, "only a part of the updates was sent").with_source(e)
 }
 
 /// Result of [`Outbound::waiter`]: the wait, and its interruption.

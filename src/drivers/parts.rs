@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::codec;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::thread;
-use crate::transport::Outbound;
+use crate::transport::{Outbound, partly_sent};
 
 /// Sends the maps of a payload one by one, with one time limit, after which each is only tried at once.
 pub(super) fn send_parts<T: Outbound + ?Sized>(
@@ -20,11 +20,8 @@ pub(super) fn send_parts<T: Outbound + ?Sized>(
     let deadline = thread::deadline(timeout);
     for (place, part) in parts.into_iter().enumerate() {
         let left = deadline.saturating_duration_since(Instant::now());
-        outbound.send(topic, part, left).map_err(|e| match place {
-            0 => e,
-            // The numbers of all are used up, so that subscribers find the others missing.
-            _ => Error::new(ErrorKind::Unconfirmed, "only a part of the updates was sent").with_source(e),
-        })?;
+        let sent = outbound.send(topic, part, left);
+        sent.map_err(|e| if place == 0 { e } else { partly_sent(e) })?;
     }
     Ok(())
 }
@@ -33,6 +30,7 @@ pub(super) fn send_parts<T: Outbound + ?Sized>(
 mod tests {
     use super::*;
     use crate::codec::{Codec, Joined};
+    use crate::error::{Error, ErrorKind};
 
     /// Takes so many messages.
     struct Full(usize);

@@ -20,7 +20,7 @@ use crate::codec::{Batch, Encoder, MAX_ACTION_BYTES, MAX_UPDATES};
 use crate::counter::Counter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Announcement, Written};
-use crate::transport::Driver;
+use crate::transport::{Driver, partly_sent};
 use crate::update::{DbUpdate, Name, Topic};
 
 pub(crate) use crowd::Crowd;
@@ -167,10 +167,8 @@ impl Publisher {
                 return self.count(updates.len() as u64, Err(e));
             }
             return updates.iter().enumerate().try_for_each(|(place, update)| {
-                self.send_event_to(topic, update).map_err(|e| match place {
-                    0 => e,
-                    _ => Error::new(ErrorKind::Unconfirmed, "only a part of the updates was sent").with_source(e),
-                })
+                let sent = self.send_event_to(topic, update);
+                sent.map_err(|e| if place == 0 { e } else { partly_sent(e) })
             });
         }
         let mut batch = Batch::new();

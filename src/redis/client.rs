@@ -205,7 +205,9 @@ impl Client {
         {
             outcome = exchange(conn, &eval_by_one_key(command, script), ask, limit);
         }
-        if let Err(e) = check() {
+        let checked = check();
+        let is_former = checked.is_err();
+        if let Err(e) = checked {
             outcome = match outcome {
                 Outcome::Lost(e) => Outcome::Lost(e),
                 // What it did is lost with it.
@@ -216,8 +218,7 @@ impl Client {
         }
         match outcome {
             Outcome::Lost(_) | Outcome::Unknown(_) => pool.lose(conn.node()),
-            // A former master.
-            _ if check().is_err() => pool.lose(conn.node()),
+            _ if is_former => pool.lose(conn.node()),
             _ => pool.put(pooled),
         }
         outcome

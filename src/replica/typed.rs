@@ -171,6 +171,11 @@ impl<T: Send + Sync + 'static> Typed<T> {
     /// Brings what these updates need into the processor's caches. They wait for memory together, and under the read
     /// lock, so that readers do not wait.
     pub(super) fn look_ahead(&self, updates: &[&DbUpdate]) {
+        if let [update] = updates {
+            // Nothing to wait for together.
+            black_box(self.state.read().core.rows.version(&update.key));
+            return;
+        }
         let keys = updates.iter().map(|update| &*update.key);
         self.state.read().core.rows.decoded.warm(keys);
     }

@@ -12,7 +12,7 @@ use crate::drivers::parts::send_parts;
 use crate::drivers::wake::{self, Wakeable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
-use crate::transport::{Outbound, Waiter, WaiterAndWake, Wake};
+use crate::transport::{Outbound, Waiter, WaiterAndWake, Wake, partly_sent};
 use crate::update::Topic;
 
 use super::calls::{patiently, poll, zmq_error};
@@ -254,10 +254,7 @@ impl Outbound for ZmqOutbound {
             let failed = |e| zmq_error(e, format!("cannot send to {}", self.connection.endpoint()));
             push::end(socket, first).map_err(failed)?;
         }
-        parts.try_for_each(|part| {
-            let sent = self.send(topic, part, timeout);
-            sent.map_err(|e| Error::new(ErrorKind::Unconfirmed, "only a part of the updates was sent").with_source(e))
-        })
+        parts.try_for_each(|part| self.send(topic, part, timeout).map_err(partly_sent))
     }
 
     fn send(&mut self, topic: &[u8], payload: &[u8], _timeout: Duration) -> Result<()> {
