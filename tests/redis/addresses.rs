@@ -6,12 +6,12 @@ use tablecast::config::{Config, Source};
 use tablecast::{AddressState, ErrorKind, Node, Store, Topic};
 
 use crate::common::{eventually, within};
-use crate::rig::{LONG, Rig, send};
+use crate::rig::{LONG, send};
 use crate::servers::Server;
 use crate::store::store;
-use crate::{driver, publisher, start, told};
+use crate::{driver, publisher, start, subscriber, told};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_password_may_stand_in_the_address_and_is_never_shown() {
@@ -88,7 +88,7 @@ fn a_socket_of_the_file_system_does_as_well() {
         let mut server = Server::with(&["--unixsocket", socket.to_str().unwrap()]);
         let address = format!("unix://{}", socket.display());
         let driver = driver(&address);
-        let rig = Rig::new(&driver);
+        let rig = subscriber(&driver);
         rig.listen(&["D"], &address);
         let publisher = publisher(&driver);
         rig.only("1", || send(&publisher, "D", "1"));

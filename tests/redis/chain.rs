@@ -9,11 +9,12 @@ use tablecast::store::{Changes, StoreOptions, StoredChange, TableVersion, Write}
 use tablecast::stores::redis::RedisStore;
 use tablecast::{Database, DatabaseOptions, Publisher, PublisherOptions, Store, Topic};
 
+use crate::cluster::calm;
 use crate::common::within;
-use crate::rig::{Rig, topic};
-use crate::servers::{Cluster, Server};
-use crate::store::store;
-use crate::{driver, options};
+use crate::rig::topic;
+use crate::servers::Server;
+use crate::store::{limits, store};
+use crate::{driver, options, sending, subscriber};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -33,13 +34,10 @@ fn one_step_writes_are_chained(address: &str) {
     let (tenant, other) = (topic("tenant"), topic("other"));
     let driver = driver(address);
     // One subscriber for all: messages still passing between a cluster's nodes would reach a second one too.
-    let rig = Rig::new(&driver);
+    let rig = subscriber(&driver);
     rig.listen(&["tenant", "other"], address);
     for codec in [Codec::Json, Codec::MessagePack] {
-        let publisher = PublisherOptions {
-            codec,
-            ..PublisherOptions::default()
-        };
+        let publisher = PublisherOptions { codec, ..sending() };
         let publisher = Publisher::new(&*driver, publisher).unwrap();
         let rows = Arc::new(store(address));
         // The cluster's nodes are known.
@@ -80,7 +78,7 @@ fn one_step_writes_are_chained_on_a_server() {
 
 #[test]
 fn one_step_writes_are_chained_on_a_cluster() {
-    within(LIMIT, || one_step_writes_are_chained(&Cluster::start().addresses()));
+    within(LIMIT, || one_step_writes_are_chained(&calm().addresses()));
 }
 
 /// A refused write is in no chain.
@@ -122,7 +120,7 @@ fn deletes_are_remembered_as_long_as_is_wanted() {
         let server = Server::start();
         let limits = StoreOptions {
             deletes_remembered: 3000,
-            ..StoreOptions::default()
+            ..limits()
         };
         let store = RedisStore::new(&server.address(), limits, &options()).unwrap();
         let tenant = topic("tenant");

@@ -11,9 +11,9 @@ use tablecast::{SubscriberOptions, SyncReason, TopicState};
 
 use crate::common::within;
 use crate::process::{Process, python};
-use crate::rig::{Rig, send};
+use crate::rig::{LONG, Rig, send};
 use crate::servers::Server;
-use crate::{driver, publisher, syncs};
+use crate::{driver, listening, publisher, subscriber, syncs};
 
 const SCRIPT: &str = r#"
 import json, msgpack, redis, sys
@@ -37,7 +37,7 @@ print(client.publish("tenant1", json.dumps(update)), flush=True)
 /// Redis does not show its subscribers: updates share messages only by an option.
 #[test]
 fn a_burst_shares_messages_only_if_it_is_told_so() {
-    within(Duration::from_secs(30), || {
+    within(Duration::from_secs(60), || {
         let server = Server::start();
         for (join_frames, is_joined) in [
             (JoinFrames::Auto, false),
@@ -46,10 +46,11 @@ fn a_burst_shares_messages_only_if_it_is_told_so() {
         ] {
             let options = RedisOptions {
                 join_frames,
+                heartbeat_timeout: LONG,
                 ..RedisOptions::default()
             };
             let driver: Arc<dyn Driver> = Arc::new(RedisDriver::new(&server.address(), options).unwrap());
-            let rig = Rig::new(&driver);
+            let rig = subscriber(&driver);
             rig.listen(&["D"], &server.address());
             let publisher = publisher(&driver);
             for number in 0..500 {
@@ -70,7 +71,7 @@ fn a_burst_shares_messages_only_if_it_is_told_so() {
 
 #[test]
 fn redis_py_publishes_and_hears() {
-    within(Duration::from_secs(30), || {
+    within(Duration::from_secs(60), || {
         let server = Server::start();
         let mut peer = Process::start(python(SCRIPT, &server.port().to_string()));
         assert_eq!(peer.line(), "ready");
@@ -87,7 +88,7 @@ fn redis_py_publishes_and_hears() {
         assert_eq!(message["topic"], "tenant1");
         assert_eq!(message["seq"], 1);
 
-        let rig = Rig::new(&driver);
+        let rig = subscriber(&driver);
         rig.listen(&["tenant1"], &server.address());
         peer.write("\n");
         let update = rig.next();
@@ -111,11 +112,11 @@ fn redis_py_publishes_and_hears() {
 /// The server answers questions for publishers that number nothing.
 #[test]
 fn what_foreign_publishers_send_is_not_proven() {
-    within(Duration::from_secs(30), || {
+    within(Duration::from_secs(60), || {
         let server = Server::start();
         let options = SubscriberOptions {
             resync_without_hellos: Duration::from_millis(200),
-            ..SubscriberOptions::default()
+            ..listening()
         };
         let rig = Rig::with(&driver(&server.address()), options, QueueOptions::default());
         rig.listen(&["tenant1", "D"], &server.address());

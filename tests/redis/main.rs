@@ -47,7 +47,7 @@ use tablecast::queue::QueueOptions;
 use tablecast::transport::Driver;
 use tablecast::{Error, ErrorKind, Publisher, PublisherOptions, SubscriberOptions};
 
-use rig::Rig;
+use rig::{LONG, Rig};
 
 /// Long enough for a busy machine, short enough to wait for.
 pub(crate) const BEAT: Duration = Duration::from_millis(100);
@@ -55,13 +55,49 @@ pub(crate) const SILENCE: Duration = Duration::from_millis(500);
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
+/// For tests that are not about silence: nothing is lost if a busy machine holds up a server, or a thread, for seconds.
 pub(crate) fn options() -> RedisOptions {
     RedisOptions {
         heartbeat_interval: BEAT,
-        heartbeat_timeout: SILENCE,
+        heartbeat_timeout: LONG,
         reconnect_interval: Duration::from_millis(20),
         reconnect_max: Duration::from_millis(200),
         ..RedisOptions::default()
+    }
+}
+
+/// For tests in which a server is to be left that answers, but is no master any more, or is cut off. That takes the
+/// timeout: less than the tests wait, and more than a busy machine holds up anything.
+pub(crate) fn wary() -> RedisOptions {
+    RedisOptions {
+        heartbeat_timeout: 4 * SECOND,
+        ..options()
+    }
+}
+
+/// For tests about silence: it is noticed soon, also where a busy machine is its cause.
+pub(crate) fn hasty() -> RedisOptions {
+    RedisOptions {
+        heartbeat_timeout: SILENCE,
+        ..options()
+    }
+}
+
+/// As [`options`], for a subscriber: with the default it reports a silence of little more than a second.
+pub(crate) fn listening() -> SubscriberOptions {
+    SubscriberOptions {
+        hello_interval: 3 * SECOND,
+        ..SubscriberOptions::default()
+    }
+}
+
+/// As [`options`], for a publisher. It sends hardly any hello by itself: one that is not confirmed at once costs the
+/// connection.
+pub(crate) fn sending() -> PublisherOptions {
+    PublisherOptions {
+        send_timeout: LONG,
+        hello_interval: 60 * SECOND,
+        ..PublisherOptions::default()
     }
 }
 
@@ -74,11 +110,20 @@ pub(crate) fn with(address: &str, options: RedisOptions) -> Arc<dyn Driver> {
 }
 
 pub(crate) fn publisher(driver: &Arc<dyn Driver>) -> Publisher {
-    Publisher::new(&**driver, PublisherOptions::default()).unwrap()
+    Publisher::new(&**driver, sending()).unwrap()
+}
+
+pub(crate) fn subscriber(driver: &Arc<dyn Driver>) -> Rig {
+    Rig::with(driver, listening(), QueueOptions::default())
 }
 
 /// A subscriber, and its failures in the background.
 pub(crate) fn told(driver: &Arc<dyn Driver>) -> (Rig, Receiver<(ErrorKind, String)>) {
+    told_with(driver, listening())
+}
+
+/// As [`told`], with these options in place of [`listening`].
+pub(crate) fn told_with(driver: &Arc<dyn Driver>, options: SubscriberOptions) -> (Rig, Receiver<(ErrorKind, String)>) {
     let (sender, errors) = unbounded();
     let hook = move |error: &Error| {
         // The test may be over.
@@ -87,7 +132,7 @@ pub(crate) fn told(driver: &Arc<dyn Driver>) -> (Rig, Receiver<(ErrorKind, Strin
     let options = SubscriberOptions {
         hook: Some(Arc::new(hook)),
         live_timeout: Duration::from_millis(200),
-        ..SubscriberOptions::default()
+        ..options
     };
     (Rig::with(driver, options, QueueOptions::default()), errors)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tablecast::store::{Changes, TableVersion};
 use tablecast::{ErrorKind, Result, Store, Topic};
 
+use crate::cluster::calm;
 use crate::common::{eventually, within};
 use crate::rig::{LONG, quickly};
 use crate::servers::{Cluster, Server};
@@ -75,7 +76,7 @@ fn use_all(store: &dyn Store, table: &str) -> Result<()> {
 #[test]
 fn a_table_that_has_never_lost_a_row() {
     within(LIMIT, || {
-        let cluster = Cluster::start();
+        let cluster = calm();
         let store = store(&cluster.address());
         store.create("t", "first", "v", &Topic::ALL).unwrap();
         let moving = Moving::begin(&cluster, "t");
@@ -99,7 +100,7 @@ fn a_table_that_has_never_lost_a_row() {
 #[test]
 fn a_table_that_is_made_meanwhile() {
     within(LIMIT, || {
-        let cluster = Cluster::start();
+        let cluster = calm();
         let store = store(&cluster.address());
         let moving = Moving::begin(&cluster, "t");
         assert_eq!(store.entries("t", None).count(), 0);
@@ -119,7 +120,7 @@ fn a_table_that_is_made_meanwhile() {
 #[test]
 fn a_slot_is_on_its_way_to_a_node_that_is_gone() {
     within(LIMIT, || {
-        let cluster = Cluster::start();
+        let cluster = calm();
         let mut heir = Server::with(&["--cluster-enabled", "yes"]);
         let store = store(&format!("{},{}", cluster.addresses(), heir.host()));
         let slot = cluster.slot("t");

@@ -15,8 +15,9 @@ use crate::net::{alone, deaf};
 use crate::proxy::{Fault, Proxy};
 use crate::rig::{LONG, Rig, quickly, send, update};
 use crate::servers::{Cluster, Server};
+use crate::store::limits;
 use crate::store_cluster::tables;
-use crate::{SECOND, driver, start, syncs, told, with};
+use crate::{SECOND, driver, start, subscriber, syncs, told, wary, with};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -68,7 +69,7 @@ fn a_silent_name_server_breaks_no_time_limit() {
             // Other servers of the address are tried in time.
             let _server = at("127.0.0.1");
             let addresses = "redis://db.test:6379,127.0.0.1:6379";
-            let publisher = self::publisher(addresses, 4 * SECOND);
+            let publisher = self::publisher(addresses, 8 * SECOND);
             for key in ["1", "2"] {
                 publisher.send_event(&update(key)).unwrap();
             }
@@ -87,7 +88,7 @@ fn a_publisher_that_lost_its_server_is_dropped_in_time() {
             |names| {
                 let server = at("127.0.0.1");
                 names.tell("db.test", &["127.0.0.1"]);
-                let publisher = publisher("redis://db.test:6379", SECOND);
+                let publisher = publisher("redis://db.test:6379", LONG);
                 publisher.send_event(&update("k")).unwrap();
                 names.forget("db.test");
                 drop(server);
@@ -104,9 +105,9 @@ fn a_silent_name_server_hurts_no_other_address() {
         alone("names::a_silent_name_server_hurts_no_other_address", "", |names| {
             let server = at("127.0.0.1");
             let healthy = "redis://127.0.0.1:6379";
-            let driver = with(healthy, RedisOptions::default());
+            let driver = driver(healthy);
             let publisher = crate::publisher(&driver);
-            let rig = Rig::new(&driver);
+            let rig = subscriber(&driver);
             rig.listen(&["D"], healthy);
             let silent: Vec<_> = (0..20).map(|n| format!("redis://db{n}.test:6379")).collect();
             for address in &silent {
@@ -142,7 +143,7 @@ fn an_answer_that_comes_late_is_taken() {
             // Within the time that the system gives a name server, and after the send has given up.
             names.tell("db.test", &["127.0.0.1"]);
             eventually(LONG, || short.send_event(&update("k")).is_ok());
-            let (rig, errors) = told(&driver("redis://late.test:6379"));
+            let (rig, errors) = told(&with("redis://late.test:6379", wary()));
             start(&rig, &["D"], "redis://late.test:6379");
             let (kind, error) = errors.recv_timeout(LONG).unwrap();
             assert_eq!(kind, ErrorKind::Timeout);
@@ -182,10 +183,10 @@ fn one_address_of_a_name_that_answers_will_do() {
             ]);
             let address = "redis://db.test:6379";
             let patient = PublisherOptions {
-                send_timeout: 6 * SECOND,
+                send_timeout: LONG,
                 ..PublisherOptions::default()
             };
-            let (store, rig) = (store(address, 6 * SECOND), Rig::new(&driver(address)));
+            let (store, rig) = (store(address, 2 * LONG), subscriber(&driver(address)));
             store.create("t", "k", "v", &Topic::ALL).unwrap();
             rig.listen(&["D"], address);
             // From then on the address that has answered is tried first.
@@ -207,8 +208,8 @@ fn a_lost_server_is_looked_up_again() {
             let address = "redis://db.test:6379";
             let mut server = at("127.0.0.1");
             names.tell("db.test", &["127.0.0.1"]);
-            let (publisher, store) = (publisher(address, 4 * SECOND), store(address, 4 * SECOND));
-            let rig = Rig::new(&driver(address));
+            let (publisher, store) = (publisher(address, LONG), store(address, 2 * LONG));
+            let rig = subscriber(&driver(address));
             rig.listen(&["D"], address);
             syncs(&rig, &["connected"]);
             rig.only("1", || send(&publisher, "D", "1"));
@@ -235,9 +236,9 @@ fn link_local_addresses_have_their_scope() {
             assert!(Command::new("ip").args(ip).status().unwrap().success());
             let _server = at("fe80::1%lo");
             for address in ["redis://[fe80::1%lo]:6379", "redis://[fe80::1%1]:6379"] {
-                let rig = Rig::new(&driver(address));
+                let rig = subscriber(&driver(address));
                 rig.listen(&["D"], address);
-                rig.only("1", || send(&publisher(address, SECOND), "D", "1"));
+                rig.only("1", || send(&publisher(address, LONG), "D", "1"));
             }
             let publisher = publisher("redis://[fe80::1%nosuch]:6379", SECOND);
             let error = publisher.send_event(&update("k")).unwrap_err();
@@ -368,7 +369,7 @@ fn nodes_without_names_are_reached() {
             .into_iter()
             .enumerate()
             {
-                let store = RedisStore::new(address, StoreOptions::default(), &options).unwrap();
+                let store = RedisStore::new(address, limits(), &options).unwrap();
                 for table in 0..20 {
                     let table = format!("t{table}");
                     store.create(&table, &round.to_string(), "v", &Topic::ALL).unwrap();
@@ -384,12 +385,12 @@ fn nodes_without_names_are_reached() {
             let id = |node: &Server| node.ask::<String>(&["CLUSTER", "MYID"]);
             let () = to.ask(&["CLUSTER", "SETSLOT", &slot.to_string(), "IMPORTING", &id(from)]);
             let () = from.ask(&["CLUSTER", "SETSLOT", &slot.to_string(), "MIGRATING", &id(to)]);
-            let store = store("redis://127.0.0.1:6379", 4 * SECOND);
+            let store = store("redis://127.0.0.1:6379", 2 * LONG);
             store.create("move", "k", "v", &Topic::ALL).unwrap();
             assert_eq!(store.get("move", "k", None).unwrap().version, 1);
             // The driver finds all of them.
-            let driver = with("redis://127.0.0.1:6379", RedisOptions::default());
-            let rigs: Vec<_> = (0..3).map(|_| Rig::new(&driver)).collect();
+            let driver = driver("redis://127.0.0.1:6379");
+            let rigs: Vec<_> = (0..3).map(|_| subscriber(&driver)).collect();
             for rig in &rigs {
                 rig.listen(&["D"], "redis://127.0.0.1:6379");
             }

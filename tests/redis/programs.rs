@@ -9,14 +9,17 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tablecast::drivers::redis::RedisOptions;
 use tablecast::store::Write;
-use tablecast::{Database, DatabaseOptions, DbUpdate, Error, ErrorKind, Result, Store, Subscriber, SyncReason, Topic};
+use tablecast::{
+    Database, DatabaseOptions, DbUpdate, Error, ErrorKind, Publisher, PublisherOptions, Result, Store, Subscriber,
+    SyncReason, Topic,
+};
 
 use crate::common::{eventually, within};
 use crate::rig::{LONG, Rig, pass};
 use crate::servers::Cluster;
-use crate::store::{is_outage, store_with};
+use crate::store::{default_store, is_outage};
 use crate::store_cluster::tables;
-use crate::{SECOND, publisher, with};
+use crate::{SECOND, with};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
@@ -71,7 +74,7 @@ impl Reader {
         };
         rig.dispatcher.on_update(apply).detach();
         let ours = Arc::clone(&copy);
-        let (store, tables) = (store_with(address, RedisOptions::default()), tables.to_vec());
+        let (store, tables) = (default_store(address), tables.to_vec());
         let sync = move |reason: &SyncReason| {
             let mut rows = None;
             // The store may be away too; meanwhile updates wait in the queue.
@@ -143,11 +146,12 @@ fn readers_end_with_the_store_after_a_master_was_killed() {
     within(LIMIT, || {
         let mut cluster = Cluster::start();
         let (tables, address) = (tables(&cluster), cluster.addresses());
-        let store = store_with(&address, RedisOptions::default());
+        let store = default_store(&address);
         let driver = with(&address, RedisOptions::default());
         let new_database = || {
-            let store = Arc::new(store_with(&address, RedisOptions::default()));
-            Database::new(store, publisher(&driver), DatabaseOptions::default())
+            let store = Arc::new(default_store(&address));
+            let publisher = Publisher::new(&*driver, PublisherOptions::default()).unwrap();
+            Database::new(store, publisher, DatabaseOptions::default())
         };
         for table in &tables {
             for number in 0..STEADY {

@@ -1,25 +1,26 @@
 //! The option `resubscribe` when it is `manual`: the program registers its topics again after a fault.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tablecast::config::Resubscribe;
 use tablecast::queue::QueueOptions;
+use tablecast::transport::Driver;
 use tablecast::{AddressState, SubscriberOptions, SyncReason, Topic};
 
 use crate::common::within;
 use crate::rig::{LONG, Rig, send, topic};
 use crate::servers::Server;
-use crate::{driver, publisher, syncs};
+use crate::{driver, hasty, listening, publisher, syncs, with};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
-fn manual(address: &str, continuity: bool) -> Rig {
+fn manual(driver: &Arc<dyn Driver>, options: SubscriberOptions) -> Rig {
     let options = SubscriberOptions {
         resubscribe: Resubscribe::Manual,
-        continuity,
-        ..SubscriberOptions::default()
+        ..options
     };
-    Rig::with(&driver(address), options, QueueOptions::default())
+    Rig::with(driver, options, QueueOptions::default())
 }
 
 /// Registers the cleared topics again, as a program does when it is asked to. Returns when all are reported to be in
@@ -51,8 +52,13 @@ fn a_server_that_comes_back_has_no_subscriptions_until_the_program_asks() {
         for continuity in [true, false] {
             let mut server = Server::start();
             let address = server.address();
-            let publisher = publisher(&driver(&address));
-            let rig = manual(&address, continuity);
+            let driver = driver(&address);
+            let publisher = publisher(&driver);
+            let options = SubscriberOptions {
+                continuity,
+                ..listening()
+            };
+            let rig = manual(&driver, options);
             let mut topics: Vec<_> = (0..300).map(|number| topic(&format!("tenant{number}"))).collect();
             topics.sort();
             let names: Vec<_> = topics.iter().map(Topic::as_str).collect();
@@ -88,7 +94,7 @@ fn a_server_that_hangs_is_a_lost_connection_too() {
     within(LIMIT, || {
         let server = Server::start();
         let address = server.address();
-        let rig = manual(&address, true);
+        let rig = manual(&with(&address, hasty()), SubscriberOptions::default());
         rig.listen(&["D"], &address);
         syncs(&rig, &["connected"]);
         server.hang();

@@ -50,7 +50,9 @@ fn two_masters_of_one_address_are_both_named() {
         let () = other.ask(&["REPLICAOF", "127.0.0.1", &one.port().to_string()]);
         rig.subscriber.wait_live(LONG).unwrap();
         syncs(&rig, &["connected"]);
-        rig.only("1", || send(&publisher, "D", "1"));
+        rig.only("1", || send(&crate::publisher(&driver), "D", "1"));
+        // It is connected from now on.
+        eventually(LONG, || publisher.send_event(&update("2")).is_ok());
         kept.create("t", "k", "v", &Topic::ALL).unwrap();
         eventually(LONG, || rows(&other) == rows(&one));
         // It is noticed by those that are connected.

@@ -12,9 +12,12 @@ use tablecast::{AddressState, DbUpdate, ErrorKind, Node, Publisher, PublisherOpt
 use crate::common::{eventually, within};
 use crate::rig::{LONG, Rig, pass, quickly, send, topic, update};
 use crate::servers::Server;
-use crate::{SECOND, SILENCE, driver, options, publisher, start, syncs, told, with};
+use crate::{
+    SECOND, SILENCE, driver, hasty, listening, options, publisher, start, subscriber, syncs, told, told_with, wary,
+    with,
+};
 
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_server_comes_back_with_every_topic() {
@@ -68,10 +71,10 @@ fn a_publisher_returns_the_error_and_repairs_the_connection() {
     within(LIMIT, || {
         let mut server = Server::start();
         let driver = driver(&server.address());
-        let rig = Rig::new(&driver);
+        let rig = subscriber(&driver);
         rig.listen(&["D"], &server.address());
         let options = PublisherOptions {
-            send_timeout: SECOND,
+            send_timeout: 3 * SECOND,
             // A hello that is being sent is waited for as well.
             hello_interval: Duration::from_secs(60),
             ..PublisherOptions::default()
@@ -81,7 +84,7 @@ fn a_publisher_returns_the_error_and_repairs_the_connection() {
             rig.only("before", || send(&publisher, "D", "before"));
             server.kill();
             for _ in 0..3 {
-                let sent = quickly(3 * SECOND, "send", || publisher.send_event(&update("k")));
+                let sent = quickly(5 * SECOND, "send", || publisher.send_event(&update("k")));
                 let error = sent.unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
                 assert!(error.to_string().contains(&server.host()), "{error}");
@@ -117,16 +120,16 @@ fn a_publisher_that_was_idle_notices_a_restart() {
 fn a_server_that_hangs_is_noticed_on_both_ends() {
     within(LIMIT, || {
         let server = Server::start();
-        let driver = driver(&server.address());
+        let driver = with(&server.address(), hasty());
         // A question about the server's health, or a hello, would notice before the message.
-        let mut trusting = options();
+        let mut trusting = hasty();
         trusting.heartbeat_interval = LONG;
         let quiet = PublisherOptions {
             hello_interval: 60 * SECOND,
             ..PublisherOptions::default()
         };
         let publisher = Publisher::new(&*with(&server.address(), trusting), quiet).unwrap();
-        let (rig, errors) = told(&driver);
+        let (rig, errors) = told_with(&driver, SubscriberOptions::default());
         rig.listen(&["D"], &server.address());
         rig.only("1", || send(&publisher, "D", "1"));
         syncs(&rig, &["connected"]);
@@ -159,7 +162,7 @@ fn a_server_that_hangs_is_noticed_on_both_ends() {
 fn silence_is_noticed_within_the_heartbeat_timeout() {
     within(LIMIT, || {
         let server = Server::start();
-        let driver = driver(&server.address());
+        let driver = with(&server.address(), hasty());
         let rig = Rig::new(&driver);
         rig.listen(&["D"], &server.address());
         syncs(&rig, &["connected"]);
@@ -178,8 +181,8 @@ fn silence_is_noticed_within_the_heartbeat_timeout() {
 fn a_busy_subscriber_keeps_its_connection() {
     within(LIMIT, || {
         let server = Server::start();
-        let driver = driver(&server.address());
-        let publisher = publisher(&driver);
+        let publisher = publisher(&driver(&server.address()));
+        let driver = with(&server.address(), hasty());
         let queue = QueueOptions {
             capacity: 4,
             overflow: Overflow::Block,
@@ -216,7 +219,7 @@ fn a_subscriber_that_is_too_slow_is_told() {
             overflow: Overflow::Block,
             ..QueueOptions::default()
         };
-        let rig = Rig::with(&driver, SubscriberOptions::default(), queue);
+        let rig = Rig::with(&driver, listening(), queue);
         let (block, blocked) = crossbeam_channel::bounded::<()>(0);
         let guard = rig.dispatcher.on_table("row", move |_: &tablecast::DbUpdate| {
             let _ = blocked.recv();
@@ -247,7 +250,7 @@ fn a_message_over_the_limit_costs_nothing_else() {
         options.max_frame_bytes = 1 << 20;
         let driver = with(&server.address(), options);
         let publisher = publisher(&driver);
-        let rig = Rig::new(&driver);
+        let rig = subscriber(&driver);
         rig.listen(&["D"], &server.address());
         for round in 1..4 {
             rig.only("small", || send(&publisher, "D", "small"));
@@ -269,7 +272,7 @@ fn an_idle_subscriber_takes_a_topic_at_once_and_misses_nothing() {
     within(LIMIT, || {
         let server = Server::start();
         let driver = driver(&server.address());
-        let rig = Rig::new(&driver);
+        let rig = subscriber(&driver);
         rig.listen(&["D"], &server.address());
         let sender = {
             let publisher = publisher(&driver);
@@ -357,7 +360,7 @@ fn a_server_that_loads_its_data_is_not_connected() {
         let server = Server::with(&["--enable-debug-command", "yes", "--rdbcompression", "no"]);
         let fill = "for key = 1, 250 do redis.call('SET', key, string.rep('x', 4096)) end";
         let () = server.ask(&["EVAL", fill, "0"]);
-        let () = server.ask(&["CONFIG", "SET", "key-load-delay", "10000"]);
+        let () = server.ask(&["CONFIG", "SET", "key-load-delay", "25000"]);
         let () = server.ask(&["CONFIG", "SET", "loading-process-events-interval-bytes", "1024"]);
         let mut client = TcpStream::connect(server.host()).unwrap();
         client.write_all(b"DEBUG RELOAD\r\n").unwrap();
@@ -394,9 +397,9 @@ fn another_host_is_taken_when_one_is_gone() {
         // A replica does not suffice: messages published there reach no other server.
         let () = second.ask(&["REPLICAOF", "127.0.0.1", &first.port().to_string()]);
         let address = format!("redis://{},{}", second.host(), first.host());
-        let driver = driver(&address);
+        let driver = with(&address, wary());
         let publisher = publisher(&driver);
-        let rig = Rig::new(&driver);
+        let rig = subscriber(&driver);
         rig.listen(&["D"], &address);
         rig.only("1", || send(&publisher, "D", "1"));
         await_clients(&first, &second);
@@ -422,6 +425,10 @@ fn the_options_alone_are_enough() {
             ("pub_sub_driver", "redis"),
             ("remote_db_hosts", &server.host()),
             ("pub_sub_use_multiproc", "false"),
+            // A busy machine may hold up the server.
+            ("send_timeout_ms", "10000"),
+            ("heartbeat_timeout_ms", "10000"),
+            ("hello_interval_ms", "3000"),
         ] {
             config.set(name, value, Source::Program).unwrap();
         }

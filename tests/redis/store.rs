@@ -9,14 +9,14 @@ use tablecast::config::Secret;
 use tablecast::drivers::redis::RedisOptions;
 use tablecast::store::{Announcement, StoreOptions, TableVersion, Write};
 use tablecast::stores::redis::RedisStore;
-use tablecast::{Action, Database, DatabaseOptions, Error, ErrorKind, Publisher, PublisherOptions, Store, Topic};
+use tablecast::{Action, Database, DatabaseOptions, Error, ErrorKind, Store, Topic};
 
 use crate::common::{eventually, within};
 use crate::proxy::{Fault, Proxy};
 use crate::reexec::Process;
-use crate::rig::{LONG, Rig, pass, quickly, topic};
+use crate::rig::{LONG, pass, quickly, topic};
 use crate::servers::Server;
-use crate::{SECOND, driver, options};
+use crate::{SECOND, driver, hasty, options, publisher, subscriber};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -25,7 +25,20 @@ pub(crate) fn store(address: &str) -> RedisStore {
 }
 
 pub(crate) fn store_with(address: &str, redis: RedisOptions) -> RedisStore {
-    RedisStore::new(address, StoreOptions::default(), &redis).unwrap()
+    RedisStore::new(address, limits(), &redis).unwrap()
+}
+
+/// One try of a call gets half of its time.
+pub(crate) fn limits() -> StoreOptions {
+    StoreOptions {
+        timeout: 2 * LONG,
+        ..StoreOptions::default()
+    }
+}
+
+/// With the times of a program.
+pub(crate) fn default_store(address: &str) -> RedisStore {
+    RedisStore::new(address, StoreOptions::default(), &RedisOptions::default()).unwrap()
 }
 
 /// A server that has its rows again after it was killed.
@@ -73,7 +86,7 @@ fn a_write_whose_answer_got_lost_is_made_once() {
         let store = store_with(&address, trusting);
         let other = crate::store::store(&server.address());
         teach(&other, &server.address());
-        let rig = Rig::new(&driver(&server.address()));
+        let rig = subscriber(&driver(&server.address()));
         rig.listen(&["D"], &server.address());
         let lost = |what: &str, call: &dyn Fn() -> u64| {
             // The connection exists, so that the answer is lost.
@@ -138,7 +151,7 @@ struct Race {
 }
 
 impl Race {
-    fn new() -> Race {
+    fn new(options: RedisOptions) -> Race {
         let server = Server::start();
         let proxy = Proxy::to(server.port());
         let patient = RedisOptions {
@@ -146,13 +159,9 @@ impl Race {
             reconnect_max: Duration::from_millis(20),
             // Otherwise the answer about the server's health would be lost.
             heartbeat_interval: LONG,
-            ..options()
+            ..options
         };
-        let limits = StoreOptions {
-            timeout: 2 * LONG,
-            ..StoreOptions::default()
-        };
-        let mine = RedisStore::new(&proxy.address(), limits, &patient).unwrap();
+        let mine = RedisStore::new(&proxy.address(), limits(), &patient).unwrap();
         let others = store(&server.address());
         teach(&others, &server.address());
         Race {
@@ -178,7 +187,8 @@ impl Race {
         })
     }
 
-    /// Makes a call whose first try arrives after its second, and after other writers.
+    /// Makes a call whose first try arrives after its second, and after other writers. The first one is given up, since
+    /// it is silent.
     fn late<T>(&self, call: impl FnOnce(&RedisStore) -> T, meanwhile: impl FnOnce(&RedisStore)) -> T {
         // The connection exists, so that the request is held.
         let _ = self.mine.get("t", "k", None);
@@ -187,13 +197,13 @@ impl Race {
         assert_eq!(*self.proxy.fault(), Fault::None);
         meanwhile(&self.others);
         let scripts = || {
-            let calls = self.server.info("commandstats", "cmdstat_evalsha").unwrap();
-            let calls = calls.split(&['=', ','][..]).nth(1).unwrap();
-            calls.parse::<u64>().unwrap()
+            let calls: String = self.server.ask(&["INFO", "commandstats"]);
+            let calls = calls.split_once("cmdstat_evalsha:calls=").unwrap().1;
+            calls.split(',').next().unwrap().parse::<u64>().unwrap()
         };
         let before = scripts();
         self.proxy.release();
-        eventually(LONG, || scripts() == before + 1);
+        eventually(LONG, || scripts() > before);
         result
     }
 
@@ -211,7 +221,7 @@ fn many(store: &RedisStore) {
 #[test]
 fn a_write_is_recognized_after_others() {
     within(LIMIT, || {
-        let race = Race::new();
+        let race = Race::new(options());
         let all = &Topic::ALL;
         let version = race.run(|mine| mine.create("t", "k", "mine", all).unwrap(), many);
         assert_eq!((version, race.value()), (1, "theirs 19".into()));
@@ -254,28 +264,16 @@ fn a_write_is_recognized_after_others() {
 #[test]
 fn a_publication_is_made_once_however_often_it_is_asked_for() {
     within(LIMIT, || {
-        let race = Race::new();
+        let race = Race::new(options());
         let (near, far) = (race.server.address(), race.proxy.address());
-        let rig = Rig::new(&driver(&near));
+        let rig = subscriber(&driver(&near));
         rig.listen(&["D"], &near);
         let open = |store: &RedisStore, address: &str| {
-            let publisher = crate::publisher(&driver(address));
+            // It sends no hello meanwhile, whose answer would be lost in place of that to the write.
+            let publisher = publisher(&driver(address));
             Database::new(Arc::new(store.clone()), publisher, DatabaseOptions::default())
         };
-        // Messages that it publishes by itself go another way.
-        let mine = Database::new(
-            Arc::new(race.mine.clone()),
-            Publisher::new(
-                &*driver(&far),
-                PublisherOptions {
-                    hello_interval: LONG,
-                    ..PublisherOptions::default()
-                },
-            )
-            .unwrap(),
-            DatabaseOptions::default(),
-        );
-        let others = open(&race.others, &near);
+        let (mine, others) = (open(&race.mine, &far), open(&race.others, &near));
         let write = |database: &Database, value: &str| {
             database
                 .write(&Write::set("t", "k", value).topic(&Topic::ALL), 5)
@@ -305,16 +303,12 @@ fn a_publication_is_made_once_however_often_it_is_asked_for() {
 #[test]
 fn a_lost_publication_is_not_made_again_under_its_number() {
     within(LIMIT, || {
-        let race = Race::new();
+        let race = Race::new(options());
         let (near, far) = (race.server.address(), race.proxy.address());
-        let rig = Rig::new(&driver(&near));
+        let rig = subscriber(&driver(&near));
         rig.listen(&["D"], &near);
-        let options = PublisherOptions {
-            hello_interval: LONG,
-            ..PublisherOptions::default()
-        };
-        let publisher = Publisher::new(&*driver(&far), options).unwrap();
-        let mine = Database::new(Arc::new(race.mine.clone()), publisher, DatabaseOptions::default());
+        let mine = Arc::new(race.mine.clone());
+        let mine = Database::new(mine, publisher(&driver(&far)), DatabaseOptions::default());
         let write = |value: &str| mine.write(&Write::set("t", "k", value).topic(&Topic::ALL), 5);
         mine.write(&Write::create("t", "k", "first"), 5).unwrap();
         let written = race.run(
@@ -341,7 +335,7 @@ fn a_lost_publication_is_not_made_again_under_its_number() {
 #[test]
 fn a_write_that_comes_late_is_not_made_again() {
     within(LIMIT, || {
-        let race = Race::new();
+        let race = Race::new(hasty());
         race.mine.create("t", "k", "first", &Topic::ALL).unwrap();
         let version = race.late(|mine| mine.set("t", "k", "mine").unwrap(), many);
         assert_eq!(version, 2);
@@ -356,7 +350,7 @@ fn a_write_that_comes_late_is_not_made_again() {
 #[test]
 fn a_refused_write_that_comes_late_is_not_made() {
     within(LIMIT, || {
-        let race = Race::new();
+        let race = Race::new(hasty());
         race.mine.create_table("t").unwrap();
         race.others.create("t", "k", "theirs", &Topic::ALL).unwrap();
         let created = race.late(
@@ -387,7 +381,7 @@ fn a_refused_write_that_comes_late_is_not_made() {
 #[test]
 fn what_is_known_of_writes_is_bounded() {
     within(LIMIT, || {
-        let race = Race::new();
+        let race = Race::new(options());
         race.others.create("t", "k", "first", &Topic::ALL).unwrap();
         let fields = || race.server.ask::<usize>(&["HLEN", "tablecast{1:t}/about"]);
         let write = |mine: &RedisStore| mine.write(&Write::set("t", "k", "mine"));
@@ -434,15 +428,15 @@ fn an_outage_is_never_not_found() {
         assert_eq!(store.get("t", "k", None).unwrap().value, "one");
         assert_eq!(store.keys("t", None).count(), 1);
         // Connections that have died meanwhile cost nothing, not even a second try.
-        let mut hasty = options();
-        hasty.retries = 0;
-        let hasty = store_with(&address, hasty);
+        let mut strict = options();
+        strict.retries = 0;
+        let strict = store_with(&address, strict);
         for _ in 0..5 {
-            hasty.set("t", "k", "two").unwrap();
+            strict.set("t", "k", "two").unwrap();
             server.kill();
             server.restart();
         }
-        hasty.set("t", "k", "three").unwrap();
+        strict.set("t", "k", "three").unwrap();
     });
 }
 
@@ -488,7 +482,7 @@ fn a_server_that_hangs_costs_no_more_than_the_timeout() {
         let trusting = RedisOptions {
             // Otherwise it would notice before a write that the server hangs.
             heartbeat_interval: LONG,
-            ..options()
+            ..hasty()
         };
         let store = RedisStore::new(&server.address(), limits, &trusting).unwrap();
         store.create("t", "k", "one", &Topic::ALL).unwrap();
@@ -649,7 +643,7 @@ fn a_row_may_be_announced_in_every_codec() {
         let server = Server::start();
         let address = server.address();
         let store = store(&address);
-        let rig = Rig::new(&driver(&address));
+        let rig = subscriber(&driver(&address));
         rig.listen(&["D"], &address);
         for number in 1..4 {
             let key = format!("k{number}");
@@ -715,7 +709,7 @@ fn a_writer_that_is_killed_leaves_nothing_untold() {
     within(LIMIT, || {
         let server = Server::start();
         let address = server.address();
-        let rig = Rig::new(&driver(&address));
+        let rig = subscriber(&driver(&address));
         rig.listen(&["D"], &address);
         for round in 0..20 {
             let mut writer = Process::start("store::announcing_writer", &[(ADDRESS, &address)]);
@@ -798,6 +792,6 @@ fn threads_share_connections() {
             }
         });
         assert_eq!(store.keys("t", None).count(), 800);
-        assert!(server.clients() <= 8, "{}", server.clients());
+        eventually(LONG, || server.clients() <= 8);
     });
 }

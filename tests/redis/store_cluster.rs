@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use tablecast::drivers::redis::RedisOptions;
 use tablecast::{Error, ErrorKind, Store, Topic};
 
+use crate::cluster::calm;
 use crate::common::{eventually, within};
 use crate::rig::{LONG, Rig, pass};
 use crate::servers::{Cluster, Server};
-use crate::store::{announce, is_outage, store, store_with};
+use crate::store::{announce, default_store, is_outage, store, store_with};
 use crate::{SECOND, options, syncs};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -32,7 +33,7 @@ pub(crate) fn tables(cluster: &Cluster) -> Vec<String> {
 #[test]
 fn tables_are_on_all_nodes() {
     within(LIMIT, || {
-        let cluster = Cluster::start();
+        let cluster = calm();
         let store = store(&cluster.address());
         for table in tables(&cluster) {
             for number in 0..10 {
@@ -108,14 +109,13 @@ fn write(store: &dyn Store, address: &str, table: &str, stop: &AtomicBool) -> Lo
 fn under_load(cluster: &mut Cluster, fault: impl FnOnce(&mut Cluster)) -> Vec<Log> {
     let (tables, address) = (tables(cluster), cluster.addresses());
     // The options of a program.
-    let patient = RedisOptions::default();
-    let driver = crate::with(&address, patient.clone());
+    let driver = crate::with(&address, RedisOptions::default());
     let rigs: Vec<_> = (0..6).map(|_| Rig::new(&driver)).collect();
     for rig in &rigs {
         rig.listen(&["D"], &address);
         syncs(rig, &["connected"]);
     }
-    let store = store_with(&address, patient);
+    let store = default_store(&address);
     // The announcer knows the address.
     store.create_table(&tables[0]).unwrap();
     let stop = AtomicBool::new(false);
@@ -256,7 +256,7 @@ fn a_master_hangs_under_writes() {
 #[test]
 fn a_slot_stays_half_moved() {
     within(LIMIT, || {
-        let cluster = Cluster::start();
+        let cluster = calm();
         let store = store(&cluster.address());
         for number in 0..100 {
             store.create("t", &number.to_string(), "x", &Topic::ALL).unwrap();
@@ -295,7 +295,7 @@ fn a_slot_stays_half_moved() {
 #[test]
 fn any_node_is_as_good_to_begin_with() {
     within(LIMIT, || {
-        let cluster = Cluster::start();
+        let cluster = calm();
         let mut options = options();
         options.retries = 0;
         for (number, node) in cluster.nodes.iter().enumerate() {
