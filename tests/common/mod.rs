@@ -50,9 +50,9 @@ fn waits() -> Vec<String> {
     tasks.map(|task| wait(task.path())).collect()
 }
 
-/// The time in which some process has waited for a processor since the system's start; none where it does not tell.
-fn waited() -> Duration {
-    let pressure = fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
+/// The time in which some process has waited for this (`cpu`, `io`) since the system's start; none where it does not tell.
+pub(crate) fn waited(what: &str) -> Duration {
+    let pressure = fs::read_to_string(Path::new("/proc/pressure").join(what)).unwrap_or_default();
     let mut some = pressure
         .lines()
         .filter_map(|line| line.strip_prefix("some ")?.split_once("total="));
@@ -68,14 +68,14 @@ impl Stopwatch {
     const MOST_LOST: Duration = Duration::from_secs(4);
 
     pub(crate) fn start() -> Stopwatch {
-        Stopwatch(Instant::now(), waited())
+        Stopwatch(Instant::now(), waited("cpu"))
     }
 
     #[track_caller]
     pub(crate) fn assert_within(&self, limit: Duration, what: &str) {
         let took = self.0.elapsed();
         let most = Stopwatch::MOST_LOST.min(4 * limit);
-        let lost = waited().saturating_sub(self.1).min(most);
+        let lost = waited("cpu").saturating_sub(self.1).min(most);
         assert!(
             took <= limit + lost,
             "{what} took {took:?}; a busy machine may have taken {lost:?}"

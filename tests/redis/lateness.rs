@@ -6,20 +6,13 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 
-/// A thread that wakes up every few milliseconds, and notes how late it does, and how long others waited for a disk: also a
-/// program that writes nothing does, for parts of it that were not in memory.
+use crate::common::waited;
+
+/// A thread that wakes up every few milliseconds, and notes how late it does, and how long others waited for a processor, or
+/// for a disk: also a program that writes nothing does, for parts of it that were not in memory.
 pub(crate) struct Lateness {
     noted: Arc<Mutex<Vec<(Instant, Duration)>>>,
     _stop: Sender<()>,
-}
-
-/// The time in which at least one process waited for a disk, since the system's start; 0 where it does not tell.
-fn waited_for_disks() -> Duration {
-    let pressure = std::fs::read_to_string("/proc/pressure/io").unwrap_or_default();
-    let some = pressure
-        .lines()
-        .find_map(|line| line.strip_prefix("some ")?.split_once("total="));
-    Duration::from_micros(some.and_then(|(_, total)| total.parse().ok()).unwrap_or(0))
 }
 
 const STEP: Duration = Duration::from_millis(5);
@@ -30,12 +23,13 @@ impl Lateness {
         let (stop, stopped) = bounded::<()>(0);
         let ours = Arc::clone(&noted);
         let body = move || {
-            let (mut last, mut waited) = (Instant::now(), waited_for_disks());
+            let mut last = (Instant::now(), waited("cpu"), waited("io"));
             while stopped.recv_timeout(STEP) == Err(RecvTimeoutError::Timeout) {
-                let (now, total) = (Instant::now(), waited_for_disks());
-                let late = (now - last).saturating_sub(STEP);
-                ours.lock().push((now, late.max(total.saturating_sub(waited))));
-                (last, waited) = (now, total);
+                let now = (Instant::now(), waited("cpu"), waited("io"));
+                let late = (now.0 - last.0).saturating_sub(STEP);
+                let others = now.1.saturating_sub(last.1).max(now.2.saturating_sub(last.2));
+                ours.lock().push((now.0, late.max(others)));
+                last = now;
             }
         };
         std::thread::Builder::new().spawn(body).unwrap();

@@ -67,7 +67,11 @@ fn node_at(hosts: &[String], user: &str, topics: &[&str]) -> Node {
     config.redis_password = Secret::new("secret");
     config.topics = topics.iter().map(|name| topic(name)).collect();
     // A busy machine may hold up the server.
-    (config.send_timeout_ms, config.heartbeat_timeout_ms, config.store_timeout_ms) = (LONG, LONG, 2 * LONG);
+    (
+        config.send_timeout_ms,
+        config.heartbeat_timeout_ms,
+        config.store_timeout_ms,
+    ) = (LONG, LONG, 2 * LONG);
     Node::open(&config).unwrap()
 }
 
