@@ -41,18 +41,18 @@ struct Table {
 /// The content that a delete of the table drops.
 #[derive(Default)]
 struct Content {
-    rows: BTreeMap<Name, Stored>,
+    rows: BTreeMap<Name, Arc<Stored>>,
     topics: HashMap<Topic, OfTopic>,
     deletes: Deletes,
 }
 
 /// The keys and history of a topic. It stays when its last row is deleted, since it has the topic's last version.
-#[derive(Default)]
 struct OfTopic {
     keys: BTreeSet<Name>,
-    history: History,
+    history: History<Stored>,
 }
 
+#[derive(Clone)]
 struct Stored {
     value: String,
     topic: Topic,
@@ -251,7 +251,17 @@ impl Table {
         let written = of_topic
             .into_iter()
             .flat_map(|of_topic| of_topic.history.after(since.version));
-        let changes = written.filter_map(|(version, key)| self.content.change(topic, key, version).map(Ok));
+        let is_left = |key: &Name| !self.content.rows.get(key).is_some_and(|stored| stored.has(Some(topic)));
+        let changes = written
+            // A row that left the topic and came back has an entry for its delete too.
+            .filter(|(_, key, stored)| stored.is_some() || is_left(key))
+            .map(|(version, key, stored)| {
+                Ok(StoredChange {
+                    key: key.clone(),
+                    version,
+                    value: stored.map(|stored| stored.value.clone()),
+                })
+            });
         ChangePage::fill(changes, limit, self.state()).map(Changes::Page)
     }
 
@@ -278,11 +288,11 @@ impl Table {
         self.exists = true;
         self.version += 1;
         let (key, version) = (Name::from(write.key), self.version);
-        let stored = Stored {
+        let stored = Arc::new(Stored {
             value: value.to_owned(),
             topic: write.topic.unwrap_or(&Topic::ALL).clone(),
             version,
-        };
+        });
         let Content { rows, topics, deletes } = &mut self.content;
         let of_topic = topics.entry(stored.topic.clone()).or_insert_with(|| OfTopic {
             keys: BTreeSet::new(),
@@ -290,7 +300,8 @@ impl Table {
         });
         of_topic.keys.insert(key.clone());
         let deleted = deletes.end(&key, &stored.topic);
-        let after = of_topic.history.note(version, key.clone(), deleted);
+        let row = Some(Arc::clone(&stored));
+        let after = of_topic.history.note(version, key.clone(), row, deleted);
         let written = stored.written(version, Some(after), None);
         rows.insert(key, stored);
         written
@@ -310,24 +321,32 @@ impl Table {
             });
         }
         self.version += 1;
-        let replaced = std::mem::replace(&mut stored.version, self.version);
-        let before = std::mem::replace(&mut stored.value, value.to_owned());
-        let history = topics.get_mut(&stored.topic).map(|of_topic| &mut of_topic.history);
-        let after = history.map(|history| history.note(self.version, write.key.into(), Some(replaced)));
-        Ok(stored.written(self.version, after, write.returning.then_some(before)))
+        let new = Arc::new(Stored {
+            value: value.to_owned(),
+            topic: stored.topic.clone(),
+            version: self.version,
+        });
+        let before = std::mem::replace(stored, Arc::clone(&new));
+        let history = topics.get_mut(&new.topic).map(|of_topic| &mut of_topic.history);
+        let row = Some(Arc::clone(&new));
+        let after = history.map(|history| history.note(self.version, write.key.into(), row, Some(before.version)));
+        let before = write.returning.then(|| Arc::unwrap_or_clone(before).value);
+        Ok(new.written(self.version, after, before))
     }
 
     fn delete(&mut self, write: &Write<'_>) -> Result<Written> {
         let Content { rows, topics, deletes } = &mut self.content;
-        let (key, mut stored) = rows.remove_entry(write.key).ok_or_else(|| write.not_found())?;
+        let (key, stored) = rows.remove_entry(write.key).ok_or_else(|| write.not_found())?;
         self.version += 1;
         let after = topics.get_mut(&stored.topic).map(|of_topic| {
             of_topic.keys.remove(&key);
-            of_topic.history.note(self.version, key.clone(), Some(stored.version))
+            let history = &mut of_topic.history;
+            history.note(self.version, key.clone(), None, Some(stored.version))
         });
         deletes.remember(key, stored.topic.clone(), self.version);
-        let before = write.returning.then(|| std::mem::take(&mut stored.value));
-        Ok(stored.written(self.version, after, before))
+        let written = stored.written(self.version, after, None);
+        let before = write.returning.then(|| Arc::unwrap_or_clone(stored).value);
+        Ok(Written { before, ..written })
     }
 }
 
@@ -337,7 +356,7 @@ impl Content {
         &'a self,
         topic: Option<&Topic>,
         after: Option<&'a str>,
-    ) -> Box<dyn Iterator<Item = (&'a Name, &'a Stored)> + 'a> {
+    ) -> Box<dyn Iterator<Item = (&'a Name, &'a Arc<Stored>)> + 'a> {
         let from = (after.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
         let Some(topic) = topic else {
             return Box::new(self.rows.range::<str, _>(from));
@@ -345,18 +364,6 @@ impl Content {
         let of_topic = self.topics.get(topic).into_iter();
         let keys = of_topic.flat_map(move |of_topic| of_topic.keys.range::<str, _>(from));
         Box::new(keys.filter_map(|key| self.rows.get_key_value(key)))
-    }
-
-    /// The last write of a row of this topic, if it has this version.
-    fn change(&self, topic: &Topic, key: &Name, version: u64) -> Option<StoredChange> {
-        let row = self.rows.get(key).filter(|stored| stored.topic == *topic);
-        // A row that left the topic and came back has an entry for its delete too.
-        row.is_none_or(|stored| stored.version == version)
-            .then(|| StoredChange {
-                key: key.clone(),
-                version,
-                value: row.map(|stored| stored.value.clone()),
-            })
     }
 }
 

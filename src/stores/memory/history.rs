@@ -1,13 +1,13 @@
 //! The last writes of rows, by topic, in the order of their versions.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use crate::update::{Name, Topic};
 
 /// The last write of each row of a topic, and the remembered deletes, oldest first.
-#[derive(Default)]
-pub(super) struct History {
-    entries: VecDeque<Entry>,
+pub(super) struct History<R> {
+    entries: VecDeque<Entry<R>>,
     /// The number of entries with a key.
     current: usize,
     /// The version of the topic's last write.
@@ -16,19 +16,22 @@ pub(super) struct History {
     forgotten: u64,
 }
 
-struct Entry {
+struct Entry<R> {
     version: u64,
-    /// `None` if a later write of the row has replaced it.
-    key: Option<Name>,
+    /// The key, and the row unless it was deleted; `None` if a later write of the row has replaced it.
+    ///
+    /// The row itself, since finding a thousand of them in a large table would take longer than all else.
+    of: Option<(Name, Option<Arc<R>>)>,
 }
 
-impl History {
-    /// The history of a topic whose table was deleted with this version.
-    pub(super) fn after_delete(version: u64) -> History {
+impl<R> History<R> {
+    /// The history of a topic whose table was deleted with this version, or never.
+    pub(super) fn after_delete(version: u64) -> History<R> {
         History {
+            entries: VecDeque::new(),
+            current: 0,
             last: version,
             forgotten: version,
-            ..History::default()
         }
     }
 
@@ -41,17 +44,17 @@ impl History {
     }
 
     /// Notes a write, in place of the row's earlier write; returns the version of the topic's write before it.
-    pub(super) fn note(&mut self, version: u64, key: Name, before: Option<u64>) -> u64 {
+    pub(super) fn note(&mut self, version: u64, key: Name, row: Option<Arc<R>>, before: Option<u64>) -> u64 {
         /// The entries without a key that are always kept.
         const FEW: usize = 64;
         if let Some(before) = before {
             self.drop_entry(before);
         }
         if self.entries.len() > 2 * self.current + FEW {
-            self.entries.retain(|entry| entry.key.is_some());
+            self.entries.retain(|entry| entry.of.is_some());
         }
-        let key = Some(key);
-        self.entries.push_back(Entry { version, key });
+        let of = Some((key, row));
+        self.entries.push_back(Entry { version, of });
         self.current += 1;
         std::mem::replace(&mut self.last, version)
     }
@@ -62,16 +65,18 @@ impl History {
         self.forgotten = version;
     }
 
-    /// The writes after this version.
-    pub(super) fn after(&self, version: u64) -> impl Iterator<Item = (u64, &Name)> {
+    /// The writes after this version, with their keys, and their rows unless they are deletes.
+    pub(super) fn after(&self, version: u64) -> impl Iterator<Item = (u64, &Name, Option<&R>)> {
         let from = self.entries.partition_point(|entry| entry.version <= version);
-        let entries = self.entries.range(from..);
-        entries.filter_map(|entry| Some((entry.version, entry.key.as_ref()?)))
+        self.entries.range(from..).filter_map(|entry| {
+            let (key, row) = entry.of.as_ref()?;
+            Some((entry.version, key, row.as_deref()))
+        })
     }
 
     fn drop_entry(&mut self, version: u64) {
         if let Ok(at) = self.entries.binary_search_by_key(&version, |entry| entry.version)
-            && self.entries[at].key.take().is_some()
+            && self.entries[at].of.take().is_some()
         {
             self.current -= 1;
         }
