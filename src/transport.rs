@@ -86,7 +86,8 @@ pub trait Outbound: Send {
         None
     }
 
-    /// True if there is a subscription to this topic, as of the last [`Outbound::probes`], where the transport knows.
+    /// True if there is a subscription to this topic, as of the last [`Outbound::probes`], where the transport knows. Asked
+    /// only where [`Outbound::subscribers`] is known.
     fn is_subscribed(&self, topic: &Topic) -> Option<bool> {
         let _ = topic;
         None

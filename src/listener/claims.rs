@@ -139,11 +139,13 @@ impl Claims {
                 Err(e) if e.kind() == ErrorKind::NotFound => self.0.create(CLAIMS, event, &done, &Topic::ALL).map(drop),
                 row => {
                     let row = row?;
-                    let claim = Value::from_row(&row)?;
-                    match (claim.done, claim.owner == owner.as_str()) {
-                        (true, _) => return Ok(Claim::Done(Topic::new(claim.owner)?)),
-                        (false, false) => return Ok(Claim::Theirs(Topic::new(claim.owner)?)),
-                        (false, true) => {
+                    match Value::from_row(&row) {
+                        Ok(claim) if claim.done => return Ok(Claim::Done(Topic::new(claim.owner)?)),
+                        Ok(claim) if claim.owner != owner.as_str() => {
+                            return Ok(Claim::Theirs(Topic::new(claim.owner)?));
+                        }
+                        // Its own, or spoilt, as a lost one is.
+                        _ => {
                             let set = Write::set(CLAIMS, event, &done).if_version(row.version);
                             self.0.write(&set).map(drop)
                         }

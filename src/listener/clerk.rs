@@ -13,7 +13,7 @@ use super::envelope;
 use super::run::{Base, Run};
 use super::sweep::Sweep;
 use super::tables::LISTENERS;
-use crate::error::{Result, report};
+use crate::error::{Result, contain, report};
 use crate::registry::Watch;
 use crate::thread::{Thread, pause};
 
@@ -94,7 +94,8 @@ impl Clerk {
         drop(docket);
         let outcome = match step.is_empty() {
             true => Ok(Default::default()),
-            false => self.claims.take(&step, &run),
+            // A panic in a program's own store is a failure like others.
+            false => contain(|| "a step of the store".into(), || self.claims.take(&step, &run)).flatten(),
         };
         let is_failed = outcome.is_err();
         let (turns, mut errors) = self.desk.docket.lock().took(outcome, Instant::now());
@@ -228,5 +229,10 @@ impl Clerk {
 impl Drop for Clerk {
     fn drop(&mut self) {
         self.desk.fall_silent();
+        if std::thread::panicking() {
+            // Others take over what it has claimed.
+            let run = Arc::clone(&self.current.run.lock());
+            run.end();
+        }
     }
 }

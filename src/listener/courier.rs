@@ -55,11 +55,19 @@ impl Courier {
         }
     }
 
-    /// Sends the last confirmations, and returns the pending updates.
+    /// Sends the last confirmations, unless the last send failed, and returns the pending updates.
     pub(super) fn stop(mut self, pending: &Sender<Vec<DbUpdate>>) {
-        self.in_flight.confirm(Instant::now());
-        self.carry();
-        let _ = pending.send(self.in_flight.into_pending());
+        if !self.is_failing {
+            self.in_flight.confirm(Instant::now());
+            self.carry();
+        }
+        if let Err(unread) = pending.send(self.in_flight.into_pending())
+            && !unread.0.is_empty()
+        {
+            let context = format!("{} status updates were never acknowledged", unread.0.len());
+            let error = Error::new(ErrorKind::Unconfirmed, context);
+            report!(&error, self.tally.options.hook.as_ref());
+        }
     }
 
     /// Does all due work; returns true if a send blocked and failed.

@@ -1,16 +1,16 @@
 //! The shared state of a listener's threads, and the calls of its handler on the dispatcher's threads.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use parking_lot::{Condvar, Mutex};
 
-use super::docket::Docket;
-use super::envelope::{self, Answers, EventId, TABLE};
+use super::docket::{Docket, bytes_of};
+use super::envelope::{self, Answer, Answers, EventId, TABLE};
 use super::options::ListenerStats;
-use crate::error::{ErrorHook, Result, contain, report};
+use crate::error::{ErrorHook, ErrorKind, Result, contain, report};
 use crate::publisher::Publisher;
 use crate::update::{DbUpdate, Topic};
 
@@ -21,6 +21,8 @@ pub(super) struct Desk {
     /// Signalled when there may be a step to take.
     pub(super) changed: Condvar,
     mail: Sender<Mail>,
+    /// The bytes of the messages in `mail`.
+    mail_bytes: AtomicUsize,
     handler: Handler,
     pub(super) hook: Option<ErrorHook>,
 }
@@ -33,8 +35,9 @@ pub(super) enum Mail {
     End,
 }
 
-/// The most messages kept; notifiers notice lost ones.
+/// The most messages kept, and their most bytes; notifiers notice lost ones.
 const MAX_MAIL: usize = 1 << 18;
+const MAX_MAIL_BYTES: usize = 256 << 20;
 
 impl Desk {
     pub(super) fn new(run: Topic, mail: Sender<Mail>, handler: Handler, hook: Option<ErrorHook>) -> Desk {
@@ -42,6 +45,7 @@ impl Desk {
             docket: Arc::new(Mutex::new(Docket::new(run))),
             changed: Condvar::new(),
             mail,
+            mail_bytes: AtomicUsize::new(0),
             handler,
             hook,
         }
@@ -53,7 +57,10 @@ impl Desk {
 
     /// Takes a message, on the subscriber's thread.
     pub(super) fn receive(&self, message: DbUpdate) {
-        if self.mail.len() < MAX_MAIL {
+        let bytes = bytes_of(&message);
+        let has_room = self.mail_bytes.load(Ordering::Relaxed).saturating_add(bytes) <= MAX_MAIL_BYTES;
+        if has_room && self.mail.len() < MAX_MAIL {
+            self.mail_bytes.fetch_add(bytes, Ordering::Relaxed);
             let _ = self.mail.send(Mail::Message(Box::new(message)));
         }
     }
@@ -158,10 +165,13 @@ impl Ear {
             let mut is_end = false;
             for mail in first.into_iter().chain(self.mail.try_iter().take(MAIL)) {
                 match mail {
-                    Mail::Message(message) => match envelope::heard(&message) {
-                        Ok(message) => heard.push(message),
-                        Err(e) => report!(&e, self.desk.hook.as_ref()),
-                    },
+                    Mail::Message(message) => {
+                        self.desk.mail_bytes.fetch_sub(bytes_of(&message), Ordering::Relaxed);
+                        match envelope::heard(&message) {
+                            Ok(message) => heard.push(message),
+                            Err(e) => report!(&e, self.desk.hook.as_ref()),
+                        }
+                    }
                     Mail::Answers => {}
                     Mail::End => is_end = true,
                 }
@@ -181,23 +191,33 @@ impl Ear {
             if is_news {
                 self.desk.changed.notify_all();
             }
-            for (notifier, about) in answers {
-                for about in about.chunks(BUNDLE) {
-                    let about = about.to_vec();
-                    self.say(&notifier, Answers { about, ..head.clone() });
-                }
-            }
+            self.say_all(answers, &head);
             if is_end {
                 return;
             }
         }
     }
 
-    fn say(&mut self, notifier: &Topic, answers: Answers) {
+    /// Sends the answers, up to the first that would wait: messages go on coming in.
+    fn say_all(&mut self, answers: Vec<(Topic, Vec<Answer>)>, head: &Answers) {
+        for (notifier, about) in answers {
+            for about in about.chunks(BUNDLE) {
+                let about = about.to_vec();
+                if !self.say(&notifier, &Answers { about, ..head.clone() }) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sends answers; returns false if they were not taken in time.
+    fn say(&mut self, notifier: &Topic, answers: &Answers) -> bool {
         self.said += 1;
-        let message = envelope::answers(&answers, self.said);
+        let message = envelope::answers(answers, self.said);
         let sent = message.and_then(|message| self.publisher.send_event_to(notifier, &message));
+        let is_late = sent.as_ref().is_err_and(|e| e.kind() == ErrorKind::Timeout);
         let what = "answers about status updates could not be sent; the notifiers will ask for them";
         self.note.take(sent, what, self.desk.hook.as_ref());
+        !is_late
     }
 }

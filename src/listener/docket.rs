@@ -191,7 +191,7 @@ impl Docket {
             self.stats.repeated += u64::from(state != EventState::Held);
             return self.answer(id, attempt, state, None, now);
         }
-        let bytes = update.value.as_ref().map_or(0, String::len) + update.table.len() + update.key.len();
+        let bytes = bytes_of(&update);
         let is_full = self.events.len() >= MAX_EVENTS || self.bytes > 0 && self.bytes + bytes > MAX_BYTES;
         if self.is_stopping || is_full {
             self.stats.moved += u64::from(self.is_stopping);
@@ -364,6 +364,11 @@ impl Docket {
         let claims = (self.events.len() + self.next.removals.len() + self.current.removals.len()) as u64;
         ListenerStats { claims, ..self.stats }
     }
+}
+
+/// The bytes that an update takes, approximately.
+pub(super) fn bytes_of(update: &DbUpdate) -> usize {
+    update.value.as_ref().map_or(0, String::len) + update.table.len() + update.key.len()
 }
 
 impl Event {

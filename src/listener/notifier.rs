@@ -329,7 +329,11 @@ impl Outbox {
         };
         let (sender, pending) = bounded(1);
         post.send(Command::Stop(sender));
-        pending.recv().unwrap_or_default()
+        // In the hook, the thread itself would wait for the thread. What is left is reported then.
+        match post.is_here() {
+            true => Vec::new(),
+            false => pending.recv().unwrap_or_default(),
+        }
     }
 }
 

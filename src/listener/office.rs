@@ -27,7 +27,7 @@ struct Office {
     /// `None` before the thread is joined, which ends it.
     letters: Option<Sender<(u64, Letter)>>,
     notifiers: AtomicU64,
-    _thread: Thread,
+    thread: Thread,
 }
 
 #[expect(clippy::large_enum_variant, reason = "nearly all are commands")]
@@ -58,7 +58,7 @@ impl Post {
                     publisher: address,
                     letters: Some(letters),
                     notifiers: AtomicU64::new(0),
-                    _thread: thread::spawn("tc-notifier", hook, move || runner.run())?,
+                    thread: thread::spawn("tc-notifier", hook, move || runner.run())?,
                 });
                 offices.push(Arc::downgrade(&office));
                 office
@@ -71,6 +71,11 @@ impl Post {
     /// Begins a notifier's work, until [`Command::Stop`].
     pub(super) fn begin(&self, courier: Courier) {
         self.put(Letter::Begin(Box::new(courier)));
+    }
+
+    /// True on the thread itself, where the program's hook may be called.
+    pub(super) fn is_here(&self) -> bool {
+        self.office.thread.is_current()
     }
 
     /// Returns false if the thread has ended unexpectedly.

@@ -25,6 +25,16 @@ struct Part {
     /// The version of the row that stores it, if there is one.
     version: Option<u64>,
     is_changed: bool,
+    /// The print of the content that a write was to store which was not confirmed.
+    tried: Option<u32>,
+}
+
+/// What is stored, compared with memory.
+pub(super) struct Found {
+    /// The store went back, since no other process removes these rows.
+    pub(super) went_back: bool,
+    /// Another process has written there.
+    is_foreign: bool,
 }
 
 /// The last published state of a row.
@@ -126,11 +136,11 @@ impl Told {
             Err(e) if is_conflict(&e) => e,
             saved => return saved,
         };
-        let saved = match self.find(store)? {
+        let found = self.find(store)?;
+        let saved = match found.went_back || !found.is_foreign {
+            // Otherwise only the answer to a write was lost.
             true => self.save_changed(store, &mut go_on),
-            // If all parts are as they should be, only the answer to a write was lost.
-            false if self.parts.iter().any(|part| part.is_changed) => Err(conflict),
-            false => Ok(()),
+            false => Err(conflict),
         };
         saved.map_err(|e| match is_conflict(&e) {
             true => Error::new(ErrorKind::Conflict, "another monitor of this id may be running").with_source(e),
@@ -153,28 +163,32 @@ impl Told {
         Ok(())
     }
 
-    /// Compares the stored parts with memory. Returns true if the store went back, since no other process removes these
-    /// rows.
+    /// Compares the stored parts with memory.
     ///
     /// # Errors
     /// The store's errors.
-    pub(super) fn find(&mut self, store: &dyn Store) -> Result<bool> {
+    pub(super) fn find(&mut self, store: &dyn Store) -> Result<Found> {
         let now = store.table_version(&self.name)?;
         let rows = store.entries(&self.name, None).collect::<Result<Vec<_>>>()?;
         let mut went_back = now.zip(self.seen).is_some_and(|(now, seen)| now.went_back_since(&seen));
+        let mut is_foreign = false;
         let mut rows: BTreeMap<Name, Row> = rows.into_iter().map(|row| (row.key.clone(), row)).collect();
         for (number, part) in self.parts.iter_mut().enumerate() {
             let row = rows.remove(number.to_string().as_str());
             let version = row.as_ref().map(|row| row.version);
             went_back |= version < part.version;
+            let is_same = version == part.version;
             part.version = version;
-            part.is_changed = match row {
+            let tried = part.tried.take();
+            part.is_changed = match &row {
                 Some(row) => row.value != part.write()?,
                 None => !part.rows.is_empty(),
             };
+            let is_own = is_same || row.is_some_and(|row| tried == Some(print(&row.value)));
+            is_foreign |= part.is_changed && !is_own;
         }
         self.seen = now;
-        Ok(went_back)
+        Ok(Found { went_back, is_foreign })
     }
 
     fn part(&mut self, key: &str) -> &mut Part {
@@ -198,7 +212,12 @@ impl Part {
             None => Write::create(table, key, &value),
             Some(version) => Write::set(table, key, &value).if_version(version),
         };
-        let version = store.write(&write)?.version;
+        let written = store.write(&write);
+        if written.as_ref().is_err_and(|e| e.kind() == ErrorKind::Unconfirmed) {
+            self.tried = Some(print(&value));
+        }
+        let version = written?.version;
+        self.tried = None;
         self.version = Some(version);
         self.is_changed = false;
         Ok(version)

@@ -236,7 +236,7 @@ impl Node {
     /// Returns the registration of the bound publisher, or of the publisher service. `None` without `discover`, and
     /// until either is created.
     pub fn registration(&self) -> Option<Arc<Registration>> {
-        self.parts.lock().registration.clone()
+        self.parts.lock().registrations.last().cloned()
     }
 
     fn registry(&self) -> RegistryOptions {

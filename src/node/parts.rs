@@ -27,7 +27,7 @@ pub(super) struct Parts {
     monitors: Vec<Monitor>,
     pub(super) service: Option<Arc<Service>>,
     /// Dropped after the publisher and the service, so that subscribers that follow the row have the goodbye by then.
-    pub(super) registration: Option<Arc<Registration>>,
+    pub(super) registrations: Vec<Arc<Registration>>,
     pub(super) network: Option<Arc<dyn Driver>>,
     pub(super) store: Option<Arc<dyn Store>>,
 }
@@ -162,12 +162,14 @@ impl Node {
 
     /// With `discover`, registers the publisher bound at this address.
     fn register(&self, address: Option<String>) -> Result<()> {
-        if let Some(address) = address.filter(|_| self.config.discover) {
+        // All publishers share the servers, which subscribers know.
+        let is_shared = self.config.pub_sub_driver == "redis";
+        if let Some(address) = address.filter(|_| self.config.discover && !is_shared) {
             let (store, member) = (self.store()?, of_publisher(&self.config, &address));
             let advertise = self.config.publisher_advertise.clone();
             let renewal = move |member: &mut Member| member.address = advertised(&advertise, &address);
             let registration = Registration::with_renewal(store, PUBLISHERS, member, self.registry(), true, renewal)?;
-            let _before = self.parts.lock().registration.replace(Arc::new(registration));
+            self.parts.lock().registrations.push(Arc::new(registration));
         }
         Ok(())
     }

@@ -158,6 +158,8 @@ impl Link {
 
     /// True if there is a subscription to this topic; `None` if the driver does not know.
     pub(crate) fn is_subscribed(&self, topic: &Topic) -> Option<bool> {
+        // A driver that does not know its subscribers may be held up in a send, which has the lock.
+        self.sending.crowd.count()?;
         self.sending.sender.lock().outbound.is_subscribed(topic)
     }
 

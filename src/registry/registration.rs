@@ -311,7 +311,9 @@ impl<F: FnMut(&mut Member)> Renewer<F> {
     }
 
     fn leave(mut self) {
-        let Some(version) = self.version else { return };
+        let Some(version) = self.version.or_else(|| self.written_unconfirmed()) else {
+            return;
+        };
         let is_unseen = self
             .since
             .is_some_and(|since| since.elapsed() < self.options.look() * 2);
@@ -327,7 +329,13 @@ impl<F: FnMut(&mut Member)> Renewer<F> {
             Some(value) => Write::set(&self.table, &self.key, value),
             None => Write::delete(&self.table, &self.key),
         };
-        match self.store.write(&write.if_version(version)) {
+        let mut left = self.store.write(&write.if_version(version));
+        if left.as_ref().is_err_and(|e| e.kind() == ErrorKind::Conflict)
+            && let Some(version) = self.written_unconfirmed()
+        {
+            left = self.store.write(&write.if_version(version));
+        }
+        match left {
             Ok(_) => {}
             // Another run has the row by now, and may have kept this one's under another key.
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {
@@ -337,6 +345,13 @@ impl<F: FnMut(&mut Member)> Renewer<F> {
             }
             Err(e) => report!(&e, self.options.hook.as_ref()),
         }
+    }
+
+    /// The version of the row, if it is this run's: a renewal that was not confirmed has written it.
+    fn written_unconfirmed(&self) -> Option<u64> {
+        let row = self.store.get(&self.table, &self.key, None).ok()?;
+        let owner = Member::from_row(&row).ok()?;
+        owner.is_run_of(&self.member).then_some(row.version)
     }
 
     fn leave_kept(&self) {

@@ -9,7 +9,7 @@ use super::row::NewRow;
 use super::typed::Typed;
 use super::waiting::News;
 use crate::clock;
-use crate::error::report;
+use crate::error::{contain, report};
 use crate::store::{Row, StoredChange};
 use crate::update::{Name, Topic};
 
@@ -71,7 +71,9 @@ impl<T: Send + Sync + 'static> Typed<T> {
         // Pages prove nothing: what ends them does.
         let is_page = matches!(news, News::Rows(_) | News::Changes(_));
         let before = self.went_back();
-        self.take(&read, news, clock::now());
+        // It drops rows, which is the program's code. The next results must come in all the same.
+        let what = || format!("taking in rows of table {}", self.name);
+        let taken = contain(what, || self.take(&read, news, clock::now()));
         let mut waiting = self.found.lock();
         waiting.is_coming_in = !waiting.found.is_empty();
         if waiting.is_coming_in {
@@ -79,6 +81,9 @@ impl<T: Send + Sync + 'static> Typed<T> {
             self.dispatcher.run(Box::new(move || table.take_in()));
         }
         drop(waiting);
+        if let Err(panic) = taken {
+            report!(&panic, self.hook.as_ref());
+        }
         match is_page {
             true => self.wake(),
             false => self.look(before, true),

@@ -11,7 +11,7 @@ use parking_lot::RwLock;
 use super::core::{Base, Read};
 use super::part::{Found, Part, What};
 use crate::clock;
-use crate::error::{ErrorKind, Result};
+use crate::error::{ErrorKind, Result, contain};
 use crate::store::{Changes, Store, TableVersion};
 use crate::thread::Stop;
 use crate::update::{Name, Topic};
@@ -136,7 +136,8 @@ impl Reader {
 impl Task {
     /// Makes the next call; returns true if it was the last.
     fn step(&mut self, store: &dyn Store) -> bool {
-        match self.call(store) {
+        // A panic in a program's own store is a failure like others.
+        match contain(|| "a read of a replica".into(), || self.call(store)).flatten() {
             Ok(done) => done,
             Err(error) => {
                 self.put(What::Failed(error));

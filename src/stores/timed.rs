@@ -88,6 +88,19 @@ impl Store for TimedStore {
         self.times.take("get", || self.store.get(table, key, topic))
     }
 
+    fn create(&self, table: &str, key: &str, value: &str, topic: &Topic) -> Result<u64> {
+        let call = || self.store.create(table, key, value, topic);
+        self.times.take("write", call)
+    }
+
+    fn set(&self, table: &str, key: &str, value: &str) -> Result<u64> {
+        self.times.take("write", || self.store.set(table, key, value))
+    }
+
+    fn delete(&self, table: &str, key: &str) -> Result<u64> {
+        self.times.take("write", || self.store.delete(table, key))
+    }
+
     fn write(&self, write: &Write<'_>) -> Result<Written> {
         self.times.take("write", || self.store.write(write))
     }
