@@ -70,7 +70,7 @@ pub(super) struct Session {
     messages: Vec<Message>,
     updates: Vec<DbUpdate>,
     actions: VecDeque<Action>,
-    hearing: frames::Hearing,
+    hearing: Hearing,
     /// Everything that had arrived by then was read.
     drained: Instant,
     /// The names of probes: the subscriber's id, and the number of the question.
@@ -84,6 +84,16 @@ pub(super) struct Session {
     has_changed: bool,
     stats: SubscriberStats,
     jitter: fastrand::Rng,
+}
+
+/// The address that frames are coming from. Consequences are handled once for all frames that come together.
+#[derive(Debug, Default)]
+struct Hearing {
+    address: Option<Name>,
+    /// Arrival of the last frame.
+    at: Option<Instant>,
+    /// At least one frame was valid.
+    sense: bool,
 }
 
 impl Session {
@@ -115,7 +125,7 @@ impl Session {
                 .then(|| Action::Subscribe(Topic::hello()))
                 .into_iter()
                 .collect(),
-            hearing: frames::Hearing::default(),
+            hearing: Hearing::default(),
             drained: now,
             id: jitter.u64(..),
             probes: 0,
