@@ -34,16 +34,19 @@ pub struct Entry<T> {
     pub version: u64,
 }
 
-impl<'a, T> Rows<'a, T> {
-    pub(super) fn new(database: &'a Database, table: Table<T>) -> Rows<'a, T> {
+impl Database {
+    /// Returns the rows of a typed table.
+    pub fn rows<T>(&self, table: Table<T>) -> Rows<'_, T> {
         Rows {
-            database,
+            database: self,
             table,
             topic: None,
             priority: DbUpdate::DEFAULT_PRIORITY,
         }
     }
+}
 
+impl<'a, T> Rows<'a, T> {
     /// Restricts the calls to this topic: created rows get it, and rows of other topics are not found. Default: rows of
     /// all topics, and [`Topic::ALL`] for created rows.
     pub fn topic(mut self, topic: &Topic) -> Rows<'a, T> {
