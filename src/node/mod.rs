@@ -22,6 +22,7 @@
 mod builder;
 #[cfg(feature = "metrics")]
 mod kept;
+mod making;
 mod member;
 mod options;
 mod parts;
