@@ -13,7 +13,8 @@ use crate::publisher::Publisher;
 use crate::store::{Announcer, Store, Write, WriteOp, Written};
 use crate::update::{Action, DbUpdate, Topic};
 
-pub use rows::{Entry, Rows};
+pub use crate::table::Entry;
+pub use rows::Rows;
 
 /// Times of a [`Database`].
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::{Database, TRIES, contended};
 use crate::error::{ErrorKind, Result};
 use crate::store::{Listing, Row, Write, Written};
-use crate::table::Table;
+use crate::table::{Entry, Table};
 use crate::update::{DbUpdate, Name, Topic};
 
 /// The rows of a table of a [`Database`], or those of one topic.
@@ -19,19 +19,6 @@ pub struct Rows<'a, T> {
     table: Table<T>,
     topic: Option<Topic>,
     priority: i32,
-}
-
-/// A row with its metadata in the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry<T> {
-    /// The key.
-    pub key: Name,
-    /// The row.
-    pub row: T,
-    /// The topic of its changes; shared by the rows of a replica.
-    pub topic: Arc<Topic>,
-    /// The version, which every write raises.
-    pub version: u64,
 }
 
 impl Database {
