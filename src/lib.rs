@@ -110,10 +110,11 @@
 // In reading order: a module imports only what stands above it.
 mod counter;
 pub mod error;
-pub mod event;
 mod name;
 mod topic;
 pub mod update;
+
+pub mod event;
 
 mod clock;
 pub mod codec;
