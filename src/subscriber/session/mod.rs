@@ -29,7 +29,7 @@ use crate::update::{DbUpdate, Name, Topic};
 use super::options::{SubscriberOptions, SubscriberStats};
 use super::status::{AddressState, TopicStatus};
 use cleared::Cleared;
-use continuity::{Continuity, Counters};
+use continuity::Continuity;
 use peer::{MOST_HELD, Peer, Peers, Proof};
 pub(super) use ports::{Action, Command};
 use times::Times;
@@ -82,6 +82,7 @@ pub(super) struct Session {
     deadline: Option<Option<Instant>>,
     /// The result of [`Session::addresses`] has changed.
     has_changed: bool,
+    /// Without what `continuity` has counted in this run.
     stats: SubscriberStats,
     jitter: fastrand::Rng,
 }
@@ -110,7 +111,7 @@ impl Session {
         let mut times = Times::from(options);
         // Subscribers that began together do not read the store together.
         times.resync = times.resync.map(|period| period.mul_f64(1.0 - 0.2 * jitter.f64()));
-        let mut session = Session {
+        Session {
             times,
             topics: Topics::new(generation, now),
             peers: Peers::new(),
@@ -135,9 +136,7 @@ impl Session {
             stats: memory.stats,
             options: options.clone(),
             jitter,
-        };
-        session.count_from(&memory.stats);
-        session
+        }
     }
 
     /// The state for the next run.
@@ -180,28 +179,16 @@ impl Session {
     }
 
     pub(super) fn stats(&self) -> SubscriberStats {
-        let counters = self.continuity.as_ref().map(Continuity::counters).unwrap_or_default();
+        let (before, now) = (self.stats, self.continuity.as_ref().map(Continuity::counters));
+        let now = now.unwrap_or_default();
         SubscriberStats {
-            duplicates: counters.duplicates,
-            gaps: counters.gaps,
-            lost: counters.lost,
-            unnumbered: counters.unnumbered,
-            clashes: counters.clashes,
-            hellos: counters.hellos,
-            ..self.stats
-        }
-    }
-
-    fn count_from(&mut self, stats: &SubscriberStats) {
-        if let Some(continuity) = &mut self.continuity {
-            continuity.count_from(Counters {
-                duplicates: stats.duplicates,
-                gaps: stats.gaps,
-                lost: stats.lost,
-                unnumbered: stats.unnumbered,
-                clashes: stats.clashes,
-                hellos: stats.hellos,
-            });
+            duplicates: before.duplicates + now.duplicates,
+            gaps: before.gaps + now.gaps,
+            lost: before.lost.saturating_add(now.lost),
+            unnumbered: before.unnumbered + now.unnumbered,
+            clashes: before.clashes + now.clashes,
+            hellos: before.hellos + now.hellos,
+            ..before
         }
     }
 
