@@ -110,10 +110,11 @@
 // In reading order: a module imports only what stands above it.
 mod counter;
 pub mod error;
-pub mod event;
 mod name;
 mod topic;
 pub mod update;
+
+pub mod event;
 
 mod clock;
 pub mod codec;
@@ -121,6 +122,8 @@ pub mod codec;
 mod denied;
 #[cfg(feature = "metrics")]
 mod histogram;
+#[cfg(any(feature = "redis-tls", feature = "zmq"))]
+mod stamp;
 pub mod table;
 mod thread;
 

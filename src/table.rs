@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::update::{Action, DbUpdate, Name};
+use crate::update::{Action, DbUpdate, Name, Topic};
 
 /// A table whose rows are JSON documents of type `T`.
 ///
@@ -26,6 +27,19 @@ use crate::update::{Action, DbUpdate, Name};
 pub struct Table<T> {
     name: &'static str,
     row: PhantomData<fn() -> T>,
+}
+
+/// A row with its metadata in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry<T> {
+    /// The key.
+    pub key: Name,
+    /// The row.
+    pub row: T,
+    /// The topic of its changes; shared by the rows of a replica.
+    pub topic: Arc<Topic>,
+    /// The version, which every write raises.
+    pub version: u64,
 }
 
 impl<T> Table<T> {

@@ -11,10 +11,10 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::error::{Error, ErrorKind, Result};
 use crate::publisher::Publisher;
 use crate::store::{Announcer, Store, Write, WriteOp, Written};
-use crate::table::Table;
 use crate::update::{Action, DbUpdate, Topic};
 
-pub use rows::{Entry, Rows};
+pub use crate::table::Entry;
+pub use rows::Rows;
 
 /// Times of a [`Database`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,11 +93,6 @@ impl Database {
             turns: [const { Mutex::new(()) }; 64],
             hasher: RandomState::new(),
         }
-    }
-
-    /// Returns the rows of a typed table.
-    pub fn rows<T>(&self, table: Table<T>) -> Rows<'_, T> {
-        Rows::new(self, table)
     }
 
     /// Returns the store, for reads, and for writes that are not to be published.

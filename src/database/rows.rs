@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::{Database, TRIES, contended};
 use crate::error::{ErrorKind, Result};
 use crate::store::{Listing, Row, Write, Written};
-use crate::table::Table;
+use crate::table::{Entry, Table};
 use crate::update::{DbUpdate, Name, Topic};
 
 /// The rows of a table of a [`Database`], or those of one topic.
@@ -21,29 +21,19 @@ pub struct Rows<'a, T> {
     priority: i32,
 }
 
-/// A row with its metadata in the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry<T> {
-    /// The key.
-    pub key: Name,
-    /// The row.
-    pub row: T,
-    /// The topic of its changes; shared by the rows of a replica.
-    pub topic: Arc<Topic>,
-    /// The version, which every write raises.
-    pub version: u64,
-}
-
-impl<'a, T> Rows<'a, T> {
-    pub(super) fn new(database: &'a Database, table: Table<T>) -> Rows<'a, T> {
+impl Database {
+    /// Returns the rows of a typed table.
+    pub fn rows<T>(&self, table: Table<T>) -> Rows<'_, T> {
         Rows {
-            database,
+            database: self,
             table,
             topic: None,
             priority: DbUpdate::DEFAULT_PRIORITY,
         }
     }
+}
 
+impl<'a, T> Rows<'a, T> {
     /// Restricts the calls to this topic: created rows get it, and rows of other topics are not found. Default: rows of
     /// all topics, and [`Topic::ALL`] for created rows.
     pub fn topic(mut self, topic: &Topic) -> Rows<'a, T> {

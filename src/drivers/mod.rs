@@ -21,6 +21,10 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::transport::Driver;
 
+/// Minimum of libzmq's limit for a message, since a topic has up to 1 MiB.
+#[cfg(feature = "zmq")]
+const LEAST_FRAME: i64 = 4 << 20;
+
 /// The drivers by alias; a program may add its own.
 ///
 /// ```
@@ -101,6 +105,35 @@ fn memory_driver(config: &Config) -> Result<Arc<dyn Driver>> {
 fn redis_driver(config: &Config) -> Result<Arc<dyn Driver>> {
     let driver = redis::RedisDriver::new(&config.redis_address(), config.into());
     Ok(Arc::new(driver?))
+}
+
+#[cfg(feature = "zmq")]
+impl From<&Config> for zmq::ZmqOptions {
+    fn from(config: &Config) -> zmq::ZmqOptions {
+        let hwm = |messages: u32| i32::try_from(messages).unwrap_or(i32::MAX);
+        zmq::ZmqOptions {
+            send_hwm: hwm(config.send_hwm),
+            receive_hwm: hwm(config.receive_hwm),
+            linger: config.linger_ms,
+            heartbeat_interval: config.heartbeat_interval_ms,
+            heartbeat_timeout: config.heartbeat_timeout_ms,
+            reconnect_interval: config.reconnect_interval_ms,
+            reconnect_max: config.reconnect_max_ms,
+            // Well above the size from which a subscriber skips a message, since libzmq closes the connection. Topics
+            // and hellos have to fit too.
+            max_frame_bytes: i64::try_from(config.max_message_bytes)
+                .unwrap_or(i64::MAX)
+                .saturating_mul(4)
+                .max(LEAST_FRAME),
+            multicast_rate: config.multicast_rate,
+            multicast_recovery: config.multicast_recovery_ms,
+            join_frames: config.join_frames,
+            curve_secret_key_file: config.curve_secret_key_file.clone(),
+            curve_allowed_clients: config.curve_allowed_clients.clone(),
+            curve_server_key: config.curve_server_key.clone(),
+            ..zmq::ZmqOptions::default()
+        }
+    }
 }
 
 #[cfg(feature = "zmq")]

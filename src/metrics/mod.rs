@@ -79,7 +79,8 @@ impl Metrics {
     /// [`ErrorKind::AddressInUse`](crate::ErrorKind::AddressInUse), [`ErrorKind::Denied`](crate::ErrorKind::Denied) for a
     /// port that needs rights, and [`ErrorKind::Io`](crate::ErrorKind::Io).
     pub fn serve(&self, address: &str) -> Result<MetricsServer> {
-        MetricsServer::start(self.clone(), address)
+        let metrics = self.clone();
+        MetricsServer::start(move || metrics.encode(), address)
     }
 }
 

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::Metrics;
 use super::request::answer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread::{Failures, Thread, spawn_fallible};
@@ -30,7 +29,8 @@ const MAX_CLIENTS: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl MetricsServer {
-    pub(super) fn start(metrics: Metrics, address: &str) -> Result<MetricsServer> {
+    /// Starts it at this address; `text` makes the metrics that are served.
+    pub(super) fn start(text: impl Fn() -> String + Send + 'static, address: &str) -> Result<MetricsServer> {
         let address = with_host(address)?;
         let failed = |e: io::Error| {
             let kind = match e.kind() {
@@ -47,7 +47,7 @@ impl MetricsServer {
         let server = Server {
             listener,
             stop,
-            metrics,
+            text,
             clients: Vec::new(),
             failures: Failures::default(),
         };
@@ -92,10 +92,10 @@ fn with_host(address: &str) -> Result<String> {
     Ok(format!("{host}:{port}"))
 }
 
-struct Server {
+struct Server<F> {
     listener: TcpListener,
     stop: UnixStream,
-    metrics: Metrics,
+    text: F,
     /// Oldest first.
     clients: Vec<Client>,
     failures: Failures,
@@ -111,7 +111,7 @@ struct Client {
     sent: usize,
 }
 
-impl Server {
+impl<F: Fn() -> String> Server<F> {
     fn run(mut self) -> Result<()> {
         loop {
             let ready = match self.wait() {
@@ -124,10 +124,10 @@ impl Server {
             };
             let mut ready = ready.into_iter();
             let has_new = ready.next() == Some(true);
-            let metrics = &self.metrics;
+            let text = &self.text;
             self.clients.retain_mut(|client| {
                 let is_ready = ready.next() == Some(true);
-                let goes_on = !is_ready || client.go_on(metrics).unwrap_or(false);
+                let goes_on = !is_ready || client.go_on(text).unwrap_or(false);
                 goes_on && client.since.elapsed() < PATIENCE
             });
             if has_new {
@@ -211,10 +211,10 @@ impl Client {
     }
 
     /// Reads and writes what is possible now; false once it is done.
-    fn go_on(&mut self, metrics: &Metrics) -> io::Result<bool> {
+    fn go_on(&mut self, text: impl Fn() -> String) -> io::Result<bool> {
         self.read()?;
         if self.response.is_none() {
-            self.response = answer(&self.received, || metrics.encode());
+            self.response = answer(&self.received, text);
         }
         if self.is_sending() {
             self.write()?;

@@ -24,10 +24,19 @@ pub struct NodeBuilder {
     store: Option<Arc<dyn Store>>,
 }
 
-impl NodeBuilder {
-    pub(super) fn new(config: Config) -> NodeBuilder {
+impl Node {
+    /// Creates a node from the options. Nothing is opened yet.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a wrong option.
+    pub fn open(config: &Config) -> Result<Node> {
+        Node::builder(config).open()
+    }
+
+    /// Returns a builder, for a node with an error hook, or with its own drivers and stores.
+    pub fn builder(config: &Config) -> NodeBuilder {
         NodeBuilder {
-            config,
+            config: config.clone(),
             drivers: Drivers::new(),
             stores: Stores::new(),
             hook: None,
@@ -35,7 +44,9 @@ impl NodeBuilder {
             store: None,
         }
     }
+}
 
+impl NodeBuilder {
     /// Sets a function that is called for every failure in the background, of all parts. Default: none; failures are
     /// logged in any case.
     pub fn hook(mut self, hook: impl Fn(&Error) + Send + Sync + 'static) -> NodeBuilder {

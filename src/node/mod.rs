@@ -22,6 +22,7 @@
 mod builder;
 #[cfg(feature = "metrics")]
 mod kept;
+mod making;
 mod member;
 mod options;
 mod parts;
@@ -81,19 +82,6 @@ pub struct Node {
 }
 
 impl Node {
-    /// Creates a node from the options. Nothing is opened yet.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) for a wrong option.
-    pub fn open(config: &Config) -> Result<Node> {
-        Node::builder(config).open()
-    }
-
-    /// Returns a builder, for a node with an error hook, or with its own drivers and stores.
-    pub fn builder(config: &Config) -> NodeBuilder {
-        NodeBuilder::new(config.clone())
-    }
-
     /// Returns the options.
     pub fn config(&self) -> &Config {
         &self.config

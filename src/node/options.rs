@@ -1,26 +1,16 @@
-//! The options of each part, made from a [`Config`]: parts know only their own.
+//! The options of each part, made from a [`Config`]: parts know only their own. Those of drivers and stores are made
+//! further down, for their registries.
 
-#[cfg(feature = "redis")]
-use crate::codec::{MAX_JOINED, MIN_HELLO};
 use crate::config::Config;
 use crate::database::DatabaseOptions;
 use crate::dispatcher::DispatcherOptions;
-#[cfg(feature = "zmq")]
-use crate::drivers::zmq::ZmqOptions;
 use crate::listener::{ListenerOptions, NotifierOptions};
 use crate::monitor::MonitorOptions;
 use crate::publisher::PublisherOptions;
 use crate::queue::QueueOptions;
-#[cfg(feature = "redis")]
-use crate::redis::RedisOptions;
 use crate::registry::RegistryOptions;
 use crate::service::ServiceOptions;
-use crate::store::StoreOptions;
 use crate::subscriber::SubscriberOptions;
-
-/// Minimum of libzmq's limit for a message, since a topic has up to 1 MiB.
-#[cfg(feature = "zmq")]
-const LEAST_FRAME: i64 = 4 << 20;
 
 impl From<&Config> for DispatcherOptions {
     fn from(config: &Config) -> DispatcherOptions {
@@ -87,16 +77,6 @@ impl From<&Config> for ServiceOptions {
     }
 }
 
-impl From<&Config> for StoreOptions {
-    fn from(config: &Config) -> StoreOptions {
-        StoreOptions {
-            batch_amount: config.batch_amount,
-            timeout: config.store_timeout_ms,
-            deletes_remembered: config.deletes_remembered.into(),
-        }
-    }
-}
-
 impl From<&Config> for DatabaseOptions {
     fn from(config: &Config) -> DatabaseOptions {
         DatabaseOptions {
@@ -148,62 +128,14 @@ impl From<&Config> for NotifierOptions {
     }
 }
 
-#[cfg(feature = "zmq")]
-impl From<&Config> for ZmqOptions {
-    fn from(config: &Config) -> ZmqOptions {
-        let hwm = |messages: u32| i32::try_from(messages).unwrap_or(i32::MAX);
-        ZmqOptions {
-            send_hwm: hwm(config.send_hwm),
-            receive_hwm: hwm(config.receive_hwm),
-            linger: config.linger_ms,
-            heartbeat_interval: config.heartbeat_interval_ms,
-            heartbeat_timeout: config.heartbeat_timeout_ms,
-            reconnect_interval: config.reconnect_interval_ms,
-            reconnect_max: config.reconnect_max_ms,
-            // Well above the size from which a subscriber skips a message, since libzmq closes the connection. Topics
-            // and hellos have to fit too.
-            max_frame_bytes: i64::try_from(config.max_message_bytes)
-                .unwrap_or(i64::MAX)
-                .saturating_mul(4)
-                .max(LEAST_FRAME),
-            multicast_rate: config.multicast_rate,
-            multicast_recovery: config.multicast_recovery_ms,
-            join_frames: config.join_frames,
-            curve_secret_key_file: config.curve_secret_key_file.clone(),
-            curve_allowed_clients: config.curve_allowed_clients.clone(),
-            curve_server_key: config.curve_server_key.clone(),
-            ..ZmqOptions::default()
-        }
-    }
-}
-
-#[cfg(feature = "redis")]
-impl From<&Config> for RedisOptions {
-    fn from(config: &Config) -> RedisOptions {
-        RedisOptions {
-            user: config.redis_user.clone(),
-            password: config.redis_password.clone(),
-            tls: config.redis_tls,
-            tls_ca: config.redis_tls_ca.clone(),
-            tls_cert: config.redis_tls_cert.clone(),
-            tls_key: config.redis_tls_key.clone(),
-            heartbeat_interval: config.heartbeat_interval_ms,
-            heartbeat_timeout: config.heartbeat_timeout_ms,
-            reconnect_interval: config.reconnect_interval_ms,
-            reconnect_max: config.reconnect_max_ms,
-            max_frame_bytes: config
-                .max_message_bytes
-                .saturating_mul(4)
-                .max(MAX_JOINED.max(MIN_HELLO)),
-            join_frames: config.join_frames,
-            retries: config.redis_retries,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(feature = "zmq")]
+    use crate::drivers::zmq::ZmqOptions;
+    #[cfg(feature = "redis")]
+    use crate::redis::RedisOptions;
+    use crate::store::StoreOptions;
 
     /// Compares each field, but for those that no option sets. A new field has to be named.
     macro_rules! agree {
@@ -230,16 +162,16 @@ mod tests {
             id, codec, send_timeout, max_message_bytes, max_topic_bytes, max_key_bytes, hello_interval
         } but hook);
         agree!(ServiceOptions { send_timeout, max_message_bytes, codec, hello_interval } but hook);
-        agree!(StoreOptions {
-            batch_amount,
-            timeout,
-            deletes_remembered
-        });
         agree!(DatabaseOptions { timeout });
         agree!(MonitorOptions { interval } but delay, hook);
         agree!(RegistryOptions { timeout, interval } but hook);
         agree!(ListenerOptions { timeout, interval } but id, retention, hook);
         agree!(NotifierOptions { ack_timeout, notify_timeout, timeout, interval } but id, delivery, window, capacity, hook);
+        agree!(StoreOptions {
+            batch_amount,
+            timeout,
+            deletes_remembered
+        });
         #[cfg(feature = "zmq")]
         agree!(ZmqOptions {
             send_hwm, receive_hwm, linger, heartbeat_interval, heartbeat_timeout, reconnect_interval, reconnect_max,

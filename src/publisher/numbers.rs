@@ -55,10 +55,11 @@ impl Slot<'_> {
     /// Uses up `count` numbers unless certainly nothing was sent: a reused number would make one update look like
     /// another. `at` is when sending ended, since only then the update has been sent for sure.
     pub(super) fn settle<T>(self, count: u64, at: Instant, sent: Result<T>) -> Result<T> {
-        if sent
-            .as_ref()
-            .map_or_else(|e| e.kind() == ErrorKind::Unconfirmed, |_| true)
-        {
+        let is_used = match &sent {
+            Ok(_) => true,
+            Err(e) => e.kind() == ErrorKind::Unconfirmed,
+        };
+        if is_used {
             self.take(count, at);
         }
         sent

@@ -123,9 +123,12 @@ impl SendingEnd {
             }
             let sent = sender.outbound.send(topic.as_str().as_bytes(), &message, timeout);
             sender.introduced |= sent.is_ok();
-            // Parts of an unfinished round may have been received, so its number is used up.
-            let may_be_heard = |e: &Error| this != Part::default() || e.kind() == ErrorKind::Unconfirmed;
-            if sent.as_ref().map_or_else(may_be_heard, |()| part.is_none()) {
+            let ends_round = match &sent {
+                Ok(()) => part.is_none(),
+                // Parts of an unfinished round may have been received, so its number is used up.
+                Err(e) => this != Part::default() || e.kind() == ErrorKind::Unconfirmed,
+            };
+            if ends_round {
                 sender.numbers.told();
             }
             sent?;

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::access::Access;
 use super::address::Servers;
 use super::cluster;
 use super::conn::Conn;
@@ -19,12 +18,13 @@ use super::node::{self, Node};
 use super::reply::Resp;
 use super::rivals;
 use super::stream::Limit;
+use super::way::Way;
 
 /// Chooses servers: successive connections go to one server after another, beginning at a random one.
 #[derive(Debug, Clone)]
 pub(crate) struct Finder {
     servers: Vec<Node>,
-    access: Access,
+    way: Way,
     patience: Duration,
     turns: Arc<AtomicUsize>,
     /// All servers, once one has named them.
@@ -42,10 +42,10 @@ pub(crate) fn turns() -> Arc<AtomicUsize> {
 
 impl Finder {
     /// A finder; `patience` is the time limit of a login.
-    pub(crate) fn new(servers: Servers, access: Access, patience: Duration, turns: Arc<AtomicUsize>) -> Finder {
+    pub(crate) fn new(servers: Servers, way: Way, patience: Duration, turns: Arc<AtomicUsize>) -> Finder {
         Finder {
             servers: servers.nodes,
-            access,
+            way,
             patience,
             turns,
             known: Vec::new(),
@@ -74,7 +74,7 @@ impl Finder {
 
     /// Notes that this server failed.
     pub(crate) fn shun(&mut self, node: &Node) {
-        match &self.access.masters {
+        match &self.way.masters {
             Some(_) if self.has_moved() => {}
             Some(masters) => masters.doubt(),
             None => _ = self.shunned.insert(node.clone()),
@@ -86,7 +86,7 @@ impl Finder {
     /// # Errors
     /// The error of the last server tried.
     pub(crate) fn connect(&mut self, limit: Limit<'_>) -> Result<(Conn, Option<Health>)> {
-        match self.access.masters.clone() {
+        match self.way.masters.clone() {
             Some(masters) => {
                 let connected = self.connect_to_master(&masters, limit);
                 connected.inspect_err(|_| masters.doubt())
@@ -100,7 +100,7 @@ impl Finder {
         let master = self.master.insert(masters.master(limit.share(self.patience))?);
         let limit = master.limit(limit);
         // With it the server says that it is a master.
-        let mut conn = Conn::open(&master.node, &self.access, limit.share(self.patience))?;
+        let mut conn = Conn::open(&master.node, &self.way.access, limit.share(self.patience))?;
         let health = conn.health(limit.share(self.patience))?;
         master.check()?;
         Ok((conn, health))
@@ -155,7 +155,7 @@ impl Finder {
     pub(crate) fn ask_beside(&self, conn: &Conn, limit: Limit<'_>) -> Result<Option<Conn>> {
         match conn.resp {
             Resp::Three => Ok(None),
-            Resp::Two => Conn::open(conn.node(), &self.access, limit.share(self.patience)).map(Some),
+            Resp::Two => Conn::open(conn.node(), &self.way.access, limit.share(self.patience)).map(Some),
         }
     }
 
@@ -164,15 +164,15 @@ impl Finder {
     /// # Errors
     /// [`ErrorKind::Unavailable`], with the names of both.
     pub(crate) fn check_alone(&self, conn: &mut Conn, limit: Limit<'_>) -> Result<()> {
-        match self.access.masters {
+        match self.way.masters {
             Some(_) => Ok(()),
-            None => rivals::check(conn, &self.servers, &self.access, limit),
+            None => rivals::check(conn, &self.servers, &self.way.access, limit),
         }
     }
 
     /// True if [`Finder::look_beside`] has a server to ask.
     pub(crate) fn has_others(&self) -> bool {
-        self.access.masters.is_none() && self.servers.len() > 1
+        self.way.masters.is_none() && self.servers.len() > 1
     }
 
     /// Fails if another one of the configured servers is a master as well as `node`, which is connected to. `own` is
@@ -181,10 +181,10 @@ impl Finder {
     /// # Errors
     /// [`ErrorKind::Unavailable`], with the names of both; others if `own` fails.
     pub(crate) fn look_beside(&self, node: &Node, own: &mut Option<Conn>, limit: Limit<'_>) -> Result<()> {
-        for mut other in rivals::beside(node, &self.servers, &self.access, limit) {
+        for mut other in rivals::beside(node, &self.servers, &self.way.access, limit) {
             let own = match own {
                 Some(own) => own,
-                None => own.insert(Conn::open(node, &self.access, limit.share(self.patience))?),
+                None => own.insert(Conn::open(node, &self.way.access, limit.share(self.patience))?),
             };
             own.check()?;
             rivals::compare(own, &mut other, limit)?;
@@ -206,7 +206,7 @@ impl Finder {
 
     /// Connects to a server and, in a cluster, asks for the others.
     fn learn(&mut self, node: &Node, limit: Limit<'_>) -> Result<Conn> {
-        let mut conn = Conn::open(node, &self.access, limit.share(self.patience))?;
+        let mut conn = Conn::open(node, &self.way.access, limit.share(self.patience))?;
         let ranges = match conn.in_cluster {
             true => cluster::ranges(&mut conn, limit.patient(self.patience))?,
             false => Vec::new(),

@@ -39,8 +39,8 @@ mod tls;
 #[cfg(feature = "redis-tls")]
 mod trust;
 mod watch;
+mod way;
 
-pub(crate) use access::Access;
 pub(crate) use address::Servers;
 pub(crate) use answer::refused;
 pub(crate) use client::{Client, Request};
@@ -53,3 +53,4 @@ pub(crate) use input::Incoming;
 pub(crate) use node::Node;
 pub use options::RedisOptions;
 pub(crate) use stream::{Limit, poll, signal};
+pub(crate) use way::Way;

@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 
-use super::access::Access;
 use super::address::Servers;
 use super::cluster;
 use super::conn::Conn;
@@ -21,10 +20,11 @@ use super::options::RedisOptions;
 use super::rivals;
 use super::slots::Slots;
 use super::stream::Limit;
+use super::way::Way;
 
 pub(crate) struct Pool {
     servers: Servers,
-    access: Access,
+    way: Way,
     options: RedisOptions,
     known: Mutex<Known>,
     /// The idle connections.
@@ -58,7 +58,7 @@ impl Pool {
     /// A pool without connections yet.
     pub(crate) fn new(servers: Servers, options: &RedisOptions) -> Result<Pool> {
         Ok(Pool {
-            access: Access::new(options, &servers)?,
+            way: Way::new(options, &servers)?,
             servers,
             options: options.bounded(),
             known: Mutex::default(),
@@ -86,7 +86,7 @@ impl Pool {
 
     /// The owner of this slot; asks servers if it is unknown.
     pub(crate) fn node_of(&self, slot: u16, limit: Limit<'_>) -> Result<Node> {
-        if let Some(masters) = &self.access.masters {
+        if let Some(masters) = &self.way.masters {
             let master = masters.master(limit.share(self.options.heartbeat_timeout))?;
             return Ok(master.node.clone());
         }
@@ -122,7 +122,7 @@ impl Pool {
     /// # Errors
     /// [`ErrorKind::Unavailable`] if slots have no master, [`ErrorKind::Denied`] if a cluster does not name them.
     pub(crate) fn owners(&self, limit: Limit<'_>) -> Result<Vec<(u16, Node)>> {
-        if self.access.masters.is_none() {
+        if self.way.masters.is_none() {
             self.doubt();
         }
         let node = self.node_of(0, limit)?;
@@ -134,7 +134,7 @@ impl Pool {
         if !owners.is_empty() {
             return Ok(owners);
         }
-        if self.access.masters.is_none() {
+        if self.way.masters.is_none() {
             let pooled = self.take(&node, limit.share(self.options.heartbeat_timeout))?;
             let in_cluster = pooled.conn.in_cluster;
             self.put(pooled);
@@ -151,7 +151,7 @@ impl Pool {
     fn check_alone(&self, pooled: &mut Pooled, limit: Limit<'_>) -> Result<()> {
         let start = Instant::now();
         let interval = self.options.heartbeat_interval;
-        if pooled.conn.in_cluster || self.servers.nodes.len() < 2 || self.access.masters.is_some() {
+        if pooled.conn.in_cluster || self.servers.nodes.len() < 2 || self.way.masters.is_some() {
             return Ok(());
         }
         {
@@ -161,7 +161,7 @@ impl Pool {
             }
             *next = clock::after(start, interval);
         }
-        let checked = rivals::check(&mut pooled.conn, &self.servers.nodes, &self.access, limit);
+        let checked = rivals::check(&mut pooled.conn, &self.servers.nodes, &self.way.access, limit);
         // Servers that do not answer take a tenth of the time at most.
         *self.next_check.lock() = clock::after(start, interval.max(10 * start.elapsed()));
         checked.inspect_err(|_| self.doubt())
@@ -174,7 +174,7 @@ impl Pool {
             true => cluster::ranges(&mut pooled.conn, limit.patient(patience))?,
             false => Vec::new(),
         };
-        rivals::check(&mut pooled.conn, &self.servers.nodes, &self.access, limit)?;
+        rivals::check(&mut pooled.conn, &self.servers.nodes, &self.way.access, limit)?;
         self.put(pooled);
         Ok(Slots::new(ranges, node.clone()))
     }
@@ -224,7 +224,7 @@ impl Pool {
 
     /// Notes that the owners of slots, or the master, may have changed.
     pub(crate) fn doubt(&self) {
-        match &self.access.masters {
+        match &self.way.masters {
             Some(masters) => masters.doubt(),
             None => self.known.lock().is_stale = true,
         }
@@ -235,7 +235,7 @@ impl Pool {
     /// # Errors
     /// [`ErrorKind::Transport`] if another server is the master now.
     pub(crate) fn hold(&self, node: &Node) -> Result<Option<Arc<Master>>> {
-        let Some(masters) = &self.access.masters else {
+        let Some(masters) = &self.way.masters else {
             return Ok(None);
         };
         match masters.current().filter(|master| master.node == *node) {
@@ -249,7 +249,7 @@ impl Pool {
 
     /// Waits before the next try, at most until Sentinels name another master.
     pub(crate) fn pause(&self, limit: Limit<'_>, time: Duration) {
-        match self.access.masters.as_ref().and_then(Masters::current) {
+        match self.way.masters.as_ref().and_then(Masters::current) {
             Some(master) => master.pause(limit, time),
             None => limit.pause(time),
         };
@@ -270,7 +270,7 @@ impl Pool {
                 Err(_) => self.lose(node),
             }
         }
-        let conn = Conn::open(node, &self.access, limit)?;
+        let conn = Conn::open(node, &self.way.access, limit)?;
         let checked = Instant::now();
         Ok(Pooled { conn, checked })
     }

@@ -1,17 +1,14 @@
 //! Two masters among the servers of one address, as after a failover whose old master came back.
 
-use std::collections::BTreeSet;
 use std::error::Error as _;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::{Cmd, Script, Value, cmd};
-use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 
-use super::access::Access;
+use super::access::{Access, Unasked};
 use super::answer::refused;
 use super::conn::{Conn, IsReplica};
 use super::health::line;
@@ -20,10 +17,6 @@ use super::stream::Limit;
 
 /// A server that takes longer to answer does not count.
 const SHORT: Duration = Duration::from_millis(500);
-
-/// The servers that could not be asked, each of which was reported once. Clones share it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Unasked(Arc<Mutex<BTreeSet<Node>>>);
 
 /// Fails if another of these servers is a master as well: which one replicas follow is not known here.
 ///
@@ -47,7 +40,7 @@ pub(super) fn beside<'a>(
     let others = servers.iter().filter(move |other| *other != node);
     let opened = others.filter_map(move |node| {
         let opened = Conn::open(node, access, limit.share(SHORT));
-        access.unasked.note(node, opened.as_ref().err());
+        note(&access.unasked, node, opened.as_ref().err());
         opened.ok()
     });
     opened.filter(|conn| !conn.in_cluster)
@@ -107,16 +100,14 @@ fn answer(conn: &mut Conn, request: &Cmd, limit: Limit<'_>) -> Result<Value> {
     conn.reply(limit)
 }
 
-impl Unasked {
-    /// Notes why a server was not connected to, and warns of one that is there and refuses: it may be a master.
-    fn note(&self, node: &Node, error: Option<&Error>) {
-        let Some(error) = error.filter(|error| !is_replica(error)) else {
-            self.0.lock().remove(node);
-            return;
-        };
-        if !is_away(error) && self.0.lock().insert(node.clone()) {
-            log::warn!("cannot ask {node} whether it is a master as well, so it does not count: {error}");
-        }
+/// Notes why a server was not connected to, and warns of one that is there and refuses: it may be a master.
+fn note(unasked: &Unasked, node: &Node, error: Option<&Error>) {
+    let Some(error) = error.filter(|error| !is_replica(error)) else {
+        unasked.remove(node);
+        return;
+    };
+    if !is_away(error) && unasked.add(node) {
+        log::warn!("cannot ask {node} whether it is a master as well, so it does not count: {error}");
     }
 }
 

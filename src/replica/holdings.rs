@@ -21,6 +21,7 @@ use crate::clock;
 use crate::dispatcher::{DispatcherHandle, Guard};
 use crate::error::{Error, ErrorKind, Result, report};
 use crate::event::SyncReason;
+use crate::registry::RegistryOptions;
 use crate::store::{Store, TableVersion};
 use crate::subscriber::{OwnTopic, Subscriber};
 use crate::thread::{Background, Stop, deadline, jittered};
@@ -216,6 +217,10 @@ impl Holdings {
         let Some(id) = &self.options.id else { return Ok(None) };
         let applied = Arc::new(About(Arc::downgrade(self)));
         let registry = self.options.registry.clone();
+        let registry = RegistryOptions {
+            hook: registry.hook.or_else(|| self.options.hook.clone()),
+            ..registry
+        };
         Answers::new(id, &self.store, &self.subscriber, applied, registry).map(Some)
     }
 

@@ -9,8 +9,8 @@ use hashbrown::HashMap;
 use parking_lot::RwLock;
 
 use super::row::RowChange;
-use crate::database::Entry;
 use crate::dispatcher::Guard;
+use crate::table::Entry;
 use crate::update::Name;
 
 /// The rows of a table by a function of the row; dropping the index ends it. See

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::map::Keyed;
-use crate::database::Entry;
 use crate::error::Error;
+use crate::table::Entry;
 use crate::update::{Name, Topic};
 
 /// A change of a row of a replica.

@@ -8,9 +8,9 @@ use super::map::Map;
 use super::part::Part;
 use super::row::{Held, MalformedRow, RowChange, Undecoded};
 use super::typed::Typed;
-use crate::database::Entry;
 use crate::dispatcher::{Guard, Handler};
 use crate::error::{Error, ErrorKind, Result};
+use crate::table::Entry;
 use crate::update::Name;
 
 /// A table of a [`Replica`](super::Replica), read from memory without waiting for the network or the store; cheap to

@@ -9,9 +9,9 @@ use super::map::Iter;
 use super::row::{Held, MalformedRow, RowChange, Step, Undecoded};
 use super::typed::{State, Typed};
 use super::watch::{Telling, Watcher};
-use crate::database::Entry;
 use crate::dispatcher::{Callback, Guard, Handler};
 use crate::error::report;
+use crate::table::Entry;
 
 /// The most rows reported to a new handler in one job; other jobs run in between.
 const TOLD_AT_ONCE: usize = 256;

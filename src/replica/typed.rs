@@ -24,10 +24,10 @@ use super::waiting::Waiting;
 use super::watch::Watchers;
 use crate::clock;
 use crate::counter::Counter;
-use crate::database::Entry;
 use crate::dispatcher::DispatcherHandle;
 use crate::error::{Error, ErrorHook, ErrorKind, Result, report};
 use crate::store::TableVersion;
+use crate::table::Entry;
 use crate::update::{DbUpdate, Name, Topic};
 
 /// Decodes a row from table, key and text; an error comes with the text.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::aliases::Aliases;
 use crate::config::Config;
 use crate::error::Result;
-use crate::store::Store;
+use crate::store::{Store, StoreOptions};
 
 /// The stores by alias; a program may add its own.
 ///
@@ -74,6 +74,16 @@ impl Stores {
 impl Default for Stores {
     fn default() -> Stores {
         Stores::new()
+    }
+}
+
+impl From<&Config> for StoreOptions {
+    fn from(config: &Config) -> StoreOptions {
+        StoreOptions {
+            batch_amount: config.batch_amount,
+            timeout: config.store_timeout_ms,
+            deletes_remembered: config.deletes_remembered.into(),
+        }
     }
 }
 

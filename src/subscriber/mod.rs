@@ -2,6 +2,7 @@
 
 mod options;
 mod own;
+mod own_topic;
 mod session;
 mod shared;
 mod status;
@@ -23,7 +24,7 @@ use crate::transport::Driver;
 use crate::update::{Name, Topic};
 
 pub use options::{SubscriberOptions, SubscriberStats};
-pub(crate) use own::OwnTopic;
+pub(crate) use own_topic::OwnTopic;
 #[cfg(any(test, fuzzing))]
 pub(crate) use session::fuzzing::session as fuzz;
 use session::{Command, Session};

@@ -1,52 +1,14 @@
-//! Topics of the library's own parts, beside those of the program.
+//! The topics of the library's own parts, with the users of each.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 
-use super::Subscriber;
-use crate::error::Result;
 use crate::update::{DbUpdate, Name, Topic};
 
 /// Takes an update on the subscriber's thread; must be quick and must not wait.
 pub(crate) type Sink = Box<dyn Fn(DbUpdate) + Send + Sync>;
-
-/// A topic that a part of the library listens to, until this value is dropped. It is registered again whenever it was
-/// cleared. It is unregistered with its last user, unless the program registered it too.
-pub(crate) struct OwnTopic {
-    subscriber: Arc<Subscriber>,
-    topic: Topic,
-    number: u64,
-}
-
-impl OwnTopic {
-    /// Registers a topic. Its updates go into the queue, except those of the named table, which go to the sink beside
-    /// it.
-    ///
-    /// # Errors
-    /// As [`Subscriber::register_topic`].
-    pub(crate) fn register(subscriber: &Arc<Subscriber>, topic: Topic, sink: Option<(Name, Sink)>) -> Result<OwnTopic> {
-        let own = OwnTopic {
-            subscriber: Arc::clone(subscriber),
-            number: subscriber.shared.own.add(topic.clone(), sink),
-            topic,
-        };
-        if subscriber.register_topic(&own.topic)? {
-            subscriber.shared.own.claim(&own.topic);
-        }
-        Ok(own)
-    }
-}
-
-impl Drop for OwnTopic {
-    fn drop(&mut self) {
-        if self.subscriber.shared.own.remove(&self.topic, self.number) {
-            self.subscriber.unregister_topic(&self.topic);
-        }
-    }
-}
 
 /// The topics of the library's own parts, with their sinks.
 #[derive(Default)]
@@ -67,7 +29,7 @@ struct Users {
 }
 
 impl Own {
-    fn add(&self, topic: Topic, sink: Option<(Name, Sink)>) -> u64 {
+    pub(super) fn add(&self, topic: Topic, sink: Option<(Name, Sink)>) -> u64 {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let mut topics = self.topics.write();
         self.sinks.fetch_add(usize::from(sink.is_some()), Ordering::Release);
@@ -75,14 +37,14 @@ impl Own {
         number
     }
 
-    fn claim(&self, topic: &Topic) {
+    pub(super) fn claim(&self, topic: &Topic) {
         if let Some(users) = self.topics.write().get_mut(topic) {
             users.is_claimed = true;
         }
     }
 
     /// Returns true if the topic is to be unregistered.
-    fn remove(&self, topic: &Topic, number: u64) -> bool {
+    pub(super) fn remove(&self, topic: &Topic, number: u64) -> bool {
         let mut topics = self.topics.write();
         let Some(users) = topics.get_mut(topic) else {
             return false;

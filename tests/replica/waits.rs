@@ -1,10 +1,11 @@
 //! Waiting, staleness, and changes that are found without an update.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tablecast::replica::ReplicaOptions;
 use tablecast::store::TableVersion;
-use tablecast::{Action, DbUpdate, ErrorKind, Topic};
+use tablecast::{Action, DbUpdate, ErrorHook, ErrorKind, RegistryOptions, Topic};
 
 use crate::common::{eventually, within};
 use crate::{LONG, World, held, holds, stored, topic};
@@ -174,5 +175,29 @@ fn writers_wait_for_replicas() {
         let done = write("last");
         assert_eq!((done.applied, done.missing), (2, vec![]));
         assert!(tables.iter().all(|table| table.get("last").unwrap().is_some()));
+    });
+}
+
+/// A replica hears of failures of its registration without a hook for it.
+#[test]
+fn two_replicas_of_one_id_are_reported() {
+    within(LONG, || {
+        let world = World::new(0);
+        let (errors, heard) = crossbeam_channel::unbounded();
+        let hook: ErrorHook = Arc::new(move |e| _ = errors.send(e.to_string()));
+        let open = || {
+            world.replica(ReplicaOptions {
+                id: Some("same".into()),
+                registry: RegistryOptions {
+                    timeout: Duration::from_millis(300),
+                    ..RegistryOptions::default()
+                },
+                hook: Some(Arc::clone(&hook)),
+                ..holds(&["a"])
+            })
+        };
+        let _replicas = [open(), open()];
+        let error = heard.recv_timeout(LONG).unwrap();
+        assert!(error.contains("another member is registered as \"same\""), "{error}");
     });
 }

@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::drivers::wake::{self, Wakeable};
 use crate::error::{Error, ErrorKind, Result};
-use crate::redis::{Access, Finder, RedisOptions, poll};
+use crate::redis::{Finder, RedisOptions, Way, poll};
 use crate::thread;
 use crate::transport::{Inbound, Received, Wake};
 use crate::update::Topic;
@@ -202,10 +202,10 @@ impl Inbound for RedisInbound {
             };
         }
         let servers = self.known.servers(address)?;
-        let access = Access::new(&self.options, &servers)?;
+        let way = Way::new(&self.options, &servers)?;
         let mut peer = Peer {
             address: address.into(),
-            finder: Finder::new(servers, access, self.options.heartbeat_timeout, Arc::clone(&self.turns)),
+            finder: Finder::new(servers, way, self.options.heartbeat_timeout, Arc::clone(&self.turns)),
             state: State::Lost,
             lookout: None,
             wait: Duration::ZERO,

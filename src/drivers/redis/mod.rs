@@ -22,7 +22,7 @@ use std::sync::atomic::AtomicUsize;
 
 use crate::error::Result;
 pub use crate::redis::RedisOptions;
-use crate::redis::{self, Access, Finder, Servers};
+use crate::redis::{self, Finder, Servers, Way};
 use crate::transport::{Driver, Inbound, Outbound, Wake};
 
 use inbound::RedisInbound;
@@ -43,7 +43,7 @@ use outbound::RedisOutbound;
 pub struct RedisDriver {
     servers: Servers,
     options: RedisOptions,
-    access: Access,
+    way: Way,
     known: Known,
     turns: Arc<AtomicUsize>,
 }
@@ -60,7 +60,7 @@ impl RedisDriver {
     pub fn new(address: &str, options: RedisOptions) -> Result<RedisDriver> {
         let servers = Servers::parse(address)?;
         Ok(RedisDriver {
-            access: Access::new(&options, &servers)?,
+            way: Way::new(&options, &servers)?,
             known: Known::default(),
             servers,
             options: options.bounded(),
@@ -73,7 +73,7 @@ impl Driver for RedisDriver {
     fn outbound(&self) -> Result<Box<dyn Outbound>> {
         let finder = Finder::new(
             self.servers.clone(),
-            self.access.clone(),
+            self.way.clone(),
             self.options.heartbeat_timeout,
             Arc::clone(&self.turns),
         );
@@ -88,7 +88,7 @@ impl Driver for RedisDriver {
 
     fn check_address(&self, address: &str) -> Result<()> {
         let servers = Servers::parse(address)?;
-        Access::new(&self.options, &servers).map(drop)
+        Way::new(&self.options, &servers).map(drop)
     }
 
     fn known_as(&self, address: &str) -> String {
@@ -97,6 +97,6 @@ impl Driver for RedisDriver {
 
     fn authenticates(&self, address: &str) -> bool {
         let servers = self.known.servers(address);
-        servers.is_ok_and(|servers| Access::has_tls(&self.options, &servers))
+        servers.is_ok_and(|servers| Way::has_tls(&self.options, &servers))
     }
 }

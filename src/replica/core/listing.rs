@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Core;
 use super::reads::is_of_unknown_history;
-use super::topic::{Base, Want};
+use super::topic::{Base, Want, reading};
 use crate::clock;
 use crate::replica::row::{NewRow, Step};
 use crate::store::TableVersion;
@@ -20,7 +20,7 @@ impl<T> Core<T> {
         held: impl IntoIterator<Item = Name>,
         now: Instant,
     ) {
-        let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
+        let Some(of_topic) = reading(&mut self.topics, id, topic) else {
             return;
         };
         let Some(running) = &mut of_topic.running else { return };
@@ -49,7 +49,7 @@ impl<T> Core<T> {
 
     /// Takes in a row of a listing.
     pub(in crate::replica) fn take_listed(&mut self, id: u64, topic: &Topic, new: &NewRow<T>) -> Option<Step<T>> {
-        let of_topic = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id))?;
+        let of_topic = reading(&mut self.topics, id, topic)?;
         self.counts.listed += 1;
         if let Some(listing) = of_topic.listing() {
             let was_held = !listing.suspects.is_empty() && listing.suspects.remove(new.key());
@@ -70,7 +70,7 @@ impl<T> Core<T> {
 
     /// Ends the pages. Returns the held keys that were on no page, for [`Core::sweep`], which [`Core::end_sweep`] follows.
     pub(in crate::replica) fn end_listing(&mut self, id: u64, topic: &Topic) -> Vec<Name> {
-        let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
+        let Some(of_topic) = reading(&mut self.topics, id, topic) else {
             return Vec::new();
         };
         let Some(listing) = of_topic.listing() else {
@@ -81,7 +81,7 @@ impl<T> Core<T> {
 
     /// Removes a row that was on no page of the listing, unless it was written since.
     pub(in crate::replica) fn sweep(&mut self, id: u64, topic: &Topic, key: &Name) -> Option<Step<T>> {
-        let of_topic = self.topics.get(topic).filter(|of_topic| of_topic.runs(id))?;
+        let of_topic = reading(&mut self.topics, id, topic)?;
         let listing = of_topic.running.as_ref()?.listing.as_ref()?;
         let version = listing.base?.version.version;
         let held = self.rows.get(key).filter(|held| held.topic() == topic)?;
@@ -96,7 +96,7 @@ impl<T> Core<T> {
     /// Ends a listing: the position becomes the topic's version before the first page. It moves only now: until they are
     /// removed, the rows that are gone are missing deletes.
     pub(in crate::replica) fn end_sweep(&mut self, id: u64, topic: &Topic, now: Instant) {
-        let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
+        let Some(of_topic) = reading(&mut self.topics, id, topic) else {
             return;
         };
         let Some(running) = of_topic.running.take() else { return };

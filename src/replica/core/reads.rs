@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::topic::{Base, OfTopic, Read, Want};
+use super::topic::{Base, OfTopic, Read, Want, reading};
 use super::{CheckRun, Core};
 use crate::clock;
 use crate::replica::row::{NewRow, Step};
@@ -158,7 +158,7 @@ impl<T> Core<T> {
         version: u64,
         new: Option<&NewRow<T>>,
     ) -> Option<Step<T>> {
-        let of_topic = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id))?;
+        let of_topic = reading(&mut self.topics, id, topic)?;
         of_topic.standing.heard = of_topic.standing.heard.max(version);
         if of_topic.standing.covers(version) {
             return None;
@@ -173,7 +173,7 @@ impl<T> Core<T> {
     /// Ends a catch-up: moves the position to this version. It moves only now: of a row that changed twice only the
     /// last change is listed, perhaps on the last page.
     pub(in crate::replica) fn end_changes(&mut self, id: u64, topic: &Topic, version: TableVersion, now: Instant) {
-        let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
+        let Some(of_topic) = reading(&mut self.topics, id, topic) else {
             return;
         };
         let Some(running) = of_topic.running.take() else { return };
@@ -195,7 +195,7 @@ impl<T> Core<T> {
 
     /// Lists the topic, since the store does not know the changes since the position.
     pub(in crate::replica) fn list_instead(&mut self, id: u64, topic: &Topic, now: Instant) {
-        if let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) {
+        if let Some(of_topic) = reading(&mut self.topics, id, topic) {
             of_topic.running = None;
             of_topic.want(now, Want::List);
         }
@@ -203,7 +203,7 @@ impl<T> Core<T> {
 
     /// Takes in the topic's version before rows were read by their keys, if the store has versions.
     pub(in crate::replica) fn begin_rows(&mut self, id: u64, topic: &Topic, base: Option<Base>, now: Instant) {
-        let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) else {
+        let Some(of_topic) = reading(&mut self.topics, id, topic) else {
             return;
         };
         let (Some(running), Some(base)) = (&mut of_topic.running, base) else {
@@ -223,7 +223,7 @@ impl<T> Core<T> {
         key: &Name,
         new: Option<&NewRow<T>>,
     ) -> Option<Step<T>> {
-        let of_topic = self.topics.get(topic).filter(|of_topic| of_topic.runs(id))?;
+        let of_topic = reading(&mut self.topics, id, topic)?;
         let Some(new) = new else {
             let heard = of_topic.running.as_ref().map_or(0, |running| running.heard);
             return self.rows.gone(key, heard);
@@ -239,7 +239,7 @@ impl<T> Core<T> {
     }
 
     pub(in crate::replica) fn end_rows(&mut self, id: u64, topic: &Topic) {
-        if let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(id)) {
+        if let Some(of_topic) = reading(&mut self.topics, id, topic) {
             of_topic.running = None;
             self.store_answers();
         }
@@ -264,7 +264,7 @@ impl<T> Core<T> {
             Read::Listing { id, topic } => (id, topic, Want::List),
             Read::Rows { id, topic, .. } => (id, topic, Want::CatchUp),
         };
-        if let Some(of_topic) = self.topics.get_mut(topic).filter(|of_topic| of_topic.runs(*id)) {
+        if let Some(of_topic) = reading(&mut self.topics, *id, topic) {
             of_topic.running = None;
             of_topic.want(at, want);
         }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::database::Entry;
 use crate::replica::map::Map;
 use crate::replica::row::{Held, NewRow, Step, Undecoded};
+use crate::table::Entry;
 use crate::update::Name;
 
 /// The most deletes that are remembered.

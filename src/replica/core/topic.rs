@@ -1,5 +1,6 @@
 //! A topic of a table: its standing, and the reads of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -115,6 +116,16 @@ pub(super) struct Listing {
     pub(super) contradicts: bool,
 }
 
+/// The topic while this read of it is under way; the result of any other read is ignored.
+pub(super) fn reading<'a>(
+    topics: &'a mut BTreeMap<Arc<Topic>, OfTopic>,
+    id: u64,
+    topic: &Topic,
+) -> Option<&'a mut OfTopic> {
+    let is_under_way = |of_topic: &&mut OfTopic| of_topic.running.as_ref().is_some_and(|running| running.id == id);
+    topics.get_mut(topic).filter(is_under_way)
+}
+
 impl OfTopic {
     pub(super) fn listing(&mut self) -> Option<&mut Listing> {
         self.running.as_mut()?.listing.as_mut()
@@ -170,10 +181,6 @@ impl OfTopic {
         {
             listing.suspects.insert(key.clone());
         }
-    }
-
-    pub(super) fn runs(&self, id: u64) -> bool {
-        self.running.as_ref().is_some_and(|running| running.id == id)
     }
 
     /// Schedules at least this read, at that time or earlier. Returns true if that changes anything.

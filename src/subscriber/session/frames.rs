@@ -5,21 +5,11 @@ use std::time::{Duration, Instant};
 use crate::codec::{self, Control, GOODBYE, HELLO, Hello, MIN_HELLO, Message};
 use crate::error::{Error, ErrorKind};
 use crate::event::SyncReason;
-use crate::update::{Name, Topic};
+use crate::update::Topic;
 
 use super::continuity::{Scope, Sender};
 use super::peer::Greeting;
 use super::{Action, Session};
-
-/// The address that frames are coming from. Consequences are handled once for all frames that come together.
-#[derive(Debug, Default)]
-pub(super) struct Hearing {
-    address: Option<Name>,
-    /// Arrival of the last frame.
-    at: Option<Instant>,
-    /// At least one frame was valid.
-    sense: bool,
-}
 
 /// Number of decoded messages whose memory is kept.
 const MAX_KEPT: usize = 1024;

@@ -29,7 +29,7 @@ use crate::update::{DbUpdate, Name, Topic};
 use super::options::{SubscriberOptions, SubscriberStats};
 use super::status::{AddressState, TopicStatus};
 use cleared::Cleared;
-use continuity::{Continuity, Counters};
+use continuity::Continuity;
 use peer::{MOST_HELD, Peer, Peers, Proof};
 pub(super) use ports::{Action, Command};
 use times::Times;
@@ -70,7 +70,7 @@ pub(super) struct Session {
     messages: Vec<Message>,
     updates: Vec<DbUpdate>,
     actions: VecDeque<Action>,
-    hearing: frames::Hearing,
+    hearing: Hearing,
     /// Everything that had arrived by then was read.
     drained: Instant,
     /// The names of probes: the subscriber's id, and the number of the question.
@@ -82,8 +82,19 @@ pub(super) struct Session {
     deadline: Option<Option<Instant>>,
     /// The result of [`Session::addresses`] has changed.
     has_changed: bool,
+    /// Without what `continuity` has counted in this run.
     stats: SubscriberStats,
     jitter: fastrand::Rng,
+}
+
+/// The address that frames are coming from. Consequences are handled once for all frames that come together.
+#[derive(Debug, Default)]
+struct Hearing {
+    address: Option<Name>,
+    /// Arrival of the last frame.
+    at: Option<Instant>,
+    /// At least one frame was valid.
+    sense: bool,
 }
 
 impl Session {
@@ -100,7 +111,7 @@ impl Session {
         let mut times = Times::from(options);
         // Subscribers that began together do not read the store together.
         times.resync = times.resync.map(|period| period.mul_f64(1.0 - 0.2 * jitter.f64()));
-        let mut session = Session {
+        Session {
             times,
             topics: Topics::new(generation, now),
             peers: Peers::new(),
@@ -115,7 +126,7 @@ impl Session {
                 .then(|| Action::Subscribe(Topic::hello()))
                 .into_iter()
                 .collect(),
-            hearing: frames::Hearing::default(),
+            hearing: Hearing::default(),
             drained: now,
             id: jitter.u64(..),
             probes: 0,
@@ -125,9 +136,7 @@ impl Session {
             stats: memory.stats,
             options: options.clone(),
             jitter,
-        };
-        session.count_from(&memory.stats);
-        session
+        }
     }
 
     /// The state for the next run.
@@ -170,28 +179,16 @@ impl Session {
     }
 
     pub(super) fn stats(&self) -> SubscriberStats {
-        let counters = self.continuity.as_ref().map(Continuity::counters).unwrap_or_default();
+        let (before, now) = (self.stats, self.continuity.as_ref().map(Continuity::counters));
+        let now = now.unwrap_or_default();
         SubscriberStats {
-            duplicates: counters.duplicates,
-            gaps: counters.gaps,
-            lost: counters.lost,
-            unnumbered: counters.unnumbered,
-            clashes: counters.clashes,
-            hellos: counters.hellos,
-            ..self.stats
-        }
-    }
-
-    fn count_from(&mut self, stats: &SubscriberStats) {
-        if let Some(continuity) = &mut self.continuity {
-            continuity.count_from(Counters {
-                duplicates: stats.duplicates,
-                gaps: stats.gaps,
-                lost: stats.lost,
-                unnumbered: stats.unnumbered,
-                clashes: stats.clashes,
-                hellos: stats.hellos,
-            });
+            duplicates: before.duplicates + now.duplicates,
+            gaps: before.gaps + now.gaps,
+            lost: before.lost.saturating_add(now.lost),
+            unnumbered: before.unnumbered + now.unnumbered,
+            clashes: before.clashes + now.clashes,
+            hellos: before.hellos + now.hellos,
+            ..before
         }
     }
 

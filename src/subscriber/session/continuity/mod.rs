@@ -319,11 +319,6 @@ impl Continuity {
     pub(super) fn counters(&self) -> Counters {
         self.counters
     }
-
-    /// Sets the counts to go on from.
-    pub(super) fn count_from(&mut self, counters: Counters) {
-        self.counters = counters;
-    }
 }
 
 #[cfg(test)]

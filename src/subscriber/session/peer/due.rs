@@ -128,33 +128,44 @@ impl Peer {
                 let is_due = ask_at.min(after(self.heard, patience)) <= now;
                 is_due.then_some(Due::Ask(times.live_timeout))
             }
-            Phase::Live { .. } => {
-                if let Some(at) = self.weigh_at(times).filter(|at| *at <= now) {
-                    let wait = self.longest_silence(times);
-                    let late = now.saturating_duration_since(at);
-                    if late > wait / 2 && self.unanswered_since().is_some() {
-                        // This process was stopped, or had no processor, and could not read in that time. Half a wait
-                        // of it counts, and it is excused once: one that is always late judges as well.
-                        let probe = self.probe.as_mut()?;
-                        probe.unread_since = probe.unread_since.map(|since| after(since, late - wait / 2));
-                        if self.excused <= self.heard {
-                            probe.looked = now;
-                            self.excuse(wait / 2, wait, now);
-                            return None;
-                        }
-                    }
-                    let probe = self.probe.as_mut()?;
-                    (probe.is_weighed, probe.is_unread) = (true, drained < at);
-                    return Some(Due::Weigh);
-                }
-                let probe = self.probe.as_mut()?;
-                if probe.is_passed_by(times.hello_interval.mul_f64(PASSING), now, drained) {
-                    self.is_deaf = true;
-                    return Some(Due::Deaf);
-                }
-                (probe.again_at <= now).then(|| Due::Ask(probe.longer()))
-            }
+            Phase::Live { .. } => self.expire_question(now, drained, times),
         }
+    }
+
+    /// Takes out what is due of a live address that was asked.
+    fn expire_question(&mut self, now: Instant, drained: Instant, times: &Times) -> Option<Due> {
+        if let Some(at) = self.weigh_at(times).filter(|at| *at <= now) {
+            if self.excuses_lateness(at, now, times) {
+                return None;
+            }
+            let probe = self.probe.as_mut()?;
+            (probe.is_weighed, probe.is_unread) = (true, drained < at);
+            return Some(Due::Weigh);
+        }
+        let probe = self.probe.as_mut()?;
+        if probe.is_passed_by(times.hello_interval.mul_f64(PASSING), now, drained) {
+            self.is_deaf = true;
+            return Some(Due::Deaf);
+        }
+        (probe.again_at <= now).then(|| Due::Ask(probe.longer()))
+    }
+
+    /// Handles that this process was stopped, or had no processor, and could not read since `at`. Half a wait of that
+    /// time counts, and it is excused once: one that is always late judges as well. Returns true if it was excused now.
+    fn excuses_lateness(&mut self, at: Instant, now: Instant, times: &Times) -> bool {
+        let wait = self.longest_silence(times);
+        let late = now.saturating_duration_since(at);
+        if late <= wait / 2 || self.unanswered_since().is_none() {
+            return false;
+        }
+        let Some(probe) = &mut self.probe else { return false };
+        probe.unread_since = probe.unread_since.map(|since| after(since, late - wait / 2));
+        if self.excused > self.heard {
+            return false;
+        }
+        probe.looked = now;
+        self.excuse(wait / 2, wait, now);
+        true
     }
 
     /// Takes the number of bytes that the transport has received from the address so far. Returns the consequence.
