@@ -81,6 +81,11 @@ pub trait Outbound: Send {
         Ok(Vec::new())
     }
 
+    /// True if the last [`Outbound::probes`] has left some for the next. Default: false.
+    fn has_unread(&self) -> bool {
+        false
+    }
+
     /// Number of subscribers, where the transport knows.
     fn subscribers(&self) -> Option<usize> {
         None
@@ -107,8 +112,8 @@ pub trait Outbound: Send {
     }
 }
 
-/// The error for updates of which some were sent, and another one failed with `e`. The numbers of all are used up, so
-/// that subscribers find the others missing.
+/// The error for updates of which some were sent, and another one failed with `e`. A number is used up for those that were
+/// not, so that subscribers find them missing.
 pub(crate) fn partly_sent(e: Error) -> Error {
     Error::new(ErrorKind::Unconfirmed, "only a part of the updates was sent").with_source(e)
 }

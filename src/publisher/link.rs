@@ -122,7 +122,11 @@ impl Link {
             self.sending.wake.wake();
         }
         sending.use_up(&mut sender);
-        sending.introduce(&mut sender, left)?;
+        if !sender.introduced {
+            let start = Instant::now();
+            sending.introduce(&mut sender, left)?;
+            left = left.saturating_sub(start.elapsed());
+        }
         Ok(Turn::new(sending, sender, left))
     }
 

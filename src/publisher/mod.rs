@@ -13,13 +13,14 @@ mod sending_end;
 mod turn;
 
 use std::cell::RefCell;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::clock;
 use crate::codec::{Batch, Encoder, MAX_ACTION_BYTES, MAX_UPDATES};
 use crate::counter::Counter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Announcement, Written};
+use crate::thread;
 use crate::transport::{Driver, partly_sent};
 use crate::update::{DbUpdate, Name, Topic};
 
@@ -166,10 +167,7 @@ impl Publisher {
             if let Err(e) = updates.iter().try_for_each(|update| self.check(topic, update)) {
                 return self.count(updates.len() as u64, Err(e));
             }
-            return updates.iter().enumerate().try_for_each(|(place, update)| {
-                let sent = self.send_event_to(topic, update);
-                sent.map_err(|e| if place == 0 { e } else { partly_sent(e) })
-            });
+            return self.send_singly(topic, updates);
         }
         let mut batch = Batch::new();
         for update in updates {
@@ -177,6 +175,27 @@ impl Publisher {
         }
         let count = updates.len() as u64;
         self.count(count, self.send_all(topic, &batch))
+    }
+
+    /// Sends updates one by one, within one limit of time.
+    fn send_singly(&self, topic: &Topic, updates: &[DbUpdate]) -> Result<()> {
+        let deadline = thread::deadline(self.options.send_timeout);
+        for (place, update) in updates.iter().enumerate() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.send_one(topic, update, left, &mut Vec::new()) {
+                Ok(()) => self.sent.add(1),
+                Err(e) => {
+                    self.failed.add((updates.len() - place) as u64);
+                    if place == 0 {
+                        return Err(e);
+                    }
+                    // Subscribers find the rest missing.
+                    self.skip(topic);
+                    return Err(partly_sent(e));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn send_all(&self, topic: &Topic, batch: &Batch) -> Result<()> {

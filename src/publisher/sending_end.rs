@@ -111,6 +111,10 @@ impl SendingEnd {
                 let (mut hello, next) = sender.numbers.hello(this, most, self.interval, clock::now());
                 let crowd = sender.outbound.subscribers().unwrap_or(0);
                 hello.crowd = u32::try_from(crowd).unwrap_or(u32::MAX);
+                if sender.outbound.has_unread() {
+                    // Without its time it does not say that it has overtaken a question.
+                    hello.at = 0;
+                }
                 let action = if next.is_none() { action } else { HELLO };
                 message.clear();
                 self.encoder

@@ -105,7 +105,7 @@ impl Follower {
         if self.followed.contains(address) || self.refused.contains(address) {
             return;
         }
-        match self.subscriber.register_listen_address(address) {
+        match self.subscriber.follow_listen_address(address) {
             Ok(true) => drop(self.followed.insert(address.to_owned())),
             // The program has registered it itself.
             Ok(false) => {}

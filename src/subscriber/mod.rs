@@ -84,7 +84,7 @@ impl Subscriber {
         }
     }
 
-    /// Registers a topic. Returns true if it was not registered before.
+    /// Registers a topic. Returns true if it was not registered before, for a replica or listener either.
     ///
     /// With [`Resubscribe::Manual`](crate::config::Resubscribe::Manual) topics are unregistered when a connection is
     /// lost; this method registers them again.
@@ -92,18 +92,29 @@ impl Subscriber {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if the topic is longer than the option `max_topic_bytes`.
     pub fn register_topic(&self, topic: &Topic) -> Result<bool> {
+        self.check_topic(topic)?;
+        let mut state = self.shared.state.lock();
+        self.shared.own.claim(topic, false);
+        Ok(state.add_topic(topic))
+    }
+
+    fn check_topic(&self, topic: &Topic) -> Result<()> {
         let (length, limit) = (topic.as_str().len(), self.options.max_topic_bytes);
         if length > limit {
             let context = format!("a topic of {length} bytes; max_topic_bytes is {limit}");
             return Err(Error::new(ErrorKind::InvalidInput, context));
         }
-        Ok(self.shared.state.lock().add_topic(topic))
+        Ok(())
     }
 
     /// Unregisters a topic. Returns true if it was registered. Updates that are already in the queue are still
-    /// delivered.
+    /// delivered. A topic that a replica or listener uses stays until that ends.
     pub fn unregister_topic(&self, topic: &Topic) -> bool {
-        self.shared.state.lock().remove_topic(topic)
+        let mut state = self.shared.state.lock();
+        match self.shared.own.claim(topic, true) {
+            Some(was_claimed) => !was_claimed,
+            None => state.remove_topic(topic),
+        }
     }
 
     /// Registers the address of a publisher. Returns true if it was not registered before.
@@ -115,19 +126,41 @@ impl Subscriber {
     pub fn register_listen_address(&self, address: &str) -> Result<bool> {
         self.driver.check_address(address)?;
         let name = Name::from(self.driver.known_as(address));
-        Ok(self.shared.state.lock().add_address(name))
+        let mut state = self.shared.state.lock();
+        state.followed.remove(&name);
+        Ok(state.add_address(name))
+    }
+
+    /// Registers an address until [`Subscriber::give_up_listen_address`], unless the program registers it too. Returns false
+    /// if the program has done so.
+    ///
+    /// # Errors
+    /// As [`Subscriber::register_listen_address`].
+    pub(crate) fn follow_listen_address(&self, address: &str) -> Result<bool> {
+        self.driver.check_address(address)?;
+        let name = Name::from(self.driver.known_as(address));
+        let mut state = self.shared.state.lock();
+        if state.add_address(name.clone()) {
+            state.followed.insert(name.clone());
+        }
+        Ok(state.followed.contains(&name))
     }
 
     /// Unregisters the address of a publisher. Returns true if it was registered.
     pub fn unregister_listen_address(&self, address: &str) -> bool {
         let name = self.driver.known_as(address);
-        self.shared.state.lock().remove_address(&name, Command::Disconnect)
+        let mut state = self.shared.state.lock();
+        state.followed.remove(&*name);
+        state.remove_address(&name, Command::Disconnect)
     }
 
-    /// Unregisters an address whose publisher is gone, and emits a sync event unless the publisher has said goodbye.
+    /// Unregisters a followed address whose publisher is gone, and emits a sync event unless the publisher has said goodbye.
     pub(crate) fn give_up_listen_address(&self, address: &str) {
         let name = self.driver.known_as(address);
-        self.shared.state.lock().remove_address(&name, Command::GiveUp);
+        let mut state = self.shared.state.lock();
+        if state.followed.remove(&*name) {
+            state.remove_address(&name, Command::GiveUp);
+        }
     }
 
     /// Receives on the calling thread until [`Subscriber::stop`] is called on another thread.

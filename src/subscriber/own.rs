@@ -19,12 +19,14 @@ pub(super) struct Own {
     count: AtomicU64,
 }
 
+/// By the number of the user; each with the table whose updates go to the sink.
+pub(super) type Sinks = Vec<(u64, Option<(Name, Sink)>)>;
+
 /// Users of a topic.
 #[derive(Default)]
 struct Users {
-    /// By number; each with the table whose updates go to the sink.
-    sinks: Vec<(u64, Option<(Name, Sink)>)>,
-    /// True if the topic was registered for these users.
+    sinks: Sinks,
+    /// True if the topic is registered for these users alone, and not for the program.
     is_claimed: bool,
 }
 
@@ -37,17 +39,20 @@ impl Own {
         number
     }
 
-    pub(super) fn claim(&self, topic: &Topic) {
-        if let Some(users) = self.topics.write().get_mut(topic) {
-            users.is_claimed = true;
-        }
+    /// The topic is registered for its users alone, or for the program too. Returns what it was before; `None` if it has no
+    /// users.
+    pub(super) fn claim(&self, topic: &Topic, is_claimed: bool) -> Option<bool> {
+        let mut topics = self.topics.write();
+        let users = topics.get_mut(topic)?;
+        Some(std::mem::replace(&mut users.is_claimed, is_claimed))
     }
 
-    /// Returns true if the topic is to be unregistered.
-    pub(super) fn remove(&self, topic: &Topic, number: u64) -> bool {
+    /// Removes a user. Returns true if the topic is to be unregistered, and the sinks, which are dropped without locks.
+    #[must_use]
+    pub(super) fn remove(&self, topic: &Topic, number: u64) -> (bool, Sinks) {
         let mut topics = self.topics.write();
         let Some(users) = topics.get_mut(topic) else {
-            return false;
+            return (false, Vec::new());
         };
         let removed: Vec<_> = users.sinks.extract_if(.., |(of, _)| *of == number).collect();
         let is_last = users.sinks.is_empty();
@@ -57,13 +62,7 @@ impl Own {
         }
         let sinks = removed.iter().filter(|(_, sink)| sink.is_some()).count();
         self.sinks.fetch_sub(sinks, Ordering::Release);
-        drop(topics);
-        drop(removed);
-        is_last && is_claimed
-    }
-
-    pub(super) fn contains(&self, topic: &Topic) -> bool {
-        self.topics.read().contains_key(topic)
+        (is_last && is_claimed, removed)
     }
 
     /// Moves updates that have a sink to it.

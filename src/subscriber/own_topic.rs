@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Subscriber;
 use super::own::Sink;
+use super::shared::Shared;
 use crate::error::Result;
 use crate::update::{Name, Topic};
 
@@ -22,22 +23,32 @@ impl OwnTopic {
     /// # Errors
     /// As [`Subscriber::register_topic`].
     pub(crate) fn register(subscriber: &Arc<Subscriber>, topic: Topic, sink: Option<(Name, Sink)>) -> Result<OwnTopic> {
-        let own = OwnTopic {
-            subscriber: Arc::clone(subscriber),
-            number: subscriber.shared.own.add(topic.clone(), sink),
-            topic,
-        };
-        if subscriber.register_topic(&own.topic)? {
-            subscriber.shared.own.claim(&own.topic);
+        subscriber.check_topic(&topic)?;
+        let Shared { state, own, .. } = &*subscriber.shared;
+        // Both under one lock: another user may end at this moment.
+        let mut state = state.lock();
+        let number = own.add(topic.clone(), sink);
+        if state.add_topic(&topic) {
+            own.claim(&topic, true);
         }
-        Ok(own)
+        drop(state);
+        Ok(OwnTopic {
+            subscriber: Arc::clone(subscriber),
+            topic,
+            number,
+        })
     }
 }
 
 impl Drop for OwnTopic {
     fn drop(&mut self) {
-        if self.subscriber.shared.own.remove(&self.topic, self.number) {
-            self.subscriber.unregister_topic(&self.topic);
+        let Shared { state, own, .. } = &*self.subscriber.shared;
+        let mut state = state.lock();
+        let (is_over, sinks) = own.remove(&self.topic, self.number);
+        if is_over {
+            state.remove_topic(&self.topic);
         }
+        drop(state);
+        drop(sinks);
     }
 }

@@ -1,6 +1,6 @@
 //! State of a subscriber's handle and its thread.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +33,8 @@ pub(super) struct State {
     generation: u64,
     /// Each address with a number that identifies its registration.
     addresses: BTreeMap<Name, u64>,
+    /// The addresses that the program has not registered itself.
+    pub(super) followed: BTreeSet<Name>,
     registrations: u64,
     /// The thread's state of addresses.
     seen: BTreeMap<Name, Seen>,
@@ -140,7 +142,8 @@ impl State {
     pub(super) fn clear_topics(&mut self, cleared: &BTreeMap<Topic, u64>, own: &Own) {
         self.topics
             .retain(|topic, generation| cleared.get(topic) != Some(generation));
-        for topic in cleared.keys().filter(|topic| own.contains(topic)) {
+        // For the library's parts alone: the program's registration was cleared.
+        for topic in cleared.keys().filter(|topic| own.claim(topic, true).is_some()) {
             self.add_topic(topic);
         }
     }

@@ -92,9 +92,12 @@ impl Worker {
                     }
                     frames += 1;
                     // Commands given before the message was sent go first: nothing is delivered on an unregistered
-                    // topic.
+                    // topic, nor from an unregistered address.
                     if !self.messages.is_empty() {
                         handle_messages(&self.messages, session, &self.shared);
+                        if !session.listens_to(address) {
+                            continue;
+                        }
                     }
                     session.handle_frame(address, topic, payload, now, clock::now);
                     if frames < BATCH && session.updates().len() < LARGE_BATCH && !session.is_urgent() {

@@ -325,8 +325,8 @@ fn topics_and_tables_come_and_go() {
     });
 }
 
-/// Two replicas and the program itself use one topic: it is unregistered with the last replica, unless the program had
-/// registered it.
+/// Two replicas and the program itself use one topic: it is unregistered with the last replica, unless the program has
+/// registered it, before them or since.
 #[test]
 fn topics_are_shared() {
     within(LONG, || {
@@ -336,13 +336,22 @@ fn topics_are_shared() {
         drop(one);
         assert!(!world.subscriber.register_topic(&topic("b")).unwrap());
         drop(two);
-        assert!(world.subscriber.register_topic(&topic("b")).unwrap());
+        for name in ["a", "b"] {
+            assert!(
+                !world.subscriber.register_topic(&topic(name)).unwrap(),
+                "it is the program's"
+            );
+            assert!(world.subscriber.unregister_topic(&topic(name)));
+        }
+        // A replica keeps what the program gives up.
+        world.subscriber.register_topic(&topic("b")).unwrap();
         let three = world.replica(holds(&["b"]));
+        assert!(world.subscriber.unregister_topic(&topic("b")));
+        assert!(!world.subscriber.unregister_topic(&topic("b")));
+        assert!(!world.subscriber.register_topic(&topic("b")).unwrap());
+        assert!(world.subscriber.unregister_topic(&topic("b")));
         drop(three);
-        assert!(
-            !world.subscriber.register_topic(&topic("b")).unwrap(),
-            "it is the program's"
-        );
+        assert!(world.subscriber.register_topic(&topic("b")).unwrap());
     });
 }
 

@@ -31,6 +31,8 @@ pub(super) struct ZmqOutbound {
     join_frames: JoinFrames,
     /// Probes read during a send.
     probes: Vec<Topic>,
+    /// There were too many subscriptions for the last call.
+    has_unread: bool,
     /// A failure not yet returned.
     trouble: Option<Error>,
     watched: Arc<Mutex<Watched>>,
@@ -83,6 +85,7 @@ impl ZmqOutbound {
             census: Census::default(),
             join_frames: options.join_frames,
             probes: Vec::new(),
+            has_unread: false,
             trouble: None,
             watched: Arc::default(),
             wakeable: Some(wakeable),
@@ -274,12 +277,16 @@ impl Outbound for ZmqOutbound {
 
     fn probes(&mut self) -> Result<Vec<Topic>> {
         self.look();
-        self.read_all()?;
+        self.has_unread = !self.read_all()?;
         let probes = std::mem::take(&mut self.probes);
         match self.trouble.take_if(|_| probes.is_empty()) {
             Some(e) => Err(e),
             None => Ok(probes),
         }
+    }
+
+    fn has_unread(&self) -> bool {
+        self.has_unread
     }
 
     fn subscribers(&self) -> Option<usize> {

@@ -21,6 +21,7 @@ impl Session {
             Command::Unsubscribe(topic) => {
                 self.cleared.unregistered(&topic);
                 if self.topics.unregister(&topic) {
+                    self.updates.retain(|update| update.topic != topic);
                     if let Some(continuity) = &mut self.continuity {
                         continuity.unregister(&topic);
                     }
@@ -36,9 +37,7 @@ impl Session {
             }
             Command::Disconnect(address) => {
                 // Lost before the program unregistered it.
-                if self.peers.get_mut(&address).is_some_and(Peer::take_lost) {
-                    self.tell_lost(&address, now);
-                }
+                self.tell_due_loss(&address, now);
                 self.remove(&address);
                 self.settled(now);
             }
@@ -51,6 +50,11 @@ impl Session {
                 self.settled(now);
             }
         }
+    }
+
+    /// True if the address is registered.
+    pub(in crate::subscriber) fn listens_to(&self, address: &str) -> bool {
+        self.peers.contains_key(address)
     }
 
     /// Ends a batch of [`Session::handle_command`] calls.

@@ -114,6 +114,7 @@ impl Session {
                     log::warn!(
                         "{address} does not answer: a publisher without hellos? Losses of its updates do not show"
                     );
+                    self.tell_due_loss(address, now);
                 }
                 self.live(reason, now);
                 self.probe(address, patience, now);
@@ -135,13 +136,18 @@ impl Session {
             }
             Due::TellLost => self.tell_lost(address, now),
             Due::TellLive => {
-                if self.peers.get_mut(address).is_some_and(Peer::take_lost) {
-                    self.tell_lost(address, now);
-                }
+                self.tell_due_loss(address, now);
                 let reason = self.peers.get_mut(address).and_then(|peer| peer.tell(address));
                 self.live(reason, now);
                 self.changed();
             }
+        }
+    }
+
+    /// Reports a loss of the address that is due, before something else about it is reported.
+    pub(super) fn tell_due_loss(&mut self, address: &Name, now: Instant) {
+        if self.peers.get_mut(address).is_some_and(Peer::take_lost) {
+            self.tell_lost(address, now);
         }
     }
 

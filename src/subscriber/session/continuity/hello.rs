@@ -64,6 +64,11 @@ impl Continuity {
         if let Some(run) = find(&mut self.publishers, from.publisher, from.epoch) {
             run.period = Some(hello.period());
             if last {
+                // No later hello names the topics of its parts that have not come.
+                let is_cut = hello.round.is_some_and(|round| !run.rounds.is_whole(round));
+                if is_cut && run.state == RunState::Running {
+                    self.pending.missed(from.publisher.clone(), now);
+                }
                 run.state = RunState::Gone(now);
             }
             self.scan = earlier(self.scan, run.silent_at(self.silent));

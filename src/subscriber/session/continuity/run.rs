@@ -129,6 +129,11 @@ impl Run {
 }
 
 impl Rounds {
+    /// True if all parts of this round have come.
+    pub(super) fn is_whole(&self, round: u64) -> bool {
+        self.whole == round
+    }
+
     /// Counts a part of a round; a topic is named in `told` rounds.
     pub(super) fn hear(&mut self, round: u64, part: u32, is_last: bool, told: u64) -> Heard {
         let (current, parts) = self.current;

@@ -66,7 +66,10 @@ impl Peer {
                 }
             },
             Phase::NoHello { assume } => assume.map(|(_, at)| at).into_iter().chain(again_at).min(),
-            Phase::Stalled { renew_at, .. } => Some(renew_at),
+            Phase::Stalled { renew_at, .. } => {
+                let passed_by = self.probe.as_ref().and_then(|probe| probe.passed_by);
+                passed_by.filter(|_| !self.is_deaf).into_iter().chain([renew_at]).min()
+            }
         };
         let reports = [self.unreached_at, self.lost_at, self.live_at];
         reports.into_iter().flatten().chain(phase).min()
@@ -93,6 +96,9 @@ impl Peer {
         }
         if self.live_at.take_if(|at| *at <= now).is_some() {
             return Some(Due::TellLive);
+        }
+        if matches!(self.phase, Phase::Stalled { .. }) && self.is_overtaken(now, drained, times) {
+            return Some(Due::Renew);
         }
         match self.phase {
             Phase::Down { retry_at } => {
@@ -142,12 +148,20 @@ impl Peer {
             (probe.is_weighed, probe.is_unread) = (true, drained < at);
             return Some(Due::Weigh);
         }
-        let probe = self.probe.as_mut()?;
-        if probe.is_passed_by(times.hello_interval.mul_f64(PASSING), now, drained) {
-            self.is_deaf = true;
+        if self.is_overtaken(now, drained, times) {
             return Some(Due::Deaf);
         }
+        let probe = self.probe.as_mut()?;
         (probe.again_at <= now).then(|| Due::Ask(probe.longer()))
+    }
+
+    /// Returns true, once, if hellos come although an earlier question was not answered: the address does not receive any.
+    fn is_overtaken(&mut self, now: Instant, drained: Instant, times: &Times) -> bool {
+        let margin = times.hello_interval.mul_f64(PASSING);
+        let probe = self.probe.as_mut().filter(|_| !self.is_deaf);
+        let is_overtaken = probe.is_some_and(|probe| probe.is_passed_by(margin, now, drained));
+        self.is_deaf |= is_overtaken;
+        is_overtaken
     }
 
     /// Handles that this process was stopped, or had no processor, and could not read since `at`. Half a wait of that

@@ -372,7 +372,12 @@ impl Peer {
         let probe = self.probe.take();
         let latest = after(renew_at, MAX_RENEWAL);
         let told = self.end(Phase::Stalled { renew_at, latest });
-        self.probe = probe;
+        // Only hellos that come from now on overtake it.
+        self.probe = probe.map(|probe| Probe {
+            passed_by: None,
+            is_passed_again: false,
+            ..probe
+        });
         told
     }
 
