@@ -133,3 +133,24 @@ fn a_hook_hears_every_part_and_a_wrong_option_is_named() {
         assert!(error.to_string().contains("etcd"), "{error}");
     });
 }
+
+#[cfg(feature = "zmq")]
+#[test]
+fn a_publisher_and_a_service_of_one_node_are_both_registered() {
+    use tablecast::registry::{Member, PUBLISHERS};
+    within(LIMIT, || {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::default();
+        (config.discover, config.pub_sub_use_multiproc, config.publisher_port) = (true, false, 0);
+        config.publisher_bind_address = "127.0.0.1".into();
+        config.publisher_multiproc_socket = folder.path().join("socket").to_str().unwrap().to_owned();
+        let store = Arc::new(MemoryStore::new());
+        let node = Node::builder(&config).store(Arc::clone(&store) as _).open().unwrap();
+        let (_publisher, _service) = (node.publisher().unwrap(), node.service().unwrap());
+        common::eventually(LONG, || {
+            let members = store.entries(PUBLISHERS, None);
+            let members = members.map(|row| Member::from_row(&row.unwrap()).unwrap());
+            members.filter(|member| !member.leaving).count() == 2
+        });
+    });
+}

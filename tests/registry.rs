@@ -130,6 +130,55 @@ fn a_subscriber_follows_who_comes_moves_and_goes() {
     });
 }
 
+/// The program may register an address after it was followed, and discovery may begin again.
+#[test]
+fn what_was_followed_is_given_up_unless_it_is_the_programs() {
+    within(LIMIT, || {
+        let store = store();
+        let (_one, at_one, driver) = publisher();
+        let [(_two, at_two, _), (_three, at_three, _), (_own, at_own, _)] = [publisher(), publisher(), publisher()];
+        let rig = Rig::new(&driver);
+        rig.listen(&["D"], &at_own);
+        let discover = || Discovery::new(Arc::clone(&store), Arc::clone(&rig.subscriber), &[], patient()).unwrap();
+        let first = discover();
+        let one = register(&store, member("one", 1, &at_one, ""), patient());
+        let two = register(&store, member("two", 1, &at_two, ""), patient());
+        eventually(LONG, || {
+            [&at_one, &at_two].iter().all(|at| connected(&rig).contains(at))
+        });
+        rig.subscriber.register_listen_address(&at_one).unwrap();
+        drop(first);
+        let _second = discover();
+        let _three = register(&store, member("three", 1, &at_three, ""), patient());
+        eventually(LONG, || connected(&rig).contains(&at_three));
+        drop((one, two));
+        eventually(LONG, || !connected(&rig).contains(&at_two));
+        assert!(connected(&rig).contains(&at_one));
+    });
+}
+
+/// A renewal whose reply was lost has written the row all the same.
+#[cfg(feature = "testing")]
+#[test]
+fn who_stops_after_a_lost_reply_leaves() {
+    within(LIMIT, || {
+        let faulty = Arc::new(tablecast::testing::FaultyStore::new());
+        let store: Arc<dyn Store> = Arc::clone(&faulty) as _;
+        let registration = register(
+            &store,
+            member("a", 1, "memory://a", ""),
+            options(Duration::from_secs(3)),
+        );
+        let version = || store.get(PUBLISHERS, "a", None).unwrap().version;
+        let before = version();
+        faulty.lose_replies();
+        eventually(LONG, || version() > before);
+        faulty.mend();
+        drop(registration);
+        eventually(LONG, || registered(&store).is_empty());
+    });
+}
+
 #[test]
 fn who_comes_and_goes_unheard_is_told() {
     within(LIMIT, || {

@@ -359,4 +359,18 @@ mod tests {
             assert_eq!(last(&mut load(&store, "a"), "k"), Some((3, Topic::ALL)));
         }
     }
+
+    /// Not even if more has changed since then.
+    #[test]
+    fn an_own_write_whose_reply_was_lost_is_no_conflict() {
+        let store = MemoryStore::new();
+        let mut told = load(&store, "a");
+        told.told(row("k", 1, Topic::ALL));
+        let value = told.part("k").write().unwrap();
+        told.save(&store, || true).unwrap();
+        (told.part("k").version, told.part("k").tried) = (None, Some(print(&value)));
+        told.told(row("k", 2, Topic::ALL));
+        told.save(&store, || true).unwrap();
+        assert_eq!(last(&mut load(&store, "a"), "k"), Some((2, Topic::ALL)));
+    }
 }

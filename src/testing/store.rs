@@ -24,6 +24,7 @@ struct State {
     failure: Option<ErrorKind>,
     /// How long calls wait for a store that is locked.
     lock: Option<Duration>,
+    loses_replies: bool,
 }
 
 impl FaultyStore {
@@ -43,10 +44,16 @@ impl FaultyStore {
         self.state.lock().lock = Some(limit);
     }
 
-    /// Ends [`FaultyStore::fail`] and [`FaultyStore::lock`].
+    /// From now on writes are made, and fail as [`ErrorKind::Unconfirmed`], as if the connection to a server had been lost
+    /// before its reply.
+    pub fn lose_replies(&self) {
+        self.state.lock().loses_replies = true;
+    }
+
+    /// Ends [`FaultyStore::fail`], [`FaultyStore::lock`] and [`FaultyStore::lose_replies`].
     pub fn mend(&self) {
         let mut state = self.state.lock();
-        (state.failure, state.lock) = (None, None);
+        (state.failure, state.lock, state.loses_replies) = (None, None, false);
         self.mended.notify_all();
     }
 
@@ -68,6 +75,14 @@ impl FaultyStore {
             None => Ok(Arc::clone(&state.store)),
         }
     }
+
+    /// The reply to a write that was made.
+    fn reply<T>(&self, made: T) -> Result<T> {
+        match self.state.lock().loses_replies {
+            true => Err(Error::new(ErrorKind::Unconfirmed, "the store was told to lose replies")),
+            false => Ok(made),
+        }
+    }
 }
 
 impl Store for FaultyStore {
@@ -76,11 +91,13 @@ impl Store for FaultyStore {
     }
 
     fn write(&self, write: &Write<'_>) -> Result<Written> {
-        self.store()?.write(write)
+        let written = self.store()?.write(write)?;
+        self.reply(written)
     }
 
     fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
-        self.store()?.write_each(writes)
+        let written = self.store()?.write_each(writes)?;
+        self.reply(written)
     }
 
     fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
@@ -120,6 +137,7 @@ impl Store for FaultyStore {
     }
 
     fn delete_rows(&self, table: &str, keys: &[Name]) -> Result<usize> {
-        self.store()?.delete_rows(table, keys)
+        let deleted = self.store()?.delete_rows(table, keys)?;
+        self.reply(deleted)
     }
 }

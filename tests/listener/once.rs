@@ -20,6 +20,8 @@ use crate::{LIMIT, LONG};
 struct View {
     store: Arc<dyn Store>,
     is_cut: AtomicBool,
+    /// The next step panics.
+    panics: AtomicBool,
     /// How long each write takes, and the number of writes.
     delay: Duration,
     writes: AtomicUsize,
@@ -33,6 +35,7 @@ impl View {
         let view = Arc::new(View {
             store: Arc::clone(store),
             is_cut: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
             delay,
             writes: AtomicUsize::new(0),
         });
@@ -69,6 +72,10 @@ impl Store for View {
         self.reach_to_write()?.write(write)
     }
     fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
+        assert!(
+            !self.panics.swap(false, Ordering::SeqCst),
+            "the store was told to panic"
+        );
         self.reach_to_write()?.write_each(writes)
     }
     fn delete_rows(&self, table: &str, keys: &[Name]) -> Result<usize> {
@@ -166,6 +173,25 @@ fn what_is_not_marked_in_the_store_is_not_acknowledged() {
         view.cut(false);
         notifier.flush(LONG).unwrap();
         assert_eq!((cut.seen.len(), other.seen.len()), (0, 0));
+        no_claims_are_left(&node.store);
+    });
+}
+
+#[test]
+fn a_panic_of_the_store_is_a_failure_like_others() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let (view, its_world) = View::of(&world, Duration::ZERO);
+        let server = server(&its_world);
+        let node = world.program(0);
+        let notifier = node.notifier(impatient());
+        notifier.wait_listeners(1, LONG).unwrap();
+        for key in 0..5 {
+            view.panics.store(true, Ordering::SeqCst);
+            notifier.notify(status(key)).unwrap();
+            notifier.flush(LONG).unwrap();
+        }
+        assert_eq!(server.seen.len(), 5);
         no_claims_are_left(&node.store);
     });
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{bounded, never, unbounded};
+use parking_lot::Mutex;
 use tablecast::queue::Overflow;
 use tablecast::{Action, Config, DbUpdate, Error, ErrorKind, ListenerOptions, NotifierOptions};
 
@@ -188,6 +189,36 @@ fn without_a_listener_updates_wait_and_it_is_said_once() {
         );
         assert_eq!(notifier.notify(status(1)).unwrap_err().kind(), ErrorKind::Stopped);
         assert_eq!(notifier.flush(LONG).unwrap_err().kind(), ErrorKind::Stopped);
+    });
+}
+
+/// The hook is called on the thread for which a stop waits otherwise, and that others share.
+#[test]
+fn a_notifier_may_be_dropped_in_its_hook() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let node = world.program(0);
+        let place = Arc::new(Mutex::new(None));
+        let (sender, errors) = unbounded();
+        let of_hook = Arc::clone(&place);
+        let hook = move |e: &Error| {
+            drop(of_hook.lock().take());
+            let _ = sender.send((e.kind(), e.to_string()));
+        };
+        let notifier = node.notifier(NotifierOptions {
+            hook: Some(Arc::new(hook)),
+            ..notifying()
+        });
+        place.lock().insert(notifier).notify(status(1)).unwrap();
+        assert_eq!(errors.recv_timeout(LONG).unwrap().0, ErrorKind::Unavailable);
+        let (kind, text) = errors.recv_timeout(LONG).unwrap();
+        assert_eq!(kind, ErrorKind::Unconfirmed);
+        assert!(text.contains("1 status updates"), "{text}");
+        let other = node.notifier(notifying());
+        let server = server(&world);
+        other.notify(status(2)).unwrap();
+        other.flush(LONG).unwrap();
+        assert_eq!(server.keys().len(), 1);
     });
 }
 

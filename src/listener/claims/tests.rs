@@ -108,3 +108,12 @@ fn a_step_does_all_at_once() {
     assert_eq!(left, ["1", "4", "5", "malformed"]);
     assert_eq!(table.store.table_version(CLAIMS).unwrap().unwrap().version, before + 5);
 }
+
+#[test]
+fn a_claim_that_was_spoilt_meanwhile_is_marked_all_the_same() {
+    let table = Table::new(&["a"]);
+    let of_a = version(table.claim("e", "a"));
+    table.store.set(CLAIMS, "e", "nonsense").unwrap();
+    assert_eq!(table.mark("e", "a", of_a), Claim::Done(topic("a")));
+    assert_eq!(table.claim("e", "a"), Claim::Done(topic("a")));
+}

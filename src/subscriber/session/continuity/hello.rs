@@ -66,7 +66,11 @@ impl Continuity {
             if last {
                 // No later hello names the topics of its parts that have not come.
                 let is_cut = hello.round.is_some_and(|round| !run.rounds.is_whole(round));
-                if is_cut && run.state == RunState::Running {
+                let mut topics = scope.topics.iter();
+                if is_cut
+                    && run.state == RunState::Running
+                    && topics.any(|(topic, _)| !scope.is_covered(topic, from.address, now))
+                {
                     self.pending.missed(from.publisher.clone(), now);
                 }
                 run.state = RunState::Gone(now);

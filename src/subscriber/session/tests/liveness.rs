@@ -579,3 +579,25 @@ fn an_address_that_was_never_connected_is_reported_once() {
     world.pass(120_000);
     assert_eq!(world.errors.len(), 1);
 }
+
+/// Otherwise each hello would put off its renewal, and updates would come of which no loss shows.
+#[test]
+fn a_lost_address_that_sends_hellos_and_hears_no_question_is_begun_anew() {
+    let mut world = with_owner();
+    for number in 1..=5 {
+        world.pass(number * 1_000);
+        world.hello_of("p", 1, "here", &said(number, number * 1_000), false);
+    }
+    world.mute.insert("here".into());
+    while world.state("here") == AddressState::Live {
+        world.pass(world.millis + 10);
+    }
+    world.done.clear();
+    let is_renewed = (6..106).any(|number| {
+        let millis = world.millis + 100;
+        world.pass(millis);
+        world.hello_of("p", 1, "here", &said(number, millis), false);
+        world.done.iter().any(is_disconnect)
+    });
+    assert!(is_renewed);
+}

@@ -582,3 +582,25 @@ fn a_gap_covers_what_was_lost_on_its_topic_before() {
     world.hear_of("q", 1, "here", "b", 5, 1_950);
     assert_eq!(world.told_by(3_000), [unproven(&["b"])]);
 }
+
+/// No later hello names the topics of a part that has not come.
+#[test]
+fn a_goodbye_of_which_a_part_is_missing_is_told() {
+    for is_whole in [true, false] {
+        let mut world = World::new();
+        world.hear(10, "a", 1, 0);
+        world.pass(20);
+        let part = |part, more, topics| Hello {
+            part,
+            more,
+            ..round(1, topics)
+        };
+        if is_whole {
+            world.hello_of("p", 1, "here", &part(0, true, &[("a", 1, 0)]), false);
+        }
+        world.hello_of("p", 1, "here", &part(1, false, &[]), true);
+        let publishers = vec!["p".into()];
+        let missed = (!is_whole).then_some(SyncReason::HellosMissed { publishers });
+        assert_eq!(world.told_by(9_000), Vec::from_iter(missed));
+    }
+}

@@ -299,6 +299,26 @@ fn words_on_an_address_are_told_in_order() {
     }
 }
 
+/// Also if it counts as one without hellos before its loss is due to be told.
+#[test]
+fn words_on_an_address_without_hellos_are_told_in_order() {
+    let options = SubscriberOptions {
+        hello_interval: 10 * SECOND,
+        ..SubscriberOptions::default()
+    };
+    for seed in 0..50 {
+        let mut world = World::with(options.clone());
+        world.session.jitter = fastrand::Rng::with_seed(seed);
+        world.mute.insert("old".into());
+        world.register("a");
+        world.listen("old");
+        assert_eq!(world.told_by(20_000), [connected("old")]);
+        world.disconnect("old");
+        world.connect("old");
+        assert_eq!(world.told_by(60_000), [lost("old"), reconnected("old")]);
+    }
+}
+
 #[test]
 fn a_goodbye_says_nothing_of_who_connects_afterwards() {
     let mut world = with_owner();

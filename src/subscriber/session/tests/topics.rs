@@ -457,3 +457,19 @@ fn nothing_is_due_for_a_topic_that_waits_for_an_address() {
     let told = world.told_by(20_000);
     assert_eq!(told, [reconnected("here"), cleared(&["b"])], "covers a");
 }
+
+#[test]
+fn what_was_received_before_a_topic_was_unregistered_is_not_delivered_after_it() {
+    let mut world = World::new();
+    let now = world.now();
+    for name in ["a", "b"] {
+        let payload = update("p", 1, name, 1, 0);
+        world
+            .session
+            .handle_frame("here", name.as_bytes(), &payload, now, || now);
+    }
+    world.command(Command::Unsubscribe(topic("a")));
+    world.pass(1_000);
+    let topics: Vec<_> = world.delivered.iter().map(|update| update.topic.clone()).collect();
+    assert_eq!(topics, [topic("b")]);
+}
