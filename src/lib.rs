@@ -122,6 +122,8 @@ pub mod codec;
 mod denied;
 #[cfg(feature = "metrics")]
 mod histogram;
+#[cfg(any(feature = "redis-tls", feature = "zmq"))]
+mod stamp;
 pub mod table;
 mod thread;
 

@@ -3,9 +3,9 @@
 use std::fmt;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use rustls::pki_types::pem::{self, PemObject};
@@ -14,6 +14,7 @@ use rustls::{AlertDescription, CertificateError, ClientConfig, ClientConnection,
 use socket2::Socket;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::stamp::Stamp;
 
 use super::node::Node;
 use super::options::RedisOptions;
@@ -30,8 +31,12 @@ struct Inner {
 
 struct State {
     config: Arc<ClientConfig>,
-    /// The files as they were when the configuration was made, or could not be made.
-    seen: Vec<Stamp>,
+    /// The files as they were when they were last read.
+    seen: Stamps,
+    /// They were read long enough after they were written for another writing to show.
+    is_settled: bool,
+    /// They could not be used, which was reported.
+    has_failed: bool,
 }
 
 /// The options that name files; empty ones are not set.
@@ -42,8 +47,8 @@ struct Files {
     key: PathBuf,
 }
 
-/// What changes when a file is written or replaced: device, inode, size, and time of the last change in nanoseconds.
-type Stamp = Option<(u64, u64, u64, i64, i64)>;
+/// The files that are there.
+type Stamps = [Option<Stamp>; 3];
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -59,9 +64,13 @@ impl Tls {
             cert: options.tls_cert.clone(),
             key: options.tls_key.clone(),
         };
-        let seen = files.stamps();
-        let config = files.config()?;
-        let state = Mutex::new(State { config, seen });
+        let (began, seen) = (SystemTime::now(), files.stamps());
+        let state = Mutex::new(State {
+            config: files.config()?,
+            is_settled: is_settled(&seen, began),
+            seen,
+            has_failed: false,
+        });
         Ok(Tls(Arc::new(Inner { files, state })))
     }
 
@@ -79,31 +88,31 @@ impl Tls {
     fn config(&self) -> Arc<ClientConfig> {
         let Inner { files, state } = &*self.0;
         let mut state = state.lock();
-        let now = files.stamps();
-        if now != state.seen {
+        let (began, now) = (SystemTime::now(), files.stamps());
+        let has_changed = now != state.seen;
+        if has_changed || !state.is_settled {
             match files.config() {
-                Ok(config) => state.config = config,
-                Err(e) => log::warn!("certificates were renewed, and the ones read before stay in use: {e}"),
+                Ok(config) => (state.config, state.has_failed) = (config, false),
+                Err(e) => {
+                    if has_changed || !state.has_failed {
+                        log::warn!("certificates were renewed, and the ones read before stay in use: {e}");
+                    }
+                    state.has_failed = true;
+                }
             }
-            state.seen = now;
+            (state.is_settled, state.seen) = (is_settled(&now, began), now);
         }
         Arc::clone(&state.config)
     }
 }
 
+fn is_settled(files: &Stamps, at: SystemTime) -> bool {
+    files.iter().flatten().all(|file| file.is_settled(at))
+}
+
 impl Files {
-    fn stamps(&self) -> Vec<Stamp> {
-        let stamp = |path: &PathBuf| {
-            let about = fs::metadata(path).ok()?;
-            Some((
-                about.dev(),
-                about.ino(),
-                about.size(),
-                about.ctime(),
-                about.ctime_nsec(),
-            ))
-        };
-        [&self.ca, &self.cert, &self.key].map(stamp).into()
+    fn stamps(&self) -> Stamps {
+        [&self.ca, &self.cert, &self.key].map(|path| Stamp::of(path).ok())
     }
 
     fn config(&self) -> Result<Arc<ClientConfig>> {

@@ -3,13 +3,13 @@
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::stamp::Stamp;
 
 use super::key::{Key, public_keys};
 
@@ -23,18 +23,18 @@ pub(super) struct Clients {
 struct State {
     keys: HashSet<Key>,
     /// The files as they were when the keys were read.
-    seen: Vec<Stamp>,
+    seen: Vec<File>,
     /// They were read long enough after they were written for another writing to show.
     is_settled: bool,
     /// The files as they were when a failure was reported.
-    failed: Option<Vec<Stamp>>,
+    failed: Option<Vec<File>>,
     looked_at: Instant,
     /// When the looks for clients that are not on the list have had no more than their share of the time.
     paid: Instant,
 }
 
-/// What changes when a file is written or replaced: its path, device, inode, size, and time of the last change.
-type Stamp = (PathBuf, u64, u64, u64, i64, i64);
+/// A file of the list.
+type File = (PathBuf, Stamp);
 
 /// The least time between two looks at the files, but for a client that is not on the list.
 const LOOK: Duration = Duration::from_millis(100);
@@ -43,9 +43,6 @@ const LOOK: Duration = Duration::from_millis(100);
 /// time in advance: a client that knows the server's key can ask without limit.
 const SHARE: u32 = 10;
 const ADVANCE: Duration = Duration::from_secs(1);
-
-/// The resolution of the time of a file's last change, with room to spare.
-const TICK: Duration = Duration::from_millis(50);
 
 /// The most files of a folder, and keys, that are read.
 const MAX_FILES: usize = 1 << 16;
@@ -118,14 +115,9 @@ impl Clients {
     }
 }
 
-/// True if the last change of each file was a while before this time, so that it shows if it is written once more.
-fn is_settled(files: &[Stamp], at: SystemTime) -> bool {
-    let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let changed = |(.., seconds, nanos): &Stamp| {
-        let nanos = u64::try_from(*nanos).unwrap_or_default();
-        Duration::from_secs(u64::try_from(*seconds).unwrap_or_default()) + Duration::from_nanos(nanos)
-    };
-    files.iter().all(|file| changed(file) + TICK < at)
+/// True if the last change of each file was a while before this time.
+fn is_settled(files: &[File], at: SystemTime) -> bool {
+    files.iter().all(|(_, file)| file.is_settled(at))
 }
 
 /// True for a hidden file, and for one that an editor or a package leaves beside one that has changed.
@@ -139,15 +131,9 @@ fn is_left_over(name: &[u8]) -> bool {
 }
 
 /// The files of the list; what was left over, and folders in the folder, are not among them.
-fn stamps(path: &Path) -> io::Result<Vec<Stamp>> {
-    let stamp = |path: PathBuf| {
-        let about = fs::metadata(&path)?;
-        let (seconds, nanos) = (about.ctime(), about.ctime_nsec());
-        let stamp = (path, about.dev(), about.ino(), about.size(), seconds, nanos);
-        Ok::<_, io::Error>((about.is_file(), stamp))
-    };
+fn stamps(path: &Path) -> io::Result<Vec<File>> {
     if !fs::metadata(path)?.is_dir() {
-        return Ok(vec![stamp(path.to_owned())?.1]);
+        return Ok(vec![(path.to_owned(), Stamp::of(path)?)]);
     }
     let mut stamps = Vec::new();
     for entry in fs::read_dir(path)? {
@@ -155,11 +141,12 @@ fn stamps(path: &Path) -> io::Result<Vec<Stamp>> {
         if is_left_over(entry.file_name().as_encoded_bytes()) {
             continue;
         }
-        match stamp(entry.path()) {
-            Ok((true, stamp)) => stamps.push(stamp),
+        let file = entry.path();
+        match fs::metadata(&file) {
+            Ok(about) if about.is_file() => stamps.push((file, Stamp::from(&about))),
+            Ok(_) => {}
             // Removed meanwhile, or a link to nothing.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Ok((false, _)) => {}
             Err(e) => return Err(e),
         }
         if stamps.len() > MAX_FILES {
@@ -170,9 +157,9 @@ fn stamps(path: &Path) -> io::Result<Vec<Stamp>> {
     Ok(stamps)
 }
 
-fn keys(files: &[Stamp]) -> io::Result<HashSet<Key>> {
+fn keys(files: &[File]) -> io::Result<HashSet<Key>> {
     let mut keys = HashSet::new();
-    for (file, ..) in files {
+    for (file, _) in files {
         let more = public_keys(file);
         keys.extend(more.map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", file.display())))?);
     }
