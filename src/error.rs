@@ -154,6 +154,14 @@ impl Error {
             ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Transport
         )
     }
+
+    /// True if another writer was first: the row is there, is gone, or has another version.
+    pub(crate) fn is_overtaken(&self) -> bool {
+        matches!(
+            self.0.kind,
+            ErrorKind::AlreadyExists | ErrorKind::NotFound | ErrorKind::Conflict
+        )
+    }
 }
 
 impl fmt::Display for Error {

@@ -152,7 +152,7 @@ impl Claims {
             };
             match written {
                 Ok(()) => return Ok(Claim::Done(owner.clone())),
-                Err(e) if is_overtaken(&e) => {}
+                Err(e) if e.is_overtaken() => {}
                 Err(e) => return Err(e),
             }
         }
@@ -170,7 +170,7 @@ impl Claims {
         for _ in 0..TRIES {
             let row = match self.0.get(CLAIMS, event, None) {
                 Err(e) if e.kind() == ErrorKind::NotFound => match self.0.create(CLAIMS, event, claimed, &Topic::ALL) {
-                    Err(e) if is_overtaken(&e) => continue,
+                    Err(e) if e.is_overtaken() => continue,
                     created => return created.map(Claim::Ours),
                 },
                 row => row?,
@@ -190,7 +190,7 @@ impl Claims {
             {
                 Ok(written) if is_ours => return Ok(Claim::Ours(written.version)),
                 Ok(written) => return Ok(Claim::TakenOver(written.version)),
-                Err(e) if is_overtaken(&e) => {}
+                Err(e) if e.is_overtaken() => {}
                 Err(e) => return Err(e),
             }
         }
@@ -213,14 +213,6 @@ impl Claims {
         let members = rows.filter_map(|row| row.map(|row| Member::from_row(&row).ok()).transpose());
         members.map(|member| Ok(member?.address)).collect()
     }
-}
-
-/// True if another listener has written the row.
-pub(super) fn is_overtaken(e: &Error) -> bool {
-    matches!(
-        e.kind(),
-        ErrorKind::AlreadyExists | ErrorKind::NotFound | ErrorKind::Conflict
-    )
 }
 
 /// Separates an error of one event from an outage.

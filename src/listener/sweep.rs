@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use super::claims::{Claims, Value, is_overtaken};
+use super::claims::{Claims, Value};
 use super::tables::CLAIMS;
 use crate::error::Result;
 use crate::store::{Row, Write};
@@ -55,7 +55,7 @@ impl Sweep {
         let deletes: Vec<_> = deletes.collect();
         for result in claims.store().write_each(&deletes)? {
             match result {
-                Err(e) if is_overtaken(&e) => {}
+                Err(e) if e.is_overtaken() => {}
                 removed => drop(removed?),
             }
         }

@@ -123,7 +123,7 @@ impl Told {
     /// are stored the next time.
     pub(super) fn save(&mut self, store: &dyn Store, mut go_on: impl FnMut() -> bool) -> Result<()> {
         let conflict = match self.save_changed(store, &mut go_on) {
-            Err(e) if is_conflict(&e) => e,
+            Err(e) if e.is_overtaken() => e,
             saved => return saved,
         };
         let saved = match self.find(store)? {
@@ -132,7 +132,7 @@ impl Told {
             false if self.parts.iter().any(|part| part.is_changed) => Err(conflict),
             false => Ok(()),
         };
-        saved.map_err(|e| match is_conflict(&e) {
+        saved.map_err(|e| match e.is_overtaken() {
             true => Error::new(ErrorKind::Conflict, "another monitor of this id may be running").with_source(e),
             false => e,
         })
@@ -226,13 +226,6 @@ fn read(value: &str) -> Result<BTreeMap<Name, Last>, Box<dyn std::error::Error +
         Ok((Name::from(key), last))
     });
     rows.collect()
-}
-
-fn is_conflict(e: &Error) -> bool {
-    matches!(
-        e.kind(),
-        ErrorKind::AlreadyExists | ErrorKind::NotFound | ErrorKind::Conflict
-    )
 }
 
 /// A sum that differs for most values.

@@ -238,7 +238,7 @@ impl<F: FnMut(&mut Member)> Renewer<F> {
             match self.store.write(&set) {
                 Ok(written) => return Ok(self.joined(written.version)),
                 // Removed as gone, or written by another process, or by an own unconfirmed try.
-                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => self.version = None,
+                Err(e) if e.is_overtaken() => self.version = None,
                 Err(e) => return Err(e),
             }
         }
@@ -283,7 +283,7 @@ impl<F: FnMut(&mut Member)> Renewer<F> {
             };
             match written {
                 Ok(written) => return Ok(self.joined(written.version)),
-                Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {}
+                Err(e) if e.is_overtaken() => {}
                 Err(e) => return Err(e),
             }
         }
@@ -330,7 +330,7 @@ impl<F: FnMut(&mut Member)> Renewer<F> {
         match self.store.write(&write.if_version(version)) {
             Ok(_) => {}
             // Another run has the row by now, and may have kept this one's under another key.
-            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {
+            Err(e) if e.is_overtaken() => {
                 if !self.rejoins {
                     self.leave_kept();
                 }
@@ -346,9 +346,7 @@ impl<F: FnMut(&mut Member)> Renewer<F> {
             self.store.write(&delete)
         });
         match deleted {
-            Err(e) if !matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Conflict) => {
-                report!(&e, self.options.hook.as_ref());
-            }
+            Err(e) if !e.is_overtaken() => report!(&e, self.options.hook.as_ref()),
             _ => {}
         }
     }

@@ -106,12 +106,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// # Errors
     /// The errors of an outage. Each write may or may not have been made then.
     fn write_each(&self, writes: &[Write<'_>]) -> Result<Vec<Result<Written>>> {
-        let answered = |e: &Error| {
-            use ErrorKind::{AlreadyExists, Conflict, NotFound};
-            matches!(e.kind(), AlreadyExists | NotFound | Conflict)
-        };
         let write = |write| match self.write(write) {
-            Err(e) if !answered(&e) => Err(e),
+            Err(e) if !e.is_overtaken() => Err(e),
             result => Ok(result),
         };
         writes.iter().map(write).collect()
