@@ -16,6 +16,7 @@ use crate::dispatcher::DispatcherHandle;
 #[cfg(feature = "zmq")]
 use crate::drivers::accepted;
 use crate::error::{ErrorCounts, REPORTED};
+use crate::event::SyncReason;
 use crate::listener::{Latency, ListenerStats, NotifierStats};
 use crate::node::Running;
 use crate::publisher::Publisher;
@@ -31,24 +32,6 @@ const MAX_TOPICS: usize = 100;
 
 /// The percentiles that are given of ages.
 const PERCENTILES: [(&str, f64); 3] = [("50", 0.5), ("90", 0.9), ("99", 0.99)];
-
-/// The reasons of sync events.
-const SYNC_REASONS: [&str; 14] = [
-    "connected",
-    "reconnected",
-    "address-lost",
-    "cleared",
-    "resubscribed",
-    "gap",
-    "unproven",
-    "restarted",
-    "silence",
-    "hellos-missed",
-    "no-hellos",
-    "overflow",
-    "joined",
-    "requested",
-];
 
 /// When the first metrics of the process were made, in seconds since 1970.
 pub(super) static START: LazyLock<f64> = LazyLock::new(|| {
@@ -106,7 +89,7 @@ fn of_parts(running: &mut Running, samples: &mut Samples) {
     }
     if let Some(syncs) = running.syncs() {
         // A counter that begins at 1 shows no increase.
-        let mut counts: BTreeMap<&str, u64> = SYNC_REASONS.into_iter().map(|reason| (reason, 0)).collect();
+        let mut counts: BTreeMap<&str, u64> = SyncReason::WORDS.iter().map(|word| (*word, 0)).collect();
         counts.extend(syncs);
         for (reason, count) in counts {
             samples.count(&SYNC_EVENTS, &[reason], count);
