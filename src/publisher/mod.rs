@@ -2,7 +2,6 @@
 
 mod burst;
 mod crowd;
-mod identity;
 mod keeper;
 mod link;
 mod numbers;
@@ -16,16 +15,15 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 use crate::clock;
-use crate::codec::{Batch, Encoder, MAX_ACTION_BYTES, MAX_UPDATES};
+use crate::codec::{Batch, Encoder, MAX_ACTION_BYTES, MAX_ID_BYTES, MAX_UPDATES};
 use crate::counter::Counter;
 use crate::error::{Error, ErrorKind, Result};
+use crate::identity::{new_epoch, unique_id};
 use crate::store::{Announcement, Written};
 use crate::transport::{Driver, partly_sent};
 use crate::update::{DbUpdate, Name, Topic};
 
 pub(crate) use crowd::Crowd;
-use identity::check_id;
-pub(crate) use identity::{host_name, new_epoch, unique_id};
 pub(crate) use link::{Link, LinkOptions};
 pub use options::{PublisherOptions, PublisherStats};
 
@@ -356,4 +354,15 @@ impl Drop for Publisher {
     fn drop(&mut self) {
         self.link.say_goodbye();
     }
+}
+
+/// Refuses an id that receivers would reject.
+fn check_id(id: &str) -> Result<()> {
+    let length = id.len();
+    if length <= MAX_ID_BYTES {
+        return Ok(());
+    }
+    let begin: String = id.chars().take(40).collect();
+    let context = format!("option publisher_id: expected at most {MAX_ID_BYTES} bytes, got {length}: {begin:?}...");
+    Err(Error::new(ErrorKind::Config, context))
 }
