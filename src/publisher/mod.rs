@@ -107,7 +107,7 @@ impl Publisher {
 
     fn send_one(&self, topic: &Topic, update: &DbUpdate, timeout: Duration, buf: &mut Vec<u8>) -> Result<()> {
         self.check_update(update)?;
-        self.check_topic(topic)?;
+        topic.check_length(self.options.max_topic_bytes)?;
         buf.clear();
         buf.shrink_to(MAX_SCRATCH);
         self.encoder.begin(update, topic, buf);
@@ -178,7 +178,7 @@ impl Publisher {
     }
 
     fn send_all(&self, topic: &Topic, batch: &Batch) -> Result<()> {
-        self.check_topic(topic)?;
+        topic.check_length(self.options.max_topic_bytes)?;
         let mut turn = self.link.turn(self.options.send_timeout)?;
         turn.flush();
         let (mut slot, outbound, left) = turn.slot(topic);
@@ -196,7 +196,7 @@ impl Publisher {
     /// Checks that an update sent on this topic is within the limits.
     pub(crate) fn check(&self, topic: &Topic, update: &DbUpdate) -> Result<()> {
         self.check_update(update)?;
-        self.check_topic(topic)?;
+        topic.check_length(self.options.max_topic_bytes)?;
         let mut buf = Vec::new();
         self.encoder.begin(update, topic, &mut buf);
         // Upper bound of the timestamp, the number and the idle time.
@@ -231,7 +231,7 @@ impl Publisher {
         write: impl FnOnce(&Announcement<'_>) -> Result<Written>,
     ) -> Result<Written> {
         self.check_update(update)?;
-        self.check_topic(topic)?;
+        topic.check_length(self.options.max_topic_bytes)?;
         let mut buf = Vec::new();
         let hole = self.encoder.begin_without_version(update, topic, &mut buf);
         let written = self.store(topic, update.timestamp, buf, hole, write);
@@ -276,15 +276,6 @@ impl Publisher {
         let written = slot.settle(1, now, written)?;
         turn.end(now);
         Ok(written)
-    }
-
-    fn check_topic(&self, topic: &Topic) -> Result<()> {
-        let (length, limit) = (topic.as_str().len(), self.options.max_topic_bytes);
-        if length > limit {
-            let context = format!("a topic of {length} bytes; max_topic_bytes is {limit}");
-            return Err(Error::new(ErrorKind::InvalidInput, context));
-        }
-        Ok(())
     }
 
     fn check_size(&self, length: usize) -> Result<()> {

@@ -92,11 +92,7 @@ impl Subscriber {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if the topic is longer than the option `max_topic_bytes`.
     pub fn register_topic(&self, topic: &Topic) -> Result<bool> {
-        let (length, limit) = (topic.as_str().len(), self.options.max_topic_bytes);
-        if length > limit {
-            let context = format!("a topic of {length} bytes; max_topic_bytes is {limit}");
-            return Err(Error::new(ErrorKind::InvalidInput, context));
-        }
+        topic.check_length(self.options.max_topic_bytes)?;
         Ok(self.shared.state.lock().add_topic(topic))
     }
 
