@@ -24,7 +24,8 @@ pub enum Event {
 #[non_exhaustive]
 pub enum SyncReason {
     /// The publisher at this address is live for the first time, or has not answered in time and counts as one without
-    /// hellos ([`AddressState::NoHello`](crate::AddressState::NoHello)): read the store; its updates arrive from now on.
+    /// hellos ([`AddressState::NoHello`](crate::AddressState::NoHello)): read the store; its updates arrive from now
+    /// on.
     Connected {
         /// The listen address.
         address: Name,

@@ -156,8 +156,8 @@ impl Node {
     }
 
     /// Starts a monitor for each table of `monitor_tables`, all with one publisher. Their memory is stored under
-    /// `publisher_id`, or, if that is empty, the socket of the publisher service, and in a store that hosts share also the
-    /// host's name.
+    /// `publisher_id`, or, if that is empty, the socket of the publisher service, and in a store that hosts share also
+    /// the host's name.
     fn begin_monitors(&self, multiproc: &dyn Driver) -> Result<()> {
         let config = &self.config;
         if config.monitor_tables.is_empty() {

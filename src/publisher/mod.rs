@@ -81,8 +81,8 @@ impl Publisher {
     /// A burst begins after eight calls in a row, each within 20 microseconds of the end of the one before. In a burst
     /// the call returns as soon as the update is accepted, and the update is sent with others of its topic, at most 250
     /// microseconds later if the transport takes it. If that fails, its number stays used, so that subscribers find it
-    /// missing; it is counted as [`lost`](PublisherStats::lost), and the hook is called. The value `never` of the option
-    /// `join_frames` turns bursts off.
+    /// missing; it is counted as [`lost`](PublisherStats::lost), and the hook is called. The value `never` of the
+    /// option `join_frames` turns bursts off.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if the transport did not take the update within the option `send_timeout`,

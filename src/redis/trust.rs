@@ -12,8 +12,8 @@ use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureSc
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The rules of WebPKI, and beside them the ones of OpenSSL, which redis-cli uses: a server's own certificate may be the
-/// trusted one.
+/// The rules of WebPKI, and beside them the ones of OpenSSL, which redis-cli uses: a server's own certificate may be
+/// the trusted one.
 #[derive(Debug)]
 pub(super) struct Trust {
     authorities: Arc<WebPkiServerVerifier>,

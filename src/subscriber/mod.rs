@@ -106,8 +106,8 @@ impl Subscriber {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] or [`ErrorKind::Unsupported`] if the driver cannot take an address of this form. An
-    /// address without a publisher is not an error: the subscriber keeps trying to connect, and reports it once after ten
-    /// seconds without a connection.
+    /// address without a publisher is not an error: the subscriber keeps trying to connect, and reports it once after
+    /// ten seconds without a connection.
     pub fn register_listen_address(&self, address: &str) -> Result<bool> {
         self.driver.check_address(address)?;
         let name = Name::from(self.driver.known_as(address));

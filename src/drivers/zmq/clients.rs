@@ -39,8 +39,8 @@ type File = (PathBuf, Stamp);
 /// The least time between two looks at the files, but for a client that is not on the list.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Beyond one look each [`LOOK`], the looks for clients that are not on the list take this part of the time at most, and a
-/// time in advance: a client that knows the server's key can ask without limit.
+/// Beyond one look each [`LOOK`], the looks for clients that are not on the list take this part of the time at most,
+/// and a time in advance: a client that knows the server's key can ask without limit.
 const SHARE: u32 = 10;
 const ADVANCE: Duration = Duration::from_secs(1);
 

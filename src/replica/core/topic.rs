@@ -109,8 +109,9 @@ pub(super) struct Listing {
     pub(super) missed: u64,
     /// The held rows that were on no page so far.
     pub(super) suspects: HashSet<Name>,
-    /// The position comes from updates alone, and is this, on a table to which nothing was written when it was listed: the
-    /// store may have begun anew since, and come to the same version. Then some row up to there is not as it is held.
+    /// The position comes from updates alone, and is this, on a table to which nothing was written when it was listed:
+    /// the store may have begun anew since, and come to the same version. Then some row up to there is not as it is
+    /// held.
     pub(super) doubted: Option<u64>,
     /// Some row was not.
     pub(super) contradicts: bool,
