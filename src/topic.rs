@@ -1,4 +1,4 @@
-//! What a subscriber filters by.
+//! Topics: the texts that subscribers filter by.
 
 use std::borrow::Borrow;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Who is trusted over TLS: servers whose certificate an authority has signed, or which is itself among the trusted.
+//! Trust in servers over TLS: an authority has signed their certificate, or it is itself among the trusted ones.
 
 use std::sync::Arc;
 

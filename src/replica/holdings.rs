@@ -39,7 +39,7 @@ pub(super) struct Holdings {
     pub(super) signal: Arc<Signal>,
     /// Set at the end, for tables that are no longer held, too.
     pub(super) ended: Arc<AtomicBool>,
-    /// What is counted of no table, or of one that is no longer held; in the end, everything.
+    /// The counts of no table, and of those that are no longer held; in the end, all.
     pub(super) counted: Arc<Mutex<ReplicaStats>>,
 }
 

@@ -1,4 +1,4 @@
-//! How a replica stands, for metrics.
+//! The state of a replica, for metrics.
 
 use std::sync::{Arc, Weak};
 

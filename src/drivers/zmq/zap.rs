@@ -1,4 +1,4 @@
-//! Who is let in at bound sockets with keys: the handler that libzmq asks (ZAP), one for each context.
+//! The handler that libzmq asks about clients at bound sockets with keys (ZAP), one for each context.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd};

@@ -1,4 +1,4 @@
-//! What decides whether a loss is reported: the registered topics, and the state of the addresses.
+//! The topics and addresses that decide whether a loss is reported.
 
 use std::time::Instant;
 
