@@ -204,28 +204,29 @@ fn of_monitors(running: &Running, samples: &mut Samples) {
 }
 
 fn of_replicas(replicas: &[Outline], gone: Option<ReplicaStats>, samples: &mut Samples) {
-    let gone = gone.map(|stats| (stats, true));
-    let all: Vec<(ReplicaStats, bool)> = replicas.iter().map(Outline::stats).chain(gone).collect();
-    if all.is_empty() {
+    if replicas.is_empty() && gone.is_none() {
         return;
     }
-    let sum = |count: fn(&ReplicaStats) -> u64| all.iter().map(|(stats, _)| count(stats)).sum::<u64>();
-    let is_synced = all.iter().all(|(_, is_synced)| *is_synced);
-    samples.gauge(&REPLICA_ROWS, &[], sum(|stats| stats.rows) as f64);
-    samples.gauge(&REPLICA_MALFORMED, &[], sum(|stats| stats.malformed) as f64);
-    samples.gauge(&REPLICA_SYNCED, &[], f64::from(u8::from(is_synced)));
-    samples.count(&REPLICA_UPDATES, &["applied"], sum(|stats| stats.applied));
-    samples.count(&REPLICA_UPDATES, &["old"], sum(|stats| stats.old));
-    samples.count(&REPLICA_UPDATES, &["unversioned"], sum(|stats| stats.unversioned));
-    samples.count(&REPLICA_CHECKS, &[], sum(|stats| stats.checks));
-    samples.count(&REPLICA_RESYNCS, &["catch-up"], sum(|stats| stats.catch_ups));
-    samples.count(&REPLICA_RESYNCS, &["listing"], sum(|stats| stats.listings));
-    samples.count(&REPLICA_RESYNC_ROWS, &["catch-up"], sum(|stats| stats.changes));
-    samples.count(&REPLICA_RESYNC_ROWS, &["listing"], sum(|stats| stats.listed));
-    samples.count(&REPLICA_READ_BYTES, &[], sum(|stats| stats.read_bytes));
-    samples.count(&REPLICA_WENT_BACK, &[], sum(|stats| stats.went_back));
-    samples.count(&REPLICA_FAILURES, &[], sum(|stats| stats.failures));
-    samples.count(&REPLICA_DIFFERENCES, &[], sum(|stats| stats.differences));
+    let (mut total, mut are_synced) = (gone.unwrap_or_default(), true);
+    for (stats, is_synced) in replicas.iter().map(Outline::stats) {
+        total.add(&stats);
+        are_synced &= is_synced;
+    }
+    samples.gauge(&REPLICA_ROWS, &[], total.rows as f64);
+    samples.gauge(&REPLICA_MALFORMED, &[], total.malformed as f64);
+    samples.gauge(&REPLICA_SYNCED, &[], f64::from(u8::from(are_synced)));
+    samples.count(&REPLICA_UPDATES, &["applied"], total.applied);
+    samples.count(&REPLICA_UPDATES, &["old"], total.old);
+    samples.count(&REPLICA_UPDATES, &["unversioned"], total.unversioned);
+    samples.count(&REPLICA_CHECKS, &[], total.checks);
+    samples.count(&REPLICA_RESYNCS, &["catch-up"], total.catch_ups);
+    samples.count(&REPLICA_RESYNCS, &["listing"], total.listings);
+    samples.count(&REPLICA_RESYNC_ROWS, &["catch-up"], total.changes);
+    samples.count(&REPLICA_RESYNC_ROWS, &["listing"], total.listed);
+    samples.count(&REPLICA_READ_BYTES, &[], total.read_bytes);
+    samples.count(&REPLICA_WENT_BACK, &[], total.went_back);
+    samples.count(&REPLICA_FAILURES, &[], total.failures);
+    samples.count(&REPLICA_DIFFERENCES, &[], total.differences);
 }
 
 /// Positions and staleness. Of two replicas with one topic the worse counts.

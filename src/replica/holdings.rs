@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
-use super::options::{ReplicaOptions, ReplicaStats};
+use super::options::ReplicaOptions;
 use super::part::Part;
 use super::reader::Parts;
 use super::signal::Signal;
+use super::stats::ReplicaStats;
 use super::table::ReplicaTable;
 use super::typed::{Decode, Typed};
 use super::verify::{self, Difference};

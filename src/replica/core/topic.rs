@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use hashbrown::HashSet;
 
-use super::counts::Counts;
 use super::standing::Standing;
+use crate::replica::stats::ReplicaStats;
 use crate::store::{TableVersion, TopicVersions};
 use crate::update::{Name, Topic};
 
@@ -208,7 +208,14 @@ impl OfTopic {
         }
     }
 
-    pub(super) fn begin(&mut self, id: u64, topic: &Arc<Topic>, want: Want, now: Instant, counts: &mut Counts) -> Read {
+    pub(super) fn begin(
+        &mut self,
+        id: u64,
+        topic: &Arc<Topic>,
+        want: Want,
+        now: Instant,
+        counts: &mut ReplicaStats,
+    ) -> Read {
         self.due = None;
         let topic = Arc::clone(topic);
         let keys = std::mem::take(&mut self.unversioned);
