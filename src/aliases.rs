@@ -1,4 +1,4 @@
-//! What is made from the options by an alias: drivers and stores.
+//! Factories of drivers and stores, by alias.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ type Factory<T> = Arc<dyn Fn(&Config) -> Result<Arc<T>> + Send + Sync>;
 
 /// Factories by alias.
 pub(crate) struct Aliases<T: ?Sized> {
-    /// What they make, for errors.
+    /// The kind of thing that they make, for errors.
     what: &'static str,
     factories: BTreeMap<String, Factory<T>>,
 }

@@ -1,10 +1,10 @@
-//! What stands in the way of a process that may not use a file.
+//! The owner and mode of a file that this process may not use.
 
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-/// Says whose the file is, or, if that cannot be seen, whose the folder is that hides it.
+/// Names the owner and mode of the file, or, if they cannot be seen, of the folder that hides it.
 pub(crate) fn owner(path: &Path) -> Option<String> {
     let seen = path.ancestors().find_map(|path| Some((path, fs::metadata(path).ok()?)));
     let (path, it) = seen?;

@@ -24,7 +24,8 @@ pub enum Event {
 #[non_exhaustive]
 pub enum SyncReason {
     /// The publisher at this address is live for the first time, or has not answered in time and counts as one without
-    /// hellos ([`AddressState::NoHello`](crate::AddressState::NoHello)): read the store; its updates arrive from now on.
+    /// hellos ([`AddressState::NoHello`](crate::AddressState::NoHello)): read the store; its updates arrive from now
+    /// on.
     Connected {
         /// The listen address.
         address: Name,
@@ -124,26 +125,40 @@ impl SyncReason {
             _ => None,
         }
     }
+}
 
-    /// The reason in one word, for logs and scripts.
-    pub fn as_str(&self) -> &'static str {
-        match self {
-            SyncReason::Connected { .. } => "connected",
-            SyncReason::Reconnected { .. } => "reconnected",
-            SyncReason::AddressLost { .. } => "address-lost",
-            SyncReason::Cleared { .. } => "cleared",
-            SyncReason::Resubscribed { .. } => "resubscribed",
-            SyncReason::Gap { .. } => "gap",
-            SyncReason::Unproven { .. } => "unproven",
-            SyncReason::Restarted { .. } => "restarted",
-            SyncReason::Silence { .. } => "silence",
-            SyncReason::HellosMissed { .. } => "hellos-missed",
-            SyncReason::NoHellos => "no-hellos",
-            SyncReason::Overflow { .. } => "overflow",
-            SyncReason::Joined { .. } => "joined",
-            SyncReason::Requested => "requested",
+macro_rules! words {
+    ($($reason:ident: $word:literal),+ $(,)?) => {
+        impl SyncReason {
+            /// The words of all reasons.
+            #[cfg(feature = "metrics")]
+            pub(crate) const WORDS: &[&str] = &[$($word),+];
+
+            /// The reason in one word, for logs and scripts.
+            pub fn as_str(&self) -> &'static str {
+                match self {
+                    $(SyncReason::$reason { .. } => $word,)+
+                }
+            }
         }
-    }
+    };
+}
+
+words! {
+    Connected: "connected",
+    Reconnected: "reconnected",
+    AddressLost: "address-lost",
+    Cleared: "cleared",
+    Resubscribed: "resubscribed",
+    Gap: "gap",
+    Unproven: "unproven",
+    Restarted: "restarted",
+    Silence: "silence",
+    HellosMissed: "hellos-missed",
+    NoHellos: "no-hellos",
+    Overflow: "overflow",
+    Joined: "joined",
+    Requested: "requested",
 }
 
 impl fmt::Display for SyncReason {

@@ -31,7 +31,7 @@ pub(crate) struct Counts {
 }
 
 impl Histogram {
-    /// Adds a time, so many times.
+    /// Adds a time `count` times.
     pub(crate) fn record_many(&self, micros: u64, count: u64) {
         let micros = micros.min(LONGEST);
         let bucket = BOUNDS.partition_point(|bound| *bound < micros);

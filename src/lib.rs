@@ -122,6 +122,7 @@ pub mod codec;
 mod denied;
 #[cfg(feature = "metrics")]
 mod histogram;
+mod identity;
 #[cfg(any(feature = "redis-tls", feature = "zmq"))]
 mod stamp;
 pub mod table;

@@ -1,4 +1,4 @@
-//! What a subscriber filters by.
+//! Topics: the texts that subscribers filter by.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -50,6 +50,16 @@ impl Topic {
             ));
         }
         Ok(Topic(name))
+    }
+
+    /// Refuses a topic that is longer than the option `max_topic_bytes`.
+    pub(crate) fn check_length(&self, limit: usize) -> Result<()> {
+        let length = self.as_str().len();
+        if length <= limit {
+            return Ok(());
+        }
+        let context = format!("a topic of {length} bytes; max_topic_bytes is {limit}");
+        Err(Error::new(ErrorKind::InvalidInput, context))
     }
 
     /// The name.

@@ -54,15 +54,15 @@ pub trait Outbound: Send {
     fn send(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()>;
 
     /// True if updates of one topic that are sent close together may be joined to one payload, an array of maps, for
-    /// [`Outbound::send_joined`]. False where other receivers than this library's may be present, which understand one map
-    /// in a frame only. Default: false.
+    /// [`Outbound::send_joined`]. False where other receivers than this library's may be present, which understand one
+    /// map in a frame only. Default: false.
     fn takes_joined(&self) -> bool {
         false
     }
 
-    /// As [`Outbound::send`], for a payload that may be an array of maps. A driver that sees a receiver which understands one
-    /// map in a frame only, sends the maps one by one; after an error some of them may have been sent. Default:
-    /// [`Outbound::send`].
+    /// As [`Outbound::send`], for a payload that may be an array of maps. A driver that sees a receiver which
+    /// understands one map in a frame only, sends the maps one by one; after an error some of them may have been sent.
+    /// Default: [`Outbound::send`].
     fn send_joined(&mut self, topic: &[u8], payload: &[u8], timeout: Duration) -> Result<()> {
         self.send(topic, payload, timeout)
     }
@@ -104,8 +104,8 @@ pub trait Outbound: Send {
         Ok(None)
     }
 
-    /// Returns what ends the waits of this end, for a sender that is about to stop: once it was woken, the present send and
-    /// all later ones fail as soon as they would wait. `None` if a send never waits, or waits until its time limit
+    /// Returns what ends the waits of this end, for a sender that is about to stop: once it was woken, the present send
+    /// and all later ones fail as soon as they would wait. `None` if a send never waits, or waits until its time limit
     /// whatever happens. Asked once. Default: `None`.
     fn interrupt(&mut self) -> Result<Option<Arc<dyn Wake>>> {
         Ok(None)
@@ -128,7 +128,8 @@ pub trait Waiter: Send {
     fn wait(&mut self, timeout: Option<Duration>) -> Result<()>;
 }
 
-/// The receiving end; owned by one thread, which receives all the time: much of the work is done within [`Inbound::recv`].
+/// The receiving end; owned by one thread, which receives all the time: much of the work is done within
+/// [`Inbound::recv`].
 ///
 /// The driver makes a connection anew that ended for any reason, or could not be made, with pauses that grow and
 /// differ; it looks names up again, and tries each of their addresses. Before it reports [`Received::Connected`] it has
@@ -144,8 +145,8 @@ pub trait Inbound: Send {
     /// descriptors. The address is not known then, and may be connected again.
     fn connect(&mut self, address: &str) -> Result<()>;
 
-    /// Ends receiving from `address`, and drops all that is known of it: nothing is reported of it any more. One that is not
-    /// known is no error.
+    /// Ends receiving from `address`, and drops all that is known of it: nothing is reported of it any more. One that
+    /// is not known is no error.
     fn disconnect(&mut self, address: &str) -> Result<()>;
 
     /// Asks every address, present and future, for this topic. May deliver more; the subscriber compares exactly.
@@ -155,9 +156,9 @@ pub trait Inbound: Send {
     fn unsubscribe(&mut self, topic: &Topic) -> Result<()>;
 
     /// Asks for a proof that all that was subscribed before this call is in force at `address`; it comes as
-    /// [`Received::Answer`] with the same `probe`, behind everything that came from there before. A newer probe replaces an
-    /// older one of the same address, and a connection that ends takes the probe with it. Where a subscriber cannot ask, as
-    /// over a multicast, the next hello is the answer.
+    /// [`Received::Answer`] with the same `probe`, behind everything that came from there before. A newer probe
+    /// replaces an older one of the same address, and a connection that ends takes the probe with it. Where a
+    /// subscriber cannot ask, as over a multicast, the next hello is the answer.
     fn probe(&mut self, address: &str, probe: &Topic) -> Result<()>;
 
     /// Returns how many bytes have come from `address` at the level of the transport, on the present connection: a
@@ -169,8 +170,8 @@ pub trait Inbound: Send {
         None
     }
 
-    /// The next thing that happens: returns [`Received::Idle`] after `timeout` (`None`: never, zero: do not wait), and not
-    /// before.
+    /// The next thing that happens: returns [`Received::Idle`] after `timeout` (`None`: never, zero: do not wait), and
+    /// not before.
     ///
     /// Ready events are returned before anything is waited for, and no source starves another. Messages that have come
     /// on a connection are returned before its end is, except for those that the transport hands over late.

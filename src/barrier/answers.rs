@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::question::{Question, TABLE, TOPIC, is_question};
 use super::replicas::{Detail, REPLICAS};
 use crate::error::Result;
-use crate::publisher::new_epoch;
+use crate::identity::{host_name, new_epoch};
 use crate::registry::{Member, Registration, RegistryOptions, Watch};
 use crate::store::{Store, TableVersion};
 use crate::subscriber::{OwnTopic, Subscriber};
@@ -80,8 +80,7 @@ impl Answers {
         };
         let answers = Arc::new(Mutex::new(VecDeque::new()));
         let (told, about) = (Arc::clone(&answers), Arc::clone(&applied));
-        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let host = host.trim().to_owned();
+        let host = host_name();
         let renewal = move |member: &mut Member| {
             let detail = Detail {
                 host: host.clone(),

@@ -20,7 +20,7 @@ pub struct Registered {
     pub id: Name,
     /// The epoch of its run; later runs have higher ones.
     pub epoch: u64,
-    /// The name of its host; empty if it has none.
+    /// The name of its host; `host` if that has none.
     pub host: Name,
     /// The tables that it holds.
     pub tables: Vec<Name>,

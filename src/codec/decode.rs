@@ -38,7 +38,8 @@ impl Decoder {
     pub fn decode(&mut self, topic: &Topic, payload: &[u8], out: &mut Vec<Message>) -> crate::Result<()> {
         let before = out.len();
         let mut sink = Sink::new(topic, &mut self.received, before + MAX_UPDATES, out);
-        // In MessagePack a map, an array or a string begins above ASCII, so a payload that begins with ASCII can only be JSON.
+        // In MessagePack a map, an array or a string begins above ASCII, so a payload that begins with ASCII can only
+        // be JSON.
         let (format, decoded) = match payload.first() {
             None => ("payload", Err(Fault("payload", "empty"))),
             Some(0xa0..=0xbf | 0xc4..=0xc6 | 0xd9..=0xdb) => {

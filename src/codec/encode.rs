@@ -155,8 +155,8 @@ impl Encoder {
         self.wrap(start, buf);
     }
 
-    /// Makes a MessagePack string of what stands from `start` on, if the codec asks for one. A string of 8 bits' length is
-    /// younger than Dragonflow's first releases, so that the next longer one stands for it.
+    /// Makes a MessagePack string of what stands from `start` on, if the codec asks for one. A string of 8 bits' length
+    /// is younger than Dragonflow's first releases, so that the next longer one stands for it.
     fn wrap(&self, start: usize, buf: &mut Vec<u8>) {
         if self.codec != Codec::Dragonflow1 {
             return;

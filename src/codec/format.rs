@@ -14,8 +14,8 @@ pub enum Codec {
     /// `msgpack`: smaller and faster, and understood by Dragonflow processes.
     #[default]
     MessagePack,
-    /// `dragonflow-1`: JSON in a MessagePack string, for Dragonflow processes of up to mid-2016. Updates are never joined,
-    /// and a write and its update are never one step.
+    /// `dragonflow-1`: JSON in a MessagePack string, for Dragonflow processes of up to mid-2016. Updates are never
+    /// joined, and a write and its update are never one step.
     Dragonflow1,
 }
 

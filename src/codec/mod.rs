@@ -1,7 +1,7 @@
 //! The wire format of payloads: JSON, MessagePack, and JSON in a MessagePack string.
 //!
-//! A payload is one map, or an array of maps (a batch, in order), as JSON or as MessagePack; or a MessagePack string that
-//! holds that as JSON. A sender chooses with [`Codec`]; a receiver accepts all of these at any time.
+//! A payload is one map, or an array of maps (a batch, in order), as JSON or as MessagePack; or a MessagePack string
+//! that holds that as JSON. A sender chooses with [`Codec`]; a receiver accepts all of these at any time.
 //!
 //! | field | type | |
 //! |---|---|---|

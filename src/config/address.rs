@@ -150,8 +150,8 @@ pub(crate) fn shown(address: &str) -> String {
     }
 }
 
-/// The text, with three stars in place of everything before the last `@` of each address in it, and of parameters that may
-/// be passwords. The `@` that says that an address is bound stays.
+/// The text, with three stars in place of everything before the last `@` of each address in it, and of parameters that
+/// may be passwords. The `@` that says that an address is bound stays.
 pub(super) fn without_password(text: &str) -> String {
     let found = text.match_indices("://");
     let found = found.filter_map(|(at, colon)| Some((begin(text.get(..at)?)?, at + colon.len())));

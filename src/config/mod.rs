@@ -129,7 +129,8 @@ impl Config {
     /// Applies the options of a TOML file, as [`Config::load`] does, and returns the names of those that it sets.
     ///
     /// # Errors
-    /// [`ErrorKind::Io`] and [`ErrorKind::Config`] as [`Config::load`]; contradictions are left to [`Config::validate`].
+    /// [`ErrorKind::Io`] and [`ErrorKind::Config`] as [`Config::load`]; contradictions are left to
+    /// [`Config::validate`].
     pub fn apply_file(&mut self, file: &Path) -> Result<Vec<&'static str>> {
         let name = file.display().to_string();
         let text = std::fs::read_to_string(file).map_err(|e| {

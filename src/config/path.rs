@@ -3,8 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-/// Replaces a leading `~/` by the home, and `$NAME` and `${NAME}` by environment variables. Fails with the reason why this
-/// is no path, or cannot be expanded.
+/// Replaces a leading `~/` by the home, and `$NAME` and `${NAME}` by environment variables. Fails with the reason why
+/// this is no path, or cannot be expanded.
 pub(super) fn expand(text: &str, variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf, String> {
     let of = |name: &str| variable(name).ok_or_else(|| format!("{name} is not set"));
     let unnamed = || "no name follows a $".to_owned();

@@ -106,8 +106,8 @@ fn is_master_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(is_allowed)
 }
 
-/// The address that a list means: of hosts, of one address whose hosts are several items, or of addresses that differ in
-/// their hosts alone. Otherwise returns what is expected.
+/// The address that a list means: of hosts, of one address whose hosts are several items, or of addresses that differ
+/// in their hosts alone. Otherwise returns what is expected.
 pub(super) fn joined(items: &[String], tls: bool) -> Result<String, Cow<'static, str>> {
     let text = items.join(",");
     let text = match text.contains("://") {

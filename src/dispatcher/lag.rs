@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::histogram::Histogram;
 use crate::update::{DbUpdate, now_micros};
 
-/// In a burst, one of so many updates is measured and stands for all of them, since the system's clock costs as much as a
-/// quick callback.
+/// In a burst one update of this number is measured and stands for all of them, since the system's clock costs as much
+/// as a quick callback.
 const EACH: u64 = 16;
 
 /// The times from send to callback of all updates from its creation on.

@@ -14,9 +14,6 @@ use crate::thread::deadline;
 use crate::transport::{Driver, Inbound, Outbound, Received, Wake};
 use crate::update::Topic;
 
-/// Number of frames that a receiving end holds before senders wait. Default of [`MemoryDriver::new`].
-pub const DEFAULT_CAPACITY: usize = 65_536;
-
 /// The in-process driver; its alias is `memory`.
 ///
 /// An address is any text, for example `memory://network`. Only ends of the same `MemoryDriver` (or a clone) reach each
@@ -77,6 +74,9 @@ impl Incoming {
     }
 }
 
+/// The default of [`MemoryDriver::capacity`].
+const CAPACITY: usize = 65_536;
+
 impl MemoryDriver {
     /// Creates a driver with a broker of its own, whose publishers use this address.
     ///
@@ -91,7 +91,7 @@ impl MemoryDriver {
         MemoryDriver {
             world: Arc::default(),
             publish: publish.into(),
-            capacity: DEFAULT_CAPACITY,
+            capacity: CAPACITY,
         }
     }
 
@@ -110,7 +110,7 @@ impl MemoryDriver {
         Ok(driver)
     }
 
-    /// Sets the number of frames that a receiving end holds before senders wait.
+    /// Sets the number of frames that a receiving end holds before senders wait. Default: 65,536.
     #[must_use]
     pub fn capacity(mut self, frames: usize) -> MemoryDriver {
         self.capacity = frames.max(1);

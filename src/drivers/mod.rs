@@ -75,8 +75,8 @@ impl Drivers {
     /// Returns the driver between hosts, which the option `pub_sub_driver` names.
     ///
     /// # Errors
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if there is no driver of this alias, and the driver's error for its
-    /// options.
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) if there is no driver of this alias, and the driver's error for
+    /// its options.
     pub fn network(&self, config: &Config) -> Result<Arc<dyn Driver>> {
         self.0.open("pub_sub_driver", &config.pub_sub_driver, config)
     }

@@ -31,8 +31,10 @@ pub(super) struct Docket {
     /// The number of tries of all notifiers.
     tries: usize,
     waiting: Waiting,
-    /// The numbers of events that wait, and of those that are claimed, or about to be, but not begun.
-    counts: (usize, usize),
+    /// The number of events that wait.
+    unclaimed: usize,
+    /// The number of events that are claimed, or about to be, but not begun.
+    ahead: usize,
     /// Work for the next step, and for the current one.
     next: Bundle,
     current: Bundle,
@@ -119,7 +121,8 @@ impl Docket {
             notifiers: HashMap::new(),
             tries: 0,
             waiting: Waiting::default(),
-            counts: (0, 0),
+            unclaimed: 0,
+            ahead: 0,
             next: Bundle::default(),
             current: Bundle::default(),
             step_due: None,
@@ -199,7 +202,7 @@ impl Docket {
             return self.answer(id, attempt, EventState::Back, None, now);
         }
         self.waiting.push(id.clone(), update.priority);
-        self.counts.0 += 1;
+        self.unclaimed += 1;
         self.step_due.get_or_insert(now + GATHER);
         self.bytes += bytes;
         let event = Event {
@@ -257,7 +260,7 @@ impl Docket {
                 return None;
             }
         };
-        self.counts.1 -= 1;
+        self.ahead -= 1;
         self.bytes -= std::mem::take(&mut event.bytes);
         if !is_held {
             self.stats.dropped += 1;
@@ -298,7 +301,7 @@ impl Docket {
     /// Forgets an event that waits or is done, without an answer.
     fn forget(&mut self, id: &EventId) {
         if let Some(event) = self.remove(id) {
-            self.counts.0 -= usize::from(matches!(event.phase, Phase::Waiting(_)));
+            self.unclaimed -= usize::from(matches!(event.phase, Phase::Waiting(_)));
         }
     }
 
@@ -352,7 +355,7 @@ impl Docket {
 
     /// The number of events that have not begun.
     pub(super) fn load(&self) -> usize {
-        self.counts.0 + self.counts.1
+        self.unclaimed + self.ahead
     }
 
     /// The topic of the current run.

@@ -1,4 +1,4 @@
-//! What listeners and notifiers count, for metrics.
+//! The counters of listeners and notifiers, for metrics.
 
 use std::sync::{Arc, Weak};
 

@@ -11,7 +11,7 @@ use super::options::ListenerOptions;
 use super::tables::LISTENERS;
 use crate::dispatcher::{DispatcherHandle, Guard};
 use crate::error::Result;
-use crate::publisher::new_epoch;
+use crate::identity::new_epoch;
 use crate::registry::{Load, Member, Registration};
 use crate::store::Store;
 use crate::subscriber::{OwnTopic, Subscriber};

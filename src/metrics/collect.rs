@@ -16,6 +16,7 @@ use crate::dispatcher::DispatcherHandle;
 #[cfg(feature = "zmq")]
 use crate::drivers::accepted;
 use crate::error::{ErrorCounts, REPORTED};
+use crate::event::SyncReason;
 use crate::listener::{Latency, ListenerStats, NotifierStats};
 use crate::node::Running;
 use crate::publisher::Publisher;
@@ -31,24 +32,6 @@ const MAX_TOPICS: usize = 100;
 
 /// The percentiles that are given of ages.
 const PERCENTILES: [(&str, f64); 3] = [("50", 0.5), ("90", 0.9), ("99", 0.99)];
-
-/// The reasons of sync events.
-const SYNC_REASONS: [&str; 14] = [
-    "connected",
-    "reconnected",
-    "address-lost",
-    "cleared",
-    "resubscribed",
-    "gap",
-    "unproven",
-    "restarted",
-    "silence",
-    "hellos-missed",
-    "no-hellos",
-    "overflow",
-    "joined",
-    "requested",
-];
 
 /// When the first metrics of the process were made, in seconds since 1970.
 pub(super) static START: LazyLock<f64> = LazyLock::new(|| {
@@ -106,7 +89,7 @@ fn of_parts(running: &mut Running, samples: &mut Samples) {
     }
     if let Some(syncs) = running.syncs() {
         // A counter that begins at 1 shows no increase.
-        let mut counts: BTreeMap<&str, u64> = SYNC_REASONS.into_iter().map(|reason| (reason, 0)).collect();
+        let mut counts: BTreeMap<&str, u64> = SyncReason::WORDS.iter().map(|word| (*word, 0)).collect();
         counts.extend(syncs);
         for (reason, count) in counts {
             samples.count(&SYNC_EVENTS, &[reason], count);
@@ -221,28 +204,29 @@ fn of_monitors(running: &Running, samples: &mut Samples) {
 }
 
 fn of_replicas(replicas: &[Outline], gone: Option<ReplicaStats>, samples: &mut Samples) {
-    let gone = gone.map(|stats| (stats, true));
-    let all: Vec<(ReplicaStats, bool)> = replicas.iter().map(Outline::stats).chain(gone).collect();
-    if all.is_empty() {
+    if replicas.is_empty() && gone.is_none() {
         return;
     }
-    let sum = |count: fn(&ReplicaStats) -> u64| all.iter().map(|(stats, _)| count(stats)).sum::<u64>();
-    let is_synced = all.iter().all(|(_, is_synced)| *is_synced);
-    samples.gauge(&REPLICA_ROWS, &[], sum(|stats| stats.rows) as f64);
-    samples.gauge(&REPLICA_MALFORMED, &[], sum(|stats| stats.malformed) as f64);
-    samples.gauge(&REPLICA_SYNCED, &[], f64::from(u8::from(is_synced)));
-    samples.count(&REPLICA_UPDATES, &["applied"], sum(|stats| stats.applied));
-    samples.count(&REPLICA_UPDATES, &["old"], sum(|stats| stats.old));
-    samples.count(&REPLICA_UPDATES, &["unversioned"], sum(|stats| stats.unversioned));
-    samples.count(&REPLICA_CHECKS, &[], sum(|stats| stats.checks));
-    samples.count(&REPLICA_RESYNCS, &["catch-up"], sum(|stats| stats.catch_ups));
-    samples.count(&REPLICA_RESYNCS, &["listing"], sum(|stats| stats.listings));
-    samples.count(&REPLICA_RESYNC_ROWS, &["catch-up"], sum(|stats| stats.changes));
-    samples.count(&REPLICA_RESYNC_ROWS, &["listing"], sum(|stats| stats.listed));
-    samples.count(&REPLICA_READ_BYTES, &[], sum(|stats| stats.read_bytes));
-    samples.count(&REPLICA_WENT_BACK, &[], sum(|stats| stats.went_back));
-    samples.count(&REPLICA_FAILURES, &[], sum(|stats| stats.failures));
-    samples.count(&REPLICA_DIFFERENCES, &[], sum(|stats| stats.differences));
+    let (mut total, mut are_synced) = (gone.unwrap_or_default(), true);
+    for (stats, is_synced) in replicas.iter().map(Outline::stats) {
+        total.add(&stats);
+        are_synced &= is_synced;
+    }
+    samples.gauge(&REPLICA_ROWS, &[], total.rows as f64);
+    samples.gauge(&REPLICA_MALFORMED, &[], total.malformed as f64);
+    samples.gauge(&REPLICA_SYNCED, &[], f64::from(u8::from(are_synced)));
+    samples.count(&REPLICA_UPDATES, &["applied"], total.applied);
+    samples.count(&REPLICA_UPDATES, &["old"], total.old);
+    samples.count(&REPLICA_UPDATES, &["unversioned"], total.unversioned);
+    samples.count(&REPLICA_CHECKS, &[], total.checks);
+    samples.count(&REPLICA_RESYNCS, &["catch-up"], total.catch_ups);
+    samples.count(&REPLICA_RESYNCS, &["listing"], total.listings);
+    samples.count(&REPLICA_RESYNC_ROWS, &["catch-up"], total.changes);
+    samples.count(&REPLICA_RESYNC_ROWS, &["listing"], total.listed);
+    samples.count(&REPLICA_READ_BYTES, &[], total.read_bytes);
+    samples.count(&REPLICA_WENT_BACK, &[], total.went_back);
+    samples.count(&REPLICA_FAILURES, &[], total.failures);
+    samples.count(&REPLICA_DIFFERENCES, &[], total.differences);
 }
 
 /// Positions and staleness. Of two replicas with one topic the worse counts.

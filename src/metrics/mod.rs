@@ -71,13 +71,13 @@ impl Metrics {
         text
     }
 
-    /// Serves the metrics at this address over HTTP, on a thread of its own, until the server is dropped. The address is
-    /// `host:port`; a port alone, or `:port`, is on loopback. Anyone who can connect can read the metrics.
+    /// Serves the metrics at this address over HTTP, on a thread of its own, until the server is dropped. The address
+    /// is `host:port`; a port alone, or `:port`, is on loopback. Anyone who can connect can read the metrics.
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind::InvalidInput) for an address of another form,
-    /// [`ErrorKind::AddressInUse`](crate::ErrorKind::AddressInUse), [`ErrorKind::Denied`](crate::ErrorKind::Denied) for a
-    /// port that needs rights, and [`ErrorKind::Io`](crate::ErrorKind::Io).
+    /// [`ErrorKind::AddressInUse`](crate::ErrorKind::AddressInUse), [`ErrorKind::Denied`](crate::ErrorKind::Denied) for
+    /// a port that needs rights, and [`ErrorKind::Io`](crate::ErrorKind::Io).
     pub fn serve(&self, address: &str) -> Result<MetricsServer> {
         let metrics = self.clone();
         MetricsServer::start(move || metrics.encode(), address)

@@ -22,8 +22,8 @@
 //! writes, is the truth: the next poll publishes its present state. Versions then begin anew, so the monitor also skips
 //! a number on each topic on which it has published; programs that rely on versions then read the store. Rows are
 //! compared by version, topic, and a 32-bit sum of the value. If a store without
-//! [`TableVersion::tip`](crate::store::TableVersion::tip) loses its last writes and receives just as many others between
-//! two polls, this shows only with the next write of the table.
+//! [`TableVersion::tip`](crate::store::TableVersion::tip) loses its last writes and receives just as many others
+//! between two polls, this shows only with the next write of the table.
 
 mod options;
 mod told;

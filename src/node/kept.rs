@@ -61,18 +61,7 @@ impl Look for Outline {
     }
 
     fn add(total: &mut ReplicaStats, other: ReplicaStats) {
-        total.applied += other.applied;
-        total.old += other.old;
-        total.unversioned += other.unversioned;
-        total.checks += other.checks;
-        total.catch_ups += other.catch_ups;
-        total.changes += other.changes;
-        total.listings += other.listings;
-        total.listed += other.listed;
-        total.read_bytes += other.read_bytes;
-        total.went_back += other.went_back;
-        total.failures += other.failures;
-        total.differences += other.differences;
+        total.add(&other);
     }
 }
 

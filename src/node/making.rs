@@ -9,8 +9,9 @@ use super::parts::Parts;
 use crate::database::Database;
 use crate::dispatcher::{Dispatcher, DispatcherOptions};
 use crate::error::Result;
+use crate::identity::host_name;
 use crate::monitor::{Monitor, MonitorOptions};
-use crate::publisher::{Publisher, PublisherOptions, host_name};
+use crate::publisher::{Publisher, PublisherOptions};
 use crate::registry::{Discovery, Member, PUBLISHERS, Registration};
 use crate::service::{Service, ServiceOptions};
 use crate::store::Store;
@@ -157,8 +158,8 @@ impl Node {
     }
 
     /// Starts a monitor for each table of `monitor_tables`, all with one publisher. Their memory is stored under
-    /// `publisher_id`, or, if that is empty, the socket of the publisher service, and in a store that hosts share also the
-    /// host's name.
+    /// `publisher_id`, or, if that is empty, the socket of the publisher service, and in a store that hosts share also
+    /// the host's name.
     fn begin_monitors(&self, multiproc: &dyn Driver) -> Result<()> {
         let config = &self.config;
         if config.monitor_tables.is_empty() {

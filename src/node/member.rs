@@ -1,7 +1,7 @@
 //! A publisher's row in the registry.
 
 use crate::config::{Config, join_key, split_key};
-use crate::publisher::{host_name, new_epoch};
+use crate::identity::{host_name, new_epoch};
 use crate::registry::Member;
 
 /// The row of the publisher that is bound at this address: under the id `publisher_id`, or, if that is empty, the

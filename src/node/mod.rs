@@ -60,9 +60,9 @@ pub(crate) use running::Running;
 ///
 /// Each part is created on first use and shared from then on, except replicas, listeners and notifiers: each call makes
 /// another one, which is the caller's. Dropping the node stops its parts in the right order: first the subscriber, then
-/// the callbacks, and then the publisher, which sends a goodbye, or the service. A publisher, database or store that the
-/// program still holds stays open until it is dropped. Drop replicas, listeners and notifiers before the node: without
-/// its subscriber and dispatcher they receive nothing more.
+/// the callbacks, and then the publisher, which sends a goodbye, or the service. A publisher, database or store that
+/// the program still holds stays open until it is dropped. Drop replicas, listeners and notifiers before the node:
+/// without its subscriber and dispatcher they receive nothing more.
 ///
 /// Parts are made by one thread at a time. A factory that is called then may ask the node, on its own thread, for parts
 /// that do not need what it makes.
@@ -240,8 +240,8 @@ impl Node {
         &self.running
     }
 
-    /// Stops all parts, as dropping the node does. A part that is asked for again is made anew; a driver or store that the
-    /// node was built with stays.
+    /// Stops all parts, as dropping the node does. A part that is asked for again is made anew; a driver or store that
+    /// the node was built with stays.
     pub fn stop(&self) {
         let making = self.making.lock();
         let parts = std::mem::take(&mut *self.parts.lock());

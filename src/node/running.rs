@@ -26,7 +26,7 @@ type Counters<T> = Box<dyn Fn() -> Option<T> + Send + Sync>;
 /// The program's code may be dropped with a replica, so replicas are looked at without the lock of this.
 #[derive(Default)]
 pub(crate) struct Running {
-    /// What is counted for metrics alone; `None` until they are asked for.
+    /// The counts for metrics alone; `None` until they are asked for.
     measured: Option<Measured>,
     pub(crate) subscriber: Option<Arc<Subscriber>>,
     pub(crate) dispatcher: Option<DispatcherHandle>,

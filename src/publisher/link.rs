@@ -49,8 +49,8 @@ pub(crate) struct LinkOptions {
 /// How long gathered updates may wait for the transport when the publisher stops.
 const LAST_CHANCE: Duration = Duration::from_millis(500);
 
-/// The keeper holds the lock for moments, for a hello or an answer: an update is not refused for that, whatever its time
-/// limit.
+/// The keeper holds the lock for moments, for a hello or an answer: an update is not refused for that, whatever its
+/// time limit.
 const HOLD: Duration = Duration::from_millis(20);
 
 impl Link {

@@ -2,7 +2,6 @@
 
 mod burst;
 mod crowd;
-mod identity;
 mod keeper;
 mod link;
 mod numbers;
@@ -16,17 +15,16 @@ use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
 use crate::clock;
-use crate::codec::{Batch, Encoder, MAX_ACTION_BYTES, MAX_UPDATES};
+use crate::codec::{Batch, Encoder, MAX_ACTION_BYTES, MAX_ID_BYTES, MAX_UPDATES};
 use crate::counter::Counter;
 use crate::error::{Error, ErrorKind, Result};
+use crate::identity::{new_epoch, unique_id};
 use crate::store::{Announcement, Written};
 use crate::thread;
 use crate::transport::{Driver, partly_sent};
 use crate::update::{DbUpdate, Name, Topic};
 
 pub(crate) use crowd::Crowd;
-use identity::check_id;
-pub(crate) use identity::{host_name, new_epoch, unique_id};
 pub(crate) use link::{Link, LinkOptions};
 pub use options::{PublisherOptions, PublisherStats};
 
@@ -84,8 +82,8 @@ impl Publisher {
     /// A burst begins after eight calls in a row, each within 20 microseconds of the end of the one before. In a burst
     /// the call returns as soon as the update is accepted, and the update is sent with others of its topic, at most 250
     /// microseconds later if the transport takes it. If that fails, its number stays used, so that subscribers find it
-    /// missing; it is counted as [`lost`](PublisherStats::lost), and the hook is called. The value `never` of the option
-    /// `join_frames` turns bursts off.
+    /// missing; it is counted as [`lost`](PublisherStats::lost), and the hook is called. The value `never` of the
+    /// option `join_frames` turns bursts off.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if the transport did not take the update within the option `send_timeout`,
@@ -110,7 +108,7 @@ impl Publisher {
 
     fn send_one(&self, topic: &Topic, update: &DbUpdate, timeout: Duration, buf: &mut Vec<u8>) -> Result<()> {
         self.check_update(update)?;
-        self.check_topic(topic)?;
+        topic.check_length(self.options.max_topic_bytes)?;
         buf.clear();
         buf.shrink_to(MAX_SCRATCH);
         self.encoder.begin(update, topic, buf);
@@ -199,7 +197,7 @@ impl Publisher {
     }
 
     fn send_all(&self, topic: &Topic, batch: &Batch) -> Result<()> {
-        self.check_topic(topic)?;
+        topic.check_length(self.options.max_topic_bytes)?;
         let mut turn = self.link.turn(self.options.send_timeout)?;
         turn.flush();
         let (mut slot, outbound, left) = turn.slot(topic);
@@ -217,7 +215,7 @@ impl Publisher {
     /// Checks that an update sent on this topic is within the limits.
     pub(crate) fn check(&self, topic: &Topic, update: &DbUpdate) -> Result<()> {
         self.check_update(update)?;
-        self.check_topic(topic)?;
+        topic.check_length(self.options.max_topic_bytes)?;
         let mut buf = Vec::new();
         self.encoder.begin(update, topic, &mut buf);
         // Upper bound of the timestamp, the number and the idle time.
@@ -252,7 +250,7 @@ impl Publisher {
         write: impl FnOnce(&Announcement<'_>) -> Result<Written>,
     ) -> Result<Written> {
         self.check_update(update)?;
-        self.check_topic(topic)?;
+        topic.check_length(self.options.max_topic_bytes)?;
         let mut buf = Vec::new();
         let hole = self.encoder.begin_without_version(update, topic, &mut buf);
         let written = self.store(topic, update.timestamp, buf, hole, write);
@@ -297,15 +295,6 @@ impl Publisher {
         let written = slot.settle(1, now, written)?;
         turn.end(now);
         Ok(written)
-    }
-
-    fn check_topic(&self, topic: &Topic) -> Result<()> {
-        let (length, limit) = (topic.as_str().len(), self.options.max_topic_bytes);
-        if length > limit {
-            let context = format!("a topic of {length} bytes; max_topic_bytes is {limit}");
-            return Err(Error::new(ErrorKind::InvalidInput, context));
-        }
-        Ok(())
     }
 
     fn check_size(&self, length: usize) -> Result<()> {
@@ -375,4 +364,15 @@ impl Drop for Publisher {
     fn drop(&mut self) {
         self.link.say_goodbye();
     }
+}
+
+/// Refuses an id that receivers would reject.
+fn check_id(id: &str) -> Result<()> {
+    let length = id.len();
+    if length <= MAX_ID_BYTES {
+        return Ok(());
+    }
+    let begin: String = id.chars().take(40).collect();
+    let context = format!("option publisher_id: expected at most {MAX_ID_BYTES} bytes, got {length}: {begin:?}...");
+    Err(Error::new(ErrorKind::Config, context))
 }

@@ -63,7 +63,7 @@ enum Kind {
     Address,
 }
 
-/// What a kind uses of its limit.
+/// The part of its limit that a kind uses.
 #[derive(Debug, Default)]
 struct Share {
     used: Limit,

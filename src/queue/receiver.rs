@@ -72,12 +72,6 @@ impl QueueReceiver {
         self.next(|| now, true)
     }
 
-    /// Returns the next sync event, if any, for a program that handles sync events beside updates. There are no turns
-    /// in that case, but [`SyncReason::Overflow`] waits as always.
-    pub fn pop_sync(&mut self, now: Instant) -> Option<SyncReason> {
-        self.next_sync(|| now)
-    }
-
     /// Releases a row.
     pub fn release(&mut self, table: &Name, key: &Name) {
         self.heap.release(table, key);

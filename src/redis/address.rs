@@ -10,8 +10,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 use super::node::Node;
 
-/// Some servers of a Redis, with user and password; they name the others of a cluster. Or some Sentinels, which name the
-/// server. The text form shows no password.
+/// Some servers of a Redis, with user and password; they name the others of a cluster. Or some Sentinels, which name
+/// the server. The text form shows no password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Servers {
     pub(crate) tls: bool,

@@ -32,7 +32,7 @@ pub(super) fn kind_of(why: &ServerError) -> ErrorKind {
     }
 }
 
-/// A server cuts what it quotes: so many characters of a password are hidden like the whole.
+/// The number of characters of a password that are hidden like the whole, since a server cuts what it quotes.
 const TELLING: usize = 4;
 
 /// The text, with three stars in place of the password and of each piece that it begins with.

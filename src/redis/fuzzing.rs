@@ -16,7 +16,8 @@ use crate::config::Secret;
 /// A larger payload of a message is skipped.
 const LIMIT: usize = 1 << 10;
 
-/// The input of a connection: the first byte says how it is cut into pieces, and whether it is of subscriptions in RESP2.
+/// The input of a connection: the first byte says how it is cut into pieces, and whether it is of subscriptions in
+/// RESP2.
 pub(crate) fn replies(data: &[u8]) {
     let Some((step, input)) = data.split_first() else {
         return;

@@ -173,8 +173,8 @@ fn is_default(user: &str) -> bool {
     matches!(user, "" | "default")
 }
 
-/// True if the server, or a proxy before it, may refuse `HELLO` because it does not know that, or RESP3. Each has words of
-/// its own for it, and some want a login first.
+/// True if the server, or a proxy before it, may refuse `HELLO` because it does not know that, or RESP3. Each has words
+/// of its own for it, and some want a login first.
 fn may_be_unknown(why: &ServerError, has_login: bool) -> bool {
     let details = why.details().unwrap_or_default();
     match why.code() {

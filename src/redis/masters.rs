@@ -53,8 +53,8 @@ impl Masters {
     /// The master. The Sentinels are asked if it is not known, or was doubted.
     ///
     /// # Errors
-    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`] if no Sentinel names it, [`ErrorKind::Denied`] if all refuse
-    /// the login.
+    /// [`ErrorKind::Unavailable`] or [`ErrorKind::Timeout`] if no Sentinel names it, [`ErrorKind::Denied`] if all
+    /// refuse the login.
     pub(crate) fn master(&self, limit: Limit<'_>) -> Result<Arc<Master>> {
         let master = self.threads()?.watch.master(limit);
         master.map_err(|e| e.context(format!("no master at {}", self.0.servers)))

@@ -14,8 +14,8 @@ pub struct RedisOptions {
     pub user: String,
     /// The password. Default: none.
     pub password: Secret,
-    /// TLS for the master that Sentinels name, if their address is not `rediss-sentinel`, which means TLS for all. Other
-    /// addresses have a scheme for it. Default: false.
+    /// TLS for the master that Sentinels name, if their address is not `rediss-sentinel`, which means TLS for all.
+    /// Other addresses have a scheme for it. Default: false.
     pub tls: bool,
     /// The certificate authorities of servers, as a PEM file. Default: empty, which means the system's.
     pub tls_ca: PathBuf,

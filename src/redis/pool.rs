@@ -146,8 +146,8 @@ impl Pool {
         Ok(vec![(0, node)])
     }
 
-    /// Notes from time to time, while the caller has a connection, that another one of several single servers has become
-    /// a master as well.
+    /// Notes from time to time, while the caller has a connection, that another one of several single servers has
+    /// become a master as well.
     fn check_alone(&self, pooled: &mut Pooled, limit: Limit<'_>) -> Result<()> {
         let start = Instant::now();
         let interval = self.options.heartbeat_interval;

@@ -90,7 +90,7 @@ impl Client {
         }
     }
 
-    /// Makes a request at a server, whoever has which slot.
+    /// Makes a request at this server, whichever slots it has.
     fn ask(&self, node: &Node, command: &Cmd, limit: Limit<'_>) -> Result<Value> {
         let mut missed = unexpected();
         for place in self.0.places(node, None) {

@@ -9,7 +9,7 @@ use super::conn::Conn;
 use super::node::Node;
 use super::stream::Limit;
 
-/// What a Sentinel says of a master.
+/// The master as a Sentinel names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Configuration {
     /// Raised by every failover.

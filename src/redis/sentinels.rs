@@ -1,4 +1,4 @@
-//! What all Sentinels of a master say together. Pure: no connections, threads or clock.
+//! The joint answer of all Sentinels of a master. Pure: no connections, threads or clock.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use super::sentinel::Configuration;
 pub(super) struct Sentinels {
     answers: Vec<Answer>,
     known: Option<Configuration>,
-    /// What a majority says instead of the known configuration, and since when.
+    /// The configuration that a majority names instead of the known one, and since when.
     older: Option<(Configuration, Instant)>,
     /// The masters that are named in one epoch, none by a majority.
     disputed: Vec<Node>,

@@ -83,8 +83,8 @@ impl Tls {
         session.map(Session).map_err(io::Error::other)
     }
 
-    /// The configuration, made anew if a file was renewed. While that fails, as between the renewal of a certificate and
-    /// that of its key, it stays as it is.
+    /// The configuration, made anew if a file was renewed. While that fails, as between the renewal of a certificate
+    /// and that of its key, it stays as it is.
     fn config(&self) -> Arc<ClientConfig> {
         let Inner { files, state } = &*self.0;
         let mut state = state.lock();

@@ -1,4 +1,4 @@
-//! Who is trusted over TLS: servers whose certificate an authority has signed, or which is itself among the trusted.
+//! Trust in servers over TLS: an authority has signed their certificate, or it is itself among the trusted ones.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureSc
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The rules of WebPKI, and beside them the ones of OpenSSL, which redis-cli uses: a server's own certificate may be the
-/// trusted one.
+/// The rules of WebPKI, and beside them the ones of OpenSSL, which redis-cli uses: a server's own certificate may be
+/// the trusted one.
 #[derive(Debug)]
 pub(super) struct Trust {
     authorities: Arc<WebPkiServerVerifier>,

@@ -1,4 +1,4 @@
-//! What the Sentinels' threads have found out together, for all that use the master.
+//! The findings of the Sentinels' threads, shared by all parts that use the master.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;
@@ -16,7 +16,7 @@ use super::sentinel::Configuration;
 use super::sentinels::{Sentinels, Verdict};
 use super::stream::{self, Limit};
 
-/// What is known of the master, and the questions about it.
+/// The known master, and the questions about it.
 pub(super) struct Watch {
     /// The Sentinels' address, for logs.
     address: String,

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 
-use super::options::{ReplicaOptions, ReplicaStats};
+use super::options::ReplicaOptions;
 use super::part::Part;
 use super::reader::Parts;
 use super::signal::Signal;
+use super::stats::ReplicaStats;
 use super::table::ReplicaTable;
 use super::typed::{Decode, Typed};
 use super::verify::{self, Difference};
@@ -39,7 +40,7 @@ pub(super) struct Holdings {
     pub(super) signal: Arc<Signal>,
     /// Set at the end, for tables that are no longer held, too.
     pub(super) ended: Arc<AtomicBool>,
-    /// What is counted of no table, or of one that is no longer held; in the end, everything.
+    /// The counts of no table, and of those that are no longer held; in the end, all.
     pub(super) counted: Arc<Mutex<ReplicaStats>>,
 }
 

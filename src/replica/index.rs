@@ -69,7 +69,7 @@ impl<T: Send + Sync + 'static, K: Ord + Clone + Send + Sync + 'static> Index<T, 
     }
 }
 
-/// What was taken out of an index.
+/// The keys and rows taken out of an index.
 type Gone<T, K> = (Vec<K>, Vec<Arc<Entry<T>>>);
 
 impl<T, K: Ord + Clone> Rows<T, K> {

@@ -154,7 +154,8 @@ impl<R: Keyed> Map<R> {
         self.insert_over(item, note, |_| true).unwrap_or_default()
     }
 
-    /// As [`Map::insert`], if there is no item with this key or it `gives_way`; otherwise returns the new one as an error.
+    /// As [`Map::insert`], if there is no item with this key or it `gives_way`; otherwise returns the new one as an
+    /// error.
     pub(super) fn insert_over(
         &mut self,
         item: Arc<R>,

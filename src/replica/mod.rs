@@ -55,6 +55,7 @@ mod part;
 mod reader;
 mod row;
 mod signal;
+mod stats;
 mod table;
 mod telling;
 mod typed;
@@ -71,10 +72,11 @@ use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 pub use index::Index;
-pub use options::{ReplicaOptions, ReplicaStats};
+pub use options::ReplicaOptions;
 #[cfg(feature = "metrics")]
 pub(crate) use outline::Outline;
 pub use row::{MalformedRow, RowChange};
+pub use stats::ReplicaStats;
 pub use table::{ReplicaTable, Snapshot};
 pub use verify::Difference;
 

@@ -1,9 +1,9 @@
-//! The options and counters of a replica.
+//! The options of a replica.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::core::{Counts, Times};
+use super::core::Times;
 use crate::error::ErrorHook;
 use crate::registry::RegistryOptions;
 use crate::update::{Name, Topic};
@@ -72,54 +72,5 @@ impl fmt::Debug for ReplicaOptions {
             .field("registry", &self.registry)
             .field("hook", &self.hook.as_ref().map(|_| ".."))
             .finish()
-    }
-}
-
-/// The counters of a replica, summed over its tables.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ReplicaStats {
-    /// Rows held now.
-    pub rows: u64,
-    /// Those of [`ReplicaStats::rows`] that do not decode.
-    pub malformed: u64,
-    /// Updates that changed a row.
-    pub applied: u64,
-    /// Updates that were older than the held state.
-    pub old: u64,
-    /// Updates without a version, whose row was read.
-    pub unversioned: u64,
-    /// Requests for the last versions of the topics of a table.
-    pub checks: u64,
-    /// Reads of the changes of a topic since its position.
-    pub catch_ups: u64,
-    /// Rows and deletes read in [`ReplicaStats::catch_ups`].
-    pub changes: u64,
-    /// Reads of all rows of a topic.
-    pub listings: u64,
-    /// Rows read in [`ReplicaStats::listings`].
-    pub listed: u64,
-    /// Keys and values read from the store, in bytes.
-    pub read_bytes: u64,
-    /// Times the store went back to an earlier state.
-    pub went_back: u64,
-    /// Failed reads of the store.
-    pub failures: u64,
-    /// Differences found by comparisons with the store, each a bug of the library or a store that went back unnoticed.
-    pub differences: u64,
-}
-
-impl ReplicaStats {
-    pub(super) fn add(&mut self, counts: &Counts) {
-        self.applied += counts.applied;
-        self.old += counts.old;
-        self.unversioned += counts.unversioned;
-        self.checks += counts.checks;
-        self.catch_ups += counts.catch_ups;
-        self.changes += counts.changes;
-        self.listings += counts.listings;
-        self.listed += counts.listed;
-        self.went_back += counts.went_back;
-        self.failures += counts.failures;
     }
 }

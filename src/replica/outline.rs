@@ -1,4 +1,4 @@
-//! How a replica stands, for metrics.
+//! The state of a replica, for metrics.
 
 use std::sync::{Arc, Weak};
 
@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use super::core::OnTopic;
 use super::holdings::Holdings;
-use super::options::ReplicaStats;
+use super::stats::ReplicaStats;
 use crate::update::Name;
 
 /// Looks at a replica, which it does not keep alive.

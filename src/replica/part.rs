@@ -6,7 +6,7 @@ use std::time::Instant;
 #[cfg(feature = "metrics")]
 use super::core::OnTopic;
 use super::core::{Base, Read};
-use super::options::ReplicaStats;
+use super::stats::ReplicaStats;
 use crate::error::Error;
 use crate::store::{Row, StoredChange, TableVersion};
 use crate::update::{Name, Topic};

@@ -16,7 +16,7 @@ use crate::table::Entry;
 /// The most rows reported to a new handler in one job; other jobs run in between.
 const TOLD_AT_ONCE: usize = 256;
 
-/// What follows from a change, without the table's lock.
+/// The consequences of a change, without the table's lock.
 pub(super) struct Merged<T> {
     /// The row, if it does not decode.
     malformed: Option<Arc<MalformedRow>>,

@@ -1,4 +1,4 @@
-//! What a service does not pass on: reported by count and kind, now and then, since others decide how much it is.
+//! Messages that a service does not pass on, reported by count and kind from time to time: their number is up to peers.
 
 use std::time::{Duration, Instant};
 

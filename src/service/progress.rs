@@ -1,4 +1,4 @@
-//! Whether the send in progress is within its time limit: watched from outside, so that sending needs no clock.
+//! The time of the send in progress, watched from outside, so that sending needs no clock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ impl Drop for Sending<'_> {
     }
 }
 
-/// What a send may take beyond its time limit.
+/// The time that a send may take beyond its limit.
 const SLACK: Duration = Duration::from_secs(1);
 
 impl Progress {

@@ -92,19 +92,10 @@ impl Subscriber {
     /// # Errors
     /// [`ErrorKind::InvalidInput`] if the topic is longer than the option `max_topic_bytes`.
     pub fn register_topic(&self, topic: &Topic) -> Result<bool> {
-        self.check_topic(topic)?;
+        topic.check_length(self.options.max_topic_bytes)?;
         let mut state = self.shared.state.lock();
         self.shared.own.claim(topic, false);
         Ok(state.add_topic(topic))
-    }
-
-    fn check_topic(&self, topic: &Topic) -> Result<()> {
-        let (length, limit) = (topic.as_str().len(), self.options.max_topic_bytes);
-        if length > limit {
-            let context = format!("a topic of {length} bytes; max_topic_bytes is {limit}");
-            return Err(Error::new(ErrorKind::InvalidInput, context));
-        }
-        Ok(())
     }
 
     /// Unregisters a topic. Returns true if it was registered. Updates that are already in the queue are still
@@ -121,8 +112,8 @@ impl Subscriber {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`] or [`ErrorKind::Unsupported`] if the driver cannot take an address of this form. An
-    /// address without a publisher is not an error: the subscriber keeps trying to connect, and reports it once after ten
-    /// seconds without a connection.
+    /// address without a publisher is not an error: the subscriber keeps trying to connect, and reports it once after
+    /// ten seconds without a connection.
     pub fn register_listen_address(&self, address: &str) -> Result<bool> {
         self.driver.check_address(address)?;
         let name = Name::from(self.driver.known_as(address));

@@ -23,7 +23,7 @@ impl OwnTopic {
     /// # Errors
     /// As [`Subscriber::register_topic`].
     pub(crate) fn register(subscriber: &Arc<Subscriber>, topic: Topic, sink: Option<(Name, Sink)>) -> Result<OwnTopic> {
-        subscriber.check_topic(&topic)?;
+        topic.check_length(subscriber.options.max_topic_bytes)?;
         let Shared { state, own, .. } = &*subscriber.shared;
         // Both under one lock: another user may end at this moment.
         let mut state = state.lock();

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::transport::Wake;
 use crate::update::DbUpdate;
 
-/// What becomes of an update on its way.
+/// The fate of an update on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fate {

@@ -1,7 +1,7 @@
 //! Unit tests for programs: a network and a store in memory whose faults come by command. With the feature `testing`.
 //!
-//! A [`Network`] connects the nodes of a test in one process, without sockets, and loses, doubles, delays or cuts what it
-//! is told to. A [`FaultyStore`] fails, and is emptied, when it is told to. [`eventually`] waits for a condition,
+//! A [`Network`] connects the nodes of a test in one process, without sockets, and loses, doubles, delays or cuts what
+//! it is told to. A [`FaultyStore`] fails, and is emptied, when it is told to. [`eventually`] waits for a condition,
 //! [`within`] ends a test that hangs.
 //!
 //! ```
@@ -69,8 +69,8 @@ pub fn eventually(limit: Duration, mut condition: impl FnMut() -> bool) -> Resul
 /// Runs a test on a thread of its own and returns its result: a test that hangs fails, rather than hold up all others.
 ///
 /// # Errors
-/// [`ErrorKind::Timeout`] if it has not ended within `limit`; its thread is left behind. [`ErrorKind::Panicked`] with the
-/// message of its panic.
+/// [`ErrorKind::Timeout`] if it has not ended within `limit`; its thread is left behind. [`ErrorKind::Panicked`] with
+/// the message of its panic.
 pub fn within<T: Send + 'static>(limit: Duration, test: impl FnOnce() -> T + Send + 'static) -> Result<T> {
     let (sender, ended) = mpsc::channel();
     let body = move || drop(sender.send(contain(|| "the test".into(), test)));

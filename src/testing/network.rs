@@ -98,7 +98,8 @@ impl Network {
         self.faults.state.lock().lost
     }
 
-    /// Ends every connection: what is sent from now on is lost, and every subscriber is told that its addresses are gone.
+    /// Ends every connection: what is sent from now on is lost, and every subscriber is told that its addresses are
+    /// gone.
     pub fn cut(&self) {
         self.faults.set(Link::Cut);
     }

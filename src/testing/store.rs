@@ -38,8 +38,8 @@ impl FaultyStore {
         self.state.lock().failure = Some(kind);
     }
 
-    /// From now on every call waits, as for a database that another process has locked; those that have waited this long
-    /// fail as [`ErrorKind::Unavailable`]. With SQLite the kind is [`ErrorKind::Timeout`]; both are transient.
+    /// From now on every call waits, as for a database that another process has locked; those that have waited this
+    /// long fail as [`ErrorKind::Unavailable`]. With SQLite the kind is [`ErrorKind::Timeout`]; both are transient.
     pub fn lock(&self, limit: Duration) {
         self.state.lock().lock = Some(limit);
     }

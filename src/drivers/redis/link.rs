@@ -76,7 +76,7 @@ impl Link {
         &self.conn
     }
 
-    /// What to wait for beside the connection.
+    /// The event to wait for beside the connection.
     pub(super) fn news_beside(&self) -> Option<PollFd<'_>> {
         self.side.as_ref()?.news()
     }

@@ -37,8 +37,8 @@ impl Access {
         })
     }
 
-    /// Has `bind` make the socket of this path. If it gets a mode or a group, it is made in a folder of this user alone and
-    /// then moved.
+    /// Has `bind` make the socket of this path. If it gets a mode or a group, it is made in a folder of this user alone
+    /// and then moved.
     pub(super) fn make(&self, socket: &Path, bind: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         if *self == Access::default() {
             return bind(socket);

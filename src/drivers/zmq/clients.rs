@@ -39,8 +39,8 @@ type File = (PathBuf, Stamp);
 /// The least time between two looks at the files, but for a client that is not on the list.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Beyond one look each [`LOOK`], the looks for clients that are not on the list take this part of the time at most, and a
-/// time in advance: a client that knows the server's key can ask without limit.
+/// Beyond one look each [`LOOK`], the looks for clients that are not on the list take this part of the time at most,
+/// and a time in advance: a client that knows the server's key can ask without limit.
 const SHARE: u32 = 10;
 const ADVANCE: Duration = Duration::from_secs(1);
 
@@ -132,12 +132,8 @@ fn is_left_over(name: &[u8]) -> bool {
 
 /// The files of the list; what was left over, and folders in the folder, are not among them.
 fn stamps(path: &Path) -> io::Result<Vec<File>> {
-    let stamp = |path: PathBuf| {
-        let about = fs::metadata(&path)?;
-        Ok::<_, io::Error>((about.is_file(), (path, Stamp::from(&about))))
-    };
     if !fs::metadata(path)?.is_dir() {
-        return Ok(vec![stamp(path.to_owned())?.1]);
+        return Ok(vec![(path.to_owned(), Stamp::of(path)?)]);
     }
     let mut stamps = Vec::new();
     for entry in fs::read_dir(path)? {
@@ -145,11 +141,12 @@ fn stamps(path: &Path) -> io::Result<Vec<File>> {
         if is_left_over(entry.file_name().as_encoded_bytes()) {
             continue;
         }
-        match stamp(entry.path()) {
-            Ok((true, stamp)) => stamps.push(stamp),
+        let file = entry.path();
+        match fs::metadata(&file) {
+            Ok(about) if about.is_file() => stamps.push((file, Stamp::from(&about))),
+            Ok(_) => {}
             // Removed meanwhile, or a link to nothing.
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            Ok((false, _)) => {}
             Err(e) => return Err(e),
         }
         if stamps.len() > MAX_FILES {

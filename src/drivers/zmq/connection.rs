@@ -241,8 +241,8 @@ impl Connection {
         (self.patience, self.hang_ups) = (FIRST_PATIENCE, 0);
     }
 
-    /// Called for a message: peers of old ZMTP versions, and those of a multicast, do not greet in any other way. Returns
-    /// true if this is news.
+    /// Called for a message: peers of old ZMTP versions, and those of a multicast, do not greet in any other way.
+    /// Returns true if this is news.
     pub(super) fn heard(&mut self, now: Instant) -> bool {
         let is_news = self.is_unheard();
         if is_news {

@@ -4,8 +4,8 @@ use super::endpoint::{Endpoint, Role};
 use super::key::listed;
 use crate::error::ErrorKind;
 
-/// An address, which the option `publishers` takes if it `is_listed`: then it is not refused here, and what libzmq gets is
-/// an address too.
+/// An address, which the option `publishers` takes if it `is_listed`: then it is not refused here, and what libzmq gets
+/// is an address too.
 pub(crate) fn address(text: &str, is_listed: bool) {
     match Endpoint::parse(text) {
         Ok(endpoint) => {

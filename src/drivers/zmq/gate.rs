@@ -1,5 +1,5 @@
-//! Lets nobody greet at a bound socket before it is admitted: what a peer has sent by the time that it is refused would
-//! be lost, and the peer would not know.
+//! Admits peers at a bound socket before they may greet: messages that a peer sends before it is refused would be lost
+//! without its knowledge.
 
 use std::os::fd::RawFd;
 

@@ -33,7 +33,7 @@ pub(super) struct Kind {
     pub(super) sends: bool,
     /// True if the socket distinguishes its peers.
     pub(super) counts: bool,
-    /// True if nobody may greet at a bound Unix socket before it is admitted.
+    /// True if no peer may greet at a bound Unix socket before it is admitted.
     pub(super) is_gated: bool,
     pub(super) prepare: fn(&zmq::Socket) -> zmq::Result<()>,
 }

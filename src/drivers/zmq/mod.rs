@@ -67,8 +67,8 @@ impl ZmqDriver {
     /// Creates a driver whose publishers use this address, for example `tcp://127.0.0.1:8866`; port 0 takes a free one.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] for an invalid address, [`ErrorKind::Unsupported`] for a transport, or CURVE, that this
-    /// libzmq lacks, [`ErrorKind::Config`] for keys that cannot be used.
+    /// [`ErrorKind::InvalidInput`] for an invalid address, [`ErrorKind::Unsupported`] for a transport, or CURVE, that
+    /// this libzmq lacks, [`ErrorKind::Config`] for keys that cannot be used.
     pub fn new(publish: &str, options: ZmqOptions) -> Result<ZmqDriver> {
         Ok(ZmqDriver {
             publish: Endpoint::parse(publish)?,

@@ -18,8 +18,9 @@ pub(super) struct Monitor {
     early: VecDeque<Change>,
 }
 
-/// With a pace, libzmq's I/O thread waits after this many unread events until they are read. There is no smaller number:
-/// the sending end has a limit of 1,000, and the reader confirms what it has read each half of the sum of both limits.
+/// With a pace, libzmq's I/O thread waits after this many unread events until they are read. There is no smaller
+/// number: the sending end has a limit of 1,000, and the reader confirms what it has read each half of the sum of both
+/// limits.
 pub(super) const PACE: i32 = 501;
 
 /// How often a reader beside a call looks whether the call has returned.

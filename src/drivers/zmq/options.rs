@@ -31,16 +31,17 @@ pub struct ZmqOptions {
     /// Kilobits per second that a publisher sends to a multicast group at most, up to 1,000,000. What is sent faster
     /// waits, up to `send_hwm` messages. Use one value for all processes of a group. Default: 100,000.
     pub multicast_rate: u32,
-    /// How long a publisher keeps what it has sent to a multicast group, for receivers that missed it, up to 60 s, at the
-    /// full rate: both ends keep up to the rate times this. Use one value for all processes of a group. Default: 1 s.
+    /// How long a publisher keeps what it has sent to a multicast group, for receivers that missed it, up to 60 s, at
+    /// the full rate: both ends keep up to the rate times this. Use one value for all processes of a group. Default:
+    /// 1 s.
     pub multicast_recovery: Duration,
     /// Policy for updates that are sent close together. Default: [`JoinFrames::Auto`].
     pub join_frames: JoinFrames,
-    /// Mode of a Unix socket that is bound in the file system, for example `0o660`; connecting takes the right to write.
-    /// `None`: as the umask of the process says. Default: `None`.
+    /// Mode of a Unix socket that is bound in the file system, for example `0o660`; connecting takes the right to
+    /// write. `None`: as the umask of the process says. Default: `None`.
     pub socket_mode: Option<u32>,
-    /// Group of that socket, by name or number; the process must be a member of it, or root. `None`: that of the process.
-    /// Default: `None`.
+    /// Group of that socket, by name or number; the process must be a member of it, or root. `None`: that of the
+    /// process. Default: `None`.
     pub socket_group: Option<String>,
     /// File with this process's pair of CURVE keys, as [`KeyPair::save`](super::KeyPair::save) writes it; other users
     /// must not be able to read it. With it every TCP connection is encrypted: a bound socket lets in only clients that

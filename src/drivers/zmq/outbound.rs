@@ -136,8 +136,8 @@ impl ZmqOutbound {
         }
     }
 
-    /// Reads the subscriptions in force, so that their connections are known. Returns false if there were too many for one
-    /// call, so that a flood does not block senders. The waiter is woken for the rest.
+    /// Reads the subscriptions in force, so that their connections are known. Returns false if there were too many for
+    /// one call, so that a flood does not block senders. The waiter is woken for the rest.
     fn read_all(&mut self) -> Result<bool> {
         let end = Instant::now() + READING;
         loop {

@@ -248,8 +248,8 @@ impl Peer {
             return Ok(Some(Read::Malformed));
         }
         if !Topic::is_probe(topic) {
-            // This end filters a multicast itself, so what it has subscribed is in force, and a hello proves the rest: the
-            // way from the publisher.
+            // This end filters a multicast itself, so what it has subscribed is in force, and a hello proves the rest:
+            // the way from the publisher.
             let is_answer =
                 self.probe.is_some() && self.is_multicast() && **topic == *Topic::hello().as_str().as_bytes();
             return Ok(Some(match self.probe.take_if(|_| is_answer) {

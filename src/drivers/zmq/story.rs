@@ -1,4 +1,4 @@
-//! What became of a connection that was tried, and what that says about the other end.
+//! The outcome of an attempt to connect, and its meaning.
 
 use crate::error::{Error, ErrorKind};
 

@@ -1,4 +1,4 @@
-//! Who is let in at bound sockets with keys: the handler that libzmq asks (ZAP), one for each context.
+//! The handler that libzmq asks about clients at bound sockets with keys (ZAP), one for each context.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, AsRawFd};
@@ -17,8 +17,8 @@ use super::calls::{patiently, poll, zmq_error};
 use super::clients::Clients;
 use super::key::Key;
 
-/// The handler of a context. Without one libzmq would let everyone in, so it is there before the first socket that needs
-/// it, and its socket stays open even if its thread fails: then no client is let in any more.
+/// The handler of a context. Without one libzmq would let everyone in, so it is there before the first socket that
+/// needs it, and its socket stays open even if its thread fails: then no client is let in any more.
 pub(super) struct Zap {
     doors: Arc<Doors>,
     is_over: Arc<AtomicBool>,

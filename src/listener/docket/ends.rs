@@ -11,7 +11,7 @@ impl Docket {
     /// Begins a new run after one that was declared dead, which loses the events that it has not begun.
     pub(in crate::listener) fn begin_run(&mut self, run: Topic) {
         self.run = run;
-        self.counts = (0, self.current.claims.len());
+        (self.unclaimed, self.ahead) = (0, self.current.claims.len());
         let is_begun = |event: &Event| !matches!(event.phase, Phase::Waiting(_) | Phase::Claimed(..));
         self.events.retain(|_, event| is_begun(event));
         self.bytes = self.events.values().map(|event| event.bytes).sum();
@@ -27,7 +27,7 @@ impl Docket {
         for (id, event) in &mut self.events {
             if let Phase::Claimed(_, version) = event.phase {
                 event.phase = Phase::Releasing;
-                self.counts.1 -= 1;
+                self.ahead -= 1;
                 self.next.releases.push((id.clone(), version));
             }
         }
@@ -40,18 +40,18 @@ impl Docket {
 
     /// Gives back the waiting events for which this is true; returns their number.
     fn give_back_if(&mut self, now: Instant, which: impl Fn(&Event) -> bool) -> u64 {
-        if self.counts.0 == 0 {
+        if self.unclaimed == 0 {
             return 0;
         }
         let waiting = self.events.iter();
         let waiting = waiting.filter(|(_, event)| matches!(event.phase, Phase::Waiting(_)) && which(event));
         let waiting: Vec<_> = waiting.map(|(id, _)| id.clone()).collect();
         let count = waiting.len();
-        self.counts.0 -= count;
+        self.unclaimed -= count;
         for id in waiting {
             self.end(id, EventState::Back, None, now);
         }
-        if self.counts.0 == 0 {
+        if self.unclaimed == 0 {
             self.waiting = Waiting::default();
         }
         count as u64

@@ -1,4 +1,4 @@
-//! What a listener knows of a notifier: which of its messages are stray copies.
+//! A listener's knowledge of a notifier: which of its messages are stray copies.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

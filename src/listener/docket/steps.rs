@@ -13,7 +13,7 @@ impl Docket {
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
         let count = self.next.marks.len() + self.claimable();
         let is_rested = self.rests_until.is_none_or(|until| until <= now);
-        let is_worth_it = count >= ENOUGH || self.counts.1 == 0 && is_rested || is_due(self.step_due);
+        let is_worth_it = count >= ENOUGH || self.ahead == 0 && is_rested || is_due(self.step_due);
         count > 0 && is_worth_it
             || !self.next.releases.is_empty()
             || self.next.removals.len() >= BUNDLE
@@ -22,8 +22,8 @@ impl Docket {
 
     /// The number of events that can be claimed.
     fn claimable(&self) -> usize {
-        match !self.is_stopping && self.counts.1 < AHEAD {
-            true => self.counts.0,
+        match !self.is_stopping && self.ahead < AHEAD {
+            true => self.unclaimed,
             false => 0,
         }
     }
@@ -31,7 +31,7 @@ impl Docket {
     /// The time of the next step, without further input.
     pub(in crate::listener) fn step_due(&self) -> Option<Instant> {
         let is_pending = self.next.marks.len() + self.claimable() > 0;
-        let rests_until = self.rests_until.filter(|_| is_pending && self.counts.1 == 0);
+        let rests_until = self.rests_until.filter(|_| is_pending && self.ahead == 0);
         let step_due = self.step_due.filter(|_| is_pending);
         [step_due, rests_until, self.removal_due].into_iter().flatten().min()
     }
@@ -45,7 +45,7 @@ impl Docket {
         let mut claims = Vec::new();
         if !is_held {
             self.give_back(now);
-        } else if !self.is_stopping && self.counts.1 < AHEAD {
+        } else if !self.is_stopping && self.ahead < AHEAD {
             claims = self.waiting.pop(BUNDLE);
             claims.retain(|id| self.begin_to_claim(id));
         }
@@ -89,8 +89,8 @@ impl Docket {
             Phase::Waiting(update) => {
                 event.phase = Phase::Claiming(update);
                 event.run = self.run.clone();
-                self.counts.0 -= 1;
-                self.counts.1 += 1;
+                self.unclaimed -= 1;
+                self.ahead += 1;
                 true
             }
             // It was dropped, and arrived again.
@@ -137,7 +137,7 @@ impl Docket {
                     self.removal_due.get_or_insert(now + REMOVAL);
                 }
                 for id in claims {
-                    self.counts.1 -= 1;
+                    self.ahead -= 1;
                     self.stats.dropped += 1;
                     self.end(id, EventState::Back, None, now);
                 }
@@ -175,7 +175,7 @@ impl Docket {
     }
 
     fn claimed(&mut self, id: EventId, claim: Result<Claim>, now: Instant) -> Result<Option<Turn>> {
-        self.counts.1 -= 1;
+        self.ahead -= 1;
         let Some(event) = self.events.get_mut(&id) else {
             return Ok(None);
         };
@@ -189,7 +189,7 @@ impl Docket {
                     event.phase = Phase::Releasing;
                     self.next.releases.push((id, version));
                 } else if let Phase::Claiming(update) = std::mem::replace(&mut event.phase, Phase::Releasing) {
-                    self.counts.1 += 1;
+                    self.ahead += 1;
                     let (priority, timestamp) = (update.priority, update.timestamp);
                     event.phase = Phase::Claimed(update, version);
                     return Ok(Some(Turn {

@@ -68,7 +68,8 @@ impl<T> Core<T> {
         self.put(new)
     }
 
-    /// Ends the pages. Returns the held keys that were on no page, for [`Core::sweep`], which [`Core::end_sweep`] follows.
+    /// Ends the pages. Returns the held keys that were on no page, for [`Core::sweep`], which [`Core::end_sweep`]
+    /// follows.
     pub(in crate::replica) fn end_listing(&mut self, id: u64, topic: &Topic) -> Vec<Name> {
         let Some(of_topic) = reading(&mut self.topics, id, topic) else {
             return Vec::new();
@@ -93,8 +94,8 @@ impl<T> Core<T> {
             .flatten()
     }
 
-    /// Ends a listing: the position becomes the topic's version before the first page. It moves only now: until they are
-    /// removed, the rows that are gone are missing deletes.
+    /// Ends a listing: the position becomes the topic's version before the first page. It moves only now: until they
+    /// are removed, the rows that are gone are missing deletes.
     pub(in crate::replica) fn end_sweep(&mut self, id: u64, topic: &Topic, now: Instant) {
         let Some(of_topic) = reading(&mut self.topics, id, topic) else {
             return;

@@ -5,7 +5,6 @@
 //! again without input. A result comes back under the number of its [`Read`]; it is ignored if the read is no longer
 //! wanted.
 
-mod counts;
 mod listing;
 mod reads;
 mod rows;
@@ -17,10 +16,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::row::{NewRow, Step};
+use super::stats::ReplicaStats;
 use crate::clock;
 use crate::store::TableVersion;
 use crate::update::{DbUpdate, Name, Topic};
-pub(super) use counts::Counts;
 pub(super) use rows::Rows;
 use topic::OfTopic;
 pub(super) use topic::{Base, Read, Want};
@@ -76,7 +75,8 @@ pub(super) struct Core<T> {
     unsynced: Option<Arc<Topic>>,
     times: Times,
     chance: fastrand::Rng,
-    pub(super) counts: Counts,
+    /// Without its rows, which are counted on demand.
+    pub(super) counts: ReplicaStats,
 }
 
 /// The checks of a table.
@@ -115,7 +115,7 @@ impl<T> Core<T> {
             unsynced: None,
             times,
             chance: fastrand::Rng::with_seed(seed),
-            counts: Counts::default(),
+            counts: ReplicaStats::default(),
         }
     }
 

@@ -271,7 +271,8 @@ impl<T> Core<T> {
     }
 }
 
-/// True if it is not known whether the store still has the history that the position is of: there was none when it began.
+/// True if it is not known whether the store still has the history that the position is of: there was none when it
+/// began.
 pub(super) fn is_of_unknown_history(position: TableVersion, base: Base) -> bool {
     position.incarnation == 0 && position.version > 0 && base.version.incarnation != 0
 }

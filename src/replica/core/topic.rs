@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use hashbrown::HashSet;
 
-use super::counts::Counts;
 use super::standing::Standing;
+use crate::replica::stats::ReplicaStats;
 use crate::store::{TableVersion, TopicVersions};
 use crate::update::{Name, Topic};
 
@@ -109,8 +109,9 @@ pub(super) struct Listing {
     pub(super) missed: u64,
     /// The held rows that were on no page so far.
     pub(super) suspects: HashSet<Name>,
-    /// The position comes from updates alone, and is this, on a table to which nothing was written when it was listed: the
-    /// store may have begun anew since, and come to the same version. Then some row up to there is not as it is held.
+    /// The position comes from updates alone, and is this, on a table to which nothing was written when it was listed:
+    /// the store may have begun anew since, and come to the same version. Then some row up to there is not as it is
+    /// held.
     pub(super) doubted: Option<u64>,
     /// Some row was not.
     pub(super) contradicts: bool,
@@ -207,7 +208,14 @@ impl OfTopic {
         }
     }
 
-    pub(super) fn begin(&mut self, id: u64, topic: &Arc<Topic>, want: Want, now: Instant, counts: &mut Counts) -> Read {
+    pub(super) fn begin(
+        &mut self,
+        id: u64,
+        topic: &Arc<Topic>,
+        want: Want,
+        now: Instant,
+        counts: &mut ReplicaStats,
+    ) -> Read {
         self.due = None;
         let topic = Arc::clone(topic);
         let keys = std::mem::take(&mut self.unversioned);

@@ -5,17 +5,18 @@
 //! for example to publish on this channel, the rest is undone. If the answer to a write is lost, the write is repeated,
 //! and made only once, however many others came in between; if its outcome is no longer known, the error is
 //! [`ErrorKind::Unconfirmed`]. A published write is only looked for: if it was not made, it is `Unconfirmed` as well,
-//! since a server that was lost may have published its number. A failover may set the database back by a moment: Redis confirms a write before its
-//! replicas have it.
+//! since a server that was lost may have published its number. A failover may set the database back by a moment: Redis
+//! confirms a write before its replicas have it.
 //!
 //! With an address `redis-sentinel://` the store is at the master that Sentinels name. Once a process has heard of a
 //! failover, nothing is sent to the old master, and a write that only the old one has confirmed counts as unanswered.
 //! If two of several single servers say that they are the master, nothing is written, and the error names both.
 //!
 //! The server must be Redis 5 or newer, or Valkey. It must not evict keys: it needs `maxmemory-policy noeviction`,
-//! Redis' default, or one of the `volatile-` policies. A full server refuses creates and sets ([`ErrorKind::Full`]), but
-//! still deletes. A policy that evicts keys (`allkeys-lru` and the like) destroys tables: reading or writing a table with
-//! a missing part returns [`ErrorKind::Malformed`], and the table can only be deleted; its unique numbers may begin again.
+//! Redis' default, or one of the `volatile-` policies. A full server refuses creates and sets ([`ErrorKind::Full`]),
+//! but still deletes. A policy that evicts keys (`allkeys-lru` and the like) destroys tables: reading or writing a
+//! table with a missing part returns [`ErrorKind::Malformed`], and the table can only be deleted; its unique numbers
+//! may begin again.
 //!
 //! Access lists must allow `EVAL`, `EVALSHA`, the commands of the scripts (`EXISTS`, `HDEL`, `HEXISTS`, `HGET`,
 //! `HGETALL`, `HLEN`, `HMGET`, `HSET`, `PUBLISH`, `TIME`, `UNLINK`, `ZADD`, `ZRANGEBYLEX`, `ZRANGEBYSCORE`, `ZREM`,

@@ -30,7 +30,7 @@ use super::options::{SubscriberOptions, SubscriberStats};
 use super::status::{AddressState, TopicStatus};
 use cleared::Cleared;
 use continuity::Continuity;
-use peer::{MOST_HELD, Peer, Peers, Proof};
+use peer::{MOST_HELD, Peer, Peers};
 pub(super) use ports::{Action, Command};
 use times::Times;
 use topics::Topics;

@@ -49,8 +49,8 @@ impl Session {
         self.ask(now);
     }
 
-    /// When the program is to read everything again for the sake of publishers without hellos or numbers: some time after
-    /// it was last asked to, for whatever reason.
+    /// When the program is to read everything again for the sake of publishers without hellos or numbers: some time
+    /// after it was last asked to, for whatever reason.
     fn resync_at(&self) -> Option<Instant> {
         let period = self.times.resync?;
         let is_unproven =

@@ -20,7 +20,6 @@ use crate::error::Error;
 use crate::event::SyncReason;
 use crate::update::{DbUpdate, Name, Origin, Topic};
 
-use super::Proof;
 use pending::Pending;
 use run::{Run, RunState};
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What decides whether a loss is reported: the registered topics, and the state of the addresses.
+//! The topics and addresses that decide whether a loss is reported.
 
 use std::time::Instant;
 
@@ -8,8 +8,8 @@ use crate::update::{Name, Topic};
 
 use super::run::{Run, RunState};
 
-/// Maximum of publishers and sequences followed through one address (at most about 40 MiB), unless there are many topics.
-/// Beyond it, the runs of that address that were not heard for longest are forgotten.
+/// Maximum of publishers and sequences followed through one address (at most about 40 MiB), unless there are many
+/// topics. Beyond it, the runs of that address that were not heard for longest are forgotten.
 pub(in crate::subscriber::session) const MAX_SIZE: usize = 1 << 16;
 
 /// With many topics, this many publishers may use all of them: to forget one of them while it is in use would report
@@ -29,8 +29,8 @@ impl Scope<'_> {
         MAX_SIZE.max(MANY * (self.topics.len() + 1))
     }
 
-    /// True if this run answers questions at its own address, and not at this one: what comes from here in its name is a
-    /// copy, or forged.
+    /// True if this run answers questions at its own address, and not at this one: what comes from here in its name is
+    /// a copy, or forged.
     pub(super) fn is_elsewhere(&self, publisher: &Name, run: &Run, address: &str) -> bool {
         let answers_at = |address: &str| {
             let peer = self.peers.get(address);

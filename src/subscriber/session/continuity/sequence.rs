@@ -28,8 +28,8 @@ struct Told {
     by: Instant,
 }
 
-/// How much later than a hello what was sent before it may come. After a lie, losses of what is sent within this time may
-/// never be noticed.
+/// How much later than a hello what was sent before it may come. After a lie, losses of what is sent within this time
+/// may never be noticed.
 pub(in crate::subscriber::session) const LATE: Duration = Duration::from_secs(30);
 
 /// State of numbers above one that has not come.
@@ -142,8 +142,8 @@ impl<T> Sequence<T> {
         Accepted::Early
     }
 
-    /// True if the numbers before this one were given up after they had been sent. If they were given up before, the hello
-    /// that named them lied.
+    /// True if the numbers before this one were given up after they had been sent. If they were given up before, the
+    /// hello that named them lied.
     fn is_excused_before(&mut self, number: u64, previous_by: Instant) -> bool {
         let told = self.told.as_ref().filter(|told| number - 1 <= told.to);
         // The first hello of a topic may be long ago when its next update comes.

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::run::{Run, RunState};
-use super::{Continuity, Findings, Proof, SWEEP, Scope, earlier, find, shrink};
+use super::{Continuity, Findings, SWEEP, Scope, earlier, find, shrink};
 use crate::event::SyncReason;
-use crate::subscriber::session::peer::Peer;
+use crate::subscriber::session::peer::{Peer, Proof};
 use crate::update::DbUpdate;
 
 /// Publishers that have missed two hellos are reported together with those that have missed more, since a cut that

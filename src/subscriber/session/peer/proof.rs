@@ -10,7 +10,7 @@ use super::{Peer, Phase};
 /// Maximum of confirmations kept for an address.
 const MAX_CONFIRMATIONS: usize = 64;
 
-/// What an address proves about messages sent from there.
+/// The proof that an address gives about messages sent from there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::subscriber::session) enum Proof {
     /// The address does not answer.

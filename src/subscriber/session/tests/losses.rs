@@ -433,7 +433,8 @@ fn a_flood_does_not_hide_silence() {
     assert_eq!(world.told(), [SyncReason::Silence { publishers }]);
 }
 
-/// A flood from an address that answers no question says nothing of the others: a publisher's silence is reported, and a gap.
+/// A flood from an address that answers no question says nothing of the others: a publisher's silence is reported, and
+/// a gap.
 #[test]
 fn a_flood_from_an_address_without_hellos_hides_nothing_of_the_others() {
     let mut world = World::new();

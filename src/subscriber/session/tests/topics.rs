@@ -266,8 +266,8 @@ fn a_topic_is_live_only_where_every_address_answers() {
     assert_eq!(state(&world), TopicState::Unconfirmed);
 }
 
-/// A session that has the program read everything at least once in so many milliseconds for the sake of addresses without
-/// hellos.
+/// A session that has the program read everything at least once in so many milliseconds for the sake of addresses
+/// without hellos.
 fn resyncing(period: u64) -> SubscriberOptions {
     SubscriberOptions {
         resync_without_hellos: Duration::from_millis(period),

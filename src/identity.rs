@@ -1,22 +1,9 @@
-//! The identity of a publisher, and of others that run: an id, and the number of the run.
+//! The identity of what runs: an id, the number of the run, and the name of its host.
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 
-use crate::codec::MAX_ID_BYTES;
-use crate::error::{Error, ErrorKind, Result};
 use crate::update::{Name, now_micros};
-
-/// Refuses an id that receivers would reject.
-pub(super) fn check_id(id: &str) -> Result<()> {
-    let length = id.len();
-    if length <= MAX_ID_BYTES {
-        return Ok(());
-    }
-    let begin: String = id.chars().take(40).collect();
-    let context = format!("option publisher_id: expected at most {MAX_ID_BYTES} bytes, got {length}: {begin:?}...");
-    Err(Error::new(ErrorKind::Config, context))
-}
 
 /// An id that differs from those of other processes on this host, and of the same process in another container.
 pub(crate) fn unique_id() -> Name {
