@@ -198,7 +198,7 @@ options! {
     send_timeout_ms: Duration = 1000 "milliseconds", [1..=600_000],
         "Time limit of a send.";
     linger_ms: Duration = 500 "milliseconds", [0..=60_000],
-        "Time for which a publisher that stops waits for unsent messages.";
+        "Time for which a publisher that stops waits for unsent messages; of several in a process, the last to stop.";
     live_timeout_ms: Duration = 2000 "milliseconds", [10..=600_000],
         "Time within which a connected publisher has to answer; after that it counts as one that sends no hellos.";
     hello_interval_ms: Duration = 1000 "milliseconds", [10..=600_000],

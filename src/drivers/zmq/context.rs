@@ -37,10 +37,11 @@ pub(super) struct Seat(Arc<Context>);
 const LINES: usize = 200;
 
 impl Seat {
-    /// Takes a seat in the first context that has one. Addresses within the process are found only in the same context.
-    pub(super) fn take(inproc: bool) -> Seat {
-        static CONTEXTS: Mutex<Vec<Weak<Context>>> = Mutex::new(Vec::new());
-        let mut contexts = CONTEXTS.lock();
+    /// Takes a seat in the first context that has one. Lines that send have contexts of their own, so that a stop of a
+    /// subscriber does not wait for unsent messages. Addresses within the process are found only in the same context.
+    pub(super) fn take(inproc: bool, sends: bool) -> Seat {
+        static CONTEXTS: [Mutex<Vec<Weak<Context>>>; 2] = [const { Mutex::new(Vec::new()) }; 2];
+        let mut contexts = CONTEXTS[usize::from(sends && !inproc)].lock();
         contexts.retain(|context| context.strong_count() > 0);
         let has_place = |context: &Arc<Context>| inproc || context.lines.load(Ordering::Relaxed) < LINES;
         let context = contexts.iter().filter_map(Weak::upgrade).find(has_place);
@@ -78,5 +79,17 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.0.lines.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_send_have_contexts_of_their_own() {
+        let is_shared = |one: Seat, other: Seat| Arc::ptr_eq(&one.0, &other.0);
+        assert!(!is_shared(Seat::take(false, true), Seat::take(false, false)));
+        assert!(is_shared(Seat::take(true, true), Seat::take(true, false)));
     }
 }

@@ -83,7 +83,7 @@ impl Line {
         let is_gated = kind.is_gated && is_paced;
         let seat = match is_gated {
             true => Seat::alone(),
-            false => Seat::take(endpoint.is_inproc()),
+            false => Seat::take(endpoint.is_inproc(), kind.sends),
         };
         let failed = |e| match e {
             // Other threads have taken the descriptors.

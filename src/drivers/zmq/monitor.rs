@@ -213,7 +213,7 @@ mod tests {
         let body = move || {
             let folder = tempfile::tempdir().unwrap();
             let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-            let seat = Seat::take(false);
+            let seat = Seat::take(false, false);
             let (socket, mut monitor, crowd) = fill(&seat, &path("first"));
             let bind = || socket.bind(&format!("ipc://{}", path("second")));
             monitor.reading(bind).unwrap().unwrap();

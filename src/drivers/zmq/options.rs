@@ -12,7 +12,7 @@ pub struct ZmqOptions {
     pub send_hwm: i32,
     /// Messages queued per publisher on the receiving side. Default: 100,000.
     pub receive_hwm: i32,
-    /// How long a closed socket continues to send queued messages. Default: 500 ms.
+    /// How long the last publisher of a process to stop waits for queued messages to be sent. Default: 500 ms.
     pub linger: Duration,
     /// Interval at which the system checks an idle TCP connection (`TCP_KEEPALIVE`), in whole seconds, rounded up. Only
     /// on Linux, if the process may copy its own descriptors (`pidfd_getfd`). Default: 1 s.
