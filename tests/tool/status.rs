@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::common::within;
-use crate::process::{End, Process, run, tablecast};
+use crate::process::{End, Process, run, tablecast, with_full_stdout};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -118,6 +118,26 @@ fn every_update_goes_to_one_server_also_when_the_other_is_killed() {
         // A listener that stops cleanly is no longer registered.
         let table = run(network.command("listeners", &["--timeout", "0.3"])).stdout;
         assert!(!table.iter().any(|row| row.starts_with("b ")), "{table:?}");
+    });
+}
+
+/// It is in no output.
+#[test]
+fn an_update_that_cannot_be_printed_goes_to_another_server() {
+    in_each(|network| {
+        let direct = ["--no-multiproc", "--listener-timeout-ms", "3000"];
+        let listen = |id| network.command("listen", &[&direct[..], &["--id", id]].concat());
+        let mut full = Process::start(with_full_stdout(&listen("full")));
+        full.await_stderr("ready");
+        let update = ["--table", "lport", "--key", "port-1", "--timeout", "60"];
+        let mut node = Process::start(network.command("notify", &[&direct[..], &update].concat()));
+        let end = full.end();
+        assert_eq!(end.code, Some(1), "{end:?}");
+        assert!(end.stderr.contains("cannot write the result"), "{end:?}");
+        let mut server = Process::start(listen("b"));
+        assert_eq!(key(&server.line()), "port-1");
+        assert_eq!(node.line(), "acknowledged 1 of 1");
+        assert_eq!(node.end().code, Some(0));
     });
 }
 

@@ -13,7 +13,7 @@ use crate::{args, output, signal};
 /// Take a share of the status updates, as one of any number of servers, and print each, one JSON object per line.
 ///
 /// Prints `ready` on stderr once it is registered. On a signal the other servers take over; the update being printed is
-/// finished. On ZeroMQ the listener must be connected to the nodes' publishers, and the nodes to its own publisher:
+/// finished. An update that cannot be printed ends the command, and another server takes it over. On ZeroMQ the listener must be connected to the nodes' publishers, and the nodes to its own publisher:
 /// `--discover true` is the easiest way.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -46,8 +46,14 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
     let (sender, printed) = unbounded();
     let handler = move |update: &DbUpdate| {
         let line = serde_json::to_string(&Line::from(update)).map_err(|e| output::failed(e.into()));
+        let printed = line.and_then(|line| output::result(&line));
+        let is_failed = printed.is_err();
         // Fails only when the command is ending.
-        let _ = sender.send(line.and_then(|line| output::result(&line)));
+        let _ = sender.send(printed);
+        if is_failed {
+            // With its return the update would count as processed: another server is to take it over.
+            let _ = never::<()>().recv();
+        }
     };
     let listener = node.listener_with(options, handler)?;
     let ended = listen(&listener, &printed, args, &signal);
