@@ -185,6 +185,34 @@ fn a_signal_ends_publishing_from_stdin() {
     assert_eq!(publish.end().code, Some(1));
 }
 
+/// While its stdin is open.
+#[test]
+fn a_publisher_that_a_signal_ends_says_goodbye() {
+    let host = Host::start();
+    let context = zmq::Context::new();
+    let subscriber = context.socket(zmq::SUB).unwrap();
+    subscriber.set_rcvtimeo(50).unwrap();
+    subscriber.set_subscribe(b"").unwrap();
+    subscriber.connect(&host.network).unwrap();
+    let hears = |text: &str| {
+        let message = subscriber.recv_multipart(0).unwrap_or_default().concat();
+        String::from_utf8_lossy(&message).contains(text)
+    };
+    let mut publish = host.publish(&["--file", "-"]);
+    // The first ones may come before the subscription.
+    eventually(LIMIT, || {
+        publish.write("{\"table\":\"t\",\"key\":\"port-1\"}\n");
+        hears("port-1")
+    });
+    let start = Stopwatch::start();
+    publish.signal("TERM");
+    assert!(publish.line().starts_with("published "));
+    eventually(LIMIT, || !publish.is_running());
+    start.assert_within(Duration::from_secs(3), "the end");
+    eventually(LIMIT, || hears("goodbye"));
+    assert_eq!(publish.end().code, Some(1));
+}
+
 #[test]
 fn watch_ends_by_count_timeout_or_signal() {
     let host = Host::start();

@@ -8,13 +8,13 @@ use tablecast::{Config, DbUpdate, Error, ErrorKind, Listener, ListenerOptions, R
 use crate::line::Line;
 use crate::seat::SeatArgs;
 use crate::supervisor::Supervisor;
-use crate::{args, output, signal};
+use crate::{args, output, signal, work};
 
 /// Take a share of the status updates, as one of any number of servers, and print each, one JSON object per line.
 ///
 /// Prints `ready` on stderr once it is registered. On a signal the other servers take over; the update being printed is
-/// finished. An update that cannot be printed ends the command, and another server takes it over. On ZeroMQ the listener must be connected to the nodes' publishers, and the nodes to its own publisher:
-/// `--discover true` is the easiest way.
+/// finished. An update that cannot be printed ends the command, and another server takes it over. On ZeroMQ the listener
+/// must be connected to the nodes' publishers, and the nodes to its own publisher: `--discover true` is the easiest way.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -31,9 +31,6 @@ pub(crate) struct Args {
 }
 
 const STOP: Duration = Duration::from_millis(800);
-
-/// Time for which a signal may go unnoticed during the registration.
-const SLICE: Duration = Duration::from_millis(100);
 
 /// Prints until the count, the timeout or a signal.
 pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
@@ -64,7 +61,7 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
 
 fn listen(listener: &Listener, printed: &Receiver<Result<()>>, args: &Args, signal: &Receiver<()>) -> Result<()> {
     let deadline = args.timeout.map_or_else(never, after);
-    while listener.wait_registered(SLICE).is_err() {
+    while listener.wait_registered(work::SLICE).is_err() {
         if signal.try_recv().is_ok() {
             return Ok(());
         }

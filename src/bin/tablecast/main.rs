@@ -28,6 +28,7 @@ mod terminal;
 mod top;
 mod trials;
 mod watch;
+mod work;
 
 use std::process::ExitCode;
 

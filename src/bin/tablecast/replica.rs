@@ -4,7 +4,6 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufWriter, Write};
 use std::iter;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, bounded, never, select, tick};
@@ -17,7 +16,7 @@ use crate::line::version_text;
 use crate::metrics::MetricsArgs;
 use crate::supervisor::Supervisor;
 use crate::terminal::{Columns, FormatArgs, Kind};
-use crate::{args, output, signal};
+use crate::{args, output, signal, work};
 
 /// Hold a copy of tables, and print what changes.
 ///
@@ -143,9 +142,8 @@ fn look(store: Arc<dyn Store>, args: &Args) -> Result<Receiver<Result<()>>> {
     let table = args.table.first().cloned().unwrap_or_default();
     // Nobody waits for it at the end.
     let look = move || drop(sender.send(store.table_version(&table).map(drop)));
-    let thread = thread::Builder::new().name("first-look".into()).spawn(look);
-    let failed = |e| Error::new(ErrorKind::Io, "cannot start a thread").with_source(e);
-    thread.map(|_| looked).map_err(failed)
+    work::start("first-look", look)?;
+    Ok(looked)
 }
 
 /// An id that no other replica has.
