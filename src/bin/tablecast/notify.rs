@@ -62,7 +62,13 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
     if left.len() > NAMED {
         output::say(&format!("not acknowledged: {} more", left.len() - NAMED));
     }
-    result.and(summary(&notifier, args.at_most_once))
+    result.and(summary(&notifier, args.at_most_once))?;
+    drop(notifier);
+    match args.at_most_once {
+        true => node.end(),
+        // Only confirmations may be left.
+        false => Ok(()),
+    }
 }
 
 struct Work<'a> {

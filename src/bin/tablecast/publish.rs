@@ -1,12 +1,13 @@
 //! `tablecast publish`: one update, or one for each line of a file.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::Receiver;
-use tablecast::{Config, Error, ErrorKind, Node, Publisher, Result};
+use tablecast::{Config, Error, ErrorKind, Publisher, Result};
 
 use crate::input::{Input, InputArgs};
 use crate::metrics::MetricsArgs;
+use crate::outgoing::Outgoing;
 use crate::{args, output, signal, work};
 
 /// Publish an update, or one for each line of a file; prints `published N`.
@@ -34,9 +35,6 @@ pub(crate) struct Args {
 /// Long enough for the end of a large file.
 pub(crate) const DEFAULTS: &[(&str, &str)] = &[("linger_ms", "10000")];
 
-/// More than the end takes if everything is sent: with a shorter linger time the two cannot be told apart.
-const LEAST_LINGER: Duration = Duration::from_secs(1);
-
 /// Publishes; a signal ends it.
 pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     let signal = signal::channel(signal::GRACE + config.send_timeout_ms)?;
@@ -46,7 +44,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         return Err(Error::new(ErrorKind::InvalidInput, context));
     }
     let input = Input::open(&args.input, config.max_message_bytes)?;
-    let node = Node::open(&config)?;
+    let node = Outgoing::open(&config)?;
     let _metrics = args.metrics.serve(&node)?;
     let publisher = node.publisher()?;
     if let Some(address) = publisher.address() {
@@ -66,16 +64,8 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     // At once, since a signal leaves little time for the rest.
     let written = output::result(&format!("published {published}"));
     result?;
-    // Dropping the node waits until everything is sent, or for the linger time.
-    let ending = Instant::now();
-    drop((publisher, node));
-    let is_late = config.linger_ms >= LEAST_LINGER && ending.elapsed() >= config.linger_ms;
-    if is_late { Err(late(config.linger_ms)) } else { written }
-}
-
-fn late(linger: Duration) -> Error {
-    let context = format!("not everything was sent within linger_ms, {linger:?}: the last updates may be lost");
-    Error::new(ErrorKind::Timeout, context)
+    drop(publisher);
+    node.end().and(written)
 }
 
 /// Waits for the wanted subscribers; without them it only warns.

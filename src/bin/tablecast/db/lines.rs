@@ -4,23 +4,25 @@ use std::path::Path;
 use std::time::Duration;
 
 use tablecast::store::Write;
-use tablecast::{Action, Config, Database, DbUpdate, Error, ErrorKind, Node, Result};
+use tablecast::{Action, Config, Database, DbUpdate, Error, ErrorKind, Result};
 
 use super::subject::{named_row, say};
 use crate::input::Lines;
 use crate::metrics::MetricsArgs;
+use crate::outgoing::Outgoing;
 use crate::{output, signal};
 
 /// Makes the writes of the file, and prints the result of each. `grace` is the longest time of one.
 pub(super) fn write(config: &Config, file: &Path, metrics: &MetricsArgs, grace: Duration) -> Result<()> {
     let signal = signal::channel(grace)?;
     let lines = Lines::open(file, config.max_message_bytes)?;
-    let node = Node::open(config)?;
+    let node = Outgoing::open(config)?;
     let _metrics = metrics.serve(&node)?;
     let database = node.database()?;
     let mut failures = Failures::default();
     let made = lines.each(&signal, |update| make(&database, &checked(update)?, &mut failures));
-    failures.told(made)
+    drop(database);
+    failures.told(made.and(node.end()))
 }
 
 /// The writes that failed.
