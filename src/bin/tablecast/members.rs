@@ -96,7 +96,7 @@ fn print(
     let limit = args.timeout.unwrap_or(options.timeout + options.interval);
     let tell = move |present: &[Presence]| drop(sender.send(present.to_vec()));
     let watch = Watch::new(store, table, options, false, tell)?;
-    let seen = watch_for(&looks, limit, ask, &signal)?;
+    let seen = watch_for(&looks, limit, ask, &signal).map_err(|e| e.context(format!("table {table:?}")))?;
     drop(watch);
     if seen.present.is_empty() {
         let place = output::place(config);
@@ -236,11 +236,32 @@ fn watch_for(
                 seen.addresses = asked.as_ref().map_or_else(Vec::new, |(subscriber, _)| subscriber.status().addresses);
             }
             recv(note) -> _ => output::say(&format!("waiting for answers and renewals, for {:.0} s at most", limit.as_secs_f64())),
-            recv(over) -> _ => return Ok(seen),
+            recv(over) -> _ => return if has_looked { Ok(seen) } else { Err(unread(limit)) },
             recv(signal) -> _ => return Err(Error::new(ErrorKind::Stopped, "a signal came")),
         }
         if has_looked && seen.is_known(start.elapsed()) {
             return Ok(seen);
         }
+    }
+}
+
+fn unread(limit: Duration) -> Error {
+    let context = format!("it was not read within {limit:?}; --timeout gives it more time");
+    Error::new(ErrorKind::Timeout, context)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_was_not_read_is_not_an_empty_one() {
+        let (sender, looks) = unbounded();
+        let watch = |limit| watch_for(&looks, limit, |_| Ok(None), &never());
+        let unread = watch(Duration::ZERO);
+        assert_eq!(unread.err().map(|e| e.kind()), Some(ErrorKind::Timeout));
+        sender.send(Vec::new()).unwrap();
+        let empty = watch(Duration::from_secs(3600));
+        assert!(empty.is_ok_and(|seen| seen.present.is_empty()));
     }
 }
