@@ -94,6 +94,10 @@ fn run(cli: &Cli) -> Result<ExitCode> {
             signal::ignore()?;
             storm::run_listener(cli.config(&[])?, args)?;
         }
+        Command::DemoService => {
+            signal::ignore()?;
+            service::run_for_command(&cli.config(&[])?)?;
+        }
         Command::DemoWriter(args) => {
             signal::ignore()?;
             demo::run_writer(&cli.config(&[])?, args)?;
