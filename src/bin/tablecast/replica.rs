@@ -1,5 +1,6 @@
 //! `tablecast replica`: a copy of tables, held and printed.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufWriter, Write};
 use std::iter;
@@ -112,7 +113,8 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     })?;
     let (sender, changes) = bounded(CAPACITY);
     let mut tables = Vec::new();
-    for name in &args.table {
+    let mut names = BTreeSet::new();
+    for name in args.table.iter().filter(|name| names.insert(*name)) {
         let table = replica.raw_table(name.as_str())?;
         let (sender, name) = (sender.clone(), table.name().clone());
         // Waits for the printing: nothing may be lost. It is refused only at the end.
