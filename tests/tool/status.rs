@@ -142,6 +142,25 @@ fn an_update_that_cannot_be_printed_goes_to_another_server() {
 }
 
 #[test]
+fn updates_before_a_bad_line_are_acknowledged() {
+    in_each(|network| {
+        let _server = network.listen("a");
+        let mut node = Process::start(network.command("notify", &["--no-multiproc", "--file", "-"]));
+        for n in 0..100 {
+            node.write(&format!("{{\"table\":\"lport\",\"key\":\"port-{n}\"}}\n"));
+        }
+        node.write("bad\n");
+        let end = node.end();
+        assert_eq!(
+            (end.code, &*end.stdout),
+            (Some(1), &["acknowledged 100 of 100".to_owned()][..]),
+            "{end:?}"
+        );
+        assert!(end.stderr.contains("line 101 of stdin"), "{end:?}");
+    });
+}
+
+#[test]
 fn without_a_promise_nothing_is_waited_for() {
     in_each(|network| {
         let mut server = Process::start(network.command("listen", &["--no-multiproc", "--count", "200"]));

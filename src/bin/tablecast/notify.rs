@@ -89,10 +89,14 @@ impl Work<'_> {
         if let Some(publisher) = &unheard {
             self.await_ears(publisher)?;
         }
-        input.each(self.signal, |update| self.notify(&update))?;
+        let given = input.each(self.signal, |update| self.notify(&update));
+        // The updates before a bad line count.
+        let is_read = given
+            .as_ref()
+            .map_or_else(|e| matches!(e.kind(), ErrorKind::Malformed | ErrorKind::Io), |()| true);
         match unheard {
-            Some(_) => Ok(()),
-            None => self.flush(),
+            None if is_read => given.and(self.flush()),
+            _ => given,
         }
     }
 
