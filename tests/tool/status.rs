@@ -256,6 +256,9 @@ fn what_nobody_takes_is_an_error() {
         fails(run(tablecast(memory)), 2, "choose sqlite or redis");
         let unheard = ["--no-multiproc", "--timeout", "0.5", "--count", "1"];
         fails(run(network.command("listen", &unheard)), 1, "0 of 1 updates");
+        // Most likely before it is registered, which makes no difference.
+        let brief = ["--no-multiproc", "--timeout", "0", "--count", "1"];
+        fails(run(network.command("listen", &brief)), 1, "0 of 1 updates");
 
         // A stopped server answers nothing: the unacknowledged updates are named.
         let server = network.listen("a");
