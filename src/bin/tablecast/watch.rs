@@ -117,8 +117,8 @@ impl Watch<'_> {
                         return Ok(());
                     }
                 }
-                recv(signal) -> _ => return self.until.interrupted(self.printed),
-                recv(deadline) -> _ => return self.until.timed_out(self.printed),
+                recv(signal) -> _ => return self.end(Until::interrupted, &mut out),
+                recv(deadline) -> _ => return self.end(Until::timed_out, &mut out),
                 recv(silence) -> _ => self.complain(),
                 recv(signs) -> _ => {
                     if self.subscriber.is_running() {
@@ -127,6 +127,15 @@ impl Watch<'_> {
                 }
             }
         }
+    }
+
+    /// Prints what was received before the end.
+    fn end(&mut self, end: impl FnOnce(Until, u64) -> Result<()>, out: &mut impl Write) -> Result<()> {
+        let is_enough = match self.events.try_recv() {
+            Ok(event) => self.print(event, out).map_err(output::failed)?,
+            Err(_) => false,
+        };
+        if is_enough { Ok(()) } else { end(self.until, self.printed) }
     }
 
     /// Prints this event and those that wait; true if that was enough.
