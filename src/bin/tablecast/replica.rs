@@ -23,8 +23,7 @@ use crate::{args, output, signal, work};
 ///
 /// On a terminal the output is columns: event, table, key, version, topic, value. Elsewhere it is one JSON object per
 /// line: {"event":"added"|"changed"|"removed","table":..,"key":..,"value":..,"old":..,"version":..,"topic":..}, first
-/// for all existing rows, and {"event":"synced","rows":N} once all of them are read, and each time the copy is read
-/// anew.
+/// for all existing rows, and {"event":"synced","rows":N} once all of them are read.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Hold this table; may be repeated.
@@ -96,6 +95,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     let node = Node::open(&config)?;
     let _metrics = args.metrics.serve(&node)?;
     let deadline = args.timeout.map_or_else(never, after);
+    let end = args.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     select! {
         recv(look(node.store()?, args)?) -> looked => match looked.unwrap_or(Ok(())) {
             // The replica goes on trying.
@@ -126,6 +126,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         args,
         place: output::place(&config),
         replica: &replica,
+        end,
         tables,
         changes,
         printed: 0,
@@ -160,6 +161,8 @@ struct Watch<'a> {
     /// The store, as people look for it.
     place: String,
     replica: &'a Replica,
+    /// The end of the option `--timeout`.
+    end: Option<Instant>,
     tables: Vec<ReplicaTable<String>>,
     changes: Receiver<Change>,
     printed: u64,
@@ -243,13 +246,14 @@ impl Watch<'_> {
     }
 
     fn compare(&mut self, out: &mut impl Write) -> Result<()> {
-        let differences = self.replica.verify(self.args.timeout.unwrap_or(COMPARISON))?;
-        for difference in &differences {
-            line(&mut self.columns, out, &Line::Difference(difference)).map_err(output::failed)?;
-        }
-        out.flush().map_err(output::failed)?;
+        let left = self.end.map(|end| end.saturating_duration_since(Instant::now()));
+        let differences = self.replica.verify(left.unwrap_or(COMPARISON))?;
+        let mut differing = differences.iter();
+        let printed = differing.try_for_each(|row| line(&mut self.columns, out, &Line::Difference(row)));
+        let printed = printed.and_then(|()| out.flush()).map_err(output::failed);
+        // That rows differ does not depend on a reader.
         match differences.len() {
-            0 => Ok(()),
+            0 => printed,
             count => Err(Error::new(
                 ErrorKind::Conflict,
                 format!("{count} rows differ from the store"),
