@@ -10,7 +10,7 @@ use tablecast::registry::{Member, PUBLISHERS, Presence, PresenceState, RegistryO
 use tablecast::subscriber::AddressStatus;
 use tablecast::{AddressState, Config, Error, ErrorKind, Node, Result, Stores, Subscriber};
 
-use crate::terminal::FormatArgs;
+use crate::terminal::TableArgs;
 use crate::{args, output, signal, terminal};
 
 /// Arguments of the look.
@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "S", value_parser = args::seconds)]
     timeout: Option<Duration>,
     #[command(flatten)]
-    format: FormatArgs,
+    format: TableArgs,
 }
 
 /// Time that a publisher has to answer at its address. One that cannot be reached by then is not waited for.

@@ -8,7 +8,7 @@ use tablecast::barrier::{Registered, registered};
 use tablecast::subscriber::{AddressStatus, SubscriberStatus};
 use tablecast::{AddressState, Config, Error, ErrorKind, Name, Node, Result};
 
-use crate::terminal::FormatArgs;
+use crate::terminal::TableArgs;
 use crate::{args, output, signal, terminal};
 
 /// Connect as a subscriber would, and print the state of every address, topic and publisher.
@@ -24,7 +24,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "S", value_parser = args::seconds, default_value = "3")]
     timeout: Duration,
     #[command(flatten)]
-    format: FormatArgs,
+    format: TableArgs,
 }
 
 /// Interval of the look at the state.
