@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Stopwatch, eventually};
 use crate::host::{Host, json, serve, service, socket};
-use crate::process::{LIMIT, Process, assert_fails, run, tablecast};
+use crate::process::{LIMIT, Process, assert_fails, run, run_unread, tablecast, with_full_stdout};
 use serde_json::json;
 use tablecast::Config;
 
@@ -680,6 +680,16 @@ fn help_names_every_option_and_version_libzmq() {
 }
 
 #[test]
+fn help_that_cannot_be_written_is_a_failure_unless_its_reader_has_left() {
+    for args in [&["--version"][..], &["watch", "--help"]] {
+        let end = run(with_full_stdout(&tablecast(args)));
+        assert_fails(&end, 1, &["cannot write the result"]);
+        let end = run_unread(tablecast(args));
+        assert_eq!((end.code, end.stderr.as_str()), (Some(0), ""));
+    }
+}
+
+#[test]
 fn status_tells_of_addresses_topics_and_publishers() {
     let host = Host::start();
     let mut publish = host.publish(&[
@@ -729,6 +739,7 @@ fn status_tells_of_addresses_topics_and_publishers() {
     assert_eq!(end.code, Some(1));
     assert_eq!(words(&end.stdout[1]), [&*network, "not", "connected"]);
     assert!(end.stderr.contains("not live within 200ms"), "{}", end.stderr);
+    assert!(end.stderr.contains(&format!("{network} (")), "{}", end.stderr);
 }
 
 fn words(line: &str) -> Vec<String> {

@@ -41,16 +41,15 @@ use cli::{Cli, Command};
 use trials::{demo, stage, storm};
 
 fn main() -> ExitCode {
-    let cli = match Cli::read(std::env::args_os()) {
-        Ok(cli) => cli,
-        Err(usage) => {
-            output::usage(&usage);
-            return ExitCode::from(if usage.use_stderr() { 2 } else { 0 });
+    let done = match Cli::read(std::env::args_os()) {
+        Ok(cli) => {
+            output::init_log(cli.verbose, matches!(cli.command, Command::Top(_)));
+            raise_limit_of_open_files();
+            run(&cli)
         }
+        Err(usage) => output::usage(&usage).map(|()| ExitCode::from(if usage.use_stderr() { 2 } else { 0 })),
     };
-    output::init_log(cli.verbose, matches!(cli.command, Command::Top(_)));
-    raise_limit_of_open_files();
-    match run(&cli) {
+    match done {
         Ok(code) => code,
         // The reader of stdout has seen enough.
         Err(e) if output::is_broken_pipe(&e) => ExitCode::SUCCESS,

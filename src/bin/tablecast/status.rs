@@ -59,9 +59,9 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         false if replicas.is_empty() => table(&status),
         false => format!("{}\n{}", table(&status), replica_table(&replicas)),
     };
-    let said = output::result(text.trim_end());
+    let said = output::lines(text.trim_end());
     let live = live.map_err(|e| match e.kind() {
-        ErrorKind::Timeout => Error::new(ErrorKind::Timeout, format!("not live within {:?}", args.timeout)),
+        ErrorKind::Timeout => e.context(format!("not live within {:?}; at the last look", args.timeout)),
         _ => e,
     });
     live.and(said)

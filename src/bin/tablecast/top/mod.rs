@@ -104,7 +104,7 @@ fn print(mut sources: Sources, args: &Args, interval: Duration, signal: &Receive
             recv(signal) -> _ => return ended(),
         }
         let rows = sources.rows();
-        let said = output::result(&text(&rows, args)?);
+        let said = output::lines(&text(&rows, args)?);
         if args.once {
             return sources.check().and(said);
         }
