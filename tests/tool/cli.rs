@@ -397,6 +397,24 @@ fn wrong_usage_is_told_apart_from_failure() {
             &["publisher_multiproc_socket", "/proc/none"],
         ),
         (&["publish", "--table", "", "--key", "k"], 2, &["table"]),
+        (&["service", "--driver", "memory"], 2, &["pub_sub_driver", "memory"]),
+        (
+            &["publish", "--table", "t", "--key", "k", "--driver", "memory"],
+            2,
+            &["pub_sub_driver", "memory"],
+        ),
+        (
+            &["watch", "--pub-sub-multiproc-driver", "memory"],
+            2,
+            &["pub_sub_multiproc_driver", "memory"],
+        ),
+        (
+            &["replica", "--table", "t", "--store", "memory"],
+            2,
+            &["nb_db_class", "memory"],
+        ),
+        (&["publishers", "--store", "memory"], 2, &["nb_db_class", "memory"]),
+        (&["listeners", "--store", "memory"], 2, &["nb_db_class", "memory"]),
         (
             &["publish", "--table", "t", "--key", "k", "--wait-subscribers", "1"],
             2,

@@ -22,6 +22,7 @@ mod replica;
 mod row;
 mod seat;
 mod service;
+mod shared;
 mod signal;
 mod status;
 mod supervisor;

@@ -11,7 +11,7 @@ use tablecast::subscriber::AddressStatus;
 use tablecast::{AddressState, Config, Error, ErrorKind, Node, Result, Stores, Subscriber};
 
 use crate::terminal::TableArgs;
-use crate::{args, output, signal, terminal};
+use crate::{args, output, shared, signal, terminal};
 
 /// Arguments of the look.
 #[derive(Debug, clap::Args)]
@@ -88,6 +88,7 @@ fn print(
     about: impl Fn(&Member) -> [String; 2],
 ) -> Result<()> {
     let signal = signal::channel(signal::GRACE)?;
+    shared::store(config)?;
     let store = Stores::new().open(config)?;
     // Said at once if the store is not there, rather than again and again in the background.
     store.page_of_keys(table, None, None)?;

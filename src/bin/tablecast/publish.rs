@@ -8,7 +8,7 @@ use tablecast::{Config, Error, ErrorKind, Publisher, Result};
 use crate::input::{Input, InputArgs};
 use crate::metrics::MetricsArgs;
 use crate::outgoing::Outgoing;
-use crate::{args, output, signal, work};
+use crate::{args, output, shared, signal, work};
 
 /// Publish an update, or one for each line of a file; prints `published N`.
 ///
@@ -38,6 +38,7 @@ pub(crate) const DEFAULTS: &[(&str, &str)] = &[("linger_ms", "10000")];
 /// Publishes; a signal ends it.
 pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     let signal = signal::channel(signal::GRACE + config.send_timeout_ms)?;
+    shared::driver(&config)?;
     config.pub_sub_use_multiproc &= !args.no_multiproc;
     if args.wait_subscribers.is_some() && config.pub_sub_use_multiproc {
         let context = "--wait-subscribers needs --no-multiproc: only the process that binds the port sees subscribers";

@@ -17,7 +17,7 @@ use crate::line::version_text;
 use crate::metrics::MetricsArgs;
 use crate::supervisor::Supervisor;
 use crate::terminal::{Columns, FormatArgs, Kind};
-use crate::{args, output, signal, work};
+use crate::{args, output, shared, signal, work};
 
 /// Hold a copy of tables, and print what changes.
 ///
@@ -92,6 +92,8 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     // Workers would only change the order.
     config.dispatcher_workers = 0;
     args.listen.apply(&mut config)?;
+    shared::driver(&config)?;
+    shared::store(&config)?;
     let node = Node::open(&config)?;
     let _metrics = args.metrics.serve(&node)?;
     let deadline = args.timeout.map_or_else(never, after);

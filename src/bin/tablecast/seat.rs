@@ -1,11 +1,11 @@
 //! The node of a command that both publishes and subscribes.
 
 use tablecast::metrics::MetricsServer;
-use tablecast::{Config, Error, ErrorKind, Node, Result};
+use tablecast::{Config, Node, Result};
 
 use crate::metrics::MetricsArgs;
 use crate::outgoing::Outgoing;
-use crate::output;
+use crate::{output, shared};
 
 /// The arguments of that node.
 #[derive(Debug, clap::Args)]
@@ -51,10 +51,8 @@ pub(crate) fn open(config: Config) -> Result<Node> {
 /// The options without topics: the parts register their own.
 fn checked(mut config: Config) -> Result<Config> {
     config.topics.clear();
-    if config.nb_db_class == "memory" {
-        let context = "--store memory is not shared between processes; choose sqlite or redis";
-        return Err(Error::new(ErrorKind::InvalidInput, context));
-    }
+    shared::driver(&config)?;
+    shared::store(&config)?;
     Ok(config)
 }
 

@@ -10,7 +10,7 @@ use tablecast::{Config, Error, ErrorKind, Node, Result};
 use crate::input::Stdin;
 use crate::metrics::MetricsArgs;
 use crate::supervisor::Supervisor;
-use crate::{output, signal, work};
+use crate::{output, shared, signal, work};
 
 /// Run the publisher service of this host: pass on to the network what its processes publish.
 ///
@@ -30,6 +30,7 @@ const LOAD: Duration = Duration::from_secs(1);
 /// Runs the service until a signal comes.
 pub(crate) fn run(config: &Config, args: &Args) -> Result<()> {
     let signal = signal::channel(GRACE + config.linger_ms)?;
+    shared::driver(config)?;
     serve(config, &args.metrics, &signal)
 }
 

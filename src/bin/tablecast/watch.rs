@@ -15,7 +15,7 @@ use crate::line::{Line, update_text};
 use crate::metrics::MetricsArgs;
 use crate::supervisor::Supervisor;
 use crate::terminal::{Columns, FormatArgs, Kind};
-use crate::{args, output, signal};
+use crate::{args, output, shared, signal};
 
 /// Print updates as they arrive; prints `ready` on stderr once it is live.
 ///
@@ -52,7 +52,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     // Workers would only change the order.
     config.dispatcher_workers = 0;
     args.listen.apply(&mut config)?;
-
+    shared::driver(&config)?;
     let node = Node::open(&config)?;
     let _metrics = args.metrics.serve(&node)?;
     let events = register(&node.dispatcher()?, &args.table);
