@@ -78,7 +78,11 @@ pub(crate) struct Lines {
     file: BufReader<Box<dyn Read + Send>>,
     /// A line has fewer bytes.
     limit: usize,
+    parse: Parse,
 }
+
+/// The form of a line.
+type Parse = fn(&str) -> std::result::Result<DbUpdate, row::Fault>;
 
 impl Input {
     /// Reads one update from the flags, or opens the file. A message has at most `max_message_bytes`.
@@ -89,9 +93,9 @@ impl Input {
             let mut update = row::update(table.unwrap_or_default(), key.unwrap_or_default(), action, topic)?;
             update.value.clone_from(&args.value);
             update.priority = args.priority.unwrap_or(update.priority);
-            return Ok(Input::One(update));
+            return row::checked(update).map(Input::One);
         };
-        Lines::open(file, max_message_bytes).map(Input::Lines)
+        Lines::open(file, max_message_bytes, row::parse).map(Input::Lines)
     }
 
     /// Passes updates to `take` one by one, until it fails or a signal comes; shows the progress on a terminal.
@@ -105,7 +109,7 @@ impl Input {
 
 impl Lines {
     /// Opens a file, or stdin if it is `-`. A message has at most `max_message_bytes`.
-    pub(crate) fn open(file: &Path, max_message_bytes: usize) -> Result<Lines> {
+    pub(crate) fn open(file: &Path, max_message_bytes: usize, parse: Parse) -> Result<Lines> {
         let limit = max_message_bytes.saturating_mul(ESCAPED).saturating_add(1 << 10);
         let (name, opened): (_, Box<dyn Read + Send>) = if file.as_os_str() == "-" {
             ("stdin".to_owned(), Box::new(Stdin))
@@ -116,12 +120,22 @@ impl Lines {
             (name, Box::new(opened))
         };
         let file = BufReader::with_capacity(1 << 16, opened);
-        Ok(Lines { name, file, limit })
+        Ok(Lines {
+            name,
+            file,
+            limit,
+            parse,
+        })
     }
 
     /// As [`Input::each`].
     pub(crate) fn each(self, signal: &Receiver<()>, mut take: impl FnMut(DbUpdate) -> Result<()>) -> Result<()> {
-        let Lines { name, file, limit } = self;
+        let Lines {
+            name,
+            file,
+            limit,
+            parse,
+        } = self;
         let (sender, parts) = bounded(1);
         // Joined only at the end: it may wait for stdin when a signal comes.
         let reader = work::start("lines", move || read(file, limit, &sender))?;
@@ -148,9 +162,11 @@ impl Lines {
                 }
                 number += 1;
                 let bad = |e: row::Fault| Error::new(ErrorKind::Malformed, place(number)).with_source(e);
-                let Some(update) = parse(line, number == 1, limit).map_err(bad)? else {
+                let line = text(line, number == 1, limit).map_err(bad)?;
+                if line.trim_ascii().is_empty() {
                     continue;
-                };
+                }
+                let update = parse(line).map_err(bad)?;
                 take(update).map_err(|e| match e.kind() {
                     ErrorKind::InvalidInput | ErrorKind::TooLarge => bad(e.into()),
                     _ => e,
@@ -185,18 +201,14 @@ fn read(mut file: BufReader<impl Read>, limit: usize, parts: &Sender<io::Result<
     }
 }
 
-/// The update of a line, if it is not blank.
-fn parse(line: &[u8], is_first: bool, limit: usize) -> std::result::Result<Option<DbUpdate>, row::Fault> {
+/// The text of a line without its end.
+fn text(line: &[u8], is_first: bool, limit: usize) -> std::result::Result<&str, row::Fault> {
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     if line.len() >= limit {
         return Err(format!("longer than {limit} bytes, and so than any message of max_message_bytes").into());
     }
     let line = str::from_utf8(line).map_err(|_| "not UTF-8")?;
-    let line = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| is_first).unwrap_or(line);
-    match line.trim_ascii().is_empty() {
-        true => Ok(None),
-        false => row::parse(line).map(Some),
-    }
+    Ok(line.strip_prefix(BYTE_ORDER_MARK).filter(|_| is_first).unwrap_or(line))
 }
 
 fn interrupted() -> Error {

@@ -10,17 +10,17 @@ use super::subject::{named_row, say};
 use crate::input::Lines;
 use crate::metrics::MetricsArgs;
 use crate::outgoing::Outgoing;
-use crate::{output, signal};
+use crate::{output, row, signal};
 
 /// Makes the writes of the file, and prints the result of each. `grace` is the longest time of one.
 pub(super) fn write(config: &Config, file: &Path, metrics: &MetricsArgs, grace: Duration) -> Result<()> {
     let signal = signal::channel(grace)?;
-    let lines = Lines::open(file, config.max_message_bytes)?;
+    let lines = Lines::open(file, config.max_message_bytes, row::parse_write)?;
     let node = Outgoing::open(config)?;
     let _metrics = metrics.serve(&node)?;
     let database = node.database()?;
     let mut failures = Failures::default();
-    let made = lines.each(&signal, |update| make(&database, &checked(update)?, &mut failures));
+    let made = lines.each(&signal, |update| make(&database, &update, &mut failures));
     drop(database);
     failures.told(made.and(node.end()))
 }
@@ -59,16 +59,6 @@ fn blamed(failure: &Error) -> ErrorKind {
         ErrorKind::InvalidInput => ErrorKind::Malformed,
         kind => kind,
     }
-}
-
-/// The update, if it is a write.
-fn checked(update: DbUpdate) -> Result<DbUpdate> {
-    let wrong = match (&update.action, &update.value) {
-        (Action::Other(_), _) => format!("action {:?}: not create, set or delete", update.action.as_str()),
-        (Action::Create | Action::Set, None) => "no value".into(),
-        _ => return Ok(update),
-    };
-    Err(Error::new(ErrorKind::InvalidInput, wrong))
 }
 
 /// Makes a write, and prints its result. Without a reader of results there are no more writes.
