@@ -379,6 +379,7 @@ fn wrong_usage_is_told_apart_from_failure() {
             &["publishers", "nonsense"],
         ),
         (&["watch", "--topic", ""], 2, &["topic"]),
+        (&["watch", "--topics", ""], 2, &["option topics", "none"]),
         (
             &["watch", "--config", file],
             2,
@@ -429,6 +430,8 @@ fn wrong_usage_is_told_apart_from_failure() {
         &["publish"],
         &["publish", "--table", "t"],
         &["publish", "--file", "-", "--key", "k"],
+        &["publish", "--table", "t", "--key", "k", "--wait-timeout", "1"],
+        &["top", "--timeout", "1"],
         &["watch", "--count", "0"],
         &["watch", "--timeout", "soon"],
         &["service", "--no-such-option"],

@@ -53,6 +53,10 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     config.dispatcher_workers = 0;
     args.listen.apply(&mut config)?;
     shared::driver(&config)?;
+    if config.topics.is_empty() {
+        let context = "option topics: expected at least one topic, got none";
+        return Err(Error::new(ErrorKind::Config, context));
+    }
     let node = Node::open(&config)?;
     let _metrics = args.metrics.serve(&node)?;
     let events = register(&node.dispatcher()?, &args.table);
