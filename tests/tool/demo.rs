@@ -159,7 +159,11 @@ fn nothing_outlives_a_demo_that_is_killed() {
 fn it_ends_where_a_signal_is_ignored() {
     within(LIMIT, || {
         let mut command = Command::new("sh");
-        command.args(["-c", "trap '' TERM; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_tablecast")]);
+        command.args([
+            "-c",
+            "trap '' TERM; exec \"$0\" \"$@\"",
+            env!("CARGO_BIN_EXE_tablecast"),
+        ]);
         let (status, output) = demo_of(command, &["--updates", "300"]).end();
         assert!(status.success(), "{output}");
         check_table(&output, 2, "300");

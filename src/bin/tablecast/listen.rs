@@ -14,9 +14,9 @@ use crate::{output, signal, work};
 /// Take a share of the status updates, as one of any number of servers, and print each, one JSON object per line.
 ///
 /// Prints `ready` on stderr once it is registered. On a signal the other servers take over; the update being printed is
-/// finished. An update that cannot be printed ends the command, and another server takes it over. On ZeroMQ the listener
-/// must be connected to the nodes' publishers, and the nodes to its own publisher: `--discover true` is the easiest way.
-/// With --count a few more updates may be printed.
+/// finished. An update that cannot be printed ends the command, and another server takes it over. With --count a few
+/// more updates may be printed. On ZeroMQ the listener must be connected to the nodes' publishers, and the nodes to its
+/// own publisher: `--discover true` is the easiest way.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]

@@ -5,7 +5,11 @@ use tablecast::{Config, Error, ErrorKind, Result};
 /// Fails if a driver stays within this process.
 pub(crate) fn driver(config: &Config) -> Result<()> {
     check("pub_sub_driver", &config.pub_sub_driver, "zmq or redis")?;
-    check("pub_sub_multiproc_driver", &config.pub_sub_multiproc_driver, "zmq-multiproc")
+    check(
+        "pub_sub_multiproc_driver",
+        &config.pub_sub_multiproc_driver,
+        "zmq-multiproc",
+    )
 }
 
 /// Fails if the store stays within this process.

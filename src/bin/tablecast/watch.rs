@@ -139,7 +139,11 @@ impl Watch<'_> {
             Ok(event) => self.print(event, out).map_err(output::failed)?,
             Err(_) => false,
         };
-        if is_enough { Ok(()) } else { end(self.until, self.printed) }
+        if is_enough {
+            Ok(())
+        } else {
+            end(self.until, self.printed)
+        }
     }
 
     /// Prints this event and those that wait; true if that was enough.

@@ -27,9 +27,9 @@ pub(crate) struct Args {
     /// updates]
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(100..))]
     pub(super) rate: Option<u64>,
-    /// Use this Redis, for example redis://127.0.0.1:6379, instead of a redis-server that the demo starts; any address
-    /// that the option remote_db_hosts accepts. Topics and tables get a unique prefix there, and the rows are deleted at
-    /// the end.
+    /// Use this Redis, for example redis://127.0.0.1:6379, instead of a redis-server that the demo starts: any address
+    /// that the option remote_db_hosts accepts. Topics and tables get a unique prefix there, and the rows are deleted
+    /// at the end.
     #[arg(long, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     pub(super) redis: Option<String>,
     /// Give up when nothing was delivered for this many seconds.

@@ -201,7 +201,13 @@ mod tests {
     #[test]
     #[cfg(feature = "redis")]
     fn a_wrong_address_shows_no_password() {
-        for wrong in ["tcp://h:1", "redis://", "redis://me:secret@h:x", "me:secret@h", "tcp://me:secret@h"] {
+        for wrong in [
+            "tcp://h:1",
+            "redis://",
+            "redis://me:secret@h:x",
+            "me:secret@h",
+            "tcp://me:secret@h",
+        ] {
             let error = setup(Some("redis"), None, Some(wrong)).unwrap_err().to_string();
             assert!(error.contains("--redis: option remote_db_hosts"), "{error}");
             assert!(!error.contains("secret"), "{error}");
