@@ -188,6 +188,14 @@ pub(crate) fn with_files(limit: &str, tool: &Command) -> Command {
     command
 }
 
+/// A command of the tool whose stdout takes nothing, as a full disk.
+pub(crate) fn with_full_stdout(tool: &Command) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$0\" \"$@\" >/dev/full"]);
+    command.arg(tool.get_program()).args(tool.get_args());
+    command
+}
+
 /// Runs it to its end.
 pub(crate) fn run(command: Command) -> End {
     Process::start(command).end()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Stopwatch, eventually};
 use crate::host::{Host, json, serve, service, socket};
-use crate::process::{LIMIT, Process, assert_fails, run, tablecast};
+use crate::process::{LIMIT, Process, assert_fails, run, run_unread, tablecast, with_full_stdout};
 use serde_json::json;
 use tablecast::Config;
 
@@ -185,6 +185,34 @@ fn a_signal_ends_publishing_from_stdin() {
     assert_eq!(publish.end().code, Some(1));
 }
 
+/// While its stdin is open.
+#[test]
+fn a_publisher_that_a_signal_ends_says_goodbye() {
+    let host = Host::start();
+    let context = zmq::Context::new();
+    let subscriber = context.socket(zmq::SUB).unwrap();
+    subscriber.set_rcvtimeo(50).unwrap();
+    subscriber.set_subscribe(b"").unwrap();
+    subscriber.connect(&host.network).unwrap();
+    let hears = |text: &str| {
+        let message = subscriber.recv_multipart(0).unwrap_or_default().concat();
+        String::from_utf8_lossy(&message).contains(text)
+    };
+    let mut publish = host.publish(&["--file", "-"]);
+    // The first ones may come before the subscription.
+    eventually(LIMIT, || {
+        publish.write("{\"table\":\"t\",\"key\":\"port-1\"}\n");
+        hears("port-1")
+    });
+    let start = Stopwatch::start();
+    publish.signal("TERM");
+    assert!(publish.line().starts_with("published "));
+    eventually(LIMIT, || !publish.is_running());
+    start.assert_within(Duration::from_secs(3), "the end");
+    eventually(LIMIT, || hears("goodbye"));
+    assert_eq!(publish.end().code, Some(1));
+}
+
 #[test]
 fn watch_ends_by_count_timeout_or_signal() {
     let host = Host::start();
@@ -351,6 +379,7 @@ fn wrong_usage_is_told_apart_from_failure() {
             &["publishers", "nonsense"],
         ),
         (&["watch", "--topic", ""], 2, &["topic"]),
+        (&["watch", "--topics", ""], 2, &["option topics", "none"]),
         (
             &["watch", "--config", file],
             2,
@@ -369,6 +398,24 @@ fn wrong_usage_is_told_apart_from_failure() {
             &["publisher_multiproc_socket", "/proc/none"],
         ),
         (&["publish", "--table", "", "--key", "k"], 2, &["table"]),
+        (&["service", "--driver", "memory"], 2, &["pub_sub_driver", "memory"]),
+        (
+            &["publish", "--table", "t", "--key", "k", "--driver", "memory"],
+            2,
+            &["pub_sub_driver", "memory"],
+        ),
+        (
+            &["watch", "--pub-sub-multiproc-driver", "memory"],
+            2,
+            &["pub_sub_multiproc_driver", "memory"],
+        ),
+        (
+            &["replica", "--table", "t", "--store", "memory"],
+            2,
+            &["nb_db_class", "memory"],
+        ),
+        (&["publishers", "--store", "memory"], 2, &["nb_db_class", "memory"]),
+        (&["listeners", "--store", "memory"], 2, &["nb_db_class", "memory"]),
         (
             &["publish", "--table", "t", "--key", "k", "--wait-subscribers", "1"],
             2,
@@ -383,6 +430,8 @@ fn wrong_usage_is_told_apart_from_failure() {
         &["publish"],
         &["publish", "--table", "t"],
         &["publish", "--file", "-", "--key", "k"],
+        &["publish", "--table", "t", "--key", "k", "--wait-timeout", "1"],
+        &["top", "--timeout", "1"],
         &["watch", "--count", "0"],
         &["watch", "--timeout", "soon"],
         &["service", "--no-such-option"],
@@ -652,6 +701,16 @@ fn help_names_every_option_and_version_libzmq() {
 }
 
 #[test]
+fn help_that_cannot_be_written_is_a_failure_unless_its_reader_has_left() {
+    for args in [&["--version"][..], &["watch", "--help"]] {
+        let end = run(with_full_stdout(&tablecast(args)));
+        assert_fails(&end, 1, &["cannot write the result"]);
+        let end = run_unread(tablecast(args));
+        assert_eq!((end.code, end.stderr.as_str()), (Some(0), ""));
+    }
+}
+
+#[test]
 fn status_tells_of_addresses_topics_and_publishers() {
     let host = Host::start();
     let mut publish = host.publish(&[
@@ -701,6 +760,7 @@ fn status_tells_of_addresses_topics_and_publishers() {
     assert_eq!(end.code, Some(1));
     assert_eq!(words(&end.stdout[1]), [&*network, "not", "connected"]);
     assert!(end.stderr.contains("not live within 200ms"), "{}", end.stderr);
+    assert!(end.stderr.contains(&format!("{network} (")), "{}", end.stderr);
 }
 
 fn words(line: &str) -> Vec<String> {

@@ -145,6 +145,32 @@ fn death_of_any_child_ends_it() {
 }
 
 #[test]
+fn nothing_outlives_a_demo_that_is_killed() {
+    within(LIMIT, || {
+        let demo = demo(&["--updates", "100000000"]);
+        demo.wait_for("demo-writer", 3);
+        demo.signal(Signal::SIGKILL);
+        eventually(LIMIT, || processes(demo.folder(), "").is_empty());
+    });
+}
+
+/// As under a supervisor that ignores signals.
+#[test]
+fn it_ends_where_a_signal_is_ignored() {
+    within(LIMIT, || {
+        let mut command = Command::new("sh");
+        command.args([
+            "-c",
+            "trap '' TERM; exec \"$0\" \"$@\"",
+            env!("CARGO_BIN_EXE_tablecast"),
+        ]);
+        let (status, output) = demo_of(command, &["--updates", "300"]).end();
+        assert!(status.success(), "{output}");
+        check_table(&output, 2, "300");
+    });
+}
+
+#[test]
 fn wrong_usage_is_told() {
     within(LIMIT, || {
         for arguments in [

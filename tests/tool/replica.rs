@@ -95,6 +95,10 @@ fn once_prints_the_rows_and_check_the_differences() {
             (end.code, printed),
             (Some(0), vec![json!("added"), json!("added"), json!("synced")])
         );
+        // A table that is named twice is held once.
+        let end = run(rows.replica(&["--once", "--table", "t"]));
+        assert_eq!((end.code, end.stdout.len()), (Some(0), 3), "{}", end.stderr);
+        assert_eq!(end.stdout[2], r#"{"event":"synced","rows":2}"#);
         let end = run(rows.replica(&["--check"]));
         assert_eq!((end.code, end.stdout), (Some(0), Vec::new()), "{}", end.stderr);
         let end = run(rows.replica(&["--once", "--topic", "none"]));

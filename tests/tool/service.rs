@@ -143,6 +143,42 @@ fn a_writer_that_cannot_send_everything_says_so() {
     });
 }
 
+/// The rows are stored.
+#[test]
+fn a_writer_of_rows_that_cannot_send_everything_says_so() {
+    within(LIMIT, || {
+        let mut host = Host::start();
+        let mut watch = host.live_watch(&[]);
+        let mut command = tablecast(["db", "write", "--file", "-", "--linger-ms", "1000", "--sqlite-path"]);
+        command.arg(host.folder.path().join("rows.db"));
+        command
+            .arg("--publisher-multiproc-socket")
+            .arg(socket(host.folder.path()));
+        command.env("TABLECAST_SEND_TIMEOUT_MS", "20000");
+        let mut writer = Process::start(command);
+        let row = |key: usize, value: &str| {
+            let row = serde_json::json!({"table": "t", "key": key.to_string(), "action": "create", "value": value});
+            row.to_string() + "\n"
+        };
+        writer.write(&row(0, "v"));
+        assert_eq!(json(&watch.line())["key"], "0");
+        host.service.signal("STOP");
+        // More than the connection holds.
+        for key in 1..=20 {
+            writer.write(&row(key, &"v".repeat(100_000)));
+        }
+        let end = writer.end();
+        assert_eq!((end.code, end.stdout.len()), (Some(1), 21), "{end:?}");
+        assert!(
+            end.stderr.contains("linger_ms") && end.stderr.contains("may be lost"),
+            "{end:?}"
+        );
+        host.service.signal("CONT");
+        host.service.signal("TERM");
+        assert_eq!(host.service.end().code, Some(0));
+    });
+}
+
 /// A user, and a group, that own nothing.
 const STRANGER: u32 = 65_534;
 

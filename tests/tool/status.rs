@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::common::within;
-use crate::process::{End, Process, run, tablecast};
+use crate::process::{End, Process, run, tablecast, with_full_stdout};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -121,6 +121,45 @@ fn every_update_goes_to_one_server_also_when_the_other_is_killed() {
     });
 }
 
+/// It is in no output.
+#[test]
+fn an_update_that_cannot_be_printed_goes_to_another_server() {
+    in_each(|network| {
+        let direct = ["--no-multiproc", "--listener-timeout-ms", "3000"];
+        let listen = |id| network.command("listen", &[&direct[..], &["--id", id]].concat());
+        let mut full = Process::start(with_full_stdout(&listen("full")));
+        full.await_stderr("ready");
+        let update = ["--table", "lport", "--key", "port-1", "--timeout", "60"];
+        let mut node = Process::start(network.command("notify", &[&direct[..], &update].concat()));
+        let end = full.end();
+        assert_eq!(end.code, Some(1), "{end:?}");
+        assert!(end.stderr.contains("cannot write the result"), "{end:?}");
+        let mut server = Process::start(listen("b"));
+        assert_eq!(key(&server.line()), "port-1");
+        assert_eq!(node.line(), "acknowledged 1 of 1");
+        assert_eq!(node.end().code, Some(0));
+    });
+}
+
+#[test]
+fn updates_before_a_bad_line_are_acknowledged() {
+    in_each(|network| {
+        let _server = network.listen("a");
+        let mut node = Process::start(network.command("notify", &["--no-multiproc", "--file", "-"]));
+        for n in 0..100 {
+            node.write(&format!("{{\"table\":\"lport\",\"key\":\"port-{n}\"}}\n"));
+        }
+        node.write("bad\n");
+        let end = node.end();
+        assert_eq!(
+            (end.code, &*end.stdout),
+            (Some(1), &["acknowledged 100 of 100".to_owned()][..]),
+            "{end:?}"
+        );
+        assert!(end.stderr.contains("line 101 of stdin"), "{end:?}");
+    });
+}
+
 #[test]
 fn without_a_promise_nothing_is_waited_for() {
     in_each(|network| {
@@ -217,6 +256,9 @@ fn what_nobody_takes_is_an_error() {
         fails(run(tablecast(memory)), 2, "choose sqlite or redis");
         let unheard = ["--no-multiproc", "--timeout", "0.5", "--count", "1"];
         fails(run(network.command("listen", &unheard)), 1, "0 of 1 updates");
+        // Most likely before it is registered, which makes no difference.
+        let brief = ["--no-multiproc", "--timeout", "0", "--count", "1"];
+        fails(run(network.command("listen", &brief)), 1, "0 of 1 updates");
 
         // A stopped server answers nothing: the unacknowledged updates are named.
         let server = network.listen("a");

@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use crossbeam_channel::{Receiver, after, never};
 use tablecast::config::expanded_path;
-use tablecast::{Config, Result, Topic};
+use tablecast::{Config, Error, ErrorKind, Result, Topic};
 
 /// The publishers and topics to listen to.
 #[derive(Debug, clap::Args)]
@@ -30,6 +31,44 @@ impl Listen {
             config.publishers.clone_from(&self.publisher);
         }
         config.validate()
+    }
+}
+
+/// The end of a command that prints updates as they come.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Until {
+    /// End after this many printed updates.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End after this many seconds; with --count this is a failure.
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    timeout: Option<Duration>,
+}
+
+impl Until {
+    /// Receives a message when the time has passed.
+    pub(crate) fn deadline(self) -> Receiver<Instant> {
+        self.timeout.map_or_else(never, after)
+    }
+
+    pub(crate) fn is_enough(self, printed: u64) -> bool {
+        self.count == Some(printed)
+    }
+
+    pub(crate) fn interrupted(self, printed: u64) -> Result<()> {
+        self.end(ErrorKind::Stopped, "a signal came", printed)
+    }
+
+    pub(crate) fn timed_out(self, printed: u64) -> Result<()> {
+        self.end(ErrorKind::Timeout, "--timeout passed", printed)
+    }
+
+    /// The end before the count, if there is one.
+    fn end(self, kind: ErrorKind, why: &str, printed: u64) -> Result<()> {
+        match self.count {
+            None => Ok(()),
+            Some(count) => Err(Error::new(kind, format!("{why} after {printed} of {count} updates"))),
+        }
     }
 }
 

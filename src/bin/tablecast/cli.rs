@@ -80,6 +80,8 @@ pub(crate) enum Command {
     #[command(hide = true)]
     StormListener(storm::ListenerArgs),
     #[command(hide = true)]
+    DemoService,
+    #[command(hide = true)]
     DemoWriter(demo::WriterArgs),
     #[command(hide = true)]
     OwnRedis(stage::RedisArgs),

@@ -2,19 +2,21 @@
 
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, after, never, select, unbounded};
+use crossbeam_channel::{Receiver, never, select, unbounded};
 use tablecast::{Config, DbUpdate, Error, ErrorKind, Listener, ListenerOptions, Result};
 
+use crate::args::Until;
 use crate::line::Line;
 use crate::seat::SeatArgs;
 use crate::supervisor::Supervisor;
-use crate::{args, output, signal};
+use crate::{output, signal, work};
 
 /// Take a share of the status updates, as one of any number of servers, and print each, one JSON object per line.
 ///
 /// Prints `ready` on stderr once it is registered. On a signal the other servers take over; the update being printed is
-/// finished. On ZeroMQ the listener must be connected to the nodes' publishers, and the nodes to its own publisher:
-/// `--discover true` is the easiest way.
+/// finished. An update that cannot be printed ends the command, and another server takes it over. With --count a few
+/// more updates may be printed. On ZeroMQ the listener must be connected to the nodes' publishers, and the nodes to its
+/// own publisher: `--discover true` is the easiest way.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -22,18 +24,11 @@ pub(crate) struct Args {
     /// Its id, unique among the running listeners [default: made from the host, the process and a random number].
     #[arg(long)]
     id: Option<String>,
-    /// End after this many printed updates; a few more may be printed.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    count: Option<u64>,
-    /// End after this many seconds; with --count this is a failure.
-    #[arg(long, value_name = "S", value_parser = args::seconds)]
-    timeout: Option<Duration>,
+    #[command(flatten)]
+    until: Until,
 }
 
 const STOP: Duration = Duration::from_millis(800);
-
-/// Time for which a signal may go unnoticed during the registration.
-const SLICE: Duration = Duration::from_millis(100);
 
 /// Prints until the count, the timeout or a signal.
 pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
@@ -46,27 +41,30 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
     let (sender, printed) = unbounded();
     let handler = move |update: &DbUpdate| {
         let line = serde_json::to_string(&Line::from(update)).map_err(|e| output::failed(e.into()));
+        let printed = line.and_then(|line| output::result(&line));
+        let is_failed = printed.is_err();
         // Fails only when the command is ending.
-        let _ = sender.send(line.and_then(|line| output::result(&line)));
+        let _ = sender.send(printed);
+        if is_failed {
+            // With its return the update would count as processed: another server is to take it over.
+            let _ = never::<()>().recv();
+        }
     };
     let listener = node.listener_with(options, handler)?;
-    let ended = listen(&listener, &printed, args, &signal);
+    let ended = listen(&listener, &printed, args.until, &signal);
     let stopped = listener.stop_within(STOP);
     log::info!("{:?}", listener.stats());
     ended.and(stopped)
 }
 
-fn listen(listener: &Listener, printed: &Receiver<Result<()>>, args: &Args, signal: &Receiver<()>) -> Result<()> {
-    let deadline = args.timeout.map_or_else(never, after);
-    while listener.wait_registered(SLICE).is_err() {
+fn listen(listener: &Listener, printed: &Receiver<Result<()>>, until: Until, signal: &Receiver<()>) -> Result<()> {
+    let deadline = until.deadline();
+    while listener.wait_registered(work::SLICE).is_err() {
         if signal.try_recv().is_ok() {
-            return Ok(());
+            return until.interrupted(0);
         }
         if deadline.try_recv().is_ok() {
-            return Err(Error::new(
-                ErrorKind::Timeout,
-                "the listener was not registered in time",
-            ));
+            return until.timed_out(0);
         }
     }
     output::say("ready");
@@ -74,22 +72,18 @@ fn listen(listener: &Listener, printed: &Receiver<Result<()>>, args: &Args, sign
     supervisor.ready();
     let signs = supervisor.ticks();
     let mut count = 0;
-    let end = |kind, why: &str, count| match args.count {
-        None => Ok(()),
-        Some(wanted) => Err(Error::new(kind, format!("{why} after {count} of {wanted} updates"))),
-    };
     loop {
         select! {
             recv(printed) -> line => {
                 line.map_err(|_| Error::new(ErrorKind::Stopped, "the listener ended"))??;
                 count += 1;
-                if Some(count) == args.count {
+                if until.is_enough(count) {
                     return Ok(());
                 }
             }
             recv(signs) -> _ => supervisor.alive(),
-            recv(signal) -> _ => return end(ErrorKind::Stopped, "a signal came", count),
-            recv(deadline) -> _ => return end(ErrorKind::Timeout, "--timeout passed", count),
+            recv(signal) -> _ => return until.interrupted(count),
+            recv(deadline) -> _ => return until.timed_out(count),
         }
     }
 }

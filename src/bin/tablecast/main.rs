@@ -15,12 +15,14 @@ mod listen;
 mod members;
 mod metrics;
 mod notify;
+mod outgoing;
 mod output;
 mod publish;
 mod replica;
 mod row;
 mod seat;
 mod service;
+mod shared;
 mod signal;
 mod status;
 mod supervisor;
@@ -28,6 +30,7 @@ mod terminal;
 mod top;
 mod trials;
 mod watch;
+mod work;
 
 use std::process::ExitCode;
 
@@ -39,16 +42,15 @@ use cli::{Cli, Command};
 use trials::{demo, stage, storm};
 
 fn main() -> ExitCode {
-    let cli = match Cli::read(std::env::args_os()) {
-        Ok(cli) => cli,
-        Err(usage) => {
-            output::usage(&usage);
-            return ExitCode::from(if usage.use_stderr() { 2 } else { 0 });
+    let done = match Cli::read(std::env::args_os()) {
+        Ok(cli) => {
+            output::init_log(cli.verbose, matches!(cli.command, Command::Top(_)));
+            raise_limit_of_open_files();
+            run(&cli)
         }
+        Err(usage) => output::usage(&usage).map(|()| ExitCode::from(if usage.use_stderr() { 2 } else { 0 })),
     };
-    output::init_log(cli.verbose, matches!(cli.command, Command::Top(_)));
-    raise_limit_of_open_files();
-    match run(&cli) {
+    match done {
         Ok(code) => code,
         // The reader of stdout has seen enough.
         Err(e) if output::is_broken_pipe(&e) => ExitCode::SUCCESS,
@@ -91,6 +93,10 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Command::StormListener(args) => {
             signal::ignore()?;
             storm::run_listener(cli.config(&[])?, args)?;
+        }
+        Command::DemoService => {
+            signal::ignore()?;
+            service::run_for_command(&cli.config(&[])?)?;
         }
         Command::DemoWriter(args) => {
             signal::ignore()?;

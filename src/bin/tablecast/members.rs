@@ -10,8 +10,8 @@ use tablecast::registry::{Member, PUBLISHERS, Presence, PresenceState, RegistryO
 use tablecast::subscriber::AddressStatus;
 use tablecast::{AddressState, Config, Error, ErrorKind, Node, Result, Stores, Subscriber};
 
-use crate::terminal::FormatArgs;
-use crate::{args, output, signal, terminal};
+use crate::terminal::TableArgs;
+use crate::{args, output, shared, signal, terminal};
 
 /// Arguments of the look.
 #[derive(Debug, clap::Args)]
@@ -21,7 +21,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "S", value_parser = args::seconds)]
     timeout: Option<Duration>,
     #[command(flatten)]
-    format: FormatArgs,
+    format: TableArgs,
 }
 
 /// Time that a publisher has to answer at its address. One that cannot be reached by then is not waited for.
@@ -88,6 +88,7 @@ fn print(
     about: impl Fn(&Member) -> [String; 2],
 ) -> Result<()> {
     let signal = signal::channel(signal::GRACE)?;
+    shared::store(config)?;
     let store = Stores::new().open(config)?;
     // Said at once if the store is not there, rather than again and again in the background.
     store.page_of_keys(table, None, None)?;
@@ -96,7 +97,7 @@ fn print(
     let limit = args.timeout.unwrap_or(options.timeout + options.interval);
     let tell = move |present: &[Presence]| drop(sender.send(present.to_vec()));
     let watch = Watch::new(store, table, options, false, tell)?;
-    let seen = watch_for(&looks, limit, ask, &signal)?;
+    let seen = watch_for(&looks, limit, ask, &signal).map_err(|e| e.context(format!("table {table:?}")))?;
     drop(watch);
     if seen.present.is_empty() {
         let place = output::place(config);
@@ -236,11 +237,32 @@ fn watch_for(
                 seen.addresses = asked.as_ref().map_or_else(Vec::new, |(subscriber, _)| subscriber.status().addresses);
             }
             recv(note) -> _ => output::say(&format!("waiting for answers and renewals, for {:.0} s at most", limit.as_secs_f64())),
-            recv(over) -> _ => return Ok(seen),
+            recv(over) -> _ => return if has_looked { Ok(seen) } else { Err(unread(limit)) },
             recv(signal) -> _ => return Err(Error::new(ErrorKind::Stopped, "a signal came")),
         }
         if has_looked && seen.is_known(start.elapsed()) {
             return Ok(seen);
         }
+    }
+}
+
+fn unread(limit: Duration) -> Error {
+    let context = format!("it was not read within {limit:?}; --timeout gives it more time");
+    Error::new(ErrorKind::Timeout, context)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_was_not_read_is_not_an_empty_one() {
+        let (sender, looks) = unbounded();
+        let watch = |limit| watch_for(&looks, limit, |_| Ok(None), &never());
+        let unread = watch(Duration::ZERO);
+        assert_eq!(unread.err().map(|e| e.kind()), Some(ErrorKind::Timeout));
+        sender.send(Vec::new()).unwrap();
+        let empty = watch(Duration::from_secs(3600));
+        assert!(empty.is_ok_and(|seen| seen.present.is_empty()));
     }
 }

@@ -6,7 +6,7 @@ use tablecast::{Metrics, Node, Result};
 use crate::output;
 
 /// Where metrics are served.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 pub(crate) struct MetricsArgs {
     /// Serve metrics for Prometheus over HTTP at this address, host:port, or a port alone for loopback; prints the URL on
     /// stderr.

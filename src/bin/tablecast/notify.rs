@@ -1,17 +1,14 @@
 //! `tablecast notify`: a node that sends status updates to listeners.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{bounded, select};
-use tablecast::{Config, DbUpdate, Delivery, Error, ErrorKind, Notifier, NotifierOptions, Publisher, Result, Topic};
+use crossbeam_channel::Receiver;
+use tablecast::{Config, DbUpdate, Delivery, ErrorKind, Notifier, NotifierOptions, Publisher, Result, Topic};
 
 use crate::input::{Input, InputArgs};
-use crate::publish::SLICE;
 use crate::seat::SeatArgs;
-use crate::{args, output, signal};
+use crate::{args, output, signal, work};
 
 /// Have each status update processed by one of the listeners, chosen at random; prints `acknowledged N of M`.
 ///
@@ -38,40 +35,26 @@ const NAMED: usize = 10;
 
 /// Notifies; a signal ends it.
 pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
-    let signal = signal::channel(signal::GRACE)?;
+    let signal = signal::channel(signal::GRACE + config.send_timeout_ms)?;
     let input = Input::open(&args.input, config.max_message_bytes)?;
     let options = NotifierOptions {
         delivery: match args.at_most_once {
             true => Delivery::AtMostOnce,
             false => Delivery::ExactlyOnce,
         },
+        // A longer wait is repeated.
+        notify_timeout: work::SLICE,
         ..NotifierOptions::from(&config)
     };
     let (node, _metrics) = args.seat.open(config)?;
-    let notifier = Arc::new(node.notifier_with(options)?);
-    let stop = Arc::new(AtomicBool::new(false));
-    let (done, end) = bounded(1);
+    let notifier = node.notifier_with(options)?;
+    let unheard = args.at_most_once.then(|| node.publisher()).transpose()?;
     let work = Work {
-        notifier: Arc::clone(&notifier),
-        unheard: args.at_most_once.then(|| node.publisher()).transpose()?,
+        notifier: &notifier,
+        signal: &signal,
         timeout: args.timeout,
-        stop: Arc::clone(&stop),
     };
-    // Not joined: it may be reading from stdin when a signal comes.
-    let work = move || drop(done.send(work.run(input)));
-    let thread = thread::Builder::new().name("notify".into()).spawn(work);
-    thread.map_err(|e| Error::new(ErrorKind::Io, "cannot start a thread").with_source(e))?;
-    let interrupted = || Err(Error::new(ErrorKind::Stopped, "a signal came"));
-    let result = select! {
-        recv(end) -> result => result.unwrap_or_else(|_| {
-            Err(Error::new(ErrorKind::Panicked, "the notifying thread ended unexpectedly"))
-        }),
-        recv(signal) -> _ => {
-            stop.store(true, Ordering::Relaxed);
-            let _ = end.recv_timeout(2 * SLICE);
-            interrupted()
-        }
-    };
+    let result = work.run(input, unheard);
     let left = notifier.stop();
     for update in left.iter().take(NAMED) {
         output::say(&format!("not acknowledged: {update}"));
@@ -79,31 +62,41 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
     if left.len() > NAMED {
         output::say(&format!("not acknowledged: {} more", left.len() - NAMED));
     }
-    result.and(summary(&notifier, args.at_most_once))
+    result.and(summary(&notifier, args.at_most_once))?;
+    drop(notifier);
+    match args.at_most_once {
+        true => node.end(),
+        // Only confirmations may be left.
+        false => Ok(()),
+    }
 }
 
-struct Work {
-    notifier: Arc<Notifier>,
-    /// The publisher that listeners have to hear before the first update, since none is repeated.
-    unheard: Option<Arc<Publisher>>,
+struct Work<'a> {
+    notifier: &'a Notifier,
+    signal: &'a Receiver<()>,
     timeout: Duration,
-    stop: Arc<AtomicBool>,
 }
 
-impl Work {
-    /// Sends all updates, and waits until they are acknowledged.
-    fn run(mut self, input: Input) -> Result<()> {
+impl Work<'_> {
+    /// Sends all updates, and waits until they are acknowledged, or until listeners hear the publisher beforehand if it
+    /// is given, since then nothing is repeated.
+    fn run(&self, input: Input, unheard: Option<Arc<Publisher>>) -> Result<()> {
         // No listener is known at first; without acknowledgements one must be known before sending.
-        self.notifier.wait_listeners(1, self.timeout)?;
-        let unheard = self.unheard.take();
-        let is_once = unheard.is_some();
-        if let Some(publisher) = unheard {
-            self.await_ears(&publisher)?;
+        self.wait(
+            |slice| self.notifier.wait_listeners(1, slice),
+            || "0 of 1 listeners are alive".into(),
+        )?;
+        if let Some(publisher) = &unheard {
+            self.await_ears(publisher)?;
         }
-        input.each(|| self.is_stopped(), |update| self.notify(&update))?;
-        match is_once {
-            true => Ok(()),
-            false => self.notifier.flush(self.timeout),
+        let given = input.each(self.signal, |update| self.notify(&update));
+        // The updates before a bad line count.
+        let is_read = given
+            .as_ref()
+            .map_or_else(|e| matches!(e.kind(), ErrorKind::Malformed | ErrorKind::Io), |()| true);
+        match unheard {
+            None if is_read => given.and(self.flush()),
+            _ => given,
         }
     }
 
@@ -112,40 +105,34 @@ impl Work {
         let start = Instant::now();
         for listener in self.notifier.listeners() {
             let topic = Topic::new(&*listener.address)?;
-            loop {
-                let left = self.timeout.saturating_sub(start.elapsed());
-                match publisher.wait_subscribed(&topic, left.min(SLICE)) {
-                    Ok(()) => break,
-                    Err(e) if e.kind() == ErrorKind::Unsupported => return Ok(()),
-                    Err(e) if e.kind() != ErrorKind::Timeout => return Err(e),
-                    Err(_) if self.is_stopped() => return Ok(()),
-                    Err(_) if left <= SLICE => {
-                        let (id, timeout) = (&listener.id, self.timeout);
-                        output::say(&format!(
-                            "listener {id:?} does not hear this publisher within {timeout:?}: it gets no updates"
-                        ));
-                        break;
-                    }
-                    Err(_) => {}
+            let left = self.timeout.saturating_sub(start.elapsed());
+            match work::wait(left, self.signal, |slice| publisher.wait_subscribed(&topic, slice)) {
+                Err(e) if e.kind() == ErrorKind::Unsupported => return Ok(()),
+                Err(e) if e.kind() == ErrorKind::Timeout => {
+                    let (id, timeout) = (&listener.id, self.timeout);
+                    output::say(&format!(
+                        "listener {id:?} does not hear this publisher within {timeout:?}: it gets no updates"
+                    ));
                 }
+                heard => heard?,
             }
         }
         Ok(())
     }
 
+    /// Sends an update, when there is room for it.
     fn notify(&self, update: &DbUpdate) -> Result<()> {
-        let start = Instant::now();
-        loop {
-            match self.notifier.notify(update.clone()) {
-                // The window is full; tries again.
-                Err(e) if e.kind() == ErrorKind::Timeout && start.elapsed() < self.timeout && !self.is_stopped() => {}
-                done => return done,
-            }
-        }
+        work::wait(self.timeout, self.signal, |_| self.notifier.notify(update.clone()))
     }
 
-    fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+    fn flush(&self) -> Result<()> {
+        let pending = || format!("{} status updates are not acknowledged", self.notifier.stats().pending);
+        self.wait(|slice| self.notifier.flush(slice), pending)
+    }
+
+    fn wait(&self, wait: impl FnMut(Duration) -> Result<()>, what: impl FnOnce() -> String) -> Result<()> {
+        let waited = work::wait(self.timeout, self.signal, wait);
+        waited.map_err(|e| work::late(e, || format!("after {:?}: {}", self.timeout, what())))
     }
 }
 

@@ -22,26 +22,35 @@ pub(crate) fn result(line: &str) -> Result<()> {
     stdout().write_all(format!("{line}\n").as_bytes()).map_err(failed)
 }
 
+/// Writes lines to stdout at once, if there are any.
+pub(crate) fn lines(text: &str) -> Result<()> {
+    match text.is_empty() {
+        true => Ok(()),
+        false => result(text),
+    }
+}
+
 /// Stdout, for one at a time, without a buffer. If it takes no more for now, as a pipe that does not block, it is waited for.
 pub(crate) fn stdout() -> impl Write {
     Patient(io::stdout().lock())
 }
 
 /// Writes the help, the version, or what is wrong with the command line, to where that belongs.
-pub(crate) fn usage(usage: &clap::Error) {
+pub(crate) fn usage(usage: &clap::Error) -> Result<()> {
     let text = usage.render();
     let write = |is_terminal: bool, mut out: Box<dyn Write>| {
         let text = match terminal::is_coloured(is_terminal) {
             true => text.ansi().to_string(),
             false => text.to_string(),
         };
-        // There is nowhere to report a failure.
-        let _ = out.write_all(text.as_bytes());
+        out.write_all(text.as_bytes())
     };
-    match usage.use_stderr() {
-        true => write(io::stderr().is_terminal(), Box::new(Patient(io::stderr().lock()))),
-        false => write(io::stdout().is_terminal(), Box::new(stdout())),
+    if usage.use_stderr() {
+        // There is nowhere to report a failure.
+        let _ = write(io::stderr().is_terminal(), Box::new(Patient(io::stderr().lock())));
+        return Ok(());
     }
+    write(io::stdout().is_terminal(), Box::new(stdout())).map_err(failed)
 }
 
 /// An output that is waited for.
@@ -94,9 +103,9 @@ pub(crate) fn is_broken_pipe(error: &Error) -> bool {
     cause.is_some_and(|cause| cause.0.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Writes one line to stderr.
+/// Writes one line to stderr, at once: other processes may write there too.
 pub(crate) fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "{}", text.replace('\n', " "));
+    let _ = io::stderr().write_all(format!("{}\n", text.replace('\n', " ")).as_bytes());
 }
 
 /// Sends the log to stderr; `verbose` is how often `-v` was given. It can be held back if `may_hold`, and has no colours then.

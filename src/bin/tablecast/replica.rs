@@ -1,10 +1,10 @@
 //! `tablecast replica`: a copy of tables, held and printed.
 
+use std::collections::BTreeSet;
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, BufWriter, Write};
 use std::iter;
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, bounded, never, select, tick};
@@ -17,14 +17,13 @@ use crate::line::version_text;
 use crate::metrics::MetricsArgs;
 use crate::supervisor::Supervisor;
 use crate::terminal::{Columns, FormatArgs, Kind};
-use crate::{args, output, signal};
+use crate::{args, output, shared, signal, work};
 
 /// Hold a copy of tables, and print what changes.
 ///
 /// On a terminal the output is columns: event, table, key, version, topic, value. Elsewhere it is one JSON object per
 /// line: {"event":"added"|"changed"|"removed","table":..,"key":..,"value":..,"old":..,"version":..,"topic":..}, first
-/// for all existing rows, and {"event":"synced","rows":N} once all of them are read, and each time the copy is read
-/// anew.
+/// for all existing rows, and {"event":"synced","rows":N} once all of them are read.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Hold this table; may be repeated.
@@ -93,9 +92,12 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     // Workers would only change the order.
     config.dispatcher_workers = 0;
     args.listen.apply(&mut config)?;
+    shared::driver(&config)?;
+    shared::store(&config)?;
     let node = Node::open(&config)?;
     let _metrics = args.metrics.serve(&node)?;
     let deadline = args.timeout.map_or_else(never, after);
+    let end = args.timeout.and_then(|timeout| Instant::now().checked_add(timeout));
     select! {
         recv(look(node.store()?, args)?) -> looked => match looked.unwrap_or(Ok(())) {
             // The replica goes on trying.
@@ -113,7 +115,8 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     })?;
     let (sender, changes) = bounded(CAPACITY);
     let mut tables = Vec::new();
-    for name in &args.table {
+    let mut names = BTreeSet::new();
+    for name in args.table.iter().filter(|name| names.insert(*name)) {
         let table = replica.raw_table(name.as_str())?;
         let (sender, name) = (sender.clone(), table.name().clone());
         // Waits for the printing: nothing may be lost. It is refused only at the end.
@@ -125,6 +128,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         args,
         place: output::place(&config),
         replica: &replica,
+        end,
         tables,
         changes,
         printed: 0,
@@ -143,9 +147,8 @@ fn look(store: Arc<dyn Store>, args: &Args) -> Result<Receiver<Result<()>>> {
     let table = args.table.first().cloned().unwrap_or_default();
     // Nobody waits for it at the end.
     let look = move || drop(sender.send(store.table_version(&table).map(drop)));
-    let thread = thread::Builder::new().name("first-look".into()).spawn(look);
-    let failed = |e| Error::new(ErrorKind::Io, "cannot start a thread").with_source(e);
-    thread.map(|_| looked).map_err(failed)
+    work::start("first-look", look)?;
+    Ok(looked)
 }
 
 /// An id that no other replica has.
@@ -160,6 +163,8 @@ struct Watch<'a> {
     /// The store, as people look for it.
     place: String,
     replica: &'a Replica,
+    /// The end of the option `--timeout`.
+    end: Option<Instant>,
     tables: Vec<ReplicaTable<String>>,
     changes: Receiver<Change>,
     printed: u64,
@@ -243,13 +248,14 @@ impl Watch<'_> {
     }
 
     fn compare(&mut self, out: &mut impl Write) -> Result<()> {
-        let differences = self.replica.verify(self.args.timeout.unwrap_or(COMPARISON))?;
-        for difference in &differences {
-            line(&mut self.columns, out, &Line::Difference(difference)).map_err(output::failed)?;
-        }
-        out.flush().map_err(output::failed)?;
+        let left = self.end.map(|end| end.saturating_duration_since(Instant::now()));
+        let differences = self.replica.verify(left.unwrap_or(COMPARISON))?;
+        let mut differing = differences.iter();
+        let printed = differing.try_for_each(|row| line(&mut self.columns, out, &Line::Difference(row)));
+        let printed = printed.and_then(|()| out.flush()).map_err(output::failed);
+        // That rows differ does not depend on a reader.
         match differences.len() {
-            0 => Ok(()),
+            0 => printed,
             count => Err(Error::new(
                 ErrorKind::Conflict,
                 format!("{count} rows differ from the store"),

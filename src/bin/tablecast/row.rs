@@ -27,34 +27,63 @@ struct Row<'a> {
     timestamp: Option<i64>,
 }
 
-/// Parses a line of a file.
+/// Parses a line that is an update to publish.
 pub(crate) fn parse(line: &str) -> std::result::Result<DbUpdate, Fault> {
-    if !line.trim_start().starts_with('{') {
-        return Err("not a JSON object, at column 1".into());
-    }
-    // serde_json counts lines within this one.
-    let row = serde_json::from_str(line).map_err(|e| e.to_string().replace(" at line 1 column ", " at column "));
-    let row: Row<'_> = row?;
-    let mut update = update(&row.table, &row.key, row.action.as_deref(), row.topic.as_deref())?;
-    update.value = row.value.map(text).transpose()?;
-    update.priority = row.priority.unwrap_or(update.priority);
+    let row = Row::parse(line)?;
+    let mut update = row.update()?;
     update.timestamp = row.timestamp.unwrap_or(update.timestamp);
-    Ok(update)
+    Ok(checked(update)?)
+}
+
+/// Parses a line that is a write of a row.
+pub(crate) fn parse_write(line: &str) -> std::result::Result<DbUpdate, Fault> {
+    let row = Row::parse(line)?;
+    if row.timestamp.is_some() {
+        return Err("timestamp: not for a write".into());
+    }
+    let update = row.update()?;
+    match (&update.action, &update.value) {
+        (Action::Other(word), _) => Err(format!("action {:?}: not create, set or delete", word.as_str()).into()),
+        (Action::Create | Action::Set, None) => Err("no value".into()),
+        _ => Ok(update),
+    }
+}
+
+impl<'a> Row<'a> {
+    fn parse(line: &'a str) -> std::result::Result<Row<'a>, Fault> {
+        if !line.trim_start().starts_with('{') {
+            return Err("not a JSON object, at column 1".into());
+        }
+        // serde_json counts lines within this one.
+        let row = serde_json::from_str(line).map_err(|e| e.to_string().replace(" at line 1 column ", " at column "));
+        Ok(row?)
+    }
+
+    fn update(&self) -> std::result::Result<DbUpdate, Fault> {
+        let mut update = update(&self.table, &self.key, self.action.as_deref(), self.topic.as_deref())?;
+        update.value = self.value.map(text).transpose()?;
+        update.priority = self.priority.unwrap_or(update.priority);
+        Ok(update)
+    }
 }
 
 /// An update without a value; the default action is to set.
 pub(crate) fn update(table: &str, key: &str, action: Option<&str>, topic: Option<&str>) -> Result<DbUpdate> {
-    let action = action.unwrap_or("set");
-    for (name, text) in [("table", table), ("action", action)] {
-        if text.is_empty() {
-            return Err(Error::new(ErrorKind::InvalidInput, format!("{name} must not be empty")));
-        }
-    }
-    let update = DbUpdate::new(table, key, Action::from(action));
+    let update = DbUpdate::new(table, key, Action::from(action.unwrap_or("set")));
     match topic {
         Some(topic) => Ok(update.topic(Topic::new(topic)?)),
         None => Ok(update),
     }
+}
+
+/// The update, if it can be published.
+pub(crate) fn checked(update: DbUpdate) -> Result<DbUpdate> {
+    for (name, text) in [("table", update.table.as_str()), ("action", update.action.as_str())] {
+        if text.is_empty() {
+            return Err(Error::new(ErrorKind::InvalidInput, format!("{name} must not be empty")));
+        }
+    }
+    Ok(update)
 }
 
 /// A string stands for itself, anything else for its JSON text.
@@ -93,6 +122,23 @@ mod tests {
         assert_eq!((&*update.table, update.action.as_str()), ("t\"", "move"));
         assert_eq!((update.topic.as_str(), update.priority, update.timestamp), ("x", -1, 7));
         assert_eq!(update.value.as_deref(), Some("\"a\""));
+    }
+
+    #[test]
+    fn a_write_names_what_a_store_does() {
+        // A store takes any name of a table.
+        let write = parse_write(r#"{"table":"","key":"k","action":"delete"}"#).unwrap();
+        assert_eq!((&*write.table, write.action), ("", Action::Delete));
+        for (fields, named) in [
+            (r#""value":"1","timestamp":7"#, "timestamp"),
+            (r#""action":"move""#, "\"move\""),
+            (r#""action":"""#, "\"\""),
+            (r#""value":null"#, "no value"),
+        ] {
+            let line = format!(r#"{{"table":"t","key":"k",{fields}}}"#);
+            let error = parse_write(&line).unwrap_err().to_string();
+            assert!(error.contains(named), "{line}: {error}");
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The node of a command that both publishes and subscribes.
 
 use tablecast::metrics::MetricsServer;
-use tablecast::{Config, Error, ErrorKind, Node, Result};
+use tablecast::{Config, Node, Result};
 
 use crate::metrics::MetricsArgs;
-use crate::output;
+use crate::outgoing::Outgoing;
+use crate::{output, shared};
 
 /// The arguments of that node.
 #[derive(Debug, clap::Args)]
@@ -23,12 +24,12 @@ pub(crate) struct SeatArgs {
 impl SeatArgs {
     /// Opens the node for the options and the arguments, and serves its metrics if that is asked for; prints a port
     /// chosen by the system.
-    pub(crate) fn open(&self, mut config: Config) -> Result<(Node, Option<MetricsServer>)> {
+    pub(crate) fn open(&self, mut config: Config) -> Result<(Outgoing, Option<MetricsServer>)> {
         config.pub_sub_use_multiproc &= !self.no_multiproc;
         if !self.publisher.is_empty() {
             config.publishers.clone_from(&self.publisher);
         }
-        let node = unopened(config)?;
+        let node = Outgoing::open(&checked(config)?)?;
         let metrics = self.metrics.serve(&node)?;
         open_parts(&node)?;
         if let Some(address) = node.publisher()?.address()
@@ -42,18 +43,17 @@ impl SeatArgs {
 
 /// Opens the node for the options, without topics except its own.
 pub(crate) fn open(config: Config) -> Result<Node> {
-    let node = unopened(config)?;
+    let node = Node::open(&checked(config)?)?;
     open_parts(&node)?;
     Ok(node)
 }
 
-fn unopened(mut config: Config) -> Result<Node> {
+/// The options without topics: the parts register their own.
+fn checked(mut config: Config) -> Result<Config> {
     config.topics.clear();
-    if config.nb_db_class == "memory" {
-        let context = "--store memory is not shared between processes; choose sqlite or redis";
-        return Err(Error::new(ErrorKind::InvalidInput, context));
-    }
-    Node::open(&config)
+    shared::driver(&config)?;
+    shared::store(&config)?;
+    Ok(config)
 }
 
 fn open_parts(node: &Node) -> Result<()> {

@@ -1,14 +1,16 @@
 //! `tablecast service`: the publisher service of this host.
 
+use std::io;
 use std::time::Duration;
 
-use crossbeam_channel::{select, tick};
+use crossbeam_channel::{Receiver, bounded, select, tick};
 use tablecast::registry::Load;
 use tablecast::{Config, Error, ErrorKind, Node, Result};
 
+use crate::input::Stdin;
 use crate::metrics::MetricsArgs;
 use crate::supervisor::Supervisor;
-use crate::{output, signal};
+use crate::{output, shared, signal, work};
 
 /// Run the publisher service of this host: pass on to the network what its processes publish.
 ///
@@ -28,8 +30,24 @@ const LOAD: Duration = Duration::from_secs(1);
 /// Runs the service until a signal comes.
 pub(crate) fn run(config: &Config, args: &Args) -> Result<()> {
     let signal = signal::channel(GRACE + config.linger_ms)?;
+    shared::driver(config)?;
+    serve(config, &args.metrics, &signal)
+}
+
+/// Runs the service until stdin ends, as it does with the command that started this process, however that ends.
+pub(crate) fn run_for_command(config: &Config) -> Result<()> {
+    let (alive, ended) = bounded(0);
+    work::start("stdin", move || {
+        let _alive = alive;
+        let _ = io::copy(&mut Stdin, &mut io::sink());
+    })?;
+    serve(config, &MetricsArgs::default(), &ended)
+}
+
+/// Serves until there is a message, or none can come any more.
+fn serve(config: &Config, metrics: &MetricsArgs, end: &Receiver<()>) -> Result<()> {
     let node = Node::open(config)?;
-    let _metrics = args.metrics.serve(&node)?;
+    let _metrics = metrics.serve(&node)?;
     let (service, registration) = (node.service()?, node.registration());
     let network = service.address().map_or_else(|| config.publish_address(), Ok)?;
     output::result(&format!("ready {network} {}", config.multiproc_address()))?;
@@ -38,7 +56,7 @@ pub(crate) fn run(config: &Config, args: &Args) -> Result<()> {
     let (signs, look) = (supervisor.ticks(), tick(LOAD));
     loop {
         select! {
-            recv(signal) -> _ => break,
+            recv(end) -> _ => break,
             recv(signs) -> _ => {
                 if service.is_responsive() {
                     supervisor.alive();

@@ -8,7 +8,7 @@ use tablecast::barrier::{Registered, registered};
 use tablecast::subscriber::{AddressStatus, SubscriberStatus};
 use tablecast::{AddressState, Config, Error, ErrorKind, Name, Node, Result};
 
-use crate::terminal::FormatArgs;
+use crate::terminal::TableArgs;
 use crate::{args, output, signal, terminal};
 
 /// Connect as a subscriber would, and print the state of every address, topic and publisher.
@@ -24,7 +24,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "S", value_parser = args::seconds, default_value = "3")]
     timeout: Duration,
     #[command(flatten)]
-    format: FormatArgs,
+    format: TableArgs,
 }
 
 /// Interval of the look at the state.
@@ -59,9 +59,9 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
         false if replicas.is_empty() => table(&status),
         false => format!("{}\n{}", table(&status), replica_table(&replicas)),
     };
-    let said = output::result(text.trim_end());
+    let said = output::lines(text.trim_end());
     let live = live.map_err(|e| match e.kind() {
-        ErrorKind::Timeout => Error::new(ErrorKind::Timeout, format!("not live within {:?}", args.timeout)),
+        ErrorKind::Timeout => e.context(format!("not live within {:?}; at the last look", args.timeout)),
         _ => e,
     });
     live.and(said)

@@ -37,10 +37,29 @@ impl FormatArgs {
             Format::Auto | Format::Text => Some(Columns::on(is_terminal)),
         }
     }
+}
 
-    /// True if JSON is asked for: for a command that prints a table wherever its output goes.
+/// How a table is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TableFormat {
+    /// A table, also in a pipe.
+    #[value(alias = "auto")]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The flag of the commands that print a table wherever their output goes.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct TableArgs {
+    /// Print a table or JSON lines.
+    #[arg(long, value_enum, default_value = "text")]
+    format: TableFormat,
+}
+
+impl TableArgs {
     pub(crate) fn is_json(self) -> bool {
-        self.format == Format::Json
+        self.format == TableFormat::Json
     }
 }
 

@@ -5,16 +5,17 @@ use std::io::{self, BufWriter, Write};
 use std::iter;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, after, bounded, never, select};
+use crossbeam_channel::{Receiver, after, bounded, select};
 use tablecast::{
     AddressState, Config, DispatcherHandle, Error, ErrorKind, Event, Node, Result, Subscriber, SyncReason, Topic,
 };
 
+use crate::args::Until;
 use crate::line::{Line, update_text};
 use crate::metrics::MetricsArgs;
 use crate::supervisor::Supervisor;
 use crate::terminal::{Columns, FormatArgs, Kind};
-use crate::{args, output, signal};
+use crate::{args, output, shared, signal};
 
 /// Print updates as they arrive; prints `ready` on stderr once it is live.
 ///
@@ -28,12 +29,8 @@ pub(crate) struct Args {
     /// Print only updates of this table; may be repeated.
     #[arg(long, value_name = "TABLE")]
     table: Vec<String>,
-    /// End after this many printed updates.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    count: Option<u64>,
-    /// End after this many seconds; with --count this is a failure.
-    #[arg(long, value_name = "S", value_parser = args::seconds)]
-    timeout: Option<Duration>,
+    #[command(flatten)]
+    until: Until,
     #[command(flatten)]
     metrics: MetricsArgs,
     #[command(flatten)]
@@ -55,7 +52,11 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     // Workers would only change the order.
     config.dispatcher_workers = 0;
     args.listen.apply(&mut config)?;
-
+    shared::driver(&config)?;
+    if config.topics.is_empty() {
+        let context = "option topics: expected at least one topic, got none";
+        return Err(Error::new(ErrorKind::Config, context));
+    }
     let node = Node::open(&config)?;
     let _metrics = args.metrics.serve(&node)?;
     let events = register(&node.dispatcher()?, &args.table);
@@ -63,14 +64,14 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     let watch = Watch {
         events,
         subscriber: &subscriber,
-        count: args.count,
+        until: args.until,
         printed: 0,
         ready: false,
         supervisor: Supervisor::find(),
         place: config.discover.then(|| output::place(&config)),
         columns: args.format.columns(),
     };
-    let watched = watch.run(&signal, args.timeout);
+    let watched = watch.run(&signal);
     log::info!("{:?}", subscriber.stats());
     watched
 }
@@ -96,7 +97,7 @@ fn register(dispatcher: &DispatcherHandle, tables: &[String]) -> Receiver<Event>
 struct Watch<'a> {
     events: Receiver<Event>,
     subscriber: &'a Subscriber,
-    count: Option<u64>,
+    until: Until,
     printed: u64,
     ready: bool,
     supervisor: Supervisor,
@@ -107,9 +108,9 @@ struct Watch<'a> {
 }
 
 impl Watch<'_> {
-    fn run(mut self, signal: &Receiver<()>, timeout: Option<Duration>) -> Result<()> {
+    fn run(mut self, signal: &Receiver<()>) -> Result<()> {
         let mut out = BufWriter::with_capacity(1 << 16, output::stdout());
-        let deadline = timeout.map_or_else(never, after);
+        let deadline = self.until.deadline();
         let silence = after(SILENCE);
         let signs = self.supervisor.ticks();
         loop {
@@ -120,8 +121,8 @@ impl Watch<'_> {
                         return Ok(());
                     }
                 }
-                recv(signal) -> _ => return self.end(ErrorKind::Stopped, "a signal came"),
-                recv(deadline) -> _ => return self.end(ErrorKind::Timeout, "--timeout passed"),
+                recv(signal) -> _ => return self.end(Until::interrupted, &mut out),
+                recv(deadline) -> _ => return self.end(Until::timed_out, &mut out),
                 recv(silence) -> _ => self.complain(),
                 recv(signs) -> _ => {
                     if self.subscriber.is_running() {
@@ -129,6 +130,19 @@ impl Watch<'_> {
                     }
                 }
             }
+        }
+    }
+
+    /// Prints what was received before the end.
+    fn end(&mut self, end: impl FnOnce(Until, u64) -> Result<()>, out: &mut impl Write) -> Result<()> {
+        let is_enough = match self.events.try_recv() {
+            Ok(event) => self.print(event, out).map_err(output::failed)?,
+            Err(_) => false,
+        };
+        if is_enough {
+            Ok(())
+        } else {
+            end(self.until, self.printed)
         }
     }
 
@@ -148,7 +162,7 @@ impl Watch<'_> {
                 }
                 _ => continue,
             }
-            enough = Some(self.printed) == self.count;
+            enough = self.until.is_enough(self.printed);
             if enough {
                 break;
             }
@@ -169,17 +183,6 @@ impl Watch<'_> {
             if let Err(e) = self.subscriber.register_topic(topic) {
                 log::warn!("cannot listen to {topic} again: {e}");
             }
-        }
-    }
-
-    /// The end without enough updates.
-    fn end(&self, kind: ErrorKind, why: &str) -> Result<()> {
-        match self.count {
-            None => Ok(()),
-            Some(count) => Err(Error::new(
-                kind,
-                format!("{why} after {} of {count} updates", self.printed),
-            )),
         }
     }
 

@@ -1,39 +1,28 @@
 //! Writes from a file, one for each line.
 
 use std::path::Path;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, bounded, select};
 use tablecast::store::Write;
-use tablecast::{Action, Config, Database, DbUpdate, Error, ErrorKind, Node, Result};
+use tablecast::{Action, Config, Database, DbUpdate, Error, ErrorKind, Result};
 
 use super::subject::{named_row, say};
-use crate::input::Input;
+use crate::input::Lines;
 use crate::metrics::MetricsArgs;
-use crate::{output, signal};
+use crate::outgoing::Outgoing;
+use crate::{output, row, signal};
 
 /// Makes the writes of the file, and prints the result of each. `grace` is the longest time of one.
 pub(super) fn write(config: &Config, file: &Path, metrics: &MetricsArgs, grace: Duration) -> Result<()> {
     let signal = signal::channel(grace)?;
-    let (updates, reader) = read(Input::lines(file, config.max_message_bytes)?)?;
-    let node = Node::open(config)?;
+    let lines = Lines::open(file, config.max_message_bytes, row::parse_write)?;
+    let node = Outgoing::open(config)?;
     let _metrics = metrics.serve(&node)?;
     let database = node.database()?;
     let mut failures = Failures::default();
-    let made = loop {
-        let update = select! {
-            recv(updates) -> update => update,
-            recv(signal) -> _ => break Err(Error::new(ErrorKind::Stopped, "a signal came before the last line")),
-        };
-        // The end of the file.
-        let Ok(update) = update else { break Ok(()) };
-        if let Err(e) = update.and_then(|update| make(&database, &update, &mut failures)) {
-            break Err(e);
-        }
-    };
-    let ended = |_| Error::new(ErrorKind::Panicked, "the reading thread ended unexpectedly");
-    failures.told(made.and_then(|()| reader.join().map_err(ended)))
+    let made = lines.each(&signal, |update| make(&database, &update, &mut failures));
+    drop(database);
+    failures.told(made.and(node.end()))
 }
 
 /// The writes that failed.
@@ -70,31 +59,6 @@ fn blamed(failure: &Error) -> ErrorKind {
         ErrorKind::InvalidInput => ErrorKind::Malformed,
         kind => kind,
     }
-}
-
-/// The lines, and the thread that reads them. It is joined only at the end, since it may wait for stdin when a signal comes.
-fn read(input: Input) -> Result<(Receiver<Result<DbUpdate>>, JoinHandle<()>)> {
-    let (sender, updates) = bounded(1);
-    let pass = move || {
-        let ended = |_| Error::new(ErrorKind::Stopped, "the command ended");
-        let take = |update| sender.send(Ok(checked(update)?)).map_err(ended);
-        if let Err(e) = input.each(|| false, take) {
-            let _ = sender.send(Err(e));
-        }
-    };
-    let thread = thread::Builder::new().name("lines".into()).spawn(pass);
-    let thread = thread.map_err(|e| Error::new(ErrorKind::Io, "cannot start a thread").with_source(e))?;
-    Ok((updates, thread))
-}
-
-/// The update, if it is a write.
-fn checked(update: DbUpdate) -> Result<DbUpdate> {
-    let wrong = match (&update.action, &update.value) {
-        (Action::Other(_), _) => format!("action {:?}: not create, set or delete", update.action.as_str()),
-        (Action::Create | Action::Set, None) => "no value".into(),
-        _ => return Ok(update),
-    };
-    Err(Error::new(ErrorKind::InvalidInput, wrong))
 }
 
 /// Makes a write, and prints its result. Without a reader of results there are no more writes.

@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tablecast::store::{Write, Written};
-use tablecast::{Config, Database, DbUpdate, Error, ErrorKind, Node, Result, Store};
+use tablecast::{Config, Database, DbUpdate, Error, ErrorKind, Result, Store};
 
 use crate::input::Stdin;
 use crate::metrics::MetricsArgs;
+use crate::outgoing::Outgoing;
 use crate::terminal::FormatArgs;
 use crate::{args, output, publish, signal};
 use subject::{RowArgs, about, named_row, open_store, say, table_name};
@@ -133,7 +134,13 @@ struct ChangeArgs {
     #[arg(long, value_name = "SECONDS", value_parser = args::seconds, conflicts_with = "no_publish")]
     wait: Option<Duration>,
     /// Priority of the update; a lower number is more urgent.
-    #[arg(long, value_name = "N", default_value_t = DbUpdate::DEFAULT_PRIORITY, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = DbUpdate::DEFAULT_PRIORITY,
+        allow_negative_numbers = true,
+        conflicts_with = "no_publish"
+    )]
     priority: i32,
 }
 
@@ -230,7 +237,7 @@ impl ChangeArgs {
             let written = open_store(config).and_then(|store| store.write(&write));
             return say(&write, &written.map_err(named)?);
         }
-        let node = Node::open(config)?;
+        let node = Outgoing::open(config)?;
         let database = node.database().map_err(named)?;
         if publish::has_no_subscribers(database.publisher()) {
             log::warn!(
@@ -240,10 +247,12 @@ impl ChangeArgs {
         let written = database.write(&write, self.priority).map_err(named)?;
         let said = say(&write, &written);
         // Whether the replicas have applied it does not depend on a reader of the result.
-        match self.wait {
+        let applied = match self.wait {
             Some(wait) => wait_for(&database, write.table, &written, wait).and(said),
             None => said,
-        }
+        };
+        drop(database);
+        node.end().map_err(named).and(applied)
     }
 }
 

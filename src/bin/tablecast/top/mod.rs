@@ -44,7 +44,7 @@ pub(crate) struct Args {
     once: bool,
     /// Longest time in seconds that --once waits for all states, before the interval. Addresses get at most 3 s of it; a
     /// replica or listener is known once it renews its registration, by default every 10 s or 3 s.
-    #[arg(long, value_name = "S", value_parser = args::seconds, default_value = "15")]
+    #[arg(long, value_name = "S", value_parser = args::seconds, default_value = "15", requires = "once")]
     timeout: Duration,
     #[command(flatten)]
     format: FormatArgs,
@@ -104,7 +104,7 @@ fn print(mut sources: Sources, args: &Args, interval: Duration, signal: &Receive
             recv(signal) -> _ => return ended(),
         }
         let rows = sources.rows();
-        let said = output::result(&text(&rows, args)?);
+        let said = output::lines(&text(&rows, args)?);
         if args.once {
             return sources.check().and(said);
         }

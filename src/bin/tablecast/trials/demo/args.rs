@@ -1,5 +1,7 @@
 //! The arguments of the demo.
 
+use clap::builder::NonEmptyStringValueParser;
+
 /// Start writers and subscribers as processes on this machine, with a publisher service or a Redis server between them,
 /// and check that every update reaches its subscribers, once and in order.
 ///
@@ -25,10 +27,10 @@ pub(crate) struct Args {
     /// updates]
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(100..))]
     pub(super) rate: Option<u64>,
-    /// Use this Redis, for example redis://127.0.0.1:6379, instead of a redis-server that the demo starts; separate
-    /// several hosts of a cluster by commas. Topics and tables get a unique prefix there, and the rows are deleted at
-    /// the end.
-    #[arg(long, value_name = "URL")]
+    /// Use this Redis, for example redis://127.0.0.1:6379, instead of a redis-server that the demo starts: any address
+    /// that the option remote_db_hosts accepts. Topics and tables get a unique prefix there, and the rows are deleted
+    /// at the end.
+    #[arg(long, value_name = "URL", value_parser = NonEmptyStringValueParser::new())]
     pub(super) redis: Option<String>,
     /// Give up when nothing was delivered for this many seconds.
     #[arg(long, value_name = "S", default_value = "10", value_parser = clap::value_parser!(u64).range(1..))]

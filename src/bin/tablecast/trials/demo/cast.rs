@@ -53,7 +53,7 @@ impl Cast {
             Driver::Zmq => {
                 to_send.push(("publisher_multiproc_socket", stage.path("publisher.sock")));
                 let options = [&to_send[..], &[("publisher_port", "0".into())]].concat();
-                servers.push(stage.start(Who::Service, &["service".into()], &options)?);
+                servers.push(stage.start(Who::Service, &["demo-service".into()], &options)?);
                 to_listen.push(("publishers", stage.ready(Who::Service, deadline)?));
             }
         }

@@ -9,7 +9,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde::Serialize;
 use tablecast::{Error, ErrorKind, Result};
@@ -107,13 +107,9 @@ impl Process {
         sent.map_err(|e| failed(self.who, "cannot send it a command", e))
     }
 
-    /// Ends the child: by the end of its stdin, or the service by SIGTERM.
+    /// Ends the child, by the end of its stdin.
     pub(crate) fn dismiss(&mut self) {
         self.stdin = None;
-        if let (Who::Service, Ok(pid)) = (self.who, i32::try_from(self.child.id())) {
-            // Fails only if the service has ended, which `wait` notices.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        }
     }
 
     /// Waits for a dismissed child.

@@ -79,7 +79,7 @@ impl Setup {
             Some(_) if !wants_redis => {
                 return Err(wrong("--redis is for --driver redis and --store redis".into()));
             }
-            Some(url) => Some(Redis::Running(running(config, url)?)),
+            Some(address) => Some(Redis::Running(running(config, address)?)),
         };
         Ok(Setup {
             driver,
@@ -106,21 +106,12 @@ impl Setup {
     }
 }
 
-/// The options that lead to this Redis; user, password and TLS files come from this process's options.
-fn running(config: &Config, url: &str) -> Result<Vec<Choice>> {
-    let (tls, hosts) = match url.split_once("://") {
-        Some(("redis", hosts)) if !hosts.is_empty() => (false, hosts),
-        Some(("rediss", hosts)) if !hosts.is_empty() => (true, hosts),
-        _ => {
-            return Err(wrong(format!(
-                "--redis {url}: expected redis://host:port, or rediss for TLS"
-            )));
-        }
-    };
+/// The options that lead to this Redis; those for logins and TLS are this process's.
+fn running(config: &Config, address: &str) -> Result<Vec<Choice>> {
     let path = |path: &PathBuf| path.display().to_string();
     let mut options = vec![
-        ("remote_db_hosts", hosts.trim_end_matches('/').to_owned()),
-        ("redis_tls", tls.to_string()),
+        ("remote_db_hosts", address.to_owned()),
+        ("redis_tls", config.redis_tls.to_string()),
         ("redis_user", config.redis_user.clone()),
         ("redis_password", config.redis_password.expose().to_owned()),
         ("redis_tls_ca", path(&config.redis_tls_ca)),
@@ -128,7 +119,7 @@ fn running(config: &Config, url: &str) -> Result<Vec<Choice>> {
         ("redis_tls_key", path(&config.redis_tls_key)),
     ];
     options.retain(|(_, value)| !value.is_empty());
-    config_of(&options)?;
+    config_of(&options).map_err(|e| e.context("--redis"))?;
     Ok(options)
 }
 
@@ -191,14 +182,35 @@ mod tests {
     #[test]
     #[cfg(feature = "redis")]
     fn a_running_redis_is_not_disturbed() {
-        let running = setup(Some("redis"), None, Some("redis://h:1,g:2/")).unwrap();
-        assert!(!running.namespace.is_empty());
-        let Some(Redis::Running(options)) = running.redis else {
-            panic!("{running:?}")
-        };
-        assert_eq!(config_of(&options).unwrap().redis_address(), "redis://h:1,g:2");
-        for wrong in ["h:1", "tcp://h:1", "redis://", "redis://h:x"] {
-            assert!(setup(Some("redis"), None, Some(wrong)).is_err(), "{wrong}");
+        for address in [
+            "redis://h:1,g:2/",
+            "valkey://me:secret@h:6379",
+            "rediss://:secret@h/3",
+            "unix:///run/redis.sock",
+            "redis-sentinel://me:secret@h1,h2:26379/mymaster",
+        ] {
+            let running = setup(Some("redis"), None, Some(address)).unwrap();
+            assert!(!running.namespace.is_empty());
+            let Some(Redis::Running(options)) = running.redis else {
+                panic!("{running:?}")
+            };
+            assert_eq!(config_of(&options).unwrap().redis_address(), address);
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "redis")]
+    fn a_wrong_address_shows_no_password() {
+        for wrong in [
+            "tcp://h:1",
+            "redis://",
+            "redis://me:secret@h:x",
+            "me:secret@h",
+            "tcp://me:secret@h",
+        ] {
+            let error = setup(Some("redis"), None, Some(wrong)).unwrap_err().to_string();
+            assert!(error.contains("--redis: option remote_db_hosts"), "{error}");
+            assert!(!error.contains("secret"), "{error}");
         }
     }
 }

@@ -1,0 +1,62 @@
+//! The node of a command that sends updates: lost ones are a failure.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tablecast::{Config, Error, ErrorKind, Node, Result};
+
+/// A node that counts its failures in the background.
+pub(crate) struct Outgoing {
+    node: Node,
+    failures: Arc<AtomicU64>,
+}
+
+/// More than the end takes if everything is sent: with a shorter linger time the two cannot be told apart.
+const LEAST_LINGER: Duration = Duration::from_secs(1);
+
+impl Outgoing {
+    pub(crate) fn open(config: &Config) -> Result<Outgoing> {
+        let failures = Arc::<AtomicU64>::default();
+        let counted = Arc::clone(&failures);
+        let hook = move |_: &Error| _ = counted.fetch_add(1, Ordering::Relaxed);
+        let node = Node::builder(config).hook(hook).open()?;
+        Ok(Outgoing { node, failures })
+    }
+
+    /// Ends the node, whose publisher the command no longer holds: waits until everything is sent, or for the linger
+    /// time.
+    ///
+    /// # Errors
+    /// If updates that were accepted are lost, or may be.
+    pub(crate) fn end(self) -> Result<()> {
+        let linger = self.node.config().linger_ms;
+        let before = self.failures.load(Ordering::Relaxed);
+        let lost = self.node.publisher()?.stats().lost;
+        let start = Instant::now();
+        drop(self.node);
+        let (kind, context) = if lost > 0 {
+            let context = format!("{lost} updates that were accepted could not be sent, and are lost");
+            (ErrorKind::Transport, context)
+        } else if linger >= LEAST_LINGER && start.elapsed() >= linger {
+            let context = format!("not everything was sent within linger_ms, {linger:?}: the last updates may be lost");
+            (ErrorKind::Timeout, context)
+        } else if self.failures.load(Ordering::Relaxed) > before {
+            // The last updates of a burst are sent, or given up, at the end.
+            let context = "the end failed, as the log says: the last updates may be lost";
+            (ErrorKind::Transport, context.to_owned())
+        } else {
+            return Ok(());
+        };
+        Err(Error::new(kind, context))
+    }
+}
+
+impl Deref for Outgoing {
+    type Target = Node;
+
+    fn deref(&self) -> &Node {
+        &self.node
+    }
+}
