@@ -430,8 +430,6 @@ fn wrong_usage_is_told_apart_from_failure() {
         &["publish"],
         &["publish", "--table", "t"],
         &["publish", "--file", "-", "--key", "k"],
-        &["publish", "--table", "t", "--key", "k", "--wait-timeout", "1"],
-        &["top", "--timeout", "1"],
         &["watch", "--count", "0"],
         &["watch", "--timeout", "soon"],
         &["service", "--no-such-option"],

@@ -630,7 +630,6 @@ fn wrong_usage_changes_nothing() {
         port("get", &["--value", "1"]),
         port("get", &["--no-publish"]),
         port("create", &["--value", "1", "--if-version", "1"]),
-        port("create", &["--value", "1", "--no-publish", "--priority", "1"]),
     ];
     for args in usages {
         let end = db.run(&args);

@@ -26,7 +26,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     wait_subscribers: Option<usize>,
     /// Seconds to wait for them.
-    #[arg(long, value_name = "S", default_value = "30", value_parser = args::seconds, requires = "wait_subscribers")]
+    #[arg(long, value_name = "S", default_value = "30", value_parser = args::seconds)]
     wait_timeout: Duration,
     #[command(flatten)]
     metrics: MetricsArgs,

@@ -134,13 +134,7 @@ struct ChangeArgs {
     #[arg(long, value_name = "SECONDS", value_parser = args::seconds, conflicts_with = "no_publish")]
     wait: Option<Duration>,
     /// Priority of the update; a lower number is more urgent.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = DbUpdate::DEFAULT_PRIORITY,
-        allow_negative_numbers = true,
-        conflicts_with = "no_publish"
-    )]
+    #[arg(long, value_name = "N", default_value_t = DbUpdate::DEFAULT_PRIORITY, allow_negative_numbers = true)]
     priority: i32,
 }
 

@@ -44,7 +44,7 @@ pub(crate) struct Args {
     once: bool,
     /// Longest time in seconds that --once waits for all states, before the interval. Addresses get at most 3 s of it; a
     /// replica or listener is known once it renews its registration, by default every 10 s or 3 s.
-    #[arg(long, value_name = "S", value_parser = args::seconds, default_value = "15", requires = "once")]
+    #[arg(long, value_name = "S", value_parser = args::seconds, default_value = "15")]
     timeout: Duration,
     #[command(flatten)]
     format: FormatArgs,
