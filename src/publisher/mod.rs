@@ -181,7 +181,7 @@ impl Publisher {
         for (place, update) in updates.iter().enumerate() {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.send_one(topic, update, left, &mut Vec::new()) {
-                Ok(()) => self.sent.add(1),
+                Ok(()) => _ = self.sent.add(1),
                 Err(e) => {
                     self.failed.add((updates.len() - place) as u64);
                     if place == 0 {
