@@ -379,7 +379,6 @@ fn wrong_usage_is_told_apart_from_failure() {
             &["publishers", "nonsense"],
         ),
         (&["watch", "--topic", ""], 2, &["topic"]),
-        (&["watch", "--topics", ""], 2, &["option topics", "none"]),
         (
             &["watch", "--config", file],
             2,
@@ -400,15 +399,33 @@ fn wrong_usage_is_told_apart_from_failure() {
         (&["publish", "--table", "", "--key", "k"], 2, &["table"]),
         (&["service", "--driver", "memory"], 2, &["pub_sub_driver", "memory"]),
         (
-            &["publish", "--table", "t", "--key", "k", "--driver", "memory"],
+            &[
+                "publish",
+                "--no-multiproc",
+                "--table",
+                "t",
+                "--key",
+                "k",
+                "--driver",
+                "memory",
+            ],
             2,
             &["pub_sub_driver", "memory"],
         ),
         (
-            &["watch", "--pub-sub-multiproc-driver", "memory"],
+            &[
+                "publish",
+                "--table",
+                "t",
+                "--key",
+                "k",
+                "--pub-sub-multiproc-driver",
+                "memory",
+            ],
             2,
             &["pub_sub_multiproc_driver", "memory"],
         ),
+        (&["watch", "--driver", "memory"], 2, &["pub_sub_driver", "memory"]),
         (
             &["replica", "--table", "t", "--store", "memory"],
             2,

@@ -164,11 +164,11 @@ fn a_writer_of_rows_that_cannot_send_everything_says_so() {
         assert_eq!(json(&watch.line())["key"], "0");
         host.service.signal("STOP");
         // More than the connection holds.
-        for key in 1..=20 {
+        for key in 1..=200 {
             writer.write(&row(key, &"v".repeat(100_000)));
         }
         let end = writer.end();
-        assert_eq!((end.code, end.stdout.len()), (Some(1), 21), "{end:?}");
+        assert_eq!((end.code, end.stdout.len()), (Some(1), 201), "{end:?}");
         assert!(
             end.stderr.contains("linger_ms") && end.stderr.contains("may be lost"),
             "{end:?}"

@@ -54,6 +54,10 @@ pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
     let ended = listen(&listener, &printed, args.until, &signal);
     let stopped = listener.stop_within(STOP);
     log::info!("{:?}", listener.stats());
+    if ended.is_err() && stopped.is_err() {
+        // The handler that could not print keeps its thread, of which there is no need to warn.
+        log::set_max_level(log::LevelFilter::Error);
+    }
     ended.and(stopped)
 }
 
@@ -64,7 +68,8 @@ fn listen(listener: &Listener, printed: &Receiver<Result<()>>, until: Until, sig
             return until.interrupted(0);
         }
         if deadline.try_recv().is_ok() {
-            return until.timed_out(0);
+            let late = || Error::new(ErrorKind::Timeout, "the listener was not registered in time");
+            return until.timed_out(0).and_then(|()| Err(late()));
         }
     }
     output::say("ready");

@@ -33,9 +33,12 @@ pub(crate) struct Args {
 /// The most unacknowledged updates that are named.
 const NAMED: usize = 10;
 
+/// The longest time left after a signal for the update that is being sent.
+const SENDING: Duration = Duration::from_secs(1);
+
 /// Notifies; a signal ends it.
 pub(crate) fn run(config: Config, args: &Args) -> Result<()> {
-    let signal = signal::channel(signal::GRACE + config.send_timeout_ms)?;
+    let signal = signal::channel(signal::GRACE + config.send_timeout_ms.min(SENDING))?;
     let input = Input::open(&args.input, config.max_message_bytes)?;
     let options = NotifierOptions {
         delivery: match args.at_most_once {

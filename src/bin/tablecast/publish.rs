@@ -1,8 +1,10 @@
 //! `tablecast publish`: one update, or one for each line of a file.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, bounded, select};
 use tablecast::{Config, Error, ErrorKind, Publisher, Result};
 
 use crate::input::{Input, InputArgs};
@@ -35,11 +37,14 @@ pub(crate) struct Args {
 /// Long enough for the end of a large file.
 pub(crate) const DEFAULTS: &[(&str, &str)] = &[("linger_ms", "10000")];
 
+/// Time left after a signal for the update that is being published, and the goodbye.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Publishes; a signal ends it.
 pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
-    let signal = signal::channel(signal::GRACE + config.send_timeout_ms)?;
-    shared::driver(&config)?;
+    let signal = signal::channel(2 * PATIENCE)?;
     config.pub_sub_use_multiproc &= !args.no_multiproc;
+    shared::publisher(&config)?;
     if args.wait_subscribers.is_some() && config.pub_sub_use_multiproc {
         let context = "--wait-subscribers needs --no-multiproc: only the process that binds the port sees subscribers";
         return Err(Error::new(ErrorKind::InvalidInput, context));
@@ -54,24 +59,40 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
             _ => log::info!("publishing at {address}"),
         }
     }
-    let mut published = 0_u64;
-    let result = wait_subscribers(&publisher, args, &signal).and_then(|()| {
-        input.each(&signal, |update| {
-            publisher.send_event(&update)?;
-            published += 1;
-            Ok(())
-        })
-    });
-    // At once, since a signal leaves little time for the rest.
-    let written = output::result(&format!("published {published}"));
-    result?;
-    drop(publisher);
-    node.end().and(written)
+    let wait = args.wait_subscribers.map(|count| (count, args.wait_timeout));
+    let published = Arc::<AtomicU64>::default();
+    let ((stop, stopped), (done, end)) = (bounded(1), bounded(1));
+    let count = Arc::clone(&published);
+    // Not joined: an update may be under way for long.
+    work::start("publish", move || {
+        let result = wait_subscribers(&publisher, wait, &stopped).and_then(|()| {
+            input.each(&stopped, |update| {
+                publisher.send_event(&update)?;
+                count.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            })
+        });
+        drop(publisher);
+        let ended = node.end();
+        let _ = done.send(result.and(ended));
+    })?;
+    let result = select! {
+        recv(end) -> result => result.unwrap_or_else(|_| {
+            Err(Error::new(ErrorKind::Panicked, "the publishing thread ended unexpectedly"))
+        }),
+        recv(signal) -> _ => {
+            let _ = stop.send(());
+            let _ = end.recv_timeout(PATIENCE);
+            Err(work::interrupted())
+        }
+    };
+    let written = output::result(&format!("published {}", published.load(Ordering::Relaxed)));
+    result.and(written)
 }
 
-/// Waits for the wanted subscribers; without them it only warns.
-fn wait_subscribers(publisher: &Publisher, args: &Args, signal: &Receiver<()>) -> Result<()> {
-    let (Some(count), timeout) = (args.wait_subscribers, args.wait_timeout) else {
+/// Waits for this many subscribers for this time; if none are asked for, it only warns.
+fn wait_subscribers(publisher: &Publisher, wait: Option<(usize, Duration)>, signal: &Receiver<()>) -> Result<()> {
+    let Some((count, timeout)) = wait else {
         if has_no_subscribers(publisher) {
             log::warn!("no subscribers are connected yet, so this may reach none; --wait-subscribers waits for them");
         }

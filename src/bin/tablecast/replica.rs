@@ -23,7 +23,8 @@ use crate::{args, output, shared, signal, work};
 ///
 /// On a terminal the output is columns: event, table, key, version, topic, value. Elsewhere it is one JSON object per
 /// line: {"event":"added"|"changed"|"removed","table":..,"key":..,"value":..,"old":..,"version":..,"topic":..}, first
-/// for all existing rows, and {"event":"synced","rows":N} once all of them are read.
+/// for all existing rows, and {"event":"synced","rows":N} once all of them are read, and again when they are read anew
+/// because the store went back.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Hold this table; may be repeated.
@@ -92,7 +93,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     // Workers would only change the order.
     config.dispatcher_workers = 0;
     args.listen.apply(&mut config)?;
-    shared::driver(&config)?;
+    shared::network(&config)?;
     shared::store(&config)?;
     let node = Node::open(&config)?;
     let _metrics = args.metrics.serve(&node)?;

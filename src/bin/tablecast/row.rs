@@ -37,11 +37,7 @@ pub(crate) fn parse(line: &str) -> std::result::Result<DbUpdate, Fault> {
 
 /// Parses a line that is a write of a row.
 pub(crate) fn parse_write(line: &str) -> std::result::Result<DbUpdate, Fault> {
-    let row = Row::parse(line)?;
-    if row.timestamp.is_some() {
-        return Err("timestamp: not for a write".into());
-    }
-    let update = row.update()?;
+    let update = Row::parse(line)?.update()?;
     match (&update.action, &update.value) {
         (Action::Other(word), _) => Err(format!("action {:?}: not create, set or delete", word.as_str()).into()),
         (Action::Create | Action::Set, None) => Err("no value".into()),
@@ -130,7 +126,6 @@ mod tests {
         let write = parse_write(r#"{"table":"","key":"k","action":"delete"}"#).unwrap();
         assert_eq!((&*write.table, write.action), ("", Action::Delete));
         for (fields, named) in [
-            (r#""value":"1","timestamp":7"#, "timestamp"),
             (r#""action":"move""#, "\"move\""),
             (r#""action":"""#, "\"\""),
             (r#""value":null"#, "no value"),

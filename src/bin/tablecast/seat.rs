@@ -51,7 +51,8 @@ pub(crate) fn open(config: Config) -> Result<Node> {
 /// The options without topics: the parts register their own.
 fn checked(mut config: Config) -> Result<Config> {
     config.topics.clear();
-    shared::driver(&config)?;
+    shared::network(&config)?;
+    shared::publisher(&config)?;
     shared::store(&config)?;
     Ok(config)
 }

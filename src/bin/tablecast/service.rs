@@ -30,7 +30,8 @@ const LOAD: Duration = Duration::from_secs(1);
 /// Runs the service until a signal comes.
 pub(crate) fn run(config: &Config, args: &Args) -> Result<()> {
     let signal = signal::channel(GRACE + config.linger_ms)?;
-    shared::driver(config)?;
+    shared::network(config)?;
+    shared::multiproc(config)?;
     serve(config, &args.metrics, &signal)
 }
 

@@ -52,11 +52,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
     // Workers would only change the order.
     config.dispatcher_workers = 0;
     args.listen.apply(&mut config)?;
-    shared::driver(&config)?;
-    if config.topics.is_empty() {
-        let context = "option topics: expected at least one topic, got none";
-        return Err(Error::new(ErrorKind::Config, context));
-    }
+    shared::network(&config)?;
     let node = Node::open(&config)?;
     let _metrics = args.metrics.serve(&node)?;
     let events = register(&node.dispatcher()?, &args.table);

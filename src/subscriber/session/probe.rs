@@ -89,6 +89,11 @@ impl Probe {
         }
     }
 
+    /// Forgets the hellos that have overtaken the question.
+    pub(super) fn forget_hellos(&mut self) {
+        (self.passed_by, self.is_passed_again) = (None, false);
+    }
+
     /// True if the answer should have come after the hello that overtook the question, and all input of that time was
     /// read.
     pub(super) fn is_passed_by(&mut self, margin: Duration, now: Instant, drained: Instant) -> bool {

@@ -188,7 +188,7 @@ impl Peer {
             let has_passed = late.is_some_and(|late| now >= after(probe.asked, margin + late));
             match has_passed {
                 true => probe.pass_by(margin, now),
-                false => (probe.passed_by, probe.is_passed_again) = (None, false),
+                false => probe.forget_hellos(),
             }
         }
     }
@@ -369,15 +369,12 @@ impl Peer {
     pub(super) fn stall(&mut self, now: Instant, times: &Times, jitter: &mut fastrand::Rng) -> bool {
         let wait = times.hello_interval.min(MAX_RENEWAL);
         let renew_at = after(now, wait.mul_f64(0.3 + 0.7 * jitter.f64()));
-        let probe = self.probe.take();
+        let mut probe = self.probe.take();
         let latest = after(renew_at, MAX_RENEWAL);
         let told = self.end(Phase::Stalled { renew_at, latest });
         // Only hellos that come from now on overtake it.
-        self.probe = probe.map(|probe| Probe {
-            passed_by: None,
-            is_passed_again: false,
-            ..probe
-        });
+        probe.iter_mut().for_each(Probe::forget_hellos);
+        self.probe = probe;
         told
     }
 
