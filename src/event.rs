@@ -83,8 +83,8 @@ pub enum SyncReason {
         /// The publishers' ids, in order. While the program is busy those of several events are joined, up to 1,024.
         publishers: Vec<Name>,
     },
-    /// Too many hellos of these publishers were missed in a row: their last updates may have been lost without any
-    /// hello that shows it.
+    /// Too many hellos of these publishers were missed in a row, or a part of their goodbye: their last updates may
+    /// have been lost without any hello that shows it.
     HellosMissed {
         /// The publishers' ids, in order. While the program is busy those of several events are joined, up to 1,024.
         publishers: Vec<Name>,

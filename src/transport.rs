@@ -91,8 +91,8 @@ pub trait Outbound: Send {
         None
     }
 
-    /// True if there is a subscription to this topic, as of the last [`Outbound::probes`], where the transport knows. Asked
-    /// only where [`Outbound::subscribers`] is known.
+    /// True if there is a subscription to this topic, as of the last [`Outbound::probes`], where the transport knows.
+    /// Asked only where [`Outbound::waiter`] gave a wait.
     fn is_subscribed(&self, topic: &Topic) -> Option<bool> {
         let _ = topic;
         None
@@ -112,8 +112,8 @@ pub trait Outbound: Send {
     }
 }
 
-/// The error for updates of which some were sent, and another one failed with `e`. A number is used up for those that were
-/// not, so that subscribers find them missing.
+/// The error for updates of which some were sent, and another one failed with `e`. A number is used up for those that
+/// were not, so that subscribers find them missing.
 pub(crate) fn partly_sent(e: Error) -> Error {
     Error::new(ErrorKind::Unconfirmed, "only a part of the updates was sent").with_source(e)
 }

@@ -143,7 +143,7 @@ fn a_publisher_and_a_service_of_one_node_are_both_registered() {
         let mut config = Config::default();
         (config.discover, config.pub_sub_use_multiproc, config.publisher_port) = (true, false, 0);
         config.publisher_bind_address = "127.0.0.1".into();
-        config.publisher_multiproc_socket = folder.path().join("socket").to_str().unwrap().to_owned();
+        config.publisher_multiproc_socket = folder.path().join("socket");
         let store = Arc::new(MemoryStore::new());
         let node = Node::builder(&config).store(Arc::clone(&store) as _).open().unwrap();
         let (_publisher, _service) = (node.publisher().unwrap(), node.service().unwrap());

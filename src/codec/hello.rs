@@ -19,7 +19,8 @@ pub(crate) struct Hello {
     /// The number of this round of hellos, from 1; missing if the hello is not part of a round, as in an answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) round: Option<u64>,
-    /// Milliseconds from the publisher's start to the round, or to the answer.
+    /// Milliseconds from the publisher's start to the round, or to the answer; missing while the publisher has unread
+    /// subscriptions.
     #[serde(default, skip_serializing_if = "is_default")]
     pub(crate) at: u64,
     /// Number of the publisher's subscribers, if it knows it.

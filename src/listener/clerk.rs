@@ -69,7 +69,8 @@ impl Clerk {
             }
             self.step(run.is_held());
             if self.looked.elapsed() >= tick {
-                self.look(&run);
+                let looked = contain(|| "the periodic work of a listener".into(), || self.look(&run));
+                self.report(looked);
             }
         }
     }
@@ -166,7 +167,7 @@ impl Clerk {
     /// Ends a run that other listeners have declared dead, and begins the next.
     fn begin_anew(&mut self, run: &Run) {
         run.end();
-        let begun = self.next_run();
+        let begun = contain(|| "a new run of a listener".into(), || self.next_run()).flatten();
         if let Err(e) = begun {
             report!(&e, self.base.options.hook.as_ref());
             let _ = self.stop.recv_timeout(LAST_WAIT);

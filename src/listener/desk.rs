@@ -58,7 +58,8 @@ impl Desk {
     /// Takes a message, on the subscriber's thread.
     pub(super) fn receive(&self, message: DbUpdate) {
         let bytes = bytes_of(&message);
-        let has_room = self.mail_bytes.load(Ordering::Relaxed).saturating_add(bytes) <= MAX_MAIL_BYTES;
+        let waiting = self.mail_bytes.load(Ordering::Relaxed);
+        let has_room = waiting == 0 || waiting.saturating_add(bytes) <= MAX_MAIL_BYTES;
         if has_room && self.mail.len() < MAX_MAIL {
             self.mail_bytes.fetch_add(bytes, Ordering::Relaxed);
             let _ = self.mail.send(Mail::Message(Box::new(message)));

@@ -161,7 +161,8 @@ impl Notifier {
     }
 
     /// Stops, and returns the updates that were never acknowledged, in order: they may have been processed, or may be
-    /// yet. It waits only for a send under way.
+    /// yet. It waits only for a send under way. Called in the error hook, it may return none; the hook is then called
+    /// with their number.
     pub fn stop(&self) -> Vec<DbUpdate> {
         self.outbox.tally.state.lock().stopped = true;
         self.outbox.tally.changed.notify_all();

@@ -175,8 +175,8 @@ impl Listener {
     /// those being processed. Then the listener is no longer registered.
     ///
     /// Waits for at most 900 ms. Anything longer is finished in the background while the process lives; until then the
-    /// listener stays registered as leaving. Called from the handler of an acknowledged update, it does not wait. Stopping
-    /// again has no effect.
+    /// listener stays registered as leaving. Called from the handler of an acknowledged update, it does not wait.
+    /// Stopping again has no effect.
     pub fn stop(&self) {
         if let Err(e) = self.stop_within(STOP) {
             log::info!("{e}");

@@ -53,6 +53,9 @@ impl Sweep {
             .iter()
             .map(|(key, version)| Write::delete(CLAIMS, key).if_version(*version));
         let deletes: Vec<_> = deletes.collect();
+        if deletes.is_empty() {
+            return Ok(());
+        }
         for result in claims.store().write_each(&deletes)? {
             match result {
                 Err(e) if e.is_overtaken() => {}

@@ -25,8 +25,8 @@ struct Part {
     /// The version of the row that stores it, if there is one.
     version: Option<u64>,
     is_changed: bool,
-    /// The print of the content that a write was to store which was not confirmed.
-    tried: Option<u32>,
+    /// The prints of contents whose writes were not confirmed.
+    tried: Vec<u32>,
 }
 
 /// What is stored, compared with memory.
@@ -179,12 +179,12 @@ impl Told {
             went_back |= version < part.version;
             let is_same = version == part.version;
             part.version = version;
-            let tried = part.tried.take();
+            let tried = std::mem::take(&mut part.tried);
             part.is_changed = match &row {
                 Some(row) => row.value != part.write()?,
                 None => !part.rows.is_empty(),
             };
-            let is_own = is_same || row.is_some_and(|row| tried == Some(print(&row.value)));
+            let is_own = is_same || row.is_some_and(|row| tried.contains(&print(&row.value)));
             is_foreign |= part.is_changed && !is_own;
         }
         self.seen = now;
@@ -214,10 +214,10 @@ impl Part {
         };
         let written = store.write(&write);
         if written.as_ref().is_err_and(|e| e.kind() == ErrorKind::Unconfirmed) {
-            self.tried = Some(print(&value));
+            self.tried.push(print(&value));
         }
         let version = written?.version;
-        self.tried = None;
+        self.tried.clear();
         self.version = Some(version);
         self.is_changed = false;
         Ok(version)
@@ -368,7 +368,7 @@ mod tests {
         told.told(row("k", 1, Topic::ALL));
         let value = told.part("k").write().unwrap();
         told.save(&store, || true).unwrap();
-        (told.part("k").version, told.part("k").tried) = (None, Some(print(&value)));
+        (told.part("k").version, told.part("k").tried) = (None, vec![print(&value)]);
         told.told(row("k", 2, Topic::ALL));
         told.save(&store, || true).unwrap();
         assert_eq!(last(&mut load(&store, "a"), "k"), Some((2, Topic::ALL)));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Node;
 use super::member::{advertised, of_publisher};
 use super::parts::Parts;
+use crate::config::split_key;
 use crate::database::Database;
 use crate::dispatcher::{Dispatcher, DispatcherOptions};
 use crate::error::Result;
@@ -125,9 +126,14 @@ impl Node {
     /// With `discover`, registers the publisher bound at this address.
     fn register(&self, address: Option<String>) -> Result<()> {
         // All publishers share the servers, which subscribers know.
-        let is_shared = self.config.pub_sub_driver == "redis";
+        let is_shared = self.given_network.is_none() && self.config.pub_sub_driver == "redis";
         if let Some(address) = address.filter(|_| self.config.discover && !is_shared) {
-            let (store, member) = (self.store()?, of_publisher(&self.config, &address));
+            let (store, mut member) = (self.store()?, of_publisher(&self.config, &address));
+            let registrations = self.parts.lock().registrations.clone();
+            if registrations.iter().any(|other| other.member().id == member.id) {
+                // A publisher and a service of one `publisher_id`.
+                member.id = format!("{} {}", member.id, split_key(&address).0);
+            }
             let advertise = self.config.publisher_advertise.clone();
             let renewal = move |member: &mut Member| member.address = advertised(&advertise, &address);
             let registration = Registration::with_renewal(store, PUBLISHERS, member, self.registry(), true, renewal)?;

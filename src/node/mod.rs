@@ -221,8 +221,8 @@ impl Node {
         self.kept(|parts| &mut parts.service, || self.make_service())
     }
 
-    /// Returns the registration of the bound publisher, or of the publisher service. `None` without `discover`, and
-    /// until either is created.
+    /// Returns the registration of the bound publisher, or of the publisher service, whichever was created last. `None`
+    /// without `discover`, with the driver `redis`, and until either is created.
     pub fn registration(&self) -> Option<Arc<Registration>> {
         self.parts.lock().registrations.last().cloned()
     }

@@ -162,8 +162,10 @@ impl Link {
 
     /// True if there is a subscription to this topic; `None` if the driver does not know.
     pub(crate) fn is_subscribed(&self, topic: &Topic) -> Option<bool> {
-        // A driver that does not know its subscribers may be held up in a send, which has the lock.
-        self.sending.crowd.count()?;
+        // Without questions the driver does not know, and it may be held up in a send, which has the lock.
+        if !self.sending.is_asked {
+            return None;
+        }
         self.sending.sender.lock().outbound.is_subscribed(topic)
     }
 

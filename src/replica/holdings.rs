@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -183,6 +183,9 @@ impl Holdings {
         let mut all = Vec::new();
         for part in self.parts() {
             let differences = verify::compare(&part, &topics, &*self.store, deadline, catch_up)?;
+            if self.ended.load(Ordering::Acquire) {
+                return Err(Error::new(ErrorKind::Stopped, "the replica has ended"));
+            }
             if let Some(first) = differences.first() {
                 let context = format!("{} rows differ from the store, the first is {first}", differences.len());
                 report!(&Error::new(ErrorKind::Conflict, context), self.options.hook.as_ref());
@@ -203,7 +206,9 @@ impl Holdings {
         let run = move |stop: Stop| {
             while !stop.within(jittered(interval)) {
                 let Some(holdings) = about.upgrade() else { return };
-                if let Err(error) = holdings.verify(interval.max(Duration::from_secs(10))) {
+                if let Err(error) = holdings.verify(interval.max(Duration::from_secs(10)))
+                    && error.kind() != ErrorKind::Stopped
+                {
                     report!(&error, holdings.options.hook.as_ref());
                 }
             }

@@ -74,6 +74,10 @@ impl<T: Send + Sync + 'static> Typed<T> {
         // It drops rows, which is the program's code. The next results must come in all the same.
         let what = || format!("taking in rows of table {}", self.name);
         let taken = contain(what, || self.take(&read, news, clock::now()));
+        if taken.is_err() {
+            // A part of the result is missing: it is read again, and its later pages are ignored.
+            self.state.write().core.handle_failure(&read, clock::now());
+        }
         let mut waiting = self.found.lock();
         waiting.is_coming_in = !waiting.found.is_empty();
         if waiting.is_coming_in {

@@ -122,8 +122,8 @@ impl Subscriber {
         Ok(state.add_address(name))
     }
 
-    /// Registers an address until [`Subscriber::give_up_listen_address`], unless the program registers it too. Returns false
-    /// if the program has done so.
+    /// Registers an address until [`Subscriber::give_up_listen_address`], unless the program registers it too. Returns
+    /// false if the program has done so.
     ///
     /// # Errors
     /// As [`Subscriber::register_listen_address`].
@@ -145,7 +145,8 @@ impl Subscriber {
         state.remove_address(&name, Command::Disconnect)
     }
 
-    /// Unregisters a followed address whose publisher is gone, and emits a sync event unless the publisher has said goodbye.
+    /// Unregisters a followed address whose publisher is gone, and emits a sync event unless the publisher has said
+    /// goodbye.
     pub(crate) fn give_up_listen_address(&self, address: &str) {
         let name = self.driver.known_as(address);
         let mut state = self.shared.state.lock();

@@ -39,8 +39,8 @@ impl Own {
         number
     }
 
-    /// The topic is registered for its users alone, or for the program too. Returns what it was before; `None` if it has no
-    /// users.
+    /// The topic is registered for its users alone, or for the program too. Returns what it was before; `None` if it
+    /// has no users.
     pub(super) fn claim(&self, topic: &Topic, is_claimed: bool) -> Option<bool> {
         let mut topics = self.topics.write();
         let users = topics.get_mut(topic)?;

@@ -140,11 +140,15 @@ impl State {
     /// Handles topics that the thread has cleared. A topic that was registered anew meanwhile stays; the library's own
     /// topics are registered again.
     pub(super) fn clear_topics(&mut self, cleared: &BTreeMap<Topic, u64>, own: &Own) {
-        self.topics
-            .retain(|topic, generation| cleared.get(topic) != Some(generation));
-        // For the library's parts alone: the program's registration was cleared.
-        for topic in cleared.keys().filter(|topic| own.claim(topic, true).is_some()) {
-            self.add_topic(topic);
+        for (topic, generation) in cleared {
+            if self.topics.get(topic) != Some(generation) {
+                continue;
+            }
+            self.topics.remove(topic);
+            // For the library's parts alone: the program's registration was cleared.
+            if own.claim(topic, true).is_some() {
+                self.add_topic(topic);
+            }
         }
     }
 

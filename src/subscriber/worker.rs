@@ -93,15 +93,16 @@ impl Worker {
                     frames += 1;
                     // Commands given before the message was sent go first: nothing is delivered on an unregistered
                     // topic, nor from an unregistered address.
+                    let mut is_known = true;
                     if !self.messages.is_empty() {
                         handle_messages(&self.messages, session, &self.shared);
-                        if !session.listens_to(address) {
+                        is_known = session.listens_to(address);
+                    }
+                    if is_known {
+                        session.handle_frame(address, topic, payload, now, clock::now);
+                        if frames < BATCH && session.updates().len() < LARGE_BATCH && !session.is_urgent() {
                             continue;
                         }
-                    }
-                    session.handle_frame(address, topic, payload, now, clock::now);
-                    if frames < BATCH && session.updates().len() < LARGE_BATCH && !session.is_urgent() {
-                        continue;
                     }
                 }
                 Ok(Received::Malformed) => session.handle_malformed(),
@@ -287,7 +288,7 @@ mod tests {
         };
         let driver: Arc<dyn Driver> = Arc::new(MemoryDriver::new(ADDRESS).unwrap());
         let subscriber = Subscriber::new(driver, dispatcher.queue(), options);
-        subscriber.register_listen_address(ADDRESS).unwrap();
+        subscriber.follow_listen_address(ADDRESS).unwrap();
         (dispatcher, subscriber, syncs)
     }
 

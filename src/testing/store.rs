@@ -44,8 +44,8 @@ impl FaultyStore {
         self.state.lock().lock = Some(limit);
     }
 
-    /// From now on writes are made, and fail as [`ErrorKind::Unconfirmed`], as if the connection to a server had been lost
-    /// before its reply.
+    /// From now on writes are made, and fail as [`ErrorKind::Unconfirmed`], as if the connection to a server had been
+    /// lost before its reply.
     pub fn lose_replies(&self) {
         self.state.lock().loses_replies = true;
     }
@@ -78,7 +78,8 @@ impl FaultyStore {
 
     /// The reply to a write that was made.
     fn reply<T>(&self, made: T) -> Result<T> {
-        match self.state.lock().loses_replies {
+        let is_lost = self.state.lock().loses_replies;
+        match is_lost {
             true => Err(Error::new(ErrorKind::Unconfirmed, "the store was told to lose replies")),
             false => Ok(made),
         }

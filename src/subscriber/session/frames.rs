@@ -160,8 +160,8 @@ impl Session {
         };
         if let Some(peer) = self.peers.get_mut(address) {
             peer.hint(now, &self.times);
-            if hello.round.is_some() && hello.part == 0 && hello.at > 0 {
-                let said = Duration::from_millis(hello.at);
+            if hello.round.is_some() && hello.part == 0 {
+                let said = (hello.at > 0).then(|| Duration::from_millis(hello.at));
                 peer.hear_round((&publisher, epoch), said, hello.crowd, now, &self.times);
             }
         }

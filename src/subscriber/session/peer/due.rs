@@ -155,7 +155,8 @@ impl Peer {
         (probe.again_at <= now).then(|| Due::Ask(probe.longer()))
     }
 
-    /// Returns true, once, if hellos come although an earlier question was not answered: the address does not receive any.
+    /// Returns true, once, if hellos come although an earlier question was not answered: the address does not receive
+    /// any.
     fn is_overtaken(&mut self, now: Instant, drained: Instant, times: &Times) -> bool {
         let margin = times.hello_interval.mul_f64(PASSING);
         let probe = self.probe.as_mut().filter(|_| !self.is_deaf);

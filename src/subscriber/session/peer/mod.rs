@@ -172,13 +172,21 @@ impl Peer {
         }
     }
 
-    /// Handles a round of hellos of this run, sent at `said` by the publisher's own clock to `crowd` subscribers.
-    pub(super) fn hear_round(&mut self, from: (&Name, u64), said: Duration, crowd: u32, now: Instant, times: &Times) {
+    /// Handles a round of hellos of this run, sent to `crowd` subscribers at `said` by the publisher's own clock, if
+    /// that has read all questions.
+    pub(super) fn hear_round(
+        &mut self,
+        from: (&Name, u64),
+        said: Option<Duration>,
+        crowd: u32,
+        now: Instant,
+        times: &Times,
+    ) {
         if self.owner() != Some(from) {
             return;
         }
         self.crowd = crowd;
-        let late = self.delay.hear(said, now);
+        let late = said.and_then(|said| self.delay.hear(said, now));
         let late = late.filter(|late| *late < times.hello_interval.mul_f64(UNDELAYED));
         let confirmed = self.generation();
         if let Some(probe) = &mut self.probe {
