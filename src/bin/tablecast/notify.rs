@@ -81,8 +81,8 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Sends all updates, and waits until they are acknowledged, or until listeners hear the publisher beforehand if it
-    /// is given, since then nothing is repeated.
+    /// Sends all updates, and waits until they are acknowledged. With a publisher it waits for listeners to hear that,
+    /// before the first update, since none is repeated.
     fn run(&self, input: Input, unheard: Option<Arc<Publisher>>) -> Result<()> {
         // No listener is known at first; without acknowledgements one must be known before sending.
         self.wait(
@@ -94,9 +94,10 @@ impl Work<'_> {
         }
         let given = input.each(self.signal, |update| self.notify(&update));
         // The updates before a bad line count.
-        let is_read = given
-            .as_ref()
-            .map_or_else(|e| matches!(e.kind(), ErrorKind::Malformed | ErrorKind::Io), |()| true);
+        let is_read = match &given {
+            Ok(()) => true,
+            Err(e) => matches!(e.kind(), ErrorKind::Malformed | ErrorKind::Io),
+        };
         match unheard {
             None if is_read => given.and(self.flush()),
             _ => given,

@@ -50,7 +50,7 @@ pub(crate) fn late(e: Error, what: impl FnOnce() -> String) -> Error {
 }
 
 /// The error of work that a signal ends.
-pub(crate) fn interrupted() -> Error {
+fn interrupted() -> Error {
     Error::new(ErrorKind::Stopped, "a signal came")
 }
 
