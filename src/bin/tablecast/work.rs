@@ -50,7 +50,7 @@ pub(crate) fn late(e: Error, what: impl FnOnce() -> String) -> Error {
 }
 
 /// The error of work that a signal ends.
-fn interrupted() -> Error {
+pub(crate) fn interrupted() -> Error {
     Error::new(ErrorKind::Stopped, "a signal came")
 }
 
