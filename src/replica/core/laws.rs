@@ -27,8 +27,7 @@ fn play(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
         1 => Kind::OfTables,
         _ => Kind::Full,
     };
-    // A store without versions may go back unseen.
-    let goes_back = kind != Kind::Plain && chance.u8(0..4) == 0;
+    let goes_back = chance.u8(0..4) == 0;
     let mut play = Play::new(seed, kind, CHECK_INTERVAL);
     for _ in 0..chance.usize(1..40) {
         match chance.u8(0..if goes_back { 46 } else { 38 }) {

@@ -34,9 +34,10 @@ impl<T> Core<T> {
         if let Some(listing) = &mut running.listing {
             listing.suspects.extend(held);
             listing.base = Some(base.unwrap_or(unknown));
-            let position = of_topic.standing.position.zip(base);
-            let doubted = position.filter(|(position, base)| is_of_unknown_history(*position, *base));
-            listing.doubted = doubted.map(|(position, _)| position.version);
+            // A store without versions may have gone back at any time.
+            let is_doubted = |position: &TableVersion| base.is_none_or(|base| is_of_unknown_history(*position, base));
+            let doubted = of_topic.standing.position.filter(is_doubted);
+            listing.doubted = doubted.map(|position| position.version);
             is_behind = listing.base.is_some_and(|base| base.version.version < listing.missed);
         }
         if is_behind {

@@ -67,6 +67,9 @@ impl Play {
         if !self.core.is_synced() {
             return Err("not synced".into());
         }
+        if !self.went_back && self.core.counts.went_back > 0 {
+            return Err("the store did not go back".into());
+        }
         for (key, told) in &self.told {
             let last = self
                 .judge_row(told)
