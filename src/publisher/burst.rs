@@ -16,8 +16,18 @@ use super::numbers::Slot;
 const QUICK: u32 = 8;
 const SOON: Duration = Duration::from_micros(20);
 
-/// How long an update may wait for others.
+/// How long an update may wait for others, at least and at most.
 pub(super) const AGE: Duration = Duration::from_micros(250);
+const OLDEST: Duration = Duration::from_millis(5);
+
+/// About the time that a subscriber adds to the sending of a frame. While one is sent to all, others gather.
+const PER_SUBSCRIBER: Duration = Duration::from_micros(2);
+
+/// How long an update may wait for others with this many subscribers.
+pub(super) fn patience(subscribers: usize) -> Duration {
+    let subscribers = u32::try_from(subscribers).unwrap_or(u32::MAX);
+    PER_SUBSCRIBER.saturating_mul(subscribers).clamp(AGE, OLDEST)
+}
 
 /// An update larger than the limit divided by this goes out alone.
 const LARGE: usize = 8;
@@ -99,11 +109,12 @@ impl Burst {
         length + NUMBERS <= self.limit / LARGE
     }
 
-    /// True if the open frames are to be sent before this many more bytes are gathered.
-    pub(super) fn is_due(&self, length: usize, now: Instant) -> bool {
+    /// True if the open frames are to be sent before this many more bytes are gathered, of updates that may wait this
+    /// long.
+    pub(super) fn is_due(&self, length: usize, patience: Duration, now: Instant) -> bool {
         let Some(since) = self.since else { return false };
         let is_full = self.updates >= MOST_JOINED || self.bytes + length + NUMBERS > self.limit;
-        is_full || now.saturating_duration_since(since) >= AGE
+        is_full || now.saturating_duration_since(since) >= patience
     }
 
     /// True if an update of this row, put into the frame that its topic had last, would go out before an earlier one of
@@ -300,17 +311,22 @@ mod tests {
     #[test]
     fn it_is_due_when_it_is_full_or_old() {
         let mut rig = Rig::new();
-        assert!(!rig.burst.is_due(MAX_JOINED, rig.now));
+        assert!(!rig.burst.is_due(MAX_JOINED, AGE, rig.now));
         for number in 0..MOST_JOINED {
-            assert!(!rig.burst.is_due(100, rig.now), "{number}");
+            assert!(!rig.burst.is_due(100, AGE, rig.now), "{number}");
             rig.push(["a", "b"][number % 2]);
         }
-        assert!(rig.burst.is_due(100, rig.now));
+        assert!(rig.burst.is_due(100, AGE, rig.now));
         rig.send_first();
         rig.send_first();
         rig.push("a");
-        assert!(!rig.burst.is_due(MAX_JOINED / 2, rig.now) && rig.burst.is_due(MAX_JOINED, rig.now));
-        assert!(!rig.burst.is_due(100, rig.now + AGE - MICROSECOND) && rig.burst.is_due(100, rig.now + AGE));
+        assert!(!rig.burst.is_due(MAX_JOINED / 2, AGE, rig.now) && rig.burst.is_due(MAX_JOINED, AGE, rig.now));
+        assert!(!rig.burst.is_due(100, AGE, rig.now + AGE - MICROSECOND) && rig.burst.is_due(100, AGE, rig.now + AGE));
+        assert_eq!(
+            [1, 1000, 1_000_000].map(patience),
+            [AGE, Duration::from_millis(2), OLDEST]
+        );
+        assert!(!rig.burst.is_due(100, patience(1000), rig.now + AGE));
         assert!(rig.burst.is_small(1000) && !rig.burst.is_small(10_000));
     }
 }

@@ -99,10 +99,11 @@ impl SendingEnd {
         let mut idle = 0;
         while !self.stopping.load(Ordering::Acquire) && Instant::now() < until {
             let age = self.gathered.age(clock::now());
-            thread::pause(age.map_or(AGE, |age| AGE.saturating_sub(age)));
+            let patience = self.gathered.patience();
+            thread::pause(age.map_or(AGE, |age| patience.saturating_sub(age)));
             let age = self.gathered.age(clock::now());
             idle = if age.is_none() { idle + 1 } else { 0 };
-            if idle < IDLE && age.is_none_or(|age| age < AGE) {
+            if idle < IDLE && age.is_none_or(|age| age < patience) {
                 continue;
             }
             let mut sender = self.lock();
@@ -110,7 +111,7 @@ impl SendingEnd {
                 .burst
                 .since()
                 .map(|since| clock::now().saturating_duration_since(since));
-            let is_kept = age.is_some_and(|age| age >= AGE)
+            let is_kept = age.is_some_and(|age| age >= patience)
                 && sender.flush(Duration::ZERO, age >= Some(self.send_timeout)).is_err();
             let trouble = sender.trouble();
             let is_over = idle >= IDLE && sender.burst.since().is_none();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::clock;
 use crate::codec::{Encoder, GOODBYE, MAX_PERIOD, MIN_HELLO};
@@ -71,6 +71,7 @@ impl Link {
                 // A subscriber that connects to this end asks for a hello itself.
                 introduced: is_asked,
             }),
+            closed: Condvar::new(),
             gathered,
             gathering: AtomicBool::new(false),
             active: AtomicBool::new(false),
@@ -128,6 +129,15 @@ impl Link {
             left = left.saturating_sub(start.elapsed());
         }
         Ok(Turn::new(sending, sender, left))
+    }
+
+    /// As [`Link::turn`], for numbers of this topic.
+    pub(super) fn turn_on(&self, topic: &Topic, timeout: Duration) -> Result<Turn<'_>> {
+        let mut turn = self.turn(timeout)?;
+        if turn.is_open(topic) {
+            turn.wait_closed(topic)?;
+        }
+        Ok(turn)
     }
 
     /// Uses up a number of this topic for a past event that could not be published. Never waits.

@@ -26,6 +26,7 @@ use crate::update::{DbUpdate, Name, Topic};
 
 pub(crate) use crowd::Crowd;
 pub(crate) use link::{Link, LinkOptions};
+use numbers::Opened;
 pub use options::{PublisherOptions, PublisherStats};
 
 /// Sends updates. May be shared between threads; numbers every update per topic.
@@ -80,10 +81,11 @@ impl Publisher {
     /// not, the next later value is sent. So subscribers get updates of one topic and priority in the order of sending.
     ///
     /// A burst begins after eight calls in a row, each within 20 microseconds of the end of the one before. In a burst
-    /// the call returns as soon as the update is accepted, and the update is sent with others of its topic, at most 250
-    /// microseconds later if the transport takes it. If that fails, its number stays used, so that subscribers find it
-    /// missing; it is counted as [`lost`](PublisherStats::lost), and the hook is called. The value `never` of the
-    /// option `join_frames` turns bursts off.
+    /// the call returns as soon as the update is accepted, and the update is sent with others of its topic. If the
+    /// transport takes it, that is at most 250 microseconds later, or 2 microseconds for each subscriber, up to 5
+    /// milliseconds: about as long as a message to all takes. If it fails, its number stays used, so that subscribers
+    /// find it missing; it is counted as [`lost`](PublisherStats::lost), and the hook is called. The value `never` of
+    /// the option `join_frames` turns bursts off.
     ///
     /// # Errors
     /// [`ErrorKind::Timeout`] if the transport did not take the update within the option `send_timeout`,
@@ -112,7 +114,7 @@ impl Publisher {
         buf.clear();
         buf.shrink_to(MAX_SCRATCH);
         self.encoder.begin(update, topic, buf);
-        let mut turn = self.link.turn(timeout)?;
+        let mut turn = self.link.turn_on(topic, timeout)?;
         if turn.gathers(topic, update, buf.len()) {
             turn.gather(topic, update, &self.encoder, buf);
             return Ok(());
@@ -198,7 +200,7 @@ impl Publisher {
 
     fn send_all(&self, topic: &Topic, batch: &Batch) -> Result<()> {
         topic.check_length(self.options.max_topic_bytes)?;
-        let mut turn = self.link.turn(self.options.send_timeout)?;
+        let mut turn = self.link.turn_on(topic, self.options.send_timeout)?;
         turn.flush();
         let (mut slot, outbound, left) = turn.slot(topic);
         let (seq, idle, mut buf) = (slot.seq, slot.idle, Vec::new());
@@ -273,11 +275,11 @@ impl Publisher {
         hole: usize,
         write: impl FnOnce(&Announcement<'_>) -> Result<Written>,
     ) -> Result<Written> {
-        let mut turn = self.link.turn(self.options.send_timeout)?;
+        let mut turn = self.link.turn_on(topic, self.options.send_timeout)?;
         turn.flush();
-        let (mut slot, ..) = turn.slot(topic);
-        let timestamp = slot.stamp(timestamp);
-        self.encoder.finish(0, timestamp, slot.seq, slot.idle, &mut buf);
+        let open = turn.open(topic, timestamp);
+        let Opened { seq, idle, timestamp } = open.number;
+        self.encoder.finish(0, timestamp, seq, idle, &mut buf);
         let (head, tail) = buf.split_at(hole);
         let announcement = Announcement {
             topic,
@@ -285,16 +287,13 @@ impl Publisher {
             tail,
             codec: self.options.codec,
         };
-        self.check_size(announcement.max_payload_len())?;
-        let written = write(&announcement);
-        let now = clock::now();
-        if matches!(&written, Ok(written) if !written.changed) {
-            // Nothing was sent.
-            return written;
-        }
-        let written = slot.settle(1, now, written)?;
-        turn.end(now);
-        Ok(written)
+        let size = self.check_size(announcement.max_payload_len());
+        let written = size.and_then(|()| write(&announcement));
+        open.settle(match &written {
+            Ok(written) => written.changed,
+            Err(e) => e.kind() == ErrorKind::Unconfirmed,
+        });
+        written
     }
 
     fn check_size(&self, length: usize) -> Result<()> {

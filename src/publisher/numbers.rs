@@ -14,6 +14,8 @@ pub(crate) struct Numbers {
     topics: HashMap<Topic, Used>,
     /// Topics that hellos name, each once.
     recent: Vec<Topic>,
+    /// Topics whose next number is being sent: it is not known yet whether it is used up.
+    open: Vec<Topic>,
     /// Number of rounds of hellos sent.
     rounds: u64,
     timestamps: Timestamps,
@@ -64,6 +66,13 @@ impl Slot<'_> {
         }
         sent
     }
+}
+
+/// A number that is set aside, with the other fields of its message.
+pub(super) struct Opened {
+    pub(super) seq: u64,
+    pub(super) idle: Duration,
+    pub(super) timestamp: i64,
 }
 
 /// Timestamps that rise strictly, whatever the clock does, since subscribers' queues order by them.
@@ -127,6 +136,27 @@ impl Numbers {
         self.topics.get(topic).map_or(0, |used| used.frame)
     }
 
+    /// Sets the next number of this topic aside. Until it is [closed](Numbers::close) the topic has no other.
+    pub(super) fn open(&mut self, topic: &Topic, own: i64, now: Instant) -> Opened {
+        self.open.push(topic.clone());
+        let mut slot = self.slot(topic, now);
+        let (seq, idle, timestamp) = (slot.seq, slot.idle, slot.stamp(own));
+        self.timestamps = Timestamps(timestamp);
+        Opened { seq, idle, timestamp }
+    }
+
+    pub(super) fn is_open(&self, topic: &Topic) -> bool {
+        self.open.contains(topic)
+    }
+
+    /// Ends what [`Numbers::open`] began: the number was used up by this time, or not at all.
+    pub(super) fn close(&mut self, topic: &Topic, used: Option<Instant>) {
+        self.open.retain(|open| open != topic);
+        if let Some(at) = used {
+            self.skip(topic, at);
+        }
+    }
+
     /// True if there are numbers to report.
     pub(super) fn is_used(&self) -> bool {
         !self.recent.is_empty()
@@ -155,7 +185,14 @@ impl Numbers {
                 break;
             }
             end += 1;
-            let Some(used) = self.topics.get(topic) else { continue };
+            let Some(used) = self.topics.get_mut(topic) else {
+                continue;
+            };
+            if self.open.contains(topic) {
+                // The last number may be outdated before the hello arrives. It is told in a later round.
+                used.round = self.rounds + 1;
+                continue;
+            }
             bytes += topic.as_str().len();
             let age = millis(now.saturating_duration_since(used.at));
             topics.push((topic.as_str().to_owned(), used.last, age));
@@ -262,6 +299,35 @@ mod tests {
         );
         assert_eq!(hello.topics, [("a".to_owned(), 3, 2000), ("b".to_owned(), 1, 2000)]);
         assert_eq!(numbers.slot(&a, at).seq, 4);
+    }
+
+    /// A hello might arrive after the update whose number is set aside, and name the one before.
+    #[test]
+    fn a_topic_whose_number_is_set_aside_is_told_of_later() {
+        let (mut numbers, now) = (Numbers::default(), clock::now());
+        let (a, b) = (topic("a"), topic("b"));
+        for topic in [&a, &b] {
+            numbers.slot(topic, now).settle(1, now, Ok(())).unwrap();
+        }
+        let told = |numbers: &mut Numbers| {
+            let (hello, next) = numbers.hello(Part::default(), 256, Duration::from_secs(1), now);
+            assert!(next.is_none());
+            numbers.told();
+            hello
+                .topics
+                .into_iter()
+                .map(|(name, number, _)| (name, number))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(numbers.open(&a, 0, now).seq, 2);
+        for _ in 0..=TOLD {
+            assert_eq!(told(&mut numbers), [("b".to_owned(), 1)]);
+        }
+        numbers.close(&a, None);
+        assert_eq!(told(&mut numbers), [("a".to_owned(), 1)]);
+        assert_eq!(numbers.open(&a, 0, now).seq, 2);
+        numbers.close(&a, Some(now));
+        assert_eq!(told(&mut numbers), [("a".to_owned(), 2)]);
     }
 
     /// Every recent topic is named in six rounds, one to spare, in parts within the limit, whatever its name.

@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::thread;
 use crate::transport::Outbound;
 
-use super::burst::Burst;
+use super::burst::{AGE, Burst, patience};
 use super::numbers::Numbers;
 
 /// How long updates are tried after their time limit, together.
@@ -88,6 +88,8 @@ pub(super) struct Gathered {
     base: Instant,
     /// Since when an update waits, in microseconds after `base`; 0 if none does.
     since: AtomicU64,
+    /// How long an update may wait, in microseconds.
+    patience: AtomicU64,
     /// Number of updates that were accepted and could not be sent.
     lost: Counter,
 }
@@ -97,6 +99,7 @@ impl Default for Gathered {
         Gathered {
             base: clock::now(),
             since: AtomicU64::new(0),
+            patience: AtomicU64::new(micros(AGE)),
             lost: Counter::new(),
         }
     }
@@ -113,13 +116,22 @@ impl Gathered {
         self.since.store(0, Ordering::Release);
     }
 
+    /// Notes the number of subscribers, on which it depends how long an update may wait.
+    pub(super) fn reaches(&self, subscribers: usize) {
+        self.patience.store(micros(patience(subscribers)), Ordering::Relaxed);
+    }
+
+    pub(super) fn patience(&self) -> Duration {
+        Duration::from_micros(self.patience.load(Ordering::Relaxed))
+    }
+
     pub(super) fn age(&self, now: Instant) -> Option<Duration> {
         let since = self.since.load(Ordering::Acquire);
         (since > 0).then(|| Duration::from_micros(self.micros(now).saturating_sub(since)))
     }
 
     fn micros(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.base).as_micros()).unwrap_or(u64::MAX)
+        micros(now.saturating_duration_since(self.base))
     }
 
     pub(super) fn lost(&self) -> u64 {
@@ -129,4 +141,8 @@ impl Gathered {
     pub(super) fn add_lost(&self, count: u64) {
         self.lost.add(count);
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

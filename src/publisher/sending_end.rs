@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::clock;
 use crate::codec::{Encoder, HELLO, Hello, MAX_TOPICS};
@@ -24,6 +24,8 @@ pub(super) const HELLO_TIMEOUT: Duration = Duration::from_millis(100);
 /// A link's sending end, shared by the threads that send and its keeper.
 pub(super) struct SendingEnd {
     pub(super) sender: Mutex<Sender>,
+    /// Notified when the number of an open topic is settled.
+    pub(super) closed: Condvar,
     /// Wakes the keeper.
     pub(super) wake: Arc<dyn Wake>,
     pub(super) gathered: Arc<Gathered>,
@@ -61,14 +63,19 @@ impl SendingEnd {
         sender
     }
 
-    /// Uses up the numbers of skipped events.
+    /// Uses up the numbers of skipped events, but those on open topics.
     pub(super) fn use_up(&self, sender: &mut Sender) {
         if self.has_skipped.load(Ordering::Acquire) {
             let mut skipped = self.skipped.lock();
             self.has_skipped.store(false, Ordering::Release);
-            for (topic, at) in skipped.drain() {
-                sender.numbers.skip(&topic, at);
-            }
+            skipped.retain(|topic, at| {
+                let is_open = sender.numbers.is_open(topic);
+                if !is_open {
+                    sender.numbers.skip(topic, *at);
+                }
+                is_open
+            });
+            self.has_skipped.fetch_or(!skipped.is_empty(), Ordering::Release);
         }
     }
 
@@ -167,7 +174,9 @@ impl SendingEnd {
             sender.outbound.send(probe.as_str().as_bytes(), &hello, HELLO_TIMEOUT)?;
             self.hellos.add(1);
         }
-        Ok(sender.outbound.subscribers().unwrap_or(0))
+        let subscribers = sender.outbound.subscribers().unwrap_or(0);
+        sender.gathered.reaches(subscribers);
+        Ok(subscribers)
     }
 
     /// True if the keeper waits for the end of a turn.

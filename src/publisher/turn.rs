@@ -1,4 +1,5 @@
 //! A thread's turn at the link: messages sent within it are numbered and handed to the transport without interruption.
+//! A message that takes a round trip is sent between two turns.
 
 use std::time::{Duration, Instant};
 
@@ -6,11 +7,11 @@ use parking_lot::MutexGuard;
 
 use crate::clock;
 use crate::codec::{Encoder, is_joined};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::transport::Outbound;
 use crate::update::{DbUpdate, Topic};
 
-use super::numbers::Slot;
+use super::numbers::{Opened, Slot};
 use super::sender::Sender;
 use super::sending_end::SendingEnd;
 
@@ -41,10 +42,14 @@ impl<'a> Turn<'a> {
             outbound,
             burst,
             numbers,
+            gathered,
             ..
         } = &mut *self.sender;
         let gathers = burst.follows(self.now) && burst.is_small(length) && burst.joins() && outbound.takes_joined();
-        if !gathers || burst.is_due(length, self.now) || burst.overtakes(numbers.frame(topic), update) {
+        if !gathers
+            || burst.is_due(length, gathered.patience(), self.now)
+            || burst.overtakes(numbers.frame(topic), update)
+        {
             return self.flush() && gathers;
         }
         true
@@ -97,6 +102,41 @@ impl<'a> Turn<'a> {
         self.sender.outbound.send_joined(topic, payload, self.left)
     }
 
+    /// Waits until the topic has a next number, while others have their turns.
+    pub(super) fn wait_closed(&mut self, topic: &Topic) -> Result<()> {
+        let begun = Instant::now();
+        while self.sender.numbers.is_open(topic) {
+            let left = self.left.saturating_sub(begun.elapsed());
+            let is_late = self.sending.closed.wait_for(&mut self.sender, left).timed_out();
+            if is_late && self.sender.numbers.is_open(topic) {
+                let context = format!(
+                    "another thread was still writing on topic {topic} after {:?}; try again",
+                    self.left
+                );
+                return Err(Error::new(ErrorKind::Timeout, context));
+            }
+        }
+        self.left = self.left.saturating_sub(begun.elapsed());
+        self.sending.use_up(&mut self.sender);
+        self.now = clock::now();
+        Ok(())
+    }
+
+    /// True if the topic's next number is being sent.
+    pub(super) fn is_open(&self, topic: &Topic) -> bool {
+        self.sender.numbers.is_open(topic)
+    }
+
+    /// Ends the turn and sets the topic's next number aside, for an update with this timestamp of its own.
+    pub(super) fn open(mut self, topic: &'a Topic, own: i64) -> Open<'a> {
+        Open {
+            sending: self.sending,
+            topic,
+            number: self.sender.numbers.open(topic, own, self.now),
+            is_used: true,
+        }
+    }
+
     /// Ends the turn, whose last send ended at this time.
     pub(crate) fn end(mut self, at: Instant) {
         self.sender.burst.ended(at);
@@ -104,5 +144,31 @@ impl<'a> Turn<'a> {
             true => MutexGuard::unlock_fair(self.sender),
             false => drop(self.sender),
         }
+    }
+}
+
+/// A number that is being sent, while others have their turns on other topics.
+pub(super) struct Open<'a> {
+    sending: &'a SendingEnd,
+    topic: &'a Topic,
+    pub(super) number: Opened,
+    /// Unless it is known that it was not sent.
+    is_used: bool,
+}
+
+impl Open<'_> {
+    /// Says whether the number was sent, or may have been.
+    pub(super) fn settle(mut self, is_used: bool) {
+        self.is_used = is_used;
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        // Only when sending ended was the update sent for sure.
+        let used = self.is_used.then(clock::now);
+        let mut sender = self.sending.lock();
+        sender.numbers.close(self.topic, used);
+        self.sending.closed.notify_all();
     }
 }

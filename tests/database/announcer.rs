@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 use tablecast::codec::Codec;
 use tablecast::drivers::memory::MemoryDriver;
 use tablecast::store::{Announcement, Announcer, Page, Row, Store, Write, Written};
 use tablecast::stores::memory::MemoryStore;
 use tablecast::transport::{Driver, Outbound};
-use tablecast::{Database, DatabaseOptions, ErrorKind, Name, Publisher, PublisherOptions, Result, Topic};
+use tablecast::{Database, DatabaseOptions, ErrorKind, Name, Publisher, PublisherOptions, Result, SyncReason, Topic};
 
-use crate::common::within;
-use crate::rig::{Rig, topic, update};
+use crate::common::{eventually, within};
+use crate::rig::{LONG, Rig, topic, update};
 use crate::suite::assert_kind;
 
 const ADDRESS: &str = "memory://network";
@@ -23,6 +24,8 @@ struct Both {
     outbound: Mutex<Box<dyn Outbound>>,
     /// The next answer is lost.
     is_cut: Mutex<bool>,
+    /// Writes of this table wait here.
+    gate: Receiver<()>,
 }
 
 impl std::fmt::Debug for Both {
@@ -34,6 +37,9 @@ impl std::fmt::Debug for Both {
 impl Announcer for Both {
     fn write_and_publish(&self, write: &Write<'_>, announcement: &Announcement<'_>) -> Result<Written> {
         assert_eq!(write.topic, Some(announcement.topic));
+        if write.table == "slow" {
+            self.gate.recv().unwrap();
+        }
         let mut outbound = self.outbound.lock();
         let written = self.rows.write(write)?;
         if written.changed {
@@ -83,21 +89,67 @@ impl Store for Both {
     }
 }
 
-fn with_codec(codec: Codec) {
+/// A database over such a store, its subscriber, and the gate of the slow table.
+fn open(options: PublisherOptions) -> (Database, Arc<Both>, Rig, Sender<()>) {
     let driver: Arc<dyn Driver> = Arc::new(MemoryDriver::new(ADDRESS).unwrap());
+    let (open, gate) = bounded(0);
     let store = Arc::new(Both {
         rows: MemoryStore::new(),
         outbound: Mutex::new(driver.outbound().unwrap()),
         is_cut: Mutex::new(false),
+        gate,
     });
-    let options = PublisherOptions {
-        codec,
-        ..PublisherOptions::default()
-    };
     let publisher = Publisher::new(&*driver, options).unwrap();
     let database = Database::new(store.clone(), publisher, DatabaseOptions::default());
-    let (rig, tenant) = (Rig::new(&driver), topic("tenant"));
+    let rig = Rig::new(&driver);
     rig.listen(&["D", "tenant"], ADDRESS);
+    (database, store, rig, open)
+}
+
+/// A store that takes its time holds up its row's topic alone: not other topics, and not the hellos.
+#[test]
+fn others_send_while_a_store_takes_its_time() {
+    within(Duration::from_secs(30), || {
+        let (database, _, rig, gate) = open(PublisherOptions {
+            hello_interval: Duration::from_millis(50),
+            send_timeout: Duration::from_millis(100),
+            ..PublisherOptions::default()
+        });
+        let (tenant, publisher) = (topic("tenant"), database.publisher());
+        std::thread::scope(|scope| {
+            let slow = scope.spawn(|| database.write(&Write::create("slow", "a", "1").topic(&tenant), 0));
+            // Its number is set aside once another one has to wait for it.
+            let busy = || publisher.send_event(&update("early").topic(tenant.clone()));
+            let error = std::iter::repeat_with(busy).find_map(Result::err).unwrap();
+            assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+            let before = rig.updates.try_iter().count() as u64;
+            database.write(&Write::create("t", "b", "1"), 0).unwrap();
+            publisher.send_event(&update("c")).unwrap();
+            assert_eq!([rig.next_key(), rig.next_key()], ["b", "c"]);
+            let hellos = publisher.stats().hellos;
+            eventually(LONG, || publisher.stats().hellos > hellos + 3);
+            gate.send(()).unwrap();
+            slow.join().unwrap().unwrap();
+            publisher.send_event(&update("d").topic(tenant.clone())).unwrap();
+            for (key, number) in [("a", 1), ("d", 2)] {
+                let update = rig.next();
+                assert_eq!((&*update.key, update.origin.unwrap().seq), (key, before + number));
+            }
+        });
+        let told: Vec<_> = rig.syncs.try_iter().collect();
+        assert!(
+            told.iter().all(|reason| matches!(reason, SyncReason::Connected { .. })),
+            "{told:?}"
+        );
+    });
+}
+
+fn with_codec(codec: Codec) {
+    let (database, store, rig, _) = open(PublisherOptions {
+        codec,
+        ..PublisherOptions::default()
+    });
+    let tenant = topic("tenant");
     let write = |write: Write<'_>| database.write(&write, 3);
     let (mut seqs, mut lasts) = (std::collections::BTreeMap::new(), std::collections::BTreeMap::new());
     let mut told = |action: &str, value: Option<&str>, topic: &str, version: u64| {
