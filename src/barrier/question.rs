@@ -35,6 +35,7 @@ impl Question {
             incarnation: self.incarnation,
             version: self.version,
             tip: 0,
+            source: 0,
         }
     }
 }

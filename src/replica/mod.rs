@@ -37,8 +37,9 @@
 //!
 //! **A store that goes back** to an earlier state, for example after a failover or with an older file restored, is the
 //! truth: its versions begin anew. The replica notices it when the store's version is lower than known, or another
-//! write's. If a store loses its last writes and receives more others before the next check, only [`Replica::verify`]
-//! shows it.
+//! write's. A store that loses its last writes and receives more others before the next check shows it by its
+//! [source](TableVersion::source), at which the replica lists all rows anew; one without shows it only to
+//! [`Replica::verify`].
 //!
 //! **Cost.** A store without [`Store::topic_versions`] and [`Store::changes`] is listed instead: at every check, or,
 //! with [`Store::table_version`], at every check that finds a new version.

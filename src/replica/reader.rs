@@ -19,6 +19,9 @@ use crate::update::{Name, Topic};
 /// The most pages of a table that wait to be merged.
 const WINDOW: usize = 2;
 
+/// The most changes that are merged together, so that some are merged while the next are decoded.
+const PIECE: usize = 256;
+
 /// The most reads of a table under way; they are searched at each step, so thousands would be slow.
 const UNDER_WAY: usize = 64;
 
@@ -185,7 +188,10 @@ impl Task {
         match store.changes(table, topic, since)? {
             Changes::Page(page) => {
                 self.at = At::Version(page.version);
-                self.put(What::Changes(page.changes));
+                let mut changes = page.changes.into_iter().peekable();
+                while changes.peek().is_some() {
+                    self.put(What::Changes(changes.by_ref().take(PIECE).collect()));
+                }
                 if !page.more {
                     self.put(What::CompleteTo(page.version));
                 }

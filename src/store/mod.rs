@@ -167,9 +167,10 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// numbers are the same as before, nothing was changed in between. If the store went back
     /// ([`TableVersion::went_back_since`]), its present content is the truth, and its versions begin anew.
     ///
-    /// One case does not show: a store that lost its last writes, as Redis may with its master, and then took more
-    /// others before the next look (without a tip: as many). The incarnation is then the same, and the version not
-    /// lower. A reader that compares its rows finds those whose version or value differs.
+    /// One case does not show in these numbers: a store that lost its last writes, as Redis may with its master, and
+    /// then took more others before the next look (without a tip: as many). The incarnation is then the same, and the
+    /// version not lower. A reader that compares its rows finds those whose version or value differs, and
+    /// [`Store::topic_versions`] says when another server answers ([`TableVersion::source`]).
     ///
     /// # Errors
     /// The errors of an outage.

@@ -39,6 +39,9 @@ pub struct TableVersion {
     /// A number of the write that was given this version, which another write would not have; 0 if it is unknown, or if
     /// the store never loses a write.
     pub tip: u64,
+    /// A number of what the state was read from: the run of a Redis server, or the schema of an SQLite file. Another
+    /// source may lack the last writes. 0: it is unknown, or there is only one.
+    pub source: u64,
 }
 
 impl TableVersion {
@@ -48,6 +51,11 @@ impl TableVersion {
         let is_other_write = self.tip != seen.tip && self.tip != 0 && seen.tip != 0;
         let is_earlier = self.version < seen.version || self.version == seen.version && is_other_write;
         seen.version > 0 && (self.incarnation != seen.incarnation || is_earlier)
+    }
+
+    /// Returns true if the state is of another source than `seen`, so that the store may have gone back unseen.
+    pub(crate) fn is_of_another_source(&self, seen: &TableVersion) -> bool {
+        self.source != seen.source && self.source != 0 && seen.source != 0
     }
 
     /// The state at this version, of whose write nothing is known if it is another one.

@@ -230,6 +230,7 @@ impl Table {
                 incarnation: self.incarnation,
                 version,
                 tip: 0,
+                source: 0,
             },
         }
     }

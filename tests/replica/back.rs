@@ -134,3 +134,38 @@ impl Store for Forged {
         self.0.changes(table, topic, since)
     }
 }
+
+/// An older copy is restored into the open file, as `.restore` of SQLite's shell does, and more is written at once than
+/// the file has lost.
+#[cfg(feature = "sqlite")]
+#[test]
+fn a_file_that_is_restored_in_place_is_the_truth() {
+    const COPY: &str = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).backup(sqlite3.connect(sys.argv[2]))";
+    within(2 * LONG, || {
+        let folder = tempfile::tempdir().unwrap();
+        let (live, old) = (folder.path().join("rows.db"), folder.path().join("old.db"));
+        let copy = |from: &std::path::Path, to: &std::path::Path| {
+            let python = std::env::var_os("TABLECAST_TEST_PYTHON").unwrap_or_else(|| "python3".into());
+            let mut command = std::process::Command::new(python);
+            let done = command.args(["-c", COPY]).arg(from).arg(to).status().unwrap();
+            assert!(done.success());
+        };
+        let store = tablecast::stores::sqlite::SqliteStore::open(&live, Default::default()).unwrap();
+        let world = World::with(0, Arc::new(store));
+        let replica = world.replica(holds(&["D"]));
+        let table = replica.raw_table("t").unwrap();
+        let write = |write: Write<'_>| world.database.write(&write, 5).unwrap();
+        write(Write::create("t", "a", "1"));
+        copy(&live, &old);
+        write(Write::set("t", "a", "lost"));
+        write(Write::create("t", "lost", "lost"));
+        replica.wait_current(LONG).unwrap();
+        assert_eq!(table.len(), 2);
+        copy(&old, &live);
+        for key in ["b", "c", "d"] {
+            world.store.create("t", key, "other", &Topic::ALL).unwrap();
+        }
+        eventually(LONG, || held(&table) == stored(&*world.store, "t", &["D"]));
+        assert!(replica.verify(LONG).unwrap().is_empty());
+    });
+}

@@ -131,3 +131,50 @@ fn a_server_that_is_flushed_is_the_truth() {
         assert!(replica.verify(LONG).unwrap().is_empty());
     });
 }
+
+/// The server's content is exchanged for one that lacks the last writes and has more others since, as after a failover
+/// under load. No version is lower than before.
+#[test]
+fn a_server_that_lost_writes_and_took_others_is_the_truth() {
+    within(2 * LONG, || {
+        let (mut server, mut other) = (Server::start(), Server::start());
+        let node_of = |server: &Server| node(&server.host(), 0);
+        let writer = node_of(&server);
+        let (store, database) = (writer.store().unwrap(), writer.database().unwrap());
+        let replica = writer.replica().unwrap();
+        let table = replica.raw_table("t").unwrap();
+        let a = topic("a");
+        let file = |server: &Server| {
+            let dir: Vec<String> = server.ask(&["CONFIG", "GET", "dir"]);
+            std::path::Path::new(&dir[1]).join("dump.rdb")
+        };
+        let (here, there) = (file(&server), file(&other));
+        for key in ["a", "b"] {
+            database.write(&Write::create("t", key, "1").topic(&a), 5).unwrap();
+        }
+        let () = server.ask(&["SAVE"]);
+        std::fs::copy(&here, &there).unwrap();
+        database.write(&Write::set("t", "a", "lost").topic(&a), 5).unwrap();
+        database
+            .write(&Write::create("t", "lost", "lost").topic(&a), 5)
+            .unwrap();
+        replica.wait_current(LONG).unwrap();
+        assert_eq!(table.len(), 3);
+
+        other.restart();
+        let elsewhere = node_of(&other).store().unwrap();
+        for key in ["c", "d", "e"] {
+            elsewhere.create("t", key, "other", &a).unwrap();
+        }
+        let () = other.ask(&["SAVE"]);
+        server.kill();
+        std::fs::copy(&there, &here).unwrap();
+        server.restart();
+        let wanted = stored(&*elsewhere, "t", &TOPICS);
+        assert_eq!(wanted.len(), 5);
+        eventually(LONG, || {
+            held(&table) == wanted && stored(&*store, "t", &TOPICS) == wanted
+        });
+        assert!(replica.verify(LONG).unwrap().is_empty());
+    });
+}

@@ -49,7 +49,8 @@ fn play(seed: u64) -> Result<BTreeMap<&'static str, u64>, String> {
             35 => play.toggle_store(),
             36 => play.forget_log(),
             37 => play.slow_down(),
-            38..=41 => play.go_back()?,
+            38..=40 => play.go_back()?,
+            41 | 42 => play.take_over()?,
             _ => play.begin_anew()?,
         }
     }
@@ -199,6 +200,28 @@ fn as_many_other_writes_show_that_the_store_went_back() {
     }
 }
 
+/// A failover loses the last writes, and more others are made before the next check, which nobody hears of.
+#[test]
+fn another_server_shows_that_writes_may_be_lost() {
+    for seed in 0..200 {
+        let mut play = Play::new(seed, Kind::Full, CHECK_INTERVAL);
+        play.be_punctual();
+        (0..10).for_each(|_| play.write(Fate::Told));
+        play.pass(2 * CHECK_INTERVAL).unwrap();
+        let before = play.back_up();
+        (0..4).for_each(|_| play.write(Fate::Told));
+        play.pass(2 * CHECK_INTERVAL).unwrap();
+        let lost = play.back_up();
+        play.restore(before);
+        play.source += 1;
+        while play.back_up().version <= lost.version {
+            play.write(Fate::Dropped);
+        }
+        play.calm().unwrap();
+        play.judge().unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+    }
+}
+
 /// A failover loses the last writes, and as many others are made and published before the next check. An update that is
 /// not newer than the position, but newer than its row, shows it.
 #[test]
@@ -233,6 +256,7 @@ fn a_check_during_the_first_listing_counts() {
             incarnation: 1,
             version,
             tip: 0,
+            source: 1,
         })
     };
     for found in [0, 2] {

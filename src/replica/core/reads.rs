@@ -130,18 +130,21 @@ impl<T> Core<T> {
     }
 
     /// Returns true if the store's version is lower than before, or lower than what was heard of the topic: it went
-    /// back.
+    /// back. Also if another server answers, which may lack writes and have taken others since.
     pub(super) fn shows_less(&mut self, base: Base, heard: u64, now: Instant) -> bool {
         let table = TableVersion {
             version: base.table,
             ..base.version
         };
         let less = base.version.version < heard || table.went_back_since(&self.seen);
+        let other = table.is_of_another_source(&self.seen);
         self.seen = table;
         if less {
             self.went_back(now);
+        } else if other {
+            self.distrust(now);
         }
-        less
+        less || other
     }
 
     pub(super) fn went_back(&mut self, now: Instant) {

@@ -21,6 +21,7 @@ fn base(version: u64) -> Base {
         incarnation: 1,
         version,
         tip: 0,
+        source: 0,
     })
 }
 

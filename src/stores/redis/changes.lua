@@ -1,7 +1,7 @@
 -- The changes of a topic after a version, up to a number of them or of bytes: each key with its row, or with the eight
 -- bytes of the version of its delete. Before them: 1 if there may be more or else 0 (alone: 2 if the table is not
--- whole, 3 if the changes are unknown), then the table's version, incarnation and tip. Rows are read one at a time,
--- since only reading a row shows its length.
+-- whole, 3 if the changes are unknown), then the table's version, incarnation and tip, and the server's run. Rows are
+-- read one at a time, since only reading a row shows its length.
 local rows, about, deletes = unpack(KEYS)
 local topic_bytes, since, limit, room = unpack(ARGV)
 local call, sub, pack, unpack_bytes = redis.call, string.sub, struct.pack, struct.unpack
@@ -36,7 +36,7 @@ while from < to do
     end
 end
 
-local page, length = {1, version, incarnation, tip or ''}, 4
+local page, length = {1, version, incarnation, tip or '', run_id()}, 5
 local few, known = 100, {}
 while from < after_last do
     local names = {}

@@ -30,9 +30,10 @@ impl Inner {
         if let [Value::Int(2)] = answer.as_slice() {
             return Err(evicted(table));
         }
-        let now = read_version(&mut answer)?;
+        let mut now = read_version(&mut answer)?;
         // The table's delete was a write on every topic.
         let deleted = answer.next().map_or(Ok(None), decimal)?.unwrap_or(0);
+        now.source = read_run(answer.next())?;
         let versions = answer.map(|version| match version {
             Value::Nil => Ok(deleted),
             Value::BulkString(bytes) => Ok(u64::from_be_bytes(bytes.try_into().map_err(|_| nonsense())?)),
@@ -63,7 +64,8 @@ impl Inner {
             Some(Value::Int(3)) => return Ok(Changes::Unknown),
             _ => return Err(nonsense()),
         };
-        let now = read_version(&mut answer)?;
+        let mut now = read_version(&mut answer)?;
+        now.source = read_run(answer.next())?;
         if now.went_back_since(&since) {
             return Ok(Changes::Unknown);
         }
@@ -112,7 +114,15 @@ fn read_version(answer: &mut impl Iterator<Item = Value>) -> Result<TableVersion
         version,
         // FNV-1, from 0, which means unknown.
         tip: last.fold(0, |number: u64, byte| number.wrapping_mul(0x0100_0000_01b3) ^ byte),
+        source: 0,
     })
+}
+
+/// Reads the run of the server, 40 random hexadecimal digits; 0 if it is unknown.
+fn read_run(answer: Option<Value>) -> Result<u64> {
+    let run = text(answer)?;
+    let begin = run.get(..16).unwrap_or_default();
+    Ok(u64::from_str_radix(begin, 16).unwrap_or(0))
 }
 
 fn decimal(value: Value) -> Result<Option<u64>> {

@@ -57,6 +57,6 @@ scripts! {
     DELETE_TABLE: "recall.lua" "steps.lua" "delete_table.lua"
     IS_WHOLE: "is_whole.lua"
     PAGE: "page.lua"
-    CHANGES: "changes.lua"
-    TOPIC_VERSIONS: "topic_versions.lua"
+    CHANGES: "run_id.lua" "changes.lua"
+    TOPIC_VERSIONS: "run_id.lua" "topic_versions.lua"
 }

@@ -10,15 +10,22 @@ use crate::update::{Name, Topic};
 /// The version of a table; `file` is a number that differs for other files at the same path.
 pub(super) fn table_version(reader: &Connection, file: u64, table: &str) -> Result<TableVersion, Failure> {
     let query = "SELECT incarnation, version FROM tables WHERE name = ?1 AND version > 0";
+    // Restoring a backup into the open file raises it, as SQLite's backup does to make others read the schema again.
+    let schema = reader
+        .prepare_cached("PRAGMA schema_version")?
+        .query_row([], |row| unsigned(row, 0))?;
     let state = reader.prepare_cached(query)?.query_row([table], |row| {
         Ok(TableVersion {
             // A copy of the file is another incarnation: it may be older.
             incarnation: row.get::<_, i64>(0)?.cast_unsigned() ^ file,
             version: unsigned(row, 1)?,
-            tip: 0,
+            ..TableVersion::default()
         })
     });
-    Ok(state.optional()?.unwrap_or_default())
+    Ok(TableVersion {
+        source: schema,
+        ..state.optional()?.unwrap_or_default()
+    })
 }
 
 pub(super) fn topic_versions(

@@ -44,6 +44,7 @@ impl Play {
                 incarnation,
                 version,
                 tip: self.store.tip,
+                source: self.source,
             },
             table,
         })
@@ -79,6 +80,7 @@ impl Play {
                     incarnation: store.incarnation,
                     version: store.version,
                     tip: store.tip,
+                    source: self.source,
                 };
                 if self.kind != Kind::Full || stands.went_back_since(&since) || since.version < store.forgotten {
                     self.core.list_instead(*id, topic, now);

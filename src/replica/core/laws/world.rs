@@ -100,6 +100,8 @@ pub(super) struct Play {
     pub(super) backups: Vec<Contents>,
     pub(super) is_away: bool,
     pub(super) incarnations: u64,
+    /// The server that has the store.
+    pub(super) source: u64,
     /// The number of writes to this store, and to those that were lost.
     pub(super) writes: u64,
     pub(super) made: Vec<Made>,
@@ -145,6 +147,7 @@ impl Play {
             backups: Vec::new(),
             is_away: false,
             incarnations: 0,
+            source: 1,
             writes: 0,
             made: Vec::new(),
             went_back: false,
@@ -234,6 +237,22 @@ impl Play {
         self.backups.retain(|backup| backup.version <= earlier.version);
         self.store = earlier;
         self.look()
+    }
+
+    /// Another server takes over with an earlier state, and is written to at once. The replica has read the store of
+    /// the one before.
+    pub(super) fn take_over(&mut self) -> Result<(), String> {
+        self.look()?;
+        let earlier = self.chance.choice(&self.backups).cloned();
+        let earlier = earlier.unwrap_or_else(|| self.store.clone());
+        self.backups.retain(|backup| backup.version <= earlier.version);
+        self.restore(earlier);
+        self.source += 1;
+        for _ in 0..self.chance.usize(0..12) {
+            let fate = if self.chance.bool() { Fate::Told } else { Fate::Dropped };
+            self.write(fate);
+        }
+        Ok(())
     }
 
     /// Makes the store available until the replica has read it.
