@@ -203,6 +203,11 @@ fn a_forged_hello_hides_no_update_of_another_tenant() {
 fn one_server_by_two_names_is_not_two_masters() {
     within(LIMIT, || {
         let (server, second) = (server(), server());
+        for server in [&server, &second] {
+            for user in ["node1", "controller1"] {
+                let () = server.ask(&["ACL", "SETUSER", user, "-info"]);
+            }
+        }
         let names = [server.host(), format!("localhost:{}", server.port())];
         let one = &topic("tenant1");
         let reader = node_at(&names, "node1", &["tenant1"]);

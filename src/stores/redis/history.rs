@@ -1,22 +1,16 @@
 //! The versions of tables and topics, and the changes of rows.
 
-use ::redis::{Value, cmd};
+use ::redis::Value;
 
 use super::answer::{evicted, nonsense, text};
-use super::{ABOUT, DELETES, Inner, MAX_BATCH, ROWS, key_of, prefix_of, row, script};
+use super::{ABOUT, DELETES, Inner, MAX_BATCH, ROWS, prefix_of, row, script};
 use crate::error::Result;
 use crate::store::{ChangePage, Changes, PAGE_BYTES, StoredChange, TableVersion, TopicVersions};
 use crate::update::Topic;
 
 impl Inner {
     pub(super) fn table_version(&self, table: &str) -> Result<TableVersion> {
-        let about = &*key_of(table, ABOUT);
-        let answer = self.call(
-            about,
-            cmd("HMGET").arg(about).arg("version").arg("incarnation").arg("tip"),
-        )?;
-        let mut answer = answer.into_sequence().map_err(|_| nonsense())?.into_iter();
-        read_version(&mut answer)
+        self.topic_versions(table, &[]).map(|versions| versions.table)
     }
 
     pub(super) fn topic_versions(&self, table: &str, topics: &[Topic]) -> Result<TopicVersions> {
@@ -30,10 +24,9 @@ impl Inner {
         if let [Value::Int(2)] = answer.as_slice() {
             return Err(evicted(table));
         }
-        let mut now = read_version(&mut answer)?;
+        let now = read_version(&mut answer)?;
         // The table's delete was a write on every topic.
         let deleted = answer.next().map_or(Ok(None), decimal)?.unwrap_or(0);
-        now.source = read_run(answer.next())?;
         let versions = answer.map(|version| match version {
             Value::Nil => Ok(deleted),
             Value::BulkString(bytes) => Ok(u64::from_be_bytes(bytes.try_into().map_err(|_| nonsense())?)),
@@ -64,8 +57,7 @@ impl Inner {
             Some(Value::Int(3)) => return Ok(Changes::Unknown),
             _ => return Err(nonsense()),
         };
-        let mut now = read_version(&mut answer)?;
-        now.source = read_run(answer.next())?;
+        let now = read_version(&mut answer)?;
         if now.went_back_since(&since) {
             return Ok(Changes::Unknown);
         }
@@ -95,10 +87,10 @@ impl Inner {
     }
 }
 
-/// Reads the version of a table, and the writes with which it began and that was the last.
+/// Reads the version of a table, the writes with which it began and that was the last, and the server's run.
 fn read_version(answer: &mut impl Iterator<Item = Value>) -> Result<TableVersion> {
     let version = answer.next().unwrap_or_default();
-    let (first, last) = (answer.next(), answer.next());
+    let (first, last, run) = (answer.next(), answer.next(), answer.next());
     let Some(version) = decimal(version)? else {
         return Ok(TableVersion::default());
     };
@@ -114,15 +106,14 @@ fn read_version(answer: &mut impl Iterator<Item = Value>) -> Result<TableVersion
         version,
         // FNV-1, from 0, which means unknown.
         tip: last.fold(0, |number: u64, byte| number.wrapping_mul(0x0100_0000_01b3) ^ byte),
-        source: 0,
+        source: number_of(&text(run)?),
     })
 }
 
-/// Reads the run of the server, 40 random hexadecimal digits; 0 if it is unknown.
-fn read_run(answer: Option<Value>) -> Result<u64> {
-    let run = text(answer)?;
+/// The number of a server's run, which is 40 random hexadecimal digits; 0 if it is unknown.
+fn number_of(run: &str) -> u64 {
     let begin = run.get(..16).unwrap_or_default();
-    Ok(u64::from_str_radix(begin, 16).unwrap_or(0))
+    u64::from_str_radix(begin, 16).unwrap_or(0)
 }
 
 fn decimal(value: Value) -> Result<Option<u64>> {

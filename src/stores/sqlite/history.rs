@@ -19,13 +19,11 @@ pub(super) fn table_version(reader: &Connection, file: u64, table: &str) -> Resu
             // A copy of the file is another incarnation: it may be older.
             incarnation: row.get::<_, i64>(0)?.cast_unsigned() ^ file,
             version: unsigned(row, 1)?,
-            ..TableVersion::default()
+            tip: 0,
+            source: schema,
         })
     });
-    Ok(TableVersion {
-        source: schema,
-        ..state.optional()?.unwrap_or_default()
-    })
+    Ok(state.optional()?.unwrap_or_default())
 }
 
 pub(super) fn topic_versions(
