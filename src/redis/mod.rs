@@ -52,5 +52,5 @@ pub(crate) use health::Health;
 pub(crate) use input::Incoming;
 pub(crate) use node::Node;
 pub use options::RedisOptions;
-pub(crate) use stream::{Limit, poll, signal};
+pub(crate) use stream::Limit;
 pub(crate) use way::Way;
