@@ -9,7 +9,7 @@ mod due;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::envelope::{Answer, Answers, EventState, Question};
+use super::messages::{Answer, Answers, EventState, Question};
 use super::peers::{Peers, Standing};
 use crate::clock::after;
 use crate::update::{DbUpdate, Name};
@@ -32,7 +32,7 @@ pub(super) enum Step {
     /// Count an event as processed.
     Processed { failed: bool, took: Duration },
     /// Report that no listener is alive, although an event is to be sent; once.
-    Nobody,
+    NoListener,
 }
 
 /// The least time for an answer.
@@ -72,7 +72,7 @@ pub(super) struct InFlight {
     confirmed: VecDeque<(Instant, Name, Vec<u64>)>,
     /// How long it takes at most until a listener's end is noticed.
     keep: Duration,
-    told_nobody: bool,
+    has_reported_none: bool,
     steps: Vec<Step>,
 }
 
@@ -152,7 +152,7 @@ impl InFlight {
             confirm_due: None,
             confirmed: VecDeque::new(),
             keep: timeout.saturating_mul(2),
-            told_nobody: false,
+            has_reported_none: false,
             steps: Vec::new(),
         }
     }
@@ -195,7 +195,7 @@ impl InFlight {
                 }
             }
         }
-        self.told_nobody &= self.peers.is_empty();
+        self.has_reported_none &= self.peers.is_empty();
     }
 
     /// Ends the tries at listeners that are gone, and sends the event again if such a listener had it.
@@ -214,11 +214,11 @@ impl InFlight {
     }
 
     /// Takes a listener's answers.
-    pub(super) fn answered(&mut self, said: Answers, now: Instant) {
-        self.peers.heard(&said, now);
-        self.told_nobody &= self.peers.is_empty();
-        for answer in said.about {
-            self.take(&said.listener, said.leaving, answer, now);
+    pub(super) fn answered(&mut self, answers: Answers, now: Instant) {
+        self.peers.answered(&answers, now);
+        self.has_reported_none &= self.peers.is_empty();
+        for answer in answers.about {
+            self.take(&answers.listener, answers.leaving, answer, now);
         }
     }
 
@@ -312,9 +312,9 @@ impl InFlight {
             hand = Some((listener.clone(), count + 1));
             self.send_to(number, listener, now);
         }
-        if self.peers.is_empty() && !self.ready.is_empty() && !self.told_nobody {
-            self.told_nobody = true;
-            self.steps.push(Step::Nobody);
+        if self.peers.is_empty() && !self.ready.is_empty() && !self.has_reported_none {
+            self.has_reported_none = true;
+            self.steps.push(Step::NoListener);
         }
     }
 

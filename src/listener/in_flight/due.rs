@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{DOUBLINGS, InFlight, Phase, Step, Try};
 use crate::clock::after;
-use crate::listener::envelope::Question;
+use crate::listener::messages::Question;
 use crate::update::Name;
 
 /// How long confirmations wait for others, so that one message and one step of the store serve many.
