@@ -5,6 +5,7 @@
 //! may have a copy is asked until it can no longer begin it, and the claim is confirmed.
 
 mod due;
+mod event;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use super::messages::{Answer, Answers, EventState, Question};
 use super::peers::{Peers, Standing};
 use crate::clock::after;
 use crate::update::{DbUpdate, Name};
+use event::{Event, Phase, Try, doubled};
 
 /// An action.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,9 +39,6 @@ pub(super) enum Step {
 
 /// The least time for an answer.
 const MIN_ACK_TIMEOUT: Duration = Duration::from_millis(10);
-
-/// How often the time for an answer is doubled at most.
-const DOUBLINGS: u32 = 4;
 
 /// The number of events sent to one listener before another has its turn.
 const HAND: usize = 8;
@@ -76,63 +75,6 @@ pub(super) struct InFlight {
     steps: Vec<Step>,
 }
 
-#[derive(Debug)]
-struct Event {
-    update: DbUpdate,
-    since: Instant,
-    phase: Phase,
-    /// The number of the last try or question.
-    attempt: u32,
-    /// The number of sends.
-    sends: u32,
-    sent: Instant,
-    /// The number of successive unanswered questions.
-    unanswered: u32,
-    /// The number of questions since the last send.
-    asked: u32,
-    tries: BTreeMap<Name, Try>,
-    due: Option<Instant>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Phase {
-    /// Not sent yet, or waiting for a listener.
-    Waiting,
-    /// Under way to this listener.
-    Sent(Name),
-    /// This listener has sent a receipt.
-    Held(Name),
-    /// This listener has claimed it, according to another one.
-    Taken(Name),
-    /// A listener gave it back; it is sent again after a while.
-    Back,
-    /// Processed; this listener has the claim.
-    Settling(Name),
-}
-
-impl Phase {
-    /// The listener that is to process it.
-    fn holder(&self) -> Option<&Name> {
-        match self {
-            Phase::Sent(name) | Phase::Held(name) | Phase::Taken(name) => Some(name),
-            Phase::Waiting | Phase::Back | Phase::Settling(_) => None,
-        }
-    }
-
-    fn is_flying(&self) -> bool {
-        !matches!(self, Phase::Waiting | Phase::Settling(_))
-    }
-}
-
-/// The sends and questions of an event to one listener.
-#[derive(Debug)]
-struct Try {
-    /// The number of the last one.
-    attempt: u32,
-    /// The listener has answered the last one and does not hold the event, so it will not begin it.
-    is_over: bool,
-}
-
 impl InFlight {
     pub(super) fn new(ack_timeout: Duration, window: usize, timeout: Duration) -> InFlight {
         let (ack_timeout, window) = (ack_timeout.max(MIN_ACK_TIMEOUT), window.max(1));
@@ -160,19 +102,7 @@ impl InFlight {
     /// Adds an event; its number is higher than all before.
     pub(super) fn add(&mut self, number: u64, update: DbUpdate, now: Instant) {
         let row = (update.table.clone(), update.key.clone());
-        let event = Event {
-            update,
-            since: now,
-            phase: Phase::Waiting,
-            attempt: 0,
-            sends: 0,
-            sent: now,
-            unanswered: 0,
-            asked: 0,
-            tries: BTreeMap::new(),
-            due: None,
-        };
-        self.events.insert(number, event);
+        self.events.insert(number, Event::new(update, now));
         self.next = number + 1;
         match self.rows.get_mut(&row) {
             Some(behind) => behind.push_back(number),
@@ -247,12 +177,9 @@ impl InFlight {
             }
             EventState::Held if is_holder => {
                 event.unanswered = 0;
-                let doublings = event.asked.min(DOUBLINGS);
+                let patience = doubled(self.ack_timeout, event.asked);
                 self.set_phase(number, Phase::Held(listener.clone()));
-                self.set_due(
-                    number,
-                    Some(after(now, self.ack_timeout.saturating_mul(1 << doublings))),
-                );
+                self.set_due(number, Some(after(now, patience)));
             }
             EventState::Taken if is_last && event.phase != Phase::Waiting => {
                 event.unanswered = 0;
@@ -412,13 +339,6 @@ impl InFlight {
         let events = self.events.into_values();
         let pending = events.filter(|event| !matches!(event.phase, Phase::Settling(_)));
         pending.map(|event| event.update).collect()
-    }
-}
-
-impl Event {
-    /// The time for an answer: longer after each try, since all listeners may just be busy.
-    fn patience(&self, ack_timeout: Duration) -> Duration {
-        ack_timeout.saturating_mul(1 << self.sends.saturating_sub(1).min(DOUBLINGS))
     }
 }
 

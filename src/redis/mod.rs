@@ -25,6 +25,7 @@ mod message;
 mod node;
 mod opening;
 mod options;
+mod outcome;
 mod poller;
 mod pool;
 mod reply;
