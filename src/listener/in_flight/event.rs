@@ -87,7 +87,7 @@ impl Event {
     }
 }
 
-/// The time for an answer, doubled so often, within bounds.
+/// The time for an answer after this number of doublings, or the most.
 pub(super) fn doubled(ack_timeout: Duration, times: u32) -> Duration {
     ack_timeout.saturating_mul(1 << times.min(DOUBLINGS))
 }
