@@ -123,6 +123,8 @@ mod denied;
 #[cfg(feature = "metrics")]
 mod histogram;
 mod identity;
+#[cfg(any(feature = "metrics", feature = "redis", feature = "zmq"))]
+mod poll;
 #[cfg(any(feature = "redis-tls", feature = "zmq"))]
 mod stamp;
 pub mod table;

@@ -106,14 +106,14 @@ impl Answers {
             }
         };
         let registration = Arc::new(registration);
-        let mut desk = Desk {
+        let mut unanswered = Unanswered {
             applied,
             pending: Vec::new(),
             answers,
             registration: Arc::clone(&registration),
         };
         let body = move || {
-            desk.run(&asked);
+            unanswered.run(&asked);
             Ok(())
         };
         Ok(Answers {
@@ -146,7 +146,7 @@ impl fmt::Debug for Answers {
 }
 
 /// The questions without answers.
-struct Desk {
+struct Unanswered {
     applied: Arc<dyn Applied>,
     pending: Vec<Pending>,
     answers: Arc<Mutex<VecDeque<(Name, bool)>>>,
@@ -161,7 +161,7 @@ struct Pending {
     is_hurried: bool,
 }
 
-impl Desk {
+impl Unanswered {
     fn run(&mut self, asked: &Receiver<DbUpdate>) {
         loop {
             let question = match self.pending.is_empty() {

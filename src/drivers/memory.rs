@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use crate::drivers::events::{AddressEvent, Events};
 use crate::error::{Error, ErrorKind, Result};
 use crate::thread::deadline;
 use crate::transport::{Driver, Inbound, Outbound, Received, Wake};
@@ -50,8 +51,6 @@ struct State {
     incoming: VecDeque<Incoming>,
     /// Number of frames in `incoming`.
     frames: usize,
-    /// Addresses that have become connected.
-    connected: VecDeque<Arc<str>>,
     woken: bool,
     closed: bool,
 }
@@ -143,8 +142,7 @@ impl Driver for MemoryDriver {
             mailbox: Arc::clone(&mailbox),
             _world: Arc::clone(&self.world),
             frame: (Arc::default(), Arc::default(), Arc::default()),
-            address: Arc::default(),
-            probe: None,
+            events: Events::default(),
         };
         Ok((Box::new(inbound), Arc::new(MemoryWake(Arc::downgrade(&mailbox)))))
     }
@@ -212,16 +210,15 @@ struct MemoryInbound {
     /// Keeps the broker alive, so that a later publisher reaches this end.
     _world: Arc<World>,
     frame: Frame,
-    address: Arc<str>,
-    probe: Option<Topic>,
+    events: Events,
 }
 
 impl Inbound for MemoryInbound {
     fn connect(&mut self, address: &str) -> Result<()> {
         check(address)?;
-        let mut state = self.mailbox.state.lock();
-        if state.addresses.insert(address.into()) {
-            state.connected.push_back(address.into());
+        let address: Arc<str> = address.into();
+        if self.mailbox.state.lock().addresses.insert(Arc::clone(&address)) {
+            self.events.push(&address, AddressEvent::Connected);
         }
         Ok(())
     }
@@ -236,7 +233,7 @@ impl Inbound for MemoryInbound {
             .iter()
             .filter(|incoming| matches!(incoming, Incoming::Frame(_)));
         state.frames = frames.count();
-        state.connected.retain(|of| **of != *address);
+        self.events.forget(address);
         self.mailbox.emptied.notify_all();
         Ok(())
     }
@@ -265,18 +262,13 @@ impl Inbound for MemoryInbound {
             if std::mem::take(&mut state.woken) {
                 return Ok(Received::Woken);
             }
-            if let Some(address) = state.connected.pop_front() {
-                self.address = address;
-                return Ok(Received::Connected { address: &self.address });
+            if !self.events.is_empty() {
+                return self.events.pop();
             }
             match state.incoming.pop_front() {
                 Some(Incoming::Answer(address, probe)) => {
-                    self.address = address;
-                    return Ok(Received::Answer {
-                        address: &self.address,
-                        probe: self.probe.insert(probe).as_str().as_bytes(),
-                        hello: &[],
-                    });
+                    self.events.push(&address, AddressEvent::Confirmed(probe));
+                    return self.events.pop();
                 }
                 Some(Incoming::Frame(frame)) => {
                     self.frame = frame;

@@ -2,6 +2,7 @@
 
 #[cfg(feature = "zmq")]
 pub(crate) mod accepted;
+pub(crate) mod events;
 pub mod memory;
 #[cfg(any(feature = "redis", feature = "zmq"))]
 mod parts;

@@ -6,7 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
+use crate::poll;
 use crate::transport::Wake;
 
 /// The end held by other threads.
@@ -22,14 +23,7 @@ pub(super) struct Wakeable {
 }
 
 pub(super) fn pair() -> Result<(Wakeable, Arc<Waker>)> {
-    let open = || {
-        let (wakeable, waker) = UnixStream::pair()?;
-        wakeable.set_nonblocking(true)?;
-        waker.set_nonblocking(true)?;
-        Ok::<_, std::io::Error>((wakeable, waker))
-    };
-    let (wakeable, stream) =
-        open().map_err(|e| Error::new(ErrorKind::Io, "cannot open a socket pair").with_source(e))?;
+    let (wakeable, stream) = poll::pair()?;
     let waker = Arc::new(Waker {
         stream,
         pending: AtomicBool::new(false),

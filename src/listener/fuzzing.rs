@@ -1,6 +1,6 @@
 //! A target of the fuzzer: the messages about status updates.
 
-use super::envelope::{self, EventId, TABLE, What};
+use super::messages::{self, Body, EventId, TABLE};
 use crate::update::{Action, DbUpdate};
 
 /// A message: its action and its key, with a blank between, and its value in the next lines.
@@ -12,20 +12,20 @@ pub(crate) fn message(text: &[u8]) {
     if let Ok(id) = EventId::parse(key) {
         assert_eq!(EventId::parse(&id.to_string()).ok(), Some(id));
     }
-    if let Ok(heard) = envelope::heard(&update) {
-        let (notifier, low) = (heard.notifier.clone(), heard.low);
-        let said = match &heard.what {
-            What::Event(number, attempt, update) => {
+    if let Ok(read) = messages::parse_message(&update) {
+        let (notifier, low) = (read.notifier.clone(), read.low);
+        let written = match &read.body {
+            Body::Event(number, attempt, update) => {
                 let number = *number;
-                envelope::event(&EventId { notifier, number }, *attempt, low, update)
+                messages::event(&EventId { notifier, number }, *attempt, low, update)
             }
-            What::Asked(about) => envelope::questions(&notifier, low, about),
-            What::Confirmed(numbers) => envelope::confirmation(&notifier, low, numbers),
+            Body::Questions(about) => messages::questions(&notifier, low, about),
+            Body::Confirmations(numbers) => messages::confirmation(&notifier, low, numbers),
         };
-        assert_eq!(envelope::heard(&said.expect("it was heard")).ok(), Some(heard));
+        assert_eq!(messages::parse_message(&written.expect("it was read")).ok(), Some(read));
     }
-    if let Ok(answers) = envelope::answered(&update) {
-        let said = envelope::answers(&answers, 1).expect("it was heard");
-        assert_eq!(envelope::answered(&said).ok(), Some(answers));
+    if let Ok(answers) = messages::parse_answers(&update) {
+        let written = messages::answers(&answers, 1).expect("it was read");
+        assert_eq!(messages::parse_answers(&written).ok(), Some(answers));
     }
 }

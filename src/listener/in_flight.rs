@@ -5,14 +5,16 @@
 //! may have a copy is asked until it can no longer begin it, and the claim is confirmed.
 
 mod due;
+mod event;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::envelope::{Answer, Answers, EventState, Question};
+use super::messages::{Answer, Answers, EventState, Question};
 use super::peers::{Peers, Standing};
 use crate::clock::after;
 use crate::update::{DbUpdate, Name};
+use event::{Event, Phase, Try, doubled};
 
 /// An action.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,14 +34,11 @@ pub(super) enum Step {
     /// Count an event as processed.
     Processed { failed: bool, took: Duration },
     /// Report that no listener is alive, although an event is to be sent; once.
-    Nobody,
+    NoListener,
 }
 
 /// The least time for an answer.
 const MIN_ACK_TIMEOUT: Duration = Duration::from_millis(10);
-
-/// How often the time for an answer is doubled at most.
-const DOUBLINGS: u32 = 4;
 
 /// The number of events sent to one listener before another has its turn.
 const HAND: usize = 8;
@@ -72,65 +71,8 @@ pub(super) struct InFlight {
     confirmed: VecDeque<(Instant, Name, Vec<u64>)>,
     /// How long it takes at most until a listener's end is noticed.
     keep: Duration,
-    told_nobody: bool,
+    has_reported_none: bool,
     steps: Vec<Step>,
-}
-
-#[derive(Debug)]
-struct Event {
-    update: DbUpdate,
-    since: Instant,
-    phase: Phase,
-    /// The number of the last try or question.
-    attempt: u32,
-    /// The number of sends.
-    sends: u32,
-    sent: Instant,
-    /// The number of successive unanswered questions.
-    unanswered: u32,
-    /// The number of questions since the last send.
-    asked: u32,
-    tries: BTreeMap<Name, Try>,
-    due: Option<Instant>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Phase {
-    /// Not sent yet, or waiting for a listener.
-    Waiting,
-    /// Under way to this listener.
-    Sent(Name),
-    /// This listener has sent a receipt.
-    Held(Name),
-    /// This listener has claimed it, according to another one.
-    Taken(Name),
-    /// A listener gave it back; it is sent again after a while.
-    Back,
-    /// Processed; this listener has the claim.
-    Settling(Name),
-}
-
-impl Phase {
-    /// The listener that is to process it.
-    fn holder(&self) -> Option<&Name> {
-        match self {
-            Phase::Sent(name) | Phase::Held(name) | Phase::Taken(name) => Some(name),
-            Phase::Waiting | Phase::Back | Phase::Settling(_) => None,
-        }
-    }
-
-    fn is_flying(&self) -> bool {
-        !matches!(self, Phase::Waiting | Phase::Settling(_))
-    }
-}
-
-/// The sends and questions of an event to one listener.
-#[derive(Debug)]
-struct Try {
-    /// The number of the last one.
-    attempt: u32,
-    /// The listener has answered the last one and does not hold the event, so it will not begin it.
-    is_over: bool,
 }
 
 impl InFlight {
@@ -152,7 +94,7 @@ impl InFlight {
             confirm_due: None,
             confirmed: VecDeque::new(),
             keep: timeout.saturating_mul(2),
-            told_nobody: false,
+            has_reported_none: false,
             steps: Vec::new(),
         }
     }
@@ -160,19 +102,7 @@ impl InFlight {
     /// Adds an event; its number is higher than all before.
     pub(super) fn add(&mut self, number: u64, update: DbUpdate, now: Instant) {
         let row = (update.table.clone(), update.key.clone());
-        let event = Event {
-            update,
-            since: now,
-            phase: Phase::Waiting,
-            attempt: 0,
-            sends: 0,
-            sent: now,
-            unanswered: 0,
-            asked: 0,
-            tries: BTreeMap::new(),
-            due: None,
-        };
-        self.events.insert(number, event);
+        self.events.insert(number, Event::new(update, now));
         self.next = number + 1;
         match self.rows.get_mut(&row) {
             Some(behind) => behind.push_back(number),
@@ -195,7 +125,7 @@ impl InFlight {
                 }
             }
         }
-        self.told_nobody &= self.peers.is_empty();
+        self.has_reported_none &= self.peers.is_empty();
     }
 
     /// Ends the tries at listeners that are gone, and sends the event again if such a listener had it.
@@ -214,11 +144,11 @@ impl InFlight {
     }
 
     /// Takes a listener's answers.
-    pub(super) fn answered(&mut self, said: Answers, now: Instant) {
-        self.peers.heard(&said, now);
-        self.told_nobody &= self.peers.is_empty();
-        for answer in said.about {
-            self.take(&said.listener, said.leaving, answer, now);
+    pub(super) fn answered(&mut self, answers: Answers, now: Instant) {
+        self.peers.answered(&answers, now);
+        self.has_reported_none &= self.peers.is_empty();
+        for answer in answers.about {
+            self.take(&answers.listener, answers.leaving, answer, now);
         }
     }
 
@@ -247,12 +177,9 @@ impl InFlight {
             }
             EventState::Held if is_holder => {
                 event.unanswered = 0;
-                let doublings = event.asked.min(DOUBLINGS);
+                let patience = doubled(self.ack_timeout, event.asked);
                 self.set_phase(number, Phase::Held(listener.clone()));
-                self.set_due(
-                    number,
-                    Some(after(now, self.ack_timeout.saturating_mul(1 << doublings))),
-                );
+                self.set_due(number, Some(after(now, patience)));
             }
             EventState::Taken if is_last && event.phase != Phase::Waiting => {
                 event.unanswered = 0;
@@ -312,9 +239,9 @@ impl InFlight {
             hand = Some((listener.clone(), count + 1));
             self.send_to(number, listener, now);
         }
-        if self.peers.is_empty() && !self.ready.is_empty() && !self.told_nobody {
-            self.told_nobody = true;
-            self.steps.push(Step::Nobody);
+        if self.peers.is_empty() && !self.ready.is_empty() && !self.has_reported_none {
+            self.has_reported_none = true;
+            self.steps.push(Step::NoListener);
         }
     }
 
@@ -412,13 +339,6 @@ impl InFlight {
         let events = self.events.into_values();
         let pending = events.filter(|event| !matches!(event.phase, Phase::Settling(_)));
         pending.map(|event| event.update).collect()
-    }
-}
-
-impl Event {
-    /// The time for an answer: longer after each try, since all listeners may just be busy.
-    fn patience(&self, ack_timeout: Duration) -> Duration {
-        ack_timeout.saturating_mul(1 << self.sends.saturating_sub(1).min(DOUBLINGS))
     }
 }
 

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::claims::Claims;
-use super::docket::Docket;
-use super::envelope::{self, Answers, EventId, Heard};
+use super::event_table::EventTable;
 use super::in_flight::{InFlight, Step};
+use super::messages::{self, Answers, EventId, ListenerMessage};
 use super::peers::Standing;
 use super::tables::LISTENERS;
 use crate::error::{Error, ErrorKind};
@@ -46,9 +46,9 @@ struct Notifier {
 
 struct Listener {
     id: usize,
-    docket: Docket,
+    events: EventTable,
     claims: Claims,
-    mail: Vec<Heard>,
+    inbox: Vec<ListenerMessage>,
     turns: Vec<EventId>,
     handling: Vec<EventId>,
     /// Its process is stopped.
@@ -102,9 +102,9 @@ impl World {
         self.register(&topic);
         self.listeners.push(Listener {
             id,
-            docket: Docket::new(topic),
+            events: EventTable::new(topic),
             claims: Claims::new(Arc::clone(&self.store)),
-            mail: Vec::new(),
+            inbox: Vec::new(),
             turns: Vec::new(),
             handling: Vec::new(),
             is_suspended: false,
@@ -162,12 +162,12 @@ impl World {
                 } => {
                     let update = in_flight.update(number).unwrap();
                     let notifier = topic.clone();
-                    let message = envelope::event(&EventId { notifier, number }, attempt, low, update);
+                    let message = messages::event(&EventId { notifier, number }, attempt, low, update);
                     (listener, message)
                 }
-                Step::Ask { about, listener } => (listener, envelope::questions(topic, low, &about)),
-                Step::Confirm { numbers, listener } => (listener, envelope::confirmation(topic, low, &numbers)),
-                Step::Processed { .. } | Step::Nobody => continue,
+                Step::Ask { about, listener } => (listener, messages::questions(topic, low, &about)),
+                Step::Confirm { numbers, listener } => (listener, messages::confirmation(topic, low, &numbers)),
+                Step::Processed { .. } | Step::NoListener => continue,
             };
             let on = Topic::new(listener.clone()).unwrap();
             let message = Message::ToListener(listener, message.unwrap().topic(on));
@@ -190,10 +190,10 @@ impl World {
             }
             Message::ToListener(topic, message) => {
                 let mut listeners = self.listeners.iter_mut();
-                let to = listeners.find(|it| it.docket.run().as_str() == topic.as_str() && !it.is_killed);
+                let to = listeners.find(|it| it.events.run().as_str() == topic.as_str() && !it.is_killed);
                 // A suspended listener reads it later.
                 if let Some(listener) = to {
-                    listener.mail.push(envelope::heard(&message).unwrap());
+                    listener.inbox.push(messages::parse_message(&message).unwrap());
                 }
             }
         }
@@ -207,36 +207,36 @@ impl World {
 
     /// Lets a listener do a part of its work; `fails` decides the fate of its step of the store.
     fn work(&mut self, at: usize, what: u8, fails: u8) {
-        let is_held = self.is_registered(self.listeners[at].docket.run());
+        let is_held = self.is_registered(self.listeners[at].events.run());
         let listener = &mut self.listeners[at];
         if listener.is_suspended || listener.is_killed {
             return;
         }
-        if !is_held && !listener.docket.is_stopping() {
+        if !is_held && !listener.events.is_stopping() {
             // It notices that it was declared dead.
             let topic = Topic::new(format!("listener/{}/again/{}", listener.id, self.born)).unwrap();
             self.born += 1;
             listener.turns.clear();
-            listener.docket.begin_run(topic.clone());
+            listener.events.begin_run(topic.clone());
             self.register(&topic);
             return;
         }
         match what {
             0 => {
-                let run = listener.docket.run().clone();
-                let step = listener.docket.step(is_held, self.now + Duration::from_secs(1));
+                let run = listener.events.run().clone();
+                let step = listener.events.step(is_held, self.now + Duration::from_secs(1));
                 let outage = || Error::new(ErrorKind::Unconfirmed, "an outage");
                 let outcome = match fails {
                     0 => Err(outage()),
                     1 => listener.claims.take(&step, &run).and_then(|_| Err(outage())),
                     _ => listener.claims.take(&step, &run),
                 };
-                let (turns, _) = listener.docket.took(outcome, self.now);
+                let (turns, _) = listener.events.end_step(outcome, self.now);
                 listener.turns.extend(turns.into_iter().map(|turn| turn.id));
             }
             1 => {
                 let Some(id) = listener.turns.pop() else { return };
-                let Some(update) = listener.docket.begin(&id, is_held, self.now) else {
+                let Some(update) = listener.events.begin(&id, is_held, self.now) else {
                     return;
                 };
                 listener.handling.push(id.clone());
@@ -244,29 +244,29 @@ impl World {
                 self.begins(&id, &update, by);
             }
             2 => {
-                let heard = listener.mail.drain(..);
-                heard.for_each(|message| listener.docket.hear(message, self.now));
+                let received = listener.inbox.drain(..);
+                received.for_each(|message| listener.events.receive(message, self.now));
             }
             3 => {
                 if let Some(id) = listener.handling.pop() {
-                    listener.docket.ended(id, false, self.now);
+                    listener.events.ended(id, false, self.now);
                 }
             }
             _ => {
-                let answers = listener.docket.answers(self.now + Duration::from_secs(1));
+                let answers = listener.events.answers(self.now + Duration::from_secs(1));
                 for (topic, about) in answers {
                     let answers = Answers {
-                        listener: listener.docket.run().as_str().into(),
+                        listener: listener.events.run().as_str().into(),
                         waiting: 0,
-                        leaving: listener.docket.is_stopping(),
+                        leaving: listener.events.is_stopping(),
                         about,
                     };
                     let notifier = self.notifiers.iter().position(|notifier| notifier.topic == topic);
                     self.network.push(Message::ToNotifier(notifier.unwrap(), answers));
                 }
-                if listener.docket.is_stopping() && !listener.docket.is_busy() {
+                if listener.events.is_stopping() && !listener.events.is_busy() {
                     let listener = self.listeners.remove(at);
-                    let _ = self.store.delete(LISTENERS, listener.docket.run().as_str());
+                    let _ = self.store.delete(LISTENERS, listener.events.run().as_str());
                 }
             }
         }
@@ -294,7 +294,7 @@ impl World {
         let listener = &self.listeners[at];
         let is_gone = listener.is_killed || listener.is_suspended && listener.handling.is_empty();
         if is_gone {
-            let _ = self.store.delete(LISTENERS, listener.docket.run().as_str());
+            let _ = self.store.delete(LISTENERS, listener.events.run().as_str());
             self.dead.insert(listener.id);
             if listener.is_killed {
                 self.listeners.remove(at);
@@ -318,7 +318,7 @@ impl World {
             14 => self.look(notifier),
             15 if count < 4 => self.listener_comes(),
             16 if count > 0 => self.listeners[which % count].is_killed = true,
-            17 if count > 0 => self.listeners[which % count].docket.stop(self.now),
+            17 if count > 0 => self.listeners[which % count].events.stop(self.now),
             18 if count > 0 => self.listeners[which % count].is_suspended ^= true,
             19 if count > 0 => self.remove(which % count),
             20 if count > 1 && fails < 32 => self.absence(which % count),

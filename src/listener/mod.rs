@@ -44,22 +44,25 @@
 //! - Updates of one row (table and key) from one notifier are processed one after the other, in the order in which they
 //!   were passed to it. Other updates have no order.
 
+mod answering;
 mod choice;
 mod claims;
-mod clerk;
-mod courier;
-mod desk;
-mod docket;
-mod envelope;
+mod event_table;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod in_flight;
+mod inbox;
 mod latency;
 #[cfg(test)]
 mod laws;
+mod listener_shared;
+mod listener_worker;
 mod live;
+mod messages;
 mod notifier;
-mod office;
+mod notifier_shared;
+mod notifier_thread;
+mod notifier_worker;
 mod options;
 #[cfg(feature = "metrics")]
 mod outline;
@@ -68,7 +71,6 @@ mod run;
 mod server;
 mod sweep;
 mod tables;
-mod tally;
 mod waiting;
 
 pub use latency::Latency;

@@ -8,17 +8,17 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use parking_lot::Mutex;
 
-use super::courier::{Command, Courier};
-use super::envelope::{self, EventId};
 use super::latency::Latency;
 use super::live::wait_live;
-use super::office::Post;
+use super::messages::{self, EventId};
+use super::notifier_shared::{NotifierShared, State, no_listener};
+use super::notifier_thread::NotifierThread;
+use super::notifier_worker::{Command, NotifierWorker};
 use super::options::{Delivery, NotifierOptions, NotifierStats};
 #[cfg(feature = "metrics")]
 use super::outline::NotifierOutline;
 use super::peers::Standing;
 use super::tables::LISTENERS;
-use super::tally::{State, Tally, nobody};
 use crate::dispatcher::{DispatcherHandle, Guard};
 use crate::error::{Error, ErrorKind, Result, report};
 use crate::identity::{new_epoch, unique_id};
@@ -36,11 +36,12 @@ use crate::update::{DbUpdate, Name, Topic};
 pub struct Notifier {
     outbox: Arc<Outbox>,
     /// The receiver of answers, if there are any.
-    replies: Mutex<Option<Replies>>,
+    answers: Mutex<Option<Subscription>>,
     watch: Watch,
 }
 
-struct Replies {
+/// The topic of answers.
+struct Subscription {
     _own: OwnTopic,
     _guard: Guard,
 }
@@ -48,8 +49,8 @@ struct Replies {
 /// Takes the program's updates, and passes them on to the listeners that there are.
 struct Outbox {
     /// The topic of answers, and the thread that acts on them; `None` for [`Delivery::AtMostOnce`].
-    replies: Option<(Topic, Post)>,
-    tally: Arc<Tally>,
+    answers: Option<(Topic, NotifierThread)>,
+    shared: Arc<NotifierShared>,
 }
 
 impl Notifier {
@@ -66,19 +67,19 @@ impl Notifier {
         publisher: &Arc<Publisher>,
         options: NotifierOptions,
     ) -> Result<Notifier> {
-        let replies = match options.delivery {
+        let answers = match options.delivery {
             Delivery::AtMostOnce => None,
             Delivery::ExactlyOnce => {
                 let id = options.id.clone().unwrap_or_else(unique_id);
                 let topic = Topic::new(format!("notifier/{id}/{}", new_epoch()))?;
-                Some((topic, Post::new(publisher, options.hook.clone())?))
+                Some((topic, NotifierThread::new(publisher, options.hook.clone())?))
             }
         };
-        let tally = Tally::new(publisher, options);
-        if let Some((topic, post)) = &replies {
-            post.begin(Courier::new(&tally, topic));
+        let shared = NotifierShared::new(publisher, options);
+        if let Some((topic, thread)) = &answers {
+            thread.begin(NotifierWorker::new(&shared, topic));
         }
-        let outbox = Arc::new(Outbox { replies, tally });
+        let outbox = Arc::new(Outbox { answers, shared });
         let begun = Notifier::begin(&outbox, store, subscriber, dispatcher);
         begun.inspect_err(|_| drop(outbox.end()))
     }
@@ -89,20 +90,20 @@ impl Notifier {
         subscriber: &Arc<Subscriber>,
         dispatcher: &DispatcherHandle,
     ) -> Result<Notifier> {
-        let replies = Replies::new(outbox, subscriber, dispatcher)?;
-        let told = Arc::clone(outbox);
-        let registry = outbox.tally.options.registry();
-        let mut hears = Some(Arc::clone(subscriber)).filter(|_| outbox.replies.is_some());
+        let answers = Subscription::new(outbox, subscriber, dispatcher)?;
+        let follower = Arc::clone(outbox);
+        let registry = outbox.shared.options.registry();
+        let mut subscriber = Some(Arc::clone(subscriber)).filter(|_| outbox.answers.is_some());
         let watch = Watch::new(store, LISTENERS, registry, true, move |present| {
             // Nothing is sent before answers can be received.
-            if let Some(subscriber) = hears.take() {
+            if let Some(subscriber) = subscriber.take() {
                 wait_live(&subscriber);
             }
-            told.follow(present);
+            follower.follow(present);
         })?;
         Ok(Notifier {
             outbox: Arc::clone(outbox),
-            replies: Mutex::new(replies),
+            answers: Mutex::new(answers),
             watch,
         })
     }
@@ -142,33 +143,33 @@ impl Notifier {
 
     /// The listeners that may be chosen, as last seen.
     pub fn listeners(&self) -> Vec<Member> {
-        self.outbox.tally.state.lock().listeners.clone()
+        self.outbox.shared.state.lock().listeners.clone()
     }
 
     /// The counters since the start.
     pub fn stats(&self) -> NotifierStats {
-        self.outbox.tally.state.lock().stats
+        self.outbox.shared.state.lock().stats
     }
 
     /// Times from [`Notifier::notify`] to the answer that an update is processed.
     pub fn latency(&self) -> Latency {
-        self.outbox.tally.state.lock().latency.clone()
+        self.outbox.shared.state.lock().latency.clone()
     }
 
     #[cfg(feature = "metrics")]
     pub(crate) fn outline(&self) -> NotifierOutline {
-        NotifierOutline::of(&self.outbox.tally)
+        NotifierOutline::of(&self.outbox.shared)
     }
 
     /// Stops, and returns the updates that were never acknowledged, in order: they may have been processed, or may be
     /// yet. It waits only for a send under way. Called in the error hook, it may return none; the hook is then called
     /// with their number.
     pub fn stop(&self) -> Vec<DbUpdate> {
-        self.outbox.tally.state.lock().stopped = true;
-        self.outbox.tally.changed.notify_all();
+        self.outbox.shared.state.lock().stopped = true;
+        self.outbox.shared.changed.notify_all();
         self.watch.stop();
-        let replies = self.replies.lock().take();
-        match &replies {
+        let answers = self.answers.lock().take();
+        match &answers {
             Some(_) => self.outbox.end(),
             None => Vec::new(),
         }
@@ -182,7 +183,7 @@ impl Drop for Notifier {
             let context = format!("{} status updates were never acknowledged", pending.len());
             report!(
                 &Error::new(ErrorKind::Unconfirmed, context),
-                self.outbox.tally.options.hook.as_ref(),
+                self.outbox.shared.options.hook.as_ref(),
             );
         }
     }
@@ -191,28 +192,28 @@ impl Drop for Notifier {
 impl fmt::Debug for Notifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Notifier")
-            .field("options", &self.outbox.tally.options)
+            .field("options", &self.outbox.shared.options)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
 }
 
-impl Replies {
+impl Subscription {
     fn new(
         outbox: &Arc<Outbox>,
         subscriber: &Arc<Subscriber>,
         dispatcher: &DispatcherHandle,
-    ) -> Result<Option<Replies>> {
-        let Some((topic, post)) = &outbox.replies else {
+    ) -> Result<Option<Subscription>> {
+        let Some((topic, thread)) = &outbox.answers else {
             return Ok(None);
         };
-        let (post, hook) = (post.clone(), outbox.tally.options.hook.clone());
+        let (thread, hook) = (thread.clone(), outbox.shared.options.hook.clone());
         let guard = dispatcher.on_topic(topic.clone(), move |update: &DbUpdate| {
-            let said = envelope::answered(update).map(|said| post.send(Command::Answers(said)));
-            said.map_or_else(|e| report!(&e, hook.as_ref()), drop);
+            let sent = messages::parse_answers(update).map(|answers| thread.send(Command::Answers(answers)));
+            sent.map_or_else(|e| report!(&e, hook.as_ref()), drop);
         });
         let own = OwnTopic::register(subscriber, topic.clone(), None)?;
-        Ok(Some(Replies {
+        Ok(Some(Subscription {
             _own: own,
             _guard: guard,
         }))
@@ -221,18 +222,18 @@ impl Replies {
 
 impl Outbox {
     fn notify(&self, update: DbUpdate) -> Result<()> {
-        let Some((topic, post)) = &self.replies else {
+        let Some((topic, thread)) = &self.answers else {
             return self.publish(&update);
         };
         // An update that can never be sent is refused here, so that the caller gets the error.
         let (notifier, number) = (topic.clone(), u64::MAX);
-        let message = envelope::event(&EventId { notifier, number }, u32::MAX, number, &update)?;
-        self.tally.publisher.check(topic, &message)?;
-        let capacity = self.tally.options.capacity.max(1) as u64;
-        let deadline = deadline(self.tally.options.notify_timeout);
-        let mut state = self.tally.state.lock();
+        let message = messages::event(&EventId { notifier, number }, u32::MAX, number, &update)?;
+        self.shared.publisher.check(topic, &message)?;
+        let capacity = self.shared.options.capacity.max(1) as u64;
+        let deadline = deadline(self.shared.options.notify_timeout);
+        let mut state = self.shared.state.lock();
         while state.stats.pending >= capacity && !state.stopped {
-            if self.tally.changed.wait_until(&mut state, deadline).timed_out() && state.stats.pending >= capacity {
+            if self.shared.changed.wait_until(&mut state, deadline).timed_out() && state.stats.pending >= capacity {
                 let context = format!("{capacity} status updates are pending, no room for another");
                 return Err(Error::new(ErrorKind::Timeout, context));
             }
@@ -242,7 +243,7 @@ impl Outbox {
         }
         // Under the lock, so that numbers are in order. Fails if the thread has ended unexpectedly.
         let command = Command::Notify(state.stats.notified + 1, update);
-        if !post.send(command) {
+        if !thread.send(command) {
             return Err(stopped());
         }
         state.stats.notified += 1;
@@ -252,45 +253,45 @@ impl Outbox {
 
     /// Publishes an update, for [`Delivery::AtMostOnce`].
     fn publish(&self, update: &DbUpdate) -> Result<()> {
-        let mut state = self.tally.state.lock();
+        let mut state = self.shared.state.lock();
         if state.stopped {
             return Err(stopped());
         }
-        let listener = state.choice.draw(|_| true).ok_or_else(nobody)?;
+        let listener = state.choice.draw(|_| true).ok_or_else(no_listener)?;
         drop(state);
         let mut topic = Topic::new(listener)?;
         // An update that the listener does not hear would be lost.
-        if self.tally.publisher.is_subscribed(&topic) == Some(false) {
+        if self.shared.publisher.is_subscribed(&topic) == Some(false) {
             topic = self.draw_heard()?;
         }
-        self.tally.publisher.send_event_to(&topic, update)?;
-        self.tally.state.lock().stats.notified += 1;
-        self.tally.sent(false);
+        self.shared.publisher.send_event_to(&topic, update)?;
+        self.shared.state.lock().stats.notified += 1;
+        self.shared.sent(false);
         Ok(())
     }
 
     /// Chooses one of the listeners that have subscribed at this publisher.
     fn draw_heard(&self) -> Result<Topic> {
-        let listeners = self.tally.state.lock().listeners.clone();
+        let listeners = self.shared.state.lock().listeners.clone();
         let topics = listeners.iter().filter_map(|member| Topic::new(&*member.address).ok());
         // The publisher may be blocked in a send, so the state is not locked here.
         let heard: Vec<Topic> = topics
-            .filter(|topic| self.tally.publisher.is_subscribed(topic) != Some(false))
+            .filter(|topic| self.shared.publisher.is_subscribed(topic) != Some(false))
             .collect();
         let is_heard = |name: &Name| heard.iter().any(|topic| topic.as_str() == name.as_str());
-        let chosen = self.tally.state.lock().choice.draw(is_heard);
+        let chosen = self.shared.state.lock().choice.draw(is_heard);
         let unheard = || Error::new(ErrorKind::Unavailable, "no listener hears this publisher yet");
         Topic::new(chosen.ok_or_else(unheard)?)
     }
 
     fn wait(&self, timeout: Duration, done: impl Fn(&State) -> bool, what: impl Fn(&State) -> String) -> Result<()> {
         let deadline = deadline(timeout);
-        let mut state = self.tally.state.lock();
+        let mut state = self.shared.state.lock();
         while !done(&state) {
             if state.stopped {
                 return Err(stopped());
             }
-            if self.tally.changed.wait_until(&mut state, deadline).timed_out() && !done(&state) {
+            if self.shared.changed.wait_until(&mut state, deadline).timed_out() && !done(&state) {
                 return Err(Error::new(
                     ErrorKind::Timeout,
                     format!("after {timeout:?}: {}", what(&state)),
@@ -312,27 +313,27 @@ impl Outbox {
         });
         let topics: BTreeMap<Name, Standing> = topics.collect();
         let chosen = present.iter().filter(|presence| may(presence));
-        let mut state = self.tally.state.lock();
+        let mut state = self.shared.state.lock();
         state.listeners = chosen.map(|presence| presence.member.clone()).collect();
         let addresses = state.listeners.iter().map(|member| member.address.as_str().into());
         let addresses = addresses.collect();
         state.choice.set(addresses);
         drop(state);
-        self.tally.changed.notify_all();
-        if let Some((_, post)) = &self.replies {
-            post.send(Command::Listeners(topics));
+        self.shared.changed.notify_all();
+        if let Some((_, thread)) = &self.answers {
+            thread.send(Command::Listeners(topics));
         }
     }
 
-    /// Ends the courier; returns the updates that were never acknowledged.
+    /// Ends the worker; returns the updates that were never acknowledged.
     fn end(&self) -> Vec<DbUpdate> {
-        let Some((_, post)) = &self.replies else {
+        let Some((_, thread)) = &self.answers else {
             return Vec::new();
         };
         let (sender, pending) = bounded(1);
-        post.send(Command::Stop(sender));
+        thread.send(Command::Stop(sender));
         // In the hook, the thread itself would wait for the thread. What is left is reported then.
-        match post.is_here() {
+        match thread.is_here() {
             true => Vec::new(),
             false => pending.recv().unwrap_or_default(),
         }

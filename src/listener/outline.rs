@@ -4,18 +4,18 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use super::desk::Desk;
-use super::docket::Docket;
+use super::event_table::EventTable;
 use super::latency::Latency;
+use super::listener_shared::ListenerShared;
+use super::notifier_shared::{NotifierShared, State};
 use super::options::{ListenerStats, NotifierStats};
-use super::tally::{State, Tally};
 
 /// Looks at a listener.
-pub(crate) struct ListenerOutline(Weak<Desk>, Arc<Mutex<Docket>>);
+pub(crate) struct ListenerOutline(Weak<ListenerShared>, Arc<Mutex<EventTable>>);
 
 impl ListenerOutline {
-    pub(super) fn of(desk: &Arc<Desk>) -> ListenerOutline {
-        ListenerOutline(Arc::downgrade(desk), Arc::clone(&desk.docket))
+    pub(super) fn of(shared: &Arc<ListenerShared>) -> ListenerOutline {
+        ListenerOutline(Arc::downgrade(shared), Arc::clone(&shared.events))
     }
 
     /// False once the listener is gone, and counts nothing more.
@@ -29,11 +29,11 @@ impl ListenerOutline {
 }
 
 /// Looks at a notifier.
-pub(crate) struct NotifierOutline(Weak<Tally>, Arc<Mutex<State>>);
+pub(crate) struct NotifierOutline(Weak<NotifierShared>, Arc<Mutex<State>>);
 
 impl NotifierOutline {
-    pub(super) fn of(tally: &Arc<Tally>) -> NotifierOutline {
-        NotifierOutline(Arc::downgrade(tally), Arc::clone(&tally.state))
+    pub(super) fn of(shared: &Arc<NotifierShared>) -> NotifierOutline {
+        NotifierOutline(Arc::downgrade(shared), Arc::clone(&shared.state))
     }
 
     /// False once the notifier is gone, and counts nothing more.

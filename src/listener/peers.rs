@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::choice::Choice;
-use super::envelope::Answers;
+use super::messages::Answers;
 use crate::update::Name;
 
 /// A listener's state according to its row.
@@ -135,15 +135,15 @@ impl Peers {
     }
 
     /// Takes a listener's load from its answers.
-    pub(super) fn heard(&mut self, said: &Answers, now: Instant) {
-        let Some(peer) = self.present.get_mut(&said.listener) else {
+    pub(super) fn answered(&mut self, answers: &Answers, now: Instant) {
+        let Some(peer) = self.present.get_mut(&answers.listener) else {
             return;
         };
-        peer.waiting = said.waiting;
+        peer.waiting = answers.waiting;
         if peer.waiting > CROWDED {
             peer.shrink(self.patience, now);
         }
-        if said.leaving && !std::mem::replace(&mut peer.is_leaving, true) {
+        if answers.leaving && !std::mem::replace(&mut peer.is_leaving, true) {
             self.choose_among();
         }
     }
@@ -198,7 +198,7 @@ mod tests {
         peers
     }
 
-    fn said(listener: &str, waiting: u64, leaving: bool) -> Answers {
+    fn answers(listener: &str, waiting: u64, leaving: bool) -> Answers {
         Answers {
             listener: listener.into(),
             waiting,
@@ -239,8 +239,8 @@ mod tests {
         }
         assert_eq!(room(&mut peers), 8);
         // It announces a high load itself.
-        peers.heard(&said("a", CROWDED + 1, false), at(30_000));
-        peers.heard(&said("a", CROWDED + 1, false), at(30_001));
+        peers.answered(&answers("a", CROWDED + 1, false), at(30_000));
+        peers.answered(&answers("a", CROWDED + 1, false), at(30_001));
         assert_eq!(room(&mut peers), 6);
     }
 
@@ -250,10 +250,10 @@ mod tests {
         let now = Instant::now();
         assert!((0..5).all(|_| peers.next().is_some_and(|name| name == "a")));
         // With similar loads each is chosen.
-        peers.heard(&said("a", 1000, false), now);
+        peers.answered(&answers("a", 1000, false), now);
         let chosen: Vec<_> = (0..6).map(|_| peers.next().unwrap()).collect();
         assert!(chosen.iter().any(|name| name == "b"));
-        peers.heard(&said("a", 1000, true), now);
+        peers.answered(&answers("a", 1000, true), now);
         assert!((0..5).all(|_| peers.next().is_some_and(|name| name == "b")));
     }
 }

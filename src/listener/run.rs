@@ -4,9 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use super::desk::Desk;
-use super::envelope::TABLE;
+use super::listener_shared::ListenerShared;
 use super::live::wait_live;
+use super::messages::TABLE;
 use super::options::ListenerOptions;
 use super::tables::LISTENERS;
 use crate::dispatcher::{DispatcherHandle, Guard};
@@ -22,7 +22,7 @@ pub(super) struct Run {
     pub(super) topic: Topic,
     registration: OnceLock<Registration>,
     /// Receives its messages until it ends.
-    hears: Mutex<Option<(OwnTopic, Guard)>>,
+    subscription: Mutex<Option<(OwnTopic, Guard)>>,
 }
 
 /// The parts needed to begin a run.
@@ -50,34 +50,34 @@ impl Run {
             member,
             topic,
             registration: OnceLock::new(),
-            hears: Mutex::default(),
+            subscription: Mutex::default(),
         })
     }
 
     /// Subscribes to its topic, and then registers.
-    pub(super) fn begin(self: &Arc<Run>, base: &Base, desk: &Arc<Desk>) -> Result<()> {
-        let (called, run) = (Arc::clone(desk), Arc::downgrade(self));
+    pub(super) fn begin(self: &Arc<Run>, base: &Base, shared: &Arc<ListenerShared>) -> Result<()> {
+        let (called, run) = (Arc::clone(shared), Arc::downgrade(self));
         let is_held = move || run.upgrade().is_some_and(|run| run.is_held());
         let guard = base.dispatcher.on_topic(self.topic.clone(), move |update: &DbUpdate| {
             called.handle(update, &is_held);
         });
-        let told = Arc::clone(desk);
-        let sink = Box::new(move |message| told.receive(message));
+        let receiver = Arc::clone(shared);
+        let sink = Box::new(move |message| receiver.inbox.put(message));
         let own = OwnTopic::register(&base.subscriber, self.topic.clone(), Some((TABLE, sink)))?;
-        *self.hears.lock() = Some((own, guard));
+        *self.subscription.lock() = Some((own, guard));
         let mut subscriber = Some(Arc::clone(&base.subscriber));
-        let desk = Arc::clone(desk);
+        let shared = Arc::clone(shared);
         let renewal = move |member: &mut Member| {
             // It is registered only once it can receive messages.
             if let Some(subscriber) = subscriber.take() {
                 wait_live(&subscriber);
             }
-            let docket = desk.docket.lock();
+            let events = shared.events.lock();
             member.load = Load {
-                handled: docket.stats().handled,
-                waiting: docket.load() as u64,
+                handled: events.stats().handled,
+                waiting: events.load() as u64,
             };
-            member.leaving = docket.is_stopping();
+            member.leaving = events.is_stopping();
         };
         let (store, member) = (Arc::clone(&base.store), self.member.clone());
         let registration =
@@ -89,7 +89,7 @@ impl Run {
     /// Ends the registration and receives no more messages.
     pub(super) fn end(&self) {
         self.registration.get().inspect(|registration| registration.stop());
-        drop(self.hears.lock().take());
+        drop(self.subscription.lock().take());
     }
 
     pub(super) fn registration(&self) -> Option<&Registration> {

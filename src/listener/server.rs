@@ -5,12 +5,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Sender, bounded, unbounded};
+use crossbeam_channel::{Sender, bounded};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::answering::Answering;
 use super::claims::Claims;
-use super::clerk::{Clerk, Current, FIRST_WAIT};
-use super::desk::{Desk, Ear, Note};
+use super::inbox::Inbox;
+use super::listener_shared::{FirstFailure, ListenerShared};
+use super::listener_worker::{Current, FIRST_WAIT, ListenerWorker};
 use super::options::{ListenerOptions, ListenerStats};
 #[cfg(feature = "metrics")]
 use super::outline::ListenerOutline;
@@ -35,7 +37,7 @@ use crate::update::DbUpdate;
 /// A listener that others have declared dead, for example because its process was stopped for long, begins a new run
 /// with another topic.
 pub struct Listener {
-    desk: Arc<Desk>,
+    shared: Arc<ListenerShared>,
     current: Arc<Current>,
     /// The thread stops when this is dropped.
     alive: Mutex<Option<Sender<()>>>,
@@ -70,8 +72,9 @@ impl Listener {
         };
         let hook = base.options.hook.clone();
         let run = Arc::new(Run::new(&base.id)?);
-        let (mail, received) = unbounded();
-        let desk = Arc::new(Desk::new(run.topic.clone(), mail, Box::new(handler), hook.clone()));
+        let (inbox, inputs) = Inbox::new();
+        let shared = ListenerShared::new(run.topic.clone(), inbox, Box::new(handler), hook.clone());
+        let shared = Arc::new(shared);
         // One message at the start causes a sweep, since claims may be of listeners that are long gone.
         let (goes, gone) = bounded(1);
         let _ = goes.send(());
@@ -90,24 +93,24 @@ impl Listener {
                 before = now;
             },
         )?;
-        let ear = Ear {
-            desk: Arc::clone(&desk),
-            mail: received,
+        let answering = Answering {
+            shared: Arc::clone(&shared),
+            inputs,
             publisher: Arc::clone(publisher),
-            said: 0,
-            note: Note::default(),
+            sent: 0,
+            failure: FirstFailure::default(),
         };
-        let ear = thread::spawn("tc-answers", hook.clone(), move || ear.run())?;
-        run.begin(&base, &desk).inspect_err(|_| desk.fall_silent())?;
+        let answering = thread::spawn("tc-answers", hook.clone(), move || answering.run())?;
+        run.begin(&base, &shared).inspect_err(|_| shared.inbox.end())?;
         let current = Arc::new(Current {
             run: Mutex::new(run),
             changed: Condvar::new(),
         });
         let (alive, stop) = bounded(0);
-        let clerk = Clerk {
+        let worker = ListenerWorker {
             claims: Claims::new(store),
             base,
-            desk: Arc::clone(&desk),
+            shared: Arc::clone(&shared),
             current: Arc::clone(&current),
             gone,
             stop,
@@ -117,13 +120,13 @@ impl Listener {
             is_stuck: false,
             dropped: 0,
             wait: FIRST_WAIT,
-            note: Note::default(),
-            _ear: ear,
+            failure: FirstFailure::default(),
+            _answering: answering,
             _watch: watch,
         };
-        let thread = thread::spawn("tc-listener", hook, move || clerk.run())?;
+        let thread = thread::spawn("tc-listener", hook, move || worker.run())?;
         Ok(Listener {
-            desk,
+            shared,
             current,
             alive: Mutex::new(Some(alive)),
             thread: Mutex::new(Some(thread)),
@@ -163,12 +166,12 @@ impl Listener {
 
     /// The counters since the start.
     pub fn stats(&self) -> ListenerStats {
-        self.desk.stats()
+        self.shared.stats()
     }
 
     #[cfg(feature = "metrics")]
     pub(crate) fn outline(&self) -> ListenerOutline {
-        ListenerOutline::of(&self.desk)
+        ListenerOutline::of(&self.shared)
     }
 
     /// Stops and hands over at once: it takes no new events, gives back the waiting ones, and finishes and acknowledges
@@ -188,12 +191,12 @@ impl Listener {
     /// # Errors
     /// [`ErrorKind::Timeout`] if it is not finished by then; it goes on in the background.
     pub fn stop_within(&self, timeout: Duration) -> Result<()> {
-        self.desk.begin_to_stop();
+        self.shared.begin_to_stop();
         drop(self.alive.lock().take());
         let Some(thread) = self.thread.lock().take() else {
             return Ok(());
         };
-        let is_handling = self.desk.docket.lock().is_handling(std::thread::current().id());
+        let is_handling = self.shared.events.lock().is_handling(std::thread::current().id());
         let timeout = if is_handling { Duration::ZERO } else { timeout };
         if thread.is_current() || thread.join_by(deadline(timeout)) {
             return Ok(());

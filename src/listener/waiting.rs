@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::envelope::EventId;
+use super::messages::EventId;
 use crate::update::Topic;
 
 #[derive(Debug, Default)]

@@ -6,10 +6,11 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags};
 
 use super::request::answer;
 use crate::error::{Error, ErrorKind, Result};
+use crate::poll::{pair, poll};
 use crate::thread::{Failures, Thread, spawn_fallible};
 
 /// Serves metrics over HTTP until it is dropped, which takes no time.
@@ -43,7 +44,7 @@ impl MetricsServer {
         let listener = TcpListener::bind(&address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let (alive, stop) = UnixStream::pair().map_err(failed)?;
+        let (alive, stop) = pair()?;
         let server = Server {
             listener,
             stop,
@@ -147,11 +148,7 @@ impl<F: Fn() -> String> Server<F> {
             .clients
             .iter()
             .map(|client| PATIENCE.saturating_sub(client.since.elapsed()));
-        let left = left.min().and_then(|left| Timespec::try_from(left).ok());
-        match poll(&mut fds, left.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(e) => return Err(e.into()),
-        }
+        poll(&mut fds, left.min())?;
         let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
         if ready.next() == Some(true) {
             return Ok(None);

@@ -4,11 +4,11 @@ use ::redis::Value;
 
 use super::address::Servers;
 use super::answer::field;
-use super::client;
 use super::cluster::{self, Range};
 use super::health::Health;
 use super::input::{Incoming, Input};
 use super::node::Node;
+use super::outcome;
 use super::sentinel;
 use super::slots::Slots;
 use crate::config::Secret;
@@ -80,7 +80,7 @@ fn understand(value: Value) {
     };
     let _ = (Health::read(&value), field(&value, "mode"));
     if let Value::ServerError(why) = &value {
-        client::on_any_refusal(&asked, why);
+        outcome::on_any_refusal(&asked, why);
     }
     assert!(sentinel::read_address(&value, &asked).is_none_or(|node| node.port != 0));
     let ranges = value.into_sequence().unwrap_or_default().into_iter();

@@ -9,9 +9,10 @@ use rustix::event::{PollFd, PollFlags};
 
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::poll::pair;
 
 use super::node::Node;
-use super::stream::{self, Limit};
+use super::stream::Limit;
 
 /// A server for as long as it is the master.
 #[derive(Debug)]
@@ -24,7 +25,7 @@ pub(crate) struct Master {
 
 impl Master {
     pub(super) fn new(node: Node) -> Result<Arc<Master>> {
-        let (signal, other) = stream::signal()?;
+        let (signal, other) = pair()?;
         Ok(Arc::new(Master {
             node,
             signal,

@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use parking_lot::Mutex;
 
 use crate::error::Result;
+use crate::poll::pair;
 use crate::thread::{self, Thread};
 
 use super::access::Access;
@@ -15,7 +16,7 @@ use super::address::Servers;
 use super::master::Master;
 use super::options::RedisOptions;
 use super::poller::Poller;
-use super::stream::{Limit, signal};
+use super::stream::Limit;
 use super::watch::Watch;
 
 /// Finds the master, and notices when it is another one. Clones share the threads, which begin with the first question.
@@ -110,10 +111,10 @@ impl Threads {
 
     fn start(lazy: &Lazy) -> Result<Threads> {
         let nodes = &lazy.servers.nodes;
-        let pairs = nodes.iter().map(|_| signal()).collect::<Result<Vec<_>>>()?;
+        let pairs = nodes.iter().map(|_| pair()).collect::<Result<Vec<_>>>()?;
         let (wakes, woken): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
         let watch = Arc::new(Watch::new(lazy.servers.to_string(), wakes));
-        let (stop, stopped) = signal()?;
+        let (stop, stopped) = pair()?;
         let stopped = Arc::new(stopped);
         let mut all = Threads {
             watch: Arc::clone(&watch),

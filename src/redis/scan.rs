@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use ::redis::{Cmd, Value, cmd, from_redis_value};
 
-use super::client::{Client, Outcome, Request, give_up};
+use super::client::{Client, Request, give_up};
 use super::node::Node;
+use super::outcome::Outcome;
 use super::slots::key_in;
 use super::stream::Limit;
 use crate::error::{Error, ErrorKind, Result};

@@ -12,6 +12,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::lookup::Lookup;
+use crate::poll::{pair, poll};
 use crate::thread;
 
 use super::node::Node;
@@ -157,27 +158,6 @@ impl<'a> Limit<'a> {
     }
 }
 
-/// Two ends of a signal, neither of which blocks. Each is readable once the other one is dropped.
-pub(crate) fn signal() -> Result<(UnixStream, UnixStream)> {
-    let open = || {
-        let (one, other) = UnixStream::pair()?;
-        one.set_nonblocking(true)?;
-        other.set_nonblocking(true)?;
-        Ok((one, other))
-    };
-    open().map_err(|e: io::Error| Error::new(ErrorKind::Io, "cannot open a socket pair").with_source(e))
-}
-
-/// Waits for one of these, at most for `timeout` (`None`: without limit). May return early.
-pub(crate) fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
-    // Only hundreds of billions of years do not fit.
-    let timeout = timeout.and_then(|timeout| rustix::event::Timespec::try_from(timeout).ok());
-    match rustix::event::poll(fds, timeout.as_ref()) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(e) => Err(e.into()),
-    }
-}
-
 pub(crate) enum Stream {
     Plain(Socket),
     #[cfg(feature = "redis-tls")]
@@ -201,7 +181,7 @@ fn look_up_host(node: &Node, limit: Limit<'_>) -> Result<Vec<SocketAddr>> {
     if limit.cancellations().next().is_none() {
         return Lookup::begin(&node.host, node.port, || {}).wait(limit.deadline);
     }
-    let (answered, looked_up) = signal()?;
+    let (answered, looked_up) = pair()?;
     let lookup = Lookup::begin(&node.host, node.port, move || drop(looked_up));
     let waited = limit.wait(answered.as_fd(), PollFlags::IN);
     lookup.poll().unwrap_or_else(|| {

@@ -9,12 +9,13 @@ use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::poll::pair;
 
 use super::master::Master;
 use super::node::Node;
 use super::sentinel::Configuration;
 use super::sentinels::{Sentinels, Verdict};
-use super::stream::{self, Limit};
+use super::stream::Limit;
 
 /// The known master, and the questions about it.
 pub(super) struct Watch {
@@ -87,7 +88,7 @@ impl Watch {
                     Verdict::Master(node) => return state.appoint(node),
                     Verdict::Failed(e) => return Err(e),
                     Verdict::Wait(end) => {
-                        let (answered, waiting) = stream::signal()?;
+                        let (answered, waiting) = pair()?;
                         state.waiting.push(waiting);
                         (answered, end)
                     }

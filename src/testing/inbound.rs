@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::drivers::events::{AddressEvent, Events};
 use crate::error::Result;
 use crate::thread::deadline;
 use crate::transport::{Inbound, Received};
@@ -16,9 +17,9 @@ pub(super) struct FaultyInbound {
     faults: Arc<Faults>,
     /// The link as this end has last seen it.
     link: Link,
-    connected: BTreeSet<String>,
-    /// Addresses whose connection came or went, to be reported.
-    changes: VecDeque<(String, bool)>,
+    connected: BTreeSet<Arc<str>>,
+    /// Connections that came or went, to be reported.
+    events: Events,
     is_woken: bool,
     /// What was held back: its address and parts, and whether it is an answer.
     held: VecDeque<(String, Vec<u8>, Vec<u8>, bool)>,
@@ -35,7 +36,7 @@ impl FaultyInbound {
             faults,
             link: Link::Up,
             connected: BTreeSet::new(),
-            changes: VecDeque::new(),
+            events: Events::default(),
             is_woken: false,
             held: VecDeque::new(),
             address: String::new(),
@@ -49,9 +50,13 @@ impl FaultyInbound {
         let link = self.faults.state.lock().link;
         let before = std::mem::replace(&mut self.link, link);
         if (before == Link::Cut) != (link == Link::Cut) {
-            let is_up = link != Link::Cut;
-            let changes = self.connected.iter().map(|address| (address.clone(), is_up));
-            self.changes.extend(changes);
+            for address in &self.connected {
+                let event = match link {
+                    Link::Cut => AddressEvent::Disconnected(0),
+                    _ => AddressEvent::Connected,
+                };
+                self.events.push(address, event);
+            }
         }
         if matches!(link, Link::Cut | Link::Stalled) {
             self.held.clear();
@@ -82,7 +87,7 @@ impl Inbound for FaultyInbound {
 
     fn disconnect(&mut self, address: &str) -> Result<()> {
         self.connected.remove(address);
-        self.changes.retain(|(of, _)| of != address);
+        self.events.forget(address);
         self.inner.disconnect(address)
     }
 
@@ -106,13 +111,8 @@ impl Inbound for FaultyInbound {
         let until = timeout.map(deadline);
         loop {
             self.look();
-            if let Some((address, is_up)) = self.changes.pop_front() {
-                self.address = address;
-                let address = &*self.address;
-                return Ok(match is_up {
-                    true => Received::Connected { address },
-                    false => Received::Disconnected { address },
-                });
+            if !self.events.is_empty() {
+                return self.events.pop();
             }
             if std::mem::take(&mut self.is_woken) {
                 return Ok(Received::Woken);
@@ -131,10 +131,11 @@ impl Inbound for FaultyInbound {
                     continue;
                 }
                 Received::Connected { address } => {
+                    let address = Arc::from(address);
                     if self.link != Link::Cut {
-                        self.changes.push_back((address.to_owned(), true));
+                        self.events.push(&address, AddressEvent::Connected);
                     }
-                    self.connected.insert(address.to_owned());
+                    self.connected.insert(address);
                     continue;
                 }
                 Received::Frame {

@@ -143,6 +143,7 @@ impl Lines {
         let progress = ProgressBar::new_spinner()
             .with_style(style())
             .with_finish(ProgressFinish::AndClear);
+        let interrupted = || work::interrupted_before("the last line");
         let mut number = 0_u64;
         loop {
             let part = select! {
@@ -209,10 +210,6 @@ fn text(line: &[u8], is_first: bool, limit: usize) -> std::result::Result<&str, 
     }
     let line = str::from_utf8(line).map_err(|_| "not UTF-8")?;
     Ok(line.strip_prefix(BYTE_ORDER_MARK).filter(|_| is_first).unwrap_or(line))
-}
-
-fn interrupted() -> Error {
-    Error::new(ErrorKind::Stopped, "a signal came before the last line")
 }
 
 fn style() -> ProgressStyle {

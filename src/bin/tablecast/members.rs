@@ -11,7 +11,7 @@ use tablecast::subscriber::AddressStatus;
 use tablecast::{AddressState, Config, Error, ErrorKind, Node, Result, Stores, Subscriber};
 
 use crate::terminal::TableArgs;
-use crate::{args, output, shared, signal, terminal};
+use crate::{args, output, shared, signal, terminal, work};
 
 /// Arguments of the look.
 #[derive(Debug, clap::Args)]
@@ -238,7 +238,7 @@ fn watch_for(
             }
             recv(note) -> _ => output::say(&format!("waiting for answers and renewals, for {:.0} s at most", limit.as_secs_f64())),
             recv(over) -> _ => return if has_looked { Ok(seen) } else { Err(unread(limit)) },
-            recv(signal) -> _ => return Err(Error::new(ErrorKind::Stopped, "a signal came")),
+            recv(signal) -> _ => return Err(work::interrupted()),
         }
         if has_looked && seen.is_known(start.elapsed()) {
             return Ok(seen);

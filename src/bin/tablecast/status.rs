@@ -6,10 +6,10 @@ use crossbeam_channel::{Receiver, after, select};
 use serde::Serialize;
 use tablecast::barrier::{Registered, registered};
 use tablecast::subscriber::{AddressStatus, SubscriberStatus};
-use tablecast::{AddressState, Config, Error, ErrorKind, Name, Node, Result};
+use tablecast::{AddressState, Config, ErrorKind, Name, Node, Result};
 
 use crate::terminal::TableArgs;
-use crate::{args, output, signal, terminal};
+use crate::{args, output, signal, terminal, work};
 
 /// Connect as a subscriber would, and print the state of every address, topic and publisher.
 ///
@@ -43,7 +43,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
             live => break live,
         }
         if signal.try_recv().is_ok() {
-            break Err(interrupted());
+            break Err(work::interrupted());
         }
     };
     if live.is_ok() {
@@ -71,12 +71,8 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
 fn listen(period: Duration, signal: &Receiver<()>) -> Result<()> {
     select! {
         recv(after(period.mul_f64(1.1))) -> _ => Ok(()),
-        recv(signal) -> _ => Err(interrupted()),
+        recv(signal) -> _ => Err(work::interrupted()),
     }
-}
-
-fn interrupted() -> Error {
-    Error::new(ErrorKind::Stopped, "interrupted")
 }
 
 #[derive(Serialize)]

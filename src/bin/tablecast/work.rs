@@ -54,6 +54,11 @@ pub(crate) fn interrupted() -> Error {
     Error::new(ErrorKind::Stopped, "a signal came")
 }
 
+/// The same, for work of which this was still to come.
+pub(crate) fn interrupted_before(what: &str) -> Error {
+    Error::new(ErrorKind::Stopped, format!("a signal came before {what}"))
+}
+
 #[cfg(test)]
 mod tests {
     use crossbeam_channel::{bounded, never};

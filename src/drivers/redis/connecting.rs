@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::error::{Error, Result};
-use crate::redis::{self, Conn, Finder, Health, Limit, RedisOptions};
+use crate::poll::pair;
+use crate::redis::{Conn, Finder, Health, Limit, RedisOptions};
 use crate::thread::{self, Thread};
 
 /// Outcome of an attempt.
@@ -42,7 +43,7 @@ const PATIENCE: Duration = Duration::from_millis(200);
 impl Connecting {
     /// Starts the thread, which connects after `wait`.
     pub(super) fn start(finder: Finder, options: &RedisOptions, wait: Duration) -> Result<Connecting> {
-        let (signal, theirs) = redis::signal()?;
+        let (signal, theirs) = pair()?;
         let (results, outcomes) = crossbeam_channel::unbounded();
         let options = options.clone();
         let body = move || run(finder, &theirs, &results, wait, &options);

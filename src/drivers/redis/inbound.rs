@@ -1,6 +1,6 @@
 //! The receiving end: for each address a connection to one node, with the subscriptions on it.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
 
+use crate::drivers::events::{AddressEvent, Events};
 use crate::drivers::wake::{self, Wakeable};
 use crate::error::{Error, ErrorKind, Result};
-use crate::redis::{Finder, RedisOptions, Way, poll};
+use crate::poll::poll;
+use crate::redis::{Finder, RedisOptions, Way};
 use crate::thread;
 use crate::transport::{Inbound, Received, Wake};
 use crate::update::Topic;
@@ -30,10 +32,7 @@ pub(super) struct RedisInbound {
     turn: usize,
     turn_left: u32,
     /// Events to return before any message.
-    changes: VecDeque<(Arc<str>, Happened)>,
-    /// The address that the last [`Received`] points into.
-    told: Arc<str>,
-    probe: Option<Topic>,
+    events: Events,
     wakeable: Wakeable,
 }
 
@@ -53,12 +52,8 @@ enum State {
     Linked(Box<Link>),
 }
 
-enum Happened {
-    Connected,
-    Disconnected,
-    Confirmed(Topic),
-    Failed(Error),
-}
+/// The messages of a lost connection are lost with it.
+const LOST: AddressEvent = AddressEvent::Disconnected(0);
 
 /// Number of messages in a peer's turn.
 const TURN: u32 = 256;
@@ -78,9 +73,7 @@ impl RedisInbound {
             peers: Vec::new(),
             turn: 0,
             turn_left: TURN,
-            changes: VecDeque::new(),
-            told: "".into(),
-            probe: None,
+            events: Events::default(),
             wakeable,
         };
         Ok((inbound, waker))
@@ -93,7 +86,7 @@ impl RedisInbound {
         })
     }
 
-    /// Reads the next message from the peer whose turn it is; other events go to `changes`.
+    /// Reads the next message from the peer whose turn it is; other events go to `events`.
     fn read(&mut self) -> Option<(usize, Read)> {
         for step in 0..self.peers.len() {
             let index = (self.turn + step) % self.peers.len();
@@ -103,7 +96,7 @@ impl RedisInbound {
             let State::Linked(link) = &mut peer.state else {
                 continue;
             };
-            let happened = match link.read(self.options.max_frame_bytes) {
+            let event = match link.read(self.options.max_frame_bytes) {
                 Ok(None) => continue,
                 Ok(Some(read @ (Read::Message | Read::TooLarge))) => {
                     if step != 0 {
@@ -112,20 +105,19 @@ impl RedisInbound {
                     self.turn_left -= 1;
                     return Some((index, read));
                 }
-                Ok(Some(Read::Confirmed(probe))) => Happened::Confirmed(probe),
-                Ok(Some(Read::Refused(e))) => Happened::Failed(e),
+                Ok(Some(Read::Confirmed(probe))) => AddressEvent::Confirmed(probe),
+                Ok(Some(Read::Refused(e))) => AddressEvent::Failed(e),
                 Ok(Some(Read::Failover)) => {
                     // The connection is good, but earlier confirmations may no longer hold.
-                    let lost = (Arc::clone(&peer.address), Happened::Disconnected);
-                    self.changes.push_back(lost);
-                    Happened::Connected
+                    self.events.push(&peer.address, LOST);
+                    AddressEvent::Connected
                 }
                 Err(e) => {
-                    peer.lose(&e, &self.options, &mut self.changes);
+                    peer.lose(&e, &self.options, &mut self.events);
                     return None;
                 }
             };
-            self.changes.push_back((Arc::clone(&peer.address), happened));
+            self.events.push(&peer.address, event);
             return None;
         }
         None
@@ -167,7 +159,7 @@ impl RedisInbound {
         let waited_for = self.peers.iter_mut().filter(|peer| !matches!(peer.state, State::Lost));
         for (peer, ready) in waited_for.zip(&ready) {
             if *ready {
-                peer.on_ready(&self.topics, &self.options, &mut self.changes);
+                peer.on_ready(&self.topics, &self.options, &mut self.events);
             }
         }
         self.tend();
@@ -187,7 +179,7 @@ impl RedisInbound {
                 .and_then(|()| is_alone())
                 .and_then(|()| link.tend(now, &self.options))
             {
-                peer.lose(&e, &self.options, &mut self.changes);
+                peer.lose(&e, &self.options, &mut self.events);
             }
         }
     }
@@ -217,7 +209,7 @@ impl Inbound for RedisInbound {
 
     fn disconnect(&mut self, address: &str) -> Result<()> {
         self.peers.retain(|peer| *peer.address != *address);
-        self.changes.retain(|(of, _)| **of != *address);
+        self.events.forget(address);
         Ok(())
     }
 
@@ -267,18 +259,8 @@ impl Inbound for RedisInbound {
             if self.wakeable.take() {
                 return Ok(Received::Woken);
             }
-            if let Some((address, happened)) = self.changes.pop_front() {
-                self.told = address;
-                return match happened {
-                    Happened::Connected => Ok(Received::Connected { address: &self.told }),
-                    Happened::Disconnected => Ok(Received::Disconnected { address: &self.told }),
-                    Happened::Confirmed(probe) => Ok(Received::Answer {
-                        address: &self.told,
-                        probe: self.probe.insert(probe).as_str().as_bytes(),
-                        hello: &[],
-                    }),
-                    Happened::Failed(e) => Err(e),
-                };
+            if !self.events.is_empty() {
+                return self.events.pop();
             }
             if self.turn_left == 0 {
                 (self.turn, self.turn_left) = (self.turn + 1, TURN);
@@ -288,7 +270,7 @@ impl Inbound for RedisInbound {
             match self.read() {
                 Some((index, Read::Message)) => break index,
                 Some(_) => return Ok(Received::Malformed),
-                None if !self.changes.is_empty() => continue,
+                None if !self.events.is_empty() => continue,
                 None => {}
             }
             let left = timeout.map(|timeout| {
@@ -322,9 +304,9 @@ impl Peer {
     }
 
     /// Reports the loss of the connection, and begins another one.
-    fn lose(&mut self, error: &Error, options: &RedisOptions, changes: &mut VecDeque<(Arc<str>, Happened)>) {
+    fn lose(&mut self, error: &Error, options: &RedisOptions, events: &mut Events) {
         log::warn!("the connection to {} is lost: {error}", self.address);
-        changes.push_back((Arc::clone(&self.address), Happened::Disconnected));
+        events.push(&self.address, LOST);
         self.lookout = None;
         if let State::Linked(link) = std::mem::replace(&mut self.state, State::Lost) {
             self.finder.shun(link.conn().node());
@@ -336,47 +318,42 @@ impl Peer {
         }
         if let Err(e) = self.connect(options) {
             // The subscriber asks for it again, since the loss was reported.
-            changes.push_back((Arc::clone(&self.address), Happened::Failed(e)));
+            events.push(&self.address, AddressEvent::Failed(e));
         }
     }
 
     /// Starts another connecting thread after one has ended unasked, which was reported.
-    fn restart(&mut self, options: &RedisOptions, changes: &mut VecDeque<(Arc<str>, Happened)>) {
+    fn restart(&mut self, options: &RedisOptions, events: &mut Events) {
         (self.state, self.wait) = (State::Lost, options.reconnect_max);
         if let Err(e) = self.connect(options) {
-            let lost = [Happened::Failed(e), Happened::Disconnected];
-            changes.extend(lost.map(|happened| (Arc::clone(&self.address), happened)));
+            events.push(&self.address, AddressEvent::Failed(e));
+            events.push(&self.address, LOST);
         }
     }
 
     /// Called when the awaited descriptor is ready.
-    fn on_ready(
-        &mut self,
-        topics: &BTreeSet<Topic>,
-        options: &RedisOptions,
-        changes: &mut VecDeque<(Arc<str>, Happened)>,
-    ) {
+    fn on_ready(&mut self, topics: &BTreeSet<Topic>, options: &RedisOptions, events: &mut Events) {
         let connecting = match &mut self.state {
             State::Lost => return,
             State::Linked(link) => return link.may_read(),
             State::Connecting(connecting) => connecting,
         };
         match connecting.outcome() {
-            None if connecting.has_ended() => self.restart(options, changes),
+            None if connecting.has_ended() => self.restart(options, events),
             None => {}
-            Some(Outcome::Failed(e)) => changes.push_back((Arc::clone(&self.address), Happened::Failed(e))),
+            Some(Outcome::Failed(e)) => events.push(&self.address, AddressEvent::Failed(e)),
             Some(Outcome::Connected(found)) => {
                 self.finder = found.finder;
                 match Lookout::start(&self.finder, &found.conn, options) {
                     Ok(lookout) => self.lookout = lookout,
-                    Err(e) => changes.push_back((Arc::clone(&self.address), Happened::Failed(e))),
+                    Err(e) => events.push(&self.address, AddressEvent::Failed(e)),
                 }
                 let mut link = Box::new(Link::new(found.conn, found.side, found.health));
                 for topic in topics {
                     link.subscribe(topic);
                 }
                 self.state = State::Linked(link);
-                changes.push_back((Arc::clone(&self.address), Happened::Connected));
+                events.push(&self.address, AddressEvent::Connected);
             }
         }
     }

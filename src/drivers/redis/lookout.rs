@@ -8,7 +8,8 @@ use crossbeam_channel::{Receiver, Sender};
 use rustix::event::{PollFd, PollFlags};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::redis::{self, Conn, Finder, Limit, Node, RedisOptions};
+use crate::poll::pair;
+use crate::redis::{Conn, Finder, Limit, Node, RedisOptions};
 use crate::thread::{self, Thread};
 
 /// The thread that looks.
@@ -28,7 +29,7 @@ impl Lookout {
         if conn.in_cluster || !finder.has_others() {
             return Ok(None);
         }
-        let (signal, theirs) = redis::signal()?;
+        let (signal, theirs) = pair()?;
         let (result, found) = crossbeam_channel::bounded(1);
         let (finder, node, options) = (finder.clone(), conn.node().clone(), options.clone());
         let body = move || run(&finder, &node, &theirs, &result, &options);

@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 use crate::config::JoinFrames;
 use crate::drivers::parts::send_parts;
 use crate::error::{Error, ErrorKind, Result};
-use crate::redis::{Conn, Finder, Limit, RedisOptions, refused, signal};
+use crate::poll::pair;
+use crate::redis::{Conn, Finder, Limit, RedisOptions, refused};
 use crate::thread;
 use crate::transport::{Outbound, Wake};
 
@@ -122,7 +123,7 @@ impl Outbound for RedisOutbound {
     }
 
     fn interrupt(&mut self) -> Result<Option<Arc<dyn Wake>>> {
-        let (cancel, other) = signal()?;
+        let (cancel, other) = pair()?;
         self.cancel = Some(cancel);
         Ok(Some(Arc::new(Interrupt(Mutex::new(Some(other))))))
     }

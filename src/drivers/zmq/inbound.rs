@@ -2,12 +2,13 @@
 //!
 //! There is one socket for each address, so that connections, probes and their answers are known by address.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::drivers::events::{AddressEvent, Events};
 use crate::drivers::wake::{self, Wakeable};
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Inbound, Received, Wake};
@@ -15,7 +16,7 @@ use crate::update::Topic;
 
 use super::calls::{poll, zmq_error};
 use super::line::{Kind, Line};
-use super::peer::{Change, Peer, Read};
+use super::peer::{Peer, Read};
 use super::settings::Settings;
 
 pub(super) struct ZmqInbound {
@@ -30,25 +31,16 @@ pub(super) struct ZmqInbound {
     drained: bool,
     /// Something was read since the last wait.
     is_fresh: bool,
-    /// Connection changes to return.
-    changes: VecDeque<(Arc<str>, Happened)>,
+    /// Events to return.
+    events: Events,
     /// The peer of the last message.
     from: usize,
     /// The message that the last [`Received`] points into.
     topic: zmq::Message,
     payload: zmq::Message,
-    told: Arc<str>,
     probe: Option<Topic>,
     wakeable: Wakeable,
     waker: Arc<dyn Wake>,
-}
-
-enum Happened {
-    Connected,
-    /// At most this many messages came before the loss; they go first.
-    Disconnected(i32),
-    Confirmed(Topic),
-    Failed(Error),
 }
 
 /// Number of messages in a peer's turn; the monitors are read between turns.
@@ -67,10 +59,9 @@ impl ZmqInbound {
             from: 0,
             drained: false,
             is_fresh: false,
-            changes: VecDeque::new(),
+            events: Events::default(),
             topic: zmq::Message::new(),
             payload: zmq::Message::new(),
-            told: "".into(),
             probe: None,
             wakeable,
             waker: Arc::clone(&waker) as Arc<dyn Wake>,
@@ -86,32 +77,26 @@ impl ZmqInbound {
     fn look(&mut self) {
         let now = Instant::now();
         for peer in &mut self.peers {
-            let address = Arc::clone(&peer.address);
-            let hwm = self.options.receive_hwm;
-            let changes = &mut self.changes;
-            let tell = |change| changes.push_back((Arc::clone(&address), Happened::of(change, hwm)));
-            peer.look(&self.topics, now, tell);
+            peer.look(&self.topics, now, &mut self.events);
         }
         // The sockets may have been replaced.
         self.drained = false;
     }
 
-    /// The peer whose connection was lost, if earlier messages from it are still unread.
+    /// The peer whose loss is the next event, if earlier messages from it are still unread; otherwise it may begin
+    /// anew.
     fn lost(&mut self) -> Option<usize> {
-        let Some((address, Happened::Disconnected(left @ 1..))) = self.changes.front_mut() else {
+        let Some((address, AddressEvent::Disconnected(left))) = self.events.front_mut() else {
             return None;
         };
-        *left -= 1;
-        let address = Arc::clone(address);
-        self.find(&address)
-    }
-
-    /// Lets the peer whose loss is returned now begin anew, since its earlier messages were read.
-    fn begin_anew(&mut self) {
-        let index = self.find(&self.told);
-        if let Some(peer) = index.and_then(|index| self.peers.get_mut(index)) {
+        let mut peers = self.peers.iter_mut().enumerate();
+        let (index, peer) = peers.find(|(_, peer)| peer.address == *address)?;
+        if *left == 0 {
             peer.is_draining = false;
+            return None;
         }
+        *left -= 1;
+        Some(index)
     }
 
     /// Reads one message of this peer, whose connection was lost or which was read last.
@@ -122,7 +107,7 @@ impl ZmqInbound {
         let read = peer.read(&mut self.topic, &mut self.payload);
         let read = read.map_err(|e| zmq_error(e, format!("cannot receive from {}", peer.address)))?;
         self.from = index;
-        if let (None, Some((_, Happened::Disconnected(left)))) = (&read, self.changes.front_mut()) {
+        if let (None, Some((_, AddressEvent::Disconnected(left)))) = (&read, self.events.front_mut()) {
             *left = 0;
         }
         Ok(read)
@@ -143,10 +128,7 @@ impl ZmqInbound {
             match peer.read(&mut self.topic, &mut self.payload) {
                 Ok(Some(read)) => {
                     if peer.is_unheard() {
-                        let (address, hwm) = (Arc::clone(&peer.address), self.options.receive_hwm);
-                        let changes = &mut self.changes;
-                        let tell = |change| changes.push_back((Arc::clone(&address), Happened::of(change, hwm)));
-                        peer.hear(&self.topics, tell);
+                        peer.hear(&self.topics, &mut self.events);
                     }
                     if step != 0 {
                         (self.turn, self.turn_left) = (index, TURN);
@@ -188,16 +170,6 @@ impl ZmqInbound {
     }
 }
 
-impl Happened {
-    fn of(change: Change, receive_hwm: i32) -> Happened {
-        match change {
-            Change::Connected => Happened::Connected,
-            Change::Lost => Happened::Disconnected(receive_hwm),
-            Change::Failed(e) => Happened::Failed(e),
-        }
-    }
-}
-
 impl Inbound for ZmqInbound {
     fn connect(&mut self, address: &str) -> Result<()> {
         if self.find(address).is_none() {
@@ -212,7 +184,7 @@ impl Inbound for ZmqInbound {
         self.drained = false;
         if let Some(index) = self.find(address) {
             self.peers.swap_remove(index);
-            self.changes.retain(|(of, _)| **of != *address);
+            self.events.forget(address);
         }
         Ok(())
     }
@@ -243,8 +215,7 @@ impl Inbound for ZmqInbound {
             return Err(Error::new(ErrorKind::InvalidInput, context));
         };
         if self.kind.socket == zmq::PULL {
-            let confirmed = Happened::Confirmed(probe.clone());
-            self.changes.push_back((Arc::clone(&peer.address), confirmed));
+            self.events.push(&peer.address, AddressEvent::Confirmed(probe.clone()));
             return Ok(());
         }
         self.drained = false;
@@ -269,21 +240,8 @@ impl Inbound for ZmqInbound {
             let lost = self.lost();
             let again = more.take();
             if lost.is_none() {
-                if let Some((address, happened)) = self.changes.pop_front() {
-                    self.told = address;
-                    return match happened {
-                        Happened::Connected => Ok(Received::Connected { address: &self.told }),
-                        Happened::Disconnected(_) => {
-                            self.begin_anew();
-                            Ok(Received::Disconnected { address: &self.told })
-                        }
-                        Happened::Confirmed(probe) => Ok(Received::Answer {
-                            address: &self.told,
-                            probe: self.probe.insert(probe).as_str().as_bytes(),
-                            hello: &[],
-                        }),
-                        Happened::Failed(e) => Err(e),
-                    };
+                if !self.events.is_empty() {
+                    return self.events.pop();
                 }
                 if self.drained && std::mem::take(&mut self.is_fresh) {
                     // Lets other threads run, which may provide more; where processors are scarce this saves many

@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::error::{Error, Result};
+use crate::drivers::events::{AddressEvent, Events};
+use crate::error::Result;
 use crate::transport::Wake;
 use crate::update::Topic;
 
@@ -18,6 +19,8 @@ use super::settings::Settings;
 pub(super) struct Peer {
     pub(super) address: Arc<str>,
     kind: Kind,
+    /// The most messages that its socket holds.
+    receive_hwm: i32,
     connection: Connection,
     /// The present socket can take subscriptions, and has taken all.
     is_ready: bool,
@@ -40,13 +43,6 @@ pub(super) enum Read {
     /// The answer to a probe that was replaced by a newer one.
     Stale,
     Malformed,
-}
-
-/// News of a peer.
-pub(super) enum Change {
-    Connected,
-    Lost,
-    Failed(Error),
 }
 
 pub(super) const SUB: Kind = Kind {
@@ -74,6 +70,7 @@ impl Peer {
             connection: Connection::open(Endpoint::parse(address)?, kind, options, wake)?,
             address: address.into(),
             kind,
+            receive_hwm: options.receive_hwm,
             is_ready: false,
             connections: 0,
             known: HashSet::new(),
@@ -93,19 +90,19 @@ impl Peer {
     }
 
     /// Notes changes of connections, and does what is due.
-    pub(super) fn look(&mut self, topics: &BTreeSet<Topic>, now: Instant, mut tell: impl FnMut(Change)) {
-        self.take_news(topics, now, &mut tell);
+    pub(super) fn look(&mut self, topics: &BTreeSet<Topic>, now: Instant, events: &mut Events) {
+        self.take_news(topics, now, events);
         if !self.is_draining && self.connection.is_due(now) && !self.has_unread() {
             if let Some(e) = self.connection.tend(now) {
-                tell(Change::Failed(e));
+                events.push(&self.address, AddressEvent::Failed(e));
             }
             // libzmq signals only to a reader that has read until nothing was left.
-            self.take_news(topics, now, &mut tell);
+            self.take_news(topics, now, events);
         }
         if self.connection.is_standing() && !self.is_ready {
-            self.make_ready(topics, &mut tell);
+            self.make_ready(topics, events);
             if !self.is_counted() && !self.is_multicast() {
-                tell(Change::Connected);
+                events.push(&self.address, AddressEvent::Connected);
             }
         }
     }
@@ -123,12 +120,12 @@ impl Peer {
     }
 
     /// Called for a message without a greeting: this peer sends none.
-    pub(super) fn hear(&mut self, topics: &BTreeSet<Topic>, mut tell: impl FnMut(Change)) {
+    pub(super) fn hear(&mut self, topics: &BTreeSet<Topic>, events: &mut Events) {
         let now = Instant::now();
-        self.take_news(topics, now, &mut tell);
+        self.take_news(topics, now, events);
         if self.connection.heard(now) {
             self.connections = 1;
-            tell(Change::Connected);
+            events.push(&self.address, AddressEvent::Connected);
         }
     }
 
@@ -137,18 +134,18 @@ impl Peer {
         self.connection.is_unheard()
     }
 
-    fn take_news(&mut self, topics: &BTreeSet<Topic>, now: Instant, tell: &mut dyn FnMut(Change)) {
+    fn take_news(&mut self, topics: &BTreeSet<Topic>, now: Instant, events: &mut Events) {
         while let Some(news) = self.connection.news(now) {
             match news {
-                News::Opened(_) if self.connection.connects() => self.make_ready(topics, tell),
+                News::Opened(_) if self.connection.connects() => self.make_ready(topics, events),
                 News::Opened(_) => {}
                 News::Greeted if self.is_counted() => {
                     self.connections += 1;
-                    tell(Change::Connected);
+                    events.push(&self.address, AddressEvent::Connected);
                 }
                 News::Closed(fd, greeted) if self.is_counted() && self.was_last(fd, greeted) => {
                     self.is_draining = true;
-                    tell(Change::Lost);
+                    events.push(&self.address, AddressEvent::Disconnected(self.receive_hwm));
                 }
                 News::Greeted | News::Closed(..) => {}
             }
@@ -178,7 +175,7 @@ impl Peer {
     }
 
     /// Subscribes the present socket to all topics, and then to the probe.
-    fn make_ready(&mut self, topics: &BTreeSet<Topic>, tell: &mut dyn FnMut(Change)) {
+    fn make_ready(&mut self, topics: &BTreeSet<Topic>, events: &mut Events) {
         self.is_ready = true;
         let socket = self.connection.line().map(Line::socket);
         let Some(socket) = socket.filter(|_| self.kind.socket == zmq::SUB) else {
@@ -193,7 +190,7 @@ impl Peer {
         // end is tablecast's.
         let mut all = topics.iter().rev().chain(&answers);
         if let Err(e) = all.try_for_each(|topic| subscribe(socket, topic)) {
-            tell(Change::Failed(e));
+            events.push(&self.address, AddressEvent::Failed(e));
         }
     }
 

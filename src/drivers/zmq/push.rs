@@ -130,16 +130,18 @@ impl Outbound for PushOutbound {
                     return Err(denied);
                 }
                 let connection = &opened.connection;
-                let context = match () {
-                    () if connection.is_greeted() => format!(
+                let context = if connection.is_greeted() {
+                    format!(
                         "the publisher service at {endpoint} takes no more messages: it waits for its network, is stopped, \
                          or is too slow"
-                    ),
-                    () if connection.is_unheard() => format!(
+                    )
+                } else if connection.is_unheard() {
+                    format!(
                         "the process at {endpoint} accepts connections and takes no messages: is it a publisher service, and \
                          does it wait for its network?"
-                    ),
-                    () => format!("no process takes messages at {endpoint}: is the publisher service running?"),
+                    )
+                } else {
+                    format!("no process takes messages at {endpoint}: is the publisher service running?")
                 };
                 let error = Error::new(ErrorKind::Timeout, context);
                 return Err(match connection.trouble() {

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::{DOUBLINGS, InFlight, Phase, Step, Try};
+use super::event::{Phase, Try, doubled};
+use super::{InFlight, Step};
 use crate::clock::after;
-use crate::listener::envelope::Question;
+use crate::listener::messages::Question;
 use crate::update::Name;
 
 /// How long confirmations wait for others, so that one message and one step of the store serve many.
@@ -51,24 +52,18 @@ impl InFlight {
                 let open = event.tries.iter().filter(|(_, tried)| !tried.is_over);
                 let open: Vec<Name> = open.map(|(name, _)| name.clone()).collect();
                 event.asked += 1;
-                let doublings = event.asked;
+                let patience = doubled(self.ack_timeout, event.asked);
                 open.iter().for_each(|listener| self.ask(number, listener, true));
-                self.set_due(
-                    number,
-                    Some(after(now, self.ack_timeout.saturating_mul(1 << doublings))),
-                );
+                self.set_due(number, Some(after(now, patience)));
             }
             Phase::Sent(name) | Phase::Held(name) | Phase::Taken(name)
                 if event.unanswered < PATIENCE && self.peers.is_present(&name) =>
             {
                 event.unanswered += 1;
                 event.asked += 1;
-                let doublings = (event.asked - 1).min(DOUBLINGS);
+                let patience = doubled(self.ack_timeout, event.asked - 1);
                 self.ask(number, &name, false);
-                self.set_due(
-                    number,
-                    Some(after(now, self.ack_timeout.saturating_mul(1 << doublings))),
-                );
+                self.set_due(number, Some(after(now, patience)));
             }
             Phase::Sent(_) | Phase::Held(_) | Phase::Taken(_) | Phase::Back => self.send(number, now),
             Phase::Waiting => {}

@@ -6,19 +6,19 @@ use crate::update::Action;
 const ACK: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-struct Desk {
+struct Rig {
     in_flight: InFlight,
     start: Instant,
 }
 
-impl Desk {
-    fn new(window: usize, listeners: &[&str]) -> Desk {
-        let mut desk = Desk {
+impl Rig {
+    fn new(window: usize, listeners: &[&str]) -> Rig {
+        let mut rig = Rig {
             in_flight: InFlight::new(ACK, window, TIMEOUT),
             start: Instant::now(),
         };
-        desk.present(0, listeners);
-        desk
+        rig.present(0, listeners);
+        rig
     }
 
     fn at(&self, millis: u64) -> Instant {
@@ -51,13 +51,13 @@ impl Desk {
             state,
             owner,
         }];
-        let said = Answers {
+        let answers = Answers {
             listener: listener.into(),
             waiting: 0,
             leaving,
             about,
         };
-        self.in_flight.answered(said, self.at(millis));
+        self.in_flight.answered(answers, self.at(millis));
         self.tick(millis);
     }
 
@@ -124,282 +124,282 @@ fn other(name: &str) -> &'static str {
 
 #[test]
 fn an_event_is_sent_acknowledged_and_confirmed() {
-    let mut desk = Desk::new(9, &["a"]);
-    desk.add(0, 1, "k");
-    assert_eq!(desk.sent(1, 1), "a");
-    assert_eq!(desk.in_flight.low(), 1);
-    desk.done(30, 1, "a", 1);
-    desk.processed(30);
-    assert_eq!(desk.in_flight.low(), 2);
-    desk.tick(129);
-    desk.idle();
-    desk.tick(130);
-    desk.confirmed("a", &[1]);
-    assert_eq!(desk.in_flight.due(), None);
+    let mut rig = Rig::new(9, &["a"]);
+    rig.add(0, 1, "k");
+    assert_eq!(rig.sent(1, 1), "a");
+    assert_eq!(rig.in_flight.low(), 1);
+    rig.done(30, 1, "a", 1);
+    rig.processed(30);
+    assert_eq!(rig.in_flight.low(), 2);
+    rig.tick(129);
+    rig.idle();
+    rig.tick(130);
+    rig.confirmed("a", &[1]);
+    assert_eq!(rig.in_flight.due(), None);
 }
 
 #[test]
 fn without_an_answer_it_is_asked_and_then_another_is_chosen() {
-    let mut desk = Desk::new(9, &["a", "b"]);
-    desk.add(0, 1, "k");
-    let first = desk.sent(1, 1);
-    desk.tick(999);
-    desk.idle();
-    desk.tick(1000);
-    desk.asked(&first, (1, 2, false));
-    desk.tick(2000);
-    desk.asked(&first, (1, 3, false));
-    desk.tick(4000);
-    desk.asked(&first, (1, 4, false));
-    desk.tick(7999);
-    desk.idle();
-    desk.tick(8000);
-    assert_eq!(desk.sent(1, 5), other(&first));
+    let mut rig = Rig::new(9, &["a", "b"]);
+    rig.add(0, 1, "k");
+    let first = rig.sent(1, 1);
+    rig.tick(999);
+    rig.idle();
+    rig.tick(1000);
+    rig.asked(&first, (1, 2, false));
+    rig.tick(2000);
+    rig.asked(&first, (1, 3, false));
+    rig.tick(4000);
+    rig.asked(&first, (1, 4, false));
+    rig.tick(7999);
+    rig.idle();
+    rig.tick(8000);
+    assert_eq!(rig.sent(1, 5), other(&first));
     // Now the first question comes after twice the time.
-    desk.tick(9999);
-    desk.idle();
-    desk.tick(10_000);
-    desk.asked(other(&first), (1, 6, false));
+    rig.tick(9999);
+    rig.idle();
+    rig.tick(10_000);
+    rig.asked(other(&first), (1, 6, false));
 }
 
 #[test]
 fn one_that_has_it_is_not_sent_it_again_but_asked_ever_more_rarely() {
-    let mut desk = Desk::new(9, &["a", "b"]);
-    desk.add(0, 1, "k");
-    let first = desk.sent(1, 1);
-    desk.say(5, 1, &first, 1, EventState::Held, None);
+    let mut rig = Rig::new(9, &["a", "b"]);
+    rig.add(0, 1, "k");
+    let first = rig.sent(1, 1);
+    rig.say(5, 1, &first, 1, EventState::Held, None);
     let (mut now, mut attempt) = (5, 1);
     for seconds in [1, 2, 4, 8, 16, 16, 16] {
         now += seconds * 1000;
-        desk.tick(now - 1);
-        desk.idle();
-        desk.tick(now);
+        rig.tick(now - 1);
+        rig.idle();
+        rig.tick(now);
         attempt += 1;
-        desk.asked(&first, (1, attempt, false));
-        desk.say(now, 1, &first, attempt, EventState::Held, None);
+        rig.asked(&first, (1, attempt, false));
+        rig.say(now, 1, &first, attempt, EventState::Held, None);
     }
     // The listener has lost it after all.
-    desk.say(now + 1, 1, &first, attempt, EventState::Unknown, None);
-    assert_eq!(desk.sent(1, attempt + 1), other(&first));
+    rig.say(now + 1, 1, &first, attempt, EventState::Unknown, None);
+    assert_eq!(rig.sent(1, attempt + 1), other(&first));
 }
 
 #[test]
 fn what_was_lost_is_sent_again_when_the_answer_says_so() {
-    let mut desk = Desk::new(9, &["a"]);
-    desk.add(0, 1, "k");
-    desk.sent(1, 1);
-    desk.tick(1000);
-    desk.asked("a", (1, 2, false));
-    desk.say(1001, 1, "a", 2, EventState::Unknown, None);
-    assert_eq!(desk.sent(1, 3), "a");
+    let mut rig = Rig::new(9, &["a"]);
+    rig.add(0, 1, "k");
+    rig.sent(1, 1);
+    rig.tick(1000);
+    rig.asked("a", (1, 2, false));
+    rig.say(1001, 1, "a", 2, EventState::Unknown, None);
+    assert_eq!(rig.sent(1, 3), "a");
     // An answer to an earlier try proves nothing about this one.
-    desk.say(1002, 1, "a", 2, EventState::Unknown, None);
-    desk.idle();
+    rig.say(1002, 1, "a", 2, EventState::Unknown, None);
+    rig.idle();
 }
 
 #[test]
 fn a_copy_that_is_not_answered_for_keeps_the_claim() {
-    let mut desk = Desk::new(9, &["a", "b"]);
-    desk.add(0, 1, "k");
-    let first = desk.sent(1, 1);
-    desk.give_up();
+    let mut rig = Rig::new(9, &["a", "b"]);
+    rig.add(0, 1, "k");
+    let first = rig.sent(1, 1);
+    rig.give_up();
     let second = other(&first);
-    desk.done(8100, 1, second, 5);
-    desk.processed(8100);
+    rig.done(8100, 1, second, 5);
+    rig.processed(8100);
     // The first may still have its copy: it is asked, and not sent the event again.
-    desk.tick(9100);
-    desk.asked(&first, (1, 6, true));
+    rig.tick(9100);
+    rig.asked(&first, (1, 6, true));
     // Neither an answer to an earlier question is enough, nor that it has the event.
-    desk.say(9200, 1, &first, 4, EventState::Taken, Some(second));
-    desk.say(9200, 1, &first, 6, EventState::Held, None);
-    desk.tick(9400);
-    desk.idle();
-    desk.say(9500, 1, &first, 6, EventState::Unknown, None);
-    desk.tick(9600);
-    desk.confirmed(second, &[1]);
+    rig.say(9200, 1, &first, 4, EventState::Taken, Some(second));
+    rig.say(9200, 1, &first, 6, EventState::Held, None);
+    rig.tick(9400);
+    rig.idle();
+    rig.say(9500, 1, &first, 6, EventState::Unknown, None);
+    rig.tick(9600);
+    rig.confirmed(second, &[1]);
 }
 
 #[test]
 fn who_is_never_heard_of_again_leaves_the_claim_to_time() {
-    let mut desk = Desk::new(9, &["a", "b"]);
-    desk.add(0, 1, "k");
-    let first = desk.sent(1, 1);
-    desk.give_up();
-    desk.done(8000, 1, other(&first), 5);
-    desk.processed(8000);
+    let mut rig = Rig::new(9, &["a", "b"]);
+    rig.add(0, 1, "k");
+    let first = rig.sent(1, 1);
+    rig.give_up();
+    rig.done(8000, 1, other(&first), 5);
+    rig.processed(8000);
     for (attempt, at) in (6..).zip([9000, 11_000, 15_000]) {
-        desk.tick(at);
-        desk.asked(&first, (1, attempt, true));
+        rig.tick(at);
+        rig.asked(&first, (1, attempt, true));
     }
-    desk.tick(23_000);
-    desk.idle();
-    assert_eq!(desk.in_flight.due(), None);
+    rig.tick(23_000);
+    rig.idle();
+    assert_eq!(rig.in_flight.due(), None);
 }
 
 #[test]
 fn who_is_gone_has_no_copy_and_what_it_had_goes_to_another_at_once() {
     for (number, state) in [(1, None), (2, Some(EventState::Held))] {
-        let mut desk = Desk::new(9, &["a", "b"]);
-        desk.add(0, number, "k");
-        let first = desk.sent(number, 1);
+        let mut rig = Rig::new(9, &["a", "b"]);
+        rig.add(0, number, "k");
+        let first = rig.sent(number, 1);
         let second = other(&first);
         if let Some(state) = state {
-            desk.say(5, number, &first, 1, state, None);
+            rig.say(5, number, &first, 1, state, None);
         }
-        desk.present(10, &[second]);
-        assert_eq!(desk.sent(number, 2), second);
-        desk.done(20, number, second, 2);
-        desk.processed(20);
-        desk.tick(200);
-        desk.confirmed(second, &[number]);
+        rig.present(10, &[second]);
+        assert_eq!(rig.sent(number, 2), second);
+        rig.done(20, number, second, 2);
+        rig.processed(20);
+        rig.tick(200);
+        rig.confirmed(second, &[number]);
     }
 }
 
 #[test]
 fn what_was_confirmed_to_one_that_is_gone_is_confirmed_to_another() {
-    let mut desk = Desk::new(9, &["a"]);
+    let mut rig = Rig::new(9, &["a"]);
     for (at, number) in [(0, 1), (30_000, 2)] {
-        desk.add(at, number, "k");
-        desk.sent(number, 1);
-        desk.done(at, number, "a", 1);
-        desk.processed(0);
-        desk.tick(at + 100);
-        desk.confirmed("a", &[number]);
+        rig.add(at, number, "k");
+        rig.sent(number, 1);
+        rig.done(at, number, "a", 1);
+        rig.processed(0);
+        rig.tick(at + 100);
+        rig.confirmed("a", &[number]);
     }
     // The first confirmation is so old that the listener has received it; otherwise its end would have been noticed
     // before.
-    desk.present(31_000, &["b"]);
-    desk.tick(31_100);
-    desk.confirmed("b", &[2]);
-    desk.present(32_000, &["b", "c"]);
-    assert_eq!(desk.in_flight.due(), None);
+    rig.present(31_000, &["b"]);
+    rig.tick(31_100);
+    rig.confirmed("b", &[2]);
+    rig.present(32_000, &["b", "c"]);
+    assert_eq!(rig.in_flight.due(), None);
 }
 
 #[test]
 fn the_owner_of_what_is_claimed_is_asked_and_others_whether_it_is_there() {
-    let mut desk = Desk::new(9, &["a", "b"]);
-    desk.add(0, 1, "k");
-    let owner = desk.sent(1, 1);
-    desk.give_up();
+    let mut rig = Rig::new(9, &["a", "b"]);
+    rig.add(0, 1, "k");
+    let owner = rig.sent(1, 1);
+    rig.give_up();
     let second = other(&owner);
-    desk.say(8001, 1, second, 5, EventState::Taken, Some(&owner));
-    desk.idle();
-    desk.tick(10_001);
-    desk.asked(&owner, (1, 6, false));
+    rig.say(8001, 1, second, 5, EventState::Taken, Some(&owner));
+    rig.idle();
+    rig.tick(10_001);
+    rig.asked(&owner, (1, 6, false));
     // It has the claim and does not know it: only this listener can process the event.
-    desk.say(10_002, 1, &owner, 6, EventState::Unknown, None);
-    assert_eq!(desk.sent(1, 7), owner);
-    desk.say(10_003, 1, second, 5, EventState::Taken, Some(&owner));
+    rig.say(10_002, 1, &owner, 6, EventState::Unknown, None);
+    assert_eq!(rig.sent(1, 7), owner);
+    rig.say(10_003, 1, second, 5, EventState::Taken, Some(&owner));
     // It is gone.
-    desk.present(10_004, &[second]);
-    assert_eq!(desk.sent(1, 8), second);
-    desk.done(10_005, 1, second, 8);
-    desk.processed(10_005);
-    desk.tick(10_105);
-    desk.confirmed(second, &[1]);
+    rig.present(10_004, &[second]);
+    assert_eq!(rig.sent(1, 8), second);
+    rig.done(10_005, 1, second, 8);
+    rig.processed(10_005);
+    rig.tick(10_105);
+    rig.confirmed(second, &[1]);
 }
 
 #[test]
 fn what_is_sent_back_goes_to_another_at_once_and_nothing_follows() {
-    let mut desk = Desk::new(9, &["a", "b"]);
-    desk.add(0, 1, "k");
-    let first = desk.sent(1, 1);
+    let mut rig = Rig::new(9, &["a", "b"]);
+    rig.add(0, 1, "k");
+    let first = rig.sent(1, 1);
     let second = other(&first);
-    desk.say(5, 1, &first, 1, EventState::Back, None);
-    assert_eq!(desk.sent(1, 2), second);
+    rig.say(5, 1, &first, 1, EventState::Back, None);
+    assert_eq!(rig.sent(1, 2), second);
     for number in 2..20 {
-        desk.add(6, number, &number.to_string());
-        desk.done(7, number, second, 1);
+        rig.add(6, number, &number.to_string());
+        rig.done(7, number, second, 1);
     }
     let to_first = |step: &Step| matches!(step, Step::Send { listener, .. } if *listener == *first);
-    assert!(!desk.in_flight.steps().iter().any(to_first));
+    assert!(!rig.in_flight.steps().iter().any(to_first));
     // It is the only one still registered.
-    desk.present(8, &[&first]);
-    assert_eq!(desk.in_flight.steps(), [Step::Nobody]);
-    desk.present(9, &[]);
-    desk.present(10, &["c"]);
-    assert_eq!(desk.sent(1, 3), "c");
+    rig.present(8, &[&first]);
+    assert_eq!(rig.in_flight.steps(), [Step::NoListener]);
+    rig.present(9, &[]);
+    rig.present(10, &["c"]);
+    assert_eq!(rig.sent(1, 3), "c");
 }
 
 #[test]
 fn what_cannot_be_claimed_goes_to_another_after_a_while() {
-    let mut desk = Desk::new(9, &["a", "b"]);
-    desk.add(0, 1, "k");
-    let first = desk.sent(1, 1);
+    let mut rig = Rig::new(9, &["a", "b"]);
+    rig.add(0, 1, "k");
+    let first = rig.sent(1, 1);
     let about = vec![Answer {
         number: 1,
         attempt: 1,
         state: EventState::Back,
         owner: None,
     }];
-    let said = Answers {
+    let answers = Answers {
         listener: first.as_str().into(),
         waiting: 0,
         leaving: false,
         about,
     };
-    desk.in_flight.answered(said, desk.at(5));
-    desk.tick(1004);
-    desk.idle();
-    desk.tick(1005);
-    assert_eq!(desk.sent(1, 2), other(&first));
+    rig.in_flight.answered(answers, rig.at(5));
+    rig.tick(1004);
+    rig.idle();
+    rig.tick(1005);
+    assert_eq!(rig.sent(1, 2), other(&first));
 }
 
 #[test]
 fn updates_of_a_row_go_one_after_the_other() {
-    let mut desk = Desk::new(9, &["a"]);
+    let mut rig = Rig::new(9, &["a"]);
     for number in 1..=3 {
-        desk.add(0, number, "k");
+        rig.add(0, number, "k");
     }
-    desk.add(0, 4, "other");
-    let steps = desk.in_flight.steps();
+    rig.add(0, 4, "other");
+    let steps = rig.in_flight.steps();
     assert!(matches!(
         steps[..],
         [Step::Send { number: 1, .. }, Step::Send { number: 4, .. }]
     ));
-    desk.done(1, 1, "a", 1);
-    assert!(matches!(desk.in_flight.steps()[..], [_, Step::Send { number: 2, .. }]));
-    desk.done(2, 2, "a", 1);
-    assert!(matches!(desk.in_flight.steps()[..], [_, Step::Send { number: 3, .. }]));
-    desk.done(3, 3, "a", 1);
-    desk.processed(3);
-    desk.add(4, 5, "k");
-    assert_eq!(desk.sent(5, 1), "a");
-    let pending = desk.in_flight.into_pending().into_iter();
+    rig.done(1, 1, "a", 1);
+    assert!(matches!(rig.in_flight.steps()[..], [_, Step::Send { number: 2, .. }]));
+    rig.done(2, 2, "a", 1);
+    assert!(matches!(rig.in_flight.steps()[..], [_, Step::Send { number: 3, .. }]));
+    rig.done(3, 3, "a", 1);
+    rig.processed(3);
+    rig.add(4, 5, "k");
+    assert_eq!(rig.sent(5, 1), "a");
+    let pending = rig.in_flight.into_pending().into_iter();
     assert_eq!(pending.map(|update| update.key).collect::<Vec<_>>(), ["other", "k"]);
 }
 
 #[test]
 fn without_listeners_everything_waits_and_it_is_said_once() {
-    let mut desk = Desk::new(9, &[]);
-    desk.add(0, 1, "k");
-    desk.add(0, 2, "l");
-    assert_eq!(desk.in_flight.steps(), [Step::Nobody]);
-    desk.present(5, &["a"]);
-    assert_eq!(desk.in_flight.steps().len(), 2);
-    desk.present(6, &[]);
-    assert_eq!(desk.in_flight.steps(), [Step::Nobody]);
-    desk.tick(10_000);
-    desk.idle();
+    let mut rig = Rig::new(9, &[]);
+    rig.add(0, 1, "k");
+    rig.add(0, 2, "l");
+    assert_eq!(rig.in_flight.steps(), [Step::NoListener]);
+    rig.present(5, &["a"]);
+    assert_eq!(rig.in_flight.steps().len(), 2);
+    rig.present(6, &[]);
+    assert_eq!(rig.in_flight.steps(), [Step::NoListener]);
+    rig.tick(10_000);
+    rig.idle();
     // A late answer still counts.
-    desk.done(10_001, 1, "a", 1);
-    desk.processed(10_001);
-    desk.present(10_002, &["b"]);
-    let steps = desk.in_flight.steps();
+    rig.done(10_001, 1, "a", 1);
+    rig.processed(10_001);
+    rig.present(10_002, &["b"]);
+    let steps = rig.in_flight.steps();
     assert!(matches!(steps[..], [Step::Send { number: 2, .. }]), "{steps:?}");
-    desk.tick(10_200);
-    desk.confirmed("b", &[1]);
+    rig.tick(10_200);
+    rig.confirmed("b", &[1]);
 }
 
 #[test]
 fn no_more_are_on_their_way_than_the_window() {
-    let mut desk = Desk::new(2, &["a"]);
+    let mut rig = Rig::new(2, &["a"]);
     for number in 1..=4 {
-        desk.add(0, number, &number.to_string());
+        rig.add(0, number, &number.to_string());
     }
-    assert_eq!(desk.in_flight.steps().len(), 2);
-    desk.done(1, 2, "a", 1);
-    let steps = desk.in_flight.steps();
+    assert_eq!(rig.in_flight.steps().len(), 2);
+    rig.done(1, 2, "a", 1);
+    let steps = rig.in_flight.steps();
     assert!(
         matches!(steps[..], [Step::Processed { .. }, Step::Send { number: 3, .. }]),
         "{steps:?}"
@@ -408,29 +408,29 @@ fn no_more_are_on_their_way_than_the_window() {
 
 #[test]
 fn while_all_listeners_are_busy_a_few_updates_make_one_message() {
-    let mut desk = Desk::new(256, &["a", "b"]);
-    let busy = |desk: &mut Desk, millis, listener: &str, waiting| {
+    let mut rig = Rig::new(256, &["a", "b"]);
+    let busy = |rig: &mut Rig, millis, listener: &str, waiting| {
         let (listener, leaving, about) = (listener.into(), false, Vec::new());
-        let said = Answers {
+        let answers = Answers {
             listener,
             waiting,
             leaving,
             about,
         };
-        desk.in_flight.answered(said, desk.at(millis));
-        desk.tick(millis);
+        rig.in_flight.answered(answers, rig.at(millis));
+        rig.tick(millis);
     };
-    busy(&mut desk, 0, "a", 1000);
+    busy(&mut rig, 0, "a", 1000);
     // One of them has nothing to do.
-    (1..=3).for_each(|number| desk.add(0, number, &number.to_string()));
-    assert_eq!(desk.in_flight.steps().len(), 3);
-    busy(&mut desk, 5, "b", 1000);
-    (4..=6).for_each(|number| desk.add(10, number, &number.to_string()));
-    assert!(desk.in_flight.steps().is_empty());
-    assert_eq!(desk.in_flight.due(), Some(desk.at(110)));
-    desk.tick(109);
-    assert!(desk.in_flight.steps().is_empty());
-    desk.tick(110);
+    (1..=3).for_each(|number| rig.add(0, number, &number.to_string()));
+    assert_eq!(rig.in_flight.steps().len(), 3);
+    busy(&mut rig, 5, "b", 1000);
+    (4..=6).for_each(|number| rig.add(10, number, &number.to_string()));
+    assert!(rig.in_flight.steps().is_empty());
+    assert_eq!(rig.in_flight.due(), Some(rig.at(110)));
+    rig.tick(109);
+    assert!(rig.in_flight.steps().is_empty());
+    rig.tick(110);
     let to = |steps: Vec<Step>| -> Vec<Name> {
         let to = steps.into_iter().map(|step| match step {
             Step::Send { listener, .. } => listener,
@@ -438,19 +438,19 @@ fn while_all_listeners_are_busy_a_few_updates_make_one_message() {
         });
         to.collect()
     };
-    let gathered = to(desk.in_flight.steps());
+    let gathered = to(rig.in_flight.steps());
     assert!(gathered.len() == 3 && gathered.iter().all(|name| *name == gathered[0]));
     // As many as a hand go at once, and two hands go to different listeners.
     let mut hand = |first: u64| {
-        (first..first + HAND as u64).for_each(|number| desk.add(120, number, &number.to_string()));
-        let hand = to(desk.in_flight.steps());
+        (first..first + HAND as u64).for_each(|number| rig.add(120, number, &number.to_string()));
+        let hand = to(rig.in_flight.steps());
         assert!(hand.len() == HAND && hand.iter().all(|name| *name == hand[0]));
         hand[0].clone()
     };
     assert_ne!(hand(7), hand(7 + HAND as u64));
     // With no event under way, an event is sent at once.
-    let mut desk = Desk::new(256, &["a"]);
-    busy(&mut desk, 0, "a", 1000);
-    desk.add(1, 1, "k");
-    assert_eq!(desk.sent(1, 1), "a");
+    let mut rig = Rig::new(256, &["a"]);
+    busy(&mut rig, 0, "a", 1000);
+    rig.add(1, 1, "k");
+    assert_eq!(rig.sent(1, 1), "a");
 }

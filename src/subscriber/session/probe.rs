@@ -65,14 +65,14 @@ impl Probe {
             return None;
         }
         let late = now.saturating_duration_since(self.again_at);
-        let wait = match () {
+        let wait = if late > self.patience / 2 {
             // This process was stopped, or had no processor, and could not read in that time.
-            () if late > self.patience / 2 => {
-                self.postponed = self.postponed.map(|at| after(at, late));
-                self.patience / 2
-            }
-            () if drained < self.again_at => SOON,
-            () => return Some((self.generation, self.longer())),
+            self.postponed = self.postponed.map(|at| after(at, late));
+            self.patience / 2
+        } else if drained < self.again_at {
+            SOON
+        } else {
+            return Some((self.generation, self.longer()));
         };
         if now >= after(*self.postponed.get_or_insert(now), self.patience * 2) {
             return Some((self.generation, self.longer()));
@@ -100,12 +100,15 @@ impl Probe {
         let Some(at) = self.passed_by.filter(|at| *at <= now) else {
             return false;
         };
-        let wait = match now.saturating_duration_since(at) {
-            _ if self.is_passed_again => return true,
+        let wait = if self.is_passed_again {
+            return true;
+        } else if now.saturating_duration_since(at) > margin {
             // This process was stopped, or had no processor.
-            late if late > margin => margin,
-            _ if drained < at => SOON,
-            _ => return true,
+            margin
+        } else if drained < at {
+            SOON
+        } else {
+            return true;
         };
         self.passed_by = Some(after(now, wait));
         false

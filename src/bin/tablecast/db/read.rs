@@ -10,7 +10,7 @@ use tablecast::{Config, Error, ErrorKind, Result, Topic};
 use super::subject::{RowArgs, about, named_row, open_store, table_name};
 use crate::line::version_text;
 use crate::terminal::{Columns, FormatArgs, Kind};
-use crate::{output, signal};
+use crate::{output, signal, work};
 
 /// Prints one row.
 pub(super) fn get(config: &Config, args: &RowArgs) -> Result<()> {
@@ -123,14 +123,10 @@ fn print_columns(
         }
         out.flush().map_err(output::failed)?;
         if signal.try_recv().is_ok() {
-            return Err(interrupted());
+            return Err(work::interrupted_before("the last row"));
         }
     }
     Ok(!is_first)
-}
-
-fn interrupted() -> Error {
-    Error::new(ErrorKind::Stopped, "a signal came before the last row")
 }
 
 /// Prints a line for each item as it comes, until a signal; true if there was one.
@@ -144,7 +140,7 @@ fn print_all<T>(
     let mut has_printed = false;
     let printed = items.try_for_each(|item| {
         if signal.try_recv().is_ok() {
-            return Err(interrupted());
+            return Err(work::interrupted_before("the last row"));
         }
         has_printed = true;
         writeln!(out, "{}", line(&item.map_err(&named)?)?).map_err(output::failed)

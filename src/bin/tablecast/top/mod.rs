@@ -13,12 +13,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crossbeam_channel::{Receiver, after, select, tick};
 use nix::sys::signal::Signal;
 use serde::Serialize;
-use tablecast::{Config, Error, ErrorKind, Node, Result};
+use tablecast::{Config, Node, Result};
 
 use crate::held_log::Hold;
 use crate::metrics::MetricsArgs;
 use crate::terminal::{Columns, FormatArgs};
-use crate::{args, output, signal, terminal};
+use crate::{args, output, signal, terminal, work};
 use row::Row;
 use screen::Screen;
 use sources::Sources;
@@ -80,7 +80,7 @@ pub(crate) fn run(mut config: Config, args: &Args) -> Result<()> {
 /// Prints looks one after the other.
 fn print(mut sources: Sources, args: &Args, interval: Duration, signal: &Receiver<()>) -> Result<()> {
     let ended = || match args.once {
-        true => Err(Error::new(ErrorKind::Stopped, "a signal came before the look")),
+        true => Err(work::interrupted_before("the look")),
         false => Ok(()),
     };
     let start = Instant::now();

@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, select};
 use tablecast::{Error, ErrorKind, Result};
 use tempfile::TempDir;
 
+use crate::work::interrupted;
 use process::Heard;
 pub(crate) use process::{Process, Who};
 pub(crate) use redis::{RedisArgs, run as run_redis};
@@ -130,10 +131,6 @@ pub(crate) fn unexpected(who: Who, report: &impl std::fmt::Debug) -> Error {
 
 pub(crate) fn late(what: &str) -> Error {
     Error::new(ErrorKind::Timeout, what)
-}
-
-fn interrupted() -> Error {
-    Error::new(ErrorKind::Stopped, "interrupted")
 }
 
 /// A private folder with a path short enough for a socket in it.

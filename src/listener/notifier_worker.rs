@@ -6,25 +6,25 @@ use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
-use super::envelope::{self, Answers, EventId};
 use super::in_flight::{InFlight, Step};
+use super::messages::{self, Answers, EventId};
+use super::notifier_shared::{NotifierShared, no_listener};
 use super::peers::Standing;
-use super::tally::{Tally, nobody};
 use crate::error::{Error, ErrorKind, Result, report};
 use crate::update::{DbUpdate, Name, Topic};
 
-/// Commands to a notifier's courier.
+/// Commands to a notifier's worker.
 pub(super) enum Command {
     Notify(u64, DbUpdate),
     Answers(Answers),
     Listeners(BTreeMap<Name, Standing>),
-    /// Ends the courier, and returns the updates that were never acknowledged.
+    /// Ends the worker, and returns the updates that were never acknowledged.
     Stop(Sender<Vec<DbUpdate>>),
 }
 
-pub(super) struct Courier {
+pub(super) struct NotifierWorker {
     in_flight: InFlight,
-    tally: Arc<Tally>,
+    shared: Arc<NotifierShared>,
     topic: Topic,
     /// The last send failed.
     is_failing: bool,
@@ -34,12 +34,12 @@ pub(super) struct Courier {
 const BUNDLE: usize = 64;
 const NUMBERS: usize = 512;
 
-impl Courier {
-    pub(super) fn new(tally: &Arc<Tally>, topic: &Topic) -> Courier {
-        let options = &tally.options;
-        Courier {
+impl NotifierWorker {
+    pub(super) fn new(shared: &Arc<NotifierShared>, topic: &Topic) -> NotifierWorker {
+        let options = &shared.options;
+        NotifierWorker {
             in_flight: InFlight::new(options.ack_timeout, options.window, options.timeout),
-            tally: Arc::clone(tally),
+            shared: Arc::clone(shared),
             topic: topic.clone(),
             is_failing: false,
         }
@@ -50,7 +50,7 @@ impl Courier {
             Command::Notify(number, update) => self.in_flight.add(number, update, now),
             Command::Answers(answers) => self.in_flight.answered(answers, now),
             Command::Listeners(listeners) => self.in_flight.listeners(listeners, now),
-            // The office ends couriers, by `stop`.
+            // The thread ends workers, by `stop`.
             Command::Stop(_) => {}
         }
     }
@@ -59,21 +59,21 @@ impl Courier {
     pub(super) fn stop(mut self, pending: &Sender<Vec<DbUpdate>>) {
         if !self.is_failing {
             self.in_flight.confirm(Instant::now());
-            self.carry();
+            self.send_due();
         }
         if let Err(unread) = pending.send(self.in_flight.into_pending())
             && !unread.0.is_empty()
         {
             let context = format!("{} status updates were never acknowledged", unread.0.len());
             let error = Error::new(ErrorKind::Unconfirmed, context);
-            report!(&error, self.tally.options.hook.as_ref());
+            report!(&error, self.shared.options.hook.as_ref());
         }
     }
 
     /// Does all due work; returns true if a send blocked and failed.
     pub(super) fn act(&mut self, now: Instant) -> bool {
         self.in_flight.tick(now);
-        self.carry()
+        self.send_due()
     }
 
     /// The time of the next work, without further input.
@@ -81,13 +81,14 @@ impl Courier {
         self.in_flight.due()
     }
 
-    fn carry(&mut self) -> bool {
+    /// Carries out the actions; returns true if a send blocked and failed.
+    fn send_due(&mut self) -> bool {
         let mut by_listener: BTreeMap<Name, Vec<DbUpdate>> = BTreeMap::new();
         let low = self.in_flight.low();
         for step in self.in_flight.steps() {
             match step {
-                Step::Processed { failed, took } => self.tally.processed(failed, took),
-                Step::Nobody => report!(&nobody(), self.tally.options.hook.as_ref()),
+                Step::Processed { failed, took } => self.shared.processed(failed, took),
+                Step::NoListener => report!(&no_listener(), self.shared.options.hook.as_ref()),
                 Step::Send {
                     number,
                     attempt,
@@ -97,19 +98,19 @@ impl Courier {
                     let Some(update) = self.in_flight.update(number) else {
                         continue;
                     };
-                    self.tally.sent(again);
-                    let message = envelope::event(&self.id(number), attempt, low, update);
+                    self.shared.sent(again);
+                    let message = messages::event(&self.id(number), attempt, low, update);
                     self.put(&mut by_listener, listener, message);
                 }
                 Step::Ask { about, listener } => {
                     for about in about.chunks(NUMBERS) {
-                        let message = envelope::questions(&self.topic, low, about);
+                        let message = messages::questions(&self.topic, low, about);
                         self.put(&mut by_listener, listener.clone(), message);
                     }
                 }
                 Step::Confirm { numbers, listener } => {
                     for numbers in numbers.chunks(NUMBERS) {
-                        let message = envelope::confirmation(&self.topic, low, numbers);
+                        let message = messages::confirmation(&self.topic, low, numbers);
                         self.put(&mut by_listener, listener.clone(), message);
                     }
                 }
@@ -146,10 +147,10 @@ impl Courier {
     /// Sends messages as one, or one by one if they are too large together.
     fn send(&self, listener: &Name, messages: &[DbUpdate]) -> Result<()> {
         let topic = Topic::new(listener)?;
-        match self.tally.publisher.send_batch(&topic, messages) {
+        match self.shared.publisher.send_batch(&topic, messages) {
             Err(e) if is_refused(&e) && messages.len() > 1 => {
                 let mut singly = messages.chunks(1);
-                singly.try_for_each(|message| self.tally.publisher.send_batch(&topic, message))
+                singly.try_for_each(|message| self.shared.publisher.send_batch(&topic, message))
             }
             sent => sent,
         }
@@ -161,7 +162,7 @@ impl Courier {
         let Err(e) = sent else { return };
         if !was_failing {
             let error = e.context("a status update could not be sent; it will be sent again");
-            report!(&error, self.tally.options.hook.as_ref());
+            report!(&error, self.shared.options.hook.as_ref());
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Docket, Event, Phase};
-use crate::listener::envelope::EventState;
+use super::{Event, EventTable, Phase};
+use crate::listener::messages::EventState;
 use crate::listener::waiting::Waiting;
 use crate::update::Topic;
 
-impl Docket {
+impl EventTable {
     /// Begins a new run after one that was declared dead, which loses the events that it has not begun.
     pub(in crate::listener) fn begin_run(&mut self, run: Topic) {
         self.run = run;

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// The state of a notifier.
+/// See the [module](self).
 #[derive(Debug)]
-pub(super) struct Notifier {
+pub(super) struct KnownNotifier {
     /// Events below this are settled: any message with one is a stray copy.
     low: u64,
     /// The last try heard of for each event: an earlier one is a stray copy too.
@@ -24,9 +24,9 @@ pub(super) const RECEIPTS_APART: Duration = Duration::from_millis(200);
 const MAX_TRIES: usize = 1 << 19;
 const MIN_TRIES: usize = 64;
 
-impl Notifier {
-    pub(super) fn new(now: Instant) -> Notifier {
-        Notifier {
+impl KnownNotifier {
+    pub(super) fn new(now: Instant) -> KnownNotifier {
+        KnownNotifier {
             low: 0,
             tries: BTreeMap::new(),
             heard: now,
@@ -36,7 +36,7 @@ impl Notifier {
 
     /// Notes that it has sent a message: all below `low` is settled. Returns the events of which that is news. `all`
     /// counts the tries of all notifiers.
-    pub(super) fn hear(&mut self, low: u64, all: &mut usize, now: Instant) -> impl Iterator<Item = u64> + use<> {
+    pub(super) fn receive(&mut self, low: u64, all: &mut usize, now: Instant) -> impl Iterator<Item = u64> + use<> {
         self.heard = now;
         let mut settled = BTreeMap::new();
         if low > self.low {
@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn the_tries_of_all_notifiers_are_bounded() {
         let now = Instant::now();
-        let (mut one, mut other, mut all) = (Notifier::new(now), Notifier::new(now), 0);
+        let (mut one, mut other, mut all) = (KnownNotifier::new(now), KnownNotifier::new(now), 0);
         for number in 0..MAX_TRIES as u64 {
             assert!(one.is_new(number, 1, &mut all));
         }
@@ -94,7 +94,7 @@ mod tests {
         assert_eq!((one.tries.len(), other.tries.len(), all), (most, least, most + least));
         assert!(one.is_new(most as u64, 1, &mut all));
         assert_eq!((one.tries.len(), all), (most, most + least));
-        assert_eq!(one.hear(most as u64 - 10, &mut all, now).count(), most - 11);
+        assert_eq!(one.receive(most as u64 - 10, &mut all, now).count(), most - 11);
         assert_eq!((one.tries.len(), all), (11, 11 + least));
         assert!(!one.is_new(most as u64, 1, &mut all) && !one.is_new(0, 9, &mut all));
     }

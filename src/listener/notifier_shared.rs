@@ -1,4 +1,4 @@
-//! The state of a notifier that its handle and its courier share.
+//! The state of a notifier that its handle and its worker share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::error::{Error, ErrorKind};
 use crate::publisher::Publisher;
 use crate::registry::Member;
 
-pub(super) struct Tally {
+pub(super) struct NotifierShared {
     pub(super) publisher: Arc<Publisher>,
     pub(super) options: NotifierOptions,
     pub(super) state: Arc<Mutex<State>>,
@@ -30,9 +30,9 @@ pub(super) struct State {
     pub(super) stopped: bool,
 }
 
-impl Tally {
-    pub(super) fn new(publisher: &Arc<Publisher>, options: NotifierOptions) -> Arc<Tally> {
-        Arc::new(Tally {
+impl NotifierShared {
+    pub(super) fn new(publisher: &Arc<Publisher>, options: NotifierOptions) -> Arc<NotifierShared> {
+        Arc::new(NotifierShared {
             publisher: Arc::clone(publisher),
             options,
             state: Arc::default(),
@@ -60,6 +60,6 @@ impl Tally {
     }
 }
 
-pub(super) fn nobody() -> Error {
+pub(super) fn no_listener() -> Error {
     Error::new(ErrorKind::Unavailable, "no listener is alive to take status updates")
 }

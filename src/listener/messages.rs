@@ -42,22 +42,22 @@ impl EventId {
 
 /// A message to a listener.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Heard {
+pub(super) struct ListenerMessage {
     /// The topic on which it arrived.
     pub(super) on: Topic,
     pub(super) notifier: Topic,
     /// All events of the notifier below this are settled.
     pub(super) low: u64,
-    pub(super) what: What,
+    pub(super) body: Body,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum What {
+pub(super) enum Body {
     /// An event: its number, the number of the try, and the update.
     Event(u64, u32, Box<DbUpdate>),
-    Asked(Vec<Question>),
+    Questions(Vec<Question>),
     /// No listener can begin these events any more, so their claims can go.
-    Confirmed(Vec<u64>),
+    Confirmations(Vec<u64>),
 }
 
 /// A question about an event. When it arrives, so has everything sent before it: the listener refuses earlier tries
@@ -229,26 +229,26 @@ fn message(key: String, action: &'static str, value: &impl Serialize) -> Result<
 }
 
 /// Reads a message on a listener's topic.
-pub(super) fn heard(update: &DbUpdate) -> Result<Heard> {
-    let of_many = |low, what| {
+pub(super) fn parse_message(update: &DbUpdate) -> Result<ListenerMessage> {
+    let of_many = |low, body| {
         let malformed = |e| Error::new(ErrorKind::Malformed, "a message about status updates").with_source(e);
         let notifier = Topic::new(update.key.clone()).map_err(malformed)?;
         let on = update.topic.clone();
-        Ok(Heard {
+        Ok(ListenerMessage {
             on,
             notifier,
             low,
-            what,
+            body,
         })
     };
     match update.action.as_str() {
         "ask" => {
             let (low, about) = parse(update)?;
-            return of_many(low, What::Asked(about));
+            return of_many(low, Body::Questions(about));
         }
         "confirm" => {
             let (low, numbers) = parse(update)?;
-            return of_many(low, What::Confirmed(numbers));
+            return of_many(low, Body::Confirmations(numbers));
         }
         _ => {}
     }
@@ -266,16 +266,16 @@ pub(super) fn heard(update: &DbUpdate) -> Result<Heard> {
         after: None,
         origin: update.origin.clone(),
     };
-    Ok(Heard {
+    Ok(ListenerMessage {
         on: update.topic.clone(),
         notifier,
         low: enclosed.low,
-        what: What::Event(number, enclosed.attempt, Box::new(event)),
+        body: Body::Event(number, enclosed.attempt, Box::new(event)),
     })
 }
 
 /// Reads a message on a notifier's topic.
-pub(super) fn answered(update: &DbUpdate) -> Result<Answers> {
+pub(super) fn parse_answers(update: &DbUpdate) -> Result<Answers> {
     parse(update)
 }
 
@@ -295,18 +295,18 @@ mod tests {
         Topic::new("notifier/a/b/7").unwrap()
     }
 
-    fn expect(said: &DbUpdate, low: u64, what: What) {
-        let expected = Heard {
+    fn expect(message: &DbUpdate, low: u64, body: Body) {
+        let expected = ListenerMessage {
             on: Topic::ALL,
             notifier: notifier(),
             low,
-            what,
+            body,
         };
-        assert_eq!(heard(said).unwrap(), expected);
+        assert_eq!(parse_message(message).unwrap(), expected);
     }
 
     #[test]
-    fn what_is_said_is_heard() {
+    fn what_is_written_is_read() {
         let update = DbUpdate {
             version: Some(9),
             ..DbUpdate::new("lport", "a/b \u{1F600}", Action::Other("up".into()))
@@ -316,12 +316,12 @@ mod tests {
         };
         let (notifier, number) = (notifier(), 3);
         let id = EventId { notifier, number };
-        let said = event(&id, 4, 2, &update).unwrap();
-        expect(&said, 2, What::Event(3, 4, Box::new(update)));
+        let message = event(&id, 4, 2, &update).unwrap();
+        expect(&message, 2, Body::Event(3, 4, Box::new(update)));
         let about: Vec<Question> = [(3, 4, true), (8, 1, false)].map(Question::from).into();
-        expect(&questions(&id.notifier, 2, &about).unwrap(), 2, What::Asked(about));
-        let said = confirmation(&id.notifier, 5, &[3, 8]).unwrap();
-        expect(&said, 5, What::Confirmed(vec![3, 8]));
+        expect(&questions(&id.notifier, 2, &about).unwrap(), 2, Body::Questions(about));
+        let message = confirmation(&id.notifier, 5, &[3, 8]).unwrap();
+        expect(&message, 5, Body::Confirmations(vec![3, 8]));
         let answer = |state, owner| Answer {
             number: 3,
             attempt: 4,
@@ -329,13 +329,13 @@ mod tests {
             owner,
         };
         let taken = answer(EventState::Taken, Some("listener/y/1".into()));
-        let said = Answers {
+        let all = Answers {
             listener: "listener/x/1".into(),
             waiting: 7,
             leaving: true,
             about: vec![answer(EventState::Held, None), taken],
         };
-        assert_eq!(answered(&answers(&said, 1).unwrap()).unwrap(), said);
+        assert_eq!(parse_answers(&answers(&all, 1).unwrap()).unwrap(), all);
     }
 
     #[test]
@@ -353,8 +353,9 @@ mod tests {
                 Action::Other("confirm".into()),
             ] {
                 let update = DbUpdate::new(TABLE, key, action).value(value);
-                assert_eq!(heard(&update).unwrap_err().kind(), ErrorKind::Malformed, "{key}");
-                assert_eq!(answered(&update).unwrap_err().kind(), ErrorKind::Malformed, "{key}");
+                for e in [parse_message(&update).err(), parse_answers(&update).err()] {
+                    assert_eq!(e.map(|e| e.kind()), Some(ErrorKind::Malformed), "{key}");
+                }
             }
         }
     }

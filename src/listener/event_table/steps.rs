@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use super::{AHEAD, BUNDLE, Bundle, Docket, ENOUGH, Event, GATHER, Phase, REMOVAL, Turn};
+use super::{AHEAD, BUNDLE, Bundle, ENOUGH, Event, EventTable, GATHER, Phase, REMOVAL, Turn};
 use crate::error::{Error, Result};
 use crate::listener::claims::{Claim, Outcome, Step};
-use crate::listener::envelope::{EventId, EventState};
+use crate::listener::messages::{EventId, EventState};
 
-impl Docket {
+impl EventTable {
     /// True if there is a step to take.
     pub(in crate::listener) fn has_step(&self, now: Instant) -> bool {
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
@@ -102,7 +102,7 @@ impl Docket {
     }
 
     /// Takes the outcome of the step; returns the turns of the claimed events, and the errors.
-    pub(in crate::listener) fn took(&mut self, outcome: Result<Outcome>, now: Instant) -> (Vec<Turn>, Vec<Error>) {
+    pub(in crate::listener) fn end_step(&mut self, outcome: Result<Outcome>, now: Instant) -> (Vec<Turn>, Vec<Error>) {
         let Bundle {
             marks,
             claims,

@@ -1,4 +1,4 @@
-//! The listener's thread for the store: takes the docket's steps, keeps a run registered, and sweeps old claims.
+//! The listener's thread for the store: takes steps of claims, keeps a run registered, and sweeps old claims.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,9 +7,9 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::{Condvar, Mutex};
 
 use super::claims::Claims;
-use super::desk::{Desk, Note};
-use super::docket::Turn;
-use super::envelope;
+use super::event_table::Turn;
+use super::listener_shared::{FirstFailure, ListenerShared};
+use super::messages;
 use super::run::{Base, Run};
 use super::sweep::Sweep;
 use super::tables::LISTENERS;
@@ -17,9 +17,9 @@ use crate::error::{Result, contain, report};
 use crate::registry::Watch;
 use crate::thread::{Thread, pause};
 
-pub(super) struct Clerk {
+pub(super) struct ListenerWorker {
     pub(super) base: Base,
-    pub(super) desk: Arc<Desk>,
+    pub(super) shared: Arc<ListenerShared>,
     pub(super) claims: Claims,
     pub(super) current: Arc<Current>,
     /// Receives a message when a listener is gone.
@@ -34,9 +34,9 @@ pub(super) struct Clerk {
     /// The number of updates that the queue had dropped by then.
     pub(super) dropped: u64,
     pub(super) wait: Duration,
-    pub(super) note: Note,
+    pub(super) failure: FirstFailure,
     /// The thread that answers, which ends with this one.
-    pub(super) _ear: Thread,
+    pub(super) _answering: Thread,
     pub(super) _watch: Watch,
 }
 
@@ -54,13 +54,13 @@ const DRAIN: Duration = Duration::from_millis(400);
 pub(super) const FIRST_WAIT: Duration = Duration::from_millis(20);
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
-impl Clerk {
+impl ListenerWorker {
     pub(super) fn run(mut self) {
         let tick = self.base.options.registry().look();
         loop {
             self.await_work(self.looked + tick);
             let run = Arc::clone(&self.current.run.lock());
-            if self.desk.docket.lock().is_stopping() {
+            if self.shared.events.lock().is_stopping() {
                 return self.leave(&run);
             }
             if run.is_lost() {
@@ -77,10 +77,10 @@ impl Clerk {
 
     /// Waits until there is a step to take, or until `until`.
     fn await_work(&self, until: Instant) {
-        let mut docket = self.desk.docket.lock();
-        while !docket.has_step(Instant::now()) && !docket.is_stopping() {
-            let until = docket.step_due().map_or(until, |due| due.min(until));
-            self.desk.changed.wait_until(&mut docket, until);
+        let mut events = self.shared.events.lock();
+        while !events.has_step(Instant::now()) && !events.is_stopping() {
+            let until = events.step_due().map_or(until, |due| due.min(until));
+            self.shared.changed.wait_until(&mut events, until);
             if Instant::now() >= until {
                 return;
             }
@@ -89,22 +89,22 @@ impl Clerk {
 
     /// Takes a step, if there is one to take.
     fn step(&mut self, is_held: bool) {
-        let mut docket = self.desk.docket.lock();
-        let run = docket.run().clone();
-        let step = docket.step(is_held, Instant::now());
-        drop(docket);
+        let mut events = self.shared.events.lock();
+        let run = events.run().clone();
+        let step = events.step(is_held, Instant::now());
+        drop(events);
         let outcome = match step.is_empty() {
             true => Ok(Default::default()),
             // A panic in a program's own store is a failure like others.
             false => contain(|| "a step of the store".into(), || self.claims.take(&step, &run)).flatten(),
         };
         let is_failed = outcome.is_err();
-        let (turns, mut errors) = self.desk.docket.lock().took(outcome, Instant::now());
-        self.desk.speak();
+        let (turns, mut errors) = self.shared.events.lock().end_step(outcome, Instant::now());
+        self.shared.inbox.wake();
         let first = errors.drain(..).next();
         let what = "status updates wait, or go to other listeners";
         let hook = self.base.options.hook.as_ref();
-        self.note.take(first.map_or(Ok(()), Err), what, hook);
+        self.failure.take(first.map_or(Ok(()), Err), what, hook);
         self.hand_out(&turns);
         if is_failed {
             if self.stop.recv_timeout(self.wait) == Err(RecvTimeoutError::Disconnected) {
@@ -119,7 +119,7 @@ impl Clerk {
     /// Queues the turns of events at the dispatcher.
     fn hand_out(&self, turns: &[Turn]) {
         let topic = &self.current.run.lock().topic.clone();
-        let turn = |turn: &Turn| envelope::turn(&turn.id, topic, turn.priority, turn.timestamp);
+        let turn = |turn: &Turn| messages::turn(&turn.id, topic, turn.priority, turn.timestamp);
         let mut updates: Vec<_> = turns.iter().map(turn).collect();
         // Fails only if this thread or the dispatcher is stopping.
         if !updates.is_empty() && self.base.dispatcher.queue().push(&mut updates, &self.stop).is_err() {
@@ -134,7 +134,7 @@ impl Clerk {
         let queue = self.base.dispatcher.stats().queue;
         let was_full = std::mem::replace(&mut self.dropped, queue.dropped) < queue.dropped;
         let mut turns = match was_full || queue.depth == 0 {
-            true => self.desk.docket.lock().turns(),
+            true => self.shared.events.lock().turns(),
             false => Vec::new(),
         };
         if was_full {
@@ -148,10 +148,10 @@ impl Clerk {
         let retention = self.base.options.retention;
         if self.gone.try_recv().is_ok() || self.swept.elapsed() > retention / 4 {
             self.swept = Instant::now();
-            self.desk.docket.lock().expire(retention, self.swept);
-            self.desk.speak();
-            let docket = &self.desk.docket;
-            let is_stray = |owner: &str, event: &str| owner == run.topic.as_str() && !docket.lock().knows(event);
+            self.shared.events.lock().expire(retention, self.swept);
+            self.shared.inbox.wake();
+            let events = &self.shared.events;
+            let is_stray = |owner: &str, event: &str| owner == run.topic.as_str() && !events.lock().knows(event);
             let swept = self.sweep.sweep(&self.claims, is_stray, retention, self.swept);
             self.report(swept);
         }
@@ -185,9 +185,9 @@ impl Clerk {
             Err(_) => id.clone(),
         };
         let run = Arc::new(Run::new(&id)?);
-        self.desk.docket.lock().begin_run(run.topic.clone());
+        self.shared.events.lock().begin_run(run.topic.clone());
         *self.current.run.lock() = Arc::clone(&run);
-        run.begin(&self.base, &self.desk)?;
+        run.begin(&self.base, &self.shared)?;
         self.current.changed.notify_all();
         log::info!("listener {id:?} was declared dead, and begins a new run");
         Ok(())
@@ -201,8 +201,8 @@ impl Clerk {
         run.registration().inspect(|registration| registration.renew());
         loop {
             let (is_busy, is_settled) = {
-                let docket = self.desk.docket.lock();
-                (docket.is_busy(), docket.is_settled())
+                let events = self.shared.events.lock();
+                (events.is_busy(), events.is_settled())
             };
             if is_busy {
                 idle = Instant::now();
@@ -219,17 +219,17 @@ impl Clerk {
 
     /// Waits for a step while stopping.
     fn await_step(&self) {
-        let mut docket = self.desk.docket.lock();
-        if !docket.has_step(Instant::now()) {
+        let mut events = self.shared.events.lock();
+        if !events.has_step(Instant::now()) {
             let until = Instant::now() + FIRST_WAIT;
-            let _ = self.desk.changed.wait_until(&mut docket, until);
+            let _ = self.shared.changed.wait_until(&mut events, until);
         }
     }
 }
 
-impl Drop for Clerk {
+impl Drop for ListenerWorker {
     fn drop(&mut self) {
-        self.desk.fall_silent();
+        self.shared.inbox.end();
         if std::thread::panicking() {
             // Others take over what it has claimed.
             let run = Arc::clone(&self.current.run.lock());

@@ -4,30 +4,30 @@
 //! An event waits, is claimed, has its turn at the program's dispatcher, is marked as done in the store, and only then
 //! acknowledged. It is known until its notifier confirms the acknowledgement.
 
+mod answers;
 mod ends;
-mod notifier;
-mod replies;
+mod known_notifier;
 mod steps;
 
 use std::collections::HashMap;
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use super::envelope::{Answer, EventId, EventState, Heard, Question, What};
+use super::messages::{Answer, Body, EventId, EventState, ListenerMessage, Question};
 use super::options::ListenerStats;
 use super::waiting::Waiting;
 use crate::update::{DbUpdate, Topic};
-use notifier::Notifier;
-use replies::Replies;
+use answers::PendingAnswers;
+use known_notifier::KnownNotifier;
 
 #[derive(Debug)]
-pub(super) struct Docket {
+pub(super) struct EventTable {
     /// The topic of the current run.
     run: Topic,
     events: HashMap<EventId, Event>,
     /// The bytes of the events that have not begun.
     bytes: usize,
-    notifiers: HashMap<Topic, Notifier>,
+    notifiers: HashMap<Topic, KnownNotifier>,
     /// The number of tries of all notifiers.
     tries: usize,
     waiting: Waiting,
@@ -45,7 +45,7 @@ pub(super) struct Docket {
     began: Option<Instant>,
     /// Until this time events are gathered; the pause is as long as the last step took.
     rests_until: Option<Instant>,
-    replies: Replies,
+    answers: PendingAnswers,
     is_stopping: bool,
     stats: ListenerStats,
 }
@@ -112,9 +112,9 @@ const MAX_EVENTS: usize = 1 << 18;
 const MAX_BYTES: usize = if cfg!(test) { 1 << 20 } else { 256 << 20 };
 const MAX_NOTIFIERS: usize = 1 << 16;
 
-impl Docket {
-    pub(super) fn new(run: Topic) -> Docket {
-        Docket {
+impl EventTable {
+    pub(super) fn new(run: Topic) -> EventTable {
+        EventTable {
             run,
             events: HashMap::new(),
             bytes: 0,
@@ -129,20 +129,20 @@ impl Docket {
             removal_due: None,
             began: None,
             rests_until: None,
-            replies: Replies::default(),
+            answers: PendingAnswers::default(),
             is_stopping: false,
             stats: ListenerStats::default(),
         }
     }
 
     /// Takes a message.
-    pub(super) fn hear(&mut self, heard: Heard, now: Instant) {
-        let Heard {
+    pub(super) fn receive(&mut self, message: ListenerMessage, now: Instant) {
+        let ListenerMessage {
             on,
             notifier,
             low,
-            what,
-        } = heard;
+            body,
+        } = message;
         // Messages to an earlier run are dropped with it.
         if on != self.run {
             return;
@@ -151,8 +151,8 @@ impl Docket {
             return;
         }
         let known = self.notifiers.entry(notifier.clone());
-        let known = known.or_insert_with(|| Notifier::new(now));
-        let settled = known.hear(low, &mut self.tries, now);
+        let known = known.or_insert_with(|| KnownNotifier::new(now));
+        let settled = known.receive(low, &mut self.tries, now);
         let id = |number| EventId {
             notifier: notifier.clone(),
             number,
@@ -167,19 +167,19 @@ impl Docket {
         let Some(known) = self.notifiers.get_mut(&notifier) else {
             return;
         };
-        match what {
-            What::Event(number, attempt, update) => {
+        match body {
+            Body::Event(number, attempt, update) => {
                 if known.is_new(number, attempt, &mut self.tries) {
                     let receipt = known.receipt(now);
-                    self.came(id(number), attempt, update, (now, receipt));
+                    self.add(id(number), attempt, update, (now, receipt));
                 }
             }
-            What::Asked(about) => {
+            Body::Questions(about) => {
                 for question in about {
                     self.asked(id(question.number), question, now);
                 }
             }
-            What::Confirmed(numbers) => {
+            Body::Confirmations(numbers) => {
                 for number in numbers {
                     self.confirmed(id(number), now);
                 }
@@ -187,7 +187,7 @@ impl Docket {
         }
     }
 
-    fn came(&mut self, id: EventId, attempt: u32, update: Box<DbUpdate>, (now, receipt): (Instant, Instant)) {
+    fn add(&mut self, id: EventId, attempt: u32, update: Box<DbUpdate>, (now, receipt): (Instant, Instant)) {
         if let Some(event) = self.events.get_mut(&id) {
             event.attempt = attempt;
             let state = event.state();
@@ -316,17 +316,17 @@ impl Docket {
             state,
             owner: owner.map(|owner| owner.as_str().into()),
         };
-        self.replies.put(id.notifier, answer, due);
+        self.answers.put(id.notifier, answer, due);
     }
 
     /// Takes the answers that are due.
     pub(super) fn answers(&mut self, now: Instant) -> Vec<(Topic, Vec<Answer>)> {
-        self.replies.take(now)
+        self.answers.take(now)
     }
 
-    /// When the next of [`Docket::answers`] are due.
+    /// When the next of [`EventTable::answers`] are due.
     pub(super) fn answers_due(&self) -> Option<Instant> {
-        self.replies.next_due()
+        self.answers.next_due()
     }
 
     /// The turns of the claimed events that have not begun.

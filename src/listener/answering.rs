@@ -1,0 +1,103 @@
+//! The thread that reads messages of notifiers and answers them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use super::inbox::Input;
+use super::listener_shared::{FirstFailure, ListenerShared};
+use super::messages::{self, Answer, Answers};
+use crate::error::{ErrorKind, report};
+use crate::publisher::Publisher;
+use crate::update::Topic;
+
+/// See the [module](self).
+pub(super) struct Answering {
+    pub(super) shared: Arc<ListenerShared>,
+    pub(super) inputs: Receiver<Input>,
+    pub(super) publisher: Arc<Publisher>,
+    /// The number of messages sent.
+    pub(super) sent: u64,
+    pub(super) failure: FirstFailure,
+}
+
+/// The most messages read before they are answered.
+const MESSAGES: usize = 1024;
+
+/// The most answers in one message.
+const BUNDLE: usize = 256;
+
+impl Answering {
+    pub(super) fn run(mut self) {
+        loop {
+            let due = self.shared.events.lock().answers_due();
+            let first = match due {
+                Some(due) => self.inputs.recv_deadline(due),
+                None => self.inputs.recv().map_err(RecvTimeoutError::from),
+            };
+            let first = match first {
+                Ok(input) => Some(input),
+                Err(RecvTimeoutError::Timeout) => None,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let mut received = Vec::new();
+            let mut is_end = false;
+            for input in first.into_iter().chain(self.inputs.try_iter().take(MESSAGES)) {
+                match input {
+                    Input::Message(message) => {
+                        self.shared.inbox.taken(&message);
+                        match messages::parse_message(&message) {
+                            Ok(message) => received.push(message),
+                            Err(e) => report!(&e, self.shared.hook.as_ref()),
+                        }
+                    }
+                    Input::Answers => {}
+                    Input::End => is_end = true,
+                }
+            }
+            let mut events = self.shared.events.lock();
+            let now = Instant::now();
+            let is_news = !received.is_empty();
+            received.into_iter().for_each(|message| events.receive(message, now));
+            let answers = events.answers(now);
+            let head = Answers {
+                listener: events.run().as_str().into(),
+                waiting: events.load() as u64,
+                leaving: events.is_stopping(),
+                about: Vec::new(),
+            };
+            drop(events);
+            if is_news {
+                self.shared.changed.notify_all();
+            }
+            self.send_all(answers, &head);
+            if is_end {
+                return;
+            }
+        }
+    }
+
+    /// Sends the answers, up to the first that would wait: messages go on coming in.
+    fn send_all(&mut self, answers: Vec<(Topic, Vec<Answer>)>, head: &Answers) {
+        for (notifier, about) in answers {
+            for about in about.chunks(BUNDLE) {
+                let about = about.to_vec();
+                if !self.send(&notifier, &Answers { about, ..head.clone() }) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sends answers; returns false if they were not taken in time.
+    fn send(&mut self, notifier: &Topic, answers: &Answers) -> bool {
+        self.sent += 1;
+        let message = messages::answers(answers, self.sent);
+        let sent = message.and_then(|message| self.publisher.send_event_to(notifier, &message));
+        let is_late = sent.as_ref().is_err_and(|e| e.kind() == ErrorKind::Timeout);
+        let what = "answers about status updates could not be sent; the notifiers will ask for them";
+        self.failure.take(sent, what, self.shared.hook.as_ref());
+        !is_late
+    }
+}
