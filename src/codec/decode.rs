@@ -3,6 +3,7 @@
 use super::fields::{Fault, Scratch, Sink};
 use super::limits::MAX_UPDATES;
 use super::message::Message;
+use super::pattern::Patterns;
 use super::{json, msgpack};
 use crate::error::{Error, ErrorKind};
 use crate::update::Topic;
@@ -11,6 +12,7 @@ use crate::update::Topic;
 #[derive(Debug, Default)]
 pub struct Decoder {
     scratch: Scratch,
+    patterns: Patterns,
     /// The latest time of receipt given to an update without a timestamp.
     received: i64,
 }
@@ -49,7 +51,7 @@ impl Decoder {
             }
             Some(0x80..) => (
                 "MessagePack",
-                msgpack::decode(payload, &mut self.scratch.spares, &mut sink),
+                msgpack::decode(payload, &mut self.patterns, &mut self.scratch.spares, &mut sink),
             ),
             Some(_) => ("JSON", json::decode(payload, &mut self.scratch, &mut sink)),
         };

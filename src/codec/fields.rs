@@ -35,6 +35,15 @@ impl Spares {
         owned.push_str(text);
         owned
     }
+
+    /// The name of a table; `None` if it is not UTF-8.
+    #[inline]
+    pub(super) fn table(&mut self, name: &[u8]) -> Option<Name> {
+        match &self.table {
+            Some(last) if last.as_bytes() == name => Some(last.clone()),
+            _ => Some(same(&mut self.table, std::str::from_utf8(name).ok()?)),
+        }
+    }
 }
 
 /// A fault: the field and what is wrong with it.
@@ -197,6 +206,20 @@ impl<'s> Sink<'s> {
         }
     }
 
+    pub(super) fn topic(&self) -> &'s Topic {
+        self.topic
+    }
+
+    /// True if one more message is too many.
+    pub(super) fn is_full(&self) -> bool {
+        self.out.len() >= self.full
+    }
+
+    #[inline]
+    pub(super) fn add(&mut self, update: DbUpdate) {
+        self.out.push(Message::Update(update));
+    }
+
     #[cold]
     fn time_of_receipt(&mut self) -> i64 {
         *self.received.get_or_insert_with(|| {
@@ -206,7 +229,7 @@ impl<'s> Sink<'s> {
     }
 
     pub(super) fn push(&mut self, fields: Fields<'_>, spares: &mut Spares) -> Result<(), Fault> {
-        if self.out.len() >= self.full {
+        if self.is_full() {
             return Err(Fault("payload", "too many updates"));
         }
         let missing = |place| Fault(place, "missing");
@@ -245,7 +268,7 @@ impl<'s> Sink<'s> {
             Some(timestamp) => timestamp,
             None => self.time_of_receipt(),
         };
-        self.out.push(Message::Update(DbUpdate {
+        self.add(DbUpdate {
             table: same(&mut spares.table, &table),
             key: key.as_deref().unwrap_or_default().into(),
             action: Action::from(&*action),
@@ -256,7 +279,7 @@ impl<'s> Sink<'s> {
             version: fields.version,
             after: fields.after,
             origin,
-        }));
+        });
         Ok(())
     }
 }
