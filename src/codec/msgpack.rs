@@ -5,7 +5,7 @@ use std::io;
 
 use serde::Serialize;
 
-use super::fields::{Content, Fault, Field, Fields, InOrder, NOT_UTF8, Sink, Spares, TOO_DEEP};
+use super::fields::{Collect, Content, Fault, Field, Fields, InOrder, NOT_UTF8, Sink, Spares, TOO_DEEP};
 use super::limits::{MAX_DEPTH, MAX_UPDATES};
 use super::pattern::Patterns;
 use super::plain;
@@ -15,13 +15,14 @@ pub(super) fn decode(
     payload: &[u8],
     patterns: &mut Patterns,
     spares: &mut Spares,
-    sink: &mut Sink<'_>,
+    sink: &mut Sink<'_, impl Collect>,
 ) -> Result<(), Fault> {
     let at_payload = |what| Fault("payload", what);
     let mut reader = Reader(payload);
     match reader.token().map_err(at_payload)? {
         Token::Map(len) => map(&mut reader, len, patterns, spares, sink)?,
         Token::Array(len) => {
+            sink.reserve(len as usize, reader.0.len());
             for _ in 0..len {
                 match reader.token().map_err(at_payload)? {
                     Token::Map(len) => map(&mut reader, len, patterns, spares, sink)?,
@@ -53,7 +54,7 @@ fn map(
     len: u32,
     patterns: &mut Patterns,
     spares: &mut Spares,
-    sink: &mut Sink<'_>,
+    sink: &mut Sink<'_, impl Collect>,
 ) -> Result<(), Fault> {
     if plain::read(reader, len, patterns, spares, sink).is_some() {
         return Ok(());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::fields::{Sink, Spares};
+use super::fields::{Collect, Sink, Spares};
 use super::limits::{MAX_ACTION_BYTES, MAX_ID_BYTES};
 use super::pattern::{Common, Patterns};
 use super::token::Reader;
@@ -18,7 +18,7 @@ pub(super) fn read(
     len: u32,
     patterns: &mut Patterns,
     spares: &mut Spares,
-    sink: &mut Sink<'_>,
+    sink: &mut Sink<'_, impl Collect>,
 ) -> Option<()> {
     let mut left = len.checked_sub(FIELDS)?;
     let mut rest = Reader(reader.0);
