@@ -1,16 +1,18 @@
 //! Decoding of payloads of all formats.
 
-use super::fields::{Fault, Scratch, Sink};
+use super::fields::{Collect, Fault, Scratch, Sink};
 use super::limits::MAX_UPDATES;
-use super::message::Message;
+use super::message::{Control, Message};
+use super::pattern::Patterns;
 use super::{json, msgpack};
 use crate::error::{Error, ErrorKind};
-use crate::update::Topic;
+use crate::update::{DbUpdate, Topic};
 
 /// Reads payloads. An update costs one allocation for its value, and one for each name of more than 23 bytes.
 #[derive(Debug, Default)]
 pub struct Decoder {
     scratch: Scratch,
+    patterns: Patterns,
     /// The latest time of receipt given to an update without a timestamp.
     received: i64,
 }
@@ -37,7 +39,31 @@ impl Decoder {
     /// wrong field, if it is a field; it repeats no text of the payload.
     pub fn decode(&mut self, topic: &Topic, payload: &[u8], out: &mut Vec<Message>) -> crate::Result<()> {
         let before = out.len();
-        let mut sink = Sink::new(topic, &mut self.received, before + MAX_UPDATES, out);
+        self.read(topic, payload, out).inspect_err(|_| {
+            out.truncate(before);
+            out.shrink_to(before + MAX_ROOM);
+        })
+    }
+
+    /// As [`Decoder::decode`], with the updates apart from the control messages.
+    pub(crate) fn decode_apart(
+        &mut self,
+        topic: &Topic,
+        payload: &[u8],
+        updates: &mut Vec<DbUpdate>,
+        controls: &mut Vec<Control>,
+    ) -> crate::Result<()> {
+        let before = (updates.len(), controls.len());
+        self.read(topic, payload, &mut Apart { updates, controls })
+            .inspect_err(|_| {
+                updates.truncate(before.0);
+                updates.shrink_to(before.0 + MAX_ROOM);
+                controls.truncate(before.1);
+            })
+    }
+
+    fn read(&mut self, topic: &Topic, payload: &[u8], out: &mut impl Collect) -> crate::Result<()> {
+        let mut sink = Sink::new(topic, &mut self.received, out.count() + MAX_UPDATES, out);
         // In MessagePack a map, an array or a string begins above ASCII, so a payload that begins with ASCII can only
         // be JSON.
         let (format, decoded) = match payload.first() {
@@ -49,17 +75,13 @@ impl Decoder {
             }
             Some(0x80..) => (
                 "MessagePack",
-                msgpack::decode(payload, &mut self.scratch.spares, &mut sink),
+                msgpack::decode(payload, &mut self.patterns, &mut self.scratch.spares, &mut sink),
             ),
             Some(_) => ("JSON", json::decode(payload, &mut self.scratch, &mut sink)),
         };
         self.scratch.text.truncate(MAX_SCRATCH);
         self.scratch.text.shrink_to(MAX_SCRATCH);
-        decoded.map_err(|fault| {
-            out.truncate(before);
-            out.shrink_to(before + MAX_ROOM);
-            Error::new(ErrorKind::Malformed, format!("{format}: {fault}"))
-        })
+        decoded.map_err(|fault| Error::new(ErrorKind::Malformed, format!("{format}: {fault}")))
     }
 
     /// Number of values that can be read without an allocation.
@@ -73,10 +95,76 @@ impl Decoder {
     }
 }
 
+struct Apart<'o> {
+    updates: &'o mut Vec<DbUpdate>,
+    controls: &'o mut Vec<Control>,
+}
+
+impl Collect for Apart<'_> {
+    fn count(&self) -> usize {
+        self.updates.len() + self.controls.len()
+    }
+
+    #[inline]
+    fn update(&mut self, update: DbUpdate) {
+        self.updates.push(update);
+    }
+
+    fn control(&mut self, control: Control) {
+        self.controls.push(control);
+    }
+
+    fn reserve(&mut self, updates: usize) {
+        self.updates.reserve(updates);
+    }
+}
+
+impl Collect for Vec<Message> {
+    fn count(&self) -> usize {
+        self.len()
+    }
+
+    #[inline]
+    fn update(&mut self, update: DbUpdate) {
+        self.push(Message::Update(update));
+    }
+
+    fn control(&mut self, control: Control) {
+        self.push(Message::Control(control));
+    }
+
+    fn reserve(&mut self, updates: usize) {
+        Vec::reserve(self, updates);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::update::now_micros;
+
+    /// Also if the fault comes behind hundreds of good maps, and whatever they are.
+    #[test]
+    fn a_refused_payload_leaves_what_was_there() {
+        let update = r#"{"table":"t","key":"k","action":"set"}"#;
+        let control = r#"{"table":null,"action":"sync"}"#;
+        let (mut decoder, mut updates, mut controls) = (Decoder::new(), Vec::new(), Vec::new());
+        let good = format!("[{update},{control},{update}]");
+        let mut decode = |payload: &str| {
+            let decoded = decoder.decode_apart(&Topic::ALL, payload.as_bytes(), &mut updates, &mut controls);
+            (decoded.is_ok(), updates.clone(), controls.clone())
+        };
+        let (is_good, updates, controls) = decode(&good);
+        assert_eq!((is_good, updates.len(), controls.len()), (true, 2, 1));
+        for times in [1, 500] {
+            let bad = format!("[{}{{}}]", format!("{update},{control},").repeat(times));
+            assert_eq!(decode(&bad), (false, updates.clone(), controls.clone()));
+        }
+        let (is_good, updates, controls) = decode(&good);
+        assert_eq!((is_good, updates.len(), controls.len()), (true, 4, 2));
+        let many = format!("[{}{update}]", format!("{control},").repeat(MAX_UPDATES));
+        assert_eq!(decode(&many), (false, updates, controls));
+    }
 
     #[test]
     fn the_time_of_receipt_never_goes_back_though_the_clock_does() {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::limits::{MAX_ACTION_BYTES, MAX_ID_BYTES};
-use super::message::{Control, Message};
+use super::message::Control;
 use crate::update::{Action, DbUpdate, Name, Origin, Topic, now_micros};
 
 /// Buffers kept between payloads.
@@ -34,6 +34,15 @@ impl Spares {
         owned.clear();
         owned.push_str(text);
         owned
+    }
+
+    /// The name of a table; `None` if it is not UTF-8.
+    #[inline]
+    pub(super) fn table(&mut self, name: &[u8]) -> Option<Name> {
+        match &self.table {
+            Some(last) if last.as_bytes() == name => Some(last.clone()),
+            _ => Some(same(&mut self.table, std::str::from_utf8(name).ok()?)),
+        }
     }
 }
 
@@ -173,8 +182,17 @@ fn same(last: &mut Option<Name>, name: &str) -> Name {
     }
 }
 
+/// Where the messages of payloads go.
+pub(super) trait Collect {
+    fn count(&self) -> usize;
+    fn update(&mut self, update: DbUpdate);
+    fn control(&mut self, control: Control);
+    /// Makes room for this many updates.
+    fn reserve(&mut self, updates: usize);
+}
+
 /// Collects the maps of one payload.
-pub(super) struct Sink<'s> {
+pub(super) struct Sink<'s, C> {
     topic: &'s Topic,
     /// The time of receipt, once it was needed.
     received: Option<i64>,
@@ -182,12 +200,12 @@ pub(super) struct Sink<'s> {
     latest: &'s mut i64,
     /// Number of messages at which the payload is refused.
     full: usize,
-    out: &'s mut Vec<Message>,
+    out: &'s mut C,
 }
 
-impl<'s> Sink<'s> {
+impl<'s, C: Collect> Sink<'s, C> {
     /// Appends to `out` until it has `full` messages.
-    pub(super) fn new(topic: &'s Topic, latest: &'s mut i64, full: usize, out: &'s mut Vec<Message>) -> Sink<'s> {
+    pub(super) fn new(topic: &'s Topic, latest: &'s mut i64, full: usize, out: &'s mut C) -> Sink<'s, C> {
         Sink {
             topic,
             received: None,
@@ -195,6 +213,28 @@ impl<'s> Sink<'s> {
             full,
             out,
         }
+    }
+
+    pub(super) fn topic(&self) -> &'s Topic {
+        self.topic
+    }
+
+    /// True if one more message is too many.
+    pub(super) fn is_full(&self) -> bool {
+        self.out.count() >= self.full
+    }
+
+    /// Makes room for the maps of an array of this length, as far as the rest of the payload can have so many.
+    pub(super) fn reserve(&mut self, length: usize, rest: usize) {
+        /// No shorter map has the fields of an encoder.
+        const SHORTEST: usize = 64;
+        self.out
+            .reserve(length.min(rest / SHORTEST).min(self.full - self.out.count()));
+    }
+
+    #[inline]
+    pub(super) fn add(&mut self, update: DbUpdate) {
+        self.out.update(update);
     }
 
     #[cold]
@@ -206,7 +246,7 @@ impl<'s> Sink<'s> {
     }
 
     pub(super) fn push(&mut self, fields: Fields<'_>, spares: &mut Spares) -> Result<(), Fault> {
-        if self.out.len() >= self.full {
+        if self.is_full() {
             return Err(Fault("payload", "too many updates"));
         }
         let missing = |place| Fault(place, "missing");
@@ -223,12 +263,12 @@ impl<'s> Sink<'s> {
             .publisher
             .map(|publisher| same(&mut spares.publisher, &publisher));
         let Some(table) = table else {
-            self.out.push(Message::Control(Control {
+            self.out.control(Control {
                 action: (&*action).into(),
                 value,
                 publisher,
                 epoch: fields.epoch,
-            }));
+            });
             return Ok(());
         };
         let key = fields.key.ok_or(missing("key"))?;
@@ -245,7 +285,7 @@ impl<'s> Sink<'s> {
             Some(timestamp) => timestamp,
             None => self.time_of_receipt(),
         };
-        self.out.push(Message::Update(DbUpdate {
+        self.add(DbUpdate {
             table: same(&mut spares.table, &table),
             key: key.as_deref().unwrap_or_default().into(),
             action: Action::from(&*action),
@@ -256,7 +296,7 @@ impl<'s> Sink<'s> {
             version: fields.version,
             after: fields.after,
             origin,
-        }));
+        });
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::fields::{Content, Fault, Field, Fields, NOT_UTF8, Scratch, Sink, TOO_DEEP, TRUNCATED};
+use super::fields::{Collect, Content, Fault, Field, Fields, NOT_UTF8, Scratch, Sink, TOO_DEEP, TRUNCATED};
 use super::limits::MAX_DEPTH;
 
 /// Appends `value`, which must be text or a number.
@@ -16,7 +16,7 @@ pub(super) fn write<T: Serialize + ?Sized>(value: &T, buf: &mut Vec<u8>) {
     debug_assert!(written.is_ok(), "writing text or a number to memory cannot fail");
 }
 
-pub(super) fn decode(payload: &[u8], scratch: &mut Scratch, sink: &mut Sink<'_>) -> Result<(), Fault> {
+pub(super) fn decode(payload: &[u8], scratch: &mut Scratch, sink: &mut Sink<'_, impl Collect>) -> Result<(), Fault> {
     let text = std::str::from_utf8(payload).map_err(|_| Fault("payload", NOT_UTF8))?;
     let mut reader = Reader { text, at: 0, scratch };
     if reader.accept(b'[') {
@@ -38,7 +38,7 @@ pub(super) fn decode(payload: &[u8], scratch: &mut Scratch, sink: &mut Sink<'_>)
     }
 }
 
-fn object(reader: &mut Reader<'_, '_>, sink: &mut Sink<'_>) -> Result<(), Fault> {
+fn object(reader: &mut Reader<'_, '_>, sink: &mut Sink<'_, impl Collect>) -> Result<(), Fault> {
     let mut fields = Fields::default();
     reader.expect(b'{', "expected an object")?;
     if !reader.accept(b'}') {

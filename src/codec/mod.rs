@@ -32,6 +32,9 @@ mod json;
 mod limits;
 mod message;
 mod msgpack;
+mod pattern;
+mod plain;
+mod token;
 
 #[doc(hidden)]
 pub use decode::Decoder;

@@ -3,21 +3,29 @@
 use std::borrow::Cow;
 use std::io;
 
-use rmp::Marker;
 use serde::Serialize;
 
-use super::fields::{Content, Fault, Field, Fields, InOrder, NOT_UTF8, Sink, Spares, TOO_DEEP, TRUNCATED};
+use super::fields::{Collect, Content, Fault, Field, Fields, InOrder, NOT_UTF8, Sink, Spares, TOO_DEEP};
 use super::limits::{MAX_DEPTH, MAX_UPDATES};
+use super::pattern::Patterns;
+use super::plain;
+use super::token::{Reader, Token};
 
-pub(super) fn decode(payload: &[u8], spares: &mut Spares, sink: &mut Sink<'_>) -> Result<(), Fault> {
+pub(super) fn decode(
+    payload: &[u8],
+    patterns: &mut Patterns,
+    spares: &mut Spares,
+    sink: &mut Sink<'_, impl Collect>,
+) -> Result<(), Fault> {
     let at_payload = |what| Fault("payload", what);
     let mut reader = Reader(payload);
     match reader.token().map_err(at_payload)? {
-        Token::Map(len) => map(&mut reader, len, spares, sink)?,
+        Token::Map(len) => map(&mut reader, len, patterns, spares, sink)?,
         Token::Array(len) => {
+            sink.reserve(len as usize, reader.0.len());
             for _ in 0..len {
                 match reader.token().map_err(at_payload)? {
-                    Token::Map(len) => map(&mut reader, len, spares, sink)?,
+                    Token::Map(len) => map(&mut reader, len, patterns, spares, sink)?,
                     _ => return Err(at_payload("must be an array of maps")),
                 }
             }
@@ -41,7 +49,16 @@ pub(super) fn text(payload: &[u8]) -> Result<&[u8], &'static str> {
     }
 }
 
-fn map(reader: &mut Reader<'_>, len: u32, spares: &mut Spares, sink: &mut Sink<'_>) -> Result<(), Fault> {
+fn map(
+    reader: &mut Reader<'_>,
+    len: u32,
+    patterns: &mut Patterns,
+    spares: &mut Spares,
+    sink: &mut Sink<'_, impl Collect>,
+) -> Result<(), Fault> {
+    if plain::read(reader, len, patterns, spares, sink).is_some() {
+        return Ok(());
+    }
     let fields = Fields::default();
     let mut map = Map {
         reader,
@@ -103,113 +120,7 @@ pub(super) fn parts(payload: &[u8]) -> Option<Vec<&[u8]>> {
     reader.0.is_empty().then_some(parts)
 }
 
-/// The rest of the payload.
-struct Reader<'a>(&'a [u8]);
-
-/// A value, or the head of a value that has parts.
-enum Token<'a> {
-    Nil,
-    Bool(bool),
-    Unsigned(u64),
-    Signed(i64),
-    Float(f64),
-    /// `str` or `bin`.
-    Text(&'a [u8]),
-    Array(u32),
-    Map(u32),
-    Extension,
-}
-
-impl<'a> Reader<'a> {
-    /// Takes this short text if it comes next.
-    #[inline(always)]
-    fn takes<const N: usize>(&mut self, text: &[u8; N]) -> bool {
-        /// The marker of the shortest `fixstr`.
-        const FIXSTR: usize = 0xa0;
-        let [marker, rest @ ..] = self.0 else { return false };
-        let Some((next, rest)) = rest.split_first_chunk::<N>() else {
-            return false;
-        };
-        let is_it = usize::from(*marker) == FIXSTR + N && next == text;
-        if is_it {
-            self.0 = rest;
-        }
-        is_it
-    }
-
-    #[inline(always)]
-    fn token(&mut self) -> Result<Token<'a>, &'static str> {
-        Ok(match Marker::from_u8(u8::from_be_bytes(self.bytes()?)) {
-            Marker::Null => Token::Nil,
-            Marker::False => Token::Bool(false),
-            Marker::True => Token::Bool(true),
-            Marker::FixPos(number) => Token::Unsigned(number.into()),
-            Marker::U8 => Token::Unsigned(self.u8()?.into()),
-            Marker::U16 => Token::Unsigned(self.u16()?.into()),
-            Marker::U32 => Token::Unsigned(self.u32()?.into()),
-            Marker::U64 => Token::Unsigned(u64::from_be_bytes(self.bytes()?)),
-            Marker::FixNeg(number) => Token::Signed(number.into()),
-            Marker::I8 => Token::Signed(i8::from_be_bytes(self.bytes()?).into()),
-            Marker::I16 => Token::Signed(i16::from_be_bytes(self.bytes()?).into()),
-            Marker::I32 => Token::Signed(i32::from_be_bytes(self.bytes()?).into()),
-            Marker::I64 => Token::Signed(i64::from_be_bytes(self.bytes()?)),
-            Marker::F32 => Token::Float(f32::from_be_bytes(self.bytes()?).into()),
-            Marker::F64 => Token::Float(f64::from_be_bytes(self.bytes()?)),
-            Marker::FixStr(len) => Token::Text(self.take(len.into())?),
-            Marker::Str8 | Marker::Bin8 => self.u8().and_then(|len| self.take(len.into())).map(Token::Text)?,
-            Marker::Str16 | Marker::Bin16 => self.u16().and_then(|len| self.take(len.into())).map(Token::Text)?,
-            Marker::Str32 | Marker::Bin32 => self.u32().and_then(|len| self.take(len)).map(Token::Text)?,
-            Marker::FixArray(len) => Token::Array(len.into()),
-            Marker::Array16 => Token::Array(self.u16()?.into()),
-            Marker::Array32 => Token::Array(self.u32()?),
-            Marker::FixMap(len) => Token::Map(len.into()),
-            Marker::Map16 => Token::Map(self.u16()?.into()),
-            Marker::Map32 => Token::Map(self.u32()?),
-            Marker::FixExt1 => self.extension(1)?,
-            Marker::FixExt2 => self.extension(2)?,
-            Marker::FixExt4 => self.extension(4)?,
-            Marker::FixExt8 => self.extension(8)?,
-            Marker::FixExt16 => self.extension(16)?,
-            Marker::Ext8 => self.u8().and_then(|len| self.extension(len.into()))?,
-            Marker::Ext16 => self.u16().and_then(|len| self.extension(len.into()))?,
-            Marker::Ext32 => self.u32().and_then(|len| self.extension(len))?,
-            Marker::Reserved => return Err("the reserved byte 0xc1"),
-        })
-    }
-
-    fn extension(&mut self, len: u32) -> Result<Token<'a>, &'static str> {
-        self.u8()?; // its type
-        self.take(len)?;
-        Ok(Token::Extension)
-    }
-
-    fn u8(&mut self) -> Result<u8, &'static str> {
-        self.bytes().map(u8::from_be_bytes)
-    }
-
-    fn u16(&mut self) -> Result<u16, &'static str> {
-        self.bytes().map(u16::from_be_bytes)
-    }
-
-    fn u32(&mut self) -> Result<u32, &'static str> {
-        self.bytes().map(u32::from_be_bytes)
-    }
-
-    #[inline]
-    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], &'static str> {
-        let (bytes, rest) = self.0.split_first_chunk().ok_or(TRUNCATED)?;
-        self.0 = rest;
-        Ok(*bytes)
-    }
-
-    #[inline]
-    fn take(&mut self, len: u32) -> Result<&'a [u8], &'static str> {
-        let len = usize::try_from(len).map_err(|_| TRUNCATED)?;
-        let (bytes, rest) = self.0.split_at_checked(len).ok_or(TRUNCATED)?;
-        self.0 = rest;
-        Ok(bytes)
-    }
-
+impl Reader<'_> {
     /// Skips one value that has `depth` arrays and maps around it.
     fn skip_value(&mut self, depth: usize) -> Result<(), &'static str> {
         let parts = match self.token()? {

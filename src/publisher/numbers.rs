@@ -11,11 +11,13 @@ use crate::update::Topic;
 /// The last number of each topic. Every topic ever used stays, at about a hundred bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Numbers {
-    topics: HashMap<Topic, Used>,
-    /// Topics that hellos name, each once.
-    recent: Vec<Topic>,
-    /// Topics whose next number is being sent: it is not known yet whether it is used up.
-    open: Vec<Topic>,
+    /// The place of each topic in `used`, for good.
+    places: HashMap<Topic, usize>,
+    used: Vec<Used>,
+    /// The place of the last slot: the next update is most likely of the same topic.
+    last: usize,
+    /// Places of the topics that hellos name, each once.
+    recent: Vec<usize>,
     /// Number of rounds of hellos sent.
     rounds: u64,
     timestamps: Timestamps,
@@ -30,10 +32,10 @@ pub(crate) struct Slot<'a> {
     /// The time since the number before it.
     pub(super) idle: Duration,
     timestamps: Timestamps,
-    topic: &'a Topic,
+    place: usize,
     used: &'a mut Used,
     last_timestamp: &'a mut Timestamps,
-    recent: &'a mut Vec<Topic>,
+    recent: &'a mut Vec<usize>,
     round: u64,
 }
 
@@ -51,7 +53,9 @@ impl Slot<'_> {
     /// Uses up `count` numbers, the last of them sent by `at`.
     pub(super) fn take(self, count: u64, at: Instant) {
         *self.last_timestamp = self.timestamps;
-        self.used.note(self.topic, count, at, self.round, self.recent);
+        if self.used.note(count, at, self.round) {
+            self.recent.push(self.place);
+        }
     }
 
     /// Uses up `count` numbers unless certainly nothing was sent: a reused number would make one update look like
@@ -95,11 +99,14 @@ impl Default for Timestamps {
 
 #[derive(Debug)]
 struct Used {
+    topic: Topic,
     last: u64,
     at: Instant,
     /// The next round after its last use.
     round: u64,
     is_recent: bool,
+    /// The next number is being sent: it is not known yet whether it is used up.
+    is_open: bool,
     /// The frame that its last update was gathered into.
     frame: u64,
 }
@@ -117,13 +124,14 @@ pub(super) struct Part {
 
 impl Numbers {
     /// The next number on this topic.
-    pub(super) fn slot<'a>(&'a mut self, topic: &'a Topic, now: Instant) -> Slot<'a> {
-        let used = self.topics.entry(topic.clone()).or_insert(Used::new(now));
+    pub(super) fn slot(&mut self, topic: &Topic, now: Instant) -> Slot<'_> {
+        let place = self.place(topic, now);
+        let used = &mut self.used[place];
         Slot {
             seq: used.last + 1,
             idle: now.saturating_duration_since(used.at),
             timestamps: self.timestamps,
-            topic,
+            place,
             used,
             last_timestamp: &mut self.timestamps,
             recent: &mut self.recent,
@@ -132,26 +140,45 @@ impl Numbers {
     }
 
     /// The number of the frame into which the topic's last update was gathered; 0 without one.
-    pub(super) fn frame(&self, topic: &Topic) -> u64 {
-        self.topics.get(topic).map_or(0, |used| used.frame)
+    pub(super) fn frame(&mut self, topic: &Topic) -> u64 {
+        self.find(topic).map_or(0, |place| self.used[place].frame)
+    }
+
+    fn find(&mut self, topic: &Topic) -> Option<usize> {
+        if self.used.get(self.last).is_none_or(|used| used.topic != *topic) {
+            self.last = *self.places.get(topic)?;
+        }
+        Some(self.last)
+    }
+
+    /// The place of a topic, which may be new.
+    fn place(&mut self, topic: &Topic, now: Instant) -> usize {
+        self.find(topic).unwrap_or_else(|| {
+            self.last = self.used.len();
+            self.used.push(Used::new(topic.clone(), now));
+            self.places.insert(topic.clone(), self.last);
+            self.last
+        })
     }
 
     /// Sets the next number of this topic aside. Until it is [closed](Numbers::close) the topic has no other.
     pub(super) fn open(&mut self, topic: &Topic, own: i64, now: Instant) -> Opened {
-        self.open.push(topic.clone());
         let mut slot = self.slot(topic, now);
+        slot.used.is_open = true;
         let (seq, idle, timestamp) = (slot.seq, slot.idle, slot.stamp(own));
         self.timestamps = Timestamps(timestamp);
         Opened { seq, idle, timestamp }
     }
 
-    pub(super) fn is_open(&self, topic: &Topic) -> bool {
-        self.open.contains(topic)
+    pub(super) fn is_open(&mut self, topic: &Topic) -> bool {
+        self.find(topic).is_some_and(|place| self.used[place].is_open)
     }
 
     /// Ends what [`Numbers::open`] began: the number was used up by this time, or not at all.
     pub(super) fn close(&mut self, topic: &Topic, used: Option<Instant>) {
-        self.open.retain(|open| open != topic);
+        if let Some(place) = self.find(topic) {
+            self.used[place].is_open = false;
+        }
         if let Some(at) = used {
             self.skip(topic, at);
         }
@@ -164,8 +191,10 @@ impl Numbers {
 
     /// Uses up a number of this topic for an update that was not sent by `at`. Subscribers find it missing.
     pub(super) fn skip(&mut self, topic: &Topic, at: Instant) {
-        let used = self.topics.entry(topic.clone()).or_insert(Used::new(at));
-        used.note(topic, 1, at, self.rounds, &mut self.recent);
+        let place = self.place(topic, at);
+        if self.used[place].note(1, at, self.rounds) {
+            self.recent.push(place);
+        }
     }
 
     /// The time by this publisher's own clock, in milliseconds.
@@ -180,22 +209,21 @@ impl Numbers {
         let mut topics = Vec::new();
         let mut bytes = 0;
         let mut end = part.from;
-        for topic in self.recent.iter().skip(part.from) {
+        for place in self.recent.iter().skip(part.from) {
+            let used = &mut self.used[*place];
             if topics.len() >= most || bytes > MAX_BYTES {
                 break;
             }
             end += 1;
-            let Some(used) = self.topics.get_mut(topic) else {
-                continue;
-            };
-            if self.open.contains(topic) {
+            if used.is_open {
                 // The last number may be outdated before the hello arrives. It is told in a later round.
                 used.round = self.rounds + 1;
                 continue;
             }
-            bytes += topic.as_str().len();
+            let topic = used.topic.as_str();
+            bytes += topic.len();
             let age = millis(now.saturating_duration_since(used.at));
-            topics.push((topic.as_str().to_owned(), used.last, age));
+            topics.push((topic.to_owned(), used.last, age));
         }
         let end = if most == 0 { part.from + 1 } else { end };
         let more = end < self.recent.len();
@@ -218,36 +246,34 @@ impl Numbers {
     /// subscribers that miss it.
     pub(super) fn told(&mut self) {
         self.rounds += 1;
-        let (rounds, topics) = (self.rounds, &mut self.topics);
-        self.recent.retain(|topic| {
-            let used = topics.get_mut(topic);
-            used.is_some_and(|used| {
-                // It may have been used after its part of a round, so in one more.
-                used.is_recent = rounds - used.round <= TOLD;
-                used.is_recent
-            })
+        let (rounds, used) = (self.rounds, &mut self.used);
+        self.recent.retain(|place| {
+            let used = &mut used[*place];
+            // It may have been used after its part of a round, so in one more.
+            used.is_recent = rounds - used.round <= TOLD;
+            used.is_recent
         });
     }
 }
 
 impl Used {
-    fn new(now: Instant) -> Used {
+    fn new(topic: Topic, now: Instant) -> Used {
         Used {
+            topic,
             last: 0,
             at: now,
             round: 0,
             is_recent: false,
+            is_open: false,
             frame: 0,
         }
     }
 
-    /// Notes that `count` numbers were used up, the last of them by `at`.
-    fn note(&mut self, topic: &Topic, count: u64, at: Instant, round: u64, recent: &mut Vec<Topic>) {
+    /// Notes that `count` numbers were used up, the last of them by `at`. Returns true if the topic was not recent.
+    fn note(&mut self, count: u64, at: Instant, round: u64) -> bool {
         self.last += count;
         (self.at, self.round) = (self.at.max(at), round);
-        if !std::mem::replace(&mut self.is_recent, true) {
-            recent.push(topic.clone());
-        }
+        !std::mem::replace(&mut self.is_recent, true)
     }
 }
 
@@ -279,6 +305,24 @@ mod tests {
         let (hello, _) = numbers.hello(Part::default(), 256, Duration::from_secs(1), now);
         assert!(hello.topics[0].2 < 60, "{hello:?}");
         assert!(numbers.slot(&a, clock::now()).idle < Duration::from_millis(60));
+    }
+
+    /// The place of the last topic is remembered; another one, or a question about a new one, does not disturb it.
+    #[test]
+    fn topics_by_turns_have_numbers_of_their_own() {
+        let mut numbers = Numbers::default();
+        let (a, b, now) = (topic("a"), topic("b"), clock::now());
+        for expected in 1..=3 {
+            for topic in [&a, &a, &b] {
+                assert_eq!(numbers.frame(&self::topic("new")), 0);
+                let mut slot = numbers.slot(topic, now);
+                *slot.frame() = slot.seq;
+                slot.take(1, now);
+            }
+            assert_eq!((numbers.frame(&a), numbers.frame(&b)), (2 * expected, expected));
+        }
+        let (hello, _) = numbers.hello(Part::default(), 256, Duration::from_secs(1), now);
+        assert_eq!(hello.topics, [("a".to_owned(), 6, 0), ("b".to_owned(), 3, 0)]);
     }
 
     /// An event that could not be published still has a number, which hellos name with the time of the event.

@@ -87,7 +87,7 @@ impl<'a> Turn<'a> {
     }
 
     /// The next number of a topic, the sending end, and the time that sending may take.
-    pub(super) fn slot<'b>(&'b mut self, topic: &'b Topic) -> (Slot<'b>, &'b mut dyn Outbound, Duration) {
+    pub(super) fn slot(&mut self, topic: &Topic) -> (Slot<'_>, &mut dyn Outbound, Duration) {
         let Sender { outbound, numbers, .. } = &mut *self.sender;
         (numbers.slot(topic, self.now), &mut **outbound, self.left)
     }
@@ -123,7 +123,7 @@ impl<'a> Turn<'a> {
     }
 
     /// True if the topic's next number is being sent.
-    pub(super) fn is_open(&self, topic: &Topic) -> bool {
+    pub(super) fn is_open(&mut self, topic: &Topic) -> bool {
         self.sender.numbers.is_open(topic)
     }
 

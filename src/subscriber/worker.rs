@@ -79,6 +79,7 @@ impl Worker {
                 _ => Some(Duration::ZERO),
             };
             let session = &mut self.session;
+            let mut idle_at = None;
             let received = self.inbound.recv(timeout);
             let is_failed = received.is_err();
             match received {
@@ -111,7 +112,7 @@ impl Worker {
                 Ok(Received::Answer { address, probe, hello }) => {
                     session.handle_answer(address, probe, hello, clock::now());
                 }
-                Ok(Received::Idle) => session.handle_drained(clock::now()),
+                Ok(Received::Idle) => session.handle_drained(*idle_at.insert(clock::now())),
                 Ok(Received::Woken) => {
                     if self.stop.try_recv() == Err(TryRecvError::Disconnected) {
                         return;
@@ -136,7 +137,7 @@ impl Worker {
             frames = 0;
             self.session.settle_hearing();
             if let Some(deadline) = self.session.deadline() {
-                let now = clock::now();
+                let now = idle_at.unwrap_or_else(clock::now);
                 if deadline <= now {
                     self.session.tick(now);
                 }

@@ -1,6 +1,7 @@
 //! The wire format, seen by a sender and a receiver.
 
 mod malformed;
+mod plain;
 
 use std::time::Duration;
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::codec::is_joined;
 use crate::drivers::events::{AddressEvent, Events};
 use crate::drivers::wake::{self, Wakeable};
 use crate::error::{Error, ErrorKind, Result};
@@ -29,8 +30,8 @@ pub(super) struct ZmqInbound {
     turn_left: u32,
     /// Every socket was read until it was empty: only a signal says that there is more.
     drained: bool,
-    /// Something was read since the last wait.
-    is_fresh: bool,
+    /// The messages read since the last wait; joined updates count as two.
+    fresh: u32,
     /// Events to return.
     events: Events,
     /// The peer of the last message.
@@ -58,7 +59,7 @@ impl ZmqInbound {
             turn_left: TURN,
             from: 0,
             drained: false,
-            is_fresh: false,
+            fresh: 0,
             events: Events::default(),
             topic: zmq::Message::new(),
             payload: zmq::Message::new(),
@@ -243,9 +244,9 @@ impl Inbound for ZmqInbound {
                 if !self.events.is_empty() {
                     return self.events.pop();
                 }
-                if self.drained && std::mem::take(&mut self.is_fresh) {
+                if self.drained && std::mem::take(&mut self.fresh) > 1 {
                     // Lets other threads run, which may provide more; where processors are scarce this saves many
-                    // wake-ups.
+                    // wake-ups. A lone message is followed by none.
                     thread::yield_now();
                     more = Some(self.from);
                     continue;
@@ -264,9 +265,10 @@ impl Inbound for ZmqInbound {
                 None => self.read()?,
             };
             self.drained &= read.is_none();
-            self.is_fresh |= read.is_some();
+            self.fresh = self.fresh.saturating_add(read.is_some().into());
             match read {
                 Some(Read::Message) => {
+                    self.fresh = self.fresh.saturating_add(is_joined(&self.payload).into());
                     return Ok(Received::Frame {
                         address: self.peers.get(self.from).map_or("", |peer| &*peer.address),
                         topic: &self.topic,

@@ -7,11 +7,11 @@ use crate::error::{Error, ErrorKind};
 use crate::event::SyncReason;
 use crate::update::Topic;
 
-use super::continuity::{Scope, Sender};
+use super::continuity::{Continuity, Scope, Sender};
 use super::peer::Greeting;
 use super::{Action, Session};
 
-/// Number of decoded messages whose memory is kept.
+/// Number of messages whose memory is kept.
 const MAX_KEPT: usize = 1024;
 
 impl Session {
@@ -37,40 +37,36 @@ impl Session {
             }
             return;
         };
+        let before = self.updates.len();
+        let (updates, controls) = (&mut self.updates, &mut self.controls);
         if codec::is_too_large(payload, self.options.max_message_bytes)
-            || self.decoder.decode(known, payload, &mut self.messages).is_err()
+            || self.decoder.decode_apart(known, payload, updates, controls).is_err()
         {
             return self.on_malformed(address);
         }
         self.hearing.sense = true;
-        let (mut is_requested, mut is_unnumbered, updates) = (false, false, &mut self.updates);
-        let came = self.messages.drain(..).filter_map(|message| match message {
-            Message::Update(update) => {
-                is_unnumbered |= update.origin.is_none();
-                Some(update)
-            }
-            Message::Control(control) => {
-                is_requested |= control.action == "sync";
-                None
-            }
-        });
-        match &mut self.continuity {
-            Some(continuity) => {
+        let is_requested = controls.drain(..).any(|control| control.action == "sync");
+        controls.shrink_to(MAX_KEPT);
+        let came = updates.get(before..).unwrap_or_default();
+        let are_next = |continuity: &mut Continuity| continuity.are_next(address, came, heard);
+        if !self.continuity.as_mut().is_some_and(are_next) {
+            let is_unnumbered = came.iter().any(|update| update.origin.is_none());
+            if let Some(continuity) = &mut self.continuity {
+                self.unusual.extend(updates.drain(before..));
                 let scope = Scope {
                     topics: &self.topics,
                     peers: &self.peers,
                 };
-                if continuity.updates(scope, address, came, heard, &clock, updates) {
+                if continuity.updates(scope, address, self.unusual.drain(..), heard, &clock, updates) {
                     self.deadline = None;
                 }
+                // A message with very many parts does not keep its memory.
+                self.unusual.shrink_to(MAX_KEPT);
             }
-            None => updates.extend(came),
+            if is_unnumbered && self.topics.came_unnumbered(topic) {
+                self.deadline = None;
+            }
         }
-        if is_unnumbered && self.topics.came_unnumbered(topic) {
-            self.deadline = None;
-        }
-        // A message with very many parts does not keep its memory.
-        self.messages.shrink_to(MAX_KEPT);
         if is_requested {
             self.tell(SyncReason::Requested, clock());
         }

@@ -22,7 +22,7 @@ mod upkeep;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
-use crate::codec::{Decoder, Message};
+use crate::codec::{Control, Decoder, Message};
 use crate::event::SyncReason;
 use crate::update::{DbUpdate, Name, Topic};
 
@@ -67,8 +67,12 @@ pub(super) struct Session {
     /// `None` if losses are not looked for.
     continuity: Option<Continuity>,
     decoder: Decoder,
+    /// Hellos and what comes with them.
     messages: Vec<Message>,
+    controls: Vec<Control>,
     updates: Vec<DbUpdate>,
+    /// Updates of a frame that are looked at one by one.
+    unusual: Vec<DbUpdate>,
     actions: VecDeque<Action>,
     hearing: Hearing,
     /// Everything that had arrived by then was read.
@@ -120,7 +124,9 @@ impl Session {
             continuity: options.continuity.then(|| Continuity::new(now, &mut jitter)),
             decoder: Decoder::new(),
             messages: Vec::new(),
+            controls: Vec::new(),
             updates: Vec::new(),
+            unusual: Vec::new(),
             actions: options
                 .continuity
                 .then(|| Action::Subscribe(Topic::hello()))

@@ -58,6 +58,9 @@ pub(super) struct Continuity {
     drained: Instant,
     counters: Counters,
     errors: Vec<Error>,
+    /// Every update is looked at on its own.
+    #[cfg(test)]
+    pub(super) is_thorough: bool,
 }
 
 /// The run of a publisher that something came from, and the address through which it came.
@@ -102,6 +105,8 @@ impl Continuity {
             drained: now,
             counters: Counters::default(),
             errors: Vec::new(),
+            #[cfg(test)]
+            is_thorough: false,
         }
     }
 
@@ -126,6 +131,35 @@ impl Continuity {
     /// Called when an event that concerns every topic is emitted.
     pub(super) fn covered(&mut self) {
         self.pending.clear();
+    }
+
+    /// True if these are the next updates of one run on one topic, as those of most frames are: their numbers are then
+    /// taken. Otherwise nothing has changed.
+    #[inline]
+    pub(super) fn are_next(&mut self, address: &str, updates: &[DbUpdate], heard: Instant) -> bool {
+        let Some(DbUpdate {
+            topic,
+            origin: Some(first),
+            ..
+        }) = updates.first()
+        else {
+            return updates.is_empty();
+        };
+        let follow = (first.seq..).zip(updates).skip(1).all(|(seq, update)| {
+            let is_it =
+                |origin: &Origin| (origin.seq, origin.epoch, &origin.publisher) == (seq, first.epoch, &first.publisher);
+            update.origin.as_ref().is_some_and(is_it)
+        });
+        #[cfg(test)]
+        let follow = follow && !self.is_thorough;
+        match follow
+            .then(|| next(&mut self.publishers, address, topic, first, heard))
+            .flatten()
+        {
+            Some(sequence) => sequence.advance(updates.len() as u64),
+            None => return false,
+        }
+        true
     }
 
     /// Handles the updates of one registered topic from one frame, and appends those to deliver to `out`. `heard` is
@@ -156,20 +190,12 @@ impl Continuity {
                 && (*epoch, publisher) == (origin.epoch, &origin.publisher)
                 && sequence.is_next(origin.seq)
             {
-                sequence.advance();
+                sequence.advance(1);
                 out.push(update);
                 continue;
             }
-            // The common case for a frame.
-            if let Some(runs) = self.publishers.get_mut(&*origin.publisher)
-                && let Some(run) = runs.iter_mut().find(|run| run.epoch == origin.epoch)
-                && run.state == RunState::Running
-                && run.address == *address
-                && let Some(sequence) = run.topics.get_mut(&update.topic)
-                && sequence.is_next(origin.seq)
-            {
-                run.heard = heard;
-                sequence.advance();
+            if let Some(sequence) = next(&mut self.publishers, address, &update.topic, origin, heard) {
+                sequence.advance(1);
                 out.push(update);
                 current = Some(sequence);
                 continue;
@@ -354,6 +380,27 @@ fn is_after(at: Instant, now: Instant) -> bool {
 
 fn find<'a>(publishers: &'a mut HashMap<Name, Vec<Run>>, publisher: &str, epoch: u64) -> Option<&'a mut Run> {
     publishers.get_mut(publisher)?.iter_mut().find(|run| run.epoch == epoch)
+}
+
+/// The sequence of a run that is heard at `heard`, if this is its next number and nothing else is to be done.
+#[inline]
+fn next<'a>(
+    publishers: &'a mut HashMap<Name, Vec<Run>>,
+    address: &str,
+    topic: &Topic,
+    origin: &Origin,
+    heard: Instant,
+) -> Option<&'a mut Sequence<DbUpdate>> {
+    let run = find(publishers, &origin.publisher, origin.epoch)?;
+    if run.state != RunState::Running || run.address != *address {
+        return None;
+    }
+    let sequence = run
+        .topics
+        .get_mut(topic)
+        .filter(|sequence| sequence.is_next(origin.seq))?;
+    run.heard = heard;
+    Some(sequence)
 }
 
 fn grow(sizes: &mut HashMap<Name, usize>, address: &Name) {

@@ -101,9 +101,9 @@ impl<T> Sequence<T> {
         self.early.is_none() && Some(number) == self.last.checked_add(1)
     }
 
-    /// Notes that the number that [is next](Sequence::is_next) was handed out.
-    pub(in crate::subscriber::session) fn advance(&mut self) {
-        self.last += 1;
+    /// Notes that the number that [is next](Sequence::is_next) was handed out, and those behind it: `count` in all.
+    pub(in crate::subscriber::session) fn advance(&mut self, count: u64) {
+        self.last += count;
     }
 
     /// True if numbers are missing that may still come.

@@ -95,6 +95,8 @@ struct Play {
     chance: fastrand::Rng,
     syncs: Vec<(u64, SyncReason)>,
     deliveries: Vec<DbUpdate>,
+    /// Every update of a frame is looked at on its own.
+    is_thorough: bool,
 }
 
 impl Play {
@@ -130,6 +132,7 @@ impl Play {
             chance: fastrand::Rng::with_seed(seed),
             syncs: Vec::new(),
             deliveries: Vec::new(),
+            is_thorough: false,
         };
         (0..TOPICS.len()).for_each(|topic| play.register(topic));
         play.listen();
@@ -151,6 +154,9 @@ impl Play {
     }
 
     fn apply(&mut self, op: &Op) {
+        if let Some(continuity) = &mut self.world.session.continuity {
+            continuity.is_thorough = self.is_thorough;
+        }
         match *op {
             Op::Pass(millis) => self.pass(millis),
             Op::Send {
@@ -472,6 +478,24 @@ proptest! {
         ops.iter().for_each(|op| play.apply(op));
         play.calm();
         play.judge()?;
+    }
+
+    /// The updates of a frame are taken together only where each would be taken on its own.
+    #[test]
+    fn frames_that_are_taken_whole_make_no_difference(
+        ops in prop::collection::vec(any_op(), 1..40),
+        seed in any::<u64>(),
+    ) {
+        let [whole, thorough] = [false, true].map(|is_thorough| {
+            let mut play = Play::new(seed);
+            play.is_thorough = is_thorough;
+            ops.iter().for_each(|op| play.apply(op));
+            play.calm();
+            // The time of receipt is not the session's.
+            let numbers = play.deliveries.iter().map(|update| (update.topic.clone(), update.origin.clone()));
+            (numbers.collect::<Vec<_>>(), play.syncs, play.world.session.stats())
+        });
+        prop_assert_eq!(whole, thorough);
     }
 
     /// Under load alone every late message arrives, and nothing is reported.
