@@ -145,21 +145,19 @@ impl Continuity {
         else {
             return updates.is_empty();
         };
-        let follow = (first.seq..).zip(updates).skip(1).all(|(seq, update)| {
-            let is_it =
-                |origin: &Origin| (origin.seq, origin.epoch, &origin.publisher) == (seq, first.epoch, &first.publisher);
-            update.origin.as_ref().is_some_and(is_it)
-        });
+        let follows = |(place, update): (usize, &DbUpdate)| {
+            let next = (first.seq.checked_add(place as u64), first.epoch, &first.publisher);
+            let is_next = |origin: &Origin| (Some(origin.seq), origin.epoch, &origin.publisher) == next;
+            update.origin.as_ref().is_some_and(is_next)
+        };
+        let do_follow = updates.iter().enumerate().skip(1).all(follows);
         #[cfg(test)]
-        let follow = follow && !self.is_thorough;
-        match follow
-            .then(|| next(&mut self.publishers, address, topic, first, heard))
+        let do_follow = do_follow && !self.is_thorough;
+        let sequence = do_follow.then(|| next(&mut self.publishers, address, topic, first, heard));
+        let taken = sequence
             .flatten()
-        {
-            Some(sequence) => sequence.advance(updates.len() as u64),
-            None => return false,
-        }
-        true
+            .map(|sequence| sequence.advance(updates.len() as u64));
+        taken.is_some()
     }
 
     /// Handles the updates of one registered topic from one frame, and appends those to deliver to `out`. `heard` is
