@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
-use super::envelope::{self, Answers, EventId};
+use super::envelope::{self, Answers, EventId, MAX_ASKED};
 use super::in_flight::{InFlight, Step};
 use super::peers::Standing;
 use super::tally::{Tally, nobody};
@@ -30,9 +30,8 @@ pub(super) struct Courier {
     is_failing: bool,
 }
 
-/// The most updates in one bundle, and the most numbers in one of its messages.
+/// The most updates in one bundle.
 const BUNDLE: usize = 64;
-const NUMBERS: usize = 512;
 
 impl Courier {
     pub(super) fn new(tally: &Arc<Tally>, topic: &Topic) -> Courier {
@@ -102,13 +101,13 @@ impl Courier {
                     self.put(&mut by_listener, listener, message);
                 }
                 Step::Ask { about, listener } => {
-                    for about in about.chunks(NUMBERS) {
+                    for about in about.chunks(MAX_ASKED) {
                         let message = envelope::questions(&self.topic, low, about);
                         self.put(&mut by_listener, listener.clone(), message);
                     }
                 }
                 Step::Confirm { numbers, listener } => {
-                    for numbers in numbers.chunks(NUMBERS) {
+                    for numbers in numbers.chunks(MAX_ASKED) {
                         let message = envelope::confirmation(&self.topic, low, numbers);
                         self.put(&mut by_listener, listener.clone(), message);
                     }

@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use parking_lot::{Condvar, Mutex};
 
 use super::docket::{Docket, bytes_of};
-use super::envelope::{self, Answer, Answers, EventId, TABLE};
+use super::envelope::{self, Answer, Answers, EventId, MAX_ANSWERED, TABLE};
 use super::options::ListenerStats;
 use crate::error::{ErrorHook, ErrorKind, Result, contain, report};
 use crate::publisher::Publisher;
@@ -146,9 +146,6 @@ pub(super) struct Ear {
 /// The most messages read before they are answered.
 const MAIL: usize = 1024;
 
-/// The most answers in one message.
-const BUNDLE: usize = 256;
-
 impl Ear {
     pub(super) fn run(mut self) {
         loop {
@@ -202,7 +199,7 @@ impl Ear {
     /// Sends the answers, up to the first that would wait: messages go on coming in.
     fn say_all(&mut self, answers: Vec<(Topic, Vec<Answer>)>, head: &Answers) {
         for (notifier, about) in answers {
-            for about in about.chunks(BUNDLE) {
+            for about in about.chunks(MAX_ANSWERED) {
                 let about = about.to_vec();
                 if !self.say(&notifier, &Answers { about, ..head.clone() }) {
                     return;

@@ -208,8 +208,8 @@ impl Replies {
         };
         let (post, hook) = (post.clone(), outbox.tally.options.hook.clone());
         let guard = dispatcher.on_topic(topic.clone(), move |update: &DbUpdate| {
-            let said = envelope::answered(update).map(|said| post.send(Command::Answers(said)));
-            said.map_or_else(|e| report!(&e, hook.as_ref()), drop);
+            let received = post.receive(update);
+            received.unwrap_or_else(|e| report!(&e, hook.as_ref()));
         });
         let own = OwnTopic::register(subscriber, topic.clone(), None)?;
         Ok(Some(Replies {

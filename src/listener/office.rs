@@ -2,7 +2,7 @@
 //! at a time anyway.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -10,9 +10,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, unboun
 use parking_lot::Mutex;
 
 use super::courier::{Command, Courier};
+use super::docket::bytes_of;
+use super::envelope::{self, Answers};
 use crate::error::{ErrorHook, Result};
 use crate::publisher::Publisher;
 use crate::thread::{self, Thread};
+use crate::update::DbUpdate;
 
 /// A notifier's access to the thread.
 #[derive(Clone)]
@@ -26,18 +29,25 @@ struct Office {
     publisher: usize,
     /// `None` before the thread is joined, which ends it.
     letters: Option<Sender<(u64, Letter)>>,
+    /// The bytes of unread answers.
+    unread: Arc<AtomicUsize>,
     notifiers: AtomicU64,
     thread: Thread,
 }
 
-#[expect(clippy::large_enum_variant, reason = "nearly all are commands")]
 enum Letter {
     Begin(Box<Courier>),
     Command(Command),
+    /// Answers, with their bytes.
+    Answers(Answers, usize),
 }
 
 /// The most letters read before their work is done.
 const LETTERS: usize = 4096;
+
+/// The most bytes of unread answers, each with what a letter takes itself.
+const MAX_UNREAD: usize = 64 << 20;
+const LETTER: usize = 256;
 
 impl Post {
     /// The access of a new notifier, which holds the publisher as long as this.
@@ -52,11 +62,12 @@ impl Post {
         let office = match open.iter().find(|office| office.publisher == address) {
             Some(office) => Arc::clone(office),
             None => {
-                let (letters, received) = unbounded();
-                let runner = Runner::new(received);
+                let ((letters, received), unread) = (unbounded(), Arc::default());
+                let runner = Runner::new(received, &unread);
                 let office = Arc::new(Office {
                     publisher: address,
                     letters: Some(letters),
+                    unread,
                     notifiers: AtomicU64::new(0),
                     thread: thread::spawn("tc-notifier", hook, move || runner.run())?,
                 });
@@ -83,6 +94,18 @@ impl Post {
         self.put(Letter::Command(command))
     }
 
+    /// Takes a message of a listener, unless too many are unread: what it answers is asked again.
+    pub(super) fn receive(&self, message: &DbUpdate) -> Result<()> {
+        let bytes = bytes_of(message) + LETTER;
+        let unread = &self.office.unread;
+        if unread.load(Ordering::Relaxed) + bytes <= MAX_UNREAD {
+            let answers = envelope::answered(message)?;
+            unread.fetch_add(bytes, Ordering::Relaxed);
+            self.put(Letter::Answers(answers, bytes));
+        }
+        Ok(())
+    }
+
     fn put(&self, letter: Letter) -> bool {
         let letters = self.office.letters.as_ref();
         letters.is_some_and(|letters| letters.send((self.notifier, letter)).is_ok())
@@ -98,6 +121,7 @@ impl Drop for Office {
 /// The state of the thread, which runs the couriers.
 struct Runner {
     letters: Receiver<(u64, Letter)>,
+    unread: Arc<AtomicUsize>,
     notifiers: HashMap<u64, Place>,
     due: BTreeSet<(Instant, u64)>,
     /// The notifiers that may have work.
@@ -112,9 +136,10 @@ struct Place {
 }
 
 impl Runner {
-    fn new(letters: Receiver<(u64, Letter)>) -> Runner {
+    fn new(letters: Receiver<(u64, Letter)>, unread: &Arc<AtomicUsize>) -> Runner {
         Runner {
             letters,
+            unread: Arc::clone(unread),
             notifiers: HashMap::new(),
             due: BTreeSet::new(),
             todo: VecDeque::new(),
@@ -170,12 +195,18 @@ impl Runner {
                     place.courier.stop(&pending);
                 }
             }
-            Letter::Command(command) => {
-                if let Some(place) = self.notifiers.get_mut(&notifier) {
-                    place.courier.take(command, Instant::now());
-                    self.mark(notifier);
-                }
+            Letter::Command(command) => self.take(notifier, command),
+            Letter::Answers(answers, bytes) => {
+                self.unread.fetch_sub(bytes, Ordering::Relaxed);
+                self.take(notifier, Command::Answers(answers));
             }
+        }
+    }
+
+    fn take(&mut self, notifier: u64, command: Command) {
+        if let Some(place) = self.notifiers.get_mut(&notifier) {
+            place.courier.take(command, Instant::now());
+            self.mark(notifier);
         }
     }
 
@@ -216,6 +247,31 @@ mod tests {
     use super::*;
     use crate::drivers::memory::MemoryDriver;
     use crate::publisher::PublisherOptions;
+    use crate::update::Action;
+
+    #[test]
+    fn unread_answers_are_bounded() {
+        let ((letters, received), unread) = (unbounded(), Arc::default());
+        let mut runner = Runner::new(received.clone(), &unread);
+        let office = Arc::new(Office {
+            publisher: 0,
+            letters: Some(letters),
+            unread,
+            notifiers: AtomicU64::new(0),
+            thread: thread::spawn("tc-test", None, || ()).unwrap(),
+        });
+        let post = Post { office, notifier: 0 };
+        let owner = "x".repeat(1 << 20);
+        let value = format!(r#"{{"listener":"l","waiting":0,"leaving":false,"about":[[1,1,"taken","{owner}"]]}}"#);
+        let message = DbUpdate::new(envelope::TABLE, "l/1", Action::Set).value(value);
+        (0..200).for_each(|_| post.receive(&message).unwrap());
+        assert_eq!(received.len(), 63);
+        for (notifier, letter) in received.try_iter() {
+            runner.read(notifier, letter);
+        }
+        post.receive(&message).unwrap();
+        assert_eq!(received.len(), 1);
+    }
 
     #[test]
     fn notifiers_of_one_publisher_share_a_thread_until_the_last_is_gone() {
