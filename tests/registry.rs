@@ -323,6 +323,58 @@ fn who_lives_stays_when_the_store_goes_back() {
     });
 }
 
+/// A failover loses the last writes, and the store takes more than those before anyone looks.
+#[test]
+fn who_lives_stays_when_lost_rows_are_behind_newer_ones() {
+    within(LIMIT, || {
+        let row = |address: &str| format!(r#"{{"epoch":1,"address":"memory://registry-{address}"}}"#);
+        let create =
+            |store: &dyn Store, address: &str| store.create(PUBLISHERS, address, &row(address), &Topic::ALL).unwrap();
+        let first = || {
+            let first = store();
+            create(&*first, "mover");
+            create(&*first, "older");
+            first
+        };
+        let swap = Swap::of_one_incarnation(first());
+        let store: Arc<dyn Store> = swap.clone();
+        let (_publisher, address, driver) = publisher();
+        let rig = Rig::new(&driver);
+        rig.listen(&["D"], &address);
+        let subscriber = Arc::clone(&rig.subscriber);
+        let _discovery = Discovery::new(Arc::clone(&store), subscriber, &[], patient()).unwrap();
+        let is_connected = |id: &str| connected(&rig).contains(&format!("memory://registry-{id}"));
+        // A new row is lost.
+        let last = create(&*store, "live");
+        eventually(LONG, || is_connected("live") && is_connected("older"));
+        swap.at_once(|store| {
+            *store = first();
+            for _ in 0..4 {
+                assert!(store.set(PUBLISHERS, "older", &row("older")).unwrap() >= last);
+            }
+            create(&**store, "first");
+        });
+        eventually(LONG, || is_connected("first"));
+        assert!(is_connected("live"), "{:?}", connected(&rig));
+        // A deleted one is not.
+        store.delete(PUBLISHERS, "first").unwrap();
+        eventually(LONG, || !is_connected("first"));
+        assert!(is_connected("live"));
+        // The newest state of a row is lost.
+        let moved = r#"{"epoch":2,"address":"memory://registry-moved"}"#;
+        let last = store.set(PUBLISHERS, "mover", moved).unwrap();
+        eventually(LONG, || is_connected("moved") && !is_connected("mover"));
+        swap.at_once(|store| {
+            *store = first();
+            create(&**store, "live");
+            while store.set(PUBLISHERS, "older", &row("older")).unwrap() < last {}
+            create(&**store, "second");
+        });
+        eventually(LONG, || is_connected("second"));
+        assert!(is_connected("moved"), "{:?}", connected(&rig));
+    });
+}
+
 #[test]
 fn who_does_not_live_is_missed_when_the_store_went_back() {
     within(LIMIT, || {

@@ -19,7 +19,7 @@ pub use rows::Rows;
 /// Times of a [`Database`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseOptions {
-    /// How long to wait for other threads that write the same row. Default: 5 s.
+    /// How long to wait for other threads that write the same row, or one of those that share its turn. Default: 5 s.
     pub timeout: Duration,
 }
 
@@ -41,7 +41,8 @@ impl Default for DatabaseOptions {
 /// stored but not published.
 ///
 /// May be shared between threads: they write a row one after the other, so that its updates are sent in the order of
-/// its versions. Between processes there is no such order; versions show which state is newer.
+/// its versions; a row shares its turn with some others. Between processes there is no such order; versions show which
+/// state is newer.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -161,7 +162,7 @@ impl Database {
         let turn = &self.turns[hash as usize % self.turns.len()];
         turn.try_lock_for(self.options.timeout).ok_or_else(|| {
             let context = format!(
-                "table {:?} key {:?}: other threads kept writing this row; try again",
+                "table {:?} key {:?}: other threads kept writing this row, or others that share its turn; try again",
                 write.table, write.key
             );
             Error::new(ErrorKind::Timeout, context)

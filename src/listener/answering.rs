@@ -7,7 +7,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::inbox::Input;
 use super::listener_shared::{FirstFailure, ListenerShared};
-use super::messages::{self, Answer, Answers};
+use super::messages::{self, Answer, Answers, MAX_ANSWERED};
 use crate::error::{ErrorKind, report};
 use crate::publisher::Publisher;
 use crate::update::Topic;
@@ -24,9 +24,6 @@ pub(super) struct Answering {
 
 /// The most messages read before they are answered.
 const MESSAGES: usize = 1024;
-
-/// The most answers in one message.
-const BUNDLE: usize = 256;
 
 impl Answering {
     pub(super) fn run(mut self) {
@@ -81,7 +78,7 @@ impl Answering {
     /// Sends the answers, up to the first that would wait: messages go on coming in.
     fn send_all(&mut self, answers: Vec<(Topic, Vec<Answer>)>, head: &Answers) {
         for (notifier, about) in answers {
-            for about in about.chunks(BUNDLE) {
+            for about in about.chunks(MAX_ANSWERED) {
                 let about = about.to_vec();
                 if !self.send(&notifier, &Answers { about, ..head.clone() }) {
                     return;

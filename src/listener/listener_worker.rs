@@ -14,7 +14,7 @@ use super::run::{Base, Run};
 use super::sweep::Sweep;
 use super::tables::LISTENERS;
 use crate::error::{Result, contain, report};
-use crate::registry::Watch;
+use crate::registry::{Member, Watch};
 use crate::thread::{Thread, pause};
 
 pub(super) struct ListenerWorker {
@@ -181,6 +181,8 @@ impl ListenerWorker {
             (&self.base.id, run.member.epoch)
         };
         let id = match self.base.store.get(LISTENERS, id, None) {
+            // A row of an earlier run is back if the store went back.
+            Ok(row) if Member::from_row(&row).is_ok_and(|owner| owner.epoch < epoch) => id.clone(),
             Ok(_) => format!("{id} {epoch}"),
             Err(_) => id.clone(),
         };

@@ -13,6 +13,11 @@ pub(super) const TABLE: Name = Name::from_static("\u{10FFFF}tablecast/status");
 /// Messages go before the program's own updates.
 const URGENT: i32 = i32::MIN;
 
+/// The most events in a question or confirmation, and in an answer. Messages about more are refused, so that a peer
+/// cannot cause more work than messages that it sends.
+pub(super) const MAX_ASKED: usize = 512;
+pub(super) const MAX_ANSWERED: usize = 256;
+
 /// An event: a status update to be processed once. Its id is the notifier's topic and a number.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct EventId {
@@ -243,11 +248,13 @@ pub(super) fn parse_message(update: &DbUpdate) -> Result<ListenerMessage> {
     };
     match update.action.as_str() {
         "ask" => {
-            let (low, about) = parse(update)?;
+            let (low, about): (_, Vec<_>) = parse(update)?;
+            check_count(update, about.len(), MAX_ASKED)?;
             return of_many(low, Body::Questions(about));
         }
         "confirm" => {
-            let (low, numbers) = parse(update)?;
+            let (low, numbers): (_, Vec<_>) = parse(update)?;
+            check_count(update, numbers.len(), MAX_ASKED)?;
             return of_many(low, Body::Confirmations(numbers));
         }
         _ => {}
@@ -276,7 +283,20 @@ pub(super) fn parse_message(update: &DbUpdate) -> Result<ListenerMessage> {
 
 /// Reads a message on a notifier's topic.
 pub(super) fn parse_answers(update: &DbUpdate) -> Result<Answers> {
-    parse(update)
+    let answers: Answers = parse(update)?;
+    check_count(update, answers.about.len(), MAX_ANSWERED)?;
+    Ok(answers)
+}
+
+fn check_count(update: &DbUpdate, count: usize, limit: usize) -> Result<()> {
+    if count <= limit {
+        return Ok(());
+    }
+    let context = format!(
+        "message {:?} is about {count} status updates; at most {limit} are allowed",
+        update.key
+    );
+    Err(Error::new(ErrorKind::Malformed, context))
 }
 
 fn parse<'a, T: Deserialize<'a>>(update: &'a DbUpdate) -> Result<T> {
@@ -336,6 +356,32 @@ mod tests {
             about: vec![answer(EventState::Held, None), taken],
         };
         assert_eq!(parse_answers(&answers(&all, 1).unwrap()).unwrap(), all);
+    }
+
+    #[test]
+    fn a_message_about_more_than_one_says_is_malformed() {
+        let refused = |result: Result<()>| result.is_err_and(|e| e.kind() == ErrorKind::Malformed);
+        for (count, is_refused) in [(512, false), (513, true)] {
+            let about = vec![Question::from((3, 4, true)); count];
+            let said = questions(&notifier(), 2, &about).unwrap();
+            assert_eq!(refused(parse_message(&said).map(drop)), is_refused, "{count}");
+            let said = confirmation(&notifier(), 5, &vec![3; count]).unwrap();
+            assert_eq!(refused(parse_message(&said).map(drop)), is_refused, "{count}");
+        }
+        for (count, is_refused) in [(256, false), (257, true)] {
+            let answer = Answer::from((3, 4, EventState::Held, None));
+            let said = Answers {
+                listener: "listener/x/1".into(),
+                waiting: 7,
+                leaving: true,
+                about: vec![answer; count],
+            };
+            assert_eq!(
+                refused(parse_answers(&answers(&said, 1).unwrap()).map(drop)),
+                is_refused,
+                "{count}"
+            );
+        }
     }
 
     #[test]

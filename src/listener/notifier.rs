@@ -209,8 +209,7 @@ impl Subscription {
         };
         let (thread, hook) = (thread.clone(), outbox.shared.options.hook.clone());
         let guard = dispatcher.on_topic(topic.clone(), move |update: &DbUpdate| {
-            let sent = messages::parse_answers(update).map(|answers| thread.send(Command::Answers(answers)));
-            sent.map_or_else(|e| report!(&e, hook.as_ref()), drop);
+            thread.receive(update).unwrap_or_else(|e| report!(&e, hook.as_ref()));
         });
         let own = OwnTopic::register(subscriber, topic.clone(), None)?;
         Ok(Some(Subscription {

@@ -2,17 +2,20 @@
 //! at a time anyway.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, unbounded};
 use parking_lot::Mutex;
 
+use super::event_table::bytes_of;
+use super::messages::{self, Answers};
 use super::notifier_worker::{Command, NotifierWorker};
 use crate::error::{ErrorHook, Result};
 use crate::publisher::Publisher;
 use crate::thread::{self, Thread};
+use crate::update::DbUpdate;
 
 /// A notifier's access to the thread.
 #[derive(Clone)]
@@ -26,18 +29,25 @@ struct SharedThread {
     publisher: usize,
     /// `None` before the thread is joined, which ends it.
     requests: Option<Sender<(u64, Request)>>,
+    /// The bytes of unread answers.
+    unread: Arc<AtomicUsize>,
     notifiers: AtomicU64,
     thread: Thread,
 }
 
-#[expect(clippy::large_enum_variant, reason = "nearly all are commands")]
 enum Request {
     Begin(Box<NotifierWorker>),
     Command(Command),
+    /// Answers, with their bytes.
+    Answers(Answers, usize),
 }
 
 /// The most requests read before their work is done.
 const REQUESTS: usize = 4096;
+
+/// The most bytes of unread answers, each with what a request takes itself.
+const MAX_UNREAD: usize = 64 << 20;
+const REQUEST: usize = 256;
 
 impl NotifierThread {
     /// The access of a new notifier, which holds the publisher as long as this.
@@ -52,11 +62,12 @@ impl NotifierThread {
         let shared = match open.iter().find(|shared| shared.publisher == address) {
             Some(shared) => Arc::clone(shared),
             None => {
-                let (requests, received) = unbounded();
-                let runner = Runner::new(received);
+                let ((requests, received), unread) = (unbounded(), Arc::default());
+                let runner = Runner::new(received, &unread);
                 let shared = Arc::new(SharedThread {
                     publisher: address,
                     requests: Some(requests),
+                    unread,
                     notifiers: AtomicU64::new(0),
                     thread: thread::spawn("tc-notifier", hook, move || runner.run())?,
                 });
@@ -83,6 +94,18 @@ impl NotifierThread {
         self.put(Request::Command(command))
     }
 
+    /// Takes a message of a listener, unless too many are unread: what it answers is asked again.
+    pub(super) fn receive(&self, message: &DbUpdate) -> Result<()> {
+        let bytes = bytes_of(message) + REQUEST;
+        let unread = &self.shared.unread;
+        if unread.load(Ordering::Relaxed) + bytes <= MAX_UNREAD {
+            let answers = messages::parse_answers(message)?;
+            unread.fetch_add(bytes, Ordering::Relaxed);
+            self.put(Request::Answers(answers, bytes));
+        }
+        Ok(())
+    }
+
     fn put(&self, request: Request) -> bool {
         let requests = self.shared.requests.as_ref();
         requests.is_some_and(|requests| requests.send((self.notifier, request)).is_ok())
@@ -98,6 +121,7 @@ impl Drop for SharedThread {
 /// The state of the thread, which runs the workers.
 struct Runner {
     requests: Receiver<(u64, Request)>,
+    unread: Arc<AtomicUsize>,
     notifiers: HashMap<u64, Entry>,
     due: BTreeSet<(Instant, u64)>,
     /// The notifiers that may have work.
@@ -112,9 +136,10 @@ struct Entry {
 }
 
 impl Runner {
-    fn new(requests: Receiver<(u64, Request)>) -> Runner {
+    fn new(requests: Receiver<(u64, Request)>, unread: &Arc<AtomicUsize>) -> Runner {
         Runner {
             requests,
+            unread: Arc::clone(unread),
             notifiers: HashMap::new(),
             due: BTreeSet::new(),
             todo: VecDeque::new(),
@@ -170,12 +195,18 @@ impl Runner {
                     entry.worker.stop(&pending);
                 }
             }
-            Request::Command(command) => {
-                if let Some(entry) = self.notifiers.get_mut(&notifier) {
-                    entry.worker.take(command, Instant::now());
-                    self.mark(notifier);
-                }
+            Request::Command(command) => self.take(notifier, command),
+            Request::Answers(answers, bytes) => {
+                self.unread.fetch_sub(bytes, Ordering::Relaxed);
+                self.take(notifier, Command::Answers(answers));
             }
+        }
+    }
+
+    fn take(&mut self, notifier: u64, command: Command) {
+        if let Some(entry) = self.notifiers.get_mut(&notifier) {
+            entry.worker.take(command, Instant::now());
+            self.mark(notifier);
         }
     }
 
@@ -216,6 +247,31 @@ mod tests {
     use super::*;
     use crate::drivers::memory::MemoryDriver;
     use crate::publisher::PublisherOptions;
+    use crate::update::Action;
+
+    #[test]
+    fn unread_answers_are_bounded() {
+        let ((requests, received), unread) = (unbounded(), Arc::default());
+        let mut runner = Runner::new(received.clone(), &unread);
+        let shared = Arc::new(SharedThread {
+            publisher: 0,
+            requests: Some(requests),
+            unread,
+            notifiers: AtomicU64::new(0),
+            thread: thread::spawn("tc-test", None, || ()).unwrap(),
+        });
+        let access = NotifierThread { shared, notifier: 0 };
+        let owner = "x".repeat(1 << 20);
+        let value = format!(r#"{{"listener":"l","waiting":0,"leaving":false,"about":[[1,1,"taken","{owner}"]]}}"#);
+        let message = DbUpdate::new(messages::TABLE, "l/1", Action::Set).value(value);
+        (0..200).for_each(|_| access.receive(&message).unwrap());
+        assert_eq!(received.len(), 63);
+        for (notifier, request) in received.try_iter() {
+            runner.read(notifier, request);
+        }
+        access.receive(&message).unwrap();
+        assert_eq!(received.len(), 1);
+    }
 
     #[test]
     fn notifiers_of_one_publisher_share_a_thread_until_the_last_is_gone() {

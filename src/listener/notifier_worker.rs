@@ -7,7 +7,7 @@ use std::time::Instant;
 use crossbeam_channel::Sender;
 
 use super::in_flight::{InFlight, Step};
-use super::messages::{self, Answers, EventId};
+use super::messages::{self, Answers, EventId, MAX_ASKED};
 use super::notifier_shared::{NotifierShared, no_listener};
 use super::peers::Standing;
 use crate::error::{Error, ErrorKind, Result, report};
@@ -30,9 +30,8 @@ pub(super) struct NotifierWorker {
     is_failing: bool,
 }
 
-/// The most updates in one bundle, and the most numbers in one of its messages.
+/// The most updates in one bundle.
 const BUNDLE: usize = 64;
-const NUMBERS: usize = 512;
 
 impl NotifierWorker {
     pub(super) fn new(shared: &Arc<NotifierShared>, topic: &Topic) -> NotifierWorker {
@@ -103,13 +102,13 @@ impl NotifierWorker {
                     self.put(&mut by_listener, listener, message);
                 }
                 Step::Ask { about, listener } => {
-                    for about in about.chunks(NUMBERS) {
+                    for about in about.chunks(MAX_ASKED) {
                         let message = messages::questions(&self.topic, low, about);
                         self.put(&mut by_listener, listener.clone(), message);
                     }
                 }
                 Step::Confirm { numbers, listener } => {
-                    for numbers in numbers.chunks(NUMBERS) {
+                    for numbers in numbers.chunks(MAX_ASKED) {
                         let message = messages::confirmation(&self.topic, low, numbers);
                         self.put(&mut by_listener, listener.clone(), message);
                     }

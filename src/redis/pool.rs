@@ -29,6 +29,8 @@ pub(crate) struct Pool {
     known: Mutex<Known>,
     /// The idle connections.
     idle: Mutex<HashMap<Node, Vec<Pooled>>>,
+    /// When they are next looked through for those that their servers have closed.
+    next_sweep: Mutex<Instant>,
     /// The turn of the server to ask.
     turn: AtomicUsize,
     /// When several single servers are next asked whether two are masters.
@@ -64,6 +66,7 @@ impl Pool {
             known: Mutex::default(),
             idle: Mutex::default(),
             turn: AtomicUsize::new(0),
+            next_sweep: Mutex::new(Instant::now()),
             next_check: Mutex::new(Instant::now()),
         })
     }
@@ -291,6 +294,24 @@ impl Pool {
                 idle.insert(node.clone(), vec![pooled]);
             }
         }
+        drop(idle);
+        self.sweep();
+    }
+
+    /// Drops from time to time the idle connections that were closed, also those to servers that are used no more.
+    fn sweep(&self) {
+        let now = Instant::now();
+        match self.next_sweep.try_lock() {
+            Some(mut next) if now >= *next => *next = clock::after(now, self.options.heartbeat_interval),
+            _ => return,
+        }
+        let mut closed = Vec::new();
+        let mut idle = self.idle.lock();
+        idle.retain(|_, conns| {
+            closed.extend(conns.extract_if(.., |pooled| pooled.conn.check().is_err()));
+            !conns.is_empty()
+        });
+        drop(idle);
     }
 
     /// Drops the idle connections of a lost server.

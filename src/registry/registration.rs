@@ -261,11 +261,14 @@ impl<F: FnMut(&mut Member)> Renewer<F> {
                 row => row?,
             };
             let owner = Member::from_row(&row).ok();
-            // A row of an earlier run is back if the store went back. If that run is alive after all, it notices.
-            let is_ours = owner.as_ref().is_some_and(|owner| {
-                owner.is_run_of(&self.member) || (self.rejoins && owner.epoch < self.member.epoch)
-            });
+            let is_earlier = owner.as_ref().is_some_and(|owner| owner.epoch < self.member.epoch);
+            let is_ours =
+                owner.as_ref().is_some_and(|owner| owner.is_run_of(&self.member)) || self.rejoins && is_earlier;
             if self.since.is_some() && !is_ours {
+                // A row of an earlier run is back if the store went back. If that run is alive after all, it notices.
+                if is_earlier {
+                    return Ok(false);
+                }
                 let context = format!(
                     "another member is registered as {:?}: give each member its own id",
                     self.key

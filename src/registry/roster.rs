@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::member::Member;
 use crate::store::Row;
-use crate::update::Name;
+use crate::update::{Name, Topic};
 
 /// The presence of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,15 @@ pub struct Presence {
 /// A row's key and version, as seen.
 pub(super) type Version = (Name, u64);
 
+/// What rows lack that were seen before.
+#[derive(Debug, Default)]
+pub(super) struct Less {
+    /// True if one is older than it was, or another one of the same version: the store went back.
+    pub(super) is_older: bool,
+    /// The missing rows by topic, with their last versions: they were deleted, or the store went back.
+    pub(super) missing: BTreeMap<Topic, BTreeMap<Name, u64>>,
+}
+
 /// The rows of a table, as last seen.
 #[derive(Debug)]
 pub(super) struct Roster {
@@ -62,6 +71,7 @@ pub(super) struct Roster {
 struct Seen {
     /// `None`: a row of another kind.
     member: Option<Member>,
+    topic: Topic,
     version: u64,
     value: String,
     /// Since when it has this version, without unwatched time.
@@ -105,14 +115,23 @@ impl Roster {
         rows.any(|seen| seen.member.is_some() && seen.age(now) > self.timeout / 2)
     }
 
-    /// True if a known row is missing in `rows`, or is a different or older one: rows were deleted, or the store went
-    /// back.
-    pub(super) fn has_less(&self, rows: &[Row]) -> bool {
+    /// Compares `rows` with those last seen.
+    pub(super) fn compare(&self, rows: &[Row]) -> Less {
         let rows: BTreeMap<&Name, &Row> = rows.iter().map(|row| (&row.key, row)).collect();
-        self.rows.iter().any(|(key, seen)| match rows.get(key) {
-            Some(row) => row.version < seen.version || (row.version == seen.version && row.value != seen.value),
-            None => true,
-        })
+        let mut less = Less::default();
+        for (key, seen) in &self.rows {
+            match rows.get(key) {
+                Some(row) => {
+                    less.is_older |= row.version < seen.version;
+                    less.is_older |= row.version == seen.version && row.value != seen.value;
+                }
+                None => {
+                    let of_topic = less.missing.entry(seen.topic.clone()).or_default();
+                    of_topic.insert(key.clone(), seen.version);
+                }
+            }
+        }
+        less
     }
 
     /// The highest version among the rows.
@@ -141,6 +160,7 @@ impl Roster {
                     }
                     Seen {
                         member: Member::from_row(&row).inspect_err(|e| log::debug!("skipped: {e}")).ok(),
+                        topic: row.topic,
                         version: row.version,
                         value: row.value,
                         since: now,
@@ -203,7 +223,6 @@ impl Roster {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::update::Topic;
 
     const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -287,7 +306,12 @@ mod tests {
         let mut roster = Roster::new(TIMEOUT);
         roster.look(vec![row("a", 5), row("b", 6), row("c", 7)], start, false);
         let now = vec![row("b", 6), row("c", 1)];
-        assert!(roster.has_less(&now) && roster.version() == 7);
+        let less = roster.compare(&now);
+        assert!(less.is_older && roster.version() == 7);
+        assert_eq!(
+            less.missing,
+            BTreeMap::from([(Topic::ALL, BTreeMap::from([("a".into(), 5)]))])
+        );
         roster.look(now, second(1), true);
         // `b` may be unchanged, `c` has an earlier state of the same run, and `a` is missing.
         assert_eq!(roster.presences(second(1)).len(), 3);
@@ -308,7 +332,7 @@ mod tests {
             value: r#"{"epoch":2,"address":"tcp://host:2"}"#.into(),
             ..row("b", 11)
         };
-        assert!(!roster.has_less(&[row("b", 11)]) && roster.has_less(std::slice::from_ref(&other)));
+        assert!(!roster.compare(&[row("b", 11)]).is_older && roster.compare(std::slice::from_ref(&other)).is_older);
         roster.look(vec![other], second(7), true);
         let present = roster.presences(second(7));
         assert_eq!((present.len(), present[0].member.epoch), (1, 2));

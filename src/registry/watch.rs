@@ -1,14 +1,16 @@
 //! The thread that reads a table of members periodically.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::options::RegistryOptions;
-use super::roster::{Presence, Roster, Version};
+use super::roster::{Less, Presence, Roster, Version};
 use crate::error::{ErrorKind, Result, contain, report};
-use crate::store::{Row, Store, TableVersion, Write};
+use crate::store::{Changes, Row, Store, TableVersion, Write};
 use crate::thread::{Background, Stop};
+use crate::update::{Name, Topic};
 
 /// Reports the members of a table, from its creation until it is dropped.
 pub struct Watch {
@@ -109,17 +111,20 @@ impl<F: FnMut(&[Presence])> Observer<F> {
     fn read(&mut self) -> Result<(Vec<Row>, bool)> {
         let before = self.store.table_version(&self.table)?;
         let rows = self.store.entries(&self.table, None).collect::<Result<Vec<Row>>>()?;
-        if !self.roster.has_less(&rows) {
+        let Less { is_older, missing } = self.roster.compare(&rows);
+        if !is_older && missing.is_empty() {
             self.seen = before;
             return Ok((rows, false));
         }
         // The store may have gone back since.
         let now = self.store.table_version(&self.table)?;
         let seen = self.seen.filter(|seen| seen.version > 0).or(before);
-        let went_back = now.zip(seen).is_some_and(|(now, seen)| {
+        let is_earlier = now.zip(seen).is_some_and(|(now, seen)| {
             let seen = seen.at(seen.version.max(self.roster.version()));
             now.went_back_since(&seen)
         });
+        // With as many writes as it has lost, or more, only its rows show it.
+        let went_back = is_older || is_earlier || self.has_lost(missing, now)?;
         self.seen = now;
         if went_back {
             log::warn!(
@@ -128,6 +133,24 @@ impl<F: FnMut(&[Presence])> Observer<F> {
             );
         }
         Ok((rows, went_back))
+    }
+
+    /// True if one of these rows is gone but was not deleted, as far as the store remembers.
+    fn has_lost(&self, missing: BTreeMap<Topic, BTreeMap<Name, u64>>, now: Option<TableVersion>) -> Result<bool> {
+        let Some(now) = now else { return Ok(false) };
+        for (topic, mut rows) in missing {
+            let mut since = now.at(rows.values().copied().min().unwrap_or_default());
+            while !rows.is_empty()
+                && let Changes::Page(page) = self.store.changes(&self.table, &topic, since)?
+            {
+                page.changes.iter().for_each(|change| _ = rows.remove(&change.key));
+                if !page.more && !rows.is_empty() {
+                    return Ok(true);
+                }
+                since = page.version;
+            }
+        }
+        Ok(false)
     }
 
     /// Fails if the store accepts no writes: a store that is full or locked can still be read, but not renewed in, so

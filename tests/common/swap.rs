@@ -4,16 +4,26 @@
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use tablecast::store::{Changes, Page, Row, TableVersion, TopicVersions, Write, Written};
+use tablecast::store::{ChangePage, Changes, Page, Row, TableVersion, TopicVersions, Write, Written};
 use tablecast::{Name, Result, Store, Topic};
 
 /// Stands in front of another store, which can be changed while every call waits.
 #[derive(Debug)]
-pub(crate) struct Swap(RwLock<Arc<dyn Store>>);
+pub(crate) struct Swap(RwLock<Arc<dyn Store>>, Option<u64>);
 
 impl Swap {
     pub(crate) fn new(store: Arc<dyn Store>) -> Arc<Swap> {
-        Arc::new(Swap(RwLock::new(store)))
+        Arc::new(Swap(RwLock::new(store), None))
+    }
+
+    /// Shows all stores as one incarnation, as a server is that lost writes in a failover.
+    pub(crate) fn of_one_incarnation(store: Arc<dyn Store>) -> Arc<Swap> {
+        Arc::new(Swap(RwLock::new(store), Some(1)))
+    }
+
+    fn shown(&self, table: TableVersion) -> TableVersion {
+        let incarnation = self.1.unwrap_or(table.incarnation);
+        TableVersion { incarnation, ..table }
     }
 
     /// Changes or replaces the store; no call sees a state in between.
@@ -52,14 +62,32 @@ impl Store for Swap {
     }
 
     fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
-        self.0.read().table_version(table)
+        let version = self.0.read().table_version(table)?;
+        Ok(version.map(|version| self.shown(version)))
     }
 
     fn topic_versions(&self, table: &str, topics: &[Topic]) -> Result<Option<TopicVersions>> {
-        self.0.read().topic_versions(table, topics)
+        let versions = self.0.read().topic_versions(table, topics)?;
+        Ok(versions.map(|versions| TopicVersions {
+            table: self.shown(versions.table),
+            ..versions
+        }))
     }
 
     fn changes(&self, table: &str, topic: &Topic, since: TableVersion) -> Result<Changes> {
-        self.0.read().changes(table, topic, since)
+        let store = self.0.read();
+        let incarnation = match (self.1, store.table_version(table)?) {
+            (Some(_), Some(table)) => table.incarnation,
+            _ => since.incarnation,
+        };
+        Ok(
+            match store.changes(table, topic, TableVersion { incarnation, ..since })? {
+                Changes::Page(page) => Changes::Page(ChangePage {
+                    version: self.shown(page.version),
+                    ..page
+                }),
+                Changes::Unknown => Changes::Unknown,
+            },
+        )
     }
 }

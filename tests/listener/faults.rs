@@ -174,6 +174,32 @@ fn who_is_taken_for_dead_begins_anew_and_two_of_one_id_get_along() {
     });
 }
 
+/// A failover loses the writes since a restart: the row of the run before is there again.
+#[test]
+fn a_row_of_an_earlier_run_that_is_back_is_no_other_listeners() {
+    within(LIMIT, || {
+        let world = World::memory();
+        let (sender, errors) = unbounded();
+        let options = ListenerOptions {
+            hook: Some(Arc::new(move |e: &Error| sender.send(e.to_string()).unwrap())),
+            timeout: Duration::from_secs(3),
+            ..listening_as("same")
+        };
+        let server = server_with(&world, options, |_| ());
+        let before = server.listener.member();
+        let node = world.program(0);
+        let earlier = r#"{"epoch":1,"address":"listener/same/1"}"#;
+        node.store.set(LISTENERS, "same", earlier).unwrap();
+        eventually(LONG, || server.listener.member().address != before.address);
+        server.listener.wait_registered(LONG).unwrap();
+        let member = server.listener.member();
+        assert_eq!(member.id, "same");
+        let row = node.store.get(LISTENERS, "same", None).unwrap();
+        assert!(row.value.contains(&member.address), "{}", row.value);
+        assert!(errors.is_empty(), "{:?}", errors.try_recv());
+    });
+}
+
 /// Two servers and a node whose store is a Redis server, and whose messages go through memory.
 #[test]
 fn while_the_store_does_not_answer_updates_wait() {

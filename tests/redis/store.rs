@@ -580,9 +580,9 @@ fn what_was_evicted_is_called_so() {
                 store.page_of_keys("t", Some(tenant), None).map(drop)
             }),
         ];
-        for (part, told) in [
+        for (parts, told) in [
             (
-                "rows",
+                &["rows"][..],
                 &[
                     "get",
                     "changes",
@@ -597,7 +597,24 @@ fn what_was_evicted_is_called_so() {
                 ][..],
             ),
             (
-                "about",
+                &["rows", "about"],
+                &[
+                    "get",
+                    "create",
+                    "set",
+                    "delete",
+                    "entries",
+                    "keys",
+                    "entries of a topic",
+                    "keys of a topic",
+                ],
+            ),
+            (
+                &["rows", "about", "keys", "topics"],
+                &["get", "create", "set", "delete"],
+            ),
+            (
+                &["about"],
                 &[
                     "changes",
                     "versions",
@@ -610,23 +627,33 @@ fn what_was_evicted_is_called_so() {
                     "keys of a topic",
                 ],
             ),
-            ("keys", &["entries", "keys"]),
-            ("topics", &["entries of a topic", "keys of a topic"]),
-            ("deletes", &["create", "delete"]),
-            ("order", &["create", "delete"]),
+            (&["keys"], &["entries", "keys"]),
+            (&["topics"], &["entries of a topic", "keys of a topic"]),
+            (&["deletes"], &["create", "delete"]),
+            (&["order"], &["create", "delete"]),
         ] {
             store.create("t", "k", "one", tenant).unwrap();
-            let () = server.ask(&["UNLINK", &format!("tablecast{{1:t}}/{part}")]);
+            for part in parts {
+                let () = server.ask(&["UNLINK", &format!("tablecast{{1:t}}/{part}")]);
+            }
+            if told.contains(&"set") {
+                let both = [Write::set("t", "k", "x"), Write::delete("t", "k")];
+                assert_eq!(
+                    store.write_each(&both).unwrap_err().kind(),
+                    ErrorKind::Malformed,
+                    "{parts:?}"
+                );
+            }
             for (what, call) in calls.iter().filter(|(what, _)| told.contains(what)) {
                 let error = call().unwrap_err();
-                assert_eq!(error.kind(), ErrorKind::Malformed, "{part}: {what}: {error}");
+                assert_eq!(error.kind(), ErrorKind::Malformed, "{parts:?}: {what}: {error}");
                 let text = error.to_string();
                 assert!(
                     text.contains("evicted") && text.contains("noeviction"),
-                    "{part}: {what}: {error}"
+                    "{parts:?}: {what}: {error}"
                 );
             }
-            assert!(store.delete_table("t").unwrap(), "{part}");
+            assert!(store.delete_table("t").unwrap(), "{parts:?}");
             assert!(
                 calls
                     .iter()

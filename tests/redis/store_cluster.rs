@@ -1,6 +1,7 @@
 //! The store on a cluster that loses masters, and moves slots, while it is written to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -210,6 +211,46 @@ fn a_replica_is_promoted_under_writes() {
             }
         });
         assert!(logs.iter().all(|log| log.failed.is_empty() && log.ok.len() > 100));
+    });
+}
+
+/// The number of connections of this process that this port has closed and this process has not.
+fn half_closed(port: u16) -> usize {
+    let connections = fs::read_to_string("/proc/self/net/tcp").unwrap();
+    let end = format!(":{port:04X}");
+    let is_half_closed = |line: &str| {
+        let mut fields = line.split_whitespace().skip(2);
+        fields.next().is_some_and(|remote| remote.ends_with(&end)) && fields.next() == Some("08")
+    };
+    connections.lines().filter(|line| is_half_closed(line)).count()
+}
+
+#[test]
+fn connections_to_a_node_that_has_left_are_closed() {
+    within(2 * LIMIT, || {
+        let mut cluster = Cluster::start();
+        let store = store(&cluster.addresses());
+        let table = &*tables(&cluster)[0];
+        store.create(table, "k", "v", &Topic::ALL).unwrap();
+        let leaver = cluster.first_owner(cluster.slot(table));
+        // Idle connections.
+        eventually(LONG, || {
+            std::thread::scope(|scope| {
+                for _ in 0..8 {
+                    let get = || drop(store.get(table, "k", None).unwrap());
+                    std::thread::Builder::new().spawn_scoped(scope, get).unwrap();
+                }
+            });
+            cluster.nodes[leaver].clients() > 2
+        });
+        cluster.hand_over(leaver);
+        store.set(table, "k", "w").unwrap();
+        cluster.nodes[leaver].kill();
+        let port = cluster.nodes[leaver].port();
+        eventually(LONG, || {
+            store.get(table, "k", None).unwrap();
+            half_closed(port) == 0
+        });
     });
 }
 

@@ -19,15 +19,15 @@ use crate::reexec::Process;
 use crate::sqlite::open;
 use crate::suite::{assert_kind, keys};
 
-const PATH: &str = "TABLECAST_TEST_STORE";
-const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const PATH: &str = "TABLECAST_TEST_STORE";
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 const FILES: [&str; 3] = ["store.db", "store.db-wal", "store.db-shm"];
 
 fn path_of_child() -> Option<PathBuf> {
     std::env::var_os(PATH).map(PathBuf::from)
 }
 
-fn create(store: &SqliteStore, key: &str) -> Result<u64> {
+pub(crate) fn create(store: &SqliteStore, key: &str) -> Result<u64> {
     store.create("t", key, "v", &Topic::ALL)
 }
 
@@ -47,7 +47,7 @@ fn remove(folder: &Path, names: &[&str]) {
 
 /// Checks the error for files that are gone.
 #[track_caller]
-fn assert_noticed(result: Result<impl std::fmt::Debug>, path: &Path) {
+pub(crate) fn assert_noticed(result: Result<impl std::fmt::Debug>, path: &Path) {
     let error = result.unwrap_err();
     let text = error.to_string();
     assert_eq!(error.kind(), ErrorKind::Io, "{text}");
@@ -67,7 +67,7 @@ fn reader() {
 }
 
 /// The keys that another process finds in the file now.
-fn in_file(path: &Path) -> BTreeSet<String> {
+pub(crate) fn in_file(path: &Path) -> BTreeSet<String> {
     let variables = [(PATH, path.to_str().unwrap())];
     let mut process = Process::start("sqlite_files::reader", &variables);
     let keys = process.said("keys ");

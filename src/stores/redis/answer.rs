@@ -47,6 +47,13 @@ pub(super) fn arguments<'a>(
     ]
 }
 
+/// The outcome of a write that has found neither the row nor the table, of which it does not see all parts.
+const NO_TABLE: u64 = 9;
+
+pub(super) fn is_without_table(answer: &Value) -> bool {
+    matches!(answer, Value::Array(answer) if *answer == [Value::Int(NO_TABLE as i64)])
+}
+
 /// Reads a reply of `write.lua`: the versions alone, if the caller knows the rest; or the outcome's number (4: it was
 /// made before), then the versions, the topic, and the value before.
 pub(super) fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
@@ -65,7 +72,7 @@ pub(super) fn read_answer(answer: Value, write: &Write<'_>) -> Result<Written> {
     match outcome {
         0 | 4 | 5 => {}
         1 => return Err(write.already_exists()),
-        2 => return Err(write.not_found()),
+        2 | NO_TABLE => return Err(write.not_found()),
         3 => return Err(write.conflict()),
         8 => return Err(refused(&text(answer.next())?)),
         _ => return Err(undecided(outcome, write.table)),

@@ -47,7 +47,7 @@ use crate::store::{
 };
 use crate::update::{Name, Topic};
 
-use answer::{arguments, evicted, nonsense, read_answer, text, undecided, unsigned};
+use answer::{arguments, evicted, is_without_table, nonsense, read_answer, text, undecided, unsigned};
 use script::Script;
 use session::Sessions;
 
@@ -187,6 +187,9 @@ impl Inner {
         };
         let arguments = arguments(write, &self.remembered, announcement);
         let answer = self.run_once(&script::WRITE, (write.table, parts), &[arguments])?;
+        if is_without_table(&answer) {
+            self.check_whole(write.table)?;
+        }
         read_answer(answer, write)
     }
 
@@ -225,13 +228,12 @@ impl Inner {
         }
     }
 
-    /// Fails if the table exists and a part of it is missing.
+    /// Fails if a part of the table is missing, but not all of them.
     fn check_whole(&self, table: &str) -> Result<()> {
-        if self.is_marked(table, ABOUT, EXISTS)? && self.run(&script::IS_WHOLE, (table, &PARTS), &[])? != Value::Int(1)
-        {
-            return Err(evicted(table));
+        match self.run(&script::IS_WHOLE, (table, &PARTS), &[])? {
+            Value::Int(1) => Ok(()),
+            _ => Err(evicted(table)),
         }
-        Ok(())
     }
 
     /// True if this part of a table has this field.
@@ -267,6 +269,7 @@ impl Inner {
         let is_last = match answer.next() {
             Some(Value::Int(0)) => true,
             Some(Value::Int(2)) => return Err(evicted(table)),
+            Some(Value::Int(3)) => return self.check_whole(table).map(|()| Page::default()),
             _ => false,
         };
         let mut page = Page::default();

@@ -1,6 +1,7 @@
 -- A part of an index, from one member to another, up to a number of members or of bytes, with the rows on request. The
 -- prefix before the key in each member is left out. Before them: 1 if there may be more or else 0 (alone: 2 if the
--- table is not whole). Rows are read one at a time, since only reading a row shows its length.
+-- table is not whole, 3 if none of these parts exists). Rows are read one at a time, since only reading a row shows its
+-- length.
 local index, rows, about = unpack(KEYS)
 local from, to, limit, room, prefix, with_rows = unpack(ARGV)
 local call, sub = redis.call, string.sub
@@ -8,6 +9,8 @@ local exists = call('HEXISTS', about, 'exists')
 local is_indexed = call('ZSCORE', index, '\255') and 1 or 0
 if exists ~= is_indexed or exists ~= call('HEXISTS', rows, '\255') then
     return {2}
+elseif exists == 0 then
+    return {3}
 end
 limit, room, prefix, with_rows = tonumber(limit), tonumber(room), tonumber(prefix) + 1, with_rows == '1'
 local few = 1000

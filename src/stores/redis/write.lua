@@ -23,7 +23,7 @@ end
 local exists = packed and last or call('HEXISTS', about, 'exists') == 1
 local is_there = packed or call('HEXISTS', rows, '\255') == 1
 local version, deleted, of_topic, value_at
-if not exists ~= not is_there or (what == 'create' and not exists and count_of(deletes, keys, topics, order) > 0) then
+if not exists ~= not is_there or (deletes and not exists and count_of(deletes, keys, topics, order) > 0) then
     return {within and 6 or 7}
 elseif packed then
     local length
@@ -40,7 +40,8 @@ if what == 'create' then
         return nothing({1})
     end
 elseif not packed or (topic ~= '' and topic ~= of_topic) then
-    return nothing({2})
+    -- A set does not see the other parts of the table.
+    return nothing({(exists or deletes) and 2 or 9})
 end
 if wanted ~= '' and tonumber(wanted) ~= version then
     return nothing({3})

@@ -218,7 +218,8 @@ impl Access {
 }
 
 fn connect(path: &Path, access: Access) -> Result<Connection, Failure> {
-    let flags = access.flags() | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // A link would lead to files other than those that are looked at.
+    let flags = access.flags() | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let connection = match access {
         Access::ReadAlone => Connection::open_with_flags(unchanging(path), flags)?,
         _ => Connection::open_with_flags(path, flags)?,

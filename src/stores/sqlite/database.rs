@@ -1,7 +1,6 @@
 //! A database, shared by the whole process and reopened when its files were replaced.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -25,15 +24,8 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Opens the database, and creates its file and folder if they are missing. A read-only file is opened to read.
-    pub(super) fn open(path: &Path, timeout: Duration) -> Result<Arc<Database>> {
-        let fail = |e| Error::new(ErrorKind::Io, format!("database {}", path.display())).with_source(e);
-        // An absolute path stays valid when the process changes its folder, and has no special meaning to SQLite, as
-        // `:memory:` has.
-        let path = std::path::absolute(path).map_err(fail)?;
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(fail)?;
-        }
+    /// Opens the database at a path without links, and creates a missing file. A read-only file is opened to read.
+    pub(super) fn open(path: PathBuf, timeout: Duration) -> Result<Arc<Database>> {
         let database = Database::shared(path);
         let deadline = thread::deadline(timeout);
         let written = database.enter(deadline, Access::Create).map(drop);
@@ -46,11 +38,12 @@ impl Database {
         Ok(database)
     }
 
-    fn shared(path: PathBuf) -> Arc<Database> {
+    /// The database at a path without links, opened by the first call.
+    pub(super) fn shared(path: PathBuf) -> Arc<Database> {
         static SHARED: Mutex<BTreeMap<PathBuf, Weak<Database>>> = Mutex::new(BTreeMap::new());
         let mut shared = SHARED.lock();
         shared.retain(|_, database| database.strong_count() > 0);
-        let database = shared.entry(real(&path)).or_default();
+        let database = shared.entry(path.clone()).or_default();
         database.upgrade().unwrap_or_else(|| {
             let new = Arc::new(Database {
                 paths: Paths::of(path),
@@ -170,14 +163,4 @@ impl Database {
         let context = format!("database {}: it is being reopened", self.path().display());
         Error::new(ErrorKind::Timeout, context)
     }
-}
-
-/// The path without links, also for a missing file.
-fn real(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| match (path.parent(), path.file_name()) {
-        (Some(folder), Some(name)) => {
-            fs::canonicalize(folder).map_or_else(|_| path.to_owned(), |folder| folder.join(name))
-        }
-        _ => path.to_owned(),
-    })
 }

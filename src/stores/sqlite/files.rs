@@ -46,12 +46,10 @@ const LOG: usize = 1;
 const NAMES: [&str; 3] = ["the file", "its -wal", "its -shm"];
 
 impl Paths {
-    /// The paths for an absolute `path`.
+    /// The paths for an absolute `path` without links.
     pub(super) fn of(path: PathBuf) -> Paths {
-        // SQLite keeps its files beside the target of a link.
-        let real = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
         let beside = |suffix: &str| {
-            let mut name = real.clone().into_os_string();
+            let mut name = path.clone().into_os_string();
             name.push(suffix);
             PathBuf::from(name)
         };
@@ -108,7 +106,8 @@ impl Paths {
 
     fn look_at(&self, content: impl Fn(&Metadata) -> Option<(u64, Option<SystemTime>)>) -> Files {
         Files(self.0.each_ref().map(|path| {
-            let file = fs::metadata(path).ok()?;
+            // A link that has taken the place of a file is another file.
+            let file = fs::symlink_metadata(path).ok()?;
             Some(Id {
                 device: file.dev(),
                 inode: file.ino(),

@@ -9,7 +9,8 @@
 //! fails with [`ErrorKind::Io`](crate::ErrorKind::Io), or, if it had just written, with
 //! [`ErrorKind::Unconfirmed`](crate::ErrorKind::Unconfirmed); no result comes from files that are gone. The following
 //! call opens the present files; a write creates a missing file, a read does not. To replace an open database, move
-//! another one to its place: overwriting the file goes unnoticed, and processes that have it open damage it.
+//! another one to its place: overwriting the file goes unnoticed, and processes that have it open damage it. A link on
+//! the way to the file may be led to another one: that is noticed likewise, and the earlier file stays as it is.
 //!
 //! **Without the right to write** the file or its folder, a process can read rows while another one that may write has
 //! it open, or if the last one ended cleanly. If that was killed, its log may have to be written back first; the error
@@ -21,6 +22,7 @@ mod database;
 mod failure;
 mod files;
 mod history;
+mod named;
 mod schema;
 mod write;
 
@@ -38,13 +40,13 @@ use crate::store::{
 };
 use crate::update::{Name, Topic};
 use columns::{read_row, unsigned};
-use database::Database;
+use named::Named;
 use write::Writes;
 
 /// The store in a file; its alias is `sqlite`. All stores of a process with the same file share its connections.
 #[derive(Clone)]
 pub struct SqliteStore {
-    database: Arc<Database>,
+    database: Arc<Named>,
     batch_amount: usize,
     timeout: Duration,
     deletes_remembered: u64,
@@ -60,7 +62,7 @@ impl SqliteStore {
     /// as it is, and [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) if it is of a later version.
     pub fn open(path: impl AsRef<Path>, options: StoreOptions) -> Result<SqliteStore> {
         Ok(SqliteStore {
-            database: Database::open(path.as_ref(), options.timeout)?,
+            database: Arc::new(Named::open(path.as_ref(), options.timeout)?),
             batch_amount: options.batch_amount.max(1),
             timeout: options.timeout,
             deletes_remembered: options.deletes_remembered.max(DELETES_REMEMBERED),
