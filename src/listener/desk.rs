@@ -37,7 +37,7 @@ pub(super) enum Mail {
 
 /// The most messages kept, and their most bytes; notifiers notice lost ones.
 const MAX_MAIL: usize = 1 << 18;
-const MAX_MAIL_BYTES: usize = 256 << 20;
+const MAX_MAIL_BYTES: usize = if cfg!(test) { 1 << 20 } else { 256 << 20 };
 
 impl Desk {
     pub(super) fn new(run: Topic, mail: Sender<Mail>, handler: Handler, hook: Option<ErrorHook>) -> Desk {
@@ -220,5 +220,88 @@ impl Ear {
         let what = "answers about status updates could not be sent; the notifiers will ask for them";
         self.note.take(sent, what, self.desk.hook.as_ref());
         !is_late
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crossbeam_channel::unbounded;
+
+    use super::*;
+    use crate::drivers::memory::MemoryDriver;
+    use crate::listener::envelope::EventState;
+    use crate::publisher::PublisherOptions;
+    use crate::transport::Driver;
+    use crate::update::Action;
+
+    const ADDRESS: &str = "memory://desk";
+
+    fn topic(name: &str) -> Topic {
+        Topic::new(name).unwrap()
+    }
+
+    fn ear(driver: &MemoryDriver) -> Ear {
+        let (mail, received) = unbounded();
+        let options = PublisherOptions {
+            send_timeout: Duration::from_millis(20),
+            max_topic_bytes: 1,
+            ..PublisherOptions::default()
+        };
+        Ear {
+            desk: Arc::new(Desk::new(topic("a"), mail, Box::new(|_| ()), None)),
+            mail: received,
+            publisher: Arc::new(Publisher::new(driver, options).unwrap()),
+            said: 0,
+            note: Note::default(),
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_unread_messages_are_bounded() {
+        let ear = ear(&MemoryDriver::new(ADDRESS).unwrap());
+        let (desk, mail) = (Arc::clone(&ear.desk), ear.mail.clone());
+        let receive = |bytes: usize| {
+            desk.receive(DbUpdate::new("t", "k", Action::Set).value("x".repeat(bytes)));
+            mail.len()
+        };
+        // One is taken, however large.
+        assert_eq!((receive(2 * MAX_MAIL_BYTES), receive(1)), (1, 1));
+        desk.fall_silent();
+        ear.run();
+        assert_eq!((receive(MAX_MAIL_BYTES / 2), receive(MAX_MAIL_BYTES / 2 - 4)), (1, 2));
+        assert_eq!(receive(0), 2);
+    }
+
+    #[test]
+    fn an_answer_that_is_not_taken_in_time_ends_the_round() {
+        let driver = MemoryDriver::new(ADDRESS).unwrap().capacity(1);
+        let (mut stuck, _wake) = driver.inbound().unwrap();
+        stuck.connect(ADDRESS).unwrap();
+        stuck.subscribe(&topic("n")).unwrap();
+        let mut ear = ear(&driver);
+        let mut say = |notifiers: &[&str]| {
+            let about = Answer {
+                number: 1,
+                attempt: 1,
+                state: EventState::Held,
+                owner: None,
+            };
+            let head = Answers {
+                listener: "a".into(),
+                waiting: 0,
+                leaving: false,
+                about: Vec::new(),
+            };
+            let before = ear.said;
+            let answers = notifiers.iter().map(|name| (topic(name), vec![about.clone()]));
+            ear.say_all(answers.collect(), &head);
+            ear.said - before
+        };
+        // The second one finds no room.
+        assert_eq!(say(&["n", "n", "o", "p"]), 2);
+        // A notifier whose topic is refused holds up nobody.
+        assert_eq!(say(&["long", "o", "p"]), 3);
     }
 }
