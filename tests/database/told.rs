@@ -10,15 +10,16 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::select;
 use parking_lot::Mutex;
 use tablecast::drivers::zmq::{ZmqDriver, ZmqMultiproc};
-use tablecast::store::{Page, Row, TableVersion, Write, WriteOp, Written};
+use tablecast::store::{Row, Write, WriteOp, Written};
 use tablecast::stores::memory::MemoryStore;
 use tablecast::transport::Driver;
 use tablecast::{
-    Action, Database, DatabaseOptions, DbUpdate, Error, ErrorKind, Name, Node, Publisher, PublisherOptions, Result,
-    Service, ServiceOptions, Store, Topic,
+    Action, Database, DatabaseOptions, DbUpdate, Error, ErrorKind, Node, Publisher, PublisherOptions, Result, Service,
+    ServiceOptions, Store, Topic,
 };
 
 use crate::common::{eventually, free_port, within};
+use crate::front::pass_on;
 use crate::proxy::Proxy;
 use crate::rig::{LONG, Rig, pass, topic, update};
 use crate::{Opened, memory_store, sqlite_store};
@@ -281,29 +282,7 @@ impl Store for Mute {
         self.rows.get(table, key, topic)
     }
 
-    fn page_of_entries(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Row>> {
-        self.rows.page_of_entries(table, topic, after)
-    }
-
-    fn page_of_keys(&self, table: &str, topic: Option<&Topic>, after: Option<&str>) -> Result<Page<Name>> {
-        self.rows.page_of_keys(table, topic, after)
-    }
-
-    fn create_table(&self, table: &str) -> Result<bool> {
-        self.rows.create_table(table)
-    }
-
-    fn delete_table(&self, table: &str) -> Result<bool> {
-        self.rows.delete_table(table)
-    }
-
-    fn allocate_unique_key(&self, table: &str) -> Result<u64> {
-        self.rows.allocate_unique_key(table)
-    }
-
-    fn table_version(&self, table: &str) -> Result<Option<TableVersion>> {
-        self.rows.table_version(table)
-    }
+    pass_on!(|this| this.rows; page_of_entries page_of_keys create_table delete_table allocate_unique_key table_version);
 }
 
 /// A write that may have been made cannot be published, so subscribers have to read.

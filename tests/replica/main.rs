@@ -6,6 +6,8 @@ mod common;
 #[cfg(all(feature = "zmq", feature = "sqlite"))]
 mod faults;
 mod fleet;
+#[path = "../common/front.rs"]
+mod front;
 mod handlers;
 mod holding;
 #[cfg(feature = "redis")]
