@@ -3,6 +3,7 @@
 mod back;
 #[path = "../common/mod.rs"]
 mod common;
+mod dropped;
 #[cfg(all(feature = "zmq", feature = "sqlite"))]
 mod faults;
 mod fleet;
