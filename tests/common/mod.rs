@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::thread::scope;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded, never, unbounded};
@@ -33,6 +34,16 @@ pub(crate) fn within<T: Send + 'static>(limit: Duration, body: impl FnOnce() -> 
         panic!("took longer than {limit:?}; the threads wait in {:#?}", waits());
     }
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Runs `body` for all of these at once, as most of it is waiting.
+pub(crate) fn side_by_side<T: Send>(cases: impl IntoIterator<Item = T>, body: impl Fn(T) + Sync) {
+    let body = &body;
+    scope(|scope| {
+        for case in cases {
+            scope.spawn(move || body(case));
+        }
+    });
 }
 
 /// The threads of this process, and the calls of the system that they wait in.

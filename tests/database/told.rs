@@ -18,7 +18,7 @@ use tablecast::{
     ServiceOptions, Store, Topic,
 };
 
-use crate::common::{eventually, free_port, within};
+use crate::common::{eventually, free_port, side_by_side, within};
 use crate::front::pass_on;
 use crate::proxy::Proxy;
 use crate::rig::{LONG, Rig, pass, topic, update};
@@ -202,7 +202,7 @@ impl Host {
 #[test]
 fn what_is_undone_is_told_to_those_who_have_seen_it() {
     within(Duration::from_secs(60), || {
-        for opened in [memory_store(), sqlite_store()] {
+        side_by_side([memory_store(), sqlite_store()], |opened| {
             // So long a period that the publisher's silence is not reported.
             let host = Host::new(opened, Duration::from_secs(20));
             let tenant = topic("tenant");
@@ -232,7 +232,7 @@ fn what_is_undone_is_told_to_those_who_have_seen_it() {
                 host.put(&Write::create(TABLE, &key, "").topic(&tenant));
                 eventually(LONG, || host.program.has_what_is_stored());
             }
-        }
+        });
     });
 }
 
@@ -290,12 +290,13 @@ impl Store for Mute {
 fn what_may_have_been_stored_is_read_again() {
     within(Duration::from_secs(60), || {
         let tenant = topic("tenant");
-        for write in [
+        let writes = [
             Write::create(TABLE, "created", "two").topic(&tenant),
             // Their topics are not known after them, and the publisher has sent nothing on them.
             Write::set(TABLE, "set", "two"),
             Write::delete(TABLE, "deleted"),
-        ] {
+        ];
+        side_by_side(writes, |write| {
             let store = Arc::new(Mute::default());
             for key in ["set", "deleted"] {
                 store.rows.create(TABLE, key, "one", &tenant).unwrap();
@@ -311,7 +312,7 @@ fn what_may_have_been_stored_is_read_again() {
             store.lose(false);
             assert!(!host.program.has_what_is_stored(), "{write:?}");
             eventually(LONG, || host.program.has_what_is_stored());
-        }
+        });
     });
 }
 
